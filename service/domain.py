@@ -1,0 +1,415 @@
+"""The nouns of the service: frozen values without I/O. `docs/architecture.md` explains the words."""
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from typing import Any, Literal, NewType
+
+import numpy as np
+import numpy.typing as npt
+
+CollectionId = NewType("CollectionId", int)
+CollectionName = NewType("CollectionName", str)
+DocumentId = NewType("DocumentId", str)
+VersionNumber = NewType("VersionNumber", int)
+Fingerprint = NewType("Fingerprint", str)
+
+Vectors = npt.NDArray[np.float32]
+"""Shape [n, dimensions], each row of length 1."""
+
+Vector = npt.NDArray[np.float32]
+"""Shape [dimensions], length 1."""
+
+Role = Literal["query", "document"]
+Mode = Literal["hybrid", "dense", "lexical"]
+WriteStatus = Literal["created", "updated", "unchanged"]
+Include = Literal["text", "metadata", "highlights", "vector"]
+
+
+# ---------------------------------------------------------------- collections and their settings
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EmbedderSpec:
+    """What an operator asks for. Everything here moves vectors and is part of the fingerprint.
+
+    `dimensions` keeps the first so many (Matryoshka) and renormalises; None keeps all.
+    """
+
+    model: str = "default"
+    revision: str | None = None
+    query_prompt: str = ""
+    document_prompt: str = ""
+    dimensions: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Chunking:
+    """How documents are cut, in tokens of the embedder. `max_tokens` None: as much as the embedder takes."""
+
+    max_tokens: int | None = None
+    overlap_tokens: int = 32
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Fusion:
+    """How two legs become one ranking. `alpha` weighs the dense leg (convex); `k` damps the ranks (RRF)."""
+
+    method: Literal["convex", "rrf"] = "convex"
+    alpha: float = 0.55
+    k: int = 60
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CollectionSettings:
+    embedder: EmbedderSpec = EmbedderSpec()
+    language: str = "en"
+    recall_target: float = 0.95
+    chunking: Chunking = Chunking()
+    fusion: Fusion = Fusion()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Collection:
+    id: CollectionId
+    name: CollectionName
+    settings: CollectionSettings
+    active_version: VersionNumber
+    created_at: datetime
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Counts:
+    """Of one collection. `pending` and `failed` count documents that wait for the embedder or were set aside."""
+
+    documents: int
+    chunks: int
+    pending: int
+    failed: int
+
+
+# ---------------------------------------------------------------- embedder versions
+
+
+class VersionState(StrEnum):
+    BACKFILLING = "backfilling"
+    INDEXING = "indexing"
+    VERIFYING = "verifying"
+    READY = "ready"
+    ACTIVE = "active"
+    RETIRED = "retired"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Identity:
+    """Everything that decides where a text lands, as named digests and values; its digest is the fingerprint."""
+
+    parts: Mapping[str, str]
+    dimensions: int
+    max_tokens: int
+
+    @property
+    def fingerprint(self) -> Fingerprint:
+        parts = {**self.parts, "dimensions": str(self.dimensions), "max_tokens": str(self.max_tokens)}
+        text = json.dumps(parts, sort_keys=True)
+        return Fingerprint(hashlib.sha256(text.encode()).hexdigest())
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EmbedderVersion:
+    """One embedder in one collection. Its vectors live in a table of their own."""
+
+    collection_id: CollectionId
+    number: VersionNumber
+    state: VersionState
+    spec: EmbedderSpec
+    chunking: Chunking
+    identity: Identity
+    fingerprint: Fingerprint
+    canary: Mapping[str, tuple[float, ...]]
+    """Text -> the vector that the embedder gave for it when it was registered."""
+    created_at: datetime
+
+    @property
+    def dimensions(self) -> int:
+        return self.identity.dimensions
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SpaceStatus:
+    """How the vectors of one version stand. `indexed`: a valid HNSW index covers them."""
+
+    rows: int
+    indexed: bool
+    chunks_per_document: float
+
+
+# ---------------------------------------------------------------- documents
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Document:
+    """What a client sends."""
+
+    id: DocumentId
+    title: str = ""
+    text: str = ""
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def content_hash(self) -> bytes:
+        """Decides whether the vectors and the lexical entry must be made again."""
+        return hashlib.blake2b(f"{len(self.title)}:{self.title}{self.text}".encode(), digest_size=16).digest()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StoredDocument:
+    """A document as committed.
+
+    `revision` grows with every change, also through deletion and re-creation; `content_revision` is the revision
+    at which title or text last changed: what vectors and lexical entries are made from and checked against.
+    """
+
+    id: DocumentId
+    title: str
+    text: str
+    metadata: Mapping[str, Any]
+    revision: int
+    content_revision: int
+    created_at: datetime
+    updated_at: datetime
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Accepted:
+    """The committed outcome of writing one document."""
+
+    id: DocumentId
+    status: WriteStatus
+    revision: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Chunk:
+    """A passage: `text[start:end]` of its document, in code points. Its own `text` is what the embedder reads."""
+
+    number: int
+    start: int
+    end: int
+    text: str
+    tokens: int
+    """What the embedder will see, special tokens and prompt included."""
+    truncated: bool = False
+    """True where one indivisible piece is longer than the embedder takes: counted and visible, never silent."""
+
+
+# ---------------------------------------------------------------- the queue
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Job:
+    """One document to encode for one version. `lease` fences the write: whoever lost it cannot store."""
+
+    collection_id: CollectionId
+    document_id: DocumentId
+    version: VersionNumber
+    content_revision: int
+    attempts: int
+    lease: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Encoded:
+    """The finished work of one job: chunks and their vectors (shape [len(chunks), dimensions])."""
+
+    job: Job
+    chunks: tuple[Chunk, ...]
+    vectors: Vectors
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FailedDocument:
+    """A document that was set aside, and why."""
+
+    id: DocumentId
+    version: VersionNumber
+    attempts: int
+    reason: str
+    failed_at: datetime
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class QueueStatus:
+    pending: int
+    failed: int
+    oldest_seconds: float
+
+
+# ---------------------------------------------------------------- the change feed
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, order=True)
+class Position:
+    """A place in the change feed: everything up to here has been followed."""
+
+    xid: int = 0
+    document_id: str = ""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Change:
+    """The present state of a document that changed; `document` is None where it was deleted."""
+
+    position: Position
+    document_id: DocumentId
+    document: StoredDocument | None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ChangePage:
+    """Consecutive changes. `lag_seconds` is the age of the oldest change not yet followed (0: caught up).
+
+    `rebuild` is True where the position asked for is older than what the feed still knows: start again from zero.
+    """
+
+    changes: tuple[Change, ...]
+    lag_seconds: float
+    rebuild: bool = False
+
+
+# ---------------------------------------------------------------- filters (parsed by `filters.py`)
+
+Operator = Literal["$eq", "$ne", "$gt", "$gte", "$lt", "$lte", "$in", "$nin", "$exists", "$contains"]
+Scalar = str | int | float | bool | None
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """One field against one operand. `path` is the dotted field name, split."""
+
+    path: tuple[str, ...]
+    operator: Operator
+    operand: Scalar | tuple[Scalar, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class And:
+    parts: tuple["Filter", ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Or:
+    parts: tuple["Filter", ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Not:
+    part: "Filter"
+
+
+Filter = Condition | And | Or | Not
+
+
+# ---------------------------------------------------------------- search
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Candidate:
+    """What one leg says of one document: its score there, and the best chunk where the leg knows chunks."""
+
+    document_id: DocumentId
+    content_revision: int
+    score: float
+    chunk: int | None = None
+    start: int | None = None
+    end: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DensePlan:
+    """How the dense leg ran. `underfilled`: fewer candidates came back than asked for although more may exist."""
+
+    kind: Literal["exact", "hnsw", "hnsw_iterative", "none"] = "none"
+    ef_search: int | None = None
+    selectivity: float | None = None
+    underfilled: bool = False
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Passing:
+    """The documents that pass a filter; `ids` is None where they are too many to name (then `count` is a lower bound)."""
+
+    ids: tuple[DocumentId, ...] | None
+    count: int
+    total: int
+
+    @property
+    def selectivity(self) -> float:
+        return min(1.0, self.count / self.total) if self.total else 0.0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Degradation:
+    """A stage that could not do its part, and why."""
+
+    stage: str
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LegExplanation:
+    """Where a hit stood in one leg (`rank` from 1; None where the leg itself did not find it)."""
+
+    rank: int | None
+    score: float
+    normalised: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RerankExplanation:
+    rank: int
+    score: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Explanation:
+    """How the score of one hit came about."""
+
+    dense: LegExplanation | None
+    lexical: LegExplanation | None
+    fusion: float
+    rerank: RerankExplanation | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Hit:
+    id: DocumentId
+    chunk: int
+    score: float
+    title: str
+    text: str
+    start: int
+    end: int
+    metadata: Mapping[str, Any]
+    revision: int
+    highlights: tuple[str, ...] = ()
+    vector: tuple[float, ...] | None = None
+    explanation: Explanation
+
+
+def finite(values: Vectors) -> npt.NDArray[np.bool_]:
+    """For each row of [n, d]: can it be stored? NaN, infinity and zero length cannot (cosine is undefined there)."""
+    norms = np.linalg.norm(values.astype(np.float64), axis=1)
+    usable: npt.NDArray[np.bool_] = np.isfinite(values).all(axis=1) & np.isfinite(norms) & (norms > 0.0)
+    return usable
+
+
+def cosine(a: Vector, b: Vector) -> float:
+    """Cosine of the angle between two vectors of one space; NaN where either has no direction."""
+    product = float(np.linalg.norm(a)) * float(np.linalg.norm(b))
+    return float(np.dot(a, b)) / product if product else math.nan

@@ -1,0 +1,64 @@
+"""Every metric of the service, declared once. Labels are bounded: collections, stages, versions; never texts."""
+
+from prometheus_client import Counter, Gauge, Histogram
+
+_LATENCY = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
+_BATCH = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
+
+REQUESTS = Histogram(
+    "azimuth_http_request_seconds", "HTTP requests by route template.", ["method", "route", "status"], buckets=_LATENCY
+)
+SEARCH_SECONDS = Histogram("azimuth_search_seconds", "Whole searches.", ["collection", "mode"], buckets=_LATENCY)
+SEARCH_STAGE_SECONDS = Histogram(
+    "azimuth_search_stage_seconds", "Searches by stage.", ["collection", "stage"], buckets=_LATENCY
+)
+DEGRADED = Counter("azimuth_degraded_total", "Answers in which a stage could not do its part.", ["stage", "reason"])
+STALE_HITS = Counter(
+    "azimuth_stale_hits_total",
+    "Candidates dropped because their document changed after they were indexed.",
+    ["collection"],
+)
+UNDERFILLED = Counter(
+    "azimuth_underfilled_total", "Answers with fewer hits than asked for although more documents pass.", ["collection"]
+)
+
+QUEUE_PENDING = Gauge("azimuth_queue_pending", "Documents that wait for the embedder.", ["collection"])
+QUEUE_FAILED = Gauge("azimuth_queue_failed", "Documents that were set aside.", ["collection"])
+QUEUE_OLDEST = Gauge("azimuth_queue_oldest_seconds", "Age of the oldest waiting document.", ["collection"])
+LEXICAL_LAG = Gauge(
+    "azimuth_lexical_lag_seconds", "Age of the oldest committed change that lexical search cannot see.", ["collection"]
+)
+VERSION_STATE = Gauge(
+    "azimuth_version_state", "1 for the state an embedder version is in.", ["collection", "version", "state"]
+)
+CANARY_COSINE = Gauge(
+    "azimuth_canary_cosine", "Lowest cosine of the canary texts to their registered vectors.", ["collection", "version"]
+)
+EF_SEARCH = Gauge("azimuth_ef_search", "ef_search in force.", ["collection", "version"])
+
+EMBEDDED_CHUNKS = Counter("azimuth_embedded_chunks_total", "Chunks encoded and stored.", ["collection", "version"])
+EMBEDDED_TOKENS = Counter("azimuth_embedded_tokens_total", "Tokens encoded, padding excluded.", ["role"])
+EMBED_BATCH_SECONDS = Histogram(
+    "azimuth_embed_batch_seconds", "One forward pass of the embedder.", ["role"], buckets=_BATCH
+)
+EMBED_BATCH_TEXTS = Histogram(
+    "azimuth_embed_batch_texts", "Texts in one forward pass.", ["role"], buckets=(1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
+)
+TRUNCATED_CHUNKS = Counter(
+    "azimuth_truncated_chunks_total", "Chunks longer than the embedder takes, cut.", ["collection", "version"]
+)
+DOCUMENTS_WRITTEN = Counter(
+    "azimuth_documents_written_total", "Documents written by clients.", ["collection", "status"]
+)
+DOCUMENTS_SET_ASIDE = Counter(
+    "azimuth_documents_set_aside_total", "Documents that the worker gave up on.", ["collection"]
+)
+FENCED_WRITES = Counter(
+    "azimuth_fenced_writes_total",
+    "Finished work dropped because the document changed or the lease was lost.",
+    ["collection"],
+)
+WORKER_BACKOFF = Counter(
+    "azimuth_worker_backoff_total", "Pauses of the worker because of trouble that is no document's fault.", ["cause"]
+)
+RERANKED_PAIRS = Counter("azimuth_reranked_pairs_total", "Pairs scored by the cross-encoder.")

@@ -1,0 +1,321 @@
+"""What the stories need from the outside, one Protocol each. Adapters live in `store/` and `embedder/`.
+
+The same contract suite (`tests/contract`) runs on the in-memory fakes and on the real adapters. Every write names its
+own time (`now`), so that a story and its tests own the clock.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from service.domain import (
+    Accepted,
+    Candidate,
+    ChangePage,
+    Collection,
+    CollectionId,
+    CollectionName,
+    CollectionSettings,
+    Counts,
+    DensePlan,
+    Document,
+    DocumentId,
+    EmbedderSpec,
+    EmbedderVersion,
+    Encoded,
+    FailedDocument,
+    Filter,
+    Identity,
+    Job,
+    Passing,
+    Position,
+    QueueStatus,
+    Role,
+    SpaceStatus,
+    StoredDocument,
+    Vector,
+    VersionNumber,
+)
+from service.domain import (
+    Vectors as VectorArray,
+)
+
+
+class Collections(Protocol):
+    """Named sets of documents and their settings."""
+
+    async def create(
+        self,
+        name: CollectionName,
+        settings: CollectionSettings,
+        identity: Identity,
+        canary: Mapping[str, tuple[float, ...]],
+        now: datetime,
+    ) -> Collection:
+        """Create it with embedder version 1 (active) and that version's table, in one transaction.
+
+        Conflict where the name is taken, also when two create it at once.
+        """
+        ...
+
+    async def update(self, collection_id: CollectionId, settings: CollectionSettings) -> Collection: ...
+
+    async def by_name(self, name: CollectionName) -> Collection:
+        """CollectionNotFound where there is none."""
+        ...
+
+    async def all(self) -> tuple[Collection, ...]: ...
+
+    async def delete(self, collection_id: CollectionId) -> None:
+        """Remove it with all its documents, jobs, changes and vector tables."""
+        ...
+
+    async def counts(self, collection: Collection) -> Counts: ...
+
+
+class Versions(Protocol):
+    """Embedder versions and their physical spaces."""
+
+    async def of(self, collection_id: CollectionId) -> tuple[EmbedderVersion, ...]:
+        """All of a collection, oldest first."""
+        ...
+
+    async def written(self) -> tuple[EmbedderVersion, ...]:
+        """Those of every collection that live writes go to (all but retired and failed)."""
+        ...
+
+    async def status(self, version: EmbedderVersion) -> SpaceStatus: ...
+
+    async def build_index(self, version: EmbedderVersion) -> bool:
+        """Build the HNSW index concurrently; an invalid leftover is dropped first. False: someone else is at it."""
+        ...
+
+
+class Documents(Protocol):
+    """Documents as committed: the truth that both legs follow."""
+
+    async def put(
+        self, collection_id: CollectionId, documents: Sequence[Document], now: datetime
+    ) -> tuple[Accepted, ...]:
+        """Create or replace, in one transaction with the jobs and the change rows; outcomes in the order given.
+
+        Ids must be distinct. Changed content enqueues a job for every written version; a change of metadata alone
+        raises the revision but makes nothing anew; the same again changes nothing.
+        """
+        ...
+
+    async def delete(
+        self, collection_id: CollectionId, ids: Sequence[DocumentId], now: datetime
+    ) -> tuple[DocumentId, ...]:
+        """Delete with vectors and jobs, in one transaction. Answers those that were there."""
+        ...
+
+    async def get(
+        self, collection_id: CollectionId, ids: Sequence[DocumentId]
+    ) -> Mapping[DocumentId, StoredDocument]: ...
+
+    async def page(
+        self, collection_id: CollectionId, after: DocumentId | None, limit: int, where: Filter | None
+    ) -> tuple[StoredDocument, ...]:
+        """Up to `limit` documents with ids after `after`, in byte order of the ids."""
+        ...
+
+    async def passing(self, collection_id: CollectionId, where: Filter, cap: int) -> Passing:
+        """The documents that pass, named where there are at most `cap`. Stops counting at cap + 1."""
+        ...
+
+    async def passages(
+        self, collection_id: CollectionId, candidates: Sequence[Candidate], where: Filter | None, default_length: int
+    ) -> tuple["Passage | None", ...]:
+        """The text of each candidate's chunk as it stands now, aligned with `candidates`.
+
+        None where the document was deleted, its content is no longer of the candidate's revision, or it no longer
+        passes the filter. A candidate without offsets gives the first `default_length` code points.
+        """
+        ...
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Passage:
+    """A chunk read back from its document."""
+
+    title: str
+    text: str
+    start: int
+    end: int
+    metadata: Mapping[str, Any]
+    revision: int
+
+
+class Queue(Protocol):
+    """Documents that wait for the embedder. A job ends by being stored (`Vectors.write`) or set aside."""
+
+    async def claim(
+        self, versions: Sequence[EmbedderVersion], limit: int, worker: str, now: datetime, lease: timedelta
+    ) -> tuple["Claimed", ...]:
+        """Lease jobs and commit at once, then read their documents. Live writes before backfill, old before new."""
+        ...
+
+    async def extend(self, jobs: Sequence[Job], until: datetime) -> None:
+        """Heartbeat: keep the leases that are still ours."""
+        ...
+
+    async def release(self, jobs: Sequence[Job], available: datetime) -> None:
+        """Give back uncharged (shutdown, trouble of the database or of the model)."""
+        ...
+
+    async def charge(
+        self, jobs: Sequence[Job], reason: str, max_attempts: int, now: datetime, available: datetime
+    ) -> tuple[DocumentId, ...]:
+        """Count a failed attempt against each; at `max_attempts` it is set aside. Answers those set aside.
+
+        Runs in a transaction of its own, before a risky document is tried alone as well as after it failed.
+        """
+        ...
+
+    async def status(self, collection_id: CollectionId, now: datetime) -> QueueStatus: ...
+
+    async def failed(
+        self, collection_id: CollectionId, after: DocumentId | None, limit: int
+    ) -> tuple[FailedDocument, ...]: ...
+
+    async def retry(self, collection_id: CollectionId, now: datetime) -> int:
+        """Put everything that was set aside back, with its attempts forgotten. Answers how many."""
+        ...
+
+    async def unfinished(
+        self, collection_id: CollectionId, version: VersionNumber, ids: Sequence[DocumentId]
+    ) -> tuple[DocumentId, ...]:
+        """Those of `ids` that the version has not encoded yet and that were not set aside."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Claimed:
+    """A leased job with its document. `lost_leases`: how often a worker took it and never came back."""
+
+    job: Job
+    document: StoredDocument
+    lost_leases: int
+
+
+class Vectors(Protocol):
+    """The spaces: one physical table for each embedder version. Dense scores are cosines in [-1, 1]."""
+
+    async def write(self, version: EmbedderVersion, encoded: Sequence[Encoded]) -> frozenset[DocumentId]:
+        """Replace the vectors of these documents, ending their jobs, in one transaction.
+
+        Fenced: a job whose lease or revision is no longer the queue's is skipped. Answers what was stored.
+        """
+        ...
+
+    async def nearest(
+        self,
+        version: EmbedderVersion,
+        vector: Vector,
+        limit: int,
+        plan: DensePlan,
+        within: Sequence[DocumentId] | None = None,
+        where: Filter | None = None,
+    ) -> tuple[Candidate, ...]:
+        """Up to `limit` nearest chunks, best first, run as `plan` says.
+
+        `within` names the documents that pass a filter (scanned exactly); `where` filters while scanning.
+        """
+        ...
+
+    async def score(self, version: EmbedderVersion, vector: Vector, ids: Sequence[DocumentId]) -> tuple[Candidate, ...]:
+        """The best chunk of each of these documents with its exact cosine; documents without vectors are left out."""
+        ...
+
+    async def get(
+        self, version: EmbedderVersion, chunks: Sequence[tuple[DocumentId, int]]
+    ) -> Mapping[tuple[DocumentId, int], Vector]: ...
+
+
+class Changes(Protocol):
+    """The change feed: each document once, at its latest change, late commits never skipped."""
+
+    async def after(self, collection_id: CollectionId, position: Position, limit: int, now: datetime) -> ChangePage: ...
+
+    async def position_of(self, collection_id: CollectionId, ids: Sequence[DocumentId]) -> Position:
+        """The furthest position among these documents' latest changes."""
+        ...
+
+
+class Lexicon(Protocol):
+    """BM25 over whole documents (title and text). Its scores are unbounded and at least 0."""
+
+    async def search(
+        self, collection: Collection, text: str, limit: int, within: Sequence[DocumentId] | None = None
+    ) -> tuple[Candidate, ...]:
+        """Up to `limit` best documents. Any text is only words: there is no query syntax to get wrong."""
+        ...
+
+    async def highlight(
+        self, collection: Collection, text: str, passages: Sequence[str]
+    ) -> tuple[tuple[str, ...], ...]:
+        """For each passage its best fragments: HTML-escaped, matches in <mark>."""
+        ...
+
+    async def reached(self, collection: Collection, position: Position) -> None:
+        """Return when lexical search sees everything up to `position`. The caller sets the limit of time."""
+        ...
+
+    def lag_seconds(self, collection_id: CollectionId) -> float | None:
+        """Age of the oldest committed change that cannot be found yet; None before the first look."""
+        ...
+
+
+class Encoder(Protocol):
+    """One loaded embedder. Its methods block: call them in a thread."""
+
+    @property
+    def identity(self) -> Identity: ...
+
+    def offsets(self, texts: Sequence[str]) -> list[npt.NDArray[np.int64]]:
+        """The tokens of each text as [n, 2] code point offsets; no special tokens, no prompt, nothing cut."""
+        ...
+
+    def overhead(self, role: Role) -> int:
+        """Tokens that every text of this role costs beyond its own: special tokens and prompt."""
+        ...
+
+    def lengths(self, texts: Sequence[str], role: Role) -> list[int]:
+        """Tokens of each text as the model would see it uncut, overhead included."""
+        ...
+
+    def encode(self, texts: Sequence[str], role: Role) -> VectorArray:
+        """One forward pass over all of them; rows of length 1, float32. Unusable rows stay as the model gave them."""
+        ...
+
+
+class Embedders(Protocol):
+    """The models that this process can run."""
+
+    def resolve(self, spec: EmbedderSpec) -> EmbedderSpec:
+        """Name the model that "default" stands for; Invalid where the model is not one that the operator allows."""
+        ...
+
+    async def get(self, spec: EmbedderSpec) -> Encoder:
+        """Load once, then answer from memory. ModelUnavailable where it cannot be loaded."""
+        ...
+
+    async def embed(self, spec: EmbedderSpec, texts: Sequence[str], role: Role) -> VectorArray:
+        """Encode with what concurrent callers ask for, as one batch. Overloaded where too much waits."""
+        ...
+
+
+class Reranker(Protocol):
+    """A cross-encoder: reads query and passage together."""
+
+    @property
+    def name(self) -> str: ...
+
+    async def score(self, query: str, passages: Sequence[str]) -> list[float]:
+        """Relevance of each passage in [0, 1]. ModelUnavailable where it cannot be loaded."""
+        ...

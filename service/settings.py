@@ -1,0 +1,60 @@
+"""Settings, read from the environment (`AZIMUTH_*`) by `wiring` and the commands alone. docs/settings.md lists them."""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, SecretStr, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+
+class Settings(BaseSettings):
+    model_config = SettingsConfigDict(env_prefix="AZIMUTH_", frozen=True, extra="ignore")
+
+    database_url: str | None = Field(
+        None, description="PostgreSQL to use; none: an embedded server in the data folder."
+    )
+    data_dir: Path = Field(Path("azimuth-data"), description="Lexical indexes and the embedded server live here.")
+    host: str = Field("127.0.0.1", description="Address to listen on. Without an API key only loopback is accepted.")
+    port: int = Field(8000, ge=0, le=65535, description="Port of the API and the console.")
+    worker_port: int = Field(0, ge=0, le=65535, description="Port of a worker's /metrics and /livez; 0: none.")
+    api_keys: Annotated[tuple[SecretStr, ...], NoDecode] = Field(
+        (), description="Comma-separated keys; a request must carry one as a bearer token."
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level that is logged.")
+
+    embedder: str = Field("all-MiniLM-L6-v2", description="Model of new collections that name none.")
+    models: Annotated[tuple[str, ...], NoDecode] = Field(
+        (), description="Comma-separated models (hub ids or folders) that collections may name besides the default."
+    )
+    reranker: str | None = Field(None, description="Cross-encoder: a hub id or a folder; none: no reranking.")
+    device: str = Field("auto", description="auto, cpu, cuda, cuda:1, mps.")
+    precision: Literal["auto", "float32", "bfloat16"] = Field(
+        "auto", description="auto: bfloat16 where the device computes in it, float32 elsewhere."
+    )
+    threads: int = Field(0, ge=0, description="Threads of a model on CPU; 0: all cores.")
+
+    pool_size: int = Field(10, ge=2, le=200, description="Database connections of one process.")
+    statement_timeout_seconds: float = Field(15.0, gt=0, description="Longest statement on behalf of a request.")
+
+    exact_below: int = Field(10_000, ge=0, description="Chunks up to which a version is scanned exactly, without HNSW.")
+    passing_cap: int = Field(
+        10_000, ge=1, description="Filtered documents up to which the dense leg scans them exactly."
+    )
+    max_concurrent_searches: int = Field(64, ge=1, description="Searches at once before 429.")
+
+    max_body_bytes: int = Field(32 * 2**20, ge=1024, description="Largest JSON body; NDJSON streams have no limit.")
+    max_line_bytes: int = Field(8 * 2**20, ge=1024, description="Longest line of an NDJSON stream.")
+    max_text_length: int = Field(1_000_000, ge=1, description="Longest text of a document, in code points.")
+    max_batch: int = Field(1_000, ge=1, le=10_000, description="Most documents in one JSON request.")
+
+    batch_tokens: int = Field(0, ge=0, description="Tokens in one forward pass of the worker; 0: by device.")
+    claim: int = Field(512, ge=1, le=10_000, description="Documents that a worker leases at once.")
+    lease_seconds: float = Field(
+        60.0, gt=1, description="How long a worker may stay silent before its work is given away."
+    )
+    max_attempts: int = Field(3, ge=1, description="Attempts before a document is set aside.")
+
+    @field_validator("api_keys", "models", mode="before")
+    @classmethod
+    def _split(cls, value: Any) -> Any:
+        return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
