@@ -342,7 +342,7 @@ class DensePlan:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Passing:
-    """The documents that pass a filter; `ids` is None where they are too many to name (then `count` is a lower bound)."""
+    """The documents that pass a filter; `ids` is None where they are too many to name (`count`: a lower bound)."""
 
     ids: tuple[DocumentId, ...] | None
     count: int
