@@ -355,9 +355,10 @@ class Passing:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Degradation:
-    """A stage that could not do its part, and why."""
+    """A stage that could not do its part, and why: a `code` from a bounded set, and the reason in words."""
 
     stage: str
+    code: str
     reason: str
 
 

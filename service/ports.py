@@ -128,6 +128,12 @@ class Documents(Protocol):
         """The documents that pass, named where there are at most `cap`. Stops counting at cap + 1."""
         ...
 
+    async def passing_among(
+        self, collection_id: CollectionId, ids: Sequence[DocumentId], where: Filter
+    ) -> frozenset[DocumentId]:
+        """Those of `ids` that exist and pass."""
+        ...
+
     async def passages(
         self, collection_id: CollectionId, candidates: Sequence[Candidate], where: Filter | None, default_length: int
     ) -> tuple["Passage | None", ...]:
@@ -264,6 +270,10 @@ class Lexicon(Protocol):
 
     async def reached(self, collection: Collection, position: Position) -> None:
         """Return when lexical search sees everything up to `position`. The caller sets the limit of time."""
+        ...
+
+    def nudge(self, collection_id: CollectionId) -> None:
+        """Something was just committed here: look at the change feed now rather than at the next turn."""
         ...
 
     def lag_seconds(self, collection_id: CollectionId) -> float | None:

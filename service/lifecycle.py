@@ -1,0 +1,143 @@
+"""The version's story: register -> admit -> index. Nothing writes or answers in a space that it did not admit.
+
+create  a collection with its first embedder version: identity, fingerprint and canary are taken here
+admit   before a process writes or answers in a version: its model must be the registered one and prove it
+tend    what a version needs as it grows: the HNSW index once an exact scan is no longer as fast
+"""
+
+import dataclasses
+import logging
+from collections.abc import Mapping
+from datetime import datetime
+
+import numpy as np
+
+from service import metrics
+from service.domain import (
+    Collection,
+    CollectionId,
+    CollectionName,
+    CollectionSettings,
+    EmbedderSpec,
+    EmbedderVersion,
+    VersionNumber,
+    cosine,
+    finite,
+)
+from service.errors import EmbedderChange, Misconfigured, SpaceRefused
+from service.ports import Collections, Embedders, Encoder, Queue, Versions
+
+log = logging.getLogger(__name__)
+
+CANARY_TEXTS = (
+    "The quick brown fox jumps over the lazy dog.",
+    "SELECT name FROM users WHERE age >= 21 ORDER BY name;",
+    "Der Zug nach Köln fährt um 17:45 Uhr von Gleis 9 ab.",
+    "Aspirin irreversibly inhibits cyclooxygenase-1 in platelets.",
+    "42",
+)
+CANARY_COSINE = 0.999
+"""Room for another precision or backend of the same embedder (bf16 against fp32: 0.9998), none for another embedder."""
+
+
+class Lifecycle:
+    """`exact_below`: chunks up to which a version has no index, because an exact scan is as fast."""
+
+    def __init__(
+        self, *, collections: Collections, versions: Versions, queue: Queue, embedders: Embedders, exact_below: int
+    ) -> None:
+        self._collections = collections
+        self._versions = versions
+        self._queue = queue
+        self._embedders = embedders
+        self._exact_below = exact_below
+        self._admitted: dict[tuple[CollectionId, VersionNumber], Encoder] = {}
+
+    # ------------------------------------------------------------ create
+
+    async def create(self, name: CollectionName, settings: CollectionSettings, now: datetime) -> Collection:
+        """Register the embedder as version 1 of a new collection. Conflict where the name is taken."""
+        spec = self._embedders.resolve(settings.embedder)
+        encoder = await self._embedders.get(spec)
+        canary = await self._canary(spec)
+        if not finite(np.array(list(canary.values()), dtype=np.float32)).all():
+            raise Misconfigured(f"the model {spec.model} gives unusable vectors (NaN, infinite or zero)")
+        settings = dataclasses.replace(settings, embedder=spec)
+        return await self._collections.create(name, settings, encoder.identity, canary, now)
+
+    async def configure(self, collection: Collection, settings: CollectionSettings) -> Collection:
+        """Change what may change in place. EmbedderChange where the embedder or the chunking would be another."""
+        if self._embedders.resolve(settings.embedder) != collection.settings.embedder:
+            raise EmbedderChange
+        if settings.chunking != collection.settings.chunking:
+            raise EmbedderChange("Chunks are versioned with the embedder; another chunking is a new version.")
+        settings = dataclasses.replace(settings, embedder=collection.settings.embedder)
+        return await self._collections.update(collection.id, settings)
+
+    # ------------------------------------------------------------ admit
+
+    async def admit(self, version: EmbedderVersion) -> Encoder:
+        """The encoder of this version, proven: same fingerprint, and the canary texts land where they did.
+
+        SpaceRefused says what differs; ModelUnavailable where the model cannot be loaded. Proven once a process.
+        """
+        key = (version.collection_id, version.number)
+        if key not in self._admitted:
+            encoder = await self._embedders.get(version.spec)
+            _same_identity(version, encoder)
+            await self._same_canary(version)
+            self._admitted[key] = encoder
+        return self._admitted[key]
+
+    async def _same_canary(self, version: EmbedderVersion) -> None:
+        now = await self._canary(version.spec, tuple(version.canary))
+        lowest = min(
+            cosine(np.array(now[text], dtype=np.float32), np.array(vector, dtype=np.float32))
+            for text, vector in version.canary.items()
+        )
+        metrics.CANARY_COSINE.labels(str(version.collection_id), str(version.number)).set(lowest)
+        if not lowest >= CANARY_COSINE:  # also refuses NaN
+            raise SpaceRefused(
+                f"version {version.number}: the model {version.spec.model} no longer reproduces its canary "
+                f"(lowest cosine {lowest:.4f}, needed {CANARY_COSINE})"
+            )
+
+    async def _canary(
+        self, spec: EmbedderSpec, texts: tuple[str, ...] = CANARY_TEXTS
+    ) -> Mapping[str, tuple[float, ...]]:
+        vectors = await self._embedders.embed(spec, texts, "document")
+        return {text: tuple(map(float, vector)) for text, vector in zip(texts, vectors, strict=True)}
+
+    # ------------------------------------------------------------ tend
+
+    async def tend(self, now: datetime) -> None:
+        """Build the index of every version that has outgrown the exact scan.
+
+        Not in the middle of a bulk load: building once afterwards is several times cheaper than inserting row by row.
+        """
+        for version in await self._versions.written():
+            status = await self._versions.status(version)
+            if status.indexed or status.rows <= self._exact_below:
+                continue
+            waiting = (await self._queue.status(version.collection_id, now)).pending
+            if waiting <= status.rows / 10 or status.rows > 20 * self._exact_below:
+                log.info("building the index of version %d: %d chunks", version.number, status.rows)
+                await self._versions.build_index(version)
+
+
+def _same_identity(version: EmbedderVersion, encoder: Encoder) -> None:
+    """SpaceRefused where the loaded model is not the registered one, naming the parts that differ."""
+    loaded = encoder.identity
+    if loaded.fingerprint == version.fingerprint:
+        return
+    registered = {
+        **version.identity.parts,
+        "dimensions": version.identity.dimensions,
+        "max_tokens": version.identity.max_tokens,
+    }
+    present = {**loaded.parts, "dimensions": loaded.dimensions, "max_tokens": loaded.max_tokens}
+    differing = sorted(part for part in registered.keys() | present.keys() if registered.get(part) != present.get(part))
+    raise SpaceRefused(
+        f"version {version.number} was made by another embedder than the loaded {version.spec.model}: "
+        f"{', '.join(differing)} differ"
+    )

@@ -1,0 +1,33 @@
+"""One value for where the time of a request went; rendered as histograms, log fields, `Server-Timing` and JSON."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+class Timings:
+    """Seconds by stage, in the order in which the stages first ended. A stage that runs again adds up."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self._started = time.perf_counter()
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        started = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - started
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds since the request began."""
+        return time.perf_counter() - self._started
+
+    def milliseconds(self) -> dict[str, float]:
+        return {name: round(seconds * 1000, 3) for name, seconds in self.seconds.items()}
+
+    def header(self) -> str:
+        """The value of a `Server-Timing` header (W3C), durations in milliseconds."""
+        return ", ".join(f"{name};dur={ms:g}" for name, ms in self.milliseconds().items())
