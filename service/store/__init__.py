@@ -1,0 +1,1 @@
+"""PostgreSQL, its SQL and the lexical index on disk: the adapters of `ports`."""
