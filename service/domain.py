@@ -25,9 +25,7 @@ Vector = npt.NDArray[np.float32]
 """Shape [dimensions], length 1."""
 
 Role = Literal["query", "document"]
-Mode = Literal["hybrid", "dense", "lexical"]
 WriteStatus = Literal["created", "updated", "unchanged"]
-Include = Literal["text", "metadata", "highlights", "vector"]
 
 
 # ---------------------------------------------------------------- collections and their settings
@@ -351,56 +349,6 @@ class Passing:
     @property
     def selectivity(self) -> float:
         return min(1.0, self.count / self.total) if self.total else 0.0
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Degradation:
-    """A stage that could not do its part, and why: a `code` from a bounded set, and the reason in words."""
-
-    stage: str
-    code: str
-    reason: str
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class LegExplanation:
-    """Where a hit stood in one leg (`rank` from 1; None where the leg itself did not find it)."""
-
-    rank: int | None
-    score: float
-    normalised: float
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class RerankExplanation:
-    rank: int
-    score: float
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Explanation:
-    """How the score of one hit came about."""
-
-    dense: LegExplanation | None
-    lexical: LegExplanation | None
-    fusion: float
-    rerank: RerankExplanation | None = None
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Hit:
-    id: DocumentId
-    chunk: int
-    score: float
-    title: str
-    text: str
-    start: int
-    end: int
-    metadata: Mapping[str, Any]
-    revision: int
-    highlights: tuple[str, ...] = ()
-    vector: tuple[float, ...] | None = None
-    explanation: Explanation
 
 
 def finite(values: Vectors) -> npt.NDArray[np.bool_]:

@@ -8,7 +8,8 @@ Reciprocal rank fusion follows Cormack, Clarke and Buettcher (SIGIR 2009).
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from service.domain import DocumentId, Explanation, Fusion, LegExplanation
+from service.domain import DocumentId, Fusion
+from service.query import Explanation, LegExplanation
 
 Scores = Mapping[DocumentId, float]
 

@@ -1,0 +1,98 @@
+"""The nouns of a search: what is asked, what is answered, and how each hit came about."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from service.domain import DensePlan, DocumentId, Filter, Fusion, VersionNumber
+from service.timings import Timings
+
+Mode = Literal["hybrid", "dense", "lexical"]
+Include = Literal["text", "metadata", "highlights", "vector"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Degradation:
+    """A stage that could not do its part, and why: a `code` from a bounded set, and the reason in words."""
+
+    stage: str
+    code: str
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LegExplanation:
+    """Where a hit stood in one leg (`rank` from 1; None where the leg itself did not find it)."""
+
+    rank: int | None
+    score: float
+    normalised: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RerankExplanation:
+    rank: int
+    score: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Explanation:
+    """How the score of one hit came about."""
+
+    dense: LegExplanation | None
+    lexical: LegExplanation | None
+    fusion: float
+    rerank: RerankExplanation | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Hit:
+    id: DocumentId
+    chunk: int
+    score: float
+    title: str
+    text: str
+    start: int
+    end: int
+    metadata: Mapping[str, Any]
+    revision: int
+    highlights: tuple[str, ...] = ()
+    vector: tuple[float, ...] | None = None
+    explanation: Explanation
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Rerank:
+    """`depth`: hits that the cross-encoder reads. `weight`: its share in the final score."""
+
+    depth: int = 50
+    weight: float = 0.5
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Request:
+    """One search. `fusion` None: as the collection's settings say."""
+
+    text: str
+    k: int = 10
+    mode: Mode = "hybrid"
+    where: Filter | None = None
+    fusion: Fusion | None = None
+    candidates: int = 100
+    rerank: Rerank | None = None
+    exact: bool = False
+    ef_search: int | None = None
+    embedder_version: VersionNumber | None = None
+    budget_ms: float | None = None
+    include: frozenset[Include] = frozenset({"text", "metadata", "highlights"})
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Answer:
+    hits: tuple[Hit, ...]
+    mode: Mode
+    embedder_version: VersionNumber
+    dense: DensePlan
+    reranked: bool
+    degraded: tuple[Degradation, ...]
+    timings: Timings

@@ -1,0 +1,332 @@
+"""The query's story, top to bottom: space -> filter -> embed -> dense || lexical -> fuse -> fetch -> rerank -> answer.
+
+Each stage is a method, in that order. None does I/O of its own: the legs (`legs.py`), the documents and the models
+are behind ports. A stage that cannot do its part is named in `Answer.degraded`, never hidden.
+"""
+
+import asyncio
+import dataclasses
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+
+from service import legs, metrics
+from service.domain import Candidate, CollectionName, Passing, Vector, VersionNumber
+from service.errors import Invalid, Overloaded, Unavailable, VersionNotFound
+from service.fusion import Fused, fuse
+from service.legs import MAX_WIDTH, Found, Leg, Space
+from service.lifecycle import Lifecycle
+from service.ports import Collections, Documents, Embedders, Lexicon, Passage, Reranker, Vectors, Versions
+from service.query import Answer, Degradation, Hit, Request, RerankExplanation
+from service.timings import Timings
+
+SPACE_SECONDS = 1.0
+"""How long settings and state of a collection may be remembered between searches."""
+UNEMBEDDED_LENGTH = 1000
+"""Code points shown of a document that only the lexical leg knows yet."""
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Ranked:
+    """A hit in the making: its place in the fused ranking, what the legs saw, and its passage as it stands now."""
+
+    fused: Fused
+    candidate: Candidate
+    passage: Passage
+
+
+class Course:
+    """One search under way: its request, where the time went, and what had to be left out."""
+
+    def __init__(self, request: Request) -> None:
+        self.request = request
+        self.timings = Timings()
+        self.degraded: list[Degradation] = []
+
+    def gave_up(self, stage: str) -> bool:
+        return any(degradation.stage == stage for degradation in self.degraded)
+
+    async def attempt(self, stage: str, work: Callable[[], Awaitable[T]], *, optional: bool) -> T | None:
+        """The result of a timed stage. What is optional may fail or outlast the budget: then None and a note of why."""
+        budget = self.request.budget_ms
+        left = None if budget is None or not optional else max(0.0, budget / 1000 - self.timings.elapsed)
+        with self.timings.stage(stage):
+            try:
+                async with asyncio.timeout(left):
+                    return await work()
+            except TimeoutError:
+                self.give_up(stage, "budget", f"the budget of {budget:g} ms was spent")
+            except (Unavailable, Overloaded) as error:
+                if not optional:
+                    raise
+                self.give_up(stage, type(error).__name__, error.detail)
+        return None
+
+    def give_up(self, stage: str, code: str, reason: str) -> None:
+        self.degraded.append(Degradation(stage=stage, code=code, reason=reason))
+
+
+class Search:
+    """`passing_cap`: most documents that a filter may name. `max_concurrent`: searches before Overloaded."""
+
+    def __init__(
+        self,
+        *,
+        collections: Collections,
+        versions: Versions,
+        documents: Documents,
+        vectors: Vectors,
+        lexicon: Lexicon,
+        embedders: Embedders,
+        lifecycle: Lifecycle,
+        reranker: Reranker | None,
+        passing_cap: int,
+        max_concurrent: int,
+    ) -> None:
+        self._collections = collections
+        self._versions = versions
+        self._documents = documents
+        self._vectors = vectors
+        self._lexicon = lexicon
+        self._embedders = embedders
+        self._lifecycle = lifecycle
+        self._reranker = reranker
+        self._passing_cap = passing_cap
+        self._free = max_concurrent
+        self._spaces: dict[tuple[CollectionName, VersionNumber | None], tuple[float, Space]] = {}
+
+    async def run(self, name: CollectionName, request: Request) -> Answer:
+        """Answer one search. Overloaded where too many run already."""
+        if self._free <= 0:
+            raise Overloaded("too many searches at once")
+        self._free -= 1
+        try:
+            return await self._run(name, Course(request))
+        finally:
+            self._free += 1
+
+    async def _run(self, name: CollectionName, course: Course) -> Answer:
+        request = course.request
+        wanted = max(request.k, request.rerank.depth if request.rerank else 0)
+        width = max(request.candidates, wanted)
+
+        space = await self._space(name, request)
+        passing = await self._filter(space, course)
+        vector = await self._embed(space, course)
+        while True:
+            found = await self._legs(space, course, vector, passing, width)
+            ranking = self._fuse(space, course, found)
+            fetched = await self._fetch(space, course, found, ranking, wanted)
+            if len(fetched) >= wanted or len(fetched) == len(ranking) or found.exhausted or width >= MAX_WIDTH:
+                break
+            width = min(4 * width, MAX_WIDTH)  # some were stale: ask for more in their place
+        ordered, reranked = await self._rerank(course, fetched)
+        hits = await self._dress(space, course, ordered[: request.k])
+
+        short = passing is not None and len(hits) < min(request.k, passing.count) and not found.exhausted
+        self._observe(name, course, short)
+        return Answer(
+            hits=tuple(hits),
+            mode=request.mode,
+            embedder_version=space.version.number,
+            dense=dataclasses.replace(found.plan, underfilled=short),
+            reranked=reranked,
+            degraded=tuple(course.degraded),
+            timings=course.timings,
+        )
+
+    # ------------------------------------------------------------ space: which version answers
+
+    async def _space(self, name: CollectionName, request: Request) -> Space:
+        key = (name, request.embedder_version)
+        known_until, space = self._spaces.get(key, (0.0, None))
+        if space is None or known_until < time.monotonic():
+            collection = await self._collections.by_name(name)
+            number = request.embedder_version or collection.active_version
+            versions = {version.number: version for version in await self._versions.of(collection.id)}
+            if number not in versions:
+                raise VersionNotFound(f"collection {name} has no embedder version {number}")
+            status = await self._versions.status(versions[number])
+            space = Space(collection=collection, version=versions[number], status=status)
+            self._spaces[key] = (time.monotonic() + SPACE_SECONDS, space)
+        return space
+
+    def forget(self, name: CollectionName) -> None:
+        """The collection was changed by this process: look again at the next search."""
+        self._spaces = {key: known for key, known in self._spaces.items() if key[0] != name}
+
+    # ------------------------------------------------------------ filter: who may be found at all
+
+    async def _filter(self, space: Space, course: Course) -> Passing | None:
+        if course.request.where is None:
+            return None
+        with course.timings.stage("filter"):
+            return await self._documents.passing(space.collection.id, course.request.where, self._passing_cap)
+
+    # ------------------------------------------------------------ embed
+
+    async def _embed(self, space: Space, course: Course) -> Vector | None:
+        """The query as a vector of this version; None where the dense leg is not asked for or had to be given up."""
+
+        async def embed() -> Vector:
+            await self._lifecycle.admit(space.version)
+            vectors = await self._embedders.embed(space.version.spec, [course.request.text], "query")
+            vector: Vector = vectors[0]
+            if not np.isfinite(vector).all() or not vector.any():
+                raise Invalid.at("query", "the embedder gives no usable vector for this text")
+            return vector
+
+        if course.request.mode == "lexical":
+            return None
+        return await course.attempt("embed", embed, optional=course.request.mode == "hybrid")
+
+    # ------------------------------------------------------------ dense || lexical
+
+    async def _legs(
+        self, space: Space, course: Course, vector: Vector | None, passing: Passing | None, width: int
+    ) -> Found:
+        """Both legs at once; a hybrid search can do without either, but not without both."""
+        request = course.request
+        optional = request.mode == "hybrid"
+
+        async def dense() -> Leg | None:
+            if vector is None or course.gave_up("dense"):
+                return None
+            work = legs.dense(self._vectors, space, request, vector, passing, width)
+            return await course.attempt("dense", lambda: work, optional=optional)
+
+        async def lexical() -> Leg | None:
+            if request.mode == "dense" or course.gave_up("lexical"):
+                return None
+            work = legs.lexical(self._lexicon, self._documents, space, request, passing, width)
+            return await course.attempt("lexical", lambda: work, optional=optional)
+
+        by_meaning, by_words = await asyncio.gather(dense(), lexical())
+        if by_meaning is None and by_words is None:
+            raise Unavailable("no leg could answer: " + "; ".join(f"{d.stage}: {d.reason}" for d in course.degraded))
+        found = Found(dense=by_meaning, lexical=by_words)
+        if vector is not None:
+            with course.timings.stage("dense"):
+                found = dataclasses.replace(found, looked_up=await legs.look_up(self._vectors, space, vector, found))
+        return found
+
+    # ------------------------------------------------------------ fuse
+
+    def _fuse(self, space: Space, course: Course, found: Found) -> list[Fused]:
+        with course.timings.stage("fuse"):
+            dense = lexical = ranked = None
+            if found.dense is not None:
+                dense = {one.document_id: one.score for one in (*found.dense.best.values(), *found.looked_up.values())}
+                ranked = len(found.dense.best)
+            if found.lexical is not None:
+                lexical = {one.document_id: one.score for one in found.lexical.best.values()}
+            how = course.request.fusion or space.collection.settings.fusion
+            return fuse(dense, lexical, how, found_by_dense=ranked)
+
+    # ------------------------------------------------------------ fetch: read back by revision, refill
+
+    async def _fetch(
+        self, space: Space, course: Course, found: Found, ranking: Sequence[Fused], wanted: int
+    ) -> list[Ranked]:
+        """The first `wanted` of the ranking whose documents still are what the legs saw; the others are dropped."""
+        fetched: list[Ranked] = []
+        at = 0
+        with course.timings.stage("fetch"):
+            while len(fetched) < wanted and at < len(ranking):
+                page = ranking[at : at + wanted - len(fetched)]
+                at += len(page)
+                candidates = [found.candidate(fused.document_id) for fused in page]
+                passages = await self._documents.passages(
+                    space.collection.id, candidates, course.request.where, UNEMBEDDED_LENGTH
+                )
+                fresh = [
+                    Ranked(fused=fused, candidate=candidate, passage=passage)
+                    for fused, candidate, passage in zip(page, candidates, passages, strict=True)
+                    if passage is not None
+                ]
+                metrics.STALE_HITS.labels(space.collection.name).inc(len(page) - len(fresh))
+                fetched += fresh
+        return fetched
+
+    # ------------------------------------------------------------ rerank
+
+    async def _rerank(self, course: Course, fetched: Sequence[Ranked]) -> tuple[list[Hit], bool]:
+        """Blend the first stage with a cross-encoder over the first `depth`; the others stay behind them in order."""
+        hits = [_hit(ranked) for ranked in fetched]
+        how, reranker = course.request.rerank, self._reranker
+        if how is None or not hits:
+            return hits, False
+        if reranker is None:
+            course.give_up("rerank", "not_configured", "no reranker is configured")
+            return hits, False
+        head, tail = hits[: how.depth], hits[how.depth :]
+        texts = [f"{hit.title}\n{hit.text}" if hit.title else hit.text for hit in head]
+        scores = await course.attempt("rerank", lambda: reranker.score(course.request.text, texts), optional=True)
+        if scores is None:
+            return hits, False
+        best_first = sorted(range(len(head)), key=lambda at: -scores[at])
+        blended = [
+            dataclasses.replace(
+                head[at],
+                score=(1 - how.weight) * head[at].score + how.weight * scores[at],
+                explanation=dataclasses.replace(
+                    head[at].explanation, rerank=RerankExplanation(rank=rank, score=scores[at])
+                ),
+            )
+            for rank, at in enumerate(best_first, start=1)
+        ]
+        blended.sort(key=lambda hit: (-hit.score, hit.id))
+        floor = blended[-1].score
+        unread = [dataclasses.replace(hit, score=min(floor, (1 - how.weight) * hit.score)) for hit in tail]
+        return blended + unread, True
+
+    # ------------------------------------------------------------ answer
+
+    async def _dress(self, space: Space, course: Course, hits: Sequence[Hit]) -> Sequence[Hit]:
+        """Add highlights and vectors where they are asked for."""
+        request = course.request
+        if "highlights" in request.include and hits:
+            texts = [hit.text for hit in hits]
+            marked = await course.attempt(
+                "highlight", lambda: self._lexicon.highlight(space.collection, request.text, texts), optional=True
+            )
+            if marked is not None:
+                pairs = zip(hits, marked, strict=True)
+                hits = [dataclasses.replace(hit, highlights=fragments) for hit, fragments in pairs]
+        if "vector" in request.include and hits:
+            vectors = await self._vectors.get(space.version, [(hit.id, hit.chunk) for hit in hits])
+            found = [vectors.get((hit.id, hit.chunk)) for hit in hits]
+            hits = [
+                dataclasses.replace(hit, vector=None if vector is None else tuple(map(float, vector)))
+                for hit, vector in zip(hits, found, strict=True)
+            ]
+        return hits
+
+    def _observe(self, name: CollectionName, course: Course, short: bool) -> None:
+        metrics.SEARCH_SECONDS.labels(name, course.request.mode).observe(course.timings.elapsed)
+        for stage, seconds in course.timings.seconds.items():
+            metrics.SEARCH_STAGE_SECONDS.labels(name, stage).observe(seconds)
+        for degradation in course.degraded:
+            metrics.DEGRADED.labels(degradation.stage, degradation.code).inc()
+        if short:
+            metrics.UNDERFILLED.labels(name).inc()
+
+
+def _hit(ranked: Ranked) -> Hit:
+    return Hit(
+        id=ranked.fused.document_id,
+        chunk=ranked.candidate.chunk or 0,
+        score=ranked.fused.score,
+        title=ranked.passage.title,
+        text=ranked.passage.text,
+        start=ranked.passage.start,
+        end=ranked.passage.end,
+        metadata=ranked.passage.metadata,
+        revision=ranked.passage.revision,
+        explanation=ranked.fused.explanation,
+    )
