@@ -65,7 +65,7 @@ class Pool(AsyncConnectionPool[Connection]):
     usual `check` would cost a round trip.
     """
 
-    async def getconn(self, timeout: float | None = None) -> Connection:
+    async def getconn(self, timeout: float | None = None) -> Connection:  # noqa: ASYNC109 the parent's signature
         deadline = monotonic() + (self.timeout if timeout is None else timeout)
         while True:
             connection = await super().getconn(max(0.001, deadline - monotonic()))
@@ -75,7 +75,10 @@ class Pool(AsyncConnectionPool[Connection]):
             await self.putconn(connection)
 
     @asynccontextmanager
-    async def connection(self, timeout: float | None = None) -> AsyncIterator[Connection]:
+    async def connection(  # the parent's signature
+        self,
+        timeout: float | None = None,  # noqa: ASYNC109
+    ) -> AsyncIterator[Connection]:
         """One connection in autocommit. Errors of the database leave as DatabaseUnavailable or TimedOut."""
         with translated():
             async with super().connection(timeout) as connection:
@@ -194,7 +197,7 @@ async def _usable(connection: Connection) -> bool:
     if not poll.poll(0):
         return True
     try:
-        await AsyncConnection.check_connection(connection)
+        await Pool.check_connection(connection)
     except psycopg.Error:
         return False
     return True

@@ -1,0 +1,29 @@
+-- name: create_table
+-- What ran, when, and the hash of its file.
+CREATE TABLE IF NOT EXISTS schema_migrations (
+    number integer PRIMARY KEY,
+    name text NOT NULL,
+    sha256 text NOT NULL,
+    applied_at timestamptz NOT NULL
+)
+
+-- name: applied
+-- Everything that ran, oldest first.
+SELECT number, name, sha256 FROM schema_migrations ORDER BY number
+
+-- name: record
+-- Remember that a migration ran.
+INSERT INTO schema_migrations (number, name, sha256, applied_at)
+VALUES (%(number)s, %(name)s, %(sha256)s, clock_timestamp())
+
+-- name: lock_timeout
+-- Of this session, so that nobody queues behind a migration for long.
+SELECT set_config('lock_timeout', %(milliseconds)s, false)
+
+-- name: try_lock
+-- Of this session: true for the one process that migrates.
+SELECT pg_try_advisory_lock(%(key)s)
+
+-- name: unlock
+-- Let the next one look.
+SELECT pg_advisory_unlock(%(key)s)

@@ -1,0 +1,132 @@
+"""Fixtures of the tests that need PostgreSQL. Nothing is started until a test asks for it."""
+
+import asyncio
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import AsyncIterator, Coroutine, Iterator
+from itertools import count
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import psycopg
+import pytest
+from psycopg import sql
+
+from service.store import migrate
+from service.store.embedded import EmbeddedServer
+from service.store.pool import Pool, open_pool
+
+# Speed instead of durability: whoever tests durability starts a server of their own.
+UNSAFE = {
+    "fsync": "off",
+    "synchronous_commit": "off",
+    "full_page_writes": "off",
+    "shared_buffers": "128MB",
+    "max_connections": "200",
+}
+TEMPLATE = "azimuth_template"
+_numbers = count(1)
+
+# Runs beside pytest with the reading end of a pipe. The pipe closes when pytest ends, also by kill -9; then whatever
+# still works inside the folder is killed and the folder removed.
+_UNDERTAKER = """
+import shutil, sys, psutil
+folder = sys.argv[1]
+sys.stdin.read()
+for process in psutil.process_iter():
+    try:
+        if process.name() == "postgres" and process.cwd().startswith(folder):
+            process.kill()
+    except psutil.Error:
+        pass
+shutil.rmtree(folder, ignore_errors=True)
+"""
+
+
+@pytest.fixture(scope="session")
+def scratch() -> Iterator[Path]:
+    """A folder with a short path (sockets need one) that is gone after the run, however the run ends."""
+    folder = Path(tempfile.mkdtemp(prefix="azt-", dir="/tmp"))
+    with subprocess.Popen(
+        [sys.executable, "-c", _UNDERTAKER, str(folder)], stdin=subprocess.PIPE, start_new_session=True
+    ) as undertaker:
+        yield folder
+        shutil.rmtree(folder, ignore_errors=True)
+        undertaker.communicate()
+
+
+@pytest.fixture(scope="session")
+def server(scratch: Path) -> Iterator[EmbeddedServer]:
+    """One embedded server for the whole run."""
+    with EmbeddedServer(scratch / "pg", settings=UNSAFE) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def template(server: EmbeddedServer) -> str:
+    """The name of a database with all migrations applied, to clone from."""
+    create_database(server, TEMPLATE)
+    run_apart(migrate.apply(url_of(server, TEMPLATE)))
+    return TEMPLATE
+
+
+@pytest.fixture
+def empty_database_url(server: EmbeddedServer) -> Iterator[str]:
+    """A database of one's own without any table."""
+    yield from _database(server, "template0")
+
+
+@pytest.fixture
+def database_url(server: EmbeddedServer, template: str) -> Iterator[str]:
+    """A migrated database of one's own."""
+    yield from _database(server, template)
+
+
+@pytest.fixture
+async def pool(database_url: str) -> AsyncIterator[Pool]:
+    """An open pool on a migrated database of one's own."""
+    opened = await open_pool(database_url, size=8, statement_timeout_seconds=15, application_name="tests")
+    async with opened:
+        yield opened
+
+
+def _database(server: EmbeddedServer, template_name: str) -> Iterator[str]:
+    name = f"test_{next(_numbers)}"
+    create_database(server, name, template_name)
+    yield url_of(server, name)
+    with psycopg.connect(server.url, autocommit=True) as connection:
+        connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
+
+
+def create_database(server: EmbeddedServer, name: str, template_name: str = "template0") -> None:
+    with psycopg.connect(server.url, autocommit=True) as connection:
+        connection.execute(
+            sql.SQL("CREATE DATABASE {} TEMPLATE {} STRATEGY FILE_COPY").format(
+                sql.Identifier(name), sql.Identifier(template_name)
+            )
+        )
+
+
+def url_of(server: EmbeddedServer, database: str) -> str:
+    return urlsplit(server.url)._replace(path=f"/{database}").geturl()
+
+
+def run_apart(work: Coroutine[Any, Any, Any]) -> None:
+    """Run it in a thread: a fixture of the session must not touch the event loop of the test that asked first."""
+    failures: list[BaseException] = []
+
+    def target() -> None:
+        try:
+            asyncio.run(work)
+        except BaseException as error:
+            failures.append(error)
+
+    thread = threading.Thread(target=target)
+    thread.start()
+    thread.join()
+    if failures:
+        raise failures[0]
