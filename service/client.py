@@ -1,0 +1,109 @@
+"""The service as the commands see it: its HTTP API, with its errors as exceptions that a shell user understands."""
+
+import json
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import httpx
+
+READ_SECONDS = 600.0
+STREAM_DOCUMENTS = 500
+"""Documents of one NDJSON request: small enough that a broken connection costs little, large enough to be quick."""
+
+
+class Refused(Exception):
+    """The service answered with an error; `str()` says which, as its problem document puts it."""
+
+    def __init__(self, response: httpx.Response) -> None:
+        self.status = response.status_code
+        try:
+            problem = response.json()
+            reasons = [f"{one['field']}: {one['message']}" for one in problem.get("errors") or []]
+            text = "; ".join([problem.get("detail") or problem.get("title") or response.reason_phrase, *reasons[:5]])
+        except (ValueError, AttributeError, KeyError):
+            text = response.text[:300] or response.reason_phrase
+        super().__init__(f"{response.status_code}: {text}")
+
+
+class Unreachable(Exception):
+    """No service answers at the address."""
+
+
+class Client:
+    """One connection pool to one service. Use as a context manager."""
+
+    def __init__(self, url: str, key: str | None = None) -> None:
+        self.url = url.rstrip("/")
+        headers = {"Authorization": f"Bearer {key}"} if key else {}
+        timeout = httpx.Timeout(READ_SECONDS, connect=5.0)
+        self._http = httpx.Client(base_url=self.url, headers=headers, timeout=timeout, trust_env=False)
+
+    def __enter__(self) -> "Client":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._http.close()
+
+    def call(self, method: str, path: str, **request: Any) -> Any:
+        """The JSON of a 2xx answer. Refused where the service says no, Unreachable where nobody answers."""
+        try:
+            response = self._http.request(method, path, **request)
+        except httpx.TransportError as error:
+            raise Unreachable(f"no service answers at {self.url} ({error})") from error
+        if not response.is_success:
+            raise Refused(response)
+        return response.json() if response.content else None
+
+    def alive(self) -> bool:
+        try:
+            return self._http.get("/livez", timeout=2.0).is_success
+        except httpx.TransportError:
+            return False
+
+    def ready(self) -> bool:
+        try:
+            return self._http.get("/readyz", timeout=5.0).is_success
+        except httpx.TransportError:
+            return False
+
+    # ------------------------------------------------------------ collections and documents
+
+    def ensure_collection(self, name: str, settings: dict[str, Any] | None = None) -> dict[str, Any]:
+        """The collection, created with `settings` where there is none yet; an existing one stays as it is."""
+        try:
+            existing: dict[str, Any] = self.call("GET", f"/v1/collections/{name}")
+        except Refused as refused:
+            if refused.status != httpx.codes.NOT_FOUND:
+                raise
+            created: dict[str, Any] = self.call("PUT", f"/v1/collections/{name}", json=settings or {})
+            return created
+        return existing
+
+    def ingest(self, name: str, lines: Iterable[bytes]) -> Iterator[dict[str, Any]]:
+        """Send NDJSON lines in requests of a few hundred; answers the outcome of each request as it is committed."""
+        held: list[bytes] = []
+        for line in lines:
+            held.append(line if line.endswith(b"\n") else line + b"\n")
+            if len(held) >= STREAM_DOCUMENTS:
+                yield self._send(name, held)
+                held = []
+        if held:
+            yield self._send(name, held)
+
+    def _send(self, name: str, lines: list[bytes]) -> dict[str, Any]:
+        headers = {"Content-Type": "application/x-ndjson"}
+        body = b"".join(lines)
+        outcome: dict[str, Any] = self.call("POST", f"/v1/collections/{name}/documents", content=body, headers=headers)
+        return {**outcome, "lines": len(lines)}
+
+    def counts(self, name: str) -> dict[str, int]:
+        counts: dict[str, int] = self.call("GET", f"/v1/collections/{name}")["counts"]
+        return counts
+
+    def search(self, name: str, request: dict[str, Any]) -> dict[str, Any]:
+        answer: dict[str, Any] = self.call("POST", f"/v1/collections/{name}/search", json=request)
+        return answer
+
+
+def ndjson(value: dict[str, Any]) -> bytes:
+    return json.dumps(value, ensure_ascii=False).encode() + b"\n"

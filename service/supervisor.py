@@ -1,0 +1,121 @@
+"""`azimuth up`: one machine, one command. PostgreSQL, an API and a worker, as processes that are kept alive.
+
+The supervisor loads no model and answers no request: it starts what must run, starts again what died (also by
+`kill -9`, also PostgreSQL), and stops all of it in order. Children notice by the end of their standard input that
+the supervisor is gone, and stop too.
+"""
+
+import asyncio
+import logging
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Protocol
+
+log = logging.getLogger(__name__)
+
+LOOK_SECONDS = 0.5
+STOP_SECONDS = 25.0
+"""What a child may take to finish what it has in hand."""
+CALM_SECONDS = 30.0
+"""A child that lived this long is started again at once; one that dies sooner waits longer each time."""
+
+
+class Database(Protocol):
+    """The embedded server."""
+
+    def alive(self) -> bool: ...
+    def start(self) -> str: ...
+
+
+class Child:
+    """One process that is kept alive."""
+
+    def __init__(self, name: str, arguments: list[str], environment: dict[str, str]) -> None:
+        self.name = name
+        self._arguments = arguments
+        self._environment = environment
+        self._process: asyncio.subprocess.Process | None = None
+        self._started = 0.0
+        self._deaths = 0
+
+    @property
+    def running(self) -> bool:
+        return self._process is not None and self._process.returncode is None
+
+    async def start(self) -> None:
+        self._process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-m",
+            "service",
+            *self._arguments,
+            "--supervised",
+            env=self._environment,
+            stdin=asyncio.subprocess.PIPE,
+            # Ctrl-C in a terminal reaches the whole group: the supervisor alone shall hear it and stop in order.
+            start_new_session=True,
+        )
+        self._started = time.monotonic()
+
+    async def revive(self) -> None:
+        """Start again if it died, after a pause that grows while it keeps dying young."""
+        if self._process is None or self._process.returncode is None:
+            return
+        lived = time.monotonic() - self._started
+        self._deaths = 0 if lived > CALM_SECONDS else self._deaths + 1
+        pause = min(10.0, 0.25 * 2 ** (self._deaths - 1)) if self._deaths else 0.0
+        log.warning("the %s ended with %s; starting it again", self.name, self._process.returncode)
+        await asyncio.sleep(pause)
+        await self.start()
+
+    async def stop(self) -> None:
+        if self._process is None or self._process.returncode is not None:
+            return
+        self._process.terminate()
+        try:
+            await asyncio.wait_for(self._process.wait(), STOP_SECONDS)
+        except TimeoutError:
+            log.warning("the %s did not stop in time and is killed", self.name)
+            self._process.kill()
+            await self._process.wait()
+
+
+async def run(
+    children: list[Child], database: Database | None, stop: asyncio.Event, started: Callable[[], None] = lambda: None
+) -> None:
+    """Keep all of it alive until `stop` is set, then stop the children, last started first."""
+    try:
+        for child in children:
+            await child.start()
+        started()
+        while not stop.is_set():
+            if database is not None and not await asyncio.to_thread(database.alive):
+                log.warning("the database is gone; starting it again")
+                await asyncio.to_thread(database.start)
+            await asyncio.gather(*(child.revive() for child in children))
+            with suppress(TimeoutError):
+                await asyncio.wait_for(stop.wait(), LOOK_SECONDS)
+    finally:
+        for child in reversed(children):
+            await child.stop()
+
+
+def stop_on_signals() -> asyncio.Event:
+    """An event that SIGTERM and SIGINT set."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    return stop
+
+
+async def when_orphaned() -> None:
+    """Return when standard input ends: for a supervised child, when its supervisor is gone."""
+    loop = asyncio.get_running_loop()
+    reader = asyncio.StreamReader()
+    await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), os.fdopen(0, "rb", closefd=False))
+    while await reader.read(1024):
+        pass
