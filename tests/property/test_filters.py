@@ -1,0 +1,98 @@
+"""One meaning of a filter: what PostgreSQL answers is what `filters.matches` answers, for any metadata."""
+
+from typing import Any
+
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+from psycopg import sql
+from psycopg.types.json import Jsonb
+
+from service import filters
+from service.domain import Filter
+from service.store.pool import Pool
+from service.store.predicates import predicate
+
+# Few names and values, so that filters and metadata meet; among them what quoting, collation and arithmetic stumble on.
+KEYS = st.sampled_from(["a", "b", 'q"\\', "é", "\U0001d49c", "x y", "$v", "A", "\n", "@", "null"])
+WORDS = ["", "a", "ab", "b", "B", "é", "e\u0301", "z", "%", "_", "\\", '"', "null", "1", "true", "2024-02-29"]
+STRINGS = st.sampled_from(
+    [*WORDS, "\uffff", "\U00010000", "\U0001f600", "2024-02-29T00:00:00Z", "a\tb", "\x7f", "\x01"]
+)
+INTEGERS = [0, 1, -1, 2, 2**53, 2**53 + 1, 2**60, -(2**63), 2**63 - 1]
+FLOATS = [0.0, -0.0, 1.0, -1.0, 0.1, 0.30000000000000004, 1.5, float(2**53), float(2**60), 1e16, 1e300, 5e-324, 1e-7]
+NUMBERS = st.sampled_from([*INTEGERS, *FLOATS])
+SCALARS = st.one_of(st.none(), st.booleans(), NUMBERS, STRINGS, st.integers(-(2**63), 2**63 - 1), st.floats(-1e9, 1e9))
+VALUES = st.recursive(
+    SCALARS, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(KEYS, inner, max_size=3), max_leaves=6
+)
+METADATA = st.dictionaries(KEYS, VALUES, max_size=4)
+
+FIELDS = st.lists(KEYS, min_size=1, max_size=3).map(".".join).filter(lambda name: not name.startswith("$"))
+OPERATORS = st.one_of(
+    st.tuples(st.sampled_from(["$eq", "$ne", "$contains"]), SCALARS),
+    st.tuples(st.sampled_from(["$gt", "$gte", "$lt", "$lte"]), NUMBERS | STRINGS),
+    st.tuples(st.sampled_from(["$in", "$nin"]), st.lists(SCALARS, max_size=4)),
+    st.tuples(st.just("$exists"), st.booleans()),
+)
+TESTS = st.lists(OPERATORS, min_size=1, max_size=2).map(dict) | SCALARS
+TESTS = TESTS | st.lists(OPERATORS, min_size=1, max_size=2).map(lambda pairs: {"$not": dict(pairs)})
+FILTERS = st.recursive(
+    st.dictionaries(FIELDS, TESTS, max_size=2),
+    lambda inner: (
+        st.builds(lambda parts: {"$and": parts}, st.lists(inner, max_size=2))
+        | st.builds(lambda parts: {"$or": parts}, st.lists(inner, max_size=2))
+        | st.builds(lambda part: {"$not": part}, inner)
+    ),
+    max_leaves=4,
+)
+
+
+async def passes(pool: Pool, where: Filter, rows: list[dict[str, Any]]) -> list[bool]:
+    asked = predicate(where)
+    query = sql.SQL("SELECT {} FROM unnest(%(rows)s::jsonb[]) WITH ORDINALITY AS d (metadata, n) ORDER BY n").format(
+        asked.expression
+    )
+    async with pool.connection() as connection:
+        cursor = await connection.execute(query, {**asked.values, "rows": [Jsonb(row) for row in rows]})
+        return [row[0] for row in await cursor.fetchall()]
+
+
+@given(raw=FILTERS, rows=st.lists(METADATA, min_size=1, max_size=8))
+@example(raw={"a": 1}, rows=[{"a": [[1]]}, {"a": [1]}, {"a": 1.0}, {"a": True}, {"a": "1"}, {"a": {"a": 1}}])
+@example(raw={"a.b": 1}, rows=[{"a": [{"b": 2}, {"b": [1]}]}, {"a": [[{"b": 1}]]}, {"a": [1, {"c": 1}]}])
+@example(raw={"a.b": None}, rows=[{}, {"a": None}, {"a": {"b": None}}, {"a": []}, {"a": [{"b": 1}, {}]}])
+@example(raw={"a": {"$gt": "\uffff"}}, rows=[{"a": "\U00010000"}, {"a": "\ufffe"}, {"a": 70000}])
+@example(raw={"a": {"$gt": 0}}, rows=[{"a": True}, {"a": None}, {"a": "1"}, {"a": [None, True, 1]}, {"a": {}}])
+@example(
+    raw={"a": {"$contains": "b"}}, rows=[{"a": "abc"}, {"a": ["abc"]}, {"a": ["b"]}, {"a": [["b"]]}, {"a": {"b": 1}}]
+)
+@example(raw={"a": 2**53 + 1}, rows=[{"a": float(2**53)}, {"a": 2**53 + 1}])
+@example(raw={"a": {"$nin": []}}, rows=[{}, {"a": 1}])
+@example(raw={"$and": []}, rows=[{}])
+@example(raw={"$or": []}, rows=[{}])
+@settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+async def test_postgres_and_the_reference_agree(pool: Pool, raw: dict[str, Any], rows: list[dict[str, Any]]) -> None:
+    where = filters.parse(raw)
+    assert await passes(pool, where, rows) == [filters.matches(where, row) for row in rows]
+
+
+@given(name=st.text(min_size=1, max_size=8), value=st.text(max_size=8))
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+async def test_any_text_is_only_a_name_or_a_value(pool: Pool, name: str, value: str) -> None:
+    """Whatever `parse` lets through reaches PostgreSQL as data: quotes, escapes, operators, placeholders."""
+    try:
+        where = filters.parse({name: value})
+    except filters.Invalid:
+        return
+    nested: Any = value
+    for key in reversed(name.split(".")):
+        nested = {key: nested}
+    assert await passes(pool, where, [nested, {}]) == [True, False]
+
+
+@given(raw=FILTERS)
+def test_negation_and_its_reference(raw: dict[str, Any]) -> None:
+    """$not turns every answer around, and nothing in between exists."""
+    where, negated = filters.parse(raw), filters.parse({"$not": raw})
+    for row in ({}, {"a": 1}, {"a": None}, {"a": [1, "a"]}, {"b": {"a": "ab"}}):
+        assert filters.matches(where, row) is not filters.matches(negated, row)
