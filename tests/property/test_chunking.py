@@ -1,0 +1,56 @@
+"""Laws of cutting: everything is covered, in order, within the budget, whatever the text and the tokenizer."""
+
+import re
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from service.chunking import chunk
+
+TOKENIZERS = {
+    "words": re.compile(r"\w+|[^\w\s]"),
+    "pieces": re.compile(r"\w{1,3}|[^\w\s]"),
+    "characters": re.compile(r"\S|\s"),
+}
+TEXT = st.text(
+    alphabet=st.one_of(st.sampled_from("ab cd. E\n!。」- 1\t"), st.characters(codec="utf-8")), max_size=400
+) | st.lists(st.sampled_from(["Word", "two", "Dr.", "End.", "\n\n", "- x", "長い文。", "!?"]), max_size=120).map(
+    " ".join
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    title=st.text(max_size=60),
+    text=TEXT,
+    tokenizer=st.sampled_from(sorted(TOKENIZERS)),
+    most=st.integers(4, 60),
+    overlap=st.integers(0, 40),
+    overhead=st.integers(0, 3),
+)
+def test_chunks_cover_the_text_in_order_and_fit(
+    title: str, text: str, tokenizer: str, most: int, overlap: int, overhead: int
+) -> None:
+    def offsets(value: str) -> np.ndarray:
+        spans = [match.span() for match in TOKENIZERS[tokenizer].finditer(value)]
+        return np.array(spans, dtype=np.int64).reshape(-1, 2)
+
+    chunks = chunk(
+        title, text, offsets(title), offsets(text), max_tokens=most, overlap_tokens=overlap, overhead=overhead
+    )
+
+    assert [part.number for part in chunks] == list(range(len(chunks)))
+    starts = [part.start for part in chunks]
+    assert starts == sorted(set(starts))
+    covered = np.zeros(len(text), dtype=bool)
+    for part in chunks:
+        covered[part.start : part.end] = True
+        assert part.text.endswith(text[part.start : part.end]) or not text.strip()
+    assert all(covered[i] for i in range(len(text)) if not text[i].isspace())
+    assert all(part.tokens <= most for part in chunks)
+    # What lies in a chunk is counted: the budget is not kept by looking away.
+    for part in chunks:
+        assert part.tokens >= overhead + (len(offsets(text[part.start : part.end].strip())) if text.strip() else 0)
+    if text.strip() and len(chunks) > 1:
+        assert all(text[part.start : part.end].strip() == text[part.start : part.end] != "" for part in chunks)
