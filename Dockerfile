@@ -1,0 +1,35 @@
+# syntax=docker/dockerfile:1
+# One image for api, worker and migrate. CPU by default; for NVIDIA GPUs: --build-arg TORCH=cu126
+FROM python:3.12.12-slim-bookworm AS build
+ARG TORCH=cpu
+ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
+WORKDIR /src
+RUN python -m venv /opt/azimuth
+COPY requirements.lock pyproject.toml README.md LICENSE ./
+# torch comes first and alone, from the index of the chosen build, so that a change of code does not fetch it again.
+RUN version="$(sed -n 's/^torch==//p' requirements.lock)" \
+ && /opt/azimuth/bin/pip install "torch==${version}" --index-url "https://download.pytorch.org/whl/${TORCH}"
+COPY service service
+COPY migrations migrations
+RUN /opt/azimuth/bin/pip install --constraint requirements.lock .
+
+FROM python:3.12.12-slim-bookworm
+RUN useradd --system --uid 10001 --create-home --home-dir /var/lib/azimuth azimuth \
+ && mkdir -p /var/lib/azimuth/data /var/lib/azimuth/models \
+ && chown -R azimuth:azimuth /var/lib/azimuth
+COPY --from=build /opt/azimuth /opt/azimuth
+ENV PATH=/opt/azimuth/bin:$PATH \
+    PYTHONUNBUFFERED=1 \
+    HF_HOME=/var/lib/azimuth/models \
+    AZIMUTH_DATA_DIR=/var/lib/azimuth/data \
+    AZIMUTH_HOST=0.0.0.0 \
+    AZIMUTH_PORT=8000
+USER azimuth
+WORKDIR /var/lib/azimuth
+# data: lexical indexes. models: what was fetched from a model hub.
+VOLUME ["/var/lib/azimuth/data", "/var/lib/azimuth/models"]
+EXPOSE 8000
+HEALTHCHECK --interval=10s --timeout=3s --start-period=60s --retries=3 \
+    CMD ["python", "-c", "import os, urllib.request; urllib.request.urlopen(f\"http://127.0.0.1:{os.environ['AZIMUTH_PORT']}/livez\", timeout=2)"]
+ENTRYPOINT ["azimuth"]
+CMD ["serve"]

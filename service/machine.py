@@ -1,0 +1,229 @@
+"""The processes of this machine: what `azimuth up`, `serve`, `worker` and `migrate` start, and how they stop."""
+
+import asyncio
+import ipaddress
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
+
+from service import supervisor
+from service.client import Client
+from service.errors import Misconfigured
+from service.settings import Settings
+from service.store import migrate as migrations
+from service.store.embedded import EmbeddedServer
+
+START_SECONDS = 300.0
+ANY_ADDRESS = ("0.0.0.0", "::")  # noqa: S104 compared with, not bound to
+
+
+@asynccontextmanager
+async def database(settings: Settings) -> AsyncIterator[tuple[str, EmbeddedServer | None]]:
+    """The URL of the given server, or of the embedded one, which runs for as long as this is open."""
+    if settings.database_url is not None:
+        yield settings.database_url, None
+        return
+    embedded = EmbeddedServer(settings.data_dir / "postgres")
+    url = await asyncio.to_thread(embedded.start)
+    try:
+        yield url, embedded
+    finally:
+        await asyncio.to_thread(embedded.stop)
+
+
+async def migrate(settings: Settings, *, apply: bool = True) -> list[str]:
+    """Names of the migrations that were applied, or (without `apply`) that are pending."""
+    async with database(settings) as (url, _):
+        work = migrations.apply if apply else migrations.pending
+        return [migration.label for migration in await work(url)]
+
+
+# ---------------------------------------------------------------- up
+
+
+async def up(settings: Settings, *, workers: int, ready: Callable[[], None] | None = None) -> None:
+    """Run everything until SIGTERM or SIGINT. `ready` is called in a thread once the processes were started."""
+    guard(settings)
+    free_port(settings.host, settings.port)
+    stop = supervisor.stop_on_signals()
+    async with database(settings) as (url, embedded):
+        await migrations.apply(url)
+        environment = os.environ | {"AZIMUTH_DATABASE_URL": url, "AZIMUTH_LOG_LEVEL": settings.log_level}
+        children = [supervisor.Child("api", ["serve"], environment)]
+        for number in range(workers):
+            port = (settings.worker_port or settings.port + 1) + number
+            children.append(
+                supervisor.Child(f"worker {number}", ["worker"], environment | {"AZIMUTH_WORKER_PORT": str(port)})
+            )
+        showing = None if ready is None else asyncio.create_task(_show(ready, stop))
+        await supervisor.run(children, embedded, stop)
+        if showing is not None:
+            showing.cancel()
+
+
+async def _show(ready: Callable[[], None], stop: asyncio.Event) -> None:
+    """Run `ready` in a thread that does not hold up the end of the process; where it fails, stop everything."""
+    try:
+        await asyncio.to_thread(ready)
+    except Exception as error:
+        print(f"azimuth: {error}", file=sys.stderr)  # noqa: T201 the user waits for this
+        stop.set()
+
+
+def guard(settings: Settings) -> None:
+    """Misconfigured where anybody on the network could read and write: no key, and not bound to loopback."""
+    if settings.api_keys or settings.host == "localhost":
+        return
+    try:
+        local = ipaddress.ip_address(settings.host).is_loopback
+    except ValueError:
+        local = False
+    if not local:
+        raise Misconfigured(
+            f"AZIMUTH_HOST is {settings.host}, which others can reach: set AZIMUTH_API_KEYS first, or keep to 127.0.0.1"
+        )
+
+
+def free_port(host: str, port: int) -> None:
+    """Misconfigured where another program listens there already."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            raise Misconfigured(f"port {port} on {host} cannot be used ({error.strerror}); set AZIMUTH_PORT") from error
+
+
+# ---------------------------------------------------------------- serve and worker
+
+
+def serve(settings: Settings, *, supervised: bool) -> None:
+    """The API in this process until it is told to stop."""
+    import uvicorn
+
+    from service import wiring
+
+    guard(settings)
+
+    async def run() -> None:
+        async with database(settings) as (url, _):
+            if not supervised:
+                await migrations.apply(url)
+            config = uvicorn.Config(
+                wiring.api(settings, url),
+                host=settings.host,
+                port=settings.port,
+                loop="uvloop",
+                http="httptools",
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                timeout_graceful_shutdown=20,
+            )
+            server = uvicorn.Server(config)
+
+            async def stop_when_orphaned() -> None:
+                await supervisor.when_orphaned()
+                server.should_exit = True
+
+            async with _beside(stop_when_orphaned() if supervised else None):
+                await server.serve()
+            if not server.started:
+                raise Misconfigured("the API could not start; the log says why")
+
+    _run(run())
+
+
+def worker(settings: Settings, *, supervised: bool) -> None:
+    """One embedder process until it is told to stop: it finishes what it has in hand and gives the rest back."""
+    from prometheus_client import start_http_server
+
+    from service import wiring
+
+    async def run() -> None:
+        stop = supervisor.stop_on_signals()
+        if settings.worker_port:
+            with suppress(OSError):  # metrics are no reason not to work
+                start_http_server(settings.worker_port, settings.host)
+
+        async def stop_when_orphaned() -> None:
+            await supervisor.when_orphaned()
+            stop.set()
+
+        async with database(settings) as (url, _), _beside(stop_when_orphaned() if supervised else None):
+            if not supervised:
+                await migrations.apply(url)
+            await wiring.work(settings, url, stop)
+
+    _run(run())
+
+
+@asynccontextmanager
+async def _beside(work: Coroutine[None, None, None] | None) -> AsyncIterator[None]:
+    """Run `work` for as long as the block does."""
+    if work is None:
+        yield
+        return
+    task = asyncio.create_task(work)
+    try:
+        yield
+    finally:
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+
+
+def _run(work: Coroutine[None, None, None]) -> None:
+    import uvloop
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(work)
+
+
+# ---------------------------------------------------------------- a service for the length of a command
+
+
+@contextmanager
+def running(settings: Settings, url: str | None) -> Iterator[str]:
+    """The address of the service that runs; where none does and none was named, one is started for the while."""
+    host = "127.0.0.1" if settings.host in ANY_ADDRESS else settings.host
+    address = url or f"http://{host}:{settings.port}"
+    with _client(settings, address) as client:
+        if url is not None or client.alive():
+            yield address
+            return
+    port = _unused_port()
+    environment = os.environ | {"AZIMUTH_PORT": str(port), "AZIMUTH_LOG_LEVEL": settings.log_level}
+    process = subprocess.Popen([sys.executable, "-m", "service", "up"], env=environment, start_new_session=True)
+    try:
+        address = f"http://{host}:{port}"
+        with _client(settings, address) as client:
+            deadline = time.monotonic() + START_SECONDS
+            while not client.ready():
+                if process.poll() is not None or time.monotonic() > deadline:
+                    raise Misconfigured("the service did not start; what it said stands above")
+                time.sleep(0.25)
+        yield address
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def _client(settings: Settings, address: str) -> Client:
+    return Client(address, settings.api_keys[0].get_secret_value() if settings.api_keys else None)
+
+
+def _unused_port() -> int:
+    """A port whose successor is unused as well: the worker's."""
+    while True:
+        with socket.socket() as first, socket.socket() as second:
+            first.bind(("127.0.0.1", 0))
+            port: int = first.getsockname()[1]
+            with suppress(OSError, OverflowError):
+                second.bind(("127.0.0.1", port + 1))
+                return port

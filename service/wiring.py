@@ -1,0 +1,243 @@
+"""Settings -> running objects. The only file that picks implementations."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Awaitable
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+from fastapi import FastAPI
+
+from service import ingest, metrics
+from service.api import app as api_app
+from service.api.dependencies import Service
+from service.domain import EmbedderSpec, VersionState
+from service.embedder.registry import Registry
+from service.embedder.reranker import CrossEncoderReranker
+from service.embedder.worker import Worker
+from service.errors import AzimuthError
+from service.ingest import Ingest
+from service.lifecycle import Lifecycle
+from service.search import Search
+from service.settings import Settings
+from service.store import housekeeping, server
+from service.store.changes import PostgresChanges
+from service.store.collections import PostgresCollections
+from service.store.documents import PostgresDocuments
+from service.store.lexical import TantivyLexicon
+from service.store.pool import Pool, open_pool
+from service.store.queue import PostgresQueue
+from service.store.vectors import PostgresVectors
+from service.store.versions import PostgresVersions
+
+log = logging.getLogger(__name__)
+
+TEND_SECONDS = 5.0
+TOMBSTONE_AGE = timedelta(days=1)
+WARM_UP_SECONDS = 5.0
+"""Pause before what is missing is tried again."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Store:
+    """The adapters over one pool."""
+
+    pool: Pool
+    collections: PostgresCollections
+    versions: PostgresVersions
+    documents: PostgresDocuments
+    queue: PostgresQueue
+    vectors: PostgresVectors
+    changes: PostgresChanges
+
+
+@asynccontextmanager
+async def open_store(settings: Settings, url: str, name: str) -> AsyncIterator[Store]:
+    """Check the server, open the pool. DatabaseTooOld, MissingRights or DatabaseUnavailable where it cannot serve."""
+    await server.check(url)
+    pool = await open_pool(
+        url,
+        size=settings.pool_size,
+        statement_timeout_seconds=settings.statement_timeout_seconds,
+        application_name=f"azimuth-{name}",
+    )
+    try:
+        yield Store(
+            pool=pool,
+            collections=PostgresCollections(pool),
+            versions=PostgresVersions(pool),
+            documents=PostgresDocuments(pool),
+            queue=PostgresQueue(pool),
+            vectors=PostgresVectors(pool),
+            changes=PostgresChanges(pool),
+        )
+    finally:
+        await pool.close()
+
+
+def embedders(settings: Settings) -> Registry:
+    return Registry(
+        default=settings.embedder,
+        allowed=settings.models,
+        device=settings.device,
+        precision=settings.precision,
+        threads=settings.threads,
+    )
+
+
+def lifecycle(settings: Settings, store: Store, models: Registry) -> Lifecycle:
+    return Lifecycle(
+        collections=store.collections,
+        versions=store.versions,
+        queue=store.queue,
+        embedders=models,
+        exact_below=settings.exact_below,
+    )
+
+
+# ---------------------------------------------------------------- the API
+
+
+class Readiness:
+    """What keeps this API from being usable; empty when it is ready."""
+
+    def __init__(self, store: Store, flow: Lifecycle, lexicon: TantivyLexicon, models: Registry, default: str) -> None:
+        self._store = store
+        self._lifecycle = flow
+        self._lexicon = lexicon
+        self._models = models
+        self._default = default
+        self._models_missing = ["models: loading"]
+
+    async def warm_up(self) -> None:
+        """Load the default model and admit every active version, again and again until all of it stands."""
+        while self._models_missing:
+            missing = []
+            try:
+                await self._models.get(self._models.resolve(EmbedderSpec()))
+                for collection in await self._store.collections.all():
+                    for version in await self._store.versions.of(collection.id):
+                        if version.number == collection.active_version:
+                            await self._lifecycle.admit(version)
+            except AzimuthError as error:
+                missing.append(f"models: {error.detail}")
+                log.warning("not ready: %s", error.detail)
+            self._models_missing = missing
+            if missing:
+                await asyncio.sleep(WARM_UP_SECONDS)
+
+    async def missing(self) -> list[str]:
+        missing = list(self._models_missing)
+        try:
+            for collection in await self._store.collections.all():
+                if self._lexicon.lag_seconds(collection.id) is None:
+                    missing.append(f"lexical index of {collection.name}: being built")
+        except AzimuthError as error:
+            missing.append(f"database: {error.detail}")
+        return missing
+
+
+def api(settings: Settings, url: str) -> FastAPI:
+    """The application; everything it needs is opened when it starts and closed when it ends."""
+
+    @asynccontextmanager
+    async def run() -> AsyncIterator[Service]:
+        async with AsyncExitStack() as stack:
+            store = await stack.enter_async_context(open_store(settings, url, "api"))
+            await housekeeping.repair_after_restore(store.pool)
+            models = embedders(settings)
+            stack.callback(models.close)
+            flow = lifecycle(settings, store, models)
+            lexicon = TantivyLexicon(settings.data_dir / "lexical", store.collections, store.changes)
+            limits = ingest.Limits(text_length=settings.max_text_length, batch=settings.max_batch)
+            reranker = settings.reranker and CrossEncoderReranker(settings.reranker, device=settings.device)
+            readiness = Readiness(store, flow, lexicon, models, settings.embedder)
+            for task in (lexicon.follow(), readiness.warm_up()):
+                await stack.enter_async_context(_running(task))
+            yield Service(
+                search=Search(
+                    collections=store.collections,
+                    versions=store.versions,
+                    documents=store.documents,
+                    vectors=store.vectors,
+                    lexicon=lexicon,
+                    embedders=models,
+                    lifecycle=flow,
+                    reranker=reranker or None,
+                    passing_cap=settings.passing_cap,
+                    max_concurrent=settings.max_concurrent_searches,
+                ),
+                ingest=Ingest(
+                    documents=store.documents,
+                    queue=store.queue,
+                    changes=store.changes,
+                    lexicon=lexicon,
+                    limits=limits,
+                ),
+                lifecycle=flow,
+                collections=store.collections,
+                versions=store.versions,
+                documents=store.documents,
+                queue=store.queue,
+                lexicon=lexicon,
+                missing=readiness.missing,
+                refresh_metrics=lambda: refresh_metrics(store),
+            )
+
+    return api_app.create_app(run, settings)
+
+
+@asynccontextmanager
+async def _running(work: Awaitable[None]) -> AsyncIterator[None]:
+    """Run `work` for as long as the block does."""
+    task = asyncio.ensure_future(work)
+    try:
+        yield
+    finally:
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+
+
+async def refresh_metrics(store: Store) -> None:
+    """Bring the gauges that mirror the database up to date, right before they are read."""
+    now = datetime.now(UTC)
+    for collection in await store.collections.all():
+        queue = await store.queue.status(collection.id, now)
+        metrics.QUEUE_PENDING.labels(collection.name).set(queue.pending)
+        metrics.QUEUE_FAILED.labels(collection.name).set(queue.failed)
+        metrics.QUEUE_OLDEST.labels(collection.name).set(queue.oldest_seconds)
+        for version in await store.versions.of(collection.id):
+            for state in VersionState:
+                labels = (collection.name, str(version.number), state.value)
+                metrics.VERSION_STATE.labels(*labels).set(version.state is state)
+
+
+# ---------------------------------------------------------------- the worker
+
+
+async def work(settings: Settings, url: str, stop: asyncio.Event) -> None:
+    """One embedder process until `stop`."""
+    async with open_store(settings, url, "worker") as store:
+        models = embedders(settings)
+        flow = lifecycle(settings, store, models)
+
+        async def tend() -> None:
+            await flow.tend(datetime.now(UTC))
+            await housekeeping.purge_tombstones(store.pool, datetime.now(UTC) - TOMBSTONE_AGE)
+
+        embedder = Worker(
+            queue=store.queue,
+            vectors=store.vectors,
+            versions=store.versions,
+            collections=store.collections,
+            admit=flow.admit,
+            claim=settings.claim,
+            lease=timedelta(seconds=settings.lease_seconds),
+            max_attempts=settings.max_attempts,
+            batch_tokens=settings.batch_tokens,
+            tend=tend,
+            tend_seconds=TEND_SECONDS,
+        )
+        await embedder.run(stop)

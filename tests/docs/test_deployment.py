@@ -1,0 +1,56 @@
+"""The container files cannot be run in every test; what can be checked without an engine is checked here."""
+
+import re
+import tomllib
+from pathlib import Path
+
+import yaml
+
+from service.settings import Settings
+
+ROOT = Path(__file__).parents[2]
+COMPOSE = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
+DOCKERFILE = (ROOT / "Dockerfile").read_text()
+
+
+def test_images_are_pinned_by_version() -> None:
+    images = [service["image"] for service in COMPOSE["services"].values()]
+    images += [line.split()[1] for line in DOCKERFILE.splitlines() if line.startswith("FROM ")]
+    assert len(images) >= 8
+    for image in images:
+        tag = image.partition(":")[2]
+        assert re.search(r"\d+\.\d+", tag), f"{image} is not pinned"
+
+
+def test_every_setting_named_there_exists() -> None:
+    known = {f"AZIMUTH_{name.upper()}" for name in Settings.model_fields}
+    text = (ROOT / "docker-compose.yml").read_text() + DOCKERFILE
+    used = {name for name in re.findall(r"AZIMUTH_[A-Z_]*[A-Z]", text)}
+    assert used, "the files name no setting at all"
+    assert used <= known, used - known
+
+
+def test_api_and_worker_start_after_the_migrations_and_are_scraped() -> None:
+    services = COMPOSE["services"]
+    for name in ("api", "worker", "worker-gpu"):
+        assert services[name]["depends_on"]["migrate"]["condition"] == "service_completed_successfully"
+    scraped = yaml.safe_load((ROOT / "deploy/prometheus.yml").read_text())["scrape_configs"]
+    assert {job["job_name"] for job in scraped} == {"azimuth-api", "azimuth-worker"}
+    ports = {job["job_name"]: job["dns_sd_configs"][0]["port"] for job in scraped}
+    assert ports["azimuth-worker"] == services["worker"]["environment"]["AZIMUTH_WORKER_PORT"]
+
+
+def test_the_image_runs_as_an_ordinary_user_and_checks_its_health() -> None:
+    assert re.search(r"^USER azimuth$", DOCKERFILE, re.MULTILINE)
+    assert "HEALTHCHECK" in DOCKERFILE
+    assert "ARG TORCH=cpu" in DOCKERFILE
+
+
+def test_every_dependency_is_locked() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    wanted = [*project["dependencies"], *(one for group in project["optional-dependencies"].values() for one in group)]
+    locked = {line.split("==")[0].lower().replace("_", "-") for line in (ROOT / "requirements.lock").read_text().split()}
+    for requirement in wanted:
+        name = re.match(r"[A-Za-z0-9_.-]+", requirement)
+        assert name is not None
+        assert name.group().lower().replace("_", "-") in locked, f"{name.group()} is not in requirements.lock"
