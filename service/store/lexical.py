@@ -1,0 +1,177 @@
+"""The lexical leg: BM25 over whole documents, on local disk, one directory for each collection and analyzer.
+
+This is the reading side, and it is the same in every process. `follower.py` keeps the directories true to the change
+feed: in one process it writes them, in the others it only looks when they changed.
+"""
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TypeVar
+from uuid import UUID
+
+from service.domain import Candidate, Collection, CollectionId, DocumentId, Position
+from service.errors import LexiconUnavailable, Misconfigured
+from service.store.analyzer import analyzer_for
+from service.store.lexical_index import LexicalIndex
+
+T = TypeVar("T")
+
+_YOUNG_SECONDS = 5.0
+"""A collection without an index is empty when it is younger than this, and being rebuilt when it is older."""
+
+_TRUST_SECONDS = 10.0
+"""How long "nothing is waiting" is believed after the last look at the change feed."""
+
+
+class TantivyLexicon:
+    """The Lexicon port. `root` holds the indexes of all installations; `installation` names the database.
+
+    Misconfigured where the folder cannot be made.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        installation: UUID,
+        *,
+        threads: int = 4,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        self.directory = root / str(installation)
+        try:
+            self.directory.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise Misconfigured(f"The folder of the lexical indexes cannot be made: {error}") from error
+        self._now = now
+        self._threads = ThreadPoolExecutor(threads, thread_name_prefix="lexical")
+        self._indexes: dict[Path, LexicalIndex] = {}
+        self._advanced = asyncio.Condition()
+        self._waiting: Counter[CollectionId] = Counter()
+        self._looked: dict[CollectionId, tuple[float, float]] = {}
+        self._nudge = asyncio.Event()
+
+    async def search(
+        self, collection: Collection, text: str, limit: int, within: Sequence[DocumentId] | None = None
+    ) -> tuple[Candidate, ...]:
+        if limit < 1 or (within is not None and not within):
+            return ()
+        index = await self._index(collection)
+        if index is None:
+            return ()
+        matches = await self._in_thread(lambda: index.search(text, limit, within))
+        return tuple(
+            Candidate(document_id=document_id, content_revision=content_revision, score=score)
+            for document_id, content_revision, score in matches
+        )
+
+    async def highlight(
+        self, collection: Collection, text: str, passages: Sequence[str]
+    ) -> tuple[tuple[str, ...], ...]:
+        index = await self._index(collection)
+        if index is None:
+            return tuple(() for _ in passages)
+        return tuple(await self._in_thread(lambda: index.highlight(text, passages)))
+
+    async def reached(self, collection: Collection, position: Position) -> None:
+        self._waiting[collection.id] += 1
+        self._nudge.set()
+        try:
+            async with self._advanced:
+                await self._advanced.wait_for(lambda: self.visible(collection) >= position)
+        finally:
+            self._waiting[collection.id] -= 1
+            if not self._waiting[collection.id]:
+                del self._waiting[collection.id]
+
+    def lag_seconds(self, collection_id: CollectionId) -> float | None:
+        """An upper bound: what was waiting at the last look, grown by the time since."""
+        if collection_id not in self._looked:
+            return None
+        lag, looked_at = self._looked[collection_id]
+        elapsed = time.monotonic() - looked_at
+        return lag + elapsed if lag > 0 or elapsed > _TRUST_SECONDS else 0.0
+
+    async def close(self) -> None:
+        await asyncio.get_running_loop().run_in_executor(None, self._threads.shutdown)
+
+    # ------------------------------------------------------------ what the follower needs
+
+    def path(self, collection: Collection) -> Path:
+        return self.directory / f"{collection.id}-{analyzer_for(collection.settings.language).version}"
+
+    def visible(self, collection: Collection) -> Position:
+        """How far searches of this process see; the very beginning where there is no index."""
+        index = self._indexes.get(self.path(collection))
+        return index.progress.position if index else Position()
+
+    def awaited(self) -> set[CollectionId]:
+        """The collections that somebody waits for (`reached`)."""
+        return set(self._waiting)
+
+    def nudge(self) -> None:
+        """Something was written: look now."""
+        self._nudge.set()
+
+    async def nudged(self, seconds: float) -> None:
+        """Return at the next nudge, or after so long."""
+        try:
+            async with asyncio.timeout(seconds):
+                await self._nudge.wait()
+        except TimeoutError:
+            return
+        finally:
+            self._nudge.clear()
+
+    async def refresh(self, collection: Collection) -> None:
+        """Show what the writer, in whatever process, has committed meanwhile, and wake who waited for it."""
+        index = self._indexes.get(self.path(collection))
+        try:
+            if index is None:
+                await self._open(collection)
+            elif index.stale():
+                await self._in_thread(index.refresh)
+            else:
+                return
+        except LexiconUnavailable:
+            self._indexes.pop(self.path(collection), None)
+            return
+        async with self._advanced:
+            self._advanced.notify_all()
+
+    def looked(self, collection_id: CollectionId, lag_seconds: float) -> None:
+        """The change feed was looked at just now, and this is what it said."""
+        self._looked[collection_id] = (lag_seconds, time.monotonic())
+
+    def keep(self, collections: Iterable[Collection]) -> None:
+        """Let go of all other collections."""
+        kept = tuple(collections)
+        paths, ids = {self.path(collection) for collection in kept}, {collection.id for collection in kept}
+        self._indexes = {path: index for path, index in self._indexes.items() if path in paths}
+        self._looked = {key: look for key, look in self._looked.items() if key in ids}
+
+    # ------------------------------------------------------------
+
+    async def _index(self, collection: Collection) -> LexicalIndex | None:
+        """None where the collection is so new that nothing can be in it yet."""
+        index = self._indexes.get(self.path(collection))
+        if index is not None:
+            return index
+        try:
+            return await self._open(collection)
+        except LexiconUnavailable:
+            if (self._now() - collection.created_at).total_seconds() < _YOUNG_SECONDS:
+                return None
+            raise
+
+    async def _open(self, collection: Collection) -> LexicalIndex:
+        path, analyzer = self.path(collection), analyzer_for(collection.settings.language)
+        index = await self._in_thread(lambda: LexicalIndex(path, analyzer))
+        return self._indexes.setdefault(path, index)
+
+    async def _in_thread(self, work: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._threads, work)

@@ -1,0 +1,204 @@
+"""One collection's BM25 index as readers see it: a directory with a Tantivy index and its place in the change feed.
+
+    {collection id}-{analyzer version}/
+        meta.json, *.idx, *.term ...   Tantivy's own files
+        position.json                  how far the change feed is in the index; written after each commit
+        damaged                        left by a reader that could not read; the follower builds anew
+
+Everything here blocks (call it in a thread). The one writer of a directory is `indexer.py`.
+"""
+
+import json
+import os
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import tantivy
+
+from service.domain import DocumentId, Position
+from service.errors import LexiconUnavailable
+from service.store.analyzer import Analyzer
+from service.store.highlights import Highlighter
+
+Match = tuple[DocumentId, int, float]
+"""Document, content revision, BM25 score."""
+
+TERMS_LIMIT = 1024
+"""Distinct terms of one query that are looked for: the rarest. 15 ms at 100,000 documents; ordinary queries have 10."""
+
+_TIES = 1000
+"""How many documents of equal score at the end of a page are put in order of their ids."""
+
+_SCORE_DIGITS = 4
+"""Scores are float32 sums whose order of addition is not fixed: below this they are noise and would break ties."""
+
+_POSITION_FILE = "position.json"
+_DAMAGE_FILE = "damaged"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Progress:
+    """What an index holds. `complete` is False from a (re)start at zero until it has once caught up.
+
+    `generation` names one life of the directory: a reader that finds another one must open it anew.
+    """
+
+    generation: str
+    position: Position
+    complete: bool = False
+
+
+def schema() -> tantivy.Schema:
+    """`body` keeps term frequencies and no positions: there are no phrase queries, and it is half the size."""
+    builder = tantivy.SchemaBuilder()
+    builder.add_text_field("document_id", stored=True, tokenizer_name="raw", index_option="basic")
+    builder.add_unsigned_field("content_revision", fast=True)
+    builder.add_text_field("body", tokenizer_name="azimuth", index_option="freq")
+    return builder.build()
+
+
+def attach(index: tantivy.Index, analyzer: Analyzer) -> tantivy.Index:
+    """What Tantivy does not keep on disk: the tokenizer, and that we say when to reload."""
+    index.register_tokenizer("azimuth", analyzer.documents)
+    index.config_reader("manual")
+    return index
+
+
+def read_progress(path: Path) -> Progress | None:
+    """None where there is none that can be trusted."""
+    try:
+        raw = json.loads((path / _POSITION_FILE).read_bytes())
+        position = Position(xid=int(raw["position"]["xid"]), document_id=str(raw["position"]["document_id"]))
+        return Progress(generation=str(raw["generation"]), position=position, complete=raw["complete"] is True)
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def write_progress(path: Path, progress: Progress) -> None:
+    """Atomic: a reader, or the next start after a crash, sees the old one or the new one."""
+    draft = path / f"{_POSITION_FILE}.draft"
+    with draft.open("w", encoding="utf-8") as file:
+        json.dump(asdict(progress), file)
+        file.flush()
+        os.fsync(file.fileno())
+    draft.replace(path / _POSITION_FILE)
+
+
+def mark_damaged(path: Path) -> None:
+    with suppress(OSError):
+        (path / _DAMAGE_FILE).touch()
+
+
+def is_damaged(path: Path) -> bool:
+    return (path / _DAMAGE_FILE).exists()
+
+
+class LexicalIndex:
+    """A reader. Sees what was committed when it last refreshed. LexiconUnavailable where the directory is unusable."""
+
+    def __init__(self, path: Path, analyzer: Analyzer) -> None:
+        self.path = path
+        self._analyzer = analyzer
+        self._schema = schema()
+        self._generation = ""
+        self.refresh()
+
+    @property
+    def progress(self) -> Progress:
+        """What searches see; they may see a little more."""
+        return self._view[1]
+
+    def stale(self) -> bool:
+        """Has something been committed since the last refresh? One stat, no reading."""
+        return _stamp(self.path) != self._seen
+
+    def refresh(self) -> None:
+        """Show what is committed now."""
+        while True:
+            self._seen = _stamp(self.path)
+            progress = read_progress(self.path)
+            if progress is None:
+                raise LexiconUnavailable("The lexical index is not built yet.")
+            with self._guarded():
+                if progress.generation != self._generation:
+                    self._index = attach(tantivy.Index.open(str(self.path)), self._analyzer)
+                self._index.reload()
+                # One assignment, so that no search pairs the searcher of one state with the progress of another. The
+                # searcher may be ahead of the position; were it behind (a wipe), the position would have changed too.
+                self._view = (self._index.searcher(), progress)
+            self._generation = progress.generation
+            if not self.stale():
+                return
+
+    def search(self, text: str, limit: int, within: Sequence[DocumentId] | None) -> list[Match]:
+        """Best first; equal scores in the order of their ids."""
+        searcher = self._searcher()
+        with self._guarded():
+            query = self._query(searcher, self._analyzer.query_terms(text))
+            if within is not None:
+                # Scored as the constant 0, so that a filter never changes a BM25 score.
+                ids = tantivy.Query.term_set_query(self._schema, "document_id", list(within))
+                filtering = tantivy.Query.const_score_query(ids, 0.0)
+                query = tantivy.Query.boolean_query([(tantivy.Occur.Must, filtering), (tantivy.Occur.Must, query)])
+            matches = self._matches(searcher, query, limit)
+        return sorted(matches, key=lambda match: (-match[2], match[0]))[:limit]
+
+    def highlight(self, text: str, passages: Sequence[str]) -> list[tuple[str, ...]]:
+        """For each passage its best fragments, as HTML."""
+        searcher = self._searcher()
+        with self._guarded():
+            query = self._query(searcher, self._analyzer.query_terms(text))
+            highlighter = Highlighter(searcher, query, self._schema, "body")
+            return [highlighter.fragments(passage) for passage in passages]
+
+    def _searcher(self) -> tantivy.Searcher:
+        searcher, progress = self._view
+        if not progress.complete:
+            raise LexiconUnavailable("The lexical index is being built.")
+        return searcher
+
+    def _query(self, searcher: tantivy.Searcher, terms: Counter[str]) -> tantivy.Query:
+        """Any of the terms; one that the query repeats counts as often."""
+        if len(terms) > TERMS_LIMIT:
+            known = [(searcher.doc_freq("body", term), term) for term in terms]
+            terms = Counter({term: terms[term] for _, term in sorted(pair for pair in known if pair[0])[:TERMS_LIMIT]})
+        return tantivy.Query.boolean_query([(tantivy.Occur.Should, self._term(*item)) for item in terms.items()])
+
+    def _term(self, term: str, times: int) -> tantivy.Query:
+        query = tantivy.Query.term_query(self._schema, "body", term, "freq")
+        return query if times == 1 else tantivy.Query.boost_query(query, float(times))
+
+    def _matches(self, searcher: tantivy.Searcher, query: tantivy.Query, limit: int) -> list[Match]:
+        """The best `limit`, and those that tie with the last of them: Tantivy cuts among equals as it likes."""
+        hits = searcher.search(query, limit + 1, count=False).hits
+        if len(hits) > limit and round(hits[limit][0], _SCORE_DIGITS) == round(hits[limit - 1][0], _SCORE_DIGITS):
+            hits = searcher.search(query, limit + _TIES, count=False).hits
+        addresses = [address for _, address in hits]
+        revisions = searcher.fast_field_values("content_revision", addresses)
+        return [
+            (DocumentId(searcher.doc(address)["document_id"][0]), int(revision or 0), rounded)
+            for (score, address), revision in zip(hits, revisions, strict=True)
+            if (rounded := round(score, _SCORE_DIGITS)) > 0
+        ]
+
+    @contextmanager
+    def _guarded(self) -> Iterator[None]:
+        """Tantivy answers damaged files with ValueError or a Rust panic, which is no Exception in Python."""
+        try:
+            yield
+        except BaseException as error:
+            if not (isinstance(error, ValueError) or type(error).__name__ == "PanicException"):
+                raise
+            mark_damaged(self.path)
+            raise LexiconUnavailable(f"The lexical index cannot be read and will be built anew: {error}") from error
+
+
+def _stamp(path: Path) -> tuple[int, int]:
+    try:
+        status = (path / _POSITION_FILE).stat()
+    except OSError:
+        return (0, 0)
+    return (status.st_ino, status.st_mtime_ns)

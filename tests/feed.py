@@ -1,0 +1,97 @@
+"""A change feed in a file: what the lexical follower needs of the database, small enough to be obviously right."""
+
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+
+from service.domain import (
+    Change,
+    ChangePage,
+    Collection,
+    CollectionId,
+    CollectionName,
+    CollectionSettings,
+    DocumentId,
+    Position,
+    StoredDocument,
+    VersionNumber,
+)
+
+NOW = datetime(2025, 1, 1, tzinfo=UTC)
+
+
+def collection(number: int = 1, name: str = "papers", language: str = "en", created_at: datetime = NOW) -> Collection:
+    return Collection(
+        id=CollectionId(number),
+        name=CollectionName(name),
+        settings=CollectionSettings(language=language),
+        active_version=VersionNumber(1),
+        created_at=created_at,
+    )
+
+
+class FileFeed:
+    """Collections and Changes over one file of JSON lines; a line's number is its transaction.
+
+    Every process that opens the file sees the same feed. `rebuild_before` plays a purge: who stands before it, and not
+    at the very beginning, is told to start again.
+    """
+
+    def __init__(self, path: Path, *collections: Collection) -> None:
+        self.path = path
+        self.collections = list(collections or (collection(),))
+        self.rebuild_before = 0
+        path.touch()
+
+    def write(self, *documents: tuple[str, str] | str, collection_id: int = 1) -> Position:
+        """Put (id, text) pairs, delete bare ids. Answers the position of the last."""
+        with self.path.open("a", encoding="utf-8") as file:
+            for document in documents:
+                name, text = (document, None) if isinstance(document, str) else document
+                file.write(json.dumps({"collection": collection_id, "id": name, "text": text}) + "\n")
+        *_, last = self._lines()
+        return Position(xid=last[0], document_id=last[1]["id"])
+
+    def live(self, collection_id: int = 1) -> dict[str, int]:
+        """Document -> content revision, as committed."""
+        latest = self._latest(collection_id)
+        return {name: number for name, (number, line) in latest.items() if line["text"] is not None}
+
+    async def all(self) -> tuple[Collection, ...]:
+        return tuple(self.collections)
+
+    async def after(self, collection_id: CollectionId, position: Position, limit: int, now: datetime) -> ChangePage:
+        if Position() < position < Position(xid=self.rebuild_before):
+            return ChangePage(changes=(), lag_seconds=1.0, rebuild=True)
+        changes = sorted(
+            (self._change(number, line) for number, line in self._latest(collection_id).values()),
+            key=lambda change: change.position,
+        )
+        waiting = [change for change in changes if change.position > position]
+        return ChangePage(changes=tuple(waiting[:limit]), lag_seconds=float(bool(waiting)))
+
+    def _latest(self, collection_id: int) -> dict[str, tuple[int, dict[str, str | None]]]:
+        return {
+            str(line["id"]): (number, line) for number, line in self._lines() if line["collection"] == collection_id
+        }
+
+    def _lines(self) -> list[tuple[int, dict[str, str]]]:
+        with self.path.open(encoding="utf-8") as file:
+            whole = [line for line in file if line.endswith("\n")]
+        return [(number, json.loads(line)) for number, line in enumerate(whole, start=1)]
+
+    def _change(self, number: int, line: dict[str, str | None]) -> Change:
+        name = DocumentId(str(line["id"]))
+        document = None
+        if line["text"] is not None:
+            document = StoredDocument(
+                id=name,
+                title="",
+                text=line["text"],
+                metadata={},
+                revision=number,
+                content_revision=number,
+                created_at=NOW,
+                updated_at=NOW,
+            )
+        return Change(position=Position(xid=number, document_id=name), document_id=name, document=document)
