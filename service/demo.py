@@ -26,20 +26,22 @@ _SYSTEM_TWINS = {"posix", "posixpath", "nt", "ntpath", "sre_compile", "sre_const
 _SHORTEST_TEXT = 20
 
 
-def documents() -> Iterator[Document]:
+def documents() -> list[Document]:
     """Modules, classes, functions and methods, each with its signature, its documentation and where it comes from."""
     named: dict[int, tuple[str, ModuleType, Any]] = {}
-    for public_name, module in _modules():
-        for name, value in _public(public_name, module):
-            known = named.get(id(value))
-            if known is None or (name.count("."), len(name), name) < (known[0].count("."), len(known[0]), known[0]):
-                named[id(value)] = (name, module, value)
-    seen: set[str] = set()
-    for name, module, value in sorted(named.values(), key=lambda one: one[0]):
-        text = inspect.getdoc(value) or ""
-        if len(text) >= _SHORTEST_TEXT and name not in seen:
-            seen.add(name)
-            yield _document(name, module, value, text)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # looking at what is deprecated warns
+        for public_name, module in _modules():
+            for name, value in _public(public_name, module):
+                known = named.get(id(value))
+                if known is None or (name.count("."), len(name), name) < (known[0].count("."), len(known[0]), known[0]):
+                    named[id(value)] = (name, module, value)
+        found: dict[str, Document] = {}
+        for name, module, value in sorted(named.values(), key=lambda one: one[0]):
+            text = inspect.getdoc(value) or ""
+            if len(text) >= _SHORTEST_TEXT:
+                found.setdefault(name, _document(name, module, value, text))
+    return list(found.values())
 
 
 def _document(name: str, module: ModuleType, value: Any, text: str) -> Document:
@@ -76,8 +78,7 @@ def _modules() -> Iterator[tuple[str, ModuleType]]:
 
 def _import(name: str) -> ModuleType | None:
     """The module, or None: some are of other systems, some need what is not installed."""
-    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-        warnings.simplefilter("ignore")
+    with contextlib.redirect_stdout(io.StringIO()):
         try:
             return importlib.import_module(name)
         except (Exception, SystemExit):

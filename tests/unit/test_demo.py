@@ -1,0 +1,17 @@
+from service import demo
+from service.ingest import Limits
+
+
+def test_the_corpus_has_what_the_readme_searches_for() -> None:
+    documents = {document.id: document for document in demo.documents()}
+    assert len(documents) > 3000
+    assert {"asyncio.wait_for", "list.sort", "sorted", "shutil.rmtree", "os.path.join"} <= documents.keys()
+    rmtree = documents["shutil.rmtree"]
+    assert rmtree.metadata["module"] == "shutil"
+    assert rmtree.metadata["kind"] == "function"
+    assert rmtree.text.startswith("rmtree(path")
+    assert max(len(document.text) for document in documents.values()) <= Limits().text_length
+
+
+def test_it_is_the_same_each_time() -> None:
+    assert list(demo.documents()) == list(demo.documents())
