@@ -124,7 +124,7 @@ class Ingest:
         accepted = await self._documents.put(collection.id, documents, datetime.now(UTC))
         for one in accepted:
             metrics.DOCUMENTS_WRITTEN.labels(collection.name, one.status).inc()
-        self._lexicon.nudge(collection.id)
+        self._lexicon.nudge()
         return accepted
 
     def _check(self, document: Document, prefix: str) -> list[FieldError]:
@@ -149,7 +149,7 @@ class Ingest:
     async def delete(self, collection: Collection, ids: Sequence[DocumentId]) -> tuple[DocumentId, ...]:
         """Delete by id. Answers those that were there."""
         gone = await self._documents.delete(collection.id, ids, datetime.now(UTC))
-        self._lexicon.nudge(collection.id)
+        self._lexicon.nudge()
         return gone
 
     async def delete_passing(self, collection: Collection, where: Filter) -> int:
@@ -166,7 +166,7 @@ class Ingest:
         """Wait until both legs find these documents; False where the limit of time ran out first."""
         try:
             async with asyncio.timeout(self._wait_seconds):
-                self._lexicon.nudge(collection.id)
+                self._lexicon.nudge()
                 await self._lexicon.reached(collection, await self._changes.position_of(collection.id, ids))
                 pause, longest = POLL_SECONDS
                 waiting = tuple(ids)

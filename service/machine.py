@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
-from contextlib import asynccontextmanager, contextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 
 from service import supervisor
 from service.client import Client
@@ -111,11 +111,13 @@ def serve(settings: Settings, *, supervised: bool) -> None:
     guard(settings)
 
     async def run() -> None:
-        async with database(settings) as (url, _):
+        async with AsyncExitStack() as stack:
+            url, _ = await stack.enter_async_context(database(settings))
             if not supervised:
                 await migrations.apply(url)
+            app = await stack.enter_async_context(wiring.api(settings, url))
             config = uvicorn.Config(
-                wiring.api(settings, url),
+                app,
                 host=settings.host,
                 port=settings.port,
                 loop="uvloop",

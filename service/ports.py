@@ -179,7 +179,9 @@ class Queue(Protocol):
     ) -> tuple[DocumentId, ...]:
         """Count a failed attempt against each; at `max_attempts` it is set aside. Answers those set aside.
 
-        Runs in a transaction of its own, before a risky document is tried alone as well as after it failed.
+        Runs in a transaction of its own, before a risky document is tried alone as well as after it failed. The lease
+        is kept, so that a document charged beforehand can still be stored; otherwise it comes back at `available`,
+        and that its lease ran out is not counted as lost once more.
         """
         ...
 
@@ -246,7 +248,12 @@ class Vectors(Protocol):
 class Changes(Protocol):
     """The change feed: each document once, at its latest change, late commits never skipped."""
 
-    async def after(self, collection_id: CollectionId, position: Position, limit: int, now: datetime) -> ChangePage: ...
+    async def after(self, collection_id: CollectionId, position: Position, limit: int, now: datetime) -> ChangePage:
+        """The next changes, at most `limit`. Follow them from the position of the last one, kept with all its fields.
+
+        CollectionNotFound where it was deleted.
+        """
+        ...
 
     async def position_of(self, collection_id: CollectionId, ids: Sequence[DocumentId]) -> Position:
         """The furthest position among these documents' latest changes."""
@@ -272,7 +279,7 @@ class Lexicon(Protocol):
         """Return when lexical search sees everything up to `position`. The caller sets the limit of time."""
         ...
 
-    def nudge(self, collection_id: CollectionId) -> None:
+    def nudge(self) -> None:
         """Something was just committed here: look at the change feed now rather than at the next turn."""
         ...
 

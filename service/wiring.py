@@ -9,15 +9,16 @@ from datetime import UTC, datetime, timedelta
 
 from fastapi import FastAPI
 
-from service import ingest, metrics
-from service.api import app as api_app
-from service.api.dependencies import Service
+from service import metrics
+from service.api.app import create_app
+from service.api.dependencies import Limits, Service
 from service.domain import EmbedderSpec, VersionState
 from service.embedder.registry import Registry
 from service.embedder.reranker import CrossEncoderReranker
 from service.embedder.worker import Worker
 from service.errors import AzimuthError
 from service.ingest import Ingest
+from service.ingest import Limits as DocumentLimits
 from service.lifecycle import Lifecycle
 from service.search import Search
 from service.settings import Settings
@@ -25,6 +26,7 @@ from service.store import housekeeping, server
 from service.store.changes import PostgresChanges
 from service.store.collections import PostgresCollections
 from service.store.documents import PostgresDocuments
+from service.store.follower import Follower
 from service.store.lexical import TantivyLexicon
 from service.store.pool import Pool, open_pool
 from service.store.queue import PostgresQueue
@@ -102,12 +104,11 @@ def lifecycle(settings: Settings, store: Store, models: Registry) -> Lifecycle:
 class Readiness:
     """What keeps this API from being usable; empty when it is ready."""
 
-    def __init__(self, store: Store, flow: Lifecycle, lexicon: TantivyLexicon, models: Registry, default: str) -> None:
+    def __init__(self, store: Store, flow: Lifecycle, lexicon: TantivyLexicon, models: Registry) -> None:
         self._store = store
         self._lifecycle = flow
         self._lexicon = lexicon
         self._models = models
-        self._default = default
         self._models_missing = ["models: loading"]
 
     async def warm_up(self) -> None:
@@ -130,32 +131,45 @@ class Readiness:
     async def missing(self) -> list[str]:
         missing = list(self._models_missing)
         try:
-            for collection in await self._store.collections.all():
-                if self._lexicon.lag_seconds(collection.id) is None:
-                    missing.append(f"lexical index of {collection.name}: being built")
+            missing += [
+                f"lexical index of {collection.name}: being built"
+                for collection in await self._store.collections.all()
+                if self._lexicon.lag_seconds(collection.id) is None
+            ]
         except AzimuthError as error:
             missing.append(f"database: {error.detail}")
         return missing
 
 
-def api(settings: Settings, url: str) -> FastAPI:
-    """The application; everything it needs is opened when it starts and closed when it ends."""
+@asynccontextmanager
+async def api(settings: Settings, url: str) -> AsyncIterator[FastAPI]:
+    """The application over open connections. Models load while it serves already: /readyz tells when they are there."""
+    async with AsyncExitStack() as stack:
+        store = await stack.enter_async_context(open_store(settings, url, "api"))
+        await housekeeping.repair_after_restore(store.pool)
+        models = embedders(settings)
+        stack.push_async_callback(models.close)
+        flow = lifecycle(settings, store, models)
+        lexicon = TantivyLexicon(settings.data_dir / "lexical", await installation(store.pool))
+        stack.push_async_callback(lexicon.close)
+        follower = Follower(lexicon, store.collections, store.changes)
+        reranker = CrossEncoderReranker(settings.reranker, device=settings.device) if settings.reranker else None
+        limits = Limits(
+            body_bytes=settings.max_body_bytes,
+            line_bytes=settings.max_line_bytes,
+            documents=DocumentLimits(text_length=settings.max_text_length, batch=settings.max_batch),
+        )
+        readiness = Readiness(store, flow, lexicon, models)
 
-    @asynccontextmanager
-    async def run() -> AsyncIterator[Service]:
-        async with AsyncExitStack() as stack:
-            store = await stack.enter_async_context(open_store(settings, url, "api"))
-            await housekeeping.repair_after_restore(store.pool)
-            models = embedders(settings)
-            stack.callback(models.close)
-            flow = lifecycle(settings, store, models)
-            lexicon = TantivyLexicon(settings.data_dir / "lexical", store.collections, store.changes)
-            limits = ingest.Limits(text_length=settings.max_text_length, batch=settings.max_batch)
-            reranker = settings.reranker and CrossEncoderReranker(settings.reranker, device=settings.device)
-            readiness = Readiness(store, flow, lexicon, models, settings.embedder)
-            for task in (lexicon.follow(), readiness.warm_up()):
-                await stack.enter_async_context(_running(task))
-            yield Service(
+        @asynccontextmanager
+        async def run() -> AsyncIterator[None]:
+            stop = asyncio.Event()
+            async with _running(follower.run(stop)), _running(readiness.warm_up()):
+                yield
+                stop.set()
+
+        yield create_app(
+            Service(
                 search=Search(
                     collections=store.collections,
                     versions=store.versions,
@@ -164,7 +178,7 @@ def api(settings: Settings, url: str) -> FastAPI:
                     lexicon=lexicon,
                     embedders=models,
                     lifecycle=flow,
-                    reranker=reranker or None,
+                    reranker=reranker,
                     passing_cap=settings.passing_cap,
                     max_concurrent=settings.max_concurrent_searches,
                 ),
@@ -173,7 +187,7 @@ def api(settings: Settings, url: str) -> FastAPI:
                     queue=store.queue,
                     changes=store.changes,
                     lexicon=lexicon,
-                    limits=limits,
+                    limits=limits.documents,
                 ),
                 lifecycle=flow,
                 collections=store.collections,
@@ -181,11 +195,14 @@ def api(settings: Settings, url: str) -> FastAPI:
                 documents=store.documents,
                 queue=store.queue,
                 lexicon=lexicon,
+                limits=limits,
+                api_keys=tuple(key.get_secret_value() for key in settings.api_keys),
+                languages=frozenset(LANGUAGES),
                 missing=readiness.missing,
                 refresh_metrics=lambda: refresh_metrics(store),
+                run=run,
             )
-
-    return api_app.create_app(run, settings)
+        )
 
 
 @asynccontextmanager
