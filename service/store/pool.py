@@ -33,7 +33,7 @@ from psycopg.types import TypeInfo
 from psycopg.types.json import JsonbDumper, set_json_dumps, set_json_loads
 from psycopg_pool import AsyncConnectionPool, PoolClosed, PoolTimeout, TooManyRequests
 
-from service.errors import DatabaseUnavailable, TimedOut
+from service.errors import DatabaseUnavailable, Misconfigured, TimedOut
 from service.store import statements
 
 SQL = statements.load("pool")
@@ -65,6 +65,8 @@ class Pool(AsyncConnectionPool[Connection]):
     usual `check` would cost a round trip.
     """
 
+    arguments: dict[str, Any]
+
     async def getconn(self, timeout: float | None = None) -> Connection:  # noqa: ASYNC109 the parent's signature
         deadline = monotonic() + (self.timeout if timeout is None else timeout)
         while True:
@@ -90,6 +92,13 @@ class Pool(AsyncConnectionPool[Connection]):
         async with self.connection() as connection, connection.transaction():
             yield connection
 
+    @asynccontextmanager
+    async def apart(self) -> AsyncIterator[Connection]:
+        """A connection of one's own in autocommit, outside the pool and without its time limits: for long work."""
+        with translated():
+            async with await Connection.connect(**self.arguments, autocommit=True) as connection:
+                yield connection
+
 
 async def open_pool(
     url: str, *, size: int, statement_timeout_seconds: float, application_name: str, wait_seconds: float = 5.0
@@ -103,14 +112,9 @@ async def open_pool(
     async def configure(connection: Connection) -> None:
         await prepare(connection, statement_timeout_seconds=statement_timeout_seconds)
 
+    arguments = _arguments(url, application_name)
     pool = Pool(
-        # What the URL says wins over our defaults.
-        kwargs={
-            **_CONNECTION_DEFAULTS,
-            "application_name": application_name,
-            **conninfo_to_dict(url),
-            "autocommit": True,
-        },
+        kwargs={**arguments, "autocommit": True},
         connection_class=Connection,
         min_size=min(2, size),
         max_size=size,
@@ -120,18 +124,28 @@ async def open_pool(
         name=application_name,
         open=False,
     )
+    pool.arguments = arguments
+    # The pool only logs why it cannot connect: try once by hand, so that the caller hears the reason.
+    async with pool.apart():
+        pass
     with translated():
-        # The pool only logs why it cannot connect: try once by hand, so that the caller hears the reason.
-        async with await connect(url, application_name=application_name):
-            pass
         await pool.open(wait=True, timeout=CONNECT_TIMEOUT_SECONDS * 2)
     return pool
 
 
 async def connect(url: str, *, application_name: str) -> Connection:
     """A connection of one's own, in autocommit and with no time limits: for migrations and index builds."""
-    arguments = {**_CONNECTION_DEFAULTS, "application_name": application_name, **conninfo_to_dict(url)}
-    return await AsyncConnection.connect(**arguments, autocommit=True)
+    return await Connection.connect(**_arguments(url, application_name), autocommit=True)
+
+
+def _arguments(url: str, application_name: str) -> dict[str, Any]:
+    """What the URL says goes before our defaults. Misconfigured where it is none; it is not shown: it may hold a
+    password, and so may the parser's own message."""
+    try:
+        parsed = conninfo_to_dict(url)
+    except psycopg.ProgrammingError:
+        raise Misconfigured("AZIMUTH_DATABASE_URL is not an address that PostgreSQL understands.") from None
+    return {**_CONNECTION_DEFAULTS, "application_name": application_name, **parsed}
 
 
 async def prepare(connection: Connection, *, statement_timeout_seconds: float) -> None:

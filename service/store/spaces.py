@@ -45,12 +45,13 @@ def space_of(version: EmbedderVersion) -> Space:
     return space(version.collection_id, version.number)
 
 
-def create_table(collection_id: CollectionId, number: VersionNumber, dimensions: int) -> sql.Composed:
+def create_table(collection_id: CollectionId, number: VersionNumber, dimensions: int) -> tuple[sql.Composed, ...]:
     """The statements that make a version's table. Its CHECKs make it impossible to mix spaces.
 
     Dead rows cost recall, so it is vacuumed earlier than other tables.
     """
-    statement = sql.SQL(
+    table = space(collection_id, number).table_identifier
+    create = sql.SQL(
         """
         CREATE TABLE {table} (
             collection_id bigint NOT NULL CHECK (collection_id = {collection_id}),
@@ -62,17 +63,17 @@ def create_table(collection_id: CollectionId, number: VersionNumber, dimensions:
             ends bigint NOT NULL,
             embedding halfvec({dimensions}) NOT NULL CHECK (l2_norm(embedding) > 0),
             PRIMARY KEY (collection_id, document_id, chunk)
-        ) WITH (autovacuum_vacuum_scale_factor = 0.05, autovacuum_analyze_scale_factor = 0.05);
-        ALTER TABLE {table} ALTER COLUMN embedding SET STORAGE {storage};
+        ) WITH (autovacuum_vacuum_scale_factor = 0.05, autovacuum_analyze_scale_factor = 0.05)
         """
-    )
-    return statement.format(
-        table=space(collection_id, number).table_identifier,
+    ).format(
+        table=table,
         collection_id=sql.Literal(int(collection_id)),
         number=sql.Literal(int(number)),
         dimensions=sql.Literal(int(dimensions)),
-        storage=sql.SQL("PLAIN") if dimensions <= _MAX_PLAIN_DIMENSIONS else sql.SQL("EXTERNAL"),
     )
+    storage = sql.SQL("PLAIN") if dimensions <= _MAX_PLAIN_DIMENSIONS else sql.SQL("EXTERNAL")
+    alter = sql.SQL("ALTER TABLE {} ALTER COLUMN embedding SET STORAGE {}").format(table, storage)
+    return create, alter
 
 
 def drop_table(collection_id: CollectionId, number: VersionNumber) -> sql.Composed:

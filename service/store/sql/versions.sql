@@ -1,0 +1,61 @@
+-- name: insert
+-- Register a version.
+INSERT INTO embedder_versions
+    (collection_id, number, state, spec, chunking, identity, fingerprint, canary, created_at)
+VALUES
+    (%(collection_id)s, %(number)s, %(state)s, %(spec)s, %(chunking)s, %(identity)s, %(fingerprint)s, %(canary)s,
+     %(now)s)
+
+-- name: of
+-- All versions of a collection, oldest first.
+SELECT collection_id, number, state, spec, chunking, identity, fingerprint, canary, created_at
+FROM embedder_versions
+WHERE collection_id = %(collection_id)s
+ORDER BY number
+
+-- name: written
+-- The versions that live writes go to.
+SELECT collection_id, number, state, spec, chunking, identity, fingerprint, canary, created_at
+FROM embedder_versions
+WHERE state NOT IN ('retired', 'failed')
+ORDER BY collection_id, number
+
+-- name: physical
+-- How a version's table and index stand. Rows are estimated as the planner does it: the density when it was last
+-- analysed, times the pages it has now; -1 before that. `firsts` is the share of rows that are a document's first chunk.
+SELECT
+    CASE WHEN relation.reltuples < 0 THEN -1
+         WHEN relation.relpages = 0 THEN 0
+         ELSE relation.reltuples / relation.relpages
+              * (pg_relation_size(relation.oid) / current_setting('block_size')::bigint)
+    END::float8 AS estimated_rows,
+    COALESCE(
+        (SELECT indisvalid AND indisready FROM pg_index WHERE indexrelid = to_regclass(%(index)s)), false
+    ) AS indexed,
+    (SELECT most_common_freqs[array_position(most_common_vals::text::integer[], 0)]
+     FROM pg_stats
+     WHERE schemaname = relation.relnamespace::regnamespace::text AND tablename = relation.relname
+       AND attname = 'chunk')::float8 AS firsts
+FROM pg_class AS relation
+WHERE relation.oid = to_regclass(%(table)s)
+
+-- name: try_build_lock
+-- Of this session: true for the one process that builds this index.
+SELECT pg_try_advisory_lock(hashtextextended('azimuth index ' || %(index)s, 0))
+
+-- name: build_memory
+-- In kB: what the server grants maintenance, and what it believes to have for caching.
+SELECT
+    (SELECT setting::bigint FROM pg_settings WHERE name = 'maintenance_work_mem'),
+    (SELECT setting::bigint FROM pg_settings WHERE name = 'effective_cache_size')
+        * current_setting('block_size')::bigint / 1024
+
+-- name: build_session
+-- Of a connection that builds an index: no time limit, and memory for the whole graph where the server has it.
+SELECT set_config('statement_timeout', '0', false),
+       set_config('lock_timeout', '0', false),
+       set_config('maintenance_work_mem', %(memory)s, false)
+
+-- name: build_alone
+-- Build in one process: where the server has little shared memory, parallel workers have nowhere to meet.
+SELECT set_config('max_parallel_maintenance_workers', '0', false)
