@@ -1,0 +1,251 @@
+"""What `ports.Collections` promises, of the fake and of PostgreSQL; and what only a database can show."""
+
+import asyncio
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from service.domain import (
+    Chunking,
+    Collection,
+    CollectionId,
+    CollectionName,
+    CollectionSettings,
+    Counts,
+    EmbedderSpec,
+    Fusion,
+    Identity,
+    VersionNumber,
+)
+from service.errors import CollectionNotFound, Conflict, TimedOut, VersionNotFound
+from service.ports import Collections
+from service.store import spaces
+from service.store.collections import PostgresCollections
+from service.store.pool import Pool
+from service.store.versions import PostgresVersions
+from tests.fakes_catalog import FakeCollections
+
+NOW = datetime(2026, 5, 4, 12, 30, tzinfo=UTC)
+IDENTITY = Identity(parts={"weights": "sha256:ab", "pooling": "mean"}, dimensions=4, max_tokens=256)
+CANARY = {"a text": (0.5, 0.5, 0.5, 0.5), "another": (1.0, 0.0, 0.0, 0.0)}
+SETTINGS = CollectionSettings(
+    embedder=EmbedderSpec(model="some/model", revision="r1", query_prompt="query: ", dimensions=4),
+    language="de",
+    recall_target=0.9,
+    chunking=Chunking(max_tokens=100, overlap_tokens=8),
+    fusion=Fusion(method="rrf", k=10),
+)
+
+
+@pytest.fixture(params=["fake", pytest.param("postgres", marks=pytest.mark.database)])
+def collections(request: pytest.FixtureRequest) -> Collections:
+    if request.param == "fake":
+        return FakeCollections()
+    return PostgresCollections(request.getfixturevalue("pool"))
+
+
+async def create(collections: Collections, name: str, settings: CollectionSettings = SETTINGS) -> Collection:
+    return await collections.create(CollectionName(name), settings, IDENTITY, CANARY, NOW)
+
+
+async def test_a_created_collection_is_read_back_as_it_was_given(collections: Collections) -> None:
+    created = await create(collections, "papers")
+    assert (created.name, created.settings, created.active_version) == ("papers", SETTINGS, 1)
+    assert created.created_at == NOW
+    assert await collections.by_name(CollectionName("papers")) == created
+
+
+async def test_settings_may_be_all_defaults(collections: Collections) -> None:
+    created = await create(collections, "plain", CollectionSettings())
+    assert (await collections.by_name(created.name)).settings == CollectionSettings()
+
+
+async def test_a_name_is_taken_once(collections: Collections) -> None:
+    await create(collections, "papers")
+    with pytest.raises(Conflict):
+        await create(collections, "papers")
+
+
+async def test_of_many_that_create_the_same_name_at_once_one_wins(collections: Collections) -> None:
+    outcomes = await asyncio.gather(*(create(collections, "papers") for _ in range(6)), return_exceptions=True)
+    won = [outcome for outcome in outcomes if isinstance(outcome, Collection)]
+    assert len(won) == 1
+    assert all(isinstance(outcome, Conflict) for outcome in outcomes if outcome not in won)
+    assert await collections.all() == tuple(won)
+
+
+async def test_all_are_listed_in_the_order_of_names(collections: Collections) -> None:
+    assert await collections.all() == ()
+    for name in ("b", "a-1", "a_1", "a"):
+        await create(collections, name)
+    assert [collection.name for collection in await collections.all()] == ["a", "a-1", "a_1", "b"]
+
+
+async def test_an_unknown_name_is_not_found(collections: Collections) -> None:
+    with pytest.raises(CollectionNotFound):
+        await collections.by_name(CollectionName("nothing"))
+
+
+async def test_settings_are_replaced(collections: Collections) -> None:
+    created = await create(collections, "papers")
+    changed = CollectionSettings(embedder=SETTINGS.embedder, recall_target=0.99)
+    updated = await collections.update(created.id, changed)
+    assert updated.settings == changed
+    assert await collections.by_name(created.name) == updated
+
+
+async def test_what_is_gone_cannot_be_updated(collections: Collections) -> None:
+    with pytest.raises(CollectionNotFound):
+        await collections.update(CollectionId(4711), SETTINGS)
+
+
+async def test_a_deleted_collection_is_gone_and_its_name_is_free(collections: Collections) -> None:
+    old = await create(collections, "papers")
+    kept = await create(collections, "kept")
+    await collections.delete(old.id)
+    await collections.delete(old.id)
+    assert await collections.all() == (kept,)
+    with pytest.raises(VersionNotFound):
+        await collections.counts(old)
+    again = await create(collections, "papers")
+    assert again.id != old.id
+
+
+async def test_an_empty_collection_counts_nothing(collections: Collections) -> None:
+    created = await create(collections, "papers")
+    assert await collections.counts(created) == Counts(documents=0, chunks=0, pending=0, failed=0)
+
+
+# ---------------------------------------------------------------- only with a database
+
+FILL = """
+    INSERT INTO documents (collection_id, document_id, title, text, metadata, content_hash, revision, content_revision,
+                           created_at, updated_at, deleted_at)
+    SELECT %(id)s, 'd' || n, '', 'text', '{}', '\\x00', 1, 1, %(now)s, %(now)s, CASE WHEN n > 7 THEN %(now)s END
+    FROM generate_series(1, 10) AS n;
+    INSERT INTO changes (collection_id, document_id, xid, changed_at)
+    SELECT %(id)s, 'd' || n, pg_current_xact_id(), %(now)s FROM generate_series(1, 10) AS n;
+    INSERT INTO jobs (collection_id, document_id, embedder_version, content_revision, priority, enqueued_at,
+                      available_at, set_aside_at)
+    SELECT %(id)s, 'd' || n, version, 1, 0, %(now)s, %(now)s, CASE WHEN n > 3 THEN %(now)s END
+    FROM generate_series(1, 5) AS n, generate_series(1, 2) AS version;
+    INSERT INTO {table} (collection_id, document_id, chunk, embedder_version, content_revision, starts, ends, embedding)
+    SELECT %(id)s, 'd' || n, chunk, 1, 1, 0, 4, '[1,2,3,4]'
+    FROM generate_series(1, 4) AS n, generate_series(0, 2) AS chunk
+"""
+
+
+async def fill(pool: Pool, collection: Collection) -> None:
+    """7 documents and 3 tombstones, 10 changes, 3 documents pending and 2 set aside in two versions, 12 chunks."""
+    table = spaces.space(collection.id, collection.active_version).table
+    async with pool.transaction() as connection:
+        for statement in FILL.replace("{table}", table).split(";"):
+            await connection.execute(statement, {"id": collection.id, "now": NOW})
+
+
+async def value(pool: Pool, query: str, *arguments: object) -> Any:
+    async with pool.connection() as connection:
+        row = await (await connection.execute(query, arguments)).fetchone()
+    return None if row is None else row[0]
+
+
+@pytest.mark.database
+async def test_counts_are_of_documents_and_not_of_tombstones_or_jobs(pool: Pool) -> None:
+    collections = PostgresCollections(pool)
+    collection, other = await create(collections, "papers"), await create(collections, "other")
+    await fill(pool, collection)
+    assert await collections.counts(collection) == Counts(documents=7, chunks=12, pending=3, failed=2)
+    assert await collections.counts(other) == Counts(documents=0, chunks=0, pending=0, failed=0)
+
+
+@pytest.mark.database
+async def test_nothing_of_a_deleted_collection_remains_and_all_of_the_others(pool: Pool) -> None:
+    collections = PostgresCollections(pool)
+    collection, other = await create(collections, "papers"), await create(collections, "other")
+    await fill(pool, collection)
+    await fill(pool, other)
+    before = await collections.counts(other)
+    await collections.delete(collection.id)
+    for table in ("documents", "changes", "jobs", "embedder_versions"):
+        assert await value(pool, f"SELECT count(*) FROM {table} WHERE collection_id = %s", collection.id) == 0
+    assert await value(pool, "SELECT to_regclass(%s)", spaces.space(collection.id, VersionNumber(1)).table) is None
+    assert await collections.counts(other) == before
+
+
+@pytest.mark.database
+async def test_the_tables_refuse_vectors_of_another_version_and_vectors_without_direction(pool: Pool) -> None:
+    collection = await create(PostgresCollections(pool), "papers")
+    table = spaces.space(collection.id, VersionNumber(1)).table
+    insert = f"INSERT INTO {table} VALUES (%s, 'd', 0, %s, 1, 0, 4, %s)"
+    async with pool.connection() as connection:
+        await connection.execute(insert, (collection.id, 1, "[1,2,3,4]"))
+        for wrong in (
+            (collection.id + 1, 1, "[1,2,3,4]"),
+            (collection.id, 2, "[1,2,3,4]"),
+            (collection.id, 1, "[0,0,0,0]"),
+        ):
+            with pytest.raises(Exception, match="violates check constraint"):
+                await connection.execute(insert, wrong)
+        with pytest.raises(Exception, match="expected 4 dimensions"):
+            await connection.execute(insert, (collection.id, 1, "[1,2,3]"))
+
+
+@contextmanager
+def instead(target: Any, name: str, replacement: Callable[..., Any]) -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(target, name, replacement)
+        yield
+
+
+@pytest.mark.database
+async def test_a_creation_that_breaks_off_leaves_nothing(pool: Pool) -> None:
+    collections = PostgresCollections(pool)
+
+    def fail(*_: object) -> None:
+        raise RuntimeError("broken off")
+
+    with instead(spaces, "create_table", fail), pytest.raises(RuntimeError):
+        await create(collections, "papers")
+    assert await collections.all() == ()
+    assert await value(pool, "SELECT count(*) FROM embedder_versions") == 0
+
+
+@pytest.mark.database
+async def test_a_deletion_waits_for_a_writer_that_holds_the_collection(pool: Pool) -> None:
+    collections = PostgresCollections(pool)
+    collection = await create(collections, "papers")
+    async with pool.transaction() as writer:
+        await writer.execute("SELECT FROM collections WHERE id = %s FOR KEY SHARE", (collection.id,))
+        deletion = asyncio.create_task(collections.delete(collection.id))
+        async with asyncio.timeout(10):
+            while not await value(pool, "SELECT count(*) FROM pg_locks WHERE NOT granted"):
+                await asyncio.sleep(0.01)
+        await writer.execute(FILL.split(";")[0], {"id": collection.id, "now": NOW})
+    await deletion
+    assert await value(pool, "SELECT count(*) FROM documents") == 0
+
+
+@pytest.mark.database
+async def test_a_deletion_ends_a_running_index_build(pool: Pool) -> None:
+    collections, versions = PostgresCollections(pool), PostgresVersions(pool)
+    collection = await create(collections, "papers")
+    await fill(pool, collection)
+    (version,) = await versions.of(collection.id)
+    table = spaces.space_of(version).table
+    async with pool.transaction() as reader:
+        # An open snapshot that has the table locked: a concurrent build waits for it to end.
+        await reader.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+        await reader.execute("SELECT count(*) FROM documents")
+        build = asyncio.create_task(versions.build_index(version))
+        async with asyncio.timeout(10):
+            while not await value(
+                pool, "SELECT count(*) FROM pg_stat_progress_create_index WHERE phase LIKE 'waiting%%'"
+            ):
+                await asyncio.sleep(0.01)
+        await collections.delete(collection.id)
+    with pytest.raises(TimedOut):
+        await build
+    assert await value(pool, "SELECT to_regclass(%s)", table) is None

@@ -1,0 +1,234 @@
+"""What `ports.Versions` promises, of the fake and of PostgreSQL; and how a real index is built."""
+
+import asyncio
+from dataclasses import dataclass, replace
+
+import psycopg
+import pytest
+
+from service.domain import CollectionName, EmbedderVersion, Identity, SpaceStatus, VersionNumber, VersionState
+from service.errors import VersionNotFound
+from service.ports import Collections, Versions
+from service.store import spaces
+from service.store import versions as module
+from service.store.collections import PostgresCollections
+from service.store.pool import Pool
+from service.store.versions import COUNTED_ROWS, PostgresVersions
+from tests.contract.test_collections import CANARY, IDENTITY, NOW, SETTINGS, create, value
+from tests.fakes_catalog import FakeCollections, FakeVersions
+
+
+@dataclass
+class Store:
+    collections: Collections
+    versions: Versions
+
+
+@pytest.fixture(params=["fake", pytest.param("postgres", marks=pytest.mark.database)])
+def store(request: pytest.FixtureRequest) -> Store:
+    if request.param == "fake":
+        collections = FakeCollections()
+        return Store(collections, FakeVersions(collections))
+    pool = request.getfixturevalue("pool")
+    return Store(PostgresCollections(pool), PostgresVersions(pool))
+
+
+async def test_the_first_version_is_active_and_read_back_as_it_was_given(store: Store) -> None:
+    collection = await create(store.collections, "papers")
+    assert await store.versions.of(collection.id) == (
+        EmbedderVersion(
+            collection_id=collection.id,
+            number=VersionNumber(1),
+            state=VersionState.ACTIVE,
+            spec=SETTINGS.embedder,
+            chunking=SETTINGS.chunking,
+            identity=IDENTITY,
+            fingerprint=IDENTITY.fingerprint,
+            canary=CANARY,
+            created_at=NOW,
+        ),
+    )
+
+
+async def test_versions_of_all_collections_are_written(store: Store) -> None:
+    first, second = await create(store.collections, "one"), await create(store.collections, "two")
+    assert [version.collection_id for version in await store.versions.written()] == [first.id, second.id]
+    await store.collections.delete(first.id)
+    assert [version.collection_id for version in await store.versions.written()] == [second.id]
+    assert await store.versions.of(first.id) == ()
+
+
+async def test_an_empty_space_has_neither_rows_nor_index(store: Store) -> None:
+    collection = await create(store.collections, "papers")
+    (version,) = await store.versions.of(collection.id)
+    assert await store.versions.status(version) == SpaceStatus(rows=0, indexed=False, chunks_per_document=1.0)
+
+
+async def test_a_built_index_is_reported_and_building_again_changes_nothing(store: Store) -> None:
+    collection = await create(store.collections, "papers")
+    (version,) = await store.versions.of(collection.id)
+    assert await store.versions.build_index(version)
+    assert (await store.versions.status(version)).indexed
+    assert await store.versions.build_index(version)
+    assert (await store.versions.status(version)).indexed
+
+
+async def test_a_space_that_is_gone_is_not_found(store: Store) -> None:
+    collection = await create(store.collections, "papers")
+    (version,) = await store.versions.of(collection.id)
+    await store.collections.delete(collection.id)
+    with pytest.raises(VersionNotFound):
+        await store.versions.status(version)
+    with pytest.raises(VersionNotFound):
+        await store.versions.build_index(version)
+
+
+# ---------------------------------------------------------------- only with a database
+
+
+@pytest.fixture
+async def version(pool: Pool) -> EmbedderVersion:
+    collection = await create(PostgresCollections(pool), "papers")
+    (only,) = await PostgresVersions(pool).of(collection.id)
+    return only
+
+
+async def fill(pool: Pool, version: EmbedderVersion, documents: int, chunks: int, since: int = 0) -> None:
+    """Seeded vectors: so many chunks for each document."""
+    query = f"""
+        INSERT INTO {spaces.space_of(version).table}
+        SELECT %(id)s, 'd' || n, chunk, %(number)s, 1, 0, 4,
+               ARRAY[1 + sin(n), cos(n * 7), sin(n + chunk), cos(chunk)]::real[]::vector::halfvec
+        FROM generate_series(%(since)s + 1, %(since)s + %(documents)s) AS n, generate_series(1, %(chunks)s) AS c,
+             LATERAL (SELECT c - 1 AS chunk)
+    """
+    values = {"id": version.collection_id, "number": version.number, "documents": documents, "chunks": chunks}
+    async with pool.connection() as connection:
+        await connection.execute(query, {**values, "since": since})
+
+
+@pytest.mark.database
+@pytest.mark.parametrize("state", [VersionState.RETIRED, VersionState.FAILED])
+async def test_retired_and_failed_versions_are_not_written(
+    pool: Pool, version: EmbedderVersion, state: VersionState
+) -> None:
+    async with pool.transaction() as connection:
+        for number in (2, 3):
+            await module.insert(
+                connection,
+                version.collection_id,
+                VersionNumber(number),
+                state=state if number == 2 else VersionState.BACKFILLING,
+                spec=version.spec,
+                chunking=version.chunking,
+                identity=version.identity,
+                canary=version.canary,
+                now=NOW,
+            )
+    versions = PostgresVersions(pool)
+    assert [one.number for one in await versions.of(version.collection_id)] == [1, 2, 3]
+    assert [one.number for one in await versions.written()] == [1, 3]
+
+
+@pytest.mark.database
+async def test_a_small_space_is_counted(pool: Pool, version: EmbedderVersion) -> None:
+    await fill(pool, version, documents=100, chunks=1)
+    await fill(pool, version, documents=100, chunks=4, since=100)
+    status = await PostgresVersions(pool).status(version)
+    assert status == SpaceStatus(rows=500, indexed=False, chunks_per_document=2.5)
+
+
+@pytest.mark.database
+async def test_a_large_space_is_estimated_once_it_was_analysed(pool: Pool, version: EmbedderVersion) -> None:
+    documents = COUNTED_ROWS
+    await fill(pool, version, documents=documents, chunks=3)
+    async with pool.connection() as connection:
+        await connection.execute(spaces.analyze(version))
+        await connection.execute(f"DELETE FROM {spaces.space_of(version).table} WHERE document_id = 'd1'")
+    status = await PostgresVersions(pool).status(version)
+    # There are 3 rows fewer by now: it was not counted.
+    assert status.rows == 3 * documents
+    assert status.chunks_per_document == pytest.approx(3.0, rel=0.05)
+
+
+@pytest.mark.database
+async def test_an_index_finds_what_an_exact_scan_finds(pool: Pool, version: EmbedderVersion) -> None:
+    await fill(pool, version, documents=300, chunks=1)
+    versions = PostgresVersions(pool)
+    assert await versions.build_index(version)
+    nearest = f"SELECT document_id FROM {spaces.space_of(version).table} ORDER BY embedding <=> '[1,0.5,0.2,1]' LIMIT 5"
+    found = []
+    async with pool.connection() as connection:
+        for setting, way in (("enable_seqscan", "Index Scan using vectors_1_1_hnsw"), ("enable_indexscan", "Seq Scan")):
+            async with connection.transaction():
+                await connection.execute("SELECT set_config(%s, 'off', true)", (setting,))
+                assert way in str(await (await connection.execute(f"EXPLAIN {nearest}")).fetchall())
+                found.append({row[0] for row in await (await connection.execute(nearest)).fetchall()})
+    assert found[0] == found[1]
+
+
+@pytest.mark.database
+async def test_an_invalid_leftover_is_not_an_index_and_is_built_anew(pool: Pool, version: EmbedderVersion) -> None:
+    await fill(pool, version, documents=50, chunks=1)
+    versions = PostgresVersions(pool)
+    names = spaces.space_of(version)
+    # A unique index over equal values fails after it entered the catalogue: CONCURRENTLY leaves it there, invalid.
+    async with pool.connection() as connection:
+        with pytest.raises(psycopg.errors.UniqueViolation):
+            await connection.execute(f"CREATE UNIQUE INDEX CONCURRENTLY {names.index} ON {names.table} (ends)")
+    assert not (await versions.status(version)).indexed
+    assert await versions.build_index(version)
+    assert (await versions.status(version)).indexed
+    assert "USING hnsw" in await value(pool, "SELECT pg_get_indexdef(%s::regclass)", names.index)
+
+
+@pytest.mark.database
+async def test_one_builds_and_another_is_told_so(pool: Pool, version: EmbedderVersion) -> None:
+    await fill(pool, version, documents=50, chunks=1)
+    versions = PostgresVersions(pool)
+    async with pool.transaction() as reader:
+        # A build waits for this snapshot to end.
+        await reader.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+        await reader.execute("SELECT count(*) FROM documents")
+        first = asyncio.create_task(versions.build_index(version))
+        async with asyncio.timeout(10):
+            while not await value(pool, "SELECT count(*) FROM pg_stat_progress_create_index"):
+                await asyncio.sleep(0.01)
+        assert not await versions.build_index(version)
+        assert not (await versions.status(version)).indexed
+    assert await first
+    assert (await versions.status(version)).indexed
+
+
+@pytest.mark.database
+async def test_vectors_too_long_for_hnsw_are_stored_and_have_no_index(pool: Pool) -> None:
+    long = Identity(parts={"weights": "x"}, dimensions=spaces.MAX_INDEXED_DIMENSIONS + 1, max_tokens=10)
+    collections, versions = PostgresCollections(pool), PostgresVersions(pool)
+    collection = await collections.create(CollectionName("long"), SETTINGS, long, {"a": (1.0,)}, NOW)
+    (version,) = await versions.of(collection.id)
+    async with pool.connection() as connection:
+        await connection.execute(
+            f"INSERT INTO {spaces.space_of(version).table} "
+            "VALUES (%s, %s, 0, 1, 1, 0, 1, array_fill(0.5, %s)::halfvec)",
+            (collection.id, "i" * 500, [long.dimensions]),
+        )
+    assert not await versions.build_index(version)
+    assert (await versions.status(version)).rows == 1
+
+
+@pytest.mark.database
+@pytest.mark.parametrize("dimensions", [1, 384, 3_000, 3_001, 4_000])
+async def test_every_length_of_vector_fits_beside_a_long_id(pool: Pool, dimensions: int) -> None:
+    identity = replace(IDENTITY, dimensions=dimensions)
+    collections, versions = PostgresCollections(pool), PostgresVersions(pool)
+    collection = await collections.create(CollectionName("some"), SETTINGS, identity, CANARY, NOW)
+    (version,) = await versions.of(collection.id)
+    table = spaces.space_of(version).table
+    async with pool.connection() as connection:
+        await connection.execute(
+            f"INSERT INTO {table} SELECT %s, %s || n, 0, 1, 1, 0, 1, "
+            "(SELECT array_agg(random()) FROM generate_series(1, %s))::real[]::vector::halfvec "
+            "FROM generate_series(1, 20) AS n",
+            (collection.id, "\U0001f9ed" * 400, dimensions),
+        )
+    assert await versions.build_index(version)
