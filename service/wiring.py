@@ -23,6 +23,7 @@ from service.lifecycle import Lifecycle
 from service.search import Search
 from service.settings import Settings
 from service.store import housekeeping, server
+from service.store.analyzer import LANGUAGES
 from service.store.changes import PostgresChanges
 from service.store.collections import PostgresCollections
 from service.store.documents import PostgresDocuments
