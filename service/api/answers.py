@@ -1,0 +1,401 @@
+"""What clients get: the shapes (checked by mypy, shown in the OpenAPI document) and how domain values become them."""
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any, Literal, NotRequired
+
+import orjson
+from starlette.responses import Response
+from typing_extensions import TypedDict
+
+from service.domain import (
+    Accepted,
+    Collection,
+    Counts,
+    EmbedderVersion,
+    FailedDocument,
+    QueueStatus,
+    SpaceStatus,
+    StoredDocument,
+    VersionState,
+    WriteStatus,
+)
+from service.ingest import Streamed
+from service.query import Answer, Explanation, Hit, LegExplanation, Mode, Request
+
+STAGES = ("embed", "dense", "lexical", "fuse", "fetch", "rerank")
+"""Always in `timings_ms`, whether they ran or not; others are there where they ran."""
+
+
+class Json(Response):
+    """A response of plain dicts, lists, strings, numbers and times."""
+
+    media_type = "application/json"
+
+    def render(self, content: Any) -> bytes:
+        return orjson.dumps(content, option=orjson.OPT_UTC_Z)
+
+
+# ---------------------------------------------------------------- collections and versions
+
+
+class EmbedderAnswer(TypedDict):
+    model: str
+    revision: str | None
+    query_prompt: str
+    document_prompt: str
+    dimensions: int | None
+
+
+class ChunkingAnswer(TypedDict):
+    max_tokens: int | None
+    overlap_tokens: int
+
+
+class FusionAnswer(TypedDict):
+    method: Literal["convex", "rrf"]
+    alpha: float
+    k: int
+
+
+class SettingsAnswer(TypedDict):
+    embedder: EmbedderAnswer
+    language: str
+    recall_target: float
+    chunking: ChunkingAnswer
+    fusion: FusionAnswer
+
+
+class CountsAnswer(TypedDict):
+    documents: int
+    chunks: int
+    pending: int
+    """Documents that wait for the embedder."""
+    failed: int
+    """Documents that were set aside: `documents/failed` says why."""
+
+
+class VersionSummary(TypedDict):
+    number: int
+    state: VersionState
+    fingerprint: str
+
+
+class CollectionAnswer(TypedDict):
+    name: str
+    settings: SettingsAnswer
+    counts: CountsAnswer
+    active_version: int
+    versions: list[VersionSummary]
+    lexical_lag_seconds: float | None
+    """Age of the oldest committed change that lexical search cannot see yet; null before the first look."""
+    created_at: str
+
+
+class CollectionsAnswer(TypedDict):
+    collections: list[CollectionAnswer]
+
+
+class ProgressAnswer(TypedDict):
+    done: int
+    total: int
+    failed: int
+
+
+class VersionAnswer(VersionSummary):
+    embedder: EmbedderAnswer
+    chunking: ChunkingAnswer
+    dimensions: int
+    max_tokens: int
+    chunks: int
+    indexed: bool
+    """False: the vectors are scanned exactly."""
+    progress: ProgressAnswer
+    """In documents."""
+    created_at: str
+
+
+class VersionsAnswer(TypedDict):
+    active_version: int
+    versions: list[VersionAnswer]
+
+
+def collection(
+    one: Collection, counts: Counts, versions: Sequence[EmbedderVersion], lag_seconds: float | None
+) -> CollectionAnswer:
+    settings: Any = asdict(one.settings)
+    return {
+        "name": one.name,
+        "settings": settings,
+        "counts": _counts(counts),
+        "active_version": one.active_version,
+        "versions": [_summary(version) for version in versions],
+        "lexical_lag_seconds": lag_seconds,
+        "created_at": one.created_at.isoformat(),
+    }
+
+
+def _counts(counts: Counts) -> CountsAnswer:
+    return {
+        "documents": counts.documents,
+        "chunks": counts.chunks,
+        "pending": counts.pending,
+        "failed": counts.failed,
+    }
+
+
+def _summary(version: EmbedderVersion) -> VersionSummary:
+    return {"number": version.number, "state": version.state, "fingerprint": version.fingerprint}
+
+
+def version(one: EmbedderVersion, status: SpaceStatus, documents: int, queue: QueueStatus) -> VersionAnswer:
+    embedder: Any = asdict(one.spec)
+    chunking: Any = asdict(one.chunking)
+    return {
+        **_summary(one),
+        "embedder": embedder,
+        "chunking": chunking,
+        "dimensions": one.dimensions,
+        "max_tokens": one.identity.max_tokens,
+        "chunks": status.rows,
+        "indexed": status.indexed,
+        "progress": {
+            "done": max(0, documents - queue.pending - queue.failed),
+            "total": documents,
+            "failed": queue.failed,
+        },
+        "created_at": one.created_at.isoformat(),
+    }
+
+
+# ---------------------------------------------------------------- documents
+
+
+class DocumentAnswer(TypedDict):
+    id: str
+    title: str
+    text: str
+    metadata: dict[str, Any]
+    revision: int
+    created_at: str
+    updated_at: str
+
+
+class DocumentPage(TypedDict):
+    documents: list[DocumentAnswer]
+    next_cursor: str | None
+
+
+class AcceptedAnswer(TypedDict):
+    id: str
+    status: WriteStatus
+    revision: int
+
+
+class WrittenAnswer(TypedDict):
+    """The outcome of a write. `results` for a JSON body; `errors` and `errors_total` for an NDJSON stream."""
+
+    created: int
+    updated: int
+    unchanged: int
+    results: NotRequired[list[AcceptedAnswer]]
+    errors: NotRequired[list["LineError"]]
+    errors_total: NotRequired[int]
+    searchable: NotRequired[bool]
+    """With `wait` alone: whether both legs found everything within the limit of time."""
+
+
+class LineError(TypedDict):
+    line: int
+    error: str
+
+
+class DeletedAnswer(TypedDict):
+    deleted: int
+    missing: NotRequired[list[str]]
+    """With `ids` alone: those that were not there."""
+
+
+class FailedAnswer(TypedDict):
+    id: str
+    version: int
+    attempts: int
+    reason: str
+    failed_at: str
+
+
+class FailedPage(TypedDict):
+    documents: list[FailedAnswer]
+    next_cursor: str | None
+
+
+class RetriedAnswer(TypedDict):
+    retried: int
+
+
+def document(stored: StoredDocument) -> DocumentAnswer:
+    return {
+        "id": stored.id,
+        "title": stored.title,
+        "text": stored.text,
+        "metadata": dict(stored.metadata),
+        "revision": stored.revision,
+        "created_at": stored.created_at.isoformat(),
+        "updated_at": stored.updated_at.isoformat(),
+    }
+
+
+def written(accepted: Sequence[Accepted]) -> WrittenAnswer:
+    def count(status: WriteStatus) -> int:
+        return sum(one.status == status for one in accepted)
+
+    return {
+        "results": [{"id": one.id, "status": one.status, "revision": one.revision} for one in accepted],
+        "created": count("created"),
+        "updated": count("updated"),
+        "unchanged": count("unchanged"),
+    }
+
+
+def streamed(outcome: Streamed) -> WrittenAnswer:
+    return {
+        "created": outcome.counts["created"],
+        "updated": outcome.counts["updated"],
+        "unchanged": outcome.counts["unchanged"],
+        "errors": [{"line": line, "error": reason} for line, reason in outcome.errors],
+        "errors_total": outcome.failed,
+    }
+
+
+def failed(one: FailedDocument) -> FailedAnswer:
+    return {
+        "id": one.id,
+        "version": one.version,
+        "attempts": one.attempts,
+        "reason": one.reason,
+        "failed_at": one.failed_at.isoformat(),
+    }
+
+
+# ---------------------------------------------------------------- search
+
+
+class LegAnswer(TypedDict):
+    rank: int | None
+    """From 1; null where this leg did not find the hit itself, and its score was looked up."""
+    score: float
+    """Cosine (dense) or BM25 (lexical)."""
+    normalised: float
+
+
+class RerankAnswer(TypedDict):
+    rank: int
+    score: float
+
+
+class ExplanationAnswer(TypedDict):
+    dense: LegAnswer | None
+    lexical: LegAnswer | None
+    fusion: float
+    rerank: RerankAnswer | None
+
+
+class HitAnswer(TypedDict):
+    id: str
+    chunk: int
+    score: float
+    title: str
+    start: int
+    """Where the chunk begins in the document's text, in code points."""
+    end: int
+    revision: int
+    text: NotRequired[str]
+    metadata: NotRequired[dict[str, Any]]
+    highlights: NotRequired[list[str]]
+    """HTML-escaped, matches in <mark>."""
+    vector: NotRequired[list[float] | None]
+    explain: NotRequired[ExplanationAnswer]
+
+
+class PlanAnswer(TypedDict):
+    mode: Mode
+    dense: Literal["exact", "hnsw", "hnsw_iterative", "none"]
+    ef_search: int | None
+    selectivity: float | None
+    underfilled: bool
+    reranked: bool
+
+
+class DegradedAnswer(TypedDict):
+    stage: str
+    reason: str
+
+
+class SearchAnswer(TypedDict):
+    hits: list[HitAnswer]
+    embedder_version: int
+    plan: PlanAnswer
+    degraded: list[DegradedAnswer]
+    """Stages that could not do their part, and why."""
+    took_ms: float
+    timings_ms: dict[str, float]
+
+
+class BatchAnswer(TypedDict):
+    results: list[SearchAnswer]
+    """In the order of the searches."""
+    took_ms: float
+
+
+def search(answer: Answer, request: Request, *, explain: bool) -> SearchAnswer:
+    return {
+        "hits": [_hit(hit, request, explain) for hit in answer.hits],
+        "embedder_version": answer.embedder_version,
+        "plan": {
+            "mode": answer.mode,
+            "dense": answer.dense.kind,
+            "ef_search": answer.dense.ef_search,
+            "selectivity": answer.dense.selectivity,
+            "underfilled": answer.dense.underfilled,
+            "reranked": answer.reranked,
+        },
+        "degraded": [{"stage": one.stage, "reason": one.reason} for one in answer.degraded],
+        "took_ms": round(answer.timings.elapsed * 1000, 3),
+        "timings_ms": dict.fromkeys(STAGES, 0.0) | answer.timings.milliseconds(),
+    }
+
+
+def _hit(hit: Hit, request: Request, explain: bool) -> HitAnswer:
+    shown: HitAnswer = {
+        "id": hit.id,
+        "chunk": hit.chunk,
+        "score": hit.score,
+        "title": hit.title,
+        "start": hit.start,
+        "end": hit.end,
+        "revision": hit.revision,
+    }
+    if "text" in request.include:
+        shown["text"] = hit.text
+    if "metadata" in request.include:
+        shown["metadata"] = dict(hit.metadata)
+    if "highlights" in request.include:
+        shown["highlights"] = list(hit.highlights)
+    if "vector" in request.include:
+        shown["vector"] = None if hit.vector is None else list(hit.vector)
+    if explain:
+        shown["explain"] = _explanation(hit.explanation)
+    return shown
+
+
+def _explanation(how: Explanation) -> ExplanationAnswer:
+    return {
+        "dense": _leg(how.dense),
+        "lexical": _leg(how.lexical),
+        "fusion": how.fusion,
+        "rerank": None if how.rerank is None else {"rank": how.rerank.rank, "score": how.rerank.score},
+    }
+
+
+def _leg(leg: LegExplanation | None) -> LegAnswer | None:
+    return None if leg is None else {"rank": leg.rank, "score": leg.score, "normalised": leg.normalised}

@@ -1,0 +1,46 @@
+"""The HTTP application: routes, what surrounds them, and the document that describes them."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from fastapi import FastAPI
+from starlette.middleware import Middleware
+
+from service import __version__
+from service.api import collections, documents, failures, operations, reference, search, versions
+from service.api.dependencies import Service
+from service.api.middleware import Keyed, Observed
+
+
+class Api(FastAPI):
+    """A FastAPI application whose OpenAPI document also tells what FastAPI cannot know."""
+
+    def openapi(self) -> dict[str, Any]:
+        if self.openapi_schema is None:
+            self.openapi_schema = reference.describe(self)
+        return self.openapi_schema
+
+
+def create_app(service: Service) -> FastAPI:
+    """Everything that answers HTTP, over one service."""
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        async with service.run():
+            yield
+
+    app = Api(
+        title="Azimuth",
+        version=__version__,
+        description=reference.DESCRIPTION,
+        lifespan=lifespan,
+        redoc_url=None,
+        redirect_slashes=False,
+        middleware=[Middleware(Observed), Middleware(Keyed, keys=service.api_keys)],
+    )
+    app.state.service = service
+    failures.install(app)
+    for resource in (collections, documents, search, versions, operations):
+        app.include_router(resource.router)
+    return app

@@ -1,0 +1,96 @@
+"""Named sets of documents and their settings."""
+
+from datetime import UTC, datetime
+from typing import Annotated
+
+from fastapi import APIRouter, Body
+from starlette.responses import Response
+
+from service.api import answers, schemas
+from service.api.bodies import JsonRoute
+from service.api.dependencies import Here, Service
+from service.api.failures import documented
+from service.domain import Collection, CollectionName, CollectionSettings
+from service.errors import CollectionNotFound, Conflict, Invalid
+
+router = APIRouter(prefix="/v1/collections", tags=["collections"], route_class=JsonRoute)
+
+
+@router.put(
+    "/{collection}",
+    summary="Create a collection, or change its settings",
+    response_model=answers.CollectionAnswer,
+    response_description="Its settings were changed.",
+    responses={
+        201: {"model": answers.CollectionAnswer, "description": "It was created."},
+        **documented(400, 401, 409, 413, 415, 422, 503),
+    },
+)
+async def put(
+    service: Here, collection: schemas.Name, body: Annotated[schemas.CollectionBody | None, Body()] = None
+) -> Response:
+    """What is left out keeps its value, or gets its default in a new collection.
+
+    The embedder and the chunking are set at creation; another embedder later is a new version (409 here).
+    """
+    name, wanted = CollectionName(collection), body or schemas.CollectionBody()
+    if wanted.language not in service.languages:
+        raise Invalid.at("language", f"not supported; known are {', '.join(sorted(service.languages))}")
+    try:
+        present, created = await service.collections.by_name(name), False
+    except CollectionNotFound:
+        present, created = await _create(service, name, wanted)
+    if not created:
+        present = await service.lifecycle.configure(present, wanted.over(present.settings))
+        service.search.forget(name)
+    return answers.Json(await _described(service, present), 201 if created else 200)
+
+
+async def _create(service: Service, name: CollectionName, wanted: schemas.CollectionBody) -> tuple[Collection, bool]:
+    """The collection, and whether it was created here rather than by somebody else at the same moment."""
+    try:
+        return await service.lifecycle.create(name, wanted.over(CollectionSettings()), datetime.now(UTC)), True
+    except Conflict:
+        return await service.collections.by_name(name), False
+
+
+@router.get(
+    "", summary="List the collections", response_model=answers.CollectionsAnswer, responses=documented(401, 503)
+)
+async def listed(service: Here) -> Response:
+    found = [await _described(service, collection) for collection in await service.collections.all()]
+    return answers.Json({"collections": found})
+
+
+@router.get(
+    "/{collection}",
+    summary="Settings, counts and versions of a collection",
+    response_model=answers.CollectionAnswer,
+    responses=documented(401, 404, 422, 503),
+)
+async def get(service: Here, collection: schemas.Name) -> Response:
+    found = await service.collections.by_name(CollectionName(collection))
+    return answers.Json(await _described(service, found))
+
+
+@router.delete(
+    "/{collection}",
+    summary="Delete a collection with everything in it",
+    status_code=204,
+    response_model=None,
+    responses=documented(401, 404, 422, 503),
+)
+async def delete(service: Here, collection: schemas.Name) -> Response:
+    found = await service.collections.by_name(CollectionName(collection))
+    await service.collections.delete(found.id)
+    service.search.forget(found.name)
+    return Response(status_code=204)
+
+
+async def _described(service: Service, collection: Collection) -> answers.CollectionAnswer:
+    return answers.collection(
+        collection,
+        await service.collections.counts(collection),
+        await service.versions.of(collection.id),
+        service.lexicon.lag_seconds(collection.id),
+    )

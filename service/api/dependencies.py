@@ -1,0 +1,57 @@
+"""What handlers need from the rest of the service. `wiring` builds one `Service` and hands it to `create_app`."""
+
+from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field
+from typing import Annotated, cast
+
+from fastapi import Depends
+from starlette.requests import Request
+
+from service import ports
+from service.ingest import Ingest
+from service.ingest import Limits as DocumentLimits
+from service.lifecycle import Lifecycle
+from service.search import Search
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Limits:
+    """What one request may be. `line_bytes` is for NDJSON streams, which as a whole may be of any length."""
+
+    body_bytes: int = 32 * 2**20
+    line_bytes: int = 8 * 2**20
+    documents: DocumentLimits = field(default_factory=DocumentLimits)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Service:
+    """The running service as its HTTP edge sees it.
+
+    `missing` says what it still lacks before it can be used (empty: ready). `refresh_metrics` brings the gauges up to
+    date that nobody sets otherwise. `run` is entered before the first request and left after the last.
+    """
+
+    search: Search
+    ingest: Ingest
+    lifecycle: Lifecycle
+    collections: ports.Collections
+    versions: ports.Versions
+    documents: ports.Documents
+    queue: ports.Queue
+    lexicon: ports.Lexicon
+    limits: Limits
+    api_keys: tuple[str, ...]
+    languages: frozenset[str]
+    missing: Callable[[], Awaitable[list[str]]]
+    refresh_metrics: Callable[[], Awaitable[None]]
+    run: Callable[[], AbstractAsyncContextManager[None]]
+
+
+async def service_of(request: Request) -> Service:
+    """The service of the app that a request reached."""
+    return cast(Service, request.app.state.service)
+
+
+Here = Annotated[Service, Depends(service_of)]
+"""A handler's parameter of this type is the service."""

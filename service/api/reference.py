@@ -1,0 +1,45 @@
+"""The OpenAPI document: what FastAPI derives from the handlers, and what it cannot know."""
+
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+
+from service.api import failures, schemas
+from service.api.middleware import OPEN_PATHS
+
+DESCRIPTION = """\
+Vector search that cannot go wrong silently: cosine retrieval over pgvector blended with BM25 and reranking, where
+every answer says which embedder version answered, how it ran, and what could not do its part.
+
+Errors are RFC 9457 problem documents (`application/problem+json`) of one shape, `Problem`. Every response carries
+`X-Request-ID`. Unknown fields are errors, and nothing is coerced.
+"""
+
+_KEY = "ApiKey"
+
+
+def describe(app: FastAPI) -> dict[str, Any]:
+    """The document at `/openapi.json`."""
+    document = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
+    components = document.setdefault("components", {})
+    _add(components, failures.problem_schema(), "Problem")
+    _add(
+        components,
+        schemas.DocumentsBody.model_json_schema(ref_template="#/components/schemas/{model}"),
+        "DocumentsBody",
+    )
+    components["securitySchemes"] = {
+        _KEY: {"type": "http", "scheme": "bearer", "description": "Needed where the service is run with API keys."}
+    }
+    for path, operations in document["paths"].items():
+        if path not in OPEN_PATHS:
+            for operation in operations.values():
+                operation["security"] = [{_KEY: []}, {}]
+    return document
+
+
+def _add(components: dict[str, Any], schema: dict[str, Any], name: str) -> None:
+    """A schema that no handler's signature shows, with those that it refers to."""
+    parts = schema.pop("$defs", {})
+    components.setdefault("schemas", {}).update(parts | {name: schema})
