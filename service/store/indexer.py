@@ -31,7 +31,7 @@ class Indexer:
     """
 
     def __init__(self, path: Path, analyzer: Analyzer) -> None:
-        self._path = path
+        self.path = path
         self._analyzer = analyzer
         self._writer: tantivy.IndexWriter | None = None
         self._index, self.progress = self._reopened() or self._created()
@@ -63,14 +63,14 @@ class Indexer:
             self.pending = 0
         progress = replace(self.progress, position=self.position, complete=self.progress.complete or caught_up)
         if progress != self.progress:
-            write_progress(self._path, progress)
+            write_progress(self.path, progress)
             self.progress = progress
 
     def wipe(self) -> None:
         """Start again from zero, in place. Readers are told first, so that none answers from what goes."""
         self.position, self.pending = Position(), 0
         self.progress = replace(self.progress, position=self.position, complete=False)
-        write_progress(self._path, self.progress)
+        write_progress(self.path, self.progress)
         writer = self._opened()
         writer.rollback()
         writer.delete_all_documents()
@@ -92,23 +92,23 @@ class Indexer:
         return self._writer
 
     def _reopened(self) -> tuple[tantivy.Index, Progress] | None:
-        progress = read_progress(self._path)
-        if progress is None or is_damaged(self._path):
+        progress = read_progress(self.path)
+        if progress is None or is_damaged(self.path):
             return None
         try:
-            index = attach(tantivy.Index.open(str(self._path)), self._analyzer)
+            index = attach(tantivy.Index.open(str(self.path)), self._analyzer)
             index.reload()
         except ValueError as error:
-            logger.warning("lexical index %s is built anew: %s", self._path.name, error)
+            logger.warning("lexical index %s is built anew: %s", self.path.name, error)
             return None
         return index, progress
 
     def _created(self) -> tuple[tantivy.Index, Progress]:
-        shutil.rmtree(self._path, ignore_errors=True)
-        self._path.mkdir(parents=True)
-        index = attach(tantivy.Index(schema(), path=str(self._path), reuse=False), self._analyzer)
+        shutil.rmtree(self.path, ignore_errors=True)
+        self.path.mkdir(parents=True)
+        index = attach(tantivy.Index(schema(), path=str(self.path), reuse=False), self._analyzer)
         progress = Progress(generation=uuid.uuid4().hex, position=Position())
-        write_progress(self._path, progress)
+        write_progress(self.path, progress)
         return index, progress
 
 

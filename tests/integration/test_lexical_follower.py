@@ -1,0 +1,434 @@
+"""The lexical indexes stay true to the feed: through crashes, damage, other analyzers and several processes."""
+
+import asyncio
+import contextlib
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from uuid import UUID
+
+import pytest
+import tantivy
+from prometheus_client import REGISTRY
+
+from service.domain import Collection, Position
+from service.errors import DatabaseUnavailable, LexiconUnavailable
+from service.store import follower as follower_module
+from service.store.follower import Follower
+from service.store.lexical import TantivyLexicon
+from service.store.lexical_index import Progress, mark_damaged, read_progress, write_progress
+from tests.feed import FileFeed, collection
+
+INSTALLATION = UUID("5a000000-0000-4000-8000-000000000002")
+
+_PROCESS = """
+import asyncio, sys
+from pathlib import Path
+from tests.feed import FileFeed
+from tests.integration.test_lexical_follower import INSTALLATION
+from service.store.follower import Follower
+from service.store.lexical import TantivyLexicon
+
+async def main():
+    feed = FileFeed(Path(sys.argv[1]))
+    await Follower(TantivyLexicon(Path(sys.argv[2]), INSTALLATION), feed, feed).run(asyncio.Event())
+
+asyncio.run(main())
+"""
+
+# Dies by its own hand at a point of the third commit: before it, between it and the position, or after both.
+_SUICIDE = (
+    """
+import os, signal, sys
+from service.store import indexer
+from tests.feed import FileFeed
+
+commit, write_progress, commits = indexer.Indexer.commit, indexer.write_progress, 0
+
+def die_at(point):
+    if commits == 3 and point == sys.argv[3]:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+def dying_commit(self, **arguments):
+    global commits
+    commits += self.pending > 0
+    die_at("before the commit")
+    commit(self, **arguments)
+
+def dying_write(path, progress):
+    die_at("before the position")
+    write_progress(path, progress)
+    die_at("after the position")
+
+indexer.Indexer.commit, indexer.write_progress = dying_commit, dying_write
+"""
+    + _PROCESS
+)
+
+
+@contextlib.asynccontextmanager
+async def following(root: Path, feed: FileFeed) -> AsyncIterator[tuple[TantivyLexicon, Follower]]:
+    """A process's worth of lexicon and follower, in this process."""
+    lexicon = TantivyLexicon(root, INSTALLATION)
+    follower = Follower(lexicon, feed, feed)
+    stop = asyncio.Event()
+    task = asyncio.create_task(follower.run(stop))
+    try:
+        yield lexicon, follower
+    finally:
+        stop.set()
+        await task
+        await lexicon.close()
+
+
+async def eventually(holds: Callable[[], bool], seconds: float = 20.0) -> None:
+    async with asyncio.timeout(seconds):
+        while not holds():
+            await asyncio.sleep(0.01)
+
+
+async def reached(lexicon: TantivyLexicon, papers: Collection, position: Position) -> None:
+    async with asyncio.timeout(20):
+        await lexicon.reached(papers, position)
+
+
+async def found(lexicon: TantivyLexicon, papers: Collection, text: str) -> list[str]:
+    return sorted(candidate.document_id for candidate in await lexicon.search(papers, text, 10_000))
+
+
+def entries(path: Path) -> dict[str, int]:
+    """What the directory really holds: document -> content revision; a document twice fails."""
+    index = tantivy.Index.open(str(path))
+    searcher = index.searcher()
+    hits = searcher.search(tantivy.Query.all_query(), max(1, searcher.num_docs)).hits
+    addresses = [address for _, address in hits]
+    names = [searcher.doc(address)["document_id"][0] for address in addresses]
+    assert len(names) == len(set(names))
+    return dict(zip(names, map(int, searcher.fast_field_values("content_revision", addresses)), strict=True))
+
+
+def position_on_disk(path: Path) -> Position:
+    progress = read_progress(path)
+    return progress.position if progress else Position()
+
+
+@pytest.fixture
+def feed(tmp_path: Path) -> FileFeed:
+    return FileFeed(tmp_path / "feed")
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    return tmp_path / "lexical"
+
+
+async def test_catches_up_in_pages_with_what_was_written_before_it_started(root: Path, feed: FileFeed) -> None:
+    position = feed.write(*((f"d{n}", f"heron number {n}") for n in range(2 * follower_module.PAGE + 7)))
+    async with following(root, feed) as (lexicon, _):
+        papers = feed.collections[0]
+        await reached(lexicon, papers, position)
+        assert len(await found(lexicon, papers, "heron")) == 2 * follower_module.PAGE + 7
+        assert entries(lexicon.path(papers)) == feed.live()
+
+
+async def test_goes_on_where_it_stopped(root: Path, feed: FileFeed) -> None:
+    papers = feed.collections[0]
+    async with following(root, feed) as (lexicon, _):
+        await reached(lexicon, papers, feed.write(("a", "heron"), ("b", "heron")))
+        life = read_progress(lexicon.path(papers))
+    position = feed.write("a", ("c", "heron"))
+    async with following(root, feed) as (lexicon, _):
+        await reached(lexicon, papers, position)
+        assert await found(lexicon, papers, "heron") == ["b", "c"]
+        now = read_progress(lexicon.path(papers))
+    assert life is not None
+    assert now is not None
+    assert now.generation == life.generation
+
+
+async def test_an_old_position_is_replayed_without_doubling(root: Path, feed: FileFeed) -> None:
+    """As after a crash between the commit and the writing of the position."""
+    papers = feed.collections[0]
+    async with following(root, feed) as (lexicon, _):
+        first = feed.write(("a", "heron"), ("b", "heron"))
+        await reached(lexicon, papers, first)
+        await reached(lexicon, papers, feed.write(("c", "heron"), "b"))
+    path = lexicon.path(papers)
+    progress = read_progress(path)
+    assert progress is not None
+    write_progress(path, Progress(generation=progress.generation, position=first, complete=True))
+    async with following(root, feed) as (lexicon, _):
+        await reached(lexicon, papers, feed.write(("d", "heron")))
+        assert entries(path) == feed.live()
+
+
+@pytest.mark.parametrize("harm", ["no position", "torn position", "no meta", "torn segment", "marked"])
+async def test_a_torn_directory_is_built_anew(root: Path, feed: FileFeed, harm: str) -> None:
+    papers = feed.collections[0]
+    async with following(root, feed) as (lexicon, _):
+        await reached(lexicon, papers, feed.write(*((f"d{n}", "heron") for n in range(50))))
+    path = lexicon.path(papers)
+    match harm:
+        case "no position":
+            (path / "position.json").unlink()
+        case "torn position":
+            (path / "position.json").write_text('{"generation": "x", "posi')
+        case "no meta":
+            (path / "meta.json").unlink()
+        case "torn segment":
+            segment = next(path.glob("*.term"))
+            segment.write_bytes(segment.read_bytes()[:-10])
+        case "marked":
+            mark_damaged(path)
+    async with following(root, feed) as (lexicon, _):
+        await reached(lexicon, papers, feed.write(("new", "heron")))
+        assert len(await found(lexicon, papers, "heron")) == 51
+        assert entries(path) == feed.live()
+
+
+async def test_damage_met_by_a_search_is_said_and_repaired(root: Path, feed: FileFeed) -> None:
+    papers = feed.collections[0]
+    async with following(root, feed) as (lexicon, _):
+        await reached(lexicon, papers, feed.write(*((f"d{n}", f"heron {n}") for n in range(300))))
+        before = read_progress(lexicon.path(papers))
+    for postings in lexicon.path(papers).glob("*.store"):
+        raw = bytearray(postings.read_bytes())
+        raw[: len(raw) // 2] = bytes(len(raw) // 2)
+        postings.write_bytes(raw)
+    async with following(root, feed) as (lexicon, _):
+        await eventually(lambda: lexicon.visible(papers) > Position())
+        with pytest.raises(LexiconUnavailable):
+            await lexicon.search(papers, "heron", 10)
+
+        def repaired() -> bool:
+            now = read_progress(lexicon.path(papers))
+            return now is not None and before is not None and now.generation != before.generation and now.complete
+
+        await eventually(repaired)
+        await reached(lexicon, papers, feed.write(("new", "heron")))
+        assert len(await found(lexicon, papers, "heron")) == 301
+
+
+async def test_told_to_rebuild_it_wipes_and_starts_from_zero(root: Path, feed: FileFeed) -> None:
+    papers = feed.collections[0]
+    async with following(root, feed) as (lexicon, _):
+        await reached(lexicon, papers, feed.write(("ghost", "heron"), ("b", "heron")))
+    # The feed loses all memory of "ghost", as a purged tombstone does.
+    text = feed.path.read_text().replace('"ghost"', '"c"')
+    feed.path.write_text(text)
+    position = feed.write(("d", "heron"))
+    feed.rebuild_before = position.xid
+    async with following(root, feed) as (lexicon, _):
+        await reached(lexicon, papers, position)
+        assert await found(lexicon, papers, "heron") == ["b", "c", "d"]
+
+
+async def test_another_language_gets_another_directory_and_the_old_one_goes(root: Path, feed: FileFeed) -> None:
+    papers = feed.collections[0]
+    async with following(root, feed) as (lexicon, _):
+        position = feed.write(("a", "die Häuser"))
+        await reached(lexicon, papers, position)
+        german = collection(language="de")
+        feed.collections[:] = [german]
+        await reached(lexicon, german, position)
+        assert await found(lexicon, german, "Haus") == ["a"]
+        await eventually(lambda: not lexicon.path(papers).exists())
+
+
+async def test_a_deleted_collection_leaves_nothing(root: Path, feed: FileFeed) -> None:
+    papers = feed.collections[0]
+    async with following(root, feed) as (lexicon, _):
+        await reached(lexicon, papers, feed.write(("a", "heron")))
+        assert REGISTRY.get_sample_value("azimuth_lexical_lag_seconds", {"collection": "papers"}) is not None
+        feed.collections.clear()
+        await eventually(lambda: not lexicon.path(papers).exists())
+        assert REGISTRY.get_sample_value("azimuth_lexical_lag_seconds", {"collection": "papers"}) is None
+        with pytest.raises(LexiconUnavailable):
+            await lexicon.search(papers, "heron", 10)
+
+
+async def test_collections_do_not_mix(root: Path, tmp_path: Path) -> None:
+    birds, fish = collection(1, "birds"), collection(2, "fish")
+    feed = FileFeed(tmp_path / "feed", birds, fish)
+    async with following(root, feed) as (lexicon, _):
+        first = feed.write(("a", "shared word"), collection_id=1)
+        second = feed.write(("a", "shared term"), collection_id=2)
+        await reached(lexicon, birds, first)
+        await reached(lexicon, fish, second)
+        assert await found(lexicon, birds, "term") == []
+        assert await found(lexicon, fish, "term") == ["a"]
+
+
+async def test_while_it_is_built_it_says_so(root: Path, feed: FileFeed) -> None:
+    papers = feed.collections[0]
+    lexicon = TantivyLexicon(root, INSTALLATION)
+    with pytest.raises(LexiconUnavailable):
+        await lexicon.search(papers, "heron", 10)
+    await lexicon.close()
+
+
+async def test_an_unfinished_build_is_not_searched(root: Path, feed: FileFeed) -> None:
+    papers = feed.collections[0]
+    async with following(root, feed) as (lexicon, _):
+        await reached(lexicon, papers, feed.write(("a", "heron")))
+    path = lexicon.path(papers)
+    progress = read_progress(path)
+    assert progress is not None
+    write_progress(path, Progress(generation=progress.generation, position=progress.position, complete=False))
+    lexicon = TantivyLexicon(root, INSTALLATION)
+    with pytest.raises(LexiconUnavailable, match="being built"):
+        await lexicon.search(papers, "heron", 10)
+    await lexicon.close()
+
+
+async def test_one_writes_and_the_others_see_it(root: Path, feed: FileFeed) -> None:
+    papers = feed.collections[0]
+    async with following(root, feed) as (one, first), following(root, feed) as (other, second):
+        position = feed.write(("a", "heron"))
+        await asyncio.gather(reached(one, papers, position), reached(other, papers, position))
+        assert await found(one, papers, "heron") == await found(other, papers, "heron") == ["a"]
+        assert sorted([first.leading, second.leading]) == [False, True]
+        await eventually(lambda: one.lag_seconds(papers.id) == other.lag_seconds(papers.id) == 0)
+
+
+async def test_the_next_one_takes_over(root: Path, feed: FileFeed) -> None:
+    papers = feed.collections[0]
+    async with following(root, feed) as (_, first):
+        await eventually(lambda: first.leading)
+        async with following(root, feed) as (other, second):
+            await reached(other, papers, feed.write(("a", "heron")))
+            assert not second.leading
+            # The lock's file is gone, so the lock is void: whoever held it steps down, and one of the two leads.
+            (other.directory / "follower.lock").unlink()
+            await reached(other, papers, feed.write(("b", "heron")))
+            await eventually(lambda: first.leading != second.leading)
+            assert await found(other, papers, "heron") == ["a", "b"]
+
+
+async def test_the_whole_folder_may_vanish_while_it_runs(root: Path, feed: FileFeed) -> None:
+    papers = feed.collections[0]
+    async with following(root, feed) as (lexicon, _):
+        await reached(lexicon, papers, feed.write(("a", "heron")))
+        shutil.rmtree(lexicon.directory)
+        await reached(lexicon, papers, feed.write(("b", "heron")))
+        assert await found(lexicon, papers, "heron") == ["a", "b"]
+
+
+async def test_trouble_of_the_database_is_waited_out(
+    root: Path, feed: FileFeed, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    papers, read = feed.collections[0], feed.after
+    monkeypatch.setattr(follower_module, "_LIST_SECONDS", 0.05)
+    async with following(root, feed) as (lexicon, _):
+        await reached(lexicon, papers, feed.write(("a", "heron")))
+
+        async def refuse(*_: object) -> None:
+            raise DatabaseUnavailable
+
+        monkeypatch.setattr(feed, "after", refuse)
+        await eventually(lambda: "cannot be read" in caplog.text)
+        assert await found(lexicon, papers, "heron") == ["a"]
+        monkeypatch.setattr(feed, "after", read)
+        await reached(lexicon, papers, feed.write(("b", "heron")))
+
+
+async def test_lag_grows_while_nobody_looks(root: Path, feed: FileFeed) -> None:
+    papers = feed.collections[0]
+    lexicon = TantivyLexicon(root, INSTALLATION)
+    assert lexicon.lag_seconds(papers.id) is None
+    lexicon.looked(papers.id, 0.0)
+    assert lexicon.lag_seconds(papers.id) == 0.0
+    lexicon.looked(papers.id, 3.0)
+    once = lexicon.lag_seconds(papers.id)
+    assert once is not None
+    assert once >= 3.0
+    await eventually(lambda: (lexicon.lag_seconds(papers.id) or 0.0) > once)
+    await lexicon.close()
+
+
+async def test_a_young_collection_is_empty_and_not_unavailable(root: Path, feed: FileFeed) -> None:
+    papers = feed.collections[0]
+    lexicon = TantivyLexicon(root, INSTALLATION, now=lambda: papers.created_at)
+    assert await lexicon.search(papers, "heron", 10) == ()
+    assert await lexicon.highlight(papers, "heron", ["a heron"]) == ((),)
+    await lexicon.close()
+
+
+@pytest.mark.faults
+async def test_killed_at_any_moment_nothing_is_lost_or_doubled(root: Path, feed: FileFeed) -> None:
+    """A process is killed (-9) at random points while documents come, change and go; then compare with the input."""
+    rng = random.Random(20250101)
+    papers = feed.collections[0]
+    written = 0
+    for _ in range(8):
+        process = subprocess.Popen([sys.executable, "-c", _PROCESS, str(feed.path), str(root)])
+        try:
+            killed_at = time.monotonic() + 0.6 + rng.random()  # it takes about 0.5 s to start
+            while time.monotonic() < killed_at:
+                batch = [(f"d{rng.randrange(3000)}", f"heron {rng.random()}") for _ in range(rng.randrange(1, 120))]
+                feed.write(*batch, *(f"d{rng.randrange(3000)}" for _ in range(10)))
+                written += 1
+                await asyncio.sleep(rng.random() * 0.02)
+        finally:
+            process.kill()
+            process.wait()
+    lexicon = TantivyLexicon(root, INSTALLATION)
+    assert written > 50
+    before = read_progress(lexicon.path(papers))
+    assert before is not None, "no process ever committed: the test did not test"
+    assert before.position.xid > 100
+    await lexicon.close()
+    async with following(root, feed) as (lexicon, _):
+        await reached(lexicon, papers, feed.write(("last", "heron")))
+        after = read_progress(lexicon.path(papers))
+        assert after is not None
+        assert after.generation == before.generation, "built anew instead of carried on"
+        assert entries(lexicon.path(papers)) == feed.live()
+        assert len(await found(lexicon, papers, "heron")) == len(feed.live())
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("point", ["before the commit", "before the position", "after the position"])
+async def test_killed_around_a_commit(root: Path, feed: FileFeed, point: str) -> None:
+    papers = feed.collections[0]
+    process = subprocess.Popen([sys.executable, "-c", _SUICIDE, str(feed.path), str(root), point])
+    try:
+        for number in range(10_000):
+            feed.write((f"d{number}", "heron"), (f"d{number // 2}", "another heron"), f"d{number // 3}")
+            if process.poll() is not None:
+                break
+            await asyncio.sleep(0.02)
+    finally:
+        process.kill()
+    assert process.wait() == -signal.SIGKILL
+    async with following(root, feed) as (lexicon, _):
+        assert position_on_disk(lexicon.path(papers)) > Position()
+        await reached(lexicon, papers, feed.write("d0"))
+        assert entries(lexicon.path(papers)) == feed.live()
+
+
+@pytest.mark.faults
+async def test_when_the_writing_process_is_killed_another_goes_on(root: Path, feed: FileFeed) -> None:
+    papers = feed.collections[0]
+    process = subprocess.Popen([sys.executable, "-c", _PROCESS, str(feed.path), str(root)])
+    try:
+        first = feed.write(("a", "heron"))
+        reader = TantivyLexicon(root, INSTALLATION)
+        await eventually(lambda: position_on_disk(reader.path(papers)) >= first)
+        await reader.close()
+        async with following(root, feed) as (lexicon, follower):
+            await reached(lexicon, papers, feed.write(("b", "heron")))
+            assert not follower.leading
+            process.kill()
+            process.wait()
+            await reached(lexicon, papers, feed.write(("c", "heron")))
+            assert follower.leading
+            assert await found(lexicon, papers, "heron") == ["a", "b", "c"]
+    finally:
+        process.kill()
+        process.wait()
