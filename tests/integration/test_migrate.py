@@ -119,7 +119,7 @@ async def test_a_lock_that_others_hold_is_tried_again_until_patience_ends(
             await migrate.apply(empty_database_url, migrations, lock_timeout_seconds=0.02, patience_seconds=0.1)
         late = asyncio.create_task(migrate.apply(empty_database_url, migrations, lock_timeout_seconds=0.02))
         async with asyncio.timeout(10):
-            while not rows(empty_database_url, "SELECT FROM pg_locks WHERE locktype = 'advisory'"):
+            while not rows(empty_database_url, "SELECT 1 FROM pg_locks WHERE locktype = 'advisory'"):
                 await asyncio.sleep(0.01)
         await reader.rollback()
     assert await late == migrations[1:]
