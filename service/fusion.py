@@ -1,8 +1,9 @@
 """How two rankings become one. Pure: scores in, ranking with its explanation out.
 
 Convex combination follows Bruch, Gai and Ingber, "An Analysis of Fusion Functions for Hybrid Retrieval" (TOIS 2023):
-each leg is scaled per query from its theoretical minimum (cosine: -1, BM25: 0) to its best score, then weighed.
-Reciprocal rank fusion follows Cormack, Clarke and Buettcher (SIGIR 2009).
+each leg is scaled per query from a fixed lower bound to its best score, then weighed. Their bound for cosine is its
+theoretical minimum, -1, which no text embedder comes near; ours is 0, where texts that have nothing in common lie
+(docs/decisions/0009 has the figures). Reciprocal rank fusion follows Cormack, Clarke and Buettcher (SIGIR 2009).
 """
 
 from collections.abc import Mapping
@@ -13,8 +14,8 @@ from service.query import Explanation, LegExplanation
 
 Scores = Mapping[DocumentId, float]
 
-COSINE_MINIMUM = -1.0
-BM25_MINIMUM = 0.0
+COSINE_FLOOR = 0.0
+BM25_FLOOR = 0.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -33,17 +34,17 @@ def fuse(
 
     `None` is a leg that did not run; the other then decides alone. `dense` may carry, after its own `found_by_dense`
     best entries, exact scores that were looked up for documents only the lexical leg found: they count in a convex
-    combination and have no rank of their own. A document that a leg knows nothing of has that leg's minimum.
+    combination and have no rank of their own. A document that a leg knows nothing of has that leg's lower bound.
     """
     legs = [
-        (dense, how.alpha, COSINE_MINIMUM, found_by_dense),
-        (lexical, 1.0 - how.alpha, BM25_MINIMUM, None),
+        (dense, how.alpha, COSINE_FLOOR, found_by_dense),
+        (lexical, 1.0 - how.alpha, BM25_FLOOR, None),
     ]
     ran = sum(scores is not None for scores, *_ in legs)
     explained: list[dict[DocumentId, LegExplanation]] = []
     totals: dict[DocumentId, float] = {}
-    for scores, weight, minimum, found in legs:
-        explained.append({} if scores is None else _explain(scores, minimum, found))
+    for scores, weight, floor, found in legs:
+        explained.append({} if scores is None else _explain(scores, floor, found))
         for document_id, leg in explained[-1].items():
             if how.method == "rrf":
                 gained = 0.0 if leg.rank is None else 1.0 / (how.k + leg.rank)
@@ -64,15 +65,15 @@ def fuse(
     ]
 
 
-def _explain(scores: Scores, minimum: float, found: int | None) -> dict[DocumentId, LegExplanation]:
-    """Rank and scale one leg. A leg whose best score is its minimum says nothing: all of it is 0."""
-    best = max(scores.values(), default=minimum)
-    span = best - minimum
+def _explain(scores: Scores, floor: float, found: int | None) -> dict[DocumentId, LegExplanation]:
+    """Rank and scale one leg. A leg whose best score is not above its lower bound says nothing: all of it is 0."""
+    best = max(scores.values(), default=floor)
+    span = best - floor
     return {
         document_id: LegExplanation(
             rank=rank if found is None or rank <= found else None,
             score=score,
-            normalised=max(0.0, score - minimum) / span if span > 0 else 0.0,
+            normalised=max(0.0, score - floor) / span if span > 0 else 0.0,
         )
         for rank, (document_id, score) in enumerate(scores.items(), start=1)
     }

@@ -7,10 +7,10 @@ A, B, C = (DocumentId(name) for name in "abc")
 CONVEX = Fusion(method="convex", alpha=0.5)
 
 
-def test_convex_weighs_scores_scaled_from_their_theoretical_minimum_to_the_best() -> None:
+def test_convex_weighs_scores_scaled_from_their_lower_bound_to_the_best() -> None:
     ranking = fuse({A: 0.8, B: 0.2}, {B: 12.0, C: 3.0}, Fusion(method="convex", alpha=0.6))
     scores = {fused.document_id: fused.score for fused in ranking}
-    assert scores == pytest.approx({A: 0.6 * 1.0, B: 0.6 * (1.2 / 1.8) + 0.4 * 1.0, C: 0.4 * 3.0 / 12.0})
+    assert scores == pytest.approx({A: 0.6 * 1.0, B: 0.6 * 0.2 / 0.8 + 0.4 * 1.0, C: 0.4 * 3.0 / 12.0})
 
 
 def test_rrf_is_the_formula_of_cormack() -> None:
@@ -35,8 +35,8 @@ def test_all_scores_equal_ties_are_broken_by_id() -> None:
     assert len({fused.score for fused in ranking}) == 1
 
 
-def test_a_leg_at_its_minimum_says_nothing() -> None:
-    ranking = fuse({A: -1.0}, {B: 0.0}, CONVEX)
+def test_a_leg_that_is_not_above_its_lower_bound_says_nothing() -> None:
+    ranking = fuse({A: -0.2}, {B: 0.0}, CONVEX)
     assert [fused.score for fused in ranking] == [0.0, 0.0]
 
 
@@ -47,7 +47,7 @@ def test_scores_that_were_looked_up_count_but_have_no_rank() -> None:
     assert explained[A].rank == 1
     assert explained[B] is not None
     assert explained[B].rank is None
-    assert explained[B].normalised == pytest.approx(1.3 / 1.9)
+    assert explained[B].normalised == pytest.approx(0.3 / 0.9)
     rrf = {
         fused.document_id: fused.score
         for fused in fuse({A: 0.9, B: 0.3}, {B: 5.0}, Fusion(method="rrf"), found_by_dense=1)
