@@ -5,6 +5,7 @@ Exit codes: 0 done; 1 done in part (some documents were refused, some searches f
 """
 
 import asyncio
+import functools
 import json
 import sys
 from collections.abc import Iterable, Iterator
@@ -79,7 +80,9 @@ def worker(supervised: Supervised = False) -> None:
 
 @app.command()
 def migrate(
-    check: Annotated[bool, typer.Option("--check", help="Change nothing; exit 1 where migrations are pending.")] = False,
+    check: Annotated[
+        bool, typer.Option("--check", help="Change nothing; exit 1 where migrations are pending.")
+    ] = False,
 ) -> None:
     """Bring the database to the schema that this version needs. Safe to run at any time, by several at once."""
     from service import machine
@@ -153,7 +156,9 @@ def evaluate(
     collection: Annotated[
         str | None, typer.Option("--collection", "-c", help="Where to load it; default: the folder's name.")
     ] = None,
-    modes: Annotated[str, typer.Option(help="Comma-separated: dense, lexical, hybrid, rerank.")] = "dense,lexical,hybrid",
+    modes: Annotated[
+        str, typer.Option(help="Comma-separated: dense, lexical, hybrid, rerank.")
+    ] = "dense,lexical,hybrid",
     split: Annotated[str, typer.Option(help="Which judgments.")] = "test",
     as_json: Annotated[Path | None, typer.Option("--json", help="Also write the figures here.")] = None,
     concurrency: Annotated[int, typer.Option(min=1, max=64, help="Searches at once.")] = 1,
@@ -180,14 +185,15 @@ def evaluate(
         with _progress() as progress:
             for mode in chosen:
                 task = progress.add_task(f"{mode} queries", total=len(judgments.queries))
-                advance = lambda task=task: progress.advance(task)  # noqa: E731
-                results.append(
-                    measure(client, name, judgments, mode, concurrency=concurrency, progress=advance).as_json()
-                )
+                advance = functools.partial(progress.advance, task)
+                scores = measure(client, name, judgments, mode, concurrency=concurrency, progress=advance)
+                results.append(scores.as_json())
         state = client.call("GET", f"/v1/collections/{name}")
     table = Table("mode", "queries", "nDCG@10", "MRR@10", "Recall@100", "p50 ms", "p95 ms")
     for result in results:
-        table.add_row(*(str(result[key]) for key in ("mode", "queries", "nDCG@10", "MRR@10", "Recall@100", "p50_ms", "p95_ms")))
+        table.add_row(
+            *(str(result[key]) for key in ("mode", "queries", "nDCG@10", "MRR@10", "Recall@100", "p50_ms", "p95_ms"))
+        )
     out.print(table)
     for result in results:
         for reason, times in result["degraded"].items():
@@ -296,7 +302,11 @@ def _as_lines(lines: Iterable[bytes]) -> Iterator[bytes]:
         if b'"_id"' in line:
             try:
                 row = json.loads(line)
-                kept = {"id": row.pop("_id"), "title": row.get("title") or "", "text": row.get("text") or ""}
+                kept: dict[str, Any] = {
+                    "id": row.pop("_id"),
+                    "title": row.get("title") or "",
+                    "text": row.get("text") or "",
+                }
                 kept |= {"metadata": row["metadata"]} if row.get("metadata") else {}
                 line = json.dumps(kept, ensure_ascii=False).encode()
             except (ValueError, AttributeError, KeyError):
@@ -306,7 +316,12 @@ def _as_lines(lines: Iterable[bytes]) -> Iterator[bytes]:
 
 def _progress() -> Progress:
     return Progress(
-        SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), console=err
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        console=err,
     )
 
 

@@ -151,7 +151,7 @@ async def api(settings: Settings, url: str) -> AsyncIterator[FastAPI]:
         models = embedders(settings)
         stack.push_async_callback(models.close)
         flow = lifecycle(settings, store, models)
-        lexicon = TantivyLexicon(settings.data_dir / "lexical", await installation(store.pool))
+        lexicon = TantivyLexicon(settings.data_dir / "lexical", await server.installation(store.pool))
         stack.push_async_callback(lexicon.close)
         follower = Follower(lexicon, store.collections, store.changes)
         reranker = CrossEncoderReranker(settings.reranker, device=settings.device) if settings.reranker else None

@@ -3,12 +3,13 @@
 import logging
 import re
 from dataclasses import dataclass
+from uuid import UUID
 
 from psycopg.rows import class_row
 
 from service.errors import DatabaseTooOld, Misconfigured, MissingRights
 from service.store import statements
-from service.store.pool import connect, translated
+from service.store.pool import Pool, connect, translated
 
 _logger = logging.getLogger(__name__)
 
@@ -63,6 +64,15 @@ async def check(url: str) -> ServerFacts:
     for warning in warnings(facts):
         _logger.warning(warning)
     return facts
+
+
+async def installation(pool: Pool) -> UUID:
+    """What names this database for files that belong to it, such as lexical indexes."""
+    async with pool.connection() as connection:
+        row = await (await connection.execute(SQL.installation)).fetchone()
+    assert row is not None
+    identity: UUID = row[0]
+    return identity
 
 
 def judge(facts: ServerFacts) -> None:

@@ -23,3 +23,7 @@ SELECT
     COALESCE(
         (SELECT pg_has_role(relowner, 'USAGE') FROM pg_class WHERE oid = to_regclass('collections')), true
     ) AS owns_tables
+
+-- name: installation
+-- The identity that the first migration gave this database.
+SELECT id FROM installation;
