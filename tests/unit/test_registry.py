@@ -1,0 +1,107 @@
+"""Which models may be named, and that each is loaded once."""
+
+import asyncio
+import threading
+
+import pytest
+
+from service.domain import EmbedderSpec
+from service.embedder import registry
+from service.embedder.hashing import HashingEncoder
+from service.embedder.registry import Registry
+from service.errors import Invalid, ModelUnavailable
+from service.ports import Encoder
+
+
+def spec(model: str = "default", **settings: object) -> EmbedderSpec:
+    return EmbedderSpec(model=model, **settings)  # type: ignore[arg-type]
+
+
+def test_default_is_resolved_to_its_name_and_what_was_asked_for_stays() -> None:
+    models = Registry(default="sentence-transformers/all-MiniLM-L6-v2")
+    asked = spec(query_prompt="q: ", dimensions=128)
+    resolved = models.resolve(asked)
+    assert resolved == spec("all-MiniLM-L6-v2", query_prompt="q: ", dimensions=128)
+    assert models.resolve(resolved) == resolved
+
+
+@pytest.mark.parametrize("model", ["someone/else", "/etc", "../model", "", "hashing:x", "all-MiniLM-L6-v2/../.."])
+def test_a_client_cannot_name_models_of_its_own(model: str) -> None:
+    with pytest.raises(Invalid) as refused:
+        Registry(default="all-MiniLM-L6-v2", allowed=["BAAI/bge-small-en-v1.5"]).resolve(spec(model))
+    assert refused.value.errors[0].field == "embedder.model"
+
+
+@pytest.mark.parametrize("model", ["default", "all-MiniLM-L6-v2", "hashing", "hashing:64", "BAAI/bge-small-en-v1.5"])
+def test_allowed_models(model: str) -> None:
+    Registry(default="hashing", allowed=["BAAI/bge-small-en-v1.5"]).resolve(spec(model))
+
+
+def test_revisions_are_the_operators_choice() -> None:
+    models = Registry(default="hashing", allowed=["some/model@abc123", "other/model"])
+    assert models.resolve(spec("some/model")).revision == "abc123"
+    assert models.resolve(spec("some/model", revision="abc123")).revision == "abc123"
+    for model, revision in (("some/model", "refs/pr/1"), ("other/model", "main"), ("hashing", "1")):
+        with pytest.raises(Invalid) as refused:
+            models.resolve(spec(model, revision=revision))
+        assert refused.value.errors[0].field == "embedder.revision"
+
+
+class Loads:
+    """Counts loads; fails while told to."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.failure: Exception | None = None
+        self.gate = threading.Event()
+        self.gate.set()
+
+    def __call__(self, asked: EmbedderSpec) -> Encoder:
+        self.count += 1
+        assert self.gate.wait(10)
+        if self.failure:
+            raise self.failure
+        return HashingEncoder(asked)
+
+
+async def test_concurrent_callers_share_one_load() -> None:
+    loads = Loads()
+    loads.gate.clear()
+    models = Registry(default="hashing", load=loads)
+    callers = [asyncio.create_task(models.get(spec())) for _ in range(5)]
+    await asyncio.sleep(0)
+    callers[0].cancel()
+    loads.gate.set()
+    results = await asyncio.gather(*callers[1:])
+    assert loads.count == 1
+    assert len({id(encoder) for encoder in results}) == 1
+    assert await models.get(spec("hashing")) is results[0]
+    assert await models.get(spec(query_prompt="q: ")) is not results[0]
+
+
+async def test_a_failed_load_tells_why_is_not_repeated_at_once_and_can_be_repeated_later(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    loads = Loads()
+    loads.failure = OSError("disk is gone")
+    models = Registry(default="hashing", load=loads)
+    for _ in range(2):
+        with pytest.raises(ModelUnavailable, match="disk is gone"):
+            await models.get(spec())
+    assert loads.count == 1
+    loads.failure = None
+    monkeypatch.setattr(registry, "RETRY_SECONDS", 0.0)
+    assert (await models.get(spec())).identity.dimensions == 256
+
+
+async def test_what_the_client_got_wrong_stays_the_clients_error() -> None:
+    models = Registry(default="hashing")
+    with pytest.raises(Invalid, match="dimensions"):
+        await models.get(spec(dimensions=10_000))
+
+
+async def test_embedding_goes_through_one_batcher_for_each_specification() -> None:
+    models = Registry(default="hashing:64")
+    first, second = await asyncio.gather(models.embed(spec(), ["a"], "query"), models.embed(spec(), ["b"], "document"))
+    assert first.shape == second.shape == (1, 64)
+    await models.close()
