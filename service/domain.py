@@ -253,10 +253,14 @@ class QueueStatus:
 
 @dataclass(frozen=True, kw_only=True, slots=True, order=True)
 class Position:
-    """A place in the change feed: everything up to here has been followed."""
+    """A place in the change feed: everything up to here has been followed.
+
+    `purged` is how far tombstones had been forgotten when this place was reached; it plays no part in the order.
+    """
 
     xid: int = 0
     document_id: str = ""
+    purged: int = field(default=0, compare=False)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -1,0 +1,165 @@
+"""Documents in PostgreSQL: the truth that both legs follow. Adapter of `ports.Documents`.
+
+Every transaction takes its locks in the same order: documents, changes, jobs, vectors, each sorted by id. Deleted
+documents stay as tombstones, so every read asks for living ones.
+"""
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+from psycopg import sql
+from psycopg.types.json import Jsonb
+
+from service.domain import (
+    Accepted,
+    Candidate,
+    CollectionId,
+    Document,
+    DocumentId,
+    Filter,
+    Passing,
+    StoredDocument,
+)
+from service.errors import CollectionNotFound
+from service.ports import Passage
+from service.store import changes, queue, statements, vectors
+from service.store.pool import Connection, Pool, retrying
+from service.store.predicates import predicate
+from service.store.rows import stored
+
+SQL = statements.load("documents")
+
+
+class PostgresDocuments:
+    def __init__(self, pool: Pool) -> None:
+        self._pool = pool
+
+    async def put(
+        self, collection_id: CollectionId, documents: Sequence[Document], now: datetime
+    ) -> tuple[Accepted, ...]:
+        """As the port says; CollectionNotFound where the collection was deleted meanwhile."""
+        if not documents:
+            return ()
+        arguments = {
+            "collection_id": collection_id,
+            "now": now,
+            "ids": [document.id for document in documents],
+            "titles": [document.title for document in documents],
+            "texts": [document.text for document in documents],
+            "metadata": [Jsonb(dict(document.metadata)) for document in documents],
+            "hashes": [document.content_hash for document in documents],
+        }
+
+        async def commit() -> dict[DocumentId, Accepted]:
+            async with self._pool.transaction() as connection:
+                await _hold(connection, collection_id)
+                written = await (await connection.execute(SQL.upsert, arguments)).fetchall()
+                accepted = {
+                    id_: Accepted(id=id_, status="created" if born else "updated", revision=revision)
+                    for id_, revision, _, born in written
+                }
+                if written:
+                    await changes.record(connection, collection_id, list(accepted), now)
+                made_anew = {id_: content for id_, revision, content, _ in written if content == revision}
+                if made_anew:
+                    await queue.enqueue(connection, collection_id, made_anew, now)
+                # The upsert locked these too, so they still are as it saw them.
+                unchanged = [document.id for document in documents if document.id not in accepted]
+                if unchanged:
+                    cursor = await connection.execute(SQL.revisions, {"collection_id": collection_id, "ids": unchanged})
+                    for id_, revision in await cursor.fetchall():
+                        accepted[id_] = Accepted(id=id_, status="unchanged", revision=revision)
+                return accepted
+
+        accepted = await retrying(commit)
+        return tuple(accepted[document.id] for document in documents)
+
+    async def delete(
+        self, collection_id: CollectionId, ids: Sequence[DocumentId], now: datetime
+    ) -> tuple[DocumentId, ...]:
+        async def commit() -> set[DocumentId]:
+            async with self._pool.transaction() as connection:
+                await _hold(connection, collection_id)
+                cursor = await connection.execute(
+                    SQL.bury, {"collection_id": collection_id, "ids": list(ids), "now": now}
+                )
+                gone = [row[0] for row in await cursor.fetchall()]
+                if gone:
+                    await changes.record(connection, collection_id, gone, now)
+                    # Jobs first: a worker that is storing one of them has committed when this returns, and the next
+                    # statement sees what it stored.
+                    await queue.forget(connection, collection_id, gone)
+                    await vectors.remove(connection, collection_id, gone)
+                return set(gone)
+
+        gone = await retrying(commit) if ids else set()
+        return tuple(id_ for id_ in dict.fromkeys(ids) if id_ in gone)
+
+    async def get(self, collection_id: CollectionId, ids: Sequence[DocumentId]) -> Mapping[DocumentId, StoredDocument]:
+        arguments = {"collection_id": collection_id, "ids": list(ids)}
+        async with self._pool.connection() as connection:
+            rows = await (await connection.execute(SQL.get, arguments)).fetchall()
+        return {row[0]: stored(*row) for row in rows}
+
+    async def page(
+        self, collection_id: CollectionId, after: DocumentId | None, limit: int, where: Filter | None
+    ) -> tuple[StoredDocument, ...]:
+        query, values = _filtered(SQL.page, where)
+        arguments = {**values, "collection_id": collection_id, "after": after or "", "limit": limit}
+        async with self._pool.connection() as connection:
+            rows = await (await connection.execute(query, arguments, prepare=False)).fetchall()
+        return tuple(stored(*row) for row in rows)
+
+    async def passing(self, collection_id: CollectionId, where: Filter, cap: int) -> Passing:
+        query, values = _filtered(SQL.passing, where)
+        arguments = {**values, "collection_id": collection_id, "limit": cap + 1}
+        async with self._pool.connection() as connection:
+            found = [row[0] for row in await (await connection.execute(query, arguments, prepare=False)).fetchall()]
+            total = await (await connection.execute(SQL.total, {"collection_id": collection_id})).fetchone()
+        return Passing(
+            ids=tuple(found) if len(found) <= cap else None, count=len(found), total=total[0] if total else 0
+        )
+
+    async def passing_among(
+        self, collection_id: CollectionId, ids: Sequence[DocumentId], where: Filter
+    ) -> frozenset[DocumentId]:
+        query, values = _filtered(SQL.passing_among, where)
+        arguments = {**values, "collection_id": collection_id, "ids": list(ids)}
+        async with self._pool.connection() as connection:
+            return frozenset(
+                row[0] for row in await (await connection.execute(query, arguments, prepare=False)).fetchall()
+            )
+
+    async def passages(
+        self, collection_id: CollectionId, candidates: Sequence[Candidate], where: Filter | None, default_length: int
+    ) -> tuple[Passage | None, ...]:
+        query, values = _filtered(SQL.passages, where)
+        arguments = {
+            **values,
+            "collection_id": collection_id,
+            "ids": [candidate.document_id for candidate in candidates],
+            "content_revisions": [candidate.content_revision for candidate in candidates],
+            "starts": [candidate.start or 0 for candidate in candidates],
+            "ends": [default_length if candidate.end is None else candidate.end for candidate in candidates],
+        }
+        passages: list[Passage | None] = [None] * len(candidates)
+        async with self._pool.connection() as connection:
+            for at, title, text, start, metadata, revision in await (
+                await connection.execute(query, arguments, prepare=False)
+            ).fetchall():
+                passages[at - 1] = Passage(
+                    title=title, text=text, start=start, end=start + len(text), metadata=metadata, revision=revision
+                )
+        return tuple(passages)
+
+
+async def _hold(connection: Connection, collection_id: CollectionId) -> None:
+    cursor = await connection.execute(SQL.hold_collection, {"collection_id": collection_id})
+    if await cursor.fetchone() is None:
+        raise CollectionNotFound()
+
+
+def _filtered(query: Any, where: Filter | None) -> tuple[sql.Composed, Mapping[str, Any]]:
+    asked = predicate(where)
+    return sql.SQL(query).format(where=asked.expression), asked.values

@@ -1,0 +1,46 @@
+-- name: record
+-- Moves documents to the present end of the feed. Followers see them once this transaction and all older ones ended.
+INSERT INTO changes (collection_id, document_id, xid, changed_at)
+SELECT %(collection_id)s::bigint, n.document_id, pg_current_xact_id(), %(now)s::timestamptz
+FROM unnest(%(ids)s::text[]) AS n (document_id)
+ORDER BY n.document_id COLLATE "C"
+ON CONFLICT (collection_id, document_id) DO UPDATE SET xid = excluded.xid, changed_at = excluded.changed_at
+
+-- name: after
+-- The next changes below the horizon with the documents as they are now, beside the state of the feed (always a row).
+SELECT state.purged_xid::text::bigint AS purged,
+       pg_snapshot_xmax(pg_current_snapshot())::text::bigint AS ceiling,
+       waiting.changed_at AS waiting_since,
+       page.xid::text::bigint, page.document_id, page.alive, page.title, page.text, page.metadata, page.revision,
+       page.content_revision, page.created_at, page.updated_at
+FROM collections AS state
+LEFT JOIN LATERAL (
+    -- The oldest change not yet followed, whether it may be followed already or not.
+    SELECT c.changed_at
+    FROM changes AS c
+    WHERE c.collection_id = state.id AND (c.xid, c.document_id) > (%(xid)s::text::xid8, %(document_id)s)
+    ORDER BY c.xid, c.document_id
+    LIMIT 1
+) AS waiting ON true
+LEFT JOIN LATERAL (
+    SELECT c.xid, c.document_id, d.document_id IS NOT NULL AS alive, d.title, d.text, d.metadata, d.revision, d.content_revision,
+           d.created_at, d.updated_at
+    FROM changes AS c
+    LEFT JOIN documents AS d
+        ON d.collection_id = c.collection_id AND d.document_id = c.document_id AND d.deleted_at IS NULL
+    WHERE c.collection_id = state.id
+        AND (c.xid, c.document_id) > (%(xid)s::text::xid8, %(document_id)s)
+        AND c.xid < pg_snapshot_xmin(pg_current_snapshot())
+    ORDER BY c.xid, c.document_id
+    LIMIT %(limit)s
+) AS page ON true
+WHERE state.id = %(collection_id)s
+ORDER BY page.xid, page.document_id
+
+-- name: position_of
+-- The latest change of the named documents.
+SELECT xid::text::bigint, document_id
+FROM changes
+WHERE collection_id = %(collection_id)s AND document_id = ANY (%(ids)s::text[])
+ORDER BY changes.xid DESC, document_id DESC
+LIMIT 1

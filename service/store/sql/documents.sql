@@ -1,0 +1,104 @@
+-- name: hold_collection
+-- Keeps a collection from being deleted while documents are written to it; no row where it is gone.
+SELECT id FROM collections WHERE id = %(collection_id)s FOR KEY SHARE
+
+-- name: upsert
+-- Creates or replaces documents, locking them in order of their ids. What would not change gives no row.
+INSERT INTO documents AS d (
+    collection_id, document_id, title, text, metadata, content_hash, revision, content_revision, created_at, updated_at
+)
+SELECT %(collection_id)s::bigint, n.document_id, n.title, n.text, n.metadata, n.content_hash, 1, 1,
+       %(now)s::timestamptz, %(now)s::timestamptz
+FROM unnest(%(ids)s::text[], %(titles)s::text[], %(texts)s::text[], %(metadata)s::jsonb[], %(hashes)s::bytea[])
+    AS n (document_id, title, text, metadata, content_hash)
+ORDER BY n.document_id COLLATE "C"
+ON CONFLICT (collection_id, document_id) DO UPDATE SET
+    title = excluded.title,
+    text = excluded.text,
+    metadata = excluded.metadata,
+    content_hash = excluded.content_hash,
+    revision = d.revision + 1,
+    content_revision = CASE
+        WHEN d.deleted_at IS NOT NULL OR d.content_hash <> excluded.content_hash THEN d.revision + 1
+        ELSE d.content_revision
+    END,
+    created_at = CASE WHEN d.deleted_at IS NOT NULL THEN excluded.created_at ELSE d.created_at END,
+    -- A living document is always updated after it was created, whatever the clocks say: `born` below relies on it.
+    updated_at = CASE
+        WHEN d.deleted_at IS NOT NULL THEN excluded.updated_at
+        ELSE greatest(excluded.updated_at, d.created_at + interval '1 microsecond')
+    END,
+    deleted_at = NULL
+WHERE d.deleted_at IS NOT NULL OR d.content_hash <> excluded.content_hash OR d.metadata <> excluded.metadata
+RETURNING d.document_id, d.revision, d.content_revision, d.created_at = d.updated_at AS born
+
+-- name: revisions
+-- The revisions of documents that stay as they are.
+SELECT document_id, revision
+FROM documents
+WHERE collection_id = %(collection_id)s AND document_id = ANY (%(ids)s::text[])
+
+-- name: bury
+-- Turns living documents into tombstones, locking them in order of their ids.
+INSERT INTO documents AS d (
+    collection_id, document_id, title, text, metadata, content_hash, revision, content_revision, created_at, updated_at,
+    deleted_at
+)
+SELECT o.collection_id, o.document_id, '', '', '{}', '', o.revision + 1, o.revision + 1, o.created_at,
+       %(now)s::timestamptz, %(now)s::timestamptz
+FROM documents AS o
+WHERE o.collection_id = %(collection_id)s AND o.document_id = ANY (%(ids)s::text[]) AND o.deleted_at IS NULL
+ORDER BY o.document_id
+ON CONFLICT (collection_id, document_id) DO UPDATE SET
+    title = excluded.title,
+    text = excluded.text,
+    metadata = excluded.metadata,
+    content_hash = excluded.content_hash,
+    revision = d.revision + 1,
+    content_revision = d.revision + 1,
+    updated_at = excluded.updated_at,
+    deleted_at = excluded.deleted_at
+WHERE d.deleted_at IS NULL
+RETURNING d.document_id
+
+-- name: get
+-- Living documents by id.
+SELECT document_id, title, text, metadata, revision, content_revision, created_at, updated_at
+FROM documents
+WHERE collection_id = %(collection_id)s AND document_id = ANY (%(ids)s::text[]) AND deleted_at IS NULL
+
+-- name: page
+-- The next living documents that pass, in byte order of their ids.
+SELECT d.document_id, d.title, d.text, d.metadata, d.revision, d.content_revision, d.created_at, d.updated_at
+FROM documents AS d
+WHERE d.collection_id = %(collection_id)s AND d.document_id > %(after)s AND d.deleted_at IS NULL AND {where}
+ORDER BY d.document_id
+LIMIT %(limit)s
+
+-- name: passing
+-- The ids of living documents that pass, at most so many.
+SELECT d.document_id
+FROM documents AS d
+WHERE d.collection_id = %(collection_id)s AND d.deleted_at IS NULL AND {where}
+LIMIT %(limit)s
+
+-- name: total
+-- How many living documents there are.
+SELECT count(*) FROM documents WHERE collection_id = %(collection_id)s AND deleted_at IS NULL
+
+-- name: passing_among
+-- Those of the named documents that live and pass.
+SELECT d.document_id
+FROM documents AS d
+WHERE d.collection_id = %(collection_id)s AND d.document_id = ANY (%(ids)s::text[]) AND d.deleted_at IS NULL AND {where}
+
+-- name: passages
+-- The pieces of text that candidates point to, where their documents still are of that content and pass.
+SELECT c.at, d.title, substring(d.text FROM c.starts + 1 FOR c.ends - c.starts) AS text, c.starts, d.metadata, d.revision
+FROM unnest(%(ids)s::text[], %(content_revisions)s::bigint[], %(starts)s::integer[], %(ends)s::integer[])
+    WITH ORDINALITY AS c (document_id, content_revision, starts, ends, at)
+JOIN documents AS d
+    ON d.collection_id = %(collection_id)s
+    AND d.document_id = c.document_id
+    AND d.content_revision = c.content_revision
+WHERE d.deleted_at IS NULL AND {where}

@@ -1,0 +1,70 @@
+-- name: tables
+-- The versions of a collection that have a table.
+SELECT number FROM embedder_versions WHERE collection_id = %(collection_id)s AND state <> 'retired' ORDER BY number
+
+-- name: remove
+-- Removes all chunks of the named documents.
+DELETE FROM {vectors} WHERE collection_id = %(collection_id)s AND document_id = ANY (%(ids)s::text[])
+
+-- name: copy
+-- Appends chunks.
+COPY {vectors} (collection_id, document_id, chunk, embedder_version, content_revision, starts, ends, embedding)
+FROM STDIN WITH (FORMAT binary)
+
+-- name: tune
+-- For this transaction: how far HNSW looks, and no plan but along the index.
+SELECT set_config('hnsw.ef_search', %(ef_search)s, true),
+       set_config('hnsw.iterative_scan', %(iterative_scan)s, true),
+       set_config('hnsw.max_scan_tuples', %(max_scan_tuples)s, true),
+       set_config('hnsw.scan_mem_multiplier', %(scan_mem_multiplier)s, true),
+       set_config('enable_seqscan', 'off', true),
+       set_config('enable_bitmapscan', 'off', true),
+       set_config('enable_hashjoin', 'off', true),
+       set_config('enable_mergejoin', 'off', true),
+       set_config('enable_sort', 'off', true)
+
+-- name: nearest_indexed
+-- The nearest chunks along the HNSW index. An iterative scan gives them almost in order, so they are sorted again.
+WITH found AS MATERIALIZED (
+    SELECT v.document_id, v.content_revision, v.chunk, v.starts, v.ends, v.embedding <=> %(vector)s AS distance
+    FROM {vectors} AS v
+    {only}
+    ORDER BY v.embedding <=> %(vector)s
+    LIMIT %(limit)s
+)
+SELECT document_id, content_revision, 1 - distance AS score, chunk, starts, ends
+FROM found
+ORDER BY distance + 0
+
+-- name: nearest_exact
+-- The nearest chunks by looking at all of them; the index cannot serve this expression.
+SELECT v.document_id, v.content_revision, 1 - (v.embedding <=> %(vector)s) AS score, v.chunk, v.starts, v.ends
+FROM {vectors} AS v
+{only}
+ORDER BY (v.embedding <=> %(vector)s) + 0
+LIMIT %(limit)s
+
+-- name: only_named
+-- Part of the statements above: chunks of the named documents.
+JOIN unnest(%(ids)s::text[]) AS n (document_id)
+    ON v.collection_id = %(collection_id)s AND v.document_id = n.document_id
+
+-- name: only_passing
+-- Part of the statements above: chunks of living documents that pass a filter.
+JOIN documents AS d
+    ON d.collection_id = v.collection_id AND d.document_id = v.document_id AND d.deleted_at IS NULL AND {where}
+
+-- name: score
+-- The best chunk of each of the named documents.
+SELECT DISTINCT ON (v.document_id)
+       v.document_id, v.content_revision, 1 - (v.embedding <=> %(vector)s) AS score, v.chunk, v.starts, v.ends
+FROM unnest(%(ids)s::text[]) AS n (document_id)
+JOIN {vectors} AS v ON v.collection_id = %(collection_id)s AND v.document_id = n.document_id
+ORDER BY v.document_id, v.embedding <=> %(vector)s
+
+-- name: get
+-- The vectors of the named chunks.
+SELECT v.document_id, v.chunk, v.embedding
+FROM unnest(%(ids)s::text[], %(chunks)s::integer[]) AS n (document_id, chunk)
+JOIN {vectors} AS v
+    ON v.collection_id = %(collection_id)s AND v.document_id = n.document_id AND v.chunk = n.chunk

@@ -1,0 +1,191 @@
+"""The spaces in PostgreSQL: one table of halfvec rows for each embedder version. Adapter of `ports.Vectors`.
+
+How a search runs is never left to the planner: an exact scan orders by an expression that no index can serve, and an
+indexed one forbids, for its own transaction, everything but the way along the index.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from pgvector import HalfVector
+from psycopg import sql
+
+from service.domain import (
+    Candidate,
+    CollectionId,
+    DensePlan,
+    DocumentId,
+    EmbedderVersion,
+    Encoded,
+    Filter,
+    Vector,
+    VersionNumber,
+)
+from service.store import queue, statements
+from service.store.pool import Connection, Pool, retrying
+from service.store.predicates import predicate
+from service.store.spaces import space, space_of
+
+SQL = statements.load("vectors")
+
+MAX_EF_SEARCH = 1_000
+"""The most that pgvector takes."""
+
+_MIN_SCAN_TUPLES, _MAX_SCAN_TUPLES = 20_000, 400_000
+"""Rows that an iterative scan may look at before it gives up; pgvector's default and twenty times as many."""
+_SCAN_MARGIN = 8
+"""An iterative scan may look at so many times the rows that would do if what passes lay evenly."""
+_SCAN_MEMORY = 16
+"""Times work_mem that an iterative scan may remember: room for as many rows as it may look at."""
+
+_COPIED = ("int8", "text", "int4", "int4", "int8", "int8", "int8", "halfvec")
+
+
+class PostgresVectors:
+    def __init__(self, pool: Pool) -> None:
+        self._pool = pool
+
+    async def write(self, version: EmbedderVersion, encoded: Sequence[Encoded]) -> frozenset[DocumentId]:
+        copy = _statement(SQL.copy, version)
+        remove = _statement(SQL.remove, version)
+
+        async def commit() -> frozenset[DocumentId]:
+            async with self._pool.transaction() as connection:
+                ours = await queue.finish(connection, [one.job for one in encoded])
+                if not ours:
+                    return ours
+                await connection.execute(remove, {"collection_id": version.collection_id, "ids": list(ours)})
+                async with connection.cursor() as cursor, cursor.copy(copy) as rows:
+                    rows.set_types(_COPIED)
+                    for one in encoded:
+                        if one.job.document_id in ours:
+                            for chunk, vector in zip(one.chunks, one.vectors, strict=True):
+                                await rows.write_row(
+                                    (
+                                        version.collection_id,
+                                        one.job.document_id,
+                                        chunk.number,
+                                        version.number,
+                                        one.job.content_revision,
+                                        chunk.start,
+                                        chunk.end,
+                                        HalfVector(vector),
+                                    )
+                                )
+                return ours
+
+        return await retrying(commit) if encoded else frozenset()
+
+    async def nearest(
+        self,
+        version: EmbedderVersion,
+        vector: Vector,
+        limit: int,
+        plan: DensePlan,
+        within: Sequence[DocumentId] | None = None,
+        where: Filter | None = None,
+    ) -> tuple[Candidate, ...]:
+        """As the port says. Named documents are always scanned exactly. `ef_search` None: as many as `limit`.
+
+        Along the index no more than `ef_search` rows come back, fewer where a filter without iteration drops some.
+        """
+        if limit <= 0 or (within is not None and not within) or plan.kind == "none":
+            return ()
+        only, values = _only(within, where)
+        indexed = plan.kind in ("hnsw", "hnsw_iterative") and within is None
+        query = _statement(SQL.nearest_indexed if indexed else SQL.nearest_exact, version, only=only)
+        arguments = {
+            **values,
+            "collection_id": version.collection_id,
+            "vector": HalfVector(vector),
+            "limit": limit,
+        }
+        async with self._pool.connection() as connection:
+            cursor = connection.cursor(binary=True)
+            if indexed:
+                # One round trip for all of it: the settings end with the transaction.
+                async with connection.pipeline(), connection.transaction():
+                    await connection.execute(SQL.tune, _tuning(plan, limit))
+                    await cursor.execute(query, arguments, prepare=False)
+            else:
+                await cursor.execute(query, arguments, prepare=False)
+            return _candidates(await cursor.fetchall())
+
+    async def score(self, version: EmbedderVersion, vector: Vector, ids: Sequence[DocumentId]) -> tuple[Candidate, ...]:
+        if not ids:
+            return ()
+        arguments = {"collection_id": version.collection_id, "vector": HalfVector(vector), "ids": list(ids)}
+        async with self._pool.connection() as connection:
+            cursor = connection.cursor(binary=True)
+            await cursor.execute(_statement(SQL.score, version), arguments, prepare=False)
+            return _candidates(await cursor.fetchall())
+
+    async def get(
+        self, version: EmbedderVersion, chunks: Sequence[tuple[DocumentId, int]]
+    ) -> Mapping[tuple[DocumentId, int], Vector]:
+        """As the port says; of length 1 again, which half precision had blurred."""
+        arguments = {
+            "collection_id": version.collection_id,
+            "ids": [id_ for id_, _ in chunks],
+            "chunks": [chunk for _, chunk in chunks],
+        }
+        async with self._pool.connection() as connection:
+            cursor = connection.cursor(binary=True)
+            await cursor.execute(_statement(SQL.get, version), arguments, prepare=False)
+            return {(id_, chunk): _unit(stored) for id_, chunk, stored in await cursor.fetchall()}
+
+
+# ---------------------------------------------------------------- parts of other modules' transactions
+
+
+async def remove(connection: Connection, collection_id: CollectionId, ids: Sequence[DocumentId]) -> None:
+    """Remove the vectors of these documents from every space of the collection."""
+    cursor = await connection.execute(SQL.tables, {"collection_id": collection_id})
+    for (number,) in await cursor.fetchall():
+        table = space(collection_id, VersionNumber(number)).table_identifier
+        query = sql.SQL(SQL.remove).format(vectors=table)
+        await connection.execute(query, {"collection_id": collection_id, "ids": list(ids)})
+
+
+def _only(within: Sequence[DocumentId] | None, where: Filter | None) -> tuple[sql.Composable, Mapping[str, Any]]:
+    """The part of a statement that keeps it to some documents, and the values for it."""
+    if within is not None:
+        return sql.SQL(SQL.only_named), {"ids": list(within)}
+    if where is not None:
+        asked = predicate(where)
+        return sql.SQL(SQL.only_passing).format(where=asked.expression), asked.values
+    return sql.SQL(""), {}
+
+
+def _statement(query: Any, version: EmbedderVersion, **parts: sql.Composable) -> sql.Composed:
+    return sql.SQL(query).format(vectors=space_of(version).table_identifier, **parts)
+
+
+def _tuning(plan: DensePlan, limit: int) -> dict[str, str]:
+    """Values for `tune`, kept within what pgvector takes: it would only warn about others and go on without."""
+    tuples = _MAX_SCAN_TUPLES
+    if plan.selectivity:
+        tuples = math.ceil(_SCAN_MARGIN * limit / plan.selectivity)
+    return {
+        "ef_search": str(min(MAX_EF_SEARCH, max(1, plan.ef_search or limit))),
+        "iterative_scan": "relaxed_order" if plan.kind == "hnsw_iterative" else "off",
+        "max_scan_tuples": str(min(_MAX_SCAN_TUPLES, max(_MIN_SCAN_TUPLES, tuples))),
+        "scan_mem_multiplier": str(_SCAN_MEMORY),
+    }
+
+
+def _candidates(rows: Sequence[Sequence[Any]]) -> tuple[Candidate, ...]:
+    return tuple(
+        [
+            Candidate(document_id=id_, content_revision=revision, score=score, chunk=chunk, start=start, end=end)
+            for id_, revision, score, chunk, start, end in rows
+        ]
+    )
+
+
+def _unit(stored: HalfVector) -> Vector:
+    vector = stored.to_numpy().astype(np.float32)
+    unit: Vector = vector / np.linalg.norm(vector)
+    return unit

@@ -1,0 +1,302 @@
+"""What `ports.Documents` promises, in memory and in PostgreSQL."""
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from service.domain import Candidate, CollectionId, DocumentId, VersionState
+from service.errors import CollectionNotFound
+from service.filters import parse
+from service.ports import Passage
+from tests.world import NOW, World, doc, encoded, later
+
+
+def names(documents: Any) -> list[str]:
+    return [document.id for document in documents]
+
+
+# ---------------------------------------------------------------- put
+
+
+async def test_created_updated_unchanged_in_the_order_given(world: World) -> None:
+    await world.put(doc("b"), doc("a"))
+    accepted = await world.put(doc("c"), doc("a"), doc("b", "other"), now=later(1))
+    assert [(one.id, one.status, one.revision) for one in accepted] == [
+        ("c", "created", 1),
+        ("a", "unchanged", 1),
+        ("b", "updated", 2),
+    ]
+
+
+async def test_what_was_put_is_read_back(world: World) -> None:
+    metadata = {"year": 2020, "tags": ["x", None], "deep": {"a": [1.5, True]}, "ünï": "\U0001f600"}
+    await world.put(doc("a", "text \U0001d49c", "title", **metadata))
+    found = await world.get("a")
+    assert (found.title, found.text, found.metadata) == ("title", "text \U0001d49c", metadata)
+    assert (found.revision, found.content_revision) == (1, 1)
+    assert (found.created_at, found.updated_at) == (NOW, NOW)
+
+
+async def test_metadata_alone_raises_the_revision_and_makes_nothing_anew(world: World) -> None:
+    await world.put(doc("a", year=1))
+    await world.drain()
+    (accepted,) = await world.put(doc("a", year=2), now=later(1))
+    assert (accepted.status, accepted.revision) == ("updated", 2)
+    found = await world.get("a")
+    assert (found.revision, found.content_revision, found.metadata) == (2, 1, {"year": 2})
+    assert (found.created_at, found.updated_at) == (NOW, later(1))
+    assert await world.claim() == ()
+    assert await world.stored_chunks() == {("a", 0): 1}
+
+
+async def test_metadata_alone_leaves_a_waiting_job_its_work(world: World) -> None:
+    await world.put(doc("a", year=1))
+    (claimed,) = await world.claim()
+    await world.put(doc("a", year=2))
+    assert await world.store(encoded(claimed)) == {"a"}
+
+
+@pytest.mark.parametrize("changed", [doc("a", "other"), doc("a", title="other")])
+async def test_changed_content_keeps_its_old_vectors_until_new_ones_come(world: World, changed: Any) -> None:
+    await world.put(doc("a"))
+    await world.drain()
+    await world.put(changed)
+    assert await world.stored_chunks() == {("a", 0): 1}
+    await world.drain()
+    assert await world.stored_chunks() == {("a", 0): 2}
+
+
+async def test_the_same_again_changes_nothing(world: World) -> None:
+    await world.put(doc("a", x=1))
+    await world.drain()
+    position = await world.changes.position_of(world.collection.id, [DocumentId("a")])
+    await world.put(doc("a", x=1.0), now=later(5))
+    assert (await world.get("a")).updated_at == NOW
+    assert await world.claim() == ()
+    assert await world.changes.position_of(world.collection.id, [DocumentId("a")]) == position
+
+
+async def test_a_title_is_no_prefix_of_a_text(world: World) -> None:
+    """Moving a border between title and text is a change, though the characters are the same."""
+    await world.put(doc("a", "bc", title="a"))
+    (accepted,) = await world.put(doc("a", "c", title="ab"))
+    assert accepted.status == "updated"
+    assert (await world.get("a")).content_revision == 2
+
+
+async def test_every_written_version_gets_a_job(world: World) -> None:
+    second = await world.add_version(2, VersionState.BACKFILLING)
+    await world.add_version(3, VersionState.RETIRED)
+    await world.add_version(4, VersionState.FAILED)
+    await world.put(doc("a"))
+    every = [world.version, second, await world.add_version(5, VersionState.READY)]
+    claimed = await world.queue.claim(every, 10, "w", NOW, later(60) - NOW)
+    assert sorted(one.job.version for one in claimed) == [1, 2]
+
+
+async def test_a_large_batch(world: World) -> None:
+    batch = [doc(f"d{number:05d}", number=number) for number in range(2_500)]
+    accepted = await world.put(*reversed(batch))
+    assert {one.status for one in accepted} == {"created"}
+    assert names(accepted) == names(reversed(batch))
+    assert len(await world.claim(limit=5_000)) == 2_500
+
+
+async def test_nothing_is_put_into_a_collection_that_is_gone(world: World) -> None:
+    await world.collections.delete(world.collection.id)
+    with pytest.raises(CollectionNotFound):
+        await world.put(doc("a"))
+    with pytest.raises(CollectionNotFound):
+        await world.delete("a")
+
+
+async def test_nothing_to_put(world: World) -> None:
+    assert await world.put() == ()
+
+
+async def test_collections_keep_apart(world: World) -> None:
+    await world.put(doc("a"))
+    elsewhere = CollectionId(world.collection.id + 1000)
+    assert await world.documents.get(elsewhere, [DocumentId("a")]) == {}
+    assert await world.documents.page(elsewhere, None, 10, None) == ()
+
+
+@pytest.mark.database
+async def test_a_put_is_all_or_nothing(postgres: World) -> None:
+    with pytest.raises(Exception, match="NUL"):
+        await postgres.put(doc("a"), doc("b", "x\0y"), doc("c"))
+    assert await postgres.documents.page(postgres.collection.id, None, 10, None) == ()
+    assert await postgres.claim() == ()
+
+
+@pytest.mark.database
+async def test_overlapping_puts_in_opposite_orders_all_commit(postgres: World) -> None:
+    """Locks are taken in the order of ids, whatever the order of the batch."""
+    forwards = [f"d{number:03d}" for number in range(200)]
+    rounds = [
+        postgres.put(*(doc(name, f"round {turn}") for name in (forwards if turn % 2 else reversed(forwards))))
+        for turn in range(12)
+    ]
+    await asyncio.gather(*rounds)
+    found = await postgres.documents.get(postgres.collection.id, [DocumentId(name) for name in forwards])
+    assert {document.revision for document in found.values()} == {12}
+    assert len({document.text for document in found.values()}) == 1
+
+
+@pytest.mark.database
+async def test_puts_and_deletes_at_once_leave_no_orphans(postgres: World) -> None:
+    async def churn(turn: int) -> None:
+        chosen = [f"d{number}" for number in range(turn % 3, 30, 3)]
+        if turn % 2:
+            await postgres.put(*(doc(name, f"turn {turn}") for name in chosen))
+        else:
+            await postgres.delete(*chosen)
+
+    async def work() -> None:
+        for _ in range(10):
+            claimed = await postgres.claim(limit=7)
+            await postgres.store(*map(encoded, claimed))
+
+    await asyncio.gather(*(churn(turn) for turn in range(40)), work(), work())
+    await postgres.drain()
+    alive = await postgres.documents.page(postgres.collection.id, None, 100, None)
+    assert await postgres.stored_chunks() == {(one.id, 0): one.content_revision for one in alive}
+
+
+# ---------------------------------------------------------------- delete
+
+
+async def test_deleting_takes_vectors_and_jobs_along(world: World) -> None:
+    await world.put(doc("a"), doc("b"), doc("c"))
+    await world.drain()
+    await world.put(doc("c", "waits"))
+    assert await world.delete("c", "missing", "a") == ("c", "a")
+    assert names(await world.documents.page(world.collection.id, None, 10, None)) == ["b"]
+    assert await world.stored_chunks() == {("b", 0): 1}
+    assert await world.claim() == ()
+    assert await world.delete("a") == ()
+
+
+async def test_every_space_loses_the_vectors(world: World) -> None:
+    second = await world.add_version(2, VersionState.READY)
+    await world.put(doc("a"))
+    await world.drain()
+    (claimed,) = await world.queue.claim([second], 10, "w", NOW, later(60) - NOW)
+    await world.vectors.write(second, [encoded(claimed)])
+    await world.delete("a")
+    assert await world.stored_chunks() == {}
+    assert await world.stored_chunks(second) == {}
+
+
+async def test_revisions_go_on_growing_when_an_id_comes_back(world: World) -> None:
+    await world.put(doc("a", x=1))
+    await world.put(doc("a", "second"))
+    await world.delete("a", now=later(1))
+    (accepted,) = await world.put(doc("a", x=1), now=later(2))
+    assert (accepted.status, accepted.revision) == ("created", 4)
+    found = await world.get("a")
+    assert (found.content_revision, found.created_at, found.updated_at) == (4, later(2), later(2))
+    (claimed,) = await world.claim(now=later(2))
+    assert claimed.job.content_revision == 4
+
+
+async def test_created_and_updated_are_told_apart_within_one_instant(world: World) -> None:
+    assert [(await world.put(doc("a", text)))[0].status for text in ("1", "2")] == ["created", "updated"]
+    await world.delete("a")
+    assert [(await world.put(doc("a", text)))[0].status for text in ("2", "3")] == ["created", "updated"]
+
+
+# ---------------------------------------------------------------- reading
+
+
+async def test_pages_go_through_all_in_byte_order(world: World) -> None:
+    ids = ["a", "B", "é", "z", "\uffff", "\U00010000", "a/b", "a b", "10", "9"]
+    await world.put(*map(doc, ids))
+    seen: list[str] = []
+    after = None
+    while page := await world.documents.page(world.collection.id, after, 3, None):
+        assert len(page) <= 3
+        seen += names(page)
+        after = page[-1].id
+    assert seen == sorted(ids, key=str.encode)
+
+
+async def test_pages_under_a_filter(world: World) -> None:
+    await world.put(*(doc(f"d{number}", number=number) for number in range(10)))
+    even = parse({"number": {"$in": [0, 2, 4, 6, 8]}})
+    first = await world.documents.page(world.collection.id, None, 3, even)
+    assert names(first) == ["d0", "d2", "d4"]
+    assert names(await world.documents.page(world.collection.id, first[-1].id, 3, even)) == ["d6", "d8"]
+
+
+async def test_passing_names_what_passes_up_to_the_cap(world: World) -> None:
+    await world.put(*(doc(f"d{number}", number=number) for number in range(10)))
+    await world.delete("d9")
+    few = await world.documents.passing(world.collection.id, parse({"number": {"$gte": 6}}), 3)
+    assert few.ids is not None
+    assert (sorted(few.ids), few.count, few.total) == (["d6", "d7", "d8"], 3, 9)
+    many = await world.documents.passing(world.collection.id, parse({"number": {"$gte": 5}}), 3)
+    assert (many.ids, many.count, many.total) == (None, 4, 9)
+    none = await world.documents.passing(world.collection.id, parse({"number": 9}), 3)
+    assert (none.ids, none.count) == ((), 0)
+
+
+async def test_passing_among(world: World) -> None:
+    await world.put(doc("a", x=1), doc("b", x=2), doc("c", x=1))
+    await world.delete("c")
+    asked = [DocumentId(name) for name in ("a", "b", "c", "d")]
+    assert await world.documents.passing_among(world.collection.id, asked, parse({"x": 1})) == {"a"}
+
+
+def candidate(name: str, revision: int = 1, start: int | None = None, end: int | None = None) -> Candidate:
+    return Candidate(document_id=DocumentId(name), content_revision=revision, score=0.5, start=start, end=end)
+
+
+async def test_passages_are_aligned_and_counted_in_code_points(world: World) -> None:
+    await world.put(doc("a", "\U0001f600é\u0301abc", "A", x=1), doc("b", "0123456789", "B"))
+    passages = await world.documents.passages(
+        world.collection.id,
+        [candidate("b", start=2, end=5), candidate("missing"), candidate("a", start=1, end=4), candidate("b")],
+        None,
+        4,
+    )
+    assert passages == (
+        Passage(title="B", text="234", start=2, end=5, metadata={}, revision=1),
+        None,
+        Passage(title="A", text="é\u0301a", start=1, end=4, metadata={"x": 1}, revision=1),
+        Passage(title="B", text="0123", start=0, end=4, metadata={}, revision=1),
+    )
+
+
+async def test_passages_end_where_the_text_ends(world: World) -> None:
+    await world.put(doc("a", "short"))
+    passages = await world.documents.passages(
+        world.collection.id, [candidate("a"), candidate("a", start=3, end=50), candidate("a", start=0, end=0)], None, 99
+    )
+    assert [(one.text, one.start, one.end) for one in passages if one] == [("short", 0, 5), ("rt", 3, 5), ("", 0, 0)]
+
+
+async def test_stale_candidates_have_no_passage(world: World) -> None:
+    await world.put(doc("changed"), doc("gone"), doc("kept", x=1), doc("back"))
+    await world.put(doc("changed", "new"), doc("kept", x=2))
+    await world.delete("gone", "back")
+    await world.put(doc("back"))
+    wanted = [candidate(name) for name in ("changed", "gone", "kept", "back")]
+    passages = await world.documents.passages(world.collection.id, wanted, None, 10)
+    assert [passage is not None for passage in passages] == [False, False, True, False]
+    assert passages[2] is not None
+    assert (passages[2].metadata, passages[2].revision) == ({"x": 2}, 2)
+
+
+async def test_passages_pass_the_filter_as_documents_are_now(world: World) -> None:
+    await world.put(doc("a", x=1), doc("b", x=1))
+    await world.put(doc("a", x=2))
+    passages = await world.documents.passages(
+        world.collection.id, [candidate("a"), candidate("b")], parse({"x": 1}), 10
+    )
+    assert [passage is not None for passage in passages] == [False, True]
+
+
+async def test_no_candidates_no_passages(world: World) -> None:
+    assert await world.documents.passages(world.collection.id, [], None, 10) == ()

@@ -1,0 +1,184 @@
+"""One collection with everything that stores it, in memory or in PostgreSQL, and short words for what is done to it."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import numpy as np
+
+from service.domain import (
+    Accepted,
+    Chunk,
+    Collection,
+    CollectionName,
+    CollectionSettings,
+    Document,
+    DocumentId,
+    EmbedderVersion,
+    Encoded,
+    Identity,
+    StoredDocument,
+    Vector,
+    VersionNumber,
+    VersionState,
+)
+from service.domain import Vectors as VectorArray
+from service.ports import Changes, Claimed, Collections, Documents, Queue, Vectors, Versions
+from service.store import versions as versions_of_store
+from service.store.changes import PostgresChanges
+from service.store.collections import PostgresCollections
+from service.store.documents import PostgresDocuments
+from service.store.pool import Pool
+from service.store.queue import PostgresQueue
+from service.store.vectors import PostgresVectors
+from service.store.versions import PostgresVersions
+from tests.fakes import FakeChanges, FakeDocuments, FakeQueue, FakeStore, FakeVectors
+
+NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
+LEASE = timedelta(seconds=60)
+DIMENSIONS = 4
+
+
+def later(seconds: float) -> datetime:
+    return NOW + timedelta(seconds=seconds)
+
+
+def doc(name: str, text: str | None = None, title: str = "", **metadata: Any) -> Document:
+    return Document(
+        id=DocumentId(name), title=title, text=f"text of {name}" if text is None else text, metadata=metadata
+    )
+
+
+def unit(*values: float) -> Vector:
+    vector = np.array(values, np.float32)
+    return vector / np.linalg.norm(vector)
+
+
+def encoded(claimed: Claimed, vectors: VectorArray | None = None, pieces: Sequence[str] | None = None) -> Encoded:
+    """Finished work: one chunk a piece (default: the whole text) with the given rows, or rows made of the text."""
+    texts = [claimed.document.text] if pieces is None else pieces
+    chunks, at = [], 0
+    for number, text in enumerate(texts):
+        chunks.append(Chunk(number=number, start=at, end=at + len(text), text=text, tokens=1))
+        at += len(text)
+    rows = np.stack([telling(text) for text in texts]) if vectors is None else vectors
+    return Encoded(job=claimed.job, chunks=tuple(chunks), vectors=rows)
+
+
+def telling(text: str) -> Vector:
+    """A vector that gives its text away: different texts, different directions."""
+    generator = np.random.default_rng(list(text.encode()))
+    return unit(*generator.normal(size=DIMENSIONS))
+
+
+@dataclass
+class World:
+    collections: Collections
+    versions: Versions
+    documents: Documents
+    queue: Queue
+    vectors: Vectors
+    changes: Changes
+    collection: Collection
+    version: EmbedderVersion
+    pool: Pool | None
+    """None in memory."""
+    fake: FakeStore | None
+
+    # ------------------------------------------------------------ what clients and workers do
+
+    async def put(self, *documents: Document, now: datetime = NOW) -> tuple[Accepted, ...]:
+        return await self.documents.put(self.collection.id, documents, now)
+
+    async def delete(self, *names: str, now: datetime = NOW) -> tuple[DocumentId, ...]:
+        return await self.documents.delete(self.collection.id, [DocumentId(name) for name in names], now)
+
+    async def get(self, name: str) -> StoredDocument:
+        return (await self.documents.get(self.collection.id, [DocumentId(name)]))[DocumentId(name)]
+
+    async def claim(self, limit: int = 100, worker: str = "w1", now: datetime = NOW) -> tuple[Claimed, ...]:
+        return await self.queue.claim([self.version], limit, worker, now, LEASE)
+
+    async def store(self, *work: Encoded) -> frozenset[DocumentId]:
+        return await self.vectors.write(self.version, work)
+
+    async def drain(self, now: datetime = NOW) -> None:
+        """Encode everything that can be claimed."""
+        while claimed := await self.claim(now=now):
+            await self.store(*map(encoded, claimed))
+
+    async def put_and_store(self, rows: Mapping[str, VectorArray], **metadata: Any) -> None:
+        """Documents with given vectors, a chunk of ten code points a row."""
+        await self.put(*(doc(name, "0123456789" * len(vectors), **metadata) for name, vectors in rows.items()))
+        work = [
+            encoded(one, rows[one.job.document_id], ["0123456789"] * len(rows[one.job.document_id]))
+            for one in await self.claim(limit=len(rows))
+        ]
+        assert len(await self.store(*work)) == len(rows)
+
+    # ------------------------------------------------------------ what tests look at
+
+    async def stored_chunks(self, version: EmbedderVersion | None = None) -> dict[tuple[str, int], int]:
+        """(document, chunk) -> content revision, as the space holds it."""
+        version = version or self.version
+        if self.fake is not None:
+            return {key: row.content_revision for key, row in self.fake.space(version).items()}
+        assert self.pool is not None
+        query = f"SELECT document_id, chunk, content_revision FROM vectors_{version.collection_id}_{version.number}"
+        async with self.pool.connection() as connection:
+            rows = await (await connection.execute(query.encode())).fetchall()
+        assert len(rows) == len({row[:2] for row in rows})
+        return {(name, chunk): revision for name, chunk, revision in rows}
+
+    async def add_version(self, number: int, state: VersionState) -> EmbedderVersion:
+        """Another embedder version of the collection."""
+        version = dataclasses.replace(self.version, number=VersionNumber(number), state=state)
+        if self.fake is not None:
+            self.fake.collections.versions[self.collection.id].append(version)
+            return version
+        assert self.pool is not None
+        async with self.pool.transaction() as connection:
+            await versions_of_store.insert(
+                connection,
+                version.collection_id,
+                version.number,
+                state=state,
+                spec=version.spec,
+                chunking=version.chunking,
+                identity=version.identity,
+                canary=version.canary,
+                now=NOW,
+            )
+        return version
+
+
+async def build(pool: Pool | None, *, dimensions: int = DIMENSIONS) -> World:
+    """A new collection with an active version 1; in memory where there is no pool."""
+    fake = FakeStore() if pool is None else None
+    collections: Collections
+    versions: Versions
+    if pool is not None:
+        collections, versions = PostgresCollections(pool), PostgresVersions(pool)
+    else:
+        assert fake is not None
+        collections, versions = fake.collections, fake.versions
+    taken = len(await collections.all())
+    identity = Identity(parts={"weights": "test"}, dimensions=dimensions, max_tokens=256)
+    collection = await collections.create(
+        CollectionName(f"c{taken}"), CollectionSettings(), identity, {"text": (1.0,) * dimensions}, NOW
+    )
+    (version,) = await versions.of(collection.id)
+    return World(
+        collections=collections,
+        versions=versions,
+        documents=PostgresDocuments(pool) if pool else FakeDocuments(fake),
+        queue=PostgresQueue(pool) if pool else FakeQueue(fake),
+        vectors=PostgresVectors(pool) if pool else FakeVectors(fake),
+        changes=PostgresChanges(pool) if pool else FakeChanges(fake),
+        collection=collection,
+        version=version,
+        pool=pool,
+        fake=fake,
+    )
