@@ -2,9 +2,10 @@
 
 import csv
 import json
-from collections.abc import Iterator
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from service.errors import Misconfigured
 
@@ -17,20 +18,12 @@ class Judgments:
     grades: dict[str, dict[str, int]]
 
 
-def is_folder(path: Path) -> bool:
-    return (path / "corpus.jsonl").is_file()
-
-
-def corpus(folder: Path) -> Iterator[dict[str, object]]:
-    """Documents as the API takes them. BEIR's optional `metadata` is carried along."""
-    with (folder / "corpus.jsonl").open(encoding="utf-8") as lines:
-        for line in lines:
-            if line.strip():
-                row = json.loads(line)
-                document = {"id": row["_id"], "title": row.get("title") or "", "text": row.get("text") or ""}
-                if row.get("metadata"):
-                    document["metadata"] = row["metadata"]
-                yield document
+def document(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A row of `corpus.jsonl` as the API takes it. KeyError without `_id`."""
+    taken: dict[str, Any] = {"id": row["_id"], "title": row.get("title") or "", "text": row.get("text") or ""}
+    if row.get("metadata"):
+        taken["metadata"] = row["metadata"]
+    return taken
 
 
 def judgments(folder: Path, split: str = "test") -> Judgments:

@@ -8,16 +8,14 @@ import asyncio
 import functools
 import json
 import sys
-from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from service import __version__, beir, logs
+from service import __version__, beir, loading, logs
 from service.client import Client, Refused, Unreachable
 from service.errors import AzimuthError, Misconfigured
 from service.settings import Settings
@@ -54,12 +52,18 @@ def up(
     ] = False,
     workers: Annotated[int, typer.Option(min=0, max=64, help="Embedder processes.")] = 1,
 ) -> None:
-    """Run everything on this machine until stopped: PostgreSQL (embedded unless AZIMUTH_DATABASE_URL is set), API, worker."""
+    """Run everything until stopped: PostgreSQL (embedded unless AZIMUTH_DATABASE_URL is set), API and worker."""
     from service import machine
 
     settings = _settings(default_log_level="warning" if demo else None)
-    show = (lambda: load_demo(settings)) if demo else (lambda: None)
-    asyncio.run(machine.up(settings, workers=workers, ready=show))
+    address = f"http://{settings.host}:{settings.port}"
+
+    def show() -> None:
+        with _client(address) as client:
+            loading.demo_corpus(client, err)
+        out.print(loading.welcome(address), highlight=False, soft_wrap=True)
+
+    asyncio.run(machine.up(settings, workers=workers, ready=show if demo else None))
 
 
 @app.command()
@@ -106,14 +110,14 @@ def ingest(
 
     Lines that are refused are told on standard error, and the exit code is 1; the others are committed.
     """
-    lines, total = _documents(source)
+    lines, total = loading.lines_of(source)
     with _client(url) as client:
         client.ensure_collection(collection)
-        counts, errors = load(client, collection, lines, total, wait=wait)
-    for error in errors[:20]:
+        loaded = loading.load(client, collection, lines, total, err, wait=wait)
+    for error in loaded.errors[:20]:
         err.print(f"line {error['line']}: {error['error']}", style="red", highlight=False, markup=False)
-    out.print(", ".join(f"{count} {what}" for what, count in counts.items()))
-    raise typer.Exit(PARTLY if counts["refused"] else 0)
+    out.print(", ".join(f"{count} {what}" for what, count in loaded.counts.items()))
+    raise typer.Exit(PARTLY if loaded.counts["refused"] else 0)
 
 
 @app.command()
@@ -179,10 +183,10 @@ def evaluate(
     settings = _settings(default_log_level="warning")
     with machine.running(settings, url) as address, _client(address) as client:
         client.ensure_collection(name)
-        lines, total = _documents(str(folder))
-        counts, _ = load(client, name, lines, total, wait=True)
+        lines, total = loading.lines_of(str(folder))
+        loaded = loading.load(client, name, lines, total, err, wait=True)
         results = []
-        with _progress() as progress:
+        with loading.progress_on(err) as progress:
             for mode in chosen:
                 task = progress.add_task(f"{mode} queries", total=len(judgments.queries))
                 advance = functools.partial(progress.advance, task)
@@ -199,130 +203,18 @@ def evaluate(
         for reason, times in result["degraded"].items():
             err.print(f"{result['mode']}: {times} answers without {reason}", style="yellow", markup=False)
     if as_json is not None:
-        report = {"collection": name, "folder": folder.name, "split": split, "azimuth": __version__, "results": results}
-        report |= {"refused": counts["refused"], "state": state}
+        report: dict[str, Any] = {
+            "collection": name,
+            "folder": folder.name,
+            "split": split,
+            "azimuth": __version__,
+            "results": results,
+        }
+        report |= {"refused": loaded.counts["refused"], "state": state}
         as_json.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
 
 
 # ---------------------------------------------------------------- parts of the commands
-
-
-def load(
-    client: Client, collection: str, lines: Iterable[bytes], total: int | None, *, wait: bool
-) -> tuple[dict[str, int], list[dict[str, Any]]]:
-    """Send documents with a progress bar, then watch them being encoded. Answers counts and what was refused."""
-    counts = {"created": 0, "updated": 0, "unchanged": 0, "refused": 0}
-    errors: list[dict[str, Any]] = []
-    sent = 0
-    with _progress() as progress:
-        task = progress.add_task("committed", total=total)
-        for outcome in client.ingest(collection, lines):
-            for what in ("created", "updated", "unchanged"):
-                counts[what] += outcome[what]
-            counts["refused"] += outcome.get("errors_total", len(outcome["errors"]))
-            errors += [{**error, "line": error["line"] + sent} for error in outcome["errors"]]
-            sent += outcome["lines"]
-            progress.update(task, completed=sent)
-        progress.update(task, total=sent)
-        if wait:
-            _watch(client, collection, progress)
-    return counts, errors
-
-
-def _watch(client: Client, collection: str, progress: Progress) -> None:
-    """Until nothing waits for the embedder and lexical search has caught up."""
-    import time
-
-    first = client.counts(collection)
-    if not first["pending"]:
-        total = 0
-    else:
-        total = first["pending"]
-    task = progress.add_task("encoded", total=total or None, visible=bool(total))
-    while True:
-        state = client.call("GET", f"/v1/collections/{collection}")
-        pending = state["counts"]["pending"]
-        total = max(total, pending)
-        progress.update(task, total=total or None, completed=total - pending, visible=bool(total))
-        if not pending and not state.get("lexical_lag_seconds"):
-            return
-        time.sleep(0.25)
-
-
-def load_demo(settings: Settings) -> None:
-    """Wait for the service, load the demo corpus with progress bars, and say where to look."""
-    import shlex
-    import time
-
-    from service import demo
-
-    address = f"http://{settings.host}:{settings.port}"
-    with _client(address) as client:
-        with err.status("starting"):
-            while not client.ready():
-                time.sleep(0.25)
-        client.ensure_collection(demo.COLLECTION)
-        documents = [
-            json.dumps({"id": one.id, "title": one.title, "text": one.text, "metadata": dict(one.metadata)}).encode()
-            for one in demo.documents()
-        ]
-        load(client, demo.COLLECTION, documents, len(documents), wait=True)
-    body = json.dumps({"query": "cancel a task after a timeout", "k": 3})
-    out.print(f"\nConsole:  [bold]{address}/[/bold]    API: {address}/docs\n\nTry:")
-    out.print(
-        f"  curl -s {address}/v1/collections/{demo.COLLECTION}/search -H 'Content-Type: application/json' \\\n"
-        f"       -d {shlex.quote(body)}\n",
-        highlight=False,
-        soft_wrap=True,
-    )
-    out.print("Serving until stopped (Ctrl-C).", style="dim")
-
-
-def _documents(source: str) -> tuple[Iterator[bytes], int | None]:
-    """NDJSON lines of a file, a BEIR folder or standard input, and how many there are where that is known."""
-    if source == "-":
-        return _as_lines(sys.stdin.buffer), None
-    path = Path(source)
-    if path.is_dir():
-        if not beir.is_folder(path):
-            _stop(f"{source} has no corpus.jsonl")
-        path = path / "corpus.jsonl"
-    if not path.is_file():
-        _stop(f"there is no file {source}")
-    with path.open("rb") as lines:
-        total = sum(1 for line in lines if line.strip())
-    return _as_lines(path.open("rb")), total
-
-
-def _as_lines(lines: Iterable[bytes]) -> Iterator[bytes]:
-    """Lines as the API takes them; BEIR's `_id` becomes `id`. What is not JSON goes as it is, for the service to refuse."""
-    for line in lines:
-        if not line.strip():
-            continue
-        if b'"_id"' in line:
-            try:
-                row = json.loads(line)
-                kept: dict[str, Any] = {
-                    "id": row.pop("_id"),
-                    "title": row.get("title") or "",
-                    "text": row.get("text") or "",
-                }
-                kept |= {"metadata": row["metadata"]} if row.get("metadata") else {}
-                line = json.dumps(kept, ensure_ascii=False).encode()
-            except (ValueError, AttributeError, KeyError):
-                pass
-        yield line
-
-
-def _progress() -> Progress:
-    return Progress(
-        SpinnerColumn(),
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        console=err,
-    )
 
 
 def _client(url: str | None) -> Client:
