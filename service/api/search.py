@@ -64,10 +64,10 @@ def _placed(at: int, body: schemas.SearchBody) -> query.Request:
 
 
 def _at(at: int, error: Invalid) -> Invalid:
-    return Invalid(
-        f"searches.{at}: {error.detail}",
-        [FieldError(f"searches.{at}.{one.field}".rstrip("."), one.message) for one in error.errors],
-    )
+    """The error of one search, its fields named from the batch."""
+    place = f"searches.{at}"
+    errors = [FieldError(f"{place}.{one.field}" if one.field else place, one.message) for one in error.errors]
+    return Invalid(f"{place}.{error.detail}" if len(errors) == 1 else f"{place}: {error.detail}", errors)
 
 
 async def _together(service: Service, name: CollectionName, wanted: list[query.Request]) -> list[Answer]:
