@@ -5,12 +5,14 @@ indexed one forbids, for its own transaction, everything but the way along the i
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from typing import Any
 
 import numpy as np
 from pgvector import HalfVector
 from psycopg import sql
+from psycopg.errors import UndefinedTable
 
 from service.domain import (
     Candidate,
@@ -23,6 +25,7 @@ from service.domain import (
     Vector,
     VersionNumber,
 )
+from service.errors import VersionNotFound
 from service.store import queue, statements
 from service.store.pool import Connection, Pool, retrying
 from service.store.predicates import predicate
@@ -52,7 +55,7 @@ class PostgresVectors:
         remove = _statement(SQL.remove, version)
 
         async def commit() -> frozenset[DocumentId]:
-            async with self._pool.transaction() as connection:
+            async with self._pool.transaction() as connection, _standing(version):
                 ours = await queue.finish(connection, [one.job for one in encoded])
                 if not ours:
                     return ours
@@ -102,7 +105,7 @@ class PostgresVectors:
             "vector": HalfVector(vector),
             "limit": limit,
         }
-        async with self._pool.connection() as connection:
+        async with self._pool.connection() as connection, _standing(version):
             cursor = connection.cursor(binary=True)
             if indexed:
                 # One round trip for all of it: the settings end with the transaction.
@@ -117,7 +120,7 @@ class PostgresVectors:
         if not ids:
             return ()
         arguments = {"collection_id": version.collection_id, "vector": HalfVector(vector), "ids": list(ids)}
-        async with self._pool.connection() as connection:
+        async with self._pool.connection() as connection, _standing(version):
             cursor = connection.cursor(binary=True)
             await cursor.execute(_statement(SQL.score, version), arguments, prepare=False)
             return _candidates(await cursor.fetchall())
@@ -131,7 +134,7 @@ class PostgresVectors:
             "ids": [id_ for id_, _ in chunks],
             "chunks": [chunk for _, chunk in chunks],
         }
-        async with self._pool.connection() as connection:
+        async with self._pool.connection() as connection, _standing(version):
             cursor = connection.cursor(binary=True)
             await cursor.execute(_statement(SQL.get, version), arguments, prepare=False)
             return {(id_, chunk): _unit(stored) for id_, chunk, stored in await cursor.fetchall()}
@@ -147,6 +150,15 @@ async def remove(connection: Connection, collection_id: CollectionId, ids: Seque
         table = space(collection_id, VersionNumber(number)).table_identifier
         query = sql.SQL(SQL.remove).format(vectors=table)
         await connection.execute(query, {"collection_id": collection_id, "ids": list(ids)})
+
+
+@asynccontextmanager
+async def _standing(version: EmbedderVersion) -> AsyncIterator[None]:
+    """VersionNotFound where the table was dropped meanwhile."""
+    try:
+        yield
+    except UndefinedTable as error:
+        raise VersionNotFound(f"The embedder version {version.number} has no table.") from error
 
 
 def _only(within: Sequence[DocumentId] | None, where: Filter | None) -> tuple[sql.Composable, Mapping[str, Any]]:

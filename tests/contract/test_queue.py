@@ -1,0 +1,311 @@
+"""What `ports.Queue` promises, in memory and in PostgreSQL."""
+
+import asyncio
+import dataclasses
+from datetime import timedelta
+from uuid import uuid4
+
+import pytest
+
+from service.domain import DocumentId, QueueStatus, VersionState
+from tests.world import LEASE, NOW, World, doc, encoded, later
+
+
+def ids(claimed: object) -> list[str]:
+    return [one.job.document_id for one in claimed]  # type: ignore[attr-defined]
+
+
+# ---------------------------------------------------------------- claim
+
+
+async def test_old_before_new(world: World) -> None:
+    await world.put(doc("c"), now=later(0))
+    await world.put(doc("b"), now=later(1))
+    await world.put(doc("a"), now=later(2))
+    assert ids(await world.claim(limit=2, now=later(3))) == ["c", "b"]
+    assert ids(await world.claim(now=later(3))) == ["a"]
+
+
+async def test_a_claim_brings_the_document_as_it_is_now(world: World) -> None:
+    await world.put(doc("a", "text", "title", x=1))
+    await world.put(doc("a", "text", "title", x=2))
+    (claimed,) = await world.claim()
+    assert claimed.document == await world.get("a")
+    assert claimed.document.metadata == {"x": 2}
+    assert (claimed.job.content_revision, claimed.job.attempts, claimed.lost_leases) == (1, 0, 0)
+
+
+async def test_a_leased_job_is_nobody_elses_until_its_lease_ends(world: World) -> None:
+    await world.put(doc("a"))
+    assert ids(await world.claim(worker="w1")) == ["a"]
+    assert await world.claim(worker="w2", now=NOW + LEASE - timedelta(seconds=1)) == ()
+    (again,) = await world.claim(worker="w2", now=NOW + LEASE)
+    assert again.lost_leases == 1
+    (thrice,) = await world.claim(worker="w3", now=NOW + 2 * LEASE)
+    assert thrice.lost_leases == 2
+
+
+async def test_only_the_named_versions_are_claimed(world: World) -> None:
+    second = await world.add_version(2, VersionState.BACKFILLING)
+    await world.put(doc("a"))
+    assert await world.queue.claim([], 10, "w", NOW, LEASE) == ()
+    (claimed,) = await world.queue.claim([second], 10, "w", NOW, LEASE)
+    assert claimed.job.version == 2
+    assert ids(await world.claim()) == ["a"]
+
+
+async def test_jobs_of_several_collections_in_one_claim(world: World) -> None:
+    await world.put(doc("a", "here"))
+    other = await world.collections.create(
+        type(world.collection.name)("other"), world.collection.settings, world.version.identity, {}, NOW
+    )
+    (version,) = await world.versions.of(other.id)
+    await world.documents.put(other.id, [doc("a", "there")], later(1))
+    claimed = await world.queue.claim([world.version, version], 10, "w", later(1), LEASE)
+    assert [(one.job.collection_id, one.document.text) for one in claimed] == [
+        (world.collection.id, "here"),
+        (other.id, "there"),
+    ]
+
+
+async def test_deleted_documents_are_not_claimed(world: World) -> None:
+    await world.put(doc("a"), doc("b"))
+    await world.delete("a")
+    assert ids(await world.claim()) == ["b"]
+
+
+@pytest.mark.database
+async def test_live_writes_go_before_backfill(postgres: World) -> None:
+    await postgres.put(doc("old"), now=NOW)
+    assert postgres.pool is not None
+    async with postgres.pool.connection() as connection:
+        await connection.execute("UPDATE jobs SET priority = 1 WHERE document_id = 'old'")
+    await postgres.put(doc("new"), now=later(5))
+    assert ids(await postgres.claim(now=later(5))) == ["new", "old"]
+
+
+@pytest.mark.database
+async def test_two_claimers_never_share_a_job(postgres: World) -> None:
+    await postgres.put(*(doc(f"d{number:03d}") for number in range(300)))
+
+    async def take(worker: str) -> list[str]:
+        taken: list[str] = []
+        while claimed := await postgres.claim(limit=7, worker=worker):
+            taken += ids(claimed)
+        return taken
+
+    taken = [name for part in await asyncio.gather(*map(take, "abcdef")) for name in part]
+    assert sorted(taken) == [f"d{number:03d}" for number in range(300)]
+
+
+@pytest.mark.database
+async def test_a_claim_is_committed_before_anything_else_happens(postgres: World) -> None:
+    await postgres.put(doc("a"))
+    (claimed,) = await postgres.claim(worker="w7")
+    assert postgres.pool is not None
+    async with postgres.pool.connection() as connection:
+        cursor = await connection.execute("SELECT lease::text, worker, available_at FROM jobs")
+        assert await cursor.fetchall() == [(claimed.job.lease, "w7", NOW + LEASE)]
+        cursor = await connection.execute("SELECT count(*) FROM pg_stat_activity WHERE state LIKE 'idle in trans%'")
+        assert await cursor.fetchall() == [(0,)]
+
+
+@pytest.mark.database
+async def test_a_job_without_its_document_is_ended(postgres: World) -> None:
+    await postgres.put(doc("a"), doc("b"))
+    assert postgres.pool is not None
+    async with postgres.pool.connection() as connection:
+        await connection.execute("DELETE FROM documents WHERE document_id = 'a'")
+    assert ids(await postgres.claim()) == ["b"]
+    async with postgres.pool.connection() as connection:
+        assert await (await connection.execute("SELECT document_id FROM jobs")).fetchall() == [("b",)]
+
+
+# ---------------------------------------------------------------- the fence
+
+
+async def test_changed_content_takes_the_job_from_whoever_has_it(world: World) -> None:
+    await world.put(doc("a"))
+    (stale,) = await world.claim(worker="slow")
+    await world.put(doc("a", "newer"))
+    (fresh,) = await world.claim(worker="fast")
+    assert (fresh.job.content_revision, fresh.lost_leases) == (2, 0)
+    assert await world.store(encoded(stale)) == frozenset()
+    assert await world.store(encoded(fresh)) == {"a"}
+    assert await world.store(encoded(stale)) == frozenset()
+    assert await world.stored_chunks() == {("a", 0): 2}
+
+
+async def test_a_lost_lease_cannot_store(world: World) -> None:
+    await world.put(doc("a"))
+    (slow,) = await world.claim(worker="slow")
+    (fast,) = await world.claim(worker="fast", now=NOW + LEASE)
+    assert await world.store(encoded(slow)) == frozenset()
+    assert await world.store(encoded(fast)) == {"a"}
+
+
+async def test_an_expired_lease_that_nobody_took_can_still_store(world: World) -> None:
+    await world.put(doc("a"))
+    (claimed,) = await world.claim()
+    await world.queue.extend([claimed.job], later(-1))
+    assert await world.store(encoded(claimed)) == {"a"}
+
+
+async def test_a_deleted_document_cannot_be_stored(world: World) -> None:
+    await world.put(doc("a"))
+    (claimed,) = await world.claim()
+    await world.delete("a")
+    assert await world.store(encoded(claimed)) == frozenset()
+    await world.put(doc("a"))
+    assert await world.store(encoded(claimed)) == frozenset()
+    assert await world.stored_chunks() == {}
+
+
+# ---------------------------------------------------------------- extend, release
+
+
+async def test_heartbeats_keep_a_lease(world: World) -> None:
+    await world.put(doc("a"))
+    (claimed,) = await world.claim()
+    await world.queue.extend([claimed.job], NOW + 2 * LEASE)
+    assert await world.claim(now=NOW + LEASE) == ()
+    assert len(await world.claim(now=NOW + 2 * LEASE)) == 1
+
+
+async def test_released_work_is_available_from_then_on_uncharged(world: World) -> None:
+    await world.put(doc("a"))
+    (claimed,) = await world.claim()
+    await world.queue.release([claimed.job], later(10))
+    assert await world.claim(now=later(9)) == ()
+    (again,) = await world.claim(now=later(10))
+    assert (again.job.attempts, again.lost_leases) == (0, 0)
+    assert again.job.lease != claimed.job.lease
+    assert await world.store(encoded(claimed)) == frozenset()
+
+
+async def test_whoever_lost_a_lease_moves_nothing(world: World) -> None:
+    await world.put(doc("a"))
+    (slow,) = await world.claim(worker="slow")
+    (fast,) = await world.claim(worker="fast", now=NOW + LEASE)
+    await world.queue.release([slow.job], NOW)
+    await world.queue.extend([slow.job], NOW)
+    assert await world.queue.charge([slow.job], "late", 1, NOW, NOW) == ()
+    forged = dataclasses.replace(fast.job, lease=str(uuid4()))
+    await world.queue.release([forged], NOW)
+    assert await world.claim(now=NOW + LEASE) == ()
+    assert await world.store(encoded(fast)) == {"a"}
+
+
+async def test_nothing_to_do_is_no_error(world: World) -> None:
+    await world.queue.extend([], NOW)
+    await world.queue.release([], NOW)
+    assert await world.queue.charge([], "none", 3, NOW, NOW) == ()
+    assert await world.store() == frozenset()
+
+
+# ---------------------------------------------------------------- charge, failed, retry
+
+
+async def test_a_charged_document_comes_back_and_is_set_aside_at_the_limit(world: World) -> None:
+    await world.put(doc("a"), doc("b"))
+    first = {one.job.document_id: one for one in await world.claim()}
+    assert await world.queue.charge([first[DocumentId("a")].job], "boom", 2, later(1), later(5)) == ()
+    (again,) = await world.claim(now=later(5))
+    assert (again.job.document_id, again.job.attempts, again.lost_leases) == ("a", 1, 0)
+    assert await world.queue.charge([again.job], "bang", 2, later(6), later(9)) == ("a",)
+    assert await world.claim(now=later(10)) == ()
+    (failed,) = await world.queue.failed(world.collection.id, None, 10)
+    assert (failed.id, failed.version, failed.attempts, failed.reason) == ("a", 1, 2, "bang")
+    assert failed.failed_at == later(6)
+
+
+async def test_a_document_charged_beforehand_can_still_be_stored(world: World) -> None:
+    """The attempt is counted before a risky document is tried, so that a crash cannot escape it."""
+    await world.put(doc("a"))
+    (claimed,) = await world.claim()
+    assert await world.queue.charge([claimed.job], "tried alone", 3, NOW, NOW + LEASE) == ()
+    assert await world.store(encoded(claimed)) == {"a"}
+
+
+async def test_the_lease_of_a_charged_attempt_is_not_lost_once_more(world: World) -> None:
+    await world.put(doc("a"))
+    (claimed,) = await world.claim()
+    await world.queue.charge([claimed.job], "tried alone", 3, NOW, NOW + LEASE)
+    (again,) = await world.claim(now=NOW + LEASE)
+    assert (again.job.attempts, again.lost_leases) == (1, 0)
+    assert await world.store(encoded(claimed)) == frozenset()
+
+
+async def test_what_was_set_aside_cannot_be_stored_by_its_last_holder(world: World) -> None:
+    await world.put(doc("a"))
+    (claimed,) = await world.claim()
+    assert await world.queue.charge([claimed.job], "poison", 1, NOW, NOW) == ("a",)
+    assert await world.store(encoded(claimed)) == frozenset()
+
+
+async def test_new_content_gets_a_new_chance(world: World) -> None:
+    await world.put(doc("a"))
+    (claimed,) = await world.claim()
+    await world.queue.charge([claimed.job], "poison", 1, NOW, NOW)
+    await world.put(doc("a", "better"), now=later(1))
+    (again,) = await world.claim(now=later(1))
+    assert (again.job.attempts, again.lost_leases) == (0, 0)
+    assert await world.queue.failed(world.collection.id, None, 10) == ()
+
+
+async def test_any_reason_can_be_kept(world: World) -> None:
+    await world.put(doc("a"))
+    (claimed,) = await world.claim()
+    await world.queue.charge([claimed.job], "NUL \0, half a pair \ud800, " + "long " * 1_000, 1, NOW, NOW)
+    (failed,) = await world.queue.failed(world.collection.id, None, 10)
+    assert failed.reason.startswith("NUL ")
+
+
+async def test_failed_documents_are_paged_by_id(world: World) -> None:
+    second = await world.add_version(2, VersionState.READY)
+    await world.put(*(doc(name) for name in ("a", "B", "é", "z")))
+    both = await world.queue.claim([world.version, second], 10, "w", NOW, LEASE)
+    await world.queue.charge([one.job for one in both], "poison", 1, NOW, NOW)
+    first = await world.queue.failed(world.collection.id, None, 3)
+    assert [(one.id, one.version) for one in first] == [("B", 2), ("a", 2), ("z", 2)]
+    assert [one.id for one in await world.queue.failed(world.collection.id, first[-1].id, 3)] == ["é"]
+
+
+async def test_retry_forgets_attempts(world: World) -> None:
+    await world.put(doc("a"), doc("b"))
+    claimed = await world.claim()
+    await world.queue.charge([one.job for one in claimed], "poison", 1, NOW, NOW)
+    assert await world.queue.retry(world.collection.id, later(1)) == 2
+    assert await world.queue.retry(world.collection.id, later(1)) == 0
+    assert await world.claim(now=NOW) == ()
+    again = await world.claim(now=later(1))
+    assert sorted((one.job.document_id, one.job.attempts, one.lost_leases) for one in again) == [
+        ("a", 0, 0),
+        ("b", 0, 0),
+    ]
+
+
+# ---------------------------------------------------------------- status
+
+
+async def test_status_counts_documents_however_many_versions_wait(world: World) -> None:
+    assert await world.queue.status(world.collection.id, NOW) == QueueStatus(pending=0, failed=0, oldest_seconds=0.0)
+    await world.add_version(2, VersionState.BACKFILLING)
+    await world.put(doc("a"), doc("b"), now=later(0))
+    await world.put(doc("c"), now=later(4))
+    (claimed, *_) = await world.claim(now=later(4))
+    assert await world.queue.status(world.collection.id, later(10)) == QueueStatus(
+        pending=3, failed=0, oldest_seconds=10.0
+    )
+    await world.queue.charge([claimed.job], "poison", 1, later(4), later(4))
+    assert (await world.queue.status(world.collection.id, later(10))).failed == 1
+
+
+async def test_unfinished_are_those_that_wait_and_were_not_given_up(world: World) -> None:
+    await world.put(*map(doc, ["done", "leased", "waiting", "failed"]))
+    claimed = {one.job.document_id: one for one in await world.claim()}
+    await world.store(encoded(claimed[DocumentId("done")]))
+    await world.queue.charge([claimed[DocumentId("failed")].job], "poison", 1, NOW, NOW)
+    await world.queue.release([claimed[DocumentId("waiting")].job], NOW)
+    asked = [DocumentId(name) for name in ("waiting", "done", "missing", "failed", "leased")]
+    assert await world.queue.unfinished(world.collection.id, world.version.number, asked) == ("waiting", "leased")

@@ -1,0 +1,331 @@
+"""What `ports.Vectors` promises, in memory and in PostgreSQL; and what the table of a version refuses by itself."""
+
+import asyncio
+import dataclasses
+from typing import Any
+
+import numpy as np
+import psycopg
+import pytest
+
+from service.domain import DensePlan, DocumentId, EmbedderVersion, VersionNumber, VersionState, cosine
+from service.domain import Vectors as VectorArray
+from service.errors import VersionNotFound
+from service.filters import parse
+from service.store.pool import Pool
+from service.store.spaces import create_index
+from tests.world import World, build, doc, encoded, later, unit
+
+EXACT = DensePlan(kind="exact")
+PLANS = [EXACT, DensePlan(kind="hnsw", ef_search=100), DensePlan(kind="hnsw_iterative", ef_search=100)]
+X, Y, Z = unit(1, 0, 0, 0), unit(0, 1, 0, 0), unit(0, 0, 1, 0)
+
+
+def rows(*vectors: Any) -> VectorArray:
+    return np.stack(vectors)
+
+
+def found(candidates: Any) -> list[tuple[str, int | None]]:
+    return [(one.document_id, one.chunk) for one in candidates]
+
+
+# ---------------------------------------------------------------- write
+
+
+async def test_chunks_are_stored_with_their_place_and_revision(world: World) -> None:
+    await world.put(doc("a", "first second"))
+    (claimed,) = await world.claim()
+    assert await world.store(encoded(claimed, rows(X, Y), ["first ", "second"])) == {"a"}
+    best, other = await world.vectors.nearest(world.version, unit(1, 0.5, 0, 0), 10, EXACT)
+    assert (best.document_id, best.chunk, best.start, best.end, best.content_revision) == ("a", 0, 0, 6, 1)
+    assert (other.chunk, other.start, other.end) == (1, 6, 12)
+    assert best.score == pytest.approx(1 / 1.25**0.5, abs=1e-3)
+
+
+async def test_a_write_replaces_all_chunks_of_its_documents_alone(world: World) -> None:
+    await world.put_and_store({"a": rows(X, Y, Z), "b": rows(Z)})
+    await world.put(doc("a", "short"))
+    await world.drain()
+    assert await world.stored_chunks() == {("a", 0): 2, ("b", 0): 1}
+
+
+async def test_a_document_may_have_no_chunks(world: World) -> None:
+    await world.put_and_store({"a": rows(X)})
+    await world.put(doc("a", "", title="a"))
+    (claimed,) = await world.claim()
+    nothing = encoded(claimed, np.empty((0, 4), np.float32), [])
+    assert await world.store(nothing) == {"a"}
+    assert await world.stored_chunks() == {}
+    assert await world.claim() == ()
+
+
+async def test_what_is_no_longer_ours_is_skipped_beside_what_is(world: World) -> None:
+    await world.put(doc("kept"), doc("changed"), doc("gone"))
+    claimed = await world.claim()
+    await world.put(doc("changed", "newer"))
+    await world.delete("gone")
+    assert await world.store(*map(encoded, claimed)) == {"kept"}
+    assert await world.stored_chunks() == {("kept", 0): 1}
+
+
+async def test_versions_keep_apart(world: World) -> None:
+    second = await world.add_version(2, VersionState.READY)
+    await world.put_and_store({"a": rows(X)})
+    assert await world.vectors.nearest(second, X, 10, EXACT) == ()
+    assert await world.stored_chunks(second) == {}
+
+
+@pytest.mark.database
+async def test_a_write_is_all_or_nothing(postgres: World) -> None:
+    await postgres.put_and_store({"a": rows(X), "b": rows(X)})
+    await postgres.put(doc("a", "new"), doc("b", "new"))
+    claimed = await postgres.claim()
+    broken = encoded(claimed[1], rows(np.zeros(4, np.float32)))
+    with pytest.raises(psycopg.errors.CheckViolation):
+        await postgres.store(encoded(claimed[0]), broken)
+    assert await postgres.stored_chunks() == {("a", 0): 1, ("b", 0): 1}
+    assert await postgres.store(*map(encoded, claimed)) == {"a", "b"}
+
+
+@pytest.mark.database
+@pytest.mark.parametrize(
+    "vector",
+    [
+        [np.nan, 1, 0, 0],
+        [np.inf, 0, 0, 0],
+        [-np.inf, 0, 0, 0],
+        [0, 0, 0, 0],
+        [1e-9, 0, 0, 0],
+        [1e6, 0, 0, 0],
+        [1, 0, 0],
+    ],
+)
+async def test_the_table_refuses_what_has_no_direction(postgres: World, vector: list[float]) -> None:
+    await postgres.put(doc("a"))
+    (claimed,) = await postgres.claim()
+    with np.errstate(over="ignore"), pytest.raises((psycopg.DataError, psycopg.IntegrityError)):
+        await postgres.store(encoded(claimed, np.array([vector], np.float32)))
+    assert await postgres.stored_chunks() == {}
+
+
+@pytest.mark.database
+@pytest.mark.parametrize(("column", "value"), [("embedder_version", 2), ("collection_id", 77)])
+async def test_the_table_refuses_rows_of_another_space(postgres: World, column: str, value: int) -> None:
+    await postgres.put_and_store({"a": rows(X)})
+    assert postgres.pool is not None
+    table = f"vectors_{postgres.collection.id}_1"
+    with pytest.raises(psycopg.errors.CheckViolation):
+        async with postgres.pool.connection() as connection:
+            await connection.execute(f"UPDATE {table} SET {column} = {value}".encode())
+
+
+@pytest.mark.database
+async def test_workers_that_hold_the_same_documents_in_other_orders_all_finish(postgres: World) -> None:
+    """Two writers, one of them late: locks are taken in the order of ids, and the late one stores nothing."""
+    ids = [f"d{number:03d}" for number in range(100)]
+    await postgres.put(*map(doc, ids))
+    slow = await postgres.claim(worker="slow")
+    fast = await postgres.claim(worker="fast", now=later(100))
+    kept = await asyncio.gather(
+        postgres.store(*map(encoded, slow)),
+        postgres.store(*map(encoded, reversed(fast))),
+        postgres.put(*(doc(name, x=1) for name in reversed(ids)), now=later(100)),
+    )
+    assert [len(one) for one in kept] == [0, 100, 100]
+    assert len(await postgres.stored_chunks()) == 100
+
+
+# ---------------------------------------------------------------- nearest
+
+
+@pytest.fixture(params=PLANS, ids=lambda plan: plan.kind)
+def plan(request: pytest.FixtureRequest) -> DensePlan:
+    chosen: DensePlan = request.param
+    return chosen
+
+
+@pytest.fixture
+async def indexed(pool: Pool) -> World:
+    """Three hundred documents of two chunks each with an HNSW index over them; `even` is in the metadata."""
+    world = await build(pool, dimensions=16)
+    generator = np.random.default_rng(7)
+    await world.put(*(doc(f"d{number:03d}", "0123456789", even=number % 2 == 0) for number in range(300)))
+    claimed = await world.claim(limit=300)
+    work = []
+    for one in claimed:
+        vectors = generator.normal(size=(2, 16)).astype(np.float32)
+        work.append(encoded(one, vectors / np.linalg.norm(vectors, axis=1, keepdims=True), ["01234", "56789"]))
+    await world.store(*work)
+    async with pool.connection() as connection:
+        await connection.execute(create_index(world.version))
+        await connection.execute(f"ANALYZE vectors_{world.collection.id}_1, documents".encode())
+    return world
+
+
+async def test_best_first_and_no_more_than_asked_for(world: World, plan: DensePlan) -> None:
+    await world.put_and_store({"x": rows(X, Z), "xy": rows(unit(1, 1, 0, 0)), "y": rows(Y)})
+    query = unit(1, 0.1, 0, 0)
+    nearest = await world.vectors.nearest(world.version, query, 3, plan)
+    assert found(nearest) == [("x", 0), ("xy", 0), ("y", 0)]
+    assert [one.score for one in nearest] == pytest.approx(
+        [cosine(query, vector) for vector in (X, unit(1, 1, 0, 0), Y)], abs=1e-3
+    )
+    assert found(await world.vectors.nearest(world.version, query, 1, plan)) == [("x", 0)]
+
+
+async def test_opposite_is_minus_one(world: World, plan: DensePlan) -> None:
+    await world.put_and_store({"x": rows(X)})
+    (only,) = await world.vectors.nearest(world.version, -X, 3, plan)
+    assert only.score == pytest.approx(-1.0, abs=1e-6)
+
+
+async def test_an_empty_space_has_no_neighbours(world: World, plan: DensePlan) -> None:
+    assert await world.vectors.nearest(world.version, X, 10, plan) == ()
+
+
+async def test_within_the_named_documents(world: World, plan: DensePlan) -> None:
+    await world.put_and_store({"x": rows(X, X), "xy": rows(unit(1, 1, 0, 0)), "y": rows(Y)})
+    named = [DocumentId(name) for name in ("y", "xy", "missing")]
+    assert found(await world.vectors.nearest(world.version, X, 10, plan, within=named)) == [("xy", 0), ("y", 0)]
+    assert await world.vectors.nearest(world.version, X, 10, plan, within=[]) == ()
+
+
+async def test_where_documents_pass_as_they_are_now(world: World, plan: DensePlan) -> None:
+    await world.put_and_store({"x": rows(X), "xy": rows(unit(1, 1, 0, 0)), "y": rows(Y)}, kind="old")
+    await world.put(doc("y", "0123456789", kind="new"))
+    where = parse({"kind": "old"})
+    assert found(await world.vectors.nearest(world.version, Y, 10, plan, where=where)) == [("xy", 0), ("x", 0)]
+    assert await world.vectors.nearest(world.version, Y, 10, plan, where=parse({"kind": "?"})) == ()
+
+
+async def test_without_a_dense_leg_nothing_is_near(postgres: World) -> None:
+    await postgres.put_and_store({"x": rows(X)})
+    assert await postgres.vectors.nearest(postgres.version, X, 10, DensePlan()) == ()
+
+
+@pytest.mark.database
+async def test_the_index_agrees_with_the_exact_scan(indexed: World, plan: DensePlan) -> None:
+    generator = np.random.default_rng(8)
+    for _ in range(10):
+        query = unit(*generator.normal(size=16))
+        truth = await indexed.vectors.nearest(indexed.version, query, 20, EXACT)
+        nearest = await indexed.vectors.nearest(indexed.version, query, 20, plan)
+        assert len(nearest) == 20
+        assert [one.score for one in nearest] == sorted((one.score for one in nearest), reverse=True)
+        assert len(set(found(truth)) & set(found(nearest))) >= 18
+
+
+@pytest.mark.database
+async def test_ef_search_bounds_what_the_index_gives_and_iteration_does_not(indexed: World) -> None:
+    query, all_rows = unit(*range(1, 17)), 600
+    few = await indexed.vectors.nearest(indexed.version, query, 200, DensePlan(kind="hnsw", ef_search=10))
+    assert len(few) <= 10
+    by_limit = await indexed.vectors.nearest(indexed.version, query, 200, DensePlan(kind="hnsw"))
+    assert 150 < len(by_limit) <= 200
+    iterated = await indexed.vectors.nearest(
+        indexed.version, query, all_rows, DensePlan(kind="hnsw_iterative", ef_search=10)
+    )
+    assert len(iterated) > 500
+
+
+@pytest.mark.database
+@pytest.mark.parametrize("ef_search", [-5, 0, 10_000])
+async def test_impossible_settings_are_brought_into_range(indexed: World, ef_search: int) -> None:
+    plan = DensePlan(kind="hnsw", ef_search=ef_search)
+    assert await indexed.vectors.nearest(indexed.version, unit(*range(1, 17)), 5, plan)
+
+
+@pytest.mark.database
+async def test_filtered_along_the_index_is_as_good_as_filtered_exactly(indexed: World) -> None:
+    query, where = unit(*range(16, 0, -1)), parse({"even": True})
+    truth = await indexed.vectors.nearest(indexed.version, query, 50, EXACT, where=where)
+    plan = DensePlan(kind="hnsw_iterative", ef_search=40, selectivity=0.5)
+    nearest = await indexed.vectors.nearest(indexed.version, query, 50, plan, where=where)
+    assert len(nearest) == 50
+    assert all(int(one.document_id[1:]) % 2 == 0 for one in nearest)
+    assert [one.score for one in nearest] == sorted((one.score for one in nearest), reverse=True)
+    assert len(set(found(truth)) & set(found(nearest))) >= 45
+
+
+@pytest.mark.database
+async def test_settings_of_a_search_end_with_it(indexed: World) -> None:
+    assert indexed.pool is not None
+    plan = DensePlan(kind="hnsw_iterative", ef_search=7)
+    await asyncio.gather(*(indexed.vectors.nearest(indexed.version, unit(*range(1, 17)), 5, plan) for _ in range(8)))
+    names = "hnsw.ef_search", "hnsw.iterative_scan", "enable_seqscan", "enable_sort"
+    query = "SELECT " + ", ".join(f"current_setting('{name}')" for name in names)
+
+    async def settings() -> Any:
+        assert indexed.pool is not None
+        async with indexed.pool.connection() as connection:
+            await connection.execute("SELECT '[1]'::halfvec")  # a fresh connection learns the settings with the type
+            return await (await connection.execute(query.encode())).fetchone()
+
+    assert set(await asyncio.gather(*(settings() for _ in range(8)))) == {("40", "off", "on", "on")}
+
+
+@pytest.mark.database
+async def test_a_failed_search_leaves_its_connection_fit_for_use(indexed: World) -> None:
+    for _ in range(10):
+        with pytest.raises(psycopg.DataError, match="dimensions"):
+            await indexed.vectors.nearest(indexed.version, X, 5, PLANS[1])
+    assert await indexed.vectors.nearest(indexed.version, unit(*range(1, 17)), 5, PLANS[1])
+
+
+@pytest.mark.database
+async def test_a_space_that_was_dropped_is_a_version_not_found(indexed: World) -> None:
+    await indexed.collections.delete(indexed.collection.id)
+    query = unit(*range(1, 17))
+    for plan in PLANS:
+        with pytest.raises(VersionNotFound):
+            await indexed.vectors.nearest(indexed.version, query, 5, plan)
+    with pytest.raises(VersionNotFound):
+        await indexed.vectors.score(indexed.version, query, [DocumentId("d001")])
+    with pytest.raises(VersionNotFound):
+        await indexed.vectors.get(indexed.version, [(DocumentId("d001"), 0)])
+
+
+# ---------------------------------------------------------------- score, get
+
+
+async def test_score_is_the_exact_cosine_of_the_best_chunk(world: World) -> None:
+    await world.put_and_store({"a": rows(Y, unit(1, 0.2, 0, 0), Z), "b": rows(Y), "c": rows(X)})
+    asked = [DocumentId(name) for name in ("b", "missing", "a")]
+    scored = {one.document_id: one for one in await world.vectors.score(world.version, X, asked)}
+    assert set(scored) == {"a", "b"}
+    assert (scored[DocumentId("a")].chunk, scored[DocumentId("a")].start) == (1, 10)
+    assert scored[DocumentId("a")].score == pytest.approx(1 / 1.04**0.5, abs=1e-3)
+    assert scored[DocumentId("b")].score == pytest.approx(0.0, abs=1e-6)
+    assert await world.vectors.score(world.version, X, []) == ()
+
+
+async def test_score_and_nearest_agree(world: World) -> None:
+    await world.put_and_store(
+        {name: rows(unit(*values)) for name, values in {"a": (1, 2, 3, 4), "b": (4, 3, -2, 1)}.items()}
+    )
+    query = unit(0.3, -0.2, 0.9, 0.1)
+    nearest = await world.vectors.nearest(world.version, query, 10, EXACT)
+    scored = await world.vectors.score(world.version, query, [one.document_id for one in nearest])
+    assert {(one.document_id, one.score) for one in scored} == {(one.document_id, one.score) for one in nearest}
+
+
+async def test_vectors_are_read_back_with_length_one(world: World) -> None:
+    vector = unit(0.123, -0.456, 0.789, 0.012)
+    await world.put_and_store({"a": rows(X, vector), "b": rows(Y)})
+    asked = [(DocumentId("a"), 1), (DocumentId("b"), 0), (DocumentId("b"), 1), (DocumentId("c"), 0)]
+    read = await world.vectors.get(world.version, asked)
+    assert set(read) == {("a", 1), ("b", 0)}
+    back = read[DocumentId("a"), 1]
+    assert back.dtype == np.float32
+    assert np.linalg.norm(back) == pytest.approx(1.0, abs=1e-6)
+    assert cosine(back, vector) > 0.99999
+
+
+def version_of(world: World, number: int) -> EmbedderVersion:
+    return dataclasses.replace(world.version, number=VersionNumber(number))
+
+
+@pytest.mark.database
+async def test_a_version_that_never_was_is_not_found(postgres: World) -> None:
+    with pytest.raises(VersionNotFound):
+        await postgres.vectors.nearest(version_of(postgres, 9), X, 5, EXACT)
