@@ -114,7 +114,7 @@ class TantivyLexicon:
         return set(self._waiting)
 
     def nudge(self) -> None:
-        """Something was written: look now."""
+        """Wake the follower: it turns to what is due, and at once to what somebody waits for."""
         self._nudge.set()
 
     async def nudged(self, seconds: float) -> None:

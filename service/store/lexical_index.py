@@ -29,8 +29,8 @@ Match = tuple[DocumentId, int, float]
 TERMS_LIMIT = 1024
 """Distinct terms of one query that are looked for: the rarest. 15 ms at 100,000 documents; ordinary queries have 10."""
 
-_TIES = 1000
-"""How many documents of equal score at the end of a page are put in order of their ids."""
+_TIES = (1, 100, 1000)
+"""How far beyond the limit to look for documents that tie with the last, so that ids and not disk order decide."""
 
 _SCORE_DIGITS = 4
 """Scores are float32 sums whose order of addition is not fixed: below this they are noise and would break ties."""
@@ -71,7 +71,7 @@ def read_progress(path: Path) -> Progress | None:
     """None where there is none that can be trusted."""
     try:
         raw = json.loads((path / _POSITION_FILE).read_bytes())
-        position = Position(xid=int(raw["position"]["xid"]), document_id=str(raw["position"]["document_id"]))
+        position = Position(**raw["position"])
         return Progress(generation=str(raw["generation"]), position=position, complete=raw["complete"] is True)
     except (OSError, ValueError, KeyError, TypeError):
         return None
@@ -136,6 +136,9 @@ class LexicalIndex:
     def search(self, text: str, limit: int, within: Sequence[DocumentId] | None) -> list[Match]:
         """Best first; equal scores in the order of their ids."""
         searcher = self._searcher()
+        limit = min(limit, searcher.num_docs)  # Tantivy makes room for as many as it is asked for
+        if limit < 1:
+            return []
         with self._guarded():
             query = self._query(searcher, self._analyzer.query_terms(text))
             if within is not None:
@@ -173,9 +176,12 @@ class LexicalIndex:
 
     def _matches(self, searcher: tantivy.Searcher, query: tantivy.Query, limit: int) -> list[Match]:
         """The best `limit`, and those that tie with the last of them: Tantivy cuts among equals as it likes."""
-        hits = searcher.search(query, limit + 1, count=False).hits
-        if len(hits) > limit and round(hits[limit][0], _SCORE_DIGITS) == round(hits[limit - 1][0], _SCORE_DIGITS):
-            hits = searcher.search(query, limit + _TIES, count=False).hits
+        for more in _TIES:
+            hits = searcher.search(query, limit + more, count=False).hits
+            tie = round(hits[limit - 1][0], _SCORE_DIGITS) if len(hits) >= limit else 0.0
+            if len(hits) < limit + more or round(hits[-1][0], _SCORE_DIGITS) < tie:
+                break
+        hits = [hit for hit in hits if round(hit[0], _SCORE_DIGITS) >= tie]
         addresses = [address for _, address in hits]
         revisions = searcher.fast_field_values("content_revision", addresses)
         return [

@@ -228,6 +228,30 @@ async def test_told_to_rebuild_it_wipes_and_starts_from_zero(root: Path, feed: F
         assert await found(lexicon, papers, "heron") == ["b", "c", "d"]
 
 
+def test_a_position_is_kept_whole(tmp_path: Path) -> None:
+    progress = Progress(generation="g", position=Position(xid=7, document_id='ä"\n', purged=3), complete=True)
+    write_progress(tmp_path, progress)
+    read = read_progress(tmp_path)
+    assert read == progress
+    assert read is not None
+    assert read.position.purged == 3  # plays no part in equality
+
+
+async def test_killed_between_being_told_to_rebuild_and_the_wipe(root: Path, feed: FileFeed) -> None:
+    """The position says zero and the index is still full, also of what the feed forgot."""
+    papers = feed.collections[0]
+    async with following(root, feed) as (lexicon, _):
+        await reached(lexicon, papers, feed.write(("ghost", "heron"), ("b", "heron")))
+    feed.path.write_text(feed.path.read_text().replace('"ghost"', '"c"'))
+    path = lexicon.path(papers)
+    progress = read_progress(path)
+    assert progress is not None
+    write_progress(path, Progress(generation=progress.generation, position=Position()))
+    async with following(root, feed) as (lexicon, _):
+        await reached(lexicon, papers, feed.write(("d", "heron")))
+        assert await found(lexicon, papers, "heron") == ["b", "c", "d"]
+
+
 async def test_another_language_gets_another_directory_and_the_old_one_goes(root: Path, feed: FileFeed) -> None:
     papers = feed.collections[0]
     async with following(root, feed) as (lexicon, _):
