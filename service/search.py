@@ -51,10 +51,12 @@ class Course:
     def gave_up(self, stage: str) -> bool:
         return any(degradation.stage == stage for degradation in self.degraded)
 
-    async def attempt(self, stage: str, work: Callable[[], Awaitable[T]], *, optional: bool) -> T | None:
+    async def attempt(
+        self, stage: str, work: Callable[[], Awaitable[T]], *, optional: bool, in_budget: bool = True
+    ) -> T | None:
         """The result of a timed stage. What is optional may fail or outlast the budget: then None and a note of why."""
-        budget = self.request.budget_ms
-        left = None if budget is None or not optional else max(0.0, budget / 1000 - self.timings.elapsed)
+        budget = self.request.budget_ms if optional and in_budget else None
+        left = None if budget is None else max(0.0, budget / 1000 - self.timings.elapsed)
         with self.timings.stage(stage):
             try:
                 async with asyncio.timeout(left):
@@ -292,9 +294,8 @@ class Search:
         request = course.request
         if "highlights" in request.include and hits:
             texts = [hit.text for hit in hits]
-            marked = await course.attempt(
-                "highlight", lambda: self._lexicon.highlight(space.collection, request.text, texts), optional=True
-            )
+            work = self._lexicon.highlight(space.collection, request.text, texts)
+            marked = await course.attempt("highlight", lambda: work, optional=True, in_budget=False)
             if marked is not None:
                 pairs = zip(hits, marked, strict=True)
                 hits = [dataclasses.replace(hit, highlights=fragments) for hit, fragments in pairs]

@@ -1,0 +1,338 @@
+"""The query's story over fakes: what is answered, what is said about it, and what happens when a part is missing."""
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+
+import pytest
+
+from service import filters
+from service.domain import (
+    Candidate,
+    Collection,
+    CollectionName,
+    CollectionSettings,
+    DensePlan,
+    Document,
+    DocumentId,
+    EmbedderVersion,
+    Filter,
+    Passing,
+    SpaceStatus,
+    Vector,
+    VersionNumber,
+)
+from service.embedder import passages
+from service.embedder.registry import Registry
+from service.errors import LexiconUnavailable, ModelUnavailable, Overloaded, SpaceRefused, Unavailable, VersionNotFound
+from service.lifecycle import Lifecycle
+from service.query import Request, Rerank
+from service.search import Search
+from tests.fakes import FakeDocuments, FakeLexicon, FakeQueue, FakeStore, FakeVectors
+from tests.fakes_catalog import FakeCollections, FakeVersions
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+NAME = CollectionName("animals")
+TEXTS = {
+    "cat": "A cat is a small animal that purrs and hunts mice.",
+    "dog": "A dog is an animal that barks and guards the house.",
+    "cow": "A cow is a large animal that gives milk.",
+    "car": "A car is a machine with four wheels and an engine.",
+    "bus": "A bus is a machine that carries many people through the city.",
+}
+
+
+class Shouting:
+    """A cross-encoder that likes what it is told to like."""
+
+    name = "shouting"
+
+    def __init__(self, favourite: str, failure: Exception | None = None) -> None:
+        self.favourite = favourite
+        self.failure = failure
+        self.read: list[str] = []
+
+    async def score(self, query: str, passages: Sequence[str]) -> list[float]:
+        self.read = list(passages)
+        if self.failure is not None:
+            raise self.failure
+        return [1.0 if self.favourite in passage else 0.1 for passage in passages]
+
+
+@dataclass
+class Zoo:
+    """A small collection with everything that a search needs."""
+
+    store: FakeStore
+    collections: FakeCollections
+    versions: FakeVersions
+    documents: FakeDocuments
+    vectors: FakeVectors
+    lexicon: FakeLexicon
+    registry: Registry
+    lifecycle: Lifecycle
+    collection: Collection
+    reranker: Shouting | None = None
+    passing_cap: int = 100
+    max_concurrent: int = 10
+    replaced: dict[str, object] = field(default_factory=dict)
+
+    def search(self, **replaced: object) -> Search:
+        parts: dict[str, object] = {
+            "collections": self.collections,
+            "versions": self.versions,
+            "documents": self.documents,
+            "vectors": self.vectors,
+            "lexicon": self.lexicon,
+            "embedders": self.registry,
+            "lifecycle": self.lifecycle,
+            "reranker": self.reranker,
+            "passing_cap": self.passing_cap,
+            "max_concurrent": self.max_concurrent,
+        }
+        return Search(**{**parts, **replaced})  # type: ignore[arg-type]
+
+    async def version(self) -> EmbedderVersion:
+        return (await self.versions.of(self.collection.id))[0]
+
+    async def write(self, texts: dict[str, str], *, encode: bool = True) -> None:
+        documents = [
+            Document(id=DocumentId(name), title=name, text=text, metadata={"wheels": name in {"car", "bus"}})
+            for name, text in texts.items()
+        ]
+        await self.documents.put(self.collection.id, documents, NOW)
+        if encode:
+            await self.encode()
+
+    async def encode(self) -> None:
+        """What a worker would do."""
+        from datetime import timedelta
+
+        from service.domain import Encoded
+
+        version = await self.version()
+        encoder = await self.lifecycle.admit(version)
+        claimed = await FakeQueue(self.store).claim([version], 100, "test", NOW, timedelta(seconds=60))
+        for one in claimed:
+            (chunks,) = passages.cut(encoder, [one.document], version.chunking)
+            vectors = encoder.encode([chunk.text for chunk in chunks], "document")
+            await self.vectors.write(version, [Encoded(job=one.job, chunks=chunks, vectors=vectors)])
+
+
+@pytest.fixture
+async def zoo() -> Zoo:
+    collections = FakeCollections()
+    store = FakeStore(collections)
+    versions = FakeVersions(collections)
+    registry = Registry(default="hashing:256")
+    lifecycle = Lifecycle(
+        collections=collections, versions=versions, queue=FakeQueue(store), embedders=registry, exact_below=1000
+    )
+    collection = await lifecycle.create(NAME, CollectionSettings(), NOW)
+    zoo = Zoo(
+        store=store,
+        collections=collections,
+        versions=versions,
+        documents=FakeDocuments(store),
+        vectors=FakeVectors(store),
+        lexicon=FakeLexicon(store),
+        registry=registry,
+        lifecycle=lifecycle,
+        collection=collection,
+    )
+    await zoo.write(TEXTS)
+    return zoo
+
+
+async def test_a_hybrid_answer_says_how_it_came_about(zoo: Zoo) -> None:
+    answer = await zoo.search().run(NAME, Request(text="a small animal that purrs", k=3))
+    assert answer.hits[0].id == "cat"
+    assert answer.embedder_version == 1
+    assert answer.dense.kind == "exact"
+    assert not answer.degraded
+    assert not answer.reranked
+    explanation = answer.hits[0].explanation
+    assert explanation.dense is not None
+    assert explanation.lexical is not None
+    assert explanation.dense.rank == explanation.lexical.rank == 1
+    assert answer.hits[0].score == explanation.fusion
+    assert {"embed", "dense", "lexical", "fuse", "fetch"} <= answer.timings.seconds.keys()
+    assert answer.hits[0].text == TEXTS["cat"]
+
+
+@pytest.mark.parametrize(("mode", "other"), [("dense", "lexical"), ("lexical", "dense")])
+async def test_one_leg_alone(zoo: Zoo, mode: str, other: str) -> None:
+    answer = await zoo.search().run(NAME, Request(text="milk cow", k=1, mode=mode))  # type: ignore[arg-type]
+    assert [hit.id for hit in answer.hits] == ["cow"]
+    assert getattr(answer.hits[0].explanation, other) is None
+    assert answer.dense.kind == ("exact" if mode == "dense" else "none")
+
+
+async def test_both_legs_know_one_filter_however_many_pass(zoo: Zoo) -> None:
+    where = filters.parse({"wheels": True})
+    for cap in (100, 1):
+        answer = await zoo.search(passing_cap=cap).run(NAME, Request(text="animal machine", where=where))
+        assert {hit.id for hit in answer.hits} == {"car", "bus"}
+        assert not answer.dense.underfilled
+        assert answer.dense.selectivity is not None
+
+
+async def test_without_a_reranker_the_answer_says_so(zoo: Zoo) -> None:
+    answer = await zoo.search().run(NAME, Request(text="animal", rerank=Rerank()))
+    assert [(one.stage, one.code) for one in answer.degraded] == [("rerank", "not_configured")]
+    assert answer.hits
+    assert not answer.reranked
+
+
+async def test_the_reranker_blends_and_the_unread_stay_behind(zoo: Zoo) -> None:
+    reranker = Shouting("milk")
+    request = Request(text="a small animal that purrs", rerank=Rerank(depth=3, weight=0.9))
+    answer = await zoo.search(reranker=reranker).run(NAME, request)
+    assert len(reranker.read) == 3
+    assert answer.reranked
+    assert answer.hits[0].id == "cow"
+    assert answer.hits[0].explanation.rerank is not None
+    assert answer.hits[0].explanation.rerank.rank == 1
+    assert [hit.explanation.rerank is not None for hit in answer.hits] == [True] * 3 + [False] * (len(answer.hits) - 3)
+    scores = [hit.score for hit in answer.hits]
+    assert scores == sorted(scores, reverse=True)
+
+
+async def test_a_reranker_that_fails_is_named_and_the_first_stage_answers(zoo: Zoo) -> None:
+    plain = await zoo.search().run(NAME, Request(text="animal"))
+    broken = Shouting("", ModelUnavailable("out of memory"))
+    answer = await zoo.search(reranker=broken).run(NAME, Request(text="animal", rerank=Rerank()))
+    assert [hit.id for hit in answer.hits] == [hit.id for hit in plain.hits]
+    assert [(one.stage, one.reason) for one in answer.degraded] == [("rerank", "out of memory")]
+
+
+class NoLexicon(FakeLexicon):
+    async def search(
+        self, collection: Collection, text: str, limit: int, within: Sequence[DocumentId] | None = None
+    ) -> tuple[Candidate, ...]:
+        raise LexiconUnavailable("being rebuilt")
+
+
+async def test_without_the_lexical_index_a_hybrid_search_is_dense_and_says_so(zoo: Zoo) -> None:
+    search = zoo.search(lexicon=NoLexicon(zoo.store))
+    answer = await search.run(NAME, Request(text="animal"))
+    assert answer.hits
+    assert [(one.stage, one.code) for one in answer.degraded] == [("lexical", "LexiconUnavailable")]
+    with pytest.raises(LexiconUnavailable):
+        await search.run(NAME, Request(text="animal", mode="lexical"))
+
+
+class Refusing(Lifecycle):
+    async def admit(self, version: EmbedderVersion) -> object:  # type: ignore[override]
+        raise SpaceRefused("weights differ")
+
+
+async def test_a_foreign_model_never_answers_in_a_space(zoo: Zoo) -> None:
+    refusing = Refusing(
+        collections=zoo.collections,
+        versions=zoo.versions,
+        queue=FakeQueue(zoo.store),
+        embedders=zoo.registry,
+        exact_below=1,
+    )
+    search = zoo.search(lifecycle=refusing)
+    with pytest.raises(SpaceRefused):
+        await search.run(NAME, Request(text="animal", mode="dense"))
+    answer = await search.run(NAME, Request(text="animal"))
+    assert [(one.stage, one.reason) for one in answer.degraded] == [("embed", "weights differ")]
+    assert all(hit.explanation.dense is None for hit in answer.hits)
+    with pytest.raises(Unavailable):
+        await zoo.search(lifecycle=refusing, lexicon=NoLexicon(zoo.store)).run(NAME, Request(text="animal"))
+
+
+async def test_what_changed_after_it_was_encoded_is_dropped_and_refilled(zoo: Zoo) -> None:
+    texts = {f"bee{number}": f"bees make honey number {number}" for number in range(30)}
+    await zoo.write(texts)
+    await zoo.write({name: f"{text} no more, wasps only" for name, text in list(texts.items())[:20]}, encode=False)
+    answer = await zoo.search().run(NAME, Request(text="bees make honey", mode="dense", k=10, candidates=10))
+    assert len(answer.hits) == 10
+    assert all("wasps" not in hit.text for hit in answer.hits)
+
+
+class ForgetfulIndex(FakeVectors):
+    """An approximate index that finds next to nothing."""
+
+    plans: list[str]
+
+    async def nearest(
+        self,
+        version: EmbedderVersion,
+        vector: Vector,
+        limit: int,
+        plan: DensePlan,
+        within: Sequence[DocumentId] | None = None,
+        where: Filter | None = None,
+    ) -> tuple[Candidate, ...]:
+        self.plans.append(plan.kind)
+        rows = await super().nearest(version, vector, limit, plan, within, where)
+        return rows if plan.kind == "exact" else rows[:1]
+
+
+class Indexed(FakeVersions):
+    async def status(self, version: EmbedderVersion) -> SpaceStatus:
+        return replace(await super().status(version), indexed=True)
+
+
+@pytest.mark.parametrize(("where", "kind"), [(None, "hnsw"), ({"wheels": False}, "hnsw_iterative")])
+async def test_an_index_that_brings_too_little_is_not_the_last_word(zoo: Zoo, where: object, kind: str) -> None:
+    vectors = ForgetfulIndex(zoo.store)
+    vectors.plans = []
+    search = zoo.search(vectors=vectors, versions=Indexed(zoo.collections), passing_cap=1)
+    parsed = None if where is None else filters.parse(where)
+    answer = await search.run(NAME, Request(text="animal", mode="dense", k=3, where=parsed))
+    assert vectors.plans == [kind, "exact"]
+    assert len(answer.hits) == 3
+    assert answer.dense.kind == "exact"
+
+
+class Slow(FakeLexicon):
+    async def search(
+        self, collection: Collection, text: str, limit: int, within: Sequence[DocumentId] | None = None
+    ) -> tuple[Candidate, ...]:
+        await asyncio.sleep(30)
+        raise AssertionError("never cancelled")
+
+
+async def test_a_leg_that_outlasts_the_budget_is_left_out_visibly(zoo: Zoo) -> None:
+    answer = await zoo.search(lexicon=Slow(zoo.store)).run(NAME, Request(text="animal", budget_ms=100))
+    assert answer.hits
+    assert [(one.stage, one.code) for one in answer.degraded] == [("lexical", "budget")]
+    assert answer.hits[0].highlights, "what is already found is still shown in full"
+
+
+async def test_too_many_at_once_are_turned_away_at_once(zoo: Zoo) -> None:
+    search = zoo.search(lexicon=Slow(zoo.store), max_concurrent=1)
+    first = asyncio.create_task(search.run(NAME, Request(text="animal")))
+    await asyncio.sleep(0)
+    with pytest.raises(Overloaded):
+        await search.run(NAME, Request(text="animal"))
+    first.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await first
+    await search.run(NAME, Request(text="animal", mode="dense"))
+
+
+async def test_a_version_that_does_not_exist(zoo: Zoo) -> None:
+    with pytest.raises(VersionNotFound):
+        await zoo.search().run(NAME, Request(text="animal", embedder_version=VersionNumber(7)))
+
+
+async def test_vectors_on_request(zoo: Zoo) -> None:
+    answer = await zoo.search().run(NAME, Request(text="milk", k=1, include=frozenset({"vector"})))
+    vector = answer.hits[0].vector
+    assert vector is not None
+    assert len(vector) == 256
+    assert answer.hits[0].highlights == ()
+
+
+async def test_a_filter_that_nothing_passes(zoo: Zoo) -> None:
+    answer = await zoo.search().run(NAME, Request(text="animal", where=filters.parse({"wheels": 4})))
+    assert answer.hits == ()
+    assert not answer.dense.underfilled
+    assert Passing(ids=(), count=0, total=0).selectivity == 0.0
