@@ -1,0 +1,110 @@
+"""The follower on PostgreSQL's change feed: late commits, purged tombstones, an index ahead of its server."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+from uuid import UUID
+
+import pytest
+
+from service.domain import DocumentId, Position
+from service.store.follower import Follower
+from service.store.housekeeping import purge_tombstones
+from service.store.lexical import TantivyLexicon
+from service.store.lexical_index import Progress, read_progress, write_progress
+from service.store.pool import Pool
+from tests.contract.conftest import postgres
+from tests.world import World, doc, later
+
+__all__ = ["postgres"]
+
+pytestmark = pytest.mark.database
+
+
+class Followed:
+    """A world whose lexical index can be stopped and started again."""
+
+    def __init__(self, world: World, root: Path) -> None:
+        self.world = world
+        self._root = root
+
+    async def start(self) -> None:
+        self.lexicon = TantivyLexicon(self._root, UUID("5a000000-0000-4000-8000-000000000004"))
+        self._stop = asyncio.Event()
+        follower = Follower(self.lexicon, self.world.collections, self.world.changes)
+        self._task = asyncio.create_task(follower.run(self._stop))
+
+    async def stop(self) -> None:
+        self._stop.set()
+        await self._task
+        await self.lexicon.close()
+
+    async def found_after(self, *names: str) -> list[str]:
+        """What "heron" finds once the last changes of these documents are visible."""
+        position = await self.world.changes.position_of(self.world.collection.id, [DocumentId(one) for one in names])
+        async with asyncio.timeout(20):
+            await self.lexicon.reached(self.world.collection, position)
+        return await self.found()
+
+    async def found(self) -> list[str]:
+        return [one.document_id for one in await self.lexicon.search(self.world.collection, "heron", 100)]
+
+
+@pytest.fixture
+async def followed(postgres: World, tmp_path: Path) -> AsyncIterator[Followed]:
+    subject = Followed(postgres, tmp_path / "lexical")
+    await subject.start()
+    yield subject
+    await subject.stop()
+
+
+async def test_follows_what_is_written_changed_and_deleted(followed: Followed) -> None:
+    await followed.world.put(doc("a", "heron"), doc("b", "heron"), doc("c", "pike", title="Heron"))
+    assert sorted(await followed.found_after("a", "b", "c")) == ["a", "b", "c"]
+    await followed.world.put(doc("a", "pike"))
+    await followed.world.delete("b")
+    assert await followed.found_after("a", "b") == ["c"]
+    (candidate,) = await followed.lexicon.search(followed.world.collection, "heron", 10)
+    assert candidate.content_revision == (await followed.world.get("c")).content_revision
+
+
+async def test_a_transaction_that_commits_late_is_not_skipped(followed: Followed, pool: Pool) -> None:
+    async with pool.transaction() as connection:
+        await connection.execute("SELECT pg_current_xact_id()")  # an old transaction holds the horizon back
+        await followed.world.put(doc("a", "heron"))
+        position = await followed.world.changes.position_of(followed.world.collection.id, [DocumentId("a")])
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.5):
+                await followed.lexicon.reached(followed.world.collection, position)
+        assert followed.lexicon.lag_seconds(followed.world.collection.id)
+    assert await followed.found_after("a") == ["a"]
+
+
+async def test_what_was_purged_while_nobody_followed_does_not_stay(followed: Followed, pool: Pool) -> None:
+    await followed.world.put(doc("a", "heron"), doc("b", "heron"))
+    await followed.found_after("a", "b")
+    await followed.stop()
+    await followed.world.delete("a")
+    await followed.world.put(doc("c", "heron"))
+    assert await purge_tombstones(pool, later(3600)) == 1
+    await followed.start()
+    assert await followed.found_after("c") == ["b", "c"]
+    life = read_progress(followed.lexicon.path(followed.world.collection))
+    assert life is not None
+    assert life.position.purged > 0
+
+
+async def test_an_index_ahead_of_its_server_begins_again(followed: Followed) -> None:
+    """As when the database was restored from a backup and the index was not."""
+    await followed.world.put(doc("a", "heron"))
+    await followed.found_after("a")
+    await followed.stop()
+    path = followed.lexicon.path(followed.world.collection)
+    progress = read_progress(path)
+    assert progress is not None
+    write_progress(path, Progress(generation=progress.generation, position=Position(xid=10**9), complete=True))
+    await followed.world.put(doc("b", "heron"))
+    await followed.start()
+    async with asyncio.timeout(20):
+        while followed.lexicon.lag_seconds(followed.world.collection.id) != 0 or await followed.found() != ["a", "b"]:
+            await asyncio.sleep(0.02)
