@@ -83,7 +83,7 @@ def _embedder(value: Any) -> Any:
 
 
 class ChunkingBody(Wire):
-    """How documents are cut, in tokens of the embedder; null: as long as the embedder takes."""
+    """How documents are cut, in tokens of the embedder; null: as long as it takes. At most half a chunk overlaps."""
 
     max_tokens: Annotated[int, Field(ge=16, le=100_000)] | None = None
     overlap_tokens: Annotated[int, Field(ge=0, le=1_000)] = 32

@@ -1,0 +1,111 @@
+"""Collections and their versions over HTTP."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+
+from service.domain import Counts
+from tests.edge import Edge, assert_problem, edge
+
+
+@pytest.fixture
+async def api() -> AsyncIterator[Edge]:
+    async with edge() as running:
+        yield running
+
+
+async def test_a_new_collection_has_the_defaults_and_one_active_version(api: Edge) -> None:
+    answer = await api.client.put("/v1/collections/papers")
+    assert answer.status_code == 201
+    created = answer.json()
+    assert created["name"] == "papers"
+    assert created["settings"] == {
+        "embedder": {
+            "model": "hashing:32",
+            "revision": None,
+            "query_prompt": "",
+            "document_prompt": "",
+            "dimensions": None,
+        },
+        "language": "en",
+        "recall_target": 0.95,
+        "chunking": {"max_tokens": None, "overlap_tokens": 32},
+        "fusion": {"method": "convex", "alpha": 0.55, "k": 60},
+    }
+    assert created["counts"] == {"documents": 0, "chunks": 0, "pending": 0, "failed": 0}
+    assert created["active_version"] == 1
+    assert [(one["number"], one["state"]) for one in created["versions"]] == [(1, "active")]
+    assert created["lexical_lag_seconds"] == 0.0
+    assert (await api.client.get("/v1/collections/papers")).json() == created
+
+
+async def test_an_embedder_may_be_named_in_short_or_in_full(api: Edge) -> None:
+    short = await api.collection("short", embedder="hashing:32")
+    full = await api.collection("full", embedder={"model": "hashing:32"})
+    assert short["settings"] == full["settings"]
+
+
+async def test_putting_again_changes_what_is_named_and_nothing_else(api: Edge) -> None:
+    await api.collection(language="de", fusion={"alpha": 0.3}, chunking={"overlap_tokens": 16})
+    answer = await api.client.put("/v1/collections/papers", json={"fusion": {"method": "rrf"}, "recall_target": 0.9})
+    assert answer.status_code == 200
+    settings = answer.json()["settings"]
+    assert settings["language"] == "de"
+    assert settings["recall_target"] == 0.9
+    assert settings["fusion"] == {"method": "rrf", "alpha": 0.3, "k": 60}
+    assert settings["chunking"] == {"max_tokens": None, "overlap_tokens": 16}
+
+
+async def test_putting_the_same_again_is_no_conflict(api: Edge) -> None:
+    created = await api.collection(embedder={"model": "default"}, chunking={"overlap_tokens": 32})
+    again = await api.client.put("/v1/collections/papers", json={"embedder": "default", "chunking": {}})
+    assert (again.status_code, again.json()) == (200, created)
+
+
+async def test_two_that_create_it_at_once_both_succeed(api: Edge) -> None:
+    both = await asyncio.gather(*(api.client.put("/v1/collections/papers", json={}) for _ in range(2)))
+    assert sorted(answer.status_code for answer in both) == [200, 201]
+
+
+async def test_a_changed_setting_counts_from_the_next_search_on(api: Edge) -> None:
+    await api.collection()
+    await api.write({"id": "a", "text": "cancel a task"})
+    convex = (await api.search("cancel a task"))["hits"][0]["score"]
+    await api.client.put("/v1/collections/papers", json={"fusion": {"method": "rrf", "k": 10}})
+    rrf = (await api.search("cancel a task"))["hits"][0]["score"]
+    assert convex == pytest.approx(1.0)
+    assert rrf == pytest.approx(2 / 11)
+
+
+async def test_the_list_names_all(api: Edge) -> None:
+    for name in ("b", "a"):
+        await api.collection(name)
+    listed = (await api.client.get("/v1/collections")).json()["collections"]
+    assert [one["name"] for one in listed] == ["a", "b"]
+
+
+async def test_a_deleted_collection_is_gone_at_once(api: Edge) -> None:
+    await api.collection()
+    await api.write({"id": "a", "text": "x"})
+    await api.search("x")
+    assert (await api.client.delete("/v1/collections/papers")).status_code == 204
+    assert_problem(await api.client.get("/v1/collections/papers"), 404)
+    assert_problem(await api.client.post("/v1/collections/papers/search", json={"query": "x"}), 404)
+    assert_problem(await api.client.delete("/v1/collections/papers"), 404)
+
+
+async def test_a_version_tells_its_state_progress_and_fingerprint(api: Edge) -> None:
+    created = await api.collection()
+    await api.write({"id": "a", "text": "x"}, {"id": "b", "text": "y"})
+    await api.client.post("/v1/collections/papers/documents", json={"documents": [{"id": "c", "text": "z"}]})
+    (collection,) = api.store.collections.rows.values()
+    api.store.collections.known_counts[collection.id] = Counts(documents=3, chunks=2, pending=1, failed=0)
+
+    listed = (await api.client.get("/v1/collections/papers/versions")).json()
+    assert listed["active_version"] == 1
+    (version,) = listed["versions"]
+    assert version["progress"] == {"done": 2, "total": 3, "failed": 0}
+    assert version["fingerprint"] == created["versions"][0]["fingerprint"]
+    assert (version["dimensions"], version["max_tokens"], version["indexed"]) == (32, 256, False)
+    assert (await api.client.get("/v1/collections/papers/versions/1")).json() == version
