@@ -299,6 +299,11 @@ class Encoder(Protocol):
         """Padded tokens of one forward pass that suit the device it runs on."""
         ...
 
+    @property
+    def streams(self) -> int:
+        """Calls of `encode` at once that keep the device busy: more than one where it works apart from the CPU."""
+        ...
+
     def offsets(self, texts: Sequence[str]) -> list[npt.NDArray[np.int64]]:
         """The tokens of each text as [n, 2] code point offsets; no special tokens, no prompt, nothing cut."""
         ...

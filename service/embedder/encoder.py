@@ -52,6 +52,11 @@ class SentenceTransformerEncoder:
     def batch_tokens(self) -> int:
         return self._model.batch_tokens
 
+    @property
+    def streams(self) -> int:
+        # On a GPU the next batch is tokenized while this one is computed; a CPU has nothing to spare for that.
+        return 1 if self._model.device.type == "cpu" else 2
+
     def offsets(self, texts: Sequence[str]) -> list[npt.NDArray[np.int64]]:
         return [
             np.array(encoding.offsets, dtype=np.int64).reshape(-1, 2)

@@ -62,6 +62,10 @@ class HashingEncoder:
     def batch_tokens(self) -> int:
         return 8192
 
+    @property
+    def streams(self) -> int:
+        return 1
+
     def offsets(self, texts: Sequence[str]) -> list[npt.NDArray[np.int64]]:
         return [
             np.array([match.span() for match in _TOKEN.finditer(text)], dtype=np.int64).reshape(-1, 2) for text in texts

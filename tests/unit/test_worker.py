@@ -1,0 +1,454 @@
+"""The worker over the store in memory: what ends stored, what ends set aside, and who is charged for what."""
+
+import asyncio
+import logging
+import threading
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import numpy as np
+import pytest
+
+from service import metrics
+from service.domain import DocumentId, EmbedderSpec, EmbedderVersion, Role, Vectors, VersionNumber, VersionState
+from service.embedder import outcomes
+from service.embedder.backoff import Backoff
+from service.embedder.hashing import HashingEncoder
+from service.embedder.passages import cut
+from service.embedder.worker import Worker
+from service.errors import DatabaseUnavailable, ModelUnavailable, SpaceRefused
+from service.ports import Encoder
+from tests.fakes import Waiting
+from tests.world import World, build, doc
+
+DIMENSIONS = 32
+LONG = "A sentence of seven words is here. " * 120
+
+
+class Model(HashingEncoder):
+    """The hashing encoder with faults to order; notes every batch."""
+
+    def __init__(self) -> None:
+        super().__init__(EmbedderSpec(model=f"hashing:{DIMENSIONS}"))
+        self.batches: list[list[str]] = []
+        self.started = threading.Event()
+        self.gate = threading.Event()
+        self.gate.set()
+        self.fault: Callable[[Sequence[str]], None] = lambda texts: None
+        self.spoil: Callable[[str], bool] = lambda text: False
+
+    def encode(self, texts: Sequence[str], role: Role) -> Vectors:
+        self.batches.append(list(texts))
+        self.started.set()
+        assert self.gate.wait(10)
+        self.fault(texts)
+        vectors = super().encode(texts, role)
+        vectors[[self.spoil(text) for text in texts]] = np.nan
+        return vectors
+
+    def counted(self) -> list[list[str]]:
+        return [batch for batch in self.batches if "quick brown fox" not in batch[0]]
+
+
+@pytest.fixture
+async def world() -> World:
+    return await build(None, dimensions=DIMENSIONS)
+
+
+@pytest.fixture
+def model() -> Model:
+    return Model()
+
+
+def worker(world: World, model: Encoder, **settings: Any) -> Worker:
+    async def admit(version: EmbedderVersion) -> Encoder:
+        return model
+
+    arguments: dict[str, Any] = {
+        "queue": world.queue,
+        "vectors": world.vectors,
+        "versions": world.versions,
+        "collections": world.collections,
+        "admit": admit,
+        "claim": 100,
+        "lease": timedelta(seconds=60),
+        "max_attempts": 3,
+        "batch_tokens": 256,
+        "backoff": lambda: Backoff(first=0.01, most=0.02),
+    }
+    return Worker(**{**arguments, **settings})
+
+
+@asynccontextmanager
+async def running(one: Worker) -> AsyncIterator[asyncio.Event]:
+    stop = asyncio.Event()
+    task = asyncio.create_task(one.run(stop))
+    try:
+        yield stop
+    finally:
+        stop.set()
+        await asyncio.wait_for(task, 30)
+
+
+async def eventually(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        await asyncio.sleep(0.005)
+
+
+def jobs(world: World) -> dict[str, Waiting]:
+    assert world.fake is not None
+    return {key[1]: waiting for key, waiting in world.fake.jobs.items()}
+
+
+def waiting(world: World) -> dict[str, Waiting]:
+    return {name: job for name, job in jobs(world).items() if job.set_aside_at is None}
+
+
+async def names(world: World) -> set[str]:
+    return {name for name, _ in await world.stored_chunks()}
+
+
+def value(metric: Any, *labels: str) -> float:
+    return float(metric.labels(*labels)._value.get())
+
+
+async def test_documents_become_vectors_of_their_chunks(world: World, model: Model) -> None:
+    texts = {f"d{n}": "some words here. " * (n % 7 + 1) for n in range(60)} | {"long": LONG, "longer": LONG * 3}
+    await world.put(*(doc(name, text, title="Title") for name, text in texts.items()))
+    async with running(worker(world, model)):
+        await eventually(lambda: not jobs(world))
+    assert world.fake is not None
+    space = world.fake.space(world.version)
+    plain = HashingEncoder(EmbedderSpec(model=f"hashing:{DIMENSIONS}"))
+    for name in texts:
+        document = await world.get(name)
+        (chunks,) = cut(plain, [document], world.version.chunking)
+        rows = [space[DocumentId(name), number] for number in range(len(chunks))]
+        assert [(row.start, row.end) for row in rows] == [(part.start, part.end) for part in chunks]
+        expected = plain.encode([part.text for part in chunks], "document")
+        np.testing.assert_allclose(np.stack([row.embedding for row in rows]), expected, atol=1e-3)
+    assert len(space) > len(texts)
+    for batch in model.batches:
+        lengths = model.lengths(batch, "document")
+        assert max(lengths) * len(batch) <= 256
+    assert max(map(len, model.batches)) > 5
+
+
+async def test_new_documents_are_picked_up_while_it_runs(world: World, model: Model) -> None:
+    async with running(worker(world, model)):
+        for n in range(3):
+            await world.put(doc(f"d{n}"))
+            await eventually(lambda: not jobs(world))
+    assert await names(world) == {"d0", "d1", "d2"}
+
+
+async def test_several_workers_share_the_queue(world: World) -> None:
+    await world.put(*(doc(f"d{n}") for n in range(200)))
+    models = [Model() for _ in range(3)]
+    async with running(worker(world, models[0], claim=20)), running(worker(world, models[1], claim=20)):
+        async with running(worker(world, models[2], claim=20)):
+            await eventually(lambda: not jobs(world))
+    assert len(await names(world)) == 200
+    assert sum(len(batch) for model in models for batch in model.batches) == 200
+
+
+async def test_only_the_document_that_fails_alone_is_charged(world: World, model: Model) -> None:
+    def fault(texts: Sequence[str]) -> None:
+        if any("poison" in text for text in texts):
+            raise RuntimeError("kernel panic at token 7")
+
+    model.fault = fault
+    await world.put(*(doc(f"d{n}") for n in range(30)), doc("bad", "poison"))
+    before = value(metrics.DOCUMENTS_SET_ASIDE, world.collection.name)
+    async with running(worker(world, model)):
+        await eventually(lambda: not waiting(world))
+    assert await names(world) == {f"d{n}" for n in range(30)}
+    (failed,) = await world.queue.failed(world.collection.id, None, 10)
+    assert (failed.id, failed.attempts, failed.reason) == ("bad", 3, "RuntimeError: kernel panic at token 7")
+    assert value(metrics.DOCUMENTS_SET_ASIDE, world.collection.name) == before + 1
+
+
+async def test_a_document_that_failed_before_is_tried_without_others(world: World, model: Model) -> None:
+    model.fault = lambda texts: (_ for _ in ()).throw(ValueError) if any("poison" in text for text in texts) else None  # type: ignore[assignment]
+    await world.put(*(doc(f"d{n}") for n in range(8)), doc("bad", "poison"))
+    async with running(worker(world, model)):
+        await eventually(lambda: not waiting(world))
+    with_poison = [batch for batch in model.counted() if "poison" in " ".join(batch)]
+    assert [len(batch) for batch in with_poison[-2:]] == [1, 1]
+
+
+async def test_unusable_vectors_set_their_document_aside_and_nobody_else(world: World, model: Model) -> None:
+    model.spoil = lambda text: "spoiled" in text
+    await world.put(
+        *(doc(f"d{n}") for n in range(10)), doc("bad", "spoiled"), doc("long", LONG + " spoiled at the end.")
+    )
+    async with running(worker(world, model)):
+        await eventually(lambda: not waiting(world))
+    assert await names(world) == {f"d{n}" for n in range(10)}
+    failed = await world.queue.failed(world.collection.id, None, 10)
+    assert [one.id for one in failed] == ["bad", "long"]
+    assert all("no usable vector" in one.reason for one in failed)
+
+
+@pytest.mark.parametrize("how", ["raises", "gives NaN"])
+async def test_what_the_model_does_wrong_is_charged_to_nobody(world: World, model: Model, how: str) -> None:
+    broken = True
+
+    def fault(texts: Sequence[str]) -> None:
+        if broken and how == "raises":
+            raise RuntimeError("device lost")
+
+    model.fault = fault
+    model.spoil = lambda text: broken and how == "gives NaN"
+    await world.put(*(doc(f"d{n}") for n in range(5)))
+    before = value(metrics.WORKER_BACKOFF, "model")
+    async with running(worker(world, model)):
+        await eventually(lambda: value(metrics.WORKER_BACKOFF, "model") >= before + 2)
+        assert all(job.attempts == 0 for job in jobs(world).values())
+        broken = False
+        await eventually(lambda: not jobs(world))
+    assert len(await names(world)) == 5
+
+
+async def test_a_model_past_hope_ends_the_worker_and_its_leases_count_as_lost(
+    world: World, model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(outcomes, "HOPELESS", 3)
+
+    def fault(texts: Sequence[str]) -> None:
+        raise RuntimeError("device lost")
+
+    model.fault = fault
+    await world.put(*(doc(f"d{n}") for n in range(5)))
+    with pytest.raises(ModelUnavailable, match="device lost"):
+        await asyncio.wait_for(worker(world, model).run(asyncio.Event()), 20)
+    assert {job.worker is not None for job in jobs(world).values()} == {True}
+    assert all(job.attempts == 0 for job in jobs(world).values())
+
+
+async def test_a_full_device_halves_the_batches(world: World, model: Model) -> None:
+    def fault(texts: Sequence[str]) -> None:
+        if max(model.lengths(texts, "document")) * len(texts) > 60:
+            raise MemoryError("no room")
+
+    model.fault = fault
+    await world.put(*(doc(f"d{n}", "six words are in this one") for n in range(60)))
+    async with running(worker(world, model)):
+        await eventually(lambda: not jobs(world))
+    assert len(await names(world)) == 60
+    tried = [max(model.lengths(batch, "document")) * len(batch) for batch in model.batches]
+    assert sum(size > 60 for size in tried) <= 6, "once learned, the smaller budget is kept"
+
+
+async def test_a_device_without_room_for_one_text_is_no_documents_fault(world: World, model: Model) -> None:
+    full = True
+
+    def fault(texts: Sequence[str]) -> None:
+        if full:
+            raise MemoryError("no room")
+
+    model.fault = fault
+    await world.put(doc("d"))
+    before = value(metrics.WORKER_BACKOFF, "memory")
+    async with running(worker(world, model)):
+        await eventually(lambda: value(metrics.WORKER_BACKOFF, "memory") > before)
+        assert jobs(world)["d"].attempts == 0
+        full = False
+        await eventually(lambda: not jobs(world))
+
+
+class Flaky:
+    """A port of which every call fails while `down`, and of which `after` calls succeed but do not say so."""
+
+    def __init__(self, port: Any) -> None:
+        self._port = port
+        self.down = False
+        self.calls = 0
+
+    def __getattr__(self, name: str) -> Any:
+        async def call(*arguments: Any) -> Any:
+            self.calls += 1
+            if self.down:
+                raise DatabaseUnavailable
+            return await getattr(self._port, name)(*arguments)
+
+        return call
+
+
+async def test_an_absent_database_costs_time_and_nothing_else(world: World, model: Model) -> None:
+    queue, vectors, versions = Flaky(world.queue), Flaky(world.vectors), Flaky(world.versions)
+    await world.put(*(doc(f"d{n}") for n in range(50)))
+    model.gate.clear()
+    async with running(worker(world, model, queue=queue, vectors=vectors, versions=versions, claim=32)):
+        await eventually(model.started.is_set)
+        for port in (queue, vectors, versions):
+            port.down = True
+        calls = vectors.calls
+        model.gate.set()
+        await eventually(lambda: vectors.calls >= calls + 3)
+        assert all(job.attempts == 0 for job in jobs(world).values())
+        for port in (queue, vectors, versions):
+            port.down = False
+        await eventually(lambda: not jobs(world))
+    assert len(await names(world)) == 50
+    assert sum(map(len, model.batches)) == 50, "what was encoded is not encoded again"
+
+
+async def test_a_document_that_workers_died_with_is_charged_first_and_tried_alone(world: World, model: Model) -> None:
+    await world.put(*(doc(f"d{n}") for n in range(5)), doc("suspect"))
+    jobs(world)["suspect"].lost_leases = 3
+    attempts: list[int] = []
+
+    def fault(texts: Sequence[str]) -> None:
+        if "text of suspect" in texts:
+            attempts.append(jobs(world)["suspect"].attempts)
+            assert len(texts) == 1
+
+    model.fault = fault
+    async with running(worker(world, model)):
+        await eventually(lambda: not jobs(world))
+    assert attempts == [1]
+    assert "suspect" in await names(world), "success clears the innocent"
+
+
+async def test_a_document_that_kills_workers_ends_set_aside_untried(world: World, model: Model) -> None:
+    await world.put(doc("killer"), doc("other"))
+    jobs(world)["killer"].lost_leases, jobs(world)["killer"].attempts = 3, 2
+    async with running(worker(world, model)):
+        await eventually(lambda: not waiting(world))
+    assert model.counted() == [["text of other"]]
+    (failed,) = await world.queue.failed(world.collection.id, None, 10)
+    assert (failed.id, failed.attempts) == ("killer", 3)
+
+
+async def test_what_changed_while_it_was_encoded_is_encoded_again(world: World, model: Model) -> None:
+    await world.put(doc("d", "old"))
+    model.gate.clear()
+    before = value(metrics.FENCED_WRITES, world.collection.name)
+    async with running(worker(world, model)):
+        await eventually(model.started.is_set)
+        await world.put(doc("d", "new"), now=datetime.now(UTC))
+        model.gate.set()
+        await eventually(lambda: not jobs(world))
+    assert model.batches == [["old"], ["new"]]
+    assert await world.stored_chunks() == {("d", 0): 2}
+    assert value(metrics.FENCED_WRITES, world.collection.name) == before + 1
+
+
+async def test_leases_are_extended_while_work_takes_long(world: World, model: Model) -> None:
+    await world.put(doc("d"))
+    model.gate.clear()
+    async with running(worker(world, model, lease=timedelta(seconds=0.3))):
+        await eventually(model.started.is_set)
+        first = jobs(world)["d"].available_at
+        await eventually(lambda: jobs(world)["d"].available_at > first + timedelta(seconds=0.6))
+        assert await world.queue.claim([world.version], 10, "other", datetime.now(UTC), timedelta(seconds=1)) == ()
+        model.gate.set()
+        await eventually(lambda: not jobs(world))
+
+
+async def test_stopping_finishes_what_is_in_hand_and_claims_no_more(world: World, model: Model) -> None:
+    await world.put(*(doc(f"d{n}") for n in range(10)))
+    model.gate.clear()
+    async with running(worker(world, model)) as stop:
+        await eventually(model.started.is_set)
+        stop.set()
+        await asyncio.sleep(0)
+        await world.put(doc("late"))
+        model.gate.set()
+    assert await names(world) == {f"d{n}" for n in range(10)}
+    assert set(jobs(world)) == {"late"}
+
+
+async def test_what_cannot_be_finished_in_time_is_given_back_uncharged(world: World, model: Model) -> None:
+    await world.put(*(doc(f"d{n}") for n in range(10)))
+    model.gate.clear()
+    try:
+        async with running(worker(world, model, grace=timedelta(seconds=0.05))) as stop:
+            await eventually(model.started.is_set)
+            stop.set()
+    finally:
+        model.gate.set()
+    assert len(jobs(world)) == 10
+    assert {(job.lease, job.worker, job.attempts) for job in jobs(world).values()} == {(None, None, 0)}
+
+
+async def test_a_refused_version_holds_nobody_up_and_is_tried_again(
+    world: World, model: Model, caplog: pytest.LogCaptureFixture
+) -> None:
+    second = await world.add_version(2, VersionState.BACKFILLING)
+    await world.put(doc("d"))
+    refused = True
+
+    async def admit(version: EmbedderVersion) -> Encoder:
+        if version.number == 2 and refused:
+            raise SpaceRefused("version 2: the weights differ")
+        return model
+
+    with caplog.at_level(logging.WARNING):
+        async with running(worker(world, model, admit=admit)):
+            await eventually(lambda: len(jobs(world)) == 1 and len(world.fake.jobs) == 1)  # type: ignore[union-attr]
+            assert await world.stored_chunks() == {("d", 0): 1}
+            assert await world.stored_chunks(second) == {}
+            assert any(getattr(record, "reason", "") == "version 2: the weights differ" for record in caplog.records)
+            refused = False
+            await eventually(lambda: not jobs(world))
+    assert await world.stored_chunks(second) == {("d", 0): 1}
+
+
+async def test_a_collection_that_goes_away_takes_its_work_along(world: World, model: Model) -> None:
+    await world.put(doc("d"))
+    model.gate.clear()
+    async with running(worker(world, model)):
+        await eventually(model.started.is_set)
+        assert world.fake is not None
+        await world.collections.delete(world.collection.id)
+        world.fake.jobs.clear()
+        model.gate.set()
+        other = await build(None, dimensions=DIMENSIONS)
+        assert other.version.number == VersionNumber(1)
+    assert model.counted() == [["text of d"]]
+
+
+async def test_what_the_store_refuses_is_charged_to_its_document_alone(world: World, model: Model) -> None:
+    class Picky:
+        async def write(self, version: EmbedderVersion, encoded: Sequence[Any]) -> frozenset[DocumentId]:
+            if any(one.job.document_id == "bad" for one in encoded):
+                raise ValueError("numeric field overflow")
+            return await world.vectors.write(version, encoded)
+
+    await world.put(*(doc(f"d{n}") for n in range(9)), doc("bad"))
+    async with running(worker(world, model, vectors=Picky())):
+        await eventually(lambda: not waiting(world))
+    assert await names(world) == {f"d{n}" for n in range(9)}
+    (failed,) = await world.queue.failed(world.collection.id, None, 10)
+    assert (failed.id, failed.reason) == ("bad", "ValueError: numeric field overflow")
+
+
+async def test_housekeeping_comes_around_whether_it_works_or_not(world: World, model: Model) -> None:
+    calls = 0
+
+    async def tend() -> None:
+        nonlocal calls
+        calls += 1
+        raise RuntimeError("broom is broken")
+
+    await world.put(doc("d"))
+    async with running(worker(world, model, tend=tend, tend_seconds=0.01)):
+        await eventually(lambda: calls >= 3)
+        await eventually(lambda: not jobs(world))
+
+
+async def test_no_text_is_logged(world: World, model: Model, caplog: pytest.LogCaptureFixture) -> None:
+    model.spoil = lambda text: "secret" in text
+    await world.put(doc("bad", "a secret text"), doc("d"))
+    with caplog.at_level(logging.DEBUG, logger="service"):
+        async with running(worker(world, model)):
+            await eventually(lambda: not waiting(world))
+    assert caplog.records
+    assert not any("secret" in f"{record.__dict__}" for record in caplog.records)
