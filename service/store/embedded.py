@@ -215,8 +215,10 @@ class EmbeddedServer:
                 except psutil.NoSuchProcess:
                     continue
             time.sleep(0.05)
-        # PostgreSQL removes a pid file whose process is gone, but not one whose number was given to someone else.
-        (self.folder / "postmaster.pid").unlink(missing_ok=True)
+        # PostgreSQL removes what names a process that is gone, but not what names a number given to someone else, or
+        # to a zombie that its parent never asks for.
+        for remains in (self.folder / "postmaster.pid", self._socket_folder() / f"{_SOCKET}.lock"):
+            remains.unlink(missing_ok=True)
 
     def _pid_file(self) -> list[str]:
         try:

@@ -1,0 +1,210 @@
+"""The pool: types, limits, words for what goes wrong, and healing after the server was away."""
+
+import asyncio
+import random
+from collections.abc import AsyncIterator
+from datetime import timedelta
+from pathlib import Path
+
+import numpy as np
+import psutil
+import psycopg
+import pytest
+from pgvector import HalfVector
+
+from service.errors import DatabaseUnavailable, TimedOut
+from service.store.embedded import EmbeddedServer
+from service.store.pool import Pool, open_pool, retrying
+
+pytestmark = pytest.mark.database
+
+
+async def value(pool: Pool, query: str, *arguments: object) -> object:
+    async with pool.connection() as connection:
+        row = await (await connection.execute(query, arguments)).fetchone()
+    assert row is not None
+    return row[0]
+
+
+async def test_json_and_vectors_go_and_come_as_python_values(pool: Pool) -> None:
+    document = {"title": "naïve", "year": 2019, "tags": ["a", None, {"deep": 0.5}]}
+    assert await value(pool, "SELECT %s", document) == document
+    assert await value(pool, "SELECT (%s::jsonb[])[2]", [{"a": 1}, document]) == document
+    vector = np.array([0.25, -1.0, 3.0], dtype=np.float32)
+    half = await value(pool, "SELECT %s::halfvec", vector)
+    assert isinstance(half, HalfVector)
+    assert half.to_list() == vector.tolist()
+    assert await value(pool, "SELECT %s <-> %s", HalfVector([1.0, 0.0]), HalfVector([1.0, 2.0])) == 2.0
+
+
+async def test_a_database_without_the_extension_can_be_used(empty_database_url: str) -> None:
+    pool = await open_pool(empty_database_url, size=2, statement_timeout_seconds=5, application_name="tests")
+    async with pool:
+        assert await value(pool, "SELECT %s", {"a": 1}) == {"a": 1}
+
+
+async def test_connections_have_their_limits_and_their_name(database_url: str) -> None:
+    pool = await open_pool(database_url, size=2, statement_timeout_seconds=2.5, application_name="azimuth-test")
+    async with pool:
+        shown = {name: await value(pool, f"SHOW {name}") for name in ("statement_timeout", "lock_timeout", "jit")}
+        assert shown == {"statement_timeout": "2500ms", "lock_timeout": "2500ms", "jit": "off"}
+        assert await value(pool, "SHOW application_name") == "azimuth-test"
+        async with pool.apart() as connection:
+            assert await (await connection.execute("SHOW statement_timeout")).fetchone() == ("0",)
+
+
+async def test_a_transaction_is_committed_whole_or_not_at_all(pool: Pool) -> None:
+    async with pool.transaction() as connection:
+        await connection.execute("CREATE TABLE t (a integer)")
+    with pytest.raises(psycopg.errors.DivisionByZero):
+        async with pool.transaction() as connection:
+            await connection.execute("INSERT INTO t VALUES (1)")
+            await connection.execute("SELECT 1 / 0")
+    assert await value(pool, "SELECT count(*) FROM t") == 0
+    async with pool.connection() as connection:
+        await connection.execute("INSERT INTO t VALUES (1)")
+        assert await value(pool, "SELECT count(*) FROM t") == 1, "autocommit"
+
+
+# ---------------------------------------------------------------- errors
+
+
+async def test_what_takes_too_long_is_timed_out(database_url: str) -> None:
+    pool = await open_pool(database_url, size=2, statement_timeout_seconds=0.05, application_name="tests")
+    async with pool:
+        with pytest.raises(TimedOut) as caught:
+            await value(pool, "SELECT pg_sleep(60)")
+        assert isinstance(caught.value.__cause__, psycopg.errors.QueryCanceled)
+        async with pool.transaction() as holder:
+            await holder.execute("SELECT id FROM installation FOR UPDATE")
+            with pytest.raises(TimedOut):
+                await value(pool, "SELECT id FROM installation FOR UPDATE")
+
+
+async def test_an_exhausted_pool_says_so(database_url: str) -> None:
+    pool = await open_pool(
+        database_url, size=1, statement_timeout_seconds=5, application_name="tests", wait_seconds=0.05
+    )
+    async with pool:
+        async with pool.connection():
+            with pytest.raises(DatabaseUnavailable, match="No database connection became free"):
+                await value(pool, "SELECT 1")
+        assert await value(pool, "SELECT 1") == 1
+
+
+async def test_mistakes_of_ours_are_not_dressed_up(pool: Pool) -> None:
+    with pytest.raises(psycopg.errors.UndefinedTable):
+        await value(pool, "SELECT 1 FROM nothing")
+
+
+async def test_an_unreachable_server_is_told_when_the_pool_opens(tmp_path: Path) -> None:
+    with pytest.raises(DatabaseUnavailable, match="does not answer"):
+        await open_pool(
+            f"postgresql:///search?host={tmp_path}", size=2, statement_timeout_seconds=5, application_name="tests"
+        )
+
+
+# ---------------------------------------------------------------- deadlocks
+
+
+async def test_transactions_that_deadlock_both_succeed_in_the_end(pool: Pool) -> None:
+    async with pool.transaction() as connection:
+        await connection.execute("CREATE TABLE t AS SELECT n, 0 AS a FROM generate_series(1, 2) AS n")
+    both_hold_one = asyncio.Barrier(2)
+    tries = {1: 0, 2: 0}
+
+    async def update(first: int, second: int) -> int:
+        tries[first] += 1
+        async with pool.transaction() as connection:
+            await connection.execute("UPDATE t SET a = a + 1 WHERE n = %s", (first,))
+            if tries[first] == 1:
+                await both_hold_one.wait()
+            await connection.execute("UPDATE t SET a = a + 1 WHERE n = %s", (second,))
+        return first
+
+    done = await asyncio.gather(retrying(lambda: update(1, 2)), retrying(lambda: update(2, 1)))
+    assert done == [1, 2]
+    assert sum(tries.values()) > 2, "there was no deadlock"
+    assert await value(pool, "SELECT array_agg(a) FROM t") == [2, 2]
+
+
+async def test_only_so_many_tries_are_made_and_other_errors_not_tried_again() -> None:
+    tries = 0
+
+    async def fail(cause: Exception) -> None:
+        nonlocal tries
+        tries += 1
+        raise DatabaseUnavailable from cause
+
+    with pytest.raises(DatabaseUnavailable):
+        await retrying(lambda: fail(psycopg.errors.SerializationFailure()), tries=3, pause=timedelta(0))
+    assert tries == 3
+    with pytest.raises(DatabaseUnavailable):
+        await retrying(lambda: fail(psycopg.OperationalError()), tries=3, pause=timedelta(0))
+    assert tries == 4
+
+
+# ---------------------------------------------------------------- healing
+
+
+@pytest.fixture
+async def own_server(scratch: Path) -> AsyncIterator[EmbeddedServer]:
+    """A server that may be killed."""
+    server = EmbeddedServer(scratch / f"pool-{random.getrandbits(32):x}", settings={"shared_buffers": "16MB"})
+    await asyncio.to_thread(server.start)
+    yield server
+    await asyncio.to_thread(server.stop)
+
+
+@pytest.mark.faults
+async def test_a_restart_between_requests_is_not_noticed_by_them(own_server: EmbeddedServer) -> None:
+    pool = await open_pool(own_server.url, size=4, statement_timeout_seconds=5, application_name="tests")
+    async with pool:
+        # All connections were made and lie in the pool.
+        await asyncio.gather(*(value(pool, "SELECT pg_sleep(0.05)") for _ in range(4)))
+        before = await value(pool, "SELECT pg_postmaster_start_time()")
+        psutil.Process(int((own_server.folder / "postmaster.pid").read_text().split()[0])).kill()
+        async with asyncio.timeout(20):
+            while own_server.alive():
+                await asyncio.sleep(0.01)
+        await asyncio.to_thread(own_server.start)
+        answers = await asyncio.gather(*(value(pool, "SELECT pg_postmaster_start_time()") for _ in range(8)))
+        assert all(answer > before for answer in answers)
+
+
+@pytest.mark.faults
+async def test_while_the_server_is_away_requests_fail_soon_and_after_it_they_work(own_server: EmbeddedServer) -> None:
+    pool = await open_pool(
+        own_server.url, size=4, statement_timeout_seconds=5, application_name="tests", wait_seconds=0.5
+    )
+    async with pool:
+        await asyncio.to_thread(own_server.stop)
+        for _ in range(6):
+            async with asyncio.timeout(5):
+                with pytest.raises(DatabaseUnavailable):
+                    await value(pool, "SELECT 1")
+        await asyncio.to_thread(own_server.start)
+
+        async def healed() -> bool:
+            try:
+                return await value(pool, "SELECT 1") == 1
+            except DatabaseUnavailable:
+                return False
+
+        async with asyncio.timeout(15):
+            while not await healed():
+                pass
+        # And fully so: as many at once as the pool has connections.
+        assert await asyncio.gather(*(value(pool, "SELECT 1 FROM pg_sleep(0.05)") for _ in range(4))) == [1] * 4
+
+
+@pytest.mark.faults
+async def test_a_connection_that_breaks_in_the_middle_is_told_and_replaced(pool: Pool) -> None:
+    async def suicide() -> None:
+        async with pool.connection() as connection:
+            await connection.execute("SELECT pg_terminate_backend(pg_backend_pid())")
+
+    for _ in range(8):
+        with pytest.raises(DatabaseUnavailable):
+            await suicide()
+    assert await value(pool, "SELECT 1") == 1
