@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from sentence_transformers import SentenceTransformer
+from sentence_transformers import CrossEncoder, SentenceTransformer
 from sentence_transformers.base.modules import Transformer
 from tokenizers import Encoding, Tokenizer
 
@@ -57,7 +57,7 @@ class Model:
         self._rest = [module.float().eval() for module in rest]
         self._transformer.eval()
         self.batch_tokens = devices.batch_tokens(self.device)
-        self.max_tokens = _max_tokens(folder, chain)
+        self.max_tokens = max_tokens(folder, chain)
         self.prompts = _prompts(chain)
         self._inputs = frozenset(tokenizer.model_input_names)
         self._pad, self._pad_type = tokenizer.pad_token_id or 0, tokenizer.pad_token_type_id
@@ -150,7 +150,7 @@ class Model:
         return torch.nn.functional.normalize(self._pooled([self._cut.encode(_PROBE)], 0))
 
 
-def _max_tokens(folder: Path, chain: SentenceTransformer) -> int:
+def max_tokens(folder: Path, chain: SentenceTransformer | CrossEncoder) -> int:
     """The longest input. Tokenizers that were not told say 10^30: then the table of positions decides."""
     positions = getattr(chain[0].model.config, "max_position_embeddings", None)
     stated = chain.max_seq_length

@@ -41,7 +41,7 @@ class Registry:
         load: Callable[[EmbedderSpec], Encoder] | None = None,
     ) -> None:
         """`batch_tokens`: of one online pass. `load` replaces loading from files."""
-        names = [_split(name) for name in (default, source.BUNDLED, *allowed)]
+        names = [source.split(name) for name in (default, source.BUNDLED, *allowed)]
         self._default = names[0][0]
         self._revisions: dict[str, str | None] = {}
         for name, revision in names:
@@ -104,14 +104,6 @@ class Registry:
         for batcher in self._batchers.values():
             await batcher.close()
         self._batchers.clear()
-
-
-def _split(name: str) -> tuple[str, str | None]:
-    """`name@revision` -> its parts. A folder may have an @ in its name."""
-    if Path(name).is_dir() or "@" not in name:
-        return source.canonical(name), None
-    model, _, revision = name.rpartition("@")
-    return source.canonical(model), revision
 
 
 class Loader:

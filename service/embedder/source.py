@@ -20,6 +20,14 @@ def canonical(model: str) -> str:
     return _ALIASES.get(model, model)
 
 
+def split(name: str) -> tuple[str, str | None]:
+    """`name@revision`, as an operator writes it -> its parts. A folder may have an @ in its name."""
+    if Path(name).is_dir() or "@" not in name:
+        return canonical(name), None
+    model, _, revision = name.rpartition("@")
+    return canonical(model), revision
+
+
 def folder(model: str, revision: str | None) -> Path:
     """The folder that holds the model, downloaded where need be. ModelUnavailable with the reason where it cannot be.
 
