@@ -14,6 +14,7 @@ from service.api.app import create_app
 from service.api.dependencies import Limits, Service
 from service.domain import EmbedderSpec, VersionState
 from service.embedder.registry import Registry
+
 from service.embedder.reranker import CrossEncoderReranker
 from service.embedder.worker import Worker
 from service.errors import AzimuthError
