@@ -10,6 +10,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from service import filters, ingest
 from service.domain import (
+    Chunking,
     CollectionSettings,
     Document,
     DocumentId,
@@ -86,15 +87,15 @@ class ChunkingBody(Wire):
     """How documents are cut, in tokens of the embedder; null: as long as it takes. At most half a chunk overlaps."""
 
     max_tokens: Annotated[int, Field(ge=16, le=100_000)] | None = None
-    overlap_tokens: Annotated[int, Field(ge=0, le=1_000)] = 32
+    overlap_tokens: Annotated[int, Field(ge=0, le=1_000)] = Chunking().overlap_tokens
 
 
 class FusionBody(Wire):
     """How the two legs become one ranking: `convex` reads `alpha` (the weight of dense), `rrf` reads `k`."""
 
     method: Literal["convex", "rrf"] = "convex"
-    alpha: Annotated[float, Field(ge=0, le=1)] = 0.55
-    k: Annotated[int, Field(ge=1, le=10_000)] = 60
+    alpha: Annotated[float, Field(ge=0, le=1)] = Fusion().alpha
+    k: Annotated[int, Field(ge=1, le=10_000)] = Fusion().k
 
     def over(self, base: Fusion) -> Fusion:
         """`base` with what the client named changed."""
@@ -108,8 +109,10 @@ class CollectionBody(Wire):
         EmbedderBody,
         BeforeValidator(_embedder, json_schema_input_type=Annotated[str, Field(max_length=300)] | EmbedderBody),
     ] = EmbedderBody()
-    language: Annotated[str, Field(max_length=32, description="Decides stemming and stop words.")] = "en"
-    recall_target: Annotated[float, Field(gt=0, le=1)] = 0.95
+    language: Annotated[str, Field(max_length=32, description="Decides stemming and stop words.")] = (
+        CollectionSettings().language
+    )
+    recall_target: Annotated[float, Field(gt=0, le=1)] = CollectionSettings().recall_target
     chunking: ChunkingBody = ChunkingBody()
     fusion: FusionBody = FusionBody()
 
@@ -189,8 +192,8 @@ class ListQuery(PageQuery):
 
 
 class RerankBody(Wire):
-    depth: Annotated[int, Field(ge=1, le=1_000, description="Hits that the cross-encoder reads.")] = 50
-    weight: Annotated[float, Field(ge=0, le=1, description="Its share in the final score.")] = 0.5
+    depth: Annotated[int, Field(ge=1, le=1_000, description="Hits that the cross-encoder reads.")] = Rerank().depth
+    weight: Annotated[float, Field(ge=0, le=1, description="Its share in the final score.")] = Rerank().weight
 
 
 def _rerank(value: Any) -> Any:

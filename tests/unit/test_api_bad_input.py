@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
+import pytest_asyncio
 
 from tests.edge import LIMITS, Edge, assert_problem, edge
 
@@ -26,7 +27,7 @@ async def small() -> AsyncIterator[Edge]:
         yield running
 
 
-@pytest.fixture(scope="module", loop_scope="module")
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def api() -> AsyncIterator[Edge]:
     async with small() as running:
         yield running
