@@ -4,6 +4,8 @@ Every transaction takes its locks in the same order: documents, changes, jobs, v
 documents stay as tombstones, so every read asks for living ones.
 """
 
+import math
+import time
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
@@ -30,10 +32,16 @@ from service.store.rows import stored
 
 SQL = statements.load("documents")
 
+COUNTED_DOCUMENTS = 10_000
+TOTAL_SECONDS = 30.0
+"""Up to here the documents of a collection are counted for every filter (a few milliseconds); the number of more than
+that is good for so long, for selectivity is a ratio that nobody needs exactly."""
+
 
 class PostgresDocuments:
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
+        self._totals: dict[CollectionId, tuple[float, int]] = {}
 
     async def put(
         self, collection_id: CollectionId, documents: Sequence[Document], now: datetime
@@ -116,10 +124,20 @@ class PostgresDocuments:
         arguments = {**values, "collection_id": collection_id, "limit": cap + 1}
         async with self._pool.connection() as connection:
             found = [row[0] for row in await (await connection.execute(query, arguments, prepare=False)).fetchall()]
-            total = await (await connection.execute(SQL.total, {"collection_id": collection_id})).fetchone()
-        return Passing(
-            ids=tuple(found) if len(found) <= cap else None, count=len(found), total=total[0] if total else 0
-        )
+            total = max(len(found), await self._total(connection, collection_id))
+        return Passing(ids=tuple(found) if len(found) <= cap else None, count=len(found), total=total)
+
+    async def _total(self, connection: Connection, collection_id: CollectionId) -> int:
+        """How many documents there are; where they are many, how many there were a moment ago."""
+        counted_at, total = self._totals.get(collection_id, (-math.inf, 0))
+        if time.monotonic() - counted_at > TOTAL_SECONDS:
+            cursor = await connection.execute(SQL.total, {"collection_id": collection_id})
+            ((total,),) = await cursor.fetchall()
+            if total > COUNTED_DOCUMENTS:
+                self._totals[collection_id] = (time.monotonic(), total)
+            else:
+                self._totals.pop(collection_id, None)
+        return total
 
     async def passing_among(
         self, collection_id: CollectionId, ids: Sequence[DocumentId], where: Filter

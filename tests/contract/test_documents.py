@@ -9,6 +9,7 @@ from service.domain import Candidate, CollectionId, DocumentId, VersionState
 from service.errors import CollectionNotFound
 from service.filters import parse
 from service.ports import Passage
+from service.store import documents as module
 from tests.world import NOW, World, doc, encoded, later
 
 
@@ -240,6 +241,26 @@ async def test_passing_names_what_passes_up_to_the_cap(world: World) -> None:
     assert (many.ids, many.count, many.total) == (None, 4, 9)
     none = await world.documents.passing(world.collection.id, parse({"number": 9}), 3)
     assert (none.ids, none.count) == ((), 0)
+
+
+@pytest.mark.database
+async def test_the_number_of_many_documents_is_remembered_for_a_while(
+    postgres: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "COUNTED_DOCUMENTS", 2)
+    everything = parse({})
+
+    async def total() -> int:
+        return (await postgres.documents.passing(postgres.collection.id, everything, 1)).total
+
+    await postgres.put(doc("a"), doc("b"))
+    assert await total() == 2
+    await postgres.put(doc("c"))
+    assert await total() == 3
+    await postgres.put(doc("d"))
+    assert await total() == 3
+    monkeypatch.setattr(module, "TOTAL_SECONDS", 0.0)
+    assert await total() == 4
 
 
 async def test_passing_among(world: World) -> None:

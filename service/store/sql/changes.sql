@@ -38,9 +38,10 @@ WHERE state.id = %(collection_id)s
 ORDER BY page.xid, page.document_id
 
 -- name: position_of
--- The latest change of the named documents.
-SELECT xid::text::bigint, document_id
-FROM changes
-WHERE collection_id = %(collection_id)s AND document_id = ANY (%(ids)s::text[])
-ORDER BY changes.xid DESC, document_id DESC
-LIMIT 1
+-- The latest change of the named documents. Materialised, lest the feed be walked from its end until one turns up.
+WITH named AS MATERIALIZED (
+    SELECT xid, document_id
+    FROM changes
+    WHERE collection_id = %(collection_id)s AND document_id = ANY (%(ids)s::text[])
+)
+SELECT xid::text::bigint, document_id FROM named ORDER BY named.xid DESC, document_id DESC LIMIT 1

@@ -1,0 +1,308 @@
+"""How PostgreSQL runs each hot query, on tables large enough for its planner to care.
+
+The adapters run as they do in service; their statements are explained on the way, in the transaction and with the
+settings that they run under.
+"""
+
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any
+
+import numpy as np
+import psycopg
+import pytest
+
+from service.domain import Candidate, DensePlan, DocumentId, Position
+from service.filters import parse
+from service.store.embedded import EmbeddedServer
+from service.store.housekeeping import purge_tombstones
+from service.store.pool import Connection, Pool, open_pool
+from service.store.spaces import create_index
+from tests.conftest import create_database, run_apart, url_of
+from tests.world import NOW, World, build, doc, encoded, later
+
+pytestmark = pytest.mark.database
+
+ROWS = 6_000
+DIMENSIONS = 16
+IDS = [DocumentId(f"d{number:05d}") for number in range(20)]
+
+
+@dataclass
+class Plan:
+    """What EXPLAIN says of one statement."""
+
+    tree: dict[str, Any]
+    nodes: list[dict[str, Any]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.nodes = list(_nodes(self.tree))
+
+    @property
+    def indexes(self) -> set[str]:
+        return {node["Index Name"] for node in self.nodes if "Index Name" in node}
+
+    def scanned(self, table: str) -> bool:
+        """Whether the table is read from one end to the other."""
+        return any(node["Node Type"] == "Seq Scan" and node["Relation Name"] == table for node in self.nodes)
+
+    def sorts(self) -> bool:
+        return any("Sort" in node["Node Type"] for node in self.nodes)
+
+
+def _nodes(tree: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    yield tree
+    for inner in tree.get("Plans", ()):
+        yield from _nodes(inner)
+
+
+class Plans:
+    """Plans by what was asked for. `under` names what runs inside it; its statements are told apart by their names."""
+
+    def __init__(self) -> None:
+        self.found: dict[tuple[str, str], Plan] = {}
+        self.current = ""
+
+    def __getitem__(self, key: tuple[str, str]) -> Plan:
+        return self.found[key]
+
+    def cursors(self) -> type[psycopg.AsyncCursor[Any]]:
+        """Cursors that explain each statement before they run it."""
+        plans = self
+
+        class Explaining(psycopg.AsyncCursor[Any]):
+            async def execute(self, query: Any, params: Any = None, **options: Any) -> Any:
+                text = query if isinstance(query, str) else query.as_string(self.connection)
+                if plans.current and text.startswith("/* ") and not text.startswith("/* vectors.tune"):
+                    name = text[3:].split(" */", 1)[0]
+                    explained = psycopg.AsyncCursor(self.connection)
+                    await explained.execute(f"EXPLAIN (FORMAT JSON) {text}".encode(), params, prepare=False)
+                    ((tree,),) = await explained.fetchall()
+                    plans.found[plans.current, name] = Plan(tree[0]["Plan"])
+                return await super().execute(query, params, **options)
+
+        return Explaining
+
+
+async def collect(url: str, plans: Plans) -> None:
+    """Fill the tables and run everything hot once."""
+    pool = await open_pool(url, size=2, statement_timeout_seconds=60, application_name="plans")
+    async with pool:
+        world = await build(pool, dimensions=DIMENSIONS)
+        await fill(world)
+        plain = Pool.connection
+        cursors = plans.cursors()
+
+        @asynccontextmanager
+        async def explaining(self: Pool, timeout: float | None = None) -> AsyncIterator[Connection]:
+            async with plain(self, timeout) as connection:
+                connection.cursor_factory = cursors
+                yield connection
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(Pool, "connection", explaining)
+            await run_everything(world, plans)
+
+
+async def fill(world: World) -> None:
+    """Documents with vectors, every third waiting again with new content, some deleted."""
+    generator = np.random.default_rng(3)
+    for start in range(0, ROWS, 1_000):
+        batch = [
+            doc(f"d{number:05d}", "some words " * 20, year=2000 + number % 25) for number in range(start, start + 1_000)
+        ]
+        await world.put(*batch, now=later(start))
+        claimed = await world.claim(limit=1_000, now=later(start))
+        vectors = generator.normal(size=(len(claimed), 1, DIMENSIONS)).astype(np.float32)
+        await world.store(*(encoded(one, rows) for one, rows in zip(claimed, vectors, strict=True)))
+    await world.put(*(doc(f"d{number:05d}", "new words") for number in range(0, ROWS, 3)), now=later(ROWS))
+    (poison, *_) = await world.claim(limit=1, now=later(ROWS))
+    await world.queue.charge([poison.job], "poison", 1, NOW, NOW)
+    await world.delete(*(f"d{number:05d}" for number in range(ROWS - 50, ROWS)), now=later(1))
+    assert world.pool is not None
+    async with world.pool.connection() as connection:
+        await connection.execute(create_index(world.version))
+        await connection.execute("ANALYZE")
+
+
+async def run_everything(world: World, plans: Plans) -> None:
+    number, version = world.collection.id, world.version
+    query = np.ones(DIMENSIONS, np.float32) / 4
+    where = parse({"year": {"$gte": 2010}})
+
+    for kind in ("exact", "hnsw", "hnsw_iterative"):
+        plan = DensePlan(kind=kind, ef_search=100, selectivity=0.5)
+        plans.current = kind
+        nearest = await world.vectors.nearest(version, query, 50, plan)
+        plans.current = f"{kind} where"
+        await world.vectors.nearest(version, query, 50, plan, where=where)
+        plans.current = f"{kind} within"
+        await world.vectors.nearest(version, query, 50, plan, within=IDS)
+    plans.current = "hnsw far"
+    await world.vectors.nearest(version, query, 1_000, DensePlan(kind="hnsw", ef_search=1_000))
+    plans.current = "score"
+    await world.vectors.score(version, query, IDS)
+    plans.current = "get vectors"
+    await world.vectors.get(version, [(id_, 0) for id_ in IDS])
+
+    plans.current = "passages"
+    candidates = [Candidate(document_id=id_, content_revision=1, score=0.0) for id_ in IDS]
+    await world.documents.passages(number, nearest, None, 100)
+    plans.current = "passages where"
+    await world.documents.passages(number, candidates, where, 100)
+    plans.current = "page"
+    await world.documents.page(number, IDS[3], 50, None)
+    plans.current = "passing_among"
+    await world.documents.passing_among(number, IDS, where)
+    plans.current = "get"
+    await world.documents.get(number, IDS)
+    plans.current = "put"
+    await world.put(*(doc(id_, "again") for id_ in IDS), now=later(2 * ROWS))
+    plans.current = "delete"
+    await world.delete(*IDS[:5], now=later(2 * ROWS))
+
+    plans.current = "claim"
+    claimed = await world.claim(limit=100, now=later(3 * ROWS))
+    jobs = [one.job for one in claimed]
+    assert len(jobs) == 100
+    plans.current = "extend"
+    await world.queue.extend(jobs, later(4 * ROWS))
+    plans.current = "charge"
+    await world.queue.charge(jobs[:5], "once", 3, later(3 * ROWS), later(4 * ROWS))
+    plans.current = "release"
+    await world.queue.release(jobs[:5], later(3 * ROWS) + timedelta(seconds=1))
+    plans.current = "write"
+    await world.store(*(encoded(one, np.ones((1, DIMENSIONS), np.float32)) for one in claimed[5:]))
+    plans.current = "unfinished"
+    await world.queue.unfinished(number, version.number, IDS)
+    plans.current = "failed"
+    await world.queue.failed(number, None, 10)
+
+    plans.current = "after"
+    page = await world.changes.after(number, Position(xid=1), 100, NOW)
+    assert len(page.changes) == 100
+    plans.current = "position_of"
+    await world.changes.position_of(number, IDS)
+    plans.current = "purge"
+    assert world.pool is not None
+    await purge_tombstones(world.pool, NOW)
+
+
+@pytest.fixture(scope="module")
+def plans(server: EmbeddedServer, template: str) -> Plans:
+    create_database(server, "plans", template)
+    found = Plans()
+    run_apart(collect(url_of(server, "plans"), found))
+    return found
+
+
+VECTORS, HNSW, VECTORS_KEY = "vectors_1_1", "vectors_1_1_hnsw", "vectors_1_1_pkey"
+
+
+@pytest.mark.parametrize("asked", ["hnsw", "hnsw_iterative", "hnsw far"])
+def test_an_indexed_search_walks_the_hnsw_index(plans: Plans, asked: str) -> None:
+    plan = plans[asked, "vectors.nearest_indexed"]
+    assert plan.indexes == {HNSW}
+    assert not plan.scanned(VECTORS)
+
+
+@pytest.mark.parametrize("asked", ["hnsw where", "hnsw_iterative where"])
+def test_a_filtered_indexed_search_looks_its_documents_up_on_the_way(plans: Plans, asked: str) -> None:
+    plan = plans[asked, "vectors.nearest_indexed"]
+    assert plan.indexes == {HNSW, "documents_pkey"}
+    assert not plan.scanned("documents")
+
+
+@pytest.mark.parametrize("asked", ["exact", "exact where", "exact within", "hnsw within", "hnsw_iterative within"])
+def test_an_exact_search_never_uses_the_hnsw_index(plans: Plans, asked: str) -> None:
+    assert HNSW not in plans[asked, "vectors.nearest_exact"].indexes
+
+
+def test_an_exact_search_reads_the_table_once(plans: Plans) -> None:
+    assert plans["exact", "vectors.nearest_exact"].scanned(VECTORS)
+
+
+@pytest.mark.parametrize(
+    ("asked", "statement"),
+    [
+        ("exact within", "vectors.nearest_exact"),
+        ("hnsw within", "vectors.nearest_exact"),
+        ("score", "vectors.score"),
+        ("get vectors", "vectors.get"),
+        ("write", "vectors.remove"),
+        ("delete", "vectors.remove"),
+    ],
+)
+def test_named_documents_are_found_by_the_key_of_the_space(plans: Plans, asked: str, statement: str) -> None:
+    plan = plans[asked, statement]
+    assert plan.indexes == {VECTORS_KEY}
+    assert not plan.scanned(VECTORS)
+
+
+@pytest.mark.parametrize(
+    ("asked", "statement"),
+    [
+        ("passages", "documents.passages"),
+        ("passages where", "documents.passages"),
+        ("page", "documents.page"),
+        ("passing_among", "documents.passing_among"),
+        ("get", "documents.get"),
+        ("delete", "documents.bury"),
+        ("claim", "queue.documents"),
+    ],
+)
+def test_named_documents_are_found_by_their_key(plans: Plans, asked: str, statement: str) -> None:
+    plan = plans[asked, statement]
+    assert "documents_pkey" in plan.indexes
+    assert not plan.scanned("documents")
+
+
+def test_a_page_comes_in_the_order_of_its_key(plans: Plans) -> None:
+    assert not plans["page", "documents.page"].sorts()
+
+
+def test_a_claim_walks_the_index_of_what_can_be_claimed(plans: Plans) -> None:
+    plan = plans["claim", "queue.claim"]
+    assert plan.indexes == {"jobs_claimable", "jobs_pkey"}
+    assert not plan.scanned("jobs")
+
+
+@pytest.mark.parametrize(
+    ("asked", "statement"),
+    [
+        ("extend", "queue.extend"),
+        ("charge", "queue.charge"),
+        ("release", "queue.release"),
+        ("write", "queue.finish"),
+        ("delete", "queue.forget"),
+        ("unfinished", "queue.unfinished"),
+    ],
+)
+def test_named_jobs_are_found_by_their_key(plans: Plans, asked: str, statement: str) -> None:
+    plan = plans[asked, statement]
+    assert plan.indexes == {"jobs_pkey"}
+    assert not plan.scanned("jobs")
+
+
+def test_what_was_set_aside_has_an_index_of_its_own(plans: Plans) -> None:
+    assert plans["failed", "queue.failed"].indexes == {"jobs_set_aside"}
+
+
+def test_the_feed_is_read_in_its_order(plans: Plans) -> None:
+    plan = plans["after", "changes.after"]
+    assert plan.indexes - {"collections_pkey"} == {"changes_order", "documents_pkey"}
+    assert not plan.scanned("changes")
+    assert not plan.scanned("documents")
+
+
+def test_the_place_of_documents_in_the_feed_is_found_by_key(plans: Plans) -> None:
+    assert plans["position_of", "changes.position_of"].indexes == {"changes_pkey"}
+
+
+def test_a_purge_looks_at_tombstones_alone(plans: Plans) -> None:
+    plan = plans["purge", "housekeeping.purge"]
+    assert "documents_deleted" in plan.indexes
+    assert not plan.scanned("documents")
+    assert not plan.scanned("changes")
