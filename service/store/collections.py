@@ -82,9 +82,9 @@ class PostgresCollections:
         return tuple(map(_collection, rows))
 
     async def delete(self, collection_id: CollectionId) -> None:
-        """One transaction, whatever there is (about 10 s for a million documents). Nothing happens where it is gone.
+        """One transaction, whatever there is: one or two seconds for a million short documents.
 
-        Index builds on its tables are cancelled. Whoever writes into the collection first locks its row FOR KEY SHARE,
+        Nothing happens where it is gone. Index builds on its tables are cancelled. Whoever writes into the collection first locks its row FOR KEY SHARE,
         so this waits for them and they find it gone afterwards.
         """
         await retrying(lambda: self._delete(collection_id))

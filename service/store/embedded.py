@@ -184,6 +184,8 @@ class EmbeddedServer:
         for mode in ("fast", "immediate"):
             arguments = ["stop", "--pgdata=.", f"--mode={mode}", "--wait", f"--timeout={_STOP_SECONDS}", "--silent"]
             if not _run(binaries / "pg_ctl", arguments, self.folder, account).returncode:
+                if (sockets := self._socket_folder()) != self.folder:
+                    shutil.rmtree(sockets, ignore_errors=True)
                 return
         _logger.error("the embedded server in %s does not stop", self.folder)
 

@@ -20,7 +20,7 @@ from importlib.resources.abc import Traversable
 from time import monotonic
 from typing import LiteralString
 
-from psycopg.errors import InsufficientPrivilege, LockNotAvailable, UndefinedTable
+from psycopg.errors import InsufficientPrivilege, LockNotAvailable
 
 from service.errors import MigrationMismatch, Misconfigured, MissingRights, TimedOut
 from service.store import statements
@@ -115,10 +115,10 @@ async def apply(
 
 
 async def _missing(connection: Connection, wanted: Sequence[Migration]) -> tuple[Migration, ...]:
-    try:
-        rows = await (await connection.execute(SQL.applied)).fetchall()
-    except UndefinedTable:
+    row = await (await connection.execute(SQL.exists)).fetchone()
+    if row is None or not row[0]:
         return tuple(wanted)
+    rows = await (await connection.execute(SQL.applied)).fetchall()
     applied = {number: (name, sha256) for number, name, sha256 in rows}
     for migration in wanted:
         name, sha256 = applied.pop(migration.number, (migration.name, migration.sha256))

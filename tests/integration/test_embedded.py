@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
+from urllib.parse import unquote
 
 import psutil
 import psycopg
@@ -152,6 +153,9 @@ def test_deep_and_odd_folders_work(folder: Path, name: str) -> None:
         again = EmbeddedServer(deep, settings=SMALL)
         assert again.start() == server.url
         again.stop()
+        sockets = Path(unquote(server.url.partition("host=")[2]))
+        assert sockets.exists()
+    assert sockets == deep or not sockets.exists()
 
 
 # ---------------------------------------------------------------- sharing

@@ -54,7 +54,9 @@ DELETE FROM collections WHERE id = %(id)s
 
 -- name: counts
 -- Documents that are there, that wait for an embedder, and that were set aside.
+-- Tombstones are subtracted, so that an index alone gives the number of all, however long their texts are.
 SELECT
-    (SELECT count(*) FROM documents WHERE collection_id = %(id)s AND deleted_at IS NULL),
+    (SELECT count(*) FROM documents WHERE collection_id = %(id)s)
+        - (SELECT count(*) FROM documents WHERE collection_id = %(id)s AND deleted_at IS NOT NULL),
     (SELECT count(DISTINCT document_id) FROM jobs WHERE collection_id = %(id)s AND set_aside_at IS NULL),
     (SELECT count(DISTINCT document_id) FROM jobs WHERE collection_id = %(id)s AND set_aside_at IS NOT NULL)

@@ -7,6 +7,10 @@ CREATE TABLE IF NOT EXISTS schema_migrations (
     applied_at timestamptz NOT NULL
 )
 
+-- name: exists
+-- False on a database that was never migrated.
+SELECT to_regclass('schema_migrations') IS NOT NULL
+
 -- name: applied
 -- Everything that ran, oldest first.
 SELECT number, name, sha256 FROM schema_migrations ORDER BY number
