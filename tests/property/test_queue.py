@@ -1,0 +1,202 @@
+"""Whatever clients and workers do, in whatever order: nothing acknowledged is lost or doubled.
+
+A state machine writes, deletes, claims, lets leases run out, stores late, gives back and charges, on documents, queue
+and vectors at once; it knows what was acknowledged. In the end the queue is drained, and each living document must
+have exactly the vectors of its last content.
+"""
+
+import asyncio
+from collections.abc import Coroutine
+from datetime import timedelta
+from typing import Any, TypeVar
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
+
+from service.domain import DocumentId, Encoded, cosine
+from service.ports import Claimed
+from service.store.pool import Pool, open_pool
+from tests.world import LEASE, NOW, World, build, doc, encoded, telling
+
+T = TypeVar("T")
+
+NAMES = st.sampled_from(["a", "b", "c", "d"])
+TEXTS = st.text("xyz", min_size=1, max_size=7)
+SOME = st.sets(NAMES, min_size=1)
+
+
+def pieces(text: str) -> list[str]:
+    """How a document is cut here: three code points a chunk."""
+    return [text[at : at + 3] for at in range(0, len(text), 3)]
+
+
+class Machine(RuleBasedStateMachine):
+    runner: asyncio.Runner
+    pool: Pool | None = None
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = NOW
+        self.living: dict[str, tuple[str, int]] = {}
+        """Name -> text and metadata as last acknowledged."""
+        self.revisions: dict[str, int] = {}
+        self.texts: dict[tuple[str, int], str] = {}
+        """(name, content revision) -> the text that it was."""
+        self.taken: list[Claimed] = []
+        """Everything that any worker ever claimed and may still try to store."""
+
+    def wait(self, work: Coroutine[Any, Any, T]) -> T:
+        return self.runner.run(work)
+
+    @initialize()
+    def begin(self) -> None:
+        self.world: World = self.wait(build(self.pool))
+
+    # ------------------------------------------------------------ clients
+
+    @rule(names=SOME, text=TEXTS, number=st.integers(0, 1))
+    def put(self, names: set[str], text: str, number: int) -> None:
+        accepted = self.wait(self.world.put(*(doc(name, text, n=number) for name in names), now=self.now))
+        assert [one.id for one in accepted] == list(names)
+        for one in accepted:
+            before = self.living.get(one.id)
+            known = self.revisions.get(one.id, 0)
+            if before == (text, number):
+                assert (one.status, one.revision) == ("unchanged", known)
+                continue
+            assert (one.status, one.revision) == ("updated" if before else "created", known + 1)
+            self.revisions[one.id] = one.revision
+            self.living[one.id] = (text, number)
+            if before is None or before[0] != text:
+                self.texts[one.id, one.revision] = text
+
+    @rule(names=SOME)
+    def delete(self, names: set[str]) -> None:
+        gone = self.wait(self.world.delete(*names, now=self.now))
+        assert set(gone) == names & set(self.living)
+        for name in gone:
+            del self.living[name]
+            self.revisions[name] += 1
+
+    @rule()
+    def retry(self) -> None:
+        self.wait(self.world.queue.retry(self.world.collection.id, self.now))
+
+    # ------------------------------------------------------------ workers
+
+    @rule(limit=st.integers(1, 4))
+    def claim(self, limit: int) -> None:
+        claimed = self.wait(self.world.claim(limit=limit, now=self.now))
+        for one in claimed:
+            assert one.document.text == self.texts[one.job.document_id, one.job.content_revision]
+            assert one.document.text == self.living[one.job.document_id][0]
+        self.taken += claimed
+
+    @precondition(lambda self: self.taken)
+    @rule(data=st.data())
+    def store(self, data: st.DataObject) -> None:
+        """A worker finishes something that it once claimed, be it long lost."""
+        chosen = self.choose(data)
+        stored = self.wait(self.world.store(*(self.encode(one) for one in chosen)))
+        for one in chosen:
+            if one.job.document_id in stored:
+                assert self.living[one.job.document_id][0] == one.document.text
+
+    @precondition(lambda self: self.taken)
+    @rule(data=st.data())
+    def release(self, data: st.DataObject) -> None:
+        self.wait(self.world.queue.release([one.job for one in self.choose(data)], self.now))
+
+    @precondition(lambda self: self.taken)
+    @rule(data=st.data())
+    def extend(self, data: st.DataObject) -> None:
+        self.wait(self.world.queue.extend([one.job for one in self.choose(data)], self.now + LEASE))
+
+    @precondition(lambda self: self.taken)
+    @rule(data=st.data(), limit=st.integers(1, 3))
+    def charge(self, data: st.DataObject, limit: int) -> None:
+        jobs = [one.job for one in self.choose(data)]
+        self.wait(self.world.queue.charge(jobs, "trouble", limit, self.now, self.now + LEASE))
+
+    @rule(seconds=st.sampled_from([1, 61, 200]))
+    def time_passes(self, seconds: int) -> None:
+        self.now += timedelta(seconds=seconds)
+
+    def choose(self, data: st.DataObject) -> list[Claimed]:
+        """Some of what was ever taken, each document once, in any order."""
+        drawn = data.draw(st.lists(st.sampled_from(range(len(self.taken))), min_size=1, max_size=4, unique=True))
+        return list({self.taken[at].job.document_id: self.taken[at] for at in drawn}.values())
+
+    def encode(self, one: Claimed) -> Encoded:
+        return encoded(one, pieces=pieces(one.document.text))
+
+    # ------------------------------------------------------------ what must hold
+
+    @invariant()
+    def whatever_is_stored_was_once_the_content(self) -> None:
+        """No torn documents: all chunks of one revision, and of no other."""
+        if not hasattr(self, "world"):
+            return
+        stored = self.wait(self.world.stored_chunks())
+        assert {name for name, _ in stored} <= set(self.living)
+        for name in {name for name, _ in stored}:
+            revisions = {revision for (owner, _), revision in stored.items() if owner == name}
+            assert len(revisions) == 1
+            chunks = sorted(chunk for owner, chunk in stored if owner == name)
+            assert chunks == list(range(len(pieces(self.texts[name, revisions.pop()]))))
+
+    def teardown(self) -> None:
+        if not hasattr(self, "world"):
+            return
+        self.now += 10 * LEASE
+        self.wait(self.world.queue.retry(self.world.collection.id, self.now))
+        while claimed := self.wait(self.world.claim(now=self.now)):
+            stored = self.wait(self.world.store(*map(self.encode, claimed)))
+            assert stored == {one.job.document_id for one in claimed}
+
+        expected = {
+            (name, number): piece
+            for name, (text, _) in self.living.items()
+            for number, piece in enumerate(pieces(text))
+        }
+        assert set(self.wait(self.world.stored_chunks())) == set(expected)
+        asked = [(DocumentId(name), number) for name, number in expected]
+        vectors = self.wait(self.world.vectors.get(self.world.version, asked))
+        for name, number in asked:
+            assert cosine(vectors[name, number], telling(expected[name, number])) > 0.9999
+        status = self.wait(self.world.queue.status(self.world.collection.id, self.now))
+        assert (status.pending, status.failed) == (0, 0)
+
+
+def test_nothing_is_lost_or_doubled_in_memory() -> None:
+    with asyncio.Runner() as runner:
+        machine = type("InMemory", (Machine,), {"runner": runner})
+        run_state_machine_as_test(machine, settings=settings(max_examples=400, stateful_step_count=30, deadline=None))
+
+
+@pytest.mark.database
+def test_nothing_is_lost_or_doubled_in_postgres(database_url: str) -> None:
+    with asyncio.Runner() as runner:
+        pool = runner.run(open_pool(database_url, size=2, statement_timeout_seconds=15, application_name="machine"))
+        try:
+            machine = type("InPostgres", (Machine,), {"runner": runner, "pool": pool})
+            run_state_machine_as_test(
+                machine,
+                settings=settings(
+                    max_examples=40,
+                    stateful_step_count=25,
+                    deadline=None,
+                    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+                ),
+            )
+        finally:
+            runner.run(pool.close())
