@@ -25,6 +25,7 @@ MAX_ID_LENGTH = ingest.Limits().id_length
 MAX_SEARCHES = 64
 MAX_PAGE = 1_000
 MAX_DELETED = 1_000
+MAX_FILTER_IN_URL = 4_096
 MAX_DIMENSIONS = 4_000
 """What pgvector's halfvec can index."""
 MAX_BUDGET_MS = 60_000
@@ -183,7 +184,10 @@ class PageQuery(_Query):
 
 class ListQuery(PageQuery):
     filter: (
-        Annotated[str, Field(max_length=65_536, description="A filter as JSON.", examples=['{"year": {"$gte": 2019}}'])]
+        Annotated[
+            str,
+            Field(max_length=MAX_FILTER_IN_URL, description="A filter as JSON.", examples=['{"year": {"$gte": 2019}}']),
+        ]
         | None
     ) = None
 

@@ -51,6 +51,7 @@ def test_the_limits_are_those_of_the_code() -> None:
         schemas.MAX_PAGE,
         schemas.MAX_DELETED,
         schemas.MAX_DIMENSIONS,
+        schemas.MAX_FILTER_IN_URL,
         schemas.MAX_BUDGET_MS,
     ):
         assert re.search(rf"(?<![\d,]){limit:,}(?![\d,])", section), limit

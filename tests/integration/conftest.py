@@ -1,0 +1,105 @@
+"""A whole service: `azimuth serve` and `azimuth worker` as processes of their own, on a database of their own."""
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from service.store.embedded import EmbeddedServer
+from tests.conftest import create_database, url_of
+from tests.ports import unused_port
+
+READY_SECONDS = 60.0
+MODEL = "hashing:64"
+
+
+@dataclass
+class Running:
+    """A service that is ready. `log` is what its api wrote to standard error so far."""
+
+    url: str
+    log_file: Path
+
+    @property
+    def log(self) -> str:
+        return self.log_file.read_text()
+
+
+@pytest.fixture(scope="module")
+def service(
+    server: EmbeddedServer, template: str, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
+) -> Iterator[Running]:
+    name = f"service_{request.module.__name__.rsplit('.', 1)[-1]}"
+    create_database(server, name, template)
+    folder = tmp_path_factory.mktemp(name)
+    port = unused_port()
+    environment = os.environ | {
+        "AZIMUTH_DATABASE_URL": url_of(server, name),
+        "AZIMUTH_DATA_DIR": str(folder / "data"),
+        "AZIMUTH_PORT": str(port),
+        "AZIMUTH_EMBEDDER": MODEL,
+        "AZIMUTH_LOG_LEVEL": "info",
+        "AZIMUTH_API_KEYS": "",
+        "OMP_NUM_THREADS": "1",
+    }
+    running = Running(f"http://127.0.0.1:{port}", folder / "serve.log")
+    with (
+        _process("serve", environment, running.log_file) as api,
+        _process("worker", environment, folder / "worker.log"),
+    ):
+        _until_ready(running, api)
+        yield running
+
+
+@contextmanager
+def _process(command: str, environment: dict[str, str], log_file: Path) -> Iterator["subprocess.Popen[bytes]"]:
+    with log_file.open("wb") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "service", command], env=environment, stdin=subprocess.DEVNULL, stderr=log
+        )
+    try:
+        yield process
+    finally:
+        process.terminate()
+        try:
+            process.wait(30)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def _until_ready(running: Running, api: "subprocess.Popen[bytes]") -> None:
+    deadline, last = time.monotonic() + READY_SECONDS, ""
+    while time.monotonic() < deadline:
+        assert api.poll() is None, f"the api ended:\n{running.log}"
+        try:
+            answer = httpx.get(f"{running.url}/readyz", trust_env=False)
+            if answer.status_code == 200:
+                return
+            last = answer.text
+        except httpx.TransportError as error:
+            last = str(error)
+        time.sleep(0.1)
+    raise AssertionError(f"not ready: {last}\n{running.log}")
+
+
+@pytest.fixture
+def client(service: Running) -> Iterator[httpx.Client]:
+    with httpx.Client(base_url=service.url, trust_env=False, timeout=60) as opened:
+        yield opened
+
+
+def written(client: httpx.Client, collection: str, *documents: dict[str, Any]) -> None:
+    """Write documents and wait until both legs find them."""
+    client.put(f"/v1/collections/{collection}", json={}).raise_for_status()
+    answer = client.post(f"/v1/collections/{collection}/documents?wait=true", json={"documents": documents})
+    assert answer.status_code == 200, answer.text
+    assert answer.json()["searchable"] is True
