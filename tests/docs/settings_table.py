@@ -1,4 +1,4 @@
-"""The table of docs/settings.md, made from the settings themselves. `python -m tests.docs.settings_table` rewrites it."""
+"""The table of docs/settings.md, made from the settings: `python -m tests.docs.settings_table` rewrites it."""
 
 import json
 from pathlib import Path
