@@ -84,8 +84,8 @@ class PostgresCollections:
     async def delete(self, collection_id: CollectionId) -> None:
         """One transaction, whatever there is: one or two seconds for a million short documents.
 
-        Nothing happens where it is gone. Index builds on its tables are cancelled. Whoever writes into the collection first locks its row FOR KEY SHARE,
-        so this waits for them and they find it gone afterwards.
+        Nothing happens where it is gone. Index builds on its tables are cancelled. Whoever writes into the collection
+        first locks its row FOR KEY SHARE, so this waits for them and they find it gone afterwards.
         """
         await retrying(lambda: self._delete(collection_id))
 

@@ -17,7 +17,6 @@ import logging
 import os
 import pwd
 import shutil
-import stat
 import subprocess
 import tempfile
 import time
@@ -30,14 +29,12 @@ from urllib.parse import quote
 
 from service.errors import DatabaseUnavailable, Misconfigured
 from service.store import tuning
+from service.store.account import let_through, server_account
 
 _logger = logging.getLogger(__name__)
 
 MAJOR = 18
 """The major version of PostgreSQL that the wheel carries and that a data folder is bound to."""
-
-SYSTEM_USER = "azimuth"
-"""PostgreSQL refuses to run as root. Root's server runs as this user, which is made where it does not exist."""
 
 _START_SECONDS = 600
 """A start after a crash replays the log; that takes as long as it takes."""
@@ -69,14 +66,15 @@ class EmbeddedServer:
         binaries = programs()
         _make_folder(self.folder.parent)
         with self._alone():
-            account = _account(self.folder)
+            account = server_account(self.folder)
             if account is not None:
-                _let_through(account, self.folder, binaries)
+                let_through(account, self.folder, binaries)
             if self._users is None:
                 self._users = _open(self._beside("users"))
                 fcntl.flock(self._users, fcntl.LOCK_SH)
             try:
                 self._initialise(binaries, account)
+                self._await_change()
                 if not self.alive():
                     self._clear_remains()
                     self._launch(binaries, account)
@@ -180,7 +178,7 @@ class EmbeddedServer:
             raise DatabaseUnavailable(f"The embedded server did not start: {reasons}")
 
     def _halt(self) -> None:
-        binaries, account = programs(), _account(self.folder)
+        binaries, account = programs(), server_account(self.folder)
         for mode in ("fast", "immediate"):
             arguments = ["stop", "--pgdata=.", f"--mode={mode}", "--wait", f"--timeout={_STOP_SECONDS}", "--silent"]
             if not _run(binaries / "pg_ctl", arguments, self.folder, account).returncode:
@@ -196,6 +194,14 @@ class EmbeddedServer:
         except (IndexError, ValueError):
             return None
         return pid if _serves(pid, self.folder) else None
+
+    def _await_change(self) -> None:
+        """Where a server is just starting (whoever started it was killed meanwhile) or stopping: wait how it ends."""
+        deadline = time.monotonic() + _START_SECONDS
+        while self._postmaster() is not None and not self.alive():
+            if time.monotonic() > deadline:
+                raise DatabaseUnavailable(f"The embedded server in {self.folder} neither starts nor stops.")
+            time.sleep(0.05)
 
     def _clear_remains(self) -> None:
         """Make way for a start after a crash. Called where no postmaster of this folder runs.
@@ -319,45 +325,6 @@ def _serves(pid: int, folder: Path) -> bool:
         return alive and bool(process.cwd() == str(folder))
     except psutil.Error:
         return False
-
-
-def _account(folder: Path) -> pwd.struct_passwd | None:
-    """Whom the server runs as, where that is not the present user: root's server runs as the folder's owner."""
-    owner = folder.stat().st_uid if folder.exists() else None
-    if os.geteuid() != 0:
-        if owner not in (None, os.geteuid()):
-            raise Misconfigured(f"{folder} belongs to another user (id {owner}): run as that user, or as root.")
-        return None
-    if owner:
-        return pwd.getpwuid(owner)
-    try:
-        return pwd.getpwnam(SYSTEM_USER)
-    except KeyError:
-        pass
-    command = ["useradd", "--system", "--user-group", "--no-create-home", "--shell", "/usr/sbin/nologin", SYSTEM_USER]
-    try:
-        subprocess.run(command, check=True, capture_output=True)  # noqa: S603 a fixed command
-    except (OSError, subprocess.CalledProcessError) as error:
-        raise Misconfigured(
-            f"PostgreSQL does not run as root, and the user {SYSTEM_USER} for it could not be made: "
-            "make it, or run as an ordinary user."
-        ) from error
-    return pwd.getpwnam(SYSTEM_USER)
-
-
-def _let_through(account: pwd.struct_passwd, folder: Path, binaries: Path) -> None:
-    """Let root's server reach its data and its binaries: folders on the way become passable, not readable."""
-    for path in (*folder.parents, *binaries.resolve().parents, binaries.resolve()):
-        status = path.stat()
-        if status.st_uid != account.pw_uid and not status.st_mode & stat.S_IXOTH:
-            _logger.warning("letting other users pass through %s (chmod o+x): PostgreSQL does not run as root", path)
-            path.chmod(stat.S_IMODE(status.st_mode) | stat.S_IXOTH)
-    if not (binaries / "postgres").stat().st_mode & stat.S_IXOTH:
-        for path in binaries.parent.rglob("*"):
-            if not path.is_symlink():
-                mode = stat.S_IMODE(path.stat().st_mode)
-                # Others get what the owner has, without writing.
-                path.chmod(mode | (mode >> 6 & 0o5))
 
 
 def _make_folder(folder: Path) -> None:

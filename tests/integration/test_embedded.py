@@ -8,6 +8,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 from urllib.parse import unquote
@@ -17,7 +18,7 @@ import psycopg
 import pytest
 
 from service.errors import DatabaseUnavailable, Misconfigured
-from service.store import embedded
+from service.store import account, embedded
 from service.store.embedded import EmbeddedServer
 
 pytestmark = [pytest.mark.database, pytest.mark.faults]
@@ -281,6 +282,23 @@ def test_backends_that_go_on_computing_are_ended_before_a_new_start(
         assert execute(server.start(), "SELECT 1") == [(1,)]
 
 
+def test_a_server_that_is_just_stopping_is_waited_for(made: Callable[[], EmbeddedServer], folder: Path) -> None:
+    server = made()
+    url = server.start()
+    before = postmaster(folder)
+    with ThreadPoolExecutor() as threads:
+        with closing(psycopg.connect(url)):
+            before.terminate()  # "smart": it stops once its clients are gone
+            until(lambda: not server.alive())
+            started = threads.submit(made().start)
+            with pytest.raises(TimeoutError):
+                started.result(timeout=0.3)
+            assert before.is_running()
+        assert started.result(timeout=30) == url
+    assert postmaster(folder).pid != before.pid
+    assert execute(url, "SELECT 1") == [(1,)]
+
+
 def test_a_kill_in_the_middle_of_the_first_start_leaves_nothing_in_the_way(
     made: Callable[[], EmbeddedServer], folder: Path
 ) -> None:
@@ -380,7 +398,7 @@ def test_root_s_server_runs_as_its_own_user_and_can_reach_its_folder(
 ) -> None:
     folder.parent.chmod(0o700)
     made().start()
-    assert postmaster(folder).uids().real == pwd.getpwnam(embedded.SYSTEM_USER).pw_uid
+    assert postmaster(folder).uids().real == pwd.getpwnam(account.SYSTEM_USER).pw_uid
     assert folder.stat().st_mode & 0o777 == 0o700
     assert folder.parent.stat().st_mode & 0o777 == 0o701
 
