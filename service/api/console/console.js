@@ -118,7 +118,7 @@ async function start() {
   } catch (error) {
     return showError(error);
   }
-  $("key").hidden = true;
+  askingForKey(false);
   const chosen = $("collection").value;
   $("collection").replaceChildren(...collections.map((one) => el("option", { value: one.name }, one.name)));
   if (!collections.length) return showNoCollections();
@@ -307,11 +307,18 @@ function showError(error) {
 function askForKey() {
   const refused = sessionStorage.getItem(KEY) !== null;
   sessionStorage.removeItem(KEY);
-  $("key").hidden = false;
+  askingForKey(true);
   $("key-error").hidden = !refused;
   $("key-error").textContent = "This key is not known.";
   $("answer").replaceChildren();
   $("api-key").focus();
+}
+
+// Without a key there is nothing to choose and nothing to ask.
+function askingForKey(asking) {
+  $("key").hidden = !asking;
+  $("search").hidden = asking;
+  document.querySelector(".picker").classList.toggle("vacant", asking);
 }
 
 function filterError(message) {
