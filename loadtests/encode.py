@@ -1,0 +1,142 @@
+"""What the encoder makes of the machine: `python -m loadtests.encode [--corpus corpus.jsonl] [--gpu]`.
+
+On CPU: passages per second of the bare loop for each precision and budget, and one short query against
+`SentenceTransformer.encode`. With --gpu: passages of about 128 tokens, the forward pass alone against the whole path
+from text to vector. All figures of one run are comparable with each other; those of two runs on a shared machine are
+not, so ratios are printed beside them.
+"""
+
+import argparse
+import itertools
+import json
+import random
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+from sentence_transformers import SentenceTransformer
+
+from service.domain import EmbedderSpec
+from service.embedder import source
+from service.embedder.encoder import SentenceTransformerEncoder
+from service.embedder.model import Model
+from service.embedder.packing import pack
+
+QUERY = "how to cancel a task after a timeout"
+ROUNDS = 5
+
+
+def passages(corpus: Path | None, count: int) -> list[str]:
+    """Texts of a BEIR corpus; without one, random words of the model's vocabulary, 30 to 220 a text."""
+    if corpus is not None:
+        with corpus.open(encoding="utf-8") as lines:
+            rows = [json.loads(line) for line in itertools.islice(lines, count)]
+        return [f"{row.get('title', '')}\n{row['text']}" for row in rows]
+    generator = random.Random(7)
+    return [" ".join(words(generator, generator.randint(30, 220))) for _ in range(count)]
+
+
+def words(generator: random.Random, count: int) -> list[str]:
+    vocabulary = (source.folder(source.BUNDLED, None) / "vocab.txt").read_text("utf-8").split("\n")
+    whole = [word for word in vocabulary if word.isascii() and word.isalpha() and len(word) > 2]
+    return generator.choices(whole, k=count)
+
+
+def seconds(*rivals: Callable[[], object], rounds: int = ROUNDS) -> list[float]:
+    """Median duration of each, run in turns so that they share whatever else the machine does."""
+    for rival in rivals:
+        rival()
+    times: list[list[float]] = [[] for _ in rivals]
+    for _ in range(rounds):
+        for rival, own in zip(rivals, times, strict=True):
+            started = time.perf_counter()
+            rival()
+            own.append(time.perf_counter() - started)
+    return [statistics.median(own) for own in times]
+
+
+def loop(encoder: SentenceTransformerEncoder, texts: Sequence[str], budget: int) -> None:
+    """Nothing but packed batches through the encoder: what ingest is measured against."""
+    most = encoder.identity.max_tokens
+    lengths = [min(length, most) for length in encoder.lengths(texts, "document")]
+    for batch in pack(lengths, budget):
+        encoder.encode([texts[index] for index in batch], "document")
+
+
+def load(device: str, precision: str) -> SentenceTransformerEncoder:
+    folder = source.folder(source.BUNDLED, None)
+    model = Model(folder, device=device, precision=precision, threads=0)
+    return SentenceTransformerEncoder(model, folder, EmbedderSpec(model=source.BUNDLED))
+
+
+def on_cpu(corpus: Path | None, count: int) -> None:
+    texts = passages(corpus, count)
+    library = SentenceTransformer(str(source.folder(source.BUNDLED, None)), device="cpu")
+    encoders = {precision: load("cpu", precision) for precision in ("float32", "bfloat16")}
+    print(f"{torch.get_num_threads()} threads, {len(texts)} passages")
+
+    print("\none short query")
+    rivals = [lambda: library.encode(QUERY, show_progress_bar=False)]
+    rivals += [lambda encoder=encoder: encoder.encode([QUERY], "query") for encoder in encoders.values()]
+    reference, *ours = seconds(*rivals, rounds=40)
+    print(f"  SentenceTransformer.encode     {reference * 1e3:7.2f} ms")
+    for precision, own in zip(encoders, ours, strict=True):
+        print(f"  this encoder, {precision:<10}       {own * 1e3:7.2f} ms   {own / reference:.2f} of it")
+
+    print("\npassages, 4,096 tokens a pass")
+    rivals = [lambda: library.encode(texts, batch_size=32, show_progress_bar=False)]
+    rivals += [lambda encoder=encoder: loop(encoder, texts, 4096) for encoder in encoders.values()]
+    reference, *ours = seconds(*rivals, rounds=3)
+    print(f"  SentenceTransformer.encode     {len(texts) / reference:7.1f} /s")
+    for precision, own in zip(encoders, ours, strict=True):
+        print(f"  this encoder, {precision:<10}       {len(texts) / own:7.1f} /s   {reference / own:.2f} times it")
+
+    print("\npassages by budget, bfloat16")
+    budgets = [512, 1024, 2048, 4096, 8192, 16384, 32768]
+    rates = seconds(*(lambda budget=budget: loop(encoders["bfloat16"], texts, budget) for budget in budgets), rounds=3)
+    for budget, own in zip(budgets, rates, strict=True):
+        print(f"  {budget:6d} tokens a pass         {len(texts) / own:7.1f} /s   {min(rates) / own:.2f} of the best")
+
+
+def on_gpu(count: int) -> None:
+    if not torch.cuda.is_available():
+        print("There is no GPU here: nothing measured. Run this where torch.cuda.is_available().")
+        return
+    generator = random.Random(7)
+    encoder = load("cuda", "auto")
+    texts = [" ".join(words(generator, 126)) for _ in range(count)]
+    lengths = encoder.lengths(texts, "document")
+    print(f"{torch.cuda.get_device_name()}, {len(texts)} passages of {statistics.mean(lengths):.0f} tokens")
+    network = encoder._model._transformer.model
+    batch = encoder.batch_tokens // 128
+    ids = torch.randint(1000, 20000, (batch, 128), device="cuda")
+    mask = torch.ones_like(ids)
+
+    def forward() -> None:
+        with torch.inference_mode():
+            for _ in range(max(1, count // batch)):
+                network(input_ids=ids, attention_mask=mask)
+        torch.cuda.synchronize()
+
+    alone, whole = seconds(forward, lambda: loop(encoder, texts, encoder.batch_tokens))
+    bare = max(1, count // batch) * batch / alone
+    print(f"  forward pass alone             {bare:9.0f} /s")
+    print(f"  from text to vector            {count / whole:9.0f} /s   {count / whole / bare:.2f} of it")
+
+
+def main() -> None:
+    arguments = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    arguments.add_argument("--corpus", type=Path, help="corpus.jsonl of a BEIR folder; none: random words")
+    arguments.add_argument("--count", type=int, default=0, help="passages; 0: 300 on CPU, 50,000 on GPU")
+    arguments.add_argument("--gpu", action="store_true")
+    chosen = arguments.parse_args()
+    if chosen.gpu:
+        on_gpu(chosen.count or 50_000)
+    else:
+        on_cpu(chosen.corpus, chosen.count or 300)
+
+
+if __name__ == "__main__":
+    main()
