@@ -1,0 +1,73 @@
+"""A collection made through the adapters of the store: documents with given vectors, as a worker would have left them."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+import numpy as np
+
+from service.domain import Chunk, Collection, CollectionName, CollectionSettings, Document, EmbedderVersion, Encoded
+from service.domain import Vectors as VectorArray
+from service.ports import Encoder
+from service.store.collections import PostgresCollections
+from service.store.documents import PostgresDocuments
+from service.store.pool import Pool
+from service.store.queue import PostgresQueue
+from service.store.vectors import PostgresVectors
+from service.store.versions import PostgresVersions
+
+BATCH = 1_000
+LEASE = timedelta(minutes=5)
+
+
+@dataclass
+class Filled:
+    pool: Pool
+    collection: Collection
+    version: EmbedderVersion
+
+    async def add(self, documents: Sequence[Document], vectors: VectorArray) -> None:
+        """One chunk a document, its vector in the row of the same number."""
+        store, queue, space = PostgresDocuments(self.pool), PostgresQueue(self.pool), PostgresVectors(self.pool)
+        now = datetime.now(UTC)
+        for start in range(0, len(documents), BATCH):
+            batch = documents[start : start + BATCH]
+            await store.put(self.collection.id, batch, now)
+            rows = dict(zip((document.id for document in batch), vectors[start : start + BATCH], strict=True))
+            claimed = await queue.claim([self.version], BATCH, "benchmark", now, LEASE)
+            await space.write(
+                self.version,
+                [
+                    Encoded(
+                        job=one.job,
+                        chunks=(Chunk(number=0, start=0, end=len(one.document.text), text="", tokens=1),),
+                        vectors=rows[one.job.document_id][None, :],
+                    )
+                    for one in claimed
+                ],
+            )
+
+    async def run(self, statements: Iterable[str]) -> None:
+        """Upkeep that PostgreSQL would get to by itself later."""
+        async with self.pool.apart() as connection:
+            for statement in statements:
+                await connection.execute(statement.encode())
+
+
+async def create(pool: Pool, name: str, settings: CollectionSettings, encoder: Encoder, texts: Sequence[str]) -> Filled:
+    """A collection whose version 1 is `encoder`, which gives the canary vectors of `texts`."""
+    collections = PostgresCollections(pool)
+    canary = {text: tuple(map(float, row)) for text, row in zip(texts, encoder.encode(texts, "document"), strict=True)}
+    collection = await collections.create(CollectionName(name), settings, encoder.identity, canary, datetime.now(UTC))
+    (version,) = await PostgresVersions(pool).of(collection.id)
+    return Filled(pool, collection, version)
+
+
+def clustered(count: int, dimensions: int, seed: int, per_cluster: int = 50) -> VectorArray:
+    """Unit vectors around centres, most of the variance in few directions, as in the spaces of text embedders."""
+    generator = np.random.default_rng(seed)
+    spectrum = 1.0 / np.sqrt(1.0 + np.arange(dimensions) / 16.0)
+    centres = generator.normal(size=(max(1, count // per_cluster), dimensions)) * spectrum
+    noise = generator.normal(size=(count, dimensions)) * spectrum
+    vectors = centres[generator.integers(len(centres), size=count)] + 0.8 * noise
+    return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
