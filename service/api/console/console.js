@@ -382,11 +382,14 @@ function marked(html) {
     part.startsWith("<mark>") ? el("mark", {}, decode(part.slice(6, -7))) : decode(part));
 }
 
-// A highlight with an ellipsis on each side where the passage goes on.
+// A highlight with an ellipsis on each side where the passage goes on in words.
 function excerpt(html, passage) {
   const parts = marked(html);
-  const plain = parts.map((part) => part.textContent ?? part).join("").trim();
-  return [passage.trim().startsWith(plain) ? "" : "… ", ...parts, passage.trim().endsWith(plain) ? "" : " …"];
+  const plain = parts.map((part) => part.textContent ?? part).join("");
+  const at = passage.indexOf(plain);
+  const words = (text) => at < 0 || /[\p{L}\p{N}]/u.test(text);
+  const before = words(passage.slice(0, at)) ? "… " : "";
+  return [before, ...parts, words(passage.slice(at + plain.length)) ? " …" : ""];
 }
 
 const shorten = (text, length) => (text.length > length ? `${text.slice(0, length).trimEnd()}…` : text);
