@@ -15,9 +15,11 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Protocol
 
+from service.errors import Unavailable
+
 log = logging.getLogger(__name__)
 
-LOOK_SECONDS = 0.5
+LOOK_SECONDS = 0.25
 STOP_SECONDS = 25.0
 """What a child may take to finish what it has in hand."""
 CALM_SECONDS = 30.0
@@ -41,10 +43,7 @@ class Child:
         self._process: asyncio.subprocess.Process | None = None
         self._started = 0.0
         self._deaths = 0
-
-    @property
-    def running(self) -> bool:
-        return self._process is not None and self._process.returncode is None
+        self._due: float | None = None
 
     async def start(self) -> None:
         self._process = await asyncio.create_subprocess_exec(
@@ -61,15 +60,18 @@ class Child:
         self._started = time.monotonic()
 
     async def revive(self) -> None:
-        """Start again if it died, after a pause that grows while it keeps dying young."""
+        """Start it again if it died, after a pause that grows while it keeps dying young. Returns at once."""
         if self._process is None or self._process.returncode is None:
             return
-        lived = time.monotonic() - self._started
-        self._deaths = 0 if lived > CALM_SECONDS else self._deaths + 1
-        pause = min(10.0, 0.25 * 2 ** (self._deaths - 1)) if self._deaths else 0.0
-        log.warning("the %s ended with %s; starting it again", self.name, self._process.returncode)
-        await asyncio.sleep(pause)
-        await self.start()
+        if self._due is None:
+            young = time.monotonic() - self._started < CALM_SECONDS
+            self._deaths = self._deaths + 1 if young else 0
+            pause = min(10.0, 0.25 * 2 ** (self._deaths - 1)) if young else 0.0
+            self._due = time.monotonic() + pause
+            log.warning("the %s ended with %s; starting it again", self.name, self._process.returncode)
+        if time.monotonic() >= self._due:
+            self._due = None
+            await self.start()
 
     async def stop(self) -> None:
         if self._process is None or self._process.returncode is not None:
@@ -92,15 +94,26 @@ async def run(
             await child.start()
         started()
         while not stop.is_set():
-            if database is not None and not await asyncio.to_thread(database.alive):
-                log.warning("the database is gone; starting it again")
-                await asyncio.to_thread(database.start)
-            await asyncio.gather(*(child.revive() for child in children))
+            if database is not None:
+                await _revive(database)
+            for child in children:
+                await child.revive()
             with suppress(TimeoutError):
                 await asyncio.wait_for(stop.wait(), LOOK_SECONDS)
     finally:
         for child in reversed(children):
             await child.stop()
+
+
+async def _revive(database: Database) -> None:
+    """Start the database again if it is gone. Where that fails, the next look tries once more."""
+    if await asyncio.to_thread(database.alive):
+        return
+    log.warning("the database is gone; starting it again")
+    try:
+        await asyncio.to_thread(database.start)
+    except Unavailable as error:
+        log.warning("the database did not start: %s", error.detail)
 
 
 def stop_on_signals() -> asyncio.Event:

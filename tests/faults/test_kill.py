@@ -3,6 +3,7 @@
 The whole service runs as an operator runs it (`azimuth up`), with the hashing encoder so that rounds are quick.
 """
 
+import asyncio
 import os
 import random
 import signal
@@ -62,6 +63,7 @@ class Machine:
         assert self.process is not None
         self.process.send_signal(signal.SIGTERM)
         assert self.process.wait(60) == 0
+        self.http.close()
 
     def victims(self, what: str) -> list[psutil.Process]:
         """Processes of this machine: its api, its worker, or its postmaster."""
@@ -172,7 +174,7 @@ def assert_everything_is_there_once(machine: Machine, state: dict[str, str | Non
         vectors = connection.execute(f"SELECT document_id, chunk, embedding::text FROM {table[0]}").fetchall()
         assert connection.execute("SELECT count(*) FROM jobs").fetchone() == (0,)
     assert sorted((document_id, chunk) for document_id, chunk, _ in vectors) == sorted((one, 0) for one in expected)
-    encoder = Registry(default="hashing:64").load(EmbedderSpec(model="hashing:64"))
+    encoder = asyncio.run(Registry(default="hashing:64").get(EmbedderSpec()))
     order = sorted(expected)
     fresh = dict(zip(order, encoder.encode([f"{one}\n{expected[one]}" for one in order], "document"), strict=True))
     for document_id, _, text in vectors:
@@ -196,10 +198,9 @@ def test_nothing_is_lost_or_doubled(machine: Machine, victim: str, seed: int) ->
     chance = random.Random(seed)
     writer = Writer(machine, seed)
     writer.start()
-    killed = 0
-    while killed < 5:
+    for _ in range(5):
         time.sleep(chance.uniform(0.1, 1.5))
-        killed += machine.kill(victim)
+        machine.until(lambda: machine.kill(victim), f"{victim} was back to be killed again", 60)
     writer.finish()
     machine.until(lambda: settled(machine), "settled")
     assert_everything_is_there_once(machine, writer.state)
