@@ -8,7 +8,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from service import query
-from service.api import answers, schemas
+from service.api import answers, hits, schemas
 from service.api.bodies import JsonRoute
 from service.api.dependencies import Here, Service
 from service.api.failures import documented
@@ -26,14 +26,14 @@ router = APIRouter(prefix="/v1/collections/{collection}/search", tags=["search"]
 @router.post(
     "",
     summary="Search a collection",
-    response_model=answers.SearchAnswer,
+    response_model=hits.SearchAnswer,
     responses=documented(400, 401, 404, 413, 415, 422, 429, 503),
 )
 async def search(service: Here, request: Request, collection: schemas.Name, body: schemas.SearchBody) -> Response:
     """Every answer says which version answered, how the dense leg ran, and what could not do its part and why."""
     wanted = body.request()
     answer = await service.search.run(CollectionName(collection), wanted)
-    shown = answers.search(answer, wanted, explain=body.explain)
+    shown = hits.search(answer, wanted, explain=body.explain)
     request.state.timings = shown["timings_ms"]
     return answers.Json(shown, headers={"Server-Timing": _server_timing(answer.timings)})
 
@@ -41,7 +41,7 @@ async def search(service: Here, request: Request, collection: schemas.Name, body
 @router.post(
     "/batch",
     summary="Run several searches",
-    response_model=answers.BatchAnswer,
+    response_model=hits.BatchAnswer,
     responses=documented(400, 401, 404, 413, 415, 422, 429, 503),
 )
 async def batch(service: Here, collection: schemas.Name, body: schemas.BatchBody) -> Response:
@@ -50,7 +50,7 @@ async def batch(service: Here, collection: schemas.Name, body: schemas.BatchBody
     wanted = [_placed(at, one) for at, one in enumerate(body.searches)]
     found = await _together(service, CollectionName(collection), wanted)
     shown = [
-        answers.search(answer, one, explain=search.explain)
+        hits.search(answer, one, explain=search.explain)
         for answer, one, search in zip(found, wanted, body.searches, strict=True)
     ]
     return answers.Json({"results": shown, "took_ms": round((time.perf_counter() - started) * 1000, 3)})

@@ -20,9 +20,11 @@ KINDS = [
 
 def test_every_route_has_its_heading() -> None:
     document = create_app(build()[0]).openapi()
-    routes = {
-        f"{method.upper()} {path}" for path, operations in document["paths"].items() for method in operations
-    } | {"GET /", "GET /docs", "GET /openapi.json"}
+    routes = {f"{method.upper()} {path}" for path, operations in document["paths"].items() for method in operations} | {
+        "GET /",
+        "GET /docs",
+        "GET /openapi.json",
+    }
     assert set(re.findall(r"`((?:GET|PUT|POST|DELETE) /[^`?]*)", PAGE)) == routes
 
 

@@ -7,13 +7,13 @@ import pytest
 from pydantic import TypeAdapter
 
 from service import query
-from service.api import answers
+from service.api import hits
 from service.errors import Invalid, LexiconUnavailable, Overloaded
 from tests.edge import Edge, WordReranker, assert_problem, edge
 
 STAGES = {"embed", "dense", "lexical", "fuse", "fetch", "rerank"}
 PATH = "/v1/collections/papers/search"
-WHOLE = TypeAdapter(answers.SearchAnswer)
+WHOLE = TypeAdapter(hits.SearchAnswer)
 
 
 @pytest.fixture
