@@ -7,6 +7,7 @@ tend    what a version needs as it grows: the HNSW index once an exact scan is n
 
 import dataclasses
 import logging
+import time
 from collections.abc import Mapping
 from datetime import datetime
 
@@ -95,7 +96,9 @@ class Lifecycle:
             cosine(np.array(now[text], dtype=np.float32), np.array(vector, dtype=np.float32))
             for text, vector in version.canary.items()
         )
-        metrics.CANARY_COSINE.labels(str(version.collection_id), str(version.number)).set(lowest)
+        names = {collection.id: collection.name for collection in await self._collections.all()}
+        if version.collection_id in names:  # else deleted meanwhile
+            metrics.CANARY_COSINE.labels(names[version.collection_id], str(version.number)).set(lowest)
         if not lowest >= CANARY_COSINE:  # also refuses NaN
             raise SpaceRefused(
                 f"version {version.number}: the model {version.spec.model} no longer reproduces its canary "
@@ -121,8 +124,17 @@ class Lifecycle:
                 continue
             waiting = (await self._queue.status(version.collection_id, now)).pending
             if waiting <= status.rows / 10 or status.rows > 20 * self._exact_below:
-                log.info("building the index of version %d: %d chunks", version.number, status.rows)
-                await self._versions.build_index(version)
+                started = time.monotonic()
+                if await self._versions.build_index(version):
+                    log.info(
+                        "index built",
+                        extra={
+                            "collection_id": version.collection_id,
+                            "version": version.number,
+                            "chunks": status.rows,
+                            "seconds": round(time.monotonic() - started, 1),
+                        },
+                    )
 
 
 def _same_identity(version: EmbedderVersion, encoder: Encoder) -> None:

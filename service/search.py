@@ -51,6 +51,10 @@ class Course:
     def gave_up(self, stage: str) -> bool:
         return any(degradation.stage == stage for degradation in self.degraded)
 
+    def only_late(self) -> bool:
+        """Nothing failed; what was left out was left out for the budget alone."""
+        return all(degradation.code == "budget" for degradation in self.degraded)
+
     async def attempt(
         self, stage: str, work: Callable[[], Awaitable[T]], *, optional: bool, in_budget: bool = True
     ) -> T | None:
@@ -210,7 +214,11 @@ class Search:
 
         by_meaning, by_words = await asyncio.gather(dense(), lexical())
         if by_meaning is None and by_words is None:
-            raise Unavailable("no leg could answer: " + "; ".join(f"{d.stage}: {d.reason}" for d in course.degraded))
+            if not course.only_late():
+                reasons = "; ".join(f"{one.stage}: {one.reason}" for one in course.degraded)
+                raise Unavailable(f"no leg could answer: {reasons}")
+            # A late answer is better than none, and the lexical leg is the quicker one.
+            by_words = await legs.lexical(self._lexicon, self._documents, space, request, passing, width)
         found = Found(dense=by_meaning, lexical=by_words)
         if vector is not None:
             with course.timings.stage("dense"):

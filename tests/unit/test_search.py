@@ -306,6 +306,19 @@ async def test_a_leg_that_outlasts_the_budget_is_left_out_visibly(zoo: Zoo) -> N
     assert answer.hits[0].highlights, "what is already found is still shown in full"
 
 
+async def test_a_budget_that_nothing_can_keep_still_gets_an_answer(zoo: Zoo) -> None:
+    class Sluggish(FakeLexicon):
+        async def search(
+            self, collection: Collection, text: str, limit: int, within: Sequence[DocumentId] | None = None
+        ) -> tuple[Candidate, ...]:
+            await asyncio.sleep(0.02)
+            return await super().search(collection, text, limit, within)
+
+    answer = await zoo.search(lexicon=Sluggish(zoo.store)).run(NAME, Request(text="animal", budget_ms=1e-9))
+    assert answer.hits
+    assert {one.code for one in answer.degraded} == {"budget"}
+
+
 async def test_too_many_at_once_are_turned_away_at_once(zoo: Zoo) -> None:
     search = zoo.search(lexicon=Slow(zoo.store), max_concurrent=1)
     first = asyncio.create_task(search.run(NAME, Request(text="animal")))
