@@ -1,0 +1,146 @@
+"""The commands as a shell user runs them, against the whole service with the hashing encoder."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.ports import unused_port
+
+ENVIRONMENT = {name: value for name, value in os.environ.items() if not name.startswith("AZIMUTH_")}
+
+
+def azimuth(arguments: Sequence[str], given: str = "", **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "service", *arguments],
+        input=given,
+        env=ENVIRONMENT | {"COLUMNS": "200"} | environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+@pytest.fixture
+def address(client: httpx.Client) -> str:
+    return str(client.base_url)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A tiny collection in BEIR layout whose answers are plain."""
+    topics = ["volcano lava eruption", "violin orchestra music", "penguin antarctic ice", "bread flour oven"]
+    (tmp_path / "qrels").mkdir()
+    rows = [
+        {"_id": f"d{at}", "title": topic.split()[0], "text": f"All about {topic}."} for at, topic in enumerate(topics)
+    ]
+    (tmp_path / "corpus.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    queries = [{"_id": f"q{at}", "text": topic} for at, topic in enumerate(topics)]
+    (tmp_path / "queries.jsonl").write_text("".join(json.dumps(query) + "\n" for query in queries))
+    judged = "".join(f"q{at}\td{at}\t1\n" for at in range(len(topics)))
+    (tmp_path / "qrels" / "test.tsv").write_text(f"query-id\tcorpus-id\tscore\n{judged}")
+    return tmp_path
+
+
+def test_ingest_tells_refused_lines_and_keeps_the_others(address: str) -> None:
+    lines = [
+        '{"id": "a", "text": "a good one"}',
+        "not JSON",
+        '{"id": "", "text": "no id"}',
+        '{"id": "b", "text": "fine"}',
+    ]
+    done = azimuth(["ingest", "-", "-c", "from-stdin", "--url", address], given="\n".join(lines))
+    assert done.returncode == 1, done.stderr
+    assert "2 created" in done.stdout
+    assert "2 refused" in done.stdout
+    assert "line 2" in done.stderr
+    assert "line 3" in done.stderr
+    again = azimuth(["ingest", "-", "-c", "from-stdin", "--url", address], given=lines[0] + "\n")
+    assert (again.returncode, "1 unchanged" in again.stdout) == (0, True)
+
+
+def test_search_prints_hits_and_json(address: str) -> None:
+    documents = '{"id": "whale", "title": "Whales", "text": "whales sing in the sea", "metadata": {"legs": 0}}\n'
+    documents += '{"id": "horse", "title": "Horses", "text": "horses run on land", "metadata": {"legs": 4}}\n'
+    assert azimuth(["ingest", "-", "-c", "beasts", "--url", address], given=documents).returncode == 0
+    shown = azimuth(["search", "who sings in the sea", "-c", "beasts", "--url", address])
+    assert shown.returncode == 0, shown.stderr
+    assert shown.stdout.index("whale") < shown.stdout.index("horse")
+    exact = ["search", "animals", "-c", "beasts", "--url", address, "--filter", '{"legs": {"$gt": 2}}', "--json"]
+    answer = json.loads(azimuth(exact).stdout)
+    assert [hit["id"] for hit in answer["hits"]] == ["horse"]
+
+
+def test_eval_measures_through_the_service(address: str, folder: Path) -> None:
+    report = folder / "report.json"
+    arguments = ["eval", str(folder), "-c", "tiny", "--modes", "lexical,hybrid,rerank", "--json", str(report)]
+    done = azimuth([*arguments, "--url", address])
+    assert done.returncode == 0, done.stderr
+    results = {result["mode"]: result for result in json.loads(report.read_text())["results"]}
+    assert results.keys() == {"lexical", "hybrid", "rerank"}
+    assert results["lexical"]["nDCG@10"] == results["hybrid"]["Recall@100"] == 1.0
+    assert results["rerank"]["degraded"] == {"rerank: no reranker is configured": 4}
+    assert "no reranker is configured" in done.stderr
+
+
+def test_eval_starts_a_service_where_none_runs(folder: Path, tmp_path: Path) -> None:
+    environment = {
+        "AZIMUTH_PORT": str(unused_port()),
+        "AZIMUTH_DATA_DIR": str(tmp_path / "data"),
+        "AZIMUTH_EMBEDDER": "hashing:32",
+    }
+    done = azimuth(["eval", str(folder), "--modes", "dense"], **environment)
+    assert done.returncode == 0, done.stderr
+    assert "dense" in done.stdout
+    assert not (tmp_path / "data" / "postgres" / "postmaster.pid").exists(), "it was left running"
+
+
+def test_migrate_says_what_it_did(database_url: str, empty_database_url: str) -> None:
+    assert azimuth(["migrate", "--check"], AZIMUTH_DATABASE_URL=database_url).returncode == 0
+    pending = azimuth(["migrate", "--check"], AZIMUTH_DATABASE_URL=empty_database_url)
+    assert (pending.returncode, "pending 0001_foundation" in pending.stdout) == (1, True)
+    assert "applied 0001_foundation" in azimuth(["migrate"], AZIMUTH_DATABASE_URL=empty_database_url).stdout
+    assert "up to date" in azimuth(["migrate"], AZIMUTH_DATABASE_URL=empty_database_url).stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "environment", "code", "said"),
+    [
+        (["search", "x", "-c", "c"], {"AZIMUTH_PORT": "1"}, 3, "azimuth up"),
+        (["ingest", "/nowhere.jsonl", "-c", "c"], {}, 2, "no file"),
+        (["eval", "/nowhere"], {}, 2, "BEIR"),
+        (["serve"], {"AZIMUTH_HOST": "0.0.0.0"}, 2, "AZIMUTH_API_KEYS"),
+        (["up"], {"AZIMUTH_PORT": "seventeen"}, 2, "AZIMUTH_PORT"),
+        (["up"], {"AZIMUTH_DATABASE_URL": "postgresql://nobody:secret@127.0.0.1:1/none"}, 1, "127.0.0.1"),
+        (["frobnicate"], {}, 2, "frobnicate"),
+    ],
+)
+def test_what_cannot_work_ends_with_one_clear_line(
+    arguments: list[str], environment: dict[str, str], code: int, said: str, tmp_path: Path
+) -> None:
+    done = azimuth(arguments, AZIMUTH_DATA_DIR=str(tmp_path), **({"AZIMUTH_PORT": str(unused_port())} | environment))
+    assert done.returncode == code, done.stderr
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
+    assert "secret" not in done.stderr
+
+
+def test_a_refusal_of_the_service_is_told_as_it_says(address: str) -> None:
+    done = azimuth(["search", "x", "-c", "never-made", "--url", address])
+    assert done.returncode == 2
+    assert "404" in done.stderr
+    bad = azimuth(["search", "x", "-c", "never-made", "--url", address, "--filter", "{"])
+    assert (bad.returncode, "not JSON" in bad.stderr) == (2, True)
+
+
+def test_help_teaches() -> None:
+    shown = azimuth(["--help"]).stdout
+    for command in ("up", "serve", "worker", "migrate", "ingest", "search", "eval"):
+        assert command in shown
+        assert len(azimuth([command, "--help"]).stdout.split()) > 20
