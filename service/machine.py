@@ -183,6 +183,7 @@ async def _beside(work: Coroutine[None, None, None] | None) -> AsyncIterator[Non
 def _run(work: Coroutine[None, None, None]) -> None:
     import uvloop
 
+    os.environ.setdefault("TQDM_DISABLE", "1")  # progress bars of libraries have no place in a log
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(work)
 
