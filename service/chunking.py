@@ -21,12 +21,13 @@ from service.domain import Chunk
 Offsets = npt.NDArray[np.int64]
 """Shape [n, 2]: start and end of each token, in code points."""
 
+# Runs are matched from their first character and never given back, or long ones would cost the square of their length.
 _BORDER = re.compile(
     r"""
     (?P<paragraph>\n[^\S\n]*\n)                                    # an empty line
   | (?P<line>\n)(?=[^\S\n]*(?:[-*•#>|]|\d{1,3}[.)])\s)              # a line that begins a list item, heading or row
-  | (?P<stop>[.!?…؟۔।॥։።။។]+)["'”’»)\]]*(?=\s)                      # an end mark before white space
-  | [。！？｡]+[」』”’）】》"')\]]*                                     # CJK end marks need no white space
+  | (?<![.!?…؟۔।॥။።])(?P<stop>[.!?…؟۔।॥။።]++)["'”’»)\]]*+(?=\s)     # end marks before white space
+  | [。！？｡]++[」』”’）】》"')\]]*+                                   # CJK end marks need no white space
     """,
     re.VERBOSE,
 )

@@ -20,7 +20,7 @@ import logging
 import os
 import socket
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from datetime import timedelta
@@ -46,6 +46,8 @@ _POLL_SECONDS, _IDLE_SECONDS = 0.05, 0.5
 """Between looks at an empty queue: soon after work, then less and less often."""
 _VERSIONS_SECONDS = 0.5
 _CLAIMS_AT_ONCE = 2
+_CUT_AT_ONCE = 500_000
+"""Code points tokenized in one call: their tokens take some hundred times as many bytes."""
 _BATCHES_AHEAD = 4
 _WRITE_AT_ONCE = 256
 _RELEASE_SECONDS = 5.0
@@ -192,10 +194,11 @@ class Worker:
             for group in groups.values():
                 if group[0].claimed.lost_leases >= SUSPICIOUS and not await self._outcomes.charge_before(group[0]):
                     continue
-                await self._cut_group(group)
+                for portion in _portions(group):
+                    await self._cut_portion(portion)
             self._room.release()
 
-    async def _cut_group(self, works: Sequence[Work]) -> None:
+    async def _cut_portion(self, works: Sequence[Work]) -> None:
         """Documents of one version into chunks, and these in batches to the model."""
         encoder, version = works[0].encoder, works[0].version
 
@@ -296,3 +299,15 @@ class Worker:
                 log.warning("housekeeping put off", extra={"reason": error.detail})
             except Exception:
                 log.exception("housekeeping failed")
+
+
+def _portions(works: Sequence[Work]) -> Iterator[Sequence[Work]]:
+    """In order, as many together as have `_CUT_AT_ONCE` code points; at least one."""
+    start = size = 0
+    for place, work in enumerate(works):
+        length = len(work.claimed.document.title) + len(work.claimed.document.text)
+        if place > start and size + length > _CUT_AT_ONCE:
+            yield works[start:place]
+            start, size = place, 0
+        size += length
+    yield works[start:]

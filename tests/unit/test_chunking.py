@@ -136,3 +136,10 @@ def test_a_shortened_title_ends_with_a_whole_word() -> None:
 def test_white_space_alone_never_makes_a_chunk() -> None:
     text = "a b c d e f g h." + " \t" * 50 + "\n" * 20 + "i j k l m n o p."
     assert [part.text for part in cut(text, most=11)] == ["a b c d e f g h.", "i j k l m n o p."]
+
+
+@pytest.mark.parametrize("piece", ["!?.", "a.", ". ", "。」", "\n ", '"', "\t", "- \n"])
+def test_long_runs_of_anything_take_time_in_proportion(piece: str) -> None:
+    text = piece * 60_000  # the square of which would be hours
+    chunks = cut("x" + text + "x", most=256)
+    assert max(part.tokens for part in chunks) <= 256
