@@ -35,12 +35,14 @@ def create_app(service: Service) -> FastAPI:
         version=__version__,
         description=reference.DESCRIPTION,
         lifespan=lifespan,
+        docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
         middleware=[Middleware(Observed), Middleware(Keyed, keys=service.api_keys)],
     )
     app.state.service = service
     failures.install(app)
+    reference.install(app)
     for resource in (collections, documents, search, versions, operations):
         app.include_router(resource.router)
     return app

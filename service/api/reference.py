@@ -1,9 +1,13 @@
-"""The OpenAPI document: what FastAPI derives from the handlers, and what it cannot know."""
+"""The OpenAPI document: what FastAPI derives from the handlers, and what it cannot know; and the page that shows it."""
 
+from importlib.resources import files
 from typing import Any
 
 from fastapi import FastAPI
+from fastapi.openapi.docs import get_swagger_ui_html
 from fastapi.openapi.utils import get_openapi
+from starlette.responses import HTMLResponse
+from starlette.staticfiles import StaticFiles
 
 from service.api import failures, schemas
 from service.api.middleware import OPEN_PATHS
@@ -16,6 +20,8 @@ Errors are RFC 9457 problem documents (`application/problem+json`) of one shape,
 `X-Request-ID`. Unknown fields are errors, and nothing is coerced.
 """
 
+PAGE = "/docs"
+ASSETS = "/console/swagger"
 _KEY = "ApiKey"
 
 
@@ -37,6 +43,21 @@ def describe(app: FastAPI) -> dict[str, Any]:
             for operation in operations.values():
                 operation["security"] = [{_KEY: []}, {}]
     return document
+
+
+def install(app: FastAPI) -> None:
+    """Serve the page with assets of our own: FastAPI's default loads them from a CDN and is blank without internet."""
+    app.mount(ASSETS, StaticFiles(directory=str(files("fastapi_offline") / "static")))
+
+    @app.get(PAGE, include_in_schema=False)
+    async def page() -> HTMLResponse:
+        return get_swagger_ui_html(
+            openapi_url="/openapi.json",
+            title=f"{app.title} API",
+            swagger_js_url=f"{ASSETS}/swagger-ui-bundle.js",
+            swagger_css_url=f"{ASSETS}/swagger-ui.css",
+            swagger_favicon_url=f"{ASSETS}/favicon.png",
+        )
 
 
 def _add(components: dict[str, Any], schema: dict[str, Any], name: str) -> None:

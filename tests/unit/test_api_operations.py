@@ -1,6 +1,7 @@
 """Health, metrics, keys, logs, the console, and what happens when something goes wrong that nobody foresaw."""
 
 import logging
+import re
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -256,3 +257,12 @@ async def test_the_application_runs_what_the_service_needs() -> None:
         assert (await client.get("/livez")).status_code == 200
         assert events == ["up"]
     assert events == ["up", "down"]
+
+
+async def test_the_api_reference_needs_nothing_from_elsewhere(api: Edge) -> None:
+    page = (await api.client.get("/docs")).text
+    urls = re.findall(r'(?:src|href)="([^"]+)"', page)
+    assert len(urls) == 3
+    for url in urls:
+        assert url.startswith("/"), f"{url} is not ours"
+        assert (await api.client.get(url)).status_code == 200
