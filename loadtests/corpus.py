@@ -3,8 +3,8 @@
 Encoding 100,000 passages takes a quarter of an hour without a GPU, so only some are encoded: documentation strings of
 the standard library, the anchors. Each document is a variation of one anchor: half its words are the anchor's, the
 others follow the frequencies of the whole (which are Zipf's, as in any language), and its vector is the anchor's, moved
-by the difference of two others, so that it stays where the model puts texts. Queries are real sentences, held out, which
-the service encodes itself.
+by the difference of two others, so that it stays where the model puts texts. Queries are real sentences, held out,
+which the service encodes itself.
 """
 
 import re

@@ -7,13 +7,12 @@ the dense leg chooses for a search of 100 candidates. Decides the default of AZI
 import argparse
 import asyncio
 import time
-from collections.abc import Callable
 from urllib.parse import quote
 
 from loadtests.figures import heading, median, percentile, table
 from loadtests.sandbox import sandbox
 from loadtests.space import clustered, create
-from service.domain import CollectionSettings, DensePlan, Document, DocumentId, EmbedderSpec, Vector
+from service.domain import CollectionSettings, DensePlan, Document, DocumentId, EmbedderSpec
 from service.embedder.hashing import HashingEncoder
 from service.store import spaces
 from service.store.pool import open_pool

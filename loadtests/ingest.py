@@ -3,21 +3,27 @@
 The service: NDJSON over HTTP to an API, a worker, until nothing is pending and the lexical index has caught up. The
 limit: a loop that encodes the same passages, cut and packed beforehand, in the same precision and does nothing else.
 Both in turns on the same machine. Without a corpus the texts are made of documentation strings, as long as abstracts.
+
+Where others use the machine too, seconds say little: whoever runs more threads gets more of it. So the seconds of CPU
+that either way takes are compared as well, and the share of its time that the worker's model was at work.
 """
 
 import argparse
 import itertools
 import json
+import re
 import statistics
 import time
+import urllib.request
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
+import psutil
 
 from loadtests.figures import heading, table
-from loadtests.sandbox import Sandbox, sandbox, until
+from loadtests.sandbox import Sandbox, sandbox, unused_port, until
 from service import demo
 from service.client import Client, ndjson
 from service.domain import Chunking, Document, DocumentId, EmbedderSpec, StoredDocument
@@ -92,33 +98,74 @@ def through_the_service(client: Client, name: str, texts: Sequence[Document]) ->
     return committed, time.perf_counter() - started
 
 
+def busy(metrics: str) -> float:
+    """Seconds that the worker's model has computed so far."""
+    with urllib.request.urlopen(metrics) as response:
+        text = response.read().decode()
+    found = re.findall(r'^azimuth_embed_batch_seconds_sum\{role="document"\} (\S+)', text, re.MULTILINE)
+    return float(found[0]) if found else 0.0
+
+
+def service_cpu(place: Sandbox) -> float:
+    """Seconds of CPU that API, worker and PostgreSQL have had so far, processes that have ended included."""
+    postmaster = psutil.Process(int((place.folder / "postgres" / "postmaster.pid").read_text().split()[0]))
+    ended = postmaster.cpu_times()
+    spent = float(ended.children_user + ended.children_system)
+    for process in (postmaster, *postmaster.children(recursive=True), *psutil.Process().children(recursive=True)):
+        try:
+            times = process.cpu_times()
+        except psutil.NoSuchProcess:
+            continue
+        spent += times.user + times.system
+    return spent
+
+
 def measure(place: Sandbox, corpus: Path | None, count: int, rounds: int) -> None:
     texts = documents(corpus, count)
     encoder = Loader(device="auto", precision="auto", threads=0)(EmbedderSpec(model="all-MiniLM-L6-v2"))
     work = batches(encoder, texts)
     passages = sum(map(len, work))
     alone: list[float] = []
+    alone_cpu: list[float] = []
     committed: list[float] = []
     whole: list[float] = []
-    with place.api() as address, place.process("worker"), Client(address) as client:
+    whole_cpu: list[float] = []
+    at_work: list[float] = []
+
+    def encode() -> None:
+        before = time.process_time()
+        alone.append(encode_alone(encoder, work))
+        alone_cpu.append(time.process_time() - before)
+
+    port = unused_port()
+    metrics = f"http://127.0.0.1:{port}/metrics"
+    with place.api() as address, place.process("worker", {"AZIMUTH_WORKER_PORT": str(port)}), Client(address) as client:
         through_the_service(client, "warm", texts[:64])
         encode_alone(encoder, work[:2])
         for number in range(rounds):
-            alone.append(encode_alone(encoder, work))
-            one, other = through_the_service(client, f"round-{number}", texts)
-            committed.append(one)
-            whole.append(other)
-        alone.append(encode_alone(encoder, work))
+            encode()
+            cpu, computed = service_cpu(place), busy(metrics)
+            acknowledged, found = through_the_service(client, f"round-{number}", texts)
+            committed.append(acknowledged)
+            whole.append(found)
+            whole_cpu.append(service_cpu(place) - cpu)
+            at_work.append((busy(metrics) - computed) / found)
+        encode()
     heading(f"{len(texts)} documents, {passages} passages in {len(work)} batches of {encoder.batch_tokens} tokens")
-    bare = statistics.median(alone)
-    rows: list[list[object]] = [
-        ["encoding alone", bare, passages / bare, 1.0],
-        ["committed (acknowledged)", statistics.median(committed), passages / statistics.median(committed), ""],
-        ["searchable", statistics.median(whole), passages / statistics.median(whole), bare / statistics.median(whole)],
-    ]
-    table(["", "seconds", "passages/s", "of encoding alone"], rows)
+    rows: list[list[object]] = []
+    for name, seconds, cpu_seconds in (
+        ("encoding alone", alone, alone_cpu),
+        ("searchable", whole, whole_cpu),
+    ):
+        wall, cpu = statistics.median(seconds), statistics.median(cpu_seconds)
+        rows.append(
+            [name, wall, passages / wall, statistics.median(alone) / wall, cpu, statistics.median(alone_cpu) / cpu]
+        )
+    table(["", "seconds", "passages/s", "of alone", "CPU seconds", "of alone"], rows)
     pairs = [(before + after) / 2 / own for before, after, own in zip(alone, alone[1:], whole, strict=False)]
     print("  each round against its neighbours: " + ", ".join(f"{ratio:.3f}" for ratio in pairs))
+    print(f"  the worker's model at work: {100 * statistics.median(at_work):.1f} % of the time")
+    print(f"  acknowledged after {statistics.median(committed):.2f} s")
 
 
 def main() -> None:

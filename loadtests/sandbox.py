@@ -47,7 +47,7 @@ class Sandbox:
     @contextmanager
     def api(self, settings: Mapping[str, str] | None = None) -> Iterator[str]:
         """The address of an API that is ready: models loaded, lexical indexes there."""
-        port = _unused_port()
+        port = unused_port()
         with self.process("serve", {**(settings or {}), "AZIMUTH_PORT": str(port)}) as process:
             address = f"http://127.0.0.1:{port}"
             with Client(address) as client:
@@ -80,7 +80,8 @@ def sandbox(folder: Path | None = None) -> Iterator[Sandbox]:
             shutil.rmtree(place, ignore_errors=True)
 
 
-def _unused_port() -> int:
+def unused_port() -> int:
+    """On loopback, a moment ago."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]

@@ -1,4 +1,4 @@
-"""A collection made through the adapters of the store: documents with given vectors, as a worker would have left them."""
+"""A collection made through the adapters of the store: documents with given vectors, as a worker leaves them."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
