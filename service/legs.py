@@ -6,7 +6,7 @@ short while enough documents pass.
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from service.domain import Candidate, Collection, DensePlan, DocumentId, EmbedderVersion, Passing, SpaceStatus, Vector
@@ -127,6 +127,31 @@ async def look_up(vectors: Vectors, space: Space, vector: Vector, found: Found) 
     missing = [document_id for document_id in found.lexical.best if document_id not in found.dense.best]
     scored = await vectors.score(space.version, vector, missing) if missing else ()
     return {candidate.document_id: candidate for candidate in sorted(scored, key=lambda one: -one.score)}
+
+
+def newest(found: Found) -> Found:
+    """Where the legs know different contents of a document, only what the newer one says of it.
+
+    A document that was changed stands in the lexical index seconds later, and in the space when the worker came to it:
+    until then its old vector would get it dropped as stale, and its scores would speak of two texts.
+    """
+    if found.lexical is None:
+        return found
+    by_words, by_meaning = found.lexical.best, {**found.looked_up, **(found.dense.best if found.dense else {})}
+    both = [(by_words[document_id], by_meaning[document_id]) for document_id in by_words.keys() & by_meaning.keys()]
+    outdated_words = {one.document_id for one, other in both if one.content_revision < other.content_revision}
+    outdated_meaning = {one.document_id for one, other in both if one.content_revision > other.content_revision}
+    if not outdated_words and not outdated_meaning:
+        return found
+    return Found(
+        dense=found.dense and replace(found.dense, best=_without(found.dense.best, outdated_meaning)),
+        lexical=replace(found.lexical, best=_without(by_words, outdated_words)),
+        looked_up=_without(found.looked_up, outdated_meaning),
+    )
+
+
+def _without(best: Best, ids: set[DocumentId]) -> Best:
+    return {document_id: candidate for document_id, candidate in best.items() if document_id not in ids}
 
 
 def _best_by_document(rows: Sequence[Candidate]) -> Best:

@@ -223,7 +223,7 @@ class Search:
         if vector is not None:
             with course.timings.stage("dense"):
                 found = dataclasses.replace(found, looked_up=await legs.look_up(self._vectors, space, vector, found))
-        return found
+        return legs.newest(found)
 
     # ------------------------------------------------------------ fuse
 

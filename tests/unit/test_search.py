@@ -349,3 +349,29 @@ async def test_a_filter_that_nothing_passes(zoo: Zoo) -> None:
     assert answer.hits == ()
     assert not answer.dense.underfilled
     assert Passing(ids=(), count=0, total=0).selectivity == 0.0
+
+
+async def test_a_changed_document_is_found_by_its_new_words_before_it_is_encoded_again(zoo: Zoo) -> None:
+    await zoo.write({"cat": "The lynx prowls by night."}, encode=False)
+    answer = await zoo.search().run(NAME, Request(text="lynx prowls night", k=5))
+    (cat,) = [hit for hit in answer.hits if hit.id == "cat"]
+    assert cat.text == "The lynx prowls by night."
+    assert cat.explanation.lexical is not None
+    assert cat.explanation.dense is None  # the vector that there is speaks of another text
+
+
+async def test_a_lexical_index_that_lags_does_not_lend_its_old_scores(zoo: Zoo) -> None:
+    old = await zoo.lexicon.search(zoo.collection, "purrs", 1)
+    await zoo.write({"cat": "The lynx prowls by night."})
+
+    class Lagging(FakeLexicon):
+        async def search(
+            self, collection: Collection, text: str, limit: int, within: Sequence[DocumentId] | None = None
+        ) -> tuple[Candidate, ...]:
+            return old
+
+    answer = await zoo.search(lexicon=Lagging(zoo.store)).run(NAME, Request(text="purrs", k=5))
+    (cat,) = [hit for hit in answer.hits if hit.id == "cat"]
+    assert cat.text == "The lynx prowls by night."
+    assert cat.explanation.dense is not None
+    assert cat.explanation.lexical is None
