@@ -146,9 +146,11 @@ class Ingest:
 
     # ------------------------------------------------------------ delete
 
-    async def delete(self, collection: Collection, ids: Sequence[DocumentId]) -> tuple[DocumentId, ...]:
-        """Delete by id. Answers those that were there."""
-        gone = await self._documents.delete(collection.id, ids, datetime.now(UTC))
+    async def delete(
+        self, collection: Collection, ids: Sequence[DocumentId], where: Filter | None = None
+    ) -> tuple[DocumentId, ...]:
+        """Delete by id those that pass. Answers those that were there."""
+        gone = await self._documents.delete(collection.id, ids, datetime.now(UTC), where)
         self._lexicon.nudge()
         return gone
 
@@ -156,7 +158,7 @@ class Ingest:
         """Delete what passes a filter, batch by batch in the order of the ids. Answers how many."""
         deleted, after = 0, None
         while page := await self._documents.page(collection.id, after, DELETE_BATCH, where):
-            deleted += len(await self.delete(collection, [document.id for document in page]))
+            deleted += len(await self.delete(collection, [document.id for document in page], where))
             after = page[-1].id
         return deleted
 

@@ -109,9 +109,12 @@ class Documents(Protocol):
         ...
 
     async def delete(
-        self, collection_id: CollectionId, ids: Sequence[DocumentId], now: datetime
+        self, collection_id: CollectionId, ids: Sequence[DocumentId], now: datetime, where: Filter | None = None
     ) -> tuple[DocumentId, ...]:
-        """Delete with vectors and jobs, in one transaction. Answers those that were there."""
+        """Delete those that pass, with vectors and jobs, in one transaction. Answers those that were there.
+
+        `where` is asked of each document as it is when it is deleted, however it was found.
+        """
         ...
 
     async def get(

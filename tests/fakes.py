@@ -156,13 +156,15 @@ class FakeDocuments:
         return Accepted(id=document.id, status="created" if old is None else "updated", revision=revision)
 
     async def delete(
-        self, collection_id: CollectionId, ids: Sequence[DocumentId], now: datetime
+        self, collection_id: CollectionId, ids: Sequence[DocumentId], now: datetime, where: Filter | None = None
     ) -> tuple[DocumentId, ...]:
         store, gone = self._store, []
         xid = store.begin(collection_id)
         for document_id in ids:
             row = store.documents.get((collection_id, document_id))
             if row is None or row.document is None:
+                continue
+            if where is not None and not matches(where, row.document.metadata):
                 continue
             row.document, row.revision = None, row.revision + 1
             store.changes[collection_id, document_id] = (xid, now)

@@ -84,14 +84,15 @@ class PostgresDocuments:
         return tuple(accepted[document.id] for document in documents)
 
     async def delete(
-        self, collection_id: CollectionId, ids: Sequence[DocumentId], now: datetime
+        self, collection_id: CollectionId, ids: Sequence[DocumentId], now: datetime, where: Filter | None = None
     ) -> tuple[DocumentId, ...]:
+        bury, values = _filtered(SQL.bury, where)
+        arguments = {**values, "collection_id": collection_id, "ids": list(ids), "now": now}
+
         async def commit() -> set[DocumentId]:
             async with self._pool.transaction() as connection:
                 await _hold(connection, collection_id)
-                cursor = await connection.execute(
-                    SQL.bury, {"collection_id": collection_id, "ids": list(ids), "now": now}
-                )
+                cursor = await connection.execute(bury, arguments)
                 gone = [row[0] for row in await cursor.fetchall()]
                 if gone:
                     await changes.record(connection, collection_id, gone, now)

@@ -132,8 +132,9 @@ async def test_a_put_is_all_or_nothing(postgres: World) -> None:
 
 
 @pytest.mark.database
-async def test_overlapping_puts_in_opposite_orders_all_commit(postgres: World) -> None:
-    """Locks are taken in the order of ids, whatever the order of the batch."""
+async def test_overlapping_puts_in_opposite_orders_all_commit(postgres: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Locks are taken in the order of ids, whatever the order of the batch: no try is in vain."""
+    monkeypatch.setattr(module, "retrying", lambda work: work())
     forwards = [f"d{number:03d}" for number in range(200)]
     rounds = [
         postgres.put(*(doc(name, f"round {turn}") for name in (forwards if turn % 2 else reversed(forwards))))
@@ -177,6 +178,15 @@ async def test_deleting_takes_vectors_and_jobs_along(world: World) -> None:
     assert await world.stored_chunks() == {("b", 0): 1}
     assert await world.claim() == ()
     assert await world.delete("a") == ()
+
+
+async def test_what_passes_no_more_is_not_deleted(world: World) -> None:
+    old = parse({"state": "old", "tags": {"$contains": "x"}})
+    await world.put(doc("a", state="old", tags=["x"]), doc("b", state="old", tags=["x"]))
+    found = [one.id for one in await world.documents.page(world.collection.id, None, 10, old)]
+    await world.put(doc("b", state="new", tags=["x"]))  # somebody saves it between the look and the deletion
+    assert await world.documents.delete(world.collection.id, found, NOW, old) == ("a",)
+    assert names(await world.documents.page(world.collection.id, None, 10, None)) == ["b"]
 
 
 async def test_every_space_loses_the_vectors(world: World) -> None:

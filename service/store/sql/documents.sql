@@ -19,7 +19,7 @@ ON CONFLICT (collection_id, document_id) DO UPDATE SET
     content_hash = excluded.content_hash,
     revision = d.revision + 1,
     content_revision = CASE
-        WHEN d.deleted_at IS NOT NULL OR d.content_hash <> excluded.content_hash THEN d.revision + 1
+        WHEN d.content_hash <> excluded.content_hash THEN d.revision + 1
         ELSE d.content_revision
     END,
     created_at = CASE WHEN d.deleted_at IS NOT NULL THEN excluded.created_at ELSE d.created_at END,
@@ -29,7 +29,8 @@ ON CONFLICT (collection_id, document_id) DO UPDATE SET
         ELSE greatest(excluded.updated_at, d.created_at + interval '1 microsecond')
     END,
     deleted_at = NULL
-WHERE d.deleted_at IS NOT NULL OR d.content_hash <> excluded.content_hash OR d.metadata <> excluded.metadata
+-- A tombstone's hash is empty: whatever comes back differs.
+WHERE d.content_hash <> excluded.content_hash OR d.metadata <> excluded.metadata
 RETURNING d.document_id, d.revision, d.content_revision, d.created_at = d.updated_at AS born
 
 -- name: revisions
@@ -39,12 +40,13 @@ FROM documents
 WHERE collection_id = %(collection_id)s AND document_id = ANY (%(ids)s::text[])
 
 -- name: bury
--- Turns living documents into tombstones, locking them in order of their ids.
+-- Turns living documents that pass into tombstones, locking them in order of their ids. Asked of the locked row: what
+-- was changed a moment ago, so that it passes no more, stays.
 INSERT INTO documents AS d (
     collection_id, document_id, title, text, metadata, content_hash, revision, content_revision, created_at, updated_at,
     deleted_at
 )
-SELECT o.collection_id, o.document_id, '', '', '{}', '', o.revision + 1, o.revision + 1, o.created_at,
+SELECT o.collection_id, o.document_id, '', '', '{{}}', '', o.revision + 1, o.revision + 1, o.created_at,
        %(now)s::timestamptz, %(now)s::timestamptz
 FROM documents AS o
 WHERE o.collection_id = %(collection_id)s AND o.document_id = ANY (%(ids)s::text[]) AND o.deleted_at IS NULL
@@ -58,7 +60,7 @@ ON CONFLICT (collection_id, document_id) DO UPDATE SET
     content_revision = d.revision + 1,
     updated_at = excluded.updated_at,
     deleted_at = excluded.deleted_at
-WHERE d.deleted_at IS NULL
+WHERE d.deleted_at IS NULL AND {where}
 RETURNING d.document_id
 
 -- name: get
