@@ -34,7 +34,7 @@ VERSION_STATE = Gauge(
 CANARY_COSINE = Gauge(
     "azimuth_canary_cosine", "Lowest cosine of the canary texts to their registered vectors.", ["collection", "version"]
 )
-EF_SEARCH = Gauge("azimuth_ef_search", "ef_search in force.", ["collection", "version"])
+EF_SEARCH = Gauge("azimuth_ef_search", "ef_search of the last search along the index.", ["collection", "version"])
 
 EMBEDDED_CHUNKS = Counter("azimuth_embedded_chunks_total", "Chunks encoded and stored.", ["collection", "version"])
 EMBEDDED_TOKENS = Counter("azimuth_embedded_tokens_total", "Tokens encoded, padding excluded.", ["role"])

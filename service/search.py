@@ -14,7 +14,7 @@ from typing import TypeVar
 import numpy as np
 
 from service import legs, metrics
-from service.domain import Candidate, CollectionName, Passing, Vector, VersionNumber
+from service.domain import Candidate, CollectionName, DensePlan, Passing, Vector, VersionNumber
 from service.errors import Invalid, Overloaded, Unavailable, VersionNotFound
 from service.fusion import Fused, fuse
 from service.legs import MAX_WIDTH, Found, Leg, Space
@@ -135,12 +135,13 @@ class Search:
         hits = await self._dress(space, course, ordered[: request.k])
 
         short = passing is not None and len(hits) < min(request.k, passing.count) and not found.exhausted
-        self._observe(name, course, short)
+        plan = dataclasses.replace(found.plan, underfilled=short)
+        self._observe(space, course, plan)
         return Answer(
             hits=tuple(hits),
             mode=request.mode,
             embedder_version=space.version.number,
-            dense=dataclasses.replace(found.plan, underfilled=short),
+            dense=plan,
             reranked=reranked,
             degraded=tuple(course.degraded),
             timings=course.timings,
@@ -316,14 +317,17 @@ class Search:
             ]
         return hits
 
-    def _observe(self, name: CollectionName, course: Course, short: bool) -> None:
+    def _observe(self, space: Space, course: Course, plan: DensePlan) -> None:
+        name = space.collection.name
         metrics.SEARCH_SECONDS.labels(name, course.request.mode).observe(course.timings.elapsed)
         for stage, seconds in course.timings.seconds.items():
             metrics.SEARCH_STAGE_SECONDS.labels(name, stage).observe(seconds)
         for degradation in course.degraded:
             metrics.DEGRADED.labels(degradation.stage, degradation.code).inc()
-        if short:
+        if plan.underfilled:
             metrics.UNDERFILLED.labels(name).inc()
+        if plan.ef_search is not None:
+            metrics.EF_SEARCH.labels(name, str(space.version.number)).set(plan.ef_search)
 
 
 def _hit(ranked: Ranked) -> Hit:

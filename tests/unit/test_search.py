@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
 import pytest
+from prometheus_client import REGISTRY
 
 from service import filters
 from service.domain import (
@@ -289,6 +290,16 @@ async def test_an_index_that_brings_too_little_is_not_the_last_word(zoo: Zoo, wh
     assert vectors.plans == [kind, "exact"]
     assert len(answer.hits) == 3
     assert answer.dense.kind == "exact"
+
+
+async def test_the_index_is_searched_as_deep_as_the_answer_needs_and_says_so(zoo: Zoo) -> None:
+    search = zoo.search(versions=Indexed(zoo.collections))
+    answer = await search.run(NAME, Request(text="animal", mode="dense", k=3, candidates=5))
+    assert (answer.dense.kind, answer.dense.ef_search) == ("hnsw", 64)
+    deeper = await search.run(NAME, Request(text="animal", mode="dense", k=3, candidates=5, ef_search=200))
+    assert deeper.dense.ef_search == 200
+    labels = {"collection": NAME, "version": "1"}
+    assert REGISTRY.get_sample_value("azimuth_ef_search", labels) == 200
 
 
 class Slow(FakeLexicon):
