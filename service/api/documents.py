@@ -5,6 +5,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Query
 from pydantic import ValidationError
+from starlette.convertors import Convertor, register_url_convertor
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
@@ -20,6 +21,20 @@ from service.ingest import STREAM_BATCH
 WINDOW = 10 * STREAM_BATCH
 """Ids of a stream that are waited for together. More than ingest holds uncommitted, so the older half is committed."""
 
+
+class IdConvertor(Convertor[str]):
+    """Any text. Starlette's own `path` stops before a line break, and would take "a\n" for "a"."""
+
+    regex = "(?s:.*)"
+
+    def convert(self, value: str) -> str:
+        return value
+
+    def to_string(self, value: str) -> str:
+        return value
+
+
+register_url_convertor("id", IdConvertor())
 router = APIRouter(prefix="/v1/collections/{collection}/documents", tags=["documents"], route_class=JsonRoute)
 
 Id = Annotated[schemas.Id, Path()]
@@ -194,9 +209,9 @@ async def retry(service: Here, collection: schemas.Name) -> Response:
     return answers.Json({"retried": await service.ingest.retry(found)})
 
 
-# After "/failed", which would otherwise be taken for an id. `path`: ids may contain slashes.
+# After "/failed", which would otherwise be taken for an id.
 @router.get(
-    "/{id:path}",
+    "/{id:id}",
     summary="One document",
     response_model=answers.DocumentAnswer,
     responses=documented(401, 404, 422, 503),
@@ -213,7 +228,7 @@ async def get(service: Here, collection: schemas.Name, id: Id) -> Response:
 
 
 @router.delete(
-    "/{id:path}",
+    "/{id:id}",
     summary="Delete one document",
     status_code=204,
     response_model=None,

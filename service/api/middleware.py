@@ -73,7 +73,7 @@ def _request_id(scope: Scope) -> str:
 
 
 def _report(scope: Scope, status: int, seconds: float) -> None:
-    route = getattr(scope.get("route"), "path", "unmatched").replace(":path}", "}")
+    route = getattr(scope.get("route"), "path_format", "unmatched")
     method = scope["method"] if scope["method"] in _METHODS else "OTHER"
     metrics.REQUESTS.labels(method, route, str(status)).observe(seconds)
     state: dict[str, Any] = scope["state"]

@@ -58,6 +58,15 @@ async def test_a_document_comes_back_as_it_was_sent(api: Edge) -> None:
     assert_problem(await api.client.get(url), 404)
 
 
+@pytest.mark.parametrize("twin", ["a\n", "a\nb", "a\r\n", "\na", "a ", "a/", "../a", "a%00", "a\u2028"])
+async def test_no_id_is_taken_for_another(api: Edge, twin: str) -> None:
+    await api.write({"id": "a", "text": "one"}, {"id": twin, "text": "two"})
+    url = f"{PATH}/" + "".join(f"%{byte:02X}" for byte in twin.encode())
+    assert (await api.client.get(url)).json()["id"] == twin
+    assert (await api.client.delete(url)).status_code == 204
+    assert (await api.client.get(f"{PATH}/a")).json()["text"] == "one"
+
+
 async def test_wait_answers_when_both_legs_find_it(api: Edge) -> None:
     async with api.working():
         answer = await api.client.post(f"{PATH}?wait=true", json={"documents": [{"id": "a", "text": "wait for me"}]})
