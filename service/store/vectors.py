@@ -1,7 +1,7 @@
 """The spaces in PostgreSQL: one table of halfvec rows for each embedder version. Adapter of `ports.Vectors`.
 
 How a search runs is never left to the planner: an exact scan orders by an expression that no index can serve, and an
-indexed one forbids, for its own transaction, everything but the way along the index.
+indexed one forbids sorting for its own transaction, so that only the index can give the order.
 """
 
 import math

@@ -166,6 +166,31 @@ async def test_puts_and_deletes_at_once_leave_no_orphans(postgres: World) -> Non
     assert await postgres.stored_chunks() == {(one.id, 0): one.content_revision for one in alive}
 
 
+@pytest.mark.database
+async def test_a_collection_deleted_under_its_writers_leaves_nothing_behind(postgres: World) -> None:
+    async def write(writer: int) -> None:
+        for turn in range(50):
+            try:
+                await postgres.put(*(doc(f"d{writer}-{number}", f"turn {turn}") for number in range(20)))
+                await postgres.delete(f"d{writer}-{turn % 20}")
+            except CollectionNotFound:
+                return
+        raise AssertionError("the collection outlived all writes")
+
+    async def remove() -> None:
+        while not await postgres.documents.page(postgres.collection.id, None, 1, None):
+            await asyncio.sleep(0)
+        await postgres.collections.delete(postgres.collection.id)
+
+    await asyncio.gather(*map(write, range(4)), remove())
+    assert postgres.pool is not None
+    async with postgres.pool.connection() as connection:
+        cursor = await connection.execute(
+            "SELECT (SELECT count(*) FROM documents), (SELECT count(*) FROM changes), (SELECT count(*) FROM jobs)"
+        )
+        assert await cursor.fetchall() == [(0, 0, 0)]
+
+
 # ---------------------------------------------------------------- delete
 
 

@@ -8,6 +8,7 @@ from uuid import uuid4
 import pytest
 
 from service.domain import DocumentId, QueueStatus, VersionState
+from service.store import queue as module
 from tests.world import LEASE, NOW, World, doc, encoded, later
 
 
@@ -144,6 +145,14 @@ async def test_a_lost_lease_cannot_store(world: World) -> None:
     assert await world.store(encoded(fast)) == {"a"}
 
 
+async def test_a_lease_is_good_for_the_content_that_it_was_given_for(world: World) -> None:
+    await world.put(doc("a"))
+    (claimed,) = await world.claim()
+    forged = dataclasses.replace(claimed, job=dataclasses.replace(claimed.job, content_revision=7))
+    assert await world.store(encoded(forged)) == frozenset()
+    assert await world.store(encoded(claimed)) == {"a"}
+
+
 async def test_an_expired_lease_that_nobody_took_can_still_store(world: World) -> None:
     await world.put(doc("a"))
     (claimed,) = await world.claim()
@@ -201,6 +210,19 @@ async def test_nothing_to_do_is_no_error(world: World) -> None:
     await world.queue.release([], NOW)
     assert await world.queue.charge([], "none", 3, NOW, NOW) == ()
     assert await world.store() == frozenset()
+
+
+@pytest.mark.database
+async def test_the_same_jobs_in_opposite_orders_never_wait_for_each_other(
+    postgres: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Locks are taken in the order of ids: no try is in vain."""
+    monkeypatch.setattr(module, "retrying", lambda work: work())
+    await postgres.put(*(doc(f"d{number:03d}") for number in range(400)))
+    jobs = [one.job for one in await postgres.claim(limit=400)]
+    moved = [postgres.queue.extend(jobs[::-1] if turn % 2 else jobs, later(turn)) for turn in range(16)]
+    await asyncio.gather(*moved)
+    assert len(await postgres.claim(limit=400, now=later(20))) == 400
 
 
 # ---------------------------------------------------------------- charge, failed, retry

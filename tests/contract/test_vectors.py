@@ -12,6 +12,7 @@ from service.domain import DensePlan, DocumentId, EmbedderVersion, VersionNumber
 from service.domain import Vectors as VectorArray
 from service.errors import VersionNotFound
 from service.filters import parse
+from service.store import documents, vectors
 from service.store.pool import Pool
 from service.store.spaces import create_index
 from tests.world import World, build, doc, encoded, later, unit
@@ -120,8 +121,12 @@ async def test_the_table_refuses_rows_of_another_space(postgres: World, column: 
 
 
 @pytest.mark.database
-async def test_workers_that_hold_the_same_documents_in_other_orders_all_finish(postgres: World) -> None:
+async def test_workers_that_hold_the_same_documents_in_other_orders_all_finish(
+    postgres: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Two writers, one of them late: locks are taken in the order of ids, and the late one stores nothing."""
+    for adapter in (documents, vectors):
+        monkeypatch.setattr(adapter, "retrying", lambda work: work())
     ids = [f"d{number:03d}" for number in range(100)]
     await postgres.put(*map(doc, ids))
     slow = await postgres.claim(worker="slow")

@@ -144,6 +144,10 @@ async def run_everything(world: World, plans: Plans) -> None:
         await world.vectors.nearest(version, query, 50, plan, within=IDS)
     plans.current = "hnsw far"
     await world.vectors.nearest(version, query, 1_000, DensePlan(kind="hnsw", ef_search=1_000))
+    plans.current = "hnsw_iterative far where"
+    several = parse({"year": {"$gte": 2010, "$lte": 2020}, "kind": {"$exists": False}})
+    far = DensePlan(kind="hnsw_iterative", ef_search=100, selectivity=0.4)
+    await world.vectors.nearest(version, query, 1_000, far, where=several)
     plans.current = "score"
     await world.vectors.score(version, query, IDS)
     plans.current = "get vectors"
@@ -210,7 +214,7 @@ def test_an_indexed_search_walks_the_hnsw_index(plans: Plans, asked: str) -> Non
     assert not plan.scanned(VECTORS)
 
 
-@pytest.mark.parametrize("asked", ["hnsw where", "hnsw_iterative where"])
+@pytest.mark.parametrize("asked", ["hnsw where", "hnsw_iterative where", "hnsw_iterative far where"])
 def test_a_filtered_indexed_search_looks_its_documents_up_on_the_way(plans: Plans, asked: str) -> None:
     plan = plans[asked, "vectors.nearest_indexed"]
     assert plan.indexes == {HNSW, "documents_pkey"}

@@ -12,15 +12,11 @@ COPY {vectors} (collection_id, document_id, chunk, embedder_version, content_rev
 FROM STDIN WITH (FORMAT binary)
 
 -- name: tune
--- For this transaction: how far HNSW looks, and no plan but along the index.
+-- For this transaction: how far HNSW looks, and no plan that would sort the rows rather than take them from the index.
 SELECT set_config('hnsw.ef_search', %(ef_search)s, true),
        set_config('hnsw.iterative_scan', %(iterative_scan)s, true),
        set_config('hnsw.max_scan_tuples', %(max_scan_tuples)s, true),
        set_config('hnsw.scan_mem_multiplier', %(scan_mem_multiplier)s, true),
-       set_config('enable_seqscan', 'off', true),
-       set_config('enable_bitmapscan', 'off', true),
-       set_config('enable_hashjoin', 'off', true),
-       set_config('enable_mergejoin', 'off', true),
        set_config('enable_sort', 'off', true)
 
 -- name: nearest_indexed
