@@ -9,6 +9,7 @@ import dataclasses
 import logging
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import datetime
 
 import numpy as np
@@ -25,7 +26,7 @@ from service.domain import (
     cosine,
     finite,
 )
-from service.errors import EmbedderChange, Misconfigured, SpaceRefused
+from service.errors import EmbedderChange, Invalid, Misconfigured, NotFound, SpaceRefused
 from service.ports import Collections, Embedders, Encoder, Queue, Versions
 
 log = logging.getLogger(__name__)
@@ -67,13 +68,18 @@ class Lifecycle:
         return await self._collections.create(name, settings, encoder.identity, canary, now)
 
     async def configure(self, collection: Collection, settings: CollectionSettings) -> Collection:
-        """Change what may change in place. EmbedderChange where the embedder or the chunking would be another."""
-        if self._embedders.resolve(settings.embedder) != collection.settings.embedder:
+        """Change what may change in place. EmbedderChange where the embedder or the chunking would be another.
+
+        Conflict where somebody else changed it since `collection` was read.
+        """
+        kept = collection.settings.embedder
+        # What is kept needs no leave: an operator may have taken the model from the list since.
+        if settings.embedder != kept and self._embedders.resolve(settings.embedder) != kept:
             raise EmbedderChange
         if settings.chunking != collection.settings.chunking:
             raise EmbedderChange("Chunks are versioned with the embedder; another chunking is a new version.")
         settings = dataclasses.replace(settings, embedder=collection.settings.embedder)
-        return await self._collections.update(collection.id, settings)
+        return await self._collections.update(collection, settings)
 
     # ------------------------------------------------------------ admit
 
@@ -84,7 +90,10 @@ class Lifecycle:
         """
         key = (version.collection_id, version.number)
         if key not in self._admitted:
-            encoder = await self._embedders.get(version.spec)
+            try:
+                encoder = await self._embedders.get(version.spec)
+            except Invalid as error:  # allowed when it was registered, but not by this process
+                raise SpaceRefused(f"version {version.number}: {error.detail}") from error
             _same_identity(version, encoder)
             await self._same_canary(version)
             self._admitted[key] = encoder
@@ -119,22 +128,27 @@ class Lifecycle:
         Not in the middle of a bulk load: building once afterwards is several times cheaper than inserting row by row.
         """
         for version in await self._versions.written():
-            status = await self._versions.status(version)
-            if status.indexed or status.rows <= self._exact_below:
-                continue
-            waiting = (await self._queue.status(version.collection_id, now)).pending
-            if waiting <= status.rows / 10 or status.rows > 20 * self._exact_below:
-                started = time.monotonic()
-                if await self._versions.build_index(version):
-                    log.info(
-                        "index built",
-                        extra={
-                            "collection_id": version.collection_id,
-                            "version": version.number,
-                            "chunks": status.rows,
-                            "seconds": round(time.monotonic() - started, 1),
-                        },
-                    )
+            with suppress(NotFound):  # deleted meanwhile
+                await self._tend(version, now)
+
+    async def _tend(self, version: EmbedderVersion, now: datetime) -> None:
+        status = await self._versions.status(version)
+        if status.indexed or status.rows <= self._exact_below:
+            return
+        waiting = (await self._queue.status(version.collection_id, now)).pending
+        if waiting > status.rows / 10 and status.rows <= 20 * self._exact_below:
+            return
+        started = time.monotonic()
+        if await self._versions.build_index(version):
+            log.info(
+                "index built",
+                extra={
+                    "collection_id": version.collection_id,
+                    "version": version.number,
+                    "chunks": status.rows,
+                    "seconds": round(time.monotonic() - started, 1),
+                },
+            )
 
 
 def _same_identity(version: EmbedderVersion, encoder: Encoder) -> None:

@@ -62,7 +62,9 @@ class Collections(Protocol):
         """
         ...
 
-    async def update(self, collection_id: CollectionId, settings: CollectionSettings) -> Collection: ...
+    async def update(self, collection: Collection, settings: CollectionSettings) -> Collection:
+        """Replace the settings. Conflict where they are no longer those of `collection`: look again first."""
+        ...
 
     async def by_name(self, name: CollectionName) -> Collection:
         """CollectionNotFound where there is none."""

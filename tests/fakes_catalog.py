@@ -63,11 +63,13 @@ class FakeCollections:
         self.versions[collection.id] = [version]
         return collection
 
-    async def update(self, collection_id: CollectionId, settings: CollectionSettings) -> Collection:
-        if collection_id not in self.rows:
+    async def update(self, collection: Collection, settings: CollectionSettings) -> Collection:
+        if collection.id not in self.rows:
             raise CollectionNotFound
-        self.rows[collection_id] = dataclasses.replace(self.rows[collection_id], settings=settings)
-        return self.rows[collection_id]
+        if self.rows[collection.id].settings != collection.settings:
+            raise Conflict
+        self.rows[collection.id] = dataclasses.replace(self.rows[collection.id], settings=settings)
+        return self.rows[collection.id]
 
     async def by_name(self, name: CollectionName) -> Collection:
         for row in self.rows.values():

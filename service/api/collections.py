@@ -1,5 +1,6 @@
 """Named sets of documents and their settings."""
 
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Annotated
 
@@ -11,7 +12,10 @@ from service.api.bodies import JsonRoute
 from service.api.dependencies import Here, Service
 from service.api.failures import documented
 from service.domain import Collection, CollectionName, CollectionSettings
-from service.errors import CollectionNotFound, Conflict, Invalid
+from service.errors import CollectionNotFound, Conflict, EmbedderChange, Invalid, NotFound
+
+PUT_TRIES = 20
+"""Looks at a collection that others create, change or delete at the same moment; each of them got their way."""
 
 router = APIRouter(prefix="/v1/collections", tags=["collections"], route_class=JsonRoute)
 
@@ -36,29 +40,38 @@ async def put(
     name, wanted = CollectionName(collection), body or schemas.CollectionBody()
     if wanted.language not in service.languages:
         raise Invalid.at("language", f"not supported; known are {', '.join(sorted(service.languages))}")
-    try:
-        present, created = await service.collections.by_name(name), False
-    except CollectionNotFound:
-        present, created = await _create(service, name, wanted)
-    if not created:
-        present = await service.lifecycle.configure(present, wanted.over(present.settings))
-        service.search.forget(name)
+    present, created = await _put(service, name, wanted)
     return answers.Json(await _described(service, present), 201 if created else 200)
 
 
-async def _create(service: Service, name: CollectionName, wanted: schemas.CollectionBody) -> tuple[Collection, bool]:
-    """The collection, and whether it was created here rather than by somebody else at the same moment."""
-    try:
-        return await service.lifecycle.create(name, wanted.over(CollectionSettings()), datetime.now(UTC)), True
-    except Conflict:
-        return await service.collections.by_name(name), False
+async def _put(service: Service, name: CollectionName, wanted: schemas.CollectionBody) -> tuple[Collection, bool]:
+    """The collection, and whether it was created here. Looks again where others were at it meanwhile."""
+    for _ in range(PUT_TRIES):
+        try:
+            present = await service.collections.by_name(name)
+        except CollectionNotFound:
+            with suppress(Conflict):
+                return await service.lifecycle.create(name, wanted.over(CollectionSettings()), datetime.now(UTC)), True
+            continue
+        try:
+            changed = await service.lifecycle.configure(present, wanted.over(present.settings))
+        except EmbedderChange:
+            raise
+        except (CollectionNotFound, Conflict):
+            continue
+        service.search.forget(name)
+        return changed, False
+    raise Conflict("Others change this collection all the time; try again.")
 
 
 @router.get(
     "", summary="List the collections", response_model=answers.CollectionsAnswer, responses=documented(401, 503)
 )
 async def listed(service: Here) -> Response:
-    found = [await _described(service, collection) for collection in await service.collections.all()]
+    found = []
+    for collection in await service.collections.all():
+        with suppress(NotFound):  # deleted while the others were counted
+            found.append(await _described(service, collection))
     return answers.Json({"collections": found})
 
 

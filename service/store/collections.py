@@ -60,14 +60,20 @@ class PostgresCollections:
             )
         return collection
 
-    async def update(self, collection_id: CollectionId, settings: CollectionSettings) -> Collection:
-        """CollectionNotFound where it is gone."""
-        values = {"id": collection_id, "settings": records.settings_to_json(settings)}
+    async def update(self, collection: Collection, settings: CollectionSettings) -> Collection:
+        """As the port says; CollectionNotFound where it is gone."""
+        values = {
+            "id": collection.id,
+            "settings": records.settings_to_json(settings),
+            "replaced": records.settings_to_json(collection.settings),
+        }
         async with self._pool.connection() as connection:
             row = await (await connection.execute(SQL.update, values)).fetchone()
-        if row is None:
+        if row is not None:
+            return _collection(row)
+        if (await self.by_name(collection.name)).id != collection.id:
             raise CollectionNotFound
-        return _collection(row)
+        raise Conflict("The settings were changed by somebody else at the same moment.")
 
     async def by_name(self, name: CollectionName) -> Collection:
         async with self._pool.connection() as connection:

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -11,7 +12,6 @@ import pytest
 from service.domain import (
     Chunking,
     Collection,
-    CollectionId,
     CollectionName,
     CollectionSettings,
     Counts,
@@ -92,14 +92,27 @@ async def test_an_unknown_name_is_not_found(collections: Collections) -> None:
 async def test_settings_are_replaced(collections: Collections) -> None:
     created = await create(collections, "papers")
     changed = CollectionSettings(embedder=SETTINGS.embedder, recall_target=0.99)
-    updated = await collections.update(created.id, changed)
+    updated = await collections.update(created, changed)
     assert updated.settings == changed
     assert await collections.by_name(created.name) == updated
 
 
 async def test_what_is_gone_cannot_be_updated(collections: Collections) -> None:
+    created = await create(collections, "papers")
+    await collections.delete(created.id)
     with pytest.raises(CollectionNotFound):
-        await collections.update(CollectionId(4711), SETTINGS)
+        await collections.update(created, SETTINGS)
+    await create(collections, "papers")
+    with pytest.raises(CollectionNotFound):
+        await collections.update(created, SETTINGS)
+
+
+async def test_an_update_of_what_somebody_else_changed_is_refused(collections: Collections) -> None:
+    seen = await create(collections, "papers")
+    theirs = await collections.update(seen, replace(SETTINGS, language="fr"))
+    with pytest.raises(Conflict):
+        await collections.update(seen, replace(SETTINGS, recall_target=0.5))
+    assert await collections.by_name(seen.name) == theirs
 
 
 async def test_a_deleted_collection_is_gone_and_its_name_is_free(collections: Collections) -> None:

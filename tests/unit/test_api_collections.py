@@ -2,11 +2,12 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import suppress
 
 import pytest
 
-from service.domain import Counts
-from tests.edge import Edge, assert_problem, edge
+from service.domain import Collection, CollectionName, CollectionSettings, Counts
+from tests.edge import Edge, Json, assert_problem, edge
 
 
 @pytest.fixture
@@ -66,6 +67,53 @@ async def test_putting_the_same_again_is_no_conflict(api: Edge) -> None:
 async def test_two_that_create_it_at_once_both_succeed(api: Edge) -> None:
     both = await asyncio.gather(*(api.client.put("/v1/collections/papers", json={}) for _ in range(2)))
     assert sorted(answer.status_code for answer in both) == [200, 201]
+
+
+async def test_settings_changed_at_once_are_all_kept(api: Edge, monkeypatch: pytest.MonkeyPatch) -> None:
+    await api.collection()
+    seen, both_looked = api.store.collections.by_name, asyncio.Barrier(2)
+
+    async def together(name: CollectionName) -> Collection:
+        found = await seen(name)
+        if not both_looked.broken:
+            with suppress(asyncio.BrokenBarrierError, TimeoutError):
+                await asyncio.wait_for(both_looked.wait(), 0.2)
+        return found
+
+    monkeypatch.setattr(api.store.collections, "by_name", together)
+    changes: list[Json] = [{"language": "de"}, {"recall_target": 0.9}]
+    both = await asyncio.gather(*(api.client.put("/v1/collections/papers", json=one) for one in changes))
+    assert [answer.status_code for answer in both] == [200, 200]
+    settings = (await api.client.get("/v1/collections/papers")).json()["settings"]
+    assert (settings["language"], settings["recall_target"]) == ("de", 0.9)
+
+
+async def test_putting_what_somebody_deletes_meanwhile_creates_it(api: Edge, monkeypatch: pytest.MonkeyPatch) -> None:
+    await api.collection()
+    update = api.store.collections.update
+
+    async def too_late(collection: Collection, settings: CollectionSettings) -> Collection:
+        await api.store.collections.delete(collection.id)
+        return await update(collection, settings)
+
+    monkeypatch.setattr(api.store.collections, "update", too_late)
+    assert (await api.client.put("/v1/collections/papers", json={"language": "de"})).status_code == 201
+
+
+async def test_a_collection_deleted_meanwhile_does_not_spoil_the_list(
+    api: Edge, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("a", "b"):
+        await api.collection(name)
+    everything = await api.store.collections.all()
+    await api.client.delete("/v1/collections/a")
+
+    async def a_moment_ago() -> tuple[Collection, ...]:
+        return everything
+
+    monkeypatch.setattr(api.store.collections, "all", a_moment_ago)
+    listed = (await api.client.get("/v1/collections")).json()["collections"]
+    assert [one["name"] for one in listed] == ["b"]
 
 
 async def test_a_changed_setting_counts_from_the_next_search_on(api: Edge) -> None:

@@ -22,7 +22,7 @@ from service.domain import (
 )
 from service.embedder.hashing import HashingEncoder
 from service.embedder.registry import Registry
-from service.errors import Conflict, EmbedderChange, Invalid, Misconfigured, SpaceRefused
+from service.errors import Conflict, EmbedderChange, Invalid, Misconfigured, SpaceRefused, VersionNotFound
 from service.lifecycle import CANARY_TEXTS, Lifecycle
 from tests.fakes import FakeQueue, FakeStore
 from tests.fakes_catalog import FakeCollections, FakeVersions
@@ -156,3 +156,31 @@ async def test_when_an_index_is_built(place: Place, rows: int, waiting: int, bui
     await lifecycle.tend(NOW)
     await lifecycle.tend(NOW)
     assert place.versions.built == built
+
+
+async def test_a_model_that_is_no_longer_allowed_is_refused_but_the_other_settings_still_change(place: Place) -> None:
+    collection = await place.create()
+    (version,) = await place.versions.of(collection.id)
+    spec = EmbedderSpec(model="once/allowed")
+    place.collections.rows[collection.id] = collection = replace(
+        collection, settings=replace(collection.settings, embedder=spec)
+    )
+    with pytest.raises(SpaceRefused, match="once/allowed"):
+        await place.lifecycle().admit(replace(version, spec=spec))
+    changed = await place.lifecycle().configure(collection, replace(collection.settings, language="de"))
+    assert changed.settings.language == "de"
+
+
+async def test_a_version_that_goes_meanwhile_does_not_keep_the_others_from_their_index(place: Place) -> None:
+    class Gone(CountingVersions):
+        async def status(self, version: EmbedderVersion) -> SpaceStatus:
+            if version.collection_id == first.id:
+                raise VersionNotFound
+            return await super().status(version)
+
+    first = await place.create()
+    place.versions = Gone(place.collections)
+    place.versions.rows = 1000
+    await place.lifecycle().create(CollectionName("others"), CollectionSettings(), NOW)
+    await place.lifecycle().tend(NOW)
+    assert place.versions.built == 1

@@ -6,8 +6,8 @@ ON CONFLICT (name) DO NOTHING
 RETURNING id, name, settings, active_version, created_at
 
 -- name: update
--- Replace the settings.
-UPDATE collections SET settings = %(settings)s WHERE id = %(id)s
+-- Replace the settings, where they still are what the new ones were made from.
+UPDATE collections SET settings = %(settings)s WHERE id = %(id)s AND settings = %(replaced)s
 RETURNING id, name, settings, active_version, created_at
 
 -- name: by_name
