@@ -197,6 +197,8 @@ async def api(settings: Settings, url: str) -> AsyncIterator[FastAPI]:
                 documents=store.documents,
                 queue=store.queue,
                 lexicon=lexicon,
+                embedders=models,
+                reranker=reranker,
                 limits=limits,
                 api_keys=tuple(key.get_secret_value() for key in settings.api_keys),
                 languages=frozenset(LANGUAGES),

@@ -166,6 +166,8 @@ def build(*, reranker: Reranker | None = None, limits: Limits = LIMITS, **change
         documents=documents,
         queue=queue,
         lexicon=lexicon,
+        embedders=embedders,
+        reranker=reranker,
         limits=limits,
         api_keys=(),
         languages=frozenset({"en", "de"}),

@@ -40,6 +40,8 @@ class Service:
     documents: ports.Documents
     queue: ports.Queue
     lexicon: ports.Lexicon
+    embedders: ports.Embedders
+    reranker: ports.Reranker | None
     limits: Limits
     api_keys: tuple[str, ...]
     languages: frozenset[str]
