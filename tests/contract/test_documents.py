@@ -169,7 +169,7 @@ async def test_puts_and_deletes_at_once_leave_no_orphans(postgres: World) -> Non
 @pytest.mark.database
 async def test_a_collection_deleted_under_its_writers_leaves_nothing_behind(postgres: World) -> None:
     async def write(writer: int) -> None:
-        for turn in range(50):
+        for turn in range(300):
             try:
                 await postgres.put(*(doc(f"d{writer}-{number}", f"turn {turn}") for number in range(20)))
                 await postgres.delete(f"d{writer}-{turn % 20}")
