@@ -165,7 +165,7 @@ class Ingest:
     # ------------------------------------------------------------ wait
 
     async def searchable(self, collection: Collection, ids: Sequence[DocumentId]) -> bool:
-        """Wait until both legs find these documents; False where the limit of time ran out first."""
+        """Wait until both legs find these documents; False where one was set aside or the time ran out."""
         try:
             async with asyncio.timeout(self._wait_seconds):
                 self._lexicon.nudge()
@@ -175,9 +175,9 @@ class Ingest:
                 while waiting := await self._queue.unfinished(collection.id, collection.active_version, waiting):
                     await asyncio.sleep(pause)
                     pause = min(longest, pause * 1.5)
+                return not await self._queue.set_aside(collection.id, collection.active_version, ids)
         except TimeoutError:
             return False
-        return True
 
     # ------------------------------------------------------------ what was set aside
 

@@ -206,6 +206,12 @@ class Queue(Protocol):
         """Those of `ids` that the version has not encoded yet and that were not set aside."""
         ...
 
+    async def set_aside(
+        self, collection_id: CollectionId, version: VersionNumber, ids: Sequence[DocumentId]
+    ) -> tuple[DocumentId, ...]:
+        """Those of `ids` that the version could not encode."""
+        ...
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Claimed:

@@ -15,7 +15,7 @@ import numpy as np
 
 from service import legs, metrics
 from service.domain import Candidate, CollectionName, DensePlan, Passing, Vector, VersionNumber
-from service.errors import Invalid, Overloaded, Unavailable, VersionNotFound
+from service.errors import Invalid, NotFound, Overloaded, Unavailable, VersionNotFound
 from service.fusion import Fused, fuse
 from service.legs import MAX_WIDTH, Found, Leg, Space
 from service.lifecycle import Lifecycle
@@ -47,6 +47,7 @@ class Course:
         self.request = request
         self.timings = Timings()
         self.degraded: list[Degradation] = []
+        self.stale = 0
 
     def gave_up(self, stage: str) -> bool:
         return any(degradation.stage == stage for degradation in self.degraded)
@@ -104,6 +105,7 @@ class Search:
         self._reranker = reranker
         self._passing_cap = passing_cap
         self._free = max_concurrent
+        self._forgotten = 0
         self._spaces: dict[tuple[CollectionName, VersionNumber | None], tuple[float, Space]] = {}
 
     async def run(self, name: CollectionName, request: Request) -> Answer:
@@ -112,7 +114,12 @@ class Search:
             raise Overloaded("too many searches at once")
         self._free -= 1
         try:
-            return await self._run(name, Course(request))
+            try:
+                return await self._run(name, Course(request))
+            except NotFound:
+                # What was remembered may be of a collection that was deleted, and made anew, meanwhile.
+                self.forget(name)
+                return await self._run(name, Course(request))
         finally:
             self._free += 1
 
@@ -134,7 +141,8 @@ class Search:
         ordered, reranked = await self._rerank(course, fetched)
         hits = await self._dress(space, course, ordered[: request.k])
 
-        short = passing is not None and len(hits) < min(request.k, passing.count) and not found.exhausted
+        possible = request.k if passing is None else min(request.k, passing.count)
+        short = len(hits) < possible and (course.stale > 0 or not found.exhausted)
         plan = dataclasses.replace(found.plan, underfilled=short)
         self._observe(space, course, plan)
         return Answer(
@@ -153,6 +161,7 @@ class Search:
         key = (name, request.embedder_version)
         known_until, space = self._spaces.get(key, (0.0, None))
         if space is None or known_until < time.monotonic():
+            forgotten = self._forgotten
             collection = await self._collections.by_name(name)
             number = request.embedder_version or collection.active_version
             versions = {version.number: version for version in await self._versions.of(collection.id)}
@@ -160,11 +169,13 @@ class Search:
                 raise VersionNotFound(f"collection {name} has no embedder version {number}")
             status = await self._versions.status(versions[number])
             space = Space(collection=collection, version=versions[number], status=status)
-            self._spaces[key] = (time.monotonic() + SPACE_SECONDS, space)
+            if forgotten == self._forgotten:
+                self._spaces[key] = (time.monotonic() + SPACE_SECONDS, space)
         return space
 
     def forget(self, name: CollectionName) -> None:
         """The collection was changed by this process: look again at the next search."""
+        self._forgotten += 1
         self._spaces = {key: known for key, known in self._spaces.items() if key[0] != name}
 
     # ------------------------------------------------------------ filter: who may be found at all
@@ -260,6 +271,7 @@ class Search:
                     for fused, candidate, passage in zip(page, candidates, passages, strict=True)
                     if passage is not None
                 ]
+                course.stale += len(page) - len(fresh)
                 metrics.STALE_HITS.labels(space.collection.name).inc(len(page) - len(fresh))
                 fetched += fresh
         return fetched

@@ -313,6 +313,12 @@ class FakeQueue:
         jobs = self._of(collection_id)
         return tuple(id_ for id_ in ids if (job := jobs.get((id_, version))) and job.set_aside_at is None)
 
+    async def set_aside(
+        self, collection_id: CollectionId, version: VersionNumber, ids: Sequence[DocumentId]
+    ) -> tuple[DocumentId, ...]:
+        jobs = self._of(collection_id)
+        return tuple(id_ for id_ in ids if (job := jobs.get((id_, version))) and job.set_aside_at is not None)
+
 
 class FakeVectors:
     """Whatever the plan, the scan is exact."""

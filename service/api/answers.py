@@ -201,7 +201,8 @@ class WrittenAnswer(TypedDict):
     errors: NotRequired[list["LineError"]]
     errors_total: NotRequired[int]
     searchable: NotRequired[bool]
-    """With `wait` alone: whether both legs found everything within the limit of time."""
+    """With `wait` alone: whether both legs find everything. False: not within the limit of time, or never, because a
+    document was set aside (`documents/failed` says why)."""
 
 
 class LineError(TypedDict):

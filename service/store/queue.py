@@ -7,7 +7,7 @@ Every method is one statement in a transaction of its own: a lease, a charge or 
 import uuid
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, LiteralString
 
 from psycopg import sql
 from psycopg.rows import class_row
@@ -131,10 +131,20 @@ class PostgresQueue:
     async def unfinished(
         self, collection_id: CollectionId, version: VersionNumber, ids: Sequence[DocumentId]
     ) -> tuple[DocumentId, ...]:
+        return await self._among(SQL.unfinished, collection_id, version, ids)
+
+    async def set_aside(
+        self, collection_id: CollectionId, version: VersionNumber, ids: Sequence[DocumentId]
+    ) -> tuple[DocumentId, ...]:
+        return await self._among(SQL.set_aside, collection_id, version, ids)
+
+    async def _among(
+        self, query: LiteralString, collection_id: CollectionId, version: VersionNumber, ids: Sequence[DocumentId]
+    ) -> tuple[DocumentId, ...]:
         arguments = {"collection_id": collection_id, "version": version, "ids": list(ids)}
         async with self._pool.connection() as connection:
-            waiting = {row[0] for row in await (await connection.execute(SQL.unfinished, arguments)).fetchall()}
-        return tuple(id_ for id_ in ids if id_ in waiting)
+            found = {row[0] for row in await (await connection.execute(query, arguments)).fetchall()}
+        return tuple(id_ for id_ in ids if id_ in found)
 
     async def _run(self, query: sql.Composed, jobs: Sequence[Job], arguments: Mapping[str, Any]) -> list[Any]:
         async def run() -> list[Any]:

@@ -331,3 +331,4 @@ async def test_unfinished_are_those_that_wait_and_were_not_given_up(world: World
     await world.queue.release([claimed[DocumentId("waiting")].job], NOW)
     asked = [DocumentId(name) for name in ("waiting", "done", "missing", "failed", "leased")]
     assert await world.queue.unfinished(world.collection.id, world.version.number, asked) == ("waiting", "leased")
+    assert await world.queue.set_aside(world.collection.id, world.version.number, asked) == ("failed",)

@@ -183,6 +183,8 @@ async def run_everything(world: World, plans: Plans) -> None:
     await world.store(*(encoded(one, np.ones((1, DIMENSIONS), np.float32)) for one in claimed[5:]))
     plans.current = "unfinished"
     await world.queue.unfinished(number, version.number, IDS)
+    plans.current = "set aside"
+    await world.queue.set_aside(number, version.number, IDS)
     plans.current = "failed"
     await world.queue.failed(number, None, 10)
 
@@ -294,6 +296,7 @@ def test_named_jobs_are_found_by_their_key(plans: Plans, asked: str, statement: 
 
 def test_what_was_set_aside_has_an_index_of_its_own(plans: Plans) -> None:
     assert plans["failed", "queue.failed"].indexes == {"jobs_set_aside"}
+    assert plans["set aside", "queue.set_aside"].indexes == {"jobs_set_aside"}
 
 
 def test_the_feed_is_read_in_its_order(plans: Plans) -> None:

@@ -1,7 +1,7 @@
 """The document's story over fakes: what is refused and why, what is committed, and streams that go wrong half-way."""
 
 from collections.abc import AsyncIterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -23,6 +23,7 @@ class Place:
     """A collection and the story that writes into it."""
 
     def __init__(self, store: FakeStore, collection: Collection) -> None:
+        self.store = store
         self.documents = FakeDocuments(store)
         self.queue = FakeQueue(store)
         self.collection = collection
@@ -132,3 +133,11 @@ async def test_waiting_ends_and_says_that_it_was_in_vain(place: Place) -> None:
     await place.ingest.write(place.collection, [document("a")])
     assert not await place.ingest.searchable(place.collection, [DocumentId("a")])
     assert await place.ingest.searchable(place.collection, [])
+
+
+async def test_what_was_set_aside_is_not_called_searchable(place: Place) -> None:
+    await place.ingest.write(place.collection, [document("a")])
+    (version,) = place.store.collections.versions[place.collection.id]
+    (claimed,) = await place.queue.claim([version], 10, "w", datetime.now(UTC), timedelta(seconds=60))
+    assert await place.queue.charge([claimed.job], "poison", 1, NOW, NOW) == ("a",)
+    assert not await place.ingest.searchable(place.collection, [DocumentId("a")])

@@ -26,7 +26,15 @@ from service.domain import (
 )
 from service.embedder import passages
 from service.embedder.registry import Registry
-from service.errors import LexiconUnavailable, ModelUnavailable, Overloaded, SpaceRefused, Unavailable, VersionNotFound
+from service.errors import (
+    CollectionNotFound,
+    LexiconUnavailable,
+    ModelUnavailable,
+    Overloaded,
+    SpaceRefused,
+    Unavailable,
+    VersionNotFound,
+)
 from service.lifecycle import Lifecycle
 from service.query import Request, Rerank
 from service.search import Search
@@ -386,3 +394,28 @@ async def test_a_lexical_index_that_lags_does_not_lend_its_old_scores(zoo: Zoo) 
     assert cat.text == "The lynx prowls by night."
     assert cat.explanation.dense is not None
     assert cat.explanation.lexical is None
+
+
+async def test_an_answer_left_short_by_what_changed_says_so(zoo: Zoo) -> None:
+    await zoo.write({name: f"{text} Once more." for name, text in TEXTS.items() if name != "dog"}, encode=False)
+    answer = await zoo.search().run(NAME, Request(text="an animal", mode="dense", k=3))
+    assert [hit.id for hit in answer.hits] == ["dog"]
+    assert answer.dense.underfilled
+    enough = await zoo.search().run(NAME, Request(text="an animal", mode="dense", k=1))
+    assert not enough.dense.underfilled
+
+
+async def test_a_collection_made_anew_by_another_process_is_found_at_once(zoo: Zoo) -> None:
+    search = zoo.search()
+    await search.run(NAME, Request(text="cat"))
+    await zoo.collections.delete(zoo.collection.id)
+    with pytest.raises(CollectionNotFound):
+        await search.run(NAME, Request(text="cat"))
+    zoo.collection = await zoo.lifecycle.create(NAME, CollectionSettings(), NOW)
+    await zoo.write(TEXTS)
+    assert (await search.run(NAME, Request(text="cat"))).hits
+    # The next one finds in memory what is there no more.
+    await zoo.collections.delete(zoo.collection.id)
+    zoo.collection = await zoo.lifecycle.create(NAME, CollectionSettings(), NOW)
+    await zoo.write({"cat": TEXTS["cat"]})
+    assert [hit.id for hit in (await search.run(NAME, Request(text="cat"))).hits] == ["cat"]

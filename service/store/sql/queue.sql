@@ -171,6 +171,15 @@ SET set_aside_at = NULL, attempts = 0, lost_leases = 0, reason = NULL, lease = N
     available_at = %(now)s
 WHERE collection_id = %(collection_id)s AND set_aside_at IS NOT NULL
 
+-- name: set_aside
+-- Those of the named documents that one version could not encode.
+SELECT document_id
+FROM jobs
+WHERE collection_id = %(collection_id)s
+    AND document_id = ANY (%(ids)s::text[])
+    AND embedder_version = %(version)s
+    AND set_aside_at IS NOT NULL
+
 -- name: unfinished
 -- Those of the named documents that still wait for one version.
 SELECT document_id
