@@ -1,0 +1,56 @@
+"""The worker over PostgreSQL: the same promises as over the store in memory, kept by real transactions."""
+
+import asyncio
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+import numpy as np
+import pytest
+
+from service.domain import EmbedderSpec, Role, Vectors
+from service.embedder.hashing import HashingEncoder
+from service.store.pool import Pool
+from tests.unit.test_worker import DIMENSIONS, running, worker
+from tests.world import build, doc
+
+pytestmark = pytest.mark.database
+
+LONG = "A sentence of seven words is here. " * 120
+
+
+class Model(HashingEncoder):
+    """Fails on one text, gives NaN for another."""
+
+    def __init__(self) -> None:
+        super().__init__(EmbedderSpec(model=f"hashing:{DIMENSIONS}"))
+
+    def encode(self, texts: Sequence[str], role: Role) -> Vectors:
+        if any("poison" in text for text in texts):
+            raise RuntimeError("kernel failed")
+        vectors = super().encode(texts, role)
+        vectors[["spoiled" in text for text in texts]] = np.nan
+        return vectors
+
+
+async def test_two_workers_store_everything_once_and_set_aside_what_cannot_be(pool: Pool) -> None:
+    world = await build(pool, dimensions=DIMENSIONS)
+    good = {f"d{n}": f"text number {n}" for n in range(300)} | {"long": LONG}
+    await world.put(*(doc(name, text) for name, text in good.items()), doc("bad", "poison"), doc("nan", "spoiled"))
+    id_ = world.collection.id
+
+    async def settled() -> None:
+        while (await world.queue.status(id_, datetime.now(UTC))).pending:
+            await asyncio.sleep(0.02)
+
+    async with running(worker(world, Model(), claim=40)), running(worker(world, Model(), claim=40)):
+        await asyncio.wait_for(settled(), 60)
+        await world.put(doc("d7", "another text"), now=datetime.now(UTC))
+        await asyncio.wait_for(settled(), 60)
+
+    stored = await world.stored_chunks()
+    assert {name for name, _ in stored} == set(good)
+    assert [number for name, number in sorted(stored) if name == "long"] == list(range(5))
+    assert {revision for (name, _), revision in stored.items() if name == "d7"} == {2}
+    failed = await world.queue.failed(id_, None, 10)
+    assert [(one.id, one.attempts) for one in failed] == [("bad", 3), ("nan", 3)]
+    assert failed[0].reason == "RuntimeError: kernel failed"
