@@ -33,12 +33,16 @@ FROM found
 ORDER BY distance + 0
 
 -- name: nearest_exact
--- The nearest chunks by looking at all of them; the index cannot serve this expression.
-SELECT v.document_id, v.content_revision, 1 - (v.embedding <=> %(vector)s) AS score, v.chunk, v.starts, v.ends
-FROM {vectors} AS v
-{only}
-ORDER BY (v.embedding <=> %(vector)s) + 0
-LIMIT %(limit)s
+-- The nearest chunks by looking at all of them; the index cannot serve this expression, which each row computes once.
+SELECT found.document_id, found.content_revision, 1 - found.distance AS score, found.chunk, found.starts, found.ends
+FROM (
+    SELECT v.document_id, v.content_revision, v.chunk, v.starts, v.ends, (v.embedding <=> %(vector)s) + 0 AS distance
+    FROM {vectors} AS v
+    {only}
+    ORDER BY distance
+    LIMIT %(limit)s
+) AS found
+ORDER BY found.distance
 
 -- name: only_named
 -- Part of the statements above: chunks of the named documents.
