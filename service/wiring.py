@@ -14,7 +14,6 @@ from service.api.app import create_app
 from service.api.dependencies import Limits, Service
 from service.domain import EmbedderSpec, VersionState
 from service.embedder.registry import Registry
-
 from service.embedder.reranker import CrossEncoderReranker
 from service.embedder.worker import Worker
 from service.errors import AzimuthError
@@ -155,7 +154,10 @@ async def api(settings: Settings, url: str) -> AsyncIterator[FastAPI]:
         lexicon = TantivyLexicon(settings.data_dir / "lexical", await server.installation(store.pool))
         stack.push_async_callback(lexicon.close)
         follower = Follower(lexicon, store.collections, store.changes)
-        reranker = CrossEncoderReranker(settings.reranker, device=settings.device) if settings.reranker else None
+        reranker = None
+        if settings.reranker:
+            reranker = CrossEncoderReranker(settings.reranker, device=settings.device, precision=settings.precision)
+            stack.callback(reranker.close)
         limits = Limits(
             body_bytes=settings.max_body_bytes,
             line_bytes=settings.max_line_bytes,
@@ -240,8 +242,10 @@ async def refresh_metrics(store: Store) -> None:
 
 async def work(settings: Settings, url: str, stop: asyncio.Event) -> None:
     """One embedder process until `stop`."""
-    async with open_store(settings, url, "worker") as store:
+    async with AsyncExitStack() as stack:
+        store = await stack.enter_async_context(open_store(settings, url, "worker"))
         models = embedders(settings)
+        stack.push_async_callback(models.close)
         flow = lifecycle(settings, store, models)
 
         async def tend() -> None:
