@@ -32,11 +32,16 @@ def judgments(folder: Path, split: str = "test") -> Judgments:
     if not path.is_file() or not (folder / "queries.jsonl").is_file():
         raise Misconfigured(f"{folder} is not in BEIR layout: queries.jsonl and qrels/{split}.tsv are needed")
     grades: dict[str, dict[str, int]] = {}
-    with path.open(encoding="utf-8", newline="") as rows:
-        for row in csv.DictReader(rows, delimiter="\t"):
-            grades.setdefault(row["query-id"], {})[row["corpus-id"]] = int(row["score"])
-    with (folder / "queries.jsonl").open(encoding="utf-8") as lines:
-        texts = {query["_id"]: query["text"] for query in map(json.loads, filter(str.strip, lines))}
+    try:
+        with path.open(encoding="utf-8", newline="") as rows:
+            for row in csv.DictReader(rows, delimiter="\t"):
+                grades.setdefault(row["query-id"], {})[row["corpus-id"]] = int(row["score"])
+        with (folder / "queries.jsonl").open(encoding="utf-8") as lines:
+            texts = {query["_id"]: query["text"] for query in map(json.loads, filter(str.strip, lines))}
+    except (KeyError, TypeError, ValueError) as error:
+        raise Misconfigured(f"{folder} is not in BEIR layout: {type(error).__name__}: {error}") from error
+    if not grades:
+        raise Misconfigured(f"{path} holds no judgments under the header query-id, corpus-id, score")
     if missing := grades.keys() - texts.keys():
         raise Misconfigured(f"{len(missing)} judged queries are not in queries.jsonl, such as {min(missing)}")
     return Judgments(queries={query: texts[query] for query in grades}, grades=grades)

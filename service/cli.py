@@ -1,23 +1,25 @@
 """The commands. Thin: each reads its arguments, calls what does the work, and says what came of it.
 
 Exit codes: 0 done; 1 done in part (some documents were refused, some searches failed); 2 wrong use or set-up;
-3 no service answers.
+3 no service or no database answers.
 """
 
 import asyncio
 import functools
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 import typer
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from service import __version__, beir, loading, logs
-from service.client import Client, Refused, Unreachable
-from service.errors import AzimuthError, Misconfigured
+from service.client import Client, Refused, Unreachable, address_of
+from service.errors import AzimuthError, Misconfigured, Unavailable
 from service.settings import Settings
 
 PARTLY, WRONG, UNREACHABLE = 1, 2, 3
@@ -51,19 +53,21 @@ def up(
         bool, typer.Option("--demo", help="Also load the documentation of the Python standard library.")
     ] = False,
     workers: Annotated[int, typer.Option(min=0, max=64, help="Embedder processes.")] = 1,
+    supervised: Supervised = False,
 ) -> None:
     """Run everything until stopped: PostgreSQL (embedded unless AZIMUTH_DATABASE_URL is set), API and worker."""
     from service import machine
 
     settings = _settings(default_log_level="warning" if demo else None)
-    address = f"http://{settings.host}:{settings.port}"
+    address = address_of(settings.host, settings.port)
 
-    def show() -> None:
+    def show(stopped: Callable[[], bool]) -> None:
         with _client(address) as client:
-            loading.demo_corpus(client, err)
-        out.print(loading.welcome(address), highlight=False, soft_wrap=True)
+            loaded = loading.demo_corpus(client, err, stopped)
+        if loaded:
+            out.print(loading.welcome(address), markup=False, highlight=False, soft_wrap=True)
 
-    asyncio.run(machine.up(settings, workers=workers, ready=show if demo else None))
+    asyncio.run(machine.up(settings, workers=workers, ready=show if demo else None, supervised=supervised))
 
 
 @app.command()
@@ -114,8 +118,7 @@ def ingest(
     with _client(url) as client:
         client.ensure_collection(collection)
         loaded = loading.load(client, collection, lines, total, err, wait=wait)
-    for error in loaded.errors[:20]:
-        err.print(f"line {error['line']}: {error['error']}", style="red", highlight=False, markup=False)
+    _tell(loaded)
     out.print(", ".join(f"{count} {what}" for what, count in loaded.counts.items()))
     raise typer.Exit(PARTLY if loaded.counts["refused"] else 0)
 
@@ -146,7 +149,8 @@ def search(
     for rank, hit in enumerate(answer["hits"], start=1):
         legs = [hit["explain"].get(leg) for leg in ("dense", "lexical")]
         shown = ["" if leg is None else f"{leg['score']:.3f}" for leg in legs]
-        table.add_row(str(rank), f"{hit['score']:.3f}", *shown, hit["id"], hit["title"])
+        # As text: in brackets it would be taken for markup.
+        table.add_row(str(rank), f"{hit['score']:.3f}", *shown, Text(hit["id"]), Text(hit["title"]))
     out.print(table)
     for note in answer["degraded"]:
         err.print(f"without {note['stage']}: {note['reason']}", style="yellow", markup=False)
@@ -185,6 +189,7 @@ def evaluate(
         client.ensure_collection(name)
         lines, total = loading.lines_of(str(folder))
         loaded = loading.load(client, name, lines, total, err, wait=True)
+        _tell(loaded)
         results = []
         with loading.progress_on(err) as progress:
             for mode in chosen:
@@ -219,9 +224,8 @@ def evaluate(
 
 def _client(url: str | None) -> Client:
     settings = Settings()
-    host = "127.0.0.1" if settings.host in {"0.0.0.0", "::"} else settings.host  # noqa: S104 an address to call, not to bind
     key = settings.api_keys[0].get_secret_value() if settings.api_keys else None
-    return Client(url or f"http://{host}:{settings.port}", key)
+    return Client(url or address_of(settings.host, settings.port), key)
 
 
 def _settings(default_log_level: str | None = None) -> Settings:
@@ -240,8 +244,19 @@ def _json(text: str, where: str) -> Any:
 
 
 def _stop(message: str, code: int = WRONG) -> NoReturn:
-    err.print(message, style="red", highlight=False, markup=False)
+    _say(message)
     raise typer.Exit(code)
+
+
+def _tell(loaded: loading.Loaded) -> None:
+    """The first of the lines that were refused."""
+    for error in loaded.errors[:20]:
+        _say(f"line {error['line']}: {error['error']}")
+
+
+def _say(message: str) -> None:
+    """One line stays one line, however narrow the terminal or the file is."""
+    err.print(message, style="red", highlight=False, markup=False, soft_wrap=True)
 
 
 def main() -> None:
@@ -251,16 +266,15 @@ def main() -> None:
     try:
         app()
     except Unreachable as error:
-        err.print(f"{error}\nStart one with `azimuth up`.", style="red", highlight=False)
+        _say(f"{error}\nStart one with `azimuth up`.")
         sys.exit(UNREACHABLE)
     except ValidationError as error:
         for reason in error.errors():
-            name = "AZIMUTH_" + "_".join(map(str, reason["loc"])).upper()
-            err.print(f"{name}: {reason['msg']}", style="red", highlight=False, markup=False)
+            _say("AZIMUTH_" + "_".join(map(str, reason["loc"])).upper() + f": {reason['msg']}")
         sys.exit(WRONG)
     except (Refused, Misconfigured) as error:
-        err.print(str(error), style="red", highlight=False, markup=False)
+        _say(str(error))
         sys.exit(WRONG)
     except AzimuthError as error:
-        err.print(str(error), style="red", highlight=False, markup=False)
-        sys.exit(PARTLY)
+        _say(str(error))
+        sys.exit(UNREACHABLE if isinstance(error, Unavailable) else PARTLY)

@@ -6,9 +6,17 @@ from typing import Any
 
 import httpx
 
+from service.errors import Misconfigured
+
 READ_SECONDS = 600.0
 STREAM_DOCUMENTS = 500
 """Documents of one NDJSON request: small enough that a broken connection costs little, large enough to be quick."""
+
+STREAM_BYTES = 8 * 2**20
+"""And no more than this and one line, so that long documents are not gathered by the hundred."""
+
+
+ANY_ADDRESS = ("0.0.0.0", "::")  # noqa: S104 compared with, not bound to
 
 
 class Refused(Exception):
@@ -29,14 +37,23 @@ class Unreachable(Exception):
     """No service answers at the address."""
 
 
+def address_of(host: str, port: int) -> str:
+    """Where a client on the same machine finds a service that was told to listen there."""
+    host = "127.0.0.1" if host in ANY_ADDRESS else host
+    return f"http://{f'[{host}]' if ':' in host else host}:{port}"
+
+
 class Client:
     """One connection pool to one service. Use as a context manager."""
 
     def __init__(self, url: str, key: str | None = None) -> None:
         self.url = url.rstrip("/")
-        headers = {"Authorization": f"Bearer {key}"} if key else {}
+        headers = {b"Authorization": f"Bearer {key}".encode()} if key else None
         timeout = httpx.Timeout(READ_SECONDS, connect=5.0)
-        self._http = httpx.Client(base_url=self.url, headers=headers, timeout=timeout, trust_env=False)
+        try:
+            self._http = httpx.Client(base_url=self.url, headers=headers, timeout=timeout, trust_env=False)
+        except httpx.InvalidURL as error:
+            raise Misconfigured(f"{url} is no address of a service: {error}") from error
 
     def __enter__(self) -> "Client":
         return self
@@ -82,11 +99,13 @@ class Client:
     def ingest(self, name: str, lines: Iterable[bytes]) -> Iterator[dict[str, Any]]:
         """Send NDJSON lines in requests of a few hundred; answers the outcome of each request as it is committed."""
         held: list[bytes] = []
+        size = 0
         for line in lines:
             held.append(line if line.endswith(b"\n") else line + b"\n")
-            if len(held) >= STREAM_DOCUMENTS:
+            size += len(line)
+            if len(held) >= STREAM_DOCUMENTS or size >= STREAM_BYTES:
                 yield self._send(name, held)
-                held = []
+                held, size = [], 0
         if held:
             yield self._send(name, held)
 

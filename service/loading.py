@@ -4,7 +4,7 @@ import json
 import shlex
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -115,10 +115,15 @@ def _as_the_api_takes_them(lines: Iterable[bytes]) -> Iterator[bytes]:
 # ---------------------------------------------------------------- the demo
 
 
-def demo_corpus(client: Client, screen: Console) -> None:
-    """Wait until the service is ready, then load the documentation of Python's standard library."""
+def demo_corpus(client: Client, screen: Console, stopped: Callable[[], bool]) -> bool:
+    """Wait until the service is ready, then load the documentation of Python's standard library.
+
+    False where `stopped` said so before the service was ready.
+    """
     with screen.status("starting PostgreSQL, the API and a worker"):
         while not client.ready():
+            if stopped():
+                return False
             time.sleep(LOOK_SECONDS)
     client.ensure_collection(demo.COLLECTION)
     lines = [
@@ -126,6 +131,7 @@ def demo_corpus(client: Client, screen: Console) -> None:
         for one in demo.documents()
     ]
     load(client, demo.COLLECTION, lines, len(lines), screen, wait=True)
+    return True
 
 
 def welcome(address: str) -> str:

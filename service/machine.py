@@ -2,6 +2,7 @@
 
 import asyncio
 import ipaddress
+import logging
 import os
 import socket
 import subprocess
@@ -11,14 +12,16 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 
 from service import supervisor
-from service.client import Client
+from service.client import Client, address_of
 from service.errors import Misconfigured
 from service.settings import Settings
 from service.store import migrate as migrations
 from service.store.embedded import EmbeddedServer
 
+log = logging.getLogger(__name__)
+
 START_SECONDS = 300.0
-ANY_ADDRESS = ("0.0.0.0", "::")  # noqa: S104 compared with, not bound to
+MAX_PORT = 65_535
 
 
 @asynccontextmanager
@@ -45,17 +48,22 @@ async def migrate(settings: Settings, *, apply: bool = True) -> list[str]:
 # ---------------------------------------------------------------- up
 
 
-async def up(settings: Settings, *, workers: int, ready: Callable[[], None] | None = None) -> None:
+Show = Callable[[Callable[[], bool]], None]
+"""What is shown beside: runs in a thread, and is given a function that says whether all of it is to stop."""
+
+
+async def up(settings: Settings, *, workers: int, ready: Show | None = None, supervised: bool = False) -> None:
     """Run everything until SIGTERM or SIGINT. `ready` is called in a thread once the processes were started."""
     guard(settings)
     free_port(settings.host, settings.port)
     stop = supervisor.stop_on_signals()
-    async with database(settings) as (url, embedded):
+    async with database(settings) as (url, embedded), _beside(_stop_when_orphaned(stop) if supervised else None):
         await migrations.apply(url)
         environment = os.environ | {"AZIMUTH_DATABASE_URL": url, "AZIMUTH_LOG_LEVEL": settings.log_level}
         children = [supervisor.Child("api", ["serve"], environment)]
         for number in range(workers):
             port = (settings.worker_port or settings.port + 1) + number
+            port = port if port <= MAX_PORT else 0
             children.append(
                 supervisor.Child(f"worker {number}", ["worker"], environment | {"AZIMUTH_WORKER_PORT": str(port)})
             )
@@ -65,13 +73,19 @@ async def up(settings: Settings, *, workers: int, ready: Callable[[], None] | No
             showing.cancel()
 
 
-async def _show(ready: Callable[[], None], stop: asyncio.Event) -> None:
-    """Run `ready` in a thread that does not hold up the end of the process; where it fails, stop everything."""
+async def _show(ready: Show, stop: asyncio.Event) -> None:
+    """Run `ready` in a thread; where it fails, stop everything. That it fails when all of it stops is no news."""
     try:
-        await asyncio.to_thread(ready)
+        await asyncio.to_thread(ready, stop.is_set)
     except Exception as error:
-        print(f"azimuth: {error}", file=sys.stderr)  # noqa: T201 the user waits for this
-        stop.set()
+        if not stop.is_set():
+            print(f"azimuth: {error}", file=sys.stderr)  # noqa: T201 the user waits for this
+            stop.set()
+
+
+async def _stop_when_orphaned(stop: asyncio.Event) -> None:
+    await supervisor.when_orphaned()
+    stop.set()
 
 
 def guard(settings: Settings) -> None:
@@ -109,8 +123,17 @@ def serve(settings: Settings, *, supervised: bool) -> None:
     from service import wiring
 
     guard(settings)
+    free_port(settings.host, settings.port)
+
+    class Server(uvicorn.Server):
+        """Leaves signals to us: uvicorn's own handling ends the process before the database is stopped."""
+
+        @contextmanager
+        def capture_signals(self) -> Iterator[None]:
+            yield
 
     async def run() -> None:
+        stop = supervisor.stop_on_signals()
         async with AsyncExitStack() as stack:
             url, _ = await stack.enter_async_context(database(settings))
             if not supervised:
@@ -127,13 +150,13 @@ def serve(settings: Settings, *, supervised: bool) -> None:
                 server_header=False,
                 timeout_graceful_shutdown=20,
             )
-            server = uvicorn.Server(config)
+            server = Server(config)
 
-            async def stop_when_orphaned() -> None:
-                await supervisor.when_orphaned()
+            async def end() -> None:
+                await stop.wait()
                 server.should_exit = True
 
-            async with _beside(stop_when_orphaned() if supervised else None):
+            async with _beside(_stop_when_orphaned(stop) if supervised else None), _beside(end()):
                 await server.serve()
             if not server.started:
                 raise Misconfigured("the API could not start; the log says why")
@@ -150,14 +173,11 @@ def worker(settings: Settings, *, supervised: bool) -> None:
     async def run() -> None:
         stop = supervisor.stop_on_signals()
         if settings.worker_port:
-            with suppress(OSError):  # metrics are no reason not to work
+            try:
                 start_http_server(settings.worker_port, settings.host)
-
-        async def stop_when_orphaned() -> None:
-            await supervisor.when_orphaned()
-            stop.set()
-
-        async with database(settings) as (url, _), _beside(stop_when_orphaned() if supervised else None):
+            except OSError as error:  # metrics are no reason not to work
+                log.warning("no metrics of this worker: port %d cannot be used (%s)", settings.worker_port, error)
+        async with database(settings) as (url, _), _beside(_stop_when_orphaned(stop) if supervised else None):
             if not supervised:
                 await migrations.apply(url)
             await wiring.work(settings, url, stop)
@@ -194,17 +214,18 @@ def _run(work: Coroutine[None, None, None]) -> None:
 @contextmanager
 def running(settings: Settings, url: str | None) -> Iterator[str]:
     """The address of the service that runs; where none does and none was named, one is started for the while."""
-    host = "127.0.0.1" if settings.host in ANY_ADDRESS else settings.host
-    address = url or f"http://{host}:{settings.port}"
+    address = url or address_of(settings.host, settings.port)
     with _client(settings, address) as client:
         if url is not None or client.alive():
             yield address
             return
     port = _unused_port()
     environment = os.environ | {"AZIMUTH_PORT": str(port), "AZIMUTH_LOG_LEVEL": settings.log_level}
-    process = subprocess.Popen([sys.executable, "-m", "service", "up"], env=environment, start_new_session=True)
+    # It stops when its standard input ends: also where this process is killed.
+    command = [sys.executable, "-m", "service", "up", "--supervised"]
+    process = subprocess.Popen(command, env=environment, stdin=subprocess.PIPE, start_new_session=True)  # noqa: S603 a fixed command
     try:
-        address = f"http://{host}:{port}"
+        address = address_of(settings.host, port)
         with _client(settings, address) as client:
             deadline = time.monotonic() + START_SECONDS
             while not client.ready():

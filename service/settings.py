@@ -8,7 +8,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 
 class Settings(BaseSettings):
-    model_config = SettingsConfigDict(env_prefix="AZIMUTH_", frozen=True, extra="ignore")
+    model_config = SettingsConfigDict(env_prefix="AZIMUTH_", frozen=True, extra="ignore", env_ignore_empty=True)
 
     database_url: str | None = Field(
         None, description="PostgreSQL to use; none: an embedded server in the data folder."

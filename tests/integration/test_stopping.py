@@ -1,0 +1,94 @@
+"""Whoever is told to stop, or loses who started it, leaves nothing behind: no database, no process, no thread."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import psutil
+import pytest
+
+from service.store.embedded import EmbeddedServer
+from tests.ports import unused_port
+
+pytestmark = pytest.mark.database
+
+STOP_SECONDS = 30.0
+
+
+@contextmanager
+def started(folder: Path, *arguments: str, port: int) -> Iterator[subprocess.Popen[bytes]]:
+    environment = os.environ | {
+        "AZIMUTH_DATA_DIR": str(folder),
+        "AZIMUTH_PORT": str(port),
+        "AZIMUTH_EMBEDDER": "hashing:16",
+        "AZIMUTH_LOG_LEVEL": "error",
+    }
+    environment.pop("AZIMUTH_DATABASE_URL", None)
+    process = subprocess.Popen([sys.executable, "-m", "service", *arguments], env=environment)
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+        with EmbeddedServer(folder / "postgres"):
+            pass  # stops what a failed test left
+
+
+def until(condition: Callable[[], bool], what: str, seconds: float = 60.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, what
+        time.sleep(0.05)
+
+
+def alive(port: int) -> bool:
+    try:
+        return httpx.get(f"http://127.0.0.1:{port}/livez", trust_env=False).is_success
+    except httpx.TransportError:
+        return False
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_stopped_api_stops_its_database(scratch: Path, number: signal.Signals) -> None:
+    folder, port = scratch / f"serve-{number.name}", unused_port()
+    with started(folder, "serve", port=port) as process:
+        until(lambda: alive(port), "serves")
+        process.send_signal(number)
+        assert process.wait(STOP_SECONDS) == 0
+        assert not EmbeddedServer(folder / "postgres").alive()
+
+
+def test_the_demo_can_be_stopped_before_the_service_is_ready(scratch: Path) -> None:
+    folder, port = scratch / "demo", unused_port()
+    with started(folder, "up", "--demo", "--workers", "0", port=port) as process:
+        server = EmbeddedServer(folder / "postgres")
+        until(server.alive, "starts")  # the signals are heard from before this
+        process.send_signal(signal.SIGINT)
+        assert process.wait(STOP_SECONDS) == 0
+        assert not server.alive()
+
+
+def test_a_service_for_the_length_of_a_command_goes_when_the_command_is_killed(scratch: Path) -> None:
+    folder, judged = scratch / "killed", scratch / "judged"
+    (judged / "qrels").mkdir(parents=True)
+    (judged / "corpus.jsonl").write_text('{"_id": "a", "text": "one"}\n')
+    (judged / "queries.jsonl").write_text('{"_id": "q", "text": "one"}\n')
+    (judged / "qrels" / "test.tsv").write_text("query-id\tcorpus-id\tscore\nq\ta\t1\n")
+    server = EmbeddedServer(folder / "postgres")
+    with started(folder, "eval", str(judged), "--collection", "judged", port=unused_port()) as process:
+        children: list[psutil.Process] = []
+
+        def serving() -> bool:
+            children[:] = psutil.Process(process.pid).children(recursive=True)
+            return any("serve" in child.cmdline() for child in children)
+
+        until(serving, "starts a service")
+        process.kill()
+        until(lambda: not any(child.is_running() for child in children), "everything ends", STOP_SECONDS)
+        assert not server.alive()
