@@ -62,3 +62,9 @@ WORKER_BACKOFF = Counter(
     "azimuth_worker_backoff_total", "Pauses of the worker because of trouble that is no document's fault.", ["cause"]
 )
 RERANKED_PAIRS = Counter("azimuth_reranked_pairs_total", "Pairs scored by the cross-encoder.")
+
+
+def forget(collection: str) -> None:
+    """Take back what gauges say of a deleted collection: an alert on its backlog would never end."""
+    for gauge in (QUEUE_PENDING, QUEUE_FAILED, QUEUE_OLDEST, VERSION_STATE, CANARY_COSINE, EF_SEARCH):
+        gauge.remove_by_labels({"collection": collection})

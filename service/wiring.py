@@ -12,7 +12,7 @@ from fastapi import FastAPI
 from service import metrics
 from service.api.app import create_app
 from service.api.dependencies import Limits, Service
-from service.domain import EmbedderSpec, VersionState
+from service.domain import Collection, EmbedderSpec, VersionState
 from service.embedder.registry import Registry
 from service.embedder.reranker import CrossEncoderReranker
 from service.embedder.worker import Worker
@@ -111,6 +111,7 @@ class Readiness:
         self._lexicon = lexicon
         self._models = models
         self._models_missing = ["models: loading"]
+        self._lexicon_stood = False
 
     async def warm_up(self) -> None:
         """Load the default model and admit every active version, again and again until all of it stands."""
@@ -132,14 +133,16 @@ class Readiness:
     async def missing(self) -> list[str]:
         missing = list(self._models_missing)
         try:
-            missing += [
+            unbuilt = [
                 f"lexical index of {collection.name}: being built"
                 for collection in await self._store.collections.all()
-                if self._lexicon.lag_seconds(collection.id) is None
+                if not self._lexicon.built(collection)
             ]
         except AzimuthError as error:
-            missing.append(f"database: {error.detail}")
-        return missing
+            return [*missing, f"database: {error.detail}"]
+        # Once all stood, one that is built anew (another language) makes searches there say so, and no more.
+        self._lexicon_stood = self._lexicon_stood or not unbuilt
+        return missing if self._lexicon_stood else [*missing, *unbuilt]
 
 
 @asynccontextmanager
@@ -164,6 +167,7 @@ async def api(settings: Settings, url: str) -> AsyncIterator[FastAPI]:
             documents=DocumentLimits(text_length=settings.max_text_length, batch=settings.max_batch),
         )
         readiness = Readiness(store, flow, lexicon, models)
+        known: set[str] = set()
 
         @asynccontextmanager
         async def run() -> AsyncIterator[None]:
@@ -205,7 +209,7 @@ async def api(settings: Settings, url: str) -> AsyncIterator[FastAPI]:
                 api_keys=tuple(key.get_secret_value() for key in settings.api_keys),
                 languages=frozenset(LANGUAGES),
                 missing=readiness.missing,
-                refresh_metrics=lambda: refresh_metrics(store),
+                refresh_metrics=lambda: refresh_metrics(store, known),
                 run=run,
             )
         )
@@ -223,10 +227,21 @@ async def _running(work: Awaitable[None]) -> AsyncIterator[None]:
             await task
 
 
-async def refresh_metrics(store: Store) -> None:
+async def standing(collections: PostgresCollections, known: set[str]) -> tuple[Collection, ...]:
+    """The collections that there are. Gauges of those that are gone since the last look (`known`) go too."""
+    there = await collections.all()
+    names: set[str] = {collection.name for collection in there}
+    for name in known - names:
+        metrics.forget(name)
+    known.clear()
+    known.update(names)
+    return there
+
+
+async def refresh_metrics(store: Store, known: set[str]) -> None:
     """Bring the gauges that mirror the database up to date, right before they are read."""
     now = datetime.now(UTC)
-    for collection in await store.collections.all():
+    for collection in await standing(store.collections, known):
         queue = await store.queue.status(collection.id, now)
         metrics.QUEUE_PENDING.labels(collection.name).set(queue.pending)
         metrics.QUEUE_FAILED.labels(collection.name).set(queue.failed)
@@ -248,7 +263,10 @@ async def work(settings: Settings, url: str, stop: asyncio.Event) -> None:
         stack.push_async_callback(models.close)
         flow = lifecycle(settings, store, models)
 
+        known: set[str] = set()
+
         async def tend() -> None:
+            await standing(store.collections, known)
             await flow.tend(datetime.now(UTC))
             await housekeeping.purge_tombstones(store.pool, datetime.now(UTC) - TOMBSTONE_AGE)
 

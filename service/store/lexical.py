@@ -109,6 +109,11 @@ class TantivyLexicon:
         index = self._indexes.get(self.path(collection))
         return index.progress.position if index else Position()
 
+    def built(self, collection: Collection) -> bool:
+        """Can it be searched? Not while its index is missing or being built anew."""
+        index = self._indexes.get(self.path(collection))
+        return index is not None and index.progress.complete
+
     def awaited(self) -> set[CollectionId]:
         """The collections that somebody waits for (`reached`)."""
         return set(self._waiting)
