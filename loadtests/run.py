@@ -1,0 +1,42 @@
+"""All benchmarks, one after the other: `make bench`. Some ten minutes on two cores; `--quick`: two, with less to say.
+
+Each has a process of its own and can be run alone (`python -m loadtests.search_100k --help`).
+"""
+
+import argparse
+import subprocess
+import sys
+
+WHOLE: dict[str, list[str]] = {
+    "encode": [],
+    "exact_threshold": [],
+    "search_100k": [],
+    "ingest": [],
+}
+QUICK: dict[str, list[str]] = {
+    "encode": ["--count", "60"],
+    "exact_threshold": ["--sizes", "1000", "5000", "--queries", "50"],
+    "search_100k": ["--documents", "10000", "--rounds", "1"],
+    "ingest": ["--documents", "100", "--rounds", "1"],
+}
+LONGEST_SECONDS = 1_800
+
+
+def main() -> None:
+    arguments = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    arguments.add_argument("--quick", action="store_true", help="small sizes: whether it runs, not how fast")
+    chosen = arguments.parse_args()
+    failed = []
+    for name, options in (QUICK if chosen.quick else WHOLE).items():
+        print(f"\n{'=' * 20} {name} {'=' * 20}", flush=True)
+        try:
+            subprocess.run([sys.executable, "-m", f"loadtests.{name}", *options], check=True, timeout=LONGEST_SECONDS)
+        except (subprocess.CalledProcessError, subprocess.TimeoutExpired) as error:
+            print(error)
+            failed.append(name)
+    if failed:
+        sys.exit(f"failed: {', '.join(failed)}")
+
+
+if __name__ == "__main__":
+    main()
