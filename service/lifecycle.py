@@ -5,6 +5,7 @@ admit   before a process writes or answers in a version: its model must be the r
 tend    what a version needs as it grows: the HNSW index once an exact scan is no longer as fast
 """
 
+import asyncio
 import dataclasses
 import logging
 import time
@@ -26,10 +27,12 @@ from service.domain import (
     cosine,
     finite,
 )
-from service.errors import EmbedderChange, Invalid, Misconfigured, NotFound, SpaceRefused
+from service.errors import EmbedderChange, Invalid, Misconfigured, ModelUnavailable, NotFound, SpaceRefused
 from service.ports import Collections, Embedders, Encoder, Queue, Versions
 
 log = logging.getLogger(__name__)
+
+Key = tuple[CollectionId, VersionNumber]
 
 CANARY_TEXTS = (
     "The quick brown fox jumps over the lazy dog.",
@@ -40,6 +43,9 @@ CANARY_TEXTS = (
 )
 CANARY_COSINE = 0.999
 """Room for another precision or backend of the same embedder (bf16 against fp32: 0.9998), none for another embedder."""
+
+REFUSED_SECONDS = 5.0
+"""For so long a refusal is answered from memory, so that refused searches do not each load a model."""
 
 
 class Lifecycle:
@@ -53,7 +59,8 @@ class Lifecycle:
         self._queue = queue
         self._embedders = embedders
         self._exact_below = exact_below
-        self._admitted: dict[tuple[CollectionId, VersionNumber], Encoder] = {}
+        self._proven: dict[Key, Encoder] = {}
+        self._refused: dict[Key, tuple[float, SpaceRefused | ModelUnavailable]] = {}
 
     # ------------------------------------------------------------ create
 
@@ -86,18 +93,51 @@ class Lifecycle:
     async def admit(self, version: EmbedderVersion) -> Encoder:
         """The encoder of this version, proven: same fingerprint, and the canary texts land where they did.
 
-        SpaceRefused says what differs; ModelUnavailable where the model cannot be loaded. Proven once a process.
+        SpaceRefused says what differs; ModelUnavailable where the model cannot be loaded. What was proven is
+        remembered until `prove` finds otherwise, what was refused for `REFUSED_SECONDS`.
         """
         key = (version.collection_id, version.number)
-        if key not in self._admitted:
-            try:
+        if key in self._proven:
+            return self._proven[key]
+        refused_until, refusal = self._refused.get(key, (0.0, None))
+        if refusal is not None and time.monotonic() < refused_until:
+            raise type(refusal)(refusal.detail)
+        return await self.prove(version)
+
+    async def prove(self, version: EmbedderVersion) -> Encoder:
+        """Look again whether the model is still the registered one, on disk and in what it answers. Raises as `admit`.
+
+        To be called now and then while running: a folder whose content is swapped is noticed, and refused.
+        """
+        key = (version.collection_id, version.number)
+        try:
+            encoder = await self._embedders.get(version.spec)
+            if not await asyncio.to_thread(encoder.unchanged):
+                await self._embedders.forget(version.spec)
                 encoder = await self._embedders.get(version.spec)
-            except Invalid as error:  # allowed when it was registered, but not by this process
-                raise SpaceRefused(f"version {version.number}: {error.detail}") from error
             _same_identity(version, encoder)
             await self._same_canary(version)
-            self._admitted[key] = encoder
-        return self._admitted[key]
+        except Invalid as error:  # allowed when it was registered, but not by this process
+            raise self._refuse(key, SpaceRefused(f"version {version.number}: {error.detail}")) from error
+        except (SpaceRefused, ModelUnavailable) as error:
+            raise self._refuse(key, error) from error.__cause__
+        self._refused.pop(key, None)
+        self._proven[key] = encoder
+        return encoder
+
+    def _refuse(self, key: Key, error: SpaceRefused | ModelUnavailable) -> SpaceRefused | ModelUnavailable:
+        self._proven.pop(key, None)
+        self._refused[key] = (time.monotonic() + REFUSED_SECONDS, error)
+        return error
+
+    async def prove_all(self) -> None:
+        """`prove` every version that this process works in; what is refused is logged, and refused from now on."""
+        for version in await self._versions.written():
+            if (version.collection_id, version.number) in self._proven:
+                try:
+                    await self.prove(version)
+                except (SpaceRefused, ModelUnavailable) as error:
+                    log.error("version refused", extra={"version": version.number, "reason": error.detail})
 
     async def _same_canary(self, version: EmbedderVersion) -> None:
         now = await self._canary(version.spec, tuple(version.canary))

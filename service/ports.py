@@ -327,6 +327,10 @@ class Encoder(Protocol):
         """Tokens of each text as the model would see it uncut, overhead included."""
         ...
 
+    def unchanged(self) -> bool:
+        """Are the files that it was loaded from still what they were? A swapped model must not go unnoticed."""
+        ...
+
     def encode(self, texts: Sequence[str], role: Role) -> VectorArray:
         """One forward pass over all of them; rows of length 1, float32. Unusable rows stay as the model gave them."""
         ...
@@ -341,6 +345,10 @@ class Embedders(Protocol):
 
     async def get(self, spec: EmbedderSpec) -> Encoder:
         """Load once, then answer from memory. ModelUnavailable where it cannot be loaded."""
+        ...
+
+    async def forget(self, spec: EmbedderSpec) -> None:
+        """Let go of what was loaded: the next `get` loads it anew."""
         ...
 
     async def embed(self, spec: EmbedderSpec, texts: Sequence[str], role: Role) -> VectorArray:

@@ -31,6 +31,7 @@ class Settings(BaseSettings):
     precision: Literal["auto", "float32", "bfloat16"] = Field(
         "auto", description="auto: bfloat16 where the device computes in it, float32 elsewhere."
     )
+    check_seconds: float = Field(30.0, ge=1, description="How often running processes prove their models again.")
     threads: int = Field(0, ge=0, description="Threads of a model on CPU; 0: all cores.")
 
     pool_size: int = Field(10, ge=2, le=200, description="Database connections of one process.")

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import time
 from collections.abc import AsyncIterator, Awaitable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
@@ -112,31 +113,40 @@ class Readiness:
         self._models = models
         self._models_missing = ["models: loading"]
         self._lexicon_stood = False
+        self._started = datetime.now(UTC)
 
-    async def warm_up(self) -> None:
-        """Load the default model and admit every active version, again and again until all of it stands."""
-        while self._models_missing:
-            missing = []
-            try:
-                await self._models.get(self._models.resolve(EmbedderSpec()))
-                for collection in await self._store.collections.all():
-                    for version in await self._store.versions.of(collection.id):
-                        if version.number == collection.active_version:
-                            await self._lifecycle.admit(version)
-            except AzimuthError as error:
-                missing.append(f"models: {error.detail}")
-                log.warning("not ready: %s", error.detail)
+    async def watch_models(self, check_seconds: float) -> None:
+        """Load the default model and prove every active version; soon again what failed, the rest now and then."""
+        while True:
+            missing = [reason async for reason in self._unproven()]
+            if missing != self._models_missing and missing:
+                log.warning("not ready", extra={"missing": missing})
             self._models_missing = missing
-            if missing:
-                await asyncio.sleep(WARM_UP_SECONDS)
+            await asyncio.sleep(min(WARM_UP_SECONDS, check_seconds) if missing else check_seconds)
+
+    async def _unproven(self) -> AsyncIterator[str]:
+        try:
+            await self._models.get(self._models.resolve(EmbedderSpec()))
+            collections = await self._store.collections.all()
+        except AzimuthError as error:
+            yield f"models: {error.detail}"
+            return
+        for collection in collections:
+            try:
+                for version in await self._store.versions.of(collection.id):
+                    if version.number == collection.active_version:
+                        await self._lifecycle.prove(version)
+            except AzimuthError as error:
+                yield f"collection {collection.name}: {error.detail}"
 
     async def missing(self) -> list[str]:
         missing = list(self._models_missing)
         try:
+            # What was created since is empty, and found a moment later: no reason to send clients away.
             unbuilt = [
                 f"lexical index of {collection.name}: being built"
                 for collection in await self._store.collections.all()
-                if not self._lexicon.built(collection)
+                if collection.created_at < self._started and not self._lexicon.built(collection)
             ]
         except AzimuthError as error:
             return [*missing, f"database: {error.detail}"]
@@ -172,7 +182,7 @@ async def api(settings: Settings, url: str) -> AsyncIterator[FastAPI]:
         @asynccontextmanager
         async def run() -> AsyncIterator[None]:
             stop = asyncio.Event()
-            async with _running(follower.run(stop)), _running(readiness.warm_up()):
+            async with _running(follower.run(stop)), _running(readiness.watch_models(settings.check_seconds)):
                 yield
                 stop.set()
 
@@ -263,9 +273,15 @@ async def work(settings: Settings, url: str, stop: asyncio.Event) -> None:
         stack.push_async_callback(models.close)
         flow = lifecycle(settings, store, models)
 
+        checked = time.monotonic()
+
         known: set[str] = set()
 
         async def tend() -> None:
+            nonlocal checked
+            if time.monotonic() - checked > settings.check_seconds:
+                await flow.prove_all()
+                checked = time.monotonic()
             await standing(store.collections, known)
             await flow.tend(datetime.now(UTC))
             await housekeeping.purge_tombstones(store.pool, datetime.now(UTC) - TOMBSTONE_AGE)

@@ -42,6 +42,8 @@ class HashingEmbedders:
     async def get(self, spec: EmbedderSpec) -> HashingEncoder:
         return self._encoder
 
+    async def forget(self, spec: EmbedderSpec) -> None: ...
+
     async def embed(self, spec: EmbedderSpec, texts: Sequence[str], role: Role) -> Vectors:
         return self._encoder.encode(texts, role)
 

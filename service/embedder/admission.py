@@ -1,4 +1,4 @@
-"""Which versions this worker may write: those whose model was proven. The others are tried again later."""
+"""Which versions this worker may write: those whose model was proven. All are asked for again now and then."""
 
 import asyncio
 import logging
@@ -22,11 +22,22 @@ def key_of(version: EmbedderVersion) -> Key:
 class Admission:
     """Proves versions in the background, so that one whose model takes minutes to load holds nobody up."""
 
-    def __init__(self, admit: Callable[[EmbedderVersion], Awaitable[Encoder]], *, retry: float = 5.0) -> None:
-        """`admit` answers the proven encoder or raises; `retry` is the first pause before it is asked again."""
+    def __init__(
+        self,
+        admit: Callable[[EmbedderVersion], Awaitable[Encoder]],
+        *,
+        retry: float = 5.0,
+        again: float = 2.0,
+    ) -> None:
+        """`admit` answers the proven encoder or raises; `retry` is the first pause before it is asked again.
+
+        `again`: seconds after which an admission is asked for once more, for it may have been withdrawn.
+        """
         self._admit = admit
         self._retry = retry
+        self._again = again
         self._admitted: dict[Key, Encoder] = {}
+        self._asked: dict[Key, float] = {}
         self._asking: dict[Key, asyncio.Task[None]] = {}
         self._refused: dict[Key, tuple[float, Backoff]] = {}
 
@@ -35,7 +46,8 @@ class Admission:
         for version in versions:
             key = key_of(version)
             due, _ = self._refused.get(key, (0.0, None))
-            if key not in self._admitted and key not in self._asking and time.monotonic() >= due:
+            fresh = key in self._admitted and time.monotonic() < self._asked[key] + self._again
+            if not fresh and key not in self._asking and time.monotonic() >= due:
                 self._asking[key] = asyncio.create_task(self._ask(version))
         return {
             key_of(version): self._admitted[key_of(version)]
@@ -52,11 +64,13 @@ class Admission:
         key = key_of(version)
         try:
             self._admitted[key] = await self._admit(version)
+            self._asked[key] = time.monotonic()
             self._refused.pop(key, None)
         except Exception as error:  # a model may raise anything; the other versions must go on
             _, backoff = self._refused.get(key, (0.0, Backoff(first=self._retry, most=60.0)))
             pause = backoff.failed()
             self._refused[key] = (time.monotonic() + pause, backoff)
+            self._admitted.pop(key, None)
             log.warning(
                 "version skipped",
                 extra={

@@ -1,6 +1,6 @@
 """`Encoder` over a sentence-transformers model: prompts by role, dimensions kept, rows of length 1."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -19,8 +19,12 @@ class SentenceTransformerEncoder:
     `encode_document` of the library): a model trained with prompts is worse without, and nothing would show it.
     """
 
-    def __init__(self, model: Model, folder: Path, spec: EmbedderSpec) -> None:
-        """`folder` holds the files of `model`. Invalid where more dimensions are asked for than it has."""
+    def __init__(self, model: Model, folder: Path, files: Mapping[str, str], spec: EmbedderSpec) -> None:
+        """`files`: the fingerprint of `folder` when `model` was loaded from it.
+
+        Invalid where more dimensions are asked for than it has.
+        """
+        self._folder, self._files = folder, files
         kept = model.dimensions if spec.dimensions is None else spec.dimensions
         if not 1 <= kept <= model.dimensions:
             raise Invalid.at("embedder.dimensions", f"this embedder has {model.dimensions}")
@@ -35,7 +39,7 @@ class SentenceTransformerEncoder:
         self._overheads: dict[Role, int] = {role: model.lengths([prompt])[0] for role, prompt in self._prompts.items()}
         self._identity = Identity(
             parts={
-                **fingerprint.parts(folder),
+                **files,
                 "query_prompt": self._prompts["query"],
                 "document_prompt": self._prompts["document"],
                 "normalisation": "l2",
@@ -68,6 +72,12 @@ class SentenceTransformerEncoder:
 
     def lengths(self, texts: Sequence[str], role: Role) -> list[int]:
         return self._model.lengths([self._prompts[role] + text for text in texts])
+
+    def unchanged(self) -> bool:
+        try:
+            return fingerprint.parts(self._folder) == self._files
+        except (OSError, ValueError, KeyError):
+            return False  # half of the files are there, or none
 
     def encode(self, texts: Sequence[str], role: Role) -> Vectors:
         kept = self._identity.dimensions

@@ -77,6 +77,9 @@ class HashingEncoder:
     def lengths(self, texts: Sequence[str], role: Role) -> list[int]:
         return [len(_TOKEN.findall(self._prompts[role] + text)) for text in texts]
 
+    def unchanged(self) -> bool:
+        return True
+
     def encode(self, texts: Sequence[str], role: Role) -> Vectors:
         vectors = np.zeros((len(texts), self._full), dtype=np.float64)
         for row, text in zip(vectors, texts, strict=True):

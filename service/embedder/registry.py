@@ -4,7 +4,7 @@ import asyncio
 import logging
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -90,6 +90,13 @@ class Registry:
         self._failures.pop(spec, None)
         return encoder
 
+    async def forget(self, spec: EmbedderSpec) -> None:
+        spec = self.resolve(spec)
+        self._loads.pop(spec, None)
+        self._failures.pop(spec, None)
+        if batcher := self._batchers.pop(spec, None):
+            await batcher.close()
+
     async def embed(self, spec: EmbedderSpec, texts: Sequence[str], role: Role) -> Vectors:
         spec = self.resolve(spec)
         batcher = self._batchers.get(spec)
@@ -114,19 +121,22 @@ class Loader:
 
     def __init__(self, *, device: str, precision: str, threads: int) -> None:
         self._device, self._precision, self._threads = device, precision, threads
-        self._models: dict[Path, object] = {}
+        self._models: dict[Path, tuple[Mapping[str, str], object]] = {}
         self._one_at_a_time = threading.Lock()
 
     def __call__(self, spec: EmbedderSpec) -> Encoder:
         if hashing.dimensions_of(spec.model) is not None:
             return hashing.HashingEncoder(spec)
+        from service.embedder import fingerprint
         from service.embedder.encoder import SentenceTransformerEncoder
         from service.embedder.model import Model
 
         folder = source.folder(spec.model, spec.revision)
         with self._one_at_a_time:
-            model = self._models.get(folder)
-            if not isinstance(model, Model):
+            files = fingerprint.parts(folder)
+            loaded_from, model = self._models.get(folder, (None, None))
+            if loaded_from != files or not isinstance(model, Model):
+                # Of another content than what is in memory: sharing that would register one model as another.
                 model = Model(folder, device=self._device, precision=self._precision, threads=self._threads)
-                self._models[folder] = model
-        return SentenceTransformerEncoder(model, folder, spec)
+                self._models[folder] = (files, model)
+        return SentenceTransformerEncoder(model, folder, files, spec)

@@ -13,6 +13,7 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Pooling
 
 from service.domain import Chunking, DocumentId, EmbedderSpec, StoredDocument
+from service.embedder import fingerprint
 from service.embedder.encoder import SentenceTransformerEncoder
 from service.embedder.model import Model
 from service.embedder.passages import cut
@@ -41,7 +42,8 @@ DEFAULT = get_model_path()
 
 def load(folder: Path = DEFAULT, precision: str = "float32", **settings: object) -> SentenceTransformerEncoder:
     model = Model(folder, device="cpu", precision=precision, threads=1)
-    return SentenceTransformerEncoder(model, folder, EmbedderSpec(model=str(folder), **settings))  # type: ignore[arg-type]
+    spec = EmbedderSpec(model=str(folder), **settings)  # type: ignore[arg-type]
+    return SentenceTransformerEncoder(model, folder, fingerprint.parts(folder), spec)
 
 
 @pytest.fixture(scope="module")

@@ -184,3 +184,50 @@ async def test_a_version_that_goes_meanwhile_does_not_keep_the_others_from_their
     await place.lifecycle().create(CollectionName("others"), CollectionSettings(), NOW)
     await place.lifecycle().tend(NOW)
     assert place.versions.built == 1
+
+
+class Shop:
+    """A model folder whose content an operator can swap while it is in use."""
+
+    def __init__(self) -> None:
+        self.stock = 32
+        self.loads = 0
+
+    def load(self, spec: EmbedderSpec) -> HashingEncoder:
+        self.loads += 1
+        shop, bought = self, self.stock
+
+        class Watched(HashingEncoder):
+            def unchanged(self) -> bool:
+                return shop.stock == bought
+
+        return Watched(EmbedderSpec(model=f"hashing:{bought}"))
+
+
+async def test_a_model_that_is_swapped_while_it_runs_is_refused_at_the_next_check(place: Place) -> None:
+    shop = Shop()
+    lifecycle = Lifecycle(
+        collections=place.collections,
+        versions=place.versions,
+        queue=place.queue,
+        embedders=Registry(default="hashing:32", load=shop.load),
+        exact_below=100,
+    )
+    (version,) = await place.versions.of((await lifecycle.create(NAME, CollectionSettings(), NOW)).id)
+    await lifecycle.admit(version)
+    await lifecycle.prove_all()
+    assert shop.loads == 1, "what did not change is not loaded again"
+
+    shop.stock = 64
+    await lifecycle.admit(version)  # until the next look it is the right model that answers
+    await lifecycle.prove_all()
+    with pytest.raises(SpaceRefused, match="dimensions"):
+        await lifecycle.admit(version)
+    assert shop.loads == 2
+    with pytest.raises(SpaceRefused, match="dimensions"):
+        await lifecycle.admit(version)
+    assert shop.loads == 2, "a refusal is remembered for a while"
+
+    shop.stock = 32
+    assert (await lifecycle.prove(version)).identity == version.identity
+    await lifecycle.admit(version)
