@@ -77,6 +77,7 @@ class Ingest:
         self._lexicon = lexicon
         self._limits = limits
         self._wait_seconds = wait_seconds
+        self._waits: set[asyncio.Timeout] = set()
 
     # ------------------------------------------------------------ write
 
@@ -167,7 +168,8 @@ class Ingest:
     async def searchable(self, collection: Collection, ids: Sequence[DocumentId]) -> bool:
         """Wait until both legs find these documents; False where one was set aside or the time ran out."""
         try:
-            async with asyncio.timeout(self._wait_seconds):
+            async with asyncio.timeout(self._wait_seconds) as limit:
+                self._waits.add(limit)
                 self._lexicon.nudge()
                 await self._lexicon.reached(collection, await self._changes.position_of(collection.id, ids))
                 pause, longest = POLL_SECONDS
@@ -178,6 +180,15 @@ class Ingest:
                 return not await self._queue.set_aside(collection.id, collection.active_version, ids)
         except TimeoutError:
             return False
+        finally:
+            self._waits.discard(limit)
+
+    def end_waiting(self) -> None:
+        """The process stops: whoever waits is told now that not everything can be found yet. It is committed."""
+        self._wait_seconds = 0.0
+        for limit in self._waits:
+            if not limit.expired():
+                limit.reschedule(asyncio.get_running_loop().time())
 
     # ------------------------------------------------------------ what was set aside
 

@@ -155,6 +155,7 @@ def serve(settings: Settings, *, supervised: bool) -> None:
             async def end() -> None:
                 await stop.wait()
                 server.should_exit = True
+                app.state.service.ingest.end_waiting()
 
             async with _beside(_stop_when_orphaned(stop) if supervised else None), _beside(end()):
                 await server.serve()

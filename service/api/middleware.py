@@ -1,5 +1,6 @@
 """What happens around every request: an id, a log line, a metric, and the question whether it carries a key."""
 
+import asyncio
 import hashlib
 import hmac
 import logging
@@ -15,6 +16,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service import metrics
 from service.api import failures
+from service.errors import Unavailable
 
 log = logging.getLogger(__name__)
 
@@ -57,6 +59,11 @@ class Observed:
             await self._app(scope, receive, send_named)
         except ClientDisconnect:
             status = CLIENT_GONE
+        except asyncio.CancelledError:
+            if status:
+                raise
+            # The server stops and will not wait any longer. The task ends with this answer.
+            await failures.of_service(scope, Unavailable("the service is stopping"))(scope, receive, send_named)
         except Exception as error:
             response = failures.of_surprise(scope, error)
             if status:  # half an answer is out: breaking the connection is the only way to say so

@@ -1,5 +1,6 @@
 """Health, metrics, keys, logs, the console, and what happens when something goes wrong that nobody foresaw."""
 
+import asyncio
 import logging
 import re
 from collections.abc import AsyncIterator
@@ -266,3 +267,20 @@ async def test_the_api_reference_needs_nothing_from_elsewhere(api: Edge) -> None
     for url in urls:
         assert url.startswith("/"), f"{url} is not ours"
         assert (await api.client.get(url)).status_code == 200
+
+
+async def test_a_request_that_the_stop_cuts_short_gets_the_one_shape(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with edge() as api:
+        await api.collection()
+        reached = asyncio.Event()
+
+        async def never(*_: object) -> None:
+            reached.set()
+            await asyncio.Event().wait()
+
+        monkeypatch.setattr(api.service.search, "run", never)
+        asked = asyncio.create_task(api.client.post("/v1/collections/papers/search", json={"query": "x"}))
+        await reached.wait()
+        asked.cancel()  # as the server does it when the grace time is over
+        problem = assert_problem(await asked, 503)
+        assert "stopping" in problem["detail"]

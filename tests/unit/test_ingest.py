@@ -1,5 +1,6 @@
 """The document's story over fakes: what is refused and why, what is committed, and streams that go wrong half-way."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -141,3 +142,22 @@ async def test_what_was_set_aside_is_not_called_searchable(place: Place) -> None
     (claimed,) = await place.queue.claim([version], 10, "w", datetime.now(UTC), timedelta(seconds=60))
     assert await place.queue.charge([claimed.job], "poison", 1, NOW, NOW) == ("a",)
     assert not await place.ingest.searchable(place.collection, [DocumentId("a")])
+
+
+async def test_whoever_waits_is_answered_when_the_process_stops(place: Place) -> None:
+    patient = Ingest(
+        documents=place.documents,
+        queue=place.queue,
+        changes=FakeChanges(place.store),
+        lexicon=FakeLexicon(place.store),
+        limits=LIMITS,
+        wait_seconds=60.0,
+    )
+    await patient.write(place.collection, [document("a")])
+    async with asyncio.timeout(5), asyncio.TaskGroup() as group:
+        waiting = group.create_task(patient.searchable(place.collection, [DocumentId("a")]))
+        while not patient._waits:
+            await asyncio.sleep(0)
+        patient.end_waiting()
+    assert waiting.result() is False
+    assert not await patient.searchable(place.collection, [DocumentId("a")])
