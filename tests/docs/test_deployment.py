@@ -2,6 +2,7 @@
 
 import re
 import tomllib
+from itertools import chain
 from pathlib import Path
 
 import yaml
@@ -25,7 +26,7 @@ def test_images_are_pinned_by_version() -> None:
 def test_every_setting_named_there_exists() -> None:
     known = {f"AZIMUTH_{name.upper()}" for name in Settings.model_fields}
     text = (ROOT / "docker-compose.yml").read_text() + DOCKERFILE
-    used = {name for name in re.findall(r"AZIMUTH_[A-Z_]*[A-Z]", text)}
+    used = set(re.findall(r"AZIMUTH_[A-Z_]*[A-Z]", text))
     assert used, "the files name no setting at all"
     assert used <= known, used - known
 
@@ -48,8 +49,9 @@ def test_the_image_runs_as_an_ordinary_user_and_checks_its_health() -> None:
 
 def test_every_dependency_is_locked() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    wanted = [*project["dependencies"], *(one for group in project["optional-dependencies"].values() for one in group)]
-    locked = {line.split("==")[0].lower().replace("_", "-") for line in (ROOT / "requirements.lock").read_text().split()}
+    wanted = [*project["dependencies"], *chain(*project["optional-dependencies"].values())]
+    lock = (ROOT / "requirements.lock").read_text().split()
+    locked = {line.split("==")[0].lower().replace("_", "-") for line in lock}
     for requirement in wanted:
         name = re.match(r"[A-Za-z0-9_.-]+", requirement)
         assert name is not None
