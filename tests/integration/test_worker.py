@@ -10,7 +10,8 @@ import pytest
 from service.domain import EmbedderSpec, Role, Vectors
 from service.embedder.hashing import HashingEncoder
 from service.store.pool import Pool
-from tests.unit.test_worker import DIMENSIONS, running, worker
+from tests.unit.test_worker import DIMENSIONS, eventually, running, worker
+from tests.unit.test_worker import Model as Gated
 from tests.world import build, doc
 
 pytestmark = pytest.mark.database
@@ -54,3 +55,21 @@ async def test_two_workers_store_everything_once_and_set_aside_what_cannot_be(po
     failed = await world.queue.failed(id_, None, 10)
     assert [(one.id, one.attempts) for one in failed] == [("bad", 3), ("nan", 3)]
     assert failed[0].reason == "RuntimeError: kernel failed"
+
+
+async def test_no_transaction_is_open_while_the_model_runs(pool: Pool) -> None:
+    world = await build(pool, dimensions=DIMENSIONS)
+    await world.put(*(doc(f"d{n}") for n in range(20)))
+    model = Gated()
+    model.gate.clear()
+    async with running(worker(world, model, tend=None)):
+        await eventually(model.started.is_set)
+        async with pool.connection() as connection:
+            for _ in range(50):  # whatever the other stages are at in the meantime
+                cursor = await connection.execute(
+                    "SELECT count(*) FROM pg_stat_activity"
+                    " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+                    " AND (state LIKE 'idle in transaction%' OR backend_xid IS NOT NULL)"
+                )
+                assert await cursor.fetchall() == [(0,)]
+        model.gate.set()
