@@ -117,7 +117,7 @@ def test_migrate_says_what_it_did(database_url: str, empty_database_url: str) ->
         (["eval", "/nowhere"], {}, 2, "BEIR"),
         (["serve"], {"AZIMUTH_HOST": "0.0.0.0"}, 2, "AZIMUTH_API_KEYS"),
         (["up"], {"AZIMUTH_PORT": "seventeen"}, 2, "AZIMUTH_PORT"),
-        (["up"], {"AZIMUTH_DATABASE_URL": "postgresql://nobody:secret@127.0.0.1:1/none"}, 1, "127.0.0.1"),
+        (["up"], {"AZIMUTH_DATABASE_URL": "postgresql://nobody:secret@127.0.0.1:1/none"}, 3, "127.0.0.1"),
         (["frobnicate"], {}, 2, "frobnicate"),
     ],
 )

@@ -68,7 +68,8 @@ async def test_no_transaction_is_open_while_the_model_runs(pool: Pool) -> None:
             for _ in range(50):  # whatever the other stages are at in the meantime
                 cursor = await connection.execute(
                     "SELECT count(*) FROM pg_stat_activity"
-                    " WHERE datname = current_database() AND pid <> pg_backend_pid() AND backend_type = 'client backend'"
+                    " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+                    " AND backend_type = 'client backend'"
                     " AND (state LIKE 'idle in transaction%' OR backend_xid IS NOT NULL)"
                 )
                 assert await cursor.fetchall() == [(0,)]
