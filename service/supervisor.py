@@ -11,17 +11,18 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable
 from contextlib import suppress
 from typing import Protocol
 
-from service.errors import Unavailable
+from service.errors import Misconfigured, Unavailable
 
 log = logging.getLogger(__name__)
 
 LOOK_SECONDS = 0.25
 STOP_SECONDS = 25.0
 """What a child may take to finish what it has in hand."""
+MISCONFIGURED = 2
+"""Exit code of a command that cannot work until a setting or the surroundings change."""
 CALM_SECONDS = 30.0
 """A child that lived this long is started again at once; one that dies sooner waits longer each time."""
 
@@ -60,9 +61,14 @@ class Child:
         self._started = time.monotonic()
 
     async def revive(self) -> None:
-        """Start it again if it died, after a pause that grows while it keeps dying young. Returns at once."""
+        """Start it again if it died, after a pause that grows while it keeps dying young. Returns at once.
+
+        Misconfigured where it says that starting it again is of no use.
+        """
         if self._process is None or self._process.returncode is None:
             return
+        if self._process.returncode == MISCONFIGURED:
+            raise Misconfigured(f"The {self.name} cannot run like this; its own words stand above.")
         if self._due is None:
             young = time.monotonic() - self._started < CALM_SECONDS
             self._deaths = self._deaths + 1 if young else 0
@@ -85,14 +91,14 @@ class Child:
             await self._process.wait()
 
 
-async def run(
-    children: list[Child], database: Database | None, stop: asyncio.Event, started: Callable[[], None] = lambda: None
-) -> None:
-    """Keep all of it alive until `stop` is set, then stop the children, last started first."""
+async def run(children: list[Child], database: Database | None, stop: asyncio.Event) -> None:
+    """Keep all of it alive until `stop` is set, then stop the children, last started first.
+
+    Misconfigured where a child says by its exit code that only the operator can help.
+    """
     try:
         for child in children:
             await child.start()
-        started()
         while not stop.is_set():
             if database is not None:
                 await _revive(database)
@@ -117,10 +123,10 @@ async def _revive(database: Database) -> None:
 
 
 def stop_on_signals() -> asyncio.Event:
-    """An event that SIGTERM and SIGINT set."""
+    """An event that SIGTERM, SIGINT and SIGHUP (the terminal is gone) set."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         loop.add_signal_handler(number, stop.set)
     return stop
 
