@@ -19,7 +19,7 @@ from service.errors import Invalid, NotFound, Overloaded, Unavailable, VersionNo
 from service.fusion import Fused, fuse
 from service.legs import MAX_WIDTH, Found, Leg, Space
 from service.lifecycle import Lifecycle
-from service.ports import Collections, Documents, Embedders, Lexicon, Passage, Reranker, Vectors, Versions
+from service.ports import Collections, Documents, Embedders, Encoder, Lexicon, Passage, Reranker, Vectors, Versions
 from service.query import Answer, Degradation, Hit, Request, RerankExplanation
 from service.timings import Timings
 
@@ -54,7 +54,7 @@ class Course:
 
     def only_late(self) -> bool:
         """Nothing failed; what was left out was left out for the budget alone."""
-        return all(degradation.code == "budget" for degradation in self.degraded)
+        return all(degradation.code in {"budget", "truncated"} for degradation in self.degraded)
 
     async def attempt(
         self, stage: str, work: Callable[[], Awaitable[T]], *, optional: bool, in_budget: bool = True
@@ -67,14 +67,15 @@ class Course:
                 async with asyncio.timeout(left):
                     return await work()
             except TimeoutError:
-                self.give_up(stage, "budget", f"the budget of {budget:g} ms was spent")
+                self.note(stage, "budget", f"the budget of {budget:g} ms was spent")
             except (Unavailable, Overloaded) as error:
                 if not optional:
                     raise
-                self.give_up(stage, type(error).__name__, error.detail)
+                self.note(stage, type(error).__name__, error.detail)
         return None
 
-    def give_up(self, stage: str, code: str, reason: str) -> None:
+    def note(self, stage: str, code: str, reason: str) -> None:
+        """Say in the answer that a stage could not do its part, or not all of it."""
         self.degraded.append(Degradation(stage=stage, code=code, reason=reason))
 
 
@@ -192,7 +193,7 @@ class Search:
         """The query as a vector of this version; None where the dense leg is not asked for or had to be given up."""
 
         async def embed() -> Vector:
-            await self._lifecycle.admit(space.version)
+            await self._note_cut(course, await self._lifecycle.admit(space.version))
             vectors = await self._embedders.embed(space.version.spec, [course.request.text], "query")
             vector: Vector = vectors[0]
             if not np.isfinite(vector).all() or not vector.any():
@@ -202,6 +203,14 @@ class Search:
         if course.request.mode == "lexical":
             return None
         return await course.attempt("embed", embed, optional=course.request.mode == "hybrid")
+
+    async def _note_cut(self, course: Course, encoder: Encoder) -> None:
+        """No text is cut silently. Only one of more characters than the model takes tokens can be too long."""
+        text, most = course.request.text, encoder.identity.max_tokens
+        if len(text) + encoder.overhead("query") > most:
+            (length,) = await asyncio.to_thread(encoder.lengths, [text], "query")
+            if length > most:
+                course.note("embed", "truncated", f"the query has {length} tokens, of which the embedder reads {most}")
 
     # ------------------------------------------------------------ dense || lexical
 
@@ -285,7 +294,7 @@ class Search:
         if how is None or not hits:
             return hits, False
         if reranker is None:
-            course.give_up("rerank", "not_configured", "no reranker is configured")
+            course.note("rerank", "not_configured", "no reranker is configured")
             return hits, False
         head, tail = hits[: how.depth], hits[how.depth :]
         texts = [f"{hit.title}\n{hit.text}" if hit.title else hit.text for hit in head]

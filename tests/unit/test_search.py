@@ -338,6 +338,15 @@ async def test_a_budget_that_nothing_can_keep_still_gets_an_answer(zoo: Zoo) -> 
     assert {one.code for one in answer.degraded} == {"budget"}
 
 
+async def test_a_query_that_the_embedder_cannot_read_to_its_end_says_so(zoo: Zoo) -> None:
+    most = (await zoo.lifecycle.admit(await zoo.version())).identity.max_tokens
+    fits = await zoo.search().run(NAME, Request(text="animal " * (most - 5)))
+    assert not fits.degraded
+    cut = await zoo.search().run(NAME, Request(text="animal " * (most + 5)))
+    assert [(one.stage, one.code) for one in cut.degraded] == [("embed", "truncated")]
+    assert cut.hits[0].explanation.dense is not None, "the dense leg answers all the same"
+
+
 async def test_too_many_at_once_are_turned_away_at_once(zoo: Zoo) -> None:
     search = zoo.search(lexicon=Slow(zoo.store), max_concurrent=1)
     first = asyncio.create_task(search.run(NAME, Request(text="animal")))
