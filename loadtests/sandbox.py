@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,16 +55,21 @@ class Sandbox:
             yield address
 
 
-def until(done: object, process: subprocess.Popen[bytes] | None = None, seconds: float = START_SECONDS) -> None:
+def until(
+    done: Callable[[], bool],
+    process: subprocess.Popen[bytes] | None = None,
+    *,
+    seconds: float = START_SECONDS,
+    pause: float = 0.1,
+) -> None:
     """Look until `done()` is true. RuntimeError where the process ends or the time is over."""
-    assert callable(done)
     deadline = time.monotonic() + seconds
     while not done():
         if process is not None and process.poll() is not None:
             raise RuntimeError(f"the service ended with {process.returncode}; its log is in the folder")
         if time.monotonic() > deadline:
             raise RuntimeError(f"not done after {seconds:.0f} s")
-        time.sleep(0.02)
+        time.sleep(pause)
 
 
 @contextmanager

@@ -91,9 +91,10 @@ class Leases:
 
 @dataclass(slots=True)
 class Pace:
-    """How many documents to claim at once: about what the model does in a second, as measured.
+    """How many documents to claim at once: about what the model does in two seconds, as measured.
 
-    More would make new documents wait behind a backlog that is claimed already; fewer would pack badly.
+    More would make new documents wait behind a backlog that is claimed already; fewer would pack badly: claims of 32
+    abstracts cost 8 % more padding than all of them together, claims of 128 cost 2 %.
     """
 
     passages_per_second: float = 64.0
@@ -106,4 +107,4 @@ class Pace:
         self.passages_per_second += 0.1 * (passages / max(seconds, 1e-4) - self.passages_per_second)
 
     def documents(self, most: int) -> int:
-        return min(most, max(32, round(self.passages_per_second / max(1.0, self.passages_per_document))))
+        return min(most, max(64, round(2.0 * self.passages_per_second / max(1.0, self.passages_per_document))))
