@@ -2,28 +2,35 @@
 
 On CPU: passages per second of the bare loop for each precision and budget, and one short query against
 `SentenceTransformer.encode`. `--one-core` counts the processor time of one thread, which other work on the machine
-hardly touches. With --gpu: passages of about 128 tokens, the forward pass alone against the whole path
-from text to vector. All figures of one run are comparable with each other; those of two runs on a shared machine are
-not, so ratios are printed beside them.
+hardly touches. With --gpu: passages of about 128 tokens, the forward pass alone against the path from text to vector
+and against the worker, which encodes and stores them in PostgreSQL.
+
+All figures of one run are comparable with each other; those of two runs on a shared machine are not, so ratios are
+printed beside them.
 """
 
 import argparse
+import asyncio
 import itertools
 import json
 import random
 import statistics
 import time
 from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 
 import torch
 from sentence_transformers import SentenceTransformer
 
-from service.domain import EmbedderSpec
-from service.embedder import source
+from loadtests.sandbox import sandbox
+from service import wiring
+from service.domain import CollectionName, CollectionSettings, Document, DocumentId, EmbedderSpec
+from service.embedder import fingerprint, source
 from service.embedder.encoder import SentenceTransformerEncoder
 from service.embedder.model import Model
 from service.embedder.packing import pack
+from service.settings import Settings
 
 QUERY = "how to cancel a task after a timeout"
 ROUNDS = 5
@@ -72,7 +79,7 @@ def loop(encoder: SentenceTransformerEncoder, texts: Sequence[str], budget: int)
 def load(device: str, precision: str) -> SentenceTransformerEncoder:
     folder = source.folder(source.BUNDLED, None)
     model = Model(folder, device=device, precision=precision, threads=0)
-    return SentenceTransformerEncoder(model, folder, EmbedderSpec(model=source.BUNDLED))
+    return SentenceTransformerEncoder(model, folder, fingerprint.parts(folder), EmbedderSpec(model=source.BUNDLED))
 
 
 def on_cpu(corpus: Path | None, count: int) -> None:
@@ -104,30 +111,64 @@ def on_cpu(corpus: Path | None, count: int) -> None:
         print(f"  {budget:6d} tokens a pass         {len(texts) / own:7.1f} /s   {min(rates) / own:.2f} of the best")
 
 
-def on_gpu(count: int) -> None:
-    if not torch.cuda.is_available():
+def on_gpu(count: int, device: str) -> None:
+    if device == "cuda" and not torch.cuda.is_available():
         print("There is no GPU here: nothing measured. Run this where torch.cuda.is_available().")
         return
     generator = random.Random(7)
-    encoder = load("cuda", "auto")
+    encoder = load(device, "auto")
     texts = [" ".join(words(generator, 126)) for _ in range(count)]
     lengths = encoder.lengths(texts, "document")
-    print(f"{torch.cuda.get_device_name()}, {len(texts)} passages of {statistics.mean(lengths):.0f} tokens")
+    name = torch.cuda.get_device_name() if device == "cuda" else device
+    print(f"{name}, {len(texts)} passages of {statistics.mean(lengths):.0f} tokens")
     network = encoder._model._transformer.model
-    batch = encoder.batch_tokens // 128
-    ids = torch.randint(1000, 20000, (batch, 128), device="cuda")
+    batch = max(1, encoder.batch_tokens // 128)
+    passes = max(1, count // batch)
+    ids = torch.randint(1000, 20000, (batch, 128), device=device)
     mask = torch.ones_like(ids)
 
     def forward() -> None:
         with torch.inference_mode():
-            for _ in range(max(1, count // batch)):
+            for _ in range(passes):
                 network(input_ids=ids, attention_mask=mask)
-        torch.cuda.synchronize()
+        if device == "cuda":
+            torch.cuda.synchronize()
 
-    alone, whole = seconds(forward, lambda: loop(encoder, texts, encoder.batch_tokens))
-    bare = max(1, count // batch) * batch / alone
+    alone, whole = seconds(forward, lambda: loop(encoder, texts, encoder.batch_tokens), rounds=3)
+    bare = passes * batch / alone
+    with sandbox() as place:
+        stored = asyncio.run(store(place.url, texts, device))
     print(f"  forward pass alone             {bare:9.0f} /s")
     print(f"  from text to vector            {count / whole:9.0f} /s   {count / whole / bare:.2f} of it")
+    print(f"  encoded and stored             {count / stored:9.0f} /s   {count / stored / bare:.2f} of it")
+
+
+async def store(url: str, texts: Sequence[str], device: str) -> float:
+    """Seconds in which a worker of this process encodes and stores the texts, from first write to empty queue."""
+    settings = Settings(database_url=url, device=device, claim=4096)
+    stop = asyncio.Event()
+    worker = asyncio.create_task(wiring.work(settings, url, stop))
+    async with wiring.open_store(settings, url, "bench") as opened:
+        models = wiring.embedders(settings)
+        lifecycle = wiring.lifecycle(settings, opened, models)
+        now = datetime.now(UTC)
+        collection = await lifecycle.create(CollectionName("passages"), CollectionSettings(), now)
+
+        async def write(prefix: str, texts: Sequence[str]) -> None:
+            documents = [Document(id=DocumentId(f"{prefix}{at}"), text=text) for at, text in enumerate(texts)]
+            for start in range(0, len(documents), 1000):
+                await opened.documents.put(collection.id, documents[start : start + 1000], now)
+            while (await opened.queue.status(collection.id, now)).pending:
+                await asyncio.sleep(0.02)
+
+        await write("warm", texts[:256])
+        started = time.perf_counter()
+        await write("", texts)
+        taken = time.perf_counter() - started
+        await models.close()
+    stop.set()
+    await worker
+    return taken
 
 
 def main() -> None:
@@ -135,6 +176,7 @@ def main() -> None:
     arguments.add_argument("--corpus", type=Path, help="corpus.jsonl of a BEIR folder; none: random words")
     arguments.add_argument("--count", type=int, default=0, help="passages; 0: 200 on CPU, 50,000 on GPU")
     arguments.add_argument("--gpu", action="store_true")
+    arguments.add_argument("--device", default="cuda", help="with --gpu: another device, to try the measurement itself")
     arguments.add_argument("--one-core", action="store_true", help="one thread, by its processor time")
     chosen = arguments.parse_args()
     if chosen.one_core:
@@ -142,7 +184,7 @@ def main() -> None:
         clock = time.thread_time
         torch.set_num_threads(1)
     if chosen.gpu:
-        on_gpu(chosen.count or 50_000)
+        on_gpu(chosen.count or 50_000, chosen.device)
     else:
         on_cpu(chosen.corpus, chosen.count or 200)
 
