@@ -25,7 +25,7 @@ WAYS: dict[str, dict[str, Any]] = {
 }
 NARROWED: dict[str, dict[str, Any]] = {
     "all": {},
-    "all, ef_search 200": {"ef_search": 200},
+    "all, ef_search 100": {"ef_search": 100},
     "all, ef_search 400": {"ef_search": 400},
     "1 % pass": {"filter": SELECTIVE},
     "30 % pass": {"filter": BROAD},

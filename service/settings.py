@@ -37,7 +37,7 @@ class Settings(BaseSettings):
     pool_size: int = Field(10, ge=2, le=200, description="Database connections of one process.")
     statement_timeout_seconds: float = Field(15.0, gt=0, description="Longest statement on behalf of a request.")
 
-    exact_below: int = Field(10_000, ge=0, description="Chunks up to which a version is scanned exactly, without HNSW.")
+    exact_below: int = Field(7_500, ge=0, description="Chunks up to which a version is scanned exactly, without HNSW.")
     passing_cap: int = Field(
         10_000, ge=1, description="Filtered documents up to which the dense leg scans them exactly."
     )

@@ -35,6 +35,7 @@ from service.errors import (
     Unavailable,
     VersionNotFound,
 )
+from service.legs import EF_SEARCH
 from service.lifecycle import Lifecycle
 from service.query import Request, Rerank
 from service.search import Search
@@ -303,11 +304,11 @@ async def test_an_index_that_brings_too_little_is_not_the_last_word(zoo: Zoo, wh
 async def test_the_index_is_searched_as_deep_as_the_answer_needs_and_says_so(zoo: Zoo) -> None:
     search = zoo.search(versions=Indexed(zoo.collections))
     answer = await search.run(NAME, Request(text="animal", mode="dense", k=3, candidates=5))
-    assert (answer.dense.kind, answer.dense.ef_search) == ("hnsw", 64)
-    deeper = await search.run(NAME, Request(text="animal", mode="dense", k=3, candidates=5, ef_search=200))
-    assert deeper.dense.ef_search == 200
+    assert (answer.dense.kind, answer.dense.ef_search) == ("hnsw", EF_SEARCH)
+    deeper = await search.run(NAME, Request(text="animal", mode="dense", k=3, candidates=5, ef_search=300))
+    assert deeper.dense.ef_search == 300
     labels = {"collection": NAME, "version": "1"}
-    assert REGISTRY.get_sample_value("azimuth_ef_search", labels) == 200
+    assert REGISTRY.get_sample_value("azimuth_ef_search", labels) == 300
 
 
 class Slow(FakeLexicon):
