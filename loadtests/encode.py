@@ -18,6 +18,7 @@ import statistics
 import time
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -89,8 +90,8 @@ def on_cpu(corpus: Path | None, count: int) -> None:
     print(f"{torch.get_num_threads()} threads, {len(texts)} passages")
 
     print("\none short query")
-    rivals = [lambda: library.encode(QUERY, show_progress_bar=False)]
-    rivals += [lambda encoder=encoder: encoder.encode([QUERY], "query") for encoder in encoders.values()]
+    rivals: list[Callable[[], object]] = [lambda: library.encode(QUERY, show_progress_bar=False)]
+    rivals += [partial(encoder.encode, [QUERY], "query") for encoder in encoders.values()]
     reference, *ours = seconds(*rivals, rounds=40)
     print(f"  SentenceTransformer.encode     {reference * 1e3:7.2f} ms")
     for precision, own in zip(encoders, ours, strict=True):
@@ -98,7 +99,7 @@ def on_cpu(corpus: Path | None, count: int) -> None:
 
     print("\npassages, 4,096 tokens a pass")
     rivals = [lambda: library.encode(texts, batch_size=32, show_progress_bar=False)]
-    rivals += [lambda encoder=encoder: loop(encoder, texts, 4096) for encoder in encoders.values()]
+    rivals += [partial(loop, encoder, texts, 4096) for encoder in encoders.values()]
     reference, *ours = seconds(*rivals, rounds=3)
     print(f"  SentenceTransformer.encode     {len(texts) / reference:7.1f} /s")
     for precision, own in zip(encoders, ours, strict=True):

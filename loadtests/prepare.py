@@ -62,6 +62,7 @@ def caught_up(client: Client) -> None:
 
     def seen() -> bool:
         answer: dict[str, Any] = client.call("GET", f"/v1/collections/{COLLECTION}")
-        return answer["lexical_lag_seconds"] == 0
+        lag: float | None = answer["lexical_lag_seconds"]
+        return lag == 0
 
     until(seen, seconds=600)

@@ -93,7 +93,8 @@ def throughput(address: str, queries: Sequence[str], rounds: int) -> None:
 
 def _plan(answers: Answers) -> str:
     plan = answers.bodies[-1]["plan"]
-    return plan["dense"] + (f", ef_search {plan['ef_search']}" if plan["ef_search"] else "")
+    dense: str = plan["dense"]
+    return dense + (f", ef_search {plan['ef_search']}" if plan["ef_search"] else "")
 
 
 def _spread(seconds: Sequence[float]) -> str:

@@ -70,4 +70,5 @@ def clustered(count: int, dimensions: int, seed: int, per_cluster: int = 50) -> 
     centres = generator.normal(size=(max(1, count // per_cluster), dimensions)) * spectrum
     noise = generator.normal(size=(count, dimensions)) * spectrum
     vectors = centres[generator.integers(len(centres), size=count)] + 0.8 * noise
-    return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+    units: VectorArray = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+    return units
