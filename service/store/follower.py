@@ -15,12 +15,11 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
-from service.domain import Collection, CollectionId, Position
+from service.domain import ChangePage, Collection, CollectionId, Position
 from service.errors import NotFound, Unavailable
 from service.metrics import LEXICAL_LAG
-from service.ports import Changes, Collections
 from service.store.analyzer import analyzer_for
 from service.store.indexer import Indexer
 from service.store.lexical import TantivyLexicon
@@ -57,6 +56,18 @@ _REPAIR_SECONDS = 600.0
 _DIRECTORY = re.compile(r"\d+-[a-z]+-[0-9a-f]+")
 
 
+class Listing(Protocol):
+    """All that following needs of `ports.Collections`."""
+
+    async def all(self) -> tuple[Collection, ...]: ...
+
+
+class Feed(Protocol):
+    """All that following needs of `ports.Changes`."""
+
+    async def after(self, collection_id: CollectionId, position: Position, limit: int, now: datetime) -> ChangePage: ...
+
+
 @dataclass(slots=True)
 class _Followed:
     """One collection, and when to turn to it again (all times in monotonic seconds)."""
@@ -75,8 +86,8 @@ class Follower:
     def __init__(
         self,
         lexicon: TantivyLexicon,
-        collections: Collections,
-        changes: Changes,
+        collections: Listing,
+        changes: Feed,
         *,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
