@@ -82,7 +82,7 @@ class FakeCollections:
 
     async def delete(self, collection_id: CollectionId) -> None:
         for table in (self.rows, self.versions, self.known_counts):
-            table.pop(collection_id, None)  # type: ignore[attr-defined]
+            table.pop(collection_id, None)
 
     async def counts(self, collection: Collection) -> Counts:
         if collection.id not in self.rows:

@@ -3,6 +3,7 @@
 import json
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TypedDict
 
 from service.domain import (
     Change,
@@ -30,8 +31,16 @@ def collection(number: int = 1, name: str = "papers", language: str = "en", crea
     )
 
 
+class Line(TypedDict):
+    """One write to one document; no text where it was deleted."""
+
+    collection: int
+    id: str
+    text: str | None
+
+
 class FileFeed:
-    """Collections and Changes over one file of JSON lines; a line's number is its transaction.
+    """`Listing` and `Feed` of the follower over one file of JSON lines; a line's number is its transaction.
 
     Every process that opens the file sees the same feed. `rebuild_before` plays a purge: who stands before it, and not
     at the very beginning, is told to start again.
@@ -70,18 +79,16 @@ class FileFeed:
         waiting = [change for change in changes if change.position > position]
         return ChangePage(changes=tuple(waiting[:limit]), lag_seconds=float(bool(waiting)))
 
-    def _latest(self, collection_id: int) -> dict[str, tuple[int, dict[str, str | None]]]:
-        return {
-            str(line["id"]): (number, line) for number, line in self._lines() if line["collection"] == collection_id
-        }
+    def _latest(self, collection_id: int) -> dict[str, tuple[int, Line]]:
+        return {line["id"]: (number, line) for number, line in self._lines() if line["collection"] == collection_id}
 
-    def _lines(self) -> list[tuple[int, dict[str, str]]]:
+    def _lines(self) -> list[tuple[int, Line]]:
         with self.path.open(encoding="utf-8") as file:
             whole = [line for line in file if line.endswith("\n")]
         return [(number, json.loads(line)) for number, line in enumerate(whole, start=1)]
 
-    def _change(self, number: int, line: dict[str, str | None]) -> Change:
-        name = DocumentId(str(line["id"]))
+    def _change(self, number: int, line: Line) -> Change:
+        name = DocumentId(line["id"])
         document = None
         if line["text"] is not None:
             document = StoredDocument(

@@ -26,7 +26,7 @@ _NOISE = re.compile(r"^(--|SET |SELECT pg_catalog\.set_config|\\(un)?restrict )"
 
 def dump(url: str) -> str:
     """The schema of that database in a form that depends on nothing but the schema."""
-    command = [programs() / "pg_dump", "--schema-only", "--no-owner", "--no-privileges", "--no-comments", url]
+    command = [str(programs() / "pg_dump"), "--schema-only", "--no-owner", "--no-privileges", "--no-comments", url]
     text = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     lines = [line for line in text.splitlines() if not _NOISE.match(line)]
     return HEADER + re.sub(r"\n{3,}", "\n\n", "\n".join(lines)).strip() + "\n"

@@ -156,14 +156,20 @@ class World:
 
 async def build(pool: Pool | None, *, dimensions: int = DIMENSIONS) -> World:
     """A new collection with an active version 1; in memory where there is no pool."""
-    fake = FakeStore() if pool is None else None
     collections: Collections
     versions: Versions
+    documents: Documents
+    queue: Queue
+    vectors: Vectors
+    changes: Changes
     if pool is not None:
-        collections, versions = PostgresCollections(pool), PostgresVersions(pool)
+        fake = None
+        collections, versions, documents = PostgresCollections(pool), PostgresVersions(pool), PostgresDocuments(pool)
+        queue, vectors, changes = PostgresQueue(pool), PostgresVectors(pool), PostgresChanges(pool)
     else:
-        assert fake is not None
-        collections, versions = fake.collections, fake.versions
+        fake = FakeStore()
+        collections, versions, documents = fake.collections, fake.versions, FakeDocuments(fake)
+        queue, vectors, changes = FakeQueue(fake), FakeVectors(fake), FakeChanges(fake)
     taken = len(await collections.all())
     identity = Identity(parts={"weights": "test"}, dimensions=dimensions, max_tokens=256)
     collection = await collections.create(
@@ -173,10 +179,10 @@ async def build(pool: Pool | None, *, dimensions: int = DIMENSIONS) -> World:
     return World(
         collections=collections,
         versions=versions,
-        documents=PostgresDocuments(pool) if pool else FakeDocuments(fake),
-        queue=PostgresQueue(pool) if pool else FakeQueue(fake),
-        vectors=PostgresVectors(pool) if pool else FakeVectors(fake),
-        changes=PostgresChanges(pool) if pool else FakeChanges(fake),
+        documents=documents,
+        queue=queue,
+        vectors=vectors,
+        changes=changes,
         collection=collection,
         version=version,
         pool=pool,

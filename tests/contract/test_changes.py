@@ -168,7 +168,7 @@ async def test_a_follower_sees_everything_while_many_write(postgres: World) -> N
         for change in page.changes:
             assert change.position > position
             position = change.position
-            known[change.document_id] = change.document and change.document.revision
+            known[change.document_id] = change.document.revision if change.document else None
         return len(page.changes)
 
     writers = asyncio.gather(*map(write, range(5)))

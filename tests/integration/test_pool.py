@@ -5,6 +5,7 @@ import random
 from collections.abc import AsyncIterator
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import psutil
@@ -19,7 +20,7 @@ from service.store.pool import Pool, open_pool, retrying
 pytestmark = pytest.mark.database
 
 
-async def value(pool: Pool, query: str, *arguments: object) -> object:
+async def value(pool: Pool, query: str, *arguments: object) -> Any:
     async with pool.connection() as connection:
         row = await (await connection.execute(query, arguments)).fetchone()
     assert row is not None
@@ -127,7 +128,7 @@ async def test_transactions_that_deadlock_both_succeed_in_the_end(pool: Pool) ->
         return first
 
     done = await asyncio.gather(retrying(lambda: update(1, 2)), retrying(lambda: update(2, 1)))
-    assert done == [1, 2]
+    assert list(done) == [1, 2]
     assert sum(tries.values()) > 2, "there was no deadlock"
     assert await value(pool, "SELECT array_agg(a) FROM t") == [2, 2]
 
@@ -191,7 +192,7 @@ async def test_while_the_server_is_away_requests_fail_soon_and_after_it_they_wor
 
         async def healed() -> bool:
             try:
-                return await value(pool, "SELECT 1") == 1
+                return bool(await value(pool, "SELECT 1") == 1)
             except DatabaseUnavailable:
                 return False
 

@@ -70,7 +70,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def expected(folder: Path) -> np.ndarray:
     library = CrossEncoder(str(folder), device="cpu")
-    return library.predict([(QUERY, passage) for passage in PASSAGES], activation_fn=torch.nn.Sigmoid())
+    scores: np.ndarray = library.predict([(QUERY, passage) for passage in PASSAGES], activation_fn=torch.nn.Sigmoid())
+    return scores
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])

@@ -12,6 +12,7 @@ from fastapi import FastAPI
 from service import wiring
 from service.settings import Settings
 from service.store.embedded import EmbeddedServer
+from service.store.follower import Follower
 from tests.conftest import create_database, url_of
 
 pytestmark = pytest.mark.database
@@ -59,13 +60,13 @@ async def test_an_api_is_not_ready_before_its_lexical_indexes_stand(
         document = {"documents": [{"id": "a", "text": "one"}]}
         assert (await http.post("/v1/collections/c/documents", json=document)).status_code == 200
     may_build = asyncio.Event()
-    follow = wiring.Follower.run
+    follow = Follower.run
 
-    async def later(self: wiring.Follower, stop: asyncio.Event) -> None:
+    async def later(self: Follower, stop: asyncio.Event) -> None:
         await may_build.wait()
         await follow(self, stop)
 
-    monkeypatch.setattr(wiring.Follower, "run", later)
+    monkeypatch.setattr(Follower, "run", later)
     async with api(url, tmp_path / "second") as (_, http):
         async with asyncio.timeout(30):
             while "models" in (answer := await http.get("/readyz")).text:

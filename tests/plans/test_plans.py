@@ -131,7 +131,7 @@ async def fill(world: World) -> None:
 
 async def run_everything(world: World, plans: Plans) -> None:
     number, version = world.collection.id, world.version
-    query = np.ones(DIMENSIONS, np.float32) / 4
+    query = np.full(DIMENSIONS, 0.25, np.float32)
     where = parse({"year": {"$gte": 2010}})
 
     for kind in ("exact", "hnsw", "hnsw_iterative"):

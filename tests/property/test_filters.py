@@ -9,6 +9,7 @@ from psycopg.types.json import Jsonb
 
 from service import filters
 from service.domain import Filter
+from service.errors import Invalid
 from service.store.pool import Pool
 from service.store.predicates import predicate
 
@@ -82,7 +83,7 @@ async def test_any_text_is_only_a_name_or_a_value(pool: Pool, name: str, value: 
     """Whatever `parse` lets through reaches PostgreSQL as data: quotes, escapes, operators, placeholders."""
     try:
         where = filters.parse({name: value})
-    except filters.Invalid:
+    except Invalid:
         return
     nested: Any = value
     for key in reversed(name.split(".")):

@@ -1,4 +1,5 @@
 from service import demo
+from service.domain import DocumentId
 from service.ingest import Limits
 
 
@@ -6,7 +7,7 @@ def test_the_corpus_has_what_the_readme_searches_for() -> None:
     documents = {document.id: document for document in demo.documents()}
     assert len(documents) > 3000
     assert {"asyncio.wait_for", "list.sort", "sorted", "shutil.rmtree", "os.path.join"} <= documents.keys()
-    rmtree = documents["shutil.rmtree"]
+    rmtree = documents[DocumentId("shutil.rmtree")]
     assert rmtree.metadata["module"] == "shutil"
     assert rmtree.metadata["kind"] == "function"
     assert rmtree.text.startswith("rmtree(path")

@@ -43,11 +43,12 @@ def test_a_leg_that_is_not_above_its_lower_bound_says_nothing() -> None:
 def test_scores_that_were_looked_up_count_but_have_no_rank() -> None:
     ranking = fuse({A: 0.9, B: 0.3}, {B: 5.0}, CONVEX, found_by_dense=1)
     explained = {fused.document_id: fused.explanation.dense for fused in ranking}
-    assert explained[A] is not None
-    assert explained[A].rank == 1
-    assert explained[B] is not None
-    assert explained[B].rank is None
-    assert explained[B].normalised == pytest.approx(0.3 / 0.9)
+    found, looked_up = explained[A], explained[B]
+    assert found is not None
+    assert found.rank == 1
+    assert looked_up is not None
+    assert looked_up.rank is None
+    assert looked_up.normalised == pytest.approx(0.3 / 0.9)
     rrf = {
         fused.document_id: fused.score
         for fused in fuse({A: 0.9, B: 0.3}, {B: 5.0}, Fusion(method="rrf"), found_by_dense=1)

@@ -174,7 +174,7 @@ async def test_only_the_document_that_fails_alone_is_charged(world: World, model
 
 
 async def test_a_document_that_failed_before_is_tried_without_others(world: World, model: Model) -> None:
-    model.fault = lambda texts: (_ for _ in ()).throw(ValueError) if any("poison" in text for text in texts) else None  # type: ignore[assignment]
+    model.fault = lambda texts: (_ for _ in ()).throw(ValueError) if any("poison" in text for text in texts) else None
     await world.put(*(doc(f"d{n}") for n in range(8)), doc("bad", "poison"))
     async with running(worker(world, model)):
         await eventually(lambda: not waiting(world))
