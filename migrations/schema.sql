@@ -110,6 +110,8 @@ CREATE INDEX changes_order ON public.changes USING btree (collection_id, xid, do
 
 CREATE INDEX documents_deleted ON public.documents USING btree (deleted_at) WHERE (deleted_at IS NOT NULL);
 
+CREATE INDEX documents_metadata ON public.documents USING gin (metadata jsonb_path_ops);
+
 CREATE INDEX jobs_claimable ON public.jobs USING btree (priority, enqueued_at, available_at) WHERE (set_aside_at IS NULL);
 
 CREATE INDEX jobs_set_aside ON public.jobs USING btree (collection_id, document_id) WHERE (set_aside_at IS NOT NULL);

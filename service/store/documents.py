@@ -27,7 +27,7 @@ from service.errors import CollectionNotFound
 from service.ports import Passage
 from service.store import changes, queue, statements, vectors
 from service.store.pool import Connection, Pool, retrying
-from service.store.predicates import predicate
+from service.store.predicates import indexed_predicate, predicate
 from service.store.rows import stored
 
 SQL = statements.load("documents")
@@ -121,7 +121,8 @@ class PostgresDocuments:
         return tuple(stored(*row) for row in rows)
 
     async def passing(self, collection_id: CollectionId, where: Filter, cap: int) -> Passing:
-        query, values = _filtered(SQL.passing, where)
+        asked = indexed_predicate(where)
+        query, values = sql.SQL(SQL.passing).format(where=asked.expression), asked.values
         arguments = {**values, "collection_id": collection_id, "limit": cap + 1}
         async with self._pool.connection() as connection:
             found = [row[0] for row in await (await connection.execute(query, arguments, prepare=False)).fetchall()]

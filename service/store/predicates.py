@@ -6,7 +6,7 @@ code point, and what has no order is no match.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, assert_never
 
@@ -14,6 +14,9 @@ from psycopg import sql
 from psycopg.types.json import Jsonb
 
 from service.domain import And, Condition, Filter, Not, Or
+
+MAX_INDEXED_VALUES = 100
+"""Of `$in`: more are looked for one document at a time."""
 
 _EVERYTHING = sql.SQL("true")
 _NOTHING = sql.SQL("false")
@@ -53,6 +56,39 @@ def predicate(where: Filter | None) -> Predicate:
         return Predicate(_EVERYTHING, {})
     values: dict[str, Any] = {}
     return Predicate(_compose(where, values), values)
+
+
+def indexed_predicate(where: Filter) -> Predicate:
+    """The same, with what the index over metadata can answer asked first, where the filter demands some equality."""
+    asked = predicate(where)
+    path = _necessary(where)
+    if path is None:
+        return asked
+    expression = sql.SQL("(d.metadata @? {path}::jsonpath AND {asked})")
+    values = {**asked.values, "necessary": path}
+    return Predicate(expression.format(path=sql.Placeholder("necessary"), asked=asked.expression), values)
+
+
+def _necessary(where: Filter) -> str | None:
+    """A path that exists in whatever passes, made of equalities alone, which is all that the index knows; or None.
+
+    The most selective of several cannot be told from here: the first is taken.
+    """
+    match where:
+        case And(parts):
+            return next(filter(None, map(_necessary, parts)), None)
+        case Condition(path, "$eq", operand) if operand is not None:
+            return _equality(path, (operand,))
+        case Condition(path, "$in", tuple(operands)) if operands and None not in operands:
+            return _equality(path, operands) if len(operands) <= MAX_INDEXED_VALUES else None
+        case _:
+            return None
+
+
+def _equality(path: tuple[str, ...], values: Sequence[object]) -> str:
+    """Values are literals of the path's own language here, for the index reads no variables; JSON writes them alike."""
+    any_of = " || ".join(f"@ == {json.dumps(value, ensure_ascii=False)}" for value in values)
+    return f"{_accessor(path)} ? ({any_of})"
 
 
 def _compose(where: Filter, values: dict[str, Any]) -> sql.Composable:

@@ -162,6 +162,10 @@ async def run_everything(world: World, plans: Plans) -> None:
     await world.documents.page(number, IDS[3], 50, None)
     plans.current = "passing_among"
     await world.documents.passing_among(number, IDS, where)
+    plans.current = "passing equal"
+    await world.documents.passing(number, parse({"year": 2003, "kind": {"$exists": False}}), 1_000)
+    plans.current = "passing among values"
+    await world.documents.passing(number, parse({"year": {"$in": [2003, 2004]}}), 1_000)
     plans.current = "get"
     await world.documents.get(number, IDS)
     plans.current = "put"
@@ -207,6 +211,13 @@ def plans(server: EmbeddedServer, template: str) -> Plans:
 
 
 VECTORS, HNSW, VECTORS_KEY = "vectors_1_1", "vectors_1_1_hnsw", "vectors_1_1_pkey"
+
+
+@pytest.mark.parametrize("asked", ["passing equal", "passing among values"])
+def test_an_equality_is_found_by_the_index_over_metadata(plans: Plans, asked: str) -> None:
+    plan = plans[asked, "documents.passing"]
+    assert "documents_metadata" in plan.indexes
+    assert not plan.scanned("documents")
 
 
 @pytest.mark.parametrize("asked", ["hnsw", "hnsw_iterative", "hnsw far"])

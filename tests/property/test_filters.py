@@ -11,7 +11,7 @@ from service import filters
 from service.domain import Filter
 from service.errors import Invalid
 from service.store.pool import Pool
-from service.store.predicates import predicate
+from service.store.predicates import indexed_predicate, predicate
 
 # Few names and values, so that filters and metadata meet; among them what quoting, collation and arithmetic stumble on.
 KEYS = st.sampled_from(["a", "b", 'q"\\', "é", "\U0001d49c", "x y", "$v", "A", "\n", "@", "null"])
@@ -75,6 +75,38 @@ async def passes(pool: Pool, where: Filter, rows: list[dict[str, Any]]) -> list[
 async def test_postgres_and_the_reference_agree(pool: Pool, raw: dict[str, Any], rows: list[dict[str, Any]]) -> None:
     where = filters.parse(raw)
     assert await passes(pool, where, rows) == [filters.matches(where, row) for row in rows]
+
+
+async def passes_by_index(pool: Pool, where: Filter, rows: list[dict[str, Any]]) -> list[bool]:
+    """As `passes`, along the index over metadata wherever the filter can use it."""
+    asked = indexed_predicate(where)
+    async with pool.transaction() as connection:
+        await connection.execute("CREATE TEMPORARY TABLE rows (n integer, metadata jsonb) ON COMMIT DROP")
+        await connection.execute("CREATE INDEX ON rows USING gin (metadata jsonb_path_ops)")
+        await connection.execute("SET LOCAL enable_seqscan = off")
+        inserted = "INSERT INTO rows SELECT n, value FROM unnest(%s::jsonb[]) WITH ORDINALITY AS given (value, n)"
+        await connection.execute(inserted, ([Jsonb(row) for row in rows],))
+        query = sql.SQL("SELECT d.n FROM rows AS d WHERE {}").format(asked.expression)
+        found = {row[0] for row in await (await connection.execute(query, asked.values, prepare=False)).fetchall()}
+    return [n in found for n in range(1, len(rows) + 1)]
+
+
+EQUALITIES = st.dictionaries(
+    FIELDS, SCALARS | st.fixed_dictionaries({"$in": st.lists(SCALARS, max_size=4)}), max_size=2
+)
+
+
+@given(raw=EQUALITIES | FILTERS, rows=st.lists(METADATA, min_size=1, max_size=8))
+@example(raw={"a": -1}, rows=[{"a": -1}, {"a": [-1.0]}, {"a": [[-1]]}, {"a": "-1"}, {"a": 1}])
+@example(raw={"a.b": {"$in": [1, "é"]}}, rows=[{"a": {"b": "é"}}, {"a": [{"b": 1}]}, {"a": {"b": [2, 1.0]}}, {}])
+@example(raw={"a": 1e16}, rows=[{"a": 1e16}, {"a": 10**16}, {"a": 10**16 + 1}])
+@example(raw={"a": True}, rows=[{"a": True}, {"a": "true"}, {"a": 1}])
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+async def test_the_index_over_metadata_loses_nothing(
+    pool: Pool, raw: dict[str, Any], rows: list[dict[str, Any]]
+) -> None:
+    where = filters.parse(raw)
+    assert await passes_by_index(pool, where, rows) == [filters.matches(where, row) for row in rows]
 
 
 @given(name=st.text(min_size=1, max_size=8), value=st.text(max_size=8))
