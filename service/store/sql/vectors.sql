@@ -45,9 +45,8 @@ FROM (
 ORDER BY found.distance
 
 -- name: only_named
--- Part of the statements above: chunks of the named documents.
-JOIN unnest(%(ids)s::text[]) AS n (document_id)
-    ON v.collection_id = %(collection_id)s AND v.document_id = n.document_id
+-- Part of the statement above: chunks of the named documents. A join with the names would be a third slower.
+WHERE v.collection_id = %(collection_id)s AND v.document_id = ANY (%(ids)s::text[])
 
 -- name: only_passing
 -- Part of the statements above: chunks of living documents that pass a filter.
@@ -58,8 +57,8 @@ JOIN documents AS d
 -- The best chunk of each of the named documents.
 SELECT DISTINCT ON (v.document_id)
        v.document_id, v.content_revision, 1 - (v.embedding <=> %(vector)s) AS score, v.chunk, v.starts, v.ends
-FROM unnest(%(ids)s::text[]) AS n (document_id)
-JOIN {vectors} AS v ON v.collection_id = %(collection_id)s AND v.document_id = n.document_id
+FROM {vectors} AS v
+WHERE v.collection_id = %(collection_id)s AND v.document_id = ANY (%(ids)s::text[])
 ORDER BY v.document_id, v.embedding <=> %(vector)s
 
 -- name: get
