@@ -18,7 +18,7 @@ MAX_WIDTH = 1000
 
 EF_SEARCH = 200
 """How far the index looks where nobody says otherwise: with 100,000 chunks of MiniLM a recall@10 of 0.97, where as many
-as the candidates (100) would give 0.92 and save 0.7 ms (docs/performance.md)."""
+as the candidates (100) would give 0.92 and save 1 ms (docs/performance.md)."""
 
 Best = dict[DocumentId, Candidate]
 """The candidates of a leg by document, best first."""
