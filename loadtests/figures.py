@@ -1,5 +1,6 @@
 """What a benchmark says: percentiles, ratios and tables on the terminal. Times go in as seconds and come out as ms."""
 
+import math
 import statistics
 from collections.abc import Sequence
 
@@ -7,7 +8,7 @@ from collections.abc import Sequence
 def percentile(seconds: Sequence[float], share: float) -> float:
     """Nearest rank, in milliseconds."""
     ordered = sorted(seconds)
-    return 1e3 * ordered[min(len(ordered) - 1, int(share * len(ordered)))]
+    return 1e3 * ordered[max(0, math.ceil(share * len(ordered)) - 1)]
 
 
 def median(seconds: Sequence[float]) -> float:
