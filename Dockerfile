@@ -1,14 +1,19 @@
 # syntax=docker/dockerfile:1
-# One image for api, worker and migrate. CPU by default; for NVIDIA GPUs: --build-arg TORCH=cu126
+# One image for api, worker and migrate. CPU by default; for NVIDIA GPUs: --build-arg TORCH=cuda
 FROM python:3.12.12-slim-bookworm AS build
 ARG TORCH=cpu
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
 WORKDIR /src
 RUN python -m venv /opt/azimuth
 COPY requirements.lock pyproject.toml README.md LICENSE ./
-# torch comes first and alone, from the index of the chosen build, so that a change of code does not fetch it again.
+# torch comes first and alone, so that a change of code does not fetch it again. PyPI's build carries CUDA; the CPU build,
+# a tenth of its size, is on an index of its own.
 RUN version="$(sed -n 's/^torch==//p' requirements.lock)" \
- && /opt/azimuth/bin/pip install "torch==${version}" --index-url "https://download.pytorch.org/whl/${TORCH}"
+ && case "${TORCH}" in \
+      cpu) /opt/azimuth/bin/pip install "torch==${version}" --index-url https://download.pytorch.org/whl/cpu ;; \
+      cuda) /opt/azimuth/bin/pip install "torch==${version}" ;; \
+      *) echo "TORCH is cpu or cuda, not ${TORCH}" >&2; exit 1 ;; \
+    esac
 COPY service service
 COPY migrations migrations
 RUN /opt/azimuth/bin/pip install --constraint requirements.lock .
