@@ -121,6 +121,7 @@ def serve(settings: Settings, *, supervised: bool) -> None:
     import uvicorn
 
     from service import wiring
+    from service.api.protocol import Protocol
 
     guard(settings)
     free_port(settings.host, settings.port)
@@ -144,7 +145,7 @@ def serve(settings: Settings, *, supervised: bool) -> None:
                 host=settings.host,
                 port=settings.port,
                 loop="uvloop",
-                http="httptools",
+                http=Protocol,
                 log_config=None,
                 access_log=False,
                 server_header=False,

@@ -51,7 +51,7 @@ STATUS: Mapping[type[AzimuthError], int] = {
 """An error answers with the status of its nearest ancestor here."""
 
 MEANING = {
-    400: "The body cannot be read: malformed JSON or invalid UTF-8.",
+    400: "What was sent cannot be read: malformed HTTP or JSON, or invalid UTF-8.",
     401: "An API key is needed, or the one sent is not known.",
     404: "There is no such thing.",
     409: "The present state forbids it.",

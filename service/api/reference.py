@@ -38,9 +38,11 @@ def describe(app: FastAPI) -> dict[str, Any]:
     components["securitySchemes"] = {
         _KEY: {"type": "http", "scheme": "bearer", "description": "Needed where the service is run with API keys."}
     }
+    malformed = failures.documented(400)[400]
     for path, operations in document["paths"].items():
-        if path not in OPEN_PATHS:
-            for operation in operations.values():
+        for operation in operations.values():
+            operation["responses"].setdefault("400", malformed)  # before any route: see `protocol`
+            if path not in OPEN_PATHS:
                 operation["security"] = [{_KEY: []}, {}]
     return document
 

@@ -122,3 +122,17 @@ def test_nothing_of_all_this_was_a_surprise_to_the_service(service: Running, cli
     assert "unhandled" not in service.log
     assert '"status":500' not in service.log
     assert client.get("/readyz").status_code == 200
+
+
+def test_what_is_not_even_http_is_refused_in_the_one_shape(service: Running) -> None:
+    host, port = service.url.removeprefix("http://").split(":")
+    for nonsense in (b"nonsense\r\n\r\n", b"GET /" + b"x" * 70_000 + b" HTTP/1.1\r\nHost: x\r\n\r\n"):
+        with socket.create_connection((host, int(port)), timeout=10) as connection:
+            connection.sendall(nonsense)
+            answer = b""
+            while received := connection.recv(65_536):
+                answer += received
+        head, _, body = answer.partition(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 400 ")
+        assert b"content-type: application/problem+json" in head.lower()
+        assert json.loads(body)["status"] == 400
