@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from service import beir, demo
-from service.client import Client
+from service.client import Client, ndjson
 from service.errors import Misconfigured
 
 LOOK_SECONDS = 0.2
@@ -107,7 +107,7 @@ def _as_the_api_takes_them(lines: Iterable[bytes]) -> Iterator[bytes]:
             yield line
             continue
         try:
-            yield json.dumps(beir.document(json.loads(line)), ensure_ascii=False).encode()
+            yield ndjson(beir.document(json.loads(line)))
         except (ValueError, TypeError, AttributeError, KeyError):
             yield line
 
@@ -127,7 +127,7 @@ def demo_corpus(client: Client, screen: Console, stopped: Callable[[], bool]) ->
             time.sleep(LOOK_SECONDS)
     client.ensure_collection(demo.COLLECTION)
     lines = [
-        json.dumps({"id": one.id, "title": one.title, "text": one.text, "metadata": dict(one.metadata)}).encode()
+        ndjson({"id": one.id, "title": one.title, "text": one.text, "metadata": dict(one.metadata)})
         for one in demo.documents()
     ]
     load(client, demo.COLLECTION, lines, len(lines), screen, wait=True)

@@ -77,11 +77,6 @@ def analyzer_for(language: str) -> Analyzer:
     return Analyzer(language)
 
 
-def analyzer_version(language: str) -> str:
-    """Changes whenever texts may be cut into other terms. Fit for a file name: language, dash, digest."""
-    return analyzer_for(language).version
-
-
 def _code(language: str) -> str:
     code = language.strip().lower().replace("_", "-").split("-")[0]
     return _SAME_AS.get(code, code)

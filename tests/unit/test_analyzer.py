@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from service.store import analyzer
-from service.store.analyzer import LANGUAGES, Analyzer, analyzer_version, normalised
+from service.store.analyzer import LANGUAGES, Analyzer, analyzer_for, normalised
 
 
 @pytest.mark.parametrize(
@@ -87,11 +87,11 @@ def test_no_words_no_terms(empty: str) -> None:
 
 
 def test_the_version_names_language_and_chain() -> None:
-    versions = {analyzer_version(language) for language in LANGUAGES}
+    versions = {analyzer_for(language).version for language in LANGUAGES}
     assert len(versions) == len(LANGUAGES)
-    assert analyzer_version("en-GB") == analyzer_version("EN") == analyzer_version("en")
-    assert analyzer_version("nb") == analyzer_version("no")
-    assert analyzer_version("xx") == analyzer_version("vi") != analyzer_version("en")
+    assert analyzer_for("en-GB").version == analyzer_for("EN").version == analyzer_for("en").version
+    assert analyzer_for("nb").version == analyzer_for("no").version
+    assert analyzer_for("xx").version == analyzer_for("vi").version != analyzer_for("en").version
 
 
 def test_the_version_changes_with_the_chain_and_with_tantivy(monkeypatch: pytest.MonkeyPatch) -> None:
