@@ -113,6 +113,7 @@ class Lifecycle:
         try:
             encoder = await self._embedders.get(version.spec)
             if not await asyncio.to_thread(encoder.unchanged):
+                self._proven.pop(key, None)  # before anybody can be given the other model
                 await self._embedders.forget(version.spec)
                 encoder = await self._embedders.get(version.spec)
             _same_identity(version, encoder)

@@ -15,7 +15,7 @@ import numpy as np
 
 from service import legs, metrics
 from service.domain import Candidate, CollectionName, DensePlan, Passing, Vector, VersionNumber
-from service.errors import Invalid, NotFound, Overloaded, Unavailable, VersionNotFound
+from service.errors import Invalid, NotFound, Overloaded, SpaceRefused, Unavailable, VersionNotFound
 from service.fusion import Fused, fuse
 from service.legs import MAX_WIDTH, Found, Leg, Space
 from service.lifecycle import Lifecycle
@@ -193,8 +193,12 @@ class Search:
         """The query as a vector of this version; None where the dense leg is not asked for or had to be given up."""
 
         async def embed() -> Vector:
-            await self._note_cut(course, await self._lifecycle.admit(space.version))
+            encoder = await self._lifecycle.admit(space.version)
+            await self._note_cut(course, encoder)
             vectors = await self._embedders.embed(space.version.spec, [course.request.text], "query")
+            if await self._lifecycle.admit(space.version) is not encoder:
+                # Swapped since it was admitted: which of the two models gave this vector cannot be told any more.
+                raise SpaceRefused("the model was replaced while it encoded the query")
             vector: Vector = vectors[0]
             if not np.isfinite(vector).all() or not vector.any():
                 raise Invalid.at("query", "the embedder gives no usable vector for this text")

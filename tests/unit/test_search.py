@@ -25,6 +25,7 @@ from service.domain import (
     VersionNumber,
 )
 from service.embedder import passages
+from service.embedder.hashing import HashingEncoder
 from service.embedder.registry import Registry
 from service.errors import (
     CollectionNotFound,
@@ -37,6 +38,7 @@ from service.errors import (
 )
 from service.legs import EF_SEARCH
 from service.lifecycle import Lifecycle
+from service.ports import Encoder
 from service.query import Request, Rerank
 from service.search import Search
 from tests.fakes import FakeDocuments, FakeLexicon, FakeQueue, FakeStore, FakeVectors
@@ -263,6 +265,27 @@ async def test_what_changed_after_it_was_encoded_is_dropped_and_refilled(zoo: Zo
     answer = await zoo.search().run(NAME, Request(text="bees make honey", mode="dense", k=10, candidates=10))
     assert len(answer.hits) == 10
     assert all("wasps" not in hit.text for hit in answer.hits)
+
+
+class Swapped(Lifecycle):
+    """The model is replaced while it encodes: whoever asks again gets another encoder."""
+
+    async def admit(self, version: EmbedderVersion) -> Encoder:
+        return HashingEncoder(version.spec)
+
+
+async def test_a_model_that_is_swapped_while_it_encodes_the_query_does_not_answer(zoo: Zoo) -> None:
+    swapped = Swapped(
+        collections=zoo.collections,
+        versions=zoo.versions,
+        queue=FakeQueue(zoo.store),
+        embedders=zoo.registry,
+        exact_below=1,
+    )
+    with pytest.raises(SpaceRefused, match="replaced"):
+        await zoo.search(lifecycle=swapped).run(NAME, Request(text="animal", mode="dense"))
+    answer = await zoo.search(lifecycle=swapped).run(NAME, Request(text="animal"))
+    assert [(one.stage, one.code) for one in answer.degraded] == [("embed", "SpaceRefused")]
 
 
 class ForgetfulIndex(FakeVectors):
