@@ -25,6 +25,8 @@ Vector = npt.NDArray[np.float32]
 """Shape [dimensions], length 1."""
 
 Role = Literal["query", "document"]
+Storage = Literal["halfvec", "vector", "binary"]
+EXTERNAL = "external"
 WriteStatus = Literal["created", "updated", "unchanged"]
 
 
@@ -35,7 +37,8 @@ WriteStatus = Literal["created", "updated", "unchanged"]
 class EmbedderSpec:
     """What an operator asks for. Everything here moves vectors and is part of the fingerprint.
 
-    `dimensions` keeps the first so many (Matryoshka) and renormalises; None keeps all.
+    `dimensions` keeps the first so many (Matryoshka) and renormalises; None keeps all. `identity` is of the model
+    `external` alone: the client's own name for whatever made the vectors that it brings.
     """
 
     model: str = "default"
@@ -43,6 +46,12 @@ class EmbedderSpec:
     query_prompt: str = ""
     document_prompt: str = ""
     dimensions: int | None = None
+    identity: str | None = None
+
+    @property
+    def external(self) -> bool:
+        """The vectors come with the documents and the queries: no model of ours makes them."""
+        return self.model == EXTERNAL
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -51,6 +60,19 @@ class Chunking:
 
     max_tokens: int | None = None
     overlap_tokens: int = 32
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Index:
+    """How the vectors of a version are stored and indexed. `m`, `ef_construction`: links and effort of HNSW.
+
+    `halfvec`: 16 bits a dimension; `vector`: 32; `binary`: halfvec rows under an index of one bit a dimension, whose
+    finds are scored again with the rows. The space is the same; what the index loses differs, and is measured.
+    """
+
+    m: int = 16
+    ef_construction: int = 64
+    storage: Storage = "halfvec"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -77,12 +99,14 @@ class Collection:
     name: CollectionName
     settings: CollectionSettings
     active_version: VersionNumber
+    previous_version: VersionNumber | None = None
+    """The version that a roll back would make active again."""
     created_at: datetime
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Counts:
-    """Of one collection. `pending` and `failed` count documents that wait for the embedder or were set aside."""
+    """Of one collection. `pending` and `failed` count documents that the active version waits for or has set aside."""
 
     documents: int
     chunks: int
@@ -94,6 +118,8 @@ class Counts:
 
 
 class VersionState(StrEnum):
+    """What becomes of what: the picture stands in `lifecycle.py`."""
+
     BACKFILLING = "backfilling"
     INDEXING = "indexing"
     VERIFYING = "verifying"
@@ -130,12 +156,23 @@ class EmbedderVersion:
     identity: Identity
     fingerprint: Fingerprint
     canary: Mapping[str, tuple[float, ...]]
-    """Text -> the vector that the embedder gave for it when it was registered."""
+    """Text -> the vector that the embedder gave for it when it was registered; empty for external vectors."""
+    index: Index = Index()
+    paused: bool = False
+    """The backfill rests. Live writes go on."""
+    reason: str | None = None
+    """Why it failed."""
+    evidence: "Evidence | None" = None
     created_at: datetime
 
     @property
     def dimensions(self) -> int:
         return self.identity.dimensions
+
+    @property
+    def written(self) -> bool:
+        """Do live writes go to it?"""
+        return self.state not in (VersionState.RETIRED, VersionState.FAILED)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -147,17 +184,157 @@ class SpaceStatus:
     chunks_per_document: float
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Backfill:
+    """How the queue stands for a version that is filled. `waiting`: jobs of the backfill that are not done yet.
+
+    `everything`: no document is left that would have to be enqueued.
+    """
+
+    enqueued: int
+    waiting: int
+    everything: bool
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Progress:
+    """Of the phase that a version is in: in documents while it is filled, in rows while its index is built.
+
+    `per_second` and `eta_seconds` are None where nothing is known yet, the version rests, or nothing is left to do.
+    """
+
+    done: int
+    total: int
+    failed: int
+    per_second: float | None = None
+    eta_seconds: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Completeness:
+    """Documents against vectors, in one snapshot. Documents that wait in the queue are on neither side.
+
+    A checksum is the sum of hashes of (document id, content revision): equal only where every vector is of the content
+    that its document has now. `waiting`: jobs of the backfill; `failed`: documents set aside here but not in the active
+    version; `behind`: documents that the active version has encoded and this one has not yet.
+    """
+
+    documents: int
+    stored: int
+    documents_checksum: str
+    stored_checksum: str
+    waiting: int
+    failed: int
+    behind: int
+
+    @property
+    def agrees(self) -> bool:
+        return self.documents == self.stored and self.documents_checksum == self.stored_checksum
+
+    @property
+    def complete(self) -> bool:
+        return self.agrees and self.waiting == 0 and self.failed == 0
+
+
+CheckName = Literal["complete", "canary", "warm", "recall", "geometry", "judgments", "shadow"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Check:
+    """One piece of evidence. `passed` None: nothing to judge by, or told for information alone."""
+
+    name: CheckName
+    passed: bool | None
+    detail: str
+    figures: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Evidence:
+    """What speaks for and against promoting a version. `judged_at`: the upload of the judgments that were used."""
+
+    checks: tuple[Check, ...]
+    gathered_at: datetime
+    judged_at: datetime | None = None
+
+    @property
+    def failed(self) -> tuple[Check, ...]:
+        return tuple(check for check in self.checks if check.passed is False)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Judgments:
+    """A collection's own test set. `queries`: id -> text; `grades`: query id -> document id -> relevance."""
+
+    queries: Mapping[str, str]
+    grades: Mapping[str, Mapping[str, int]]
+    uploaded_at: datetime
+
+
+Action = Literal[
+    "created",
+    "registered",
+    "indexing",
+    "verifying",
+    "ready",
+    "failed",
+    "paused",
+    "resumed",
+    "promoted",
+    "rolled_back",
+    "retired",
+    "judgments",
+    "settings",
+]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AuditEntry:
+    """Who changed what, when, and on which evidence. `number` grows; 0 in an entry that is still to be written.
+
+    `version` is what it became or was about, `before` the version that was active until then (promotions, roll backs).
+    """
+
+    number: int = 0
+    at: datetime
+    actor: str
+    action: Action
+    version: VersionNumber | None = None
+    before: VersionNumber | None = None
+    note: str = ""
+    details: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Process:
+    """A running API process, and the versions whose query encoder it has loaded and proven."""
+
+    id: str
+    host: str
+    seen_at: datetime
+    proven: frozenset[tuple[CollectionId, VersionNumber]]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Sample:
+    """Random chunks of one version: `vectors` has shape [len(chunks), dimensions], rows of length 1."""
+
+    chunks: tuple[tuple[DocumentId, int], ...]
+    vectors: Vectors
+
+
 # ---------------------------------------------------------------- documents
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Document:
-    """What a client sends."""
+    """What a client sends. `vector`: for a version whose embedder is `external`; no part of the content."""
 
     id: DocumentId
     title: str = ""
     text: str = ""
     metadata: Mapping[str, Any] = field(default_factory=dict)
+    vector: tuple[float, ...] | None = None
 
     @property
     def content_hash(self) -> bytes:
@@ -207,6 +384,9 @@ class Chunk:
 
 
 # ---------------------------------------------------------------- the queue
+
+Lane = Literal["live", "backfill"]
+"""What clients have just written, or what fills a new version: never before the former."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

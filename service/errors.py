@@ -8,7 +8,8 @@
     |   |-- DocumentNotFound
     |   `-- VersionNotFound
     |-- Conflict                the state forbids it                                (409)
-    |   `-- EmbedderChange
+    |   |-- EmbedderChange
+    |   `-- PromotionRefused    the evidence speaks against it
     |-- Overloaded              too much at once; try again later                   (429)
     |-- Unavailable             something needed is not there now                   (503)
     |   |-- DatabaseUnavailable
@@ -84,6 +85,15 @@ class Conflict(AzimuthError):
 
 class EmbedderChange(Conflict):
     """The embedder of a collection is set at its creation; another embedder is a new version: POST .../versions."""
+
+
+class PromotionRefused(Conflict):
+    """The evidence speaks against this version; `force` promotes it all the same, and is recorded."""
+
+    def __init__(self, detail: str | None = None, errors: Sequence[FieldError] = ()) -> None:
+        """`errors`: every check that failed, by its name."""
+        super().__init__(detail)
+        self.errors = tuple(errors)
 
 
 class Overloaded(AzimuthError):

@@ -1,78 +1,122 @@
-"""The version's story: register -> admit -> index. Nothing writes or answers in a space that it did not admit.
+"""The version's story, from registration to the end of its table. No space is ever mixed with another on the way.
 
-create  a collection with its first embedder version: identity, fingerprint and canary are taken here
-admit   before a process writes or answers in a version: its model must be the registered one and prove it
-tend    what a version needs as it grows: the HNSW index once an exact scan is no longer as fast
+                                   .--------- resume <--------.
+                                   v                          |
+    register --> backfilling --> indexing --> verifying --> (failed)
+                     |               |            |
+                     |               |            v            promote
+                     |               |          ready <-----------------> active
+                     |               |            |       (the one before)
+                     '----------- retire ---------'
+                                     v
+                                  retired
+
+register   identity, fingerprint and canary are taken; from its commit on every write goes to the new version too
+backfill   workers encode what was there before, behind all live writes; complete when counts and checksums agree
+index      HNSW over what was loaded, built concurrently, where an exact scan is no longer as fast
+verify     the evidence: canary, recall, geometry, judgments, shadow
+promote    one transaction; the version that was active stays complete, so that rolling back is one as well
+retire     its table is dropped
+
+State is kept in the database alone. `drive` moves each version on by one step: any process may call it, at any time, as
+often as it likes; one at a time gets to do something, and what a killed one left is done again.
 """
 
 import asyncio
 import dataclasses
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
-from datetime import datetime
-
-import numpy as np
+from datetime import datetime, timedelta
+from typing import Any
 
 from service import metrics
 from service.domain import (
+    Action,
+    AuditEntry,
+    Check,
+    Chunking,
     Collection,
-    CollectionId,
     CollectionName,
     CollectionSettings,
+    Completeness,
     EmbedderSpec,
     EmbedderVersion,
+    Evidence,
+    Index,
     VersionNumber,
-    cosine,
-    finite,
+    VersionState,
 )
-from service.errors import EmbedderChange, Invalid, Misconfigured, ModelUnavailable, NotFound, SpaceRefused
-from service.ports import Collections, Embedders, Encoder, Queue, Versions
+from service.errors import (
+    Conflict,
+    EmbedderChange,
+    FieldError,
+    ModelUnavailable,
+    NotFound,
+    PromotionRefused,
+    SpaceRefused,
+)
+from service.ports import Backfills, Collections, Embedders, Processes, Queue, TestSets, Versions
+from service.proof import CANARY_COSINE, Proof
 
 log = logging.getLogger(__name__)
 
-Key = tuple[CollectionId, VersionNumber]
+Examine = Callable[[Collection, EmbedderVersion], Awaitable[tuple[Check, ...]]]
+"""Measures what can only be measured by searching: recall, geometry, judgments, shadow (`evidence.py`)."""
 
-CANARY_TEXTS = (
-    "The quick brown fox jumps over the lazy dog.",
-    "SELECT name FROM users WHERE age >= 21 ORDER BY name;",
-    "Der Zug nach Köln fährt um 17:45 Uhr von Gleis 9 ab.",
-    "Aspirin irreversibly inhibits cyclooxygenase-1 in platelets.",
-    "42",
-)
-CANARY_COSINE = 0.999
-"""Room for another precision or backend of the same embedder (bf16 against fp32: 0.9998), none for another embedder."""
+SERVICE = "azimuth"
+"""The actor of what nobody asked for by hand."""
 
-REFUSED_SECONDS = 5.0
-"""For so long a refusal is answered from memory, so that refused searches do not each load a model."""
+WINDOW = 50_000
+"""Jobs of one backfill that wait at once: minutes of work for any worker, and a queue that stays small."""
+CURRENT = timedelta(hours=1)
+"""So long the measured evidence is taken as it stands."""
+PROCESS_SILENCE = timedelta(seconds=15)
+"""An API process without a heartbeat for so long is gone."""
+SETTLE_SECONDS = 10.0
+"""Longest that a promotion waits for the last documents and for other processes to load the query encoder."""
+_LOOK_SECONDS = 0.05
 
 
 class Lifecycle:
-    """`exact_below`: chunks up to which a version has no index, because an exact scan is as fast."""
+    """`exact_below`: chunks up to which a version has no index, because an exact scan is as fast.
+
+    `examine` is None where this process cannot search: then verifying is left to those that can.
+    """
 
     def __init__(
-        self, *, collections: Collections, versions: Versions, queue: Queue, embedders: Embedders, exact_below: int
+        self,
+        *,
+        collections: Collections,
+        versions: Versions,
+        backfills: Backfills,
+        queue: Queue,
+        test_sets: TestSets,
+        processes: Processes,
+        embedders: Embedders,
+        proof: Proof,
+        exact_below: int,
+        examine: Examine | None = None,
     ) -> None:
         self._collections = collections
         self._versions = versions
+        self._backfills = backfills
         self._queue = queue
+        self._test_sets = test_sets
+        self._processes = processes
         self._embedders = embedders
+        self._proof = proof
         self._exact_below = exact_below
-        self._proven: dict[Key, Encoder] = {}
-        self._refused: dict[Key, tuple[float, SpaceRefused | ModelUnavailable]] = {}
+        self._examine = examine
 
     # ------------------------------------------------------------ create
 
     async def create(self, name: CollectionName, settings: CollectionSettings, now: datetime) -> Collection:
-        """Register the embedder as version 1 of a new collection. Conflict where the name is taken."""
-        spec = self._embedders.resolve(settings.embedder)
-        encoder = await self._embedders.get(spec)
-        canary = await self._canary(spec)
-        if not finite(np.array(list(canary.values()), dtype=np.float32)).all():
-            raise Misconfigured(f"the model {spec.model} gives unusable vectors (NaN, infinite or zero)")
+        """Register the embedder as version 1 of a new collection, active at once. Conflict where the name is taken."""
+        spec, identity, canary = await self._proof.register(settings.embedder)
         settings = dataclasses.replace(settings, embedder=spec)
-        return await self._collections.create(name, settings, encoder.identity, canary, now)
+        return await self._collections.create(name, settings, identity, canary, now)
 
     async def configure(self, collection: Collection, settings: CollectionSettings) -> Collection:
         """Change what may change in place. EmbedderChange where the embedder or the chunking would be another.
@@ -88,97 +132,141 @@ class Lifecycle:
         settings = dataclasses.replace(settings, embedder=collection.settings.embedder)
         return await self._collections.update(collection, settings)
 
-    # ------------------------------------------------------------ admit
+    # ------------------------------------------------------------ register
 
-    async def admit(self, version: EmbedderVersion) -> Encoder:
-        """The encoder of this version, proven: same fingerprint, and the canary texts land where they did.
+    async def register(
+        self,
+        collection: Collection,
+        *,
+        embedder: EmbedderSpec | None,
+        chunking: Chunking | None,
+        index: Index,
+        actor: str,
+        now: datetime,
+        note: str = "",
+    ) -> EmbedderVersion:
+        """A new version beside the active one; what is None is as the active one has it. Its backfill starts at once.
 
-        SpaceRefused says what differs; ModelUnavailable where the model cannot be loaded. What was proven is
-        remembered until `prove` finds otherwise, what was refused for `REFUSED_SECONDS`.
+        Conflict where it would be the same as a version that is written already.
         """
-        key = (version.collection_id, version.number)
-        if key in self._proven:
-            return self._proven[key]
-        refused_until, refusal = self._refused.get(key, (0.0, None))
-        if refusal is not None and time.monotonic() < refused_until:
-            raise type(refusal)(refusal.detail)
-        return await self.prove(version)
+        spec, identity, canary = await self._proof.register(embedder or collection.settings.embedder)
+        chunking = chunking or collection.settings.chunking
+        for other in await self._versions.of(collection.id):
+            same = (other.fingerprint, other.chunking, other.index) == (identity.fingerprint, chunking, index)
+            if other.written and same:
+                raise Conflict(f"version {other.number} ({other.state}) has the same embedder, chunking and index")
+        entry = _entry("registered", actor, now, note, details=_described(spec, chunking, index))
+        return await self._versions.register(collection, spec, chunking, index, identity, canary, entry)
 
-    async def prove(self, version: EmbedderVersion) -> Encoder:
-        """Look again whether the model is still the registered one, on disk and in what it answers. Raises as `admit`.
+    # ------------------------------------------------------------ drive
 
-        To be called now and then while running: a folder whose content is swapped is noticed, and refused.
-        """
-        key = (version.collection_id, version.number)
-        try:
-            encoder = await self._embedders.get(version.spec)
-            if not await asyncio.to_thread(encoder.unchanged):
-                self._proven.pop(key, None)  # before anybody can be given the other model
-                await self._embedders.forget(version.spec)
-                encoder = await self._embedders.get(version.spec)
-            _same_identity(version, encoder)
-            await self._same_canary(version)
-        except Invalid as error:  # allowed when it was registered, but not by this process
-            raise self._refuse(key, SpaceRefused(f"version {version.number}: {error.detail}")) from error
-        except (SpaceRefused, ModelUnavailable) as error:
-            raise self._refuse(key, error) from error.__cause__
-        self._refused.pop(key, None)
-        self._proven[key] = encoder
-        return encoder
-
-    def _refuse(self, key: Key, error: SpaceRefused | ModelUnavailable) -> SpaceRefused | ModelUnavailable:
-        self._proven.pop(key, None)
-        self._refused[key] = (time.monotonic() + REFUSED_SECONDS, error)
-        return error
-
-    async def prove_all(self) -> None:
-        """`prove` every version that this process works in; what is refused is logged, and refused from now on."""
+    async def drive(self, now: Callable[[], datetime]) -> None:
+        """Move every version of every collection on, as far as it can go without waiting."""
         for version in await self._versions.written():
-            if (version.collection_id, version.number) in self._proven:
+            with suppress(NotFound, Conflict):  # deleted, or moved by somebody else, meanwhile
+                await self._drive(version, now)
+
+    async def _drive(self, version: EmbedderVersion, now: Callable[[], datetime]) -> None:
+        if version.state in (VersionState.READY, VersionState.ACTIVE) and not await self._wanting(version, now()):
+            return
+        async with self._versions.driving(version) as ours:
+            if not ours:
+                return
+            while True:
+                version = await self._versions.get(version.collection_id, version.number)
                 try:
-                    await self.prove(version)
-                except (SpaceRefused, ModelUnavailable) as error:
-                    log.error("version refused", extra={"version": version.number, "reason": error.detail})
+                    moved = await self._step(version, now)
+                except SpaceRefused as error:
+                    # Nothing is lost: what was encoded stays, and `resume` goes on from there.
+                    await self._move(version, VersionState.FAILED, now(), reason=error.detail)
+                    return
+                if not moved:
+                    return
 
-    async def _same_canary(self, version: EmbedderVersion) -> None:
-        now = await self._canary(version.spec, tuple(version.canary))
-        lowest = min(
-            cosine(np.array(now[text], dtype=np.float32), np.array(vector, dtype=np.float32))
-            for text, vector in version.canary.items()
+    async def _wanting(self, version: EmbedderVersion, now: datetime) -> bool:
+        """Is there anything to do for a version that is or may be searched? Asked often, so it must cost little."""
+        if await self._outgrown(version, now):
+            return True
+        return self._examine is not None and await self._outdated(version, now)
+
+    async def _step(self, version: EmbedderVersion, now: Callable[[], datetime]) -> bool:
+        """One step of one version; True where it reached another state."""
+        match version.state:
+            case VersionState.BACKFILLING:
+                return not version.paused and await self._backfill(version, now())
+            case VersionState.INDEXING:
+                if await self._outgrown(version, now()):
+                    await self._build(version)
+                await self._move(version, VersionState.VERIFYING, now())
+                return True
+            case VersionState.VERIFYING if self._examine is not None:
+                await self._proof.prove(version)
+                await self._move(version, VersionState.READY, now(), evidence=await self._evidence(version, now))
+                return True
+            case VersionState.READY | VersionState.ACTIVE:
+                if await self._outgrown(version, now()):
+                    await self._build(version)
+                if self._examine is not None and await self._outdated(version, now()):
+                    evidence = await self._evidence(version, now)
+                    await self._versions.move(version, version.state, None, evidence=evidence)
+        return False
+
+    async def _move(
+        self,
+        version: EmbedderVersion,
+        to: VersionState,
+        now: datetime,
+        *,
+        reason: str | None = None,
+        evidence: Evidence | None = None,
+    ) -> None:
+        actions: Mapping[VersionState, Action] = {
+            VersionState.INDEXING: "indexing",
+            VersionState.VERIFYING: "verifying",
+            VersionState.READY: "ready",
+            VersionState.FAILED: "failed",
+        }
+        details: dict[str, Any] = {} if evidence is None else _told(evidence.checks)
+        entry = _entry(actions[to], SERVICE, now, reason or "", version=version.number, details=details)
+        await self._versions.move(version, to, entry, reason=reason, evidence=evidence)
+        log.info(
+            "version moved",
+            extra={"collection_id": version.collection_id, "version": version.number, "state": to.value},
         )
-        names = {collection.id: collection.name for collection in await self._collections.all()}
-        if version.collection_id in names:  # else deleted meanwhile
-            metrics.CANARY_COSINE.labels(names[version.collection_id], str(version.number)).set(lowest)
-        if not lowest >= CANARY_COSINE:  # also refuses NaN
-            raise SpaceRefused(
-                f"version {version.number}: the model {version.spec.model} no longer reproduces its canary "
-                f"(lowest cosine {lowest:.4f}, needed {CANARY_COSINE})"
-            )
 
-    async def _canary(
-        self, spec: EmbedderSpec, texts: tuple[str, ...] = CANARY_TEXTS
-    ) -> Mapping[str, tuple[float, ...]]:
-        vectors = await self._embedders.embed(spec, texts, "document")
-        return {text: tuple(map(float, vector)) for text, vector in zip(texts, vectors, strict=True)}
+    # ------------------------------------------------------------ backfill
 
-    # ------------------------------------------------------------ tend
+    async def _backfill(self, version: EmbedderVersion, now: datetime) -> bool:
+        """Keep the queue filled; when all is done, compare documents and vectors, and start over where they differ."""
+        if not version.spec.external:
+            with suppress(ModelUnavailable):  # this process' trouble; a worker may have the model
+                await self._proof.admit(version)
+        backfill = await self._backfills.advance(version, now, WINDOW)
+        await self._backfills.note(version, now)
+        if not backfill.everything or backfill.waiting:
+            return False
+        completeness = await self._backfills.completeness(version)
+        if not completeness.agrees:
+            log.warning("backfill starts over", extra={"version": version.number, **_counted(completeness)})
+            await self._backfills.restart(version)
+            return False
+        await self._move(version, VersionState.INDEXING, now)
+        return True
 
-    async def tend(self, now: datetime) -> None:
-        """Build the index of every version that has outgrown the exact scan.
+    # ------------------------------------------------------------ index
+
+    async def _outgrown(self, version: EmbedderVersion, now: datetime) -> bool:
+        """Should there be an index that is not there (or was left half-built)?
 
         Not in the middle of a bulk load: building once afterwards is several times cheaper than inserting row by row.
         """
-        for version in await self._versions.written():
-            with suppress(NotFound):  # deleted meanwhile
-                await self._tend(version, now)
-
-    async def _tend(self, version: EmbedderVersion, now: datetime) -> None:
         status = await self._versions.status(version)
         if status.indexed or status.rows <= self._exact_below:
-            return
-        waiting = (await self._queue.status(version.collection_id, now)).pending
-        if waiting > status.rows / 10 and status.rows <= 20 * self._exact_below:
-            return
+            return False
+        waiting = (await self._queue.status(version.collection_id, version.number, now)).pending
+        return waiting <= status.rows / 10 or status.rows > 20 * self._exact_below
+
+    async def _build(self, version: EmbedderVersion) -> None:
         started = time.monotonic()
         if await self._versions.build_index(version):
             log.info(
@@ -186,25 +274,233 @@ class Lifecycle:
                 extra={
                     "collection_id": version.collection_id,
                     "version": version.number,
-                    "chunks": status.rows,
                     "seconds": round(time.monotonic() - started, 1),
                 },
             )
 
+    # ------------------------------------------------------------ verify
 
-def _same_identity(version: EmbedderVersion, encoder: Encoder) -> None:
-    """SpaceRefused where the loaded model is not the registered one, naming the parts that differ."""
-    loaded = encoder.identity
-    if loaded.fingerprint == version.fingerprint:
-        return
-    registered = {
-        **version.identity.parts,
-        "dimensions": version.identity.dimensions,
-        "max_tokens": version.identity.max_tokens,
-    }
-    present = {**loaded.parts, "dimensions": loaded.dimensions, "max_tokens": loaded.max_tokens}
-    differing = sorted(part for part in registered.keys() | present.keys() if registered.get(part) != present.get(part))
-    raise SpaceRefused(
-        f"version {version.number} was made by another embedder than the loaded {version.spec.model}: "
-        f"{', '.join(differing)} differ"
+    async def _evidence(self, version: EmbedderVersion, now: Callable[[], datetime]) -> Evidence:
+        """Everything that speaks for or against the version."""
+        assert self._examine is not None
+        collection = await self._collection(version)
+        judged_at = await self._test_sets.uploaded_at(collection.id)
+        checks = await self._own_checks(version, now)
+        if not any(check.name == "canary" and check.passed is False for check in checks):
+            checks += await self._examine(collection, version)
+        return Evidence(checks=checks, gathered_at=now(), judged_at=judged_at)
+
+    async def _own_checks(self, version: EmbedderVersion, now: Callable[[], datetime]) -> tuple[Check, ...]:
+        """What is asked anew at every promotion."""
+        return (
+            _complete(await self._settled(version)),
+            await self._canary(version),
+            await self._warm(version, now),
+        )
+
+    async def _settled(self, version: EmbedderVersion) -> Completeness:
+        """Completeness at a moment in which the active version is not ahead, if there is one soon.
+
+        Under live writes each document is for some milliseconds encoded in one version and not yet in the other.
+        """
+        deadline = time.monotonic() + SETTLE_SECONDS
+        while True:
+            completeness = await self._backfills.completeness(version)
+            if completeness.behind == 0 or time.monotonic() > deadline:
+                return completeness
+            await asyncio.sleep(_LOOK_SECONDS)
+
+    async def _canary(self, version: EmbedderVersion) -> Check:
+        if version.spec.external:
+            return Check(name="canary", passed=None, detail="the client makes these vectors; there is no model to ask")
+        try:
+            await self._proof.prove(version)
+        except (SpaceRefused, ModelUnavailable) as error:
+            return Check(name="canary", passed=False, detail=error.detail)
+        lowest = self._proof.lowest[version.collection_id, version.number]
+        return Check(
+            name="canary",
+            passed=True,
+            detail=f"lowest cosine to the registered vectors {lowest:.4f}, needed {CANARY_COSINE}",
+            figures={"lowest_cosine": lowest, "needed": CANARY_COSINE},
+        )
+
+    async def _warm(self, version: EmbedderVersion, now: Callable[[], datetime]) -> Check:
+        """Have all API processes loaded the query encoder? They do it by themselves, soon after a version is seen."""
+        deadline = time.monotonic() + SETTLE_SECONDS
+        key = (version.collection_id, version.number)
+        while True:
+            processes = await self._processes.since(now() - PROCESS_SILENCE)
+            cold = [process for process in processes if key not in process.proven]
+            if not cold or time.monotonic() > deadline:
+                break
+            await asyncio.sleep(4 * _LOOK_SECONDS)
+        hosts = ", ".join(sorted({process.host for process in cold}))
+        return Check(
+            name="warm",
+            passed=not cold,
+            detail=f"{len(cold)} of {len(processes)} API processes have not loaded its query encoder: {hosts}"
+            if cold
+            else f"all {len(processes)} API processes have loaded its query encoder",
+            figures={"processes": len(processes), "cold": len(cold)},
+        )
+
+    async def _outdated(self, version: EmbedderVersion, now: datetime) -> bool:
+        """Evidence is kept current for a version that waits to be promoted, not for one that was active before."""
+        collection = await self._collection(version)
+        if version.state is not VersionState.READY or version.number == collection.previous_version:
+            return False
+        evidence = version.evidence
+        if evidence is None or now - evidence.gathered_at > CURRENT:
+            return True
+        return evidence.judged_at != await self._test_sets.uploaded_at(version.collection_id)
+
+    # ------------------------------------------------------------ promote and roll back
+
+    async def promote(
+        self,
+        collection: Collection,
+        number: VersionNumber,
+        *,
+        force: bool,
+        actor: str,
+        now: Callable[[], datetime],
+        note: str = "",
+    ) -> Collection:
+        """Let this version answer from now on, if the evidence allows it or `force` overrides it.
+
+        PromotionRefused names all checks that failed. Nothing happens where it is active already.
+        """
+        if number == collection.active_version:
+            return collection
+        version = await self._versions.get(collection.id, number)
+        if version.state is not VersionState.READY:
+            raise Conflict(f"version {number} is {version.state}; only one that is ready can be promoted")
+        async with self._versions.driving(version, wait_seconds=SETTLE_SECONDS) as ours:
+            if not ours:
+                raise Conflict(f"somebody else is at version {number} just now; try again")
+            evidence = await self._current_evidence(version, now)
+            version = await self._versions.move(version, version.state, None, evidence=evidence)
+            if evidence.failed and not force:
+                metrics.PROMOTIONS.labels(collection.name, "refused").inc()
+                raise PromotionRefused(
+                    f"version {number} is not promoted: "
+                    + "; ".join(f"{check.name}: {check.detail}" for check in evidence.failed),
+                    [FieldError(check.name, check.detail) for check in evidence.failed],
+                )
+            details = {**_told(evidence.checks), "forced": bool(evidence.failed)}
+            return await self._switch(collection, version, "promoted", actor, now(), note, details)
+
+    async def _current_evidence(self, version: EmbedderVersion, now: Callable[[], datetime]) -> Evidence:
+        """The measured evidence as it stands, where it is current; what can change any moment is asked anew."""
+        if version.evidence is None or await self._outdated(version, now()):
+            return await self._evidence(version, now)
+        own = await self._own_checks(version, now)
+        asked = {check.name for check in own}
+        measured = [check for check in version.evidence.checks if check.name not in asked]
+        return dataclasses.replace(version.evidence, checks=(*own, *measured))
+
+    async def roll_back(self, collection: Collection, *, actor: str, now: datetime, note: str = "") -> Collection:
+        """Let the version answer that answered before: it stayed complete, so nothing is asked but its model."""
+        if collection.previous_version is None:
+            raise Conflict("there is no version to go back to")
+        version = await self._versions.get(collection.id, collection.previous_version)
+        if version.state is not VersionState.READY:
+            raise Conflict(f"version {version.number} is {version.state}: there is nothing to go back to")
+        await self._proof.admit(version)
+        return await self._switch(collection, version, "rolled_back", actor, now, note, {})
+
+    async def _switch(
+        self,
+        collection: Collection,
+        version: EmbedderVersion,
+        action: Action,
+        actor: str,
+        now: datetime,
+        note: str,
+        details: Mapping[str, Any],
+    ) -> Collection:
+        entry = _entry(
+            action, actor, now, note, version=version.number, before=collection.active_version, details=details
+        )
+        switched = await self._versions.promote(collection, version, entry)
+        metrics.PROMOTIONS.labels(collection.name, action).inc()
+        return switched
+
+    # ------------------------------------------------------------ pause, resume, retire
+
+    async def pause(
+        self, collection: Collection, number: VersionNumber, *, actor: str, now: datetime
+    ) -> EmbedderVersion:
+        """Let a backfill rest. Live writes still go to the version."""
+        version = await self._versions.get(collection.id, number)
+        if version.state is not VersionState.BACKFILLING:
+            raise Conflict(f"version {number} is {version.state}; only a backfill can be paused")
+        return await self._versions.pause(version, True, _entry("paused", actor, now, version=number))
+
+    async def resume(
+        self, collection: Collection, number: VersionNumber, *, actor: str, now: datetime
+    ) -> EmbedderVersion:
+        """Let a paused backfill go on, or take a failed version up again: what it has already is not made anew."""
+        version = await self._versions.get(collection.id, number)
+        entry = _entry("resumed", actor, now, version=number)
+        if version.state is VersionState.FAILED:
+            return await self._versions.move(version, VersionState.BACKFILLING, entry)
+        if version.state is not VersionState.BACKFILLING:
+            raise Conflict(f"version {number} is {version.state}; there is nothing to resume")
+        return await self._versions.pause(version, False, entry)
+
+    async def retire(
+        self, collection: Collection, number: VersionNumber, *, actor: str, now: datetime, note: str = ""
+    ) -> EmbedderVersion:
+        """End a version, also one that is under way. Its table is dropped: there is no way back."""
+        version = await self._versions.get(collection.id, number)
+        if version.state is VersionState.RETIRED:
+            return version
+        if number == collection.active_version:
+            raise Conflict(f"version {number} is active: promote another one first")
+        return await self._versions.retire(version, _entry("retired", actor, now, note, version=number))
+
+    async def _collection(self, version: EmbedderVersion) -> Collection:
+        for collection in await self._collections.all():
+            if collection.id == version.collection_id:
+                return collection
+        raise NotFound
+
+
+def _entry(
+    action: Action,
+    actor: str,
+    now: datetime,
+    note: str = "",
+    *,
+    version: VersionNumber | None = None,
+    before: VersionNumber | None = None,
+    details: Mapping[str, Any] | None = None,
+) -> AuditEntry:
+    return AuditEntry(
+        at=now, actor=actor, action=action, version=version, before=before, note=note, details=details or {}
     )
+
+
+def _complete(found: Completeness) -> Check:
+    detail = f"{found.stored} of {found.documents} documents, checksums {'agree' if found.agrees else 'differ'}"
+    for count, what in ((found.waiting, "wait"), (found.failed, "were set aside")):
+        detail += f", {count} {what}" if count else ""
+    return Check(name="complete", passed=found.complete, detail=detail, figures=_counted(found))
+
+
+def _counted(found: Completeness) -> dict[str, Any]:
+    return dataclasses.asdict(found)
+
+
+def _told(checks: tuple[Check, ...]) -> dict[str, Any]:
+    return {"checks": [dataclasses.asdict(check) for check in checks]}
+
+
+def _described(spec: EmbedderSpec, chunking: Chunking, index: Index) -> dict[str, Any]:
+    return {
+        "embedder": dataclasses.asdict(spec),
+        "chunking": dataclasses.asdict(chunking),
+        "index": dataclasses.asdict(index),
+    }

@@ -31,6 +31,18 @@ LEXICAL_LAG = Gauge(
 VERSION_STATE = Gauge(
     "azimuth_version_state", "1 for the state an embedder version is in.", ["collection", "version", "state"]
 )
+BACKFILL_REMAINING = Gauge(
+    "azimuth_backfill_remaining", "Documents that a new version still lacks.", ["collection", "version"]
+)
+PROMOTIONS = Counter("azimuth_promotions_total", "Promotions asked for, by outcome.", ["collection", "outcome"])
+SHADOW_SEARCHES = Counter(
+    "azimuth_shadow_searches_total", "Live searches answered again by a candidate version.", ["collection", "version"]
+)
+SHADOW_OVERLAP = Gauge(
+    "azimuth_shadow_overlap_at_10",
+    "Mean share of the active version's first 10 hits that the candidate gives too.",
+    ["collection", "version"],
+)
 CANARY_COSINE = Gauge(
     "azimuth_canary_cosine", "Lowest cosine of the canary texts to their registered vectors.", ["collection", "version"]
 )
@@ -66,5 +78,6 @@ RERANKED_PAIRS = Counter("azimuth_reranked_pairs_total", "Pairs scored by the cr
 
 def forget(collection: str) -> None:
     """Take back what gauges say of a deleted collection: an alert on its backlog would never end."""
-    for gauge in (QUEUE_PENDING, QUEUE_FAILED, QUEUE_OLDEST, VERSION_STATE, CANARY_COSINE, EF_SEARCH):
+    gauges = (QUEUE_PENDING, QUEUE_FAILED, QUEUE_OLDEST, VERSION_STATE, CANARY_COSINE, EF_SEARCH)
+    for gauge in (*gauges, BACKFILL_REMAINING, SHADOW_OVERLAP):
         gauge.remove_by_labels({"collection": collection})

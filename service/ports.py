@@ -5,6 +5,7 @@ own time (`now`), so that a story and its tests own the clock.
 """
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Protocol
@@ -14,12 +15,16 @@ import numpy.typing as npt
 
 from service.domain import (
     Accepted,
+    AuditEntry,
+    Backfill,
     Candidate,
     ChangePage,
+    Chunking,
     Collection,
     CollectionId,
     CollectionName,
     CollectionSettings,
+    Completeness,
     Counts,
     DensePlan,
     Document,
@@ -27,18 +32,26 @@ from service.domain import (
     EmbedderSpec,
     EmbedderVersion,
     Encoded,
+    Evidence,
     FailedDocument,
     Filter,
     Identity,
+    Index,
     Job,
+    Judgments,
+    Lane,
     Passing,
     Position,
+    Process,
+    Progress,
     QueueStatus,
     Role,
+    Sample,
     SpaceStatus,
     StoredDocument,
     Vector,
     VersionNumber,
+    VersionState,
 )
 from service.domain import (
     Vectors as VectorArray,
@@ -96,17 +109,152 @@ class Versions(Protocol):
         """Build the HNSW index concurrently; an invalid leftover is dropped first. False: someone else is at it."""
         ...
 
+    # ------------------------------------------------------------ the lifecycle
+
+    async def get(self, collection_id: CollectionId, number: VersionNumber) -> EmbedderVersion:
+        """VersionNotFound where there is none."""
+        ...
+
+    async def register(
+        self,
+        collection: Collection,
+        spec: EmbedderSpec,
+        chunking: Chunking,
+        index: Index,
+        identity: Identity,
+        canary: Mapping[str, tuple[float, ...]],
+        entry: AuditEntry,
+    ) -> EmbedderVersion:
+        """A new version (backfilling) with the next number and its table, in one transaction with its audit entry.
+
+        Every write that commits later goes to it too: writers in progress are waited for. Conflict where as many
+        versions as may be are written already.
+        """
+        ...
+
+    def driving(self, version: EmbedderVersion, wait_seconds: float = 0.0) -> AbstractAsyncContextManager[bool]:
+        """True for the one process of all that may move this version on, as long as the block lasts.
+
+        False where another still is it after `wait_seconds`.
+        """
+        ...
+
+    async def move(
+        self,
+        version: EmbedderVersion,
+        to: VersionState,
+        entry: AuditEntry | None,
+        *,
+        reason: str | None = None,
+        evidence: Evidence | None = None,
+    ) -> EmbedderVersion:
+        """To another state (or the same, for new `evidence`), in one transaction with its audit entry.
+
+        Conflict where it is no longer in the state that `version` says. To backfilling: from the first document on,
+        and not paused.
+        """
+        ...
+
+    async def pause(self, version: EmbedderVersion, paused: bool, entry: AuditEntry) -> EmbedderVersion:
+        """Let the backfill rest or go on; nothing happens, and nothing is noted, where it is so already."""
+        ...
+
+    async def promote(self, collection: Collection, version: EmbedderVersion, entry: AuditEntry) -> Collection:
+        """Make it the active version and the one that was active ready, with settings and jobs, in one transaction.
+
+        Conflict where `collection.active_version` is active no more or the version is not ready any more.
+        """
+        ...
+
+    async def retire(self, version: EmbedderVersion, entry: AuditEntry) -> EmbedderVersion:
+        """End its jobs and drop its table at once; index builds on it are cancelled. Conflict where it is active."""
+        ...
+
+
+class Backfills(Protocol):
+    """How a new version gets the documents that were there before it."""
+
+    async def advance(self, version: EmbedderVersion, now: datetime, window: int) -> Backfill:
+        """Enqueue the next documents that the version lacks, so that about `window` jobs of the backfill wait.
+
+        Goes on where the last call ended, whoever made it. What the version has in its present content is left out.
+        """
+        ...
+
+    async def restart(self, version: EmbedderVersion) -> None:
+        """Look at every document again, and drop vectors whose document is gone: something was missed."""
+        ...
+
+    async def progress(self, version: EmbedderVersion, now: datetime) -> Progress: ...
+
+    async def note(self, version: EmbedderVersion, now: datetime) -> None:
+        """Remember how far it is now: the rate is measured between such notes."""
+        ...
+
+    async def completeness(self, version: EmbedderVersion) -> Completeness: ...
+
+
+class Audit(Protocol):
+    """Who changed what, when, on which evidence. The other ports write their entries with what they change."""
+
+    async def page(self, collection_id: CollectionId, before: int | None, limit: int) -> tuple[AuditEntry, ...]:
+        """Entries with smaller numbers than `before`, newest first."""
+        ...
+
+    async def add(self, collection_id: CollectionId, entry: AuditEntry) -> None:
+        """An entry of something that is kept elsewhere. CollectionNotFound where there is no such collection."""
+        ...
+
+
+class TestSets(Protocol):
+    """The judgments that collections bring along."""
+
+    async def put(self, collection_id: CollectionId, judgments: Judgments, entry: AuditEntry) -> None:
+        """Replace the whole set, with its audit entry. CollectionNotFound where there is no such collection."""
+        ...
+
+    async def get(self, collection_id: CollectionId) -> Judgments | None: ...
+
+    async def uploaded_at(self, collection_id: CollectionId) -> datetime | None:
+        """As `get(...).uploaded_at`, without reading all of it."""
+        ...
+
+    async def delete(self, collection_id: CollectionId, entry: AuditEntry) -> None: ...
+
+
+class Processes(Protocol):
+    """The API processes of this installation, by their heartbeats."""
+
+    async def seen(self, process: Process) -> None:
+        """A heartbeat. Processes not seen for long are forgotten."""
+        ...
+
+    async def since(self, moment: datetime) -> tuple[Process, ...]:
+        """Those seen since then."""
+        ...
+
+    async def gone(self, process_id: str) -> None:
+        """It stops."""
+        ...
+
 
 class Documents(Protocol):
     """Documents as committed: the truth that both legs follow."""
 
     async def put(
-        self, collection_id: CollectionId, documents: Sequence[Document], now: datetime
+        self,
+        collection_id: CollectionId,
+        documents: Sequence[Document],
+        now: datetime,
+        vectors_of: EmbedderVersion | None = None,
     ) -> tuple[Accepted, ...]:
         """Create or replace, in one transaction with the jobs and the change rows; outcomes in the order given.
 
         Ids must be distinct. Changed content enqueues a job for every written version; a change of metadata alone
         raises the revision but makes nothing anew; the same again changes nothing.
+
+        A document's own `vector` is stored under `vectors_of` in the same transaction, ending its job there, also where
+        the content stays as it was. VersionNotFound where that version takes none (any more).
         """
         ...
 
@@ -166,9 +314,18 @@ class Queue(Protocol):
     """Documents that wait for the embedder. A job ends by being stored (`Vectors.write`) or set aside."""
 
     async def claim(
-        self, versions: Sequence[EmbedderVersion], limit: int, worker: str, now: datetime, lease: timedelta
+        self,
+        versions: Sequence[EmbedderVersion],
+        limit: int,
+        worker: str,
+        now: datetime,
+        lease: timedelta,
+        lane: Lane = "live",
     ) -> tuple["Claimed", ...]:
-        """Lease jobs and commit at once, then read their documents. Live writes before backfill, old before new."""
+        """Lease jobs of one lane and commit at once, then read their documents. Old before new.
+
+        Of live writes those of the active version come first.
+        """
         ...
 
     async def extend(self, jobs: Sequence[Job], until: datetime) -> None:
@@ -190,7 +347,7 @@ class Queue(Protocol):
         """
         ...
 
-    async def status(self, collection_id: CollectionId, now: datetime) -> QueueStatus: ...
+    async def status(self, collection_id: CollectionId, version: VersionNumber, now: datetime) -> QueueStatus: ...
 
     async def failed(
         self, collection_id: CollectionId, after: DocumentId | None, limit: int
@@ -254,6 +411,10 @@ class Vectors(Protocol):
     async def get(
         self, version: EmbedderVersion, chunks: Sequence[tuple[DocumentId, int]]
     ) -> Mapping[tuple[DocumentId, int], Vector]: ...
+
+    async def sample(self, version: EmbedderVersion, size: int) -> Sample:
+        """About `size` random chunks, all of them where there are fewer."""
+        ...
 
 
 class Changes(Protocol):

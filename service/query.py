@@ -71,9 +71,10 @@ class Rerank:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Request:
-    """One search. `fusion` None: as the collection's settings say."""
+    """One search. `fusion` None: as the collection's settings say. `vector`: the query in an external space."""
 
     text: str
+    vector: tuple[float, ...] | None = None
     k: int = 10
     mode: Mode = "hybrid"
     where: Filter | None = None

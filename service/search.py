@@ -18,8 +18,8 @@ from service.domain import Candidate, CollectionName, DensePlan, Passing, Vector
 from service.errors import Invalid, NotFound, Overloaded, SpaceRefused, Unavailable, VersionNotFound
 from service.fusion import Fused, fuse
 from service.legs import MAX_WIDTH, Found, Leg, Space
-from service.lifecycle import Lifecycle
 from service.ports import Collections, Documents, Embedders, Encoder, Lexicon, Passage, Reranker, Vectors, Versions
+from service.proof import Proof
 from service.query import Answer, Degradation, Hit, Request, RerankExplanation
 from service.timings import Timings
 
@@ -41,10 +41,14 @@ class Ranked:
 
 
 class Course:
-    """One search under way: its request, where the time went, and what had to be left out."""
+    """One search under way: its request, where the time went, and what had to be left out.
 
-    def __init__(self, request: Request) -> None:
+    `live`: a client waits for it. Others (shadow, evidence) are not in the metrics of searches.
+    """
+
+    def __init__(self, request: Request, *, live: bool = True) -> None:
         self.request = request
+        self.live = live
         self.timings = Timings()
         self.degraded: list[Degradation] = []
         self.stale = 0
@@ -91,7 +95,7 @@ class Search:
         vectors: Vectors,
         lexicon: Lexicon,
         embedders: Embedders,
-        lifecycle: Lifecycle,
+        proof: Proof,
         reranker: Reranker | None,
         passing_cap: int,
         max_concurrent: int,
@@ -102,7 +106,7 @@ class Search:
         self._vectors = vectors
         self._lexicon = lexicon
         self._embedders = embedders
-        self._lifecycle = lifecycle
+        self._proof = proof
         self._reranker = reranker
         self._passing_cap = passing_cap
         self._free = max_concurrent
@@ -118,11 +122,16 @@ class Search:
             try:
                 return await self._run(name, Course(request))
             except NotFound:
-                # What was remembered may be of a collection that was deleted, and made anew, meanwhile.
+                # What was remembered may be of a collection that was deleted, and made anew, meanwhile, or of a version
+                # that was active a moment ago and is retired by now.
                 self.forget(name)
                 return await self._run(name, Course(request))
         finally:
             self._free += 1
+
+    async def probe(self, name: CollectionName, request: Request) -> Answer:
+        """Answer a search that no client waits for: beside the limit of live ones, and not in their metrics."""
+        return await self._run(name, Course(request, live=False))
 
     async def _run(self, name: CollectionName, course: Course) -> Answer:
         request = course.request
@@ -145,7 +154,8 @@ class Search:
         possible = request.k if passing is None else min(request.k, passing.count)
         short = len(hits) < possible and (course.stale > 0 or not found.exhausted)
         plan = dataclasses.replace(found.plan, underfilled=short)
-        self._observe(space, course, plan)
+        if course.live:
+            self._observe(space, course, plan)
         return Answer(
             hits=tuple(hits),
             mode=request.mode,
@@ -193,10 +203,10 @@ class Search:
         """The query as a vector of this version; None where the dense leg is not asked for or had to be given up."""
 
         async def embed() -> Vector:
-            encoder = await self._lifecycle.admit(space.version)
+            encoder = await self._proof.admit(space.version)
             await self._note_cut(course, encoder)
             vectors = await self._embedders.embed(space.version.spec, [course.request.text], "query")
-            if await self._lifecycle.admit(space.version) is not encoder:
+            if await self._proof.admit(space.version) is not encoder:
                 # Swapped since it was admitted: which of the two models gave this vector cannot be told any more.
                 raise SpaceRefused("the model was replaced while it encoded the query")
             vector: Vector = vectors[0]

@@ -31,6 +31,10 @@ class Settings(BaseSettings):
     precision: Literal["auto", "float32", "bfloat16"] = Field(
         "auto", description="auto: bfloat16 where the device computes in it, float32 elsewhere."
     )
+    encoder_url: str | None = Field(
+        None, description="Another Azimuth that encodes in place of models here; both must know the same models."
+    )
+    encoder_key: SecretStr | None = Field(None, description="API key for AZIMUTH_ENCODER_URL.")
     check_seconds: float = Field(30.0, ge=1, description="How often running processes prove their models again.")
     threads: int = Field(0, ge=0, description="Threads of a model on CPU; 0: all cores.")
 
@@ -54,6 +58,13 @@ class Settings(BaseSettings):
         60.0, gt=1, description="How long a worker may stay silent before its work is given away."
     )
     max_attempts: int = Field(3, ge=1, description="Attempts before a document is set aside.")
+
+    backfill_per_second: float = Field(
+        0.0, ge=0, description="Most documents that one worker re-encodes each second for new versions; 0: no limit."
+    )
+    shadow_share: float = Field(
+        0.05, ge=0, le=1, description="Share of live searches that a version which is to be promoted answers as well."
+    )
 
     @field_validator("api_keys", "models", mode="before")
     @classmethod

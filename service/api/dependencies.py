@@ -13,6 +13,7 @@ from service.ingest import Ingest
 from service.ingest import Limits as DocumentLimits
 from service.lifecycle import Lifecycle
 from service.search import Search
+from service.shadow import Shadow
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -33,10 +34,14 @@ class Service:
     """
 
     search: Search
+    shadow: Shadow
     ingest: Ingest
     lifecycle: Lifecycle
     collections: ports.Collections
     versions: ports.Versions
+    backfills: ports.Backfills
+    audit: ports.Audit
+    test_sets: ports.TestSets
     documents: ports.Documents
     queue: ports.Queue
     lexicon: ports.Lexicon
