@@ -18,17 +18,16 @@ verify     the evidence: canary, recall, geometry, judgments, shadow
 promote    one transaction; the version that was active stays complete, so that rolling back is one as well
 retire     its table is dropped
 
-State is kept in the database alone. `drive` moves each version on by one step: any process may call it, at any time, as
-often as it likes; one at a time gets to do something, and what a killed one left is done again.
+State is kept in the database alone. `drive` moves every version on as far as it goes: any process may call it, at any
+time, as often as it likes; one at a time gets to do something, and what a killed one left is done again.
 """
 
-import asyncio
 import dataclasses
 import logging
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 
 from service import metrics
@@ -40,7 +39,6 @@ from service.domain import (
     Collection,
     CollectionName,
     CollectionSettings,
-    Completeness,
     EmbedderSpec,
     EmbedderVersion,
     Evidence,
@@ -56,34 +54,25 @@ from service.errors import (
     NotFound,
     PromotionRefused,
     SpaceRefused,
+    Unavailable,
 )
-from service.ports import Backfills, Collections, Embedders, Processes, Queue, TestSets, Versions
-from service.proof import CANARY_COSINE, Proof
+from service.ports import Backfills, Collections, Embedders, Queue, Versions
+from service.proof import Proof
+from service.verification import SETTLE_SECONDS, Clock, Verification, counted
 
 log = logging.getLogger(__name__)
-
-Examine = Callable[[Collection, EmbedderVersion], Awaitable[tuple[Check, ...]]]
-"""Measures what can only be measured by searching: recall, geometry, judgments, shadow (`evidence.py`)."""
 
 SERVICE = "azimuth"
 """The actor of what nobody asked for by hand."""
 
 WINDOW = 50_000
 """Jobs of one backfill that wait at once: minutes of work for any worker, and a queue that stays small."""
-CURRENT = timedelta(hours=1)
-"""So long the measured evidence is taken as it stands."""
-PROCESS_SILENCE = timedelta(seconds=15)
-"""An API process without a heartbeat for so long is gone."""
-SETTLE_SECONDS = 10.0
-"""Longest that a promotion waits for the last documents and for other processes to load the query encoder."""
-_LOOK_SECONDS = 0.05
+_UNDER_WAY = frozenset({VersionState.BACKFILLING, VersionState.INDEXING, VersionState.VERIFYING})
+_STANDING = frozenset({VersionState.READY, VersionState.ACTIVE})
 
 
 class Lifecycle:
-    """`exact_below`: chunks up to which a version has no index, because an exact scan is as fast.
-
-    `examine` is None where this process cannot search: then verifying is left to those that can.
-    """
+    """`exact_below`: chunks up to which a version has no index, because an exact scan is as fast."""
 
     def __init__(
         self,
@@ -92,23 +81,19 @@ class Lifecycle:
         versions: Versions,
         backfills: Backfills,
         queue: Queue,
-        test_sets: TestSets,
-        processes: Processes,
         embedders: Embedders,
         proof: Proof,
+        verification: Verification,
         exact_below: int,
-        examine: Examine | None = None,
     ) -> None:
         self._collections = collections
         self._versions = versions
         self._backfills = backfills
         self._queue = queue
-        self._test_sets = test_sets
-        self._processes = processes
         self._embedders = embedders
         self._proof = proof
         self._exact_below = exact_below
-        self._examine = examine
+        self._verification = verification
 
     # ------------------------------------------------------------ create
 
@@ -160,36 +145,45 @@ class Lifecycle:
 
     # ------------------------------------------------------------ drive
 
-    async def drive(self, now: Callable[[], datetime]) -> None:
-        """Move every version of every collection on, as far as it can go without waiting."""
-        for version in await self._versions.written():
-            with suppress(NotFound, Conflict):  # deleted, or moved by somebody else, meanwhile
-                await self._drive(version, now)
+    async def drive(self, now: Clock) -> None:
+        """Move every version that is under way on, as far as it can go without waiting."""
+        await self._each(_UNDER_WAY, now)
 
-    async def _drive(self, version: EmbedderVersion, now: Callable[[], datetime]) -> None:
-        if version.state in (VersionState.READY, VersionState.ACTIVE) and not await self._wanting(version, now()):
+    async def tend(self, now: Clock) -> None:
+        """What versions need that are or may be searched: an index beyond the exact scan, fresh evidence."""
+        await self._each(_STANDING, now)
+
+    async def _each(self, states: frozenset[VersionState], now: Clock) -> None:
+        for version in await self._versions.written():
+            if version.state in states:
+                try:
+                    await self._advance(version, now)
+                except (NotFound, Conflict):
+                    pass  # deleted, or moved by somebody else, meanwhile
+                except Unavailable as error:
+                    log.warning("version waits", extra={"version": version.number, "reason": error.detail})
+
+    async def _advance(self, version: EmbedderVersion, now: Clock) -> None:
+        if version.state in _STANDING and not await self._wanting(version, now()):
             return
         async with self._versions.driving(version) as ours:
-            if not ours:
-                return
-            while True:
+            moved = ours
+            while moved:
                 version = await self._versions.get(version.collection_id, version.number)
                 try:
                     moved = await self._step(version, now)
                 except SpaceRefused as error:
                     # Nothing is lost: what was encoded stays, and `resume` goes on from there.
                     await self._move(version, VersionState.FAILED, now(), reason=error.detail)
-                    return
-                if not moved:
-                    return
+                    moved = False
 
     async def _wanting(self, version: EmbedderVersion, now: datetime) -> bool:
-        """Is there anything to do for a version that is or may be searched? Asked often, so it must cost little."""
+        """Is there anything to do for a version that stands? Asked often, of every version, so it must cost little."""
         if await self._outgrown(version, now):
             return True
-        return self._examine is not None and await self._outdated(version, now)
+        return self._verification.possible and await self._verification.outdated(version, now)
 
-    async def _step(self, version: EmbedderVersion, now: Callable[[], datetime]) -> bool:
+    async def _step(self, version: EmbedderVersion, now: Clock) -> bool:
         """One step of one version; True where it reached another state."""
         match version.state:
             case VersionState.BACKFILLING:
@@ -199,15 +193,17 @@ class Lifecycle:
                     await self._build(version)
                 await self._move(version, VersionState.VERIFYING, now())
                 return True
-            case VersionState.VERIFYING if self._examine is not None:
+            case VersionState.VERIFYING if self._verification.possible:
                 await self._proof.prove(version)
-                await self._move(version, VersionState.READY, now(), evidence=await self._evidence(version, now))
+                await self._move(
+                    version, VersionState.READY, now(), evidence=await self._verification.gather(version, now)
+                )
                 return True
             case VersionState.READY | VersionState.ACTIVE:
                 if await self._outgrown(version, now()):
                     await self._build(version)
-                if self._examine is not None and await self._outdated(version, now()):
-                    evidence = await self._evidence(version, now)
+                if self._verification.possible and await self._verification.outdated(version, now()):
+                    evidence = await self._verification.gather(version, now)
                     await self._versions.move(version, version.state, None, evidence=evidence)
         return False
 
@@ -247,7 +243,7 @@ class Lifecycle:
             return False
         completeness = await self._backfills.completeness(version)
         if not completeness.agrees:
-            log.warning("backfill starts over", extra={"version": version.number, **_counted(completeness)})
+            log.warning("backfill starts over", extra={"version": version.number, **counted(completeness)})
             await self._backfills.restart(version)
             return False
         await self._move(version, VersionState.INDEXING, now)
@@ -278,83 +274,6 @@ class Lifecycle:
                 },
             )
 
-    # ------------------------------------------------------------ verify
-
-    async def _evidence(self, version: EmbedderVersion, now: Callable[[], datetime]) -> Evidence:
-        """Everything that speaks for or against the version."""
-        assert self._examine is not None
-        collection = await self._collection(version)
-        judged_at = await self._test_sets.uploaded_at(collection.id)
-        checks = await self._own_checks(version, now)
-        if not any(check.name == "canary" and check.passed is False for check in checks):
-            checks += await self._examine(collection, version)
-        return Evidence(checks=checks, gathered_at=now(), judged_at=judged_at)
-
-    async def _own_checks(self, version: EmbedderVersion, now: Callable[[], datetime]) -> tuple[Check, ...]:
-        """What is asked anew at every promotion."""
-        return (
-            _complete(await self._settled(version)),
-            await self._canary(version),
-            await self._warm(version, now),
-        )
-
-    async def _settled(self, version: EmbedderVersion) -> Completeness:
-        """Completeness at a moment in which the active version is not ahead, if there is one soon.
-
-        Under live writes each document is for some milliseconds encoded in one version and not yet in the other.
-        """
-        deadline = time.monotonic() + SETTLE_SECONDS
-        while True:
-            completeness = await self._backfills.completeness(version)
-            if completeness.behind == 0 or time.monotonic() > deadline:
-                return completeness
-            await asyncio.sleep(_LOOK_SECONDS)
-
-    async def _canary(self, version: EmbedderVersion) -> Check:
-        if version.spec.external:
-            return Check(name="canary", passed=None, detail="the client makes these vectors; there is no model to ask")
-        try:
-            await self._proof.prove(version)
-        except (SpaceRefused, ModelUnavailable) as error:
-            return Check(name="canary", passed=False, detail=error.detail)
-        lowest = self._proof.lowest[version.collection_id, version.number]
-        return Check(
-            name="canary",
-            passed=True,
-            detail=f"lowest cosine to the registered vectors {lowest:.4f}, needed {CANARY_COSINE}",
-            figures={"lowest_cosine": lowest, "needed": CANARY_COSINE},
-        )
-
-    async def _warm(self, version: EmbedderVersion, now: Callable[[], datetime]) -> Check:
-        """Have all API processes loaded the query encoder? They do it by themselves, soon after a version is seen."""
-        deadline = time.monotonic() + SETTLE_SECONDS
-        key = (version.collection_id, version.number)
-        while True:
-            processes = await self._processes.since(now() - PROCESS_SILENCE)
-            cold = [process for process in processes if key not in process.proven]
-            if not cold or time.monotonic() > deadline:
-                break
-            await asyncio.sleep(4 * _LOOK_SECONDS)
-        hosts = ", ".join(sorted({process.host for process in cold}))
-        return Check(
-            name="warm",
-            passed=not cold,
-            detail=f"{len(cold)} of {len(processes)} API processes have not loaded its query encoder: {hosts}"
-            if cold
-            else f"all {len(processes)} API processes have loaded its query encoder",
-            figures={"processes": len(processes), "cold": len(cold)},
-        )
-
-    async def _outdated(self, version: EmbedderVersion, now: datetime) -> bool:
-        """Evidence is kept current for a version that waits to be promoted, not for one that was active before."""
-        collection = await self._collection(version)
-        if version.state is not VersionState.READY or version.number == collection.previous_version:
-            return False
-        evidence = version.evidence
-        if evidence is None or now - evidence.gathered_at > CURRENT:
-            return True
-        return evidence.judged_at != await self._test_sets.uploaded_at(version.collection_id)
-
     # ------------------------------------------------------------ promote and roll back
 
     async def promote(
@@ -364,7 +283,7 @@ class Lifecycle:
         *,
         force: bool,
         actor: str,
-        now: Callable[[], datetime],
+        now: Clock,
         note: str = "",
     ) -> Collection:
         """Let this version answer from now on, if the evidence allows it or `force` overrides it.
@@ -379,7 +298,7 @@ class Lifecycle:
         async with self._versions.driving(version, wait_seconds=SETTLE_SECONDS) as ours:
             if not ours:
                 raise Conflict(f"somebody else is at version {number} just now; try again")
-            evidence = await self._current_evidence(version, now)
+            evidence = await self._verification.current(version, now)
             version = await self._versions.move(version, version.state, None, evidence=evidence)
             if evidence.failed and not force:
                 metrics.PROMOTIONS.labels(collection.name, "refused").inc()
@@ -390,15 +309,6 @@ class Lifecycle:
                 )
             details = {**_told(evidence.checks), "forced": bool(evidence.failed)}
             return await self._switch(collection, version, "promoted", actor, now(), note, details)
-
-    async def _current_evidence(self, version: EmbedderVersion, now: Callable[[], datetime]) -> Evidence:
-        """The measured evidence as it stands, where it is current; what can change any moment is asked anew."""
-        if version.evidence is None or await self._outdated(version, now()):
-            return await self._evidence(version, now)
-        own = await self._own_checks(version, now)
-        asked = {check.name for check in own}
-        measured = [check for check in version.evidence.checks if check.name not in asked]
-        return dataclasses.replace(version.evidence, checks=(*own, *measured))
 
     async def roll_back(self, collection: Collection, *, actor: str, now: datetime, note: str = "") -> Collection:
         """Let the version answer that answered before: it stayed complete, so nothing is asked but its model."""
@@ -461,12 +371,6 @@ class Lifecycle:
             raise Conflict(f"version {number} is active: promote another one first")
         return await self._versions.retire(version, _entry("retired", actor, now, note, version=number))
 
-    async def _collection(self, version: EmbedderVersion) -> Collection:
-        for collection in await self._collections.all():
-            if collection.id == version.collection_id:
-                return collection
-        raise NotFound
-
 
 def _entry(
     action: Action,
@@ -481,17 +385,6 @@ def _entry(
     return AuditEntry(
         at=now, actor=actor, action=action, version=version, before=before, note=note, details=details or {}
     )
-
-
-def _complete(found: Completeness) -> Check:
-    detail = f"{found.stored} of {found.documents} documents, checksums {'agree' if found.agrees else 'differ'}"
-    for count, what in ((found.waiting, "wait"), (found.failed, "were set aside")):
-        detail += f", {count} {what}" if count else ""
-    return Check(name="complete", passed=found.complete, detail=detail, figures=_counted(found))
-
-
-def _counted(found: Completeness) -> dict[str, Any]:
-    return dataclasses.asdict(found)
 
 
 def _told(checks: tuple[Check, ...]) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -13,34 +13,43 @@ from fastapi import FastAPI
 from service import metrics
 from service.api.app import create_app
 from service.api.dependencies import Limits, Service
-from service.domain import Collection, EmbedderSpec, VersionState
+from service.domain import Collection, VersionState
 from service.embedder.registry import Registry
 from service.embedder.reranker import CrossEncoderReranker
 from service.embedder.worker import Worker
 from service.errors import AzimuthError
+from service.evidence import Examiner
 from service.ingest import Ingest
 from service.ingest import Limits as DocumentLimits
 from service.lifecycle import Lifecycle
+from service.proof import Proof
+from service.readiness import Readiness
 from service.search import Search
 from service.settings import Settings
+from service.shadow import Shadow
 from service.store import housekeeping, server
 from service.store.analyzer import LANGUAGES
+from service.store.audit import PostgresAudit
+from service.store.backfills import PostgresBackfills
 from service.store.changes import PostgresChanges
 from service.store.collections import PostgresCollections
 from service.store.documents import PostgresDocuments
 from service.store.follower import Follower
 from service.store.lexical import TantivyLexicon
 from service.store.pool import Pool, open_pool
+from service.store.processes import PostgresProcesses
 from service.store.queue import PostgresQueue
+from service.store.test_sets import PostgresTestSets
 from service.store.vectors import PostgresVectors
 from service.store.versions import PostgresVersions
+from service.verification import Examine, Verification
 
 log = logging.getLogger(__name__)
 
 TEND_SECONDS = 5.0
 TOMBSTONE_AGE = timedelta(days=1)
-WARM_UP_SECONDS = 5.0
-"""Pause before what is missing is tried again."""
+WATCH_SECONDS = 2.0
+DRIVE_SECONDS = 1.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -54,6 +63,10 @@ class Store:
     queue: PostgresQueue
     vectors: PostgresVectors
     changes: PostgresChanges
+    backfills: PostgresBackfills
+    audit: PostgresAudit
+    test_sets: PostgresTestSets
+    processes: PostgresProcesses
 
 
 @asynccontextmanager
@@ -75,6 +88,10 @@ async def open_store(settings: Settings, url: str, name: str) -> AsyncIterator[S
             queue=PostgresQueue(pool),
             vectors=PostgresVectors(pool),
             changes=PostgresChanges(pool),
+            backfills=PostgresBackfills(pool),
+            audit=PostgresAudit(pool),
+            test_sets=PostgresTestSets(pool),
+            processes=PostgresProcesses(pool),
         )
     finally:
         await pool.close()
@@ -87,72 +104,55 @@ def embedders(settings: Settings) -> Registry:
         device=settings.device,
         precision=settings.precision,
         threads=settings.threads,
+        encoder_url=settings.encoder_url,
+        encoder_key=None if settings.encoder_key is None else settings.encoder_key.get_secret_value(),
     )
 
 
-def lifecycle(settings: Settings, store: Store, models: Registry) -> Lifecycle:
+def lifecycle(
+    settings: Settings, store: Store, models: Registry, proof: Proof, examine: Examine | None = None
+) -> Lifecycle:
+    verification = Verification(
+        collections=store.collections,
+        backfills=store.backfills,
+        test_sets=store.test_sets,
+        processes=store.processes,
+        proof=proof,
+        examine=examine,
+    )
     return Lifecycle(
         collections=store.collections,
         versions=store.versions,
+        backfills=store.backfills,
         queue=store.queue,
         embedders=models,
+        proof=proof,
+        verification=verification,
         exact_below=settings.exact_below,
     )
 
 
+def prove(store: Store, models: Registry) -> Proof:
+    return Proof(collections=store.collections, versions=store.versions, embedders=models)
+
+
+async def regularly(name: str, seconds: float, work: Callable[[], Awaitable[None]]) -> None:
+    """Do `work` every so many seconds, for ever: what goes wrong is logged, and tried again at the next turn."""
+    while True:
+        try:
+            await work()
+        except AzimuthError as error:
+            log.warning("put off", extra={"what": name, "reason": error.detail})
+        except Exception:
+            log.exception("failed", extra={"what": name})
+        await asyncio.sleep(seconds)
+
+
+def now() -> datetime:
+    return datetime.now(UTC)
+
+
 # ---------------------------------------------------------------- the API
-
-
-class Readiness:
-    """What keeps this API from being usable; empty when it is ready."""
-
-    def __init__(self, store: Store, flow: Lifecycle, lexicon: TantivyLexicon, models: Registry) -> None:
-        self._store = store
-        self._lifecycle = flow
-        self._lexicon = lexicon
-        self._models = models
-        self._models_missing = ["models: loading"]
-        self._lexicon_stood = False
-        self._started = datetime.now(UTC)
-
-    async def watch_models(self, check_seconds: float) -> None:
-        """Load the default model and prove every active version; soon again what failed, the rest now and then."""
-        while True:
-            missing = [reason async for reason in self._unproven()]
-            if missing != self._models_missing and missing:
-                log.warning("not ready", extra={"missing": missing})
-            self._models_missing = missing
-            await asyncio.sleep(min(WARM_UP_SECONDS, check_seconds) if missing else check_seconds)
-
-    async def _unproven(self) -> AsyncIterator[str]:
-        try:
-            await self._models.get(self._models.resolve(EmbedderSpec()))
-            collections = await self._store.collections.all()
-        except AzimuthError as error:
-            yield f"models: {error.detail}"
-            return
-        for collection in collections:
-            try:
-                for version in await self._store.versions.of(collection.id):
-                    if version.number == collection.active_version:
-                        await self._lifecycle.prove(version)
-            except AzimuthError as error:
-                yield f"collection {collection.name}: {error.detail}"
-
-    async def missing(self) -> list[str]:
-        missing = list(self._models_missing)
-        try:
-            # What was created since is empty, and found a moment later: no reason to send clients away.
-            unbuilt = [
-                f"lexical index of {collection.name}: being built"
-                for collection in await self._store.collections.all()
-                if collection.created_at < self._started and not self._lexicon.built(collection)
-            ]
-        except AzimuthError as error:
-            return [*missing, f"database: {error.detail}"]
-        # Once all stood, one that is built anew (another language) makes searches there say so, and no more.
-        self._lexicon_stood = self._lexicon_stood or not unbuilt
-        return missing if self._lexicon_stood else [*missing, *unbuilt]
 
 
 @asynccontextmanager
@@ -163,7 +163,7 @@ async def api(settings: Settings, url: str) -> AsyncIterator[FastAPI]:
         await housekeeping.repair_after_restore(store.pool)
         models = embedders(settings)
         stack.push_async_callback(models.close)
-        flow = lifecycle(settings, store, models)
+        proof = prove(store, models)
         lexicon = TantivyLexicon(settings.data_dir / "lexical", await server.installation(store.pool))
         stack.push_async_callback(lexicon.close)
         follower = Follower(lexicon, store.collections, store.changes)
@@ -176,30 +176,62 @@ async def api(settings: Settings, url: str) -> AsyncIterator[FastAPI]:
             line_bytes=settings.max_line_bytes,
             documents=DocumentLimits(text_length=settings.max_text_length, batch=settings.max_batch),
         )
-        readiness = Readiness(store, flow, lexicon, models)
+        search = Search(
+            collections=store.collections,
+            versions=store.versions,
+            documents=store.documents,
+            vectors=store.vectors,
+            lexicon=lexicon,
+            embedders=models,
+            proof=proof,
+            reranker=reranker,
+            passing_cap=settings.passing_cap,
+            max_concurrent=settings.max_concurrent_searches,
+        )
+        shadow = Shadow(
+            search=search, collections=store.collections, versions=store.versions, share=settings.shadow_share
+        )
+        examiner = Examiner(
+            search=search,
+            versions=store.versions,
+            vectors=store.vectors,
+            documents=store.documents,
+            test_sets=store.test_sets,
+            embedders=models,
+            proof=proof,
+            shadow=shadow,
+        )
+        flow = lifecycle(settings, store, models, proof, examiner)
+        readiness = Readiness(
+            collections=store.collections,
+            versions=store.versions,
+            processes=store.processes,
+            embedders=models,
+            proof=proof,
+            lexicon_built=lexicon.built,
+            check_seconds=settings.check_seconds,
+        )
         known: set[str] = set()
 
         @asynccontextmanager
         async def run() -> AsyncIterator[None]:
             stop = asyncio.Event()
-            async with _running(follower.run(stop)), _running(readiness.watch_models(settings.check_seconds)):
+            async with (
+                _running(follower.run(stop)),
+                _running(shadow.run(stop)),
+                _running(regularly("models", WATCH_SECONDS, readiness.watch_models)),
+                _running(regularly("heartbeat", WATCH_SECONDS, readiness.beat)),
+                _running(regularly("versions", DRIVE_SECONDS, lambda: flow.drive(now))),
+                _running(regularly("indexes", TEND_SECONDS, lambda: flow.tend(now))),
+            ):
                 yield
                 stop.set()
+            await readiness.leave()
 
         yield create_app(
             Service(
-                search=Search(
-                    collections=store.collections,
-                    versions=store.versions,
-                    documents=store.documents,
-                    vectors=store.vectors,
-                    lexicon=lexicon,
-                    embedders=models,
-                    lifecycle=flow,
-                    reranker=reranker,
-                    passing_cap=settings.passing_cap,
-                    max_concurrent=settings.max_concurrent_searches,
-                ),
+                search=search,
+                shadow=shadow,
                 ingest=Ingest(
                     documents=store.documents,
                     queue=store.queue,
@@ -210,6 +242,9 @@ async def api(settings: Settings, url: str) -> AsyncIterator[FastAPI]:
                 lifecycle=flow,
                 collections=store.collections,
                 versions=store.versions,
+                backfills=store.backfills,
+                audit=store.audit,
+                test_sets=store.test_sets,
                 documents=store.documents,
                 queue=store.queue,
                 lexicon=lexicon,
@@ -250,16 +285,21 @@ async def standing(collections: PostgresCollections, known: set[str]) -> tuple[C
 
 async def refresh_metrics(store: Store, known: set[str]) -> None:
     """Bring the gauges that mirror the database up to date, right before they are read."""
-    now = datetime.now(UTC)
+    moment = now()
     for collection in await standing(store.collections, known):
-        queue = await store.queue.status(collection.id, now)
+        queue = await store.queue.status(collection.id, collection.active_version, moment)
         metrics.QUEUE_PENDING.labels(collection.name).set(queue.pending)
         metrics.QUEUE_FAILED.labels(collection.name).set(queue.failed)
         metrics.QUEUE_OLDEST.labels(collection.name).set(queue.oldest_seconds)
         for version in await store.versions.of(collection.id):
+            labels = (collection.name, str(version.number))
             for state in VersionState:
-                labels = (collection.name, str(version.number), state.value)
-                metrics.VERSION_STATE.labels(*labels).set(version.state is state)
+                metrics.VERSION_STATE.labels(*labels, state.value).set(version.state is state)
+            if version.state is VersionState.BACKFILLING:
+                progress = await store.backfills.progress(version, moment)
+                metrics.BACKFILL_REMAINING.labels(*labels).set(progress.total - progress.done)
+            else:
+                metrics.BACKFILL_REMAINING.remove_by_labels({"collection": labels[0], "version": labels[1]})
 
 
 # ---------------------------------------------------------------- the worker
@@ -271,32 +311,36 @@ async def work(settings: Settings, url: str, stop: asyncio.Event) -> None:
         store = await stack.enter_async_context(open_store(settings, url, "worker"))
         models = embedders(settings)
         stack.push_async_callback(models.close)
-        flow = lifecycle(settings, store, models)
-
+        proof = prove(store, models)
+        flow = lifecycle(settings, store, models, proof)
         checked = time.monotonic()
-
         known: set[str] = set()
 
         async def tend() -> None:
             nonlocal checked
             if time.monotonic() - checked > settings.check_seconds:
-                await flow.prove_all()
+                await proof.prove_all()
                 checked = time.monotonic()
             await standing(store.collections, known)
-            await flow.tend(datetime.now(UTC))
-            await housekeeping.purge_tombstones(store.pool, datetime.now(UTC) - TOMBSTONE_AGE)
+            await housekeeping.purge_tombstones(store.pool, now() - TOMBSTONE_AGE)
 
         embedder = Worker(
             queue=store.queue,
             vectors=store.vectors,
             versions=store.versions,
             collections=store.collections,
-            admit=flow.admit,
+            admit=proof.admit,
             claim=settings.claim,
             lease=timedelta(seconds=settings.lease_seconds),
             max_attempts=settings.max_attempts,
             batch_tokens=settings.batch_tokens,
+            backfill_per_second=settings.backfill_per_second,
             tend=tend,
             tend_seconds=TEND_SECONDS,
         )
-        await embedder.run(stop)
+        # Beside the proofs: building an index takes minutes, in which a swapped model must be noticed all the same.
+        async with (
+            _running(regularly("versions", DRIVE_SECONDS, lambda: flow.drive(now))),
+            _running(regularly("indexes", TEND_SECONDS, lambda: flow.tend(now))),
+        ):
+            await embedder.run(stop)
