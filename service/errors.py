@@ -9,7 +9,8 @@
     |   `-- VersionNotFound
     |-- Conflict                the state forbids it                                (409)
     |   |-- EmbedderChange
-    |   `-- PromotionRefused    the evidence speaks against it
+    |   |-- PromotionRefused    the evidence speaks against it
+    |   `-- VersionExists
     |-- Overloaded              too much at once; try again later                   (429)
     |-- Unavailable             something needed is not there now                   (503)
     |   |-- DatabaseUnavailable
@@ -94,6 +95,15 @@ class PromotionRefused(Conflict):
         """`errors`: every check that failed, by its name."""
         super().__init__(detail)
         self.errors = tuple(errors)
+
+
+class VersionExists(Conflict):
+    """A version with the same embedder, chunking and index is there already."""
+
+    def __init__(self, detail: str | None = None, *, number: int) -> None:
+        """`number`: of the version that is there, so that a program can go on with it."""
+        super().__init__(detail)
+        self.errors = (FieldError("version", str(number)),)
 
 
 class Overloaded(AzimuthError):

@@ -55,6 +55,7 @@ from service.errors import (
     PromotionRefused,
     SpaceRefused,
     Unavailable,
+    VersionExists,
 )
 from service.ports import Backfills, Collections, Embedders, Queue, Versions
 from service.proof import Proof
@@ -132,14 +133,15 @@ class Lifecycle:
     ) -> EmbedderVersion:
         """A new version beside the active one; what is None is as the active one has it. Its backfill starts at once.
 
-        Conflict where it would be the same as a version that is written already.
+        VersionExists where it would be the same as a version that is written already.
         """
         spec, identity, canary = await self._proof.register(embedder or collection.settings.embedder)
         chunking = chunking or collection.settings.chunking
         for other in await self._versions.of(collection.id):
             same = (other.fingerprint, other.chunking, other.index) == (identity.fingerprint, chunking, index)
             if other.written and same:
-                raise Conflict(f"version {other.number} ({other.state}) has the same embedder, chunking and index")
+                detail = f"version {other.number} ({other.state}) has the same embedder, chunking and index"
+                raise VersionExists(detail, number=other.number)
         entry = _entry("registered", actor, now, note, details=_described(spec, chunking, index))
         return await self._versions.register(collection, spec, chunking, index, identity, canary, entry)
 
