@@ -97,3 +97,8 @@ class Answer:
     reranked: bool
     degraded: tuple[Degradation, ...]
     timings: Timings
+
+    @property
+    def whole(self) -> bool:
+        """Did every stage do its part? A query that was cut to what the embedder reads counts as answered."""
+        return all(degradation.code == "truncated" for degradation in self.degraded)
