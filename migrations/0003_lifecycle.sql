@@ -14,6 +14,9 @@ ALTER TABLE embedder_versions
     -- The latest notes of [seconds since the epoch, documents done], from which the rate is told.
     ADD COLUMN backfill_notes jsonb NOT NULL DEFAULT '[]';
 
+-- Whatever goes wrong, a collection never has two versions that answer.
+CREATE UNIQUE INDEX embedder_versions_active ON embedder_versions (collection_id) WHERE state = 'active';
+
 CREATE TABLE audit (
     collection_id bigint NOT NULL REFERENCES collections (id) ON DELETE CASCADE,
     number bigint GENERATED ALWAYS AS IDENTITY,

@@ -98,13 +98,22 @@ class Lifecycle:
 
     # ------------------------------------------------------------ create
 
-    async def create(self, name: CollectionName, settings: CollectionSettings, now: datetime) -> Collection:
+    async def create(
+        self, name: CollectionName, settings: CollectionSettings, now: datetime, *, actor: str = SERVICE
+    ) -> Collection:
         """Register the embedder as version 1 of a new collection, active at once. Conflict where the name is taken."""
         spec, identity, canary = await self._proof.register(settings.embedder)
         settings = dataclasses.replace(settings, embedder=spec)
-        return await self._collections.create(name, settings, identity, canary, now)
+        return await self._collections.create(name, settings, identity, canary, now, actor)
 
-    async def configure(self, collection: Collection, settings: CollectionSettings) -> Collection:
+    async def configure(
+        self,
+        collection: Collection,
+        settings: CollectionSettings,
+        *,
+        actor: str = SERVICE,
+        now: datetime | None = None,
+    ) -> Collection:
         """Change what may change in place. EmbedderChange where the embedder or the chunking would be another.
 
         Conflict where somebody else changed it since `collection` was read.
@@ -116,7 +125,7 @@ class Lifecycle:
         if settings.chunking != collection.settings.chunking:
             raise EmbedderChange("Chunks are versioned with the embedder; another chunking is a new version.")
         settings = dataclasses.replace(settings, embedder=collection.settings.embedder)
-        return await self._collections.update(collection, settings)
+        return await self._collections.update(collection, settings, _entry("settings", actor, now or datetime.now(UTC)))
 
     # ------------------------------------------------------------ register
 

@@ -68,15 +68,21 @@ class Collections(Protocol):
         identity: Identity,
         canary: Mapping[str, tuple[float, ...]],
         now: datetime,
+        actor: str = "azimuth",
     ) -> Collection:
-        """Create it with embedder version 1 (active) and that version's table, in one transaction.
+        """Create it with embedder version 1 (active), that version's table and an audit entry, in one transaction.
 
         Conflict where the name is taken, also when two create it at once.
         """
         ...
 
-    async def update(self, collection: Collection, settings: CollectionSettings) -> Collection:
-        """Replace the settings. Conflict where they are no longer those of `collection`: look again first."""
+    async def update(
+        self, collection: Collection, settings: CollectionSettings, entry: AuditEntry | None = None
+    ) -> Collection:
+        """Replace the settings. Conflict where they are no longer those of `collection`: look again first.
+
+        The audit entry is completed with the settings before and after; where they are the same there is none.
+        """
         ...
 
     async def by_name(self, name: CollectionName) -> Collection:
@@ -150,8 +156,9 @@ class Versions(Protocol):
     ) -> EmbedderVersion:
         """To another state (or the same, for new `evidence`), in one transaction with its audit entry.
 
-        Conflict where it is no longer in the state that `version` says. To backfilling: from the first document on,
-        and not paused.
+        Conflict where it is no longer in the state that `version` says; what is active becomes or ceases to be so by
+        `promote` alone. `evidence` None keeps what there is. A failed version has no jobs; to backfilling: from the
+        first document on, not paused, and Conflict where as many as may be are written already.
         """
         ...
 
