@@ -42,7 +42,14 @@ class Admission:
         self._refused: dict[Key, tuple[float, Backoff]] = {}
 
     def ready(self, versions: Sequence[EmbedderVersion]) -> dict[Key, Encoder]:
-        """Those of the versions that may be written; for the others the proof is under way or will be repeated."""
+        """Those of the versions that may be written; for the others the proof is under way or will be repeated.
+
+        What is no longer among them is forgotten, so that the model of a retired version leaves the memory.
+        """
+        named = {key_of(version) for version in versions}
+        for key in (self._admitted.keys() | self._refused.keys()) - named:
+            self._admitted.pop(key, None)
+            self._refused.pop(key, None)
         for version in versions:
             key = key_of(version)
             due, _ = self._refused.get(key, (0.0, None))

@@ -13,7 +13,8 @@ from service.domain import EmbedderVersion, Vectors, finite
 from service.embedder.blame import isolate
 from service.embedder.outcomes import Outcomes
 from service.embedder.packing import pack
-from service.embedder.work import Batch, Pace, Piece, Work
+from service.embedder.turns import STREAMS, Turns
+from service.embedder.work import Batch, Pace, Piece, Portions, Work
 from service.errors import ModelUnavailable, Unembeddable
 from service.ports import Encoder
 
@@ -22,34 +23,50 @@ log = logging.getLogger(__name__)
 KNOWN_GOOD = "The quick brown fox jumps over the lazy dog."
 """Encoded when documents failed: if this fails too, it is the model."""
 
-STREAMS = 2
-"""Threads for models. How many of them one model may use at once it says itself."""
+_FIRST_TOKENS, _LEAST_TOKENS = 512, 256
+"""Padded tokens of a pass that is to be short, before anything was measured and at the least."""
 
 
 class Encoding:
-    """Fills the rows of pieces. `complete` is told of each document that has all of its rows."""
+    """Fills the rows of pieces, for one lane. `complete` is told of each document that has all of its rows."""
 
-    def __init__(self, outcomes: Outcomes, pace: Pace, complete: Callable[[Work], None], batch_tokens: int) -> None:
-        self._outcomes, self._pace, self._complete = outcomes, pace, complete
+    def __init__(
+        self,
+        portions: Portions,
+        outcomes: Outcomes,
+        pace: Pace,
+        turns: Turns,
+        complete: Callable[[Work], None],
+        batch_tokens: int,
+    ) -> None:
+        self._portions, self._outcomes, self._pace, self._turns = portions, outcomes, pace, turns
+        self._complete = complete
         self._batch_tokens = batch_tokens
         self._budgets: dict[int, int] = {}
-        self._streams: dict[int, asyncio.Semaphore] = {}
-        self._threads = ThreadPoolExecutor(STREAMS, thread_name_prefix="model")
+        self._rates: dict[int, float] = {}
+        # Threads of the lane's own: a live pass must not wait for one that is busy with a backfill.
+        self._threads = ThreadPoolExecutor(STREAMS, thread_name_prefix=f"model-{portions.lane}")
 
     def close(self) -> None:
         self._threads.shutdown(wait=False, cancel_futures=True)
 
     def pack(self, encoder: Encoder, version: EmbedderVersion, pieces: Sequence[Piece]) -> list[Batch]:
-        """Pieces in batches whose padded tokens are within the budget, longest first."""
-        lengths = [min(piece.chunk.tokens, encoder.identity.max_tokens) for piece in pieces]
-        budget = self._budgets.get(id(encoder), self._batch_tokens or encoder.batch_tokens)
-        return [Batch(encoder, version, [pieces[index] for index in batch]) for batch in pack(lengths, budget)]
+        """Pieces in batches whose padded tokens are within the budget and the time of a pass, longest first."""
+        budget = self._budget(encoder)
+        if self._portions.pass_seconds is not None:
+            in_time = self._portions.pass_seconds * self._rates.get(id(encoder), 0.0)
+            budget = min(budget, max(_LEAST_TOKENS, round(in_time)) if in_time else _FIRST_TOKENS)
+        return _batches(encoder, version, pieces, budget)
+
+    def _budget(self, encoder: Encoder) -> int:
+        """Padded tokens of a pass that the device has room for."""
+        return self._budgets.get(id(encoder), self._batch_tokens or encoder.batch_tokens)
 
     async def encode(self, batch: Batch) -> None:
         """Encode one batch, whatever becomes of it. Raises only where the model is past hope."""
         alive = [piece for piece in batch.pieces if not piece.work.ended]
         # Once more through packing: the budget may have shrunk since the batch was made.
-        for part in self.pack(batch.encoder, batch.version, alive):
+        for part in _batches(batch.encoder, batch.version, alive, self._budget(batch.encoder)):
             await self._encode(part)
 
     async def _encode(self, batch: Batch) -> None:
@@ -77,8 +94,7 @@ class Encoding:
 
     async def _forward(self, encoder: Encoder, version: EmbedderVersion, pieces: Sequence[Piece]) -> Vectors:
         texts = [piece.chunk.text for piece in pieces]
-        stream = self._streams.setdefault(id(encoder), asyncio.Semaphore(max(1, min(STREAMS, encoder.streams))))
-        async with stream:
+        async with self._turns.turn(encoder, self._portions.lane):
             started = time.perf_counter()
             vectors = await asyncio.get_running_loop().run_in_executor(self._threads, encoder.encode, texts, "document")
             seconds = time.perf_counter() - started
@@ -87,6 +103,9 @@ class Encoding:
         metrics.EMBED_BATCH_SECONDS.labels("document").observe(seconds)
         metrics.EMBED_BATCH_TEXTS.labels("document").observe(len(texts))
         self._pace.encoded(len(texts), seconds)
+        rate = max(_tokens(encoder, piece) for piece in pieces) * len(pieces) / max(seconds, 1e-4)
+        known = self._rates.setdefault(id(encoder), rate)
+        self._rates[id(encoder)] = known + 0.1 * (rate - known)
         return vectors
 
     async def _accept(self, pieces: Sequence[Piece], vectors: Vectors) -> None:
@@ -139,3 +158,13 @@ class Encoding:
         metrics.WORKER_BACKOFF.labels("memory").inc()
         log.warning("out of memory", extra={"batch_tokens": self._budgets[id(batch.encoder)], "reason": str(error)})
         await self.encode(batch)
+
+
+def _batches(encoder: Encoder, version: EmbedderVersion, pieces: Sequence[Piece], budget: int) -> list[Batch]:
+    lengths = [_tokens(encoder, piece) for piece in pieces]
+    return [Batch(encoder, version, [pieces[index] for index in batch]) for batch in pack(lengths, budget)]
+
+
+def _tokens(encoder: Encoder, piece: Piece) -> int:
+    """Of one text as the model reads it."""
+    return min(piece.chunk.tokens, encoder.identity.max_tokens)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from service.domain import Chunk, EmbedderVersion, Encoded, Job, Vectors
+from service.domain import Chunk, EmbedderVersion, Encoded, Job, Lane, Vectors
 from service.ports import Claimed, Encoder
 
 
@@ -89,13 +89,31 @@ class Leases:
         return [work.job for work in self._held.values()]
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Portions:
+    """How much of a lane is taken up at once, stage by stage."""
+
+    lane: Lane
+    claim_seconds: float
+    """Of the model's work."""
+    claim_least: int
+    code_points: int
+    """Tokenized in one call; their tokens take some hundred times as many bytes."""
+    pass_seconds: float | None
+    """Of one forward pass; None: as long as a full batch takes."""
+
+
+LIVE = Portions(lane="live", claim_seconds=2.0, claim_least=64, code_points=500_000, pass_seconds=None)
+"""Claims: more would make new documents wait behind a backlog that is claimed already; fewer would pack badly: claims
+of 32 abstracts cost 8 % more padding than all of them together, claims of 128 cost 2 %."""
+
+BACKFILL = Portions(lane="backfill", claim_seconds=1.0, claim_least=16, code_points=50_000, pass_seconds=0.05)
+"""So little that a live document hardly notices it: it may have to wait for one pass, and shares the cores."""
+
+
 @dataclass(slots=True)
 class Pace:
-    """How many documents to claim at once: about what the model does in two seconds, as measured.
-
-    More would make new documents wait behind a backlog that is claimed already; fewer would pack badly: claims of 32
-    abstracts cost 8 % more padding than all of them together, claims of 128 cost 2 %.
-    """
+    """What the model does in a second, as measured."""
 
     passages_per_second: float = 64.0
     passages_per_document: float = 1.0
@@ -106,5 +124,6 @@ class Pace:
     def encoded(self, passages: int, seconds: float) -> None:
         self.passages_per_second += 0.1 * (passages / max(seconds, 1e-4) - self.passages_per_second)
 
-    def documents(self, most: int) -> int:
-        return min(most, max(64, round(2.0 * self.passages_per_second / max(1.0, self.passages_per_document))))
+    def documents(self, seconds: float) -> int:
+        """About as many as keep it busy for so long."""
+        return round(seconds * self.passages_per_second / max(1.0, self.passages_per_document))

@@ -2,12 +2,16 @@
 
 Stages run at once, with short queues between them, so that the model never waits for the database or the tokenizer:
 
-    read    claim what the queue has, documents included       (leases committed at once)
-    cut     tokenize and cut into chunks, pack them by tokens  (a thread)
-    encode  one forward pass after the other                   (the model's threads; `encoding`)
-    write   store finished documents by fenced COPY
+    read    claim what the queue has, documents included       (`reader`; leases committed at once)
+    cut     tokenize and cut into chunks, pack them by tokens  (`pipeline`; a thread)
+    encode  one forward pass after the other                   (`encoding`; the model's threads)
+    write   store finished documents by fenced COPY            (`pipeline`)
 
 and beside them one that extends leases and one that keeps house. No transaction is open while anything else happens.
+
+There are two lanes, live writes and backfills, and each has all of these stages to itself. A backfill is claimed only
+when no live write is left unclaimed, in small portions, as fast as `backfill_per_second` allows; its passes are short,
+and a live one always comes next (`turns`). So a new document waits for at most one short pass.
 
 Faults. What the database or the model does wrong is never charged to documents: the worker pauses, longer each time,
 and goes on. When a batch fails it is halved until it is known which documents fail alone; these are charged, if the
@@ -19,37 +23,24 @@ import asyncio
 import logging
 import os
 import socket
-import time
-from collections.abc import Awaitable, Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from datetime import timedelta
 
-from service import metrics
 from service.domain import EmbedderVersion
-from service.embedder.admission import Admission, key_of
+from service.embedder.admission import Admission
+from service.embedder.allowance import Allowance
 from service.embedder.backoff import Backoff
-from service.embedder.blame import isolate
-from service.embedder.encoding import STREAMS, Encoding
 from service.embedder.outcomes import Outcomes, now
-from service.embedder.passages import cut
-from service.embedder.work import Batch, Leases, Pace, Piece, Work
-from service.errors import AzimuthError, NotFound, Unavailable
+from service.embedder.pipeline import Pipeline
+from service.embedder.reader import Reader
+from service.embedder.turns import Turns
+from service.embedder.work import BACKFILL, LIVE, Leases
+from service.errors import AzimuthError, Unavailable
 from service.ports import Collections, Encoder, Queue, Vectors, Versions
 
 log = logging.getLogger(__name__)
 
-SUSPICIOUS = 3
-"""So many workers lost a document before it is tried alone."""
-
-_POLL_SECONDS, _IDLE_SECONDS = 0.05, 0.5
-"""Between looks at an empty queue: soon after work, then less and less often."""
-_VERSIONS_SECONDS = 0.5
-_CLAIMS_AT_ONCE = 2
-_CUT_AT_ONCE = 500_000
-"""Code points tokenized in one call: their tokens take some hundred times as many bytes."""
-_BATCHES_AHEAD = 4
-_WRITE_AT_ONCE = 256
 _RELEASE_SECONDS = 5.0
 
 
@@ -72,16 +63,16 @@ class Worker:
         tend_seconds: float = 30.0,
         grace: timedelta = timedelta(seconds=20),
         backoff: Callable[[], Backoff] = Backoff,
+        backfill_per_second: float = 0.0,
     ) -> None:
         """`admit` proves that a model gives the vectors of a version. `claim`: most documents leased at once.
 
         `batch_tokens`: padded tokens of one forward pass, 0: what suits the device. `tend` keeps house, every
-        `tend_seconds`. `grace`: how long work in hand may take to finish after the stop.
+        `tend_seconds`. `grace`: how long work in hand may take to finish after the stop. `backfill_per_second`: most
+        documents of backfills, 0: no limit.
         """
-        self._queue, self._vectors, self._versions = queue, vectors, versions
-        self._claim_most, self._lease, self._grace = claim, lease, grace
+        self._queue, self._lease, self._grace = queue, lease, grace
         self._keep_house, self._tend_seconds = tend, tend_seconds
-        self._name = f"{socket.gethostname()}:{os.getpid()}"
         self._stopping = asyncio.Event()
         self._leases = Leases()
         self._outcomes = Outcomes(
@@ -94,32 +85,47 @@ class Worker:
             stop=self._stopping,
         )
         self._admission = Admission(admit, retry=backoff().first)
-        self._pace = Pace()
-        self._room = asyncio.Semaphore(_CLAIMS_AT_ONCE)
-        self._claims: asyncio.Queue[list[Work]] = asyncio.Queue()
-        self._batches: asyncio.Queue[Batch] = asyncio.Queue(_BATCHES_AHEAD)
-        self._done: asyncio.Queue[Work] = asyncio.Queue()
-        self._encoding = Encoding(self._outcomes, self._pace, self._done.put_nowait, batch_tokens)
-        self._tokenizing = ThreadPoolExecutor(1, thread_name_prefix="cut")
-        self._written: tuple[EmbedderVersion, ...] = ()
-        self._written_at = float("-inf")
+        self._reader = Reader(
+            queue=queue,
+            versions=versions,
+            admission=self._admission,
+            outcomes=self._outcomes,
+            allowance=Allowance(backfill_per_second),
+            worker=f"{socket.gethostname()}:{os.getpid()}",
+            claim=claim,
+            lease=lease,
+            stop=self._stopping,
+        )
+        turns = Turns()
+        self._lanes = [
+            Pipeline(
+                portions,
+                vectors=vectors,
+                outcomes=self._outcomes,
+                leases=self._leases,
+                turns=turns,
+                batch_tokens=batch_tokens,
+            )
+            for portions in (LIVE, BACKFILL)
+        ]
 
     async def run(self, stop: asyncio.Event) -> None:
         """Work until `stop`; then finish what is in hand, within the grace time, and give back the rest uncharged.
 
         Once for each worker. ModelUnavailable where the model fails without end: a fresh process may do better.
         """
-        stages = [self._read(), self._cut(), self._write(), self._beat(), *(self._encode() for _ in range(STREAMS))]
+        stages = [self._beat(), *(stage for lane in self._lanes for stage in lane.stages())]
         if self._keep_house is not None:
             stages.append(self._tend(self._keep_house))
         try:
             async with asyncio.TaskGroup() as group:
-                running = [group.create_task(stage) for stage in stages]
+                reading = [group.create_task(self._reader.read(lane)) for lane in self._lanes]
+                running = [*reading, *(group.create_task(stage) for stage in stages)]
                 await stop.wait()
                 log.info("worker stops", extra={"in_hand": len(self._leases.jobs)})
                 self._stopping.set()
                 with suppress(TimeoutError):
-                    await asyncio.wait_for(self._finished(running[0]), self._grace.total_seconds())
+                    await asyncio.wait_for(self._finished(reading), self._grace.total_seconds())
                 for stage in running:
                     stage.cancel()
             await self._give_back()
@@ -128,150 +134,17 @@ class Worker:
             raise errors.exceptions[0] from errors
         finally:
             await self._admission.close()
-            self._encoding.close()
-            self._tokenizing.shutdown(wait=False, cancel_futures=True)
+            for lane in self._lanes:
+                lane.close()
 
-    async def _finished(self, reading: asyncio.Task[None]) -> None:
-        await asyncio.wait([reading])
+    async def _finished(self, reading: Sequence[asyncio.Task[None]]) -> None:
+        await asyncio.wait(reading)
         await self._leases.empty.wait()
 
     async def _give_back(self) -> None:
         if jobs := self._leases.jobs:
             with suppress(Unavailable, TimeoutError):
                 await asyncio.wait_for(self._queue.release(jobs, now()), _RELEASE_SECONDS)
-
-    # ------------------------------------------------------------ read
-
-    async def _read(self) -> None:
-        idle, trouble = _POLL_SECONDS, Backoff()
-        while not self._stopping.is_set():
-            await self._room.acquire()
-            works: list[Work] = []
-            try:
-                works = await self._claim()
-                trouble.worked()
-            except Unavailable as error:
-                idle = trouble.failed()
-                metrics.WORKER_BACKOFF.labels("database").inc()
-                log.warning("database trouble", extra={"reason": error.detail, "pause_seconds": round(idle, 1)})
-            if works:
-                idle = _POLL_SECONDS
-                self._leases.hold(works)
-                self._claims.put_nowait(works)
-            else:
-                self._room.release()
-                await self._outcomes.pause(idle)
-                idle = min(idle * 1.5, _IDLE_SECONDS)
-
-    async def _claim(self) -> list[Work]:
-        if self._stopping.is_set():
-            return []
-        if time.monotonic() - self._written_at > _VERSIONS_SECONDS:
-            self._written = await self._versions.written()
-            self._written_at = time.monotonic()
-        encoders = self._admission.ready(self._written)
-        versions = {key_of(version): version for version in self._written if key_of(version) in encoders}
-        if not versions:
-            return []
-        limit = self._pace.documents(self._claim_most)
-        claimed = await self._queue.claim(list(versions.values()), limit, self._name, now(), self._lease)
-        return [
-            Work(one, versions[key], encoders[key])
-            for one in claimed
-            for key in [(one.job.collection_id, one.job.version)]
-        ]
-
-    # ------------------------------------------------------------ cut
-
-    async def _cut(self) -> None:
-        while True:
-            works = await self._claims.get()
-            groups: dict[object, list[Work]] = {}
-            for work in works:
-                # What was lost or failed before must not take others down with it again.
-                alone = work.claimed.lost_leases >= SUSPICIOUS or work.job.attempts > 0
-                groups.setdefault(id(work) if alone else key_of(work.version), []).append(work)
-            for group in groups.values():
-                if group[0].claimed.lost_leases >= SUSPICIOUS and not await self._outcomes.charge_before(group[0]):
-                    continue
-                for portion in _portions(group):
-                    await self._cut_portion(portion)
-            self._room.release()
-
-    async def _cut_portion(self, works: Sequence[Work]) -> None:
-        """Documents of one version into chunks, and these in batches to the model."""
-        encoder, version = works[0].encoder, works[0].version
-
-        async def attempt(works: Sequence[Work]) -> None:
-            documents = [work.claimed.document for work in works]
-            chunks = await asyncio.get_running_loop().run_in_executor(
-                self._tokenizing, cut, encoder, documents, version.chunking
-            )
-            for work, own in zip(works, chunks, strict=True):
-                work.chunks = own
-
-        try:
-            await attempt(works)
-        except Exception as error:  # whatever a tokenizer raises
-            log.warning("cutting failed", extra={"documents": len(works), "reason": repr(error)})
-            await self._encoding.judge(encoder, version, await isolate(works, attempt))
-        pieces = [Piece(work, number) for work in works if not work.ended for number in range(len(work.chunks))]
-        self._pace.cut(len(works), len(pieces))
-        for batch in self._encoding.pack(encoder, version, pieces):
-            await self._batches.put(batch)
-
-    # ------------------------------------------------------------ encode
-
-    async def _encode(self) -> None:
-        while True:
-            await self._encoding.encode(await self._batches.get())
-
-    # ------------------------------------------------------------ write
-
-    async def _write(self) -> None:
-        while True:
-            works = [await self._done.get()]
-            while not self._done.empty() and len(works) < _WRITE_AT_ONCE:
-                works.append(self._done.get_nowait())
-            groups: dict[object, list[Work]] = {}
-            for work in works:
-                groups.setdefault(key_of(work.version), []).append(work)
-            for group in groups.values():
-                await self._store(group)
-
-    async def _store(self, works: Sequence[Work]) -> None:
-        """Store finished documents of one version; again and again while the database does not answer: it is fenced."""
-
-        async def attempt(works: Sequence[Work]) -> None:
-            encoded = [work.encoded() for work in works]
-            try:
-                stored = await self._outcomes.persist(lambda: self._vectors.write(works[0].version, encoded))
-            except NotFound:
-                stored = frozenset()  # the collection or the version is gone, and its jobs with it
-            await self._count(
-                works, len(stored), sum(len(one.chunks) for one in encoded if one.job.document_id in stored)
-            )
-            self._leases.end(works)
-
-        try:
-            await attempt(works)
-        except Exception as error:  # what the database refuses although it works
-            log.exception("storing failed", extra={"documents": len(works)})
-            failed = await isolate(works, attempt)
-            if len(failed) == len(works) > 1:
-                await self._outcomes.trouble("database", works, error)
-            else:
-                await self._outcomes.charge(failed)
-
-    async def _count(self, works: Sequence[Work], stored: int, chunks: int) -> None:
-        version = works[0].version
-        name = await self._outcomes.name(version.collection_id)
-        metrics.EMBEDDED_CHUNKS.labels(name, str(version.number)).inc(chunks)
-        if truncated := sum(chunk.truncated for work in works for chunk in work.chunks):
-            metrics.TRUNCATED_CHUNKS.labels(name, str(version.number)).inc(truncated)
-        if stored < len(works):
-            metrics.FENCED_WRITES.labels(name).inc(len(works) - stored)
-        log.debug("stored", extra={"collection": name, "documents": stored, "chunks": chunks})
 
     # ------------------------------------------------------------ beside
 
@@ -299,15 +172,3 @@ class Worker:
                 log.warning("housekeeping put off", extra={"reason": error.detail})
             except Exception:
                 log.exception("housekeeping failed")
-
-
-def _portions(works: Sequence[Work]) -> Iterator[Sequence[Work]]:
-    """In order, as many together as have `_CUT_AT_ONCE` code points; at least one."""
-    start = size = 0
-    for place, work in enumerate(works):
-        length = len(work.claimed.document.title) + len(work.claimed.document.text)
-        if place > start and size + length > _CUT_AT_ONCE:
-            yield works[start:place]
-            start, size = place, 0
-        size += length
-    yield works[start:]
