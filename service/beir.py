@@ -12,10 +12,24 @@ from service.errors import Misconfigured
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Judgments:
-    """`queries`: id -> text, only judged ones. `grades`: query id -> document id -> relevance."""
+    """As a folder holds them; what a collection was given, and when, is `domain.Judgments`.
+
+    `queries`: id -> text, only judged ones. `grades`: query id -> document id -> relevance.
+    """
 
     queries: dict[str, str]
     grades: dict[str, dict[str, int]]
+
+    def wire(self) -> dict[str, Any]:
+        """As the API takes them: rows with BEIR's own names."""
+        return {
+            "queries": [{"_id": query, "text": text} for query, text in self.queries.items()],
+            "qrels": [
+                {"query-id": query, "corpus-id": document, "score": grade}
+                for query, graded in self.grades.items()
+                for document, grade in graded.items()
+            ],
+        }
 
 
 def document(row: Mapping[str, Any]) -> dict[str, Any]:

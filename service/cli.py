@@ -1,7 +1,7 @@
 """The commands. Thin: each reads its arguments, calls what does the work, and says what came of it.
 
-Exit codes: 0 done; 1 done in part (some documents were refused, some searches failed); 2 wrong use or set-up;
-3 no service or no database answers.
+Exit codes: 0 done; 1 done in part (some documents were refused, the evidence speaks against a version); 2 wrong use or
+set-up; 3 no service or no database answers; 130 interrupted.
 """
 
 import asyncio
@@ -10,19 +10,18 @@ import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from service import __version__, beir, loading, logs
-from service.client import Client, Refused, Unreachable, address_of
+from service.client import Refused, Unreachable, address_of
+from service.commands import judgments, reindex, shell, versions
+from service.commands.shell import PARTLY, UNREACHABLE, WRONG, Collection, Url, connect, err, out, say, stop
 from service.errors import AzimuthError, Misconfigured, Unavailable
 from service.settings import Settings
-
-PARTLY, WRONG, UNREACHABLE = 1, 2, 3
 
 app = typer.Typer(
     name="azimuth",
@@ -33,14 +32,6 @@ app = typer.Typer(
     help="Vector search that cannot go wrong silently: pgvector, BM25 and reranking behind one HTTP API.\n\n"
     "Start with `azimuth up --demo`. Settings are environment variables `AZIMUTH_*` (docs/settings.md).",
 )
-out = Console()
-err = Console(stderr=True)
-
-Collection = Annotated[str, typer.Option("--collection", "-c", help="Name of the collection.")]
-Url = Annotated[
-    str | None,
-    typer.Option("--url", envvar="AZIMUTH_URL", help="Address of the service; default: AZIMUTH_HOST and AZIMUTH_PORT."),
-]
 Supervised = Annotated[bool, typer.Option("--supervised", hidden=True)]
 
 
@@ -62,7 +53,7 @@ def up(
     address = address_of(settings.host, settings.port)
 
     def show(stopped: Callable[[], bool]) -> None:
-        with _client(address) as client:
+        with connect(address) as client:
             loaded = loading.demo_corpus(client, err, stopped)
         if loaded:
             out.print(loading.welcome(address), markup=False, highlight=False, soft_wrap=True)
@@ -115,7 +106,7 @@ def ingest(
     Lines that are refused are told on standard error, and the exit code is 1; the others are committed.
     """
     lines, total = loading.lines_of(source)
-    with _client(url) as client:
+    with connect(url) as client:
         client.ensure_collection(collection)
         loaded = loading.load(client, collection, lines, total, err, wait=wait)
     _tell(loaded)
@@ -131,14 +122,14 @@ def search(
     k: Annotated[int, typer.Option("-k", help="Number of hits.")] = 10,
     where: Annotated[str | None, typer.Option("--filter", help='JSON, such as \'{"year": {"$gte": 2019}}\'.')] = None,
     rerank: Annotated[bool, typer.Option("--rerank", help="Let the cross-encoder read the best hits.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the whole answer as JSON.")] = False,
+    as_json: shell.AsJson = False,
     url: Url = None,
 ) -> None:
     """Search a collection of the running service."""
     request: dict[str, Any] = {"query": text, "mode": mode, "k": k, "rerank": rerank, "explain": True}
     if where is not None:
         request["filter"] = _json(where, "--filter")
-    with _client(url) as client:
+    with connect(url) as client:
         answer = client.search(collection, request)
     if as_json:
         out.print_json(data=answer)
@@ -170,6 +161,9 @@ def evaluate(
     split: Annotated[str, typer.Option(help="Which judgments.")] = "test",
     as_json: Annotated[Path | None, typer.Option("--json", help="Also write the figures here.")] = None,
     concurrency: Annotated[int, typer.Option(min=1, max=64, help="Searches at once.")] = 1,
+    upload_judgments: Annotated[
+        bool, typer.Option(help="Also make the judgments the collection's own test set, for new versions.")
+    ] = False,
     url: Url = None,
 ) -> None:
     """Load a judged collection and measure retrieval through the service: nDCG@10, MRR@10, Recall@100, p50 and p95.
@@ -181,21 +175,23 @@ def evaluate(
 
     chosen = [mode.strip() for mode in modes.split(",") if mode.strip()]
     if unknown := [mode for mode in chosen if mode not in MODES]:
-        _stop(f"unknown mode {unknown[0]}; there are {', '.join(MODES)}")
-    judgments = beir.judgments(folder, split)
+        stop(f"unknown mode {unknown[0]}; there are {', '.join(MODES)}")
+    judged = beir.judgments(folder, split)
     name = collection or folder.resolve().name.lower().replace(".", "-")
     settings = _settings(default_log_level="warning")
-    with machine.running(settings, url) as address, _client(address) as client:
+    with machine.running(settings, url) as address, connect(address) as client:
         client.ensure_collection(name)
         lines, total = loading.lines_of(str(folder))
         loaded = loading.load(client, name, lines, total, err, wait=True)
         _tell(loaded)
+        if upload_judgments:
+            judgments.upload(client, name, judged)
         results = []
         with loading.progress_on(err) as progress:
             for mode in chosen:
-                task = progress.add_task(f"{mode} queries", total=len(judgments.queries))
+                task = progress.add_task(f"{mode} queries", total=len(judged.queries))
                 advance = functools.partial(progress.advance, task)
-                scores = measure(client, name, judgments, mode, concurrency=concurrency, progress=advance)
+                scores = measure(client, name, judged, mode, concurrency=concurrency, progress=advance)
                 results.append(scores.as_json())
         state = client.call("GET", f"/v1/collections/{name}")
     table = Table("mode", "queries", "nDCG@10", "MRR@10", "Recall@100", "p50 ms", "p95 ms")
@@ -219,13 +215,12 @@ def evaluate(
         as_json.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
 
 
+app.command()(reindex.reindex)
+app.add_typer(versions.app, name="versions")
+app.command()(judgments.judgments)
+
+
 # ---------------------------------------------------------------- parts of the commands
-
-
-def _client(url: str | None) -> Client:
-    settings = Settings()
-    key = settings.api_keys[0].get_secret_value() if settings.api_keys else None
-    return Client(url or address_of(settings.host, settings.port), key)
 
 
 def _settings(default_log_level: str | None = None) -> Settings:
@@ -240,23 +235,13 @@ def _json(text: str, where: str) -> Any:
     try:
         return json.loads(text)
     except ValueError as error:
-        _stop(f"{where} is not JSON: {error}")
-
-
-def _stop(message: str, code: int = WRONG) -> NoReturn:
-    _say(message)
-    raise typer.Exit(code)
+        stop(f"{where} is not JSON: {error}")
 
 
 def _tell(loaded: loading.Loaded) -> None:
     """The first of the lines that were refused."""
     for error in loaded.errors[:20]:
-        _say(f"line {error['line']}: {error['error']}")
-
-
-def _say(message: str) -> None:
-    """One line stays one line, however narrow the terminal or the file is."""
-    err.print(message, style="red", highlight=False, markup=False, soft_wrap=True)
+        say(f"line {error['line']}: {error['error']}")
 
 
 def main() -> None:
@@ -266,15 +251,15 @@ def main() -> None:
     try:
         app()
     except Unreachable as error:
-        _say(f"{error}\nStart one with `azimuth up`.")
+        say(f"{error}\nStart one with `azimuth up`.")
         sys.exit(UNREACHABLE)
     except ValidationError as error:
         for reason in error.errors():
-            _say("AZIMUTH_" + "_".join(map(str, reason["loc"])).upper() + f": {reason['msg']}")
+            say("AZIMUTH_" + "_".join(map(str, reason["loc"])).upper() + f": {reason['msg']}")
         sys.exit(WRONG)
     except (Refused, Misconfigured) as error:
-        _say(str(error))
+        say(str(error))
         sys.exit(WRONG)
     except AzimuthError as error:
-        _say(str(error))
+        say(str(error))
         sys.exit(UNREACHABLE if isinstance(error, Unavailable) else PARTLY)

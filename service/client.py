@@ -6,6 +6,7 @@ from typing import Any, Self
 
 import httpx
 
+from service.beir import Judgments
 from service.errors import Misconfigured
 
 READ_SECONDS = 600.0
@@ -20,16 +21,24 @@ ANY_ADDRESS = ("0.0.0.0", "::")  # noqa: S104 compared with, not bound to
 
 
 class Refused(Exception):
-    """The service answered with an error; `str()` says which, as its problem document puts it."""
+    """The service answered with an error; `str()` says which, as its problem document puts it.
+
+    `kind` is the end of the problem's type, such as `conflict`; `errors` are pairs of a field and what is wrong there.
+    Both are empty where the answer is no problem document.
+    """
 
     def __init__(self, response: httpx.Response) -> None:
         self.status = response.status_code
+        self.kind = ""
+        self.errors: tuple[tuple[str, str], ...] = ()
         try:
             problem = response.json()
-            reasons = [f"{one['field']}: {one['message']}" for one in problem.get("errors") or []]
-            text = "; ".join([problem.get("detail") or problem.get("title") or response.reason_phrase, *reasons[:5]])
+            self.errors = tuple((one["field"], one["message"]) for one in problem.get("errors") or [])
+            self.kind = str(problem.get("type") or "").rpartition(":")[2]
+            self.detail = str(problem.get("detail") or problem.get("title") or response.reason_phrase)
+            text = "; ".join([self.detail, *(f"{field}: {message}" for field, message in self.errors[:5])])
         except (ValueError, AttributeError, KeyError):
-            text = response.text[:300] or response.reason_phrase
+            self.detail = text = response.text[:300] or response.reason_phrase
         super().__init__(f"{response.status_code}: {text}")
 
 
@@ -122,6 +131,43 @@ class Client:
     def search(self, name: str, request: dict[str, Any]) -> dict[str, Any]:
         answer: dict[str, Any] = self.call("POST", f"/v1/collections/{name}/search", json=request)
         return answer
+
+    # ------------------------------------------------------------ embedder versions
+
+    def versions(self, name: str) -> dict[str, Any]:
+        """`active_version` and `versions`, each as `version` answers it."""
+        found: dict[str, Any] = self.call("GET", f"/v1/collections/{name}/versions")
+        return found
+
+    def version(self, name: str, number: int) -> dict[str, Any]:
+        found: dict[str, Any] = self.call("GET", f"/v1/collections/{name}/versions/{number}")
+        return found
+
+    def register(self, name: str, body: dict[str, Any]) -> tuple[int, bool]:
+        """The number of the new version, and True; or of the one that is the same and there already, and False."""
+        try:
+            return int(self.call("POST", f"/v1/collections/{name}/versions", json=body)["number"]), True
+        except Refused as refused:
+            there = dict(refused.errors).get("version", "")
+            if refused.kind != "version-exists" or not there.isdecimal():
+                raise
+            return int(there), False
+
+    def change(self, name: str, number: int, verb: str, body: dict[str, Any] | None = None) -> Any:
+        """`promote`, `pause` or `resume` a version."""
+        request = {} if body is None else {"json": body}
+        return self.call("POST", f"/v1/collections/{name}/versions/{number}/{verb}", **request)
+
+    def roll_back(self, name: str, note: str = "") -> Any:
+        return self.call("POST", f"/v1/collections/{name}/versions/rollback", json={"note": note})
+
+    def retire(self, name: str, number: int, note: str = "") -> Any:
+        params = {"note": note} if note else {}
+        return self.call("DELETE", f"/v1/collections/{name}/versions/{number}", params=params)
+
+    def upload_judgments(self, name: str, judgments: Judgments) -> Any:
+        """Make them the collection's own test set, in place of the one before."""
+        return self.call("POST", f"/v1/collections/{name}/judgments", json=judgments.wire())
 
 
 def ndjson(value: dict[str, Any]) -> bytes:

@@ -1,0 +1,117 @@
+"""Versions, their evidence and the audit trail as tables that a person reads. What comes from outside is no markup."""
+
+from collections.abc import Iterable, Mapping
+from datetime import datetime
+from typing import Any
+
+from rich.table import Table
+from rich.text import Text
+
+from service.following import told
+
+STATE_STYLES = {"active": "green", "ready": "cyan", "failed": "red", "retired": "dim"}
+VERDICTS = {True: Text("passed", "green"), False: Text("FAILED", "bold red"), None: Text("for information", "dim")}
+
+
+def versions(found: Iterable[Mapping[str, Any]]) -> Table:
+    table = Table("", "state", "embedder", "dimensions", "storage", "chunks", "index", "since", box=None)
+    for column in (0, 3, 5):
+        table.columns[column].justify = "right"
+    for one in found:
+        retired = one["state"] == "retired"
+        table.add_row(
+            str(one["number"]),
+            state(one),
+            Text(embedder(one)),
+            str(one["dimensions"]),
+            one["index"]["storage"],
+            "" if retired else f"{one['chunks']:,}",
+            "" if retired else index(one),
+            when(one["created_at"]),
+        )
+    return table
+
+
+def state(version: Mapping[str, Any]) -> Text:
+    """The state, and how far it is."""
+    shown = Text(version["state"], STATE_STYLES.get(version["state"], "yellow"))
+    for more in (told(version), version["reason"], "one roll back away" if version["previous"] else None):
+        if more:
+            shown.append(f" ({more})", "dim")
+    return shown
+
+
+def embedder(version: Mapping[str, Any]) -> str:
+    """The model and what it was told, in a few words."""
+    spec = version["embedder"]
+    words = [spec["model"] if not spec["revision"] else f"{spec['model']}@{spec['revision'][:12]}"]
+    if spec.get("identity"):
+        words.append(spec["identity"])
+    prompts = {role: spec[f"{role}_prompt"] for role in ("query", "document")}
+    words += [f"{role} prompt {prompt!r}" for role, prompt in prompts.items() if prompt]
+    return ", ".join(words)
+
+
+def index(version: Mapping[str, Any]) -> str:
+    return "HNSW" if version["indexed"] else "exact scan"
+
+
+def facts(version: Mapping[str, Any]) -> Table:
+    """Everything about one version but its evidence."""
+    chunking, hnsw = version["chunking"], version["index"]
+    longest = chunking["max_tokens"] or version["max_tokens"]
+    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
+    table.add_column(style="dim")
+    table.add_column()
+    rows: list[tuple[str, str | Text]] = [
+        ("version", str(version["number"])),
+        ("state", state(version)),
+        ("embedder", Text(embedder(version))),
+        ("dimensions", str(version["dimensions"])),
+        ("chunking", f"{longest} tokens, {chunking['overlap_tokens']} of them overlap"),
+        ("storage", f"{hnsw['storage']}, HNSW with m {hnsw['m']}, ef_construction {hnsw['ef_construction']}"),
+        ("chunks", f"{version['chunks']:,}, searched by {index(version)}"),
+        ("fingerprint", version["fingerprint"]),
+        ("registered", when(version["created_at"])),
+        ("evidence of", when(version["gathered_at"])),
+    ]
+    for name, value in rows:
+        table.add_row(name, value)
+    return table
+
+
+def evidence(checks: Iterable[Mapping[str, Any]]) -> Table:
+    table = Table("check", "verdict", "detail", box=None, padding=(0, 2, 0, 0))
+    for check in checks:
+        table.add_row(check["name"], VERDICTS[check["passed"]], Text(check["detail"]))
+    return table
+
+
+def audit(entries: Iterable[Mapping[str, Any]]) -> Table:
+    table = Table("", "when", "who", "what", "note", box=None, padding=(0, 2, 0, 0))
+    table.columns[0].justify = "right"
+    for entry in entries:
+        table.add_row(
+            str(entry["number"]), when(entry["at"]), Text(entry["actor"]), Text(deed(entry)), Text(entry["note"])
+        )
+    return table
+
+
+def deed(entry: Mapping[str, Any]) -> str:
+    """What was done to which version, such as `promoted 2 in place of 1, against canary`."""
+    words = [entry["action"].replace("_", " ")]
+    if entry["version"] is not None:
+        words.append(("to " if entry["action"] == "rolled_back" else "") + f"version {entry['version']}")
+    if entry["before"] is not None:
+        words.append(f"in place of {entry['before']}")
+    against = [check["name"] for check in entry["details"].get("checks", ()) if check["passed"] is False]
+    if entry["details"].get("forced"):
+        words.append(f"by force, against {', '.join(against)}")
+    elif against:
+        words.append(f"with {', '.join(against)} failed")
+    return " ".join(words)
+
+
+def when(moment: str | None) -> str:
+    """A moment of the wire in the time of whoever reads; empty where there was none."""
+    return "" if moment is None else datetime.fromisoformat(moment).astimezone().strftime("%Y-%m-%d %H:%M:%S")
