@@ -43,20 +43,23 @@ class Corpus:
     words: Sequence[str]
     frequencies: Sequence[float]
 
-    def documents(self, count: int, seed: int) -> Iterator[tuple[list[Document], Vectors]]:
-        """Batches of documents and their vectors, [n, dimensions]."""
+    def documents(
+        self, count: int, seed: int, length: tuple[int, int, int] = (MEAN_WORDS, LEAST_WORDS, MOST_WORDS)
+    ) -> Iterator[tuple[list[Document], Vectors]]:
+        """Batches of documents and their vectors, [n, dimensions]. `length`: mean, least and most words of a text."""
+        mean, least, most = length
         generator = np.random.default_rng(seed)
         words, cumulated = np.array(self.words, dtype=object), np.cumsum(self.frequencies)
         for start in range(0, count, 1_000):
             size = min(1_000, count - start)
             near, plus, minus = generator.integers(len(self.anchors), size=(3, size))
             rows = self.vectors[near] + STRAY * (self.vectors[plus] - self.vectors[minus])
-            lengths = np.clip(generator.lognormal(np.log(MEAN_WORDS), 0.4, size), LEAST_WORDS, MOST_WORDS).astype(int)
+            lengths = np.clip(generator.lognormal(np.log(mean), 0.4, size), least, most).astype(int)
             batch = []
-            for offset, (anchor, length) in enumerate(zip(near, lengths, strict=True)):
+            for offset, (anchor, words_of_it) in enumerate(zip(near, lengths, strict=True)):
                 number, own = start + offset, np.array(self.anchors[anchor], dtype=object)
-                text = words[np.searchsorted(cumulated, generator.random(length) * cumulated[-1])]
-                mine = generator.random(length) < OWN_WORDS
+                text = words[np.searchsorted(cumulated, generator.random(words_of_it) * cumulated[-1])]
+                mine = generator.random(words_of_it) < OWN_WORDS
                 text[mine] = own[generator.integers(len(own), size=int(mine.sum()))]
                 metadata = {"lot": number % 100, "shelf": int(generator.integers(10)), "source": f"part-{number % 7}"}
                 batch.append(Document(id=DocumentId(f"doc-{number:07d}"), text=" ".join(text), metadata=metadata))

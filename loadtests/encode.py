@@ -151,7 +151,7 @@ async def store(url: str, texts: Sequence[str], device: str) -> float:
     worker = asyncio.create_task(wiring.work(settings, url, stop))
     async with wiring.open_store(settings, url, "bench") as opened:
         models = wiring.embedders(settings)
-        lifecycle = wiring.lifecycle(settings, opened, models)
+        lifecycle = wiring.lifecycle(settings, opened, models, wiring.prove(opened, models))
         now = datetime.now(UTC)
         collection = await lifecycle.create(CollectionName("passages"), CollectionSettings(), now)
 
