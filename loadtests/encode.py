@@ -159,7 +159,7 @@ async def store(url: str, texts: Sequence[str], device: str) -> float:
             documents = [Document(id=DocumentId(f"{prefix}{at}"), text=text) for at, text in enumerate(texts)]
             for start in range(0, len(documents), 1000):
                 await opened.documents.put(collection.id, documents[start : start + 1000], now)
-            while (await opened.queue.status(collection.id, now)).pending:
+            while (await opened.queue.status(collection.id, collection.active_version, now)).pending:
                 await asyncio.sleep(0.02)
 
         await write("warm", texts[:256])
