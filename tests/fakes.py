@@ -27,6 +27,7 @@ from service.domain import (
     FailedDocument,
     Filter,
     Job,
+    Lane,
     Passing,
     Position,
     QueueStatus,
@@ -52,11 +53,12 @@ class Row:
 
 @dataclass
 class Waiting:
-    """A job: `lease` None is free, `set_aside_at` None is not given up."""
+    """A job: `lease` None is free, `set_aside_at` None is not given up. `priority` as `store/queue.py` tells them."""
 
     content_revision: int
     enqueued_at: datetime
     available_at: datetime
+    priority: int = 0
     lease: str | None = None
     worker: str | None = None
     lost_leases: int = 0
@@ -107,6 +109,12 @@ class FakeStore:
             raise VersionNotFound
         return self.vectors.setdefault((version.collection_id, version.number), {})
 
+    def priority(self, version: EmbedderVersion) -> int:
+        """Of a document that was just written."""
+        if version.spec.external:
+            return 3
+        return 0 if version.number == self.collections.rows[version.collection_id].active_version else 1
+
     def held(self, jobs: Sequence[Job]) -> list[tuple[Job, Waiting]]:
         """Those of the jobs that are still leased to whoever names them, for the same content."""
         pairs = ((job, self.jobs.get((job.collection_id, job.document_id, job.version))) for job in jobs)
@@ -151,8 +159,8 @@ class FakeDocuments:
         store.changes[key] = (xid, now)
         if not same_content:
             for version in store.collections.versions[collection_id]:
-                if version.state not in ("retired", "failed"):
-                    store.jobs[*key, version.number] = Waiting(revision, now, now)
+                if version.written:
+                    store.jobs[*key, version.number] = Waiting(revision, now, now, store.priority(version))
         return Accepted(id=document.id, status="created" if old is None else "updated", revision=revision)
 
     async def delete(
@@ -228,20 +236,32 @@ class FakeQueue:
         self._leases = itertools.count(1)
 
     async def claim(
-        self, versions: Sequence[EmbedderVersion], limit: int, worker: str, now: datetime, lease: timedelta
+        self,
+        versions: Sequence[EmbedderVersion],
+        limit: int,
+        worker: str,
+        now: datetime,
+        lease: timedelta,
+        lane: Lane = "live",
     ) -> tuple[Claimed, ...]:
         store, ticket = self._store, f"00000000-0000-0000-0000-{next(self._leases):012d}"
         spaces = {(version.collection_id, version.number) for version in versions}
+        priorities = {"live": (0, 1), "backfill": (2,)}[lane]
         available = [
             (key, waiting)
             for key, waiting in store.jobs.items()
-            if (key[0], key[2]) in spaces and waiting.set_aside_at is None and waiting.available_at <= now
+            if (key[0], key[2]) in spaces
+            and waiting.priority in priorities
+            and waiting.set_aside_at is None
+            and waiting.available_at <= now
         ]
-        available.sort(key=lambda item: (item[1].enqueued_at, item[0][1].encode()))
+        available.sort(key=lambda item: (item[1].priority, item[1].enqueued_at, item[0][1].encode()))
         claimed = []
         for (collection_id, document_id, number), waiting in available[:limit]:
             document = store.living_one(collection_id, document_id)
-            assert document is not None
+            if document is None or document.content_revision != waiting.content_revision:
+                del store.jobs[collection_id, document_id, number]
+                continue
             waiting.lost_leases += waiting.worker is not None
             waiting.lease, waiting.worker, waiting.available_at = ticket, worker, now + lease
             job = Job(
@@ -278,12 +298,11 @@ class FakeQueue:
     def _of(self, collection_id: CollectionId) -> dict[tuple[DocumentId, VersionNumber], Waiting]:
         return {key[1:]: waiting for key, waiting in self._store.jobs.items() if key[0] == collection_id}
 
-    async def status(self, collection_id: CollectionId, now: datetime) -> QueueStatus:
-        jobs = self._of(collection_id)
-        pending = {key[0]: job.enqueued_at for key, job in jobs.items() if job.set_aside_at is None}
-        failed = {key[0] for key, job in jobs.items() if job.set_aside_at is not None}
-        oldest = (now - min(pending.values(), default=now)).total_seconds()
-        return QueueStatus(pending=len(pending), failed=len(failed), oldest_seconds=max(0.0, oldest))
+    async def status(self, collection_id: CollectionId, version: VersionNumber, now: datetime) -> QueueStatus:
+        jobs = [job for (_, number), job in self._of(collection_id).items() if number == version]
+        since = [job.enqueued_at for job in jobs if job.set_aside_at is None]
+        oldest = (now - min(since, default=now)).total_seconds()
+        return QueueStatus(pending=len(since), failed=len(jobs) - len(since), oldest_seconds=max(0.0, oldest))
 
     async def failed(
         self, collection_id: CollectionId, after: DocumentId | None, limit: int
@@ -304,7 +323,8 @@ class FakeQueue:
     async def retry(self, collection_id: CollectionId, now: datetime) -> int:
         failed = [(key, job) for key, job in self._of(collection_id).items() if job.set_aside_at is not None]
         for (document_id, number), job in failed:
-            self._store.jobs[collection_id, document_id, number] = Waiting(job.content_revision, job.enqueued_at, now)
+            fresh = Waiting(job.content_revision, job.enqueued_at, now, job.priority)
+            self._store.jobs[collection_id, document_id, number] = fresh
         return len(failed)
 
     async def unfinished(

@@ -2,6 +2,12 @@
 
 Every method is one statement in a transaction of its own: a lease, a charge or a release is committed when it returns.
 `available_at` is also the end of the lease, so that what a dead worker held becomes available by itself.
+
+    priority   lane
+    0          live       just written, for the active version
+    1          live       just written, for another version
+    2          backfill   was there before the version was (`backfills.py`)
+    3                     waits for the client, who brings the vectors of this version: nothing that a worker could do
 """
 
 import uuid
@@ -18,6 +24,7 @@ from service.domain import (
     EmbedderVersion,
     FailedDocument,
     Job,
+    Lane,
     QueueStatus,
     StoredDocument,
     VersionNumber,
@@ -31,12 +38,15 @@ SQL = statements.load("queue")
 
 MAX_REASON_LENGTH = 1_000
 
+LANES: Mapping[Lane, tuple[int, int]] = {"live": (0, 1), "backfill": (2, 2)}
+"""The first and the last priority of each lane."""
+
 _HELD = sql.SQL(SQL.held)
 _FINISH = sql.SQL(SQL.finish).format(held=_HELD)
 _EXTEND = sql.SQL(SQL.extend).format(held=_HELD)
 _RELEASE = sql.SQL(SQL.release).format(held=_HELD)
 _CHARGE = sql.SQL(SQL.charge).format(held=_HELD)
-_DROP_ORPHANS = sql.SQL(SQL.drop_orphans).format(held=_HELD)
+_DROP_OUTDATED = sql.SQL(SQL.drop_outdated).format(held=_HELD)
 
 
 class PostgresQueue:
@@ -44,15 +54,26 @@ class PostgresQueue:
         self._pool = pool
 
     async def claim(
-        self, versions: Sequence[EmbedderVersion], limit: int, worker: str, now: datetime, lease: timedelta
+        self,
+        versions: Sequence[EmbedderVersion],
+        limit: int,
+        worker: str,
+        now: datetime,
+        lease: timedelta,
+        lane: Lane = "live",
     ) -> tuple[Claimed, ...]:
         """As the port says. A job whose content has been replaced since stays with its new content for the next claim.
 
-        A job whose document is gone is ended.
+        A job is ended where its document is gone, or is of other content although the job is still ours: a backfill
+        enqueues what it saw a moment ago, and meanwhile that content was replaced and the new one encoded by the job
+        of whoever replaced it.
         """
         ticket = str(uuid.uuid4())
+        first, last = LANES[lane]
         arguments = {
             "spaces": [f"{version.collection_id}/{version.number}" for version in versions],
+            "first": first,
+            "last": last,
             "limit": limit,
             "lease": ticket,
             "worker": worker,
@@ -76,15 +97,16 @@ class PostgresQueue:
             if not jobs:
                 return ()
             documents = await _documents(connection, jobs)
-            orphans = [job for job in jobs if (job.collection_id, job.document_id) not in documents]
-            if orphans:
-                await connection.execute(_DROP_ORPHANS, _named(orphans))
-        return tuple(
-            Claimed(job=job, document=document, lost_leases=lost)
-            for job, lost in zip(jobs, lost_leases, strict=True)
-            if (document := documents.get((job.collection_id, job.document_id))) is not None
-            and document.content_revision == job.content_revision
-        )
+            claimed = tuple(
+                Claimed(job=job, document=document, lost_leases=lost)
+                for job, lost in zip(jobs, lost_leases, strict=True)
+                if (document := documents.get((job.collection_id, job.document_id))) is not None
+                and document.content_revision == job.content_revision
+            )
+            if len(claimed) < len(jobs):
+                useful = {one.job for one in claimed}
+                await connection.execute(_DROP_OUTDATED, _named([job for job in jobs if job not in useful]))
+        return claimed
 
     async def extend(self, jobs: Sequence[Job], until: datetime) -> None:
         await self._run(_EXTEND, jobs, {"until": until})
@@ -104,9 +126,9 @@ class PostgresQueue:
         rows = await self._run(_CHARGE, jobs, arguments)
         return tuple(id_ for id_, set_aside in rows if set_aside)
 
-    async def status(self, collection_id: CollectionId, now: datetime) -> QueueStatus:
+    async def status(self, collection_id: CollectionId, version: VersionNumber, now: datetime) -> QueueStatus:
         async with self._pool.connection() as connection:
-            cursor = await connection.execute(SQL.status, {"collection_id": collection_id})
+            cursor = await connection.execute(SQL.status, {"collection_id": collection_id, "version": version})
             ((pending, failed, oldest),) = await cursor.fetchall()
         age = 0.0 if oldest is None else max(0.0, (now - oldest).total_seconds())
         return QueueStatus(pending=pending, failed=failed, oldest_seconds=age)
@@ -161,7 +183,7 @@ class PostgresQueue:
 async def enqueue(
     connection: Connection, collection_id: CollectionId, content_revisions: Mapping[DocumentId, int], now: datetime
 ) -> None:
-    """Ask for the vectors of these documents in every version that is written."""
+    """Ask for the vectors of these documents in every version that is written, before all that is only filled."""
     arguments = {
         "collection_id": collection_id,
         "ids": list(content_revisions),

@@ -7,8 +7,9 @@ from uuid import uuid4
 
 import pytest
 
-from service.domain import DocumentId, QueueStatus, VersionState
+from service.domain import DocumentId, EmbedderVersion, QueueStatus, VersionState
 from service.store import queue as module
+from tests.filling import add_external, drain, enqueue
 from tests.world import LEASE, NOW, World, doc, encoded, later
 
 
@@ -75,14 +76,63 @@ async def test_deleted_documents_are_not_claimed(world: World) -> None:
     assert ids(await world.claim()) == ["b"]
 
 
-@pytest.mark.database
-async def test_live_writes_go_before_backfill(postgres: World) -> None:
-    await postgres.put(doc("old"), now=NOW)
-    assert postgres.pool is not None
-    async with postgres.pool.connection() as connection:
-        await connection.execute("UPDATE jobs SET priority = 1 WHERE document_id = 'old'")
-    await postgres.put(doc("new"), now=later(5))
-    assert ids(await postgres.claim(now=later(5))) == ["new", "old"]
+async def test_of_live_writes_those_of_the_active_version_come_first(world: World) -> None:
+    second = await world.add_version(2, VersionState.BACKFILLING)
+    await world.put(doc("old"), now=NOW)
+    await world.put(doc("new"), now=later(5))
+    claimed = await world.queue.claim([second, world.version], 10, "w", later(5), LEASE)
+    assert [(one.job.document_id, one.job.version) for one in claimed] == [
+        ("old", 1),
+        ("new", 1),
+        ("old", 2),
+        ("new", 2),
+    ]
+
+
+async def test_each_lane_has_its_own_jobs(world: World) -> None:
+    second = await world.add_version(2, VersionState.BACKFILLING)
+    await world.put(doc("filled"), doc("written"))
+    await enqueue(world, second, "filled")
+    live = await world.queue.claim([second], 10, "w", NOW, LEASE)
+    assert ids(live) == ["written"]
+    backfill = await world.queue.claim([second], 10, "w", NOW, LEASE, "backfill")
+    assert ids(backfill) == ["filled"]
+    assert await world.queue.claim([world.version], 10, "w", NOW, LEASE, "backfill") == ()
+
+
+async def test_a_live_write_takes_a_job_of_the_backfill_over(world: World) -> None:
+    second = await world.add_version(2, VersionState.BACKFILLING)
+    await world.put(doc("a"))
+    await enqueue(world, second, "a")
+    (slow,) = await world.queue.claim([second], 10, "slow", NOW, LEASE, "backfill")
+    await world.put(doc("a", "newer"), now=later(1))
+    assert await world.queue.claim([second], 10, "w", later(1), LEASE, "backfill") == ()
+    (fresh,) = await world.queue.claim([second], 10, "w", later(1), LEASE)
+    assert fresh.job.content_revision == 2
+    assert await world.vectors.write(second, [encoded(slow)]) == frozenset()
+
+
+async def test_what_the_client_encodes_is_in_no_lane(world: World) -> None:
+    brought = await add_external(world, 2, VersionState.READY)
+    await world.put(doc("a"))
+    assert await world.queue.claim([brought], 10, "w", NOW, LEASE) == ()
+    assert await world.queue.claim([brought], 10, "w", NOW, LEASE, "backfill") == ()
+    assert (await world.queue.status(world.collection.id, brought.number, NOW)).pending == 1
+
+
+async def test_a_job_for_content_that_is_gone_is_ended(world: World) -> None:
+    """A backfill saw "a" and "b" as they were; meanwhile one was replaced and encoded, the other deleted."""
+    second = await world.add_version(2, VersionState.BACKFILLING)
+    await world.put(doc("a"), doc("b"))
+    await world.put(doc("a", "newer"))
+    await world.delete("b")
+    await drain(world, second)
+    await enqueue(world, second, "a", content_revision=1)
+    await enqueue(world, second, "b", content_revision=1)
+    assert (await world.queue.status(world.collection.id, second.number, NOW)).pending == 2
+    assert await world.queue.claim([second], 10, "w", NOW, LEASE, "backfill") == ()
+    assert (await world.queue.status(world.collection.id, second.number, NOW)).pending == 0
+    assert await world.stored_chunks(second) == {("a", 0): 2}
 
 
 @pytest.mark.database
@@ -310,17 +360,20 @@ async def test_retry_forgets_attempts(world: World) -> None:
 # ---------------------------------------------------------------- status
 
 
-async def test_status_counts_documents_however_many_versions_wait(world: World) -> None:
-    assert await world.queue.status(world.collection.id, NOW) == QueueStatus(pending=0, failed=0, oldest_seconds=0.0)
-    await world.add_version(2, VersionState.BACKFILLING)
+async def test_status_tells_of_one_version(world: World) -> None:
+    second = await world.add_version(2, VersionState.BACKFILLING)
+
+    async def status(version: EmbedderVersion) -> QueueStatus:
+        return await world.queue.status(world.collection.id, version.number, later(10))
+
+    assert await status(world.version) == QueueStatus(pending=0, failed=0, oldest_seconds=0.0)
     await world.put(doc("a"), doc("b"), now=later(0))
     await world.put(doc("c"), now=later(4))
-    (claimed, *_) = await world.claim(now=later(4))
-    assert await world.queue.status(world.collection.id, later(10)) == QueueStatus(
-        pending=3, failed=0, oldest_seconds=10.0
-    )
-    await world.queue.charge([claimed.job], "poison", 1, later(4), later(4))
-    assert (await world.queue.status(world.collection.id, later(10))).failed == 1
+    claimed = await world.claim(now=later(4))
+    await world.queue.charge([claimed[0].job], "poison", 1, later(4), later(4))
+    await world.store(encoded(claimed[1]))
+    assert await status(world.version) == QueueStatus(pending=1, failed=1, oldest_seconds=6.0)
+    assert await status(second) == QueueStatus(pending=3, failed=0, oldest_seconds=10.0)
 
 
 async def test_unfinished_are_those_that_wait_and_were_not_given_up(world: World) -> None:

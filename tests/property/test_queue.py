@@ -182,7 +182,7 @@ class Machine(RuleBasedStateMachine):
         vectors = self.wait(self.world.vectors.get(self.world.version, asked))
         for name, number in asked:
             assert cosine(vectors[name, number], telling(expected[name, number])) > 0.9999
-        status = self.wait(self.world.queue.status(self.world.collection.id, self.now))
+        status = self.wait(self.world.queue.status(self.world.collection.id, self.world.version.number, self.now))
         assert (status.pending, status.failed) == (0, 0)
 
 

@@ -1,9 +1,12 @@
 -- name: enqueue
 -- A job for every written version. What was known of an earlier job (lease, attempts) is overwritten: that is the fence.
 INSERT INTO jobs (collection_id, document_id, embedder_version, content_revision, priority, enqueued_at, available_at)
-SELECT v.collection_id, n.document_id, v.number, n.content_revision, 0, %(now)s::timestamptz, %(now)s::timestamptz
+SELECT v.collection_id, n.document_id, v.number, n.content_revision,
+       CASE WHEN v.spec ->> 'model' = 'external' THEN 3 WHEN v.number = c.active_version THEN 0 ELSE 1 END,
+       %(now)s::timestamptz, %(now)s::timestamptz
 FROM unnest(%(ids)s::text[], %(content_revisions)s::bigint[]) AS n (document_id, content_revision)
 CROSS JOIN embedder_versions AS v
+JOIN collections AS c ON c.id = v.collection_id
 WHERE v.collection_id = %(collection_id)s AND v.state NOT IN ('retired', 'failed')
 ORDER BY n.document_id COLLATE "C", v.number
 ON CONFLICT (collection_id, document_id, embedder_version) DO UPDATE SET
@@ -34,11 +37,12 @@ WHERE j.collection_id = h.collection_id
     AND j.embedder_version = h.embedder_version
 
 -- name: claim
--- Leases the first available jobs of the named spaces. A lease that ran out on its worker counts as lost.
+-- Leases the first available jobs of one lane and the named spaces. A lease that ran out on its worker counts as lost.
 WITH available AS (
     SELECT collection_id, document_id, embedder_version
     FROM jobs
     WHERE set_aside_at IS NULL
+        AND priority BETWEEN %(first)s AND %(last)s
         AND available_at <= %(now)s
         -- Nearly every job is of a named space. Of this form of the question the planner believes it too.
         AND array_position(%(spaces)s::text[], collection_id || '/' || embedder_version) IS NOT NULL
@@ -134,8 +138,8 @@ WHERE j.collection_id = h.collection_id
     AND j.embedder_version = h.embedder_version
 RETURNING j.document_id, j.set_aside_at IS NOT NULL AS set_aside
 
--- name: drop_orphans
--- Ends jobs that are still ours although their documents are gone.
+-- name: drop_outdated
+-- Ends jobs that are still ours although their documents are gone, or of newer content that has had its own job.
 WITH {held}
 DELETE FROM jobs AS j
 USING held AS h
@@ -144,16 +148,19 @@ WHERE j.collection_id = h.collection_id
     AND j.embedder_version = h.embedder_version
     AND NOT EXISTS (
         SELECT FROM documents AS d
-        WHERE d.collection_id = j.collection_id AND d.document_id = j.document_id AND d.deleted_at IS NULL
+        WHERE d.collection_id = j.collection_id
+            AND d.document_id = j.document_id
+            AND d.content_revision = j.content_revision
+            AND d.deleted_at IS NULL
     )
 
 -- name: status
--- What waits in one collection, what was set aside, and since when the oldest waits.
-SELECT count(DISTINCT document_id) FILTER (WHERE set_aside_at IS NULL) AS pending,
-       count(DISTINCT document_id) FILTER (WHERE set_aside_at IS NOT NULL) AS failed,
+-- What waits in one version, what was set aside, and since when the oldest waits.
+SELECT count(*) FILTER (WHERE set_aside_at IS NULL) AS pending,
+       count(*) FILTER (WHERE set_aside_at IS NOT NULL) AS failed,
        min(enqueued_at) FILTER (WHERE set_aside_at IS NULL) AS oldest
 FROM jobs
-WHERE collection_id = %(collection_id)s
+WHERE collection_id = %(collection_id)s AND embedder_version = %(version)s
 
 -- name: failed
 -- Documents that were set aside, by id; of several versions the newest.

@@ -1,0 +1,127 @@
+"""Short words for a second version beside the first: how it is filled, and what can have gone wrong with it."""
+
+import dataclasses
+from datetime import datetime
+
+from service.domain import (
+    EXTERNAL,
+    DocumentId,
+    EmbedderSpec,
+    EmbedderVersion,
+    Lane,
+    VersionState,
+)
+from tests.fakes import Waiting
+from tests.world import DIMENSIONS, LEASE, NOW, World, encoded
+
+
+async def add_external(world: World, number: int, state: VersionState) -> EmbedderVersion:
+    """A version whose vectors the client brings."""
+    spec = EmbedderSpec(model=EXTERNAL, dimensions=DIMENSIONS, identity="theirs")
+    external = dataclasses.replace(world.version, spec=spec)
+    return await dataclasses.replace(world, version=external).add_version(number, state)
+
+
+async def drain(world: World, version: EmbedderVersion, *, now: datetime = NOW, worker: str = "w1") -> int:
+    """Encode everything of both lanes that can be claimed, as a worker does. Answers how many were stored."""
+    lanes: tuple[Lane, ...] = ("live", "backfill")
+    stored = 0
+    for lane in lanes:
+        while claimed := await world.queue.claim([version], 50, worker, now, LEASE, lane):
+            stored += len(await world.vectors.write(version, [encoded(one) for one in claimed]))
+    return stored
+
+
+async def enqueue(world: World, version: EmbedderVersion, name: str, content_revision: int = 1) -> None:
+    """A job of the backfill, whatever the document is like by now, in place of any job that is there."""
+    if world.fake is not None:
+        key = (version.collection_id, DocumentId(name), version.number)
+        world.fake.jobs[key] = Waiting(content_revision, NOW, NOW, priority=2)
+        return
+    await execute(
+        world,
+        """
+        INSERT INTO jobs (
+            collection_id, document_id, embedder_version, content_revision, priority, enqueued_at, available_at
+        )
+        VALUES (%s, %s, %s, %s, 2, %s, %s)
+        ON CONFLICT (collection_id, document_id, embedder_version) DO UPDATE SET
+            content_revision = excluded.content_revision, priority = excluded.priority
+        """,
+        version.collection_id,
+        name,
+        version.number,
+        content_revision,
+        NOW,
+        NOW,
+    )
+
+
+async def forget_jobs(world: World, version: EmbedderVersion) -> None:
+    """As if the version had come after all that was written."""
+    if world.fake is not None:
+        mine = (version.collection_id, version.number)
+        world.fake.jobs = {key: job for key, job in world.fake.jobs.items() if (key[0], key[2]) != mine}
+        return
+    await execute(
+        world,
+        "DELETE FROM jobs WHERE collection_id = %s AND embedder_version = %s",
+        version.collection_id,
+        version.number,
+    )
+
+
+async def set_state(world: World, version: EmbedderVersion, state: VersionState) -> EmbedderVersion:
+    moved = dataclasses.replace(version, state=state)
+    if world.fake is not None:
+        versions = world.fake.collections.versions[version.collection_id]
+        versions[:] = [moved if one.number == version.number else one for one in versions]
+        return moved
+    await execute(
+        world,
+        "UPDATE embedder_versions SET state = %s WHERE collection_id = %s AND number = %s",
+        state.value,
+        version.collection_id,
+        version.number,
+    )
+    return moved
+
+
+async def lose_vectors(world: World, version: EmbedderVersion, name: str) -> None:
+    if world.fake is not None:
+        space = world.fake.space(version)
+        for key in [key for key in space if key[0] == name]:
+            del space[key]
+        return
+    await execute(world, f"DELETE FROM {_table(version)} WHERE document_id = %s", name)
+
+
+async def age_vectors(world: World, version: EmbedderVersion, name: str) -> None:
+    """As if they were of the content before."""
+    if world.fake is not None:
+        for key, row in world.fake.space(version).items():
+            row.content_revision -= key[0] == name
+        return
+    await execute(
+        world, f"UPDATE {_table(version)} SET content_revision = content_revision - 1 WHERE document_id = %s", name
+    )
+
+
+async def lose_document(world: World, name: str) -> None:
+    """The document alone: its vectors stay behind."""
+    if world.fake is not None:
+        del world.fake.documents[world.collection.id, DocumentId(name)]
+        return
+    await execute(
+        world, "DELETE FROM documents WHERE collection_id = %s AND document_id = %s", world.collection.id, name
+    )
+
+
+async def execute(world: World, query: str, *values: object) -> None:
+    assert world.pool is not None
+    async with world.pool.connection() as connection:
+        await connection.execute(query.encode(), values)
+
+
+def _table(version: EmbedderVersion) -> str:
+    return f"vectors_{version.collection_id}_{version.number}"
