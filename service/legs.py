@@ -77,7 +77,7 @@ async def dense(
     within = None if passing is None else passing.ids
     where = request.where if within is None else None
     needed = min(request.k, math.inf if passing is None else passing.count)
-    limit = min(MAX_WIDTH, math.ceil(width * space.status.chunks_per_document))
+    limit = rows_for(space, width)
     plan = choose_plan(space, request, passing, limit)
     while True:
         rows = await vectors.nearest(space.version, vector, limit, plan, within, where)
@@ -87,6 +87,11 @@ async def dense(
             return Leg(best=best, exhausted=exhausted, plan=plan)
         plan = DensePlan(kind="exact", selectivity=plan.selectivity)
         limit *= 4
+
+
+def rows_for(space: Space, width: int) -> int:
+    """How many chunks are looked at first for `width` documents."""
+    return min(MAX_WIDTH, math.ceil(width * space.status.chunks_per_document))
 
 
 def choose_plan(space: Space, request: Request, passing: Passing | None, limit: int) -> DensePlan:
