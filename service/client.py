@@ -23,17 +23,19 @@ ANY_ADDRESS = ("0.0.0.0", "::")  # noqa: S104 compared with, not bound to
 class Refused(Exception):
     """The service answered with an error; `str()` says which, as its problem document puts it.
 
-    `kind` is the end of the problem's type, such as `conflict`; `errors` are pairs of a field and what is wrong there.
-    Both are empty where the answer is no problem document.
+    `kind` is the end of the problem's type, such as `conflict`; `errors` are pairs of a field and what is wrong there;
+    `checks` is the evidence that a refused promotion comes with. All are empty where the answer is no problem document.
     """
 
     def __init__(self, response: httpx.Response) -> None:
         self.status = response.status_code
         self.kind = ""
         self.errors: tuple[tuple[str, str], ...] = ()
+        self.checks: tuple[dict[str, Any], ...] = ()
         try:
             problem = response.json()
             self.errors = tuple((one["field"], one["message"]) for one in problem.get("errors") or [])
+            self.checks = tuple(problem.get("checks") or ())
             self.kind = str(problem.get("type") or "").rpartition(":")[2]
             self.detail = str(problem.get("detail") or problem.get("title") or response.reason_phrase)
             text = "; ".join([self.detail, *(f"{field}: {message}" for field, message in self.errors[:5])])
