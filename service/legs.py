@@ -9,9 +9,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from service.domain import Candidate, Collection, DensePlan, DocumentId, EmbedderVersion, Passing, SpaceStatus, Vector
+from service.domain import Candidate, DensePlan, DocumentId, Passing, Vector
 from service.ports import Documents, Lexicon, Vectors
 from service.query import Request
+from service.space import Space
 
 MAX_WIDTH = 1000
 """Most candidates that a leg is asked for at first, however much was dropped."""
@@ -22,15 +23,6 @@ as the candidates (100) would give 0.92 and save 1 ms (docs/performance.md)."""
 
 Best = dict[DocumentId, Candidate]
 """The candidates of a leg by document, best first."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Space:
-    """Where a search happens: a collection, the version that answers and how its vectors stand."""
-
-    collection: Collection
-    version: EmbedderVersion
-    status: SpaceStatus
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

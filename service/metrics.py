@@ -8,7 +8,12 @@ _BATCH = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
 REQUESTS = Histogram(
     "azimuth_http_request_seconds", "HTTP requests by route template.", ["method", "route", "status"], buckets=_LATENCY
 )
-SEARCH_SECONDS = Histogram("azimuth_search_seconds", "Whole searches.", ["collection", "mode"], buckets=_LATENCY)
+SEARCH_SECONDS = Histogram(
+    "azimuth_search_seconds",
+    "Whole searches, by the embedder version that answered.",
+    ["collection", "version", "mode"],
+    buckets=_LATENCY,
+)
 SEARCH_STAGE_SECONDS = Histogram(
     "azimuth_search_stage_seconds", "Searches by stage.", ["collection", "stage"], buckets=_LATENCY
 )

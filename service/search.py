@@ -6,7 +6,6 @@ are behind ports. A stage that cannot do its part is named in `Answer.degraded`,
 
 import asyncio
 import dataclasses
-import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
@@ -14,17 +13,16 @@ from typing import TypeVar
 import numpy as np
 
 from service import legs, metrics
-from service.domain import Candidate, CollectionName, DensePlan, Passing, Vector, VersionNumber
-from service.errors import Invalid, NotFound, Overloaded, SpaceRefused, Unavailable, VersionNotFound
+from service.domain import Candidate, CollectionName, DensePlan, Passing, Vector
+from service.errors import Invalid, NotFound, Overloaded, SpaceRefused, Unavailable
 from service.fusion import Fused, fuse
-from service.legs import MAX_WIDTH, Found, Leg, Space
+from service.legs import MAX_WIDTH, Found, Leg
 from service.ports import Collections, Documents, Embedders, Encoder, Lexicon, Passage, Reranker, Vectors, Versions
 from service.proof import Proof
 from service.query import Answer, Degradation, Hit, Request, RerankExplanation
+from service.space import Space, Spaces
 from service.timings import Timings
 
-SPACE_SECONDS = 1.0
-"""How long settings and state of a collection may be remembered between searches."""
 UNEMBEDDED_LENGTH = 1000
 """Code points shown of a document that only the lexical leg knows yet."""
 
@@ -100,8 +98,6 @@ class Search:
         passing_cap: int,
         max_concurrent: int,
     ) -> None:
-        self._collections = collections
-        self._versions = versions
         self._documents = documents
         self._vectors = vectors
         self._lexicon = lexicon
@@ -110,8 +106,7 @@ class Search:
         self._reranker = reranker
         self._passing_cap = passing_cap
         self._free = max_concurrent
-        self._forgotten = 0
-        self._spaces: dict[tuple[CollectionName, VersionNumber | None], tuple[float, Space]] = {}
+        self._spaces = Spaces(collections, versions)
 
     async def run(self, name: CollectionName, request: Request) -> Answer:
         """Answer one search. Overloaded where too many run already."""
@@ -138,7 +133,7 @@ class Search:
         wanted = max(request.k, request.rerank.depth if request.rerank else 0)
         width = max(request.candidates, wanted)
 
-        space = await self._space(name, request)
+        space = await self._spaces.of(name, request.embedder_version)
         passing = await self._filter(space, course)
         vector = await self._embed(space, course)
         while True:
@@ -166,28 +161,9 @@ class Search:
             timings=course.timings,
         )
 
-    # ------------------------------------------------------------ space: which version answers
-
-    async def _space(self, name: CollectionName, request: Request) -> Space:
-        key = (name, request.embedder_version)
-        known_until, space = self._spaces.get(key, (0.0, None))
-        if space is None or known_until < time.monotonic():
-            forgotten = self._forgotten
-            collection = await self._collections.by_name(name)
-            number = request.embedder_version or collection.active_version
-            versions = {version.number: version for version in await self._versions.of(collection.id)}
-            if number not in versions:
-                raise VersionNotFound(f"collection {name} has no embedder version {number}")
-            status = await self._versions.status(versions[number])
-            space = Space(collection=collection, version=versions[number], status=status)
-            if forgotten == self._forgotten:
-                self._spaces[key] = (time.monotonic() + SPACE_SECONDS, space)
-        return space
-
     def forget(self, name: CollectionName) -> None:
         """The collection was changed by this process: look again at the next search."""
-        self._forgotten += 1
-        self._spaces = {key: known for key, known in self._spaces.items() if key[0] != name}
+        self._spaces.forget(name)
 
     # ------------------------------------------------------------ filter: who may be found at all
 
@@ -353,8 +329,8 @@ class Search:
         return hits
 
     def _observe(self, space: Space, course: Course, plan: DensePlan) -> None:
-        name = space.collection.name
-        metrics.SEARCH_SECONDS.labels(name, course.request.mode).observe(course.timings.elapsed)
+        name, version = space.collection.name, str(space.version.number)
+        metrics.SEARCH_SECONDS.labels(name, version, course.request.mode).observe(course.timings.elapsed)
         for stage, seconds in course.timings.seconds.items():
             metrics.SEARCH_STAGE_SECONDS.labels(name, stage).observe(seconds)
         for degradation in course.degraded:
@@ -362,7 +338,7 @@ class Search:
         if plan.underfilled:
             metrics.UNDERFILLED.labels(name).inc()
         if plan.ef_search is not None:
-            metrics.EF_SEARCH.labels(name, str(space.version.number)).set(plan.ef_search)
+            metrics.EF_SEARCH.labels(name, version).set(plan.ef_search)
 
 
 def _hit(ranked: Ranked) -> Hit:
