@@ -4,7 +4,9 @@ Small enough to be obviously right, and held to the same contract suites as the 
 runs without awaiting anything, so each is a transaction of its own.
 """
 
+import dataclasses
 import itertools
+import random
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -31,6 +33,7 @@ from service.domain import (
     Passing,
     Position,
     QueueStatus,
+    Sample,
     StoredDocument,
     Vector,
     VersionNumber,
@@ -69,7 +72,7 @@ class Waiting:
 
 @dataclass
 class StoredChunk:
-    """One chunk as it is stored: half precision, as in the database."""
+    """One chunk as it is stored, in the precision of its version's storage."""
 
     content_revision: int
     start: int
@@ -130,12 +133,43 @@ class FakeDocuments:
         self._store = store
 
     async def put(
-        self, collection_id: CollectionId, documents: Sequence[Document], now: datetime
+        self,
+        collection_id: CollectionId,
+        documents: Sequence[Document],
+        now: datetime,
+        vectors_of: EmbedderVersion | None = None,
     ) -> tuple[Accepted, ...]:
         if not documents:
             return ()
         xid = self._store.begin(collection_id)
-        return tuple(self._put(collection_id, document, now, xid) for document in documents)
+        if vectors_of is not None:
+            known = {version.number: version for version in self._store.collections.versions[collection_id]}
+            present = known.get(vectors_of.number)
+            if present is None or not (present.written and present.spec.external):
+                raise VersionNotFound
+        accepted = [self._put(collection_id, document, now, xid) for document in documents]
+        if vectors_of is not None:
+            for at, document in enumerate(documents):
+                if self._bring(vectors_of, document) and accepted[at].status == "unchanged":
+                    accepted[at] = dataclasses.replace(accepted[at], status="updated")
+        return tuple(accepted)
+
+    def _bring(self, version: EmbedderVersion, document: Document) -> bool:
+        """Is its vector another one now?"""
+        if document.vector is None:
+            return False
+        stored = self._store.documents[version.collection_id, document.id].document
+        assert stored is not None
+        vector = np.array(document.vector)
+        chunk = StoredChunk(
+            stored.content_revision, 0, len(document.text), _stored(version, vector / np.linalg.norm(vector))
+        )
+        self._store.jobs.pop((version.collection_id, document.id, version.number), None)
+        space = self._store.space(version)
+        old = space.get((document.id, 0))
+        space[document.id, 0] = chunk
+        same = old is not None and old.content_revision == chunk.content_revision
+        return not (same and old is not None and np.array_equal(old.embedding, chunk.embedding))
 
     def _put(self, collection_id: CollectionId, document: Document, now: datetime, xid: int) -> Accepted:
         store, key = self._store, (collection_id, document.id)
@@ -348,8 +382,13 @@ class FakeVectors:
 
     async def write(self, version: EmbedderVersion, encoded: Sequence[Encoded]) -> frozenset[DocumentId]:
         store, space = self._store, self._store.space(version)
-        ours = {job.document_id for job, _ in store.held([one.job for one in encoded])}
-        for one in encoded:
+        own = [
+            one
+            for one in encoded
+            if (one.job.collection_id, one.job.version) == (version.collection_id, version.number)
+        ]
+        ours = {job.document_id for job, _ in store.held([one.job for one in own])}
+        for one in own:
             job = one.job
             if job.document_id not in ours:
                 continue
@@ -358,7 +397,7 @@ class FakeVectors:
                 del space[key]
             for chunk, vector in zip(one.chunks, one.vectors, strict=True):
                 space[job.document_id, chunk.number] = StoredChunk(
-                    job.content_revision, chunk.start, chunk.end, vector.astype(np.float16)
+                    job.content_revision, chunk.start, chunk.end, _stored(version, vector)
                 )
         return frozenset(ours)
 
@@ -392,8 +431,16 @@ class FakeVectors:
         space = self._store.space(version)
         return {key: _unit(space[key].embedding) for key in chunks if key in space}
 
+    async def sample(self, version: EmbedderVersion, size: int) -> Sample:
+        space = self._store.space(version)
+        chunks = random.sample(sorted(space), min(size, len(space)))
+        rows = [_unit(space[key].embedding) for key in chunks]
+        return Sample(
+            chunks=tuple(chunks), vectors=np.stack(rows) if rows else np.empty((0, version.dimensions), np.float32)
+        )
+
     def _ranked(self, version: EmbedderVersion, vector: Vector) -> list[Candidate]:
-        query = _unit(vector.astype(np.float16))
+        query = _unit(_stored(version, vector))
         candidates = [
             Candidate(
                 document_id=document_id,
@@ -476,6 +523,10 @@ class FakeLexicon:
 
 def _words(text: str) -> set[str]:
     return {word.lower() for word in _WORD.findall(text)}
+
+
+def _stored(version: EmbedderVersion, vector: np.ndarray) -> np.ndarray:
+    return vector.astype(np.float32 if version.index.storage == "vector" else np.float16)
 
 
 def _unit(vector: np.ndarray) -> Vector:

@@ -4,6 +4,7 @@ Every transaction takes its locks in the same order: documents, changes, jobs, v
 documents stay as tombstones, so every read asks for living ones.
 """
 
+import dataclasses
 import math
 import time
 from collections.abc import Mapping, Sequence
@@ -19,13 +20,14 @@ from service.domain import (
     CollectionId,
     Document,
     DocumentId,
+    EmbedderVersion,
     Filter,
     Passing,
     StoredDocument,
 )
 from service.errors import CollectionNotFound
 from service.ports import Passage
-from service.store import changes, queue, statements, vectors
+from service.store import brought, changes, queue, statements, vectors
 from service.store.pool import Connection, Pool, retrying
 from service.store.predicates import indexed_predicate, predicate
 from service.store.rows import stored
@@ -44,9 +46,16 @@ class PostgresDocuments:
         self._totals: dict[CollectionId, tuple[float, int]] = {}
 
     async def put(
-        self, collection_id: CollectionId, documents: Sequence[Document], now: datetime
+        self,
+        collection_id: CollectionId,
+        documents: Sequence[Document],
+        now: datetime,
+        vectors_of: EmbedderVersion | None = None,
     ) -> tuple[Accepted, ...]:
-        """As the port says; CollectionNotFound where the collection was deleted meanwhile."""
+        """As the port says; CollectionNotFound where the collection was deleted meanwhile.
+
+        Content that stays while its vector becomes another is "updated", without another revision.
+        """
         if not documents:
             return ()
         arguments = {
@@ -62,6 +71,8 @@ class PostgresDocuments:
         async def commit() -> dict[DocumentId, Accepted]:
             async with self._pool.transaction() as connection:
                 await _hold(connection, collection_id)
+                if vectors_of is not None:
+                    await brought.admit(connection, vectors_of)
                 written = await (await connection.execute(SQL.upsert, arguments)).fetchall()
                 accepted = {
                     id_: Accepted(id=id_, status="created" if born else "updated", revision=revision)
@@ -74,10 +85,14 @@ class PostgresDocuments:
                     await queue.enqueue(connection, collection_id, made_anew, now)
                 # The upsert locked these too, so they still are as it saw them.
                 unchanged = [document.id for document in documents if document.id not in accepted]
+                contents = {id_: content for id_, _, content, _ in written}
                 if unchanged:
                     cursor = await connection.execute(SQL.revisions, {"collection_id": collection_id, "ids": unchanged})
-                    for id_, revision in await cursor.fetchall():
+                    for id_, revision, contents[id_] in await cursor.fetchall():
                         accepted[id_] = Accepted(id=id_, status="unchanged", revision=revision)
+                if vectors_of is not None:
+                    for id_ in await brought.store(connection, vectors_of, documents, contents) & set(unchanged):
+                        accepted[id_] = dataclasses.replace(accepted[id_], status="updated")
                 return accepted
 
         accepted = await retrying(commit)

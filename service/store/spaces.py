@@ -3,21 +3,69 @@
 Everything is composed of integers that the database itself gave out; nothing here comes from a user.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any, LiteralString
 
+from pgvector import HalfVector
+from pgvector import Vector as FullVector
 from psycopg import sql
 
-from service.domain import CollectionId, EmbedderVersion, VersionNumber
-
-M = 16
-EF_CONSTRUCTION = 64
-"""HNSW: links of a node and candidates while building. pgvector's defaults; docs/decisions tells what was measured."""
+from service.domain import CollectionId, EmbedderVersion, Storage, Vector, VersionNumber
 
 MAX_INDEXED_DIMENSIONS = 4_000
-"""pgvector builds HNSW over halfvec up to here; longer vectors are scanned exactly."""
 
-_MAX_PLAIN_DIMENSIONS = 3_000
+_MAX_INLINE_BYTES = 6_000
 """Inline storage spares a detour for each distance, yet a row with a long id must still fit an 8 kB page."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Layout:
+    """What a storage is to PostgreSQL: the column's type, its class in Python and its function for the length.
+
+    `width`: bytes of a dimension in the table. `indexed`: what HNSW is built over. `max_indexed`: dimensions up to
+    which pgvector does so; longer vectors are scanned exactly.
+    """
+
+    type: LiteralString
+    adapted: Any
+    length: sql.SQL
+    width: int
+    indexed: sql.SQL
+    max_indexed: int
+
+    def value(self, vector: Vector) -> Any:
+        """The vector as the column holds it, rounded to its precision."""
+        return self.adapted(vector)
+
+
+_LAYOUTS: Mapping[Storage, Layout] = {
+    "halfvec": Layout(
+        type="halfvec",
+        adapted=HalfVector,
+        length=sql.SQL("l2_norm"),
+        width=2,
+        indexed=sql.SQL("embedding halfvec_cosine_ops"),
+        max_indexed=4_000,
+    ),
+    "vector": Layout(
+        type="vector",
+        adapted=FullVector,
+        length=sql.SQL("vector_norm"),
+        width=4,
+        indexed=sql.SQL("embedding vector_cosine_ops"),
+        max_indexed=2_000,
+    ),
+    # One bit a dimension, its sign. A halfvec holds 16,000 dimensions, and HNSW over bits takes more than that.
+    "binary": Layout(
+        type="halfvec",
+        adapted=HalfVector,
+        length=sql.SQL("l2_norm"),
+        width=2,
+        indexed=sql.SQL("(binary_quantize(embedding)::{bits}) bit_hamming_ops"),
+        max_indexed=16_000,
+    ),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,11 +93,29 @@ def space_of(version: EmbedderVersion) -> Space:
     return space(version.collection_id, version.number)
 
 
-def create_table(collection_id: CollectionId, number: VersionNumber, dimensions: int) -> tuple[sql.Composed, ...]:
+def layout_of(version: EmbedderVersion) -> Layout:
+    return _LAYOUTS[version.index.storage]
+
+
+def max_indexed_dimensions(storage: Storage) -> int:
+    """Vectors that are longer have no index and are scanned exactly."""
+    return _LAYOUTS[storage].max_indexed
+
+
+def bits(dimensions: int) -> sql.Composed:
+    """The type of a vector's signs, with the length that an index over them needs to know."""
+    return sql.SQL("bit({})").format(sql.Literal(int(dimensions)))
+
+
+def create_table(
+    collection_id: CollectionId, number: VersionNumber, dimensions: int, storage: Storage = "halfvec"
+) -> tuple[sql.Composed, ...]:
     """The statements that make a version's table. Its CHECKs make it impossible to mix spaces.
 
-    Dead rows cost recall, so it is vacuumed earlier than other tables.
+    A length is asked for within which pgvector's cosine, of single precision, is defined; NaN and infinity are refused
+    by its types. Dead rows cost recall, so the table is vacuumed earlier than others.
     """
+    layout = _LAYOUTS[storage]
     table = space(collection_id, number).table_identifier
     create = sql.SQL(
         """
@@ -61,7 +127,7 @@ def create_table(collection_id: CollectionId, number: VersionNumber, dimensions:
             content_revision bigint NOT NULL,
             starts bigint NOT NULL,
             ends bigint NOT NULL,
-            embedding halfvec({dimensions}) NOT NULL CHECK (l2_norm(embedding) > 0),
+            embedding {type}({dimensions}) NOT NULL CHECK ({length}(embedding) BETWEEN 1e-15 AND 1e15),
             PRIMARY KEY (collection_id, document_id, chunk)
         ) WITH (autovacuum_vacuum_scale_factor = 0.05, autovacuum_analyze_scale_factor = 0.05)
         """
@@ -69,10 +135,14 @@ def create_table(collection_id: CollectionId, number: VersionNumber, dimensions:
         table=table,
         collection_id=sql.Literal(int(collection_id)),
         number=sql.Literal(int(number)),
+        type=sql.SQL(layout.type),
         dimensions=sql.Literal(int(dimensions)),
+        length=layout.length,
     )
-    storage = sql.SQL("PLAIN") if dimensions <= _MAX_PLAIN_DIMENSIONS else sql.SQL("EXTERNAL")
-    alter = sql.SQL("ALTER TABLE {} ALTER COLUMN embedding SET STORAGE {}").format(table, storage)
+    inline = dimensions * layout.width <= _MAX_INLINE_BYTES
+    alter = sql.SQL("ALTER TABLE {} ALTER COLUMN embedding SET STORAGE {}").format(
+        table, sql.SQL("PLAIN" if inline else "EXTERNAL")
+    )
     return create, alter
 
 
@@ -82,15 +152,16 @@ def drop_table(collection_id: CollectionId, number: VersionNumber) -> sql.Compos
 
 def create_index(version: EmbedderVersion) -> sql.Composed:
     """Build the HNSW index beside running writes. Cannot run inside a transaction."""
-    names = space_of(version)
+    names, index = space_of(version), version.index
     return sql.SQL(
-        "CREATE INDEX CONCURRENTLY {index} ON {table} USING hnsw (embedding halfvec_cosine_ops)"
+        "CREATE INDEX CONCURRENTLY {index} ON {table} USING hnsw ({indexed})"
         " WITH (m = {m}, ef_construction = {ef_construction})"
     ).format(
         index=names.index_identifier,
         table=names.table_identifier,
-        m=sql.Literal(M),
-        ef_construction=sql.Literal(EF_CONSTRUCTION),
+        indexed=layout_of(version).indexed.format(bits=bits(version.dimensions)),
+        m=sql.Literal(int(index.m)),
+        ef_construction=sql.Literal(int(index.ef_construction)),
     )
 
 

@@ -35,7 +35,7 @@ RETURNING d.document_id, d.revision, d.content_revision, d.created_at = d.update
 
 -- name: revisions
 -- The revisions of documents that stay as they are.
-SELECT document_id, revision
+SELECT document_id, revision, content_revision
 FROM documents
 WHERE collection_id = %(collection_id)s AND document_id = ANY (%(ids)s::text[])
 

@@ -32,6 +32,20 @@ SELECT document_id, content_revision, 1 - distance AS score, chunk, starts, ends
 FROM found
 ORDER BY distance + 0
 
+-- name: nearest_rescored
+-- Along an index of one bit a dimension: more than are wanted by the bits that differ, the best of them by their vectors.
+WITH found AS MATERIALIZED (
+    SELECT v.document_id, v.content_revision, v.chunk, v.starts, v.ends, v.embedding <=> %(vector)s AS distance
+    FROM {vectors} AS v
+    {only}
+    ORDER BY binary_quantize(v.embedding)::{bits} <~> binary_quantize(%(vector)s)
+    LIMIT %(rescored)s
+)
+SELECT document_id, content_revision, 1 - distance AS score, chunk, starts, ends
+FROM found
+ORDER BY distance + 0
+LIMIT %(limit)s
+
 -- name: nearest_exact
 -- The nearest chunks by looking at all of them; the index cannot serve this expression, which each row computes once.
 SELECT found.document_id, found.content_revision, 1 - found.distance AS score, found.chunk, found.starts, found.ends
@@ -67,3 +81,10 @@ SELECT v.document_id, v.chunk, v.embedding
 FROM unnest(%(ids)s::text[], %(chunks)s::integer[]) AS n (document_id, chunk)
 JOIN {vectors} AS v
     ON v.collection_id = %(collection_id)s AND v.document_id = n.document_id AND v.chunk = n.chunk
+
+-- name: sample
+-- Random chunks from random pages.
+SELECT v.document_id, v.chunk, v.embedding
+FROM {vectors} AS v TABLESAMPLE SYSTEM (%(percent)s)
+ORDER BY random()
+LIMIT %(size)s
