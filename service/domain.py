@@ -3,7 +3,7 @@
 import hashlib
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
@@ -142,6 +142,13 @@ class Identity:
         parts = {**self.parts, "dimensions": str(self.dimensions), "max_tokens": str(self.max_tokens)}
         text = json.dumps(parts, sort_keys=True)
         return Fingerprint(hashlib.sha256(text.encode()).hexdigest())
+
+    def differing(self, other: "Identity") -> tuple[str, ...]:
+        """The names of what is not the same in both."""
+        own, others = (
+            {**one.parts, "dimensions": one.dimensions, "max_tokens": one.max_tokens} for one in (self, other)
+        )
+        return tuple(sorted(part for part in own.keys() | others.keys() if own.get(part) != others.get(part)))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -540,6 +547,16 @@ def finite(values: Vectors) -> npt.NDArray[np.bool_]:
     norms = np.linalg.norm(values.astype(np.float64), axis=1)
     usable: npt.NDArray[np.bool_] = np.isfinite(values).all(axis=1) & np.isfinite(norms) & (norms > 0.0)
     return usable
+
+
+def unit(values: Sequence[float]) -> Vector | None:
+    """The vector of length 1 in the direction of these numbers; None where it has none (zero, NaN, infinite)."""
+    wide = np.asarray(values, dtype=np.float64)
+    largest = float(np.abs(wide).max(initial=0.0))
+    if not math.isfinite(largest) or largest == 0.0:
+        return None
+    wide = wide / largest  # or the squares of very large or small numbers would overflow or vanish
+    return (wide / np.linalg.norm(wide)).astype(np.float32)
 
 
 def cosine(a: Vector, b: Vector) -> float:

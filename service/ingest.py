@@ -11,25 +11,38 @@ import json
 import math
 import re
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
 from service import metrics
-from service.domain import Accepted, Collection, Document, DocumentId, FailedDocument, Filter
-from service.errors import FieldError, Invalid
+from service.domain import (
+    Accepted,
+    Collection,
+    Document,
+    DocumentId,
+    EmbedderVersion,
+    FailedDocument,
+    Filter,
+    VersionNumber,
+    unit,
+)
+from service.errors import Conflict, FieldError, Invalid, VersionNotFound
 from service.ports import Changes, Documents, Lexicon, Queue
 
 STREAM_BATCH = 500
 """Documents of a stream that are committed together."""
 STREAM_CHARACTERS = 4_000_000
-"""Characters of a stream that are held at most before they are committed."""
+"""Characters of a stream that are held at most before they are committed; a number of a vector counts as 8."""
 STREAM_ERRORS = 1_000
 """Errors of a stream that are told one by one; the others are counted."""
 DELETE_BATCH = 1_000
 _SURROGATE = re.compile("[\ud800-\udfff]")
 POLL_SECONDS = (0.02, 0.25)
 """First and longest pause between looks at the queue of whoever waits."""
+
+Taker = EmbedderVersion | str
+"""The version that the vectors of documents are for; a str is why there is none."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -81,17 +94,26 @@ class Ingest:
 
     # ------------------------------------------------------------ write
 
-    async def write(self, collection: Collection, documents: Sequence[Document]) -> tuple[Accepted, ...]:
-        """Create or replace, all of them or (where one is Invalid) none. What it answers is committed."""
+    async def write(
+        self, collection: Collection, documents: Sequence[Document], takes: Taker | None = None
+    ) -> tuple[Accepted, ...]:
+        """Create or replace, all of them or (where one is Invalid) none. What it answers is committed.
+
+        `takes` may be left out where no document brings a vector.
+        """
         if len(documents) > self._limits.batch:
             raise Invalid.at("documents", f"at most {self._limits.batch} documents in one request")
-        errors = [error for at, document in enumerate(documents) for error in self._check(document, f"documents.{at}.")]
+        errors = [
+            error for at, document in enumerate(documents) for error in self._check(document, takes, f"documents.{at}.")
+        ]
         errors += _repeated([document.id for document in documents])
         if errors:
             raise Invalid(f"{len(errors)} of the values cannot be accepted", errors)
-        return await self._commit(collection, documents)
+        return await self._commit(collection, documents, takes)
 
-    async def stream(self, collection: Collection, lines: AsyncIterator[tuple[int, Document | str]]) -> Streamed:
+    async def stream(
+        self, collection: Collection, lines: AsyncIterator[tuple[int, Document | str]], takes: Taker | None = None
+    ) -> Streamed:
         """Write documents as they arrive, in constant memory. Lines are numbered from 1; a str is why one is refused.
 
         Committed batch by batch: what was counted stays, also where the stream breaks off.
@@ -101,7 +123,7 @@ class Ingest:
         characters = 0
 
         async def flush() -> None:
-            for accepted in await self._commit(collection, list(held.values())):
+            for accepted in await self._commit(collection, list(held.values()), takes):
                 outcome.counts[accepted.status] += 1
             held.clear()
 
@@ -109,26 +131,32 @@ class Ingest:
             if isinstance(document, str):
                 outcome.refuse(line, document)
                 continue
-            if reasons := self._check(document, ""):
+            if reasons := self._check(document, takes, ""):
                 outcome.refuse(line, "; ".join(f"{reason.field}: {reason.message}" for reason in reasons))
                 continue
             if document.id in held or len(held) >= STREAM_BATCH or characters > STREAM_CHARACTERS:
                 await flush()
                 characters = 0
             held[document.id] = document
-            characters += len(document.text) + len(document.title)
+            characters += len(document.text) + len(document.title) + 8 * len(document.vector or ())
         if held:
             await flush()
         return outcome
 
-    async def _commit(self, collection: Collection, documents: Sequence[Document]) -> tuple[Accepted, ...]:
-        accepted = await self._documents.put(collection.id, documents, datetime.now(UTC))
+    async def _commit(
+        self, collection: Collection, documents: Sequence[Document], takes: Taker | None
+    ) -> tuple[Accepted, ...]:
+        brought = any(document.vector is not None for document in documents)
+        version = takes if brought and isinstance(takes, EmbedderVersion) else None
+        accepted = await self._documents.put(
+            collection.id, [_normalised(document) for document in documents], datetime.now(UTC), version
+        )
         for one in accepted:
             metrics.DOCUMENTS_WRITTEN.labels(collection.name, one.status).inc()
         self._lexicon.nudge()
         return accepted
 
-    def _check(self, document: Document, prefix: str) -> list[FieldError]:
+    def _check(self, document: Document, takes: Taker | None, prefix: str) -> list[FieldError]:
         """Everything that is wrong with one document."""
         limits = self._limits
         errors = [
@@ -136,6 +164,7 @@ class Ingest:
             *_text_errors(document.title, f"{prefix}title", limits.title_length),
             *_text_errors(document.text, f"{prefix}text", limits.text_length),
             *_value_errors(document.metadata, f"{prefix}metadata", limits.metadata_depth),
+            *_vector_errors(document, takes, f"{prefix}vector"),
         ]
         if not document.id.strip():
             errors.append(FieldError(f"{prefix}id", "must not be empty"))
@@ -175,6 +204,8 @@ class Ingest:
                 pause, longest = POLL_SECONDS
                 waiting = tuple(ids)
                 while waiting := await self._queue.unfinished(collection.id, collection.active_version, waiting):
+                    if collection.settings.embedder.external:
+                        return False  # what came without its vector gets none by waiting
                     await asyncio.sleep(pause)
                     pause = min(longest, pause * 1.5)
                 return not await self._queue.set_aside(collection.id, collection.active_version, ids)
@@ -198,6 +229,47 @@ class Ingest:
     async def retry(self, collection: Collection) -> int:
         """Give everything that was set aside another chance. Answers how many."""
         return await self._queue.retry(collection.id, datetime.now(UTC))
+
+
+def taker(versions: Sequence[EmbedderVersion], number: VersionNumber | None) -> Taker:
+    """Which of a collection's versions the vectors of documents are for: the one named, or the only external one.
+
+    VersionNotFound, Conflict or Invalid where the one that is named takes none.
+    """
+    if number is None:
+        external = [version for version in versions if version.written and version.spec.external]
+        if len(external) == 1:
+            return external[0]
+        if not external:
+            return "no embedder version of this collection takes vectors (its embedder would be external)"
+        numbers = ", ".join(str(version.number) for version in external)
+        return f"several embedder versions take vectors ({numbers}): name one (embedder_version)"
+    named = next((version for version in versions if version.number == number), None)
+    if named is None:
+        raise VersionNotFound(f"there is no embedder version {number}")
+    if not named.spec.external:
+        raise Invalid.at("embedder_version", f"version {number} makes its vectors itself, by {named.spec.model}")
+    if not named.written:
+        raise Conflict(f"version {number} is {named.state}: it takes no vectors")
+    return named
+
+
+def _vector_errors(document: Document, takes: Taker | None, where: str) -> Iterator[FieldError]:
+    if document.vector is None:
+        return
+    if not isinstance(takes, EmbedderVersion):
+        yield FieldError(where, takes or "no embedder version is named that takes vectors")
+    elif len(document.vector) != takes.dimensions:
+        dimensions = f"version {takes.number} has {takes.dimensions} dimensions"
+        yield FieldError(where, f"has {len(document.vector)} numbers; {dimensions}")
+    elif unit(document.vector) is None:
+        yield FieldError(where, "has no direction: its numbers are all zero, or not finite")
+
+
+def _normalised(document: Document) -> Document:
+    if document.vector is None or (vector := unit(document.vector)) is None:
+        return document
+    return replace(document, vector=tuple(vector.tolist()))
 
 
 def _text_errors(text: str, where: str, longest: int) -> list[FieldError]:

@@ -17,8 +17,6 @@ from service.domain import (
     Counts,
     EmbedderVersion,
     FailedDocument,
-    QueueStatus,
-    SpaceStatus,
     StoredDocument,
     VersionState,
     WriteStatus,
@@ -35,7 +33,7 @@ class Json(Response):
         return orjson.dumps(content, option=orjson.OPT_UTC_Z)
 
 
-# ---------------------------------------------------------------- collections and versions
+# ---------------------------------------------------------------- collections
 
 
 class EmbedderAnswer(TypedDict):
@@ -44,6 +42,8 @@ class EmbedderAnswer(TypedDict):
     query_prompt: str
     document_prompt: str
     dimensions: int | None
+    identity: str | None
+    """Of `external` alone: what makes the vectors that the client brings."""
 
 
 class ChunkingAnswer(TypedDict):
@@ -69,9 +69,9 @@ class CountsAnswer(TypedDict):
     documents: int
     chunks: int
     pending: int
-    """Documents that wait for the embedder."""
+    """Documents that the active version waits for."""
     failed: int
-    """Documents that were set aside: `documents/failed` says why."""
+    """Documents that it has set aside: `documents/failed` says why."""
 
 
 class VersionSummary(TypedDict):
@@ -85,6 +85,8 @@ class CollectionAnswer(TypedDict):
     settings: SettingsAnswer
     counts: CountsAnswer
     active_version: int
+    previous_version: int | None
+    """The version that a roll back would make active again."""
     versions: list[VersionSummary]
     lexical_lag_seconds: float | None
     """Age of the oldest committed change that lexical search cannot see yet; null before the first look."""
@@ -93,30 +95,6 @@ class CollectionAnswer(TypedDict):
 
 class CollectionsAnswer(TypedDict):
     collections: list[CollectionAnswer]
-
-
-class ProgressAnswer(TypedDict):
-    done: int
-    total: int
-    failed: int
-
-
-class VersionAnswer(VersionSummary):
-    embedder: EmbedderAnswer
-    chunking: ChunkingAnswer
-    dimensions: int
-    max_tokens: int
-    chunks: int
-    indexed: bool
-    """False: the vectors are scanned exactly."""
-    progress: ProgressAnswer
-    """In documents."""
-    created_at: str
-
-
-class VersionsAnswer(TypedDict):
-    active_version: int
-    versions: list[VersionAnswer]
 
 
 def collection(
@@ -128,7 +106,8 @@ def collection(
         "settings": settings,
         "counts": _counts(counts),
         "active_version": one.active_version,
-        "versions": [_summary(version) for version in versions],
+        "previous_version": one.previous_version,
+        "versions": [summary(version) for version in versions],
         "lexical_lag_seconds": lag_seconds,
         "created_at": one.created_at.isoformat(),
     }
@@ -143,28 +122,8 @@ def _counts(counts: Counts) -> CountsAnswer:
     }
 
 
-def _summary(version: EmbedderVersion) -> VersionSummary:
+def summary(version: EmbedderVersion) -> VersionSummary:
     return {"number": version.number, "state": version.state, "fingerprint": version.fingerprint}
-
-
-def version(one: EmbedderVersion, status: SpaceStatus, documents: int, queue: QueueStatus) -> VersionAnswer:
-    embedder: Any = asdict(one.spec)
-    chunking: Any = asdict(one.chunking)
-    return {
-        **_summary(one),
-        "embedder": embedder,
-        "chunking": chunking,
-        "dimensions": one.dimensions,
-        "max_tokens": one.identity.max_tokens,
-        "chunks": status.rows,
-        "indexed": status.indexed,
-        "progress": {
-            "done": max(0, documents - queue.pending - queue.failed),
-            "total": documents,
-            "failed": queue.failed,
-        },
-        "created_at": one.created_at.isoformat(),
-    }
 
 
 # ---------------------------------------------------------------- documents

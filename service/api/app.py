@@ -8,7 +8,18 @@ from fastapi import FastAPI
 from starlette.middleware import Middleware
 
 from service import __version__
-from service.api import collections, documents, failures, models, operations, reference, search, versions
+from service.api import (
+    audit,
+    collections,
+    documents,
+    failures,
+    judgments,
+    models,
+    operations,
+    reference,
+    search,
+    versions,
+)
 from service.api.dependencies import Service
 from service.api.middleware import Keyed, Observed
 
@@ -43,6 +54,6 @@ def create_app(service: Service) -> FastAPI:
     app.state.service = service
     failures.install(app)
     reference.install(app)
-    for resource in (collections, documents, search, versions, models, operations):
+    for resource in (collections, documents, search, versions, judgments, audit, models, operations):
         app.include_router(resource.router)
     return app

@@ -9,7 +9,7 @@ from starlette.responses import Response
 
 from service.api import answers, schemas
 from service.api.bodies import JsonRoute
-from service.api.dependencies import Here, Service
+from service.api.dependencies import Actor, Here, Service
 from service.api.failures import documented
 from service.domain import Collection, CollectionName, CollectionSettings
 from service.errors import CollectionNotFound, Conflict, EmbedderChange, Invalid, NotFound
@@ -31,7 +31,7 @@ router = APIRouter(prefix="/v1/collections", tags=["collections"], route_class=J
     },
 )
 async def put(
-    service: Here, collection: schemas.Name, body: Annotated[schemas.CollectionBody | None, Body()] = None
+    service: Here, actor: Actor, collection: schemas.Name, body: Annotated[schemas.CollectionBody | None, Body()] = None
 ) -> Response:
     """What is left out keeps its value, or gets its default in a new collection.
 
@@ -40,21 +40,24 @@ async def put(
     name, wanted = CollectionName(collection), body or schemas.CollectionBody()
     if wanted.language not in service.languages:
         raise Invalid.at("language", f"not supported; known are {', '.join(sorted(service.languages))}")
-    present, created = await _put(service, name, wanted)
+    present, created = await _put(service, name, wanted, actor)
     return answers.Json(await _described(service, present), 201 if created else 200)
 
 
-async def _put(service: Service, name: CollectionName, wanted: schemas.CollectionBody) -> tuple[Collection, bool]:
+async def _put(
+    service: Service, name: CollectionName, wanted: schemas.CollectionBody, actor: str
+) -> tuple[Collection, bool]:
     """The collection, and whether it was created here. Looks again where others were at it meanwhile."""
     for _ in range(PUT_TRIES):
+        now = datetime.now(UTC)
         try:
             present = await service.collections.by_name(name)
         except CollectionNotFound:
             with suppress(Conflict):
-                return await service.lifecycle.create(name, wanted.over(CollectionSettings()), datetime.now(UTC)), True
+                return await service.lifecycle.create(name, wanted.over(CollectionSettings()), now, actor=actor), True
             continue
         try:
-            changed = await service.lifecycle.configure(present, wanted.over(present.settings))
+            changed = await service.lifecycle.configure(present, wanted.over(present.settings), actor=actor, now=now)
         except EmbedderChange:
             raise
         except (CollectionNotFound, Conflict):

@@ -60,5 +60,12 @@ async def service_of(request: Request) -> Service:
     return cast(Service, request.app.state.service)
 
 
+async def actor_of(request: Request) -> str:
+    """Who asks, as the audit trail names them (`middleware.Keyed`)."""
+    return cast(str, request.state.actor)
+
+
 Here = Annotated[Service, Depends(service_of)]
 """A handler's parameter of this type is the service."""
+Actor = Annotated[str, Depends(actor_of)]
+"""A handler's parameter of this type is who asks: "key 3f9a1c2e", or "client 127.0.0.1" without keys."""

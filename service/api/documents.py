@@ -14,9 +14,9 @@ from service.api import answers, cursors, failures, schemas
 from service.api.bodies import JSON, NDJSON, JsonRoute, lines, media_type, parse, read_json
 from service.api.dependencies import Here, Service
 from service.api.failures import documented
-from service.domain import Collection, CollectionName, Document, DocumentId
+from service.domain import Collection, CollectionName, Document, DocumentId, VersionNumber
 from service.errors import DocumentNotFound, Invalid
-from service.ingest import STREAM_BATCH
+from service.ingest import STREAM_BATCH, Taker, taker
 
 WINDOW = 10 * STREAM_BATCH
 """Ids of a stream that are waited for together. More than ingest holds uncommitted, so the older half is committed."""
@@ -63,6 +63,8 @@ async def write(
 ) -> Response:
     """Create or replace, by id. What the answer counts is committed; content that did not change is not encoded again.
 
+    A `vector` is for a version whose embedder is `external`: the one that there is, or the one that is named.
+
     A JSON body is written whole or not at all. An NDJSON stream of any length is committed as it arrives; lines that
     are refused are told by number, and the others stand.
     """
@@ -71,9 +73,11 @@ async def write(
         raise HTTPException(415, f"this route takes {JSON} or {NDJSON}")
     found = await service.collections.by_name(CollectionName(collection))
     if kind == NDJSON:
-        return answers.Json(await _stream(service, request, found, query.wait))
+        return answers.Json(await _stream(service, request, found, query))
     documents = _documents(await read_json(request, service.limits.body_bytes))
-    shown = answers.written(await service.ingest.write(found, documents))
+    brought = query.embedder_version is not None or any(document.vector is not None for document in documents)
+    takes = await _taker(service, found, query) if brought else None
+    shown = answers.written(await service.ingest.write(found, documents, takes))
     if query.wait:
         shown["searchable"] = await service.ingest.searchable(found, [document.id for document in documents])
     return answers.Json(shown)
@@ -86,8 +90,16 @@ def _documents(body: Any) -> list[Document]:
         raise failures.invalid(error.errors()) from error
 
 
-async def _stream(service: Service, request: Request, collection: Collection, wait: bool) -> answers.WrittenAnswer:
-    waiting = _Waiting(service, collection) if wait else None
+async def _taker(service: Service, collection: Collection, query: schemas.WriteQuery) -> Taker:
+    number = None if query.embedder_version is None else VersionNumber(query.embedder_version)
+    return taker(await service.versions.of(collection.id), number)
+
+
+async def _stream(
+    service: Service, request: Request, collection: Collection, query: schemas.WriteQuery
+) -> answers.WrittenAnswer:
+    takes = await _taker(service, collection, query)
+    waiting = _Waiting(service, collection) if query.wait else None
     longest = service.limits.line_bytes
 
     async def read() -> AsyncIterator[tuple[int, Document | str]]:
@@ -97,7 +109,7 @@ async def _stream(service: Service, request: Request, collection: Collection, wa
                 await waiting.add(document.id)
             yield number, document
 
-    shown = answers.streamed(await service.ingest.stream(collection, read()))
+    shown = answers.streamed(await service.ingest.stream(collection, read(), takes))
     if waiting is not None:
         shown["searchable"] = await waiting.finish()
     return shown
@@ -149,7 +161,7 @@ class _Waiting:
 async def listed(service: Here, collection: schemas.Name, query: Annotated[schemas.ListQuery, Query()]) -> Response:
     """In the byte order of their ids, page by page."""
     name = CollectionName(collection)
-    after = None if query.cursor is None else cursors.read(name, query.cursor)
+    after = None if query.cursor is None else DocumentId(cursors.read(name, query.cursor))
     where = schemas.where(_filter(query.filter))
     found = await service.collections.by_name(name)
     # One more than asked for tells whether there is a page after this one.
@@ -185,7 +197,7 @@ def _filter(text: str | None) -> Any:
 async def failed(service: Here, collection: schemas.Name, query: Annotated[schemas.PageQuery, Query()]) -> Response:
     """Documents that the embedder could not encode, and why. Lexical search finds them all the same."""
     name = CollectionName(collection)
-    after = None if query.cursor is None else cursors.read(name, query.cursor)
+    after = None if query.cursor is None else DocumentId(cursors.read(name, query.cursor))
     found = await service.collections.by_name(name)
     page = await service.ingest.failed(found, after, query.limit + 1)
     shown = page[: query.limit]

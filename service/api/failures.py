@@ -14,7 +14,6 @@ from typing import Any
 import orjson
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
-from pydantic import TypeAdapter
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
@@ -90,16 +89,12 @@ class Problem(TypedDict):
     """Also in the header `X-Request-ID` and in the log."""
 
 
-def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """The `responses` of a route that may answer with these."""
-    schema = {"$ref": "#/components/schemas/Problem"}
+def documented(*statuses: int, shape: str = "Problem") -> dict[int | str, dict[str, Any]]:
+    """The `responses` of a route that may answer with these; `shape` names the schema (`reference`)."""
+    schema = {"$ref": f"#/components/schemas/{shape}"}
     return {
         status: {"description": MEANING[status], "content": {MEDIA_TYPE: {"schema": schema}}} for status in statuses
     }
-
-
-def problem_schema() -> dict[str, Any]:
-    return TypeAdapter(Problem).json_schema(ref_template="#/components/schemas/{model}")
 
 
 # ---------------------------------------------------------------- errors -> answers
@@ -114,8 +109,9 @@ def problem(
     detail: str,
     errors: Iterable[FieldError] = (),
     headers: Mapping[str, str] | None = None,
+    **members: Any,
 ) -> Response:
-    """The one shape. `kind` becomes the URN in `type`."""
+    """The one shape. `kind` becomes the URN in `type`; `members` are extensions of the one kind of problem."""
     body: Problem = {
         "type": f"urn:azimuth:error:{kind}",
         "title": title,
@@ -124,15 +120,15 @@ def problem(
         "errors": [{"field": error.field, "message": error.message} for error in errors],
         "request_id": scope.get("state", {}).get("request_id", ""),
     }
-    return Response(orjson.dumps(body), status, headers, media_type=MEDIA_TYPE)
+    return Response(orjson.dumps({**body, **members}), status, headers, media_type=MEDIA_TYPE)
 
 
 def status_of(kind: type[AzimuthError]) -> int:
     return next(STATUS[ancestor] for ancestor in kind.__mro__ if ancestor in STATUS)
 
 
-def of_service(scope: Scope, error: AzimuthError) -> Response:
-    """An error of the stories or of their adapters."""
+def of_service(scope: Scope, error: AzimuthError, **members: Any) -> Response:
+    """An error of the stories or of their adapters; `members` as for `problem`."""
     status = status_of(type(error))
     if status == HTTPStatus.INTERNAL_SERVER_ERROR:
         return of_surprise(scope, error)
@@ -143,8 +139,9 @@ def of_service(scope: Scope, error: AzimuthError) -> Response:
         title=(type(error).__doc__ or "").strip().splitlines()[0],
         status=status,
         detail=error.detail,
-        errors=error.errors if isinstance(error, Invalid) else (),
+        errors=getattr(error, "errors", ()),
         headers=None if retry_after is None else {"Retry-After": str(max(1, math.ceil(retry_after)))},
+        **members,
     )
 
 

@@ -1,4 +1,4 @@
-"""What happens around every request: an id, a log line, a metric, and the question whether it carries a key."""
+"""What happens around every request: an id, a log line, a metric, and the question who it is that asks."""
 
 import asyncio
 import hashlib
@@ -97,26 +97,32 @@ def _report(scope: Scope, status: int, seconds: float) -> None:
 
 
 class Keyed:
-    """Lets in who carries one of the keys as a bearer token; everybody, where no key is configured."""
+    """Lets in who carries one of the keys as a bearer token; everybody, where no key is configured.
+
+    Names who asks, for the audit trail: by the digest of the key, or else by the client's address.
+    """
 
     def __init__(self, app: ASGIApp, keys: Sequence[str]) -> None:
         self._app = app
         self._digests = [_digest(key.encode()) for key in keys]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and self._digests and not _open(scope["path"]) and not self._admits(scope):
-            challenge = {"WWW-Authenticate": 'Bearer realm="azimuth"'}
-            error = HTTPException(401, "this needs an API key: Authorization: Bearer ...", challenge)
-            await failures.of_http(scope, error)(scope, receive, send)
-            return
+        if scope["type"] == "http":
+            scheme, _, token = (_header(scope, b"authorization") or b"").partition(b" ")
+            digest = _digest(token.strip())
+            if self._digests and not _open(scope["path"]) and not (scheme.lower() == b"bearer" and self._known(digest)):
+                challenge = {"WWW-Authenticate": 'Bearer realm="azimuth"'}
+                error = HTTPException(401, "this needs an API key: Authorization: Bearer ...", challenge)
+                await failures.of_http(scope, error)(scope, receive, send)
+                return
+            host, _ = scope.get("client") or ("unknown", 0)
+            scope.setdefault("state", {})["actor"] = f"key {digest.hex()[:8]}" if self._digests else f"client {host}"
         await self._app(scope, receive, send)
 
-    def _admits(self, scope: Scope) -> bool:
+    def _known(self, digest: bytes) -> bool:
         """In a time that depends neither on the keys nor on which of them it is: digests, and all of them."""
-        scheme, _, token = (_header(scope, b"authorization") or b"").partition(b" ")
-        digest = _digest(token.strip())
         known = [hmac.compare_digest(digest, key) for key in self._digests]
-        return scheme.lower() == b"bearer" and any(known)
+        return any(known)
 
 
 def _open(path: str) -> bool:

@@ -6,10 +6,11 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi.openapi.docs import get_swagger_ui_html
 from fastapi.openapi.utils import get_openapi
+from pydantic import TypeAdapter
 from starlette.responses import HTMLResponse
 from starlette.staticfiles import StaticFiles
 
-from service.api import failures, schemas
+from service.api import failures, schemas, version_shapes
 from service.api.middleware import OPEN_PATHS
 
 DESCRIPTION = """\
@@ -29,12 +30,9 @@ def describe(app: FastAPI) -> dict[str, Any]:
     """The document at `/openapi.json`."""
     document = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
     components = document.setdefault("components", {})
-    _add(components, failures.problem_schema(), "Problem")
-    _add(
-        components,
-        schemas.DocumentsBody.model_json_schema(ref_template="#/components/schemas/{model}"),
-        "DocumentsBody",
-    )
+    for shape in (failures.Problem, version_shapes.Refusal, schemas.DocumentsBody):
+        schema = TypeAdapter[Any](shape).json_schema(ref_template="#/components/schemas/{model}")
+        _add(components, schema, shape.__name__)
     components["securitySchemes"] = {
         _KEY: {"type": "http", "scheme": "bearer", "description": "Needed where the service is run with API keys."}
     }

@@ -6,7 +6,7 @@ What they get is in `answers`. Limits that an operator can set are not here but 
 from dataclasses import replace
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, FailFast, Field, model_validator
 
 from service import filters, ingest
 from service.domain import (
@@ -17,18 +17,14 @@ from service.domain import (
     EmbedderSpec,
     Filter,
     Fusion,
-    VersionNumber,
 )
-from service.query import Include, Mode, Request, Rerank
 
 MAX_ID_LENGTH = ingest.Limits().id_length
-MAX_SEARCHES = 64
 MAX_PAGE = 1_000
 MAX_DELETED = 1_000
 MAX_FILTER_IN_URL = 4_096
 MAX_DIMENSIONS = 4_000
 """What pgvector's halfvec can index."""
-MAX_BUDGET_MS = 60_000
 
 NAME_PATTERN = "^[a-z0-9][a-z0-9_-]{0,62}$"
 EXAMPLE_FILTER = {"year": {"$gte": 2019}}
@@ -40,7 +36,7 @@ def _storable(text: str) -> str:
     return text
 
 
-def _not_blank(text: str) -> str:
+def not_blank(text: str) -> str:
     if not text.strip():
         raise ValueError("must not be empty")
     return text
@@ -50,6 +46,11 @@ Text = Annotated[str, AfterValidator(_storable)]
 Id = Annotated[Text, Field(min_length=1, max_length=MAX_ID_LENGTH, description="Any text, unique in its collection.")]
 Name = Annotated[str, Field(pattern=NAME_PATTERN, description="Name of a collection.", examples=["papers"])]
 Number = Annotated[int, Field(ge=1, le=2**31 - 1)]
+VectorField = Annotated[
+    list[float],
+    FailFast(),  # one reason is enough: a client's thousands of wrong numbers must not become thousands of errors
+    Field(min_length=1, max_length=MAX_DIMENSIONS, description="Of the version's dimensions; any length but zero."),
+]
 FilterObject = Annotated[
     dict[str, Any],
     Field(
@@ -75,12 +76,17 @@ class EmbedderBody(Wire):
     query_prompt: Annotated[Text, Field(max_length=2_000)] = ""
     document_prompt: Annotated[Text, Field(max_length=2_000)] = ""
     dimensions: Annotated[int, Field(ge=1, le=MAX_DIMENSIONS)] | None = None
+    identity: (
+        Annotated[Text, Field(min_length=1, max_length=300, description="Of `external`: what makes the vectors.")]
+        | None
+    ) = None
 
     def spec(self) -> EmbedderSpec:
         return EmbedderSpec(**self.model_dump())
 
 
-def _embedder(value: Any) -> Any:
+def embedder_input(value: Any) -> Any:
+    """An embedder may be named by its model alone."""
     return {"model": value} if isinstance(value, str) else value
 
 
@@ -89,6 +95,10 @@ class ChunkingBody(Wire):
 
     max_tokens: Annotated[int, Field(ge=16, le=100_000)] | None = None
     overlap_tokens: Annotated[int, Field(ge=0, le=1_000)] = Chunking().overlap_tokens
+
+    def over(self, base: Chunking) -> Chunking:
+        """`base` with what the client named changed."""
+        return replace(base, **self.model_dump(exclude_unset=True))
 
 
 class FusionBody(Wire):
@@ -108,7 +118,7 @@ class CollectionBody(Wire):
 
     embedder: Annotated[
         EmbedderBody,
-        BeforeValidator(_embedder, json_schema_input_type=Annotated[str, Field(max_length=300)] | EmbedderBody),
+        BeforeValidator(embedder_input, json_schema_input_type=Annotated[str, Field(max_length=300)] | EmbedderBody),
     ] = EmbedderBody()
     language: Annotated[str, Field(max_length=32, description="Decides stemming and stop words.")] = (
         CollectionSettings().language
@@ -123,7 +133,7 @@ class CollectionBody(Wire):
         if "embedder" in named:
             named["embedder"] = self.embedder.spec()
         if "chunking" in named:
-            named["chunking"] = replace(base.chunking, **self.chunking.model_dump(exclude_unset=True))
+            named["chunking"] = self.chunking.over(base.chunking)
         if "fusion" in named:
             named["fusion"] = self.fusion.over(base.fusion)
         return replace(base, **named)
@@ -139,9 +149,16 @@ class DocumentBody(Wire):
     title: str = ""
     text: str = ""
     metadata: dict[str, Any] = {}
+    vector: VectorField | None = None
 
     def document(self) -> Document:
-        return Document(id=DocumentId(self.id), title=self.title, text=self.text, metadata=self.metadata)
+        return Document(
+            id=DocumentId(self.id),
+            title=self.title,
+            text=self.text,
+            metadata=self.metadata,
+            vector=None if self.vector is None else tuple(self.vector),
+        )
 
 
 class DocumentsBody(Wire):
@@ -163,7 +180,7 @@ class DeletionBody(Wire):
         return self
 
 
-class _Query(BaseModel):
+class Query(BaseModel):
     """Parameters of a query string, where everything is text: read as what it says, but nothing unknown."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -173,11 +190,15 @@ Cursor = Annotated[str, Field(max_length=8 * MAX_ID_LENGTH, description="`next_c
 Limit = Annotated[int, Field(ge=1, le=MAX_PAGE)]
 
 
-class WriteQuery(_Query):
+class WriteQuery(Query):
     wait: Annotated[bool, Field(description="Answer when both legs can find the documents.")] = False
+    embedder_version: (
+        Annotated[Number, Field(description="Which version the documents' vectors are of. Default: the external one.")]
+        | None
+    ) = None
 
 
-class PageQuery(_Query):
+class PageQuery(Query):
     cursor: Cursor | None = None
     limit: Limit = 100
 
@@ -190,66 +211,6 @@ class ListQuery(PageQuery):
         ]
         | None
     ) = None
-
-
-# ---------------------------------------------------------------- search
-
-
-class RerankBody(Wire):
-    depth: Annotated[int, Field(ge=1, le=1_000, description="Hits that the cross-encoder reads.")] = Rerank().depth
-    weight: Annotated[float, Field(ge=0, le=1, description="Its share in the final score.")] = Rerank().weight
-
-
-def _rerank(value: Any) -> Any:
-    return ({} if value else None) if isinstance(value, bool) else value
-
-
-class SearchBody(Wire):
-    query: Annotated[
-        Text, Field(min_length=1, max_length=10_000, examples=["cancel a task"]), AfterValidator(_not_blank)
-    ]
-    k: Annotated[int, Field(ge=1, le=1_000, description="Most hits of the answer.")] = 10
-    mode: Annotated[Mode, Field(description="Which legs run.")] = "hybrid"
-    filter: FilterObject | None = None
-    fusion: Annotated[FusionBody, Field(description="Default: as the collection's settings say.")] | None = None
-    candidates: Annotated[int, Field(ge=1, le=1_000, description="Documents that each leg brings.")] = 100
-    rerank: Annotated[RerankBody | None, BeforeValidator(_rerank, json_schema_input_type=bool | RerankBody)] = Field(
-        None, json_schema_extra={"default": False}
-    )
-    exact: Annotated[bool, Field(description="Scan the vectors exactly, without their index.")] = False
-    ef_search: Annotated[int, Field(ge=1, le=1_000, description="Effort of the index scan.")] | None = None
-    embedder_version: Annotated[Number, Field(description="Default: the active one.")] | None = None
-    group_by: Annotated[Literal["document"], Field(description="One hit a document, its best chunk.")] = "document"
-    budget_ms: (
-        Annotated[
-            float,
-            Field(gt=0, le=MAX_BUDGET_MS, description="Optional stages that would outlast it are left out, and named."),
-        ]
-        | None
-    ) = None
-    include: list[Include] = ["text", "metadata", "highlights"]
-    explain: Annotated[bool, Field(description="Show how each hit came by its score.")] = False
-
-    def request(self) -> Request:
-        """Invalid where the filter is not one."""
-        return Request(
-            text=self.query,
-            k=self.k,
-            mode=self.mode,
-            where=where(self.filter),
-            fusion=None if self.fusion is None else self.fusion.over(Fusion()),
-            candidates=self.candidates,
-            rerank=None if self.rerank is None else Rerank(depth=self.rerank.depth, weight=self.rerank.weight),
-            exact=self.exact,
-            ef_search=self.ef_search,
-            embedder_version=None if self.embedder_version is None else VersionNumber(self.embedder_version),
-            budget_ms=self.budget_ms,
-            include=frozenset(self.include),
-        )
-
-
-class BatchBody(Wire):
-    searches: Annotated[list[SearchBody], Field(min_length=1, max_length=MAX_SEARCHES)]
 
 
 def where(raw: Any) -> Filter | None:

@@ -8,7 +8,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from service import query
-from service.api import answers, hits, schemas
+from service.api import answers, hits, questions, schemas
 from service.api.bodies import JsonRoute
 from service.api.dependencies import Here, Service
 from service.api.failures import documented
@@ -27,12 +27,13 @@ router = APIRouter(prefix="/v1/collections/{collection}/search", tags=["search"]
     "",
     summary="Search a collection",
     response_model=hits.SearchAnswer,
-    responses=documented(400, 401, 404, 413, 415, 422, 429, 503),
+    responses=documented(400, 401, 404, 409, 413, 415, 422, 429, 503),
 )
-async def search(service: Here, request: Request, collection: schemas.Name, body: schemas.SearchBody) -> Response:
+async def search(service: Here, request: Request, collection: schemas.Name, body: questions.SearchBody) -> Response:
     """Every answer says which version answered, how the dense leg ran, and what could not do its part and why."""
-    wanted = body.request()
-    answer = await service.search.run(CollectionName(collection), wanted)
+    name, wanted = CollectionName(collection), body.request()
+    answer = await service.search.run(name, wanted)
+    service.shadow.offer(name, wanted)
     shown = hits.search(answer, wanted, explain=body.explain)
     request.state.timings = shown["timings_ms"]
     return answers.Json(shown, headers={"Server-Timing": _server_timing(answer.timings)})
@@ -42,10 +43,13 @@ async def search(service: Here, request: Request, collection: schemas.Name, body
     "/batch",
     summary="Run several searches",
     response_model=hits.BatchAnswer,
-    responses=documented(400, 401, 404, 413, 415, 422, 429, 503),
+    responses=documented(400, 401, 404, 409, 413, 415, 422, 429, 503),
 )
-async def batch(service: Here, collection: schemas.Name, body: schemas.BatchBody) -> Response:
-    """All or none: where one search is refused, the error names it by its place (`searches.3.filter`)."""
+async def batch(service: Here, collection: schemas.Name, body: questions.BatchBody) -> Response:
+    """All or none: where one search is refused, the error names it by its place (`searches.3.filter`).
+
+    Not what clients usually ask one by one, and so no part of the sample that a new version is tried on.
+    """
     started = time.perf_counter()
     wanted = [_placed(at, one) for at, one in enumerate(body.searches)]
     found = await _together(service, CollectionName(collection), wanted)
@@ -56,7 +60,7 @@ async def batch(service: Here, collection: schemas.Name, body: schemas.BatchBody
     return answers.Json({"results": shown, "took_ms": round((time.perf_counter() - started) * 1000, 3)})
 
 
-def _placed(at: int, body: schemas.SearchBody) -> query.Request:
+def _placed(at: int, body: questions.SearchBody) -> query.Request:
     try:
         return body.request()
     except Invalid as error:
