@@ -3,6 +3,27 @@
 
 CREATE EXTENSION IF NOT EXISTS vector WITH SCHEMA public;
 
+CREATE TABLE public.audit (
+    collection_id bigint NOT NULL,
+    number bigint NOT NULL,
+    at timestamp with time zone NOT NULL,
+    actor text NOT NULL,
+    action text NOT NULL,
+    version integer,
+    before integer,
+    note text NOT NULL,
+    details jsonb NOT NULL
+);
+
+ALTER TABLE public.audit ALTER COLUMN number ADD GENERATED ALWAYS AS IDENTITY (
+    SEQUENCE NAME public.audit_number_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
+
 CREATE TABLE public.changes (
     collection_id bigint NOT NULL,
     document_id text NOT NULL COLLATE pg_catalog."C",
@@ -16,7 +37,8 @@ CREATE TABLE public.collections (
     settings jsonb NOT NULL,
     active_version integer NOT NULL,
     purged_xid xid8 DEFAULT '0'::xid8 NOT NULL,
-    created_at timestamp with time zone NOT NULL
+    created_at timestamp with time zone NOT NULL,
+    previous_version integer
 );
 
 ALTER TABLE public.collections ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
@@ -52,6 +74,14 @@ CREATE TABLE public.embedder_versions (
     fingerprint text NOT NULL,
     canary jsonb NOT NULL,
     created_at timestamp with time zone NOT NULL,
+    index_settings jsonb DEFAULT '{}'::jsonb NOT NULL,
+    paused boolean DEFAULT false NOT NULL,
+    reason text,
+    evidence jsonb,
+    backfill_cursor text COLLATE pg_catalog."C",
+    backfill_enqueued bigint DEFAULT 0 NOT NULL,
+    backfill_everything boolean DEFAULT false NOT NULL,
+    backfill_notes jsonb DEFAULT '[]'::jsonb NOT NULL,
     CONSTRAINT embedder_versions_state_check CHECK ((state = ANY (ARRAY['backfilling'::text, 'indexing'::text, 'verifying'::text, 'ready'::text, 'active'::text, 'retired'::text, 'failed'::text])))
 );
 
@@ -75,12 +105,29 @@ CREATE TABLE public.jobs (
     set_aside_at timestamp with time zone
 );
 
+CREATE TABLE public.judgments (
+    collection_id bigint NOT NULL,
+    queries jsonb NOT NULL,
+    grades jsonb NOT NULL,
+    uploaded_at timestamp with time zone NOT NULL
+);
+
+CREATE TABLE public.processes (
+    id uuid NOT NULL,
+    host text NOT NULL,
+    seen_at timestamp with time zone NOT NULL,
+    proven text[] NOT NULL
+);
+
 CREATE TABLE public.schema_migrations (
     number integer NOT NULL,
     name text NOT NULL,
     sha256 text NOT NULL,
     applied_at timestamp with time zone NOT NULL
 );
+
+ALTER TABLE ONLY public.audit
+    ADD CONSTRAINT audit_pkey PRIMARY KEY (collection_id, number);
 
 ALTER TABLE ONLY public.changes
     ADD CONSTRAINT changes_pkey PRIMARY KEY (collection_id, document_id);
@@ -103,6 +150,12 @@ ALTER TABLE ONLY public.installation
 ALTER TABLE ONLY public.jobs
     ADD CONSTRAINT jobs_pkey PRIMARY KEY (collection_id, document_id, embedder_version);
 
+ALTER TABLE ONLY public.judgments
+    ADD CONSTRAINT judgments_pkey PRIMARY KEY (collection_id);
+
+ALTER TABLE ONLY public.processes
+    ADD CONSTRAINT processes_pkey PRIMARY KEY (id);
+
 ALTER TABLE ONLY public.schema_migrations
     ADD CONSTRAINT schema_migrations_pkey PRIMARY KEY (number);
 
@@ -112,9 +165,17 @@ CREATE INDEX documents_deleted ON public.documents USING btree (deleted_at) WHER
 
 CREATE INDEX documents_metadata ON public.documents USING gin (metadata jsonb_path_ops);
 
+CREATE UNIQUE INDEX embedder_versions_active ON public.embedder_versions USING btree (collection_id) WHERE (state = 'active'::text);
+
 CREATE INDEX jobs_claimable ON public.jobs USING btree (priority, enqueued_at, available_at) WHERE (set_aside_at IS NULL);
 
 CREATE INDEX jobs_set_aside ON public.jobs USING btree (collection_id, document_id) WHERE (set_aside_at IS NOT NULL);
 
+ALTER TABLE ONLY public.audit
+    ADD CONSTRAINT audit_collection_id_fkey FOREIGN KEY (collection_id) REFERENCES public.collections(id) ON DELETE CASCADE;
+
 ALTER TABLE ONLY public.embedder_versions
     ADD CONSTRAINT embedder_versions_collection_id_fkey FOREIGN KEY (collection_id) REFERENCES public.collections(id) ON DELETE CASCADE;
+
+ALTER TABLE ONLY public.judgments
+    ADD CONSTRAINT judgments_collection_id_fkey FOREIGN KEY (collection_id) REFERENCES public.collections(id) ON DELETE CASCADE;

@@ -1,11 +1,11 @@
 """Collections: their rows, and everything that goes with them when they go."""
 
+import dataclasses
 from collections.abc import Mapping
 from datetime import datetime
 
-from psycopg.rows import TupleRow
-
 from service.domain import (
+    AuditEntry,
     Collection,
     CollectionId,
     CollectionName,
@@ -16,8 +16,9 @@ from service.domain import (
     VersionState,
 )
 from service.errors import CollectionNotFound, Conflict
-from service.store import records, spaces, statements, versions
+from service.store import audit, records, spaces, statements, transitions, versions
 from service.store.pool import Pool, retrying
+from service.store.rows import collection_of
 
 SQL = statements.load("collections")
 
@@ -35,6 +36,7 @@ class PostgresCollections:
         identity: Identity,
         canary: Mapping[str, tuple[float, ...]],
         now: datetime,
+        actor: str = "azimuth",
     ) -> Collection:
         values = {
             "name": name,
@@ -46,8 +48,8 @@ class PostgresCollections:
             row = await (await connection.execute(SQL.insert, values)).fetchone()
             if row is None:
                 raise Conflict(f"There is a collection named {name} already.")
-            collection = _collection(row)
-            await versions.insert(
+            collection = collection_of(row)
+            await transitions.insert(
                 connection,
                 collection.id,
                 FIRST_VERSION,
@@ -58,40 +60,51 @@ class PostgresCollections:
                 canary=canary,
                 now=now,
             )
+            details = {"settings": values["settings"]}
+            entry = AuditEntry(at=now, actor=actor, action="created", version=FIRST_VERSION, details=details)
+            await audit.write(connection, collection.id, entry)
         return collection
 
-    async def update(self, collection: Collection, settings: CollectionSettings) -> Collection:
+    async def update(
+        self, collection: Collection, settings: CollectionSettings, entry: AuditEntry | None = None
+    ) -> Collection:
         """As the port says; CollectionNotFound where it is gone."""
-        values = {
-            "id": collection.id,
-            "settings": records.settings_to_json(settings),
-            "replaced": records.settings_to_json(collection.settings),
-        }
-        async with self._pool.connection() as connection:
+        values = {"id": collection.id, "settings": records.settings_to_json(settings)}
+        async with self._pool.transaction() as connection:
+            row = await (await connection.execute(SQL.changing, values)).fetchone()
+            if row is None:
+                raise CollectionNotFound
+            # Compared as this program reads them: a row that an older one wrote lacks what has its default.
+            if collection_of(row).settings != collection.settings:
+                raise Conflict("The settings were changed by somebody else at the same moment.")
+            if settings == collection.settings:
+                return collection_of(row)
             row = await (await connection.execute(SQL.update, values)).fetchone()
-        if row is not None:
-            return _collection(row)
-        if (await self.by_name(collection.name)).id != collection.id:
-            raise CollectionNotFound
-        raise Conflict("The settings were changed by somebody else at the same moment.")
+            assert row is not None  # locked above
+            if entry is not None:
+                details = {"before": records.settings_to_json(collection.settings), "after": values["settings"]}
+                entry = dataclasses.replace(entry, details={**entry.details, **details})
+                await audit.write(connection, collection.id, entry)
+        return collection_of(row)
 
     async def by_name(self, name: CollectionName) -> Collection:
         async with self._pool.connection() as connection:
             row = await (await connection.execute(SQL.by_name, {"name": name})).fetchone()
         if row is None:
             raise CollectionNotFound(f"There is no collection named {name}.")
-        return _collection(row)
+        return collection_of(row)
 
     async def all(self) -> tuple[Collection, ...]:
         async with self._pool.connection() as connection:
             rows = await (await connection.execute(SQL.all)).fetchall()
-        return tuple(map(_collection, rows))
+        return tuple(map(collection_of, rows))
 
     async def delete(self, collection_id: CollectionId) -> None:
         """One transaction, whatever there is: one or two seconds for a million short documents.
 
         Nothing happens where it is gone. Index builds on its tables are cancelled. Whoever writes into the collection
-        first locks its row FOR KEY SHARE, so this waits for them and they find it gone afterwards.
+        first locks its row FOR KEY SHARE, so this waits for them and they find it gone afterwards. Audit and judgments
+        go by their foreign keys.
         """
         await retrying(lambda: self._delete(collection_id))
 
@@ -99,7 +112,7 @@ class PostgresCollections:
         identity = {"id": collection_id}
         async with self._pool.transaction() as connection:
             await connection.execute(SQL.no_statement_timeout)
-            await connection.execute(SQL.lock, identity)
+            await transitions.alone(connection, collection_id)
             rows = await (await connection.execute(SQL.version_numbers, identity)).fetchall()
             numbers = [VersionNumber(number) for (number,) in rows]
             # The order in which every transaction takes its locks: documents, changes, jobs, vectors.
@@ -114,20 +127,10 @@ class PostgresCollections:
 
     async def counts(self, collection: Collection) -> Counts:
         """Documents are counted (about 0.1 s for a million), chunks as PostgresVersions.status does it."""
+        values = {"id": collection.id, "version": collection.active_version}
         async with self._pool.connection() as connection:
-            row = await (await connection.execute(SQL.counts, {"id": collection.id})).fetchone()
+            row = await (await connection.execute(SQL.counts, values)).fetchone()
             status = await versions.space_status(connection, collection.id, collection.active_version)
         assert row is not None
         documents, pending, failed = row
         return Counts(documents=documents, chunks=status.rows, pending=pending, failed=failed)
-
-
-def _collection(row: TupleRow) -> Collection:
-    identifier, name, settings, active_version, created_at = row
-    return Collection(
-        id=CollectionId(identifier),
-        name=CollectionName(name),
-        settings=records.settings_from_json(settings),
-        active_version=VersionNumber(active_version),
-        created_at=created_at,
-    )

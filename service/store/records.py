@@ -1,4 +1,4 @@
-"""How settings, specs and identities are kept as JSON: the one place that knows both sides.
+"""How settings, specs, identities and evidence are kept as JSON: the one place that knows both sides.
 
 What a row does not name takes its default, so that a new setting needs no migration. What this program does not know
 is an error (TypeError): a row written by a newer program must not be read half.
@@ -6,9 +6,20 @@ is an error (TypeError): a row written by a newer program must not be read half.
 
 import dataclasses
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Any
 
-from service.domain import Chunking, CollectionSettings, EmbedderSpec, Fusion, Identity
+from service.domain import (
+    Check,
+    Chunking,
+    CollectionSettings,
+    EmbedderSpec,
+    Evidence,
+    Fusion,
+    Identity,
+    Index,
+    Judgments,
+)
 
 Json = dict[str, Any]
 
@@ -56,6 +67,42 @@ def canary_to_json(canary: Mapping[str, tuple[float, ...]]) -> Json:
 def canary_from_json(row: Mapping[str, Any]) -> dict[str, tuple[float, ...]]:
     # A whole number comes back from JSON as an integer.
     return {text: tuple(map(float, vector)) for text, vector in row.items()}
+
+
+def index_to_json(index: Index) -> Json:
+    return dataclasses.asdict(index)
+
+
+def index_from_json(row: Mapping[str, Any]) -> Index:
+    return Index(**row)
+
+
+def evidence_to_json(evidence: Evidence) -> Json:
+    """Moments as ISO 8601."""
+    return {
+        "checks": [_check_to_json(check) for check in evidence.checks],
+        "gathered_at": evidence.gathered_at.isoformat(),
+        "judged_at": None if evidence.judged_at is None else evidence.judged_at.isoformat(),
+    }
+
+
+def evidence_from_json(row: Mapping[str, Any]) -> Evidence:
+    moments = {
+        name: datetime.fromisoformat(row[name]) for name in ("gathered_at", "judged_at") if row.get(name) is not None
+    }
+    return Evidence(**{**row, **moments, "checks": tuple(Check(**check) for check in row.get("checks", ()))})
+
+
+def _check_to_json(check: Check) -> Json:
+    return {"name": check.name, "passed": check.passed, "detail": check.detail, "figures": dict(check.figures)}
+
+
+def judgments_to_json(judgments: Judgments) -> Json:
+    """The two columns that they are kept in."""
+    return {
+        "queries": dict(judgments.queries),
+        "grades": {query: dict(grades) for query, grades in judgments.grades.items()},
+    }
 
 
 def _fusion_from_json(row: Mapping[str, Any]) -> Fusion:

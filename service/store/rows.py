@@ -1,9 +1,22 @@
-"""Rows of documents, as the queries of several modules select them."""
+"""Rows of documents, collections and versions, as the queries of several modules select them."""
 
 from datetime import datetime
 from typing import Any
 
-from service.domain import DocumentId, StoredDocument
+from psycopg.rows import TupleRow
+
+from service.domain import (
+    Collection,
+    CollectionId,
+    CollectionName,
+    DocumentId,
+    EmbedderVersion,
+    Fingerprint,
+    StoredDocument,
+    VersionNumber,
+    VersionState,
+)
+from service.store import records
 
 
 def stored(
@@ -26,4 +39,51 @@ def stored(
         content_revision=content_revision,
         created_at=created_at,
         updated_at=updated_at,
+    )
+
+
+def collection_of(row: TupleRow) -> Collection:
+    """id, name, settings, active_version, previous_version, created_at."""
+    identifier, name, settings, active, previous, created_at = row
+    return Collection(
+        id=CollectionId(identifier),
+        name=CollectionName(name),
+        settings=records.settings_from_json(settings),
+        active_version=VersionNumber(active),
+        previous_version=None if previous is None else VersionNumber(previous),
+        created_at=created_at,
+    )
+
+
+def version_of(row: TupleRow) -> EmbedderVersion:
+    """The columns in the order of the block `columns` of `versions.sql`."""
+    (
+        collection_id,
+        number,
+        state,
+        spec,
+        chunking,
+        identity,
+        fingerprint,
+        canary,
+        index,
+        paused,
+        reason,
+        evidence,
+        created_at,
+    ) = row
+    return EmbedderVersion(
+        collection_id=CollectionId(collection_id),
+        number=VersionNumber(number),
+        state=VersionState(state),
+        spec=records.spec_from_json(spec),
+        chunking=records.chunking_from_json(chunking),
+        identity=records.identity_from_json(identity),
+        fingerprint=Fingerprint(fingerprint),
+        canary=records.canary_from_json(canary),
+        index=records.index_from_json(index),
+        paused=paused,
+        reason=reason,
+        evidence=None if evidence is None else records.evidence_from_json(evidence),
+        created_at=created_at,
     )

@@ -1,28 +1,22 @@
-"""Embedder versions: their rows, and how their tables and HNSW indexes stand."""
+"""Embedder versions: their rows, and how their tables and HNSW indexes stand. Adapter of `ports.Versions`.
+
+How they change is told in `transitions.py`.
+"""
 
 import logging
 from collections.abc import Mapping
-from datetime import datetime
-from typing import Any
+from contextlib import AbstractAsyncContextManager
 
 from psycopg import sql
 from psycopg.errors import DiskFull, UndefinedTable
-from psycopg.rows import TupleRow
 
-from service.domain import (
-    Chunking,
-    CollectionId,
-    EmbedderSpec,
-    EmbedderVersion,
-    Fingerprint,
-    Identity,
-    SpaceStatus,
-    VersionNumber,
-    VersionState,
-)
+from service.domain import CollectionId, EmbedderVersion, SpaceStatus, Storage, VersionNumber
 from service.errors import VersionNotFound
-from service.store import records, spaces, statements
-from service.store.pool import Connection, Pool
+from service.store import spaces, statements
+from service.store.driving import driving
+from service.store.pool import Connection
+from service.store.rows import version_of
+from service.store.transitions import COLUMNS, Transitions
 
 _logger = logging.getLogger(__name__)
 
@@ -32,23 +26,37 @@ COUNTED_ROWS = 20_000
 """Up to here rows are counted (a few milliseconds); beyond, an estimate that is off by some percent is good enough."""
 
 _MIN_BUILD_BYTES = 64 * 2**20
-_GRAPH_BYTES_PER_ROW = 800
-"""What pgvector keeps of a row beside its vector while it builds with m = 16: neighbours, their distances, headers."""
+_GRAPH_BYTES_PER_ROW, _GRAPH_BYTES_PER_LINK = 160, 40
+"""What pgvector keeps of a row beside its vector while it builds: headers, neighbours and their distances."""
+_BITS: Mapping[Storage, int] = {"halfvec": 16, "vector": 32, "binary": 1}
+"""Of a dimension in the index."""
+
+_OF = sql.SQL(SQL.of).format(columns=COLUMNS)
+_WRITTEN = sql.SQL(SQL.written).format(columns=COLUMNS)
+_GET = sql.SQL(SQL.get).format(columns=COLUMNS)
 
 
-class PostgresVersions:
-    def __init__(self, pool: Pool) -> None:
-        self._pool = pool
-
+class PostgresVersions(Transitions):
     async def of(self, collection_id: CollectionId) -> tuple[EmbedderVersion, ...]:
         async with self._pool.connection() as connection:
-            rows = await (await connection.execute(SQL.of, {"collection_id": collection_id})).fetchall()
-        return tuple(map(_version, rows))
+            rows = await (await connection.execute(_OF, {"collection_id": collection_id})).fetchall()
+        return tuple(map(version_of, rows))
 
     async def written(self) -> tuple[EmbedderVersion, ...]:
         async with self._pool.connection() as connection:
-            rows = await (await connection.execute(SQL.written)).fetchall()
-        return tuple(map(_version, rows))
+            rows = await (await connection.execute(_WRITTEN)).fetchall()
+        return tuple(map(version_of, rows))
+
+    async def get(self, collection_id: CollectionId, number: VersionNumber) -> EmbedderVersion:
+        async with self._pool.connection() as connection:
+            values = {"collection_id": collection_id, "number": number}
+            row = await (await connection.execute(_GET, values)).fetchone()
+        if row is None:
+            raise VersionNotFound(f"There is no embedder version {number}.")
+        return version_of(row)
+
+    def driving(self, version: EmbedderVersion, wait_seconds: float = 0.0) -> AbstractAsyncContextManager[bool]:
+        return driving(self._pool, version, wait_seconds)
 
     async def status(self, version: EmbedderVersion) -> SpaceStatus:
         """Counted where the table is small, estimated where it is large. VersionNotFound where it is gone."""
@@ -58,10 +66,10 @@ class PostgresVersions:
     async def build_index(self, version: EmbedderVersion) -> bool:
         """True: there is a valid index now. False: another process builds it, or vectors of this length have none.
 
-        Takes minutes for millions of rows, beside reading and writing. TimedOut where it was cancelled (the collection
-        is being deleted); what an unfinished build leaves is dropped by the next one.
+        Takes minutes for millions of rows, beside reading and writing. TimedOut where it was cancelled (the version is
+        being retired or the collection deleted); what an unfinished build leaves is dropped by the next one.
         """
-        if version.dimensions > spaces.MAX_INDEXED_DIMENSIONS:
+        if version.dimensions > spaces.max_indexed_dimensions(version.index.storage):
             return False
         names = spaces.space_of(version)
         async with self._pool.apart() as connection:
@@ -72,7 +80,7 @@ class PostgresVersions:
             status = await space_status(connection, version.collection_id, version.number)
             if status.indexed:
                 return True
-            await self._grant_memory(connection, status.rows, version.dimensions)
+            await self._grant_memory(connection, version, status.rows)
             await connection.execute(spaces.drop_index(version))
             try:
                 await connection.execute(spaces.create_index(version))
@@ -86,12 +94,13 @@ class PostgresVersions:
             await connection.execute(spaces.analyze(version))
         return True
 
-    async def _grant_memory(self, connection: Connection, rows: int, dimensions: int) -> None:
+    async def _grant_memory(self, connection: Connection, version: EmbedderVersion, rows: int) -> None:
         """As much as the graph takes and no more, for a parallel build allocates all of it at once.
 
         A graph that does not fit is finished on disk, an order of magnitude slower.
         """
-        needed = int(1.1 * rows * (2 * dimensions + _GRAPH_BYTES_PER_ROW))
+        vector = version.dimensions * _BITS[version.index.storage] / 8
+        needed = int(1.1 * rows * (vector + _GRAPH_BYTES_PER_ROW + _GRAPH_BYTES_PER_LINK * version.index.m))
         row = await (await connection.execute(SQL.build_memory)).fetchone()
         assert row is not None
         granted, cached = (1024 * int(value) for value in row)
@@ -117,47 +126,3 @@ async def space_status(connection: Connection, collection_id: CollectionId, numb
     assert row is not None
     chunks, documents = row
     return SpaceStatus(rows=chunks, indexed=indexed, chunks_per_document=chunks / documents if documents else 1.0)
-
-
-async def insert(
-    connection: Connection,
-    collection_id: CollectionId,
-    number: VersionNumber,
-    *,
-    state: VersionState,
-    spec: EmbedderSpec,
-    chunking: Chunking,
-    identity: Identity,
-    canary: Mapping[str, tuple[float, ...]],
-    now: datetime,
-) -> None:
-    """Register a version and make its table, inside the caller's transaction."""
-    values: dict[str, Any] = {
-        "collection_id": collection_id,
-        "number": number,
-        "state": state.value,
-        "spec": records.spec_to_json(spec),
-        "chunking": records.chunking_to_json(chunking),
-        "identity": records.identity_to_json(identity),
-        "fingerprint": identity.fingerprint,
-        "canary": records.canary_to_json(canary),
-        "now": now,
-    }
-    await connection.execute(SQL.insert, values)
-    for statement in spaces.create_table(collection_id, number, identity.dimensions):
-        await connection.execute(statement)
-
-
-def _version(row: TupleRow) -> EmbedderVersion:
-    collection_id, number, state, spec, chunking, identity, fingerprint, canary, created_at = row
-    return EmbedderVersion(
-        collection_id=CollectionId(collection_id),
-        number=VersionNumber(number),
-        state=VersionState(state),
-        spec=records.spec_from_json(spec),
-        chunking=records.chunking_from_json(chunking),
-        identity=records.identity_from_json(identity),
-        fingerprint=Fingerprint(fingerprint),
-        canary=records.canary_from_json(canary),
-        created_at=created_at,
-    )

@@ -3,24 +3,27 @@
 INSERT INTO collections (name, settings, active_version, created_at)
 VALUES (%(name)s, %(settings)s, %(active_version)s, %(now)s)
 ON CONFLICT (name) DO NOTHING
-RETURNING id, name, settings, active_version, created_at
+RETURNING id, name, settings, active_version, previous_version, created_at
+
+-- name: changing
+-- Lock a collection against other changes of its settings, and not against writers; no row where it is gone.
+SELECT id, name, settings, active_version, previous_version, created_at
+FROM collections
+WHERE id = %(id)s
+FOR NO KEY UPDATE
 
 -- name: update
--- Replace the settings, where they still are what the new ones were made from.
-UPDATE collections SET settings = %(settings)s WHERE id = %(id)s AND settings = %(replaced)s
-RETURNING id, name, settings, active_version, created_at
+-- Replace the settings of a collection that is locked.
+UPDATE collections SET settings = %(settings)s WHERE id = %(id)s
+RETURNING id, name, settings, active_version, previous_version, created_at
 
 -- name: by_name
 -- One collection, by the name that clients use.
-SELECT id, name, settings, active_version, created_at FROM collections WHERE name = %(name)s
+SELECT id, name, settings, active_version, previous_version, created_at FROM collections WHERE name = %(name)s
 
 -- name: all
 -- Every collection, in the order of names.
-SELECT id, name, settings, active_version, created_at FROM collections ORDER BY name
-
--- name: lock
--- Keep writers out of a collection that is about to go: they hold its row FOR KEY SHARE.
-SELECT id FROM collections WHERE id = %(id)s FOR UPDATE
+SELECT id, name, settings, active_version, previous_version, created_at FROM collections ORDER BY name
 
 -- name: no_statement_timeout
 -- For the present transaction: deleting takes as long as there is to delete.
@@ -53,10 +56,12 @@ DELETE FROM jobs WHERE collection_id = %(id)s
 DELETE FROM collections WHERE id = %(id)s
 
 -- name: counts
--- Documents that are there, that wait for an embedder, and that were set aside.
+-- Documents that are there, that wait for the active version, and that were set aside there.
 -- Tombstones are subtracted, so that an index alone gives the number of all, however long their texts are.
 SELECT
     (SELECT count(*) FROM documents WHERE collection_id = %(id)s)
         - (SELECT count(*) FROM documents WHERE collection_id = %(id)s AND deleted_at IS NOT NULL),
-    (SELECT count(DISTINCT document_id) FROM jobs WHERE collection_id = %(id)s AND set_aside_at IS NULL),
-    (SELECT count(DISTINCT document_id) FROM jobs WHERE collection_id = %(id)s AND set_aside_at IS NOT NULL)
+    (SELECT count(*) FROM jobs
+     WHERE collection_id = %(id)s AND embedder_version = %(version)s AND set_aside_at IS NULL),
+    (SELECT count(*) FROM jobs
+     WHERE collection_id = %(id)s AND embedder_version = %(version)s AND set_aside_at IS NOT NULL)

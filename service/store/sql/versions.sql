@@ -1,24 +1,22 @@
--- name: insert
--- Register a version.
-INSERT INTO embedder_versions
-    (collection_id, number, state, spec, chunking, identity, fingerprint, canary, created_at)
-VALUES
-    (%(collection_id)s, %(number)s, %(state)s, %(spec)s, %(chunking)s, %(identity)s, %(fingerprint)s, %(canary)s,
-     %(now)s)
-
 -- name: of
 -- All versions of a collection, oldest first.
-SELECT collection_id, number, state, spec, chunking, identity, fingerprint, canary, created_at
+SELECT {columns}
 FROM embedder_versions
 WHERE collection_id = %(collection_id)s
 ORDER BY number
 
 -- name: written
 -- The versions that live writes go to.
-SELECT collection_id, number, state, spec, chunking, identity, fingerprint, canary, created_at
+SELECT {columns}
 FROM embedder_versions
 WHERE state NOT IN ('retired', 'failed')
 ORDER BY collection_id, number
+
+-- name: get
+-- One version.
+SELECT {columns}
+FROM embedder_versions
+WHERE collection_id = %(collection_id)s AND number = %(number)s
 
 -- name: physical
 -- How a version's table and index stand. Rows are estimated as the planner does it: the density when it was last

@@ -1,0 +1,39 @@
+"""One process at a time moves a version on, however often and however many try."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+
+import psycopg
+
+from service.domain import EmbedderVersion
+from service.store import spaces, statements
+from service.store.pool import Pool
+
+SQL = statements.load("driving")
+
+_LOOK_SECONDS = 0.05
+
+
+@asynccontextmanager
+async def driving(pool: Pool, version: EmbedderVersion, wait_seconds: float) -> AsyncIterator[bool]:
+    """As `ports.Versions.driving`. The lock belongs to a connection apart and ends with it, however the process dies.
+
+    It saves double work and no more: transitions exclude each other by the states that they start from.
+    """
+    key = {"table": spaces.space_of(version).table}
+    async with pool.apart() as connection:
+        deadline = time.monotonic() + wait_seconds
+        # A statement that waits would hold a snapshot, for which an index build of whoever has the lock would wait.
+        while not (ours := await (await connection.execute(SQL.try_take, key)).fetchone() == (True,)):
+            if time.monotonic() >= deadline:
+                break
+            await asyncio.sleep(_LOOK_SECONDS)
+        try:
+            yield ours
+        finally:
+            if ours:
+                # Closing lets go too, but only some moments after this returns; a broken connection already has.
+                with suppress(psycopg.Error):
+                    await connection.execute(SQL.let_go, key)

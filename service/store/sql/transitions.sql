@@ -1,0 +1,130 @@
+-- name: columns
+-- Part of many statements: everything that a version is.
+collection_id, number, state, spec, chunking, identity, fingerprint, canary, index_settings, paused, reason, evidence,
+created_at
+
+-- name: alone
+-- Lock a collection against writers, who hold its row FOR KEY SHARE; no row where it is gone.
+SELECT id FROM collections WHERE id = %(id)s FOR UPDATE
+
+-- name: present
+-- Keep a collection from being deleted; no row where it is gone.
+SELECT id FROM collections WHERE id = %(id)s FOR KEY SHARE
+
+-- name: switching
+-- Lock a collection against other promotions and changes of its settings, and not against writers.
+SELECT active_version FROM collections WHERE id = %(id)s FOR NO KEY UPDATE
+
+-- name: next_number
+-- Numbers are never used again; and how many versions are written.
+SELECT COALESCE(max(number), 0) + 1, count(*) FILTER (WHERE state NOT IN ('retired', 'failed'))
+FROM embedder_versions
+WHERE collection_id = %(collection_id)s
+
+-- name: insert
+-- A new version.
+INSERT INTO embedder_versions
+    (collection_id, number, state, spec, chunking, identity, fingerprint, canary, index_settings, created_at)
+VALUES
+    (%(collection_id)s, %(number)s, %(state)s, %(spec)s, %(chunking)s, %(identity)s, %(fingerprint)s, %(canary)s,
+     %(index)s, %(now)s)
+RETURNING {columns}
+
+-- name: select
+-- One version.
+SELECT {columns} FROM embedder_versions WHERE collection_id = %(collection_id)s AND number = %(number)s
+
+-- name: move
+-- To another state, from the one that it is thought to be in. Evidence stays where there is no newer.
+UPDATE embedder_versions
+SET state = %(to)s, reason = %(reason)s, evidence = COALESCE(%(evidence)s::jsonb, evidence), paused = false
+WHERE collection_id = %(collection_id)s AND number = %(number)s AND state = %(from)s
+RETURNING {columns}
+
+-- name: start_over
+-- The backfill looks at every document again.
+UPDATE embedder_versions
+SET backfill_cursor = NULL, backfill_enqueued = 0, backfill_everything = false, backfill_notes = '[]'
+WHERE collection_id = %(collection_id)s AND number = %(number)s
+
+-- name: pause
+-- No row where it is so already, or in another state.
+UPDATE embedder_versions
+SET paused = %(paused)s
+WHERE collection_id = %(collection_id)s AND number = %(number)s AND state = %(state)s AND paused <> %(paused)s
+RETURNING {columns}
+
+-- name: step_down
+-- The version that was active stays complete.
+UPDATE embedder_versions SET state = 'ready' WHERE collection_id = %(id)s AND number = %(from)s AND state = 'active'
+
+-- name: step_up
+-- No row where it is not ready any more.
+UPDATE embedder_versions SET state = 'active' WHERE collection_id = %(id)s AND number = %(to)s AND state = 'ready'
+RETURNING number
+
+-- name: switch
+-- From the commit on every search reads the new version, and settings name its embedder and chunking.
+UPDATE collections AS c
+SET active_version = v.number,
+    previous_version = c.active_version,
+    settings = c.settings || jsonb_build_object('embedder', v.spec, 'chunking', v.chunking)
+FROM embedder_versions AS v
+WHERE c.id = %(id)s AND v.collection_id = c.id AND v.number = %(to)s
+RETURNING c.id, c.name, c.settings, c.active_version, c.previous_version, c.created_at
+
+-- name: reorder
+-- Live writes of the active version come first. A job that somebody holds just now is left: it is an order, no more.
+WITH free AS (
+    SELECT collection_id, document_id, embedder_version
+    FROM jobs
+    WHERE collection_id = %(id)s
+        AND ((embedder_version = %(from)s AND priority = 0) OR (embedder_version = %(to)s AND priority = 1))
+    FOR UPDATE SKIP LOCKED
+)
+UPDATE jobs AS j
+SET priority = 1 - j.priority
+FROM free AS f
+WHERE j.collection_id = f.collection_id
+    AND j.document_id = f.document_id
+    AND j.embedder_version = f.embedder_version
+
+-- name: no_statement_timeout
+-- For the present transaction: a retirement takes as long as there are jobs to delete.
+SELECT set_config('statement_timeout', '0', true)
+
+-- name: retire
+-- The row stays: its number is never used again.
+UPDATE embedder_versions
+SET state = 'retired', paused = false
+WHERE collection_id = %(collection_id)s AND number = %(number)s
+RETURNING {columns}
+
+-- name: forget_previous
+-- There is no way back to it.
+UPDATE collections SET previous_version = NULL WHERE id = %(collection_id)s AND previous_version = %(number)s
+
+-- name: delete_jobs
+-- All jobs of one version, locked in the order in which everybody locks them.
+WITH held AS (
+    SELECT collection_id, document_id, embedder_version
+    FROM jobs
+    WHERE collection_id = %(collection_id)s AND embedder_version = %(number)s
+    ORDER BY document_id
+    FOR UPDATE
+)
+DELETE FROM jobs AS j
+USING held AS h
+WHERE j.collection_id = h.collection_id
+    AND j.document_id = h.document_id
+    AND j.embedder_version = h.embedder_version
+
+-- name: cancel_builds
+-- End an index build on this table: a DROP TABLE would wait for as long as it runs.
+SELECT pg_cancel_backend(pid)
+FROM pg_stat_progress_create_index
+WHERE datname = current_database() AND relid = to_regclass(%(table)s)
+
+-- name: be_patient
+-- For the rest of this transaction: so many milliseconds for each lock.
+SELECT set_config('lock_timeout', %(patience)s, true)
