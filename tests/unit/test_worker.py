@@ -1,6 +1,7 @@
 """The worker over the store in memory: what ends stored, what ends set aside, and who is charged for what."""
 
 import asyncio
+import dataclasses
 import logging
 import threading
 import time
@@ -13,11 +14,22 @@ import numpy as np
 import pytest
 
 from service import metrics
-from service.domain import DocumentId, EmbedderSpec, EmbedderVersion, Role, Vectors, VersionNumber, VersionState
+from service.domain import (
+    Document,
+    DocumentId,
+    EmbedderSpec,
+    EmbedderVersion,
+    Role,
+    Vectors,
+    VersionNumber,
+    VersionState,
+)
 from service.embedder import outcomes
+from service.embedder.admission import Admission
 from service.embedder.backoff import Backoff
 from service.embedder.hashing import HashingEncoder
 from service.embedder.passages import cut
+from service.embedder.work import BACKFILL, LIVE, Pace
 from service.embedder.worker import Worker
 from service.errors import DatabaseUnavailable, ModelUnavailable, SpaceRefused
 from service.ports import Encoder
@@ -107,6 +119,15 @@ def jobs(world: World) -> dict[str, Waiting]:
 
 def waiting(world: World) -> dict[str, Waiting]:
     return {name: job for name, job in jobs(world).items() if job.set_aside_at is None}
+
+
+async def backfill(world: World, version: EmbedderVersion, *documents: Document) -> None:
+    """Documents that were there before the version, as the jobs that fill it."""
+    await world.put(*documents)
+    assert world.fake is not None
+    for document in documents:
+        job = world.fake.jobs.pop((world.collection.id, document.id, VersionNumber(1)))
+        world.fake.jobs[world.collection.id, document.id, version.number] = dataclasses.replace(job, priority=2)
 
 
 async def names(world: World) -> set[str]:
@@ -452,3 +473,195 @@ async def test_no_text_is_logged(world: World, model: Model, caplog: pytest.LogC
             await eventually(lambda: not waiting(world))
     assert caplog.records
     assert not any("secret" in f"{record.__dict__}" for record in caplog.records)
+
+
+# ---------------------------------------------------------------- two lanes
+
+
+async def test_a_new_document_overtakes_a_backfill(world: World, model: Model) -> None:
+    second = await world.add_version(2, VersionState.BACKFILLING)
+    await backfill(world, second, *(doc(f"old{n}", LONG) for n in range(60)))
+    model.fault = lambda texts: time.sleep(0.01)  # it is the model that is busy
+    async with running(worker(world, model)):
+        for n in range(3):
+            await eventually(lambda: sum("seven words" in batch[0] for batch in model.batches[-20:]) > 10)
+            before = len(model.batches)
+            await world.put(doc(f"new{n}"), now=datetime.now(UTC))
+            await eventually(lambda n=n: (world.collection.id, f"new{n}", 1) not in world.fake.jobs)  # type: ignore[misc, union-attr]
+            starts = [at for at, batch in enumerate(model.batches) if f"text of new{n}" in batch]
+            assert starts[0] - before <= 20, "it waited for more than a look at the queue takes"
+        assert len(waiting(world)) > 10, "the backfill was still going on"
+        await eventually(lambda: not jobs(world))
+    assert len({name for name, _ in await world.stored_chunks(second)}) == 63
+
+
+async def test_a_backfill_is_claimed_when_no_live_write_is_left(world: World, model: Model) -> None:
+    second = await world.add_version(2, VersionState.BACKFILLING)
+    await backfill(world, second, *(doc(f"old{n}") for n in range(50)))
+    await world.put(*(doc(f"new{n}") for n in range(150)))
+    claims: list[tuple[str, int, int]] = []
+
+    class Watched:
+        def __getattr__(self, name: str) -> Any:
+            return getattr(world.queue, name)
+
+        async def claim(self, *arguments: Any) -> Any:
+            claimed = await world.queue.claim(*arguments)
+            free = [name for (_, name, _), job in world.fake.jobs.items() if job.lease is None and job.priority < 2]  # type: ignore[union-attr]
+            claims.append((arguments[-1], len(claimed), len(free)))
+            return claimed
+
+    async with running(worker(world, model, queue=Watched(), claim=20)):
+        await eventually(lambda: not jobs(world))
+    assert sum(count for lane, count, _ in claims if lane == "live") == 300
+    assert sum(count for lane, count, _ in claims if lane == "backfill") == 50
+    assert all(free == 0 for lane, count, free in claims if lane == "backfill" and count)
+
+
+def test_what_a_backfill_takes_up_at_once_is_less() -> None:
+    pace = Pace(passages_per_second=500.0, passages_per_document=2.5)
+    assert [pace.documents(portions.claim_seconds) for portions in (LIVE, BACKFILL)] == [400, 200]
+    assert BACKFILL.claim_least < LIVE.claim_least
+    assert BACKFILL.code_points < LIVE.code_points
+
+
+async def test_passes_of_a_backfill_are_short(world: World, model: Model) -> None:
+    def padded(batch: Sequence[str]) -> int:
+        return max(model.lengths(batch, "document")) * len(batch)
+
+    second = await world.add_version(2, VersionState.BACKFILLING)
+    text = "twenty words are not many but enough to see how a batch of them is made of several documents here "
+    model.fault = lambda texts: time.sleep(padded(texts) * 1e-4)
+    await backfill(world, second, *(doc(f"old{n}", text + "old") for n in range(200)))
+    await world.put(*(doc(f"new{n}", text + "new") for n in range(100)))
+    async with running(worker(world, model, batch_tokens=4096, claim=1000)):
+        await eventually(lambda: not jobs(world))
+    live = [padded(batch) for batch in model.batches if batch[0].endswith("new")]
+    short = [padded(batch) for batch in model.batches if batch[0].endswith("old")]
+    assert max(live) > 1500
+    assert max(short) <= 600, "50 ms at 10,000 tokens a second"
+    assert sum(short) / len(short) > 200
+
+
+async def test_the_active_version_comes_first(world: World) -> None:
+    second = await world.add_version(2, VersionState.READY)
+    started: list[int] = []
+
+    class Numbered(Model):
+        def __init__(self, number: int) -> None:
+            super().__init__()
+            self.fault = lambda texts: started.append(number)
+
+    models = {1: Numbered(1), 2: Numbered(2)}
+
+    async def admit(version: EmbedderVersion) -> Encoder:
+        return models[version.number]
+
+    both = asyncio.Event()
+
+    class Gated:
+        def __getattr__(self, name: str) -> Any:
+            return getattr(world.queue, name)
+
+        async def claim(self, versions: Sequence[EmbedderVersion], *arguments: Any) -> Any:
+            if len(versions) == 2:
+                both.set()
+            return await world.queue.claim(versions, *arguments) if both.is_set() else ()
+
+    await world.put(*(doc(f"d{n}", LONG[:600]) for n in range(20)))
+    async with running(worker(world, models[1], admit=admit, queue=Gated())):
+        await eventually(lambda: not world.fake.jobs)  # type: ignore[union-attr]
+    assert len(await world.stored_chunks(second)) == 20
+    assert started.count(1) == started.count(2) > 5
+    last = len(started) - started[::-1].index(1)
+    assert started[:last].count(2) <= 1, "while its last batch is computed, another model may begin"
+
+
+async def test_a_paused_backfill_rests_and_live_writes_go_on(world: World, model: Model) -> None:
+    second = await world.add_version(2, VersionState.BACKFILLING)
+    assert world.fake is not None
+    versions = world.fake.collections.versions[world.collection.id]
+    versions[1] = dataclasses.replace(second, paused=True)
+    await backfill(world, second, *(doc(f"old{n}") for n in range(10)))
+    async with running(worker(world, model)):
+        await world.put(doc("new"))
+        await eventually(lambda: set(jobs(world)) == {f"old{n}" for n in range(10)})
+        assert {job.lease for job in jobs(world).values()} == {None}
+        versions[1] = second
+        await eventually(lambda: not jobs(world))
+    assert len(await world.stored_chunks(second)) == 11
+
+
+async def test_what_the_client_encodes_is_left_alone(world: World, model: Model) -> None:
+    asked: list[int] = []
+
+    async def admit(version: EmbedderVersion) -> Encoder:
+        asked.append(version.number)
+        return model
+
+    second = await world.add_version(2, VersionState.BACKFILLING)
+    assert world.fake is not None
+    spec = EmbedderSpec(model="external", dimensions=DIMENSIONS, identity="theirs")
+    world.fake.collections.versions[world.collection.id][1] = dataclasses.replace(second, spec=spec)
+    await world.put(doc("d"))
+    # As claimable as can be: it is the worker that must not want it.
+    world.fake.jobs[world.collection.id, DocumentId("d"), second.number].priority = 0
+    async with running(worker(world, model, admit=admit)):
+        await eventually(lambda: len(world.fake.jobs) == 1)  # type: ignore[union-attr]
+    assert set(asked) == {1}
+    assert world.fake.jobs[world.collection.id, DocumentId("d"), second.number].lost_leases == 0
+
+
+async def test_a_backfill_keeps_to_its_rate(world: World, model: Model) -> None:
+    second = await world.add_version(2, VersionState.BACKFILLING)
+    await backfill(world, second, *(doc(f"old{n}") for n in range(60)))
+    started = time.monotonic()
+    async with running(worker(world, model, backfill_per_second=100)):
+        await world.put(*(doc(f"new{n}") for n in range(60)))
+        await eventually(lambda: not jobs(world))
+    assert time.monotonic() - started > 0.55
+
+
+async def test_poison_in_a_backfill_is_set_aside_alone(world: World, model: Model) -> None:
+    second = await world.add_version(2, VersionState.BACKFILLING)
+    model.fault = lambda texts: (
+        (_ for _ in ()).throw(ValueError("no")) if any("poison" in text for text in texts) else None
+    )
+    await backfill(world, second, *(doc(f"old{n}") for n in range(20)), doc("bad", "poison"), doc("killer"))
+    jobs(world)["killer"].lost_leases, jobs(world)["killer"].attempts = 3, 2
+    async with running(worker(world, model)):
+        await eventually(lambda: not waiting(world))
+    assert {name for name, _ in await world.stored_chunks(second)} == {f"old{n}" for n in range(20)}
+    failed = await world.queue.failed(world.collection.id, None, 10)
+    assert [(one.id, one.attempts) for one in failed] == [("bad", 3), ("killer", 3)]
+
+
+async def test_stopping_in_the_middle_of_a_backfill_gives_back_what_is_in_hand(world: World, model: Model) -> None:
+    second = await world.add_version(2, VersionState.BACKFILLING)
+    await backfill(world, second, *(doc(f"old{n}") for n in range(100)))
+    model.gate.clear()
+    try:
+        async with running(worker(world, model, grace=timedelta(seconds=0.05))) as stop:
+            await eventually(model.started.is_set)
+            stop.set()
+    finally:
+        model.gate.set()
+    assert len(jobs(world)) == 100
+    assert {(job.lease, job.worker, job.attempts) for job in jobs(world).values()} == {(None, None, 0)}
+
+
+async def test_admission_ends_with_the_version(world: World, model: Model) -> None:
+    asked: list[int] = []
+
+    async def admit(version: EmbedderVersion) -> Encoder:
+        asked.append(version.number)
+        return model
+
+    admission = Admission(admit, again=3600.0)
+    admission.ready([world.version])
+    await eventually(lambda: len(admission.ready([world.version])) == 1)
+    assert (admission.ready([]), asked) == ({}, [1])
+    assert admission.ready([world.version]) == {}, "its model is not held any longer"
+    await eventually(lambda: len(admission.ready([world.version])) == 1)
+    assert asked == [1, 1]
+    await admission.close()
