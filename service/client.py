@@ -160,16 +160,19 @@ class Client:
         request = {} if body is None else {"json": body}
         return self.call("POST", f"/v1/collections/{name}/versions/{number}/{verb}", **request)
 
-    def roll_back(self, name: str, note: str = "") -> Any:
-        return self.call("POST", f"/v1/collections/{name}/versions/rollback", json={"note": note})
+    def roll_back(self, name: str, note: str = "") -> dict[str, Any]:
+        """The version that is active now."""
+        active: dict[str, Any] = self.call("POST", f"/v1/collections/{name}/versions/rollback", json={"note": note})
+        return active
 
     def retire(self, name: str, number: int, note: str = "") -> Any:
         params = {"note": note} if note else {}
         return self.call("DELETE", f"/v1/collections/{name}/versions/{number}", params=params)
 
-    def upload_judgments(self, name: str, judgments: Judgments) -> Any:
-        """Make them the collection's own test set, in place of the one before."""
-        return self.call("POST", f"/v1/collections/{name}/judgments", json=judgments.wire())
+    def upload_judgments(self, name: str, judgments: Judgments) -> dict[str, Any]:
+        """Make them the collection's own test set, in place of the one before; counts of what was taken."""
+        taken: dict[str, Any] = self.call("POST", f"/v1/collections/{name}/judgments", json=judgments.wire())
+        return taken
 
 
 def ndjson(value: dict[str, Any]) -> bytes:

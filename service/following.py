@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from datetime import datetime
 from typing import Any
 
 from rich.console import Console
@@ -25,6 +26,8 @@ LINE_SECONDS = 30.0
 """Where there is no terminal: between two lines of the same phase."""
 PATIENCE_SECONDS = 300.0
 """How long a service that restarts is waited for."""
+RENEWAL_SECONDS = 120.0
+"""How long evidence is waited for that takes the newest judgments into account."""
 PASSING = frozenset({429, 502, 503, 504})
 """Refusals that end by themselves."""
 
@@ -35,14 +38,17 @@ def follow(
     number: int,
     screen: Console,
     *,
+    judged_at: datetime | None = None,
     sleep: Callable[[float], None] = time.sleep,
     clock: Callable[[], float] = time.monotonic,
 ) -> dict[str, Any]:
     """Show the version until it rests; what it is then. Rides out restarts of the service.
 
+    `judged_at`: evidence that is older than these judgments is gathered anew by the service, and waited for.
     Unreachable, or what the service refuses, where that lasts longer than `PATIENCE_SECONDS`.
     """
     lost: float | None = None
+    renewed_by = clock() + RENEWAL_SECONDS
     with _shown(screen, clock) as show:
         while True:
             try:
@@ -60,11 +66,20 @@ def follow(
             if lost is not None:
                 screen.print("the service answers again", style="yellow")
                 lost = None
+            if judged_at is not None and _outdated(version, judged_at) and clock() < renewed_by:
+                version["state"] = "verifying"
             show(version)
             if version["state"] not in PHASES:
                 return version
             left = version["progress"]["eta_seconds"] or 0.0
             sleep(min(max(left / 100, LOOK_SECONDS[0]), LOOK_SECONDS[1]))
+
+
+def _outdated(version: Mapping[str, Any], judged_at: datetime) -> bool:
+    """Of the version that was active before, evidence is not gathered anew."""
+    if version["state"] != "ready" or version["previous"]:
+        return False
+    return version["gathered_at"] is None or datetime.fromisoformat(version["gathered_at"]) < judged_at
 
 
 @contextmanager

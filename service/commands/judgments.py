@@ -1,5 +1,6 @@
 """`azimuth judgments`: give a collection its own test set, by which new versions are judged before they answer."""
 
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated
 
@@ -28,7 +29,12 @@ def judgments(
         upload(client, collection, found)
 
 
-def upload(client: Client, collection: str, found: beir.Judgments) -> None:
-    client.upload_judgments(collection, found)
-    graded = sum(map(len, found.grades.values()))
-    shell.say(f"{len(found.queries):,} queries with {graded:,} judgments are the test set of {collection}", "dim")
+def upload(client: Client, collection: str, found: beir.Judgments) -> datetime:
+    """Make them the collection's test set, and say what the service made of them; when that was."""
+    taken = client.upload_judgments(collection, found)
+    shell.say(
+        f"{taken['queries']:,} queries with {taken['judgments']:,} judgments are the test set of {collection}", "dim"
+    )
+    if unknown := taken["unknown_documents"]:
+        shell.say(f"{unknown:,} judged documents are not in the collection: no version can find them", "yellow")
+    return datetime.fromisoformat(taken["uploaded_at"])

@@ -1,5 +1,6 @@
 """`azimuth reindex`: another embedder, chunking or storage for a live collection, watched from start to decision."""
 
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -65,11 +66,10 @@ def reindex(
             active = next(one for one in found["versions"] if one["number"] == found["active_version"])
             spec = _named(**active["embedder"]) | spec
         body["embedder"] = spec
-        if test_set is not None:
-            upload(client, collection, test_set)
+        judged_at = None if test_set is None else upload(client, collection, test_set)
         number, new = client.register(collection, {name: value for name, value in body.items() if value})
         shell.say(f"Version {number} of {collection} {'is registered' if new else 'is this already'}.", "dim")
-        version = _followed(client, collection, number, url)
+        version = _followed(client, collection, number, judged_at, url)
         if as_json:
             shell.out.print_json(data=version)
         elif version["checks"]:
@@ -81,9 +81,11 @@ def _named(**options: Any) -> dict[str, Any]:
     return {name: value for name, value in options.items() if value is not None}
 
 
-def _followed(client: Client, collection: str, number: int, url: str | None) -> dict[str, Any]:
+def _followed(
+    client: Client, collection: str, number: int, judged_at: datetime | None, url: str | None
+) -> dict[str, Any]:
     try:
-        return follow(client, collection, number, shell.err)
+        return follow(client, collection, number, shell.err, judged_at=judged_at)
     except KeyboardInterrupt:
         shell.say(f"Version {number} goes on without this command; the same command watches it again.", "yellow")
         for words, does in (

@@ -73,9 +73,8 @@ def promote(
 def rollback(collection: shell.Collection, note: shell.Note = "", url: shell.Url = None) -> None:
     """Let the version answer again that answered before. It lost nothing: everything written since is in it."""
     with shell.connect(url) as client:
-        client.roll_back(collection, note)
-        active = client.versions(collection)["active_version"]
-    shell.tell(f"Version {active} of {collection} answers again.")
+        active = client.roll_back(collection, note)
+    shell.tell(f"Version {active['number']} of {collection} answers again.")
 
 
 @app.command()

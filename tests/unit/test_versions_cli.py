@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterator
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,9 @@ GOOD: dict[str, Any] = {
 }
 BAD: dict[str, Any] = {"name": "judgments", "passed": False, "detail": "nDCG@10 -0.21 [-0.25, -0.17]", "figures": {}}
 NOTHING: dict[str, Any] = {"name": "shadow", "passed": None, "detail": "no live queries [yet]", "figures": {}}
+
+
+JUDGED_AT = "2026-01-02T03:05:00Z"
 
 
 def version(number: int, state: str, **changed: Any) -> dict[str, Any]:
@@ -98,8 +102,13 @@ class FakeService:
                 return httpx.Response(202, json=version(2, "backfilling"))
             case "GET", "/versions/2":
                 return self.looks.pop(0)()
-            case "POST", "/versions/2/promote" | "/versions/rollback" | "/judgments":
-                return httpx.Response(200, json={})
+            case "POST", "/versions/2/promote":
+                return httpx.Response(200, json=version(2, "active"))
+            case "POST", "/versions/rollback":
+                return httpx.Response(200, json=version(1, "active"))
+            case "POST", "/judgments":
+                taken = {"queries": 1, "judgments": 2, "unknown_documents": 1, "uploaded_at": JUDGED_AT}
+                return httpx.Response(200, json=taken)
             case "DELETE", "/versions/2":
                 return httpx.Response(200, json=version(2, "retired"))
         raise AssertionError(f"nobody expected {request.method} {path}")
@@ -227,10 +236,35 @@ def test_for_machines_standard_output_is_the_version_alone(service: FakeService)
 
 
 def test_judgments_are_uploaded_before_the_version_is_made(service: FakeService, folder: Path) -> None:
-    service.then(version(2, "ready"))
+    service.then(version(2, "ready", gathered_at="2026-01-02T03:06:00Z"))
     assert azimuth("reindex", "-c", "c", "--embedder", "other", "--judgments", str(folder)).exit_code == 0
     paths = [path for method, path, _ in service.asked if method == "POST"]
     assert paths == ["/judgments", "/versions"]
+
+
+def test_evidence_that_is_older_than_the_judgments_is_waited_for(service: FakeService, folder: Path) -> None:
+    older, newer = "2026-01-02T03:04:59.9Z", "2026-01-02T03:05:09Z"
+    service.then(
+        version(2, "ready", gathered_at=older),
+        version(2, "ready", gathered_at=None),
+        version(2, "ready", gathered_at=newer, checks=[BAD]),
+    )
+    done = azimuth("reindex", "-c", "c", "--embedder", "other", "--judgments", str(folder), "--json")
+    assert (done.exit_code, json.loads(done.stdout)["checks"]) == (1, [BAD])
+
+
+def test_of_the_version_before_no_newer_evidence_is_waited_for(service: FakeService, folder: Path) -> None:
+    service.then(version(2, "ready", previous=True))
+    assert azimuth("reindex", "-c", "c", "--embedder", "other", "--judgments", str(folder)).exit_code == 0
+
+
+def test_newer_evidence_is_not_waited_for_for_ever(service: FakeService) -> None:
+    moments = iter([0.0, 1.0, 2.0, 200.0])
+    service.then(*[version(2, "ready")] * 2)
+    judged_at = datetime.fromisoformat(JUDGED_AT)
+    screen = Console(record=True)
+    found = follow(connected(service), "c", 2, screen, judged_at=judged_at, clock=lambda: next(moments))
+    assert found["state"] == "ready"
 
 
 # ---------------------------------------------------------------- following
@@ -404,3 +438,4 @@ def test_judgments_are_sent_as_a_folder_has_them(service: FakeService, folder: P
     rows = [{"query-id": "q1", "corpus-id": "a", "score": 2}, {"query-id": "q1", "corpus-id": "b", "score": 0}]
     assert service.sent("POST", "/judgments") == [{"queries": [{"_id": "q1", "text": "one"}], "qrels": rows}]
     assert "1 queries with 2 judgments" in done.stderr
+    assert "1 judged documents are not in the collection" in done.stderr
