@@ -13,7 +13,7 @@ from typing import TypeVar
 import numpy as np
 
 from service import legs, metrics
-from service.domain import Candidate, CollectionName, DensePlan, Passing, Vector
+from service.domain import Candidate, CollectionName, DensePlan, Passing, Vector, VersionState, unit
 from service.errors import Invalid, NotFound, Overloaded, SpaceRefused, Unavailable
 from service.fusion import Fused, fuse
 from service.legs import MAX_WIDTH, Found, Leg
@@ -25,6 +25,9 @@ from service.timings import Timings
 
 UNEMBEDDED_LENGTH = 1000
 """Code points shown of a document that only the lexical leg knows yet."""
+
+PARTLY = frozenset({"truncated", "incomplete"})
+"""Codes of stages that ran all the same, though not over everything."""
 
 T = TypeVar("T")
 
@@ -52,11 +55,11 @@ class Course:
         self.stale = 0
 
     def gave_up(self, stage: str) -> bool:
-        return any(degradation.stage == stage for degradation in self.degraded)
+        return any(degradation.stage == stage and degradation.code not in PARTLY for degradation in self.degraded)
 
     def only_late(self) -> bool:
         """Nothing failed; what was left out was left out for the budget alone."""
-        return all(degradation.code in {"budget", "truncated"} for degradation in self.degraded)
+        return all(degradation.code in PARTLY | {"budget"} for degradation in self.degraded)
 
     async def attempt(
         self, stage: str, work: Callable[[], Awaitable[T]], *, optional: bool, in_budget: bool = True
@@ -190,9 +193,21 @@ class Search:
                 raise Invalid.at("query", "the embedder gives no usable vector for this text")
             return vector
 
-        if course.request.mode == "lexical":
+        request, version = course.request, space.version
+        if request.mode == "lexical":
             return None
-        return await course.attempt("embed", embed, optional=course.request.mode == "hybrid")
+        if version.state is VersionState.BACKFILLING:
+            so_far = f"version {version.number} is still being filled: {space.status.rows:,} chunks so far"
+            course.note("dense", "incomplete", so_far)
+        if request.vector is not None:
+            return _brought(space, request, request.vector)
+        if version.spec.external:
+            missing = f"version {version.number} has vectors of the client's own: send the query's"
+            if request.mode == "dense":
+                raise Invalid.at("vector", missing)
+            course.note("dense", "no_vector", missing)
+            return None
+        return await course.attempt("embed", embed, optional=request.mode == "hybrid")
 
     async def _note_cut(self, course: Course, encoder: Encoder) -> None:
         """No text is cut silently. Only one of more characters than the model takes tokens can be too long."""
@@ -339,6 +354,24 @@ class Search:
             metrics.UNDERFILLED.labels(name).inc()
         if plan.ef_search is not None:
             metrics.EF_SEARCH.labels(name, version).set(plan.ef_search)
+
+
+def _brought(space: Space, request: Request, values: Sequence[float]) -> Vector:
+    """The query's vector as the client made it. Invalid where it is not, or might not be, of the version's space."""
+    version = space.version
+    if request.embedder_version is None:
+        if not version.spec.external:
+            unnamed = f"a vector must say which space it is of; version {version.number} makes its own, of texts"
+            raise Invalid.at("embedder_version", unnamed)
+        if space.ambiguous:
+            raise Invalid.at("embedder_version", "the active version has changed: say which one the vector is of")
+    if len(values) != version.dimensions:
+        dimensions = f"version {version.number} has {version.dimensions} dimensions"
+        raise Invalid.at("vector", f"has {len(values)} numbers; {dimensions}")
+    vector = unit(values)
+    if vector is None:
+        raise Invalid.at("vector", "has no direction: its numbers are all zero, or not finite")
+    return vector
 
 
 def _hit(ranked: Ranked) -> Hit:

@@ -5,7 +5,7 @@ import time
 from dataclasses import dataclass
 
 from service.domain import Collection, CollectionName, EmbedderVersion, SpaceStatus, VersionNumber
-from service.errors import VersionNotFound
+from service.errors import Conflict, VersionNotFound
 from service.ports import Collections, Versions
 
 REMEMBERED_SECONDS = 1.0
@@ -21,6 +21,20 @@ class Space:
     collection: Collection
     version: EmbedderVersion
     status: SpaceStatus
+    previous: EmbedderVersion | None = None
+    """The version that answered before."""
+
+    @property
+    def ambiguous(self) -> bool:
+        """Could a client's vector, of no version by name, as well be of the version that answered before?"""
+        before = self.previous
+        return (
+            before is not None
+            and before.written
+            and before.spec.external
+            and before.fingerprint != self.version.fingerprint
+            and before.dimensions == self.version.dimensions
+        )
 
 
 class Spaces:
@@ -33,7 +47,10 @@ class Spaces:
         self._looks: dict[Key, asyncio.Task[Space]] = {}
 
     async def of(self, name: CollectionName, number: VersionNumber | None) -> Space:
-        """The space of a version, or of the active one. CollectionNotFound or VersionNotFound."""
+        """The space of a version, or of the active one.
+
+        CollectionNotFound or VersionNotFound; Conflict where the version failed or was retired.
+        """
         key = (name, number)
         until, space = self._known.get(key, (0.0, None))
         if space is not None and time.monotonic() < until:
@@ -51,8 +68,12 @@ class Spaces:
         versions = {version.number: version for version in await self._versions.of(collection.id)}
         if wanted not in versions:
             raise VersionNotFound(f"collection {name} has no embedder version {wanted}")
-        status = await self._versions.status(versions[wanted])
-        return Space(collection=collection, version=versions[wanted], status=status)
+        version = versions[wanted]
+        if not version.written:
+            raise Conflict(f"version {wanted} is {version.state}: it answers no searches")
+        status = await self._versions.status(version)
+        previous = None if collection.previous_version is None else versions.get(collection.previous_version)
+        return Space(collection=collection, version=version, status=status, previous=previous)
 
     def _looked(self, key: Key, look: asyncio.Task[Space]) -> None:
         """Remember what was found, unless it was to be forgotten meanwhile."""
