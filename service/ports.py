@@ -511,6 +511,10 @@ class Embedders(Protocol):
         """Name the model that "default" stands for; Invalid where the model is not one that the operator allows."""
         ...
 
+    def models(self) -> Mapping[str, Encoder | None]:
+        """The models that may be named, the default one first, each with its encoder where that is in memory."""
+        ...
+
     async def get(self, spec: EmbedderSpec) -> Encoder:
         """Load once, then answer from memory. ModelUnavailable where it cannot be loaded."""
         ...

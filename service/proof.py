@@ -70,12 +70,20 @@ class Proof:
         remembered until `prove` finds otherwise, what was refused for `REFUSED_SECONDS`.
         """
         key = (version.collection_id, version.number)
-        if key in self._proven:
+        if key in self._proven and await self._current(version):
             return self._proven[key]
         refused_until, refusal = self._refused.get(key, (0.0, None))
         if refusal is not None and time.monotonic() < refused_until:
             raise type(refusal)(refusal.detail)
         return await self.prove(version)
+
+    async def _current(self, version: EmbedderVersion) -> bool:
+        """Is what was proven what encodes? Versions share models: the proof of another one may have let go of it."""
+        try:
+            encoder = await self._embedders.get(version.spec)
+        except (Invalid, ModelUnavailable):
+            return False
+        return self._proven.get((version.collection_id, version.number)) is encoder
 
     async def prove(self, version: EmbedderVersion) -> Encoder:
         """Look again whether the model is still the registered one, on disk and in what it answers. Raises as `admit`.
@@ -144,16 +152,9 @@ class Proof:
 
 def _same_identity(version: EmbedderVersion, encoder: Encoder) -> None:
     """SpaceRefused where the loaded model is not the registered one, naming the parts that differ."""
-    loaded = encoder.identity
-    if loaded.fingerprint == version.fingerprint:
+    if encoder.identity.fingerprint == version.fingerprint:
         return
-    registered = {
-        **version.identity.parts,
-        "dimensions": version.identity.dimensions,
-        "max_tokens": version.identity.max_tokens,
-    }
-    present = {**loaded.parts, "dimensions": loaded.dimensions, "max_tokens": loaded.max_tokens}
-    differing = sorted(part for part in registered.keys() | present.keys() if registered.get(part) != present.get(part))
+    differing = version.identity.differing(encoder.identity)
     raise SpaceRefused(
         f"version {version.number} was made by another embedder than the loaded {version.spec.model}: "
         f"{', '.join(differing)} differ"

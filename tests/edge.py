@@ -2,7 +2,7 @@
 
 import asyncio
 import dataclasses
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -38,6 +38,9 @@ class HashingEmbedders:
         if spec.model not in {"default", "hashing:32"}:
             raise Invalid.at("embedder.model", "not one that the operator allows")
         return dataclasses.replace(spec, model="hashing:32")
+
+    def models(self) -> Mapping[str, HashingEncoder | None]:
+        return {"hashing:32": self._encoder}
 
     async def get(self, spec: EmbedderSpec) -> HashingEncoder:
         return self._encoder
