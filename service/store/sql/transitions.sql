@@ -48,9 +48,9 @@ SET backfill_cursor = NULL, backfill_enqueued = 0, backfill_everything = false, 
 WHERE collection_id = %(collection_id)s AND number = %(number)s
 
 -- name: pause
--- No row where it is so already, or in another state.
+-- No row where it is so already, or in another state. Time in which it rests is no part of its pace, so notes begin anew.
 UPDATE embedder_versions
-SET paused = %(paused)s
+SET paused = %(paused)s, backfill_notes = '[]'
 WHERE collection_id = %(collection_id)s AND number = %(number)s AND state = %(state)s AND paused <> %(paused)s
 RETURNING {columns}
 
