@@ -32,9 +32,9 @@ from service import demo
 from service.client import Client, ndjson
 from service.domain import Chunking, Document, DocumentId, EmbedderSpec, StoredDocument
 from service.embedder import source
+from service.embedder.loader import Loader
 from service.embedder.packing import pack
 from service.embedder.passages import cut
-from service.embedder.registry import Loader
 from service.ports import Encoder
 
 MEAN_WORDS, SPREAD = 200, 0.35

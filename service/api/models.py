@@ -1,122 +1,28 @@
 """The models of this process as a service of their own, in the shapes that clients of this field speak.
 
-Embeddings: OpenAI's. Reranking: Cohere's and Jina's (`documents`), and text-embeddings-inference's (`texts`).
+Encoding is in `encoding`. Reranking: Cohere's and Jina's (`documents`), and text-embeddings-inference's (`texts`).
 """
 
-import asyncio
-import base64
-from dataclasses import replace
-from typing import Annotated, Any, Literal, NotRequired, Self
+from typing import Annotated, Any, NotRequired, Self
 
-import numpy as np
 from fastapi import APIRouter
 from pydantic import ConfigDict, Field, model_validator
 from starlette.responses import Response
 from typing_extensions import TypedDict
 
-from service.api import answers, schemas
+from service.api import answers, encoding, schemas
 from service.api.bodies import JsonRoute
 from service.api.dependencies import Here
+from service.api.encoding import MAX_LENGTH, MAX_TEXTS
 from service.api.failures import documented
-from service.domain import EmbedderSpec, Role, finite
-from service.errors import FieldError, Invalid, ModelUnavailable
+from service.errors import Invalid, ModelUnavailable
 
-MAX_TEXTS = 1_000
-MAX_LENGTH = 100_000
 MAX_QUERY_LENGTH = 10_000
 
 router = APIRouter(tags=["models"], route_class=JsonRoute)
+router.include_router(encoding.router)
 
 Input = Annotated[schemas.Text, Field(min_length=1, max_length=MAX_LENGTH)]
-
-
-# ---------------------------------------------------------------- embeddings
-
-
-class EmbeddingsBody(schemas.Wire):
-    """OpenAI's request. `input_type` says which of the model's prompts goes before the texts."""
-
-    input: Input | Annotated[list[Input], Field(min_length=1, max_length=MAX_TEXTS)]
-    model: Annotated[schemas.Text, Field(min_length=1, max_length=300)] = "default"
-    encoding_format: Literal["float", "base64"] = "float"
-    dimensions: Annotated[int, Field(ge=1, le=schemas.MAX_DIMENSIONS)] | None = None
-    input_type: Role = "document"
-    user: Annotated[str, Field(max_length=512, description="Accepted for OpenAI's clients, and not used.")] | None = (
-        None
-    )
-
-    @property
-    def texts(self) -> list[str]:
-        return [self.input] if isinstance(self.input, str) else self.input
-
-
-class EmbeddingAnswer(TypedDict):
-    object: Literal["embedding"]
-    index: int
-    embedding: list[float] | str
-
-
-class UsageAnswer(TypedDict):
-    prompt_tokens: int
-    total_tokens: int
-
-
-class EmbeddingsAnswer(TypedDict):
-    object: Literal["list"]
-    data: list[EmbeddingAnswer]
-    model: str
-    usage: UsageAnswer
-
-
-@router.post(
-    "/v1/embeddings",
-    summary="Encode texts",
-    response_model=EmbeddingsAnswer,
-    responses=documented(400, 401, 413, 415, 422, 429, 503),
-)
-async def embeddings(service: Here, body: EmbeddingsBody) -> Response:
-    """Vectors of length 1, in the order of the texts. A text longer than the model takes is refused, never cut.
-
-    `base64` is little-endian float32.
-    """
-    try:
-        spec = service.embedders.resolve(EmbedderSpec(model=body.model, dimensions=body.dimensions))
-    except Invalid as error:
-        raise _at_top(error) from error
-    encoder = await service.embedders.get(spec)
-    lengths = await asyncio.to_thread(encoder.lengths, body.texts, body.input_type)
-    longest = encoder.identity.max_tokens
-    _refuse(
-        {at: f"{length} tokens; this model takes {longest}" for at, length in enumerate(lengths) if length > longest}
-    )
-    vectors = await service.embedders.embed(spec, body.texts, body.input_type)
-    _refuse(
-        {at: "the model gives no usable vector for this text" for at, good in enumerate(finite(vectors)) if not good}
-    )
-    data = [
-        EmbeddingAnswer(
-            object="embedding",
-            index=at,
-            embedding=base64.b64encode(row.astype("<f4").tobytes()).decode()
-            if body.encoding_format == "base64"
-            else [float(number) for number in np.asarray(row)],
-        )
-        for at, row in enumerate(vectors)
-    ]
-    usage = UsageAnswer(prompt_tokens=sum(lengths), total_tokens=sum(lengths))
-    return answers.Json(EmbeddingsAnswer(object="list", data=data, model=spec.model, usage=usage))
-
-
-def _at_top(error: Invalid) -> Invalid:
-    """Fields of an embedder, named as this request has them: `embedder.model` is `model` here."""
-    errors = [replace(one, field=one.field.removeprefix("embedder.")) for one in error.errors]
-    return Invalid(error.detail.removeprefix("embedder."), errors)
-
-
-def _refuse(reasons: dict[int, str]) -> None:
-    if reasons:
-        errors = [FieldError(f"input.{at}", reason) for at, reason in reasons.items()]
-        raise Invalid(f"{len(errors)} of the texts cannot be encoded", errors)
 
 
 # ---------------------------------------------------------------- reranking

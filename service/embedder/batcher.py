@@ -65,6 +65,11 @@ class Batcher:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="encode")
         self._runner: asyncio.Task[None] | None = None
 
+    @property
+    def busy(self) -> bool:
+        """Does anybody wait for vectors?"""
+        return bool(self._waiting) or (self._runner is not None and not self._runner.done())
+
     async def embed(self, texts: Sequence[str], role: Role) -> Vectors:
         """Vectors of the texts, in order: [n, dimensions].
 

@@ -1,15 +1,35 @@
 """`Encoder` over a sentence-transformers model: prompts by role, dimensions kept, rows of length 1."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
+from tokenizers import Encoding
 
 from service.domain import EmbedderSpec, Identity, Role, Vectors, finite
 from service.embedder import fingerprint
-from service.embedder.model import Model
 from service.errors import Invalid
+
+
+class Model(Protocol):
+    """What is in memory of a model folder: a transformer (`model`) or a table of rows (`static`)."""
+
+    batch_tokens: int
+    streams: int
+    max_tokens: int
+    dimensions: int
+    prompts: dict[Role, str]
+    """The model's own, empty where it has none."""
+
+    def tokens(self, texts: Sequence[str], *, special: bool) -> list[Encoding]: ...
+
+    def lengths(self, texts: Sequence[str]) -> list[int]: ...
+
+    def prompt_length(self, prompt: str) -> int: ...
+
+    def forward(self, texts: Sequence[str], prompt_length: int) -> npt.NDArray[np.float32]: ...
 
 
 class SentenceTransformerEncoder:
@@ -19,12 +39,12 @@ class SentenceTransformerEncoder:
     `encode_document` of the library): a model trained with prompts is worse without, and nothing would show it.
     """
 
-    def __init__(self, model: Model, folder: Path, files: Mapping[str, str], spec: EmbedderSpec) -> None:
-        """`files`: the fingerprint of `folder` when `model` was loaded from it.
+    def __init__(self, model: Model, folder: Path, content: fingerprint.Content, spec: EmbedderSpec) -> None:
+        """`content`: of `folder` when `model` was loaded from it.
 
         Invalid where more dimensions are asked for than it has.
         """
-        self._folder, self._files = folder, files
+        self._folder, self._content = folder, content
         kept = model.dimensions if spec.dimensions is None else spec.dimensions
         if not 1 <= kept <= model.dimensions:
             raise Invalid.at("embedder.dimensions", f"this embedder has {model.dimensions}")
@@ -39,7 +59,7 @@ class SentenceTransformerEncoder:
         self._overheads: dict[Role, int] = {role: model.lengths([prompt])[0] for role, prompt in self._prompts.items()}
         self._identity = Identity(
             parts={
-                **files,
+                **content.parts,
                 "query_prompt": self._prompts["query"],
                 "document_prompt": self._prompts["document"],
                 "normalisation": "l2",
@@ -58,8 +78,7 @@ class SentenceTransformerEncoder:
 
     @property
     def streams(self) -> int:
-        # On a GPU the next batch is tokenized while this one is computed; a CPU has nothing to spare for that.
-        return 1 if self._model.device.type == "cpu" else 2
+        return self._model.streams
 
     def offsets(self, texts: Sequence[str]) -> list[npt.NDArray[np.int64]]:
         return [
@@ -75,8 +94,8 @@ class SentenceTransformerEncoder:
 
     def unchanged(self) -> bool:
         try:
-            return fingerprint.parts(self._folder) == self._files
-        except (OSError, ValueError, KeyError):
+            return fingerprint.content(self._folder) == self._content
+        except (OSError, ValueError, KeyError, TypeError):
             return False  # half of the files are there, or none
 
     def encode(self, texts: Sequence[str], role: Role) -> Vectors:

@@ -9,6 +9,7 @@ import hashlib
 import json
 import threading
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 _WEIGHTS = frozenset((".safetensors",))
@@ -27,8 +28,29 @@ _TOKENIZER_ENDINGS = frozenset((".model", ".tiktoken"))
 _NO_EFFECT = frozenset(("_name_or_path", "transformers_version", "torch_dtype", "dtype", "use_cache"))
 """Keys of config.json that say where the model was and how it was saved."""
 
-_digests: dict[tuple[str, int, int], str] = {}
+_MODEL_CONFIGURATION = "config_sentence_transformers.json"
+
+_digests: dict[tuple[str, int, int, int, int], str] = {}
 _lock = threading.Lock()
+
+
+@dataclass(frozen=True, slots=True)
+class Content:
+    """What a folder holds that can move a vector. Equal contents give equal embedders.
+
+    `parts` are of the fingerprint whatever the collection asks for. `prompts` (JSON) are the model's own: of the
+    fingerprint only for a role for which the collection names no other.
+    """
+
+    parts: Mapping[str, str]
+    prompts: str
+
+
+def content(folder: Path) -> Content:
+    """As it is now. OSError, ValueError, KeyError or TypeError where files are missing or cannot be read as theirs."""
+    own = folder / _MODEL_CONFIGURATION
+    prompts = json.loads(own.read_text("utf-8")).get("prompts", {}) if own.is_file() else {}
+    return Content(parts(folder), json.dumps(prompts, sort_keys=True))
 
 
 def parts(folder: Path) -> Mapping[str, str]:
@@ -56,9 +78,12 @@ def _digest(folder: Path, files: Iterable[Path]) -> str:
 
 
 def _file(path: Path) -> str:
-    """sha256 of a file, remembered for as long as path, size and time of change stay the same."""
+    """sha256 of a file, remembered for as long as nothing was written.
+
+    Copies may keep the time of modification of what they were copied from; the times of the inode cannot be set.
+    """
     state = path.stat()
-    key = (str(path.resolve()), state.st_mtime_ns, state.st_size)
+    key = (str(path.resolve()), state.st_ino, state.st_size, state.st_mtime_ns, state.st_ctime_ns)
     with _lock:
         known = _digests.get(key)
     if known is None:
@@ -78,10 +103,21 @@ def _modules(folder: Path) -> str:
         configurations = {
             path.name: _relevant(json.loads(path.read_text("utf-8")))
             for path in sorted(place.glob("*.json"))
-            if path.name == "config.json" or (path.name.startswith("sentence_") and path.name.endswith("_config.json"))
+            if _configures(path, alone=place != folder)
         }
         chain.append({"type": module["type"], "path": module["path"], "configuration": configurations})
     return hashlib.sha256(json.dumps(chain, sort_keys=True).encode()).hexdigest()
+
+
+def _configures(path: Path, *, alone: bool) -> bool:
+    """Does this JSON file say how its module works? `alone`: the module has the folder for itself.
+
+    Beside a transformer at the top of a repository lies much that has no effect (how it was trained, how it generates).
+    """
+    if path.name in _TOKENIZER:
+        return False
+    sentence = path.name.startswith("sentence_") and path.name.endswith("_config.json")
+    return alone or sentence or path.name in ("config.json", "adapter_config.json")
 
 
 def _relevant(value: object) -> object:

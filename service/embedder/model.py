@@ -63,8 +63,10 @@ class Model:
         self._rest = [module.float().eval() for module in rest]
         self._transformer.eval()
         self.batch_tokens = devices.batch_tokens(self.device)
+        # On a GPU the next batch is tokenized while this one is computed; a CPU has nothing to spare for that.
+        self.streams = 1 if self.device.type == "cpu" else 2
         self.max_tokens = max_tokens(folder, chain)
-        self.prompts = _prompts(chain)
+        self.prompts = prompts(chain)
         self._inputs = frozenset(tokenizer.model_input_names)
         self._pad, self._pad_type = tokenizer.pad_token_id or 0, tokenizer.pad_token_type_id
         self._pad_left = tokenizer.padding_side == "left"
@@ -171,7 +173,7 @@ def max_tokens(folder: Path, chain: SentenceTransformer | CrossEncoder) -> int:
     return min(known)
 
 
-def _prompts(chain: SentenceTransformer) -> dict[Role, str]:
+def prompts(chain: SentenceTransformer) -> dict[Role, str]:
     """The prompts that the model was trained with. An empty one counts as none: the library fills in such."""
     document = (chain.prompts.get(name, "") for name in _DOCUMENT_PROMPTS)
     return {"query": chain.prompts.get("query", ""), "document": next(filter(None, document), "")}
