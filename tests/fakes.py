@@ -37,6 +37,7 @@ from service.domain import (
     StoredDocument,
     Vector,
     VersionNumber,
+    VersionState,
 )
 from service.errors import CollectionNotFound, VersionNotFound
 from service.filters import matches
@@ -85,7 +86,7 @@ class FakeStore:
 
     def __init__(self, collections: FakeCollections | None = None) -> None:
         self.collections = collections or FakeCollections()
-        self.versions = FakeVersions(self.collections)
+        self.versions = FakeVersions(self.collections, self)
         self.documents: dict[tuple[CollectionId, DocumentId], Row] = {}
         self.jobs: dict[tuple[CollectionId, DocumentId, VersionNumber], Waiting] = {}
         self.vectors: dict[tuple[CollectionId, VersionNumber], dict[tuple[DocumentId, int], StoredChunk]] = {}
@@ -108,7 +109,8 @@ class FakeStore:
         return None if row is None else row.document
 
     def space(self, version: EmbedderVersion) -> dict[tuple[DocumentId, int], StoredChunk]:
-        if version.collection_id not in self.collections.rows:
+        known = self.collections.versions.get(version.collection_id, ())
+        if version.number not in {one.number for one in known if one.state is not VersionState.RETIRED}:
             raise VersionNotFound
         return self.vectors.setdefault((version.collection_id, version.number), {})
 

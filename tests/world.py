@@ -25,16 +25,31 @@ from service.domain import (
     VersionState,
 )
 from service.domain import Vectors as VectorArray
-from service.ports import Changes, Claimed, Collections, Documents, Queue, Vectors, Versions
-from service.store import versions as versions_of_store
+from service.ports import (
+    Audit,
+    Changes,
+    Claimed,
+    Collections,
+    Documents,
+    Processes,
+    Queue,
+    TestSets,
+    Vectors,
+    Versions,
+)
+from service.store import transitions
+from service.store.audit import PostgresAudit
 from service.store.changes import PostgresChanges
 from service.store.collections import PostgresCollections
 from service.store.documents import PostgresDocuments
 from service.store.pool import Pool
+from service.store.processes import PostgresProcesses
 from service.store.queue import PostgresQueue
+from service.store.test_sets import PostgresTestSets
 from service.store.vectors import PostgresVectors
 from service.store.versions import PostgresVersions
 from tests.fakes import FakeChanges, FakeDocuments, FakeQueue, FakeStore, FakeVectors
+from tests.fakes_catalog import FakeAudit, FakeProcesses, FakeTestSets
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 LEASE = timedelta(seconds=60)
@@ -81,6 +96,9 @@ class World:
     queue: Queue
     vectors: Vectors
     changes: Changes
+    audit: Audit
+    test_sets: TestSets
+    processes: Processes
     collection: Collection
     version: EmbedderVersion
     pool: Pool | None
@@ -132,15 +150,15 @@ class World:
         assert len(rows) == len({row[:2] for row in rows})
         return {(name, chunk): revision for name, chunk, revision in rows}
 
-    async def add_version(self, number: int, state: VersionState) -> EmbedderVersion:
-        """Another embedder version of the collection."""
-        version = dataclasses.replace(self.version, number=VersionNumber(number), state=state)
+    async def add_version(self, number: int, state: VersionState, **changes: Any) -> EmbedderVersion:
+        """Another embedder version of the collection, like the first but for these fields."""
+        version = dataclasses.replace(self.version, number=VersionNumber(number), state=state, **changes)
         if self.fake is not None:
             self.fake.collections.versions[self.collection.id].append(version)
             return version
         assert self.pool is not None
         async with self.pool.transaction() as connection:
-            await versions_of_store.insert(
+            await transitions.insert(
                 connection,
                 version.collection_id,
                 version.number,
@@ -149,6 +167,7 @@ class World:
                 chunking=version.chunking,
                 identity=version.identity,
                 canary=version.canary,
+                index=version.index,
                 now=NOW,
             )
         return version
@@ -162,14 +181,20 @@ async def build(pool: Pool | None, *, dimensions: int = DIMENSIONS) -> World:
     queue: Queue
     vectors: Vectors
     changes: Changes
+    audit: Audit
+    test_sets: TestSets
+    processes: Processes
     if pool is not None:
         fake = None
         collections, versions, documents = PostgresCollections(pool), PostgresVersions(pool), PostgresDocuments(pool)
         queue, vectors, changes = PostgresQueue(pool), PostgresVectors(pool), PostgresChanges(pool)
+        audit, test_sets, processes = PostgresAudit(pool), PostgresTestSets(pool), PostgresProcesses(pool)
     else:
         fake = FakeStore()
         collections, versions, documents = fake.collections, fake.versions, FakeDocuments(fake)
         queue, vectors, changes = FakeQueue(fake), FakeVectors(fake), FakeChanges(fake)
+        audit, test_sets = FakeAudit(fake.collections), FakeTestSets(fake.collections)
+        processes = FakeProcesses()
     taken = len(await collections.all())
     identity = Identity(parts={"weights": "test"}, dimensions=dimensions, max_tokens=256)
     collection = await collections.create(
@@ -183,6 +208,9 @@ async def build(pool: Pool | None, *, dimensions: int = DIMENSIONS) -> World:
         queue=queue,
         vectors=vectors,
         changes=changes,
+        audit=audit,
+        test_sets=test_sets,
+        processes=processes,
         collection=collection,
         version=version,
         pool=pool,

@@ -40,6 +40,8 @@ SQL = statements.load("transitions")
 
 COLUMNS = sql.SQL(SQL.columns)
 """Of a version, for `version_of`."""
+SELECT = sql.SQL(SQL.select).format(columns=COLUMNS)
+"""One version, by `collection_id` and `number`."""
 
 MAX_WRITTEN = 8
 """Every document is encoded and stored once for each version that is written."""
@@ -53,7 +55,6 @@ short; the last are longer than the second after which PostgreSQL ends a vacuum 
 _APART = frozenset({VersionState.ACTIVE, VersionState.RETIRED})
 """States that no simple move leads to or from."""
 
-_SELECT = sql.SQL(SQL.select).format(columns=COLUMNS)
 _INSERT = sql.SQL(SQL.insert).format(columns=COLUMNS)
 _MOVE = sql.SQL(SQL.move).format(columns=COLUMNS)
 _PAUSE = sql.SQL(SQL.pause).format(columns=COLUMNS)
@@ -154,7 +155,7 @@ class Transitions:
                 if row is not None:
                     await audit.write(connection, version.collection_id, entry)
                     return version_of(row)
-                standing = await (await connection.execute(_SELECT, values)).fetchone()
+                standing = await (await connection.execute(SELECT, values)).fetchone()
                 if standing is None or version_of(standing).state is not version.state:
                     raise await _elsewhere(connection, version)
                 return version_of(standing)
@@ -210,7 +211,7 @@ class Transitions:
             await connection.execute(SQL.no_statement_timeout)
             if not await alone(connection, version.collection_id):
                 raise VersionNotFound
-            standing = await (await connection.execute(_SELECT, values)).fetchone()
+            standing = await (await connection.execute(SELECT, values)).fetchone()
             if standing is None:
                 raise VersionNotFound
             match version_of(standing).state:
@@ -291,7 +292,7 @@ async def _next_number(connection: Connection, collection_id: CollectionId) -> V
 
 async def _elsewhere(connection: Connection, version: EmbedderVersion) -> Conflict | VersionNotFound:
     """Why no row was in the state that was expected."""
-    row = await (await connection.execute(_SELECT, _key(version))).fetchone()
+    row = await (await connection.execute(SELECT, _key(version))).fetchone()
     if row is None:
         return VersionNotFound()
     return Conflict(f"version {version.number} is {version_of(row).state} by now, no longer {version.state}")

@@ -16,7 +16,7 @@ from service.store import spaces, statements
 from service.store.driving import driving
 from service.store.pool import Connection
 from service.store.rows import version_of
-from service.store.transitions import COLUMNS, Transitions
+from service.store.transitions import COLUMNS, SELECT, Transitions
 
 _logger = logging.getLogger(__name__)
 
@@ -33,7 +33,6 @@ _BITS: Mapping[Storage, int] = {"halfvec": 16, "vector": 32, "binary": 1}
 
 _OF = sql.SQL(SQL.of).format(columns=COLUMNS)
 _WRITTEN = sql.SQL(SQL.written).format(columns=COLUMNS)
-_GET = sql.SQL(SQL.get).format(columns=COLUMNS)
 
 
 class PostgresVersions(Transitions):
@@ -50,7 +49,7 @@ class PostgresVersions(Transitions):
     async def get(self, collection_id: CollectionId, number: VersionNumber) -> EmbedderVersion:
         async with self._pool.connection() as connection:
             values = {"collection_id": collection_id, "number": number}
-            row = await (await connection.execute(_GET, values)).fetchone()
+            row = await (await connection.execute(SELECT, values)).fetchone()
         if row is None:
             raise VersionNotFound(f"There is no embedder version {number}.")
         return version_of(row)

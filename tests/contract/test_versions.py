@@ -10,7 +10,6 @@ from service.domain import CollectionName, EmbedderVersion, Identity, SpaceStatu
 from service.errors import VersionNotFound
 from service.ports import Collections, Versions
 from service.store import spaces
-from service.store import versions as module
 from service.store.collections import PostgresCollections
 from service.store.pool import Pool
 from service.store.versions import COUNTED_ROWS, PostgresVersions
@@ -108,29 +107,6 @@ async def fill(pool: Pool, version: EmbedderVersion, documents: int, chunks: int
 
 
 @pytest.mark.database
-@pytest.mark.parametrize("state", [VersionState.RETIRED, VersionState.FAILED])
-async def test_retired_and_failed_versions_are_not_written(
-    pool: Pool, version: EmbedderVersion, state: VersionState
-) -> None:
-    async with pool.transaction() as connection:
-        for number in (2, 3):
-            await module.insert(
-                connection,
-                version.collection_id,
-                VersionNumber(number),
-                state=state if number == 2 else VersionState.BACKFILLING,
-                spec=version.spec,
-                chunking=version.chunking,
-                identity=version.identity,
-                canary=version.canary,
-                now=NOW,
-            )
-    versions = PostgresVersions(pool)
-    assert [one.number for one in await versions.of(version.collection_id)] == [1, 2, 3]
-    assert [one.number for one in await versions.written()] == [1, 3]
-
-
-@pytest.mark.database
 async def test_a_small_space_is_counted(pool: Pool, version: EmbedderVersion) -> None:
     await fill(pool, version, documents=100, chunks=1)
     await fill(pool, version, documents=100, chunks=4, since=100)
@@ -202,7 +178,7 @@ async def test_one_builds_and_another_is_told_so(pool: Pool, version: EmbedderVe
 
 @pytest.mark.database
 async def test_vectors_too_long_for_hnsw_are_stored_and_have_no_index(pool: Pool) -> None:
-    long = Identity(parts={"weights": "x"}, dimensions=spaces.MAX_INDEXED_DIMENSIONS + 1, max_tokens=10)
+    long = Identity(parts={"weights": "x"}, dimensions=spaces.max_indexed_dimensions("halfvec") + 1, max_tokens=10)
     collections, versions = PostgresCollections(pool), PostgresVersions(pool)
     collection = await collections.create(CollectionName("long"), SETTINGS, long, {"a": (1.0,)}, NOW)
     (version,) = await versions.of(collection.id)

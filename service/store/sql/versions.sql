@@ -12,12 +12,6 @@ FROM embedder_versions
 WHERE state NOT IN ('retired', 'failed')
 ORDER BY collection_id, number
 
--- name: get
--- One version.
-SELECT {columns}
-FROM embedder_versions
-WHERE collection_id = %(collection_id)s AND number = %(number)s
-
 -- name: physical
 -- How a version's table and index stand. Rows are estimated as the planner does it: the density when it was last
 -- analysed, times the pages it has now; -1 before that. `firsts` is the share of rows that are a document's first chunk.
