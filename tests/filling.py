@@ -11,7 +11,10 @@ from service.domain import (
     Lane,
     VersionState,
 )
-from tests.fakes import Waiting
+from service.ports import Backfills
+from service.store.backfills import PostgresBackfills
+from tests.fakes import FakeStore, Waiting
+from tests.fakes_backfill import FakeBackfills
 from tests.world import DIMENSIONS, LEASE, NOW, World, encoded
 
 
@@ -32,11 +35,13 @@ async def drain(world: World, version: EmbedderVersion, *, now: datetime = NOW, 
     return stored
 
 
-async def enqueue(world: World, version: EmbedderVersion, name: str, content_revision: int = 1) -> None:
+async def enqueue(
+    world: World, version: EmbedderVersion, name: str, content_revision: int = 1, priority: int = 2
+) -> None:
     """A job of the backfill, whatever the document is like by now, in place of any job that is there."""
     if world.fake is not None:
         key = (version.collection_id, DocumentId(name), version.number)
-        world.fake.jobs[key] = Waiting(content_revision, NOW, NOW, priority=2)
+        world.fake.jobs[key] = Waiting(content_revision, NOW, NOW, priority)
         return
     await execute(
         world,
@@ -44,7 +49,7 @@ async def enqueue(world: World, version: EmbedderVersion, name: str, content_rev
         INSERT INTO jobs (
             collection_id, document_id, embedder_version, content_revision, priority, enqueued_at, available_at
         )
-        VALUES (%s, %s, %s, %s, 2, %s, %s)
+        VALUES (%s, %s, %s, %s, %s, %s, %s)
         ON CONFLICT (collection_id, document_id, embedder_version) DO UPDATE SET
             content_revision = excluded.content_revision, priority = excluded.priority
         """,
@@ -52,39 +57,34 @@ async def enqueue(world: World, version: EmbedderVersion, name: str, content_rev
         name,
         version.number,
         content_revision,
+        priority,
         NOW,
         NOW,
     )
 
 
-async def forget_jobs(world: World, version: EmbedderVersion) -> None:
-    """As if the version had come after all that was written."""
-    if world.fake is not None:
-        mine = (version.collection_id, version.number)
-        world.fake.jobs = {key: job for key, job in world.fake.jobs.items() if (key[0], key[2]) != mine}
-        return
-    await execute(
-        world,
-        "DELETE FROM jobs WHERE collection_id = %s AND embedder_version = %s",
-        version.collection_id,
-        version.number,
-    )
-
-
-async def set_state(world: World, version: EmbedderVersion, state: VersionState) -> EmbedderVersion:
-    moved = dataclasses.replace(version, state=state)
+async def set_state(
+    world: World, version: EmbedderVersion, state: VersionState, *, paused: bool = False
+) -> EmbedderVersion:
+    """Without anything that goes with it."""
+    moved = dataclasses.replace(version, state=state, paused=paused)
     if world.fake is not None:
         versions = world.fake.collections.versions[version.collection_id]
         versions[:] = [moved if one.number == version.number else one for one in versions]
         return moved
     await execute(
         world,
-        "UPDATE embedder_versions SET state = %s WHERE collection_id = %s AND number = %s",
+        "UPDATE embedder_versions SET state = %s, paused = %s WHERE collection_id = %s AND number = %s",
         state.value,
+        paused,
         version.collection_id,
         version.number,
     )
     return moved
+
+
+def backfills_of(world: World) -> Backfills:
+    return PostgresBackfills(world.pool) if world.pool is not None else FakeBackfills(_fake(world))
 
 
 async def lose_vectors(world: World, version: EmbedderVersion, name: str) -> None:
@@ -121,6 +121,11 @@ async def execute(world: World, query: str, *values: object) -> None:
     assert world.pool is not None
     async with world.pool.connection() as connection:
         await connection.execute(query.encode(), values)
+
+
+def _fake(world: World) -> FakeStore:
+    assert world.fake is not None
+    return world.fake
 
 
 def _table(version: EmbedderVersion) -> str:
