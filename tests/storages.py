@@ -1,0 +1,20 @@
+"""The first version of a world with another storage of its vectors."""
+
+import dataclasses
+
+from service.domain import Index, Storage
+from service.store import spaces
+from tests.world import World
+
+STORAGES: tuple[Storage, ...] = ("halfvec", "vector", "binary")
+
+
+async def stored_as(world: World, storage: Storage) -> World:
+    """The same world, its table still empty, with its vectors stored in this way."""
+    version = dataclasses.replace(world.version, index=Index(storage=storage))
+    if world.pool is not None:
+        async with world.pool.transaction() as connection:
+            await connection.execute(spaces.drop_table(version.collection_id, version.number))
+            for statement in spaces.create_table(version.collection_id, version.number, version.dimensions, storage):
+                await connection.execute(statement)
+    return dataclasses.replace(world, version=version)
