@@ -110,9 +110,9 @@ class Lifecycle:
         self,
         collection: Collection,
         settings: CollectionSettings,
+        now: datetime,
         *,
         actor: str = SERVICE,
-        now: datetime | None = None,
     ) -> Collection:
         """Change what may change in place. EmbedderChange where the embedder or the chunking would be another.
 
@@ -125,7 +125,7 @@ class Lifecycle:
         if settings.chunking != collection.settings.chunking:
             raise EmbedderChange("Chunks are versioned with the embedder; another chunking is a new version.")
         settings = dataclasses.replace(settings, embedder=collection.settings.embedder)
-        return await self._collections.update(collection, settings, _entry("settings", actor, now or datetime.now(UTC)))
+        return await self._collections.update(collection, settings, _entry("settings", actor, now))
 
     # ------------------------------------------------------------ register
 
