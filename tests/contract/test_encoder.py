@@ -1,18 +1,21 @@
-"""What every encoder promises. Runs on the hashing encoder and on the default model."""
+"""What every encoder promises: the hashing encoder, the default model, a static one, and another service's."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pytest
 
 from service.domain import EmbedderSpec, finite
-from service.embedder.registry import Loader
+from service.embedder.loader import Loader
+from service.embedder.registry import Registry
+from service.embedder.remote import Remote, RemoteEncoder
 from service.errors import Invalid
 from service.ports import Encoder
+from tests.models import encoders, static_model
 
-Make = Callable[..., Encoder]
 TEXTS = [
     "How to cancel a task after a timeout?",
     "",
@@ -25,21 +28,50 @@ TEXTS = [
 ]
 
 
-@pytest.fixture(scope="module", params=["hashing", pytest.param("all-MiniLM-L6-v2", marks=pytest.mark.model)])
-def make(request: pytest.FixtureRequest) -> Make:
+KINDS = [
+    "hashing",
+    pytest.param("all-MiniLM-L6-v2", marks=pytest.mark.model),
+    pytest.param("static", marks=pytest.mark.model),
+    "remote hashing",
+    pytest.param("remote all-MiniLM-L6-v2", marks=pytest.mark.model),
+]
+
+
+@dataclass(frozen=True)
+class Make:
+    """Makes encoders of one kind. `texts`: those that have a vector in it."""
+
+    load: Callable[[EmbedderSpec], Encoder]
+    model: str
+    texts: Sequence[str] = tuple(TEXTS)
+
+    def __call__(self, **settings: Any) -> Encoder:
+        return self.load(EmbedderSpec(model=self.model, **settings))
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def make(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Make]:
     loader = Loader(device="cpu", precision="float32", threads=1)
-
-    def make(**settings: Any) -> Encoder:
-        return loader(EmbedderSpec(model=request.param, **settings))
-
-    return make
+    kind, _, model = str(request.param).rpartition(" ")
+    if kind == "remote":
+        with encoders(Registry(default=model, load=loader)) as running:
+            remote = Remote(running.url)
+            yield Make(lambda spec: RemoteEncoder(remote, spec), model)
+            remote.close()
+    elif model == "static":
+        # The mean of no rows has no direction.
+        yield Make(
+            loader, str(static_model(tmp_path_factory.mktemp("static"))), [text for text in TEXTS if text.strip()]
+        )
+    else:
+        yield Make(loader, model)
 
 
 def test_rows_have_length_one_and_the_stated_dimensions(make: Make) -> None:
     encoder = make()
-    vectors = encoder.encode(TEXTS, "document")
+    vectors = encoder.encode(make.texts, "document")
     assert vectors.dtype == np.float32
-    assert vectors.shape == (len(TEXTS), encoder.identity.dimensions)
+    assert vectors.shape == (len(make.texts), encoder.identity.dimensions)
     assert finite(vectors).all()
     np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1.0, atol=1e-5)
     assert encoder.encode([], "document").shape == (0, encoder.identity.dimensions)
@@ -47,20 +79,20 @@ def test_rows_have_length_one_and_the_stated_dimensions(make: Make) -> None:
 
 def test_a_text_lands_at_the_same_place_alone_and_in_any_company(make: Make) -> None:
     encoder = make()
-    together = encoder.encode(TEXTS, "document")
-    for text, vector in zip(TEXTS, together, strict=True):
+    together = encoder.encode(make.texts, "document")
+    for text, vector in zip(make.texts, together, strict=True):
         assert encoder.encode([text], "document")[0] @ vector > 0.9999
 
 
 def test_threads_do_not_disturb_each_other(make: Make) -> None:
     encoder = make()
-    alone = encoder.encode(TEXTS, "document")
+    alone = encoder.encode(make.texts, "document")
     with ThreadPoolExecutor(4) as pool:
-        encoded = [pool.submit(encoder.encode, TEXTS, "document") for _ in range(6)]
-        counted = [pool.submit(encoder.lengths, TEXTS, "query") for _ in range(6)]
+        encoded = [pool.submit(encoder.encode, make.texts, "document") for _ in range(6)]
+        counted = [pool.submit(encoder.lengths, make.texts, "query") for _ in range(6)]
         for future in encoded:
             assert (future.result() * alone).sum(axis=1).min() > 0.9999
-        assert {tuple(future.result()) for future in counted} == {tuple(encoder.lengths(TEXTS, "query"))}
+        assert {tuple(future.result()) for future in counted} == {tuple(encoder.lengths(make.texts, "query"))}
 
 
 def test_offsets_name_the_tokens_in_code_points_uncut(make: Make) -> None:
