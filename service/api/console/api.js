@@ -1,0 +1,28 @@
+// The service's HTTP API. The key, where one is asked for, is kept until the tab is closed.
+
+const KEY = "azimuth-key";
+
+export class Refused extends Error {
+  constructor(problem, status) {
+    super(problem.detail || problem.title || `The service answered ${status}.`);
+    this.status = status;
+    this.problem = problem;
+    this.kind = String(problem.type ?? "").split(":").pop();
+  }
+}
+
+export async function call(path, options = {}) {
+  const key = sessionStorage.getItem(KEY);
+  const headers = { ...(key && { Authorization: `Bearer ${key}` }), ...(options.body && { "Content-Type": "application/json" }) };
+  const response = await fetch(path, { ...options, headers });
+  if (response.ok) return response.json();
+  throw new Refused(await response.json().catch(() => ({})), response.status);
+}
+
+export const post = (path, body) => call(path, { method: "POST", ...(body && { body: JSON.stringify(body) }) });
+
+export const collectionPath = (name) => `v1/collections/${encodeURIComponent(name)}`;
+
+export const hasKey = () => sessionStorage.getItem(KEY) !== null;
+export const useKey = (key) => sessionStorage.setItem(KEY, key);
+export const forgetKey = () => sessionStorage.removeItem(KEY);

@@ -1,0 +1,43 @@
+// Elements and words. Nothing from the service is ever put in as HTML: text goes in as text.
+
+export const $ = (id) => document.getElementById(id);
+
+export function el(tag, attributes, ...children) {
+  const node = document.createElement(tag);
+  for (const [name, value] of Object.entries(attributes)) if (value !== "") node.setAttribute(name, value);
+  node.append(...children.filter((child) => child !== null && child !== false && child !== undefined));
+  return node;
+}
+
+export function button(label, act, attributes = {}) {
+  const node = el("button", { type: "button", ...attributes }, label);
+  node.addEventListener("click", act);
+  return node;
+}
+
+export const note = (title, text) => el("p", { class: "note" }, el("strong", {}, title), " ", text);
+
+// A list of names and values.
+export const card = (facts) =>
+  el("dl", { class: "card" }, ...Object.entries(facts).flatMap(([name, value]) => [el("dt", {}, name), el("dd", {}, value)]));
+
+export const shorten = (text, length) => (text.length > length ? `${text.slice(0, length).trimEnd()}…` : text);
+export const count = (value) => value.toLocaleString("en");
+export const percent = (share) => `${(100 * share).toLocaleString("en", { maximumSignificantDigits: 2 })} %`;
+export const ms = (value) => `${value < 10 ? value.toFixed(1) : Math.round(value)} ms`;
+export const number = (value) => (Math.abs(value) >= 10 ? value.toFixed(1) : Math.abs(value) >= 0.1 ? value.toFixed(3) : value.toFixed(4));
+
+// In the two largest units that say something: 47 s, 3 min 20 s, 6 d 3 h.
+export function duration(seconds) {
+  let left = Math.max(0, Math.round(seconds));
+  const parts = [];
+  for (const [unit, size] of [["d", 86400], ["h", 3600], ["min", 60], ["s", 1]]) {
+    const amount = Math.floor(left / size);
+    left %= size;
+    if (amount || parts.length) parts.push([amount, unit]);
+  }
+  return parts.slice(0, 2).filter(([amount]) => amount).map((part) => part.join(" ")).join(" ") || "0 s";
+}
+
+const MOMENT = new Intl.DateTimeFormat("en-GB", { dateStyle: "medium", timeStyle: "medium" });
+export const moment = (text) => el("time", { datetime: text }, MOMENT.format(new Date(text)));
