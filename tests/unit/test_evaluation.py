@@ -1,12 +1,26 @@
-"""Our measures against `ir_measures` (trec_eval underneath), and by hand."""
+"""Our measures against `ir_measures` (trec_eval underneath) and scipy, and by hand."""
 
+import math
 import random
 
 import ir_measures
+import numpy as np
 import pytest
 from ir_measures import RR, R, nDCG
+from scipy import stats
 
-from service.evaluation import ndcg, percentile, recall, reciprocal_rank
+from service import evaluation
+from service.evaluation import (
+    Interval,
+    bootstrap,
+    kendall_tau,
+    ndcg,
+    overlap,
+    paired_bootstrap,
+    percentile,
+    recall,
+    reciprocal_rank,
+)
 
 
 def test_against_trec_eval_on_random_rankings() -> None:
@@ -41,3 +55,87 @@ def test_ndcg_by_hand() -> None:
 def test_percentile_is_nearest_rank() -> None:
     values = [float(value) for value in range(1, 101)]
     assert (percentile(values, 0.5), percentile(values, 0.95), percentile(values, 1.0)) == (50.0, 95.0, 100.0)
+
+
+# ---------------------------------------------------------------- two rankings
+
+
+def test_overlap_by_hand() -> None:
+    assert overlap("abcd", "badx", 2) == 1.0
+    assert overlap("abcd", "xbya", 4) == 0.5
+    assert overlap("abcd", "a", 4) == overlap("a", "abcd", 4) == 0.25
+    assert overlap("", "", 10) == 1.0
+    assert overlap("a", "", 10) == 0.0
+
+
+def test_kendall_tau_against_scipy() -> None:
+    chance = random.Random(2)
+    documents = [f"d{number}" for number in range(30)]
+    for _ in range(50):
+        a, b = chance.sample(documents, 20), chance.sample(documents, 20)
+        common = [document for document in a if document in b]
+        expected = stats.kendalltau([a.index(one) for one in common], [b.index(one) for one in common]).statistic
+        assert kendall_tau(a, b) == pytest.approx(expected, abs=1e-12)
+
+
+def test_kendall_tau_where_there_is_no_order_to_compare() -> None:
+    assert kendall_tau("abc", "abc") == 1.0
+    assert kendall_tau("abc", "cba") == -1.0
+    assert math.isnan(kendall_tau("abc", "cxy"))
+    assert math.isnan(kendall_tau("", ""))
+
+
+# ---------------------------------------------------------------- how sure it is
+
+
+def test_the_interval_is_that_of_scipy() -> None:
+    chance = np.random.default_rng(4)
+    old = chance.uniform(size=80)
+    new = np.clip(old + chance.normal(0.02, 0.2, size=80), 0, 1)
+    ours = paired_bootstrap(old.tolist(), new.tolist())
+    theirs = stats.bootstrap(
+        (new - old,), np.mean, n_resamples=10_000, method="percentile", rng=np.random.default_rng(9)
+    ).confidence_interval
+    assert ours.mean == pytest.approx(float((new - old).mean()))
+    assert (ours.low, ours.high) == pytest.approx((theirs.low, theirs.high), abs=0.002)
+
+
+def test_the_interval_is_the_same_every_time_and_wider_where_more_confidence_is_asked() -> None:
+    values = [float(value) for value in range(20)]
+    assert bootstrap(values) == bootstrap(values)
+    assert bootstrap(values, confidence=0.99).high > bootstrap(values, confidence=0.8).high
+
+
+def test_equal_answers_have_no_difference_at_all() -> None:
+    assert paired_bootstrap([0.1, 0.9, 0.4], [0.1, 0.9, 0.4]) == Interval(mean=0.0, low=0.0, high=0.0)
+
+
+def test_the_interval_covers_the_truth_as_often_as_it_says() -> None:
+    chance = np.random.default_rng(11)
+    covered = 0
+    for _ in range(300):
+        interval = bootstrap(chance.normal(size=60).tolist(), resamples=1_000)
+        covered += interval.low <= 0.0 <= interval.high
+    assert 0.90 <= covered / 300 <= 0.98
+
+
+def test_pairing_sees_what_the_spread_of_the_queries_hides() -> None:
+    chance = np.random.default_rng(6)
+    old = chance.uniform(size=100)
+    assert paired_bootstrap(old.tolist(), (old - 0.01).tolist()).high < 0
+
+
+def test_draws_are_held_in_memory_a_portion_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    values = np.random.default_rng(1).normal(size=50).tolist()
+    whole = bootstrap(values, resamples=2_000)
+    monkeypatch.setattr(evaluation, "_DRAWN_AT_ONCE", 777)
+    portioned = bootstrap(values, resamples=2_000)
+    assert (portioned.low, portioned.high) == pytest.approx((whole.low, whole.high), abs=0.03)
+
+
+@pytest.mark.parametrize("values", [[], [0.1, math.nan]])
+def test_what_cannot_be_measured_has_no_interval(values: list[float]) -> None:
+    with pytest.raises(ValueError, match="finite"):
+        bootstrap(values)
+    with pytest.raises(ValueError, match="zip"):
+        paired_bootstrap([1.0], [1.0, 2.0])

@@ -1,0 +1,152 @@
+"""A collection in memory whose active version has rivals, with documents and judgments that tell good ones from bad.
+
+Each subject has words of its own. A document has half of them among words that say nothing, a query three of them: an
+embedder with room finds the documents of the subject, one without mixes them up.
+"""
+
+import random
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+import numpy as np
+
+from service.domain import (
+    AuditEntry,
+    Chunking,
+    Collection,
+    CollectionName,
+    CollectionSettings,
+    Document,
+    DocumentId,
+    EmbedderSpec,
+    EmbedderVersion,
+    Index,
+    Judgments,
+    SpaceStatus,
+    Vectors,
+    VersionNumber,
+    VersionState,
+)
+from service.embedder.registry import Registry
+from service.errors import SpaceRefused
+from service.ports import Encoder
+from service.proof import Proof
+from service.search import Search
+from tests.fakes import FakeDocuments, FakeLexicon, FakeStore, FakeVectors, StoredChunk
+from tests.fakes_catalog import FakeTestSets
+
+NAME = CollectionName("subjects")
+NOW = datetime(2026, 3, 1, tzinfo=UTC)
+SUBJECTS, DOCUMENTS_EACH, QUERIES_EACH = 20, 4, 2
+GOOD = EmbedderSpec(model="hashing:256")
+OTHER = EmbedderSpec(model="hashing:250")
+"""As good as GOOD, and different in every single answer."""
+BAD = EmbedderSpec(model="hashing:8")
+
+
+def _texts() -> tuple[dict[str, str], dict[str, str], dict[str, dict[str, int]]]:
+    """Documents, queries and grades; the same every time."""
+    chance = random.Random(5)
+    documents, queries, grades = {}, {}, {}
+    for subject in range(SUBJECTS):
+        words = [f"{chance.getrandbits(40):x}" for _ in range(10)]
+        for number in range(DOCUMENTS_EACH):
+            filler = [f"filler{chance.randrange(30)}" for _ in range(4)]
+            documents[f"s{subject:02}-{number}"] = " ".join(chance.sample(words, 5) + filler) + ". And more."
+        for number in range(QUERIES_EACH):
+            queries[f"q{subject:02}-{number}"] = " ".join(chance.sample(words, 3))
+            grades[f"q{subject:02}-{number}"] = {f"s{subject:02}-{one}": 1 for one in range(DOCUMENTS_EACH)}
+    return documents, queries, grades
+
+
+DOCUMENTS, QUERIES, GRADES = _texts()
+
+
+def judgments(queries: Mapping[str, str] = QUERIES, grades: Mapping[str, Mapping[str, int]] = GRADES) -> Judgments:
+    return Judgments(queries=queries, grades=grades, uploaded_at=NOW)
+
+
+@dataclass
+class Rivals:
+    store: FakeStore = field(default_factory=FakeStore)
+    registry: Registry = field(default_factory=lambda: Registry(default=GOOD.model))
+
+    def __post_init__(self) -> None:
+        self.collections, self.versions = self.store.collections, self.store.versions
+        self.documents, self.vectors = FakeDocuments(self.store), FakeVectors(self.store)
+        self.test_sets = FakeTestSets(self.collections)
+        self.proof = Proof(collections=self.collections, versions=self.versions, embedders=self.registry)
+
+    async def collection(self) -> Collection:
+        """As it stands now."""
+        return await self.collections.by_name(NAME)
+
+    async def active(self) -> EmbedderVersion:
+        collection = await self.collection()
+        return await self.versions.get(collection.id, collection.active_version)
+
+    async def create(self, spec: EmbedderSpec = GOOD, texts: Mapping[str, str] = DOCUMENTS) -> Collection:
+        """The collection with its documents, all encoded by `spec`."""
+        resolved, identity, canary = await self.proof.register(spec)
+        settings = CollectionSettings(embedder=resolved)
+        collection = await self.collections.create(NAME, settings, identity, canary, NOW)
+        await self.documents.put(collection.id, [Document(id=DocumentId(id_), text=texts[id_]) for id_ in texts], NOW)
+        await self.encode(await self.active())
+        return collection
+
+    async def add(
+        self, spec: EmbedderSpec, state: VersionState = VersionState.VERIFYING, vectors: Vectors | None = None
+    ) -> EmbedderVersion:
+        """Another version with vectors for all documents: its own, or those given, in the order of the ids."""
+        resolved, identity, canary = await self.proof.register(spec)
+        entry = AuditEntry(at=NOW, actor="test", action="registered")
+        version = await self.versions.register(
+            await self.collection(), resolved, Chunking(), Index(), identity, canary, entry
+        )
+        for step in (VersionState.INDEXING, VersionState.VERIFYING, VersionState.READY):
+            if version.state is not state:
+                version = await self.versions.move(version, step, None)
+        await self.encode(version, vectors)
+        return version
+
+    async def encode(self, version: EmbedderVersion, vectors: Vectors | None = None) -> None:
+        living = sorted(self.store.living(version.collection_id), key=lambda document: document.id)
+        if vectors is None:
+            vectors = await self.registry.embed(version.spec, [document.text for document in living], "document")
+        for document, vector in zip(living, vectors, strict=True):
+            self.store.space(version)[document.id, 0] = StoredChunk(
+                document.content_revision, 0, len(document.text), vector.astype(np.float16)
+            )
+        await self.set_status(version, indexed=False)
+
+    async def set_status(self, version: EmbedderVersion, *, indexed: bool) -> None:
+        rows = len(self.store.space(version))
+        status = SpaceStatus(rows=rows, indexed=indexed, chunks_per_document=1.0)
+        self.versions.statuses[version.collection_id, version.number] = status
+
+    def search(self, kind: type[Search] = Search, **replaced: object) -> Search:
+        parts: dict[str, object] = {
+            "collections": self.collections,
+            "versions": self.versions,
+            "documents": self.documents,
+            "vectors": self.vectors,
+            "lexicon": FakeLexicon(self.store),
+            "embedders": self.registry,
+            "proof": self.proof,
+            "reranker": None,
+            "passing_cap": 100,
+            "max_concurrent": 10,
+        }
+        return kind(**{**parts, **replaced})  # type: ignore[arg-type]
+
+
+class Refusing(Proof):
+    """Proof that does not admit some versions."""
+
+    refused: frozenset[VersionNumber] = frozenset()
+
+    async def admit(self, version: EmbedderVersion) -> Encoder:
+        if version.number in self.refused:
+            raise SpaceRefused(f"version {version.number}: the weights differ")
+        return await super().admit(version)
