@@ -7,12 +7,13 @@ from datetime import UTC, datetime
 import numpy as np
 import pytest
 
-from service.domain import EmbedderSpec, Role, Vectors
+from service.domain import EmbedderSpec, Role, Vectors, VersionState
 from service.embedder.hashing import HashingEncoder
+from service.store.backfills import PostgresBackfills
 from service.store.pool import Pool
 from tests.unit.test_worker import DIMENSIONS, eventually, running, worker
 from tests.unit.test_worker import Model as Gated
-from tests.world import build, doc
+from tests.world import NOW, build, doc
 
 pytestmark = pytest.mark.database
 
@@ -40,7 +41,7 @@ async def test_two_workers_store_everything_once_and_set_aside_what_cannot_be(po
     id_ = world.collection.id
 
     async def settled() -> None:
-        while (await world.queue.status(id_, datetime.now(UTC))).pending:
+        while (await world.queue.status(id_, world.version.number, datetime.now(UTC))).pending:
             await asyncio.sleep(0.02)
 
     async with running(worker(world, Model(), claim=40)), running(worker(world, Model(), claim=40)):
@@ -74,3 +75,33 @@ async def test_no_transaction_is_open_while_the_model_runs(pool: Pool) -> None:
                 )
                 assert await cursor.fetchall() == [(0,)]
         model.gate.set()
+
+
+async def test_a_backfill_under_live_writes_ends_complete(pool: Pool) -> None:
+    world = await build(pool, dimensions=DIMENSIONS)
+    backfills = PostgresBackfills(pool)
+    await world.put(*(doc(f"d{n}", f"text number {n}") for n in range(400)), doc("bad", "poison"))
+    second = await world.add_version(2, VersionState.BACKFILLING)
+    assert (await backfills.advance(second, NOW, 1_000)).waiting == 401
+
+    async def complete() -> None:
+        while (found := await backfills.completeness(second)).waiting or found.behind or not found.agrees:
+            await asyncio.sleep(0.02)
+        while (await world.queue.status(world.collection.id, world.version.number, datetime.now(UTC))).pending:
+            await asyncio.sleep(0.02)
+
+    async with running(worker(world, Model(), claim=40)), running(worker(world, Model(), claim=40)):
+        for n in range(0, 400, 20):
+            await world.put(doc(f"d{n}", f"another text {n}"), doc(f"new{n}"), now=datetime.now(UTC))
+            await world.delete(f"d{n + 1}", now=datetime.now(UTC))
+            await asyncio.sleep(0)
+        await asyncio.wait_for(complete(), 60)
+
+    stored = await world.stored_chunks(second)
+    assert stored == await world.stored_chunks()
+    expected = {f"d{n}": 2 if n % 20 == 0 else 1 for n in range(400) if n % 20 != 1} | {
+        f"new{n}": 1 for n in range(0, 400, 20)
+    }
+    assert {name: revision for (name, _), revision in stored.items()} == expected
+    failed = await world.queue.failed(world.collection.id, None, 10)
+    assert [one.id for one in failed] == ["bad"]
