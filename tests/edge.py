@@ -2,7 +2,7 @@
 
 import asyncio
 import dataclasses
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -12,43 +12,24 @@ import httpx
 
 from service.api.app import create_app
 from service.api.dependencies import Limits, Service
-from service.domain import Chunk, EmbedderSpec, Encoded, Role, Vectors
-from service.embedder.hashing import HashingEncoder
-from service.errors import Invalid
+from service.domain import Check, Chunk, Collection, EmbedderVersion, Encoded, Lane
+from service.embedder.registry import Registry
 from service.ingest import Ingest
 from service.ingest import Limits as DocumentLimits
 from service.lifecycle import Lifecycle
-from service.ports import Claimed, Reranker
+from service.ports import Claimed, Encoder, Reranker
+from service.proof import Proof
 from service.search import Search
+from service.shadow import Shadow
+from service.verification import Examine, Verification
 from tests.fakes import FakeChanges, FakeDocuments, FakeLexicon, FakeQueue, FakeStore, FakeVectors
+from tests.fakes_backfill import FakeBackfills
+from tests.fakes_catalog import FakeAudit, FakeProcesses, FakeTestSets
 
 LIMITS = Limits(body_bytes=200_000, line_bytes=2_000, documents=DocumentLimits(text_length=1_000, batch=5))
 """Small, so that tests can go beyond them quickly."""
 
 Json = dict[str, Any]
-
-
-class HashingEmbedders:
-    """Every process can run `hashing:32`, and nothing else."""
-
-    def __init__(self) -> None:
-        self._encoder = HashingEncoder(EmbedderSpec(model="hashing:32"))
-
-    def resolve(self, spec: EmbedderSpec) -> EmbedderSpec:
-        if spec.model not in {"default", "hashing:32"}:
-            raise Invalid.at("embedder.model", "not one that the operator allows")
-        return dataclasses.replace(spec, model="hashing:32")
-
-    def models(self) -> Mapping[str, HashingEncoder | None]:
-        return {"hashing:32": self._encoder}
-
-    async def get(self, spec: EmbedderSpec) -> HashingEncoder:
-        return self._encoder
-
-    async def forget(self, spec: EmbedderSpec) -> None: ...
-
-    async def embed(self, spec: EmbedderSpec, texts: Sequence[str], role: Role) -> Vectors:
-        return self._encoder.encode(texts, role)
 
 
 class WordReranker:
@@ -92,10 +73,40 @@ class Edge:
 
     async def encode(self) -> None:
         """Do the worker's part: encode everything that waits."""
+        lanes: tuple[Lane, ...] = ("live", "backfill")
         for version in await self.service.versions.written():
-            now = datetime.now(UTC)
-            claimed = await self.queue.claim([version], 1_000, "tests", now, timedelta(seconds=60))
-            await self.vectors.write(version, [_encoded(one) for one in claimed])
+            encoder = await self.service.embedders.get(version.spec)
+            for lane in lanes:
+                now = datetime.now(UTC)
+                claimed = await self.queue.claim([version], 1_000, "tests", now, timedelta(seconds=60), lane)
+                await self.vectors.write(version, [_encoded(one, encoder) for one in claimed])
+
+    async def register(self, name: str = "papers", **body: Any) -> Json:
+        """A new version, just registered."""
+        answer = await self.client.post(f"/v1/collections/{name}/versions", json=body)
+        assert answer.status_code == 202, answer.text
+        made: Json = answer.json()
+        return made
+
+    async def version(self, number: int, name: str = "papers") -> Json:
+        answer = await self.client.get(f"/v1/collections/{name}/versions/{number}")
+        assert answer.status_code == 200, answer.text
+        found: Json = answer.json()
+        return found
+
+    async def drive(self) -> None:
+        """Move every version on until it waits for nobody but clients."""
+        await self.service.lifecycle.drive(now)  # enqueues
+        await self.encode()
+        await self.service.lifecycle.drive(now)
+
+    async def ready(self, name: str = "papers", **body: Any) -> Json:
+        """A new version that may be promoted."""
+        made = await self.register(name, **body)
+        await self.drive()
+        found = await self.version(made["number"], name)
+        assert found["state"] == "ready", found
+        return found
 
     @asynccontextmanager
     async def working(self) -> AsyncIterator[None]:
@@ -115,29 +126,71 @@ class Edge:
                 await task
 
 
-def _encoded(claimed: Claimed) -> Encoded:
+def now() -> datetime:
+    return datetime.now(UTC)
+
+
+def _encoded(claimed: Claimed, encoder: Encoder) -> Encoded:
     text = claimed.document.text
     chunk = Chunk(number=0, start=0, end=len(text), text=f"{claimed.document.title}\n{text}", tokens=1)
-    vectors = HashingEncoder(EmbedderSpec(model="hashing:32")).encode([chunk.text], "document")
-    return Encoded(job=claimed.job, chunks=(chunk,), vectors=vectors)
+    return Encoded(job=claimed.job, chunks=(chunk,), vectors=encoder.encode([chunk.text], "document"))
 
 
-def build(*, reranker: Reranker | None = None, limits: Limits = LIMITS, **changes: Any) -> tuple[Service, FakeStore]:
-    """A service over a new store; `changes` replace fields of it."""
+async def nothing_against_it(collection: Collection, version: EmbedderVersion) -> tuple[Check, ...]:
+    return (
+        Check(name="recall", passed=True, detail="0.99 of 0.95", figures={"recall": 0.99}),
+        Check(name="judgments", passed=None, detail="no judgments were uploaded"),
+    )
+
+
+def build(
+    *,
+    reranker: Reranker | None = None,
+    limits: Limits = LIMITS,
+    examine: Examine = nothing_against_it,
+    **changes: Any,
+) -> tuple[Service, FakeStore]:
+    """A service over a new store; `changes` replace fields of it. `examine` gives the measured evidence."""
     store = FakeStore()
-    documents, queue, lexicon, embedders = (
-        FakeDocuments(store),
-        FakeQueue(store),
-        FakeLexicon(store),
-        HashingEmbedders(),
+    documents, queue, lexicon = FakeDocuments(store), FakeQueue(store), FakeLexicon(store)
+    embedders = Registry(default="hashing:32")
+    proof = Proof(collections=store.collections, versions=store.versions, embedders=embedders)
+    backfills, test_sets = FakeBackfills(store), FakeTestSets(store.collections)
+    verification = Verification(
+        collections=store.collections,
+        backfills=backfills,
+        test_sets=test_sets,
+        processes=FakeProcesses(),
+        proof=proof,
+        examine=examine,
     )
     lifecycle = Lifecycle(
-        collections=store.collections, versions=store.versions, queue=queue, embedders=embedders, exact_below=10_000
+        collections=store.collections,
+        versions=store.versions,
+        backfills=backfills,
+        queue=queue,
+        embedders=embedders,
+        proof=proof,
+        verification=verification,
+        exact_below=10_000,
+    )
+    search = Search(
+        collections=store.collections,
+        versions=store.versions,
+        documents=documents,
+        vectors=FakeVectors(store),
+        lexicon=lexicon,
+        embedders=embedders,
+        proof=proof,
+        reranker=reranker,
+        passing_cap=1_000,
+        max_concurrent=64,
     )
 
     @asynccontextmanager
     async def run() -> AsyncIterator[None]:
         yield
+        await embedders.close()
 
     async def missing() -> list[str]:
         return []
@@ -145,18 +198,8 @@ def build(*, reranker: Reranker | None = None, limits: Limits = LIMITS, **change
     async def refresh_metrics() -> None: ...
 
     service = Service(
-        search=Search(
-            collections=store.collections,
-            versions=store.versions,
-            documents=documents,
-            vectors=FakeVectors(store),
-            lexicon=lexicon,
-            embedders=embedders,
-            lifecycle=lifecycle,
-            reranker=reranker,
-            passing_cap=1_000,
-            max_concurrent=64,
-        ),
+        search=search,
+        shadow=Shadow(search=search, collections=store.collections, versions=store.versions, share=0.0),
         ingest=Ingest(
             documents=documents,
             queue=queue,
@@ -168,6 +211,9 @@ def build(*, reranker: Reranker | None = None, limits: Limits = LIMITS, **change
         lifecycle=lifecycle,
         collections=store.collections,
         versions=store.versions,
+        backfills=backfills,
+        audit=FakeAudit(store.collections),
+        test_sets=test_sets,
         documents=documents,
         queue=queue,
         lexicon=lexicon,
@@ -193,12 +239,12 @@ async def edge(**options: Any) -> AsyncIterator[Edge]:
         yield Edge(service, client, store, FakeQueue(store), FakeVectors(store))
 
 
-def assert_problem(answer: httpx.Response, status: int, field: str | None = None) -> Json:
-    """The one shape of an error, and that it speaks of `field`."""
+def assert_problem(answer: httpx.Response, status: int, field: str | None = None, *members: str) -> Json:
+    """The one shape of an error, and that it speaks of `field`; `members` are those that this kind has beside."""
     assert answer.status_code == status, f"{answer.status_code}: {answer.text[:500]}"
     assert answer.headers["content-type"] == "application/problem+json"
     problem: Json = answer.json()
-    assert set(problem) == {"type", "title", "status", "detail", "errors", "request_id"}
+    assert set(problem) == {"type", "title", "status", "detail", "errors", "request_id", *members}
     assert problem["status"] == status
     assert problem["type"].startswith("urn:azimuth:error:")
     assert problem["title"]

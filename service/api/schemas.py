@@ -6,7 +6,7 @@ What they get is in `answers`. Limits that an operator can set are not here but 
 from dataclasses import replace
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, FailFast, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from service import filters, ingest
 from service.domain import (
@@ -48,8 +48,12 @@ Name = Annotated[str, Field(pattern=NAME_PATTERN, description="Name of a collect
 Number = Annotated[int, Field(ge=1, le=2**31 - 1)]
 VectorField = Annotated[
     list[float],
-    FailFast(),  # one reason is enough: a client's thousands of wrong numbers must not become thousands of errors
-    Field(min_length=1, max_length=MAX_DIMENSIONS, description="Of the version's dimensions; any length but zero."),
+    Field(
+        min_length=1,
+        max_length=MAX_DIMENSIONS,
+        fail_fast=True,  # one reason is enough: thousands of wrong numbers must not become thousands of errors
+        description="As many numbers as the version has dimensions; of any length but zero.",
+    ),
 ]
 FilterObject = Annotated[
     dict[str, Any],

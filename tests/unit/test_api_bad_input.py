@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
+from service.api.dependencies import Limits
 from tests.edge import LIMITS, Edge, assert_problem, edge
 
 DEEP = 150
@@ -144,6 +145,18 @@ SEARCHES: dict[str, tuple[Any, str]] = {
     "mode unknown": ({"query": "x", "mode": "magic"}, "mode"),
     "mode a number": ({"query": "x", "mode": 1}, "mode"),
     "unknown field": ({"query": "x", "colour": "red"}, "colour"),
+    "vector text": ({"vector": "x"}, "vector"),
+    "vector empty": ({"vector": []}, "vector"),
+    "vector of texts": ({"vector": ["1"]}, "vector.0"),
+    "vector of booleans": ({"vector": [True]}, "vector.0"),
+    "vector with null": ({"vector": [1, None]}, "vector.1"),
+    "vector of vectors": ({"vector": [[1.0]]}, "vector.0"),
+    "vector too long": ({"vector": [0.5] * 4_001}, "vector"),
+    "vector of thousands of errors": ({"vector": ["x"] * 4_000}, "vector.0"),
+    "vector of another length": ({"vector": [1.0], "embedder_version": 1}, "vector"),
+    "vector of no direction": ({"vector": [0] * 32, "embedder_version": 1}, "vector"),
+    "vector of unnamed origin": ({"query": "x", "vector": [1.0] * 32}, "embedder_version"),
+    "vector for words": ({"vector": [1.0] * 32, "embedder_version": 1, "mode": "lexical"}, "query"),
     "field of a later version": ({"query": "x", "diversity": 0.5}, "diversity"),
     "like": ({"query": "x", "like": {"positive": ["a"]}}, "like"),
     "group_by chunk": ({"query": "x", "group_by": "chunk"}, "group_by"),
@@ -209,9 +222,9 @@ async def test_a_deep_filter_is_a_4xx(api: Edge, depth: int) -> None:
 
 
 async def test_a_number_too_large_for_a_float_is_a_422(api: Edge) -> None:
-    body = b'{"query": "x", "budget_ms": 1e999}'
-    answer = await api.client.post("/v1/collections/papers/search", content=body, headers=JSON)
-    assert_problem(answer, 422, "budget_ms")
+    for body, field in ((b'{"query": "x", "budget_ms": 1e999}', "budget_ms"), (b'{"vector": [1e400]}', "vector.0")):
+        answer = await api.client.post("/v1/collections/papers/search", content=body, headers=JSON)
+        assert_problem(answer, 422, field)
 
 
 @pytest.mark.parametrize(
@@ -259,6 +272,12 @@ DOCUMENTS: dict[str, tuple[Any, str]] = {
     "metadata with a very huge integer": (document(metadata={"a": int(HUGE)}), "documents.0.metadata.a"),
     "metadata too deep": (document(metadata=nested(12)), "documents.0.metadata" + ".a" * 8),
     "metadata too large": (document(metadata={"a": "x" * 70_000}), "documents.0.metadata"),
+    "vector text": (document(vector="x"), "documents.0.vector"),
+    "vector empty": (document(vector=[]), "documents.0.vector"),
+    "vector of texts": (document(vector=["1", "2"]), "documents.0.vector.0"),
+    "vector too long": (document(vector=[0.1] * 4_001), "documents.0.vector"),
+    "vector of thousands of errors": (document(vector=[None] * 4_000), "documents.0.vector.0"),
+    "vector that nothing takes": (document(vector=[1.0, 0.0]), "documents.0.vector"),
     "the same id twice": ({"documents": [{"id": "b", "text": "x"}, {"id": "b", "text": "y"}]}, "documents.1.id"),
     "too many": ({"documents": [{"id": str(n), "text": "x"} for n in range(6)]}, "documents"),
     "body a list": ([{"id": "b", "text": "x"}], ""),
@@ -338,6 +357,29 @@ URLS: dict[str, tuple[str, str, int, str | None]] = {
     "version text": ("GET", "/v1/collections/papers/versions/one", 422, "number"),
     "version zero": ("GET", "/v1/collections/papers/versions/0", 422, "number"),
     "version beyond 32 bits": ("GET", f"/v1/collections/papers/versions/{HUGE}", 422, "number"),
+    "unknown version to promote": ("POST", "/v1/collections/papers/versions/9/promote", 404, None),
+    "version zero to promote": ("POST", "/v1/collections/papers/versions/0/promote", 422, "number"),
+    "version text to pause": ("POST", "/v1/collections/papers/versions/one/pause", 422, "number"),
+    "unknown verb of a version": ("POST", "/v1/collections/papers/versions/1/activate", 404, None),
+    "version that rests already": ("POST", "/v1/collections/papers/versions/1/pause", 409, None),
+    "active version to resume": ("POST", "/v1/collections/papers/versions/1/resume", 409, None),
+    "active version to retire": ("DELETE", "/v1/collections/papers/versions/1", 409, None),
+    "unknown parameter of retiring": ("DELETE", "/v1/collections/papers/versions/1?force=true", 422, "force"),
+    "nothing to go back to": ("POST", "/v1/collections/papers/versions/rollback", 409, None),
+    "the same version again": ("POST", "/v1/collections/papers/versions", 409, "version"),
+    "promote with another method": ("GET", "/v1/collections/papers/versions/1/promote", 405, None),
+    "version to write to that is not there": (
+        "POST",
+        "/v1/collections/papers/documents?embedder_version=zero",
+        422,
+        "embedder_version",
+    ),
+    "judgments that are not there": ("DELETE", "/v1/collections/papers/judgments", 404, None),
+    "judgments in full, perhaps": ("GET", "/v1/collections/papers/judgments?full=perhaps", 422, "full"),
+    "unknown parameter of judgments": ("GET", "/v1/collections/papers/judgments?all=true", 422, "all"),
+    "trail of a missing collection": ("GET", "/v1/collections/nothing/audit", 404, None),
+    "trail from a made-up place": ("GET", "/v1/collections/papers/audit?cursor=abc", 422, "cursor"),
+    "trail without end": ("GET", "/v1/collections/papers/audit?limit=1001", 422, "limit"),
     "limit zero": ("GET", "/v1/collections/papers/documents?limit=0", 422, "limit"),
     "limit too large": ("GET", "/v1/collections/papers/documents?limit=1001", 422, "limit"),
     "limit text": ("GET", "/v1/collections/papers/documents?limit=ten", 422, "limit"),
@@ -393,6 +435,15 @@ SETTINGS: dict[str, tuple[Any, str]] = {
     "embedder empty": ({"embedder": ""}, "embedder.model"),
     "embedder with NUL": ({"embedder": {"model": "a\0"}}, "embedder.model"),
     "embedder without dimensions": ({"embedder": {"dimensions": 0}}, "embedder.dimensions"),
+    "identity of a model of ours": ({"embedder": {"identity": "mine"}}, "embedder.identity"),
+    "identity empty": ({"embedder": {"identity": ""}}, "embedder.identity"),
+    "external without dimensions": ({"embedder": {"model": "external", "identity": "x"}}, "embedder.dimensions"),
+    "external without identity": ({"embedder": {"model": "external", "dimensions": 3}}, "embedder.identity"),
+    "external in short": ({"embedder": "external"}, "embedder.dimensions"),
+    "external with a prompt": (
+        {"embedder": {"model": "external", "dimensions": 3, "identity": "x", "query_prompt": "q: "}},
+        "embedder.query_prompt",
+    ),
     "embedder with an unknown field": ({"embedder": {"pooling": "mean"}}, "embedder.pooling"),
     "prompt with NUL": ({"embedder": {"query_prompt": "\0"}}, "embedder.query_prompt"),
     "chunks too small": ({"chunking": {"max_tokens": 1}}, "chunking.max_tokens"),
@@ -415,6 +466,101 @@ async def test_another_embedder_is_a_409_that_says_where_to_go(api: Edge) -> Non
     assert "/versions" in problem["detail"]
 
 
+# ---------------------------------------------------------------- versions and judgments
+
+VERSIONS: dict[str, tuple[Any, str]] = {
+    "unknown field": ({"shards": 3}, "shards"),
+    "embedder a number": ({"embedder": 3}, "embedder"),
+    "embedder not allowed": ({"embedder": "somebody/else"}, "embedder.model"),
+    "embedder with more dimensions than it has": ({"embedder": {"dimensions": 4_000}}, "embedder.dimensions"),
+    "external without identity": ({"embedder": {"model": "external", "dimensions": 3}}, "embedder.identity"),
+    "identity of a model of ours": ({"embedder": {"identity": "mine"}}, "embedder.identity"),
+    "chunks too small": ({"chunking": {"max_tokens": 1}}, "chunking.max_tokens"),
+    "chunking text": ({"chunking": "small"}, "chunking"),
+    "m one": ({"index": {"m": 1}}, "index.m"),
+    "m too large": ({"index": {"m": 101}}, "index.m"),
+    "m fractional": ({"index": {"m": 16.5}}, "index.m"),
+    "effort too small": ({"index": {"ef_construction": 3}}, "index.ef_construction"),
+    "effort too large": ({"index": {"ef_construction": 1_001}}, "index.ef_construction"),
+    "effort less than twice m": ({"index": {"m": 16, "ef_construction": 31}}, "index.ef_construction"),
+    "m more than half the effort": ({"index": {"m": 33}}, "index.ef_construction"),
+    "storage unknown": ({"index": {"storage": "sparsevec"}}, "index.storage"),
+    "index with an unknown field": ({"index": {"lists": 100}}, "index.lists"),
+    "index a list": ({"index": []}, "index"),
+    "note too long": ({"note": "x" * 1_001}, "note"),
+    "note with NUL": ({"note": "\0"}, "note"),
+    "note null": ({"note": None}, "note"),
+    "body a list": ([], ""),
+}
+
+PROMOTIONS: dict[str, tuple[Any, str]] = {
+    "force text": ({"force": "true"}, "force"),
+    "force a number": ({"force": 1}, "force"),
+    "force null": ({"force": None}, "force"),
+    "note a number": ({"note": 3}, "note"),
+    "unknown field": ({"evidence": False}, "evidence"),
+    "body true": (True, ""),
+}
+
+QUERY = {"_id": "q", "text": "some text"}
+QREL = {"query-id": "q", "corpus-id": "a", "score": 1}
+
+JUDGMENTS: dict[str, tuple[Any, str]] = {
+    "nothing": ({}, "queries"),
+    "no queries": ({"queries": [], "qrels": [QREL]}, "queries"),
+    "no judgments": ({"queries": [QUERY], "qrels": []}, "qrels"),
+    "too many queries": (
+        {"queries": [{"_id": str(n), "text": "x"} for n in range(10_001)], "qrels": [QREL]},
+        "queries",
+    ),
+    "query without id": ({"queries": [{"text": "x"}], "qrels": [QREL]}, "queries.0._id"),
+    "query id of another name": ({"queries": [{"id": "q", "text": "x"}], "qrels": [QREL]}, "queries.0._id"),
+    "query id a number": ({"queries": [QUERY | {"_id": 1}], "qrels": [QREL]}, "queries.0._id"),
+    "query id empty": ({"queries": [QUERY | {"_id": ""}], "qrels": [QREL]}, "queries.0._id"),
+    "query id with NUL": ({"queries": [QUERY | {"_id": "\0"}], "qrels": [QREL]}, "queries.0._id"),
+    "query blank": ({"queries": [QUERY | {"text": " "}], "qrels": [QREL]}, "queries.0.text"),
+    "query too long": ({"queries": [QUERY | {"text": "x" * 10_001}], "qrels": [QREL]}, "queries.0.text"),
+    "the same query twice": ({"queries": [QUERY, QUERY], "qrels": [QREL]}, "queries.1._id"),
+    "unknown query": ({"queries": [QUERY], "qrels": [QREL, QREL | {"query-id": "p"}]}, "qrels.1.query-id"),
+    "the same judgment twice": ({"queries": [QUERY], "qrels": [QREL, QREL | {"score": 2}]}, "qrels.1"),
+    "document id empty": ({"queries": [QUERY], "qrels": [QREL | {"corpus-id": ""}]}, "qrels.0.corpus-id"),
+    "document id too long": ({"queries": [QUERY], "qrels": [QREL | {"corpus-id": "x" * 513}]}, "qrels.0.corpus-id"),
+    "score negative": ({"queries": [QUERY], "qrels": [QREL | {"score": -1}]}, "qrels.0.score"),
+    "score too high": ({"queries": [QUERY], "qrels": [QREL | {"score": 101}]}, "qrels.0.score"),
+    "score fractional": ({"queries": [QUERY], "qrels": [QREL | {"score": 0.5}]}, "qrels.0.score"),
+    "score text": ({"queries": [QUERY], "qrels": [QREL | {"score": "1"}]}, "qrels.0.score"),
+    "nothing relevant": ({"queries": [QUERY], "qrels": [QREL | {"score": 0}]}, "qrels"),
+    "unknown field": ({"queries": [QUERY], "qrels": [QREL], "split": "test"}, "split"),
+    "body null": (None, ""),
+}
+
+
+@pytest.mark.parametrize(("body", "field"), VERSIONS.values(), ids=VERSIONS.keys())
+async def test_a_version_that_cannot_be_accepted_is_a_422_and_none_is_registered(
+    api: Edge, body: Any, field: str
+) -> None:
+    content = json.dumps(body).encode()
+    assert_problem(await api.client.post("/v1/collections/papers/versions", content=content, headers=JSON), 422, field)
+    assert len((await api.client.get("/v1/collections/papers/versions")).json()["versions"]) == 1
+
+
+@pytest.mark.parametrize(("body", "field"), PROMOTIONS.values(), ids=PROMOTIONS.keys())
+async def test_a_promotion_that_cannot_be_accepted_is_a_422(api: Edge, body: Any, field: str) -> None:
+    content = json.dumps(body).encode()
+    answer = await api.client.post("/v1/collections/papers/versions/1/promote", content=content, headers=JSON)
+    assert_problem(answer, 422, field)
+
+
+@pytest.mark.parametrize(("body", "field"), JUDGMENTS.values(), ids=JUDGMENTS.keys())
+async def test_judgments_that_cannot_be_accepted_are_a_422_and_none_is_kept(body: Any, field: str) -> None:
+    async with edge(limits=Limits()) as api:
+        await api.collection()
+        content = json.dumps(body).encode()
+        answer = await api.client.post("/v1/collections/papers/judgments", content=content, headers=JSON)
+        assert_problem(answer, 422, field)
+        assert (await api.client.get("/v1/collections/papers/judgments")).json()["uploaded_at"] is None
+
+
 # ---------------------------------------------------------------- lines of a stream
 
 LINES = {
@@ -429,6 +575,8 @@ LINES = {
     "NUL in the id": (b'{"id": "\\u0000", "text": "x"}', "id: contains a NUL"),
     "NaN": (b'{"id": "b", "text": "x", "metadata": {"a": NaN}}', "not JSON"),
     "infinite": (b'{"id": "b", "text": "x", "metadata": {"a": 1e999}}', "NaN and infinity"),
+    "a vector that nothing takes": (b'{"id": "b", "text": "x", "vector": [1.0]}', "vector: no embedder version"),
+    "a vector with an infinite number": (b'{"id": "b", "text": "x", "vector": [1e400]}', "vector.0: "),
     "bottomless": (b"[" * 1_500, "not JSON"),
     "too long": (b'{"id": "b", "text": "' + b"x" * 3_000 + b'"}', "longer than 2000 bytes"),
 }

@@ -6,7 +6,7 @@ from contextlib import suppress
 
 import pytest
 
-from service.domain import Collection, CollectionName, CollectionSettings, Counts
+from service.domain import AuditEntry, Collection, CollectionName, CollectionSettings
 from tests.edge import Edge, Json, assert_problem, edge
 
 
@@ -28,6 +28,7 @@ async def test_a_new_collection_has_the_defaults_and_one_active_version(api: Edg
             "query_prompt": "",
             "document_prompt": "",
             "dimensions": None,
+            "identity": None,
         },
         "language": "en",
         "recall_target": 0.95,
@@ -35,7 +36,7 @@ async def test_a_new_collection_has_the_defaults_and_one_active_version(api: Edg
         "fusion": {"method": "convex", "alpha": 0.55, "k": 60},
     }
     assert created["counts"] == {"documents": 0, "chunks": 0, "pending": 0, "failed": 0}
-    assert created["active_version"] == 1
+    assert (created["active_version"], created["previous_version"]) == (1, None)
     assert [(one["number"], one["state"]) for one in created["versions"]] == [(1, "active")]
     assert created["lexical_lag_seconds"] == 0.0
     assert (await api.client.get("/v1/collections/papers")).json() == created
@@ -92,9 +93,11 @@ async def test_putting_what_somebody_deletes_meanwhile_creates_it(api: Edge, mon
     await api.collection()
     update = api.store.collections.update
 
-    async def too_late(collection: Collection, settings: CollectionSettings) -> Collection:
+    async def too_late(
+        collection: Collection, settings: CollectionSettings, entry: AuditEntry | None = None
+    ) -> Collection:
         await api.store.collections.delete(collection.id)
-        return await update(collection, settings)
+        return await update(collection, settings, entry)
 
     monkeypatch.setattr(api.store.collections, "update", too_late)
     assert (await api.client.put("/v1/collections/papers", json={"language": "de"})).status_code == 201
@@ -141,19 +144,3 @@ async def test_a_deleted_collection_is_gone_at_once(api: Edge) -> None:
     assert_problem(await api.client.get("/v1/collections/papers"), 404)
     assert_problem(await api.client.post("/v1/collections/papers/search", json={"query": "x"}), 404)
     assert_problem(await api.client.delete("/v1/collections/papers"), 404)
-
-
-async def test_a_version_tells_its_state_progress_and_fingerprint(api: Edge) -> None:
-    created = await api.collection()
-    await api.write({"id": "a", "text": "x"}, {"id": "b", "text": "y"})
-    await api.client.post("/v1/collections/papers/documents", json={"documents": [{"id": "c", "text": "z"}]})
-    (collection,) = api.store.collections.rows.values()
-    api.store.collections.known_counts[collection.id] = Counts(documents=3, chunks=2, pending=1, failed=0)
-
-    listed = (await api.client.get("/v1/collections/papers/versions")).json()
-    assert listed["active_version"] == 1
-    (version,) = listed["versions"]
-    assert version["progress"] == {"done": 2, "total": 3, "failed": 0}
-    assert version["fingerprint"] == created["versions"][0]["fingerprint"]
-    assert (version["dimensions"], version["max_tokens"], version["indexed"]) == (32, 256, False)
-    assert (await api.client.get("/v1/collections/papers/versions/1")).json() == version
