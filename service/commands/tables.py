@@ -14,7 +14,8 @@ VERDICTS = {True: Text("passed", "green"), False: Text("FAILED", "bold red"), No
 
 
 def versions(found: Iterable[Mapping[str, Any]]) -> Table:
-    table = Table("", "state", "embedder", "dimensions", "storage", "chunks", "index", "since", box=None)
+    heads = ("", "state", "embedder", "dimensions", "storage", "chunks", "index", "registered")
+    table = Table(*heads, box=None, padding=(0, 2, 0, 0))
     for column in (0, 3, 5):
         table.columns[column].justify = "right"
     for one in found:
@@ -97,19 +98,25 @@ def audit(entries: Iterable[Mapping[str, Any]]) -> Table:
     return table
 
 
+DEEDS = {
+    "created": "created with version {version}",
+    "indexing": "version {version} filled, its index is built",
+    "verifying": "version {version} indexed, evidence is gathered",
+    "promoted": "version {version} promoted in place of {before}",
+    "rolled_back": "rolled back to version {version} from {before}",
+    "judgments": "judgments changed",
+    "settings": "settings changed",
+}
+"""Where it is more than `version 2 paused`."""
+
+
 def deed(entry: Mapping[str, Any]) -> str:
-    """What was done to which version, such as `promoted 2 in place of 1, against canary`."""
-    words = [entry["action"].replace("_", " ")]
-    if entry["version"] is not None:
-        words.append(("to " if entry["action"] == "rolled_back" else "") + f"version {entry['version']}")
-    if entry["before"] is not None:
-        words.append(f"in place of {entry['before']}")
-    against = [check["name"] for check in entry["details"].get("checks", ()) if check["passed"] is False]
+    """What was done to which version, such as `version 2 promoted in place of 1 by force, against judgments`."""
+    words = DEEDS.get(entry["action"], "version {version} {action}").format_map(entry)
+    against = ", ".join(check["name"] for check in entry["details"].get("checks", ()) if check["passed"] is False)
     if entry["details"].get("forced"):
-        words.append(f"by force, against {', '.join(against)}")
-    elif against:
-        words.append(f"with {', '.join(against)} failed")
-    return " ".join(words)
+        return f"{words} by force, against {against}"
+    return f"{words}, with {against} failed" if against else words
 
 
 def when(moment: str | None) -> str:

@@ -132,8 +132,8 @@ def switch(client: Client, collection: str, number: int, *, force: bool, note: s
     except Refused as refused:
         if refused.kind != "promotion-refused":
             raise
-        shell.say(f"Version {number} is not promoted: version {before} goes on answering.")
-        shell.err.print(tables.evidence(refused.checks))
+        shell.say(f"Version {number} is not promoted: version {before} goes on answering. What failed:")
+        shell.err.print(tables.evidence(check for check in refused.checks if check["passed"] is False))
         forced = shell.command(f"versions promote {number} --force", collection, url)
         shell.stop(f"In spite of it, on record: {forced}", shell.PARTLY)
     if before == number:

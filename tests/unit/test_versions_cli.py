@@ -208,6 +208,7 @@ def test_a_refused_promotion_names_what_failed(service: FakeService) -> None:
     done = azimuth("reindex", "-c", "c", "--embedder", "other", "--promote")
     assert done.exit_code == 1
     assert "judgments  FAILED" in done.stderr
+    assert "canary" not in done.stderr, "what passed is no reason"
     assert "--force" in done.stderr
 
 
@@ -415,8 +416,8 @@ def test_the_audit_trail_in_words(service: FakeService) -> None:
     ]
     service.answers["GET /audit"] = httpx.Response(200, json={"entries": entries, "next_cursor": None})
     shown = azimuth("versions", "audit", "-c", "c").stdout
-    assert "rolled back to version 1 in place of 2" in shown
-    assert "promoted version 2 in place of 1 by force, against judgments" in shown
+    assert "rolled back to version 1 from 2" in shown
+    assert "version 2 promoted in place of 1 by force, against judgments" in shown
     assert "[b]why[/b]" in shown
     assert json.loads(azimuth("versions", "audit", "-c", "c", "--json").stdout)["entries"] == entries
 
