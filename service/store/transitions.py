@@ -239,6 +239,7 @@ async def alone(connection: Connection, collection_id: CollectionId) -> bool:
 
     False where there is no such collection.
     """
+    await connection.execute(SQL.first_in_line, {"id": collection_id})
     return await (await connection.execute(SQL.alone, {"id": collection_id})).fetchone() is not None
 
 

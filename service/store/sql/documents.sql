@@ -1,6 +1,10 @@
 -- name: hold_collection
--- Keeps a collection from being deleted while documents are written to it; no row where it is gone.
-SELECT id FROM collections WHERE id = %(collection_id)s FOR KEY SHARE
+-- Keeps a collection, and which of its versions are written, as it is while documents are written; no row where it is gone.
+-- The lock of the row says so; before it, writers queue behind whoever wants the row for himself (`transitions.alone`).
+WITH queued AS MATERIALIZED (
+    SELECT pg_advisory_xact_lock_shared(hashtextextended('azimuth writers ' || %(collection_id)s::bigint, 0))
+)
+SELECT c.id FROM collections AS c CROSS JOIN queued WHERE c.id = %(collection_id)s FOR KEY SHARE OF c
 
 -- name: upsert
 -- Creates or replaces documents, locking them in order of their ids. What would not change gives no row.
