@@ -3,10 +3,12 @@
 import inspect
 import re
 from pathlib import Path
+from typing import get_args
 
 from service import errors
-from service.api import failures, schemas
+from service.api import failures, judgments, questions, schemas, version_shapes
 from service.api.app import create_app
+from service.domain import Action, CheckName, VersionState
 from service.ingest import Limits
 from tests.edge import build
 
@@ -29,8 +31,24 @@ def test_every_route_has_its_heading() -> None:
 
 
 def test_every_field_of_a_search_is_explained() -> None:
-    section = PAGE.partition("## Search")[2].partition("\n## ")[0]
-    assert [field for field in schemas.SearchBody.model_fields if f"| `{field}` |" not in section] == []
+    section = PAGE.partition("\n## Search")[2].partition("\n## ")[0]
+    assert [field for field in questions.SearchBody.model_fields if f"| `{field}` |" not in section] == []
+
+
+def test_everything_about_versions_is_explained() -> None:
+    section = PAGE.partition("\n## Embedder versions")[2].partition("\n## ")[0]
+    assert [field for field in version_shapes.VersionBody.model_fields if f"| `{field}` |" not in section] == []
+    named = {*version_shapes.VersionAnswer.__annotations__, *version_shapes.ProgressAnswer.__annotations__}
+    for body in (version_shapes.IndexBody, version_shapes.PromotionBody):
+        named |= set(body.model_fields)
+    assert [field for field in sorted(named) if f'"{field}"' not in section] == []
+    words = {*map(str, VersionState), *get_args(CheckName)}
+    assert [word for word in sorted(words) if not re.search(rf"\b{word}\b", section)] == []
+
+
+def test_everything_on_the_audit_trail_is_explained() -> None:
+    section = PAGE.partition("\n## Audit trail")[2].partition("\n## ")[0]
+    assert [action for action in get_args(Action) if f"`{action}`" not in section] == []
 
 
 def test_every_status_is_explained() -> None:
@@ -49,12 +67,16 @@ def test_the_limits_are_those_of_the_code() -> None:
         limits.metadata_bytes,
         limits.metadata_depth,
         limits.batch,
-        schemas.MAX_SEARCHES,
+        questions.MAX_SEARCHES,
         schemas.MAX_PAGE,
         schemas.MAX_DELETED,
         schemas.MAX_DIMENSIONS,
         schemas.MAX_FILTER_IN_URL,
-        schemas.MAX_BUDGET_MS,
+        questions.MAX_BUDGET_MS,
+        version_shapes.MAX_NOTE,
+        judgments.MAX_QUERIES,
+        judgments.MAX_JUDGMENTS,
+        judgments.MAX_SCORE,
     ):
         assert re.search(rf"(?<![\d,]){limit:,}(?![\d,])", section), limit
 

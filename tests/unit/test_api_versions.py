@@ -14,7 +14,7 @@ from tests.edge import Edge, Json, assert_problem, edge
 
 PATH = "/v1/collections/papers/versions"
 SEARCH = "/v1/collections/papers/search"
-SMALLER = {"embedder": {"model": "hashing:16"}}
+SMALLER: Json = {"embedder": {"model": "hashing:16"}}
 WHOLE = TypeAdapter(version_shapes.VersionAnswer)
 
 

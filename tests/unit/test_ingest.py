@@ -2,19 +2,31 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import numpy as np
 import pytest
 
 from service import filters
-from service.domain import Collection, CollectionName, CollectionSettings, Document, DocumentId
+from service.domain import (
+    EXTERNAL,
+    Collection,
+    CollectionName,
+    CollectionSettings,
+    Document,
+    DocumentId,
+    EmbedderSpec,
+    EmbedderVersion,
+    VersionNumber,
+    VersionState,
+)
 from service.embedder.registry import Registry
-from service.errors import Invalid
-from service.ingest import STREAM_BATCH, Ingest, Limits
-from service.lifecycle import Lifecycle
+from service.errors import Conflict, Invalid, VersionNotFound
+from service.ingest import STREAM_BATCH, Ingest, Limits, taker
+from service.proof import Proof
 from tests.fakes import FakeChanges, FakeDocuments, FakeLexicon, FakeQueue, FakeStore
-from tests.fakes_catalog import FakeCollections, FakeVersions
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 LIMITS = Limits(id_length=20, title_length=30, text_length=200, metadata_bytes=200, metadata_depth=3, batch=5)
@@ -40,16 +52,23 @@ class Place:
 
 @pytest.fixture
 async def place() -> Place:
-    collections = FakeCollections()
-    store = FakeStore(collections)
-    lifecycle = Lifecycle(
-        collections=collections,
-        versions=FakeVersions(collections),
-        queue=FakeQueue(store),
-        embedders=Registry(default="hashing:16"),
-        exact_below=10,
-    )
-    return Place(store, await lifecycle.create(CollectionName("c"), CollectionSettings(), NOW))
+    store = FakeStore()
+    return Place(store, await collection_of(store, EmbedderSpec(model="hashing:16")))
+
+
+@pytest.fixture
+async def theirs() -> Place:
+    """Its only version takes the client's own vectors, of three dimensions."""
+    store = FakeStore()
+    spec = EmbedderSpec(model=EXTERNAL, dimensions=3, identity="theirs")
+    return Place(store, await collection_of(store, spec))
+
+
+async def collection_of(store: FakeStore, spec: EmbedderSpec) -> Collection:
+    proof = Proof(collections=store.collections, versions=store.versions, embedders=Registry(default="hashing:16"))
+    spec, identity, canary = await proof.register(spec)
+    settings = CollectionSettings(embedder=spec)
+    return await store.collections.create(CollectionName("c"), settings, identity, canary, NOW)
 
 
 def document(name: str = "a", **parts: Any) -> Document:
@@ -161,3 +180,80 @@ async def test_whoever_waits_is_answered_when_the_process_stops(place: Place) ->
         patient.end_waiting()
     assert waiting.result() is False
     assert not await patient.searchable(place.collection, [DocumentId("a")])
+
+
+# ---------------------------------------------------------------- vectors that clients bring
+
+
+def version_of(place: Place) -> EmbedderVersion:
+    (version,) = place.store.collections.versions[place.collection.id]
+    return version
+
+
+async def test_a_brought_vector_is_stored_with_its_document_at_length_one(theirs: Place) -> None:
+    brought = document(vector=(0.0, 3e300, 4e300))
+    await theirs.ingest.write(theirs.collection, [brought, document("mute")], version_of(theirs))
+    stored = theirs.store.space(version_of(theirs))
+    np.testing.assert_allclose(stored[DocumentId("a"), 0].embedding, [0.0, 0.6, 0.8], atol=1e-3)
+    assert [key[1] for key in theirs.store.jobs] == ["mute"]
+
+
+@pytest.mark.parametrize(
+    ("vector", "reason"),
+    [
+        ((1.0, 2.0), "has 2 numbers; version 1 has 3 dimensions"),
+        ((0.0, 0.0, -0.0), "no direction"),
+        ((1.0, float("nan"), 0.0), "no direction"),
+        ((1.0, float("inf"), 0.0), "no direction"),
+    ],
+)
+async def test_a_vector_that_is_none_of_the_version_is_refused_with_its_document(
+    theirs: Place, vector: tuple[float, ...], reason: str
+) -> None:
+    with pytest.raises(Invalid) as refused:
+        await theirs.ingest.write(theirs.collection, [document(vector=vector)], version_of(theirs))
+    (error,) = refused.value.errors
+    assert error.field == "documents.0.vector"
+    assert reason in error.message
+    outcome = await theirs.ingest.stream(theirs.collection, lines(document(vector=vector)), version_of(theirs))
+    assert reason in outcome.errors[0][1]
+    assert not theirs.store.documents
+
+
+async def test_a_vector_that_nothing_takes_is_refused_with_the_reason(place: Place) -> None:
+    for takes in (None, "there is none"):
+        with pytest.raises(Invalid) as refused:
+            await place.ingest.write(place.collection, [document(vector=(1.0,))], takes)
+        assert (takes or "no embedder version") in refused.value.errors[0].message
+
+
+async def test_waiting_for_a_vector_that_did_not_come_ends_at_once(theirs: Place) -> None:
+    patient = Ingest(
+        documents=theirs.documents,
+        queue=theirs.queue,
+        changes=FakeChanges(theirs.store),
+        lexicon=FakeLexicon(theirs.store),
+        limits=LIMITS,
+        wait_seconds=60.0,
+    )
+    await patient.write(
+        theirs.collection, [document("mute"), document("a", vector=(1.0, 0.0, 0.0))], version_of(theirs)
+    )
+    async with asyncio.timeout(5):
+        assert await patient.searchable(theirs.collection, [DocumentId("a")])
+        assert not await patient.searchable(theirs.collection, [DocumentId("a"), DocumentId("mute")])
+
+
+async def test_vectors_go_to_the_version_that_is_named_or_to_the_only_one_that_takes_any(theirs: Place) -> None:
+    first = version_of(theirs)
+    second = replace(first, number=VersionNumber(2))
+    ours = replace(first, number=VersionNumber(3), spec=EmbedderSpec(model="hashing:16"))
+    gone = replace(first, number=VersionNumber(4), state=VersionState.RETIRED)
+
+    assert taker([first, ours, gone], None) == first
+    assert taker([first, second, ours], VersionNumber(2)) == second
+    assert "takes vectors" in str(taker([ours, gone], None))
+    assert "(1, 2)" in str(taker([first, second], None))
+    for number, error in ((3, Invalid), (4, Conflict), (5, VersionNotFound)):
+        with pytest.raises(error):
+            taker([first, ours, gone], VersionNumber(number))

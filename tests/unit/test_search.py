@@ -5,11 +5,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
+import numpy as np
 import pytest
 from prometheus_client import REGISTRY
 
 from service import filters
 from service.domain import (
+    EXTERNAL,
     Candidate,
     Collection,
     CollectionName,
@@ -17,18 +19,25 @@ from service.domain import (
     DensePlan,
     Document,
     DocumentId,
+    EmbedderSpec,
     EmbedderVersion,
     Filter,
     Passing,
+    Role,
     SpaceStatus,
     Vector,
+    Vectors,
     VersionNumber,
+    VersionState,
+    unit,
 )
 from service.embedder import passages
 from service.embedder.hashing import HashingEncoder
 from service.embedder.registry import Registry
 from service.errors import (
     CollectionNotFound,
+    Conflict,
+    Invalid,
     LexiconUnavailable,
     ModelUnavailable,
     Overloaded,
@@ -37,8 +46,8 @@ from service.errors import (
     VersionNotFound,
 )
 from service.legs import EF_SEARCH
-from service.lifecycle import Lifecycle
 from service.ports import Encoder
+from service.proof import Proof
 from service.query import Request, Rerank
 from service.search import Search
 from tests.fakes import FakeDocuments, FakeLexicon, FakeQueue, FakeStore, FakeVectors
@@ -83,7 +92,7 @@ class Zoo:
     vectors: FakeVectors
     lexicon: FakeLexicon
     registry: Registry
-    lifecycle: Lifecycle
+    proof: Proof
     collection: Collection
     reranker: Shouting | None = None
     passing_cap: int = 100
@@ -98,7 +107,7 @@ class Zoo:
             "vectors": self.vectors,
             "lexicon": self.lexicon,
             "embedders": self.registry,
-            "lifecycle": self.lifecycle,
+            "proof": self.proof,
             "reranker": self.reranker,
             "passing_cap": self.passing_cap,
             "max_concurrent": self.max_concurrent,
@@ -124,7 +133,7 @@ class Zoo:
         from service.domain import Encoded
 
         version = await self.version()
-        encoder = await self.lifecycle.admit(version)
+        encoder = await self.proof.admit(version)
         claimed = await FakeQueue(self.store).claim([version], 100, "test", NOW, timedelta(seconds=60))
         for one in claimed:
             (chunks,) = passages.cut(encoder, [one.document], version.chunking)
@@ -132,16 +141,18 @@ class Zoo:
             await self.vectors.write(version, [Encoded(job=one.job, chunks=chunks, vectors=vectors)])
 
 
+async def create(collections: FakeCollections, proof: Proof, spec: EmbedderSpec | None = None) -> Collection:
+    spec, identity, canary = await proof.register(spec or EmbedderSpec())
+    return await collections.create(NAME, CollectionSettings(embedder=spec), identity, canary, NOW)
+
+
 @pytest.fixture
 async def zoo() -> Zoo:
     collections = FakeCollections()
     store = FakeStore(collections)
-    versions = FakeVersions(collections)
+    versions = store.versions
     registry = Registry(default="hashing:256")
-    lifecycle = Lifecycle(
-        collections=collections, versions=versions, queue=FakeQueue(store), embedders=registry, exact_below=1000
-    )
-    collection = await lifecycle.create(NAME, CollectionSettings(), NOW)
+    proof = Proof(collections=collections, versions=versions, embedders=registry)
     zoo = Zoo(
         store=store,
         collections=collections,
@@ -150,8 +161,8 @@ async def zoo() -> Zoo:
         vectors=FakeVectors(store),
         lexicon=FakeLexicon(store),
         registry=registry,
-        lifecycle=lifecycle,
-        collection=collection,
+        proof=proof,
+        collection=await create(collections, proof),
     )
     await zoo.write(TEXTS)
     return zoo
@@ -235,27 +246,21 @@ async def test_without_the_lexical_index_a_hybrid_search_is_dense_and_says_so(zo
         await search.run(NAME, Request(text="animal", mode="lexical"))
 
 
-class Refusing(Lifecycle):
-    async def admit(self, version: EmbedderVersion) -> object:  # type: ignore[override]
+class Refusing(Proof):
+    async def admit(self, version: EmbedderVersion) -> Encoder:
         raise SpaceRefused("weights differ")
 
 
 async def test_a_foreign_model_never_answers_in_a_space(zoo: Zoo) -> None:
-    refusing = Refusing(
-        collections=zoo.collections,
-        versions=zoo.versions,
-        queue=FakeQueue(zoo.store),
-        embedders=zoo.registry,
-        exact_below=1,
-    )
-    search = zoo.search(lifecycle=refusing)
+    refusing = Refusing(collections=zoo.collections, versions=zoo.versions, embedders=zoo.registry)
+    search = zoo.search(proof=refusing)
     with pytest.raises(SpaceRefused):
         await search.run(NAME, Request(text="animal", mode="dense"))
     answer = await search.run(NAME, Request(text="animal"))
     assert [(one.stage, one.reason) for one in answer.degraded] == [("embed", "weights differ")]
     assert all(hit.explanation.dense is None for hit in answer.hits)
     with pytest.raises(Unavailable):
-        await zoo.search(lifecycle=refusing, lexicon=NoLexicon(zoo.store)).run(NAME, Request(text="animal"))
+        await zoo.search(proof=refusing, lexicon=NoLexicon(zoo.store)).run(NAME, Request(text="animal"))
 
 
 async def test_what_changed_after_it_was_encoded_is_dropped_and_refilled(zoo: Zoo) -> None:
@@ -267,7 +272,7 @@ async def test_what_changed_after_it_was_encoded_is_dropped_and_refilled(zoo: Zo
     assert all("wasps" not in hit.text for hit in answer.hits)
 
 
-class Swapped(Lifecycle):
+class Swapped(Proof):
     """The model is replaced while it encodes: whoever asks again gets another encoder."""
 
     async def admit(self, version: EmbedderVersion) -> Encoder:
@@ -275,16 +280,10 @@ class Swapped(Lifecycle):
 
 
 async def test_a_model_that_is_swapped_while_it_encodes_the_query_does_not_answer(zoo: Zoo) -> None:
-    swapped = Swapped(
-        collections=zoo.collections,
-        versions=zoo.versions,
-        queue=FakeQueue(zoo.store),
-        embedders=zoo.registry,
-        exact_below=1,
-    )
+    swapped = Swapped(collections=zoo.collections, versions=zoo.versions, embedders=zoo.registry)
     with pytest.raises(SpaceRefused, match="replaced"):
-        await zoo.search(lifecycle=swapped).run(NAME, Request(text="animal", mode="dense"))
-    answer = await zoo.search(lifecycle=swapped).run(NAME, Request(text="animal"))
+        await zoo.search(proof=swapped).run(NAME, Request(text="animal", mode="dense"))
+    answer = await zoo.search(proof=swapped).run(NAME, Request(text="animal"))
     assert [(one.stage, one.code) for one in answer.degraded] == [("embed", "SpaceRefused")]
 
 
@@ -363,7 +362,7 @@ async def test_a_budget_that_nothing_can_keep_still_gets_an_answer(zoo: Zoo) -> 
 
 
 async def test_a_query_that_the_embedder_cannot_read_to_its_end_says_so(zoo: Zoo) -> None:
-    most = (await zoo.lifecycle.admit(await zoo.version())).identity.max_tokens
+    most = (await zoo.proof.admit(await zoo.version())).identity.max_tokens
     fits = await zoo.search().run(NAME, Request(text="animal " * (most - 5)))
     assert not fits.degraded
     cut = await zoo.search().run(NAME, Request(text="animal " * (most + 5)))
@@ -444,11 +443,113 @@ async def test_a_collection_made_anew_by_another_process_is_found_at_once(zoo: Z
     await zoo.collections.delete(zoo.collection.id)
     with pytest.raises(CollectionNotFound):
         await search.run(NAME, Request(text="cat"))
-    zoo.collection = await zoo.lifecycle.create(NAME, CollectionSettings(), NOW)
+    zoo.collection = await create(zoo.collections, zoo.proof)
     await zoo.write(TEXTS)
     assert (await search.run(NAME, Request(text="cat"))).hits
     # The next one finds in memory what is there no more.
     await zoo.collections.delete(zoo.collection.id)
-    zoo.collection = await zoo.lifecycle.create(NAME, CollectionSettings(), NOW)
+    zoo.collection = await create(zoo.collections, zoo.proof)
     await zoo.write({"cat": TEXTS["cat"]})
     assert [hit.id for hit in (await search.run(NAME, Request(text="cat"))).hits] == ["cat"]
+
+
+# ---------------------------------------------------------------- versions, and vectors that clients bring
+
+
+class Silent(Registry):
+    async def embed(self, spec: EmbedderSpec, texts: Sequence[str], role: Role) -> Vectors:
+        raise AssertionError("nothing is to be encoded")
+
+
+def put_version(zoo: Zoo, version: EmbedderVersion) -> None:
+    """Beside or in place of what is there."""
+    versions = zoo.collections.versions[zoo.collection.id]
+    versions[:] = [*(one for one in versions if one.number != version.number), version]
+
+
+async def test_a_vector_of_the_client_answers_as_the_text_that_it_is_of_without_a_model(zoo: Zoo) -> None:
+    text = "a small animal that purrs"
+    (vector,) = await zoo.registry.embed((await zoo.version()).spec, [text], "query")
+    by_text = await zoo.search().run(NAME, Request(text=text, mode="dense"))
+    brought = Request(text="", mode="dense", vector=tuple((vector * 7).tolist()), embedder_version=VersionNumber(1))
+    by_vector = await zoo.search(embedders=Silent(default="hashing:256")).run(NAME, brought)
+    assert [hit.id for hit in by_vector.hits] == [hit.id for hit in by_text.hits]
+    assert [hit.score for hit in by_vector.hits] == pytest.approx([hit.score for hit in by_text.hits], abs=1e-6)
+    assert not by_vector.degraded
+
+
+@pytest.mark.parametrize(
+    ("number", "vector", "field"),
+    [
+        (None, (1.0,) * 256, "embedder_version"),
+        (1, (1.0,) * 255, "vector"),
+        (1, (0.0,) * 256, "vector"),
+        (1, (float("nan"),) * 256, "vector"),
+        (1, (*(1.0,) * 255, float("inf")), "vector"),
+    ],
+)
+async def test_a_vector_that_is_none_of_the_space_or_does_not_say_so_is_refused(
+    zoo: Zoo, number: int | None, vector: tuple[float, ...], field: str
+) -> None:
+    pinned = None if number is None else VersionNumber(number)
+    for text in ("", "animal"):
+        request = Request(text=text, mode="hybrid" if text else "dense", vector=vector, embedder_version=pinned)
+        with pytest.raises(Invalid) as refused:
+            await zoo.search().run(NAME, request)
+        assert [error.field for error in refused.value.errors] == [field]
+
+
+async def test_a_version_that_is_being_filled_answers_with_what_it_has_and_says_so(zoo: Zoo) -> None:
+    """Also where its leg is asked a second time, because what it found was stale."""
+    second = replace(await zoo.version(), number=VersionNumber(2), state=VersionState.BACKFILLING)
+    put_version(zoo, second)
+    request = Request(text="an animal", k=2, candidates=2, embedder_version=VersionNumber(2))
+    nothing = await zoo.search().run(NAME, request)
+    assert [(one.stage, one.code) for one in nothing.degraded] == [("dense", "incomplete")]
+    assert nothing.dense.kind == "exact"
+
+    first_space, space = zoo.store.space(await zoo.version()), zoo.store.space(second)
+    for key, row in first_space.items():
+        stale = key[0] in ("cat", "dog")
+        space[key] = replace(row, content_revision=row.content_revision - 1) if stale else row
+    answer = await zoo.search().run(NAME, replace(request, mode="dense"))
+    assert "cow" in [hit.id for hit in answer.hits]
+    assert [(one.stage, one.code) for one in answer.degraded] == [("dense", "incomplete")]
+    assert all(hit.explanation.dense is not None for hit in answer.hits), "the leg ran, however often"
+    assert not (await zoo.search().run(NAME, replace(request, mode="lexical"))).degraded
+
+
+@pytest.mark.parametrize("state", [VersionState.FAILED, VersionState.RETIRED])
+async def test_a_version_that_is_no_more_answers_nothing(zoo: Zoo, state: VersionState) -> None:
+    put_version(zoo, replace(await zoo.version(), number=VersionNumber(2), state=state))
+    for mode in ("dense", "lexical", "hybrid"):
+        with pytest.raises(Conflict, match=state.value):
+            await zoo.search().run(NAME, Request(text="animal", mode=mode, embedder_version=VersionNumber(2)))
+
+
+async def test_without_its_vector_an_external_version_answers_by_words(zoo: Zoo) -> None:
+    spec = EmbedderSpec(model=EXTERNAL, dimensions=256, identity="theirs")
+    put_version(zoo, replace(await zoo.version(), spec=spec, canary={}))
+    answer = await zoo.search().run(NAME, Request(text="animal"))
+    assert answer.hits
+    assert [(one.stage, one.code) for one in answer.degraded] == [("dense", "no_vector")]
+    with pytest.raises(Invalid, match="send the query's"):
+        await zoo.search().run(NAME, Request(text="animal", mode="dense"))
+    with pytest.raises(Unavailable):
+        await zoo.search(lexicon=NoLexicon(zoo.store)).run(NAME, Request(text="animal"))
+    both = await zoo.search().run(NAME, Request(text="animal", vector=(1.0,) * 256))
+    assert not both.degraded
+    assert all(hit.explanation.dense is not None for hit in both.hits)
+
+
+@pytest.mark.parametrize("scale", [5e-324, 1e-200, 1.0, 1e200, 1.7e308])
+def test_a_direction_survives_whatever_its_length(scale: float) -> None:
+    vector = unit((0.0, -scale, scale))
+    assert vector is not None
+    np.testing.assert_allclose(vector, [0.0, -np.sqrt(0.5), np.sqrt(0.5)], rtol=1e-6)
+    assert vector.dtype == np.float32
+
+
+def test_what_has_no_direction() -> None:
+    for values in ((), (0.0, -0.0), (float("nan"), 1.0), (float("inf"), 1.0)):
+        assert unit(values) is None
