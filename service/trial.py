@@ -22,6 +22,8 @@ QUERIES = 1_000
 """Most judged queries that are asked."""
 FEW = 10
 """Fewer judged queries than that decide nothing: a bootstrap knows no more than the sample it draws from."""
+BUSY_SECONDS = 1.0
+"""Pause before a search is tried again of which the service had no time for a part."""
 DEPTH = 100
 MODES: Final[tuple[Mode, ...]] = ("dense", "hybrid")
 MEASURES: Mapping[str, Callable[[Sequence[str], Mapping[str, int]], float]] = {
@@ -106,7 +108,7 @@ class Trial:
                 # It was proven a moment ago, so this is no verdict on the version: measure it another time.
                 raise Unavailable(error.detail) from error
             if any(one.code == Overloaded.__name__ for one in answer.degraded):
-                raise Overloaded
+                raise Overloaded(retry_after=BUSY_SECONDS)
             if not answer.whole:
                 raise Unavailable("; ".join(f"{one.stage}: {one.reason}" for one in answer.degraded))
             return tuple(hit.id for hit in answer.hits)

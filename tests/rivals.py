@@ -13,6 +13,7 @@ import numpy as np
 
 from service.domain import (
     AuditEntry,
+    Candidate,
     Chunking,
     Collection,
     CollectionName,
@@ -24,6 +25,7 @@ from service.domain import (
     Index,
     Judgments,
     SpaceStatus,
+    Vector,
     Vectors,
     VersionNumber,
     VersionState,
@@ -38,7 +40,7 @@ from tests.fakes_catalog import FakeTestSets
 
 NAME = CollectionName("subjects")
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
-SUBJECTS, DOCUMENTS_EACH, QUERIES_EACH = 20, 4, 2
+SUBJECTS, DOCUMENTS_EACH, QUERIES_EACH = 15, 4, 2
 GOOD = EmbedderSpec(model="hashing:256")
 OTHER = EmbedderSpec(model="hashing:250")
 """As good as GOOD, and different in every single answer."""
@@ -67,6 +69,27 @@ def judgments(queries: Mapping[str, str] = QUERIES, grades: Mapping[str, Mapping
     return Judgments(queries=queries, grades=grades, uploaded_at=NOW)
 
 
+class ScannedVectors(FakeVectors):
+    """The same exact scan in one product: evidence searches hundreds of times."""
+
+    def _ranked(self, version: EmbedderVersion, vector: Vector) -> list[Candidate]:
+        space = self._store.space(version)
+        rows = np.stack([row.embedding for row in space.values()]).astype(np.float32)
+        scores = (rows / np.linalg.norm(rows, axis=1, keepdims=True)) @ (vector / np.linalg.norm(vector))
+        keys, values = list(space), list(space.values())
+        return [
+            Candidate(
+                document_id=keys[at][0],
+                content_revision=values[at].content_revision,
+                score=float(scores[at]),
+                chunk=keys[at][1],
+                start=values[at].start,
+                end=values[at].end,
+            )
+            for at in np.argsort(-scores, kind="stable").tolist()
+        ]
+
+
 @dataclass
 class Rivals:
     store: FakeStore = field(default_factory=FakeStore)
@@ -74,7 +97,7 @@ class Rivals:
 
     def __post_init__(self) -> None:
         self.collections, self.versions = self.store.collections, self.store.versions
-        self.documents, self.vectors = FakeDocuments(self.store), FakeVectors(self.store)
+        self.documents, self.vectors = FakeDocuments(self.store), ScannedVectors(self.store)
         self.test_sets = FakeTestSets(self.collections)
         self.proof = Proof(collections=self.collections, versions=self.versions, embedders=self.registry)
 
