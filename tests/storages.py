@@ -9,6 +9,11 @@ from tests.world import World
 STORAGES: tuple[Storage, ...] = ("halfvec", "vector", "binary")
 
 
+def sealed(collection_id: int, number: int = 1) -> str:
+    """SQL for the seal of `embedding`, a halfvec, in rows that a test makes inside the database."""
+    return f"substring(sha256(halfvec_send(embedding) || '{collection_id}/{number}'::bytea) FOR {spaces.SEAL_BYTES})"
+
+
 async def stored_as(world: World, storage: Storage) -> World:
     """The same world, its table still empty, with its vectors stored in this way."""
     version = dataclasses.replace(world.version, index=Index(storage=storage))

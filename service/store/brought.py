@@ -13,7 +13,7 @@ from service.domain import EXTERNAL, Document, DocumentId, EmbedderVersion, Vect
 from service.errors import VersionNotFound
 from service.store import statements
 from service.store.pool import Connection
-from service.store.spaces import layout_of, space_of
+from service.store.spaces import layout_of, seal, space_of
 
 SQL = statements.load("brought")
 
@@ -39,13 +39,15 @@ async def store(
     vectors = {document.id: document.vector for document in documents if document.vector is not None}
     if not vectors:
         return frozenset()
+    embeddings = [layout.value(_unit(vector)) for vector in vectors.values()]
     values = {
         "collection_id": version.collection_id,
         "number": version.number,
         "ids": list(vectors),
         "content_revisions": [content_revisions[id_] for id_ in vectors],
         "ends": [len(document.text) for document in documents if document.id in vectors],
-        "embeddings": [layout.value(_unit(vector)) for vector in vectors.values()],
+        "seals": [seal(version.collection_id, version.number, embedding) for embedding in embeddings],
+        "embeddings": embeddings,
     }
     await connection.execute(SQL.end_jobs, values)
     query = sql.SQL(SQL.store).format(vectors=names.table_identifier, type=sql.SQL(layout.type))

@@ -1,8 +1,13 @@
 """The physical spaces: how the table and the index of one embedder version are named and made, in one place.
 
 Everything is composed of integers that the database itself gave out; nothing here comes from a user.
+
+Nothing about two vectors of as many dimensions tells of which spaces they are, and a label beside one is soon written
+anew. So each row carries a seal: a digest of the vector, as it is stored, and of its version, made where the vector is
+written. The table asks for its own, and a vector of another version is refused with whatever label it comes.
 """
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, LiteralString
@@ -14,6 +19,9 @@ from psycopg import sql
 from service.domain import CollectionId, EmbedderVersion, Storage, Vector, VersionNumber
 
 MAX_INDEXED_DIMENSIONS = 4_000
+
+SEAL_BYTES = 8
+"""Of a SHA-256: one foreign vector in 2^64 would pass by chance."""
 
 _MAX_INLINE_BYTES = 6_000
 """Inline storage spares a detour for each distance, yet a row with a long id must still fit an 8 kB page."""
@@ -107,6 +115,15 @@ def bits(dimensions: int) -> sql.Composed:
     return sql.SQL("bit({})").format(sql.Literal(int(dimensions)))
 
 
+def seal(collection_id: CollectionId, number: VersionNumber, value: Any) -> bytes:
+    """Binds a value of the column to the version that it is written for."""
+    return hashlib.sha256(value.to_binary() + _label(collection_id, number).encode()).digest()[:SEAL_BYTES]
+
+
+def _label(collection_id: CollectionId, number: VersionNumber) -> str:
+    return f"{collection_id:d}/{number:d}"
+
+
 def create_table(
     collection_id: CollectionId, number: VersionNumber, dimensions: int, storage: Storage = "halfvec"
 ) -> tuple[sql.Composed, ...]:
@@ -127,8 +144,10 @@ def create_table(
             content_revision bigint NOT NULL,
             starts bigint NOT NULL,
             ends bigint NOT NULL,
+            seal bytea NOT NULL,
             embedding {type}({dimensions}) NOT NULL CHECK ({length}(embedding) BETWEEN 1e-15 AND 1e15),
-            PRIMARY KEY (collection_id, document_id, chunk)
+            PRIMARY KEY (collection_id, document_id, chunk),
+            CONSTRAINT sealed CHECK (seal = substring(sha256({send}(embedding) || {label}::bytea) FOR {seal_bytes}))
         ) WITH (autovacuum_vacuum_scale_factor = 0.05, autovacuum_analyze_scale_factor = 0.05)
         """
     ).format(
@@ -138,6 +157,9 @@ def create_table(
         type=sql.SQL(layout.type),
         dimensions=sql.Literal(int(dimensions)),
         length=layout.length,
+        send=sql.SQL(layout.type + "_send"),
+        label=sql.Literal(_label(collection_id, number)),
+        seal_bytes=sql.Literal(SEAL_BYTES),
     )
     inline = dimensions * layout.width <= _MAX_INLINE_BYTES
     alter = sql.SQL("ALTER TABLE {} ALTER COLUMN embedding SET STORAGE {}").format(

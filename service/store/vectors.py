@@ -32,7 +32,7 @@ from service.errors import VersionNotFound
 from service.store import queue, statements, versions
 from service.store.pool import Connection, Pool, retrying
 from service.store.predicates import predicate
-from service.store.spaces import bits, layout_of, space, space_of
+from service.store.spaces import bits, layout_of, seal, space, space_of
 
 SQL = statements.load("vectors")
 
@@ -55,7 +55,7 @@ times the time of halfvec; twice as many would give recall@100 0.95 in 2.6 times
 _SAMPLED_PAGES = 10
 """Neighbours on a page came in together. So many times the rows that a sample takes are read, page by page, for it."""
 
-_COPIED = ("int8", "text", "int4", "int4", "int8", "int8", "int8")
+_COPIED = ("int8", "text", "int4", "int4", "int8", "int8", "int8", "bytea")
 
 
 class PostgresVectors:
@@ -65,7 +65,7 @@ class PostgresVectors:
     async def write(self, version: EmbedderVersion, encoded: Sequence[Encoded]) -> frozenset[DocumentId]:
         """As the port says. A job of another version is skipped too.
 
-        Each row carries the version of its job, and the table refuses those that are not its own.
+        Each row carries the version and the seal of its job, and the table refuses those that are not its own.
         """
         own = [one for one in encoded if (one.job.collection_id, one.job.version) == _key(version)]
         copy = _statement(SQL.copy, version)
@@ -83,6 +83,7 @@ class PostgresVectors:
                     for one in own:
                         if one.job.document_id in ours:
                             for chunk, vector in zip(one.chunks, one.vectors, strict=True):
+                                value = layout.value(vector)
                                 await rows.write_row(
                                     (
                                         one.job.collection_id,
@@ -92,7 +93,8 @@ class PostgresVectors:
                                         one.job.content_revision,
                                         chunk.start,
                                         chunk.end,
-                                        layout.value(vector),
+                                        seal(one.job.collection_id, one.job.version, value),
+                                        value,
                                     )
                                 )
                 return ours

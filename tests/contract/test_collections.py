@@ -27,6 +27,7 @@ from service.store.collections import PostgresCollections
 from service.store.pool import Pool
 from service.store.versions import PostgresVersions
 from tests.fakes_catalog import FakeCollections
+from tests.storages import sealed
 
 NOW = datetime(2026, 5, 4, 12, 30, tzinfo=UTC)
 IDENTITY = Identity(parts={"weights": "sha256:ab", "pooling": "mean"}, dimensions=4, max_tokens=256)
@@ -145,9 +146,10 @@ FILL = """
                       available_at, set_aside_at)
     SELECT %(id)s, 'd' || n, version, 1, 0, %(now)s, %(now)s, CASE WHEN n > 3 THEN %(now)s END
     FROM generate_series(1, 5) AS n, generate_series(1, 2) AS version;
-    INSERT INTO {table} (collection_id, document_id, chunk, embedder_version, content_revision, starts, ends, embedding)
-    SELECT %(id)s, 'd' || n, chunk, 1, 1, 0, 4, '[1,2,3,4]'
-    FROM generate_series(1, 4) AS n, generate_series(0, 2) AS chunk
+    INSERT INTO {table} (collection_id, document_id, chunk, embedder_version, content_revision, starts, ends, seal,
+                         embedding)
+    SELECT %(id)s, 'd' || n, chunk, 1, 1, 0, 4, {sealed}, embedding
+    FROM generate_series(1, 4) AS n, generate_series(0, 2) AS chunk, (SELECT '[1,2,3,4]'::halfvec AS embedding)
 """
 
 
@@ -155,7 +157,7 @@ async def fill(pool: Pool, collection: Collection) -> None:
     """7 documents and 3 tombstones, 10 changes, 3 documents pending and 2 set aside in two versions, 12 chunks."""
     table = spaces.space(collection.id, collection.active_version).table
     async with pool.transaction() as connection:
-        for statement in FILL.replace("{table}", table).split(";"):
+        for statement in FILL.replace("{table}", table).replace("{sealed}", sealed(collection.id)).split(";"):
             await connection.execute(statement, {"id": collection.id, "now": NOW})
 
 
@@ -192,7 +194,10 @@ async def test_nothing_of_a_deleted_collection_remains_and_all_of_the_others(poo
 async def test_the_tables_refuse_vectors_of_another_version_and_vectors_without_direction(pool: Pool) -> None:
     collection = await create(PostgresCollections(pool), "papers")
     table = spaces.space(collection.id, VersionNumber(1)).table
-    insert = f"INSERT INTO {table} VALUES (%s, 'd', 0, %s, 1, 0, 4, %s)"
+    insert = f"""
+        INSERT INTO {table}
+        SELECT %s, 'd', 0, %s, 1, 0, 4, {sealed(collection.id)}, embedding FROM (SELECT %s::halfvec AS embedding)
+    """
     async with pool.connection() as connection:
         await connection.execute(insert, (collection.id, 1, "[1,2,3,4]"))
         for wrong in (

@@ -15,7 +15,7 @@ from service.filters import parse
 from service.store import documents, vectors
 from service.store.pool import Pool
 from service.store.spaces import create_index
-from tests.storages import STORAGES, stored_as
+from tests.storages import STORAGES, sealed, stored_as
 from tests.world import NOW, World, build, doc, encoded, later, unit
 
 EXACT = DensePlan(kind="exact")
@@ -260,7 +260,8 @@ async def test_the_index_agrees_with_the_exact_scan(indexed: World, plan: DenseP
         assert len(nearest) == 20
         assert [one.score for one in nearest] == sorted((one.score for one in nearest), reverse=True)
         common += len(set(found(truth)) & set(found(nearest)))
-    assert common >= 180
+    # For signs nothing is harder than noise without any structure; `integration/test_spaces.py` measures their recall.
+    assert common >= (120 if indexed.version.index.storage == "binary" else 180)
 
 
 @pytest.mark.database
@@ -410,7 +411,8 @@ async def test_a_sample_of_a_large_space_comes_from_all_over_it(pool: Pool) -> N
     table = f"vectors_{world.collection.id}_1"
     fill = (
         f"INSERT INTO {table} SELECT {world.collection.id}, 'd' || lpad(n::text, 6, '0'), 0, 1, 1, 0, 1, "
-        "('[1,2,3,' || n || ']')::halfvec FROM generate_series(1, 50000) AS n"
+        f"{sealed(world.collection.id)}, embedding FROM generate_series(1, 50000) AS n, "
+        "LATERAL (SELECT ('[1,2,3,' || n || ']')::halfvec AS embedding)"
     )
     async with pool.connection() as connection:
         await connection.execute(fill.encode())

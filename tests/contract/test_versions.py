@@ -15,6 +15,7 @@ from service.store.pool import Pool
 from service.store.versions import COUNTED_ROWS, PostgresVersions
 from tests.contract.test_collections import CANARY, IDENTITY, NOW, SETTINGS, create, value
 from tests.fakes_catalog import FakeCollections, FakeVersions
+from tests.storages import sealed
 
 
 @dataclass
@@ -96,10 +97,12 @@ async def fill(pool: Pool, version: EmbedderVersion, documents: int, chunks: int
     """Seeded vectors: so many chunks for each document."""
     query = f"""
         INSERT INTO {spaces.space_of(version).table}
-        SELECT %(id)s, 'd' || n, chunk, %(number)s, 1, 0, 4,
-               ARRAY[1 + sin(n), cos(n * 7), sin(n + chunk), cos(chunk)]::real[]::vector::halfvec
+        SELECT %(id)s, 'd' || n, chunk, %(number)s, 1, 0, 4, {sealed(version.collection_id)}, embedding
         FROM generate_series(%(since)s + 1, %(since)s + %(documents)s) AS n, generate_series(1, %(chunks)s) AS c,
-             LATERAL (SELECT c - 1 AS chunk)
+             LATERAL (SELECT c - 1 AS chunk),
+             LATERAL (
+                SELECT ARRAY[1 + sin(n), cos(n * 7), sin(n + chunk), cos(chunk)]::real[]::vector::halfvec AS embedding
+             )
     """
     values = {"id": version.collection_id, "number": version.number, "documents": documents, "chunks": chunks}
     async with pool.connection() as connection:
@@ -185,7 +188,8 @@ async def test_vectors_too_long_for_hnsw_are_stored_and_have_no_index(pool: Pool
     async with pool.connection() as connection:
         await connection.execute(
             f"INSERT INTO {spaces.space_of(version).table} "
-            "VALUES (%s, %s, 0, 1, 1, 0, 1, array_fill(0.5, %s)::halfvec)",
+            f"SELECT %s, %s, 0, 1, 1, 0, 1, {sealed(version.collection_id)}, embedding "
+            "FROM (SELECT array_fill(0.5, %s)::halfvec AS embedding)",
             (collection.id, "i" * 500, [long.dimensions]),
         )
     assert not await versions.build_index(version)
@@ -202,9 +206,9 @@ async def test_every_length_of_vector_fits_beside_a_long_id(pool: Pool, dimensio
     table = spaces.space_of(version).table
     async with pool.connection() as connection:
         await connection.execute(
-            f"INSERT INTO {table} SELECT %s, %s || n, 0, 1, 1, 0, 1, "
-            "(SELECT array_agg(random()) FROM generate_series(1, %s))::real[]::vector::halfvec "
-            "FROM generate_series(1, 20) AS n",
+            f"INSERT INTO {table} SELECT %s, %s || n, 0, 1, 1, 0, 1, {sealed(version.collection_id)}, embedding "
+            "FROM generate_series(1, 20) AS n, LATERAL (SELECT "
+            "(SELECT array_agg(random()) FROM generate_series(1, %s + 0 * n))::real[]::vector::halfvec AS embedding)",
             (collection.id, "\U0001f9ed" * 400, dimensions),
         )
     assert await versions.build_index(version)

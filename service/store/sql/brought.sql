@@ -25,15 +25,18 @@ WHERE j.collection_id = h.collection_id
 -- name: store
 -- One chunk a document. What is there already for the same content, and equal as it is stored, gives no row.
 INSERT INTO {vectors} AS v (
-    collection_id, document_id, chunk, embedder_version, content_revision, starts, ends, embedding
+    collection_id, document_id, chunk, embedder_version, content_revision, starts, ends, seal, embedding
 )
-SELECT %(collection_id)s, n.document_id, 0, %(number)s, n.content_revision, 0, n.ends, n.embedding
-FROM unnest(%(ids)s::text[], %(content_revisions)s::bigint[], %(ends)s::bigint[], %(embeddings)s::{type}[])
-    AS n (document_id, content_revision, ends, embedding)
+SELECT %(collection_id)s, n.document_id, 0, %(number)s, n.content_revision, 0, n.ends, n.seal,
+       n.embedding
+FROM unnest(%(ids)s::text[], %(content_revisions)s::bigint[], %(ends)s::bigint[], %(seals)s::bytea[],
+            %(embeddings)s::{type}[])
+    AS n (document_id, content_revision, ends, seal, embedding)
 ORDER BY n.document_id COLLATE "C"
 ON CONFLICT (collection_id, document_id, chunk) DO UPDATE SET
     content_revision = excluded.content_revision,
     ends = excluded.ends,
+    seal = excluded.seal,
     embedding = excluded.embedding
 WHERE v.content_revision <> excluded.content_revision OR v.embedding <> excluded.embedding
 RETURNING v.document_id

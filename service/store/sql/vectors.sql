@@ -8,7 +8,7 @@ DELETE FROM {vectors} WHERE collection_id = %(collection_id)s AND document_id = 
 
 -- name: copy
 -- Appends chunks.
-COPY {vectors} (collection_id, document_id, chunk, embedder_version, content_revision, starts, ends, embedding)
+COPY {vectors} (collection_id, document_id, chunk, embedder_version, content_revision, starts, ends, seal, embedding)
 FROM STDIN WITH (FORMAT binary)
 
 -- name: tune
