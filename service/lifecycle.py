@@ -206,9 +206,8 @@ class Lifecycle:
                 return True
             case VersionState.VERIFYING if self._verification.possible:
                 await self._proof.prove(version)
-                await self._move(
-                    version, VersionState.READY, now(), evidence=await self._verification.gather(version, now)
-                )
+                evidence = await self._verification.gather(version, now)
+                await self._move(version, VersionState.READY, now(), evidence=evidence)
                 return True
             case VersionState.READY | VersionState.ACTIVE:
                 if await self._outgrown(version, now()):
