@@ -57,7 +57,7 @@ class PostgresBackfills:
     async def _portion(self, version: EmbedderVersion, now: datetime, limit: int) -> tuple[int, bool]:
         """Look at the next documents; answers how many were ever enqueued, and whether there are no more.
 
-        The version's row is locked from reading the cursor to moving it: of two callers none skips anything.
+        The version's row is locked from reading the cursor to moving it: a second caller goes on behind the first.
         """
 
         async def commit() -> tuple[int, bool]:

@@ -291,6 +291,8 @@ async def test_progress_counts_documents_that_are_done(filled: Filling) -> None:
     assert await filled.progress() == Progress(done=3, total=10, failed=0)
     await filled.set_aside(filled.version, "d00")
     assert await filled.progress() == Progress(done=2, total=10, failed=1)
+    await filled.world.delete("d01", "d09")
+    assert await filled.progress() == Progress(done=1, total=8, failed=1)
 
 
 async def test_rate_and_end_are_told_from_notes(filled: Filling) -> None:

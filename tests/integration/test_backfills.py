@@ -37,6 +37,15 @@ async def ask(pool: Pool, query: str) -> list[Any]:
         return await (await connection.execute(query.encode())).fetchall()
 
 
+async def waiting_in(pool: Pool, statement: str) -> list[Any]:
+    """Who waits for a lock in this statement."""
+    return await ask(
+        pool,
+        "SELECT pid FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
+        f" AND datname = current_database() AND query LIKE '/* backfills.{statement} */%'",
+    )
+
+
 async def until(found: Callable[[], Awaitable[Any]]) -> Any:
     """What was found, as soon as it is there."""
     deadline = time.monotonic() + PATIENCE
@@ -76,7 +85,11 @@ async def test_what_a_backfill_saw_a_moment_ago_is_not_encoded(pool: Pool) -> No
 async def test_two_callers_skip_nothing_and_do_nothing_twice(pool: Pool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "PORTION", 7)
     world, backfills, version = await begin(pool, 200)
-    await asyncio.gather(*(backfills.advance(version, NOW, 10_000) for _ in range(4)))
+    async with blocked(pool, version, "d0010"):
+        calls = [asyncio.create_task(backfills.advance(version, NOW, 10_000)) for _ in range(3)]
+        await until(lambda: waiting_in(pool, "enqueue"))
+        await until(lambda: waiting_in(pool, "hold"))
+    await asyncio.gather(*calls)
     assert await backfills.advance(version, NOW, 10_000) == Backfill(enqueued=200, waiting=200, everything=True)
     assert await drain(world, version) == 200
 
@@ -86,13 +99,7 @@ async def test_killed_in_the_middle_it_goes_on_where_it_was(pool: Pool, monkeypa
     world, backfills, version = await begin(pool, 200)
     async with blocked(pool, version, "d0120"):
         advancing = asyncio.create_task(backfills.advance(version, NOW, 10_000))
-        ((pid,),) = await until(
-            lambda: ask(
-                pool,
-                "SELECT pid FROM pg_stat_activity"
-                " WHERE query LIKE '/* backfills.enqueue */%' AND wait_event_type = 'Lock'",
-            )
-        )
+        ((pid,),) = await until(lambda: waiting_in(pool, "enqueue"))
         await ask(pool, f"SELECT pg_terminate_backend({pid})")
         with pytest.raises(DatabaseUnavailable):
             await advancing
@@ -110,7 +117,7 @@ async def test_writers_do_not_wait_for_a_backfill(pool: Pool) -> None:
     world, backfills, version = await begin(pool, 200)
     async with blocked(pool, version, "d0199"):
         advancing = asyncio.create_task(backfills.advance(version, NOW, 10_000))
-        await until(lambda: ask(pool, "SELECT 1 FROM pg_stat_activity WHERE query LIKE '/* backfills.enqueue */%'"))
+        await until(lambda: waiting_in(pool, "enqueue"))
         await asyncio.wait_for(world.put(doc("new"), doc("d0000", x=1)), PATIENCE)
         await asyncio.wait_for(world.delete("d0001"), PATIENCE)
         assert not advancing.done()

@@ -4,6 +4,7 @@ The adapters run as they do in service; their statements are explained on the wa
 settings that they run under.
 """
 
+import dataclasses
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -14,14 +15,17 @@ import numpy as np
 import psycopg
 import pytest
 
-from service.domain import Candidate, DensePlan, DocumentId, Position
+from service.domain import Candidate, DensePlan, DocumentId, EmbedderVersion, Index, Position, VersionState
 from service.filters import parse
+from service.store.backfills import PostgresBackfills
 from service.store.embedded import EmbeddedServer
 from service.store.housekeeping import purge_tombstones
 from service.store.pool import Connection, Pool, open_pool
-from service.store.spaces import create_index
+from service.store.spaces import create_index, space_of
 from tests.conftest import create_database, run_apart, url_of
-from tests.world import NOW, World, build, doc, encoded, later
+from tests.filling import add_external
+from tests.storages import sealed
+from tests.world import LEASE, NOW, World, build, doc, encoded, later
 
 pytestmark = pytest.mark.database
 
@@ -104,6 +108,7 @@ async def collect(url: str, plans: Plans) -> None:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(Pool, "connection", explaining)
             await run_everything(world, plans)
+            await run_other_spaces(world, plans)
 
 
 async def fill(world: World) -> None:
@@ -173,6 +178,9 @@ async def run_everything(world: World, plans: Plans) -> None:
     plans.current = "delete"
     await world.delete(*IDS[:5], now=later(2 * ROWS))
 
+    plans.current = "claim of the backfill"
+    second = await fill_second(world)
+    assert len(await world.queue.claim([second], 100, "w", later(3 * ROWS), LEASE, "backfill")) == 100
     plans.current = "claim"
     claimed = await world.claim(limit=100, now=later(3 * ROWS))
     jobs = [one.job for one in claimed]
@@ -201,6 +209,62 @@ async def run_everything(world: World, plans: Plans) -> None:
     assert world.pool is not None
     await purge_tombstones(world.pool, NOW)
 
+    plans.current = "among others"
+    await fill_another(world)
+    await world.queue.status(number, version.number, NOW)
+    await PostgresBackfills(world.pool).progress(second, NOW)
+
+
+async def fill_another(world: World) -> None:
+    """Another collection, where more waits than in this one."""
+    assert world.pool is not None
+    other = await build(world.pool, dimensions=DIMENSIONS)
+    for start in range(0, 2 * ROWS, 1_000):
+        await other.put(*(doc(f"d{number:05d}") for number in range(start, start + 1_000)))
+    async with world.pool.connection() as connection:
+        await connection.execute("VACUUM ANALYZE jobs, documents")
+
+
+async def fill_second(world: World) -> EmbedderVersion:
+    """A second version, half enqueued."""
+    assert world.pool is not None
+    version = await world.add_version(2, VersionState.BACKFILLING)
+    backfills = PostgresBackfills(world.pool)
+    await backfills.advance(version, later(ROWS), ROWS // 3)
+    async with world.pool.connection() as connection:
+        await connection.execute("ANALYZE jobs")
+    await backfills.advance(version, later(ROWS), ROWS // 2)
+    return version
+
+
+async def run_other_spaces(world: World, plans: Plans) -> None:
+    """What is asked of an index of bits, of samples, and of versions whose vectors clients bring."""
+    where, query = parse({"year": {"$gte": 2010}}), np.full(DIMENSIONS, 0.25, np.float32)
+    binary = await world.add_version(BINARY, VersionState.FAILED, index=Index(storage="binary"))
+    table = space_of(binary).table
+    assert world.pool is not None
+    async with world.pool.apart() as connection:
+        copied = (
+            f"INSERT INTO {table} SELECT collection_id, document_id, chunk, {BINARY}, content_revision, starts, ends, "
+            f"{sealed(world.collection.id, BINARY)}, embedding FROM {VECTORS}"
+        )
+        await connection.execute(copied.encode())
+        await connection.execute(create_index(binary))
+        await connection.execute(f"ANALYZE {table}".encode())
+    for kind in ("hnsw", "hnsw_iterative"):
+        plan = DensePlan(kind=kind, ef_search=100, selectivity=0.5)
+        plans.current = f"binary {kind}"
+        await world.vectors.nearest(binary, query, 50, plan)
+        plans.current = f"binary {kind} where"
+        await world.vectors.nearest(binary, query, 50, plan, where=where)
+    plans.current = "sample"
+    await world.vectors.sample(binary, 100)
+    external = await add_external(world, EXTERNAL_NUMBER, VersionState.READY)
+    batch = [dataclasses.replace(doc(id_, "again"), vector=(1.0,) * DIMENSIONS) for id_ in IDS]
+    for again in ("bring", "bring again"):
+        plans.current = again
+        await world.documents.put(world.collection.id, batch, later(5 * ROWS), vectors_of=external)
+
 
 @pytest.fixture(scope="module")
 def plans(server: EmbeddedServer, template: str) -> Plans:
@@ -211,6 +275,7 @@ def plans(server: EmbeddedServer, template: str) -> Plans:
 
 
 VECTORS, HNSW, VECTORS_KEY = "vectors_1_1", "vectors_1_1_hnsw", "vectors_1_1_pkey"
+BINARY, EXTERNAL_NUMBER = 8, 9
 
 
 @pytest.mark.parametrize("asked", ["passing equal", "passing among values"])
@@ -225,6 +290,27 @@ def test_an_indexed_search_walks_the_hnsw_index(plans: Plans, asked: str) -> Non
     plan = plans[asked, "vectors.nearest_indexed"]
     assert plan.indexes == {HNSW}
     assert not plan.scanned(VECTORS)
+
+
+@pytest.mark.parametrize("kind", ["hnsw", "hnsw_iterative"])
+def test_an_index_of_bits_is_walked_and_what_it_gives_is_scored(plans: Plans, kind: str) -> None:
+    index = f"vectors_1_{BINARY}_hnsw"
+    assert plans[f"binary {kind}", "vectors.nearest_rescored"].indexes == {index}
+    filtered = plans[f"binary {kind} where", "vectors.nearest_rescored"]
+    assert filtered.indexes == {index, "documents_pkey"}
+    for plan in (filtered, plans[f"binary {kind}", "vectors.nearest_rescored"]):
+        assert not plan.scanned(f"vectors_1_{BINARY}")
+
+
+def test_a_sample_is_drawn_by_pages(plans: Plans) -> None:
+    assert "Sample Scan" in {node["Node Type"] for node in plans["sample", "vectors.sample"].nodes}
+
+
+@pytest.mark.parametrize("asked", ["bring", "bring again"])
+def test_what_clients_bring_ends_its_jobs_by_key(plans: Plans, asked: str) -> None:
+    plan = plans[asked, "brought.end_jobs"]
+    assert plan.indexes == {"jobs_pkey"}
+    assert not plan.scanned("jobs")
 
 
 @pytest.mark.parametrize("asked", ["hnsw where", "hnsw_iterative where", "hnsw_iterative far where"])
@@ -282,10 +368,30 @@ def test_a_page_comes_in_the_order_of_its_key(plans: Plans) -> None:
     assert not plans["page", "documents.page"].sorts()
 
 
-def test_a_claim_walks_the_index_of_what_can_be_claimed(plans: Plans) -> None:
-    plan = plans["claim", "queue.claim"]
+@pytest.mark.parametrize("statement", ["queue.status", "backfills.progress"])
+def test_how_one_version_stands_is_told_without_looking_at_others(plans: Plans, statement: str) -> None:
+    plan = plans["among others", statement]
+    assert "jobs_pkey" in plan.indexes
+    assert not plan.scanned("jobs")
+    assert not plan.scanned("documents")
+
+
+@pytest.mark.parametrize("asked", ["claim", "claim of the backfill"])
+def test_a_claim_walks_its_lane_of_the_index_of_what_can_be_claimed(plans: Plans, asked: str) -> None:
+    plan = plans[asked, "queue.claim"]
     assert plan.indexes == {"jobs_claimable", "jobs_pkey"}
     assert not plan.scanned("jobs")
+    (walk,) = (node for node in plan.nodes if node.get("Index Name") == "jobs_claimable")
+    assert "priority >=" in walk["Index Cond"]
+
+
+def test_a_portion_of_a_backfill_is_found_by_keys(plans: Plans) -> None:
+    portion = plans["claim of the backfill", "backfills.portion"]
+    assert portion.indexes == {"documents_pkey"}
+    assert not portion.sorts()
+    enqueue = plans["claim of the backfill", "backfills.enqueue"]
+    assert "documents_pkey" in enqueue.indexes
+    assert not enqueue.scanned("documents")
 
 
 @pytest.mark.parametrize(
