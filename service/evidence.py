@@ -137,7 +137,7 @@ class Examiner:
         by_distance, by_id = await self._lost(version, queries, limit, plan)
         if not by_distance:
             return Check(name="recall", passed=None, detail="there is nothing to ask the index for")
-        mean, target = bootstrap(by_distance), collection.settings.recall_target
+        mean, target = await asyncio.to_thread(bootstrap, by_distance), collection.settings.recall_target
         passed = mean.mean >= target
         return Check(
             name="recall",

@@ -71,7 +71,8 @@ class Trial:
                 old.append(await self._ranking(collection, active, text, mode))
                 new.append(await self._ranking(collection, version, text, mode))
             for name, measure in MEASURES.items():
-                differences[name, mode] = Difference.between(
+                differences[name, mode] = await asyncio.to_thread(
+                    Difference.between,
                     [measure(ranking, relevant[query]) for query, ranking in zip(chosen, old, strict=True)],
                     [measure(ranking, relevant[query]) for query, ranking in zip(chosen, new, strict=True)],
                 )
