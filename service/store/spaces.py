@@ -18,8 +18,6 @@ from psycopg import sql
 
 from service.domain import CollectionId, EmbedderVersion, Storage, Vector, VersionNumber
 
-MAX_INDEXED_DIMENSIONS = 4_000
-
 SEAL_BYTES = 8
 """Of a SHA-256: one foreign vector in 2^64 would pass by chance."""
 
