@@ -76,6 +76,9 @@ def test_answers_are_as_the_document_says(service: Running, label: str, mode: Ge
         if case.method != "PUT" and "{collection}/" in case.path:
             # Mostly the collection that is there, or nearly every answer would be that there is none.
             case.path_parameters["collection"] = "papers"
+        if mode is GenerationMode.POSITIVE and "{number}" in case.path:
+            # One that is there, or one of the next that may have been registered.
+            case.path_parameters["number"] = 1 + case.path_parameters["number"] % 3
         answer = case.call(base_url=service.url)
         case.validate_response(answer, checks=CHECKS)
 
