@@ -38,7 +38,8 @@ class Refused(Exception):
             self.checks = tuple(problem.get("checks") or ())
             self.kind = str(problem.get("type") or "").rpartition(":")[2]
             self.detail = str(problem.get("detail") or problem.get("title") or response.reason_phrase)
-            text = "; ".join([self.detail, *(f"{field}: {message}" for field, message in self.errors[:5])])
+            reasons = [f"{field}: {message}" for field, message in self.errors[:5]]
+            text = "; ".join([self.detail, *(reason for reason in reasons if reason not in self.detail)])
         except (ValueError, AttributeError, KeyError):
             self.detail = text = response.text[:300] or response.reason_phrase
         super().__init__(f"{response.status_code}: {text}")

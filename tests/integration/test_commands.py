@@ -89,6 +89,59 @@ def test_eval_measures_through_the_service(address: str, folder: Path) -> None:
     assert "no reranker is configured" in done.stderr
 
 
+def test_another_embedder_for_a_live_collection(address: str, folder: Path) -> None:
+    """Evaluated, re-indexed, promoted on evidence, rolled back, retired: and all of it is on record."""
+    here = ["-c", "changing", "--url", address]
+    done = azimuth(["eval", str(folder), "--modes", "dense", "--upload-judgments", *here])
+    assert done.returncode == 0, done.stderr
+    assert "4 queries with 4 judgments" in done.stderr
+
+    made = azimuth(
+        ["reindex", "--embedder", "hashing:128", "--storage", "vector", "--promote", "--note", "wider", *here]
+    )
+    assert made.returncode == 0, made.stderr
+    for check in ("complete", "canary", "warm", "recall", "geometry", "judgments", "shadow"):
+        assert check in made.stdout
+    assert f"azimuth versions rollback -c changing --url {address}" in made.stderr
+    again = azimuth(["reindex", "--embedder", "hashing:128", "--storage", "vector", *here])
+    assert (again.returncode, "Version 2 is active" in again.stderr) == (0, True)
+    found = json.loads(azimuth(["search", "penguin", "--mode", "dense", "--json", *here]).stdout)
+    assert found["embedder_version"] == 2
+
+    assert azimuth(["versions", "rollback", *here]).returncode == 0
+    listed = json.loads(azimuth(["versions", "--json", *here]).stdout)
+    assert (listed["active_version"], listed["previous_version"]) == (1, 2)
+    assert "hashing:128" in azimuth(["versions", "show", "2", *here]).stdout
+    assert azimuth(["versions", "retire", "2", *here]).returncode == 2, "nobody was there to confirm it"
+    assert azimuth(["versions", "retire", "2", "--yes", *here]).returncode == 0
+    trail = json.loads(azimuth(["versions", "audit", "--json", *here]).stdout)["entries"]
+    asked = [entry["action"] for entry in reversed(trail) if entry["actor"] != "azimuth"]
+    assert asked == ["created", "judgments", "registered", "promoted", "rolled_back", "retired"]
+
+
+def test_a_worse_embedder_is_refused_and_can_be_forced(address: str, tmp_path: Path) -> None:
+    judged(tmp_path)
+    here = ["-c", "worse", "--url", address]
+    assert azimuth(["ingest", str(tmp_path), *here]).returncode == 0
+    reindex = ["reindex", "--embedder", "hashing:8", "--judgments", str(tmp_path), *here]
+    refused = azimuth([*reindex, "--promote"])
+    assert refused.returncode == 1, refused.stdout
+    assert "judgments  FAILED" in refused.stderr
+    assert azimuth(["versions", "promote", "2", "--force", *here]).returncode == 0
+    assert "by force, against" in azimuth(["versions", "audit", *here]).stdout
+
+
+def judged(folder: Path) -> None:
+    """Sixty documents of words that are their own, and a query for each: eight dimensions cannot tell them apart."""
+    rows = [{"_id": f"d{at}", "text": " ".join(f"w{at}x{word}" for word in range(8))} for at in range(60)]
+    queries = [{"_id": f"q{at}", "text": " ".join(row["text"].split()[:4])} for at, row in enumerate(rows)]
+    (folder / "qrels").mkdir()
+    (folder / "corpus.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (folder / "queries.jsonl").write_text("".join(json.dumps(query) + "\n" for query in queries))
+    graded = "".join(f"q{at}\td{at}\t1\n" for at in range(len(rows)))
+    (folder / "qrels" / "test.tsv").write_text(f"query-id\tcorpus-id\tscore\n{graded}")
+
+
 def test_eval_starts_a_service_where_none_runs(folder: Path, tmp_path: Path) -> None:
     environment = {
         "AZIMUTH_PORT": str(unused_port()),
@@ -141,6 +194,6 @@ def test_a_refusal_of_the_service_is_told_as_it_says(address: str) -> None:
 
 def test_help_teaches() -> None:
     shown = azimuth(["--help"]).stdout
-    for command in ("up", "serve", "worker", "migrate", "ingest", "search", "eval"):
+    for command in ("up", "serve", "worker", "migrate", "ingest", "search", "eval", "reindex", "versions", "judgments"):
         assert command in shown
         assert len(azimuth([command, "--help"]).stdout.split()) > 20

@@ -4,7 +4,7 @@ import httpx
 import pytest
 
 from service import client
-from service.client import Client, address_of
+from service.client import Client, Refused, address_of
 from service.errors import Misconfigured
 
 
@@ -55,3 +55,27 @@ def test_long_documents_are_not_gathered_by_the_hundred(monkeypatch: pytest.Monk
         outcomes = list(one.ingest("c", [b"x" * 60] * 5))
     assert [outcome["lines"] for outcome in outcomes] == [2, 2, 1]
     assert b"".join(request.content for request in one.sent) == (b"x" * 60 + b"\n") * 5
+
+
+@pytest.mark.parametrize(
+    ("detail", "errors", "told"),
+    [
+        ("k: is too large", [("k", "is too large")], "422: k: is too large"),
+        (
+            "2 fields are wrong",
+            [("k", "is too large"), ("m", "is odd")],
+            "422: 2 fields are wrong; k: is too large; m: is odd",
+        ),
+        ("no such thing", [], "422: no such thing"),
+    ],
+)
+def test_a_reason_is_told_once(detail: str, errors: list[tuple[str, str]], told: str) -> None:
+    reasons = [{"field": field, "message": message} for field, message in errors]
+    body = {"type": "urn:azimuth:error:invalid", "detail": detail, "errors": reasons}
+    refused = Refused(httpx.Response(422, json=body))
+    assert (str(refused), refused.kind, refused.errors) == (told, "invalid", tuple(errors))
+
+
+def test_what_is_no_problem_document_is_told_as_it_is() -> None:
+    refused = Refused(httpx.Response(502, text="<html>Bad Gateway</html>"))
+    assert (str(refused), refused.kind, refused.errors, refused.checks) == ("502: <html>Bad Gateway</html>", "", (), ())

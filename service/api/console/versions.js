@@ -95,8 +95,14 @@ function render() {
       el("h2", { id: "history" }, "Who changed what"),
       trail(entries, opened),
       older && button("Older entries", guarded(lookFurtherBack), { class: "plain", "data-key": "older" })));
-  if (focused) document.querySelector(`[data-key="${CSS.escape(focused)}"]`)?.focus({ preventScroll: true });
+  if (focused) focusOn(focused);
   return true;
+}
+
+// What had the focus; where that is gone (a version that is paused has no Pause), the row that it stood in.
+function focusOn(key) {
+  const named = (one) => document.querySelector(`[data-key="${CSS.escape(one)}"]`);
+  (named(key) ?? named(`row ${key.match(/\d+/)}`))?.focus({ preventScroll: true });
 }
 
 function head() {
