@@ -111,17 +111,18 @@ class Batcher:
             if crowded or len({id(item.request) for item in self._waiting}) > 1:
                 await self._pause()
                 self._drop_finished()
-            candidates = self._next()
-            if not candidates:
-                continue
+                if not self._waiting:
+                    return
+            candidates: list[_Item] = []
             encoded = _Pass()
             try:
+                candidates = self._next()
                 await loop.run_in_executor(self._thread, self._encode, candidates, encoded)
             except asyncio.CancelledError:
                 self._fail([item.request for item in candidates], ModelUnavailable("The embedder is shutting down."))
                 raise
             except Exception as error:  # whatever the model raises must reach those who wait for it
-                self._fail([item.request for item in encoded.items or candidates], error)
+                self._fail([item.request for item in encoded.items or candidates or self._waiting], error)
                 continue
             self._answer(encoded)
             crowded = len({id(item.request) for item in encoded.items}) > 1
@@ -137,8 +138,8 @@ class Batcher:
     def _next(self) -> list[_Item]:
         """What may go into the next pass, in order: one role, as prompts differ; no more than could ever fit."""
         self._waiting.sort(key=lambda item: (item.place, item.arrival))
-        role = self._waiting[0].request.role if self._waiting else None
-        most = max(1, self._budget // max(1, self._encoder.overhead(role) + 1)) if role else 0
+        role = self._waiting[0].request.role
+        most = max(1, self._budget // max(1, self._encoder.overhead(role) + 1))
         return [item for item in self._waiting if item.request.role == role][:most]
 
     def _encode(self, candidates: Sequence[_Item], encoded: _Pass) -> None:

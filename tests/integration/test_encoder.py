@@ -43,7 +43,7 @@ DEFAULT = get_model_path()
 def load(folder: Path = DEFAULT, precision: str = "float32", **settings: object) -> SentenceTransformerEncoder:
     model = Model(folder, device="cpu", precision=precision, threads=1)
     spec = EmbedderSpec(model=str(folder), **settings)  # type: ignore[arg-type]
-    return SentenceTransformerEncoder(model, folder, fingerprint.parts(folder), spec)
+    return SentenceTransformerEncoder(model, folder, fingerprint.content(folder), spec)
 
 
 @pytest.fixture(scope="module")
