@@ -144,7 +144,7 @@ FILL = """
     SELECT %(id)s, 'd' || n, pg_current_xact_id(), %(now)s FROM generate_series(1, 10) AS n;
     INSERT INTO jobs (collection_id, document_id, embedder_version, content_revision, priority, enqueued_at,
                       available_at, set_aside_at)
-    SELECT %(id)s, 'd' || n, version, 1, 0, %(now)s, %(now)s, CASE WHEN n > 3 THEN %(now)s END
+    SELECT %(id)s, 'd' || n, version, 1, 0, %(now)s, %(now)s, CASE WHEN n > 3 AND version = 1 THEN %(now)s END
     FROM generate_series(1, 5) AS n, generate_series(1, 2) AS version;
     INSERT INTO {table} (collection_id, document_id, chunk, embedder_version, content_revision, starts, ends, seal,
                          embedding)
@@ -154,7 +154,7 @@ FILL = """
 
 
 async def fill(pool: Pool, collection: Collection) -> None:
-    """7 documents and 3 tombstones, 10 changes, 3 documents pending and 2 set aside in two versions, 12 chunks."""
+    """7 documents and 3 tombstones, 10 changes, 3 documents pending and 2 set aside (5 pending in another version), 12 chunks."""
     table = spaces.space(collection.id, collection.active_version).table
     async with pool.transaction() as connection:
         for statement in FILL.replace("{table}", table).replace("{sealed}", sealed(collection.id)).split(";"):
@@ -168,12 +168,22 @@ async def value(pool: Pool, query: str, *arguments: object) -> Any:
 
 
 @pytest.mark.database
-async def test_counts_are_of_documents_and_not_of_tombstones_or_jobs(pool: Pool) -> None:
+async def test_counts_are_of_documents_and_not_of_tombstones_or_of_other_versions(pool: Pool) -> None:
     collections = PostgresCollections(pool)
     collection, other = await create(collections, "papers"), await create(collections, "other")
     await fill(pool, collection)
     assert await collections.counts(collection) == Counts(documents=7, chunks=12, pending=3, failed=2)
     assert await collections.counts(other) == Counts(documents=0, chunks=0, pending=0, failed=0)
+
+
+@pytest.mark.database
+async def test_settings_that_an_older_program_wrote_can_be_changed(pool: Pool) -> None:
+    collections = PostgresCollections(pool)
+    created = await create(collections, "papers")
+    async with pool.connection() as connection:
+        await connection.execute("UPDATE collections SET settings = settings #- '{embedder,identity}'")
+    changed = await collections.update(created, replace(SETTINGS, recall_target=0.5))
+    assert changed.settings == replace(SETTINGS, recall_target=0.5)
 
 
 @pytest.mark.database
@@ -184,7 +194,7 @@ async def test_nothing_of_a_deleted_collection_remains_and_all_of_the_others(poo
     await fill(pool, other)
     before = await collections.counts(other)
     await collections.delete(collection.id)
-    for table in ("documents", "changes", "jobs", "embedder_versions"):
+    for table in ("documents", "changes", "jobs", "embedder_versions", "audit"):
         assert await value(pool, f"SELECT count(*) FROM {table} WHERE collection_id = %s", collection.id) == 0
     assert await value(pool, "SELECT to_regclass(%s)", spaces.space(collection.id, VersionNumber(1)).table) is None
     assert await collections.counts(other) == before
