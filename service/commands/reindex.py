@@ -68,10 +68,8 @@ def reindex(
         body["embedder"] = spec
         judged_at = None if test_set is None else upload(client, collection, test_set)
         number, new = client.register(collection, {name: value for name, value in body.items() if value})
-        shell.say(
-            f"Version {number} of {collection} {'is registered' if new else 'has the same embedder, chunking and index'}.",
-            "dim",
-        )
+        stands = "is registered" if new else "has the same embedder, chunking and index"
+        shell.say(f"Version {number} of {collection} {stands}.", "dim")
         version = _followed(client, collection, number, judged_at, url)
         if as_json:
             shell.out.print_json(data=version)

@@ -14,32 +14,31 @@ VERDICTS = {True: Text("passed", "green"), False: Text("FAILED", "bold red"), No
 
 
 def versions(found: Iterable[Mapping[str, Any]]) -> Table:
-    heads = ("", "state", "embedder", "dimensions", "storage", "chunks", "index", "registered")
+    """A line each, which fits a narrow terminal; `standing` has the rest."""
+    heads = ("", "state", "embedder", "dimensions", "storage", "chunks", "index")
     table = Table(*heads, box=None, padding=(0, 2, 0, 0))
     for column in (0, 3, 5):
         table.columns[column].justify = "right"
+    table.columns[1].no_wrap = True
+    table.columns[2].overflow = "fold"
     for one in found:
         retired = one["state"] == "retired"
         table.add_row(
             str(one["number"]),
-            state(one),
+            Text(one["state"], STATE_STYLES.get(one["state"], "yellow")),
             Text(embedder(one)),
             str(one["dimensions"]),
             one["index"]["storage"],
             "" if retired else f"{one['chunks']:,}",
             "" if retired else index(one),
-            when(one["created_at"]),
         )
     return table
 
 
-def state(version: Mapping[str, Any]) -> Text:
-    """The state, and how far it is."""
-    shown = Text(version["state"], STATE_STYLES.get(version["state"], "yellow"))
-    for more in (told(version), version["reason"], "one roll back away" if version["previous"] else None):
-        if more:
-            shown.append(f" ({more})", "dim")
-    return shown
+def standing(version: Mapping[str, Any]) -> str:
+    """How far it is, why it failed, or that it was active before; empty where the state says it all."""
+    before = "a roll back makes it active again" if version["previous"] else ""
+    return told(version) or version["reason"] or before
 
 
 def embedder(version: Mapping[str, Any]) -> str:
@@ -66,7 +65,7 @@ def facts(version: Mapping[str, Any]) -> Table:
     table.add_column()
     rows: list[tuple[str, str | Text]] = [
         ("version", str(version["number"])),
-        ("state", state(version)),
+        ("state", Text(f"{version['state']}: {more}" if (more := standing(version)) else version["state"])),
         ("embedder", Text(embedder(version))),
         ("dimensions", str(version["dimensions"])),
         ("chunking", f"{longest} tokens, {chunking['overlap_tokens']} of them overlap"),
@@ -77,7 +76,8 @@ def facts(version: Mapping[str, Any]) -> Table:
         ("evidence of", when(version["gathered_at"])),
     ]
     for name, value in rows:
-        table.add_row(name, value)
+        if value:
+            table.add_row(name, value)
     return table
 
 

@@ -40,6 +40,9 @@ def versions(
         shell.out.print_json(data=found)
         return
     shell.out.print(tables.versions(found["versions"]))
+    for one in found["versions"]:
+        if more := tables.standing(one):
+            shell.tell(f"version {one['number']}: {more}")
 
 
 @app.command()

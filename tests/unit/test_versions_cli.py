@@ -336,11 +336,14 @@ def test_the_list(service: FakeService) -> None:
         version(4, "ready", previous=True, embedder=version(4, "ready")["embedder"] | {"identity": "mine"}),
     ]
     service.answers["GET /versions"] = httpx.Response(200, json={"active_version": 1, "versions": found})
-    lines = azimuth("versions", "-c", "c").stdout.splitlines()
-    for line, words in zip(
-        lines[1:], (["active", "5,183"], ["1,200 of 5,183", "paused"], ["[bold]"], ["roll back", "mine"]), strict=True
-    ):
-        assert [word for word in words if word not in line] == []
+    shown = azimuth("versions", "-c", "c").stdout
+    _, *rows = shown.splitlines()[:5]
+    for row, words in zip(rows, (["active", "5,183"], ["backfilling"], ["failed"], ["ready", "mine"]), strict=True):
+        assert [word for word in words if word not in row] == []
+    assert "version 2: 1,200 of 5,183 documents, 3 set aside, paused\n" in shown
+    assert "version 3: [bold] is no markup\n" in shown
+    assert "version 4: a roll back makes it active again\n" in shown
+    assert "version 1:" not in shown
 
 
 def test_options_may_stand_before_the_command(service: FakeService) -> None:
