@@ -1,12 +1,13 @@
 """What changes a fingerprint, and what must not. Works on made-up files: no model is loaded."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
 
 from service.embedder import source
-from service.embedder.fingerprint import parts
+from service.embedder.fingerprint import content, parts
 from service.errors import ModelUnavailable
 
 
@@ -40,6 +41,8 @@ def module(path: str, kind: str) -> dict[str, str]:
         ("1_Pooling/config.json", b'{"pooling_mode": "cls"}', "modules"),
         ("sentence_bert_config.json", b'{"max_seq_length": 128}', "modules"),
         ("config.json", b'{"hidden_size": 16}', "modules"),
+        ("adapter_config.json", b'{"lora_alpha": 8}', "modules"),
+        ("1_Pooling/special_config.json", b"{}", "modules"),
         ("modules.json", json.dumps([module("", "Transformer")]).encode(), "modules"),
     ],
 )
@@ -62,6 +65,25 @@ def test_a_change_without_effect_changes_nothing(folder: Path, file: str, conten
     before = parts(folder)
     (folder / file).write_bytes(content)
     assert parts(folder) == before
+
+
+def test_a_prompt_of_the_model_is_a_change_but_no_part(folder: Path) -> None:
+    before = content(folder)
+    write(folder / "config_sentence_transformers.json", {"prompts": {"query": "q: "}, "similarity_fn_name": "cosine"})
+    after = content(folder)
+    assert after.parts == before.parts
+    assert after != before
+    write(folder / "config_sentence_transformers.json", {"prompts": {"query": "q: "}, "similarity_fn_name": "dot"})
+    assert content(folder) == after
+
+
+def test_a_file_that_pretends_to_be_as_old_as_before_is_read_again(folder: Path) -> None:
+    weights = folder / "model.safetensors"
+    before, times = parts(folder), weights.stat()
+    weights.write_bytes(bytes(63) + b"\x01")
+    os.utime(weights, ns=(times.st_atime_ns, times.st_mtime_ns))
+    assert weights.stat().st_mtime_ns == times.st_mtime_ns
+    assert parts(folder)["weights"] != before["weights"]
 
 
 def test_the_folder_itself_does_not_matter(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> None:

@@ -1,15 +1,17 @@
 """Which models may be named, and that each is loaded once."""
 
 import asyncio
+import gc
 import threading
+from collections.abc import Sequence
 
 import pytest
 
-from service.domain import EmbedderSpec
+from service.domain import EmbedderSpec, Role, Vectors
 from service.embedder import registry
 from service.embedder.hashing import HashingEncoder
 from service.embedder.registry import Registry
-from service.errors import Invalid, ModelUnavailable
+from service.errors import Invalid, Misconfigured, ModelUnavailable
 from service.ports import Encoder
 
 
@@ -105,3 +107,86 @@ async def test_embedding_goes_through_one_batcher_for_each_specification() -> No
     first, second = await asyncio.gather(models.embed(spec(), ["a"], "query"), models.embed(spec(), ["b"], "document"))
     assert first.shape == second.shape == (1, 64)
     await models.close()
+
+
+class Held(HashingEncoder):
+    """Its passes begin, and end when the test says so."""
+
+    def __init__(self) -> None:
+        super().__init__(EmbedderSpec(model="hashing:64"))
+        self.started, self.gate = threading.Event(), threading.Event()
+
+    def encode(self, texts: Sequence[str], role: Role) -> Vectors:
+        self.started.set()
+        assert self.gate.wait(10)
+        return super().encode(texts, role)
+
+
+async def test_no_batch_of_a_forgotten_model_is_answered() -> None:
+    old, new = Held(), HashingEncoder(EmbedderSpec(model="hashing:128"))
+    encoders = iter((old, new))
+    models = Registry(default="hashing", load=lambda _: next(encoders))
+    under_way = asyncio.create_task(models.embed(spec(), ["under way"], "query"))
+    await asyncio.to_thread(old.started.wait, 10)
+    waiting = asyncio.create_task(models.embed(spec(), ["waits"], "query"))
+    await asyncio.sleep(0)
+    forgetting = asyncio.create_task(models.forget(spec()))
+    await asyncio.wait([under_way, waiting])
+    old.gate.set()
+    await forgetting
+    for outcome in (under_way, waiting):
+        assert isinstance(outcome.exception(), ModelUnavailable)
+    assert (await models.embed(spec(), ["after"], "query")).shape == (1, 128)
+    assert await models.get(spec()) is new
+    await models.close()
+
+
+async def test_a_model_that_is_forgotten_while_it_loads_reaches_nobody() -> None:
+    loads = Loads()
+    loads.gate.clear()
+    models = Registry(default="hashing:64", load=loads)
+    asked = [asyncio.create_task(models.get(spec())), asyncio.create_task(models.embed(spec(), ["text"], "query"))]
+    while not loads.count:
+        await asyncio.sleep(0.001)
+    await models.forget(spec())
+    loads.gate.set()
+    encoder, _ = await asyncio.gather(*asked)
+    assert loads.count == 2
+    assert await models.get(spec()) is encoder
+    await models.close()
+
+
+async def test_what_somebody_holds_stays_the_same_however_many_others_are_asked_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(registry, "MOST_KEPT", 4)
+    loads = Loads()
+    models = Registry(default="hashing:64", load=loads)
+    held = await models.get(spec())
+    await models.embed(spec(query_prompt="first: "), ["text"], "query")
+    for n in range(20):
+        await models.embed(spec(query_prompt=f"{n}: "), ["text"], "query")
+    assert await models.get(spec()) is held
+    assert loads.count == 22
+    await asyncio.sleep(0)
+    gc.collect()
+    assert sum(encoder is not None for encoder in models._alive.values()) <= 5
+    assert len(models._batchers) <= 4
+    await models.embed(spec(query_prompt="first: "), ["text"], "query")
+    assert loads.count == 23
+    await models.close()
+
+
+async def test_models_are_listed_and_none_is_loaded_for_it() -> None:
+    loads = Loads()
+    models = Registry(default="hashing:64", allowed=["some/model@abc"], load=loads)
+    assert dict(models.models()) == dict.fromkeys(["hashing:64", "all-MiniLM-L6-v2", "some/model", "hashing"])
+    assert loads.count == 0
+    encoder = await models.get(spec())
+    assert models.models()["hashing:64"] is encoder
+
+
+@pytest.mark.parametrize("url", ["encoder:8000", "ftp://encoder", "http://", "/encoder"])
+def test_an_address_that_is_none_is_told_at_the_start(url: str) -> None:
+    with pytest.raises(Misconfigured, match="no address of an encoder"):
+        Registry(default="hashing", encoder_url=url)
