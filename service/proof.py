@@ -14,7 +14,7 @@ import numpy as np
 
 from service import metrics
 from service.domain import CollectionId, EmbedderSpec, EmbedderVersion, Identity, VersionNumber, cosine, finite
-from service.errors import Invalid, Misconfigured, ModelUnavailable, SpaceRefused
+from service.errors import Invalid, ModelUnavailable, SpaceRefused
 from service.ports import Collections, Embedders, Encoder, Versions
 
 log = logging.getLogger(__name__)
@@ -53,14 +53,14 @@ class Proof:
         return frozenset(self._proven)
 
     async def register(self, spec: EmbedderSpec) -> tuple[EmbedderSpec, Identity, Mapping[str, tuple[float, ...]]]:
-        """The resolved spec, what the model is, and its canary. Misconfigured where its vectors cannot be used."""
+        """The resolved spec, what the model is, and its canary. Invalid where its vectors cannot be used."""
         spec = self._embedders.resolve(spec)
         encoder = await self._embedders.get(spec)
         if spec.external:
             return spec, encoder.identity, {}
         canary = await self._canary(spec, CANARY_TEXTS)
         if not finite(np.array(list(canary.values()), dtype=np.float32)).all():
-            raise Misconfigured(f"the model {spec.model} gives unusable vectors (NaN, infinite or zero)")
+            raise Invalid.at("embedder", f"{spec.model} so gives unusable vectors (NaN, infinite or zero)")
         return spec, encoder.identity, canary
 
     async def admit(self, version: EmbedderVersion) -> Encoder:

@@ -472,6 +472,7 @@ VERSIONS: dict[str, tuple[Any, str]] = {
     "unknown field": ({"shards": 3}, "shards"),
     "embedder a number": ({"embedder": 3}, "embedder"),
     "embedder not allowed": ({"embedder": "somebody/else"}, "embedder.model"),
+    "dimensions that leave nothing of some text": ({"embedder": {"model": "hashing:64", "dimensions": 32}}, "embedder"),
     "embedder with more dimensions than it has": ({"embedder": {"dimensions": 4_000}}, "embedder.dimensions"),
     "external without identity": ({"embedder": {"model": "external", "dimensions": 3}}, "embedder.identity"),
     "identity of a model of ours": ({"embedder": {"identity": "mine"}}, "embedder.identity"),

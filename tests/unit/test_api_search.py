@@ -8,6 +8,7 @@ from pydantic import TypeAdapter
 
 from service import query
 from service.api import hits
+from service.domain import CollectionName
 from service.errors import Invalid, LexiconUnavailable, Overloaded
 from tests.edge import Edge, WordReranker, assert_problem, edge
 
@@ -180,3 +181,12 @@ async def test_what_is_not_there_now_is_a_503(api: Edge, monkeypatch: pytest.Mon
     answer = await api.client.post(PATH, json={"query": "x"})
     assert assert_problem(answer, 503)["type"] == "urn:azimuth:error:lexicon-unavailable"
     assert int(answer.headers["retry-after"]) >= 1
+
+
+async def test_what_clients_ask_one_by_one_is_what_a_new_version_is_tried_on(api: Edge) -> None:
+    name = CollectionName("papers")
+    await api.search("sort a list")
+    await api.client.post(f"{PATH}/batch", json={"searches": [{"query": "cancel"}]})
+    await api.client.post(PATH, json={"query": "refused", "embedder_version": 7})
+    await api.search("pinned", embedder_version=1)
+    assert [one.text for one in api.service.shadow.remembered(name)] == ["sort a list"]

@@ -11,7 +11,7 @@ from prometheus_client import REGISTRY
 from service.domain import Collection, CollectionName, CollectionSettings, EmbedderSpec, EmbedderVersion, Role, Vectors
 from service.embedder.hashing import HashingEncoder
 from service.embedder.registry import Registry
-from service.errors import Misconfigured, SpaceRefused
+from service.errors import Invalid, SpaceRefused
 from service.ports import Embedders
 from service.proof import CANARY_TEXTS, Proof
 from tests.fakes_catalog import FakeCollections, FakeVersions
@@ -93,7 +93,7 @@ async def test_the_same_fingerprint_with_other_vectors_is_refused_by_the_canary(
 
 
 async def test_a_model_without_usable_vectors_is_not_registered(place: Place) -> None:
-    with pytest.raises(Misconfigured, match="unusable"):
+    with pytest.raises(Invalid, match="unusable"):
         await place.proof(Broken(EmbedderSpec(model="hashing:32"))).register(EmbedderSpec())
 
 
