@@ -137,10 +137,11 @@ def test_unusable_rows_are_passed_through(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_packed_layers_give_the_vectors_of_plain_ones() -> None:
-    encoder = load()
-    if not encoder._model.packed:
+    model = load()._model
+    assert isinstance(model, Model)
+    if not model.packed:
         pytest.skip("this build of torch has no oneDNN")
-    assert not any(type(module) is torch.nn.Linear for module in encoder._model._transformer.model.modules())
+    assert not any(type(module) is torch.nn.Linear for module in model._transformer.model.modules())
 
 
 def test_passages_fit_as_the_embedder_counts_them(reference: SentenceTransformer) -> None:

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -17,7 +18,8 @@ def models() -> Registry:
 
 
 def spec(**changes: Any) -> EmbedderSpec:
-    return EmbedderSpec(**{"model": "external", "dimensions": 768, "identity": "clip-vit-l-14, 2024-05"} | changes)
+    declared: dict[str, Any] = {"dimensions": 768, "identity": "clip-vit-l-14, 2024-05"}
+    return EmbedderSpec(model="external", **declared | changes)
 
 
 @pytest.mark.parametrize("dimensions", [1, 4000])
@@ -63,7 +65,7 @@ async def test_another_identity_is_another_space(models: Registry) -> None:
 async def test_nothing_is_encoded(models: Registry) -> None:
     encoder = await models.get(spec())
     assert encoder.unchanged()
-    asked = [
+    asked: list[Callable[[], object]] = [
         lambda: encoder.encode(["text"], "document"),
         lambda: encoder.lengths(["text"], "query"),
         lambda: encoder.offsets(["text"]),

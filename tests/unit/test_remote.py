@@ -107,11 +107,15 @@ def _counted(tries: list[str], call: Any) -> Any:
 # ---------------------------------------------------------------- services that misbehave
 
 
+Answer = tuple[int, dict[str, str], Any]
+"""Status, headers and body."""
+
+
 @dataclass
 class Script:
-    """Answers in turn, the last one for ever: status, headers and body."""
+    """Answers in turn, the last one for ever."""
 
-    answers: list[tuple[int, dict[str, str], Any]]
+    answers: list[Answer]
     asked: list[tuple[str, Any]] = field(default_factory=list)
     hold: threading.Event | None = None
 
@@ -165,8 +169,8 @@ def description(**changes: Any) -> dict[str, Any]:
     return {"azimuth": azimuth | changes}
 
 
-GOOD = (200, {}, description())
-BUSY = (503, {"Retry-After": "7"}, {"detail": "loading"})
+GOOD: Answer = (200, {}, description())
+BUSY: Answer = (503, {"Retry-After": "7"}, {"detail": "loading"})
 
 
 def test_a_busy_service_is_asked_again() -> None:
@@ -207,7 +211,7 @@ def test_a_service_that_hangs_is_given_up(monkeypatch: pytest.MonkeyPatch) -> No
     ],
     ids=range(9),
 )
-def test_whoever_does_not_speak_the_protocol_is_no_encoder(answer: tuple[int, dict[str, str], Any]) -> None:
+def test_whoever_does_not_speak_the_protocol_is_no_encoder(answer: Answer) -> None:
     with scripted(Script([answer])) as url, connected(url) as there:
         with pytest.raises(ModelUnavailable):
             RemoteEncoder(there, SPEC)
@@ -227,7 +231,7 @@ SIGNED = {encoding.FINGERPRINT_HEADER: HashingEncoder(SPEC).identity.fingerprint
     ],
     ids=range(5),
 )
-def test_vectors_that_cannot_be_what_was_asked_for_are_none(answer: tuple[int, dict[str, str], Any]) -> None:
+def test_vectors_that_cannot_be_what_was_asked_for_are_none(answer: Answer) -> None:
     with scripted(Script([GOOD, answer])) as url, connected(url) as there:
         encoder = RemoteEncoder(there, SPEC)
         with pytest.raises(ModelUnavailable):
@@ -238,7 +242,7 @@ def test_vectors_of_another_embedder_are_refused_by_what_differs() -> None:
     other = HashingEncoder(EmbedderSpec(model="hashing:64", document_prompt="other ")).identity
     changed = description(fingerprint=other.fingerprint, parts=dict(other.parts))
     vectors = {"data": [{"embedding": "AAAAAA=="}]}
-    answers = [GOOD, (200, {encoding.FINGERPRINT_HEADER: other.fingerprint}, vectors), (200, {}, changed)]
+    answers: list[Answer] = [GOOD, (200, {encoding.FINGERPRINT_HEADER: other.fingerprint}, vectors), (200, {}, changed)]
     with scripted(Script(answers)) as url, connected(url) as there:
         encoder = RemoteEncoder(there, SPEC)
         with pytest.raises(SpaceRefused, match="document_prompt, query_prompt differ"):
