@@ -16,7 +16,7 @@ from service.domain import (
     VersionState,
 )
 from service.errors import CollectionNotFound, Conflict
-from service.store import audit, records, spaces, statements, transitions, versions
+from service.store import audit, guard, records, spaces, statements, transitions, versions
 from service.store.pool import Pool, retrying
 from service.store.rows import collection_of
 
@@ -112,7 +112,7 @@ class PostgresCollections:
         identity = {"id": collection_id}
         async with self._pool.transaction() as connection:
             await connection.execute(SQL.no_statement_timeout)
-            await transitions.alone(connection, collection_id)
+            await guard.alone(connection, collection_id)
             rows = await (await connection.execute(SQL.version_numbers, identity)).fetchall()
             numbers = [VersionNumber(number) for (number,) in rows]
             # The order in which every transaction takes its locks: documents, changes, jobs, vectors.

@@ -1,16 +1,15 @@
 """How a version comes, moves from state to state and goes: each one transaction, with its audit entry.
 
-Whoever writes documents holds the collection's row FOR KEY SHARE from before it reads which versions are written until
-it commits. What changes that set (register, fail, take up again, retire) takes the row FOR UPDATE: it waits for these
-writers, and those after it see the change. All else takes it in a way that neither waits for a writer nor stops one.
-
-Locks are taken in one order: the row of the collection, rows of versions, jobs, the table.
+What changes which versions are written (register, fail, take up again, retire) is alone with the collection; all else
+neither waits for a writer nor stops one (`guard.py`). Locks are taken in one order: the row of the collection, rows of
+versions, jobs, the table.
 """
 
 import asyncio
 import dataclasses
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import datetime
 from functools import partial
 from typing import Any
@@ -31,8 +30,8 @@ from service.domain import (
     VersionNumber,
     VersionState,
 )
-from service.errors import CollectionNotFound, Conflict, TimedOut, VersionNotFound
-from service.store import audit, records, spaces, statements
+from service.errors import CollectionNotFound, Conflict, TimedOut, Unavailable, VersionNotFound
+from service.store import audit, guard, records, spaces, statements
 from service.store.pool import Connection, Pool, retrying
 from service.store.rows import collection_of, version_of
 
@@ -45,6 +44,9 @@ SELECT = sql.SQL(SQL.select).format(columns=COLUMNS)
 
 MAX_WRITTEN = 8
 """Every document is encoded and stored once for each version that is written."""
+
+REORDERED = 10_000
+"""Jobs that change their place in one transaction: who wants one of them waits for some tenths of a second."""
 
 RETIRE_SECONDS = 30.0
 """So long a retirement goes on trying while the table is read."""
@@ -81,7 +83,7 @@ class Transitions:
 
         async def commit() -> EmbedderVersion:
             async with self._pool.transaction() as connection:
-                if not await alone(connection, collection.id):
+                if not await guard.alone(connection, collection.id):
                     raise CollectionNotFound
                 number = await _next_number(connection, collection.id)
                 version = await insert(
@@ -125,7 +127,7 @@ class Transitions:
         async def commit() -> EmbedderVersion:
             async with self._pool.transaction() as connection:
                 # Whether it is written changes with these: without a job too many, or a document missed.
-                lock = alone if VersionState.FAILED in (version.state, to) else present
+                lock = guard.alone if VersionState.FAILED in (version.state, to) else guard.present
                 if not await lock(connection, version.collection_id):
                     raise VersionNotFound
                 if version.state is VersionState.FAILED:
@@ -149,7 +151,7 @@ class Transitions:
 
         async def commit() -> EmbedderVersion:
             async with self._pool.transaction() as connection:
-                if not await present(connection, version.collection_id):
+                if not await guard.present(connection, version.collection_id):
                     raise VersionNotFound
                 row = await (await connection.execute(_PAUSE, values)).fetchone()
                 if row is not None:
@@ -169,9 +171,11 @@ class Transitions:
         """
         if version.number == collection.active_version:
             raise Conflict(f"version {version.number} is active already")
-        values = {"id": collection.id, "from": collection.active_version, "to": version.number}
+        values = {"id": collection.id, "from": collection.active_version, "to": version.number, "limit": REORDERED}
+        reordered = 0
 
         async def commit() -> Collection:
+            nonlocal reordered
             async with self._pool.transaction() as connection:
                 active = await (await connection.execute(SQL.switching, values)).fetchone()
                 if active is None:
@@ -183,11 +187,17 @@ class Transitions:
                     raise await _elsewhere(connection, version)
                 row = await (await connection.execute(SQL.switch, values)).fetchone()
                 assert row is not None  # locked above
-                await connection.execute(SQL.reorder, values)
+                reordered = (await connection.execute(SQL.reorder, values)).rowcount
                 await audit.write(connection, collection.id, entry)
             return collection_of(row)
 
-        return await retrying(commit)
+        promoted = await retrying(commit)
+        # It is done; that more jobs are in their old order is no reason to tell of an error.
+        with suppress(Unavailable):
+            while reordered == REORDERED:
+                async with self._pool.connection() as connection:
+                    reordered = (await connection.execute(SQL.reorder, values)).rowcount
+        return promoted
 
     async def retire(self, version: EmbedderVersion, entry: AuditEntry) -> EmbedderVersion:
         """As the port says. Nothing more happens where it is retired already.
@@ -209,7 +219,7 @@ class Transitions:
         values = {**_key(version), "table": spaces.space_of(version).table, "patience": f"{patience * 1000:.0f}"}
         async with self._pool.transaction() as connection:
             await connection.execute(SQL.no_statement_timeout)
-            if not await alone(connection, version.collection_id):
+            if not await guard.alone(connection, version.collection_id):
                 raise VersionNotFound
             standing = await (await connection.execute(SELECT, values)).fetchone()
             if standing is None:
@@ -232,20 +242,6 @@ class Transitions:
 
 
 # ---------------------------------------------------------------- parts of transactions
-
-
-async def alone(connection: Connection, collection_id: CollectionId) -> bool:
-    """Lock the collection against writers until the transaction ends, waiting for those in progress.
-
-    False where there is no such collection.
-    """
-    await connection.execute(SQL.first_in_line, {"id": collection_id})
-    return await (await connection.execute(SQL.alone, {"id": collection_id})).fetchone() is not None
-
-
-async def present(connection: Connection, collection_id: CollectionId) -> bool:
-    """Keep the collection from being deleted until the transaction ends; False where there is none."""
-    return await (await connection.execute(SQL.present, {"id": collection_id})).fetchone() is not None
 
 
 async def insert(

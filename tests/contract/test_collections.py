@@ -154,7 +154,7 @@ FILL = """
 
 
 async def fill(pool: Pool, collection: Collection) -> None:
-    """7 documents and 3 tombstones, 10 changes, 3 documents pending and 2 set aside (5 pending in another version), 12 chunks."""
+    """7 documents and 3 tombstones, 10 changes, 12 chunks; 3 pending and 2 set aside, in another version 5 pending."""
     table = spaces.space(collection.id, collection.active_version).table
     async with pool.transaction() as connection:
         for statement in FILL.replace("{table}", table).replace("{sealed}", sealed(collection.id)).split(";"):

@@ -254,6 +254,16 @@ async def test_a_promotion_waits_for_no_writer_and_no_job_that_is_held(world: Wo
     assert priorities == {"a1": 0, "a2": 1, "b1": 1, "b2": 0}
 
 
+async def test_however_many_jobs_wait_all_change_their_place(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(transitions, "REORDERED", 3)
+    other = await world.add_version(2, VersionState.READY)
+    await world.put(*(doc(f"d{number}") for number in range(10)))
+    await world.versions.promote(world.collection, other, entry("promoted"))
+    counted = "SELECT jsonb_object_agg(key, jobs) FROM (SELECT {}, count(*) AS jobs FROM jobs GROUP BY 1) AS counted"
+    key = "embedder_version || ' at ' || priority AS key"
+    assert await value(world, counted.replace("{}", key)) == {"1 at 1": 10, "2 at 0": 10}
+
+
 async def test_searches_do_not_wait_for_a_promotion(world: World) -> None:
     other = await world.add_version(2, VersionState.READY)
     async with pool_of(world).transaction() as connection:

@@ -1,6 +1,6 @@
 -- name: hold_collection
 -- Keeps a collection, and which of its versions are written, as it is while documents are written; no row where it is gone.
--- The lock of the row says so; before it, writers queue behind whoever wants the row for himself (`transitions.alone`).
+-- The lock of the row says so; before it, writers queue behind whoever wants the row for himself (`guard.py`).
 WITH queued AS MATERIALIZED (
     SELECT pg_advisory_xact_lock_shared(hashtextextended('azimuth writers ' || %(collection_id)s::bigint, 0))
 )

@@ -3,18 +3,6 @@
 collection_id, number, state, spec, chunking, identity, fingerprint, canary, index_settings, paused, reason, evidence,
 created_at
 
--- name: first_in_line
--- Have writers who come from now on wait: without it those who overlap would never leave a moment to `alone`.
-SELECT pg_advisory_xact_lock(hashtextextended('azimuth writers ' || %(id)s::bigint, 0))
-
--- name: alone
--- Lock a collection against writers, who hold its row FOR KEY SHARE; no row where it is gone.
-SELECT id FROM collections WHERE id = %(id)s FOR UPDATE
-
--- name: present
--- Keep a collection from being deleted; no row where it is gone.
-SELECT id FROM collections WHERE id = %(id)s FOR KEY SHARE
-
 -- name: switching
 -- Lock a collection against other promotions and changes of its settings, and not against writers.
 SELECT active_version FROM collections WHERE id = %(id)s FOR NO KEY UPDATE
@@ -80,11 +68,13 @@ RETURNING c.id, c.name, c.settings, c.active_version, c.previous_version, c.crea
 -- name: reorder
 -- Live writes of the active version come first. A job that somebody holds just now is left: it is an order, no more.
 WITH free AS (
-    SELECT collection_id, document_id, embedder_version
-    FROM jobs
-    WHERE collection_id = %(id)s
-        AND ((embedder_version = %(from)s AND priority = 0) OR (embedder_version = %(to)s AND priority = 1))
-    FOR UPDATE SKIP LOCKED
+    SELECT j.collection_id, j.document_id, j.embedder_version
+    FROM jobs AS j
+    JOIN collections AS c ON c.id = j.collection_id AND c.active_version = %(to)s
+    WHERE j.collection_id = %(id)s
+        AND ((j.embedder_version = %(from)s AND j.priority = 0) OR (j.embedder_version = %(to)s AND j.priority = 1))
+    LIMIT %(limit)s
+    FOR UPDATE OF j SKIP LOCKED
 )
 UPDATE jobs AS j
 SET priority = 1 - j.priority
