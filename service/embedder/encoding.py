@@ -15,7 +15,7 @@ from service.embedder.outcomes import Outcomes
 from service.embedder.packing import pack
 from service.embedder.turns import STREAMS, Turns
 from service.embedder.work import Batch, Pace, Piece, Portions, Work
-from service.errors import ModelUnavailable, Unembeddable
+from service.errors import ModelUnavailable, Unavailable, Unembeddable
 from service.ports import Encoder
 
 log = logging.getLogger(__name__)
@@ -130,7 +130,7 @@ class Encoding:
         if not failed:
             return
         trouble = await self._broken(encoder, version)
-        if trouble is None and not any(isinstance(error, MemoryError) for _, error in failed):
+        if trouble is None and not any(isinstance(error, MemoryError | Unavailable) for _, error in failed):
             await self._outcomes.charge(failed)
         else:
             await self._outcomes.trouble("model", [work for work, _ in failed], trouble or failed[0][1])

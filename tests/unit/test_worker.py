@@ -236,6 +236,23 @@ async def test_what_the_model_does_wrong_is_charged_to_nobody(world: World, mode
     assert len(await names(world)) == 5
 
 
+async def test_an_encoder_service_that_was_away_for_a_moment_is_charged_to_nobody(world: World, model: Model) -> None:
+    away = 4
+
+    def fault(texts: Sequence[str]) -> None:
+        nonlocal away
+        if away and "quick brown fox" not in texts[0]:  # and there again when it is asked whether it works
+            away -= 1
+            raise ModelUnavailable("it was being restarted")
+
+    model.fault = fault
+    await world.put(*(doc(f"d{n}") for n in range(8)))
+    async with running(worker(world, model, max_attempts=1)):
+        await eventually(lambda: not jobs(world))
+    assert len(await names(world)) == 8
+    assert len(model.counted()) <= 6  # a batch whose half meets it is not halved to the last document
+
+
 async def test_a_model_past_hope_ends_the_worker_and_its_leases_count_as_lost(
     world: World, model: Model, monkeypatch: pytest.MonkeyPatch
 ) -> None:
