@@ -1,4 +1,4 @@
-"""All benchmarks, one after the other: `make bench`. Some ten minutes on two cores; `--quick`: two, with less to say.
+"""All benchmarks, one after the other: `make bench`. Some twenty-five minutes on two cores; `--quick`: five, with less to say.
 
 Each has a process of its own and can be run alone (`python -m loadtests.search_100k --help`).
 """
@@ -12,12 +12,20 @@ WHOLE: dict[str, list[str]] = {
     "exact_threshold": [],
     "search_100k": [],
     "ingest": [],
+    "storages": [],
+    "live_latency": [],
+    "promotion": [],
+    "backfill": ["--documents", "20000"],
 }
 QUICK: dict[str, list[str]] = {
     "encode": ["--count", "60"],
     "exact_threshold": ["--sizes", "1000", "5000", "--queries", "50"],
     "search_100k": ["--documents", "10000", "--rounds", "1"],
     "ingest": ["--documents", "100", "--rounds", "1"],
+    "storages": ["--documents", "1000"],
+    "live_latency": ["--documents", "200", "--writes", "5", "--rounds", "1"],
+    "promotion": ["--documents", "1000", "--in-flight", "50", "--calm", "3"],
+    "backfill": ["--documents", "1000"],
 }
 LONGEST_SECONDS = 1_800
 
