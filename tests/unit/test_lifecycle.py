@@ -35,7 +35,6 @@ from service.errors import (
     Conflict,
     EmbedderChange,
     Invalid,
-    Misconfigured,
     PromotionRefused,
     SpaceRefused,
     VersionNotFound,
@@ -218,7 +217,7 @@ async def test_a_model_that_is_no_longer_allowed_does_not_keep_other_settings_fr
 
 async def test_a_model_without_usable_vectors_makes_no_collection(place: Place) -> None:
     place.models["hashing:32"] = Broken(EmbedderSpec(model="hashing:32"))
-    with pytest.raises(Misconfigured, match="unusable"):
+    with pytest.raises(Invalid, match="unusable"):
         await place.create(0)
     assert await place.store.collections.all() == ()
 
