@@ -1,8 +1,8 @@
-"""The models that encode, as a service of their own: OpenAI's embeddings and models, TEI's tokenize.
+"""The models that encode, as a service of their own: OpenAI's embeddings, TEI's tokenize.
 
 What goes beyond those shapes is what another Azimuth needs to encode here as if the model were its own
-(`embedder/remote.py`): the prompts of the collection, the identity, texts cut as an encoder cuts them. Every answer
-names the fingerprint of what encoded it.
+(`embedder/remote.py`): the prompts of the collection, texts cut as an encoder cuts them. Every answer names
+the fingerprint of what encoded it.
 """
 
 import asyncio
@@ -162,7 +162,7 @@ async def embeddings(service: Here, body: EmbeddingsBody) -> Response:
     ]
     tokens = sum(min(length, longest) for length in lengths)
     usage = UsageAnswer(prompt_tokens=tokens, total_tokens=tokens)
-    return _signed(EmbeddingsAnswer(object="list", data=data, model=spec.model, usage=usage), encoder)
+    return signed(EmbeddingsAnswer(object="list", data=data, model=spec.model, usage=usage), encoder)
 
 
 def _refuse(reasons: dict[int, str]) -> None:
@@ -171,7 +171,7 @@ def _refuse(reasons: dict[int, str]) -> None:
         raise Invalid(f"{len(errors)} of the texts cannot be encoded", errors)
 
 
-def _signed(answer: Any, encoder: Encoder) -> Response:
+def signed(answer: Any, encoder: Encoder) -> Response:
     """An answer that says which embedder it is of."""
     response = answers.Json(answer)
     response.headers[FINGERPRINT_HEADER] = encoder.identity.fingerprint
@@ -228,7 +228,7 @@ async def tokenize(service: Here, body: TokenizeBody) -> Response:
         shown = await asyncio.to_thread(_packed_offsets, encoder, texts)
     else:
         shown = await asyncio.to_thread(_tokens, encoder, texts)
-    return _signed(shown, encoder)
+    return signed(shown, encoder)
 
 
 def _packed_offsets(encoder: Encoder, texts: list[str]) -> list[str]:
@@ -240,84 +240,3 @@ def _tokens(encoder: Encoder, texts: list[str]) -> list[list[TokenAnswer]]:
         [TokenAnswer(text=text[start:stop], special=False, start=start, stop=stop) for start, stop in offsets.tolist()]
         for text, offsets in zip(texts, encoder.offsets(texts), strict=True)
     ]
-
-
-# ---------------------------------------------------------------- models
-
-
-class OverheadAnswer(TypedDict):
-    query: int
-    document: int
-
-
-class LimitsAnswer(TypedDict):
-    """Of one request."""
-
-    texts: int
-    length: int
-    body_bytes: int
-
-
-class IdentityAnswer(TypedDict):
-    """What a model is. `parts`: what decides where it puts a text; with the numbers they make the fingerprint."""
-
-    fingerprint: str
-    parts: dict[str, str]
-    dimensions: int
-    max_tokens: int
-    batch_tokens: int
-    overhead: OverheadAnswer
-    limits: LimitsAnswer
-
-
-class ModelAnswer(TypedDict):
-    """OpenAI's shape. `azimuth` is null where the model is not in memory."""
-
-    id: str
-    object: Literal["model"]
-    created: int
-    owned_by: str
-    azimuth: IdentityAnswer | None
-
-
-class ModelsAnswer(TypedDict):
-    object: Literal["list"]
-    data: list[ModelAnswer]
-
-
-@router.get("/v1/models", summary="List models", response_model=ModelsAnswer, responses=documented(401))
-async def models(service: Here) -> Response:
-    """The models that collections and requests may name, the default one first. None is loaded for being listed."""
-    data = [_model(service, name, encoder) for name, encoder in service.embedders.models().items()]
-    return answers.Json(ModelsAnswer(object="list", data=data))
-
-
-@router.post(
-    "/v1/models/identify",
-    summary="Say what a model is",
-    response_model=ModelAnswer,
-    responses=documented(400, 401, 413, 415, 422, 503),
-)
-async def identify(service: Here, body: SpecBody) -> Response:
-    """What a model is now, with these prompts and dimensions. It is loaded where it is not yet, or was changed."""
-    spec, encoder = await body.encoder(service)
-    if not await asyncio.to_thread(encoder.unchanged):
-        await service.embedders.forget(spec)
-        encoder = await service.embedders.get(spec)
-    return _signed(_model(service, spec.model, encoder), encoder)
-
-
-def _model(service: Service, name: str, encoder: Encoder | None) -> ModelAnswer:
-    answer = ModelAnswer(id=name, object="model", created=0, owned_by="azimuth", azimuth=None)
-    if encoder is not None:
-        identity = encoder.identity
-        answer["azimuth"] = IdentityAnswer(
-            fingerprint=identity.fingerprint,
-            parts=dict(identity.parts),
-            dimensions=identity.dimensions,
-            max_tokens=identity.max_tokens,
-            batch_tokens=encoder.batch_tokens,
-            overhead=OverheadAnswer(query=encoder.overhead("query"), document=encoder.overhead("document")),
-            limits=LimitsAnswer(texts=MAX_TEXTS, length=MAX_UNCUT_LENGTH, body_bytes=service.limits.body_bytes),
-        )
-    return answer

@@ -1,6 +1,7 @@
 """The models of this process as a service of their own, in the shapes that clients of this field speak.
 
-Encoding is in `encoding`. Reranking: Cohere's and Jina's (`documents`), and text-embeddings-inference's (`texts`).
+Encoding is in `encoding`, what the models are in `identities`. Reranking: Cohere's and Jina's (`documents`), and
+text-embeddings-inference's (`texts`).
 """
 
 from typing import Annotated, Any, NotRequired, Self
@@ -10,7 +11,7 @@ from pydantic import ConfigDict, Field, model_validator
 from starlette.responses import Response
 from typing_extensions import TypedDict
 
-from service.api import answers, encoding, schemas
+from service.api import answers, encoding, identities, schemas
 from service.api.bodies import JsonRoute
 from service.api.dependencies import Here
 from service.api.encoding import MAX_LENGTH, MAX_TEXTS
@@ -21,6 +22,7 @@ MAX_QUERY_LENGTH = 10_000
 
 router = APIRouter(tags=["models"], route_class=JsonRoute)
 router.include_router(encoding.router)
+router.include_router(identities.router)
 
 Input = Annotated[schemas.Text, Field(min_length=1, max_length=MAX_LENGTH)]
 

@@ -1,9 +1,9 @@
 """`Encoder` over another Azimuth (`AZIMUTH_ENCODER_URL`): models run there, and nothing of torch is needed here.
 
-The protocol is `service/api/encoding.py`. What a model is (`/v1/models/identify`) makes the same fingerprint here as
-there, so that a collection may move between a local and a remote model without being encoded again. Every answer names
-the fingerprint of what encoded it, and one of another embedder than this one is refused: a service that begins to serve
-another model under the same name never gets a vector into the space.
+The protocol is `api/encoding.py` and `api/identities.py`. What a model is (`/v1/models/identify`) makes the same
+fingerprint here as there, so that a collection may move between a local and a remote model without being encoded again.
+Every answer names the fingerprint of what encoded it, and one of another embedder than this one is refused: a service
+that begins to serve another model under the same name never gets a vector into the space.
 """
 
 import base64

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from service.api import encoding
+from service.api import encoding, identities
 from service.api.dependencies import Limits
 from service.domain import EmbedderSpec
 from service.embedder import remote
@@ -55,7 +55,7 @@ def test_prompts_dimensions_and_identity_are_those_of_the_model_there() -> None:
 
 
 def test_requests_keep_to_the_limits_of_the_service(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(encoding, "MAX_TEXTS", 2)
+    monkeypatch.setattr(identities, "MAX_TEXTS", 2)
     small = Limits(body_bytes=1_500)
     with encoders(Registry(default="hashing:64"), limits=small) as running, connected(running.url) as there:
         encoder, here = RemoteEncoder(there, SPEC), HashingEncoder(SPEC)
