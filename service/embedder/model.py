@@ -18,7 +18,7 @@ from tokenizers import Encoding, Tokenizer
 
 from service.domain import Role
 from service.embedder import device as devices
-from service.embedder import linear
+from service.embedder import linear, memory
 from service.errors import ModelUnavailable
 
 log = logging.getLogger(__name__)
@@ -53,6 +53,7 @@ class Model:
             )
         except Exception as error:  # whatever a broken folder makes the library raise
             raise ModelUnavailable(f"{folder.name} cannot be loaded: {error}") from error
+        memory.own(chain)
         self._transformer, *rest = chain
         if not isinstance(self._transformer, Transformer) or "text" not in self._transformer.modality_config:
             raise ModelUnavailable(f"{folder.name} does not begin with a transformer that reads plain text.")

@@ -97,7 +97,7 @@ class CrossEncoderReranker:
         from sentence_transformers import CrossEncoder
 
         from service.embedder import device as devices
-        from service.embedder import linear
+        from service.embedder import linear, memory
         from service.embedder.model import max_tokens
 
         folder = source.folder(*source.split(self._name))
@@ -115,6 +115,7 @@ class CrossEncoderReranker:
             raise ModelUnavailable(f"{folder.name} cannot be loaded: {error}") from error
         if model.num_labels != 1:
             raise ModelUnavailable(f"{folder.name} gives {model.num_labels} numbers a pair; a reranker gives one.")
+        memory.own(model)
         model.eval()
         model.max_seq_length = max_tokens(folder, model)
         if device.type == "cpu":

@@ -15,7 +15,7 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import StaticEmbedding
 from tokenizers import Encoding, Tokenizer
 
-from service.embedder import source
+from service.embedder import memory, source
 from service.embedder.model import prompts
 from service.errors import ModelUnavailable
 
@@ -49,6 +49,7 @@ class StaticModel:
             chain = SentenceTransformer(str(folder), device="cpu", trust_remote_code=False, local_files_only=True)
         except Exception as error:  # whatever a broken folder makes the library raise
             raise ModelUnavailable(f"{folder.name} cannot be loaded: {error}") from error
+        memory.own(chain)
         first, *rest = chain
         if not isinstance(first, StaticEmbedding):
             raise ModelUnavailable(f"{folder.name} does not begin with static embeddings.")
