@@ -416,8 +416,13 @@ class Vectors(Protocol):
         ...
 
     async def get(
-        self, version: EmbedderVersion, chunks: Sequence[tuple[DocumentId, int]]
-    ) -> Mapping[tuple[DocumentId, int], Vector]: ...
+        self,
+        version: EmbedderVersion,
+        chunks: Sequence[tuple[DocumentId, int]],
+        revisions: Sequence[int] | None = None,
+    ) -> Mapping[tuple[DocumentId, int], Vector]:
+        """The vectors of these chunks, as far as there are any; with `revisions` only those made from that content."""
+        ...
 
     async def sample(self, version: EmbedderVersion, size: int) -> Sample:
         """About `size` random chunks, all of them where there are fewer."""

@@ -56,6 +56,7 @@ class Hit:
     end: int
     metadata: Mapping[str, Any]
     revision: int
+    content_revision: int
     highlights: tuple[str, ...] = ()
     vector: tuple[float, ...] | None = None
     explanation: Explanation

@@ -335,7 +335,9 @@ class Search:
                 pairs = zip(hits, marked, strict=True)
                 hits = [dataclasses.replace(hit, highlights=fragments) for hit, fragments in pairs]
         if "vector" in request.include and hits:
-            vectors = await self._vectors.get(space.version, [(hit.id, hit.chunk) for hit in hits])
+            chunks, contents = [(hit.id, hit.chunk) for hit in hits], [hit.content_revision for hit in hits]
+            # The space may know another content of a document than what is answered: before it was encoded, or since.
+            vectors = await self._vectors.get(space.version, chunks, contents)
             found = [vectors.get((hit.id, hit.chunk)) for hit in hits]
             hits = [
                 dataclasses.replace(hit, vector=None if vector is None else tuple(map(float, vector)))
@@ -385,5 +387,6 @@ def _hit(ranked: Ranked) -> Hit:
         end=ranked.passage.end,
         metadata=ranked.passage.metadata,
         revision=ranked.passage.revision,
+        content_revision=ranked.candidate.content_revision,
         explanation=ranked.fused.explanation,
     )

@@ -428,10 +428,17 @@ class FakeVectors:
         return tuple(best.values())
 
     async def get(
-        self, version: EmbedderVersion, chunks: Sequence[tuple[DocumentId, int]]
+        self,
+        version: EmbedderVersion,
+        chunks: Sequence[tuple[DocumentId, int]],
+        revisions: Sequence[int] | None = None,
     ) -> Mapping[tuple[DocumentId, int], Vector]:
         space = self._store.space(version)
-        return {key: _unit(space[key].embedding) for key in chunks if key in space}
+        return {
+            key: _unit(space[key].embedding)
+            for at, key in enumerate(chunks)
+            if key in space and (revisions is None or revisions[at] == space[key].content_revision)
+        }
 
     async def sample(self, version: EmbedderVersion, size: int) -> Sample:
         space = self._store.space(version)

@@ -44,6 +44,7 @@ class HitAnswer(TypedDict):
     highlights: NotRequired[list[str]]
     """HTML-escaped, matches in <mark>."""
     vector: NotRequired[list[float] | None]
+    """Null where the version has none of the content that is answered."""
     explain: NotRequired[ExplanationAnswer]
 
 

@@ -152,13 +152,17 @@ class PostgresVectors:
             return _candidates(await cursor.fetchall())
 
     async def get(
-        self, version: EmbedderVersion, chunks: Sequence[tuple[DocumentId, int]]
+        self,
+        version: EmbedderVersion,
+        chunks: Sequence[tuple[DocumentId, int]],
+        revisions: Sequence[int] | None = None,
     ) -> Mapping[tuple[DocumentId, int], Vector]:
         """As the port says; of length 1 again, which half precision had blurred."""
         arguments = {
             "collection_id": version.collection_id,
             "ids": [id_ for id_, _ in chunks],
             "chunks": [chunk for _, chunk in chunks],
+            "revisions": [None] * len(chunks) if revisions is None else list(revisions),
         }
         async with self._pool.connection() as connection, _standing(version):
             cursor = connection.cursor(binary=True)

@@ -373,6 +373,12 @@ async def test_vectors_are_read_back_with_length_one(world: World) -> None:
     assert cosine(back, vector) > 0.99999
 
 
+async def test_vectors_of_another_content_are_not_read_back(world: World) -> None:
+    await world.put_and_store({"a": rows(X), "b": rows(Y)})
+    asked = [(DocumentId("a"), 0), (DocumentId("b"), 0)]
+    assert set(await world.vectors.get(world.version, asked, [1, 2])) == {("a", 0)}
+
+
 # ---------------------------------------------------------------- sample
 
 

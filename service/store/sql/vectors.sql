@@ -76,11 +76,12 @@ WHERE v.collection_id = %(collection_id)s AND v.document_id = ANY (%(ids)s::text
 ORDER BY v.document_id, v.embedding <=> %(vector)s
 
 -- name: get
--- The vectors of the named chunks.
+-- The vectors of the named chunks; where a revision is named as well, of that content alone.
 SELECT v.document_id, v.chunk, v.embedding
-FROM unnest(%(ids)s::text[], %(chunks)s::integer[]) AS n (document_id, chunk)
+FROM unnest(%(ids)s::text[], %(chunks)s::integer[], %(revisions)s::bigint[]) AS n (document_id, chunk, revision)
 JOIN {vectors} AS v
     ON v.collection_id = %(collection_id)s AND v.document_id = n.document_id AND v.chunk = n.chunk
+WHERE n.revision IS NULL OR v.content_revision = n.revision
 
 -- name: sample
 -- Random chunks from random pages.
