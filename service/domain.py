@@ -184,11 +184,12 @@ class EmbedderVersion:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SpaceStatus:
-    """How the vectors of one version stand. `indexed`: a valid HNSW index covers them."""
+    """How the vectors of one version stand. `indexed`: a valid HNSW index covers them; `indexable`: one could."""
 
     rows: int
     indexed: bool
     chunks_per_document: float
+    indexable: bool = True
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -217,6 +218,10 @@ class Progress:
     eta_seconds: float | None = None
 
 
+_FLOWING, _FLOWING_SHARE = 10, 0.01
+"""Documents under way through the live lane that are no gap, and their share of all."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Completeness:
     """Documents against vectors, in one snapshot. Documents that wait in the queue are on neither side.
@@ -239,8 +244,13 @@ class Completeness:
         return self.documents == self.stored and self.documents_checksum == self.stored_checksum
 
     @property
+    def lagging(self) -> bool:
+        """Under live writes a few documents are always encoded there and not yet here. Are these more than that?"""
+        return self.behind > max(_FLOWING, _FLOWING_SHARE * (self.documents + self.behind))
+
+    @property
     def complete(self) -> bool:
-        return self.agrees and self.waiting == 0 and self.failed == 0
+        return self.agrees and self.waiting == 0 and self.failed == 0 and not self.lagging
 
 
 CheckName = Literal["complete", "canary", "warm", "recall", "geometry", "judgments", "shadow"]
@@ -258,11 +268,17 @@ class Check:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Evidence:
-    """What speaks for and against promoting a version. `judged_at`: the upload of the judgments that were used."""
+    """What speaks for and against promoting a version.
+
+    `judged_at`: the upload of the judgments that were used; `against`: the version that was active, and compared with;
+    `indexed`: was it searched along its index?
+    """
 
     checks: tuple[Check, ...]
     gathered_at: datetime
     judged_at: datetime | None = None
+    against: VersionNumber | None = None
+    indexed: bool = False
 
     @property
     def failed(self) -> tuple[Check, ...]:

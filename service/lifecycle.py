@@ -47,6 +47,7 @@ from service.domain import (
     VersionState,
 )
 from service.errors import (
+    AzimuthError,
     Conflict,
     EmbedderChange,
     FieldError,
@@ -54,7 +55,6 @@ from service.errors import (
     NotFound,
     PromotionRefused,
     SpaceRefused,
-    Unavailable,
     VersionExists,
 )
 from service.ports import Backfills, Collections, Embedders, Queue, Versions
@@ -171,8 +171,10 @@ class Lifecycle:
                     await self._advance(version, now)
                 except (NotFound, Conflict):
                     pass  # deleted, or moved by somebody else, meanwhile
-                except Unavailable as error:
+                except AzimuthError as error:
                     log.warning("version waits", extra={"version": version.number, "reason": error.detail})
+                except Exception:  # whatever is wrong with one version must not hold up the others
+                    log.exception("version waits", extra={"version": version.number})
 
     async def _advance(self, version: EmbedderVersion, now: Clock) -> None:
         if version.state in _STANDING and not await self._wanting(version, now()):
@@ -200,8 +202,8 @@ class Lifecycle:
             case VersionState.BACKFILLING:
                 return not version.paused and await self._backfill(version, now())
             case VersionState.INDEXING:
-                if await self._outgrown(version, now()):
-                    await self._build(version)
+                if await self._outgrown(version, now()) and not await self._build(version):
+                    return False  # what a killed process began goes on in the server; it is to be measured first
                 await self._move(version, VersionState.VERIFYING, now())
                 return True
             case VersionState.VERIFYING if self._verification.possible:
@@ -267,14 +269,16 @@ class Lifecycle:
         Not in the middle of a bulk load: building once afterwards is several times cheaper than inserting row by row.
         """
         status = await self._versions.status(version)
-        if status.indexed or status.rows <= self._exact_below:
+        if status.indexed or not status.indexable or status.rows <= self._exact_below:
             return False
         waiting = (await self._queue.status(version.collection_id, version.number, now)).pending
         return waiting <= status.rows / 10 or status.rows > 20 * self._exact_below
 
-    async def _build(self, version: EmbedderVersion) -> None:
+    async def _build(self, version: EmbedderVersion) -> bool:
+        """False where somebody else is at it."""
         started = time.monotonic()
-        if await self._versions.build_index(version):
+        built = await self._versions.build_index(version)
+        if built:
             log.info(
                 "index built",
                 extra={
@@ -283,6 +287,7 @@ class Lifecycle:
                     "seconds": round(time.monotonic() - started, 1),
                 },
             )
+        return built
 
     # ------------------------------------------------------------ promote and roll back
 
@@ -308,6 +313,7 @@ class Lifecycle:
         async with self._versions.driving(version, wait_seconds=SETTLE_SECONDS) as ours:
             if not ours:
                 raise Conflict(f"somebody else is at version {number} just now; try again")
+            version = await self._versions.get(collection.id, number)  # whoever was at it may have brought new evidence
             evidence = await self._verification.current(version, now)
             version = await self._versions.move(version, version.state, None, evidence=evidence)
             if evidence.failed and not force:

@@ -15,7 +15,7 @@ from typing import Any
 
 from service.domain import Check, Collection, Completeness, EmbedderVersion, Evidence, VersionState
 from service.errors import CollectionNotFound, ModelUnavailable, SpaceRefused
-from service.ports import Backfills, Collections, Processes, TestSets
+from service.ports import Backfills, Collections, Processes, TestSets, Versions
 from service.proof import CANARY_COSINE, Proof
 
 Clock = Callable[[], datetime]
@@ -39,6 +39,7 @@ class Verification:
         self,
         *,
         collections: Collections,
+        versions: Versions,
         backfills: Backfills,
         test_sets: TestSets,
         processes: Processes,
@@ -46,6 +47,7 @@ class Verification:
         examine: Examine | None,
     ) -> None:
         self._collections = collections
+        self._versions = versions
         self._backfills = backfills
         self._test_sets = test_sets
         self._processes = processes
@@ -61,10 +63,17 @@ class Verification:
         assert self._examine is not None
         collection = await self._collection(version)
         judged_at = await self._test_sets.uploaded_at(collection.id)
+        status = await self._versions.status(version)
         checks = await self._own_checks(version, now)
         if not any(check.name == "canary" and check.passed is False for check in checks):
             checks += await self._examine(collection, version)
-        return Evidence(checks=checks, gathered_at=now(), judged_at=judged_at)
+        return Evidence(
+            checks=checks,
+            gathered_at=now(),
+            judged_at=judged_at,
+            against=collection.active_version,
+            indexed=status.indexed,
+        )
 
     async def _own_checks(self, version: EmbedderVersion, now: Clock) -> tuple[Check, ...]:
         """What is asked anew at every promotion."""
@@ -123,17 +132,26 @@ class Verification:
 
     async def outdated(self, version: EmbedderVersion, now: datetime) -> bool:
         """Evidence is kept current for a version that waits to be promoted, not for one that was active before."""
-        collection = await self._collection(version)
-        if version.state is not VersionState.READY or version.number == collection.previous_version:
+        if version.state is not VersionState.READY:
             return False
+        collection = await self._collection(version)
+        return version.number != collection.previous_version and not await self._stands(collection, version, now)
+
+    async def _stands(self, collection: Collection, version: EmbedderVersion, now: datetime) -> bool:
+        """Is what was measured young enough, and is what it was measured with and against still what there is?"""
         evidence = version.evidence
-        if evidence is None or now - evidence.gathered_at > CURRENT:
-            return True
-        return evidence.judged_at != await self._test_sets.uploaded_at(version.collection_id)
+        return (
+            evidence is not None
+            and now - evidence.gathered_at <= CURRENT
+            and evidence.against == collection.active_version
+            and evidence.judged_at == await self._test_sets.uploaded_at(collection.id)
+            and evidence.indexed == (await self._versions.status(version)).indexed
+        )
 
     async def current(self, version: EmbedderVersion, now: Clock) -> Evidence:
-        """The measured evidence as it stands, where it is current; what can change any moment is asked anew."""
-        if version.evidence is None or await self.outdated(version, now()):
+        """The measured evidence where it still stands, else new; what can change any moment is asked anew."""
+        collection = await self._collection(version)
+        if version.evidence is None or not await self._stands(collection, version, now()):
             return await self.gather(version, now)
         own = await self._own_checks(version, now)
         asked = {check.name for check in own}
@@ -149,7 +167,11 @@ class Verification:
 
 def _complete(found: Completeness) -> Check:
     detail = f"{found.stored} of {found.documents} documents, checksums {'agree' if found.agrees else 'differ'}"
-    for count, what in ((found.waiting, "wait"), (found.failed, "were set aside")):
+    for count, what in (
+        (found.waiting, "wait"),
+        (found.failed, "were set aside"),
+        (found.behind, "are encoded in the active version and not here yet"),
+    ):
         detail += f", {count} {what}" if count else ""
     return Check(name="complete", passed=found.complete, detail=detail, figures=counted(found))
 

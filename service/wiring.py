@@ -114,6 +114,7 @@ def lifecycle(
 ) -> Lifecycle:
     verification = Verification(
         collections=store.collections,
+        versions=store.versions,
         backfills=store.backfills,
         test_sets=store.test_sets,
         processes=store.processes,

@@ -158,6 +158,7 @@ def build(
     backfills, test_sets = FakeBackfills(store), FakeTestSets(store.collections)
     verification = Verification(
         collections=store.collections,
+        versions=store.versions,
         backfills=backfills,
         test_sets=test_sets,
         processes=FakeProcesses(),

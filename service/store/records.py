@@ -83,6 +83,8 @@ def evidence_to_json(evidence: Evidence) -> Json:
         "checks": [_check_to_json(check) for check in evidence.checks],
         "gathered_at": evidence.gathered_at.isoformat(),
         "judged_at": None if evidence.judged_at is None else evidence.judged_at.isoformat(),
+        "against": evidence.against,
+        "indexed": evidence.indexed,
     }
 
 

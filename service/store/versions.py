@@ -3,6 +3,7 @@
 How they change is told in `transitions.py`.
 """
 
+import dataclasses
 import logging
 from collections.abc import Mapping
 from contextlib import AbstractAsyncContextManager
@@ -60,7 +61,8 @@ class PostgresVersions(Transitions):
     async def status(self, version: EmbedderVersion) -> SpaceStatus:
         """Counted where the table is small, estimated where it is large. VersionNotFound where it is gone."""
         async with self._pool.connection() as connection:
-            return await space_status(connection, version.collection_id, version.number)
+            status = await space_status(connection, version.collection_id, version.number)
+        return dataclasses.replace(status, indexable=_indexable(version))
 
     async def build_index(self, version: EmbedderVersion) -> bool:
         """True: there is a valid index now. False: another process builds it, or vectors of this length have none.
@@ -68,7 +70,7 @@ class PostgresVersions(Transitions):
         Takes minutes for millions of rows, beside reading and writing. TimedOut where it was cancelled (the version is
         being retired or the collection deleted); what an unfinished build leaves is dropped by the next one.
         """
-        if version.dimensions > spaces.max_indexed_dimensions(version.index.storage):
+        if not _indexable(version):
             return False
         names = spaces.space_of(version)
         async with self._pool.apart() as connection:
@@ -80,17 +82,11 @@ class PostgresVersions(Transitions):
             if status.indexed:
                 return True
             await self._grant_memory(connection, version, status.rows)
-            await connection.execute(spaces.drop_index(version))
             try:
-                await connection.execute(spaces.create_index(version))
-            except DiskFull:
-                _logger.warning("no room for a parallel build of %s: building in one process", names.index)
-                await connection.execute(spaces.drop_index(version))
-                await connection.execute(SQL.build_alone)
-                await connection.execute(spaces.create_index(version))
+                await _create_index(connection, version)
+                await connection.execute(spaces.analyze(version))
             except UndefinedTable as error:
                 raise VersionNotFound from error
-            await connection.execute(spaces.analyze(version))
         return True
 
     async def _grant_memory(self, connection: Connection, version: EmbedderVersion, rows: int) -> None:
@@ -105,6 +101,21 @@ class PostgresVersions(Transitions):
         granted, cached = (1024 * int(value) for value in row)
         memory = max(_MIN_BUILD_BYTES, min(needed, max(granted, cached // 4)))
         await connection.execute(SQL.build_session, {"memory": f"{memory // 1024}kB"})
+
+
+async def _create_index(connection: Connection, version: EmbedderVersion) -> None:
+    await connection.execute(spaces.drop_index(version))
+    try:
+        await connection.execute(spaces.create_index(version))
+    except DiskFull:
+        _logger.warning("no room for a parallel build on %s: building in one process", spaces.space_of(version).table)
+        await connection.execute(spaces.drop_index(version))
+        await connection.execute(SQL.build_alone)
+        await connection.execute(spaces.create_index(version))
+
+
+def _indexable(version: EmbedderVersion) -> bool:
+    return version.dimensions <= spaces.max_indexed_dimensions(version.index.storage)
 
 
 async def space_status(connection: Connection, collection_id: CollectionId, number: VersionNumber) -> SpaceStatus:

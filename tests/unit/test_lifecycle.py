@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from service.domain import (
+    Backfill,
     Check,
     Chunk,
     Chunking,
@@ -35,6 +36,7 @@ from service.errors import (
     Conflict,
     EmbedderChange,
     Invalid,
+    Overloaded,
     PromotionRefused,
     SpaceRefused,
     VersionNotFound,
@@ -104,6 +106,7 @@ class Place:
         self.proof = Proof(collections=self.store.collections, versions=self.versions, embedders=registry)
         verification = Verification(
             collections=self.store.collections,
+            versions=self.versions,
             backfills=self.backfills,
             test_sets=self.test_sets,
             processes=self.processes,
@@ -141,13 +144,16 @@ class Place:
     async def encode(self) -> None:
         """What workers do: everything that waits, in every version."""
         for version in await self.versions.written():
-            encoder: Encoder = HashingEncoder(version.spec)
-            for lane in ("live", "backfill"):
-                for claimed in await self.queue.claim([version], 1000, "w", self.at, timedelta(minutes=1), lane):
-                    text = claimed.document.text
-                    chunk = Chunk(number=0, start=0, end=len(text), text=text, tokens=1)
-                    row = Encoded(job=claimed.job, chunks=(chunk,), vectors=encoder.encode([text], "document"))
-                    assert await FakeVectors(self.store).write(version, [row])
+            await self.encode_of(version)
+
+    async def encode_of(self, version: EmbedderVersion) -> None:
+        encoder: Encoder = HashingEncoder(version.spec)
+        for lane in ("live", "backfill"):
+            for claimed in await self.queue.claim([version], 1000, "w", self.at, timedelta(minutes=1), lane):
+                text = claimed.document.text
+                chunk = Chunk(number=0, start=0, end=len(text), text=text, tokens=1)
+                row = Encoded(job=claimed.job, chunks=(chunk,), vectors=encoder.encode([text], "document"))
+                assert await FakeVectors(self.store).write(version, [row])
 
     async def register(self, collection: Collection, spec: EmbedderSpec = OTHER) -> EmbedderVersion:
         return await self.flow.register(
@@ -525,3 +531,89 @@ async def test_of_two_operators_one_promotes(place: Place) -> None:
     with pytest.raises(Conflict):
         await place.promote(collection, 3)  # what it read is not active any more
     assert (await place.store.collections.by_name(NAME)).active_version == 2
+
+
+async def test_evidence_against_a_version_that_is_active_no_more_is_gathered_again(place: Place) -> None:
+    collection = await place.create()
+    await place.ready(collection)
+    await place.ready(collection, EmbedderSpec(model="hashing:8"))
+    promoted = await place.promote(collection, 2)
+    examined = place.examined
+    await place.promote(promoted, 3)
+    assert place.examined == examined + 1, "it was compared with version 1, and it is version 2 that it would replace"
+
+
+async def test_old_evidence_does_not_bring_the_version_before_back(place: Place) -> None:
+    collection = await place.create()
+    await place.ready(collection)
+    promoted = await place.flow.roll_back(await place.promote(collection, 2), actor="eve", now=NOW)
+    place.at += CURRENT + timedelta(seconds=1)
+    place.measured = (Check(name="recall", passed=False, detail="0.80 of 0.95"),)
+    await place.flow.tend(place.now)
+    with pytest.raises(PromotionRefused, match=r"0\.80"):
+        await place.promote(promoted, 2)
+
+
+async def test_a_version_that_got_its_index_after_it_was_measured_is_measured_again(place: Place) -> None:
+    collection = await place.create()
+    await place.ready(collection)
+    place.versions.rows = 101
+    await place.lifecycle(examine=False).tend(place.now)
+    assert place.versions.built > 0
+    examined = place.examined
+    await place.promote(collection, 2)
+    assert place.examined == examined + 1
+
+
+async def test_an_index_that_somebody_else_builds_is_waited_for(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The build of a process that was killed goes on in the server, and nobody drives the version meanwhile."""
+    collection = await place.create()
+    version = await place.register(collection)
+    await place.flow.drive(place.now)
+    await place.encode()
+    place.versions.rows = 101
+    build = place.versions.build_index
+
+    async def busy(version: EmbedderVersion) -> bool:
+        return False
+
+    monkeypatch.setattr(place.versions, "build_index", busy)
+    await place.flow.drive(place.now)
+    await place.state(version, VersionState.INDEXING)
+    monkeypatch.setattr(place.versions, "build_index", build)
+    await place.flow.drive(place.now)
+    await place.state(version, VersionState.READY)
+
+
+@pytest.mark.parametrize("error", [Overloaded("busy"), Invalid("odd"), RuntimeError("odd")], ids=lambda one: repr(one))
+async def test_trouble_with_one_version_does_not_hold_up_the_others(place: Place, error: Exception) -> None:
+    first = await place.create()
+    stuck = await place.register(first)
+    second = await place.flow.create(CollectionName("others"), CollectionSettings(), NOW)
+    version = await place.register(second)
+    advance = place.backfills.advance
+
+    async def troubled(version: EmbedderVersion, now: datetime, window: int) -> Backfill:
+        if version.collection_id == first.id:
+            raise error
+        return await advance(version, now, window)
+
+    place.backfills.advance = troubled  # type: ignore[method-assign]
+    await place.flow.drive(place.now)
+    await place.state(stuck, VersionState.BACKFILLING)
+    await place.state(version, VersionState.READY)
+
+
+async def test_a_version_that_is_far_behind_is_not_complete(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("service.verification.SETTLE_SECONDS", 0.05)
+    collection = await place.create()
+    version = await place.ready(collection)
+    await place.write(collection, *(f"new-{number}" for number in range(20)))
+    (first, *_) = await place.versions.of(collection.id)
+    await place.encode_of(first)
+    with pytest.raises(PromotionRefused, match="20 are encoded in the active version and not here yet"):
+        await place.promote(collection, version.number)
+    await place.encode()
+    await place.write(collection, "one-more")
+    await place.encode_of(first)
+    assert (await place.promote(collection, version.number)).active_version == 2, "what flows by is no reason"

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from service.domain import Check, CollectionSettings, EmbedderSpec, Evidence, Identity, Index, Judgments
+from service.domain import Check, CollectionSettings, EmbedderSpec, Evidence, Identity, Index, Judgments, VersionNumber
 from service.store import records
 
 AT = datetime(2026, 7, 1, 12, 0, 0, 250, tzinfo=UTC)
@@ -18,6 +18,8 @@ EVIDENCE = Evidence(
     ),
     gathered_at=AT,
     judged_at=AT,
+    against=VersionNumber(1),
+    indexed=True,
 )
 
 
