@@ -77,16 +77,18 @@ def loop(encoder: SentenceTransformerEncoder, texts: Sequence[str], budget: int)
         encoder.encode([texts[index] for index in batch], "document")
 
 
-def load(device: str, precision: str) -> SentenceTransformerEncoder:
+def load(device: str, precision: str) -> tuple[SentenceTransformerEncoder, Model]:
+    """The bundled embedder, and the model under it."""
     folder = source.folder(source.BUNDLED, None)
     model = Model(folder, device=device, precision=precision, threads=0)
-    return SentenceTransformerEncoder(model, folder, fingerprint.parts(folder), EmbedderSpec(model=source.BUNDLED))
+    spec = EmbedderSpec(model=source.BUNDLED)
+    return SentenceTransformerEncoder(model, folder, fingerprint.content(folder), spec), model
 
 
 def on_cpu(corpus: Path | None, count: int) -> None:
     texts = passages(corpus, count)
     library = SentenceTransformer(str(source.folder(source.BUNDLED, None)), device="cpu")
-    encoders = {precision: load("cpu", precision) for precision in ("float32", "bfloat16")}
+    encoders = {precision: load("cpu", precision)[0] for precision in ("float32", "bfloat16")}
     print(f"{torch.get_num_threads()} threads, {len(texts)} passages")
 
     print("\none short query")
@@ -117,12 +119,12 @@ def on_gpu(count: int, device: str) -> None:
         print("There is no GPU here: nothing measured. Run this where torch.cuda.is_available().")
         return
     generator = random.Random(7)
-    encoder = load(device, "auto")
+    encoder, model = load(device, "auto")
     texts = [" ".join(words(generator, 126)) for _ in range(count)]
     lengths = encoder.lengths(texts, "document")
     name = torch.cuda.get_device_name() if device == "cuda" else device
     print(f"{name}, {len(texts)} passages of {statistics.mean(lengths):.0f} tokens")
-    network = encoder._model._transformer.model
+    network = model._transformer.model
     batch = max(1, encoder.batch_tokens // 128)
     passes = max(1, count // batch)
     ids = torch.randint(1000, 20000, (batch, 128), device=device)
