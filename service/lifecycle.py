@@ -165,16 +165,15 @@ class Lifecycle:
         await self._each(_STANDING, now)
 
     async def _each(self, states: frozenset[VersionState], now: Clock) -> None:
-        for version in await self._versions.written():
-            if version.state in states:
-                try:
-                    await self._advance(version, now)
-                except (NotFound, Conflict):
-                    pass  # deleted, or moved by somebody else, meanwhile
-                except AzimuthError as error:
-                    log.warning("version waits", extra={"version": version.number, "reason": error.detail})
-                except Exception:  # whatever is wrong with one version must not hold up the others
-                    log.exception("version waits", extra={"version": version.number})
+        for version in await self._versions.among(states):
+            try:
+                await self._advance(version, now)
+            except (NotFound, Conflict):
+                pass  # deleted, or moved by somebody else, meanwhile
+            except AzimuthError as error:
+                log.warning("version waits", extra={"version": version.number, "reason": error.detail})
+            except Exception:  # whatever is wrong with one version must not hold up the others
+                log.exception("version waits", extra={"version": version.number})
 
     async def _advance(self, version: EmbedderVersion, now: Clock) -> None:
         if version.state in _STANDING and not await self._wanting(version, now()):

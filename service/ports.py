@@ -4,7 +4,7 @@ The same contract suite (`tests/contract`) runs on the in-memory fakes and on th
 own time (`now`), so that a story and its tests own the clock.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -89,6 +89,10 @@ class Collections(Protocol):
         """CollectionNotFound where there is none."""
         ...
 
+    async def get(self, collection_id: CollectionId) -> Collection:
+        """CollectionNotFound where there is none."""
+        ...
+
     async def all(self) -> tuple[Collection, ...]: ...
 
     async def delete(self, collection_id: CollectionId) -> None:
@@ -107,6 +111,10 @@ class Versions(Protocol):
 
     async def written(self) -> tuple[EmbedderVersion, ...]:
         """Those of every collection that live writes go to (all but retired and failed)."""
+        ...
+
+    async def among(self, states: Iterable[VersionState]) -> tuple[EmbedderVersion, ...]:
+        """Those of every collection that are in one of these states."""
         ...
 
     async def status(self, version: EmbedderVersion) -> SpaceStatus: ...

@@ -8,13 +8,14 @@ prove     again and again while running: a folder whose content is swapped is no
 import asyncio
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
 
 import numpy as np
 
 from service import metrics
 from service.domain import CollectionId, EmbedderSpec, EmbedderVersion, Identity, VersionNumber, cosine, finite
-from service.errors import Invalid, ModelUnavailable, SpaceRefused
+from service.errors import CollectionNotFound, Invalid, ModelUnavailable, SpaceRefused
 from service.ports import Collections, Embedders, Encoder, Versions
 
 log = logging.getLogger(__name__)
@@ -92,6 +93,10 @@ class Proof:
         """
         key = (version.collection_id, version.number)
         try:
+            self._embedders.resolve(version.spec)
+        except Invalid as error:  # allowed when it was registered, but not by this process: no word against the model
+            raise self._refuse(key, ModelUnavailable(f"version {version.number}: {error.detail}")) from error
+        try:
             encoder = await self._embedders.get(version.spec)
             if not await asyncio.to_thread(encoder.unchanged):
                 self._proven.pop(key, None)  # before anybody can be given the other model
@@ -99,7 +104,7 @@ class Proof:
                 encoder = await self._embedders.get(version.spec)
             _same_identity(version, encoder)
             await self._same_canary(version)
-        except Invalid as error:  # allowed when it was registered, but not by this process
+        except Invalid as error:  # it has not even what the version keeps of it
             raise self._refuse(key, SpaceRefused(f"version {version.number}: {error.detail}")) from error
         except (SpaceRefused, ModelUnavailable) as error:
             raise self._refuse(key, error) from error.__cause__
@@ -112,14 +117,17 @@ class Proof:
         self._refused[key] = (time.monotonic() + REFUSED_SECONDS, error)
         return error
 
+    def keep(self, versions: Iterable[EmbedderVersion]) -> None:
+        """Forget all but these: what was retired or deleted must not keep a model in memory."""
+        kept = {(version.collection_id, version.number) for version in versions}
+        for known in (self._proven, self._refused, self.lowest):
+            for key in known.keys() - kept:
+                del known[key]
+
     async def prove_all(self) -> None:
         """`prove` every version that this process works in; what is refused is logged, and refused from now on."""
         written = await self._versions.written()
-        self._proven = {
-            key: encoder
-            for key, encoder in self._proven.items()
-            if key in {(v.collection_id, v.number) for v in written}
-        }
+        self.keep(written)
         for version in written:
             if (version.collection_id, version.number) in self._proven:
                 try:
@@ -135,10 +143,10 @@ class Proof:
             cosine(np.array(now[text], dtype=np.float32), np.array(vector, dtype=np.float32))
             for text, vector in version.canary.items()
         )
+        with suppress(CollectionNotFound):  # deleted meanwhile
+            collection = await self._collections.get(version.collection_id)
+            metrics.CANARY_COSINE.labels(collection.name, str(version.number)).set(lowest)
         self.lowest[version.collection_id, version.number] = lowest
-        names = {collection.id: collection.name for collection in await self._collections.all()}
-        if version.collection_id in names:  # else deleted meanwhile
-            metrics.CANARY_COSINE.labels(names[version.collection_id], str(version.number)).set(lowest)
         if not lowest >= CANARY_COSINE:  # also refuses NaN
             raise SpaceRefused(
                 f"version {version.number}: the model {version.spec.model} no longer reproduces its canary "

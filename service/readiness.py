@@ -66,7 +66,9 @@ class Readiness:
 
     async def _unproven(self) -> AsyncIterator[str]:
         names = {collection.id: collection for collection in await self._collections.all()}
-        standing = [version for version in await self._versions.written() if version.state in _ANSWERING]
+        written = await self._versions.written()
+        self._proof.keep(written)
+        standing = [version for version in written if version.state in _ANSWERING]
         keys = {(version.collection_id, version.number) for version in standing}
         self._due = {key: due for key, due in self._due.items() if key in keys}
         for version in standing:

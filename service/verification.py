@@ -14,7 +14,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from service.domain import Check, Collection, Completeness, EmbedderVersion, Evidence, VersionState
-from service.errors import CollectionNotFound, ModelUnavailable, SpaceRefused
+from service.errors import ModelUnavailable, SpaceRefused
 from service.ports import Backfills, Collections, Processes, TestSets, Versions
 from service.proof import CANARY_COSINE, Proof
 
@@ -61,7 +61,7 @@ class Verification:
     async def gather(self, version: EmbedderVersion, now: Clock) -> Evidence:
         """Everything that speaks for or against the version."""
         assert self._examine is not None
-        collection = await self._collection(version)
+        collection = await self._collections.get(version.collection_id)
         judged_at = await self._test_sets.uploaded_at(collection.id)
         status = await self._versions.status(version)
         checks = await self._own_checks(version, now)
@@ -134,7 +134,7 @@ class Verification:
         """Evidence is kept current for a version that waits to be promoted, not for one that was active before."""
         if version.state is not VersionState.READY:
             return False
-        collection = await self._collection(version)
+        collection = await self._collections.get(version.collection_id)
         return version.number != collection.previous_version and not await self._stands(collection, version, now)
 
     async def _stands(self, collection: Collection, version: EmbedderVersion, now: datetime) -> bool:
@@ -150,19 +150,13 @@ class Verification:
 
     async def current(self, version: EmbedderVersion, now: Clock) -> Evidence:
         """The measured evidence where it still stands, else new; what can change any moment is asked anew."""
-        collection = await self._collection(version)
+        collection = await self._collections.get(version.collection_id)
         if version.evidence is None or not await self._stands(collection, version, now()):
             return await self.gather(version, now)
         own = await self._own_checks(version, now)
         asked = {check.name for check in own}
         measured = [check for check in version.evidence.checks if check.name not in asked]
         return dataclasses.replace(version.evidence, checks=(*own, *measured))
-
-    async def _collection(self, version: EmbedderVersion) -> Collection:
-        for collection in await self._collections.all():
-            if collection.id == version.collection_id:
-                return collection
-        raise CollectionNotFound
 
 
 def _complete(found: Completeness) -> Check:

@@ -7,7 +7,7 @@ import asyncio
 import dataclasses
 import itertools
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
@@ -115,6 +115,11 @@ class FakeCollections:
                 return row
         raise CollectionNotFound
 
+    async def get(self, collection_id: CollectionId) -> Collection:
+        if collection_id not in self.rows:
+            raise CollectionNotFound
+        return self.rows[collection_id]
+
     async def all(self) -> tuple[Collection, ...]:
         return tuple(sorted(self.rows.values(), key=lambda row: row.name.encode()))
 
@@ -143,6 +148,11 @@ class FakeVersions:
     async def written(self) -> tuple[EmbedderVersion, ...]:
         known = itertools.chain.from_iterable(self._collections.versions.values())
         return tuple(version for version in known if version.written)
+
+    async def among(self, states: Iterable[VersionState]) -> tuple[EmbedderVersion, ...]:
+        wanted = frozenset(states)
+        known = itertools.chain.from_iterable(self._collections.versions.values())
+        return tuple(version for version in known if version.state in wanted)
 
     async def get(self, collection_id: CollectionId, number: VersionNumber) -> EmbedderVersion:
         for version in self._collections.versions.get(collection_id, ()):

@@ -94,6 +94,13 @@ class PostgresCollections:
             raise CollectionNotFound(f"There is no collection named {name}.")
         return collection_of(row)
 
+    async def get(self, collection_id: CollectionId) -> Collection:
+        async with self._pool.connection() as connection:
+            row = await (await connection.execute(SQL.get, {"id": collection_id})).fetchone()
+        if row is None:
+            raise CollectionNotFound
+        return collection_of(row)
+
     async def all(self) -> tuple[Collection, ...]:
         async with self._pool.connection() as connection:
             rows = await (await connection.execute(SQL.all)).fetchall()

@@ -5,13 +5,13 @@ How they change is told in `transitions.py`.
 
 import dataclasses
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import AbstractAsyncContextManager
 
 from psycopg import sql
 from psycopg.errors import DiskFull, UndefinedTable
 
-from service.domain import CollectionId, EmbedderVersion, SpaceStatus, Storage, VersionNumber
+from service.domain import CollectionId, EmbedderVersion, SpaceStatus, Storage, VersionNumber, VersionState
 from service.errors import VersionNotFound
 from service.store import spaces, statements
 from service.store.driving import driving
@@ -33,6 +33,7 @@ _BITS: Mapping[Storage, int] = {"halfvec": 16, "vector": 32, "binary": 1}
 """Of a dimension in the index."""
 
 _OF = sql.SQL(SQL.of).format(columns=COLUMNS)
+_AMONG = sql.SQL(SQL.among).format(columns=COLUMNS)
 _WRITTEN = sql.SQL(SQL.written).format(columns=COLUMNS)
 
 
@@ -45,6 +46,12 @@ class PostgresVersions(Transitions):
     async def written(self) -> tuple[EmbedderVersion, ...]:
         async with self._pool.connection() as connection:
             rows = await (await connection.execute(_WRITTEN)).fetchall()
+        return tuple(map(version_of, rows))
+
+    async def among(self, states: Iterable[VersionState]) -> tuple[EmbedderVersion, ...]:
+        values = {"states": [state.value for state in states]}
+        async with self._pool.connection() as connection:
+            rows = await (await connection.execute(_AMONG, values)).fetchall()
         return tuple(map(version_of, rows))
 
     async def get(self, collection_id: CollectionId, number: VersionNumber) -> EmbedderVersion:

@@ -12,6 +12,7 @@ import pytest
 from service.domain import (
     Chunking,
     Collection,
+    CollectionId,
     CollectionName,
     CollectionSettings,
     Counts,
@@ -57,6 +58,7 @@ async def test_a_created_collection_is_read_back_as_it_was_given(collections: Co
     assert (created.name, created.settings, created.active_version) == ("papers", SETTINGS, 1)
     assert created.created_at == NOW
     assert await collections.by_name(CollectionName("papers")) == created
+    assert await collections.get(created.id) == created
 
 
 async def test_settings_may_be_all_defaults(collections: Collections) -> None:
@@ -86,6 +88,8 @@ async def test_all_are_listed_in_the_order_of_names(collections: Collections) ->
 
 
 async def test_an_unknown_name_is_not_found(collections: Collections) -> None:
+    with pytest.raises(CollectionNotFound):
+        await collections.get(CollectionId(404))
     with pytest.raises(CollectionNotFound):
         await collections.by_name(CollectionName("nothing"))
 

@@ -20,6 +20,7 @@ from sentence_transformers.sentence_transformer.modules import Dense
 
 from service.domain import (
     Chunking,
+    Collection,
     CollectionId,
     EmbedderSpec,
     EmbedderVersion,
@@ -28,7 +29,7 @@ from service.domain import (
 )
 from service.embedder.loader import Loader
 from service.embedder.registry import Registry
-from service.errors import ModelUnavailable, SpaceRefused
+from service.errors import CollectionNotFound, ModelUnavailable, SpaceRefused
 from service.ports import Encoder
 from service.proof import Proof
 from tests.models import encoders, static_model
@@ -52,8 +53,8 @@ class Catalog:
         self.known: list[EmbedderVersion] = []
         self.processes: list[Process] = []
 
-    async def all(self) -> tuple[()]:
-        return ()
+    async def get(self, collection_id: CollectionId) -> Collection:
+        raise CollectionNotFound
 
     async def written(self) -> tuple[EmbedderVersion, ...]:
         return tuple(self.known)

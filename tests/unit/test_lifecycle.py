@@ -89,6 +89,8 @@ class Place:
     at: datetime = NOW
     measured: tuple[Check, ...] = (Check(name="recall", passed=True, detail="0.99"),)
     examined: int = 0
+    allowed: tuple[str, ...] = ()
+    """Models, beside the hashing ones."""
 
     def __post_init__(self) -> None:
         self.versions = CountingVersions(self.store.collections, self.store)
@@ -102,7 +104,11 @@ class Place:
 
     def lifecycle(self, *, examine: bool = True) -> Lifecycle:
         """Of another process over the same store."""
-        registry = Registry(default="hashing:32", load=lambda spec: self.models.get(spec.model) or HashingEncoder(spec))
+        registry = Registry(
+            default="hashing:32",
+            allowed=self.allowed,
+            load=lambda spec: self.models.get(spec.model) or HashingEncoder(_hashing(spec)),
+        )
         self.proof = Proof(collections=self.store.collections, versions=self.versions, embedders=registry)
         verification = Verification(
             collections=self.store.collections,
@@ -147,7 +153,7 @@ class Place:
             await self.encode_of(version)
 
     async def encode_of(self, version: EmbedderVersion) -> None:
-        encoder: Encoder = HashingEncoder(version.spec)
+        encoder: Encoder = HashingEncoder(_hashing(version.spec))
         for lane in ("live", "backfill"):
             for claimed in await self.queue.claim([version], 1000, "w", self.at, timedelta(minutes=1), lane):
                 text = claimed.document.text
@@ -179,6 +185,11 @@ class Place:
     async def actions(self, collection: Collection) -> list[str]:
         entries = await FakeAudit(self.store.collections).page(collection.id, None, 100)
         return [entry.action for entry in reversed(entries)]
+
+
+def _hashing(spec: EmbedderSpec) -> EmbedderSpec:
+    """Whatever a model is called, it is a hashing one."""
+    return spec if spec.model.startswith("hashing") else replace(spec, model="hashing:24")
 
 
 @pytest.fixture
@@ -387,6 +398,22 @@ async def test_a_model_that_is_swapped_fails_the_version_and_resuming_loses_noth
     await place.state(version, VersionState.READY)
     assert {key[0] for key in place.store.space(version)} == {"doc-0", "doc-1", "doc-2", "meanwhile"}
     assert (await place.actions(collection))[1:4] == ["registered", "failed", "resumed"]
+
+
+async def test_a_process_that_may_not_run_the_model_leaves_the_version_to_others(place: Place) -> None:
+    place.allowed = ("shop/model",)
+    place.flow = place.lifecycle()
+    collection = await place.create()
+    version = await place.register(collection, EmbedderSpec(model="shop/model"))
+    place.allowed = ()
+    other = place.lifecycle()
+    await other.drive(place.now)
+    await place.state(version, VersionState.BACKFILLING)
+    await place.encode()
+    await other.drive(place.now)
+    await place.state(version, VersionState.VERIFYING)
+    await place.flow.drive(place.now)
+    await place.state(version, VersionState.READY)
 
 
 async def test_a_paused_backfill_rests_until_it_is_resumed(place: Place) -> None:

@@ -11,7 +11,7 @@ from prometheus_client import REGISTRY
 from service.domain import Collection, CollectionName, CollectionSettings, EmbedderSpec, EmbedderVersion, Role, Vectors
 from service.embedder.hashing import HashingEncoder
 from service.embedder.registry import Registry
-from service.errors import Invalid, SpaceRefused
+from service.errors import Invalid, ModelUnavailable, SpaceRefused
 from service.ports import Embedders
 from service.proof import CANARY_TEXTS, Proof
 from tests.fakes_catalog import FakeCollections, FakeVersions
@@ -99,7 +99,7 @@ async def test_a_model_without_usable_vectors_is_not_registered(place: Place) ->
 
 async def test_a_model_that_is_no_longer_allowed_is_refused(place: Place) -> None:
     version = await place.version()
-    with pytest.raises(SpaceRefused, match="once/allowed"):
+    with pytest.raises(ModelUnavailable, match="once/allowed"):
         await place.proof().admit(replace(version, spec=EmbedderSpec(model="once/allowed")))
 
 

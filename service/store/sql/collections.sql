@@ -21,6 +21,10 @@ RETURNING id, name, settings, active_version, previous_version, created_at
 -- One collection, by the name that clients use.
 SELECT id, name, settings, active_version, previous_version, created_at FROM collections WHERE name = %(name)s
 
+-- name: get
+-- One collection.
+SELECT id, name, settings, active_version, previous_version, created_at FROM collections WHERE id = %(id)s
+
 -- name: all
 -- Every collection, in the order of names.
 SELECT id, name, settings, active_version, previous_version, created_at FROM collections ORDER BY name

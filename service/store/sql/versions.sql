@@ -12,6 +12,13 @@ FROM embedder_versions
 WHERE state NOT IN ('retired', 'failed')
 ORDER BY collection_id, number
 
+-- name: among
+-- The versions that are in one of some states.
+SELECT {columns}
+FROM embedder_versions
+WHERE state = ANY (%(states)s::text[])
+ORDER BY collection_id, number
+
 -- name: physical
 -- How a version's table and index stand. Rows are estimated as the planner does it: the density when it was last
 -- analysed, times the pages it has now; -1 before that. `firsts` is the share of rows that are a document's first chunk.
