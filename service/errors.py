@@ -9,6 +9,7 @@
     |   `-- VersionNotFound
     |-- Conflict                the state forbids it                                (409)
     |   |-- EmbedderChange
+    |   |-- Overtaken               somebody else did something similar first; look again
     |   |-- PromotionRefused    the evidence speaks against it
     |   `-- VersionExists
     |-- Overloaded              too much at once; try again later                   (429)
@@ -86,6 +87,10 @@ class Conflict(AzimuthError):
 
 class EmbedderChange(Conflict):
     """The embedder of a collection is set at its creation; another embedder is a new version: POST .../versions."""
+
+
+class Overtaken(Conflict):
+    """Somebody else registered a version at the same moment; look again."""
 
 
 class PromotionRefused(Conflict):

@@ -53,6 +53,7 @@ from service.errors import (
     FieldError,
     ModelUnavailable,
     NotFound,
+    Overtaken,
     PromotionRefused,
     SpaceRefused,
     VersionExists,
@@ -146,13 +147,17 @@ class Lifecycle:
         """
         spec, identity, canary = await self._proof.register(embedder or collection.settings.embedder)
         chunking = chunking or collection.settings.chunking
-        for other in await self._versions.of(collection.id):
-            same = (other.fingerprint, other.chunking, other.index) == (identity.fingerprint, chunking, index)
-            if other.written and same:
-                detail = f"version {other.number} ({other.state}) has the same embedder, chunking and index"
-                raise VersionExists(detail, number=other.number)
         entry = _entry("registered", actor, now, note, details=_described(spec, chunking, index))
-        return await self._versions.register(collection, spec, chunking, index, identity, canary, entry)
+        while True:
+            known = await self._versions.of(collection.id)
+            for other in known:
+                same = (other.fingerprint, other.chunking, other.index) == (identity.fingerprint, chunking, index)
+                if other.written and same:
+                    detail = f"version {other.number} ({other.state}) has the same embedder, chunking and index"
+                    raise VersionExists(detail, number=other.number)
+            newest = max((other.number for other in known), default=None)
+            with suppress(Overtaken):  # what was registered meanwhile may be the same
+                return await self._versions.register(collection, spec, chunking, index, identity, canary, entry, newest)
 
     # ------------------------------------------------------------ drive
 

@@ -138,11 +138,12 @@ class Versions(Protocol):
         identity: Identity,
         canary: Mapping[str, tuple[float, ...]],
         entry: AuditEntry,
+        newest: VersionNumber | None = None,
     ) -> EmbedderVersion:
         """A new version (backfilling) with the next number and its table, in one transaction with its audit entry.
 
         Every write that commits later goes to it too: writers in progress are waited for. Conflict where as many
-        versions as may be are written already.
+        versions as may be are written already; Overtaken where `newest` is given and is the newest no more.
         """
         ...
 

@@ -31,7 +31,7 @@ from service.domain import (
     VersionNumber,
     VersionState,
 )
-from service.errors import CollectionNotFound, Conflict, VersionNotFound
+from service.errors import CollectionNotFound, Conflict, Overtaken, VersionNotFound
 
 if TYPE_CHECKING:
     from tests.fakes import FakeStore
@@ -181,13 +181,16 @@ class FakeVersions:
         identity: Identity,
         canary: Mapping[str, tuple[float, ...]],
         entry: AuditEntry,
+        newest: VersionNumber | None = None,
     ) -> EmbedderVersion:
         if collection.id not in self._collections.rows:
             raise CollectionNotFound
         self._room(collection.id)
+        if newest is not None and newest != self._collections.versions[collection.id][-1].number:
+            raise Overtaken
         version = EmbedderVersion(
             collection_id=collection.id,
-            number=VersionNumber(1 + max(one.number for one in await self.of(collection.id))),
+            number=VersionNumber(1 + self._collections.versions[collection.id][-1].number),
             state=VersionState.BACKFILLING,
             spec=spec,
             chunking=chunking,

@@ -30,7 +30,7 @@ from service.domain import (
     VersionNumber,
     VersionState,
 )
-from service.errors import CollectionNotFound, Conflict, TimedOut, Unavailable, VersionNotFound
+from service.errors import CollectionNotFound, Conflict, Overtaken, TimedOut, Unavailable, VersionNotFound
 from service.store import audit, guard, records, spaces, statements
 from service.store.pool import Connection, Pool, retrying
 from service.store.rows import collection_of, version_of
@@ -78,6 +78,7 @@ class Transitions:
         identity: Identity,
         canary: Mapping[str, tuple[float, ...]],
         entry: AuditEntry,
+        newest: VersionNumber | None = None,
     ) -> EmbedderVersion:
         """As the port says; CollectionNotFound where it is gone. The audit entry gets the new number."""
 
@@ -86,6 +87,8 @@ class Transitions:
                 if not await guard.alone(connection, collection.id):
                     raise CollectionNotFound
                 number = await _next_number(connection, collection.id)
+                if newest is not None and number != newest + 1:
+                    raise Overtaken
                 version = await insert(
                     connection,
                     collection.id,

@@ -23,7 +23,7 @@ from service.domain import (
     VersionNumber,
     VersionState,
 )
-from service.errors import CollectionNotFound, Conflict, NotFound, VersionNotFound
+from service.errors import CollectionNotFound, Conflict, NotFound, Overtaken, VersionNotFound
 from service.store.transitions import MAX_WRITTEN
 from tests import fakes_catalog
 from tests.filling import drain
@@ -110,6 +110,16 @@ async def test_numbers_are_never_used_again(world: World) -> None:
     second = await register(world)
     await world.versions.retire(second, entry("retired"))
     assert (await register(world)).number == 3
+    assert [one.number for one in await world.versions.of(world.collection.id)] == [1, 2, 3]
+
+
+async def test_whoever_knows_of_fewer_versions_is_overtaken(world: World) -> None:
+    arguments = (world.collection, SPEC, CHUNKING, INDEX, IDENTITY, CANARY, entry("registered"))
+    first = world.version.number
+    second = await world.versions.register(*arguments, newest=first)
+    with pytest.raises(Overtaken):
+        await world.versions.register(*arguments, newest=first)
+    await world.versions.register(*arguments, newest=second.number)
     assert [one.number for one in await world.versions.of(world.collection.id)] == [1, 2, 3]
 
 

@@ -1,5 +1,6 @@
 """The version's story over fakes: every move of the state machine, what is refused and why, when an index is built."""
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
@@ -13,6 +14,7 @@ from service.domain import (
     Chunk,
     Chunking,
     Collection,
+    CollectionId,
     CollectionName,
     CollectionSettings,
     Document,
@@ -39,6 +41,7 @@ from service.errors import (
     Overloaded,
     PromotionRefused,
     SpaceRefused,
+    VersionExists,
     VersionNotFound,
 )
 from service.lifecycle import Lifecycle
@@ -279,6 +282,25 @@ async def test_the_same_version_is_not_registered_twice(place: Place) -> None:
         await place.register(collection)
     await place.flow.retire(collection, version.number, actor="eve", now=NOW)
     assert (await place.register(collection)).number == 3, "numbers are never used again"
+
+
+async def test_of_two_operators_who_register_the_same_at_once_one_does(place: Place) -> None:
+    collection = await place.create()
+    versions_of = place.versions.of
+    both_looked = asyncio.Barrier(2)
+
+    async def together(collection_id: CollectionId) -> tuple[EmbedderVersion, ...]:
+        found = await versions_of(collection_id)
+        if len(found) == 1:
+            await both_looked.wait()
+        return found
+
+    place.versions.of = together  # type: ignore[method-assign]
+    same = await asyncio.gather(place.register(collection), place.register(collection), return_exceptions=True)
+    (refused,) = [one for one in same if isinstance(one, Exception)]
+    assert isinstance(refused, VersionExists)
+    assert refused.errors[0].message == "2"
+    assert [one.number for one in await versions_of(collection.id)] == [1, 2]
 
 
 async def test_writes_and_deletes_while_it_is_filled_reach_both(place: Place) -> None:
