@@ -8,7 +8,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from service.domain import Collection, DocumentId, EmbedderVersion, Judgments, StoredDocument, Vectors, finite
+from service.domain import And, Collection, DocumentId, EmbedderVersion, Judgments, StoredDocument, Vectors, finite
 from service.errors import Overloaded
 from service.ports import Documents, Embedders
 from service.ports import Vectors as Spaces
@@ -20,7 +20,7 @@ DISTURBANCE = 0.5
 """Length of the noise on stored vectors that stand for queries: a cosine of 0.89 to where they were."""
 PATIENCE = 10
 """Times that something is tried again while the service is busy with others."""
-_PORTION = 100
+_PORTION, _LOOKED_UP = 100, 1_000
 _BATCH = 16
 _SENTENCE_END = re.compile(r"(?<=[.!?。！？])\s|\n")
 
@@ -40,6 +40,14 @@ class Sampling:
         for at in range(0, len(distinct), _PORTION):
             for document in (await self._documents.get(collection.id, distinct[at : at + _PORTION])).values():
                 yield document
+
+    async def there(self, collection: Collection, ids: Iterable[DocumentId]) -> frozenset[DocumentId]:
+        """Those that exist. By a filter that all pass, which reads no texts."""
+        distinct, found = sorted(set(ids)), set[DocumentId]()
+        for at in range(0, len(distinct), _LOOKED_UP):
+            part = distinct[at : at + _LOOKED_UP]
+            found |= await self._documents.passing_among(collection.id, part, And(()))
+        return frozenset(found)
 
     async def queries(
         self,

@@ -31,8 +31,6 @@ MEASURES: Mapping[str, Callable[[Sequence[str], Mapping[str, int]], float]] = {
     "Recall@100": lambda ranking, grades: recall(ranking, grades, 100),
 }
 
-Grades = Mapping[str, Mapping[str, int]]
-
 
 class Trial:
     def __init__(self, *, search: Search, proof: Proof, sampling: Sampling) -> None:
@@ -59,9 +57,18 @@ class Trial:
         except (SpaceRefused, ModelUnavailable) as error:
             return _undecided(f"the active version cannot be asked: {error.detail}")
         relevant = _relevant(judgments)
-        chosen = some(sorted(relevant), QUERIES)
-        figures = await self._present(collection, {query: relevant[query] for query in chosen})
-        if figures["relevant_documents"] == figures["relevant_documents_missing"]:
+        wanted = frozenset[DocumentId]().union(*relevant.values())
+        there = await self._sampling.there(collection, wanted)
+        # What neither version can find would count as agreement.
+        answerable = [query for query, ids in relevant.items() if not there.isdisjoint(ids)]
+        chosen = some(sorted(answerable), QUERIES)
+        figures: dict[str, Any] = {
+            "queries": len(chosen),
+            "queries_without_documents": len(relevant) - len(answerable),
+            "relevant_documents": len(wanted),
+            "relevant_documents_missing": len(wanted) - len(there),
+        }
+        if not chosen:
             return _undecided("no document that was judged relevant is in the collection", figures)
         differences: dict[tuple[str, Mode], Difference] = {}
         for mode in MODES:
@@ -73,21 +80,11 @@ class Trial:
             for name, measure in MEASURES.items():
                 differences[name, mode] = await asyncio.to_thread(
                     Difference.between,
-                    [measure(ranking, relevant[query]) for query, ranking in zip(chosen, old, strict=True)],
-                    [measure(ranking, relevant[query]) for query, ranking in zip(chosen, new, strict=True)],
+                    [measure(ranking, judgments.grades[query]) for query, ranking in zip(chosen, old, strict=True)],
+                    [measure(ranking, judgments.grades[query]) for query, ranking in zip(chosen, new, strict=True)],
                 )
             figures[mode] = {name: differences[name, mode].figures() for name in MEASURES}
         return _verdict(differences, len(chosen), figures)
-
-    async def _present(self, collection: Collection, relevant: Grades) -> dict[str, Any]:
-        """How much of what was judged can be found at all: what is not there is missed by both."""
-        ids = {DocumentId(id_) for grades in relevant.values() for id_, grade in grades.items() if grade > 0}
-        there = {document.id async for document in self._sampling.documents(collection, sorted(ids))}
-        return {
-            "queries": len(relevant),
-            "relevant_documents": len(ids),
-            "relevant_documents_missing": len(ids) - len(there),
-        }
 
     async def _ranking(
         self, collection: Collection, version: EmbedderVersion, text: str, mode: Mode
@@ -151,13 +148,14 @@ class Difference:
         return {name: round(value, 4) for name, value in {**values, **bounds}.items()}
 
 
-def _relevant(judgments: Judgments) -> Grades:
-    """The queries that something is relevant for: about others a ranking can say nothing."""
-    return {
-        query: grades
+def _relevant(judgments: Judgments) -> Mapping[str, frozenset[DocumentId]]:
+    """What is relevant for each query; those that nothing is are left out: about them a ranking can say nothing."""
+    relevant = {
+        query: frozenset(DocumentId(id_) for id_, grade in grades.items() if grade > 0)
         for query, grades in judgments.grades.items()
-        if query in judgments.queries and any(grade > 0 for grade in grades.values())
+        if query in judgments.queries
     }
+    return {query: ids for query, ids in relevant.items() if ids}
 
 
 def _verdict(differences: Mapping[tuple[str, Mode], Difference], queries: int, figures: Mapping[str, Any]) -> Check:

@@ -195,6 +195,16 @@ async def test_judged_documents_that_are_not_there_are_counted(rivals: Rivals) -
     assert "no document that was judged relevant is in the collection" in nowhere.detail
 
 
+async def test_queries_that_nothing_can_answer_lend_no_weight(rivals: Rivals) -> None:
+    candidate = await rivals.add(BAD)
+    known = dict(list(GRADES.items())[: trial.FEW - 1])
+    judge(rivals, grades={query: known.get(query, {"elsewhere": 1}) for query in GRADES})
+    few = (await examine(rivals, candidate))["judgments"]
+    assert few.passed is None, "all others are found by neither version, which looks like agreement"
+    assert few.figures["queries"] == trial.FEW - 1
+    assert few.figures["queries_without_documents"] == len(GRADES) - (trial.FEW - 1)
+
+
 async def test_of_many_queries_a_fixed_choice_is_asked(rivals: Rivals, monkeypatch: pytest.MonkeyPatch) -> None:
     candidate = await rivals.add(BAD)
     judge(rivals)
