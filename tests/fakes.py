@@ -389,10 +389,10 @@ class FakeVectors:
             for one in encoded
             if (one.job.collection_id, one.job.version) == (version.collection_id, version.number)
         ]
-        ours = {job.document_id for job, _ in store.held([one.job for one in own])}
+        ours = {job for job, _ in store.held([one.job for one in own])}
         for one in own:
             job = one.job
-            if job.document_id not in ours:
+            if job not in ours:
                 continue
             del store.jobs[job.collection_id, job.document_id, job.version]
             for key in [key for key in space if key[0] == job.document_id]:
@@ -401,7 +401,7 @@ class FakeVectors:
                 space[job.document_id, chunk.number] = StoredChunk(
                     job.content_revision, chunk.start, chunk.end, _stored(version, vector)
                 )
-        return frozenset(ours)
+        return frozenset(job.document_id for job in ours)
 
     async def nearest(
         self,

@@ -198,9 +198,11 @@ async def forget(connection: Connection, collection_id: CollectionId, ids: Seque
     await connection.execute(SQL.forget, {"collection_id": collection_id, "ids": list(ids)})
 
 
-async def finish(connection: Connection, jobs: Sequence[Job]) -> frozenset[DocumentId]:
-    """End those of these jobs that are still leased to whoever holds them: only these may be stored."""
-    return frozenset(row[0] for row in await (await connection.execute(_FINISH, _named(jobs))).fetchall())
+async def finish(connection: Connection, jobs: Sequence[Job]) -> frozenset[Job]:
+    """End those of these jobs of one version that are still leased to whoever holds them: only these may be stored."""
+    rows = await (await connection.execute(_FINISH, _named(jobs))).fetchall()
+    ended = {(document_id, str(lease)) for document_id, lease in rows}
+    return frozenset(job for job in jobs if (job.document_id, job.lease) in ended)
 
 
 async def _documents(

@@ -75,13 +75,14 @@ class PostgresVectors:
         async def commit() -> frozenset[DocumentId]:
             async with self._pool.transaction() as connection, _standing(version):
                 ours = await queue.finish(connection, [one.job for one in own])
-                if not ours:
-                    return ours
-                await connection.execute(remove, {"collection_id": version.collection_id, "ids": list(ours)})
+                stored = frozenset(job.document_id for job in ours)
+                if not stored:
+                    return stored
+                await connection.execute(remove, {"collection_id": version.collection_id, "ids": list(stored)})
                 async with connection.cursor() as cursor, cursor.copy(copy) as rows:
                     rows.set_types((*_COPIED, layout.type))
                     for one in own:
-                        if one.job.document_id in ours:
+                        if one.job in ours:  # not by its document, which may have been claimed again meanwhile
                             for chunk, vector in zip(one.chunks, one.vectors, strict=True):
                                 value = layout.value(vector)
                                 await rows.write_row(
@@ -97,7 +98,7 @@ class PostgresVectors:
                                         value,
                                     )
                                 )
-                return ours
+                return stored
 
         return await retrying(commit) if own else frozenset()
 

@@ -203,6 +203,16 @@ async def test_a_lease_is_good_for_the_content_that_it_was_given_for(world: Worl
     assert await world.store(encoded(claimed)) == {"a"}
 
 
+async def test_a_lost_lease_is_skipped_beside_the_one_that_took_it(world: World) -> None:
+    """One worker may hold both: the document was written again while its old content was encoded."""
+    await world.put(doc("a", "first"), doc("b"))
+    old, other = await world.claim()
+    await world.put(doc("a", "second"), now=later(1))
+    (new,) = await world.claim(now=later(1))
+    assert await world.store(encoded(old, pieces=["fir", "st"]), encoded(other), encoded(new)) == {"a", "b"}
+    assert await world.stored_chunks() == {("a", 0): 2, ("b", 0): 1}
+
+
 async def test_an_expired_lease_that_nobody_took_can_still_store(world: World) -> None:
     await world.put(doc("a"))
     (claimed,) = await world.claim()

@@ -93,14 +93,14 @@ held AS (
 )
 
 -- name: finish
--- Ends jobs that are still ours. Who is answered may be stored in the same transaction.
+-- Ends jobs that are still ours. What is answered may be stored in the same transaction.
 WITH {held}
 DELETE FROM jobs AS j
 USING held AS h
 WHERE j.collection_id = h.collection_id
     AND j.document_id = h.document_id
     AND j.embedder_version = h.embedder_version
-RETURNING j.document_id
+RETURNING j.document_id, j.lease
 
 -- name: extend
 -- Moves the end of leases that are still ours.
