@@ -133,6 +133,8 @@ async def space_status(connection: Connection, collection_id: CollectionId, numb
     if row is None:
         raise VersionNotFound(f"The embedder version {number} has no table.")
     estimated_rows, indexed, firsts = row
+    if estimated_rows is None:  # dropped since the statement began, so that its size is not known any more
+        raise VersionNotFound(f"The embedder version {number} has no table.")
     if estimated_rows > COUNTED_ROWS and firsts:
         return SpaceStatus(rows=round(estimated_rows), indexed=indexed, chunks_per_document=1 / firsts)
     count = sql.SQL("SELECT count(*), count(*) FILTER (WHERE chunk = 0) FROM {}").format(names.table_identifier)

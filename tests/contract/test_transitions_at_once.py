@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from psycopg import sql
 
-from service.domain import Collection, DocumentId, EmbedderVersion, VersionState
+from service.domain import Collection, DocumentId, EmbedderVersion, Job, VersionState
 from service.errors import AzimuthError, Conflict, TimedOut, VersionNotFound
 from service.ports import Versions
 from service.store import audit, documents, queue, spaces, transitions
@@ -322,7 +322,7 @@ async def test_retiring_waits_for_what_a_worker_is_storing_and_drops_it(
     first, second = await world.queue.claim([version], 10, "w1", NOW, LEASE)
     finish, storing, go_on = queue.finish, asyncio.Event(), asyncio.Event()
 
-    async def finish_and_wait(*arguments: Any) -> frozenset[DocumentId]:
+    async def finish_and_wait(*arguments: Any) -> frozenset[Job]:
         ours = await finish(*arguments)
         storing.set()
         await go_on.wait()

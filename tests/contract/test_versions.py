@@ -2,17 +2,26 @@
 
 import asyncio
 from dataclasses import dataclass, replace
+from typing import cast
 
 import psycopg
 import pytest
 
-from service.domain import CollectionName, EmbedderVersion, Identity, SpaceStatus, VersionNumber, VersionState
+from service.domain import (
+    CollectionId,
+    CollectionName,
+    EmbedderVersion,
+    Identity,
+    SpaceStatus,
+    VersionNumber,
+    VersionState,
+)
 from service.errors import VersionNotFound
 from service.ports import Collections, Versions
 from service.store import spaces
 from service.store.collections import PostgresCollections
-from service.store.pool import Pool
-from service.store.versions import COUNTED_ROWS, PostgresVersions
+from service.store.pool import Connection, Pool
+from service.store.versions import COUNTED_ROWS, PostgresVersions, space_status
 from tests.contract.test_collections import CANARY, IDENTITY, NOW, SETTINGS, create, value
 from tests.fakes_catalog import FakeCollections, FakeVersions
 from tests.storages import sealed
@@ -114,6 +123,20 @@ async def fill(pool: Pool, version: EmbedderVersion, documents: int, chunks: int
     values = {"id": version.collection_id, "number": version.number, "documents": documents, "chunks": chunks}
     async with pool.connection() as connection:
         await connection.execute(query, {**values, "since": since})
+
+
+async def test_a_space_that_goes_while_it_is_looked_at_is_not_found() -> None:
+    """Its row of the catalogue is still seen, and its size is NULL: too short a moment to be met on purpose."""
+
+    class Dropped:
+        async def execute(self, *_: object) -> "Dropped":
+            return self
+
+        async def fetchone(self) -> tuple[None, bool, None]:
+            return None, False, None
+
+    with pytest.raises(VersionNotFound):
+        await space_status(cast(Connection, Dropped()), CollectionId(1), VersionNumber(2))
 
 
 @pytest.mark.database
