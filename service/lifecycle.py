@@ -330,8 +330,21 @@ class Lifecycle:
             details = {**_told(evidence.checks), "forced": bool(evidence.failed)}
             return await self._switch(collection, version, "promoted", actor, now(), note, details)
 
-    async def roll_back(self, collection: Collection, *, actor: str, now: datetime, note: str = "") -> Collection:
-        """Let the version answer that answered before: it stayed complete, so nothing is asked but its model."""
+    async def roll_back(
+        self,
+        collection: Collection,
+        *,
+        leaving: VersionNumber | None = None,
+        actor: str,
+        now: datetime,
+        note: str = "",
+    ) -> Collection:
+        """Let the version answer that answered before: it stayed complete, so nothing is asked but its model.
+
+        Conflict where another version than `leaving` is active: a request that is repeated must not go forward again.
+        """
+        if leaving not in (None, collection.active_version):
+            raise Conflict(f"version {collection.active_version} is active, not {leaving}")
         if collection.previous_version is None:
             raise Conflict("there is no version to go back to")
         version = await self._versions.get(collection.id, collection.previous_version)

@@ -7,7 +7,7 @@ from typing import Annotated, Any, NotRequired
 from pydantic import BeforeValidator, Field
 from typing_extensions import TypedDict
 
-from service.api import answers, failures
+from service.api import answers, failures, schemas
 from service.api.schemas import ChunkingBody, EmbedderBody, Query, Text, Wire, embedder_input
 from service.domain import (
     Check,
@@ -73,7 +73,12 @@ class PromotionBody(Wire):
     note: Note = ""
 
 
-class NoteBody(Wire):
+class RollBackBody(Wire):
+    """`from` makes a request bear repetition: without it, a second roll back takes the first one back."""
+
+    leaving: Annotated[
+        schemas.Number | None, Field(alias="from", description="The version that answers now; 409 where another does.")
+    ] = None
     note: Note = ""
 
 

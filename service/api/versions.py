@@ -138,12 +138,16 @@ async def roll_back(
     service: Here,
     actor: Actor,
     collection: schemas.Name,
-    body: Annotated[version_shapes.NoteBody | None, Body()] = None,
+    body: Annotated[version_shapes.RollBackBody | None, Body()] = None,
 ) -> Response:
-    """It stayed complete, so nothing is lost and nothing is waited for. Answers the version that is active now."""
-    wanted = body or version_shapes.NoteBody()
+    """It stayed complete, so nothing is lost and nothing is waited for. Answers the version that is active now.
+
+    Rolling back twice changes nothing; whoever may have to repeat a request names the version in `from`.
+    """
+    wanted = body or version_shapes.RollBackBody()
     found = await service.collections.by_name(CollectionName(collection))
-    found = await service.lifecycle.roll_back(found, actor=actor, now=now(), note=wanted.note)
+    leaving = None if wanted.leaving is None else VersionNumber(wanted.leaving)
+    found = await service.lifecycle.roll_back(found, leaving=leaving, actor=actor, now=now(), note=wanted.note)
     service.search.forget(found.name)
     return answers.Json(await _shown(service, found, found.active_version))
 

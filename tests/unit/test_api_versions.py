@@ -148,6 +148,14 @@ async def test_rolling_back_is_immediate_and_can_itself_be_taken_back(api: Edge)
     assert (await post(api, "rollback")).json()["number"] == 2
 
 
+async def test_a_roll_back_that_names_what_it_leaves_bears_repetition(api: Edge) -> None:
+    await api.ready(**SMALLER)
+    await post(api, "2/promote")
+    assert (await post(api, "rollback", {"from": 2})).json()["number"] == 1
+    assert_problem(await post(api, "rollback", {"from": 2}), 409)
+    assert (await api.client.get(PATH)).json()["active_version"] == 1
+
+
 async def test_without_a_version_before_there_is_nothing_to_go_back_to(api: Edge) -> None:
     assert_problem(await post(api, "rollback"), 409)
     await api.ready(**SMALLER)
