@@ -69,7 +69,7 @@ SERVICE = "azimuth"
 
 WINDOW = 50_000
 """Jobs of one backfill that wait at once: minutes of work for any worker, and a queue that stays small."""
-_UNDER_WAY = frozenset({VersionState.BACKFILLING, VersionState.INDEXING, VersionState.VERIFYING})
+UNDER_WAY = frozenset({VersionState.BACKFILLING, VersionState.INDEXING, VersionState.VERIFYING})
 _STANDING = frozenset({VersionState.READY, VersionState.ACTIVE})
 
 
@@ -161,9 +161,13 @@ class Lifecycle:
 
     # ------------------------------------------------------------ drive
 
-    async def drive(self, now: Clock) -> None:
-        """Move every version that is under way on, as far as it can go without waiting."""
-        await self._each(_UNDER_WAY, now)
+    async def drive(self, now: Clock, states: frozenset[VersionState] = UNDER_WAY) -> None:
+        """Move every version that is in one of these states on, one after the other, until it leaves them or waits.
+
+        Building an index takes hours and measuring takes minutes; who calls this for each state apart fills other
+        versions meanwhile.
+        """
+        await self._each(states, now)
 
     async def tend(self, now: Clock) -> None:
         """What versions need that are or may be searched: an index beyond the exact scan, fresh evidence."""
@@ -172,7 +176,8 @@ class Lifecycle:
     async def _each(self, states: frozenset[VersionState], now: Clock) -> None:
         for version in await self._versions.among(states):
             try:
-                await self._advance(version, now)
+                if await self._wanting(version, now()):
+                    await self._advance(version, states, now)
             except (NotFound, Conflict):
                 pass  # deleted, or moved by somebody else, meanwhile
             except AzimuthError as error:
@@ -180,25 +185,30 @@ class Lifecycle:
             except Exception:  # whatever is wrong with one version must not hold up the others
                 log.exception("version waits", extra={"version": version.number})
 
-    async def _advance(self, version: EmbedderVersion, now: Clock) -> None:
-        if version.state in _STANDING and not await self._wanting(version, now()):
-            return
+    async def _wanting(self, version: EmbedderVersion, now: datetime) -> bool:
+        """Is there anything to do for it here? Asked often, of every version, so it must cost little."""
+        match version.state:
+            case VersionState.BACKFILLING:
+                return not version.paused
+            case VersionState.INDEXING:
+                return True
+            case VersionState.VERIFYING:
+                return self._verification.possible
+        if await self._outgrown(version, now):
+            return True
+        return self._verification.possible and await self._verification.outdated(version, now)
+
+    async def _advance(self, version: EmbedderVersion, states: frozenset[VersionState], now: Clock) -> None:
         async with self._versions.driving(version) as ours:
             moved = ours
             while moved:
                 version = await self._versions.get(version.collection_id, version.number)
                 try:
-                    moved = await self._step(version, now)
+                    moved = version.state in states and await self._step(version, now)
                 except SpaceRefused as error:
                     # Nothing is lost: what was encoded stays, and `resume` goes on from there.
                     await self._move(version, VersionState.FAILED, now(), reason=error.detail)
                     moved = False
-
-    async def _wanting(self, version: EmbedderVersion, now: datetime) -> bool:
-        """Is there anything to do for a version that stands? Asked often, of every version, so it must cost little."""
-        if await self._outgrown(version, now):
-            return True
-        return self._verification.possible and await self._verification.outdated(version, now)
 
     async def _step(self, version: EmbedderVersion, now: Clock) -> bool:
         """One step of one version; True where it reached another state."""

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import partial
 
 from fastapi import FastAPI
 
@@ -21,7 +22,7 @@ from service.errors import AzimuthError
 from service.evidence import Examiner
 from service.ingest import Ingest
 from service.ingest import Limits as DocumentLimits
-from service.lifecycle import Lifecycle
+from service.lifecycle import UNDER_WAY, Lifecycle
 from service.proof import Proof
 from service.readiness import Readiness
 from service.search import Search
@@ -222,8 +223,7 @@ async def api(settings: Settings, url: str) -> AsyncIterator[FastAPI]:
                 _running(shadow.run(stop)),
                 _running(regularly("models", WATCH_SECONDS, readiness.watch_models)),
                 _running(regularly("heartbeat", WATCH_SECONDS, readiness.beat)),
-                _running(regularly("versions", DRIVE_SECONDS, lambda: flow.drive(now))),
-                _running(regularly("indexes", TEND_SECONDS, lambda: flow.tend(now))),
+                _driving(flow),
             ):
                 yield
                 stop.set()
@@ -271,6 +271,17 @@ async def _running(work: Awaitable[None]) -> AsyncIterator[None]:
         task.cancel()
         with suppress(asyncio.CancelledError):
             await task
+
+
+@asynccontextmanager
+async def _driving(flow: Lifecycle) -> AsyncIterator[None]:
+    """Move versions on for as long as the block lasts: what takes hours in one state holds up nothing in another."""
+    async with AsyncExitStack() as stack:
+        for state in sorted(UNDER_WAY):
+            work = partial(flow.drive, now, frozenset({state}))
+            await stack.enter_async_context(_running(regularly(state.value, DRIVE_SECONDS, work)))
+        await stack.enter_async_context(_running(regularly("indexes", TEND_SECONDS, partial(flow.tend, now))))
+        yield
 
 
 async def standing(collections: PostgresCollections, known: set[str]) -> tuple[Collection, ...]:
@@ -340,8 +351,5 @@ async def work(settings: Settings, url: str, stop: asyncio.Event) -> None:
             tend_seconds=TEND_SECONDS,
         )
         # Beside the proofs: building an index takes minutes, in which a swapped model must be noticed all the same.
-        async with (
-            _running(regularly("versions", DRIVE_SECONDS, lambda: flow.drive(now))),
-            _running(regularly("indexes", TEND_SECONDS, lambda: flow.tend(now))),
-        ):
+        async with _driving(flow):
             await embedder.run(stop)

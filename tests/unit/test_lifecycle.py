@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 
@@ -651,6 +652,60 @@ async def test_trouble_with_one_version_does_not_hold_up_the_others(place: Place
     await place.flow.drive(place.now)
     await place.state(stuck, VersionState.BACKFILLING)
     await place.state(version, VersionState.READY)
+
+
+async def test_building_one_index_holds_up_no_other_backfill(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    first, second = await place.create(), await place.flow.create(CollectionName("others"), CollectionSettings(), NOW)
+    slow, quick = await place.register(first), await place.register(second)
+    backfilling, indexing = (frozenset({state}) for state in (VersionState.BACKFILLING, VersionState.INDEXING))
+    await place.flow.drive(place.now, backfilling)
+    await place.state(quick, VersionState.INDEXING)
+    await place.encode()
+    place.versions.rows = 101
+    build, begun, go_on = place.versions.build_index, asyncio.Event(), asyncio.Event()
+
+    async def slowly(version: EmbedderVersion) -> bool:
+        begun.set()
+        await go_on.wait()
+        return await build(version)
+
+    monkeypatch.setattr(place.versions, "build_index", slowly)
+    building = asyncio.create_task(place.flow.drive(place.now, indexing))
+    await begun.wait()
+    await place.flow.drive(place.now, backfilling)
+    await place.state(slow, VersionState.INDEXING)
+    go_on.set()
+    await building
+    await place.flow.drive(place.now)
+    for version in (slow, quick):
+        await place.state(version, VersionState.READY)
+
+
+async def test_what_there_is_nothing_to_do_for_is_left_alone(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each second of every process: a lock is a connection of its own."""
+    collection = await place.create()
+    version = await place.register(collection)
+    await place.flow.pause(collection, version.number, actor="eve", now=NOW)
+
+    driving, locked = place.versions.driving, 0
+
+    def counted(version: EmbedderVersion, wait_seconds: float = 0.0) -> AbstractAsyncContextManager[bool]:
+        nonlocal locked
+        locked += 1
+        return driving(version, wait_seconds)
+
+    monkeypatch.setattr(place.versions, "driving", counted)
+    await place.flow.drive(place.now)
+    assert locked == 0
+    await place.flow.resume(collection, version.number, actor="eve", now=NOW)
+    worker = place.lifecycle(examine=False)
+    await worker.drive(place.now)
+    await place.encode()
+    await worker.drive(place.now)
+    await place.state(version, VersionState.VERIFYING)
+    before = locked
+    await worker.drive(place.now)
+    assert locked == before > 0
 
 
 async def test_a_version_that_is_far_behind_is_not_complete(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
