@@ -1,4 +1,4 @@
-"""All benchmarks, one after the other: `make bench`. Some twenty-five minutes on two cores; `--quick`: five, with less to say.
+"""All benchmarks, one after the other: `make bench`. Some twenty-five minutes on two cores; `--quick`: five.
 
 Each has a process of its own and can be run alone (`python -m loadtests.search_100k --help`).
 """

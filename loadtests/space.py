@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 import numpy as np
 
-from service.domain import Chunk, Collection, CollectionName, CollectionSettings, Document, EmbedderVersion, Encoded
+from service.domain import Chunk, Collection, CollectionName, CollectionSettings, Document, Encoded
 from service.domain import Vectors as VectorArray
 from service.ports import Encoder
 from service.store.collections import PostgresCollections
@@ -15,6 +15,7 @@ from service.store.pool import Pool
 from service.store.queue import PostgresQueue
 from service.store.vectors import PostgresVectors
 from service.store.versions import PostgresVersions
+from service.version import EmbedderVersion
 
 BATCH = 1_000
 LEASE = timedelta(minutes=5)

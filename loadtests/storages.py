@@ -19,22 +19,13 @@ from loadtests.prepare import QUERIES, SEED, settings_in
 from loadtests.sandbox import Sandbox, sandbox
 from loadtests.space import Filled, create
 from service import wiring
-from service.domain import (
-    AuditEntry,
-    CollectionSettings,
-    DensePlan,
-    DocumentId,
-    EmbedderSpec,
-    EmbedderVersion,
-    Index,
-    Storage,
-    Vectors,
-)
+from service.domain import CollectionSettings, DensePlan, DocumentId, EmbedderSpec, Index, Storage, Vectors
 from service.ports import Encoder
 from service.store import spaces
 from service.store.pool import Pool
 from service.store.vectors import PostgresVectors
 from service.store.versions import PostgresVersions
+from service.version import AuditEntry, EmbedderVersion
 
 STORAGES: tuple[Storage, ...] = ("halfvec", "vector", "binary")
 EXACT = DensePlan(kind="exact")

@@ -16,21 +16,11 @@ from statistics import fmean
 from typing import Any, Protocol
 
 from service import geometry, legs
-from service.domain import (
-    Candidate,
-    Check,
-    Collection,
-    CollectionName,
-    DensePlan,
-    DocumentId,
-    EmbedderVersion,
-    Judgments,
-    Sample,
-    Vectors,
-)
+from service.catalog import TestSets, Versions
+from service.domain import Candidate, Collection, CollectionName, DensePlan, DocumentId, Vectors
 from service.errors import VersionNotFound
 from service.evaluation import bootstrap
-from service.ports import Documents, Embedders, TestSets, Versions
+from service.ports import Documents, Embedders
 from service.ports import Vectors as VectorTables
 from service.proof import Proof
 from service.query import Request
@@ -38,6 +28,7 @@ from service.sampling import Sampling
 from service.search import Search
 from service.space import Space
 from service.trial import Trial
+from service.version import Check, EmbedderVersion, Judgments, Sample
 
 RECALL_QUERIES = 200
 RECALL_SECONDS = 120.0

@@ -16,19 +16,10 @@ from datetime import UTC, datetime
 from typing import Any
 
 from service import metrics
-from service.domain import (
-    Accepted,
-    Collection,
-    Document,
-    DocumentId,
-    EmbedderVersion,
-    FailedDocument,
-    Filter,
-    VersionNumber,
-    unit,
-)
+from service.domain import Accepted, Collection, Document, DocumentId, FailedDocument, Filter, VersionNumber, unit
 from service.errors import Conflict, FieldError, Invalid, VersionNotFound
 from service.ports import Changes, Documents, Lexicon, Queue
+from service.version import EmbedderVersion
 
 STREAM_BATCH = 500
 """Documents of a stream that are committed together."""

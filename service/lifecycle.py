@@ -31,21 +31,8 @@ from datetime import datetime
 from typing import Any
 
 from service import metrics
-from service.domain import (
-    Action,
-    AuditEntry,
-    Check,
-    Chunking,
-    Collection,
-    CollectionName,
-    CollectionSettings,
-    EmbedderSpec,
-    EmbedderVersion,
-    Evidence,
-    Index,
-    VersionNumber,
-    VersionState,
-)
+from service.catalog import Backfills, Collections, Versions
+from service.domain import Chunking, Collection, CollectionName, CollectionSettings, EmbedderSpec, Index, VersionNumber
 from service.errors import (
     AzimuthError,
     Conflict,
@@ -58,9 +45,10 @@ from service.errors import (
     SpaceRefused,
     VersionExists,
 )
-from service.ports import Backfills, Collections, Embedders, Queue, Versions
+from service.ports import Embedders, Queue
 from service.proof import Proof
 from service.verification import SETTLE_SECONDS, Clock, Verification, counted
+from service.version import Action, AuditEntry, Check, EmbedderVersion, Evidence, VersionState
 
 log = logging.getLogger(__name__)
 

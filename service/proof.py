@@ -14,9 +14,11 @@ from contextlib import suppress
 import numpy as np
 
 from service import metrics
-from service.domain import CollectionId, EmbedderSpec, EmbedderVersion, Identity, VersionNumber, cosine, finite
+from service.catalog import Collections, Versions
+from service.domain import CollectionId, EmbedderSpec, VersionNumber, cosine, finite
 from service.errors import CollectionNotFound, Invalid, ModelUnavailable, SpaceRefused
-from service.ports import Collections, Embedders, Encoder, Versions
+from service.ports import Embedders, Encoder
+from service.version import EmbedderVersion, Identity
 
 log = logging.getLogger(__name__)
 

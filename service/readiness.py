@@ -8,10 +8,12 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 from datetime import UTC, datetime
 
-from service.domain import Collection, EmbedderSpec, Process, VersionState
+from service.catalog import Collections, Processes, Versions
+from service.domain import Collection, EmbedderSpec
 from service.errors import AzimuthError
-from service.ports import Collections, Embedders, Processes, Versions
+from service.ports import Embedders
 from service.proof import Key, Proof
+from service.version import Process, VersionState
 
 log = logging.getLogger(__name__)
 

@@ -8,11 +8,12 @@ from typing import TypeVar
 
 import numpy as np
 
-from service.domain import And, Collection, DocumentId, EmbedderVersion, Judgments, StoredDocument, Vectors, finite
+from service.domain import And, Collection, DocumentId, StoredDocument, Vectors, finite
 from service.errors import Overloaded
 from service.ports import Documents, Embedders
 from service.ports import Vectors as Spaces
 from service.proof import Proof
+from service.version import EmbedderVersion, Judgments
 
 FEW = 50
 """Where one source has fewer queries, the next one adds to them."""

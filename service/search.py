@@ -13,15 +13,17 @@ from typing import TypeVar
 import numpy as np
 
 from service import legs, metrics
-from service.domain import Candidate, CollectionName, DensePlan, Passing, Vector, VersionState, unit
+from service.catalog import Collections, Versions
+from service.domain import Candidate, CollectionName, DensePlan, Passing, Vector, unit
 from service.errors import Invalid, NotFound, Overloaded, SpaceRefused, Unavailable
 from service.fusion import Fused, fuse
 from service.legs import MAX_WIDTH, Found, Leg
-from service.ports import Collections, Documents, Embedders, Encoder, Lexicon, Passage, Reranker, Vectors, Versions
+from service.ports import Documents, Embedders, Encoder, Lexicon, Passage, Reranker, Vectors
 from service.proof import Proof
 from service.query import Answer, Degradation, Hit, Request, RerankExplanation
 from service.space import Space, Spaces
 from service.timings import Timings
+from service.version import VersionState
 
 UNEMBEDDED_LENGTH = 1000
 """Code points shown of a document that only the lexical leg knows yet."""

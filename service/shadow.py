@@ -18,20 +18,13 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 
 from service import metrics
-from service.domain import (
-    Collection,
-    CollectionId,
-    CollectionName,
-    DocumentId,
-    EmbedderVersion,
-    VersionNumber,
-    VersionState,
-)
+from service.catalog import Collections, Versions
+from service.domain import Collection, CollectionId, CollectionName, DocumentId, VersionNumber
 from service.errors import AzimuthError, NotFound, Unavailable
 from service.evaluation import kendall_tau, overlap, percentile
-from service.ports import Collections, Versions
 from service.query import Request
 from service.search import Search
+from service.version import EmbedderVersion, VersionState
 
 log = logging.getLogger(__name__)
 

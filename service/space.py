@@ -4,9 +4,10 @@ import asyncio
 import time
 from dataclasses import dataclass
 
-from service.domain import Collection, CollectionName, EmbedderVersion, SpaceStatus, VersionNumber
+from service.catalog import Collections, Versions
+from service.domain import Collection, CollectionName, VersionNumber
 from service.errors import Conflict, VersionNotFound
-from service.ports import Collections, Versions
+from service.version import EmbedderVersion, SpaceStatus
 
 REMEMBERED_SECONDS = 1.0
 """How long settings, active version and state of a collection may be remembered between searches."""

@@ -10,13 +10,14 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Any, Final
 
-from service.domain import Check, Collection, DocumentId, EmbedderVersion, Judgments
+from service.domain import Collection, DocumentId
 from service.errors import Invalid, ModelUnavailable, Overloaded, SpaceRefused, Unavailable
 from service.evaluation import Interval, ndcg, paired_bootstrap, recall
 from service.proof import Proof
 from service.query import Mode, Request
 from service.sampling import Sampling, patiently, some
 from service.search import Search
+from service.version import Check, EmbedderVersion, Judgments
 
 QUERIES = 1_000
 """Most judged queries that are asked."""

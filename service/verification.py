@@ -13,10 +13,11 @@ from collections.abc import Awaitable, Callable
 from datetime import datetime, timedelta
 from typing import Any
 
-from service.domain import Check, Collection, Completeness, EmbedderVersion, Evidence, VersionState
+from service.catalog import Backfills, Collections, Processes, TestSets, Versions
+from service.domain import Collection
 from service.errors import ModelUnavailable, SpaceRefused
-from service.ports import Backfills, Collections, Processes, TestSets, Versions
 from service.proof import CANARY_COSINE, Proof
+from service.version import Check, Completeness, EmbedderVersion, Evidence, VersionState
 
 Clock = Callable[[], datetime]
 

@@ -14,7 +14,7 @@ from fastapi import FastAPI
 from service import metrics
 from service.api.app import create_app
 from service.api.dependencies import Limits, Service
-from service.domain import Collection, VersionState
+from service.domain import Collection
 from service.embedder.registry import Registry
 from service.embedder.reranker import CrossEncoderReranker
 from service.embedder.worker import Worker
@@ -44,6 +44,7 @@ from service.store.test_sets import PostgresTestSets
 from service.store.vectors import PostgresVectors
 from service.store.versions import PostgresVersions
 from service.verification import Examine, Verification
+from service.version import VersionState
 
 log = logging.getLogger(__name__)
 

@@ -12,7 +12,7 @@ import httpx
 
 from service.api.app import create_app
 from service.api.dependencies import Limits, Service
-from service.domain import Check, Chunk, Collection, EmbedderVersion, Encoded, Lane
+from service.domain import Chunk, Collection, Encoded, Lane
 from service.embedder.registry import Registry
 from service.ingest import Ingest
 from service.ingest import Limits as DocumentLimits
@@ -22,6 +22,7 @@ from service.proof import Proof
 from service.search import Search
 from service.shadow import Shadow
 from service.verification import Examine, Verification
+from service.version import Check, EmbedderVersion
 from tests.fakes import FakeChanges, FakeDocuments, FakeLexicon, FakeQueue, FakeStore, FakeVectors
 from tests.fakes_backfill import FakeBackfills
 from tests.fakes_catalog import FakeAudit, FakeProcesses, FakeTestSets

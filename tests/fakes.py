@@ -24,7 +24,6 @@ from service.domain import (
     DensePlan,
     Document,
     DocumentId,
-    EmbedderVersion,
     Encoded,
     FailedDocument,
     Filter,
@@ -33,15 +32,14 @@ from service.domain import (
     Passing,
     Position,
     QueueStatus,
-    Sample,
     StoredDocument,
     Vector,
     VersionNumber,
-    VersionState,
 )
 from service.errors import CollectionNotFound, VersionNotFound
 from service.filters import matches
 from service.ports import Claimed, Passage
+from service.version import EmbedderVersion, Sample, VersionState
 from tests.fakes_catalog import FakeCollections, FakeVersions
 
 _WORD = re.compile(r"\w+")

@@ -2,9 +2,10 @@
 
 from datetime import datetime
 
-from service.domain import Backfill, Completeness, DocumentId, EmbedderVersion, Progress, StoredDocument, VersionState
+from service.domain import DocumentId, StoredDocument
 from service.errors import VersionNotFound
 from service.store import pace
+from service.version import Backfill, Completeness, EmbedderVersion, Progress, VersionState
 from tests.fakes import FakeStore, Waiting
 
 

@@ -13,7 +13,6 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
 from service.domain import (
-    AuditEntry,
     Chunking,
     Collection,
     CollectionId,
@@ -21,17 +20,20 @@ from service.domain import (
     CollectionSettings,
     Counts,
     EmbedderSpec,
+    Index,
+    VersionNumber,
+)
+from service.errors import CollectionNotFound, Conflict, Overtaken, VersionNotFound
+from service.version import (
+    AuditEntry,
     EmbedderVersion,
     Evidence,
     Identity,
-    Index,
     Judgments,
     Process,
     SpaceStatus,
-    VersionNumber,
     VersionState,
 )
-from service.errors import CollectionNotFound, Conflict, Overtaken, VersionNotFound
 
 if TYPE_CHECKING:
     from tests.fakes import FakeStore

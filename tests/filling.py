@@ -3,16 +3,10 @@
 import dataclasses
 from datetime import datetime
 
-from service.domain import (
-    EXTERNAL,
-    DocumentId,
-    EmbedderSpec,
-    EmbedderVersion,
-    Lane,
-    VersionState,
-)
-from service.ports import Backfills
+from service.catalog import Backfills
+from service.domain import EXTERNAL, DocumentId, EmbedderSpec, Lane
 from service.store.backfills import PostgresBackfills
+from service.version import EmbedderVersion, VersionState
 from tests.fakes import FakeStore, Waiting
 from tests.fakes_backfill import FakeBackfills
 from tests.world import DIMENSIONS, LEASE, NOW, World, encoded

@@ -12,7 +12,6 @@ from datetime import UTC, datetime
 import numpy as np
 
 from service.domain import (
-    AuditEntry,
     Candidate,
     Chunking,
     Collection,
@@ -21,20 +20,17 @@ from service.domain import (
     Document,
     DocumentId,
     EmbedderSpec,
-    EmbedderVersion,
     Index,
-    Judgments,
-    SpaceStatus,
     Vector,
     Vectors,
     VersionNumber,
-    VersionState,
 )
 from service.embedder.registry import Registry
 from service.errors import SpaceRefused
 from service.ports import Encoder
 from service.proof import Proof
 from service.search import Search
+from service.version import AuditEntry, EmbedderVersion, Judgments, SpaceStatus, VersionState
 from tests.fakes import FakeDocuments, FakeLexicon, FakeStore, FakeVectors, StoredChunk
 from tests.fakes_catalog import FakeTestSets
 

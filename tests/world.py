@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from service.catalog import Audit, Collections, Processes, TestSets, Versions
 from service.domain import (
     Accepted,
     Chunk,
@@ -16,27 +17,13 @@ from service.domain import (
     CollectionSettings,
     Document,
     DocumentId,
-    EmbedderVersion,
     Encoded,
-    Identity,
     StoredDocument,
     Vector,
     VersionNumber,
-    VersionState,
 )
 from service.domain import Vectors as VectorArray
-from service.ports import (
-    Audit,
-    Changes,
-    Claimed,
-    Collections,
-    Documents,
-    Processes,
-    Queue,
-    TestSets,
-    Vectors,
-    Versions,
-)
+from service.ports import Changes, Claimed, Documents, Queue, Vectors
 from service.store import transitions
 from service.store.audit import PostgresAudit
 from service.store.changes import PostgresChanges
@@ -48,6 +35,7 @@ from service.store.queue import PostgresQueue
 from service.store.test_sets import PostgresTestSets
 from service.store.vectors import PostgresVectors
 from service.store.versions import PostgresVersions
+from service.version import EmbedderVersion, Identity, VersionState
 from tests.fakes import FakeChanges, FakeDocuments, FakeQueue, FakeStore, FakeVectors
 from tests.fakes_catalog import FakeAudit, FakeProcesses, FakeTestSets
 

@@ -11,17 +11,9 @@ import orjson
 from starlette.responses import Response
 from typing_extensions import TypedDict
 
-from service.domain import (
-    Accepted,
-    Collection,
-    Counts,
-    EmbedderVersion,
-    FailedDocument,
-    StoredDocument,
-    VersionState,
-    WriteStatus,
-)
+from service.domain import Accepted, Collection, Counts, FailedDocument, StoredDocument, WriteStatus
 from service.ingest import Streamed
+from service.version import EmbedderVersion, VersionState
 
 
 class Json(Response):

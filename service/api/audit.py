@@ -9,7 +9,8 @@ from typing_extensions import TypedDict
 from service.api import answers, cursors, schemas
 from service.api.dependencies import Here
 from service.api.failures import documented
-from service.domain import Action, AuditEntry, CollectionName
+from service.domain import CollectionName
+from service.version import Action, AuditEntry
 
 router = APIRouter(prefix="/v1/collections/{collection}/audit", tags=["audit"])
 

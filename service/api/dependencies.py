@@ -8,7 +8,7 @@ from typing import Annotated, cast
 from fastapi import Depends
 from starlette.requests import Request
 
-from service import ports
+from service import catalog, ports
 from service.ingest import Ingest
 from service.ingest import Limits as DocumentLimits
 from service.lifecycle import Lifecycle
@@ -37,11 +37,11 @@ class Service:
     shadow: Shadow
     ingest: Ingest
     lifecycle: Lifecycle
-    collections: ports.Collections
-    versions: ports.Versions
-    backfills: ports.Backfills
-    audit: ports.Audit
-    test_sets: ports.TestSets
+    collections: catalog.Collections
+    versions: catalog.Versions
+    backfills: catalog.Backfills
+    audit: catalog.Audit
+    test_sets: catalog.TestSets
     documents: ports.Documents
     queue: ports.Queue
     lexicon: ports.Lexicon

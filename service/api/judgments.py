@@ -13,8 +13,9 @@ from service.api import answers, schemas
 from service.api.bodies import JsonRoute
 from service.api.dependencies import Actor, Here, Service
 from service.api.failures import documented
-from service.domain import And, AuditEntry, Collection, CollectionName, DocumentId, Judgments
+from service.domain import And, Collection, CollectionName, DocumentId
 from service.errors import FieldError, Invalid, NotFound
+from service.version import AuditEntry, Judgments
 
 MAX_QUERIES = 10_000
 MAX_JUDGMENTS = 200_000

@@ -9,18 +9,9 @@ from typing_extensions import TypedDict
 
 from service.api import answers, failures, schemas
 from service.api.schemas import ChunkingBody, EmbedderBody, Query, Text, Wire, embedder_input
-from service.domain import (
-    Check,
-    CheckName,
-    Chunking,
-    Collection,
-    EmbedderVersion,
-    Index,
-    Progress,
-    SpaceStatus,
-    Storage,
-)
+from service.domain import Chunking, Collection, Index, Storage
 from service.errors import Invalid
+from service.version import Check, CheckName, EmbedderVersion, Progress, SpaceStatus
 
 MAX_NOTE = 1_000
 

@@ -12,8 +12,9 @@ from service.api import answers, failures, schemas, version_shapes
 from service.api.bodies import JsonRoute
 from service.api.dependencies import Actor, Here, Service
 from service.api.failures import documented
-from service.domain import Collection, CollectionName, EmbedderVersion, VersionNumber, VersionState
+from service.domain import Collection, CollectionName, VersionNumber
 from service.errors import PromotionRefused, VersionNotFound
+from service.version import EmbedderVersion, VersionState
 
 router = APIRouter(prefix="/v1/collections/{collection}/versions", tags=["versions"], route_class=JsonRoute)
 

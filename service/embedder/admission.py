@@ -5,10 +5,11 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Sequence
 
-from service.domain import CollectionId, EmbedderVersion, VersionNumber
+from service.domain import CollectionId, VersionNumber
 from service.embedder.backoff import Backoff
 from service.errors import AzimuthError
 from service.ports import Encoder
+from service.version import EmbedderVersion
 
 log = logging.getLogger(__name__)
 

@@ -8,9 +8,10 @@ import numpy as np
 import numpy.typing as npt
 from tokenizers import Encoding
 
-from service.domain import EmbedderSpec, Identity, Role, Vectors, finite
+from service.domain import EmbedderSpec, Role, Vectors, finite
 from service.embedder import fingerprint
 from service.errors import Invalid
+from service.version import Identity
 
 
 class Model(Protocol):

@@ -6,8 +6,9 @@ from typing import NoReturn
 import numpy as np
 import numpy.typing as npt
 
-from service.domain import EXTERNAL, EmbedderSpec, Identity, Role, Vectors
+from service.domain import EXTERNAL, EmbedderSpec, Role, Vectors
 from service.errors import Invalid
+from service.version import Identity
 
 MAX_DIMENSIONS = 4_000
 

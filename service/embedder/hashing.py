@@ -13,8 +13,9 @@ from functools import lru_cache
 import numpy as np
 import numpy.typing as npt
 
-from service.domain import EmbedderSpec, Identity, Role, Vectors
+from service.domain import EmbedderSpec, Role, Vectors
 from service.errors import Invalid
+from service.version import Identity
 
 DIMENSIONS = 256
 MAX_TOKENS = 256

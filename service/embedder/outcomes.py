@@ -8,11 +8,12 @@ from datetime import UTC, datetime, timedelta
 from typing import TypeVar
 
 from service import metrics
+from service.catalog import Collections
 from service.domain import CollectionId
 from service.embedder.backoff import Backoff
 from service.embedder.work import Leases, Work
 from service.errors import AzimuthError, ModelUnavailable, Unavailable
-from service.ports import Collections, Queue
+from service.ports import Queue
 
 log = logging.getLogger(__name__)
 

@@ -6,7 +6,8 @@ import time
 from datetime import timedelta
 
 from service import metrics
-from service.domain import EmbedderVersion, Lane
+from service.catalog import Versions
+from service.domain import Lane
 from service.embedder.admission import Admission, key_of
 from service.embedder.allowance import Allowance
 from service.embedder.backoff import Backoff
@@ -14,7 +15,8 @@ from service.embedder.outcomes import Outcomes, now
 from service.embedder.pipeline import Pipeline
 from service.embedder.work import Work
 from service.errors import Unavailable
-from service.ports import Claimed, Queue, Versions
+from service.ports import Claimed, Queue
+from service.version import EmbedderVersion
 
 log = logging.getLogger(__name__)
 

@@ -18,10 +18,11 @@ import numpy as np
 import numpy.typing as npt
 import orjson
 
-from service.domain import EmbedderSpec, Identity, Role, Vectors
+from service.domain import EmbedderSpec, Role, Vectors
 from service.embedder import hashing
 from service.errors import FieldError, Invalid, Misconfigured, ModelUnavailable, SpaceRefused
 from service.ports import Encoder
+from service.version import Identity
 
 log = logging.getLogger(__name__)
 

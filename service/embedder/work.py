@@ -6,8 +6,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from service.domain import Chunk, EmbedderVersion, Encoded, Job, Lane, Vectors
+from service.domain import Chunk, Encoded, Job, Lane, Vectors
 from service.ports import Claimed, Encoder
+from service.version import EmbedderVersion
 
 
 @dataclass(slots=True, eq=False)

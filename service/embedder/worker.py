@@ -27,7 +27,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from datetime import timedelta
 
-from service.domain import EmbedderVersion
+from service.catalog import Collections, Versions
 from service.embedder.admission import Admission
 from service.embedder.allowance import Allowance
 from service.embedder.backoff import Backoff
@@ -37,7 +37,8 @@ from service.embedder.reader import Reader
 from service.embedder.turns import Turns
 from service.embedder.work import BACKFILL, LIVE, Leases
 from service.errors import AzimuthError, Unavailable
-from service.ports import Collections, Encoder, Queue, Vectors, Versions
+from service.ports import Encoder, Queue, Vectors
+from service.version import EmbedderVersion
 
 log = logging.getLogger(__name__)
 

@@ -2,10 +2,11 @@
 
 from psycopg.errors import ForeignKeyViolation
 
-from service.domain import AuditEntry, CollectionId
+from service.domain import CollectionId
 from service.errors import CollectionNotFound
 from service.store import statements
 from service.store.pool import Connection, Pool
+from service.version import AuditEntry
 
 SQL = statements.load("audit")
 

@@ -15,12 +15,12 @@ from psycopg.errors import UndefinedTable
 from psycopg.rows import class_row
 from psycopg.types.json import Jsonb
 
-from service.domain import Backfill, Completeness, EmbedderVersion, Progress, VersionState
 from service.errors import VersionNotFound
 from service.store import pace, statements
 from service.store.pool import Pool, retrying
 from service.store.spaces import space_of
 from service.store.versions import PostgresVersions
+from service.version import Backfill, Completeness, EmbedderVersion, Progress, VersionState
 
 SQL = statements.load("backfills")
 

@@ -9,11 +9,12 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from psycopg import sql
 
-from service.domain import EXTERNAL, Document, DocumentId, EmbedderVersion, Vector
+from service.domain import EXTERNAL, Document, DocumentId, Vector
 from service.errors import VersionNotFound
 from service.store import statements
 from service.store.pool import Connection
 from service.store.spaces import layout_of, seal, space_of
+from service.version import EmbedderVersion
 
 SQL = statements.load("brought")
 

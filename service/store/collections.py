@@ -4,21 +4,12 @@ import dataclasses
 from collections.abc import Mapping
 from datetime import datetime
 
-from service.domain import (
-    AuditEntry,
-    Collection,
-    CollectionId,
-    CollectionName,
-    CollectionSettings,
-    Counts,
-    Identity,
-    VersionNumber,
-    VersionState,
-)
+from service.domain import Collection, CollectionId, CollectionName, CollectionSettings, Counts, VersionNumber
 from service.errors import CollectionNotFound, Conflict
 from service.store import audit, guard, records, spaces, statements, transitions, versions
 from service.store.pool import Pool, retrying
 from service.store.rows import collection_of
+from service.version import AuditEntry, Identity, VersionState
 
 SQL = statements.load("collections")
 

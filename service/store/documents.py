@@ -14,23 +14,14 @@ from typing import Any
 from psycopg import sql
 from psycopg.types.json import Jsonb
 
-from service.domain import (
-    Accepted,
-    Candidate,
-    CollectionId,
-    Document,
-    DocumentId,
-    EmbedderVersion,
-    Filter,
-    Passing,
-    StoredDocument,
-)
+from service.domain import Accepted, Candidate, CollectionId, Document, DocumentId, Filter, Passing, StoredDocument
 from service.errors import CollectionNotFound
 from service.ports import Passage
 from service.store import brought, changes, queue, statements, vectors
 from service.store.pool import Connection, Pool, retrying
 from service.store.predicates import indexed_predicate, predicate
 from service.store.rows import stored
+from service.version import EmbedderVersion
 
 SQL = statements.load("documents")
 

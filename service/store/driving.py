@@ -7,9 +7,9 @@ from contextlib import asynccontextmanager, suppress
 
 import psycopg
 
-from service.domain import EmbedderVersion
 from service.store import spaces, statements
 from service.store.pool import Pool
+from service.version import EmbedderVersion
 
 SQL = statements.load("driving")
 

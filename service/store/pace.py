@@ -8,7 +8,7 @@ the eleventh is half done would count for nothing and be wrong by a tenth.
 from collections.abc import Sequence
 from itertools import pairwise
 
-from service.domain import Progress
+from service.version import Progress
 
 Note = tuple[float, int]
 """Seconds since the epoch, and the documents that were done by then."""

@@ -2,9 +2,10 @@
 
 from datetime import datetime, timedelta
 
-from service.domain import CollectionId, Process, VersionNumber
+from service.domain import CollectionId, VersionNumber
 from service.store import statements
 from service.store.pool import Pool, retrying
+from service.version import Process
 
 SQL = statements.load("processes")
 

@@ -21,7 +21,6 @@ from psycopg.rows import class_row
 from service.domain import (
     CollectionId,
     DocumentId,
-    EmbedderVersion,
     FailedDocument,
     Job,
     Lane,
@@ -33,6 +32,7 @@ from service.ports import Claimed
 from service.store import statements
 from service.store.pool import Connection, Pool, retrying
 from service.store.rows import stored
+from service.version import EmbedderVersion
 
 SQL = statements.load("queue")
 

@@ -9,17 +9,8 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
-from service.domain import (
-    Check,
-    Chunking,
-    CollectionSettings,
-    EmbedderSpec,
-    Evidence,
-    Fusion,
-    Identity,
-    Index,
-    Judgments,
-)
+from service.domain import Chunking, CollectionSettings, EmbedderSpec, Fusion, Index
+from service.version import Check, Evidence, Identity, Judgments
 
 Json = dict[str, Any]
 

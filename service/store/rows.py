@@ -10,13 +10,12 @@ from service.domain import (
     CollectionId,
     CollectionName,
     DocumentId,
-    EmbedderVersion,
     Fingerprint,
     StoredDocument,
     VersionNumber,
-    VersionState,
 )
 from service.store import records
+from service.version import EmbedderVersion, VersionState
 
 
 def stored(

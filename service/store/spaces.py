@@ -16,7 +16,8 @@ from pgvector import HalfVector
 from pgvector import Vector as FullVector
 from psycopg import sql
 
-from service.domain import CollectionId, EmbedderVersion, Storage, Vector, VersionNumber
+from service.domain import CollectionId, Storage, Vector, VersionNumber
+from service.version import EmbedderVersion
 
 SEAL_BYTES = 8
 """Of a SHA-256: one foreign vector in 2^64 would pass by chance."""

@@ -4,10 +4,11 @@ from datetime import datetime
 
 from psycopg.errors import ForeignKeyViolation
 
-from service.domain import AuditEntry, CollectionId, Judgments
+from service.domain import CollectionId
 from service.errors import CollectionNotFound
 from service.store import audit, records, statements
 from service.store.pool import Pool
+from service.version import AuditEntry, Judgments
 
 SQL = statements.load("test_sets")
 

@@ -17,23 +17,12 @@ from typing import Any
 from psycopg import sql
 from psycopg.errors import LockNotAvailable
 
-from service.domain import (
-    AuditEntry,
-    Chunking,
-    Collection,
-    CollectionId,
-    EmbedderSpec,
-    EmbedderVersion,
-    Evidence,
-    Identity,
-    Index,
-    VersionNumber,
-    VersionState,
-)
+from service.domain import Chunking, Collection, CollectionId, EmbedderSpec, Index, VersionNumber
 from service.errors import CollectionNotFound, Conflict, Overtaken, TimedOut, Unavailable, VersionNotFound
 from service.store import audit, guard, records, spaces, statements
 from service.store.pool import Connection, Pool, retrying
 from service.store.rows import collection_of, version_of
+from service.version import AuditEntry, EmbedderVersion, Evidence, Identity, VersionState
 
 SQL = statements.load("transitions")
 

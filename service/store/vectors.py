@@ -16,23 +16,13 @@ import numpy as np
 from psycopg import sql
 from psycopg.errors import UndefinedTable
 
-from service.domain import (
-    Candidate,
-    CollectionId,
-    DensePlan,
-    DocumentId,
-    EmbedderVersion,
-    Encoded,
-    Filter,
-    Sample,
-    Vector,
-    VersionNumber,
-)
+from service.domain import Candidate, CollectionId, DensePlan, DocumentId, Encoded, Filter, Vector, VersionNumber
 from service.errors import VersionNotFound
 from service.store import queue, statements, versions
 from service.store.pool import Connection, Pool, retrying
 from service.store.predicates import predicate
 from service.store.spaces import bits, layout_of, seal, space, space_of
+from service.version import EmbedderVersion, Sample
 
 SQL = statements.load("vectors")
 

@@ -11,13 +11,14 @@ from contextlib import AbstractAsyncContextManager
 from psycopg import sql
 from psycopg.errors import DiskFull, UndefinedTable
 
-from service.domain import CollectionId, EmbedderVersion, SpaceStatus, Storage, VersionNumber, VersionState
+from service.domain import CollectionId, Storage, VersionNumber
 from service.errors import VersionNotFound
 from service.store import spaces, statements
 from service.store.driving import driving
 from service.store.pool import Connection
 from service.store.rows import version_of
 from service.store.transitions import COLUMNS, SELECT, Transitions
+from service.version import EmbedderVersion, SpaceStatus, VersionState
 
 _logger = logging.getLogger(__name__)
 

@@ -4,9 +4,10 @@ from dataclasses import asdict, replace
 
 import pytest
 
-from service.domain import AuditEntry, CollectionId, CollectionName, VersionNumber
+from service.catalog import Audit
+from service.domain import CollectionId, CollectionName, VersionNumber
 from service.errors import CollectionNotFound
-from service.ports import Audit
+from service.version import AuditEntry
 from tests.world import NOW, World, later
 
 ENTRY = AuditEntry(

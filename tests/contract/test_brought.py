@@ -6,9 +6,10 @@ import dataclasses
 import numpy as np
 import pytest
 
-from service.domain import DensePlan, Document, DocumentId, EmbedderVersion, Index, Storage, VersionNumber, VersionState
+from service.domain import DensePlan, Document, DocumentId, Index, Storage, VersionNumber
 from service.errors import VersionNotFound
 from service.store import brought, documents
+from service.version import EmbedderVersion, VersionState
 from tests.filling import add_external
 from tests.storages import STORAGES
 from tests.world import NOW, World, doc, later, unit

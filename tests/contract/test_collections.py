@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from service.catalog import Collections
 from service.domain import (
     Chunking,
     Collection,
@@ -18,15 +19,14 @@ from service.domain import (
     Counts,
     EmbedderSpec,
     Fusion,
-    Identity,
     VersionNumber,
 )
 from service.errors import CollectionNotFound, Conflict, TimedOut, VersionNotFound
-from service.ports import Collections
 from service.store import spaces
 from service.store.collections import PostgresCollections
 from service.store.pool import Pool
 from service.store.versions import PostgresVersions
+from service.version import Identity
 from tests.fakes_catalog import FakeCollections
 from tests.storages import sealed
 

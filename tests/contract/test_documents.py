@@ -5,11 +5,12 @@ from typing import Any
 
 import pytest
 
-from service.domain import Candidate, CollectionId, DocumentId, VersionState
+from service.domain import Candidate, CollectionId, DocumentId
 from service.errors import CollectionNotFound
 from service.filters import parse
 from service.ports import Passage
 from service.store import documents as module
+from service.version import VersionState
 from tests.world import NOW, World, doc, encoded, later
 
 

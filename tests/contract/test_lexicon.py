@@ -10,19 +10,11 @@ from uuid import UUID
 
 import pytest
 
-from service.domain import (
-    Candidate,
-    Collection,
-    CollectionName,
-    CollectionSettings,
-    Document,
-    DocumentId,
-    Identity,
-    Position,
-)
+from service.domain import Candidate, Collection, CollectionName, CollectionSettings, Document, DocumentId, Position
 from service.ports import Lexicon
 from service.store.follower import Follower
 from service.store.lexical import TantivyLexicon
+from service.version import Identity
 from tests.fakes import FakeDocuments, FakeLexicon, FakeStore
 from tests.feed import NOW, FileFeed, collection
 

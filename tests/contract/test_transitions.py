@@ -7,24 +7,10 @@ from typing import Any
 
 import pytest
 
-from service.domain import (
-    Action,
-    AuditEntry,
-    Check,
-    Chunking,
-    CollectionName,
-    DocumentId,
-    EmbedderSpec,
-    EmbedderVersion,
-    Evidence,
-    Identity,
-    Index,
-    SpaceStatus,
-    VersionNumber,
-    VersionState,
-)
+from service.domain import Chunking, CollectionName, DocumentId, EmbedderSpec, Index, VersionNumber
 from service.errors import CollectionNotFound, Conflict, NotFound, Overtaken, VersionNotFound
 from service.store.transitions import MAX_WRITTEN
+from service.version import Action, AuditEntry, Check, EmbedderVersion, Evidence, Identity, SpaceStatus, VersionState
 from tests import fakes_catalog
 from tests.filling import drain
 from tests.world import NOW, World, doc, later

@@ -10,12 +10,13 @@ import numpy as np
 import pytest
 from psycopg import sql
 
-from service.domain import Collection, DocumentId, EmbedderVersion, Job, VersionState
+from service.catalog import Versions
+from service.domain import Collection, DocumentId, Job
 from service.errors import AzimuthError, Conflict, TimedOut, VersionNotFound
-from service.ports import Versions
 from service.store import audit, documents, queue, spaces, transitions
 from service.store.pool import Pool, open_pool
 from service.store.versions import PostgresVersions
+from service.version import EmbedderVersion, VersionState
 from tests.contract.test_transitions import entry, pending, register
 from tests.world import LEASE, NOW, World, doc, encoded
 

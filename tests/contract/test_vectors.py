@@ -8,13 +8,14 @@ import numpy as np
 import psycopg
 import pytest
 
-from service.domain import DensePlan, DocumentId, EmbedderVersion, Storage, VersionNumber, VersionState, cosine
+from service.domain import DensePlan, DocumentId, Storage, VersionNumber, cosine
 from service.domain import Vectors as VectorArray
 from service.errors import VersionNotFound
 from service.filters import parse
 from service.store import documents, vectors
 from service.store.pool import Pool
 from service.store.spaces import create_index
+from service.version import EmbedderVersion, VersionState
 from tests.storages import STORAGES, sealed, stored_as
 from tests.world import NOW, World, build, doc, encoded, later, unit
 

@@ -7,21 +7,14 @@ from typing import cast
 import psycopg
 import pytest
 
-from service.domain import (
-    CollectionId,
-    CollectionName,
-    EmbedderVersion,
-    Identity,
-    SpaceStatus,
-    VersionNumber,
-    VersionState,
-)
+from service.catalog import Collections, Versions
+from service.domain import CollectionId, CollectionName, VersionNumber
 from service.errors import VersionNotFound
-from service.ports import Collections, Versions
 from service.store import spaces
 from service.store.collections import PostgresCollections
 from service.store.pool import Connection, Pool
 from service.store.versions import COUNTED_ROWS, PostgresVersions, space_status
+from service.version import EmbedderVersion, Identity, SpaceStatus, VersionState
 from tests.contract.test_collections import CANARY, IDENTITY, NOW, SETTINGS, create, value
 from tests.fakes_catalog import FakeCollections, FakeVersions
 from tests.storages import sealed

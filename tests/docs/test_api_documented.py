@@ -8,8 +8,8 @@ from typing import get_args
 from service import errors
 from service.api import failures, judgments, questions, schemas, version_shapes
 from service.api.app import create_app
-from service.domain import Action, CheckName, VersionState
 from service.ingest import Limits
+from service.version import Action, CheckName, VersionState
 from tests.edge import build
 
 PAGE = (Path(__file__).parents[2] / "docs" / "api.md").read_text(encoding="utf-8")

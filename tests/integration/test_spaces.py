@@ -14,20 +14,11 @@ import psycopg
 import pytest
 
 from loadtests.space import clustered
-from service.domain import (
-    EXTERNAL,
-    AuditEntry,
-    CollectionName,
-    DensePlan,
-    EmbedderSpec,
-    EmbedderVersion,
-    Index,
-    Storage,
-    VersionState,
-)
+from service.domain import EXTERNAL, CollectionName, DensePlan, EmbedderSpec, Index, Storage
 from service.legs import EF_SEARCH
 from service.store import migrate, spaces, vectors
 from service.store.pool import Pool
+from service.version import AuditEntry, EmbedderVersion, VersionState
 from tests.filling import drain, execute
 from tests.storages import STORAGES, sealed, stored_as
 from tests.world import LEASE, NOW, World, build, doc, encoded, unit

@@ -7,10 +7,11 @@ from datetime import UTC, datetime
 import numpy as np
 import pytest
 
-from service.domain import EmbedderSpec, Role, Vectors, VersionState
+from service.domain import EmbedderSpec, Role, Vectors
 from service.embedder.hashing import HashingEncoder
 from service.store.backfills import PostgresBackfills
 from service.store.pool import Pool
+from service.version import VersionState
 from tests.unit.test_worker import DIMENSIONS, eventually, running, worker
 from tests.unit.test_worker import Model as Gated
 from tests.world import NOW, build, doc

@@ -15,13 +15,14 @@ import numpy as np
 import psycopg
 import pytest
 
-from service.domain import Candidate, DensePlan, DocumentId, EmbedderVersion, Index, Position, VersionState
+from service.domain import Candidate, DensePlan, DocumentId, Index, Position
 from service.filters import parse
 from service.store.backfills import PostgresBackfills
 from service.store.embedded import EmbeddedServer
 from service.store.housekeeping import purge_tombstones
 from service.store.pool import Connection, Pool, open_pool
 from service.store.spaces import create_index, space_of
+from service.version import EmbedderVersion, VersionState
 from tests.conftest import create_database, run_apart, url_of
 from tests.filling import add_external
 from tests.storages import sealed

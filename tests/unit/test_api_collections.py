@@ -6,7 +6,8 @@ from contextlib import suppress
 
 import pytest
 
-from service.domain import AuditEntry, Collection, CollectionName, CollectionSettings
+from service.domain import Collection, CollectionName, CollectionSettings
+from service.version import AuditEntry
 from tests.edge import Edge, Json, assert_problem, edge
 
 

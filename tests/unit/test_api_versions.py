@@ -9,7 +9,8 @@ import pytest
 from pydantic import TypeAdapter
 
 from service.api import version_shapes
-from service.domain import Check, Collection, EmbedderVersion
+from service.domain import Collection
+from service.version import Check, EmbedderVersion
 from tests.edge import Edge, Json, assert_problem, edge
 
 PATH = "/v1/collections/papers/versions"

@@ -12,13 +12,11 @@ from service import evidence, sampling, trial
 from service.domain import (
     EXTERNAL,
     Candidate,
-    Check,
     Collection,
     DensePlan,
     Document,
     DocumentId,
     EmbedderSpec,
-    EmbedderVersion,
     Filter,
     Role,
     Vector,
@@ -32,6 +30,7 @@ from service.legs import EF_SEARCH
 from service.query import Request
 from service.search import Search
 from service.shadow import Shadow
+from service.version import Check, EmbedderVersion
 from tests.fakes import FakeLexicon
 from tests.rivals import (
     BAD,

@@ -18,14 +18,13 @@ from service.domain import (
     Document,
     DocumentId,
     EmbedderSpec,
-    EmbedderVersion,
     VersionNumber,
-    VersionState,
 )
 from service.embedder.registry import Registry
 from service.errors import Conflict, Invalid, VersionNotFound
 from service.ingest import STREAM_BATCH, Ingest, Limits, taker
 from service.proof import Proof
+from service.version import EmbedderVersion, VersionState
 from tests.fakes import FakeChanges, FakeDocuments, FakeLexicon, FakeQueue, FakeStore
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)

@@ -10,8 +10,6 @@ import numpy as np
 import pytest
 
 from service.domain import (
-    Backfill,
-    Check,
     Chunk,
     Chunking,
     Collection,
@@ -21,17 +19,12 @@ from service.domain import (
     Document,
     DocumentId,
     EmbedderSpec,
-    EmbedderVersion,
     Encoded,
     Index,
-    Judgments,
-    Process,
     QueueStatus,
     Role,
-    SpaceStatus,
     Vectors,
     VersionNumber,
-    VersionState,
 )
 from service.embedder.hashing import HashingEncoder
 from service.embedder.registry import Registry
@@ -49,6 +42,7 @@ from service.lifecycle import Lifecycle
 from service.ports import Encoder
 from service.proof import Proof
 from service.verification import CURRENT, Verification
+from service.version import Backfill, Check, EmbedderVersion, Judgments, Process, SpaceStatus, VersionState
 from tests.fakes import FakeDocuments, FakeQueue, FakeStore, FakeVectors
 from tests.fakes_backfill import FakeBackfills
 from tests.fakes_catalog import FakeAudit, FakeProcesses, FakeTestSets, FakeVersions

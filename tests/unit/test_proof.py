@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 from prometheus_client import REGISTRY
 
-from service.domain import Collection, CollectionName, CollectionSettings, EmbedderSpec, EmbedderVersion, Role, Vectors
+from service.domain import Collection, CollectionName, CollectionSettings, EmbedderSpec, Role, Vectors
 from service.embedder.hashing import HashingEncoder
 from service.embedder.registry import Registry
 from service.errors import Invalid, ModelUnavailable, SpaceRefused
 from service.ports import Embedders
 from service.proof import CANARY_TEXTS, Proof
+from service.version import EmbedderVersion
 from tests.fakes_catalog import FakeCollections, FakeVersions
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)

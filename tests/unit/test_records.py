@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
-from service.domain import Check, CollectionSettings, EmbedderSpec, Evidence, Identity, Index, Judgments, VersionNumber
+from service.domain import CollectionSettings, EmbedderSpec, Index, VersionNumber
 from service.store import records
+from service.version import Check, Evidence, Identity, Judgments
 
 AT = datetime(2026, 7, 1, 12, 0, 0, 250, tzinfo=UTC)
 EVIDENCE = Evidence(

@@ -20,15 +20,12 @@ from service.domain import (
     Document,
     DocumentId,
     EmbedderSpec,
-    EmbedderVersion,
     Filter,
     Passing,
     Role,
-    SpaceStatus,
     Vector,
     Vectors,
     VersionNumber,
-    VersionState,
     unit,
 )
 from service.embedder import passages
@@ -50,6 +47,7 @@ from service.ports import Encoder
 from service.proof import Proof
 from service.query import Request, Rerank
 from service.search import Search
+from service.version import EmbedderVersion, SpaceStatus, VersionState
 from tests.fakes import FakeDocuments, FakeLexicon, FakeQueue, FakeStore, FakeVectors
 from tests.fakes_catalog import FakeCollections, FakeVersions
 

@@ -10,11 +10,12 @@ import pytest
 from prometheus_client import REGISTRY
 
 from service import filters, shadow
-from service.domain import Collection, CollectionName, VersionNumber, VersionState
+from service.domain import Collection, CollectionName, VersionNumber
 from service.errors import DatabaseUnavailable
 from service.query import Answer, Request, Rerank
 from service.search import Search
 from service.shadow import Shadow
+from service.version import VersionState
 from tests.fakes_catalog import FakeCollections
 from tests.rivals import BAD, GOOD, NAME, OTHER, QUERIES, Refusing, Rivals
 

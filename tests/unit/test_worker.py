@@ -14,16 +14,7 @@ import numpy as np
 import pytest
 
 from service import metrics
-from service.domain import (
-    Document,
-    DocumentId,
-    EmbedderSpec,
-    EmbedderVersion,
-    Role,
-    Vectors,
-    VersionNumber,
-    VersionState,
-)
+from service.domain import Document, DocumentId, EmbedderSpec, Role, Vectors, VersionNumber
 from service.embedder import outcomes
 from service.embedder.admission import Admission
 from service.embedder.backoff import Backoff
@@ -33,6 +24,7 @@ from service.embedder.work import BACKFILL, LIVE, Pace
 from service.embedder.worker import Worker
 from service.errors import DatabaseUnavailable, ModelUnavailable, SpaceRefused
 from service.ports import Encoder
+from service.version import EmbedderVersion, VersionState
 from tests.fakes import Waiting
 from tests.world import World, build, doc
 
