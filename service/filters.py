@@ -182,6 +182,19 @@ def _shown(key: str) -> str:
 # ---------------------------------------------------------------- meaning
 
 
+def operands(where: Filter | None) -> int:
+    """How many values are compared with: the size of a filter."""
+    match where:
+        case None:
+            return 0
+        case Condition(operand=operand):
+            return len(operand) if isinstance(operand, tuple) else 1
+        case Not(part=part):
+            return operands(part)
+        case And(parts=parts) | Or(parts=parts):
+            return sum(map(operands, parts))
+
+
 def matches(where: Filter, metadata: Mapping[str, Any]) -> bool:
     """Whether a document with this metadata passes."""
     match where:

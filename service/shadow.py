@@ -22,6 +22,7 @@ from service.catalog import Collections, Versions
 from service.domain import Collection, CollectionId, CollectionName, DocumentId, VersionNumber
 from service.errors import AzimuthError, NotFound, Unavailable
 from service.evaluation import kendall_tau, overlap, percentile
+from service.filters import operands
 from service.query import Request
 from service.search import Search
 from service.version import EmbedderVersion, VersionState
@@ -32,6 +33,8 @@ DEPTH = 10
 """Hits that are compared."""
 REMEMBERED = 256
 """Different searches that are kept of a collection, and comparisons that are kept of a candidate."""
+LONGEST_QUERY, LARGEST_FILTER = 2_000, 64
+"""Code points, and operands: what is longer is not remembered, so that memory is bounded in bytes too."""
 COLLECTIONS = 64
 """Collections of which searches are kept: those searched last."""
 WAITING = 32
@@ -134,6 +137,8 @@ class Shadow:
         What brings its own vector or names its version says nothing about how another version would answer.
         """
         if request.vector is not None or request.embedder_version is not None:
+            return
+        if len(request.text) > LONGEST_QUERY or operands(request.where) > LARGEST_FILTER:
             return
         request = _comparable(request)
         known = self._remembered.setdefault(name, OrderedDict())

@@ -83,10 +83,14 @@ class Pipeline:
                 alone = work.claimed.lost_leases >= SUSPICIOUS or work.job.attempts > 0
                 groups.setdefault(id(work) if alone else key_of(work.version), []).append(work)
             for group in groups.values():
-                if group[0].claimed.lost_leases >= SUSPICIOUS and not await self._outcomes.charge_before(group[0]):
+                suspicious = group[0].claimed.lost_leases >= SUSPICIOUS
+                if suspicious and not await self._outcomes.charge_before(group[0]):
                     continue
                 for portion in _portions(group, self.portions.code_points):
                     await self._cut_portion(portion)
+                if suspicious:
+                    # Charged one at a time: where this process is killed now, no innocent one has paid for it as well.
+                    await group[0].over.wait()
             self._room.release()
 
     async def _cut_portion(self, works: Sequence[Work]) -> None:

@@ -22,8 +22,12 @@ class Work:
     """Counted against already, before it was tried."""
     chunks: tuple[Chunk, ...] = ()
     rows: dict[int, Vectors] = field(default_factory=dict)
-    ended: bool = False
+    over: asyncio.Event = field(default_factory=asyncio.Event)
     """Given up, given back or stored: whatever is still under way for it is dropped."""
+
+    @property
+    def ended(self) -> bool:
+        return self.over.is_set()
 
     @property
     def job(self) -> Job:
@@ -80,7 +84,7 @@ class Leases:
 
     def end(self, works: Iterable[Work]) -> None:
         for work in works:
-            work.ended = True
+            work.over.set()
             self._held.pop(id(work), None)
         if not self._held:
             self.empty.set()

@@ -84,6 +84,16 @@ def test_what_is_remembered_is_bounded(rivals: Rivals) -> None:
     assert of.remembered(CollectionName("c0"))
 
 
+def test_very_long_searches_are_not_remembered(rivals: Rivals) -> None:
+    of = shadow_of(rivals)
+    names = [f"name {number}" for number in range(shadow.LARGEST_FILTER)]
+    of.offer(NAME, Request(text="a" * (shadow.LONGEST_QUERY + 1)))
+    of.offer(NAME, Request(text="many", where=filters.parse({"$not": {"$or": [{"by": {"$in": names}}, {"x": 1}]}})))
+    assert of.remembered(NAME) == ()
+    of.offer(NAME, Request(text="just so many", where=filters.parse({"by": {"$in": names}})))
+    assert len(of.remembered(NAME)) == 1
+
+
 def test_what_cannot_be_asked_of_another_version_is_left_out(rivals: Rivals) -> None:
     of = shadow_of(rivals)
     of.offer(NAME, Request(text="", vector=(1.0, 0.0)))

@@ -346,6 +346,23 @@ async def test_a_document_that_workers_died_with_is_charged_first_and_tried_alon
     assert "suspect" in await names(world), "success clears the innocent"
 
 
+async def test_suspects_are_charged_one_at_a_time(world: World, model: Model) -> None:
+    """Whoever kills the worker while one is tried must not have the others pay for it."""
+    suspects = [f"suspect{number}" for number in range(4)]
+    await world.put(*map(doc, suspects))
+    for name in suspects:
+        jobs(world)[name].lost_leases = 3
+    charged: list[int] = []
+
+    def fault(texts: Sequence[str]) -> None:
+        charged.append(sum(job.attempts for job in jobs(world).values()))
+
+    model.fault = fault
+    async with running(worker(world, model)):
+        await eventually(lambda: not jobs(world))
+    assert charged == [1, 1, 1, 1]
+
+
 async def test_a_document_that_kills_workers_ends_set_aside_untried(world: World, model: Model) -> None:
     await world.put(doc("killer"), doc("other"))
     jobs(world)["killer"].lost_leases, jobs(world)["killer"].attempts = 3, 2
