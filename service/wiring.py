@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
@@ -222,7 +221,7 @@ async def api(settings: Settings, url: str) -> AsyncIterator[FastAPI]:
             async with (
                 _running(follower.run(stop)),
                 _running(shadow.run(stop)),
-                _running(regularly("models", WATCH_SECONDS, readiness.watch_models)),
+                _running(regularly("models", min(WATCH_SECONDS, settings.check_seconds), readiness.watch_models)),
                 _running(regularly("heartbeat", WATCH_SECONDS, readiness.beat)),
                 _driving(flow),
             ):
@@ -326,14 +325,9 @@ async def work(settings: Settings, url: str, stop: asyncio.Event) -> None:
         stack.push_async_callback(models.close)
         proof = prove(store, models)
         flow = lifecycle(settings, store, models, proof)
-        checked = time.monotonic()
         known: set[str] = set()
 
         async def tend() -> None:
-            nonlocal checked
-            if time.monotonic() - checked > settings.check_seconds:
-                await proof.prove_all()
-                checked = time.monotonic()
             await standing(store.collections, known)
             await housekeeping.purge_tombstones(store.pool, now() - TOMBSTONE_AGE)
 
@@ -351,6 +345,6 @@ async def work(settings: Settings, url: str, stop: asyncio.Event) -> None:
             tend=tend,
             tend_seconds=TEND_SECONDS,
         )
-        # Beside the proofs: building an index takes minutes, in which a swapped model must be noticed all the same.
-        async with _driving(flow):
+        # All beside each other: while an index is built for minutes, a swapped model must be noticed all the same.
+        async with _driving(flow), _running(regularly("models", settings.check_seconds, proof.prove_all)):
             await embedder.run(stop)
