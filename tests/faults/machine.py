@@ -1,0 +1,296 @@
+"""A whole service on a folder of its own, as an operator runs it (`azimuth up`), and clients that never let go."""
+
+import asyncio
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import psutil
+import psycopg
+
+from service.domain import Chunk, DocumentId, EmbedderSpec, StoredDocument
+from service.embedder.passages import cut
+from service.embedder.registry import Registry
+from service.ports import Encoder
+from service.store import records
+from service.store.embedded import EmbeddedServer
+from tests.ports import unused_port
+
+CALM_SECONDS = 120.0
+BREATH_SECONDS = 0.04
+"""Between the requests of a client, which would else take the processor from the service."""
+COLLECTION = "/v1/collections/faults"
+MODEL = "hashing:64"
+
+
+class Machine:
+    """One `azimuth up`. `settings`: environment variables, without the `AZIMUTH_` that they begin with."""
+
+    def __init__(self, folder: Path, **settings: str) -> None:
+        self.folder = folder
+        self.port = unused_port()
+        own = {"EMBEDDER": MODEL, "LOG_LEVEL": "warning", "LEASE_SECONDS": "2", "CLAIM": "40"} | settings
+        self.environment = (
+            os.environ
+            | {"AZIMUTH_DATA_DIR": str(folder), "AZIMUTH_PORT": str(self.port)}
+            | {f"AZIMUTH_{name}": value for name, value in own.items()}
+        )
+        self.environment.pop("AZIMUTH_DATABASE_URL", None)
+        self.http = self.client()
+        self.process: subprocess.Popen[bytes] | None = None
+        self._log = folder.with_suffix(".log")
+
+    # ------------------------------------------------------------ life
+
+    def client(self) -> httpx.Client:
+        return httpx.Client(base_url=f"http://127.0.0.1:{self.port}", timeout=20.0, trust_env=False)
+
+    def start(self) -> None:
+        with self._log.open("ab") as log:
+            self.process = subprocess.Popen([sys.executable, "-m", "service", "up"], env=self.environment, stderr=log)
+        self.until(self.ready, "ready")
+
+    def ready(self) -> bool:
+        try:
+            return self.http.get("/readyz").status_code == 200
+        except httpx.TransportError:
+            return False
+
+    @property
+    def log(self) -> str:
+        return self._log.read_text()
+
+    def stop(self) -> None:
+        print(self.log)  # what is shown of a test that failed
+        assert self.process is not None
+        self.process.send_signal(signal.SIGTERM)
+        assert self.process.wait(60) == 0
+        self.http.close()
+
+    # ------------------------------------------------------------ death
+
+    def victims(self, what: str) -> list[psutil.Process]:
+        """Processes of this machine: its api, its worker, or its postmaster."""
+        if what == "postgres":
+            pid = int((self.folder / "postgres" / "postmaster.pid").read_text().split()[0])
+            return [psutil.Process(pid)]
+        assert self.process is not None
+        children = psutil.Process(self.process.pid).children()
+        return [child for child in children if what in child.cmdline()]
+
+    def kill(self, what: str) -> bool:
+        try:
+            victims = self.victims(what)
+            for victim in victims:
+                victim.send_signal(signal.SIGKILL)
+        except (psutil.Error, OSError, IndexError, ValueError):
+            return False  # it was just being started again
+        return bool(victims)
+
+    # ------------------------------------------------------------ patience
+
+    @staticmethod
+    def until(condition: Callable[[], object], what: str, seconds: float = CALM_SECONDS) -> None:
+        deadline = time.monotonic() + seconds
+        while not condition():
+            assert time.monotonic() < deadline, f"not {what} after {seconds} s"
+            time.sleep(0.05)
+
+    def insist(self, method: str, path: str, **request: Any) -> httpx.Response:
+        """Repeat a request until it is acknowledged. Ours bear repetition: they say what shall be, not what to do."""
+        deadline = time.monotonic() + CALM_SECONDS
+        while True:
+            try:
+                response = self.http.request(method, path, **request)
+                if response.status_code < 500:
+                    return response
+            except httpx.TransportError:
+                pass
+            assert time.monotonic() < deadline, f"{method} {path} was never acknowledged"
+            time.sleep(0.05)
+
+    # ------------------------------------------------------------ from below
+
+    @contextmanager
+    def database(self) -> Iterator["psycopg.Connection[Any]"]:
+        """A connection past the service, as soon as there is one to be had."""
+        deadline = time.monotonic() + CALM_SECONDS
+        while True:
+            try:
+                connection = psycopg.connect(EmbeddedServer(self.folder / "postgres").url)
+                break
+            except psycopg.OperationalError:
+                assert time.monotonic() < deadline, "the database did not come back"
+                time.sleep(0.02)
+        try:
+            yield connection
+        finally:
+            with suppress(psycopg.OperationalError):  # killed meanwhile
+                connection.close()
+
+    def ask(self, statement: str, *values: object) -> list[Any]:
+        """Rows, asked again where the database is killed while it answers."""
+        while True:
+            with suppress(psycopg.OperationalError), self.database() as connection:
+                return connection.execute(statement, values).fetchall()
+
+    def tell(self, statement: str, *values: object) -> None:
+        """Commit a statement, as soon as the database is there."""
+        with self.database() as connection:
+            connection.execute(statement, values)
+            connection.commit()
+
+
+class Client(threading.Thread):
+    """Goes on in a thread until it is told to finish. What fails there, fails the test."""
+
+    def __init__(self) -> None:
+        super().__init__(daemon=True)
+        self._done = threading.Event()
+        self._failure: BaseException | None = None
+
+    def once(self) -> None:
+        raise NotImplementedError
+
+    def run(self) -> None:
+        try:
+            while not self._done.wait(BREATH_SECONDS):
+                self.once()
+        except BaseException as failure:
+            self._failure = failure
+
+    def healthy(self) -> None:
+        if self._failure is not None:
+            raise self._failure
+
+    def finish(self) -> None:
+        self._done.set()
+        self.join(CALM_SECONDS)
+        self.healthy()
+
+
+class Writer(Client):
+    """Writes, rewrites and deletes without pause, and knows what was acknowledged last for each document."""
+
+    def __init__(self, machine: Machine, seed: int, documents: int) -> None:
+        super().__init__()
+        self._machine = machine
+        self._chance = random.Random(seed)
+        self._ids = [f"doc-{at}" for at in range(documents)]
+        self._round = 0
+        self.state: dict[str, str | None] = {}
+
+    def fill(self) -> None:
+        """Every document once."""
+        self._write(self._ids)
+
+    def once(self) -> None:
+        ids = self._chance.sample(self._ids, self._chance.randint(1, 12))
+        if self._chance.random() < 0.2:
+            self._acknowledged("documents/delete", {"ids": ids})
+            self.state |= dict.fromkeys(ids)
+        else:
+            self._write(ids)
+
+    def _write(self, ids: Sequence[str]) -> None:
+        self._round += 1
+        texts = {
+            one: f"marker{self._round}x{one.replace('-', '')} of round {self._round}. {sentence(self._chance, 30)}"
+            for one in ids
+        }
+        self._acknowledged("documents", {"documents": [{"id": one, "title": one, "text": texts[one]} for one in ids]})
+        self.state |= texts
+
+    def _acknowledged(self, path: str, body: object) -> None:
+        response = self._machine.insist("POST", f"{COLLECTION}/{path}", json=body)
+        assert response.status_code == 200, response.text
+
+
+def sentence(chance: random.Random, words: int) -> str:
+    return " ".join(
+        f"{chance.choice('bdfgklmnprst')}{chance.choice('aeiou')}{chance.choice('lmnrst')}o" for _ in range(words)
+    )
+
+
+# ---------------------------------------------------------------- what must be there
+
+
+def settled(machine: Machine) -> bool:
+    """Nothing waits for an embedder, in any version."""
+    return machine.ask("SELECT count(*) FROM jobs") == [(0,)] and machine.ready()
+
+
+def assert_everything_is_there_once(machine: Machine, state: Mapping[str, str | None]) -> None:
+    """Documents, the vectors of every version that is written, words: what was acknowledged last, and nothing else."""
+    expected = {document_id: text for document_id, text in state.items() if text is not None}
+    assert machine.insist("GET", f"{COLLECTION}/documents/failed").json()["documents"] == []
+    rows = machine.ask("SELECT document_id, text, content_revision FROM documents WHERE deleted_at IS NULL")
+    assert {document_id: text for document_id, text, _ in rows} == expected
+    assert len(rows) == len(expected)
+    assert machine.ask("SELECT count(*) FROM jobs") == [(0,)]
+    documents = [_document(*row) for row in sorted(rows)]
+    written = machine.ask(
+        "SELECT collection_id, number, spec, chunking FROM embedder_versions WHERE state NOT IN ('retired', 'failed')"
+    )
+    assert written
+    for collection, number, spec, chunking in written:
+        encoder = encoder_of(records.spec_from_json(spec), machine.environment["AZIMUTH_EMBEDDER"])
+        chunks = cut(encoder, documents, records.chunking_from_json(chunking))
+        _assert_encoded(machine, f"vectors_{collection}_{number}", encoder, documents, chunks)
+
+    def lexical_hits(text: str) -> list[str]:
+        query = {"query": text.split()[0], "mode": "lexical", "k": 5}
+        return [hit["id"] for hit in machine.insist("POST", f"{COLLECTION}/search", json=query).json()["hits"]]
+
+    for document_id, text in expected.items():
+        Machine.until(
+            lambda text=text, one=document_id: lexical_hits(text) == [one],  # type: ignore[misc]
+            f"found by words: {document_id}",
+            30,
+        )
+
+
+def encoder_of(spec: EmbedderSpec, default: str = MODEL) -> Encoder:
+    return asyncio.run(Registry(default=default, device="cpu", precision="float32", threads=1).get(spec))
+
+
+def _document(document_id: str, text: str, content_revision: int) -> StoredDocument:
+    at = datetime.now(UTC)
+    return StoredDocument(
+        id=DocumentId(document_id),
+        title=document_id,
+        text=text,
+        metadata={},
+        revision=content_revision,
+        content_revision=content_revision,
+        created_at=at,
+        updated_at=at,
+    )
+
+
+def _assert_encoded(
+    machine: Machine,
+    table: str,
+    encoder: Encoder,
+    documents: Sequence[StoredDocument],
+    chunks: Sequence[tuple[Chunk, ...]],
+) -> None:
+    """The table holds these chunks, of these contents, as this encoder makes them."""
+    wanted = [(one, part) for one, parts in zip(documents, chunks, strict=True) for part in parts]
+    rows = machine.ask(f"SELECT document_id, chunk, content_revision, embedding::text FROM {table} ORDER BY 1, 2")
+    assert [row[:3] for row in rows] == [(one.id, part.number, one.content_revision) for one, part in wanted], table
+    fresh = encoder.encode([part.text for _, part in wanted], "document")
+    for (document_id, chunk, _, text), vector in zip(rows, fresh, strict=True):
+        stored = np.array([float(number) for number in text.strip("[]").split(",")], dtype=np.float32)
+        assert float(stored @ vector) / float(np.linalg.norm(stored)) > 0.999, (table, document_id, chunk)
