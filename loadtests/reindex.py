@@ -209,10 +209,10 @@ class Operator:
             with suppress(RuntimeError):
                 insist(self._http, "POST", f"{PATH}/versions/{number}/promote", json={"force": True})
 
-    def roll_back(self, to: int) -> None:
+    def roll_back(self, leaving: int, to: int) -> None:
         while self.active() != to:
             with suppress(RuntimeError):
-                insist(self._http, "POST", f"{PATH}/versions/rollback")
+                insist(self._http, "POST", f"{PATH}/versions/rollback", json={"from": leaving})
 
     def retire(self, number: int) -> None:
         insist(self._http, "DELETE", f"{PATH}/versions/{number}")
@@ -258,7 +258,7 @@ def main() -> None:
                 operator.promote(number)
                 moments[f"promoted {number}"] = time.monotonic()
                 time.sleep(5)
-                operator.roll_back(1)
+                operator.roll_back(number, 1)
                 moments[f"rolled back {number}"] = time.monotonic()
                 time.sleep(5)
                 if killer is None or killer.enough:

@@ -162,8 +162,10 @@ class Client:
         return self.call("POST", f"/v1/collections/{name}/versions/{number}/{verb}", **request)
 
     def roll_back(self, name: str, note: str = "") -> dict[str, Any]:
-        """The version that is active now."""
-        active: dict[str, Any] = self.call("POST", f"/v1/collections/{name}/versions/rollback", json={"note": note})
+        """The version that is active now. Refused where another operator was quicker."""
+        leaving = self.call("GET", f"/v1/collections/{name}")["active_version"]
+        request = {"from": leaving, "note": note}
+        active: dict[str, Any] = self.call("POST", f"/v1/collections/{name}/versions/rollback", json=request)
         return active
 
     def retire(self, name: str, number: int, note: str = "") -> Any:

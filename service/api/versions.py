@@ -143,7 +143,7 @@ async def roll_back(
 ) -> Response:
     """It stayed complete, so nothing is lost and nothing is waited for. Answers the version that is active now.
 
-    Rolling back twice changes nothing; whoever may have to repeat a request names the version in `from`.
+    A second roll back takes the first one back; whoever may have to repeat a request names the version in `from`.
     """
     wanted = body or version_shapes.RollBackBody()
     found = await service.collections.by_name(CollectionName(collection))

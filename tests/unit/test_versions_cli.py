@@ -96,6 +96,8 @@ class FakeService:
         if answer := self.answers.get(f"{request.method} {path}"):
             return answer
         match request.method, path:
+            case "GET", "":
+                return httpx.Response(200, json={"active_version": 2})
             case "GET", "/versions":
                 return httpx.Response(200, json={"active_version": 1, "versions": [version(1, "active")]})
             case "POST", "/versions":
@@ -365,6 +367,7 @@ def test_promote_and_back(service: FakeService) -> None:
     assert service.sent("POST", "/versions/2/promote") == [{"force": True, "note": "n"}]
     back = azimuth("versions", "rollback", "-c", "c")
     assert (back.exit_code, "Version 1 of c answers again" in back.stdout) == (0, True)
+    assert service.sent("POST", "/versions/rollback") == [{"from": 2, "note": ""}], "repeated, it does not go forward"
 
 
 @pytest.mark.parametrize("verb", ["pause", "resume"])

@@ -183,7 +183,7 @@ const rollBack = (from, to) => new Question({
   title: `Roll back to version ${to}?`,
   words: [el("p", {}, `Searches go from version ${from} back to version ${to} at once. It has everything that was written since.`)],
   label: "Roll back",
-  act: async (note) => (await post(`${collectionPath(name)}/versions/rollback`, { note }), look()),
+  act: async (note) => (await post(`${collectionPath(name)}/versions/rollback`, { from, note }), look()),
 });
 
 const retirement = (one) => new Question({
