@@ -26,8 +26,8 @@ Examine = Callable[[Collection, EmbedderVersion], Awaitable[tuple[Check, ...]]]
 
 CURRENT = timedelta(hours=1)
 """So long what was measured is taken as it stands."""
-PROCESS_SILENCE = timedelta(seconds=15)
-"""An API process without a heartbeat for so long is gone."""
+PROCESS_SILENCE = timedelta(seconds=8)
+"""An API process without a heartbeat for so long is gone: four beats, and less than a promotion waits for it."""
 SETTLE_SECONDS = 10.0
 """Longest wait for the last documents, and for other processes to load the query encoder."""
 _LOOK_SECONDS = 0.05
