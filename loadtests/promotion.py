@@ -12,6 +12,7 @@ import itertools
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -35,7 +36,7 @@ class Load:
     """When it began, how long it took, which version answered."""
     failures: Counter[str] = field(default_factory=Counter)
 
-    async def client(self, http: httpx.AsyncClient, queries: itertools.cycle[str]) -> None:
+    async def client(self, http: httpx.AsyncClient, queries: Iterator[str]) -> None:
         while True:
             started = time.monotonic()
             try:
