@@ -126,6 +126,8 @@ class Pipeline:
     async def _write(self) -> None:
         while True:
             works = [await self._done.get()]
+            if self.portions.write_seconds and self._done.qsize() + 1 < _WRITE_AT_ONCE:
+                await self._outcomes.pause(self.portions.write_seconds)
             while not self._done.empty() and len(works) < _WRITE_AT_ONCE:
                 works.append(self._done.get_nowait())
             groups: dict[object, list[Work]] = {}

@@ -106,13 +106,19 @@ class Portions:
     """Tokenized in one call; their tokens take some hundred times as many bytes."""
     pass_seconds: float | None
     """Of one forward pass; None: as long as a full batch takes."""
+    write_seconds: float
+    """So long finished documents are gathered before they are stored: a transaction costs as much as some of them."""
 
 
-LIVE = Portions(lane="live", claim_seconds=2.0, claim_least=64, code_points=500_000, pass_seconds=None)
+LIVE = Portions(
+    lane="live", claim_seconds=2.0, claim_least=64, code_points=500_000, pass_seconds=None, write_seconds=0.0
+)
 """Claims: more would make new documents wait behind a backlog that is claimed already; fewer would pack badly: claims
 of 32 abstracts cost 8 % more padding than all of them together, claims of 128 cost 2 %."""
 
-BACKFILL = Portions(lane="backfill", claim_seconds=1.0, claim_least=16, code_points=50_000, pass_seconds=0.05)
+BACKFILL = Portions(
+    lane="backfill", claim_seconds=1.0, claim_least=16, code_points=50_000, pass_seconds=0.05, write_seconds=0.5
+)
 """So little that a live document hardly notices it: it may have to wait for one pass, and shares the cores."""
 
 
