@@ -21,6 +21,9 @@ from service.store.embedded import EmbeddedServer
 log = logging.getLogger(__name__)
 
 START_SECONDS = 300.0
+KEEP_ALIVE_SECONDS = 75
+"""Longer than clients and proxies keep an idle connection: who closes first must be they, or a request that is just
+being sent meets a closed one."""
 MAX_PORT = 65_535
 
 
@@ -150,6 +153,7 @@ def serve(settings: Settings, *, supervised: bool) -> None:
                 access_log=False,
                 server_header=False,
                 timeout_graceful_shutdown=20,
+                timeout_keep_alive=KEEP_ALIVE_SECONDS,
             )
             server = Server(config)
 
