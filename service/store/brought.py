@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from psycopg import sql
 
-from service.domain import EXTERNAL, Document, DocumentId, Vector
+from service.domain import EXTERNAL, Document, DocumentId, Vector, unit
 from service.errors import VersionNotFound
 from service.store import statements
 from service.store.pool import Connection
@@ -40,7 +40,7 @@ async def store(
     vectors = {document.id: document.vector for document in documents if document.vector is not None}
     if not vectors:
         return frozenset()
-    embeddings = [layout.value(_unit(vector)) for vector in vectors.values()]
+    embeddings = [layout.value(_direction(vector)) for vector in vectors.values()]
     values = {
         "collection_id": version.collection_id,
         "number": version.number,
@@ -55,9 +55,7 @@ async def store(
     return frozenset(row[0] for row in await (await connection.execute(query, values)).fetchall())
 
 
-def _unit(values: Sequence[float]) -> Vector:
-    """Of length 1. Scaled first, so that neither very long nor very short ones leave the range of their squares."""
-    vector = np.array(values, np.float64)
-    vector /= np.abs(vector).max()
-    unit: Vector = (vector / np.linalg.norm(vector)).astype(np.float32)
-    return unit
+def _direction(values: Sequence[float]) -> Vector:
+    """Of length 1. What has none stays as it is: the table refuses it."""
+    direction = unit(values)
+    return np.asarray(values, np.float32) if direction is None else direction
