@@ -8,7 +8,7 @@ import pytest
 
 from service.domain import DensePlan, Document, DocumentId, Index, Storage, VersionNumber
 from service.errors import VersionNotFound
-from service.store import brought, documents
+from service.store import documents
 from service.version import EmbedderVersion, VersionState
 from tests.filling import add_external
 from tests.storages import STORAGES
@@ -147,12 +147,9 @@ async def test_writers_of_the_same_documents_in_other_orders_all_finish(
 
 
 @pytest.mark.database
-async def test_a_vector_that_the_table_refuses_leaves_its_document_unwritten(
-    postgres: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_vector_that_the_table_refuses_leaves_its_document_unwritten(postgres: World) -> None:
     """One transaction: there is no document without the vector that it was acknowledged with."""
     external = await add_external(postgres, 2, VersionState.READY)
-    monkeypatch.setattr(brought, "_unit", lambda values: np.array(values, np.float32))
     for refused in [(0, 0, 0, 0), (1, 0, 0), (float("nan"), 0, 0, 1)]:
         with pytest.raises(Exception, match=r"constraint|dimensions|NaN"):
             await put(postgres, external, bringing("a", *refused))
