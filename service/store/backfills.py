@@ -18,6 +18,7 @@ from psycopg.types.json import Jsonb
 from service.errors import VersionNotFound
 from service.store import pace, statements
 from service.store.pool import Pool, retrying
+from service.store.queue import OVERWRITE
 from service.store.spaces import space_of
 from service.store.versions import PostgresVersions
 from service.version import Backfill, Completeness, EmbedderVersion, Progress, VersionState
@@ -72,7 +73,8 @@ class PostgresBackfills:
                 if looked:
                     priority = PRIORITY_BROUGHT if brought else PRIORITY
                     values = {**place, "last": last, "now": now, "priority": priority}
-                    enqueued = (await connection.execute(_statement(SQL.enqueue, version), values)).rowcount
+                    enqueue = _statement(SQL.enqueue, version, overwrite=OVERWRITE)
+                    enqueued = (await connection.execute(enqueue, values)).rowcount
                 everything = looked < limit
                 moved = {**_key(version), "last": last, "enqueued": enqueued, "everything": everything}
                 ((total,),) = await (await connection.execute(SQL.looked, moved)).fetchall()
@@ -175,8 +177,8 @@ def _gone(version: EmbedderVersion) -> VersionNotFound:
     return VersionNotFound(f"The embedder version {version.number} is not there, or in another state by now.")
 
 
-def _statement(query: LiteralString, version: EmbedderVersion) -> sql.Composed:
-    return sql.SQL(query).format(vectors=space_of(version).table_identifier)
+def _statement(query: LiteralString, version: EmbedderVersion, **parts: sql.Composable) -> sql.Composed:
+    return sql.SQL(query).format(vectors=space_of(version).table_identifier, **parts)
 
 
 def _notes(row: Sequence[Sequence[float]]) -> pace.Notes:

@@ -41,6 +41,10 @@ MAX_REASON_LENGTH = 1_000
 LANES: Mapping[Lane, tuple[int, int]] = {"live": (0, 1), "backfill": (2, 2)}
 """The first and the last priority of each lane."""
 
+OVERWRITE = sql.SQL(SQL.overwrite)
+"""How whoever enqueues takes the place of an earlier job."""
+
+_ENQUEUE = sql.SQL(SQL.enqueue).format(overwrite=OVERWRITE)
 _HELD = sql.SQL(SQL.held)
 _FINISH = sql.SQL(SQL.finish).format(held=_HELD)
 _EXTEND = sql.SQL(SQL.extend).format(held=_HELD)
@@ -190,7 +194,7 @@ async def enqueue(
         "content_revisions": list(content_revisions.values()),
         "now": now,
     }
-    await connection.execute(SQL.enqueue, arguments)
+    await connection.execute(_ENQUEUE, arguments)
 
 
 async def forget(connection: Connection, collection_id: CollectionId, ids: Sequence[DocumentId]) -> None:

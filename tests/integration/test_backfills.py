@@ -14,6 +14,7 @@ from service.errors import DatabaseUnavailable
 from service.store import backfills as module
 from service.store.backfills import PostgresBackfills
 from service.store.pool import Connection, Pool
+from service.store.queue import OVERWRITE
 from service.store.spaces import space_of
 from service.version import Backfill, Completeness, EmbedderVersion, VersionState
 from tests.filling import drain, set_state
@@ -62,7 +63,7 @@ async def test_what_a_backfill_saw_a_moment_ago_is_not_encoded(pool: Pool) -> No
     """A portion reads documents as they were when its statement began, and may enqueue them after they were replaced
     and encoded, or deleted: nobody would ever do such a job, for its content is nowhere any more."""
     world, backfills, version = await begin(pool, 3)
-    enqueue = sql.SQL(module.SQL.enqueue).format(vectors=space_of(version).table_identifier)
+    enqueue = module._statement(module.SQL.enqueue, version, overwrite=OVERWRITE)
     place = {"collection_id": version.collection_id, "version": version.number}
     async with pool.transaction() as portion:
         await portion.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")

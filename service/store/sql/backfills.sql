@@ -55,17 +55,7 @@ WHERE d.collection_id = %(collection_id)s
             AND j.content_revision >= d.content_revision
     )
 ORDER BY d.document_id
-ON CONFLICT (collection_id, document_id, embedder_version) DO UPDATE SET
-    content_revision = excluded.content_revision,
-    priority = excluded.priority,
-    enqueued_at = excluded.enqueued_at,
-    available_at = excluded.available_at,
-    lease = NULL,
-    worker = NULL,
-    lost_leases = 0,
-    attempts = 0,
-    reason = NULL,
-    set_aside_at = NULL
+{overwrite}
 WHERE jobs.content_revision < excluded.content_revision
 
 -- name: looked

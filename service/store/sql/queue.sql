@@ -1,14 +1,5 @@
--- name: enqueue
--- A job for every written version. What was known of an earlier job (lease, attempts) is overwritten: that is the fence.
-INSERT INTO jobs (collection_id, document_id, embedder_version, content_revision, priority, enqueued_at, available_at)
-SELECT v.collection_id, n.document_id, v.number, n.content_revision,
-       CASE WHEN v.spec ->> 'model' = 'external' THEN 3 WHEN v.number = c.active_version THEN 0 ELSE 1 END,
-       %(now)s::timestamptz, %(now)s::timestamptz
-FROM unnest(%(ids)s::text[], %(content_revisions)s::bigint[]) AS n (document_id, content_revision)
-CROSS JOIN embedder_versions AS v
-JOIN collections AS c ON c.id = v.collection_id
-WHERE v.collection_id = %(collection_id)s AND v.state NOT IN ('retired', 'failed')
-ORDER BY n.document_id COLLATE "C", v.number
+-- name: overwrite
+-- Part of statements that enqueue: what was known of an earlier job (lease, attempts) goes, and that is the fence.
 ON CONFLICT (collection_id, document_id, embedder_version) DO UPDATE SET
     content_revision = excluded.content_revision,
     priority = excluded.priority,
@@ -20,6 +11,19 @@ ON CONFLICT (collection_id, document_id, embedder_version) DO UPDATE SET
     attempts = 0,
     reason = NULL,
     set_aside_at = NULL
+
+-- name: enqueue
+-- A job for every written version.
+INSERT INTO jobs (collection_id, document_id, embedder_version, content_revision, priority, enqueued_at, available_at)
+SELECT v.collection_id, n.document_id, v.number, n.content_revision,
+       CASE WHEN v.spec ->> 'model' = 'external' THEN 3 WHEN v.number = c.active_version THEN 0 ELSE 1 END,
+       %(now)s::timestamptz, %(now)s::timestamptz
+FROM unnest(%(ids)s::text[], %(content_revisions)s::bigint[]) AS n (document_id, content_revision)
+CROSS JOIN embedder_versions AS v
+JOIN collections AS c ON c.id = v.collection_id
+WHERE v.collection_id = %(collection_id)s AND v.state NOT IN ('retired', 'failed')
+ORDER BY n.document_id COLLATE "C", v.number
+{overwrite}
 
 -- name: forget
 -- Removes the jobs of deleted documents; waits for a worker that is just storing one of them.
