@@ -114,7 +114,7 @@ class Lifecycle:
         if settings.chunking != collection.settings.chunking:
             raise EmbedderChange("Chunks are versioned with the embedder; another chunking is a new version.")
         settings = dataclasses.replace(settings, embedder=collection.settings.embedder)
-        return await self._collections.update(collection, settings, _entry("settings", actor, now))
+        return await self._collections.update(collection, settings, AuditEntry(action="settings", actor=actor, at=now))
 
     # ------------------------------------------------------------ register
 
@@ -135,7 +135,8 @@ class Lifecycle:
         """
         spec, identity, canary = await self._proof.register(embedder or collection.settings.embedder)
         chunking = chunking or collection.settings.chunking
-        entry = _entry("registered", actor, now, note, details=_described(spec, chunking, index))
+        details = _described(spec, chunking, index)
+        entry = AuditEntry(action="registered", actor=actor, at=now, note=note, details=details)
         while True:
             known = await self._versions.of(collection.id)
             for other in known:
@@ -155,13 +156,6 @@ class Lifecycle:
         Building an index takes hours and measuring takes minutes; who calls this for each state apart fills other
         versions meanwhile.
         """
-        await self._each(states, now)
-
-    async def tend(self, now: Clock) -> None:
-        """What versions need that are or may be searched: an index beyond the exact scan, fresh evidence."""
-        await self._each(_STANDING, now)
-
-    async def _each(self, states: frozenset[VersionState], now: Clock) -> None:
         for version in await self._versions.among(states):
             try:
                 if await self._wanting(version, now()):
@@ -172,6 +166,10 @@ class Lifecycle:
                 log.warning("version waits", extra={"version": version.number, "reason": error.detail})
             except Exception:  # whatever is wrong with one version must not hold up the others
                 log.exception("version waits", extra={"version": version.number})
+
+    async def tend(self, now: Clock) -> None:
+        """What versions need that are or may be searched: an index beyond the exact scan, fresh evidence."""
+        await self.drive(now, _STANDING)
 
     async def _wanting(self, version: EmbedderVersion, now: datetime) -> bool:
         """Is there anything to do for it here? Asked often, of every version, so it must cost little."""
@@ -237,7 +235,9 @@ class Lifecycle:
             VersionState.FAILED: "failed",
         }
         details: dict[str, Any] = {} if evidence is None else _told(evidence.checks)
-        entry = _entry(actions[to], SERVICE, now, reason or "", version=version.number, details=details)
+        entry = AuditEntry(
+            action=actions[to], actor=SERVICE, at=now, version=version.number, note=reason or "", details=details
+        )
         await self._versions.move(version, to, entry, reason=reason, evidence=evidence)
         log.info(
             "version moved",
@@ -361,8 +361,14 @@ class Lifecycle:
         note: str,
         details: Mapping[str, Any],
     ) -> Collection:
-        entry = _entry(
-            action, actor, now, note, version=version.number, before=collection.active_version, details=details
+        entry = AuditEntry(
+            action=action,
+            actor=actor,
+            at=now,
+            version=version.number,
+            before=collection.active_version,
+            note=note,
+            details=details,
         )
         switched = await self._versions.promote(collection, version, entry)
         metrics.PROMOTIONS.labels(collection.name, action).inc()
@@ -377,14 +383,15 @@ class Lifecycle:
         version = await self._versions.get(collection.id, number)
         if version.state is not VersionState.BACKFILLING:
             raise Conflict(f"version {number} is {version.state}; only a backfill can be paused")
-        return await self._versions.pause(version, True, _entry("paused", actor, now, version=number))
+        entry = AuditEntry(action="paused", actor=actor, at=now, version=number)
+        return await self._versions.pause(version, True, entry)
 
     async def resume(
         self, collection: Collection, number: VersionNumber, *, actor: str, now: datetime
     ) -> EmbedderVersion:
         """Let a paused backfill go on, or take a failed version up again: what it has already is not made anew."""
         version = await self._versions.get(collection.id, number)
-        entry = _entry("resumed", actor, now, version=number)
+        entry = AuditEntry(action="resumed", actor=actor, at=now, version=number)
         if version.state is VersionState.FAILED:
             return await self._versions.move(version, VersionState.BACKFILLING, entry)
         if version.state is not VersionState.BACKFILLING:
@@ -400,22 +407,8 @@ class Lifecycle:
             return version
         if number == collection.active_version:
             raise Conflict(f"version {number} is active: promote another one first")
-        return await self._versions.retire(version, _entry("retired", actor, now, note, version=number))
-
-
-def _entry(
-    action: Action,
-    actor: str,
-    now: datetime,
-    note: str = "",
-    *,
-    version: VersionNumber | None = None,
-    before: VersionNumber | None = None,
-    details: Mapping[str, Any] | None = None,
-) -> AuditEntry:
-    return AuditEntry(
-        at=now, actor=actor, action=action, version=version, before=before, note=note, details=details or {}
-    )
+        entry = AuditEntry(action="retired", actor=actor, at=now, version=number, note=note)
+        return await self._versions.retire(version, entry)
 
 
 def _told(checks: tuple[Check, ...]) -> dict[str, Any]:
