@@ -109,7 +109,7 @@ class PostgresCollections:
     async def _delete(self, collection_id: CollectionId) -> None:
         identity = {"id": collection_id}
         async with self._pool.transaction() as connection:
-            await connection.execute(SQL.no_statement_timeout)
+            await guard.unhurried(connection)
             await guard.alone(connection, collection_id)
             rows = await (await connection.execute(SQL.version_numbers, identity)).fetchall()
             numbers = [VersionNumber(number) for (number,) in rows]
@@ -118,7 +118,7 @@ class PostgresCollections:
             await connection.execute(SQL.delete_changes, identity)
             await connection.execute(SQL.delete_jobs, identity)
             tables = [spaces.space(collection_id, number).table for number in numbers]
-            await connection.execute(SQL.cancel_builds, {"tables": tables})
+            await guard.cancel_builds(connection, tables)
             for number in numbers:
                 await connection.execute(spaces.drop_table(collection_id, number))
             await connection.execute(SQL.delete, identity)

@@ -6,6 +6,8 @@ waits for the writers in progress, and those after it see the change. A lock of 
 overlap would keep it for ever; so both pass by a lock that is.
 """
 
+from collections.abc import Sequence
+
 from service.domain import CollectionId
 from service.store import statements
 from service.store.pool import Connection
@@ -25,3 +27,13 @@ async def alone(connection: Connection, collection_id: CollectionId) -> bool:
 async def present(connection: Connection, collection_id: CollectionId) -> bool:
     """Keep the collection from being deleted until the transaction ends; False where there is none."""
     return await (await connection.execute(SQL.present, {"id": collection_id})).fetchone() is not None
+
+
+async def unhurried(connection: Connection) -> None:
+    """Let this transaction take as long as there is to delete."""
+    await connection.execute(SQL.no_statement_timeout)
+
+
+async def cancel_builds(connection: Connection, tables: Sequence[str]) -> None:
+    """End index builds on tables that are to be dropped."""
+    await connection.execute(SQL.cancel_builds, {"tables": list(tables)})

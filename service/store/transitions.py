@@ -208,9 +208,10 @@ class Transitions:
             patience = min(2 * patience, _LAST_PATIENCE)
 
     async def _retire(self, version: EmbedderVersion, entry: AuditEntry, patience: float) -> EmbedderVersion:
-        values = {**_key(version), "table": spaces.space_of(version).table, "patience": f"{patience * 1000:.0f}"}
+        table = spaces.space_of(version).table
+        values = {**_key(version), "patience": f"{patience * 1000:.0f}"}
         async with self._pool.transaction() as connection:
-            await connection.execute(SQL.no_statement_timeout)
+            await guard.unhurried(connection)
             if not await guard.alone(connection, version.collection_id):
                 raise VersionNotFound
             standing = await (await connection.execute(SELECT, values)).fetchone()
@@ -226,7 +227,7 @@ class Transitions:
             await connection.execute(SQL.forget_previous, values)
             # Jobs before the table, as a worker takes them: what it is just storing is waited for.
             await connection.execute(SQL.delete_jobs, values)
-            await connection.execute(SQL.cancel_builds, values)
+            await guard.cancel_builds(connection, [table])
             await connection.execute(SQL.be_patient, values)
             await connection.execute(spaces.drop_table(version.collection_id, version.number))
             await audit.write(connection, version.collection_id, entry)

@@ -29,19 +29,9 @@ SELECT id, name, settings, active_version, previous_version, created_at FROM col
 -- Every collection, in the order of names.
 SELECT id, name, settings, active_version, previous_version, created_at FROM collections ORDER BY name
 
--- name: no_statement_timeout
--- For the present transaction: deleting takes as long as there is to delete.
-SELECT set_config('statement_timeout', '0', true)
-
 -- name: version_numbers
 -- The versions of a collection whose tables go with it.
 SELECT number FROM embedder_versions WHERE collection_id = %(id)s ORDER BY number
-
--- name: cancel_builds
--- End index builds on these tables: they would keep a DROP TABLE waiting for as long as they run.
-SELECT pg_cancel_backend(pid)
-FROM pg_stat_progress_create_index
-WHERE datname = current_database() AND relid IN (SELECT to_regclass(name) FROM unnest(%(tables)s::text[]) AS name)
 
 -- name: delete_documents
 -- All of a collection, tombstones too.

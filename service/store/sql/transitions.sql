@@ -83,10 +83,6 @@ WHERE j.collection_id = f.collection_id
     AND j.document_id = f.document_id
     AND j.embedder_version = f.embedder_version
 
--- name: no_statement_timeout
--- For the present transaction: a retirement takes as long as there are jobs to delete.
-SELECT set_config('statement_timeout', '0', true)
-
 -- name: retire
 -- The row stays: its number is never used again.
 UPDATE embedder_versions
@@ -112,12 +108,6 @@ USING held AS h
 WHERE j.collection_id = h.collection_id
     AND j.document_id = h.document_id
     AND j.embedder_version = h.embedder_version
-
--- name: cancel_builds
--- End an index build on this table: a DROP TABLE would wait for as long as it runs.
-SELECT pg_cancel_backend(pid)
-FROM pg_stat_progress_create_index
-WHERE datname = current_database() AND relid = to_regclass(%(table)s)
 
 -- name: be_patient
 -- For the rest of this transaction: so many milliseconds for each lock.
