@@ -1,37 +1,31 @@
 """The query's story, top to bottom: space -> filter -> embed -> dense || lexical -> fuse -> fetch -> rerank -> answer.
 
-Each stage is a method, in that order. None does I/O of its own: the legs (`legs.py`), the documents and the models
-are behind ports. A stage that cannot do its part is named in `Answer.degraded`, never hidden.
+Each stage is a method or a module of its own (`asking`, `legs`, `fusion`, `reranking`), in that order. None does I/O
+of its own: documents, vectors and models are behind ports. A stage that cannot do its part is named in
+`Answer.degraded`, never hidden.
 """
 
 import asyncio
 import dataclasses
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TypeVar
-
-import numpy as np
 
 from service import legs, metrics
+from service.asking import Asking
 from service.catalog import Collections, Versions
-from service.domain import Candidate, CollectionName, DensePlan, Passing, Vector, unit
-from service.errors import Invalid, NotFound, Overloaded, SpaceRefused, Unavailable
+from service.course import Course
+from service.domain import Candidate, CollectionName, DensePlan, Passing, Vector
+from service.errors import NotFound, Overloaded, Unavailable
 from service.fusion import Fused, fuse
 from service.legs import MAX_WIDTH, Found, Leg
-from service.ports import Documents, Embedders, Encoder, Lexicon, Passage, Reranker, Vectors
+from service.ports import Documents, Embedders, Lexicon, Passage, Reranker, Vectors
 from service.proof import Proof
-from service.query import Answer, Degradation, Hit, Request, RerankExplanation
+from service.query import Answer, Hit, Request
+from service.reranking import Reranking
 from service.space import Space, Spaces
-from service.timings import Timings
-from service.version import VersionState
 
 UNEMBEDDED_LENGTH = 1000
 """Code points shown of a document that only the lexical leg knows yet."""
-
-PARTLY = frozenset({"truncated", "incomplete"})
-"""Codes of stages that ran all the same, though not over everything."""
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -41,49 +35,6 @@ class Ranked:
     fused: Fused
     candidate: Candidate
     passage: Passage
-
-
-class Course:
-    """One search under way: its request, where the time went, and what had to be left out.
-
-    `live`: a client waits for it. Others (shadow, evidence) are not in the metrics of searches.
-    """
-
-    def __init__(self, request: Request, *, live: bool = True) -> None:
-        self.request = request
-        self.live = live
-        self.timings = Timings()
-        self.degraded: list[Degradation] = []
-        self.stale = 0
-
-    def gave_up(self, stage: str) -> bool:
-        return any(degradation.stage == stage and degradation.code not in PARTLY for degradation in self.degraded)
-
-    def only_late(self) -> bool:
-        """Nothing failed; what was left out was left out for the budget alone."""
-        return all(degradation.code in PARTLY | {"budget"} for degradation in self.degraded)
-
-    async def attempt(
-        self, stage: str, work: Callable[[], Awaitable[T]], *, optional: bool, in_budget: bool = True
-    ) -> T | None:
-        """The result of a timed stage. What is optional may fail or outlast the budget: then None and a note of why."""
-        budget = self.request.budget_ms if optional and in_budget else None
-        left = None if budget is None else max(0.0, budget / 1000 - self.timings.elapsed)
-        with self.timings.stage(stage):
-            try:
-                async with asyncio.timeout(left):
-                    return await work()
-            except TimeoutError:
-                self.note(stage, "budget", f"the budget of {budget:g} ms was spent")
-            except (Unavailable, Overloaded) as error:
-                if not optional:
-                    raise
-                self.note(stage, type(error).__name__, error.detail)
-        return None
-
-    def note(self, stage: str, code: str, reason: str) -> None:
-        """Say in the answer that a stage could not do its part, or not all of it."""
-        self.degraded.append(Degradation(stage=stage, code=code, reason=reason))
 
 
 class Search:
@@ -106,9 +57,8 @@ class Search:
         self._documents = documents
         self._vectors = vectors
         self._lexicon = lexicon
-        self._embedders = embedders
-        self._proof = proof
-        self._reranker = reranker
+        self._asking = Asking(embedders, proof)
+        self._reranking = Reranking(reranker)
         self._passing_cap = passing_cap
         self._free = max_concurrent
         self._spaces = Spaces(collections, versions)
@@ -140,7 +90,7 @@ class Search:
 
         space = await self._spaces.of(name, request.embedder_version)
         passing = await self._filter(space, course)
-        vector = await self._embed(space, course)
+        vector = await self._asking.vector(space, course)
         while True:
             found = await self._legs(space, course, vector, passing, width)
             ranking = self._fuse(space, course, found)
@@ -148,7 +98,7 @@ class Search:
             if len(fetched) >= wanted or len(fetched) == len(ranking) or found.exhausted or width >= MAX_WIDTH:
                 break
             width = min(4 * width, MAX_WIDTH)  # some were stale: ask for more in their place
-        ordered, reranked = await self._rerank(course, fetched)
+        ordered, reranked = await self._reranking.order(course, [_hit(ranked) for ranked in fetched])
         hits = await self._dress(space, course, ordered[: request.k])
 
         possible = request.k if passing is None else min(request.k, passing.count)
@@ -177,47 +127,6 @@ class Search:
             return None
         with course.timings.stage("filter"):
             return await self._documents.passing(space.collection.id, course.request.where, self._passing_cap)
-
-    # ------------------------------------------------------------ embed
-
-    async def _embed(self, space: Space, course: Course) -> Vector | None:
-        """The query as a vector of this version; None where the dense leg is not asked for or had to be given up."""
-
-        async def embed() -> Vector:
-            encoder = await self._proof.admit(space.version)
-            await self._note_cut(course, encoder)
-            vectors = await self._embedders.embed(space.version.spec, [course.request.text], "query")
-            if await self._proof.admit(space.version) is not encoder:
-                # Swapped since it was admitted: which of the two models gave this vector cannot be told any more.
-                raise SpaceRefused("the model was replaced while it encoded the query")
-            vector: Vector = vectors[0]
-            if not np.isfinite(vector).all() or not vector.any():
-                raise Invalid.at("query", "the embedder gives no usable vector for this text")
-            return vector
-
-        request, version = course.request, space.version
-        if request.mode == "lexical":
-            return None
-        if version.state is VersionState.BACKFILLING:
-            so_far = f"version {version.number} is still being filled: {space.status.rows:,} chunks so far"
-            course.note("dense", "incomplete", so_far)
-        if request.vector is not None:
-            return _brought(space, request, request.vector)
-        if version.spec.external:
-            missing = f"version {version.number} has vectors of the client's own: send the query's"
-            if request.mode == "dense":
-                raise Invalid.at("vector", missing)
-            course.note("dense", "no_vector", missing)
-            return None
-        return await course.attempt("embed", embed, optional=request.mode == "hybrid")
-
-    async def _note_cut(self, course: Course, encoder: Encoder) -> None:
-        """No text is cut silently. Only one of more characters than the model takes tokens can be too long."""
-        text, most = course.request.text, encoder.identity.max_tokens
-        if len(text) + encoder.overhead("query") > most:
-            (length,) = await asyncio.to_thread(encoder.lengths, [text], "query")
-            if length > most:
-                course.note("embed", "truncated", f"the query has {length} tokens, of which the embedder reads {most}")
 
     # ------------------------------------------------------------ dense || lexical
 
@@ -292,38 +201,6 @@ class Search:
                 fetched += fresh
         return fetched
 
-    # ------------------------------------------------------------ rerank
-
-    async def _rerank(self, course: Course, fetched: Sequence[Ranked]) -> tuple[list[Hit], bool]:
-        """Blend the first stage with a cross-encoder over the first `depth`; the others stay behind them in order."""
-        hits = [_hit(ranked) for ranked in fetched]
-        how, reranker = course.request.rerank, self._reranker
-        if how is None or not hits:
-            return hits, False
-        if reranker is None:
-            course.note("rerank", "not_configured", "no reranker is configured")
-            return hits, False
-        head, tail = hits[: how.depth], hits[how.depth :]
-        texts = [f"{hit.title}\n{hit.text}" if hit.title else hit.text for hit in head]
-        scores = await course.attempt("rerank", lambda: reranker.score(course.request.text, texts), optional=True)
-        if scores is None:
-            return hits, False
-        best_first = sorted(range(len(head)), key=lambda at: -scores[at])
-        blended = [
-            dataclasses.replace(
-                head[at],
-                score=(1 - how.weight) * head[at].score + how.weight * scores[at],
-                explanation=dataclasses.replace(
-                    head[at].explanation, rerank=RerankExplanation(rank=rank, score=scores[at])
-                ),
-            )
-            for rank, at in enumerate(best_first, start=1)
-        ]
-        blended.sort(key=lambda hit: (-hit.score, hit.id))
-        floor = blended[-1].score
-        unread = [dataclasses.replace(hit, score=min(floor, (1 - how.weight) * hit.score)) for hit in tail]
-        return blended + unread, True
-
     # ------------------------------------------------------------ answer
 
     async def _dress(self, space: Space, course: Course, hits: Sequence[Hit]) -> Sequence[Hit]:
@@ -358,24 +235,6 @@ class Search:
             metrics.UNDERFILLED.labels(name).inc()
         if plan.ef_search is not None:
             metrics.EF_SEARCH.labels(name, version).set(plan.ef_search)
-
-
-def _brought(space: Space, request: Request, values: Sequence[float]) -> Vector:
-    """The query's vector as the client made it. Invalid where it is not, or might not be, of the version's space."""
-    version = space.version
-    if request.embedder_version is None:
-        if not version.spec.external:
-            unnamed = f"a vector must say which space it is of; version {version.number} makes its own, of texts"
-            raise Invalid.at("embedder_version", unnamed)
-        if space.ambiguous:
-            raise Invalid.at("embedder_version", "the active version has changed: say which one the vector is of")
-    if len(values) != version.dimensions:
-        dimensions = f"version {version.number} has {version.dimensions} dimensions"
-        raise Invalid.at("vector", f"has {len(values)} numbers; {dimensions}")
-    vector = unit(values)
-    if vector is None:
-        raise Invalid.at("vector", "has no direction: its numbers are all zero, or not finite")
-    return vector
 
 
 def _hit(ranked: Ranked) -> Hit:
