@@ -26,7 +26,7 @@ STAGES = {
     "look up": [("legs.py", "look_up")],
     "fuse": [("search.py", "_fuse")],
     "fetch": [("search.py", "_fetch")],
-    "hits": [("search.py", "_rerank")],
+    "hits": [("reranking.py", "order")],
     "highlight": [("search.py", "_dress")],
     "metrics": [("search.py", "_observe"), ("middleware.py", "_report")],
     "answer": [("answers.py", "search"), ("answers.py", "render")],

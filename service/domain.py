@@ -86,12 +86,21 @@ class Fusion:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Reranking:
+    """`depth`: hits of the first stage that the cross-encoder reads. `weight`: its share in the final score."""
+
+    depth: int = 50
+    weight: float = 0.5
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class CollectionSettings:
     embedder: EmbedderSpec = EmbedderSpec()
     language: str = "en"
     recall_target: float = 0.95
     chunking: Chunking = Chunking()
     fusion: Fusion = Fusion()
+    rerank: Reranking = Reranking()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

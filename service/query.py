@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from service.domain import DensePlan, DocumentId, Filter, Fusion, VersionNumber
+from service.domain import DensePlan, DocumentId, Filter, Fusion, Reranking, VersionNumber
 from service.timings import Timings
 
 Mode = Literal["hybrid", "dense", "lexical"]
@@ -64,10 +64,17 @@ class Hit:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Rerank:
-    """`depth`: hits that the cross-encoder reads. `weight`: its share in the final score."""
+    """That a cross-encoder reads the best hits. What is None here is as the collection's settings say."""
 
-    depth: int = 50
-    weight: float = 0.5
+    depth: int | None = None
+    weight: float | None = None
+
+    def over(self, base: Reranking) -> Reranking:
+        """`base` with what the client named changed."""
+        return Reranking(
+            depth=base.depth if self.depth is None else self.depth,
+            weight=base.weight if self.weight is None else self.weight,
+        )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

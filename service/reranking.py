@@ -3,19 +3,20 @@
 import dataclasses
 
 from service.course import Course
+from service.domain import Reranking
 from service.ports import Reranker
 from service.query import Hit, RerankExplanation
 
 
-class Reranking:
+class SecondStage:
     """Over the first hits of a search; without a reranker it says so in the answer."""
 
     def __init__(self, reranker: Reranker | None) -> None:
         self._reranker = reranker
 
-    async def order(self, course: Course, hits: list[Hit]) -> tuple[list[Hit], bool]:
+    async def order(self, course: Course, how: Reranking | None, hits: list[Hit]) -> tuple[list[Hit], bool]:
         """Blend the first stage with a cross-encoder over the first `depth`; the others stay behind them in order."""
-        how, reranker = course.request.rerank, self._reranker
+        reranker = self._reranker
         if how is None or not hits:
             return hits, False
         if reranker is None:

@@ -21,7 +21,7 @@ from service.legs import MAX_WIDTH, Found, Leg
 from service.ports import Documents, Embedders, Lexicon, Passage, Reranker, Vectors
 from service.proof import Proof
 from service.query import Answer, Hit, Request
-from service.reranking import Reranking
+from service.reranking import SecondStage
 from service.space import Space, Spaces
 
 UNEMBEDDED_LENGTH = 1000
@@ -58,7 +58,7 @@ class Search:
         self._vectors = vectors
         self._lexicon = lexicon
         self._asking = Asking(embedders, proof)
-        self._reranking = Reranking(reranker)
+        self._second = SecondStage(reranker)
         self._passing_cap = passing_cap
         self._free = max_concurrent
         self._spaces = Spaces(collections, versions)
@@ -85,10 +85,11 @@ class Search:
 
     async def _run(self, name: CollectionName, course: Course) -> Answer:
         request = course.request
-        wanted = max(request.k, request.rerank.depth if request.rerank else 0)
+        space = await self._spaces.of(name, request.embedder_version)
+        rerank = request.rerank.over(space.collection.settings.rerank) if request.rerank else None
+        wanted = max(request.k, rerank.depth if rerank else 0)
         width = max(request.candidates, wanted)
 
-        space = await self._spaces.of(name, request.embedder_version)
         passing = await self._filter(space, course)
         vector = await self._asking.vector(space, course)
         while True:
@@ -98,7 +99,7 @@ class Search:
             if len(fetched) >= wanted or len(fetched) == len(ranking) or found.exhausted or width >= MAX_WIDTH:
                 break
             width = min(4 * width, MAX_WIDTH)  # some were stale: ask for more in their place
-        ordered, reranked = await self._reranking.order(course, [_hit(ranked) for ranked in fetched])
+        ordered, reranked = await self._second.order(course, rerank, [_hit(ranked) for ranked in fetched])
         hits = await self._dress(space, course, ordered[: request.k])
 
         possible = request.k if passing is None else min(request.k, passing.count)

@@ -49,12 +49,18 @@ class FusionAnswer(TypedDict):
     k: int
 
 
+class RerankingAnswer(TypedDict):
+    depth: int
+    weight: float
+
+
 class SettingsAnswer(TypedDict):
     embedder: EmbedderAnswer
     language: str
     recall_target: float
     chunking: ChunkingAnswer
     fusion: FusionAnswer
+    rerank: RerankingAnswer
 
 
 class CountsAnswer(TypedDict):

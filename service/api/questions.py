@@ -4,18 +4,23 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field
 
-from service.api.schemas import FilterObject, FusionBody, Number, Text, VectorField, Wire, not_blank, where
+from service.api.schemas import (
+    FilterObject,
+    FusionBody,
+    Number,
+    RerankingBody,
+    Text,
+    VectorField,
+    Wire,
+    not_blank,
+    where,
+)
 from service.domain import Fusion, VersionNumber
 from service.errors import Invalid
 from service.query import Include, Mode, Request, Rerank
 
 MAX_SEARCHES = 64
 MAX_BUDGET_MS = 60_000
-
-
-class RerankBody(Wire):
-    depth: Annotated[int, Field(ge=1, le=1_000, description="Hits that the cross-encoder reads.")] = Rerank().depth
-    weight: Annotated[float, Field(ge=0, le=1, description="Its share in the final score.")] = Rerank().weight
 
 
 def _rerank(value: Any) -> Any:
@@ -37,8 +42,8 @@ class SearchBody(Wire):
     filter: FilterObject | None = None
     fusion: Annotated[FusionBody, Field(description="Default: as the collection's settings say.")] | None = None
     candidates: Annotated[int, Field(ge=1, le=1_000, description="Documents that each leg brings.")] = 100
-    rerank: Annotated[RerankBody | None, BeforeValidator(_rerank, json_schema_input_type=bool | RerankBody)] = Field(
-        None, json_schema_extra={"default": False}
+    rerank: Annotated[RerankingBody | None, BeforeValidator(_rerank, json_schema_input_type=bool | RerankingBody)] = (
+        Field(None, json_schema_extra={"default": False})
     )
     exact: Annotated[bool, Field(description="Scan the vectors exactly, without their index.")] = False
     ef_search: Annotated[int, Field(ge=1, le=1_000, description="Effort of the index scan.")] | None = None
@@ -64,7 +69,7 @@ class SearchBody(Wire):
             where=where(self.filter),
             fusion=None if self.fusion is None else self.fusion.over(Fusion()),
             candidates=self.candidates,
-            rerank=None if self.rerank is None else Rerank(depth=self.rerank.depth, weight=self.rerank.weight),
+            rerank=None if self.rerank is None else Rerank(**self.rerank.model_dump(exclude_unset=True)),
             exact=self.exact,
             ef_search=self.ef_search,
             embedder_version=None if self.embedder_version is None else VersionNumber(self.embedder_version),

@@ -17,6 +17,7 @@ from service.domain import (
     EmbedderSpec,
     Filter,
     Fusion,
+    Reranking,
 )
 
 MAX_ID_LENGTH = ingest.Limits().id_length
@@ -117,6 +118,17 @@ class FusionBody(Wire):
         return replace(base, **self.model_dump(exclude_unset=True))
 
 
+class RerankingBody(Wire):
+    """How far a cross-encoder reads, and how much it counts. What is left out is as the collection's settings say."""
+
+    depth: Annotated[int, Field(ge=1, le=1_000, description="Hits that the cross-encoder reads.")] = Reranking().depth
+    weight: Annotated[float, Field(ge=0, le=1, description="Its share in the final score.")] = Reranking().weight
+
+    def over(self, base: Reranking) -> Reranking:
+        """`base` with what the client named changed."""
+        return replace(base, **self.model_dump(exclude_unset=True))
+
+
 class CollectionBody(Wire):
     """Settings of a collection. What is left out keeps its value, or gets its default in a new collection."""
 
@@ -130,6 +142,7 @@ class CollectionBody(Wire):
     recall_target: Annotated[float, Field(gt=0, le=1)] = CollectionSettings().recall_target
     chunking: ChunkingBody = ChunkingBody()
     fusion: FusionBody = FusionBody()
+    rerank: RerankingBody = RerankingBody()
 
     def over(self, base: CollectionSettings) -> CollectionSettings:
         """`base` with what the client named changed. An embedder is one value: it is replaced as a whole."""
@@ -140,6 +153,8 @@ class CollectionBody(Wire):
             named["chunking"] = self.chunking.over(base.chunking)
         if "fusion" in named:
             named["fusion"] = self.fusion.over(base.fusion)
+        if "rerank" in named:
+            named["rerank"] = self.rerank.over(base.rerank)
         return replace(base, **named)
 
 

@@ -5,11 +5,11 @@ is an error (TypeError): a row written by a newer program must not be read half.
 """
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any
 
-from service.domain import Chunking, CollectionSettings, EmbedderSpec, Fusion, Index
+from service.domain import Chunking, CollectionSettings, EmbedderSpec, Fusion, Index, Reranking
 from service.version import Check, Evidence, Identity, Judgments
 
 Json = dict[str, Any]
@@ -21,7 +21,7 @@ def settings_to_json(settings: CollectionSettings) -> Json:
 
 def settings_from_json(row: Mapping[str, Any]) -> CollectionSettings:
     values = dict(row)
-    for name, read in (("embedder", spec_from_json), ("chunking", chunking_from_json), ("fusion", _fusion_from_json)):
+    for name, read in _PARTS.items():
         if name in values:
             values[name] = read(values[name])
     return CollectionSettings(**values)
@@ -100,3 +100,16 @@ def judgments_to_json(judgments: Judgments) -> Json:
 
 def _fusion_from_json(row: Mapping[str, Any]) -> Fusion:
     return Fusion(**row)
+
+
+def _rerank_from_json(row: Mapping[str, Any]) -> Reranking:
+    return Reranking(**row)
+
+
+_PARTS: Mapping[str, Callable[[Mapping[str, Any]], Any]] = {
+    "embedder": spec_from_json,
+    "chunking": chunking_from_json,
+    "fusion": _fusion_from_json,
+    "rerank": _rerank_from_json,
+}
+"""The settings that are objects of their own."""

@@ -35,6 +35,7 @@ async def test_a_new_collection_has_the_defaults_and_one_active_version(api: Edg
         "recall_target": 0.95,
         "chunking": {"max_tokens": None, "overlap_tokens": 32},
         "fusion": {"method": "convex", "alpha": 0.55, "k": 60},
+        "rerank": {"depth": 50, "weight": 0.5},
     }
     assert created["counts"] == {"documents": 0, "chunks": 0, "pending": 0, "failed": 0}
     assert (created["active_version"], created["previous_version"]) == (1, None)
@@ -51,6 +52,7 @@ async def test_an_embedder_may_be_named_in_short_or_in_full(api: Edge) -> None:
 
 async def test_putting_again_changes_what_is_named_and_nothing_else(api: Edge) -> None:
     await api.collection(language="de", fusion={"alpha": 0.3}, chunking={"overlap_tokens": 16})
+    await api.client.put("/v1/collections/papers", json={"rerank": {"depth": 20}})
     answer = await api.client.put("/v1/collections/papers", json={"fusion": {"method": "rrf"}, "recall_target": 0.9})
     assert answer.status_code == 200
     settings = answer.json()["settings"]
@@ -58,6 +60,7 @@ async def test_putting_again_changes_what_is_named_and_nothing_else(api: Edge) -
     assert settings["recall_target"] == 0.9
     assert settings["fusion"] == {"method": "rrf", "alpha": 0.3, "k": 60}
     assert settings["chunking"] == {"max_tokens": None, "overlap_tokens": 16}
+    assert settings["rerank"] == {"depth": 20, "weight": 0.5}
 
 
 async def test_putting_the_same_again_is_no_conflict(api: Edge) -> None:
