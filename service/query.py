@@ -9,6 +9,7 @@ from service.timings import Timings
 
 Mode = Literal["hybrid", "dense", "lexical"]
 Include = Literal["text", "metadata", "highlights", "vector"]
+Group = Literal["document", "chunk"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -36,13 +37,40 @@ class RerankExplanation:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class QueryExplanation:
+    """Where a hit stood for one of several queries, and what it gained by it: its part of the fused score."""
+
+    dense: LegExplanation | None = None
+    lexical: LegExplanation | None = None
+    gain: float = 0.0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DiversityExplanation:
+    """Why a hit stands where it does: its `rank` by score alone, its highest cosine to a hit above it, and its `mmr`.
+
+    `similarity` is None for the first hit, and where the hit's vector is not known.
+    """
+
+    rank: int
+    similarity: float | None
+    mmr: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Explanation:
-    """How the score of one hit came about."""
+    """How the score of one hit came about.
+
+    `queries` has all of them, in order, where there were several; `dense` and `lexical` are then of the one that counts
+    most for this hit.
+    """
 
     dense: LegExplanation | None
     lexical: LegExplanation | None
     fusion: float
+    queries: tuple[QueryExplanation, ...] = ()
     rerank: RerankExplanation | None = None
+    diversity: DiversityExplanation | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

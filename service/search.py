@@ -14,9 +14,9 @@ from service import legs, metrics
 from service.asking import Asking
 from service.catalog import Collections, Versions
 from service.course import Course
-from service.domain import Candidate, CollectionName, DensePlan, Passing, Vector
+from service.domain import Candidate, CollectionName, DensePlan, DocumentId, Passing, Vector
 from service.errors import NotFound, Overloaded, Unavailable
-from service.fusion import Fused, fuse
+from service.fusion import Evidence, Fused, fuse, ranked
 from service.legs import MAX_WIDTH, Found, Leg
 from service.ports import Documents, Embedders, Lexicon, Passage, Reranker, Vectors
 from service.proof import Proof
@@ -32,7 +32,7 @@ UNEMBEDDED_LENGTH = 1000
 class Ranked:
     """A hit in the making: its place in the fused ranking, what the legs saw, and its passage as it stands now."""
 
-    fused: Fused
+    fused: Fused[DocumentId]
     candidate: Candidate
     passage: Passage
 
@@ -165,21 +165,21 @@ class Search:
 
     # ------------------------------------------------------------ fuse
 
-    def _fuse(self, space: Space, course: Course, found: Found) -> list[Fused]:
+    def _fuse(self, space: Space, course: Course, found: Found) -> list[Fused[DocumentId]]:
         with course.timings.stage("fuse"):
-            dense = lexical = ranked = None
+            dense = lexical = None
             if found.dense is not None:
-                dense = {one.document_id: one.score for one in (*found.dense.best.values(), *found.looked_up.values())}
-                ranked = len(found.dense.best)
+                known = {one.document_id: one.score for one in (*found.dense.best.values(), *found.looked_up.values())}
+                dense = ranked(known, len(found.dense.best))
             if found.lexical is not None:
-                lexical = {one.document_id: one.score for one in found.lexical.best.values()}
+                lexical = ranked({one.document_id: one.score for one in found.lexical.best.values()})
             how = course.request.fusion or space.collection.settings.fusion
-            return fuse(dense, lexical, how, found_by_dense=ranked)
+            return fuse([Evidence(dense=dense, lexical=lexical)], how)
 
     # ------------------------------------------------------------ fetch: read back by revision, refill
 
     async def _fetch(
-        self, space: Space, course: Course, found: Found, ranking: Sequence[Fused], wanted: int
+        self, space: Space, course: Course, found: Found, ranking: Sequence[Fused[DocumentId]], wanted: int
     ) -> list[Ranked]:
         """The first `wanted` of the ranking whose documents still are what the legs saw; the others are dropped."""
         fetched: list[Ranked] = []
@@ -188,7 +188,7 @@ class Search:
             while len(fetched) < wanted and at < len(ranking):
                 page = ranking[at : at + wanted - len(fetched)]
                 at += len(page)
-                candidates = [found.candidate(fused.document_id) for fused in page]
+                candidates = [found.candidate(fused.item) for fused in page]
                 passages = await self._documents.passages(
                     space.collection.id, candidates, course.request.where, UNEMBEDDED_LENGTH
                 )
@@ -240,7 +240,7 @@ class Search:
 
 def _hit(ranked: Ranked) -> Hit:
     return Hit(
-        id=ranked.fused.document_id,
+        id=ranked.fused.item,
         chunk=ranked.candidate.chunk or 0,
         score=ranked.fused.score,
         title=ranked.passage.title,

@@ -1,8 +1,12 @@
+from collections.abc import Callable, Mapping
+from random import Random
+
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from service.domain import DocumentId, Fusion
-from service.fusion import fuse
+from service.fusion import Evidence, Fused, fuse, ranked
 
 IDS = st.sampled_from([DocumentId(f"d{number}") for number in range(12)])
 DENSE = st.dictionaries(IDS, st.floats(-1, 1), max_size=12)
@@ -11,47 +15,91 @@ HOW = st.one_of(
     st.builds(Fusion, method=st.just("convex"), alpha=st.floats(0, 1)),
     st.builds(Fusion, method=st.just("rrf"), k=st.integers(1, 100)),
 )
+RANDOM = st.randoms(use_true_random=False)
+Scores = Mapping[DocumentId, float]
+Query = tuple[dict[DocumentId, float] | None, dict[DocumentId, float] | None, float]
+"""What the dense and the lexical leg scored, and the weight of the query."""
+QUERIES = st.lists(st.tuples(st.none() | DENSE, st.none() | LEXICAL, st.floats(0.01, 100)), min_size=1, max_size=4)
 
 
-def best_first(scores: dict[DocumentId, float]) -> dict[DocumentId, float]:
+def best_first(scores: Scores) -> dict[DocumentId, float]:
     return dict(sorted(scores.items(), key=lambda item: (-item[1], item[0])))
 
 
-@given(DENSE, LEXICAL, HOW)
-def test_it_ranks_the_union_once_and_in_order(
-    dense: dict[DocumentId, float], lexical: dict[DocumentId, float], how: Fusion
-) -> None:
-    ranking = fuse(best_first(dense), best_first(lexical), how)
-    assert sorted(fused.document_id for fused in ranking) == sorted({*dense, *lexical})
-    keys = [(-fused.score, fused.document_id) for fused in ranking]
-    assert keys == sorted(keys)
-    assert all(0.0 <= fused.score <= 1.0 + 1e-9 for fused in ranking)
+def evidence(query: Query, order: Callable[[Scores], Scores] = best_first) -> Evidence[DocumentId]:
+    dense, lexical, weight = query
+    return Evidence(
+        dense=None if dense is None else ranked(order(dense)),
+        lexical=None if lexical is None else ranked(order(lexical)),
+        weight=weight,
+    )
 
 
-@given(DENSE, LEXICAL, st.floats(0, 1), IDS)
-def test_convex_is_monotone_in_either_leg(
-    dense: dict[DocumentId, float], lexical: dict[DocumentId, float], alpha: float, favoured: DocumentId
+def places(ranking: list[Fused[DocumentId]]) -> dict[DocumentId, int]:
+    return {fused.item: place for place, fused in enumerate(ranking)}
+
+
+@given(QUERIES, HOW)
+def test_it_ranks_the_union_once_and_in_order(queries: list[Query], how: Fusion) -> None:
+    ranking = fuse([evidence(query) for query in queries], how)
+    known = {item for dense, lexical, _ in queries for item in (*(dense or ()), *(lexical or ()))}
+    assert sorted(fused.item for fused in ranking) == sorted(known)
+    scores = [fused.score for fused in ranking]
+    assert scores == sorted(scores, reverse=True)
+    assert all(0.0 <= score <= 1.0 + 1e-9 for score in scores)
+
+
+@given(QUERIES, HOW)
+def test_the_explanation_adds_up(queries: list[Query], how: Fusion) -> None:
+    for fused in fuse([evidence(query) for query in queries], how):
+        assert fused.explanation.fusion == fused.score
+        if len(queries) > 1:
+            assert fused.score == pytest.approx(sum(query.gain for query in fused.explanation.queries))
+
+
+@given(QUERIES, st.floats(0, 1), IDS, st.data())
+def test_convex_is_monotone_in_either_leg_of_any_query(
+    queries: list[Query], alpha: float, favoured: DocumentId, data: st.DataObject
 ) -> None:
     """Raising one score of a document that is not its leg's best never lowers its place."""
     how = Fusion(method="convex", alpha=alpha)
-    top = max(dense.values(), default=-1.0)
-    if favoured not in dense:
+    at, of_dense = data.draw(st.integers(0, len(queries) - 1)), data.draw(st.booleans())
+    dense, lexical, weight = queries[at]
+    scores = dense if of_dense else lexical
+    if scores is None or favoured not in scores:
         return
-    raised = {**dense, favoured: (dense[favoured] + top) / 2}
-    before = [fused.document_id for fused in fuse(best_first(dense), best_first(lexical), how)].index(favoured)
-    after = [fused.document_id for fused in fuse(best_first(raised), best_first(lexical), how)].index(favoured)
-    assert after <= before
+    raised = {**scores, favoured: (scores[favoured] + max(scores.values())) / 2}
+    changed: Query = (raised, lexical, weight) if of_dense else (dense, raised, weight)
+    before = places(fuse([evidence(query) for query in queries], how))
+    after = places(fuse([evidence(query) for query in [*queries[:at], changed, *queries[at + 1 :]]], how))
+    assert after[favoured] <= before[favoured]
 
 
-@given(DENSE, LEXICAL, st.floats(0, 1), st.randoms(use_true_random=False))
+@given(QUERIES, st.floats(0, 1), RANDOM)
 def test_convex_does_not_depend_on_the_order_in_which_scores_arrive(
-    dense: dict[DocumentId, float], lexical: dict[DocumentId, float], alpha: float, random: object
+    queries: list[Query], alpha: float, random: Random
 ) -> None:
+    def shuffled(scores: Scores) -> Scores:
+        items = list(scores.items())
+        random.shuffle(items)
+        return dict(items)
+
     how = Fusion(method="convex", alpha=alpha)
-    items = list(dense.items())
-    random.shuffle(items)  # type: ignore[attr-defined]
-    shuffled = fuse(dict(items), best_first(lexical), how)
-    ordered = fuse(best_first(dense), best_first(lexical), how)
-    assert [(fused.document_id, fused.score) for fused in shuffled] == [
-        (fused.document_id, fused.score) for fused in ordered
-    ]
+    ordered = fuse([evidence(query) for query in queries], how)
+    anyhow = fuse([evidence(query, shuffled) for query in queries], how)
+    assert [(fused.item, fused.score) for fused in anyhow] == [(fused.item, fused.score) for fused in ordered]
+
+
+@given(QUERIES, HOW, RANDOM)
+def test_the_order_of_the_queries_does_not_matter(queries: list[Query], how: Fusion, random: Random) -> None:
+    ordered = fuse([evidence(query) for query in queries], how)
+    random.shuffle(queries)
+    anyhow = fuse([evidence(query) for query in queries], how)
+    assert [(fused.item, fused.score) for fused in anyhow] == [(fused.item, fused.score) for fused in ordered]
+
+
+@given(DENSE, LEXICAL, HOW, st.floats(0.01, 100))
+def test_the_weight_of_a_query_alone_changes_nothing(
+    dense: dict[DocumentId, float], lexical: dict[DocumentId, float], how: Fusion, weight: float
+) -> None:
+    assert fuse([evidence((dense, lexical, weight))], how) == fuse([evidence((dense, lexical, 1.0))], how)
