@@ -357,3 +357,15 @@ def cosine(a: Vector, b: Vector) -> float:
     """Cosine of the angle between two vectors of one space; NaN where either has no direction."""
     product = float(np.linalg.norm(a)) * float(np.linalg.norm(b))
     return float(np.dot(a, b)) / product if product else math.nan
+FAINT = 1e-3
+"""Of a mean of vectors that is shorter than this the direction is rounding: 16 bits a dimension are exact to about so
+much."""
+
+
+def direction(mean: npt.NDArray[np.floating[Any]]) -> Vector | None:
+    """The vector of length 1 in the direction of a mean of such vectors; None where they cancel each other."""
+    wide = mean.astype(np.float64)
+    length = float(np.linalg.norm(wide))
+    return (wide / length).astype(np.float32) if length >= FAINT else None
+
+

@@ -5,8 +5,8 @@ short while enough documents pass.
 """
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 from typing import Literal
 
 from service.domain import Candidate, DensePlan, DocumentId, Passing, Vector
@@ -21,8 +21,11 @@ EF_SEARCH = 200
 """How far the index looks where nobody says otherwise: with 100,000 chunks of MiniLM a recall@10 of 0.97, where as many
 as the candidates (100) would give 0.92 and save 1 ms (docs/performance.md)."""
 
-Best = dict[DocumentId, Candidate]
-"""The candidates of a leg by document, best first."""
+Item = tuple[DocumentId, int | None]
+"""What a hit is: a document as a whole (None), or one of its chunks."""
+
+Best = dict[Item, Candidate]
+"""The candidates of a leg, best first."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -34,46 +37,23 @@ class Leg:
     plan: DensePlan = field(default_factory=DensePlan)
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Found:
-    """What the legs brought together. A leg that did not run is None."""
-
-    dense: Leg | None
-    lexical: Leg | None
-    looked_up: Best = field(default_factory=dict)
-    """Documents that only the lexical leg found, with the exact dense score that they have all the same."""
-
-    @property
-    def exhausted(self) -> bool:
-        return all(leg is None or leg.exhausted for leg in (self.dense, self.lexical))
-
-    @property
-    def plan(self) -> DensePlan:
-        return DensePlan() if self.dense is None else self.dense.plan
-
-    def candidate(self, document_id: DocumentId) -> Candidate:
-        """The dense one where there is one, for it knows the best chunk."""
-        for best in (self.dense and self.dense.best, self.looked_up, self.lexical and self.lexical.best):
-            if best and document_id in best:
-                return best[document_id]
-        raise KeyError(document_id)
-
-
 async def dense(
     vectors: Vectors, space: Space, request: Request, vector: Vector, passing: Passing | None, width: int
 ) -> Leg:
-    """The best chunk of each of the nearest documents.
+    """The best chunk of each of the nearest documents, or the nearest chunks; none of the examples' own.
 
-    Where the index gives fewer documents than the answer needs, the space is scanned exactly instead.
+    Where the index gives fewer than the answer needs, the space is scanned exactly instead.
     """
     within = None if passing is None else passing.ids
     where = request.where if within is None else None
-    needed = min(request.k, math.inf if passing is None else passing.count)
-    limit = rows_for(space, width)
+    by_document = request.group_by == "document"
+    left_out = frozenset() if request.like is None else request.like.ids
+    needed = request.k if passing is None or not by_document else min(request.k, passing.count)
+    limit = rows_for(space, width + len(left_out)) if by_document or left_out else width
     plan = choose_plan(space, request, passing, limit)
     while True:
         rows = await vectors.nearest(space.version, vector, limit, plan, within, where)
-        best = _best_by_document(rows)
+        best = _best((row for row in rows if row.document_id not in left_out), by_document)
         exhausted = plan.kind == "exact" and len(rows) < limit
         if len(best) >= needed or exhausted:
             return Leg(best=best, exhausted=exhausted, plan=plan)
@@ -118,46 +98,12 @@ async def lexical(
             if len(found) < width and not exhausted:
                 depth *= 8
                 continue
-        return Leg(best={candidate.document_id: candidate for candidate in found[:width]}, exhausted=exhausted)
+        return Leg(best={(candidate.document_id, None): candidate for candidate in found[:width]}, exhausted=exhausted)
 
 
-async def look_up(vectors: Vectors, space: Space, vector: Vector, found: Found) -> Best:
-    """The exact dense scores of the documents that only the lexical leg found: fusion then compares like with like."""
-    if found.dense is None or found.lexical is None:
-        return {}
-    missing = [document_id for document_id in found.lexical.best if document_id not in found.dense.best]
-    scored = await vectors.score(space.version, vector, missing) if missing else ()
-    return {candidate.document_id: candidate for candidate in sorted(scored, key=lambda one: -one.score)}
-
-
-def newest(found: Found) -> Found:
-    """Where the legs know different contents of a document, only what the newer one says of it.
-
-    A document that was changed stands in the lexical index seconds later, and in the space when the worker came to it:
-    until then its old vector would get it dropped as stale, and its scores would speak of two texts.
-    """
-    if found.lexical is None:
-        return found
-    by_words, by_meaning = found.lexical.best, {**found.looked_up, **(found.dense.best if found.dense else {})}
-    both = [(by_words[document_id], by_meaning[document_id]) for document_id in by_words.keys() & by_meaning.keys()]
-    outdated_words = {one.document_id for one, other in both if one.content_revision < other.content_revision}
-    outdated_meaning = {one.document_id for one, other in both if one.content_revision > other.content_revision}
-    if not outdated_words and not outdated_meaning:
-        return found
-    return Found(
-        dense=found.dense and replace(found.dense, best=_without(found.dense.best, outdated_meaning)),
-        lexical=replace(found.lexical, best=_without(by_words, outdated_words)),
-        looked_up=_without(found.looked_up, outdated_meaning),
-    )
-
-
-def _without(best: Best, ids: set[DocumentId]) -> Best:
-    return {document_id: candidate for document_id, candidate in best.items() if document_id not in ids}
-
-
-def _best_by_document(rows: Sequence[Candidate]) -> Best:
+def _best(rows: Iterable[Candidate], by_document: bool) -> Best:
     """Rows are chunks, best first; the first of each document is its best."""
     best: Best = {}
     for row in rows:
-        best.setdefault(row.document_id, row)
+        best.setdefault((row.document_id, None if by_document else row.chunk), row)
     return best

@@ -207,8 +207,22 @@ class Vectors(Protocol):
         """
         ...
 
-    async def score(self, version: EmbedderVersion, vector: Vector, ids: Sequence[DocumentId]) -> tuple[Candidate, ...]:
-        """The best chunk of each of these documents with its exact cosine; documents without vectors are left out."""
+    async def score(
+        self, version: EmbedderVersion, vector: Vector, ids: Sequence[DocumentId], chunks: int = 1
+    ) -> tuple[Candidate, ...]:
+        """The best `chunks` chunks of each of these documents with their exact cosines.
+
+        Documents without vectors are left out.
+        """
+        ...
+
+    async def directions(
+        self, version: EmbedderVersion, contents: Mapping[DocumentId, int]
+    ) -> Mapping[DocumentId, Vector]:
+        """The mean direction of all chunks of each document, as made from the content revision that is named.
+
+        Left out: documents without vectors of that content, and those whose chunks cancel each other.
+        """
         ...
 
     async def get(

@@ -1,7 +1,7 @@
 """The nouns of a search: what is asked, what is answered, and how each hit came about."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from service.domain import DensePlan, DocumentId, Filter, Fusion, Reranking, VersionNumber
@@ -106,11 +106,51 @@ class Rerank:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Request:
-    """One search. `fusion` None: as the collection's settings say. `vector`: the query in an external space."""
+class Query:
+    """One of the questions of a search: words, a vector in their place, or both. `weight`: above 0."""
 
-    text: str
+    text: str = ""
     vector: tuple[float, ...] | None = None
+    weight: float = 1.0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Example:
+    """What hits are to be like, or unlike: a document, a text or a vector; one of the three."""
+
+    id: DocumentId | None = None
+    text: str | None = None
+    vector: tuple[float, ...] | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Like:
+    positive: tuple[Example, ...]
+    negative: tuple[Example, ...] = ()
+
+    @property
+    def placed(self) -> tuple[tuple[str, Example], ...]:
+        """All of them, positive before negative, with their places in the request."""
+        sides = (("positive", self.positive), ("negative", self.negative))
+        return tuple((f"like.{side}.{at}", one) for side, examples in sides for at, one in enumerate(examples))
+
+    @property
+    def ids(self) -> frozenset[DocumentId]:
+        return frozenset(one.id for _, one in self.placed if one.id is not None)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Request:
+    """One search: for `text`, for a `vector` in a space that the client knows, or both; or for several `queries`; or,
+    in the mode dense, for what is `like` examples.
+
+    `fusion` None: as the collection's settings say. `diversity` in [0, 1]: how much hits should differ (MMR).
+    """
+
+    text: str = ""
+    vector: tuple[float, ...] | None = None
+    queries: tuple[Query, ...] = ()
+    like: Like | None = None
     k: int = 10
     mode: Mode = "hybrid"
     where: Filter | None = None
@@ -120,8 +160,24 @@ class Request:
     exact: bool = False
     ef_search: int | None = None
     embedder_version: VersionNumber | None = None
+    group_by: Group = "document"
+    diversity: float = 0.0
     budget_ms: float | None = None
     include: frozenset[Include] = frozenset({"text", "metadata", "highlights"})
+
+    @property
+    def asked(self) -> tuple[Query, ...]:
+        """The questions, of which there mostly is one."""
+        return self.queries or (Query(text=self.text, vector=self.vector),)
+
+    def alone(self, query: Query) -> "Request":
+        """The same search with only this question."""
+        return replace(self, text=query.text, vector=query.vector, queries=()) if self.queries else self
+
+    @property
+    def words(self) -> str:
+        """Of all questions."""
+        return " ".join(query.text for query in self.asked if query.text)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -1,23 +1,30 @@
-"""The query's story, top to bottom: space -> filter -> embed -> dense || lexical -> fuse -> fetch -> rerank -> answer.
+"""The query's story, top to bottom:
+space -> filter -> embed -> dense || lexical -> fuse -> fetch -> rerank -> diversify -> answer.
 
-Each stage is a method or a module of its own (`asking`, `legs`, `fusion`, `reranking`), in that order. None does I/O
-of its own: documents, vectors and models are behind ports. A stage that cannot do its part is named in
-`Answer.degraded`, never hidden.
+Each stage is a method or a module of its own (`asking`, `legs`, `finds`, `fusion`, `reranking`, `diversity`), in that
+order. None does I/O of its own: documents, vectors and models are behind ports. A stage that cannot do its part is
+named in `Answer.degraded`, never hidden.
+
+A search asks one question or several; the legs run for each, and fusion makes one ranking of all.
 """
 
 import asyncio
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
-from service import legs, metrics
-from service.asking import Asking
+from service import finds, legs, metrics
+from service.asking import Asking, Together
 from service.catalog import Collections, Versions
-from service.course import Course
-from service.domain import Candidate, CollectionName, DensePlan, DocumentId, Passing, Vector
+from service.course import Course, side_by_side
+from service.diversity import mmr
+from service.domain import Candidate, CollectionName, DensePlan, Passing, Vector
 from service.errors import NotFound, Overloaded, Unavailable
-from service.fusion import Evidence, Fused, fuse, ranked
-from service.legs import MAX_WIDTH, Found, Leg
+from service.examples import Examples
+from service.finds import AT_ONCE, Finds, Found
+from service.fusion import Fused, fuse
+from service.legs import MAX_WIDTH, Item, Leg
 from service.ports import Documents, Embedders, Lexicon, Passage, Reranker, Vectors
 from service.proof import Proof
 from service.query import Answer, Hit, Request
@@ -27,12 +34,15 @@ from service.space import Space, Spaces
 UNEMBEDDED_LENGTH = 1000
 """Code points shown of a document that only the lexical leg knows yet."""
 
+DIVERSE_FACTOR, DIVERSE_LEAST = 3, 50
+"""Diverse hits are chosen among so many times as many, and so many at least: further down, relevance is too low."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Ranked:
     """A hit in the making: its place in the fused ranking, what the legs saw, and its passage as it stands now."""
 
-    fused: Fused[DocumentId]
+    fused: Fused[Item]
     candidate: Candidate
     passage: Passage
 
@@ -57,52 +67,56 @@ class Search:
         self._documents = documents
         self._vectors = vectors
         self._lexicon = lexicon
-        self._asking = Asking(embedders, proof)
+        self._asking = Asking(embedders, proof, Examples(documents, vectors))
         self._second = SecondStage(reranker)
         self._passing_cap = passing_cap
         self._free = max_concurrent
         self._spaces = Spaces(collections, versions)
 
-    async def run(self, name: CollectionName, request: Request) -> Answer:
-        """Answer one search. Overloaded where too many run already."""
+    async def run(self, name: CollectionName, request: Request, together: Together | None = None) -> Answer:
+        """Answer one search. Overloaded where too many run already. `together`: the searches that it is one of."""
+        together = together or Together([request])
         if self._free <= 0:
             raise Overloaded("too many searches at once")
         self._free -= 1
         try:
             try:
-                return await self._run(name, Course(request))
+                return await self._run(name, Course(request), together)
             except NotFound:
                 # What was remembered may be of a collection that was deleted, and made anew, meanwhile, or of a version
                 # that was active a moment ago and is retired by now.
                 self.forget(name)
-                return await self._run(name, Course(request))
+                return await self._run(name, Course(request), together)
         finally:
             self._free += 1
 
     async def probe(self, name: CollectionName, request: Request) -> Answer:
         """Answer a search that no client waits for: beside the limit of live ones, and not in their metrics."""
-        return await self._run(name, Course(request, live=False))
+        return await self._run(name, Course(request, live=False), Together([request]))
 
-    async def _run(self, name: CollectionName, course: Course) -> Answer:
+    async def _run(self, name: CollectionName, course: Course, together: Together) -> Answer:
         request = course.request
         space = await self._spaces.of(name, request.embedder_version)
         rerank = request.rerank.over(space.collection.settings.rerank) if request.rerank else None
-        wanted = max(request.k, rerank.depth if rerank else 0)
+        pool = min(MAX_WIDTH, max(DIVERSE_FACTOR * request.k, DIVERSE_LEAST)) if request.diversity else 0
+        wanted = max(request.k, rerank.depth if rerank else 0, pool)
         width = max(request.candidates, wanted)
 
         passing = await self._filter(space, course)
-        vector = await self._asking.vector(space, course)
+        vectors = await self._asking.vectors(space, course, together)
         while True:
-            found = await self._legs(space, course, vector, passing, width)
+            found = await self._legs(space, course, vectors, passing, width, wanted)
             ranking = self._fuse(space, course, found)
             fetched = await self._fetch(space, course, found, ranking, wanted)
             if len(fetched) >= wanted or len(fetched) == len(ranking) or found.exhausted or width >= MAX_WIDTH:
                 break
             width = min(4 * width, MAX_WIDTH)  # some were stale: ask for more in their place
         ordered, reranked = await self._second.order(course, rerank, [_hit(ranked) for ranked in fetched])
-        hits = await self._dress(space, course, ordered[: request.k])
+        chosen = await self._diversify(space, course, ordered[:pool]) if pool else ordered
+        hits = await self._dress(space, course, chosen[: request.k])
 
-        possible = request.k if passing is None else min(request.k, passing.count)
+        counted = passing is not None and request.group_by == "document"
+        possible = min(request.k, passing.count) if passing is not None and counted else request.k
         short = len(hits) < possible and (course.stale > 0 or not found.exhausted)
         plan = dataclasses.replace(found.plan, underfilled=short)
         if course.live:
@@ -132,54 +146,64 @@ class Search:
     # ------------------------------------------------------------ dense || lexical
 
     async def _legs(
-        self, space: Space, course: Course, vector: Vector | None, passing: Passing | None, width: int
-    ) -> Found:
-        """Both legs at once; a hybrid search can do without either, but not without both."""
+        self,
+        space: Space,
+        course: Course,
+        vectors: Sequence[Vector | None],
+        passing: Passing | None,
+        width: int,
+        wanted: int,
+    ) -> Finds:
+        """Both legs at once, each for all questions; a hybrid search can do without either, but not without both."""
         request = course.request
-        optional = request.mode == "hybrid"
+        asked = [request.alone(query) for query in request.asked]
+        located = {at: vector for at, vector in enumerate(vectors) if vector is not None}
+        worded = [] if request.mode == "dense" else [at for at, one in enumerate(asked) if one.text]
 
-        async def dense() -> Leg | None:
-            if vector is None or course.gave_up("dense"):
-                return None
-            work = legs.dense(self._vectors, space, request, vector, passing, width)
-            return await course.attempt("dense", lambda: work, optional=optional)
+        def dense(at: int) -> Awaitable[Leg]:
+            return legs.dense(self._vectors, space, asked[at], located[at], passing, width)
 
-        async def lexical() -> Leg | None:
-            if request.mode == "dense" or course.gave_up("lexical"):
-                return None
-            work = legs.lexical(self._lexicon, self._documents, space, request, passing, width)
-            return await course.attempt("lexical", lambda: work, optional=optional)
+        def lexical(at: int) -> Awaitable[Leg]:
+            return legs.lexical(self._lexicon, self._documents, space, asked[at], passing, width)
 
-        by_meaning, by_words = await asyncio.gather(dense(), lexical())
-        if by_meaning is None and by_words is None:
+        async def run(stage: str, leg: Callable[[int], Awaitable[Leg]], places: Sequence[int]) -> dict[int, Leg]:
+            if not places or course.gave_up(stage):
+                return {}
+            works = [partial(leg, at) for at in places]
+            found = await course.attempt(stage, lambda: side_by_side(works, AT_ONCE), optional=request.mode == "hybrid")
+            return {} if found is None else dict(zip(places, found, strict=True))
+
+        by_meaning, by_words = await asyncio.gather(run("dense", dense, [*located]), run("lexical", lexical, worded))
+        if not by_meaning and not by_words:
             if not course.only_late():
                 reasons = "; ".join(f"{one.stage}: {one.reason}" for one in course.degraded)
                 raise Unavailable(f"no leg could answer: {reasons}")
             # A late answer is better than none, and the lexical leg is the quicker one.
-            by_words = await legs.lexical(self._lexicon, self._documents, space, request, passing, width)
-        found = Found(dense=by_meaning, lexical=by_words)
-        if vector is not None:
+            late = await side_by_side([partial(lexical, at) for at in worded], AT_ONCE)
+            by_words = dict(zip(worded, late, strict=True))
+        found = Finds(
+            queries=tuple(
+                Found(vector=vector, dense=by_meaning.get(at), lexical=by_words.get(at))
+                for at, vector in enumerate(vectors)
+            )
+        )
+        if by_meaning:
             with course.timings.stage("dense"):
-                found = dataclasses.replace(found, looked_up=await legs.look_up(self._vectors, space, vector, found))
-        return legs.newest(found)
+                chunks_each = wanted if request.group_by == "chunk" else None
+                found = await finds.look_up(self._vectors, space, found, chunks_each)
+        return finds.newest(found)
 
     # ------------------------------------------------------------ fuse
 
-    def _fuse(self, space: Space, course: Course, found: Found) -> list[Fused[DocumentId]]:
+    def _fuse(self, space: Space, course: Course, found: Finds) -> list[Fused[Item]]:
         with course.timings.stage("fuse"):
-            dense = lexical = None
-            if found.dense is not None:
-                known = {one.document_id: one.score for one in (*found.dense.best.values(), *found.looked_up.values())}
-                dense = ranked(known, len(found.dense.best))
-            if found.lexical is not None:
-                lexical = ranked({one.document_id: one.score for one in found.lexical.best.values()})
             how = course.request.fusion or space.collection.settings.fusion
-            return fuse([Evidence(dense=dense, lexical=lexical)], how)
+            return fuse(found.evidence([query.weight for query in course.request.asked]), how)
 
     # ------------------------------------------------------------ fetch: read back by revision, refill
 
     async def _fetch(
-        self, space: Space, course: Course, found: Found, ranking: Sequence[Fused[DocumentId]], wanted: int
+        self, space: Space, course: Course, found: Finds, ranking: Sequence[Fused[Item]], wanted: int
     ) -> list[Ranked]:
         """The first `wanted` of the ranking whose documents still are what the legs saw; the others are dropped."""
         fetched: list[Ranked] = []
@@ -202,6 +226,31 @@ class Search:
                 fetched += fresh
         return fetched
 
+    # ------------------------------------------------------------ diversify
+
+    async def _diversify(self, space: Space, course: Course, hits: Sequence[Hit]) -> Sequence[Hit]:
+        """The order of maximal marginal relevance; each keeps the score that its relevance gave it."""
+        request = course.request
+        work = self._vectors_of(space, hits)
+        vectors = await course.attempt("diversify", lambda: work, optional=True)
+        if vectors is None:
+            return hits
+        picks = mmr([hit.score for hit in hits], vectors, request.diversity, request.k)
+        return [
+            dataclasses.replace(
+                hits[pick.place],
+                explanation=dataclasses.replace(hits[pick.place].explanation, diversity=pick.explanation),
+            )
+            for pick in picks
+        ]
+
+    async def _vectors_of(self, space: Space, hits: Sequence[Hit]) -> list[Vector | None]:
+        """None where the space knows another content of a document than what is answered: before it was encoded, or
+        since."""
+        chunks, contents = [(hit.id, hit.chunk) for hit in hits], [hit.content_revision for hit in hits]
+        vectors = await self._vectors.get(space.version, chunks, contents)
+        return [vectors.get(chunk) for chunk in chunks]
+
     # ------------------------------------------------------------ answer
 
     async def _dress(self, space: Space, course: Course, hits: Sequence[Hit]) -> Sequence[Hit]:
@@ -209,19 +258,15 @@ class Search:
         request = course.request
         if "highlights" in request.include and hits:
             texts = [hit.text for hit in hits]
-            work = self._lexicon.highlight(space.collection, request.text, texts)
+            work = self._lexicon.highlight(space.collection, request.words, texts)
             marked = await course.attempt("highlight", lambda: work, optional=True, in_budget=False)
             if marked is not None:
                 pairs = zip(hits, marked, strict=True)
                 hits = [dataclasses.replace(hit, highlights=fragments) for hit, fragments in pairs]
         if "vector" in request.include and hits:
-            chunks, contents = [(hit.id, hit.chunk) for hit in hits], [hit.content_revision for hit in hits]
-            # The space may know another content of a document than what is answered: before it was encoded, or since.
-            vectors = await self._vectors.get(space.version, chunks, contents)
-            found = [vectors.get((hit.id, hit.chunk)) for hit in hits]
             hits = [
                 dataclasses.replace(hit, vector=None if vector is None else tuple(map(float, vector)))
-                for hit, vector in zip(hits, found, strict=True)
+                for hit, vector in zip(hits, await self._vectors_of(space, hits), strict=True)
             ]
         return hits
 
@@ -240,7 +285,7 @@ class Search:
 
 def _hit(ranked: Ranked) -> Hit:
     return Hit(
-        id=ranked.fused.item,
+        id=ranked.candidate.document_id,
         chunk=ranked.candidate.chunk or 0,
         score=ranked.fused.score,
         title=ranked.passage.title,

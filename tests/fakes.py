@@ -35,6 +35,7 @@ from service.domain import (
     StoredDocument,
     Vector,
     VersionNumber,
+    direction,
 )
 from service.errors import CollectionNotFound, VersionNotFound
 from service.filters import matches
@@ -418,12 +419,24 @@ class FakeVectors:
 
         return tuple(one for one in self._ranked(version, vector) if passes(one.document_id))[:limit]
 
-    async def score(self, version: EmbedderVersion, vector: Vector, ids: Sequence[DocumentId]) -> tuple[Candidate, ...]:
-        best: dict[DocumentId, Candidate] = {}
+    async def score(
+        self, version: EmbedderVersion, vector: Vector, ids: Sequence[DocumentId], chunks: int = 1
+    ) -> tuple[Candidate, ...]:
+        best: dict[DocumentId, list[Candidate]] = {id_: [] for id_ in ids}
         for one in self._ranked(version, vector):
-            if one.document_id in set(ids):
-                best.setdefault(one.document_id, one)
-        return tuple(best.values())
+            if one.document_id in best:
+                best[one.document_id].append(one)
+        return tuple(one for ranked in best.values() for one in ranked[:chunks])
+
+    async def directions(
+        self, version: EmbedderVersion, contents: Mapping[DocumentId, int]
+    ) -> Mapping[DocumentId, Vector]:
+        rows: dict[DocumentId, list[np.ndarray]] = {}
+        for (document_id, _), row in self._store.space(version).items():
+            if contents.get(document_id) == row.content_revision:
+                rows.setdefault(document_id, []).append(row.embedding.astype(np.float32))
+        means = {document_id: direction(np.mean(own, axis=0)) for document_id, own in rows.items()}
+        return {document_id: mean for document_id, mean in means.items() if mean is not None}
 
     async def get(
         self,

@@ -16,7 +16,17 @@ import numpy as np
 from psycopg import sql
 from psycopg.errors import UndefinedTable
 
-from service.domain import Candidate, CollectionId, DensePlan, DocumentId, Encoded, Filter, Vector, VersionNumber
+from service.domain import (
+    Candidate,
+    CollectionId,
+    DensePlan,
+    DocumentId,
+    Encoded,
+    Filter,
+    Vector,
+    VersionNumber,
+    direction,
+)
 from service.errors import VersionNotFound
 from service.store import queue, statements, versions
 from service.store.pool import Connection, Pool, retrying
@@ -129,18 +139,36 @@ class PostgresVectors:
                 await cursor.execute(query, arguments, prepare=False)
             return _candidates(await cursor.fetchall())
 
-    async def score(self, version: EmbedderVersion, vector: Vector, ids: Sequence[DocumentId]) -> tuple[Candidate, ...]:
+    async def score(
+        self, version: EmbedderVersion, vector: Vector, ids: Sequence[DocumentId], chunks: int = 1
+    ) -> tuple[Candidate, ...]:
         if not ids:
             return ()
         arguments = {
             "collection_id": version.collection_id,
             "vector": layout_of(version).value(vector),
-            "ids": list(ids),
+            "ids": list(dict.fromkeys(ids)),
+            "chunks": chunks,
         }
         async with self._pool.connection() as connection, _standing(version):
             cursor = connection.cursor(binary=True)
             await cursor.execute(_statement(SQL.score, version), arguments, prepare=False)
             return _candidates(await cursor.fetchall())
+
+    async def directions(
+        self, version: EmbedderVersion, contents: Mapping[DocumentId, int]
+    ) -> Mapping[DocumentId, Vector]:
+        """As the port says. The mean is made where the chunks are: a book has thousands."""
+        arguments = {
+            "collection_id": version.collection_id,
+            "ids": list(contents),
+            "revisions": list(contents.values()),
+        }
+        async with self._pool.connection() as connection, _standing(version):
+            cursor = connection.cursor(binary=True)
+            await cursor.execute(_statement(SQL.directions, version), arguments, prepare=False)
+            means = {id_: direction(mean.to_numpy()) for id_, mean in await cursor.fetchall()}
+        return {id_: mean for id_, mean in means.items() if mean is not None}
 
     async def get(
         self,

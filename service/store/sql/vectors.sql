@@ -68,12 +68,24 @@ JOIN documents AS d
     ON d.collection_id = v.collection_id AND d.document_id = v.document_id AND d.deleted_at IS NULL AND {where}
 
 -- name: score
--- The best chunk of each of the named documents.
-SELECT DISTINCT ON (v.document_id)
-       v.document_id, v.content_revision, 1 - (v.embedding <=> %(vector)s) AS score, v.chunk, v.starts, v.ends
-FROM {vectors} AS v
-WHERE v.collection_id = %(collection_id)s AND v.document_id = ANY (%(ids)s::text[])
-ORDER BY v.document_id, v.embedding <=> %(vector)s
+-- The best chunks of each of the named documents, at most so many of each. The index cannot serve this expression.
+SELECT n.document_id, best.content_revision, 1 - best.distance AS score, best.chunk, best.starts, best.ends
+FROM unnest(%(ids)s::text[]) AS n (document_id)
+CROSS JOIN LATERAL (
+    SELECT v.content_revision, v.chunk, v.starts, v.ends, (v.embedding <=> %(vector)s) + 0 AS distance
+    FROM {vectors} AS v
+    WHERE v.collection_id = %(collection_id)s AND v.document_id = n.document_id
+    ORDER BY distance
+    LIMIT %(chunks)s
+) AS best
+
+-- name: directions
+-- The mean of the vectors of each of the named documents, of the named content alone.
+SELECT v.document_id, avg(v.embedding::vector) AS mean
+FROM unnest(%(ids)s::text[], %(revisions)s::bigint[]) AS n (document_id, revision)
+JOIN {vectors} AS v
+    ON v.collection_id = %(collection_id)s AND v.document_id = n.document_id AND v.content_revision = n.revision
+GROUP BY v.document_id
 
 -- name: get
 -- The vectors of the named chunks; where a revision is named as well, of that content alone.
