@@ -1,0 +1,1 @@
+"""Training of models on judged collections and on documents alone. Only the commands that train import it."""
