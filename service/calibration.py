@@ -32,20 +32,21 @@ class Logistic:
         return _sigmoid(np.asarray(features, np.float64) @ np.array(self.weights) + self.bias)
 
 
-def fit(features: npt.ArrayLike, labels: npt.ArrayLike) -> Logistic:
-    """The probability that a label is true, if as many were true as false, whatever the share is here.
+def fit(features: npt.ArrayLike, labels: npt.ArrayLike, *, balanced: bool = True) -> Logistic:
+    """The probability that a label is true, if as many were true as false, whatever the share is here; with
+    `balanced` False where the share is as it is here.
 
     Logistic regression with the targets of Platt (1999, "Probabilistic outputs for support vector machines", eq. 5:
     (n+ + 1) / (n+ + 2) and 1 / (n- + 2) for 1 and 0, so that no finite sample makes anything certain), each class with
-    half of the weight, a weak ridge, and Newton's method with backtracking (Lin, Lin and Weng 2007, "A note on Platt's
-    probabilistic outputs"). ValueError where a class is missing.
+    half of the weight where balanced, a weak ridge, and Newton's method with backtracking (Lin, Lin and Weng 2007, "A
+    note on Platt's probabilistic outputs"). ValueError where a class is missing.
     """
     x, truths = np.asarray(features, np.float64), np.asarray(labels, bool)
     true, false = int(truths.sum()), int((~truths).sum())
     if not true or not false:
         raise ValueError("both classes are needed")
     targets = np.where(truths, (true + 1) / (true + 2), 1 / (false + 2))
-    weights = np.where(truths, 0.5 / true, 0.5 / false) * len(truths)
+    weights = np.where(truths, 0.5 / true, 0.5 / false) * len(truths) if balanced else np.ones(len(truths))
     centre, spread = x.mean(axis=0), x.std(axis=0)
     spread[spread < _SMALL] = 1.0
     design = np.hstack([(x - centre) / spread, np.ones((len(x), 1))])

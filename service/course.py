@@ -8,7 +8,7 @@ from service.errors import Overloaded, Unavailable
 from service.query import Degradation, Request
 from service.timings import Timings
 
-PARTLY = frozenset({"truncated", "incomplete"})
+PARTLY = frozenset({"truncated", "incomplete", "cut_short"})
 """Codes of stages that ran all the same, though not over everything."""
 
 T = TypeVar("T")
@@ -35,19 +35,23 @@ class Course:
         self, stage: str, work: Callable[[], Awaitable[T]], *, optional: bool, in_budget: bool = True
     ) -> T | None:
         """The result of a timed stage. What is optional may fail or outlast the budget: then None and a note of why."""
-        budget = self.request.budget_ms if optional and in_budget else None
-        left = None if budget is None else max(0.0, budget / 1000 - self.timings.elapsed)
+        left = self.left() if optional and in_budget else None
         with self.timings.stage(stage):
             try:
                 async with asyncio.timeout(left):
                     return await work()
             except TimeoutError:
-                self.note(stage, "budget", f"the budget of {budget:g} ms was spent")
+                self.note(stage, "budget", f"the budget of {self.request.budget_ms:g} ms was spent")
             except (Unavailable, Overloaded) as error:
                 if not optional:
                     raise
                 self.note(stage, type(error).__name__, error.detail)
         return None
+
+    def left(self) -> float | None:
+        """Seconds of the budget that are left, at least 0; None where there is none."""
+        budget = self.request.budget_ms
+        return None if budget is None else max(0.0, budget / 1000 - self.timings.elapsed)
 
     def note(self, stage: str, code: str, reason: str) -> None:
         """Say in the answer that a stage could not do its part, or not all of it."""

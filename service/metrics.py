@@ -79,6 +79,13 @@ WORKER_BACKOFF = Counter(
     "azimuth_worker_backoff_total", "Pauses of the worker because of trouble that is no document's fault.", ["cause"]
 )
 RERANKED_PAIRS = Counter("azimuth_reranked_pairs_total", "Pairs scored by the cross-encoder.")
+RERANK_SKIPPED = Counter(
+    "azimuth_rerank_skipped_pairs_total", "Pairs left unread because they could no longer change the answer."
+)
+RERANK_TRUNCATED = Counter(
+    "azimuth_rerank_truncated_pairs_total", "Pairs longer than the cross-encoder takes, cut before it read them."
+)
+RERANK_PASS_SECONDS = Histogram("azimuth_rerank_pass_seconds", "One forward pass of the cross-encoder.", buckets=_BATCH)
 
 
 def forget(collection: str) -> None:

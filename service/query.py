@@ -32,8 +32,11 @@ class LegExplanation:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RerankExplanation:
+    """`rank` among the passages that were read. `share`: what of the hit's score comes from the reranker."""
+
     rank: int
     score: float
+    share: float
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -181,14 +184,26 @@ class Request:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Reread:
+    """How far the cross-encoder read. `skipped`: passages that could no longer change the first k, and were not read."""
+
+    read: int
+    skipped: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Answer:
     hits: tuple[Hit, ...]
     mode: Mode
     embedder_version: VersionNumber
     dense: DensePlan
-    reranked: bool
+    reread: Reread | None
     degraded: tuple[Degradation, ...]
     timings: Timings
+
+    @property
+    def reranked(self) -> bool:
+        return self.reread is not None
 
     @property
     def whole(self) -> bool:

@@ -1,11 +1,21 @@
-"""The second look: a cross-encoder reads query and passage together, and is blended with what the legs said."""
+"""The second stage: a cross-encoder reads query and passage together, and is blended with what the legs said.
 
-import dataclasses
+Passages are read in portions, in the order of the first stage. Between two portions it is asked whether another one can
+still change the answer, whether the budget allows it, and whether the client is still there.
+"""
 
+import asyncio
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from service import metrics
+from service.blending import Blend
 from service.course import Course
 from service.domain import Reranking
+from service.errors import Overloaded, Unavailable
 from service.ports import Reranker
-from service.query import Hit, RerankExplanation
+from service.query import Hit, RerankExplanation, Reread
 
 
 class SecondStage:
@@ -13,32 +23,112 @@ class SecondStage:
 
     def __init__(self, reranker: Reranker | None) -> None:
         self._reranker = reranker
+        self._pace = Pace()
 
-    async def order(self, course: Course, how: Reranking | None, hits: list[Hit]) -> tuple[list[Hit], bool]:
-        """Blend the first stage with a cross-encoder over the first `depth`; the others stay behind them in order."""
-        reranker = self._reranker
+    async def order(self, course: Course, how: Reranking | None, hits: list[Hit]) -> tuple[list[Hit], Reread | None]:
+        """The hits by their blended scores, as far as the cross-encoder could read; the others behind them in order."""
         if how is None or not hits:
-            return hits, False
-        if reranker is None:
+            return hits, None
+        if self._reranker is None:
             course.note("rerank", "not_configured", "no reranker is configured")
-            return hits, False
-        head, tail = hits[: how.depth], hits[how.depth :]
+            return hits, None
+        head = hits[: how.depth]
+        blend = Blend([hit.score for hit in head], how.weight)
+        with course.timings.stage("rerank"):
+            relevance = await self._read(course, self._reranker, head, blend)
+        if not relevance:
+            return hits, None
+        skipped = len(head) - len(relevance) if blend.settled(relevance, course.request.k) else 0
+        metrics.RERANK_SKIPPED.inc(skipped)
+        return _blended(hits, blend, relevance), Reread(read=len(relevance), skipped=skipped)
+
+    async def _read(self, course: Course, reranker: Reranker, head: Sequence[Hit], blend: Blend) -> list[float]:
+        """The relevance of the first hits of `head`: of as many as matter, within what the budget allows."""
         texts = [f"{hit.title}\n{hit.text}" if hit.title else hit.text for hit in head]
-        scores = await course.attempt("rerank", lambda: reranker.score(course.request.text, texts), optional=True)
-        if scores is None:
-            return hits, False
-        best_first = sorted(range(len(head)), key=lambda at: -scores[at])
-        blended = [
-            dataclasses.replace(
-                head[at],
-                score=(1 - how.weight) * head[at].score + how.weight * scores[at],
-                explanation=dataclasses.replace(
-                    head[at].explanation, rerank=RerankExplanation(rank=rank, score=scores[at])
-                ),
-            )
-            for rank, at in enumerate(best_first, start=1)
-        ]
-        blended.sort(key=lambda hit: (-hit.score, hit.id))
-        floor = blended[-1].score
-        unread = [dataclasses.replace(hit, score=min(floor, (1 - how.weight) * hit.score)) for hit in tail]
-        return blended + unread, True
+        relevance: list[float] = []
+        truncated = 0
+        while not blend.settled(relevance, course.request.k):
+            portion = texts[len(relevance) :][: reranker.portion]
+            left = course.left()
+            if left is not None:
+                portion = portion[: self._pace.fitting(left)]
+            if not portion:
+                _note_budget(course, len(relevance), len(texts))
+                break
+            started = time.perf_counter()
+            try:
+                async with asyncio.timeout(left):
+                    reading = await reranker.read(course.request.words, portion)
+            except TimeoutError:
+                self._pace.learn(time.perf_counter() - started, len(portion))  # at least so long
+                _note_budget(course, len(relevance), len(texts))
+                break
+            except (Unavailable, Overloaded) as error:
+                _note_failure(course, error, len(relevance), len(texts))
+                break
+            self._pace.learn(time.perf_counter() - started, len(portion))
+            relevance += reading.scores
+            truncated += reading.truncated
+        if truncated:
+            told = f"{truncated} of {len(relevance)} passages are longer than the reranker reads, and were cut"
+            course.note("rerank", "truncated", told)
+        return relevance
+
+
+@dataclass(slots=True)
+class Pace:
+    """How long reading a passage takes here, waiting for others included; learnt from portion to portion."""
+
+    seconds: float | None = None
+    """A passage; None before the first."""
+
+    def fitting(self, left: float) -> int:
+        """How many passages can be read in so many seconds, as far as is known.
+
+        Where that is none, the pace is taken to be a little better at the next search: it may have been learnt while
+        a model was loaded or much was waiting, and would never be learnt anew.
+        """
+        if not self.seconds:
+            return 1_000 if left > 0 else 0
+        count = int(max(0.0, left) / self.seconds)
+        if not count:
+            self.seconds *= 0.9
+        return count
+
+    def learn(self, seconds: float, passages: int) -> None:
+        latest = seconds / passages
+        self.seconds = latest if self.seconds is None else 0.5 * self.seconds + 0.5 * latest
+
+
+def _blended(hits: Sequence[Hit], blend: Blend, relevance: Sequence[float]) -> list[Hit]:
+    """Those that were read by their final score, then the others."""
+    ranks = {at: rank for rank, at in enumerate(sorted(range(len(relevance)), key=lambda at: -relevance[at]), start=1)}
+    read = [
+        replace(
+            hits[at],
+            score=blend.score(at, one),
+            explanation=replace(
+                hits[at].explanation,
+                rerank=RerankExplanation(rank=ranks[at], score=one, share=blend.share(one)),
+            ),
+        )
+        for at, one in enumerate(relevance)
+    ]
+    read.sort(key=lambda hit: (-hit.score, hit.id))
+    floor = read[-1].score
+    return read + [replace(hit, score=blend.unread(hit.score, floor)) for hit in hits[len(relevance) :]]
+
+
+def _note_budget(course: Course, read: int, wanted: int) -> None:
+    budget = f"the budget of {course.request.budget_ms:g} ms"
+    if read:
+        course.note("rerank", "cut_short", f"{budget} allowed {read} of {wanted} passages")
+    else:
+        course.note("rerank", "budget", f"{budget} was spent")
+
+
+def _note_failure(course: Course, error: Unavailable | Overloaded, read: int, wanted: int) -> None:
+    if read:
+        course.note("rerank", "cut_short", f"{read} of {wanted} passages were read: {error.detail}")
+    else:
+        course.note("rerank", type(error).__name__, error.detail)

@@ -111,7 +111,7 @@ class Search:
             if len(fetched) >= wanted or len(fetched) == len(ranking) or found.exhausted or width >= MAX_WIDTH:
                 break
             width = min(4 * width, MAX_WIDTH)  # some were stale: ask for more in their place
-        ordered, reranked = await self._second.order(course, rerank, [_hit(ranked) for ranked in fetched])
+        ordered, reread = await self._second.order(course, rerank, [_hit(ranked) for ranked in fetched])
         chosen = await self._diversify(space, course, ordered[:pool]) if pool else ordered
         hits = await self._dress(space, course, chosen[: request.k])
 
@@ -126,7 +126,7 @@ class Search:
             mode=request.mode,
             embedder_version=space.version.number,
             dense=plan,
-            reranked=reranked,
+            reread=reread,
             degraded=tuple(course.degraded),
             timings=course.timings,
         )

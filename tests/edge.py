@@ -17,7 +17,7 @@ from service.embedder.registry import Registry
 from service.ingest import Ingest
 from service.ingest import Limits as DocumentLimits
 from service.lifecycle import Lifecycle
-from service.ports import Claimed, Encoder, Reranker
+from service.ports import Claimed, Encoder, Reading, Reranker
 from service.proof import Proof
 from service.search import Search
 from service.shadow import Shadow
@@ -37,10 +37,12 @@ class WordReranker:
     """The share of the query's words that a passage has."""
 
     name = "words"
+    portion = 16
 
-    async def score(self, query: str, passages: Sequence[str]) -> list[float]:
+    async def read(self, query: str, passages: Sequence[str]) -> Reading:
         wanted = set(query.lower().split())
-        return [len(wanted & set(passage.lower().split())) / len(wanted) for passage in passages]
+        shares = (len(wanted & set(passage.lower().split())) / len(wanted) for passage in passages)
+        return Reading(scores=tuple(shares))
 
 
 @dataclass

@@ -4,7 +4,7 @@ from typing import Any, Literal, NotRequired
 
 from typing_extensions import TypedDict
 
-from service.query import Answer, Explanation, Hit, LegExplanation, Mode, Request
+from service.query import Answer, Explanation, Hit, LegExplanation, Mode, Request, RerankExplanation, Reread
 
 STAGES = ("embed", "dense", "lexical", "fuse", "fetch", "rerank")
 """Always in `timings_ms`, whether they ran or not; others are there where they ran."""
@@ -20,14 +20,37 @@ class LegAnswer(TypedDict):
 
 class RerankAnswer(TypedDict):
     rank: int
+    """Among the passages that were read."""
     score: float
+    """The probability, as far as the cross-encoder knows, that the passage is relevant."""
+    share: float
+    """What of the hit's score comes from it."""
+
+
+class QueryAnswer(TypedDict):
+    dense: LegAnswer | None
+    lexical: LegAnswer | None
+    gain: float
+    """Its part of `fusion`."""
+
+
+class DiversityAnswer(TypedDict):
+    rank: int
+    """By score alone."""
+    similarity: float | None
+    """The highest cosine to a hit above; null for the first hit, and where the vector is not known."""
+    mmr: float
 
 
 class ExplanationAnswer(TypedDict):
     dense: LegAnswer | None
+    """Of several queries, as for the one that counts most for this hit."""
     lexical: LegAnswer | None
     fusion: float
+    queries: NotRequired[list[QueryAnswer]]
+    """Where there are several: what each says of this hit, in their order."""
     rerank: RerankAnswer | None
+    diversity: NotRequired[DiversityAnswer]
 
 
 class HitAnswer(TypedDict):
@@ -48,6 +71,13 @@ class HitAnswer(TypedDict):
     explain: NotRequired[ExplanationAnswer]
 
 
+class RereadAnswer(TypedDict):
+    read: int
+    """Passages that the cross-encoder read."""
+    skipped: int
+    """Passages that it did not need to read: they could no longer change the answer."""
+
+
 class PlanAnswer(TypedDict):
     mode: Mode
     dense: Literal["exact", "hnsw", "hnsw_iterative", "none"]
@@ -55,6 +85,7 @@ class PlanAnswer(TypedDict):
     selectivity: float | None
     underfilled: bool
     reranked: bool
+    rerank: RereadAnswer | None
 
 
 class DegradedAnswer(TypedDict):
@@ -89,6 +120,7 @@ def search(answer: Answer, request: Request, *, explain: bool) -> SearchAnswer:
             "selectivity": answer.dense.selectivity,
             "underfilled": answer.dense.underfilled,
             "reranked": answer.reranked,
+            "rerank": _reread(answer.reread),
         },
         "degraded": [{"stage": one.stage, "reason": one.reason} for one in answer.degraded],
         "took_ms": round(answer.timings.elapsed * 1000, 3),
@@ -120,13 +152,29 @@ def _hit(hit: Hit, request: Request, explain: bool) -> HitAnswer:
 
 
 def _explanation(how: Explanation) -> ExplanationAnswer:
-    return {
+    shown: ExplanationAnswer = {
         "dense": _leg(how.dense),
         "lexical": _leg(how.lexical),
         "fusion": how.fusion,
-        "rerank": None if how.rerank is None else {"rank": how.rerank.rank, "score": how.rerank.score},
+        "rerank": _rerank(how.rerank),
     }
+    if how.queries:
+        shown["queries"] = [
+            {"dense": _leg(one.dense), "lexical": _leg(one.lexical), "gain": one.gain} for one in how.queries
+        ]
+    if how.diversity is not None:
+        why = how.diversity
+        shown["diversity"] = {"rank": why.rank, "similarity": why.similarity, "mmr": why.mmr}
+    return shown
 
 
 def _leg(leg: LegExplanation | None) -> LegAnswer | None:
     return None if leg is None else {"rank": leg.rank, "score": leg.score, "normalised": leg.normalised}
+
+
+def _rerank(how: RerankExplanation | None) -> RerankAnswer | None:
+    return None if how is None else {"rank": how.rank, "score": how.score, "share": how.share}
+
+
+def _reread(how: Reread | None) -> RereadAnswer | None:
+    return None if how is None else {"read": how.read, "skipped": how.skipped}

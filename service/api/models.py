@@ -87,7 +87,7 @@ async def rerank(service: Here, body: RerankBody) -> Response:
     if body.model not in (None, "default", reranker.name):
         raise Invalid.at("model", f"this service reranks with {reranker.name}")
     passages = body.passages
-    scores = await reranker.score(body.query, passages)
+    scores = (await reranker.read(body.query, passages)).scores
     order = sorted(range(len(passages)), key=lambda at: (-scores[at], at))[: body.top_n]
     shown: Any
     if body.texts is not None:

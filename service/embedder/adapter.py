@@ -19,6 +19,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from service.calibration import Logistic
 from service.embedder import fingerprint, memory, source
 from service.errors import ModelUnavailable
 
@@ -42,7 +43,8 @@ class Description:
     """What `adapter.json` says.
 
     `digests`: those of the backbone's weights and tokenizer, as in `fingerprint.parts`. `rank`, `alpha`: those of LoRA.
-    `max_tokens`: the longest pair, special tokens included, that the adapter was trained for.
+    `max_tokens`: the longest pair, special tokens included, that the adapter was trained for. `slope`, `offset`: its
+    calibration, the line from its logit to the log-odds of relevance.
     """
 
     backbone: str
@@ -50,6 +52,8 @@ class Description:
     rank: int
     alpha: float
     max_tokens: int
+    slope: float = 1.0
+    offset: float = 0.0
     format: int = FORMAT
 
 
@@ -64,6 +68,7 @@ class Reranker:
     model: nn.Module
     tokenizer: "PreTrainedTokenizerFast"
     max_tokens: int
+    calibration: Logistic
 
 
 def is_adapter(name: str) -> bool:
@@ -89,7 +94,8 @@ def load_reranker(name: str = BUNDLED) -> Reranker:
         merge(model, load_file(folder / WEIGHTS), description.alpha / description.rank)
     except (OSError, SafetensorError, KeyError, RuntimeError) as error:
         raise ModelUnavailable(f"The adapter {folder.name} does not fit {description.backbone}: {error}") from error
-    return Reranker(model.eval(), tokenizer_of(backbone), description.max_tokens)
+    calibration = Logistic(weights=(description.slope,), bias=description.offset)
+    return Reranker(model.eval(), tokenizer_of(backbone), description.max_tokens, calibration)
 
 
 def describe(folder: Path) -> Description:
@@ -98,8 +104,8 @@ def describe(folder: Path) -> Description:
         told: dict[str, Any] = json.loads((folder / CONFIG).read_text("utf-8"))
         if told.get("format") != FORMAT:
             raise ModelUnavailable(f"The adapter {folder.name} is of format {told.get('format')}; {FORMAT} is known.")
-        return Description(**{key: told[key] for key in Description.__slots__})
-    except (OSError, ValueError, KeyError, AttributeError) as error:
+        return Description(**{key: told[key] for key in Description.__slots__ if key in told})
+    except (OSError, ValueError, AttributeError, TypeError) as error:
         raise ModelUnavailable(f"{folder} holds no adapter that can be read: {error}") from error
 
 
@@ -132,7 +138,7 @@ def merge(model: nn.Module, weights: dict[str, torch.Tensor], scale: float) -> N
     for name, tensor in weights.items():
         if name.endswith(_DOWN):
             layer = name.removesuffix(_DOWN)
-            parameters[f"{layer}.weight"] += scale * (weights[layer + _UP].float() @ tensor.float())
+            parameters[f"{layer}.weight"].add_(weights[layer + _UP].float() @ tensor.float(), alpha=scale)
         elif not name.endswith(_UP):
             parameters[name].copy_(tensor)
 

@@ -50,3 +50,11 @@ def batch_tokens(device: torch.device) -> int:
     measures it.
     """
     return 4096 if device.type == "cpu" else 65536
+
+
+def pass_overhead(device: torch.device) -> int:
+    """What one more forward pass costs beside its tokens, in tokens: see the rates in `batch_tokens`.
+
+    GPU: its passes are launches of hundreds of kernels, which a small batch does not hide.
+    """
+    return 64 if device.type == "cpu" else 8192

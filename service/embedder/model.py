@@ -19,6 +19,7 @@ from tokenizers import Encoding, Tokenizer
 from service.domain import Role
 from service.embedder import device as devices
 from service.embedder import linear, memory
+from service.embedder.padding import Padding
 from service.errors import ModelUnavailable
 
 log = logging.getLogger(__name__)
@@ -68,9 +69,7 @@ class Model:
         self.streams = 1 if self.device.type == "cpu" else 2
         self.max_tokens = max_tokens(folder, chain)
         self.prompts = prompts(chain)
-        self._inputs = frozenset(tokenizer.model_input_names)
-        self._pad, self._pad_type = tokenizer.pad_token_id or 0, tokenizer.pad_token_type_id
-        self._pad_left = tokenizer.padding_side == "left"
+        self._padding = Padding.of(tokenizer)
         self._special = frozenset(tokenizer.all_special_ids)
         # Copies of our own: transformers changes the settings of the shared one at every call, which two threads
         # cannot do at once. These two are never changed again.
@@ -118,9 +117,7 @@ class Model:
         """
         encodings = self._cut.encode_batch_fast(list(texts))
         if self.device.type == "cpu":
-            # The setting is the calling thread's own, and costs nothing to change.
-            tokens = len(encodings) * max(map(len, encodings))
-            torch.set_num_threads(max(1, min(self._threads, tokens // TOKENS_PER_THREAD)))
+            use_threads(len(encodings) * max(map(len, encodings)), self._threads)
         try:
             return self._pooled(encodings, prompt_length).cpu().numpy()
         except torch.OutOfMemoryError as error:
@@ -141,27 +138,22 @@ class Model:
 
     def _features(self, encodings: Sequence[Encoding]) -> dict[str, torch.Tensor]:
         """Padded input tensors, [n, longest]."""
-        shape = (len(encodings), max(map(len, encodings)))
-        ids = np.full(shape, self._pad, dtype=np.int64)
-        mask = np.zeros(shape, dtype=np.int64)
-        types = np.full(shape, self._pad_type, dtype=np.int64)
-        for row, encoding in enumerate(encodings):
-            length = len(encoding)
-            place = slice(shape[1] - length, None) if self._pad_left else slice(length)
-            ids[row, place] = encoding.ids
-            mask[row, place] = 1
-            if "token_type_ids" in self._inputs:
-                types[row, place] = encoding.type_ids
-        arrays = {"input_ids": ids, "attention_mask": mask, "token_type_ids": types}
         return {
             name: torch.from_numpy(array).to(self.device, non_blocking=True)
-            for name, array in arrays.items()
-            if name in self._inputs or name == "attention_mask"
+            for name, array in self._padding.arrays(encodings).items()
         }
 
     @torch.inference_mode()
     def _probe(self) -> torch.Tensor:
         return torch.nn.functional.normalize(self._pooled([self._cut.encode(_PROBE)], 0))
+
+
+def use_threads(tokens: int, most: int) -> None:
+    """Let the calling thread compute a pass of so many padded tokens on as many cores as are worth it.
+
+    The setting is the thread's own, and costs nothing to change.
+    """
+    torch.set_num_threads(max(1, min(most, tokens // TOKENS_PER_THREAD)))
 
 
 def max_tokens(folder: Path, chain: SentenceTransformer | CrossEncoder) -> int:

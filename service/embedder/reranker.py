@@ -1,31 +1,37 @@
-"""`Reranker` over a cross-encoder: query and passage are read together, scored in [0, 1]."""
+"""`Reranker` over a cross-encoder: query and passage are read together, judged as a probability."""
 
 import asyncio
 import logging
+import threading
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from service import metrics
-from service.embedder import source
-from service.embedder.packing import pack
-from service.errors import ModelUnavailable
+from service.embedder.packing import cheapest
+from service.errors import AzimuthError, ModelUnavailable, Overloaded
+from service.ports import Reading
 
 if TYPE_CHECKING:
-    from sentence_transformers import CrossEncoder
+    from service.embedder.pairs import Pairs
 
 log = logging.getLogger(__name__)
 
 RETRY_SECONDS = 30.0
 """For so long a failed load is answered from memory: every search would try it again otherwise."""
+PORTION, PORTION_ON_GPU = 16, 128
+"""About one forward pass of passages as long as an embedder's chunks."""
 
 
 class CrossEncoderReranker:
-    """Loaded at the first use, in the one thread in which it then runs.
+    """Loaded at the first use or by `warm`, in the one thread in which it then runs.
 
-    The model must give one number a pair. Whatever activation its configuration names is left out and the logistic
-    function taken: some published rerankers come with it, some with none, and scores of both should mean the same.
+    Whatever activation the model's configuration names is left out and the logistic function taken, after the line of
+    its calibration where it has one: scores of all models should mean the same.
     """
 
     def __init__(
@@ -34,91 +40,97 @@ class CrossEncoderReranker:
         *,
         device: str = "auto",
         precision: str = "auto",
-        batch_tokens: int = 8192,
+        threads: int = 0,
+        batch_tokens: int = 0,
+        most_waiting: int = 4096,
     ) -> None:
-        """`model` is a hub id, `id@revision`, or a folder. `batch_tokens`: padded tokens of one pass."""
+        """`model`: the bundled one, a folder with an adapter, a hub id, `id@revision`, or a folder.
+
+        `batch_tokens`: padded tokens of one pass; 0: by device. `most_waiting`: passages that may wait before
+        Overloaded.
+        """
         self._name = model
-        self._device, self._precision = device, precision
+        self._device, self._precision, self._threads = device, precision, threads
         self._batch_tokens = batch_tokens
+        self._most_waiting = most_waiting
+        self._waiting = 0
+        self._per_second = 50.0
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="rerank")
-        self._model: CrossEncoder | None = None
+        self._model: Pairs | None = None
         self._failed: tuple[float, ModelUnavailable] | None = None
 
     @property
     def name(self) -> str:
         return self._name
 
-    async def score(self, query: str, passages: Sequence[str]) -> list[float]:
+    @property
+    def portion(self) -> int:
+        on_gpu = self._model is not None and self._model.device.type != "cpu"
+        return PORTION_ON_GPU if on_gpu else PORTION
+
+    async def read(self, query: str, passages: Sequence[str]) -> Reading:
         if not passages:
-            return []
-        scores = await asyncio.get_running_loop().run_in_executor(self._thread, self._score, query, list(passages))
-        metrics.RERANKED_PAIRS.inc(len(scores))
-        return scores
+            return Reading(scores=())
+        # A request that is larger than the bound by itself is taken when nothing else waits: it could never else.
+        if self._waiting and self._waiting + len(passages) > self._most_waiting:
+            after = max(1.0, self._waiting / self._per_second)
+            raise Overloaded(f"{self._waiting} passages wait for the reranker.", retry_after=after)
+        gone = threading.Event()
+        self._waiting += len(passages)
+        try:
+            return await asyncio.get_running_loop().run_in_executor(
+                self._thread, self._read, query, list(passages), gone
+            )
+        finally:
+            self._waiting -= len(passages)
+            gone.set()
+
+    async def warm(self) -> None:
+        """Load the model, so that the first search need not wait for it. What goes wrong shows at that search."""
+        with suppress(ModelUnavailable):
+            await asyncio.get_running_loop().run_in_executor(self._thread, self._loaded)
 
     def close(self) -> None:
         self._thread.shutdown(wait=False, cancel_futures=True)
 
-    def _score(self, query: str, passages: list[str]) -> list[float]:
-        """In the thread of the model."""
-        import torch
+    # ------------------------------------------------------------ in the thread of the model
 
+    def _read(self, query: str, passages: list[str], gone: threading.Event) -> Reading:
+        """`gone`: set when nobody waits any more. Between two passes is the time to notice."""
         model = self._loaded()
-        pairs = [(query, passage) for passage in passages]
-        # Counted as the model will see them: cut at its longest input.
-        encoded = model.tokenizer([query] * len(pairs), passages, truncation=True)
-        scores = [0.0] * len(pairs)
+        scores = [0.0] * len(passages)
+        started = time.perf_counter()
         try:
-            for batch in pack([len(ids) for ids in encoded["input_ids"]], self._batch_tokens):
-                logits = model.predict(
-                    [pairs[index] for index in batch],
-                    batch_size=len(batch),
-                    activation_fn=torch.nn.Sigmoid(),
-                    show_progress_bar=False,
-                )
-                for index, score in zip(batch, logits, strict=True):
+            encodings, truncated = model.tokens(query, passages)
+            batches = cheapest(list(map(len, encodings)), self._batch_tokens or model.batch_tokens, model.pass_overhead)
+            for batch in batches:
+                if gone.is_set():
+                    break
+                with metrics.RERANK_PASS_SECONDS.time():
+                    log_odds = model.forward([encodings[index] for index in batch])
+                if not np.isfinite(log_odds).all():
+                    raise ModelUnavailable("The reranker gives no usable number for a pair.")
+                metrics.RERANKED_PAIRS.inc(len(batch))
+                for index, score in zip(batch, model.calibration.probabilities(log_odds[:, None]), strict=True):
                     scores[index] = float(score)
+        except AzimuthError:
+            raise
         except Exception as error:  # whatever a model raises
-            raise ModelUnavailable(f"The reranker failed: {error}") from error
-        return scores
+            raise ModelUnavailable(f"The reranker failed: {error or type(error).__name__}") from error
+        metrics.RERANK_TRUNCATED.inc(truncated)
+        self._per_second += 0.2 * (len(passages) / max(time.perf_counter() - started, 1e-4) - self._per_second)
+        return Reading(scores=tuple(scores), truncated=truncated)
 
-    def _loaded(self) -> "CrossEncoder":
+    def _loaded(self) -> "Pairs":
         if self._model is None:
             if self._failed and time.monotonic() - self._failed[0] < RETRY_SECONDS:
                 raise ModelUnavailable(self._failed[1].detail, retry_after=RETRY_SECONDS) from self._failed[1]
+            from service.embedder.pairs import Pairs
+
             try:
-                self._model = self._load()
+                self._model = Pairs(self._name, device=self._device, precision=self._precision, threads=self._threads)
             except ModelUnavailable as error:
                 self._failed = (time.monotonic(), error)
                 log.warning("reranker not loaded", extra={"model": self._name, "reason": error.detail})
                 raise
         return self._model
-
-    def _load(self) -> "CrossEncoder":
-        from sentence_transformers import CrossEncoder
-
-        from service.embedder import device as devices
-        from service.embedder import linear, memory
-        from service.embedder.model import max_tokens
-
-        folder = source.folder(*source.split(self._name))
-        device = devices.choose(self._device)
-        dtype = devices.precision(device, self._precision)
-        try:
-            model = CrossEncoder(
-                str(folder),
-                device=str(device),
-                trust_remote_code=False,
-                local_files_only=True,
-                model_kwargs={"dtype": dtype, "use_safetensors": True},
-            )
-        except Exception as error:  # whatever a broken folder makes the library raise
-            raise ModelUnavailable(f"{folder.name} cannot be loaded: {error}") from error
-        if model.num_labels != 1:
-            raise ModelUnavailable(f"{folder.name} gives {model.num_labels} numbers a pair; a reranker gives one.")
-        memory.own(model)
-        model.eval()
-        model.max_seq_length = max_tokens(folder, model)
-        if device.type == "cpu":
-            linear.pack(model, lambda: model.predict([("query", "passage")], convert_to_tensor=True).float(), 0.05)
-        log.info("reranker loaded", extra={"model": self._name, "device": str(device), "precision": str(dtype)})
-        return model

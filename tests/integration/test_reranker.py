@@ -1,21 +1,26 @@
-"""The cross-encoder, on a tiny one with random weights: what is tested is the way, not the taste."""
+"""A published cross-encoder, a tiny one with random weights: what is tested is the way, not the taste."""
 
 import asyncio
 import json
 import re
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from prometheus_client import REGISTRY
 from sentence_transformers import CrossEncoder
-from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+from tokenizers import Encoding, Tokenizer, models, normalizers, pre_tokenizers, processors
 from transformers import BertConfig, BertForSequenceClassification, PreTrainedTokenizerFast
 
 from service.embedder import reranker as module
+from service.embedder.pairs import Pairs
 from service.embedder.reranker import CrossEncoderReranker
-from service.errors import ModelUnavailable
+from service.errors import ModelUnavailable, Overloaded
 
 WORDS = re.findall(r"\w+", "how to sort a list by key cancel task after timeout python the function returns sorted")
 QUERY = "how to sort a list"
@@ -74,14 +79,44 @@ def expected(folder: Path) -> np.ndarray:
     return scores
 
 
+@asynccontextmanager
+async def reranker(model: str, **settings: Any) -> AsyncIterator[CrossEncoderReranker]:
+    opened = CrossEncoderReranker(model, **{"device": "cpu", "precision": "float32", **settings})
+    try:
+        yield opened
+    finally:
+        opened.close()
+
+
+@contextmanager
+def watched_passes(then: Callable[[int], None] = lambda number: None) -> Iterator[list[list[int]]]:
+    """The lengths of the pairs of each pass; `then` is called with the number of each before it."""
+    passes: list[list[int]] = []
+    forward = Pairs.forward
+
+    def watched(self: Pairs, encodings: Sequence[Encoding]) -> Any:
+        passes.append(list(map(len, encodings)))
+        then(len(passes))
+        return forward(self, encodings)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Pairs, "forward", watched)
+        yield passes
+
+
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 async def test_agreement_with_the_library(folder: Path, precision: str) -> None:
-    reranker = CrossEncoderReranker(str(folder), device="cpu", precision=precision)
-    scores = np.array(await reranker.score(QUERY, PASSAGES))
+    async with reranker(str(folder), precision=precision) as opened:
+        scores = np.array((await opened.read(QUERY, PASSAGES)).scores)
     assert scores.std() > 0.05
     assert ((scores >= 0) & (scores <= 1)).all()
     np.testing.assert_allclose(scores, expected(folder), atol=1e-4 if precision == "float32" else 0.1)
-    reranker.close()
+
+
+async def test_in_bfloat16_different_passages_have_different_scores(folder: Path) -> None:
+    distinct = [passage for passage in dict.fromkeys(PASSAGES) if passage]
+    async with reranker(str(folder), precision="bfloat16") as opened:
+        assert len(set((await opened.read(QUERY, distinct)).scores)) == len(distinct)
 
 
 async def test_an_activation_in_the_configuration_changes_nothing(folder: Path, tmp_path: Path) -> None:
@@ -89,50 +124,119 @@ async def test_an_activation_in_the_configuration_changes_nothing(folder: Path, 
     configuration = json.loads((other / "config.json").read_text())
     configuration["sentence_transformers"] = {"activation_fn": "torch.nn.modules.linear.Identity"}
     (other / "config.json").write_text(json.dumps(configuration))
-    reranker = CrossEncoderReranker(str(other), device="cpu", precision="float32")
-    np.testing.assert_allclose(await reranker.score(QUERY, PASSAGES), expected(folder), atol=1e-4)
-    reranker.close()
+    async with reranker(str(other)) as opened:
+        np.testing.assert_allclose((await opened.read(QUERY, PASSAGES)).scores, expected(folder), atol=1e-4)
 
 
-async def test_passes_keep_the_budget(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    sizes: list[int] = []
-    predict = CrossEncoder.predict
+async def test_passes_keep_the_budget_and_cost_little_padding(folder: Path) -> None:
+    with watched_passes() as passes:
+        async with reranker(str(folder), batch_tokens=256) as opened:
+            assert len((await opened.read(QUERY, PASSAGES)).scores) == len(PASSAGES)
+    assert len(passes) > 2
+    assert max(max(lengths) * len(lengths) for lengths in passes) <= 256
+    assert sum(max(lengths) * len(lengths) for lengths in passes) < 1.2 * sum(map(sum, passes))
 
-    def watched(self: CrossEncoder, inputs: list[tuple[str, str]], **arguments: Any) -> Any:
-        tokens = self.tokenizer(*map(list, zip(*inputs, strict=True)), truncation=True, max_length=64)["input_ids"]
-        sizes.append(max(map(len, tokens)) * len(tokens))
-        return predict(self, inputs, **arguments)
 
-    monkeypatch.setattr(CrossEncoder, "predict", watched)
-    reranker = CrossEncoderReranker(str(folder), device="cpu", batch_tokens=128)
-    assert len(await reranker.score(QUERY, PASSAGES)) == len(PASSAGES)
-    assert len(sizes) > 3
-    assert max(sizes) <= 128
-    reranker.close()
+async def test_a_pair_that_is_too_long_loses_the_end_of_its_passage_and_is_counted(folder: Path) -> None:
+    before = REGISTRY.get_sample_value("azimuth_rerank_truncated_pairs_total") or 0.0
+    whole, longer = "sorted list " * 10, "sorted list " * 10 + "key " * 100
+    long_query = "how to sort a list by key " * 3  # 18 + 3 special tokens of the 64 that the model takes
+    async with reranker(str(folder)) as opened:
+        reading = await opened.read(long_query, [whole, longer, longer + " cancel"])
+        assert (await opened.read(QUERY, [whole])).truncated == 0
+    assert reading.truncated == 2
+    assert REGISTRY.get_sample_value("azimuth_rerank_truncated_pairs_total") == before + 2
+    assert reading.scores[1] == pytest.approx(reading.scores[2], abs=1e-6)  # they differ only in what was cut
+    kept = longer.split()[: 64 - 3 - len(long_query.split())]
+    async with reranker(str(folder)) as opened:
+        alone = await opened.read(long_query, [" ".join(kept)])
+    assert alone.truncated == 0
+    assert alone.scores[0] == pytest.approx(reading.scores[1], abs=1e-5)
+
+
+async def test_a_query_that_leaves_no_room_is_cut_to_half_of_it(folder: Path) -> None:
+    endless = "how to sort a list by key " * 1_000
+    async with reranker(str(folder)) as opened:
+        reading = await opened.read(endless, PASSAGES[:4])
+        half = " ".join(endless.split()[: (64 - 3) // 2])
+        assert reading.truncated == 4
+        again = await opened.read(half, PASSAGES[:4])
+    np.testing.assert_allclose(reading.scores, again.scores, atol=1e-5)
 
 
 async def test_many_callers_at_once(folder: Path) -> None:
-    reranker = CrossEncoderReranker(str(folder), device="cpu", precision="float32")
-    answers = await asyncio.gather(*(reranker.score(QUERY, PASSAGES) for _ in range(4)))
+    async with reranker(str(folder)) as opened:
+        answers = await asyncio.gather(*(opened.read(QUERY, PASSAGES) for _ in range(4)))
+        assert (await opened.read(QUERY, [])).scores == ()
     for answer in answers:
-        np.testing.assert_allclose(answer, expected(folder), atol=1e-4)
-    assert await reranker.score(QUERY, []) == []
-    reranker.close()
+        np.testing.assert_allclose(answer.scores, expected(folder), atol=1e-4)
+
+
+async def test_a_caller_who_leaves_takes_the_remaining_passes_along(folder: Path) -> None:
+    began, go_on = threading.Event(), threading.Event()
+
+    def hold(number: int) -> None:
+        if number == 1:
+            began.set()
+            assert go_on.wait(20)
+
+    with watched_passes(hold) as passes:
+        async with reranker(str(folder), batch_tokens=64) as opened:
+            leaves = asyncio.create_task(opened.read(QUERY, ["sorted " * 50] * 20))
+            never_began = asyncio.create_task(opened.read(QUERY, PASSAGES))
+            await asyncio.to_thread(began.wait, 20)
+            leaves.cancel()
+            never_began.cancel()
+            await asyncio.gather(leaves, never_began, return_exceptions=True)
+            go_on.set()
+            stays = await opened.read(QUERY, ["python"])
+    assert len(stays.scores) == 1
+    assert [len(lengths) for lengths in passes] == [1, 1]
+
+
+async def test_what_fails_fails_for_its_own_caller_alone(folder: Path) -> None:
+    def fail(number: int) -> None:
+        if number == 1:
+            raise RuntimeError("out of luck")
+
+    with watched_passes(fail):
+        async with reranker(str(folder)) as opened:
+            first = asyncio.create_task(opened.read(QUERY, ["python"]))
+            second = asyncio.create_task(opened.read(QUERY, ["python"]))
+            with pytest.raises(ModelUnavailable, match="out of luck"):
+                await first
+            assert len((await second).scores) == 1
+
+
+async def test_a_number_that_is_none_is_no_score(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Pairs, "forward", lambda self, encodings: np.full(len(encodings), np.nan, np.float32))
+    async with reranker(str(folder)) as opened:
+        with pytest.raises(ModelUnavailable, match="no usable number"):
+            await opened.read(QUERY, PASSAGES)
+
+
+async def test_too_much_waiting_is_refused_and_one_large_request_is_not(folder: Path) -> None:
+    async with reranker(str(folder), most_waiting=5) as opened:
+        large = asyncio.create_task(opened.read(QUERY, PASSAGES))
+        await asyncio.sleep(0)
+        with pytest.raises(Overloaded, match="wait for the reranker"):
+            await opened.read(QUERY, ["python"])
+        assert len((await large).scores) == len(PASSAGES)
+        assert len((await opened.read(QUERY, ["python"])).scores) == 1
 
 
 async def test_a_missing_model_says_so_and_can_come_later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    reranker = CrossEncoderReranker(str(tmp_path / "later"), device="cpu")
-    for _ in range(2):
-        with pytest.raises(ModelUnavailable, match="no folder"):
-            await reranker.score(QUERY, PASSAGES)
-    save(tmp_path / "later")
-    monkeypatch.setattr(module, "RETRY_SECONDS", 0.0)
-    assert len(await reranker.score(QUERY, PASSAGES)) == len(PASSAGES)
-    reranker.close()
+    async with reranker(str(tmp_path / "later")) as opened:
+        await opened.warm()
+        for _ in range(2):
+            with pytest.raises(ModelUnavailable, match="no folder"):
+                await opened.read(QUERY, PASSAGES)
+        save(tmp_path / "later")
+        monkeypatch.setattr(module, "RETRY_SECONDS", 0.0)
+        assert len((await opened.read(QUERY, PASSAGES)).scores) == len(PASSAGES)
 
 
 async def test_models_that_give_several_numbers_are_refused(tmp_path: Path) -> None:
-    reranker = CrossEncoderReranker(str(save(tmp_path, labels=3)), device="cpu")
-    with pytest.raises(ModelUnavailable, match="gives 3 numbers"):
-        await reranker.score(QUERY, PASSAGES)
-    reranker.close()
+    async with reranker(str(save(tmp_path, labels=3))) as opened:
+        with pytest.raises(ModelUnavailable, match="gives 3 numbers"):
+            await opened.read(QUERY, PASSAGES)

@@ -46,6 +46,7 @@ async def test_an_answer_has_the_shape_of_the_contract(api: Edge) -> None:
         "selectivity": None,
         "underfilled": False,
         "reranked": True,
+        "rerank": {"read": 3, "skipped": 0},
     }
     assert answer["degraded"] == []
     assert set(answer["timings_ms"]) >= STAGES
@@ -61,8 +62,8 @@ async def test_an_answer_has_the_shape_of_the_contract(api: Edge) -> None:
     assert explained["dense"]["rank"] == 1
     assert -1 <= explained["dense"]["score"] <= 1
     assert explained["lexical"] == {"rank": 1, "score": 3.0, "normalised": 1.0}
-    assert explained["rerank"] == {"rank": 1, "score": 1.0}
-    assert first["score"] == pytest.approx(0.5 * explained["fusion"] + 0.5 * explained["rerank"]["score"])
+    assert explained["rerank"] == {"rank": 1, "score": 1.0, "share": 0.5}
+    assert first["score"] == pytest.approx(0.5 + 0.5)  # the best of the first stage, and of the second
 
 
 async def test_stages_that_did_not_run_took_no_time(api: Edge) -> None:

@@ -43,7 +43,7 @@ from service.errors import (
     VersionNotFound,
 )
 from service.legs import EF_SEARCH
-from service.ports import Encoder
+from service.ports import Encoder, Reading
 from service.proof import Proof
 from service.query import Request, Rerank
 from service.search import Search
@@ -66,17 +66,18 @@ class Shouting:
     """A cross-encoder that likes what it is told to like."""
 
     name = "shouting"
+    portion = 2
 
     def __init__(self, favourite: str, failure: Exception | None = None) -> None:
         self.favourite = favourite
         self.failure = failure
-        self.read: list[str] = []
+        self.seen: list[str] = []
 
-    async def score(self, query: str, passages: Sequence[str]) -> list[float]:
-        self.read = list(passages)
+    async def read(self, query: str, passages: Sequence[str]) -> Reading:
         if self.failure is not None:
             raise self.failure
-        return [1.0 if self.favourite in passage else 0.1 for passage in passages]
+        self.seen += passages
+        return Reading(scores=tuple(1.0 if self.favourite in passage else 0.1 for passage in passages))
 
 
 @dataclass
@@ -210,7 +211,7 @@ async def test_the_reranker_blends_and_the_unread_stay_behind(zoo: Zoo) -> None:
     reranker = Shouting("milk")
     request = Request(text="a small animal that purrs", rerank=Rerank(depth=3, weight=0.9))
     answer = await zoo.search(reranker=reranker).run(NAME, request)
-    assert len(reranker.read) == 3
+    assert len(reranker.seen) == 3
     assert answer.reranked
     assert answer.hits[0].id == "cow"
     assert answer.hits[0].explanation.rerank is not None

@@ -1,0 +1,50 @@
+"""How the first stage and the cross-encoder become one ranking. Pure: scores in, scores out.
+
+Replacing the first stage by the reranker loses what the first stage knows, most of all on collections that the reranker
+was not trained for; adding the two keeps it (docs/decisions/0021 has the figures). Both are put on one scale that no
+other passage can move: the first stage as a share of its best score, the reranker as a calibrated probability. So the
+score of a passage does not depend on which others were read, more relevance never costs a place, and what an unread
+passage could reach at most is known.
+"""
+
+from collections.abc import Sequence
+
+
+class Blend:
+    """Of the hits of one search, in the order of the first stage."""
+
+    def __init__(self, first: Sequence[float], weight: float) -> None:
+        """`first`: scores of the first stage, at least 0. `weight`: of the reranker, in [0, 1]."""
+        self._best = max(first, default=0.0)
+        self._weight = weight
+        self._first = [self._scaled(score) for score in first]
+
+    def score(self, at: int, relevance: float) -> float:
+        """In [0, 1], of hit `at` with this probability of being relevant."""
+        return self._first[at] + self.share(relevance)
+
+    def share(self, relevance: float) -> float:
+        """What of a score comes from the reranker."""
+        return self._weight * relevance
+
+    def unread(self, first: float, floor: float) -> float:
+        """Of a hit that was not read: behind all that were, the lowest of which has `floor`, in its old order."""
+        return min(floor, self._scaled(first))
+
+    def _scaled(self, first: float) -> float:
+        """What of a score comes from the first stage."""
+        return (1 - self._weight) * (first / self._best if self._best > 0 else 0.0)
+
+    def settled(self, relevance: Sequence[float], k: int) -> bool:
+        """Are the first `k`, and their order, the same whatever the unread turn out to be?
+
+        `relevance`: of the hits read so far, which are the first ones. Exact, ties included: the bound of an unread
+        hit is its score with a relevance of 1, and it has to lie below that of the k-th.
+        """
+        read = len(relevance)
+        if read >= len(self._first):
+            return True
+        if read < k:
+            return False
+        kth = sorted((self.score(at, one) for at, one in enumerate(relevance)), reverse=True)[k - 1]
+        return all(self.score(at, 1.0) < kth for at in range(read, len(self._first)))

@@ -1,0 +1,61 @@
+"""Laws of the blend: monotone, bounded, and an early exit that nobody can tell from reading everything."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from service.blending import Blend
+
+PROBABILITY = st.floats(0, 1)
+WEIGHT = st.floats(0, 1)
+PAIRS = st.lists(st.tuples(st.floats(0, 2), PROBABILITY), min_size=1, max_size=40).map(
+    lambda pairs: sorted(pairs, key=lambda pair: -pair[0])
+)
+"""First-stage score and relevance of each hit, in the order of the first stage."""
+
+
+def ranking(blend: Blend, relevance: list[float]) -> list[int]:
+    return sorted(range(len(relevance)), key=lambda at: (-blend.score(at, relevance[at]), at))
+
+
+@given(PAIRS, WEIGHT, st.integers(1, 45), st.integers(1, 8))
+def test_an_early_exit_gives_the_first_k_of_reading_everything(
+    pairs: list[tuple[float, float]], weight: float, k: int, portion: int
+) -> None:
+    relevance = [one for _, one in pairs]
+    blend = Blend([first for first, _ in pairs], weight)
+    read = 0
+    while not blend.settled(relevance[:read], k):
+        read = min(read + portion, len(pairs))
+    assert ranking(blend, relevance[:read])[:k] == ranking(blend, relevance)[:k]
+
+
+@given(PAIRS, WEIGHT, st.data())
+def test_more_relevance_never_costs_a_place(
+    pairs: list[tuple[float, float]], weight: float, data: st.DataObject
+) -> None:
+    relevance = [one for _, one in pairs]
+    blend = Blend([first for first, _ in pairs], weight)
+    favoured = data.draw(st.integers(0, len(pairs) - 1))
+    raised = [*relevance]
+    raised[favoured] = data.draw(st.floats(relevance[favoured], 1))
+    assert ranking(blend, raised).index(favoured) <= ranking(blend, relevance).index(favoured)
+
+
+@given(PAIRS, WEIGHT)
+def test_scores_are_shares_and_the_unread_stay_behind_in_order(pairs: list[tuple[float, float]], weight: float) -> None:
+    blend = Blend([first for first, _ in pairs], weight)
+    scores = [blend.score(at, one) for at, (_, one) in enumerate(pairs)]
+    assert all(0 <= score <= 1 + 1e-9 for score in scores)
+    assert all(0 <= blend.share(one) <= score + 1e-9 for score, (_, one) in zip(scores, pairs, strict=True))
+    half = len(pairs) // 2
+    floor = min(scores[:half], default=1.0)
+    behind = [blend.unread(first, floor) for first, _ in pairs[half:]]
+    assert behind == sorted(behind, reverse=True)
+    assert all(score <= floor for score in behind)
+
+
+@given(PAIRS)
+def test_a_weight_of_nothing_and_of_everything(pairs: list[tuple[float, float]]) -> None:
+    first, relevance = [one for one, _ in pairs], [one for _, one in pairs]
+    assert ranking(Blend(first, 0.0), relevance) == list(range(len(first)))
+    assert ranking(Blend(first, 1.0), relevance) == sorted(range(len(first)), key=lambda at: (-relevance[at], at))
