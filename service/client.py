@@ -17,6 +17,9 @@ STREAM_BYTES = 8 * 2**20
 """And no more than this and one line, so that long documents are not gathered by the hundred."""
 
 
+PAGE_DOCUMENTS = 100
+"""Documents of one page of a listing."""
+
 ANY_ADDRESS = ("0.0.0.0", "::")  # noqa: S104 compared with, not bound to
 
 
@@ -130,6 +133,17 @@ class Client:
     def counts(self, name: str) -> dict[str, int]:
         counts: dict[str, int] = self.call("GET", f"/v1/collections/{name}")["counts"]
         return counts
+
+    def documents(self, name: str) -> Iterator[dict[str, Any]]:
+        """All of them, page by page, ordered by id."""
+        cursor: str | None = None
+        while True:
+            params = {"limit": PAGE_DOCUMENTS} | ({"cursor": cursor} if cursor else {})
+            page = self.call("GET", f"/v1/collections/{name}/documents", params=params)
+            yield from page["documents"]
+            cursor = page["next_cursor"]
+            if cursor is None:
+                return
 
     def search(self, name: str, request: dict[str, Any]) -> dict[str, Any]:
         answer: dict[str, Any] = self.call("POST", f"/v1/collections/{name}/search", json=request)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from service.commands import shell
+from service.commands import adapt, shell
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode="markdown", help="Train models on judged collections.")
 
@@ -71,3 +71,6 @@ def reranker(
         on_top = f"{found.first_stage:.3f} by the first stage, {found.reranker:.3f} by the reranker"
         shell.tell(f"{part}: right passage on top of {found.lists} held-out lists: {on_top}")
     shell.tell(f"{out}: {report.steps:,} steps, {report.tokens:,} tokens in {report.seconds / 60:.1f} minutes")
+
+
+app.command()(adapt.embedder)
