@@ -89,7 +89,7 @@ class Asking:
         for at, query in enumerate(request.asked):
             if query.vector is not None:
                 vectors[at] = _brought(space, request, query.vector, _place(request, at, "vector"))
-        texts = {_place(request, at, "query"): query.text for at, query in _unread(request)}
+        texts = {_place(request, at, "query"): request.meant(query) for at, query in _unread(request)}
         if texts and version.spec.external:
             missing = f"version {version.number} has vectors of the client's own: send the query's"
             if request.mode == "dense":
@@ -100,7 +100,7 @@ class Asking:
             read = await course.attempt("embed", lambda: work, optional=request.mode == "hybrid")
             if read is not None:
                 for at, query in _unread(request):
-                    vectors[at] = read[query.text]
+                    vectors[at] = read[request.meant(query)]
         return vectors
 
     async def _middle(self, space: Space, course: Course, like: Like, together: Together) -> Vector:
@@ -166,7 +166,7 @@ def _texts(request: Request, role: Role) -> list[str]:
     if request.like is not None:
         texts = [one.text for _, one in request.like.placed if one.text is not None]
         return texts if role == "document" else []
-    return [query.text for _, query in _unread(request)] if role == "query" and request.mode != "lexical" else []
+    return [request.meant(query) for _, query in _unread(request)] if role == "query" and request.mode != "lexical" else []
 
 
 def _unread(request: Request) -> list[tuple[int, Query]]:

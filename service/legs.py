@@ -89,7 +89,7 @@ async def lexical(
     within = None if passing is None else passing.ids
     depth = width
     while True:
-        found = await lexicon.search(space.collection, request.text, depth, within)
+        found = await lexicon.search(space.collection, request.words, depth, within)
         exhausted = len(found) < depth
         if request.where is not None and within is None:
             ids = [candidate.document_id for candidate in found]

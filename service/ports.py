@@ -7,7 +7,7 @@ own time (`now`), so that a story and its tests own the clock.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -39,6 +39,7 @@ from service.domain import (
     Vectors as VectorArray,
 )
 from service.version import EmbedderVersion, Identity, Sample
+from service.wishes import Highlights, Words
 
 
 class Documents(Protocol):
@@ -254,20 +255,34 @@ class Changes(Protocol):
         ...
 
 
+LexiconState = Literal["ready", "rebuilding", "building"]
+"""Of a collection's lexical index. `rebuilding`: that of its former language answers until the new one is complete."""
+
+
 class Lexicon(Protocol):
     """BM25 over whole documents (title and text). Its scores are unbounded and at least 0."""
 
     async def search(
-        self, collection: Collection, text: str, limit: int, within: Sequence[DocumentId] | None = None
+        self, collection: Collection, words: Words, limit: int, within: Sequence[DocumentId] | None = None
     ) -> tuple[Candidate, ...]:
-        """Up to `limit` best documents. Any text is only words: there is no query syntax to get wrong."""
+        """Up to `limit` best documents, of those that fulfil the wishes."""
         ...
 
-    async def highlight(
-        self, collection: Collection, text: str, passages: Sequence[str]
-    ) -> tuple[tuple[str, ...], ...]:
-        """For each passage its best fragments: HTML-escaped, matches in <mark>."""
+    async def satisfying(
+        self, collection: Collection, words: Words, ids: Sequence[DocumentId]
+    ) -> frozenset[DocumentId]:
+        """Those of `ids` that fulfil the wishes."""
         ...
+
+    async def unsaid(self, collection: Collection, words: Words) -> tuple[str, ...]:
+        """The quoted phrases that no document says, and that bind nobody therefore."""
+        ...
+
+    async def highlight(self, collection: Collection, words: Words, passages: Sequence[str]) -> tuple[Highlights, ...]:
+        """Where each passage says what is looked for."""
+        ...
+
+    def state(self, collection: Collection) -> LexiconState: ...
 
     async def reached(self, collection: Collection, position: Position) -> None:
         """Return when lexical search sees everything up to `position`. The caller sets the limit of time."""

@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from service.domain import DensePlan, DocumentId, Filter, Fusion, Reranking, VersionNumber
 from service.timings import Timings
+from service.wishes import Syntax, Typos, Words, read
 
 Mode = Literal["hybrid", "dense", "lexical"]
 Include = Literal["text", "metadata", "highlights", "vector"]
@@ -89,6 +90,8 @@ class Hit:
     revision: int
     content_revision: int
     highlights: tuple[str, ...] = ()
+    highlight_offsets: tuple[tuple[int, int], ...] = ()
+    """[start, end) of every match, in code points of the document's text."""
     vector: tuple[float, ...] | None = None
     explanation: Explanation
 
@@ -147,6 +150,7 @@ class Request:
     """One search: for `text`, for a `vector` in a space that the client knows, or both; or for several `queries`; or,
     in the mode dense, for what is `like` examples.
 
+    `syntax`: are wishes read in texts (`wishes.py`)? `typos`: may words that nobody says stand for similar ones?
     `fusion` None: as the collection's settings say. `diversity` in [0, 1]: how much hits should differ (MMR).
     """
 
@@ -154,6 +158,8 @@ class Request:
     vector: tuple[float, ...] | None = None
     queries: tuple[Query, ...] = ()
     like: Like | None = None
+    syntax: Syntax = "wishes"
+    typos: Typos | None = None
     k: int = 10
     mode: Mode = "hybrid"
     where: Filter | None = None
@@ -178,9 +184,13 @@ class Request:
         return replace(self, text=query.text, vector=query.vector, queries=()) if self.queries else self
 
     @property
-    def words(self) -> str:
-        """Of all questions."""
-        return " ".join(query.text for query in self.asked if query.text)
+    def words(self) -> Words:
+        """What is asked of words, by all questions together."""
+        return read(" ".join(query.text for query in self.asked if query.text), self.syntax, self.typos)
+
+    def meant(self, query: Query) -> str:
+        """A question as models read it: without operators, and without what it excludes."""
+        return read(query.text, self.syntax).text
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

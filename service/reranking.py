@@ -58,7 +58,7 @@ class SecondStage:
             started = time.perf_counter()
             try:
                 async with asyncio.timeout(left):
-                    reading = await reranker.read(course.request.words, portion)
+                    reading = await reranker.read(course.request.words.text, portion)
             except TimeoutError:
                 self._pace.learn(time.perf_counter() - started, len(portion))  # at least so long
                 _note_budget(course, len(relevance), len(texts))

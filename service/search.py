@@ -30,6 +30,7 @@ from service.proof import Proof
 from service.query import Answer, Hit, Request
 from service.reranking import SecondStage
 from service.space import Space, Spaces
+from service.wishes import Highlights
 
 UNEMBEDDED_LENGTH = 1000
 """Code points shown of a document that only the lexical leg knows yet."""
@@ -262,7 +263,7 @@ class Search:
             marked = await course.attempt("highlight", lambda: work, optional=True, in_budget=False)
             if marked is not None:
                 pairs = zip(hits, marked, strict=True)
-                hits = [dataclasses.replace(hit, highlights=fragments) for hit, fragments in pairs]
+                hits = [_marked(hit, highlights) for hit, highlights in pairs]
         if "vector" in request.include and hits:
             hits = [
                 dataclasses.replace(hit, vector=None if vector is None else tuple(map(float, vector)))
@@ -281,6 +282,11 @@ class Search:
             metrics.UNDERFILLED.labels(name).inc()
         if plan.ef_search is not None:
             metrics.EF_SEARCH.labels(name, version).set(plan.ef_search)
+
+
+def _marked(hit: Hit, highlights: Highlights) -> Hit:
+    offsets = tuple((hit.start + start, hit.start + end) for start, end in highlights.spans)
+    return dataclasses.replace(hit, highlights=highlights.fragments, highlight_offsets=offsets)
 
 
 def _hit(ranked: Ranked) -> Hit:

@@ -39,8 +39,9 @@ from service.domain import (
 )
 from service.errors import CollectionNotFound, VersionNotFound
 from service.filters import matches
-from service.ports import Claimed, Passage
+from service.ports import Claimed, LexiconState, Passage
 from service.version import EmbedderVersion, Sample, VersionState
+from service.wishes import Highlights, Words
 from tests.fakes_catalog import FakeCollections, FakeVersions
 
 _WORD = re.compile(r"\w+")
@@ -507,31 +508,45 @@ class FakeChanges:
 
 
 class FakeLexicon:
-    """Scores by the number of different query words in a document. Always caught up."""
+    """Scores by the number of different query words in a document; knows no typos. Always caught up."""
 
     def __init__(self, store: FakeStore) -> None:
         self._store = store
 
     async def search(
-        self, collection: Collection, text: str, limit: int, within: Sequence[DocumentId] | None = None
+        self, collection: Collection, words: Words, limit: int, within: Sequence[DocumentId] | None = None
     ) -> tuple[Candidate, ...]:
-        wanted = _words(text)
+        wanted, binding = _words(words.text), self._binding(collection, words)
         candidates = [
             Candidate(document_id=document.id, content_revision=document.content_revision, score=float(score))
             for document in self._store.living(collection.id)
             if (score := len(wanted & _words(f"{document.title} {document.text}")))
             and (within is None or document.id in within)
+            and _satisfies(document, binding, words.excluded)
         ]
         return tuple(sorted(candidates, key=lambda one: -one.score)[:limit])
 
-    async def highlight(
-        self, collection: Collection, text: str, passages: Sequence[str]
-    ) -> tuple[tuple[str, ...], ...]:
-        wanted = _words(text)
-        return tuple(
-            tuple(f"<mark>{word}</mark>" for word in _WORD.findall(passage) if word.lower() in wanted)
-            for passage in passages
-        )
+    async def satisfying(
+        self, collection: Collection, words: Words, ids: Sequence[DocumentId]
+    ) -> frozenset[DocumentId]:
+        living, binding = self._store.living(collection.id), self._binding(collection, words)
+        return frozenset(one.id for one in living if one.id in ids and _satisfies(one, binding, words.excluded))
+
+    async def unsaid(self, collection: Collection, words: Words) -> tuple[str, ...]:
+        living = list(self._store.living(collection.id))
+        return tuple(one for one in words.quoted if not any(_satisfies(document, [one], []) for document in living))
+
+    def _binding(self, collection: Collection, words: Words) -> list[str]:
+        living = list(self._store.living(collection.id))
+        said = [one for one in words.quoted if any(_satisfies(document, [one], []) for document in living)]
+        return [*words.required, *said]
+
+    async def highlight(self, collection: Collection, words: Words, passages: Sequence[str]) -> tuple[Highlights, ...]:
+        wanted = _words(words.text)
+        return tuple(_highlights(passage, wanted) for passage in passages)
+
+    def state(self, collection: Collection) -> LexiconState:
+        return "ready"
 
     async def reached(self, collection: Collection, position: Position) -> None: ...
 
@@ -543,6 +558,24 @@ class FakeLexicon:
 
 def _words(text: str) -> set[str]:
     return {word.lower() for word in _WORD.findall(text)}
+
+
+def _satisfies(document: StoredDocument, required: Sequence[str], excluded: Sequence[str]) -> bool:
+    said = _phrase(f"{document.title} {document.text}")
+    return all(_phrase(one) in said for one in required) and not any(_phrase(one) in said for one in excluded)
+
+
+def _phrase(text: str) -> str:
+    """Words side by side, each with a space on both sides."""
+    return "".join(f" {word.lower()} " for word in _WORD.findall(text))
+
+
+def _highlights(passage: str, wanted: set[str]) -> Highlights:
+    found = [match for match in _WORD.finditer(passage) if match.group().lower() in wanted]
+    return Highlights(
+        fragments=tuple(f"<mark>{match.group()}</mark>" for match in found),
+        spans=tuple(match.span() for match in found),
+    )
 
 
 def _stored(version: EmbedderVersion, vector: np.ndarray) -> np.ndarray:

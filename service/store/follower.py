@@ -151,8 +151,10 @@ class Follower:
         self.leading = leading
 
     async def _list(self) -> None:
-        """Meet new collections, forget deleted ones and those whose analyzer changed."""
-        listed = {self._lexicon.path(collection): collection for collection in await self._collections.all()}
+        """Meet new collections, forget deleted ones, and former languages once there is an index of the new one."""
+        collections = await self._collections.all()
+        former = [self._lexicon.former(one) for one in collections if not self._lexicon.current(one)]
+        listed = {self._lexicon.path(one): one for one in (*collections, *former) if one is not None}
         self._listed_at = time.monotonic()
         gone = [self._followed.pop(path) for path in list(self._followed) if path not in listed]
         for path, collection in listed.items():
@@ -203,7 +205,7 @@ class Follower:
             await self._in_thread(lambda: indexer.commit(caught_up=caught_up))
             followed.committed_at = time.monotonic()
         await self._lexicon.refresh(collection)
-        self._lexicon.looked(collection.id, page.lag_seconds)
+        self._lexicon.looked(collection, page.lag_seconds)
         if not caught_up:
             return 0.0
         return self._pause(collection, idle=not page.changes)
@@ -215,7 +217,7 @@ class Follower:
         if time.monotonic() - followed.looked_at >= max(_LIST_SECONDS, self._idle_seconds()):
             page = await self._changes.after(collection.id, self._lexicon.visible(collection), 1, self._now())
             followed.looked_at = time.monotonic()
-            self._lexicon.looked(collection.id, page.lag_seconds)
+            self._lexicon.looked(collection, page.lag_seconds)
         return self._pause(collection, idle=False)
 
     def _pause(self, collection: Collection, *, idle: bool) -> float:

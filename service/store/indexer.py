@@ -15,7 +15,7 @@ from pathlib import Path
 import tantivy
 
 from service.domain import Change, Position, StoredDocument
-from service.store.analyzer import Analyzer, normalised
+from service.store.analyzer import Analyzer
 from service.store.lexical_index import Progress, attach, is_damaged, read_progress, schema, write_progress
 
 logger = logging.getLogger(__name__)
@@ -52,7 +52,7 @@ class Indexer:
         for change in changes:
             writer.delete_documents_by_term("document_id", change.document_id)
             if change.document is not None:
-                writer.add_document(_entry(change.document))
+                writer.add_document(self._entry(change.document))
         self.position = changes[-1].position
         self.pending += len(changes)
 
@@ -86,6 +86,16 @@ class Indexer:
         """Forget what was not committed and let go of the directory."""
         self._writer = None
 
+    def _entry(self, document: StoredDocument) -> tantivy.Document:
+        text = f"{document.title}\n{document.text}"
+        language = self._analyzer.language_of(text)
+        entry = tantivy.Document()
+        entry.add_text("document_id", document.id)
+        entry.add_text("language", language)
+        entry.add_unsigned("content_revision", document.content_revision)
+        entry.add_text("body", " ".join(self._analyzer.chain(language).terms(text)))
+        return entry
+
     def _opened(self) -> tantivy.IndexWriter:
         if self._writer is None:
             self._writer = self._index.writer(_HEAP_BYTES, 1)
@@ -96,7 +106,7 @@ class Indexer:
         if progress is None or is_damaged(self.path):
             return None
         try:
-            index = attach(tantivy.Index.open(str(self.path)), self._analyzer)
+            index = attach(tantivy.Index.open(str(self.path)))
             index.reload()
         except ValueError as error:
             logger.warning("lexical index %s is built anew: %s", self.path.name, error)
@@ -106,15 +116,7 @@ class Indexer:
     def _created(self) -> tuple[tantivy.Index, Progress]:
         shutil.rmtree(self.path, ignore_errors=True)
         self.path.mkdir(parents=True)
-        index = attach(tantivy.Index(schema(), path=str(self.path), reuse=False), self._analyzer)
+        index = attach(tantivy.Index(schema(), path=str(self.path), reuse=False))
         progress = Progress(generation=uuid.uuid4().hex, position=Position())
         write_progress(self.path, progress)
         return index, progress
-
-
-def _entry(document: StoredDocument) -> tantivy.Document:
-    entry = tantivy.Document()
-    entry.add_text("document_id", document.id)
-    entry.add_unsigned("content_revision", document.content_revision)
-    entry.add_text("body", normalised(f"{document.title}\n{document.text}"))
-    return entry

@@ -2,13 +2,17 @@
 
 This is the reading side, and it is the same in every process. `follower.py` keeps the directories true to the change
 feed: in one process it writes them, in the others it only looks when they changed.
+
+Where a collection gets another language, the index of the former one goes on answering, as it did before, and goes on
+being followed, until the new one is complete.
 """
 
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TypeVar
@@ -16,8 +20,11 @@ from uuid import UUID
 
 from service.domain import Candidate, Collection, CollectionId, DocumentId, Position
 from service.errors import LexiconUnavailable, Misconfigured
+from service.ports import LexiconState
 from service.store.analyzer import analyzer_for
-from service.store.lexical_index import LexicalIndex
+from service.store.languages import KNOWN
+from service.store.lexical_index import LexicalIndex, is_damaged, read_progress
+from service.wishes import Highlights, Words
 
 T = TypeVar("T")
 
@@ -52,49 +59,60 @@ class TantivyLexicon:
         self._indexes: dict[Path, LexicalIndex] = {}
         self._advanced = asyncio.Condition()
         self._waiting: Counter[CollectionId] = Counter()
-        self._looked: dict[CollectionId, tuple[float, float]] = {}
+        self._looked: dict[Path, tuple[CollectionId, float, float]] = {}
         self._nudge = asyncio.Event()
 
     async def search(
-        self, collection: Collection, text: str, limit: int, within: Sequence[DocumentId] | None = None
+        self, collection: Collection, words: Words, limit: int, within: Sequence[DocumentId] | None = None
     ) -> tuple[Candidate, ...]:
         if limit < 1 or (within is not None and not within):
             return ()
         index = await self._index(collection)
         if index is None:
             return ()
-        matches = await self._in_thread(lambda: index.search(text, limit, within))
+        matches = await self._in_thread(lambda: index.search(words, limit, within))
         return tuple(
             Candidate(document_id=document_id, content_revision=content_revision, score=score)
             for document_id, content_revision, score in matches
         )
 
-    async def highlight(
-        self, collection: Collection, text: str, passages: Sequence[str]
-    ) -> tuple[tuple[str, ...], ...]:
+    async def satisfying(
+        self, collection: Collection, words: Words, ids: Sequence[DocumentId]
+    ) -> frozenset[DocumentId]:
+        index = await self._index(collection)
+        return frozenset() if index is None else await self._in_thread(lambda: index.satisfying(words, ids))
+
+    async def unsaid(self, collection: Collection, words: Words) -> tuple[str, ...]:
+        index = await self._index(collection)
+        return () if index is None else await self._in_thread(lambda: index.unsaid(words))
+
+    async def highlight(self, collection: Collection, words: Words, passages: Sequence[str]) -> tuple[Highlights, ...]:
         index = await self._index(collection)
         if index is None:
-            return tuple(() for _ in passages)
-        return tuple(await self._in_thread(lambda: index.highlight(text, passages)))
+            return tuple(Highlights() for _ in passages)
+        return tuple(await self._in_thread(lambda: index.highlight(words, passages)))
+
+    def state(self, collection: Collection) -> LexiconState:
+        if self.current(collection):
+            return "ready"
+        return "rebuilding" if self.built(collection) else "building"
 
     async def reached(self, collection: Collection, position: Position) -> None:
         self._waiting[collection.id] += 1
         self._nudge.set()
         try:
             async with self._advanced:
-                await self._advanced.wait_for(lambda: self.visible(collection) >= position)
+                await self._advanced.wait_for(lambda: self._seen(collection) >= position)
         finally:
             self._waiting[collection.id] -= 1
             if not self._waiting[collection.id]:
                 del self._waiting[collection.id]
 
     def lag_seconds(self, collection_id: CollectionId) -> float | None:
-        """An upper bound: what was waiting at the last look, grown by the time since."""
-        if collection_id not in self._looked:
-            return None
-        lag, looked_at = self._looked[collection_id]
-        elapsed = time.monotonic() - looked_at
-        return lag + elapsed if lag > 0 or elapsed > _TRUST_SECONDS else 0.0
+        """An upper bound: what was waiting at the last look, grown by the time since. Of a new language's index too."""
+        looks = [(lag, looked_at) for of, lag, looked_at in self._looked.values() if of == collection_id]
+        lags = [(lag, time.monotonic() - looked_at) for lag, looked_at in looks]
+        return max((lag + since if lag > 0 or since > _TRUST_SECONDS else 0.0 for lag, since in lags), default=None)
 
     async def close(self) -> None:
         await asyncio.get_running_loop().run_in_executor(None, self._threads.shutdown)
@@ -109,10 +127,28 @@ class TantivyLexicon:
         index = self._indexes.get(self.path(collection))
         return index.progress.position if index else Position()
 
-    def built(self, collection: Collection) -> bool:
-        """Can it be searched? Not while its index is missing or being built anew."""
+    def current(self, collection: Collection) -> bool:
+        """Is its index, in the language that it has now, complete?"""
         index = self._indexes.get(self.path(collection))
         return index is not None and index.progress.complete
+
+    def built(self, collection: Collection) -> bool:
+        """Can it be searched, if only in its former language?"""
+        return self._answering(collection) is not None
+
+    def former(self, collection: Collection) -> Collection | None:
+        """The collection as it was, where its index of that time is there and complete, and read by the same code."""
+        newest = sorted(self._formers(collection), key=lambda found: -found[0])
+        return newest[0][1] if newest else None
+
+    def _formers(self, collection: Collection) -> Iterator[tuple[float, Collection]]:
+        for path in self.directory.glob(f"{collection.id}-*"):
+            _, language, *_ = path.name.split("-")
+            if language in KNOWN and language != collection.settings.language and not is_damaged(path):
+                was = replace(collection, settings=replace(collection.settings, language=language))
+                progress = read_progress(path)
+                if path == self.path(was) and progress is not None and progress.complete:
+                    yield path.stat().st_mtime, was
 
     def awaited(self) -> set[CollectionId]:
         """The collections that somebody waits for (`reached`)."""
@@ -148,30 +184,48 @@ class TantivyLexicon:
         async with self._advanced:
             self._advanced.notify_all()
 
-    def looked(self, collection_id: CollectionId, lag_seconds: float) -> None:
+    def looked(self, collection: Collection, lag_seconds: float) -> None:
         """The change feed was looked at just now, and this is what it said."""
-        self._looked[collection_id] = (lag_seconds, time.monotonic())
+        self._looked[self.path(collection)] = (collection.id, lag_seconds, time.monotonic())
 
     def keep(self, collections: Iterable[Collection]) -> None:
         """Let go of all other collections."""
-        kept = tuple(collections)
-        paths, ids = {self.path(collection) for collection in kept}, {collection.id for collection in kept}
+        paths = {self.path(collection) for collection in collections}
         self._indexes = {path: index for path, index in self._indexes.items() if path in paths}
-        self._looked = {key: look for key, look in self._looked.items() if key in ids}
+        self._looked = {path: look for path, look in self._looked.items() if path in paths}
 
     # ------------------------------------------------------------
 
+    def _answering(self, collection: Collection) -> LexicalIndex | None:
+        """The index that is searched: that of the collection's language or, until it is complete, of the former one."""
+        if self.current(collection):
+            return self._indexes[self.path(collection)]
+        of = f"{collection.id}-"
+        others = [
+            index for path, index in self._indexes.items() if path.name.startswith(of) and index.progress.complete
+        ]
+        return others[-1] if others else None
+
+    def _seen(self, collection: Collection) -> Position:
+        index = self._answering(collection)
+        return index.progress.position if index else Position()
+
     async def _index(self, collection: Collection) -> LexicalIndex | None:
         """None where the collection is so new that nothing can be in it yet."""
-        index = self._indexes.get(self.path(collection))
+        index = self._answering(collection)
         if index is not None:
             return index
         try:
-            return await self._open(collection)
+            index = self._indexes.get(self.path(collection)) or await self._open(collection)
         except LexiconUnavailable:
             if (self._now() - collection.created_at).total_seconds() < _YOUNG_SECONDS:
                 return None
-            raise
+            was = self.former(collection)
+            if was is None:
+                raise
+            return await self._open(was)
+        was = None if index.progress.complete else self.former(collection)
+        return index if was is None else await self._open(was)
 
     async def _open(self, collection: Collection) -> LexicalIndex:
         path, analyzer = self.path(collection), analyzer_for(collection.settings.language)

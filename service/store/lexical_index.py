@@ -10,7 +10,6 @@ Everything here blocks (call it in a thread). The one writer of a directory is `
 
 import json
 import os
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
@@ -21,13 +20,12 @@ import tantivy
 from service.domain import DocumentId, Position
 from service.errors import LexiconUnavailable
 from service.store.analyzer import Analyzer
-from service.store.highlights import Highlighter
+from service.store.highlights import highlighted
+from service.store.lexical_query import Must, Reading
+from service.wishes import Highlights, Words
 
 Match = tuple[DocumentId, int, float]
 """Document, content revision, BM25 score."""
-
-TERMS_LIMIT = 1024
-"""Distinct terms of one query that are looked for: the rarest. 15 ms at 100,000 documents; ordinary queries have 10."""
 
 _TIES = (1, 100, 1000)
 """How far beyond the limit to look for documents that tie with the last, so that ids and not disk order decide."""
@@ -52,17 +50,18 @@ class Progress:
 
 
 def schema() -> tantivy.Schema:
-    """`body` keeps term frequencies and no positions: there are no phrase queries, and it is half the size."""
+    """`body`: the terms of title and text as our analyzer made them, with positions for phrases. `language`: whose."""
     builder = tantivy.SchemaBuilder()
     builder.add_text_field("document_id", stored=True, tokenizer_name="raw", index_option="basic")
+    builder.add_text_field("language", tokenizer_name="raw", index_option="basic")
     builder.add_unsigned_field("content_revision", fast=True)
-    builder.add_text_field("body", tokenizer_name="azimuth", index_option="freq")
+    builder.add_text_field("body", tokenizer_name="terms", index_option="position")
     return builder.build()
 
 
-def attach(index: tantivy.Index, analyzer: Analyzer) -> tantivy.Index:
-    """What Tantivy does not keep on disk: the tokenizer, and that we say when to reload."""
-    index.register_tokenizer("azimuth", analyzer.documents)
+def attach(index: tantivy.Index) -> tantivy.Index:
+    """What Tantivy does not keep on disk: that terms come apart at spaces, and that we say when to reload."""
+    index.register_tokenizer("terms", tantivy.TextAnalyzerBuilder(tantivy.Tokenizer.whitespace()).build())
     index.config_reader("manual")
     return index
 
@@ -124,7 +123,7 @@ class LexicalIndex:
                 raise LexiconUnavailable("The lexical index is not built yet.")
             with self._guarded():
                 if progress.generation != self._generation:
-                    self._index = attach(tantivy.Index.open(str(self.path)), self._analyzer)
+                    self._index = attach(tantivy.Index.open(str(self.path)))
                 self._index.reload()
                 # One assignment, so that no search pairs the searcher of one state with the progress of another. The
                 # searcher may be ahead of the position; were it behind (a wipe), the position would have changed too.
@@ -133,29 +132,42 @@ class LexicalIndex:
             if not self.stale():
                 return
 
-    def search(self, text: str, limit: int, within: Sequence[DocumentId] | None) -> list[Match]:
+    def search(self, words: Words, limit: int, within: Sequence[DocumentId] | None) -> list[Match]:
         """Best first; equal scores in the order of their ids."""
         searcher = self._searcher()
         limit = min(limit, searcher.num_docs)  # Tantivy makes room for as many as it is asked for
         if limit < 1:
             return []
         with self._guarded():
-            query = self._query(searcher, self._analyzer.query_terms(text))
+            query = self._reading(searcher, words).query()
             if within is not None:
-                # Scored as the constant 0, so that a filter never changes a BM25 score.
-                ids = tantivy.Query.term_set_query(self._schema, "document_id", list(within))
-                filtering = tantivy.Query.const_score_query(ids, 0.0)
-                query = tantivy.Query.boolean_query([(tantivy.Occur.Must, filtering), (tantivy.Occur.Must, query)])
+                query = tantivy.Query.boolean_query([self._among(within), (Must, query)])
             matches = self._matches(searcher, query, limit)
         return sorted(matches, key=lambda match: (-match[2], match[0]))[:limit]
 
-    def highlight(self, text: str, passages: Sequence[str]) -> list[tuple[str, ...]]:
-        """For each passage its best fragments, as HTML."""
+    def satisfying(self, words: Words, ids: Sequence[DocumentId]) -> frozenset[DocumentId]:
+        """Those of `ids` that say what must be said, and nothing that must not."""
+        searcher = self._searcher()
+        if not ids or not searcher.num_docs:
+            return frozenset()
+        with self._guarded():
+            wishes = self._reading(searcher, words).wishes()
+            query = tantivy.Query.boolean_query([self._among(ids), *wishes])
+            hits = searcher.search(query, min(len(ids), searcher.num_docs), count=False).hits
+            return frozenset(DocumentId(searcher.doc(address)["document_id"][0]) for _, address in hits)
+
+    def unsaid(self, words: Words) -> tuple[str, ...]:
+        """Quoted phrases that no document says."""
         searcher = self._searcher()
         with self._guarded():
-            query = self._query(searcher, self._analyzer.query_terms(text))
-            highlighter = Highlighter(searcher, query, self._schema, "body")
-            return [highlighter.fragments(passage) for passage in passages]
+            return self._reading(searcher, words).unsaid()
+
+    def highlight(self, words: Words, passages: Sequence[str]) -> list[Highlights]:
+        """Aligned with the passages."""
+        searcher = self._searcher()
+        with self._guarded():
+            chains, weight = self._reading(searcher, words).marking()
+            return [highlighted(passage, chains, weight) for passage in passages]
 
     def _searcher(self) -> tantivy.Searcher:
         searcher, progress = self._view
@@ -163,16 +175,14 @@ class LexicalIndex:
             raise LexiconUnavailable("The lexical index is being built.")
         return searcher
 
-    def _query(self, searcher: tantivy.Searcher, terms: Counter[str]) -> tantivy.Query:
-        """Any of the terms; one that the query repeats counts as often."""
-        if len(terms) > TERMS_LIMIT:
-            known = [(searcher.doc_freq("body", term), term) for term in terms]
-            terms = Counter({term: terms[term] for _, term in sorted(pair for pair in known if pair[0])[:TERMS_LIMIT]})
-        return tantivy.Query.boolean_query([(tantivy.Occur.Should, self._term(*item)) for item in terms.items()])
+    def _reading(self, searcher: tantivy.Searcher, words: Words) -> Reading:
+        return Reading(searcher, self._schema, self._analyzer, words)
 
-    def _term(self, term: str, times: int) -> tantivy.Query:
-        query = tantivy.Query.term_query(self._schema, "body", term, "freq")
-        return query if times == 1 else tantivy.Query.boost_query(query, float(times))
+    def _among(self, ids: Sequence[DocumentId]) -> tuple[tantivy.Occur, tantivy.Query]:
+        """Scored as the constant 0, so that a filter never changes a BM25 score."""
+        return Must, tantivy.Query.const_score_query(
+            tantivy.Query.term_set_query(self._schema, "document_id", list(ids)), 0.0
+        )
 
     def _matches(self, searcher: tantivy.Searcher, query: tantivy.Query, limit: int) -> list[Match]:
         """The best `limit`, and those that tie with the last of them: Tantivy cuts among equals as it likes."""

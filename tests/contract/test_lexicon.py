@@ -15,6 +15,7 @@ from service.ports import Lexicon
 from service.store.follower import Follower
 from service.store.lexical import TantivyLexicon
 from service.version import Identity
+from service.wishes import Highlights, Words
 from tests.fakes import FakeDocuments, FakeLexicon, FakeStore
 from tests.feed import NOW, FileFeed, collection
 
@@ -88,7 +89,7 @@ def ids(candidates: tuple[Candidate, ...]) -> list[str]:
 
 async def test_finds_documents_by_their_words_best_first(subject: Subject) -> None:
     await subject.write(("a", "heron"), ("b", "pike and heron"), ("c", "a perch in the pond"))
-    found = await subject.lexicon.search(subject.papers, "heron pike", 10)
+    found = await subject.lexicon.search(subject.papers, Words(text="heron pike"), 10)
     assert ids(found) == ["b", "a"]
     assert found[0].score > found[1].score > 0
     assert [candidate.chunk for candidate in found] == [None, None]
@@ -99,45 +100,45 @@ async def test_a_word_counts_more_where_it_is_said_often_and_little_else_is(tant
         ("once", "a heron stood among many other birds of the shore and the long reeds"),
         ("often", "heron, heron and heron"),
     )
-    assert ids(await tantivy.lexicon.search(tantivy.papers, "heron", 10)) == ["often", "once"]
+    assert ids(await tantivy.lexicon.search(tantivy.papers, Words(text="heron"), 10)) == ["often", "once"]
 
 
 async def test_nothing_was_written_so_nothing_is_found(subject: Subject) -> None:
-    assert await subject.lexicon.search(subject.papers, "heron", 10) == ()
+    assert await subject.lexicon.search(subject.papers, Words(text="heron"), 10) == ()
 
 
 async def test_candidates_carry_the_revision_that_was_indexed(subject: Subject) -> None:
     await subject.write(("a", "first"), ("b", "other"))
-    (old,) = await subject.lexicon.search(subject.papers, "first", 10)
+    (old,) = await subject.lexicon.search(subject.papers, Words(text="first"), 10)
     await subject.write(("a", "second"))
-    assert await subject.lexicon.search(subject.papers, "first", 10) == ()
-    (new,) = await subject.lexicon.search(subject.papers, "second", 10)
+    assert await subject.lexicon.search(subject.papers, Words(text="first"), 10) == ()
+    (new,) = await subject.lexicon.search(subject.papers, Words(text="second"), 10)
     assert new.content_revision > old.content_revision
 
 
 async def test_a_deleted_document_is_not_found(subject: Subject) -> None:
     await subject.write(("a", "heron"), ("b", "heron"))
     await subject.write("a")
-    assert ids(await subject.lexicon.search(subject.papers, "heron", 10)) == ["b"]
+    assert ids(await subject.lexicon.search(subject.papers, Words(text="heron"), 10)) == ["b"]
 
 
 async def test_a_document_that_comes_back_is_found_once(subject: Subject) -> None:
     await subject.write(("a", "heron"))
     await subject.write("a")
     await subject.write(("a", "heron again"))
-    assert ids(await subject.lexicon.search(subject.papers, "heron", 10)) == ["a"]
+    assert ids(await subject.lexicon.search(subject.papers, Words(text="heron"), 10)) == ["a"]
 
 
 async def test_inflected_words_meet(tantivy: Subject) -> None:
     await tantivy.write(("a", "He was running through the CAFÉS"))
-    assert ids(await tantivy.lexicon.search(tantivy.papers, "cafe runs", 10)) == ["a"]
+    assert ids(await tantivy.lexicon.search(tantivy.papers, Words(text="cafe runs"), 10)) == ["a"]
 
 
 async def test_within_restricts_and_leaves_scores_alone(subject: Subject) -> None:
     await subject.write(*((f"d{n}", "heron " * n + "bird") for n in range(1, 6)))
-    everywhere = {c.document_id: c.score for c in await subject.lexicon.search(subject.papers, "heron", 10)}
+    everywhere = {c.document_id: c.score for c in await subject.lexicon.search(subject.papers, Words(text="heron"), 10)}
     chosen = [DocumentId("d2"), DocumentId("d4"), DocumentId("unknown")]
-    within = await subject.lexicon.search(subject.papers, "heron", 10, chosen)
+    within = await subject.lexicon.search(subject.papers, Words(text="heron"), 10, chosen)
     assert {c.document_id: c.score for c in within} == pytest.approx(
         {name: everywhere[name] for name in (DocumentId("d2"), DocumentId("d4"))}
     )
@@ -145,39 +146,41 @@ async def test_within_restricts_and_leaves_scores_alone(subject: Subject) -> Non
 
 async def test_within_nothing_is_nothing(subject: Subject) -> None:
     await subject.write(("a", "heron"))
-    assert await subject.lexicon.search(subject.papers, "heron", 10, []) == ()
+    assert await subject.lexicon.search(subject.papers, Words(text="heron"), 10, []) == ()
 
 
 async def test_within_does_not_find_what_does_not_match(subject: Subject) -> None:
     await subject.write(("a", "heron"), ("b", "pike"))
-    assert await subject.lexicon.search(subject.papers, "heron", 10, [DocumentId("b")]) == ()
+    assert await subject.lexicon.search(subject.papers, Words(text="heron"), 10, [DocumentId("b")]) == ()
 
 
 async def test_at_most_limit_and_equal_scores_in_the_order_of_ids(subject: Subject) -> None:
     await subject.write(*((f"d{n:02}", "the same heron") for n in reversed(range(30))))
-    assert ids(await subject.lexicon.search(subject.papers, "heron", 5)) == [f"d{n:02}" for n in range(5)]
-    assert await subject.lexicon.search(subject.papers, "heron", 0) == ()
+    assert ids(await subject.lexicon.search(subject.papers, Words(text="heron"), 5)) == [f"d{n:02}" for n in range(5)]
+    assert await subject.lexicon.search(subject.papers, Words(text="heron"), 0) == ()
 
 
 @pytest.mark.parametrize("text", ["", " ", "!?", "AND OR NOT", '"heron', "heron:*", "a:b^2 +c -d ~", "\x00", "\ud800"])
 async def test_text_is_only_words(subject: Subject, text: str) -> None:
     await subject.write(("a", "heron"))
-    assert set(ids(await subject.lexicon.search(subject.papers, text, 10))) <= {"a"}
+    assert set(ids(await subject.lexicon.search(subject.papers, Words(text=text), 10))) <= {"a"}
 
 
 async def test_highlights_mark_the_matches_and_escape_the_rest(tantivy: Subject) -> None:
     await tantivy.write(("a", "herons & <b>pikes</b>"))
     passages = ["See: herons & <b>pikes</b> swim", "nothing of the kind", ""]
-    (first,), *others = await tantivy.lexicon.highlight(tantivy.papers, "heron", passages)
-    assert "<mark>herons</mark> &amp; &lt;b&gt;pikes" in first
-    assert others == [(), ()]
+    first, *others = await tantivy.lexicon.highlight(tantivy.papers, Words(text="heron"), passages)
+    assert "<mark>herons</mark> &amp; &lt;b&gt;pikes" in first.fragments[0]
+    assert [passages[0][start:end] for start, end in first.spans] == ["herons"]
+    assert others == [Highlights(), Highlights()]
 
 
 async def test_highlights_are_aligned_with_the_passages(subject: Subject) -> None:
     await subject.write(("a", "heron"))
-    nothing, (first, *_) = await subject.lexicon.highlight(subject.papers, "heron", ["a pond", "a heron"])
-    assert nothing == ()
-    assert "<mark>heron</mark>" in first
+    nothing, first = await subject.lexicon.highlight(subject.papers, Words(text="heron"), ["a pond", "a heron"])
+    assert nothing == Highlights()
+    assert "<mark>heron</mark>" in first.fragments[0]
+    assert first.spans == ((2, 7),)
 
 
 async def test_reached_waits_for_what_is_not_there_yet(tantivy: Subject) -> None:

@@ -13,6 +13,7 @@ from service.store.housekeeping import purge_tombstones
 from service.store.lexical import TantivyLexicon
 from service.store.lexical_index import Progress, read_progress, write_progress
 from service.store.pool import Pool
+from service.wishes import Words
 from tests.contract.conftest import postgres
 from tests.world import World, doc, later
 
@@ -47,7 +48,7 @@ class Followed:
         return await self.found()
 
     async def found(self) -> list[str]:
-        return [one.document_id for one in await self.lexicon.search(self.world.collection, "heron", 100)]
+        return [one.document_id for one in await self.lexicon.search(self.world.collection, Words(text="heron"), 100)]
 
 
 @pytest.fixture
@@ -64,7 +65,7 @@ async def test_follows_what_is_written_changed_and_deleted(followed: Followed) -
     await followed.world.put(doc("a", "pike"))
     await followed.world.delete("b")
     assert await followed.found_after("a", "b") == ["c"]
-    (candidate,) = await followed.lexicon.search(followed.world.collection, "heron", 10)
+    (candidate,) = await followed.lexicon.search(followed.world.collection, Words(text="heron"), 10)
     assert candidate.content_revision == (await followed.world.get("c")).content_revision
 
 

@@ -21,8 +21,10 @@ from service.domain import Collection, Position
 from service.errors import DatabaseUnavailable, LexiconUnavailable
 from service.store import follower as follower_module
 from service.store.follower import Follower
+from service.store.indexer import Indexer
 from service.store.lexical import TantivyLexicon
 from service.store.lexical_index import Progress, mark_damaged, read_progress, write_progress
+from service.wishes import Highlights, Words
 from tests.feed import FileFeed, collection
 
 INSTALLATION = UUID("5a000000-0000-4000-8000-000000000002")
@@ -99,7 +101,7 @@ async def reached(lexicon: TantivyLexicon, papers: Collection, position: Positio
 
 
 async def found(lexicon: TantivyLexicon, papers: Collection, text: str) -> list[str]:
-    return sorted(candidate.document_id for candidate in await lexicon.search(papers, text, 10_000))
+    return sorted(candidate.document_id for candidate in await lexicon.search(papers, Words(text=text), 10_000))
 
 
 def entries(path: Path) -> dict[str, int]:
@@ -211,7 +213,7 @@ async def test_damage_met_by_a_search_is_said_and_repaired(root: Path, feed: Fil
     async with following(root, feed) as (lexicon, _):
         await eventually(lambda: lexicon.visible(papers) > Position())
         with pytest.raises(LexiconUnavailable):
-            await lexicon.search(papers, "heron", 10)
+            await lexicon.search(papers, Words(text="heron"), 10)
 
         def repaired() -> bool:
             now = read_progress(lexicon.path(papers))
@@ -267,9 +269,38 @@ async def test_another_language_gets_another_directory_and_the_old_one_goes(root
         await reached(lexicon, papers, position)
         german = collection(language="de")
         feed.collections[:] = [german]
-        await reached(lexicon, german, position)
+        await eventually(lambda: lexicon.state(german) == "ready")
         assert await found(lexicon, german, "Haus") == ["a"]
         await eventually(lambda: not lexicon.path(papers).exists())
+
+
+async def test_the_former_language_answers_and_is_followed_until_the_new_one_is_complete(
+    root: Path, feed: FileFeed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    papers, german = feed.collections[0], collection(language="de")
+    complete, commit = asyncio.Event(), Indexer.commit
+
+    def slow_commit(indexer: Indexer, *, caught_up: bool) -> None:
+        commit(indexer, caught_up=caught_up and (complete.is_set() or indexer.path == english))
+
+    async with following(root, feed) as (lexicon, _):
+        await reached(lexicon, papers, feed.write(("a", "die Häuser")))
+        english = lexicon.path(papers)
+        assert lexicon.state(papers) == "ready"
+        monkeypatch.setattr(Indexer, "commit", slow_commit)
+        feed.collections[:] = [german]
+        await eventually(lambda: lexicon.path(german).exists())
+        assert lexicon.state(german) == "rebuilding"
+        await reached(lexicon, german, feed.write(("b", "Häuser")))
+        assert await found(lexicon, german, "Haus") == [], "of English, which it still is"
+        assert await found(lexicon, german, "Häuser") == ["a", "b"]
+    # A process that starts meanwhile answers so too.
+    async with following(root, feed) as (lexicon, _):
+        assert await found(lexicon, german, "Häuser") == ["a", "b"]
+        complete.set()
+        await eventually(lambda: lexicon.state(german) == "ready")
+        assert await found(lexicon, german, "Haus") == ["a", "b"]
+        await eventually(lambda: not english.exists())
 
 
 async def test_a_deleted_collection_leaves_nothing(root: Path, feed: FileFeed) -> None:
@@ -281,7 +312,7 @@ async def test_a_deleted_collection_leaves_nothing(root: Path, feed: FileFeed) -
         await eventually(lambda: not lexicon.path(papers).exists())
         assert REGISTRY.get_sample_value("azimuth_lexical_lag_seconds", {"collection": "papers"}) is None
         with pytest.raises(LexiconUnavailable):
-            await lexicon.search(papers, "heron", 10)
+            await lexicon.search(papers, Words(text="heron"), 10)
 
 
 async def test_collections_do_not_mix(root: Path, tmp_path: Path) -> None:
@@ -300,7 +331,7 @@ async def test_while_it_is_built_it_says_so(root: Path, feed: FileFeed) -> None:
     papers = feed.collections[0]
     lexicon = TantivyLexicon(root, INSTALLATION)
     with pytest.raises(LexiconUnavailable):
-        await lexicon.search(papers, "heron", 10)
+        await lexicon.search(papers, Words(text="heron"), 10)
     await lexicon.close()
 
 
@@ -314,7 +345,7 @@ async def test_an_unfinished_build_is_not_searched(root: Path, feed: FileFeed) -
     write_progress(path, Progress(generation=progress.generation, position=progress.position, complete=False))
     lexicon = TantivyLexicon(root, INSTALLATION)
     with pytest.raises(LexiconUnavailable, match="being built"):
-        await lexicon.search(papers, "heron", 10)
+        await lexicon.search(papers, Words(text="heron"), 10)
     await lexicon.close()
 
 
@@ -373,9 +404,9 @@ async def test_lag_grows_while_nobody_looks(root: Path, feed: FileFeed) -> None:
     papers = feed.collections[0]
     lexicon = TantivyLexicon(root, INSTALLATION)
     assert lexicon.lag_seconds(papers.id) is None
-    lexicon.looked(papers.id, 0.0)
+    lexicon.looked(papers, 0.0)
     assert lexicon.lag_seconds(papers.id) == 0.0
-    lexicon.looked(papers.id, 3.0)
+    lexicon.looked(papers, 3.0)
     once = lexicon.lag_seconds(papers.id)
     assert once is not None
     assert once >= 3.0
@@ -386,8 +417,8 @@ async def test_lag_grows_while_nobody_looks(root: Path, feed: FileFeed) -> None:
 async def test_a_young_collection_is_empty_and_not_unavailable(root: Path, feed: FileFeed) -> None:
     papers = feed.collections[0]
     lexicon = TantivyLexicon(root, INSTALLATION, now=lambda: papers.created_at)
-    assert await lexicon.search(papers, "heron", 10) == ()
-    assert await lexicon.highlight(papers, "heron", ["a heron"]) == ((),)
+    assert await lexicon.search(papers, Words(text="heron"), 10) == ()
+    assert await lexicon.highlight(papers, Words(text="heron"), ["a heron"]) == (Highlights(),)
     await lexicon.close()
 
 

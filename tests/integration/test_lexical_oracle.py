@@ -21,6 +21,7 @@ from service.domain import Collection
 from service.store.analyzer import analyzer_for
 from service.store.follower import Follower
 from service.store.lexical import TantivyLexicon
+from service.wishes import Words
 from tests.feed import FileFeed
 
 DOCUMENTS = 2000
@@ -61,11 +62,11 @@ class Compared:
         self._lexicon = lexicon
         self._papers = papers
         self.queries = queries
-        self._analyzer = analyzer_for("en")
-        self.oracle = LuceneBM25([self._analyzer.document_terms(text) for text in corpus])
+        self._analyzer = analyzer_for("en").chain("en")
+        self.oracle = LuceneBM25([self._analyzer.terms(text) for text in corpus])
 
     async def ours(self, query: str) -> dict[int, float]:
-        candidates = await self._lexicon.search(self._papers, query, DOCUMENTS)
+        candidates = await self._lexicon.search(self._papers, Words(text=query), DOCUMENTS)
         return {int(candidate.document_id): candidate.score for candidate in candidates}
 
     def theirs(self, query: str) -> dict[int, float]:

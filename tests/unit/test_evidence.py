@@ -31,6 +31,7 @@ from service.query import Request
 from service.search import Search
 from service.shadow import Shadow
 from service.version import Check, EmbedderVersion
+from service.wishes import Words
 from tests.fakes import FakeLexicon
 from tests.rivals import (
     BAD,
@@ -229,7 +230,7 @@ async def test_half_an_answer_is_no_evidence(rivals: Rivals) -> None:
 
     class NoLexicon(FakeLexicon):
         async def search(
-            self, collection: Collection, text: str, limit: int, within: Sequence[DocumentId] | None = None
+            self, collection: Collection, words: Words, limit: int, within: Sequence[DocumentId] | None = None
         ) -> tuple[Candidate, ...]:
             raise LexiconUnavailable("being rebuilt")
 

@@ -42,12 +42,13 @@ from service.errors import (
     Unavailable,
     VersionNotFound,
 )
-from service.legs import EF_SEARCH
+from service.planner import EF_SEARCH
 from service.ports import Encoder, Reading
 from service.proof import Proof
 from service.query import Request, Rerank
 from service.search import Search
 from service.version import EmbedderVersion, SpaceStatus, VersionState
+from service.wishes import Words
 from tests.fakes import FakeDocuments, FakeLexicon, FakeQueue, FakeStore, FakeVectors
 from tests.fakes_catalog import FakeCollections, FakeVersions
 
@@ -231,7 +232,7 @@ async def test_a_reranker_that_fails_is_named_and_the_first_stage_answers(zoo: Z
 
 class NoLexicon(FakeLexicon):
     async def search(
-        self, collection: Collection, text: str, limit: int, within: Sequence[DocumentId] | None = None
+        self, collection: Collection, words: Words, limit: int, within: Sequence[DocumentId] | None = None
     ) -> tuple[Candidate, ...]:
         raise LexiconUnavailable("being rebuilt")
 
@@ -334,7 +335,7 @@ async def test_the_index_is_searched_as_deep_as_the_answer_needs_and_says_so(zoo
 
 class Slow(FakeLexicon):
     async def search(
-        self, collection: Collection, text: str, limit: int, within: Sequence[DocumentId] | None = None
+        self, collection: Collection, words: Words, limit: int, within: Sequence[DocumentId] | None = None
     ) -> tuple[Candidate, ...]:
         await asyncio.sleep(30)
         raise AssertionError("never cancelled")
@@ -350,10 +351,10 @@ async def test_a_leg_that_outlasts_the_budget_is_left_out_visibly(zoo: Zoo) -> N
 async def test_a_budget_that_nothing_can_keep_still_gets_an_answer(zoo: Zoo) -> None:
     class Sluggish(FakeLexicon):
         async def search(
-            self, collection: Collection, text: str, limit: int, within: Sequence[DocumentId] | None = None
+            self, collection: Collection, words: Words, limit: int, within: Sequence[DocumentId] | None = None
         ) -> tuple[Candidate, ...]:
             await asyncio.sleep(0.02)
-            return await super().search(collection, text, limit, within)
+            return await super().search(collection, words, limit, within)
 
     answer = await zoo.search(lexicon=Sluggish(zoo.store)).run(NAME, Request(text="animal", budget_ms=1e-9))
     assert answer.hits
@@ -412,12 +413,12 @@ async def test_a_changed_document_is_found_by_its_new_words_before_it_is_encoded
 
 
 async def test_a_lexical_index_that_lags_does_not_lend_its_old_scores(zoo: Zoo) -> None:
-    old = await zoo.lexicon.search(zoo.collection, "purrs", 1)
+    old = await zoo.lexicon.search(zoo.collection, Words(text="purrs"), 1)
     await zoo.write({"cat": "The lynx prowls by night."})
 
     class Lagging(FakeLexicon):
         async def search(
-            self, collection: Collection, text: str, limit: int, within: Sequence[DocumentId] | None = None
+            self, collection: Collection, words: Words, limit: int, within: Sequence[DocumentId] | None = None
         ) -> tuple[Candidate, ...]:
             return old
 
