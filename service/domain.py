@@ -94,13 +94,43 @@ class Reranking:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Gain:
+    """Mean nDCG@10 over held-out queries before and after a change, and the interval of the difference (95 %)."""
+
+    before: float
+    after: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Tuned:
+    """On what the ranking was chosen: judged queries, in so many folds, answered by this embedder version.
+
+    `fusion` is the gain of fusion and candidates, `rerank` that of depth and weight beyond it; None: left as it was.
+    """
+
+    version: VersionNumber
+    at: datetime
+    queries: int
+    folds: int
+    fusion: Gain | None = None
+    rerank: Gain | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class CollectionSettings:
+    """`candidates`: documents that each leg brings, unless a search says otherwise."""
+
     embedder: EmbedderSpec = EmbedderSpec()
     language: str = "en"
     recall_target: float = 0.95
     chunking: Chunking = Chunking()
     fusion: Fusion = Fusion()
+    candidates: int = 100
     rerank: Reranking = Reranking()
+    tuned: Tuned | None = None
+    """None where fusion, candidates and reranking are as they come, or were set by hand since."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -357,6 +387,8 @@ def cosine(a: Vector, b: Vector) -> float:
     """Cosine of the angle between two vectors of one space; NaN where either has no direction."""
     product = float(np.linalg.norm(a)) * float(np.linalg.norm(b))
     return float(np.dot(a, b)) / product if product else math.nan
+
+
 FAINT = 1e-3
 """Of a mean of vectors that is shorter than this the direction is rounding: 16 bits a dimension are exact to about so
 much."""
@@ -367,5 +399,3 @@ def direction(mean: npt.NDArray[np.floating[Any]]) -> Vector | None:
     wide = mean.astype(np.float64)
     length = float(np.linalg.norm(wide))
     return (wide / length).astype(np.float32) if length >= FAINT else None
-
-

@@ -123,7 +123,7 @@ class Examiner:
         queries, sources = await self._sampling.queries(collection, version, judgments, live, RECALL_QUERIES)
         request = Request(text="")
         space = Space(collection=collection, version=version, status=status)
-        limit = legs.rows_for(space, request.candidates)
+        limit = legs.rows_for(space, request.candidates or collection.settings.candidates)
         plan = legs.choose_plan(space, request, None, limit)
         by_distance, by_id = await self._lost(version, queries, limit, plan)
         if not by_distance:

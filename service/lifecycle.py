@@ -38,6 +38,7 @@ from service.errors import (
     Conflict,
     EmbedderChange,
     FieldError,
+    Invalid,
     ModelUnavailable,
     NotFound,
     Overtaken,
@@ -105,7 +106,8 @@ class Lifecycle:
     ) -> Collection:
         """Change what may change in place. EmbedderChange where the embedder or the chunking would be another.
 
-        Conflict where somebody else changed it since `collection` was read.
+        Conflict where somebody else changed it since `collection` was read; Invalid where it was tuned on another
+        version than the active one.
         """
         kept = collection.settings.embedder
         # What is kept needs no leave: an operator may have taken the model from the list since.
@@ -114,7 +116,14 @@ class Lifecycle:
         if settings.chunking != collection.settings.chunking:
             raise EmbedderChange("Chunks are versioned with the embedder; another chunking is a new version.")
         settings = dataclasses.replace(settings, embedder=collection.settings.embedder)
-        return await self._collections.update(collection, settings, AuditEntry(action="settings", actor=actor, at=now))
+        tuned = settings.tuned
+        if tuned is None or tuned == collection.settings.tuned:
+            entry = AuditEntry(action="settings", actor=actor, at=now)
+        elif tuned.version == collection.active_version:
+            entry = AuditEntry(action="tuned", actor=actor, at=now, version=tuned.version)
+        else:
+            raise Invalid.at("tuned.version", f"version {collection.active_version} is active")
+        return await self._collections.update(collection, settings, entry)
 
     # ------------------------------------------------------------ register
 

@@ -151,7 +151,8 @@ class Request:
     in the mode dense, for what is `like` examples.
 
     `syntax`: are wishes read in texts (`wishes.py`)? `typos`: may words that nobody says stand for similar ones?
-    `fusion` None: as the collection's settings say. `diversity` in [0, 1]: how much hits should differ (MMR).
+    `fusion` and `candidates` None: as the collection's settings say. `diversity` in [0, 1]: how much hits should differ
+    (MMR).
     """
 
     text: str = ""
@@ -164,7 +165,7 @@ class Request:
     mode: Mode = "hybrid"
     where: Filter | None = None
     fusion: Fusion | None = None
-    candidates: int = 100
+    candidates: int | None = None
     rerank: Rerank | None = None
     exact: bool = False
     ef_search: int | None = None

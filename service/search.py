@@ -101,7 +101,7 @@ class Search:
         rerank = request.rerank.over(space.collection.settings.rerank) if request.rerank else None
         pool = min(MAX_WIDTH, max(DIVERSE_FACTOR * request.k, DIVERSE_LEAST)) if request.diversity else 0
         wanted = max(request.k, rerank.depth if rerank else 0, pool)
-        width = max(request.candidates, wanted)
+        width = max(request.candidates or space.collection.settings.candidates, wanted)
 
         passing = await self._filter(space, course)
         vectors = await self._asking.vectors(space, course, together)

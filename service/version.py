@@ -202,6 +202,7 @@ Action = Literal[
     "retired",
     "judgments",
     "settings",
+    "tuned",
 ]
 
 

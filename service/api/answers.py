@@ -54,13 +54,37 @@ class RerankingAnswer(TypedDict):
     weight: float
 
 
+class GainAnswer(TypedDict):
+    """Mean nDCG@10 over held-out queries before and after, and the interval of the difference (95 %)."""
+
+    before: float
+    after: float
+    low: float
+    high: float
+
+
+class TunedAnswer(TypedDict):
+    version: int
+    at: str
+    queries: int
+    folds: int
+    fusion: GainAnswer | None
+    """What fusion and candidates gained; null where they were left as they were."""
+    rerank: GainAnswer | None
+    outdated: bool
+    """Another embedder version is active now: tune again."""
+
+
 class SettingsAnswer(TypedDict):
     embedder: EmbedderAnswer
     language: str
     recall_target: float
     chunking: ChunkingAnswer
     fusion: FusionAnswer
+    candidates: int
     rerank: RerankingAnswer
+    tuned: TunedAnswer | None
+    """On what fusion, candidates and rerank were chosen; null where they were set by hand or are as they come."""
 
 
 class CountsAnswer(TypedDict):
@@ -99,6 +123,9 @@ def collection(
     one: Collection, counts: Counts, versions: Sequence[EmbedderVersion], lag_seconds: float | None
 ) -> CollectionAnswer:
     settings: Any = asdict(one.settings)
+    if one.settings.tuned is not None:
+        tuned = one.settings.tuned
+        settings["tuned"] |= {"at": tuned.at.isoformat(), "outdated": tuned.version != one.active_version}
     return {
         "name": one.name,
         "settings": settings,

@@ -54,10 +54,14 @@ async def _put(
             present = await service.collections.by_name(name)
         except CollectionNotFound:
             with suppress(Conflict):
-                return await service.lifecycle.create(name, wanted.over(CollectionSettings()), now, actor=actor), True
+                return await service.lifecycle.create(
+                    name, wanted.over(CollectionSettings(), now), now, actor=actor
+                ), True
             continue
         try:
-            changed = await service.lifecycle.configure(present, wanted.over(present.settings), actor=actor, now=now)
+            changed = await service.lifecycle.configure(
+                present, wanted.over(present.settings, now), actor=actor, now=now
+            )
         except EmbedderChange:
             raise
         except (CollectionNotFound, Conflict):

@@ -4,6 +4,7 @@ What they get is in `answers`. Limits that an operator can set are not here but 
 """
 
 from dataclasses import replace
+from datetime import datetime
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
@@ -17,7 +18,10 @@ from service.domain import (
     EmbedderSpec,
     Filter,
     Fusion,
+    Gain,
     Reranking,
+    Tuned,
+    VersionNumber,
 )
 
 MAX_ID_LENGTH = ingest.Limits().id_length
@@ -26,6 +30,9 @@ MAX_DELETED = 1_000
 MAX_FILTER_IN_URL = 4_096
 MAX_DIMENSIONS = 4_000
 """What pgvector's halfvec can index."""
+MAX_CANDIDATES = 1_000
+MAX_TUNED_QUERIES = 10_000
+MAX_FOLDS = 100
 
 NAME_PATTERN = "^[a-z0-9][a-z0-9_-]{0,62}$"
 EXAMPLE_FILTER = {"year": {"$gte": 2019}}
@@ -129,6 +136,35 @@ class RerankingBody(Wire):
         return replace(base, **self.model_dump(exclude_unset=True))
 
 
+class GainBody(Wire):
+    """Mean nDCG@10 over held-out queries before and after, and the interval of the difference (95 %)."""
+
+    before: Annotated[float, Field(ge=0, le=1)]
+    after: Annotated[float, Field(ge=0, le=1)]
+    low: Annotated[float, Field(ge=-1, le=1)]
+    high: Annotated[float, Field(ge=-1, le=1)]
+
+
+class TunedBody(Wire):
+    """On what `fusion`, `candidates` and `rerank` of the same request were chosen; `azimuth tune` sends it."""
+
+    version: Annotated[Number, Field(description="The embedder version that answered; the one that is active.")]
+    queries: Annotated[int, Field(ge=1, le=MAX_TUNED_QUERIES)]
+    folds: Annotated[int, Field(ge=2, le=MAX_FOLDS)]
+    fusion: GainBody | None = None
+    rerank: GainBody | None = None
+
+    def tuned(self, now: datetime) -> Tuned:
+        return Tuned(
+            version=VersionNumber(self.version),
+            at=now,
+            queries=self.queries,
+            folds=self.folds,
+            fusion=None if self.fusion is None else Gain(**self.fusion.model_dump()),
+            rerank=None if self.rerank is None else Gain(**self.rerank.model_dump()),
+        )
+
+
 class CollectionBody(Wire):
     """Settings of a collection. What is left out keeps its value, or gets its default in a new collection."""
 
@@ -142,10 +178,15 @@ class CollectionBody(Wire):
     recall_target: Annotated[float, Field(gt=0, le=1)] = CollectionSettings().recall_target
     chunking: ChunkingBody = ChunkingBody()
     fusion: FusionBody = FusionBody()
+    candidates: Annotated[int, Field(ge=1, le=MAX_CANDIDATES)] = CollectionSettings().candidates
     rerank: RerankingBody = RerankingBody()
+    tuned: TunedBody | None = None
 
-    def over(self, base: CollectionSettings) -> CollectionSettings:
-        """`base` with what the client named changed. An embedder is one value: it is replaced as a whole."""
+    def over(self, base: CollectionSettings, now: datetime) -> CollectionSettings:
+        """`base` with what the client named changed. An embedder is one value: it is replaced as a whole.
+
+        What the ranking was tuned on is forgotten where the ranking becomes another without such evidence.
+        """
         named: dict[str, Any] = {field: getattr(self, field) for field in self.model_fields_set}
         if "embedder" in named:
             named["embedder"] = self.embedder.spec()
@@ -155,7 +196,17 @@ class CollectionBody(Wire):
             named["fusion"] = self.fusion.over(base.fusion)
         if "rerank" in named:
             named["rerank"] = self.rerank.over(base.rerank)
-        return replace(base, **named)
+        if self.tuned is not None:
+            named["tuned"] = self.tuned.tuned(now)
+        changed = replace(base, **named)
+        if "tuned" not in named and ranking(changed) != ranking(base):
+            changed = replace(changed, tuned=None)
+        return changed
+
+
+def ranking(settings: CollectionSettings) -> tuple[Fusion, int, Reranking]:
+    """The settings that `tuned` speaks of."""
+    return settings.fusion, settings.candidates, settings.rerank
 
 
 # ---------------------------------------------------------------- documents

@@ -106,6 +106,7 @@ DEEDS = {
     "rolled_back": "rolled back to version {version} from {before}",
     "judgments": "judgments changed",
     "settings": "settings changed",
+    "tuned": "ranking tuned on version {version}",
 }
 """Where it is more than `version 2 paused`."""
 

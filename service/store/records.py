@@ -9,20 +9,23 @@ from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any
 
-from service.domain import Chunking, CollectionSettings, EmbedderSpec, Fusion, Index, Reranking
+from service.domain import Chunking, CollectionSettings, EmbedderSpec, Fusion, Gain, Index, Reranking, Tuned
 from service.version import Check, Evidence, Identity, Judgments
 
 Json = dict[str, Any]
 
 
 def settings_to_json(settings: CollectionSettings) -> Json:
-    return dataclasses.asdict(settings)
+    row = dataclasses.asdict(settings)
+    if settings.tuned is not None:
+        row["tuned"]["at"] = settings.tuned.at.isoformat()
+    return row
 
 
 def settings_from_json(row: Mapping[str, Any]) -> CollectionSettings:
     values = dict(row)
     for name, read in _PARTS.items():
-        if name in values:
+        if values.get(name) is not None:
             values[name] = read(values[name])
     return CollectionSettings(**values)
 
@@ -106,10 +109,16 @@ def _rerank_from_json(row: Mapping[str, Any]) -> Reranking:
     return Reranking(**row)
 
 
+def _tuned_from_json(row: Mapping[str, Any]) -> Tuned:
+    gains = {name: Gain(**row[name]) for name in ("fusion", "rerank") if row.get(name) is not None}
+    return Tuned(**{**row, **gains, "at": datetime.fromisoformat(row["at"])})
+
+
 _PARTS: Mapping[str, Callable[[Mapping[str, Any]], Any]] = {
     "embedder": spec_from_json,
     "chunking": chunking_from_json,
     "fusion": _fusion_from_json,
     "rerank": _rerank_from_json,
+    "tuned": _tuned_from_json,
 }
 """The settings that are objects of their own."""

@@ -3,12 +3,14 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import suppress
+from typing import Any
 
 import pytest
 
 from service.domain import Collection, CollectionName, CollectionSettings
 from service.version import AuditEntry
 from tests.edge import Edge, Json, assert_problem, edge
+from tests.fakes import FakeLexicon
 
 
 @pytest.fixture
@@ -36,6 +38,8 @@ async def test_a_new_collection_has_the_defaults_and_one_active_version(api: Edg
         "chunking": {"max_tokens": None, "overlap_tokens": 32},
         "fusion": {"method": "convex", "alpha": 0.55, "k": 60},
         "rerank": {"depth": 50, "weight": 0.5},
+        "candidates": 100,
+        "tuned": None,
     }
     assert created["counts"] == {"documents": 0, "chunks": 0, "pending": 0, "failed": 0}
     assert (created["active_version"], created["previous_version"]) == (1, None)
@@ -61,6 +65,65 @@ async def test_putting_again_changes_what_is_named_and_nothing_else(api: Edge) -
     assert settings["fusion"] == {"method": "rrf", "alpha": 0.3, "k": 60}
     assert settings["chunking"] == {"max_tokens": None, "overlap_tokens": 16}
     assert settings["rerank"] == {"depth": 20, "weight": 0.5}
+
+
+TUNED: dict[str, Any] = {
+    "version": 1,
+    "queries": 300,
+    "folds": 5,
+    "fusion": {"before": 0.5, "after": 0.75, "low": 0.125, "high": 0.375},
+    "rerank": None,
+}
+
+
+async def test_what_a_ranking_was_tuned_on_is_kept_until_the_ranking_is_another(api: Edge) -> None:
+    await api.collection()
+    wanted = {"fusion": {"alpha": 0.3}, "candidates": 200, "tuned": TUNED}
+    answer = await api.client.put("/v1/collections/papers", json=wanted)
+    tuned = answer.json()["settings"]["tuned"]
+    assert tuned.pop("at")
+    assert tuned == {**TUNED, "outdated": False}
+    (entry, *_) = (await api.client.get("/v1/collections/papers/audit")).json()["entries"]
+    assert (entry["action"], entry["version"]) == ("tuned", 1)
+    assert entry["details"]["after"]["tuned"]["fusion"] == TUNED["fusion"]
+    assert (entry["details"]["before"]["candidates"], entry["details"]["after"]["candidates"]) == (100, 200)
+
+    kept = await api.client.put("/v1/collections/papers", json={"language": "de"})
+    assert kept.json()["settings"]["tuned"] is not None
+    by_hand = await api.client.put("/v1/collections/papers", json={"candidates": 50})
+    assert by_hand.json()["settings"]["tuned"] is None
+    entries = (await api.client.get("/v1/collections/papers/audit")).json()["entries"]
+    assert [one["action"] for one in entries[:2]] == ["settings", "settings"]
+
+
+async def test_a_promotion_outdates_what_was_tuned_before_it(api: Edge) -> None:
+    await api.collection()
+    await api.client.put("/v1/collections/papers", json={"fusion": {"alpha": 0.3}, "tuned": TUNED})
+    await api.ready(embedder="hashing:16")
+    answer = await api.client.post("/v1/collections/papers/versions/2/promote", json={"force": True})
+    assert answer.status_code == 200, answer.text
+    settings = (await api.client.get("/v1/collections/papers")).json()["settings"]
+    assert (settings["tuned"]["version"], settings["tuned"]["outdated"]) == (1, True)
+    late = await api.client.put("/v1/collections/papers", json={"fusion": {"alpha": 0.4}, "tuned": TUNED})
+    assert "version 2 is active" in assert_problem(late, 422, "tuned.version")["detail"]
+
+
+async def test_a_search_brings_as_many_candidates_as_it_or_else_the_settings_say(
+    api: Edge, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limits: list[int] = []
+    search = FakeLexicon.search
+
+    async def watched(self: FakeLexicon, collection: Collection, text: str, limit: int, *rest: Any) -> Any:
+        limits.append(limit)
+        return await search(self, collection, text, limit, *rest)
+
+    monkeypatch.setattr(FakeLexicon, "search", watched)
+    await api.collection(candidates=7)
+    await api.write({"id": "1", "text": "whale"})
+    for request in ({}, {"candidates": 9}):
+        await api.search("whale", k=1, mode="lexical", **request)
+    assert limits == [7, 9]
 
 
 async def test_putting_the_same_again_is_no_conflict(api: Edge) -> None:
