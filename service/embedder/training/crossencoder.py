@@ -99,8 +99,8 @@ class Training:
         folder = source.folder(*source.split(recipe.backbone))
         self._digests = adapter.digests(folder)
         self._tokenizer = adapter.tokenizer_of(folder)
-        self._model = self._adapted(folder)
-        self._learnt = [weights for weights in self._model.parameters() if weights.requires_grad]
+        self.model = self._adapted(folder)
+        self._learnt = [weights for weights in self.model.parameters() if weights.requires_grad]
         self._average: list[torch.Tensor] | None = None
         self._optimizer = torch.optim.AdamW(self._learnt, lr=recipe.learning_rate, weight_decay=0.01)
 
@@ -117,7 +117,7 @@ class Training:
         losses: list[float] = []
         tokens = steps = 0
         start = last_said = last_called = time.monotonic()
-        self._model.train()
+        self.model.train()
         while (share := self._share(start, steps)) < 1:
             batch = [next(lists) for _ in range(recipe.lists)]
             for group in self._optimizer.param_groups:
@@ -158,9 +158,9 @@ class Training:
 
     def save(self, folder: Path, *, averaged: bool = False) -> None:
         """Write the adapter as it is now, or the running average of its last steps where there is one."""
-        state = self._model.state_dict()
+        state = self.model.state_dict()
         if averaged and self._average is not None:
-            names = [name for name, weights in self._model.named_parameters() if weights.requires_grad]
+            names = [name for name, weights in self.model.named_parameters() if weights.requires_grad]
             state = {**state, **dict(zip(names, self._average, strict=True))}
         adapter.save(
             folder,
@@ -182,12 +182,12 @@ class Training:
     @torch.no_grad()
     def accuracy(self, lists: Sequence[RankingList]) -> dict[str, Accuracy]:
         """Part -> how often the first stage and the model put the right passage on top."""
-        self._model.eval()
+        self.model.eval()
         found: dict[str, list[tuple[bool, bool]]] = defaultdict(list)
         for one in lists:
             (logits,) = self._logits([self._encode(one, self.recipe.max_tokens)])
             found[one.part].append((one.first_stage[0] == max(one.first_stage), int(logits.argmax()) == 0))
-        self._model.train()
+        self.model.train()
         return {
             part: Accuracy(
                 lists=len(hits),
@@ -269,7 +269,7 @@ class Training:
             taken = order[done : done + max(1, self._pass_tokens // longest)]
             inputs = self._padded([pairs[at] for at in taken], longest)
             with torch.autocast(self.device.type, self._dtype, enabled=self._dtype != torch.float32):
-                parts.append(self._model(**inputs).logits[:, 0].float())
+                parts.append(self.model(**inputs).logits[:, 0].float())
             done += len(taken)
         flat = torch.cat(parts)[torch.argsort(torch.tensor(order, device=self.device))]
         return list(torch.split(flat, [len(one) for one in lists]))

@@ -54,7 +54,7 @@ def draw(
         return None
     which = dice.randrange(len(question.right))
     right = question.answer or material.passage(question.right[which], titled=question.titled)
-    drawn = _without_replacement(len(candidates.wrong), size - 1, dice)
+    drawn = ranks(len(candidates.wrong), size - 1, dice)
     return RankingList(
         query=_asked(question, dice),
         passages=[right, *(material.passage(candidates.wrong[at], titled=question.titled) for at in drawn)],
@@ -77,7 +77,7 @@ def _asked(question: Question, dice: random.Random) -> str:
     return question.text
 
 
-def _without_replacement(count: int, wanted: int, dice: random.Random) -> list[int]:
+def ranks(count: int, wanted: int, dice: random.Random) -> list[int]:
     """Ranks, more of the first (Efraimidis and Spirakis, "Weighted random sampling with a reservoir", 2006)."""
     keys = [(math.log(dice.random() or 1e-12) * (rank + 1 + _HEAD_OFFSET), rank) for rank in range(count)]
     return [rank for _, rank in sorted(keys, reverse=True)[:wanted]]

