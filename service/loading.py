@@ -135,7 +135,7 @@ def demo_corpus(client: Client, screen: Console, stopped: Callable[[], bool]) ->
 
 
 def welcome(address: str) -> str:
-    body = json.dumps({"query": "cancel a task after a timeout", "k": 3})
+    body = json.dumps({"query": "cancel a task after a timeout", "k": 3, "rerank": True})
     return f"""
 Console: {address}/    API reference: {address}/docs
 

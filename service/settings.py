@@ -6,6 +6,8 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+NO_RERANKER = "none"
+
 
 class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="AZIMUTH_", frozen=True, extra="ignore", env_ignore_empty=True)
@@ -26,7 +28,10 @@ class Settings(BaseSettings):
     models: Annotated[tuple[str, ...], NoDecode] = Field(
         (), description="Comma-separated models (hub ids or folders) that collections may name besides the default."
     )
-    reranker: str | None = Field(None, description="Cross-encoder: a hub id or a folder; none: no reranking.")
+    reranker: str = Field(
+        "azimuth-minilm-l6",
+        description="Cross-encoder: the bundled one, a hub id, or a folder; `none`: no reranking.",
+    )
     device: str = Field("auto", description="auto, cpu, cuda, cuda:1, mps.")
     precision: Literal["auto", "float32", "bfloat16"] = Field(
         "auto", description="auto: bfloat16 where the device computes in it, float32 elsewhere."

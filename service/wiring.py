@@ -25,7 +25,7 @@ from service.lifecycle import UNDER_WAY, Lifecycle
 from service.proof import Proof
 from service.readiness import Readiness
 from service.search import Search
-from service.settings import Settings
+from service.settings import NO_RERANKER, Settings
 from service.shadow import Shadow
 from service.store import housekeeping, server
 from service.store.analyzer import LANGUAGES
@@ -170,8 +170,10 @@ async def api(settings: Settings, url: str) -> AsyncIterator[FastAPI]:
         stack.push_async_callback(lexicon.close)
         follower = Follower(lexicon, store.collections, store.changes)
         reranker = None
-        if settings.reranker:
-            reranker = CrossEncoderReranker(settings.reranker, device=settings.device, precision=settings.precision)
+        if settings.reranker != NO_RERANKER:
+            reranker = CrossEncoderReranker(
+                settings.reranker, device=settings.device, precision=settings.precision, threads=settings.threads
+            )
             stack.callback(reranker.close)
         limits = Limits(
             body_bytes=settings.max_body_bytes,
@@ -223,6 +225,7 @@ async def api(settings: Settings, url: str) -> AsyncIterator[FastAPI]:
                 _running(shadow.run(stop)),
                 _running(regularly("models", min(WATCH_SECONDS, settings.check_seconds), readiness.watch_models)),
                 _running(regularly("heartbeat", WATCH_SECONDS, readiness.beat)),
+                _running(_warm(reranker, readiness)),
                 _driving(flow),
             ):
                 yield
@@ -259,6 +262,16 @@ async def api(settings: Settings, url: str) -> AsyncIterator[FastAPI]:
                 run=run,
             )
         )
+
+
+async def _warm(reranker: CrossEncoderReranker | None, readiness: Readiness) -> None:
+    """Load the reranker after all that no search can do without, which it would only hold up."""
+    if reranker is not None:
+        while True:
+            if not await readiness.missing():
+                break
+            await asyncio.sleep(WATCH_SECONDS)
+        await reranker.warm()
 
 
 @asynccontextmanager

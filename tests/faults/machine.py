@@ -40,7 +40,13 @@ class Machine:
     def __init__(self, folder: Path, **settings: str) -> None:
         self.folder = folder
         self.port = unused_port()
-        own = {"EMBEDDER": MODEL, "LOG_LEVEL": "warning", "LEASE_SECONDS": "2", "CLAIM": "40"} | settings
+        own = {
+            "EMBEDDER": MODEL,
+            "RERANKER": "none",
+            "LOG_LEVEL": "warning",
+            "LEASE_SECONDS": "2",
+            "CLAIM": "40",
+        } | settings
         self.environment = (
             os.environ
             | {"AZIMUTH_DATA_DIR": str(folder), "AZIMUTH_PORT": str(self.port)}

@@ -46,6 +46,7 @@ def service(
         "AZIMUTH_DATA_DIR": str(folder / "data"),
         "AZIMUTH_PORT": str(port),
         "AZIMUTH_EMBEDDER": MODEL,
+        "AZIMUTH_RERANKER": "none",
         "AZIMUTH_LOG_LEVEL": "info",
         "AZIMUTH_API_KEYS": "",
         "OMP_NUM_THREADS": "1",

@@ -20,7 +20,7 @@ pytestmark = pytest.mark.database
 
 @asynccontextmanager
 async def api(url: str, folder: Path) -> AsyncIterator[tuple[FastAPI, httpx.AsyncClient]]:
-    settings = Settings(data_dir=folder, embedder="hashing:16")
+    settings = Settings(data_dir=folder, embedder="hashing:16", reranker="none")
     async with wiring.api(settings, url) as app:
         transport = httpx.ASGITransport(app)
         async with (

@@ -9,6 +9,7 @@ from typer.testing import CliRunner
 
 from service import cli
 from service.client import Client
+from service.embedder.adapter import BUNDLED
 from service.errors import DatabaseUnavailable, Misconfigured
 from service.settings import Settings
 
@@ -54,7 +55,8 @@ def test_an_empty_variable_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("DATABASE_URL", "PORT", "RERANKER", "API_KEYS"):
         monkeypatch.setenv(f"AZIMUTH_{name}", "")
     settings = Settings()
-    assert (settings.database_url, settings.port, settings.reranker, settings.api_keys) == (None, 8000, None, ())
+    assert (settings.database_url, settings.port, settings.api_keys) == (None, 8000, ())
+    assert settings.reranker == BUNDLED
 
 
 def test_a_folder_that_is_broken_is_told_in_one_line(
