@@ -32,17 +32,17 @@ class Examples:
         """
         if not like.ids:
             return {}
-        there = await self._documents.get(space.collection.id, list(like.ids))
-        contents = {document_id: document.content_revision for document_id, document in there.items()}
-        directions = await self._vectors.directions(space.version, contents)
+        directions = await self._vectors.directions(space.version, list(like.ids))
+        missing = like.ids - directions.keys()
+        if not missing:
+            return directions
+        there = await self._documents.get(space.collection.id, list(missing))
         errors = [
             FieldError(place, _why_not(space, example.id, example.id in there))
             for place, example in like.placed
-            if example.id is not None and example.id not in directions
+            if example.id in missing
         ]
-        if errors:
-            raise Invalid("; ".join(f"{error.field}: {error.message}" for error in errors), errors)
-        return directions
+        raise Invalid("; ".join(f"{error.field}: {error.message}" for error in errors), errors)
 
 
 def rocchio(positive: Sequence[Vector], negative: Sequence[Vector]) -> Vector | None:
@@ -56,7 +56,7 @@ def rocchio(positive: Sequence[Vector], negative: Sequence[Vector]) -> Vector | 
     return direction(wide)
 
 
-def _why_not(space: Space, document_id: DocumentId, there: bool) -> str:
+def _why_not(space: Space, document_id: DocumentId | None, there: bool) -> str:
     if not there:
         return f"there is no document {document_id!r}"
     return f"version {space.version.number} has no vector yet of document {document_id!r} as it is now"

@@ -217,12 +217,11 @@ class Vectors(Protocol):
         """
         ...
 
-    async def directions(
-        self, version: EmbedderVersion, contents: Mapping[DocumentId, int]
-    ) -> Mapping[DocumentId, Vector]:
-        """The mean direction of all chunks of each document, as made from the content revision that is named.
+    async def directions(self, version: EmbedderVersion, ids: Sequence[DocumentId]) -> Mapping[DocumentId, Vector]:
+        """The mean direction of all chunks of each of these documents.
 
-        Left out: documents without vectors of that content, and those whose chunks cancel each other.
+        Left out: those that are not there, or not with vectors of their present content, and those whose chunks cancel
+        each other.
         """
         ...
 

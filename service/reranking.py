@@ -14,8 +14,8 @@ from service.blending import Blend
 from service.course import Course
 from service.domain import Reranking
 from service.errors import Overloaded, Unavailable
-from service.ports import Reranker
-from service.query import Hit, RerankExplanation, Reread
+from service.ports import Reading, Reranker
+from service.query import Hit, Request, RerankExplanation, Reread
 
 
 class SecondStage:
@@ -38,7 +38,7 @@ class SecondStage:
             relevance = await self._read(course, self._reranker, head, blend)
         if not relevance:
             return hits, None
-        skipped = len(head) - len(relevance) if blend.settled(relevance, course.request.k) else 0
+        skipped = len(head) - len(relevance) if blend.settled(relevance, course.request.pool) else 0
         metrics.RERANK_SKIPPED.inc(skipped)
         return _blended(hits, blend, relevance), Reread(read=len(relevance), skipped=skipped)
 
@@ -47,7 +47,7 @@ class SecondStage:
         texts = [f"{hit.title}\n{hit.text}" if hit.title else hit.text for hit in head]
         relevance: list[float] = []
         truncated = 0
-        while not blend.settled(relevance, course.request.k):
+        while not blend.settled(relevance, course.request.pool):
             portion = texts[len(relevance) :][: reranker.portion]
             left = course.left()
             if left is not None:
@@ -58,7 +58,7 @@ class SecondStage:
             started = time.perf_counter()
             try:
                 async with asyncio.timeout(left):
-                    reading = await reranker.read(course.request.words.text, portion)
+                    reading = await _read(course.request, reranker, head[len(relevance) :], portion)
             except TimeoutError:
                 self._pace.learn(time.perf_counter() - started, len(portion))  # at least so long
                 _note_budget(course, len(relevance), len(texts))
@@ -73,6 +73,21 @@ class SecondStage:
             told = f"{truncated} of {len(relevance)} passages are longer than the reranker reads, and were cut"
             course.note("rerank", "truncated", told)
         return relevance
+
+
+async def _read(request: Request, reranker: Reranker, hits: Sequence[Hit], portion: Sequence[str]) -> Reading:
+    """Each passage with the question that counts most for its hit; `portion` is of the first of `hits`."""
+    asked: dict[str, list[int]] = {}
+    for at, hit in zip(range(len(portion)), hits, strict=False):
+        asked.setdefault(request.read_with(hit.explanation).text, []).append(at)
+    scores = [0.0] * len(portion)
+    truncated = 0
+    for question, places in asked.items():
+        reading = await reranker.read(question, [portion[at] for at in places])
+        truncated += reading.truncated
+        for at, score in zip(places, reading.scores, strict=True):
+            scores[at] = score
+    return Reading(scores=tuple(scores), truncated=truncated)
 
 
 @dataclass(slots=True)
@@ -114,7 +129,7 @@ def _blended(hits: Sequence[Hit], blend: Blend, relevance: Sequence[float]) -> l
         )
         for at, one in enumerate(relevance)
     ]
-    read.sort(key=lambda hit: (-hit.score, hit.id))
+    read.sort(key=lambda hit: (-hit.score, hit.id, hit.chunk))
     floor = read[-1].score
     return read + [replace(hit, score=blend.unread(hit.score, floor)) for hit in hits[len(relevance) :]]
 

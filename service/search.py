@@ -35,9 +35,6 @@ from service.wishes import Highlights
 UNEMBEDDED_LENGTH = 1000
 """Code points shown of a document that only the lexical leg knows yet."""
 
-DIVERSE_FACTOR, DIVERSE_LEAST = 3, 50
-"""Diverse hits are chosen among so many times as many, and so many at least: further down, relevance is too low."""
-
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Ranked:
@@ -99,8 +96,7 @@ class Search:
         request = course.request
         space = await self._spaces.of(name, request.embedder_version)
         rerank = request.rerank.over(space.collection.settings.rerank) if request.rerank else None
-        pool = min(MAX_WIDTH, max(DIVERSE_FACTOR * request.k, DIVERSE_LEAST)) if request.diversity else 0
-        wanted = max(request.k, rerank.depth if rerank else 0, pool)
+        wanted = max(request.pool, rerank.depth if rerank else 0)
         width = max(request.candidates or space.collection.settings.candidates, wanted)
 
         passing = await self._filter(space, course)
@@ -113,7 +109,7 @@ class Search:
                 break
             width = min(4 * width, MAX_WIDTH)  # some were stale: ask for more in their place
         ordered, reread = await self._second.order(course, rerank, [_hit(ranked) for ranked in fetched])
-        chosen = await self._diversify(space, course, ordered[:pool]) if pool else ordered
+        chosen = await self._diversify(space, course, ordered[: request.pool])
         hits = await self._dress(space, course, chosen[: request.k])
 
         counted = passing is not None and request.group_by == "document"
@@ -232,6 +228,8 @@ class Search:
     async def _diversify(self, space: Space, course: Course, hits: Sequence[Hit]) -> Sequence[Hit]:
         """The order of maximal marginal relevance; each keeps the score that its relevance gave it."""
         request = course.request
+        if not request.diversity:
+            return hits
         work = self._vectors_of(space, hits)
         vectors = await course.attempt("diversify", lambda: work, optional=True)
         if vectors is None:

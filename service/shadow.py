@@ -134,9 +134,10 @@ class Shadow:
     def offer(self, name: CollectionName, request: Request) -> None:
         """A live search was answered. Costs microseconds, never waits, never fails.
 
-        What brings its own vector or names its version says nothing about how another version would answer.
+        What brings its own vector or names its version says nothing about how another version would answer. Only what
+        asks one question in words is kept: candidates are measured with those words, too.
         """
-        if request.vector is not None or request.embedder_version is not None:
+        if request.vector is not None or request.embedder_version is not None or not request.text:
             return
         if len(request.text) > LONGEST_QUERY or operands(request.where) > LARGEST_FILTER:
             return

@@ -429,12 +429,11 @@ class FakeVectors:
                 best[one.document_id].append(one)
         return tuple(one for ranked in best.values() for one in ranked[:chunks])
 
-    async def directions(
-        self, version: EmbedderVersion, contents: Mapping[DocumentId, int]
-    ) -> Mapping[DocumentId, Vector]:
+    async def directions(self, version: EmbedderVersion, ids: Sequence[DocumentId]) -> Mapping[DocumentId, Vector]:
         rows: dict[DocumentId, list[np.ndarray]] = {}
         for (document_id, _), row in self._store.space(version).items():
-            if contents.get(document_id) == row.content_revision:
+            document = self._store.living_one(version.collection_id, document_id)
+            if document_id in ids and document is not None and document.content_revision == row.content_revision:
                 rows.setdefault(document_id, []).append(row.embedding.astype(np.float32))
         means = {document_id: direction(np.mean(own, axis=0)) for document_id, own in rows.items()}
         return {document_id: mean for document_id, mean in means.items() if mean is not None}

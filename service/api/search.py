@@ -1,30 +1,33 @@
-"""The query's door: one search, or several at once."""
+"""The query's door: one search, several at once, or what is similar to a document."""
 
-import asyncio
 import time
+from functools import partial
+from typing import Annotated
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Body
 from starlette.requests import Request
 from starlette.responses import Response
 
 from service import query
-from service.api import answers, hits, questions, schemas
+from service.api import answers, documents, hits, questions, schemas
 from service.api.bodies import JsonRoute
 from service.api.dependencies import Here, Service
 from service.api.failures import documented
-from service.domain import CollectionName
-from service.errors import FieldError, Invalid
+from service.asking import Together
+from service.course import side_by_side
+from service.domain import CollectionName, DocumentId
+from service.errors import DocumentNotFound, FieldError, Invalid
 from service.query import Answer
 from service.timings import Timings
 
 BATCH_AT_ONCE = 8
-"""Searches of one batch that run together: enough to share the embedder's batches, too few to crowd others out."""
+"""Searches of one batch that run together: enough to keep the database busy, too few to crowd others out."""
 
-router = APIRouter(prefix="/v1/collections/{collection}/search", tags=["search"], route_class=JsonRoute)
+router = APIRouter(prefix="/v1/collections/{collection}", tags=["search"], route_class=JsonRoute)
 
 
 @router.post(
-    "",
+    "/search",
     summary="Search a collection",
     response_model=hits.SearchAnswer,
     responses=documented(400, 401, 404, 409, 413, 415, 422, 429, 503),
@@ -34,13 +37,37 @@ async def search(service: Here, request: Request, collection: schemas.Name, body
     name, wanted = CollectionName(collection), body.request()
     answer = await service.search.run(name, wanted)
     service.shadow.offer(name, wanted)
-    shown = hits.search(answer, wanted, explain=body.explain)
-    request.state.timings = shown["timings_ms"]
-    return answers.Json(shown, headers={"Server-Timing": _server_timing(answer.timings)})
+    return _shown(request, answer, wanted, body.explain)
 
 
 @router.post(
-    "/batch",
+    "/similar/{id:id}",
+    summary="What is similar to a document",
+    response_model=hits.SearchAnswer,
+    responses=documented(400, 401, 404, 409, 413, 415, 422, 429, 503),
+)
+async def similar(
+    service: Here,
+    request: Request,
+    collection: schemas.Name,
+    id: documents.Id,
+    body: Annotated[questions.SimilarBody | None, Body()] = None,
+) -> Response:
+    """A search that is `like` this one document, which is left out of the answer. The body may be left out."""
+    body = body or questions.SimilarBody()
+    name, wanted = CollectionName(collection), body.request(id)
+    try:
+        answer = await service.search.run(name, wanted)
+    except Invalid as error:
+        found = await service.collections.by_name(name)
+        if DocumentId(id) not in await service.documents.get(found.id, [DocumentId(id)]):
+            raise DocumentNotFound from error
+        raise Invalid.at("id", "; ".join(one.message for one in error.errors)) from error
+    return _shown(request, answer, wanted, body.explain)
+
+
+@router.post(
+    "/search/batch",
     summary="Run several searches",
     response_model=hits.BatchAnswer,
     responses=documented(400, 401, 404, 409, 413, 415, 422, 429, 503),
@@ -48,7 +75,8 @@ async def search(service: Here, request: Request, collection: schemas.Name, body
 async def batch(service: Here, collection: schemas.Name, body: questions.BatchBody) -> Response:
     """All or none: where one search is refused, the error names it by its place (`searches.3.filter`).
 
-    Not what clients usually ask one by one, and so no part of the sample that a new version is tried on.
+    What the embedder has to read of all of them is encoded as one batch. Not what clients usually ask one by one, and
+    so no part of the sample that a new version is tried on.
     """
     started = time.perf_counter()
     wanted = [_placed(at, one) for at, one in enumerate(body.searches)]
@@ -76,21 +104,21 @@ def _at(at: int, error: Invalid) -> Invalid:
 
 async def _together(service: Service, name: CollectionName, wanted: list[query.Request]) -> list[Answer]:
     """Some at a time. The first that fails ends the others, and is what is raised."""
-    free = asyncio.Semaphore(BATCH_AT_ONCE)
+    together = Together(wanted)
 
     async def one(at: int, request: query.Request) -> Answer:
-        async with free:
-            try:
-                return await service.search.run(name, request)
-            except Invalid as error:
-                raise _at(at, error) from error
+        try:
+            return await service.search.run(name, request, together)
+        except Invalid as error:
+            raise _at(at, error) from error
 
-    try:
-        async with asyncio.TaskGroup() as group:
-            running = [group.create_task(one(at, request)) for at, request in enumerate(wanted)]
-    except ExceptionGroup as failed:
-        raise failed.exceptions[0] from None
-    return [task.result() for task in running]
+    return await side_by_side([partial(one, at, request) for at, request in enumerate(wanted)], BATCH_AT_ONCE)
+
+
+def _shown(request: Request, answer: Answer, wanted: query.Request, explain: bool) -> Response:
+    shown = hits.search(answer, wanted, explain=explain)
+    request.state.timings = shown["timings_ms"]
+    return answers.Json(shown, headers={"Server-Timing": _server_timing(answer.timings)})
 
 
 def _server_timing(timings: Timings) -> str:

@@ -155,15 +155,9 @@ class PostgresVectors:
             await cursor.execute(_statement(SQL.score, version), arguments, prepare=False)
             return _candidates(await cursor.fetchall())
 
-    async def directions(
-        self, version: EmbedderVersion, contents: Mapping[DocumentId, int]
-    ) -> Mapping[DocumentId, Vector]:
+    async def directions(self, version: EmbedderVersion, ids: Sequence[DocumentId]) -> Mapping[DocumentId, Vector]:
         """As the port says. The mean is made where the chunks are: a book has thousands."""
-        arguments = {
-            "collection_id": version.collection_id,
-            "ids": list(contents),
-            "revisions": list(contents.values()),
-        }
+        arguments = {"collection_id": version.collection_id, "ids": list(ids)}
         async with self._pool.connection() as connection, _standing(version):
             cursor = connection.cursor(binary=True)
             await cursor.execute(_statement(SQL.directions, version), arguments, prepare=False)

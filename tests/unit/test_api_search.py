@@ -151,10 +151,10 @@ async def test_a_batch_answers_each_in_its_place(api: Edge) -> None:
 async def test_a_batch_fails_with_the_place_of_what_failed(api: Edge, monkeypatch: pytest.MonkeyPatch) -> None:
     run = api.service.search.run
 
-    async def picky(name: Any, request: query.Request) -> query.Answer:
+    async def picky(name: Any, request: query.Request, *together: Any) -> query.Answer:
         if request.text == "bad":
             raise Invalid.at("query", "the embedder gives no usable vector for this text")
-        return await run(name, request)
+        return await run(name, request, *together)
 
     monkeypatch.setattr(api.service.search, "run", picky)
     searches = [{"query": "sort"}] * 9 + [{"query": "bad"}]

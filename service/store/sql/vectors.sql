@@ -80,11 +80,12 @@ CROSS JOIN LATERAL (
 ) AS best
 
 -- name: directions
--- The mean of the vectors of each of the named documents, of the named content alone.
+-- The mean of the vectors of each of the named documents, as far as they are of what it is now.
 SELECT v.document_id, avg(v.embedding::vector) AS mean
-FROM unnest(%(ids)s::text[], %(revisions)s::bigint[]) AS n (document_id, revision)
+FROM documents AS d
 JOIN {vectors} AS v
-    ON v.collection_id = %(collection_id)s AND v.document_id = n.document_id AND v.content_revision = n.revision
+    ON v.collection_id = d.collection_id AND v.document_id = d.document_id AND v.content_revision = d.content_revision
+WHERE d.collection_id = %(collection_id)s AND d.document_id = ANY (%(ids)s::text[]) AND d.deleted_at IS NULL
 GROUP BY v.document_id
 
 -- name: get
