@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
+from safetensors.torch import save as serialised
 from torch import nn
 
 from service.calibration import Logistic
@@ -113,7 +114,10 @@ def save(folder: Path, weights: dict[str, torch.Tensor], description: Descriptio
     """Write weights (see `extract`), in half precision, and their description. OSError where the disk refuses."""
     folder.mkdir(parents=True, exist_ok=True)
     halves = {name: tensor.detach().to("cpu", torch.float16).contiguous() for name, tensor in weights.items()}
-    save_file(halves, folder / WEIGHTS)
+    # Not `save_file`: what it writes nobody else may read. In one move, for a run that is ended may be writing.
+    partial = folder / f"{WEIGHTS}.partial"
+    partial.write_bytes(serialised(halves))
+    partial.replace(folder / WEIGHTS)
     (folder / CONFIG).write_text(json.dumps(asdict(description), indent=2) + "\n", encoding="utf-8")
 
 

@@ -97,6 +97,8 @@ class Training:
         self._dtype = devices.precision(self.device, "auto")
         self._pass_tokens = recipe.pass_tokens or (_PASS_TOKENS if self._pool else devices.batch_tokens(self.device))
         folder = source.folder(*source.split(recipe.backbone))
+        named_by_path = Path(recipe.backbone).is_dir()
+        self._backbone = str(folder.resolve()) if named_by_path else source.canonical(recipe.backbone)
         self._digests = adapter.digests(folder)
         self._tokenizer = adapter.tokenizer_of(folder)
         self.model = self._adapted(folder)
@@ -166,7 +168,7 @@ class Training:
             folder,
             adapter.extract(state),
             adapter.Description(
-                backbone=self.recipe.backbone,
+                backbone=self._backbone,
                 digests=self._digests,
                 rank=self.recipe.rank,
                 alpha=self.recipe.alpha,
