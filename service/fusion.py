@@ -8,6 +8,10 @@ theoretical minimum, -1, which no text embedder comes near; ours is 0, where tex
 Several queries are summed by their weights: of scaled scores that is CombSUM (Fox and Shaw, TREC-2, 1994), of
 reciprocal ranks it is RRF over the lists of all of them. The sum is divided by the sum of the weights, so that scores
 lie in [0, 1] however many ask.
+
+A fixed lower bound also settles the odd cases: scores that are all equal, or a single one, are all the best (1), where
+scaling from the lowest would divide zero by zero; a score below the bound (a negative cosine) is no evidence and counts
+0, never less; and how many candidates a leg brought moves no score. docs/decisions/0024 has what was measured.
 """
 
 import math
@@ -37,13 +41,15 @@ class Place:
 class Evidence(Generic[Item]):
     """What the legs say of one query. None: a leg that did not run.
 
-    `dense` may hold, without a rank, exact scores that were looked up for items that something else found: they count
+    Either may hold, without a rank, exact scores that were looked up for items that something else found: they count
     in a convex combination. An item that a leg knows nothing of has that leg's lower bound. `weight`: above 0.
+    `certainty` in [0, 1]: how far the best cosine is from what chance would give (`background.py`).
     """
 
     dense: Mapping[Item, Place] | None = None
     lexical: Mapping[Item, Place] | None = None
     weight: float = 1.0
+    certainty: float = 1.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -64,15 +70,17 @@ def ranked(scores: Mapping[Item, float], found: int | None = None) -> dict[Item,
 
 
 def fuse(evidence: Sequence[Evidence[Item]], how: Fusion) -> list[Fused[Item]]:
-    """Rank everything that any leg knows, best first; ties by the best cosine, then by item.
+    """Rank everything that any leg knows, best first; ties by the best cosine, then by BM25, then by item.
 
-    A leg that did not run leaves the decision on its query to the other.
+    In a convex combination the dense leg weighs `alpha` times its certainty, and the lexical leg the rest. A leg that
+    has nothing to say, because it did not run, found nothing or found nothing above its lower bound, leaves the
+    decision on its query to the other, whose scores are not diminished.
     """
     whole = math.fsum(one.weight for one in evidence)
     explained = [_explain(one, how, one.weight / whole) for one in evidence]
     items = dict.fromkeys(item for one in explained for item in one)
     fused = [_fused(item, [one.get(item) for one in explained]) for item in items]
-    fused.sort(key=lambda one: (-one.score, -_cosine(one.explanation), one.item))
+    fused.sort(key=lambda one: (-one.score, *(-best for best in _raw(one.explanation)), one.item))
     return fused
 
 
@@ -92,40 +100,53 @@ def _fused(item: Item, queries: Sequence[QueryExplanation | None]) -> Fused[Item
 
 def _explain(evidence: Evidence[Item], how: Fusion, share: float) -> dict[Item, QueryExplanation]:
     """What the legs say of one query, and what each item gains by it when the query counts `share`."""
-    dense = _scale(evidence.dense, COSINE_FLOOR)
-    lexical = _scale(evidence.lexical, BM25_FLOOR)
-    both = evidence.dense is not None and evidence.lexical is not None
-    weights = (how.alpha, 1.0 - how.alpha) if both else (1.0, 1.0)
+    meaning, words = _weights(evidence, how)
+    dense = _scale(evidence.dense, COSINE_FLOOR, how, share * meaning)
+    lexical = _scale(evidence.lexical, BM25_FLOOR, how, share * words)
 
-    def gain(item: Item) -> float:
+    def explanation(item: Item) -> QueryExplanation:
         legs = (dense.get(item), lexical.get(item))
-        if how.method == "rrf":
-            return sum(1.0 / (how.k + leg.rank) for leg in legs if leg is not None and leg.rank is not None)
-        return sum(weight * leg.normalised for weight, leg in zip(weights, legs, strict=True) if leg is not None)
+        gain = math.fsum(leg.share for leg in legs if leg is not None)
+        return QueryExplanation(dense=legs[0], lexical=legs[1], gain=gain)
 
-    return {
-        item: QueryExplanation(dense=dense.get(item), lexical=lexical.get(item), gain=share * gain(item))
-        for item in dict.fromkeys((*dense, *lexical))
-    }
+    return {item: explanation(item) for item in dict.fromkeys((*dense, *lexical))}
 
 
-def _scale(places: Mapping[Item, Place] | None, floor: float) -> dict[Item, LegExplanation]:
+def _weights(evidence: Evidence[Item], how: Fusion) -> tuple[float, float]:
+    """Of the dense and of the lexical leg; reciprocal ranks are not weighed."""
+    if how.method == "rrf" or not _speaks(evidence.dense, COSINE_FLOOR) or not _speaks(evidence.lexical, BM25_FLOOR):
+        return 1.0, 1.0
+    meaning = how.alpha * evidence.certainty
+    return meaning, 1.0 - meaning
+
+
+def _speaks(places: Mapping[Item, Place] | None, floor: float) -> bool:
+    return places is not None and any(place.score > floor for place in places.values())
+
+
+def _scale(places: Mapping[Item, Place] | None, floor: float, how: Fusion, weight: float) -> dict[Item, LegExplanation]:
     """Scale one leg. A leg whose best score is not above its lower bound says nothing: all of it is 0."""
     if places is None:
         return {}
-    best = max((place.score for place in places.values()), default=floor)
-    span = best - floor
-    return {
-        item: LegExplanation(
-            rank=place.rank,
-            score=place.score,
-            normalised=max(0.0, place.score - floor) / span if span > 0 else 0.0,
-        )
-        for item, place in places.items()
-    }
+    span = max((place.score for place in places.values()), default=floor) - floor
+
+    def explanation(place: Place) -> LegExplanation:
+        normalised = max(0.0, place.score - floor) / span if span > 0 else 0.0
+        if how.method == "rrf":
+            share = 0.0 if place.rank is None else weight / (how.k + place.rank)
+        else:
+            share = weight * normalised
+        return LegExplanation(rank=place.rank, score=place.score, normalised=normalised, share=share)
+
+    return {item: explanation(place) for item, place in places.items()}
 
 
-def _cosine(explanation: Explanation) -> float:
-    """The best that any query has for a hit: what is scaled to 0 can still be told apart by it."""
-    legs = [explanation.dense, *(query.dense for query in explanation.queries)]
-    return max((leg.score for leg in legs if leg is not None), default=-math.inf)
+def _raw(explanation: Explanation) -> tuple[float, float]:
+    """The best cosine and the best BM25 score that any query has for a hit.
+
+    What is scaled to 0, or has equal ranks, can still be told apart by them.
+    """
+    queries = explanation.queries or (explanation,)
+    dense, lexical = ([getattr(one, leg) for one in queries] for leg in ("dense", "lexical"))
+    cosine, bm25 = (max((leg.score for leg in legs if leg is not None), default=-math.inf) for legs in (dense, lexical))
+    return cosine, bm25

@@ -16,6 +16,8 @@ class LegAnswer(TypedDict):
     score: float
     """Cosine (dense) or BM25 (lexical)."""
     normalised: float
+    share: float
+    """What of the fused score comes from this leg."""
 
 
 class RerankAnswer(TypedDict):
@@ -169,7 +171,11 @@ def _explanation(how: Explanation) -> ExplanationAnswer:
 
 
 def _leg(leg: LegExplanation | None) -> LegAnswer | None:
-    return None if leg is None else {"rank": leg.rank, "score": leg.score, "normalised": leg.normalised}
+    return (
+        None
+        if leg is None
+        else {"rank": leg.rank, "score": leg.score, "normalised": leg.normalised, "share": leg.share}
+    )
 
 
 def _rerank(how: RerankExplanation | None) -> RerankAnswer | None:

@@ -1,7 +1,7 @@
+import math
 from collections.abc import Callable, Mapping
 from random import Random
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -54,7 +54,12 @@ def test_the_explanation_adds_up(queries: list[Query], how: Fusion) -> None:
     for fused in fuse([evidence(query) for query in queries], how):
         assert fused.explanation.fusion == fused.score
         if len(queries) > 1:
-            assert fused.score == pytest.approx(sum(query.gain for query in fused.explanation.queries))
+            assert fused.score == math.fsum(query.gain for query in fused.explanation.queries)
+        for query in fused.explanation.queries:
+            assert query.gain == math.fsum(leg.share for leg in (query.dense, query.lexical) if leg)
+        if len(queries) == 1:
+            legs = (fused.explanation.dense, fused.explanation.lexical)
+            assert fused.score == math.fsum(leg.share for leg in legs if leg)
 
 
 @given(QUERIES, st.floats(0, 1), IDS, st.data())

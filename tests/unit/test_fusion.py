@@ -3,7 +3,7 @@ from collections.abc import Mapping
 import pytest
 
 from service.domain import DocumentId, Fusion
-from service.fusion import Evidence, Fused, ranked
+from service.fusion import Evidence, Fused, Place, ranked
 from service.fusion import fuse as fuse_queries
 
 A, B, C = (DocumentId(name) for name in "abc")
@@ -56,6 +56,50 @@ def test_all_scores_equal_ties_are_broken_by_id() -> None:
     assert len({fused.score for fused in ranking}) == 1
 
 
+def test_a_leg_with_nothing_to_say_does_not_diminish_the_scores_of_the_other() -> None:
+    """Such as the words of a query that no document has, or of a space in which all is unlike."""
+    for dense, lexical in (({A: 0.9, B: 0.3}, None), ({A: 0.9, B: 0.3}, {}), ({A: 0.9, B: 0.3}, {A: 0.0})):
+        ranking = fuse(dense, lexical, Fusion(alpha=0.3))
+        assert [(fused.item, fused.score) for fused in ranking] == [(A, 1.0), (B, pytest.approx(1 / 3))]
+    for silent in (None, {}, {A: -0.5, B: 0.0}):
+        ranking = fuse(silent, {B: 8.0, C: 2.0}, Fusion(alpha=0.3))
+        assert {fused.item: fused.score for fused in ranking if fused.score} == {B: 1.0, C: 0.25}
+
+
+def test_a_single_hit_is_the_best_one() -> None:
+    (only,) = fuse({A: 0.1}, {A: 0.2}, CONVEX)
+    assert only.score == 1.0
+
+
+def test_a_negative_cosine_is_no_evidence_against_a_document() -> None:
+    scores = {fused.item: fused.score for fused in fuse({A: 0.8, B: -0.9}, {B: 4.0, C: 2.0}, CONVEX)}
+    assert scores == {A: 0.5, B: 0.5, C: 0.25}
+
+
+def test_equal_ranks_of_one_leg_each_are_told_apart_by_what_was_looked_up() -> None:
+    dense = {B: Place(0.9, 1), A: Place(0.1, None)}
+    lexical = {A: Place(9.0, 1), B: Place(2.0, None)}
+    ranking = fuse_queries([Evidence(dense=dense, lexical=lexical)], Fusion(method="rrf"))
+    assert [fused.item for fused in ranking] == [B, A]
+    assert len({fused.score for fused in ranking}) == 1
+    by_words = fuse_queries([Evidence(lexical={B: Place(9.0, None), A: Place(2.0, None)})], Fusion(method="rrf"))
+    assert [fused.item for fused in by_words] == [B, A]
+
+
+def test_how_many_candidates_a_leg_brought_moves_no_score() -> None:
+    """Cut at different depths, what both know has the same score: nothing is scaled from the last candidate."""
+    dense, lexical = {A: 0.9, B: 0.6, C: 0.3}, {C: 8.0, B: 6.0, A: 1.0}
+    whole = {fused.item: fused.score for fused in fuse(dense, lexical, CONVEX)}
+    cut = fuse({A: 0.9, B: 0.6}, {C: 8.0, B: 6.0}, CONVEX)
+    assert next(fused.score for fused in cut if fused.item == B) == whole[B]
+
+
+def test_a_dense_leg_that_is_not_certain_weighs_less_and_the_other_more() -> None:
+    evidence = Evidence(dense={A: Place(0.8, 1)}, lexical={B: Place(5.0, 1)}, certainty=0.5)
+    scores = {fused.item: fused.score for fused in fuse_queries([evidence], Fusion(alpha=0.6))}
+    assert scores == pytest.approx({A: 0.3, B: 0.7})
+
+
 def test_a_leg_that_is_not_above_its_lower_bound_says_nothing() -> None:
     ranking = fuse({A: -0.2}, {B: 0.0}, CONVEX)
     assert [fused.score for fused in ranking] == [0.0, 0.0]
@@ -81,6 +125,7 @@ def test_the_explanation_adds_up() -> None:
         dense, lexical = fused.explanation.dense, fused.explanation.lexical
         total = 0.3 * (dense.normalised if dense else 0.0) + 0.7 * (lexical.normalised if lexical else 0.0)
         assert fused.score == pytest.approx(total)
+        assert fused.score == (dense.share if dense else 0.0) + (lexical.share if lexical else 0.0)
         assert fused.explanation.fusion == fused.score
 
 
@@ -119,7 +164,7 @@ def test_the_explanation_of_several_queries_adds_up_and_shows_the_one_that_count
     asked = [said({A: 0.9}, {}), said({A: 0.3, B: 0.6}, {A: 2.0}, weight=4.0)]
     (best,) = (fused for fused in fuse_queries(asked, CONVEX) if fused.item == A)
     first, second = best.explanation.queries
-    assert first.gain == pytest.approx(0.2 * 0.5)
+    assert first.gain == pytest.approx(0.2)  # its lexical leg found nothing: the dense one decides alone
     assert second.gain == pytest.approx(0.8 * (0.5 * 0.5 + 0.5))
     assert best.score == best.explanation.fusion == pytest.approx(first.gain + second.gain)
     assert (best.explanation.dense, best.explanation.lexical) == (second.dense, second.lexical)
