@@ -8,6 +8,9 @@ from service.domain import DensePlan, DocumentId, Filter, Fusion, Reranking, Ver
 from service.timings import Timings
 from service.wishes import Syntax, Typos, Words, read
 
+DIVERSE_FACTOR, DIVERSE_LEAST, DIVERSE_MOST = 3, 50, 1_000
+"""Hits that differ are chosen from so many times as many, within these bounds: further down, relevance is too low."""
+
 Mode = Literal["hybrid", "dense", "lexical"]
 Include = Literal["text", "metadata", "highlights", "vector"]
 Group = Literal["document", "chunk"]
@@ -187,6 +190,17 @@ class Request:
     def alone(self, query: Query) -> "Request":
         """The same search with only this question."""
         return replace(self, text=query.text, vector=query.vector, queries=()) if self.queries else self
+
+    def read_with(self, explanation: Explanation) -> Query:
+        """The question that a cross-encoder reads with a hit: of several in words, the one that counts most for it."""
+        gains = [query.gain for query in explanation.queries] or [0.0]
+        worded = [(gain, query) for gain, query in zip(gains, self.asked, strict=True) if query.text]
+        return max(worded, key=lambda one: one[0])[1]
+
+    @property
+    def pool(self) -> int:
+        """Hits that the answer is chosen from: where they are to differ, more than it has."""
+        return min(DIVERSE_MOST, max(DIVERSE_FACTOR * self.k, DIVERSE_LEAST)) if self.diversity else self.k
 
     @property
     def words(self) -> Words:
