@@ -12,8 +12,9 @@ from service.course import side_by_side
 from service.domain import Candidate, DensePlan, DocumentId, Vector
 from service.fusion import Evidence, Place, ranked
 from service.legs import Best, Item, Leg
-from service.ports import Vectors
+from service.ports import Lexicon, Vectors
 from service.space import Space
+from service.wishes import Words
 
 AT_ONCE = 4
 """Statements of one search that run together, so that many queries do not take all connections from others."""
@@ -129,6 +130,31 @@ def newest(finds: Finds) -> Finds:
                 lexical=found.lexical and replace(found.lexical, best=current(found.lexical.best)),
                 looked_up=current(found.looked_up),
             )
+            for found in finds.queries
+        )
+    )
+
+
+# ---------------------------------------------------------------- what fulfils the wishes
+
+
+async def fulfilling(lexicon: Lexicon, space: Space, finds: Finds, words: Words) -> Finds:
+    """Without what does not fulfil the wishes of the query: similar or not, it is not what was asked for.
+
+    Where the words found all documents that do, the dense leg has no more of them to give.
+    """
+    ids = dict.fromkeys(item[0] for found in finds.queries for item in (*found.by_meaning, *found.by_words))
+    named = await lexicon.satisfying(space.collection, words, list(ids))
+    lexical = [found.lexical for found in finds.queries if found.lexical is not None]
+    all_named = bool(words.required) and bool(lexical) and all(leg.exhausted for leg in lexical)
+
+    def heeding(leg: Leg | None, *, exhausted: bool = False) -> Leg | None:
+        best = {} if leg is None else {item: one for item, one in leg.best.items() if item[0] in named}
+        return leg and replace(leg, best=best, exhausted=leg.exhausted or exhausted)
+
+    return Finds(
+        queries=tuple(
+            replace(found, dense=heeding(found.dense, exhausted=all_named), lexical=heeding(found.lexical))
             for found in finds.queries
         )
     )

@@ -227,6 +227,9 @@ class Answer:
     embedder_version: VersionNumber
     dense: DensePlan
     reread: Reread | None
+    words: Words
+    unsaid: tuple[str, ...]
+    """Phrases that the query quotes and no document says: they bound nothing."""
     degraded: tuple[Degradation, ...]
     timings: Timings
 

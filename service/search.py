@@ -124,6 +124,8 @@ class Search:
             embedder_version=space.version.number,
             dense=plan,
             reread=reread,
+            words=request.words,
+            unsaid=course.unsaid,
             degraded=tuple(course.degraded),
             timings=course.timings,
         )
@@ -184,11 +186,26 @@ class Search:
                 for at, vector in enumerate(vectors)
             )
         )
+        found = await self._wishes(space, course, found)
+        found = await self._wishes(space, course, found)
         if by_meaning:
             with course.timings.stage("dense"):
                 chunks_each = wanted if request.group_by == "chunk" else None
                 found = await finds.look_up(self._vectors, space, found, chunks_each)
         return finds.newest(found)
+
+    async def _wishes(self, space: Space, course: Course, found: Finds) -> Finds:
+        """What the query requires and excludes binds all that was found, whichever leg found it."""
+        words = course.request.words
+        if not words.binding:
+            return found
+
+        async def heed() -> Finds:
+            course.unsaid = await self._lexicon.unsaid(space.collection, words)
+            return await finds.fulfilling(self._lexicon, space, found, words)
+
+        heeded = await course.attempt("wishes", heed, optional=course.request.mode == "hybrid", in_budget=False)
+        return found if heeded is None else heeded
 
     # ------------------------------------------------------------ fuse
 

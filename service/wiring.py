@@ -28,13 +28,13 @@ from service.search import Search
 from service.settings import NO_RERANKER, Settings
 from service.shadow import Shadow
 from service.store import housekeeping, server
-from service.store.analyzer import LANGUAGES
 from service.store.audit import PostgresAudit
 from service.store.backfills import PostgresBackfills
 from service.store.changes import PostgresChanges
 from service.store.collections import PostgresCollections
 from service.store.documents import PostgresDocuments
 from service.store.follower import Follower
+from service.store.languages import KNOWN
 from service.store.lexical import TantivyLexicon
 from service.store.pool import Pool, open_pool
 from service.store.processes import PostgresProcesses
@@ -256,7 +256,7 @@ async def api(settings: Settings, url: str) -> AsyncIterator[FastAPI]:
                 reranker=reranker,
                 limits=limits,
                 api_keys=tuple(key.get_secret_value() for key in settings.api_keys),
-                languages=frozenset(LANGUAGES),
+                languages=KNOWN,
                 missing=readiness.missing,
                 refresh_metrics=lambda: refresh_metrics(store, known),
                 run=run,

@@ -13,6 +13,7 @@ from typing_extensions import TypedDict
 
 from service.domain import Accepted, Collection, Counts, FailedDocument, StoredDocument, WriteStatus
 from service.ingest import Streamed
+from service.ports import LexiconState
 from service.version import EmbedderVersion, VersionState
 
 
@@ -110,6 +111,8 @@ class CollectionAnswer(TypedDict):
     previous_version: int | None
     """The version that a roll back would make active again."""
     versions: list[VersionSummary]
+    lexical_state: LexiconState
+    """`rebuilding`: its former language answers until the index of the new one is complete."""
     lexical_lag_seconds: float | None
     """Age of the oldest committed change that lexical search cannot see yet; null before the first look."""
     created_at: str
@@ -120,7 +123,8 @@ class CollectionsAnswer(TypedDict):
 
 
 def collection(
-    one: Collection, counts: Counts, versions: Sequence[EmbedderVersion], lag_seconds: float | None
+    one: Collection, counts: Counts, versions: Sequence[EmbedderVersion],
+    lexical_state: LexiconState, lag_seconds: float | None
 ) -> CollectionAnswer:
     settings: Any = asdict(one.settings)
     if one.settings.tuned is not None:
@@ -133,6 +137,7 @@ def collection(
         "active_version": one.active_version,
         "previous_version": one.previous_version,
         "versions": [summary(version) for version in versions],
+        "lexical_state": lexical_state,
         "lexical_lag_seconds": lag_seconds,
         "created_at": one.created_at.isoformat(),
     }

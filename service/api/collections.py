@@ -112,5 +112,6 @@ async def _described(service: Service, collection: Collection) -> answers.Collec
         collection,
         await service.collections.counts(collection),
         await service.versions.of(collection.id),
+        service.lexicon.state(collection),
         service.lexicon.lag_seconds(collection.id),
     )

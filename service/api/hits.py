@@ -68,6 +68,8 @@ class HitAnswer(TypedDict):
     metadata: NotRequired[dict[str, Any]]
     highlights: NotRequired[list[str]]
     """HTML-escaped, matches in <mark>."""
+    highlight_offsets: NotRequired[list[list[int]]]
+    """Every match: [start, end) in code points of the document's text, as `start` and `end` of the hit."""
     vector: NotRequired[list[float] | None]
     """Null where the version has none of the content that is answered."""
     explain: NotRequired[ExplanationAnswer]
@@ -80,6 +82,16 @@ class RereadAnswer(TypedDict):
     """Passages that it did not need to read: they could no longer change the answer."""
 
 
+class WishesAnswer(TypedDict):
+    """Every hit says all of `phrases` and `required`, and nothing of `excluded`."""
+
+    phrases: list[str]
+    required: list[str]
+    excluded: list[str]
+    unsaid: list[str]
+    """Phrases in quotation marks that no document says: taken as words."""
+
+
 class PlanAnswer(TypedDict):
     mode: Mode
     dense: Literal["exact", "hnsw", "hnsw_iterative", "none"]
@@ -88,6 +100,8 @@ class PlanAnswer(TypedDict):
     underfilled: bool
     reranked: bool
     rerank: RereadAnswer | None
+    wishes: WishesAnswer | None
+    """How the query was read; null where it was only words."""
 
 
 class DegradedAnswer(TypedDict):
@@ -123,6 +137,7 @@ def search(answer: Answer, request: Request, *, explain: bool) -> SearchAnswer:
             "underfilled": answer.dense.underfilled,
             "reranked": answer.reranked,
             "rerank": _reread(answer.reread),
+            "wishes": _wishes(answer) if answer.words.binding else None,
         },
         "degraded": [{"stage": one.stage, "reason": one.reason} for one in answer.degraded],
         "took_ms": round(answer.timings.elapsed * 1000, 3),
@@ -146,11 +161,22 @@ def _hit(hit: Hit, request: Request, explain: bool) -> HitAnswer:
         shown["metadata"] = dict(hit.metadata)
     if "highlights" in request.include:
         shown["highlights"] = list(hit.highlights)
+        shown["highlight_offsets"] = [list(span) for span in hit.highlight_offsets]
     if "vector" in request.include:
         shown["vector"] = None if hit.vector is None else list(hit.vector)
     if explain:
         shown["explain"] = _explanation(hit.explanation)
     return shown
+
+
+def _wishes(answer: Answer) -> WishesAnswer:
+    words, unsaid = answer.words, answer.unsaid
+    return {
+        "phrases": [one for one in words.quoted if one not in unsaid],
+        "required": list(words.required),
+        "excluded": list(words.excluded),
+        "unsaid": list(unsaid),
+    }
 
 
 def _explanation(how: Explanation) -> ExplanationAnswer:

@@ -21,6 +21,7 @@ from service.api.schemas import (
 from service.domain import DocumentId, Fusion, VersionNumber
 from service.errors import Invalid
 from service.query import Example, Group, Include, Like, Mode, Query, Request, Rerank
+from service.wishes import Syntax, Typos
 
 MAX_SEARCHES = 64
 MAX_QUERIES = 16
@@ -104,6 +105,18 @@ class QueryBody(Wire):
         return Query(text=self.query or "", vector=vector, weight=self.weight)
 
 
+class TyposBody(Wire):
+    """How words that no document says may differ from those that they stand for."""
+
+    max_edits: Annotated[int, Field(ge=1, le=2, description="Letters wrong, missing, too many or swapped.")] = (
+        Typos().max_edits
+    )
+
+
+def _typos(value: Any) -> Any:
+    return ({} if value else None) if isinstance(value, bool) else value
+
+
 def _worded(value: Any) -> Any:
     return {"query": value} if isinstance(value, str) else value
 
@@ -171,6 +184,12 @@ class SearchBody(AnswerBody):
     queries: Annotated[Queries, Field(min_length=2, max_length=MAX_QUERIES)] | None = None
     like: LikeBody | None = None
     mode: Annotated[Mode, Field(description="Which legs run. Without words: `dense`.")] = "hybrid"
+    syntax: Annotated[
+        Syntax, Field(description='Are `"a phrase"`, `+term` and `-term` in the query wishes, or only words?')
+    ] = "wishes"
+    typos: Annotated[TyposBody | None, BeforeValidator(_typos, json_schema_input_type=bool | TyposBody)] = Field(
+        None, json_schema_extra={"default": False}
+    )
     fusion: Annotated[FusionBody, Field(description="Default: as the collection's settings say.")] | None = None
     rerank: Annotated[RerankingBody | None, BeforeValidator(_rerank, json_schema_input_type=bool | RerankingBody)] = (
         Field(None, json_schema_extra={"default": False})
@@ -184,6 +203,8 @@ class SearchBody(AnswerBody):
             vector=None if self.vector is None else tuple(self.vector),
             queries=tuple(one.asked() for one in self.queries or ()),
             like=None if self.like is None else self.like.like(),
+            syntax=self.syntax,
+            typos=None if self.typos is None else Typos(max_edits=self.typos.max_edits),
             fusion=None if self.fusion is None else self.fusion.over(Fusion()),
             rerank=None if self.rerank is None else Rerank(**self.rerank.model_dump(exclude_unset=True)),
         )

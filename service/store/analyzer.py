@@ -14,12 +14,14 @@ Stop words are indexed but not looked for, unless there is nothing else: "to be 
 
 import hashlib
 import json
+import re
 import unicodedata
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import astuple, dataclass
+from dataclasses import astuple
 from functools import lru_cache
 from importlib.metadata import version
+from typing import NamedTuple
 
 import regex
 import tantivy
@@ -39,6 +41,10 @@ _TOKENS = regex.compile(
     rf"(?V1)(?P<syllabic>[{_SYLLABIC}]+)|(?P<unspaced>[{_UNSPACED}]+)"
     rf"|[[\p{{L}}\p{{N}}]--[{_SYLLABIC}{_UNSPACED}]][[\p{{L}}\p{{N}}\p{{M}}{_INVISIBLE}]--[{_SYLLABIC}{_UNSPACED}]]*"
 )
+# The same where there are no such runs, and where all is ASCII: two and four times as fast.
+_RUN = regex.compile(rf"[{_SYLLABIC}{_UNSPACED}]")
+_WORDS = regex.compile(rf"[\p{{L}}\p{{N}}][\p{{L}}\p{{N}}\p{{M}}{_INVISIBLE}]*")
+_ASCII_WORDS = re.compile(r"[^\W_]+")
 _GRAMS = {"syllabic": (1, 2), "unspaced": (2, 3)}
 """Shortest and longest n-grams, in characters. A character of Thai or Khmer is a letter, one of Chinese a syllable."""
 
@@ -52,8 +58,7 @@ _TAG = "~"
 """In a collection of several languages a term names its own, so that no word meets a stem of another language."""
 
 
-@dataclass(frozen=True, slots=True)
-class Token:
+class Token(NamedTuple):
     """`text[start:end]`, in code points, and the term that it became. `part`: of a longer n-gram that begins there."""
 
     start: int
@@ -88,7 +93,10 @@ class Chain:
 
     def terms(self, text: str) -> list[str]:
         """Every term, in order."""
-        return [token.term for token in self.tokens(text)]
+        if _RUN.search(text):
+            return [token.term for token in self.tokens(text)]
+        words: list[str] = (_ASCII_WORDS if text.isascii() else _WORDS).findall(text)
+        return [term for word in words if (term := self.term(word))]
 
     def query_terms(self, text: str) -> Counter[str]:
         """The terms to look for and how often the query says each."""
