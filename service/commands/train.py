@@ -59,7 +59,7 @@ def reranker(
         lists=lists,
         device=device,
     )
-    report = story.train(
+    report, held_out = story.train(
         [questions.parse(told) for told in folders],
         out,
         recipe,
@@ -67,7 +67,7 @@ def reranker(
         command=shlex.join(["azimuth", *sys.argv[1:]]),
         tell=lambda message: shell.say(message, "dim"),
     )
-    for part, found in report.held_out.items():
+    for part, found in held_out.items():
         on_top = f"{found.first_stage:.3f} by the first stage, {found.reranker:.3f} by the reranker"
         shell.tell(f"{part}: right passage on top of {found.lists} held-out lists: {on_top}")
     shell.tell(f"{out}: {report.steps:,} steps, {report.tokens:,} tokens in {report.seconds / 60:.1f} minutes")

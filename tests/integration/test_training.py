@@ -17,6 +17,7 @@ from typer.testing import CliRunner
 from service import cli
 from service.embedder import adapter, device
 from service.embedder.training import crossencoder
+from service.embedder.training import reranker as story
 from service.embedder.training.crossencoder import Recipe, Training
 from service.embedder.training.lists import RankingList
 from service.errors import Misconfigured, ModelUnavailable
@@ -155,6 +156,13 @@ def test_the_rate_rises_falls_and_ends() -> None:
     assert rates[-1] == pytest.approx(0)
 
 
+def test_calibration_is_fitted_on_lists_with_the_right_passage_first() -> None:
+    fitted = story.calibrated([[3.0, 1.0, -1.0, 0.0], [0.5, 1.0, -2.0, -1.0], [2.0, -1.0, 0.0, 0.2]] * 20)
+    assert fitted.weights[0] > 0
+    assert fitted.probabilities([[-10.0]])[0] < 0.02 < 0.9 < fitted.probabilities([[10.0]])[0]
+    assert story.calibrated([]) == crossencoder.UNFITTED
+
+
 # ---------------------------------------------------------------- adapters
 
 
@@ -234,13 +242,17 @@ def run(arguments: Sequence[object]) -> tuple[int, str]:
 
 def test_the_command(collection: Path, backbone: Path, tmp_path: Path) -> None:
     out = tmp_path / "my-reranker"
-    code, said = run([f"{collection}=train*2,titles", "--out", out, "--steps", 2, "--backbone", backbone, "--rank", 4])
+    tiny = ["--steps", 2, "--backbone", backbone, "--rank", 4, "--hold-out", 0.3]
+    code, said = run([f"{collection}=train*2,titles", "--out", out, *tiny])
     assert code == 0, said
     assert "2 steps" in said
     card = (out / adapter.CARD).read_text()
     assert "| tiny | train | x 2 |" in card
     assert "| seed | 7 |" in card
     assert adapter.describe(out).digests["weights"] in card
+    assert adapter.describe(out).slope != 1  # fitted
+    assert "| tiny/titles |" in card
+    assert "held-out lists" in said
     assert adapter.is_adapter(str(out))
     assert adapter.load_reranker(str(out)).max_tokens == 256
 

@@ -140,3 +140,16 @@ def test_the_best_candidates_are_drawn_most_often() -> None:
 )
 def test_keywords(text: str, left: str) -> None:
     assert lists.keywords(text) == left
+
+
+def test_accuracy_counts_who_put_the_right_passage_on_top() -> None:
+    def one(part: str, *first_stage: float) -> lists.RankingList:
+        return lists.RankingList(query="q", passages=["x"] * 2, first_stage=[*first_stage], part=part)
+
+    found = lists.accuracy(
+        [one("a", 0.9, 0.1), one("a", 0.2, 0.5), one("b", 0.9, 0.1)], [[1.0, 0.0], [3.0, 2.0], [0.0, 1.0]]
+    )
+    assert found == {
+        "a": lists.Accuracy(lists=2, first_stage=0.5, reranker=1.0),
+        "b": lists.Accuracy(lists=1, first_stage=1.0, reranker=0.0),
+    }

@@ -10,6 +10,7 @@ from pathlib import Path
 from service import __version__
 from service.embedder import adapter
 from service.embedder.training.crossencoder import Recipe, Report
+from service.embedder.training.lists import Accuracy
 from service.embedder.training.questions import Material, Source
 
 _LIBRARIES = ("torch", "transformers", "peft", "tantivy")
@@ -21,6 +22,7 @@ def write(
     materials: Sequence[Material],
     recipe: Recipe,
     report: Report,
+    held_out: dict[str, Accuracy],
     *,
     hold_out: float,
     command: str,
@@ -65,11 +67,13 @@ refused on any other.
 
 ## Held out
 
+Probability of relevance: 1 / (1 + exp(-({description.slope:.4f} logit + {description.offset:.4f}))).
+
 Lists of one right passage and up to 11 that the first stage confuses with it: share with the right one on top.
 
-| part | lists | first stage | reranker |
+| part | lists | by the first stage | by the reranker |
 |---|---|---|---|
-{_held_out(report)}
+{_held_out(held_out)}
 """
     (folder / adapter.CARD).write_text(text, encoding="utf-8")
 
@@ -84,8 +88,8 @@ def _data(sources: Sequence[Source], materials: Sequence[Material], report: Repo
     return "\n".join(rows)
 
 
-def _held_out(report: Report) -> str:
+def _held_out(held_out: dict[str, Accuracy]) -> str:
     return "\n".join(
         f"| {part} | {found.lists} | {found.first_stage:.3f} | {found.reranker:.3f} |"
-        for part, found in report.held_out.items()
+        for part, found in held_out.items()
     )

@@ -10,7 +10,7 @@ import logging
 import math
 import random
 import time
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -20,6 +20,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from service.calibration import Logistic
 from service.embedder import adapter, source
 from service.embedder import device as devices
 from service.embedder.training.lists import RankingList
@@ -37,6 +38,7 @@ _WARM_UP = 0.04
 _AVERAGE_FROM, _AVERAGE_DECAY = 0.6, 0.997
 _CLIP = 1.0
 _SAY_EVERY = 20
+UNFITTED = Logistic(weights=(1.0,), bias=0.0)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -63,23 +65,13 @@ class Recipe:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Report:
-    """What a run did. `lists`: part -> lists seen; `held_out`: part -> how well it ranks what it has not seen."""
+    """What a run did. `lists`: part -> lists seen; `losses`: of each step."""
 
     steps: int
     lists: dict[str, int]
     tokens: int
     seconds: float
     losses: list[float]
-    held_out: dict[str, "Accuracy"]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Accuracy:
-    """Shares of the held-out lists of a part on which the right passage came first."""
-
-    lists: int
-    first_stage: float
-    reranker: float
 
 
 class Training:
@@ -109,7 +101,6 @@ class Training:
     def run(
         self,
         lists: Iterator[RankingList],
-        held_out: Sequence[RankingList] = (),
         each_minute: Callable[["Training"], None] = lambda training: None,
     ) -> Report:
         """Train until the time is over. `each_minute` is called about once a minute, between two steps."""
@@ -155,24 +146,21 @@ class Training:
             tokens=tokens,
             seconds=seconds,
             losses=losses,
-            held_out=self.accuracy(held_out),
         )
 
-    def save(self, folder: Path, *, averaged: bool = False) -> None:
-        """Write the adapter as it is now, or the running average of its last steps where there is one."""
-        state = self.model.state_dict()
-        if averaged and self._average is not None:
-            names = [name for name, weights in self.model.named_parameters() if weights.requires_grad]
-            state = {**state, **dict(zip(names, self._average, strict=True))}
+    def save(self, folder: Path, calibration: Logistic = UNFITTED) -> None:
+        """Write the adapter as it is now."""
         adapter.save(
             folder,
-            adapter.extract(state),
+            adapter.extract(self.model.state_dict()),
             adapter.Description(
                 backbone=self._backbone,
                 digests=self._digests,
                 rank=self.recipe.rank,
                 alpha=self.recipe.alpha,
                 max_tokens=self.recipe.max_tokens,
+                slope=calibration.weights[0],
+                offset=calibration.bias,
             ),
         )
 
@@ -182,22 +170,12 @@ class Training:
             weights.data.copy_(average)
 
     @torch.no_grad()
-    def accuracy(self, lists: Sequence[RankingList]) -> dict[str, Accuracy]:
-        """Part -> how often the first stage and the model put the right passage on top."""
+    def read(self, lists: Sequence[RankingList]) -> list[list[float]]:
+        """The logits of each list's passages."""
         self.model.eval()
-        found: dict[str, list[tuple[bool, bool]]] = defaultdict(list)
-        for one in lists:
-            (logits,) = self._logits([self._encode(one, self.recipe.max_tokens)])
-            found[one.part].append((one.first_stage[0] == max(one.first_stage), int(logits.argmax()) == 0))
+        found = [self._logits([self._encode(one, self.recipe.max_tokens)])[0].tolist() for one in lists]
         self.model.train()
-        return {
-            part: Accuracy(
-                lists=len(hits),
-                first_stage=sum(first for first, _ in hits) / len(hits),
-                reranker=sum(second for _, second in hits) / len(hits),
-            )
-            for part, hits in sorted(found.items())
-        }
+        return found
 
     def _adapted(self, folder: Path) -> nn.Module:
         try:

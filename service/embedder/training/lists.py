@@ -3,6 +3,8 @@
 import math
 import random
 import re
+from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from service.embedder.training.negatives import Candidates
@@ -61,6 +63,30 @@ def draw(
         first_stage=[candidates.right_scores[which], *(candidates.scores[at] for at in drawn)],
         part=f"{material.name}/{question.part}",
     )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Accuracy:
+    """Shares of the lists of a part on which the right passage came first."""
+
+    lists: int
+    first_stage: float
+    reranker: float
+
+
+def accuracy(lists: Sequence[RankingList], logits: Sequence[Sequence[float]]) -> dict[str, Accuracy]:
+    """Part -> how often the first stage and the reranker, with these logits, put the right passage on top."""
+    won: dict[str, list[tuple[bool, bool]]] = defaultdict(list)
+    for one, scores in zip(lists, logits, strict=True):
+        won[one.part].append((one.first_stage[0] == max(one.first_stage), scores[0] == max(scores)))
+    return {
+        part: Accuracy(
+            lists=len(of_part),
+            first_stage=sum(first for first, _ in of_part) / len(of_part),
+            reranker=sum(second for _, second in of_part) / len(of_part),
+        )
+        for part, of_part in sorted(won.items())
+    }
 
 
 def keywords(text: str) -> str:

@@ -12,12 +12,14 @@ from pathlib import Path
 
 import numpy as np
 
+from service import calibration
+from service.calibration import Logistic
 from service.embedder import device as devices
 from service.embedder import packing, source
 from service.embedder.model import Model
 from service.embedder.training import card, lists, negatives, questions
-from service.embedder.training.crossencoder import Recipe, Report, Training
-from service.embedder.training.lists import RankingList
+from service.embedder.training.crossencoder import UNFITTED, Recipe, Report, Training
+from service.embedder.training.lists import Accuracy, RankingList
 from service.embedder.training.negatives import Candidates, Encode
 from service.embedder.training.questions import Material, Question
 from service.errors import Misconfigured
@@ -40,8 +42,10 @@ def train(
     hold_out: float,
     command: str,
     tell: Callable[[str], None] = log.info,
-) -> Report:
+) -> tuple[Report, dict[str, Accuracy]]:
     """Train on what `sources` name and write adapter and card to `out`, every five minutes and at the end.
+
+    What the run did, and how it ranks what it has not seen.
 
     Misconfigured with the reason where the folders do not serve; ModelUnavailable where the backbone cannot be loaded.
     """
@@ -68,10 +72,21 @@ def train(
             running.save(out)
 
     tell(f"training on {training.device} for {recipe.minutes:g} minutes")
-    report = training.run(endless(learnt, recipe.list_size, dice), measured, each_minute)
-    training.save(out)
-    card.write(out, sources, materials, recipe, report, hold_out=hold_out, command=command)
-    return report
+    report = training.run(endless(learnt, recipe.list_size, dice), each_minute)
+    logits = training.read(measured)
+    training.save(out, calibrated(logits))
+    held = lists.accuracy(measured, logits)
+    card.write(out, sources, materials, recipe, report, held, hold_out=hold_out, command=command)
+    return report, held
+
+
+def calibrated(logits: Sequence[Sequence[float]]) -> Logistic:
+    """From logit to probability, by lists whose first passage is right; as it is where there are none."""
+    if not logits:
+        return UNFITTED
+    flat = [logit for scores in logits for logit in scores]
+    right = [at == 0 for scores in logits for at in range(len(scores))]
+    return calibration.fit(np.array(flat)[:, None], right, balanced=False)
 
 
 def encoder(recipe: Recipe) -> Encode:
