@@ -333,12 +333,14 @@ async def test_a_space_that_was_dropped_is_a_version_not_found(indexed: World) -
     with pytest.raises(VersionNotFound):
         await indexed.vectors.score(indexed.version, query, [DocumentId("d001")])
     with pytest.raises(VersionNotFound):
+        await indexed.vectors.directions(indexed.version, [DocumentId("d001")])
+    with pytest.raises(VersionNotFound):
         await indexed.vectors.get(indexed.version, [(DocumentId("d001"), 0)])
     with pytest.raises(VersionNotFound):
         await indexed.vectors.sample(indexed.version, 10)
 
 
-# ---------------------------------------------------------------- score, get
+# ---------------------------------------------------------------- score, directions, get
 
 
 async def test_score_is_the_exact_cosine_of_the_best_chunk(world: World) -> None:
@@ -350,6 +352,38 @@ async def test_score_is_the_exact_cosine_of_the_best_chunk(world: World) -> None
     assert scored[DocumentId("a")].score == pytest.approx(1 / 1.04**0.5, abs=1e-3)
     assert scored[DocumentId("b")].score == pytest.approx(0.0, abs=1e-6)
     assert await world.vectors.score(world.version, X, []) == ()
+
+
+async def test_score_gives_as_many_chunks_of_each_document_as_asked_for(world: World) -> None:
+    await world.put_and_store({"a": rows(Y, X, unit(1, 1, 0, 0)), "b": rows(Y), "c": rows(X)})
+    asked = [DocumentId(name) for name in ("a", "b", "a", "missing")]
+    for most, chunks in ((1, [1]), (2, [1, 2]), (9, [1, 2, 0])):
+        scored = await world.vectors.score(world.version, X, asked, most)
+        assert [one.chunk for one in scored if one.document_id == "a"] == chunks
+        assert [one.chunk for one in scored if one.document_id == "b"] == [0]
+        assert len(scored) == len(chunks) + 1
+
+
+async def test_the_direction_of_a_document_is_that_of_all_its_chunks(world: World) -> None:
+    await world.put_and_store({"a": rows(X, Y), "b": rows(Z), "c": rows(X, unit(-1, 0, 0, 0))})
+    asked = [DocumentId(name) for name in ("a", "b", "c", "missing")]
+    found = await world.vectors.directions(world.version, asked)
+    assert set(found) == {"a", "b"}, "the chunks of c cancel each other"
+    np.testing.assert_allclose(found[DocumentId("a")], unit(1, 1, 0, 0), atol=1e-3)
+    np.testing.assert_allclose(found[DocumentId("b")], Z, atol=1e-3)
+    for vector in found.values():
+        assert vector.dtype == np.float32
+        assert np.linalg.norm(vector) == pytest.approx(1.0, abs=1e-6)
+    assert await world.vectors.directions(world.version, []) == {}
+
+
+async def test_what_was_changed_or_deleted_has_no_direction(world: World) -> None:
+    await world.put_and_store({"a": rows(X), "b": rows(Y), "c": rows(Z)})
+    await world.put(doc("a", "other words"), now=later(1))
+    await world.put(doc("b", "0123456789", kind="only the metadata"), now=later(1))
+    await world.delete("c", now=later(1))
+    asked = [DocumentId(name) for name in ("a", "b", "c")]
+    assert set(await world.vectors.directions(world.version, asked)) == {"b"}
 
 
 async def test_score_and_nearest_agree(world: World) -> None:

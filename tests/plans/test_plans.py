@@ -171,6 +171,10 @@ async def run_everything(world: World, plans: Plans) -> None:
     plans.current = "passing equal"
     await world.documents.passing(number, parse({"year": 2003, "kind": {"$exists": False}}), 1_000)
     plans.current = "passing among values"
+    plans.current = "score chunks"
+    await world.vectors.score(version, query, IDS, 10)
+    plans.current = "directions"
+    await world.vectors.directions(version, IDS)
     await world.documents.passing(number, parse({"year": {"$in": [2003, 2004]}}), 1_000)
     plans.current = "get"
     await world.documents.get(number, IDS)
@@ -399,6 +403,7 @@ def test_a_portion_of_a_backfill_is_found_by_keys(plans: Plans) -> None:
     ("asked", "statement"),
     [
         ("extend", "queue.extend"),
+        ("score chunks", "vectors.score"),
         ("charge", "queue.charge"),
         ("release", "queue.release"),
         ("write", "queue.finish"),
@@ -410,6 +415,13 @@ def test_named_jobs_are_found_by_their_key(plans: Plans, asked: str, statement: 
     plan = plans[asked, statement]
     assert plan.indexes == {"jobs_pkey"}
     assert not plan.scanned("jobs")
+def test_examples_are_read_by_key(plans: Plans) -> None:
+    plan = plans["directions", "vectors.directions"]
+    assert plan.indexes == {VECTORS_KEY, "documents_pkey"}
+    assert not plan.scanned(VECTORS)
+    assert not plan.scanned("documents")
+
+
 
 
 def test_what_was_set_aside_has_an_index_of_its_own(plans: Plans) -> None:

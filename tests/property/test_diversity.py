@@ -1,0 +1,91 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from service.diversity import mmr
+from service.domain import Vector
+
+DIMENSIONS = 3
+COORDINATE = st.integers(-4, 4)
+VECTOR = st.tuples(*[COORDINATE] * DIMENSIONS).filter(any).map(lambda row: np.array(row) / np.linalg.norm(row))
+Hits = list[tuple[float, Vector | None]]
+"""Different scores, best first, with vectors."""
+HITS = st.lists(
+    st.tuples(st.integers(-50, 50).map(float), st.none() | VECTOR), max_size=12, unique_by=lambda hit: hit[0]
+).map(lambda hits: sorted(hits, key=lambda hit: -hit[0]))
+DIVERSITY = st.floats(0, 1)
+K = st.integers(1, 14)
+
+
+def picked(hits: Hits, diversity: float, k: int) -> list[int]:
+    return [pick.place for pick in mmr([score for score, _ in hits], [vector for _, vector in hits], diversity, k)]
+
+
+@given(HITS, DIVERSITY, K)
+def test_it_takes_as_many_as_asked_for_each_once_and_the_best_first(hits: Hits, diversity: float, k: int) -> None:
+    places = picked(hits, diversity, k)
+    assert len(places) == len(set(places)) == min(k, len(hits))
+    assert set(places) <= set(range(len(hits)))
+    assert places[:1] == [0][: len(hits)]
+
+
+@given(HITS, K)
+def test_without_diversity_the_order_stays(hits: Hits, k: int) -> None:
+    assert picked(hits, 0.0, k) == list(range(min(k, len(hits))))
+
+
+@given(st.lists(VECTOR, max_size=8), K)
+def test_without_diversity_the_order_stays_also_where_scores_are_equal(vectors: list[Vector], k: int) -> None:
+    assert picked([(1.0, vector) for vector in vectors], 0.0, k) == list(range(min(k, len(vectors))))
+
+
+@given(HITS, K)
+def test_with_nothing_but_diversity_each_is_the_farthest_from_those_before(hits: Hits, k: int) -> None:
+    known: Hits = [(score, np.eye(DIMENSIONS)[0] if vector is None else vector) for score, vector in hits]
+    places = picked(known, 1.0, k)
+    rows = [vector for _, vector in known]
+    for count in range(1, len(places)):
+        taken, left = places[:count], set(range(len(known))) - set(places[:count])
+        nearest = {at: max(float(rows[at] @ rows[other]) for other in taken) for at in left}
+        assert nearest[places[count]] == pytest.approx(min(nearest.values()))
+
+
+@given(HITS, DIVERSITY, K)
+def test_a_longer_answer_begins_with_the_shorter_one(hits: Hits, diversity: float, k: int) -> None:
+    assert picked(hits, diversity, k + 1)[:k] == picked(hits, diversity, k)
+
+
+@given(HITS, DIVERSITY, K, st.floats(0.1, 10), st.floats(-10, 10))
+def test_the_unit_of_the_scores_does_not_matter(hits: Hits, diversity: float, k: int, by: float, plus: float) -> None:
+    """But for rounding, where margins are equal: what is then taken has the same margin."""
+    moved: Hits = [(score * by + plus, vector) for score, vector in hits]
+    margins = [
+        [pick.explanation.mmr for pick in mmr([score for score, _ in some], [v for _, v in some], diversity, k)[:2]]
+        for some in (hits, moved)
+    ]
+    assert margins[0] == pytest.approx(margins[1], abs=1e-9)
+
+
+@given(HITS, DIVERSITY, K, st.randoms(use_true_random=False))
+def test_nothing_depends_on_the_order_in_which_hits_were_found(
+    hits: Hits, diversity: float, k: int, random: object
+) -> None:
+    shuffled = list(hits)
+    random.shuffle(shuffled)  # type: ignore[attr-defined]
+    again = sorted(shuffled, key=lambda hit: -hit[0])
+    chosen, anyhow = ([some[at] for at in picked(some, diversity, k)] for some in (hits, again))
+    assert [score for score, _ in chosen] == [score for score, _ in anyhow]
+
+
+@given(HITS, DIVERSITY)
+def test_the_explanation_says_how_each_came_to_its_place(hits: Hits, diversity: float) -> None:
+    picks = mmr([score for score, _ in hits], [vector for _, vector in hits], diversity, len(hits))
+    for at, pick in enumerate(picks):
+        vector = hits[pick.place][1]
+        assert pick.explanation.rank == pick.place + 1
+        assert (pick.explanation.similarity is None) == (at == 0 or vector is None)
+        above = [hits[other.place][1] for other in picks[:at]]
+        if vector is not None and above and all(one is not None for one in above):
+            nearest = max(float(vector @ one) for one in above if one is not None)
+            assert pick.explanation.similarity == pytest.approx(nearest)
