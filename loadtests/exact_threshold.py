@@ -14,7 +14,7 @@ from loadtests.sandbox import sandbox
 from loadtests.space import clustered, create
 from service.domain import CollectionSettings, DensePlan, Document, DocumentId, EmbedderSpec
 from service.embedder.hashing import HashingEncoder
-from service.legs import EF_SEARCH
+from service.planner import EF_SEARCH
 from service.store import spaces
 from service.store.pool import open_pool
 from service.store.vectors import PostgresVectors

@@ -56,11 +56,11 @@ async def _fill(place: Sandbox, documents: int) -> list[str]:
     return list(made.queries)
 
 
-def caught_up(client: Client) -> None:
+def caught_up(client: Client, collection: str = COLLECTION) -> None:
     """Return when lexical search sees everything."""
 
     def seen() -> bool:
-        answer: dict[str, Any] = client.call("GET", f"/v1/collections/{COLLECTION}")
+        answer: dict[str, Any] = client.call("GET", f"/v1/collections/{collection}")
         lag: float | None = answer["lexical_lag_seconds"]
         return lag == 0
 

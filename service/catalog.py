@@ -17,6 +17,7 @@ from service.domain import (
     Counts,
     EmbedderSpec,
     Index,
+    IndexedField,
     VersionNumber,
 )
 from service.version import (
@@ -77,6 +78,10 @@ class Collections(Protocol):
 
     async def counts(self, collection: Collection) -> Counts: ...
 
+
+    async def fields(self, collection_id: CollectionId) -> tuple[IndexedField, ...]:
+        """The declared fields in the order of their names, and whether filters can use them yet."""
+        ...
 
 class Versions(Protocol):
     """Embedder versions and their physical spaces."""

@@ -8,6 +8,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from enum import StrEnum
 from typing import Any, Literal, NewType
 
 import numpy as np
@@ -131,6 +132,21 @@ class CollectionSettings:
     rerank: Reranking = Reranking()
     tuned: Tuned | None = None
     """None where fusion, candidates and reranking are as they come, or were set by hand since."""
+    indexed: tuple[str, ...] = ()
+    """Fields of the metadata, dotted where they are nested, that filters find by an index of their own."""
+
+
+class FieldState(StrEnum):
+    """Of a declared field. While it is `building`, filters look at the documents instead."""
+
+    BUILDING = "building"
+    READY = "ready"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class IndexedField:
+    name: str
+    state: FieldState
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -345,12 +361,19 @@ class Candidate:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DensePlan:
-    """How the dense leg ran. `underfilled`: fewer candidates came back than asked for although more may exist."""
+    """How the dense leg ran. `underfilled`: fewer candidates came back than asked for although more may exist.
+
+    `max_scan_tuples`: rows after which an iterative scan gives up. `swept`: an exact scan reads all rows, rather than
+    look named documents up. `reason`: a code that says why it is this plan.
+    """
 
     kind: Literal["exact", "hnsw", "hnsw_iterative", "none"] = "none"
     ef_search: int | None = None
     selectivity: float | None = None
     underfilled: bool = False
+    max_scan_tuples: int | None = None
+    swept: bool = False
+    reason: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

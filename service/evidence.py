@@ -15,7 +15,7 @@ from collections.abc import Hashable, Sequence
 from statistics import fmean
 from typing import Any, Protocol
 
-from service import geometry, legs
+from service import geometry, legs, planner
 from service.catalog import TestSets, Versions
 from service.domain import Candidate, Collection, CollectionName, DensePlan, DocumentId, Vectors
 from service.errors import VersionNotFound
@@ -124,7 +124,7 @@ class Examiner:
         request = Request(text="")
         space = Space(collection=collection, version=version, status=status)
         limit = legs.rows_for(space, request.candidates or collection.settings.candidates)
-        plan = legs.choose_plan(space, request, None, limit)
+        plan = planner.choose(status, None, limit)
         by_distance, by_id = await self._lost(version, queries, limit, plan)
         if not by_distance:
             return Check(name="recall", passed=None, detail="there is nothing to ask the index for")

@@ -14,7 +14,7 @@
 
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from decimal import Decimal
 from typing import Any, Final, cast
 
@@ -25,6 +25,7 @@ MAX_DEPTH: Final = 8
 MAX_CONDITIONS: Final = 100
 MAX_VALUES: Final = 1_000
 MAX_FIELD_LENGTH: Final = 512
+MAX_DECLARED: Final = 16
 
 _ORDERED = {"$gt", "$gte", "$lt", "$lte"}
 _SETS = {"$in", "$nin"}
@@ -39,6 +40,20 @@ _NOT_TEXT = re.compile("[\0\ud800-\udfff]")
 def parse(raw: object) -> Filter:
     """The filter that a client means. Invalid names the exact place, such as `filter.year.$gte`."""
     return _Reading().all_of(raw, "filter", depth=1)
+
+
+def declared(names: Sequence[str], at: str) -> tuple[str, ...]:
+    """Fields that a collection declares, each once and in order. Invalid names the one that no filter could ask for."""
+    for number, name in enumerate(names):
+        place = f"{at}.{number}"
+        if name.startswith("$"):
+            raise Invalid.at(place, "a field name cannot begin with $")
+        _path(name, place)
+        if name in names[:number]:
+            raise Invalid.at(place, "named twice")
+    if len(names) > MAX_DECLARED:
+        raise Invalid.at(at, f"more than {MAX_DECLARED} fields")
+    return tuple(sorted(names))
 
 
 class _Reading:

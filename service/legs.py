@@ -5,10 +5,10 @@ short while enough documents pass.
 """
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
 
+from service import planner
 from service.domain import Candidate, DensePlan, DocumentId, Passing, Vector
 from service.ports import Documents, Lexicon, Vectors
 from service.query import Request
@@ -17,9 +17,14 @@ from service.space import Space
 MAX_WIDTH = 1000
 """Most candidates that a leg is asked for at first, however much was dropped."""
 
-EF_SEARCH = 200
-"""How far the index looks where nobody says otherwise: with 100,000 chunks of MiniLM a recall@10 of 0.97, where as many
-as the candidates (100) would give 0.92 and save 1 ms (docs/performance.md)."""
+ENOUGH = 2
+"""Under a filter the index brings so many times what is wanted, or an exact scan is made: the last that it brings are
+those that it is least sure of."""
+
+DEEPER = 1.3
+"""The lexical leg looks so many times deeper than would do if what passes lay evenly among what has the words."""
+DEEPEST = 5_000
+"""How deep it looks at first, however little passes."""
 
 Item = tuple[DocumentId, int | None]
 """What a hit is: a document as a whole (None), or one of its chunks."""
@@ -38,27 +43,44 @@ class Leg:
 
 
 async def dense(
-    vectors: Vectors, space: Space, request: Request, vector: Vector, passing: Passing | None, width: int
+    vectors: Vectors,
+    documents: Documents,
+    space: Space,
+    request: Request,
+    vector: Vector,
+    passing: Passing | None,
+    width: int,
 ) -> Leg:
     """The best chunk of each of the nearest documents, or the nearest chunks; none of the examples' own.
 
-    Where the index gives fewer than the answer needs, the space is scanned exactly instead.
+    Where the index gives fewer than the answer needs, an exact scan of what passes is made instead.
     """
     within = None if passing is None else passing.ids
     where = request.where if within is None else None
     by_document = request.group_by == "document"
     left_out = frozenset() if request.like is None else request.like.ids
-    needed = request.k if passing is None or not by_document else min(request.k, passing.count)
     limit = rows_for(space, width + len(left_out)) if by_document or left_out else width
-    plan = choose_plan(space, request, passing, limit)
+    plan = planner.choose(space.status, passing, limit, exact=request.exact, ef_search=request.ef_search)
+    needed = request.k
+    if passing is not None and by_document and within is not None:
+        needed = min(needed, passing.count)
+    elif passing is not None and plan.kind != "exact":
+        needed = max(needed, min(ENOUGH * request.k, limit))
     while True:
         rows = await vectors.nearest(space.version, vector, limit, plan, within, where)
         best = _best((row for row in rows if row.document_id not in left_out), by_document)
         exhausted = plan.kind == "exact" and len(rows) < limit
         if len(best) >= needed or exhausted:
             return Leg(best=best, exhausted=exhausted, plan=plan)
-        plan = DensePlan(kind="exact", selectivity=plan.selectivity)
-        limit *= 4
+        if plan.kind == "exact":
+            limit *= 4
+            continue
+        everyone = None
+        if where is not None:
+            everyone = await documents.passing(space.collection.id, where, planner.NAMEABLE)
+            within, where = everyone.ids, where if everyone.ids is None else None
+            needed = min(request.k, everyone.count) if by_document and within is not None else request.k
+        plan = planner.instead(space.status, plan, everyone)
 
 
 def rows_for(space: Space, width: int) -> int:
@@ -66,39 +88,45 @@ def rows_for(space: Space, width: int) -> int:
     return min(MAX_WIDTH, math.ceil(width * space.status.chunks_per_document))
 
 
-def choose_plan(space: Space, request: Request, passing: Passing | None, limit: int) -> DensePlan:
-    """Exact where it is asked for, where there is no index, or where few documents pass; else the index.
-
-    `ef_search` bounds how many rows the index gives, so it is at least `limit` unless the request says otherwise.
-    """
-    selectivity = None if passing is None else passing.selectivity
-    few = passing is not None and passing.ids is not None
-    if request.exact or few or not space.status.indexed:
-        return DensePlan(kind="exact", selectivity=selectivity)
-    kind: Literal["hnsw", "hnsw_iterative"] = "hnsw" if passing is None else "hnsw_iterative"
-    return DensePlan(kind=kind, ef_search=request.ef_search or max(EF_SEARCH, limit), selectivity=selectivity)
-
-
 async def lexical(
     lexicon: Lexicon, documents: Documents, space: Space, request: Request, passing: Passing | None, width: int
 ) -> Leg:
     """The best documents by BM25.
 
-    A filter that passes too many documents to name is applied to what is found, looking deeper until it suffices.
+    Few that pass are named to the index. Of many, so much more is looked at as the filter will drop; where that was not
+    enough, because the words stand in what does not pass, they are named all the same or, beyond all names, it looks
+    ever deeper.
     """
-    within = None if passing is None else passing.ids
-    depth = width
+    if passing is None or request.where is None:
+        found = await lexicon.search(space.collection, request.words, width, None)
+        return _by_words(found, width, exhausted=len(found) < width)
+    depth = min(DEEPEST, math.ceil(DEEPER * width / max(passing.selectivity, 1e-9)))
+    within, wanted = passing.ids, min(ENOUGH * request.k, width)
+    if within is not None and len(within) <= depth:
+        found = await lexicon.search(space.collection, request.words, width, within)
+        return _by_words(found, width, exhausted=len(found) < width)
     while True:
-        found = await lexicon.search(space.collection, request.words, depth, within)
-        exhausted = len(found) < depth
-        if request.where is not None and within is None:
-            ids = [candidate.document_id for candidate in found]
+        seen = await lexicon.search(space.collection, request.words, depth, None)
+        if within is None:
+            ids = [candidate.document_id for candidate in seen]
             passed = await documents.passing_among(space.collection.id, ids, request.where)
-            found = tuple(candidate for candidate in found if candidate.document_id in passed)
-            if len(found) < width and not exhausted:
-                depth *= 8
-                continue
-        return Leg(best={(candidate.document_id, None): candidate for candidate in found[:width]}, exhausted=exhausted)
+        else:
+            passed = frozenset(within)
+        found = tuple(candidate for candidate in seen if candidate.document_id in passed)
+        exhausted = len(seen) < depth
+        if len(found) >= wanted or exhausted:
+            return _by_words(found, width, exhausted=exhausted)
+        if within is None:
+            within = (await documents.passing(space.collection.id, request.where, planner.NAMEABLE)).ids
+        if within is not None:
+            found = await lexicon.search(space.collection, request.words, width, within)
+            return _by_words(found, width, exhausted=len(found) < width)
+        depth *= 8
+
+
+def _by_words(found: Sequence[Candidate], width: int, *, exhausted: bool) -> Leg:
+    best: Best = {(candidate.document_id, None): candidate for candidate in found[:width]}
+    return Leg(best=best, exhausted=exhausted and len(found) <= width)
 
 
 def _best(rows: Iterable[Candidate], by_document: bool) -> Best:

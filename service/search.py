@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from service import finds, legs, metrics
+from service import finds, legs, metrics, planner
 from service.asking import Asking, Together
 from service.catalog import Collections, Versions
 from service.course import Course, side_by_side
@@ -99,7 +99,7 @@ class Search:
         wanted = max(request.pool, rerank.depth if rerank else 0)
         width = max(request.candidates or space.collection.settings.candidates, wanted)
 
-        passing = await self._filter(space, course)
+        passing = await self._filter(space, course, width)
         vectors = await self._asking.vectors(space, course, together)
         while True:
             found = await self._legs(space, course, vectors, passing, width, wanted)
@@ -140,7 +140,8 @@ class Search:
         if course.request.where is None:
             return None
         with course.timings.stage("filter"):
-            return await self._documents.passing(space.collection.id, course.request.where, self._passing_cap)
+            most = planner.worth_naming(space.status, legs.rows_for(space, width), self._passing_cap)
+            return await self._documents.passing(space.collection.id, course.request.where, most)
 
     # ------------------------------------------------------------ dense || lexical
 
@@ -160,7 +161,7 @@ class Search:
         worded = [] if request.mode == "dense" else [at for at, one in enumerate(asked) if one.text]
 
         def dense(at: int) -> Awaitable[Leg]:
-            return legs.dense(self._vectors, space, asked[at], located[at], passing, width)
+            return legs.dense(self._vectors, self._documents, space, asked[at], located[at], passing, width)
 
         def lexical(at: int) -> Awaitable[Leg]:
             return legs.lexical(self._lexicon, self._documents, space, asked[at], passing, width)

@@ -36,6 +36,7 @@ from service.store.documents import PostgresDocuments
 from service.store.follower import Follower
 from service.store.languages import KNOWN
 from service.store.lexical import TantivyLexicon
+from service.store.indexed import IndexedFields
 from service.store.pool import Pool, open_pool
 from service.store.processes import PostgresProcesses
 from service.store.queue import PostgresQueue
@@ -71,6 +72,7 @@ class Store:
 
 
 @asynccontextmanager
+    fields: IndexedFields
 async def open_store(settings: Settings, url: str, name: str) -> AsyncIterator[Store]:
     """Check the server, open the pool. DatabaseTooOld, MissingRights or DatabaseUnavailable where it cannot serve."""
     await server.check(url)
@@ -96,6 +98,7 @@ async def open_store(settings: Settings, url: str, name: str) -> AsyncIterator[S
         )
     finally:
         await pool.close()
+            fields=IndexedFields(pool),
 
 
 def embedders(settings: Settings) -> Registry:
@@ -226,7 +229,8 @@ async def api(settings: Settings, url: str) -> AsyncIterator[FastAPI]:
                 _running(regularly("models", min(WATCH_SECONDS, settings.check_seconds), readiness.watch_models)),
                 _running(regularly("heartbeat", WATCH_SECONDS, readiness.beat)),
                 _running(_warm(reranker, readiness)),
-                _driving(flow),
+                _driving(flow, store.fields),
+                _running(regularly("confidence", LEARN_SECONDS, partial(learning.tend, now))),
             ):
                 yield
                 stop.set()
@@ -287,8 +291,11 @@ async def _running(work: Awaitable[None]) -> AsyncIterator[None]:
 
 
 @asynccontextmanager
-async def _driving(flow: Lifecycle) -> AsyncIterator[None]:
-    """Move versions on for as long as the block lasts: what takes hours in one state holds up nothing in another."""
+async def _driving(flow: Lifecycle, fields: IndexedFields) -> AsyncIterator[None]:
+    """Move versions and declared fields on for as long as the block lasts.
+
+    What takes hours in one state holds up nothing in another.
+    """
     async with AsyncExitStack() as stack:
         for state in sorted(UNDER_WAY):
             work = partial(flow.drive, now, frozenset({state}))
@@ -305,6 +312,7 @@ async def standing(collections: PostgresCollections, known: set[str]) -> tuple[C
         metrics.forget(name)
     known.clear()
     known.update(names)
+        await stack.enter_async_context(_running(regularly("fields", DRIVE_SECONDS, lambda: fields.tend(now()))))
     return there
 
 
@@ -359,5 +367,5 @@ async def work(settings: Settings, url: str, stop: asyncio.Event) -> None:
             tend_seconds=TEND_SECONDS,
         )
         # All beside each other: while an index is built for minutes, a swapped model must be noticed all the same.
-        async with _driving(flow), _running(regularly("models", settings.check_seconds, proof.prove_all)):
+        async with _driving(flow, store.fields), _running(regularly("models", settings.check_seconds, proof.prove_all)):
             await embedder.run(stop)

@@ -20,7 +20,9 @@ from service.domain import (
     CollectionSettings,
     Counts,
     EmbedderSpec,
+    FieldState,
     Index,
+    IndexedField,
     VersionNumber,
 )
 from service.errors import CollectionNotFound, Conflict, Overtaken, VersionNotFound
@@ -134,6 +136,10 @@ class FakeCollections:
             raise VersionNotFound
         return self.known_counts.get(collection.id, Counts(documents=0, chunks=0, pending=0, failed=0))
 
+
+    async def fields(self, collection_id: CollectionId) -> tuple[IndexedField, ...]:
+        names = sorted(self.rows[collection_id].settings.indexed) if collection_id in self.rows else ()
+        return tuple(IndexedField(name=name, state=FieldState.READY) for name in names)
 
 class FakeVersions:
     """`statuses` is what a test says of vectors; jobs and vectors themselves live in `store`, where there is one."""

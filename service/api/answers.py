@@ -11,7 +11,16 @@ import orjson
 from starlette.responses import Response
 from typing_extensions import TypedDict
 
-from service.domain import Accepted, Collection, Counts, FailedDocument, StoredDocument, WriteStatus
+from service.domain import (
+    Accepted,
+    Collection,
+    Counts,
+    FailedDocument,
+    FieldState,
+    IndexedField,
+    StoredDocument,
+    WriteStatus,
+)
 from service.ingest import Streamed
 from service.ports import LexiconState
 from service.version import EmbedderVersion, VersionState
@@ -86,6 +95,13 @@ class SettingsAnswer(TypedDict):
     rerank: RerankingAnswer
     tuned: TunedAnswer | None
     """On what fusion, candidates and rerank were chosen; null where they were set by hand or are as they come."""
+    indexed: list[str]
+
+
+class FieldAnswer(TypedDict):
+    field: str
+    state: FieldState
+    """`building`: filters look at the documents instead, until it is `ready`."""
 
 
 class CountsAnswer(TypedDict):
@@ -106,6 +122,8 @@ class VersionSummary(TypedDict):
 class CollectionAnswer(TypedDict):
     name: str
     settings: SettingsAnswer
+    fields: list[FieldAnswer]
+    """The declared fields (`settings.indexed`), and whether filters can use their indexes yet."""
     counts: CountsAnswer
     active_version: int
     previous_version: int | None
@@ -123,8 +141,12 @@ class CollectionsAnswer(TypedDict):
 
 
 def collection(
-    one: Collection, counts: Counts, versions: Sequence[EmbedderVersion],
-    lexical_state: LexiconState, lag_seconds: float | None
+    one: Collection,
+    counts: Counts,
+    fields: Sequence[IndexedField],
+    versions: Sequence[EmbedderVersion],
+    lexical_state: LexiconState,
+    lag_seconds: float | None,
 ) -> CollectionAnswer:
     settings: Any = asdict(one.settings)
     if one.settings.tuned is not None:
@@ -133,6 +155,7 @@ def collection(
     return {
         "name": one.name,
         "settings": settings,
+        "fields": [{"field": field.name, "state": field.state} for field in fields],
         "counts": _counts(counts),
         "active_version": one.active_version,
         "previous_version": one.previous_version,

@@ -111,6 +111,7 @@ async def _described(service: Service, collection: Collection) -> answers.Collec
     return answers.collection(
         collection,
         await service.collections.counts(collection),
+        await service.collections.fields(collection.id),
         await service.versions.of(collection.id),
         service.lexicon.state(collection),
         service.lexicon.lag_seconds(collection.id),

@@ -101,6 +101,8 @@ class PlanAnswer(TypedDict):
     reranked: bool
     rerank: RereadAnswer | None
     wishes: WishesAnswer | None
+    reason: str | None
+    """Why the dense leg ran like this: see the API reference."""
     """How the query was read; null where it was only words."""
 
 
@@ -153,6 +155,7 @@ def _hit(hit: Hit, request: Request, explain: bool) -> HitAnswer:
         "title": hit.title,
         "start": hit.start,
         "end": hit.end,
+            "reason": answer.dense.reason,
         "revision": hit.revision,
     }
     if "text" in request.include:

@@ -181,6 +181,14 @@ class CollectionBody(Wire):
     candidates: Annotated[int, Field(ge=1, le=MAX_CANDIDATES)] = CollectionSettings().candidates
     rerank: RerankingBody = RerankingBody()
     tuned: TunedBody | None = None
+    indexed: Annotated[
+        list[str],
+        Field(
+            max_length=filters.MAX_DECLARED,
+            description="Fields of the metadata that filters find by an index of their own; nested ones by dots.",
+            examples=[["year", "author.name"]],
+        ),
+    ] = []
 
     def over(self, base: CollectionSettings, now: datetime) -> CollectionSettings:
         """`base` with what the client named changed. An embedder is one value: it is replaced as a whole.
@@ -196,6 +204,8 @@ class CollectionBody(Wire):
             named["fusion"] = self.fusion.over(base.fusion)
         if "rerank" in named:
             named["rerank"] = self.rerank.over(base.rerank)
+        if "indexed" in named:
+            named["indexed"] = filters.declared(self.indexed, "indexed")
         if self.tuned is not None:
             named["tuned"] = self.tuned.tuned(now)
         changed = replace(base, **named)

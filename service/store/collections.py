@@ -2,11 +2,19 @@
 
 import dataclasses
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import UTC, datetime
 
-from service.domain import Collection, CollectionId, CollectionName, CollectionSettings, Counts, VersionNumber
+from service.domain import (
+    Collection,
+    CollectionId,
+    CollectionName,
+    CollectionSettings,
+    Counts,
+    IndexedField,
+    VersionNumber,
+)
 from service.errors import CollectionNotFound, Conflict
-from service.store import audit, guard, records, spaces, statements, transitions, versions
+from service.store import audit, guard, indexed, records, spaces, statements, transitions, versions
 from service.store.pool import Pool, retrying
 from service.store.rows import collection_of
 from service.version import AuditEntry, Identity, VersionState
@@ -51,6 +59,7 @@ class PostgresCollections:
                 canary=canary,
                 now=now,
             )
+            await indexed.declare(connection, collection.id, settings.indexed, now, empty=True)
             details = {"settings": values["settings"]}
             entry = AuditEntry(at=now, actor=actor, action="created", version=FIRST_VERSION, details=details)
             await audit.write(connection, collection.id, entry)
@@ -62,6 +71,9 @@ class PostgresCollections:
         """As the port says; CollectionNotFound where it is gone."""
         values = {"id": collection.id, "settings": records.settings_to_json(settings)}
         async with self._pool.transaction() as connection:
+            if settings.indexed != collection.settings.indexed:
+                # Whoever writes after this keeps the values of the new fields, and nobody still writes without.
+                await guard.alone(connection, collection.id)
             row = await (await connection.execute(SQL.changing, values)).fetchone()
             if row is None:
                 raise CollectionNotFound
@@ -72,6 +84,9 @@ class PostgresCollections:
                 return collection_of(row)
             row = await (await connection.execute(SQL.update, values)).fetchone()
             assert row is not None  # locked above
+            if settings.indexed != collection.settings.indexed:
+                now = datetime.now(UTC) if entry is None else entry.at
+                await indexed.declare(connection, collection.id, settings.indexed, now)
             if entry is not None:
                 details = {"before": records.settings_to_json(collection.settings), "after": values["settings"]}
                 entry = dataclasses.replace(entry, details={**entry.details, **details})
@@ -115,6 +130,7 @@ class PostgresCollections:
             numbers = [VersionNumber(number) for (number,) in rows]
             # The order in which every transaction takes its locks: documents, changes, jobs, vectors.
             await connection.execute(SQL.delete_documents, identity)
+            await indexed.remove(connection, collection_id)
             await connection.execute(SQL.delete_changes, identity)
             await connection.execute(SQL.delete_jobs, identity)
             tables = [spaces.space(collection_id, number).table for number in numbers]
@@ -122,6 +138,10 @@ class PostgresCollections:
             for number in numbers:
                 await connection.execute(spaces.drop_table(collection_id, number))
             await connection.execute(SQL.delete, identity)
+
+    async def fields(self, collection_id: CollectionId) -> tuple[IndexedField, ...]:
+        async with self._pool.connection() as connection:
+            return tuple(field for _, field in await indexed.declared(connection, collection_id))
 
     async def counts(self, collection: Collection) -> Counts:
         """Documents are counted (about 0.1 s for a million), chunks as PostgresVersions.status does it."""

@@ -1,12 +1,10 @@
 """Documents in PostgreSQL: the truth that both legs follow. Adapter of `ports.Documents`.
 
-Every transaction takes its locks in the same order: documents, changes, jobs, vectors, each sorted by id. Deleted
-documents stay as tombstones, so every read asks for living ones.
+Every transaction takes its locks in the same order: documents (which keep the values of declared fields), changes,
+jobs, vectors, each sorted by id. Deleted documents stay as tombstones, so every read asks for living ones.
 """
 
 import dataclasses
-import math
-import time
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
@@ -17,24 +15,20 @@ from psycopg.types.json import Jsonb
 from service.domain import Accepted, Candidate, CollectionId, Document, DocumentId, Filter, Passing, StoredDocument
 from service.errors import CollectionNotFound
 from service.ports import Passage
-from service.store import brought, changes, queue, statements, vectors
+from service.store import brought, changes, indexed, queue, statements, vectors
+from service.store.passing import PassingDocuments
 from service.store.pool import Connection, Pool, retrying
-from service.store.predicates import indexed_predicate, predicate
+from service.store.predicates import predicate
 from service.store.rows import stored
 from service.version import EmbedderVersion
 
 SQL = statements.load("documents")
 
-COUNTED_DOCUMENTS = 10_000
-TOTAL_SECONDS = 30.0
-"""Up to here the documents of a collection are counted for every filter (a few milliseconds); the number of more than
-that is good for so long, for selectivity is a ratio that nobody needs exactly."""
-
 
 class PostgresDocuments:
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
-        self._totals: dict[CollectionId, tuple[float, int]] = {}
+        self._passing = PassingDocuments(pool)
 
     async def put(
         self,
@@ -70,6 +64,7 @@ class PostgresDocuments:
                     for id_, revision, _, born in written
                 }
                 if written:
+                    await indexed.keep(connection, collection_id, list(accepted))
                     await changes.record(connection, collection_id, list(accepted), now)
                 made_anew = {id_: content for id_, revision, content, _ in written if content == revision}
                 if made_anew:
@@ -101,6 +96,7 @@ class PostgresDocuments:
                 cursor = await connection.execute(bury, arguments)
                 gone = [row[0] for row in await cursor.fetchall()]
                 if gone:
+                    await indexed.keep(connection, collection_id, gone)
                     await changes.record(connection, collection_id, gone, now)
                     # Jobs first: a worker that is storing one of them has committed when this returns, and the next
                     # statement sees what it stored.
@@ -127,25 +123,7 @@ class PostgresDocuments:
         return tuple(stored(*row) for row in rows)
 
     async def passing(self, collection_id: CollectionId, where: Filter, cap: int) -> Passing:
-        asked = indexed_predicate(where)
-        query, values = sql.SQL(SQL.passing).format(where=asked.expression), asked.values
-        arguments = {**values, "collection_id": collection_id, "limit": cap + 1}
-        async with self._pool.connection() as connection:
-            found = [row[0] for row in await (await connection.execute(query, arguments, prepare=False)).fetchall()]
-            total = max(len(found), await self._total(connection, collection_id))
-        return Passing(ids=tuple(found) if len(found) <= cap else None, count=len(found), total=total)
-
-    async def _total(self, connection: Connection, collection_id: CollectionId) -> int:
-        """How many documents there are; where they are many, how many there were a moment ago."""
-        counted_at, total = self._totals.get(collection_id, (-math.inf, 0))
-        if time.monotonic() - counted_at > TOTAL_SECONDS:
-            cursor = await connection.execute(SQL.total, {"collection_id": collection_id})
-            ((total,),) = await cursor.fetchall()
-            if total > COUNTED_DOCUMENTS:
-                self._totals[collection_id] = (time.monotonic(), total)
-            else:
-                self._totals.pop(collection_id, None)
-        return total
+        return await self._passing.of(collection_id, where, cap)
 
     async def passing_among(
         self, collection_id: CollectionId, ids: Sequence[DocumentId], where: Filter

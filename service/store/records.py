@@ -122,3 +122,4 @@ _PARTS: Mapping[str, Callable[[Mapping[str, Any]], Any]] = {
     "tuned": _tuned_from_json,
 }
 """The settings that are objects of their own."""
+    "indexed": tuple,

@@ -1,5 +1,6 @@
 """Rows of documents, collections and versions, as the queries of several modules select them."""
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
@@ -69,6 +70,7 @@ def version_of(row: TupleRow) -> EmbedderVersion:
         paused,
         reason,
         evidence,
+        calibration,
         created_at,
     ) = row
     return EmbedderVersion(
@@ -84,5 +86,14 @@ def version_of(row: TupleRow) -> EmbedderVersion:
         paused=paused,
         reason=reason,
         evidence=None if evidence is None else records.evidence_from_json(evidence),
+        calibration=None if calibration is None else records.calibration_from_json(calibration),
         created_at=created_at,
     )
+
+
+def text_array(values: Sequence[str]) -> str:
+    """Many texts as one array literal: the driver would adapt them one by one, a microsecond each."""
+    joined = '","'.join(values)
+    if "\\" in joined or joined.count('"') != 2 * max(0, len(values) - 1):
+        joined = '","'.join(value.replace("\\", "\\\\").replace('"', '\\"') for value in values)
+    return f'{{"{joined}"}}' if values else "{}"

@@ -7,7 +7,6 @@ An index of one bit a dimension only says which rows are worth a look. They are 
 statement, so that scores are exact cosines whatever the storage.
 """
 
-import math
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
@@ -31,6 +30,7 @@ from service.errors import VersionNotFound
 from service.store import queue, statements, versions
 from service.store.pool import Connection, Pool, retrying
 from service.store.predicates import predicate
+from service.store.rows import text_array
 from service.store.spaces import bits, layout_of, seal, space, space_of
 from service.version import EmbedderVersion, Sample
 
@@ -39,10 +39,8 @@ SQL = statements.load("vectors")
 MAX_EF_SEARCH = 1_000
 """The most that pgvector takes."""
 
-_MIN_SCAN_TUPLES, _MAX_SCAN_TUPLES = 20_000, 400_000
-"""Rows that an iterative scan may look at before it gives up; pgvector's default and twenty times as many."""
-_SCAN_MARGIN = 8
-"""An iterative scan may look at so many times the rows that would do if what passes lay evenly."""
+_MAX_SCAN_TUPLES = 400_000
+"""Rows that an iterative scan may look at before it gives up, where the plan sets no other limit."""
 _SCAN_MEMORY = 16
 """Times work_mem that an iterative scan may remember: room for as many rows as it may look at."""
 
@@ -118,7 +116,7 @@ class PostgresVectors:
         """
         if limit <= 0 or (within is not None and not within) or plan.kind == "none":
             return ()
-        only, values = _only(within, where)
+        only, values = _only(within, where, plan.swept)
         indexed = plan.kind in ("hnsw", "hnsw_iterative") and within is None
         query = _nearest(version, indexed, only)
         arguments = {
@@ -227,10 +225,12 @@ async def _standing(version: EmbedderVersion) -> AsyncIterator[None]:
         raise VersionNotFound(f"The embedder version {version.number} has no table.") from error
 
 
-def _only(within: Sequence[DocumentId] | None, where: Filter | None) -> tuple[sql.Composable, Mapping[str, Any]]:
+def _only(
+    within: Sequence[DocumentId] | None, where: Filter | None, swept: bool
+) -> tuple[sql.Composable, Mapping[str, Any]]:
     """The part of a statement that keeps it to some documents, and the values for it."""
     if within is not None:
-        return sql.SQL(SQL.only_named), {"ids": list(within)}
+        return sql.SQL(SQL.only_among if swept else SQL.only_named), {"ids": text_array(within)}
     if where is not None:
         asked = predicate(where)
         return sql.SQL(SQL.only_passing).format(where=asked.expression), asked.values
@@ -256,12 +256,12 @@ def _tuning(version: EmbedderVersion, plan: DensePlan, limit: int) -> dict[str, 
     """
     binary = version.index.storage == "binary"
     tuples = _MAX_SCAN_TUPLES
-    if plan.selectivity:
-        tuples = math.ceil(_SCAN_MARGIN * (_rescored(plan, limit) if binary else limit) / plan.selectivity)
+    if plan.max_scan_tuples is not None:
+        tuples = min(tuples, max(1, plan.max_scan_tuples) * (_RESCORED if binary else 1))
     return {
         "ef_search": str(_ef_search(plan, limit)),
         "iterative_scan": "relaxed_order" if binary or plan.kind == "hnsw_iterative" else "off",
-        "max_scan_tuples": str(min(_MAX_SCAN_TUPLES, max(_MIN_SCAN_TUPLES, tuples))),
+        "max_scan_tuples": str(tuples),
         "scan_mem_multiplier": str(_SCAN_MEMORY),
     }
 

@@ -10,6 +10,7 @@ from service.errors import CollectionNotFound
 from service.filters import parse
 from service.ports import Passage
 from service.store import documents as module
+from service.store import passing
 from service.version import VersionState
 from tests.world import NOW, World, doc, encoded, later
 
@@ -283,7 +284,7 @@ async def test_passing_names_what_passes_up_to_the_cap(world: World) -> None:
 async def test_the_number_of_many_documents_is_remembered_for_a_while(
     postgres: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "COUNTED_DOCUMENTS", 2)
+    monkeypatch.setattr(passing, "COUNTED_DOCUMENTS", 2)
     everything = parse({})
 
     async def total() -> int:
@@ -295,7 +296,7 @@ async def test_the_number_of_many_documents_is_remembered_for_a_while(
     assert await total() == 3
     await postgres.put(doc("d"))
     assert await total() == 3
-    monkeypatch.setattr(module, "TOTAL_SECONDS", 0.0)
+    monkeypatch.setattr(passing, "TRUSTED_SECONDS", 0.0)
     assert await total() == 4
 
 

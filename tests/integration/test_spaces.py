@@ -15,7 +15,7 @@ import pytest
 
 from loadtests.space import clustered
 from service.domain import EXTERNAL, CollectionName, DensePlan, EmbedderSpec, Index, Storage
-from service.legs import EF_SEARCH
+from service.planner import EF_SEARCH
 from service.store import migrate, spaces, vectors
 from service.store.pool import Pool
 from service.version import AuditEntry, EmbedderVersion, VersionState

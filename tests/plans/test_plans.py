@@ -17,9 +17,12 @@ import pytest
 
 from service.domain import Candidate, DensePlan, DocumentId, Index, Position
 from service.filters import parse
+from service.store import passing
 from service.store.backfills import PostgresBackfills
+from service.store.documents import PostgresDocuments
 from service.store.embedded import EmbeddedServer
 from service.store.housekeeping import purge_tombstones
+from service.store.indexed import IndexedFields
 from service.store.pool import Connection, Pool, open_pool
 from service.store.spaces import create_index, space_of
 from service.version import EmbedderVersion, VersionState
@@ -33,6 +36,13 @@ pytestmark = pytest.mark.database
 ROWS = 6_000
 DIMENSIONS = 16
 IDS = [DocumentId(f"d{number:05d}") for number in range(20)]
+DECLARED = {
+    "passing declared equal": {"rank": 7},
+    "passing declared range": {"rank": {"$lt": 50}},
+    "passing declared between": {"rank": {"$gte": 100, "$lt": 150}},
+    "passing declared values": {"tags": {"$in": [3, 4]}},
+    "passing declared and asked": {"rank": {"$lt": 50}, "kind": {"$exists": False}},
+}
 
 
 @dataclass
@@ -113,11 +123,16 @@ async def collect(url: str, plans: Plans) -> None:
 
 
 async def fill(world: World) -> None:
-    """Documents with vectors, every third waiting again with new content, some deleted."""
+    """Documents with vectors, every third waiting again with new content, some deleted; two fields declared."""
+    wanted = dataclasses.replace(world.collection.settings, indexed=("rank", "tags"))
+    world.collection = await world.collections.update(world.collection, wanted)
+    assert world.pool is not None
+    await IndexedFields(world.pool).tend(NOW)
     generator = np.random.default_rng(3)
     for start in range(0, ROWS, 1_000):
         batch = [
-            doc(f"d{number:05d}", "some words " * 20, year=2000 + number % 25) for number in range(start, start + 1_000)
+            doc(f"d{number:05d}", "some words " * 20, year=2000 + number % 25, rank=number, tags=[number, -number])
+            for number in range(start, start + 1_000)
         ]
         await world.put(*batch, now=later(start))
         claimed = await world.claim(limit=1_000, now=later(start))
@@ -156,6 +171,10 @@ async def run_everything(world: World, plans: Plans) -> None:
     await world.vectors.nearest(version, query, 1_000, far, where=several)
     plans.current = "score"
     await world.vectors.score(version, query, IDS)
+    plans.current = "score chunks"
+    await world.vectors.score(version, query, IDS, 10)
+    plans.current = "directions"
+    await world.vectors.directions(version, IDS)
     plans.current = "get vectors"
     await world.vectors.get(version, [(id_, 0) for id_ in IDS])
 
@@ -171,11 +190,16 @@ async def run_everything(world: World, plans: Plans) -> None:
     plans.current = "passing equal"
     await world.documents.passing(number, parse({"year": 2003, "kind": {"$exists": False}}), 1_000)
     plans.current = "passing among values"
-    plans.current = "score chunks"
-    await world.vectors.score(version, query, IDS, 10)
-    plans.current = "directions"
-    await world.vectors.directions(version, IDS)
     await world.documents.passing(number, parse({"year": {"$in": [2003, 2004]}}), 1_000)
+    for name, raw in DECLARED.items():
+        plans.current = name
+        await world.documents.passing(number, parse(raw), 1_000)
+    plans.current = "passing again"
+    await world.documents.passing(number, parse(DECLARED["passing declared equal"]), 1_000)
+    plans.current = "passing of many"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(passing, "COUNTED_DOCUMENTS", 1_000)
+        await PostgresDocuments(world.documents._pool).passing(number, where, 10)  # type: ignore[attr-defined]
     plans.current = "get"
     await world.documents.get(number, IDS)
     plans.current = "put"
@@ -285,8 +309,47 @@ BINARY, EXTERNAL_NUMBER = 8, 9
 
 @pytest.mark.parametrize("asked", ["passing equal", "passing among values"])
 def test_an_equality_is_found_by_the_index_over_metadata(plans: Plans, asked: str) -> None:
-    plan = plans[asked, "documents.passing"]
+    plan = plans[asked, "passing.by_metadata"]
     assert "documents_metadata" in plan.indexes
+    assert not plan.scanned("documents")
+
+
+@pytest.mark.parametrize("asked", ["passing declared equal", "passing declared range", "passing declared values"])
+def test_declared_fields_name_documents_by_the_key_of_their_values_alone(plans: Plans, asked: str) -> None:
+    plan = plans[asked, "passing.by_values"]
+    assert plan.indexes == {"indexed_values_pkey"}
+    assert "Index Only Scan" in {node["Node Type"] for node in plan.nodes}
+
+
+def test_of_a_range_between_two_bounds_only_documents_with_several_values_are_asked(plans: Plans) -> None:
+    plan = plans["passing declared between", "passing.by_both"]
+    assert plan.indexes == {"indexed_values_pkey", "indexed_values_several", "documents_pkey"}
+    assert not plan.scanned("indexed_values")
+    assert not plan.scanned("documents")
+
+
+def test_a_declared_field_leaves_few_documents_to_be_asked(plans: Plans) -> None:
+    plan = plans["passing declared and asked", "passing.by_values_and_metadata"]
+    assert plan.indexes == {"indexed_values_pkey", "documents_pkey"}
+    assert not plan.scanned("documents")
+
+
+def test_a_filter_that_comes_again_is_asked_of_what_changed(plans: Plans) -> None:
+    plan = plans["passing again", "passing.changed"]
+    assert "changes_order" in plan.indexes
+    assert not plan.scanned("changes")
+    assert not plan.scanned("documents")
+
+
+def test_the_share_of_many_documents_is_told_by_a_sample(plans: Plans) -> None:
+    assert "Sample Scan" in {node["Node Type"] for node in plans["passing of many", "passing.sampled"].nodes}
+
+
+@pytest.mark.parametrize("asked", ["put", "delete"])
+def test_the_values_of_declared_fields_are_kept_by_key(plans: Plans, asked: str) -> None:
+    plan = plans[asked, "indexed.keep"]
+    assert "indexed_values_document" in plan.indexes
+    assert not plan.scanned("indexed_values")
     assert not plan.scanned("documents")
 
 
@@ -340,6 +403,7 @@ def test_an_exact_search_reads_the_table_once(plans: Plans) -> None:
         ("exact within", "vectors.nearest_exact"),
         ("hnsw within", "vectors.nearest_exact"),
         ("score", "vectors.score"),
+        ("score chunks", "vectors.score"),
         ("get vectors", "vectors.get"),
         ("write", "vectors.remove"),
         ("delete", "vectors.remove"),
@@ -349,6 +413,13 @@ def test_named_documents_are_found_by_the_key_of_the_space(plans: Plans, asked: 
     plan = plans[asked, statement]
     assert plan.indexes == {VECTORS_KEY}
     assert not plan.scanned(VECTORS)
+
+
+def test_examples_are_read_by_key(plans: Plans) -> None:
+    plan = plans["directions", "vectors.directions"]
+    assert plan.indexes == {VECTORS_KEY, "documents_pkey"}
+    assert not plan.scanned(VECTORS)
+    assert not plan.scanned("documents")
 
 
 @pytest.mark.parametrize(
@@ -403,7 +474,6 @@ def test_a_portion_of_a_backfill_is_found_by_keys(plans: Plans) -> None:
     ("asked", "statement"),
     [
         ("extend", "queue.extend"),
-        ("score chunks", "vectors.score"),
         ("charge", "queue.charge"),
         ("release", "queue.release"),
         ("write", "queue.finish"),
@@ -415,13 +485,6 @@ def test_named_jobs_are_found_by_their_key(plans: Plans, asked: str, statement: 
     plan = plans[asked, statement]
     assert plan.indexes == {"jobs_pkey"}
     assert not plan.scanned("jobs")
-def test_examples_are_read_by_key(plans: Plans) -> None:
-    plan = plans["directions", "vectors.directions"]
-    assert plan.indexes == {VECTORS_KEY, "documents_pkey"}
-    assert not plan.scanned(VECTORS)
-    assert not plan.scanned("documents")
-
-
 
 
 def test_what_was_set_aside_has_an_index_of_its_own(plans: Plans) -> None:

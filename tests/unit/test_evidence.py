@@ -26,7 +26,7 @@ from service.domain import (
 from service.embedder.registry import Registry
 from service.errors import DatabaseUnavailable, LexiconUnavailable, Overloaded, SpaceRefused, Unavailable
 from service.evidence import Examiner
-from service.legs import EF_SEARCH
+from service.planner import EF_SEARCH
 from service.query import Request
 from service.search import Search
 from service.shadow import Shadow

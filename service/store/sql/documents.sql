@@ -81,17 +81,6 @@ WHERE d.collection_id = %(collection_id)s AND d.document_id > %(after)s AND d.de
 ORDER BY d.document_id
 LIMIT %(limit)s
 
--- name: passing
--- The ids of living documents that pass, at most so many.
-SELECT d.document_id
-FROM documents AS d
-WHERE d.collection_id = %(collection_id)s AND d.deleted_at IS NULL AND {where}
-LIMIT %(limit)s
-
--- name: total
--- How many living documents there are.
-SELECT count(*) FROM documents WHERE collection_id = %(collection_id)s AND deleted_at IS NULL
-
 -- name: passing_among
 -- Those of the named documents that live and pass.
 SELECT d.document_id

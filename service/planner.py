@@ -1,0 +1,112 @@
+"""How the dense leg runs under a filter: what is expected to be cheapest at the recall target. Pure: no I/O.
+
+Three ways, n documents of N passing (a share s), and `limit` rows wanted:
+
+exact            over the n that pass, looked up by name or, where they are many, by reading all rows
+hnsw_iterative   along the index, asking each row whether its document passes, until enough do
+hnsw             the same without going on: where nearly everything passes, looking a little wider is enough
+
+Along the index about limit / s rows are asked if what passes lies evenly around the query. It need not: where the
+documents that pass are far from the query, all nearer ones are asked in vain. So the index may ask no more rows than an
+exact scan would cost, and whoever gets too few goes on to that one: at worst twice the cost of having known it before
+(the rule of ski rental; Karlin et al. 1988, "Competitive snoopy caching").
+
+The costs are microseconds measured on one machine (docs/performance.md, docs/decisions/0018). Only their ratios matter.
+"""
+
+import math
+
+from service.domain import DensePlan, Passing
+from service.version import SpaceStatus
+
+EF_SEARCH = 200
+"""How far the index looks where nobody says otherwise: with 100,000 chunks of MiniLM a recall@10 of 0.97, where as many
+as the candidates (100) would give 0.92 and save 1 ms (docs/performance.md)."""
+
+NAMED = 2.0
+"""Of an exact scan: finding a chunk by the name of its document, and its distance."""
+READ = 0.35
+"""Of an exact scan: reading one row of all, and its distance."""
+MATCHED = 0.5
+"""One name among those that all rows are compared with."""
+FOUND = 12.0
+"""One row along the index."""
+ASKED = 8.0
+"""Asking the document of one row whether it passes."""
+
+NEARLY_ALL = 0.9
+"""Share from which on a plain look is enough, widened by so much as is dropped."""
+WIDENED = 1.2
+LEAST_MARGIN, MARGIN = 2, 4
+"""An iterative scan may ask so many times the rows that would do if what passes lay evenly: the one in any case, up to
+the other where that still costs no more than an exact scan."""
+
+NAMEABLE = 200_000
+"""Documents that are named at most for an exact scan, when the index has brought too little: some 3 MB of ids."""
+
+
+def worth_naming(status: SpaceStatus, limit: int, most: int) -> int:
+    """Up to how many passing documents an exact scan of them is no dearer than the index; at most `most`.
+
+    Where n x NAMED chunks cost as much as limit / (n / N) rows along the index. Without an index: all that may be.
+    """
+    if not status.indexed:
+        return most
+    documents = status.rows / status.chunks_per_document
+    balance = limit * documents * (FOUND + ASKED) / (NAMED * status.chunks_per_document)
+    return max(1, min(most, round(math.sqrt(balance))))
+
+
+def choose(
+    status: SpaceStatus, passing: Passing | None, limit: int, *, exact: bool = False, ef_search: int | None = None
+) -> DensePlan:
+    """The plan for `limit` rows. `exact` and `ef_search` are as the client asks.
+
+    `ef_search` bounds how many rows a plain look gives, so it is at least `limit` unless the client says otherwise.
+    """
+    selectivity = None if passing is None else passing.selectivity
+    if exact:
+        return DensePlan(kind="exact", selectivity=selectivity, reason="asked_for")
+    if not status.indexed:
+        return DensePlan(kind="exact", selectivity=selectivity, reason="no_index")
+    wide = max(EF_SEARCH, limit)
+    if passing is None or selectivity is None:
+        return DensePlan(kind="hnsw", ef_search=ef_search or wide)
+    if passing.ids is not None:
+        return DensePlan(kind="exact", selectivity=selectivity, reason="few_pass")
+    if selectivity >= NEARLY_ALL:
+        widened = max(wide, math.ceil(WIDENED * limit / selectivity))
+        return DensePlan(kind="hnsw", ef_search=ef_search or widened, selectivity=selectivity, reason="nearly_all_pass")
+    return DensePlan(
+        kind="hnsw_iterative",
+        ef_search=ef_search or wide,
+        selectivity=selectivity,
+        max_scan_tuples=_affordable(status, passing, limit),
+        reason="many_pass",
+    )
+
+
+def instead(status: SpaceStatus, before: DensePlan, everyone: Passing | None) -> DensePlan:
+    """The exact plan after one that brought too little. `everyone`: all that pass, where there is a filter."""
+    swept = everyone is not None and everyone.ids is not None and _sweeps(status, everyone.count)
+    return DensePlan(kind="exact", selectivity=before.selectivity, swept=swept, reason="index_gave_too_few")
+
+
+def _affordable(status: SpaceStatus, passing: Passing, limit: int) -> int:
+    """Rows that the index may ask before an exact scan is tried."""
+    even = limit / max(passing.selectivity, 1 / max(1, status.rows))
+    exact = min(_named(status, passing.count), _swept(status, passing.count))
+    return math.ceil(max(LEAST_MARGIN * even, min(MARGIN * even, exact / (FOUND + ASKED)), 2 * EF_SEARCH))
+
+
+def _sweeps(status: SpaceStatus, documents: int) -> bool:
+    """Is reading all rows cheaper than looking these up by name?"""
+    return _swept(status, documents) < _named(status, documents)
+
+
+def _named(status: SpaceStatus, documents: int) -> float:
+    return NAMED * documents * status.chunks_per_document
+
+
+def _swept(status: SpaceStatus, documents: int) -> float:
+    return READ * status.rows + MATCHED * documents

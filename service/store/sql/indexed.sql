@@ -1,0 +1,138 @@
+-- name: declare
+-- New fields of a collection; the others are there already.
+INSERT INTO indexed_fields (collection_id, name, state)
+SELECT %(collection_id)s, n.name, %(state)s
+FROM unnest(%(names)s::text[]) AS n (name)
+WHERE NOT EXISTS (
+    SELECT FROM indexed_fields AS f
+    WHERE f.collection_id = %(collection_id)s AND f.name = n.name AND f.state IN ('building', 'ready')
+)
+
+-- name: undeclare
+-- Drop the fields of a collection that are not named (any more).
+UPDATE indexed_fields
+SET state = 'dropped', dropped_at = %(now)s
+WHERE collection_id = %(collection_id)s AND state IN ('building', 'ready') AND name <> ALL (%(names)s::text[])
+
+-- name: fields
+-- The fields of a collection that are declared, in the order of names.
+SELECT number, name, state FROM indexed_fields
+WHERE collection_id = %(collection_id)s AND state IN ('building', 'ready')
+ORDER BY name
+
+-- name: kept
+-- The fields of a collection whose values writers keep.
+SELECT number, name FROM indexed_fields WHERE collection_id = %(collection_id)s AND state <> 'emptying' ORDER BY number
+
+-- name: keep
+-- Make the values of documents those of their metadata. What stays as it is is not touched.
+WITH found AS (
+    SELECT DISTINCT
+           f.field,
+           CASE jsonb_typeof(e.value) WHEN 'boolean' THEN 0 WHEN 'number' THEN 1 ELSE 2 END::smallint AS kind,
+           CASE jsonb_typeof(e.value)
+               WHEN 'number' THEN e.value::numeric
+               WHEN 'boolean' THEN e.value::boolean::integer::numeric
+               ELSE 0
+           END AS number,
+           CASE jsonb_typeof(e.value)
+               WHEN 'string' THEN left(e.value #>> '{}', %(prefix)s)
+               ELSE ''
+           END COLLATE "C" AS text,
+           d.document_id
+    FROM documents AS d
+    CROSS JOIN unnest(%(fields)s::bigint[], %(paths)s::jsonpath[]) AS f (field, path)
+    CROSS JOIN LATERAL jsonb_path_query(d.metadata, f.path) AS e (value)
+    WHERE d.collection_id = %(collection_id)s
+        AND d.document_id = ANY (%(ids)s::text[])
+        AND d.deleted_at IS NULL
+        AND jsonb_typeof(e.value) IN ('boolean', 'number', 'string')
+),
+told AS MATERIALIZED (
+    SELECT field, kind, number, text, document_id, count(*) OVER (PARTITION BY field, document_id) > 1 AS several
+    FROM found
+),
+gone AS (
+    DELETE FROM indexed_values AS v
+    WHERE v.collection_id = %(collection_id)s
+        AND v.document_id = ANY (%(ids)s::text[])
+        AND v.field = ANY (%(fields)s::bigint[])
+        AND NOT EXISTS (
+            SELECT FROM told AS t
+            WHERE t.document_id = v.document_id
+                AND t.field = v.field
+                AND t.kind = v.kind
+                AND t.number = v.number
+                AND t.text = v.text
+        )
+)
+INSERT INTO indexed_values AS v (collection_id, field, kind, number, text, document_id, several)
+SELECT %(collection_id)s, field, kind, number, text, document_id, several
+FROM told
+ORDER BY document_id, field
+ON CONFLICT (collection_id, field, kind, number, text, document_id) DO UPDATE SET several = excluded.several
+WHERE v.several <> excluded.several
+
+-- name: under_way
+-- Fields that are not yet, or no longer, as they are to be.
+SELECT collection_id, number, state
+FROM indexed_fields
+WHERE state IN ('building', 'emptying') OR (state = 'dropped' AND dropped_at < %(dropped_before)s)
+ORDER BY collection_id, number
+
+-- name: take
+-- One field in a state, for this transaction alone; no row where another has it or it is in that state no more.
+SELECT name, filled_to
+FROM indexed_fields
+WHERE collection_id = %(collection_id)s AND number = %(number)s AND state = %(state)s
+FOR UPDATE SKIP LOCKED
+
+-- name: portion
+-- The next living documents.
+SELECT document_id
+FROM documents
+WHERE collection_id = %(collection_id)s AND document_id > %(after)s AND deleted_at IS NULL
+ORDER BY document_id
+LIMIT %(limit)s
+
+-- name: lock
+-- Keep documents as they are until the transaction ends, as an upsert does; nothing is changed.
+INSERT INTO documents AS d (
+    collection_id, document_id, title, text, metadata, content_hash, revision, content_revision, created_at, updated_at
+)
+SELECT o.collection_id, o.document_id, '', '', '{}', '', 1, 1, o.created_at, o.updated_at
+FROM documents AS o
+WHERE o.collection_id = %(collection_id)s AND o.document_id = ANY (%(ids)s::text[])
+ORDER BY o.document_id
+ON CONFLICT (collection_id, document_id) DO UPDATE SET revision = d.revision
+WHERE false
+
+-- name: filled
+-- How far the values of a field reach, and whether they are all there.
+UPDATE indexed_fields
+SET filled_to = %(filled_to)s, state = %(state)s
+WHERE collection_id = %(collection_id)s AND number = %(number)s
+
+-- name: stop_keeping
+-- Writers no longer keep the values of a field.
+UPDATE indexed_fields SET state = 'emptying'
+WHERE collection_id = %(collection_id)s AND number = %(number)s AND state = 'dropped'
+
+-- name: empty
+-- Removes some of the values of a field that nobody keeps or reads.
+DELETE FROM indexed_values
+WHERE collection_id = %(collection_id)s
+    AND field = %(number)s
+    AND document_id IN (
+        SELECT v.document_id FROM indexed_values AS v
+        WHERE v.collection_id = %(collection_id)s AND v.field = %(number)s
+        LIMIT %(limit)s
+    )
+
+-- name: forget
+-- A field without values ends.
+DELETE FROM indexed_fields WHERE collection_id = %(collection_id)s AND number = %(number)s AND state = 'emptying'
+
+-- name: delete_values
+-- All of a collection.
+DELETE FROM indexed_values WHERE collection_id = %(collection_id)s

@@ -1,0 +1,214 @@
+"""Declared fields beside writes: nothing is lost, whatever is declared, dropped or broken off meanwhile."""
+
+import asyncio
+import dataclasses
+import random
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from service import filters
+from service.domain import CollectionId, DocumentId, FieldState
+from service.store.documents import PostgresDocuments
+from service.store.indexed import KEPT, IndexedFields
+from service.store.pool import Pool
+from tests.world import NOW, World, build, doc, later
+
+pytestmark = pytest.mark.database
+
+AFTER = NOW + KEPT + timedelta(seconds=1)
+
+
+@pytest.fixture
+async def world(pool: Pool) -> World:
+    return await build(pool)
+
+
+async def declare(world: World, *names: str) -> None:
+    before = await world.collections.get(world.collection.id)
+    settings = dataclasses.replace(before.settings, indexed=filters.declared(names, "indexed"))
+    world.collection = await world.collections.update(before, settings)
+
+
+def fields_of(world: World) -> IndexedFields:
+    assert world.pool is not None
+    return IndexedFields(world.pool)
+
+
+async def rows(world: World, query: str) -> list[Any]:
+    assert world.pool is not None
+    async with world.pool.connection() as connection:
+        return await (await connection.execute(query.encode())).fetchall()
+
+
+async def values(world: World) -> set[tuple[Any, ...]]:
+    """Every value as it stands, by the name of its field."""
+    query = (
+        "SELECT f.name, v.kind, v.number, v.text, v.document_id, v.several FROM indexed_values AS v"
+        " JOIN indexed_fields AS f ON f.collection_id = v.collection_id AND f.number = v.field"
+    )
+    return set(await rows(world, query))
+
+
+async def states(world: World) -> dict[str, FieldState]:
+    return {field.name: field.state for field in await world.collections.fields(world.collection.id)}
+
+
+async def found(world: World, raw: dict[str, Any]) -> list[str]:
+    """What passes, as a process that has just started finds it."""
+    assert world.pool is not None
+    passing = await PostgresDocuments(world.pool).passing(world.collection.id, filters.parse(raw), 1_000)
+    assert passing.ids is not None
+    return sorted(passing.ids)
+
+
+async def test_values_of_every_kind_are_kept(world: World) -> None:
+    await declare(world, "a", "b.c")
+    await world.put(doc("1", a=1.50), doc("2", a="x" * 100), doc("3", a=[True, None, 2, [9], {"a": 1}]))
+    await world.put(doc("4", b=[{"c": 1}, {"c": ["y"]}, {"d": 0}]), doc("5", a=None, b=3))
+    told = await values(world)
+    assert {(name, kind, float(number), text, id_, several) for name, kind, number, text, id_, several in told} == {
+        ("a", 1, 1.5, "", "1", False),
+        ("a", 2, 0.0, "x" * 64, "2", False),
+        ("a", 0, 1.0, "", "3", True),
+        ("a", 1, 2.0, "", "3", True),
+        ("b.c", 1, 1.0, "", "4", True),
+        ("b.c", 2, 0.0, "y", "4", True),
+    }
+
+
+async def test_a_change_replaces_values_and_a_deletion_removes_them(world: World) -> None:
+    await declare(world, "a")
+    await fields_of(world).tend(NOW)
+    await world.put(doc("1", a=[1, 2]), doc("2", a=1))
+    await world.put(doc("1", a=[2]), now=later(1))
+    assert await found(world, {"a": 1}) == ["2"]
+    assert {(id_, several) for *_, id_, several in await values(world)} == {("1", False), ("2", False)}
+    await world.delete("1", "2")
+    assert await values(world) == set()
+
+
+async def test_what_was_there_before_is_filled_in_portions_that_anyone_may_go_on_with(world: World) -> None:
+    await world.put(*(doc(f"d{number}", a=number) for number in range(10)))
+    await world.delete("d3")
+    await declare(world, "a")
+    assert await states(world) == {"a": FieldState.BUILDING}
+    ((number,),) = await rows(world, "SELECT number FROM indexed_fields")
+    assert await fields_of(world).fill(world.collection.id, number, limit=4)
+    assert {id_ for *_, id_, _ in await values(world)} == {"d0", "d1", "d2", "d4"}
+    assert await found(world, {"a": {"$gte": 8}}) == ["d8", "d9"]  # not by the field, which is not ready
+    await asyncio.gather(*(fields_of(world).tend(NOW) for _ in range(4)))
+    assert await states(world) == {"a": FieldState.READY}
+    assert {id_ for *_, id_, _ in await values(world)} == {f"d{number}" for number in range(10) if number != 3}
+
+
+async def test_a_new_collection_has_nothing_to_fill(world: World) -> None:
+    settings = dataclasses.replace(world.collection.settings, indexed=("a",))
+    created = await world.collections.create(
+        world.collection.name.__class__("other"),
+        settings,
+        world.version.identity,
+        {"text": (1.0,) * world.version.dimensions},
+        NOW,
+    )
+    assert [field.state for field in await world.collections.fields(created.id)] == [FieldState.READY]
+
+
+async def test_a_dropped_field_is_kept_until_no_process_believes_in_it(world: World) -> None:
+    await declare(world, "a", "b")
+    await world.put(doc("1", a=1, b=1))
+    await fields_of(world).tend(NOW)
+    believing = PostgresDocuments(world.pool)  # type: ignore[arg-type]
+    assert (await believing.passing(world.collection.id, filters.parse({"a": 1}), 10)).ids == ("1",)
+    await declare(world, "b")
+    assert await states(world) == {"b": FieldState.READY}
+    await world.put(doc("2", a=1, b=2), now=later(1))
+    await fields_of(world).tend(NOW)
+    two = await believing.passing(world.collection.id, filters.parse({"a": {"$lt": 2}}), 10)
+    assert set(two.ids or ()) == {"1", "2"}
+    # The settings were changed at the time of this machine, not of the tests.
+    await rows(world, f"UPDATE indexed_fields SET dropped_at = '{NOW}' WHERE state = 'dropped' RETURNING number")
+    await fields_of(world).tend(AFTER)
+    assert {name for name, *_ in await values(world)} == {"b"}
+    assert await rows(world, "SELECT name, state FROM indexed_fields") == [("b", "ready")]
+
+
+async def test_declared_again_a_field_begins_anew(world: World) -> None:
+    await declare(world, "a")
+    await world.put(doc("1", a=1))
+    await declare(world)
+    await declare(world, "a")
+    assert await states(world) == {"a": FieldState.BUILDING}
+    await fields_of(world).tend(NOW)
+    assert await states(world) == {"a": FieldState.READY}
+    assert await found(world, {"a": 1}) == ["1"]
+
+
+async def test_a_deleted_collection_leaves_nothing(world: World) -> None:
+    await declare(world, "a")
+    await world.put(doc("1", a=1))
+    await world.collections.delete(world.collection.id)
+    assert await rows(world, "SELECT count(*) FROM indexed_values UNION ALL SELECT count(*) FROM indexed_fields") == [
+        (0,),
+        (0,),
+    ]
+
+
+async def test_nothing_is_lost_while_fields_are_declared_beside_writes(world: World) -> None:
+    """Writers never pause; fields come and go, and are filled by several at once in small portions."""
+    chance = random.Random(7)
+    ids = [f"d{number}" for number in range(40)]
+    await world.put(*(doc(name, a=number, b=[number, str(number)]) for number, name in enumerate(ids)))
+    done = asyncio.Event()
+    writes = 0
+
+    async def write(number: int) -> None:
+        nonlocal writes
+        own = random.Random(number)
+        while not done.is_set():
+            some = sorted(own.sample(ids, 5))
+            if own.random() < 0.2:
+                await world.delete(*some, now=later(writes))
+            else:
+                await world.put(*(doc(name, a=own.randint(0, 9), b=[own.random()]) for name in some), now=later(writes))
+            writes += 1
+
+    async def fill() -> None:
+        while not done.is_set():
+            for collection_id, number in await rows(world, "SELECT collection_id, number FROM indexed_fields"):
+                while await fields_of(world).fill(CollectionId(collection_id), number, limit=3):
+                    pass
+            await asyncio.sleep(0)
+
+    async def change() -> None:
+        for _ in range(12):
+            await declare(world, *chance.sample(["a", "b", "c"], chance.randint(0, 3)))
+            seen = writes
+            while writes < seen + 5:
+                await asyncio.sleep(0.001)
+        await declare(world, "a", "b")
+        done.set()
+
+    await asyncio.gather(*(write(number) for number in range(3)), fill(), fill(), change())
+    await fields_of(world).tend(NOW)
+    assert await states(world) == {"a": FieldState.READY, "b": FieldState.READY}
+    await agrees(world, ids)
+
+
+async def agrees(world: World, ids: Sequence[str]) -> None:
+    """The values are those of the metadata, no more and no less, and filters find what they should."""
+    there = await world.documents.get(world.collection.id, [DocumentId(name) for name in ids])
+    numbers = {("a", float(one.metadata["a"]), id_) for id_, one in there.items()}
+    for id_, one in there.items():
+        numbers |= {("b", float(value), id_) for value in one.metadata["b"] if not isinstance(value, str)}
+    query = (
+        "SELECT f.name, v.number, v.document_id FROM indexed_values AS v"
+        " JOIN indexed_fields AS f ON f.collection_id = v.collection_id AND f.number = v.field AND f.state = 'ready'"
+        " WHERE v.kind = 1"
+    )
+    assert {(name, float(number), id_) for name, number, id_ in await rows(world, query)} == numbers
+    for raw in ({"a": 3}, {"a": {"$gte": 4}}, {"a": {"$gt": 2, "$lt": 7}}, {"b": {"$lt": 0.5}}):
+        right = sorted(id_ for id_, one in there.items() if filters.matches(filters.parse(raw), one.metadata))
+        assert await found(world, raw) == right

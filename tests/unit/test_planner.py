@@ -1,0 +1,114 @@
+"""The cheapest way at the recall target, from what is known before: how many pass, how many there are."""
+
+import itertools
+
+import pytest
+
+from service import planner
+from service.domain import DensePlan, DocumentId, Passing
+from service.version import SpaceStatus
+
+LARGE = SpaceStatus(rows=100_000, indexed=True, chunks_per_document=1.0)
+LIMIT = 100
+
+
+def wide(share: float, total: int = 100_000) -> Passing:
+    return Passing(ids=None, count=round(share * total), total=total)
+
+
+def named(count: int, total: int = 100_000) -> Passing:
+    return Passing(ids=tuple(DocumentId(f"d{number}") for number in range(count)), count=count, total=total)
+
+
+def test_without_a_filter_a_plain_look() -> None:
+    plan = planner.choose(LARGE, None, LIMIT)
+    assert plan == DensePlan(kind="hnsw", ef_search=planner.EF_SEARCH)
+
+
+def test_a_plain_look_gives_as_many_rows_as_are_wanted() -> None:
+    assert planner.choose(LARGE, None, 600).ef_search == 600
+
+
+@pytest.mark.parametrize(
+    ("status", "passing", "exact", "kind", "reason"),
+    [
+        (LARGE, None, True, "exact", "asked_for"),
+        (SpaceStatus(rows=5_000, indexed=False, chunks_per_document=1.0), wide(0.5), False, "exact", "no_index"),
+        (LARGE, named(1_000), False, "exact", "few_pass"),
+        (LARGE, wide(0.5), False, "hnsw_iterative", "many_pass"),
+        (LARGE, wide(0.97), False, "hnsw", "nearly_all_pass"),
+    ],
+)
+def test_each_way_has_its_place(
+    status: SpaceStatus, passing: Passing | None, exact: bool, kind: str, reason: str
+) -> None:
+    plan = planner.choose(status, passing, LIMIT, exact=exact)
+    assert (plan.kind, plan.reason) == (kind, reason)
+    assert plan.selectivity == (None if passing is None else passing.selectivity)
+
+
+@pytest.mark.parametrize("passing", [None, wide(0.5), wide(0.97)])
+def test_what_the_client_asks_of_the_index_is_respected(passing: Passing | None) -> None:
+    assert planner.choose(LARGE, passing, LIMIT, ef_search=77).ef_search == 77
+
+
+def test_where_nearly_all_pass_the_look_is_wider_by_what_is_dropped() -> None:
+    plan = planner.choose(LARGE, wide(0.92), 400)
+    assert plan.ef_search is not None
+    assert plan.ef_search * 0.92 > 400
+
+
+def test_naming_ends_where_the_index_is_as_cheap() -> None:
+    most = planner.worth_naming(LARGE, LIMIT, 1_000_000)
+    along_the_index = LIMIT / (most / LARGE.rows) * (planner.FOUND + planner.ASKED)
+    assert planner.NAMED * most == pytest.approx(along_the_index, rel=0.01)
+
+
+def test_naming_has_its_limits() -> None:
+    assert planner.worth_naming(LARGE, LIMIT, 50) == 50
+    unindexed = SpaceStatus(rows=100_000, indexed=False, chunks_per_document=1.0)
+    assert planner.worth_naming(unindexed, LIMIT, 123_456) == 123_456
+    assert planner.worth_naming(SpaceStatus(rows=0, indexed=True, chunks_per_document=1.0), LIMIT, 50) == 1
+
+
+def test_more_documents_are_worth_naming_in_a_larger_space_and_fewer_where_each_has_many_chunks() -> None:
+    sizes = [SpaceStatus(rows=rows, indexed=True, chunks_per_document=1.0) for rows in (10_000, 100_000, 1_000_000)]
+    worth = [planner.worth_naming(size, LIMIT, 1_000_000) for size in sizes]
+    assert worth == sorted(worth)
+    chunked = SpaceStatus(rows=100_000, indexed=True, chunks_per_document=5.0)
+    assert planner.worth_naming(chunked, LIMIT, 1_000_000) < worth[1]
+
+
+def test_the_index_asks_enough_rows_where_what_passes_lies_evenly() -> None:
+    for share in (0.5, 0.3, 0.1, 0.05):
+        tuples = planner.choose(LARGE, wide(share), LIMIT).max_scan_tuples
+        assert tuples is not None
+        assert tuples >= planner.LEAST_MARGIN * LIMIT / share
+
+
+def test_the_index_asks_no_more_rows_than_an_exact_scan_would_cost() -> None:
+    """But for twice what an even distribution takes, whatever passes."""
+    for share, rows in itertools.product((0.5, 0.2, 0.1), (20_000, 100_000, 1_000_000)):
+        status = SpaceStatus(rows=rows, indexed=True, chunks_per_document=1.0)
+        passing = wide(share, rows)
+        tuples = planner.choose(status, passing, LIMIT).max_scan_tuples
+        assert tuples is not None
+        cost = tuples * (planner.FOUND + planner.ASKED)
+        exact = min(planner.NAMED * passing.count, planner.READ * rows + planner.MATCHED * passing.count)
+        even = LIMIT / share * (planner.FOUND + planner.ASKED)
+        least = 2 * planner.EF_SEARCH * (planner.FOUND + planner.ASKED)
+        assert cost <= max(exact, planner.LEAST_MARGIN * even, least) * 1.01
+
+
+@pytest.mark.parametrize(("count", "swept"), [(2_000, False), (60_000, True)])
+def test_an_exact_scan_looks_few_up_and_reads_all_for_many(count: int, swept: bool) -> None:
+    before = planner.choose(LARGE, wide(count / 100_000), LIMIT)
+    plan = planner.instead(LARGE, before, named(count))
+    assert (plan.kind, plan.swept, plan.reason) == ("exact", swept, "index_gave_too_few")
+    assert plan.selectivity == before.selectivity
+
+
+def test_who_is_beyond_all_names_is_filtered_on_the_way() -> None:
+    before = planner.choose(LARGE, wide(0.5), LIMIT)
+    assert not planner.instead(LARGE, before, wide(0.5)).swept
+    assert not planner.instead(LARGE, DensePlan(kind="hnsw"), None).swept
