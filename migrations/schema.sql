@@ -82,7 +82,37 @@ CREATE TABLE public.embedder_versions (
     backfill_enqueued bigint DEFAULT 0 NOT NULL,
     backfill_everything boolean DEFAULT false NOT NULL,
     backfill_notes jsonb DEFAULT '[]'::jsonb NOT NULL,
+    calibration jsonb,
     CONSTRAINT embedder_versions_state_check CHECK ((state = ANY (ARRAY['backfilling'::text, 'indexing'::text, 'verifying'::text, 'ready'::text, 'active'::text, 'retired'::text, 'failed'::text])))
+);
+
+CREATE TABLE public.indexed_fields (
+    collection_id bigint NOT NULL,
+    number bigint NOT NULL,
+    name text NOT NULL COLLATE pg_catalog."C",
+    state text NOT NULL,
+    filled_to text COLLATE pg_catalog."C",
+    dropped_at timestamp with time zone,
+    CONSTRAINT indexed_fields_state_check CHECK ((state = ANY (ARRAY['building'::text, 'ready'::text, 'dropped'::text, 'emptying'::text])))
+);
+
+ALTER TABLE public.indexed_fields ALTER COLUMN number ADD GENERATED ALWAYS AS IDENTITY (
+    SEQUENCE NAME public.indexed_fields_number_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
+
+CREATE TABLE public.indexed_values (
+    collection_id bigint NOT NULL,
+    field bigint NOT NULL,
+    kind smallint NOT NULL,
+    number numeric NOT NULL,
+    text text NOT NULL COLLATE pg_catalog."C",
+    document_id text NOT NULL COLLATE pg_catalog."C",
+    several boolean NOT NULL
 );
 
 CREATE TABLE public.installation (
@@ -144,6 +174,12 @@ ALTER TABLE ONLY public.documents
 ALTER TABLE ONLY public.embedder_versions
     ADD CONSTRAINT embedder_versions_pkey PRIMARY KEY (collection_id, number);
 
+ALTER TABLE ONLY public.indexed_fields
+    ADD CONSTRAINT indexed_fields_pkey PRIMARY KEY (collection_id, number);
+
+ALTER TABLE ONLY public.indexed_values
+    ADD CONSTRAINT indexed_values_pkey PRIMARY KEY (collection_id, field, kind, number, text, document_id) INCLUDE (several);
+
 ALTER TABLE ONLY public.installation
     ADD CONSTRAINT installation_pkey PRIMARY KEY (id);
 
@@ -167,6 +203,12 @@ CREATE INDEX documents_metadata ON public.documents USING gin (metadata jsonb_pa
 
 CREATE UNIQUE INDEX embedder_versions_active ON public.embedder_versions USING btree (collection_id) WHERE (state = 'active'::text);
 
+CREATE UNIQUE INDEX indexed_fields_name ON public.indexed_fields USING btree (collection_id, name) WHERE (state = ANY (ARRAY['building'::text, 'ready'::text]));
+
+CREATE INDEX indexed_values_document ON public.indexed_values USING btree (collection_id, document_id, field);
+
+CREATE INDEX indexed_values_several ON public.indexed_values USING btree (collection_id, field, document_id) WHERE several;
+
 CREATE INDEX jobs_claimable ON public.jobs USING btree (priority, enqueued_at, available_at) WHERE (set_aside_at IS NULL);
 
 CREATE INDEX jobs_set_aside ON public.jobs USING btree (collection_id, document_id) WHERE (set_aside_at IS NOT NULL);
@@ -176,6 +218,9 @@ ALTER TABLE ONLY public.audit
 
 ALTER TABLE ONLY public.embedder_versions
     ADD CONSTRAINT embedder_versions_collection_id_fkey FOREIGN KEY (collection_id) REFERENCES public.collections(id) ON DELETE CASCADE;
+
+ALTER TABLE ONLY public.indexed_fields
+    ADD CONSTRAINT indexed_fields_collection_id_fkey FOREIGN KEY (collection_id) REFERENCES public.collections(id) ON DELETE CASCADE;
 
 ALTER TABLE ONLY public.judgments
     ADD CONSTRAINT judgments_collection_id_fkey FOREIGN KEY (collection_id) REFERENCES public.collections(id) ON DELETE CASCADE;
