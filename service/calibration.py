@@ -3,6 +3,7 @@
 `features` has shape [n, d], `labels` and `outcomes` shape [n]: True for what is so. Probabilities are in [0, 1].
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -26,6 +27,11 @@ class Logistic:
 
     weights: tuple[float, ...]
     bias: float
+
+    def probability(self, features: Sequence[float]) -> float:
+        """Of one example."""
+        logit = self.bias + sum(weight * value for weight, value in zip(self.weights, features, strict=True))
+        return 1.0 / (1.0 + math.exp(min(_FURTHEST, max(-_FURTHEST, -logit))))
 
     def probabilities(self, features: npt.ArrayLike) -> Floats:
         """[n, d] -> [n]."""
@@ -116,6 +122,13 @@ def reliability(probabilities: npt.ArrayLike, outcomes: npt.ArrayLike, bins: int
         for part in np.array_split(order, min(bins, max(1, len(order))))
         if len(part)
     )
+
+
+def evened(positives: npt.ArrayLike, negatives: npt.ArrayLike) -> tuple[Floats, Truths]:
+    """Predictions and outcomes with as many positives as negatives: the fewer ones are repeated. None may be empty."""
+    above, below = np.asarray(positives, np.float64), np.asarray(negatives, np.float64)
+    most = max(above.size, below.size)
+    return np.concatenate([np.resize(above, most), np.resize(below, most)]), np.arange(2 * most) < most
 
 
 def calibration_error(bins: Sequence[Bin]) -> float:

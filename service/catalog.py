@@ -23,6 +23,7 @@ from service.domain import (
 from service.version import (
     AuditEntry,
     Backfill,
+    Calibration,
     Completeness,
     EmbedderVersion,
     Evidence,
@@ -78,10 +79,10 @@ class Collections(Protocol):
 
     async def counts(self, collection: Collection) -> Counts: ...
 
-
     async def fields(self, collection_id: CollectionId) -> tuple[IndexedField, ...]:
         """The declared fields in the order of their names, and whether filters can use them yet."""
         ...
+
 
 class Versions(Protocol):
     """Embedder versions and their physical spaces."""
@@ -150,6 +151,14 @@ class Versions(Protocol):
         `promote` alone. `evidence` None keeps what there is. A failed version has no jobs; to backfilling: from the
         first document on, not paused, and Conflict where as many as may be are written already.
         """
+        ...
+
+    def learning(self, version: EmbedderVersion) -> AbstractAsyncContextManager[bool]:
+        """True for the one process of all that may calibrate this version, as long as the block lasts."""
+        ...
+
+    async def learnt(self, version: EmbedderVersion, calibration: Calibration) -> bool:
+        """Keep it with the version. False where that has another calibration than `version` says, or is written no more."""
         ...
 
     async def pause(self, version: EmbedderVersion, paused: bool, entry: AuditEntry) -> EmbedderVersion:

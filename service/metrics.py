@@ -23,6 +23,17 @@ STALE_HITS = Counter(
     "Candidates dropped because their document changed after they were indexed.",
     ["collection"],
 )
+QUERY_CONFIDENCE = Histogram(
+    "azimuth_query_confidence",
+    "Probability that the question of a search is one for the collection.",
+    ["collection"],
+    buckets=(0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95),
+)
+WITHHELD = Counter(
+    "azimuth_withheld_total",
+    "Answers without hits because the question is hardly one for the collection.",
+    ["collection"],
+)
 UNDERFILLED = Counter(
     "azimuth_underfilled_total", "Answers with fewer hits than asked for although more documents pass.", ["collection"]
 )

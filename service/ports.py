@@ -277,6 +277,10 @@ class Lexicon(Protocol):
         """The quoted phrases that no document says, and that bind nobody therefore."""
         ...
 
+    async def ceiling(self, collection: Collection, words: Words) -> float:
+        """The highest score that any document could have for these words, those that no document says included."""
+        ...
+
     async def highlight(self, collection: Collection, words: Words, passages: Sequence[str]) -> tuple[Highlights, ...]:
         """Where each passage says what is looked for."""
         ...

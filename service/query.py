@@ -179,6 +179,7 @@ class Request:
     embedder_version: VersionNumber | None = None
     group_by: Group = "document"
     diversity: float = 0.0
+    min_confidence: float | None = None
     budget_ms: float | None = None
     include: frozenset[Include] = frozenset({"text", "metadata", "highlights"})
 
@@ -221,6 +222,18 @@ class Reread:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Confidence:
+    """`in_domain`: the probability that the question is one for the collection, were even odds expected beforehand.
+
+    None where it cannot be told. `withheld`: the hits were, because the request wants more. `reason`: of either.
+    """
+
+    in_domain: float | None
+    withheld: bool = False
+    reason: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Answer:
     hits: tuple[Hit, ...]
     mode: Mode
@@ -231,6 +244,7 @@ class Answer:
     unsaid: tuple[str, ...]
     """Phrases that the query quotes and no document says: they bound nothing."""
     degraded: tuple[Degradation, ...]
+    confidence: Confidence
     timings: Timings
 
     @property

@@ -76,7 +76,7 @@ class Sampling:
             beginnings = await self._beginnings(collection, version, most)
             texts += beginnings
             sources["first sentences"] = len(beginnings)
-        vectors = await self._embedded(version, texts)
+        vectors = await self.embedded(version, texts)
         return vectors[finite(vectors)], {source: count for source, count in sources.items() if count}
 
     async def _beginnings(self, collection: Collection, version: EmbedderVersion, most: int) -> list[str]:
@@ -88,7 +88,7 @@ class Sampling:
             async for document in self.documents(collection, ids)
         ]
 
-    async def _embedded(self, version: EmbedderVersion, texts: Sequence[str]) -> Vectors:
+    async def embedded(self, version: EmbedderVersion, texts: Sequence[str]) -> Vectors:
         """In small batches, so that live searches need not wait long behind them."""
         await self._proof.admit(version)
         vectors = np.zeros((len(texts), version.dimensions), np.float32)

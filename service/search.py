@@ -17,6 +17,7 @@ from functools import partial
 from service import finds, legs, metrics, planner
 from service.asking import Asking, Together
 from service.catalog import Collections, Versions
+from service.confidence import Assessment
 from service.course import Course, side_by_side
 from service.diversity import mmr
 from service.domain import Candidate, CollectionName, DensePlan, Passing, Vector
@@ -27,7 +28,7 @@ from service.fusion import Fused, fuse
 from service.legs import MAX_WIDTH, Item, Leg
 from service.ports import Documents, Embedders, Lexicon, Passage, Reranker, Vectors
 from service.proof import Proof
-from service.query import Answer, Hit, Request
+from service.query import Answer, Confidence, Hit, Request
 from service.reranking import SecondStage
 from service.space import Space, Spaces
 from service.wishes import Highlights
@@ -67,6 +68,7 @@ class Search:
         self._lexicon = lexicon
         self._asking = Asking(embedders, proof, Examples(documents, vectors))
         self._second = SecondStage(reranker)
+        self._assessment = Assessment(lexicon)
         self._passing_cap = passing_cap
         self._free = max_concurrent
         self._spaces = Spaces(collections, versions)
@@ -101,9 +103,11 @@ class Search:
 
         passing = await self._filter(space, course, width)
         vectors = await self._asking.vectors(space, course, together)
+        confidence = None
         while True:
             found = await self._legs(space, course, vectors, passing, width, wanted)
-            ranking = self._fuse(space, course, found)
+            confidence = confidence or await self._assessment.of(space, course, found)
+            ranking = [] if confidence.withheld else self._fuse(space, course, found)
             fetched = await self._fetch(space, course, found, ranking, wanted)
             if len(fetched) >= wanted or len(fetched) == len(ranking) or found.exhausted or width >= MAX_WIDTH:
                 break
@@ -114,10 +118,10 @@ class Search:
 
         counted = passing is not None and request.group_by == "document"
         possible = min(request.k, passing.count) if passing is not None and counted else request.k
-        short = len(hits) < possible and (course.stale > 0 or not found.exhausted)
+        short = len(hits) < possible and (course.stale > 0 or not found.exhausted) and not confidence.withheld
         plan = dataclasses.replace(found.plan, underfilled=short)
         if course.live:
-            self._observe(space, course, plan)
+            self._observe(space, course, plan, confidence)
         return Answer(
             hits=tuple(hits),
             mode=request.mode,
@@ -127,6 +131,7 @@ class Search:
             words=request.words,
             unsaid=course.unsaid,
             degraded=tuple(course.degraded),
+            confidence=confidence,
             timings=course.timings,
         )
 
@@ -287,7 +292,7 @@ class Search:
             ]
         return hits
 
-    def _observe(self, space: Space, course: Course, plan: DensePlan) -> None:
+    def _observe(self, space: Space, course: Course, plan: DensePlan, confidence: Confidence) -> None:
         name, version = space.collection.name, str(space.version.number)
         metrics.SEARCH_SECONDS.labels(name, version, course.request.mode).observe(course.timings.elapsed)
         for stage, seconds in course.timings.seconds.items():
@@ -298,6 +303,10 @@ class Search:
             metrics.UNDERFILLED.labels(name).inc()
         if plan.ef_search is not None:
             metrics.EF_SEARCH.labels(name, version).set(plan.ef_search)
+        if confidence.in_domain is not None:
+            metrics.QUERY_CONFIDENCE.labels(name).observe(confidence.in_domain)
+        if confidence.withheld:
+            metrics.WITHHELD.labels(name).inc()
 
 
 def _marked(hit: Hit, highlights: Highlights) -> Hit:

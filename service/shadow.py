@@ -280,5 +280,5 @@ def _is_candidate(collection: Collection, version: EmbedderVersion) -> bool:
 
 def _comparable(request: Request) -> Request:
     """The same search as the versions answer it: without the cross-encoder, which would even out what they differ in,
-    and without what costs time and says nothing."""
-    return dataclasses.replace(request, k=DEPTH, rerank=None, budget_ms=None, include=frozenset())
+    withholding nothing, and without what costs time and says nothing."""
+    return dataclasses.replace(request, k=DEPTH, rerank=None, min_confidence=None, budget_ms=None, include=frozenset())

@@ -8,6 +8,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any, Literal
 
+from service.calibration import Logistic
 from service.domain import Chunking, CollectionId, DocumentId, EmbedderSpec, Fingerprint, Index, Vectors, VersionNumber
 
 
@@ -64,6 +65,7 @@ class EmbedderVersion:
     reason: str | None = None
     """Why it failed."""
     evidence: "Evidence | None" = None
+    calibration: "Calibration | None" = None
     created_at: datetime
 
     @property
@@ -177,6 +179,27 @@ class Evidence:
     @property
     def failed(self) -> tuple[Check, ...]:
         return tuple(check for check in self.checks if check.passed is False)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Calibration:
+    """What the top scores of a search in a version say of its question: is it one for this collection?
+
+    `dense` reads the highest cosine, `both` that and the highest BM25 as a share of what is possible; both None where
+    nothing could be learnt, for this `reason`. `rows`: chunks that there were; `sources`: how many texts of which kind
+    it was learnt from; `judged_at`: the upload of the judged queries among them. `auroc` and `error` (expected
+    calibration error): of `both` on texts that were left out of the fit.
+    """
+
+    dense: Logistic | None = None
+    both: Logistic | None = None
+    reason: str | None = None
+    rows: int
+    sources: Mapping[str, int] = field(default_factory=dict)
+    auroc: float | None = None
+    error: float | None = None
+    learnt_at: datetime
+    judged_at: datetime | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

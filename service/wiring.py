@@ -21,9 +21,11 @@ from service.errors import AzimuthError
 from service.evidence import Examiner
 from service.ingest import Ingest
 from service.ingest import Limits as DocumentLimits
+from service.learning import Learning
 from service.lifecycle import UNDER_WAY, Lifecycle
 from service.proof import Proof
 from service.readiness import Readiness
+from service.sampling import Sampling
 from service.search import Search
 from service.settings import NO_RERANKER, Settings
 from service.shadow import Shadow
@@ -34,9 +36,9 @@ from service.store.changes import PostgresChanges
 from service.store.collections import PostgresCollections
 from service.store.documents import PostgresDocuments
 from service.store.follower import Follower
+from service.store.indexed import IndexedFields
 from service.store.languages import KNOWN
 from service.store.lexical import TantivyLexicon
-from service.store.indexed import IndexedFields
 from service.store.pool import Pool, open_pool
 from service.store.processes import PostgresProcesses
 from service.store.queue import PostgresQueue
@@ -49,6 +51,7 @@ from service.version import VersionState
 log = logging.getLogger(__name__)
 
 TEND_SECONDS = 5.0
+LEARN_SECONDS = 2.0
 TOMBSTONE_AGE = timedelta(days=1)
 WATCH_SECONDS = 2.0
 DRIVE_SECONDS = 1.0
@@ -69,10 +72,10 @@ class Store:
     audit: PostgresAudit
     test_sets: PostgresTestSets
     processes: PostgresProcesses
+    fields: IndexedFields
 
 
 @asynccontextmanager
-    fields: IndexedFields
 async def open_store(settings: Settings, url: str, name: str) -> AsyncIterator[Store]:
     """Check the server, open the pool. DatabaseTooOld, MissingRights or DatabaseUnavailable where it cannot serve."""
     await server.check(url)
@@ -95,10 +98,10 @@ async def open_store(settings: Settings, url: str, name: str) -> AsyncIterator[S
             audit=PostgresAudit(pool),
             test_sets=PostgresTestSets(pool),
             processes=PostgresProcesses(pool),
+            fields=IndexedFields(pool),
         )
     finally:
         await pool.close()
-            fields=IndexedFields(pool),
 
 
 def embedders(settings: Settings) -> Registry:
@@ -218,6 +221,15 @@ async def api(settings: Settings, url: str) -> AsyncIterator[FastAPI]:
             lexicon_built=lexicon.built,
             check_seconds=settings.check_seconds,
         )
+        learning = Learning(
+            collections=store.collections,
+            versions=store.versions,
+            queue=store.queue,
+            vectors=store.vectors,
+            lexicon=lexicon,
+            test_sets=store.test_sets,
+            sampling=Sampling(vectors=store.vectors, documents=store.documents, embedders=models, proof=proof),
+        )
         known: set[str] = set()
 
         @asynccontextmanager
@@ -300,6 +312,7 @@ async def _driving(flow: Lifecycle, fields: IndexedFields) -> AsyncIterator[None
         for state in sorted(UNDER_WAY):
             work = partial(flow.drive, now, frozenset({state}))
             await stack.enter_async_context(_running(regularly(state.value, DRIVE_SECONDS, work)))
+        await stack.enter_async_context(_running(regularly("fields", DRIVE_SECONDS, lambda: fields.tend(now()))))
         await stack.enter_async_context(_running(regularly("indexes", TEND_SECONDS, partial(flow.tend, now))))
         yield
 
@@ -312,7 +325,6 @@ async def standing(collections: PostgresCollections, known: set[str]) -> tuple[C
         metrics.forget(name)
     known.clear()
     known.update(names)
-        await stack.enter_async_context(_running(regularly("fields", DRIVE_SECONDS, lambda: fields.tend(now()))))
     return there
 
 

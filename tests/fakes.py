@@ -535,6 +535,9 @@ class FakeLexicon:
         living = list(self._store.living(collection.id))
         return tuple(one for one in words.quoted if not any(_satisfies(document, [one], []) for document in living))
 
+    async def ceiling(self, collection: Collection, words: Words) -> float:
+        return float(len(_words(words.text)))
+
     def _binding(self, collection: Collection, words: Words) -> list[str]:
         living = list(self._store.living(collection.id))
         said = [one for one in words.quoted if any(_satisfies(document, [one], []) for document in living)]

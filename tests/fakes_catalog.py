@@ -28,6 +28,7 @@ from service.domain import (
 from service.errors import CollectionNotFound, Conflict, Overtaken, VersionNotFound
 from service.version import (
     AuditEntry,
+    Calibration,
     EmbedderVersion,
     Evidence,
     Identity,
@@ -136,10 +137,10 @@ class FakeCollections:
             raise VersionNotFound
         return self.known_counts.get(collection.id, Counts(documents=0, chunks=0, pending=0, failed=0))
 
-
     async def fields(self, collection_id: CollectionId) -> tuple[IndexedField, ...]:
         names = sorted(self.rows[collection_id].settings.indexed) if collection_id in self.rows else ()
         return tuple(IndexedField(name=name, state=FieldState.READY) for name in names)
+
 
 class FakeVersions:
     """`statuses` is what a test says of vectors; jobs and vectors themselves live in `store`, where there is one."""
@@ -148,6 +149,7 @@ class FakeVersions:
         self._collections = collections
         self._store = store
         self._driven: set[tuple[CollectionId, VersionNumber]] = set()
+        self._learning: set[tuple[CollectionId, VersionNumber]] = set()
         self.statuses: dict[tuple[CollectionId, VersionNumber], SpaceStatus] = {}
 
     async def of(self, collection_id: CollectionId) -> tuple[EmbedderVersion, ...]:
@@ -211,6 +213,25 @@ class FakeVersions:
         self._collections.versions[collection.id].append(version)
         self._collections.note(collection.id, dataclasses.replace(entry, version=version.number))
         return version
+
+    @asynccontextmanager
+    async def learning(self, version: EmbedderVersion) -> AsyncIterator[bool]:
+        key = (version.collection_id, version.number)
+        ours = key not in self._learning
+        self._learning.add(key)
+        try:
+            yield ours
+        finally:
+            if ours:
+                self._learning.discard(key)
+
+    async def learnt(self, version: EmbedderVersion, calibration: Calibration) -> bool:
+        known = self._collections.versions.get(version.collection_id, [])
+        for at, one in enumerate(known):
+            if one.number == version.number and one.written and one.calibration == version.calibration:
+                known[at] = dataclasses.replace(one, calibration=calibration)
+                return True
+        return False
 
     @asynccontextmanager
     async def driving(self, version: EmbedderVersion, wait_seconds: float = 0.0) -> AsyncIterator[bool]:

@@ -111,8 +111,18 @@ class DegradedAnswer(TypedDict):
     reason: str
 
 
+class ConfidenceAnswer(TypedDict):
+    in_domain: float | None
+    """The probability that the question is one for the collection; null where it cannot be told."""
+    withheld: bool
+    """There are no hits because this is below `min_confidence`."""
+    reason: str | None
+    """Why it cannot be told, or why hits were withheld."""
+
+
 class SearchAnswer(TypedDict):
     hits: list[HitAnswer]
+    confidence: ConfidenceAnswer
     embedder_version: int
     plan: PlanAnswer
     degraded: list[DegradedAnswer]
@@ -130,6 +140,11 @@ class BatchAnswer(TypedDict):
 def search(answer: Answer, request: Request, *, explain: bool) -> SearchAnswer:
     return {
         "hits": [_hit(hit, request, explain) for hit in answer.hits],
+        "confidence": {
+            "in_domain": None if answer.confidence.in_domain is None else round(answer.confidence.in_domain, 4),
+            "withheld": answer.confidence.withheld,
+            "reason": answer.confidence.reason,
+        },
         "embedder_version": answer.embedder_version,
         "plan": {
             "mode": answer.mode,
@@ -155,7 +170,7 @@ def _hit(hit: Hit, request: Request, explain: bool) -> HitAnswer:
         "title": hit.title,
         "start": hit.start,
         "end": hit.end,
-            "reason": answer.dense.reason,
+        "reason": answer.dense.reason,
         "revision": hit.revision,
     }
     if "text" in request.include:

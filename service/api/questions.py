@@ -190,6 +190,9 @@ class SearchBody(AnswerBody):
     typos: Annotated[TyposBody | None, BeforeValidator(_typos, json_schema_input_type=bool | TyposBody)] = Field(
         None, json_schema_extra={"default": False}
     )
+    min_confidence: Annotated[
+        float | None, Field(ge=0, le=1, description="No hits where `confidence.in_domain` is below this.")
+    ] = None
     fusion: Annotated[FusionBody, Field(description="Default: as the collection's settings say.")] | None = None
     rerank: Annotated[RerankingBody | None, BeforeValidator(_rerank, json_schema_input_type=bool | RerankingBody)] = (
         Field(None, json_schema_extra={"default": False})
@@ -205,6 +208,7 @@ class SearchBody(AnswerBody):
             like=None if self.like is None else self.like.like(),
             syntax=self.syntax,
             typos=None if self.typos is None else Typos(max_edits=self.typos.max_edits),
+            min_confidence=self.min_confidence,
             fusion=None if self.fusion is None else self.fusion.over(Fusion()),
             rerank=None if self.rerank is None else Rerank(**self.rerank.model_dump(exclude_unset=True)),
         )

@@ -11,7 +11,7 @@ from service.api import answers, failures, schemas
 from service.api.schemas import ChunkingBody, EmbedderBody, Query, Text, Wire, embedder_input
 from service.domain import Chunking, Collection, Index, Storage
 from service.errors import Invalid
-from service.version import Check, CheckName, EmbedderVersion, Progress, SpaceStatus
+from service.version import Calibration, Check, CheckName, EmbedderVersion, Progress, SpaceStatus
 
 MAX_NOTE = 1_000
 
@@ -105,6 +105,20 @@ class CheckAnswer(TypedDict):
     figures: dict[str, Any]
 
 
+class CalibrationAnswer(TypedDict):
+    """What `confidence` of searches was learnt from, and how well it did on texts that it had not seen."""
+
+    learnt_at: str
+    reason: str | None
+    """Why nothing could be learnt."""
+    chunks: int
+    """As many as there were."""
+    sources: dict[str, int]
+    """Texts that it was learnt from, by kind."""
+    auroc: float | None
+    expected_calibration_error: float | None
+
+
 class VersionAnswer(answers.VersionSummary):
     active: bool
     previous: bool
@@ -124,6 +138,8 @@ class VersionAnswer(answers.VersionSummary):
     checks: list[CheckAnswer]
     """The evidence for promoting it; empty before it was gathered."""
     gathered_at: str | None
+    confidence: CalibrationAnswer | None
+    """Null until it was learnt."""
     created_at: str
 
 
@@ -165,7 +181,19 @@ def version(collection: Collection, one: EmbedderVersion, status: SpaceStatus, p
         "progress": shown_progress,
         "checks": checks(() if one.evidence is None else one.evidence.checks),
         "gathered_at": None if one.evidence is None else one.evidence.gathered_at.isoformat(),
+        "confidence": None if one.calibration is None else _calibration(one.calibration),
         "created_at": one.created_at.isoformat(),
+    }
+
+
+def _calibration(learnt: Calibration) -> CalibrationAnswer:
+    return {
+        "learnt_at": learnt.learnt_at.isoformat(),
+        "reason": learnt.reason,
+        "chunks": learnt.rows,
+        "sources": dict(learnt.sources),
+        "auroc": learnt.auroc,
+        "expected_calibration_error": learnt.error,
     }
 
 

@@ -17,12 +17,14 @@ _LOOK_SECONDS = 0.05
 
 
 @asynccontextmanager
-async def driving(pool: Pool, version: EmbedderVersion, wait_seconds: float) -> AsyncIterator[bool]:
-    """As `ports.Versions.driving`. The lock belongs to a connection apart and ends with it, however the process dies.
+async def driving(
+    pool: Pool, version: EmbedderVersion, wait_seconds: float = 0.0, what: str = ""
+) -> AsyncIterator[bool]:
+    """As `ports.Versions.driving`, or another kind of work (`what`) that goes on beside it. The lock belongs to a connection apart and ends with it, however the process dies.
 
     It saves double work and no more: transitions exclude each other by the states that they start from.
     """
-    key = {"table": spaces.space_of(version).table}
+    key = {"table": spaces.space_of(version).table + what}
     async with pool.apart() as connection:
         deadline = time.monotonic() + wait_seconds
         # A statement that waits would hold a snapshot, for which an index build of whoever has the lock would wait.

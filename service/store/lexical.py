@@ -86,6 +86,10 @@ class TantivyLexicon:
         index = await self._index(collection)
         return () if index is None else await self._in_thread(lambda: index.unsaid(words))
 
+    async def ceiling(self, collection: Collection, words: Words) -> float:
+        index = await self._index(collection)
+        return 0.0 if index is None else await self._in_thread(lambda: index.ceiling(words))
+
     async def highlight(self, collection: Collection, words: Words, passages: Sequence[str]) -> tuple[Highlights, ...]:
         index = await self._index(collection)
         if index is None:

@@ -156,6 +156,12 @@ class LexicalIndex:
             hits = searcher.search(query, min(len(ids), searcher.num_docs), count=False).hits
             return frozenset(DocumentId(searcher.doc(address)["document_id"][0]) for _, address in hits)
 
+    def ceiling(self, words: Words) -> float:
+        """The highest score that a document could have."""
+        searcher = self._searcher()
+        with self._guarded():
+            return self._reading(searcher, words).ceiling()
+
     def unsaid(self, words: Words) -> tuple[str, ...]:
         """Quoted phrases that no document says."""
         searcher = self._searcher()

@@ -9,8 +9,9 @@ from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any
 
+from service.calibration import Logistic
 from service.domain import Chunking, CollectionSettings, EmbedderSpec, Fusion, Gain, Index, Reranking, Tuned
-from service.version import Check, Evidence, Identity, Judgments
+from service.version import Calibration, Check, Evidence, Identity, Judgments
 
 Json = dict[str, Any]
 
@@ -93,6 +94,28 @@ def _check_to_json(check: Check) -> Json:
     return {"name": check.name, "passed": check.passed, "detail": check.detail, "figures": dict(check.figures)}
 
 
+def calibration_to_json(calibration: Calibration) -> Json:
+    """Moments as ISO 8601."""
+    return {
+        **dataclasses.asdict(calibration),
+        "learnt_at": calibration.learnt_at.isoformat(),
+        "judged_at": None if calibration.judged_at is None else calibration.judged_at.isoformat(),
+    }
+
+
+def calibration_from_json(row: Mapping[str, Any]) -> Calibration:
+    lines = {name: _logistic_from_json(row[name]) for name in ("dense", "both") if row.get(name) is not None}
+    moments = {
+        name: datetime.fromisoformat(row[name]) for name in ("learnt_at", "judged_at") if row.get(name) is not None
+    }
+    return Calibration(**{**row, **lines, **moments})
+
+
+def _logistic_from_json(row: Mapping[str, Any]) -> Logistic:
+    # A whole number comes back from JSON as an integer.
+    return Logistic(weights=tuple(map(float, row["weights"])), bias=float(row["bias"]))
+
+
 def judgments_to_json(judgments: Judgments) -> Json:
     """The two columns that they are kept in."""
     return {
@@ -120,6 +143,6 @@ _PARTS: Mapping[str, Callable[[Mapping[str, Any]], Any]] = {
     "fusion": _fusion_from_json,
     "rerank": _rerank_from_json,
     "tuned": _tuned_from_json,
-}
-"""The settings that are objects of their own."""
     "indexed": tuple,
+}
+"""The settings that JSON holds in another form."""

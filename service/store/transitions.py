@@ -22,7 +22,7 @@ from service.errors import CollectionNotFound, Conflict, Overtaken, TimedOut, Un
 from service.store import audit, guard, records, spaces, statements
 from service.store.pool import Connection, Pool, retrying
 from service.store.rows import collection_of, version_of
-from service.version import AuditEntry, EmbedderVersion, Evidence, Identity, VersionState
+from service.version import AuditEntry, Calibration, EmbedderVersion, Evidence, Identity, VersionState
 
 SQL = statements.load("transitions")
 
@@ -136,6 +136,16 @@ class Transitions:
             return version_of(row)
 
         return await retrying(commit)
+
+    async def learnt(self, version: EmbedderVersion, calibration: Calibration) -> bool:
+        before = version.calibration
+        values = {
+            **_key(version),
+            "calibration": records.calibration_to_json(calibration),
+            "before": None if before is None else before.learnt_at.isoformat(),
+        }
+        async with self._pool.connection() as connection:
+            return (await connection.execute(SQL.learnt, values)).rowcount == 1
 
     async def pause(self, version: EmbedderVersion, paused: bool, entry: AuditEntry) -> EmbedderVersion:
         """As the port says; Conflict where it is in another state by now, VersionNotFound where it is gone."""

@@ -66,6 +66,9 @@ class PostgresVersions(Transitions):
     def driving(self, version: EmbedderVersion, wait_seconds: float = 0.0) -> AbstractAsyncContextManager[bool]:
         return driving(self._pool, version, wait_seconds)
 
+    def learning(self, version: EmbedderVersion) -> AbstractAsyncContextManager[bool]:
+        return driving(self._pool, version, what=" learning")
+
     async def status(self, version: EmbedderVersion) -> SpaceStatus:
         """Counted where the table is small, estimated where it is large. VersionNotFound where it is gone."""
         async with self._pool.connection() as connection:

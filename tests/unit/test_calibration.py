@@ -11,7 +11,8 @@ from service.calibration import RIDGE, Bin, auroc, calibration_error, fit, relia
 
 
 def sigmoid(values: np.ndarray) -> np.ndarray:
-    return 1 / (1 + np.exp(-values))
+    values = 1 / (1 + np.exp(-values))
+    return values
 
 
 def drawn(seed: int, true: int, false: int) -> tuple[np.ndarray, np.ndarray]:

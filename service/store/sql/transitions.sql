@@ -1,7 +1,7 @@
 -- name: columns
 -- Part of many statements: everything that a version is.
 collection_id, number, state, spec, chunking, identity, fingerprint, canary, index_settings, paused, reason, evidence,
-created_at
+calibration, created_at
 
 -- name: switching
 -- Lock a collection against other promotions and changes of its settings, and not against writers.
@@ -32,6 +32,13 @@ UPDATE embedder_versions
 SET state = %(to)s, reason = %(reason)s, evidence = COALESCE(%(evidence)s::jsonb, evidence), paused = false
 WHERE collection_id = %(collection_id)s AND number = %(number)s AND state = %(from)s
 RETURNING {columns}
+
+-- name: learnt
+-- No row where it was learnt anew by somebody else, or is written no more.
+UPDATE embedder_versions
+SET calibration = %(calibration)s
+WHERE collection_id = %(collection_id)s AND number = %(number)s AND state NOT IN ('retired', 'failed')
+    AND calibration->>'learnt_at' IS NOT DISTINCT FROM %(before)s::text
 
 -- name: start_over
 -- The backfill looks at every document again.
