@@ -8,6 +8,7 @@ from typing import Annotated, Any, NotRequired, Self
 
 from fastapi import APIRouter
 from pydantic import ConfigDict, Field, model_validator
+from starlette.requests import Request
 from starlette.responses import Response
 from typing_extensions import TypedDict
 
@@ -16,6 +17,7 @@ from service.api.bodies import JsonRoute
 from service.api.dependencies import Here
 from service.api.encoding import MAX_LENGTH, MAX_TEXTS
 from service.api.failures import documented
+from service.api.presence import awaited
 from service.errors import Invalid, ModelUnavailable
 
 MAX_QUERY_LENGTH = 10_000
@@ -79,7 +81,7 @@ class ScoredText(TypedDict):
     text: NotRequired[str]
 
 
-async def rerank(service: Here, body: RerankBody) -> Response:
+async def rerank(service: Here, request: Request, body: RerankBody) -> Response:
     """Best first, scores in [0, 1]. Asked with `texts` it answers as text-embeddings-inference does: a bare list."""
     reranker = service.reranker
     if reranker is None:
@@ -87,7 +89,7 @@ async def rerank(service: Here, body: RerankBody) -> Response:
     if body.model not in (None, "default", reranker.name):
         raise Invalid.at("model", f"this service reranks with {reranker.name}")
     passages = body.passages
-    scores = (await reranker.read(body.query, passages)).scores
+    scores = (await awaited(request, reranker.read(body.query, passages))).scores
     order = sorted(range(len(passages)), key=lambda at: (-scores[at], at))[: body.top_n]
     shown: Any
     if body.texts is not None:

@@ -13,6 +13,7 @@ from service.api import answers, documents, hits, questions, schemas
 from service.api.bodies import JsonRoute
 from service.api.dependencies import Here, Service
 from service.api.failures import documented
+from service.api.presence import awaited
 from service.asking import Together
 from service.course import side_by_side
 from service.domain import CollectionName, DocumentId
@@ -35,7 +36,9 @@ router = APIRouter(prefix="/v1/collections/{collection}", tags=["search"], route
 async def search(service: Here, request: Request, collection: schemas.Name, body: questions.SearchBody) -> Response:
     """Every answer says which version answered, how the dense leg ran, and what could not do its part and why."""
     name, wanted = CollectionName(collection), body.request()
-    answer = await service.search.run(name, wanted)
+    work = service.search.run(name, wanted)
+    # A cross-encoder works for long: no longer than somebody waits for it.
+    answer = await (awaited(request, work) if wanted.rerank else work)
     service.shadow.offer(name, wanted)
     return _shown(request, answer, wanted, body.explain)
 
