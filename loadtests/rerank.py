@@ -7,14 +7,16 @@ blend), and in turns with it, so that all share whatever else the machine does, 
 - the bare network over the best packing of all 50 at once: what reading in portions costs;
 - `CrossEncoder.predict` of sentence-transformers over the same pairs and weights, 32 at a time.
 
-Ratios of one run are what to trust. `--collection`: a folder in BEIR layout, of which queries and passages are drawn;
-without one, random words.
+Ratios of one run are what to trust. `--one-core`: one thread, by the processor time of the process, which other work on
+the machine hardly touches. `--collection`: a folder in BEIR layout, of which queries and passages are drawn; without
+one, random words.
 """
 
 import argparse
 import asyncio
 import itertools
 import json
+import os
 import random
 import tempfile
 import time
@@ -90,7 +92,7 @@ def tensors(pairs: Pairs, batches: Sequence[Sequence[Encoding]]) -> Batches:
 def bare(pairs: Pairs, batches: Batches) -> None:
     for inputs in batches:
         if pairs.device.type == "cpu":
-            use_threads(inputs["input_ids"].numel(), torch.get_num_threads() if pairs._threads == 0 else pairs._threads)
+            use_threads(inputs["input_ids"].numel(), pairs._threads)
         pairs._network(**inputs).logits.cpu()
 
 
@@ -123,8 +125,9 @@ def library(name: str, dtype: torch.dtype) -> Iterator[CrossEncoder]:
         yield CrossEncoder(folder, device="cpu", max_length=merged.max_tokens, model_kwargs={"dtype": dtype})
 
 
-def measure(asked: Sequence[Question], name: str, rounds: int) -> None:
-    reranker = CrossEncoderReranker(name, device="cpu")
+def measure(asked: Sequence[Question], name: str, rounds: int, one_core: bool) -> None:
+    clock = time.process_time if one_core else time.perf_counter
+    reranker = CrossEncoderReranker(name, device="cpu", threads=1 if one_core else 0)
     stage, everything = SecondStage(reranker), Reranking(depth=DEPTH, weight=1.0)
     times: dict[str, list[float]] = {}
     padded, portioned, passes, whole = 0, 0, 0, 0
@@ -156,9 +159,9 @@ def measure(asked: Sequence[Question], name: str, rounds: int) -> None:
                 }
                 for _ in range(rounds):
                     for rival, run in rivals.items():
-                        started = time.perf_counter()
+                        started = clock()
                         run()
-                        times.setdefault(rival, []).append(time.perf_counter() - started)
+                        times.setdefault(rival, []).append(clock() - started)
                 padded += sum(inputs["input_ids"].numel() for inputs in same)
                 whole += sum(inputs["input_ids"].numel() for inputs in at_once)
                 portioned += sum(map(len, encodings))
@@ -184,8 +187,12 @@ def main() -> None:
     arguments.add_argument("--queries", type=int, default=10)
     arguments.add_argument("--rounds", type=int, default=5, help="how often each query is run by each")
     arguments.add_argument("--reranker", default=adapter.BUNDLED, help="the bundled one, or a folder with an adapter")
+    arguments.add_argument("--one-core", action="store_true", help="one thread, by its processor time")
     chosen = arguments.parse_args()
-    measure(questions(chosen.collection, chosen.queries), chosen.reranker, chosen.rounds)
+    if chosen.one_core:
+        torch.set_num_threads(1)
+        os.environ["TOKENIZERS_PARALLELISM"] = "false"
+    measure(questions(chosen.collection, chosen.queries), chosen.reranker, chosen.rounds, chosen.one_core)
 
 
 if __name__ == "__main__":

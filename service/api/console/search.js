@@ -104,7 +104,7 @@ function showAnswer(answer, collection, state, body, path) {
     el("span", {}, PLANS[plan.dense] ?? plan.dense, plan.ef_search ? `, ef_search ${plan.ef_search}` : ""),
     el("span", {}, "version ", el("b", {}, answer.embedder_version)),
     plan.selectivity !== null && el("span", {}, "filter passes ", el("b", {}, percent(plan.selectivity))),
-    el("span", {}, plan.reranked ? "reranked" : "not reranked"),
+    el("span", {}, plan.rerank ? `reranked ${plan.rerank.read} of ${plan.rerank.read + plan.rerank.skipped}` : "not reranked"),
     copyButton(path, body),
   );
   const notes = answer.degraded.map((one) => note(`Without ${one.stage}.`, one.reason));
