@@ -92,6 +92,10 @@ class Reading:
         for chain in self._chains:
             for term, times in chain.query_terms(self._words.text).items():
                 weights[term] = max(weights.get(term, 0.0), times * self._languages[chain.code])
+        for chain in self._all_chains:
+            for wish in (*self._words.required, *self._words.quoted):
+                # What must be said is looked for, even where it says nothing: "to be or not to be".
+                weights = dict.fromkeys(chain.terms(wish), 1.0) | weights
         known = {term: count for term in weights if (count := self._searcher.doc_freq("body", term))}
         rarest = sorted(known, key=lambda term: (known[term], term))[:TERMS_LIMIT]
         scored = [self._term(term, weights[term] * self._rareness(term, known[term])) for term in rarest]

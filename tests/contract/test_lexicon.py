@@ -15,7 +15,7 @@ from service.ports import Lexicon
 from service.store.follower import Follower
 from service.store.lexical import TantivyLexicon
 from service.version import Identity
-from service.wishes import Highlights, Words
+from service.wishes import Highlights, Typos, Words, read
 from tests.fakes import FakeDocuments, FakeLexicon, FakeStore
 from tests.feed import NOW, FileFeed, collection
 
@@ -52,7 +52,7 @@ class TantivySubject:
 
     async def write(self, *documents: tuple[str, str] | str) -> None:
         position = self._feed.write(*documents)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             await self.lexicon.reached(self.papers, position)
 
 
@@ -196,3 +196,101 @@ async def test_lag_is_zero_when_all_is_followed(subject: Subject) -> None:
     async with asyncio.timeout(10):
         while subject.lexicon.lag_seconds(subject.papers.id) != 0:
             await asyncio.sleep(0.01)
+
+
+# ---------------------------------------------------------------- wishes
+
+
+POND = (("a", "the grey heron of the pond"), ("b", "a heron, grey with age, at a pond"), ("c", "heron and pike"))
+
+
+@pytest.mark.parametrize(
+    ("query", "expected"),
+    [
+        ("grey heron", {"a", "b", "c"}),
+        ('"grey heron"', {"a"}),
+        ('heron "grey heron"', {"a"}),
+        ('+"grey heron"', {"a"}),
+        ("heron +pond", {"a", "b"}),
+        ("heron -pike", {"a", "b"}),
+        ('heron -"grey heron"', {"b", "c"}),
+        ("heron +pond -age", {"a"}),
+        ("heron +unheard", set()),
+        ('heron "unheard of"', {"a", "b", "c"}),
+        ('heron "unheard of" "grey heron"', {"a"}),
+        ("-heron", {"a", "b", "c"}),
+    ],
+)
+async def test_wishes_bind(subject: Subject, query: str, expected: set[str]) -> None:
+    await subject.write(*POND)
+    words = read(query)
+    assert set(ids(await subject.lexicon.search(subject.papers, words, 10))) == expected
+    everyone = [DocumentId(name) for name in ("a", "b", "c", "nobody")]
+    fulfilling = await subject.lexicon.satisfying(subject.papers, words, everyone)
+    assert fulfilling - {"nobody"} == expected
+
+
+async def test_quotations_that_no_document_says_are_named(subject: Subject) -> None:
+    await subject.write(*POND)
+    words = read('"grey heron" "unheard of" +"never said"')
+    assert await subject.lexicon.unsaid(subject.papers, words) == ("unheard of",)
+
+
+async def test_phrases_are_read_as_documents_are(tantivy: Subject) -> None:
+    await tantivy.write(("a", "Two Grey Herons"), ("b", "the grey and the heron"), ("c", "to be or not to be"))
+    assert ids(await tantivy.lexicon.search(tantivy.papers, read('"grey heron"'), 10)) == ["a"]
+    assert ids(await tantivy.lexicon.search(tantivy.papers, read('hamlet "to be or not"'), 10)) == ["c"]
+
+
+# ---------------------------------------------------------------- typos
+
+
+async def test_an_unknown_word_may_stand_for_a_similar_one(tantivy: Subject) -> None:
+    await tantivy.write(("a", "a heron in the reeds"), ("b", "a pike in the pond"))
+    assert ids(await tantivy.lexicon.search(tantivy.papers, Words(text="hreon"), 10)) == []
+    words = Words(text="hreon", typos=Typos())
+    assert ids(await tantivy.lexicon.search(tantivy.papers, words, 10)) == ["a"]
+    (found,) = await tantivy.lexicon.highlight(tantivy.papers, words, ["a heron in the reeds"])
+    assert found.spans == ((2, 7),)
+
+
+async def test_a_known_word_stands_for_itself(tantivy: Subject) -> None:
+    await tantivy.write(("a", "heron"), ("b", "herons nest here, hero"))
+    typed = await tantivy.lexicon.search(tantivy.papers, Words(text="hero", typos=Typos()), 10)
+    assert typed == await tantivy.lexicon.search(tantivy.papers, Words(text="hero"), 10)
+
+
+# ---------------------------------------------------------------- languages
+
+
+@pytest.fixture
+async def mixed(tmp_path: Path) -> AsyncIterator[Subject]:
+    feed = FileFeed(tmp_path / "feed", collection(language="auto", created_at=datetime.now(UTC)))
+    lexicon = TantivyLexicon(tmp_path / "lexical", INSTALLATION)
+    stop = asyncio.Event()
+    following = asyncio.create_task(Follower(lexicon, feed, feed).run(stop))
+    yield TantivySubject(lexicon, feed)
+    stop.set()
+    await following
+    await lexicon.close()
+
+
+async def test_each_document_is_read_in_its_language(mixed: Subject) -> None:
+    await mixed.write(
+        ("de", "Die alten Häuser der Stadt stehen am Fluss, und niemand weiß, wer sie gebaut hat."),
+        ("en", "The old houses of the town stand by the river, and nobody knows who built them."),
+        ("es", "Las casas viejas de la ciudad están junto al río, y nadie sabe quién las construyó."),
+        ("zh", "城市的老房子在河边，没有人知道是谁建造的。"),
+        ("th", "บ้านเก่าของเมืองตั้งอยู่ริมแม่น้ำ และไม่มีใครรู้ว่าใครสร้าง"),
+    )
+    for query, expected in (
+        ("Wer hat das alte Haus am Fluss gebaut?", "de"),
+        ("Who built the old house by the river?", "en"),
+        ("¿Quién construyó la casa vieja?", "es"),
+        ("谁建造了房子", "zh"),
+        ("ใครสร้างบ้านเก่า", "th"),
+    ):
+        assert ids(await mixed.lexicon.search(mixed.papers, Words(text=query), 10))[:1] == [expected]
+    assert ids(await mixed.lexicon.search(mixed.papers, read("+Haus Häuser"), 10)) == ["de"]
+    (found,) = await mixed.lexicon.highlight(mixed.papers, Words(text="Haus am Fluss"), ["Häuser am Fluss"])
+    assert found.spans[0] == (0, 6)

@@ -13,10 +13,13 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from service.domain import DocumentId, Position
-from service.store.analyzer import LANGUAGES, Analyzer, analyzer_for, normalised
-from service.store.highlights import marked
+from service.store.analyzer import analyzer_for
+from service.store.highlights import as_html, joined
 from service.store.indexer import Indexer
-from service.store.lexical_index import TERMS_LIMIT, LexicalIndex
+from service.store.languages import AUTO, KNOWN
+from service.store.lexical_index import LexicalIndex
+from service.store.lexical_query import TERMS_LIMIT
+from service.wishes import Syntax, Typos, Words, read
 from tests.feed import NOW, FileFeed, collection
 
 TEXTS = ["a heron stood in the reeds", "list.sort(key=None)", "naïve café", "שלום עולם", "東京都 🙂", "to be or not"]
@@ -28,69 +31,136 @@ any_text = st.one_of(
 )
 
 
-@pytest.fixture(scope="module")
-def index(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LexicalIndex]:
+@pytest.fixture(scope="module", params=["en", AUTO])
+def index(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LexicalIndex]:
     folder: Path = tmp_path_factory.mktemp("lexical")
     feed = FileFeed(folder / "feed", collection())
     feed.write(*((f"d{n}", text) for n, text in enumerate(TEXTS)))
     page = asyncio.run(feed.after(feed.collections[0].id, Position(), 100, NOW))
-    indexer = Indexer(folder / uuid4().hex, analyzer_for("en"))
+    indexer = Indexer(folder / uuid4().hex, analyzer_for(request.param))
     indexer.apply(page.changes)
     indexer.commit(caught_up=True)
-    yield LexicalIndex(indexer.path, analyzer_for("en"))
+    yield LexicalIndex(indexer.path, analyzer_for(request.param))
     indexer.rest()
 
 
-@given(any_text)
-@example("heron " * 20_000)
-@example("".join(map(chr, range(0x3000))))
-@example('"heron" AND (body:reeds OR -x^2)~ * ? [a TO b]')
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_any_text_is_a_query(index: LexicalIndex, text: str) -> None:
-    matches = index.search(text, 10, None)
-    assert len({name for name, _, _ in matches}) == len(matches) <= len(TEXTS)
+syntaxes = st.sampled_from(["wishes", "plain"])
+typos = st.sampled_from([None, Typos(), Typos(max_edits=1)])
+
+
+@given(any_text, syntaxes, typos)
+@example("heron " * 20_000, "wishes", None)
+@example("".join(map(chr, range(0x3000))), "wishes", Typos())
+@example('"heron" AND (body:reeds OR -x^2)~ * ? [a TO b]', "wishes", None)
+@example('+heron -reeds "in the"', "wishes", None)
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_any_text_is_a_query(index: LexicalIndex, text: str, syntax: Syntax, typos: Typos | None) -> None:
+    words = read(text, syntax, typos)
+    matches = index.search(words, 10, None)
+    found = [name for name, _, _ in matches]
+    assert len(set(found)) == len(matches) <= len(TEXTS)
     assert all(score > 0 for _, _, score in matches)
     assert matches == sorted(matches, key=lambda match: (-match[2], match[0]))
+    assert index.satisfying(words, found) == set(found), "what is found fulfils the wishes"
 
 
 @given(any_text, st.sets(st.integers(0, len(TEXTS) + 2)))
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_within_is_the_same_ranking_with_fewer_documents(index: LexicalIndex, text: str, chosen: set[int]) -> None:
     names = {DocumentId(f"d{n}") for n in chosen}
-    whole = [match for match in index.search(text, 10, None) if match[0] in names]
+    whole = [match for match in index.search(read(text), 10, None) if match[0] in names]
     expected: list[tuple[DocumentId, int, Any]] = [(n, r, pytest.approx(s, abs=2e-4)) for n, r, s in whole]
-    assert index.search(text, 10, sorted(names)) == expected
+    assert index.search(read(text), 10, sorted(names)) == expected
 
 
-@given(any_text, any_text)
-@example("heron", "<script>heron</script> & heron's")
+@given(st.sampled_from(TEXTS), st.data())
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_wishes_hold(index: LexicalIndex, text: str, data: st.DataObject) -> None:
+    """A phrase of a document finds it, even one of stop words; excluded, all others are found, and score as before."""
+    first = data.draw(st.integers(0, len(text) - 1))
+    phrase = text[first : data.draw(st.integers(first + 1, len(text)))].strip()
+    everything = " ".join(TEXTS)
+    scores = {name: score for name, _, score in index.search(Words(text=everything), 10, None)}
+    saying = {name: score for name, _, score in index.search(Words(text=everything, required=(phrase,)), 10, None)}
+    others = {name: score for name, _, score in index.search(Words(text=everything, excluded=(phrase,)), 10, None)}
+    if re.search(r"[^\W_]", phrase) and re.search(rf"\b{re.escape(phrase)}\b", text):
+        assert f"d{TEXTS.index(text)}" in saying
+        assert saying.keys().isdisjoint(others)
+        assert scores.keys() <= saying.keys() | others.keys()
+    assert all(score == pytest.approx(scores[name], abs=2e-4) for name, score in others.items())
+    assert all(score >= scores.get(name, 0.0) - 2e-4 for name, score in saying.items())
+
+
+@given(any_text, any_text, typos)
+@example("heron", "<script>heron</script> & heron's", None)
+@example("herno", "🙂 a heron", Typos())
 @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_highlights_are_safe_html_of_the_passage(index: LexicalIndex, query: str, passage: str) -> None:
-    ((*fragments,),) = index.highlight(query, [passage])
-    for fragment in fragments:
+def test_highlights_are_safe_html_of_the_passage(
+    index: LexicalIndex, query: str, passage: str, typos: Typos | None
+) -> None:
+    (found,) = index.highlight(read(query, typos=typos), [passage])
+    for fragment in found.fragments:
         bare = re.sub("</?mark>", "", fragment)
         assert "<mark>" in fragment
         assert not set("<>\"'") & set(bare)
-        assert html.unescape(bare) in normalised(passage)
+        assert html.unescape(bare) in passage.encode("utf-8", "replace").decode()
+    assert bool(found.fragments) == bool(found.spans)
+    assert all(0 <= start < end <= len(passage) for start, end in found.spans)
+    assert list(found.spans) == joined(found.spans), "in order, and apart"
+
+
+@given(any_text, any_text, st.sampled_from(sorted(KNOWN)))
+@example("Häuser", "🙂 Zwei Ha\u0308user 🙂", "de")
+@example("東京 水", "水道は東京の🙂東", "ja")
+@example("ภาษาไทย", "🙂ภาษาไทยสวยงาม", "th")
+@example("IŞIK", "🙂 ışıklar", "tr")
+@settings(max_examples=200, deadline=None)
+def test_every_highlighted_place_says_a_word_of_the_query(
+    tmp_path_factory: pytest.TempPathFactory, query: str, passage: str, language: str
+) -> None:
+    """In stemmed, folded and n-gram languages, with characters of any width: `text[start:end]` analysed is a term."""
+    index = _of(language, tmp_path_factory)
+    (found,) = index.highlight(Words(text=query), [passage])
+    words = analyzer_for(language)
+    chains = [words.chain(code) for code in (sorted(KNOWN - {AUTO}) if language == AUTO else [language])]
+    for start, end in found.spans:
+        assert any(set(chain.terms(passage[start:end])) & set(chain.terms(query)) for chain in chains)
+
+
+_INDEXES: dict[str, LexicalIndex] = {}
+
+
+def _of(language: str, folders: pytest.TempPathFactory) -> LexicalIndex:
+    """An index with one document in each script."""
+    if language not in _INDEXES:
+        feed = FileFeed(folders.mktemp(language) / "feed", collection())
+        feed.write(*((f"d{n}", text) for n, text in enumerate([*TEXTS, "Zwei Häuser", "ภาษาไทย", "ışık", "水道"])))
+        page = asyncio.run(feed.after(feed.collections[0].id, Position(), 100, NOW))
+        indexer = Indexer(folders.mktemp(language) / "index", analyzer_for(language))
+        indexer.apply(page.changes)
+        indexer.commit(caught_up=True)
+        indexer.rest()
+        _INDEXES[language] = LexicalIndex(indexer.path, analyzer_for(language))
+    return _INDEXES[language]
 
 
 @given(st.text(max_size=50), st.data())
 def test_marks_change_nothing_but_add_themselves(fragment: str, data: st.DataObject) -> None:
-    borders = [len(fragment[:n].encode()) for n in range(len(fragment) + 1)]
-    pairs = st.tuples(st.sampled_from(borders), st.sampled_from(borders))
-    spans = data.draw(st.lists(pairs.map(lambda pair: (min(pair), max(pair)))))
-    shown = marked(fragment, spans)
+    places = st.integers(0, len(fragment))
+    pairs = st.tuples(places, places).map(lambda pair: (min(pair), max(pair)))
+    shown = as_html(fragment, joined(sorted(data.draw(st.lists(pairs)))))
     assert html.unescape(re.sub("</?mark>", "", shown)) == fragment
     assert not re.search("<mark>[^/]*<mark>", shown)
 
 
-@given(any_text, st.sampled_from([*LANGUAGES, "xx"]))
+@given(any_text, st.sampled_from(sorted(KNOWN)))
 @settings(deadline=None)
 def test_a_document_is_found_by_its_own_text(text: str, language: str) -> None:
-    words: Analyzer = analyzer_for(language)
-    assert set(words.query_terms(text)) <= set(words.document_terms(text))
+    words = analyzer_for(language)
+    chain = words.chain(words.language_of(text))
+    assert set(chain.query_terms(text)) <= set(chain.terms(text))
 
 
 def test_of_very_many_terms_the_rarest_are_looked_for(index: LexicalIndex) -> None:
     nonsense = " ".join(f"nonsense{n}" for n in range(3 * TERMS_LIMIT))
-    assert [name for name, _, _ in index.search(f"{nonsense} heron", 10, None)] == ["d0"]
+    assert [name for name, _, _ in index.search(Words(text=f"{nonsense} heron"), 10, None)] == ["d0"]
