@@ -79,10 +79,11 @@ class Index:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Fusion:
-    """How two legs become one ranking. `alpha` weighs the dense leg (convex); `k` damps the ranks (RRF)."""
+    """How two legs become one ranking. `alpha` weighs the dense leg (convex), as far as it is certain of its finds;
+    `k` damps the ranks (RRF). Where the defaults come from: docs/decisions/0024."""
 
     method: Literal["convex", "rrf"] = "convex"
-    alpha: float = 0.55
+    alpha: float = 0.5
     k: int = 60
 
 

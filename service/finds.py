@@ -1,15 +1,19 @@
 """What the legs brought for all queries of a search, of one state of each document, completed for fusion.
 
 An item that one list has and another has not is not thereby unlike: its cosine is looked up, so that fusion compares
-like with like. Where hits are chunks, the lexical score of a document is that of each of its chunks.
+like with like. Its BM25 score is looked up, too, or a document just below a leg's last candidate would count as one in
+which no word was found. Where hits are chunks, the lexical score of a document is that of each of its chunks.
 """
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 
+from service.background import Backgrounds
 from service.course import side_by_side
 from service.domain import Candidate, DensePlan, DocumentId, Vector
+from service.errors import Unavailable
 from service.fusion import Evidence, Place, ranked
 from service.legs import Best, Item, Leg
 from service.ports import Lexicon, Vectors
@@ -31,6 +35,10 @@ class Found:
     lexical: Leg | None
     looked_up: Best = field(default_factory=dict)
     """What other lists found, with the exact dense score that it has for this query all the same."""
+    looked_up_words: Best = field(default_factory=dict)
+    """What the dense legs found, with the BM25 score that it has all the same; by document."""
+    certainty: float = 1.0
+    """Of the dense leg."""
 
     @property
     def by_cosine(self) -> tuple[Best, Best]:
@@ -82,6 +90,7 @@ class Finds:
                 dense=None if found.dense is None else _dense(found, len(found.dense.best)),
                 lexical=None if found.lexical is None else _lexical(found, chunks),
                 weight=weight,
+                certainty=found.certainty,
             )
             for found, weight in zip(self.queries, weights, strict=True)
         ]
@@ -92,9 +101,10 @@ def _dense(found: Found, ranks: int) -> dict[Item, Place]:
 
 
 def _lexical(found: Found, chunks: dict[DocumentId, dict[Item, None]]) -> dict[Item, Place]:
+    scores = {item: one.score for item, one in {**found.by_words, **found.looked_up_words}.items()}
     return {
-        each: Place(one.score, rank)
-        for rank, (item, one) in enumerate(found.by_words.items(), start=1)
+        each: place
+        for item, place in ranked(scores, len(found.by_words)).items()
         for each in chunks.get(item[0], (item,))
     }
 
@@ -111,7 +121,7 @@ def newest(finds: Finds) -> Finds:
     newest: dict[DocumentId, int] = {}
     outdated = False
     for found in finds.queries:
-        for best in (*found.by_cosine, found.by_words):
+        for best in (*found.by_cosine, found.by_words, found.looked_up_words):
             for one in best.values():
                 known = newest.setdefault(one.document_id, one.content_revision)
                 outdated |= known != one.content_revision
@@ -129,6 +139,7 @@ def newest(finds: Finds) -> Finds:
                 dense=found.dense and replace(found.dense, best=current(found.dense.best)),
                 lexical=found.lexical and replace(found.lexical, best=current(found.lexical.best)),
                 looked_up=current(found.looked_up),
+                looked_up_words=current(found.looked_up_words),
             )
             for found in finds.queries
         )
@@ -163,8 +174,10 @@ async def fulfilling(lexicon: Lexicon, space: Space, finds: Finds, words: Words)
 # ---------------------------------------------------------------- what is missing
 
 
-async def look_up(vectors: Vectors, space: Space, finds: Finds, chunks_each: int | None) -> Finds:
-    """For each query, the exact cosine of what only other lists have.
+async def look_up(
+    vectors: Vectors, lexicon: Lexicon, space: Space, finds: Finds, words: Sequence[Words], chunks_each: int | None
+) -> Finds:
+    """For each query, the exact cosine and the BM25 score of what only other lists have. `words`: of each query.
 
     Hits that are documents (`chunks_each` None): the best chunk of each. Hits that are chunks: the best so many of each
     document that the words found, and those that other queries found.
@@ -172,6 +185,16 @@ async def look_up(vectors: Vectors, space: Space, finds: Finds, chunks_each: int
     by_words = dict.fromkeys(document_id for found in finds.queries for document_id, _ in found.by_words)
     by_meaning = dict.fromkeys(document_id for found in finds.queries for document_id, _ in found.by_meaning)
     named = by_words if chunks_each is not None else {**by_meaning, **by_words}
+
+    async def match(found: Found, asked: Words) -> Best:
+        missing = [] if found.lexical is None else [one for one in by_meaning if (one, None) not in found.by_words]
+        if not missing:
+            return {}
+        try:
+            matched = await lexicon.search(space.collection, asked, len(missing), missing)
+        except Unavailable:  # the leg itself answered: without this, what it did not find has its lower bound
+            return {}
+        return {(one.document_id, None): one for one in matched}
 
     async def look(found: Found) -> Found:
         if found.dense is None or found.vector is None:
@@ -183,10 +206,26 @@ async def look_up(vectors: Vectors, space: Space, finds: Finds, chunks_each: int
         scored = await vectors.score(space.version, found.vector, missing, chunks_each or 1)
         return replace(found, looked_up=_best(scored, chunks_each is not None, own))
 
-    works = [partial(look, found) for found in finds.queries]
+    async def complete(found: Found, asked: Words) -> Found:
+        looked, matched = await asyncio.gather(look(found), match(found, asked))
+        return replace(looked, looked_up_words=matched)
+
+    works = [partial(complete, *one) for one in zip(finds.queries, words, strict=True)]
     looked = Finds(queries=tuple(await side_by_side(works, AT_ONCE)))
     several = len(looked.queries) > 1 and chunks_each is not None
     return await _exchanged(vectors, space, looked) if several else looked
+
+
+async def weighed(backgrounds: Backgrounds, space: Space, finds: Finds) -> Finds:
+    """With the certainty of the dense leg, where there is another one that it is to be weighed against."""
+
+    async def weigh(found: Found) -> Found:
+        if found.vector is None or found.lexical is None or not found.by_meaning:
+            return found
+        best = max(one.score for one in found.by_meaning.values())
+        return replace(found, certainty=await backgrounds.certainty(space, found.vector, best))
+
+    return Finds(queries=tuple([await weigh(found) for found in finds.queries]))
 
 
 async def _exchanged(vectors: Vectors, space: Space, finds: Finds) -> Finds:

@@ -72,8 +72,8 @@ def ranked(scores: Mapping[Item, float], found: int | None = None) -> dict[Item,
 def fuse(evidence: Sequence[Evidence[Item]], how: Fusion) -> list[Fused[Item]]:
     """Rank everything that any leg knows, best first; ties by the best cosine, then by BM25, then by item.
 
-    In a convex combination the dense leg weighs `alpha` times its certainty, and the lexical leg the rest. A leg that
-    has nothing to say, because it did not run, found nothing or found nothing above its lower bound, leaves the
+    In a convex combination the odds of the dense leg are `alpha` : 1 - `alpha`, times its certainty. A leg that has
+    nothing to say, because it did not run, found nothing or found nothing above its lower bound, leaves the
     decision on its query to the other, whose scores are not diminished.
     """
     whole = math.fsum(one.weight for one in evidence)
@@ -93,6 +93,7 @@ def _fused(item: Item, queries: Sequence[QueryExplanation | None]) -> Fused[Item
         dense=most.dense,
         lexical=most.lexical,
         fusion=score,
+        certainty=most.certainty,
         queries=tuple(one or QueryExplanation() for one in queries) if len(queries) > 1 else (),
     )
     return Fused(item=item, score=score, explanation=explanation)
@@ -107,7 +108,7 @@ def _explain(evidence: Evidence[Item], how: Fusion, share: float) -> dict[Item, 
     def explanation(item: Item) -> QueryExplanation:
         legs = (dense.get(item), lexical.get(item))
         gain = math.fsum(leg.share for leg in legs if leg is not None)
-        return QueryExplanation(dense=legs[0], lexical=legs[1], gain=gain)
+        return QueryExplanation(dense=legs[0], lexical=legs[1], gain=gain, certainty=evidence.certainty)
 
     return {item: explanation(item) for item in dict.fromkeys((*dense, *lexical))}
 
@@ -117,7 +118,8 @@ def _weights(evidence: Evidence[Item], how: Fusion) -> tuple[float, float]:
     if how.method == "rrf" or not _speaks(evidence.dense, COSINE_FLOOR) or not _speaks(evidence.lexical, BM25_FLOOR):
         return 1.0, 1.0
     meaning = how.alpha * evidence.certainty
-    return meaning, 1.0 - meaning
+    weight = meaning / (meaning + 1.0 - how.alpha) if how.alpha < 1.0 else 1.0
+    return weight, 1.0 - weight
 
 
 def _speaks(places: Mapping[Item, Place] | None, floor: float) -> bool:

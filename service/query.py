@@ -54,6 +54,7 @@ class QueryExplanation:
     dense: LegExplanation | None = None
     lexical: LegExplanation | None = None
     gain: float = 0.0
+    certainty: float = 1.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -72,13 +73,14 @@ class DiversityExplanation:
 class Explanation:
     """How the score of one hit came about.
 
-    `queries` has all of them, in order, where there were several; `dense` and `lexical` are then of the one that counts
-    most for this hit.
+    `certainty`: of the dense leg, for this query. `queries` has all of them, in order, where there were several; `dense`,
+    `lexical` and `certainty` are then of the one that counts most for this hit.
     """
 
     dense: LegExplanation | None
     lexical: LegExplanation | None
     fusion: float
+    certainty: float = 1.0
     queries: tuple[QueryExplanation, ...] = ()
     rerank: RerankExplanation | None = None
     diversity: DiversityExplanation | None = None

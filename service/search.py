@@ -16,6 +16,7 @@ from functools import partial
 
 from service import finds, legs, metrics, planner
 from service.asking import Asking, Together
+from service.background import Backgrounds
 from service.catalog import Collections, Versions
 from service.confidence import Assessment
 from service.course import Course, side_by_side
@@ -69,6 +70,7 @@ class Search:
         self._asking = Asking(embedders, proof, Examples(documents, vectors))
         self._second = SecondStage(reranker)
         self._assessment = Assessment(lexicon)
+        self._backgrounds = Backgrounds(vectors)
         self._passing_cap = passing_cap
         self._free = max_concurrent
         self._spaces = Spaces(collections, versions)
@@ -197,7 +199,9 @@ class Search:
         if by_meaning:
             with course.timings.stage("dense"):
                 chunks_each = wanted if request.group_by == "chunk" else None
-                found = await finds.look_up(self._vectors, space, found, chunks_each)
+                words = [one.words for one in asked]
+                found = await finds.look_up(self._vectors, self._lexicon, space, found, words, chunks_each)
+                found = await finds.weighed(self._backgrounds, space, found)
         return finds.newest(found)
 
     async def _wishes(self, space: Space, course: Course, found: Finds) -> Finds:

@@ -33,6 +33,7 @@ class QueryAnswer(TypedDict):
     dense: LegAnswer | None
     lexical: LegAnswer | None
     gain: float
+    certainty: float
     """Its part of `fusion`."""
 
 
@@ -49,6 +50,8 @@ class ExplanationAnswer(TypedDict):
     """Of several queries, as for the one that counts most for this hit."""
     lexical: LegAnswer | None
     fusion: float
+    certainty: float
+    """Of the dense leg: 0 where its best find is none better than chance would give, 1 where it stands out."""
     queries: NotRequired[list[QueryAnswer]]
     """Where there are several: what each says of this hit, in their order."""
     rerank: RerankAnswer | None
@@ -202,11 +205,13 @@ def _explanation(how: Explanation) -> ExplanationAnswer:
         "dense": _leg(how.dense),
         "lexical": _leg(how.lexical),
         "fusion": how.fusion,
+        "certainty": how.certainty,
         "rerank": _rerank(how.rerank),
     }
     if how.queries:
         shown["queries"] = [
-            {"dense": _leg(one.dense), "lexical": _leg(one.lexical), "gain": one.gain} for one in how.queries
+            {"dense": _leg(one.dense), "lexical": _leg(one.lexical), "gain": one.gain, "certainty": one.certainty}
+            for one in how.queries
         ]
     if how.diversity is not None:
         why = how.diversity

@@ -36,7 +36,7 @@ async def test_a_new_collection_has_the_defaults_and_one_active_version(api: Edg
         "language": "en",
         "recall_target": 0.95,
         "chunking": {"max_tokens": None, "overlap_tokens": 32},
-        "fusion": {"method": "convex", "alpha": 0.55, "k": 60},
+        "fusion": {"method": "convex", "alpha": 0.5, "k": 60},
         "rerank": {"depth": 50, "weight": 0.5},
         "candidates": 100,
         "tuned": None,

@@ -61,7 +61,7 @@ async def test_an_answer_has_the_shape_of_the_contract(api: Edge) -> None:
     explained = first["explain"]
     assert explained["dense"]["rank"] == 1
     assert -1 <= explained["dense"]["score"] <= 1
-    assert explained["lexical"] == pytest.approx({"rank": 1, "score": 3.0, "normalised": 1.0, "share": 0.45})
+    assert explained["lexical"] == pytest.approx({"rank": 1, "score": 3.0, "normalised": 1.0, "share": 0.5})
     assert explained["rerank"] == {"rank": 1, "score": 1.0, "share": 0.5}
     assert first["score"] == pytest.approx(0.5 + 0.5)  # the best of the first stage, and of the second
 

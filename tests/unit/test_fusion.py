@@ -97,7 +97,9 @@ def test_how_many_candidates_a_leg_brought_moves_no_score() -> None:
 def test_a_dense_leg_that_is_not_certain_weighs_less_and_the_other_more() -> None:
     evidence = Evidence(dense={A: Place(0.8, 1)}, lexical={B: Place(5.0, 1)}, certainty=0.5)
     scores = {fused.item: fused.score for fused in fuse_queries([evidence], Fusion(alpha=0.6))}
-    assert scores == pytest.approx({A: 0.3, B: 0.7})
+    assert scores == pytest.approx({A: 0.3 / 0.7, B: 0.4 / 0.7}), "odds of 0.6 to 0.4, halved"
+    of_dense = fuse_queries([evidence], Fusion(alpha=1.0))
+    assert {fused.item: fused.score for fused in of_dense} == {A: 1.0, B: 0.0}, "who wants the dense leg alone gets it"
 
 
 def test_a_leg_that_is_not_above_its_lower_bound_says_nothing() -> None:
