@@ -1,6 +1,6 @@
 """The nouns of a search: what is asked, what is answered, and how each hit came about."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -207,12 +207,25 @@ class Request:
 
     @property
     def words(self) -> Words:
-        """What is asked of words, by all questions together."""
-        return read(" ".join(query.text for query in self.asked if query.text), self.syntax, self.typos)
+        """What is asked of words; of several questions all that any of them asks and wishes."""
+        each = [read(query.text, self.syntax, self.typos) for query in self.asked if query.text]
+        if len(each) == 1:
+            return each[0]
+        return Words(
+            text=" ".join(one.text for one in each),
+            quoted=_distinct(one.quoted for one in each),
+            required=_distinct(one.required for one in each),
+            excluded=_distinct(one.excluded for one in each),
+            typos=self.typos,
+        )
 
     def meant(self, query: Query) -> str:
         """A question as models read it: without operators, and without what it excludes."""
         return read(query.text, self.syntax).text
+
+
+def _distinct(wishes: Iterable[tuple[str, ...]]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(wish for some in wishes for wish in some))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -143,7 +143,7 @@ class Search:
 
     # ------------------------------------------------------------ filter: who may be found at all
 
-    async def _filter(self, space: Space, course: Course) -> Passing | None:
+    async def _filter(self, space: Space, course: Course, width: int) -> Passing | None:
         if course.request.where is None:
             return None
         with course.timings.stage("filter"):
@@ -194,7 +194,6 @@ class Search:
                 for at, vector in enumerate(vectors)
             )
         )
-        found = await self._wishes(space, course, found)
         found = await self._wishes(space, course, found)
         if by_meaning:
             with course.timings.stage("dense"):
