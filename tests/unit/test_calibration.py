@@ -46,6 +46,12 @@ def test_however_many_there_are_of_each_even_odds_are_meant() -> None:
     np.testing.assert_allclose(fit(*few).probabilities(probes), fit(*many).probabilities(probes), atol=0.08)
 
 
+def test_without_balance_the_share_among_the_examples_is_meant() -> None:
+    features, labels = drawn(2, 250, 4_750)
+    assert fit(features, labels, balanced=False).probabilities(features).mean() == pytest.approx(0.05, abs=0.005)
+    assert fit(features, labels).probabilities(features).mean() > 0.15
+
+
 def test_classes_that_lie_apart_make_nothing_certain() -> None:
     features = np.array([[0.1], [0.2], [0.8], [0.9]])
     found = fit(features, [False, False, True, True]).probabilities([[-1e9], [0.1], [0.5], [0.9], [1e9]])
