@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from service import learning, pseudoqueries
+from service import confidence, learning, pseudoqueries
 from service.calibration import Logistic
 from service.domain import CollectionId, VersionNumber
 from service.learning import Learning
@@ -187,7 +187,7 @@ async def test_it_is_learnt_once_and_again_when_the_collection_changed_by_a_quar
 
 
 async def test_nothing_is_learnt_of_too_few_chunks(scene: Scene) -> None:
-    scene.rows(learning.LEAST_ROWS - 1)
+    scene.rows(confidence.LEAST_ROWS - 1)
     assert await scene.tend() is None
     assert (await scene.confidence(OWN))["reason"] == "it takes 50 chunks to learn from, and there are 49"
 
