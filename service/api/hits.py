@@ -101,11 +101,11 @@ class PlanAnswer(TypedDict):
     ef_search: int | None
     selectivity: float | None
     underfilled: bool
+    reason: str | None
+    """Why the dense leg ran like this: see the API reference."""
     reranked: bool
     rerank: RereadAnswer | None
     wishes: WishesAnswer | None
-    reason: str | None
-    """Why the dense leg ran like this: see the API reference."""
     """How the query was read; null where it was only words."""
 
 
@@ -155,6 +155,7 @@ def search(answer: Answer, request: Request, *, explain: bool) -> SearchAnswer:
             "ef_search": answer.dense.ef_search,
             "selectivity": answer.dense.selectivity,
             "underfilled": answer.dense.underfilled,
+            "reason": answer.dense.reason,
             "reranked": answer.reranked,
             "rerank": _reread(answer.reread),
             "wishes": _wishes(answer) if answer.words.binding else None,
@@ -173,7 +174,6 @@ def _hit(hit: Hit, request: Request, explain: bool) -> HitAnswer:
         "title": hit.title,
         "start": hit.start,
         "end": hit.end,
-        "reason": answer.dense.reason,
         "revision": hit.revision,
     }
     if "text" in request.include:
