@@ -166,7 +166,8 @@ def _texts(request: Request, role: Role) -> list[str]:
     if request.like is not None:
         texts = [one.text for _, one in request.like.placed if one.text is not None]
         return texts if role == "document" else []
-    return [request.meant(query) for _, query in _unread(request)] if role == "query" and request.mode != "lexical" else []
+    questions = _unread(request) if role == "query" and request.mode != "lexical" else []
+    return [request.meant(query) for _, query in questions]
 
 
 def _unread(request: Request) -> list[tuple[int, Query]]:

@@ -215,6 +215,20 @@ async def test_what_changed_between_queries_is_told_of_one_content_only(book: Zo
     assert second.dense is not None
 
 
+def test_the_wishes_of_each_query_are_its_own() -> None:
+    """An odd quote in one does not swallow the next; what any of them excludes is excluded."""
+    asked = (
+        Query(text='an odd "quote'),
+        Query(text='two" +must -not'),
+        Query(vector=(1.0,)),
+        Query(text='+must "a b"'),
+    )
+    words = Request(queries=asked).words
+    assert (words.quoted, words.required, words.excluded) == (("a b",), ("must",), ("not",))
+    assert Request(queries=asked, syntax="plain").words.binding is False
+    assert Request(vector=(1.0,)).words.text == ""
+
+
 async def test_statements_of_one_search_are_bounded(book: Zoo) -> None:
     running, most = 0, 0
 
