@@ -65,9 +65,9 @@ def ways(asked: Asked, documents: int, queries: int) -> list[Way]:
             near: list[tuple[str, dict[str, Any]]] = []
             far: list[tuple[str, dict[str, Any]]] = []
             for pivot, neighbours in enumerate(asked.near):
-                place = f"{side}.near.{pivot}"
-                near += [(query, {place: {"$lt": passing}}) for query in neighbours]
-                far += [(query, {place: {"$gte": documents - passing}}) for query in neighbours]
+                place, around = f"{side}.near.{pivot}", neighbours[: max(1, queries // PIVOTS)]
+                near += [(query, {place: {"$lt": passing}}) for query in around]
+                far += [(query, {place: {"$gte": documents - passing}}) for query in around]
             found.append(Way(f"correlated, {name}", 1 / part, near, passing))
             found.append(Way(f"anti-correlated, {name}", 1 / part, far, passing))
     return found
@@ -173,7 +173,7 @@ def run(place: Sandbox, documents: int, queries: int, rounds: int, modes: Sequen
 def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     arguments.add_argument("--documents", type=int, default=100_000)
-    arguments.add_argument("--queries", type=int, default=32, help="asked with each filter of equality and range")
+    arguments.add_argument("--queries", type=int, default=32, help="asked with each kind of filter and share")
     arguments.add_argument("--rounds", type=int, default=2)
     arguments.add_argument("--modes", nargs="+", default=["dense", "hybrid"], choices=["dense", "hybrid", "lexical"])
     arguments.add_argument("--kinds", default="", help="only filters whose kind has this in its name")

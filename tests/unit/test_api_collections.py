@@ -211,3 +211,34 @@ async def test_a_deleted_collection_is_gone_at_once(api: Edge) -> None:
     assert_problem(await api.client.get("/v1/collections/papers"), 404)
     assert_problem(await api.client.post("/v1/collections/papers/search", json={"query": "x"}), 404)
     assert_problem(await api.client.delete("/v1/collections/papers"), 404)
+
+
+async def test_fields_are_declared_and_shown(api: Edge) -> None:
+    created = await api.client.put("/v1/collections/papers", json={"indexed": ["year", "author.name"]})
+    assert created.status_code == 201
+    assert created.json()["settings"]["indexed"] == ["author.name", "year"]
+    assert created.json()["fields"] == [
+        {"field": "author.name", "state": "ready"},
+        {"field": "year", "state": "ready"},
+    ]
+    await api.client.put("/v1/collections/papers", json={"language": "de"})
+    kept = (await api.client.get("/v1/collections/papers")).json()["settings"]["indexed"]
+    assert kept == ["author.name", "year"]
+    gone = await api.client.put("/v1/collections/papers", json={"indexed": []})
+    assert (gone.json()["settings"]["indexed"], gone.json()["fields"]) == ([], [])
+
+
+@pytest.mark.parametrize(
+    ("indexed", "field"),
+    [
+        (["$year"], "indexed.0"),
+        (["a", "a"], "indexed.1"),
+        ([1], "indexed.0"),
+        ("year", "indexed"),
+        (["a"] * 17, "indexed"),
+    ],
+)
+async def test_what_cannot_be_declared_is_refused(api: Edge, indexed: object, field: str) -> None:
+    answer = await api.client.put("/v1/collections/papers", json={"indexed": indexed})
+    assert answer.status_code == 422
+    assert [error["field"] for error in answer.json()["errors"]] == [field]

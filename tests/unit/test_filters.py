@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from service import filters
 from service.domain import And, Condition, Not, Or
 from service.errors import Invalid
 from service.filters import MAX_CONDITIONS, MAX_DEPTH, MAX_FIELD_LENGTH, MAX_VALUES, matches, parse
@@ -195,3 +196,26 @@ def test_numbers_are_the_decimals_that_were_written() -> None:
 def test_strings_are_ordered_by_code_point() -> None:
     assert matches(parse({"s": {"$gt": "\uffff"}}), {"s": "\U00010000"})
     assert matches(parse({"s": {"$lt": "a"}}), {"s": "Z"})
+
+
+def test_declared_fields_come_in_order() -> None:
+    assert filters.declared(["year", "author.name"], "indexed") == ("author.name", "year")
+    assert filters.declared([], "indexed") == ()
+
+
+@pytest.mark.parametrize(
+    ("names", "place"),
+    [
+        (["year", "$year"], "indexed.1"),
+        ([""], "indexed.0"),
+        (["a..b"], "indexed.0"),
+        (["a", "b", "a"], "indexed.2"),
+        (["a\0"], "indexed.0"),
+        (["x" * 513], "indexed.0"),
+        ([f"f{number}" for number in range(17)], "indexed"),
+    ],
+)
+def test_fields_that_no_filter_could_ask_for_are_not_declared(names: list[str], place: str) -> None:
+    with pytest.raises(Invalid) as refused:
+        filters.declared(names, "indexed")
+    assert [error.field for error in refused.value.errors] == [place]

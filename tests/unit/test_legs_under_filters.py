@@ -109,14 +109,17 @@ def space() -> Space:
     return Space(collection=collection, version=version, status=status)
 
 
+def any_of(port: object) -> Any:
+    """A port of which only one or two methods are needed."""
+    return port
+
+
 async def by_meaning(vectors: Vectors, documents: Metadata, passing: Passing) -> legs.Leg:
-    ports: Any = (vectors, documents)
-    return await legs.dense(*ports, space(), REQUEST, QUERY, passing, WIDTH)
+    return await legs.dense(any_of(vectors), any_of(documents), space(), REQUEST, QUERY, passing, WIDTH)
 
 
 async def by_words(words: Words, documents: Metadata, passing: Passing) -> legs.Leg:
-    ports: Any = (words, documents)
-    return await legs.lexical(*ports, space(), REQUEST, passing, WIDTH)
+    return await legs.lexical(any_of(words), any_of(documents), space(), REQUEST, passing, WIDTH)
 
 
 async def test_the_index_is_enough_where_it_brings_more_than_is_wanted() -> None:

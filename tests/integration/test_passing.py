@@ -1,0 +1,178 @@
+"""What is remembered of a filter is exact at every moment, and what a sample tells is never taken for more."""
+
+import asyncio
+from datetime import timedelta
+
+import psycopg
+import pytest
+
+from service.domain import DocumentId
+from service.filters import parse
+from service.store import passing
+from service.store.housekeeping import purge_tombstones
+from service.store.passing import PassingDocuments
+from service.store.pool import Pool
+from tests.world import NOW, World, build, doc, later
+
+pytestmark = pytest.mark.database
+
+ONE = parse({"x": 1})
+
+
+@pytest.fixture
+async def world(pool: Pool) -> World:
+    return await build(pool)
+
+
+def documents_of(world: World) -> PassingDocuments:
+    assert world.pool is not None
+    return PassingDocuments(world.pool)
+
+
+async def named(asked: PassingDocuments, world: World, cap: int = 100) -> list[str] | None:
+    ids = (await asked.of(world.collection.id, ONE, cap)).ids
+    return None if ids is None else sorted(ids)
+
+
+async def statements(world: World, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The names of the statements that are run from now on."""
+    run: list[str] = []
+    plain = psycopg.AsyncConnection.execute
+
+    async def execute(self, query, *arguments, **options):  # type: ignore[no-untyped-def]
+        text = query if isinstance(query, str) else query.as_string(self)
+        run.append(text[3:].split(" */", 1)[0])
+        return await plain(self, query, *arguments, **options)
+
+    monkeypatch.setattr(psycopg.AsyncConnection, "execute", execute)
+    return run
+
+
+async def test_a_filter_that_comes_again_asks_only_what_changed(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    await world.put(*(doc(f"d{number}", x=number % 2) for number in range(6)))
+    asked = documents_of(world)
+    assert await named(asked, world) == ["d1", "d3", "d5"]
+    run = await statements(world, monkeypatch)
+    await world.put(doc("d0", x=1), doc("d1", x=0), doc("new", x=1), now=later(1))
+    await world.delete("d3", now=later(1))
+    run.clear()
+    assert await named(asked, world) == ["d0", "d5", "new"]
+    assert await named(asked, world) == ["d0", "d5", "new"]
+    assert [one for one in run if one.startswith("passing.")] == [
+        "passing.totals",
+        "passing.changed",
+        "passing.totals",
+        "passing.changed",
+    ]
+
+
+async def test_a_write_that_commits_late_is_not_missed(world: World) -> None:
+    """It has the lower transaction id of the two, and was not to be seen when the filter was asked."""
+    await world.put(doc("a", x=0), doc("b", x=0))
+    asked = documents_of(world)
+    assert world.pool is not None
+    async with world.pool.connection() as connection:
+        async with connection.transaction():
+            await connection.execute("SELECT pg_current_xact_id()")
+            late = "UPDATE documents SET metadata = '{\"x\": 1}' WHERE document_id = 'a'"
+            await connection.execute(late)
+            await connection.execute("UPDATE changes SET xid = pg_current_xact_id() WHERE document_id = 'a'")
+            await world.put(doc("b", x=1), now=later(1))
+            assert await named(asked, world) == ["b"]
+        assert await named(asked, world) == ["a", "b"]
+
+
+async def test_after_too_many_changes_all_are_named_again(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(passing, "CHANGED", 3)
+    await world.put(*(doc(f"d{number}", x=1) for number in range(6)))
+    asked = documents_of(world)
+    assert len(await named(asked, world) or ()) == 6
+    await world.put(*(doc(f"d{number}", x=0) for number in range(5)), now=later(1))
+    run = await statements(world, monkeypatch)
+    assert await named(asked, world) == ["d5"]
+    assert "passing.by_metadata" in run
+
+
+async def test_what_was_forgotten_of_deleted_documents_is_noticed(world: World) -> None:
+    """Their rows in the change feed go with their tombstones."""
+    await world.put(doc("a", x=1), doc("b", x=1))
+    asked = documents_of(world)
+    assert await named(asked, world) == ["a", "b"]
+    await world.delete("a", now=later(1))
+    assert world.pool is not None
+    async with asyncio.timeout(30):  # a transaction in another database may hold the purge back for a moment
+        while not await purge_tombstones(world.pool, NOW + timedelta(days=1)):
+            await asyncio.sleep(0.01)
+    assert await named(asked, world) == ["b"]
+
+
+async def test_a_deleted_collection_has_nothing_that_passes(world: World) -> None:
+    await world.put(doc("a", x=1))
+    asked = documents_of(world)
+    assert await named(asked, world) == ["a"]
+    await world.collections.delete(world.collection.id)
+    assert await named(asked, world) == []
+
+
+async def test_filters_that_python_takes_for_equal_are_told_apart(world: World) -> None:
+    await world.put(doc("number", x=1), doc("boolean", x=True))
+    asked = documents_of(world)
+    assert (await asked.of(world.collection.id, parse({"x": 1}), 10)).ids == ("number",)
+    assert (await asked.of(world.collection.id, parse({"x": True}), 10)).ids == ("boolean",)
+
+
+async def test_memory_is_bounded(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(passing, "REMEMBERED_IDS", 10)
+    await world.put(*(doc(f"d{number}", x=number) for number in range(6)))
+    asked = documents_of(world)
+    for bound in range(6):
+        where = parse({"x": {"$lte": bound}})
+        assert len((await asked.of(world.collection.id, where, 10)).ids or ()) == bound + 1
+    assert sum(1 + len(one.ids) for one in asked._named.values()) <= 10
+    assert len((await asked.of(world.collection.id, parse({"x": {"$lte": 0}}), 10)).ids or ()) == 1
+
+
+async def test_of_many_documents_a_sample_tells_the_share(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(passing, "COUNTED_DOCUMENTS", 100)
+    monkeypatch.setattr(passing, "SAMPLED_DOCUMENTS", 10_000)
+    await world.put(*(doc(f"d{number}", x=number % 2) for number in range(400)))
+    assert world.pool is not None
+    async with world.pool.connection() as connection:
+        await connection.execute("ANALYZE documents")
+    asked = documents_of(world)
+    many = await asked.of(world.collection.id, ONE, 20)
+    assert (many.ids, many.count, many.total) == (None, 200, 400)
+    run = await statements(world, monkeypatch)
+    assert await asked.of(world.collection.id, ONE, 20) == many
+    assert run == []
+    # Who needs all of them gets them, and then they are known.
+    assert len(await named(asked, world, 1_000) or ()) == 200
+    assert (await asked.of(world.collection.id, ONE, 20)).count == 200
+
+
+async def test_more_than_are_worth_it_are_not_named_again_and_again(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await world.put(*(doc(f"d{number}", x=1) for number in range(10)))
+    asked = documents_of(world)
+    assert (await asked.of(world.collection.id, ONE, 5)).ids is None
+    run = await statements(world, monkeypatch)
+    assert (await asked.of(world.collection.id, ONE, 5)).ids is None
+    assert run == ["passing.totals"]
+    assert len(await named(asked, world, 10) or ()) == 10
+
+
+async def test_many_at_once_agree(world: World) -> None:
+    asked = documents_of(world)
+
+    async def write() -> None:
+        for number in range(20):
+            await world.put(doc(f"d{number}", x=1), now=later(number))
+
+    async def read() -> None:
+        for _ in range(20):
+            there = {one.id for one in await world.documents.page(world.collection.id, None, 100, ONE)}
+            assert there <= set(await named(asked, world) or ())
+
+    await asyncio.gather(write(), read(), read())
+    assert await named(asked, world) == sorted(DocumentId(f"d{number}") for number in range(20))
