@@ -4,9 +4,10 @@ Nothing is asked of a model for it: the legs have found what there is, and their
 """
 
 from service.course import Course
+from service.errors import Unavailable
 from service.finds import Finds, Found
 from service.ports import Lexicon
-from service.query import Confidence, Query
+from service.query import Confidence, Query, Request
 from service.space import Space
 from service.version import Calibration
 
@@ -44,12 +45,19 @@ class Assessment:
     async def _one(self, space: Space, course: Course, calibration: Calibration, query: Query, found: Found) -> float:
         cosine = max(one.score for one in found.by_meaning.values())
         if calibration.both is not None and found.lexical is not None:
-            ceiling = await self._lexicon.ceiling(space.collection, course.request.alone(query).words)
+            ceiling = await self._ceiling(space, course.request.alone(query))
             if ceiling > 0:
                 score = max((one.score for one in found.by_words.values()), default=0.0)
                 return calibration.both.probability((cosine, score / ceiling))
         assert calibration.dense is not None  # `_untold` saw to it
         return calibration.dense.probability((cosine,))
+
+    async def _ceiling(self, space: Space, alone: Request) -> float:
+        """0 where the index was lost since the leg ran: its answer stands, and the cosine tells enough."""
+        try:
+            return await self._lexicon.ceiling(space.collection, alone.words)
+        except Unavailable:
+            return 0.0
 
 
 def _silent(course: Course, reason: str | None) -> Confidence:

@@ -134,6 +134,28 @@ async def test_inflected_words_meet(tantivy: Subject) -> None:
     assert ids(await tantivy.lexicon.search(tantivy.papers, Words(text="cafe runs"), 10)) == ["a"]
 
 
+async def test_no_hit_scores_more_than_the_ceiling_and_unknown_words_raise_it(subject: Subject) -> None:
+    await subject.write(("once", "heron"), ("often", "heron " * 50 + "pike"), ("none", "a perch in the pond"))
+    words = Words(text="heron pike")
+    ceiling = await subject.lexicon.ceiling(subject.papers, words)
+    best = (await subject.lexicon.search(subject.papers, words, 1))[0].score
+    assert 0 < best <= ceiling
+    assert await subject.lexicon.ceiling(subject.papers, Words(text="heron pike zeppelin")) > ceiling
+
+
+async def test_the_ceiling_is_what_endless_repetition_comes_near_to(tantivy: Subject) -> None:
+    await tantivy.write(
+        ("endless", "heron " * 2_000), *((f"d{n}", f"perch number {n} of the pond") for n in range(500))
+    )
+    words = Words(text="heron")
+    (hit,) = await tantivy.lexicon.search(tantivy.papers, words, 10)
+    assert hit.score / await tantivy.lexicon.ceiling(tantivy.papers, words) == pytest.approx(1.0, abs=0.15)
+
+
+async def test_what_the_ceiling_of_an_empty_collection_is_does_not_matter_but_it_is_told(subject: Subject) -> None:
+    assert await subject.lexicon.ceiling(subject.papers, Words(text="heron")) >= 0
+
+
 async def test_within_restricts_and_leaves_scores_alone(subject: Subject) -> None:
     await subject.write(*((f"d{n}", "heron " * n + "bird") for n in range(1, 6)))
     everywhere = {c.document_id: c.score for c in await subject.lexicon.search(subject.papers, Words(text="heron"), 10)}

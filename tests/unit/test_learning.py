@@ -11,6 +11,7 @@ import pytest
 from service import confidence, learning, pseudoqueries
 from service.calibration import Logistic
 from service.domain import CollectionId, VersionNumber
+from service.errors import LexiconUnavailable
 from service.learning import Learning
 from service.proof import Proof
 from service.sampling import Sampling
@@ -154,6 +155,17 @@ async def test_a_least_confidence_is_a_probability(scene: Scene, least: Any) -> 
     answer = await scene.edge.client.post("/v1/collections/papers/search", json={"query": OWN, "min_confidence": least})
     assert answer.status_code == 422
     assert answer.json()["errors"][0]["field"] == "min_confidence"
+
+
+async def test_without_the_lexical_leg_the_cosine_decides(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    await scene.tend()
+    dense = await scene.confidence(OWN, mode="dense")
+
+    async def lost(*_: Any) -> float:
+        raise LexiconUnavailable("being built")
+
+    monkeypatch.setattr(scene.lexicon, "ceiling", lost)
+    assert (await scene.confidence(OWN))["in_domain"] == dense["in_domain"]
 
 
 # ---------------------------------------------------------------- shown
