@@ -38,13 +38,18 @@ class Blend:
     def settled(self, relevance: Sequence[float], k: int) -> bool:
         """Are the first `k`, and their order, the same whatever the unread turn out to be?
 
-        `relevance`: of the hits read so far, which are the first ones. Exact, ties included: the bound of an unread
-        hit is its score with a relevance of 1, and it has to lie below that of the k-th.
+        `relevance`: of the hits read so far, which are the first ones.
         """
-        read = len(relevance)
-        if read >= len(self._first):
-            return True
-        if read < k:
-            return False
-        kth = sorted((self.score(at, one) for at, one in enumerate(relevance)), reverse=True)[k - 1]
-        return all(self.score(at, 1.0) < kth for at in range(read, len(self._first)))
+        return self.horizon(relevance, k) <= len(relevance)
+
+    def horizon(self, relevance: Sequence[float], k: int) -> int:
+        """How many hits have to be read, as far as is known, until the first `k` are settled.
+
+        Exact, ties included: what an unread hit could reach is its score with a relevance of 1, and that has to lie
+        below the score of the k-th. Reading on can only raise the k-th, so that it may turn out to be less.
+        """
+        read, hits = len(relevance), len(self._first)
+        if read < min(k, hits):
+            return hits
+        best = sorted((self.score(at, one) for at, one in enumerate(relevance)), reverse=True)[:k]
+        return 1 + max((at for at in range(read, hits) if self.score(at, 1.0) >= best[-1]), default=read - 1)

@@ -1,7 +1,7 @@
 """The second stage: a cross-encoder reads query and passage together, and is blended with what the legs said.
 
 Passages are read in portions, in the order of the first stage. Between two portions it is asked whether another one can
-still change the answer, whether the budget allows it, and whether the client is still there.
+still change the answer, and whether the budget allows it.
 """
 
 import asyncio
@@ -48,10 +48,13 @@ class SecondStage:
         relevance: list[float] = []
         truncated = 0
         while not blend.settled(relevance, course.request.pool):
-            portion = texts[len(relevance) :][: reranker.portion]
-            left = course.left()
+            left, size = course.left(), reranker.portion
             if left is not None:
-                portion = portion[: self._pace.fitting(left)]
+                size = min(size, self._pace.fitting(left))
+            elif relevance:
+                # Where no exit is in sight, the rest is packed best as a whole.
+                size = max(size, blend.horizon(relevance, course.request.pool) - len(relevance))
+            portion = texts[len(relevance) :][:size]
             if not portion:
                 _note_budget(course, len(relevance), len(texts))
                 break
@@ -79,7 +82,7 @@ async def _read(request: Request, reranker: Reranker, hits: Sequence[Hit], porti
     """Each passage with the question that counts most for its hit; `portion` is of the first of `hits`."""
     asked: dict[str, list[int]] = {}
     for at, hit in zip(range(len(portion)), hits, strict=False):
-        asked.setdefault(request.read_with(hit.explanation).text, []).append(at)
+        asked.setdefault(request.meant(request.read_with(hit.explanation)), []).append(at)
     scores = [0.0] * len(portion)
     truncated = 0
     for question, places in asked.items():

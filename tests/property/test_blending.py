@@ -25,6 +25,7 @@ def test_an_early_exit_gives_the_first_k_of_reading_everything(
     blend = Blend([first for first, _ in pairs], weight)
     read = 0
     while not blend.settled(relevance[:read], k):
+        assert blend.horizon(relevance[:read], k) > read
         read = min(read + portion, len(pairs))
     assert ranking(blend, relevance[:read])[:k] == ranking(blend, relevance)[:k]
 
