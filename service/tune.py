@@ -41,7 +41,7 @@ Progress = Callable[[str, int], Callable[[], None]]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Outcome:
-    """`fusion`, `rerank`: what each choice is worth; `rerank` None where there is no reranker.
+    """`fusion`, `rerank`: what each choice is worth; `rerank` None where nothing reranks, for the reason `unread`.
 
     `before`, `after`: the settings in use, and with what is better beyond the noise.
     """
@@ -51,6 +51,7 @@ class Outcome:
     folds: int
     fusion: Selection
     rerank: Selection | None
+    unread: str | None
     before: Recipe
     after: Recipe
     best: Recipe
@@ -102,7 +103,9 @@ def tune(
 
     how = present.rerank or Reranking()
     rerank = None
-    if reread := _read(client, collection, judgments, queries, said, after, version, progress):
+    unread = _unread(client, collection, judgments.queries[queries[0]], after)
+    if unread is None:
+        reread = _read(client, collection, judgments, queries, said, after, version, progress)
         second = [replace(after, rerank=one) for one in rerankings(how)]
         scores = _scores(reread, second, progress("settings of the reranking", len(reread)))
         rerank = selection.select(scores, 0, folds)
@@ -115,6 +118,7 @@ def tune(
         folds=folds,
         fusion=fusion,
         rerank=rerank,
+        unread=unread,
         before=present,
         after=replace(after, rerank=how),
         best=best,
@@ -185,6 +189,13 @@ def _ask(
     return [said for said, _ in told], _one(versions)
 
 
+def _unread(client: Client, collection: str, text: str, recipe: Recipe) -> str | None:
+    """Why no reranker can be tuned, where that is so: none is configured, or it cannot be loaded."""
+    answer = client.search(collection, {**replay.reading(text, recipe), "k": 1})
+    reasons = [note["reason"] for note in answer["degraded"] if note["stage"] == "rerank"]
+    return None if answer["plan"]["reranked"] or not reasons else str(reasons[0])
+
+
 def _read(
     client: Client,
     collection: str,
@@ -195,10 +206,7 @@ def _read(
     version: int,
     progress: Progress,
 ) -> list[Heard]:
-    """The same with what the reranker makes of the best hits; nothing where there is no reranker."""
-    first = client.search(collection, {**replay.reading(judgments.queries[queries[0]], recipe), "k": 1})
-    if any(note["stage"] == "rerank" and not first["plan"]["reranked"] for note in first["degraded"]):
-        return []
+    """The same with what the reranker makes of the best hits."""
     step = progress("queries reranked", len(queries))
 
     def read(query: str, one: Heard) -> Heard:

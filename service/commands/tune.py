@@ -55,8 +55,8 @@ def tune_collection(
         shell.out.print_json(data=_as_json(found, stored=bool(wanted) and not dry_run))
         return
     shell.out.print(_table(found))
-    if found.rerank is None:
-        shell.say("no reranker is configured: only fusion and candidates were tuned", "yellow")
+    if found.unread is not None:
+        shell.say(f"only fusion and candidates were tuned, without reranking: {found.unread}", "yellow")
     if not wanted:
         shell.tell(f"Nothing is better beyond the noise: {collection} stays as it is.")
     elif dry_run:
