@@ -93,6 +93,7 @@ def embedder(
         longest=max_tokens,
         most_pairs=pairs,
         device=settings.device,
+        precision=settings.precision,
         command=shlex.join(["azimuth", *sys.argv[1:]]),
         tell=lambda message: shell.say(message, "dim"),
     )

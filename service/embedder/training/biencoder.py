@@ -14,9 +14,11 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 
+from service.domain import Role
 from service.embedder.training import contrast, vocabulary
 from service.embedder.training.adaptation import Adaptation
 from service.embedder.training.batches import Batch, batches
@@ -190,17 +192,16 @@ class Training:
         return best[0]
 
     def _step(self, adaptation: Adaptation, optimizer: torch.optim.Optimizer, batch: Batch) -> float:
-        loss = self._loss(adaptation.chain, batch)
-        if not torch.isfinite(loss):
-            raise Misconfigured("training diverged: the loss is no number; a lower --learning-rate may help")
         optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+        read: list[tuple[list[str], Role]] = [(batch.queries, "query"), (batch.texts, "document")]
+        loss = adaptation.chain.learn(read, partial(self._loss, batch), adaptation.learnt)
+        if not math.isfinite(loss):
+            raise Misconfigured("training diverged: the loss is no number; a lower --learning-rate may help")
         torch.nn.utils.clip_grad_norm_(adaptation.learnt, _CLIP)
         optimizer.step()
-        return float(loss.detach())
+        return loss
 
-    def _loss(self, chain: Chain, batch: Batch) -> torch.Tensor:
-        queries, texts = chain.encode(batch.queries, "query"), chain.encode(batch.texts, "document")
+    def _loss(self, batch: Batch, queries: torch.Tensor, texts: torch.Tensor) -> torch.Tensor:
         rivals = torch.from_numpy(batch.rivals).to(texts.device)
         loss = contrast.info_nce(queries, texts, rivals, self._recipe.temperature)
         if self._teacher is None:

@@ -4,8 +4,11 @@ What serves (`service/embedder/model.py`) is laid out for inference. Here the sa
 passes of similar length, and the vectors keep their way back to the weights.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -23,23 +26,42 @@ from service.embedder.model import prompts as own_prompts
 from service.embedder.packing import pack
 from service.errors import Misconfigured, ModelUnavailable
 
+T = TypeVar("T")
+R = TypeVar("R")
+
 State = dict[str, torch.Tensor]
 """Weights of the transformer, by name."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Pass:
+    """Texts that are read together: their places among all of them, and their tokens."""
+
+    places: list[int]
+    inputs: dict[str, torch.Tensor]
+    prompt_length: int
 
 
 class Chain:
     """Always in evaluation mode: the few steps of an adaptation learn nothing by heart that dropout would prevent."""
 
     def __init__(
-        self, folder: Path, *, prompts: Mapping[Role, str] | None = None, device: str = "auto", longest: int = 128
+        self,
+        folder: Path,
+        *,
+        prompts: Mapping[Role, str] | None = None,
+        device: str = "auto",
+        precision: str = "auto",
+        longest: int = 128,
     ) -> None:
-        """Load in float32. `prompts`: in place of the model's own, and saved with it. `longest`: tokens at which texts
-        are cut here; the model's own limit is saved unchanged.
+        """Load in float32, to be run in `precision`.
 
-        ModelUnavailable where that fails; Misconfigured where the model is no transformer with a fast tokenizer.
+        `prompts`: in place of the model's own, and saved with it. `longest`: tokens at which texts are cut here; the
+        model's own limit is saved unchanged. ModelUnavailable where it cannot be loaded; Misconfigured where it is no
+        transformer with a fast tokenizer.
         """
         self.device = devices.choose(device)
-        self.dtype = devices.precision(self.device, "auto")
+        self.dtype = devices.precision(self.device, precision)
         try:
             chain = SentenceTransformer(
                 str(folder),
@@ -58,7 +80,8 @@ class Chain:
         self.prompts = own_prompts(chain) | {role: prompt for role, prompt in (prompts or {}).items() if prompt}
         chain.prompts.update(self.prompts)
         self.longest = min(longest, max_tokens(folder, chain))
-        self._pass_tokens = devices.batch_tokens(self.device)
+        self.threads = torch.get_num_threads() if self.device.type == "cpu" else 1
+        self._pass_tokens = devices.batch_tokens(self.device) // self.threads
         self._prompt_lengths = {role: self._prompt_length(prompt) for role, prompt in self.prompts.items()}
 
     @property
@@ -70,26 +93,42 @@ class Chain:
     def tokenizer(self) -> PreTrainedTokenizerFast:
         return self._chain[0].tokenizer
 
-    def encode(self, texts: Sequence[str], role: Role) -> torch.Tensor:
-        """Rows of length 1, [n, dimensions], float32, on the device; prompts are put before the texts.
-
-        Sorted by length into passes, so that little is padding; the order of the rows is that of the texts.
-        """
-        prompt = self.prompts[role]
-        found = self.tokenizer([prompt + text for text in texts], truncation=True, max_length=self.longest)
-        parts: list[torch.Tensor] = []
-        order: list[int] = []
-        for batch in pack([len(ids) for ids in found["input_ids"]], self._pass_tokens):
-            rows = {name: [values[at] for at in batch] for name, values in found.items()}
-            parts.append(self._forward(self.tokenizer.pad(rows, return_tensors="pt"), self._prompt_lengths[role]))
-            order += batch
-        return torch.cat(parts)[torch.argsort(torch.tensor(order, device=self.device))]
-
-    @torch.inference_mode()
     def vectors(self, texts: Sequence[str], role: Role) -> npt.NDArray[np.float32]:
-        """As `encode`, in main memory and without gradients: for any number of texts."""
-        found: npt.NDArray[np.float32] = self.encode(texts, role).cpu().numpy()
-        return found
+        """Rows of length 1, [n, dimensions], in the order of the texts; prompts are put before them."""
+        passes = self._passes(texts, role)
+        found = torch.cat(self._side_by_side(self._read, passes)).cpu().numpy()
+        rows: npt.NDArray[np.float32] = np.empty_like(found)
+        rows[[at for one in passes for at in one.places]] = found
+        return rows
+
+    def learn(
+        self,
+        read: Sequence[tuple[Sequence[str], Role]],
+        loss: Callable[..., torch.Tensor],
+        weights: Sequence[nn.Parameter],
+    ) -> float:
+        """Add to the weights' gradients that of `loss`, a function of the vectors of each set of texts; its value.
+
+        As the loss needs all vectors, its gradient is first taken by them, then carried back through each pass. Passes
+        run side by side; their gradients are added in their order, so that the sum does not depend on who was first.
+        """
+        passes = [(number, one) for number, (texts, role) in enumerate(read) for one in self._passes(texts, role)]
+        outputs = self._side_by_side(lambda one: self._forward(one[1]), passes)
+        rows = torch.cat(outputs).detach().requires_grad_()
+        places: list[dict[int, int]] = [{} for _ in read]
+        for row, (number, at) in enumerate((number, at) for number, one in passes for at in one.places):
+            places[number][at] = row
+        value = loss(*(rows[[found[at] for at in range(len(found))]] for found in places))
+        value.backward()  # type: ignore[no-untyped-call]
+        assert rows.grad is not None
+        carried = zip(outputs, torch.split(rows.grad, [len(output) for output in outputs]), strict=True)
+        for gradients in self._side_by_side(
+            lambda one: torch.autograd.grad(one[0], list(weights), one[1], allow_unused=True), list(carried)
+        ):
+            for weight, gradient in zip(weights, gradients, strict=True):
+                if gradient is not None:
+                    weight.grad = gradient if weight.grad is None else weight.grad.add_(gradient)
+        return float(value.detach())
 
     def state(self) -> State:
         """The weights themselves, not a copy."""
@@ -104,13 +143,36 @@ class Chain:
         """Write as sentence-transformers does, in safetensors, without a model card. OSError where the disk refuses."""
         self._chain.save(str(folder), create_model_card=False, safe_serialization=True)
 
-    def _forward(self, inputs: dict[str, torch.Tensor], prompt_length: int) -> torch.Tensor:
+    def _passes(self, texts: Sequence[str], role: Role) -> "list[_Pass]":
+        """Texts of similar length go together, so that little is padding."""
+        prompt = self.prompts[role]
+        found = self.tokenizer([prompt + text for text in texts], truncation=True, max_length=self.longest)
+        passes = []
+        for places in pack([len(ids) for ids in found["input_ids"]], self._pass_tokens):
+            rows = {name: [values[at] for at in places] for name, values in found.items()}
+            inputs = dict(self.tokenizer.pad(rows, return_tensors="pt"))
+            passes.append(_Pass(places, inputs, self._prompt_lengths[role]))
+        return passes
+
+    def _side_by_side(self, work: Callable[[T], R], items: Sequence[T]) -> list[R]:
+        """On a CPU each thread takes a pass of its own: with all of them in one product, each layer would wait for the
+        slowest."""
+        if self.threads == 1 or len(items) == 1:
+            return [work(item) for item in items]
+        with ThreadPoolExecutor(self.threads, initializer=torch.set_num_threads, initargs=(1,)) as threads:
+            return list(threads.map(work, items))
+
+    @torch.inference_mode()
+    def _read(self, one: "_Pass") -> torch.Tensor:
+        return self._forward(one)
+
+    def _forward(self, one: "_Pass") -> torch.Tensor:
         features: dict[str, object] = {"modality": "text"}
-        for name, tensor in inputs.items():
+        for name, tensor in one.inputs.items():
             pinned = tensor.pin_memory() if self.device.type == "cuda" else tensor
             features[name] = pinned.to(self.device, non_blocking=True)
-        if prompt_length:
-            features["prompt_length"] = prompt_length
+        if one.prompt_length:
+            features["prompt_length"] = one.prompt_length
         with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
             features = self._chain[0](features)
         features["token_embeddings"] = features["token_embeddings"].float()  # type: ignore[attr-defined]

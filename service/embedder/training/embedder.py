@@ -5,12 +5,13 @@ write the model, if it is better than the one that it was made of, with its card
 """
 
 import json
-import logging
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+
+from transformers import logging
 
 from service import beir
 from service.domain import Role
@@ -21,8 +22,6 @@ from service.embedder.training.chain import Chain
 from service.embedder.training.pairs import CROPS, TITLES, Documents, Pair
 from service.embedder.training.teacher import Teacher
 from service.errors import Misconfigured, ModelUnavailable
-
-log = logging.getLogger(__name__)
 
 JUDGED = "train"
 """The split that is learnt from where none is named. Others are for measuring."""
@@ -64,8 +63,9 @@ def train(
     longest: int = 128,
     most_pairs: int = 10_000,
     device: str = "auto",
+    precision: str = "auto",
     command: str = "",
-    tell: Callable[[str], None] = log.info,
+    tell: Callable[[str], None] = lambda message: None,
 ) -> Report:
     """Adapt `model` to the subject and write it to the new folder `out`, if it is better: see `Report.better`.
 
@@ -79,7 +79,14 @@ def train(
         adaptation.need_lora()  # what is missing on this machine should show before minutes of work
     chosen = parts or (available(subject),)
     judged = {name: _judgments(subject, name) for name in chosen if name not in (TITLES, CROPS)}
-    chain = Chain(source.folder(*source.split(model)), prompts=subject.prompts, device=device, longest=longest)
+    logging.disable_progress_bar()  # a bar for each file that is read says nothing of what goes on
+    chain = Chain(
+        source.folder(*source.split(model)),
+        prompts=subject.prompts,
+        device=device,
+        precision=precision,
+        longest=longest,
+    )
     passages, found = pairs.gather(subject.documents, judged, chosen, chain, most=most_pairs, seed=recipe.seed)
     tell(f"{len(subject.documents):,} documents; learning from {', '.join(chosen)} on {chain.device}")
     training = Training(chain, passages, found, recipe, teacher=_teacher(teacher, found, device, tell), tell=tell)
