@@ -97,35 +97,35 @@ class IndexedFields:
         """Fill what was declared, empty what was dropped. Any number of processes may be at it."""
         async with self._pool.connection() as connection:
             rows = await (await connection.execute(SQL.under_way, {"dropped_before": now - KEPT})).fetchall()
+        for collection_id in dict.fromkeys(id_ for id_, _, state in rows if state == "building"):
+            while await self.fill(collection_id):
+                pass
         for collection_id, number, state in rows:
-            if state == "building":
-                while await self.fill(collection_id, number):
-                    pass
-            else:
+            if state != "building":
                 await self._empty(collection_id, number)
 
-    async def fill(self, collection_id: CollectionId, number: int, limit: int = PORTION) -> bool:
-        """The next portion of documents. False where there is nothing (more) to do here."""
-        return await retrying(lambda: self._fill(collection_id, number, limit))
+    async def fill(self, collection_id: CollectionId, limit: int = PORTION) -> bool:
+        """The next portion of documents, for all fields that are as far. False where there is nothing to do here."""
+        return await retrying(lambda: self._fill(collection_id, limit))
 
-    async def _fill(self, collection_id: CollectionId, number: int, limit: int) -> bool:
-        key = {"collection_id": collection_id, "number": number}
+    async def _fill(self, collection_id: CollectionId, limit: int) -> bool:
+        key = {"collection_id": collection_id}
         async with self._pool.transaction() as connection:
             if not await guard.present(connection, collection_id):
                 return False
-            field = await (await connection.execute(SQL.take, {**key, "state": "building"})).fetchone()
-            if field is None:
+            rows = await (await connection.execute(SQL.take, key)).fetchall()
+            if not rows:
                 return False
-            name, filled_to = field
-            portion = {"collection_id": collection_id, "after": filled_to or "", "limit": limit}
+            after = min(filled_to or "" for _, _, filled_to in rows)
+            fields = [(number, name) for number, name, filled_to in rows if (filled_to or "") == after]
+            portion = {**key, "after": after, "limit": limit}
             ids = [row[0] for row in await (await connection.execute(SQL.portion, portion)).fetchall()]
             if ids:
-                await connection.execute(SQL.lock, {"collection_id": collection_id, "ids": ids})
-                await _keep(connection, collection_id, ids, [(number, name)])
-            more = len(ids) == limit
-            values = {"filled_to": ids[-1] if ids else filled_to, "state": "building" if more else "ready"}
-            await connection.execute(SQL.filled, {**key, **values})
-            return more
+                await connection.execute(SQL.lock, {**key, "ids": ids})
+                await _keep(connection, collection_id, ids, fields)
+            values = {"filled_to": ids[-1] if ids else after, "state": "building" if len(ids) == limit else "ready"}
+            await connection.execute(SQL.filled, {**key, **values, "numbers": [number for number, _ in fields]})
+            return True
 
     async def _empty(self, collection_id: CollectionId, number: int) -> None:
         key = {"collection_id": collection_id, "number": number}

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from service import filters
-from service.domain import CollectionId, DocumentId, FieldState
+from service.domain import DocumentId, FieldState
 from service.store.documents import PostgresDocuments
 from service.store.indexed import KEPT, IndexedFields
 from service.store.pool import Pool
@@ -95,8 +95,7 @@ async def test_what_was_there_before_is_filled_in_portions_that_anyone_may_go_on
     await world.delete("d3")
     await declare(world, "a")
     assert await states(world) == {"a": FieldState.BUILDING}
-    ((number,),) = await rows(world, "SELECT number FROM indexed_fields")
-    assert await fields_of(world).fill(world.collection.id, number, limit=4)
+    assert await fields_of(world).fill(world.collection.id, limit=4)
     assert {id_ for *_, id_, _ in await values(world)} == {"d0", "d1", "d2", "d4"}
     assert await found(world, {"a": {"$gte": 8}}) == ["d8", "d9"]  # not by the field, which is not ready
     await asyncio.gather(*(fields_of(world).tend(NOW) for _ in range(4)))
@@ -177,9 +176,8 @@ async def test_nothing_is_lost_while_fields_are_declared_beside_writes(world: Wo
 
     async def fill() -> None:
         while not done.is_set():
-            for collection_id, number in await rows(world, "SELECT collection_id, number FROM indexed_fields"):
-                while await fields_of(world).fill(CollectionId(collection_id), number, limit=3):
-                    pass
+            while await fields_of(world).fill(world.collection.id, limit=3):
+                pass
             await asyncio.sleep(0)
 
     async def change() -> None:

@@ -40,6 +40,7 @@ async def test_a_new_collection_has_the_defaults_and_one_active_version(api: Edg
         "rerank": {"depth": 50, "weight": 0.5},
         "candidates": 100,
         "tuned": None,
+        "indexed": [],
     }
     assert created["counts"] == {"documents": 0, "chunks": 0, "pending": 0, "failed": 0}
     assert (created["active_version"], created["previous_version"]) == (1, None)

@@ -81,10 +81,11 @@ WHERE state IN ('building', 'emptying') OR (state = 'dropped' AND dropped_at < %
 ORDER BY collection_id, number
 
 -- name: take
--- One field in a state, for this transaction alone; no row where another has it or it is in that state no more.
-SELECT name, filled_to
+-- The fields of a collection that are filled, for this transaction alone; those that another has are left out.
+SELECT number, name, filled_to
 FROM indexed_fields
-WHERE collection_id = %(collection_id)s AND number = %(number)s AND state = %(state)s
+WHERE collection_id = %(collection_id)s AND state = 'building'
+ORDER BY number
 FOR UPDATE SKIP LOCKED
 
 -- name: portion
@@ -108,10 +109,10 @@ ON CONFLICT (collection_id, document_id) DO UPDATE SET revision = d.revision
 WHERE false
 
 -- name: filled
--- How far the values of a field reach, and whether they are all there.
+-- How far the values of fields reach, and whether they are all there.
 UPDATE indexed_fields
 SET filled_to = %(filled_to)s, state = %(state)s
-WHERE collection_id = %(collection_id)s AND number = %(number)s
+WHERE collection_id = %(collection_id)s AND number = ANY (%(numbers)s::bigint[])
 
 -- name: stop_keeping
 -- Writers no longer keep the values of a field.
