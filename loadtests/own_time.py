@@ -20,17 +20,17 @@ from loadtests.sandbox import Sandbox
 from service import wiring
 
 STAGES = {
-    "embed": [("search.py", "_embed"), ("batcher.py", "_run")],
+    "embed": [("asking.py", "vectors"), ("batcher.py", "_run")],
     "dense": [("legs.py", "dense")],
     "lexical": [("legs.py", "lexical")],
-    "look up": [("legs.py", "look_up")],
+    "look up": [("finds.py", "look_up")],
     "fuse": [("search.py", "_fuse")],
     "fetch": [("search.py", "_fetch")],
     "hits": [("reranking.py", "order")],
     "highlight": [("search.py", "_dress")],
     "metrics": [("search.py", "_observe"), ("middleware.py", "_report")],
-    "answer": [("answers.py", "search"), ("answers.py", "render")],
-    "request": [("schemas.py", "request")],
+    "answer": [("hits.py", "search"), ("answers.py", "render")],
+    "request": [("questions.py", "request")],
 }
 """Functions whose time, with all that they call, is the stage's. None of them calls another."""
 

@@ -11,7 +11,7 @@ import pytest
 from service import filters
 from service.domain import Document, DocumentId, Vector
 from service.finds import AT_ONCE
-from service.query import Example, Like, Query, Request, Rerank
+from service.query import Example, Group, Like, Mode, Query, Request, Rerank
 from service.version import EmbedderVersion
 from tests.fakes import FakeVectors, StoredChunk
 from tests.unit.test_search import NAME, NOW, TEXTS, NoLexicon, Refusing, Shouting, Zoo, zoo
@@ -162,24 +162,31 @@ async def test_a_document_is_one_example_in_the_direction_of_all_its_chunks(book
 CATS, CARS = Query(text="small cat purrs"), Query(text="machine with wheels and engine")
 
 
-async def test_every_query_knows_the_cosine_of_what_others_found(book: Zoo) -> None:
-    for group in ("document", "chunk"):
-        request = Request(queries=(CATS, CARS), k=4, candidates=2, group_by=group)  # type: ignore[arg-type]
-        answer = await book.search().run(NAME, request)
-        assert len(answer.hits) == 4
-        for hit in answer.hits:
-            dense = [one.dense for one in hit.explanation.queries]
-            assert all(one is not None for one in dense), (group, hit.id)
-            one_by_one = [
-                next(
-                    other.explanation.dense.score
-                    for other in (await book.search().run(NAME, Request(text=query.text, k=20, group_by="chunk"))).hits
-                    if (other.id, other.chunk) == (hit.id, hit.chunk) and other.explanation.dense is not None
-                )
-                for query in (CATS, CARS)
-            ]
-            best = [max(one.score for one in dense if one is not None)]
-            assert best == pytest.approx([max(one_by_one)], abs=1e-3)
+@pytest.mark.parametrize("group", ["document", "chunk"])
+@pytest.mark.parametrize("mode", ["hybrid", "dense"])
+async def test_every_query_knows_the_cosine_of_what_others_found(book: Zoo, mode: Mode, group: Group) -> None:
+    exact = {
+        query: {
+            (hit.id, hit.chunk): hit.explanation.dense.score
+            for hit in (
+                await book.search().run(NAME, Request(text=query.text, mode="dense", k=50, group_by="chunk"))
+            ).hits
+            if hit.explanation.dense is not None
+        }
+        for query in (CATS, CARS)
+    }
+    request = Request(queries=(CATS, CARS), mode=mode, k=2, candidates=2, group_by=group)
+    answer = await book.search().run(NAME, request)
+    ranks = [one.dense and one.dense.rank for hit in answer.hits for one in hit.explanation.queries]
+    assert None in ranks, "some were looked up"
+    for hit in answer.hits:
+        for query, explained in zip((CATS, CARS), hit.explanation.queries, strict=True):
+            assert explained.dense is not None
+            if group == "chunk":
+                assert explained.dense.score == pytest.approx(exact[query][hit.id, hit.chunk], abs=1e-3)
+            else:
+                best = max(score for (id_, _), score in exact[query].items() if id_ == hit.id)
+                assert explained.dense.score == pytest.approx(best, abs=1e-3)
 
 
 async def test_queries_do_not_depend_on_their_order(book: Zoo) -> None:
