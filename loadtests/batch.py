@@ -28,7 +28,7 @@ def measure(address: str, queries: Sequence[str], size: int) -> None:
             seconds: dict[str, list[float]] = {"search": [], "search/batch": []}
             for number, texts in enumerate(rounds):
                 searches = [{"query": text, "mode": mode} for text in texts]
-                asked = {"search": searches, "search/batch": [{"searches": searches}]}
+                asked: dict[str, list[dict[str, Any]]] = {"search": searches, "search/batch": [{"searches": searches}]}
                 for path in sorted(asked, reverse=bool(number % 2)):  # what comes second finds caches that are warm
                     seconds[path].append(_seconds(client, path, asked[path]))
             single, batched = (median(seconds[path]) for path in ("search", "search/batch"))

@@ -9,6 +9,7 @@ from service.domain import Vector
 DIMENSIONS = 3
 COORDINATE = st.integers(-4, 4)
 VECTOR = st.tuples(*[COORDINATE] * DIMENSIONS).filter(any).map(lambda row: np.array(row) / np.linalg.norm(row))
+ALIKE: Vector = np.eye(1, DIMENSIONS, dtype=np.float32)[0]
 Hits = list[tuple[float, Vector | None]]
 """Different scores, best first, with vectors."""
 HITS = st.lists(
@@ -42,11 +43,10 @@ def test_without_diversity_the_order_stays_also_where_scores_are_equal(vectors: 
 
 @given(HITS, K)
 def test_with_nothing_but_diversity_each_is_the_farthest_from_those_before(hits: Hits, k: int) -> None:
-    known: Hits = [(score, np.eye(DIMENSIONS)[0] if vector is None else vector) for score, vector in hits]
-    places = picked(known, 1.0, k)
-    rows = [vector for _, vector in known]
+    rows: list[Vector] = [ALIKE if vector is None else vector for _, vector in hits]
+    places = picked([(score, row) for (score, _), row in zip(hits, rows, strict=True)], 1.0, k)
     for count in range(1, len(places)):
-        taken, left = places[:count], set(range(len(known))) - set(places[:count])
+        taken, left = places[:count], set(range(len(rows))) - set(places[:count])
         nearest = {at: max(float(rows[at] @ rows[other]) for other in taken) for at in left}
         assert nearest[places[count]] == pytest.approx(min(nearest.values()))
 

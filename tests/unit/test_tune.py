@@ -107,8 +107,6 @@ class Legs:
                 return httpx.Response(200, json={})
             case "POST", "/v1/collections/c/search":
                 return httpx.Response(200, json=self._found(body))
-            case "POST", "/v1/collections/c/search/batch":
-                return httpx.Response(200, json={"results": [self._found(one) for one in body["searches"]]})
         problem = {
             "type": "urn:azimuth:error:collection-not-found",
             "title": "None",
