@@ -23,6 +23,8 @@ from service.embedder.training.chain import Chain
 from service.embedder.training.embedder import Subject
 from service.embedder.training.heldout import HeldOut
 from service.embedder.training.mining import Example
+from service.embedder.training.pairs import Pair, Passages
+from service.embedder.training.teacher import Teacher
 from service.errors import Misconfigured, ModelUnavailable
 from tests.small import transformer
 
@@ -222,6 +224,20 @@ def test_a_teacher_has_a_say_in_what_is_wrong(
         return embedder.train(subject, str(model), tmp_path / str(id(teacher)), recipe, parts=("crops",)).losses
 
     assert losses(Reader())[0] != losses(None)[0]
+
+
+@pytest.mark.model
+def test_the_reranker_that_ships_reads_what_nobody_judged() -> None:
+    texts = ["A pump moves fluids through pipes.", "The museum opens at ten.", "Valves stop fluids."]
+    passages = Passages(texts, texts, [0, 1, 2], ["", "", ""])
+    guessed = Pair(query="what does a pump move", part="titles", right=(0,))
+    examples = [Example(guessed, 0, (1, 2)), Example(replace(guessed, judged=True), 0, (1,)), Example(guessed, 0, ())]
+    labelled = Teacher(device="cpu", precision="float32").label(examples, passages, 2, seed=1)
+    assert labelled[1:] == examples[1:]
+    assert labelled[0].logits is not None
+    assert set(labelled[0].wrong) == {1, 2}
+    assert len(labelled[0].logits) == 3
+    assert labelled[0].logits[0] == max(labelled[0].logits)
 
 
 def test_a_teacher_that_is_named_must_be_there(collection: Path, model: Path, tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from transformers import logging
 
 from service import beir
 from service.domain import Role
-from service.embedder import source
+from service.embedder import adapter, source
 from service.embedder.training import adaptation, embedder_card, pairs
 from service.embedder.training.biencoder import Recipe, Report, Training
 from service.embedder.training.chain import Chain
@@ -89,7 +89,8 @@ def train(
     )
     passages, found = pairs.gather(subject.documents, judged, chosen, chain, most=most_pairs, seed=recipe.seed)
     tell(f"{len(subject.documents):,} documents; learning from {', '.join(chosen)} on {chain.device}")
-    training = Training(chain, passages, found, recipe, teacher=_teacher(teacher, found, device, tell), tell=tell)
+    reader = _teacher(teacher, found, device, precision, tell)
+    training = Training(chain, passages, found, recipe, teacher=reader, tell=tell)
     report = training.run()
     if report.better:
         _write(out, subject, chain, report, recipe, model=model, command=command)
@@ -110,12 +111,14 @@ def _judgments(subject: Subject, split: str) -> beir.Judgments:
     return beir.judgments(subject.judgments, split)
 
 
-def _teacher(name: str | None, found: list[Pair], device: str, tell: Callable[[str], None]) -> Teacher | None:
+def _teacher(
+    name: str | None, found: list[Pair], device: str, precision: str, tell: Callable[[str], None]
+) -> Teacher | None:
     """None where there is nothing to label."""
     if name is None or all(pair.judged for pair in found):
         return None
     try:
-        return Teacher(name, device=device) if name else Teacher(device=device)
+        return Teacher(name or adapter.BUNDLED, device=device, precision=precision)
     except ModelUnavailable as error:
         if name:
             raise
