@@ -52,9 +52,9 @@ class Way:
         return percentile(self.answers.seconds, 0.95) / percentile(self.plain.seconds, 0.95)
 
 
-def ways(asked: Asked, documents: int, queries: int) -> list[Way]:
+def ways(asked: Asked, documents: int, queries: int, parts: Sequence[int]) -> list[Way]:
     found = []
-    for part in PARTS:
+    for part in parts:
         passing = math.ceil(documents / part)
         some = asked.queries[:queries]
         for side, name in (("open", "undeclared"), ("known", "declared")):
@@ -154,8 +154,8 @@ def declare(client: Client) -> None:
     until(ready, seconds=600)
 
 
-def run(place: Sandbox, documents: int, queries: int, rounds: int, modes: Sequence[str], kinds: str) -> None:
-    asked = filtered.ready(place, documents)
+def run(place: Sandbox, chosen: argparse.Namespace) -> None:
+    asked = filtered.ready(place, chosen.documents)
     with place.api() as address:
         with Client(address) as client:
             declare(client)
@@ -163,10 +163,11 @@ def run(place: Sandbox, documents: int, queries: int, rounds: int, modes: Sequen
         with psycopg.connect(place.url, autocommit=True) as connection:
             connection.execute("VACUUM ANALYZE indexed_values")
             connection.execute("VACUUM ANALYZE documents")
-        for mode in modes:
+        for mode in chosen.modes:
             ask(address, filtered.COLLECTION, [{"query": query, "mode": mode} for query in asked.queries])
-            all_ways = [way for way in ways(asked, documents, queries) if kinds in way.kind]
-            measure(address, mode, all_ways, rounds)
+            all_ways = ways(asked, chosen.documents, chosen.queries, chosen.parts)
+            all_ways = [way for way in all_ways if chosen.kinds in way.kind]
+            measure(address, mode, all_ways, chosen.rounds)
             report(mode, all_ways)
 
 
@@ -176,11 +177,12 @@ def main() -> None:
     arguments.add_argument("--queries", type=int, default=32, help="asked with each kind of filter and share")
     arguments.add_argument("--rounds", type=int, default=2)
     arguments.add_argument("--modes", nargs="+", default=["dense", "hybrid"], choices=["dense", "hybrid", "lexical"])
+    arguments.add_argument("--parts", type=int, nargs="+", default=PARTS, choices=PARTS, help="one in so many passes")
     arguments.add_argument("--kinds", default="", help="only filters whose kind has this in its name")
     arguments.add_argument("--folder", type=Path, help="keep the collection here, or use the one that is here")
     chosen = arguments.parse_args()
     with sandbox(chosen.folder) as place:
-        run(place, chosen.documents, chosen.queries, chosen.rounds, chosen.modes, chosen.kinds)
+        run(place, chosen)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""All benchmarks, one after the other: `make bench`. Some twenty-five minutes on two cores; `--quick`: five.
+"""All benchmarks, one after the other: `make bench`. Some forty minutes on two cores; `--quick`: eight.
 
 Each has a process of its own and can be run alone (`python -m loadtests.search_100k --help`).
 """
@@ -11,6 +11,8 @@ WHOLE: dict[str, list[str]] = {
     "encode": [],
     "exact_threshold": [],
     "search_100k": [],
+    "filters": [],
+    "plan_costs": [],
     "batch": [],
     "ingest": [],
     "storages": [],
@@ -22,6 +24,8 @@ QUICK: dict[str, list[str]] = {
     "encode": ["--count", "60"],
     "exact_threshold": ["--sizes", "1000", "5000", "--queries", "50"],
     "search_100k": ["--documents", "10000", "--rounds", "1"],
+    "filters": ["--documents", "12000", "--queries", "4", "--rounds", "1"],
+    "plan_costs": ["--documents", "12000", "--queries", "3"],
     "batch": ["--documents", "1000", "--size", "16"],
     "ingest": ["--documents", "100", "--rounds", "1"],
     "storages": ["--documents", "1000"],

@@ -18,8 +18,7 @@ MAX_WIDTH = 1000
 """Most candidates that a leg is asked for at first, however much was dropped."""
 
 ENOUGH = 2
-"""Under a filter the index brings so many times what is wanted, or an exact scan is made: the last that it brings are
-those that it is least sure of."""
+"""Under a filter the lexical leg brings so many times what is wanted at least, for the fusion has other wishes too."""
 
 DEEPER = 1.3
 """The lexical leg looks so many times deeper than would do if what passes lay evenly among what has the words."""
@@ -64,13 +63,12 @@ async def dense(
     needed = request.k
     if passing is not None and by_document and within is not None:
         needed = min(needed, passing.count)
-    elif passing is not None and plan.kind != "exact":
-        needed = max(needed, min(ENOUGH * request.k, limit))
     while True:
         rows = await vectors.nearest(space.version, vector, limit, plan, within, where)
         best = _best((row for row in rows if row.document_id not in left_out), by_document)
         exhausted = plan.kind == "exact" and len(rows) < limit
-        if len(best) >= needed or exhausted:
+        stuck = planner.stuck(plan, limit, len(rows), request.k)
+        if (len(best) >= needed and not stuck) or exhausted:
             return Leg(best=best, exhausted=exhausted, plan=plan)
         if plan.kind == "exact":
             limit *= 4

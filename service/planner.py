@@ -6,10 +6,12 @@ exact            over the n that pass, looked up by name or, where they are many
 hnsw_iterative   along the index, asking each row whether its document passes, until enough do
 hnsw             the same without going on: where nearly everything passes, looking a little wider is enough
 
-Along the index about limit / s rows are asked if what passes lies evenly around the query. It need not: where the
-documents that pass are far from the query, all nearer ones are asked in vain. So the index may ask no more rows than an
-exact scan would cost, and whoever gets too few goes on to that one: at worst twice the cost of having known it before
-(the rule of ski rental; Karlin et al. 1988, "Competitive snoopy caching").
+What an index brings is as good as it looked far: under a filter it must look 1 / s times as far, so that as many of
+what passes are compared as without one. That is enough if what passes lies evenly around the query. It need not: where
+the documents that pass are far from the query, all nearer ones are asked in vain, and what is found beyond them is
+found by chance. So the index asks twice as many rows at most, and where it brought too few, all that pass are scanned
+exactly: at worst about twice the cost of having known it before (the rule of ski rental; Karlin et al. 1988,
+"Competitive snoopy caching").
 
 The costs are microseconds measured on one machine (docs/performance.md, docs/decisions/0018). Only their ratios matter.
 """
@@ -37,9 +39,12 @@ ASKED = 8.0
 NEARLY_ALL = 0.9
 """Share from which on a plain look is enough, widened by so much as is dropped."""
 WIDENED = 1.2
-LEAST_MARGIN, MARGIN = 2, 4
-"""An iterative scan may ask so many times the rows that would do if what passes lay evenly: the one in any case, up to
-the other where that still costs no more than an exact scan."""
+MARGIN = 2
+"""An iterative scan may ask so many times the rows that would do if what passes lay evenly."""
+MAX_EF_SEARCH = 1_000
+"""The most that pgvector takes."""
+ENOUGH = 100
+"""Rows that the index brings under a filter, or it was stuck; all that are wanted where those are fewer."""
 
 NAMEABLE = 200_000
 """Documents that are named at most for an exact scan, when the index has brought too little: some 3 MB of ids."""
@@ -48,12 +53,12 @@ NAMEABLE = 200_000
 def worth_naming(status: SpaceStatus, limit: int, most: int) -> int:
     """Up to how many passing documents an exact scan of them is no dearer than the index; at most `most`.
 
-    Where n x NAMED chunks cost as much as limit / (n / N) rows along the index. Without an index: all that may be.
+    Where n x NAMED chunks cost as much as going EF_SEARCH / (n / N) rows along the index. Without one: all that may be.
     """
     if not status.indexed:
         return most
     documents = status.rows / status.chunks_per_document
-    balance = limit * documents * (FOUND + ASKED) / (NAMED * status.chunks_per_document)
+    balance = max(EF_SEARCH, limit) * documents * (FOUND + ASKED) / (NAMED * status.chunks_per_document)
     return max(1, min(most, round(math.sqrt(balance))))
 
 
@@ -74,16 +79,21 @@ def choose(
         return DensePlan(kind="hnsw", ef_search=ef_search or wide)
     if passing.ids is not None:
         return DensePlan(kind="exact", selectivity=selectivity, reason="few_pass")
-    if selectivity >= NEARLY_ALL:
-        widened = max(wide, math.ceil(WIDENED * limit / selectivity))
+    widened = math.ceil(WIDENED * wide)
+    if selectivity >= NEARLY_ALL and widened <= MAX_EF_SEARCH:
         return DensePlan(kind="hnsw", ef_search=ef_search or widened, selectivity=selectivity, reason="nearly_all_pass")
     return DensePlan(
         kind="hnsw_iterative",
-        ef_search=ef_search or wide,
+        ef_search=ef_search or min(MAX_EF_SEARCH, math.ceil(wide / selectivity)),
         selectivity=selectivity,
         max_scan_tuples=_affordable(status, passing, limit),
         reason="many_pass",
     )
+
+
+def stuck(plan: DensePlan, limit: int, rows: int, k: int) -> bool:
+    """Did the index bring too little under a filter to be believed? What it finds beyond that is found by chance."""
+    return plan.kind != "exact" and plan.selectivity is not None and rows < min(limit, max(ENOUGH, k))
 
 
 def instead(status: SpaceStatus, before: DensePlan, everyone: Passing | None) -> DensePlan:
@@ -93,10 +103,10 @@ def instead(status: SpaceStatus, before: DensePlan, everyone: Passing | None) ->
 
 
 def _affordable(status: SpaceStatus, passing: Passing, limit: int) -> int:
-    """Rows that the index may ask before an exact scan is tried."""
-    even = limit / max(passing.selectivity, 1 / max(1, status.rows))
+    """Rows that the index may ask before an exact scan is made: no dearer than that one, but enough for `limit`."""
+    share = max(passing.selectivity, 1 / max(1, status.rows))
     exact = min(_named(status, passing.count), _swept(status, passing.count))
-    return math.ceil(max(LEAST_MARGIN * even, min(MARGIN * even, exact / (FOUND + ASKED)), 2 * EF_SEARCH))
+    return math.ceil(MARGIN * max(limit / share, min(max(EF_SEARCH, limit) / share, exact / (FOUND + ASKED))))
 
 
 def _sweeps(status: SpaceStatus, documents: int) -> bool:

@@ -27,6 +27,7 @@ from service.domain import (
     direction,
 )
 from service.errors import VersionNotFound
+from service.planner import MAX_EF_SEARCH
 from service.store import queue, statements, versions
 from service.store.pool import Connection, Pool, retrying
 from service.store.predicates import predicate
@@ -35,9 +36,6 @@ from service.store.spaces import bits, layout_of, seal, space, space_of
 from service.version import EmbedderVersion, Sample
 
 SQL = statements.load("vectors")
-
-MAX_EF_SEARCH = 1_000
-"""The most that pgvector takes."""
 
 _MAX_SCAN_TUPLES = 400_000
 """Rows that an iterative scan may look at before it gives up, where the plan sets no other limit."""

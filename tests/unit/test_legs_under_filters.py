@@ -122,17 +122,17 @@ async def by_words(words: Words, documents: Metadata, passing: Passing) -> legs.
     return await legs.lexical(any_of(words), any_of(documents), space(), REQUEST, passing, WIDTH)
 
 
-async def test_the_index_is_enough_where_it_brings_more_than_is_wanted() -> None:
-    documents, vectors = Metadata(ALL[:5_000]), Vectors(ALL[:5_000], by_index=30)
+async def test_the_index_is_enough_where_it_brings_what_is_wanted() -> None:
+    documents, vectors = Metadata(ALL[:5_000]), Vectors(ALL[:5_000], by_index=WIDTH)
     leg = await by_meaning(vectors, documents, Passing(ids=None, count=5_000, total=TOTAL))
-    assert (leg.plan.kind, len(leg.best), documents.named) == ("hnsw_iterative", 30, [])
+    assert (leg.plan.kind, len(leg.best), documents.named) == ("hnsw_iterative", WIDTH, [])
 
 
 @pytest.mark.parametrize(("count", "swept"), [(1_500, False), (5_000, True)])
 async def test_where_the_index_is_stuck_all_that_pass_are_scanned(count: int, swept: bool) -> None:
-    """As many as asked for and no more is too few: of the last that it brings the index is least sure."""
+    """More than are asked for is still too few: beyond what is near, the index finds by chance."""
     far = ALL[-count:]
-    documents, vectors = Metadata(far), Vectors(far, by_index=REQUEST.k)
+    documents, vectors = Metadata(far), Vectors(far, by_index=WIDTH - 1)
     leg = await by_meaning(vectors, documents, Passing(ids=None, count=count, total=TOTAL))
     assert (leg.plan.kind, leg.plan.reason, leg.plan.swept) == ("exact", "index_gave_too_few", swept)
     assert [id_ for id_, _ in leg.best] == far[:WIDTH]
