@@ -8,11 +8,14 @@ from collections import Counter
 from collections.abc import Collection, Mapping
 from functools import lru_cache
 from importlib.metadata import version
+from typing import TYPE_CHECKING
 
 import regex
-from py3langid.langid import MODEL_FILE, LanguageIdentifier
 
 from service.store.languages import LANGUAGES, UNKNOWN
+
+if TYPE_CHECKING:
+    from py3langid.langid import LanguageIdentifier
 
 SAMPLE = 400
 """Characters that are read: the beginning tells, and 400 are told in 0.5 ms."""
@@ -80,7 +83,10 @@ def _by_script(sample: str) -> str | None:
 
 
 @lru_cache(maxsize=1)
-def _identifier() -> LanguageIdentifier:
+def _identifier() -> "LanguageIdentifier":
+    """Imported and loaded by who needs it: a second of processor time."""
+    from py3langid.langid import MODEL_FILE, LanguageIdentifier
+
     identifier = LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True)
     identifier.set_languages(sorted(LANGUAGES.keys() & set(identifier.nb_classes)))
     return identifier

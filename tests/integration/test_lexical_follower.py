@@ -39,6 +39,7 @@ from service.store.lexical import TantivyLexicon
 
 async def main():
     feed = FileFeed(Path(sys.argv[1]))
+    print("up", flush=True)
     await Follower(TantivyLexicon(Path(sys.argv[2]), INSTALLATION), feed, feed).run(asyncio.Event())
 
 asyncio.run(main())
@@ -428,24 +429,31 @@ async def test_killed_at_any_moment_nothing_is_lost_or_doubled(root: Path, feed:
     rng = random.Random(20250101)
     papers = feed.collections[0]
     written = 0
-    for _ in range(8):
-        process = subprocess.Popen([sys.executable, "-c", _PROCESS, str(feed.path), str(root)])
+    lexicon = TantivyLexicon(root, INSTALLATION)
+    path = lexicon.path(papers)
+    await lexicon.close()
+    for round_ in range(8):
+        command = [sys.executable, "-c", _PROCESS, str(feed.path), str(root)]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         try:
-            killed_at = time.monotonic() + 0.6 + rng.random()  # it takes about 0.5 s to start
-            while time.monotonic() < killed_at:
+            assert process.stdout is not None
+            assert await asyncio.to_thread(process.stdout.readline) == "up\n"
+            killed_at, given_up_at = time.monotonic() + rng.random(), time.monotonic() + 60
+            # The first one lives until it has committed something, or there would be nothing to lose.
+            while time.monotonic() < killed_at or (
+                round_ == 0 and position_on_disk(path) == Position() and time.monotonic() < given_up_at
+            ):
                 batch = [(f"d{rng.randrange(3000)}", f"heron {rng.random()}") for _ in range(rng.randrange(1, 120))]
                 feed.write(*batch, *(f"d{rng.randrange(3000)}" for _ in range(10)))
                 written += 1
                 await asyncio.sleep(rng.random() * 0.02)
         finally:
             process.kill()
-            process.wait()
-    lexicon = TantivyLexicon(root, INSTALLATION)
+            process.communicate()
     assert written > 50
-    before = read_progress(lexicon.path(papers))
+    before = read_progress(path)
     assert before is not None, "no process ever committed: the test did not test"
-    assert before.position.xid > 100
-    await lexicon.close()
+    assert before.position.xid > 0
     async with following(root, feed) as (lexicon, _):
         await reached(lexicon, papers, feed.write(("last", "heron")))
         after = read_progress(lexicon.path(papers))

@@ -37,7 +37,7 @@ async def api() -> AsyncIterator[Edge]:
 async def test_an_answer_has_the_shape_of_the_contract(api: Edge) -> None:
     answer = await api.search("cancel a task", explain=True, rerank=True, k=2)
     WHOLE.validate_python(answer)
-    assert set(answer) == {"hits", "embedder_version", "plan", "degraded", "took_ms", "timings_ms"}
+    assert set(answer) == {"hits", "confidence", "embedder_version", "plan", "degraded", "took_ms", "timings_ms"}
     assert answer["embedder_version"] == 1
     assert answer["plan"] == {
         "mode": "hybrid",
@@ -45,8 +45,10 @@ async def test_an_answer_has_the_shape_of_the_contract(api: Edge) -> None:
         "ef_search": None,
         "selectivity": None,
         "underfilled": False,
+        "reason": "no_index",
         "reranked": True,
         "rerank": {"read": 3, "skipped": 0},
+        "wishes": None,
     }
     assert answer["degraded"] == []
     assert set(answer["timings_ms"]) >= STAGES
@@ -83,11 +85,11 @@ async def test_the_header_carries_the_stages(api: Edge) -> None:
 @pytest.mark.parametrize(
     ("include", "present"),
     [
-        (None, {"text", "metadata", "highlights"}),
+        (None, {"text", "metadata", "highlights", "highlight_offsets"}),
         ([], set()),
         (["text"], {"text"}),
         (["vector", "metadata"], {"vector", "metadata"}),
-        (["highlights", "highlights"], {"highlights"}),
+        (["highlights", "highlights"], {"highlights", "highlight_offsets"}),
     ],
 )
 async def test_hits_carry_what_is_asked_for(api: Edge, include: list[str] | None, present: set[str]) -> None:
