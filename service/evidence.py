@@ -121,9 +121,8 @@ class Examiner:
             return Check(name="recall", passed=True, detail=detail, figures={"recall_at_10": 1.0, "rows": status.rows})
         live = [request.text for request in self._shadow.remembered(collection.name)]
         queries, sources = await self._sampling.queries(collection, version, judgments, live, RECALL_QUERIES)
-        request = Request(text="")
         space = Space(collection=collection, version=version, status=status)
-        limit = legs.rows_for(space, request.candidates or collection.settings.candidates)
+        limit = legs.rows_for(space, collection.settings.candidates)
         plan = planner.choose(status, None, limit)
         by_distance, by_id = await self._lost(version, queries, limit, plan)
         if not by_distance:

@@ -13,6 +13,7 @@ from service.domain import (
     EXTERNAL,
     Candidate,
     Collection,
+    CollectionSettings,
     DensePlan,
     Document,
     DocumentId,
@@ -344,7 +345,7 @@ async def test_an_index_is_measured_as_it_is_searched(rivals: Rivals) -> None:
     assert check.passed is True
     assert (check.figures["recall_at_10"], check.figures["low"], check.figures["queries"]) == (1.0, 1.0, 60)
     # As `legs.dense` does for a request that says nothing else: 100 candidates, one chunk a document.
-    assert set(index.searched) == {("exact", None, 10), ("hnsw", EF_SEARCH, Request(text="").candidates)}
+    assert set(index.searched) == {("exact", None, 10), ("hnsw", EF_SEARCH, CollectionSettings().candidates)}
 
 
 async def test_an_index_that_loses_more_than_the_target_allows_fails(rivals: Rivals) -> None:
