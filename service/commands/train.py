@@ -32,6 +32,7 @@ def reranker(
     list_size: Annotated[int, typer.Option(min=2, max=256, help="Passages of a list, one of them right.")] = 8,
     lists: Annotated[int, typer.Option(min=1, max=4096, help="Lists of a step.")] = 8,
     hold_out: Annotated[float, typer.Option(min=0.0, max=0.9, help="Share of the documents to measure with.")] = 0.1,
+    start: Annotated[str | None, typer.Option(help="Folder of an adapter to go on from.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
     backbone: Annotated[str, typer.Option(help="The encoder beneath: bundled, a folder, or a hub id.")] = (
         "all-MiniLM-L6-v2"
@@ -51,6 +52,7 @@ def reranker(
         steps=steps,
         seed=seed,
         backbone=backbone,
+        start=start,
         rank=rank,
         alpha=alpha,
         max_tokens=max_tokens,

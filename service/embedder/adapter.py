@@ -92,8 +92,8 @@ def load_reranker(name: str = BUNDLED) -> Reranker:
         )
     model = cross_encoder(backbone)
     try:
-        merge(model, load_file(folder / WEIGHTS), description.alpha / description.rank)
-    except (OSError, SafetensorError, KeyError, RuntimeError) as error:
+        merge(model, read(folder), description.alpha / description.rank)
+    except (KeyError, RuntimeError) as error:
         raise ModelUnavailable(f"The adapter {folder.name} does not fit {description.backbone}: {error}") from error
     calibration = Logistic(weights=(description.slope,), bias=description.offset)
     return Reranker(model.eval(), tokenizer_of(backbone), description.max_tokens, calibration)
@@ -108,6 +108,15 @@ def describe(folder: Path) -> Description:
         return Description(**{key: told[key] for key in Description.__slots__ if key in told})
     except (OSError, ValueError, AttributeError, TypeError) as error:
         raise ModelUnavailable(f"{folder} holds no adapter that can be read: {error}") from error
+
+
+def read(folder: Path) -> dict[str, torch.Tensor]:
+    """The weights, as they were saved. ModelUnavailable where the file is missing or no such file."""
+    try:
+        weights: dict[str, torch.Tensor] = load_file(folder / WEIGHTS)
+    except (OSError, SafetensorError) as error:
+        raise ModelUnavailable(f"The weights of the adapter {folder.name} cannot be read: {error}") from error
+    return weights
 
 
 def save(folder: Path, weights: dict[str, torch.Tensor], description: Description) -> None:

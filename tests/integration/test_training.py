@@ -169,7 +169,9 @@ def test_calibration_is_fitted_on_lists_with_the_right_passage_first() -> None:
 @pytest.fixture(scope="module")
 def made(backbone: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("made")
-    Training(recipe(backbone)).save(folder)
+    training = Training(recipe(backbone, learning_rate=0.01))
+    training.run(some_lists())
+    training.save(folder)
     return folder
 
 
@@ -197,15 +199,26 @@ def test_a_description_that_cannot_be_read(copied: Path, broken: str) -> None:
 def test_weights_that_are_missing_or_of_another_shape(copied: Path, made: Path) -> None:
     weights = load_file(made / adapter.WEIGHTS)
     (copied / adapter.WEIGHTS).write_bytes(b"no safetensors")
-    with pytest.raises(ModelUnavailable, match="does not fit"):
+    with pytest.raises(ModelUnavailable, match="cannot be read"):
         adapter.load_reranker(str(copied))
     name = next(name for name in weights if name.endswith(".lora_A"))
     adapter.save(copied, {**weights, name: weights[name][:, :-1]}, adapter.describe(copied))
     with pytest.raises(ModelUnavailable, match="does not fit"):
         adapter.load_reranker(str(copied))
     (copied / adapter.WEIGHTS).unlink()
-    with pytest.raises(ModelUnavailable, match="does not fit"):
+    with pytest.raises(ModelUnavailable, match="cannot be read"):
         adapter.load_reranker(str(copied))
+
+
+def test_a_run_goes_on_from_an_adapter(backbone: Path, made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(device, "precision", lambda device, wanted: torch.float32)
+    one = next(some_lists(1))
+    gone_on = Training(recipe(backbone, seed=8, start=str(made)))
+    served = logits_of(adapter.load_reranker(str(made)).model, one)
+    assert torch.allclose(logits_of(gone_on.model, one), served, atol=1e-3)
+    assert not torch.allclose(logits_of(Training(recipe(backbone, seed=8)).model, one), served, atol=1e-2)
+    with pytest.raises(Misconfigured, match="another backbone, rank or alpha"):
+        Training(recipe(backbone, start=str(made), rank=8))
 
 
 # ---------------------------------------------------------------- the command

@@ -44,6 +44,7 @@ UNFITTED = Logistic(weights=(1.0,), bias=0.0)
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Recipe:
     """`minutes`: how long to train; `steps` ends it earlier. `list_size`: passages of a list, `lists`: lists of a step.
+    `start`: folder of an adapter to go on from, of the same backbone, rank and alpha.
 
     `pass_tokens`: padded tokens of one forward pass; a step is several.
     """
@@ -52,6 +53,7 @@ class Recipe:
     steps: int | None = None
     seed: int = 7
     backbone: str = source.BUNDLED
+    start: str | None = None
     rank: int = 32
     alpha: float = 64.0
     max_tokens: int = 256
@@ -78,7 +80,8 @@ class Training:
     """One run. Weights in training are float32; the frozen backbone is in the precision that the device is fast in."""
 
     def __init__(self, recipe: Recipe) -> None:
-        """ModelUnavailable where the backbone cannot be loaded; Misconfigured without the library that adds LoRA."""
+        """ModelUnavailable where backbone or `start` cannot be loaded; Misconfigured where `start` is of another shape,
+        or the library that adds LoRA is missing."""
         self.recipe = recipe
         torch.manual_seed(recipe.seed)
         self.device = devices.choose(recipe.device)
@@ -95,6 +98,8 @@ class Training:
         self._tokenizer = adapter.tokenizer_of(folder)
         self.model = self._adapted(folder)
         self._learnt = [weights for weights in self.model.parameters() if weights.requires_grad]
+        if recipe.start is not None:
+            self._go_on_from(Path(recipe.start))
         self._average: list[torch.Tensor] | None = None
         self._optimizer = torch.optim.AdamW(self._learnt, lr=recipe.learning_rate, weight_decay=0.01)
 
@@ -196,6 +201,16 @@ class Training:
             if not weights.requires_grad:
                 weights.data = weights.data.to(self._dtype)
         return model.to(self.device)
+
+    @torch.no_grad()
+    def _go_on_from(self, folder: Path) -> None:
+        """Take over the weights of an adapter; the optimiser begins anew."""
+        told = adapter.describe(folder)
+        if (told.digests, told.rank, told.alpha) != (self._digests, self.recipe.rank, self.recipe.alpha):
+            raise Misconfigured(f"{folder.name} has another backbone, rank or alpha: go on with its own")
+        weights = adapter.read(folder)
+        for name, target in adapter.extract(dict(self.model.named_parameters())).items():
+            target.copy_(weights[name])
 
     def _share(self, start: float, steps: int) -> float:
         """How much of the run is over."""
