@@ -1,13 +1,23 @@
 """How the first stage and the cross-encoder become one ranking. Pure: scores in, scores out.
 
 Replacing the first stage by the reranker loses what the first stage knows, most of all on collections that the reranker
-was not trained for; adding the two keeps it (docs/decisions/0021 has the figures). Both are put on one scale that no
-other passage can move: the first stage as a share of its best score, the reranker as a calibrated probability. So the
-score of a passage does not depend on which others were read, more relevance never costs a place, and what an unread
-passage could reach at most is known.
+was not trained for; adding the two keeps it (docs/decisions/0021 has the figures). The first stage counts as a share of
+its best score, the reranker by the log-odds of its probability. Differences of log-odds mean much the same on all
+collections, however high or low a reranker's scores lie there; a probability saturates where they lie low, and scaling
+by the best and the worst candidate of a query makes noise as large as knowledge where none is relevant.
+
+Log-odds are cut at both ends, so that what an unread passage could reach at most is known. As neither part depends on
+which other passages were read, more relevance never costs a place, and reading can end as soon as nothing unread could
+change the answer.
 """
 
+import math
 from collections.abc import Sequence
+
+SURE = 8.0
+"""Log-odds beyond which more or less makes no difference: a probability of 0.9997, or 0.0003."""
+_LEAST = 1e-9
+"""Keeps the odds finite; far beyond SURE."""
 
 
 class Blend:
@@ -24,8 +34,10 @@ class Blend:
         return self._first[at] + self.share(relevance)
 
     def share(self, relevance: float) -> float:
-        """What of a score comes from the reranker."""
-        return self._weight * relevance
+        """What of a score comes from the reranker: even odds give half of its weight."""
+        likely = min(max(relevance, _LEAST), 1 - _LEAST)
+        log_odds = min(max(math.log(likely / (1 - likely)), -SURE), SURE)
+        return self._weight * (0.5 + log_odds / (2 * SURE))
 
     def unread(self, first: float, floor: float) -> float:
         """Of a hit that was not read: behind all that were, the lowest of which has `floor`, in its old order."""

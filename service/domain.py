@@ -92,7 +92,7 @@ class Reranking:
     """`depth`: hits of the first stage that the cross-encoder reads. `weight`: its share in the final score."""
 
     depth: int = 50
-    weight: float = 0.5
+    weight: float = 0.4
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -379,7 +379,7 @@ class DensePlan:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Passing:
-    """The documents that pass a filter; `ids` is None where they are too many to name (`count`: a lower bound)."""
+    """The documents that pass a filter; `ids` is None where they are too many to name (`count`: an estimate)."""
 
     ids: tuple[DocumentId, ...] | None
     count: int
@@ -407,12 +407,6 @@ def unit(values: Sequence[float]) -> Vector | None:
     return (wide / np.linalg.norm(wide)).astype(np.float32)
 
 
-def cosine(a: Vector, b: Vector) -> float:
-    """Cosine of the angle between two vectors of one space; NaN where either has no direction."""
-    product = float(np.linalg.norm(a)) * float(np.linalg.norm(b))
-    return float(np.dot(a, b)) / product if product else math.nan
-
-
 FAINT = 1e-3
 """Of a mean of vectors that is shorter than this the direction is rounding: 16 bits a dimension are exact to about so
 much."""
@@ -423,3 +417,9 @@ def direction(mean: npt.NDArray[np.floating[Any]]) -> Vector | None:
     wide = mean.astype(np.float64)
     length = float(np.linalg.norm(wide))
     return (wide / length).astype(np.float32) if length >= FAINT else None
+
+
+def cosine(a: Vector, b: Vector) -> float:
+    """Cosine of the angle between two vectors of one space; NaN where either has no direction."""
+    product = float(np.linalg.norm(a)) * float(np.linalg.norm(b))
+    return float(np.dot(a, b)) / product if product else math.nan
