@@ -61,14 +61,13 @@ class Way:
 
 
 async def measure(place: Sandbox, documents: int, queries: int) -> None:
-    chance = np.random.default_rng(3)
     async with wiring.open_store(settings_in(place.folder), place.url, "benchmark") as store:
         collection = await store.collections.by_name(CollectionName(filtered.COLLECTION))
         (version,) = await store.versions.of(collection.id)
         sample = await store.vectors.sample(version, queries)
         bench = Bench(store.vectors, version, list(sample.vectors[:queries]))
-        ids = [DocumentId(f"doc-{number:07d}") for number in chance.permutation(documents)]
-        exact, swept = DensePlan(kind="exact"), DensePlan(kind="exact", swept=True)
+        ids = [DocumentId(f"doc-{number:07d}") for number in np.random.default_rng(3).permutation(documents)]
+        exact, some = DensePlan(kind="exact"), documents // 20
 
         def along(ef_search: int, where: Filter | None = None) -> Way:
             return Way(DensePlan(kind="hnsw", ef_search=ef_search), limit=ef_search, where=where)
@@ -77,12 +76,9 @@ async def measure(place: Sandbox, documents: int, queries: int) -> None:
             plan = DensePlan(kind="hnsw_iterative", ef_search=planner.EF_SEARCH, max_scan_tuples=tuples)
             return Way(plan, where=NOTHING)
 
-        some = documents // 100
         measured = {
-            "READ": await bench.slope(Way(exact, within=ids[:1]), Way(exact), documents),
-            "NAMED": await bench.slope(Way(exact, within=ids[:some]), Way(exact, within=ids[: 4 * some]), 3 * some),
-            "MATCHED": await bench.slope(
-                Way(swept, within=ids[: 10 * some]), Way(swept, within=ids[: 50 * some]), 40 * some
+            "NAMED": await bench.slope(
+                Way(exact, within=sorted(ids[:some])), Way(exact, within=sorted(ids[: 10 * some])), 9 * some
             ),
             "FOUND": await bench.slope(along(200), along(800), 600),
             "ASKED": await bench.slope(along(800), along(800, EVERYTHING), 800),

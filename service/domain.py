@@ -364,8 +364,7 @@ class Candidate:
 class DensePlan:
     """How the dense leg ran. `underfilled`: fewer candidates came back than asked for although more may exist.
 
-    `max_scan_tuples`: rows after which an iterative scan gives up. `swept`: an exact scan reads all rows, rather than
-    look named documents up. `reason`: a code that says why it is this plan.
+    `max_scan_tuples`: rows after which an iterative scan gives up. `reason`: a code that says why it is this plan.
     """
 
     kind: Literal["exact", "hnsw", "hnsw_iterative", "none"] = "none"
@@ -373,7 +372,6 @@ class DensePlan:
     selectivity: float | None = None
     underfilled: bool = False
     max_scan_tuples: int | None = None
-    swept: bool = False
     reason: str | None = None
 
 

@@ -73,12 +73,11 @@ async def dense(
         if plan.kind == "exact":
             limit *= 4
             continue
-        everyone = None
         if where is not None:
             everyone = await documents.passing(space.collection.id, where, planner.NAMEABLE)
             within, where = everyone.ids, where if everyone.ids is None else None
             needed = min(request.k, everyone.count) if by_document and within is not None else request.k
-        plan = planner.instead(space.status, plan, everyone)
+        plan = planner.instead(plan)
 
 
 def rows_for(space: Space, width: int) -> int:

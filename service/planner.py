@@ -2,7 +2,7 @@
 
 Three ways, n documents of N passing (a share s), and `limit` rows wanted:
 
-exact            over the n that pass, looked up by name or, where they are many, by reading all rows
+exact            over the n that pass, looked up by name
 hnsw_iterative   along the index, asking each row whether its document passes, until enough do
 hnsw             the same without going on: where nearly everything passes, looking a little wider is enough
 
@@ -25,20 +25,19 @@ EF_SEARCH = 200
 """How far the index looks where nobody says otherwise: with 100,000 chunks of MiniLM a recall@10 of 0.97, where as many
 as the candidates (100) would give 0.92 and save 1 ms (docs/performance.md)."""
 
-NAMED = 2.0
-"""Of an exact scan: finding a chunk by the name of its document, and its distance."""
-READ = 0.35
-"""Of an exact scan: reading one row of all, and its distance."""
-MATCHED = 0.5
-"""One name among those that all rows are compared with."""
+NAMED = 0.9
+"""Of an exact scan: finding a chunk by the name of its document, names in order, and its distance."""
 FOUND = 12.0
 """One row along the index."""
 ASKED = 8.0
 """Asking the document of one row whether it passes."""
 
 NEARLY_ALL = 0.9
-"""Share from which on a plain look is enough, widened by so much as is dropped."""
+"""Share from which on a plain look is enough."""
 WIDENED = 1.2
+"""A plain look is so many times wider then."""
+FURTHER = 1.5
+"""And a scan under a filter, in relation to what it drops: what passes is never spread quite evenly."""
 MARGIN = 2
 """An iterative scan may ask so many times the rows that would do if what passes lay evenly."""
 MAX_EF_SEARCH = 1_000
@@ -84,7 +83,7 @@ def choose(
         return DensePlan(kind="hnsw", ef_search=ef_search or widened, selectivity=selectivity, reason="nearly_all_pass")
     return DensePlan(
         kind="hnsw_iterative",
-        ef_search=ef_search or min(MAX_EF_SEARCH, math.ceil(wide / selectivity)),
+        ef_search=ef_search or min(MAX_EF_SEARCH, math.ceil(FURTHER * wide / selectivity)),
         selectivity=selectivity,
         max_scan_tuples=_affordable(status, passing, limit),
         reason="many_pass",
@@ -96,27 +95,13 @@ def stuck(plan: DensePlan, limit: int, rows: int, k: int) -> bool:
     return plan.kind != "exact" and plan.selectivity is not None and rows < min(limit, max(ENOUGH, k))
 
 
-def instead(status: SpaceStatus, before: DensePlan, everyone: Passing | None) -> DensePlan:
-    """The exact plan after one that brought too little. `everyone`: all that pass, where there is a filter."""
-    swept = everyone is not None and everyone.ids is not None and _sweeps(status, everyone.count)
-    return DensePlan(kind="exact", selectivity=before.selectivity, swept=swept, reason="index_gave_too_few")
+def instead(before: DensePlan) -> DensePlan:
+    """The exact plan after one that brought too little."""
+    return DensePlan(kind="exact", selectivity=before.selectivity, reason="index_gave_too_few")
 
 
 def _affordable(status: SpaceStatus, passing: Passing, limit: int) -> int:
     """Rows that the index may ask before an exact scan is made: no dearer than that one, but enough for `limit`."""
     share = max(passing.selectivity, 1 / max(1, status.rows))
-    exact = min(_named(status, passing.count), _swept(status, passing.count))
-    return math.ceil(MARGIN * max(limit / share, min(max(EF_SEARCH, limit) / share, exact / (FOUND + ASKED))))
-
-
-def _sweeps(status: SpaceStatus, documents: int) -> bool:
-    """Is reading all rows cheaper than looking these up by name?"""
-    return _swept(status, documents) < _named(status, documents)
-
-
-def _named(status: SpaceStatus, documents: int) -> float:
-    return NAMED * documents * status.chunks_per_document
-
-
-def _swept(status: SpaceStatus, documents: int) -> float:
-    return READ * status.rows + MATCHED * documents
+    exact = NAMED * passing.count * status.chunks_per_document
+    return math.ceil(MARGIN * max(limit / share, min(FURTHER * max(EF_SEARCH, limit) / share, exact / (FOUND + ASKED))))

@@ -52,6 +52,8 @@ _WIDE_KEY = 0.25
 
 @dataclass(frozen=True, slots=True)
 class _Named:
+    """`ids` in byte order, as the index of a space has them: of 50,000 a scan then takes two thirds of the time."""
+
     ids: tuple[DocumentId, ...]
     horizon: str
 
@@ -143,7 +145,7 @@ class PassingDocuments:
         cursor = await connection.execute(query, arguments, prepare=False)
         rows = await cursor.fetchall()
         # A document has as many rows as it has values in a range: only a full page leaves some unread.
-        named = _Named(tuple(dict.fromkeys(row[0] for row in rows)), horizon)
+        named = _Named(tuple(sorted({row[0] for row in rows})), horizon)
         if len(rows) > cap:
             return None
         self._remember(key, named)
@@ -214,7 +216,7 @@ class PassingDocuments:
             self._named.move_to_end(key, last=True)
             return known
         kept = [id_ for id_ in known.ids if id_ not in changed]
-        named = _Named((*kept, *(id_ for id_, passes in changed.items() if passes)), rows[0][0])
+        named = _Named(tuple(sorted((*kept, *(id_ for id_, passes in changed.items() if passes)))), rows[0][0])
         self._remember(key, named)
         return named
 

@@ -114,7 +114,7 @@ class PostgresVectors:
         """
         if limit <= 0 or (within is not None and not within) or plan.kind == "none":
             return ()
-        only, values = _only(within, where, plan.swept)
+        only, values = _only(within, where)
         indexed = plan.kind in ("hnsw", "hnsw_iterative") and within is None
         query = _nearest(version, indexed, only)
         arguments = {
@@ -223,12 +223,10 @@ async def _standing(version: EmbedderVersion) -> AsyncIterator[None]:
         raise VersionNotFound(f"The embedder version {version.number} has no table.") from error
 
 
-def _only(
-    within: Sequence[DocumentId] | None, where: Filter | None, swept: bool
-) -> tuple[sql.Composable, Mapping[str, Any]]:
+def _only(within: Sequence[DocumentId] | None, where: Filter | None) -> tuple[sql.Composable, Mapping[str, Any]]:
     """The part of a statement that keeps it to some documents, and the values for it."""
     if within is not None:
-        return sql.SQL(SQL.only_among if swept else SQL.only_named), {"ids": text_array(within)}
+        return sql.SQL(SQL.only_named), {"ids": text_array(within)}
     if where is not None:
         asked = predicate(where)
         return sql.SQL(SQL.only_passing).format(where=asked.expression), asked.values

@@ -62,11 +62,6 @@ ORDER BY found.distance
 -- Part of the statement above: chunks of the named documents. A join with the names would be a third slower.
 WHERE v.collection_id = %(collection_id)s AND v.document_id = ANY (%(ids)s::text[])
 
--- name: only_among
--- Part of the statement above: the same of many names. No index serves this expression: all rows are read once, each
--- looked up among the names.
-WHERE v.collection_id = %(collection_id)s AND v.document_id || '' = ANY (%(ids)s::text[])
-
 -- name: only_passing
 -- Part of the statements above: chunks of living documents that pass a filter.
 JOIN documents AS d
