@@ -39,7 +39,8 @@ WIDENED = 1.2
 FURTHER = 1.5
 """And a scan under a filter, in relation to what it drops: what passes is never spread quite evenly."""
 MARGIN = 2
-"""An iterative scan may ask so many times the rows that would do if what passes lay evenly."""
+"""An iterative scan may ask so many times the rows that would do if what passes lay evenly. What is worth naming ends
+where twice that costs about as much as an exact scan."""
 MAX_EF_SEARCH = 1_000
 """The most that pgvector takes."""
 ENOUGH = 100
@@ -85,7 +86,7 @@ def choose(
         kind="hnsw_iterative",
         ef_search=ef_search or min(MAX_EF_SEARCH, math.ceil(FURTHER * wide / selectivity)),
         selectivity=selectivity,
-        max_scan_tuples=_affordable(status, passing, limit),
+        max_scan_tuples=math.ceil(MARGIN * limit / selectivity) if selectivity else None,
         reason="many_pass",
     )
 
@@ -98,10 +99,3 @@ def stuck(plan: DensePlan, limit: int, rows: int, k: int) -> bool:
 def instead(before: DensePlan) -> DensePlan:
     """The exact plan after one that brought too little."""
     return DensePlan(kind="exact", selectivity=before.selectivity, reason="index_gave_too_few")
-
-
-def _affordable(status: SpaceStatus, passing: Passing, limit: int) -> int:
-    """Rows that the index may ask before an exact scan is made: no dearer than that one, but enough for `limit`."""
-    share = max(passing.selectivity, 1 / max(1, status.rows))
-    exact = NAMED * passing.count * status.chunks_per_document
-    return math.ceil(MARGIN * max(limit / share, min(FURTHER * max(EF_SEARCH, limit) / share, exact / (FOUND + ASKED))))
