@@ -3,15 +3,15 @@
 Three ways, n documents of N passing (a share s), and `limit` rows wanted:
 
 exact            over the n that pass, looked up by name
-hnsw_iterative   along the index, asking each row whether its document passes, until enough do
-hnsw             the same without going on: where nearly everything passes, looking a little wider is enough
+hnsw             along the index, asking each row that it gives whether its document passes
+hnsw_iterative   the same, going on until enough do
 
 What an index brings is as good as it looked far: under a filter it must look 1 / s times as far, so that as many of
 what passes are compared as without one. That is enough if what passes lies evenly around the query. It need not: where
 the documents that pass are far from the query, all nearer ones are asked in vain, and what is found beyond them is
-found by chance. So the index asks twice as many rows at most, and where it brought too few, all that pass are scanned
+found by chance. So the index looks once, as far as it takes, and where it brought too few, all that pass are scanned
 exactly: at worst about twice the cost of having known it before (the rule of ski rental; Karlin et al. 1988,
-"Competitive snoopy caching").
+"Competitive snoopy caching"). It goes on only where the look that it takes is wider than pgvector can make one.
 
 The costs are microseconds measured on one machine (docs/performance.md, docs/decisions/0018). Only their ratios matter.
 """
@@ -32,12 +32,8 @@ FOUND = 12.0
 ASKED = 8.0
 """Asking the document of one row whether it passes."""
 
-NEARLY_ALL = 0.9
-"""Share from which on a plain look is enough."""
-WIDENED = 1.2
-"""A plain look is so many times wider then."""
 FURTHER = 1.5
-"""And a scan under a filter, in relation to what it drops: what passes is never spread quite evenly."""
+"""The index looks so many times as far as what the filter drops asks for: what passes is never spread quite evenly."""
 MARGIN = 2
 """An iterative scan may ask so many times the rows that would do if what passes lay evenly. What is worth naming ends
 where twice that costs about as much as an exact scan."""
@@ -79,12 +75,12 @@ def choose(
         return DensePlan(kind="hnsw", ef_search=ef_search or wide)
     if passing.ids is not None:
         return DensePlan(kind="exact", selectivity=selectivity, reason="few_pass")
-    widened = math.ceil(WIDENED * wide)
-    if selectivity >= NEARLY_ALL and widened <= MAX_EF_SEARCH:
-        return DensePlan(kind="hnsw", ef_search=ef_search or widened, selectivity=selectivity, reason="nearly_all_pass")
+    needed = min(MAX_EF_SEARCH, math.ceil(FURTHER * wide / selectivity)) if selectivity else MAX_EF_SEARCH
+    if ef_search is None and limit <= needed * selectivity:
+        return DensePlan(kind="hnsw", ef_search=needed, selectivity=selectivity, reason="many_pass")
     return DensePlan(
         kind="hnsw_iterative",
-        ef_search=ef_search or min(MAX_EF_SEARCH, math.ceil(FURTHER * wide / selectivity)),
+        ef_search=ef_search or needed,
         selectivity=selectivity,
         max_scan_tuples=math.ceil(MARGIN * limit / selectivity) if selectivity else None,
         reason="many_pass",

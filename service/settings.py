@@ -48,7 +48,7 @@ class Settings(BaseSettings):
 
     exact_below: int = Field(7_500, ge=0, description="Chunks up to which a version is scanned exactly, without HNSW.")
     passing_cap: int = Field(
-        10_000, ge=1, description="Filtered documents up to which the dense leg scans them exactly."
+        50_000, ge=1, description="Most documents that pass a filter and are named, to be scanned exactly."
     )
     max_concurrent_searches: int = Field(64, ge=1, description="Searches at once before 429.")
 

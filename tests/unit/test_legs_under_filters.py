@@ -125,7 +125,7 @@ async def by_words(words: Words, documents: Metadata, passing: Passing) -> legs.
 async def test_the_index_is_enough_where_it_brings_what_is_wanted() -> None:
     documents, vectors = Metadata(ALL[:5_000]), Vectors(ALL[:5_000], by_index=WIDTH)
     leg = await by_meaning(vectors, documents, Passing(ids=None, count=5_000, total=TOTAL))
-    assert (leg.plan.kind, len(leg.best), documents.named) == ("hnsw_iterative", WIDTH, [])
+    assert (leg.plan.kind, len(leg.best), documents.named) == ("hnsw", WIDTH, [])
 
 
 @pytest.mark.parametrize("count", [1_500, 5_000])
