@@ -54,5 +54,5 @@ def test_other_shares_and_what_bayes_makes_of_a_probability_there() -> None:
 
 
 def test_the_questions_about_python_are_many_and_each_once() -> None:
-    subject = python_docs(documents=10, queries=1_000)
+    subject = python_docs(queries=1_000)
     assert len(subject.queries) == len(set(subject.queries)) >= 100
