@@ -158,7 +158,7 @@ class Versions(Protocol):
         ...
 
     async def learnt(self, version: EmbedderVersion, calibration: Calibration) -> bool:
-        """Keep it with the version. False where that has another calibration than `version` says, or is written no more."""
+        """Keep it with the version. False where that has another calibration than `version` says, or is not written."""
         ...
 
     async def pause(self, version: EmbedderVersion, paused: bool, entry: AuditEntry) -> EmbedderVersion:

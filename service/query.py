@@ -73,8 +73,8 @@ class DiversityExplanation:
 class Explanation:
     """How the score of one hit came about.
 
-    `certainty`: of the dense leg, for this query. `queries` has all of them, in order, where there were several; `dense`,
-    `lexical` and `certainty` are then of the one that counts most for this hit.
+    `certainty`: of the dense leg, for this query. `queries` has all of them, in order, where there were several:
+    `dense`, `lexical` and `certainty` are then of the one that counts most for this hit.
     """
 
     dense: LegExplanation | None
@@ -230,7 +230,7 @@ def _distinct(wishes: Iterable[tuple[str, ...]]) -> tuple[str, ...]:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Reread:
-    """How far the cross-encoder read. `skipped`: passages that could no longer change the first k, and were not read."""
+    """How far the cross-encoder read. `skipped`: passages that could not change the first k any more, unread."""
 
     read: int
     skipped: int

@@ -129,7 +129,13 @@ class AnswerBody(Wire):
 
     k: Annotated[int, Field(ge=1, le=1_000, description="Most hits of the answer.")] = 10
     filter: FilterObject | None = None
-    candidates: Annotated[int, Field(ge=1, le=1_000, description="Hits that each leg brings.")] = 100
+    candidates: (
+        Annotated[
+            int,
+            Field(ge=1, le=MAX_CANDIDATES, description="Hits that each leg brings. Default: the collection's."),
+        ]
+        | None
+    ) = None
     exact: Annotated[bool, Field(description="Scan the vectors exactly, without their index.")] = False
     ef_search: Annotated[int, Field(ge=1, le=1_000, description="Effort of the index scan.")] | None = None
     embedder_version: Annotated[Number, Field(description="Default: the active one.")] | None = None

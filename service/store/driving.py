@@ -20,7 +20,9 @@ _LOOK_SECONDS = 0.05
 async def driving(
     pool: Pool, version: EmbedderVersion, wait_seconds: float = 0.0, what: str = ""
 ) -> AsyncIterator[bool]:
-    """As `ports.Versions.driving`, or another kind of work (`what`) that goes on beside it. The lock belongs to a connection apart and ends with it, however the process dies.
+    """As `ports.Versions.driving`, or another kind of work (`what`) that goes on beside it.
+
+    The lock belongs to a connection apart and ends with it, however the process dies.
 
     It saves double work and no more: transitions exclude each other by the states that they start from.
     """

@@ -9,6 +9,7 @@ import pytest
 
 from service.domain import Collection, CollectionName, CollectionSettings
 from service.version import AuditEntry
+from service.wishes import Words
 from tests.edge import Edge, Json, assert_problem, edge
 from tests.fakes import FakeLexicon
 
@@ -115,15 +116,15 @@ async def test_a_search_brings_as_many_candidates_as_it_or_else_the_settings_say
     limits: list[int] = []
     search = FakeLexicon.search
 
-    async def watched(self: FakeLexicon, collection: Collection, text: str, limit: int, *rest: Any) -> Any:
+    async def watched(self: FakeLexicon, collection: Collection, words: Words, limit: int, *rest: Any) -> Any:
         limits.append(limit)
-        return await search(self, collection, text, limit, *rest)
+        return await search(self, collection, words, limit, *rest)
 
     monkeypatch.setattr(FakeLexicon, "search", watched)
     await api.collection(candidates=7)
     await api.write({"id": "1", "text": "whale"})
-    for request in ({}, {"candidates": 9}):
-        await api.search("whale", k=1, mode="lexical", **request)
+    await api.search("whale", k=1, mode="lexical")
+    await api.search("whale", k=1, mode="lexical", candidates=9)
     assert limits == [7, 9]
 
 

@@ -11,8 +11,7 @@ from service.calibration import RIDGE, Bin, auroc, calibration_error, fit, relia
 
 
 def sigmoid(values: np.ndarray) -> np.ndarray:
-    values = 1 / (1 + np.exp(-values))
-    return values
+    return np.asarray(1 / (1 + np.exp(-values)))
 
 
 def drawn(seed: int, true: int, false: int) -> tuple[np.ndarray, np.ndarray]:
