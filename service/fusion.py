@@ -17,7 +17,7 @@ scaling from the lowest would divide zero by zero; a score below the bound (a ne
 import math
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Generic, Literal, TypeVar
 
 from service.domain import Fusion
 from service.query import Explanation, LegExplanation, QueryExplanation
@@ -80,7 +80,7 @@ def fuse(evidence: Sequence[Evidence[Item]], how: Fusion) -> list[Fused[Item]]:
     explained = [_explain(one, how, one.weight / whole) for one in evidence]
     items = dict.fromkeys(item for one in explained for item in one)
     fused = [_fused(item, [one.get(item) for one in explained]) for item in items]
-    fused.sort(key=lambda one: (-one.score, *(-best for best in _raw(one.explanation)), one.item))
+    fused.sort(key=_order)
     return fused
 
 
@@ -143,12 +143,18 @@ def _scale(places: Mapping[Item, Place] | None, floor: float, how: Fusion, weigh
     return {item: explanation(place) for item, place in places.items()}
 
 
-def _raw(explanation: Explanation) -> tuple[float, float]:
-    """The best cosine and the best BM25 score that any query has for a hit.
+def _order(one: Fused[Item]) -> tuple[float, float, float, Item]:
+    """By score, then by the best cosine and the best BM25 score that any query has for it, then by item.
 
     What is scaled to 0, or has equal ranks, can still be told apart by them.
     """
-    queries = explanation.queries or (explanation,)
-    dense, lexical = ([getattr(one, leg) for one in queries] for leg in ("dense", "lexical"))
-    cosine, bm25 = (max((leg.score for leg in legs if leg is not None), default=-math.inf) for legs in (dense, lexical))
-    return cosine, bm25
+    told = one.explanation
+    return (-one.score, -_best_score(told, "dense"), -_best_score(told, "lexical"), one.item)
+
+
+def _best_score(told: Explanation, leg: Literal["dense", "lexical"]) -> float:
+    if not told.queries:  # of one query, as most have
+        only: LegExplanation | None = getattr(told, leg)
+        return -math.inf if only is None else only.score
+    legs: list[LegExplanation | None] = [getattr(query, leg) for query in told.queries]
+    return max((one.score for one in legs if one is not None), default=-math.inf)
