@@ -14,10 +14,11 @@ change the answer.
 import math
 from collections.abc import Sequence
 
-SURE = 8.0
-"""Log-odds beyond which more or less makes no difference: a probability of 0.9997, or 0.0003."""
+UNLIKELY, LIKELY = -7.0, 3.0
+"""Log-odds beyond which less or more makes no difference: probabilities of 0.0009 and 0.95. Most candidates of a search
+are far from relevant, and differences among them count as well."""
 _LEAST = 1e-9
-"""Keeps the odds finite; far beyond SURE."""
+"""Keeps the odds finite; far beyond both."""
 
 
 class Blend:
@@ -34,10 +35,10 @@ class Blend:
         return self._first[at] + self.share(relevance)
 
     def share(self, relevance: float) -> float:
-        """What of a score comes from the reranker: even odds give half of its weight."""
-        likely = min(max(relevance, _LEAST), 1 - _LEAST)
-        log_odds = min(max(math.log(likely / (1 - likely)), -SURE), SURE)
-        return self._weight * (0.5 + log_odds / (2 * SURE))
+        """What of a score comes from the reranker."""
+        possible = min(max(relevance, _LEAST), 1 - _LEAST)
+        log_odds = min(max(math.log(possible / (1 - possible)), UNLIKELY), LIKELY)
+        return self._weight * (log_odds - UNLIKELY) / (LIKELY - UNLIKELY)
 
     def unread(self, first: float, floor: float) -> float:
         """Of a hit that was not read: behind all that were, the lowest of which has `floor`, in its old order."""

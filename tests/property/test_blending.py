@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.blending import SURE, Blend
+from service.blending import LIKELY, UNLIKELY, Blend
 
 PROBABILITY = st.floats(0, 1)
 WEIGHT = st.floats(0, 1)
@@ -64,11 +64,11 @@ def test_a_weight_of_nothing_and_of_everything(pairs: list[tuple[float, float]])
     first, relevance = [one for one, _ in pairs], [one for _, one in pairs]
     assert ranking(Blend(first, 0.0), relevance) == list(range(len(first)))
     by_relevance = [relevance[at] for at in ranking(Blend(first, 1.0), relevance)]
-    assert all(above >= below - 4e-4 for above, below in pairwise(by_relevance))  # beyond 0.9997 all are alike
+    assert all(above >= below - 0.05 for above, below in pairwise(by_relevance))  # beyond 0.95 all are alike
 
 
 @pytest.mark.parametrize(
-    ("log_odds", "share"), [(-40, 0), (-SURE, 0), (-4, 0.25), (0, 0.5), (2, 0.625), (SURE, 1), (40, 1)]
+    ("log_odds", "share"), [(-40, 0), (UNLIKELY, 0), (-4.5, 0.25), (-2, 0.5), (0, 0.7), (LIKELY, 1), (40, 1)]
 )
 def test_a_reranker_counts_by_its_log_odds(log_odds: float, share: float) -> None:
     probability = 1 / (1 + math.exp(-log_odds))
