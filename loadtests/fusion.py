@@ -87,8 +87,7 @@ def asked(client: Client, folder: str, queries: int, language: str) -> list[Hear
     chosen = sorted(random.Random(0).sample(chosen, min(queries, len(chosen))))
 
     def ask(query: str) -> Heard:
-        answers = [client.search(name, one) for one in replay.questions(judged.queries[query])]
-        return replay.heard(answers, judged.grades[query])
+        return replay.heard(client.searches(name, replay.questions(judged.queries[query])), judged.grades[query])
 
     with ThreadPoolExecutor(AT_ONCE) as threads:
         return list(threads.map(ask, chosen))

@@ -1,7 +1,7 @@
 """The service as the commands see it: its HTTP API, with its errors as exceptions that a shell user understands."""
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Self
 
 import httpx
@@ -148,6 +148,12 @@ class Client:
     def search(self, name: str, request: dict[str, Any]) -> dict[str, Any]:
         answer: dict[str, Any] = self.call("POST", f"/v1/collections/{name}/search", json=request)
         return answer
+
+    def searches(self, name: str, requests: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Several at once, in their order: texts that they have in common are encoded once."""
+        body = {"searches": list(requests)}
+        found: list[dict[str, Any]] = self.call("POST", f"/v1/collections/{name}/search/batch", json=body)["results"]
+        return found
 
     # ------------------------------------------------------------ embedder versions
 

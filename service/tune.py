@@ -177,7 +177,7 @@ def _ask(
     step = progress("queries", len(queries))
 
     def ask(query: str) -> tuple[Heard, set[int]]:
-        answers = [client.search(collection, one) for one in replay.questions(judgments.queries[query])]
+        answers = client.searches(collection, replay.questions(judgments.queries[query]))
         for answer in answers:
             _whole(answer)
         step()

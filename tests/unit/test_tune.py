@@ -84,7 +84,7 @@ class Legs:
         self.settings: dict[str, Any] = {
             "fusion": {"method": "convex", "alpha": 0.2, "k": 60},
             "candidates": 100,
-            "rerank": {"depth": 50, "weight": 0.5},
+            "rerank": {"depth": 50, "weight": 0.35},
             "tuned": None,
         }
         self.reranker = reranker
@@ -107,6 +107,8 @@ class Legs:
                 return httpx.Response(200, json={})
             case "POST", "/v1/collections/c/search":
                 return httpx.Response(200, json=self._found(body))
+            case "POST", "/v1/collections/c/search/batch":
+                return httpx.Response(200, json={"results": [self._found(one) for one in body["searches"]]})
         problem = {
             "type": "urn:azimuth:error:collection-not-found",
             "title": "None",
