@@ -39,17 +39,19 @@ def disturbed(adaptation: Adaptation) -> Adaptation:
 # ---------------------------------------------------------------- words
 
 
-def test_words_that_are_broken_up_are_found_those_first_that_cost_most(chain: Chain) -> None:
-    texts = [
-        "The Quillfeather is well-known, says quillfeather.",
-        "XR-4410b and/or quillfeather",
-        "xr-4410B",
-        "XR-4410b",
-    ]
-    texts += ["quillfeather", "quillfeather", "Zyxomma once", "12345678 98765432", "12345678", "12345678"]
+def test_names_that_are_broken_up_are_found_those_first_that_cost_most(chain: Chain) -> None:
+    texts = ["The Quillfeather is well-known, says Quillfeather.", "XR-4410b and/or QUILLFEATHER", "xr-4410B"]
+    texts += ["XR-4410b", "Quillfeather", "Quillfeather", "Zyxomma once", "12345678 98765432", "12345678", "12345678"]
     assert unknown(texts, chain.tokenizer, 10) == ["quillfeather", "xr-4410b"]
     assert unknown(texts, chain.tokenizer, 1) == ["quillfeather"]
     assert unknown(texts, chain.tokenizer, 0) == []
+
+
+def test_what_is_written_small_is_language_and_no_name(chain: Chain) -> None:
+    assert len(chain.tokenizer.tokenize("calibration")) > 2
+    assert unknown(["Calibration"] * 3, chain.tokenizer, 10) == ["calibration"]
+    assert unknown(["Calibration", "calibration", "calibration"], chain.tokenizer, 10) == []
+    assert unknown(["rfc9457 applies"] * 3, chain.tokenizer, 10) == ["rfc9457"]
 
 
 def test_a_new_row_is_the_mean_of_its_pieces(chain: Chain) -> None:

@@ -63,6 +63,11 @@ class Recipe:
     patience: int = 2
     taught: float = 0.5
 
+    @property
+    def peak(self) -> float:
+        """Learning rate at its highest."""
+        return self.rate or (LORA_RATE if self.rank else FULL_RATE)
+
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
@@ -167,8 +172,7 @@ class Training:
         """The best of all looks; the adaptation is as it was then."""
         recipe = self._recipe
         steps = max(1, math.ceil(recipe.epochs * len(examples) / min(recipe.batch, len(examples))))
-        rate = recipe.rate or (LORA_RATE if recipe.rank else FULL_RATE)
-        optimizer = torch.optim.AdamW(adaptation.groups(rate, ROWS_RATE))
+        optimizer = torch.optim.AdamW(adaptation.groups(recipe.peak, ROWS_RATE))
         drawn = batches(examples, self._passages, size=recipe.batch, negatives=recipe.negatives, dice=self._dice)
         best: tuple[Candidate, dict[str, torch.Tensor]] | None = None
         looked = worse = 0

@@ -25,7 +25,7 @@ def write(
         "collection": name,
         "licence": licence,
         "command": command,
-        "recipe": asdict(recipe),
+        "recipe": {**asdict(recipe), "rate": recipe.peak},
         "longest": chain.longest,
         "pairs": report.pairs,
         "held_out": len(report.chosen.scores),
@@ -45,7 +45,9 @@ def write(
 def _card(
     title: str, name: str, licence: str, chain: Chain, report: Report, recipe: Recipe, model: str, command: str
 ) -> str:
-    settings = "\n".join(f"| {setting} | {value} |" for setting, value in asdict(recipe).items())
+    settings = "\n".join(
+        f"| {setting} | {value} |" for setting, value in {**asdict(recipe), "rate": recipe.peak}.items()
+    )
     pairs = "\n".join(f"| {part} | {count:,} |" for part, count in report.pairs.items())
     figures = "\n".join(
         f"| {candidate.name}{' (this model)' if candidate is report.chosen else ''} | {candidate.mean:.4f} |"
@@ -71,8 +73,8 @@ sentence-transformers like that one, with the same pooling, prompts and longest 
 
 ## Data
 
-Documents of `{name}`. Licence, as whoever trained it said: {licence or "not stated"}. What was learnt from them may be
-as confidential as they are.
+Documents of `{name}`. What was learnt from them may be as confidential as they are.
+Licence, as whoever trained it said: {licence or "not stated"}.
 
 | learnt from | queries |
 |---|---|
@@ -88,8 +90,9 @@ as confidential as they are.
 ```
 
 {report.steps:,} steps, {report.seconds / 60:.1f} minutes with mining and measuring, on {platform.machine()}
-({chain.device}), Python {platform.python_version()}, {libraries}. Texts were cut at {chain.longest} tokens. Loss of the
-first tenth of the steps {sum(first) / len(first):.4f}, of the last {sum(last) / len(last):.4f}.
+({chain.device}), Python {platform.python_version()}, {libraries}.
+Texts were cut at {chain.longest} tokens. Loss of the first tenth of the steps {sum(first) / len(first):.4f}, of the
+last {sum(last) / len(last):.4f}.
 
 | setting | value |
 |---|---|

@@ -21,31 +21,44 @@ LEAST_DOCUMENTS = 3
 """A word of fewer documents is not learnt from them."""
 LEAST_BROKEN = 2
 """Pieces beyond one for each part of a word: `well-known` is of three parts, and not broken."""
+SELDOM = 0.2
+"""Share of its documents in which a name may be written in small letters."""
 _LONGEST = 40
 _WORD = re.compile(r"\w+(?:[-./_]\w+)*")
 _PART = re.compile(r"\w+|[^\w\s]")
 
 
 def unknown(texts: Iterable[str], tokenizer: PreTrainedTokenizerFast, most: int) -> list[str]:
-    """At most so many words that are broken up, those first that cost the most tokens in all documents together.
+    """At most so many names that are broken up, those first that cost the most tokens in all documents together.
 
-    As the tokenizer normalises them: where it does not tell `Quillfeather` from `quillfeather`, there is one of them.
+    A name is what has a digit or is seldom written in small letters: other words, however the tokenizer breaks them up,
+    are language that the model was taught, and would have to be learnt anew. As the tokenizer normalises them: where it
+    does not tell `Quillfeather` from `quillfeather`, there is one of them.
     """
     normalizer = tokenizer.backend_tokenizer.normalizer
+    normal: dict[str, str] = {}
     documents: Counter[str] = Counter()
+    small: Counter[str] = Counter()
     for text in texts:
-        documents.update(set(_WORD.findall(normalizer.normalize_str(text) if normalizer else text)))
-    frequent = [
+        words = set(_WORD.findall(text))
+        for word in words - normal.keys():
+            normal[word] = normalizer.normalize_str(word) if normalizer else word
+        documents.update({normal[word] for word in words})
+        small.update({normal[word] for word in words if word.islower()})
+    names = [
         word
         for word, count in documents.items()
-        if count >= LEAST_DOCUMENTS and len(word) <= _LONGEST and any(map(str.isalpha, word))
+        if count >= LEAST_DOCUMENTS
+        and len(word) <= _LONGEST
+        and any(map(str.isalpha, word))
+        and (any(map(str.isdigit, word)) or small[word] <= SELDOM * count)
     ]
-    if not frequent or most < 1:
+    if not names or most < 1:
         return []
-    pieces = [len(ids) for ids in tokenizer(frequent, add_special_tokens=False)["input_ids"]]
+    pieces = [len(ids) for ids in tokenizer(names, add_special_tokens=False)["input_ids"]]
     saved = {
         word: (count - 1) * documents[word]
-        for word, count in zip(frequent, pieces, strict=True)
+        for word, count in zip(names, pieces, strict=True)
         if count - len(_PART.findall(word)) >= LEAST_BROKEN
     }
     return sorted(saved, key=lambda word: (-saved[word], word))[:most]
