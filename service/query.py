@@ -230,10 +230,14 @@ def _distinct(wishes: Iterable[tuple[str, ...]]) -> tuple[str, ...]:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Reread:
-    """How far the cross-encoder read. `skipped`: passages that could not change the first k any more, unread."""
+    """How far the cross-encoder read. `skipped`: passages that could not change the first k any more, unread.
+
+    `truncated`: of those read, how many are longer than it takes with the query, and were cut.
+    """
 
     read: int
     skipped: int
+    truncated: int = 0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

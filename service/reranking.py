@@ -35,15 +35,21 @@ class SecondStage:
         head = hits[: how.depth]
         blend = Blend([hit.score for hit in head], how.weight)
         with course.timings.stage("rerank"):
-            relevance = await self._read(course, self._reranker, head, blend)
+            relevance, truncated = await self._read(course, self._reranker, head, blend)
         if not relevance:
             return hits, None
         skipped = len(head) - len(relevance) if blend.settled(relevance, course.request.pool) else 0
         metrics.RERANK_SKIPPED.inc(skipped)
-        return _blended(hits, blend, relevance), Reread(read=len(relevance), skipped=skipped)
+        reread = Reread(read=len(relevance), skipped=skipped, truncated=truncated)
+        return _blended(hits, blend, relevance), reread
 
-    async def _read(self, course: Course, reranker: Reranker, head: Sequence[Hit], blend: Blend) -> list[float]:
-        """The relevance of the first hits of `head`: of as many as matter, within what the budget allows."""
+    async def _read(
+        self, course: Course, reranker: Reranker, head: Sequence[Hit], blend: Blend
+    ) -> tuple[list[float], int]:
+        """The relevance of the first hits of `head`: of as many as matter, within what the budget allows.
+
+        And how many of them had to be cut.
+        """
         texts = [f"{hit.title}\n{hit.text}" if hit.title else hit.text for hit in head]
         relevance: list[float] = []
         truncated = 0
@@ -72,10 +78,7 @@ class SecondStage:
             self._pace.learn(time.perf_counter() - started, len(portion))
             relevance += reading.scores
             truncated += reading.truncated
-        if truncated:
-            told = f"{truncated} of {len(relevance)} passages are longer than the reranker reads, and were cut"
-            course.note("rerank", "truncated", told)
-        return relevance
+        return relevance, truncated
 
 
 async def _read(request: Request, reranker: Reranker, hits: Sequence[Hit], portion: Sequence[str]) -> Reading:

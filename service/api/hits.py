@@ -83,6 +83,8 @@ class RereadAnswer(TypedDict):
     """Passages that the cross-encoder read."""
     skipped: int
     """Passages that it did not need to read: they could no longer change the answer."""
+    truncated: int
+    """Passages that it read without their end: they are longer than it takes with the query."""
 
 
 class WishesAnswer(TypedDict):
@@ -232,4 +234,4 @@ def _rerank(how: RerankExplanation | None) -> RerankAnswer | None:
 
 
 def _reread(how: Reread | None) -> RereadAnswer | None:
-    return None if how is None else {"read": how.read, "skipped": how.skipped}
+    return None if how is None else {"read": how.read, "skipped": how.skipped, "truncated": how.truncated}

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from itertools import pairwise
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from service.embedder.packing import cheapest, pack
@@ -31,6 +31,7 @@ def splits(items: list[int]) -> Iterator[list[list[int]]]:
             yield [items[:end], *rest]
 
 
+@settings(deadline=None)
 @given(
     lengths=st.lists(st.integers(1, 60), max_size=8), budget=st.integers(20, 200), overhead=st.sampled_from([0, 5, 500])
 )

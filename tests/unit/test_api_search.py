@@ -47,7 +47,7 @@ async def test_an_answer_has_the_shape_of_the_contract(api: Edge) -> None:
         "underfilled": False,
         "reason": "no_index",
         "reranked": True,
-        "rerank": {"read": 3, "skipped": 0},
+        "rerank": {"read": 3, "skipped": 0, "truncated": 0},
         "wishes": None,
     }
     assert answer["degraded"] == []
