@@ -12,6 +12,8 @@ from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
+import orjson
+
 from service.domain import (
     Chunking,
     Collection,
@@ -61,7 +63,8 @@ class FakeCollections:
     def note(self, collection_id: CollectionId, entry: AuditEntry) -> None:
         if collection_id not in self.rows:
             raise CollectionNotFound
-        self.entries[collection_id].append(dataclasses.replace(entry, number=next(self._numbers)))
+        details = orjson.loads(orjson.dumps(entry.details))  # as a database keeps them: lists, where there were tuples
+        self.entries[collection_id].append(dataclasses.replace(entry, number=next(self._numbers), details=details))
 
     async def create(
         self,

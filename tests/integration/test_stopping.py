@@ -86,7 +86,13 @@ def test_a_service_for_the_length_of_a_command_goes_when_the_command_is_killed(s
 
         def serving() -> bool:
             children[:] = psutil.Process(process.pid).children(recursive=True)
-            return any("serve" in child.cmdline() for child in children)
+            return any(map(serves, children))
+
+        def serves(child: psutil.Process) -> bool:
+            try:
+                return "serve" in child.cmdline()
+            except psutil.NoSuchProcess:  # one that PostgreSQL's start has finished with
+                return False
 
         until(serving, "starts a service")
         process.kill()
