@@ -83,6 +83,7 @@ CREATE TABLE public.embedder_versions (
     backfill_everything boolean DEFAULT false NOT NULL,
     backfill_notes jsonb DEFAULT '[]'::jsonb NOT NULL,
     calibration jsonb,
+    curve jsonb,
     CONSTRAINT embedder_versions_state_check CHECK ((state = ANY (ARRAY['backfilling'::text, 'indexing'::text, 'verifying'::text, 'ready'::text, 'active'::text, 'retired'::text, 'failed'::text])))
 );
 
@@ -149,11 +150,37 @@ CREATE TABLE public.processes (
     proven text[] NOT NULL
 );
 
+CREATE TABLE public.recall_probes (
+    collection_id bigint NOT NULL,
+    embedder_version integer NOT NULL,
+    leg text NOT NULL,
+    plan text NOT NULL,
+    band text NOT NULL,
+    ef_search integer NOT NULL,
+    minute timestamp with time zone NOT NULL,
+    queries bigint NOT NULL,
+    recall double precision NOT NULL,
+    recall_squares double precision NOT NULL,
+    distance_recall double precision NOT NULL,
+    seconds double precision NOT NULL,
+    CONSTRAINT recall_probes_leg_check CHECK ((leg = ANY (ARRAY['dense'::text, 'lexical'::text])))
+);
+
 CREATE TABLE public.schema_migrations (
     number integer NOT NULL,
     name text NOT NULL,
     sha256 text NOT NULL,
     applied_at timestamp with time zone NOT NULL
+);
+
+CREATE TABLE public.search_efforts (
+    collection_id bigint NOT NULL,
+    embedder_version integer NOT NULL,
+    band text NOT NULL,
+    ef_search integer NOT NULL,
+    missed boolean NOT NULL,
+    reason text NOT NULL,
+    changed_at timestamp with time zone NOT NULL
 );
 
 ALTER TABLE ONLY public.audit
@@ -192,8 +219,14 @@ ALTER TABLE ONLY public.judgments
 ALTER TABLE ONLY public.processes
     ADD CONSTRAINT processes_pkey PRIMARY KEY (id);
 
+ALTER TABLE ONLY public.recall_probes
+    ADD CONSTRAINT recall_probes_pkey PRIMARY KEY (collection_id, embedder_version, leg, plan, band, ef_search, minute);
+
 ALTER TABLE ONLY public.schema_migrations
     ADD CONSTRAINT schema_migrations_pkey PRIMARY KEY (number);
+
+ALTER TABLE ONLY public.search_efforts
+    ADD CONSTRAINT search_efforts_pkey PRIMARY KEY (collection_id, embedder_version, band);
 
 CREATE INDEX changes_order ON public.changes USING btree (collection_id, xid, document_id);
 
@@ -224,3 +257,9 @@ ALTER TABLE ONLY public.indexed_fields
 
 ALTER TABLE ONLY public.judgments
     ADD CONSTRAINT judgments_collection_id_fkey FOREIGN KEY (collection_id) REFERENCES public.collections(id) ON DELETE CASCADE;
+
+ALTER TABLE ONLY public.recall_probes
+    ADD CONSTRAINT recall_probes_collection_id_fkey FOREIGN KEY (collection_id) REFERENCES public.collections(id) ON DELETE CASCADE;
+
+ALTER TABLE ONLY public.search_efforts
+    ADD CONSTRAINT search_efforts_collection_id_fkey FOREIGN KEY (collection_id) REFERENCES public.collections(id) ON DELETE CASCADE;

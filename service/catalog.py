@@ -3,7 +3,7 @@
 Like `ports.py`, one Protocol each, held by the same contract suites in memory and in PostgreSQL.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from datetime import datetime
 from typing import Protocol
@@ -20,6 +20,7 @@ from service.domain import (
     IndexedField,
     VersionNumber,
 )
+from service.recall import Curve, Effort, Minute
 from service.version import (
     AuditEntry,
     Backfill,
@@ -241,4 +242,32 @@ class Processes(Protocol):
 
     async def gone(self, process_id: str) -> None:
         """It stops."""
+        ...
+
+
+class Recalls(Protocol):
+    """What was measured of recall, and what was made of it. Kept where every API process sees it."""
+
+    async def add(self, collection_id: CollectionId, minutes: Sequence[Minute]) -> None:
+        """Add these sums to what is there. CollectionNotFound where it was deleted."""
+        ...
+
+    async def since(self, collection_id: CollectionId, moment: datetime) -> tuple[Minute, ...]:
+        """The minutes from `moment` on, oldest first."""
+        ...
+
+    async def forget(self, before: datetime) -> int:
+        """Drop older minutes, of every collection. Answers how many."""
+        ...
+
+    async def efforts(self, collection_id: CollectionId) -> tuple[Effort, ...]: ...
+
+    async def put_effort(self, collection_id: CollectionId, effort: Effort, entry: AuditEntry | None) -> None:
+        """Set it, with its audit entry (None: only the reason is another) in one transaction. CollectionNotFound."""
+        ...
+
+    async def curve(self, version: EmbedderVersion) -> Curve | None: ...
+
+    async def put_curve(self, version: EmbedderVersion, curve: Curve) -> None:
+        """VersionNotFound where it is gone."""
         ...

@@ -27,6 +27,7 @@ from service.examples import Examples
 from service.finds import AT_ONCE, Finds, Found
 from service.fusion import Fused, fuse
 from service.legs import MAX_WIDTH, Item, Leg
+from service.observed import Observed, Observer
 from service.ports import Documents, Embedders, Lexicon, Passage, Reranker, Vectors
 from service.proof import Proof
 from service.query import Answer, Confidence, Hit, Request
@@ -48,7 +49,10 @@ class Ranked:
 
 
 class Search:
-    """`passing_cap`: most documents that a filter may name. `max_concurrent`: searches before Overloaded."""
+    """`passing_cap`: most documents that a filter may name. `max_concurrent`: searches before Overloaded.
+
+    `observers` are told of every search that a client waited for.
+    """
 
     def __init__(
         self,
@@ -63,6 +67,7 @@ class Search:
         reranker: Reranker | None,
         passing_cap: int,
         max_concurrent: int,
+        observers: Sequence[Observer] = (),
     ) -> None:
         self._documents = documents
         self._vectors = vectors
@@ -74,6 +79,7 @@ class Search:
         self._passing_cap = passing_cap
         self._free = max_concurrent
         self._spaces = Spaces(collections, versions)
+        self._observers = observers
 
     async def run(self, name: CollectionName, request: Request, together: Together | None = None) -> Answer:
         """Answer one search. Overloaded where too many run already. `together`: the searches that it is one of."""
@@ -123,7 +129,8 @@ class Search:
         short = len(hits) < possible and (course.stale > 0 or not found.exhausted) and not confidence.withheld
         plan = dataclasses.replace(found.plan, underfilled=short)
         if course.live:
-            self._observe(space, course, plan, confidence)
+            self._count(space, course, plan, confidence)
+            self._tell(space, course, found, plan, passing, confidence)
         return Answer(
             hits=tuple(hits),
             mode=request.mode,
@@ -295,7 +302,7 @@ class Search:
             ]
         return hits
 
-    def _observe(self, space: Space, course: Course, plan: DensePlan, confidence: Confidence) -> None:
+    def _count(self, space: Space, course: Course, plan: DensePlan, confidence: Confidence) -> None:
         name, version = space.collection.name, str(space.version.number)
         metrics.SEARCH_SECONDS.labels(name, version, course.request.mode).observe(course.timings.elapsed)
         for stage, seconds in course.timings.seconds.items():
@@ -310,6 +317,32 @@ class Search:
             metrics.QUERY_CONFIDENCE.labels(name).observe(confidence.in_domain)
         if confidence.withheld:
             metrics.WITHHELD.labels(name).inc()
+
+    def _tell(
+        self,
+        space: Space,
+        course: Course,
+        found: Finds,
+        plan: DensePlan,
+        passing: Passing | None,
+        confidence: Confidence,
+    ) -> None:
+        if not self._observers:
+            return
+        cosines = [one.score for query in found.queries for one in query.by_meaning.values()]
+        words = [one.score for query in found.queries for one in query.by_words.values()]
+        observed = Observed(
+            space=space,
+            request=course.request,
+            vectors=tuple(query.vector for query in found.queries),
+            plan=plan,
+            passing=passing,
+            confidence=confidence,
+            best_cosine=max(cosines, default=None),
+            best_words=max(words, default=None),
+        )
+        for observer in self._observers:
+            observer.saw(observed)
 
 
 def _marked(hit: Hit, highlights: Highlights) -> Hit:

@@ -80,12 +80,16 @@ class EmbedderVersion:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SpaceStatus:
-    """How the vectors of one version stand. `indexed`: a valid HNSW index covers them; `indexable`: one could."""
+    """How the vectors of one version stand. `indexed`: a valid HNSW index covers them; `indexable`: one could.
+
+    `efforts`: how far the index is to look, by how much a filter lets pass (`recall.Band`), where that was chosen.
+    """
 
     rows: int
     indexed: bool
     chunks_per_document: float
     indexable: bool = True
+    efforts: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

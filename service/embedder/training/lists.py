@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from service.embedder.training.negatives import Candidates
 from service.embedder.training.questions import SENTENCES, TITLES, Material, Question
 
-SOFT_SHARE = 0.1
+SOFT_SHARE = 0.05
 """Share of the target that follows the first stage rather than the judgment. Judgments are incomplete: a candidate that
 both legs put on top may well answer too, and a reranker that was never certain of the opposite blends better."""
 SOFT_TEMPERATURE = 0.1

@@ -1,0 +1,174 @@
+"""How much of the true answer an approximate search finds: the words and the arithmetic. Pure: no I/O.
+
+recall@k           share of the true first k that were found, by id
+distance recall@k  share of the found first k that are as near as the true k-th, give or take `NEAR`: where several
+                   documents are equally near, which of them is found does not matter (Aumueller, Bernhardsson and
+                   Faithfull, "ANN-Benchmarks", Information Systems 2020)
+
+Both are means over queries. A mean of few queries is uncertain, and says by how much: `Tally.interval`.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Literal
+
+from service.domain import DensePlan, VersionNumber
+
+K = 10
+"""The depth that recall is promised for."""
+NEAR = 1e-3
+"""Cosine within which two documents are equally near: about the rounding of halfvec."""
+Z = 1.959964
+"""Standard deviations of a two-sided interval of 95 %."""
+
+SeriesLeg = Literal["dense", "lexical"]
+Band = Literal["all", "wide", "medium", "narrow"]
+"""How much a filter lets pass: no filter; at least a tenth; at least a hundredth; less."""
+BANDS: tuple[Band, ...] = ("all", "wide", "medium", "narrow")
+_WIDE, _MEDIUM = 0.1, 0.01
+
+
+def band_of(selectivity: float | None) -> Band:
+    if selectivity is None:
+        return "all"
+    if selectivity >= _WIDE:
+        return "wide"
+    return "medium" if selectivity >= _MEDIUM else "narrow"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Series:
+    """What is measured together: searches that ran alike. `ef_search` 0: the plan has none."""
+
+    version: VersionNumber
+    leg: SeriesLeg
+    plan: str
+    band: Band
+    ef_search: int
+
+    @classmethod
+    def of_plan(cls, version: VersionNumber, plan: DensePlan) -> "Series":
+        return cls(
+            version=version,
+            leg="dense",
+            plan=plan.kind,
+            band=band_of(plan.selectivity),
+            ef_search=plan.ef_search or 0,
+        )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Tally:
+    """Sums over queries: of recall, of its squares, of distance recall, and of seconds that the search took."""
+
+    queries: int = 0
+    recall: float = 0.0
+    recall_squares: float = 0.0
+    distance_recall: float = 0.0
+    seconds: float = 0.0
+
+    def __add__(self, other: "Tally") -> "Tally":
+        return Tally(
+            queries=self.queries + other.queries,
+            recall=self.recall + other.recall,
+            recall_squares=self.recall_squares + other.recall_squares,
+            distance_recall=self.distance_recall + other.distance_recall,
+            seconds=self.seconds + other.seconds,
+        )
+
+    @classmethod
+    def of_one(cls, recall: float, distance_recall: float, seconds: float) -> "Tally":
+        return cls(queries=1, recall=recall, recall_squares=recall**2, distance_recall=distance_recall, seconds=seconds)
+
+    @property
+    def mean(self) -> float:
+        """NaN of no queries."""
+        return self.recall / self.queries if self.queries else math.nan
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """The mean's 95 % interval; all that is possible of no queries.
+
+        The k neighbours of one query are found or lost together, so they are not k trials: the score interval is taken
+        at the number of independent trials whose mean would vary as much as that of these queries does (Kish, "Survey
+        Sampling", 1965, the design effect), at most k of each query and at least one.
+        """
+        if not self.queries:
+            return 0.0, 1.0
+        mean = min(1.0, max(0.0, self.mean))
+        trials = float(K * self.queries)
+        if self.queries > 1:
+            variance = max(0.0, self.recall_squares / self.queries - mean**2) * self.queries / (self.queries - 1)
+            if variance > 0:
+                trials = min(trials, max(self.queries, mean * (1 - mean) / (variance / self.queries)))
+        return wilson(mean, trials)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Minute:
+    """What was found of one series in one minute."""
+
+    series: Series
+    at: datetime
+    tally: Tally
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Effort:
+    """How far the index looks for searches of a band. `missed`: not even the largest effort holds the target."""
+
+    version: VersionNumber
+    band: Band
+    ef_search: int
+    missed: bool
+    reason: str
+    changed_at: datetime
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CurvePoint:
+    """What one `ef_search` finds. `milliseconds`: of the scan alone, the mean over the queries."""
+
+    ef_search: int
+    recall: float
+    low: float
+    high: float
+    milliseconds: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Curve:
+    """Recall and latency of an index by `ef_search`, smallest first. `rows`: chunks that there were."""
+
+    points: tuple[CurvePoint, ...]
+    queries: int
+    rows: int
+    measured_at: datetime
+    exact_milliseconds: float
+    sources: dict[str, int] = field(default_factory=dict)
+
+
+def wilson(share: float, trials: float, z: float = Z) -> tuple[float, float]:
+    """The score interval of a share of so many trials (Wilson 1927, "Probable inference, the law of succession, and
+    statistical inference"). It stays within [0, 1], and says something where all trials came out alike."""
+    if trials <= 0:
+        return 0.0, 1.0
+    middle = (share + z**2 / (2 * trials)) / (1 + z**2 / trials)
+    half = z * math.sqrt(share * (1 - share) / trials + z**2 / (4 * trials**2)) / (1 + z**2 / trials)
+    return max(0.0, middle - half), min(1.0, middle + half)
+
+
+def compared(truth: Sequence[tuple[str, float]], found: Sequence[tuple[str, float]], k: int = K) -> tuple[float, float]:
+    """Recall and distance recall at k of one search. Both are best first, ids with scores that grow with nearness.
+
+    Where fewer than k are there at all, of those. 1 where there is nothing to be found.
+    """
+    true, given = truth[:k], found[:k]
+    if not true:
+        return 1.0, 1.0
+    ids = {name for name, _ in true}
+    least = true[-1][1] - NEAR
+    near = sum(score >= least for _, score in given)
+    return sum(name in ids for name, _ in given) / len(true), min(near, len(true)) / len(true)
