@@ -9,7 +9,7 @@ Both are means over queries. A mean of few queries is uncertain, and says by how
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Literal
@@ -57,6 +57,11 @@ class Series:
             band=band_of(plan.selectivity),
             ef_search=plan.ef_search or 0,
         )
+
+    @property
+    def key(self) -> tuple[int, str, str, str, int]:
+        """What series are put in order by."""
+        return self.version, self.leg, self.plan, self.band, self.ef_search
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -113,6 +118,18 @@ class Minute:
     series: Series
     at: datetime
     tally: Tally
+
+
+def together(minutes: Iterable[Minute]) -> tuple[Minute, ...]:
+    """One for each series and moment, oldest first."""
+    sums: dict[tuple[datetime, Series], Tally] = {}
+    for minute in minutes:
+        key = (minute.at, minute.series)
+        sums[key] = sums.get(key, Tally()) + minute.tally
+    return tuple(
+        Minute(series=series, at=at, tally=tally)
+        for (at, series), tally in sorted(sums.items(), key=lambda item: (item[0][0], item[0][1].key))
+    )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -13,6 +13,7 @@ from fastapi import FastAPI
 from service import metrics
 from service.api.app import create_app
 from service.api.dependencies import Limits, Service
+from service.appraisal import Appraisal
 from service.domain import Collection
 from service.embedder.registry import Registry
 from service.embedder.reranker import CrossEncoderReranker
@@ -42,6 +43,7 @@ from service.store.lexical import TantivyLexicon
 from service.store.pool import Pool, open_pool
 from service.store.processes import PostgresProcesses
 from service.store.queue import PostgresQueue
+from service.store.recall import PostgresRecalls
 from service.store.test_sets import PostgresTestSets
 from service.store.vectors import PostgresVectors
 from service.store.versions import PostgresVersions
@@ -72,6 +74,7 @@ class Store:
     audit: PostgresAudit
     test_sets: PostgresTestSets
     processes: PostgresProcesses
+    recalls: PostgresRecalls
     fields: IndexedFields
 
 
@@ -98,6 +101,7 @@ async def open_store(settings: Settings, url: str, name: str) -> AsyncIterator[S
             audit=PostgresAudit(pool),
             test_sets=PostgresTestSets(pool),
             processes=PostgresProcesses(pool),
+            recalls=PostgresRecalls(pool),
             fields=IndexedFields(pool),
         )
     finally:
@@ -221,6 +225,7 @@ async def api(settings: Settings, url: str) -> AsyncIterator[FastAPI]:
             lexicon_built=lexicon.built,
             check_seconds=settings.check_seconds,
         )
+        sampling = Sampling(vectors=store.vectors, documents=store.documents, embedders=models, proof=proof)
         learning = Learning(
             collections=store.collections,
             versions=store.versions,
@@ -228,7 +233,7 @@ async def api(settings: Settings, url: str) -> AsyncIterator[FastAPI]:
             vectors=store.vectors,
             lexicon=lexicon,
             test_sets=store.test_sets,
-            sampling=Sampling(vectors=store.vectors, documents=store.documents, embedders=models, proof=proof),
+            sampling=sampling,
         )
         known: set[str] = set()
 
@@ -252,6 +257,7 @@ async def api(settings: Settings, url: str) -> AsyncIterator[FastAPI]:
             Service(
                 search=search,
                 shadow=shadow,
+                appraisal=Appraisal(search=search, versions=store.versions, sampling=sampling),
                 ingest=Ingest(
                     documents=store.documents,
                     queue=store.queue,

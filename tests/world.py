@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from service.catalog import Audit, Collections, Processes, TestSets, Versions
+from service.catalog import Audit, Collections, Processes, Recalls, TestSets, Versions
 from service.domain import (
     Accepted,
     Chunk,
@@ -32,12 +32,14 @@ from service.store.documents import PostgresDocuments
 from service.store.pool import Pool
 from service.store.processes import PostgresProcesses
 from service.store.queue import PostgresQueue
+from service.store.recall import PostgresRecalls
 from service.store.test_sets import PostgresTestSets
 from service.store.vectors import PostgresVectors
 from service.store.versions import PostgresVersions
 from service.version import EmbedderVersion, Identity, VersionState
 from tests.fakes import FakeChanges, FakeDocuments, FakeQueue, FakeStore, FakeVectors
 from tests.fakes_catalog import FakeAudit, FakeProcesses, FakeTestSets
+from tests.fakes_recall import FakeRecalls
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 LEASE = timedelta(seconds=60)
@@ -87,6 +89,7 @@ class World:
     audit: Audit
     test_sets: TestSets
     processes: Processes
+    recalls: Recalls
     collection: Collection
     version: EmbedderVersion
     pool: Pool | None
@@ -172,17 +175,19 @@ async def build(pool: Pool | None, *, dimensions: int = DIMENSIONS) -> World:
     audit: Audit
     test_sets: TestSets
     processes: Processes
+    recalls: Recalls
     if pool is not None:
         fake = None
         collections, versions, documents = PostgresCollections(pool), PostgresVersions(pool), PostgresDocuments(pool)
         queue, vectors, changes = PostgresQueue(pool), PostgresVectors(pool), PostgresChanges(pool)
         audit, test_sets, processes = PostgresAudit(pool), PostgresTestSets(pool), PostgresProcesses(pool)
+        recalls = PostgresRecalls(pool)
     else:
         fake = FakeStore()
         collections, versions, documents = fake.collections, fake.versions, FakeDocuments(fake)
         queue, vectors, changes = FakeQueue(fake), FakeVectors(fake), FakeChanges(fake)
         audit, test_sets = FakeAudit(fake.collections), FakeTestSets(fake.collections)
-        processes = FakeProcesses()
+        processes, recalls = FakeProcesses(), FakeRecalls(fake.collections)
     taken = len(await collections.all())
     identity = Identity(parts={"weights": "test"}, dimensions=dimensions, max_tokens=256)
     collection = await collections.create(
@@ -199,6 +204,7 @@ async def build(pool: Pool | None, *, dimensions: int = DIMENSIONS) -> World:
         audit=audit,
         test_sets=test_sets,
         processes=processes,
+        recalls=recalls,
         collection=collection,
         version=version,
         pool=pool,

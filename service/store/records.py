@@ -11,6 +11,7 @@ from typing import Any
 
 from service.calibration import Logistic
 from service.domain import Chunking, CollectionSettings, EmbedderSpec, Fusion, Gain, Index, Reranking, Tuned
+from service.recall import Curve, CurvePoint
 from service.version import Calibration, Check, Evidence, Identity, Judgments
 
 Json = dict[str, Any]
@@ -114,6 +115,16 @@ def calibration_from_json(row: Mapping[str, Any]) -> Calibration:
 def _logistic_from_json(row: Mapping[str, Any]) -> Logistic:
     # A whole number comes back from JSON as an integer.
     return Logistic(weights=tuple(map(float, row["weights"])), bias=float(row["bias"]))
+
+
+def curve_to_json(curve: Curve) -> Json:
+    """Moments as ISO 8601."""
+    return {**dataclasses.asdict(curve), "measured_at": curve.measured_at.isoformat()}
+
+
+def curve_from_json(row: Mapping[str, Any]) -> Curve:
+    points = tuple(CurvePoint(**point) for point in row["points"])
+    return Curve(**{**row, "points": points, "measured_at": datetime.fromisoformat(row["measured_at"])})
 
 
 def judgments_to_json(judgments: Judgments) -> Json:

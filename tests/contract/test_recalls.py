@@ -1,0 +1,156 @@
+"""What `catalog.Recalls` promises, of the fake and of PostgreSQL."""
+
+import asyncio
+from dataclasses import replace
+from datetime import datetime
+
+import pytest
+
+from service.domain import VersionNumber
+from service.errors import CollectionNotFound, VersionNotFound
+from service.recall import Band, Curve, CurvePoint, Effort, Minute, Series, Tally
+from service.version import AuditEntry, VersionState
+from tests.world import NOW, World, later
+
+ONE = VersionNumber(1)
+DENSE = Series(version=ONE, leg="dense", plan="hnsw", band="all", ef_search=120)
+NARROW = Series(version=ONE, leg="dense", plan="hnsw_iterative", band="narrow", ef_search=1000)
+LEXICAL = Series(version=ONE, leg="lexical", plan="bm25", band="all", ef_search=0)
+TALLY = Tally(queries=3, recall=2.75, recall_squares=2.5625, distance_recall=3.0, seconds=0.125)
+
+CURVE = Curve(
+    points=(
+        CurvePoint(ef_search=40, recall=0.875, low=0.75, high=0.9375, milliseconds=1.25),
+        CurvePoint(ef_search=80, recall=1.0, low=0.96875, high=1.0, milliseconds=2.0),
+    ),
+    queries=200,
+    rows=100_000,
+    measured_at=later(7.5),
+    exact_milliseconds=30.0,
+    sources={"judged queries": 120, "own chunks": 80},
+)
+
+
+def minute(series: Series, at: datetime = NOW, tally: Tally = TALLY) -> Minute:
+    return Minute(series=series, at=at, tally=tally)
+
+
+def effort(band: Band = "all", version: int = 1, **changes: object) -> Effort:
+    chosen = Effort(
+        version=VersionNumber(version),
+        band=band,
+        ef_search=120,
+        missed=False,
+        reason="calibrated",
+        changed_at=later(1),
+    )
+    return replace(chosen, **changes)  # type: ignore[arg-type]
+
+
+async def changes_noted(world: World) -> int:
+    return sum(entry.action == "tuned" for entry in await world.audit.page(world.collection.id, None, 100))
+
+
+# ---------------------------------------------------------------- what was measured
+
+
+async def test_nothing_is_known_at_first(world: World) -> None:
+    assert await world.recalls.since(world.collection.id, NOW) == ()
+    assert await world.recalls.efforts(world.collection.id) == ()
+    assert await world.recalls.curve(world.version) is None
+    await world.recalls.add(world.collection.id, [])
+    assert await world.recalls.forget(NOW) == 0
+
+
+async def test_what_was_measured_is_read_back_oldest_first(world: World) -> None:
+    late, early = minute(DENSE, later(60)), minute(LEXICAL)
+    await world.recalls.add(world.collection.id, [late, minute(NARROW), early])
+    assert await world.recalls.since(world.collection.id, NOW) == (minute(NARROW), early, late)
+    assert await world.recalls.since(world.collection.id, later(1)) == (late,)
+    assert await world.recalls.since(world.collection.id, later(61)) == ()
+
+
+async def test_sums_of_one_minute_are_added_up_by_series(world: World) -> None:
+    more = Tally(queries=1, recall=0.5, recall_squares=0.25, distance_recall=0.75, seconds=0.5)
+    await world.recalls.add(world.collection.id, [minute(DENSE), minute(NARROW)])
+    await world.recalls.add(world.collection.id, [minute(DENSE, tally=more), minute(DENSE, later(60))])
+    found = await world.recalls.since(world.collection.id, NOW)
+    assert found == (minute(DENSE, tally=TALLY + more), minute(NARROW), minute(DENSE, later(60)))
+
+
+async def test_the_same_minute_may_come_twice_in_one_call(world: World) -> None:
+    await world.recalls.add(world.collection.id, [minute(DENSE), minute(DENSE)])
+    assert await world.recalls.since(world.collection.id, NOW) == (minute(DENSE, tally=TALLY + TALLY),)
+
+
+async def test_processes_that_add_at_once_lose_nothing(world: World) -> None:
+    series = [replace(DENSE, ef_search=ef_search) for ef_search in range(20)]
+    orders = [[minute(one) for one in (series if at % 2 else reversed(series))] for at in range(8)]
+    await asyncio.gather(*(world.recalls.add(world.collection.id, order) for order in orders))
+    found = await world.recalls.since(world.collection.id, NOW)
+    assert [(one.series, one.tally.queries) for one in found] == [(one, 8 * TALLY.queries) for one in series]
+
+
+async def test_old_minutes_are_forgotten_and_counted(world: World) -> None:
+    await world.recalls.add(world.collection.id, [minute(DENSE), minute(LEXICAL), minute(DENSE, later(60))])
+    assert await world.recalls.forget(later(60)) == 2
+    assert await world.recalls.since(world.collection.id, NOW) == (minute(DENSE, later(60)),)
+
+
+# ---------------------------------------------------------------- what was chosen
+
+
+async def test_an_effort_takes_the_place_of_the_former_one(world: World) -> None:
+    entry = AuditEntry(at=NOW, actor="azimuth", action="tuned", version=ONE)
+    await world.recalls.put_effort(world.collection.id, effort("wide"), entry)
+    await world.recalls.put_effort(world.collection.id, effort("all", version=2), entry)
+    await world.recalls.put_effort(world.collection.id, effort("all"), entry)
+    missed = effort("wide", ef_search=1000, missed=True, reason="not even the largest", changed_at=later(2))
+    await world.recalls.put_effort(world.collection.id, missed, entry)
+    assert await world.recalls.efforts(world.collection.id) == (effort("all"), missed, effort("all", version=2))
+    assert await changes_noted(world) == 4
+
+
+async def test_another_reason_alone_is_not_noted(world: World) -> None:
+    await world.recalls.put_effort(world.collection.id, effort(), None)
+    assert await world.recalls.efforts(world.collection.id) == (effort(),)
+    assert await changes_noted(world) == 0
+
+
+# ---------------------------------------------------------------- what the index was found to do
+
+
+async def test_a_curve_is_read_back_as_it_was_and_replaced(world: World) -> None:
+    await world.recalls.put_curve(world.version, CURVE)
+    assert await world.recalls.curve(world.version) == CURVE
+    newer = replace(CURVE, points=CURVE.points[1:], measured_at=later(100), sources={})
+    await world.recalls.put_curve(world.version, newer)
+    assert await world.recalls.curve(world.version) == newer
+    second = await world.add_version(2, VersionState.READY)
+    assert await world.recalls.curve(second) is None
+
+
+async def test_a_retired_version_takes_no_curve(world: World) -> None:
+    second = await world.add_version(2, VersionState.READY)
+    await world.versions.retire(second, AuditEntry(at=NOW, actor="azimuth", action="retired", version=second.number))
+    with pytest.raises(VersionNotFound):
+        await world.recalls.put_curve(second, CURVE)
+
+
+# ---------------------------------------------------------------- whose collection is gone
+
+
+async def test_all_of_it_goes_with_the_collection(world: World) -> None:
+    await world.recalls.add(world.collection.id, [minute(DENSE)])
+    await world.recalls.put_effort(world.collection.id, effort(), None)
+    await world.recalls.put_curve(world.version, CURVE)
+    await world.collections.delete(world.collection.id)
+    assert await world.recalls.since(world.collection.id, NOW) == ()
+    assert await world.recalls.efforts(world.collection.id) == ()
+    assert await world.recalls.curve(world.version) is None
+    with pytest.raises(CollectionNotFound):
+        await world.recalls.add(world.collection.id, [minute(DENSE)])
+    with pytest.raises(CollectionNotFound):
+        await world.recalls.put_effort(world.collection.id, effort(), None)
+    with pytest.raises(VersionNotFound):
+        await world.recalls.put_curve(world.version, CURVE)

@@ -1,0 +1,60 @@
+"""What was measured of recall, in memory. The contract suite holds it to `catalog.Recalls`."""
+
+from collections.abc import Sequence
+from datetime import datetime
+
+from service.domain import CollectionId, VersionNumber
+from service.errors import CollectionNotFound, VersionNotFound
+from service.recall import Band, Curve, Effort, Minute, together
+from service.version import AuditEntry, EmbedderVersion, VersionState
+from tests.fakes_catalog import FakeCollections
+
+
+class FakeRecalls:
+    """What it keeps of a collection is out of sight once that is deleted."""
+
+    def __init__(self, collections: FakeCollections) -> None:
+        self._collections = collections
+        self._minutes: dict[CollectionId, tuple[Minute, ...]] = {}
+        self._efforts: dict[CollectionId, dict[tuple[VersionNumber, Band], Effort]] = {}
+        self._curves: dict[tuple[CollectionId, VersionNumber], Curve] = {}
+
+    async def add(self, collection_id: CollectionId, minutes: Sequence[Minute]) -> None:
+        if minutes:
+            self._expect(collection_id)
+            self._minutes[collection_id] = together((*self._minutes.get(collection_id, ()), *minutes))
+
+    async def since(self, collection_id: CollectionId, moment: datetime) -> tuple[Minute, ...]:
+        known = self._minutes.get(collection_id, ()) if collection_id in self._collections.rows else ()
+        return tuple(minute for minute in known if minute.at >= moment)
+
+    async def forget(self, before: datetime) -> int:
+        kept = {id_: tuple(one for one in known if one.at >= before) for id_, known in self._minutes.items()}
+        gone = sum(map(len, self._minutes.values())) - sum(map(len, kept.values()))
+        self._minutes = kept
+        return gone
+
+    async def efforts(self, collection_id: CollectionId) -> tuple[Effort, ...]:
+        known = self._efforts.get(collection_id, {}) if collection_id in self._collections.rows else {}
+        return tuple(effort for _, effort in sorted(known.items()))
+
+    async def put_effort(self, collection_id: CollectionId, effort: Effort, entry: AuditEntry | None) -> None:
+        self._expect(collection_id)
+        if entry is not None:
+            self._collections.note(collection_id, entry)
+        self._efforts.setdefault(collection_id, {})[effort.version, effort.band] = effort
+
+    async def curve(self, version: EmbedderVersion) -> Curve | None:
+        if version.collection_id not in self._collections.rows:
+            return None
+        return self._curves.get((version.collection_id, version.number))
+
+    async def put_curve(self, version: EmbedderVersion, curve: Curve) -> None:
+        versions = self._collections.versions.get(version.collection_id, [])
+        if not any(one.number == version.number and one.state is not VersionState.RETIRED for one in versions):
+            raise VersionNotFound
+        self._curves[version.collection_id, version.number] = curve
+
+    def _expect(self, collection_id: CollectionId) -> None:
+        if collection_id not in self._collections.rows:
+            raise CollectionNotFound
