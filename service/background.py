@@ -9,13 +9,15 @@ is predicted from such ratios by Shtok et al., "Predicting query performance by 
 
 import time
 from collections import OrderedDict
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
 
-from service.domain import CollectionId, Vector, Vectors, VersionNumber
+from service.domain import CollectionId, DocumentId, Vector, VersionNumber
 from service.ports import Vectors as VectorTables
 from service.space import Space
+from service.version import Sample
 
 CHANCE, CERTAIN = 2.5, 4.0
 """Deviations above the mean. The best of a few hundred random chunks reaches 2.5 to 3 by chance; where the embedder
@@ -24,6 +26,8 @@ knows the language, nearly every query of seven collections has more than 4 (doc
 SIZE, LEAST = 500, 50
 """Random chunks; with fewer than `LEAST` nothing is known and the dense leg is trusted."""
 KEPT_SECONDS = 600.0
+NEAREST = 25
+"""Chunks of the sample that stand for what is near a query: the nearest twentieth of the space."""
 GROWN = 2.0
 """Times as many chunks as when it was drawn: drawn again."""
 MOST = 256
@@ -48,21 +52,27 @@ class Backgrounds:
 
     def __init__(self, vectors: VectorTables) -> None:
         self._vectors = vectors
-        self._known: OrderedDict[Key, tuple[float, int, Vectors]] = OrderedDict()
+        self._known: OrderedDict[Key, tuple[float, int, Sample]] = OrderedDict()
 
     async def certainty(self, space: Space, vector: Vector, best: float) -> float:
         """Of the dense leg, whose best find for this query has the cosine `best`."""
         if space.status.rows < LEAST:
             return 1.0
-        return certainty(best, await self._of(space) @ vector)
+        return certainty(best, (await self._of(space)).vectors @ vector)
 
-    async def _of(self, space: Space) -> Vectors:
-        """Shape [about `SIZE`, dimensions]; rows of length 1."""
+    async def nearby(self, space: Space, vector: Vector) -> Sequence[DocumentId]:
+        """The documents of the chunks of the sample that are nearest to this query."""
+        sample = await self._of(space)
+        order = np.argsort(-(sample.vectors @ vector))[:NEAREST]
+        return [sample.chunks[at][0] for at in order]
+
+    async def _of(self, space: Space) -> Sample:
+        """About `SIZE` chunks."""
         key = (space.version.collection_id, space.version.number)
         until, rows, known = self._known.get(key, (0.0, 0, None))
         if known is not None and time.monotonic() < until and rows / GROWN < space.status.rows < rows * GROWN:
             return known
-        drawn = (await self._vectors.sample(space.version, SIZE)).vectors
+        drawn = await self._vectors.sample(space.version, SIZE)
         self._known[key] = (time.monotonic() + KEPT_SECONDS, space.status.rows, drawn)
         self._known.move_to_end(key)
         while len(self._known) > MOST:

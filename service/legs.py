@@ -5,11 +5,11 @@ short while enough documents pass.
 """
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from service import planner
-from service.domain import Candidate, DensePlan, DocumentId, Passing, Vector
+from service.domain import Candidate, DensePlan, DocumentId, Filter, Passing, Vector
 from service.ports import Documents, Lexicon, Vectors
 from service.query import Request
 from service.space import Space
@@ -31,6 +31,9 @@ Item = tuple[DocumentId, int | None]
 Best = dict[Item, Candidate]
 """The candidates of a leg, best first."""
 
+Nearby = Callable[[Space, Vector], Awaitable[Sequence[DocumentId]]]
+"""The documents of those chunks of a random sample that are nearest to a vector."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Leg:
@@ -49,10 +52,12 @@ async def dense(
     vector: Vector,
     passing: Passing | None,
     width: int,
+    nearby: Nearby | None = None,
 ) -> Leg:
     """The best chunk of each of the nearest documents, or the nearest chunks; none of the examples' own.
 
-    Where the index gives fewer than the answer needs, an exact scan of what passes is made instead.
+    Where the index gives fewer than the answer needs, an exact scan of what passes is made instead; at once where
+    `nearby` tells that it would.
     """
     within = None if passing is None else passing.ids
     where = request.where if within is None else None
@@ -60,9 +65,15 @@ async def dense(
     left_out = frozenset() if request.like is None else request.like.ids
     limit = rows_for(space, width + len(left_out)) if by_document or left_out else width
     plan = planner.choose(space.status, passing, limit, exact=request.exact, ef_search=request.ef_search)
+    if nearby is not None and where is not None and passing is not None and plan.kind != "exact":
+        near = await nearby(space, vector)
+        among = await documents.passing_among(space.collection.id, near, where) if near else frozenset()
+        if planner.far(passing, len(near), sum(one in among for one in near)):
+            plan = planner.instead(plan, "far_from_query")
+            within, where = await _named(documents, space, where)
     needed = request.k
-    if passing is not None and by_document and within is not None:
-        needed = min(needed, passing.count)
+    if by_document and within is not None:
+        needed = min(needed, len(within))
     while True:
         rows = await vectors.nearest(space.version, vector, limit, plan, within, where)
         best = _best((row for row in rows if row.document_id not in left_out), by_document)
@@ -74,10 +85,17 @@ async def dense(
             limit *= 4
             continue
         if where is not None:
-            everyone = await documents.passing(space.collection.id, where, planner.NAMEABLE)
-            within, where = everyone.ids, where if everyone.ids is None else None
-            needed = min(request.k, everyone.count) if by_document and within is not None else request.k
-        plan = planner.instead(plan)
+            within, where = await _named(documents, space, where)
+            needed = min(request.k, len(within)) if by_document and within is not None else request.k
+        plan = planner.instead(plan, "index_gave_too_few")
+
+
+async def _named(
+    documents: Documents, space: Space, where: Filter
+) -> tuple[tuple[DocumentId, ...] | None, Filter | None]:
+    """What passes by name; or, where it is too much for that, the filter as it was."""
+    ids = (await documents.passing(space.collection.id, where, planner.NAMEABLE)).ids
+    return ids, where if ids is None else None
 
 
 def rows_for(space: Space, width: int) -> int:

@@ -11,7 +11,8 @@ what passes are compared as without one. That is enough if what passes lies even
 the documents that pass are far from the query, all nearer ones are asked in vain, and what is found beyond them is
 found by chance. So the index looks once, as far as it takes, and where it brought too few, all that pass are scanned
 exactly: at worst about twice the cost of having known it before (the rule of ski rental; Karlin et al. 1988,
-"Competitive snoopy caching"). It goes on only where the look that it takes is wider than pgvector can make one.
+"Competitive snoopy caching"). Where a sample tells already that nothing near the query passes, it is not tried. It goes
+on only where the look that it takes is wider than pgvector can make one.
 
 The costs are microseconds measured on one machine (docs/performance.md, docs/decisions/0018). Only their ratios matter.
 """
@@ -41,6 +42,9 @@ MAX_EF_SEARCH = 1_000
 """The most that pgvector takes."""
 ENOUGH = 100
 """Rows that the index brings under a filter, or it was stuck; all that are wanted where those are fewer."""
+
+SCARCE = 0.25
+"""Near the query so much of the share that passes elsewhere, or less, is scarce."""
 
 NAMEABLE = 200_000
 """Documents that are named at most for an exact scan, when the index has brought too little: some 3 MB of ids."""
@@ -92,6 +96,15 @@ def stuck(plan: DensePlan, limit: int, rows: int, k: int) -> bool:
     return plan.kind != "exact" and plan.selectivity is not None and rows < min(limit, max(ENOUGH, k))
 
 
-def instead(before: DensePlan) -> DensePlan:
-    """The exact plan after one that brought too little."""
-    return DensePlan(kind="exact", selectivity=before.selectivity, reason="index_gave_too_few")
+def far(passing: Passing, near: int, passed: int) -> bool:
+    """Of the `near` chunks of a random sample that are nearest to the query, `passed` pass: is what passes far away?
+
+    Then the index would be tried in vain. With 25 chunks and half of all documents passing, at most 3 do so by chance
+    in one of 10,000 searches; and a mistake costs time alone.
+    """
+    return near > 0 and passed < SCARCE * passing.selectivity * near
+
+
+def instead(before: DensePlan, reason: str) -> DensePlan:
+    """The exact plan in place of one that brings too little."""
+    return DensePlan(kind="exact", selectivity=before.selectivity, reason=reason)

@@ -175,7 +175,8 @@ class Search:
         worded = [] if request.mode == "dense" else [at for at, one in enumerate(asked) if one.text]
 
         def dense(at: int) -> Awaitable[Leg]:
-            return legs.dense(self._vectors, self._documents, space, asked[at], located[at], passing, width)
+            one, vector, nearby = asked[at], located[at], self._backgrounds.nearby
+            return legs.dense(self._vectors, self._documents, space, one, vector, passing, width, nearby)
 
         def lexical(at: int) -> Awaitable[Leg]:
             return legs.lexical(self._lexicon, self._documents, space, asked[at], passing, width)

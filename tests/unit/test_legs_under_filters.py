@@ -140,6 +140,20 @@ async def test_where_the_index_is_stuck_all_that_pass_are_scanned(count: int) ->
     assert [named for _, named in vectors.plans] == [False, True]
 
 
+@pytest.mark.parametrize(("passes_near", "reason"), [(0, "far_from_query"), (20, "many_pass")])
+async def test_the_index_is_not_tried_where_nothing_near_passes(passes_near: int, reason: str) -> None:
+    passing = ALL[-5_000:]
+    documents, vectors = Metadata(passing), Vectors(passing, by_index=WIDTH)
+
+    async def nearby(space: Space, vector: Vector) -> Sequence[DocumentId]:
+        return [*ALL[: 25 - passes_near], *passing[:passes_near]]
+
+    found = Passing(ids=None, count=5_000, total=TOTAL)
+    leg = await legs.dense(any_of(vectors), any_of(documents), space(), REQUEST, QUERY, found, WIDTH, nearby)
+    assert (leg.plan.reason, len(leg.best)) == (reason, WIDTH)
+    assert [named for _, named in vectors.plans] == [passes_near == 0]
+
+
 async def test_what_cannot_be_named_is_filtered_while_it_is_scanned() -> None:
     documents, vectors = Metadata(ALL[:5_000], nameable=10), Vectors(ALL[:5_000], by_index=0)
     leg = await by_meaning(vectors, documents, Passing(ids=None, count=5_000, total=TOTAL))

@@ -130,4 +130,15 @@ def test_what_is_tried_in_vain_costs_no_more_than_the_exact_scan_after_it(rows: 
 
 def test_after_an_index_that_brought_too_little_an_exact_scan() -> None:
     before = planner.choose(LARGE, wide(0.3), LIMIT)
-    assert planner.instead(before) == DensePlan(kind="exact", selectivity=0.3, reason="index_gave_too_few")
+    assert planner.instead(before, "index_gave_too_few") == DensePlan(
+        kind="exact", selectivity=0.3, reason="index_gave_too_few"
+    )
+
+
+@pytest.mark.parametrize(("near", "passed", "far"), [(25, 0, True), (25, 3, True), (25, 4, False), (25, 12, False)])
+def test_what_is_scarce_near_the_query_is_far_from_it(near: int, passed: int, far: bool) -> None:
+    assert planner.far(wide(0.5), near, passed) is far
+
+
+def test_nothing_is_far_where_nothing_is_known() -> None:
+    assert not planner.far(wide(0.5), 0, 0)

@@ -19,6 +19,12 @@ SELECT set_config('hnsw.ef_search', %(ef_search)s, true),
        set_config('hnsw.scan_mem_multiplier', %(scan_mem_multiplier)s, true),
        set_config('enable_sort', 'off', true)
 
+-- name: share
+-- For this transaction: parallel workers cost nothing, as far as the server has any to give.
+SELECT set_config('parallel_setup_cost', '0', true),
+       set_config('parallel_tuple_cost', '0', true),
+       set_config('min_parallel_index_scan_size', '0', true)
+
 -- name: nearest_indexed
 -- The nearest chunks along the HNSW index. An iterative scan gives them almost in order, so they are sorted again.
 WITH found AS MATERIALIZED (
