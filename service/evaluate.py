@@ -1,15 +1,14 @@
 """Measure retrieval through the running service: every query goes over HTTP as a client's would."""
 
-import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
 from service.beir import Judgments
 from service.client import Client
-from service.evaluation import ndcg, percentile, recall, reciprocal_rank
+from service.evaluation import percentile, quality
 
 DEPTH = 100
 """Hits asked for with each query: Recall@100 needs them."""
@@ -75,19 +74,15 @@ def measure(
     for *_, reasons in outcomes:
         for reason in reasons:
             degraded[reason] = degraded.get(reason, 0) + 1
-    judged = [(ranking, judgments.grades[query]) for query, ranking, *_ in outcomes]
+    found = quality([(ranking, judgments.grades[query]) for query, ranking, *_ in outcomes])
     latencies = [milliseconds for *_, milliseconds, _ in outcomes]
     return Scores(
         mode=mode,
         queries=len(outcomes),
-        ndcg_at_10=_mean([ndcg(ranking, grades, 10) for ranking, grades in judged]),
-        mrr_at_10=_mean([reciprocal_rank(ranking, grades, 10) for ranking, grades in judged]),
-        recall_at_100=_mean([recall(ranking, grades, 100) for ranking, grades in judged]),
+        ndcg_at_10=found.ndcg_at_10,
+        mrr_at_10=found.mrr_at_10,
+        recall_at_100=found.recall_at_100,
         p50_ms=percentile(latencies, 0.50),
         p95_ms=percentile(latencies, 0.95),
         degraded=degraded,
     )
-
-
-def _mean(values: Sequence[float]) -> float:
-    return statistics.fmean(values) if values else 0.0

@@ -8,6 +8,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
+from statistics import fmean
 
 import numpy as np
 
@@ -34,6 +35,26 @@ def recall(ranking: Sequence[str], grades: Mapping[str, int], k: int) -> float:
 def reciprocal_rank(ranking: Sequence[str], grades: Mapping[str, int], k: int) -> float:
     """1 / rank of the first relevant document among the first k, else 0."""
     return next((1.0 / rank for rank, document in enumerate(ranking[:k], 1) if grades.get(document, 0) > 0), 0.0)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Quality:
+    """Means over judged queries; NaN of none."""
+
+    ndcg_at_10: float
+    mrr_at_10: float
+    recall_at_100: float
+
+
+def quality(judged: Sequence[tuple[Sequence[str], Mapping[str, int]]]) -> Quality:
+    """Of each query the ranking that it got, 100 deep, and its grades."""
+    if not judged:
+        return Quality(ndcg_at_10=math.nan, mrr_at_10=math.nan, recall_at_100=math.nan)
+    return Quality(
+        ndcg_at_10=fmean(ndcg(ranking, grades, 10) for ranking, grades in judged),
+        mrr_at_10=fmean(reciprocal_rank(ranking, grades, 10) for ranking, grades in judged),
+        recall_at_100=fmean(recall(ranking, grades, 100) for ranking, grades in judged),
+    )
 
 
 def percentile(values: Sequence[float], share: float) -> float:

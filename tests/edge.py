@@ -12,6 +12,7 @@ import httpx
 
 from service.api.app import create_app
 from service.api.dependencies import Limits, Service
+from service.appraisal import Appraisal
 from service.domain import Chunk, Collection, Encoded, Lane
 from service.embedder.registry import Registry
 from service.ingest import Ingest
@@ -19,6 +20,7 @@ from service.ingest import Limits as DocumentLimits
 from service.lifecycle import Lifecycle
 from service.ports import Claimed, Encoder, Reading, Reranker
 from service.proof import Proof
+from service.sampling import Sampling
 from service.search import Search
 from service.shadow import Shadow
 from service.verification import Examine, Verification
@@ -191,6 +193,8 @@ def build(
         max_concurrent=64,
     )
 
+    sampling = Sampling(vectors=FakeVectors(store), documents=documents, embedders=embedders, proof=proof)
+
     @asynccontextmanager
     async def run() -> AsyncIterator[None]:
         yield
@@ -204,6 +208,7 @@ def build(
     service = Service(
         search=search,
         shadow=Shadow(search=search, collections=store.collections, versions=store.versions, share=0.0),
+        appraisal=Appraisal(search=search, versions=store.versions, sampling=sampling),
         ingest=Ingest(
             documents=documents,
             queue=queue,

@@ -12,6 +12,7 @@ from service.api import (
     audit,
     collections,
     documents,
+    evaluate,
     failures,
     judgments,
     models,
@@ -54,6 +55,6 @@ def create_app(service: Service) -> FastAPI:
     app.state.service = service
     failures.install(app)
     reference.install(app)
-    for resource in (collections, documents, search, versions, judgments, audit, models, operations):
+    for resource in (collections, documents, search, versions, judgments, evaluate, audit, models, operations):
         app.include_router(resource.router)
     return app

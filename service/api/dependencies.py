@@ -9,6 +9,7 @@ from fastapi import Depends
 from starlette.requests import Request
 
 from service import catalog, ports
+from service.appraisal import Appraisal
 from service.ingest import Ingest
 from service.ingest import Limits as DocumentLimits
 from service.lifecycle import Lifecycle
@@ -35,6 +36,7 @@ class Service:
 
     search: Search
     shadow: Shadow
+    appraisal: Appraisal
     ingest: Ingest
     lifecycle: Lifecycle
     collections: catalog.Collections

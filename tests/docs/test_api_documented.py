@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import get_args
 
 from service import errors
-from service.api import failures, judgments, questions, schemas, version_shapes
+from service.api import evaluate, failures, judgments, questions, schemas, version_shapes
 from service.api.app import create_app
 from service.ingest import Limits
 from service.version import Action, CheckName, VersionState
@@ -80,6 +80,7 @@ def test_the_limits_are_those_of_the_code() -> None:
         judgments.MAX_QUERIES,
         judgments.MAX_JUDGMENTS,
         judgments.MAX_SCORE,
+        evaluate.MAX_SECONDS,
     ):
         assert re.search(rf"(?<![\d,]){limit:,}(?![\d,])", section), limit
 

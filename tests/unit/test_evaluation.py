@@ -2,6 +2,7 @@
 
 import math
 import random
+from statistics import fmean
 
 import ir_measures
 import numpy as np
@@ -18,6 +19,7 @@ from service.evaluation import (
     overlap,
     paired_bootstrap,
     percentile,
+    quality,
     recall,
     reciprocal_rank,
 )
@@ -43,6 +45,11 @@ def test_against_trec_eval_on_random_rankings() -> None:
         assert ours == pytest.approx(metric.value, abs=1e-9), (metric.measure, metric.query_id)
         seen += 1
     assert seen == 120
+    means = ir_measures.calc_aggregate(measures, qrels, run)
+    found = quality([(rankings[query], qrels[query]) for query in rankings])
+    assert found.ndcg_at_10 == pytest.approx(means[nDCG @ 10])
+    assert found.recall_at_100 == pytest.approx(means[R @ 100])
+    assert found.mrr_at_10 == pytest.approx(fmean(reciprocal_rank(rankings[query], qrels[query], 10) for query in run))
 
 
 def test_ndcg_by_hand() -> None:
