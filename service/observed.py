@@ -11,6 +11,7 @@ from service.space import Space
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Observed:
     """`vectors`: of each question, None where the dense leg did not ask it. `passing`: what the filter lets pass.
+    `width`: candidates that each leg was asked for.
 
     `best_cosine`, `best_words`: the highest score of each leg, None where it did not run or found nothing.
     """
@@ -20,6 +21,7 @@ class Observed:
     vectors: tuple[Vector | None, ...]
     plan: DensePlan
     passing: Passing | None
+    width: int
     confidence: Confidence
     best_cosine: float | None
     best_words: float | None

@@ -130,7 +130,7 @@ class Search:
         plan = dataclasses.replace(found.plan, underfilled=short)
         if course.live:
             self._count(space, course, plan, confidence)
-            self._tell(space, course, found, plan, passing, confidence)
+            self._tell(space, course, found, plan, passing, width, confidence)
         return Answer(
             hits=tuple(hits),
             mode=request.mode,
@@ -326,6 +326,7 @@ class Search:
         found: Finds,
         plan: DensePlan,
         passing: Passing | None,
+        width: int,
         confidence: Confidence,
     ) -> None:
         if not self._observers:
@@ -338,6 +339,7 @@ class Search:
             vectors=tuple(query.vector for query in found.queries),
             plan=plan,
             passing=passing,
+            width=width,
             confidence=confidence,
             best_cosine=max(cosines, default=None),
             best_words=max(words, default=None),
