@@ -64,6 +64,24 @@ CANARY_COSINE = Gauge(
 )
 EF_SEARCH = Gauge("azimuth_ef_search", "ef_search of the last search along the index.", ["collection", "version"])
 
+_RECALL = ["collection", "version", "plan", "band"]
+RECALL = Gauge(
+    "azimuth_recall_at_k",
+    "Mean recall@10 of live searches by this process that were run again exactly, of the last half hour.",
+    _RECALL,
+)
+DISTANCE_RECALL = Gauge(
+    "azimuth_distance_recall_at_k", "The same, where a find as near as the tenth true one counts as good.", _RECALL
+)
+RECALL_SAMPLES = Counter("azimuth_recall_samples", "Live searches whose recall is known.", _RECALL)
+LEXICAL_RECALL = Gauge(
+    "azimuth_lexical_recall_at_k",
+    "Mean recall@10 of live queries among sampled documents, against exact BM25, of the last half hour.",
+    ["collection"],
+)
+PROBES = Counter("azimuth_probes", "Live searches that were looked at again, by outcome.", ["outcome"])
+PROBE_SECONDS = Counter("azimuth_probe_seconds", "Time that was spent to look at live searches again.")
+
 EMBEDDED_CHUNKS = Counter("azimuth_embedded_chunks_total", "Chunks encoded and stored.", ["collection", "version"])
 EMBEDDED_TOKENS = Counter("azimuth_embedded_tokens_total", "Tokens encoded, padding excluded.", ["role"])
 EMBED_BATCH_SECONDS = Histogram(
@@ -102,5 +120,5 @@ RERANK_PASS_SECONDS = Histogram("azimuth_rerank_pass_seconds", "One forward pass
 def forget(collection: str) -> None:
     """Take back what gauges say of a deleted collection: an alert on its backlog would never end."""
     gauges = (QUEUE_PENDING, QUEUE_FAILED, QUEUE_OLDEST, VERSION_STATE, CANARY_COSINE, EF_SEARCH)
-    for gauge in (*gauges, BACKFILL_REMAINING, SHADOW_OVERLAP):
+    for gauge in (*gauges, BACKFILL_REMAINING, SHADOW_OVERLAP, RECALL, DISTANCE_RECALL, LEXICAL_RECALL):
         gauge.remove_by_labels({"collection": collection})

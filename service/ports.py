@@ -300,6 +300,26 @@ class Lexicon(Protocol):
         ...
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Bag:
+    """What a document says, for exact scores: how often each of its terms, and how many terms it has."""
+
+    document_id: DocumentId
+    content_revision: int
+    counts: Mapping[str, int]
+    length: int
+
+
+class LexicalTruth(Protocol):
+    """What BM25 gives documents where every one is looked at and nothing is rounded."""
+
+    async def bags(self, collection: Collection, documents: Sequence[StoredDocument]) -> tuple[Bag, ...]: ...
+
+    async def exact(self, collection: Collection, words: Words, bags: Sequence[Bag]) -> tuple[float, ...]:
+        """The score of each, 0 where it has none of the words. The statistics of terms are those of the collection."""
+        ...
+
+
 class Encoder(Protocol):
     """One loaded embedder. Its methods block: call them in a thread."""
 

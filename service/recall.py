@@ -177,7 +177,9 @@ def wilson(share: float, trials: float, z: float = Z) -> tuple[float, float]:
     return max(0.0, middle - half), min(1.0, middle + half)
 
 
-def compared(truth: Sequence[tuple[str, float]], found: Sequence[tuple[str, float]], k: int = K) -> tuple[float, float]:
+def compared(
+    truth: Sequence[tuple[str, float]], found: Sequence[tuple[str, float]], k: int = K, near: float = NEAR
+) -> tuple[float, float]:
     """Recall and distance recall at k of one search. Both are best first, ids with scores that grow with nearness.
 
     Where fewer than k are there at all, of those. 1 where there is nothing to be found.
@@ -186,6 +188,6 @@ def compared(truth: Sequence[tuple[str, float]], found: Sequence[tuple[str, floa
     if not true:
         return 1.0, 1.0
     ids = {name for name, _ in true}
-    least = true[-1][1] - NEAR
-    near = sum(score >= least for _, score in given)
-    return sum(name in ids for name, _ in given) / len(true), min(near, len(true)) / len(true)
+    least = true[-1][1] - near
+    enough = sum(score >= least for _, score in given)
+    return sum(name in ids for name, _ in given) / len(true), min(enough, len(true)) / len(true)

@@ -71,6 +71,13 @@ class Settings(BaseSettings):
         0.05, ge=0, le=1, description="Share of live searches that a version which is to be promoted answers as well."
     )
 
+    probe_share: float = Field(
+        1.0, ge=0, le=1, description="Share of live searches that may be run again exactly, to measure recall."
+    )
+    probe_budget_ms: float = Field(
+        600.0, ge=0, le=60_000, description="Time of each minute that one process may spend on that; 0: none."
+    )
+
     @field_validator("api_keys", "models", mode="before")
     @classmethod
     def _split(cls, value: Any) -> Any:

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import random
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
@@ -23,13 +24,17 @@ from service.evidence import Examiner
 from service.ingest import Ingest
 from service.ingest import Limits as DocumentLimits
 from service.learning import Learning
+from service.ledger import Ledger
+from service.lexical_probe import LexicalProbe
 from service.lifecycle import UNDER_WAY, Lifecycle
+from service.probe import Probe
 from service.proof import Proof
 from service.readiness import Readiness
 from service.sampling import Sampling
 from service.search import Search
 from service.settings import NO_RERANKER, Settings
 from service.shadow import Shadow
+from service.space import Spaces
 from service.store import housekeeping, server
 from service.store.audit import PostgresAudit
 from service.store.backfills import PostgresBackfills
@@ -49,6 +54,7 @@ from service.store.vectors import PostgresVectors
 from service.store.versions import PostgresVersions
 from service.verification import Examine, Verification
 from service.version import VersionState
+from service.watch import Watch
 
 log = logging.getLogger(__name__)
 
@@ -57,6 +63,9 @@ LEARN_SECONDS = 2.0
 TOMBSTONE_AGE = timedelta(days=1)
 WATCH_SECONDS = 2.0
 DRIVE_SECONDS = 1.0
+PROBE_CONNECTIONS = 2
+PROBE_SECONDS = 30.0
+"""Longest statement of a look at a live search: an exact scan of some ten million chunks."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -190,6 +199,7 @@ async def api(settings: Settings, url: str) -> AsyncIterator[FastAPI]:
             line_bytes=settings.max_line_bytes,
             documents=DocumentLimits(text_length=settings.max_text_length, batch=settings.max_batch),
         )
+        watch = await stack.enter_async_context(_watch(settings, url, lexicon))
         search = Search(
             collections=store.collections,
             versions=store.versions,
@@ -201,6 +211,7 @@ async def api(settings: Settings, url: str) -> AsyncIterator[FastAPI]:
             reranker=reranker,
             passing_cap=settings.passing_cap,
             max_concurrent=settings.max_concurrent_searches,
+            observers=(watch,),
         )
         shadow = Shadow(
             search=search, collections=store.collections, versions=store.versions, share=settings.shadow_share
@@ -243,6 +254,7 @@ async def api(settings: Settings, url: str) -> AsyncIterator[FastAPI]:
             async with (
                 _running(follower.run(stop)),
                 _running(shadow.run(stop)),
+                _running(watch.run(stop)),
                 _running(regularly("models", min(WATCH_SECONDS, settings.check_seconds), readiness.watch_models)),
                 _running(regularly("heartbeat", WATCH_SECONDS, readiness.beat)),
                 _running(_warm(reranker, readiness)),
@@ -283,6 +295,30 @@ async def api(settings: Settings, url: str) -> AsyncIterator[FastAPI]:
                 refresh_metrics=lambda: refresh_metrics(store, known),
                 run=run,
             )
+        )
+
+
+@asynccontextmanager
+async def _watch(settings: Settings, url: str, lexicon: TantivyLexicon) -> AsyncIterator[Watch]:
+    """On connections of its own, so that looks never wait for those of live searches, nor they for looks."""
+    pool = await open_pool(
+        url,
+        size=PROBE_CONNECTIONS,
+        statement_timeout_seconds=PROBE_SECONDS,
+        application_name="azimuth-probe",
+        alone=True,
+    )
+    async with pool:
+        documents, vectors = PostgresDocuments(pool), PostgresVectors(pool)
+        spaces = Spaces(PostgresCollections(pool), PostgresVersions(pool))
+        yield Watch(
+            probe=Probe(vectors=vectors, documents=documents, spaces=spaces, passing_cap=settings.passing_cap),
+            lexical=LexicalProbe(lexicon=lexicon, truth=lexicon, vectors=vectors, documents=documents),
+            spaces=spaces,
+            ledger=Ledger(PostgresRecalls(pool), now),
+            share=settings.probe_share,
+            budget_ms=settings.probe_budget_ms,
+            chance=random.Random(),  # noqa: S311  no secret
         )
 
 

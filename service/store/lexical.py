@@ -18,12 +18,12 @@ from pathlib import Path
 from typing import TypeVar
 from uuid import UUID
 
-from service.domain import Candidate, Collection, CollectionId, DocumentId, Position
+from service.domain import Candidate, Collection, CollectionId, DocumentId, Position, StoredDocument
 from service.errors import LexiconUnavailable, Misconfigured
-from service.ports import LexiconState
+from service.ports import Bag, LexiconState
 from service.store.analyzer import analyzer_for
 from service.store.languages import KNOWN
-from service.store.lexical_index import LexicalIndex, is_damaged, read_progress
+from service.store.lexical_index import LexicalIndex, bag, is_damaged, read_progress
 from service.wishes import Highlights, Words
 
 T = TypeVar("T")
@@ -89,6 +89,18 @@ class TantivyLexicon:
     async def ceiling(self, collection: Collection, words: Words) -> float:
         index = await self._index(collection)
         return 0.0 if index is None else await self._in_thread(lambda: index.ceiling(words))
+
+    async def bags(self, collection: Collection, documents: Sequence[StoredDocument]) -> tuple[Bag, ...]:
+        """As `ports.LexicalTruth`, made of the documents as they are, not of what the index holds of them."""
+        analyzer = analyzer_for(collection.settings.language)
+        return tuple(await self._in_thread(lambda: [bag(analyzer, document) for document in documents]))
+
+    async def exact(self, collection: Collection, words: Words, bags: Sequence[Bag]) -> tuple[float, ...]:
+        index = await self._index(collection)
+        if index is None:
+            return (0.0,) * len(bags)
+        how = await self._in_thread(lambda: index.exact(words))
+        return tuple(how.score(one.counts, one.length) for one in bags)
 
     async def highlight(self, collection: Collection, words: Words, passages: Sequence[str]) -> tuple[Highlights, ...]:
         index = await self._index(collection)

@@ -10,6 +10,7 @@ Everything here blocks (call it in a thread). The one writer of a directory is `
 
 import json
 import os
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
@@ -17,11 +18,12 @@ from pathlib import Path
 
 import tantivy
 
-from service.domain import DocumentId, Position
+from service.domain import DocumentId, Position, StoredDocument
 from service.errors import LexiconUnavailable
+from service.ports import Bag
 from service.store.analyzer import Analyzer
 from service.store.highlights import highlighted
-from service.store.lexical_query import Must, Reading
+from service.store.lexical_query import Exact, Must, Reading
 from service.wishes import Highlights, Words
 
 Match = tuple[DocumentId, int, float]
@@ -64,6 +66,18 @@ def attach(index: tantivy.Index) -> tantivy.Index:
     index.register_tokenizer("terms", tantivy.TextAnalyzerBuilder(tantivy.Tokenizer.whitespace()).build())
     index.config_reader("manual")
     return index
+
+
+def bag(analyzer: Analyzer, document: StoredDocument) -> Bag:
+    """The terms of a document, as its entry in the index would have them."""
+    text = f"{document.title}\n{document.text}"
+    terms = analyzer.chain(analyzer.language_of(text)).terms(text)
+    return Bag(
+        document_id=document.id,
+        content_revision=document.content_revision,
+        counts=Counter(terms),
+        length=len(terms),
+    )
 
 
 def read_progress(path: Path) -> Progress | None:
@@ -161,6 +175,12 @@ class LexicalIndex:
         searcher = self._searcher()
         with self._guarded():
             return self._reading(searcher, words).ceiling()
+
+    def exact(self, words: Words) -> Exact:
+        """What the score of a document would be were nothing rounded."""
+        searcher = self._searcher()
+        with self._guarded():
+            return self._reading(searcher, words).exact()
 
     def unsaid(self, words: Words) -> tuple[str, ...]:
         """Quoted phrases that no document says."""

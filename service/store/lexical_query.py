@@ -5,9 +5,12 @@ languages a query is read in those that it may be in, and the idf of a term is t
 where one document in twelve is German, "der" is not a rare word.
 """
 
+import json
 import math
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from functools import cache
+from typing import Any
 
 import tantivy
 
@@ -19,7 +22,8 @@ from service.wishes import Typos, Words
 TERMS_LIMIT = 1024
 """Distinct terms of one query that are looked for: the rarest. 15 ms at 100,000 documents; ordinary queries have 10."""
 
-SATURATION = 2.2
+K1, B = 1.2, 0.75
+SATURATION = K1 + 1
 """k1 + 1: how many times its idf a term can score at most."""
 
 _DISCOUNT = (0.8, 0.5)
@@ -29,6 +33,23 @@ TYPOS_LIMIT = 32
 """Unknown words of one query that similar ones are looked for: each costs 0.3 to 3 ms."""
 
 Must, MustNot, Should = tantivy.Occur.Must, tantivy.Occur.MustNot, tantivy.Occur.Should
+
+
+@dataclass(frozen=True, slots=True)
+class Exact:
+    """`weights`: of each term its idf, as often as the query counts it. `average`: terms of a document."""
+
+    weights: Mapping[str, float]
+    average: float
+
+    def score(self, counts: Mapping[str, int], length: int) -> float:
+        """Of a document of so many terms that says these so often."""
+        saturated = K1 * (1 - B + B * length / self.average)
+        return sum(
+            weight * SATURATION * count / (count + saturated)
+            for term, weight in self.weights.items()
+            if (count := counts.get(term, 0))
+        )
 
 
 class Reading:
@@ -87,7 +108,14 @@ class Reading:
     # ------------------------------------------------------------ words
 
     def _scored(self) -> list[tantivy.Query]:
-        """Any of the terms that the index knows; one that the query repeats counts as often."""
+        """Any of the terms that the index knows, and what is similar to those that it does not."""
+        scored = [self._term(term, weight) for term, weight in self.weights().items()]
+        if self._words.typos is not None:
+            scored += self._similar(self._words.typos)
+        return scored
+
+    def weights(self) -> dict[str, float]:
+        """The terms that the index knows, rarest first, and how much each counts: as often as the query repeats it."""
         weights: dict[str, float] = {}
         for chain in self._chains:
             for term, times in chain.query_terms(self._words.text).items():
@@ -98,10 +126,7 @@ class Reading:
                 weights = dict.fromkeys(chain.terms(wish), 1.0) | weights
         known = {term: count for term in weights if (count := self._searcher.doc_freq("body", term))}
         rarest = sorted(known, key=lambda term: (known[term], term))[:TERMS_LIMIT]
-        scored = [self._term(term, weights[term] * self._rareness(term, known[term])) for term in rarest]
-        if self._words.typos is not None:
-            scored += self._similar(self._words.typos)
-        return scored
+        return {term: weights[term] * self._rareness(term, known[term]) for term in rarest}
 
     def _term(self, term: str, weight: float) -> tantivy.Query:
         query = tantivy.Query.term_query(self._schema, "body", term, "freq")
@@ -114,6 +139,18 @@ class Reading:
             return 1.0
         could = max(count, sum(self._documents.get(code, 0) for code in among))
         return idf(could, count) / idf(self._searcher.num_docs, count)
+
+    def exact(self) -> Exact:
+        """What scores each term would add were nothing rounded; the statistics are those of the index."""
+        weights = self.weights()
+        for term in weights:
+            query = self._term(term, 1.0)
+            for _, address in self._searcher.search(query, 1, count=False).hits:
+                told = _explained(json.loads(query.explain(self._searcher, address).to_json()))
+                documents, average = round(told["N"]), told["avgdl"]
+                idfs = {one: idf(documents, self._searcher.doc_freq("body", one)) for one in weights}
+                return Exact({one: weight * idfs[one] for one, weight in weights.items()}, average)
+        return Exact({}, 1.0)
 
     def ceiling(self) -> float:
         """What a document would score that says every word over and over: no hit scores more, whatever is indexed.
@@ -183,6 +220,14 @@ class Reading:
         """Terms that no document says, and how many edits a word may be away to stand for one of them."""
         unknown = list(self._unknown().items())[:TYPOS_LIMIT]
         return [(term, most) for word, terms in unknown if (most := typos.allowed(word)) for term in sorted(terms)]
+
+
+def _explained(told: Mapping[str, Any]) -> dict[str, float]:
+    """Name -> value of what a score was made of."""
+    found = {str(told["description"]).split(",")[0]: float(told["value"])}
+    for part in told.get("details", ()):
+        found |= _explained(part)
+    return found
 
 
 def idf(documents: int, count: int) -> float:

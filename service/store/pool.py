@@ -101,16 +101,24 @@ class Pool(AsyncConnectionPool[Connection]):
 
 
 async def open_pool(
-    url: str, *, size: int, statement_timeout_seconds: float, application_name: str, wait_seconds: float = 5.0
+    url: str,
+    *,
+    size: int,
+    statement_timeout_seconds: float,
+    application_name: str,
+    wait_seconds: float = 5.0,
+    alone: bool = False,
 ) -> Pool:
     """A pool of up to `size` connections; the first is made before it returns.
 
-    `wait_seconds` is the longest that a request waits for a free connection. DatabaseUnavailable where the server
-    does not answer.
+    `wait_seconds` is the longest that a request waits for a free connection. `alone`: no statement takes parallel
+    workers, which others may want. DatabaseUnavailable where the server does not answer.
     """
 
     async def configure(connection: Connection) -> None:
         await prepare(connection, statement_timeout_seconds=statement_timeout_seconds)
+        if alone:
+            await connection.execute(SQL.alone)
 
     arguments = _arguments(url, application_name)
     pool = Pool(

@@ -6,6 +6,10 @@ SELECT set_config('statement_timeout', %(statement_timeout)s, false),
        set_config('timezone', 'UTC', false),
        set_config('jit', 'off', false)
 
+-- name: alone
+-- Each statement of this connection is run by its own process only.
+SELECT set_config('max_parallel_workers_per_gather', '0', false)
+
 -- name: vector_types
 -- The types of pgvector as this database numbers them; no rows before the extension is created.
 SELECT typname::text, oid::int8, typarray::int8

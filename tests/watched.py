@@ -1,0 +1,119 @@
+"""A collection in memory that is searched along an index which loses what a test says, for the tests of recall."""
+
+import random
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from service.domain import Candidate, DensePlan, DocumentId, Filter, Passing, Vector
+from service.observed import Observed
+from service.probe import Asked, Probe
+from service.query import Confidence, Request
+from service.space import Space, Spaces
+from service.version import EmbedderVersion, SpaceStatus
+from tests.fakes import FakeVectors
+from tests.world import DIMENSIONS, World, build, unit
+
+ROWS = 30
+
+
+class Lossy(FakeVectors):
+    """`lost`: documents that no index finds. `meanwhile`: what happens before each look along the index, once."""
+
+    lost: frozenset[str] = frozenset()
+    meanwhile: Callable[[], Awaitable[object]] | None = None
+    failing: Exception | None = None
+
+    async def nearest(
+        self,
+        version: EmbedderVersion,
+        vector: Vector,
+        limit: int,
+        plan: DensePlan,
+        within: Sequence[DocumentId] | None = None,
+        where: Filter | None = None,
+    ) -> tuple[Candidate, ...]:
+        if self.failing is not None:
+            raise self.failing
+        if plan.kind == "exact":
+            return await super().nearest(version, vector, limit, plan, within, where)
+        if self.meanwhile is not None:
+            work, self.meanwhile = self.meanwhile, None
+            await work()
+        found = await super().nearest(version, vector, ROWS, plan, within, where)
+        return tuple(one for one in found if one.document_id not in self.lost)[: min(limit, plan.ef_search or limit)]
+
+
+@dataclass
+class Watched:
+    world: World
+    space: Space
+    vectors: Lossy
+    spaces: Spaces
+    chance: random.Random = field(default_factory=lambda: random.Random(3))
+
+    def probe(self, below: Callable[[int], int | None] = lambda _: None) -> Probe:
+        return Probe(
+            vectors=self.vectors,
+            documents=self.world.documents,
+            spaces=self.spaces,
+            passing_cap=1_000,
+            below=below,
+        )
+
+    def vector(self) -> Vector:
+        return unit(*(self.chance.gauss(0, 1) for _ in range(DIMENSIONS)))
+
+    def asked(self, request: Request = Request(text="words"), passing: Passing | None = None) -> Asked:  # noqa: B008
+        return Asked(
+            collection=self.space.collection.name,
+            collection_id=self.space.collection.id,
+            version=self.space.version.number,
+            request=request,
+            vector=self.vector(),
+            passing=passing,
+            width=20,
+        )
+
+    def observed(
+        self,
+        plan: DensePlan = DensePlan(kind="hnsw", ef_search=200),  # noqa: B008
+        request: Request = Request(text="words", mode="dense"),  # noqa: B008
+        passing: Passing | None = None,
+    ) -> Observed:
+        return Observed(
+            space=self.space,
+            request=request,
+            vectors=tuple(self.vector() if plan.kind != "none" else None for _ in request.asked),
+            plan=plan,
+            passing=passing,
+            width=20,
+            confidence=Confidence(in_domain=None),
+            best_cosine=0.5,
+            best_words=None,
+        )
+
+    async def nearest(self, asked: Asked, count: int = 10) -> list[str]:
+        """The true nearest documents, best first."""
+        plan = DensePlan(kind="exact")
+        found = await self.vectors.nearest(self.space.version, asked.vector, count, plan)
+        return [one.document_id for one in found]
+
+
+async def watched() -> Watched:
+    """Thirty documents in random directions, of the kind "thing"."""
+    world = await build(None)
+    assert world.fake is not None
+    generator = np.random.default_rng(1)
+    rows = {f"d{number:02}": generator.normal(size=(1, DIMENSIONS)).astype(np.float32) for number in range(ROWS)}
+    units = {name: row / np.linalg.norm(row) for name, row in rows.items()}
+    await world.put_and_store(units, kind="thing")
+    status = SpaceStatus(rows=ROWS, indexed=True, chunks_per_document=1.0)
+    world.fake.versions.statuses[world.collection.id, world.version.number] = status
+    return Watched(
+        world=world,
+        space=Space(collection=world.collection, version=world.version, status=status),
+        vectors=Lossy(world.fake),
+        spaces=Spaces(world.collections, world.versions),
+    )
