@@ -9,7 +9,17 @@ from enum import StrEnum
 from typing import Any, Literal
 
 from service.calibration import Logistic
-from service.domain import Chunking, CollectionId, DocumentId, EmbedderSpec, Fingerprint, Index, Vectors, VersionNumber
+from service.domain import (
+    Candidate,
+    Chunking,
+    CollectionId,
+    DocumentId,
+    EmbedderSpec,
+    Fingerprint,
+    Index,
+    Vectors,
+    VersionNumber,
+)
 
 
 class VersionState(StrEnum):
@@ -230,6 +240,8 @@ Action = Literal[
     "judgments",
     "settings",
     "tuned",
+    "effort",
+    "reindexed",
 ]
 
 
@@ -262,7 +274,11 @@ class Process:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Sample:
-    """Random chunks of one version: `vectors` has shape [len(chunks), dimensions], rows of length 1."""
+    """Random chunks of one version: `vectors` has shape [len(chunks), dimensions], rows of length 1.
+
+    `places`: where their texts are, aligned with the chunks, for `Documents.passages`.
+    """
 
     chunks: tuple[tuple[DocumentId, int], ...]
     vectors: Vectors
+    places: tuple[Candidate, ...] = ()

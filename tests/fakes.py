@@ -456,7 +456,9 @@ class FakeVectors:
         chunks = random.sample(sorted(space), min(size, len(space)))
         rows = [_unit(space[key].embedding) for key in chunks]
         return Sample(
-            chunks=tuple(chunks), vectors=np.stack(rows) if rows else np.empty((0, version.dimensions), np.float32)
+            chunks=tuple(chunks),
+            vectors=np.stack(rows) if rows else np.empty((0, version.dimensions), np.float32),
+            places=tuple(_place(*key, space[key]) for key in chunks),
         )
 
     def _ranked(self, version: EmbedderVersion, vector: Vector) -> list[Candidate]:
@@ -556,6 +558,17 @@ class FakeLexicon:
 
     def lag_seconds(self, collection_id: CollectionId) -> float | None:
         return 0.0
+
+
+def _place(document_id: DocumentId, chunk: int, row: StoredChunk) -> Candidate:
+    return Candidate(
+        document_id=document_id,
+        content_revision=row.content_revision,
+        score=1.0,
+        chunk=chunk,
+        start=row.start,
+        end=row.end,
+    )
 
 
 def _words(text: str) -> set[str]:

@@ -203,10 +203,11 @@ class PostgresVectors:
                     break
                 percent *= 4
         return Sample(
-            chunks=tuple((id_, chunk) for id_, chunk, _ in rows),
-            vectors=np.stack([_unit(stored) for _, _, stored in rows])
+            chunks=tuple((row[0], row[3]) for row in rows),
+            vectors=np.stack([_unit(row[-1]) for row in rows])
             if rows
             else np.empty((0, version.dimensions), np.float32),
+            places=_candidates([row[:-1] for row in rows]),
         )
 
 

@@ -437,6 +437,17 @@ async def test_a_sample_of_a_small_space_is_all_of_it(world: World) -> None:
     assert sample.vectors.dtype == np.float32
 
 
+async def test_a_sample_says_where_its_texts_are(world: World) -> None:
+    await world.put_and_store({"a": np.eye(4, dtype=np.float32)[:3], "b": np.eye(4, dtype=np.float32)[:1]})
+    sample = await world.vectors.sample(world.version, 100)
+    assert [(place.document_id, place.chunk) for place in sample.places] == list(sample.chunks)
+    read = await world.documents.passages(world.collection.id, sample.places, None, 5)
+    found = {key: (one.text, one.start) for key, one in zip(sample.chunks, read, strict=True) if one is not None}
+    assert found == {("a", 0): ("0123456789", 0), ("a", 1): ("0123456789", 10), ("a", 2): ("0123456789", 20)} | {
+        ("b", 0): ("0123456789", 0)
+    }
+
+
 async def test_a_sample_of_nothing_is_empty_and_has_the_right_shape(world: World) -> None:
     sample = await world.vectors.sample(world.version, 100)
     assert sample.chunks == ()

@@ -104,7 +104,7 @@ WHERE n.revision IS NULL OR v.content_revision = n.revision
 
 -- name: sample
 -- Random chunks from random pages.
-SELECT v.document_id, v.chunk, v.embedding
+SELECT v.document_id, v.content_revision, 1.0::double precision AS score, v.chunk, v.starts, v.ends, v.embedding
 FROM {vectors} AS v TABLESAMPLE SYSTEM (%(percent)s)
 ORDER BY random()
 LIMIT %(size)s
