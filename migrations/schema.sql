@@ -180,7 +180,8 @@ CREATE TABLE public.search_efforts (
     ef_search integer NOT NULL,
     missed boolean NOT NULL,
     reason text NOT NULL,
-    changed_at timestamp with time zone NOT NULL
+    changed_at timestamp with time zone NOT NULL,
+    target double precision DEFAULT 0 NOT NULL
 );
 
 ALTER TABLE ONLY public.audit

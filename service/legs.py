@@ -84,6 +84,12 @@ async def dense(
         if plan.kind == "exact":
             limit *= 4
             continue
+        if (
+            passing is None and len(rows) >= limit and limit < MAX_WIDTH
+        ):  # all it may give, of documents with many chunks
+            limit = min(MAX_WIDTH, 4 * limit)
+            plan = planner.choose(space.status, None, limit, ef_search=request.ef_search)
+            continue
         if where is not None:
             within, where = await _named(documents, space, where)
             needed = min(request.k, len(within)) if by_document and within is not None else request.k

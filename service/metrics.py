@@ -62,7 +62,17 @@ SHADOW_OVERLAP = Gauge(
 CANARY_COSINE = Gauge(
     "azimuth_canary_cosine", "Lowest cosine of the canary texts to their registered vectors.", ["collection", "version"]
 )
-EF_SEARCH = Gauge("azimuth_ef_search", "ef_search of the last search along the index.", ["collection", "version"])
+EF_SEARCH = Gauge(
+    "azimuth_ef_search", "ef_search that was chosen for searches without a filter.", ["collection", "version"]
+)
+RECALL_TARGET = Gauge("azimuth_recall_target", "Recall at 10 that searches along an index are to have.", ["collection"])
+RECALL_TARGET_MISSED = Gauge(
+    "azimuth_recall_target_missed",
+    "1 where not even the largest ef_search holds it.",
+    ["collection", "version"],
+)
+DEAD_ROWS = Gauge("azimuth_dead_rows", "Dead rows in the table of a version.", ["collection", "version"])
+INDEX_BYTES = Gauge("azimuth_index_bytes", "Size of the HNSW index of a version.", ["collection", "version"])
 
 _RECALL = ["collection", "version", "plan", "band"]
 RECALL = Gauge(
@@ -117,8 +127,17 @@ RERANK_TRUNCATED = Counter(
 RERANK_PASS_SECONDS = Histogram("azimuth_rerank_pass_seconds", "One forward pass of the cross-encoder.", buckets=_BATCH)
 
 
+_OF_INDEX = (EF_SEARCH, RECALL_TARGET_MISSED, DEAD_ROWS, INDEX_BYTES)
+
+
+def forget_index(collection: str, version: str) -> None:
+    """The version is retired: what its index was like is over."""
+    for gauge in _OF_INDEX:
+        gauge.remove_by_labels({"collection": collection, "version": version})
+
+
 def forget(collection: str) -> None:
     """Take back what gauges say of a deleted collection: an alert on its backlog would never end."""
-    gauges = (QUEUE_PENDING, QUEUE_FAILED, QUEUE_OLDEST, VERSION_STATE, CANARY_COSINE, EF_SEARCH)
+    gauges = (QUEUE_PENDING, QUEUE_FAILED, QUEUE_OLDEST, VERSION_STATE, CANARY_COSINE, RECALL_TARGET, *_OF_INDEX)
     for gauge in (*gauges, BACKFILL_REMAINING, SHADOW_OVERLAP, RECALL, DISTANCE_RECALL, LEXICAL_RECALL):
         gauge.remove_by_labels({"collection": collection})

@@ -20,11 +20,12 @@ The costs are microseconds measured on one machine (docs/performance.md, docs/de
 import math
 
 from service.domain import DensePlan, Passing
+from service.recall import Band, band_of
 from service.version import SpaceStatus
 
 EF_SEARCH = 200
-"""How far the index looks where nobody says otherwise: with 100,000 chunks of MiniLM a recall@10 of 0.97, where as many
-as the candidates (100) would give 0.92 and save 1 ms (docs/performance.md)."""
+"""How far the index looks before it was calibrated: with 100,000 chunks of MiniLM a recall@10 of 0.97, where as many as
+the candidates (100) would give 0.92 and save 1 ms (docs/performance.md). From then on `control.py` says how far."""
 
 NAMED = 0.9
 """Of an exact scan: finding a chunk by the name of its document, names in order, and its distance."""
@@ -50,15 +51,20 @@ NAMEABLE = 200_000
 """Documents that are named at most for an exact scan, when the index has brought too little: some 3 MB of ids."""
 
 
+def effort(status: SpaceStatus, band: Band = "all") -> int:
+    """What was chosen for searches of this band; without filters where it has none of its own."""
+    return status.efforts.get(band) or status.efforts.get("all") or EF_SEARCH
+
+
 def worth_naming(status: SpaceStatus, limit: int, most: int) -> int:
     """Up to how many passing documents an exact scan of them is no dearer than the index; at most `most`.
 
-    Where n x NAMED chunks cost as much as going EF_SEARCH / (n / N) rows along the index. Without one: all that may be.
+    Where n x NAMED chunks cost as much as going `effort` / (n / N) rows along the index. Without one: all that may be.
     """
     if not status.indexed:
         return most
     documents = status.rows / status.chunks_per_document
-    balance = max(EF_SEARCH, limit) * documents * (FOUND + ASKED) / (NAMED * status.chunks_per_document)
+    balance = max(effort(status), limit) * documents * (FOUND + ASKED) / (NAMED * status.chunks_per_document)
     return max(1, min(most, round(math.sqrt(balance))))
 
 
@@ -74,7 +80,7 @@ def choose(
         return DensePlan(kind="exact", selectivity=selectivity, reason="asked_for")
     if not status.indexed:
         return DensePlan(kind="exact", selectivity=selectivity, reason="no_index")
-    wide = max(EF_SEARCH, limit)
+    wide = max(effort(status, band_of(selectivity)), limit)
     if passing is None or selectivity is None:
         return DensePlan(kind="hnsw", ef_search=ef_search or wide)
     if passing.ids is not None:

@@ -83,6 +83,16 @@ class Tally:
             seconds=self.seconds + other.seconds,
         )
 
+    def __sub__(self, other: "Tally") -> "Tally":
+        """Without what was added before."""
+        return Tally(
+            queries=self.queries - other.queries,
+            recall=self.recall - other.recall,
+            recall_squares=self.recall_squares - other.recall_squares,
+            distance_recall=self.distance_recall - other.distance_recall,
+            seconds=self.seconds - other.seconds,
+        )
+
     @classmethod
     def of_one(cls, recall: float, distance_recall: float, seconds: float) -> "Tally":
         return cls(queries=1, recall=recall, recall_squares=recall**2, distance_recall=distance_recall, seconds=seconds)
@@ -94,7 +104,11 @@ class Tally:
 
     @property
     def interval(self) -> tuple[float, float]:
-        """The mean's 95 % interval; all that is possible of no queries.
+        """The mean's 95 % interval; all that is possible of no queries."""
+        return self.bounds(Z)
+
+    def bounds(self, z: float) -> tuple[float, float]:
+        """The mean's interval of so many standard deviations to each side.
 
         The k neighbours of one query are found or lost together, so they are not k trials: the score interval is taken
         at the number of independent trials whose mean would vary as much as that of these queries does (Kish, "Survey
@@ -108,7 +122,7 @@ class Tally:
             variance = max(0.0, self.recall_squares / self.queries - mean**2) * self.queries / (self.queries - 1)
             if variance > 0:
                 trials = min(trials, max(self.queries, mean * (1 - mean) / (variance / self.queries)))
-        return wilson(mean, trials)
+        return wilson(mean, trials, z)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -134,7 +148,7 @@ def together(minutes: Iterable[Minute]) -> tuple[Minute, ...]:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Effort:
-    """How far the index looks for searches of a band. `missed`: not even the largest effort holds the target."""
+    """How far the index looks for searches of a band, to hold `target`. `missed`: not even the largest effort does."""
 
     version: VersionNumber
     band: Band
@@ -142,6 +156,7 @@ class Effort:
     missed: bool
     reason: str
     changed_at: datetime
+    target: float
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -157,7 +172,11 @@ class CurvePoint:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Curve:
-    """Recall and latency of an index by `ef_search`, smallest first. `rows`: chunks that there were."""
+    """Recall and latency of an index by `ef_search`, smallest first; most exact where it meets `target`.
+
+    What it was measured on: `rows` chunks, the index that its `build` tells from others, a share of `dead` rows among
+    them, and the count of rows `written` until then.
+    """
 
     points: tuple[CurvePoint, ...]
     queries: int
@@ -165,6 +184,10 @@ class Curve:
     measured_at: datetime
     exact_milliseconds: float
     sources: dict[str, int] = field(default_factory=dict)
+    target: float = 0.0
+    build: int = 0
+    written: int = 0
+    dead: float = 0.0
 
 
 def wilson(share: float, trials: float, z: float = Z) -> tuple[float, float]:

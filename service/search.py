@@ -35,6 +35,8 @@ from service.reranking import SecondStage
 from service.space import Space, Spaces
 from service.wishes import Highlights
 
+SPARE = 2
+"""Times the candidates that an answer takes, for some may have changed since or be of one document."""
 UNEMBEDDED_LENGTH = 1000
 """Code points shown of a document that only the lexical leg knows yet."""
 
@@ -107,7 +109,7 @@ class Search:
         space = await self._spaces.of(name, request.embedder_version)
         rerank = request.rerank.over(space.collection.settings.rerank) if request.rerank else None
         wanted = max(request.pool, rerank.depth if rerank else 0)
-        width = max(request.candidates or space.collection.settings.candidates, wanted)
+        width = max(request.candidates or self._candidates(space, request, wanted), wanted)
 
         passing = await self._filter(space, course, width)
         vectors = await self._asking.vectors(space, course, together)
@@ -143,6 +145,13 @@ class Search:
             confidence=confidence,
             timings=course.timings,
         )
+
+    def _candidates(self, space: Space, request: Request, wanted: int) -> int:
+        """As many as the collection says; fewer where neither another ranking nor a condition is to be heard."""
+        whole = space.collection.settings.candidates
+        alone = request.mode == "dense" and len(request.asked) == 1
+        unbound = request.where is None and not request.words.binding
+        return min(whole, SPARE * wanted) if alone and unbound else whole
 
     def forget(self, name: CollectionName) -> None:
         """The collection was changed by this process: look again at the next search."""
@@ -312,8 +321,6 @@ class Search:
             metrics.DEGRADED.labels(degradation.stage, degradation.code).inc()
         if plan.underfilled:
             metrics.UNDERFILLED.labels(name).inc()
-        if plan.ef_search is not None:
-            metrics.EF_SEARCH.labels(name, version).set(plan.ef_search)
         if confidence.in_domain is not None:
             metrics.QUERY_CONFIDENCE.labels(name).observe(confidence.in_domain)
         if confidence.withheld:

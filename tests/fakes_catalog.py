@@ -28,6 +28,7 @@ from service.domain import (
     VersionNumber,
 )
 from service.errors import CollectionNotFound, Conflict, Overtaken, VersionNotFound
+from service.recall import Band, Effort
 from service.version import (
     AuditEntry,
     Calibration,
@@ -57,6 +58,7 @@ class FakeCollections:
         self.known_counts: dict[CollectionId, Counts] = {}
         self.entries: dict[CollectionId, list[AuditEntry]] = {}
         self.judgments: dict[CollectionId, Judgments] = {}
+        self.efforts: dict[CollectionId, dict[tuple[VersionNumber, Band], Effort]] = {}
         self._ids = itertools.count(1)
         self._numbers = itertools.count(1)
 
@@ -176,7 +178,12 @@ class FakeVersions:
     async def status(self, version: EmbedderVersion) -> SpaceStatus:
         if (await self.get(version.collection_id, version.number)).state is VersionState.RETIRED:
             raise VersionNotFound
-        return self.statuses.get((version.collection_id, version.number), EMPTY)
+        status = self.statuses.get((version.collection_id, version.number), EMPTY)
+        chosen = self._collections.efforts.get(version.collection_id, {}).items()
+        efforts: dict[str, int] = {
+            band: effort.ef_search for (number, band), effort in chosen if number == version.number
+        }
+        return dataclasses.replace(status, efforts=efforts) if efforts else status
 
     async def build_index(self, version: EmbedderVersion) -> bool:
         status = await self.status(version)

@@ -5,7 +5,7 @@ from datetime import datetime
 
 from service.domain import CollectionId, VersionNumber
 from service.errors import CollectionNotFound, VersionNotFound
-from service.recall import Band, Curve, Effort, Minute, together
+from service.recall import Curve, Effort, Minute, together
 from service.version import AuditEntry, EmbedderVersion, VersionState
 from tests.fakes_catalog import FakeCollections
 
@@ -16,7 +16,6 @@ class FakeRecalls:
     def __init__(self, collections: FakeCollections) -> None:
         self._collections = collections
         self._minutes: dict[CollectionId, tuple[Minute, ...]] = {}
-        self._efforts: dict[CollectionId, dict[tuple[VersionNumber, Band], Effort]] = {}
         self._curves: dict[tuple[CollectionId, VersionNumber], Curve] = {}
 
     async def add(self, collection_id: CollectionId, minutes: Sequence[Minute]) -> None:
@@ -35,14 +34,14 @@ class FakeRecalls:
         return gone
 
     async def efforts(self, collection_id: CollectionId) -> tuple[Effort, ...]:
-        known = self._efforts.get(collection_id, {}) if collection_id in self._collections.rows else {}
+        known = self._collections.efforts.get(collection_id, {}) if collection_id in self._collections.rows else {}
         return tuple(effort for _, effort in sorted(known.items()))
 
     async def put_effort(self, collection_id: CollectionId, effort: Effort, entry: AuditEntry | None) -> None:
         self._expect(collection_id)
         if entry is not None:
             self._collections.note(collection_id, entry)
-        self._efforts.setdefault(collection_id, {})[effort.version, effort.band] = effort
+        self._collections.efforts.setdefault(collection_id, {})[effort.version, effort.band] = effort
 
     async def curve(self, version: EmbedderVersion) -> Curve | None:
         if version.collection_id not in self._collections.rows:

@@ -57,8 +57,9 @@ class PostgresRecalls:
                 missed=missed,
                 reason=reason,
                 changed_at=changed_at,
+                target=target,
             )
-            for version, band, ef_search, missed, reason, changed_at in rows
+            for version, band, ef_search, missed, reason, changed_at, target in rows
         )
 
     async def put_effort(self, collection_id: CollectionId, effort: Effort, entry: AuditEntry | None) -> None:

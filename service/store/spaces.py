@@ -190,5 +190,10 @@ def drop_index(version: EmbedderVersion) -> sql.Composed:
     return sql.SQL("DROP INDEX CONCURRENTLY IF EXISTS {}").format(space_of(version).index_identifier)
 
 
+def rebuild_index(version: EmbedderVersion) -> sql.Composed:
+    """Build it anew beside searches and writes, which use the old one until then. Cannot run inside a transaction."""
+    return sql.SQL("REINDEX INDEX CONCURRENTLY {}").format(space_of(version).index_identifier)
+
+
 def analyze(version: EmbedderVersion) -> sql.Composed:
     return sql.SQL("ANALYZE {}").format(space_of(version).table_identifier)

@@ -73,7 +73,7 @@ class PostgresVersions(Transitions):
         """Counted where the table is small, estimated where it is large. VersionNotFound where it is gone."""
         async with self._pool.connection() as connection:
             status = await space_status(connection, version.collection_id, version.number)
-        return dataclasses.replace(status, indexable=_indexable(version))
+        return dataclasses.replace(status, indexable=indexable(version))
 
     async def build_index(self, version: EmbedderVersion) -> bool:
         """True: there is a valid index now. False: another process builds it, or vectors of this length have none.
@@ -81,18 +81,15 @@ class PostgresVersions(Transitions):
         Takes minutes for millions of rows, beside reading and writing. TimedOut where it was cancelled (the version is
         being retired or the collection deleted); what an unfinished build leaves is dropped by the next one.
         """
-        if not _indexable(version):
+        if not indexable(version):
             return False
-        names = spaces.space_of(version)
         async with self._pool.apart() as connection:
-            # The lock ends with the connection.
-            row = await (await connection.execute(SQL.try_build_lock, {"index": names.index})).fetchone()
-            if row is None or not row[0]:
+            if not await try_build_lock(connection, version):
                 return False
             status = await space_status(connection, version.collection_id, version.number)
             if status.indexed:
                 return True
-            await self._grant_memory(connection, version, status.rows)
+            await grant_memory(connection, version, status.rows)
             try:
                 await _create_index(connection, version)
                 await connection.execute(spaces.analyze(version))
@@ -100,18 +97,25 @@ class PostgresVersions(Transitions):
                 raise VersionNotFound from error
         return True
 
-    async def _grant_memory(self, connection: Connection, version: EmbedderVersion, rows: int) -> None:
-        """As much as the graph takes and no more, for a parallel build allocates all of it at once.
 
-        A graph that does not fit is finished on disk, an order of magnitude slower.
-        """
-        vector = version.dimensions * _BITS[version.index.storage] / 8
-        needed = int(1.1 * rows * (vector + _GRAPH_BYTES_PER_ROW + _GRAPH_BYTES_PER_LINK * version.index.m))
-        row = await (await connection.execute(SQL.build_memory)).fetchone()
-        assert row is not None
-        granted, cached = (1024 * int(value) for value in row)
-        memory = max(_MIN_BUILD_BYTES, min(needed, max(granted, cached // 4)))
-        await connection.execute(SQL.build_session, {"memory": f"{memory // 1024}kB"})
+async def try_build_lock(connection: Connection, version: EmbedderVersion) -> bool:
+    """True for the one process that may build the index of this version. It ends with the connection."""
+    values = {"index": spaces.space_of(version).index}
+    return await (await connection.execute(SQL.try_build_lock, values)).fetchone() == (True,)
+
+
+async def grant_memory(connection: Connection, version: EmbedderVersion, rows: int) -> None:
+    """As much as the graph takes and no more, for a parallel build allocates all of it at once.
+
+    A graph that does not fit is finished on disk, an order of magnitude slower.
+    """
+    vector = version.dimensions * _BITS[version.index.storage] / 8
+    needed = int(1.1 * rows * (vector + _GRAPH_BYTES_PER_ROW + _GRAPH_BYTES_PER_LINK * version.index.m))
+    row = await (await connection.execute(SQL.build_memory)).fetchone()
+    assert row is not None
+    granted, cached = (1024 * int(value) for value in row)
+    memory = max(_MIN_BUILD_BYTES, min(needed, max(granted, cached // 4)))
+    await connection.execute(SQL.build_session, {"memory": f"{memory // 1024}kB"})
 
 
 async def _create_index(connection: Connection, version: EmbedderVersion) -> None:
@@ -125,22 +129,23 @@ async def _create_index(connection: Connection, version: EmbedderVersion) -> Non
         await connection.execute(spaces.create_index(version))
 
 
-def _indexable(version: EmbedderVersion) -> bool:
+def indexable(version: EmbedderVersion) -> bool:
     return version.dimensions <= spaces.max_indexed_dimensions(version.index.storage)
 
 
 async def space_status(connection: Connection, collection_id: CollectionId, number: VersionNumber) -> SpaceStatus:
     """As PostgresVersions.status, on a connection that is already there."""
     names = spaces.space(collection_id, number)
-    values = {"table": names.table, "index": names.index}
+    values = {"table": names.table, "index": names.index, "collection_id": collection_id, "number": number}
     row = await (await connection.execute(SQL.physical, values)).fetchone()
     if row is None:
         raise VersionNotFound(f"The embedder version {number} has no table.")
-    estimated_rows, indexed, firsts = row
+    estimated_rows, indexed, firsts, efforts = row
     if estimated_rows is None:  # dropped since the statement began, so that its size is not known any more
         raise VersionNotFound(f"The embedder version {number} has no table.")
     if estimated_rows > COUNTED_ROWS and firsts:
-        return SpaceStatus(rows=round(estimated_rows), indexed=indexed, chunks_per_document=1 / firsts)
+        rows = round(estimated_rows)
+        return SpaceStatus(rows=rows, indexed=indexed, chunks_per_document=1 / firsts, efforts=efforts)
     count = sql.SQL("SELECT count(*), count(*) FILTER (WHERE chunk = 0) FROM {}").format(names.table_identifier)
     try:
         row = await (await connection.execute(count)).fetchone()
@@ -148,4 +153,5 @@ async def space_status(connection: Connection, collection_id: CollectionId, numb
         raise VersionNotFound(f"The embedder version {number} has no table.") from error
     assert row is not None
     chunks, documents = row
-    return SpaceStatus(rows=chunks, indexed=indexed, chunks_per_document=chunks / documents if documents else 1.0)
+    each = chunks / documents if documents else 1.0
+    return SpaceStatus(rows=chunks, indexed=indexed, chunks_per_document=each, efforts=efforts)

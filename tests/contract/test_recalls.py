@@ -28,6 +28,10 @@ CURVE = Curve(
     measured_at=later(7.5),
     exact_milliseconds=30.0,
     sources={"judged queries": 120, "own chunks": 80},
+    target=0.95,
+    build=16_384,
+    written=120_000,
+    dead=0.125,
 )
 
 
@@ -43,6 +47,7 @@ def effort(band: Band = "all", version: int = 1, **changes: object) -> Effort:
         missed=False,
         reason="calibrated",
         changed_at=later(1),
+        target=0.95,
     )
     return replace(chosen, **changes)  # type: ignore[arg-type]
 

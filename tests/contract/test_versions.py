@@ -125,8 +125,8 @@ async def test_a_space_that_goes_while_it_is_looked_at_is_not_found() -> None:
         async def execute(self, *_: object) -> "Dropped":
             return self
 
-        async def fetchone(self) -> tuple[None, bool, None]:
-            return None, False, None
+        async def fetchone(self) -> tuple[None, bool, None, dict[str, int]]:
+            return None, False, None, {}
 
     with pytest.raises(VersionNotFound):
         await space_status(cast(Connection, Dropped()), CollectionId(1), VersionNumber(2))

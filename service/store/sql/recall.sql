@@ -30,20 +30,23 @@ DELETE FROM recall_probes WHERE minute < %(before)s
 
 -- name: efforts
 -- What the controller has chosen, of all versions.
-SELECT embedder_version, band, ef_search, missed, reason, changed_at
+SELECT embedder_version, band, ef_search, missed, reason, changed_at, target
 FROM search_efforts
 WHERE collection_id = %(collection_id)s
 ORDER BY embedder_version, band
 
 -- name: put_effort
 -- One choice, in the place of the former one.
-INSERT INTO search_efforts (collection_id, embedder_version, band, ef_search, missed, reason, changed_at)
-VALUES (%(collection_id)s, %(version)s, %(band)s, %(ef_search)s, %(missed)s, %(reason)s, %(changed_at)s)
+INSERT INTO search_efforts (collection_id, embedder_version, band, ef_search, missed, reason, changed_at, target)
+VALUES (
+    %(collection_id)s, %(version)s, %(band)s, %(ef_search)s, %(missed)s, %(reason)s, %(changed_at)s, %(target)s
+)
 ON CONFLICT (collection_id, embedder_version, band) DO UPDATE SET
     ef_search = excluded.ef_search,
     missed = excluded.missed,
     reason = excluded.reason,
-    changed_at = excluded.changed_at
+    changed_at = excluded.changed_at,
+    target = excluded.target
 
 -- name: curve
 -- NULL until it was calibrated.

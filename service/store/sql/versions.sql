@@ -34,7 +34,9 @@ SELECT
     (SELECT most_common_freqs[array_position(most_common_vals::text::integer[], 0)]
      FROM pg_stats
      WHERE schemaname = relation.relnamespace::regnamespace::text AND tablename = relation.relname
-       AND attname = 'chunk')::float8 AS firsts
+       AND attname = 'chunk')::float8 AS firsts,
+    (SELECT COALESCE(jsonb_object_agg(band, ef_search), '{}') FROM search_efforts
+     WHERE collection_id = %(collection_id)s AND embedder_version = %(number)s) AS efforts
 FROM pg_class AS relation
 WHERE relation.oid = to_regclass(%(table)s)
 
