@@ -283,6 +283,7 @@ async def api(settings: Settings, url: str) -> AsyncIterator[FastAPI]:
                 backfills=store.backfills,
                 audit=store.audit,
                 test_sets=store.test_sets,
+                recalls=store.recalls,
                 documents=store.documents,
                 queue=store.queue,
                 lexicon=lexicon,

@@ -28,6 +28,7 @@ from service.version import Check, EmbedderVersion
 from tests.fakes import FakeChanges, FakeDocuments, FakeLexicon, FakeQueue, FakeStore, FakeVectors
 from tests.fakes_backfill import FakeBackfills
 from tests.fakes_catalog import FakeAudit, FakeProcesses, FakeTestSets
+from tests.fakes_recall import FakeRecalls
 
 LIMITS = Limits(body_bytes=200_000, line_bytes=2_000, documents=DocumentLimits(text_length=1_000, batch=5))
 """Small, so that tests can go beyond them quickly."""
@@ -223,6 +224,7 @@ def build(
         backfills=backfills,
         audit=FakeAudit(store.collections),
         test_sets=test_sets,
+        recalls=FakeRecalls(store.collections),
         documents=documents,
         queue=queue,
         lexicon=lexicon,

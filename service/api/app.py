@@ -17,6 +17,7 @@ from service.api import (
     judgments,
     models,
     operations,
+    recall,
     reference,
     search,
     versions,
@@ -55,6 +56,6 @@ def create_app(service: Service) -> FastAPI:
     app.state.service = service
     failures.install(app)
     reference.install(app)
-    for resource in (collections, documents, search, versions, judgments, evaluate, audit, models, operations):
+    for resource in (collections, documents, search, versions, judgments, evaluate, recall, audit, models, operations):
         app.include_router(resource.router)
     return app

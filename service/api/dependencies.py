@@ -44,6 +44,7 @@ class Service:
     backfills: catalog.Backfills
     audit: catalog.Audit
     test_sets: catalog.TestSets
+    recalls: catalog.Recalls
     documents: ports.Documents
     queue: ports.Queue
     lexicon: ports.Lexicon
