@@ -127,7 +127,12 @@ RERANK_TRUNCATED = Counter(
 RERANK_PASS_SECONDS = Histogram("azimuth_rerank_pass_seconds", "One forward pass of the cross-encoder.", buckets=_BATCH)
 
 
-_OF_INDEX = (EF_SEARCH, RECALL_TARGET_MISSED, DEAD_ROWS, INDEX_BYTES)
+GEOMETRY_VERDICT = Gauge(
+    "azimuth_geometry_verdict",
+    "What the last diagnosis said of the space of a version: 0 healthy, 1 watch, 2 broken.",
+    ["collection", "version"],
+)
+_OF_INDEX = (EF_SEARCH, RECALL_TARGET_MISSED, DEAD_ROWS, INDEX_BYTES, GEOMETRY_VERDICT)
 
 
 def forget_index(collection: str, version: str) -> None:
