@@ -281,6 +281,10 @@ class Lexicon(Protocol):
         """The highest score that any document could have for these words, those that no document says included."""
         ...
 
+    async def frequencies(self, collection: Collection, words: Words) -> tuple[int, ...]:
+        """For each different word that is looked for, how many documents say it; deleted ones may count for a while."""
+        ...
+
     async def highlight(self, collection: Collection, words: Words, passages: Sequence[str]) -> tuple[Highlights, ...]:
         """Where each passage says what is looked for."""
         ...

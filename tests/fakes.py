@@ -540,6 +540,10 @@ class FakeLexicon:
     async def ceiling(self, collection: Collection, words: Words) -> float:
         return float(len(_words(words.text)))
 
+    async def frequencies(self, collection: Collection, words: Words) -> tuple[int, ...]:
+        said = [_words(f"{document.title} {document.text}") for document in self._store.living(collection.id)]
+        return tuple(sum(word in one for one in said) for word in _words(words.text))
+
     def _binding(self, collection: Collection, words: Words) -> list[str]:
         living = list(self._store.living(collection.id))
         said = [one for one in words.quoted if any(_satisfies(document, [one], []) for document in living)]

@@ -102,6 +102,10 @@ class TantivyLexicon:
         how = await self._in_thread(lambda: index.exact(words))
         return tuple(how.score(one.counts, one.length) for one in bags)
 
+    async def frequencies(self, collection: Collection, words: Words) -> tuple[int, ...]:
+        index = await self._index(collection)
+        return () if index is None else await self._in_thread(lambda: index.frequencies(words))
+
     async def highlight(self, collection: Collection, words: Words, passages: Sequence[str]) -> tuple[Highlights, ...]:
         index = await self._index(collection)
         if index is None:

@@ -182,6 +182,12 @@ class LexicalIndex:
         with self._guarded():
             return self._reading(searcher, words).exact()
 
+    def frequencies(self, words: Words) -> tuple[int, ...]:
+        """How many documents say each different word."""
+        searcher = self._searcher()
+        with self._guarded():
+            return self._reading(searcher, words).frequencies()
+
     def unsaid(self, words: Words) -> tuple[str, ...]:
         """Quoted phrases that no document says."""
         searcher = self._searcher()

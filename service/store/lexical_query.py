@@ -164,19 +164,26 @@ class Reading:
             possible += times * self._rareness(term, count) * idf(self._searcher.num_docs, count)
         return SATURATION * self._languages[chain.code] * possible
 
-    # ------------------------------------------------------------ typos
+    def frequencies(self) -> tuple[int, ...]:
+        """For each different word of the query, how many documents say it; in the language where most do."""
+        return tuple(self._frequency(became) for became in self._became().values())
 
-    def _unknown(self) -> Mapping[str, frozenset[str]]:
-        """The words of the query that no document says in any language, with the terms that they became."""
+    def _frequency(self, terms: frozenset[str]) -> int:
+        return max(self._searcher.doc_freq("body", term) for term in terms)
+
+    def _became(self) -> Mapping[str, frozenset[str]]:
+        """The words of the query, with the terms that they became in the languages that it may be in."""
         terms: dict[str, set[str]] = {}
         for chain in self._chains:
             for token in chain.tokens(self._words.text, looked_for=True):
                 terms.setdefault(self._words.text[token.start : token.end], set()).add(token.term)
-        return {
-            word: frozenset(became)
-            for word, became in terms.items()
-            if not any(self._searcher.doc_freq("body", term) for term in became)
-        }
+        return {word: frozenset(became) for word, became in terms.items()}
+
+    # ------------------------------------------------------------ typos
+
+    def _unknown(self) -> Mapping[str, frozenset[str]]:
+        """The words of the query that no document says in any language."""
+        return {word: became for word, became in self._became().items() if not self._frequency(became)}
 
     def _similar(self, typos: Typos) -> Iterator[tantivy.Query]:
         """For each unknown word the terms within a few edits (Levenshtein automata over the dictionary).

@@ -156,6 +156,19 @@ async def test_what_the_ceiling_of_an_empty_collection_is_does_not_matter_but_it
     assert await subject.lexicon.ceiling(subject.papers, Words(text="heron")) >= 0
 
 
+async def test_how_many_documents_say_each_word(subject: Subject) -> None:
+    await subject.write(("a", "heron and pike"), ("b", "heron heron"), ("c", "perch"))
+    found = await subject.lexicon.frequencies(subject.papers, Words(text="zeppelin heron pike"))
+    assert sorted(found) == [0, 1, 2]
+    assert await subject.lexicon.frequencies(subject.papers, Words(text="heron heron")) == (2,)
+    assert await subject.lexicon.frequencies(subject.papers, Words(text="...")) == ()
+
+
+async def test_words_are_counted_as_the_language_reads_them(tantivy: Subject) -> None:
+    await tantivy.write(("a", "herons run"), ("b", "a running heron"))
+    assert await tantivy.lexicon.frequencies(tantivy.papers, Words(text="the Heron runs")) == (2, 2)
+
+
 async def test_within_restricts_and_leaves_scores_alone(subject: Subject) -> None:
     await subject.write(*((f"d{n}", "heron " * n + "bird") for n in range(1, 6)))
     everywhere = {c.document_id: c.score for c in await subject.lexicon.search(subject.papers, Words(text="heron"), 10)}
