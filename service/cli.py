@@ -18,7 +18,7 @@ from rich.text import Text
 
 from service import __version__, beir, loading, logs
 from service.client import Refused, Unreachable, address_of
-from service.commands import judgments, reindex, shell, train, tune, versions
+from service.commands import doctor, judgments, reindex, shell, train, tune, versions
 from service.commands.shell import PARTLY, UNREACHABLE, WRONG, Collection, Url, connect, err, out, say, stop
 from service.errors import AzimuthError, Misconfigured, Unavailable
 from service.settings import Settings
@@ -220,6 +220,7 @@ app.add_typer(versions.app, name="versions")
 app.add_typer(train.app, name="train")
 app.command()(judgments.judgments)
 app.command("tune")(tune.tune_collection)
+app.command()(doctor.doctor)
 
 
 # ---------------------------------------------------------------- parts of the commands
