@@ -15,6 +15,7 @@ from service import metrics
 from service.api.app import create_app
 from service.api.dependencies import Limits, Service
 from service.appraisal import Appraisal
+from service.diagnosis import Diagnosis
 from service.domain import Collection
 from service.embedder.registry import Registry
 from service.embedder.reranker import CrossEncoderReranker
@@ -60,6 +61,7 @@ log = logging.getLogger(__name__)
 
 TEND_SECONDS = 5.0
 LEARN_SECONDS = 2.0
+DIAGNOSE_SECONDS = 60.0
 TOMBSTONE_AGE = timedelta(days=1)
 WATCH_SECONDS = 2.0
 DRIVE_SECONDS = 1.0
@@ -237,6 +239,13 @@ async def api(settings: Settings, url: str) -> AsyncIterator[FastAPI]:
             check_seconds=settings.check_seconds,
         )
         sampling = Sampling(vectors=store.vectors, documents=store.documents, embedders=models, proof=proof)
+        diagnosis = Diagnosis(
+            collections=store.collections,
+            versions=store.versions,
+            vectors=store.vectors,
+            documents=store.documents,
+            sampling=sampling,
+        )
         learning = Learning(
             collections=store.collections,
             versions=store.versions,
@@ -260,6 +269,7 @@ async def api(settings: Settings, url: str) -> AsyncIterator[FastAPI]:
                 _running(_warm(reranker, readiness)),
                 _driving(flow, store.fields),
                 _running(regularly("confidence", LEARN_SECONDS, partial(learning.tend, now))),
+                _running(regularly("geometry", DIAGNOSE_SECONDS, diagnosis.tend)),
             ):
                 yield
                 stop.set()
@@ -278,6 +288,7 @@ async def api(settings: Settings, url: str) -> AsyncIterator[FastAPI]:
                     limits=limits.documents,
                 ),
                 lifecycle=flow,
+                diagnosis=diagnosis,
                 collections=store.collections,
                 versions=store.versions,
                 backfills=store.backfills,

@@ -13,6 +13,7 @@ import httpx
 from service.api.app import create_app
 from service.api.dependencies import Limits, Service
 from service.appraisal import Appraisal
+from service.diagnosis import Diagnosis
 from service.domain import Chunk, Collection, Encoded, Lane
 from service.embedder.registry import Registry
 from service.ingest import Ingest
@@ -219,6 +220,13 @@ def build(
             wait_seconds=5.0,
         ),
         lifecycle=lifecycle,
+        diagnosis=Diagnosis(
+            collections=store.collections,
+            versions=store.versions,
+            vectors=FakeVectors(store),
+            documents=documents,
+            sampling=sampling,
+        ),
         collections=store.collections,
         versions=store.versions,
         backfills=backfills,

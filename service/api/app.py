@@ -14,6 +14,7 @@ from service.api import (
     documents,
     evaluate,
     failures,
+    geometry,
     judgments,
     models,
     operations,
@@ -56,6 +57,6 @@ def create_app(service: Service) -> FastAPI:
     app.state.service = service
     failures.install(app)
     reference.install(app)
-    for resource in (collections, documents, search, versions, judgments, evaluate, recall, audit, models, operations):
+    for resource in (collections, documents, search, versions, judgments, evaluate, recall, geometry, audit, models, operations):
         app.include_router(resource.router)
     return app

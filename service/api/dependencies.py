@@ -10,6 +10,7 @@ from starlette.requests import Request
 
 from service import catalog, ports
 from service.appraisal import Appraisal
+from service.diagnosis import Diagnosis
 from service.ingest import Ingest
 from service.ingest import Limits as DocumentLimits
 from service.lifecycle import Lifecycle
@@ -39,6 +40,7 @@ class Service:
     appraisal: Appraisal
     ingest: Ingest
     lifecycle: Lifecycle
+    diagnosis: Diagnosis
     collections: catalog.Collections
     versions: catalog.Versions
     backfills: catalog.Backfills
