@@ -1,6 +1,6 @@
 """Is a broken embedder found, and a sound one left in peace? Real models, broken on purpose, on judged collections.
 
-python -m loadtests.geometry FOLDER... [--others FOLDER...] [--texts 600] [--svg docs] [--json FILE] [--vectors FOLDER]
+python -m loadtests.geometry FOLDER... [--others FOLDER...] [--texts 600] [--svg docs] [--vectors FOLDER]
 
 Each folder in BEIR layout gives texts, which the bundled model encodes, and the same model broken in many ways. Every
 space is rounded to 16 bits as the store keeps it, asked with pieces of its texts, and examined as a diagnosis does
@@ -39,7 +39,6 @@ Forward = Callable[[Any], Mapping[str, torch.Tensor]]
 SEED = 1
 PIECES = 200
 BATCH = 16
-MAX_TOKENS = 256
 LENGTH = 2_000
 SOUND = "all-MiniLM-L6-v2"
 BROKEN = (
@@ -95,9 +94,9 @@ def corpus(path: Path | None, most: int) -> Corpus:
 class Bundled:
     """The bundled model, and models with its weights moved about."""
 
-    def __init__(self) -> None:
+    def __init__(self, tokens: int) -> None:
         chain = SentenceTransformer(str(get_model_path()), device="cpu")
-        self._tokenizer, self._model = chain[0].tokenizer, chain[0].model
+        self._tokenizer, self._model, self._tokens = chain[0].tokenizer, chain[0].model, tokens
 
     @torch.inference_mode()
     def encode(self, texts: Sequence[str], forward: Forward) -> dict[str, Rows]:
@@ -106,7 +105,7 @@ class Bundled:
         found: dict[str, list[Rows]] = {}
         for start in range(0, len(order), BATCH):
             part = [texts[at] for at in order[start : start + BATCH]]
-            tokens = self._tokenizer(part, padding=True, truncation=True, max_length=MAX_TOKENS, return_tensors="pt")
+            tokens = self._tokenizer(part, padding=True, truncation=True, max_length=self._tokens, return_tensors="pt")
             for name, vectors in forward(tokens).items():
                 found.setdefault(name, []).append(vectors.float().numpy())
         back = np.argsort(order)
@@ -285,11 +284,12 @@ def main() -> None:
     arguments.add_argument("folders", nargs="+", type=Path, help="in BEIR layout, in a language that the model knows")
     arguments.add_argument("--others", nargs="*", type=Path, default=[], help="for the sound model alone")
     arguments.add_argument("--texts", type=int, default=600, help="of each folder, at most")
+    arguments.add_argument("--tokens", type=int, default=256, help="of each text, at most")
     arguments.add_argument("--svg", type=Path, help="pictures of the first folder are written into this folder")
     arguments.add_argument("--json", type=Path, help="all figures are written here")
     arguments.add_argument("--vectors", type=Path, help="what was encoded is kept here, and taken from here")
     chosen = arguments.parse_args()
-    model = Bundled()
+    model = Bundled(chosen.tokens)
     results: dict[str, dict[str, Findings]] = {}
     wrong: dict[str, list[str]] = {}
     for path in chosen.folders:

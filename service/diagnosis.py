@@ -20,6 +20,7 @@ from collections import OrderedDict
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from service import metrics, neighbourhood, wording
 from service.catalog import Collections, Versions
@@ -43,6 +44,8 @@ REGULAR_SECONDS = 6 * 3600.0
 MOST_KEPT = 64
 MOST_WAITING = 8
 PIECES = 200
+NORMS = 48
+"""Texts whose vectors are made again, for their lengths."""
 ASKING_SECONDS = 30.0
 """Longest that pieces are encoded; what came until then is what is judged by."""
 _BATCH = 16
@@ -170,6 +173,7 @@ class Diagnosis:
             return Report(version=version.number, rows=rows, chunks=sample.chunks, verdict=None, reason=reason)
         texts, text_rows = await self._read(collection, sample)
         pieces, piece_rows, no_pieces = await self._ask(version, texts, text_rows)
+        lengths = await self._lengths(version, texts)
         near = await asyncio.to_thread(neighbourhood.neighbours, sample.vectors)
         different = await self._different(collection, sample, await asyncio.to_thread(suspicious, near))
         subject = Subject(
@@ -180,6 +184,7 @@ class Diagnosis:
             pieces=pieces,
             piece_rows=piece_rows,
             different=different,
+            lengths=lengths,
             **({"no_pieces": no_pieces} if no_pieces else {}),
         )
         findings = await asyncio.to_thread(examine, subject, near)
@@ -230,6 +235,16 @@ class Diagnosis:
         usable = finite(vectors)
         rows = text_rows[[one.source for one in pieces[: len(vectors)]]]
         return vectors[usable], rows[usable], ""
+
+    async def _lengths(self, version: EmbedderVersion, texts: list[str]) -> npt.NDArray[np.float64] | None:
+        """Of vectors before they were brought to length 1; None where nobody can tell."""
+        if version.spec.external:
+            return None
+        try:
+            lengths = await self._sampling.norms(version, texts[:NORMS])
+        except (ModelUnavailable, SpaceRefused):
+            return None  # told already, by what could not be asked
+        return None if lengths is None else lengths.astype(np.float64)
 
     async def _different(
         self, collection: Collection, sample: Sample, pairs: list[tuple[int, int]]

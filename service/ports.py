@@ -7,7 +7,7 @@ own time (`now`), so that a story and its tests own the clock.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -359,6 +359,13 @@ class Encoder(Protocol):
     def encode(self, texts: Sequence[str], role: Role) -> VectorArray:
         """One forward pass over all of them; rows of length 1, float32. Unusable rows stay as the model gave them."""
         ...
+
+
+@runtime_checkable
+class Unscaled(Protocol):
+    """An encoder that also knows how long its vectors were before they were brought to length 1. Blocks, too."""
+
+    def norms(self, texts: Sequence[str], role: Role) -> npt.NDArray[np.float32]: ...
 
 
 class Embedders(Protocol):

@@ -7,10 +7,11 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mappin
 from typing import TypeVar
 
 import numpy as np
+import numpy.typing as npt
 
 from service.domain import And, Collection, DocumentId, StoredDocument, Vectors, finite
 from service.errors import Overloaded
-from service.ports import Documents, Embedders
+from service.ports import Documents, Embedders, Unscaled
 from service.ports import Vectors as Spaces
 from service.proof import Proof
 from service.version import EmbedderVersion, Judgments
@@ -100,6 +101,15 @@ class Sampling:
 
             vectors[at : at + _BATCH] = await patiently(embed)
         return vectors
+
+    async def norms(self, version: EmbedderVersion, texts: Sequence[str]) -> npt.NDArray[np.float32] | None:
+        """How long the vectors of these texts are before they are brought to length 1; None where nobody can tell."""
+        encoder = await self._proof.admit(version)
+        if not isinstance(encoder, Unscaled):
+            return None
+        parts = [texts[at : at + _BATCH] for at in range(0, len(texts), _BATCH)]
+        found = [await asyncio.to_thread(encoder.norms, part, "document") for part in parts]
+        return np.concatenate(found) if found else None
 
 
 async def patiently(ask: Callable[[], Awaitable[T]]) -> T:

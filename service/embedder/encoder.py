@@ -30,7 +30,7 @@ class Model(Protocol):
 
     def prompt_length(self, prompt: str) -> int: ...
 
-    def forward(self, texts: Sequence[str], prompt_length: int) -> npt.NDArray[np.float32]: ...
+    def forward(self, texts: Sequence[str], prompt_length: int, *, scaled: bool = True) -> npt.NDArray[np.float32]: ...
 
 
 class SentenceTransformerEncoder:
@@ -110,3 +110,10 @@ class SentenceTransformerEncoder:
         norms = np.linalg.norm(vectors.astype(np.float64), axis=1, keepdims=True).astype(np.float32)
         unit: Vectors = np.divide(vectors, norms, out=vectors.copy(), where=usable[:, None])
         return unit
+
+    def norms(self, texts: Sequence[str], role: Role) -> npt.NDArray[np.float32]:
+        """Lengths of the vectors as they leave the last layer that was trained, before anything scales them: [n]."""
+        prompted = [self._prompts[role] + text for text in texts]
+        vectors = self._model.forward(prompted, self._prompt_lengths[role], scaled=False)
+        lengths: npt.NDArray[np.float32] = np.linalg.norm(vectors[:, : self._identity.dimensions], axis=1)
+        return lengths

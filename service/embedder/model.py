@@ -14,6 +14,7 @@ import numpy.typing as npt
 import torch
 from sentence_transformers import CrossEncoder, SentenceTransformer
 from sentence_transformers.base.modules import Transformer
+from sentence_transformers.sentence_transformer.modules import Normalize
 from tokenizers import Encoding, Tokenizer
 
 from service.domain import Role
@@ -110,8 +111,10 @@ class Model:
         return len(ids) - (1 if ids[-1] in self._special else 0)
 
     @torch.inference_mode()
-    def forward(self, texts: Sequence[str], prompt_length: int) -> npt.NDArray[np.float32]:
+    def forward(self, texts: Sequence[str], prompt_length: int, *, scaled: bool = True) -> npt.NDArray[np.float32]:
         """One pass over all texts, cut at the longest length that the model takes: [n, dimensions], float32.
+
+        `scaled` False leaves out what the chain has to bring vectors to length 1.
 
         MemoryError where the device has no room for it.
         """
@@ -119,12 +122,12 @@ class Model:
         if self.device.type == "cpu":
             use_threads(len(encodings) * max(map(len, encodings)), self._threads)
         try:
-            return self._pooled(encodings, prompt_length).cpu().numpy()
+            return self._pooled(encodings, prompt_length, scaled).cpu().numpy()
         except torch.OutOfMemoryError as error:
             torch.cuda.empty_cache()
             raise MemoryError(f"no room on {self.device} for {len(texts)} texts") from error
 
-    def _pooled(self, encodings: Sequence[Encoding], prompt_length: int) -> torch.Tensor:
+    def _pooled(self, encodings: Sequence[Encoding], prompt_length: int, scaled: bool = True) -> torch.Tensor:
         features: dict[str, Any] = self._features(encodings)
         features["modality"] = "text"
         if prompt_length:
@@ -132,7 +135,8 @@ class Model:
         features = self._transformer(features)
         features["token_embeddings"] = features["token_embeddings"].float()
         for module in self._rest:
-            features = module(features)
+            if scaled or not isinstance(module, Normalize):
+                features = module(features)
         pooled: torch.Tensor = features["sentence_embedding"].float()
         return pooled
 

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from sentence_transformers import SentenceTransformer
-from sentence_transformers.sentence_transformer.modules import StaticEmbedding
+from sentence_transformers.sentence_transformer.modules import Normalize, StaticEmbedding
 from tokenizers import Encoding, Tokenizer
 
 from service.embedder import memory, source
@@ -82,8 +82,11 @@ class StaticModel:
         return 0
 
     @torch.inference_mode()
-    def forward(self, texts: Sequence[str], prompt_length: int) -> npt.NDArray[np.float32]:
-        """Means of the first `max_tokens` rows of each text, through the rest of the chain: [n, dimensions]."""
+    def forward(self, texts: Sequence[str], prompt_length: int, *, scaled: bool = True) -> npt.NDArray[np.float32]:
+        """Means of the first `max_tokens` rows of each text, through the rest of the chain: [n, dimensions].
+
+        `scaled` False leaves out what the chain has to bring vectors to length 1.
+        """
         encodings = self._cut.encode_batch_fast(list(texts), add_special_tokens=False)
         lengths = [len(encoding) for encoding in encodings]
         ids = np.fromiter((token for encoding in encodings for token in encoding.ids), np.int64, sum(lengths))
@@ -91,6 +94,7 @@ class StaticModel:
         torch.set_num_threads(1)  # of the calling thread alone; reading rows is bound by memory, not by arithmetic
         features = {"sentence_embedding": self._embedding(torch.from_numpy(ids), torch.from_numpy(starts))}
         for module in self._rest:
-            features = module(features)
+            if scaled or not isinstance(module, Normalize):
+                features = module(features)
         vectors: npt.NDArray[np.float32] = features["sentence_embedding"].float().numpy()
         return vectors

@@ -123,7 +123,7 @@ def test_a_folder_that_cannot_be_loaded_says_why(tmp_path: Path) -> None:
 def test_unusable_rows_are_passed_through(monkeypatch: pytest.MonkeyPatch) -> None:
     encoder = load()
 
-    def forward(texts: list[str], prompt_length: int) -> np.ndarray:
+    def forward(texts: list[str], prompt_length: int, *, scaled: bool = True) -> np.ndarray:
         rows = np.ones((3, 384), dtype=np.float32)
         rows[0, 5] = np.nan
         rows[1] = 0.0
@@ -134,6 +134,14 @@ def test_unusable_rows_are_passed_through(monkeypatch: pytest.MonkeyPatch) -> No
     assert np.isnan(broken[5])
     assert not zero.any()
     assert np.linalg.norm(good) == pytest.approx(1.0)
+
+
+def test_norms_are_of_vectors_before_they_are_scaled() -> None:
+    encoder = load()
+    texts = ["one text", "another text that is longer than the first one"]
+    unscaled, norms = encoder._model.forward(texts, 0, scaled=False), encoder.norms(texts, "document")
+    assert (np.abs(norms - 1) > 0.1).all()
+    np.testing.assert_allclose(unscaled / norms[:, None], encoder.encode(texts, "document"), atol=1e-5)
 
 
 def test_packed_layers_give_the_vectors_of_plain_ones() -> None:
