@@ -22,8 +22,7 @@ from service.catalog import Audit, Collections, Indexes, Recalls, TestSets, Vers
 from service.domain import Collection, CollectionId, CollectionName, VersionNumber
 from service.effort import Choice, Probes
 from service.errors import AzimuthError, Conflict, NotFound
-from service.health import Health
-from service.observed import Observed
+from service.health import Advice, Health, advice
 from service.ports import Queue
 from service.recall import Band, Curve, Effort, Minute
 from service.survey import Survey
@@ -47,17 +46,9 @@ Remembered = Callable[[CollectionName], Sequence[str]]
 """The texts of live searches, as far as they are remembered."""
 
 
-def also(observed: Observed) -> Sequence[int]:
-    """What a probe of this search is to be tried with besides: the rung below the one that was chosen.
-
-    None where the search looked farther than was chosen, because it asked for more rows.
-    """
-    chosen = observed.space.status.efforts.get("all")
-    lower = None if chosen is None else effort.below(chosen)
-    return (lower,) if lower is not None and observed.plan.ef_search == chosen else ()
-
-
 class Control:
+    """`exact_below`: chunks up to which a version has no index, because an exact scan is as fast."""
+
     def __init__(
         self,
         *,
@@ -70,6 +61,7 @@ class Control:
         test_sets: TestSets,
         survey: Survey,
         remembered: Remembered,
+        exact_below: int,
     ) -> None:
         self._collections = collections
         self._versions = versions
@@ -80,6 +72,7 @@ class Control:
         self._test_sets = test_sets
         self._survey = survey
         self._remembered = remembered
+        self._exact_below = exact_below
         self._minutes: dict[CollectionId, tuple[Minute, ...]] = {}
         self._rebuilds: set[asyncio.Task[None]] = set()
 
@@ -241,11 +234,12 @@ class Control:
 
     # ------------------------------------------------------------ reindex
 
-    async def health(self, collection: Collection, version: EmbedderVersion) -> tuple[Health, bool]:
-        """How the index stands, and whether the recall target is missed in any band."""
+    async def health(self, collection: Collection, version: EmbedderVersion) -> tuple[Health, tuple[Advice, ...]]:
+        """How the index stands, and what to do about it."""
+        health = await self._indexes.look(version)
         efforts = await self._recalls.efforts(collection.id)
         missed = any(one.missed and one.version == version.number for one in efforts)
-        return await self._indexes.look(version), missed
+        return health, advice(health, exact_below=self._exact_below, missed=missed and health.index is not None)
 
     async def reindex(self, collection: Collection, number: VersionNumber, *, actor: str, now: Clock) -> None:
         """Begin to build the index anew. Conflict where there is none, or where it is being built."""

@@ -11,7 +11,7 @@ docs/decisions/0013 says where the limits come from. All of it runs beside live 
 import asyncio
 import dataclasses
 import time
-from collections.abc import Hashable, Sequence
+from collections.abc import Awaitable, Callable, Hashable, Sequence
 from statistics import fmean
 from typing import Any, Protocol
 
@@ -67,6 +67,10 @@ class Watched(Protocol):
     async def compare(self, collection: Collection, version: EmbedderVersion, limit: int) -> Comparison | None: ...
 
 
+Prepare = Callable[[Collection, EmbedderVersion], Awaitable[None]]
+"""What comes before the first look at a version: how far it is to be searched is set."""
+
+
 class Examiner:
     def __init__(
         self,
@@ -79,7 +83,9 @@ class Examiner:
         embedders: Embedders,
         proof: Proof,
         shadow: Watched,
+        prepare: Prepare | None = None,
     ) -> None:
+        self._prepare = prepare
         self._versions = versions
         self._vectors = vectors
         self._test_sets = test_sets
@@ -89,6 +95,8 @@ class Examiner:
 
     async def __call__(self, collection: Collection, version: EmbedderVersion) -> tuple[Check, ...]:
         """Recall, geometry, judgments, shadow. AzimuthError where it cannot be measured now; nothing is half said."""
+        if self._prepare is not None:
+            await self._prepare(collection, version)
         judgments = await self._test_sets.get(collection.id)
         active = await self._active(collection, version)
         return (

@@ -11,10 +11,11 @@ from functools import partial
 
 from fastapi import FastAPI
 
-from service import metrics
+from service import effort, metrics
 from service.api.app import create_app
 from service.api.dependencies import Limits, Service
 from service.appraisal import Appraisal
+from service.control import Control
 from service.diagnosis import Diagnosis
 from service.domain import Collection
 from service.embedder.registry import Registry
@@ -43,6 +44,7 @@ from service.store.changes import PostgresChanges
 from service.store.collections import PostgresCollections
 from service.store.documents import PostgresDocuments
 from service.store.follower import Follower
+from service.store.health import PostgresIndexes
 from service.store.indexed import IndexedFields
 from service.store.languages import KNOWN
 from service.store.lexical import TantivyLexicon
@@ -53,6 +55,7 @@ from service.store.recall import PostgresRecalls
 from service.store.test_sets import PostgresTestSets
 from service.store.vectors import PostgresVectors
 from service.store.versions import PostgresVersions
+from service.survey import Survey
 from service.verification import Examine, Verification
 from service.version import VersionState
 from service.watch import Watch
@@ -64,6 +67,7 @@ LEARN_SECONDS = 2.0
 DIAGNOSE_SECONDS = 60.0
 TOMBSTONE_AGE = timedelta(days=1)
 WATCH_SECONDS = 2.0
+EFFORT_SECONDS = 10.0
 DRIVE_SECONDS = 1.0
 PROBE_CONNECTIONS = 2
 PROBE_SECONDS = 30.0
@@ -86,6 +90,7 @@ class Store:
     test_sets: PostgresTestSets
     processes: PostgresProcesses
     recalls: PostgresRecalls
+    indexes: PostgresIndexes
     fields: IndexedFields
 
 
@@ -113,6 +118,7 @@ async def open_store(settings: Settings, url: str, name: str) -> AsyncIterator[S
             test_sets=PostgresTestSets(pool),
             processes=PostgresProcesses(pool),
             recalls=PostgresRecalls(pool),
+            indexes=PostgresIndexes(pool),
             fields=IndexedFields(pool),
         )
     finally:
@@ -218,6 +224,19 @@ async def api(settings: Settings, url: str) -> AsyncIterator[FastAPI]:
         shadow = Shadow(
             search=search, collections=store.collections, versions=store.versions, share=settings.shadow_share
         )
+        sampling = Sampling(vectors=store.vectors, documents=store.documents, embedders=models, proof=proof)
+        control = Control(
+            collections=store.collections,
+            versions=store.versions,
+            queue=store.queue,
+            recalls=store.recalls,
+            indexes=store.indexes,
+            audit=store.audit,
+            test_sets=store.test_sets,
+            survey=Survey(vectors=store.vectors, sampling=sampling),
+            remembered=lambda name: [request.text for request in shadow.remembered(name)],
+            exact_below=settings.exact_below,
+        )
         examiner = Examiner(
             search=search,
             versions=store.versions,
@@ -227,6 +246,7 @@ async def api(settings: Settings, url: str) -> AsyncIterator[FastAPI]:
             embedders=models,
             proof=proof,
             shadow=shadow,
+            prepare=partial(control.prepare, now=now),
         )
         flow = lifecycle(settings, store, models, proof, examiner)
         readiness = Readiness(
@@ -238,7 +258,6 @@ async def api(settings: Settings, url: str) -> AsyncIterator[FastAPI]:
             lexicon_built=lexicon.built,
             check_seconds=settings.check_seconds,
         )
-        sampling = Sampling(vectors=store.vectors, documents=store.documents, embedders=models, proof=proof)
         diagnosis = Diagnosis(
             collections=store.collections,
             versions=store.versions,
@@ -269,10 +288,12 @@ async def api(settings: Settings, url: str) -> AsyncIterator[FastAPI]:
                 _running(_warm(reranker, readiness)),
                 _driving(flow, store.fields),
                 _running(regularly("confidence", LEARN_SECONDS, partial(learning.tend, now))),
+                _running(regularly("effort", EFFORT_SECONDS, partial(control.tend, now))),
                 _running(regularly("geometry", DIAGNOSE_SECONDS, diagnosis.tend)),
             ):
                 yield
                 stop.set()
+            await control.leave()
             await readiness.leave()
 
         yield create_app(
@@ -288,6 +309,7 @@ async def api(settings: Settings, url: str) -> AsyncIterator[FastAPI]:
                     limits=limits.documents,
                 ),
                 lifecycle=flow,
+                control=control,
                 diagnosis=diagnosis,
                 collections=store.collections,
                 versions=store.versions,
@@ -304,7 +326,7 @@ async def api(settings: Settings, url: str) -> AsyncIterator[FastAPI]:
                 api_keys=tuple(key.get_secret_value() for key in settings.api_keys),
                 languages=KNOWN,
                 missing=readiness.missing,
-                refresh_metrics=lambda: refresh_metrics(store, known),
+                refresh_metrics=lambda: refresh_metrics(store, control, known),
                 run=run,
             )
         )
@@ -324,7 +346,13 @@ async def _watch(settings: Settings, url: str, lexicon: TantivyLexicon) -> Async
         documents, vectors = PostgresDocuments(pool), PostgresVectors(pool)
         spaces = Spaces(PostgresCollections(pool), PostgresVersions(pool))
         yield Watch(
-            probe=Probe(vectors=vectors, documents=documents, spaces=spaces, passing_cap=settings.passing_cap),
+            probe=Probe(
+                vectors=vectors,
+                documents=documents,
+                spaces=spaces,
+                passing_cap=settings.passing_cap,
+                below=effort.below,
+            ),
             lexical=LexicalProbe(lexicon=lexicon, truth=lexicon, vectors=vectors, documents=documents),
             spaces=spaces,
             ledger=Ledger(PostgresRecalls(pool), now),
@@ -382,7 +410,7 @@ async def standing(collections: PostgresCollections, known: set[str]) -> tuple[C
     return there
 
 
-async def refresh_metrics(store: Store, known: set[str]) -> None:
+async def refresh_metrics(store: Store, control: Control, known: set[str]) -> None:
     """Bring the gauges that mirror the database up to date, right before they are read."""
     moment = now()
     for collection in await standing(store.collections, known):
@@ -390,6 +418,7 @@ async def refresh_metrics(store: Store, known: set[str]) -> None:
         metrics.QUEUE_PENDING.labels(collection.name).set(queue.pending)
         metrics.QUEUE_FAILED.labels(collection.name).set(queue.failed)
         metrics.QUEUE_OLDEST.labels(collection.name).set(queue.oldest_seconds)
+        await control.export(collection)
         for version in await store.versions.of(collection.id):
             labels = (collection.name, str(version.number))
             for state in VersionState:

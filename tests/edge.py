@@ -13,6 +13,7 @@ import httpx
 from service.api.app import create_app
 from service.api.dependencies import Limits, Service
 from service.appraisal import Appraisal
+from service.control import Control
 from service.diagnosis import Diagnosis
 from service.domain import Chunk, Collection, Encoded, Lane
 from service.embedder.registry import Registry
@@ -24,11 +25,13 @@ from service.proof import Proof
 from service.sampling import Sampling
 from service.search import Search
 from service.shadow import Shadow
+from service.survey import Survey
 from service.verification import Examine, Verification
 from service.version import Check, EmbedderVersion
 from tests.fakes import FakeChanges, FakeDocuments, FakeLexicon, FakeQueue, FakeStore, FakeVectors
 from tests.fakes_backfill import FakeBackfills
 from tests.fakes_catalog import FakeAudit, FakeProcesses, FakeTestSets
+from tests.fakes_indexes import FakeIndexes
 from tests.fakes_recall import FakeRecalls
 
 LIMITS = Limits(body_bytes=200_000, line_bytes=2_000, documents=DocumentLimits(text_length=1_000, batch=5))
@@ -207,6 +210,18 @@ def build(
 
     async def refresh_metrics() -> None: ...
 
+    control = Control(
+        collections=store.collections,
+        versions=store.versions,
+        queue=queue,
+        recalls=FakeRecalls(store.collections),
+        indexes=FakeIndexes(store.versions),
+        audit=FakeAudit(store.collections),
+        test_sets=test_sets,
+        survey=Survey(vectors=FakeVectors(store), sampling=sampling, rests=0.0),
+        remembered=lambda _: (),
+        exact_below=10_000,
+    )
     service = Service(
         search=search,
         shadow=Shadow(search=search, collections=store.collections, versions=store.versions, share=0.0),

@@ -15,6 +15,7 @@ from service.api import (
     evaluate,
     failures,
     geometry,
+    indexes,
     judgments,
     models,
     operations,
@@ -57,6 +58,19 @@ def create_app(service: Service) -> FastAPI:
     app.state.service = service
     failures.install(app)
     reference.install(app)
-    for resource in (collections, documents, search, versions, judgments, evaluate, recall, geometry, audit, models, operations):
+    for resource in (
+        collections,
+        documents,
+        search,
+        versions,
+        indexes,
+        judgments,
+        evaluate,
+        recall,
+        geometry,
+        audit,
+        models,
+        operations,
+    ):
         app.include_router(resource.router)
     return app

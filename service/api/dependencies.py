@@ -10,6 +10,7 @@ from starlette.requests import Request
 
 from service import catalog, ports
 from service.appraisal import Appraisal
+from service.control import Control
 from service.diagnosis import Diagnosis
 from service.ingest import Ingest
 from service.ingest import Limits as DocumentLimits
@@ -40,6 +41,7 @@ class Service:
     appraisal: Appraisal
     ingest: Ingest
     lifecycle: Lifecycle
+    control: Control
     diagnosis: Diagnosis
     collections: catalog.Collections
     versions: catalog.Versions
