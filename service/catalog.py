@@ -253,8 +253,8 @@ class Recalls(Protocol):
         """Add these sums to what is there. CollectionNotFound where it was deleted."""
         ...
 
-    async def since(self, collection_id: CollectionId, moment: datetime) -> tuple[Minute, ...]:
-        """The minutes from `moment` on, oldest first."""
+    async def since(self, collection_id: CollectionId, moment: datetime, minutes: int = 1) -> tuple[Minute, ...]:
+        """The minutes from `moment` on, oldest first; so many `minutes` of the clock together, told by the first."""
         ...
 
     async def forget(self, before: datetime) -> int:

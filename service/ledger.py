@@ -19,8 +19,8 @@ MOST_MINUTES = 10_000
 LEXICAL = "bm25"
 """The only plan of the lexical leg."""
 
-_Shown = tuple[CollectionName, VersionNumber, str, Band]
-"""The labels of metrics. Efforts are taken together: what clients meet is their mixture."""
+_Shown = tuple[CollectionId, CollectionName, VersionNumber, str, Band]
+"""A collection and the labels of its metrics. Efforts are taken together: what clients meet is their mixture."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -38,6 +38,7 @@ class Ledger:
         self._now = now
         self._tallies: OrderedDict[tuple[CollectionId, Series, datetime], Tally] = OrderedDict()
         self._windows: dict[_Shown, deque[tuple[datetime, Tally]]] = {}
+        self._changed: set[_Shown] = set()
 
     def found(self, name: CollectionName, collection_id: CollectionId, findings: Iterable[Finding]) -> None:
         """Add to the present minute, and to the metrics what runs live. Costs microseconds."""
@@ -47,7 +48,7 @@ class Ledger:
             self._tallies[key] = self._tallies.get(key, Tally()) + finding.tally
             if finding.live:
                 of = finding.series
-                self._add((name, of.version, of.plan, of.band), minute, finding.tally)
+                self._add((collection_id, name, of.version, of.plan, of.band), minute, finding.tally)
         while len(self._tallies) > MOST_MINUTES:
             self._tallies.popitem(last=False)
 
@@ -77,7 +78,8 @@ class Ledger:
             window[-1] = (minute, window[-1][1] + tally)
         else:
             window.append((minute, tally))
-        name, version, plan, band = shown
+        self._changed.add(shown)
+        _, name, version, plan, band = shown
         if plan != LEXICAL:
             metrics.RECALL_SAMPLES.labels(name, str(version), plan, band).inc(tally.queries)
 
@@ -86,15 +88,16 @@ class Ledger:
         for shown, window in list(self._windows.items()):
             while window and window[0][0] < self._now() - WINDOW:
                 window.popleft()
-            if window:
-                _show(shown, sum((one for _, one in window), Tally()))
-            else:
+            if not window:
                 del self._windows[shown]
                 _hide(shown)
+            elif shown in self._changed:  # what did not change may be of a collection that is gone
+                _show(shown, sum((one for _, one in window), Tally()))
+        self._changed.clear()
 
 
 def _show(shown: _Shown, tally: Tally) -> None:
-    name, version, plan, band = shown
+    _, name, version, plan, band = shown
     if plan == LEXICAL:
         metrics.LEXICAL_RECALL.labels(name).set(tally.mean)
     else:
@@ -104,7 +107,7 @@ def _show(shown: _Shown, tally: Tally) -> None:
 
 
 def _hide(shown: _Shown) -> None:
-    name, version, plan, band = shown
+    _, name, version, plan, band = shown
     if plan == LEXICAL:
         metrics.LEXICAL_RECALL.remove_by_labels({"collection": name})
         return

@@ -149,10 +149,10 @@ class Watch:
     async def step(self) -> float | None:
         """Look at one search again. Answers for how many seconds to rest; None where there is nothing to look at."""
         started = self._clock()
-        look = self._due(started)
-        if look is None:
-            return None
         try:
+            look = self._due(started)
+            if look is None:
+                return None
             outcome = await look
         except NotFound:
             outcome = "gone"

@@ -1,7 +1,8 @@
 """What was measured of recall, in memory. The contract suite holds it to `catalog.Recalls`."""
 
 from collections.abc import Sequence
-from datetime import datetime
+from dataclasses import replace
+from datetime import UTC, datetime
 
 from service.domain import CollectionId, VersionNumber
 from service.errors import CollectionNotFound, VersionNotFound
@@ -23,9 +24,14 @@ class FakeRecalls:
             self._expect(collection_id)
             self._minutes[collection_id] = together((*self._minutes.get(collection_id, ()), *minutes))
 
-    async def since(self, collection_id: CollectionId, moment: datetime) -> tuple[Minute, ...]:
+    async def since(self, collection_id: CollectionId, moment: datetime, minutes: int = 1) -> tuple[Minute, ...]:
         known = self._minutes.get(collection_id, ()) if collection_id in self._collections.rows else ()
-        return tuple(minute for minute in known if minute.at >= moment)
+        width = 60 * minutes
+        return together(
+            replace(minute, at=datetime.fromtimestamp(minute.at.timestamp() // width * width, UTC))
+            for minute in known
+            if minute.at >= moment
+        )
 
     async def forget(self, before: datetime) -> int:
         kept = {id_: tuple(one for one in known if one.at >= before) for id_, known in self._minutes.items()}

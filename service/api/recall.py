@@ -1,7 +1,8 @@
 """How much of what there is to be found searches find, as it was measured on live ones."""
 
+import dataclasses
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Annotated
 
@@ -15,11 +16,13 @@ from service.api.dependencies import Here
 from service.api.failures import documented
 from service.domain import CollectionName
 from service.ledger import KEPT
-from service.recall import Band, Curve, Effort, K, Minute, Series, SeriesLeg, Tally
+from service.recall import Band, Curve, Effort, K, Minute, Series, SeriesLeg, Tally, together
 
 MAX_HOURS = round(KEPT / timedelta(hours=1))
 MOST_MOMENTS = 288
 """Of one series in the history: minutes of longer times are taken together."""
+MOST_EFFORTS = 24
+"""Of one plan and band that are told one by one: as many as rungs of the ladder that they are chosen from."""
 
 router = APIRouter(prefix="/v1/collections/{collection}/recall", tags=["recall"])
 
@@ -34,7 +37,7 @@ class SeriesAnswer(TypedDict):
     band: Band
     """How much the filter let pass: `all` (no filter), `wide` (a tenth and more), `medium`, `narrow` (below 1 %)."""
     ef_search: int
-    """0: the plan has none."""
+    """0: the plan has none, or there are more than can be told apart."""
     queries: int
     recall: float
     low: float
@@ -106,13 +109,13 @@ async def get(service: Here, collection: schemas.Name, query: Annotated[RecallQu
     """Live searches are run again exactly; what ran exactly has recall 1. Newest version first."""
     found = await service.collections.by_name(CollectionName(collection))
     since = datetime.now(UTC) - timedelta(hours=query.hours)
-    minutes = await service.recalls.since(found.id, since)
+    minutes = await service.recalls.since(found.id, since, math.ceil(60 * query.hours / MOST_MOMENTS))
     efforts = await service.recalls.efforts(found.id)
     measured = {minute.series.version for minute in minutes}
     versions: list[VersionRecallAnswer] = []
     for one in reversed(await service.versions.of(found.id)):
         if one.written or one.number in measured:
-            own = [minute for minute in minutes if minute.series.version == one.number]
+            own = _few([minute for minute in minutes if minute.series.version == one.number])
             versions.append(
                 {
                     "version": one.number,
@@ -120,12 +123,28 @@ async def get(service: Here, collection: schemas.Name, query: Annotated[RecallQu
                     "series": [_series(series, tally) for series, tally in _summed(own)],
                     "efforts": [_effort(effort) for effort in efforts if effort.version == one.number],
                     "curve": _curve(await service.recalls.curve(one)),
-                    "history": _history(own, math.ceil(60 * query.hours / MOST_MOMENTS)),
+                    "history": [_moment(minute) for minute in own],
                 }
             )
     return answers.Json(
         {"collection": found.name, "k": K, "target": found.settings.recall_target, "versions": versions}
     )
+
+
+def _few(minutes: Sequence[Minute]) -> tuple[Minute, ...]:
+    """Series of too many efforts to be told apart as one: each share that passes a filter has an effort of its own."""
+    efforts: dict[Series, set[int]] = {}
+    for minute in minutes:
+        efforts.setdefault(_alike(minute.series), set()).add(minute.series.ef_search)
+    many = {series for series, known in efforts.items() if len(known) > MOST_EFFORTS}
+    return together(
+        dataclasses.replace(minute, series=alike) if (alike := _alike(minute.series)) in many else minute
+        for minute in minutes
+    )
+
+
+def _alike(series: Series) -> Series:
+    return dataclasses.replace(series, ef_search=0)
 
 
 def _summed(minutes: Iterable[Minute]) -> list[tuple[Series, Tally]]:
@@ -181,22 +200,14 @@ def _curve(curve: Curve | None) -> CurveAnswer | None:
     }
 
 
-def _history(minutes: Iterable[Minute], together: int) -> list[MomentAnswer]:
-    """Oldest first; so many minutes are taken together."""
-    width = 60 * together
-    moments: dict[tuple[int, Series], Tally] = {}
-    for minute in minutes:
-        key = (int(minute.at.timestamp()) // width * width, minute.series)
-        moments[key] = moments.get(key, Tally()) + minute.tally
-    return [
-        {
-            "minute": datetime.fromtimestamp(at, UTC).isoformat(),
-            "leg": of.leg,
-            "plan": of.plan,
-            "band": of.band,
-            "ef_search": of.ef_search,
-            "queries": tally.queries,
-            "recall": tally.mean,
-        }
-        for (at, of), tally in sorted(moments.items(), key=lambda one: (one[0][0], one[0][1].key))
-    ]
+def _moment(minute: Minute) -> MomentAnswer:
+    of, tally = minute.series, minute.tally
+    return {
+        "minute": minute.at.isoformat(),
+        "leg": of.leg,
+        "plan": of.plan,
+        "band": of.band,
+        "ef_search": of.ef_search,
+        "queries": tally.queries,
+        "recall": tally.mean,
+    }

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from psycopg.errors import ForeignKeyViolation
@@ -35,8 +35,8 @@ class PostgresRecalls:
         except ForeignKeyViolation as error:
             raise CollectionNotFound from error
 
-    async def since(self, collection_id: CollectionId, moment: datetime) -> tuple[Minute, ...]:
-        values = {"collection_id": collection_id, "moment": moment}
+    async def since(self, collection_id: CollectionId, moment: datetime, minutes: int = 1) -> tuple[Minute, ...]:
+        values = {"collection_id": collection_id, "moment": moment, "width": timedelta(minutes=minutes)}
         async with self._pool.connection() as connection:
             rows = await (await connection.execute(SQL.since, values)).fetchall()
         return tuple(_minute(*row) for row in rows)

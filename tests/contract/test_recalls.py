@@ -75,6 +75,23 @@ async def test_what_was_measured_is_read_back_oldest_first(world: World) -> None
     assert await world.recalls.since(world.collection.id, later(61)) == ()
 
 
+async def test_minutes_are_told_together_by_the_first_of_them(world: World) -> None:
+    moments = [later(60 * at) for at in (0, 4, 5, 14)]
+    await world.recalls.add(world.collection.id, [minute(DENSE, at) for at in moments])
+    await world.recalls.add(world.collection.id, [minute(LEXICAL, later(60))])
+    assert await world.recalls.since(world.collection.id, NOW, 5) == (
+        minute(DENSE, NOW, TALLY + TALLY),
+        minute(LEXICAL, NOW),
+        minute(DENSE, later(300)),
+        minute(DENSE, later(600)),
+    )
+    assert await world.recalls.since(world.collection.id, later(240), 5) == (
+        minute(DENSE, NOW),
+        minute(DENSE, later(300)),
+        minute(DENSE, later(600)),
+    )
+
+
 async def test_sums_of_one_minute_are_added_up_by_series(world: World) -> None:
     more = Tally(queries=1, recall=0.5, recall_squares=0.25, distance_recall=0.75, seconds=0.5)
     await world.recalls.add(world.collection.id, [minute(DENSE), minute(NARROW)])

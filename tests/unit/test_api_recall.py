@@ -3,11 +3,12 @@
 import itertools
 import math
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from service.api.recall import MAX_HOURS, MOST_MOMENTS
+from service.api.recall import MAX_HOURS, MOST_EFFORTS, MOST_MOMENTS
 from service.domain import CollectionName, VersionNumber
 from service.recall import Curve, CurvePoint, Minute, Series, Tally
 from tests.edge import Edge, assert_problem, edge
@@ -96,6 +97,18 @@ async def test_a_long_history_is_of_few_moments_and_loses_nothing(api: Edge) -> 
     assert {after - before for before, after in itertools.pairwise(moments)} == {
         timedelta(minutes=math.ceil(60 * hours / MOST_MOMENTS))
     }
+
+
+async def test_efforts_are_told_apart_as_long_as_they_are_few(api: Edge) -> None:
+    filtered = [replace(HNSW, band="wide", ef_search=200 + number) for number in range(MOST_EFFORTS + 1)]
+    await add(api, *(Minute(series=one, at=ago(minutes=5), tally=found(0.9)) for one in (HNSW, *filtered[1:])))
+    (version,) = (await api.client.get(PATH)).json()["versions"]
+    assert len(version["series"]) == len(version["history"]) == 1 + MOST_EFFORTS
+    await add(api, Minute(series=filtered[0], at=ago(minutes=5), tally=found(0.9)))
+    (version,) = (await api.client.get(PATH)).json()["versions"]
+    told = [(one["band"], one["ef_search"], one["queries"]) for one in version["series"]]
+    assert told == [("all", 120, 1), ("wide", 0, MOST_EFFORTS + 1)]
+    assert [(one["band"], one["queries"]) for one in version["history"]] == [("all", 1), ("wide", MOST_EFFORTS + 1)]
 
 
 async def test_the_curve_of_a_version_is_told(api: Edge) -> None:

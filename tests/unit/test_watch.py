@@ -10,7 +10,7 @@ from datetime import timedelta
 import pytest
 from prometheus_client import REGISTRY
 
-from service import watch
+from service import metrics, watch
 from service.domain import Collection, CollectionId, CollectionName, DensePlan, Passing, StoredDocument
 from service.errors import DatabaseUnavailable
 from service.filters import parse
@@ -261,6 +261,17 @@ async def test_what_was_found_is_added_up_by_the_minute_and_shown(scene: Scene) 
     scene.at(WINDOW + timedelta(minutes=3))
     await of.keep()
     assert shown("azimuth_recall_at_k", name, **labels) is None, "of so long ago nothing is said"
+
+
+async def test_of_a_collection_that_is_gone_nothing_is_shown_again(scene: Scene) -> None:
+    of, name = scene.watch(), scene.rename("deleted")
+    of.saw(scene.watched.observed(DensePlan(kind="exact")))
+    await of.keep()
+    labels = {"version": "1", "plan": "exact", "band": "all"}
+    assert shown("azimuth_recall_at_k", name, **labels) == 1.0
+    metrics.forget(name)
+    await of.keep()
+    assert shown("azimuth_recall_at_k", name, **labels) is None
 
 
 async def test_what_is_tried_besides_is_written_down_and_not_shown(scene: Scene) -> None:

@@ -18,11 +18,13 @@ ON CONFLICT (collection_id, embedder_version, leg, plan, band, ef_search, minute
     seconds = p.seconds + excluded.seconds
 
 -- name: since
--- What was measured from a moment on, oldest first.
-SELECT embedder_version, leg, plan, band, ef_search, minute, queries, recall, recall_squares, distance_recall, seconds
+-- What was measured from a moment on, oldest first, in bins of so many minutes.
+SELECT embedder_version, leg, plan, band, ef_search, date_bin(%(width)s, minute, 'epoch') AS bin,
+    sum(queries)::bigint, sum(recall), sum(recall_squares), sum(distance_recall), sum(seconds)
 FROM recall_probes
 WHERE collection_id = %(collection_id)s AND minute >= %(moment)s
-ORDER BY minute, embedder_version, leg, plan, band, ef_search
+GROUP BY bin, embedder_version, leg, plan, band, ef_search
+ORDER BY bin, embedder_version, leg, plan, band, ef_search
 
 -- name: forget
 -- Of every collection.

@@ -1,0 +1,140 @@
+"""The recall that a running service tells of itself, against the truth computed outside of it."""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import numpy.typing as npt
+import psycopg
+import pytest
+
+from service import wiring
+from service.settings import Settings
+from service.store.embedded import EmbeddedServer
+from tests.conftest import create_database, url_of
+
+pytestmark = pytest.mark.database
+
+DOCUMENTS, DIMENSIONS, QUERIES = 2_000, 48, 100
+"""As many queries as are remembered: each is looked at once."""
+PATH = "/v1/collections/space"
+Floats = npt.NDArray[np.float32]
+Json = dict[str, Any]
+
+
+def directions(count: int, seed: int) -> Floats:
+    rows = np.random.default_rng(seed).normal(size=(count, DIMENSIONS)).astype(np.float32)
+    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+
+
+STORED, ASKED = directions(DOCUMENTS, 1), directions(QUERIES, 2)
+
+
+@pytest.fixture
+async def http(server: EmbeddedServer, template: str, tmp_path: Path) -> AsyncIterator[httpx.AsyncClient]:
+    """A service whose collection has vectors of the client's own, with an index over them."""
+    create_database(server, "recall", template)
+    settings = Settings(
+        data_dir=tmp_path,
+        embedder="hashing:16",
+        reranker="none",
+        exact_below=500,
+        passing_cap=50,
+        probe_budget_ms=60_000,
+    )
+    async with wiring.api(settings, url_of(server, "recall")) as app:
+        transport = httpx.ASGITransport(app)
+        async with (
+            app.router.lifespan_context(app),
+            httpx.AsyncClient(transport=transport, base_url="http://t", timeout=60) as client,
+        ):
+            await fill(client)
+            await indexed(client)
+            with psycopg.connect(url_of(server, "recall"), autocommit=True) as connection:
+                connection.execute("VACUUM ANALYZE")
+            yield client
+
+
+async def fill(client: httpx.AsyncClient) -> None:
+    embedder = {"model": "external", "dimensions": DIMENSIONS, "identity": "theirs"}
+    (await client.put(PATH, json={"embedder": embedder})).raise_for_status()
+    documents = [
+        {"id": f"{at}", "text": f"number {at}", "vector": row.tolist(), "metadata": {"half": at % 2}}
+        for at, row in enumerate(STORED)
+    ]
+    for at in range(0, DOCUMENTS, 1_000):
+        (await client.post(f"{PATH}/documents", json={"documents": documents[at : at + 1_000]})).raise_for_status()
+
+
+async def indexed(client: httpx.AsyncClient) -> None:
+    async with asyncio.timeout(60):
+        while (await search(client, ASKED[0]))["plan"]["dense"] != "hnsw":
+            await asyncio.sleep(0.1)
+
+
+async def search(client: httpx.AsyncClient, vector: Floats, **request: Any) -> Json:
+    body = {"vector": vector.tolist(), "embedder_version": 1, "mode": "dense", "include": [], **request}
+    answer = await client.post(f"{PATH}/search", json=body)
+    assert answer.status_code == 200, answer.text
+    found: Json = answer.json()
+    return found
+
+
+def truth(vector: Floats, among: Sequence[int]) -> set[str]:
+    """By brute force, over the halves that are stored."""
+    rows = STORED[among].astype(np.float16).astype(np.float32)
+    cosines = (rows / np.linalg.norm(rows, axis=1, keepdims=True)) @ vector
+    return {f"{among[at]}" for at in np.argsort(-cosines)[:10]}
+
+
+async def live(client: httpx.AsyncClient, among: Sequence[int], **request: Any) -> tuple[float, Json]:
+    """The true recall@10 of what clients get, and the plan."""
+    shares = []
+    for vector in ASKED:
+        answer = await search(client, vector, **request)
+        shares.append(len({hit["id"] for hit in answer["hits"]} & truth(vector, among)) / 10)
+    return float(np.mean(shares)), answer["plan"]
+
+
+async def told(client: httpx.AsyncClient, ef_search: int, plan: str) -> Json:
+    """What the service says of these searches, when it has looked at every one of them."""
+    async with asyncio.timeout(60):
+        while True:
+            (version,) = (await client.get(f"{PATH}/recall")).json()["versions"]
+            for series in version["series"]:
+                if (series["plan"], series["ef_search"]) == (plan, ef_search) and series["queries"] >= QUERIES:
+                    found: Json = series
+                    return found
+            await asyncio.sleep(0.2)
+
+
+async def test_the_recall_that_is_told_is_that_of_the_answers(http: httpx.AsyncClient) -> None:
+    everything, halves = range(DOCUMENTS), range(1, DOCUMENTS, 2)
+    true, plan = await live(http, everything, ef_search=10)
+    assert plan["dense"] == "hnsw"
+    assert 0.2 < true < 0.95, "else there is nothing to be measured"
+    series = await told(http, 10, "hnsw")
+    assert series["queries"] == QUERIES, "no search is looked at twice within the hour"
+    assert series["recall"] == pytest.approx(true, abs=0.005)
+    assert series["low"] < true < series["high"]
+    assert (series["leg"], series["band"]) == ("dense", "all")
+
+    # With a filter that too many pass to be named.
+    true, plan = await live(http, halves, filter={"half": 1}, ef_search=10, candidates=10)
+    series = await told(http, 10, plan["dense"])
+    assert series["band"] == "wide"
+    assert series["recall"] == pytest.approx(true, abs=0.005)
+
+    # What ran exactly is counted, and metrics say the same.
+    true, _ = await live(http, everything, exact=True)
+    assert true > 0.995, "halves round"
+    series = await told(http, 0, "exact")
+    assert series["queries"] >= QUERIES
+    assert series["recall"] == 1.0
+    lines = (await http.get("/metrics")).text.splitlines()
+    labels = '{band="all",collection="space",plan="exact",version="1"}'
+    assert f"azimuth_recall_at_k{labels} 1.0" in lines
+    assert any(line.startswith("azimuth_probe_seconds_total") for line in lines)
