@@ -12,10 +12,19 @@ export class Refused extends Error {
 }
 
 export async function call(path, options = {}) {
+  return (await answered(path, options)).json();
+}
+
+// What is no JSON: the metrics.
+export async function read(path) {
+  return (await answered(path)).text();
+}
+
+async function answered(path, options = {}) {
   const key = sessionStorage.getItem(KEY);
   const headers = { ...(key && { Authorization: `Bearer ${key}` }), ...(options.body && { "Content-Type": "application/json" }) };
   const response = await fetch(path, { ...options, headers });
-  if (response.ok) return response.json();
+  if (response.ok) return response;
   throw new Refused(await response.json().catch(() => ({})), response.status);
 }
 

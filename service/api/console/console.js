@@ -3,11 +3,25 @@
 import { call, useKey } from "./api.js";
 import { $, el } from "./dom.js";
 import { askingForKey, clearProblem, showProblem } from "./page.js";
-import * as search from "./search.js";
-import * as versions from "./versions.js";
 
-const asksForVersions = () => new URLSearchParams(location.search).get("view") === "versions";
-const view = asksForVersions() ? versions : search;
+// Of each view the page loads what it needs.
+const VIEWS = {
+  search: () => import("./search.js"),
+  overview: () => import("./overview.js"),
+  versions: () => import("./versions.js"),
+  recall: () => import("./recall.js"),
+  geometry: () => import("./geometry.js"),
+  drift: () => import("./drift.js"),
+  index: () => import("./health.js"),
+};
+
+function askedView() {
+  const name = new URLSearchParams(location.search).get("view");
+  return Object.hasOwn(VIEWS, name) ? name : "search";
+}
+
+const shown = askedView();
+const view = await VIEWS[shown]();
 
 async function start() {
   clearProblem();
@@ -27,15 +41,13 @@ async function start() {
   view.open(collections);
 }
 
-// Both views of the collection that is chosen.
+// All views of the collection that is chosen.
 function linkViews() {
   const name = encodeURIComponent($("collection").value);
-  for (const [id, href, here] of [
-    ["to-search", `?collection=${name}`, view === search],
-    ["to-versions", `?view=versions&collection=${name}`, view === versions],
-  ]) {
-    $(id).href = href;
-    if (here) $(id).setAttribute("aria-current", "page");
+  for (const link of document.querySelectorAll("#views a")) {
+    const one = link.dataset.view;
+    link.href = one === "search" ? `?collection=${name}` : `?view=${one}&collection=${name}`;
+    if (one === shown) link.setAttribute("aria-current", "page");
   }
 }
 
@@ -54,9 +66,9 @@ $("key").addEventListener("submit", (event) => {
   $("api-key").value = "";
   start();
 });
-// Going back may lead to the other view: then the page begins anew.
+// Going back may lead to another view: then the page begins anew.
 addEventListener("popstate", () => {
-  if (asksForVersions() !== (view === versions)) return location.reload();
+  if (askedView() !== shown) return location.reload();
   view.goBack();
   linkViews();
 });

@@ -17,6 +17,20 @@ export function button(label, act, attributes = {}) {
 
 export const note = (title, text) => el("p", { class: "note" }, el("strong", {}, title), " ", text);
 
+// A table with heads and rows of cells; the first of a row names it. On a phone each row is a card, so each cell knows
+// its head, and the roles are told, which the other layout would take away.
+export const grid = (label, heads, rows) =>
+  el("div", { class: "scroller", tabindex: "0", role: "region", "aria-label": label },
+    el("table", { class: "grid cards", role: "table" },
+      el("thead", { role: "rowgroup" }, el("tr", { role: "row" }, ...heads.map((head) => el("th", { scope: "col", role: "columnheader" }, head)))),
+      el("tbody", { role: "rowgroup" }, ...rows.map((cells) =>
+        el("tr", { role: "row" }, ...cells.map((cell, at) =>
+          at ? el("td", { role: "cell", "data-head": heads[at] }, cell) : el("th", { scope: "row", role: "rowheader" }, cell)))))));
+
+// A verdict has a sign and a word, never a colour alone. Unknown ones are shown as they are.
+const SIGNS = { healthy: "passed", held: "passed", watch: "watch", broken: "failed", missed: "failed" };
+export const verdict = (word, words = word) => el("span", { class: `verdict ${SIGNS[word] ?? "told"}` }, words);
+
 // A list of names and values.
 export const card = (facts) =>
   el("dl", { class: "card" }, ...Object.entries(facts).flatMap(([name, value]) => [el("dt", {}, name), el("dd", {}, value)]));
@@ -24,6 +38,11 @@ export const card = (facts) =>
 export const shorten = (text, length) => (text.length > length ? `${text.slice(0, length).trimEnd()}…` : text);
 export const count = (value) => value.toLocaleString("en");
 export const percent = (share) => `${(100 * share).toLocaleString("en", { maximumSignificantDigits: 2 })} %`;
+export const share = (value, digits = 1) => `${(100 * value).toFixed(digits)}\u00a0%`;
+export const bytes = (value) => {
+  const unit = [["GB", 1e9], ["MB", 1e6], ["kB", 1e3]].find(([, size]) => value >= size) ?? ["B", 1];
+  return `${(value / unit[1]).toLocaleString("en", { maximumFractionDigits: 1 })} ${unit[0]}`;
+};
 export const ms = (value) => `${value < 10 ? value.toFixed(1) : Math.round(value)} ms`;
 export const number = (value) => (Math.abs(value) >= 10 ? value.toFixed(1) : Math.abs(value) >= 0.1 ? value.toFixed(3) : value.toFixed(4));
 
