@@ -92,7 +92,7 @@ class Reranking:
     """`depth`: hits of the first stage that the cross-encoder reads. `weight`: its share in the final score."""
 
     depth: int = 50
-    weight: float = 0.2
+    weight: float = 0.4
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

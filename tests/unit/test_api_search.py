@@ -64,8 +64,8 @@ async def test_an_answer_has_the_shape_of_the_contract(api: Edge) -> None:
     assert explained["dense"]["rank"] == 1
     assert -1 <= explained["dense"]["score"] <= 1
     assert explained["lexical"] == pytest.approx({"rank": 1, "score": 3.0, "normalised": 1.0, "share": 0.5})
-    assert explained["rerank"] == {"rank": 1, "score": 1.0, "share": pytest.approx(0.2)}
-    assert first["score"] == pytest.approx(0.8 + 0.2)  # the best of the first stage, and of the second
+    assert explained["rerank"] == {"rank": 1, "score": 1.0, "share": pytest.approx(0.4)}
+    assert first["score"] == pytest.approx(0.6 + 0.4)  # the best of the first stage, and of the second
 
 
 async def test_stages_that_did_not_run_took_no_time(api: Edge) -> None:

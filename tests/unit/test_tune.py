@@ -84,7 +84,7 @@ class Legs:
         self.settings: dict[str, Any] = {
             "fusion": {"method": "convex", "alpha": 0.2, "k": 60},
             "candidates": 100,
-            "rerank": {"depth": 50, "weight": 0.2},
+            "rerank": {"depth": 50, "weight": 0.4},
             "tuned": None,
         }
         self.reranker = reranker
