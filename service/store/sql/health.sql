@@ -15,7 +15,7 @@ SELECT
         SELECT FROM pg_attribute AS a
         JOIN pg_constraint AS c ON c.conrelid = a.attrelid AND c.conkey = ARRAY[a.attnum]
         WHERE a.attrelid = relation.oid AND a.attname = 'embedding' AND a.attnotnull
-            AND c.contype = 'c' AND c.convalidated AND pg_get_constraintdef(c.oid) LIKE '%norm(embedding)%'
+            AND c.contype = 'c' AND c.convalidated AND pg_get_constraintdef(c.oid) LIKE '%%norm(embedding)%%'
     ) AS guarded,
     EXISTS (
         SELECT FROM pg_stat_progress_create_index AS p
