@@ -225,9 +225,7 @@ def findings(one: Corpus, space: Space) -> Findings:
 
 def row_of(name: str, found: Findings) -> tuple[object, ...]:
     figures = {one.name: one.value for one in found.measures}
-    bad = [f"{one.name}{'!' if one.verdict == 'broken' else ''}" for one in found.measures if one.verdict != "healthy"]
-    told = ", ".join(word for word in bad if not word.startswith("norms"))
-    return (name, *(figures[column] or 0.0 for column in COLUMNS), worst(found.measures) or "", told)
+    return (name, *(figures[column] or 0.0 for column in COLUMNS), worst(found.measures) or "")
 
 
 COLUMNS = (
@@ -269,7 +267,10 @@ def study(
             print(f"  {name}: {error}")
     heading(f"{one.name}: {len(one.texts)} texts, {len(one.pieces)} pieces")
     order = sorted(found, key=lambda name: (name != SOUND, name not in BROKEN, name))
-    table(("embedder", *COLUMNS, "verdict", "because of"), [row_of(name, found[name]) for name in order])
+    table(("embedder", *COLUMNS, "verdict"), [row_of(name, found[name]) for name in order])
+    for name in order:
+        bad = [one for one in found[name].measures if one.verdict in ("watch", "broken")]
+        print(f"  {name}: {', '.join(f'{one.name} {one.verdict}' for one in bad) or 'nothing to say'}")
     return found, made
 
 
@@ -281,7 +282,7 @@ def missed(found: Mapping[str, Findings]) -> list[str]:
 
 def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    arguments.add_argument("folders", nargs="+", type=Path, help="in BEIR layout, in a language that the model knows")
+    arguments.add_argument("folders", nargs="*", type=Path, help="in BEIR layout, in a language that the model knows")
     arguments.add_argument("--others", nargs="*", type=Path, default=[], help="for the sound model alone")
     arguments.add_argument("--texts", type=int, default=600, help="of each folder, at most")
     arguments.add_argument("--tokens", type=int, default=256, help="of each text, at most")

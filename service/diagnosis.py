@@ -165,7 +165,7 @@ class Diagnosis:
 
     async def _diagnosed(self, collection: Collection, version: EmbedderVersion, size: int) -> Report:
         sample = await self._vectors.sample(version, size)
-        rows = (await self._versions.status(version)).rows
+        rows = max(len(sample.chunks), (await self._versions.status(version)).rows)  # which is an estimate
         labels = (collection.name, str(version.number))
         if len(sample.chunks) < LEAST_ROWS:
             reason = f"{len(sample.chunks)} vectors are too few to tell (at least {LEAST_ROWS})"

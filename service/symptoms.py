@@ -76,8 +76,8 @@ SYMPTOMS: dict[Name, Symptom] = {
         says="a few words of a text lie {value:.1f} deviations nearer to it than to other texts",
         trouble="questions hardly lie nearer to what answers them than to anything else",
         do=f"{_MODEL} Does it know the language of the documents?",
-        watch=3.0,
-        broken=2.6,
+        watch=3.8,
+        broken=3.2,
         lower=True,
     ),
     "words": Symptom(
@@ -108,7 +108,7 @@ SYMPTOMS: dict[Name, Symptom] = {
         says="the ten strongest directions hold {value:.0%} of the variance",
         trouble="few directions decide what is near",
         do="Keep more dimensions, or take a model with more.",
-        watch=0.7,
+        watch=0.75,
         broken=0.97,
     ),
     "effective_rank": Symptom(

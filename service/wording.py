@@ -41,14 +41,7 @@ def rows_of(texts: Sequence[str]) -> Vectors:
     Salton and Buckley 1988, "Term-weighting approaches in automatic text retrieval"; hashed as by Weinberger et al.
     2009, "Feature hashing for large scale multitask learning".
     """
-    bags = [Counter(_words(text)) for text in texts]
-    spread = Counter(word for bag in bags for word in bag)
-    rows = np.zeros((len(texts), _PLACES), np.float32)
-    for row, bag in zip(rows, bags, strict=True):
-        for word, times in bag.items():
-            row[crc32(word.encode()) % _PLACES] += (1.0 + np.log(times)) * np.log(len(texts) / spread[word])
-    lengths = np.linalg.norm(rows, axis=1, keepdims=True)
-    return np.divide(rows, lengths, out=rows, where=lengths > 0)
+    return _rows([_words(text, units(text)[1]) for text in texts])
 
 
 def pieces(texts: Sequence[str], most: int, seed: int = 0) -> list[Piece]:
@@ -58,12 +51,15 @@ def pieces(texts: Sequence[str], most: int, seed: int = 0) -> list[Piece]:
     random pieces the one is taken that is nearest to its text.
     """
     chance = random.Random(seed)  # noqa: S311  no secret
+    borders = [units(text)[1] for text in texts]
     tried = [
         Piece(text=text, source=source)
         for source, whole in enumerate(texts[: 2 * most])
         for text in _tries(whole, chance)
     ]
-    rows = rows_of([*texts, *(one.text for one in tried)])
+    # A piece is read as the text is that it was cut from: alone it may be too short to tell how it is written.
+    bags = [_words(text, between) for text, between in zip(texts, borders, strict=True)]
+    rows = _rows([*bags, *(_words(one.text, borders[one.source]) for one in tried)])
     near = rows[len(texts) :] @ rows[: len(texts)].T
     sources = np.array([one.source for one in tried], np.intp)
     at = np.arange(len(tried))
@@ -87,7 +83,18 @@ def _tries(text: str, chance: random.Random) -> list[str]:
     return [between.join(own[start : start + length]) for start in starts]
 
 
-def _words(text: str) -> list[str]:
-    """In small letters; pairs of characters where it is not written in words."""
-    parts, between = units(text.lower())
-    return _WORD.findall(text.lower()) if between else parts
+def _words(text: str, between: str) -> list[str]:
+    """In small letters; pairs of neighbouring characters where nothing stands between words."""
+    small = text.lower()
+    return _WORD.findall(small) if between else [small[at : at + 2] for at in range(len(small) - 1)]
+
+
+def _rows(bags: Sequence[Sequence[str]]) -> Vectors:
+    counted = [Counter(bag) for bag in bags]
+    spread = Counter(word for bag in counted for word in bag)
+    rows = np.zeros((len(bags), _PLACES), np.float32)
+    for row, bag in zip(rows, counted, strict=True):
+        for word, times in bag.items():
+            row[crc32(word.encode()) % _PLACES] += (1.0 + np.log(times)) * np.log(len(bags) / spread[word])
+    lengths = np.linalg.norm(rows, axis=1, keepdims=True)
+    return np.divide(rows, lengths, out=rows, where=lengths > 0)

@@ -5,7 +5,20 @@ import pytest
 
 from service.domain import EmbedderSpec, Vectors
 from service.embedder.hashing import HashingEncoder
-from service.geometry import collapsed, mean_cosine, measure, repeated
+from service.geometry import (
+    collapsed,
+    cosines,
+    effective_rank,
+    jackknife,
+    leading_share,
+    mean_cosine,
+    mean_cosine_error,
+    measure,
+    participation_ratio,
+    plane,
+    repeated,
+    variances,
+)
 from tests.rivals import DOCUMENTS
 
 CHANCE = np.random.default_rng(3)
@@ -46,6 +59,60 @@ def test_the_length_of_rows_plays_no_part() -> None:
     found, longer = measure(vectors), measure((vectors * CHANCE.uniform(0.5, 9, size=(ROWS, 1))).astype(np.float32))
     assert longer.mean_cosine == pytest.approx(found.mean_cosine, abs=1e-6)
     assert longer.effective_rank == pytest.approx(found.effective_rank, rel=1e-4)
+
+
+def test_the_error_of_the_mean_cosine_is_that_of_other_samples() -> None:
+    def sample(seed: int) -> np.ndarray:
+        return unit(np.random.default_rng(seed).normal(size=(200, 16)) + 0.7).astype(np.float64)
+
+    spread = float(np.std([mean_cosine(sample(seed)) for seed in range(60)], ddof=1))
+    assert 0.6 * spread < mean_cosine_error(sample(99)) < 1.6 * spread
+
+
+def test_cosines_are_of_pairs_of_different_rows() -> None:
+    rows = spread(60).astype(np.float64)
+    found = cosines(rows, 5_500, np.random.default_rng(1))
+    assert found.shape == (5_500,)
+    assert found.mean() == pytest.approx(mean_cosine(rows), abs=0.02)
+    assert found.max() < 0.999, "no row meets itself"
+    assert cosines(rows[:1], 10, np.random.default_rng(1)).size == 0
+
+
+def test_participation_counts_directions_that_share_the_variance() -> None:
+    assert participation_ratio(np.array([2.0, 2.0, 2.0])) == pytest.approx(3)
+    assert participation_ratio(np.array([1.0, 0.0])) == pytest.approx(1)
+    assert participation_ratio(np.zeros(3)) == 0.0
+    assert effective_rank(np.array([1.0, 1e-4])) > participation_ratio(np.array([1.0, 1e-4]))
+
+
+def test_leading_directions_are_the_strongest() -> None:
+    found = variances(spread(90, 12).astype(np.float64) * np.arange(1, 13))
+    assert (np.diff(found) <= 0).all()
+    assert leading_share(found, 3) == pytest.approx(found[:3].sum() / found.sum())
+    assert leading_share(np.zeros(4), 1) == 1.0
+
+
+@pytest.mark.parametrize(("rows", "dimensions"), [(30, 80), (80, 30)])
+def test_the_map_shows_the_two_strongest_directions(rows: int, dimensions: int) -> None:
+    wide = spread(rows, dimensions).astype(np.float64)
+    places, shown = plane(wide)
+    left, singular, _ = np.linalg.svd(wide - wide.mean(axis=0), full_matrices=False)
+    for at in (0, 1):
+        assert abs(places[:, at] @ left[:, at]) == pytest.approx(singular[at], rel=1e-6)
+        assert shown[at] == pytest.approx(singular[at] ** 2 / (singular**2).sum(), rel=1e-6)
+
+
+def test_the_map_of_one_dimension_is_a_line() -> None:
+    places, shown = plane(CHANCE.normal(size=(20, 1)))
+    assert shown == (pytest.approx(1.0), 0.0)
+    assert not places[:, 1].any()
+
+
+def test_the_jackknife_gives_the_error_of_a_mean() -> None:
+    rows = CHANCE.normal(size=(500, 3))
+    errors = jackknife(rows, lambda some: some.mean(axis=0))
+    np.testing.assert_allclose(errors, 1 / np.sqrt(500), rtol=0.6)
+    assert np.isnan(jackknife(rows[:5], lambda some: some.mean(axis=0))).all()
 
 
 def test_rows_spread_over_all_directions_have_them_all_for_rank() -> None:
