@@ -27,7 +27,8 @@ Json = dict[str, Any]
 
 def directions(count: int, seed: int) -> Floats:
     rows = np.random.default_rng(seed).normal(size=(count, DIMENSIONS)).astype(np.float32)
-    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+    units: Floats = rows / np.linalg.norm(rows, axis=1, keepdims=True)
+    return units
 
 
 STORED, ASKED = directions(DOCUMENTS, 1), directions(QUERIES, 2)
@@ -42,7 +43,7 @@ async def http(server: EmbeddedServer, template: str, tmp_path: Path) -> AsyncIt
         embedder="hashing:16",
         reranker="none",
         exact_below=500,
-        passing_cap=50,
+        passing_cap=400,
         probe_budget_ms=60_000,
     )
     async with wiring.api(settings, url_of(server, "recall")) as app:

@@ -134,9 +134,9 @@ async def test_where_nothing_was_asked_nothing_is_looked_at(scene: Scene) -> Non
     assert await scene.minutes() == ()
 
 
-@pytest.mark.parametrize("options", [{"share": 0.0}, {"budget_ms": 0.0}])
-async def test_without_a_share_or_a_budget_nothing_is_kept(scene: Scene, options: dict[str, float]) -> None:
-    of = scene.watch(**options)
+@pytest.mark.parametrize(("share", "budget_ms"), [(0.0, 600.0), (1.0, 0.0)])
+async def test_without_a_share_or_a_budget_nothing_is_kept(scene: Scene, share: float, budget_ms: float) -> None:
+    of = scene.watch(share=share, budget_ms=budget_ms)
     of.saw(scene.watched.observed())
     of.saw(scene.watched.observed(DensePlan(kind="exact")))
     assert await of.step() is None
