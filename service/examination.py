@@ -64,6 +64,9 @@ class Picture:
     antihubs: float
     places: Floats
     shown: tuple[float, float]
+    middle: Floats
+    directions: Floats
+    """[d] and [2, d]: a vector less the middle, times the directions, is its place."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -89,6 +92,7 @@ def examine(subject: Subject, near: Neighbours) -> Findings:
         *_lengths(subject),
     )
     places, shown = geometry.plane(rows[:SPECTRUM_ROWS])
+    middle, directions = geometry.directions(rows[:SPECTRUM_ROWS], places)
     chance = np.random.default_rng(0)
     picture = Picture(
         cosines=np.histogram(np.clip(geometry.cosines(rows, PAIRS, chance), -1.0, 1.0), EDGES)[0],
@@ -97,6 +101,8 @@ def examine(subject: Subject, near: Neighbours) -> Findings:
         antihubs=neighbourhood.antihubs(counts),
         places=places,
         shown=shown,
+        middle=middle,
+        directions=directions,
     )
     return Findings(measures=measures, picture=picture)
 

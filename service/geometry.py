@@ -188,6 +188,15 @@ def plane(rows: Floats) -> tuple[Floats, tuple[float, float]]:
     return np.pad(placed, ((0, 0), (0, missing))), (first, second)
 
 
+def directions(rows: Floats, places: Floats) -> tuple[Floats, Floats]:
+    """What brings any vector onto the plane that `plane` gave of these rows: subtract the first, [d], and take the
+    products with the second, [2, d]. A direction that is missing is 0."""
+    middle = rows.mean(axis=0)
+    lengths = np.square(places).sum(axis=0)
+    along: Floats = (places / np.where(lengths > 0, lengths, 1.0)).T @ (rows - middle)
+    return middle, along
+
+
 def jackknife(rows: Floats, statistic: Callable[[Floats], Floats], groups: int = _GROUPS) -> Floats:
     """Standard errors of what `statistic` gives, leaving out one group of the rows after another.
 

@@ -13,7 +13,7 @@ from service.api.dependencies import Here
 from service.api.failures import documented
 from service.diagnosis import LEAST_SAMPLE, MOST_SAMPLE, SAMPLE, Report
 from service.domain import CollectionName, VersionNumber
-from service.examination import EDGES
+from service.examination import EDGES, Picture
 
 router = APIRouter(prefix="/v1/collections/{collection}/geometry", tags=["geometry"])
 
@@ -62,6 +62,9 @@ class MapAnswer(TypedDict):
     points: list[PointAnswer]
     shown: list[float]
     """Of the variance, along x and along y: the rest is flattened away."""
+    center: list[float]
+    directions: list[list[float]]
+    """A vector of length 1 less `center`, times each of the two directions, is its place on the map."""
 
 
 class BeforeAnswer(TypedDict):
@@ -132,7 +135,7 @@ async def get(service: Here, collection: schemas.Name, query: Annotated[Geometry
         shown["cosines"] = {"edges": list(EDGES), "counts": picture.cosines.tolist()}
         shown["occurrences"] = {"edges": [float(one) for one in edges], "counts": list(counts)}
         shown["antihubs"] = picture.antihubs
-        shown["map"] = _map(report, picture.places.round(4).tolist(), picture.shown)
+        shown["map"] = _map(report, picture)
     return answers.Json(shown)
 
 
@@ -154,11 +157,13 @@ def _figure(value: float | None) -> float | None:
     return None if value is None else float(f"{value:.4g}")
 
 
-def _map(report: Report, places: list[list[float]], shown: tuple[float, float]) -> MapAnswer:
+def _map(report: Report, picture: Picture) -> MapAnswer:
     return {
         "points": [
             {"id": document_id, "chunk": chunk, "x": x, "y": y}
-            for (document_id, chunk), (x, y) in zip(report.chunks, places, strict=False)
+            for (document_id, chunk), (x, y) in zip(report.chunks, picture.places.round(4).tolist(), strict=False)
         ],
-        "shown": [round(share, 4) for share in shown],
+        "shown": [round(share, 4) for share in picture.shown],
+        "center": picture.middle.round(6).tolist(),
+        "directions": picture.directions.round(6).tolist(),
     }
