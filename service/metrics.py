@@ -126,7 +126,16 @@ RERANK_TRUNCATED = Counter(
 )
 RERANK_PASS_SECONDS = Histogram("azimuth_rerank_pass_seconds", "One forward pass of the cross-encoder.", buckets=_BATCH)
 
-
+DRIFT = Gauge(
+    "azimuth_drift",
+    "How far live queries are from the collection, or from those before; of this process.",
+    ["collection", "measure"],
+)
+DRIFT_VERDICT = Gauge(
+    "azimuth_drift_verdict",
+    "The worst that was said of live queries when they were last looked at: 0 healthy, 1 watch, 2 broken.",
+    ["collection"],
+)
 GEOMETRY_VERDICT = Gauge(
     "azimuth_geometry_verdict",
     "What the last diagnosis said of the space of a version: 0 healthy, 1 watch, 2 broken.",
@@ -144,5 +153,14 @@ def forget_index(collection: str, version: str) -> None:
 def forget(collection: str) -> None:
     """Take back what gauges say of a deleted collection: an alert on its backlog would never end."""
     gauges = (QUEUE_PENDING, QUEUE_FAILED, QUEUE_OLDEST, VERSION_STATE, CANARY_COSINE, RECALL_TARGET, *_OF_INDEX)
-    for gauge in (*gauges, BACKFILL_REMAINING, SHADOW_OVERLAP, RECALL, DISTANCE_RECALL, LEXICAL_RECALL):
+    for gauge in (
+        *gauges,
+        BACKFILL_REMAINING,
+        SHADOW_OVERLAP,
+        RECALL,
+        DISTANCE_RECALL,
+        LEXICAL_RECALL,
+        DRIFT,
+        DRIFT_VERDICT,
+    ):
         gauge.remove_by_labels({"collection": collection})
