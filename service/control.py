@@ -227,6 +227,7 @@ class Control:
                 continue
             labels = (name, str(version.number))
             metrics.DEAD_ROWS.labels(*labels).set(health.dead_rows)
+            metrics.VECTORS.labels(*labels).set(health.rows)
             metrics.INDEX_BYTES.labels(*labels).set(0 if health.index is None else health.index.bytes)
             if health.index is not None and version.number in chosen:
                 metrics.EF_SEARCH.labels(*labels).set(chosen[version.number].ef_search)

@@ -72,6 +72,7 @@ RECALL_TARGET_MISSED = Gauge(
     ["collection", "version"],
 )
 DEAD_ROWS = Gauge("azimuth_dead_rows", "Dead rows in the table of a version.", ["collection", "version"])
+VECTORS = Gauge("azimuth_vectors", "Rows in the table of a version, without dead ones.", ["collection", "version"])
 INDEX_BYTES = Gauge("azimuth_index_bytes", "Size of the HNSW index of a version.", ["collection", "version"])
 
 _RECALL = ["collection", "version", "plan", "band"]
@@ -141,7 +142,7 @@ GEOMETRY_VERDICT = Gauge(
     "What the last diagnosis said of the space of a version: 0 healthy, 1 watch, 2 broken.",
     ["collection", "version"],
 )
-_OF_INDEX = (EF_SEARCH, RECALL_TARGET_MISSED, DEAD_ROWS, INDEX_BYTES, GEOMETRY_VERDICT)
+_OF_INDEX = (EF_SEARCH, RECALL_TARGET_MISSED, DEAD_ROWS, VECTORS, INDEX_BYTES, GEOMETRY_VERDICT)
 
 
 def forget_index(collection: str, version: str) -> None:
