@@ -77,7 +77,7 @@ SYMPTOMS: dict[Name, Symptom] = {
         trouble="questions hardly lie nearer to what answers them than to anything else",
         do=f"{_MODEL} Does it know the language of the documents?",
         watch=3.8,
-        broken=3.2,
+        broken=3.3,
         lower=True,
     ),
     "words": Symptom(
