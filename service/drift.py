@@ -150,7 +150,7 @@ def _kolmogorov(reach: float) -> float:
     """The chance that the supremum of a Brownian bridge is beyond `reach`."""
     if reach < 0.2:  # the series converges slowly, to 1 within 1e-12
         return 1.0
-    terms = (2 * (-1) ** (at - 1) * math.exp(-2 * (at * reach) ** 2) for at in range(1, _TERMS + 1))
+    terms = (-2.0 * (-1.0) ** at * math.exp(-2.0 * (at * reach) ** 2) for at in range(1, _TERMS + 1))
     return min(1.0, max(0.0, sum(terms)))
 
 

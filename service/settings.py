@@ -77,6 +77,9 @@ class Settings(BaseSettings):
     probe_budget_ms: float = Field(
         600.0, ge=0, le=60_000, description="Time of each minute that one process may spend on that; 0: none."
     )
+    drift_seconds: float = Field(
+        600.0, gt=0, description="What the latest live queries span at least, where many come, when they are compared."
+    )
 
     @field_validator("api_keys", "models", mode="before")
     @classmethod

@@ -29,6 +29,7 @@ from service.learning import Learning
 from service.ledger import Ledger
 from service.lexical_probe import LexicalProbe
 from service.lifecycle import UNDER_WAY, Lifecycle
+from service.lookout import PAUSE_SECONDS, Lookout
 from service.probe import Probe
 from service.proof import Proof
 from service.readiness import Readiness
@@ -56,6 +57,7 @@ from service.store.test_sets import PostgresTestSets
 from service.store.vectors import PostgresVectors
 from service.store.versions import PostgresVersions
 from service.survey import Survey
+from service.traffic import Traffic
 from service.verification import Examine, Verification
 from service.version import VersionState
 from service.watch import Watch
@@ -64,6 +66,7 @@ log = logging.getLogger(__name__)
 
 TEND_SECONDS = 5.0
 LEARN_SECONDS = 2.0
+LOOK_SECONDS = 2.0
 DIAGNOSE_SECONDS = 60.0
 TOMBSTONE_AGE = timedelta(days=1)
 WATCH_SECONDS = 2.0
@@ -208,6 +211,7 @@ async def api(settings: Settings, url: str) -> AsyncIterator[FastAPI]:
             documents=DocumentLimits(text_length=settings.max_text_length, batch=settings.max_batch),
         )
         watch = await stack.enter_async_context(_watch(settings, url, lexicon))
+        traffic = Traffic(settings.drift_seconds)
         search = Search(
             collections=store.collections,
             versions=store.versions,
@@ -219,7 +223,7 @@ async def api(settings: Settings, url: str) -> AsyncIterator[FastAPI]:
             reranker=reranker,
             passing_cap=settings.passing_cap,
             max_concurrent=settings.max_concurrent_searches,
-            observers=(watch,),
+            observers=(watch, traffic),
         )
         shadow = Shadow(
             search=search, collections=store.collections, versions=store.versions, share=settings.shadow_share
@@ -274,6 +278,15 @@ async def api(settings: Settings, url: str) -> AsyncIterator[FastAPI]:
             test_sets=store.test_sets,
             sampling=sampling,
         )
+        lookout = Lookout(
+            traffic=traffic,
+            collections=store.collections,
+            versions=store.versions,
+            vectors=store.vectors,
+            lexicon=lexicon,
+            sampling=sampling,
+            pause=min(PAUSE_SECONDS, settings.drift_seconds),
+        )
         known: set[str] = set()
 
         @asynccontextmanager
@@ -288,8 +301,9 @@ async def api(settings: Settings, url: str) -> AsyncIterator[FastAPI]:
                 _running(_warm(reranker, readiness)),
                 _driving(flow, store.fields),
                 _running(regularly("confidence", LEARN_SECONDS, partial(learning.tend, now))),
-                _running(regularly("effort", EFFORT_SECONDS, partial(control.tend, now))),
                 _running(regularly("geometry", DIAGNOSE_SECONDS, diagnosis.tend)),
+                _running(regularly("drift", LOOK_SECONDS, partial(lookout.tend, now))),
+                _running(regularly("effort", EFFORT_SECONDS, partial(control.tend, now))),
             ):
                 yield
                 stop.set()
@@ -300,6 +314,7 @@ async def api(settings: Settings, url: str) -> AsyncIterator[FastAPI]:
             Service(
                 search=search,
                 shadow=shadow,
+                lookout=lookout,
                 appraisal=Appraisal(search=search, versions=store.versions, sampling=sampling),
                 ingest=Ingest(
                     documents=store.documents,
@@ -309,8 +324,8 @@ async def api(settings: Settings, url: str) -> AsyncIterator[FastAPI]:
                     limits=limits.documents,
                 ),
                 lifecycle=flow,
-                control=control,
                 diagnosis=diagnosis,
+                control=control,
                 collections=store.collections,
                 versions=store.versions,
                 backfills=store.backfills,

@@ -20,12 +20,14 @@ from service.embedder.registry import Registry
 from service.ingest import Ingest
 from service.ingest import Limits as DocumentLimits
 from service.lifecycle import Lifecycle
+from service.lookout import Lookout
 from service.ports import Claimed, Encoder, Reading, Reranker
 from service.proof import Proof
 from service.sampling import Sampling
 from service.search import Search
 from service.shadow import Shadow
 from service.survey import Survey
+from service.traffic import Traffic
 from service.verification import Examine, Verification
 from service.version import Check, EmbedderVersion
 from tests.fakes import FakeChanges, FakeDocuments, FakeLexicon, FakeQueue, FakeStore, FakeVectors
@@ -185,6 +187,7 @@ def build(
         verification=verification,
         exact_below=10_000,
     )
+    traffic = Traffic(600.0)
     search = Search(
         collections=store.collections,
         versions=store.versions,
@@ -196,6 +199,7 @@ def build(
         reranker=reranker,
         passing_cap=1_000,
         max_concurrent=64,
+        observers=(traffic,),
     )
 
     sampling = Sampling(vectors=FakeVectors(store), documents=documents, embedders=embedders, proof=proof)
@@ -225,6 +229,15 @@ def build(
     service = Service(
         search=search,
         shadow=Shadow(search=search, collections=store.collections, versions=store.versions, share=0.0),
+        lookout=Lookout(
+            traffic=traffic,
+            collections=store.collections,
+            versions=store.versions,
+            vectors=FakeVectors(store),
+            lexicon=lexicon,
+            sampling=sampling,
+            pause=0.0,
+        ),
         appraisal=Appraisal(search=search, versions=store.versions, sampling=sampling),
         ingest=Ingest(
             documents=documents,
@@ -242,6 +255,7 @@ def build(
             documents=documents,
             sampling=sampling,
         ),
+        control=control,
         collections=store.collections,
         versions=store.versions,
         backfills=backfills,

@@ -15,6 +15,7 @@ from service.diagnosis import Diagnosis
 from service.ingest import Ingest
 from service.ingest import Limits as DocumentLimits
 from service.lifecycle import Lifecycle
+from service.lookout import Lookout
 from service.search import Search
 from service.shadow import Shadow
 
@@ -39,10 +40,11 @@ class Service:
     search: Search
     shadow: Shadow
     appraisal: Appraisal
+    lookout: Lookout
     ingest: Ingest
     lifecycle: Lifecycle
-    control: Control
     diagnosis: Diagnosis
+    control: Control
     collections: catalog.Collections
     versions: catalog.Versions
     backfills: catalog.Backfills
