@@ -87,8 +87,13 @@ class Watch:
 
     def saw(self, observed: Observed) -> None:
         """As `observed.Observer`."""
-        if self._chance.random() >= self._share:
-            return
+        if self._chance.random() < self._share:
+            try:
+                self._keep(observed)
+            except Exception:  # a client is waiting for an answer that is complete
+                log.exception("a search is not kept")
+
+    def _keep(self, observed: Observed) -> None:
         space, plan, now = observed.space, observed.plan, self._clock()
         name, number = space.collection.name, space.version.number
         if plan.kind == "exact":

@@ -144,6 +144,15 @@ async def test_without_a_share_or_a_budget_nothing_is_kept(scene: Scene, share: 
     assert await scene.minutes() == ()
 
 
+async def test_what_cannot_be_kept_is_no_trouble_of_the_search(scene: Scene) -> None:
+    of, odd = scene.watch(), scene.watched.observed()
+    of.saw(dataclasses.replace(odd, vectors=("no vector",)))  # type: ignore[arg-type]
+    of.saw(odd)
+    assert await of.step() is not None
+    await of.keep()
+    assert [minute.tally.queries for minute in await scene.minutes()] == [1]
+
+
 async def test_about_a_share_of_the_searches_is_kept(scene: Scene) -> None:
     of = scene.watch(share=0.25)
     for _ in range(2_000):
