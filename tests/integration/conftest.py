@@ -27,6 +27,7 @@ class Running:
 
     url: str
     log_file: Path
+    worker_port: int
 
     @property
     def log(self) -> str:
@@ -40,18 +41,20 @@ def service(
     name = f"service_{request.module.__name__.rsplit('.', 1)[-1]}"
     create_database(server, name, template)
     folder = tmp_path_factory.mktemp(name)
-    port = unused_port()
+    port, worker_port = unused_port(), unused_port()
     environment = os.environ | {
         "AZIMUTH_DATABASE_URL": url_of(server, name),
         "AZIMUTH_DATA_DIR": str(folder / "data"),
         "AZIMUTH_PORT": str(port),
+        "AZIMUTH_WORKER_PORT": str(worker_port),
         "AZIMUTH_EMBEDDER": MODEL,
         "AZIMUTH_RERANKER": "none",
         "AZIMUTH_LOG_LEVEL": "info",
         "AZIMUTH_API_KEYS": "",
         "OMP_NUM_THREADS": "1",
     }
-    running = Running(f"http://127.0.0.1:{port}", folder / "serve.log")
+    environment |= getattr(request.module, "SETTINGS", {})
+    running = Running(f"http://127.0.0.1:{port}", folder / "serve.log", worker_port)
     with (
         _process("serve", environment, running.log_file) as api,
         _process("worker", environment, folder / "worker.log"),
