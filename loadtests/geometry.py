@@ -30,7 +30,7 @@ from service import beir, demo, neighbourhood, wording
 from service.domain import EmbedderSpec, Vectors
 from service.embedder.hashing import HashingEncoder
 from service.examination import EDGES, WORDS_ROWS, Findings, Subject, examine, suspicious
-from service.symptoms import worst
+from service.symptoms import Name, worst
 
 Rows = npt.NDArray[np.float32]
 Forward = Callable[[Any], Mapping[str, torch.Tensor]]
@@ -174,17 +174,17 @@ def derived(sound: Rows, texts: Sequence[str]) -> dict[str, Rows]:
 
 def spaces(model: Bundled, one: Corpus, *, alone: bool) -> dict[str, Space]:
     """By the name of the embedder. `alone`: the sound one, and no other."""
-    asked = [piece.text for piece in one.pieces]
+    questions = [piece.text for piece in one.pieces]
     forwards: list[Forward] = [model.layers]
     if not alone:
         forwards += [model.shuffled("all weights shuffled", ""), model.shuffled("layers shuffled", "encoder")]
     found: dict[str, Space] = {}
     for forward in forwards:
-        texts, pieces = model.encode(one.texts, forward), model.encode(asked, forward)
+        texts, pieces = model.encode(one.texts, forward), model.encode(questions, forward)
         found |= {name: Space(texts=texts[name], pieces=pieces[name]) for name in texts}
     if alone:
         return {SOUND: found[SOUND]}
-    texts, pieces = derived(found[SOUND].texts, one.texts), derived(found[SOUND].pieces, asked)
+    texts, pieces = derived(found[SOUND].texts, one.texts), derived(found[SOUND].pieces, questions)
     return found | {name: Space(texts=texts[name], pieces=pieces[name]) for name in texts}
 
 
@@ -203,12 +203,12 @@ def stored(rows: Rows) -> tuple[Vectors, npt.NDArray[np.bool_]]:
 def findings(one: Corpus, space: Space) -> Findings:
     """RuntimeError where nearly nothing is usable: such documents are set aside by the worker, and never stored."""
     rows, usable = stored(space.texts)
-    pieces, asked = stored(space.pieces)
+    pieces, answered = stored(space.pieces)
     if usable.sum() < len(rows) / 2:
         raise RuntimeError("unusable vectors")
     place = np.cumsum(usable) - 1
     sources = np.array([piece.source for piece in one.pieces], np.intp)
-    kept = asked & usable[sources]
+    kept = answered & usable[sources]
     texts = [" ".join(text.lower().split()) for text, good in zip(one.texts, usable, strict=True) if good]
     near = neighbourhood.neighbours(rows[usable])
     subject = Subject(
@@ -228,7 +228,7 @@ def row_of(name: str, found: Findings) -> tuple[object, ...]:
     return (name, *(figures[column] or 0.0 for column in COLUMNS), worst(found.measures) or "")
 
 
-COLUMNS = (
+COLUMNS: tuple[Name, ...] = (
     "meaning",
     "words",
     "mean_cosine",
@@ -295,10 +295,10 @@ def main() -> None:
     wrong: dict[str, list[str]] = {}
     for path in chosen.folders:
         one = corpus(path, chosen.texts)
-        results[one.name], _ = study(model, one, alone=False, kept=chosen.vectors)
+        results[one.name], made = study(model, one, alone=False, kept=chosen.vectors)
         wrong[one.name] = missed(results[one.name])
         if chosen.svg and path == chosen.folders[0]:
-            draw(chosen.svg, results[one.name])
+            draw(chosen.svg, one, results[one.name], made)
     for path in [None, *chosen.others]:
         one = corpus(path, chosen.texts)
         results[one.name], _ = study(model, one, alone=True, kept=chosen.vectors)
@@ -313,13 +313,25 @@ def main() -> None:
         chosen.json.write_text(json.dumps(told), encoding="utf-8")
 
 
-def draw(folder: Path, found: Mapping[str, Findings]) -> None:
+def asked(one: Corpus, space: Space) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Histograms of the cosines of pieces to their own texts, and to all others."""
+    cosines = stored(space.pieces)[0] @ stored(space.texts)[0].T
+    at = (np.arange(len(one.pieces)), np.array([piece.source for piece in one.pieces]))
+    others = np.ones_like(cosines, bool)
+    others[at] = False
+    own, rest = (np.histogram(np.clip(some, -1.0, 1.0), EDGES)[0] for some in (cosines[at], cosines[others]))
+    return own, rest
+
+
+def draw(folder: Path, one: Corpus, found: Mapping[str, Findings], made: Mapping[str, Space]) -> None:
+    questions = {name: asked(one, made[name]) for name in PICTURED}
     portraits = [
         Portrait(
             name=name,
             verdict=worst(found[name].measures) or "",
             cosines=found[name].picture.cosines,
-            edges=EDGES,
+            own=questions[name][0],
+            others=questions[name][1],
             occurrences=found[name].picture.occurrences,
             places=found[name].picture.places,
             shown=found[name].picture.shown,

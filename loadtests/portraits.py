@@ -1,4 +1,4 @@
-"""Spaces as SVG, side by side: how near random texts are, how often texts are near others, and a map. By hand, as
+"""Spaces as SVG, side by side: how near texts and questions are, how often texts are near others, a map. By hand, as
 `diagram`: a library for plots would be a dependency for two pictures.
 """
 
@@ -9,25 +9,29 @@ from html import escape
 import numpy as np
 import numpy.typing as npt
 
-WIDTH, HEIGHT, GAP, TOP = 220, 130, 34, 58
+WIDTH, HEIGHT, GAP, TOP, LABELS = 250, 120, 34, 58, 56
 COLOURS = {"healthy": "#3a7d44", "watch": "#b8860b", "broken": "#c8553d"}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Portrait:
-    """`cosines`: counts between `edges`; `occurrences`: edges, counts; `places`: [n, 2]; `shown`: of the variance."""
+    """`cosines`: counts in bins from -1 to 1; so are `own` and `others`, of questions to their texts and to others.
+
+    `occurrences`: edges, counts; `places`: [n, 2]; `shown`: of the variance.
+    """
 
     name: str
     verdict: str
     cosines: npt.NDArray[np.int64]
-    edges: Sequence[float]
+    own: npt.NDArray[np.int64]
+    others: npt.NDArray[np.int64]
     occurrences: tuple[Sequence[int], Sequence[int]]
     places: npt.NDArray[np.float64]
     shown: tuple[float, float]
 
 
 def histograms(portraits: Sequence[Portrait]) -> str:
-    """The upper row: cosines of random pairs, from -1 to 1. The lower: how many texts are near how many others."""
+    """Cosines of random pairs; of questions, those to other texts in grey; how many texts are near how many others."""
     parts: list[str] = []
     for at, one in enumerate(portraits):
         left = GAP + at * (WIDTH + GAP)
@@ -35,14 +39,18 @@ def histograms(portraits: Sequence[Portrait]) -> str:
         parts += _title(one, left, colour)
         parts += _bars(one.cosines.tolist(), left, TOP, colour)
         parts += _labels(left, TOP, ["-1", "0", "1"], "cosine of two random texts")
+        middle = TOP + HEIGHT + LABELS
+        parts += _bars(one.others.tolist(), left, middle, "#bbb")
+        parts += _bars(one.own.tolist(), left, middle, colour, opacity=0.7)
+        parts += _labels(left, middle, ["-1", "0", "1"], "cosine of ten words and their text (grey: others)")
         edges, counts = one.occurrences
-        lower = TOP + HEIGHT + 56
+        lower = middle + HEIGHT + LABELS
         parts += _bars(list(counts), left, lower, colour)
         marks = [str(edge) for edge in edges[:-1]]
         parts += _labels(
             left, lower, [marks[0], marks[len(marks) // 2], marks[-1]], "texts that have it among 10 nearest"
         )
-    return _svg(len(portraits), TOP + 2 * HEIGHT + 56 + 48, parts)
+    return _svg(len(portraits), TOP + 3 * (HEIGHT + LABELS), parts)
 
 
 def maps(portraits: Sequence[Portrait]) -> str:
@@ -80,11 +88,11 @@ def _title(one: Portrait, left: float, colour: str) -> list[str]:
     ]
 
 
-def _bars(counts: Sequence[int], left: float, top: float, colour: str) -> list[str]:
+def _bars(counts: Sequence[int], left: float, top: float, colour: str, opacity: float = 1.0) -> list[str]:
     most, width = max(1, *counts), WIDTH / max(1, len(counts))
     bars = [
         f'<rect x="{left + at * width:.1f}" y="{top + HEIGHT * (1 - count / most):.1f}" width="{0.9 * width:.1f}" '
-        f'height="{HEIGHT * count / most:.1f}" fill="{colour}"><title>{count}</title></rect>'
+        f'height="{HEIGHT * count / most:.1f}" fill="{colour}" fill-opacity="{opacity}"><title>{count}</title></rect>'
         for at, count in enumerate(counts)
         if count
     ]

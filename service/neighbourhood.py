@@ -154,10 +154,10 @@ def separation(own: npt.NDArray[np.floating], others: npt.NDArray[np.floating]) 
 # ---------------------------------------------------------------- errors
 
 
-def resampled(values: npt.NDArray[np.number], statistic: Callable[[npt.NDArray[np.number]], Floats]) -> float:
+def resampled(values: npt.NDArray[np.number], statistic: Callable[[Floats], Floats]) -> float:
     """Standard error of a statistic (along the last axis) of these values, by the bootstrap (Efron 1979)."""
     n = values.shape[-1]
     if n < 2:
         return 0.0
-    chance = np.random.default_rng(0)
-    return float(np.std([statistic(values[chance.integers(n, size=n)]) for _ in range(_RESAMPLES)], ddof=1))
+    chance, wide = np.random.default_rng(0), values.astype(np.float64)
+    return float(np.std([statistic(wide[chance.integers(n, size=n)]) for _ in range(_RESAMPLES)], ddof=1))

@@ -97,4 +97,5 @@ def _rows(bags: Sequence[Sequence[str]]) -> Vectors:
         for word, times in bag.items():
             row[crc32(word.encode()) % _PLACES] += (1.0 + np.log(times)) * np.log(len(bags) / spread[word])
     lengths = np.linalg.norm(rows, axis=1, keepdims=True)
-    return np.divide(rows, lengths, out=rows, where=lengths > 0)
+    unit: Vectors = np.divide(rows, lengths, out=rows, where=lengths > 0)
+    return unit

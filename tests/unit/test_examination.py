@@ -39,7 +39,8 @@ def sound(texts: Sequence[str]) -> np.ndarray:
 def noise(length: float) -> Embedder:
     def embed(texts: Sequence[str]) -> np.ndarray:
         rows = [np.random.default_rng(list(text.encode())).normal(size=DIMENSIONS) for text in texts]
-        return np.eye(DIMENSIONS)[0] + length * unit(np.stack(rows))
+        moved: np.ndarray = np.eye(DIMENSIONS)[0] + length * unit(np.stack(rows))
+        return moved
 
     return embed
 
