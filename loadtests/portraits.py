@@ -42,7 +42,7 @@ def histograms(portraits: Sequence[Portrait]) -> str:
         middle = TOP + HEIGHT + LABELS
         parts += _bars(one.others.tolist(), left, middle, "#bbb")
         parts += _bars(one.own.tolist(), left, middle, colour, opacity=0.7)
-        parts += _labels(left, middle, ["-1", "0", "1"], "cosine of ten words and their text (grey: others)")
+        parts += _labels(left, middle, ["-1", "0", "1"], "ten words to their text (grey: to others)")
         edges, counts = one.occurrences
         lower = middle + HEIGHT + LABELS
         parts += _bars(list(counts), left, lower, colour)
