@@ -4,7 +4,7 @@
 import { el } from "./dom.js";
 
 const SVG = "http://www.w3.org/2000/svg";
-const PAD = { top: 10, right: 14, bottom: 38, left: 50 };
+const PAD = { top: 10, right: 14, bottom: 38, left: 58 };
 const DASHES = ["", "7 4", "2 4", "9 3 2 3", "4 2", "1 3"];
 const MARKERS = [
   (x, y) => `M${x - 3} ${y}a3 3 0 1 0 6 0a3 3 0 1 0 -6 0`,
@@ -70,7 +70,8 @@ function axes({ width, height, x, y, label }) {
       svg("path", { d: `M${PAD.left} ${y.at(value)}H${right}` }),
       text(PAD.left - 7, y.at(value) + 4, y.format(value), "end"))),
     ...x.ticks.map((value) => svg("g", { class: "tick" },
-      svg("path", { d: `M${x.at(value)} ${bottom}v4` }), text(x.at(value), bottom + 17, x.format(value), "middle"))),
+      svg("path", { d: `M${x.at(value)} ${bottom}v4` }),
+      text(Math.min(x.at(value), width), bottom + 17, x.format(value), x.at(value) > width - 30 ? "end" : "middle"))),
     svg("path", { class: "axis", d: `M${PAD.left} ${bottom}H${right}` }),
     label && text((PAD.left + right) / 2, height - 4, label, "middle"),
   ];

@@ -54,7 +54,7 @@ const inMilliseconds = (seconds) => (seconds === null ? null : 1_000 * seconds);
 export function latencyTable(samples, collection) {
   const row = (name, buckets) => [name, count(buckets.at(-1)?.[1] ?? 0), ...QUANTILES.map(([, part]) => told(quantile(buckets, part)))];
   const stages = STAGES.map((stage) => [stage, histogram(samples, "azimuth_search_stage_seconds", { collection, stage })]);
-  return grid("Latency since the process was started", ["Stage", "Times", "p50", "p95", "p99"], [
+  return grid("Latency since the process was started", ["Stage", "Searches", "p50", "p95", "p99"], [
     row("whole search", histogram(samples, "azimuth_search_seconds", { collection })),
     ...stages.filter(([, buckets]) => buckets.at(-1)?.[1] > 0).map(([stage, buckets]) => row(stage, buckets)),
   ]);

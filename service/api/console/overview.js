@@ -22,7 +22,7 @@ const view = reading({
           ? verdict(wrong.some((one) => one.bad) ? "broken" : "watch", `${wrong.length === 1 ? "One thing needs" : `${wrong.length} things need`} a look`)
           : verdict("healthy", "Nothing that is measured is wrong")),
         wrong.length > 0 && el("ul", { class: "advice" }, ...wrong.map((one) => el("li", {},
-          verdict(one.bad ? "broken" : "watch", one.collection), ": ", one.says, " ", el("a", { href: link(one.view, one.collection) }, "Look"))))),
+          verdict(one.bad ? "broken" : "watch", one.collection), one.says, " ", el("a", { href: link(one.view, one.collection) }, "Look"))))),
       section("Collections", grid("Collections", ["Collection", "Documents", "Recall@10", "Latency p95", "Geometry", "Drift", "Index", "Fresh"], found.map(row))),
       el("p", { class: "quiet" }, "Recall, latency and drift are those that the answering process counted since it was started, geometry and index those that were last looked at. What each figure means and what to do: docs/operating.md."),
     ];
@@ -80,7 +80,7 @@ function row({ one, facts }) {
     to("recall", facts.p95 === null ? unknown() : verdict(facts.p95 > SLOW ? "watch" : "healthy", ms(1_000 * facts.p95))),
     to("geometry", facts.geometry === null ? unknown() : verdict(VERDICTS[facts.geometry])),
     to("drift", facts.drift === null ? unknown() : verdict(VERDICTS[facts.drift])),
-    to("index", facts.dead === null ? (version?.indexed ? unknown("HNSW") : verdict("healthy", "exact")) : verdict(facts.dead / whole > 0.1 ? "watch" : "healthy", `${share(facts.dead / (whole || 1), 0)} dead`)),
+    to("index", facts.dead === null ? (version?.indexed ? unknown("HNSW") : verdict("healthy", "exact")) : verdict(facts.dead / whole > 0.1 ? "watch" : "healthy", facts.dead ? `${share(facts.dead / (whole || 1), 0)} dead` : "whole")),
     facts.lag === null ? unknown("opening") : verdict(facts.lag > LAG ? "watch" : "healthy", facts.lag < 1 ? "up to date" : `${Math.round(facts.lag)} s behind`),
   ];
 }

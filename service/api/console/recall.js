@@ -36,19 +36,25 @@ export const { open, choose, goBack } = view;
 
 const where = (one) => [one.leg === "lexical" ? "lexical leg" : one.plan, one.leg !== "lexical" && BANDS[one.band], one.ef_search > 0 && `ef_search ${one.ef_search}`].filter(Boolean).join(", ");
 
+// Of few searches less than the target is no news: the interval tells.
+const judged = (one, target) => (one.recall >= target ? "held" : one.high < target ? "watch" : "unknown");
+
 function head(found, active, again) {
+  const dense = active?.series.filter((one) => one.leg === "dense") ?? [];
+  const queries = dense.reduce((sum, one) => sum + one.queries, 0);
+  const mean = dense.reduce((sum, one) => sum + one.queries * one.recall, 0) / queries;
+  const below = dense.filter((one) => judged(one, found.target) === "watch");
   const missed = active?.efforts.some((one) => one.missed);
-  const worst = active?.series.filter((one) => one.leg === "dense").sort((a, b) => a.recall - b.recall)[0];
   const period = el("select", { id: "hours", "data-key": "hours" }, ...HOURS.map(([value, words]) => el("option", { value, ...(value === hours && { selected: "selected" }) }, words)));
   period.addEventListener("change", () => ((hours = Number(period.value)), again()));
   return el("section", { class: "summary", "aria-label": "Recall as a whole" },
     el("div", { class: "facts" },
-      el("span", { class: "lead" }, "Recall@", found.k, " ", el("b", {}, worst ? share(worst.recall) : "not measured yet")),
+      el("span", { class: "lead" }, "Recall@", found.k, " ", el("b", {}, queries ? share(mean) : "not measured yet")),
       el("span", {}, "target ", el("b", {}, share(found.target, 0))),
-      worst && el("span", {}, verdict(missed ? "missed" : worst.high < found.target ? "watch" : "held", missed ? "missed: no setting holds it" : worst.high < found.target ? "below the target" : "held")),
+      queries > 0 && (missed ? verdict("missed", "missed: no setting holds it") : below.length ? verdict("watch", "below it in places") : verdict("held")),
       active && el("span", {}, "version ", el("b", {}, active.version)),
       el("label", { class: "period", for: "hours" }, "Looking back ", period)),
-    worst ? el("p", { class: "quiet" }, `The lowest of its plans (${where(worst)}), over ${count(worst.queries)} searches that were run again exactly.`)
+    queries ? el("p", { class: "quiet" }, `Of ${count(queries)} searches that were run again exactly.`, below.length > 0 && ` Less than the target: ${below.map(where).join("; ")}.`)
       : note("Not measured yet.", "A share of live searches is run again exactly, off the hot path. Search this collection, and figures appear here within a minute or two."));
 }
 
@@ -58,7 +64,7 @@ function efforts(found, active) {
     parts.push(section("By plan and filter", grid("Recall by plan and filter", ["Leg and plan", "Filter", "ef_search", "Searches", `Recall@${found.k}`, "95 % interval", "By distance"],
       active.series.map((one) => [
         one.leg === "lexical" ? "lexical" : one.plan, one.leg === "lexical" ? "–" : BANDS[one.band] ?? one.band, one.ef_search || "–", count(one.queries),
-        verdict(one.leg === "lexical" || one.high >= found.target ? "held" : "watch", share(one.recall)), `${share(one.low)} to ${share(one.high)}`, share(one.distance_recall),
+        verdict(one.leg === "lexical" ? "unknown" : judged(one, found.target), share(one.recall)), `${share(one.low)} to ${share(one.high)}`, share(one.distance_recall),
       ])),
     el("p", { class: "quiet" }, "By distance: what is as near as the true tenth counts as found, whichever it is. Where it is high and recall is not, only near ties differ.")));
   }

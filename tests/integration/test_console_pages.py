@@ -1,0 +1,188 @@
+"""The console in a browser, on a whole service: every page is opened, clicked through, and looked at for faults.
+
+Light and dark, on a desk and on a phone: nothing may be wider than the window, unreadable, or without a name.
+"""
+
+import json
+from collections.abc import Iterator
+from itertools import pairwise
+
+import httpx
+import pytest
+
+from tests.browser import Page, Scheme, browser
+from tests.integration import scene
+from tests.integration.conftest import Running
+
+pytestmark = pytest.mark.database
+
+SETTINGS = scene.SETTINGS
+VIEWS = ("overview", "search", "versions", "recall", "geometry", "drift", "index")
+LEAST_CONTRAST = 4.5
+"""Of text and what is behind it (WCAG 2.2, 1.4.3, AA)."""
+NAMED = {"button", "link", "textbox", "searchbox", "combobox", "checkbox", "switch", "radio", "spinbutton", "img"}
+
+# The ratio of contrast of each text that is shown, where it is too low: [ratio, words]. WCAG 2.2, "relative luminance".
+CONTRAST = """
+(() => {
+  const parse = (colour) => (colour.match(/[\\d.]+/g) ?? [0, 0, 0, 0]).map(Number);
+  const light = ([r, g, b]) => [r, g, b].map((one) => one / 255)
+    .map((one) => (one <= 0.04045 ? one / 12.92 : ((one + 0.055) / 1.055) ** 2.4))
+    .reduce((sum, one, at) => sum + one * [0.2126, 0.7152, 0.0722][at], 0);
+  const behind = (node) => {
+    for (let one = node; one; one = one.parentElement) {
+      const colour = parse(getComputedStyle(one).backgroundColor);
+      if (colour.length < 4 || colour[3] > 0.99) return colour;
+    }
+    return [255, 255, 255];
+  };
+  const found = [];
+  const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+  while (walker.nextNode()) {
+    const words = walker.currentNode.data.trim();
+    const node = walker.currentNode.parentElement;
+    const shown = node.checkVisibility({ opacityProperty: true, visibilityProperty: true });
+    if (!words || !shown || node.closest("svg, .unseen, .retired, .idle, :disabled")) continue;
+    const [a, b] = [light(parse(getComputedStyle(node).color)), light(behind(node))];
+    const ratio = (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
+    if (ratio < LEAST) found.push([ratio.toFixed(2), words.slice(0, 60)]);
+  }
+  return found;
+})()
+""".replace("LEAST", str(LEAST_CONTRAST))
+
+
+@pytest.fixture(scope="module")
+def page(service: Running, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
+    with browser(tmp_path_factory.mktemp("chromium")) as opened:
+        with httpx.Client(base_url=service.url, trust_env=False, timeout=60) as client:
+            scene.fill(client)
+        yield opened
+
+
+def address(service: Running, view: str, **asked: str) -> str:
+    shown = {} if view == "search" else {"view": view}
+    return str(httpx.URL(f"{service.url}/", params={**shown, "collection": scene.COLLECTION, **asked}))
+
+
+def arrived(page: Page) -> None:
+    """The view has shown what it loads, or says what is wrong, which no view here may."""
+    page.until(
+        "!document.querySelector('#problem').hidden || Boolean(document.querySelector('#answer > *:not(.waiting)'))"
+    )
+    assert page.text("#problem") == ""
+
+
+def test_every_view_is_reached_by_its_link(page: Page, service: Running) -> None:
+    page.look()
+    page.open(address(service, "search"))
+    arrived(page)
+    for view in VIEWS:
+        page.click(f'#views a[data-view="{view}"]')
+        wanted = "null" if view == "search" else json.dumps(view)
+        page.until(f"new URLSearchParams(location.search).get('view') === {wanted}", view)
+        page.until(f"document.querySelector('#views [aria-current=page]')?.dataset.view === '{view}'", view)
+        arrived(page)
+        assert page.text("#answer h2, #answer .lead")
+        assert page.evaluate("document.querySelector('#collection').value") == scene.COLLECTION
+    assert page.complaints == []
+
+
+@pytest.mark.parametrize("view", VIEWS)
+def test_a_view_fits_and_can_be_read(page: Page, service: Running, view: str) -> None:
+    asked = {"q": "timeout of a task"} if view == "search" else {}
+    looks: tuple[tuple[int, Scheme], ...] = ((1280, "light"), (1280, "dark"), (390, "light"), (390, "dark"))
+    for width, scheme in looks:
+        page.look(width=width, scheme=scheme)
+        page.open(address(service, view, **asked))
+        arrived(page)
+        assert page.evaluate("document.documentElement.scrollWidth") <= width, (view, width)
+        assert page.evaluate(CONTRAST) == [], (view, scheme)
+    unnamed = [one for one in page.accessible() if one["role"] in NAMED and not one["name"].strip()]
+    assert unnamed == [], view
+    assert page.complaints == []
+
+
+@pytest.mark.parametrize("view", VIEWS)
+def test_headings_and_charts_are_told_to_those_who_do_not_see(page: Page, service: Running, view: str) -> None:
+    page.look()
+    page.open(address(service, view, **({"q": "timeout"} if view == "search" else {})))
+    arrived(page)
+    nodes = page.accessible()
+    headings = [int(one["level"]) for one in nodes if one["role"] == "heading"]
+    assert all(after - before <= 1 for before, after in pairwise(headings)), headings
+    charts = page.evaluate(
+        "[...document.querySelectorAll('figure.chart')].map((one) => [one.querySelector('h3').innerText, "
+        "one.querySelectorAll('details tbody tr').length, Boolean(one.querySelector('svg[role=img][aria-label]'))])"
+    )
+    for title, rows, drawn in charts:
+        assert drawn, title
+        assert rows or "directions" in title, f"no table behind {title}"
+    assert {"recall": 3, "geometry": 3, "drift": 3}.get(view, 0) <= len(charts)
+
+
+def test_a_search_shows_the_score_of_each_stage(page: Page, service: Running) -> None:
+    page.look()
+    page.open(address(service, "search"))
+    arrived(page)
+    page.click("#query")
+    page.type("cancel a task after a timeout")
+    page.press("Enter", 13)
+    page.until("document.querySelectorAll('.hit').length === 10")
+    scores = page.text(".hit .scores").split()
+    assert {"dense", "lexical", "fusion", "score"} <= set(scores)
+    assert page.evaluate("document.querySelectorAll('.stack i').length") >= 3
+    page.press("Tab", 9)
+    assert page.evaluate("document.activeElement.matches('button, input, a, select')")
+
+
+def test_recall_is_shown_beside_its_target(page: Page, service: Running) -> None:
+    page.look()
+    page.open(address(service, "recall"))
+    arrived(page)
+    shown = page.text("#answer")
+    for words in ("target 95", "By plan and filter", "hnsw", "lexical", "Recall by ef_search", "whole search"):
+        assert words in shown, words
+    page.choose("#hours", "1")
+    page.until("document.querySelector('#hours')?.value === '1'")
+    page.click(".chart summary")
+    page.until("Boolean(document.querySelector('.chart details[open] tbody tr'))")
+    assert page.complaints == []
+
+
+def test_hits_stand_out_on_the_map(page: Page, service: Running) -> None:
+    page.look()
+    page.open(address(service, "geometry"))
+    arrived(page)
+    page.click("#map-query")
+    page.type("socket server client")
+    page.press("Enter", 13)
+    page.until("document.querySelectorAll('.hit-dot').length === 10", "ten hits on the map")
+    page.choose("#version", "2")
+    page.until("document.querySelector('#version').value === '2' && document.body.innerText.includes('Version 1')")
+    assert page.complaints == []
+
+
+def test_an_index_is_built_anew_on_demand(page: Page, service: Running) -> None:
+    page.look()
+    page.open(address(service, "index"))
+    arrived(page)
+    page.click('[data-key="reindex 1"]')
+    page.until("document.querySelector('#dialog').open")
+    page.click("#dialog-yes")
+    page.until("!document.querySelector('#dialog').open")
+    page.open(address(service, "versions"))
+    page.until("document.querySelector('.trail')?.innerText.includes('reindexed')", "the audit trail tells of it")
+    assert page.complaints == []
+
+
+def test_all_collections_are_on_the_overview(page: Page, service: Running) -> None:
+    page.look()
+    page.open(address(service, "overview"))
+    arrived(page)
+    row = page.text("#answer tbody tr")
+    assert scene.COLLECTION in row
+    assert "of 95" in row  # recall beside its target
+    page.click("#answer tbody td:nth-child(3) a")
+    page.until("new URLSearchParams(location.search).get('view') === 'recall'")
+    arrived(page)
