@@ -172,7 +172,7 @@ def test_an_index_is_built_anew_on_demand(page: Page, service: Running) -> None:
     page.click("#dialog-yes")
     page.until("!document.querySelector('#dialog').open")
     page.open(address(service, "versions"))
-    page.until("document.querySelector('.trail')?.innerText.includes('reindexed')", "the audit trail tells of it")
+    page.until("document.querySelector('.trail')?.innerText.includes('was built anew')", "the audit trail tells of it")
     assert page.complaints == []
 
 

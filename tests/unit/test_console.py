@@ -2,10 +2,12 @@
 
 import re
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
 from service import api
+from service.version import Action
 
 FOLDER = Path(api.__file__).parent / "console"
 PAGE = (FOLDER / "index.html").read_text(encoding="utf-8")
@@ -20,6 +22,22 @@ def test_a_script_imports_what_is_there(name: str) -> None:
             assert re.search(rf"^export (async )?(function|const|class) {wanted}\b", SCRIPTS[module], re.MULTILINE), (
                 wanted
             )
+
+
+def test_every_view_has_its_script_and_its_link() -> None:
+    views = dict(re.findall(r'^  (\w+): \(\) => import\("\./([\w.]+)"\),$', SCRIPTS["console.js"], re.MULTILINE))
+    assert len(views) == SCRIPTS["console.js"].count("import(")
+    assert sorted(re.findall(r'data-view="(\w+)"', PAGE)) == sorted(views)
+    for module in views.values():
+        for name in ("open", "choose", "goBack"):
+            assert re.search(rf"^export (function {name}\b|const {{.*\b{name}\b)", SCRIPTS[module], re.MULTILINE), (
+                module
+            )
+
+
+def test_the_audit_trail_has_words_for_every_action() -> None:
+    words = SCRIPTS["evidence.js"].partition("const words = {")[2].partition("}[action]")[0]
+    assert set(re.findall(r"^\s+(\w+): ", words, re.MULTILINE)) == set(get_args(Action))
 
 
 @pytest.mark.parametrize("name", sorted(SCRIPTS))

@@ -76,6 +76,9 @@ function deed({ action, version, before, details }) {
     retired: `Version ${version} retired`,
     judgments: "Judgments changed",
     settings: "Settings changed",
+    tuned: "Ranking tuned",
+    effort: `Version ${version}: how far its index looks`,
+    reindexed: `Version ${version}: its index was built anew`,
   }[action] ?? action;
   if (details.forced) return `${words} by force, against ${failed.join(", ")}`;
   return failed.length ? `${words}, with ${failed.join(", ")} failed` : words;
