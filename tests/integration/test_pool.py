@@ -54,6 +54,16 @@ async def test_connections_have_their_limits_and_their_name(database_url: str) -
             assert await (await connection.execute("SHOW statement_timeout")).fetchone() == ("0",)
 
 
+async def test_a_pool_that_works_alone_takes_no_parallel_workers(database_url: str) -> None:
+    wanted = "SHOW max_parallel_workers_per_gather"
+    for alone in (True, False):
+        pool = await open_pool(
+            database_url, size=1, statement_timeout_seconds=5, application_name="azimuth-test", alone=alone
+        )
+        async with pool:
+            assert (await value(pool, wanted) == "0") is alone
+
+
 async def test_a_transaction_is_committed_whole_or_not_at_all(pool: Pool) -> None:
     async with pool.transaction() as connection:
         await connection.execute("CREATE TABLE t (a integer)")
