@@ -215,8 +215,9 @@ class Control:
         """Show what stands of this collection as metrics."""
         name = collection.name
         metrics.RECALL_TARGET.labels(name).set(collection.settings.recall_target)
-        chosen = {one.version: one for one in await self._recalls.efforts(collection.id) if one.band == "all"}
-        missed = {one.version for one in await self._recalls.efforts(collection.id) if one.missed}
+        efforts = await self._recalls.efforts(collection.id)
+        chosen = {one.version: one for one in efforts if one.band == "all"}
+        missed = {one.version for one in efforts if one.missed}
         for version in await self._versions.of(collection.id):
             if not version.written:
                 metrics.forget_index(name, str(version.number))

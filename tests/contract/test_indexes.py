@@ -1,0 +1,202 @@
+"""What `catalog.Indexes` promises, of the fake and of PostgreSQL; and what only a real index shows."""
+
+import asyncio
+import time
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import psycopg
+import pytest
+
+from service.catalog import Collections, Indexes, Recalls, Versions
+from service.domain import Collection, VersionNumber
+from service.errors import VersionNotFound
+from service.recall import Effort
+from service.store import spaces
+from service.store.collections import PostgresCollections
+from service.store.health import PostgresIndexes
+from service.store.pool import Pool
+from service.store.recall import PostgresRecalls
+from service.store.versions import PostgresVersions
+from service.version import EmbedderVersion
+from tests.contract.test_collections import create, value
+from tests.contract.test_versions import fill
+from tests.fakes_catalog import FakeCollections, FakeVersions
+from tests.fakes_indexes import FakeIndexes
+from tests.fakes_recall import FakeRecalls
+
+ONE = VersionNumber(1)
+
+
+@dataclass
+class Store:
+    collections: Collections
+    versions: Versions
+    indexes: Indexes
+    recalls: Recalls
+
+    async def version(self) -> tuple[Collection, EmbedderVersion]:
+        collection = await create(self.collections, "papers")
+        return collection, await self.versions.get(collection.id, ONE)
+
+
+@pytest.fixture(params=["fake", pytest.param("postgres", marks=pytest.mark.database)])
+def store(request: pytest.FixtureRequest) -> Store:
+    if request.param == "fake":
+        collections = FakeCollections()
+        versions = FakeVersions(collections)
+        return Store(collections, versions, FakeIndexes(versions), FakeRecalls(collections))
+    pool = request.getfixturevalue("pool")
+    return Store(PostgresCollections(pool), PostgresVersions(pool), PostgresIndexes(pool), PostgresRecalls(pool))
+
+
+async def test_without_an_index_there_is_none_to_tell_of(store: Store) -> None:
+    _, version = await store.version()
+    health = await store.indexes.look(version)
+    assert (health.rows, health.dead_rows, health.unindexed_rows, health.index) == (0, 0, 0, None)
+    assert health.indexable
+    assert health.cache_bytes > 0
+
+
+async def test_a_rebuilt_index_is_another_build(store: Store) -> None:
+    _, version = await store.version()
+    await store.versions.build_index(version)
+    before = (await store.indexes.look(version)).index
+    assert before is not None
+    assert (before.valid, before.building) == (True, False)
+    assert (await store.indexes.look(version)).index == before
+    async with store.indexes.rebuilding(version) as ours:
+        assert ours
+        await store.indexes.rebuild(version)
+    after = (await store.indexes.look(version)).index
+    assert after is not None
+    assert (after.name, after.valid) == (before.name, True)
+    assert after.build != before.build
+
+
+async def test_one_at_a_time_rebuilds_and_one_steers_beside_it(store: Store) -> None:
+    _, version = await store.version()
+    async with store.indexes.rebuilding(version) as ours, store.indexes.steering(version) as also_ours:
+        assert (ours, also_ours) == (True, True)
+        async with store.indexes.rebuilding(version) as second, store.indexes.steering(version) as third:
+            assert (second, third) == (False, False)
+    async with store.indexes.rebuilding(version) as again, store.indexes.steering(version) as also_again:
+        assert (again, also_again) == (True, True)
+
+
+async def test_a_version_that_is_gone_is_not_found(store: Store) -> None:
+    collection, version = await store.version()
+    await store.collections.delete(collection.id)
+    with pytest.raises(VersionNotFound):
+        await store.indexes.look(version)
+    with pytest.raises(VersionNotFound):
+        await store.indexes.rebuild(version)
+
+
+async def test_the_status_of_a_version_tells_what_was_chosen_for_it(store: Store) -> None:
+    collection, version = await store.version()
+    assert (await store.versions.status(version)).efforts == {}
+    now = datetime.now(UTC)
+    for number, band, ef_search in ((1, "all", 149), (1, "wide", 186), (2, "all", 76)):
+        effort = Effort(
+            version=VersionNumber(number),
+            band=band,  # type: ignore[arg-type]
+            ef_search=ef_search,
+            missed=False,
+            reason="calibrated",
+            changed_at=now,
+            target=0.95,
+        )
+        await store.recalls.put_effort(collection.id, effort, None)
+    assert (await store.versions.status(version)).efforts == {"all": 149, "wide": 186}
+
+
+# ---------------------------------------------------------------- only with a database
+
+
+@dataclass
+class Real:
+    pool: Pool
+    version: EmbedderVersion
+    indexes: PostgresIndexes
+
+    @property
+    def table(self) -> str:
+        return spaces.space_of(self.version).table
+
+    async def run(self, statement: str) -> None:
+        async with self.pool.apart() as connection:
+            await connection.execute(statement.encode())
+
+    async def until(self, what: str, wanted: Any) -> None:
+        """Statistics come some moments late."""
+        deadline = time.monotonic() + 15
+        while getattr(await self.indexes.look(self.version), what) != wanted:
+            assert time.monotonic() < deadline, await self.indexes.look(self.version)
+            await self.run("SELECT pg_stat_force_next_flush()")
+            await asyncio.sleep(0.05)
+
+
+@pytest.fixture
+async def real(pool: Pool) -> Real:
+    collection = await create(PostgresCollections(pool), "papers")
+    (version,) = await PostgresVersions(pool).of(collection.id)
+    return Real(pool, version, PostgresIndexes(pool))
+
+
+@pytest.mark.database
+async def test_dead_rows_are_counted_until_a_vacuum_takes_them_out(real: Real) -> None:
+    await real.run(f"ALTER TABLE {real.table} SET (autovacuum_enabled = off)")
+    await fill(real.pool, real.version, documents=200, chunks=1)
+    await PostgresVersions(real.pool).build_index(real.version)
+    await real.run(f"DELETE FROM {real.table} WHERE document_id < 'd15'")
+    dead = 200 - int(await value(real.pool, f"SELECT count(*) FROM {real.table}"))
+    assert dead > 0
+    await real.until("dead_rows", dead)
+    health = await real.indexes.look(real.version)
+    assert health.rows == 200 - dead
+    assert health.index is not None
+    assert health.index.bytes > 0
+    assert health.table_bytes > 0
+    await real.until("written", 200)
+    await real.run(f"VACUUM {real.table}")
+    await real.until("dead_rows", 0)
+
+
+@pytest.mark.database
+async def test_an_invalid_index_is_told_apart(real: Real) -> None:
+    await fill(real.pool, real.version, documents=10, chunks=1)
+    names = spaces.space_of(real.version)
+    with pytest.raises(psycopg.errors.UniqueViolation):
+        await real.run(f"CREATE UNIQUE INDEX CONCURRENTLY {names.index} ON {names.table} (ends)")
+    index = (await real.indexes.look(real.version)).index
+    assert index is not None
+    assert (index.valid, index.building) == (False, False)
+
+
+@pytest.mark.database
+async def test_what_no_index_can_hold_is_looked_for_where_the_table_would_take_it(real: Real) -> None:
+    await fill(real.pool, real.version, documents=10, chunks=1)
+    await real.run(f"ALTER TABLE {real.table} DROP CONSTRAINT {real.table}_embedding_check")
+    await real.run(f"ALTER TABLE {real.table} DROP CONSTRAINT sealed")
+    assert (await real.indexes.look(real.version)).unindexed_rows == 0
+    await real.run(f"UPDATE {real.table} SET embedding = '[0,0,0,0]' WHERE document_id = 'd3'")
+    assert (await real.indexes.look(real.version)).unindexed_rows == 1
+    await real.run(f"ALTER TABLE {real.table} ALTER COLUMN embedding DROP NOT NULL")
+    await real.run(f"UPDATE {real.table} SET embedding = NULL WHERE document_id = 'd4'")
+    assert (await real.indexes.look(real.version)).unindexed_rows == 2
+
+
+@pytest.mark.database
+async def test_what_a_rebuild_left_behind_is_dropped_by_the_next(real: Real) -> None:
+    await fill(real.pool, real.version, documents=10, chunks=1)
+    await PostgresVersions(real.pool).build_index(real.version)
+    leftover = f"{spaces.space_of(real.version).index}_ccnew"
+    with pytest.raises(psycopg.errors.UniqueViolation):
+        await real.run(f"CREATE UNIQUE INDEX CONCURRENTLY {leftover} ON {real.table} (ends)")
+    await real.indexes.rebuild(real.version)
+    assert await value(real.pool, "SELECT to_regclass(%s) IS NULL", leftover)
+    index = (await real.indexes.look(real.version)).index
+    assert index is not None
+    assert index.valid
