@@ -26,7 +26,7 @@ from service import metrics, neighbourhood, wording
 from service.catalog import Collections, Versions
 from service.domain import Collection, CollectionId, DocumentId, Vectors, VersionNumber, finite
 from service.errors import AzimuthError, Conflict, ModelUnavailable, NotFound, Overloaded, SpaceRefused, VersionNotFound
-from service.examination import LEAST_TEXTS, WORDS_ROWS, Findings, Picture, Subject, examine, suspicious
+from service.examination import LEAST_TEXTS, WORDS_ROWS, Findings, Picture, Subject, around, examine, suspicious
 from service.geometry import LEAST_ROWS
 from service.ports import Documents
 from service.ports import Vectors as Spaces
@@ -39,6 +39,8 @@ log = logging.getLogger(__name__)
 SAMPLE = 2_000
 LEAST_SAMPLE, MOST_SAMPLE = 100, 5_000
 KEPT_SECONDS = 600.0
+GROWN = 1.1
+"""Times as many vectors as when it was made, or so many times fewer: made again."""
 REGULAR_SECONDS = 6 * 3600.0
 """Versions that answer are looked at so often without anybody asking, for the metric."""
 MOST_KEPT = 64
@@ -98,7 +100,8 @@ class Diagnosis:
         self._vectors = vectors
         self._documents = documents
         self._sampling = sampling
-        self._known: OrderedDict[Key, tuple[float, Report]] = OrderedDict()
+        self._known: OrderedDict[Key, tuple[float, int, Report]] = OrderedDict()
+        """When each was made, and of how many rows, as far as the table told."""
         self._one_at_a_time = asyncio.Lock()
         self._waiting = 0
 
@@ -124,12 +127,8 @@ class Diagnosis:
     async def tend(self) -> None:
         """Look again at the versions that answer or may soon, for the metric."""
         for version in await self._versions.among(_STANDING):
-            key = (version.collection_id, version.number, SAMPLE)
-            made = self._known.get(key, (-REGULAR_SECONDS, None))[0]
-            if time.monotonic() < made + REGULAR_SECONDS:
-                continue
             try:
-                if (await self._versions.status(version)).rows >= LEAST_ROWS:
+                if await self._due(version):
                     collection = await self._collections.get(version.collection_id)
                     await self._known_or_new(collection, version, SAMPLE)
             except NotFound:
@@ -137,35 +136,48 @@ class Diagnosis:
             except AzimuthError as error:
                 log.warning("not diagnosed", extra={"version": version.number, "reason": error.detail})
 
+    async def _due(self, version: EmbedderVersion) -> bool:
+        """Never looked at, not for hours, or only when there was less than half of what is there now."""
+        rows = (await self._versions.status(version)).rows
+        key = (version.collection_id, version.number, SAMPLE)
+        if rows < LEAST_ROWS or key not in self._known:
+            return rows >= LEAST_ROWS
+        made, then, _ = self._known[key]
+        return time.monotonic() >= made + REGULAR_SECONDS or rows > 2 * then
+
     async def _known_or_new(self, collection: Collection, version: EmbedderVersion, size: int) -> Report:
         key = (collection.id, version.number, size)
-        if (known := self._remembered(key)) is not None:
+        rows = (await self._versions.status(version)).rows
+        if (known := self._remembered(key, rows)) is not None:
             return known
         if self._waiting >= MOST_WAITING:
             raise Overloaded("too many spaces wait to be diagnosed; try again later", retry_after=5.0)
         self._waiting += 1
         try:
             async with self._one_at_a_time:
-                if (known := self._remembered(key)) is not None:  # whoever was before us wanted the same
+                if (known := self._remembered(key, rows)) is not None:  # whoever was before us wanted the same
                     return known
-                report = await self._diagnosed(collection, version, size)
+                report = await self._diagnosed(collection, version, size, rows)
         finally:
             self._waiting -= 1
-        self._known[key] = (time.monotonic(), report)
+        self._known[key] = (time.monotonic(), rows, report)
         self._known.move_to_end(key)
         while len(self._known) > MOST_KEPT:
             self._known.popitem(last=False)
         return report
 
-    def _remembered(self, key: Key) -> Report | None:
-        made, report = self._known.get(key, (-KEPT_SECONDS, None))
-        return report if report is not None and time.monotonic() < made + KEPT_SECONDS else None
+    def _remembered(self, key: Key, rows: int) -> Report | None:
+        if key not in self._known:
+            return None
+        made, then, report = self._known[key]
+        fresh = time.monotonic() < made + KEPT_SECONDS and then / GROWN <= rows <= then * GROWN
+        return report if fresh else None
 
     # ------------------------------------------------------------ the story
 
-    async def _diagnosed(self, collection: Collection, version: EmbedderVersion, size: int) -> Report:
+    async def _diagnosed(self, collection: Collection, version: EmbedderVersion, size: int, rows: int) -> Report:
         sample = await self._vectors.sample(version, size)
-        rows = max(len(sample.chunks), (await self._versions.status(version)).rows)  # which is an estimate
+        rows = max(len(sample.chunks), rows)  # which is an estimate
         labels = (collection.name, str(version.number))
         if len(sample.chunks) < LEAST_ROWS:
             reason = f"{len(sample.chunks)} vectors are too few to tell (at least {LEAST_ROWS})"
@@ -174,11 +186,12 @@ class Diagnosis:
         texts, text_rows = await self._read(collection, sample)
         pieces, piece_rows, no_pieces = await self._ask(version, texts, text_rows)
         lengths = await self._lengths(version, texts)
-        near = await asyncio.to_thread(neighbourhood.neighbours, sample.vectors)
+        documents = _numbers(sample)
+        near = await asyncio.to_thread(around, sample.vectors, documents)
         different = await self._different(collection, sample, await asyncio.to_thread(suspicious, near))
         subject = Subject(
             rows=sample.vectors,
-            documents=_numbers(sample),
+            documents=documents,
             texts=texts,
             text_rows=text_rows,
             pieces=pieces,

@@ -75,13 +75,25 @@ class Findings:
     picture: Picture
 
 
+def around(rows: Vectors, documents: Indices) -> Neighbours:
+    """The nearest rows of other documents: chunks of one document overlap, and are near for that alone.
+
+    Of chunks of any document where there are too few to compare with.
+    """
+    return neighbourhood.neighbours(rows, groups=_apart(documents))
+
+
+def _apart(documents: Indices) -> Indices | None:
+    return documents if len(np.unique(documents)) >= LEAST_TEXTS else None
+
+
 def suspicious(near: Neighbours) -> list[tuple[int, int]]:
     """Pairs of rows whose texts should be compared: they lie at nearly the same place."""
     return neighbourhood.doubles(near, NEAR)
 
 
 def examine(subject: Subject, near: Neighbours) -> Findings:
-    """`near`: of its rows, as `neighbourhood.neighbours` gives them. At least `geometry.LEAST_ROWS` rows."""
+    """`near`: of its rows, as `around` gives them. At least `geometry.LEAST_ROWS` rows."""
     rows = geometry.unit(subject.rows)
     counts = neighbourhood.occurrences(near)
     measures = (
@@ -133,8 +145,9 @@ def _meaning(subject: Subject, near: Neighbours) -> Iterator[Measure]:
     if len(chosen) < LEAST_TEXTS:
         yield unknown("words", subject.no_texts)
         return
-    by_words = neighbourhood.neighbours(wording.rows_of(subject.texts[: len(chosen)]))
-    by_place = neighbourhood.neighbours(np.ascontiguousarray(subject.rows[chosen]))
+    documents = subject.documents[chosen]
+    by_words = around(wording.rows_of(subject.texts[: len(chosen)]), documents)
+    by_place = around(np.ascontiguousarray(subject.rows[chosen]), documents)
     by_chance = by_words.ids.shape[1] / (len(chosen) - 1)
     shares = (neighbourhood.overlap(by_words, by_place) - by_chance) / max(1e-9, 1 - by_chance)
     yield judged("words", float(shares.mean()), _standard_error(shares))
@@ -180,7 +193,7 @@ def _neighbours(subject: Subject, near: Neighbours, counts: Counts) -> Iterator[
     skewness = neighbourhood.skewness
     yield judged("hubness", float(skewness(counts)), neighbourhood.resampled(counts, skewness))
     yield judged("antihubs", neighbourhood.antihubs(counts), _standard_error((counts == 0).astype(np.float64)))
-    moved = neighbourhood.overlap(near, neighbourhood.neighbours(neighbourhood.centred(subject.rows)))
+    moved = neighbourhood.overlap(near, around(neighbourhood.centred(subject.rows), subject.documents))
     yield judged("centring", float(moved.mean()), _standard_error(moved))
 
 

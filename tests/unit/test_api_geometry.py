@@ -1,6 +1,7 @@
 """The diagnosis over HTTP: its shape, its limits, that it is made once, and that too little says so."""
 
 import asyncio
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -153,9 +154,14 @@ async def test_it_is_made_once_for_all_who_ask(monkeypatch: pytest.MonkeyPatch) 
         assert drawn == [diagnosis.SAMPLE]
         await diagnosed(api, sample=100)
         assert drawn == [diagnosis.SAMPLE, 100]
+        (version,) = await api.service.versions.written()
+        status = SpaceStatus(rows=80, indexed=False, chunks_per_document=1.0)
+        api.store.versions.statuses[version.collection_id, version.number] = status
+        await diagnosed(api, sample=100)
+        assert drawn == [diagnosis.SAMPLE, 100, 100], "there is more to look at now"
         monkeypatch.setattr(diagnosis, "KEPT_SECONDS", 0.0)
         await diagnosed(api, sample=100)
-        assert drawn == [diagnosis.SAMPLE, 100, 100]
+        assert drawn == [diagnosis.SAMPLE, 100, 100, 100]
 
 
 async def test_a_crowd_is_sent_away_rather_than_kept_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -183,6 +189,10 @@ async def test_versions_that_answer_are_looked_at_by_themselves(monkeypatch: pyt
         made = dict(api.service.diagnosis._known)
         await api.service.diagnosis.tend()
         assert api.service.diagnosis._known == made, "not again so soon"
+        api.store.versions.statuses[version.collection_id, version.number] = replace(status, rows=200)
+        await api.service.diagnosis.tend()
+        assert api.service.diagnosis._known != made, "there is far more now"
+        made = dict(api.service.diagnosis._known)
         monkeypatch.setattr(diagnosis, "REGULAR_SECONDS", 0.0)
         monkeypatch.setattr(diagnosis, "KEPT_SECONDS", 0.0)
         await api.service.diagnosis.tend()

@@ -7,7 +7,7 @@ import pytest
 
 from service import neighbourhood, wording
 from service.domain import Vectors
-from service.examination import EDGES, WORDS_ROWS, Findings, Subject, examine, suspicious
+from service.examination import EDGES, WORDS_ROWS, Findings, Subject, around, examine, suspicious
 from service.symptoms import Measure, worst
 
 SUBJECTS, EACH, DIMENSIONS = 60, 5, 128
@@ -165,6 +165,25 @@ def test_a_text_is_not_compared_with_chunks_of_its_own_document() -> None:
     known = np.tile(np.arange(len(TEXTS)), 2)
     assert meaning(known) == pytest.approx(measures(found(sound))["meaning"].value or 0.0, rel=1e-3)
     assert meaning(np.arange(2 * len(TEXTS))) < meaning(known)
+
+
+def test_chunks_of_one_document_are_no_neighbours() -> None:
+    """They overlap: a space of pairs that touch would seem to have no dimension, and every second one a double."""
+    rows = unit(sound(TEXTS))
+    touching = unit(
+        np.repeat(rows, 2, axis=0) + 0.05 * np.random.default_rng(1).normal(size=(2 * len(rows), DIMENSIONS)) / 11
+    )
+    near = around(touching, np.arange(len(touching)) // 2)
+    assert suspicious(near) == []
+    assert (near.ids // 2 != np.arange(len(touching))[:, None] // 2).all()
+    dimension = float(neighbourhood.intrinsic_dimension(neighbourhood.ratios(near)))
+    assert dimension > 10
+    assert float(neighbourhood.intrinsic_dimension(neighbourhood.ratios(neighbourhood.neighbours(touching)))) < 5
+
+
+def test_chunks_of_few_documents_are_all_compared() -> None:
+    rows = unit(sound(TEXTS[:60]))
+    np.testing.assert_array_equal(around(rows, np.arange(60) // 20).ids, neighbourhood.neighbours(rows).ids)
 
 
 def test_the_picture_shows_what_was_measured() -> None:

@@ -43,6 +43,13 @@ def test_neighbours_are_those_of_a_full_sort(rows: int, k: int) -> None:
     np.testing.assert_allclose(found.cosines, np.take_along_axis(near, expected, axis=1), atol=1e-6)
 
 
+def test_neighbours_of_other_groups_leave_out_the_own_one() -> None:
+    vectors, groups = gaussian(700, 6), np.arange(700) // 3
+    near = vectors @ vectors.T
+    near[groups[:, None] == groups] = -np.inf
+    np.testing.assert_array_equal(neighbours(vectors, 5, groups).ids, np.argsort(-near, axis=1)[:, :5])
+
+
 def test_nothing_is_near_to_nothing() -> None:
     found = neighbours(np.zeros((0, 4), np.float32))
     assert found.ids.shape[0] == 0
