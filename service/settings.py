@@ -43,6 +43,11 @@ class Settings(BaseSettings):
     check_seconds: float = Field(30.0, ge=1, description="How often running processes prove their models again.")
     threads: int = Field(0, ge=0, description="Threads of a model on CPU; 0: all cores.")
 
+    traces_endpoint: str | None = Field(
+        None,
+        description="Where traces go (OTLP over HTTP): http://collector:4318/v1/traces; needs the extra `tracing`.",
+    )
+
     pool_size: int = Field(10, ge=2, le=200, description="Database connections of one process.")
     statement_timeout_seconds: float = Field(15.0, gt=0, description="Longest statement on behalf of a request.")
 

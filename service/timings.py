@@ -1,4 +1,4 @@
-"""One value for where the time of a request went; rendered as histograms, log fields, `Server-Timing` and JSON."""
+"""One value for where the time of a request went: as histograms, log fields, `Server-Timing`, JSON and traces."""
 
 import time
 from collections.abc import Iterator
@@ -10,6 +10,8 @@ class Timings:
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
+        self.runs: list[tuple[str, float, float]] = []
+        """Each run of a stage, with its start and its end as `time.perf_counter` tells them."""
         self._started = time.perf_counter()
 
     @contextmanager
@@ -18,7 +20,9 @@ class Timings:
         try:
             yield
         finally:
-            self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - started
+            ended = time.perf_counter()
+            self.runs.append((name, started, ended))
+            self.seconds[name] = self.seconds.get(name, 0.0) + ended - started
 
     @property
     def elapsed(self) -> float:

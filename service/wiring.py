@@ -3,13 +3,14 @@
 import asyncio
 import logging
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
 
 from fastapi import FastAPI
+from starlette.middleware import Middleware
 
 from service import effort, metrics
 from service.api.app import create_app
@@ -21,7 +22,7 @@ from service.domain import Collection
 from service.embedder.registry import Registry
 from service.embedder.reranker import CrossEncoderReranker
 from service.embedder.worker import Worker
-from service.errors import AzimuthError
+from service.errors import AzimuthError, Misconfigured
 from service.evidence import Examiner
 from service.ingest import Ingest
 from service.ingest import Limits as DocumentLimits
@@ -343,7 +344,8 @@ async def api(settings: Settings, url: str) -> AsyncIterator[FastAPI]:
                 missing=readiness.missing,
                 refresh_metrics=lambda: refresh_metrics(store, control, known),
                 run=run,
-            )
+            ),
+            around=_tracing(settings, stack),
         )
 
 
@@ -375,6 +377,19 @@ async def _watch(settings: Settings, url: str, lexicon: TantivyLexicon) -> Async
             budget_ms=settings.probe_budget_ms,
             chance=random.Random(),  # noqa: S311  no secret
         )
+
+
+def _tracing(settings: Settings, stack: AsyncExitStack) -> Sequence[Middleware]:
+    """Nothing, and nothing loaded, where no traces are wanted. What waits to be sent is sent at the end."""
+    if settings.traces_endpoint is None:
+        return ()
+    try:
+        from service.api import tracing
+    except ImportError as error:
+        raise Misconfigured("AZIMUTH_TRACES_ENDPOINT needs the extra: pip install 'azimuth-search[tracing]'") from error
+    traces = tracing.provider(settings.traces_endpoint)
+    stack.push_async_callback(asyncio.to_thread, traces.shutdown)
+    return (Middleware(tracing.Traced, traces=traces),)
 
 
 async def _warm(reranker: CrossEncoderReranker | None, readiness: Readiness) -> None:

@@ -1,6 +1,6 @@
 """The HTTP application: routes, what surrounds them, and the document that describes them."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -38,8 +38,8 @@ class Api(FastAPI):
         return self.openapi_schema
 
 
-def create_app(service: Service) -> FastAPI:
-    """Everything that answers HTTP, over one service."""
+def create_app(service: Service, around: Sequence[Middleware] = ()) -> FastAPI:
+    """Everything that answers HTTP, over one service. `around`: middleware beyond all other, outermost first."""
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -54,7 +54,7 @@ def create_app(service: Service) -> FastAPI:
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
-        middleware=[Middleware(Observed), Middleware(Keyed, keys=service.api_keys)],
+        middleware=[*around, Middleware(Observed), Middleware(Keyed, keys=service.api_keys)],
     )
     app.state.service = service
     failures.install(app)

@@ -91,6 +91,8 @@ def _report(scope: Scope, status: int, seconds: float) -> None:
         "ms": round(seconds * 1000, 3),
         "request_id": state["request_id"],
     }
+    if "trace_id" in state:
+        fields["trace_id"] = state["trace_id"]
     if "timings" in state:
         fields["timings"] = state["timings"]
     log.info("request", extra=fields)

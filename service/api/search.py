@@ -75,7 +75,7 @@ async def similar(
     response_model=hits.BatchAnswer,
     responses=documented(400, 401, 404, 409, 413, 415, 422, 429, 503),
 )
-async def batch(service: Here, collection: schemas.Name, body: questions.BatchBody) -> Response:
+async def batch(service: Here, request: Request, collection: schemas.Name, body: questions.BatchBody) -> Response:
     """All or none: where one search is refused, the error names it by its place (`searches.3.filter`).
 
     What the embedder has to read of all of them is encoded as one batch. Not what clients usually ask one by one, and
@@ -84,6 +84,7 @@ async def batch(service: Here, collection: schemas.Name, body: questions.BatchBo
     started = time.perf_counter()
     wanted = [_placed(at, one) for at, one in enumerate(body.searches)]
     found = await _together(service, CollectionName(collection), wanted)
+    request.state.searches = tuple(answer.timings for answer in found)
     shown = [
         hits.search(answer, one, explain=search.explain)
         for answer, one, search in zip(found, wanted, body.searches, strict=True)
@@ -121,6 +122,7 @@ async def _together(service: Service, name: CollectionName, wanted: list[query.R
 def _shown(request: Request, answer: Answer, wanted: query.Request, explain: bool) -> Response:
     shown = hits.search(answer, wanted, explain=explain)
     request.state.timings = shown["timings_ms"]
+    request.state.searches = (answer.timings,)
     return answers.Json(shown, headers={"Server-Timing": _server_timing(answer.timings)})
 
 
