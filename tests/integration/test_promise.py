@@ -1,0 +1,118 @@
+"""Recall as a promise, by a running service: calibrated, searched by it, another target, an index built anew."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+
+from service import survey, wiring
+from service.effort import LADDER
+from service.settings import Settings
+from service.store.embedded import EmbeddedServer
+from tests.conftest import create_database, url_of
+
+pytestmark = pytest.mark.database
+
+DOCUMENTS, DIMENSIONS = 2_000, 128
+PATH = "/v1/collections/space"
+VERSION = f"{PATH}/versions/1"
+Json = dict[str, Any]
+
+
+@pytest.fixture
+async def http(
+    server: EmbeddedServer, template: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[httpx.AsyncClient]:
+    """A service that looks often and asks little, with a collection of the client's own vectors."""
+    monkeypatch.setattr(wiring, "EFFORT_SECONDS", 0.2)
+    monkeypatch.setattr(survey, "FIRST", 60)
+    monkeypatch.setattr(survey, "MOST", 200)
+    create_database(server, "promise", template)
+    settings = Settings(data_dir=tmp_path, embedder="hashing:16", reranker="none", exact_below=500, probe_budget_ms=0)
+    async with wiring.api(settings, url_of(server, "promise")) as app:
+        transport = httpx.ASGITransport(app)
+        async with (
+            app.router.lifespan_context(app),
+            httpx.AsyncClient(transport=transport, base_url="http://t", timeout=60) as client,
+        ):
+            yield client
+
+
+async def fill(client: httpx.AsyncClient) -> None:
+    embedder = {"model": "external", "dimensions": DIMENSIONS, "identity": "theirs"}
+    (await client.put(PATH, json={"embedder": embedder, "recall_target": 0.9})).raise_for_status()
+    rows = np.random.default_rng(1).normal(size=(DOCUMENTS, DIMENSIONS)).astype(np.float32)
+    documents = [{"id": f"{at}", "text": f"number {at}", "vector": row.tolist()} for at, row in enumerate(rows)]
+    for at in range(0, DOCUMENTS, 1_000):
+        (await client.post(f"{PATH}/documents", json={"documents": documents[at : at + 1_000]})).raise_for_status()
+
+
+async def until(look: Callable[[], Awaitable[Json]], there: Callable[[Json], bool]) -> Json:
+    async with asyncio.timeout(120):
+        while not there(found := await look()):
+            await asyncio.sleep(0.1)
+    return found
+
+
+async def test_the_promise_from_a_first_index_to_one_that_is_built_anew(http: httpx.AsyncClient) -> None:
+    await fill(http)
+
+    async def recall() -> Json:
+        answer = (await http.get(f"{PATH}/recall")).raise_for_status()
+        (version,) = answer.json()["versions"]
+        found: Json = version
+        return found
+
+    async def index() -> Json:
+        found: Json = (await http.get(f"{VERSION}/index")).raise_for_status().json()
+        return found
+
+    async def searched(**request: Any) -> Json:
+        body = {"vector": [1.0] * DIMENSIONS, "embedder_version": 1, "mode": "dense", "k": 5, "include": [], **request}
+        answer = await http.post(f"{PATH}/search", json=body)
+        assert answer.status_code == 200, answer.text
+        found: Json = answer.json()["plan"]
+        return found
+
+    async def trail() -> list[Json]:
+        entries: list[Json] = (await http.get(f"{PATH}/audit")).raise_for_status().json()["entries"]
+        return entries
+
+    # An index is built, measured and searched by what was found.
+    first = await until(recall, lambda told: bool(told["efforts"]))
+    assert [point["ef_search"] for point in first["curve"]["points"]] == list(LADDER)
+    recalls = [point["recall"] for point in first["curve"]["points"]]
+    assert recalls[0] < 0.9 < recalls[-1]
+    (lenient,) = first["efforts"]
+    assert lenient["ef_search"] in LADDER[1:-1]
+    plan = await until(searched, lambda plan: plan["ef_search"] == lenient["ef_search"])
+    assert plan["dense"] == "hnsw"
+    assert (await searched(ef_search=77))["ef_search"] == 77
+    wide = await searched(candidates=900)
+    assert wide["ef_search"] == 900
+
+    # Another target is another effort.
+    (await http.put(PATH, json={"recall_target": 0.99})).raise_for_status()
+    second = await until(recall, lambda told: bool(told["efforts"][0]["ef_search"] > lenient["ef_search"]))
+    await until(searched, lambda plan: plan["ef_search"] == second["efforts"][0]["ef_search"])
+    (newest, *_) = [entry for entry in await trail() if entry["action"] == "effort"]
+    assert (newest["actor"], newest["version"], newest["details"]["target"]) == ("azimuth", 1, 0.99)
+    assert newest["note"]
+
+    # It is built anew while it answers, and measured again.
+    await until(recall, lambda told: told["curve"]["measured_at"] > second["efforts"][0]["changed_at"])
+    before = await recall()
+    assert (await http.post(f"{VERSION}/reindex")).status_code == 202
+    assert (await searched())["dense"] == "hnsw"
+    await until(index, lambda told: not told["index"]["building"])
+    await until(recall, lambda told: told["curve"]["measured_at"] > before["curve"]["measured_at"])
+    assert (await index())["index"]["valid"] is True
+    assert [entry["action"] for entry in await trail()].count("reindexed") == 1
+    metrics = (await http.get("/metrics")).text
+    assert 'azimuth_recall_target{collection="space"} 0.99' in metrics
+    assert 'azimuth_ef_search{collection="space",version="1"}' in metrics
+    assert 'azimuth_recall_target_missed{collection="space",version="1"} 0.0' in metrics
