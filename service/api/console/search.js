@@ -5,7 +5,7 @@ import { $, card, count, el, ms, note, percent } from "./dom.js";
 import { hitList } from "./hits.js";
 import { clearProblem, showCounts, showProblem } from "./page.js";
 
-const STAGES = ["filter", "embed", "dense", "lexical", "fuse", "fetch", "rerank", "highlight"];
+const STAGES = ["filter", "embed", "dense", "lexical", "fuse", "fetch", "rerank", "confidence", "highlight"];
 const PLANS = {
   exact: "exact scan",
   hnsw: "HNSW index",
