@@ -77,7 +77,7 @@ def replace(address: str, client: Client, corpus: Corpus) -> Corpus:
     gone[chance.permutation(len(gone))[: round(REPLACED * len(gone))]] = True
     doomed = [name for name, leaves in zip(corpus.names, gone, strict=True) if leaves]
     for at in range(0, len(doomed), BATCH):
-        client.call("POST", f"{PATH}/documents/delete", {"ids": doomed[at : at + BATCH]})
+        client.call("POST", f"{PATH}/documents/delete", json={"ids": doomed[at : at + BATCH]})
     fresh = clustered(len(doomed), DIMENSIONS, SEED + 2)
     names = [f"n{at}" for at in range(len(doomed))]
     write(address, names, fresh)
@@ -95,7 +95,7 @@ def standing(client: Client) -> dict[str, Any]:
 
 def arrive(address: str, client: Client, target: float, since: str, asked: Vectors, traffic: float) -> dict[str, Any]:
     """Set the target, wait until it was calibrated for, search for some seconds, and say where that led."""
-    client.call("PUT", PATH, {"recall_target": target})
+    client.call("PUT", PATH, json={"recall_target": target})
 
     def calibrated() -> bool:
         told = standing(client)
@@ -170,7 +170,7 @@ def measure(address: str, documents: int, queries: int, traffic: float) -> bool:
     chance = np.random.default_rng(SEED)
     embedder = {"model": "external", "dimensions": DIMENSIONS, "identity": "a benchmark"}
     with Client(address) as client:
-        client.call("PUT", PATH, {"embedder": embedder})
+        client.call("PUT", PATH, json={"embedder": embedder})
         write(address, corpus.names, stored)
         asked = disturbed(stored[chance.permutation(documents)[:queries]])
         rows = list(rows_of("cold", address, client, corpus, asked, "", traffic))

@@ -10,7 +10,7 @@ import pytest
 from service.control import Control
 from service.health import Health
 from service.version import SpaceStatus
-from tests.edge import Edge, assert_problem, edge
+from tests.edge import Edge, Json, assert_problem, edge
 from tests.fakes_indexes import FakeIndexes
 
 PLACE = "/v1/collections/papers/versions/1"
@@ -26,16 +26,14 @@ class Indexed:
         key = (collection.id, collection.active_version)
         self.edge.store.versions.statuses[key] = SpaceStatus(rows=rows, indexed=indexed, chunks_per_document=1.0)
 
-    async def told(self) -> dict[str, object]:
+    async def told(self) -> Json:
         answer = await self.edge.client.get(f"{PLACE}/index")
         assert answer.status_code == 200, answer.text
-        found: dict[str, object] = answer.json()
+        found: Json = answer.json()
         return found
 
-    async def trail(self) -> list[dict[str, object]]:
-        entries: list[dict[str, object]] = (await self.edge.client.get("/v1/collections/papers/audit")).json()[
-            "entries"
-        ]
+    async def trail(self) -> list[Json]:
+        entries: list[Json] = (await self.edge.client.get("/v1/collections/papers/audit")).json()["entries"]
         return entries
 
 
@@ -53,7 +51,7 @@ async def test_a_small_space_has_none_and_needs_none(indexed: Indexed) -> None:
     indexed.rows(500, indexed=False)
     told = await indexed.told()
     assert (told["version"], told["rows"], told["index"]) == (1, 500, None)
-    (only,) = told["advice"]  # type: ignore[misc]
+    (only,) = told["advice"]
     assert only["verdict"] == "healthy"
     assert "exactly" in only["says"]
     assert_problem(await indexed.edge.client.post(f"{PLACE}/reindex"), 409)
@@ -62,9 +60,9 @@ async def test_a_small_space_has_none_and_needs_none(indexed: Indexed) -> None:
 async def test_how_an_index_stands(indexed: Indexed) -> None:
     indexed.rows(50_000)
     told = await indexed.told()
-    name = told["index"]["name"]  # type: ignore[index]
+    name = told["index"]["name"]
     assert told["index"] == {"name": name, "valid": True, "bytes": 8_192, "building": False}
-    assert [one["verdict"] for one in told["advice"]] == ["healthy"]  # type: ignore[attr-defined]
+    assert [one["verdict"] for one in told["advice"]] == ["healthy"]
     (collection,) = indexed.edge.store.collections.rows.values()
     indexed.indexes.healths[collection.id, collection.active_version] = Health(
         rows=50_000,
@@ -78,8 +76,8 @@ async def test_how_an_index_stands(indexed: Indexed) -> None:
     )
     told = await indexed.told()
     assert told["dead_rows"] == 30_000
-    assert [one["verdict"] for one in told["advice"]] == ["broken", "watch"]  # type: ignore[attr-defined]
-    assert all(one["says"] and one["do"] for one in told["advice"])  # type: ignore[attr-defined]
+    assert [one["verdict"] for one in told["advice"]] == ["broken", "watch"]
+    assert all(one["says"] and one["do"] for one in told["advice"])
 
 
 async def test_it_is_built_anew_once_at_a_time_and_that_is_noted(indexed: Indexed) -> None:
@@ -89,10 +87,10 @@ async def test_it_is_built_anew_once_at_a_time_and_that_is_noted(indexed: Indexe
     assert answer.status_code == 202
     assert answer.headers["location"] == f"{PLACE}/index"
     assert_problem(await indexed.edge.client.post(f"{PLACE}/reindex"), 409)
-    assert (await indexed.told())["index"]["building"] is True  # type: ignore[index]
+    assert (await indexed.told())["index"]["building"] is True
     indexed.indexes.go.set()
     deadline = time.monotonic() + 5
-    while (await indexed.told())["index"]["building"] and time.monotonic() < deadline:  # type: ignore[index]
+    while (await indexed.told())["index"]["building"] and time.monotonic() < deadline:
         await asyncio.sleep(0.01)
     assert (await indexed.edge.client.post(f"{PLACE}/reindex")).status_code == 202
     noted = [(entry["action"], entry["version"], entry["actor"]) for entry in await indexed.trail()]

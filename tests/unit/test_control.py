@@ -133,8 +133,9 @@ class Scene:
     async def metric(self, name: str) -> float | None:
         collection = await self.world.collections.get(self.world.collection.id)
         await self.control.export(collection)
-        of_collection = {"collection": collection.name}
-        labels = of_collection if name == "recall_target" else of_collection | {"version": "1"}
+        labels: dict[str, str] = {"collection": collection.name}
+        if name != "recall_target":
+            labels["version"] = "1"
         return REGISTRY.get_sample_value(f"azimuth_{name}", labels)
 
 

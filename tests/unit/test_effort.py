@@ -198,7 +198,8 @@ class Traffic:
         self.calibrate(0.0)
 
     def recall(self, ef_search: int, when: float) -> float:
-        return 1 - min(0.999, self.misses * self.missing(when) * (ef_search / 100) ** -self.power)
+        missed: float = self.misses * self.missing(when) * (ef_search / 100) ** -self.power
+        return 1 - min(0.999, missed)
 
     def probe(self, ef_search: int, when: float, queries: int) -> Tally:
         spread = 1 / 0.15 - 1
