@@ -84,8 +84,8 @@ SYMPTOMS: dict[Name, Symptom] = {
         says="{value:.0%} of a text's nearest are near by their words too, beyond chance",
         trouble="what is near has little to do with what the texts say",
         do=f"{_MODEL} Does it know the language of the documents?",
-        watch=0.2,
-        broken=0.08,
+        watch=0.12,
+        broken=0.05,
         lower=True,
     ),
     "mean_cosine": Symptom(
