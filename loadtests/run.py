@@ -27,7 +27,7 @@ QUICK: dict[str, list[str]] = {
     "search_100k": ["--documents", "10000", "--rounds", "1"],
     "filters": ["--documents", "12000", "--queries", "4", "--rounds", "1"],
     "plan_costs": ["--documents", "12000", "--queries", "3"],
-    "recall": ["--documents", "10000", "--queries", "100", "--looks", "100", "--pairs", "1", "--seconds", "3"],
+    "recall": ["--documents", "10000", "--queries", "100", "--looks", "100", "--passing", "80", "--pairs", "1"],
     "batch": ["--documents", "1000", "--size", "16"],
     "ingest": ["--documents", "100", "--rounds", "1"],
     "storages": ["--documents", "1000"],
