@@ -68,7 +68,7 @@ class Measure:
 
 
 _MODEL = (
-    "Compare with a model that is known to be sound (`azimuth reindex -m default`): check weights, pooling, prompts "
+    "Compare with a model that is known to be sound (`azimuth reindex --embedder default`): check weights, pooling, prompts "
     "and tokenizer of this one."
 )
 SYMPTOMS: dict[Name, Symptom] = {
