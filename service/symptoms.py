@@ -68,8 +68,8 @@ class Measure:
 
 
 _MODEL = (
-    "Compare with a model that is known to be sound (`azimuth reindex --embedder default`): check weights, pooling, prompts "
-    "and tokenizer of this one."
+    "Compare with a model that is known to be sound (`azimuth reindex --embedder default`): check weights, pooling, "
+    "prompts and tokenizer of this one."
 )
 SYMPTOMS: dict[Name, Symptom] = {
     "meaning": Symptom(
