@@ -36,7 +36,7 @@ Figures = Mapping[str, Any]
 
 def rounds(
     subjects: Sequence[Subject], orders: Mapping[str, Sequence[str]]
-) -> Iterator[list[tuple[Subject, str, list[str], list[str]]]]:
+) -> Iterator[list[tuple[Subject, str, Sequence[str], Sequence[str]]]]:
     """Who is asked, whose queries follow, what is asked before, and what then; each subject once a round."""
     yield [(one, OWN, one.queries[0::2], one.queries[1::2]) for one in subjects]
     yield [(one, IN_ORDER, *_halves(orders[one.name])) for one in subjects if one.name in orders]

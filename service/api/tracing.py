@@ -11,11 +11,12 @@ import time
 from collections.abc import Iterable
 
 from opentelemetry import trace
+from opentelemetry.context import Context
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk.resources import SERVICE_NAME, SERVICE_VERSION, OTELResourceDetector, Resource
-from opentelemetry.sdk.trace import Tracer, TracerProvider
+from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
-from opentelemetry.trace import SpanKind, Status, StatusCode
+from opentelemetry.trace import SpanKind, Status, StatusCode, Tracer
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -87,7 +88,7 @@ class Traced:
             span.end()
 
 
-def _stages(tracer: Tracer, parent: trace.Context, searches: Iterable[Timings]) -> None:
+def _stages(tracer: Tracer, parent: Context, searches: Iterable[Timings]) -> None:
     """A span for each run of a stage. A batch has several searches: they are numbered."""
     since = time.time_ns() - time.perf_counter_ns()
     for number, timings in enumerate(searches):
