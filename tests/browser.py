@@ -46,6 +46,7 @@ class Page:
         self._connection = connection
         self._number = 0
         self.complaints: list[str] = []
+        self.trouble = ""
         for domain in ("Page", "Runtime", "Log", "Network", "Accessibility"):
             self.send(f"{domain}.enable")
 
@@ -81,15 +82,18 @@ class Page:
         return answer["result"].get("value")
 
     def until(self, script: str, what: str = "") -> Any:
-        """Wait until the expression is true, and give its value."""
+        """Wait until the expression is true, and give its value. Between two pages it may have nothing to look at."""
         deadline = time.monotonic() + DEADLINE_SECONDS
         while True:
-            value = self.evaluate(script)
+            try:
+                value = self.evaluate(script)
+            except PageError as error:
+                value, self.trouble = None, str(error)
             if value:
                 return value
             if time.monotonic() > deadline:
                 text = self.evaluate("document.body.innerText")
-                raise PageError(f"never came: {what or script}\n{self.complaints}\n{text}")
+                raise PageError(f"never came: {what or script}\n{self.trouble}\n{self.complaints}\n{text}")
             time.sleep(0.05)
 
     def text(self, selector: str) -> str:

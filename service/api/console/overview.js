@@ -58,8 +58,8 @@ function looked(one, samples) {
   if (facts.missed) say(true, "recall", "the recall target is missed even where the index looks furthest.");
   else if (facts.recall !== null && facts.samples >= 30 && facts.recall < facts.target) say(false, "recall", `recall is ${share(facts.recall)}, the target ${share(facts.target, 0)}.`);
   if (facts.canary !== null && facts.canary < CANARY) say(true, "versions", "the model no longer gives the vectors that it was registered with.");
-  if (facts.geometry) say(facts.geometry === 2, "geometry", `the geometry is ${VERDICTS[facts.geometry]}.`);
-  if (facts.drift) say(false, "drift", "what is asked is no longer what was asked before.");
+  if (facts.geometry) say(facts.geometry === 2, "geometry", facts.geometry === 2 ? "the vectors lie as only those of a broken embedder do." : "something about the vectors is out of the ordinary.");
+  if (facts.drift) say(false, "drift", "what is asked is not what it holds, or not what was asked before.");
   if (one.counts.failed) say(false, "versions", `${count(one.counts.failed)} documents were set aside.`);
   if (facts.lag !== null && facts.lag > LAG) say(false, "search", `lexical search is ${Math.round(facts.lag)} s behind.`);
   if (facts.p95 !== null && facts.p95 > SLOW) say(false, "recall", `searches are slow: p95 ${ms(1_000 * facts.p95)}.`);
