@@ -41,7 +41,6 @@ from service.store import spaces
 COLLECTION = CollectionName("recall")
 DIMENSIONS, SEED = 384, 23
 K = 10
-EFFORTS = (40, 120)
 TOLERANCE, MOST_COST = 0.01, 0.02
 QUIET = {"AZIMUTH_EMBEDDER": f"hashing:{DIMENSIONS}", "AZIMUTH_RERANKER": "none"}
 
@@ -121,14 +120,14 @@ def told(client: Client, plan: str, ef_search: int) -> Told:
     return Told(0, float("nan"), 0.0, 1.0)
 
 
-def is_true(place: Sandbox, stored: Vectors, asked: Vectors, looks: int, share: int) -> bool:
+def is_true(place: Sandbox, stored: Vectors, asked: Vectors, looks: int, share: int, efforts: Sequence[int]) -> bool:
     """`share`: percent that pass the filter."""
     passing = np.array([percent(at) < share for at in range(len(stored))])
     rows: list[Sequence[object]] = []
     good = True
     for narrowed, among in (({}, None), ({"filter": {"percent": {"$lt": share}}}, passing)):
         true = truth(stored, asked, among)
-        for ef_search in EFFORTS:
+        for ef_search in efforts:
             options: Request = {"ef_search": ef_search, "candidates": K, **narrowed}
             with psycopg.connect(place.url) as connection:
                 connection.execute("DELETE FROM recall_probes")  # of an earlier run in this folder
@@ -294,6 +293,7 @@ def main() -> None:
     arguments.add_argument("--documents", type=int, default=100_000)
     arguments.add_argument("--queries", type=int, default=1_000)
     arguments.add_argument("--looks", type=int, default=2_000, help="that what is told is a mean of, at least")
+    arguments.add_argument("--efforts", type=int, nargs="+", default=[10, 40], help="of ef_search")
     arguments.add_argument("--passing", type=int, default=30, help="percent that pass the filter: too many to be named")
     arguments.add_argument("--pairs", type=int, default=20, help="blocks with and without looks; 0: costs are left out")
     arguments.add_argument("--seconds", type=float, default=20.0, help="of one block")
@@ -307,7 +307,7 @@ def main() -> None:
             asyncio.run(fill(place, stored))
             calibrate(place)
             filled.touch()
-        good = is_true(place, stored, asked, chosen.looks, chosen.passing)
+        good = is_true(place, stored, asked, chosen.looks, chosen.passing, chosen.efforts)
         print(f"{'within' if good else 'NOT within'} {TOLERANCE} of the truth")
         if chosen.pairs:
             added = costs(place, asked, chosen.clients, chosen.pairs, chosen.seconds)
