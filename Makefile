@@ -25,8 +25,9 @@ demo: install   ## everything embedded, a real corpus loaded, served until stopp
 serve: install
 	AZIMUTH_PORT=$(PORT) AZIMUTH_DATA_DIR=$(DATA_DIR) $(BIN)/azimuth up
 
-test: $(VENV)/.installed-dev   ## fast first: unit and property, then database, then faults
-	$(BIN)/python -m pytest tests/unit tests/property tests/docs tests/contract tests/plans tests/integration tests/faults
+test: $(VENV)/.installed-dev   ## fast first: unit and property, then database, two files at a time; then faults, alone
+	$(BIN)/python -m pytest -n 2 --dist loadfile tests/unit tests/property tests/docs tests/contract tests/plans tests/integration
+	$(BIN)/python -m pytest tests/faults
 
 check: $(VENV)/.installed-dev   ## lint, types, import contract
 	$(BIN)/ruff format --check .
