@@ -73,11 +73,16 @@ class Finds:
         return max(plans, key=lambda plan: _EFFORT.index(plan.kind), default=DensePlan())
 
     def candidate(self, item: Item) -> Candidate:
-        """The nearest to any query that the dense legs know, for they know chunks; else the lexical one."""
+        """The nearest to any query that the dense legs know, for they know chunks; else the lexical one.
+
+        Where the dense leg found a document as it was, and the words as it is, only what was looked up is left of it.
+        """
         known = [best[item] for found in self.queries for best in found.by_cosine if item in best]
         if known:
             return max(known, key=lambda one: one.score)
-        return next(found.by_words[item] for found in self.queries if item in found.by_words)
+        return next(
+            best[item] for found in self.queries for best in (found.by_words, found.looked_up_words) if item in best
+        )
 
     def evidence(self, weights: Sequence[float]) -> list[Evidence[Item]]:
         """For fusion. The lexical leg speaks of documents; what it says goes for each chunk that is known of one."""

@@ -6,8 +6,11 @@ from typing import Any
 import pytest
 
 from service.background import Backgrounds
-from service.domain import Candidate, Collection, DocumentId
+from service.domain import Candidate, Collection, DocumentId, Fusion
 from service.errors import LexiconUnavailable
+from service.finds import Finds, Found, newest
+from service.fusion import fuse
+from service.legs import Leg
 from service.wishes import Words
 from tests.edge import Edge, edge
 from tests.fakes import FakeLexicon
@@ -82,3 +85,23 @@ async def test_the_dense_leg_weighs_as_much_as_it_is_certain(api: Edge, monkeypa
     assert unsure["hits"][0]["explain"]["lexical"]["share"] == 1.0
     dense = await api.search("whale word2", explain=True, mode="dense")
     assert dense["hits"][0]["score"] == 1.0, "alone it decides, however little it is certain"
+
+
+async def test_what_is_left_of_a_document_that_changed_is_what_its_new_words_say() -> None:
+    """The space has its former content, the look-up by words brought the new one: a find all the same."""
+    name = DocumentId("d")
+    former = Candidate(document_id=name, content_revision=1, score=0.9, chunk=0)
+    other = Candidate(document_id=DocumentId("e"), content_revision=1, score=3.0)
+    changed = Candidate(document_id=name, content_revision=2, score=2.0)
+    found = Found(
+        vector=None,
+        dense=Leg(best={(name, None): former}, exhausted=True),
+        lexical=Leg(best={(other.document_id, None): other}, exhausted=True),
+        looked_up_words={(name, None): changed},
+    )
+    left = newest(Finds(queries=(found,)))
+    ranking = fuse(left.evidence([1.0]), Fusion())
+    assert {fused.item: left.candidate(fused.item) for fused in ranking} == {
+        (name, None): changed,
+        (other.document_id, None): other,
+    }
