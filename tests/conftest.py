@@ -1,6 +1,7 @@
 """Fixtures of the tests that need PostgreSQL. Nothing is started until a test asks for it."""
 
 import asyncio
+import os
 import shutil
 import subprocess
 import sys
@@ -19,6 +20,10 @@ from psycopg import sql
 from service.store import migrate
 from service.store.embedded import EmbeddedServer
 from service.store.pool import Pool, open_pool
+
+# Workers of pytest-xdist say that they are 80 columns wide, and what prints tables would believe it from its import on,
+# whatever a test asks for.
+os.environ.pop("COLUMNS", None)
 
 # Speed instead of durability: whoever tests durability starts a server of their own.
 UNSAFE = {
