@@ -24,7 +24,7 @@ from service.version import EmbedderVersion, Judgments, SpaceStatus
 
 FIRST, MOST = 200, 1_000
 """Queries that ask every rung, and those that ask at all."""
-SECONDS = 120.0
+SECONDS = 30.0
 """Of work, without the rests: exact scans of large spaces are slow. The intervals tell what fewer queries are worth."""
 RESTS = 1.0
 """Times as long as it worked."""
