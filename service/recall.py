@@ -1,6 +1,7 @@
 """How much of the true answer an approximate search finds: the words and the arithmetic. Pure: no I/O.
 
-recall@k           share of the true first k that were found, by id
+recall@k           share of the true first k that were found, by id; what is exactly as near as the true k-th is as good
+                   as that: an exact scan chooses among such blindly
 distance recall@k  share of the found first k that are as near as the true k-th, give or take `NEAR`: where several
                    documents are equally near, which of them is found does not matter (Aumueller, Bernhardsson and
                    Faithfull, "ANN-Benchmarks", Information Systems 2020)
@@ -18,6 +19,8 @@ from service.domain import DensePlan, VersionNumber
 
 K = 10
 """The depth that recall is promised for."""
+TIE = 1e-6
+"""Difference of scores that are the same, but for the order of sums."""
 NEAR = 1e-3
 """Cosine within which two documents are equally near: about the rounding of halfvec."""
 Z = 1.959964
@@ -211,6 +214,7 @@ def compared(
     if not true:
         return 1.0, 1.0
     ids = {name for name, _ in true}
-    least = true[-1][1] - near
-    enough = sum(score >= least for _, score in given)
-    return sum(name in ids for name, _ in given) / len(true), min(enough, len(true)) / len(true)
+    last = true[-1][1]
+    right = sum(name in ids or score >= last - TIE for name, score in given)
+    enough = sum(score >= last - near for _, score in given)
+    return min(right, len(true)) / len(true), min(enough, len(true)) / len(true)

@@ -22,7 +22,7 @@ from service.sampling import Sampling
 from service.space import Space
 from service.version import EmbedderVersion, Judgments, SpaceStatus
 
-FIRST, MOST = 200, 1_000
+FIRST, MOST = 100, 1_000
 """Queries that ask every rung, and those that ask at all."""
 SECONDS = 30.0
 """Of work, without the rests: exact scans of large spaces are slow. The intervals tell what fewer queries are worth."""

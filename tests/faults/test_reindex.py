@@ -22,7 +22,7 @@ import psutil
 import pytest
 
 from service.domain import EmbedderSpec
-from service.ports import Encoder
+from service.models import Encoder
 from tests.faults.machine import (
     COLLECTION,
     MODEL,
@@ -40,6 +40,9 @@ pytestmark = pytest.mark.faults
 
 DOCUMENTS = 300
 VICTIMS = ("worker", "serve", "postgres")
+SETTINGS = {"recall_target": 0.5}
+"""An index of some hundred near duplicates that are rewritten all the time is mostly dead rows, and loses neighbours
+whatever `ef_search` is: to promote it would be refused, rightly, which is another story."""
 SCORE_TOLERANCE = 0.002
 """Half precision in the table, single in the answer."""
 
@@ -55,7 +58,7 @@ def running(folder: Path, **settings: str) -> Iterator[Machine]:
     machine = Machine(folder, **settings)
     machine.start()
     try:
-        assert machine.insist("PUT", COLLECTION, json={}).status_code in {200, 201}
+        assert machine.insist("PUT", COLLECTION, json=SETTINGS).status_code in {200, 201}
         yield machine
     finally:
         machine.stop()
@@ -126,6 +129,8 @@ class Operator:
 
     def __init__(self, machine: Machine) -> None:
         self._machine = machine
+        self.refused = ""
+        """Why the latest request was refused, for whoever reads of a failure."""
 
     def register(self, target: Mapping[str, Any]) -> int:
         answer = self._machine.insist("POST", f"{COLLECTION}/versions", json=target)
@@ -136,7 +141,10 @@ class Operator:
 
     def promote(self, number: int) -> None:
         # 409: evidence was lost with who gathered it, or somebody else is at it.
-        self._machine.until(lambda: self._accepted("POST", f"versions/{number}/promote"), f"{number} promoted")
+        try:
+            self._machine.until(lambda: self._accepted("POST", f"versions/{number}/promote"), f"{number} promoted")
+        except AssertionError as failure:
+            raise AssertionError(f"{failure}: {self.refused}") from failure
 
     def roll_back(self, leaving: int, to: int) -> None:
         # 409: it was done, and the answer was lost.
@@ -152,6 +160,7 @@ class Operator:
     def _accepted(self, method: str, path: str, body: object = None) -> bool:
         answer = self._machine.insist(method, f"{COLLECTION}/{path}", json=body)
         assert answer.status_code in {200, 409}, answer.text
+        self.refused = "" if answer.is_success else answer.text
         return answer.status_code == 200
 
 
@@ -249,8 +258,11 @@ class Reindex:
                 failures.append(failure)
 
         asking = threading.Thread(target=insist, daemon=True)
-        with self.reaper.at(moment, "audit", "EXCLUSIVE", lambda: failures or self.waits_for("audit")):
-            asking.start()
+        try:
+            with self.reaper.at(moment, "audit", "EXCLUSIVE", lambda: failures or self.waits_for("audit")):
+                asking.start()
+        except AssertionError as failure:
+            raise AssertionError(f"{failure}: {self.operator.refused}") from failure
         asking.join()
         if failures:
             raise failures[0]
