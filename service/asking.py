@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 
 from service.course import Course
-from service.domain import CollectionId, Role, Vector, VersionNumber, unit
+from service.directions import unit
+from service.domain import CollectionId, Role, Vector, VersionNumber
 from service.errors import Invalid, SpaceRefused
 from service.examples import Examples, rocchio
-from service.ports import Embedders, Encoder
+from service.models import Embedders, Encoder
 from service.proof import Proof
 from service.query import Example, Like, Query, Request
 from service.space import Space

@@ -25,9 +25,9 @@ from service.errors import AzimuthError, Conflict, NotFound
 from service.health import Advice, Health, advice
 from service.ports import Queue
 from service.recall import Band, Curve, Effort, Minute
+from service.rounds import Clock, one_by_one
 from service.survey import Survey
-from service.verification import Clock
-from service.version import AuditEntry, EmbedderVersion, VersionState
+from service.version import STANDING, AuditEntry, EmbedderVersion
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +40,6 @@ CHANGED = 0.25
 """Share of the rows that are new or gone since the curve was measured: it is measured again."""
 DEAD = 0.10
 """Difference in the share of dead rows that does the same."""
-STANDING = frozenset({VersionState.READY, VersionState.ACTIVE})
 
 Remembered = Callable[[CollectionName], Sequence[str]]
 """The texts of live searches, as far as they are remembered."""
@@ -82,15 +81,7 @@ class Control:
         self._minutes = {
             id_: known for id_, known in self._minutes.items() if id_ in {v.collection_id for v in standing}
         }
-        for version in standing:
-            try:
-                await self._tend(version, now)
-            except NotFound:
-                pass  # deleted or retired meanwhile
-            except AzimuthError as error:
-                log.warning("effort stays", extra={"version": version.number, "reason": error.detail})
-            except Exception:  # whatever is wrong with one version must not hold up the others
-                log.exception("effort stays", extra={"version": version.number})
+        await one_by_one(standing, lambda version: self._tend(version, now), waits="effort stays")
 
     async def _tend(self, version: EmbedderVersion, now: Clock) -> None:
         health = await self._indexes.look(version)
@@ -114,11 +105,15 @@ class Control:
     # ------------------------------------------------------------ calibrate
 
     async def prepare(self, collection: Collection, version: EmbedderVersion, now: Clock) -> None:
-        """Before a version is judged by its recall: it is to be searched as far as it will be."""
+        """Before a version is judged by its recall: it is to be searched as far as it will be.
+
+        A curve of this index will do, even if much was written since: who promotes waits for this.
+        """
         health = await self._indexes.look(version)
+        target = collection.settings.recall_target
         if health.index is not None and health.index.valid:
             async with self._indexes.steering(version) as ours:
-                if ours and due(await self._recalls.curve(version), health, collection.settings.recall_target):
+                if ours and unmeasured(await self._recalls.curve(version), health, target):
                     await self._calibrate(collection, version, health, now)
 
     async def _quiet(self, version: EmbedderVersion, health: Health, now: datetime) -> bool:
@@ -211,14 +206,14 @@ class Control:
             extra = {"collection_id": collection.id, "version": version.number, **details, "reason": choice.reason}
             log.log(logging.WARNING if choice.missed else logging.INFO, "effort set", extra=extra)
 
-    async def export(self, collection: Collection) -> None:
-        """Show what stands of this collection as metrics."""
+    async def export(self, collection: Collection, versions: Sequence[EmbedderVersion]) -> None:
+        """Show what stands of this collection and its versions as metrics."""
         name = collection.name
         metrics.RECALL_TARGET.labels(name).set(collection.settings.recall_target)
         efforts = await self._recalls.efforts(collection.id)
         chosen = {one.version: one for one in efforts if one.band == "all"}
         missed = {one.version for one in efforts if one.missed}
-        for version in await self._versions.of(collection.id):
+        for version in versions:
             if not version.written:
                 metrics.forget_index(name, str(version.number))
                 continue
@@ -295,14 +290,21 @@ class Control:
         await asyncio.gather(*self._rebuilds, return_exceptions=True)
 
 
+def unmeasured(curve: Curve | None, health: Health, target: float) -> bool:
+    """Is there no curve of this index for this target?"""
+    if health.index is None:
+        return False
+    return curve is None or curve.build != health.index.build or curve.target != target
+
+
 def due(curve: Curve | None, health: Health, target: float) -> bool:
-    """Is the curve to be measured (again)? It is told of another build, another target or other rows by what it says.
+    """Is the curve to be measured (again), because there is none or because the rows are others by now?
 
     Statistics that were reset, as after a crash, begin at zero: then all that is counted came since.
     """
     if health.index is None:
         return False
-    if curve is None or curve.build != health.index.build or curve.target != target:
+    if curve is None or unmeasured(curve, health, target):
         return True
     written = health.written - curve.written if health.written >= curve.written else health.written
     changed = max(written, abs(health.rows - curve.rows))

@@ -24,15 +24,17 @@ import numpy.typing as npt
 
 from service import metrics, neighbourhood, wording
 from service.catalog import Collections, Versions
-from service.domain import Collection, CollectionId, DocumentId, Vectors, VersionNumber, finite
-from service.errors import AzimuthError, Conflict, ModelUnavailable, NotFound, Overloaded, SpaceRefused, VersionNotFound
+from service.directions import finite
+from service.domain import Collection, CollectionId, DocumentId, Vectors, VersionNumber
+from service.errors import Conflict, ModelUnavailable, Overloaded, SpaceRefused, VersionNotFound
 from service.examination import LEAST_TEXTS, WORDS_ROWS, Findings, Picture, Subject, around, examine, suspicious
 from service.geometry import LEAST_ROWS
 from service.ports import Documents
 from service.ports import Vectors as Spaces
+from service.rounds import one_by_one
 from service.sampling import Sampling
 from service.symptoms import VERDICTS, Measure, Verdict, worst
-from service.version import EmbedderVersion, Sample, VersionState
+from service.version import STANDING, EmbedderVersion, Sample
 
 log = logging.getLogger(__name__)
 
@@ -55,7 +57,6 @@ _LENGTH = 2_000
 """Code points of a text that are read."""
 _COMPARED = 1_000
 """Rows whose texts are compared; of more, so many and the rest alike."""
-_STANDING = frozenset({VersionState.READY, VersionState.ACTIVE})
 
 Key = tuple[CollectionId, VersionNumber, int]
 
@@ -126,15 +127,13 @@ class Diagnosis:
 
     async def tend(self) -> None:
         """Look again at the versions that answer or may soon, for the metric."""
-        for version in await self._versions.among(_STANDING):
-            try:
-                if await self._due(version):
-                    collection = await self._collections.get(version.collection_id)
-                    await self._known_or_new(collection, version, SAMPLE)
-            except NotFound:
-                pass  # deleted or retired meanwhile
-            except AzimuthError as error:
-                log.warning("not diagnosed", extra={"version": version.number, "reason": error.detail})
+
+        async def look(version: EmbedderVersion) -> None:
+            if await self._due(version):
+                collection = await self._collections.get(version.collection_id)
+                await self._known_or_new(collection, version, SAMPLE)
+
+        await one_by_one(await self._versions.among(STANDING), look, waits="not diagnosed")
 
     async def _due(self, version: EmbedderVersion) -> bool:
         """Never looked at, not for hours, or only when there was less than half of what is there now."""

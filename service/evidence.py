@@ -11,7 +11,7 @@ docs/decisions/0013 says where the limits come from. All of it runs beside live 
 import asyncio
 import dataclasses
 import time
-from collections.abc import Awaitable, Callable, Hashable, Sequence
+from collections.abc import Hashable, Sequence
 from statistics import fmean
 from typing import Any, Protocol
 
@@ -20,10 +20,12 @@ from service.catalog import TestSets, Versions
 from service.domain import Candidate, Collection, CollectionName, DensePlan, DocumentId, Vectors
 from service.errors import VersionNotFound
 from service.evaluation import bootstrap
-from service.ports import Documents, Embedders
+from service.models import Embedders
+from service.ports import Documents
 from service.ports import Vectors as VectorTables
 from service.proof import Proof
 from service.query import Request
+from service.recall import TIE
 from service.sampling import Sampling
 from service.search import Search
 from service.space import Space
@@ -35,7 +37,6 @@ RECALL_SECONDS = 120.0
 """Longest that recall is measured: exact scans of large spaces are slow. The interval tells what so few are worth."""
 GEOMETRY_ROWS = 2_000
 SHADOW_QUERIES = 100
-_TIE = 1e-6
 
 
 class Comparison(Protocol):
@@ -67,10 +68,6 @@ class Watched(Protocol):
     async def compare(self, collection: Collection, version: EmbedderVersion, limit: int) -> Comparison | None: ...
 
 
-Prepare = Callable[[Collection, EmbedderVersion], Awaitable[None]]
-"""What comes before the first look at a version: how far it is to be searched is set."""
-
-
 class Examiner:
     def __init__(
         self,
@@ -83,9 +80,7 @@ class Examiner:
         embedders: Embedders,
         proof: Proof,
         shadow: Watched,
-        prepare: Prepare | None = None,
     ) -> None:
-        self._prepare = prepare
         self._versions = versions
         self._vectors = vectors
         self._test_sets = test_sets
@@ -95,8 +90,6 @@ class Examiner:
 
     async def __call__(self, collection: Collection, version: EmbedderVersion) -> tuple[Check, ...]:
         """Recall, geometry, judgments, shadow. AzimuthError where it cannot be measured now; nothing is half said."""
-        if self._prepare is not None:
-            await self._prepare(collection, version)
         judgments = await self._test_sets.get(collection.id)
         active = await self._active(collection, version)
         return (
@@ -164,7 +157,7 @@ class Examiner:
             exact = await self._vectors.nearest(version, query, 10, DensePlan(kind="exact"))
             found = (await self._vectors.nearest(version, query, limit, plan))[: len(exact)]
             if exact:
-                as_near = sum(one.score >= exact[-1].score - _TIE for one in found)
+                as_near = sum(one.score >= exact[-1].score - TIE for one in found)
                 by_distance.append(as_near / len(exact))
                 by_id.append(len(_chunks(exact) & _chunks(found)) / len(exact))
             if time.monotonic() > deadline:

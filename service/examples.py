@@ -9,7 +9,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from service.domain import DocumentId, Vector, direction
+from service.directions import direction
+from service.domain import DocumentId, Vector
 from service.errors import FieldError, Invalid
 from service.ports import Documents, Vectors
 from service.query import Like

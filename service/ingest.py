@@ -16,7 +16,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 from service import metrics
-from service.domain import Accepted, Collection, Document, DocumentId, FailedDocument, Filter, VersionNumber, unit
+from service.directions import unit
+from service.domain import Accepted, Collection, Document, DocumentId, FailedDocument, Filter, VersionNumber
 from service.errors import Conflict, FieldError, Invalid, VersionNotFound
 from service.ports import Changes, Documents, Lexicon, Queue
 from service.version import EmbedderVersion

@@ -24,14 +24,14 @@ from service import legs, planner
 from service.calibration import Floats, Logistic, Truths, auroc, calibration_error, evened, fit, reliability
 from service.catalog import Collections, TestSets, Versions
 from service.confidence import LEAST_ROWS
-from service.domain import Collection, Vector, finite
-from service.errors import AzimuthError, NotFound
+from service.directions import finite
+from service.domain import Collection, Vector
 from service.ports import Lexicon, Queue, Vectors
 from service.pseudoqueries import Text, disturbed, foreign, sentences
+from service.rounds import Clock, one_by_one
 from service.sampling import FEW, Sampling, some
 from service.space import Space
-from service.verification import Clock
-from service.version import Calibration, EmbedderVersion, Judgments, VersionState
+from service.version import STANDING, Calibration, EmbedderVersion, Judgments
 from service.wishes import read
 
 log = logging.getLogger(__name__)
@@ -48,7 +48,6 @@ LEAST_AUROC = 0.8
 FOLDS = 5
 _COVERED = 0.1
 """A subject is covered where its middle text finds as much as this quantile of the collection's own does."""
-_STANDING = frozenset({VersionState.READY, VersionState.ACTIVE})
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -81,16 +80,12 @@ class Learning:
 
     async def tend(self, now: Clock) -> None:
         """Learn what was not learnt yet or is outdated, of every version that is or may be searched."""
-        for version in await self._versions.among(_STANDING):
-            try:
-                if await self._due(version, now()):
-                    await self._learn(version, now)
-            except NotFound:
-                pass  # deleted or retired meanwhile
-            except AzimuthError as error:
-                log.warning("not learnt", extra={"version": version.number, "reason": error.detail})
-            except Exception:  # whatever is wrong with one version must not hold up the others
-                log.exception("not learnt", extra={"version": version.number})
+
+        async def learn(version: EmbedderVersion) -> None:
+            if await self._due(version, now()):
+                await self._learn(version, now)
+
+        await one_by_one(await self._versions.among(STANDING), learn, waits="not learnt")
 
     async def _due(self, version: EmbedderVersion, now: datetime) -> bool:
         """Not in the middle of a bulk load, nor while the lexical leg is behind: it would be learnt twice."""

@@ -34,22 +34,22 @@ from service import metrics
 from service.catalog import Backfills, Collections, Versions
 from service.domain import Chunking, Collection, CollectionName, CollectionSettings, EmbedderSpec, Index, VersionNumber
 from service.errors import (
-    AzimuthError,
     Conflict,
     EmbedderChange,
     FieldError,
     Invalid,
     ModelUnavailable,
-    NotFound,
     Overtaken,
     PromotionRefused,
     SpaceRefused,
     VersionExists,
 )
-from service.ports import Embedders, Queue
+from service.models import Embedders
+from service.ports import Queue
 from service.proof import Proof
-from service.verification import SETTLE_SECONDS, Clock, Verification, counted
-from service.version import Action, AuditEntry, Check, EmbedderVersion, Evidence, VersionState
+from service.rounds import Clock, one_by_one
+from service.verification import SETTLE_SECONDS, Verification, counted
+from service.version import STANDING, Action, AuditEntry, Check, EmbedderVersion, Evidence, VersionState
 
 log = logging.getLogger(__name__)
 
@@ -59,7 +59,6 @@ SERVICE = "azimuth"
 WINDOW = 50_000
 """Jobs of one backfill that wait at once: minutes of work for any worker, and a queue that stays small."""
 UNDER_WAY = frozenset({VersionState.BACKFILLING, VersionState.INDEXING, VersionState.VERIFYING})
-_STANDING = frozenset({VersionState.READY, VersionState.ACTIVE})
 
 
 class Lifecycle:
@@ -165,20 +164,16 @@ class Lifecycle:
         Building an index takes hours and measuring takes minutes; who calls this for each state apart fills other
         versions meanwhile.
         """
-        for version in await self._versions.among(states):
-            try:
-                if await self._wanting(version, now()):
-                    await self._advance(version, states, now)
-            except (NotFound, Conflict):
-                pass  # deleted, or moved by somebody else, meanwhile
-            except AzimuthError as error:
-                log.warning("version waits", extra={"version": version.number, "reason": error.detail})
-            except Exception:  # whatever is wrong with one version must not hold up the others
-                log.exception("version waits", extra={"version": version.number})
+
+        async def move(version: EmbedderVersion) -> None:
+            if await self._wanting(version, now()):
+                await self._advance(version, states, now)
+
+        await one_by_one(await self._versions.among(states), move, waits="version waits")
 
     async def tend(self, now: Clock) -> None:
         """What versions need that are or may be searched: an index beyond the exact scan, fresh evidence."""
-        await self.drive(now, _STANDING)
+        await self.drive(now, STANDING)
 
     async def _wanting(self, version: EmbedderVersion, now: datetime) -> bool:
         """Is there anything to do for it here? Asked often, of every version, so it must cost little."""

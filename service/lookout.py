@@ -12,7 +12,7 @@ import logging
 import random
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -24,6 +24,7 @@ from service.domain import Collection
 from service.errors import AzimuthError, NotFound
 from service.ports import Lexicon, Vectors
 from service.pseudoqueries import sentences
+from service.rounds import Clock
 from service.sampling import Sampling
 from service.symptoms import VERDICTS
 from service.traffic import LEAST, Asked, Key, Traffic, Window
@@ -40,8 +41,6 @@ SENTENCES = 150
 OWN_SECONDS = 3_600.0
 CHANGED = 1.25
 """Times as many chunks as when the collection was looked at, or so many times fewer: looked at again."""
-
-Clock = Callable[[], datetime]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -15,9 +15,10 @@ import numpy as np
 
 from service import metrics
 from service.catalog import Collections, Versions
-from service.domain import CollectionId, EmbedderSpec, VersionNumber, cosine, finite
+from service.directions import cosine, finite
+from service.domain import CollectionId, EmbedderSpec, VersionNumber
 from service.errors import CollectionNotFound, Invalid, ModelUnavailable, SpaceRefused
-from service.ports import Embedders, Encoder
+from service.models import Embedders, Encoder
 from service.version import EmbedderVersion, Identity
 
 log = logging.getLogger(__name__)

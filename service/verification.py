@@ -17,12 +17,14 @@ from service.catalog import Backfills, Collections, Processes, TestSets, Version
 from service.domain import Collection
 from service.errors import ModelUnavailable, SpaceRefused
 from service.proof import CANARY_COSINE, Proof
+from service.rounds import Clock
 from service.version import Check, Completeness, EmbedderVersion, Evidence, VersionState
-
-Clock = Callable[[], datetime]
 
 Examine = Callable[[Collection, EmbedderVersion], Awaitable[tuple[Check, ...]]]
 """Measures what can only be measured by searching."""
+
+Prepare = Callable[[Collection, EmbedderVersion], Awaitable[None]]
+"""What comes before that: how far the version is to be searched is set."""
 
 CURRENT = timedelta(hours=1)
 """So long what was measured is taken as it stands."""
@@ -46,6 +48,7 @@ class Verification:
         processes: Processes,
         proof: Proof,
         examine: Examine | None,
+        prepare: Prepare | None = None,
     ) -> None:
         self._collections = collections
         self._versions = versions
@@ -54,6 +57,7 @@ class Verification:
         self._processes = processes
         self._proof = proof
         self._examine = examine
+        self._prepare = prepare
 
     @property
     def possible(self) -> bool:
@@ -64,9 +68,12 @@ class Verification:
         assert self._examine is not None
         collection = await self._collections.get(version.collection_id)
         judged_at = await self._test_sets.uploaded_at(collection.id)
-        status = await self._versions.status(version)
         checks = await self._own_checks(version, now)
-        if not any(check.name == "canary" and check.passed is False for check in checks):
+        sound = not any(check.name == "canary" and check.passed is False for check in checks)
+        if sound and self._prepare is not None:
+            await self._prepare(collection, version)
+        status = await self._versions.status(version)
+        if sound:
             checks += await self._examine(collection, version)
         return Evidence(
             checks=checks,
@@ -74,6 +81,7 @@ class Verification:
             judged_at=judged_at,
             against=collection.active_version,
             indexed=status.indexed,
+            effort=status.efforts.get("all"),
         )
 
     async def _own_checks(self, version: EmbedderVersion, now: Clock) -> tuple[Check, ...]:
@@ -141,12 +149,13 @@ class Verification:
     async def _stands(self, collection: Collection, version: EmbedderVersion, now: datetime) -> bool:
         """Is what was measured young enough, and is what it was measured with and against still what there is?"""
         evidence = version.evidence
+        if evidence is None or now - evidence.gathered_at > CURRENT:
+            return False
+        status = await self._versions.status(version)
         return (
-            evidence is not None
-            and now - evidence.gathered_at <= CURRENT
-            and evidence.against == collection.active_version
+            evidence.against == collection.active_version
             and evidence.judged_at == await self._test_sets.uploaded_at(collection.id)
-            and evidence.indexed == (await self._versions.status(version)).indexed
+            and (evidence.indexed, evidence.effort) == (status.indexed, status.efforts.get("all"))
         )
 
     async def current(self, version: EmbedderVersion, now: Clock) -> Evidence:

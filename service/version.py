@@ -34,6 +34,10 @@ class VersionState(StrEnum):
     FAILED = "failed"
 
 
+STANDING = frozenset({VersionState.READY, VersionState.ACTIVE})
+"""Complete and looked after: the one that answers, and those that may."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Identity:
     """Everything that decides where a text lands, as named digests and values; its digest is the fingerprint."""
@@ -181,7 +185,7 @@ class Evidence:
     """What speaks for and against promoting a version.
 
     `judged_at`: the upload of the judgments that were used; `against`: the version that was active, and compared with;
-    `indexed`: was it searched along its index?
+    `indexed`: was it searched along its index? `effort`: with which `ef_search`, where that was chosen.
     """
 
     checks: tuple[Check, ...]
@@ -189,6 +193,7 @@ class Evidence:
     judged_at: datetime | None = None
     against: VersionNumber | None = None
     indexed: bool = False
+    effort: int | None = None
 
     @property
     def failed(self) -> tuple[Check, ...]:

@@ -3,27 +3,26 @@
 import asyncio
 import logging
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from functools import partial
 
 from fastapi import FastAPI
 from starlette.middleware import Middleware
 
-from service import effort, metrics
+from service import effort
 from service.api.app import create_app
 from service.api.dependencies import Limits, Service
 from service.appraisal import Appraisal
 from service.control import Control
 from service.diagnosis import Diagnosis
-from service.domain import Collection
 from service.embedder.registry import Registry
 from service.embedder.reranker import CrossEncoderReranker
 from service.embedder.worker import Worker
-from service.errors import AzimuthError, Misconfigured
+from service.errors import Misconfigured
 from service.evidence import Examiner
+from service.gauges import Gauges, Names
 from service.ingest import Ingest
 from service.ingest import Limits as DocumentLimits
 from service.learning import Learning
@@ -34,33 +33,27 @@ from service.lookout import PAUSE_SECONDS, Lookout
 from service.probe import Probe
 from service.proof import Proof
 from service.readiness import Readiness
+from service.rounds import regularly, running
 from service.sampling import Sampling
 from service.search import Search
 from service.settings import NO_RERANKER, Settings
 from service.shadow import Shadow
 from service.space import Spaces
-from service.store import housekeeping, server
-from service.store.audit import PostgresAudit
-from service.store.backfills import PostgresBackfills
-from service.store.changes import PostgresChanges
+from service.store import adapters, housekeeping, server
+from service.store.adapters import Store
 from service.store.collections import PostgresCollections
 from service.store.documents import PostgresDocuments
 from service.store.follower import Follower
-from service.store.health import PostgresIndexes
 from service.store.indexed import IndexedFields
 from service.store.languages import KNOWN
 from service.store.lexical import TantivyLexicon
-from service.store.pool import Pool, open_pool
-from service.store.processes import PostgresProcesses
-from service.store.queue import PostgresQueue
+from service.store.pool import open_pool
 from service.store.recall import PostgresRecalls
-from service.store.test_sets import PostgresTestSets
 from service.store.vectors import PostgresVectors
 from service.store.versions import PostgresVersions
 from service.survey import Survey
 from service.traffic import Traffic
-from service.verification import Examine, Verification
-from service.version import VersionState
+from service.verification import Examine, Prepare, Verification
 from service.watch import Watch
 
 log = logging.getLogger(__name__)
@@ -78,55 +71,13 @@ PROBE_SECONDS = 30.0
 """Longest statement of a look at a live search: an exact scan of some ten million chunks."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Store:
-    """The adapters over one pool."""
-
-    pool: Pool
-    collections: PostgresCollections
-    versions: PostgresVersions
-    documents: PostgresDocuments
-    queue: PostgresQueue
-    vectors: PostgresVectors
-    changes: PostgresChanges
-    backfills: PostgresBackfills
-    audit: PostgresAudit
-    test_sets: PostgresTestSets
-    processes: PostgresProcesses
-    recalls: PostgresRecalls
-    indexes: PostgresIndexes
-    fields: IndexedFields
-
-
-@asynccontextmanager
-async def open_store(settings: Settings, url: str, name: str) -> AsyncIterator[Store]:
-    """Check the server, open the pool. DatabaseTooOld, MissingRights or DatabaseUnavailable where it cannot serve."""
-    await server.check(url)
-    pool = await open_pool(
+def open_store(settings: Settings, url: str, name: str) -> AbstractAsyncContextManager[Store]:
+    return adapters.open_store(
         url,
-        size=settings.pool_size,
+        name=name,
+        pool_size=settings.pool_size,
         statement_timeout_seconds=settings.statement_timeout_seconds,
-        application_name=f"azimuth-{name}",
     )
-    try:
-        yield Store(
-            pool=pool,
-            collections=PostgresCollections(pool),
-            versions=PostgresVersions(pool),
-            documents=PostgresDocuments(pool),
-            queue=PostgresQueue(pool),
-            vectors=PostgresVectors(pool),
-            changes=PostgresChanges(pool),
-            backfills=PostgresBackfills(pool),
-            audit=PostgresAudit(pool),
-            test_sets=PostgresTestSets(pool),
-            processes=PostgresProcesses(pool),
-            recalls=PostgresRecalls(pool),
-            indexes=PostgresIndexes(pool),
-            fields=IndexedFields(pool),
-        )
-    finally:
-        await pool.close()
 
 
 def embedders(settings: Settings) -> Registry:
@@ -142,7 +93,12 @@ def embedders(settings: Settings) -> Registry:
 
 
 def lifecycle(
-    settings: Settings, store: Store, models: Registry, proof: Proof, examine: Examine | None = None
+    settings: Settings,
+    store: Store,
+    models: Registry,
+    proof: Proof,
+    examine: Examine | None = None,
+    prepare: Prepare | None = None,
 ) -> Lifecycle:
     verification = Verification(
         collections=store.collections,
@@ -152,6 +108,7 @@ def lifecycle(
         processes=store.processes,
         proof=proof,
         examine=examine,
+        prepare=prepare,
     )
     return Lifecycle(
         collections=store.collections,
@@ -167,18 +124,6 @@ def lifecycle(
 
 def prove(store: Store, models: Registry) -> Proof:
     return Proof(collections=store.collections, versions=store.versions, embedders=models)
-
-
-async def regularly(name: str, seconds: float, work: Callable[[], Awaitable[None]]) -> None:
-    """Do `work` every so many seconds, for ever: what goes wrong is logged, and tried again at the next turn."""
-    while True:
-        try:
-            await work()
-        except AzimuthError as error:
-            log.warning("put off", extra={"what": name, "reason": error.detail})
-        except Exception:
-            log.exception("failed", extra={"what": name})
-        await asyncio.sleep(seconds)
 
 
 def now() -> datetime:
@@ -251,9 +196,8 @@ async def api(settings: Settings, url: str) -> AsyncIterator[FastAPI]:
             embedders=models,
             proof=proof,
             shadow=shadow,
-            prepare=partial(control.prepare, now=now),
         )
-        flow = lifecycle(settings, store, models, proof, examiner)
+        flow = lifecycle(settings, store, models, proof, examiner, partial(control.prepare, now=now))
         readiness = Readiness(
             collections=store.collections,
             versions=store.versions,
@@ -288,23 +232,29 @@ async def api(settings: Settings, url: str) -> AsyncIterator[FastAPI]:
             sampling=sampling,
             pause=min(PAUSE_SECONDS, settings.drift_seconds),
         )
-        known: set[str] = set()
+        gauges = Gauges(
+            collections=store.collections,
+            versions=store.versions,
+            queue=store.queue,
+            backfills=store.backfills,
+            control=control,
+        )
 
         @asynccontextmanager
         async def run() -> AsyncIterator[None]:
             stop = asyncio.Event()
             async with (
-                _running(follower.run(stop)),
-                _running(shadow.run(stop)),
-                _running(watch.run(stop)),
-                _running(regularly("models", min(WATCH_SECONDS, settings.check_seconds), readiness.watch_models)),
-                _running(regularly("heartbeat", WATCH_SECONDS, readiness.beat)),
-                _running(_warm(reranker, readiness)),
+                running(follower.run(stop)),
+                running(shadow.run(stop)),
+                running(watch.run(stop)),
+                running(regularly("models", min(WATCH_SECONDS, settings.check_seconds), readiness.watch_models)),
+                running(regularly("heartbeat", WATCH_SECONDS, readiness.beat)),
+                running(_warm(reranker, readiness)),
                 _driving(flow, store.fields),
-                _running(regularly("confidence", LEARN_SECONDS, partial(learning.tend, now))),
-                _running(regularly("geometry", DIAGNOSE_SECONDS, diagnosis.tend)),
-                _running(regularly("drift", LOOK_SECONDS, partial(lookout.tend, now))),
-                _running(regularly("effort", EFFORT_SECONDS, partial(control.tend, now))),
+                running(regularly("confidence", LEARN_SECONDS, partial(learning.tend, now))),
+                running(regularly("geometry", DIAGNOSE_SECONDS, diagnosis.tend)),
+                running(regularly("drift", LOOK_SECONDS, partial(lookout.tend, now))),
+                running(regularly("effort", EFFORT_SECONDS, partial(control.tend, now))),
             ):
                 yield
                 stop.set()
@@ -342,7 +292,7 @@ async def api(settings: Settings, url: str) -> AsyncIterator[FastAPI]:
                 api_keys=tuple(key.get_secret_value() for key in settings.api_keys),
                 languages=KNOWN,
                 missing=readiness.missing,
-                refresh_metrics=lambda: refresh_metrics(store, control, known),
+                refresh_metrics=partial(gauges.refresh, now),
                 run=run,
             ),
             around=_tracing(settings, stack),
@@ -403,18 +353,6 @@ async def _warm(reranker: CrossEncoderReranker | None, readiness: Readiness) -> 
 
 
 @asynccontextmanager
-async def _running(work: Awaitable[None]) -> AsyncIterator[None]:
-    """Run `work` for as long as the block does."""
-    task = asyncio.ensure_future(work)
-    try:
-        yield
-    finally:
-        task.cancel()
-        with suppress(asyncio.CancelledError):
-            await task
-
-
-@asynccontextmanager
 async def _driving(flow: Lifecycle, fields: IndexedFields) -> AsyncIterator[None]:
     """Move versions and declared fields on for as long as the block lasts.
 
@@ -423,41 +361,10 @@ async def _driving(flow: Lifecycle, fields: IndexedFields) -> AsyncIterator[None
     async with AsyncExitStack() as stack:
         for state in sorted(UNDER_WAY):
             work = partial(flow.drive, now, frozenset({state}))
-            await stack.enter_async_context(_running(regularly(state.value, DRIVE_SECONDS, work)))
-        await stack.enter_async_context(_running(regularly("fields", DRIVE_SECONDS, lambda: fields.tend(now()))))
-        await stack.enter_async_context(_running(regularly("indexes", TEND_SECONDS, partial(flow.tend, now))))
+            await stack.enter_async_context(running(regularly(state.value, DRIVE_SECONDS, work)))
+        await stack.enter_async_context(running(regularly("fields", DRIVE_SECONDS, lambda: fields.tend(now()))))
+        await stack.enter_async_context(running(regularly("indexes", TEND_SECONDS, partial(flow.tend, now))))
         yield
-
-
-async def standing(collections: PostgresCollections, known: set[str]) -> tuple[Collection, ...]:
-    """The collections that there are. Gauges of those that are gone since the last look (`known`) go too."""
-    there = await collections.all()
-    names: set[str] = {collection.name for collection in there}
-    for name in known - names:
-        metrics.forget(name)
-    known.clear()
-    known.update(names)
-    return there
-
-
-async def refresh_metrics(store: Store, control: Control, known: set[str]) -> None:
-    """Bring the gauges that mirror the database up to date, right before they are read."""
-    moment = now()
-    for collection in await standing(store.collections, known):
-        queue = await store.queue.status(collection.id, collection.active_version, moment)
-        metrics.QUEUE_PENDING.labels(collection.name).set(queue.pending)
-        metrics.QUEUE_FAILED.labels(collection.name).set(queue.failed)
-        metrics.QUEUE_OLDEST.labels(collection.name).set(queue.oldest_seconds)
-        await control.export(collection)
-        for version in await store.versions.of(collection.id):
-            labels = (collection.name, str(version.number))
-            for state in VersionState:
-                metrics.VERSION_STATE.labels(*labels, state.value).set(version.state is state)
-            if version.state is VersionState.BACKFILLING:
-                progress = await store.backfills.progress(version, moment)
-                metrics.BACKFILL_REMAINING.labels(*labels).set(progress.total - progress.done)
-            else:
-                metrics.BACKFILL_REMAINING.remove_by_labels({"collection": labels[0], "version": labels[1]})
 
 
 # ---------------------------------------------------------------- the worker
@@ -471,10 +378,10 @@ async def work(settings: Settings, url: str, stop: asyncio.Event) -> None:
         stack.push_async_callback(models.close)
         proof = prove(store, models)
         flow = lifecycle(settings, store, models, proof)
-        known: set[str] = set()
+        names = Names(store.collections)
 
         async def tend() -> None:
-            await standing(store.collections, known)
+            await names.look()
             await housekeeping.purge_tombstones(store.pool, now() - TOMBSTONE_AGE)
 
         embedder = Worker(
@@ -492,5 +399,5 @@ async def work(settings: Settings, url: str, stop: asyncio.Event) -> None:
             tend_seconds=TEND_SECONDS,
         )
         # All beside each other: while an index is built for minutes, a swapped model must be noticed all the same.
-        async with _driving(flow, store.fields), _running(regularly("models", settings.check_seconds, proof.prove_all)):
+        async with _driving(flow, store.fields), running(regularly("models", settings.check_seconds, proof.prove_all)):
             await embedder.run(stop)

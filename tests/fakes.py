@@ -14,6 +14,7 @@ from datetime import datetime, timedelta
 
 import numpy as np
 
+from service.directions import direction
 from service.domain import (
     Accepted,
     Candidate,
@@ -35,7 +36,6 @@ from service.domain import (
     StoredDocument,
     Vector,
     VersionNumber,
-    direction,
 )
 from service.errors import CollectionNotFound, VersionNotFound
 from service.filters import matches

@@ -20,9 +20,10 @@ from service.api import answers, schemas
 from service.api.bodies import JsonRoute
 from service.api.dependencies import Here, Service
 from service.api.failures import documented
-from service.domain import EXTERNAL, EmbedderSpec, Role, finite
+from service.directions import finite
+from service.domain import EXTERNAL, EmbedderSpec, Role
 from service.errors import FieldError, Invalid, ModelUnavailable
-from service.ports import Encoder
+from service.models import Encoder
 
 MAX_TEXTS = 1_000
 MAX_LENGTH = 100_000

@@ -11,7 +11,7 @@ import numpy as np
 from service import metrics
 from service.domain import Role, Vector, Vectors
 from service.errors import AzimuthError, ModelUnavailable, Overloaded
-from service.ports import Encoder
+from service.models import Encoder
 
 
 @dataclass(slots=True, eq=False)

@@ -8,7 +8,8 @@ import numpy as np
 import numpy.typing as npt
 from tokenizers import Encoding
 
-from service.domain import EmbedderSpec, Role, Vectors, finite
+from service.directions import finite
+from service.domain import EmbedderSpec, Role, Vectors
 from service.embedder import fingerprint
 from service.errors import Invalid
 from service.version import Identity

@@ -9,14 +9,15 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 
 from service import metrics
-from service.domain import Vectors, finite
+from service.directions import finite
+from service.domain import Vectors
 from service.embedder.blame import isolate
 from service.embedder.outcomes import Outcomes
 from service.embedder.packing import pack
 from service.embedder.turns import STREAMS, Turns
 from service.embedder.work import Batch, Pace, Piece, Portions, Work
 from service.errors import ModelUnavailable, Unavailable, Unembeddable
-from service.ports import Encoder
+from service.models import Encoder
 from service.version import EmbedderVersion
 
 log = logging.getLogger(__name__)

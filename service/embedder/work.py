@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from service.domain import Chunk, Encoded, Job, Lane, Vectors
-from service.ports import Claimed, Encoder
+from service.models import Encoder
+from service.ports import Claimed
 from service.version import EmbedderVersion
 
 

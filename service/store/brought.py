@@ -9,7 +9,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from psycopg import sql
 
-from service.domain import EXTERNAL, Document, DocumentId, Vector, unit
+from service.directions import unit
+from service.domain import EXTERNAL, Document, DocumentId, Vector
 from service.errors import VersionNotFound
 from service.store import statements
 from service.store.pool import Connection

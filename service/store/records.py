@@ -81,6 +81,7 @@ def evidence_to_json(evidence: Evidence) -> Json:
         "judged_at": None if evidence.judged_at is None else evidence.judged_at.isoformat(),
         "against": evidence.against,
         "indexed": evidence.indexed,
+        "effort": evidence.effort,
     }
 
 

@@ -15,17 +15,8 @@ import numpy as np
 from psycopg import sql
 from psycopg.errors import UndefinedTable
 
-from service.domain import (
-    Candidate,
-    CollectionId,
-    DensePlan,
-    DocumentId,
-    Encoded,
-    Filter,
-    Vector,
-    VersionNumber,
-    direction,
-)
+from service.directions import direction
+from service.domain import Candidate, CollectionId, DensePlan, DocumentId, Encoded, Filter, Vector, VersionNumber
 from service.errors import VersionNotFound
 from service.planner import MAX_EF_SEARCH
 from service.store import queue, statements, versions

@@ -8,12 +8,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from service.domain import EmbedderSpec, finite
+from service.directions import finite
+from service.domain import EmbedderSpec
 from service.embedder.loader import Loader
 from service.embedder.registry import Registry
 from service.embedder.remote import Remote, RemoteEncoder
 from service.errors import Invalid
-from service.ports import Encoder
+from service.models import Encoder
 from tests.models import encoders, static_model
 
 TEXTS = [

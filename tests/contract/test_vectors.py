@@ -8,7 +8,8 @@ import numpy as np
 import psycopg
 import pytest
 
-from service.domain import DensePlan, DocumentId, Storage, VersionNumber, cosine
+from service.directions import cosine
+from service.domain import DensePlan, DocumentId, Storage, VersionNumber
 from service.domain import Vectors as VectorArray
 from service.errors import VersionNotFound
 from service.filters import parse

@@ -7,12 +7,13 @@ import numpy as np
 import pytest
 from sentence_transformers import SentenceTransformer
 
-from service.domain import Chunking, EmbedderSpec, finite
+from service.directions import finite
+from service.domain import Chunking, EmbedderSpec
 from service.embedder.loader import Loader
 from service.embedder.passages import cut
 from service.embedder.static import MAX_TOKENS
 from service.errors import ModelUnavailable
-from service.ports import Encoder
+from service.models import Encoder
 from tests.integration.test_encoder import TEXTS, stored
 from tests.models import static_model
 

@@ -22,7 +22,8 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from service.domain import DocumentId, Encoded, cosine
+from service.directions import cosine
+from service.domain import DocumentId, Encoded
 from service.ports import Claimed
 from service.store.pool import Pool, open_pool
 from tests.world import LEASE, NOW, World, build, doc, encoded, telling

@@ -9,7 +9,7 @@ import pytest
 from starlette.types import Message
 
 from service.api.app import create_app
-from service.ports import Reading
+from service.models import Reading
 from tests.edge import edge
 
 

@@ -132,7 +132,7 @@ class Scene:
 
     async def metric(self, name: str) -> float | None:
         collection = await self.world.collections.get(self.world.collection.id)
-        await self.control.export(collection)
+        await self.control.export(collection, await self.world.versions.of(collection.id))
         labels: dict[str, str] = {"collection": collection.name}
         if name != "recall_target":
             labels["version"] = "1"
@@ -221,6 +221,12 @@ async def test_a_version_is_calibrated_before_it_is_judged(scene: Scene) -> None
     )
     await scene.control.prepare(scene.world.collection, second, lambda: NOW)
     assert (await scene.world.versions.status(second)).efforts == {"all": 146}
+    await scene.control.prepare(scene.world.collection, second, lambda: NOW)
+    assert scene.survey.times == 1
+    # Who promotes is not kept waiting because much was written since.
+    scene.indexes.healths[second.collection_id, second.number] = dataclasses.replace(
+        await scene.indexes.look(second), written=10 * ROWS
+    )
     await scene.control.prepare(scene.world.collection, second, lambda: NOW)
     assert scene.survey.times == 1
 

@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
 
-from service.domain import Vector, direction
+from service.directions import direction
+from service.domain import Vector
 from service.examples import NEGATIVE_WEIGHT, rocchio
 from tests.world import unit
 

@@ -39,7 +39,7 @@ from service.errors import (
     VersionNotFound,
 )
 from service.lifecycle import Lifecycle
-from service.ports import Encoder
+from service.models import Encoder
 from service.proof import Proof
 from service.verification import CURRENT, Verification
 from service.version import Backfill, Check, EmbedderVersion, Judgments, Process, SpaceStatus, VersionState
@@ -62,10 +62,13 @@ class CountingVersions(FakeVersions):
 
     rows = 0
     built = 0
+    effort = 40
 
     async def status(self, version: EmbedderVersion) -> SpaceStatus:
         await super().status(version)
-        return SpaceStatus(rows=self.rows, indexed=self.built > 0, chunks_per_document=1.0)
+        return SpaceStatus(
+            rows=self.rows, indexed=self.built > 0, chunks_per_document=1.0, efforts={"all": self.effort}
+        )
 
     async def build_index(self, version: EmbedderVersion) -> bool:
         self.built += 1
@@ -87,6 +90,8 @@ class Place:
     at: datetime = NOW
     measured: tuple[Check, ...] = (Check(name="recall", passed=True, detail="0.99"),)
     examined: int = 0
+    calibrated: int = 40
+    """`ef_search` that a calibration before the measurements sets."""
     allowed: tuple[str, ...] = ()
     """Models, beside the hashing ones."""
 
@@ -116,6 +121,7 @@ class Place:
             processes=self.processes,
             proof=self.proof,
             examine=self.examine if examine else None,
+            prepare=self.prepare,
         )
         return Lifecycle(
             collections=self.store.collections,
@@ -130,6 +136,9 @@ class Place:
 
     def now(self) -> datetime:
         return self.at
+
+    async def prepare(self, collection: Collection, version: EmbedderVersion) -> None:
+        self.versions.effort = self.calibrated
 
     async def examine(self, collection: Collection, version: EmbedderVersion) -> tuple[Check, ...]:
         self.examined += 1
@@ -606,6 +615,18 @@ async def test_a_version_that_got_its_index_after_it_was_measured_is_measured_ag
     assert place.versions.built > 0
     examined = place.examined
     await place.promote(collection, 2)
+    assert place.examined == examined + 1
+
+
+async def test_a_version_that_is_searched_farther_than_when_it_was_measured_is_measured_again(place: Place) -> None:
+    collection = await place.create()
+    place.calibrated = 80  # before it is measured for the first time, so that counts
+    await place.ready(collection)
+    examined = place.examined
+    await place.flow.tend(place.now)
+    assert place.examined == examined
+    place.versions.effort = place.calibrated = 100
+    await place.flow.tend(place.now)
     assert place.examined == examined + 1
 
 

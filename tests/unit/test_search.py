@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from service import filters
+from service.directions import unit
 from service.domain import (
     EXTERNAL,
     Candidate,
@@ -25,7 +26,6 @@ from service.domain import (
     Vector,
     Vectors,
     VersionNumber,
-    unit,
 )
 from service.embedder import passages
 from service.embedder.hashing import HashingEncoder
@@ -41,8 +41,8 @@ from service.errors import (
     Unavailable,
     VersionNotFound,
 )
+from service.models import Encoder, Reading
 from service.planner import EF_SEARCH
-from service.ports import Encoder, Reading
 from service.proof import Proof
 from service.query import Request, Rerank
 from service.search import Search
