@@ -16,7 +16,7 @@ import numpy as np
 from service import demo
 from service.domain import Document, DocumentId, Vectors
 from service.embedder.packing import pack
-from service.models import Encoder
+from service.ports import Encoder
 
 ANCHORS = 1_500
 ANCHOR_WORDS = 120

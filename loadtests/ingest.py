@@ -35,7 +35,7 @@ from service.embedder import source
 from service.embedder.loader import Loader
 from service.embedder.packing import pack
 from service.embedder.passages import cut
-from service.models import Encoder
+from service.ports import Encoder
 
 MEAN_WORDS, SPREAD = 200, 0.35
 """Words of an abstract: lognormal, as SciFact's are."""

@@ -39,7 +39,7 @@ from service import beir
 from service.domain import Chunking, DocumentId, EmbedderSpec, StoredDocument, Vector
 from service.embedder.passages import cut
 from service.embedder.registry import Registry
-from service.models import Encoder
+from service.ports import Encoder
 from service.store.records import chunking_from_json, spec_from_json
 
 TOLERANCE = 0.002

@@ -8,7 +8,7 @@ import numpy as np
 
 from service.domain import Chunk, Collection, CollectionName, CollectionSettings, Document, Encoded
 from service.domain import Vectors as VectorArray
-from service.models import Encoder
+from service.ports import Encoder
 from service.store.collections import PostgresCollections
 from service.store.documents import PostgresDocuments
 from service.store.pool import Pool

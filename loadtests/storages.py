@@ -20,7 +20,7 @@ from loadtests.sandbox import Sandbox, sandbox
 from loadtests.space import Filled, create
 from service import wiring
 from service.domain import CollectionSettings, DensePlan, DocumentId, EmbedderSpec, Index, Storage, Vectors
-from service.models import Encoder
+from service.ports import Encoder
 from service.store import spaces
 from service.store.pool import Pool
 from service.store.vectors import PostgresVectors

@@ -12,7 +12,7 @@ from service.directions import unit
 from service.domain import CollectionId, Role, Vector, VersionNumber
 from service.errors import Invalid, SpaceRefused
 from service.examples import Examples, rocchio
-from service.models import Embedders, Encoder
+from service.ports import Embedders, Encoder
 from service.proof import Proof
 from service.query import Example, Like, Query, Request
 from service.space import Space

@@ -20,8 +20,7 @@ from service.catalog import TestSets, Versions
 from service.domain import Candidate, Collection, CollectionName, DensePlan, DocumentId, Vectors
 from service.errors import VersionNotFound
 from service.evaluation import bootstrap
-from service.models import Embedders
-from service.ports import Documents
+from service.ports import Documents, Embedders
 from service.ports import Vectors as VectorTables
 from service.proof import Proof
 from service.query import Request

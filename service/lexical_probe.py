@@ -12,9 +12,10 @@ import time
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
-from service.domain import Collection, CollectionId, DocumentId
-from service.ports import Bag, Documents, LexicalTruth, Lexicon, Vectors
+from service.domain import Collection, CollectionId, DocumentId, StoredDocument
+from service.ports import Documents, Lexicon, Vectors
 from service.recall import K, Tally, compared
 from service.version import EmbedderVersion
 from service.wishes import Words
@@ -29,6 +30,26 @@ SAMPLES = 4
 """Collections of which a sample is kept; a few megabytes each."""
 NEARLY = 0.06
 """Scores that differ by such a share are as good: as much as a rounded length changes one (docs/lexical.md)."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Bag:
+    """What a document says, for exact scores: how often each of its terms, and how many terms it has."""
+
+    document_id: DocumentId
+    content_revision: int
+    counts: Mapping[str, int]
+    length: int
+
+
+class LexicalTruth(Protocol):
+    """What BM25 gives documents where every one is looked at and nothing is rounded."""
+
+    async def bags(self, collection: Collection, documents: Sequence[StoredDocument]) -> tuple[Bag, ...]: ...
+
+    async def exact(self, collection: Collection, words: Words, bags: Sequence[Bag]) -> tuple[float, ...]:
+        """The score of each, 0 where it has none of the words. The statistics of terms are those of the collection."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)

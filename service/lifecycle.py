@@ -44,8 +44,7 @@ from service.errors import (
     SpaceRefused,
     VersionExists,
 )
-from service.models import Embedders
-from service.ports import Queue
+from service.ports import Embedders, Queue
 from service.proof import Proof
 from service.rounds import Clock, one_by_one
 from service.verification import SETTLE_SECONDS, Verification, counted

@@ -1,4 +1,4 @@
-"""What the stories need kept and found for them, one Protocol each. Adapters live in `store/`; models: `models.py`.
+"""What the stories need from the outside, one Protocol each. Adapters live in `store/` and `embedder/`.
 
 The same contract suite (`tests/contract`) runs on the in-memory fakes and on the real adapters. Every write names its
 own time (`now`), so that a story and its tests own the clock.
@@ -7,7 +7,10 @@ own time (`now`), so that a story and its tests own the clock.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
+
+import numpy as np
+import numpy.typing as npt
 
 from service.domain import (
     Accepted,
@@ -18,6 +21,7 @@ from service.domain import (
     DensePlan,
     Document,
     DocumentId,
+    EmbedderSpec,
     Encoded,
     FailedDocument,
     Filter,
@@ -26,11 +30,15 @@ from service.domain import (
     Passing,
     Position,
     QueueStatus,
+    Role,
     StoredDocument,
     Vector,
     VersionNumber,
 )
-from service.version import EmbedderVersion, Sample
+from service.domain import (
+    Vectors as VectorArray,
+)
+from service.version import EmbedderVersion, Identity, Sample
 from service.wishes import Highlights, Words
 
 
@@ -296,21 +304,99 @@ class Lexicon(Protocol):
         ...
 
 
+class Encoder(Protocol):
+    """One loaded embedder. Its methods block: call them in a thread."""
+
+    @property
+    def identity(self) -> Identity: ...
+
+    @property
+    def batch_tokens(self) -> int:
+        """Padded tokens of one forward pass that suit the device it runs on."""
+        ...
+
+    @property
+    def streams(self) -> int:
+        """Calls of `encode` at once that keep the device busy: more than one where it works apart from the CPU."""
+        ...
+
+    def offsets(self, texts: Sequence[str]) -> list[npt.NDArray[np.int64]]:
+        """The tokens of each text as [n, 2] code point offsets; no special tokens, no prompt, nothing cut."""
+        ...
+
+    def overhead(self, role: Role) -> int:
+        """Tokens that every text of this role costs beyond its own: special tokens and prompt."""
+        ...
+
+    def lengths(self, texts: Sequence[str], role: Role) -> list[int]:
+        """Tokens of each text as the model would see it uncut, overhead included."""
+        ...
+
+    def unchanged(self) -> bool:
+        """Are the files that it was loaded from still what they were? A swapped model must not go unnoticed."""
+        ...
+
+    def encode(self, texts: Sequence[str], role: Role) -> VectorArray:
+        """One forward pass over all of them; rows of length 1, float32. Unusable rows stay as the model gave them."""
+        ...
+
+
+@runtime_checkable
+class Unscaled(Protocol):
+    """An encoder that also knows how long its vectors were before they were brought to length 1. Blocks, too."""
+
+    def norms(self, texts: Sequence[str], role: Role) -> npt.NDArray[np.float32]: ...
+
+
+class Embedders(Protocol):
+    """The models that this process can run."""
+
+    def resolve(self, spec: EmbedderSpec) -> EmbedderSpec:
+        """Name the model that "default" stands for; Invalid where the model is not one that the operator allows."""
+        ...
+
+    def models(self) -> Mapping[str, Encoder | None]:
+        """The models that may be named, the default one first, each with its encoder where that is in memory."""
+        ...
+
+    async def get(self, spec: EmbedderSpec) -> Encoder:
+        """Load once, then answer from memory. ModelUnavailable where it cannot be loaded."""
+        ...
+
+    async def forget(self, spec: EmbedderSpec) -> None:
+        """Let go of what was loaded: the next `get` loads it anew."""
+        ...
+
+    async def embed(self, spec: EmbedderSpec, texts: Sequence[str], role: Role) -> VectorArray:
+        """Encode with what concurrent callers ask for, as one batch. Overloaded where too much waits."""
+        ...
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Bag:
-    """What a document says, for exact scores: how often each of its terms, and how many terms it has."""
+class Reading:
+    """What a cross-encoder made of passages: the probability of each to be relevant, in their order.
 
-    document_id: DocumentId
-    content_revision: int
-    counts: Mapping[str, int]
-    length: int
+    `truncated`: of how many it did not see everything, for they are longer than it takes with the query.
+    """
+
+    scores: tuple[float, ...]
+    truncated: int = 0
 
 
-class LexicalTruth(Protocol):
-    """What BM25 gives documents where every one is looked at and nothing is rounded."""
+class Reranker(Protocol):
+    """A cross-encoder: reads query and passage together."""
 
-    async def bags(self, collection: Collection, documents: Sequence[StoredDocument]) -> tuple[Bag, ...]: ...
+    @property
+    def name(self) -> str: ...
 
-    async def exact(self, collection: Collection, words: Words, bags: Sequence[Bag]) -> tuple[float, ...]:
-        """The score of each, 0 where it has none of the words. The statistics of terms are those of the collection."""
+    @property
+    def portion(self) -> int:
+        """Passages of one `read` that suit the device it runs on, for who can do with less than all."""
+        ...
+
+    async def read(self, query: str, passages: Sequence[str]) -> Reading:
+        """Judge each passage. Cancelled, it leaves out what has not begun yet.
+
+        ModelUnavailable where the model cannot be loaded or fails, Overloaded where too much waits for it.
+        """
         ...

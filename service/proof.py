@@ -18,7 +18,7 @@ from service.catalog import Collections, Versions
 from service.directions import cosine, finite
 from service.domain import CollectionId, EmbedderSpec, VersionNumber
 from service.errors import CollectionNotFound, Invalid, ModelUnavailable, SpaceRefused
-from service.models import Embedders, Encoder
+from service.ports import Embedders, Encoder
 from service.version import EmbedderVersion, Identity
 
 log = logging.getLogger(__name__)

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from service.catalog import Collections, Processes, Versions
 from service.domain import Collection, EmbedderSpec
 from service.errors import AzimuthError
-from service.models import Embedders
+from service.ports import Embedders
 from service.proof import Key, Proof
 from service.version import Process, VersionState
 

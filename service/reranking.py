@@ -14,7 +14,7 @@ from service.blending import Blend
 from service.course import Course
 from service.domain import Reranking
 from service.errors import Overloaded, Unavailable
-from service.models import Reading, Reranker
+from service.ports import Reading, Reranker
 from service.query import Hit, Request, RerankExplanation, Reread
 
 

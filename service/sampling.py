@@ -12,8 +12,7 @@ import numpy.typing as npt
 from service.directions import finite
 from service.domain import And, Collection, DocumentId, StoredDocument, Vectors
 from service.errors import Overloaded
-from service.models import Embedders, Unscaled
-from service.ports import Documents
+from service.ports import Documents, Embedders, Unscaled
 from service.ports import Vectors as Spaces
 from service.proof import Proof
 from service.version import EmbedderVersion, Judgments

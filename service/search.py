@@ -27,9 +27,8 @@ from service.examples import Examples
 from service.finds import AT_ONCE, Finds, Found
 from service.fusion import Fused, fuse
 from service.legs import MAX_WIDTH, Item, Leg
-from service.models import Embedders, Reranker
 from service.observed import Observed, Observer
-from service.ports import Documents, Lexicon, Passage, Vectors
+from service.ports import Documents, Embedders, Lexicon, Passage, Reranker, Vectors
 from service.proof import Proof
 from service.query import Answer, Confidence, Hit, Request
 from service.reranking import SecondStage

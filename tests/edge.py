@@ -21,8 +21,7 @@ from service.ingest import Ingest
 from service.ingest import Limits as DocumentLimits
 from service.lifecycle import Lifecycle
 from service.lookout import Lookout
-from service.models import Encoder, Reading, Reranker
-from service.ports import Claimed
+from service.ports import Claimed, Encoder, Reading, Reranker
 from service.proof import Proof
 from service.sampling import Sampling
 from service.search import Search

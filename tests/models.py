@@ -22,7 +22,7 @@ from tokenizers import Tokenizer
 from service.api import failures, models
 from service.api.dependencies import Limits
 from service.api.middleware import Keyed, Observed
-from service.models import Embedders
+from service.ports import Embedders
 
 START_SECONDS = 20.0
 

@@ -27,7 +27,7 @@ from service.domain import (
 )
 from service.embedder.registry import Registry
 from service.errors import SpaceRefused
-from service.models import Encoder
+from service.ports import Encoder
 from service.proof import Proof
 from service.search import Search
 from service.version import AuditEntry, EmbedderVersion, Judgments, SpaceStatus, VersionState

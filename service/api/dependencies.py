@@ -8,7 +8,7 @@ from typing import Annotated, cast
 from fastapi import Depends
 from starlette.requests import Request
 
-from service import catalog, models, ports
+from service import catalog, ports
 from service.appraisal import Appraisal
 from service.control import Control
 from service.diagnosis import Diagnosis
@@ -54,8 +54,8 @@ class Service:
     documents: ports.Documents
     queue: ports.Queue
     lexicon: ports.Lexicon
-    embedders: models.Embedders
-    reranker: models.Reranker | None
+    embedders: ports.Embedders
+    reranker: ports.Reranker | None
     limits: Limits
     api_keys: tuple[str, ...]
     languages: frozenset[str]

@@ -23,7 +23,7 @@ from service.api.failures import documented
 from service.directions import finite
 from service.domain import EXTERNAL, EmbedderSpec, Role
 from service.errors import FieldError, Invalid, ModelUnavailable
-from service.models import Encoder
+from service.ports import Encoder
 
 MAX_TEXTS = 1_000
 MAX_LENGTH = 100_000

@@ -15,7 +15,7 @@ from service.api.bodies import JsonRoute
 from service.api.dependencies import Here, Service
 from service.api.encoding import MAX_TEXTS, MAX_UNCUT_LENGTH, SpecBody, signed
 from service.api.failures import documented
-from service.models import Encoder
+from service.ports import Encoder
 
 router = APIRouter(tags=["models"], route_class=JsonRoute)
 

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from service.domain import CollectionId, VersionNumber
 from service.embedder.backoff import Backoff
 from service.errors import AzimuthError
-from service.models import Encoder
+from service.ports import Encoder
 from service.version import EmbedderVersion
 
 log = logging.getLogger(__name__)

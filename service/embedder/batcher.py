@@ -11,7 +11,7 @@ import numpy as np
 from service import metrics
 from service.domain import Role, Vector, Vectors
 from service.errors import AzimuthError, ModelUnavailable, Overloaded
-from service.models import Encoder
+from service.ports import Encoder
 
 
 @dataclass(slots=True, eq=False)

@@ -17,7 +17,7 @@ from service.embedder.packing import pack
 from service.embedder.turns import STREAMS, Turns
 from service.embedder.work import Batch, Pace, Piece, Portions, Work
 from service.errors import ModelUnavailable, Unavailable, Unembeddable
-from service.models import Encoder
+from service.ports import Encoder
 from service.version import EmbedderVersion
 
 log = logging.getLogger(__name__)

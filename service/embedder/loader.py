@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from service.domain import EmbedderSpec
 from service.embedder import hashing, source
 from service.errors import ModelUnavailable
-from service.models import Encoder
+from service.ports import Encoder
 
 if TYPE_CHECKING:
     from service.embedder.encoder import Model

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from service.chunking import chunk
 from service.domain import Chunk, Chunking, StoredDocument
-from service.models import Encoder
+from service.ports import Encoder
 
 _GENTLE_TRIES = 4
 

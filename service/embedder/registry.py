@@ -14,7 +14,7 @@ from service.embedder.batcher import Batcher
 from service.embedder.loader import Loader
 from service.embedder.remote import Remote
 from service.errors import Invalid, ModelUnavailable
-from service.models import Encoder
+from service.ports import Encoder
 
 log = logging.getLogger(__name__)
 

@@ -21,7 +21,7 @@ import orjson
 from service.domain import EmbedderSpec, Role, Vectors
 from service.embedder import hashing
 from service.errors import FieldError, Invalid, Misconfigured, ModelUnavailable, SpaceRefused
-from service.models import Encoder
+from service.ports import Encoder
 from service.version import Identity
 
 log = logging.getLogger(__name__)

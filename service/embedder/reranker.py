@@ -14,7 +14,7 @@ import numpy as np
 from service import metrics
 from service.embedder.packing import cheapest
 from service.errors import AzimuthError, ModelUnavailable, Overloaded
-from service.models import Reading
+from service.ports import Reading
 
 if TYPE_CHECKING:
     from service.embedder.pairs import Pairs

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from service.domain import Lane
-from service.models import Encoder
+from service.ports import Encoder
 
 STREAMS = 2
 """Most passes of one lane at once, whatever an encoder says."""

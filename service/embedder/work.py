@@ -7,8 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from service.domain import Chunk, Encoded, Job, Lane, Vectors
-from service.models import Encoder
-from service.ports import Claimed
+from service.ports import Claimed, Encoder
 from service.version import EmbedderVersion
 
 

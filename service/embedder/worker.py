@@ -37,8 +37,7 @@ from service.embedder.reader import Reader
 from service.embedder.turns import Turns
 from service.embedder.work import BACKFILL, LIVE, Leases
 from service.errors import AzimuthError, Unavailable
-from service.models import Encoder
-from service.ports import Queue, Vectors
+from service.ports import Encoder, Queue, Vectors
 from service.version import EmbedderVersion
 
 log = logging.getLogger(__name__)

@@ -20,7 +20,8 @@ from uuid import UUID
 
 from service.domain import Candidate, Collection, CollectionId, DocumentId, Position, StoredDocument
 from service.errors import LexiconUnavailable, Misconfigured
-from service.ports import Bag, LexiconState
+from service.lexical_probe import Bag
+from service.ports import LexiconState
 from service.store.analyzer import analyzer_for
 from service.store.languages import KNOWN
 from service.store.lexical_index import LexicalIndex, bag, is_damaged, read_progress

@@ -20,7 +20,7 @@ import tantivy
 
 from service.domain import DocumentId, Position, StoredDocument
 from service.errors import LexiconUnavailable
-from service.ports import Bag
+from service.lexical_probe import Bag
 from service.store.analyzer import Analyzer
 from service.store.highlights import highlighted
 from service.store.lexical_query import Exact, Must, Reading

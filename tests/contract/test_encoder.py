@@ -14,7 +14,7 @@ from service.embedder.loader import Loader
 from service.embedder.registry import Registry
 from service.embedder.remote import Remote, RemoteEncoder
 from service.errors import Invalid
-from service.models import Encoder
+from service.ports import Encoder
 from tests.models import encoders, static_model
 
 TEXTS = [

@@ -22,7 +22,7 @@ import psycopg
 from service.domain import Chunk, DocumentId, EmbedderSpec, StoredDocument
 from service.embedder.passages import cut
 from service.embedder.registry import Registry
-from service.models import Encoder
+from service.ports import Encoder
 from service.store import records
 from service.store.embedded import EmbeddedServer
 from tests.ports import unused_port

@@ -22,7 +22,7 @@ import psutil
 import pytest
 
 from service.domain import EmbedderSpec
-from service.models import Encoder
+from service.ports import Encoder
 from tests.faults.machine import (
     COLLECTION,
     MODEL,

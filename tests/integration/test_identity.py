@@ -22,7 +22,7 @@ from service.domain import Chunking, Collection, CollectionId, EmbedderSpec, Ver
 from service.embedder.loader import Loader
 from service.embedder.registry import Registry
 from service.errors import CollectionNotFound, ModelUnavailable, SpaceRefused
-from service.models import Encoder
+from service.ports import Encoder
 from service.proof import Proof
 from service.version import EmbedderVersion, VersionState
 from tests.models import encoders, static_model

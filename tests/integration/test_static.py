@@ -13,7 +13,7 @@ from service.embedder.loader import Loader
 from service.embedder.passages import cut
 from service.embedder.static import MAX_TOKENS
 from service.errors import ModelUnavailable
-from service.models import Encoder
+from service.ports import Encoder
 from tests.integration.test_encoder import TEXTS, stored
 from tests.models import static_model
 

@@ -15,7 +15,7 @@ from service.api import evaluate
 from service.api.app import create_app
 from service.errors import AzimuthError, ModelUnavailable, Overloaded
 from service.evaluation import ndcg
-from service.models import Reading
+from service.ports import Reading
 from service.sampling import PATIENCE
 from tests.edge import Edge, Json, WordReranker, assert_problem, edge
 

@@ -10,7 +10,7 @@ import pytest
 from service.domain import EmbedderSpec, Role, Vectors
 from service.embedder.hashing import HashingEncoder
 from service.embedder.registry import Registry
-from service.models import Encoder
+from service.ports import Encoder
 from tests.edge import LIMITS, Edge, WordReranker, assert_problem, edge
 
 TEXTS = ["a cat purrs", "a dog barks loudly"]

@@ -9,7 +9,7 @@ import pytest
 from starlette.types import Message
 
 from service.api.app import create_app
-from service.models import Reading
+from service.ports import Reading
 from tests.edge import edge
 
 

@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 import pytest
 
 from service.domain import Candidate, Collection, DocumentId, StoredDocument
-from service.lexical_probe import SAMPLE_SECONDS, SAMPLED, LexicalProbe
-from service.ports import Bag, LexiconState
+from service.lexical_probe import SAMPLE_SECONDS, SAMPLED, Bag, LexicalProbe
+from service.ports import LexiconState
 from service.recall import Tally
 from service.wishes import Words, read
 from tests.fakes import FakeLexicon, FakeStore, FakeVectors

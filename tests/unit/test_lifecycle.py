@@ -39,7 +39,7 @@ from service.errors import (
     VersionNotFound,
 )
 from service.lifecycle import Lifecycle
-from service.models import Encoder
+from service.ports import Encoder
 from service.proof import Proof
 from service.verification import CURRENT, Verification
 from service.version import Backfill, Check, EmbedderVersion, Judgments, Process, SpaceStatus, VersionState

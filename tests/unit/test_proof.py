@@ -12,7 +12,7 @@ from service.domain import Collection, CollectionName, CollectionSettings, Embed
 from service.embedder.hashing import HashingEncoder
 from service.embedder.registry import Registry
 from service.errors import Invalid, ModelUnavailable, SpaceRefused
-from service.models import Embedders
+from service.ports import Embedders
 from service.proof import CANARY_TEXTS, Proof
 from service.version import EmbedderVersion
 from tests.fakes_catalog import FakeCollections, FakeVersions

@@ -12,7 +12,7 @@ from service.embedder import registry
 from service.embedder.hashing import HashingEncoder
 from service.embedder.registry import Registry
 from service.errors import Invalid, Misconfigured, ModelUnavailable
-from service.models import Encoder
+from service.ports import Encoder
 
 
 def spec(model: str = "default", **settings: object) -> EmbedderSpec:

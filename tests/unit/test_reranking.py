@@ -13,7 +13,7 @@ from service import reranking, timings
 from service.course import Course
 from service.domain import DocumentId, Reranking
 from service.errors import ModelUnavailable
-from service.models import Reading
+from service.ports import Reading
 from service.query import Explanation, Hit, Request, Reread
 from service.reranking import Pace, SecondStage
 

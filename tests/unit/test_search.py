@@ -41,8 +41,8 @@ from service.errors import (
     Unavailable,
     VersionNotFound,
 )
-from service.models import Encoder, Reading
 from service.planner import EF_SEARCH
+from service.ports import Encoder, Reading
 from service.proof import Proof
 from service.query import Request, Rerank
 from service.search import Search

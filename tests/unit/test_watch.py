@@ -15,8 +15,7 @@ from service.domain import Collection, CollectionId, CollectionName, DensePlan, 
 from service.errors import DatabaseUnavailable
 from service.filters import parse
 from service.ledger import KEPT, WINDOW, Finding, Ledger
-from service.lexical_probe import LexicalProbe
-from service.ports import Bag
+from service.lexical_probe import Bag, LexicalProbe
 from service.probe import Asked, Probe
 from service.query import Query, Request
 from service.recall import Minute

@@ -23,7 +23,7 @@ from service.embedder.passages import cut
 from service.embedder.work import BACKFILL, LIVE, Pace
 from service.embedder.worker import Worker
 from service.errors import DatabaseUnavailable, ModelUnavailable, SpaceRefused
-from service.models import Encoder
+from service.ports import Encoder
 from service.version import EmbedderVersion, VersionState
 from tests.fakes import Waiting
 from tests.world import World, build, doc
