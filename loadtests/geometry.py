@@ -15,7 +15,7 @@ import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 from zlib import crc32
 
 import numpy as np
@@ -228,21 +228,8 @@ def row_of(name: str, found: Findings) -> tuple[object, ...]:
     return (name, *(figures[column] or 0.0 for column in COLUMNS), worst(found.measures) or "")
 
 
-COLUMNS: tuple[Name, ...] = (
-    "meaning",
-    "words",
-    "mean_cosine",
-    "first_direction",
-    "ten_directions",
-    "effective_rank",
-    "participation_ratio",
-    "intrinsic_dimension",
-    "hubness",
-    "antihubs",
-    "centring",
-    "duplicates",
-    "near_duplicates",
-)
+COLUMNS: tuple[Name, ...] = tuple(name for name in get_args(Name) if name != "norms")
+"""Lengths are for information alone."""
 
 
 def study(

@@ -54,6 +54,22 @@ class WordReranker:
         return Reading(scores=tuple(shares))
 
 
+class Stuck(WordReranker):
+    """Begins to read, and ends when it is cancelled."""
+
+    def __init__(self) -> None:
+        self.began, self.cancelled = asyncio.Event(), False
+
+    async def read(self, query: str, passages: Sequence[str]) -> Reading:
+        self.began.set()
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            self.cancelled = True
+            raise
+        raise AssertionError
+
+
 @dataclass
 class Edge:
     """A service, a client of it, and what is behind it."""

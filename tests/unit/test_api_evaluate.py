@@ -17,7 +17,7 @@ from service.errors import AzimuthError, ModelUnavailable, Overloaded
 from service.evaluation import ndcg
 from service.ports import Reading
 from service.sampling import PATIENCE
-from tests.edge import Edge, Json, WordReranker, assert_problem, edge
+from tests.edge import Edge, Json, Stuck, WordReranker, assert_problem, edge
 
 PATH = "/v1/collections/papers/evaluate"
 WHOLE = TypeAdapter(evaluate.EvaluationAnswer)
@@ -182,22 +182,6 @@ async def test_half_an_answer_is_counted_or_asked_again(
         assert len(asked) == 2
     else:
         assert len(asked) == 1 + PATIENCE
-
-
-class Stuck(WordReranker):
-    """Begins to read, and ends when it is cancelled."""
-
-    def __init__(self) -> None:
-        self.began, self.cancelled = asyncio.Event(), False
-
-    async def read(self, query: str, passages: Sequence[str]) -> Reading:
-        self.began.set()
-        try:
-            await asyncio.Event().wait()
-        except asyncio.CancelledError:
-            self.cancelled = True
-            raise
-        raise AssertionError
 
 
 async def test_one_at_a_time_and_it_ends_when_the_client_has_left() -> None:

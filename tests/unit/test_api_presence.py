@@ -1,7 +1,6 @@
 """A client who leaves takes the reading of a cross-encoder along."""
 
 import asyncio
-from collections.abc import Sequence
 from typing import Any
 
 import orjson
@@ -9,27 +8,7 @@ import pytest
 from starlette.types import Message
 
 from service.api.app import create_app
-from service.ports import Reading
-from tests.edge import edge
-
-
-class Stuck:
-    """Begins to read, and ends when it is cancelled."""
-
-    name = "stuck"
-    portion = 16
-
-    def __init__(self) -> None:
-        self.began, self.cancelled = asyncio.Event(), False
-
-    async def read(self, query: str, passages: Sequence[str]) -> Reading:
-        self.began.set()
-        try:
-            await asyncio.Event().wait()
-        except asyncio.CancelledError:
-            self.cancelled = True
-            raise
-        return Reading(scores=())
+from tests.edge import Stuck, edge
 
 
 @pytest.mark.parametrize(

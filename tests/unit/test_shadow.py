@@ -2,8 +2,8 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 
 import pytest
@@ -18,6 +18,7 @@ from service.shadow import Shadow
 from service.version import VersionState
 from tests.fakes_catalog import FakeCollections
 from tests.rivals import BAD, GOOD, NAME, OTHER, QUERIES, Refusing, Rivals
+from tests.running import running
 
 
 @pytest.fixture
@@ -38,17 +39,6 @@ async def until(true: Callable[[], object]) -> None:
     while not true():
         assert time.monotonic() < deadline, "it never came true"
         await asyncio.sleep(0.002)
-
-
-@asynccontextmanager
-async def running(of: Shadow) -> AsyncIterator[None]:
-    stop = asyncio.Event()
-    task = asyncio.create_task(of.run(stop))
-    try:
-        yield
-    finally:
-        stop.set()
-        await asyncio.wait_for(task, 5)
 
 
 def counted(version: int) -> float:
@@ -120,7 +110,7 @@ def test_offering_never_waits_however_many_wait_already(rivals: Rivals) -> None:
 async def test_a_candidate_answers_live_searches_again(rivals: Rivals) -> None:
     collection, candidate = await rivals.collection(), await rivals.add(BAD)
     of, before = shadow_of(rivals), counted(candidate.number)
-    async with running(of):
+    async with running(of.run):
         for text in list(QUERIES.values())[:20]:
             of.offer(NAME, Request(text=text, mode="dense"))
         await until(lambda: counted(candidate.number) == before + 20)
@@ -155,7 +145,7 @@ async def test_only_versions_that_may_be_promoted_are_asked(rivals: Rivals) -> N
     candidate = await rivals.add(OTHER, VersionState.READY)
     before = {version.number: counted(version.number) for version in (first, backfilling, ready, candidate)}
     of = shadow_of(rivals)
-    async with running(of):
+    async with running(of.run):
         of.offer(NAME, Request(text="a word"))
         await until(lambda: counted(candidate.number) > before[candidate.number])
     assert {number: counted(number) - count for number, count in before.items()} == {
@@ -169,7 +159,7 @@ async def test_only_versions_that_may_be_promoted_are_asked(rivals: Rivals) -> N
 async def test_no_share_no_search(rivals: Rivals) -> None:
     candidate = await rivals.add(OTHER)
     of, before = shadow_of(rivals, share=0.0), counted(candidate.number)
-    async with running(of):
+    async with running(of.run):
         of.offer(NAME, Request(text="a word"))
         for _ in range(20):
             await asyncio.sleep(0)
@@ -182,7 +172,7 @@ async def test_a_candidate_that_cannot_answer_is_counted_and_hurts_nobody(rivals
     refusing = Refusing(collections=rivals.collections, versions=rivals.versions, embedders=rivals.registry)
     refusing.refused = frozenset({candidate.number})
     of, before = shadow_of(rivals, search=rivals.search(proof=refusing)), counted(candidate.number)
-    async with running(of):
+    async with running(of.run):
         of.offer(NAME, Request(text="a word", mode="dense"))
         of.offer(NAME, Request(text="a word", mode="hybrid"))  # the words alone would look like agreement
         await until(lambda: counted(candidate.number) == before + 2)
@@ -213,7 +203,7 @@ async def test_it_goes_on_after_trouble_of_any_kind(rivals: Rivals, caplog: pyte
 
     of = Shadow(search=rivals.search(), collections=Troubled(), versions=rivals.versions, share=1.0)
     before = counted(candidate.number)
-    async with running(of):
+    async with running(of.run):
         for text in ("one", "two", "three"):
             of.offer(NAME, Request(text=text))
         await until(lambda: counted(candidate.number) == before + 1)
@@ -231,7 +221,7 @@ async def test_stopping_does_not_wait_for_a_search(rivals: Rivals) -> None:
             raise AssertionError
 
     of = shadow_of(rivals, search=rivals.search(Endless))
-    async with running(of):
+    async with running(of.run):
         of.offer(NAME, Request(text="a word"))
         await asyncio.wait_for(began.wait(), 5)
 
@@ -290,6 +280,6 @@ async def test_a_version_that_is_a_candidate_no_more_leaves_no_gauge(rivals: Riv
     assert await of.compare(collection, candidate, 10) is not None
     assert REGISTRY.get_sample_value("azimuth_shadow_overlap_at_10", labels) is not None
     await rivals.versions.move(candidate, VersionState.FAILED, None)
-    async with running(of):
+    async with running(of.run):
         await until(lambda: REGISTRY.get_sample_value("azimuth_shadow_overlap_at_10", labels) is None)
     assert of.report(collection, candidate) is None

@@ -3,8 +3,8 @@
 import asyncio
 import dataclasses
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from datetime import timedelta
 
 import pytest
@@ -23,6 +23,7 @@ from service.space import Space
 from service.watch import FRESH_SECONDS, LEXICAL_SECONDS, Watch
 from service.wishes import Words
 from tests.fakes import FakeLexicon
+from tests.running import running
 from tests.watched import Watched, watched
 from tests.world import NOW, doc
 
@@ -225,7 +226,7 @@ async def test_one_search_is_looked_at_at_a_time_and_stopping_writes_down_the_re
 
     scene.watched.vectors.meanwhile = meanwhile
     of = scene.watch(budget_ms=60_000.0)
-    async with running(of):
+    async with running(of.run):
         for _ in range(20):
             of.saw(scene.watched.observed())
         await until(lambda: looks >= 3)
@@ -241,7 +242,7 @@ async def test_a_search_that_comes_while_it_idles_is_looked_at_at_once(scene: Sc
         looked.set()
 
     scene.watched.vectors.meanwhile = meanwhile
-    async with running(of):
+    async with running(of.run):
         await asyncio.sleep(0)
         of.saw(scene.watched.observed())
         await asyncio.wait_for(looked.wait(), watch.IDLE_SECONDS * 0.8)
@@ -414,17 +415,6 @@ async def test_old_minutes_are_forgotten_once_an_hour(scene: Scene) -> None:
     scene.clock.seconds += watch.FORGET_SECONDS
     await of.keep()
     assert len(refusing.forgotten) == 2
-
-
-@asynccontextmanager
-async def running(of: Watch) -> AsyncIterator[None]:
-    stop = asyncio.Event()
-    task = asyncio.create_task(of.run(stop))
-    try:
-        yield
-    finally:
-        stop.set()
-        await asyncio.wait_for(task, 5)
 
 
 async def until(true: Callable[[], object]) -> None:
