@@ -232,11 +232,13 @@ def _distinct(wishes: Iterable[tuple[str, ...]]) -> tuple[str, ...]:
 class Reread:
     """How far the cross-encoder read. `skipped`: passages that could not change the first k any more, unread.
 
-    `truncated`: of those read, how many are longer than it takes with the query, and were cut.
+    `truncated`: of those read, how many are longer than it takes with the query, and were cut. `weight`: what it got of
+    the weight that it may have, by how far it agrees with the first stage (`blending.believed`).
     """
 
     read: int
     skipped: int
+    weight: float
     truncated: int = 0
 
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from service.blending import Blend
+from service.blending import Blend, believed
 from service.domain import Fusion, Reranking
 from service.evaluation import ndcg
 from service.fusion import Evidence, Fused, Place, fuse
@@ -110,8 +110,10 @@ def ranking(one: Heard, recipe: Recipe, k: int = K) -> list[str]:
 def blended(one: Heard, fused: Sequence[Fused[str]], how: Reranking) -> list[str]:
     """The hits of a first stage, by their scores after the reranker read the first `depth`; the others follow."""
     head = fused[: how.depth]
-    blend = Blend([hit.score for hit in head], how.weight)
-    scored = [(-blend.score(at, one.relevance.get(hit.item, 0.0)), hit.item) for at, hit in enumerate(head)]
+    first = [hit.score for hit in head]
+    relevance = [one.relevance.get(hit.item, 0.0) for hit in head]
+    blend = Blend(first, believed(first, relevance, how.weight))
+    scored = [(-blend.score(at, relevance[at]), hit.item) for at, hit in enumerate(head)]
     return [item for _, item in sorted(scored)] + [hit.item for hit in fused[how.depth :]]
 
 

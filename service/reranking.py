@@ -1,16 +1,18 @@
 """The second stage: a cross-encoder reads query and passage together, and is blended with what the legs said.
 
-Passages are read in portions, in the order of the first stage. Between two portions it is asked whether another one can
-still change the answer, and whether the budget allows it.
+Passages are read in portions, in the order of the first stage. The first of them tell how far the cross-encoder is to
+be believed; from then on it is asked between two portions whether another one can still change the answer, and whether
+the budget allows it.
 """
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 from service import metrics
-from service.blending import Blend
+from service.blending import SAMPLE, Blend, believed
 from service.course import Course
 from service.domain import Reranking
 from service.errors import Overloaded, Unavailable
@@ -32,68 +34,92 @@ class SecondStage:
         if self._reranker is None:
             course.note("rerank", "not_configured", "no reranker is configured")
             return hits, None
-        head = hits[: how.depth]
-        blend = Blend([hit.score for hit in head], how.weight)
+        first, pool = [hit.score for hit in hits[: how.depth]], course.request.pool
+        book = _Book(course, self._reranker, self._pace, hits[: how.depth])
         with course.timings.stage("rerank"):
-            relevance, truncated = await self._read(course, self._reranker, head, blend)
-        if not relevance:
+            await book.read_until(min(SAMPLE, len(first)))
+            blend = Blend(first, believed(first, book.relevance, how.weight))
+            while book.open and not blend.settled(book.relevance, pool):
+                await book.read_until(blend.horizon(book.relevance, pool))
+        if not book.read:
             return hits, None
-        skipped = len(head) - len(relevance) if blend.settled(relevance, course.request.pool) else 0
+        skipped = len(first) - book.read if blend.settled(book.relevance, pool) else 0
         metrics.RERANK_SKIPPED.inc(skipped)
-        reread = Reread(read=len(relevance), skipped=skipped, truncated=truncated)
-        return _blended(hits, blend, relevance), reread
-
-    async def _read(
-        self, course: Course, reranker: Reranker, head: Sequence[Hit], blend: Blend
-    ) -> tuple[list[float], int]:
-        """The relevance of the first hits of `head`: of as many as matter, within what the budget allows.
-
-        And how many of them had to be cut.
-        """
-        texts = [f"{hit.title}\n{hit.text}" if hit.title else hit.text for hit in head]
-        relevance: list[float] = []
-        truncated = 0
-        while not blend.settled(relevance, course.request.pool):
-            left, size = course.left(), reranker.portion
-            if left is not None:
-                size = min(size, self._pace.fitting(left))
-            elif relevance:
-                # Where no exit is in sight, the rest is packed best as a whole.
-                size = max(size, blend.horizon(relevance, course.request.pool) - len(relevance))
-            portion = texts[len(relevance) :][:size]
-            if not portion:
-                _note_budget(course, len(relevance), len(texts))
-                break
-            started = time.perf_counter()
-            try:
-                async with asyncio.timeout(left):
-                    reading = await _read(course.request, reranker, head[len(relevance) :], portion)
-            except TimeoutError:
-                self._pace.learn(time.perf_counter() - started, len(portion))  # at least so long
-                _note_budget(course, len(relevance), len(texts))
-                break
-            except (Unavailable, Overloaded) as error:
-                _note_failure(course, error, len(relevance), len(texts))
-                break
-            self._pace.learn(time.perf_counter() - started, len(portion))
-            relevance += reading.scores
-            truncated += reading.truncated
-        return relevance, truncated
+        reread = Reread(read=book.read, skipped=skipped, truncated=book.truncated, weight=blend.weight)
+        return _blended(hits, blend, book.relevance), reread
 
 
-async def _read(request: Request, reranker: Reranker, hits: Sequence[Hit], portion: Sequence[str]) -> Reading:
-    """Each passage with the question that counts most for its hit; `portion` is of the first of `hits`."""
+class _Book:
+    """What the cross-encoder has read of the first hits of a search, within what the budget allows.
+
+    `relevance`: of those that were read; `truncated`: how many of them had to be cut; `open`: may it read on?
+    """
+
+    def __init__(self, course: Course, reranker: Reranker, pace: "Pace", head: Sequence[Hit]) -> None:
+        self._course = course
+        self._reranker = reranker
+        self._pace = pace
+        self._head = head
+        self.relevance: list[float] = []
+        self.truncated = 0
+        self.open = True
+
+    @property
+    def read(self) -> int:
+        return len(self.relevance)
+
+    async def read_until(self, count: int) -> None:
+        """So many hits at least, unless the budget or the reranker is at its end: then the answer says so."""
+        while self.open and self.read < count:
+            await self._read_on(count - self.read)
+
+    async def _read_on(self, wanted: int) -> None:
+        left = self._course.left()
+        # What is wanted anyway is packed best as a whole; a deadline is met best in portions.
+        size = max(wanted, self._reranker.portion) if left is None else self._fitting(left)
+        hits = self._head[self.read : self.read + size]
+        if not hits:
+            self._end(_note_budget)
+            return
+        started = time.perf_counter()
+        try:
+            async with asyncio.timeout(left):
+                reading = await _read(self._course.request, self._reranker, hits)
+        except TimeoutError:
+            self._pace.learn(time.perf_counter() - started, len(hits))  # at least so long
+            self._end(_note_budget)
+        except (Unavailable, Overloaded) as error:
+            self._end(partial(_note_failure, error))
+        else:
+            self._pace.learn(time.perf_counter() - started, len(hits))
+            self.relevance += reading.scores
+            self.truncated += reading.truncated
+
+    def _fitting(self, left: float) -> int:
+        return min(self._reranker.portion, self._pace.fitting(left))
+
+    def _end(self, note: Callable[[Course, int, int], None]) -> None:
+        self.open = False
+        note(self._course, self.read, len(self._head))
+
+
+async def _read(request: Request, reranker: Reranker, hits: Sequence[Hit]) -> Reading:
+    """Each passage with the question that counts most for its hit."""
     asked: dict[str, list[int]] = {}
-    for at, hit in zip(range(len(portion)), hits, strict=False):
+    for at, hit in enumerate(hits):
         asked.setdefault(request.meant(request.read_with(hit.explanation)), []).append(at)
-    scores = [0.0] * len(portion)
+    scores = [0.0] * len(hits)
     truncated = 0
     for question, places in asked.items():
-        reading = await reranker.read(question, [portion[at] for at in places])
+        reading = await reranker.read(question, [_passage(hits[at]) for at in places])
         truncated += reading.truncated
         for at, score in zip(places, reading.scores, strict=True):
             scores[at] = score
     return Reading(scores=tuple(scores), truncated=truncated)
+
+
+def _passage(hit: Hit) -> str:
+    return f"{hit.title}\n{hit.text}" if hit.title else hit.text
 
 
 @dataclass(slots=True)
@@ -148,7 +174,7 @@ def _note_budget(course: Course, read: int, wanted: int) -> None:
         course.note("rerank", "budget", f"{budget} was spent")
 
 
-def _note_failure(course: Course, error: Unavailable | Overloaded, read: int, wanted: int) -> None:
+def _note_failure(error: Unavailable | Overloaded, course: Course, read: int, wanted: int) -> None:
     if read:
         course.note("rerank", "cut_short", f"{read} of {wanted} passages were read: {error.detail}")
     else:

@@ -85,6 +85,8 @@ class RereadAnswer(TypedDict):
     """Passages that it did not need to read: they could no longer change the answer."""
     truncated: int
     """Passages that it read without their end: they are longer than it takes with the query."""
+    weight: float
+    """What it counted: the weight asked for, or less where it hardly agrees with the first stage."""
 
 
 class WishesAnswer(TypedDict):
@@ -234,4 +236,6 @@ def _rerank(how: RerankExplanation | None) -> RerankAnswer | None:
 
 
 def _reread(how: Reread | None) -> RereadAnswer | None:
-    return None if how is None else {"read": how.read, "skipped": how.skipped, "truncated": how.truncated}
+    if how is None:
+        return None
+    return {"read": how.read, "skipped": how.skipped, "truncated": how.truncated, "weight": round(how.weight, 4)}

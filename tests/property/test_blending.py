@@ -3,11 +3,12 @@
 import math
 from itertools import pairwise
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.blending import LIKELY, UNLIKELY, Blend
+from service.blending import AGREED, LIKELY, SAMPLE, TELLING, UNLIKELY, Blend, believed
 
 PROBABILITY = st.floats(0, 1)
 WEIGHT = st.floats(0, 1)
@@ -73,3 +74,30 @@ def test_a_weight_of_nothing_and_of_everything(pairs: list[tuple[float, float]])
 def test_a_reranker_counts_by_its_log_odds(log_odds: float, share: float) -> None:
     probability = 1 / (1 + math.exp(-log_odds))
     assert Blend([1.0], 0.6).share(probability) == pytest.approx(0.6 * share, abs=1e-6)
+
+
+@given(PAIRS, WEIGHT, st.lists(PROBABILITY, max_size=9))
+def test_a_reranker_is_believed_by_the_first_hits_alone_and_never_beyond_its_weight(
+    pairs: list[tuple[float, float]], weight: float, more: list[float]
+) -> None:
+    first, relevance = [one for one, _ in pairs], [one for _, one in pairs]
+    found = believed(first, relevance, weight)
+    assert 0 <= found <= weight
+    if len(pairs) >= SAMPLE:
+        assert believed([*first, *[0.0] * len(more)], [*relevance, *more], weight) == found
+    if len(pairs) < TELLING or weight == 1.0:
+        assert found == weight
+
+
+def test_who_agrees_is_believed_and_who_contradicts_is_not() -> None:
+    first = [1 - 0.02 * at for at in range(SAMPLE)]
+    rising = [1 / (1 + math.exp(-(2 - 0.1 * at))) for at in range(SAMPLE)]
+    assert believed(first, rising, 0.6) == 0.6
+    assert believed(first, rising[::-1], 0.6) == 0.0
+    assert believed(first, [0.3] * SAMPLE, 0.6) == 0.6, "it finds all alike: there is nothing to tell by"
+    assert believed([1.0] * SAMPLE, rising, 0.6) == 0.6
+    rng = np.random.default_rng(7)
+    noise = [float(one) for one in rng.uniform(0.1, 0.9, SAMPLE)]
+    log_odds = [math.log(one / (1 - one)) for one in noise]
+    agreement = float(np.corrcoef(first, log_odds)[0, 1])
+    assert believed(first, noise, 0.6) == pytest.approx(0.6 * min(1, max(0, agreement / AGREED)))

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from loadtests import questions
 from loadtests.corpus import Corpus
 from loadtests.figures import percentile
 from loadtests.space import clustered
@@ -32,3 +33,24 @@ def test_clustered_vectors_are_nearer_to_their_own_than_to_others() -> None:
     cosines = rows @ rows.T - 2 * np.eye(len(rows), dtype=np.float32)
     assert np.linalg.norm(rows, axis=1) == pytest.approx(np.ones(len(rows)), abs=1e-5)
     assert np.median(cosines.max(axis=1)) > 0.5 > np.median(cosines)
+
+
+def test_questions_are_asked_of_answers_that_do_not_say_them() -> None:
+    documents = [
+        {"_id": f"d{at}", "title": f"What is {at // 2}?" if at < 40 else "", "text": f"answer {at}"} for at in range(50)
+    ]
+    documents += [
+        {"_id": f"often{at}", "title": "What is said?", "text": "anything"} for at in range(questions.MOST + 1)
+    ]
+    made = questions.split(documents, 1_000, 0.25, seed=1)
+    assert made == questions.split(documents, 1_000, 0.25, seed=1)
+    assert {row["_id"] for row in made.corpus} == {document["_id"] for document in documents}
+    assert not any(row["title"] for row in made.corpus)
+    train, test = (dict.fromkeys(query for query, _ in made.qrels[name]) for name in ("train", "test"))
+    assert (len(train), len(test), set(train) & set(test)) == (15, 5, set())
+    asked = {document["_id"]: document["title"] for document in documents}
+    for query, right in made.qrels["train"] + made.qrels["test"]:
+        assert made.queries[query] == asked[right]
+    assert len(made.qrels["train"]) == 30  # both who answer a question
+    assert "What is said?" not in made.queries.values()
+    assert len(questions.split(documents, 10, 0.25, seed=1).corpus) == 10

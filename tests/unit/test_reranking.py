@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from prometheus_client import REGISTRY
 
 from service import reranking, timings
+from service.blending import SAMPLE
 from service.course import Course
 from service.domain import DocumentId, Reranking
 from service.errors import ModelUnavailable
@@ -69,55 +70,80 @@ def told(relevance: Sequence[float], **how: object) -> Told:
 
 
 FALLING = [1 - 0.05 * at for at in range(12)]
+MANY = [1 - 0.02 * at for at in range(SAMPLE + 8)]
 
 
 async def order(
-    reranker: Told, *, k: int = 10, depth: int = 50, weight: float = 0.5, budget_ms: float | None = None
+    reranker: Told,
+    *,
+    first: Sequence[float] = FALLING,
+    k: int = 10,
+    depth: int = 50,
+    weight: float = 0.5,
+    budget_ms: float | None = None,
 ) -> tuple[Course, list[Hit], Reread | None]:
     course = Course(Request(text="q", k=k, budget_ms=budget_ms))
-    ordered, reread = await SecondStage(reranker).order(course, Reranking(depth=depth, weight=weight), hits(FALLING))
+    ordered, reread = await SecondStage(reranker).order(course, Reranking(depth=depth, weight=weight), hits(first))
     return course, ordered, reread
 
 
 async def test_portions_are_read_in_the_order_of_the_first_stage_down_to_the_depth() -> None:
-    reranker = told([0.0] * 9 + [1.0] * 3)
-    _, ordered, reread = await order(reranker, depth=10)
-    assert [len(portion) for portion in reranker.portions] == [4, 6]  # the first four settle nothing
-    assert [text for portion in reranker.portions for text in portion] == [f"text {at}" for at in range(10)]
-    assert reread == Reread(read=10, skipped=0)
-    assert ordered[0].id == "d09"
-    assert [hit.id for hit in ordered[-2:]] == ["d10", "d11"]  # relevant, but below the depth
+    reranker = told([0.0] * 8 + [1.0] * 4)
+    _, ordered, reread = await order(reranker, depth=9)
+    assert [text for portion in reranker.portions for text in portion] == [f"text {at}" for at in range(9)]
+    assert reread == Reread(read=9, skipped=0, weight=0.5)
+    assert ordered[0].id == "d08"
+    assert [hit.id for hit in ordered[-3:]] == ["d09", "d10", "d11"]  # relevant, but below the depth
     assert [hit.score for hit in ordered] == sorted((hit.score for hit in ordered), reverse=True)
     explained = ordered[0].explanation.rerank
     assert explained is not None
     assert (explained.rank, explained.score) == (1, 1.0)
     assert explained.share == pytest.approx(0.5)
-    assert ordered[0].score == pytest.approx(0.5 * FALLING[9] + explained.share)
+    assert ordered[0].score == pytest.approx(0.5 * FALLING[8] + explained.share)
     assert ordered[-1].explanation.rerank is None
 
 
 async def test_it_stops_when_the_answer_is_settled_and_counts_what_it_saved() -> None:
     before = REGISTRY.get_sample_value("azimuth_rerank_skipped_pairs_total") or 0.0
-    reranker = told([1.0] * 3 + [0.0] * 9)
-    course, ordered, reread = await order(reranker, k=3, weight=0.1)
-    assert reread == Reread(read=4, skipped=8)
+    reranker = told([1.0] * 3 + [0.0] * (len(MANY) - 3))
+    course, ordered, reread = await order(reranker, first=MANY, k=3, weight=0.1)
+    assert reread == Reread(read=SAMPLE, skipped=8, weight=0.1)
     assert [hit.id for hit in ordered[:3]] == ["d00", "d01", "d02"]
     assert not course.degraded
     assert REGISTRY.get_sample_value("azimuth_rerank_skipped_pairs_total") == before + 8
 
 
 @settings(deadline=None)
-@given(st.lists(st.floats(0, 1), min_size=12, max_size=12), st.floats(0, 1), st.integers(1, 12), st.integers(1, 6))
+@given(
+    st.lists(st.floats(0, 1), min_size=len(MANY), max_size=len(MANY)),
+    st.floats(0, 1),
+    st.integers(1, 12),
+    st.integers(1, 6),
+)
 def test_the_first_k_are_those_of_reading_everything(
     relevance: list[float], weight: float, k: int, portion: int
 ) -> None:
     async def both() -> tuple[list[Hit], list[Hit]]:
-        _, quick, _ = await order(told(relevance, portion=portion), k=k, weight=weight)
-        _, whole, _ = await order(told(relevance, portion=portion), k=len(FALLING), weight=weight)
+        _, quick, _ = await order(told(relevance, portion=portion), first=MANY, k=k, weight=weight)
+        _, whole, _ = await order(told(relevance, portion=portion), first=MANY, k=len(MANY), weight=weight)
         return quick[:k], whole[:k]
 
     quick, whole = asyncio.run(both())
     assert [(hit.id, hit.score) for hit in quick] == [(hit.id, hit.score) for hit in whole]
+
+
+async def test_a_reranker_that_has_nothing_to_do_with_the_first_stage_does_not_count() -> None:
+    apart = [0.9, 0.5, 0.2, 0.6] * 10
+    _, ordered, reread = await order(told(apart), first=MANY, k=10, weight=0.6)
+    assert reread is not None
+    assert reread.weight < 0.2
+    contrary = [0.02 + 0.02 * at for at in range(len(MANY))]
+    _, ordered, reread = await order(told(contrary), first=MANY, k=10, weight=0.6)
+    assert reread == Reread(read=SAMPLE, skipped=8, weight=0.0)
+    assert [hit.id for hit in ordered[:10]] == [hit.id for hit in hits(MANY)[:10]]
+    # Unless it is all that shall count.
+    _, ordered, _ = await order(told(contrary), first=MANY, k=10, weight=1.0)
+    assert ordered[0].id == f"d{len(MANY) - 1:02}"
 
 
 @pytest.fixture
@@ -136,7 +162,7 @@ async def test_a_budget_is_kept_by_what_the_portions_before_took(clock: Clock) -
     course, ordered, reread = await order(reranker, k=12, budget_ms=1000)
     assert [len(portion) for portion in reranker.portions] == [4, 4, 1]
     assert clock.now <= 1.0
-    assert reread == Reread(read=9, skipped=0)
+    assert reread == Reread(read=9, skipped=0, weight=0.5)
     told_so = [(one.stage, one.code, one.reason) for one in course.degraded]
     assert told_so == [("rerank", "cut_short", "the budget of 1000 ms allowed 9 of 12 passages")]
     assert [hit.id for hit in ordered[-3:]] == ["d09", "d10", "d11"]
@@ -163,7 +189,7 @@ async def test_a_portion_that_outlasts_the_budget_is_given_up_and_those_before_c
 
     reranker = Stuck({f"text {at}": 1.0 for at in range(12)})
     course, _, reread = await order(reranker, k=12, budget_ms=1000)
-    assert reread == Reread(read=4, skipped=0)
+    assert reread == Reread(read=4, skipped=0, weight=0.5)
     assert [one.reason for one in course.degraded] == ["the budget of 1000 ms allowed 4 of 12 passages"]
 
 
@@ -175,8 +201,8 @@ async def test_a_failure_half_way_keeps_what_was_read() -> None:
             raise ModelUnavailable("out of memory")
 
     reranker.before = fail
-    course, _, reread = await order(reranker, k=12)
-    assert reread == Reread(read=4, skipped=0)
+    course, _, reread = await order(reranker, k=12, budget_ms=60_000)
+    assert reread == Reread(read=4, skipped=0, weight=0.5)
     assert [(one.code, one.reason) for one in course.degraded] == [
         ("cut_short", "4 of 12 passages were read: out of memory")
     ]
@@ -184,7 +210,7 @@ async def test_a_failure_half_way_keeps_what_was_read() -> None:
 
 async def test_cut_passages_are_counted() -> None:
     course, _, reread = await order(told([0.5] * 12, truncated=2), k=12)
-    assert reread == Reread(read=12, skipped=0, truncated=4)
+    assert reread == Reread(read=12, skipped=0, truncated=2, weight=0.5)
     assert not course.degraded
 
 
