@@ -43,7 +43,7 @@ async def fill(place: Sandbox, count: int) -> list[Document]:
         for batch, vectors in made.documents(count, 2, WORDS):
             await space.add(batch, vectors)
             sample += batch[: max(1, SAMPLE * len(batch) // count)]
-        await wiring.lifecycle(settings, store, models, wiring.prove(store, models)).tend(wiring.now)
+        await wiring.lifecycle(settings, store, wiring.prove(store, models)).tend(wiring.now)
     await models.close()
     return sample
 

@@ -153,9 +153,10 @@ async def store(url: str, texts: Sequence[str], device: str) -> float:
     worker = asyncio.create_task(wiring.work(settings, url, stop))
     async with wiring.open_store(settings, url, "bench") as opened:
         models = wiring.embedders(settings)
-        lifecycle = wiring.lifecycle(settings, opened, models, wiring.prove(opened, models))
         now = datetime.now(UTC)
-        collection = await lifecycle.create(CollectionName("passages"), CollectionSettings(), now)
+        collection = await wiring.founding(opened, models, wiring.prove(opened, models)).create(
+            CollectionName("passages"), CollectionSettings(), now, actor="benchmark"
+        )
 
         async def write(prefix: str, texts: Sequence[str]) -> None:
             documents = [Document(id=DocumentId(f"{prefix}{at}"), text=text) for at, text in enumerate(texts)]

@@ -85,7 +85,7 @@ async def _fill(place: Sandbox, documents: int) -> dict[str, Any]:
             await space.add(described, vectors)
         table = spaces.space_of(space.version).table
         await space.run([f"VACUUM ANALYZE {table}", "VACUUM ANALYZE documents", "VACUUM ANALYZE jobs"])
-        await wiring.lifecycle(settings, store, models, wiring.prove(store, models)).tend(wiring.now)
+        await wiring.lifecycle(settings, store, wiring.prove(store, models)).tend(wiring.now)
     await models.close()
     heading(f"{documents:,} documents prepared in {time.perf_counter() - started:.0f} s")
     cosines = asked @ asked[pivots].T

@@ -49,7 +49,7 @@ async def _fill(place: Sandbox, documents: int) -> list[str]:
         table = spaces.space_of(space.version).table
         await space.run([f"VACUUM ANALYZE {table}", "VACUUM ANALYZE documents", "VACUUM ANALYZE jobs"])
         building = time.perf_counter()
-        await wiring.lifecycle(settings, store, models, wiring.prove(store, models)).tend(wiring.now)
+        await wiring.lifecycle(settings, store, wiring.prove(store, models)).tend(wiring.now)
         built = time.perf_counter()
     await models.close()
     heading(f"{documents:,} documents written in {loaded - started:.0f} s, HNSW built in {built - building:.0f} s")

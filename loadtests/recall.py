@@ -72,7 +72,7 @@ async def fill(place: Sandbox, stored: Vectors) -> None:
         await space.add(documents, stored)
         table_name = spaces.space_of(space.version).table
         await space.run([f"VACUUM ANALYZE {table_name}", "VACUUM ANALYZE documents", "VACUUM ANALYZE jobs"])
-        await wiring.lifecycle(settings, store, models, wiring.prove(store, models)).tend(wiring.now)
+        await wiring.lifecycle(settings, store, wiring.prove(store, models)).tend(wiring.now)
     await models.close()
 
 

@@ -32,19 +32,17 @@ from typing import Any
 
 from service import metrics
 from service.catalog import Backfills, Collections, Versions
-from service.domain import Chunking, Collection, CollectionName, CollectionSettings, EmbedderSpec, Index, VersionNumber
+from service.domain import Chunking, Collection, EmbedderSpec, Index, VersionNumber
 from service.errors import (
     Conflict,
-    EmbedderChange,
     FieldError,
-    Invalid,
     ModelUnavailable,
     Overtaken,
     PromotionRefused,
     SpaceRefused,
     VersionExists,
 )
-from service.ports import Embedders, Queue
+from service.ports import Queue
 from service.proof import Proof
 from service.rounds import Clock, one_by_one
 from service.verification import SETTLE_SECONDS, Verification, counted
@@ -70,7 +68,6 @@ class Lifecycle:
         versions: Versions,
         backfills: Backfills,
         queue: Queue,
-        embedders: Embedders,
         proof: Proof,
         verification: Verification,
         exact_below: int,
@@ -79,49 +76,9 @@ class Lifecycle:
         self._versions = versions
         self._backfills = backfills
         self._queue = queue
-        self._embedders = embedders
         self._proof = proof
         self._exact_below = exact_below
         self._verification = verification
-
-    # ------------------------------------------------------------ create
-
-    async def create(
-        self, name: CollectionName, settings: CollectionSettings, now: datetime, *, actor: str = SERVICE
-    ) -> Collection:
-        """Register the embedder as version 1 of a new collection, active at once. Conflict where the name is taken."""
-        spec, identity, canary = await self._proof.register(settings.embedder)
-        settings = dataclasses.replace(settings, embedder=spec)
-        return await self._collections.create(name, settings, identity, canary, now, actor)
-
-    async def configure(
-        self,
-        collection: Collection,
-        settings: CollectionSettings,
-        now: datetime,
-        *,
-        actor: str = SERVICE,
-    ) -> Collection:
-        """Change what may change in place. EmbedderChange where the embedder or the chunking would be another.
-
-        Conflict where somebody else changed it since `collection` was read; Invalid where it was tuned on another
-        version than the active one.
-        """
-        kept = collection.settings.embedder
-        # What is kept needs no leave: an operator may have taken the model from the list since.
-        if settings.embedder != kept and self._embedders.resolve(settings.embedder) != kept:
-            raise EmbedderChange
-        if settings.chunking != collection.settings.chunking:
-            raise EmbedderChange("Chunks are versioned with the embedder; another chunking is a new version.")
-        settings = dataclasses.replace(settings, embedder=collection.settings.embedder)
-        tuned = settings.tuned
-        if tuned is None or tuned == collection.settings.tuned:
-            entry = AuditEntry(action="settings", actor=actor, at=now)
-        elif tuned.version == collection.active_version:
-            entry = AuditEntry(action="tuned", actor=actor, at=now, version=tuned.version)
-        else:
-            raise Invalid.at("tuned.version", f"version {collection.active_version} is active")
-        return await self._collections.update(collection, settings, entry)
 
     # ------------------------------------------------------------ register
 

@@ -22,6 +22,7 @@ from service.embedder.reranker import CrossEncoderReranker
 from service.embedder.worker import Worker
 from service.errors import Misconfigured
 from service.evidence import Examiner
+from service.founding import Founding
 from service.gauges import Gauges, Names
 from service.ingest import Ingest
 from service.ingest import Limits as DocumentLimits
@@ -95,7 +96,6 @@ def embedders(settings: Settings) -> Registry:
 def lifecycle(
     settings: Settings,
     store: Store,
-    models: Registry,
     proof: Proof,
     examine: Examine | None = None,
     prepare: Prepare | None = None,
@@ -115,11 +115,14 @@ def lifecycle(
         versions=store.versions,
         backfills=store.backfills,
         queue=store.queue,
-        embedders=models,
         proof=proof,
         verification=verification,
         exact_below=settings.exact_below,
     )
+
+
+def founding(store: Store, models: Registry, proof: Proof) -> Founding:
+    return Founding(collections=store.collections, embedders=models, proof=proof)
 
 
 def prove(store: Store, models: Registry) -> Proof:
@@ -197,7 +200,7 @@ async def api(settings: Settings, url: str) -> AsyncIterator[FastAPI]:
             proof=proof,
             shadow=shadow,
         )
-        flow = lifecycle(settings, store, models, proof, examiner, partial(control.prepare, now=now))
+        flow = lifecycle(settings, store, proof, examiner, partial(control.prepare, now=now))
         readiness = Readiness(
             collections=store.collections,
             versions=store.versions,
@@ -274,6 +277,7 @@ async def api(settings: Settings, url: str) -> AsyncIterator[FastAPI]:
                     lexicon=lexicon,
                     limits=limits.documents,
                 ),
+                founding=founding(store, models, proof),
                 lifecycle=flow,
                 diagnosis=diagnosis,
                 control=control,
@@ -377,7 +381,7 @@ async def work(settings: Settings, url: str, stop: asyncio.Event) -> None:
         models = embedders(settings)
         stack.push_async_callback(models.close)
         proof = prove(store, models)
-        flow = lifecycle(settings, store, models, proof)
+        flow = lifecycle(settings, store, proof)
         names = Names(store.collections)
 
         async def tend() -> None:

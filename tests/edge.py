@@ -17,6 +17,7 @@ from service.control import Control
 from service.diagnosis import Diagnosis
 from service.domain import Chunk, Collection, Encoded, Lane
 from service.embedder.registry import Registry
+from service.founding import Founding
 from service.ingest import Ingest
 from service.ingest import Limits as DocumentLimits
 from service.lifecycle import Lifecycle
@@ -198,7 +199,6 @@ def build(
         versions=store.versions,
         backfills=backfills,
         queue=queue,
-        embedders=embedders,
         proof=proof,
         verification=verification,
         exact_below=10_000,
@@ -263,6 +263,7 @@ def build(
             limits=limits.documents,
             wait_seconds=5.0,
         ),
+        founding=Founding(collections=store.collections, embedders=embedders, proof=proof),
         lifecycle=lifecycle,
         diagnosis=Diagnosis(
             collections=store.collections,

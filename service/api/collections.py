@@ -54,12 +54,12 @@ async def _put(
             present = await service.collections.by_name(name)
         except CollectionNotFound:
             with suppress(Conflict):
-                return await service.lifecycle.create(
+                return await service.founding.create(
                     name, wanted.over(CollectionSettings(), now), now, actor=actor
                 ), True
             continue
         try:
-            changed = await service.lifecycle.configure(
+            changed = await service.founding.configure(
                 present, wanted.over(present.settings, now), actor=actor, now=now
             )
         except EmbedderChange:

@@ -12,6 +12,7 @@ from service import catalog, ports
 from service.appraisal import Appraisal
 from service.control import Control
 from service.diagnosis import Diagnosis
+from service.founding import Founding
 from service.ingest import Ingest
 from service.ingest import Limits as DocumentLimits
 from service.lifecycle import Lifecycle
@@ -42,6 +43,7 @@ class Service:
     appraisal: Appraisal
     lookout: Lookout
     ingest: Ingest
+    founding: Founding
     lifecycle: Lifecycle
     diagnosis: Diagnosis
     control: Control

@@ -38,6 +38,7 @@ from service.errors import (
     VersionExists,
     VersionNotFound,
 )
+from service.founding import Founding
 from service.lifecycle import Lifecycle
 from service.ports import Encoder
 from service.proof import Proof
@@ -113,6 +114,7 @@ class Place:
             load=lambda spec: self.models.get(spec.model) or HashingEncoder(_hashing(spec)),
         )
         self.proof = Proof(collections=self.store.collections, versions=self.versions, embedders=registry)
+        self.founding = Founding(collections=self.store.collections, embedders=registry, proof=self.proof)
         verification = Verification(
             collections=self.store.collections,
             versions=self.versions,
@@ -128,7 +130,6 @@ class Place:
             versions=self.versions,
             backfills=self.backfills,
             queue=self.queue,
-            embedders=registry,
             proof=self.proof,
             verification=verification,
             exact_below=100,
@@ -145,7 +146,7 @@ class Place:
         return self.measured
 
     async def create(self, documents: int = 3) -> Collection:
-        collection = await self.flow.create(NAME, CollectionSettings(), self.at)
+        collection = await self.founding.create(NAME, CollectionSettings(), self.at, actor="azimuth")
         await self.write(collection, *(f"doc-{number}" for number in range(documents)))
         await self.encode()
         return collection
@@ -220,7 +221,9 @@ async def test_a_new_collection_has_one_version_with_identity_and_canary(place: 
 
 async def test_settings_change_in_place_but_not_what_moves_vectors(place: Place) -> None:
     collection = await place.create(0)
-    changed = await place.flow.configure(collection, replace(collection.settings, recall_target=0.99), NOW)
+    changed = await place.founding.configure(
+        collection, replace(collection.settings, recall_target=0.99), NOW, actor="ada"
+    )
     assert changed.settings.recall_target == 0.99
     for settings, error, message in (
         (replace(changed.settings, embedder=OTHER), EmbedderChange, "new version"),
@@ -228,14 +231,14 @@ async def test_settings_change_in_place_but_not_what_moves_vectors(place: Place)
         (replace(changed.settings, embedder=EmbedderSpec(model="unheard/of")), Invalid, "unheard/of"),
     ):
         with pytest.raises(error, match=message):
-            await place.flow.configure(changed, settings, NOW)
+            await place.founding.configure(changed, settings, NOW, actor="ada")
 
 
 async def test_a_model_that_is_no_longer_allowed_does_not_keep_other_settings_from_changing(place: Place) -> None:
     collection = await place.create(0)
     settings = replace(collection.settings, embedder=EmbedderSpec(model="once/allowed"))
     place.store.collections.rows[collection.id] = collection = replace(collection, settings=settings)
-    changed = await place.flow.configure(collection, replace(settings, language="de"), NOW)
+    changed = await place.founding.configure(collection, replace(settings, language="de"), NOW, actor="ada")
     assert changed.settings.language == "de"
 
 
@@ -386,7 +389,7 @@ async def test_the_index_of_a_new_version_is_built_after_the_load(place: Place) 
 
 async def test_a_version_that_goes_meanwhile_does_not_keep_the_others_from_their_index(place: Place) -> None:
     first = await place.create(0)
-    await place.flow.create(CollectionName("others"), CollectionSettings(), NOW)
+    await place.founding.create(CollectionName("others"), CollectionSettings(), NOW, actor="ada")
     place.versions.rows = 1000
     status = place.versions.status
 
@@ -654,7 +657,7 @@ async def test_an_index_that_somebody_else_builds_is_waited_for(place: Place, mo
 async def test_trouble_with_one_version_does_not_hold_up_the_others(place: Place, error: Exception) -> None:
     first = await place.create()
     stuck = await place.register(first)
-    second = await place.flow.create(CollectionName("others"), CollectionSettings(), NOW)
+    second = await place.founding.create(CollectionName("others"), CollectionSettings(), NOW, actor="ada")
     version = await place.register(second)
     advance = place.backfills.advance
 
@@ -670,7 +673,10 @@ async def test_trouble_with_one_version_does_not_hold_up_the_others(place: Place
 
 
 async def test_building_one_index_holds_up_no_other_backfill(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    first, second = await place.create(), await place.flow.create(CollectionName("others"), CollectionSettings(), NOW)
+    first, second = (
+        await place.create(),
+        await place.founding.create(CollectionName("others"), CollectionSettings(), NOW, actor="ada"),
+    )
     slow, quick = await place.register(first), await place.register(second)
     backfilling, indexing = (frozenset({state}) for state in (VersionState.BACKFILLING, VersionState.INDEXING))
     await place.flow.drive(place.now, backfilling)
