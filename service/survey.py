@@ -1,6 +1,6 @@
 """What an index finds by `ef_search`, and how long it takes: the calibration curve of a version.
 
-first   some queries ask every rung of the ladder
+first   some queries ask every rung of the ladder, for half of the time at most
 then    more of them ask those rungs alone of which it is not certain yet whether they hold the target
 
 Each query is answered exactly once and compared with that. Beside live searches it runs one query at a time and rests
@@ -55,9 +55,10 @@ class Survey:
         space = Space(collection=collection, version=version, status=status)
         look = _Look(self._vectors, version, legs.rows_for(space, collection.settings.candidates))
         rungs: Sequence[int] = effort.LADDER
+        narrowed = False
         for at, query in enumerate(queries):
-            if at == FIRST:
-                rungs = look.open(target)
+            if not narrowed and (at == FIRST or look.worked > SECONDS / 2):
+                rungs, narrowed = look.open(target), True
             if not rungs or look.worked > SECONDS:
                 break
             before = look.worked

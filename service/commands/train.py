@@ -33,6 +33,9 @@ def reranker(
     lists: Annotated[int, typer.Option(min=1, max=4096, help="Lists of a step.")] = 8,
     hold_out: Annotated[float, typer.Option(min=0.0, max=0.9, help="Share of the documents to measure with.")] = 0.1,
     start: Annotated[str | None, typer.Option(help="Folder of an adapter to go on from.")] = None,
+    keep: Annotated[
+        float, typer.Option(min=0.0, max=1.0, help="Its share in the outcome, which is a mean of both.")
+    ] = 0.0,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
     backbone: Annotated[str, typer.Option(help="The encoder beneath: bundled, a folder, or a hub id.")] = (
         "all-MiniLM-L6-v2"
@@ -53,6 +56,7 @@ def reranker(
         seed=seed,
         backbone=backbone,
         start=start,
+        keep=keep,
         rank=rank,
         alpha=alpha,
         max_tokens=max_tokens,

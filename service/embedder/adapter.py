@@ -36,7 +36,7 @@ HEAD = "classifier"
 POOLER = "bert.pooler.dense"
 WHOLE = (HEAD, POOLER)
 """Layers that the adapter brings whole rather than as a difference."""
-_DOWN, _UP = ".lora_A", ".lora_B"
+DOWN, UP = ".lora_A", ".lora_B"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -134,7 +134,7 @@ def extract(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """What was learnt, out of the state of a model with LoRA layers as `peft` names them."""
     learnt = {}
     for name, tensor in state.items():
-        if _DOWN in name or _UP in name:
+        if DOWN in name or UP in name:
             learnt[name.replace(".default.weight", "")] = tensor
         elif name.startswith(WHOLE):
             learnt[name] = tensor
@@ -149,10 +149,10 @@ def merge(model: nn.Module, weights: dict[str, torch.Tensor], scale: float) -> N
     """
     parameters = dict(model.named_parameters())
     for name, tensor in weights.items():
-        if name.endswith(_DOWN):
-            layer = name.removesuffix(_DOWN)
-            parameters[f"{layer}.weight"].add_(weights[layer + _UP].float() @ tensor.float(), alpha=scale)
-        elif not name.endswith(_UP):
+        if name.endswith(DOWN):
+            layer = name.removesuffix(DOWN)
+            parameters[f"{layer}.weight"].add_(weights[layer + UP].float() @ tensor.float(), alpha=scale)
+        elif not name.endswith(UP):
             parameters[name].copy_(tensor)
 
 

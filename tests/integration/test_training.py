@@ -221,6 +221,34 @@ def test_a_run_goes_on_from_an_adapter(backbone: Path, made: Path, monkeypatch: 
         Training(recipe(backbone, start=str(made), rank=8))
 
 
+def test_what_a_run_began_with_is_mixed_into_its_outcome(backbone: Path, made: Path, tmp_path: Path) -> None:
+    def outcome(keep: float) -> dict[str, torch.Tensor]:
+        training = Training(recipe(backbone, seed=8, start=str(made), keep=keep, steps=3))
+        training.run(some_lists(1))
+        folder = tmp_path / f"{keep}"
+        training.save(folder)
+        return difference(adapter.read(folder))
+
+    before, after, both = difference(adapter.read(made)), outcome(0.0), outcome(0.25)
+    assert outcome(1.0).keys() == before.keys()
+    for name, last in after.items():
+        expected = torch.lerp(last, before[name], 0.25)
+        assert torch.linalg.norm(both[name] - expected) <= 0.1 * torch.linalg.norm(last - before[name]) + 1e-3, name
+
+
+def difference(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """What is added to each layer, or what it is."""
+    return {
+        name.removesuffix(adapter.DOWN): (
+            weights[name.removesuffix(adapter.DOWN) + adapter.UP].float() @ tensor.float()
+            if name.endswith(adapter.DOWN)
+            else tensor.float()
+        )
+        for name, tensor in weights.items()
+        if not name.endswith(adapter.UP)
+    }
+
+
 # ---------------------------------------------------------------- the command
 
 

@@ -11,7 +11,7 @@ import math
 import random
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +24,7 @@ from service.calibration import Logistic
 from service.embedder import adapter, source
 from service.embedder import device as devices
 from service.embedder.training.lists import RankingList
+from service.embedder.training.mixture import mixed
 from service.errors import Misconfigured
 
 log = logging.getLogger(__name__)
@@ -44,7 +45,7 @@ UNFITTED = Logistic(weights=(1.0,), bias=0.0)
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Recipe:
     """`minutes`: how long to train; `steps` ends it earlier. `list_size`: passages of a list, `lists`: lists of a step.
-    `start`: folder of an adapter to go on from, of the same backbone, rank and alpha.
+    `start`: folder of an adapter to go on from, of the same backbone, rank and alpha; `keep`: its share in the outcome.
 
     `pass_tokens`: padded tokens of one forward pass; a step is several.
     """
@@ -54,6 +55,7 @@ class Recipe:
     seed: int = 7
     backbone: str = source.BUNDLED
     start: str | None = None
+    keep: float = 0.0
     rank: int = 32
     alpha: float = 64.0
     max_tokens: int = 256
@@ -145,6 +147,9 @@ class Training:
                 last_called = time.monotonic()
         seconds = time.monotonic() - start
         self.use_average()
+        if recipe.start is not None and recipe.keep:
+            now = adapter.extract(self.model.state_dict())
+            self._take_over(mixed(adapter.read(Path(recipe.start)), now, recipe.keep))
         return Report(
             steps=steps,
             lists=dict(seen),
@@ -202,13 +207,15 @@ class Training:
                 weights.data = weights.data.to(self._dtype)
         return model.to(self.device)
 
-    @torch.no_grad()
     def _go_on_from(self, folder: Path) -> None:
         """Take over the weights of an adapter; the optimiser begins anew."""
         told = adapter.describe(folder)
         if (told.digests, told.rank, told.alpha) != (self._digests, self.recipe.rank, self.recipe.alpha):
             raise Misconfigured(f"{folder.name} has another backbone, rank or alpha: go on with its own")
-        weights = adapter.read(folder)
+        self._take_over(adapter.read(folder))
+
+    @torch.no_grad()
+    def _take_over(self, weights: Mapping[str, torch.Tensor]) -> None:
         for name, target in adapter.extract(dict(self.model.named_parameters())).items():
             target.copy_(weights[name])
 
