@@ -148,8 +148,8 @@ class Training:
         seconds = time.monotonic() - start
         self.use_average()
         if recipe.start is not None and recipe.keep:
-            now = adapter.extract(self.model.state_dict())
-            self._take_over(mixed(adapter.read(Path(recipe.start)), now, recipe.keep))
+            learnt = adapter.extract(self.model.state_dict())
+            self._take_over(mixed(adapter.read(Path(recipe.start)), learnt, recipe.keep))
         return Report(
             steps=steps,
             lists=dict(seen),
