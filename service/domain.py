@@ -91,7 +91,7 @@ class Reranking:
     """`depth`: hits of the first stage that the cross-encoder reads. `weight`: its share in the final score."""
 
     depth: int = 50
-    weight: float = 0.4
+    weight: float = 0.6
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -38,7 +38,7 @@ async def test_a_new_collection_has_the_defaults_and_one_active_version(api: Edg
         "recall_target": 0.95,
         "chunking": {"max_tokens": None, "overlap_tokens": 32},
         "fusion": {"method": "convex", "alpha": 0.5, "k": 60},
-        "rerank": {"depth": 50, "weight": 0.4},
+        "rerank": {"depth": 50, "weight": 0.6},
         "candidates": 100,
         "tuned": None,
         "indexed": [],
@@ -66,7 +66,7 @@ async def test_putting_again_changes_what_is_named_and_nothing_else(api: Edge) -
     assert settings["recall_target"] == 0.9
     assert settings["fusion"] == {"method": "rrf", "alpha": 0.3, "k": 60}
     assert settings["chunking"] == {"max_tokens": None, "overlap_tokens": 16}
-    assert settings["rerank"] == {"depth": 20, "weight": 0.4}
+    assert settings["rerank"] == {"depth": 20, "weight": 0.6}
 
 
 TUNED: dict[str, Any] = {

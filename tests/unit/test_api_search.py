@@ -47,7 +47,7 @@ async def test_an_answer_has_the_shape_of_the_contract(api: Edge) -> None:
         "underfilled": False,
         "reason": "no_index",
         "reranked": True,
-        "rerank": {"read": 3, "skipped": 0, "truncated": 0},
+        "rerank": {"read": 3, "skipped": 0, "truncated": 0, "weight": 0.6},
         "wishes": None,
     }
     assert answer["degraded"] == []
@@ -64,7 +64,7 @@ async def test_an_answer_has_the_shape_of_the_contract(api: Edge) -> None:
     assert explained["dense"]["rank"] == 1
     assert -1 <= explained["dense"]["score"] <= 1
     assert explained["lexical"] == pytest.approx({"rank": 1, "score": 3.0, "normalised": 1.0, "share": 0.5})
-    assert explained["rerank"] == {"rank": 1, "score": 1.0, "share": pytest.approx(0.4)}
+    assert explained["rerank"] == {"rank": 1, "score": 1.0, "share": pytest.approx(0.6)}
     assert first["score"] == pytest.approx(0.6 + 0.4)  # the best of the first stage, and of the second
 
 
