@@ -294,7 +294,7 @@ def main() -> None:
     arguments.add_argument("--queries", type=int, default=1_000)
     arguments.add_argument("--looks", type=int, default=2_000, help="that what is told is a mean of, at least")
     arguments.add_argument("--efforts", type=int, nargs="+", default=[10, 40], help="of ef_search")
-    arguments.add_argument("--passing", type=int, default=30, help="percent that pass the filter: too many to be named")
+    arguments.add_argument("--passing", type=int, default=60, help="percent that pass the filter: too many to be named")
     arguments.add_argument("--pairs", type=int, default=20, help="blocks with and without looks; 0: costs are left out")
     arguments.add_argument("--seconds", type=float, default=20.0, help="of one block")
     arguments.add_argument("--clients", type=int, default=2)
