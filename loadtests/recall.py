@@ -312,7 +312,7 @@ def main() -> None:
         if chosen.pairs:
             added = costs(place, asked, chosen.clients, chosen.pairs, chosen.seconds)
             print(
-                f"p95 is {100 * added:.1f} % higher: {'no' if added <= MOST_COST else 'MORE'} than {MOST_COST:.0%} more"
+                f"looks add {100 * added:.1f} % to p95: {'no more' if added <= MOST_COST else 'MORE'} than {MOST_COST:.0%}"
             )
 
 
