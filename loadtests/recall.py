@@ -311,9 +311,8 @@ def main() -> None:
         print(f"{'within' if good else 'NOT within'} {TOLERANCE} of the truth")
         if chosen.pairs:
             added = costs(place, asked, chosen.clients, chosen.pairs, chosen.seconds)
-            print(
-                f"looks add {100 * added:.1f} % to p95: {'no more' if added <= MOST_COST else 'MORE'} than {MOST_COST:.0%}"
-            )
+            more = "no more" if added <= MOST_COST else "MORE"
+            print(f"looks add {100 * added:.1f} % to p95: {more} than {MOST_COST:.0%}")
 
 
 if __name__ == "__main__":
