@@ -11,7 +11,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 
-from service import supervisor
+from service import rounds, supervisor
 from service.client import Client, address_of
 from service.errors import Misconfigured
 from service.settings import Settings
@@ -60,7 +60,7 @@ async def up(settings: Settings, *, workers: int, ready: Show | None = None, sup
     guard(settings)
     free_port(settings.host, settings.port)
     stop = supervisor.stop_on_signals()
-    async with database(settings) as (url, embedded), _beside(_stop_when_orphaned(stop) if supervised else None):
+    async with database(settings) as (url, embedded), rounds.running(_stop_when_orphaned(stop, supervised=supervised)):
         await migrations.apply(url)
         environment = os.environ | {"AZIMUTH_DATABASE_URL": url, "AZIMUTH_LOG_LEVEL": settings.log_level}
         children = [supervisor.Child("api", ["serve"], environment)]
@@ -86,9 +86,10 @@ async def _show(ready: Show, stop: asyncio.Event) -> None:
             stop.set()
 
 
-async def _stop_when_orphaned(stop: asyncio.Event) -> None:
-    await supervisor.when_orphaned()
-    stop.set()
+async def _stop_when_orphaned(stop: asyncio.Event, *, supervised: bool) -> None:
+    if supervised:
+        await supervisor.when_orphaned()
+        stop.set()
 
 
 def guard(settings: Settings) -> None:
@@ -162,7 +163,7 @@ def serve(settings: Settings, *, supervised: bool) -> None:
                 server.should_exit = True
                 app.state.service.ingest.end_waiting()
 
-            async with _beside(_stop_when_orphaned(stop) if supervised else None), _beside(end()):
+            async with rounds.running(_stop_when_orphaned(stop, supervised=supervised)), rounds.running(end()):
                 await server.serve()
             if not server.started:
                 raise Misconfigured("the API could not start; the log says why")
@@ -183,27 +184,12 @@ def worker(settings: Settings, *, supervised: bool) -> None:
                 start_http_server(settings.worker_port, settings.host)
             except OSError as error:  # metrics are no reason not to work
                 log.warning("no metrics of this worker: port %d cannot be used (%s)", settings.worker_port, error)
-        async with database(settings) as (url, _), _beside(_stop_when_orphaned(stop) if supervised else None):
+        async with database(settings) as (url, _), rounds.running(_stop_when_orphaned(stop, supervised=supervised)):
             if not supervised:
                 await migrations.apply(url)
             await wiring.work(settings, url, stop)
 
     _run(run())
-
-
-@asynccontextmanager
-async def _beside(work: Coroutine[None, None, None] | None) -> AsyncIterator[None]:
-    """Run `work` for as long as the block does."""
-    if work is None:
-        yield
-        return
-    task = asyncio.create_task(work)
-    try:
-        yield
-    finally:
-        task.cancel()
-        with suppress(asyncio.CancelledError):
-            await task
 
 
 def _run(work: Coroutine[None, None, None]) -> None:

@@ -3,7 +3,7 @@
 import asyncio
 import dataclasses
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -24,6 +24,7 @@ from service.lifecycle import Lifecycle
 from service.lookout import Lookout
 from service.ports import Claimed, Encoder, Reading, Reranker
 from service.proof import Proof
+from service.rounds import running
 from service.sampling import Sampling
 from service.search import Search
 from service.shadow import Shadow
@@ -146,13 +147,8 @@ class Edge:
                 await self.encode()
                 await asyncio.sleep(0.005)
 
-        task = asyncio.create_task(work())
-        try:
+        async with running(work()):
             yield
-        finally:
-            task.cancel()
-            with suppress(asyncio.CancelledError):
-                await task
 
 
 def now() -> datetime:

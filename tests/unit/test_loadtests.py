@@ -1,12 +1,16 @@
 """What the benchmarks measure with must itself be right."""
 
+import json
+from pathlib import Path
+
 import numpy as np
 import pytest
 
-from loadtests import questions
+from loadtests import titles
 from loadtests.corpus import Corpus
 from loadtests.figures import percentile
 from loadtests.space import clustered
+from service import beir
 
 
 @pytest.mark.parametrize(("share", "expected"), [(0.5, 50.0), (0.95, 95.0), (1.0, 100.0), (0.0, 1.0)])
@@ -35,22 +39,29 @@ def test_clustered_vectors_are_nearer_to_their_own_than_to_others() -> None:
     assert np.median(cosines.max(axis=1)) > 0.5 > np.median(cosines)
 
 
-def test_questions_are_asked_of_answers_that_do_not_say_them() -> None:
-    documents = [
-        {"_id": f"d{at}", "title": f"What is {at // 2}?" if at < 40 else "", "text": f"answer {at}"} for at in range(50)
-    ]
-    documents += [
-        {"_id": f"often{at}", "title": "What is said?", "text": "anything"} for at in range(questions.MOST + 1)
-    ]
-    made = questions.split(documents, 1_000, 0.25, seed=1)
-    assert made == questions.split(documents, 1_000, 0.25, seed=1)
-    assert {row["_id"] for row in made.corpus} == {document["_id"] for document in documents}
-    assert not any(row["title"] for row in made.corpus)
-    train, test = (dict.fromkeys(query for query, _ in made.qrels[name]) for name in ("train", "test"))
-    assert (len(train), len(test), set(train) & set(test)) == (15, 5, set())
-    asked = {document["_id"]: document["title"] for document in documents}
-    for query, right in made.qrels["train"] + made.qrels["test"]:
-        assert made.queries[query] == asked[right]
-    assert len(made.qrels["train"]) == 30  # both who answer a question
-    assert "What is said?" not in made.queries.values()
-    assert len(questions.split(documents, 10, 0.25, seed=1).corpus) == 10
+def test_titles_are_asked_of_texts_that_do_not_say_them() -> None:
+    text = "An answer that is long enough to be told from a heading without a section. " * 2
+    documents = [{"id": f"d{at}", "title": f"What is {at // 2}?" if at < 40 else "", "text": text} for at in range(50)]
+    documents.append({"id": "short", "title": "What is 0?", "text": "See there."})
+    parts = titles.split(documents, 0.25, seed=1)
+    assert parts == titles.split(documents, 0.25, seed=1)
+    assert parts["test"].keys().isdisjoint(parts["train"])
+    assert 0 < len(parts["test"]) < len(parts["train"])
+    asked = {document["id"]: document["title"] for document in documents}
+    found = {answer: question for part in parts.values() for question, answers in part.items() for answer in answers}
+    assert found == {id_: title for id_, title in asked.items() if title and id_ != "short"}  # both who answer it
+
+
+def test_a_collection_loses_the_titles_that_it_is_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "given"
+    folder.mkdir()
+    rows = [{"_id": f"d{at}", "title": f"What is {at}?", "text": "It is told here at length. " * 5} for at in range(30)]
+    (folder / "corpus.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    monkeypatch.setattr("sys.argv", ["titles", str(folder), str(tmp_path / "made"), "--hold-out", "0.3"])
+    titles.main()
+    made = [json.loads(line) for line in (tmp_path / "made" / "corpus.jsonl").read_text("utf-8").splitlines()]
+    assert [(row["_id"], row["title"], row["text"]) for row in made] == [(r["_id"], "", r["text"]) for r in rows]
+    for split in ("train", "test"):
+        asked = beir.judgments(tmp_path / "made", split)
+        for query, right in asked.grades.items():
+            assert asked.queries[query] in {f"What is {one.removeprefix('d')}?" for one in right}
