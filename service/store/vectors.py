@@ -39,10 +39,6 @@ _RESCORED = 4
 their vectors. With 20,000 chunks of MiniLM and 100 candidates that gives a recall@10 of 0.99 (recall@100: 0.86) in 1.4
 times the time of halfvec; twice as many would give recall@100 0.95 in 2.6 times (`loadtests/storages.py`)."""
 
-_SHARED = 20_000
-"""Named documents from which on a scan is worth sharing with PostgreSQL's parallel workers: it takes 20 ms by itself,
-and the planner, which does not know what a distance costs, would not."""
-
 _SAMPLED_PAGES = 10
 """Neighbours on a page came in together. So many times the rows that a sample takes are read, page by page, for it."""
 
@@ -125,10 +121,6 @@ class PostgresVectors:
                 # One round trip for all of it: the settings end with the transaction.
                 async with connection.pipeline(), connection.transaction():
                     await connection.execute(SQL.tune, _tuning(version, plan, limit))
-                    await cursor.execute(query, arguments, prepare=False)
-            elif within is not None and len(within) >= _SHARED:
-                async with connection.pipeline(), connection.transaction():
-                    await connection.execute(SQL.share)
                     await cursor.execute(query, arguments, prepare=False)
             else:
                 await cursor.execute(query, arguments, prepare=False)
