@@ -6,7 +6,7 @@ hold       from then on probes of live searches move it, a rung at a time (`effo
 audit      each change is noted with its reason; where not even the largest setting holds the target, that is said
 reindex    on demand the index is built anew, beside searches; then it is calibrated again
 
-One process of all acts on a version at a time; every process exports what stands in the database.
+One process of all acts on a version at a time; every process exports what stands in the database (`gauges.py`).
 """
 
 import asyncio
@@ -17,11 +17,11 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
-from service import effort, metrics
+from service import effort
 from service.catalog import Audit, Collections, Indexes, Recalls, TestSets, Versions
 from service.domain import Collection, CollectionId, CollectionName, VersionNumber
 from service.effort import Choice, Probes
-from service.errors import AzimuthError, Conflict, NotFound
+from service.errors import AzimuthError, Conflict
 from service.health import Advice, Health, advice
 from service.ports import Queue
 from service.recall import Band, Curve, Effort, Minute
@@ -205,29 +205,6 @@ class Control:
         if not same:
             extra = {"collection_id": collection.id, "version": version.number, **details, "reason": choice.reason}
             log.log(logging.WARNING if choice.missed else logging.INFO, "effort set", extra=extra)
-
-    async def export(self, collection: Collection, versions: Sequence[EmbedderVersion]) -> None:
-        """Show what stands of this collection and its versions as metrics."""
-        name = collection.name
-        metrics.RECALL_TARGET.labels(name).set(collection.settings.recall_target)
-        efforts = await self._recalls.efforts(collection.id)
-        chosen = {one.version: one for one in efforts if one.band == "all"}
-        missed = {one.version for one in efforts if one.missed}
-        for version in versions:
-            if not version.written:
-                metrics.forget_index(name, str(version.number))
-                continue
-            try:
-                health = await self._indexes.look(version)
-            except NotFound:
-                continue
-            labels = (name, str(version.number))
-            metrics.DEAD_ROWS.labels(*labels).set(health.dead_rows)
-            metrics.VECTORS.labels(*labels).set(health.rows)
-            metrics.INDEX_BYTES.labels(*labels).set(0 if health.index is None else health.index.bytes)
-            if health.index is not None and version.number in chosen:
-                metrics.EF_SEARCH.labels(*labels).set(chosen[version.number].ef_search)
-                metrics.RECALL_TARGET_MISSED.labels(*labels).set(version.number in missed)
 
     # ------------------------------------------------------------ reindex
 

@@ -1,11 +1,12 @@
 """Gauges that mirror the database: brought up to date right before they are read, gone with what they tell of."""
 
+from collections.abc import Sequence
 from datetime import datetime
 
 from service import metrics
-from service.catalog import Backfills, Collections, Versions
-from service.control import Control
+from service.catalog import Backfills, Collections, Indexes, Recalls, Versions
 from service.domain import Collection
+from service.errors import NotFound
 from service.ports import Queue
 from service.rounds import Clock
 from service.version import EmbedderVersion, VersionState
@@ -30,13 +31,21 @@ class Names:
 
 class Gauges:
     def __init__(
-        self, *, collections: Collections, versions: Versions, queue: Queue, backfills: Backfills, control: Control
+        self,
+        *,
+        collections: Collections,
+        versions: Versions,
+        queue: Queue,
+        backfills: Backfills,
+        recalls: Recalls,
+        indexes: Indexes,
     ) -> None:
         self._names = Names(collections)
         self._versions = versions
         self._queue = queue
         self._backfills = backfills
-        self._control = control
+        self._recalls = recalls
+        self._indexes = indexes
 
     async def refresh(self, now: Clock) -> None:
         moment = now()
@@ -46,11 +55,11 @@ class Gauges:
             metrics.QUEUE_FAILED.labels(collection.name).set(queue.failed)
             metrics.QUEUE_OLDEST.labels(collection.name).set(queue.oldest_seconds)
             versions = await self._versions.of(collection.id)
-            await self._control.export(collection, versions)
             for version in versions:
-                await self._tell(collection, version, moment)
+                await self._state(collection, version, moment)
+            await self._promise(collection, versions)
 
-    async def _tell(self, collection: Collection, version: EmbedderVersion, now: datetime) -> None:
+    async def _state(self, collection: Collection, version: EmbedderVersion, now: datetime) -> None:
         labels = (collection.name, str(version.number))
         for state in VersionState:
             metrics.VERSION_STATE.labels(*labels, state.value).set(version.state is state)
@@ -59,3 +68,25 @@ class Gauges:
             metrics.BACKFILL_REMAINING.labels(*labels).set(progress.total - progress.done)
         else:
             metrics.BACKFILL_REMAINING.remove_by_labels({"collection": labels[0], "version": labels[1]})
+
+    async def _promise(self, collection: Collection, versions: Sequence[EmbedderVersion]) -> None:
+        """How far searches look for which recall, and how the indexes stand that they look along."""
+        metrics.RECALL_TARGET.labels(collection.name).set(collection.settings.recall_target)
+        efforts = await self._recalls.efforts(collection.id)
+        chosen = {one.version: one for one in efforts if one.band == "all"}
+        missed = {one.version for one in efforts if one.missed}
+        for version in versions:
+            labels = (collection.name, str(version.number))
+            if not version.written:
+                metrics.forget_index(*labels)
+                continue
+            try:
+                health = await self._indexes.look(version)
+            except NotFound:
+                continue
+            metrics.DEAD_ROWS.labels(*labels).set(health.dead_rows)
+            metrics.VECTORS.labels(*labels).set(health.rows)
+            metrics.INDEX_BYTES.labels(*labels).set(0 if health.index is None else health.index.bytes)
+            if health.index is not None and version.number in chosen:
+                metrics.EF_SEARCH.labels(*labels).set(chosen[version.number].ef_search)
+                metrics.RECALL_TARGET_MISSED.labels(*labels).set(version.number in missed)

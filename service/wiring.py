@@ -240,7 +240,8 @@ async def api(settings: Settings, url: str) -> AsyncIterator[FastAPI]:
             versions=store.versions,
             queue=store.queue,
             backfills=store.backfills,
-            control=control,
+            recalls=store.recalls,
+            indexes=store.indexes,
         )
 
         @asynccontextmanager

@@ -12,10 +12,12 @@ from service import effort
 from service.control import Control
 from service.domain import Collection, VersionNumber
 from service.errors import ModelUnavailable
+from service.gauges import Gauges
 from service.health import Health
 from service.recall import Band, Curve, CurvePoint, Effort, Minute, Series, Tally
 from service.survey import Survey
 from service.version import AuditEntry, EmbedderVersion, Judgments, SpaceStatus, VersionState
+from tests.fakes_backfill import FakeBackfills
 from tests.fakes_indexes import FakeIndexes
 from tests.world import NOW, World, build, doc
 
@@ -84,6 +86,14 @@ class Scene:
             remembered=lambda _: (),
             exact_below=7_500,
         )
+        self.gauges = Gauges(
+            collections=world.collections,
+            versions=world.versions,
+            queue=world.queue,
+            backfills=FakeBackfills(world.fake),
+            recalls=world.recalls,
+            indexes=self.indexes,
+        )
         self.stands(ROWS)
 
     def stands(self, rows: int, *, written: int = ROWS, dead: int = 0, indexed: bool = True) -> None:
@@ -132,7 +142,7 @@ class Scene:
 
     async def metric(self, name: str) -> float | None:
         collection = await self.world.collections.get(self.world.collection.id)
-        await self.control.export(collection, await self.world.versions.of(collection.id))
+        await self.gauges.refresh(lambda: self.now)
         labels: dict[str, str] = {"collection": collection.name}
         if name != "recall_target":
             labels["version"] = "1"
