@@ -78,7 +78,7 @@ async def measure(place: Sandbox, documents: int, queries: int) -> None:
 
         measured = {
             "NAMED": await bench.slope(
-                Way(exact, within=sorted(ids[:some])), Way(exact, within=sorted(ids[: 10 * some])), 9 * some
+                Way(exact, within=sorted(ids[:some])), Way(exact, within=sorted(ids[: 3 * some])), 2 * some
             ),
             "FOUND": await bench.slope(along(200), along(800), 600),
             "ASKED": await bench.slope(along(800), along(800, EVERYTHING), 800),

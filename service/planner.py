@@ -27,11 +27,11 @@ EF_SEARCH = 200
 """How far the index looks before it was calibrated: with 100,000 chunks of MiniLM a recall@10 of 0.97, where as many as
 the candidates (100) would give 0.92 and save 1 ms (docs/performance.md). From then on `control.py` says how far."""
 
-NAMED = 0.9
+NAMED = 1.0
 """Of an exact scan: finding a chunk by the name of its document, names in order, and its distance."""
 FOUND = 12.0
 """One row along the index."""
-ASKED = 8.0
+ASKED = 4.0
 """Asking the document of one row whether it passes."""
 
 FURTHER = 1.5
@@ -44,8 +44,9 @@ MAX_EF_SEARCH = 1_000
 ENOUGH = 100
 """Rows that the index brings under a filter, or it was stuck; all that are wanted where those are fewer."""
 
-SCARCE = 0.25
-"""Near the query so much of the share that passes elsewhere, or less, is scarce."""
+SCARCE = ENOUGH / (FURTHER * EF_SEARCH)
+"""Where near the query less than this part of the usual share passes, the look that the index takes brings too little.
+"""
 
 NAMEABLE = 200_000
 """Documents that are named at most for an exact scan, when the index has brought too little: some 3 MB of ids."""
@@ -105,8 +106,8 @@ def stuck(plan: DensePlan, limit: int, rows: int, k: int) -> bool:
 def far(passing: Passing, near: int, passed: int) -> bool:
     """Of the `near` chunks of a random sample that are nearest to the query, `passed` pass: is what passes far away?
 
-    Then the index would be tried in vain. With 25 chunks and half of all documents passing, at most 3 do so by chance
-    in one of 10,000 searches; and a mistake costs time alone.
+    Then the index would be tried in vain. With 25 chunks and half of all documents passing, at most 4 do so by chance
+    in one of 2,000 searches; and a mistake costs time alone.
     """
     return near > 0 and passed < SCARCE * passing.selectivity * near
 

@@ -238,6 +238,15 @@ async def test_within_the_named_documents(world: World, plan: DensePlan) -> None
     assert await world.vectors.nearest(world.version, X, 10, plan, within=[]) == ()
 
 
+async def test_many_named_documents_are_scanned_like_few(indexed: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A half by each of two connections."""
+    named = [DocumentId(f"d{number:03d}") for number in range(0, 200, 2)]
+    alone = await indexed.vectors.nearest(indexed.version, RAMP, 10, EXACT, within=named)
+    monkeypatch.setattr(vectors, "_HALVED", 50)
+    assert await indexed.vectors.nearest(indexed.version, RAMP, 10, EXACT, within=named) == alone
+    assert len(alone) == 10
+
+
 async def test_where_documents_pass_as_they_are_now(world: World, plan: DensePlan) -> None:
     await world.put_and_store({"x": rows(X), "xy": rows(unit(1, 1, 0, 0)), "y": rows(Y)}, kind="old")
     await world.put(doc("y", "0123456789", kind="new"))

@@ -135,7 +135,7 @@ def test_after_an_index_that_brought_too_little_an_exact_scan() -> None:
     )
 
 
-@pytest.mark.parametrize(("near", "passed", "far"), [(25, 0, True), (25, 3, True), (25, 4, False), (25, 12, False)])
+@pytest.mark.parametrize(("near", "passed", "far"), [(25, 0, True), (25, 4, True), (25, 5, False), (25, 12, False)])
 def test_what_is_scarce_near_the_query_is_far_from_it(near: int, passed: int, far: bool) -> None:
     assert planner.far(wide(0.5), near, passed) is far
 
