@@ -46,7 +46,7 @@ LEAST_FOREIGN = 100
 LEAST_AUROC = 0.8
 """Below, scores do not tell the two apart well enough to say anything."""
 FOLDS = 5
-_COVERED = 0.1
+_COVERED = 0.25
 """A subject is covered where its middle text finds as much as this quantile of the collection's own does."""
 
 

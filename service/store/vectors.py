@@ -136,7 +136,7 @@ class PostgresVectors:
     ) -> tuple[Candidate, ...]:
         only, values = _only(within, where)
         indexed = plan.kind in ("hnsw", "hnsw_iterative") and within is None
-        query = _nearest(version, indexed, only)
+        query = _query(version, indexed, only)
         arguments = {
             **values,
             "collection_id": version.collection_id,
@@ -254,7 +254,7 @@ def _only(within: Sequence[DocumentId] | None, where: Filter | None) -> tuple[sq
     return sql.SQL(""), {}
 
 
-def _nearest(version: EmbedderVersion, indexed: bool, only: sql.Composable) -> sql.Composed:
+def _query(version: EmbedderVersion, indexed: bool, only: sql.Composable) -> sql.Composed:
     if not indexed:
         return _statement(SQL.nearest_exact, version, only=only)
     if version.index.storage == "binary":
