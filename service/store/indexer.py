@@ -21,7 +21,7 @@ from service.store.lexical_index import Progress, attach, is_damaged, read_progr
 logger = logging.getLogger(__name__)
 
 _HEAP_BYTES = 64 * 2**20
-"""What one writer may hold in memory before it writes a segment. One thread indexes 30,000 abstracts a second."""
+"""What one writer may hold in memory before it writes a segment. One thread takes in more than analysis gives it."""
 
 
 class Indexer:
