@@ -109,7 +109,7 @@ def _table(found: tune.Outcome) -> Table:
         if choice is not None:
             figures = f"{choice.before:.4f} -> {choice.after:.4f}"
             difference = f"{choice.gain.mean:+.4f} [{choice.gain.low:+.4f}, {choice.gain.high:+.4f}]"
-            verdict = "better" if choice.better else "within the noise"
+            verdict = "better" if choice.better else "no better"
             table.add_row(name, now, best, figures, difference, verdict)
     return table
 
