@@ -315,7 +315,7 @@ async def _watch(settings: Settings, url: str, lexicon: TantivyLexicon) -> Async
         alone=True,
     )
     async with pool:
-        documents, vectors = PostgresDocuments(pool), PostgresVectors(pool)
+        documents, vectors = PostgresDocuments(pool), PostgresVectors(pool, alone=True)
         spaces = Spaces(PostgresCollections(pool), PostgresVersions(pool))
         yield Watch(
             probe=Probe(

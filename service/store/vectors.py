@@ -54,8 +54,10 @@ _COPIED = ("int8", "text", "int4", "int4", "int8", "int8", "int8", "bytea")
 
 
 class PostgresVectors:
-    def __init__(self, pool: Pool) -> None:
+    def __init__(self, pool: Pool, *, alone: bool = False) -> None:
+        """`alone`: no scan takes a second connection, whose processor others may want."""
         self._pool = pool
+        self._alone = alone
 
     async def write(self, version: EmbedderVersion, encoded: Sequence[Encoded]) -> frozenset[DocumentId]:
         """As the port says. A job of another version is skipped too.
@@ -113,7 +115,7 @@ class PostgresVectors:
         """
         if limit <= 0 or (within is not None and not within) or plan.kind == "none":
             return ()
-        if within is None or len(within) < _HALVED:
+        if within is None or len(within) < _HALVED or self._alone:
             return await self._nearest(version, vector, limit, plan, within, where)
         middle = len(within) // 2
         halves = await side_by_side(
@@ -134,6 +136,7 @@ class PostgresVectors:
         within: Sequence[DocumentId] | None,
         where: Filter | None,
     ) -> tuple[Candidate, ...]:
+        """On one connection."""
         only, values = _only(within, where)
         indexed = plan.kind in ("hnsw", "hnsw_iterative") and within is None
         query = _query(version, indexed, only)

@@ -247,6 +247,18 @@ async def test_many_named_documents_are_scanned_like_few(indexed: World, monkeyp
     assert len(alone) == 10
 
 
+async def test_who_is_to_leave_processors_to_others_scans_on_one_connection(
+    indexed: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    named = [DocumentId(f"d{number:03d}") for number in range(0, 200, 2)]
+    whole = await indexed.vectors.nearest(indexed.version, RAMP, 10, EXACT, within=named)
+    assert indexed.pool is not None
+    monkeypatch.setattr(vectors, "_HALVED", 50)
+    monkeypatch.setattr(vectors, "side_by_side", None)  # nothing may call it
+    modest = vectors.PostgresVectors(indexed.pool, alone=True)
+    assert await modest.nearest(indexed.version, RAMP, 10, EXACT, within=named) == whole
+
+
 async def test_where_documents_pass_as_they_are_now(world: World, plan: DensePlan) -> None:
     await world.put_and_store({"x": rows(X), "xy": rows(unit(1, 1, 0, 0)), "y": rows(Y)}, kind="old")
     await world.put(doc("y", "0123456789", kind="new"))
