@@ -17,10 +17,10 @@ from loadtests.figures import heading, table
 from loadtests.ingest import apart
 from loadtests.sandbox import Sandbox, sandbox
 from loadtests.space import create
-from service import wiring
-from service.client import Client
-from service.domain import CollectionSettings, Document, EmbedderSpec
-from service.settings import Settings
+from service.client.http_client import Client
+from service.core.domain import CollectionSettings, Document, EmbedderSpec
+from service.runtime import container
+from service.runtime.settings import Settings
 
 COLLECTION = "bench"
 WORDS = (25, 8, 40)
@@ -33,9 +33,9 @@ TENTH = 0.1
 async def fill(place: Sandbox, count: int) -> list[Document]:
     """The collection with version 1 complete and indexed; answers a sample of it."""
     settings = Settings(data_dir=place.folder, log_level="warning")
-    models = wiring.embedders(settings)
+    models = container.embedders(settings)
     sample: list[Document] = []
-    async with wiring.open_store(settings, place.url, "benchmark") as store:
+    async with container.open_store(settings, place.url, "benchmark") as store:
         spec = models.resolve(EmbedderSpec())
         encoder = await models.get(spec)
         made = await asyncio.to_thread(corpus.build, encoder, 3, 1)
@@ -43,7 +43,7 @@ async def fill(place: Sandbox, count: int) -> list[Document]:
         for batch, vectors in made.documents(count, 2, WORDS):
             await space.add(batch, vectors)
             sample += batch[: max(1, SAMPLE * len(batch) // count)]
-        await wiring.lifecycle(settings, store, wiring.prove(store, models)).tend(wiring.now)
+        await container.lifecycle(settings, store, container.prove(store, models)).tend(container.now)
     await models.close()
     return sample
 

@@ -13,8 +13,8 @@ from typing import Any
 from loadtests import prepare
 from loadtests.figures import heading, median, table
 from loadtests.sandbox import sandbox
-from service.api.questions import MAX_SEARCHES
-from service.client import Client
+from service.api.schemas.search_request import MAX_SEARCHES
+from service.client.http_client import Client
 
 MODES = ("hybrid", "dense", "lexical")
 

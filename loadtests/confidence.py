@@ -23,9 +23,10 @@ from loadtests.clients import ask_at_once
 from loadtests.diagram import reliability_diagram
 from loadtests.figures import heading, table
 from loadtests.sandbox import Sandbox, sandbox, until
-from service import beir, demo
-from service.calibration import Bin, Floats, Truths, auroc, calibration_error, evened, reliability
-from service.client import Client, ndjson
+from service.cli import demo_corpus
+from service.client.http_client import Client, ndjson
+from service.confidence.fit import Bin, Floats, Truths, auroc, calibration_error, evened, reliability
+from service.evaluation import beir
 
 CLIENTS = 4
 LEARN_SECONDS = 240.0
@@ -65,8 +66,8 @@ def python_docs(queries: int) -> Subject:
     chance = random.Random(SEED)
     questions = [line for line in QUESTIONS.read_text(encoding="utf-8").splitlines() if line]
     return Subject(
-        name=demo.COLLECTION,
-        documents=[{"id": one.id, "title": one.title, "text": one.text} for one in demo.documents()],
+        name=demo_corpus.COLLECTION,
+        documents=[{"id": one.id, "title": one.title, "text": one.text} for one in demo_corpus.documents()],
         queries=chance.sample(questions, min(queries, len(questions))),
     )
 

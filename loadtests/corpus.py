@@ -13,10 +13,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from service import demo
-from service.domain import Document, DocumentId, Vectors
-from service.embedder.packing import pack
-from service.ports import Encoder
+from service.cli import demo_corpus
+from service.core.domain import Document, DocumentId, Vectors
+from service.core.ports_a import Encoder
+from service.embedder.models.batch_packing import pack
 
 ANCHORS = 1_500
 ANCHOR_WORDS = 120
@@ -68,7 +68,7 @@ class Corpus:
 
 def build(encoder: Encoder, queries: int, seed: int) -> Corpus:
     """Encode the anchors (some ten seconds on two cores)."""
-    real = demo.documents()
+    real = demo_corpus.documents()
     generator = np.random.default_rng(seed)
     order = generator.permutation(len(real))
     anchors = [_WORD.findall(real[at].text)[:ANCHOR_WORDS] for at in order[:ANCHORS]]

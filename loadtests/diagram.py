@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from html import escape
 
-from service.calibration import Bin
+from service.confidence.fit import Bin
 
 SIZE, MARGIN, LEGEND = 360, 56, 300
 COLOURS = ("#1b6ca8", "#c8553d", "#3a7d44", "#7b4b94", "#b8860b", "#4a4e69")

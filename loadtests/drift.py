@@ -20,8 +20,8 @@ from loadtests.clients import ask_at_once
 from loadtests.confidence import Subject, folder, ingest, learnt, python_docs
 from loadtests.figures import heading, table
 from loadtests.sandbox import Sandbox, sandbox, until
-from service import beir
-from service.client import Client
+from service.client.http_client import Client
+from service.evaluation import beir
 
 CLIENTS = 2
 LOOK_SECONDS = 120.0

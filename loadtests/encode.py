@@ -25,13 +25,13 @@ import torch
 from sentence_transformers import SentenceTransformer
 
 from loadtests.sandbox import sandbox
-from service import wiring
-from service.domain import CollectionName, CollectionSettings, Document, DocumentId, EmbedderSpec
-from service.embedder import fingerprint, source
-from service.embedder.encoder import SentenceTransformerEncoder
-from service.embedder.model import Model
-from service.embedder.packing import pack
-from service.settings import Settings
+from service.core.domain import CollectionName, CollectionSettings, Document, DocumentId, EmbedderSpec
+from service.embedder.models import fingerprint, source
+from service.embedder.models.batch_packing import pack
+from service.embedder.models.encoder import SentenceTransformerEncoder
+from service.embedder.models.transformer import Model
+from service.runtime import container
+from service.runtime.settings import Settings
 
 QUERY = "how to cancel a task after a timeout"
 ROUNDS = 5
@@ -150,11 +150,11 @@ async def store(url: str, texts: Sequence[str], device: str) -> float:
     """Seconds in which a worker of this process encodes and stores the texts, from first write to empty queue."""
     settings = Settings(database_url=url, device=device, claim=4096)
     stop = asyncio.Event()
-    worker = asyncio.create_task(wiring.work(settings, url, stop))
-    async with wiring.open_store(settings, url, "bench") as opened:
-        models = wiring.embedders(settings)
+    worker = asyncio.create_task(container.work(settings, url, stop))
+    async with container.open_store(settings, url, "bench") as opened:
+        models = container.embedders(settings)
         now = datetime.now(UTC)
-        collection = await wiring.founding(opened, models, wiring.prove(opened, models)).create(
+        collection = await container.founding(opened, models, container.prove(opened, models)).create(
             CollectionName("passages"), CollectionSettings(), now, actor="benchmark"
         )
 

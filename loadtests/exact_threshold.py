@@ -12,13 +12,13 @@ from urllib.parse import quote
 from loadtests.figures import heading, median, percentile, table
 from loadtests.sandbox import sandbox
 from loadtests.space import clustered, create
-from service.domain import CollectionSettings, DensePlan, Document, DocumentId, EmbedderSpec
-from service.embedder.hashing import HashingEncoder
-from service.planner import EF_SEARCH
-from service.store import spaces
-from service.store.pool import open_pool
-from service.store.vectors import PostgresVectors
-from service.store.versions import PostgresVersions
+from service.core.domain import CollectionSettings, DensePlan, Document, DocumentId, EmbedderSpec
+from service.embedder.models.hashing_encoder import HashingEncoder
+from service.search.filter_planner import EF_SEARCH
+from service.store.postgres import vector_tables
+from service.store.postgres.pool import open_pool
+from service.store.postgres.vectors import PostgresVectors
+from service.store.postgres.versions import PostgresVersions
 
 SIZES = (1_000, 2_000, 5_000, 7_500, 10_000, 20_000, 50_000)
 DIMENSIONS = 384
@@ -55,10 +55,10 @@ async def measure(url: str, sizes: tuple[int, ...], queries: int) -> None:
         shown, there = [], 0
         for size in sizes:
             documents = [Document(id=DocumentId(f"d{number:07d}"), text="x") for number in range(there, size)]
-            await space.run([f"DROP INDEX IF EXISTS {spaces.space_of(space.version).index}"])
+            await space.run([f"DROP INDEX IF EXISTS {vector_tables.space_of(space.version).index}"])
             await space.add(documents, rows[there:size])
             there = size
-            await space.run([f"VACUUM ANALYZE {spaces.space_of(space.version).table}"])
+            await space.run([f"VACUUM ANALYZE {vector_tables.space_of(space.version).table}"])
             await versions.build_index(space.version)
             seconds: dict[str, list[float]] = {way: [] for way in ways}
             found = 0

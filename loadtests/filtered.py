@@ -26,9 +26,9 @@ from loadtests.figures import heading
 from loadtests.prepare import settings_in
 from loadtests.sandbox import Sandbox
 from loadtests.space import create
-from service import wiring
-from service.domain import CollectionSettings, EmbedderSpec, Vectors
-from service.store import spaces
+from service.core.domain import CollectionSettings, EmbedderSpec, Vectors
+from service.runtime import container
+from service.store.postgres import vector_tables
 
 COLLECTION = "filtered"
 SEED = 17
@@ -63,9 +63,9 @@ def ready(place: Sandbox, documents: int) -> Asked:
 
 async def _fill(place: Sandbox, documents: int) -> dict[str, Any]:
     settings = settings_in(place.folder)
-    models = wiring.embedders(settings)
+    models = container.embedders(settings)
     started = time.perf_counter()
-    async with wiring.open_store(settings, place.url, "benchmark") as store:
+    async with container.open_store(settings, place.url, "benchmark") as store:
         spec = models.resolve(EmbedderSpec())
         encoder = await models.get(spec)
         made = await asyncio.to_thread(corpus.build, encoder, QUERIES, SEED)
@@ -83,9 +83,9 @@ async def _fill(place: Sandbox, documents: int) -> dict[str, Any]:
                 described.append(dataclasses.replace(document, metadata={"open": own, "known": own}))
                 at += 1
             await space.add(described, vectors)
-        table = spaces.space_of(space.version).table
+        table = vector_tables.space_of(space.version).table
         await space.run([f"VACUUM ANALYZE {table}", "VACUUM ANALYZE documents", "VACUUM ANALYZE jobs"])
-        await wiring.lifecycle(settings, store, wiring.prove(store, models)).tend(wiring.now)
+        await container.lifecycle(settings, store, container.prove(store, models)).tend(container.now)
     await models.close()
     heading(f"{documents:,} documents prepared in {time.perf_counter() - started:.0f} s")
     cosines = asked @ asked[pivots].T

@@ -21,7 +21,7 @@ from loadtests.clients import Answers, ask
 from loadtests.figures import heading, percentile, table
 from loadtests.filtered import PARTS, PIVOTS, Asked
 from loadtests.sandbox import Sandbox, sandbox, until
-from service.client import Client
+from service.client.http_client import Client
 
 DECLARED = ["known.rank", *(f"known.in_{part}" for part in PARTS), *(f"known.near.{pivot}" for pivot in range(PIVOTS))]
 TARGET_RECALL, TARGET_RATIO = 0.95, 3.0

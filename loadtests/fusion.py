@@ -20,12 +20,12 @@ from pathlib import Path
 from statistics import fmean
 
 from loadtests.figures import heading, table
-from service import beir, demo, loading, replay
-from service.client import Client, ndjson
-from service.commands import shell
-from service.domain import Fusion
-from service.fusion import Place
-from service.replay import Heard, Recipe
+from service.cli import demo_corpus, load_documents, shell
+from service.client.http_client import Client, ndjson
+from service.core.domain import Fusion
+from service.evaluation import beir, replay
+from service.evaluation.replay import Heard, Recipe
+from service.search.fusion import Place
 
 AT_ONCE = 2
 _SENTENCE = re.compile(r"\s*(.+?[.!?])(?:\s+|$)(.*)", re.DOTALL)
@@ -76,13 +76,13 @@ SETTINGS: dict[str, Setting] = {
 
 def asked(client: Client, folder: str, queries: int, language: str) -> list[Heard]:
     """The collection is loaded where it is not there yet."""
-    if folder == demo.COLLECTION:
+    if folder == demo_corpus.COLLECTION:
         name, (lines, judged) = f"{folder}-rest", python_docs()
     else:
         name = "-".join(Path(folder).parts[-2:]).lower().replace(".", "-")
-        lines, judged = list(loading.lines_of(folder)[0]), beir.judgments(Path(folder))
+        lines, judged = list(load_documents.lines_of(folder)[0]), beir.judgments(Path(folder))
     client.ensure_collection(name, {"language": language})
-    loading.load(client, name, lines, len(lines), shell.err, wait=True)
+    load_documents.load(client, name, lines, len(lines), shell.err, wait=True)
     chosen = sorted(judged.queries)
     chosen = sorted(random.Random(0).sample(chosen, min(queries, len(chosen))))
 
@@ -97,7 +97,7 @@ def python_docs() -> tuple[list[bytes], beir.Judgments]:
     """Documentation strings without their first sentence, which is the query that they are to be found by."""
     lines: list[bytes] = []
     queries: dict[str, str] = {}
-    for document in demo.documents():
+    for document in demo_corpus.documents():
         signature, _, text = document.text.rpartition("\n\n") if "\n\n" in document.text[:200] else ("", "", "")
         if (match := _SENTENCE.match(text or document.text)) and len(match[2]) >= LEAST_REST:
             queries[document.id] = " ".join(match[1].split())

@@ -4,7 +4,7 @@ python -m loadtests.geometry FOLDER... [--others FOLDER...] [--texts 600] [--svg
 
 Each folder in BEIR layout gives texts, which the bundled model encodes, and the same model broken in many ways. Every
 space is rounded to 16 bits as the store keeps it, asked with pieces of its texts, and examined as a diagnosis does
-(`service.examination`). `--others`: collections of which the sound model is looked at alone, such as languages that it
+(`service.diagnostics.measure`). `--others`: collections of which the sound model is looked at alone, such as languages that it
 never learnt. `--vectors` keeps what was encoded, for another look with other limits.
 """
 
@@ -26,11 +26,13 @@ from sentence_transformers import SentenceTransformer
 
 from loadtests.figures import heading, table
 from loadtests.portraits import Portrait, histograms, maps
-from service import beir, demo, neighbourhood, wording
-from service.domain import EmbedderSpec, Vectors
-from service.embedder.hashing import HashingEncoder
-from service.examination import EDGES, WORDS_ROWS, Findings, Subject, examine, suspicious
-from service.symptoms import Name, worst
+from service.cli import demo_corpus
+from service.core.domain import EmbedderSpec, Vectors
+from service.diagnostics import lexical_similarity, neighbours
+from service.diagnostics.measure import EDGES, WORDS_ROWS, Findings, Subject, examine, suspicious
+from service.diagnostics.thresholds import Name, worst
+from service.embedder.models.hashing_encoder import HashingEncoder
+from service.evaluation import beir
 
 Rows = npt.NDArray[np.float32]
 Forward = Callable[[Any], Mapping[str, torch.Tensor]]
@@ -64,7 +66,7 @@ HASHING = "hashing:256"
 class Corpus:
     name: str
     texts: Sequence[str]
-    pieces: Sequence[wording.Piece]
+    pieces: Sequence[lexical_similarity.Piece]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,14 +80,14 @@ class Space:
 def corpus(path: Path | None, most: int) -> Corpus:
     """A random choice of the folder's texts; without a folder of the documentation of Python's standard library."""
     if path is None:
-        rows = [{"title": one.title, "text": one.text} for one in demo.documents()]
+        rows = [{"title": one.title, "text": one.text} for one in demo_corpus.documents()]
     else:
         with (path / "corpus.jsonl").open(encoding="utf-8") as lines:
             rows = [beir.document(json.loads(line)) for line in lines if line.strip()]
     random.Random(SEED).shuffle(rows)
     texts = [f"{row['title']}\n{row['text']}".strip()[:LENGTH] for row in rows[:most]]
-    name = demo.COLLECTION if path is None else "-".join(path.parts[-2:]) if len(path.name) < 3 else path.name
-    return Corpus(name=name, texts=texts, pieces=wording.pieces(texts[:WORDS_ROWS], PIECES))
+    name = demo_corpus.COLLECTION if path is None else "-".join(path.parts[-2:]) if len(path.name) < 3 else path.name
+    return Corpus(name=name, texts=texts, pieces=lexical_similarity.pieces(texts[:WORDS_ROWS], PIECES))
 
 
 # ---------------------------------------------------------------- models, sound and broken
@@ -210,7 +212,7 @@ def findings(one: Corpus, space: Space) -> Findings:
     sources = np.array([piece.source for piece in one.pieces], np.intp)
     kept = answered & usable[sources]
     texts = [" ".join(text.lower().split()) for text, good in zip(one.texts, usable, strict=True) if good]
-    near = neighbourhood.neighbours(rows[usable])
+    near = neighbours.neighbours(rows[usable])
     subject = Subject(
         rows=rows[usable],
         documents=np.arange(len(texts)),

@@ -28,14 +28,14 @@ import psutil
 
 from loadtests.figures import heading, table
 from loadtests.sandbox import Sandbox, sandbox, unused_port
-from service import demo
-from service.client import Client, ndjson
-from service.domain import Chunking, Document, DocumentId, EmbedderSpec, StoredDocument
-from service.embedder import source
-from service.embedder.loader import Loader
-from service.embedder.packing import pack
-from service.embedder.passages import cut
-from service.ports import Encoder
+from service.cli import demo_corpus
+from service.client.http_client import Client, ndjson
+from service.core.domain import Chunking, Document, DocumentId, EmbedderSpec, StoredDocument
+from service.core.ports_a import Encoder
+from service.embedder.models import source
+from service.embedder.models.batch_packing import pack
+from service.embedder.models.loader import Loader
+from service.embedder.worker.chunk_documents import cut
 
 MEAN_WORDS, SPREAD = 200, 0.35
 """Words of an abstract: lognormal, as SciFact's are."""
@@ -49,7 +49,7 @@ def documents(corpus: Path | None, count: int) -> list[Document]:
         with corpus.open(encoding="utf-8") as lines:
             rows = [json.loads(line) for line in itertools.islice(lines, count)]
         return [Document(id=DocumentId(row["_id"]), title=row.get("title", ""), text=row["text"]) for row in rows]
-    words = " ".join(one.text for one in demo.documents()).split()
+    words = " ".join(one.text for one in demo_corpus.documents()).split()
     generator = np.random.default_rng(3)
     lengths = generator.lognormal(np.log(MEAN_WORDS), SPREAD, count).astype(int)
     starts = generator.integers(len(words) - max(lengths), size=count)

@@ -21,8 +21,8 @@ import psutil
 import psycopg
 
 from loadtests.sandbox import until, unused_port
-from service.domain import Vector
-from service.store.embedded import EmbeddedServer
+from service.core.domain import Vector
+from service.store.embedded.server import EmbeddedServer
 
 COLLECTION = "live"
 CALM_SECONDS = 900.0

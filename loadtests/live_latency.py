@@ -20,8 +20,8 @@ from urllib.parse import urlsplit
 from loadtests.figures import heading, percentile, table
 from loadtests.ingest import documents, through_the_service
 from loadtests.sandbox import Sandbox, sandbox, until
-from service.client import Client
-from service.domain import Document
+from service.client.http_client import Client
+from service.core.domain import Document
 
 COLLECTION = "live"
 PROMISED = 2.0

@@ -1,4 +1,4 @@
-"""What the ways of a filtered search cost: the constants of `service/planner.py`: `python -m loadtests.plan_costs`.
+"""What the ways of a filtered search cost: the constants of `service/search/filter_planner.py`: `python -m loadtests.plan_costs`.
 
 Each constant is a slope: the same search with more and with less of one thing, through the adapter of the service and
 in turns, so that whatever else the machine does falls on both. The collection is that of `loadtests.filters`.
@@ -16,11 +16,12 @@ from loadtests import filtered
 from loadtests.figures import heading, table
 from loadtests.prepare import settings_in
 from loadtests.sandbox import Sandbox, sandbox
-from service import planner, wiring
-from service.domain import CollectionName, DensePlan, DocumentId, Filter, Vector
-from service.filters import parse
-from service.store.vectors import PostgresVectors
-from service.version import EmbedderVersion
+from service.core.domain import CollectionName, DensePlan, DocumentId, Filter, Vector
+from service.core.filters import parse
+from service.core.versions import EmbedderVersion
+from service.runtime import container
+from service.search import filter_planner
+from service.store.postgres.vectors import PostgresVectors
 
 EVERYTHING, NOTHING = parse({"open.rank": {"$gte": 0}}), parse({"open.rank": {"$lt": 0}})
 
@@ -61,7 +62,7 @@ class Way:
 
 
 async def measure(place: Sandbox, documents: int, queries: int) -> None:
-    async with wiring.open_store(settings_in(place.folder), place.url, "benchmark") as store:
+    async with container.open_store(settings_in(place.folder), place.url, "benchmark") as store:
         collection = await store.collections.by_name(CollectionName(filtered.COLLECTION))
         (version,) = await store.versions.of(collection.id)
         sample = await store.vectors.sample(version, queries)
@@ -73,7 +74,7 @@ async def measure(place: Sandbox, documents: int, queries: int) -> None:
             return Way(DensePlan(kind="hnsw", ef_search=ef_search), limit=ef_search, where=where)
 
         def stuck(tuples: int) -> Way:
-            plan = DensePlan(kind="hnsw_iterative", ef_search=planner.EF_SEARCH, max_scan_tuples=tuples)
+            plan = DensePlan(kind="hnsw_iterative", ef_search=filter_planner.EF_SEARCH, max_scan_tuples=tuples)
             return Way(plan, where=NOTHING)
 
         measured = {
@@ -85,8 +86,8 @@ async def measure(place: Sandbox, documents: int, queries: int) -> None:
             "FOUND + ASKED, iterating": await bench.slope(stuck(1_000), stuck(4_000), 3_000),
         }
     heading(f"Microseconds, median of {queries} queries over {documents:,} chunks")
-    used = {name: getattr(planner, name) for name in measured if hasattr(planner, name)}
-    used["FOUND + ASKED, iterating"] = planner.FOUND + planner.ASKED
+    used = {name: getattr(filter_planner, name) for name in measured if hasattr(filter_planner, name)}
+    used["FOUND + ASKED, iterating"] = filter_planner.FOUND + filter_planner.ASKED
     table(["cost", "measured", "used"], [[name, value, used[name]] for name, value in measured.items()])
 
 

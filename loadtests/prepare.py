@@ -10,11 +10,11 @@ from loadtests import corpus
 from loadtests.figures import heading
 from loadtests.sandbox import Sandbox, until
 from loadtests.space import create
-from service import wiring
-from service.client import Client
-from service.domain import CollectionSettings, EmbedderSpec
-from service.settings import Settings
-from service.store import spaces
+from service.client.http_client import Client
+from service.core.domain import CollectionSettings, EmbedderSpec
+from service.runtime import container
+from service.runtime.settings import Settings
+from service.store.postgres import vector_tables
 
 COLLECTION = "bench"
 SEED = 11
@@ -36,9 +36,9 @@ def queries(place: Sandbox, documents: int) -> list[str]:
 
 async def _fill(place: Sandbox, documents: int) -> list[str]:
     settings = settings_in(place.folder)
-    models = wiring.embedders(settings)
+    models = container.embedders(settings)
     started = time.perf_counter()
-    async with wiring.open_store(settings, place.url, "benchmark") as store:
+    async with container.open_store(settings, place.url, "benchmark") as store:
         spec = models.resolve(EmbedderSpec())
         encoder = await models.get(spec)
         made = await asyncio.to_thread(corpus.build, encoder, QUERIES, SEED)
@@ -46,10 +46,10 @@ async def _fill(place: Sandbox, documents: int) -> list[str]:
         for batch, vectors in made.documents(documents, SEED):
             await space.add(batch, vectors)
         loaded = time.perf_counter()
-        table = spaces.space_of(space.version).table
+        table = vector_tables.space_of(space.version).table
         await space.run([f"VACUUM ANALYZE {table}", "VACUUM ANALYZE documents", "VACUUM ANALYZE jobs"])
         building = time.perf_counter()
-        await wiring.lifecycle(settings, store, wiring.prove(store, models)).tend(wiring.now)
+        await container.lifecycle(settings, store, container.prove(store, models)).tend(container.now)
         built = time.perf_counter()
     await models.close()
     heading(f"{documents:,} documents written in {loaded - started:.0f} s, HNSW built in {built - building:.0f} s")

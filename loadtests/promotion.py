@@ -21,8 +21,8 @@ import httpx
 from loadtests import corpus, figures
 from loadtests.live import PATH, Machine, insist
 from loadtests.sandbox import until
-from service.domain import EmbedderSpec
-from service.embedder.registry import Registry
+from service.core.domain import EmbedderSpec
+from service.embedder.models.registry import Registry
 
 AFTER_SECONDS = 1.0
 """Other API processes go on to answer in the old version for up to a second after the switch."""

@@ -32,11 +32,11 @@ from loadtests.clients import Answers, ask_at_once
 from loadtests.figures import heading, percentile, table
 from loadtests.sandbox import Sandbox, sandbox, until, unused_port
 from loadtests.space import clustered, create
-from service import wiring
-from service.client import Client
-from service.domain import CollectionName, CollectionSettings, Document, DocumentId, EmbedderSpec, Vectors
-from service.settings import Settings
-from service.store import spaces
+from service.client.http_client import Client
+from service.core.domain import CollectionName, CollectionSettings, Document, DocumentId, EmbedderSpec, Vectors
+from service.runtime import container
+from service.runtime.settings import Settings
+from service.store.postgres import vector_tables
 
 COLLECTION = CollectionName("recall")
 DIMENSIONS, SEED = 384, 23
@@ -60,8 +60,8 @@ def vectors_of(documents: int, queries: int) -> tuple[Vectors, Vectors]:
 
 async def fill(place: Sandbox, stored: Vectors) -> None:
     settings = Settings(data_dir=place.folder, log_level="warning", embedder=f"hashing:{DIMENSIONS}")
-    models = wiring.embedders(settings)
-    async with wiring.open_store(settings, place.url, "benchmark") as store:
+    models = container.embedders(settings)
+    async with container.open_store(settings, place.url, "benchmark") as store:
         spec = models.resolve(EmbedderSpec())
         encoder = await models.get(spec)
         space = await create(store.pool, COLLECTION, CollectionSettings(embedder=spec), encoder, ["a", "b", "c"])
@@ -70,9 +70,9 @@ async def fill(place: Sandbox, stored: Vectors) -> None:
             for at in range(len(stored))
         ]
         await space.add(documents, stored)
-        table_name = spaces.space_of(space.version).table
+        table_name = vector_tables.space_of(space.version).table
         await space.run([f"VACUUM ANALYZE {table_name}", "VACUUM ANALYZE documents", "VACUUM ANALYZE jobs"])
-        await wiring.lifecycle(settings, store, wiring.prove(store, models)).tend(wiring.now)
+        await container.lifecycle(settings, store, container.prove(store, models)).tend(container.now)
     await models.close()
 
 

@@ -35,12 +35,12 @@ import psycopg
 from loadtests import figures
 from loadtests.live import CALM_SECONDS, PATH, Killer, Machine, Searcher, Seen, Writer, insist
 from loadtests.sandbox import until
-from service import beir
-from service.domain import Chunking, DocumentId, EmbedderSpec, StoredDocument, Vector
-from service.embedder.passages import cut
-from service.embedder.registry import Registry
-from service.ports import Encoder
-from service.store.records import chunking_from_json, spec_from_json
+from service.core.domain import Chunking, DocumentId, EmbedderSpec, StoredDocument, Vector
+from service.core.ports_a import Encoder
+from service.embedder.models.registry import Registry
+from service.embedder.worker.chunk_documents import cut
+from service.evaluation import beir
+from service.store.postgres.json_records import chunking_from_json, spec_from_json
 
 TOLERANCE = 0.002
 """Between a score and its cosine recomputed: half precision in the table, bfloat16 in the model."""

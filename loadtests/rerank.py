@@ -31,15 +31,15 @@ from tokenizers import Encoding
 
 from loadtests.encode import words
 from loadtests.figures import heading, median, table
-from service.course import Course
-from service.domain import DocumentId, Reranking
-from service.embedder import adapter
-from service.embedder.model import use_threads
-from service.embedder.packing import cheapest
-from service.embedder.pairs import Pairs
-from service.embedder.reranker import CrossEncoderReranker
-from service.query import Explanation, Hit, Request
-from service.reranking import SecondStage
+from service.core.domain import DocumentId, Reranking
+from service.core.search import Explanation, Hit, Request
+from service.embedder.models.batch_packing import cheapest
+from service.embedder.models.transformer import use_threads
+from service.embedder.reranker import adapter
+from service.embedder.reranker.cross_encoder import Pairs
+from service.embedder.reranker.reranker import CrossEncoderReranker
+from service.search.context import Course
+from service.search.rerank import SecondStage
 
 DEPTH = 50
 LONGEST = 200

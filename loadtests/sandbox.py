@@ -13,9 +13,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from service.client import Client
-from service.store import migrate
-from service.store.embedded import EmbeddedServer
+from service.client.http_client import Client
+from service.store.embedded.server import EmbeddedServer
+from service.store.postgres import migrations_runner
 
 START_SECONDS = 180.0
 
@@ -78,7 +78,7 @@ def sandbox(folder: Path | None = None) -> Iterator[Sandbox]:
     place = folder or Path(tempfile.mkdtemp(prefix="azimuth-bench-"))
     try:
         with EmbeddedServer(place / "postgres") as server:
-            asyncio.run(migrate.apply(server.url))
+            asyncio.run(migrations_runner.apply(server.url))
             yield Sandbox(place, server.url)
     finally:
         if folder is None:

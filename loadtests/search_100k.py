@@ -14,7 +14,7 @@ from loadtests.clients import Answers, ask, ask_at_once
 from loadtests.corpus import BROAD, SELECTIVE
 from loadtests.figures import heading, percentile, table
 from loadtests.sandbox import Sandbox, sandbox
-from service.client import Client
+from service.client.http_client import Client
 
 WAYS: dict[str, dict[str, Any]] = {
     "hybrid": {},

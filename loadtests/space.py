@@ -6,16 +6,16 @@ from datetime import UTC, datetime, timedelta
 
 import numpy as np
 
-from service.domain import Chunk, Collection, CollectionName, CollectionSettings, Document, Encoded
-from service.domain import Vectors as VectorArray
-from service.ports import Encoder
-from service.store.collections import PostgresCollections
-from service.store.documents import PostgresDocuments
-from service.store.pool import Pool
-from service.store.queue import PostgresQueue
-from service.store.vectors import PostgresVectors
-from service.store.versions import PostgresVersions
-from service.version import EmbedderVersion
+from service.core.domain import Chunk, Collection, CollectionName, CollectionSettings, Document, Encoded
+from service.core.domain import Vectors as VectorArray
+from service.core.ports_a import Encoder
+from service.core.versions import EmbedderVersion
+from service.store.postgres.collections import PostgresCollections
+from service.store.postgres.documents import PostgresDocuments
+from service.store.postgres.pool import Pool
+from service.store.postgres.queue import PostgresQueue
+from service.store.postgres.vectors import PostgresVectors
+from service.store.postgres.versions import PostgresVersions
 
 BATCH = 1_000
 LEASE = timedelta(minutes=5)

@@ -18,14 +18,14 @@ from loadtests.figures import heading, median, percentile, table
 from loadtests.prepare import QUERIES, SEED, settings_in
 from loadtests.sandbox import Sandbox, sandbox
 from loadtests.space import Filled, create
-from service import wiring
-from service.domain import CollectionSettings, DensePlan, DocumentId, EmbedderSpec, Index, Storage, Vectors
-from service.ports import Encoder
-from service.store import spaces
-from service.store.pool import Pool
-from service.store.vectors import PostgresVectors
-from service.store.versions import PostgresVersions
-from service.version import AuditEntry, EmbedderVersion
+from service.core.domain import CollectionSettings, DensePlan, DocumentId, EmbedderSpec, Index, Storage, Vectors
+from service.core.ports_a import Encoder
+from service.core.versions import AuditEntry, EmbedderVersion
+from service.runtime import container
+from service.store.postgres import vector_tables
+from service.store.postgres.pool import Pool
+from service.store.postgres.vectors import PostgresVectors
+from service.store.postgres.versions import PostgresVersions
 
 STORAGES: tuple[Storage, ...] = ("halfvec", "vector", "binary")
 EXACT = DensePlan(kind="exact")
@@ -47,8 +47,8 @@ class Measured:
 
 async def measure(place: Sandbox, size: int) -> None:
     settings = settings_in(place.folder)
-    models = wiring.embedders(settings)
-    async with wiring.open_store(settings, place.url, "benchmark") as store:
+    models = container.embedders(settings)
+    async with container.open_store(settings, place.url, "benchmark") as store:
         spec = models.resolve(EmbedderSpec())
         encoder = await models.get(spec)
         made = await asyncio.to_thread(corpus.build, encoder, QUERIES, SEED)
@@ -79,7 +79,7 @@ async def fill(
 async def build(pool: Pool, versions: Mapping[Storage, EmbedderVersion]) -> None:
     rows = []
     for storage, version in versions.items():
-        names = spaces.space_of(version)
+        names = vector_tables.space_of(version)
         started = time.perf_counter()
         await PostgresVersions(pool).build_index(version)
         seconds = time.perf_counter() - started

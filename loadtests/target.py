@@ -25,10 +25,10 @@ from loadtests.clients import Answers, ask, ask_at_once
 from loadtests.figures import heading, median, table
 from loadtests.recall import QUIET, SEED, K, request
 from loadtests.sandbox import sandbox, until
-from service.client import Client
-from service.domain import Vectors
-from service.effort import LADDER
-from service.sampling import disturbed
+from service.client.http_client import Client
+from service.core.domain import Vectors
+from service.recall.ef_policy import LADDER
+from service.spaces.sampling import disturbed
 
 COLLECTION = "target"
 PATH = f"/v1/collections/{COLLECTION}"

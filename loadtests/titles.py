@@ -15,7 +15,7 @@ import json
 from collections.abc import Iterable
 from pathlib import Path
 
-from service import beir
+from service.evaluation import beir
 
 _SHORTEST_TEXT = 80
 """Characters of a document below which it answers nothing."""

@@ -12,26 +12,26 @@ import httpx
 
 from service.api.app import create_app
 from service.api.dependencies import Limits, Service
-from service.appraisal import Appraisal
-from service.control import Control
-from service.diagnosis import Diagnosis
-from service.domain import Chunk, Collection, Encoded, Lane
-from service.embedder.registry import Registry
-from service.founding import Founding
-from service.ingest import Ingest
-from service.ingest import Limits as DocumentLimits
-from service.lifecycle import Lifecycle
-from service.lookout import Lookout
-from service.ports import Claimed, Encoder, Reading, Reranker
-from service.proof import Proof
-from service.rounds import running
-from service.sampling import Sampling
-from service.search import Search
-from service.shadow import Shadow
-from service.survey import Survey
-from service.traffic import Traffic
-from service.verification import Examine, Verification
-from service.version import Check, EmbedderVersion
+from service.core.domain import Chunk, Collection, Encoded, Lane
+from service.core.periodic import running
+from service.core.ports_a import Claimed, Encoder, Reading, Reranker
+from service.core.versions import Check, EmbedderVersion
+from service.diagnostics.service import Diagnosis
+from service.drift.monitor import Lookout
+from service.drift.query_window import Traffic
+from service.embedder.models.registry import Registry
+from service.evaluation.evaluator import Appraisal
+from service.ingest.service import Ingest
+from service.ingest.service import Limits as DocumentLimits
+from service.recall.calibration_curve import Survey
+from service.recall.controller import Control
+from service.search.pipeline import Search
+from service.spaces.model_verification import Proof
+from service.spaces.sampling import Sampling
+from service.versions.collection_setup import Founding
+from service.versions.promotion_checks import Examine, Verification
+from service.versions.shadow_traffic import Shadow
+from service.versions.state_machine import Lifecycle
 from tests.fakes import FakeChanges, FakeDocuments, FakeLexicon, FakeQueue, FakeStore, FakeVectors
 from tests.fakes_backfill import FakeBackfills
 from tests.fakes_catalog import FakeAudit, FakeProcesses, FakeTestSets

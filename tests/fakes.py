@@ -14,8 +14,7 @@ from datetime import datetime, timedelta
 
 import numpy as np
 
-from service.directions import direction
-from service.domain import (
+from service.core.domain import (
     Accepted,
     Candidate,
     Change,
@@ -37,11 +36,12 @@ from service.domain import (
     Vector,
     VersionNumber,
 )
-from service.errors import CollectionNotFound, VersionNotFound
-from service.filters import matches
-from service.ports import Claimed, LexiconState, Passage
-from service.version import EmbedderVersion, Sample, VersionState
-from service.wishes import Highlights, Words
+from service.core.errors import CollectionNotFound, VersionNotFound
+from service.core.filters import matches
+from service.core.ports_a import Claimed, LexiconState, Passage
+from service.core.query_syntax import Highlights, Words
+from service.core.vector_math import direction
+from service.core.versions import EmbedderVersion, Sample, VersionState
 from tests.fakes_catalog import FakeCollections, FakeVersions
 
 _WORD = re.compile(r"\w+")

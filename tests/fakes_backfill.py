@@ -2,10 +2,10 @@
 
 from datetime import datetime
 
-from service.domain import DocumentId, StoredDocument
-from service.errors import VersionNotFound
-from service.store import pace
-from service.version import Backfill, Completeness, EmbedderVersion, Progress, VersionState
+from service.core.domain import DocumentId, StoredDocument
+from service.core.errors import VersionNotFound
+from service.core.versions import Backfill, Completeness, EmbedderVersion, Progress, VersionState
+from service.store.postgres import backfill_rate
 from tests.fakes import FakeStore, Waiting
 
 
@@ -13,7 +13,7 @@ class FakeBackfills:
     def __init__(self, store: FakeStore) -> None:
         self._store = store
         self._enqueued: dict[object, int] = {}
-        self._notes: dict[object, pace.Notes] = {}
+        self._notes: dict[object, backfill_rate.Notes] = {}
 
     async def advance(self, version: EmbedderVersion, now: datetime, window: int) -> Backfill:
         self._backfilling(version)
@@ -53,14 +53,14 @@ class FakeBackfills:
         if version.state is not VersionState.BACKFILLING or version.paused:
             return Progress(done=done, total=total, failed=failed)
         notes = self._notes.get((version.collection_id, version.number), ())
-        return pace.of_backfill(notes, now.timestamp(), done=done, total=total, failed=failed)
+        return backfill_rate.of_backfill(notes, now.timestamp(), done=done, total=total, failed=failed)
 
     async def note(self, version: EmbedderVersion, now: datetime) -> None:
         key, at = (version.collection_id, version.number), now.timestamp()
         notes = self._notes.get(key, ())
         present = self._present(version)
-        if present.state is VersionState.BACKFILLING and not present.paused and pace.due(notes, at):
-            self._notes[key] = pace.noted(notes, at, self._counted(version)[1])
+        if present.state is VersionState.BACKFILLING and not present.paused and backfill_rate.due(notes, at):
+            self._notes[key] = backfill_rate.noted(notes, at, self._counted(version)[1])
 
     async def completeness(self, version: EmbedderVersion) -> Completeness:
         if self._present(version).state is VersionState.RETIRED:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import orjson
 
-from service.domain import (
+from service.core.domain import (
     Chunking,
     Collection,
     CollectionId,
@@ -27,9 +27,9 @@ from service.domain import (
     IndexedField,
     VersionNumber,
 )
-from service.errors import CollectionNotFound, Conflict, Overtaken, VersionNotFound
-from service.recall import Band, Effort
-from service.version import (
+from service.core.errors import CollectionNotFound, Conflict, Overtaken, VersionNotFound
+from service.core.recall import Band, Effort
+from service.core.versions import (
     AuditEntry,
     Calibration,
     EmbedderVersion,

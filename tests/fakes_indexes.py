@@ -5,9 +5,9 @@ import dataclasses
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
-from service.domain import CollectionId, VersionNumber
-from service.health import Health, IndexState
-from service.version import EmbedderVersion
+from service.core.domain import CollectionId, VersionNumber
+from service.core.index_health import Health, IndexState
+from service.core.versions import EmbedderVersion
 from tests.fakes_catalog import FakeVersions
 
 Key = tuple[CollectionId, VersionNumber]

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TypedDict
 
-from service.domain import (
+from service.core.domain import (
     Change,
     ChangePage,
     Collection,

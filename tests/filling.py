@@ -3,10 +3,10 @@
 import dataclasses
 from datetime import datetime
 
-from service.catalog import Backfills
-from service.domain import EXTERNAL, DocumentId, EmbedderSpec, Lane
-from service.store.backfills import PostgresBackfills
-from service.version import EmbedderVersion, VersionState
+from service.core.domain import EXTERNAL, DocumentId, EmbedderSpec, Lane
+from service.core.ports_b import Backfills
+from service.core.versions import EmbedderVersion, VersionState
+from service.store.postgres.backfills import PostgresBackfills
 from tests.fakes import FakeStore, Waiting
 from tests.fakes_backfill import FakeBackfills
 from tests.world import DIMENSIONS, LEASE, NOW, World, encoded

@@ -19,10 +19,11 @@ from sentence_transformers.sentence_transformer.modules import Dense, Normalize,
 from starlette.middleware import Middleware
 from tokenizers import Tokenizer
 
-from service.api import failures, models
+from service.api import problems
 from service.api.dependencies import Limits
 from service.api.middleware import Keyed, Observed
-from service.ports import Embedders
+from service.api.routes import rerank
+from service.core.ports_a import Embedders
 
 START_SECONDS = 20.0
 
@@ -63,8 +64,8 @@ def encoders(embedders: Embedders, *, keys: Sequence[str] = (), limits: Limits |
     """The real handlers behind a real socket, in a thread with an event loop of its own."""
     app = FastAPI(middleware=[Middleware(Observed), Middleware(Keyed, keys=keys)])
     app.state.service = SimpleNamespace(embedders=embedders, limits=limits or Limits(), reranker=None)
-    failures.install(app)
-    app.include_router(models.router)
+    problems.install(app)
+    app.include_router(rerank.router)
     server = uvicorn.Server(uvicorn.Config(app, port=0, log_config=None, lifespan="off"))
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 
 import numpy as np
 
-from service.domain import (
+from service.core.domain import (
     Candidate,
     Chunking,
     Collection,
@@ -25,12 +25,12 @@ from service.domain import (
     Vectors,
     VersionNumber,
 )
-from service.embedder.registry import Registry
-from service.errors import SpaceRefused
-from service.ports import Encoder
-from service.proof import Proof
-from service.search import Search
-from service.version import AuditEntry, EmbedderVersion, Judgments, SpaceStatus, VersionState
+from service.core.errors import SpaceRefused
+from service.core.ports_a import Encoder
+from service.core.versions import AuditEntry, EmbedderVersion, Judgments, SpaceStatus, VersionState
+from service.embedder.models.registry import Registry
+from service.search.pipeline import Search
+from service.spaces.model_verification import Proof
 from tests.fakes import FakeDocuments, FakeLexicon, FakeStore, FakeVectors, StoredChunk
 from tests.fakes_catalog import FakeTestSets
 

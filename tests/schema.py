@@ -8,8 +8,8 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-from service.store import migrate
-from service.store.embedded import EmbeddedServer, programs
+from service.store.embedded.server import EmbeddedServer, programs
+from service.store.postgres import migrations_runner
 from tests.conftest import run_apart
 
 FILE = Path(__file__).parents[1] / "migrations" / "schema.sql"
@@ -34,7 +34,7 @@ def dump(url: str) -> str:
 
 def main() -> None:
     with tempfile.TemporaryDirectory() as folder, EmbeddedServer(Path(folder) / "pg") as server:
-        run_apart(migrate.apply(server.url))
+        run_apart(migrations_runner.apply(server.url))
         FILE.write_text(dump(server.url))
 
 

@@ -2,8 +2,8 @@
 
 import dataclasses
 
-from service.domain import Index, Storage
-from service.store import spaces
+from service.core.domain import Index, Storage
+from service.store.postgres import vector_tables
 from tests.world import World
 
 STORAGES: tuple[Storage, ...] = ("halfvec", "vector", "binary")
@@ -11,7 +11,7 @@ STORAGES: tuple[Storage, ...] = ("halfvec", "vector", "binary")
 
 def sealed(collection_id: int, number: int = 1) -> str:
     """SQL for the seal of `embedding`, a halfvec, in rows that a test makes inside the database."""
-    return f"substring(sha256(halfvec_send(embedding) || '{collection_id}/{number}'::bytea) FOR {spaces.SEAL_BYTES})"
+    return f"substring(sha256(halfvec_send(embedding) || '{collection_id}/{number}'::bytea) FOR {vector_tables.SEAL_BYTES})"
 
 
 async def stored_as(world: World, storage: Storage) -> World:
@@ -19,7 +19,9 @@ async def stored_as(world: World, storage: Storage) -> World:
     version = dataclasses.replace(world.version, index=Index(storage=storage))
     if world.pool is not None:
         async with world.pool.transaction() as connection:
-            await connection.execute(spaces.drop_table(version.collection_id, version.number))
-            for statement in spaces.create_table(version.collection_id, version.number, version.dimensions, storage):
+            await connection.execute(vector_tables.drop_table(version.collection_id, version.number))
+            for statement in vector_tables.create_table(
+                version.collection_id, version.number, version.dimensions, storage
+            ):
                 await connection.execute(statement)
     return dataclasses.replace(world, version=version)

@@ -6,12 +6,12 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from service.domain import Candidate, DensePlan, DocumentId, Filter, Passing, Vector
-from service.observed import Observed
-from service.probe import Asked, Probe
-from service.query import Confidence, Request
-from service.space import Space, Spaces
-from service.version import EmbedderVersion, SpaceStatus
+from service.core.domain import Candidate, DensePlan, DocumentId, Filter, Passing, Vector
+from service.core.search import Confidence, Request
+from service.core.versions import EmbedderVersion, SpaceStatus
+from service.recall.dense_probe import Asked, Probe
+from service.search.events import Observed
+from service.spaces.resolver import Space, Spaces
 from tests.fakes import FakeVectors
 from tests.world import DIMENSIONS, World, build, unit
 

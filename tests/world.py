@@ -8,8 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from service.catalog import Audit, Collections, Processes, Recalls, TestSets, Versions
-from service.domain import (
+from service.core.domain import (
     Accepted,
     Chunk,
     Collection,
@@ -22,21 +21,22 @@ from service.domain import (
     Vector,
     VersionNumber,
 )
-from service.domain import Vectors as VectorArray
-from service.ports import Changes, Claimed, Documents, Queue, Vectors
-from service.store import transitions
-from service.store.audit import PostgresAudit
-from service.store.changes import PostgresChanges
-from service.store.collections import PostgresCollections
-from service.store.documents import PostgresDocuments
-from service.store.pool import Pool
-from service.store.processes import PostgresProcesses
-from service.store.queue import PostgresQueue
-from service.store.recall import PostgresRecalls
-from service.store.test_sets import PostgresTestSets
-from service.store.vectors import PostgresVectors
-from service.store.versions import PostgresVersions
-from service.version import EmbedderVersion, Identity, VersionState
+from service.core.domain import Vectors as VectorArray
+from service.core.ports_a import Changes, Claimed, Documents, Queue, Vectors
+from service.core.ports_b import Audit, Collections, Processes, Recalls, TestSets, Versions
+from service.core.versions import EmbedderVersion, Identity, VersionState
+from service.store.postgres import version_transitions
+from service.store.postgres.audit import PostgresAudit
+from service.store.postgres.change_feed import PostgresChanges
+from service.store.postgres.collections import PostgresCollections
+from service.store.postgres.documents import PostgresDocuments
+from service.store.postgres.pool import Pool
+from service.store.postgres.processes import PostgresProcesses
+from service.store.postgres.queue import PostgresQueue
+from service.store.postgres.recall import PostgresRecalls
+from service.store.postgres.test_sets import PostgresTestSets
+from service.store.postgres.vectors import PostgresVectors
+from service.store.postgres.versions import PostgresVersions
 from tests.fakes import FakeChanges, FakeDocuments, FakeQueue, FakeStore, FakeVectors
 from tests.fakes_catalog import FakeAudit, FakeProcesses, FakeTestSets
 from tests.fakes_recall import FakeRecalls
@@ -149,7 +149,7 @@ class World:
             return version
         assert self.pool is not None
         async with self.pool.transaction() as connection:
-            await transitions.insert(
+            await version_transitions.insert(
                 connection,
                 version.collection_id,
                 version.number,

@@ -8,25 +8,25 @@ from fastapi import FastAPI
 from starlette.middleware import Middleware
 
 from service import __version__
-from service.api import (
+from service.api import openapi as reference
+from service.api import problems
+from service.api.dependencies import Service
+from service.api.middleware import Keyed, Observed
+from service.api.routes import (
     audit,
     collections,
     documents,
     drift,
     evaluate,
-    failures,
     geometry,
     indexes,
     judgments,
-    models,
     operations,
     recall,
-    reference,
+    rerank,
     search,
     versions,
 )
-from service.api.dependencies import Service
-from service.api.middleware import Keyed, Observed
 
 
 class Api(FastAPI):
@@ -57,7 +57,7 @@ def create_app(service: Service, around: Sequence[Middleware] = ()) -> FastAPI:
         middleware=[*around, Middleware(Observed), Middleware(Keyed, keys=service.api_keys)],
     )
     app.state.service = service
-    failures.install(app)
+    problems.install(app)
     reference.install(app)
     for resource in (
         collections,
@@ -71,7 +71,7 @@ def create_app(service: Service, around: Sequence[Middleware] = ()) -> FastAPI:
         recall,
         geometry,
         audit,
-        models,
+        rerank,
         operations,
     ):
         app.include_router(resource.router)

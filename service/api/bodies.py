@@ -9,7 +9,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
-from service.errors import TooLarge
+from service.core.errors import TooLarge
 
 JSON = "application/json"
 NDJSON = "application/x-ndjson"

@@ -4,7 +4,7 @@ import base64
 import binascii
 import hashlib
 
-from service.errors import Invalid
+from service.core.errors import Invalid
 
 _CHECK_BYTES = 6
 

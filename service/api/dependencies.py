@@ -8,17 +8,17 @@ from typing import Annotated, cast
 from fastapi import Depends
 from starlette.requests import Request
 
-from service import catalog, ports
-from service.appraisal import Appraisal
-from service.control import Control
-from service.diagnosis import Diagnosis
-from service.founding import Founding
-from service.ingest import Ingest
-from service.ingest import Limits as DocumentLimits
-from service.lifecycle import Lifecycle
-from service.lookout import Lookout
-from service.search import Search
-from service.shadow import Shadow
+from service.core import ports_a, ports_b
+from service.diagnostics.service import Diagnosis
+from service.drift.monitor import Lookout
+from service.evaluation.evaluator import Appraisal
+from service.ingest.service import Ingest
+from service.ingest.service import Limits as DocumentLimits
+from service.recall.controller import Control
+from service.search.pipeline import Search
+from service.versions.collection_setup import Founding
+from service.versions.shadow_traffic import Shadow
+from service.versions.state_machine import Lifecycle
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -47,17 +47,17 @@ class Service:
     lifecycle: Lifecycle
     diagnosis: Diagnosis
     control: Control
-    collections: catalog.Collections
-    versions: catalog.Versions
-    backfills: catalog.Backfills
-    audit: catalog.Audit
-    test_sets: catalog.TestSets
-    recalls: catalog.Recalls
-    documents: ports.Documents
-    queue: ports.Queue
-    lexicon: ports.Lexicon
-    embedders: ports.Embedders
-    reranker: ports.Reranker | None
+    collections: ports_b.Collections
+    versions: ports_b.Versions
+    backfills: ports_b.Backfills
+    audit: ports_b.Audit
+    test_sets: ports_b.TestSets
+    recalls: ports_b.Recalls
+    documents: ports_a.Documents
+    queue: ports_a.Queue
+    lexicon: ports_a.Lexicon
+    embedders: ports_a.Embedders
+    reranker: ports_a.Reranker | None
     limits: Limits
     api_keys: tuple[str, ...]
     languages: frozenset[str]

@@ -14,9 +14,9 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service import metrics
-from service.api import failures
-from service.errors import Unavailable
+from service.api import problems
+from service.core import metrics
+from service.core.errors import Unavailable
 
 log = logging.getLogger(__name__)
 
@@ -63,9 +63,9 @@ class Observed:
             if status:
                 raise
             # The server stops and will not wait any longer. The task ends with this answer.
-            await failures.of_service(scope, Unavailable("the service is stopping"))(scope, receive, send_named)
+            await problems.of_service(scope, Unavailable("the service is stopping"))(scope, receive, send_named)
         except Exception as error:
-            response = failures.of_surprise(scope, error)
+            response = problems.of_surprise(scope, error)
             if status:  # half an answer is out: breaking the connection is the only way to say so
                 raise
             await response(scope, receive, send_named)
@@ -115,7 +115,7 @@ class Keyed:
             if self._digests and not _open(scope["path"]) and not (scheme.lower() == b"bearer" and self._known(digest)):
                 challenge = {"WWW-Authenticate": 'Bearer realm="azimuth"'}
                 error = HTTPException(401, "this needs an API key: Authorization: Bearer ...", challenge)
-                await failures.of_http(scope, error)(scope, receive, send)
+                await problems.of_http(scope, error)(scope, receive, send)
                 return
             host, _ = scope.get("client") or ("unknown", 0)
             scope.setdefault("state", {})["actor"] = f"key {digest.hex()[:8]}" if self._digests else f"client {host}"

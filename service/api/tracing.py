@@ -21,7 +21,7 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service import __version__
-from service.timings import Timings
+from service.core.timings import Timings
 
 EXPORT_SECONDS = 5.0
 """Longest that one attempt to hand over spans takes, also at the end."""

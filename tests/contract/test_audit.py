@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from service.catalog import Audit
-from service.domain import CollectionId, CollectionName, CollectionSettings, VersionNumber
-from service.errors import CollectionNotFound
-from service.version import AuditEntry
+from service.core.domain import CollectionId, CollectionName, CollectionSettings, VersionNumber
+from service.core.errors import CollectionNotFound
+from service.core.ports_b import Audit
+from service.core.versions import AuditEntry
 from tests.world import NOW, World, later
 
 ENTRY = AuditEntry(

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 
 import pytest
 
-from service.catalog import Backfills
-from service.errors import VersionNotFound
-from service.version import Backfill, Completeness, EmbedderVersion, Progress, VersionState
+from service.core.errors import VersionNotFound
+from service.core.ports_b import Backfills
+from service.core.versions import Backfill, Completeness, EmbedderVersion, Progress, VersionState
 from tests import filling
 from tests.filling import backfills_of, drain, enqueue, set_state
 from tests.world import LEASE, NOW, World, doc, encoded, later

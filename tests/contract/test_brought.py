@@ -6,10 +6,10 @@ import dataclasses
 import numpy as np
 import pytest
 
-from service.domain import DensePlan, Document, DocumentId, Index, Storage, VersionNumber
-from service.errors import VersionNotFound
-from service.store import documents
-from service.version import EmbedderVersion, VersionState
+from service.core.domain import DensePlan, Document, DocumentId, Index, Storage, VersionNumber
+from service.core.errors import VersionNotFound
+from service.core.versions import EmbedderVersion, VersionState
+from service.store.postgres import documents
 from tests.filling import add_external
 from tests.storages import STORAGES
 from tests.world import NOW, World, doc, later, unit

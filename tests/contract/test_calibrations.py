@@ -2,9 +2,9 @@
 
 from dataclasses import replace
 
-from service.calibration import Logistic
-from service.domain import VersionNumber
-from service.version import AuditEntry, Calibration, EmbedderVersion, VersionState
+from service.confidence.fit import Logistic
+from service.core.domain import VersionNumber
+from service.core.versions import AuditEntry, Calibration, EmbedderVersion, VersionState
 from tests.world import NOW, World, later
 
 CALIBRATION = Calibration(

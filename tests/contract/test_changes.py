@@ -4,11 +4,11 @@ import asyncio
 
 import pytest
 
-from service.domain import Change, CollectionId, DocumentId, Position
-from service.errors import CollectionNotFound
-from service.store import changes as feed_of_store
-from service.store.housekeeping import purge_tombstones, repair_after_restore
-from service.store.pool import Pool
+from service.core.domain import Change, CollectionId, DocumentId, Position
+from service.core.errors import CollectionNotFound
+from service.store.postgres import change_feed as feed_of_store
+from service.store.postgres.housekeeping import purge_tombstones, repair_after_restore
+from service.store.postgres.pool import Pool
 from tests.world import NOW, World, doc, encoded, later
 
 START = Position()

@@ -9,8 +9,7 @@ from typing import Any
 
 import pytest
 
-from service.catalog import Collections
-from service.domain import (
+from service.core.domain import (
     Chunking,
     Collection,
     CollectionId,
@@ -21,12 +20,13 @@ from service.domain import (
     Fusion,
     VersionNumber,
 )
-from service.errors import CollectionNotFound, Conflict, TimedOut, VersionNotFound
-from service.store import spaces
-from service.store.collections import PostgresCollections
-from service.store.pool import Pool
-from service.store.versions import PostgresVersions
-from service.version import Identity
+from service.core.errors import CollectionNotFound, Conflict, TimedOut, VersionNotFound
+from service.core.ports_b import Collections
+from service.core.versions import Identity
+from service.store.postgres import vector_tables
+from service.store.postgres.collections import PostgresCollections
+from service.store.postgres.pool import Pool
+from service.store.postgres.versions import PostgresVersions
 from tests.fakes_catalog import FakeCollections
 from tests.storages import sealed
 
@@ -159,7 +159,7 @@ FILL = """
 
 async def fill(pool: Pool, collection: Collection) -> None:
     """7 documents and 3 tombstones, 10 changes, 12 chunks; 3 pending and 2 set aside, in another version 5 pending."""
-    table = spaces.space(collection.id, collection.active_version).table
+    table = vector_tables.space(collection.id, collection.active_version).table
     async with pool.transaction() as connection:
         for statement in FILL.replace("{table}", table).replace("{sealed}", sealed(collection.id)).split(";"):
             await connection.execute(statement, {"id": collection.id, "now": NOW})
@@ -200,14 +200,16 @@ async def test_nothing_of_a_deleted_collection_remains_and_all_of_the_others(poo
     await collections.delete(collection.id)
     for table in ("documents", "changes", "jobs", "embedder_versions", "audit"):
         assert await value(pool, f"SELECT count(*) FROM {table} WHERE collection_id = %s", collection.id) == 0
-    assert await value(pool, "SELECT to_regclass(%s)", spaces.space(collection.id, VersionNumber(1)).table) is None
+    assert (
+        await value(pool, "SELECT to_regclass(%s)", vector_tables.space(collection.id, VersionNumber(1)).table) is None
+    )
     assert await collections.counts(other) == before
 
 
 @pytest.mark.database
 async def test_the_tables_refuse_vectors_of_another_version_and_vectors_without_direction(pool: Pool) -> None:
     collection = await create(PostgresCollections(pool), "papers")
-    table = spaces.space(collection.id, VersionNumber(1)).table
+    table = vector_tables.space(collection.id, VersionNumber(1)).table
     insert = f"""
         INSERT INTO {table}
         SELECT %s, 'd', 0, %s, 1, 0, 4, {sealed(collection.id)}, embedding FROM (SELECT %s::halfvec AS embedding)
@@ -239,7 +241,7 @@ async def test_a_creation_that_breaks_off_leaves_nothing(pool: Pool) -> None:
     def fail(*_: object) -> None:
         raise RuntimeError("broken off")
 
-    with instead(spaces, "create_table", fail), pytest.raises(RuntimeError):
+    with instead(vector_tables, "create_table", fail), pytest.raises(RuntimeError):
         await create(collections, "papers")
     assert await collections.all() == ()
     assert await value(pool, "SELECT count(*) FROM embedder_versions") == 0
@@ -266,7 +268,7 @@ async def test_a_deletion_ends_a_running_index_build(pool: Pool) -> None:
     collection = await create(collections, "papers")
     await fill(pool, collection)
     (version,) = await versions.of(collection.id)
-    table = spaces.space_of(version).table
+    table = vector_tables.space_of(version).table
     async with pool.transaction() as reader:
         # An open snapshot that has the table locked: a concurrent build waits for it to end.
         await reader.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")

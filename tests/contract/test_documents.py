@@ -5,13 +5,13 @@ from typing import Any
 
 import pytest
 
-from service.domain import Candidate, CollectionId, DocumentId
-from service.errors import CollectionNotFound
-from service.filters import parse
-from service.ports import Passage
-from service.store import documents as module
-from service.store import passing
-from service.version import VersionState
+from service.core.domain import Candidate, CollectionId, DocumentId
+from service.core.errors import CollectionNotFound
+from service.core.filters import parse
+from service.core.ports_a import Passage
+from service.core.versions import VersionState
+from service.store.postgres import documents as module
+from service.store.postgres import filter_matches
 from tests.world import NOW, World, doc, encoded, later
 
 
@@ -284,7 +284,7 @@ async def test_passing_names_what_passes_up_to_the_cap(world: World) -> None:
 async def test_the_number_of_many_documents_is_remembered_for_a_while(
     postgres: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(passing, "COUNTED_DOCUMENTS", 2)
+    monkeypatch.setattr(filter_matches, "COUNTED_DOCUMENTS", 2)
     everything = parse({})
 
     async def total() -> int:
@@ -296,7 +296,7 @@ async def test_the_number_of_many_documents_is_remembered_for_a_while(
     assert await total() == 3
     await postgres.put(doc("d"))
     assert await total() == 3
-    monkeypatch.setattr(passing, "TRUSTED_SECONDS", 0.0)
+    monkeypatch.setattr(filter_matches, "TRUSTED_SECONDS", 0.0)
     assert await total() == 4
 
 

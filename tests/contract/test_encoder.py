@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from service.directions import finite
-from service.domain import EmbedderSpec
-from service.embedder.loader import Loader
-from service.embedder.registry import Registry
-from service.embedder.remote import Remote, RemoteEncoder
-from service.errors import Invalid
-from service.ports import Encoder
+from service.core.domain import EmbedderSpec
+from service.core.errors import Invalid
+from service.core.ports_a import Encoder
+from service.core.vector_math import finite
+from service.embedder.models.loader import Loader
+from service.embedder.models.registry import Registry
+from service.embedder.models.remote_encoder import Remote, RemoteEncoder
 from tests.models import encoders, static_model
 
 TEXTS = [

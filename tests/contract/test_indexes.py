@@ -9,17 +9,17 @@ from typing import Any
 import psycopg
 import pytest
 
-from service.catalog import Collections, Indexes, Recalls, Versions
-from service.domain import Collection, VersionNumber
-from service.errors import VersionNotFound
-from service.recall import Effort
-from service.store import spaces
-from service.store.collections import PostgresCollections
-from service.store.health import PostgresIndexes
-from service.store.pool import Pool
-from service.store.recall import PostgresRecalls
-from service.store.versions import PostgresVersions
-from service.version import EmbedderVersion
+from service.core.domain import Collection, VersionNumber
+from service.core.errors import VersionNotFound
+from service.core.ports_b import Collections, Indexes, Recalls, Versions
+from service.core.recall import Effort
+from service.core.versions import EmbedderVersion
+from service.store.postgres import vector_tables
+from service.store.postgres.collections import PostgresCollections
+from service.store.postgres.index_health import PostgresIndexes
+from service.store.postgres.pool import Pool
+from service.store.postgres.recall import PostgresRecalls
+from service.store.postgres.versions import PostgresVersions
 from tests.contract.test_collections import create, value
 from tests.contract.test_versions import fill
 from tests.fakes_catalog import FakeCollections, FakeVersions
@@ -123,7 +123,7 @@ class Real:
 
     @property
     def table(self) -> str:
-        return spaces.space_of(self.version).table
+        return vector_tables.space_of(self.version).table
 
     async def run(self, statement: str) -> None:
         async with self.pool.apart() as connection:
@@ -167,7 +167,7 @@ async def test_dead_rows_are_counted_until_a_vacuum_takes_them_out(real: Real) -
 @pytest.mark.database
 async def test_an_invalid_index_is_told_apart(real: Real) -> None:
     await fill(real.pool, real.version, documents=10, chunks=1)
-    names = spaces.space_of(real.version)
+    names = vector_tables.space_of(real.version)
     with pytest.raises(psycopg.errors.UniqueViolation):
         await real.run(f"CREATE UNIQUE INDEX CONCURRENTLY {names.index} ON {names.table} (ends)")
     index = (await real.indexes.look(real.version)).index
@@ -192,7 +192,7 @@ async def test_what_no_index_can_hold_is_looked_for_where_the_table_would_take_i
 async def test_what_a_rebuild_left_behind_is_dropped_by_the_next(real: Real) -> None:
     await fill(real.pool, real.version, documents=10, chunks=1)
     await PostgresVersions(real.pool).build_index(real.version)
-    leftover = f"{spaces.space_of(real.version).index}_ccnew"
+    leftover = f"{vector_tables.space_of(real.version).index}_ccnew"
     with pytest.raises(psycopg.errors.UniqueViolation):
         await real.run(f"CREATE UNIQUE INDEX CONCURRENTLY {leftover} ON {real.table} (ends)")
     await real.indexes.rebuild(real.version)

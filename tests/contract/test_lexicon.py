@@ -10,12 +10,20 @@ from uuid import UUID
 
 import pytest
 
-from service.domain import Candidate, Collection, CollectionName, CollectionSettings, Document, DocumentId, Position
-from service.ports import Lexicon
-from service.store.follower import Follower
-from service.store.lexical import TantivyLexicon
-from service.version import Identity
-from service.wishes import Highlights, Typos, Words, read
+from service.core.domain import (
+    Candidate,
+    Collection,
+    CollectionName,
+    CollectionSettings,
+    Document,
+    DocumentId,
+    Position,
+)
+from service.core.ports_a import Lexicon
+from service.core.query_syntax import Highlights, Typos, Words, read
+from service.core.versions import Identity
+from service.store.lexical.follower import Follower
+from service.store.lexical.lexicon import TantivyLexicon
 from tests.fakes import FakeDocuments, FakeLexicon, FakeStore
 from tests.feed import NOW, FileFeed, collection
 

@@ -4,8 +4,8 @@ import asyncio
 import uuid
 from dataclasses import replace
 
-from service.domain import CollectionId, VersionNumber
-from service.version import Process
+from service.core.domain import CollectionId, VersionNumber
+from service.core.versions import Process
 from tests.world import NOW, World, later
 
 ONE, TWO = sorted(str(uuid.uuid4()) for _ in range(2))

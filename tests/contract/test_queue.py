@@ -7,9 +7,9 @@ from uuid import uuid4
 
 import pytest
 
-from service.domain import DocumentId, QueueStatus
-from service.store import queue as module
-from service.version import EmbedderVersion, VersionState
+from service.core.domain import DocumentId, QueueStatus
+from service.core.versions import EmbedderVersion, VersionState
+from service.store.postgres import queue as module
 from tests.filling import add_external, drain, enqueue
 from tests.world import LEASE, NOW, World, doc, encoded, later
 

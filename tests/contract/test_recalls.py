@@ -6,10 +6,10 @@ from datetime import datetime
 
 import pytest
 
-from service.domain import VersionNumber
-from service.errors import CollectionNotFound, VersionNotFound
-from service.recall import Band, Curve, CurvePoint, Effort, Minute, Series, Tally
-from service.version import AuditEntry, VersionState
+from service.core.domain import VersionNumber
+from service.core.errors import CollectionNotFound, VersionNotFound
+from service.core.recall import Band, Curve, CurvePoint, Effort, Minute, Series, Tally
+from service.core.versions import AuditEntry, VersionState
 from tests.world import NOW, World, later
 
 ONE = VersionNumber(1)

@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from service.errors import CollectionNotFound
-from service.version import AuditEntry, Judgments
+from service.core.errors import CollectionNotFound
+from service.core.versions import AuditEntry, Judgments
 from tests.world import NOW, World, later
 
 JUDGMENTS = Judgments(

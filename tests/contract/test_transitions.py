@@ -7,10 +7,19 @@ from typing import Any
 
 import pytest
 
-from service.domain import Chunking, CollectionName, DocumentId, EmbedderSpec, Index, VersionNumber
-from service.errors import CollectionNotFound, Conflict, NotFound, Overtaken, VersionNotFound
-from service.store.transitions import MAX_WRITTEN
-from service.version import Action, AuditEntry, Check, EmbedderVersion, Evidence, Identity, SpaceStatus, VersionState
+from service.core.domain import Chunking, CollectionName, DocumentId, EmbedderSpec, Index, VersionNumber
+from service.core.errors import CollectionNotFound, Conflict, NotFound, Overtaken, VersionNotFound
+from service.core.versions import (
+    Action,
+    AuditEntry,
+    Check,
+    EmbedderVersion,
+    Evidence,
+    Identity,
+    SpaceStatus,
+    VersionState,
+)
+from service.store.postgres.version_transitions import MAX_WRITTEN
 from tests import fakes_catalog
 from tests.filling import drain
 from tests.world import NOW, World, doc, later

@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 from psycopg import sql
 
-from service.catalog import Versions
-from service.domain import Collection, DocumentId, Job
-from service.errors import AzimuthError, Conflict, TimedOut, VersionNotFound
-from service.store import audit, documents, queue, spaces, transitions
-from service.store.pool import Pool, open_pool
-from service.store.versions import PostgresVersions
-from service.version import EmbedderVersion, VersionState
+from service.core.domain import Collection, DocumentId, Job
+from service.core.errors import AzimuthError, Conflict, TimedOut, VersionNotFound
+from service.core.ports_b import Versions
+from service.core.versions import EmbedderVersion, VersionState
+from service.store.postgres import audit, documents, queue, vector_tables, version_transitions
+from service.store.postgres.pool import Pool, open_pool
+from service.store.postgres.versions import PostgresVersions
 from tests.contract.test_transitions import entry, pending, register
 from tests.world import LEASE, NOW, World, doc, encoded
 
@@ -50,7 +50,7 @@ async def somebody_waits(world: World) -> Any:
 
 
 def table_of(version: EmbedderVersion) -> str:
-    return spaces.space_of(version).table
+    return vector_tables.space_of(version).table
 
 
 @asynccontextmanager
@@ -256,7 +256,7 @@ async def test_a_promotion_waits_for_no_writer_and_no_job_that_is_held(world: Wo
 
 
 async def test_however_many_jobs_wait_all_change_their_place(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(transitions, "REORDERED", 3)
+    monkeypatch.setattr(version_transitions, "REORDERED", 3)
     other = await world.add_version(2, VersionState.READY)
     await world.put(*(doc(f"d{number}") for number in range(10)))
     await world.versions.promote(world.collection, other, entry("promoted"))
@@ -268,9 +268,13 @@ async def test_however_many_jobs_wait_all_change_their_place(world: World, monke
 async def test_searches_do_not_wait_for_a_promotion(world: World) -> None:
     other = await world.add_version(2, VersionState.READY)
     async with pool_of(world).transaction() as connection:
-        await connection.execute(transitions.SQL.switching, {"id": world.collection.id})
+        await connection.execute(version_transitions.SQL.switching, {"id": world.collection.id})
         values = {"id": world.collection.id, "from": 1, "to": other.number}
-        for step in (transitions.SQL.step_down, transitions.SQL.step_up, transitions.SQL.switch):
+        for step in (
+            version_transitions.SQL.step_down,
+            version_transitions.SQL.step_up,
+            version_transitions.SQL.switch,
+        ):
             await connection.execute(step, values)
         async with asyncio.timeout(5):
             assert await world.collections.by_name(world.collection.name) == world.collection
@@ -381,7 +385,7 @@ async def test_writers_and_workers_go_on_while_versions_come_and_go(world: World
 
 async def test_searches_do_not_pile_up_behind_a_retirement(world: World) -> None:
     version = await world.add_version(2, VersionState.READY)
-    count = sql.SQL("SELECT count(*) FROM {}").format(spaces.space_of(version).table_identifier)
+    count = sql.SQL("SELECT count(*) FROM {}").format(vector_tables.space_of(version).table_identifier)
     waited = 0.0
     loop = asyncio.get_running_loop()
     async with pool_of(world).transaction() as reader:
@@ -402,10 +406,10 @@ async def test_searches_do_not_pile_up_behind_a_retirement(world: World) -> None
 async def test_a_retirement_gives_up_where_the_table_is_read_for_ever(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(transitions, "RETIRE_SECONDS", 0.2)
+    monkeypatch.setattr(version_transitions, "RETIRE_SECONDS", 0.2)
     version = await world.add_version(2, VersionState.READY)
     await world.put(doc("a"))
-    count = sql.SQL("SELECT count(*) FROM {}").format(spaces.space_of(version).table_identifier)
+    count = sql.SQL("SELECT count(*) FROM {}").format(vector_tables.space_of(version).table_identifier)
     async with pool_of(world).transaction() as reader:
         await reader.execute(count)
         with pytest.raises(TimedOut):

@@ -8,15 +8,15 @@ import numpy as np
 import psycopg
 import pytest
 
-from service.directions import cosine
-from service.domain import DensePlan, DocumentId, Storage, VersionNumber
-from service.domain import Vectors as VectorArray
-from service.errors import VersionNotFound
-from service.filters import parse
-from service.store import documents, vectors
-from service.store.pool import Pool
-from service.store.spaces import create_index
-from service.version import EmbedderVersion, VersionState
+from service.core.domain import DensePlan, DocumentId, Storage, VersionNumber
+from service.core.domain import Vectors as VectorArray
+from service.core.errors import VersionNotFound
+from service.core.filters import parse
+from service.core.vector_math import cosine
+from service.core.versions import EmbedderVersion, VersionState
+from service.store.postgres import documents, vectors
+from service.store.postgres.pool import Pool
+from service.store.postgres.vector_tables import create_index
 from tests.storages import STORAGES, sealed, stored_as
 from tests.world import NOW, World, build, doc, encoded, later, unit
 

@@ -7,14 +7,14 @@ from typing import cast
 import psycopg
 import pytest
 
-from service.catalog import Collections, Versions
-from service.domain import CollectionId, CollectionName, VersionNumber
-from service.errors import VersionNotFound
-from service.store import spaces
-from service.store.collections import PostgresCollections
-from service.store.pool import Connection, Pool
-from service.store.versions import COUNTED_ROWS, PostgresVersions, space_status
-from service.version import EmbedderVersion, Identity, SpaceStatus, VersionState
+from service.core.domain import CollectionId, CollectionName, VersionNumber
+from service.core.errors import VersionNotFound
+from service.core.ports_b import Collections, Versions
+from service.core.versions import EmbedderVersion, Identity, SpaceStatus, VersionState
+from service.store.postgres import vector_tables
+from service.store.postgres.collections import PostgresCollections
+from service.store.postgres.pool import Connection, Pool
+from service.store.postgres.versions import COUNTED_ROWS, PostgresVersions, space_status
 from tests.contract.test_collections import CANARY, IDENTITY, NOW, SETTINGS, create, value
 from tests.fakes_catalog import FakeCollections, FakeVersions
 from tests.storages import sealed
@@ -105,7 +105,7 @@ async def version(pool: Pool) -> EmbedderVersion:
 async def fill(pool: Pool, version: EmbedderVersion, documents: int, chunks: int, since: int = 0) -> None:
     """Seeded vectors: so many chunks for each document."""
     query = f"""
-        INSERT INTO {spaces.space_of(version).table}
+        INSERT INTO {vector_tables.space_of(version).table}
         SELECT %(id)s, 'd' || n, chunk, %(number)s, 1, 0, 4, {sealed(version.collection_id)}, embedding
         FROM generate_series(%(since)s + 1, %(since)s + %(documents)s) AS n, generate_series(1, %(chunks)s) AS c,
              LATERAL (SELECT c - 1 AS chunk),
@@ -145,8 +145,8 @@ async def test_a_large_space_is_estimated_once_it_was_analysed(pool: Pool, versi
     documents = COUNTED_ROWS
     await fill(pool, version, documents=documents, chunks=3)
     async with pool.connection() as connection:
-        await connection.execute(spaces.analyze(version))
-        await connection.execute(f"DELETE FROM {spaces.space_of(version).table} WHERE document_id = 'd1'")
+        await connection.execute(vector_tables.analyze(version))
+        await connection.execute(f"DELETE FROM {vector_tables.space_of(version).table} WHERE document_id = 'd1'")
     status = await PostgresVersions(pool).status(version)
     # There are 3 rows fewer by now: it was not counted.
     assert status.rows == 3 * documents
@@ -158,7 +158,7 @@ async def test_an_index_finds_what_an_exact_scan_finds(pool: Pool, version: Embe
     await fill(pool, version, documents=300, chunks=1)
     versions = PostgresVersions(pool)
     assert await versions.build_index(version)
-    nearest = f"SELECT document_id FROM {spaces.space_of(version).table} ORDER BY embedding <=> '[1,0.5,0.2,1]' LIMIT 5"
+    nearest = f"SELECT document_id FROM {vector_tables.space_of(version).table} ORDER BY embedding <=> '[1,0.5,0.2,1]' LIMIT 5"
     found = []
     async with pool.connection() as connection:
         for setting, way in (("enable_seqscan", "Index Scan using vectors_1_1_hnsw"), ("enable_indexscan", "Seq Scan")):
@@ -173,7 +173,7 @@ async def test_an_index_finds_what_an_exact_scan_finds(pool: Pool, version: Embe
 async def test_an_invalid_leftover_is_not_an_index_and_is_built_anew(pool: Pool, version: EmbedderVersion) -> None:
     await fill(pool, version, documents=50, chunks=1)
     versions = PostgresVersions(pool)
-    names = spaces.space_of(version)
+    names = vector_tables.space_of(version)
     # A unique index over equal values fails after it entered the catalogue: CONCURRENTLY leaves it there, invalid.
     async with pool.connection() as connection:
         with pytest.raises(psycopg.errors.UniqueViolation):
@@ -204,13 +204,15 @@ async def test_one_builds_and_another_is_told_so(pool: Pool, version: EmbedderVe
 
 @pytest.mark.database
 async def test_vectors_too_long_for_hnsw_are_stored_and_have_no_index(pool: Pool) -> None:
-    long = Identity(parts={"weights": "x"}, dimensions=spaces.max_indexed_dimensions("halfvec") + 1, max_tokens=10)
+    long = Identity(
+        parts={"weights": "x"}, dimensions=vector_tables.max_indexed_dimensions("halfvec") + 1, max_tokens=10
+    )
     collections, versions = PostgresCollections(pool), PostgresVersions(pool)
     collection = await collections.create(CollectionName("long"), SETTINGS, long, {"a": (1.0,)}, NOW)
     (version,) = await versions.of(collection.id)
     async with pool.connection() as connection:
         await connection.execute(
-            f"INSERT INTO {spaces.space_of(version).table} "
+            f"INSERT INTO {vector_tables.space_of(version).table} "
             f"SELECT %s, %s, 0, 1, 1, 0, 1, {sealed(version.collection_id)}, embedding "
             "FROM (SELECT array_fill(0.5, %s)::halfvec AS embedding)",
             (collection.id, "i" * 500, [long.dimensions]),
@@ -227,7 +229,7 @@ async def test_every_length_of_vector_fits_beside_a_long_id(pool: Pool, dimensio
     collections, versions = PostgresCollections(pool), PostgresVersions(pool)
     collection = await collections.create(CollectionName("some"), SETTINGS, identity, CANARY, NOW)
     (version,) = await versions.of(collection.id)
-    table = spaces.space_of(version).table
+    table = vector_tables.space_of(version).table
     async with pool.connection() as connection:
         await connection.execute(
             f"INSERT INTO {table} SELECT %s, %s || n, 0, 1, 1, 0, 1, {sealed(version.collection_id)}, embedding "

@@ -5,11 +5,13 @@ import re
 from pathlib import Path
 from typing import get_args
 
-from service import errors
-from service.api import evaluate, failures, judgments, questions, schemas, version_shapes
+from service.api import problems
 from service.api.app import create_app
-from service.ingest import Limits
-from service.version import Action, CheckName, VersionState
+from service.api.routes import evaluate, judgments
+from service.api.schemas import requests, search_request, versions
+from service.core import errors
+from service.core.versions import Action, CheckName, VersionState
+from service.ingest.service import Limits
 from tests.edge import build
 
 PAGE = (Path(__file__).parents[2] / "docs" / "api.md").read_text(encoding="utf-8")
@@ -32,14 +34,14 @@ def test_every_route_has_its_heading() -> None:
 
 def test_every_field_of_a_search_is_explained() -> None:
     section = PAGE.partition("\n## Search")[2].partition("\n## ")[0]
-    assert [field for field in questions.SearchBody.model_fields if f"| `{field}` |" not in section] == []
+    assert [field for field in search_request.SearchBody.model_fields if f"| `{field}` |" not in section] == []
 
 
 def test_everything_about_versions_is_explained() -> None:
     section = PAGE.partition("\n## Embedder versions")[2].partition("\n## ")[0]
-    assert [field for field in version_shapes.VersionBody.model_fields if f"| `{field}` |" not in section] == []
-    named = {*version_shapes.VersionAnswer.__annotations__, *version_shapes.ProgressAnswer.__annotations__}
-    for body in (version_shapes.IndexBody, version_shapes.PromotionBody):
+    assert [field for field in versions.VersionBody.model_fields if f"| `{field}` |" not in section] == []
+    named = {*versions.VersionAnswer.__annotations__, *versions.ProgressAnswer.__annotations__}
+    for body in (versions.IndexBody, versions.PromotionBody):
         named |= set(body.model_fields)
     assert [field for field in sorted(named) if f'"{field}"' not in section] == []
     words = {*map(str, VersionState), *get_args(CheckName)}
@@ -53,7 +55,7 @@ def test_everything_on_the_audit_trail_is_explained() -> None:
 
 def test_every_status_is_explained() -> None:
     section = PAGE.partition("## Errors")[2].partition("\n## ")[0]
-    statuses = set(failures.MEANING) | {int(status) for status in failures.STATUS.values()} | {405}
+    statuses = set(problems.MEANING) | {int(status) for status in problems.STATUS.values()} | {405}
     assert set(map(int, re.findall(r"^\| (\d{3}) \|", section, re.MULTILINE))) == statuses
 
 
@@ -67,16 +69,16 @@ def test_the_limits_are_those_of_the_code() -> None:
         limits.metadata_bytes,
         limits.metadata_depth,
         limits.batch,
-        questions.MAX_SEARCHES,
-        questions.MAX_QUERIES,
-        questions.MAX_EXAMPLES,
-        questions.MAX_WEIGHT,
-        schemas.MAX_PAGE,
-        schemas.MAX_DELETED,
-        schemas.MAX_DIMENSIONS,
-        schemas.MAX_FILTER_IN_URL,
-        questions.MAX_BUDGET_MS,
-        version_shapes.MAX_NOTE,
+        search_request.MAX_SEARCHES,
+        search_request.MAX_QUERIES,
+        search_request.MAX_EXAMPLES,
+        search_request.MAX_WEIGHT,
+        requests.MAX_PAGE,
+        requests.MAX_DELETED,
+        requests.MAX_DIMENSIONS,
+        requests.MAX_FILTER_IN_URL,
+        search_request.MAX_BUDGET_MS,
+        versions.MAX_NOTE,
         judgments.MAX_QUERIES,
         judgments.MAX_JUDGMENTS,
         judgments.MAX_SCORE,
@@ -109,12 +111,12 @@ def test_every_error_has_the_status_that_the_tree_says() -> None:
     for kind in KINDS:
         family = next((one for one in kind.__mro__ if one.__name__ in stated), None)
         if family is not None:
-            assert failures.status_of(kind) == stated[family.__name__], kind
-    explained = {status: meaning for status, meaning in failures.MEANING.items() if status in set(stated.values())}
+            assert problems.status_of(kind) == stated[family.__name__], kind
+    explained = {status: meaning for status, meaning in problems.MEANING.items() if status in set(stated.values())}
     assert set(explained) == set(stated.values())
 
 
 def test_every_error_that_a_client_can_meet_is_in_the_reference() -> None:
-    met = [kind for kind in KINDS if failures.status_of(kind) < 500 or issubclass(kind, errors.Unavailable)]
+    met = [kind for kind in KINDS if problems.status_of(kind) < 500 or issubclass(kind, errors.Unavailable)]
     names = {re.sub(r"(?<=[a-z])(?=[A-Z])", "-", kind.__name__).lower() for kind in met}
     assert [name for name in sorted(names) if f"`{name}`" not in PAGE] == []

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import yaml
 
-from service.settings import Settings
+from service.runtime.settings import Settings
 
 ROOT = Path(__file__).parents[2]
 COMPOSE = yaml.safe_load((ROOT / "docker-compose.yml").read_text())

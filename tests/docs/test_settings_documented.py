@@ -1,6 +1,6 @@
 """docs/settings.md says of every setting what the code says."""
 
-from service.settings import Settings
+from service.runtime.settings import Settings
 from tests.docs import settings_table
 
 

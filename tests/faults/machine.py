@@ -19,12 +19,12 @@ import numpy as np
 import psutil
 import psycopg
 
-from service.domain import Chunk, DocumentId, EmbedderSpec, StoredDocument
-from service.embedder.passages import cut
-from service.embedder.registry import Registry
-from service.ports import Encoder
-from service.store import records
-from service.store.embedded import EmbeddedServer
+from service.core.domain import Chunk, DocumentId, EmbedderSpec, StoredDocument
+from service.core.ports_a import Encoder
+from service.embedder.models.registry import Registry
+from service.embedder.worker.chunk_documents import cut
+from service.store.embedded.server import EmbeddedServer
+from service.store.postgres import json_records
 from tests.ports import unused_port
 
 CALM_SECONDS = 120.0
@@ -251,8 +251,8 @@ def assert_everything_is_there_once(machine: Machine, state: Mapping[str, str | 
     )
     assert written
     for collection, number, spec, chunking in written:
-        encoder = encoder_of(records.spec_from_json(spec), machine.environment["AZIMUTH_EMBEDDER"])
-        chunks = cut(encoder, documents, records.chunking_from_json(chunking))
+        encoder = encoder_of(json_records.spec_from_json(spec), machine.environment["AZIMUTH_EMBEDDER"])
+        chunks = cut(encoder, documents, json_records.chunking_from_json(chunking))
         _assert_encoded(machine, f"vectors_{collection}_{number}", encoder, documents, chunks)
 
     def lexical_hits(text: str) -> list[str]:

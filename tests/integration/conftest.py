@@ -13,7 +13,7 @@ from typing import Any
 import httpx
 import pytest
 
-from service.store.embedded import EmbeddedServer
+from service.store.embedded.server import EmbeddedServer
 from tests.conftest import create_database, url_of
 from tests.ports import unused_port
 

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from service.embedder import adapter, source
-from service.embedder.reranker import CrossEncoderReranker
-from service.errors import ModelUnavailable
+from service.core.errors import ModelUnavailable
+from service.embedder.models import source
+from service.embedder.reranker import adapter
+from service.embedder.reranker.reranker import CrossEncoderReranker
 
 pytestmark = pytest.mark.model
 

@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 from psycopg import sql
 
-from service.errors import DatabaseUnavailable
-from service.store import backfills as module
-from service.store.backfills import PostgresBackfills
-from service.store.pool import Connection, Pool
-from service.store.queue import OVERWRITE
-from service.store.spaces import space_of
-from service.version import Backfill, Completeness, EmbedderVersion, VersionState
+from service.core.errors import DatabaseUnavailable
+from service.core.versions import Backfill, Completeness, EmbedderVersion, VersionState
+from service.store.postgres import backfills as module
+from service.store.postgres.backfills import PostgresBackfills
+from service.store.postgres.pool import Connection, Pool
+from service.store.postgres.queue import OVERWRITE
+from service.store.postgres.vector_tables import space_of
 from tests.filling import drain, set_state
 from tests.world import LEASE, NOW, World, build, doc, encoded
 

@@ -10,7 +10,7 @@ import pytest
 
 from tests.edge import assert_problem
 from tests.integration.conftest import Running, written
-from tests.unit import test_api_bad_input as tables
+from tests.unit.api import test_bad_input as tables
 
 pytestmark = pytest.mark.database
 

@@ -19,9 +19,10 @@ import psycopg
 import pytest
 from psycopg.rows import TupleRow
 
-from service.errors import DatabaseUnavailable, Misconfigured
-from service.store import account, embedded
-from service.store.embedded import EmbeddedServer
+from service.core.errors import DatabaseUnavailable, Misconfigured
+from service.store.embedded import account
+from service.store.embedded import server as embedded
+from service.store.embedded.server import EmbeddedServer
 
 pytestmark = [pytest.mark.database, pytest.mark.faults]
 
@@ -87,7 +88,7 @@ def running_in(folder: Path) -> list[psutil.Process]:
 HOLDER = """
 import sys
 from pathlib import Path
-from service.store.embedded import EmbeddedServer
+from service.store.embedded.server import EmbeddedServer
 with EmbeddedServer(Path(sys.argv[1]), settings={"shared_buffers": "16MB"}) as server:
     print(server.url, flush=True)
     sys.stdin.read()
@@ -354,8 +355,8 @@ AS_NOBODY = """
 import os, sys
 from pathlib import Path
 import psutil, psycopg
-from service.errors import Misconfigured
-from service.store.embedded import EmbeddedServer
+from service.core.errors import Misconfigured
+from service.store.embedded.server import EmbeddedServer
 os.setgroups([]); os.setgid({0}); os.setuid({0})
 folder = Path(sys.argv[1])
 for _ in range(2):

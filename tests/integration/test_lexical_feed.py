@@ -7,13 +7,13 @@ from uuid import UUID
 
 import pytest
 
-from service.domain import DocumentId, Position
-from service.store.follower import Follower
-from service.store.housekeeping import purge_tombstones
-from service.store.lexical import TantivyLexicon
-from service.store.lexical_index import Progress, read_progress, write_progress
-from service.store.pool import Pool
-from service.wishes import Words
+from service.core.domain import DocumentId, Position
+from service.core.query_syntax import Words
+from service.store.lexical.follower import Follower
+from service.store.lexical.index import Progress, read_progress, write_progress
+from service.store.lexical.lexicon import TantivyLexicon
+from service.store.postgres.housekeeping import purge_tombstones
+from service.store.postgres.pool import Pool
 from tests.contract.conftest import postgres
 from tests.world import World, doc, later
 

@@ -17,14 +17,14 @@ import pytest
 import tantivy
 from prometheus_client import REGISTRY
 
-from service.domain import Collection, Position
-from service.errors import DatabaseUnavailable, LexiconUnavailable
-from service.store import follower as follower_module
-from service.store.follower import Follower
-from service.store.indexer import Indexer
-from service.store.lexical import TantivyLexicon
-from service.store.lexical_index import Progress, mark_damaged, read_progress, write_progress
-from service.wishes import Highlights, Words
+from service.core.domain import Collection, Position
+from service.core.errors import DatabaseUnavailable, LexiconUnavailable
+from service.core.query_syntax import Highlights, Words
+from service.store.lexical import follower as follower_module
+from service.store.lexical.follower import Follower
+from service.store.lexical.index import Progress, mark_damaged, read_progress, write_progress
+from service.store.lexical.indexer import Indexer
+from service.store.lexical.lexicon import TantivyLexicon
 from tests.feed import FileFeed, collection
 
 INSTALLATION = UUID("5a000000-0000-4000-8000-000000000002")
@@ -34,8 +34,8 @@ import asyncio, sys
 from pathlib import Path
 from tests.feed import FileFeed
 from tests.integration.test_lexical_follower import INSTALLATION
-from service.store.follower import Follower
-from service.store.lexical import TantivyLexicon
+from service.store.lexical.follower import Follower
+from service.store.lexical.lexicon import TantivyLexicon
 
 async def main():
     feed = FileFeed(Path(sys.argv[1]))

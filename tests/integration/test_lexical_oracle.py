@@ -18,11 +18,11 @@ import numpy as np
 import pytest
 from rank_bm25 import BM25Okapi
 
-from service.domain import Collection, DocumentId, StoredDocument
-from service.store.analyzer import analyzer_for
-from service.store.follower import Follower
-from service.store.lexical import TantivyLexicon
-from service.wishes import Words
+from service.core.domain import Collection, DocumentId, StoredDocument
+from service.core.query_syntax import Words
+from service.store.lexical.analyzer import analyzer_for
+from service.store.lexical.follower import Follower
+from service.store.lexical.lexicon import TantivyLexicon
 from tests.feed import FileFeed
 
 DOCUMENTS = 2000

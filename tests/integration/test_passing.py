@@ -6,12 +6,12 @@ from datetime import timedelta
 import psycopg
 import pytest
 
-from service.domain import DocumentId
-from service.filters import parse
-from service.store import passing
-from service.store.housekeeping import purge_tombstones
-from service.store.passing import PassingDocuments
-from service.store.pool import Pool
+from service.core.domain import DocumentId
+from service.core.filters import parse
+from service.store.postgres import filter_matches
+from service.store.postgres.filter_matches import PassingDocuments
+from service.store.postgres.housekeeping import purge_tombstones
+from service.store.postgres.pool import Pool
 from tests.world import NOW, World, build, doc, later
 
 pytestmark = pytest.mark.database
@@ -83,7 +83,7 @@ async def test_a_write_that_commits_late_is_not_missed(world: World) -> None:
 
 
 async def test_after_too_many_changes_all_are_named_again(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(passing, "CHANGED", 3)
+    monkeypatch.setattr(filter_matches, "CHANGED", 3)
     await world.put(*(doc(f"d{number}", x=1) for number in range(6)))
     asked = documents_of(world)
     assert len(await named(asked, world) or ()) == 6
@@ -121,7 +121,7 @@ async def test_filters_that_python_takes_for_equal_are_told_apart(world: World) 
 
 
 async def test_memory_is_bounded(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(passing, "REMEMBERED_IDS", 10)
+    monkeypatch.setattr(filter_matches, "REMEMBERED_IDS", 10)
     await world.put(*(doc(f"d{number}", x=number) for number in range(6)))
     asked = documents_of(world)
     for bound in range(6):
@@ -132,8 +132,8 @@ async def test_memory_is_bounded(world: World, monkeypatch: pytest.MonkeyPatch) 
 
 
 async def test_of_many_documents_a_sample_tells_the_share(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(passing, "COUNTED_DOCUMENTS", 100)
-    monkeypatch.setattr(passing, "SAMPLED_DOCUMENTS", 10_000)
+    monkeypatch.setattr(filter_matches, "COUNTED_DOCUMENTS", 100)
+    monkeypatch.setattr(filter_matches, "SAMPLED_DOCUMENTS", 10_000)
     await world.put(*(doc(f"d{number}", x=number % 2) for number in range(400)))
     assert world.pool is not None
     async with world.pool.connection() as connection:

@@ -13,9 +13,9 @@ import psycopg
 import pytest
 from pgvector import HalfVector
 
-from service.errors import DatabaseUnavailable, TimedOut
-from service.store.embedded import EmbeddedServer
-from service.store.pool import Pool, open_pool, retrying
+from service.core.errors import DatabaseUnavailable, TimedOut
+from service.store.embedded.server import EmbeddedServer
+from service.store.postgres.pool import Pool, open_pool, retrying
 
 pytestmark = pytest.mark.database
 

@@ -9,10 +9,11 @@ import httpx
 import numpy as np
 import pytest
 
-from service import survey, wiring
-from service.effort import LADDER
-from service.settings import Settings
-from service.store.embedded import EmbeddedServer
+from service.recall import calibration_curve
+from service.recall.ef_policy import LADDER
+from service.runtime import container
+from service.runtime.settings import Settings
+from service.store.embedded.server import EmbeddedServer
 from tests.conftest import create_database, url_of
 
 pytestmark = pytest.mark.database
@@ -28,12 +29,12 @@ async def http(
     server: EmbeddedServer, template: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[httpx.AsyncClient]:
     """A service that looks often and asks little, with a collection of the client's own vectors."""
-    monkeypatch.setattr(wiring, "EFFORT_SECONDS", 0.2)
-    monkeypatch.setattr(survey, "FIRST", 60)
-    monkeypatch.setattr(survey, "MOST", 200)
+    monkeypatch.setattr(container, "EFFORT_SECONDS", 0.2)
+    monkeypatch.setattr(calibration_curve, "FIRST", 60)
+    monkeypatch.setattr(calibration_curve, "MOST", 200)
     create_database(server, "promise", template)
     settings = Settings(data_dir=tmp_path, embedder="hashing:16", reranker="none", exact_below=500, probe_budget_ms=0)
-    async with wiring.api(settings, url_of(server, "promise")) as app:
+    async with container.api(settings, url_of(server, "promise")) as app:
         transport = httpx.ASGITransport(app)
         async with (
             app.router.lifespan_context(app),

@@ -17,10 +17,10 @@ from sentence_transformers import CrossEncoder
 from tokenizers import Encoding, Tokenizer, models, normalizers, pre_tokenizers, processors
 from transformers import BertConfig, BertForSequenceClassification, PreTrainedTokenizerFast
 
-from service.embedder import reranker as module
-from service.embedder.pairs import Pairs
-from service.embedder.reranker import CrossEncoderReranker
-from service.errors import ModelUnavailable, Overloaded
+from service.core.errors import ModelUnavailable, Overloaded
+from service.embedder.reranker import reranker as module
+from service.embedder.reranker.cross_encoder import Pairs
+from service.embedder.reranker.reranker import CrossEncoderReranker
 
 WORDS = re.findall(r"\w+", "how to sort a list by key cancel task after timeout python the function returns sorted")
 QUERY = "how to sort a list"

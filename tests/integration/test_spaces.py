@@ -14,11 +14,11 @@ import psycopg
 import pytest
 
 from loadtests.space import clustered
-from service.domain import EXTERNAL, CollectionName, DensePlan, EmbedderSpec, Index, Storage
-from service.planner import EF_SEARCH
-from service.store import migrate, spaces, vectors
-from service.store.pool import Pool
-from service.version import AuditEntry, EmbedderVersion, VersionState
+from service.core.domain import EXTERNAL, CollectionName, DensePlan, EmbedderSpec, Index, Storage
+from service.core.versions import AuditEntry, EmbedderVersion, VersionState
+from service.search.filter_planner import EF_SEARCH
+from service.store.postgres import migrations_runner, vector_tables, vectors
+from service.store.postgres.pool import Pool
 from tests.filling import drain, execute
 from tests.storages import STORAGES, sealed, stored_as
 from tests.world import LEASE, NOW, World, build, doc, encoded, unit
@@ -259,13 +259,13 @@ async def test_numbers_are_never_given_out_again(pool: Pool) -> None:
 
 async def test_the_vectors_of_an_older_database_get_their_seals(pool: Pool) -> None:
     """The rows and their index stay, and what is foreign is refused from then on."""
-    (seals,) = (migration for migration in migrate.read() if migration.name == "seals")
+    (seals,) = (migration for migration in migrations_runner.read() if migration.name == "seals")
     world = await build(pool)
     await world.put_and_store({"a": unit(1, 2, 3, 4)[None], "b": unit(0, 1, 0, 0)[None]})
     before = await contents_of_first(world)
     await execute(world, "ALTER TABLE vectors_1_1 DROP COLUMN seal")
     async with pool.connection() as connection:
-        await connection.execute(spaces.create_index(world.version))
+        await connection.execute(vector_tables.create_index(world.version))
         await connection.execute(seals.text.encode())
     assert await contents_of_first(world) == before
     assert (await world.versions.status(world.version)).indexed
@@ -298,8 +298,8 @@ async def test_each_storage_finds_what_an_exact_scan_finds(pool: Pool, storage: 
         work = await world.claim(limit=1_000)
         await world.store(*(encoded(one, made[int(one.job.document_id[1:])][None]) for one in work))
     async with pool.connection() as connection:
-        await connection.execute(spaces.create_index(world.version))
-        await connection.execute(spaces.analyze(world.version))
+        await connection.execute(vector_tables.create_index(world.version))
+        await connection.execute(vector_tables.analyze(world.version))
     plan = DensePlan(kind="hnsw", ef_search=EF_SEARCH)
     common = 0
     for query in made[count:]:

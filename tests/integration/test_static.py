@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 from sentence_transformers import SentenceTransformer
 
-from service.directions import finite
-from service.domain import Chunking, EmbedderSpec
-from service.embedder.loader import Loader
-from service.embedder.passages import cut
-from service.embedder.static import MAX_TOKENS
-from service.errors import ModelUnavailable
-from service.ports import Encoder
+from service.core.domain import Chunking, EmbedderSpec
+from service.core.errors import ModelUnavailable
+from service.core.ports_a import Encoder
+from service.core.vector_math import finite
+from service.embedder.models.loader import Loader
+from service.embedder.models.static_model import MAX_TOKENS
+from service.embedder.worker.chunk_documents import cut
 from tests.integration.test_encoder import TEXTS, stored
 from tests.models import static_model
 

@@ -13,7 +13,7 @@ import httpx
 import psutil
 import pytest
 
-from service.store.embedded import EmbeddedServer
+from service.store.embedded.server import EmbeddedServer
 from tests.ports import unused_port
 
 pytestmark = pytest.mark.database

@@ -14,13 +14,14 @@ from safetensors.torch import load_file
 from transformers import BertConfig, BertModel
 from typer.testing import CliRunner
 
-from service import cli
-from service.embedder import adapter, device
-from service.embedder.training import crossencoder
-from service.embedder.training import reranker as story
-from service.embedder.training.crossencoder import Recipe, Training
-from service.embedder.training.lists import RankingList
-from service.errors import Misconfigured, ModelUnavailable
+from service.cli import app
+from service.core.errors import Misconfigured, ModelUnavailable
+from service.embedder.models import device
+from service.embedder.reranker import adapter
+from service.embedder.training import cross_encoder_training
+from service.embedder.training import train_reranker as story
+from service.embedder.training.cross_encoder_training import Recipe, Training
+from service.embedder.training.ranking_lists import RankingList
 
 SUBJECTS = ["anaemia", "whales", "volcanoes", "sorting", "bridges", "tea", "violins", "glaciers", "ants", "printing"]
 WORDS = ["the", "of", "a", "long", "history", "was", "found", "in", "many", "places", "and", "people", "say", "known"]
@@ -148,7 +149,7 @@ def test_a_run_that_diverges_says_so(backbone: Path) -> None:
 
 
 def test_the_rate_rises_falls_and_ends() -> None:
-    rates = [crossencoder.schedule(step / 1000) for step in range(1001)]
+    rates = [cross_encoder_training.schedule(step / 1000) for step in range(1001)]
     assert max(rates) == pytest.approx(1, abs=0.01)
     top = rates.index(max(rates))
     assert rates[:top] == sorted(rates[:top])
@@ -160,7 +161,7 @@ def test_calibration_is_fitted_on_lists_with_the_right_passage_first() -> None:
     fitted = story.calibrated([[3.0, 1.0, -1.0, 0.0], [0.5, 1.0, -2.0, -1.0], [2.0, -1.0, 0.0, 0.2]] * 20)
     assert fitted.weights[0] > 0
     assert fitted.probabilities([[-10.0]])[0] < 0.02 < 0.9 < fitted.probabilities([[10.0]])[0]
-    assert story.calibrated([]) == crossencoder.UNFITTED
+    assert story.calibrated([]) == cross_encoder_training.UNFITTED
 
 
 # ---------------------------------------------------------------- adapters
@@ -275,7 +276,7 @@ def collection(tmp_path: Path) -> Path:
 
 
 def run(arguments: Sequence[object]) -> tuple[int, str]:
-    done = CliRunner().invoke(cli.app, ["train", "reranker", *map(str, arguments)], env={"COLUMNS": "200"})
+    done = CliRunner().invoke(app.app, ["train", "reranker", *map(str, arguments)], env={"COLUMNS": "200"})
     if isinstance(done.exception, Misconfigured | ModelUnavailable):
         return 2, str(done.exception)
     return done.exit_code, done.output

@@ -9,10 +9,10 @@ import httpx
 import pytest
 from fastapi import FastAPI
 
-from service import wiring
-from service.settings import Settings
-from service.store.embedded import EmbeddedServer
-from service.store.follower import Follower
+from service.runtime import container
+from service.runtime.settings import Settings
+from service.store.embedded.server import EmbeddedServer
+from service.store.lexical.follower import Follower
 from tests.conftest import create_database, url_of
 
 pytestmark = pytest.mark.database
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.database
 @asynccontextmanager
 async def api(url: str, folder: Path) -> AsyncIterator[tuple[FastAPI, httpx.AsyncClient]]:
     settings = Settings(data_dir=folder, embedder="hashing:16", reranker="none")
-    async with wiring.api(settings, url) as app:
+    async with container.api(settings, url) as app:
         transport = httpx.ASGITransport(app)
         async with (
             app.router.lifespan_context(app),

@@ -7,13 +7,13 @@ from datetime import UTC, datetime
 import numpy as np
 import pytest
 
-from service.domain import EmbedderSpec, Role, Vectors
-from service.embedder.hashing import HashingEncoder
-from service.store.backfills import PostgresBackfills
-from service.store.pool import Pool
-from service.version import VersionState
-from tests.unit.test_worker import DIMENSIONS, eventually, running, worker
-from tests.unit.test_worker import Model as Gated
+from service.core.domain import EmbedderSpec, Role, Vectors
+from service.core.versions import VersionState
+from service.embedder.models.hashing_encoder import HashingEncoder
+from service.store.postgres.backfills import PostgresBackfills
+from service.store.postgres.pool import Pool
+from tests.unit.embedder.test_worker import DIMENSIONS, eventually, running, worker
+from tests.unit.embedder.test_worker import Model as Gated
 from tests.world import NOW, build, doc
 
 pytestmark = pytest.mark.database

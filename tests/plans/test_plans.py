@@ -15,17 +15,17 @@ import numpy as np
 import psycopg
 import pytest
 
-from service.domain import Candidate, DensePlan, DocumentId, Index, Position
-from service.filters import parse
-from service.store import passing
-from service.store.backfills import PostgresBackfills
-from service.store.documents import PostgresDocuments
-from service.store.embedded import EmbeddedServer
-from service.store.housekeeping import purge_tombstones
-from service.store.indexed import IndexedFields
-from service.store.pool import Connection, Pool, open_pool
-from service.store.spaces import create_index, space_of
-from service.version import EmbedderVersion, VersionState
+from service.core.domain import Candidate, DensePlan, DocumentId, Index, Position
+from service.core.filters import parse
+from service.core.versions import EmbedderVersion, VersionState
+from service.store.embedded.server import EmbeddedServer
+from service.store.postgres import filter_matches
+from service.store.postgres.backfills import PostgresBackfills
+from service.store.postgres.documents import PostgresDocuments
+from service.store.postgres.housekeeping import purge_tombstones
+from service.store.postgres.indexed_fields import IndexedFields
+from service.store.postgres.pool import Connection, Pool, open_pool
+from service.store.postgres.vector_tables import create_index, space_of
 from tests.conftest import create_database, run_apart, url_of
 from tests.filling import add_external
 from tests.storages import sealed
@@ -198,7 +198,7 @@ async def run_everything(world: World, plans: Plans) -> None:
     await world.documents.passing(number, parse(DECLARED["passing declared equal"]), 1_000)
     plans.current = "passing of many"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(passing, "COUNTED_DOCUMENTS", 1_000)
+        patch.setattr(filter_matches, "COUNTED_DOCUMENTS", 1_000)
         await PostgresDocuments(world.documents._pool).passing(number, where, 10)  # type: ignore[attr-defined]
     plans.current = "get"
     await world.documents.get(number, IDS)

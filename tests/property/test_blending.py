@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.blending import AGREED, LIKELY, SAMPLE, TELLING, UNLIKELY, Blend, believed
+from service.search.rerank_blend import AGREED, LIKELY, SAMPLE, TELLING, UNLIKELY, Blend, believed
 
 PROBABILITY = st.floats(0, 1)
 WEIGHT = st.floats(0, 1)

@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from service.chunking import chunk
+from service.embedder.worker.chunking import chunk
 
 TOKENIZERS = {
     "words": re.compile(r"\w+|[^\w\s]"),

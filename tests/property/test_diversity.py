@@ -3,8 +3,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.diversity import mmr
-from service.domain import Vector
+from service.core.domain import Vector
+from service.search.mmr import mmr
 
 DIMENSIONS = 3
 COORDINATE = st.integers(-4, 4)

@@ -12,14 +12,15 @@ from typing import Any
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from service import filters, legs
-from service.domain import Candidate, Collection, Document, DocumentId, Filter, Passing
-from service.query import Request
-from service.space import Space
-from service.store.indexed import PREFIX, IndexedFields
-from service.store.pool import Pool
-from service.store.spaces import create_index
-from service.version import SpaceStatus
+from service.core import filters
+from service.core.domain import Candidate, Collection, Document, DocumentId, Filter, Passing
+from service.core.search import Request
+from service.core.versions import SpaceStatus
+from service.search import retrievers
+from service.spaces.resolver import Space
+from service.store.postgres.indexed_fields import PREFIX, IndexedFields
+from service.store.postgres.pool import Pool
+from service.store.postgres.vector_tables import create_index
 from tests.property.test_filters import FILTERS, KEYS, METADATA
 from tests.world import World, build, doc, later, telling
 
@@ -109,7 +110,7 @@ async def both_legs_and_the_listing(world: World, where: Filter, right: set[str]
         passing = await world.documents.passing(world.collection.id, where, cap)
         assert passing.ids is None or set(passing.ids) == right
         assert (passing.ids is None) == (len(right) > cap)
-        by_words = await legs.lexical(lexicon, world.documents, space(world), request, passing, DOCUMENTS)
+        by_words = await retrievers.lexical(lexicon, world.documents, space(world), request, passing, DOCUMENTS)
         assert {id_ for id_, _ in by_words.best} == right
         if len(everything) == len(await world.stored_chunks()):
             await dense_leg(world, request, passing, right)
@@ -117,7 +118,7 @@ async def both_legs_and_the_listing(world: World, where: Filter, right: set[str]
 
 async def dense_leg(world: World, request: Request, passing: Passing, right: set[str]) -> None:
     for indexed in (False, True):
-        leg = await legs.dense(
+        leg = await retrievers.dense(
             world.vectors, world.documents, space(world, indexed), request, telling("word"), passing, DOCUMENTS
         )
         assert {id_ for id_, _ in leg.best} == right, leg.plan

@@ -7,11 +7,11 @@ from hypothesis import strategies as st
 from psycopg import sql
 from psycopg.types.json import Jsonb
 
-from service import filters
-from service.domain import Filter
-from service.errors import Invalid
-from service.store.pool import Pool
-from service.store.predicates import indexed_predicate, predicate
+from service.core import filters
+from service.core.domain import Filter
+from service.core.errors import Invalid
+from service.store.postgres.filter_sql import indexed_predicate, predicate
+from service.store.postgres.pool import Pool
 
 # Few names and values, so that filters and metadata meet; among them what quoting, collation and arithmetic stumble on.
 KEYS = st.sampled_from(["a", "b", 'q"\\', "é", "\U0001d49c", "x y", "$v", "A", "\n", "@", "null"])

@@ -5,8 +5,8 @@ from random import Random
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.domain import DocumentId, Fusion
-from service.fusion import Evidence, Fused, fuse, ranked
+from service.core.domain import DocumentId, Fusion
+from service.search.fusion import Evidence, Fused, fuse, ranked
 
 IDS = st.sampled_from([DocumentId(f"d{number}") for number in range(12)])
 DENSE = st.dictionaries(IDS, st.floats(-1, 1), max_size=12)

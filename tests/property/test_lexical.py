@@ -12,14 +12,14 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from service.domain import DocumentId, Position
-from service.store.analyzer import analyzer_for
-from service.store.highlights import as_html, joined
-from service.store.indexer import Indexer
-from service.store.languages import AUTO, KNOWN
-from service.store.lexical_index import LexicalIndex
-from service.store.lexical_query import TERMS_LIMIT
-from service.wishes import Syntax, Typos, Words, read
+from service.core.domain import DocumentId, Position
+from service.core.query_syntax import Syntax, Typos, Words, read
+from service.store.lexical.analyzer import analyzer_for
+from service.store.lexical.highlights import as_html, joined
+from service.store.lexical.index import LexicalIndex
+from service.store.lexical.indexer import Indexer
+from service.store.lexical.languages import AUTO, KNOWN
+from service.store.lexical.query import TERMS_LIMIT
 from tests.feed import NOW, FileFeed, collection
 
 TEXTS = ["a heron stood in the reeds", "list.sort(key=None)", "naïve café", "שלום עולם", "東京都 🙂", "to be or not"]

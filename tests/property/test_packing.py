@@ -6,7 +6,7 @@ from itertools import pairwise
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from service.embedder.packing import cheapest, pack
+from service.embedder.models.batch_packing import cheapest, pack
 
 
 @given(lengths=st.lists(st.integers(0, 600), max_size=200), budget=st.integers(1, 4096))

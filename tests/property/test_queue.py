@@ -22,10 +22,10 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from service.directions import cosine
-from service.domain import DocumentId, Encoded
-from service.ports import Claimed
-from service.store.pool import Pool, open_pool
+from service.core.domain import DocumentId, Encoded
+from service.core.ports_a import Claimed
+from service.core.vector_math import cosine
+from service.store.postgres.pool import Pool, open_pool
 from tests.world import LEASE, NOW, World, build, doc, encoded, telling
 
 T = TypeVar("T")

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from service.embedder.training.mining import Example
-from service.embedder.training.pairs import Passages
+from service.embedder.training.embedder_data import Passages
+from service.embedder.training.hard_negatives import Example
 
 
 @dataclass(frozen=True, slots=True)

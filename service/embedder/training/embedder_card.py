@@ -7,8 +7,8 @@ from importlib.metadata import version
 from pathlib import Path
 
 from service import __version__
-from service.embedder.training.biencoder import Recipe, Report
-from service.embedder.training.chain import Chain
+from service.embedder.training.biencoder_training import Recipe, Report
+from service.embedder.training.trainable_model import Chain
 
 CARD, RECORD = "README.md", "training.json"
 _LIBRARIES = ("torch", "transformers", "sentence-transformers", "tantivy")

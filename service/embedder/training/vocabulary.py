@@ -15,7 +15,7 @@ from tokenizers import AddedToken
 from torch import nn
 from transformers import PreTrainedTokenizerFast
 
-from service.embedder.training.chain import Chain
+from service.embedder.training.trainable_model import Chain
 
 LEAST_DOCUMENTS = 3
 """A word of fewer documents is not learnt from them."""

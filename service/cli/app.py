@@ -1,0 +1,270 @@
+"""The commands. Thin: each reads its arguments, calls what does the work, and says what came of it.
+
+Exit codes: 0 done; 1 done in part (some documents were refused, the evidence speaks against a version); 2 wrong use or
+set-up; 3 no service or no database answers; 130 interrupted.
+"""
+
+import asyncio
+import functools
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.table import Table
+from rich.text import Text
+
+from service import __version__
+from service.cli import doctor, judgments, load_documents, reindex, shell, train, tune, versions
+from service.cli.shell import PARTLY, UNREACHABLE, WRONG, Collection, Url, connect, err, out, say, stop
+from service.client.http_client import Refused, Unreachable, address_of
+from service.core.errors import AzimuthError, Misconfigured, Unavailable
+from service.evaluation import beir
+from service.runtime import logging
+from service.runtime.settings import Settings
+
+app = typer.Typer(
+    name="azimuth",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+    help="Vector search that cannot go wrong silently: pgvector, BM25 and reranking behind one HTTP API.\n\n"
+    "Start with `azimuth up --demo`. Settings are environment variables `AZIMUTH_*` (docs/settings.md).",
+)
+Supervised = Annotated[bool, typer.Option("--supervised", hidden=True)]
+
+
+# ---------------------------------------------------------------- processes
+
+
+@app.command()
+def up(
+    demo: Annotated[
+        bool, typer.Option("--demo", help="Also load the documentation of the Python standard library.")
+    ] = False,
+    workers: Annotated[int, typer.Option(min=0, max=64, help="Embedder processes.")] = 1,
+    supervised: Supervised = False,
+) -> None:
+    """Run everything until stopped: PostgreSQL (embedded unless AZIMUTH_DATABASE_URL is set), API and worker."""
+    from service.runtime import processes
+
+    settings = _settings(default_log_level="warning" if demo else None)
+    address = address_of(settings.host, settings.port)
+
+    def show(stopped: Callable[[], bool]) -> None:
+        with connect(address) as client:
+            loaded = load_documents.demo_corpus(client, err, stopped)
+        if loaded:
+            out.print(load_documents.welcome(address), markup=False, highlight=False, soft_wrap=True)
+
+    asyncio.run(processes.up(settings, workers=workers, ready=show if demo else None, supervised=supervised))
+
+
+@app.command()
+def serve(supervised: Supervised = False) -> None:
+    """Serve the API and the console. Migrates the database first where that is needed."""
+    from service.runtime import processes
+
+    processes.serve(_settings(), supervised=supervised)
+
+
+@app.command()
+def worker(supervised: Supervised = False) -> None:
+    """Encode what waits in the queue, until stopped. Run one for each GPU."""
+    from service.runtime import processes
+
+    processes.worker(_settings(), supervised=supervised)
+
+
+@app.command()
+def migrate(
+    check: Annotated[
+        bool, typer.Option("--check", help="Change nothing; exit 1 where migrations are pending.")
+    ] = False,
+) -> None:
+    """Bring the database to the schema that this version needs. Safe to run at any time, by several at once."""
+    from service.runtime import processes
+
+    names = asyncio.run(processes.migrate(_settings(), apply=not check))
+    out.print("\n".join(("pending " if check else "applied ") + name for name in names) or "The schema is up to date.")
+    raise typer.Exit(PARTLY if check and names else 0)
+
+
+# ---------------------------------------------------------------- clients of a running service
+
+
+@app.command()
+def ingest(
+    source: Annotated[str, typer.Argument(help="A JSONL file, a folder in BEIR layout, or - for standard input.")],
+    collection: Collection,
+    wait: Annotated[bool, typer.Option(help="Wait until everything is encoded.")] = True,
+    url: Url = None,
+) -> None:
+    """Load documents, one JSON object a line: `{"id", "title", "text", "metadata"}`. The collection is made if missing.
+
+    Lines that are refused are told on standard error, and the exit code is 1; the others are committed.
+    """
+    lines, total = load_documents.lines_of(source)
+    with connect(url) as client:
+        client.ensure_collection(collection)
+        loaded = load_documents.load(client, collection, lines, total, err, wait=wait)
+    _tell(loaded)
+    out.print(", ".join(f"{count} {what}" for what, count in loaded.counts.items()))
+    raise typer.Exit(PARTLY if loaded.counts["refused"] else 0)
+
+
+@app.command()
+def search(
+    text: Annotated[str, typer.Argument(help="What to look for.")],
+    collection: Collection,
+    mode: Annotated[str, typer.Option(help="hybrid, dense or lexical.")] = "hybrid",
+    k: Annotated[int, typer.Option("-k", help="Number of hits.")] = 10,
+    where: Annotated[str | None, typer.Option("--filter", help='JSON, such as \'{"year": {"$gte": 2019}}\'.')] = None,
+    rerank: Annotated[bool, typer.Option("--rerank", help="Let the cross-encoder read the best hits.")] = False,
+    as_json: shell.AsJson = False,
+    url: Url = None,
+) -> None:
+    """Search a collection of the running service."""
+    request: dict[str, Any] = {"query": text, "mode": mode, "k": k, "rerank": rerank, "explain": True}
+    if where is not None:
+        request["filter"] = _json(where, "--filter")
+    with connect(url) as client:
+        answer = client.search(collection, request)
+    if as_json:
+        out.print_json(data=answer)
+        return
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    for column in ("", "score", "dense", "lexical", "id", "title"):
+        table.add_column(column, justify="right" if column in {"", "score", "dense", "lexical"} else "left")
+    for rank, hit in enumerate(answer["hits"], start=1):
+        legs = [hit["explain"].get(leg) for leg in ("dense", "lexical")]
+        shown = ["" if leg is None else f"{leg['score']:.3f}" for leg in legs]
+        # As text: in brackets it would be taken for markup.
+        table.add_row(str(rank), f"{hit['score']:.3f}", *shown, Text(hit["id"]), Text(hit["title"]))
+    out.print(table)
+    for note in answer["degraded"]:
+        err.print(f"without {note['stage']}: {note['reason']}", style="yellow", markup=False)
+    plan = answer["plan"]
+    out.print(f"version {answer['embedder_version']}, {plan['dense']}, {answer['took_ms']:.1f} ms", style="dim")
+
+
+@app.command("eval")
+def evaluate(
+    folder: Annotated[Path, typer.Argument(help="BEIR layout: corpus.jsonl, queries.jsonl, qrels/SPLIT.tsv.")],
+    collection: Annotated[
+        str | None, typer.Option("--collection", "-c", help="Where to load it; default: the folder's name.")
+    ] = None,
+    modes: Annotated[
+        str, typer.Option(help="Comma-separated: dense, lexical, hybrid, rerank.")
+    ] = "dense,lexical,hybrid",
+    split: Annotated[str, typer.Option(help="Which judgments.")] = "test",
+    as_json: Annotated[Path | None, typer.Option("--json", help="Also write the figures here.")] = None,
+    concurrency: Annotated[int, typer.Option(min=1, max=64, help="Searches at once.")] = 1,
+    upload_judgments: Annotated[
+        bool, typer.Option(help="Also make the judgments the collection's own test set, for new versions.")
+    ] = False,
+    url: Url = None,
+) -> None:
+    """Load a judged collection and measure retrieval through the service: nDCG@10, MRR@10, Recall@100, p50 and p95.
+
+    Where no service runs, one is started on the data folder for as long as it takes.
+    """
+    from service.cli.measure_retrieval import MODES, measure
+    from service.runtime import processes
+
+    chosen = [mode.strip() for mode in modes.split(",") if mode.strip()]
+    if unknown := [mode for mode in chosen if mode not in MODES]:
+        stop(f"unknown mode {unknown[0]}; there are {', '.join(MODES)}")
+    judged = beir.judgments(folder, split)
+    name = collection or folder.resolve().name.lower().replace(".", "-")
+    settings = _settings(default_log_level="warning")
+    with processes.running(settings, url) as address, connect(address) as client:
+        client.ensure_collection(name)
+        lines, total = load_documents.lines_of(str(folder))
+        loaded = load_documents.load(client, name, lines, total, err, wait=True)
+        _tell(loaded)
+        if upload_judgments:
+            judgments.upload(client, name, judged)
+        results = []
+        with load_documents.progress_on(err) as progress:
+            for mode in chosen:
+                task = progress.add_task(f"{mode} queries", total=len(judged.queries))
+                advance = functools.partial(progress.advance, task)
+                scores = measure(client, name, judged, mode, concurrency=concurrency, progress=advance)
+                results.append(scores.as_json())
+        state = client.call("GET", f"/v1/collections/{name}")
+    table = Table("mode", "queries", "nDCG@10", "MRR@10", "Recall@100", "p50 ms", "p95 ms")
+    for result in results:
+        table.add_row(
+            *(str(result[key]) for key in ("mode", "queries", "nDCG@10", "MRR@10", "Recall@100", "p50_ms", "p95_ms"))
+        )
+    out.print(table)
+    for result in results:
+        for reason, times in result["degraded"].items():
+            err.print(f"{result['mode']}: {times} answers without {reason}", style="yellow", markup=False)
+    if as_json is not None:
+        report: dict[str, Any] = {
+            "collection": name,
+            "folder": folder.name,
+            "split": split,
+            "azimuth": __version__,
+            "results": results,
+        }
+        report |= {"refused": loaded.counts["refused"], "state": state}
+        as_json.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+
+
+app.command()(reindex.reindex)
+app.add_typer(versions.app, name="versions")
+app.add_typer(train.app, name="train")
+app.command()(judgments.judgments)
+app.command("tune")(tune.tune_collection)
+app.command()(doctor.doctor)
+
+
+# ---------------------------------------------------------------- parts of the commands
+
+
+def _settings(default_log_level: str | None = None) -> Settings:
+    settings = Settings()
+    if default_log_level and "log_level" not in settings.model_fields_set:
+        settings = settings.model_copy(update={"log_level": default_log_level})
+    logging.configure(settings.log_level)
+    return settings
+
+
+def _json(text: str, where: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        stop(f"{where} is not JSON: {error}")
+
+
+def _tell(loaded: load_documents.Loaded) -> None:
+    """The first of the lines that were refused."""
+    for error in loaded.errors[:20]:
+        say(f"line {error['line']}: {error['error']}")
+
+
+def main() -> None:
+    """The console script: errors that a user can act on are one line, not a traceback."""
+    from pydantic import ValidationError
+
+    try:
+        app()
+    except Unreachable as error:
+        say(f"{error}\nStart one with `azimuth up`.")
+        sys.exit(UNREACHABLE)
+    except ValidationError as error:
+        for reason in error.errors():
+            say("AZIMUTH_" + "_".join(map(str, reason["loc"])).upper() + f": {reason['msg']}")
+        sys.exit(WRONG)
+    except (Refused, Misconfigured) as error:
+        say(str(error))
+        sys.exit(WRONG)
+    except AzimuthError as error:
+        say(str(error))
+        sys.exit(UNREACHABLE if isinstance(error, Unavailable) else PARTLY)

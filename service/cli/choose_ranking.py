@@ -1,0 +1,261 @@
+"""The tuning's story, top to bottom: sample -> ask -> choose fusion -> read -> choose reranking -> verdict.
+
+Fusion and candidates are chosen first, without the reranker, and then how deep it reads and what it counts, upon the
+fusion that stays. Each choice is judged by cross-validation against what the collection does now; what is no gain
+beyond the noise changes nothing.
+"""
+
+import random
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from service.client.http_client import Client
+from service.core.domain import Fusion, Reranking
+from service.core.errors import Misconfigured, Unavailable
+from service.evaluation import cross_validation, replay
+from service.evaluation.beir import Judgments
+from service.evaluation.cross_validation import Selection
+from service.evaluation.replay import Heard, Recipe
+
+SAMPLE, FOLDS, FEWEST = 300, 5, 30
+"""`FEWEST` judged queries: an interval over less is wider than any gain that could be hoped for."""
+AT_ONCE = 2
+"""Searches at once: live ones go on beside them."""
+
+FUSIONS = (
+    *(Fusion(method="convex", alpha=round(0.05 * step, 2)) for step in range(21)),
+    *(Fusion(method="rrf", k=k) for k in (10, 20, 60)),
+)
+CANDIDATES = (50, 100, replay.WIDEST)
+RERANKINGS = tuple(
+    Reranking(depth=depth, weight=round(0.05 * step, 2)) for depth in (10, 20, 50, replay.DEEPEST) for step in range(21)
+)
+
+Progress = Callable[[str, int], Callable[[], None]]
+"""A stage and how many steps it has; what comes back is called at each of them."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Outcome:
+    """`fusion`, `rerank`: what each choice is worth; `rerank` None where nothing reranks, for the reason `unread`.
+
+    `before`, `after`: the settings in use, and with what is better beyond the noise.
+    """
+
+    version: int
+    queries: int
+    folds: int
+    fusion: Selection
+    rerank: Selection | None
+    unread: str | None
+    before: Recipe
+    after: Recipe
+    best: Recipe
+    """The best on the sample, whether or not that is more than noise."""
+
+    @property
+    def changed(self) -> bool:
+        return self.before != self.after
+
+    def settings(self) -> dict[str, Any]:
+        """What to PUT: only what changes, with its evidence."""
+        if not self.changed:
+            return {}
+        told: dict[str, Any] = {"version": self.version, "queries": self.queries, "folds": self.folds}
+        wanted: dict[str, Any] = {}
+        if self.fusion.better:
+            wanted |= {"fusion": fusion_json(self.after.fusion), "candidates": self.after.candidates}
+            told["fusion"] = gain_json(self.fusion)
+        if self.rerank is not None and self.rerank.better:
+            wanted |= {"rerank": rerank_json(self.after.rerank)}
+            told["rerank"] = gain_json(self.rerank)
+        return {**wanted, "tuned": told}
+
+
+def tune(
+    client: Client,
+    collection: str,
+    judgments: Judgments,
+    *,
+    sample: int = SAMPLE,
+    folds: int = FOLDS,
+    progress: Progress = lambda stage, steps: lambda: None,
+) -> Outcome:
+    """Misconfigured where there are too few judged queries; Unavailable where a leg could not answer all of them."""
+    queries = sampled(judgments, sample)
+    if len(queries) < FEWEST:
+        raise Misconfigured(
+            f"{len(queries)} judged queries have a relevant document; {FEWEST} are needed to tell a gain"
+        )
+    present = in_use(client.call("GET", f"/v1/collections/{collection}")["settings"])
+    said, version = _ask(client, collection, judgments, queries, progress)
+
+    recipes = first_stages(present)
+    scores = _scores(said, recipes, progress("settings of the first stage", len(said)))
+    fusion = cross_validation.select(scores, 0, folds)
+    best = recipes[fusion.chosen]
+    before = replace(present, rerank=None)
+    after = best if fusion.better else before
+
+    how = present.rerank or Reranking()
+    rerank = None
+    unread = _unread(client, collection, judgments.queries[queries[0]], after)
+    if unread is None:
+        reread = _read(client, collection, judgments, queries, said, after, version, progress)
+        second = [replace(after, rerank=one) for one in rerankings(how)]
+        scores = _scores(reread, second, progress("settings of the reranking", len(reread)))
+        rerank = cross_validation.select(scores, 0, folds)
+        how, best = second[0].rerank or how, replace(best, rerank=second[rerank.chosen].rerank)
+        if rerank.better:
+            how = second[rerank.chosen].rerank or how
+    return Outcome(
+        version=version,
+        queries=len(queries),
+        folds=folds,
+        fusion=fusion,
+        rerank=rerank,
+        unread=unread,
+        before=present,
+        after=replace(after, rerank=how),
+        best=best,
+    )
+
+
+def sampled(judgments: Judgments, most: int) -> list[str]:
+    """At most so many of the queries that something is relevant for; always the same ones."""
+    usable = sorted(query for query, grades in judgments.grades.items() if any(grade > 0 for grade in grades.values()))
+    chosen = usable if len(usable) <= most else random.Random(0).sample(usable, most)  # noqa: S311 no secret
+    return sorted(chosen)
+
+
+def in_use(settings: Mapping[str, Any]) -> Recipe:
+    """The ranking of a collection, of its settings as the API shows them."""
+    return Recipe(
+        fusion=Fusion(**settings["fusion"]),
+        candidates=settings["candidates"],
+        rerank=Reranking(**settings["rerank"]),
+    )
+
+
+def first_stages(present: Recipe) -> list[Recipe]:
+    """The one in use, then the others from near to far: of equally good ones the first is taken."""
+    here = replace(present, rerank=None, candidates=min(present.candidates, replay.WIDEST))
+    others = [Recipe(fusion=fusion, candidates=candidates) for fusion in FUSIONS for candidates in CANDIDATES]
+
+    def distance(other: Recipe) -> tuple[bool, float, int]:
+        fusion, now = other.fusion, here.fusion
+        return (
+            fusion.method != now.method,
+            round(abs(fusion.alpha - now.alpha), 4),
+            abs(other.candidates - here.candidates),
+        )
+
+    return [here, *sorted((other for other in others if other != here), key=distance)]
+
+
+def rerankings(present: Reranking) -> list[Reranking]:
+    """The one in use, then the others from near to far, the shallow before the deep."""
+    here = replace(present, depth=min(present.depth, replay.DEEPEST))
+
+    def distance(other: Reranking) -> tuple[float, int]:
+        return round(abs(other.weight - here.weight), 4), other.depth
+
+    return [here, *sorted((other for other in RERANKINGS if other != here), key=distance)]
+
+
+# ---------------------------------------------------------------- through the service
+
+
+def _ask(
+    client: Client, collection: str, judgments: Judgments, queries: Sequence[str], progress: Progress
+) -> tuple[list[Heard], int]:
+    """What both legs say of each query, and the version that said it."""
+    step = progress("queries", len(queries))
+
+    def ask(query: str) -> tuple[Heard, set[int]]:
+        answers = client.searches(collection, replay.questions(judgments.queries[query]))
+        for answer in answers:
+            _whole(answer)
+        step()
+        return replay.heard(answers, judgments.grades[query]), {answer["embedder_version"] for answer in answers}
+
+    with ThreadPoolExecutor(AT_ONCE) as threads:
+        told = list(threads.map(ask, queries))
+    versions = set().union(*(version for _, version in told))
+    return [said for said, _ in told], _one(versions)
+
+
+def _unread(client: Client, collection: str, text: str, recipe: Recipe) -> str | None:
+    """Why no reranker can be tuned, where that is so: none is configured, or it cannot be loaded."""
+    answer = client.search(collection, {**replay.reading(text, recipe), "k": 1})
+    reasons = [note["reason"] for note in answer["degraded"] if note["stage"] == "rerank"]
+    return None if answer["plan"]["reranked"] or not reasons else str(reasons[0])
+
+
+def _read(
+    client: Client,
+    collection: str,
+    judgments: Judgments,
+    queries: Sequence[str],
+    said: Sequence[Heard],
+    recipe: Recipe,
+    version: int,
+    progress: Progress,
+) -> list[Heard]:
+    """The same with what the reranker makes of the best hits."""
+    step = progress("queries reranked", len(queries))
+
+    def read(query: str, one: Heard) -> Heard:
+        answer = client.search(collection, replay.reading(judgments.queries[query], recipe))
+        _whole(answer)
+        _one({version, answer["embedder_version"]})
+        step()
+        return replace(one, relevance=replay.read(answer))
+
+    with ThreadPoolExecutor(AT_ONCE) as threads:
+        return list(threads.map(read, queries, said))
+
+
+def _whole(answer: Mapping[str, Any]) -> None:
+    """Unavailable where a leg or the reranker had to be left out: half an answer tells nothing of the settings."""
+    missing = [note for note in answer["degraded"] if note["stage"] in {"dense", "lexical"}]
+    if answer["plan"]["dense"] == "none" or missing:
+        reasons = "; ".join(f"{note['stage']}: {note['reason']}" for note in answer["degraded"])
+        raise Unavailable(f"a search had to do without a leg: {reasons or 'the dense leg did not run'}")
+    if any(note["stage"] == "rerank" and "were read" in note["reason"] for note in answer["degraded"]):
+        raise Unavailable("the reranker could not read all that it was to read")
+
+
+def _one(versions: set[int]) -> int:
+    if len(versions) > 1:
+        raise Unavailable("another embedder version was promoted meanwhile; tune again")
+    return versions.pop()
+
+
+def _scores(said: Sequence[Heard], recipes: Sequence[Recipe], step: Callable[[], None]) -> cross_validation.Floats:
+    """nDCG@10 by setting and query."""
+    columns = []
+    for one in said:
+        columns.append([replay.quality(one, replay.ranking(one, recipe)) for recipe in recipes])
+        step()
+    return np.array(columns).T
+
+
+# ---------------------------------------------------------------- as the API has it
+
+
+def fusion_json(fusion: Fusion) -> dict[str, Any]:
+    return {"method": fusion.method, "alpha": fusion.alpha, "k": fusion.k}
+
+
+def rerank_json(how: Reranking | None) -> dict[str, Any] | None:
+    return None if how is None else {"depth": how.depth, "weight": how.weight}
+
+
+def gain_json(found: Selection) -> dict[str, float]:
+    figures = {"before": found.before, "after": found.after, "low": found.gain.low, "high": found.gain.high}
+    return {name: round(value, 4) for name, value in figures.items()}

@@ -1,0 +1,93 @@
+"""`azimuth doctor`: is the space of a collection sound? Figures with verdicts, and what to do about them."""
+
+from collections.abc import Iterable, Mapping
+from typing import Annotated, Any
+
+import typer
+from rich.table import Table
+from rich.text import Text
+
+from service.cli import shell
+from service.client.http_client import Client
+
+STYLES = {"healthy": "green", "watch": "yellow", "broken": "bold red", None: "dim"}
+ORDER = ("broken", "watch", "healthy", None)
+HUBS = 3
+
+Version = Annotated[int | None, typer.Option("--version", "-v", min=1, help="Which version; default: the active one.")]
+Sample = Annotated[int, typer.Option("--sample", min=100, max=5_000, help="Chunks that are looked at.")]
+
+
+def doctor(
+    collection: Annotated[
+        str | None, typer.Option("--collection", "-c", help="Name of the collection; default: all of them.")
+    ] = None,
+    version: Version = None,
+    sample: Sample = 2_000,
+    as_json: shell.AsJson = False,
+    url: shell.Url = None,
+) -> None:
+    """Look whether the vectors of a version make sense: collapse, hubs, duplicates, and whether texts are found.
+
+    Exit code 1 where something is broken.
+    """
+    if version is not None and collection is None:
+        shell.stop("--version needs --collection: each has versions of its own")
+    with shell.connect(url) as client:
+        names = [collection] if collection is not None else _names(client)
+        found = [_diagnosis(client, name, version, sample) for name in names]
+    if as_json:
+        shell.out.print_json(data=found[0] if collection is not None else {"collections": found})
+    else:
+        for one in found:
+            _tell(one)
+    raise typer.Exit(shell.PARTLY if any(one["verdict"] == "broken" for one in found) else 0)
+
+
+def _names(client: Client) -> list[str]:
+    return [one["name"] for one in client.call("GET", "/v1/collections")["collections"]]
+
+
+def _diagnosis(client: Client, name: str, version: int | None, sample: int) -> dict[str, Any]:
+    params = {"sample": sample} | ({} if version is None else {"version": version})
+    answer: dict[str, Any] = client.call("GET", f"/v1/collections/{name}/geometry", params=params)
+    return answer
+
+
+def _tell(found: Mapping[str, Any]) -> None:
+    looked = f"{found['sample']:,} of {found['rows']:,} chunks"
+    heading = f"{found['collection']}, version {found['version']}: {found['verdict'] or 'no verdict'} ({looked})"
+    shell.out.print(Text(heading, STYLES[found["verdict"]]))
+    if found["reason"]:
+        shell.tell(found["reason"])
+        return
+    before = found["before"]
+    shell.out.print(_table(found["measures"], before))
+    for one in found["hubs"][:HUBS]:
+        name = f"{one['id']} ({one['title']})" if one["title"] else one["id"]
+        shell.tell(f"near to {one['occurrences']:,} others: {name}, chunk {one['chunk']}")
+    for advice in dict.fromkeys(one["do"] for one in _sorted(found["measures"]) if one["do"]):
+        shell.tell(f"- {advice}")
+
+
+def _table(measures: Iterable[Mapping[str, Any]], before: Mapping[str, Any] | None) -> Table:
+    """What is wrong comes first."""
+    was = {} if before is None else {one["name"]: one["value"] for one in before["measures"]}
+    heads = ("measure", "verdict", "value", *([f"version {before['version']}"] if before else []), "in words")
+    table = Table(*heads, box=None, padding=(0, 2, 0, 0))
+    for column in range(2, len(heads) - 1):
+        table.columns[column].justify = "right"
+        table.columns[column].no_wrap = True
+    for one in _sorted(measures):
+        error = "" if one["error"] is None else f" ± {one['error']:.2g}"
+        value = "" if one["value"] is None else f"{one['value']:.3g}{error}"
+        past = was.get(one["name"])
+        row = [one["name"], Text(one["verdict"] or "unknown", STYLES[one["verdict"]]), value]
+        if before is not None:
+            row.append("" if past is None else f"{past:.3g}")
+        table.add_row(*row, Text(one["says"]))
+    return table
+
+
+def _sorted(measures: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    return sorted(measures, key=lambda one: ORDER.index(one["verdict"]))

@@ -1,0 +1,172 @@
+"""A new embedder version on its way, as a person watches: what it does, how far it is, how fast, and when it ends."""
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from datetime import datetime
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
+
+from service.client.http_client import Client, Refused, Unreachable
+
+PHASES = {
+    "backfilling": "encoding documents",
+    "indexing": "building the index",
+    "verifying": "gathering evidence",
+}
+"""The states that pass by themselves. In every other one a version rests until somebody decides."""
+
+UNITS = {"backfilling": "documents", "indexing": "chunks"}
+
+LOOK_SECONDS = (0.5, 5.0)
+"""Between two looks: a hundredth of what is left, within these."""
+LINE_SECONDS = 30.0
+"""Where there is no terminal: between two lines of the same phase."""
+PATIENCE_SECONDS = 300.0
+"""How long a service that restarts is waited for."""
+RENEWAL_SECONDS = 120.0
+"""How long evidence is waited for that takes the newest judgments into account."""
+PASSING = frozenset({429, 502, 503, 504})
+"""Refusals that end by themselves."""
+
+
+def follow(
+    client: Client,
+    collection: str,
+    number: int,
+    screen: Console,
+    *,
+    judged_at: datetime | None = None,
+    sleep: Callable[[float], None] = time.sleep,
+    clock: Callable[[], float] = time.monotonic,
+) -> dict[str, Any]:
+    """Show the version until it rests; what it is then. Rides out restarts of the service.
+
+    `judged_at`: evidence that is older than these judgments is gathered anew by the service, and waited for.
+    Unreachable, or what the service refuses, where that lasts longer than `PATIENCE_SECONDS`.
+    """
+    lost: float | None = None
+    renewed_by = clock() + RENEWAL_SECONDS
+    with _shown(screen, clock) as show:
+        while True:
+            try:
+                version = client.version(collection, number)
+            except (Unreachable, Refused) as error:
+                if isinstance(error, Refused) and error.status not in PASSING:
+                    raise
+                if lost is None:
+                    lost = clock()
+                    screen.print(f"{error}; trying again", style="yellow", markup=False, highlight=False)
+                elif clock() - lost > PATIENCE_SECONDS:
+                    raise
+                sleep(LOOK_SECONDS[0])
+                continue
+            if lost is not None:
+                screen.print("the service answers again", style="yellow")
+                lost = None
+            if judged_at is not None and _outdated(version, judged_at) and clock() < renewed_by:
+                version["state"] = "verifying"
+            show(version)
+            if version["state"] not in PHASES:
+                return version
+            left = version["progress"]["eta_seconds"] or 0.0
+            sleep(min(max(left / 100, LOOK_SECONDS[0]), LOOK_SECONDS[1]))
+
+
+def _outdated(version: Mapping[str, Any], judged_at: datetime) -> bool:
+    """Of the version that was active before, evidence is not gathered anew."""
+    if version["state"] != "ready" or version["previous"]:
+        return False
+    return version["gathered_at"] is None or datetime.fromisoformat(version["gathered_at"]) < judged_at
+
+
+@contextmanager
+def _shown(screen: Console, clock: Callable[[], float]) -> Iterator[Callable[[dict[str, Any]], None]]:
+    """What shows one look at a version: bars on a terminal, lines elsewhere."""
+    if not screen.is_terminal:
+        yield _Lines(screen, clock)
+        return
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.fields[told]}"),
+        TimeElapsedColumn(),
+    )
+    with Progress(*columns, console=screen) as progress:
+        yield _Bars(progress)
+
+
+class _Bars:
+    """One bar for each phase; those of phases that are over stay, full."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+        self._tasks: dict[str, TaskID] = {}
+
+    def __call__(self, version: dict[str, Any]) -> None:
+        state, progress = version["state"], version["progress"]
+        for phase, task in self._tasks.items():
+            if phase != state:
+                total = self._progress.tasks[task].total or 1
+                self._progress.update(task, total=total, completed=total, told="")
+        if state not in PHASES:
+            return
+        if state not in self._tasks:
+            self._tasks[state] = self._progress.add_task(PHASES[state], total=None, told="")
+        counted = state in UNITS and progress["total"] > 0
+        self._progress.update(
+            self._tasks[state],
+            total=progress["total"] if counted else None,
+            completed=progress["done"] if counted else 0,
+            told=told(version),
+        )
+
+
+class _Lines:
+    """One line for each phase, and one now and then."""
+
+    def __init__(self, screen: Console, clock: Callable[[], float]) -> None:
+        self._screen = screen
+        self._clock = clock
+        self._state = ""
+        self._said = 0.0
+
+    def __call__(self, version: dict[str, Any]) -> None:
+        state = version["state"]
+        if state not in PHASES or (state == self._state and self._clock() - self._said < LINE_SECONDS):
+            return
+        self._state, self._said = state, self._clock()
+        line = ": ".join(filter(None, (PHASES[state], told(version))))
+        self._screen.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def told(version: Mapping[str, Any]) -> str:
+    """How far a version is in its phase, such as `1,200 of 5,183 documents, 85/s, 47 s left`; empty at rest."""
+    state, progress = version["state"], version["progress"]
+    if state not in UNITS:
+        return ""
+    parts = [f"{progress['done']:,} of {progress['total']:,} {UNITS[state]}"]
+    if progress["failed"]:
+        parts.append(f"{progress['failed']:,} set aside")
+    if version["paused"]:
+        return ", ".join([*parts, "paused"])
+    if progress["per_second"] is not None:
+        rate = progress["per_second"]
+        parts.append(f"{rate:,.0f}/s" if rate >= 10 else f"{rate:.1f}/s")
+    if progress["eta_seconds"] is not None:
+        parts.append(f"{duration(progress['eta_seconds'])} left")
+    return ", ".join(parts)
+
+
+def duration(seconds: float) -> str:
+    """In the two largest units that say something: `47 s`, `3 min 20 s`, `2 h 5 min`, `6 d 3 h`."""
+    left = max(0, round(seconds))
+    parts: list[tuple[int, str]] = []
+    for unit, size in (("d", 86_400), ("h", 3_600), ("min", 60), ("s", 1)):
+        amount, left = divmod(left, size)
+        if amount or parts:
+            parts.append((amount, unit))
+    return " ".join(f"{amount} {unit}" for amount, unit in parts[:2] if amount) or "0 s"

@@ -1,0 +1,148 @@
+"""Documents into a running service, as a person watches: sent with one progress bar, encoded with another."""
+
+import json
+import shlex
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+from service.cli import demo_corpus as demo
+from service.client.http_client import Client, ndjson
+from service.core.errors import Misconfigured
+from service.evaluation import beir
+
+LOOK_SECONDS = 0.2
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """What came of it. `errors` hold the lines that were refused, numbered over the whole input."""
+
+    counts: dict[str, int] = field(default_factory=lambda: {"created": 0, "updated": 0, "unchanged": 0, "refused": 0})
+    errors: list[dict[str, Any]] = field(default_factory=list)
+
+
+def load(
+    client: Client, collection: str, lines: Iterable[bytes], total: int | None, screen: Console, *, wait: bool
+) -> Loaded:
+    """Send NDJSON lines; with `wait` return when everything is encoded and both legs find it."""
+    loaded = Loaded()
+    sent = 0
+    with progress_on(screen) as progress:
+        task = progress.add_task("committed", total=total)
+        for outcome in client.ingest(collection, lines):
+            for what in ("created", "updated", "unchanged"):
+                loaded.counts[what] += outcome[what]
+            loaded.counts["refused"] += outcome["lines"] - sum(
+                outcome[what] for what in ("created", "updated", "unchanged")
+            )
+            loaded.errors.extend({**error, "line": error["line"] + sent} for error in outcome["errors"])
+            sent += outcome["lines"]
+            progress.update(task, completed=sent)
+        progress.update(task, total=sent)
+        if wait:
+            _watch(client, collection, progress)
+    return loaded
+
+
+def _watch(client: Client, collection: str, progress: Progress) -> None:
+    """Until nothing waits for the embedder and lexical search has caught up."""
+    total = 0
+    task = progress.add_task("encoded", total=None)
+    while True:
+        state = client.call("GET", f"/v1/collections/{collection}")
+        pending = state["counts"]["pending"]
+        total = max(total, pending)
+        if not pending and state["lexical_lag_seconds"] == 0:
+            progress.update(task, total=total, completed=total)
+            return
+        progress.update(task, total=total or None, completed=total - pending)
+        time.sleep(LOOK_SECONDS)
+
+
+def progress_on(screen: Console) -> Progress:
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+    )
+    return Progress(*columns, console=screen)
+
+
+# ---------------------------------------------------------------- where documents come from
+
+
+def lines_of(source: str) -> tuple[Iterator[bytes], int | None]:
+    """NDJSON lines of a file, a BEIR folder or standard input (`-`), and how many there are where that is known."""
+    if source == "-":
+        return _as_the_api_takes_them(sys.stdin.buffer), None
+    path = Path(source)
+    if path.is_dir():
+        path = path / "corpus.jsonl"
+    if not path.is_file():
+        raise Misconfigured(f"there is no file {path}")
+    with path.open("rb") as lines:
+        total = sum(1 for line in lines if line.strip())
+    return _as_the_api_takes_them(_read(path)), total
+
+
+def _read(path: Path) -> Iterator[bytes]:
+    with path.open("rb") as lines:
+        yield from lines
+
+
+def _as_the_api_takes_them(lines: Iterable[bytes]) -> Iterator[bytes]:
+    """BEIR's `_id` becomes `id`. What is not JSON goes as it is: the service refuses it by its line."""
+    for line in lines:
+        if not line.strip():
+            continue
+        if b'"_id"' not in line:
+            yield line
+            continue
+        try:
+            yield ndjson(beir.document(json.loads(line)))
+        except (ValueError, TypeError, AttributeError, KeyError):
+            yield line
+
+
+# ---------------------------------------------------------------- the demo
+
+
+def demo_corpus(client: Client, screen: Console, stopped: Callable[[], bool]) -> bool:
+    """Wait until the service is ready, then load the documentation of Python's standard library.
+
+    False where `stopped` said so before the service was ready.
+    """
+    with screen.status("starting PostgreSQL, the API and a worker"):
+        while not client.ready():
+            if stopped():
+                return False
+            time.sleep(LOOK_SECONDS)
+    client.ensure_collection(demo.COLLECTION)
+    lines = [
+        ndjson({"id": one.id, "title": one.title, "text": one.text, "metadata": dict(one.metadata)})
+        for one in demo.documents()
+    ]
+    load(client, demo.COLLECTION, lines, len(lines), screen, wait=True)
+    return True
+
+
+def welcome(address: str) -> str:
+    body = json.dumps({"query": "cancel a task after a timeout", "k": 3, "rerank": True})
+    return f"""
+Console: {address}/    API reference: {address}/docs
+
+Try:
+  curl -s {address}/v1/collections/{demo.COLLECTION}/search \\
+       -H 'Content-Type: application/json' -d {shlex.quote(body)}
+
+Serving until stopped (Ctrl-C).
+"""

@@ -1,0 +1,88 @@
+"""Measure retrieval through the running service: every query goes over HTTP as a client's would."""
+
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+from service.client.http_client import Client
+from service.evaluation.beir import Judgments
+from service.evaluation.ranking_metrics import percentile, quality
+
+DEPTH = 100
+"""Hits asked for with each query: Recall@100 needs them."""
+
+MODES: dict[str, dict[str, Any]] = {
+    "dense": {"mode": "dense"},
+    "lexical": {"mode": "lexical"},
+    "hybrid": {"mode": "hybrid"},
+    "rerank": {"mode": "hybrid", "rerank": True},
+}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Scores:
+    """Means over the judged queries; latencies as the client saw them, in milliseconds."""
+
+    mode: str
+    queries: int
+    ndcg_at_10: float
+    mrr_at_10: float
+    recall_at_100: float
+    p50_ms: float
+    p95_ms: float
+    degraded: dict[str, int]
+    """How many answers had to do without a stage, by `stage: reason`."""
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "mode": self.mode,
+            "queries": self.queries,
+            "nDCG@10": round(self.ndcg_at_10, 4),
+            "MRR@10": round(self.mrr_at_10, 4),
+            "Recall@100": round(self.recall_at_100, 4),
+            "p50_ms": round(self.p50_ms, 2),
+            "p95_ms": round(self.p95_ms, 2),
+            "degraded": self.degraded,
+        }
+
+
+def measure(
+    client: Client,
+    collection: str,
+    judgments: Judgments,
+    mode: str,
+    *,
+    concurrency: int = 1,
+    progress: Callable[[], None] = lambda: None,
+) -> Scores:
+    """Run every judged query once. With `concurrency` above 1 the latencies are those under that load."""
+
+    def run(query: str) -> tuple[str, list[str], float, list[str]]:
+        request = {"query": judgments.queries[query], "k": DEPTH, "include": [], **MODES[mode]}
+        started = time.perf_counter()
+        answer = client.search(collection, request)
+        milliseconds = (time.perf_counter() - started) * 1000
+        progress()
+        degraded = [f"{one['stage']}: {one['reason']}" for one in answer["degraded"]]
+        return query, [hit["id"] for hit in answer["hits"]], milliseconds, degraded
+
+    with ThreadPoolExecutor(concurrency) as threads:
+        outcomes = list(threads.map(run, judgments.queries))
+    degraded: dict[str, int] = {}
+    for *_, reasons in outcomes:
+        for reason in reasons:
+            degraded[reason] = degraded.get(reason, 0) + 1
+    found = quality([(ranking, judgments.grades[query]) for query, ranking, *_ in outcomes])
+    latencies = [milliseconds for *_, milliseconds, _ in outcomes]
+    return Scores(
+        mode=mode,
+        queries=len(outcomes),
+        ndcg_at_10=found.ndcg_at_10,
+        mrr_at_10=found.mrr_at_10,
+        recall_at_100=found.recall_at_100,
+        p50_ms=percentile(latencies, 0.50),
+        p95_ms=percentile(latencies, 0.95),
+        degraded=degraded,
+    )

@@ -1,0 +1,135 @@
+"""`azimuth reindex`: another embedder, chunking or storage for a live collection, watched from start to decision."""
+
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from service.cli import shell, tables
+from service.cli.follow_version import follow
+from service.cli.judgments import upload
+from service.cli.versions import switch
+from service.client.http_client import Client
+from service.evaluation import beir
+
+
+def reindex(
+    collection: shell.Collection,
+    embedder: Annotated[
+        str | None, typer.Option(help="The model. With it, all of the embedder is named anew; without, the rest stays.")
+    ] = None,
+    revision: Annotated[str | None, typer.Option(help="Of the model, in its hub.")] = None,
+    dimensions: Annotated[int | None, typer.Option(min=1, help="Keep the first so many, and renormalise.")] = None,
+    query_prompt: Annotated[str | None, typer.Option(help="Put before each query.")] = None,
+    document_prompt: Annotated[str | None, typer.Option(help="Put before each passage.")] = None,
+    identity: Annotated[
+        str | None, typer.Option(help="With --embedder external: your name for what makes the vectors.")
+    ] = None,
+    max_tokens: Annotated[int | None, typer.Option(min=16, help="Longest passage, in tokens.")] = None,
+    overlap_tokens: Annotated[int | None, typer.Option(min=0, help="Tokens that neighbours share.")] = None,
+    storage: Annotated[str | None, typer.Option(help="halfvec, vector or binary.")] = None,
+    m: Annotated[int | None, typer.Option("--m", min=2, help="Links of each node of the HNSW graph.")] = None,
+    ef_construction: Annotated[int | None, typer.Option(min=4, help="Effort of building it.")] = None,
+    judgments: Annotated[
+        Path | None, typer.Option(help="First upload this folder's queries and qrels/test.tsv as the test set.")
+    ] = None,
+    promote: Annotated[bool, typer.Option("--promote", help="Let it answer at once if its evidence is good.")] = False,
+    force: shell.Force = False,
+    note: shell.Note = "",
+    as_json: shell.AsJson = False,
+    url: shell.Url = None,
+) -> None:
+    """Make a new version of a live collection, watch it fill, see the evidence, decide.
+
+    Searches and writes go on undisturbed all the while. What is not named is as in the active version. The work is
+    done by the service: this command only watches, and may be interrupted and given again. Exit code 1: the version
+    is there but failed, or its evidence speaks against it.
+    """
+    test_set = None if judgments is None else beir.judgments(judgments)
+    spec = _named(
+        model=embedder,
+        revision=revision,
+        dimensions=dimensions,
+        query_prompt=query_prompt,
+        document_prompt=document_prompt,
+        identity=identity,
+    )
+    body: dict[str, Any] = {
+        "chunking": _named(max_tokens=max_tokens, overlap_tokens=overlap_tokens),
+        "index": _named(m=m, ef_construction=ef_construction, storage=storage),
+        "note": note,
+    }
+    with shell.connect(url) as client:
+        if spec and embedder is None:
+            found = client.versions(collection)
+            active = next(one for one in found["versions"] if one["number"] == found["active_version"])
+            spec = _named(**active["embedder"]) | spec
+        body["embedder"] = spec
+        judged_at = None if test_set is None else upload(client, collection, test_set)
+        number, new = client.register(collection, {name: value for name, value in body.items() if value})
+        stands = "is registered" if new else "has the same embedder, chunking and index"
+        shell.say(f"Version {number} of {collection} {stands}.", "dim")
+        version = _followed(client, collection, number, judged_at, url)
+        if as_json:
+            shell.out.print_json(data=version)
+        elif version["checks"]:
+            shell.out.print(tables.evidence(version["checks"]))
+        _decided(client, collection, version, promote=promote, force=force, note=note, ask=not as_json, url=url)
+
+
+def _named(**options: Any) -> dict[str, Any]:
+    return {name: value for name, value in options.items() if value is not None}
+
+
+def _followed(
+    client: Client, collection: str, number: int, judged_at: datetime | None, url: str | None
+) -> dict[str, Any]:
+    try:
+        return follow(client, collection, number, shell.err, judged_at=judged_at)
+    except KeyboardInterrupt:
+        shell.say(f"Version {number} goes on without this command; the same command watches it again.", "yellow")
+        for words, does in (
+            (f"versions show {number}", "how far it is"),
+            (f"versions pause {number}", "let it rest"),
+            (f"versions retire {number}", "end it"),
+        ):
+            shell.say(f"  {shell.command(words, collection, url)}  # {does}", "yellow")
+        raise typer.Exit(shell.INTERRUPTED) from None
+
+
+def _decided(
+    client: Client,
+    collection: str,
+    version: dict[str, Any],
+    *,
+    promote: bool,
+    force: bool,
+    note: str,
+    ask: bool,
+    url: str | None,
+) -> None:
+    """Promote it where that was asked for, now or by an option; otherwise say how."""
+    number, state = version["number"], version["state"]
+    if state == "active":
+        shell.say(f"Version {number} is active.", "dim")
+        return
+    if state == "failed":
+        again = shell.command(f"versions resume {number}", collection, url)
+        shell.stop(
+            f"Version {number} failed: {version['reason']}\nIt goes on where it stopped by: {again}", shell.PARTLY
+        )
+    if state != "ready":
+        shell.stop(f"Version {number} is {state}: somebody ended it.", shell.PARTLY)
+    failed = [check["name"] for check in version["checks"] if check["passed"] is False]
+    if not promote and not failed and ask and shell.interactive():
+        promote = typer.confirm(f"Promote version {number}?", default=False)
+    if promote:
+        shell.say(switch(client, collection, number, force=force, note=note, url=url), "green")
+        return
+    by = shell.command(f"versions promote {number}" + (" --force" if failed else ""), collection, url)
+    if failed:
+        shell.stop(
+            f"The evidence speaks against it: {', '.join(failed)}. In spite of it, on record: {by}", shell.PARTLY
+        )
+    shell.say(f"It waits, complete and kept up to date, until: {by}", "dim")

@@ -1,0 +1,57 @@
+"""What all commands share: where they print, options of the same name, exit codes, and the service they talk to."""
+
+import os
+import sys
+from typing import Annotated, NoReturn
+
+import typer
+from rich.console import Console
+
+from service.client.http_client import Client, address_of
+from service.runtime.settings import Settings
+
+PARTLY, WRONG, UNREACHABLE, INTERRUPTED = 1, 2, 3, 130
+
+out = Console()
+err = Console(stderr=True)
+
+Collection = Annotated[str, typer.Option("--collection", "-c", help="Name of the collection.")]
+Url = Annotated[
+    str | None,
+    typer.Option("--url", envvar="AZIMUTH_URL", help="Address of the service; default: AZIMUTH_HOST and AZIMUTH_PORT."),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the whole answer as JSON.")]
+Note = Annotated[str, typer.Option("--note", help="Why; kept in the audit trail.")]
+Force = Annotated[bool, typer.Option("--force", help="Even where checks failed; the audit trail keeps that it was.")]
+
+
+def connect(url: str | None) -> Client:
+    settings = Settings()
+    key = settings.api_keys[0].get_secret_value() if settings.api_keys else None
+    return Client(url or address_of(settings.host, settings.port), key)
+
+
+def say(message: str, style: str = "red") -> None:
+    """One line stays one line, however narrow the terminal or the file is."""
+    err.print(message, style=style, highlight=False, markup=False, soft_wrap=True)
+
+
+def tell(message: str) -> None:
+    """On standard output; what stands in brackets is no markup."""
+    out.print(message, highlight=False, markup=False, soft_wrap=True)
+
+
+def stop(message: str, code: int = WRONG) -> NoReturn:
+    say(message)
+    raise typer.Exit(code)
+
+
+def command(words: str, collection: str, url: str | None) -> str:
+    """A command that can be copied, for the same collection of the same service."""
+    elsewhere = f" --url {url}" if url and url != os.environ.get("AZIMUTH_URL") else ""
+    return f"azimuth {words} -c {collection}{elsewhere}"
+
+
+def interactive() -> bool:
+    """Is there somebody who can answer a question?"""
+    return sys.stdin.isatty() and sys.stdout.isatty()

@@ -1,0 +1,125 @@
+"""Versions, their evidence and the audit trail as tables that a person reads. What comes from outside is no markup."""
+
+from collections.abc import Iterable, Mapping
+from datetime import datetime
+from typing import Any
+
+from rich.table import Table
+from rich.text import Text
+
+from service.cli.follow_version import told
+
+STATE_STYLES = {"active": "green", "ready": "cyan", "failed": "red", "retired": "dim"}
+VERDICTS = {True: Text("passed", "green"), False: Text("FAILED", "bold red"), None: Text("for information", "dim")}
+
+
+def versions(found: Iterable[Mapping[str, Any]]) -> Table:
+    """A line each, which fits a narrow terminal; `standing` has the rest."""
+    heads = ("", "state", "embedder", "dimensions", "storage", "chunks", "index")
+    table = Table(*heads, box=None, padding=(0, 2, 0, 0))
+    for column in (0, 3, 5):
+        table.columns[column].justify = "right"
+    table.columns[1].no_wrap = True
+    table.columns[2].overflow = "fold"
+    for one in found:
+        retired = one["state"] == "retired"
+        table.add_row(
+            str(one["number"]),
+            Text(one["state"], STATE_STYLES.get(one["state"], "yellow")),
+            Text(embedder(one)),
+            str(one["dimensions"]),
+            one["index"]["storage"],
+            "" if retired else f"{one['chunks']:,}",
+            "" if retired else index(one),
+        )
+    return table
+
+
+def standing(version: Mapping[str, Any]) -> str:
+    """How far it is, why it failed, or that it was active before; empty where the state says it all."""
+    before = "a roll back makes it active again" if version["previous"] else ""
+    return told(version) or version["reason"] or before
+
+
+def embedder(version: Mapping[str, Any]) -> str:
+    """The model and what it was told, in a few words."""
+    spec = version["embedder"]
+    words = [spec["model"] if not spec["revision"] else f"{spec['model']}@{spec['revision'][:12]}"]
+    if spec.get("identity"):
+        words.append(spec["identity"])
+    prompts = {role: spec[f"{role}_prompt"] for role in ("query", "document")}
+    words += [f"{role} prompt {prompt!r}" for role, prompt in prompts.items() if prompt]
+    return ", ".join(words)
+
+
+def index(version: Mapping[str, Any]) -> str:
+    return "HNSW" if version["indexed"] else "exact scan"
+
+
+def facts(version: Mapping[str, Any]) -> Table:
+    """Everything about one version but its evidence."""
+    chunking, hnsw = version["chunking"], version["index"]
+    longest = chunking["max_tokens"] or version["max_tokens"]
+    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
+    table.add_column(style="dim")
+    table.add_column()
+    rows: list[tuple[str, str | Text]] = [
+        ("version", str(version["number"])),
+        ("state", Text(f"{version['state']}: {more}" if (more := standing(version)) else version["state"])),
+        ("embedder", Text(embedder(version))),
+        ("dimensions", str(version["dimensions"])),
+        ("chunking", f"{longest} tokens, {chunking['overlap_tokens']} of them overlap"),
+        ("storage", f"{hnsw['storage']}, HNSW with m {hnsw['m']}, ef_construction {hnsw['ef_construction']}"),
+        ("chunks", f"{version['chunks']:,}, searched by {index(version)}"),
+        ("fingerprint", version["fingerprint"]),
+        ("registered", when(version["created_at"])),
+        ("evidence of", when(version["gathered_at"])),
+    ]
+    for name, value in rows:
+        if value:
+            table.add_row(name, value)
+    return table
+
+
+def evidence(checks: Iterable[Mapping[str, Any]]) -> Table:
+    table = Table("check", "verdict", "detail", box=None, padding=(0, 2, 0, 0))
+    for check in checks:
+        table.add_row(check["name"], VERDICTS[check["passed"]], Text(check["detail"]))
+    return table
+
+
+def audit(entries: Iterable[Mapping[str, Any]]) -> Table:
+    table = Table("", "when", "who", "what", "note", box=None, padding=(0, 2, 0, 0))
+    table.columns[0].justify = "right"
+    for entry in entries:
+        table.add_row(
+            str(entry["number"]), when(entry["at"]), Text(entry["actor"]), Text(deed(entry)), Text(entry["note"])
+        )
+    return table
+
+
+DEEDS = {
+    "created": "created with version {version}",
+    "indexing": "version {version} filled, its index is built",
+    "verifying": "version {version} indexed, evidence is gathered",
+    "promoted": "version {version} promoted in place of {before}",
+    "rolled_back": "rolled back to version {version} from {before}",
+    "judgments": "judgments changed",
+    "settings": "settings changed",
+    "tuned": "ranking tuned on version {version}",
+}
+"""Where it is more than `version 2 paused`."""
+
+
+def deed(entry: Mapping[str, Any]) -> str:
+    """What was done to which version, such as `version 2 promoted in place of 1 by force, against judgments`."""
+    words = DEEDS.get(entry["action"], "version {version} {action}").format_map(entry)
+    against = ", ".join(check["name"] for check in entry["details"].get("checks", ()) if check["passed"] is False)
+    if entry["details"].get("forced"):
+        return f"{words} by force, against {against}"
+    return f"{words}, with {against} failed" if against else words
+
+
+def when(moment: str | None) -> str:
+    """A moment of the wire in the time of whoever reads; empty where there was none."""
+    return "" if moment is None else datetime.fromisoformat(moment).astimezone().strftime("%Y-%m-%d %H:%M:%S")

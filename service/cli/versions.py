@@ -1,0 +1,151 @@
+"""`azimuth versions`: the embedder versions of a collection, and what an operator does with them."""
+
+from typing import Annotated, Any
+
+import typer
+
+from service.cli import shell, tables
+from service.client.http_client import Client, Refused
+
+app = typer.Typer(
+    no_args_is_help=False,
+    help="List the embedder versions of a collection; the commands below act on one of them.",
+    rich_markup_mode="markdown",
+)
+
+Number = Annotated[int, typer.Argument(min=1, help="Number of the version.", metavar="VERSION")]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
+
+AUDIT_PAGE = 100
+
+
+@app.callback(invoke_without_command=True)
+def versions(
+    context: typer.Context,
+    collection: Annotated[str | None, typer.Option("--collection", "-c", help="Name of the collection.")] = None,
+    as_json: shell.AsJson = False,
+    url: shell.Url = None,
+) -> None:
+    """List the embedder versions of a collection; the commands below act on one of them."""
+    if context.invoked_subcommand is not None:
+        # What was said before the command counts for it too.
+        given = {name: value for name, value in (("collection", collection), ("url", url)) if value is not None}
+        context.default_map = {context.invoked_subcommand: given}
+        return
+    if collection is None:
+        shell.stop("which collection? --collection NAME")
+    with shell.connect(url) as client:
+        found = client.versions(collection)
+    if as_json:
+        shell.out.print_json(data=found)
+        return
+    shell.out.print(tables.versions(found["versions"]))
+    for one in found["versions"]:
+        if more := tables.standing(one):
+            shell.tell(f"version {one['number']}: {more}")
+
+
+@app.command()
+def show(number: Number, collection: shell.Collection, as_json: shell.AsJson = False, url: shell.Url = None) -> None:
+    """One version: what it is, how far it is, and the evidence for promoting it."""
+    with shell.connect(url) as client:
+        version = client.version(collection, number)
+    if as_json:
+        shell.out.print_json(data=version)
+        return
+    shell.out.print(tables.facts(version))
+    if version["checks"]:
+        shell.out.print()
+        shell.out.print(tables.evidence(version["checks"]))
+
+
+@app.command()
+def promote(
+    number: Number,
+    collection: shell.Collection,
+    force: shell.Force = False,
+    note: shell.Note = "",
+    url: shell.Url = None,
+) -> None:
+    """Let a version answer from now on. Refused (exit code 1) where a check of its evidence failed."""
+    with shell.connect(url) as client:
+        shell.tell(switch(client, collection, number, force=force, note=note, url=url))
+
+
+@app.command()
+def rollback(collection: shell.Collection, note: shell.Note = "", url: shell.Url = None) -> None:
+    """Let the version answer again that answered before. It lost nothing: everything written since is in it."""
+    with shell.connect(url) as client:
+        active = client.roll_back(collection, note)
+    shell.tell(f"Version {active['number']} of {collection} answers again.")
+
+
+@app.command()
+def pause(number: Number, collection: shell.Collection, url: shell.Url = None) -> None:
+    """Let a backfill rest. What is written meanwhile still goes to the version."""
+    _changed(collection, number, "pause", url)
+
+
+@app.command()
+def resume(number: Number, collection: shell.Collection, url: shell.Url = None) -> None:
+    """Let a paused backfill go on, or take a failed version up again where it stopped."""
+    _changed(collection, number, "resume", url)
+
+
+@app.command()
+def retire(
+    number: Number, collection: shell.Collection, yes: Yes = False, note: shell.Note = "", url: shell.Url = None
+) -> None:
+    """End a version, also one under way: its vectors are dropped, and there is no way back to it."""
+    with shell.connect(url) as client:
+        version = client.version(collection, number)
+        if not yes:
+            if not shell.interactive():
+                shell.stop("this drops its vectors for good: confirm with --yes")
+            what = f"version {number} ({version['state']}, {version['chunks']:,} chunks) of {collection}"
+            typer.confirm(f"Drop {what} for good?", abort=True)
+        client.retire(collection, number, note)
+    shell.tell(f"Version {number} of {collection} is retired.")
+
+
+@app.command()
+def audit(
+    collection: shell.Collection,
+    limit: Annotated[int, typer.Option(min=1, max=1_000, help="Newest entries to show.")] = AUDIT_PAGE,
+    as_json: shell.AsJson = False,
+    url: shell.Url = None,
+) -> None:
+    """Who changed what, when, and on which evidence; newest first."""
+    with shell.connect(url) as client:
+        trail: dict[str, Any] = client.call("GET", f"/v1/collections/{collection}/audit", params={"limit": limit})
+    if as_json:
+        shell.out.print_json(data=trail)
+        return
+    shell.out.print(tables.audit(trail["entries"]))
+
+
+# ---------------------------------------------------------------- parts of the commands
+
+
+def switch(client: Client, collection: str, number: int, *, force: bool, note: str, url: str | None) -> str:
+    """Promote; the words that say so. Exit code 1 where the evidence speaks against it."""
+    before = client.versions(collection)["active_version"]
+    try:
+        client.change(collection, number, "promote", {"force": force, "note": note})
+    except Refused as refused:
+        if refused.kind != "promotion-refused":
+            raise
+        shell.say(f"Version {number} is not promoted: version {before} goes on answering. What failed:")
+        shell.err.print(tables.evidence(check for check in refused.checks if check["passed"] is False))
+        forced = shell.command(f"versions promote {number} --force", collection, url)
+        shell.stop(f"In spite of it, on record: {forced}", shell.PARTLY)
+    if before == number:
+        return f"Version {number} of {collection} was active already."
+    back = shell.command("versions rollback", collection, url)
+    return f"Version {number} of {collection} answers from now on. Back to version {before}: {back}"
+
+
+def _changed(collection: str, number: int, verb: str, url: str | None) -> None:
+    with shell.connect(url) as client:
+        version = client.change(collection, number, verb)
+    shell.tell(f"Version {number} of {collection} is {version['state']}{', paused' if version['paused'] else ''}.")

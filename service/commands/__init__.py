@@ -1,1 +1,0 @@
-"""Commands that are more than one call: what operators type to change the embedder of a live collection."""

@@ -1,0 +1,299 @@
+"""Filters over metadata: reading what a client sent, and what it means.
+
+`matches` is the meaning; `store/predicates.py` says the same in SQL, and a property test holds them together.
+
+- A dotted path walks nested objects and, where it meets an array, each object in it. It may find many values or none.
+- A value that is an array stands for its elements (one level), so `{"tags": "x"}` matches where one tag is "x".
+- Numbers are compared as the decimals that JSON writes (1 equals 1.0), strings by code point. A boolean is no number;
+  `$gt $gte $lt $lte` never match across types.
+- `$eq: null` matches null and also where the path finds nothing. `$ne` and `$nin` are the negations of `$eq` and `$in`.
+- `$exists` asks whether the path finds anything, null included.
+- `$contains`: an array that has the element, or a string that has the substring.
+- Several fields, or several operators on one field, must all hold.
+"""
+
+import math
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from decimal import Decimal
+from typing import Any, Final, cast
+
+from service.core.domain import And, Condition, Filter, Not, Operator, Or, Scalar
+from service.core.errors import Invalid
+
+MAX_DEPTH: Final = 8
+MAX_CONDITIONS: Final = 100
+MAX_VALUES: Final = 1_000
+MAX_FIELD_LENGTH: Final = 512
+MAX_DECLARED: Final = 16
+
+_ORDERED = {"$gt", "$gte", "$lt", "$lte"}
+_SETS = {"$in", "$nin"}
+_ONE_VALUE = {"$eq", "$ne", "$contains"}
+_OPERATORS = _ORDERED | _SETS | _ONE_VALUE | {"$exists"}
+_NOT_TEXT = re.compile("[\0\ud800-\udfff]")
+
+
+# ---------------------------------------------------------------- reading
+
+
+def parse(raw: object) -> Filter:
+    """The filter that a client means. Invalid names the exact place, such as `filter.year.$gte`."""
+    return _Reading().all_of(raw, "filter", depth=1)
+
+
+def declared(names: Sequence[str], at: str) -> tuple[str, ...]:
+    """Fields that a collection declares, each once and in order. Invalid names the one that no filter could ask for."""
+    for number, name in enumerate(names):
+        place = f"{at}.{number}"
+        if name.startswith("$"):
+            raise Invalid.at(place, "a field name cannot begin with $")
+        _path(name, place)
+        if name in names[:number]:
+            raise Invalid.at(place, "named twice")
+    if len(names) > MAX_DECLARED:
+        raise Invalid.at(at, f"more than {MAX_DECLARED} fields")
+    return tuple(sorted(names))
+
+
+class _Reading:
+    """One filter being read, and how much of it there has been so far."""
+
+    def __init__(self) -> None:
+        self._parts = 0
+
+    def all_of(self, raw: object, at: str, depth: int) -> Filter:
+        """An object of fields and of `$and`, `$or`, `$not`: all of them must hold."""
+        if depth > MAX_DEPTH:
+            raise Invalid.at(at, f"nested more than {MAX_DEPTH} deep")
+        if not isinstance(raw, Mapping):
+            raise Invalid.at(at, "expected an object")
+        return _and(part for key, value in raw.items() for part in self._entry(key, value, at, depth))
+
+    def _entry(self, key: object, value: object, at: str, depth: int) -> Iterator[Filter]:
+        if not isinstance(key, str):
+            raise Invalid.at(at, "field names must be strings")
+        place = f"{at}.{_shown(key)}"
+        match key:
+            case "$and":
+                yield And(self._list(value, place, depth))
+            case "$or":
+                yield Or(self._list(value, place, depth))
+            case "$not":
+                self._count(place)
+                yield Not(self.all_of(value, place, depth + 1))
+            case _ if key.startswith("$"):
+                raise Invalid.at(place, "unknown operator; here $and, $or and $not are known, or a field name")
+            case _:
+                yield from self._field(_path(key, place), value, place, depth)
+
+    def _list(self, raw: object, at: str, depth: int) -> tuple[Filter, ...]:
+        if not isinstance(raw, list | tuple):
+            raise Invalid.at(at, "expected a list of filters")
+        parts = []
+        for number, part in enumerate(raw):
+            self._count(at)
+            parts.append(self.all_of(part, f"{at}.{number}", depth + 1))
+        return tuple(parts)
+
+    def _field(self, path: tuple[str, ...], raw: object, at: str, depth: int) -> Iterator[Filter]:
+        if isinstance(raw, list | tuple):
+            raise Invalid.at(at, "a list needs an operator: $in")
+        if not isinstance(raw, Mapping):
+            yield self._condition(path, "$eq", raw, at)
+            return
+        if not raw:
+            raise Invalid.at(at, "expected an operator")
+        for key, operand in raw.items():
+            if not isinstance(key, str) or not key.startswith("$"):
+                raise Invalid.at(at, "expected operators; nested fields are written with dots, such as author.name")
+            place = f"{at}.{_shown(key)}"
+            if key == "$not":
+                yield self._negated(path, operand, place, depth)
+            else:
+                yield self._condition(path, key, operand, place)
+
+    def _negated(self, path: tuple[str, ...], raw: object, at: str, depth: int) -> Filter:
+        self._count(at)
+        if depth >= MAX_DEPTH:
+            raise Invalid.at(at, f"nested more than {MAX_DEPTH} deep")
+        if not isinstance(raw, Mapping):
+            raise Invalid.at(at, "expected an object of operators")
+        return Not(_and(self._field(path, raw, at, depth + 1)))
+
+    def _condition(self, path: tuple[str, ...], operator: str, operand: object, at: str) -> Condition:
+        if operator not in _OPERATORS:
+            raise Invalid.at(at, f"unknown operator; known are {', '.join(sorted(_OPERATORS))} and $not")
+        self._count(at)
+        return Condition(path, cast(Operator, operator), _operand(operator, operand, at))
+
+    def _count(self, at: str) -> None:
+        self._parts += 1
+        if self._parts > MAX_CONDITIONS:
+            raise Invalid.at(at, f"more than {MAX_CONDITIONS} conditions")
+
+
+def _and(parts: Iterator[Filter]) -> Filter:
+    found = tuple(parts)
+    return found[0] if len(found) == 1 else And(found)
+
+
+def _path(name: str, at: str) -> tuple[str, ...]:
+    if len(name) > MAX_FIELD_LENGTH:
+        raise Invalid.at(at, f"a field name longer than {MAX_FIELD_LENGTH} characters")
+    _text(name, at)
+    path = tuple(name.split("."))
+    if not all(path):
+        raise Invalid.at(at, "an empty field name")
+    return path
+
+
+def _operand(operator: str, raw: object, at: str) -> Scalar | tuple[Scalar, ...]:
+    if operator in _SETS:
+        if not isinstance(raw, list | tuple):
+            raise Invalid.at(at, "expected a list")
+        if len(raw) > MAX_VALUES:
+            raise Invalid.at(at, f"more than {MAX_VALUES} values")
+        return tuple(_scalar(value, f"{at}.{number}") for number, value in enumerate(raw))
+    if operator == "$exists":
+        if not isinstance(raw, bool):
+            raise Invalid.at(at, "expected true or false")
+        return raw
+    value = _scalar(raw, at)
+    if operator in _ORDERED and (value is None or isinstance(value, bool)):
+        raise Invalid.at(at, "expected a number or a string")
+    return value
+
+
+def _scalar(raw: object, at: str) -> Scalar:
+    match raw:
+        case None | bool():
+            return raw
+        case str():
+            return _text(raw, at)
+        case int():
+            if not -(2**63) <= raw < 2**63:
+                raise Invalid.at(at, "an integer must fit 64 bits")
+            return raw
+        case float():
+            if not math.isfinite(raw):
+                raise Invalid.at(at, "NaN and infinity are not JSON")
+            return raw
+        case _:
+            raise Invalid.at(at, "expected a string, a number, true, false or null")
+
+
+def _text(value: str, at: str) -> str:
+    if _NOT_TEXT.search(value):
+        raise Invalid.at(at, "contains a NUL character or half of a surrogate pair")
+    return value
+
+
+def _shown(key: str) -> str:
+    """A key as it may stand in an error: short, and encodable in UTF-8."""
+    return _NOT_TEXT.sub("\N{REPLACEMENT CHARACTER}", key[:MAX_FIELD_LENGTH])
+
+
+# ---------------------------------------------------------------- meaning
+
+
+def operands(where: Filter | None) -> int:
+    """How many values are compared with: the size of a filter."""
+    match where:
+        case None:
+            return 0
+        case Condition(operand=operand):
+            return len(operand) if isinstance(operand, tuple) else 1
+        case Not(part=part):
+            return operands(part)
+        case And(parts=parts) | Or(parts=parts):
+            return sum(map(operands, parts))
+
+
+def matches(where: Filter, metadata: Mapping[str, Any]) -> bool:
+    """Whether a document with this metadata passes."""
+    match where:
+        case And(parts):
+            return all(matches(part, metadata) for part in parts)
+        case Or(parts):
+            return any(matches(part, metadata) for part in parts)
+        case Not(part):
+            return not matches(part, metadata)
+        case Condition(path, operator, operand):
+            return _holds(operator, operand, _found(metadata, path))
+
+
+def _holds(operator: Operator, operand: Scalar | tuple[Scalar, ...], found: list[Any]) -> bool:
+    match operator:
+        case "$exists":
+            return bool(found) == operand
+        case "$eq":
+            return any(_equal(value, operand) for value in _elements(found)) or (operand is None and not found)
+        case "$ne":
+            return not _holds("$eq", operand, found)
+        case "$in":
+            return any(_holds("$eq", one, found) for one in cast(tuple[Scalar, ...], operand))
+        case "$nin":
+            return not _holds("$in", operand, found)
+        case "$contains":
+            return any(_contains(value, operand) for value in found)
+        case _:
+            return any(_ordered(operator, value, operand) for value in _elements(found))
+
+
+def _found(metadata: Mapping[str, Any], path: tuple[str, ...]) -> list[Any]:
+    """The values at the end of a path. An array on the way stands for the objects in it."""
+    found: list[Any] = [metadata]
+    for key in path:
+        found = [one[key] for one in _elements(found) if isinstance(one, Mapping) and key in one]
+    return found
+
+
+def _elements(values: list[Any]) -> Iterator[Any]:
+    for value in values:
+        if isinstance(value, list | tuple):
+            yield from value
+        else:
+            yield value
+
+
+def _equal(value: object, operand: object) -> bool:
+    if isinstance(value, bool) or isinstance(operand, bool):
+        return value is operand
+    if isinstance(value, int | float) and isinstance(operand, int | float):
+        return _decimal(value) == _decimal(operand)
+    if isinstance(value, str) and isinstance(operand, str):
+        return value == operand
+    return value is None and operand is None
+
+
+def _ordered(operator: Operator, value: object, operand: object) -> bool:
+    if isinstance(value, bool):
+        return False
+    if isinstance(value, int | float) and isinstance(operand, int | float):
+        left, right = _decimal(value), _decimal(operand)
+        less, same = left < right, left == right
+    elif isinstance(value, str) and isinstance(operand, str):
+        less, same = value < operand, value == operand
+    else:
+        return False
+    match operator:
+        case "$lt":
+            return less
+        case "$lte":
+            return less or same
+        case "$gt":
+            return not less and not same
+        case _:
+            return not less
+
+
+def _contains(value: object, operand: object) -> bool:
+    if isinstance(value, list | tuple):
+        return any(_equal(element, operand) for element in value)
+    return isinstance(value, str) and isinstance(operand, str) and operand in value
+
+
+def _decimal(value: int | float) -> Decimal:
+    """The number as JSON writes it, which is what the database holds: 0.1 is one tenth, not the nearest binary."""
+    return Decimal(repr(value))

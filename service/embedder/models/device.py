@@ -1,0 +1,60 @@
+"""Where a model runs and in which precision."""
+
+import torch
+
+from service.core.errors import ModelUnavailable
+
+
+def choose(device: str) -> torch.device:
+    """`auto`: a CUDA device, else Apple's, else the CPU. ModelUnavailable where the named one is not there."""
+    if device == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        chosen = torch.device(device)
+    except RuntimeError as error:
+        raise ModelUnavailable(f"There is no device {device!r}: use auto, cpu, cuda, cuda:N or mps.") from error
+    present = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if not present.get(chosen.type, False) or (
+        chosen.type == "cuda" and (chosen.index or 0) >= torch.cuda.device_count()
+    ):
+        raise ModelUnavailable(f"This machine has no usable device {device!r}.")
+    return chosen
+
+
+def precision(device: torch.device, wanted: str) -> torch.dtype:
+    """`auto`: bfloat16 where the device multiplies in it, float32 elsewhere.
+
+    A CPU without such instructions emulates bfloat16, slower than float32: `mkldnn._is_mkldnn_bf16_supported` says
+    yes there too, so the instruction sets themselves are asked for.
+    """
+    if wanted != "auto":
+        return {"float32": torch.float32, "bfloat16": torch.bfloat16}[wanted]
+    if device.type == "cuda":
+        native = torch.cuda.is_bf16_supported(including_emulation=False)
+    elif device.type == "cpu":
+        has = torch.cpu.get_capabilities()
+        native = any(has.get(name, False) for name in ("avx512_bf16", "amx_bf16", "bf16"))
+    else:
+        native = False
+    return torch.bfloat16 if native else torch.float32
+
+
+def batch_tokens(device: torch.device) -> int:
+    """Padded tokens of one forward pass.
+
+    CPU: on one core in bfloat16 (all-MiniLM-L6-v2, SciFact, processor time) 512 / 2,048 / 4,096 / 8,192 / 16,384 tokens
+    give 0.91 / 0.97 / 1 / 0.99 / 0.85 of the best rate: too few repeat the reading of the weights, too many push the
+    activations out of the cache. GPU: enough to hide the launching of kernels; `python -m loadtests.encode --gpu`
+    measures it.
+    """
+    return 4096 if device.type == "cpu" else 65536
+
+
+def pass_overhead(device: torch.device) -> int:
+    """What one more forward pass costs beside its tokens, in tokens: see the rates in `batch_tokens`.
+
+    GPU: its passes are launches of hundreds of kernels, which a small batch does not hide.
+    """
+    return 64 if device.type == "cpu" else 8192

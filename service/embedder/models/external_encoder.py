@@ -1,0 +1,64 @@
+"""Vectors that the client brings: no model at all, only the client's word for what made them."""
+
+from collections.abc import Sequence
+from typing import NoReturn
+
+import numpy as np
+import numpy.typing as npt
+
+from service.core.domain import EXTERNAL, EmbedderSpec, Role, Vectors
+from service.core.errors import Invalid
+from service.core.versions import Identity
+
+MAX_DIMENSIONS = 4_000
+
+REFUSAL = "the vectors of this version come from the client: send `vector`"
+
+
+def resolve(spec: EmbedderSpec) -> EmbedderSpec:
+    """The specification as it stands; Invalid where it lacks what only the client knows, or names what a model has."""
+    if spec.dimensions is None or not 1 <= spec.dimensions <= MAX_DIMENSIONS:
+        raise Invalid.at("embedder.dimensions", f"{EXTERNAL} vectors declare theirs, from 1 to {MAX_DIMENSIONS}")
+    if spec.identity is None or not spec.identity.strip():
+        raise Invalid.at("embedder.identity", f"{EXTERNAL} vectors need a name for what makes them")
+    for field in ("revision", "query_prompt", "document_prompt"):
+        if getattr(spec, field):
+            raise Invalid.at(f"embedder.{field}", f"{EXTERNAL} vectors have none")
+    return spec
+
+
+class ExternalEncoder:
+    """The place of an encoder where there is none: it has an identity, and refuses everything else."""
+
+    batch_tokens = 1
+    streams = 1
+
+    def __init__(self, spec: EmbedderSpec) -> None:
+        spec = resolve(spec)
+        assert spec.identity is not None
+        assert spec.dimensions is not None
+        self._identity = Identity(
+            parts={"kind": EXTERNAL, "identity": spec.identity}, dimensions=spec.dimensions, max_tokens=0
+        )
+
+    @property
+    def identity(self) -> Identity:
+        return self._identity
+
+    def unchanged(self) -> bool:
+        return True
+
+    def offsets(self, texts: Sequence[str]) -> list[npt.NDArray[np.int64]]:
+        self._refuse()
+
+    def overhead(self, role: Role) -> int:
+        self._refuse()
+
+    def lengths(self, texts: Sequence[str], role: Role) -> list[int]:
+        self._refuse()
+
+    def encode(self, texts: Sequence[str], role: Role) -> Vectors:
+        self._refuse()
+
+    def _refuse(self) -> NoReturn:
+        raise Invalid(REFUSAL)

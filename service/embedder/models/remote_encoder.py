@@ -1,0 +1,273 @@
+"""`Encoder` over another Azimuth (`AZIMUTH_ENCODER_URL`): models run there, and nothing of torch is needed here.
+
+The protocol is `api/encoding.py` and `api/identities.py`. What a model is (`/v1/models/identify`) makes the same
+fingerprint here as there, so that a collection may move between a local and a remote model without being encoded again.
+Every answer names the fingerprint of what encoded it, and one of another embedder than this one is refused: a service
+that begins to serve another model under the same name never gets a vector into the space.
+"""
+
+import base64
+import logging
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Literal
+
+import httpx
+import numpy as np
+import numpy.typing as npt
+import orjson
+
+from service.core.domain import EmbedderSpec, Role, Vectors
+from service.core.errors import FieldError, Invalid, Misconfigured, ModelUnavailable, SpaceRefused
+from service.core.ports_a import Encoder
+from service.core.versions import Identity
+from service.embedder.models import hashing_encoder
+
+log = logging.getLogger(__name__)
+
+FINGERPRINT_HEADER = "X-Azimuth-Fingerprint"
+
+CONNECT_SECONDS = 3.0
+QUERY_SECONDS = 15.0
+BULK_SECONDS = 120.0
+IDENTIFY_SECONDS = 30.0
+"""The service goes on loading when this is over, and may have the model the next time."""
+
+PAUSES = (0.1, 0.4)
+"""Before a request is tried again, where nobody answered or the service was busy. All of them may be repeated."""
+DOWN_SECONDS = 1.0
+"""For so long an unreachable service is not tried again: a batch that is halved to find who spoiled it would wait for
+each half."""
+
+_BUSY = frozenset({429, 502, 503, 504})
+_MOST_REQUEST, _MOST_ANSWER = 8 * 2**20, 256 * 2**20
+
+
+class Remote:
+    """One service and the connections to it. Specification -> encoder. Call it in threads."""
+
+    def __init__(self, url: str, key: str | None = None) -> None:
+        """Misconfigured where `url` is no address."""
+        self.url = url.rstrip("/")
+        headers = {b"Authorization": f"Bearer {key}".encode()} if key else None
+        timeout = httpx.Timeout(BULK_SECONDS, connect=CONNECT_SECONDS)
+        try:
+            self._http = httpx.Client(base_url=self.url, headers=headers, timeout=timeout, trust_env=False)
+        except httpx.InvalidURL as error:
+            raise Misconfigured(f"{url} is no address of an encoder: {error}") from error
+        if self._http.base_url.scheme not in ("http", "https") or not self._http.base_url.host:
+            raise Misconfigured(f"{url} is no address of an encoder: it must start with http:// or https://")
+        self._down: tuple[float, str] = (0.0, "")
+        self._lock = threading.Lock()
+
+    def __call__(self, spec: EmbedderSpec) -> Encoder:
+        """ModelUnavailable where the service has no such model or does not answer; Invalid as a local model says it."""
+        if hashing_encoder.dimensions_of(spec.model) is not None:
+            return hashing_encoder.HashingEncoder(spec)
+        return RemoteEncoder(self, spec)
+
+    def close(self) -> None:
+        self._http.close()
+
+    def post(self, path: str, body: Mapping[str, Any], seconds: float) -> tuple[Any, str | None]:
+        """The JSON that is answered, and the fingerprint that the answer names.
+
+        ModelUnavailable where nobody answers in time or the service cannot; Invalid where it refuses what was sent.
+        """
+        content = orjson.dumps(body)
+        for pause in (*PAUSES, None):
+            down_until, reason = self._down
+            if time.monotonic() < down_until:
+                raise ModelUnavailable(reason)
+            try:
+                status, headers, answer = self._exchange(path, content, seconds)
+            except httpx.TimeoutException as error:
+                raise self._unreachable(f"did not answer in time ({type(error).__name__})") from error
+            except httpx.TransportError as error:
+                if pause is None:
+                    raise self._unreachable(f"does not answer ({error})") from error
+            else:
+                if status not in _BUSY or pause is None:
+                    return self._json(status, headers, answer), headers.get(FINGERPRINT_HEADER)
+            time.sleep(pause)
+        raise AssertionError("the last try returns or raises")
+
+    def _exchange(self, path: str, content: bytes, seconds: float) -> tuple[int, httpx.Headers, bytes]:
+        timeout = httpx.Timeout(seconds, connect=CONNECT_SECONDS)
+        headers = {"Content-Type": "application/json"}
+        with self._http.stream("POST", path, content=content, headers=headers, timeout=timeout) as response:
+            parts, size = [], 0
+            for part in response.iter_bytes():
+                size += len(part)
+                if size > _MOST_ANSWER:
+                    raise ModelUnavailable(f"The encoder at {self.url} answers without end.")
+                parts.append(part)
+            return response.status_code, response.headers, b"".join(parts)
+
+    def _unreachable(self, what: str) -> ModelUnavailable:
+        reason = f"The encoder at {self.url} {what}."
+        with self._lock:
+            self._down = (time.monotonic() + DOWN_SECONDS, reason)
+        log.warning("encoder unreachable", extra={"reason": reason})
+        return ModelUnavailable(reason)
+
+    def _json(self, status: int, headers: httpx.Headers, content: bytes) -> Any:
+        try:
+            answer = orjson.loads(content)
+        except ValueError as error:
+            raise ModelUnavailable(f"The encoder at {self.url} answers {status}, and not in JSON.") from error
+        if status == httpx.codes.OK:
+            return answer
+        problem = answer if isinstance(answer, dict) else {}
+        said = str(problem.get("detail") or problem.get("title") or status)
+        if status in (400, 413, 422):
+            errors = [
+                FieldError(str(one.get("field", "")), str(one.get("message", "")))
+                for one in problem.get("errors", [])
+                if isinstance(one, dict)
+            ]
+            raise Invalid(f"the encoder at {self.url} refuses it: {said}", errors)
+        if status in (401, 403):
+            said = "it does not accept AZIMUTH_ENCODER_KEY"
+        retry_after = headers.get("Retry-After", "")
+        raise ModelUnavailable(
+            f"The encoder at {self.url}: {said}", retry_after=float(retry_after) if retry_after.isdecimal() else 2.0
+        )
+
+
+class RemoteEncoder:
+    """One embedder of another service, as it was when it was loaded. Blocks; safe to use from several threads."""
+
+    streams = 2
+    """One request is on its way while another one is computed."""
+
+    def __init__(self, remote: Remote, spec: EmbedderSpec) -> None:
+        self._remote = remote
+        self._spec: dict[str, Any] = {
+            "model": spec.model,
+            "query_prompt": spec.query_prompt,
+            "document_prompt": spec.document_prompt,
+        }
+        if spec.revision is not None:
+            self._spec["revision"] = spec.revision
+        if spec.dimensions is not None:
+            self._spec["dimensions"] = spec.dimensions
+        described = self._describe()
+        self._identity = self._identity_of(described)
+        try:
+            self._batch_tokens = int(described["batch_tokens"])
+            self._overheads: dict[Role, int] = {
+                "query": int(described["overhead"]["query"]),
+                "document": int(described["overhead"]["document"]),
+            }
+            self._most_texts = max(1, int(described["limits"]["texts"]))
+            self._most_bytes = min(_MOST_REQUEST, int(described["limits"]["body_bytes"]))
+        except (KeyError, TypeError, ValueError) as error:
+            raise self._foreign() from error
+        log.info("model loaded", extra={"model": spec.model, "encoder": remote.url})
+
+    @property
+    def identity(self) -> Identity:
+        return self._identity
+
+    @property
+    def batch_tokens(self) -> int:
+        return self._batch_tokens
+
+    def unchanged(self) -> bool:
+        """ModelUnavailable where the service does not answer: then nothing can be said, and nothing be encoded."""
+        return self._identity_of(self._describe()) == self._identity
+
+    def overhead(self, role: Role) -> int:
+        return self._overheads[role]
+
+    def offsets(self, texts: Sequence[str]) -> list[npt.NDArray[np.int64]]:
+        rows = self._tokenize(texts, "offsets", "document")
+        try:
+            return [np.frombuffer(base64.b64decode(row), "<i4").reshape(-1, 2).astype(np.int64) for row in rows]
+        except (TypeError, ValueError) as error:
+            raise self._foreign() from error
+
+    def lengths(self, texts: Sequence[str], role: Role) -> list[int]:
+        return [int(length) for length in self._tokenize(texts, "lengths", role)]
+
+    def encode(self, texts: Sequence[str], role: Role) -> Vectors:
+        vectors = np.zeros((len(texts), self._identity.dimensions), dtype=np.float32)
+        seconds = QUERY_SECONDS if role == "query" else BULK_SECONDS
+        # As an encoder here would do it: too long is cut, and what is unusable is for the caller to judge.
+        how = {"input_type": role, "encoding_format": "base64", "truncate": True, "unusable": "return"}
+        for start, portion in self._portions(texts):
+            answer = self._ask("/v1/embeddings", {**self._spec, **how, "input": portion}, seconds)
+            try:
+                rows = [np.frombuffer(base64.b64decode(one["embedding"]), "<f4") for one in answer["data"]]
+                vectors[start : start + len(portion)] = np.stack(rows).reshape(len(portion), -1)
+            except (KeyError, TypeError, ValueError) as error:
+                raise self._foreign() from error
+        return vectors
+
+    def _tokenize(self, texts: Sequence[str], wanted: Literal["offsets", "lengths"], role: Role) -> list[Any]:
+        rows: list[Any] = []
+        for _, portion in self._portions(texts):
+            request = {**self._spec, "inputs": portion, "return": wanted, "input_type": role}
+            answer = self._ask("/tokenize", request, BULK_SECONDS)
+            if not isinstance(answer, list) or len(answer) != len(portion):
+                raise self._foreign()
+            rows += answer
+        return rows
+
+    def _portions(self, texts: Sequence[str]) -> Iterator[tuple[int, list[orjson.Fragment]]]:
+        """The texts as JSON, as many together as the service takes, each lot with the place of its first."""
+        start, size, portion = 0, 0, list[orjson.Fragment]()
+        for place, text in enumerate(texts):
+            written = orjson.dumps(text)
+            if portion and (len(portion) == self._most_texts or size + len(written) > self._most_bytes // 2):
+                yield start, portion
+                start, size, portion = place, 0, []
+            portion.append(orjson.Fragment(written))
+            size += len(written)
+        if portion:
+            yield start, portion
+
+    def _ask(self, path: str, request: Mapping[str, Any], seconds: float) -> Any:
+        """The answer, if it is of this embedder; SpaceRefused where it is of another one."""
+        answer, fingerprint = self._remote.post(path, request, seconds)
+        if fingerprint is None:
+            raise self._foreign()
+        if fingerprint != self._identity.fingerprint:
+            differing = self._identity.differing(self._identity_of(self._describe())) or ("the fingerprint",)
+            raise SpaceRefused(
+                f"the encoder at {self._remote.url} serves another {self._spec['model']} than before: "
+                f"{', '.join(differing)} differ"
+            )
+        return answer
+
+    def _describe(self) -> Mapping[str, Any]:
+        """What the service says that the model is, now."""
+        try:
+            answer, _ = self._remote.post("/v1/models/identify", self._spec, IDENTIFY_SECONDS)
+        except Invalid as error:
+            if any(one.field == "dimensions" for one in error.errors):
+                errors = [FieldError(f"embedder.{one.field}", one.message) for one in error.errors]
+                raise Invalid(error.detail, errors) from error
+            raise ModelUnavailable(error.detail) from error  # the two services do not know the same models
+        described = answer.get("azimuth") if isinstance(answer, dict) else None
+        if not isinstance(described, dict):
+            raise self._foreign()
+        return described
+
+    def _identity_of(self, described: Mapping[str, Any]) -> Identity:
+        try:
+            identity = Identity(
+                parts={str(name): str(value) for name, value in described["parts"].items()},
+                dimensions=int(described["dimensions"]),
+                max_tokens=int(described["max_tokens"]),
+            )
+            if identity.fingerprint != described["fingerprint"]:
+                raise ValueError("another way to make a fingerprint")
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise self._foreign() from error
+        return identity
+
+    def _foreign(self) -> ModelUnavailable:
+        return ModelUnavailable(f"The encoder at {self._remote.url} does not speak as this version of Azimuth does.")

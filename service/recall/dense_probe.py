@@ -1,0 +1,161 @@
+"""One live search looked at again: its dense leg exactly and as it runs live, right after one another, compared.
+
+Between the two looks somebody may write. What the exact look found and the other did not is therefore looked up once
+more: if it is no longer there as it was, or if the later look found what the exact one would have, they saw two states
+and the pair says nothing (torn).
+"""
+
+import dataclasses
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+from service.core.domain import Candidate, CollectionId, CollectionName, Passing, Vector, VersionNumber
+from service.core.errors import VersionNotFound
+from service.core.ports_a import Documents, Vectors
+from service.core.recall import NEAR, K, Series, Tally, compared
+from service.core.search import Request
+from service.recall.aggregate import Finding
+from service.search import filter_planner, retrievers
+from service.search.retrievers import Item, Leg
+from service.spaces.resolver import Space, Spaces
+
+WIDER = 2
+"""The exact look asks for so many times `K` documents: some have several chunks among the nearest."""
+
+Top = Sequence[tuple[Item, Candidate]]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Asked:
+    """One question of a live search, in the space of `version`. `passing` names nothing; `width`: as it ran."""
+
+    collection: CollectionName
+    collection_id: CollectionId
+    version: VersionNumber
+    request: Request
+    vector: Vector
+    passing: Passing | None
+    width: int
+
+
+class Probe:
+    """`passing_cap`: as of live searches. `below`: an `ef_search` that is tried as well, to learn whether it would do.
+
+    It is asked of searches without a filter alone: a filter has an `ef_search` of its own for each share that passes.
+    """
+
+    def __init__(
+        self,
+        *,
+        vectors: Vectors,
+        documents: Documents,
+        spaces: Spaces,
+        passing_cap: int,
+        below: Callable[[int], int | None] = lambda _: None,
+    ) -> None:
+        self._vectors = vectors
+        self._documents = documents
+        self._spaces = spaces
+        self._passing_cap = passing_cap
+        self._below = below
+
+    async def look(self, asked: Asked, space: Space | None) -> tuple[Finding, ...] | None:
+        """None where the pair is torn; nothing where it runs exactly by now.
+
+        `space`: where it ran a moment ago; None: it was longer ago, and space and what passes are looked up anew.
+        NotFound where the version that its vector is of does not answer any more.
+        """
+        passing = asked.passing
+        if space is None:
+            space = await self._space(asked)
+            passing = await self._passing(asked, space)
+        exact = dataclasses.replace(asked.request, exact=True, ef_search=None, k=K)
+        truth = _top(await self._run(asked, space, exact, passing, WIDER * K))
+        looks = [await self._timed(asked, space, asked.request, passing, asked.width)]
+        for ef_search in self._further(asked, space, looks[0][0]):
+            tried = dataclasses.replace(asked.request, ef_search=ef_search, k=K)
+            looks.append(await self._timed(asked, space, tried, passing, WIDER * K))
+        tops = [_top(leg) for leg, _ in looks]
+        if await self._torn(asked, space, truth, tops):
+            return None
+        return tuple(
+            Finding(
+                series=Series.of_plan(space.version.number, leg.plan),
+                tally=Tally.of_one(*compared(_named(truth), _named(top)), seconds),
+                live=number == 0,
+            )
+            for number, ((leg, seconds), top) in enumerate(zip(looks, tops, strict=True))
+            if leg.plan.kind != "exact"
+        )
+
+    async def _space(self, asked: Asked) -> Space:
+        space = await self._spaces.of(asked.collection, asked.request.embedder_version)
+        if (space.collection.id, space.version.number) != (asked.collection_id, asked.version):
+            raise VersionNotFound(f"version {asked.version} of {asked.collection} does not answer any more")
+        return space
+
+    async def _passing(self, asked: Asked, space: Space) -> Passing | None:
+        if asked.request.where is None:
+            return None
+        most = filter_planner.worth_naming(space.status, retrievers.rows_for(space, asked.width), self._passing_cap)
+        return await self._documents.passing(space.collection.id, asked.request.where, most)
+
+    def _further(self, asked: Asked, space: Space, live: Leg) -> Iterator[int]:
+        request, ran = asked.request, live.plan.ef_search
+        if live.plan.kind == "hnsw" and ran is not None and request.where is None and request.ef_search is None:
+            lower = self._below(min(ran, space.status.efforts.get("all", ran)))
+            if lower is not None and lower >= retrievers.rows_for(space, K):
+                yield lower
+
+    async def _run(self, asked: Asked, space: Space, request: Request, passing: Passing | None, width: int) -> Leg:
+        return await retrievers.dense(self._vectors, self._documents, space, request, asked.vector, passing, width)
+
+    async def _timed(
+        self, asked: Asked, space: Space, request: Request, passing: Passing | None, width: int
+    ) -> tuple[Leg, float]:
+        started = time.perf_counter()
+        leg = await self._run(asked, space, request, passing, width)
+        return leg, time.perf_counter() - started
+
+    async def _torn(self, asked: Asked, space: Space, truth: Top, tops: Sequence[Top]) -> bool:
+        if any(_newer(truth, top) for top in tops):
+            return True
+        everywhere = set.intersection(*({item for item, _ in top} for top in tops))
+        missing = [candidate for item, candidate in truth if item not in everywhere]
+        if not missing:
+            return False
+        chunks = [(one.document_id, one.chunk or 0) for one in missing]
+        stored = await self._vectors.get(space.version, chunks, [one.content_revision for one in missing])
+        for chunk, one in zip(chunks, missing, strict=True):
+            if chunk not in stored or abs(float(stored[chunk] @ asked.vector) - one.score) > NEAR:
+                return True
+        if asked.request.where is None:
+            return False
+        ids = sorted({one.document_id for one in missing})
+        still = await self._documents.passing_among(space.collection.id, ids, asked.request.where)
+        return len(still) < len(ids)
+
+
+def _top(leg: Leg) -> Top:
+    return list(leg.best.items())[:K]
+
+
+def _named(top: Top) -> list[tuple[str, float]]:
+    return [(f"{document_id}\n{chunk}", one.score) for (document_id, chunk), one in top]
+
+
+def _newer(truth: Top, later: Top) -> bool:
+    """Did the later look find what an exact look at the same state would have found too, or found otherwise?"""
+    known = dict(truth)
+    least = truth[-1][1].score if len(truth) >= K else -1.0 - NEAR
+    for item, one in later:
+        before = known.get(item)
+        if before is None:
+            differs = one.score > least + NEAR
+        else:  # an index may have lost the best chunk of a document, and then gives a lower one
+            lower = one.chunk == before.chunk and one.score < before.score - NEAR
+            differs = lower or one.score > before.score + NEAR or one.content_revision != before.content_revision
+        if differs:
+            return True
+    return False

@@ -1,0 +1,409 @@
+"""Settings -> running objects. The only file that picks implementations."""
+
+import asyncio
+import logging
+import random
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from functools import partial
+
+from fastapi import FastAPI
+from starlette.middleware import Middleware
+
+from service.api.app import create_app
+from service.api.dependencies import Limits, Service
+from service.confidence.calibrate import Learning
+from service.core.errors import Misconfigured
+from service.core.periodic import regularly, running
+from service.diagnostics.service import Diagnosis
+from service.drift.monitor import PAUSE_SECONDS, Lookout
+from service.drift.query_window import Traffic
+from service.embedder.models.registry import Registry
+from service.embedder.reranker.reranker import CrossEncoderReranker
+from service.embedder.worker.worker import Worker
+from service.evaluation.evaluator import Appraisal
+from service.ingest.service import Ingest
+from service.ingest.service import Limits as DocumentLimits
+from service.recall import ef_policy
+from service.recall.aggregate import Ledger
+from service.recall.calibration_curve import Survey
+from service.recall.controller import Control
+from service.recall.dense_probe import Probe
+from service.recall.lexical_probe import LexicalProbe
+from service.recall.monitor import Watch
+from service.runtime.db_gauges import Gauges, Names
+from service.runtime.readiness import Readiness
+from service.runtime.settings import NO_RERANKER, Settings
+from service.search.pipeline import Search
+from service.spaces.model_verification import Proof
+from service.spaces.resolver import Spaces
+from service.spaces.sampling import Sampling
+from service.store.lexical.follower import Follower
+from service.store.lexical.languages import KNOWN
+from service.store.lexical.lexicon import TantivyLexicon
+from service.store.postgres import housekeeping, server_checks
+from service.store.postgres import store as adapters
+from service.store.postgres.collections import PostgresCollections
+from service.store.postgres.documents import PostgresDocuments
+from service.store.postgres.indexed_fields import IndexedFields
+from service.store.postgres.pool import open_pool
+from service.store.postgres.recall import PostgresRecalls
+from service.store.postgres.store import Store
+from service.store.postgres.vectors import PostgresVectors
+from service.store.postgres.versions import PostgresVersions
+from service.versions.collection_setup import Founding
+from service.versions.promotion_checks import Examine, Prepare, Verification
+from service.versions.search_checks import Examiner
+from service.versions.shadow_traffic import Shadow
+from service.versions.state_machine import UNDER_WAY, Lifecycle
+
+log = logging.getLogger(__name__)
+
+TEND_SECONDS = 5.0
+LEARN_SECONDS = 2.0
+LOOK_SECONDS = 2.0
+DIAGNOSE_SECONDS = 60.0
+TOMBSTONE_AGE = timedelta(days=1)
+WATCH_SECONDS = 2.0
+EFFORT_SECONDS = 10.0
+DRIVE_SECONDS = 1.0
+PROBE_CONNECTIONS = 2
+PROBE_SECONDS = 30.0
+"""Longest statement of a look at a live search: an exact scan of some ten million chunks."""
+
+
+def open_store(settings: Settings, url: str, name: str) -> AbstractAsyncContextManager[Store]:
+    return adapters.open_store(
+        url,
+        name=name,
+        pool_size=settings.pool_size,
+        statement_timeout_seconds=settings.statement_timeout_seconds,
+    )
+
+
+def embedders(settings: Settings) -> Registry:
+    return Registry(
+        default=settings.embedder,
+        allowed=settings.models,
+        device=settings.device,
+        precision=settings.precision,
+        threads=settings.threads,
+        encoder_url=settings.encoder_url,
+        encoder_key=None if settings.encoder_key is None else settings.encoder_key.get_secret_value(),
+    )
+
+
+def lifecycle(
+    settings: Settings,
+    store: Store,
+    proof: Proof,
+    examine: Examine | None = None,
+    prepare: Prepare | None = None,
+) -> Lifecycle:
+    verification = Verification(
+        collections=store.collections,
+        versions=store.versions,
+        backfills=store.backfills,
+        test_sets=store.test_sets,
+        processes=store.processes,
+        proof=proof,
+        examine=examine,
+        prepare=prepare,
+    )
+    return Lifecycle(
+        collections=store.collections,
+        versions=store.versions,
+        backfills=store.backfills,
+        queue=store.queue,
+        proof=proof,
+        verification=verification,
+        exact_below=settings.exact_below,
+    )
+
+
+def founding(store: Store, models: Registry, proof: Proof) -> Founding:
+    return Founding(collections=store.collections, embedders=models, proof=proof)
+
+
+def prove(store: Store, models: Registry) -> Proof:
+    return Proof(collections=store.collections, versions=store.versions, embedders=models)
+
+
+def now() -> datetime:
+    return datetime.now(UTC)
+
+
+# ---------------------------------------------------------------- the API
+
+
+@asynccontextmanager
+async def api(settings: Settings, url: str) -> AsyncIterator[FastAPI]:
+    """The application over open connections. Models load while it serves already: /readyz tells when they are there."""
+    async with AsyncExitStack() as stack:
+        store = await stack.enter_async_context(open_store(settings, url, "api"))
+        await housekeeping.repair_after_restore(store.pool)
+        models = embedders(settings)
+        stack.push_async_callback(models.close)
+        proof = prove(store, models)
+        lexicon = TantivyLexicon(settings.data_dir / "lexical", await server_checks.installation(store.pool))
+        stack.push_async_callback(lexicon.close)
+        follower = Follower(lexicon, store.collections, store.changes)
+        reranker = None
+        if settings.reranker != NO_RERANKER:
+            reranker = CrossEncoderReranker(
+                settings.reranker, device=settings.device, precision=settings.precision, threads=settings.threads
+            )
+            stack.callback(reranker.close)
+        limits = Limits(
+            body_bytes=settings.max_body_bytes,
+            line_bytes=settings.max_line_bytes,
+            documents=DocumentLimits(text_length=settings.max_text_length, batch=settings.max_batch),
+        )
+        watch = await stack.enter_async_context(_watch(settings, url, lexicon))
+        traffic = Traffic(settings.drift_seconds)
+        search = Search(
+            collections=store.collections,
+            versions=store.versions,
+            documents=store.documents,
+            vectors=store.vectors,
+            lexicon=lexicon,
+            embedders=models,
+            proof=proof,
+            reranker=reranker,
+            passing_cap=settings.passing_cap,
+            max_concurrent=settings.max_concurrent_searches,
+            observers=(watch, traffic),
+        )
+        shadow = Shadow(
+            search=search, collections=store.collections, versions=store.versions, share=settings.shadow_share
+        )
+        sampling = Sampling(vectors=store.vectors, documents=store.documents, embedders=models, proof=proof)
+        control = Control(
+            collections=store.collections,
+            versions=store.versions,
+            queue=store.queue,
+            recalls=store.recalls,
+            indexes=store.indexes,
+            audit=store.audit,
+            test_sets=store.test_sets,
+            survey=Survey(vectors=store.vectors, sampling=sampling),
+            remembered=lambda name: [request.text for request in shadow.remembered(name)],
+            exact_below=settings.exact_below,
+        )
+        examiner = Examiner(
+            search=search,
+            versions=store.versions,
+            vectors=store.vectors,
+            documents=store.documents,
+            test_sets=store.test_sets,
+            embedders=models,
+            proof=proof,
+            shadow=shadow,
+        )
+        flow = lifecycle(settings, store, proof, examiner, partial(control.prepare, now=now))
+        readiness = Readiness(
+            collections=store.collections,
+            versions=store.versions,
+            processes=store.processes,
+            embedders=models,
+            proof=proof,
+            lexicon_built=lexicon.built,
+            check_seconds=settings.check_seconds,
+        )
+        diagnosis = Diagnosis(
+            collections=store.collections,
+            versions=store.versions,
+            vectors=store.vectors,
+            documents=store.documents,
+            sampling=sampling,
+        )
+        learning = Learning(
+            collections=store.collections,
+            versions=store.versions,
+            queue=store.queue,
+            vectors=store.vectors,
+            lexicon=lexicon,
+            test_sets=store.test_sets,
+            sampling=sampling,
+        )
+        lookout = Lookout(
+            traffic=traffic,
+            collections=store.collections,
+            versions=store.versions,
+            vectors=store.vectors,
+            lexicon=lexicon,
+            sampling=sampling,
+            pause=min(PAUSE_SECONDS, settings.drift_seconds),
+        )
+        gauges = Gauges(
+            collections=store.collections,
+            versions=store.versions,
+            queue=store.queue,
+            backfills=store.backfills,
+            recalls=store.recalls,
+            indexes=store.indexes,
+        )
+
+        @asynccontextmanager
+        async def run() -> AsyncIterator[None]:
+            stop = asyncio.Event()
+            async with (
+                running(follower.run(stop)),
+                running(shadow.run(stop)),
+                running(watch.run(stop)),
+                running(regularly("models", min(WATCH_SECONDS, settings.check_seconds), readiness.watch_models)),
+                running(regularly("heartbeat", WATCH_SECONDS, readiness.beat)),
+                running(_warm(reranker, readiness)),
+                _driving(flow, store.fields),
+                running(regularly("confidence", LEARN_SECONDS, partial(learning.tend, now))),
+                running(regularly("geometry", DIAGNOSE_SECONDS, diagnosis.tend)),
+                running(regularly("drift", LOOK_SECONDS, partial(lookout.tend, now))),
+                running(regularly("effort", EFFORT_SECONDS, partial(control.tend, now))),
+            ):
+                yield
+                stop.set()
+            await control.leave()
+            await readiness.leave()
+
+        yield create_app(
+            Service(
+                search=search,
+                shadow=shadow,
+                lookout=lookout,
+                appraisal=Appraisal(search=search, versions=store.versions, sampling=sampling),
+                ingest=Ingest(
+                    documents=store.documents,
+                    queue=store.queue,
+                    changes=store.changes,
+                    lexicon=lexicon,
+                    limits=limits.documents,
+                ),
+                founding=founding(store, models, proof),
+                lifecycle=flow,
+                diagnosis=diagnosis,
+                control=control,
+                collections=store.collections,
+                versions=store.versions,
+                backfills=store.backfills,
+                audit=store.audit,
+                test_sets=store.test_sets,
+                recalls=store.recalls,
+                documents=store.documents,
+                queue=store.queue,
+                lexicon=lexicon,
+                embedders=models,
+                reranker=reranker,
+                limits=limits,
+                api_keys=tuple(key.get_secret_value() for key in settings.api_keys),
+                languages=KNOWN,
+                missing=readiness.missing,
+                refresh_metrics=partial(gauges.refresh, now),
+                run=run,
+            ),
+            around=_tracing(settings, stack),
+        )
+
+
+@asynccontextmanager
+async def _watch(settings: Settings, url: str, lexicon: TantivyLexicon) -> AsyncIterator[Watch]:
+    """On connections of its own, so that looks never wait for those of live searches, nor they for looks."""
+    pool = await open_pool(
+        url,
+        size=PROBE_CONNECTIONS,
+        statement_timeout_seconds=PROBE_SECONDS,
+        application_name="azimuth-probe",
+        alone=True,
+    )
+    async with pool:
+        documents, vectors = PostgresDocuments(pool), PostgresVectors(pool, alone=True)
+        spaces = Spaces(PostgresCollections(pool), PostgresVersions(pool))
+        yield Watch(
+            probe=Probe(
+                vectors=vectors,
+                documents=documents,
+                spaces=spaces,
+                passing_cap=settings.passing_cap,
+                below=ef_policy.below,
+            ),
+            lexical=LexicalProbe(lexicon=lexicon, truth=lexicon, vectors=vectors, documents=documents),
+            spaces=spaces,
+            ledger=Ledger(PostgresRecalls(pool), now),
+            share=settings.probe_share,
+            budget_ms=settings.probe_budget_ms,
+            chance=random.Random(),  # noqa: S311  no secret
+        )
+
+
+def _tracing(settings: Settings, stack: AsyncExitStack) -> Sequence[Middleware]:
+    """Nothing, and nothing loaded, where no traces are wanted. What waits to be sent is sent at the end."""
+    if settings.traces_endpoint is None:
+        return ()
+    try:
+        from service.api import tracing
+    except ImportError as error:
+        raise Misconfigured("AZIMUTH_TRACES_ENDPOINT needs the extra: pip install 'azimuth-search[tracing]'") from error
+    traces = tracing.provider(settings.traces_endpoint)
+    stack.push_async_callback(asyncio.to_thread, traces.shutdown)
+    return (Middleware(tracing.Traced, traces=traces),)
+
+
+async def _warm(reranker: CrossEncoderReranker | None, readiness: Readiness) -> None:
+    """Load the reranker after all that no search can do without, which it would only hold up."""
+    if reranker is not None:
+        while True:
+            if not await readiness.missing():
+                break
+            await asyncio.sleep(WATCH_SECONDS)
+        await reranker.warm()
+
+
+@asynccontextmanager
+async def _driving(flow: Lifecycle, fields: IndexedFields) -> AsyncIterator[None]:
+    """Move versions and declared fields on for as long as the block lasts.
+
+    What takes hours in one state holds up nothing in another.
+    """
+    async with AsyncExitStack() as stack:
+        for state in sorted(UNDER_WAY):
+            work = partial(flow.drive, now, frozenset({state}))
+            await stack.enter_async_context(running(regularly(state.value, DRIVE_SECONDS, work)))
+        await stack.enter_async_context(running(regularly("fields", DRIVE_SECONDS, lambda: fields.tend(now()))))
+        await stack.enter_async_context(running(regularly("indexes", TEND_SECONDS, partial(flow.tend, now))))
+        yield
+
+
+# ---------------------------------------------------------------- the worker
+
+
+async def work(settings: Settings, url: str, stop: asyncio.Event) -> None:
+    """One embedder process until `stop`."""
+    async with AsyncExitStack() as stack:
+        store = await stack.enter_async_context(open_store(settings, url, "worker"))
+        models = embedders(settings)
+        stack.push_async_callback(models.close)
+        proof = prove(store, models)
+        flow = lifecycle(settings, store, proof)
+        names = Names(store.collections)
+
+        async def tend() -> None:
+            await names.look()
+            await housekeeping.purge_tombstones(store.pool, now() - TOMBSTONE_AGE)
+
+        embedder = Worker(
+            queue=store.queue,
+            vectors=store.vectors,
+            versions=store.versions,
+            collections=store.collections,
+            admit=proof.admit,
+            claim=settings.claim,
+            lease=timedelta(seconds=settings.lease_seconds),
+            max_attempts=settings.max_attempts,
+            batch_tokens=settings.batch_tokens,
+            backfill_per_second=settings.backfill_per_second,
+            tend=tend,
+            tend_seconds=TEND_SECONDS,
+        )
+        # All beside each other: while an index is built for minutes, a swapped model must be noticed all the same.
+        async with _driving(flow, store.fields), running(regularly("models", settings.check_seconds, proof.prove_all)):
+            await embedder.run(stop)

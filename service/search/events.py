@@ -1,0 +1,35 @@
+"""What a live search leaves behind for those who watch: question, vectors, plan, and what its best finds were."""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from service.core.domain import DensePlan, Passing, Vector
+from service.core.search import Confidence, Request
+from service.spaces.resolver import Space
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Observed:
+    """`vectors`: of each question, None where the dense leg did not ask it. `passing`: what the filter lets pass.
+    `width`: candidates that each leg was asked for.
+
+    `best_cosine`, `best_words`: the highest score of each leg, None where it did not run or found nothing.
+    """
+
+    space: Space
+    request: Request
+    vectors: tuple[Vector | None, ...]
+    plan: DensePlan
+    passing: Passing | None
+    width: int
+    confidence: Confidence
+    best_cosine: float | None
+    best_words: float | None
+
+
+class Observer(Protocol):
+    """Somebody who is told of every live search that was answered."""
+
+    def saw(self, observed: Observed) -> None:
+        """Costs microseconds, never waits, never raises: a client is waiting for the answer."""
+        ...

@@ -1,0 +1,378 @@
+"""The query's story, top to bottom:
+space -> filter -> embed -> dense || lexical -> fuse -> fetch -> rerank -> diversify -> answer.
+
+Each stage is a method or a module of its own (`asking`, `legs`, `finds`, `fusion`, `reranking`, `diversity`), in that
+order. None does I/O of its own: documents, vectors and models are behind ports. A stage that cannot do its part is
+named in `Answer.degraded`, never hidden.
+
+A search asks one question or several; the legs run for each, and fusion makes one ranking of all.
+"""
+
+import asyncio
+import dataclasses
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+from service.core import metrics
+from service.core.domain import Candidate, CollectionName, DensePlan, Passing, Vector
+from service.core.errors import NotFound, Overloaded, Unavailable
+from service.core.ports_a import Documents, Embedders, Lexicon, Passage, Reranker, Vectors
+from service.core.ports_b import Collections, Versions
+from service.core.query_syntax import Highlights
+from service.core.search import Answer, Confidence, Hit, Request
+from service.search import candidates as finds
+from service.search import filter_planner, retrievers
+from service.search.candidates import AT_ONCE, Finds, Found
+from service.search.confidence import Assessment
+from service.search.context import Course, side_by_side
+from service.search.dense_certainty import Backgrounds
+from service.search.encode_query import Asking, Together
+from service.search.events import Observed, Observer
+from service.search.examples import Examples
+from service.search.fusion import Fused, fuse
+from service.search.mmr import mmr
+from service.search.rerank import SecondStage
+from service.search.retrievers import MAX_WIDTH, Item, Leg
+from service.spaces.model_verification import Proof
+from service.spaces.resolver import Space, Spaces
+
+SPARE = 2
+"""Times the candidates that an answer takes, for some may have changed since or be of one document."""
+UNEMBEDDED_LENGTH = 1000
+"""Code points shown of a document that only the lexical leg knows yet."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Ranked:
+    """A hit in the making: its place in the fused ranking, what the legs saw, and its passage as it stands now."""
+
+    fused: Fused[Item]
+    candidate: Candidate
+    passage: Passage
+
+
+class Search:
+    """`passing_cap`: most documents that a filter may name. `max_concurrent`: searches before Overloaded.
+
+    `observers` are told of every search that a client waited for.
+    """
+
+    def __init__(
+        self,
+        *,
+        collections: Collections,
+        versions: Versions,
+        documents: Documents,
+        vectors: Vectors,
+        lexicon: Lexicon,
+        embedders: Embedders,
+        proof: Proof,
+        reranker: Reranker | None,
+        passing_cap: int,
+        max_concurrent: int,
+        observers: Sequence[Observer] = (),
+    ) -> None:
+        self._documents = documents
+        self._vectors = vectors
+        self._lexicon = lexicon
+        self._asking = Asking(embedders, proof, Examples(documents, vectors))
+        self._second = SecondStage(reranker)
+        self._assessment = Assessment(lexicon)
+        self._backgrounds = Backgrounds(vectors)
+        self._passing_cap = passing_cap
+        self._free = max_concurrent
+        self._spaces = Spaces(collections, versions)
+        self._observers = observers
+
+    async def run(self, name: CollectionName, request: Request, together: Together | None = None) -> Answer:
+        """Answer one search. Overloaded where too many run already. `together`: the searches that it is one of."""
+        together = together or Together([request])
+        if self._free <= 0:
+            raise Overloaded("too many searches at once")
+        self._free -= 1
+        try:
+            try:
+                return await self._run(name, Course(request), together)
+            except NotFound:
+                # What was remembered may be of a collection that was deleted, and made anew, meanwhile, or of a version
+                # that was active a moment ago and is retired by now.
+                self.forget(name)
+                return await self._run(name, Course(request), together)
+        finally:
+            self._free += 1
+
+    async def probe(self, name: CollectionName, request: Request) -> Answer:
+        """Answer a search that no client waits for: beside the limit of live ones, and not in their metrics."""
+        return await self._run(name, Course(request, live=False), Together([request]))
+
+    async def _run(self, name: CollectionName, course: Course, together: Together) -> Answer:
+        request = course.request
+        space = await self._spaces.of(name, request.embedder_version)
+        rerank = request.rerank.over(space.collection.settings.rerank) if request.rerank else None
+        wanted = max(request.pool, rerank.depth if rerank else 0)
+        width = max(request.candidates or self._candidates(space, request, wanted), wanted)
+
+        passing = await self._filter(space, course, width)
+        vectors = await self._asking.vectors(space, course, together)
+        confidence = None
+        while True:
+            found = await self._legs(space, course, vectors, passing, width, wanted)
+            confidence = confidence or await self._assessment.of(space, course, found)
+            ranking = [] if confidence.withheld else self._fuse(space, course, found)
+            fetched = await self._fetch(space, course, found, ranking, wanted)
+            if len(fetched) >= wanted or len(fetched) == len(ranking) or found.exhausted or width >= MAX_WIDTH:
+                break
+            width = min(4 * width, MAX_WIDTH)  # some were stale: ask for more in their place
+        ordered, reread = await self._second.order(course, rerank, [_hit(ranked) for ranked in fetched])
+        chosen = await self._diversify(space, course, ordered[: request.pool])
+        hits = await self._dress(space, course, chosen[: request.k])
+
+        counted = passing is not None and request.group_by == "document"
+        possible = min(request.k, passing.count) if passing is not None and counted else request.k
+        short = len(hits) < possible and (course.stale > 0 or not found.exhausted) and not confidence.withheld
+        plan = dataclasses.replace(found.plan, underfilled=short)
+        if course.live:
+            self._count(space, course, plan, confidence)
+            self._tell(space, course, found, plan, passing, width, confidence)
+        return Answer(
+            hits=tuple(hits),
+            mode=request.mode,
+            embedder_version=space.version.number,
+            dense=plan,
+            reread=reread,
+            words=request.words,
+            unsaid=course.unsaid,
+            degraded=tuple(course.degraded),
+            confidence=confidence,
+            timings=course.timings,
+        )
+
+    def _candidates(self, space: Space, request: Request, wanted: int) -> int:
+        """As many as the collection says; fewer where neither another ranking nor a condition is to be heard."""
+        whole = space.collection.settings.candidates
+        alone = request.mode == "dense" and len(request.asked) == 1
+        unbound = request.where is None and not request.words.binding
+        return min(whole, SPARE * wanted) if alone and unbound else whole
+
+    def forget(self, name: CollectionName) -> None:
+        """The collection was changed by this process: look again at the next search."""
+        self._spaces.forget(name)
+
+    # ------------------------------------------------------------ filter: who may be found at all
+
+    async def _filter(self, space: Space, course: Course, width: int) -> Passing | None:
+        if course.request.where is None:
+            return None
+        with course.timings.stage("filter"):
+            most = filter_planner.worth_naming(space.status, retrievers.rows_for(space, width), self._passing_cap)
+            return await self._documents.passing(space.collection.id, course.request.where, most)
+
+    # ------------------------------------------------------------ dense || lexical
+
+    async def _legs(
+        self,
+        space: Space,
+        course: Course,
+        vectors: Sequence[Vector | None],
+        passing: Passing | None,
+        width: int,
+        wanted: int,
+    ) -> Finds:
+        """Both legs at once, each for all questions; a hybrid search can do without either, but not without both."""
+        request = course.request
+        asked = [request.alone(query) for query in request.asked]
+        located = {at: vector for at, vector in enumerate(vectors) if vector is not None}
+        worded = [] if request.mode == "dense" else [at for at, one in enumerate(asked) if one.text]
+
+        def dense(at: int) -> Awaitable[Leg]:
+            one, vector, nearby = asked[at], located[at], self._backgrounds.nearby
+            return retrievers.dense(self._vectors, self._documents, space, one, vector, passing, width, nearby)
+
+        def lexical(at: int) -> Awaitable[Leg]:
+            return retrievers.lexical(self._lexicon, self._documents, space, asked[at], passing, width)
+
+        async def run(stage: str, leg: Callable[[int], Awaitable[Leg]], places: Sequence[int]) -> dict[int, Leg]:
+            if not places or course.gave_up(stage):
+                return {}
+            works = [partial(leg, at) for at in places]
+            found = await course.attempt(stage, lambda: side_by_side(works, AT_ONCE), optional=request.mode == "hybrid")
+            return {} if found is None else dict(zip(places, found, strict=True))
+
+        by_meaning, by_words = await asyncio.gather(run("dense", dense, [*located]), run("lexical", lexical, worded))
+        if not by_meaning and not by_words:
+            if not course.only_late():
+                reasons = "; ".join(f"{one.stage}: {one.reason}" for one in course.degraded)
+                raise Unavailable(f"no leg could answer: {reasons}")
+            # A late answer is better than none, and the lexical leg is the quicker one.
+            late = await side_by_side([partial(lexical, at) for at in worded], AT_ONCE)
+            by_words = dict(zip(worded, late, strict=True))
+        found = Finds(
+            queries=tuple(
+                Found(vector=vector, dense=by_meaning.get(at), lexical=by_words.get(at))
+                for at, vector in enumerate(vectors)
+            )
+        )
+        found = await self._wishes(space, course, found)
+        if by_meaning:
+            with course.timings.stage("dense"):
+                chunks_each = wanted if request.group_by == "chunk" else None
+                words = [one.words for one in asked]
+                found = await finds.look_up(self._vectors, self._lexicon, space, found, words, chunks_each)
+                found = await finds.weighed(self._backgrounds, space, found)
+        return finds.newest(found)
+
+    async def _wishes(self, space: Space, course: Course, found: Finds) -> Finds:
+        """What the query requires and excludes binds all that was found, whichever leg found it."""
+        words = course.request.words
+        if not words.binding:
+            return found
+
+        async def heed() -> Finds:
+            course.unsaid = await self._lexicon.unsaid(space.collection, words)
+            return await finds.fulfilling(self._lexicon, space, found, words)
+
+        heeded = await course.attempt("wishes", heed, optional=course.request.mode == "hybrid", in_budget=False)
+        return found if heeded is None else heeded
+
+    # ------------------------------------------------------------ fuse
+
+    def _fuse(self, space: Space, course: Course, found: Finds) -> list[Fused[Item]]:
+        with course.timings.stage("fuse"):
+            how = course.request.fusion or space.collection.settings.fusion
+            return fuse(found.evidence([query.weight for query in course.request.asked]), how)
+
+    # ------------------------------------------------------------ fetch: read back by revision, refill
+
+    async def _fetch(
+        self, space: Space, course: Course, found: Finds, ranking: Sequence[Fused[Item]], wanted: int
+    ) -> list[Ranked]:
+        """The first `wanted` of the ranking whose documents still are what the legs saw; the others are dropped."""
+        fetched: list[Ranked] = []
+        at = 0
+        with course.timings.stage("fetch"):
+            while len(fetched) < wanted and at < len(ranking):
+                page = ranking[at : at + wanted - len(fetched)]
+                at += len(page)
+                candidates = [found.candidate(fused.item) for fused in page]
+                passages = await self._documents.passages(
+                    space.collection.id, candidates, course.request.where, UNEMBEDDED_LENGTH
+                )
+                fresh = [
+                    Ranked(fused=fused, candidate=candidate, passage=passage)
+                    for fused, candidate, passage in zip(page, candidates, passages, strict=True)
+                    if passage is not None
+                ]
+                course.stale += len(page) - len(fresh)
+                metrics.STALE_HITS.labels(space.collection.name).inc(len(page) - len(fresh))
+                fetched += fresh
+        return fetched
+
+    # ------------------------------------------------------------ diversify
+
+    async def _diversify(self, space: Space, course: Course, hits: Sequence[Hit]) -> Sequence[Hit]:
+        """The order of maximal marginal relevance; each keeps the score that its relevance gave it."""
+        request = course.request
+        if not request.diversity:
+            return hits
+        work = self._vectors_of(space, hits)
+        vectors = await course.attempt("diversify", lambda: work, optional=True)
+        if vectors is None:
+            return hits
+        picks = mmr([hit.score for hit in hits], vectors, request.diversity, request.k)
+        return [
+            dataclasses.replace(
+                hits[pick.place],
+                explanation=dataclasses.replace(hits[pick.place].explanation, diversity=pick.explanation),
+            )
+            for pick in picks
+        ]
+
+    async def _vectors_of(self, space: Space, hits: Sequence[Hit]) -> list[Vector | None]:
+        """None where the space knows another content of a document than what is answered: before it was encoded, or
+        since."""
+        chunks, contents = [(hit.id, hit.chunk) for hit in hits], [hit.content_revision for hit in hits]
+        vectors = await self._vectors.get(space.version, chunks, contents)
+        return [vectors.get(chunk) for chunk in chunks]
+
+    # ------------------------------------------------------------ answer
+
+    async def _dress(self, space: Space, course: Course, hits: Sequence[Hit]) -> Sequence[Hit]:
+        """Add highlights and vectors where they are asked for."""
+        request = course.request
+        if "highlights" in request.include and hits:
+            texts = [hit.text for hit in hits]
+            work = self._lexicon.highlight(space.collection, request.words, texts)
+            marked = await course.attempt("highlight", lambda: work, optional=True, in_budget=False)
+            if marked is not None:
+                pairs = zip(hits, marked, strict=True)
+                hits = [_marked(hit, highlights) for hit, highlights in pairs]
+        if "vector" in request.include and hits:
+            hits = [
+                dataclasses.replace(hit, vector=None if vector is None else tuple(map(float, vector)))
+                for hit, vector in zip(hits, await self._vectors_of(space, hits), strict=True)
+            ]
+        return hits
+
+    def _count(self, space: Space, course: Course, plan: DensePlan, confidence: Confidence) -> None:
+        name, version = space.collection.name, str(space.version.number)
+        metrics.SEARCH_SECONDS.labels(name, version, course.request.mode).observe(course.timings.elapsed)
+        for stage, seconds in course.timings.seconds.items():
+            metrics.SEARCH_STAGE_SECONDS.labels(name, stage).observe(seconds)
+        for degradation in course.degraded:
+            metrics.DEGRADED.labels(degradation.stage, degradation.code).inc()
+        if plan.underfilled:
+            metrics.UNDERFILLED.labels(name).inc()
+        if confidence.in_domain is not None:
+            metrics.QUERY_CONFIDENCE.labels(name).observe(confidence.in_domain)
+        if confidence.withheld:
+            metrics.WITHHELD.labels(name).inc()
+
+    def _tell(
+        self,
+        space: Space,
+        course: Course,
+        found: Finds,
+        plan: DensePlan,
+        passing: Passing | None,
+        width: int,
+        confidence: Confidence,
+    ) -> None:
+        if not self._observers:
+            return
+        cosines = [one.score for query in found.queries for one in query.by_meaning.values()]
+        words = [one.score for query in found.queries for one in query.by_words.values()]
+        observed = Observed(
+            space=space,
+            request=course.request,
+            vectors=tuple(query.vector for query in found.queries),
+            plan=plan,
+            passing=passing,
+            width=width,
+            confidence=confidence,
+            best_cosine=max(cosines, default=None),
+            best_words=max(words, default=None),
+        )
+        for observer in self._observers:
+            observer.saw(observed)
+
+
+def _marked(hit: Hit, highlights: Highlights) -> Hit:
+    offsets = tuple((hit.start + start, hit.start + end) for start, end in highlights.spans)
+    return dataclasses.replace(hit, highlights=highlights.fragments, highlight_offsets=offsets)
+
+
+def _hit(ranked: Ranked) -> Hit:
+    return Hit(
+        id=ranked.candidate.document_id,
+        chunk=ranked.candidate.chunk or 0,
+        score=ranked.fused.score,
+        title=ranked.passage.title,
+        text=ranked.passage.text,
+        start=ranked.passage.start,
+        end=ranked.passage.end,
+        metadata=ranked.passage.metadata,
+        revision=ranked.passage.revision,
+        content_revision=ranked.candidate.content_revision,
+        explanation=ranked.fused.explanation,
+    )

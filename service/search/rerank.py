@@ -1,0 +1,181 @@
+"""The second stage: a cross-encoder reads query and passage together, and is blended with what the legs said.
+
+Passages are read in portions, in the order of the first stage. The first of them tell how far the cross-encoder is to
+be believed; from then on it is asked between two portions whether another one can still change the answer, and whether
+the budget allows it.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+
+from service.core import metrics
+from service.core.domain import Reranking
+from service.core.errors import Overloaded, Unavailable
+from service.core.ports_a import Reading, Reranker
+from service.core.search import Hit, Request, RerankExplanation, Reread
+from service.search.context import Course
+from service.search.rerank_blend import SAMPLE, Blend, believed
+
+
+class SecondStage:
+    """Over the first hits of a search; without a reranker it says so in the answer."""
+
+    def __init__(self, reranker: Reranker | None) -> None:
+        self._reranker = reranker
+        self._pace = Pace()
+
+    async def order(self, course: Course, how: Reranking | None, hits: list[Hit]) -> tuple[list[Hit], Reread | None]:
+        """The hits by their blended scores, as far as the cross-encoder could read; the others behind them in order."""
+        if how is None or not hits:
+            return hits, None
+        if self._reranker is None:
+            course.note("rerank", "not_configured", "no reranker is configured")
+            return hits, None
+        first, pool = [hit.score for hit in hits[: how.depth]], course.request.pool
+        book = _Book(course, self._reranker, self._pace, hits[: how.depth])
+        with course.timings.stage("rerank"):
+            await book.read_until(min(SAMPLE, len(first)))
+            blend = Blend(first, believed(first, book.relevance, how.weight))
+            while book.open and not blend.settled(book.relevance, pool):
+                await book.read_until(blend.horizon(book.relevance, pool))
+        if not book.read:
+            return hits, None
+        skipped = len(first) - book.read if blend.settled(book.relevance, pool) else 0
+        metrics.RERANK_SKIPPED.inc(skipped)
+        reread = Reread(read=book.read, skipped=skipped, truncated=book.truncated, weight=blend.weight)
+        return _blended(hits, blend, book.relevance), reread
+
+
+class _Book:
+    """What the cross-encoder has read of the first hits of a search, within what the budget allows.
+
+    `relevance`: of those that were read; `truncated`: how many of them had to be cut; `open`: may it read on?
+    """
+
+    def __init__(self, course: Course, reranker: Reranker, pace: "Pace", head: Sequence[Hit]) -> None:
+        self._course = course
+        self._reranker = reranker
+        self._pace = pace
+        self._head = head
+        self.relevance: list[float] = []
+        self.truncated = 0
+        self.open = True
+
+    @property
+    def read(self) -> int:
+        return len(self.relevance)
+
+    async def read_until(self, count: int) -> None:
+        """So many hits at least, unless the budget or the reranker is at its end: then the answer says so."""
+        while self.open and self.read < count:
+            await self._read_on(count - self.read)
+
+    async def _read_on(self, wanted: int) -> None:
+        left = self._course.left()
+        # What is wanted anyway is packed best as a whole; a deadline is met best in portions.
+        size = max(wanted, self._reranker.portion) if left is None else self._fitting(left)
+        hits = self._head[self.read : self.read + size]
+        if not hits:
+            self._end(_note_budget)
+            return
+        started = time.perf_counter()
+        try:
+            async with asyncio.timeout(left):
+                reading = await _read(self._course.request, self._reranker, hits)
+        except TimeoutError:
+            self._pace.learn(time.perf_counter() - started, len(hits))  # at least so long
+            self._end(_note_budget)
+        except (Unavailable, Overloaded) as error:
+            self._end(partial(_note_failure, error))
+        else:
+            self._pace.learn(time.perf_counter() - started, len(hits))
+            self.relevance += reading.scores
+            self.truncated += reading.truncated
+
+    def _fitting(self, left: float) -> int:
+        return min(self._reranker.portion, self._pace.fitting(left))
+
+    def _end(self, note: Callable[[Course, int, int], None]) -> None:
+        self.open = False
+        note(self._course, self.read, len(self._head))
+
+
+async def _read(request: Request, reranker: Reranker, hits: Sequence[Hit]) -> Reading:
+    """Each passage with the question that counts most for its hit."""
+    asked: dict[str, list[int]] = {}
+    for at, hit in enumerate(hits):
+        asked.setdefault(request.meant(request.read_with(hit.explanation)), []).append(at)
+    scores = [0.0] * len(hits)
+    truncated = 0
+    for question, places in asked.items():
+        reading = await reranker.read(question, [_passage(hits[at]) for at in places])
+        truncated += reading.truncated
+        for at, score in zip(places, reading.scores, strict=True):
+            scores[at] = score
+    return Reading(scores=tuple(scores), truncated=truncated)
+
+
+def _passage(hit: Hit) -> str:
+    return f"{hit.title}\n{hit.text}" if hit.title else hit.text
+
+
+@dataclass(slots=True)
+class Pace:
+    """How long reading a passage takes here, waiting for others included; learnt from portion to portion."""
+
+    seconds: float | None = None
+    """A passage; None before the first."""
+
+    def fitting(self, left: float) -> int:
+        """How many passages can be read in so many seconds, as far as is known.
+
+        Where that is none, the pace is taken to be a little better at the next search: it may have been learnt while
+        a model was loaded or much was waiting, and would never be learnt anew.
+        """
+        if not self.seconds:
+            return 1_000 if left > 0 else 0
+        count = int(max(0.0, left) / self.seconds)
+        if not count:
+            self.seconds *= 0.9
+        return count
+
+    def learn(self, seconds: float, passages: int) -> None:
+        latest = seconds / passages
+        self.seconds = latest if self.seconds is None else 0.5 * self.seconds + 0.5 * latest
+
+
+def _blended(hits: Sequence[Hit], blend: Blend, relevance: Sequence[float]) -> list[Hit]:
+    """Those that were read by their final score, then the others."""
+    ranks = {at: rank for rank, at in enumerate(sorted(range(len(relevance)), key=lambda at: -relevance[at]), start=1)}
+    read = [
+        replace(
+            hits[at],
+            score=blend.score(at, one),
+            explanation=replace(
+                hits[at].explanation,
+                rerank=RerankExplanation(rank=ranks[at], score=one, share=blend.share(one)),
+            ),
+        )
+        for at, one in enumerate(relevance)
+    ]
+    read.sort(key=lambda hit: (-hit.score, hit.id, hit.chunk))
+    floor = read[-1].score
+    return read + [replace(hit, score=blend.unread(hit.score, floor)) for hit in hits[len(relevance) :]]
+
+
+def _note_budget(course: Course, read: int, wanted: int) -> None:
+    budget = f"the budget of {course.request.budget_ms:g} ms"
+    if read:
+        course.note("rerank", "cut_short", f"{budget} allowed {read} of {wanted} passages")
+    else:
+        course.note("rerank", "budget", f"{budget} was spent")
+
+
+def _note_failure(error: Unavailable | Overloaded, course: Course, read: int, wanted: int) -> None:
+    if read:
+        course.note("rerank", "cut_short", f"{read} of {wanted} passages were read: {error.detail}")
+    else:
+        course.note("rerank", type(error).__name__, error.detail)

@@ -1,0 +1,265 @@
+"""Keeps the lexical indexes true to the change feed.
+
+One process writes: the one that holds the lock of the installation's folder. When it dies another one goes on. The
+others only look when a directory changed, and ask the feed now and then how far behind they are.
+"""
+
+import asyncio
+import logging
+import re
+import shutil
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Protocol, TypeVar
+
+from service.core.domain import ChangePage, Collection, CollectionId, Position
+from service.core.errors import NotFound, Unavailable
+from service.core.metrics import LEXICAL_LAG
+from service.store.file_lock import Lock
+from service.store.lexical.analyzer import analyzer_for
+from service.store.lexical.index import is_damaged
+from service.store.lexical.indexer import Indexer
+from service.store.lexical.lexicon import TantivyLexicon
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+PAGE = 1000
+"""Changes read at once."""
+
+_COMMIT_CHANGES = 20_000
+_COMMIT_SECONDS = 0.5
+"""Longest between two commits while catching up. One costs 5 to 10 ms and a segment that must be merged later."""
+
+_POLL_SECONDS = 0.1
+_AWAITED_POLL_SECONDS = 0.01
+"""Between two looks at a collection's feed; the second while somebody waits for it."""
+
+_LOOK_COST_SECONDS = 0.02
+"""An idle collection is looked at once in so long times their number: 50 queries a second, however many there are."""
+
+_LIST_SECONDS = 1.0
+"""Between two looks at the list of collections, and between tries after trouble."""
+
+_REST_SECONDS = 30.0
+"""An index that did not change for so long gives its writer's threads and memory back."""
+
+_REPAIR_SECONDS = 600.0
+"""A directory that readers found damaged is built anew at most so often."""
+
+_DIRECTORY = re.compile(r"\d+-[a-z]+-[0-9a-f]+")
+
+
+class Listing(Protocol):
+    """All that following needs of `ports.Collections`."""
+
+    async def all(self) -> tuple[Collection, ...]: ...
+
+
+class Feed(Protocol):
+    """All that following needs of `ports.Changes`."""
+
+    async def after(self, collection_id: CollectionId, position: Position, limit: int, now: datetime) -> ChangePage: ...
+
+
+@dataclass(slots=True)
+class _Followed:
+    """One collection, and when to turn to it again (all times in monotonic seconds)."""
+
+    collection: Collection
+    due: float = 0.0
+    looked_at: float = 0.0
+    changed_at: float = 0.0
+    committed_at: float = 0.0
+    indexer: Indexer | None = None
+
+
+class Follower:
+    """One task for all collections of a process: `await Follower(...).run(stop)`."""
+
+    def __init__(
+        self,
+        lexicon: TantivyLexicon,
+        collections: Listing,
+        changes: Feed,
+        *,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        self.leading = False
+        self._lexicon = lexicon
+        self._collections = collections
+        self._changes = changes
+        self._now = now
+        self._lock = Lock(lexicon.directory / "follower.lock")
+        self._followed: dict[Path, _Followed] = {}
+        self._listed_at = float("-inf")
+        self._repaired_at: dict[CollectionId, float] = {}
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="lexical-writer")
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Follow until `stop`. Trouble is logged, tried again and seen as lag; it is never raised."""
+        waker = asyncio.create_task(self._wake_at(stop))
+        try:
+            while not stop.is_set():
+                await self._lexicon.nudged(await self._turn())
+        finally:
+            waker.cancel()
+            # What was not committed is forgotten here and read again by whoever leads next.
+            await self._in_thread(self._let_go, list(self._followed.values()))
+            self._thread.shutdown()
+            self._lock.release()
+            self.leading = False
+
+    async def _wake_at(self, stop: asyncio.Event) -> None:
+        await stop.wait()
+        self._lexicon.nudge()
+
+    async def _turn(self) -> float:
+        """Turn to every collection that is due or waited for. Answers how long to pause."""
+        try:
+            await self._lead_or_watch()
+            awaited = self._lexicon.awaited()
+            known = {followed.collection.id for followed in self._followed.values()}
+            if time.monotonic() - self._listed_at >= _LIST_SECONDS or awaited - known:
+                await self._list()
+            for followed in list(self._followed.values()):
+                if followed.due <= time.monotonic() or followed.collection.id in awaited:
+                    await self._attend(followed)
+        except Unavailable as error:
+            logger.warning("the change feed cannot be read: %s", error)
+            return _LIST_SECONDS
+        except Exception:
+            logger.exception("the lexical indexes cannot be followed")
+            return _LIST_SECONDS
+        finally:
+            self._export_lag()
+        due = min((followed.due for followed in self._followed.values()), default=float("inf"))
+        return min(max(due - time.monotonic(), 0.0), _POLL_SECONDS)
+
+    async def _lead_or_watch(self) -> None:
+        leading = self._lock.held()
+        if self.leading and not leading:
+            await self._in_thread(self._let_go, list(self._followed.values()))
+        if self.leading != leading:
+            logger.info("this process %s the lexical indexes", "writes" if leading else "no longer writes")
+        self.leading = leading
+
+    async def _list(self) -> None:
+        """Meet new collections, forget deleted ones, and former languages once there is an index of the new one."""
+        collections = await self._collections.all()
+        former = [self._lexicon.former(one) for one in collections if not self._lexicon.current(one)]
+        listed = {self._lexicon.path(one): one for one in (*collections, *former) if one is not None}
+        self._listed_at = time.monotonic()
+        gone = [self._followed.pop(path) for path in list(self._followed) if path not in listed]
+        for path, collection in listed.items():
+            self._followed.setdefault(path, _Followed(collection)).collection = collection
+        self._lexicon.keep(listed.values())
+        await self._in_thread(self._let_go, gone)
+        names = {collection.name for collection in listed.values()}
+        for followed in gone:
+            if followed.collection.name not in names:
+                with suppress(KeyError):
+                    LEXICAL_LAG.remove(followed.collection.name)
+        if self.leading:
+            await self._in_thread(self._sweep, set(listed))
+
+    async def _attend(self, followed: _Followed) -> None:
+        """One bounded step, so that a long catch-up of one collection does not keep the others waiting."""
+        try:
+            pause = await (self._follow(followed) if self.leading else self._watch(followed))
+        except NotFound:
+            pause = _LIST_SECONDS  # deleted a moment ago; the next look at the list will tell
+        except Unavailable:
+            raise
+        except Exception:
+            logger.exception("the lexical index of %s cannot be written", followed.collection.name)
+            await self._in_thread(self._let_go, [followed])
+            pause = _LIST_SECONDS
+        followed.due = time.monotonic() + pause
+
+    async def _follow(self, followed: _Followed) -> float:
+        """Read a page, apply it, and commit where it is time to. Answers when to look again."""
+        collection = followed.collection
+        indexer = await self._in_thread(self._indexer, followed)
+        page = await self._changes.after(collection.id, indexer.position, PAGE, self._now())
+        if page.rebuild and indexer.position > Position():
+            logger.warning("the lexical index of %s is built anew: the feed no longer knows its place", collection.name)
+            await self._in_thread(indexer.wipe)
+            await self._lexicon.refresh(collection)
+            return 0.0
+        now = time.monotonic()
+        caught_up = len(page.changes) < PAGE
+        if page.changes:
+            await self._in_thread(indexer.apply, page.changes)
+            followed.changed_at = now
+        elif now - followed.changed_at > _REST_SECONDS and not indexer.pending:
+            await self._in_thread(indexer.rest)
+        waited = now - followed.committed_at >= _COMMIT_SECONDS
+        if indexer.behind and (caught_up or waited or indexer.pending >= _COMMIT_CHANGES):
+            await self._in_thread(lambda: indexer.commit(caught_up=caught_up))
+            followed.committed_at = time.monotonic()
+        await self._lexicon.refresh(collection)
+        self._lexicon.looked(collection, page.lag_seconds)
+        if not caught_up:
+            return 0.0
+        return self._pause(collection, idle=not page.changes)
+
+    async def _watch(self, followed: _Followed) -> float:
+        """Show what the leader committed, and ask the feed now and then how far behind this process is."""
+        collection = followed.collection
+        await self._lexicon.refresh(collection)
+        if time.monotonic() - followed.looked_at >= max(_LIST_SECONDS, self._idle_seconds()):
+            page = await self._changes.after(collection.id, self._lexicon.visible(collection), 1, self._now())
+            followed.looked_at = time.monotonic()
+            self._lexicon.looked(collection, page.lag_seconds)
+        return self._pause(collection, idle=False)
+
+    def _pause(self, collection: Collection, *, idle: bool) -> float:
+        if collection.id in self._lexicon.awaited():
+            return _AWAITED_POLL_SECONDS
+        return self._idle_seconds() if idle else _POLL_SECONDS
+
+    def _idle_seconds(self) -> float:
+        return max(_POLL_SECONDS, _LOOK_COST_SECONDS * len(self._followed))
+
+    def _export_lag(self) -> None:
+        for followed in self._followed.values():
+            lag = self._lexicon.lag_seconds(followed.collection.id)
+            if lag is not None:
+                LEXICAL_LAG.labels(followed.collection.name).set(lag)
+
+    # ------------------------------------------------------------ in the writer's thread
+
+    def _indexer(self, followed: _Followed) -> Indexer:
+        path, collection = self._lexicon.path(followed.collection), followed.collection
+        if followed.indexer is not None and is_damaged(path):
+            since = time.monotonic() - self._repaired_at.get(collection.id, float("-inf"))
+            if since >= _REPAIR_SECONDS:
+                logger.error("the lexical index of %s is damaged and is built anew", collection.name)
+                self._let_go([followed])
+        if followed.indexer is None:
+            if is_damaged(path):
+                self._repaired_at[collection.id] = time.monotonic()
+            followed.indexer = Indexer(path, analyzer_for(collection.settings.language))
+        return followed.indexer
+
+    def _let_go(self, all_followed: list[_Followed]) -> None:
+        for followed in all_followed:
+            if followed.indexer is not None:
+                followed.indexer.discard()
+                followed.indexer = None
+
+    def _sweep(self, used: set[Path]) -> None:
+        """Remove the directories of deleted collections and of former analyzers."""
+        for path in self._lexicon.directory.iterdir():
+            if _DIRECTORY.fullmatch(path.name) and path not in used:
+                shutil.rmtree(path, ignore_errors=True)
+
+    async def _in_thread(self, work: Callable[..., T], *arguments: object) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, work, *arguments)

@@ -1,0 +1,252 @@
+"""One collection's BM25 index as readers see it: a directory with a Tantivy index and its place in the change feed.
+
+    {collection id}-{analyzer version}/
+        meta.json, *.idx, *.term ...   Tantivy's own files
+        position.json                  how far the change feed is in the index; written after each commit
+        damaged                        left by a reader that could not read; the follower builds anew
+
+Everything here blocks (call it in a thread). The one writer of a directory is `indexer.py`.
+"""
+
+import json
+import os
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import tantivy
+
+from service.core.domain import DocumentId, Position, StoredDocument
+from service.core.errors import LexiconUnavailable
+from service.core.query_syntax import Highlights, Words
+from service.recall.lexical_probe import Bag
+from service.store.lexical.analyzer import Analyzer
+from service.store.lexical.highlights import highlighted
+from service.store.lexical.query import Exact, Must, Reading
+
+Match = tuple[DocumentId, int, float]
+"""Document, content revision, BM25 score."""
+
+_TIES = (1, 100, 1000)
+"""How far beyond the limit to look for documents that tie with the last, so that ids and not disk order decide."""
+
+_SCORE_DIGITS = 4
+"""Scores are float32 sums whose order of addition is not fixed: below this they are noise and would break ties."""
+
+_POSITION_FILE = "position.json"
+_DAMAGE_FILE = "damaged"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Progress:
+    """What an index holds. `complete` is False from a (re)start at zero until it has once caught up.
+
+    `generation` names one life of the directory: a reader that finds another one must open it anew.
+    """
+
+    generation: str
+    position: Position
+    complete: bool = False
+
+
+def schema() -> tantivy.Schema:
+    """`body`: the terms of title and text as our analyzer made them, with positions for phrases. `language`: whose."""
+    builder = tantivy.SchemaBuilder()
+    builder.add_text_field("document_id", stored=True, tokenizer_name="raw", index_option="basic")
+    builder.add_text_field("language", tokenizer_name="raw", index_option="basic")
+    builder.add_unsigned_field("content_revision", fast=True)
+    builder.add_text_field("body", tokenizer_name="terms", index_option="position")
+    return builder.build()
+
+
+def attach(index: tantivy.Index) -> tantivy.Index:
+    """What Tantivy does not keep on disk: that terms come apart at spaces, and that we say when to reload."""
+    index.register_tokenizer("terms", tantivy.TextAnalyzerBuilder(tantivy.Tokenizer.whitespace()).build())
+    index.config_reader("manual")
+    return index
+
+
+def bag(analyzer: Analyzer, document: StoredDocument) -> Bag:
+    """The terms of a document, as its entry in the index would have them."""
+    text = f"{document.title}\n{document.text}"
+    terms = analyzer.chain(analyzer.language_of(text)).terms(text)
+    return Bag(
+        document_id=document.id,
+        content_revision=document.content_revision,
+        counts=Counter(terms),
+        length=len(terms),
+    )
+
+
+def read_progress(path: Path) -> Progress | None:
+    """None where there is none that can be trusted."""
+    try:
+        raw = json.loads((path / _POSITION_FILE).read_bytes())
+        position = Position(**raw["position"])
+        return Progress(generation=str(raw["generation"]), position=position, complete=raw["complete"] is True)
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def write_progress(path: Path, progress: Progress) -> None:
+    """Atomic: a reader, or the next start after a crash, sees the old one or the new one."""
+    draft = path / f"{_POSITION_FILE}.draft"
+    with draft.open("w", encoding="utf-8") as file:
+        json.dump(asdict(progress), file)
+        file.flush()
+        os.fsync(file.fileno())
+    draft.replace(path / _POSITION_FILE)
+
+
+def mark_damaged(path: Path) -> None:
+    with suppress(OSError):
+        (path / _DAMAGE_FILE).touch()
+
+
+def is_damaged(path: Path) -> bool:
+    return (path / _DAMAGE_FILE).exists()
+
+
+class LexicalIndex:
+    """A reader. Sees what was committed when it last refreshed. LexiconUnavailable where the directory is unusable."""
+
+    def __init__(self, path: Path, analyzer: Analyzer) -> None:
+        self.path = path
+        self._analyzer = analyzer
+        self._schema = schema()
+        self._generation = ""
+        self.refresh()
+
+    @property
+    def progress(self) -> Progress:
+        """What searches see; they may see a little more."""
+        return self._view[1]
+
+    def stale(self) -> bool:
+        """Has something been committed since the last refresh? One stat, no reading."""
+        return _stamp(self.path) != self._seen
+
+    def refresh(self) -> None:
+        """Show what is committed now."""
+        while True:
+            self._seen = _stamp(self.path)
+            progress = read_progress(self.path)
+            if progress is None:
+                raise LexiconUnavailable("The lexical index is not built yet.")
+            with self._guarded():
+                if progress.generation != self._generation:
+                    self._index = attach(tantivy.Index.open(str(self.path)))
+                self._index.reload()
+                # One assignment, so that no search pairs the searcher of one state with the progress of another. The
+                # searcher may be ahead of the position; were it behind (a wipe), the position would have changed too.
+                self._view = (self._index.searcher(), progress)
+            self._generation = progress.generation
+            if not self.stale():
+                return
+
+    def search(self, words: Words, limit: int, within: Sequence[DocumentId] | None) -> list[Match]:
+        """Best first; equal scores in the order of their ids."""
+        searcher = self._searcher()
+        limit = min(limit, searcher.num_docs)  # Tantivy makes room for as many as it is asked for
+        if limit < 1:
+            return []
+        with self._guarded():
+            query = self._reading(searcher, words).query()
+            if within is not None:
+                query = tantivy.Query.boolean_query([self._among(within), (Must, query)])
+            matches = self._matches(searcher, query, limit)
+        return sorted(matches, key=lambda match: (-match[2], match[0]))[:limit]
+
+    def satisfying(self, words: Words, ids: Sequence[DocumentId]) -> frozenset[DocumentId]:
+        """Those of `ids` that say what must be said, and nothing that must not."""
+        searcher = self._searcher()
+        if not ids or not searcher.num_docs:
+            return frozenset()
+        with self._guarded():
+            wishes = self._reading(searcher, words).wishes()
+            query = tantivy.Query.boolean_query([self._among(ids), *wishes])
+            hits = searcher.search(query, min(len(ids), searcher.num_docs), count=False).hits
+            return frozenset(DocumentId(searcher.doc(address)["document_id"][0]) for _, address in hits)
+
+    def ceiling(self, words: Words) -> float:
+        """The highest score that a document could have."""
+        searcher = self._searcher()
+        with self._guarded():
+            return self._reading(searcher, words).ceiling()
+
+    def exact(self, words: Words) -> Exact:
+        """What the score of a document would be were nothing rounded."""
+        searcher = self._searcher()
+        with self._guarded():
+            return self._reading(searcher, words).exact()
+
+    def frequencies(self, words: Words) -> tuple[int, ...]:
+        """How many documents say each different word."""
+        searcher = self._searcher()
+        with self._guarded():
+            return self._reading(searcher, words).frequencies()
+
+    def unsaid(self, words: Words) -> tuple[str, ...]:
+        """Quoted phrases that no document says."""
+        searcher = self._searcher()
+        with self._guarded():
+            return self._reading(searcher, words).unsaid()
+
+    def highlight(self, words: Words, passages: Sequence[str]) -> list[Highlights]:
+        """Aligned with the passages."""
+        searcher = self._searcher()
+        with self._guarded():
+            chains, weight = self._reading(searcher, words).marking()
+            return [highlighted(passage, chains, weight) for passage in passages]
+
+    def _searcher(self) -> tantivy.Searcher:
+        searcher, progress = self._view
+        if not progress.complete:
+            raise LexiconUnavailable("The lexical index is being built.")
+        return searcher
+
+    def _reading(self, searcher: tantivy.Searcher, words: Words) -> Reading:
+        return Reading(searcher, self._schema, self._analyzer, words)
+
+    def _among(self, ids: Sequence[DocumentId]) -> tuple[tantivy.Occur, tantivy.Query]:
+        """Scored as the constant 0, so that a filter never changes a BM25 score."""
+        return Must, tantivy.Query.const_score_query(
+            tantivy.Query.term_set_query(self._schema, "document_id", list(ids)), 0.0
+        )
+
+    def _matches(self, searcher: tantivy.Searcher, query: tantivy.Query, limit: int) -> list[Match]:
+        """The best `limit`, and those that tie with the last of them: Tantivy cuts among equals as it likes."""
+        for more in _TIES:
+            hits = searcher.search(query, limit + more, count=False).hits
+            tie = round(hits[limit - 1][0], _SCORE_DIGITS) if len(hits) >= limit else 0.0
+            if len(hits) < limit + more or round(hits[-1][0], _SCORE_DIGITS) < tie:
+                break
+        hits = [hit for hit in hits if round(hit[0], _SCORE_DIGITS) >= tie]
+        addresses = [address for _, address in hits]
+        revisions = searcher.fast_field_values("content_revision", addresses)
+        return [
+            (DocumentId(searcher.doc(address)["document_id"][0]), int(revision or 0), rounded)
+            for (score, address), revision in zip(hits, revisions, strict=True)
+            if (rounded := round(score, _SCORE_DIGITS)) > 0
+        ]
+
+    @contextmanager
+    def _guarded(self) -> Iterator[None]:
+        """Tantivy answers damaged files with ValueError or a Rust panic, which is no Exception in Python."""
+        try:
+            yield
+        except BaseException as error:
+            if not (isinstance(error, ValueError) or type(error).__name__ == "PanicException"):
+                raise
+            mark_damaged(self.path)
+            raise LexiconUnavailable(f"The lexical index cannot be read and will be built anew: {error}") from error
+
+
+def _stamp(path: Path) -> tuple[int, int]:
+    try:
+        status = (path / _POSITION_FILE).stat()
+    except OSError:
+        return (0, 0)
+    return (status.st_ino, status.st_mtime_ns)

@@ -1,0 +1,62 @@
+"""Vectors that clients bring with their documents, for versions whose embedder is `external`.
+
+Parts of the transaction that writes the documents (`documents.py`), which holds their rows and the collection's: what
+is looked up here stays true until it is committed.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from psycopg import sql
+
+from service.core.domain import EXTERNAL, Document, DocumentId, Vector
+from service.core.errors import VersionNotFound
+from service.core.vector_math import unit
+from service.core.versions import EmbedderVersion
+from service.store.postgres import sql_files
+from service.store.postgres.pool import Connection
+from service.store.postgres.vector_tables import layout_of, seal, space_of
+
+SQL = sql_files.load("client_vectors")
+
+
+async def admit(connection: Connection, version: EmbedderVersion) -> None:
+    """VersionNotFound where the version takes no vectors of clients, or no more."""
+    values = {"collection_id": version.collection_id, "number": version.number, "external": EXTERNAL}
+    if await (await connection.execute(SQL.takes, values)).fetchone() is None:
+        raise VersionNotFound(f"The embedder version {version.number} takes no vectors from clients.")
+
+
+async def store(
+    connection: Connection,
+    version: EmbedderVersion,
+    documents: Sequence[Document],
+    content_revisions: Mapping[DocumentId, int],
+) -> frozenset[DocumentId]:
+    """Each document's vector as the one chunk that it has in this version; ends their jobs there.
+
+    Answers those that had no vector of their present content there, or another one.
+    """
+    layout, names = layout_of(version), space_of(version)
+    vectors = {document.id: document.vector for document in documents if document.vector is not None}
+    if not vectors:
+        return frozenset()
+    embeddings = [layout.value(_direction(vector)) for vector in vectors.values()]
+    values = {
+        "collection_id": version.collection_id,
+        "number": version.number,
+        "ids": list(vectors),
+        "content_revisions": [content_revisions[id_] for id_ in vectors],
+        "ends": [len(document.text) for document in documents if document.id in vectors],
+        "seals": [seal(version.collection_id, version.number, embedding) for embedding in embeddings],
+        "embeddings": embeddings,
+    }
+    await connection.execute(SQL.end_jobs, values)
+    query = sql.SQL(SQL.store).format(vectors=names.table_identifier, type=sql.SQL(layout.type))
+    return frozenset(row[0] for row in await (await connection.execute(query, values)).fetchall())
+
+
+def _direction(values: Sequence[float]) -> Vector:
+    """Of length 1. What has none stays as it is: the table refuses it."""
+    direction = unit(values)
+    return np.asarray(values, np.float32) if direction is None else direction

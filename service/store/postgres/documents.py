@@ -1,0 +1,178 @@
+"""Documents in PostgreSQL: the truth that both legs follow. Adapter of `ports.Documents`.
+
+Every transaction takes its locks in the same order: documents (which keep the values of declared fields), changes,
+jobs, vectors, each sorted by id. Deleted documents stay as tombstones, so every read asks for living ones.
+"""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+from psycopg import sql
+from psycopg.types.json import Jsonb
+
+from service.core.domain import (
+    Accepted,
+    Candidate,
+    CollectionId,
+    Document,
+    DocumentId,
+    Filter,
+    Passing,
+    StoredDocument,
+)
+from service.core.errors import CollectionNotFound
+from service.core.ports_a import Passage
+from service.core.versions import EmbedderVersion
+from service.store.postgres import change_feed, client_vectors, indexed_fields, queue, sql_files, vectors
+from service.store.postgres.filter_matches import PassingDocuments
+from service.store.postgres.filter_sql import predicate
+from service.store.postgres.pool import Connection, Pool, retrying
+from service.store.postgres.rows import stored
+
+SQL = sql_files.load("documents")
+
+
+class PostgresDocuments:
+    def __init__(self, pool: Pool) -> None:
+        self._pool = pool
+        self._passing = PassingDocuments(pool)
+
+    async def put(
+        self,
+        collection_id: CollectionId,
+        documents: Sequence[Document],
+        now: datetime,
+        vectors_of: EmbedderVersion | None = None,
+    ) -> tuple[Accepted, ...]:
+        """As the port says; CollectionNotFound where the collection was deleted meanwhile.
+
+        Content that stays while its vector becomes another is "updated", without another revision.
+        """
+        if not documents:
+            return ()
+        arguments = {
+            "collection_id": collection_id,
+            "now": now,
+            "ids": [document.id for document in documents],
+            "titles": [document.title for document in documents],
+            "texts": [document.text for document in documents],
+            "metadata": [Jsonb(dict(document.metadata)) for document in documents],
+            "hashes": [document.content_hash for document in documents],
+        }
+
+        async def commit() -> dict[DocumentId, Accepted]:
+            async with self._pool.transaction() as connection:
+                await _hold(connection, collection_id)
+                if vectors_of is not None:
+                    await client_vectors.admit(connection, vectors_of)
+                written = await (await connection.execute(SQL.upsert, arguments)).fetchall()
+                accepted = {
+                    id_: Accepted(id=id_, status="created" if born else "updated", revision=revision)
+                    for id_, revision, _, born in written
+                }
+                if written:
+                    await indexed_fields.keep(connection, collection_id, list(accepted))
+                    await change_feed.record(connection, collection_id, list(accepted), now)
+                made_anew = {id_: content for id_, revision, content, _ in written if content == revision}
+                if made_anew:
+                    await queue.enqueue(connection, collection_id, made_anew, now)
+                # The upsert locked these too, so they still are as it saw them.
+                unchanged = [document.id for document in documents if document.id not in accepted]
+                contents = {id_: content for id_, _, content, _ in written}
+                if unchanged:
+                    cursor = await connection.execute(SQL.revisions, {"collection_id": collection_id, "ids": unchanged})
+                    for id_, revision, contents[id_] in await cursor.fetchall():
+                        accepted[id_] = Accepted(id=id_, status="unchanged", revision=revision)
+                if vectors_of is not None:
+                    for id_ in await client_vectors.store(connection, vectors_of, documents, contents) & set(unchanged):
+                        accepted[id_] = dataclasses.replace(accepted[id_], status="updated")
+                return accepted
+
+        accepted = await retrying(commit)
+        return tuple(accepted[document.id] for document in documents)
+
+    async def delete(
+        self, collection_id: CollectionId, ids: Sequence[DocumentId], now: datetime, where: Filter | None = None
+    ) -> tuple[DocumentId, ...]:
+        bury, values = _filtered(SQL.bury, where)
+        arguments = {**values, "collection_id": collection_id, "ids": list(ids), "now": now}
+
+        async def commit() -> set[DocumentId]:
+            async with self._pool.transaction() as connection:
+                await _hold(connection, collection_id)
+                cursor = await connection.execute(bury, arguments)
+                gone = [row[0] for row in await cursor.fetchall()]
+                if gone:
+                    await indexed_fields.keep(connection, collection_id, gone)
+                    await change_feed.record(connection, collection_id, gone, now)
+                    # Jobs first: a worker that is storing one of them has committed when this returns, and the next
+                    # statement sees what it stored.
+                    await queue.forget(connection, collection_id, gone)
+                    await vectors.remove(connection, collection_id, gone)
+                return set(gone)
+
+        gone = await retrying(commit) if ids else set()
+        return tuple(id_ for id_ in dict.fromkeys(ids) if id_ in gone)
+
+    async def get(self, collection_id: CollectionId, ids: Sequence[DocumentId]) -> Mapping[DocumentId, StoredDocument]:
+        arguments = {"collection_id": collection_id, "ids": list(ids)}
+        async with self._pool.connection() as connection:
+            rows = await (await connection.execute(SQL.get, arguments)).fetchall()
+        return {row[0]: stored(*row) for row in rows}
+
+    async def page(
+        self, collection_id: CollectionId, after: DocumentId | None, limit: int, where: Filter | None
+    ) -> tuple[StoredDocument, ...]:
+        query, values = _filtered(SQL.page, where)
+        arguments = {**values, "collection_id": collection_id, "after": after or "", "limit": limit}
+        async with self._pool.connection() as connection:
+            rows = await (await connection.execute(query, arguments, prepare=False)).fetchall()
+        return tuple(stored(*row) for row in rows)
+
+    async def passing(self, collection_id: CollectionId, where: Filter, cap: int) -> Passing:
+        return await self._passing.of(collection_id, where, cap)
+
+    async def passing_among(
+        self, collection_id: CollectionId, ids: Sequence[DocumentId], where: Filter
+    ) -> frozenset[DocumentId]:
+        query, values = _filtered(SQL.passing_among, where)
+        arguments = {**values, "collection_id": collection_id, "ids": list(ids)}
+        async with self._pool.connection() as connection:
+            return frozenset(
+                row[0] for row in await (await connection.execute(query, arguments, prepare=False)).fetchall()
+            )
+
+    async def passages(
+        self, collection_id: CollectionId, candidates: Sequence[Candidate], where: Filter | None, default_length: int
+    ) -> tuple[Passage | None, ...]:
+        query, values = _filtered(SQL.passages, where)
+        arguments = {
+            **values,
+            "collection_id": collection_id,
+            "ids": [candidate.document_id for candidate in candidates],
+            "content_revisions": [candidate.content_revision for candidate in candidates],
+            "starts": [candidate.start or 0 for candidate in candidates],
+            "ends": [default_length if candidate.end is None else candidate.end for candidate in candidates],
+        }
+        passages: list[Passage | None] = [None] * len(candidates)
+        async with self._pool.connection() as connection:
+            for at, title, text, start, metadata, revision in await (
+                await connection.execute(query, arguments, prepare=False)
+            ).fetchall():
+                passages[at - 1] = Passage(
+                    title=title, text=text, start=start, end=start + len(text), metadata=metadata, revision=revision
+                )
+        return tuple(passages)
+
+
+async def _hold(connection: Connection, collection_id: CollectionId) -> None:
+    cursor = await connection.execute(SQL.hold_collection, {"collection_id": collection_id})
+    if await cursor.fetchone() is None:
+        raise CollectionNotFound()
+
+
+def _filtered(query: Any, where: Filter | None) -> tuple[sql.Composed, Mapping[str, Any]]:
+    asked = predicate(where)
+    return sql.SQL(query).format(where=asked.expression), asked.values

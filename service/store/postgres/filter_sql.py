@@ -1,0 +1,162 @@
+"""Filters as SQL: fixed fragments over the metadata of `documents AS d`; every name and value is bound.
+
+The meaning is that of `filters.matches`. It is mostly the one that SQL/JSON paths have in lax mode: a member accessor
+looks into the objects of an array, a filter expression looks at its elements. Numbers compare as decimals, strings by
+code point, and what has no order is no match.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, assert_never
+
+from psycopg import sql
+from psycopg.types.json import Jsonb
+
+from service.core.domain import And, Condition, Filter, Not, Or
+
+MAX_INDEXED_VALUES = 100
+"""Of `$in`: more are looked for one document at a time."""
+
+_EVERYTHING = sql.SQL("true")
+_NOTHING = sql.SQL("false")
+_EXISTS = sql.SQL("jsonb_path_exists(d.metadata, {path}::jsonpath)")
+_COMPARES = sql.SQL("jsonb_path_exists(d.metadata, {path}::jsonpath, {operand}::jsonb)")
+_HAS_ELEMENT = sql.SQL(
+    "EXISTS (SELECT FROM jsonb_path_query(d.metadata, {path}::jsonpath) AS found (value)"
+    " WHERE jsonb_typeof(found.value) = 'array' AND found.value @> {element}::jsonb)"
+)
+_HAS_SUBSTRING = sql.SQL(
+    "EXISTS (SELECT FROM jsonb_path_query(d.metadata, {path}::jsonpath) AS found (value)"
+    " WHERE jsonb_typeof(found.value) = 'string' AND strpos(found.value #>> '{{}}', {part}) > 0)"
+)
+
+# A filter expression unwraps an array and its comparison would unwrap once more: the type keeps it at one level.
+_TESTS = {
+    "$eq": '? (@.type() != "array" && @ == $v)',
+    "$in": '? (@.type() != "array" && @ == $v[*])',
+    "$gt": '? (@.type() != "array" && @ > $v)',
+    "$gte": '? (@.type() != "array" && @ >= $v)',
+    "$lt": '? (@.type() != "array" && @ < $v)',
+    "$lte": '? (@.type() != "array" && @ <= $v)',
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Predicate:
+    """A boolean expression over `documents AS d`, never NULL, and the values of its placeholders (`filter_N`)."""
+
+    expression: sql.Composable
+    values: Mapping[str, Any]
+
+
+def predicate(where: Filter | None) -> Predicate:
+    """The filter in SQL; None passes everything."""
+    if where is None:
+        return Predicate(_EVERYTHING, {})
+    values: dict[str, Any] = {}
+    return Predicate(_compose(where, values), values)
+
+
+def indexed_predicate(where: Filter) -> Predicate:
+    """The same, with what the index over metadata can answer asked first, where the filter demands some equality."""
+    asked = predicate(where)
+    path = _necessary(where)
+    if path is None:
+        return asked
+    expression = sql.SQL("(d.metadata @? {path}::jsonpath AND {asked})")
+    values = {**asked.values, "necessary": path}
+    return Predicate(expression.format(path=sql.Placeholder("necessary"), asked=asked.expression), values)
+
+
+def _necessary(where: Filter) -> str | None:
+    """A path that exists in whatever passes, made of equalities alone, which is all that the index knows; or None.
+
+    The most selective of several cannot be told from here: the first is taken.
+    """
+    match where:
+        case And(parts):
+            return next(filter(None, map(_necessary, parts)), None)
+        case Condition(path, "$eq", operand) if operand is not None:
+            return _equality(path, (operand,))
+        case Condition(path, "$in", tuple(operands)) if operands and None not in operands:
+            return _equality(path, operands) if len(operands) <= MAX_INDEXED_VALUES else None
+        case _:
+            return None
+
+
+def _equality(path: tuple[str, ...], values: Sequence[object]) -> str:
+    """Values are literals of the path's own language here, for the index reads no variables; JSON writes them alike."""
+    any_of = " || ".join(f"@ == {json.dumps(value, ensure_ascii=False)}" for value in values)
+    return f"{_accessor(path)} ? ({any_of})"
+
+
+def _compose(where: Filter, values: dict[str, Any]) -> sql.Composable:
+    match where:
+        case And(parts):
+            return _joined(sql.SQL(" AND "), parts, _EVERYTHING, values)
+        case Or(parts):
+            return _joined(sql.SQL(" OR "), parts, _NOTHING, values)
+        case Not(part):
+            return _not(_compose(part, values))
+        case Condition():
+            return _condition(where, values)
+        case _:
+            assert_never(where)
+
+
+def _joined(
+    operator: sql.SQL, parts: tuple[Filter, ...], of_none: sql.Composable, values: dict[str, Any]
+) -> sql.Composable:
+    if not parts:
+        return of_none
+    return sql.SQL("({})").format(operator.join([_compose(part, values) for part in parts]))
+
+
+def _not(expression: sql.Composable) -> sql.Composable:
+    return sql.SQL("NOT ({})").format(expression)
+
+
+def _condition(condition: Condition, values: dict[str, Any]) -> sql.Composable:
+    path, operand = _accessor(condition.path), condition.operand
+
+    def bind(value: object) -> sql.Placeholder:
+        name = f"filter_{len(values)}"
+        values[name] = value
+        return sql.Placeholder(name)
+
+    def exists() -> sql.Composable:
+        return _EXISTS.format(path=bind(path))
+
+    def compares(operator: str) -> sql.Composable:
+        return _COMPARES.format(path=bind(f"{path} {_TESTS[operator]}"), operand=bind(Jsonb({"v": operand})))
+
+    def equals(operator: str) -> sql.Composable:
+        with_null = operand is None or (isinstance(operand, tuple) and None in operand)
+        if not with_null:
+            return compares(operator)
+        return sql.SQL("({} OR {})").format(compares(operator), _not(exists()))
+
+    match condition.operator:
+        case "$exists":
+            return exists() if operand else _not(exists())
+        case "$eq" | "$in":
+            return equals(condition.operator)
+        case "$ne":
+            return _not(equals("$eq"))
+        case "$nin":
+            return _not(equals("$in"))
+        case "$gt" | "$gte" | "$lt" | "$lte":
+            return compares(condition.operator)
+        case "$contains":
+            element = _HAS_ELEMENT.format(path=bind(path), element=bind(Jsonb(operand)))
+            if not isinstance(operand, str):
+                return element
+            return sql.SQL("({} OR {})").format(element, _HAS_SUBSTRING.format(path=bind(path), part=bind(operand)))
+        case _:
+            assert_never(condition.operator)
+
+
+def _accessor(path: tuple[str, ...]) -> str:
+    """The path in the language of SQL/JSON, whose quoted names escape as JSON strings do."""
+    return "lax $" + "".join(f".{json.dumps(key, ensure_ascii=False)}" for key in path)

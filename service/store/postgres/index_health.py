@@ -1,0 +1,81 @@
+"""How the indexes of versions stand, and how they are built anew beside searches. Adapter of `catalog.Indexes`."""
+
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+
+from psycopg import sql
+from psycopg.errors import UndefinedObject, UndefinedTable
+
+from service.core.errors import VersionNotFound
+from service.core.index_health import Health, IndexState
+from service.core.versions import EmbedderVersion
+from service.store.postgres import sql_files, vector_tables, versions
+from service.store.postgres.advisory_lock import driving
+from service.store.postgres.pool import Connection, Pool
+
+SQL = sql_files.load("index_health")
+
+
+class PostgresIndexes:
+    def __init__(self, pool: Pool) -> None:
+        self._pool = pool
+
+    async def look(self, version: EmbedderVersion) -> Health:
+        """Catalogue and statistics, which cost the same for any size. VersionNotFound where the table is gone."""
+        names = vector_tables.space_of(version)
+        async with self._pool.connection() as connection:
+            status = await versions.space_status(connection, version.collection_id, version.number)
+            values = {"table": names.table, "index": names.index}
+            row = await (await connection.execute(SQL.look, values)).fetchone()
+            if row is None or row[2] is None:  # dropped meanwhile
+                raise VersionNotFound(f"The embedder version {version.number} has no table.")
+            dead, written, table_bytes, cache_bytes, oldest, guarded, building, valid, index_bytes, build = row
+            unindexed = 0 if guarded else await _unindexed(connection, version)
+        index = None
+        if valid is not None:
+            index = IndexState(name=names.index, valid=valid, bytes=index_bytes, building=building, build=build)
+        return Health(
+            rows=status.rows,
+            dead_rows=dead,
+            unindexed_rows=unindexed,
+            written=written,
+            index=index,
+            indexable=versions.indexable(version),
+            table_bytes=table_bytes,
+            cache_bytes=cache_bytes,
+            oldest_seconds=oldest,
+        )
+
+    def steering(self, version: EmbedderVersion) -> AbstractAsyncContextManager[bool]:
+        return driving(self._pool, version, what=" effort")
+
+    @asynccontextmanager
+    async def rebuilding(self, version: EmbedderVersion) -> AsyncIterator[bool]:
+        """The lock of `PostgresVersions.build_index`; it ends with its connection."""
+        async with self._pool.apart() as connection:
+            yield await versions.try_build_lock(connection, version)
+
+    async def rebuild(self, version: EmbedderVersion) -> None:
+        """As the port says. What an earlier one left when it was broken off is dropped first."""
+        names = vector_tables.space_of(version)
+        async with self._pool.apart() as connection:
+            values = {"table": names.table, "index": names.index}
+            for (name,) in await (await connection.execute(SQL.leftovers, values)).fetchall():
+                await connection.execute(sql.SQL("DROP INDEX CONCURRENTLY IF EXISTS {}").format(sql.Identifier(name)))
+            status = await versions.space_status(connection, version.collection_id, version.number)
+            await versions.grant_memory(connection, version, status.rows)
+            try:
+                await connection.execute(vector_tables.rebuild_index(version))
+                await connection.execute(vector_tables.analyze(version))
+            except (UndefinedTable, UndefinedObject) as error:
+                raise VersionNotFound(f"The embedder version {version.number} has no index.") from error
+
+
+async def _unindexed(connection: Connection, version: EmbedderVersion) -> int:
+    query = sql.SQL(SQL.unindexed).format(
+        vectors=vector_tables.space_of(version).table_identifier, length=vector_tables.layout_of(version).length
+    )
+    row = await (await connection.execute(query)).fetchone()
+    assert row is not None
+    count: int = row[0]
+    return count

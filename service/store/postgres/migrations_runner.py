@@ -1,0 +1,190 @@
+"""Bring a database to the schema that this program expects: `migrations/NNNN_name.sql`, in order, forward only.
+
+Each file runs in one transaction, and its hash is remembered with it. A file whose first lines say
+`-- transaction: false` (for CREATE INDEX CONCURRENTLY) runs statement by statement, each ending with `;` at the end
+of a line. It is run again from its start where it was broken off, so each of its statements must bear repetition: a
+concurrent index is dropped first (DROP INDEX CONCURRENTLY IF EXISTS), for a broken build leaves an invalid one.
+
+Any number of processes may start at once: one migrates, the others wait and find it done.
+"""
+
+import asyncio
+import hashlib
+import logging
+import re
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from importlib.resources import files
+from importlib.resources.abc import Traversable
+from time import monotonic
+from typing import LiteralString
+
+from psycopg.errors import InsufficientPrivilege, LockNotAvailable
+
+from service.core.errors import MigrationMismatch, Misconfigured, MissingRights, TimedOut
+from service.store.postgres import sql_files as statements
+from service.store.postgres.pool import Connection, connect, translated
+
+_logger = logging.getLogger(__name__)
+
+SQL = statements.load("migrations_runner")
+
+_FILE = re.compile(r"(?P<number>\d{4})_(?P<name>[a-z0-9_]+)\.sql")
+_NO_TRANSACTION = re.compile(r"^-- transaction: false *$", re.MULTILINE)
+_STATEMENT_END = re.compile(r";[ \t]*$", re.MULTILINE)
+_HEAD_LINES = 5
+
+_LOCK_KEY = 0x617A696D757468
+"""Of the advisory lock that migrating processes share: "azimuth" in ASCII."""
+_POLL_SECONDS = 0.2
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Migration:
+    number: int
+    name: str
+    text: LiteralString
+    sha256: str
+
+    @property
+    def label(self) -> str:
+        return f"{self.number:04d}_{self.name}"
+
+    @property
+    def statements(self) -> tuple[LiteralString, ...] | None:
+        """One by one where the file asks to run outside a transaction; None where it runs as a whole."""
+        head = "\n".join(self.text.splitlines()[:_HEAD_LINES])
+        if not _NO_TRANSACTION.search(head):
+            return None
+        parts = _STATEMENT_END.split(self.text)
+        return tuple(part for part in parts if re.sub(r"--.*", "", part).strip())
+
+
+def read(folder: Traversable | None = None) -> tuple[Migration, ...]:
+    """The migrations of this program, or of `folder`; Misconfigured where numbers are missing or doubled."""
+    if folder is None:
+        folder = files(__package__).joinpath("migrations")
+    found: list[Migration] = []
+    for file in sorted(folder.iterdir(), key=lambda file: file.name):
+        if match := _FILE.fullmatch(file.name):
+            text = file.read_text(encoding="utf-8").replace("\r\n", "\n")
+            digest = hashlib.sha256(text.encode()).hexdigest()
+            found.append(Migration(number=int(match["number"]), name=match["name"], text=text, sha256=digest))
+    if [migration.number for migration in found] != list(range(1, len(found) + 1)):
+        labels = ", ".join(migration.label for migration in found)
+        raise Misconfigured(f"Migrations must be numbered from 0001 without gaps: {labels}.")
+    return tuple(found)
+
+
+async def pending(url: str, migrations: Sequence[Migration] | None = None) -> tuple[Migration, ...]:
+    """What `apply` would run. Changes nothing. MigrationMismatch as in `apply`."""
+    wanted = read() if migrations is None else migrations
+    with translated():
+        async with await connect(url, application_name="azimuth migrate") as connection:
+            return await _missing(connection, wanted)
+
+
+async def apply(
+    url: str,
+    migrations: Sequence[Migration] | None = None,
+    *,
+    lock_timeout_seconds: float = 5.0,
+    patience_seconds: float = 600.0,
+) -> tuple[Migration, ...]:
+    """Run what is missing and answer it.
+
+    A statement waits at most `lock_timeout_seconds` for a lock, because all others queue behind it meanwhile; then the
+    migration is tried again. TimedOut when `patience_seconds` are over, with what was finished committed.
+    MigrationMismatch where a file that ran has changed since, or the database knows more than this program.
+    """
+    wanted = read() if migrations is None else migrations
+    deadline = monotonic() + patience_seconds
+    with translated():
+        async with await connect(url, application_name="azimuth migrate") as connection:
+            await connection.execute(SQL.lock_timeout, {"milliseconds": str(round(lock_timeout_seconds * 1000))})
+            if not await _missing(connection, wanted):
+                return ()
+            async with _alone(connection, deadline):
+                await _execute(connection, SQL.create_table)
+                missing = await _missing(connection, wanted)
+                for migration in missing:
+                    _logger.info("migration %s", migration.label)
+                    await _patiently(connection, migration, deadline)
+                return missing
+
+
+async def _missing(connection: Connection, wanted: Sequence[Migration]) -> tuple[Migration, ...]:
+    row = await (await connection.execute(SQL.exists)).fetchone()
+    if row is None or not row[0]:
+        return tuple(wanted)
+    rows = await (await connection.execute(SQL.applied)).fetchall()
+    applied = {number: (name, sha256) for number, name, sha256 in rows}
+    for migration in wanted:
+        name, sha256 = applied.pop(migration.number, (migration.name, migration.sha256))
+        if sha256 != migration.sha256:
+            raise MigrationMismatch(
+                f"The migration {migration.label} differs from {migration.number:04d}_{name} that this database ran: "
+                "a migration must not change after it was released."
+            )
+    if applied:
+        raise MigrationMismatch(
+            f"This database is at migration {max(applied):04d}, and this program ends at {len(wanted):04d}: "
+            "start a program at least as new as the one that migrated it."
+        )
+    done = {number for number, _, _ in rows}
+    return tuple(migration for migration in wanted if migration.number not in done)
+
+
+async def _patiently(connection: Connection, migration: Migration, deadline: float) -> None:
+    while True:
+        try:
+            return await _run(connection, migration)
+        except LockNotAvailable as error:
+            if monotonic() > deadline:
+                raise TimedOut(f"The migration {migration.label} did not get its locks in time.") from error
+            _logger.warning("migration %s waits for a lock that others hold; trying again", migration.label)
+            await asyncio.sleep(_POLL_SECONDS)
+
+
+async def _run(connection: Connection, migration: Migration) -> None:
+    single = migration.statements
+    if single is None:
+        async with connection.transaction():
+            await _execute(connection, migration.text)
+            await _record(connection, migration)
+    else:
+        for statement in single:
+            await _execute(connection, statement)
+        await _record(connection, migration)
+
+
+async def _record(connection: Connection, migration: Migration) -> None:
+    values = {"number": migration.number, "name": migration.name, "sha256": migration.sha256}
+    await connection.execute(SQL.record, values)
+
+
+async def _execute(connection: Connection, statement: LiteralString) -> None:
+    try:
+        await connection.execute(statement)
+    except InsufficientPrivilege as error:
+        reason = str(error).splitlines()[0]
+        raise MissingRights(f"The database role may not change the schema: {reason}.") from error
+
+
+@asynccontextmanager
+async def _alone(connection: Connection, deadline: float) -> AsyncIterator[None]:
+    """Hold the migration lock. Asked for again and again instead of waited for: a waiting statement holds a snapshot,
+    and CREATE INDEX CONCURRENTLY in the process that has the lock would wait for that one in turn."""
+    while True:
+        row = await (await connection.execute(SQL.try_lock, {"key": _LOCK_KEY})).fetchone()
+        if row is not None and row[0]:
+            break
+        if monotonic() > deadline:
+            raise TimedOut("Another process is still migrating this database.")
+        await asyncio.sleep(_POLL_SECONDS)
+    try:
+        yield
+    finally:
+        if not connection.broken:
+            await connection.execute(SQL.unlock, {"key": _LOCK_KEY})

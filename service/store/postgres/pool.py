@@ -1,0 +1,229 @@
+"""Connections to PostgreSQL: one pool for each process, errors told in the words of `service.core.errors`.
+
+Statements run in autocommit; a transaction is always visible as one (`async with pool.transaction() as connection`).
+Open the pool after the migrations ran: a connection learns the types of pgvector when it is made.
+"""
+
+import asyncio
+import random
+import select
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from datetime import timedelta
+from time import monotonic
+from typing import Any, TypeVar
+
+import orjson
+import psycopg
+from pgvector.psycopg.halfvec import register_halfvec_info
+from pgvector.psycopg.vector import register_vector_info
+from psycopg import AsyncConnection
+from psycopg.conninfo import conninfo_to_dict
+from psycopg.errors import (
+    DeadlockDetected,
+    InterfaceError,
+    LockNotAvailable,
+    OperationalError,
+    QueryCanceled,
+    ReadOnlySqlTransaction,
+    SerializationFailure,
+)
+from psycopg.rows import TupleRow
+from psycopg.types import TypeInfo
+from psycopg.types.json import JsonbDumper, set_json_dumps, set_json_loads
+from psycopg_pool import AsyncConnectionPool, PoolClosed, PoolTimeout, TooManyRequests
+
+from service.core.errors import DatabaseUnavailable, Misconfigured, TimedOut
+from service.store.postgres import sql_files
+
+SQL = sql_files.load("pool")
+
+Connection = AsyncConnection[TupleRow]
+T = TypeVar("T")
+
+CONNECT_TIMEOUT_SECONDS = 5
+LOCK_TIMEOUT_SECONDS = 5
+IDLE_IN_TRANSACTION_SECONDS = 60
+_RECONNECT_SECONDS = 8.0
+"""How long one attempt to replace a lost connection goes on; the next caller starts another. The pauses between tries
+double, so a long attempt would notice the server's return late."""
+
+_CONNECTION_DEFAULTS: dict[str, Any] = {
+    "connect_timeout": CONNECT_TIMEOUT_SECONDS,
+    # A network that swallows packets must not hold a request for the kernel's quarter of an hour.
+    "keepalives_idle": 15,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 15_000,
+}
+
+
+class Pool(AsyncConnectionPool[Connection]):
+    """A pool that heals after a restart of the server without asking it anything on the way of a request.
+
+    When a server goes away its sockets turn readable; that is looked at for each checkout (microseconds), where the
+    usual `check` would cost a round trip.
+    """
+
+    arguments: dict[str, Any]
+
+    async def getconn(self, timeout: float | None = None) -> Connection:  # noqa: ASYNC109 the parent's signature
+        deadline = monotonic() + (self.timeout if timeout is None else timeout)
+        while True:
+            connection = await super().getconn(max(0.001, deadline - monotonic()))
+            if await _usable(connection):
+                return connection
+            await connection.close()
+            await self.putconn(connection)
+
+    @asynccontextmanager
+    async def connection(  # the parent's signature
+        self,
+        timeout: float | None = None,  # noqa: ASYNC109
+    ) -> AsyncIterator[Connection]:
+        """One connection in autocommit. Errors of the database leave as DatabaseUnavailable or TimedOut."""
+        with translated():
+            async with super().connection(timeout) as connection:
+                yield connection
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[Connection]:
+        """One connection inside a transaction: committed at the end, rolled back by any exception."""
+        async with self.connection() as connection, connection.transaction():
+            yield connection
+
+    @asynccontextmanager
+    async def apart(self) -> AsyncIterator[Connection]:
+        """A connection of one's own in autocommit, outside the pool and without its time limits: for long work."""
+        with translated():
+            async with await Connection.connect(**self.arguments, autocommit=True) as connection:
+                yield connection
+
+
+async def open_pool(
+    url: str,
+    *,
+    size: int,
+    statement_timeout_seconds: float,
+    application_name: str,
+    wait_seconds: float = 5.0,
+    alone: bool = False,
+) -> Pool:
+    """A pool of up to `size` connections; the first is made before it returns.
+
+    `wait_seconds` is the longest that a request waits for a free connection. `alone`: no statement takes parallel
+    workers, which others may want. DatabaseUnavailable where the server does not answer.
+    """
+
+    async def configure(connection: Connection) -> None:
+        await prepare(connection, statement_timeout_seconds=statement_timeout_seconds)
+        if alone:
+            await connection.execute(SQL.alone)
+
+    arguments = _arguments(url, application_name)
+    pool = Pool(
+        kwargs={**arguments, "autocommit": True},
+        connection_class=Connection,
+        min_size=min(2, size),
+        max_size=size,
+        timeout=wait_seconds,
+        reconnect_timeout=_RECONNECT_SECONDS,
+        configure=configure,
+        name=application_name,
+        open=False,
+    )
+    pool.arguments = arguments
+    # The pool only logs why it cannot connect: try once by hand, so that the caller hears the reason.
+    async with pool.apart():
+        pass
+    with translated():
+        await pool.open(wait=True, timeout=CONNECT_TIMEOUT_SECONDS * 2)
+    return pool
+
+
+async def connect(url: str, *, application_name: str) -> Connection:
+    """A connection of one's own, in autocommit and with no time limits: for migrations and index builds."""
+    return await Connection.connect(**_arguments(url, application_name), autocommit=True)
+
+
+def _arguments(url: str, application_name: str) -> dict[str, Any]:
+    """What the URL says goes before our defaults. Misconfigured where it is none; it is not shown: it may hold a
+    password, and so may the parser's own message."""
+    try:
+        parsed = conninfo_to_dict(url)
+    except psycopg.ProgrammingError:
+        raise Misconfigured("AZIMUTH_DATABASE_URL is not an address that PostgreSQL understands.") from None
+    return {**_CONNECTION_DEFAULTS, "application_name": application_name, **parsed}
+
+
+async def prepare(connection: Connection, *, statement_timeout_seconds: float) -> None:
+    """Set limits, JSON by orjson and the types of pgvector (numpy arrays are `vector`, HalfVector is `halfvec`).
+
+    Where the extension does not exist yet its types are left out.
+    """
+    await connection.execute(
+        SQL.session,
+        {
+            "statement_timeout": _milliseconds(statement_timeout_seconds),
+            "lock_timeout": _milliseconds(min(LOCK_TIMEOUT_SECONDS, statement_timeout_seconds)),
+            "idle_in_transaction_timeout": _milliseconds(IDLE_IN_TRANSACTION_SECONDS),
+        },
+    )
+    set_json_dumps(orjson.dumps, context=connection)
+    set_json_loads(orjson.loads, context=connection)
+    connection.adapters.register_dumper(dict, JsonbDumper)
+    register = {"vector": register_vector_info, "halfvec": register_halfvec_info}
+    for name, oid, array_oid in await (await connection.execute(SQL.vector_types)).fetchall():
+        register[name](connection, TypeInfo(name, oid, array_oid))
+
+
+@contextmanager
+def translated() -> Iterator[None]:
+    """Say what went wrong in the words of the service; the cause is kept."""
+    try:
+        yield
+    except (QueryCanceled, LockNotAvailable) as error:
+        raise TimedOut("The database did not finish in time.") from error
+    except PoolTimeout as error:
+        raise DatabaseUnavailable("No database connection became free in time.") from error
+    except (OperationalError, InterfaceError, ReadOnlySqlTransaction, PoolClosed, TooManyRequests) as error:
+        raise DatabaseUnavailable(f"The database does not answer: {_first_line(error)}") from error
+
+
+async def retrying(
+    work: Callable[[], Awaitable[T]], *, tries: int = 5, pause: timedelta = timedelta(milliseconds=20)
+) -> T:
+    """The outcome of `work`, run again where the server broke off its transaction in favour of another.
+
+    `work` opens its own transaction, so that nothing of a failed try remains. The pause doubles and is random, so that
+    two that collided do not meet again.
+    """
+    for attempt in range(tries - 1):
+        try:
+            return await work()
+        except DatabaseUnavailable as error:
+            if not isinstance(error.__cause__, (DeadlockDetected, SerializationFailure)):
+                raise
+        await asyncio.sleep(pause.total_seconds() * 2**attempt * random.uniform(0.5, 1.5))  # noqa: S311 not a secret
+    return await work()
+
+
+def _first_line(error: psycopg.Error | Exception) -> str:
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+
+
+async def _usable(connection: Connection) -> bool:
+    """False where the server has hung up. Only a connection with something to read is asked: it may be a notice."""
+    poll = select.poll()
+    poll.register(connection.fileno(), select.POLLIN)
+    if not poll.poll(0):
+        return True
+    try:
+        await Pool.check_connection(connection)
+    except psycopg.Error:
+        return False
+    return True
+
+
+def _milliseconds(seconds: float) -> str:
+    return str(max(1, round(seconds * 1000)))

@@ -1,0 +1,138 @@
+"""What was measured of recall, and what was made of it. Adapter of `catalog.Recalls`."""
+
+import dataclasses
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from typing import Any
+
+from psycopg.errors import ForeignKeyViolation
+
+from service.core.domain import CollectionId, VersionNumber
+from service.core.errors import CollectionNotFound, VersionNotFound
+from service.core.recall import Curve, Effort, Minute, Series, Tally, together
+from service.core.versions import AuditEntry, EmbedderVersion
+from service.store.postgres import audit, json_records, sql_files
+from service.store.postgres.pool import Pool, retrying
+
+SQL = sql_files.load("recall")
+
+
+class PostgresRecalls:
+    def __init__(self, pool: Pool) -> None:
+        self._pool = pool
+
+    async def add(self, collection_id: CollectionId, minutes: Sequence[Minute]) -> None:
+        if not minutes:
+            return
+        values = {"collection_id": collection_id, **_columns(together(minutes))}
+
+        async def commit() -> None:
+            async with self._pool.connection() as connection:
+                await connection.execute(SQL.add, values)
+
+        try:
+            await retrying(commit)
+        except ForeignKeyViolation as error:
+            raise CollectionNotFound from error
+
+    async def since(self, collection_id: CollectionId, moment: datetime, minutes: int = 1) -> tuple[Minute, ...]:
+        values = {"collection_id": collection_id, "moment": moment, "width": timedelta(minutes=minutes)}
+        async with self._pool.connection() as connection:
+            rows = await (await connection.execute(SQL.since, values)).fetchall()
+        return tuple(_minute(*row) for row in rows)
+
+    async def forget(self, before: datetime) -> int:
+        async with self._pool.connection() as connection:
+            return (await connection.execute(SQL.forget, {"before": before})).rowcount
+
+    async def efforts(self, collection_id: CollectionId) -> tuple[Effort, ...]:
+        """In the order of versions and bands."""
+        async with self._pool.connection() as connection:
+            rows = await (await connection.execute(SQL.efforts, {"collection_id": collection_id})).fetchall()
+        return tuple(
+            Effort(
+                version=VersionNumber(version),
+                band=band,
+                ef_search=ef_search,
+                missed=missed,
+                reason=reason,
+                changed_at=changed_at,
+                target=target,
+            )
+            for version, band, ef_search, missed, reason, changed_at, target in rows
+        )
+
+    async def put_effort(self, collection_id: CollectionId, effort: Effort, entry: AuditEntry | None) -> None:
+        values = {**dataclasses.asdict(effort), "collection_id": collection_id}
+        try:
+            async with self._pool.transaction() as connection:
+                await connection.execute(SQL.put_effort, values)
+                if entry is not None:
+                    await audit.write(connection, collection_id, entry)
+        except ForeignKeyViolation as error:
+            raise CollectionNotFound from error
+
+    async def curve(self, version: EmbedderVersion) -> Curve | None:
+        async with self._pool.connection() as connection:
+            row = await (await connection.execute(SQL.curve, _key(version))).fetchone()
+        return None if row is None or row[0] is None else json_records.curve_from_json(row[0])
+
+    async def put_curve(self, version: EmbedderVersion, curve: Curve) -> None:
+        async with self._pool.connection() as connection:
+            kept = await connection.execute(
+                SQL.put_curve, {**_key(version), "curve": json_records.curve_to_json(curve)}
+            )
+        if not kept.rowcount:
+            raise VersionNotFound(f"The embedder version {version.number} is gone.")
+
+
+# ---------------------------------------------------------------- rows
+
+
+def _columns(minutes: Sequence[Minute]) -> dict[str, list[Any]]:
+    """One array for each column."""
+    series, tallies = [minute.series for minute in minutes], [minute.tally for minute in minutes]
+    return {
+        "versions": [one.version for one in series],
+        "legs": [one.leg for one in series],
+        "plans": [one.plan for one in series],
+        "bands": [one.band for one in series],
+        "ef_searches": [one.ef_search for one in series],
+        "minutes": [minute.at for minute in minutes],
+        "queries": [one.queries for one in tallies],
+        "recalls": [one.recall for one in tallies],
+        "recall_squares": [one.recall_squares for one in tallies],
+        "distance_recalls": [one.distance_recall for one in tallies],
+        "seconds": [one.seconds for one in tallies],
+    }
+
+
+def _minute(
+    version: int,
+    leg: Any,
+    plan: str,
+    band: Any,
+    ef_search: int,
+    at: datetime,
+    queries: int,
+    recall: float,
+    recall_squares: float,
+    distance_recall: float,
+    seconds: float,
+) -> Minute:
+    """The columns in the order in which the query gives them."""
+    return Minute(
+        series=Series(version=VersionNumber(version), leg=leg, plan=plan, band=band, ef_search=ef_search),
+        at=at,
+        tally=Tally(
+            queries=queries,
+            recall=recall,
+            recall_squares=recall_squares,
+            distance_recall=distance_recall,
+            seconds=seconds,
+        ),
+    )
+
+
+def _key(version: EmbedderVersion) -> dict[str, int]:
+    return {"collection_id": version.collection_id, "number": version.number}

@@ -1,0 +1,199 @@
+"""The physical spaces: how the table and the index of one embedder version are named and made, in one place.
+
+Everything is composed of integers that the database itself gave out; nothing here comes from a user.
+
+Nothing about two vectors of as many dimensions tells of which spaces they are, and a label beside one is soon written
+anew. So each row carries a seal: a digest of the vector, as it is stored, and of its version, made where the vector is
+written. The table asks for its own, and a vector of another version is refused with whatever label it comes.
+"""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, LiteralString
+
+from pgvector import HalfVector
+from pgvector import Vector as FullVector
+from psycopg import sql
+
+from service.core.domain import CollectionId, Storage, Vector, VersionNumber
+from service.core.versions import EmbedderVersion
+
+SEAL_BYTES = 8
+"""Of a SHA-256: one foreign vector in 2^64 would pass by chance."""
+
+_MAX_INLINE_BYTES = 6_000
+"""Inline storage spares a detour for each distance, yet a row with a long id must still fit an 8 kB page."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Layout:
+    """What a storage is to PostgreSQL: the column's type, its class in Python and its function for the length.
+
+    `width`: bytes of a dimension in the table. `indexed`: what HNSW is built over. `max_indexed`: dimensions up to
+    which pgvector does so; longer vectors are scanned exactly.
+    """
+
+    type: LiteralString
+    adapted: Any
+    length: sql.SQL
+    width: int
+    indexed: sql.SQL
+    max_indexed: int
+
+    def value(self, vector: Vector) -> Any:
+        """The vector as the column holds it, rounded to its precision."""
+        return self.adapted(vector)
+
+
+_LAYOUTS: Mapping[Storage, Layout] = {
+    "halfvec": Layout(
+        type="halfvec",
+        adapted=HalfVector,
+        length=sql.SQL("l2_norm"),
+        width=2,
+        indexed=sql.SQL("embedding halfvec_cosine_ops"),
+        max_indexed=4_000,
+    ),
+    "vector": Layout(
+        type="vector",
+        adapted=FullVector,
+        length=sql.SQL("vector_norm"),
+        width=4,
+        indexed=sql.SQL("embedding vector_cosine_ops"),
+        max_indexed=2_000,
+    ),
+    # One bit a dimension, its sign. A halfvec holds 16,000 dimensions, and HNSW over bits takes more than that.
+    "binary": Layout(
+        type="halfvec",
+        adapted=HalfVector,
+        length=sql.SQL("l2_norm"),
+        width=2,
+        indexed=sql.SQL("(binary_quantize(embedding)::{bits}) bit_hamming_ops"),
+        max_indexed=16_000,
+    ),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Space:
+    """The names that belong to one version."""
+
+    table: str
+    index: str
+
+    @property
+    def table_identifier(self) -> sql.Identifier:
+        return sql.Identifier(self.table)
+
+    @property
+    def index_identifier(self) -> sql.Identifier:
+        return sql.Identifier(self.index)
+
+
+def space(collection_id: CollectionId, number: VersionNumber) -> Space:
+    table = f"vectors_{collection_id:d}_{number:d}"
+    return Space(table=table, index=f"{table}_hnsw")
+
+
+def space_of(version: EmbedderVersion) -> Space:
+    return space(version.collection_id, version.number)
+
+
+def layout_of(version: EmbedderVersion) -> Layout:
+    return _LAYOUTS[version.index.storage]
+
+
+def max_indexed_dimensions(storage: Storage) -> int:
+    """Vectors that are longer have no index and are scanned exactly."""
+    return _LAYOUTS[storage].max_indexed
+
+
+def bits(dimensions: int) -> sql.Composed:
+    """The type of a vector's signs, with the length that an index over them needs to know."""
+    return sql.SQL("bit({})").format(sql.Literal(int(dimensions)))
+
+
+def seal(collection_id: CollectionId, number: VersionNumber, value: Any) -> bytes:
+    """Binds a value of the column to the version that it is written for."""
+    return hashlib.sha256(value.to_binary() + _label(collection_id, number).encode()).digest()[:SEAL_BYTES]
+
+
+def _label(collection_id: CollectionId, number: VersionNumber) -> str:
+    return f"{collection_id:d}/{number:d}"
+
+
+def create_table(
+    collection_id: CollectionId, number: VersionNumber, dimensions: int, storage: Storage = "halfvec"
+) -> tuple[sql.Composed, ...]:
+    """The statements that make a version's table. Its CHECKs make it impossible to mix spaces.
+
+    A length is asked for within which pgvector's cosine, of single precision, is defined; NaN and infinity are refused
+    by its types. Dead rows cost recall, so the table is vacuumed earlier than others.
+    """
+    layout = _LAYOUTS[storage]
+    table = space(collection_id, number).table_identifier
+    create = sql.SQL(
+        """
+        CREATE TABLE {table} (
+            collection_id bigint NOT NULL CHECK (collection_id = {collection_id}),
+            document_id text COLLATE "C" NOT NULL,
+            chunk integer NOT NULL,
+            embedder_version integer NOT NULL CHECK (embedder_version = {number}),
+            content_revision bigint NOT NULL,
+            starts bigint NOT NULL,
+            ends bigint NOT NULL,
+            seal bytea NOT NULL,
+            embedding {type}({dimensions}) NOT NULL CHECK ({length}(embedding) BETWEEN 1e-15 AND 1e15),
+            PRIMARY KEY (collection_id, document_id, chunk),
+            CONSTRAINT sealed CHECK (seal = substring(sha256({send}(embedding) || {label}::bytea) FOR {seal_bytes}))
+        ) WITH (autovacuum_vacuum_scale_factor = 0.05, autovacuum_analyze_scale_factor = 0.05)
+        """
+    ).format(
+        table=table,
+        collection_id=sql.Literal(int(collection_id)),
+        number=sql.Literal(int(number)),
+        type=sql.SQL(layout.type),
+        dimensions=sql.Literal(int(dimensions)),
+        length=layout.length,
+        send=sql.SQL(layout.type + "_send"),
+        label=sql.Literal(_label(collection_id, number)),
+        seal_bytes=sql.Literal(SEAL_BYTES),
+    )
+    inline = dimensions * layout.width <= _MAX_INLINE_BYTES
+    alter = sql.SQL("ALTER TABLE {} ALTER COLUMN embedding SET STORAGE {}").format(
+        table, sql.SQL("PLAIN" if inline else "EXTERNAL")
+    )
+    return create, alter
+
+
+def drop_table(collection_id: CollectionId, number: VersionNumber) -> sql.Composed:
+    return sql.SQL("DROP TABLE IF EXISTS {}").format(space(collection_id, number).table_identifier)
+
+
+def create_index(version: EmbedderVersion) -> sql.Composed:
+    """Build the HNSW index beside running writes. Cannot run inside a transaction."""
+    names, index = space_of(version), version.index
+    return sql.SQL(
+        "CREATE INDEX CONCURRENTLY {index} ON {table} USING hnsw ({indexed})"
+        " WITH (m = {m}, ef_construction = {ef_construction})"
+    ).format(
+        index=names.index_identifier,
+        table=names.table_identifier,
+        indexed=layout_of(version).indexed.format(bits=bits(version.dimensions)),
+        m=sql.Literal(int(index.m)),
+        ef_construction=sql.Literal(int(index.ef_construction)),
+    )
+
+
+def drop_index(version: EmbedderVersion) -> sql.Composed:
+    return sql.SQL("DROP INDEX CONCURRENTLY IF EXISTS {}").format(space_of(version).index_identifier)
+
+
+def rebuild_index(version: EmbedderVersion) -> sql.Composed:
+    """Build it anew beside searches and writes, which use the old one until then. Cannot run inside a transaction."""
+    return sql.SQL("REINDEX INDEX CONCURRENTLY {}").format(space_of(version).index_identifier)
+
+
+def analyze(version: EmbedderVersion) -> sql.Composed:
+    return sql.SQL("ANALYZE {}").format(space_of(version).table_identifier)

@@ -1,0 +1,246 @@
+"""Collections and their versions over HTTP."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import suppress
+from typing import Any
+
+import pytest
+
+from service.core.domain import Collection, CollectionName, CollectionSettings
+from service.core.query_syntax import Words
+from service.core.versions import AuditEntry
+from tests.edge import Edge, Json, assert_problem, edge
+from tests.fakes import FakeLexicon
+
+
+@pytest.fixture
+async def api() -> AsyncIterator[Edge]:
+    async with edge() as running:
+        yield running
+
+
+async def test_a_new_collection_has_the_defaults_and_one_active_version(api: Edge) -> None:
+    answer = await api.client.put("/v1/collections/papers")
+    assert answer.status_code == 201
+    created = answer.json()
+    assert created["name"] == "papers"
+    assert created["settings"] == {
+        "embedder": {
+            "model": "hashing:32",
+            "revision": None,
+            "query_prompt": "",
+            "document_prompt": "",
+            "dimensions": None,
+            "identity": None,
+        },
+        "language": "en",
+        "recall_target": 0.95,
+        "chunking": {"max_tokens": None, "overlap_tokens": 32},
+        "fusion": {"method": "convex", "alpha": 0.5, "k": 60},
+        "rerank": {"depth": 50, "weight": 0.6},
+        "candidates": 100,
+        "tuned": None,
+        "indexed": [],
+    }
+    assert created["counts"] == {"documents": 0, "chunks": 0, "pending": 0, "failed": 0}
+    assert (created["active_version"], created["previous_version"]) == (1, None)
+    assert [(one["number"], one["state"]) for one in created["versions"]] == [(1, "active")]
+    assert created["lexical_lag_seconds"] == 0.0
+    assert (await api.client.get("/v1/collections/papers")).json() == created
+
+
+async def test_an_embedder_may_be_named_in_short_or_in_full(api: Edge) -> None:
+    short = await api.collection("short", embedder="hashing:32")
+    full = await api.collection("full", embedder={"model": "hashing:32"})
+    assert short["settings"] == full["settings"]
+
+
+async def test_putting_again_changes_what_is_named_and_nothing_else(api: Edge) -> None:
+    await api.collection(language="de", fusion={"alpha": 0.3}, chunking={"overlap_tokens": 16})
+    await api.client.put("/v1/collections/papers", json={"rerank": {"depth": 20}})
+    answer = await api.client.put("/v1/collections/papers", json={"fusion": {"method": "rrf"}, "recall_target": 0.9})
+    assert answer.status_code == 200
+    settings = answer.json()["settings"]
+    assert settings["language"] == "de"
+    assert settings["recall_target"] == 0.9
+    assert settings["fusion"] == {"method": "rrf", "alpha": 0.3, "k": 60}
+    assert settings["chunking"] == {"max_tokens": None, "overlap_tokens": 16}
+    assert settings["rerank"] == {"depth": 20, "weight": 0.6}
+
+
+TUNED: dict[str, Any] = {
+    "version": 1,
+    "queries": 300,
+    "folds": 5,
+    "fusion": {"before": 0.5, "after": 0.75, "low": 0.125, "high": 0.375},
+    "rerank": None,
+}
+
+
+async def test_what_a_ranking_was_tuned_on_is_kept_until_the_ranking_is_another(api: Edge) -> None:
+    await api.collection()
+    wanted = {"fusion": {"alpha": 0.3}, "candidates": 200, "tuned": TUNED}
+    answer = await api.client.put("/v1/collections/papers", json=wanted)
+    tuned = answer.json()["settings"]["tuned"]
+    assert tuned.pop("at")
+    assert tuned == {**TUNED, "outdated": False}
+    (entry, *_) = (await api.client.get("/v1/collections/papers/audit")).json()["entries"]
+    assert (entry["action"], entry["version"]) == ("tuned", 1)
+    assert entry["details"]["after"]["tuned"]["fusion"] == TUNED["fusion"]
+    assert (entry["details"]["before"]["candidates"], entry["details"]["after"]["candidates"]) == (100, 200)
+
+    kept = await api.client.put("/v1/collections/papers", json={"language": "de"})
+    assert kept.json()["settings"]["tuned"] is not None
+    by_hand = await api.client.put("/v1/collections/papers", json={"candidates": 50})
+    assert by_hand.json()["settings"]["tuned"] is None
+    entries = (await api.client.get("/v1/collections/papers/audit")).json()["entries"]
+    assert [one["action"] for one in entries[:2]] == ["settings", "settings"]
+
+
+async def test_a_promotion_outdates_what_was_tuned_before_it(api: Edge) -> None:
+    await api.collection()
+    await api.client.put("/v1/collections/papers", json={"fusion": {"alpha": 0.3}, "tuned": TUNED})
+    await api.ready(embedder="hashing:16")
+    answer = await api.client.post("/v1/collections/papers/versions/2/promote", json={"force": True})
+    assert answer.status_code == 200, answer.text
+    settings = (await api.client.get("/v1/collections/papers")).json()["settings"]
+    assert (settings["tuned"]["version"], settings["tuned"]["outdated"]) == (1, True)
+    late = await api.client.put("/v1/collections/papers", json={"fusion": {"alpha": 0.4}, "tuned": TUNED})
+    assert "version 2 is active" in assert_problem(late, 422, "tuned.version")["detail"]
+
+
+async def test_a_search_brings_as_many_candidates_as_it_or_else_the_settings_say(
+    api: Edge, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limits: list[int] = []
+    search = FakeLexicon.search
+
+    async def watched(self: FakeLexicon, collection: Collection, words: Words, limit: int, *rest: Any) -> Any:
+        limits.append(limit)
+        return await search(self, collection, words, limit, *rest)
+
+    monkeypatch.setattr(FakeLexicon, "search", watched)
+    await api.collection(candidates=7)
+    await api.write({"id": "1", "text": "whale"})
+    await api.search("whale", k=1, mode="lexical")
+    await api.search("whale", k=1, mode="lexical", candidates=9)
+    assert limits == [7, 9]
+
+
+async def test_putting_the_same_again_is_no_conflict(api: Edge) -> None:
+    created = await api.collection(embedder={"model": "default"}, chunking={"overlap_tokens": 32})
+    again = await api.client.put("/v1/collections/papers", json={"embedder": "default", "chunking": {}})
+    assert (again.status_code, again.json()) == (200, created)
+
+
+async def test_two_that_create_it_at_once_both_succeed(api: Edge) -> None:
+    both = await asyncio.gather(*(api.client.put("/v1/collections/papers", json={}) for _ in range(2)))
+    assert sorted(answer.status_code for answer in both) == [200, 201]
+
+
+async def test_settings_changed_at_once_are_all_kept(api: Edge, monkeypatch: pytest.MonkeyPatch) -> None:
+    await api.collection()
+    seen, both_looked = api.store.collections.by_name, asyncio.Barrier(2)
+
+    async def together(name: CollectionName) -> Collection:
+        found = await seen(name)
+        if not both_looked.broken:
+            with suppress(asyncio.BrokenBarrierError, TimeoutError):
+                await asyncio.wait_for(both_looked.wait(), 0.2)
+        return found
+
+    monkeypatch.setattr(api.store.collections, "by_name", together)
+    changes: list[Json] = [{"language": "de"}, {"recall_target": 0.9}]
+    both = await asyncio.gather(*(api.client.put("/v1/collections/papers", json=one) for one in changes))
+    assert [answer.status_code for answer in both] == [200, 200]
+    settings = (await api.client.get("/v1/collections/papers")).json()["settings"]
+    assert (settings["language"], settings["recall_target"]) == ("de", 0.9)
+
+
+async def test_putting_what_somebody_deletes_meanwhile_creates_it(api: Edge, monkeypatch: pytest.MonkeyPatch) -> None:
+    await api.collection()
+    update = api.store.collections.update
+
+    async def too_late(
+        collection: Collection, settings: CollectionSettings, entry: AuditEntry | None = None
+    ) -> Collection:
+        await api.store.collections.delete(collection.id)
+        return await update(collection, settings, entry)
+
+    monkeypatch.setattr(api.store.collections, "update", too_late)
+    assert (await api.client.put("/v1/collections/papers", json={"language": "de"})).status_code == 201
+
+
+async def test_a_collection_deleted_meanwhile_does_not_spoil_the_list(
+    api: Edge, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("a", "b"):
+        await api.collection(name)
+    everything = await api.store.collections.all()
+    await api.client.delete("/v1/collections/a")
+
+    async def a_moment_ago() -> tuple[Collection, ...]:
+        return everything
+
+    monkeypatch.setattr(api.store.collections, "all", a_moment_ago)
+    listed = (await api.client.get("/v1/collections")).json()["collections"]
+    assert [one["name"] for one in listed] == ["b"]
+
+
+async def test_a_changed_setting_counts_from_the_next_search_on(api: Edge) -> None:
+    await api.collection()
+    await api.write({"id": "a", "text": "cancel a task"})
+    convex = (await api.search("cancel a task"))["hits"][0]["score"]
+    await api.client.put("/v1/collections/papers", json={"fusion": {"method": "rrf", "k": 10}})
+    rrf = (await api.search("cancel a task"))["hits"][0]["score"]
+    assert convex == pytest.approx(1.0)
+    assert rrf == pytest.approx(2 / 11)
+
+
+async def test_the_list_names_all(api: Edge) -> None:
+    for name in ("b", "a"):
+        await api.collection(name)
+    listed = (await api.client.get("/v1/collections")).json()["collections"]
+    assert [one["name"] for one in listed] == ["a", "b"]
+
+
+async def test_a_deleted_collection_is_gone_at_once(api: Edge) -> None:
+    await api.collection()
+    await api.write({"id": "a", "text": "x"})
+    await api.search("x")
+    assert (await api.client.delete("/v1/collections/papers")).status_code == 204
+    assert_problem(await api.client.get("/v1/collections/papers"), 404)
+    assert_problem(await api.client.post("/v1/collections/papers/search", json={"query": "x"}), 404)
+    assert_problem(await api.client.delete("/v1/collections/papers"), 404)
+
+
+async def test_fields_are_declared_and_shown(api: Edge) -> None:
+    created = await api.client.put("/v1/collections/papers", json={"indexed": ["year", "author.name"]})
+    assert created.status_code == 201
+    assert created.json()["settings"]["indexed"] == ["author.name", "year"]
+    assert created.json()["fields"] == [
+        {"field": "author.name", "state": "ready"},
+        {"field": "year", "state": "ready"},
+    ]
+    await api.client.put("/v1/collections/papers", json={"language": "de"})
+    kept = (await api.client.get("/v1/collections/papers")).json()["settings"]["indexed"]
+    assert kept == ["author.name", "year"]
+    gone = await api.client.put("/v1/collections/papers", json={"indexed": []})
+    assert (gone.json()["settings"]["indexed"], gone.json()["fields"]) == ([], [])
+
+
+@pytest.mark.parametrize(
+    ("indexed", "field"),
+    [
+        (["$year"], "indexed.0"),
+        (["a", "a"], "indexed.1"),
+        ([1], "indexed.0"),
+        ("year", "indexed"),
+        (["a"] * 17, "indexed"),
+    ],
+)
+async def test_what_cannot_be_declared_is_refused(api: Edge, indexed: object, field: str) -> None:
+    answer = await api.client.put("/v1/collections/papers", json={"indexed": indexed})
+    assert answer.status_code == 422
+    assert [error["field"] for error in answer.json()["errors"]] == [field]

@@ -1,0 +1,222 @@
+"""Documents over HTTP: in, out, gone, and set aside."""
+
+import json
+import logging
+from collections.abc import AsyncIterator, Iterator
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from starlette.types import Message
+
+from service.api.app import create_app
+from service.api.routes import documents as handlers
+from tests.edge import Edge, assert_problem, edge
+
+PATH = "/v1/collections/papers/documents"
+NDJSON = {"Content-Type": "application/x-ndjson"}
+
+
+@pytest.fixture
+async def api() -> AsyncIterator[Edge]:
+    async with edge() as running:
+        await running.collection()
+        yield running
+
+
+async def test_a_write_tells_what_came_of_each_document(api: Edge) -> None:
+    first = await api.write({"id": "a", "text": "one"}, {"id": "b", "title": "two", "metadata": {"year": 2020}})
+    assert first == {
+        "results": [
+            {"id": "a", "status": "created", "revision": 1},
+            {"id": "b", "status": "created", "revision": 1},
+        ],
+        "created": 2,
+        "updated": 0,
+        "unchanged": 0,
+    }
+    second = await api.write({"id": "b", "title": "two", "metadata": {"year": 2021}}, {"id": "a", "text": "one"})
+    assert [(one["id"], one["status"], one["revision"]) for one in second["results"]] == [
+        ("b", "updated", 2),
+        ("a", "unchanged", 1),
+    ]
+
+
+async def test_a_document_comes_back_as_it_was_sent(api: Edge) -> None:
+    sent = {
+        "id": "café/ü 1%2F?#",
+        "title": "Überschrift",
+        "text": "Text mit 𝄞 und\ttab",
+        "metadata": {"a": [1, 2.5, None, True, {"b": "c"}], "big": 2**63 - 1},
+    }
+    await api.write(sent)
+    url = f"{PATH}/" + "".join(f"%{byte:02X}" for byte in str(sent["id"]).encode())
+    found = (await api.client.get(url)).json()
+    assert {key: found[key] for key in sent} == sent
+    assert found["revision"] == 1
+    assert datetime.fromisoformat(found["created_at"]).tzinfo is not None
+    assert (await api.client.delete(url)).status_code == 204
+    assert_problem(await api.client.get(url), 404)
+
+
+@pytest.mark.parametrize("twin", ["a\n", "a\nb", "a\r\n", "\na", "a ", "a/", "../a", "a%00", "a\u2028"])
+async def test_no_id_is_taken_for_another(api: Edge, twin: str) -> None:
+    await api.write({"id": "a", "text": "one"}, {"id": twin, "text": "two"})
+    url = f"{PATH}/" + "".join(f"%{byte:02X}" for byte in twin.encode())
+    assert (await api.client.get(url)).json()["id"] == twin
+    assert (await api.client.delete(url)).status_code == 204
+    assert (await api.client.get(f"{PATH}/a")).json()["text"] == "one"
+
+
+async def test_wait_answers_when_both_legs_find_it(api: Edge) -> None:
+    async with api.working():
+        answer = await api.client.post(f"{PATH}?wait=true", json={"documents": [{"id": "a", "text": "wait for me"}]})
+    assert answer.json()["searchable"] is True
+    for mode in ("dense", "lexical"):
+        assert [hit["id"] for hit in (await api.search("wait", mode=mode))["hits"]] == ["a"]
+
+
+async def test_without_wait_nothing_is_said_of_searching(api: Edge) -> None:
+    answer = await api.client.post(PATH, json={"documents": [{"id": "a", "text": "x"}]})
+    assert "searchable" not in answer.json()
+
+
+async def test_a_stream_is_read_line_by_line_however_it_is_cut(api: Edge) -> None:
+    lines = [json.dumps({"id": f"ü{n}", "text": f"text {n}"}, ensure_ascii=False) for n in range(20)]
+    body = "\r\n".join([*lines[:10], "", "   ", *lines[10:]]).encode()
+
+    async def cut() -> AsyncIterator[bytes]:
+        for at in range(0, len(body), 7):
+            yield body[at : at + 7]
+
+    answer = await api.client.post(PATH, content=cut(), headers=NDJSON)
+    assert answer.json() == {"created": 20, "updated": 0, "unchanged": 0, "errors": [], "errors_total": 0}
+
+
+async def test_a_line_without_end_is_refused_in_constant_memory(api: Edge) -> None:
+    async def endless() -> AsyncIterator[bytes]:
+        yield b'{"id": "a", "text": "x"}\n{"id": "b", "text": "'
+        for _ in range(1_000):
+            yield b"x" * 1_000
+        yield b'"}\n{"id": "c", "text": "y"}'
+
+    answer = await api.client.post(PATH, content=endless(), headers=NDJSON)
+    assert answer.json()["created"] == 2
+    assert answer.json()["errors"] == [{"line": 2, "error": "longer than 2000 bytes"}]
+
+
+async def test_a_stream_may_be_longer_than_a_body(api: Edge) -> None:
+    lines = (json.dumps({"id": str(n), "text": "x" * 900}).encode() + b"\n" for n in range(400))
+    answer = await api.client.post(PATH, content=b"".join(lines), headers=NDJSON)
+    assert answer.json()["created"] == 400
+
+
+async def test_a_long_stream_is_waited_for_window_by_window(api: Edge, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(handlers, "WINDOW", 600)
+    lines = (json.dumps({"id": str(n), "text": f"text {n}"}).encode() + b"\n" for n in range(1_500))
+    async with api.working():
+        answer = await api.client.post(f"{PATH}?wait=true", content=b"".join(lines), headers=NDJSON)
+    assert (answer.json()["created"], answer.json()["searchable"]) == (1_500, True)
+    assert not api.store.jobs
+
+
+async def test_the_last_line_of_an_id_wins(api: Edge) -> None:
+    body = b'{"id": "a", "text": "first"}\n{"id": "a", "text": "second"}\n'
+    answer = await api.client.post(PATH, content=body, headers=NDJSON)
+    assert (answer.json()["created"], answer.json()["updated"]) == (1, 1)
+    assert (await api.client.get(f"{PATH}/a")).json()["text"] == "second"
+
+
+async def test_pages_cover_everything_once_in_order(api: Edge) -> None:
+    names = ["Z", "a", "b", "é", "z"]
+    await api.write(*({"id": name, "text": "x"} for name in names))
+    seen, url = [], f"{PATH}?limit=2"
+    while url:
+        page = (await api.client.get(url)).json()
+        seen += [one["id"] for one in page["documents"]]
+        url = page["next_cursor"] and f"{PATH}?limit=2&cursor={page['next_cursor']}"
+    assert seen == sorted(names, key=str.encode)
+
+
+async def test_a_full_last_page_has_no_next(api: Edge) -> None:
+    await api.write({"id": "a", "text": "x"}, {"id": "b", "text": "x"})
+    assert (await api.client.get(f"{PATH}?limit=2")).json()["next_cursor"] is None
+
+
+async def test_a_listing_may_be_filtered(api: Edge) -> None:
+    await api.write(*({"id": str(year), "text": "x", "metadata": {"year": year}} for year in (2018, 2019, 2020)))
+    page = await api.client.get(PATH, params={"filter": '{"year": {"$gte": 2019}}'})
+    assert [one["id"] for one in page.json()["documents"]] == ["2019", "2020"]
+
+
+async def test_an_altered_or_foreign_cursor_is_refused(api: Edge) -> None:
+    await api.collection("other")
+    await api.write({"id": "a", "text": "x"}, {"id": "b", "text": "x"})
+    cursor = (await api.client.get(f"{PATH}?limit=1")).json()["next_cursor"]
+    for tampered in (cursor[:-1], cursor + "A", cursor.swapcase(), "A" + cursor[1:]):
+        assert_problem(await api.client.get(PATH, params={"cursor": tampered}), 422, "cursor")
+    assert_problem(await api.client.get("/v1/collections/other/documents", params={"cursor": cursor}), 422, "cursor")
+
+
+async def test_deleting_by_id_tells_what_was_not_there(api: Edge) -> None:
+    await api.write({"id": "a", "text": "x"}, {"id": "b", "text": "x"})
+    answer = await api.client.post(f"{PATH}/delete", json={"ids": ["b", "nothing", "b"]})
+    assert answer.json() == {"deleted": 1, "missing": ["nothing"]}
+    assert (await api.client.post(f"{PATH}/delete", json={"ids": []})).json() == {"deleted": 0, "missing": []}
+
+
+async def test_deleting_by_filter_deletes_what_passes(api: Edge) -> None:
+    await api.write(*({"id": str(year), "text": "x", "metadata": {"year": year}} for year in (2018, 2019, 2020)))
+    answer = await api.client.post(f"{PATH}/delete", json={"filter": {"year": {"$lt": 2020}}})
+    assert answer.json() == {"deleted": 2}
+    assert [one["id"] for one in (await api.client.get(PATH)).json()["documents"]] == ["2020"]
+
+
+async def test_what_was_set_aside_is_listed_and_may_be_retried(api: Edge) -> None:
+    await api.client.post(
+        PATH, json={"documents": [{"id": name, "text": name} for name in ("good", "poison", "worse")]}
+    )
+    (version,) = await api.service.versions.written()
+    now = datetime.now(UTC)
+    claimed = await api.queue.claim([version], 10, "tests", now, timedelta(seconds=60))
+    bad = [one.job for one in claimed if one.job.document_id != "good"]
+    await api.queue.charge(bad, "not a number", 1, now, now)
+
+    first = (await api.client.get(f"{PATH}/failed?limit=1")).json()
+    assert [(one["id"], one["reason"], one["attempts"]) for one in first["documents"]] == [
+        ("poison", "not a number", 1)
+    ]
+    rest = (await api.client.get(f"{PATH}/failed?cursor={first['next_cursor']}")).json()
+    assert [one["id"] for one in rest["documents"]] == ["worse"]
+    assert rest["next_cursor"] is None
+
+    assert (await api.client.post(f"{PATH}/failed/retry")).json() == {"retried": 2}
+    assert (await api.client.get(f"{PATH}/failed")).json() == {"documents": [], "next_cursor": None}
+
+
+async def test_a_client_that_leaves_in_the_middle_of_a_stream_leaves_what_was_committed(
+    api: Edge, caplog: pytest.LogCaptureFixture
+) -> None:
+    messages: Iterator[Message] = iter(
+        [{"type": "http.request", "body": b'{"id": "%d", "text": "x"}\n' % n, "more_body": True} for n in range(600)]
+    )
+    sent: list[Message] = []
+
+    async def receive() -> Message:
+        return next(messages, {"type": "http.disconnect"})
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    scope = {
+        "type": "http",
+        "method": "POST",
+        "path": PATH,
+        "query_string": b"",
+        "headers": [(b"content-type", b"application/x-ndjson")],
+    }
+    with caplog.at_level(logging.INFO, logger="service.api"):
+        await create_app(api.service)(scope, receive, send)
+    assert sent == []
+    (line,) = [vars(record) for record in caplog.records if record.name.startswith("service.api")]
+    assert (line["status"], line["levelname"]) == (499, "INFO")
+    assert len((await api.client.get(f"{PATH}?limit=1000")).json()["documents"]) == 500

@@ -1,0 +1,173 @@
+"""Drift over HTTP: live searches leave queries behind, the lookout compares them, and the route tells."""
+
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from prometheus_client import REGISTRY
+from pydantic import TypeAdapter
+
+from service.api.routes import drift
+from service.core import metrics
+from service.core.domain import Collection, CollectionName
+from service.core.errors import LexiconUnavailable
+from service.drift.assess import NAMES
+from service.drift.query_window import LEAST
+from tests.edge import Edge, Json, assert_problem, edge
+
+PATH = "/v1/collections/papers/drift"
+WHOLE = TypeAdapter(drift.DriftAnswer)
+START = datetime(2026, 3, 1, 12, 0, 10, tzinfo=UTC)
+FISH = ["heron", "pike", "perch", "pond", "river", "reed", "fish", "bank"]
+CODE = ["loop", "task", "cancel", "await", "list", "sort", "key", "value"]
+
+
+@pytest.fixture
+async def api() -> AsyncIterator[Edge]:
+    async with edge() as running:
+        await running.collection()
+        for at in range(0, 60, 5):
+            await running.write(*({"id": str(n), "text": f"{sentence(FISH, n)}."} for n in range(at, at + 5)))
+        yield running
+
+
+def sentence(words: list[str], number: int) -> str:
+    return " ".join(words[(number * step) % len(words)] for step in (1, 3, 5, 7)) + f" {words[number % 8]}"
+
+
+async def ask(api: Edge, words: list[str], count: int) -> None:
+    for number in range(count):
+        await api.search(sentence(words, number), k=1, include=[])
+
+
+async def look(api: Edge, minutes: float = 0.0) -> Json:
+    await api.service.lookout.tend(lambda: START + timedelta(minutes=minutes))
+    answer = await api.client.get(PATH)
+    assert answer.status_code == 200, answer.text
+    shown: Json = answer.json()
+    WHOLE.validate_python(shown)
+    return shown
+
+
+def told(shown: Json) -> dict[str, Any]:
+    assert [one["name"] for one in shown["measures"]] == list(NAMES)
+    return {one["name"]: one for one in shown["measures"]}
+
+
+async def test_before_anything_was_asked_there_is_nothing_to_tell(api: Edge) -> None:
+    shown = await look(api)
+    assert shown == {
+        "collection": "papers",
+        "version": 1,
+        "queries": 0,
+        "reference_queries": 0,
+        "seen_queries": 0,
+        "measured_at": None,
+        "verdict": None,
+        "measures": [],
+        "history": [],
+    }
+    await ask(api, FISH, LEAST - 1)
+    assert (await look(api))["measures"] == []
+
+
+async def test_the_same_questions_are_healthy_and_others_are_not(api: Edge) -> None:
+    await ask(api, FISH, 2 * LEAST)
+    same = await look(api)
+    assert (same["queries"], same["reference_queries"], same["seen_queries"]) == (LEAST, LEAST, 2 * LEAST)
+    assert same["verdict"] == "healthy"
+    assert told(same)["mmd"]["p"] > 0.01
+    assert told(same)["unknown_words"]["value"] == 0.0
+    await ask(api, CODE, 2 * LEAST)
+    other = await look(api, minutes=1)
+    measures = told(other)
+    assert other["verdict"] == "watch"
+    for name in ("centroid_shift", "mmd", "unknown_words", "top_score"):
+        assert measures[name]["verdict"] == "watch", name
+        assert measures[name]["value"] > told(same)[name]["value"]
+        assert measures[name]["low"] <= measures[name]["value"] <= measures[name]["high"]
+    assert measures["unknown_words"]["value"] == 1.0
+    assert measures["out_of_domain"]["value"] is None  # nothing was learnt here
+    labels = {"collection": "papers", "measure": "mmd"}
+    assert REGISTRY.get_sample_value("azimuth_drift", labels) == pytest.approx(measures["mmd"]["value"], abs=1e-4)
+    assert REGISTRY.get_sample_value("azimuth_drift", {**labels, "measure": "out_of_domain"}) is None
+    metrics.forget("papers")
+    assert REGISTRY.get_sample_value("azimuth_drift", labels) is None
+
+
+async def test_history_is_by_minute_and_of_minutes_in_which_something_was_asked(api: Edge) -> None:
+    await ask(api, FISH, 60)
+    await look(api)
+    await ask(api, FISH, 20)
+    await look(api, minutes=0.5)
+    await look(api, minutes=5)
+    await ask(api, CODE, 30)
+    shown = await look(api, minutes=9)
+    assert [(one["minute"], one["queries"]) for one in shown["history"]] == [
+        ("2026-03-01T12:00:00+00:00", 80),
+        ("2026-03-01T12:09:00+00:00", 30),
+    ]
+    before, after = shown["history"]
+    assert before["unknown_words"] < after["unknown_words"]
+    assert before["best_cosine"] > after["best_cosine"]
+    assert before["mmd"] is None  # there were no earlier ones yet
+    assert shown["measured_at"] == (START + timedelta(minutes=9)).isoformat()
+
+
+async def test_probes_and_evaluations_are_no_live_queries(api: Edge) -> None:
+    body = {"queries": [{"_id": "q", "text": "pike"}], "qrels": [{"query-id": "q", "corpus-id": "1", "score": 1}]}
+    assert (await api.client.post("/v1/collections/papers/evaluate", json=body)).status_code == 200
+    assert (await look(api))["seen_queries"] == 0
+
+
+async def test_without_a_lexical_index_the_rest_is_told(api: Edge, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def unavailable(*_: Any) -> tuple[int, ...]:
+        raise LexiconUnavailable
+
+    monkeypatch.setattr(api.service.lexicon, "frequencies", unavailable)
+    await ask(api, FISH, 2 * LEAST)
+    measures = told(await look(api))
+    assert measures["unknown_words"]["value"] is None
+    assert measures["mmd"]["value"] is not None
+
+
+async def test_another_version_begins_anew(api: Edge) -> None:
+    await ask(api, FISH, 2 * LEAST)
+    await look(api)
+    await api.ready(index={"storage": "vector"})
+    assert (await api.client.post("/v1/collections/papers/versions/2/promote", json={"force": True})).status_code == 200
+    await ask(api, FISH, 5)
+    shown = await look(api)
+    assert (shown["version"], shown["queries"], shown["measures"]) == (2, 0, [])
+    await ask(api, FISH, LEAST)
+    assert (await look(api))["queries"] == LEAST
+
+
+async def test_a_deleted_collection_is_forgotten(api: Edge) -> None:
+    await ask(api, FISH, LEAST)
+    assert (await api.client.delete("/v1/collections/papers")).status_code == 204
+    await api.service.lookout.tend(lambda: START)
+    await api.service.lookout.tend(lambda: START)
+    gone = await api.client.get(PATH)
+    assert_problem(gone, 404)
+
+
+async def test_trouble_with_one_collection_holds_up_no_other(api: Edge, monkeypatch: pytest.MonkeyPatch) -> None:
+    await api.collection("other")
+    await api.write({"id": "1", "text": "pike"}, name="other")
+    await ask(api, FISH, LEAST)
+    for number in range(LEAST):
+        await api.search(sentence(FISH, number), "other")
+    get, by_name = api.service.collections.get, api.service.collections.by_name
+    papers = await by_name(CollectionName("papers"))
+
+    async def broken(collection_id: Any) -> Collection:
+        if collection_id == papers.id:
+            raise RuntimeError("odd")
+        return await get(collection_id)
+
+    monkeypatch.setattr(api.service.collections, "get", broken)
+    assert (await look(api))["queries"] == 0
+    other = (await api.client.get("/v1/collections/other/drift")).json()
+    assert other["queries"] == LEAST

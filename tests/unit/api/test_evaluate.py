@@ -1,0 +1,216 @@
+"""A collection judged over HTTP: through the real search, in each mode and in bounded time."""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from types import SimpleNamespace
+from typing import Any
+
+import orjson
+import pytest
+from prometheus_client import REGISTRY
+from pydantic import TypeAdapter
+from starlette.types import Message
+
+from service.api.app import create_app
+from service.api.routes import evaluate
+from service.core.errors import AzimuthError, ModelUnavailable, Overloaded
+from service.core.ports_a import Reading
+from service.evaluation.ranking_metrics import ndcg
+from service.spaces.sampling import PATIENCE
+from tests.edge import Edge, Json, Stuck, WordReranker, assert_problem, edge
+
+PATH = "/v1/collections/papers/evaluate"
+WHOLE = TypeAdapter(evaluate.EvaluationAnswer)
+TEXTS = {"a": "cancel a running task", "b": "sort a list by key", "c": "read a file line by line", "d": "sort of odd"}
+QUERIES = [{"_id": "q1", "text": "sort a list"}, {"_id": "q2", "text": "cancel task"}]
+
+
+def row(query: str, document: str, score: int = 1) -> Json:
+    return {"query-id": query, "corpus-id": document, "score": score}
+
+
+QRELS = [row("q1", "b"), row("q2", "a")]
+
+
+@pytest.fixture
+async def api() -> AsyncIterator[Edge]:
+    async with edge(reranker=WordReranker()) as running:
+        await running.collection()
+        await running.write(*({"id": name, "text": text} for name, text in TEXTS.items()))
+        yield running
+
+
+async def judged(api: Edge, **body: Any) -> Json:
+    answer = await api.client.post(PATH, json=body)
+    assert answer.status_code == 200, answer.text
+    shown: Json = answer.json()
+    WHOLE.validate_python(shown)
+    return shown
+
+
+async def test_each_mode_gets_its_marks(api: Edge) -> None:
+    shown = await judged(api, queries=QUERIES, qrels=QRELS, modes=["dense", "lexical", "hybrid", "rerank"])
+    assert (shown["collection"], shown["version"]) == ("papers", 1)
+    assert (shown["queries"], shown["judged_queries"], shown["unknown_documents"]) == (2, 2, 0)
+    assert list(shown["modes"]) == ["dense", "lexical", "hybrid", "rerank"]
+    lexical = shown["modes"]["lexical"]
+    assert (lexical["ndcg_at_10"], lexical["mrr_at_10"], lexical["recall_at_100"]) == (1.0, 1.0, 1.0)
+    assert lexical["ndcg_interval"] == {"low": 1.0, "high": 1.0}
+    assert lexical["degraded"] == {}
+    assert 0 < lexical["p50_ms"] <= lexical["p95_ms"]
+
+
+async def test_the_marks_are_those_of_what_clients_get(api: Edge) -> None:
+    qrels = [row("q1", "d", 1), row("q1", "c", 2), row("q2", "c", 1)]
+    shown = await judged(api, queries=QUERIES, qrels=qrels, modes=["hybrid"])
+    of_clients = [
+        ndcg([hit["id"] for hit in (await api.search(query["text"], k=100))["hits"]], grades, 10)
+        for query, grades in zip(QUERIES, ({"d": 1, "c": 2}, {"c": 1}), strict=True)
+    ]
+    assert shown["modes"]["hybrid"]["ndcg_at_10"] == pytest.approx(sum(of_clients) / 2, abs=1e-4)
+    assert 0 < shown["modes"]["hybrid"]["ndcg_at_10"] < 1
+
+
+async def test_left_out_it_is_the_collections_own_test_set(api: Edge) -> None:
+    await api.client.post("/v1/collections/papers/judgments", json={"queries": QUERIES, "qrels": QRELS})
+    answer = await api.client.post(PATH)
+    assert answer.status_code == 200, answer.text
+    assert answer.json()["queries"] == 2
+    assert list(answer.json()["modes"]) == ["dense", "lexical", "hybrid"]
+
+
+async def test_no_judgments_is_a_state_of_the_collection(api: Edge) -> None:
+    problem = assert_problem(await api.client.post(PATH, json={}), 409)
+    assert "no judgments" in problem["detail"]
+
+
+async def test_a_relevant_document_that_is_not_there_counts_as_not_found(api: Edge) -> None:
+    shown = await judged(api, queries=QUERIES, qrels=[*QRELS, row("q1", "gone")], modes=["lexical"])
+    assert shown["unknown_documents"] == 1
+    assert shown["modes"]["lexical"]["recall_at_100"] == 0.75
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "field"),
+    [
+        ({"queries": QUERIES}, 422, ""),
+        ({"qrels": QRELS}, 422, ""),
+        ({"queries": QUERIES, "qrels": [row("q9", "a")]}, 422, "qrels.0.query-id"),
+        ({"queries": QUERIES, "qrels": [row("q1", "a", 0)]}, 422, "qrels"),
+        ({"queries": QUERIES, "qrels": [row("q1", "gone")]}, 409, None),
+        ({"queries": [], "qrels": QRELS}, 422, "queries"),
+        ({"queries": [{"_id": str(at), "text": "x"} for at in range(1001)], "qrels": QRELS}, 422, "queries"),
+        ({"queries": QUERIES, "qrels": QRELS, "modes": []}, 422, "modes"),
+        ({"queries": QUERIES, "qrels": QRELS, "modes": ["sparse"]}, 422, "modes.0"),
+        ({"queries": QUERIES, "qrels": QRELS, "budget_seconds": 0}, 422, "budget_seconds"),
+        ({"queries": QUERIES, "qrels": QRELS, "budget_seconds": 601}, 422, "budget_seconds"),
+        ({"queries": QUERIES, "qrels": QRELS, "k": 10}, 422, "k"),
+    ],
+)
+async def test_what_cannot_be_judged_is_refused_with_the_reason(
+    api: Edge, body: Json, status: int, field: str | None
+) -> None:
+    assert_problem(await api.client.post(PATH, json=body), status, field)
+
+
+async def test_a_collection_that_is_not_there(api: Edge) -> None:
+    body = {"queries": QUERIES, "qrels": QRELS}
+    assert_problem(await api.client.post("/v1/collections/nothing/evaluate", json=body), 404)
+
+
+async def test_reranking_takes_a_reranker() -> None:
+    async with edge() as api:
+        await api.collection()
+        body = {"queries": QUERIES, "qrels": QRELS, "modes": ["dense", "rerank"]}
+        problem = assert_problem(await api.client.post(PATH, json=body), 422, "modes.1")
+        assert "AZIMUTH_RERANKER" in problem["detail"]
+
+
+async def test_texts_do_not_meet_vectors_of_the_client() -> None:
+    async with edge() as api:
+        await api.collection(embedder={"model": "external", "dimensions": 2, "identity": "ours"})
+        await api.write({"id": "b", "text": "sort a list", "vector": [1.0, 0.0]})
+        body = {"queries": QUERIES[:1], "qrels": QRELS[:1]}
+        assert_problem(await api.client.post(PATH, json=body), 409)
+        shown = await judged(api, **body, modes=["lexical"])
+        assert shown["modes"]["lexical"]["ndcg_at_10"] == 1.0
+
+
+async def test_when_the_time_is_up_what_was_asked_is_the_sample(api: Edge, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = iter(float(at) for at in range(1_000))
+    monkeypatch.setattr("service.evaluation.evaluator.time", SimpleNamespace(monotonic=lambda: next(clock)))
+    queries = [{"_id": f"q{at}", "text": f"sort {at}"} for at in range(20)]
+    shown = await judged(api, queries=queries, qrels=[row(f"q{at}", "b") for at in range(20)], budget_seconds=5)
+    assert (shown["queries"], shown["judged_queries"]) == (5, 20)
+    assert {len(shown["modes"])} == {3}
+
+
+async def test_large_sets_are_sampled(api: Edge, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("service.evaluation.evaluator.QUERIES", 3)
+    queries = [{"_id": f"q{at}", "text": f"sort {at}"} for at in range(20)]
+    body = {"queries": queries, "qrels": [row(f"q{at}", "b") for at in range(20)]}
+    await api.client.post("/v1/collections/papers/judgments", json=body)
+    shown = await judged(api, modes=["lexical"])
+    assert (shown["queries"], shown["judged_queries"]) == (3, 20)
+
+
+async def test_live_metrics_do_not_count_it(api: Edge) -> None:
+    labels = {"collection": "papers", "version": "1", "mode": "hybrid"}
+    before = REGISTRY.get_sample_value("azimuth_search_seconds_count", labels) or 0.0
+    await judged(api, queries=QUERIES, qrels=QRELS)
+    assert (REGISTRY.get_sample_value("azimuth_search_seconds_count", labels) or 0.0) == before
+    await api.search("sort a list")
+    assert REGISTRY.get_sample_value("azimuth_search_seconds_count", labels) == before + 1
+
+
+@pytest.mark.parametrize(("error", "status"), [(Overloaded("busy", retry_after=0.0), 429), (ModelUnavailable(), 200)])
+async def test_half_an_answer_is_counted_or_asked_again(
+    api: Edge, monkeypatch: pytest.MonkeyPatch, error: AzimuthError, status: int
+) -> None:
+    asked = []
+
+    async def read(query: str, passages: Sequence[str]) -> Reading:
+        asked.append(query)
+        raise error
+
+    monkeypatch.setattr(api.service.reranker, "read", read)
+    monkeypatch.setattr("service.evaluation.evaluator.BUSY_SECONDS", 0.0)
+    answer = await api.client.post(PATH, json={"queries": QUERIES, "qrels": QRELS, "modes": ["rerank"]})
+    assert answer.status_code == status
+    if status == 200:
+        assert answer.json()["modes"]["rerank"]["degraded"] == {f"rerank: {error.detail}": 2}
+        assert len(asked) == 2
+    else:
+        assert len(asked) == 1 + PATIENCE
+
+
+async def test_one_at_a_time_and_it_ends_when_the_client_has_left() -> None:
+    reranker = Stuck()
+    body = {"queries": QUERIES, "qrels": QRELS, "modes": ["rerank"]}
+    whole: list[Message] = [{"type": "http.request", "body": orjson.dumps(body), "more_body": False}]
+    leave = asyncio.Event()
+    sent: list[Message] = []
+
+    async def receive() -> Message:
+        if whole:
+            return whole.pop()
+        await leave.wait()
+        return {"type": "http.disconnect"}
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    headers = [(b"content-type", b"application/json")]
+    scope = {"type": "http", "method": "POST", "path": PATH, "query_string": b"", "headers": headers}
+    async with edge(reranker=reranker) as api:
+        await api.collection()
+        await api.write(*({"id": name, "text": text} for name, text in TEXTS.items()))
+        async with asyncio.timeout(20):
+            running = asyncio.create_task(create_app(api.service)(scope, receive, send))
+            await reranker.began.wait()
+            assert_problem(await api.client.post(PATH, json=body), 429)
+            leave.set()
+            await running
+            assert (await judged(api, queries=QUERIES, qrels=QRELS, modes=["lexical"]))["queries"] == 2
+    assert sent == []
+    assert reranker.cancelled

@@ -1,0 +1,199 @@
+"""The diagnosis over HTTP: its shape, its limits, that it is made once, and that too little says so."""
+
+import asyncio
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from prometheus_client import REGISTRY
+
+from service.core.domain import CollectionName, VersionNumber
+from service.core.errors import Overloaded
+from service.core.versions import EmbedderVersion, Sample, SpaceStatus
+from service.diagnostics import service
+from service.diagnostics.thresholds import SYMPTOMS
+from tests.edge import Edge, assert_problem, edge
+from tests.rivals import DOCUMENTS
+
+URL = "/v1/collections/papers/geometry"
+MEASURE = {"name", "value", "error", "verdict", "watch", "broken", "says", "do"}
+SHAPE = {
+    "collection",
+    "version",
+    "rows",
+    "sample",
+    "verdict",
+    "reason",
+    "measures",
+    "cosines",
+    "occurrences",
+    "hubs",
+} | {
+    "antihubs",
+    "map",
+    "before",
+}
+
+
+async def filled(api: Edge, **settings: Any) -> None:
+    await api.collection(**settings)
+    rows = [{"id": name, "title": f"about {name}", "text": text} for name, text in DOCUMENTS.items()]
+    for at in range(0, len(rows), 5):
+        await api.write(*rows[at : at + 5])
+
+
+async def diagnosed(api: Edge, **params: Any) -> dict[str, Any]:
+    answer = await api.client.get(URL, params=params)
+    assert answer.status_code == 200, answer.text
+    found: dict[str, Any] = answer.json()
+    return found
+
+
+def verdict_metric(version: int) -> float | None:
+    return REGISTRY.get_sample_value("azimuth_geometry_verdict", {"collection": "papers", "version": str(version)})
+
+
+async def test_everything_is_told_of_the_active_version() -> None:
+    async with edge() as api:
+        await filled(api)
+        found = await diagnosed(api)
+    assert set(found) == SHAPE
+    assert (found["collection"], found["version"], found["rows"], found["sample"]) == ("papers", 1, 60, 60)
+    assert {one["name"] for one in found["measures"]} == set(SYMPTOMS)
+    assert all(set(one) == MEASURE for one in found["measures"])
+    known = {one["name"]: one for one in found["measures"]}
+    assert known["meaning"]["value"] > 1.0
+    assert found["verdict"] in ("healthy", "watch", "broken")
+    assert verdict_metric(1) == ["healthy", "watch", "broken"].index(found["verdict"])
+    assert len(found["cosines"]["edges"]) == len(found["cosines"]["counts"]) + 1
+    assert sum(found["occurrences"]["counts"]) == 60
+    assert len(found["hubs"]) == 10
+    assert found["hubs"][0]["title"] == f"about {found['hubs'][0]['id']}"
+    assert {point["id"] for point in found["map"]["points"]} == set(DOCUMENTS)
+    assert len(found["map"]["shown"]) == 2
+    assert found["before"] is None
+
+
+async def test_too_few_vectors_are_no_error_and_no_verdict() -> None:
+    async with edge() as api:
+        await api.collection()
+        await api.write({"id": "a", "text": "one text alone"})
+        found = await diagnosed(api)
+    assert set(found) == SHAPE
+    assert (found["verdict"], found["measures"], found["map"]) == (None, [], None)
+    assert found["reason"] == "1 vectors are too few to tell (at least 50)"
+    assert verdict_metric(1) is None
+
+
+async def test_a_version_stands_beside_the_one_before() -> None:
+    async with edge() as api:
+        await filled(api)
+        await api.ready(embedder="hashing:8")
+        found = await diagnosed(api, version=2)
+        assert found["version"] == 2
+        assert found["before"]["version"] == 1
+        worse, before = (
+            {one["name"]: one["value"] for one in each} for each in (found["measures"], found["before"]["measures"])
+        )
+        assert worse["effective_rank"] < 8.1 < before["effective_rank"]
+        assert found["verdict"] == "broken"
+        assert (await diagnosed(api))["before"] is None
+        assert verdict_metric(2) == 2.0
+
+
+async def test_vectors_of_clients_are_judged_without_being_asked() -> None:
+    async with edge() as api:
+        await filled(api)
+        version = (await api.service.versions.written())[0]
+        assert not version.spec.external
+        await api.collection("theirs", embedder={"model": "external", "dimensions": 8, "identity": "theirs"})
+        for at, (name, text) in enumerate(DOCUMENTS.items()):
+            vector = [1.0, *(0.01 * ((at * step) % 7) for step in range(1, 8))]
+            await api.write({"id": name, "text": text, "vector": vector}, name="theirs")
+        answer = await api.client.get("/v1/collections/theirs/geometry")
+        found = {one["name"]: one for one in answer.json()["measures"]}
+        assert found["meaning"]["value"] is None
+        assert "the client makes the vectors" in found["meaning"]["says"]
+        assert found["mean_cosine"]["verdict"] == "broken"
+        assert answer.json()["verdict"] == "broken"
+
+
+@pytest.mark.parametrize(("params", "field"), [({"sample": 99}, "sample"), ({"sample": 5_001}, "sample")])
+async def test_a_sample_has_limits(params: dict[str, int], field: str) -> None:
+    async with edge() as api:
+        await api.collection()
+        assert_problem(await api.client.get(URL, params=params), 422, field)
+        assert_problem(await api.client.get(URL, params={"samples": 100}), 422, "samples")
+        assert_problem(await api.client.get(URL, params={"version": 0}), 422, "version")
+
+
+async def test_what_is_not_there_is_said() -> None:
+    async with edge() as api:
+        assert_problem(await api.client.get(URL), 404)
+        await filled(api)
+        assert_problem(await api.client.get(URL, params={"version": 7}), 404)
+        await api.ready(embedder="hashing:16")
+        assert (await api.client.delete("/v1/collections/papers/versions/2")).status_code == 200
+        assert_problem(await api.client.get(URL, params={"version": 2}), 409)
+
+
+async def test_it_is_made_once_for_all_who_ask(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with edge() as api:
+        await filled(api)
+        drawn: list[int] = []
+        vectors = api.service.diagnosis._vectors
+        sample = vectors.sample
+
+        async def counted(version: EmbedderVersion, size: int) -> Sample:
+            drawn.append(size)
+            return await sample(version, size)
+
+        monkeypatch.setattr(vectors, "sample", counted)
+        first, second = await asyncio.gather(diagnosed(api), diagnosed(api))
+        assert first == second == await diagnosed(api)
+        assert drawn == [service.SAMPLE]
+        await diagnosed(api, sample=100)
+        assert drawn == [service.SAMPLE, 100]
+        (version,) = await api.service.versions.written()
+        status = SpaceStatus(rows=80, indexed=False, chunks_per_document=1.0)
+        api.store.versions.statuses[version.collection_id, version.number] = status
+        await diagnosed(api, sample=100)
+        assert drawn == [service.SAMPLE, 100, 100], "there is more to look at now"
+        monkeypatch.setattr(service, "KEPT_SECONDS", 0.0)
+        await diagnosed(api, sample=100)
+        assert drawn == [service.SAMPLE, 100, 100, 100]
+
+
+async def test_a_crowd_is_sent_away_rather_than_kept_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(service, "MOST_WAITING", 1)
+    async with edge() as api:
+        await filled(api)
+        collection = await api.service.collections.by_name(CollectionName("papers"))
+        asked = (api.service.diagnosis.of(collection, VersionNumber(1), size) for size in (100, 200))
+        first, second = await asyncio.gather(*asked, return_exceptions=True)
+        assert not isinstance(first, BaseException)
+        assert isinstance(second, Overloaded)
+        assert (await api.service.diagnosis.of(collection, VersionNumber(1), 200))[0].verdict is not None
+
+
+async def test_versions_that_answer_are_looked_at_by_themselves(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with edge() as api:
+        await filled(api)
+        await api.service.diagnosis.tend()
+        assert not api.service.diagnosis._known, "as far as its table tells there is nothing in it yet"
+        (version,) = await api.service.versions.written()
+        status = SpaceStatus(rows=len(DOCUMENTS), indexed=False, chunks_per_document=1.0)
+        api.store.versions.statuses[version.collection_id, version.number] = status
+        await api.service.diagnosis.tend()
+        assert verdict_metric(1) is not None
+        made = dict(api.service.diagnosis._known)
+        await api.service.diagnosis.tend()
+        assert api.service.diagnosis._known == made, "not again so soon"
+        api.store.versions.statuses[version.collection_id, version.number] = replace(status, rows=200)
+        await api.service.diagnosis.tend()
+        assert api.service.diagnosis._known != made, "there is far more now"
+        made = dict(api.service.diagnosis._known)
+        monkeypatch.setattr(service, "REGULAR_SECONDS", 0.0)
+        monkeypatch.setattr(service, "KEPT_SECONDS", 0.0)
+        await api.service.diagnosis.tend()
+        assert api.service.diagnosis._known != made

@@ -1,0 +1,115 @@
+"""The index of a version over HTTP: how it stands, and building it anew."""
+
+import asyncio
+import dataclasses
+import time
+from collections.abc import AsyncIterator
+
+import pytest
+
+from service.core.index_health import Health
+from service.core.versions import SpaceStatus
+from service.recall.controller import Control
+from tests.edge import Edge, Json, assert_problem, edge
+from tests.fakes_indexes import FakeIndexes
+
+PLACE = "/v1/collections/papers/versions/1"
+
+
+@dataclasses.dataclass
+class Indexed:
+    edge: Edge
+    indexes: FakeIndexes
+
+    def rows(self, rows: int, *, indexed: bool = True) -> None:
+        (collection,) = self.edge.store.collections.rows.values()
+        key = (collection.id, collection.active_version)
+        self.edge.store.versions.statuses[key] = SpaceStatus(rows=rows, indexed=indexed, chunks_per_document=1.0)
+
+    async def told(self) -> Json:
+        answer = await self.edge.client.get(f"{PLACE}/index")
+        assert answer.status_code == 200, answer.text
+        found: Json = answer.json()
+        return found
+
+    async def trail(self) -> list[Json]:
+        entries: list[Json] = (await self.edge.client.get("/v1/collections/papers/audit")).json()["entries"]
+        return entries
+
+
+@pytest.fixture
+async def indexed() -> AsyncIterator[Indexed]:
+    async with edge() as here:
+        await here.collection()
+        indexes = here.service.control._indexes
+        assert isinstance(indexes, FakeIndexes)
+        yield Indexed(here, indexes)
+        await here.service.control.leave()
+
+
+async def test_a_small_space_has_none_and_needs_none(indexed: Indexed) -> None:
+    indexed.rows(500, indexed=False)
+    told = await indexed.told()
+    assert (told["version"], told["rows"], told["index"]) == (1, 500, None)
+    (only,) = told["advice"]
+    assert only["verdict"] == "healthy"
+    assert "exactly" in only["says"]
+    assert_problem(await indexed.edge.client.post(f"{PLACE}/reindex"), 409)
+
+
+async def test_how_an_index_stands(indexed: Indexed) -> None:
+    indexed.rows(50_000)
+    told = await indexed.told()
+    name = told["index"]["name"]
+    assert told["index"] == {"name": name, "valid": True, "bytes": 8_192, "building": False}
+    assert [one["verdict"] for one in told["advice"]] == ["healthy"]
+    (collection,) = indexed.edge.store.collections.rows.values()
+    indexed.indexes.healths[collection.id, collection.active_version] = Health(
+        rows=50_000,
+        dead_rows=30_000,
+        unindexed_rows=0,
+        written=0,
+        index=None,
+        indexable=True,
+        table_bytes=1,
+        cache_bytes=4_096,
+    )
+    told = await indexed.told()
+    assert told["dead_rows"] == 30_000
+    assert [one["verdict"] for one in told["advice"]] == ["broken", "watch"]
+    assert all(one["says"] and one["do"] for one in told["advice"])
+
+
+async def test_it_is_built_anew_once_at_a_time_and_that_is_noted(indexed: Indexed) -> None:
+    indexed.rows(50_000)
+    indexed.indexes.go.clear()
+    answer = await indexed.edge.client.post(f"{PLACE}/reindex")
+    assert answer.status_code == 202
+    assert answer.headers["location"] == f"{PLACE}/index"
+    assert_problem(await indexed.edge.client.post(f"{PLACE}/reindex"), 409)
+    assert (await indexed.told())["index"]["building"] is True
+    indexed.indexes.go.set()
+    deadline = time.monotonic() + 5
+    while (await indexed.told())["index"]["building"] and time.monotonic() < deadline:
+        await asyncio.sleep(0.01)
+    assert (await indexed.edge.client.post(f"{PLACE}/reindex")).status_code == 202
+    noted = [(entry["action"], entry["version"], entry["actor"]) for entry in await indexed.trail()]
+    assert noted[:2] == [("reindexed", 1, "client 127.0.0.1")] * 2
+    assert noted[2][0] == "created"
+
+
+async def test_another_process_may_have_the_lock(indexed: Indexed) -> None:
+    indexed.rows(50_000)
+    (version,) = await indexed.edge.service.versions.written()
+    async with indexed.indexes.rebuilding(version) as theirs:
+        assert theirs
+        assert_problem(await indexed.edge.client.post(f"{PLACE}/reindex"), 409)
+    assert [entry["action"] for entry in await indexed.trail()] == ["created"]
+
+
+async def test_what_is_not_there_is_not_found(indexed: Indexed) -> None:
+    assert isinstance(indexed.edge.service.control, Control)
+    for place in ("/v1/collections/papers/versions/7", "/v1/collections/nobody/versions/1"):
+        assert_problem(await indexed.edge.client.get(f"{place}/index"), 404)
+        assert_problem(await indexed.edge.client.post(f"{place}/reindex"), 404)
+    assert_problem(await indexed.edge.client.get("/v1/collections/papers/versions/x/index"), 422)

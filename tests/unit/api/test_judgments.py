@@ -1,0 +1,110 @@
+"""A collection's own test set over HTTP."""
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from pydantic import TypeAdapter
+
+from service.api.routes import judgments
+from tests.edge import Edge, Json, assert_problem, edge
+
+PATH = "/v1/collections/papers/judgments"
+QUERIES = [{"_id": "q1", "text": "cancel a task"}, {"_id": "q2", "text": "sort a list"}]
+WHOLE = TypeAdapter(judgments.JudgmentsAnswer)
+
+
+@pytest.fixture
+async def api() -> AsyncIterator[Edge]:
+    async with edge() as running:
+        await running.collection()
+        await running.write({"id": "a", "text": "cancel a task"}, {"id": "b", "text": "sort a list"})
+        yield running
+
+
+def judged(*rows: tuple[str, str, int]) -> list[Json]:
+    return [{"query-id": query, "corpus-id": document, "score": score} for query, document, score in rows]
+
+
+async def upload(api: Edge, queries: Any, qrels: Any) -> Json:
+    answer = await api.client.post(PATH, json={"queries": queries, "qrels": qrels})
+    assert answer.status_code == 200, answer.text
+    shown: Json = answer.json()
+    WHOLE.validate_python(shown)
+    return shown
+
+
+async def test_a_set_is_counted_and_can_be_had_back(api: Edge) -> None:
+    qrels = judged(("q1", "a", 2), ("q1", "b", 0), ("q2", "b", 1), ("q2", "gone", 1))
+    shown = await upload(api, QUERIES, qrels)
+    assert (shown["queries"], shown["judgments"], shown["unknown_documents"]) == (2, 4, 1)
+    assert (await api.client.get(PATH)).json() == shown
+    full = WHOLE.validate_python((await api.client.get(PATH, params={"full": "true"})).json())
+    assert full["set"] == {"queries": QUERIES, "qrels": qrels}
+    assert (await api.client.post(PATH, json=full["set"])).status_code == 200
+
+
+async def test_an_upload_replaces_the_whole_set(api: Edge) -> None:
+    await upload(api, QUERIES, judged(("q1", "a", 1), ("q2", "b", 1)))
+    shown = await upload(api, [{"_id": "q9", "text": "other"}], judged(("q9", "a", 1)))
+    assert (shown["queries"], shown["judgments"]) == (1, 1)
+
+
+async def test_documents_written_since_are_known(api: Edge) -> None:
+    assert (await upload(api, QUERIES, judged(("q1", "late", 1))))["unknown_documents"] == 1
+    await api.write({"id": "late", "text": "x"})
+    assert (await api.client.get(PATH)).json()["unknown_documents"] == 0
+
+
+async def test_queries_for_which_nothing_is_relevant_are_dropped(api: Edge) -> None:
+    shown = await upload(api, QUERIES, judged(("q1", "a", 1), ("q2", "a", 0)))
+    assert (shown["queries"], shown["judgments"]) == (1, 1)
+    problem = assert_problem(
+        await api.client.post(PATH, json={"queries": QUERIES, "qrels": judged(("q1", "a", 0))}), 422, "qrels"
+    )
+    assert "relevant" in problem["detail"]
+
+
+async def test_further_columns_of_beir_are_read_over(api: Edge) -> None:
+    rows = [{"_id": "q1", "text": "cancel a task", "metadata": {"source": "x"}}]
+    assert (await upload(api, rows, judged(("q1", "a", 1))))["queries"] == 1
+
+
+async def test_a_collection_without_a_set_says_so(api: Edge) -> None:
+    nothing = {"queries": 0, "judgments": 0, "unknown_documents": 0, "uploaded_at": None}
+    assert (await api.client.get(PATH)).json() == nothing
+    assert_problem(await api.client.delete(PATH), 404)
+    await upload(api, QUERIES, judged(("q1", "a", 1)))
+    assert (await api.client.delete(PATH)).status_code == 204
+    assert (await api.client.get(PATH)).json() == nothing
+
+
+async def test_changes_of_the_set_are_on_the_trail(api: Edge) -> None:
+    await upload(api, QUERIES, judged(("q1", "a", 1), ("q2", "b", 1)))
+    await api.client.delete(PATH)
+    entries = (await api.client.get("/v1/collections/papers/audit")).json()["entries"][:2]
+    assert [entry["action"] for entry in entries] == ["judgments", "judgments"]
+    assert [entry["details"]["queries"] for entry in entries] == [0, 2]
+    assert {entry["actor"] for entry in entries} == {"client 127.0.0.1"}
+
+
+async def test_what_is_wrong_is_told_by_row_a_hundred_at_most(api: Edge) -> None:
+    body = {"queries": QUERIES, "qrels": judged(("q1", "a", 1), *(("nobody", str(at), 1) for at in range(500)))}
+    problem = assert_problem(await api.client.post(PATH, json=body), 422, "qrels.1.query-id")
+    assert len(problem["errors"]) == judgments.MAX_TOLD
+    assert problem["detail"].startswith("500 ")
+    assert (await api.client.get(PATH)).json()["queries"] == 0
+
+
+async def test_many_documents_are_looked_for_in_portions(api: Edge, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(judgments, "LOOK_UP", 3)
+    rows = [("q1", name, 1) for name in ("a", "b", "c", "d", "e", "f", "g")]
+    assert (await upload(api, QUERIES, judged(*rows)))["unknown_documents"] == 5
+
+
+async def test_a_collection_that_is_not_there_has_no_judgments(api: Edge) -> None:
+    url = "/v1/collections/nothing/judgments"
+    assert_problem(await api.client.get(url), 404)
+    assert_problem(await api.client.delete(url), 404)
+    body = {"queries": QUERIES, "qrels": judged(("q1", "a", 1))}
+    assert_problem(await api.client.post(url, json=body), 404)

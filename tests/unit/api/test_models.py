@@ -1,0 +1,221 @@
+"""The models as a service: OpenAI's embeddings, Cohere's, Jina's and TEI's reranking, over the hashing encoder."""
+
+import base64
+from collections.abc import AsyncIterator, Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+
+from service.core.domain import EmbedderSpec, Role, Vectors
+from service.core.ports_a import Encoder
+from service.embedder.models.hashing_encoder import HashingEncoder
+from service.embedder.models.registry import Registry
+from tests.edge import LIMITS, Edge, WordReranker, assert_problem, edge
+
+TEXTS = ["a cat purrs", "a dog barks loudly"]
+
+
+@pytest.fixture
+async def api() -> AsyncIterator[Edge]:
+    async with edge(reranker=WordReranker()) as running:
+        yield running
+
+
+async def embeddings(api: Edge, **body: Any) -> Any:
+    answer = await api.client.post("/v1/embeddings", json=body)
+    assert answer.status_code == 200, answer.text
+    return answer.json()
+
+
+async def test_embeddings_have_openais_shape_and_are_the_models(api: Edge) -> None:
+    answer = await embeddings(api, model="default", input=TEXTS, user="somebody")
+    assert answer["object"] == "list"
+    assert answer["model"] == "hashing:32"
+    assert [one["index"] for one in answer["data"]] == [0, 1]
+    expected = HashingEncoder(EmbedderSpec(model="hashing:32")).encode(TEXTS, "document")
+    np.testing.assert_allclose([one["embedding"] for one in answer["data"]], expected, atol=1e-6)
+    assert answer["usage"]["prompt_tokens"] == answer["usage"]["total_tokens"] > 0
+
+
+async def test_base64_holds_the_same_numbers(api: Edge) -> None:
+    plain = await embeddings(api, input=TEXTS[0])
+    packed = await embeddings(api, input=TEXTS[0], encoding_format="base64")
+    numbers = np.frombuffer(base64.b64decode(packed["data"][0]["embedding"]), dtype="<f4")
+    np.testing.assert_array_equal(numbers, np.array(plain["data"][0]["embedding"], dtype=np.float32))
+
+
+async def test_a_text_that_is_too_long_is_refused_not_cut(api: Edge) -> None:
+    answer = await api.client.post("/v1/embeddings", json={"input": ["short", "word " * 10_000]})
+    problem = assert_problem(answer, 422)
+    assert [error["field"] for error in problem["errors"]] == ["input.1"]
+    assert "tokens" in problem["errors"][0]["message"]
+
+
+@pytest.mark.parametrize(
+    ("body", "field"),
+    [
+        ({"input": []}, "input"),
+        ({"input": ""}, "input"),
+        ({"input": "x", "model": "somebody/elses"}, "model"),
+        ({"input": "x", "encoding_format": "int8"}, "encoding_format"),
+        ({"input": "x", "dimensions": 0}, "dimensions"),
+        ({"input": "a\0b"}, "input"),
+        ({"input": "x", "inputs": "x"}, "inputs"),
+        ({"input": [1, 2, 3]}, "input"),
+    ],
+)
+async def test_bad_embedding_requests(api: Edge, body: dict[str, Any], field: str) -> None:
+    problem = assert_problem(await api.client.post("/v1/embeddings", json=body), 422)
+    assert any(error["field"].startswith(field) for error in problem["errors"]), problem
+
+
+@pytest.mark.parametrize("path", ["/rerank", "/v1/rerank", "/v2/rerank"])
+async def test_reranking_as_cohere_and_jina_do(api: Edge, path: str) -> None:
+    body = {"query": "dog barks", "documents": [TEXTS[0], {"text": TEXTS[1]}, "dog"], "top_n": 2}
+    answer = (await api.client.post(path, json=body)).json()
+    assert answer["model"] == "words"
+    assert [(one["index"], one["relevance_score"]) for one in answer["results"]] == [(1, 1.0), (2, 0.5)]
+    assert "document" not in answer["results"][0]
+    full = (await api.client.post(path, json=body | {"return_documents": True})).json()
+    assert full["results"][0]["document"] == {"text": TEXTS[1]}
+
+
+async def test_reranking_as_text_embeddings_inference_does(api: Edge) -> None:
+    answer = (await api.client.post("/rerank", json={"query": "dog", "texts": TEXTS, "return_text": True})).json()
+    assert answer == [{"index": 1, "score": 1.0, "text": TEXTS[1]}, {"index": 0, "score": 0.0, "text": TEXTS[0]}]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"query": "x"},
+        {"query": "x", "documents": ["a"], "texts": ["a"]},
+        {"query": "x", "documents": []},
+        {"query": "", "documents": ["a"]},
+        {"query": "x", "documents": ["a"], "top_n": 0},
+        {"query": "x", "documents": ["a"], "model": "another"},
+    ],
+)
+async def test_bad_rerank_requests(api: Edge, body: dict[str, Any]) -> None:
+    assert_problem(await api.client.post("/rerank", json=body), 422)
+
+
+async def test_without_a_reranker_it_is_unavailable() -> None:
+    async with edge() as bare:
+        answer = await bare.client.post("/rerank", json={"query": "x", "documents": ["a"]})
+        assert "AZIMUTH_RERANKER" in assert_problem(answer, 503)["detail"]
+
+
+# ---------------------------------------------------------------- what another Azimuth needs to encode here
+
+
+async def test_every_answer_names_what_encoded_it(api: Edge) -> None:
+    expected = HashingEncoder(EmbedderSpec(model="hashing:32")).identity.fingerprint
+    for path, body in (
+        ("/v1/embeddings", {"input": "a text"}),
+        ("/tokenize", {"inputs": "a text"}),
+        ("/v1/models/identify", {}),
+    ):
+        answer = await api.client.post(path, json=body)
+        assert answer.status_code == 200, answer.text
+        assert answer.headers["x-azimuth-fingerprint"] == expected
+
+
+async def test_a_text_is_cut_where_that_is_asked_for(api: Edge) -> None:
+    long, cut = "word " * 10_000, "word " * 256
+    answer = await embeddings(api, input=[long, cut], truncate=True)
+    first, second = (one["embedding"] for one in answer["data"])
+    assert first == second
+    assert answer["usage"]["prompt_tokens"] == 512
+
+
+async def test_what_has_no_vector_is_refused_or_comes_as_it_is() -> None:
+    embedders = Mute(default="hashing:32")
+    async with edge(embedders=embedders) as api:
+        texts = ["a word", "silence"]
+        refused = await api.client.post("/v1/embeddings", json={"input": texts})
+        assert [error["field"] for error in assert_problem(refused, 422)["errors"]] == ["input.1"]
+        body = {"input": [*texts, "", "a\0b"], "encoding_format": "base64", "unusable": "return"}
+        answer = await embeddings(api, **body)
+        rows = [np.frombuffer(base64.b64decode(one["embedding"]), dtype="<f4") for one in answer["data"]]
+        assert [bool(row.any()) for row in rows] == [True, False, True, True]
+        numbers = await api.client.post("/v1/embeddings", json={"input": texts, "unusable": "return"})
+        assert "base64" in assert_problem(numbers, 422)["detail"]
+    await embedders.close()
+
+
+class Mute(Registry):
+    """Of the text `silence` it has nothing to say."""
+
+    async def embed(self, spec: EmbedderSpec, texts: Sequence[str], role: Role) -> Vectors:
+        vectors = await super().embed(spec, texts, role)
+        vectors[[text == "silence" for text in texts]] = 0.0
+        return vectors
+
+
+async def test_a_model_that_is_swapped_while_it_encodes_gives_no_answer() -> None:
+    embedders = Swapped(default="hashing:32")
+    async with edge(embedders=embedders) as api:
+        answer = await api.client.post("/v1/embeddings", json={"input": "a text"})
+        assert "replaced" in assert_problem(answer, 503)["detail"]
+    await embedders.close()
+
+
+class Swapped(Registry):
+    """Another encoder each time one is asked for."""
+
+    async def get(self, spec: EmbedderSpec) -> Encoder:
+        return HashingEncoder(EmbedderSpec(model="hashing:32"))
+
+
+async def test_tokens_are_shown_as_text_embeddings_inference_does(api: Edge) -> None:
+    answer = await api.client.post("/tokenize", json={"inputs": ["Émile, 日本", ""], "add_special_tokens": False})
+    assert answer.json() == [
+        [
+            {"text": "Émile", "special": False, "start": 0, "stop": 5},
+            {"text": ",", "special": False, "start": 5, "stop": 6},
+            {"text": "日本", "special": False, "start": 7, "stop": 9},
+        ],
+        [],
+    ]
+    packed = (await api.client.post("/tokenize", json={"inputs": ["Émile, 日本"], "return": "offsets"})).json()
+    pairs = np.frombuffer(base64.b64decode(packed[0]), "<i4").reshape(-1, 2)
+    assert pairs.tolist() == [[0, 5], [5, 6], [7, 9]]
+    assert (await api.client.post("/tokenize", json={"inputs": "one two", "return": "lengths"})).json() == [2]
+
+
+async def test_models_are_listed_as_openai_does_with_what_they_are(api: Edge) -> None:
+    names = ["hashing:32", "all-MiniLM-L6-v2", "hashing"]
+    answer = (await api.client.get("/v1/models")).json()
+    assert answer["object"] == "list"
+    assert {model["id"]: model["azimuth"] for model in answer["data"]} == dict.fromkeys(names)  # none is in memory
+    identified = (await api.client.post("/v1/models/identify", json={"model": "default"})).json()
+    model, *others = (await api.client.get("/v1/models")).json()["data"]
+    assert identified == model
+    assert [other["azimuth"] for other in others] == [None, None]
+    assert (model["id"], model["object"], model["owned_by"]) == ("hashing:32", "model", "azimuth")
+    identity = HashingEncoder(EmbedderSpec(model="hashing:32")).identity
+    assert model["azimuth"]["fingerprint"] == identity.fingerprint
+    assert model["azimuth"]["parts"] == identity.parts
+    assert model["azimuth"]["limits"]["body_bytes"] == LIMITS.body_bytes
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "field"),
+    [
+        ("/v1/embeddings", {"input": "x", "model": "external"}, "model"),
+        ("/v1/embeddings", {"input": "x", "query_prompt": "a\0b"}, "query_prompt"),
+        ("/v1/embeddings", {"input": "x" * 100_001}, "input.0"),
+        ("/v1/embeddings", {"input": "x", "unusable": "hide"}, "unusable"),
+        ("/v1/models/identify", {"model": "somebody/elses"}, "model"),
+        ("/v1/models/identify", {"identity": "mine"}, "identity"),
+        ("/tokenize", {"inputs": []}, "inputs"),
+        ("/tokenize", {"inputs": "x", "return": "ids"}, "return"),
+        ("/tokenize", {"inputs": "x", "wanted": "lengths"}, "wanted"),
+        ("/tokenize", {"inputs": "x", "add_special_tokens": True}, "add_special_tokens"),
+    ],
+)
+async def test_bad_requests_of_encoders(api: Edge, path: str, body: dict[str, Any], field: str) -> None:
+    problem = assert_problem(await api.client.post(path, json=body), 422)
+    assert any(error["field"].startswith(field) for error in problem["errors"]), problem

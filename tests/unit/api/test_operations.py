@@ -1,0 +1,292 @@
+"""Health, metrics, keys, logs, the console, and what happens when something goes wrong that nobody foresaw."""
+
+import asyncio
+import logging
+import re
+from collections.abc import AsyncIterator
+from typing import Any
+
+import httpx
+import pytest
+
+from service.api import problems
+from service.core.errors import DatabaseUnavailable
+from tests.edge import Edge, assert_problem, build, edge
+
+SECRET = "correct-horse"
+
+
+@pytest.fixture
+async def api() -> AsyncIterator[Edge]:
+    async with edge() as running:
+        yield running
+
+
+@pytest.fixture
+async def locked() -> AsyncIterator[Edge]:
+    async with edge(api_keys=(SECRET, "another")) as running:
+        yield running
+
+
+def bearer(key: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer {key}"}
+
+
+# ---------------------------------------------------------------- health and metrics
+
+
+async def test_alive_and_ready(api: Edge) -> None:
+    assert (await api.client.get("/livez")).json() == {"status": "alive"}
+    assert (await api.client.get("/readyz")).json() == {"status": "ready"}
+
+
+async def test_not_ready_says_what_is_missing() -> None:
+    async def missing() -> list[str]:
+        return ["models: loading", "database: it does not answer"]
+
+    async with edge(missing=missing) as api:
+        answer = await api.client.get("/readyz")
+        problem = assert_problem(answer, 503)
+        assert [one["message"] for one in problem["errors"]] == await missing()
+        assert "retry-after" in answer.headers
+        assert (await api.client.get("/livez")).status_code == 200
+
+
+async def test_metrics_are_brought_up_to_date_first() -> None:
+    calls = []
+
+    async def refresh() -> None:
+        calls.append(1)
+
+    async with edge(refresh_metrics=refresh) as api:
+        answer = await api.client.get("/metrics")
+        assert calls == [1]
+        assert answer.headers["content-type"].startswith("text/plain")
+        assert "azimuth_http_request_seconds_bucket" in answer.text
+
+
+async def test_metrics_answer_also_without_a_database() -> None:
+    async def refresh() -> None:
+        raise DatabaseUnavailable
+
+    async with edge(refresh_metrics=refresh) as api:
+        assert (await api.client.get("/metrics")).status_code == 200
+
+
+async def test_requests_are_counted_by_template_and_never_by_path(api: Edge) -> None:
+    await api.collection("counted")
+    await api.client.get("/v1/collections/counted/documents/secret-id")
+    await api.client.get("/wp-admin.php")
+    await api.client.request("FROB", "/wp-admin.php")
+    text = (await api.client.get("/metrics")).text
+    assert 'route="/v1/collections/{collection}/documents/{id}",status="404"' in text
+    assert 'method="OTHER",route="unmatched",status="404"' in text
+    assert "secret-id" not in text
+    assert "wp-admin" not in text
+
+
+# ---------------------------------------------------------------- keys
+
+
+@pytest.mark.parametrize("path", ["/v1/collections", "/metrics", "/nothing", "/v1/collections/a/search", "/console"])
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {},
+        bearer("wrong"),
+        bearer(""),
+        bearer(SECRET + "x"),
+        bearer(SECRET[:-1]),
+        {"Authorization": SECRET},
+        {"Authorization": f"Basic {SECRET}"},
+        {"Authorization": b"Bearer \xff\xfe"},
+        {"X-API-Key": SECRET},
+    ],
+    ids=lambda headers: str(headers),
+)
+async def test_without_a_key_nothing_is_told(locked: Edge, path: str, headers: dict[str, Any]) -> None:
+    answer = await locked.client.get(path, headers=headers)
+    assert_problem(answer, 401)
+    assert answer.headers["www-authenticate"].startswith("Bearer")
+
+
+@pytest.mark.parametrize("key", [SECRET, "another"])
+async def test_any_of_the_keys_opens(locked: Edge, key: str) -> None:
+    for header in (bearer(key), {"Authorization": f"bearer  {key} "}):
+        assert (await locked.client.get("/v1/collections", headers=header)).status_code == 200
+        assert (await locked.client.get("/metrics", headers=header)).status_code == 200
+
+
+@pytest.mark.parametrize("path", ["/livez", "/readyz", "/", "/console/console.js", "/docs", "/openapi.json"])
+async def test_what_tells_nothing_of_the_data_is_open(locked: Edge, path: str) -> None:
+    assert (await locked.client.get(path)).status_code == 200
+
+
+# ---------------------------------------------------------------- ids and logs
+
+
+async def test_every_answer_names_its_request(api: Edge) -> None:
+    first, second = [(await api.client.get(path)).headers["x-request-id"] for path in ("/livez", "/nothing")]
+    assert first
+    assert first != second
+
+
+async def test_the_id_of_the_client_is_kept_where_it_is_harmless(api: Edge) -> None:
+    for given, kept in [("trace-1.2:3_4", True), ("a b", False), ("x" * 129, False), ('"}\\', False), ("é", False)]:
+        headers = {b"X-Request-ID": given.encode()}
+        echoed = (await api.client.get("/livez", headers=headers)).headers["x-request-id"]
+        assert (echoed == given) is kept
+
+
+async def test_one_log_line_a_request_without_texts_queries_or_keys(
+    locked: Edge, caplog: pytest.LogCaptureFixture
+) -> None:
+    locked.client.headers.update(bearer(SECRET))
+    await locked.collection()
+    await locked.write({"id": "private-id", "text": "private text"})
+    caplog.clear()
+    with caplog.at_level(logging.INFO, logger="service.api"):
+        await locked.search("private text")
+        await locked.client.get("/v1/collections/papers/documents/private-id?limit=1")
+    first, second = [vars(record) for record in caplog.records if record.name.startswith("service.api")]
+    assert first["method"] == "POST"
+    assert first["route"] == "/v1/collections/{collection}/search"
+    assert first["status"] == 200
+    assert first["ms"] > 0
+    assert set(first["timings"]) >= {"embed", "dense", "lexical"}
+    assert first["request_id"] != second["request_id"]
+    assert "timings" not in second
+    everything = str([first, second])
+    assert "private" not in everything
+    assert SECRET not in everything
+
+
+# ---------------------------------------------------------------- surprises
+
+
+async def test_what_nobody_foresaw_is_logged_and_not_shown(
+    api: Edge, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def broken() -> None:
+        raise RuntimeError("password=hunter2 in a connection string")
+
+    monkeypatch.setattr(api.service.collections, "all", broken)
+    answer = await api.client.get("/v1/collections")
+    problem = assert_problem(answer, 500)
+    assert "hunter2" not in answer.text
+    assert "hunter2" in caplog.text
+    assert any(vars(record).get("request_id") == problem["request_id"] for record in caplog.records)
+
+
+async def test_an_error_of_ours_without_a_status_is_one_too(api: Edge, monkeypatch: pytest.MonkeyPatch) -> None:
+    from service.core.errors import Unembeddable
+
+    async def broken() -> None:
+        raise Unembeddable("document secret")
+
+    monkeypatch.setattr(api.service.collections, "all", broken)
+    answer = await api.client.get("/v1/collections")
+    assert_problem(answer, 500)
+    assert "secret" not in answer.text
+
+
+# ---------------------------------------------------------------- the console and the reference
+
+
+async def test_the_console_is_served_without_anything_from_elsewhere(api: Edge) -> None:
+    page = await api.client.get("/")
+    assert page.headers["content-type"] == "text/html; charset=utf-8"
+    policy = page.headers["content-security-policy"]
+    assert "default-src 'none'" in policy
+    assert "unsafe" not in policy
+    for name in ("console.js", "console.css"):
+        assert f'"console/{name}"' in page.text
+        file = await api.client.get(f"/console/{name}")
+        assert file.status_code == 200
+        assert "http://" not in file.text
+        assert "https://" not in file.text
+        assert "innerHTML" not in file.text.replace("decoder.innerHTML", "")
+    assert "style=" not in page.text.replace("xmlns", "")
+    assert "<script>" not in page.text
+
+
+async def test_a_file_that_the_browser_has_is_not_sent_again(api: Edge) -> None:
+    first = await api.client.get("/console/console.css")
+    again = await api.client.get("/console/console.css", headers={"If-None-Match": first.headers["etag"]})
+    assert (again.status_code, again.content) == (304, b"")
+
+
+async def test_the_reference_tells_of_errors_keys_and_both_kinds_of_bodies(api: Edge) -> None:
+    document = (await api.client.get("/openapi.json")).json()
+    paths = document["paths"]
+    write = paths["/v1/collections/{collection}/documents"]["post"]
+    assert set(write["requestBody"]["content"]) == {"application/json", "application/x-ndjson"}
+    for path, operations in paths.items():
+        for operation in operations.values():
+            if path.startswith("/v1/"):
+                assert "401" in operation["responses"]
+                assert "503" in operation["responses"] or "{collection}" not in path
+                assert {"ApiKey": []} in operation["security"]
+            for status, response in operation["responses"].items():
+                if int(status) >= 400:
+                    assert list(response["content"]) == [problems.MEDIA_TYPE]
+    schemas = document["components"]["schemas"]
+    for name in ("Problem", "Reason", "Refusal", "DocumentsBody", "DocumentBody", "SearchBody", "SearchAnswer"):
+        assert name in schemas
+    promote = paths["/v1/collections/{collection}/versions/{number}/promote"]["post"]["responses"]
+    (refusal,) = promote["409"]["content"].values()
+    assert refusal["schema"] == {"$ref": "#/components/schemas/Refusal"}
+    assert "checks" in schemas["Refusal"]["properties"]
+    assert "HTTPValidationError" not in schemas
+    search = schemas["SearchBody"]
+    assert search["additionalProperties"] is False
+    assert search["properties"]["rerank"]["anyOf"][0] == {"type": "boolean"}
+
+
+async def test_the_application_runs_what_the_service_needs() -> None:
+    from contextlib import asynccontextmanager
+
+    from service.api.app import create_app
+
+    events = []
+
+    @asynccontextmanager
+    async def run() -> AsyncIterator[None]:
+        events.append("up")
+        yield
+        events.append("down")
+
+    app = create_app(build(run=run)[0])
+    async with (
+        app.router.lifespan_context(app),
+        httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://t") as client,
+    ):
+        assert (await client.get("/livez")).status_code == 200
+        assert events == ["up"]
+    assert events == ["up", "down"]
+
+
+async def test_the_api_reference_needs_nothing_from_elsewhere(api: Edge) -> None:
+    page = (await api.client.get("/docs")).text
+    urls = re.findall(r'(?:src|href)="([^"]+)"', page)
+    assert len(urls) == 3
+    for url in urls:
+        assert url.startswith("/"), f"{url} is not ours"
+        assert (await api.client.get(url)).status_code == 200
+
+
+async def test_a_request_that_the_stop_cuts_short_gets_the_one_shape(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with edge() as api:
+        await api.collection()
+        reached = asyncio.Event()
+
+        async def never(*_: object) -> None:
+            reached.set()
+            await asyncio.Event().wait()
+
+        monkeypatch.setattr(api.service.search, "run", never)
+        asked = asyncio.create_task(api.client.post("/v1/collections/papers/search", json={"query": "x"}))
+        await reached.wait()
+        asked.cancel()  # as the server does it when the grace time is over
+        problem = assert_problem(await asked, 503)
+        assert "stopping" in problem["detail"]

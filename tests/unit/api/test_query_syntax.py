@@ -1,0 +1,116 @@
+"""Wishes, typos, highlights with their places, and languages over HTTP."""
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from service.core.errors import LexiconUnavailable
+from tests.edge import Edge, assert_problem, edge
+from tests.fakes import FakeLexicon
+
+POND = (
+    {"id": "a", "text": "🙂 the grey heron of the pond"},
+    {"id": "b", "text": "a heron, grey with age, at a pond"},
+    {"id": "c", "title": "heron and pike", "text": "heron and pike"},
+)
+PATH = "/v1/collections/papers/search"
+
+
+@pytest.fixture
+async def api() -> AsyncIterator[Edge]:
+    async with edge() as running:
+        await running.collection()
+        await running.write(*POND)
+        yield running
+
+
+def ids(answer: Any) -> set[str]:
+    return {hit["id"] for hit in answer["hits"]}
+
+
+@pytest.mark.parametrize("mode", ["hybrid", "lexical", "dense"])
+@pytest.mark.parametrize(
+    ("query", "expected"),
+    [
+        ('heron "grey heron"', {"a"}),
+        ("heron +pond", {"a", "b"}),
+        ("heron -pike", {"a", "b"}),
+        ("heron +pond -age", {"a"}),
+        ("heron +unheard", set()),
+    ],
+)
+async def test_wishes_bind_whichever_leg_found_it(api: Edge, mode: str, query: str, expected: set[str]) -> None:
+    assert ids(await api.search(query, mode=mode)) == expected
+    assert ids(await api.search(query, mode=mode, exact=True)) == expected
+
+
+async def test_the_plan_shows_how_a_query_was_read(api: Edge) -> None:
+    answer = await api.search('heron "grey heron" "never heard of" +pond -pike')
+    assert answer["plan"]["wishes"] == {
+        "phrases": ["grey heron"],
+        "required": ["pond"],
+        "excluded": ["pike"],
+        "unsaid": ["never heard of"],
+    }
+    assert answer["degraded"] == []
+    assert (await api.search("heron pond"))["plan"]["wishes"] is None
+
+
+async def test_plain_queries_have_no_wishes(api: Edge) -> None:
+    answer = await api.search('+pond -pike "grey heron"', syntax="plain")
+    assert ids(answer) == {"a", "b", "c"}
+    assert answer["plan"]["wishes"] is None
+
+
+async def test_wishes_of_several_queries_bind_all_of_the_answer(api: Edge) -> None:
+    answer = await api.client.post(PATH, json={"queries": ["heron -pike", "heron +pond"]})
+    assert ids(answer.json()) == {"a", "b"}
+
+
+async def test_without_a_lexical_index_wishes_are_not_kept_and_the_answer_says_so(
+    api: Edge, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def gone(*_: Any, **__: Any) -> Any:
+        raise LexiconUnavailable("being built")
+
+    for method in ("search", "unsaid", "satisfying", "highlight"):
+        monkeypatch.setattr(FakeLexicon, method, gone)
+    answer = await api.search("heron -pike")
+    assert {one["stage"] for one in answer["degraded"]} >= {"lexical", "wishes"}
+    assert_problem(await api.client.post(PATH, json={"query": "heron -pike", "mode": "dense"}), 503)
+
+
+async def test_highlights_say_where_they_are_in_the_document(api: Edge) -> None:
+    found = {hit["id"]: hit for hit in (await api.search("heron"))["hits"]}
+    texts = {document["id"]: document["text"] for document in POND}
+    assert found["a"]["highlight_offsets"] == [[11, 16]]
+    for name, hit in found.items():
+        assert [texts[name][start:end] for start, end in hit["highlight_offsets"]] == ["heron"]
+    assert "highlight_offsets" not in (await api.search("heron", include=["text"]))["hits"][0]
+
+
+@pytest.mark.parametrize("typos", [False, True, {}, {"max_edits": 1}, {"max_edits": 2}])
+async def test_typos_may_be_asked_for(api: Edge, typos: Any) -> None:
+    assert ids(await api.search("heron", typos=typos)) == {"a", "b", "c"}
+
+
+@pytest.mark.parametrize(
+    ("request_body", "field"),
+    [
+        ({"typos": {"max_edits": 3}}, "typos.max_edits"),
+        ({"typos": {"max_edits": 0}}, "typos.max_edits"),
+        ({"typos": {"edits": 1}}, "typos.edits"),
+        ({"typos": "yes"}, "typos"),
+        ({"syntax": "lucene"}, "syntax"),
+        ({"syntax": None}, "syntax"),
+    ],
+)
+async def test_what_is_none_is_refused(api: Edge, request_body: Any, field: str) -> None:
+    refused = await api.client.post(PATH, json={"query": "heron", **request_body})
+    problem = assert_problem(refused, 422)
+    assert problem["errors"][0]["field"].startswith(field)
+
+
+async def test_a_collection_says_whether_its_words_are_ready(api: Edge) -> None:
+    assert (await api.client.get("/v1/collections/papers")).json()["lexical_state"] == "ready"

@@ -1,0 +1,143 @@
+"""Recall over HTTP: what was measured, by version and series, as far back as is asked for."""
+
+import itertools
+import math
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from service.api.routes.recall import MAX_HOURS, MOST_EFFORTS, MOST_MOMENTS
+from service.core.domain import CollectionName, VersionNumber
+from service.core.recall import Curve, CurvePoint, Minute, Series, Tally
+from tests.edge import Edge, assert_problem, edge
+
+ONE = VersionNumber(1)
+HNSW = Series(version=ONE, leg="dense", plan="hnsw", band="all", ef_search=120)
+WORDS = Series(version=ONE, leg="lexical", plan="bm25", band="all", ef_search=0)
+PATH = "/v1/collections/papers/recall"
+
+
+def found(recall: float, queries: int = 1) -> Tally:
+    return sum((Tally.of_one(recall, 1.0, 0.001) for _ in range(queries)), Tally())
+
+
+@pytest.fixture
+async def api() -> AsyncIterator[Edge]:
+    async with edge() as running:
+        await running.collection(recall_target=0.9)
+        yield running
+
+
+async def add(api: Edge, *minutes: Minute) -> None:
+    collection = await api.service.collections.by_name(CollectionName("papers"))
+    await api.service.recalls.add(collection.id, minutes)
+
+
+def ago(**time: float) -> datetime:
+    return (datetime.now(UTC) - timedelta(**time)).replace(second=0, microsecond=0)
+
+
+async def test_of_a_new_collection_nothing_is_known(api: Edge) -> None:
+    answer = await api.client.get(PATH)
+    assert answer.status_code == 200, answer.text
+    assert answer.json() == {
+        "collection": "papers",
+        "k": 10,
+        "target": 0.9,
+        "versions": [
+            {"version": 1, "active": True, "series": [], "efforts": [], "curve": None, "history": []},
+        ],
+    }
+
+
+async def test_series_are_means_with_their_intervals_over_the_hours(api: Edge) -> None:
+    minutes = [
+        Minute(series=HNSW, at=ago(minutes=5), tally=found(1.0, 60)),
+        Minute(series=HNSW, at=ago(minutes=6), tally=found(0.5, 20)),
+        Minute(series=WORDS, at=ago(minutes=6), tally=found(1.0)),
+        Minute(series=HNSW, at=ago(hours=3), tally=found(0.0, 100)),
+    ]
+    await add(api, *minutes)
+    (version,) = (await api.client.get(PATH, params={"hours": 2})).json()["versions"]
+    dense, lexical = version["series"]
+    low, high = (minutes[0].tally + minutes[1].tally).interval
+    assert dense == {
+        "leg": "dense",
+        "plan": "hnsw",
+        "band": "all",
+        "ef_search": 120,
+        "queries": 80,
+        "recall": pytest.approx(0.875),
+        "low": pytest.approx(low),
+        "high": pytest.approx(high),
+        "distance_recall": pytest.approx(1.0),
+    }
+    assert low < 0.875 < high
+    assert (lexical["leg"], lexical["ef_search"], lexical["queries"]) == ("lexical", 0, 1)
+    assert [(one["leg"], one["queries"], one["recall"]) for one in version["history"]] == [
+        ("dense", 20, pytest.approx(0.5)),
+        ("lexical", 1, 1.0),
+        ("dense", 60, 1.0),
+    ]
+    (version,) = (await api.client.get(PATH)).json()["versions"]
+    assert version["series"][0]["queries"] == 180
+
+
+async def test_a_long_history_is_of_few_moments_and_loses_nothing(api: Edge) -> None:
+    hours = 48
+    await add(api, *(Minute(series=HNSW, at=ago(minutes=at), tally=found(1.0)) for at in range(1, 60 * hours)))
+    (version,) = (await api.client.get(PATH, params={"hours": hours})).json()["versions"]
+    history = version["history"]
+    assert len(history) <= MOST_MOMENTS + 1
+    assert sum(one["queries"] for one in history) == 60 * hours - 1
+    moments = [datetime.fromisoformat(one["minute"]) for one in history]
+    assert moments == sorted(moments)
+    assert {after - before for before, after in itertools.pairwise(moments)} == {
+        timedelta(minutes=math.ceil(60 * hours / MOST_MOMENTS))
+    }
+
+
+async def test_efforts_are_told_apart_as_long_as_they_are_few(api: Edge) -> None:
+    filtered = [replace(HNSW, band="wide", ef_search=200 + number) for number in range(MOST_EFFORTS + 1)]
+    await add(api, *(Minute(series=one, at=ago(minutes=5), tally=found(0.9)) for one in (HNSW, *filtered[1:])))
+    (version,) = (await api.client.get(PATH)).json()["versions"]
+    assert len(version["series"]) == len(version["history"]) == 1 + MOST_EFFORTS
+    await add(api, Minute(series=filtered[0], at=ago(minutes=5), tally=found(0.9)))
+    (version,) = (await api.client.get(PATH)).json()["versions"]
+    told = [(one["band"], one["ef_search"], one["queries"]) for one in version["series"]]
+    assert told == [("all", 120, 1), ("wide", 0, MOST_EFFORTS + 1)]
+    assert [(one["band"], one["queries"]) for one in version["history"]] == [("all", 1), ("wide", MOST_EFFORTS + 1)]
+
+
+async def test_the_curve_of_a_version_is_told(api: Edge) -> None:
+    collection = await api.service.collections.by_name(CollectionName("papers"))
+    (version,) = await api.service.versions.of(collection.id)
+    point = CurvePoint(ef_search=40, recall=0.9, low=0.88, high=0.92, milliseconds=1.25)
+    curve = Curve(points=(point,), queries=200, rows=1_000, measured_at=ago(hours=1), exact_milliseconds=30.0)
+    await api.service.recalls.put_curve(version, curve)
+    (told,) = (await api.client.get(PATH)).json()["versions"]
+    assert told["curve"] == {
+        "points": [{"ef_search": 40, "recall": 0.9, "low": 0.88, "high": 0.92, "milliseconds": 1.25}],
+        "queries": 200,
+        "rows": 1_000,
+        "measured_at": curve.measured_at.isoformat(),
+        "exact_milliseconds": 30.0,
+    }
+
+
+async def test_versions_stand_newest_first(api: Edge) -> None:
+    await api.ready(embedder={"model": "hashing:16"})
+    versions = (await api.client.get(PATH)).json()["versions"]
+    assert [(one["version"], one["active"]) for one in versions] == [(2, False), (1, True)]
+
+
+@pytest.mark.parametrize("hours", ["0", "-1", str(MAX_HOURS + 1), "many", "1.5", "", "9" * 40])
+async def test_hours_that_are_none_are_refused(api: Edge, hours: str) -> None:
+    assert_problem(await api.client.get(PATH, params={"hours": hours}), 422, "hours")
+
+
+async def test_unknown_parameters_and_collections_are_refused(api: Edge) -> None:
+    assert_problem(await api.client.get(PATH, params={"days": "1"}), 422, "days")
+    assert_problem(await api.client.get("/v1/collections/nobody/recall"), 404)

@@ -1,0 +1,195 @@
+"""Searches over HTTP: the shape of an answer, and what a request may ask."""
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from pydantic import TypeAdapter
+
+from service.api.schemas import search_response
+from service.core import search
+from service.core.domain import CollectionName
+from service.core.errors import Invalid, LexiconUnavailable, Overloaded
+from tests.edge import Edge, WordReranker, assert_problem, edge
+
+STAGES = {"embed", "dense", "lexical", "fuse", "fetch", "rerank"}
+PATH = "/v1/collections/papers/search"
+WHOLE = TypeAdapter(search_response.SearchAnswer)
+
+
+@pytest.fixture
+async def api() -> AsyncIterator[Edge]:
+    async with edge(reranker=WordReranker()) as running:
+        await running.collection()
+        await running.write(
+            {
+                "id": "wait_for",
+                "title": "asyncio.wait_for",
+                "text": "cancel a task after a timeout <b>",
+                "metadata": {"n": 1},
+            },
+            {"id": "sort", "title": "list.sort", "text": "sort a list by key", "metadata": {"n": 2}},
+            {"id": "rmtree", "text": "delete a directory tree", "metadata": {"n": 3}},
+        )
+        yield running
+
+
+async def test_an_answer_has_the_shape_of_the_contract(api: Edge) -> None:
+    answer = await api.search("cancel a task", explain=True, rerank=True, k=2)
+    WHOLE.validate_python(answer)
+    assert set(answer) == {"hits", "confidence", "embedder_version", "plan", "degraded", "took_ms", "timings_ms"}
+    assert answer["embedder_version"] == 1
+    assert answer["plan"] == {
+        "mode": "hybrid",
+        "dense": "exact",
+        "ef_search": None,
+        "selectivity": None,
+        "underfilled": False,
+        "reason": "no_index",
+        "reranked": True,
+        "rerank": {"read": 3, "skipped": 0, "truncated": 0, "weight": 0.6},
+        "wishes": None,
+    }
+    assert answer["degraded"] == []
+    assert set(answer["timings_ms"]) >= STAGES
+    assert answer["took_ms"] > 0
+    first = answer["hits"][0]
+    assert len(answer["hits"]) == 2
+    assert (first["id"], first["chunk"], first["title"]) == ("wait_for", 0, "asyncio.wait_for")
+    assert (first["start"], first["end"], first["revision"]) == (0, 33, 1)
+    assert first["text"] == "cancel a task after a timeout <b>"
+    assert first["metadata"] == {"n": 1}
+    assert "<mark>cancel</mark>" in first["highlights"]
+    explained = first["explain"]
+    assert explained["dense"]["rank"] == 1
+    assert -1 <= explained["dense"]["score"] <= 1
+    assert explained["lexical"] == pytest.approx({"rank": 1, "score": 3.0, "normalised": 1.0, "share": 0.5})
+    assert explained["rerank"] == {"rank": 1, "score": 1.0, "share": pytest.approx(0.6)}
+    assert first["score"] == pytest.approx(0.6 + 0.4)  # the best of the first stage, and of the second
+
+
+async def test_stages_that_did_not_run_took_no_time(api: Edge) -> None:
+    timings = (await api.search("sort", mode="lexical"))["timings_ms"]
+    assert (timings["embed"], timings["dense"], timings["rerank"]) == (0.0, 0.0, 0.0)
+    assert timings["lexical"] > 0
+
+
+async def test_the_header_carries_the_stages(api: Edge) -> None:
+    answer = await api.client.post(PATH, json={"query": "sort"})
+    stages = dict(part.strip().split(";dur=") for part in answer.headers["server-timing"].split(","))
+    assert {"embed", "dense", "lexical", "fuse", "fetch", "total"} <= set(stages)
+    for stage, ms in answer.json()["timings_ms"].items():
+        assert float(stages.get(stage, 0.0)) == pytest.approx(ms, abs=0.001)
+
+
+@pytest.mark.parametrize(
+    ("include", "present"),
+    [
+        (None, {"text", "metadata", "highlights", "highlight_offsets"}),
+        ([], set()),
+        (["text"], {"text"}),
+        (["vector", "metadata"], {"vector", "metadata"}),
+        (["highlights", "highlights"], {"highlights", "highlight_offsets"}),
+    ],
+)
+async def test_hits_carry_what_is_asked_for(api: Edge, include: list[str] | None, present: set[str]) -> None:
+    asked: dict[str, Any] = {} if include is None else {"include": include}
+    for hit in (await api.search("sort", **asked))["hits"]:
+        assert set(hit) == {"id", "chunk", "score", "title", "start", "end", "revision"} | present
+        if "vector" in present:
+            assert len(hit["vector"]) == 32
+
+
+async def test_one_hit_a_document_may_be_said_aloud(api: Edge) -> None:
+    assert (await api.search("sort", group_by="document"))["hits"]
+
+
+@pytest.mark.parametrize("rerank", [False, None])
+async def test_reranking_is_left_out_unless_asked_for(api: Edge, rerank: bool | None) -> None:
+    answer = await api.search("sort", rerank=rerank, explain=True)
+    assert answer["plan"]["reranked"] is False
+    assert answer["hits"][0]["explain"]["rerank"] is None
+
+
+async def test_reranking_may_be_asked_for_with_depth_and_weight(api: Edge) -> None:
+    answer = await api.search("cancel a task", rerank={"depth": 1, "weight": 1}, explain=True)
+    assert [hit["explain"]["rerank"] is not None for hit in answer["hits"]] == [True, False, False]
+    assert answer["hits"][0]["score"] == 1.0
+
+
+async def test_without_a_reranker_the_answer_says_so() -> None:
+    async with edge() as api:
+        await api.collection()
+        await api.write({"id": "a", "text": "x"})
+        answer = await api.search("x", rerank=True)
+        assert answer["degraded"] == [{"stage": "rerank", "reason": "no reranker is configured"}]
+        assert answer["plan"]["reranked"] is False
+
+
+async def test_a_filter_leaves_only_what_passes(api: Edge) -> None:
+    answer = await api.search("a", filter={"n": {"$gte": 2}})
+    assert {hit["id"] for hit in answer["hits"]} == {"sort", "rmtree"}
+    assert answer["plan"]["selectivity"] == pytest.approx(2 / 3)
+    assert len((await api.search("a", filter={}))["hits"]) == 3
+
+
+async def test_fusion_of_a_request_goes_before_that_of_the_collection(api: Edge) -> None:
+    answer = await api.search("cancel a task", fusion={"method": "rrf", "k": 1})
+    assert answer["hits"][0]["score"] == pytest.approx(1.0)
+
+
+async def test_a_batch_answers_each_in_its_place(api: Edge) -> None:
+    searches = [
+        {"query": text, "k": 1, "explain": at % 2 == 0}
+        for at, text in enumerate(["sort list", "tree", "cancel a task after"] * 10)
+    ]
+    answer = await api.client.post(f"{PATH}/batch", json={"searches": searches})
+    assert answer.status_code == 200
+    found = answer.json()["results"]
+    assert [one["hits"][0]["id"] for one in found] == ["sort", "rmtree", "wait_for"] * 10
+    assert ["explain" in one["hits"][0] for one in found] == [True, False] * 15
+
+
+async def test_a_batch_fails_with_the_place_of_what_failed(api: Edge, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = api.service.search.run
+
+    async def picky(name: Any, request: search.Request, *together: Any) -> search.Answer:
+        if request.text == "bad":
+            raise Invalid.at("query", "the embedder gives no usable vector for this text")
+        return await run(name, request, *together)
+
+    monkeypatch.setattr(api.service.search, "run", picky)
+    searches = [{"query": "sort"}] * 9 + [{"query": "bad"}]
+    assert_problem(await api.client.post(f"{PATH}/batch", json={"searches": searches}), 422, "searches.9.query")
+
+
+async def test_too_much_at_once_is_a_429_that_says_when_to_come_back(
+    api: Edge, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def full(*_: Any) -> search.Answer:
+        raise Overloaded("too many searches at once", retry_after=1.4)
+
+    monkeypatch.setattr(api.service.search, "run", full)
+    for path, body in ((PATH, {"query": "x"}), (f"{PATH}/batch", {"searches": [{"query": "x"}]})):
+        answer = await api.client.post(path, json=body)
+        assert assert_problem(answer, 429)["detail"] == "too many searches at once"
+        assert answer.headers["retry-after"] == "2"
+
+
+async def test_what_is_not_there_now_is_a_503(api: Edge, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def gone(*_: Any) -> search.Answer:
+        raise LexiconUnavailable
+
+    monkeypatch.setattr(api.service.search, "run", gone)
+    answer = await api.client.post(PATH, json={"query": "x"})
+    assert assert_problem(answer, 503)["type"] == "urn:azimuth:error:lexicon-unavailable"
+    assert int(answer.headers["retry-after"]) >= 1
+
+
+async def test_what_clients_ask_one_by_one_is_what_a_new_version_is_tried_on(api: Edge) -> None:
+    name = CollectionName("papers")
+    await api.search("sort a list")
+    await api.client.post(f"{PATH}/batch", json={"searches": [{"query": "cancel"}]})
+    await api.client.post(PATH, json={"query": "refused", "embedder_version": 7})
+    await api.search("pinned", embedder_version=1)
+    assert [one.text for one in api.service.shadow.remembered(name)] == ["sort a list"]

@@ -1,0 +1,376 @@
+"""The lifecycle of embedder versions over HTTP: registered, filled, judged, promoted, taken back, retired."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import httpx
+import pytest
+from pydantic import TypeAdapter
+
+from service.api.schemas import versions
+from service.core.domain import Collection
+from service.core.versions import Check, EmbedderVersion
+from tests.edge import Edge, Json, assert_problem, edge
+
+PATH = "/v1/collections/papers/versions"
+SEARCH = "/v1/collections/papers/search"
+SMALLER: Json = {"embedder": {"model": "hashing:16"}}
+WHOLE = TypeAdapter(versions.VersionAnswer)
+
+
+@pytest.fixture
+async def api() -> AsyncIterator[Edge]:
+    async with edge() as running:
+        await running.collection()
+        await running.write({"id": "a", "text": "cancel a task"}, {"id": "b", "text": "sort a list"})
+        yield running
+
+
+async def worse(collection: Collection, version: EmbedderVersion) -> tuple[Check, ...]:
+    """Evidence that speaks against every version."""
+    return (
+        Check(name="recall", passed=True, detail="0.99 of 0.95", figures={"recall": 0.99}),
+        Check(name="geometry", passed=False, detail="collapsed", figures={"effective_rank": 1.1}),
+        Check(name="judgments", passed=False, detail="nDCG@10 0.48 against 0.65"),
+    )
+
+
+@pytest.fixture
+async def doubtful() -> AsyncIterator[Edge]:
+    async with edge(examine=worse) as running:
+        await running.collection()
+        await running.write({"id": "a", "text": "cancel a task"})
+        yield running
+
+
+async def post(api: Edge, path: str, body: Any = None) -> httpx.Response:
+    """With no body at all where there is nothing to say."""
+    said: dict[str, Any] = {} if body is None else {"json": body}
+    return await api.client.post(f"{PATH}/{path}", **said)
+
+
+async def trail(api: Edge) -> list[Json]:
+    entries: list[Json] = (await api.client.get("/v1/collections/papers/audit")).json()["entries"]
+    return entries
+
+
+async def active(api: Edge) -> int:
+    number: int = (await api.client.get("/v1/collections/papers")).json()["active_version"]
+    return number
+
+
+# ---------------------------------------------------------------- register
+
+
+async def test_a_new_version_is_filled_from_now_on_and_the_active_one_answers(api: Edge) -> None:
+    answer = await api.client.post(PATH, json={**SMALLER, "note": "smaller"})
+    assert answer.status_code == 202
+    made = WHOLE.validate_python(answer.json())
+    assert answer.headers["location"] == f"{PATH}/2"
+    assert (made["number"], made["state"], made["active"], made["previous"]) == (2, "backfilling", False, False)
+    assert (made["dimensions"], made["paused"], made["reason"]) == (16, False, None)
+    assert (made["checks"], made["gathered_at"]) == ([], None)
+    assert made["progress"] == {"done": 0, "total": 2, "failed": 0, "per_second": None, "eta_seconds": None}
+    assert await api.version(2) == made
+    assert (await api.search("cancel"))["embedder_version"] == 1
+    (newest, *_) = await trail(api)
+    assert (newest["action"], newest["version"], newest["note"]) == ("registered", 2, "smaller")
+    assert newest["actor"] == "client 127.0.0.1"
+
+
+async def test_what_is_left_out_is_as_in_the_active_version(api: Edge) -> None:
+    await api.ready(chunking={"max_tokens": 64}, index={"m": 8, "storage": "binary"})
+    await post(api, "2/promote")
+    made = await api.register(embedder="hashing:16", index={"ef_construction": 200})
+    assert made["embedder"]["model"] == "hashing:16"
+    assert made["chunking"] == {"max_tokens": 64, "overlap_tokens": 32}
+    assert made["index"] == {"m": 8, "ef_construction": 200, "storage": "binary"}
+
+
+async def test_a_version_that_is_there_already_is_told_by_its_number(api: Edge) -> None:
+    await api.register(**SMALLER)
+    for body, number in ((SMALLER, "2"), ({}, "1")):
+        problem = assert_problem(await api.client.post(PATH, json=body), 409, "version")
+        assert problem["type"] == "urn:azimuth:error:version-exists"
+        assert problem["errors"] == [{"field": "version", "message": number}]
+    assert (await api.client.post(PATH)).status_code == 409
+
+
+async def test_effort_of_the_index_and_links_fit_together_whichever_is_named(api: Edge) -> None:
+    for index in ({"m": 40}, {"ef_construction": 31}, {"m": 64, "ef_construction": 127}):
+        assert_problem(await api.client.post(PATH, json={"index": index}), 422, "index.ef_construction")
+    assert (await api.client.get(PATH)).json()["versions"][1:] == []
+    await api.register(index={"m": 64, "ef_construction": 128})
+
+
+# ---------------------------------------------------------------- promote and roll back
+
+
+async def test_a_version_that_is_filled_shows_its_evidence_and_answers_once_it_is_promoted(api: Edge) -> None:
+    ready = WHOLE.validate_python(await api.ready(**SMALLER))
+    assert ready["progress"]["done"] == 2
+    verdicts = {check["name"]: check["passed"] for check in ready["checks"]}
+    assert verdicts == {"complete": True, "canary": True, "warm": True, "recall": True, "judgments": None}
+    assert ready["gathered_at"] is not None
+    assert (await api.search("cancel"))["embedder_version"] == 1
+
+    answer = await post(api, "2/promote", {"note": "better"})
+    assert answer.status_code == 200
+    promoted = WHOLE.validate_python(answer.json())
+    assert (promoted["state"], promoted["active"], promoted["previous"]) == ("active", True, False)
+    assert {check["name"] for check in promoted["checks"]} == set(verdicts)
+    assert (await api.search("cancel"))["embedder_version"] == 2  # at once, though it was remembered
+    listed = (await api.client.get(PATH)).json()
+    assert (listed["active_version"], listed["previous_version"]) == (2, 1)
+    assert [(one["state"], one["active"], one["previous"]) for one in listed["versions"]] == [
+        ("ready", False, True),
+        ("active", True, False),
+    ]
+    collection = (await api.client.get("/v1/collections/papers")).json()
+    assert (collection["active_version"], collection["previous_version"]) == (2, 1)
+    assert collection["settings"]["embedder"]["model"] == "hashing:16"
+    (newest, *_) = await trail(api)
+    assert (newest["action"], newest["version"], newest["before"], newest["note"]) == ("promoted", 2, 1, "better")
+    assert newest["details"]["forced"] is False
+    assert {check["name"] for check in newest["details"]["checks"]} == set(verdicts)
+
+
+async def test_rolling_back_is_immediate_and_can_itself_be_taken_back(api: Edge) -> None:
+    await api.ready(**SMALLER)
+    await post(api, "2/promote")
+    await api.write({"id": "c", "text": "written to both"})
+    answer = await post(api, "rollback", {"note": "it was not"})
+    assert answer.status_code == 200
+    assert (answer.json()["number"], answer.json()["active"]) == (1, True)
+    found = await api.search("written to both", mode="dense")
+    assert (found["embedder_version"], found["hits"][0]["id"]) == (1, "c")
+    assert (await trail(api))[0]["action"] == "rolled_back"
+    assert (await post(api, "rollback")).json()["number"] == 2
+
+
+async def test_a_roll_back_that_names_what_it_leaves_bears_repetition(api: Edge) -> None:
+    await api.ready(**SMALLER)
+    await post(api, "2/promote")
+    assert (await post(api, "rollback", {"from": 2})).json()["number"] == 1
+    assert_problem(await post(api, "rollback", {"from": 2}), 409)
+    assert (await api.client.get(PATH)).json()["active_version"] == 1
+
+
+async def test_without_a_version_before_there_is_nothing_to_go_back_to(api: Edge) -> None:
+    assert_problem(await post(api, "rollback"), 409)
+    await api.ready(**SMALLER)
+    await post(api, "2/promote")
+    await api.client.delete(f"{PATH}/1")
+    assert_problem(await post(api, "rollback"), 409)
+    assert (await api.client.get(PATH)).json()["previous_version"] is None
+
+
+async def test_evidence_against_it_refuses_a_promotion_with_everything_that_is_known(doubtful: Edge) -> None:
+    await doubtful.ready(**SMALLER)
+    for body in (None, {}, {"force": False}):
+        problem = assert_problem(await post(doubtful, "2/promote", body), 409, "geometry", "checks")
+        assert problem["type"] == "urn:azimuth:error:promotion-refused"
+        assert [one["field"] for one in problem["errors"]] == ["geometry", "judgments"]
+        assert problem["errors"][0]["message"] == "collapsed"
+        assert problem["checks"] == (await doubtful.version(2))["checks"]
+        assert {check["name"] for check in problem["checks"]} == {
+            "complete",
+            "canary",
+            "warm",
+            "recall",
+            "geometry",
+            "judgments",
+        }
+    assert await active(doubtful) == 1
+
+
+async def test_force_overrides_the_evidence_and_is_recorded(doubtful: Edge) -> None:
+    await doubtful.ready(**SMALLER)
+    assert (await post(doubtful, "2/promote", {"force": True})).status_code == 200
+    assert await active(doubtful) == 2
+    (newest, *_) = await trail(doubtful)
+    assert newest["details"]["forced"] is True
+    assert [one["name"] for one in newest["details"]["checks"] if one["passed"] is False] == ["geometry", "judgments"]
+
+
+async def test_only_what_is_ready_can_be_promoted_and_force_does_not_change_that(api: Edge) -> None:
+    await api.register(**SMALLER)
+    for body in ({}, {"force": True}):
+        problem = assert_problem(await post(api, "2/promote", body), 409)
+        assert problem["type"] == "urn:azimuth:error:conflict"
+        assert "backfilling" in problem["detail"]
+
+
+async def test_promoting_the_active_version_changes_nothing(api: Edge) -> None:
+    before = await trail(api)
+    answer = await post(api, "1/promote")
+    assert (answer.status_code, answer.json()["active"]) == (200, True)
+    assert await trail(api) == before
+
+
+async def test_of_two_promotions_at_once_one_happens(api: Edge) -> None:
+    await api.ready(**SMALLER)
+    await api.ready(embedder="hashing:8")
+    both = await asyncio.gather(*(post(api, f"{number}/promote") for number in (2, 3)))
+    assert sorted(answer.status_code for answer in both) == [200, 409]
+    (winner,) = [answer.json()["number"] for answer in both if answer.status_code == 200]
+    assert await active(api) == winner
+    assert [entry["action"] for entry in await trail(api)].count("promoted") == 1
+    same = await asyncio.gather(*(post(api, f"{winner}/promote") for _ in range(2)))
+    assert [answer.status_code for answer in same] == [200, 200]
+
+
+# ---------------------------------------------------------------- pause, resume, retire
+
+
+async def test_a_backfill_rests_and_goes_on(api: Edge) -> None:
+    await api.register(**SMALLER)
+    for _ in range(2):  # again changes nothing
+        assert (await post(api, "2/pause")).json()["paused"] is True
+    await api.drive()
+    assert (await api.version(2))["state"] == "backfilling"
+    for _ in range(2):
+        assert (await post(api, "2/resume")).json()["paused"] is False
+    await api.drive()
+    assert (await api.version(2))["state"] == "ready"
+    assert [entry["action"] for entry in await trail(api) if entry["action"] in ("paused", "resumed")] == [
+        "resumed",
+        "paused",
+    ]
+
+
+async def test_what_is_not_being_filled_cannot_rest(api: Edge) -> None:
+    for verb in ("pause", "resume"):
+        assert_problem(await post(api, f"1/{verb}"), 409)
+
+
+async def test_a_retired_version_keeps_its_entry_and_nothing_else(api: Edge) -> None:
+    await api.ready(**SMALLER)
+    for _ in range(2):
+        answer = await api.client.delete(f"{PATH}/2", params={"note": "no use"})
+        assert answer.status_code == 200
+        gone = WHOLE.validate_python(answer.json())
+        assert (gone["state"], gone["chunks"], gone["indexed"]) == ("retired", 0, False)
+        assert (gone["progress"]["done"], gone["progress"]["total"]) == (0, 0)
+        assert gone["fingerprint"]
+    assert await api.version(2) == gone
+    assert [one["state"] for one in (await api.client.get(PATH)).json()["versions"]] == ["active", "retired"]
+    (newest, *_) = await trail(api)
+    assert (newest["action"], newest["version"], newest["note"]) == ("retired", 2, "no use")
+    for verb in ("promote", "pause", "resume"):
+        assert_problem(await post(api, f"2/{verb}"), 409)
+    assert (await api.register(**SMALLER))["number"] == 3
+
+
+async def test_a_version_retired_while_it_is_described_is_described_as_retired(
+    api: Edge, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await api.ready(**SMALLER)
+    status = api.store.versions.status
+
+    async def too_late(version: EmbedderVersion) -> Any:
+        if version.number == 2:
+            await api.service.lifecycle.retire(
+                (await api.store.collections.all())[0], version.number, actor="tests", now=version.created_at
+            )
+        return await status(version)
+
+    monkeypatch.setattr(api.store.versions, "status", too_late)
+    assert (await api.version(2))["state"] == "retired"
+
+
+async def test_the_active_version_cannot_be_retired(api: Edge) -> None:
+    assert_problem(await api.client.delete(f"{PATH}/1"), 409)
+
+
+# ---------------------------------------------------------------- searching in one of several
+
+
+async def test_a_pinned_search_answers_in_a_version_that_is_not_active(api: Edge) -> None:
+    await api.ready(**SMALLER)
+    found = await api.search("cancel a task", embedder_version=2)
+    assert (found["embedder_version"], found["hits"][0]["id"], found["degraded"]) == (2, "a", [])
+
+
+async def test_a_version_that_is_still_being_filled_says_so(api: Edge) -> None:
+    await api.register(**SMALLER)
+    for mode in ("dense", "hybrid"):
+        found = await api.search("cancel a task", embedder_version=2, mode=mode)
+        assert [one["stage"] for one in found["degraded"]] == ["dense"]
+        assert "still being filled" in found["degraded"][0]["reason"]
+    assert found["plan"]["dense"] == "exact", "the dense leg runs all the same"
+    assert (await api.search("cancel a task", embedder_version=2, mode="lexical"))["degraded"] == []
+
+
+async def test_a_retired_or_failed_version_answers_no_searches(api: Edge) -> None:
+    await api.ready(**SMALLER)
+    await api.search("cancel", embedder_version=2)  # and is remembered
+    await api.client.delete(f"{PATH}/2")
+    problem = assert_problem(await api.client.post(SEARCH, json={"query": "x", "embedder_version": 2}), 409)
+    assert "retired" in problem["detail"]
+    batch = {"searches": [{"query": "x"}, {"query": "x", "embedder_version": 2}]}
+    assert_problem(await api.client.post(f"{SEARCH}/batch", json=batch), 409)
+
+
+async def test_a_retired_version_is_noticed_though_another_process_retired_it(api: Edge) -> None:
+    await api.ready(**SMALLER)
+    await api.search("cancel", embedder_version=2)
+    (collection,) = await api.store.collections.all()
+    version = await api.store.versions.get(collection.id, (await api.store.versions.of(collection.id))[1].number)
+    await api.service.lifecycle.retire(collection, version.number, actor="elsewhere", now=version.created_at)
+    assert_problem(await api.client.post(SEARCH, json={"query": "x", "embedder_version": 2}), 409)
+
+
+# ---------------------------------------------------------------- which, and who
+
+
+@pytest.mark.parametrize("verb", ["promote", "pause", "resume"])
+async def test_a_version_or_collection_that_is_not_there_is_a_404(api: Edge, verb: str) -> None:
+    for url in (f"{PATH}/9/{verb}", f"/v1/collections/nothing/versions/1/{verb}"):
+        assert_problem(await api.client.post(url), 404)
+    for url in (f"{PATH}/9", "/v1/collections/nothing/versions/1"):
+        assert_problem(await api.client.delete(url), 404)
+    for url in ("/v1/collections/nothing/versions", "/v1/collections/nothing/versions/rollback"):
+        assert_problem(await api.client.post(url, json={}), 404)
+
+
+async def test_with_keys_the_trail_names_the_key_by_its_digest() -> None:
+    async with edge(api_keys=("correct-horse", "another")) as api:
+        api.client.headers["Authorization"] = "Bearer correct-horse"
+        await api.collection()
+        api.client.headers["Authorization"] = "Bearer another"
+        await api.register(**SMALLER)
+        entries = await trail(api)
+        # sha256 of "another" and of "correct-horse"
+        assert [entry["actor"] for entry in entries] == ["key ae448ac8", "key 9dca666e"]
+        assert "horse" not in str(entries)
+
+
+async def test_the_trail_comes_page_by_page_newest_first(api: Edge) -> None:
+    await api.ready(**SMALLER)
+    everything = await trail(api)
+    assert [entry["action"] for entry in everything] == ["ready", "verifying", "indexing", "registered", "created"]
+    assert {entry["actor"] for entry in everything[:3]} == {"azimuth"}
+    seen: list[Json] = []
+    cursor = None
+    while True:
+        params = {"limit": 2} if cursor is None else {"limit": 2, "cursor": cursor}
+        page = (await api.client.get("/v1/collections/papers/audit", params=params)).json()
+        seen += page["entries"]
+        if (cursor := page["next_cursor"]) is None:
+            break
+    assert seen == everything
+
+
+async def test_a_cursor_of_documents_is_none_of_the_trail(api: Edge) -> None:
+    cursor = (await api.client.get("/v1/collections/papers/documents", params={"limit": 1})).json()["next_cursor"]
+    for made_up in (cursor, "abc"):
+        answer = await api.client.get("/v1/collections/papers/audit", params={"cursor": made_up})
+        assert_problem(answer, 422, "cursor")
+
+
+async def test_changed_settings_are_on_the_trail(api: Edge) -> None:
+    await api.client.put("/v1/collections/papers", json={"recall_target": 0.9})
+    (newest, *_) = await trail(api)
+    assert (newest["action"], newest["actor"]) == ("settings", "client 127.0.0.1")

@@ -1,0 +1,313 @@
+"""Confidence: learnt from a collection's own texts and foreign ones, applied to searches, silent where it must be."""
+
+import dataclasses
+import random
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from service.confidence import calibrate, synthetic_queries
+from service.confidence.calibrate import Learning
+from service.confidence.fit import Logistic
+from service.core.domain import CollectionId, VersionNumber
+from service.core.errors import LexiconUnavailable
+from service.core.versions import AuditEntry, Calibration, EmbedderVersion, Judgments, SpaceStatus
+from service.search import confidence
+from service.spaces.model_verification import Proof
+from service.spaces.sampling import Sampling
+from tests.edge import Edge, edge
+from tests.fakes import FakeLexicon
+from tests.fakes_catalog import FakeTestSets
+
+NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
+PARTS = ("valve", "gasket", "manifold", "actuator", "flange", "impeller", "solenoid", "bearing", "coupling", "spindle")
+ACTS = ("replace", "inspect", "lubricate", "torque", "align", "calibrate", "drain", "purge", "seal", "mount")
+PLACES = ("housing", "casing", "shaft", "bracket", "sleeve", "rotor", "stator", "plenum", "sump", "duct")
+
+
+def manual(number: int) -> dict[str, Any]:
+    """A page of a maintenance manual: nothing that the foreign texts speak of."""
+    chance = random.Random(number)
+    sentences = [
+        f"{chance.choice(ACTS)} the {chance.choice(PARTS)} of {chance.choice(PARTS)} unit {chance.randint(1, 40)} "
+        f"before you {chance.choice(ACTS)} its {chance.choice(PLACES)} and {chance.choice(PLACES)}."
+        for _ in range(4)
+    ]
+    return {"id": f"page-{number}", "title": f"Section {number}", "text": " ".join(sentences)}
+
+
+class Scene:
+    """A collection of manual pages, with everything encoded, and what learns from it."""
+
+    def __init__(self, here: Edge) -> None:
+        self.edge = here
+        self.sets = here.service.test_sets
+        assert isinstance(self.sets, FakeTestSets)
+        self.lexicon = here.service.lexicon
+        assert isinstance(self.lexicon, FakeLexicon)
+        service = here.service
+        proof = Proof(collections=service.collections, versions=service.versions, embedders=service.embedders)
+        self.learning = Learning(
+            collections=service.collections,
+            versions=service.versions,
+            queue=service.queue,
+            vectors=here.vectors,
+            lexicon=service.lexicon,
+            test_sets=service.test_sets,
+            sampling=Sampling(
+                vectors=here.vectors, documents=service.documents, embedders=service.embedders, proof=proof
+            ),
+        )
+
+    async def fill(self, pages: int) -> None:
+        for at in range(0, pages, 5):
+            await self.edge.write(*(manual(number) for number in range(at, min(at + 5, pages))))
+        self.rows(pages)
+
+    def rows(self, rows: int) -> None:
+        """As many chunks as the status tells."""
+        for versions in self.edge.store.collections.versions.values():
+            for version in versions:
+                key = (version.collection_id, version.number)
+                status = SpaceStatus(rows=rows, indexed=False, chunks_per_document=1.0)
+                self.edge.store.versions.statuses[key] = status
+
+    async def tend(self, now: datetime = NOW) -> Calibration | None:
+        await self.learning.tend(lambda: now)
+        self.edge.service.search.forget(next(iter(self.edge.store.collections.rows.values())).name)
+        return (await self.version()).calibration
+
+    async def version(self) -> EmbedderVersion:
+        return await self.edge.service.versions.get(CollectionId(1), VersionNumber(1))
+
+    async def confidence(self, query: str, **request: Any) -> dict[str, Any]:
+        found: dict[str, Any] = (await self.edge.search(query, **request))["confidence"]
+        return found
+
+
+@pytest.fixture
+async def scene() -> AsyncIterator[Scene]:
+    async with edge() as here:
+        await here.collection(embedder="hashing:256")
+        scene = Scene(here)
+        await scene.fill(60)
+        yield scene
+
+
+OWN = "align the impeller of a bearing unit before I drain its sump and casing"
+FOREIGN = "Who wrote the letters to the Corinthians?"
+
+
+# ---------------------------------------------------------------- learnt, and applied
+
+
+async def test_questions_of_its_own_are_told_from_foreign_ones(scene: Scene) -> None:
+    assert (await scene.confidence(OWN)) == {"in_domain": None, "withheld": False, "reason": "not learnt yet"}
+    learnt = await scene.tend()
+    assert learnt is not None
+    assert learnt.reason is None
+    assert learnt.auroc is not None
+    assert learnt.auroc > 0.95
+    assert learnt.error is not None
+    assert learnt.error < 0.1
+    own, foreign = await scene.confidence(OWN), await scene.confidence(FOREIGN)
+    assert own["in_domain"] > 0.8
+    assert foreign["in_domain"] < 0.2
+    assert own["reason"] is foreign["reason"] is None
+
+
+@pytest.mark.parametrize("mode", ["hybrid", "dense"])
+async def test_hits_are_withheld_below_the_least_confidence_and_not_above(scene: Scene, mode: str) -> None:
+    await scene.tend()
+    refused = await scene.edge.search(FOREIGN, min_confidence=0.5, mode=mode)
+    assert refused["hits"] == []
+    assert refused["confidence"]["withheld"] is True
+    assert "below the min_confidence of 0.5" in refused["confidence"]["reason"]
+    assert refused["plan"]["underfilled"] is False
+    answered = await scene.edge.search(OWN, min_confidence=0.5, mode=mode)
+    assert len(answered["hits"]) == 10
+    assert answered["confidence"]["withheld"] is False
+
+
+async def test_of_several_questions_the_surest_counts(scene: Scene) -> None:
+    await scene.tend()
+    found = (await scene.edge.client.post("/v1/collections/papers/search", json={"queries": [FOREIGN, OWN]})).json()
+    assert found["confidence"]["in_domain"] == (await scene.confidence(OWN))["in_domain"]
+
+
+async def test_a_filter_that_leaves_nothing_or_no_words_leave_nothing_to_say(scene: Scene) -> None:
+    await scene.tend()
+    assert "words alone" in (await scene.confidence(OWN, mode="lexical"))["reason"]
+    assert "found nothing" in (await scene.confidence(OWN, filter={"year": 1}))["reason"]
+    like = await scene.edge.client.post("/v1/collections/papers/search", json={"like": {"positive": ["page-1"]}})
+    assert like.json()["confidence"] == {"in_domain": None, "withheld": False, "reason": "examples are no question"}
+
+
+async def test_a_least_confidence_that_cannot_be_held_is_named(scene: Scene) -> None:
+    answer = await scene.edge.search(FOREIGN, min_confidence=0.5)
+    assert len(answer["hits"]) == 10
+    assert answer["degraded"] == [{"stage": "confidence", "reason": "min_confidence was not held: not learnt yet"}]
+
+
+@pytest.mark.parametrize("least", [-0.1, 1.5, "0.5", True])
+async def test_a_least_confidence_is_a_probability(scene: Scene, least: Any) -> None:
+    answer = await scene.edge.client.post("/v1/collections/papers/search", json={"query": OWN, "min_confidence": least})
+    assert answer.status_code == 422
+    assert answer.json()["errors"][0]["field"] == "min_confidence"
+
+
+async def test_without_the_lexical_leg_the_cosine_decides(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    await scene.tend()
+    dense = await scene.confidence(OWN, mode="dense")
+
+    async def lost(*_: Any) -> float:
+        raise LexiconUnavailable("being built")
+
+    monkeypatch.setattr(scene.lexicon, "ceiling", lost)
+    assert (await scene.confidence(OWN))["in_domain"] == dense["in_domain"]
+
+
+# ---------------------------------------------------------------- shown
+
+
+async def test_a_version_shows_what_was_learnt(scene: Scene) -> None:
+    assert (await scene.edge.version(1))["confidence"] is None
+    learnt = await scene.tend()
+    assert learnt is not None
+    shown = (await scene.edge.version(1))["confidence"]
+    assert shown["learnt_at"] == NOW.isoformat()
+    assert shown["chunks"] == 60
+    assert shown["sources"].keys() == {"disturbed sentences", "sentences", "foreign texts"}
+    assert shown["expected_calibration_error"] == learnt.error
+    assert shown["reason"] is None
+
+
+# ---------------------------------------------------------------- when
+
+
+async def test_it_is_learnt_once_and_again_when_the_collection_changed_by_a_quarter(scene: Scene) -> None:
+    first = await scene.tend()
+    assert await scene.tend(NOW + timedelta(hours=1)) == first
+    scene.rows(74)
+    assert await scene.tend(NOW + timedelta(hours=2)) == first
+    scene.rows(75)
+    again = await scene.tend(NOW + timedelta(hours=3))
+    assert again is not None
+    assert again.rows == 75
+    assert again.learnt_at == NOW + timedelta(hours=3)
+
+
+async def test_nothing_is_learnt_of_too_few_chunks(scene: Scene) -> None:
+    scene.rows(confidence.LEAST_ROWS - 1)
+    assert await scene.tend() is None
+    assert (await scene.confidence(OWN))["reason"] == "it takes 50 chunks to learn from, and there are 49"
+
+
+async def test_it_waits_while_a_bulk_load_is_under_way(scene: Scene) -> None:
+    for number in range(100, 110):
+        body = {"documents": [manual(number)]}
+        await scene.edge.client.post("/v1/collections/papers/documents", json=body)
+    assert await scene.tend() is None
+    await scene.edge.encode()
+    assert await scene.tend() is not None
+
+
+async def test_it_waits_for_the_lexical_leg(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scene.lexicon, "lag_seconds", lambda _: 3.0)
+    assert await scene.tend() is None
+    monkeypatch.setattr(scene.lexicon, "lag_seconds", lambda _: 0.0)
+    assert await scene.tend() is not None
+
+
+async def test_while_another_process_learns_nothing_is_done(scene: Scene) -> None:
+    async with scene.edge.service.versions.learning(await scene.version()) as ours:
+        assert ours
+        assert await scene.tend() is None
+
+
+async def test_judged_queries_take_the_place_of_sentences_and_a_new_upload_is_learnt_from(scene: Scene) -> None:
+    await scene.tend()
+    queries = {str(at): f"{act} the {part}" for at, (act, part) in enumerate((a, p) for a in ACTS for p in PARTS)}
+    grades = {query: {"page-1": 1 if int(query) < 80 else 0} for query in queries}
+    judgments = Judgments(queries=queries, grades=grades, uploaded_at=NOW)
+    await scene.sets.put(CollectionId(1), judgments, AuditEntry(at=NOW, actor="somebody", action="judgments"))
+    learnt = await scene.tend()
+    assert learnt is not None
+    assert learnt.judged_at == NOW
+    assert learnt.sources["judged queries"] == 80
+
+
+# ---------------------------------------------------------------- when nothing can be learnt
+
+
+async def test_a_collection_of_everything_has_no_foreign_questions() -> None:
+    async with edge() as here:
+        await here.collection(embedder="hashing:256")
+        texts = [one.text for one in synthetic_queries.foreign()]
+        for at in range(0, len(texts), 5):
+            pages = [{"id": f"{at + n}", "text": text} for n, text in enumerate(texts[at : at + 5])]
+            await here.write(*pages)
+        scene = Scene(here)
+        scene.rows(len(texts))
+        learnt = await scene.tend()
+        assert learnt is not None
+        assert learnt.dense is learnt.both is None
+        assert learnt.reason is not None
+        found = await scene.confidence(FOREIGN)
+        assert found == {"in_domain": None, "withheld": False, "reason": learnt.reason}
+
+
+async def test_scores_that_tell_nothing_say_so() -> None:
+    same = [calibrate.Scores(cosine=0.5 + 0.001 * (at % 7), bm25=0.3) for at in range(150)]
+    found = calibrate.fitted(same, same, same)
+    assert found.dense is None
+    assert found.reason is not None
+    assert "AUROC 0.5" in found.reason
+
+
+# ---------------------------------------------------------------- texts
+
+
+def test_the_foreign_texts_are_many_short_and_of_many_subjects() -> None:
+    texts = synthetic_queries.foreign()
+    by_subject = {one.subject: sum(other.subject == one.subject for other in texts) for one in texts}
+    assert len(by_subject) >= 40
+    assert min(by_subject.values()) >= 8
+    assert len({one.text for one in texts}) == len(texts)
+    assert all(2 <= len(one.text.split()) <= 14 for one in texts)
+
+
+def test_sentences_that_say_something() -> None:
+    text = "Yes. This one has five words! No?\n\nA heading\nand another one without end"
+    assert synthetic_queries.sentences(text) == ["This one has five words!", "and another one without end"]
+    assert synthetic_queries.sentences("Too short.") == ["Too short."]
+    assert synthetic_queries.sentences("   ") == []
+
+
+def test_disturbed_texts_are_runs_of_words_with_some_of_others() -> None:
+    texts = [" ".join(f"w{number}-{at}" for at in range(30)) for number in range(200)]
+    chance = random.Random(1)
+    made = list(synthetic_queries.disturbed(texts, chance))
+    kept = replaced = 0
+    for number, text in enumerate(made):
+        words = text.split()
+        assert synthetic_queries.SHORTEST <= len(words) <= synthetic_queries.LONGEST
+        own = sum(word.startswith(f"w{number}-") for word in words)
+        kept, replaced = kept + own, replaced + len(words) - own
+    assert replaced / (kept + replaced) == pytest.approx(synthetic_queries.NOISE, abs=0.05)
+
+
+def test_text_without_spaces_is_taken_in_pairs_of_characters() -> None:
+    sentence = "这是一个没有空格的中文句子它比二十个字符还要长一些"
+    assert synthetic_queries.sentences(sentence + "。短。") == [sentence + "。"]
+    (made,) = synthetic_queries.disturbed([sentence], random.Random(2))
+    assert " " not in made
+    assert set(made) <= set(sentence)
+
+
+def test_a_probability_is_that_of_its_line() -> None:
+    line = Logistic(weights=(2.0, -1.0), bias=0.5)
+    assert line.probability((1.0, 0.5)) == pytest.approx(line.probabilities([[1.0, 0.5]])[0])
+    assert dataclasses.replace(line, bias=1e9).probability((0.0, 0.0)) == pytest.approx(1.0)

@@ -1,0 +1,221 @@
+"""What a filter may look like, where an error points, and what each operator means."""
+
+import math
+from typing import Any
+
+import pytest
+
+from service.core import filters
+from service.core.domain import And, Condition, Not, Or
+from service.core.errors import Invalid
+from service.core.filters import MAX_CONDITIONS, MAX_DEPTH, MAX_FIELD_LENGTH, MAX_VALUES, matches, parse
+
+
+def nested(depth: int) -> dict[str, Any]:
+    raw: dict[str, Any] = {"a": 1}
+    for _ in range(depth - 1):
+        raw = {"$not": raw}
+    return raw
+
+
+@pytest.mark.parametrize(
+    ("raw", "expected"),
+    [
+        ({}, And(())),
+        ({"a": 1}, Condition(("a",), "$eq", 1)),
+        ({"a.b": None}, Condition(("a", "b"), "$eq", None)),
+        ({"a": {"$gte": 1, "$lt": 2}}, And((Condition(("a",), "$gte", 1), Condition(("a",), "$lt", 2)))),
+        ({"a": 1, "b": "x"}, And((Condition(("a",), "$eq", 1), Condition(("b",), "$eq", "x")))),
+        ({"a": {"$in": []}}, Condition(("a",), "$in", ())),
+        ({"$or": [{"a": 1}, {}]}, Or((Condition(("a",), "$eq", 1), And(())))),
+        ({"$and": []}, And(())),
+        ({"$not": {"a": 1}}, Not(Condition(("a",), "$eq", 1))),
+        ({"a": {"$not": {"$gt": 1}}}, Not(Condition(("a",), "$gt", 1))),
+        ({"a": {"$exists": False}}, Condition(("a",), "$exists", False)),
+        ({"a": -(2**63)}, Condition(("a",), "$eq", -(2**63))),
+    ],
+)
+def test_what_is_read(raw: object, expected: object) -> None:
+    assert parse(raw) == expected
+
+
+def test_the_limits_themselves_are_allowed() -> None:
+    parse(nested(MAX_DEPTH))
+    parse({f"f{n}": n for n in range(MAX_CONDITIONS)})
+    parse({"a": {"$in": list(range(MAX_VALUES))}})
+    parse({"a" * MAX_FIELD_LENGTH: 1})
+
+
+@pytest.mark.parametrize(
+    ("raw", "field", "message"),
+    [
+        (None, "filter", "expected an object"),
+        ([], "filter", "expected an object"),
+        ("a", "filter", "expected an object"),
+        ({"": 1}, "filter.", "an empty field name"),
+        ({"a..b": 1}, "filter.a..b", "an empty field name"),
+        ({".a": 1}, "filter..a", "an empty field name"),
+        ({"a.": {"$gt": 1}}, "filter.a.", "an empty field name"),
+        ({"a" * (MAX_FIELD_LENGTH + 1): 1}, "filter." + "a" * MAX_FIELD_LENGTH, "longer than"),
+        ({"a\0b": 1}, "filter.a\N{REPLACEMENT CHARACTER}b", "NUL"),
+        ({"a\ud800": 1}, "filter.a\N{REPLACEMENT CHARACTER}", "surrogate"),
+        ({1: 1}, "filter", "must be strings"),
+        ({"$where": "1"}, "filter.$where", "unknown operator"),
+        ({"year": {"$gt": [1]}}, "filter.year.$gt", "expected a string, a number"),
+        ({"year": {"$gte": None}}, "filter.year.$gte", "expected a number or a string"),
+        ({"year": {"$lt": True}}, "filter.year.$lt", "expected a number or a string"),
+        ({"year": {"$near": 1}}, "filter.year.$near", "unknown operator"),
+        ({"year": {"$gt": 1, "x": 2}}, "filter.year", "expected operators"),
+        ({"year": {"x": 2}}, "filter.year", "with dots"),
+        ({"year": {}}, "filter.year", "expected an operator"),
+        ({"year": [1]}, "filter.year", "a list needs an operator"),
+        ({"year": {"$in": 1}}, "filter.year.$in", "expected a list"),
+        ({"year": {"$in": "abc"}}, "filter.year.$in", "expected a list"),
+        ({"year": {"$nin": [1, [2]]}}, "filter.year.$nin.1", "expected a string, a number"),
+        ({"year": {"$in": [0] * (MAX_VALUES + 1)}}, "filter.year.$in", "more than 1000 values"),
+        ({"year": {"$exists": 1}}, "filter.year.$exists", "true or false"),
+        ({"year": {"$exists": None}}, "filter.year.$exists", "true or false"),
+        ({"year": {"$eq": {"a": 1}}}, "filter.year.$eq", "expected a string, a number"),
+        ({"year": {"$contains": ["a"]}}, "filter.year.$contains", "expected a string, a number"),
+        ({"year": {"$not": 1}}, "filter.year.$not", "expected an object of operators"),
+        ({"year": {"$not": {}}}, "filter.year.$not", "expected an operator"),
+        ({"year": 2**63}, "filter.year", "64 bits"),
+        ({"year": {"$in": [-(2**63) - 1]}}, "filter.year.$in.0", "64 bits"),
+        ({"year": math.nan}, "filter.year", "NaN"),
+        ({"year": {"$lt": math.inf}}, "filter.year.$lt", "infinity"),
+        ({"a": "x\0"}, "filter.a", "NUL"),
+        ({"a": {"$in": ["\udfff"]}}, "filter.a.$in.0", "surrogate"),
+        ({"$and": {}}, "filter.$and", "expected a list of filters"),
+        ({"$or": [{"a": 1}, 2]}, "filter.$or.1", "expected an object"),
+        ({"$and": [{"a": {"$gt": None}}]}, "filter.$and.0.a.$gt", "expected a number"),
+        ({"$not": []}, "filter.$not", "expected an object"),
+        (nested(MAX_DEPTH + 1), "filter" + ".$not" * MAX_DEPTH, "nested more than 8 deep"),
+        ({f"f{n}": n for n in range(MAX_CONDITIONS + 1)}, f"filter.f{MAX_CONDITIONS}", "more than 100 conditions"),
+        ({"$or": [{}] * (MAX_CONDITIONS + 1)}, "filter.$or", "more than 100 conditions"),
+    ],
+)
+def test_what_is_refused_and_where(raw: object, field: str, message: str) -> None:
+    with pytest.raises(Invalid) as raised:
+        parse(raw)
+    (error,) = raised.value.errors
+    assert error.field == field
+    assert message in error.message
+    error.field.encode()  # an error must be fit to be sent
+
+
+def test_negation_inside_a_field_counts_as_depth() -> None:
+    raw: dict[str, Any] = {"$gt": 1}
+    for _ in range(MAX_DEPTH):
+        raw = {"$not": raw}
+    with pytest.raises(Invalid, match="nested more than 8 deep"):
+        parse({"a": raw})
+
+
+BOOK = {
+    "year": 2019,
+    "price": 1.0,
+    "title": "Zürich \U0001f600",
+    "draft": False,
+    "note": None,
+    "tags": ["x", 1, None, ["deep"]],
+    "author": {"name": "Ann", "born": 1970},
+    "editions": [{"year": 2001, "langs": ["en", "de"]}, {"year": 2010}, "lost", [{"year": 1900}]],
+    "empty": [],
+}
+
+
+@pytest.mark.parametrize(
+    ("raw", "expected"),
+    [
+        ({"year": 2019.0}, True),
+        ({"year": "2019"}, False),
+        ({"price": 1}, True),
+        ({"price": True}, False),
+        ({"draft": 0}, False),
+        ({"draft": False}, True),
+        ({"note": None}, True),
+        ({"missing": None}, True),
+        ({"draft": None}, False),
+        ({"empty": None}, False),
+        ({"tags": None}, True),
+        ({"tags": "x"}, True),
+        ({"tags": "deep"}, False),
+        ({"tags": {"$ne": "x"}}, False),
+        ({"tags": {"$ne": "y"}}, True),
+        ({"missing": {"$ne": 1}}, True),
+        ({"missing": {"$nin": [1, 2]}}, True),
+        ({"missing": {"$nin": [1, None]}}, False),
+        ({"year": {"$in": [1, 2019]}}, True),
+        ({"year": {"$in": []}}, False),
+        ({"year": {"$nin": []}}, True),
+        ({"missing": {"$in": [None]}}, True),
+        ({"author.name": "Ann"}, True),
+        ({"author": "Ann"}, False),
+        ({"author.name.first": None}, True),
+        ({"editions.year": 2010}, True),
+        ({"editions.year": 1900}, False),
+        ({"editions.langs": "de"}, True),
+        ({"editions.year": {"$gt": 2005, "$lt": 2002}}, True),  # each condition finds its own element
+        ({"editions.pages": {"$exists": False}}, True),
+        ({"editions.langs": {"$exists": True}}, True),
+        ({"note": {"$exists": True}}, True),
+        ({"missing": {"$exists": True}}, False),
+        ({"year": {"$gt": 2018, "$lte": 2019}}, True),
+        ({"year": {"$gt": "2018"}}, False),
+        ({"draft": {"$lt": 1}}, False),
+        ({"note": {"$lt": 1}}, False),
+        ({"title": {"$gte": "Z"}}, True),
+        ({"title": {"$lt": "a"}}, True),
+        ({"title": {"$contains": "\U0001f600"}}, True),
+        ({"title": {"$contains": ""}}, True),
+        ({"title": {"$contains": "zürich"}}, False),
+        ({"tags": {"$contains": 1.0}}, True),
+        ({"tags": {"$contains": None}}, True),
+        ({"tags": {"$contains": "deep"}}, False),
+        ({"year": {"$contains": 2019}}, False),
+        ({"year": {"$not": {"$gt": 2019}}}, True),
+        ({"missing": {"$not": {"$gt": 0}}}, True),
+        ({"$or": [{"year": 1}, {"draft": False}]}, True),
+        ({"$or": []}, False),
+        ({"$and": []}, True),
+        ({"$not": {}}, False),
+        ({}, True),
+    ],
+)
+def test_what_it_means(raw: object, expected: bool) -> None:
+    assert matches(parse(raw), BOOK) is expected
+
+
+def test_numbers_are_the_decimals_that_were_written() -> None:
+    assert not matches(parse({"n": 2**53 + 1}), {"n": float(2**53)})
+    assert matches(parse({"n": {"$gt": float(2**53)}}), {"n": 2**53 + 1})
+    assert matches(parse({"n": 10**16}), {"n": 1e16})
+    assert matches(parse({"n": 0.1}), {"n": 0.1})
+
+
+def test_strings_are_ordered_by_code_point() -> None:
+    assert matches(parse({"s": {"$gt": "\uffff"}}), {"s": "\U00010000"})
+    assert matches(parse({"s": {"$lt": "a"}}), {"s": "Z"})
+
+
+def test_declared_fields_come_in_order() -> None:
+    assert filters.declared(["year", "author.name"], "indexed") == ("author.name", "year")
+    assert filters.declared([], "indexed") == ()
+
+
+@pytest.mark.parametrize(
+    ("names", "place"),
+    [
+        (["year", "$year"], "indexed.1"),
+        ([""], "indexed.0"),
+        (["a..b"], "indexed.0"),
+        (["a", "b", "a"], "indexed.2"),
+        (["a\0"], "indexed.0"),
+        (["x" * 513], "indexed.0"),
+        ([f"f{number}" for number in range(17)], "indexed"),
+    ],
+)
+def test_fields_that_no_filter_could_ask_for_are_not_declared(names: list[str], place: str) -> None:
+    with pytest.raises(Invalid) as refused:
+        filters.declared(names, "indexed")
+    assert [error.field for error in refused.value.errors] == [place]

@@ -1,0 +1,47 @@
+"""What is done again and again: no failure ends it, and none holds up the others."""
+
+import asyncio
+import logging
+
+import pytest
+
+from service.core.errors import Conflict, ModelUnavailable, NotFound
+from service.core.periodic import one_by_one, regularly
+from service.core.versions import EmbedderVersion, VersionState
+from tests.world import build
+
+
+async def test_one_version_in_trouble_holds_up_no_other(caplog: pytest.LogCaptureFixture) -> None:
+    world = await build(None)
+    versions = [world.version, *[await world.add_version(number, VersionState.READY) for number in (2, 3, 4, 5)]]
+    trouble = {2: NotFound("gone"), 3: Conflict("moved"), 4: ModelUnavailable("no model"), 5: ValueError("a fault")}
+    seen = []
+
+    async def work(version: EmbedderVersion) -> None:
+        seen.append(version.number)
+        if version.number in trouble:
+            raise trouble[version.number]
+
+    with caplog.at_level(logging.INFO):
+        await one_by_one([*reversed(versions), versions[0]], work, waits="it waits")
+    assert seen == [5, 4, 3, 2, 1, 1]
+    told = [(record.levelname, record.version, getattr(record, "reason", None)) for record in caplog.records]  # type: ignore[attr-defined]
+    assert told == [("ERROR", 5, None), ("WARNING", 4, "no model")]
+
+
+async def test_a_turn_that_fails_is_followed_by_the_next(caplog: pytest.LogCaptureFixture) -> None:
+    turns: list[Exception] = [ModelUnavailable("not yet"), ValueError("a fault")]
+    done = asyncio.Event()
+
+    async def work() -> None:
+        if turns:
+            raise turns.pop(0)
+        done.set()
+
+    task = asyncio.create_task(regularly("something", 0.0, work))
+    await asyncio.wait_for(done.wait(), 5)
+    task.cancel()
+    assert [(record.levelname, record.message) for record in caplog.records] == [
+        ("WARNING", "put off"),
+        ("ERROR", "failed"),
+    ]

@@ -1,0 +1,167 @@
+"""The shape of a space: each figure against its definition, and what counts as collapsed."""
+
+import numpy as np
+import pytest
+
+from service.core.domain import EmbedderSpec, Vectors
+from service.diagnostics.geometry import (
+    collapsed,
+    cosines,
+    effective_rank,
+    jackknife,
+    leading_share,
+    mean_cosine,
+    mean_cosine_error,
+    measure,
+    participation_ratio,
+    plane,
+    repeated,
+    variances,
+)
+from service.embedder.models.hashing_encoder import HashingEncoder
+from tests.rivals import DOCUMENTS
+
+CHANCE = np.random.default_rng(3)
+ROWS, DIMENSIONS = 300, 64
+
+
+def unit(rows: np.ndarray) -> Vectors:
+    vectors: Vectors = (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
+    return vectors
+
+
+def spread(rows: int = ROWS, dimensions: int = DIMENSIONS) -> Vectors:
+    return unit(CHANCE.normal(size=(rows, dimensions)))
+
+
+def test_mean_cosine_is_that_of_all_pairs() -> None:
+    rows = spread(40).astype(np.float64)
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    pairs = [float(rows[a] @ rows[b]) for a in range(40) for b in range(40) if a != b]
+    assert mean_cosine(rows) == pytest.approx(np.mean(pairs), abs=1e-12)
+
+
+@pytest.mark.parametrize(("rows", "dimensions"), [(30, 80), (80, 30)])
+def test_effective_rank_and_first_share_by_their_definitions(rows: int, dimensions: int) -> None:
+    vectors = spread(rows, dimensions)
+    wide = vectors.astype(np.float64)
+    wide /= np.linalg.norm(wide, axis=1, keepdims=True)
+    singular = np.linalg.svd(wide - wide.mean(axis=0), compute_uv=False)
+    singular = singular[singular > 1e-9]
+    shares = singular / singular.sum()
+    found = measure(vectors)
+    assert found.effective_rank == pytest.approx(np.exp(-(shares * np.log(shares)).sum()), rel=1e-9)
+    assert found.first_share == pytest.approx(singular[0] ** 2 / (singular**2).sum(), rel=1e-9)
+
+
+def test_the_length_of_rows_plays_no_part() -> None:
+    vectors = spread()
+    found, longer = measure(vectors), measure((vectors * CHANCE.uniform(0.5, 9, size=(ROWS, 1))).astype(np.float32))
+    assert longer.mean_cosine == pytest.approx(found.mean_cosine, abs=1e-6)
+    assert longer.effective_rank == pytest.approx(found.effective_rank, rel=1e-4)
+
+
+def test_the_error_of_the_mean_cosine_is_that_of_other_samples() -> None:
+    def sample(seed: int) -> np.ndarray:
+        return unit(np.random.default_rng(seed).normal(size=(200, 16)) + 0.7).astype(np.float64)
+
+    spread = float(np.std([mean_cosine(sample(seed)) for seed in range(60)], ddof=1))
+    assert 0.6 * spread < mean_cosine_error(sample(99)) < 1.6 * spread
+
+
+def test_cosines_are_of_pairs_of_different_rows() -> None:
+    rows = spread(60).astype(np.float64)
+    found = cosines(rows, 5_500, np.random.default_rng(1))
+    assert found.shape == (5_500,)
+    assert found.mean() == pytest.approx(mean_cosine(rows), abs=0.02)
+    assert found.max() < 0.999, "no row meets itself"
+    assert cosines(rows[:1], 10, np.random.default_rng(1)).size == 0
+
+
+def test_participation_counts_directions_that_share_the_variance() -> None:
+    assert participation_ratio(np.array([2.0, 2.0, 2.0])) == pytest.approx(3)
+    assert participation_ratio(np.array([1.0, 0.0])) == pytest.approx(1)
+    assert participation_ratio(np.zeros(3)) == 0.0
+    assert effective_rank(np.array([1.0, 1e-4])) > participation_ratio(np.array([1.0, 1e-4]))
+
+
+def test_leading_directions_are_the_strongest() -> None:
+    found = variances(spread(90, 12).astype(np.float64) * np.arange(1, 13))
+    assert (np.diff(found) <= 0).all()
+    assert leading_share(found, 3) == pytest.approx(found[:3].sum() / found.sum())
+    assert leading_share(np.zeros(4), 1) == 1.0
+
+
+@pytest.mark.parametrize(("rows", "dimensions"), [(30, 80), (80, 30)])
+def test_the_map_shows_the_two_strongest_directions(rows: int, dimensions: int) -> None:
+    wide = spread(rows, dimensions).astype(np.float64)
+    places, shown = plane(wide)
+    left, singular, _ = np.linalg.svd(wide - wide.mean(axis=0), full_matrices=False)
+    for at in (0, 1):
+        assert abs(places[:, at] @ left[:, at]) == pytest.approx(singular[at], rel=1e-6)
+        assert shown[at] == pytest.approx(singular[at] ** 2 / (singular**2).sum(), rel=1e-6)
+
+
+def test_the_map_of_one_dimension_is_a_line() -> None:
+    places, shown = plane(CHANCE.normal(size=(20, 1)))
+    assert shown[0] == pytest.approx(1.0)
+    assert shown[1] == 0.0
+    assert not places[:, 1].any()
+
+
+def test_the_jackknife_gives_the_error_of_a_mean() -> None:
+    rows = CHANCE.normal(size=(500, 3))
+    errors = jackknife(rows, lambda some: some.mean(axis=0))
+    np.testing.assert_allclose(errors, 1 / np.sqrt(500), rtol=0.6)
+    assert np.isnan(jackknife(rows[:5], lambda some: some.mean(axis=0))).all()
+
+
+def test_rows_spread_over_all_directions_have_them_all_for_rank() -> None:
+    equally = unit(np.concatenate([np.eye(16), -np.eye(16)] * 4))
+    assert measure(equally).effective_rank == pytest.approx(16, abs=1e-6)
+    assert measure(equally).mean_cosine == pytest.approx(0, abs=0.01)
+
+
+def test_duplicates_are_equal_vectors_of_different_texts() -> None:
+    vectors = spread(10)
+    vectors[1] = vectors[0]
+    vectors[3] = vectors[2]
+    assert list(repeated(vectors)) == [0, 1, 2, 3]
+    assert measure(vectors).duplicates == pytest.approx(0.4)
+    texts = ["same", "same", *map(str, range(2, 10))]
+    assert measure(vectors, texts).duplicates == pytest.approx(0.2), "the same text rightly has the same vector"
+
+
+def test_a_sample_of_nothing_and_of_one() -> None:
+    for rows in (0, 1):
+        found = measure(np.ones((rows, 8), np.float32))
+        assert (found.rows, found.effective_rank, found.duplicates) == (rows, 0.0, 0.0)
+
+
+HEALTHY = {
+    "spread": spread(),
+    "narrow cone, as of E5": unit(np.sqrt(0.85) * np.eye(DIMENSIONS)[0] + np.sqrt(0.15) * spread()),
+    "eight dimensions kept": unit(spread()[:, :8]),
+    "two dimensions in all": spread(dimensions=2),
+    "two languages far apart": unit(spread() * 0.6 + np.repeat(np.eye(DIMENSIONS)[:2] - 0.5, ROWS // 2, axis=0)),
+    "hashed words": HashingEncoder(EmbedderSpec(model="hashing:64")).encode(list(DOCUMENTS.values()), "document"),
+}
+COLLAPSED = {
+    "one point": (np.repeat(spread(1), ROWS, axis=0), ("mean cosine", "several texts")),
+    "one point and noise": (unit(np.eye(DIMENSIONS)[0] + 0.1 * spread()), ("mean cosine",)),
+    "one line": (unit(np.eye(DIMENSIONS)[0] * CHANCE.choice([-1, 1], size=(ROWS, 1)) + 0.1 * spread()), ("direction",)),
+    "one plane": (unit(spread() * ([1, 1] + [1e-4] * 62)), ("effective rank",)),
+    "few points": (np.repeat(spread(5), ROWS // 5, axis=0), ("several texts",)),
+}
+
+
+@pytest.mark.parametrize("vectors", HEALTHY.values(), ids=HEALTHY)
+def test_what_has_room_passes(vectors: Vectors) -> None:
+    assert collapsed(measure(vectors)) == ()
+
+
+@pytest.mark.parametrize(("vectors", "words"), COLLAPSED.values(), ids=COLLAPSED)
+def test_what_has_collapsed_is_named(vectors: Vectors, words: tuple[str, ...]) -> None:
+    reasons = "; ".join(collapsed(measure(vectors)))
+    for word in words:
+        assert word in reasons

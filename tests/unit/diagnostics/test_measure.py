@@ -1,0 +1,201 @@
+"""Embedders broken on purpose are found, a sound one is not: spaces made of what little texts are about."""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import pytest
+
+from service.core.domain import Vectors
+from service.diagnostics import lexical_similarity, neighbours
+from service.diagnostics.measure import EDGES, WORDS_ROWS, Findings, Subject, around, examine, suspicious
+from service.diagnostics.thresholds import Measure, worst
+
+SUBJECTS, EACH, DIMENSIONS = 60, 5, 128
+CHANCE = np.random.default_rng(11)
+WORDS = [[f"w{subject}x{number}" for number in range(80)] for subject in range(SUBJECTS)]
+COMMON = [f"common{number}" for number in range(40)]
+TEXTS = [
+    " ".join(CHANCE.permutation([*CHANCE.choice(own, 14, replace=False), *CHANCE.choice(COMMON, 8)]))
+    for own in WORDS
+    for _ in range(EACH)
+]
+PIECES = lexical_similarity.pieces(TEXTS, 200)
+ROOTS = CHANCE.normal(size=(24, DIMENSIONS))
+PLACES: dict[str, np.ndarray] = {
+    word: root + CHANCE.normal(size=DIMENSIONS)
+    for own in WORDS
+    for root in [1.2 * CHANCE.normal(size=24) @ ROOTS / np.sqrt(24) + 0.8 * CHANCE.normal(size=DIMENSIONS)]
+    for word in own
+}
+
+Embedder = Callable[[Sequence[str]], np.ndarray]
+
+
+def sound(texts: Sequence[str]) -> np.ndarray:
+    """The mean of the places of the words that say something."""
+    return np.stack([np.mean([PLACES[word] for word in text.split() if word in PLACES], axis=0) for text in texts])
+
+
+def noise(length: float) -> Embedder:
+    def embed(texts: Sequence[str]) -> np.ndarray:
+        rows = [np.random.default_rng(list(text.encode())).normal(size=DIMENSIONS) for text in texts]
+        moved: np.ndarray = np.eye(DIMENSIONS)[0] + length * unit(np.stack(rows))
+        return moved
+
+    return embed
+
+
+def unit(rows: np.ndarray) -> Vectors:
+    vectors: Vectors = (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
+    return vectors
+
+
+def found(embed: Embedder, texts: Sequence[str] = TEXTS) -> Findings:
+    rows = unit(embed(texts))
+    near = neighbours.neighbours(rows)
+    subject = Subject(
+        rows=rows,
+        documents=np.arange(len(texts)),
+        texts=texts[:WORDS_ROWS],
+        text_rows=np.arange(min(len(texts), WORDS_ROWS)),
+        pieces=unit(embed([piece.text for piece in PIECES])),
+        piece_rows=np.array([piece.source for piece in PIECES]),
+        different=[(a, b) for a, b in suspicious(near) if texts[a] != texts[b]],
+    )
+    return examine(subject, near)
+
+
+def measures(findings: Findings) -> dict[str, Measure]:
+    return {one.name: one for one in findings.measures}
+
+
+BROKEN: dict[str, tuple[Embedder, str]] = {
+    "a constant and a little noise": (noise(0.1), "mean_cosine"),
+    "a constant and noise": (noise(0.5), "meaning"),
+    "noise alone": (noise(100.0), "meaning"),
+    "eight dimensions": (lambda texts: sound(texts)[:, :8], "effective_rank"),
+    "one dimension out of scale": (lambda texts: sound(texts) * np.where(np.arange(DIMENSIONS), 1, 60), "meaning"),
+    "questions and texts in spaces of their own": (
+        lambda texts: sound(texts) if len(texts) == len(TEXTS) else np.roll(sound(texts), 1, axis=1),
+        "meaning",
+    ),
+    "a few points": (lambda texts: sound([TEXTS[len(text) % 5] for text in texts]), "duplicates"),
+}
+
+
+def test_a_sound_one_is_healthy() -> None:
+    findings = found(sound)
+    trouble = [(one.name, one.value, one.verdict) for one in findings.measures if one.verdict not in ("healthy", None)]
+    assert trouble == []
+    assert worst(findings.measures) == "healthy"
+
+
+@pytest.mark.parametrize(("embed", "name"), BROKEN.values(), ids=BROKEN)
+def test_a_broken_one_is_found_and_named(embed: Embedder, name: str) -> None:
+    findings = found(embed)
+    assert worst(findings.measures) == "broken"
+    assert measures(findings)[name].verdict == "broken", {one.name: one.value for one in findings.measures}
+
+
+def test_every_figure_comes_with_its_error() -> None:
+    for one in found(sound).measures:
+        if one.value is not None:
+            assert one.error is not None
+            assert 0 <= one.error < 0.2 * abs(one.value) + 0.1, one
+
+
+def test_errors_are_those_of_other_texts() -> None:
+    """Two halves of the texts differ by about what is told."""
+    names = ("mean_cosine", "words", "centring", "antihubs")
+    first, second = (measures(found_without_pieces(half)) for half in (TEXTS[::2], TEXTS[1::2]))
+    for name in names:
+        one, other = first[name], second[name]
+        assert one.value is not None
+        assert other.value is not None
+        assert one.error is not None
+        assert other.error is not None
+        assert abs(one.value - other.value) < 5 * float(np.hypot(one.error, other.error)) + 1e-3, name
+
+
+def found_without_pieces(texts: Sequence[str]) -> Findings:
+    rows = unit(sound(texts))
+    near = neighbours.neighbours(rows)
+    nothing = np.zeros(0, np.intp)
+    subject = Subject(
+        rows=rows,
+        documents=np.arange(len(texts)),
+        texts=texts,
+        text_rows=np.arange(len(texts)),
+        pieces=np.zeros((0, DIMENSIONS), np.float32),
+        piece_rows=nothing,
+        different=[],
+        no_pieces="the client makes the vectors",
+        lengths=np.array([1.0, 3.0]),
+    )
+    return examine(subject, near)
+
+
+def test_what_is_missing_is_said_and_what_is_there_is_judged() -> None:
+    known = measures(found_without_pieces(TEXTS))
+    assert known["meaning"].says == "not measured: the client makes the vectors"
+    assert known["norms"].value == pytest.approx(np.sqrt(2) / 2)
+    assert known["words"].verdict == "healthy"
+
+
+def test_a_text_is_not_compared_with_chunks_of_its_own_document() -> None:
+    """Neighbouring chunks of one document overlap: that they are as near as the text itself is no fault."""
+    rows = unit(sound(TEXTS))
+    twice = np.concatenate([rows, rows])
+    near = neighbours.neighbours(twice)
+    sources = np.array([piece.source for piece in PIECES])
+    pieces = unit(sound([piece.text for piece in PIECES]))
+
+    def meaning(documents: np.ndarray) -> float:
+        subject = Subject(
+            rows=twice,
+            documents=documents,
+            texts=TEXTS,
+            text_rows=np.arange(len(TEXTS)),
+            pieces=pieces,
+            piece_rows=sources,
+            different=[],
+        )
+        return measures(examine(subject, near))["meaning"].value or 0.0
+
+    known = np.tile(np.arange(len(TEXTS)), 2)
+    assert meaning(known) == pytest.approx(measures(found(sound))["meaning"].value or 0.0, rel=1e-3)
+    assert meaning(np.arange(2 * len(TEXTS))) < meaning(known)
+
+
+def test_chunks_of_one_document_are_no_neighbours() -> None:
+    """They overlap: a space of pairs that touch would seem to have no dimension, and every second one a double."""
+    rows = unit(sound(TEXTS))
+    touching = unit(
+        np.repeat(rows, 2, axis=0) + 0.05 * np.random.default_rng(1).normal(size=(2 * len(rows), DIMENSIONS)) / 11
+    )
+    near = around(touching, np.arange(len(touching)) // 2)
+    assert suspicious(near) == []
+    assert (near.ids // 2 != np.arange(len(touching))[:, None] // 2).all()
+    dimension = float(neighbours.intrinsic_dimension(neighbours.ratios(near)))
+    assert dimension > 10
+    assert float(neighbours.intrinsic_dimension(neighbours.ratios(neighbours.neighbours(touching)))) < 5
+
+
+def test_chunks_of_few_documents_are_all_compared() -> None:
+    rows = unit(sound(TEXTS[:60]))
+    np.testing.assert_array_equal(around(rows, np.arange(60) // 20).ids, neighbours.neighbours(rows).ids)
+
+
+def test_the_picture_shows_what_was_measured() -> None:
+    picture = found(sound).picture
+    assert picture.cosines.sum() == 200_000
+    middles = (np.array(EDGES[1:]) + np.array(EDGES[:-1])) / 2
+    mean = measures(found(sound))["mean_cosine"].value
+    assert float(picture.cosines @ middles / picture.cosines.sum()) == pytest.approx(mean, abs=0.01)
+    edges, counts = picture.occurrences
+    assert sum(counts) == len(TEXTS)
+    assert len(edges) == len(counts) + 1
+    assert [count for _, count in picture.hubs] == sorted((count for _, count in picture.hubs), reverse=True)
+    assert picture.hubs[0][1] < edges[-1]
+    assert picture.places.shape == (len(TEXTS), 2)
+    assert 0 < picture.shown[1] <= picture.shown[0] < 1

@@ -1,0 +1,143 @@
+"""What two samples of queries say: measures, verdicts, and words for people."""
+
+import numpy as np
+import pytest
+
+from service.drift.assess import NAMES, Measure, Name, Own, read
+from service.drift.query_window import LEAST, Asked
+
+DIMENSIONS = 32
+
+
+def directions(seed: int, n: int, towards: int) -> np.ndarray:
+    chance = np.random.default_rng(seed)
+    rows = np.eye(DIMENSIONS)[towards] * 0.8 + chance.normal(size=(n, DIMENSIONS)) / np.sqrt(DIMENSIONS)
+    unit: np.ndarray = (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
+    return unit
+
+
+def queries(
+    seed: int,
+    n: int = 200,
+    *,
+    towards: int = 0,
+    in_domain: float | None = 0.9,
+    cosine: float | None = 0.6,
+    unknown: int | None = 0,
+) -> list[Asked]:
+    chance = np.random.default_rng(seed + 1_000)
+    return [
+        Asked(
+            vector=row.astype(np.float16),
+            cosine=None if cosine is None else cosine + 0.05 * float(chance.normal()),
+            in_domain=in_domain,
+            text="",
+            syntax="wishes",
+            words=None if unknown is None else (unknown, 8),
+        )
+        for row in directions(seed, n, towards)
+    ]
+
+
+OWN = Own(vectors=directions(9, 300, 0), unknown=[1] * 30 + [0] * 120, words=[10] * 150)
+"""Two words of a hundred are said once."""
+
+
+def told(latest: list[Asked], earlier: list[Asked], own: Own | None = OWN) -> dict[Name, Measure]:
+    measures = {one.name: one for one in read(latest, earlier, own).measures}
+    assert tuple(measures) == NAMES
+    return measures
+
+
+def test_the_same_as_before_and_for_us_is_healthy() -> None:
+    reading = read(queries(1), queries(2), OWN)
+    verdicts = {one.name: one.verdict for one in reading.measures}
+    assert verdicts.pop("corpus_distance") is None
+    assert set(verdicts.values()) == {"healthy"}
+    assert reading.verdict == "healthy"
+    assert reading.best_cosine == pytest.approx(0.6, abs=0.02)
+    assert all(one.says and not one.do for one in reading.measures)
+
+
+def test_other_questions_than_before_are_to_be_watched() -> None:
+    measures = told(queries(1, towards=1), queries(2))
+    for name in ("centroid_shift", "mmd"):
+        measure = measures[name]
+        assert measure.verdict == "watch"
+        assert "beyond chance" in measure.says
+        assert measure.do
+    assert measures["out_of_domain"].verdict == "healthy"
+
+
+@pytest.mark.parametrize(
+    ("share", "verdict"), [(0.0, "healthy"), (0.1, "healthy"), (0.4, "watch"), (0.7, "broken"), (1.0, "broken")]
+)
+def test_questions_for_somebody_else_are_told_by_their_share(share: float, verdict: str) -> None:
+    foreign = round(200 * share)
+    latest = queries(1, foreign, in_domain=0.1) + queries(3, 200 - foreign) if foreign else queries(3)
+    measure = told(latest, queries(2))["out_of_domain"]
+    assert measure.verdict == verdict
+    assert measure.gap is not None
+    assert measure.gap.value == share
+    assert read(latest, queries(2), OWN).verdict == verdict
+
+
+def test_words_that_nobody_says_are_judged_by_what_is_expected() -> None:
+    more = told(queries(1, unknown=1), queries(2))["unknown_words"]  # one of eight
+    assert more.gap is not None
+    assert (more.gap.value, more.verdict) == (0.125, "watch")
+    small = Own(vectors=OWN.vectors, unknown=[1, 2] * 75, words=[10] * 150)  # of a small collection 15 % is usual
+    assert told(queries(1, unknown=1), queries(2), small)["unknown_words"].verdict == "healthy"
+
+
+def test_best_finds_that_become_worse_are_to_be_watched_and_better_ones_are_not() -> None:
+    fell = told(queries(1, cosine=0.5), queries(2, cosine=0.6))["top_score"]
+    rose = told(queries(1, cosine=0.7), queries(2, cosine=0.6))["top_score"]
+    assert (fell.verdict, rose.verdict) == ("watch", "healthy")
+    assert rose.gap is not None
+    assert rose.gap.value > 0.2
+
+
+def test_a_small_change_of_many_queries_is_beyond_chance_and_healthy() -> None:
+    latest = queries(1, 460) + queries(4, 40, towards=3)
+    measure = told(latest, queries(2, 500))["mmd"]
+    assert measure.gap is not None
+    assert measure.gap.p is not None
+    assert measure.gap.p <= 0.01
+    assert measure.verdict == "healthy"
+    assert "little" in measure.says
+
+
+def test_the_distance_to_the_documents_is_told_without_verdict() -> None:
+    measures = [told(queries(1, towards=at), queries(2))["corpus_distance"] for at in (0, 1)]
+    assert all(one.verdict is None and one.gap is not None for one in measures)
+    near, far = [one.gap.value for one in measures if one.gap is not None]
+    assert near < far
+
+
+@pytest.mark.parametrize(
+    ("latest", "earlier", "own", "untold"),
+    [
+        (queries(1, LEAST - 1), queries(2), OWN, set(NAMES)),
+        (queries(1), [], OWN, {"centroid_shift", "mmd", "top_score"}),
+        (queries(1), queries(2), None, {"unknown_words", "corpus_distance"}),
+        (
+            queries(1, in_domain=None, cosine=None, unknown=None),
+            queries(2),
+            OWN,
+            {"out_of_domain", "unknown_words", "top_score"},
+        ),
+    ],
+    ids=["few", "none before", "nothing known of the collection", "all filtered"],
+)
+def test_what_cannot_be_told_says_why(
+    latest: list[Asked], earlier: list[Asked], own: Own | None, untold: set[Name]
+) -> None:
+    measures = told(latest, earlier, own)
+    assert {name for name, one in measures.items() if one.gap is None} == untold
+    assert all(measures[name].verdict is None and measures[name].says for name in untold)
+
+
+def test_where_nothing_can_be_told_there_is_no_verdict() -> None:
+    assert read(queries(1, 10), [], None).verdict is None
+    assert read(queries(1, 10, cosine=None), [], None).best_cosine is None

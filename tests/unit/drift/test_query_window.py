@@ -1,0 +1,186 @@
+"""What is kept of live queries: the latest, a sample of those before, bounded, and none that say nothing."""
+
+import dataclasses
+import random
+import sys
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+
+from service.core.domain import CollectionId, DensePlan, Passing, Vector, VersionNumber
+from service.core.search import Confidence, Example, Like, Query, Request
+from service.core.versions import SpaceStatus
+from service.drift import query_window
+from service.drift.query_window import LEAST, SIZE, Asked, Traffic, Window
+from service.search.events import Observed
+from service.spaces.resolver import Space
+from tests.world import World, build, unit
+
+VECTOR = unit(1, 2, 3, 4)
+
+
+def asked(number: int) -> Asked:
+    return Asked(
+        vector=VECTOR.astype(np.float16), cosine=float(number), in_domain=0.5, text=f"query {number}", syntax="wishes"
+    )
+
+
+def numbers(some: Sequence[Asked]) -> list[int]:
+    return [int(one.cosine) for one in some if one.cosine is not None]
+
+
+def window(seconds: float = 1e-9) -> Window:
+    return Window(seconds, random.Random(1))
+
+
+def fill(window: Window, first: int, last: int, *, every: float = 1.0) -> None:
+    """One query each `every` seconds; the number says when."""
+    for number in range(first, last):
+        if window.wants(number * every):
+            window.add(asked(number), number * every)
+
+
+# ---------------------------------------------------------------- windows
+
+
+def test_the_latest_are_half_of_all_until_there_are_enough() -> None:
+    filled = window()
+    fill(filled, 0, LEAST)
+    assert (len(filled.latest), len(filled.earlier)) == (LEAST, 0)
+    fill(filled, LEAST, 2 * LEAST)
+    assert numbers(filled.latest) == [*range(LEAST, 2 * LEAST)]
+    assert numbers(filled.earlier) == [*range(LEAST)]
+    fill(filled, 2 * LEAST, 300)
+    assert numbers(filled.latest) == [*range(150, 300)]
+    assert numbers(filled.earlier) == [*range(150)]
+
+
+def test_both_samples_are_bounded_and_all_are_counted() -> None:
+    filled = window()
+    fill(filled, 0, 5 * SIZE)
+    assert (len(filled.latest), len(filled.earlier), filled.seen) == (SIZE, SIZE, 5 * SIZE)
+    assert numbers(filled.latest) == [*range(4 * SIZE, 5 * SIZE)]
+
+
+def test_the_earlier_ones_are_spread_over_the_time_that_there_was() -> None:
+    filled = window()
+    fill(filled, 0, 21 * SIZE)
+    parts = np.histogram(numbers(filled.earlier), bins=4, range=(0, 20 * SIZE))[0]
+    assert parts.min() > SIZE / 4 / 2
+    assert parts.max() < SIZE / 4 * 2
+
+
+def test_what_is_older_than_some_days_is_forgotten() -> None:
+    filled = window()
+    every = query_window.DAY / SIZE / 10
+    fill(filled, 0, 10 * SIZE * 5, every=every)  # five days, ten times as many as are kept a day
+    old = sum(number * every < query_window.DAY for number in numbers(filled.earlier))
+    assert old < SIZE / 10
+
+
+def test_of_many_queries_the_latest_span_the_time_that_they_should() -> None:
+    filled = window(seconds=100.0)
+    fill(filled, 0, 50_000, every=0.01)  # 500 seconds
+    times = [number * 0.01 for number in numbers(filled.latest)]
+    assert times[-1] - times[0] == pytest.approx(100.0, rel=0.05)
+    assert filled.seen == 50_000
+
+
+def test_texts_are_let_go_with_the_latest() -> None:
+    filled = window()
+    fill(filled, 0, 300)
+    assert {one.text for one in filled.earlier} == {""}
+    assert all(one.text for one in filled.latest)
+
+
+# ---------------------------------------------------------------- the observer
+
+
+async def seen(
+    world: World,
+    vectors: tuple[Vector | None, ...] = (VECTOR,),
+    passing: Passing | None = None,
+    version: int = 1,
+    **changes: object,
+) -> Observed:
+    version_seen = world.version
+    if version != 1:
+        version_seen = await world.add_version(version, world.version.state)
+    request = Request(**{"text": "sort a list", **changes})  # type: ignore[arg-type]
+    return Observed(
+        space=Space(
+            collection=world.collection,
+            version=version_seen,
+            status=SpaceStatus(rows=10, indexed=False, chunks_per_document=1.0),
+        ),
+        request=request,
+        vectors=vectors,
+        plan=DensePlan(kind="exact"),
+        passing=passing,
+        width=100,
+        confidence=Confidence(in_domain=0.9),
+        best_cosine=0.7,
+        best_words=3.0,
+    )
+
+
+def kept(watching: Traffic, world: World) -> list[Asked]:
+    found = watching.of((world.collection.id, VersionNumber(1)))
+    return [] if found is None else list(found.latest)
+
+
+async def test_a_query_is_kept_with_its_scores() -> None:
+    world, watching = await build(None), Traffic(600.0)
+    watching.saw(await seen(world))
+    (one,) = kept(watching, world)
+    assert (one.text, one.cosine, one.in_domain, one.words) == ("sort a list", 0.7, 0.9, None)
+    assert one.vector.dtype == np.float16
+    assert one.vector == pytest.approx(VECTOR, abs=1e-3)
+
+
+async def test_scores_under_a_filter_say_nothing_of_the_collection() -> None:
+    world, watching = await build(None), Traffic(600.0)
+    watching.saw(await seen(world, passing=Passing(ids=(), count=0, total=10)))
+    (one,) = kept(watching, world)
+    assert (one.cosine, one.in_domain) == (None, None)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"vectors": (None,)},
+        {"vectors": (VECTOR, VECTOR), "queries": (Query(text="a"), Query(text="b"))},
+        {"text": "", "like": Like(positive=(Example(text="a"),))},
+        {"version": 2},
+    ],
+    ids=["no vector", "several questions", "examples", "another version"],
+)
+async def test_what_says_nothing_of_the_questions_is_left_out(changes: dict[str, object]) -> None:
+    world, watching = await build(None), Traffic(600.0)
+    watching.saw(await seen(world, **changes))  # type: ignore[arg-type]
+    assert list(watching) == []
+
+
+async def test_only_some_collections_and_beginnings_of_texts_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(query_window, "COLLECTIONS", 1)
+    first, watching = await build(None), Traffic(600.0)
+    second = await build(None)
+    second.collection = dataclasses.replace(second.collection, id=CollectionId(77))
+    watching.saw(await seen(first))
+    watching.saw(await seen(second, text="x" * 10_000))
+    ((key, window),) = watching
+    assert key[0] == 77
+    assert len(window.latest[0].text) == query_window.LONGEST
+
+
+async def test_a_forgotten_window_is_gone() -> None:
+    world, watching = await build(None), Traffic(600.0)
+    watching.saw(await seen(world))
+    watching.forget((world.collection.id, VersionNumber(1)))
+    assert list(watching) == []
+
+
+def test_a_query_takes_about_a_kilobyte() -> None:
+    one = Asked(vector=np.zeros(384, np.float16), cosine=0.5, in_domain=0.5, text="", syntax="wishes", words=(1, 7))
+    assert sys.getsizeof(one.vector) + sys.getsizeof(one) < 1_500

@@ -1,0 +1,173 @@
+"""How far two samples of queries are apart: against scipy, plain loops, and what is known of the distributions."""
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from scipy import stats
+
+from service.drift.two_sample import Gap, centroid_shift, ks, mmd, share
+
+Rows = npt.NDArray[np.float64]
+Measured = Callable[[Rows, Rows], Gap]
+
+
+def around(chance: np.random.Generator, centre: Rows, n: int, spread: float = 1.0) -> Rows:
+    """Directions around a centre."""
+    rows = centre + spread * chance.normal(size=(n, len(centre))) / math.sqrt(len(centre))
+    unit: Rows = rows / np.linalg.norm(rows, axis=1, keepdims=True)
+    return unit
+
+
+def axis(at: int, dimensions: int = 16) -> Rows:
+    one: Rows = np.eye(dimensions)[at]
+    return one
+
+
+# ---------------------------------------------------------------- mmd
+
+
+def plain_mmd_square(x: Rows, y: Rows) -> float:
+    """As the paper has it, term by term."""
+    rows = [*x, *y]
+    distances = [np.linalg.norm(a - b) for at, a in enumerate(rows) for b in rows[at + 1 :]]
+    width = float(np.median(distances)) ** 2
+
+    def k(a: Rows, b: Rows) -> float:
+        return math.exp(-float(np.square(a - b).sum()) / (2 * width))
+
+    m, n = len(x), len(y)
+    within_x = sum(k(x[i], x[j]) for i in range(m) for j in range(m) if i != j) / (m * (m - 1))
+    within_y = sum(k(y[i], y[j]) for i in range(n) for j in range(n) if i != j) / (n * (n - 1))
+    return within_x + within_y - 2 * sum(k(a, b) for a in x for b in y) / (m * n)
+
+
+def test_mmd_is_the_unbiased_estimate_of_the_paper() -> None:
+    chance = np.random.default_rng(1)
+    x, y = around(chance, axis(0), 20), around(chance, axis(1), 20)
+    found = mmd(x, y)
+    assert found.value == pytest.approx(math.sqrt(plain_mmd_square(x, y)), rel=1e-9)
+    assert found.low < found.value < found.high
+    assert found.p == pytest.approx(1 / 401)
+
+
+def test_what_differs_but_in_the_middle_is_found_by_mmd_alone() -> None:
+    chance = np.random.default_rng(2)
+    wide = np.concatenate([around(chance, axis(0), 60, 0.3), around(chance, -axis(0), 60, 0.3)])
+    across = np.concatenate([around(chance, axis(1), 60, 0.3), around(chance, -axis(1), 60, 0.3)])
+    moved, shifted = mmd(wide, across), centroid_shift(wide, across)
+    assert moved.p is not None
+    assert shifted.p is not None
+    assert moved.p < 0.01
+    assert moved.low > 0.3
+    assert shifted.p > 0.05
+    assert shifted.low == 0.0
+
+
+@pytest.mark.parametrize("measure", [mmd, centroid_shift])
+def test_where_nothing_differs_small_p_values_are_as_rare_as_they_say(measure: Measured) -> None:
+    chance = np.random.default_rng(3)
+    found = [measure(around(chance, axis(0), 30), around(chance, axis(0), 40)) for _ in range(200)]
+    p = [one.p for one in found if one.p is not None]
+    assert sum(one <= 0.05 for one in p) <= 20
+    assert 0.4 < np.mean(p) < 0.6
+    assert np.mean([one.value == 0 for one in found]) > 0.2  # unbiased: the estimate falls on both sides of 0
+    assert np.mean([one.low == 0 for one in found]) > 0.95
+
+
+@pytest.mark.parametrize("measure", [mmd, centroid_shift])
+def test_the_interval_holds_the_truth_as_often_as_it_says(measure: Measured) -> None:
+    chance = np.random.default_rng(4)
+    there = axis(0) + 0.4 * axis(1)
+    truth = measure(around(chance, there, 2_000), around(chance, axis(0), 2_000)).value
+    found = [measure(around(chance, there, 80), around(chance, axis(0), 60)) for _ in range(100)]
+    assert truth > 0.1
+    assert sum(one.low <= truth <= one.high for one in found) >= 90
+    assert np.mean([one.high - one.low for one in found]) < 1.5 * truth
+
+
+# ---------------------------------------------------------------- centroid
+
+
+def test_the_shift_is_in_units_of_the_spread() -> None:
+    chance = np.random.default_rng(5)
+    here, there = around(chance, axis(0), 3_000, 0.1), around(chance, axis(0) + 0.2 * axis(1), 3_000, 0.1)
+    spread = math.sqrt(float(np.square(here - here.mean(axis=0)).sum(axis=1).mean()))
+    expected = float(np.linalg.norm(there.mean(axis=0) - here.mean(axis=0))) / spread
+    assert centroid_shift(there, here).value == pytest.approx(expected, rel=0.01)
+
+
+def test_queries_that_are_all_the_same() -> None:
+    same = np.tile(axis(0), (5, 1))
+    for measure in (mmd, centroid_shift):
+        assert (measure(same, same).value, measure(same, same).p) == (0.0, 1.0)
+        assert measure(np.tile(axis(1), (50, 1)), np.tile(axis(0), (50, 1))).low > 0.5
+
+
+def test_the_same_samples_give_the_same_answer() -> None:
+    chance = np.random.default_rng(6)
+    x, y = around(chance, axis(0), 30), around(chance, axis(0), 30)
+    assert mmd(x, y) == mmd(x, y)
+
+
+# ---------------------------------------------------------------- ks
+
+
+@pytest.mark.parametrize(("m", "n", "shift"), [(50, 50, 0.0), (50, 500, 0.3), (200, 120, 0.2), (500, 500, 0.1)])
+def test_ks_against_scipy(m: int, n: int, shift: float) -> None:
+    chance = np.random.default_rng(m + n)
+    a, b = chance.normal(shift, size=m).round(2), chance.normal(size=n).round(2)  # with ties
+    found, theirs = ks(a, b), stats.ks_2samp(a, b)
+    assert found.value == pytest.approx(theirs.statistic)
+    assert found.p is not None
+    # Theirs is exact; ties make it, and ours, larger than it need be.
+    assert found.p == pytest.approx(theirs.pvalue, rel=0.15, abs=0.005)
+    assert found.low <= found.value <= found.high
+
+
+def test_ks_at_its_ends() -> None:
+    low, high = np.arange(60.0), np.arange(100.0, 160.0)
+    same = ks(low, low)
+    assert (same.value, same.low, same.p) == (0.0, 0.0, 1.0)
+    assert same.high == pytest.approx(0.382, abs=0.001)
+    apart = ks(low, high)
+    assert (apart.value, apart.high) == (1.0, 1.0)
+    assert apart.p is not None
+    assert apart.p < 1e-9
+
+
+def test_the_band_of_ks_holds_the_truth() -> None:
+    chance = np.random.default_rng(8)
+    truth = 2 * stats.norm.cdf(0.25) - 1  # of two normal distributions half a deviation apart
+    found = [ks(chance.normal(0.5, size=150), chance.normal(size=150)) for _ in range(100)]
+    assert sum(one.low <= truth <= one.high for one in found) >= 95
+
+
+# ---------------------------------------------------------------- shares
+
+
+def test_a_share_of_words_that_come_together_is_less_certain() -> None:
+    scattered = share([1, 0] * 50, [10] * 100)
+    together = share([10] + [0] * 19, [10] * 20)
+    assert scattered.value == together.value == 0.05
+    assert together.high - together.low > scattered.high - scattered.low
+    assert scattered.low < 0.05 < scattered.high
+
+
+def test_a_share_of_queries_is_a_score_interval() -> None:
+    found = share([1] * 5 + [0] * 95, [1] * 100)
+    theirs = stats.binomtest(5, 100).proportion_ci(method="wilson")
+    assert (found.low, found.high) == pytest.approx((theirs.low, theirs.high), abs=0.002)
+
+
+def test_where_there_is_nothing_to_count_nothing_is_known() -> None:
+    found = share([0, 0], [0, 0])
+    assert math.isnan(found.value)
+    assert (found.low, found.high) == (0.0, 1.0)
+
+
+def test_nothing_and_everything_are_uncertain_too() -> None:
+    assert share([0] * 50, [4] * 50).high > 0.01
+    assert share([4] * 50, [4] * 50).low < 0.99

@@ -1,0 +1,162 @@
+"""Whose pass comes next, and how fast a backfill may go."""
+
+import asyncio
+from contextlib import suppress
+
+import pytest
+
+from service.core.domain import EmbedderSpec, Lane
+from service.embedder.models.hashing_encoder import HashingEncoder
+from service.embedder.worker.priority_gate import Turns
+from service.embedder.worker.rate_limit import Allowance
+
+
+class Streaming(HashingEncoder):
+    def __init__(self, streams: int) -> None:
+        super().__init__(EmbedderSpec(model="hashing:32"))
+        self._streams = streams
+
+    @property
+    def streams(self) -> int:
+        return self._streams
+
+
+class Passes:
+    """Passes that end when they are told to; notes the order in which they began."""
+
+    def __init__(self, turns: Turns) -> None:
+        self._turns = turns
+        self.began: list[str] = []
+        self.at_once = self.most = 0
+        self._ends: dict[str, asyncio.Event] = {}
+        self.tasks: dict[str, asyncio.Task[None]] = {}
+
+    async def wants(self, name: str, encoder: Streaming, lane: Lane) -> None:
+        self._ends[name] = asyncio.Event()
+        self.tasks[name] = asyncio.create_task(self._run(name, encoder, lane))
+        await self.settle()
+
+    async def _run(self, name: str, encoder: Streaming, lane: Lane) -> None:
+        async with self._turns.turn(encoder, lane):
+            self.began.append(name)
+            self.at_once += 1
+            self.most = max(self.most, self.at_once)
+            try:
+                await self._ends[name].wait()
+            finally:
+                self.at_once -= 1
+
+    async def end(self, name: str) -> None:
+        self._ends[name].set()
+        await self.tasks[name]
+        await self.settle()
+
+    async def cancel(self, name: str) -> None:
+        self.tasks[name].cancel()
+        with suppress(asyncio.CancelledError):
+            await self.tasks[name]
+        await self.settle()
+
+    async def settle(self) -> None:
+        """Nothing here waits for anything outside, so some rounds of the loop are as far as it goes."""
+        for _ in range(10):
+            await asyncio.sleep(0)
+
+
+async def test_a_live_pass_waits_for_one_pass_at_most() -> None:
+    encoder, passes = Streaming(1), Passes(Turns())
+    for name in ("b1", "b2", "b3"):
+        await passes.wants(name, encoder, "backfill")
+    await passes.wants("l1", encoder, "live")
+    await passes.wants("l2", encoder, "live")
+    assert passes.began == ["b1"]
+    for name in ("b1", "l1", "l2", "b2", "b3"):
+        await passes.end(name)
+    assert passes.began == ["b1", "l1", "l2", "b2", "b3"]
+    assert passes.most == 1
+
+
+async def test_as_many_at_once_as_the_encoder_says_and_two_at_most() -> None:
+    passes, encoder = Passes(Turns()), Streaming(5)
+    for name in ("b1", "b2", "b3"):
+        await passes.wants(name, encoder, "backfill")
+    assert passes.began == ["b1", "b2"]
+    for name in ("b2", "b1", "b3"):
+        await passes.end(name)
+
+
+async def test_encoders_do_not_wait_for_each_other() -> None:
+    passes, first, second = Passes(Turns()), Streaming(1), Streaming(1)
+    await passes.wants("b", first, "backfill")
+    await passes.wants("l", second, "live")
+    assert passes.began == ["b", "l"]
+    await passes.end("b")
+    await passes.end("l")
+
+
+async def test_whoever_leaves_makes_room() -> None:
+    encoder, passes = Streaming(1), Passes(Turns())
+    await passes.wants("b1", encoder, "backfill")
+    await passes.wants("l1", encoder, "live")
+    await passes.wants("b2", encoder, "backfill")
+    await passes.cancel("l1")
+    await passes.cancel("b1")
+    assert passes.began == ["b1", "b2"]
+    await passes.end("b2")
+
+
+class Clock:
+    seconds = 100.0
+
+    def __call__(self) -> float:
+        return self.seconds
+
+
+def test_without_a_rate_all_is_allowed() -> None:
+    allowance = Allowance(0)
+    assert allowance.left(500) == 500
+    allowance.take(500)
+    assert allowance.left(500) == 500
+
+
+@pytest.mark.parametrize("rate", [0.5, 3.0, 40.0, 900.0])
+def test_over_time_the_rate_is_kept_and_used_up(rate: float) -> None:
+    clock = Clock()
+    allowance = Allowance(rate, clock)
+    taken = 0
+    for _ in range(6_000):  # ten minutes, looked at every 100 ms
+        clock.seconds += 0.1
+        count = allowance.left(64)
+        while count:
+            allowance.take(count)
+            taken += count
+            count = allowance.left(64)
+    assert 0.98 * 600 * rate <= taken <= 600 * rate
+
+
+def test_what_is_saved_up_is_a_second_at_most() -> None:
+    clock = Clock()
+    allowance = Allowance(20, clock)
+    clock.seconds += 3600
+    assert allowance.left(1_000) == 20
+    allowance.take(20)
+    assert allowance.left(1_000) == 0
+
+
+def test_it_waits_for_a_portion_that_is_worth_the_way() -> None:
+    clock = Clock()
+    allowance = Allowance(40, clock)
+    clock.seconds += 0.125
+    assert allowance.left(64) == 0
+    assert allowance.left(5) == 5
+    clock.seconds += 0.125
+    assert allowance.left(64) == 10
+
+
+def test_what_is_not_taken_stays() -> None:
+    clock = Clock()
+    allowance = Allowance(10, clock)
+    clock.seconds += 1
+    assert allowance.left(8) == 8
+    allowance.take(2)
+    assert allowance.left(64) == 8

@@ -1,0 +1,192 @@
+"""Which models may be named, and that each is loaded once."""
+
+import asyncio
+import gc
+import threading
+from collections.abc import Sequence
+
+import pytest
+
+from service.core.domain import EmbedderSpec, Role, Vectors
+from service.core.errors import Invalid, Misconfigured, ModelUnavailable
+from service.core.ports_a import Encoder
+from service.embedder.models import registry
+from service.embedder.models.hashing_encoder import HashingEncoder
+from service.embedder.models.registry import Registry
+
+
+def spec(model: str = "default", **settings: object) -> EmbedderSpec:
+    return EmbedderSpec(model=model, **settings)  # type: ignore[arg-type]
+
+
+def test_default_is_resolved_to_its_name_and_what_was_asked_for_stays() -> None:
+    models = Registry(default="sentence-transformers/all-MiniLM-L6-v2")
+    asked = spec(query_prompt="q: ", dimensions=128)
+    resolved = models.resolve(asked)
+    assert resolved == spec("all-MiniLM-L6-v2", query_prompt="q: ", dimensions=128)
+    assert models.resolve(resolved) == resolved
+
+
+@pytest.mark.parametrize("model", ["someone/else", "/etc", "../model", "", "hashing:x", "all-MiniLM-L6-v2/../.."])
+def test_a_client_cannot_name_models_of_its_own(model: str) -> None:
+    with pytest.raises(Invalid) as refused:
+        Registry(default="all-MiniLM-L6-v2", allowed=["BAAI/bge-small-en-v1.5"]).resolve(spec(model))
+    assert refused.value.errors[0].field == "embedder.model"
+
+
+@pytest.mark.parametrize("model", ["default", "all-MiniLM-L6-v2", "hashing", "hashing:64", "BAAI/bge-small-en-v1.5"])
+def test_allowed_models(model: str) -> None:
+    Registry(default="hashing", allowed=["BAAI/bge-small-en-v1.5"]).resolve(spec(model))
+
+
+def test_revisions_are_the_operators_choice() -> None:
+    models = Registry(default="hashing", allowed=["some/model@abc123", "other/model"])
+    assert models.resolve(spec("some/model")).revision == "abc123"
+    assert models.resolve(spec("some/model", revision="abc123")).revision == "abc123"
+    for model, revision in (("some/model", "refs/pr/1"), ("other/model", "main"), ("hashing", "1")):
+        with pytest.raises(Invalid) as refused:
+            models.resolve(spec(model, revision=revision))
+        assert refused.value.errors[0].field == "embedder.revision"
+
+
+class Loads:
+    """Counts loads; fails while told to."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.failure: Exception | None = None
+        self.gate = threading.Event()
+        self.gate.set()
+
+    def __call__(self, asked: EmbedderSpec) -> Encoder:
+        self.count += 1
+        assert self.gate.wait(10)
+        if self.failure:
+            raise self.failure
+        return HashingEncoder(asked)
+
+
+async def test_concurrent_callers_share_one_load() -> None:
+    loads = Loads()
+    loads.gate.clear()
+    models = Registry(default="hashing", load=loads)
+    callers = [asyncio.create_task(models.get(spec())) for _ in range(5)]
+    await asyncio.sleep(0)
+    callers[0].cancel()
+    loads.gate.set()
+    results = await asyncio.gather(*callers[1:])
+    assert loads.count == 1
+    assert len({id(encoder) for encoder in results}) == 1
+    assert await models.get(spec("hashing")) is results[0]
+    assert await models.get(spec(query_prompt="q: ")) is not results[0]
+
+
+async def test_a_failed_load_tells_why_is_not_repeated_at_once_and_can_be_repeated_later(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    loads = Loads()
+    loads.failure = OSError("disk is gone")
+    models = Registry(default="hashing", load=loads)
+    for _ in range(2):
+        with pytest.raises(ModelUnavailable, match="disk is gone"):
+            await models.get(spec())
+    assert loads.count == 1
+    loads.failure = None
+    monkeypatch.setattr(registry, "RETRY_SECONDS", 0.0)
+    assert (await models.get(spec())).identity.dimensions == 256
+
+
+async def test_what_the_client_got_wrong_stays_the_clients_error() -> None:
+    models = Registry(default="hashing")
+    with pytest.raises(Invalid, match="dimensions"):
+        await models.get(spec(dimensions=10_000))
+
+
+async def test_embedding_goes_through_one_batcher_for_each_specification() -> None:
+    models = Registry(default="hashing:64")
+    first, second = await asyncio.gather(models.embed(spec(), ["a"], "query"), models.embed(spec(), ["b"], "document"))
+    assert first.shape == second.shape == (1, 64)
+    await models.close()
+
+
+class Held(HashingEncoder):
+    """Its passes begin, and end when the test says so."""
+
+    def __init__(self) -> None:
+        super().__init__(EmbedderSpec(model="hashing:64"))
+        self.started, self.gate = threading.Event(), threading.Event()
+
+    def encode(self, texts: Sequence[str], role: Role) -> Vectors:
+        self.started.set()
+        assert self.gate.wait(10)
+        return super().encode(texts, role)
+
+
+async def test_no_batch_of_a_forgotten_model_is_answered() -> None:
+    old, new = Held(), HashingEncoder(EmbedderSpec(model="hashing:128"))
+    encoders = iter((old, new))
+    models = Registry(default="hashing", load=lambda _: next(encoders))
+    under_way = asyncio.create_task(models.embed(spec(), ["under way"], "query"))
+    await asyncio.to_thread(old.started.wait, 10)
+    waiting = asyncio.create_task(models.embed(spec(), ["waits"], "query"))
+    await asyncio.sleep(0)
+    forgetting = asyncio.create_task(models.forget(spec()))
+    await asyncio.wait([under_way, waiting])
+    old.gate.set()
+    await forgetting
+    for outcome in (under_way, waiting):
+        assert isinstance(outcome.exception(), ModelUnavailable)
+    assert (await models.embed(spec(), ["after"], "query")).shape == (1, 128)
+    assert await models.get(spec()) is new
+    await models.close()
+
+
+async def test_a_model_that_is_forgotten_while_it_loads_reaches_nobody() -> None:
+    loads = Loads()
+    loads.gate.clear()
+    models = Registry(default="hashing:64", load=loads)
+    asked = [asyncio.create_task(models.get(spec())), asyncio.create_task(models.embed(spec(), ["text"], "query"))]
+    while not loads.count:
+        await asyncio.sleep(0.001)
+    await models.forget(spec())
+    loads.gate.set()
+    encoder, _ = await asyncio.gather(*asked)
+    assert loads.count == 2
+    assert await models.get(spec()) is encoder
+    await models.close()
+
+
+async def test_what_somebody_holds_stays_the_same_however_many_others_are_asked_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(registry, "MOST_KEPT", 4)
+    loads = Loads()
+    models = Registry(default="hashing:64", load=loads)
+    held = await models.get(spec())
+    await models.embed(spec(query_prompt="first: "), ["text"], "query")
+    for n in range(20):
+        await models.embed(spec(query_prompt=f"{n}: "), ["text"], "query")
+    assert await models.get(spec()) is held
+    assert loads.count == 22
+    async with asyncio.timeout(10):  # threads that end hold on to their encoder until they have
+        while gc.collect() or sum(encoder is not None for encoder in models._alive.values()) > 5:
+            await asyncio.sleep(0.01)
+    assert len(models._batchers) <= 4
+    await models.embed(spec(query_prompt="first: "), ["text"], "query")
+    assert loads.count == 23
+    await models.close()
+
+
+async def test_models_are_listed_and_none_is_loaded_for_it() -> None:
+    loads = Loads()
+    models = Registry(default="hashing:64", allowed=["some/model@abc"], load=loads)
+    assert dict(models.models()) == dict.fromkeys(["hashing:64", "all-MiniLM-L6-v2", "some/model", "hashing"])
+    assert loads.count == 0
+    encoder = await models.get(spec())
+    assert models.models()["hashing:64"] is encoder
+
+
+@pytest.mark.parametrize("url", ["encoder:8000", "ftp://encoder", "http://", "/encoder"])
+def test_an_address_that_is_none_is_told_at_the_start(url: str) -> None:
+    with pytest.raises(Misconfigured, match="no address of an encoder"):
+        Registry(default="hashing", encoder_url=url)

@@ -1,0 +1,260 @@
+"""An encoder of another service: what it asks for and how it fails. The promises of encoders are in `contract/`."""
+
+import json
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import numpy as np
+import pytest
+
+from service.api.dependencies import Limits
+from service.api.routes import embeddings, models
+from service.core.domain import EmbedderSpec
+from service.core.errors import Invalid, ModelUnavailable, SpaceRefused
+from service.embedder.models import remote_encoder
+from service.embedder.models.hashing_encoder import HashingEncoder
+from service.embedder.models.registry import Registry
+from service.embedder.models.remote_encoder import Remote, RemoteEncoder
+from tests.models import encoders
+from tests.ports import unused_port
+
+SPEC = EmbedderSpec(model="hashing:64", query_prompt="find ", document_prompt="read ")
+TEXTS = ["a tall tower", "a deep river", "a long bridge", "a small house", "an old road"]
+
+
+@contextmanager
+def connected(url: str, key: str | None = None) -> Iterator[Remote]:
+    opened = Remote(url, key)
+    try:
+        yield opened
+    finally:
+        opened.close()
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(remote_encoder, "PAUSES", (0.0, 0.0))
+
+
+def test_prompts_dimensions_and_identity_are_those_of_the_model_there() -> None:
+    with encoders(Registry(default="hashing:64")) as running, connected(running.url) as there:
+        for spec in (SPEC, EmbedderSpec(model="hashing:64", dimensions=16)):
+            here, encoder = HashingEncoder(spec), RemoteEncoder(there, spec)
+            assert encoder.identity == here.identity
+            for role in ("query", "document"):
+                np.testing.assert_array_equal(encoder.encode(TEXTS, role), here.encode(TEXTS, role))
+                assert encoder.lengths(TEXTS, role) == here.lengths(TEXTS, role)
+                assert encoder.overhead(role) == here.overhead(role)
+            assert encoder.batch_tokens == here.batch_tokens
+            assert encoder.unchanged()
+
+
+def test_requests_keep_to_the_limits_of_the_service(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(models, "MAX_TEXTS", 2)
+    small = Limits(body_bytes=1_500)
+    with encoders(Registry(default="hashing:64"), limits=small) as running, connected(running.url) as there:
+        encoder, here = RemoteEncoder(there, SPEC), HashingEncoder(SPEC)
+        texts = [*TEXTS, "many words " * 60, *TEXTS, "ж" * 400]
+        np.testing.assert_array_equal(encoder.encode(texts, "document"), here.encode(texts, "document"))
+        for given, expected in zip(encoder.offsets(texts), here.offsets(texts), strict=True):
+            np.testing.assert_array_equal(given, expected)
+        with pytest.raises(Invalid, match="1500 bytes"):
+            encoder.encode(["x" * 3_000], "document")
+
+
+def test_the_key_is_sent_and_a_wrong_one_is_told() -> None:
+    with encoders(Registry(default="hashing:64"), keys=["secret"]) as running:
+        with connected(running.url, "secret") as there:
+            assert RemoteEncoder(there, SPEC).encode(TEXTS, "query").shape == (5, 64)
+        for key in (None, "wrong"):
+            with connected(running.url, key) as there, pytest.raises(ModelUnavailable, match="AZIMUTH_ENCODER_KEY"):
+                RemoteEncoder(there, SPEC)
+
+
+def test_a_model_that_is_not_served_there_is_unavailable_here() -> None:
+    with encoders(Registry(default="hashing:64")) as running, connected(running.url) as there:
+        with pytest.raises(ModelUnavailable, match="not one of the models allowed"):
+            RemoteEncoder(there, EmbedderSpec(model="BAAI/bge-small-en-v1.5"))
+        with pytest.raises(Invalid, match="64") as refused:
+            RemoteEncoder(there, EmbedderSpec(model="hashing:64", dimensions=65))
+        assert refused.value.errors[0].field == "embedder.dimensions"
+
+
+def test_nobody_there_is_said_quickly_and_not_tried_for_every_text(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(remote_encoder, "DOWN_SECONDS", 60.0)
+    tries: list[str] = []
+    with connected(f"http://127.0.0.1:{unused_port()}") as there:
+        monkeypatch.setattr(there, "_exchange", _counted(tries, there._exchange))
+        for _ in range(5):
+            with pytest.raises(ModelUnavailable, match="does not answer"):
+                RemoteEncoder(there, SPEC)
+    assert len(tries) == 3
+
+
+def _counted(tries: list[str], call: Any) -> Any:
+    def counted(path: str, *rest: Any) -> Any:
+        tries.append(path)
+        return call(path, *rest)
+
+    return counted
+
+
+# ---------------------------------------------------------------- services that misbehave
+
+
+Answer = tuple[int, dict[str, str], Any]
+"""Status, headers and body."""
+
+
+@dataclass
+class Script:
+    """Answers in turn, the last one for ever."""
+
+    answers: list[Answer]
+    asked: list[tuple[str, Any]] = field(default_factory=list)
+    hold: threading.Event | None = None
+
+
+@contextmanager
+def scripted(script: Script) -> Iterator[str]:
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            status, headers, answer = script.answers[min(len(script.asked), len(script.answers) - 1)]
+            script.asked.append((self.path, body))
+            if script.hold is not None:
+                script.hold.wait(10)
+            content = answer if isinstance(answer, bytes) else json.dumps(answer).encode()
+            try:
+                self.send_response(status)
+                for name, value in headers.items():
+                    self.send_header(name, value)
+                self.send_header("Content-Length", str(len(content)))
+                self.end_headers()
+                self.wfile.write(content)
+            except ConnectionError:  # the client did not wait
+                pass
+
+        def log_message(self, *_: Any) -> None: ...
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        if script.hold is not None:
+            script.hold.set()
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+def description(**changes: Any) -> dict[str, Any]:
+    identity = HashingEncoder(SPEC).identity
+    azimuth = {
+        "fingerprint": identity.fingerprint,
+        "parts": dict(identity.parts),
+        "dimensions": identity.dimensions,
+        "max_tokens": identity.max_tokens,
+        "batch_tokens": 8192,
+        "overhead": {"query": 1, "document": 1},
+        "limits": {"texts": 100, "length": 1000, "body_bytes": 100_000},
+    }
+    return {"azimuth": azimuth | changes}
+
+
+GOOD: Answer = (200, {}, description())
+BUSY: Answer = (503, {"Retry-After": "7"}, {"detail": "loading"})
+
+
+def test_a_busy_service_is_asked_again() -> None:
+    script = Script([BUSY, (429, {}, {"detail": "too much"}), GOOD])
+    with scripted(script) as url, connected(url) as there:
+        assert RemoteEncoder(there, SPEC).identity == HashingEncoder(SPEC).identity
+    assert [path for path, _ in script.asked] == ["/v1/models/identify"] * 3
+
+
+def test_a_service_that_stays_busy_says_when_to_come_back() -> None:
+    with scripted(Script([BUSY])) as url, connected(url) as there:
+        with pytest.raises(ModelUnavailable, match="loading") as refused:
+            RemoteEncoder(there, SPEC)
+    assert refused.value.retry_after == 7
+
+
+def test_a_service_that_hangs_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(remote_encoder, "IDENTIFY_SECONDS", 0.05)
+    started = time.monotonic()
+    with scripted(Script([GOOD], hold=threading.Event())) as url, connected(url) as there:
+        with pytest.raises(ModelUnavailable, match="in time"):
+            RemoteEncoder(there, SPEC)
+        assert time.monotonic() - started < 5
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        (200, {}, b"<html>a proxy's page</html>"),
+        (200, {}, []),
+        (200, {}, {"azimuth": None}),
+        (200, {}, description(fingerprint="another way to make it")),
+        (200, {}, description(parts=None)),
+        (200, {}, description(limits={})),
+        (500, {}, {"detail": "no idea"}),
+        (404, {}, {"detail": "no such route"}),
+        (302, {"Location": "http://127.0.0.1:9/"}, {}),
+    ],
+    ids=range(9),
+)
+def test_whoever_does_not_speak_the_protocol_is_no_encoder(answer: Answer) -> None:
+    with scripted(Script([answer])) as url, connected(url) as there:
+        with pytest.raises(ModelUnavailable):
+            RemoteEncoder(there, SPEC)
+
+
+SIGNED = {embeddings.FINGERPRINT_HEADER: HashingEncoder(SPEC).identity.fingerprint}
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        (200, {}, {"data": []}),  # of whom?
+        (200, SIGNED, {"data": []}),
+        (200, SIGNED, {"data": [{"embedding": "AAAA"}, {"embedding": "AAAA"}]}),
+        (200, SIGNED, {"data": [{"embedding": "AAAAAA=="}]}),
+        (200, SIGNED, []),
+    ],
+    ids=range(5),
+)
+def test_vectors_that_cannot_be_what_was_asked_for_are_none(answer: Answer) -> None:
+    with scripted(Script([GOOD, answer])) as url, connected(url) as there:
+        encoder = RemoteEncoder(there, SPEC)
+        with pytest.raises(ModelUnavailable):
+            encoder.encode(["one", "two"], "document")
+
+
+def test_vectors_of_another_embedder_are_refused_by_what_differs() -> None:
+    other = HashingEncoder(EmbedderSpec(model="hashing:64", document_prompt="other ")).identity
+    changed = description(fingerprint=other.fingerprint, parts=dict(other.parts))
+    vectors = {"data": [{"embedding": "AAAAAA=="}]}
+    answers: list[Answer] = [
+        GOOD,
+        (200, {embeddings.FINGERPRINT_HEADER: other.fingerprint}, vectors),
+        (200, {}, changed),
+    ]
+    with scripted(Script(answers)) as url, connected(url) as there:
+        encoder = RemoteEncoder(there, SPEC)
+        with pytest.raises(SpaceRefused, match="document_prompt, query_prompt differ"):
+            encoder.encode(["one"], "document")
+        assert not encoder.unchanged()
+
+
+def test_the_encoder_is_not_asked_through_a_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HTTP_PROXY", f"http://127.0.0.1:{unused_port()}")
+    with scripted(Script([GOOD])) as url, connected(url) as there:
+        assert RemoteEncoder(there, SPEC).overhead("query") == 1

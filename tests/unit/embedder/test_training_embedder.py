@@ -1,0 +1,353 @@
+"""One adaptation from documents to a model that serves, on a transformer that learns in seconds."""
+
+import json
+import random
+import sys
+from dataclasses import replace
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from loadtests import codenames, company
+from service.cli import app
+from service.client.http_client import Client
+from service.core.domain import EmbedderSpec
+from service.core.errors import Misconfigured, ModelUnavailable
+from service.embedder.models.loader import Loader
+from service.embedder.training import embedder_data, train_embedder
+from service.embedder.training.biencoder_training import Recipe, Report, Training, schedule
+from service.embedder.training.embedder_data import Pair, Passages
+from service.embedder.training.hard_negatives import Example
+from service.embedder.training.held_out import HeldOut
+from service.embedder.training.teacher_labels import Teacher
+from service.embedder.training.train_embedder import Subject
+from service.embedder.training.trainable_model import Chain
+from service.evaluation import beir
+from tests.small import transformer
+
+RECIPE = Recipe(epochs=3.0, minutes=60.0, seed=3, rank=None, words=50, batch=16, rate=1e-3, looks=3, patience=3)
+
+
+@pytest.fixture(scope="module")
+def collection(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("collections") / "codenames"
+    codenames.write(codenames.collection(20, seed=1), folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return transformer(tmp_path_factory.mktemp("models") / "small")
+
+
+def training(collection: Path, model: Path, **recipe: Any) -> tuple[Training, Chain]:
+    chain = Chain(model, device="cpu", precision="float32", longest=48)
+    documents = train_embedder.documents_of(collection)
+    judged = {"train": beir.judgments(collection, "train")}
+    passages, found = embedder_data.gather(documents, judged, ["train"], chain, most=1000, seed=3)
+    return Training(chain, passages, found, replace(RECIPE, **recipe)), chain
+
+
+def adapt(collection: Path, model: Path, out: Path, told: list[str] | None = None, **more: Any) -> Report:
+    subject = Subject(
+        name="codenames", documents=train_embedder.documents_of(collection), judgments=collection, licence="CC0"
+    )
+    recipe = replace(RECIPE, epochs=more.pop("epochs", 2.0), rank=more.pop("rank", None))
+    tell = (lambda message: None) if told is None else told.append
+    return train_embedder.train(
+        subject, str(model), out, recipe, longest=48, device="cpu", precision="float32", tell=tell, **more
+    )
+
+
+# ---------------------------------------------------------------- learning
+
+
+def falls(losses: list[float]) -> bool:
+    tenth = max(1, len(losses) // 10)
+    return sum(losses[-tenth:]) < 0.9 * sum(losses[:tenth])
+
+
+def test_it_learns_by_lora(collection: Path, model: Path) -> None:
+    """Weights at random hold little that differences of low rank could bring out, but for what it has read."""
+    run, _ = training(collection, model, rank=8, rate=2e-2)
+    assert falls(run.run().losses)
+
+
+def test_it_learns_what_it_has_not_read(collection: Path, model: Path) -> None:
+    run, _ = training(collection, model)
+    report = run.run()
+    assert falls(report.losses)
+    assert report.better
+    assert report.gain.mean == pytest.approx(report.chosen.mean - report.candidates[0].mean)
+    assert report.chosen.mean == max(candidate.mean for candidate in report.candidates)
+    assert {"as it was", "50% of it", "75% of it"} < {candidate.name for candidate in report.candidates}
+    assert report.steps == len(report.losses)
+
+
+def test_the_same_seed_gives_the_same_model(collection: Path, model: Path) -> None:
+    first, one = training(collection, model, epochs=1.0)
+    second, other = training(collection, model, epochs=1.0)
+    assert first.run().losses == second.run().losses
+    assert np.array_equal(one.vectors(["Quillfeather"], "query"), other.vectors(["Quillfeather"], "query"))
+    third, _ = training(collection, model, epochs=1.0, seed=4)
+    assert third.run().losses != first.run().losses
+
+
+def test_what_is_handed_over_is_what_was_measured(collection: Path, model: Path, monkeypatch: Any) -> None:
+    kept: list[HeldOut] = []
+    scores = HeldOut.scores
+
+    def remember(self: HeldOut, chain: Chain) -> list[float]:
+        kept.append(self)
+        return scores(self, chain)
+
+    monkeypatch.setattr(HeldOut, "scores", remember)
+    run, chain = training(collection, model)
+    report = run.run()
+    assert scores(kept[0], chain) == pytest.approx(report.chosen.scores)
+
+
+def test_it_ends_when_looks_are_no_better_and_keeps_the_best(
+    collection: Path, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    #            as it was, looks of the run, then the mixtures
+    told = iter([0.1, 0.3, 0.5, 0.4, 0.2, 0.0, 0.0])
+    at_best: list[Any] = []
+
+    def scores(self: HeldOut, chain: Chain) -> list[float]:
+        score = next(told)
+        if score == 0.5:
+            at_best.append(chain.vectors(["Which fuse?"], "query"))
+        return [score] * len(self)
+
+    monkeypatch.setattr(HeldOut, "scores", scores)
+    run, chain = training(collection, model, looks=10, patience=2)
+    report = run.run()
+    assert [candidate.mean for candidate in report.candidates] == pytest.approx([0.1, 0.3, 0.5, 0.4, 0.2, 0.0, 0.0])
+    assert report.chosen.mean == pytest.approx(0.5)
+    assert np.allclose(chain.vectors(["Which fuse?"], "query"), at_best[0], atol=1e-5)
+
+
+def test_time_ends_a_run(collection: Path, model: Path) -> None:
+    run, _ = training(collection, model, epochs=1000.0, minutes=0.01)
+    assert 1 <= run.run().steps < 1000
+
+
+def test_the_rate_rises_and_falls() -> None:
+    rates = [schedule(share / 100) for share in range(101)]
+    assert max(rates) <= 1.0
+    assert rates[0] < rates[3] < rates[6] > rates[50] > rates[99] > rates[100] == 0.0
+
+
+# ---------------------------------------------------------------- the model that is written
+
+
+def test_it_serves_like_any_other_under_another_fingerprint(collection: Path, model: Path, tmp_path: Path) -> None:
+    report = adapt(collection, model, tmp_path / "adapted")
+    assert report.better
+    load = Loader(device="cpu", precision="float32", threads=1)
+    before, after = (load(EmbedderSpec(model=str(folder))) for folder in (model, tmp_path / "adapted"))
+    parts, others = before.identity.parts, after.identity.parts
+    assert {name for name in parts if parts[name] != others[name]} == {"weights", "tokenizer", "modules"}
+    assert before.identity.fingerprint != after.identity.fingerprint
+    assert before.identity.max_tokens == after.identity.max_tokens == 96
+    assert not np.allclose(before.encode(["a pump"], "query"), after.encode(["a pump"], "query"), atol=1e-2)
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_its_card_says_what_it_was_made_of(collection: Path, model: Path, tmp_path: Path) -> None:
+    report = adapt(collection, model, tmp_path / "adapted", command="azimuth train embedder codenames")
+    card = (tmp_path / "adapted" / "README.md").read_text("utf-8")
+    record = json.loads((tmp_path / "adapted" / "training.json").read_text("utf-8"))
+    for words in ("CC0", "azimuth train embedder codenames", "# adapted", "| seed | 3 |", f"{report.chosen.mean:.4f}"):
+        assert words in card
+    assert record["pairs"] == report.pairs
+    assert record["candidates"]["as it was"] == pytest.approx(report.candidates[0].mean, abs=1e-4)
+    assert record["words"] == report.words
+
+
+def test_where_nothing_is_better_nothing_is_written(
+    collection: Path, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(HeldOut, "scores", lambda self, chain: [0.5] * len(self))
+    report = adapt(collection, model, tmp_path / "adapted", epochs=0.1)
+    assert not report.better
+    assert report.chosen.name == "as it was"
+    assert not (tmp_path / "adapted").exists()
+
+
+# ---------------------------------------------------------------- what it is made of
+
+
+def test_judgments_come_before_titles_and_titles_before_text(collection: Path, tmp_path: Path) -> None:
+    documents = [{"id": str(at), "title": "What is it?", "text": "It is."} for at in range(10)]
+    bare = [{**document, "title": ""} for document in documents]
+    assert train_embedder.available(Subject(name="c", documents=documents, judgments=collection)) == "train"
+    assert train_embedder.available(Subject(name="c", documents=documents, judgments=tmp_path)) == "titles"
+    assert train_embedder.available(Subject(name="c", documents=bare)) == "crops"
+
+
+def test_documents_alone_are_enough(collection: Path, model: Path, tmp_path: Path) -> None:
+    told: list[str] = []
+    subject = Subject(name="codenames", documents=train_embedder.documents_of(collection))
+    report = train_embedder.train(
+        subject,
+        str(model),
+        tmp_path / "o",
+        replace(RECIPE, epochs=1.0),
+        parts=("crops",),
+        teacher=None,
+        tell=told.append,
+    )
+    assert set(report.pairs) == {"crops"}
+    assert any("put aside" in message for message in told)
+
+
+class Reader:
+    """A teacher that finds every wrong passage better than the answer."""
+
+    def label(self, examples: list[Example], *_: object) -> list[Example]:
+        return [replace(one, wrong=one.wrong[:1], logits=(0.0, 1.0)) if one.wrong else one for one in examples]
+
+
+def test_a_teacher_has_a_say_in_what_is_wrong(
+    collection: Path, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    subject = Subject(name="codenames", documents=train_embedder.documents_of(collection))
+
+    def losses(teacher: object) -> list[float]:
+        monkeypatch.setattr(train_embedder, "_teacher", lambda *_: teacher)
+        recipe = replace(RECIPE, epochs=0.2)
+        return train_embedder.train(subject, str(model), tmp_path / str(id(teacher)), recipe, parts=("crops",)).losses
+
+    assert losses(Reader())[0] != losses(None)[0]
+
+
+@pytest.mark.model
+def test_the_reranker_that_ships_reads_what_nobody_judged() -> None:
+    texts = ["A pump moves fluids through pipes.", "The museum opens at ten.", "Valves stop fluids."]
+    passages = Passages(texts, texts, [0, 1, 2], ["", "", ""])
+    guessed = Pair(query="what does a pump move", part="titles", right=(0,))
+    examples = [Example(guessed, 0, (1, 2)), Example(replace(guessed, judged=True), 0, (1,)), Example(guessed, 0, ())]
+    labelled = Teacher(device="cpu", precision="float32").label(examples, passages, 2, seed=1)
+    assert labelled[1:] == examples[1:]
+    assert labelled[0].logits is not None
+    assert set(labelled[0].wrong) == {1, 2}
+    assert len(labelled[0].logits) == 3
+    assert labelled[0].logits[0] == max(labelled[0].logits)
+
+
+def test_a_teacher_that_is_named_must_be_there(collection: Path, model: Path, tmp_path: Path) -> None:
+    with pytest.raises(ModelUnavailable):
+        adapt(collection, model, tmp_path / "o", parts=("crops",), teacher=str(tmp_path / "nowhere"))
+
+
+# ---------------------------------------------------------------- what is refused
+
+
+def test_a_folder_that_is_there_is_not_written_over(collection: Path, model: Path, tmp_path: Path) -> None:
+    (tmp_path / "o").mkdir()
+    with pytest.raises(Misconfigured, match="is there already"):
+        adapt(collection, model, tmp_path / "o")
+
+
+def test_without_the_library_it_says_so_at_once(
+    collection: Path, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "peft", None)
+    monkeypatch.setattr(embedder_data, "gather", None)
+    with pytest.raises(Misconfigured, match=r"azimuth-search\[train\]"):
+        adapt(collection, model, tmp_path / "o", rank=8)
+
+
+def test_a_split_that_is_not_there_is_named(collection: Path, model: Path, tmp_path: Path) -> None:
+    with pytest.raises(Misconfigured, match=r"qrels/dev\.tsv"):
+        adapt(collection, model, tmp_path / "o", parts=("dev",))
+
+
+def test_static_embeddings_are_not_trained(collection: Path, tmp_path: Path) -> None:
+    from tests.models import static_model
+
+    with pytest.raises(Misconfigured, match="only such can be trained"):
+        adapt(collection, static_model(tmp_path / "static"), tmp_path / "o")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (["--out", "x"], "FOLDER in BEIR layout, or --collection"),
+        (["nowhere", "--out", "x"], "not in BEIR layout"),
+        (["nowhere", "--out", "x", "--negatives", "-1"], "--negatives"),
+        (["nowhere"], "--out"),
+    ],
+)
+def test_the_command_says_what_is_wrong(arguments: list[str], reason: str, capsys: Any, monkeypatch: Any) -> None:
+    monkeypatch.setattr(sys, "argv", ["azimuth", "train", "embedder", *arguments])
+    monkeypatch.setenv("COLUMNS", "200")
+    with pytest.raises(SystemExit) as left:
+        app.main()
+    assert left.value.code == 2
+    assert reason in capsys.readouterr().err
+
+
+def test_a_running_service_lends_documents_model_and_prompts(
+    collection: Path, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = {"model": str(model), "revision": None, "query_prompt": "find: ", "document_prompt": ""}
+    documents = train_embedder.documents_of(collection)
+    monkeypatch.setattr(
+        Client, "versions", lambda *_: {"active_version": 2, "versions": [{"number": 2, "embedder": spec}]}
+    )
+    monkeypatch.setattr(Client, "documents", lambda *_: iter(documents))
+    scores = count(0.1, 0.01)
+    monkeypatch.setattr(HeldOut, "scores", lambda self, chain: [next(scores)] * len(self))
+    monkeypatch.setenv("AZIMUTH_DEVICE", "cpu")
+    options = ["--epochs", "0.2", "--batch", "16", "--full", "--max-tokens", "48"]
+    done = CliRunner().invoke(
+        app.app, ["train", "embedder", str(collection), "-c", "papers", "--out", str(tmp_path / "o"), *options]
+    )
+    assert done.exit_code == 0, done.output
+    assert f"azimuth reindex -c papers --embedder {tmp_path / 'o'}" in done.output
+    assert Chain(tmp_path / "o", device="cpu").prompts == {"query": "find: ", "document": ""}
+
+
+def test_documents_of_a_service_come_page_by_page(monkeypatch: pytest.MonkeyPatch) -> None:
+    pages = {None: ([{"id": "a"}], "next"), "next": ([{"id": "b"}], None)}
+
+    def call(self: Client, method: str, path: str, **request: Any) -> Any:
+        documents, cursor = pages[request["params"].get("cursor")]
+        return {"documents": documents, "next_cursor": cursor}
+
+    monkeypatch.setattr(Client, "call", call)
+    with Client("http://localhost") as client:
+        assert [one["id"] for one in client.documents("c")] == ["a", "b"]
+
+
+# ---------------------------------------------------------------- the collection with codenames
+
+
+def test_no_fact_is_asked_by_both_splits() -> None:
+    made = codenames.collection(30, seed=2)
+    assert made == codenames.collection(30, seed=2)
+    trained, tested = ({document for _, document in made.qrels[split]} for split in ("train", "test"))
+    assert trained.isdisjoint(tested)
+    assert set(made.qrels["unseen"]) < set(made.qrels["test"])
+    seen = {document.split("-")[1] for document in trained}
+    assert seen.isdisjoint(document.split("-")[1] for _, document in made.qrels["unseen"])
+    assert len(made.corpus) == 240
+
+
+def test_no_test_query_is_worded_like_a_training_query() -> None:
+    for aspect in company.ASPECTS:
+        half = len(aspect.questions) // 2
+        assert not set(aspect.questions[:half]) & set(aspect.questions[half:])
+
+
+def test_names_are_told_apart() -> None:
+    every = codenames.products(250, random.Random(1))
+    names = [name.lower() for product in every for name in product.names]
+    assert len(set(names)) == 750

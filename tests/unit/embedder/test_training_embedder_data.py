@@ -1,0 +1,191 @@
+"""What an embedder learns from, which wrong passages it is shown, and who is whose rival in a step."""
+
+import random
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from service.core.errors import Misconfigured
+from service.embedder.training.batches import batch, batches
+from service.embedder.training.embedder_data import LEAST_PAIRS, Pair, Passages, by_crop, by_title, divide, gather
+from service.embedder.training.hard_negatives import Example, mine
+from service.embedder.training.reranker_negatives import Lexical
+from service.embedder.training.trainable_model import Chain
+from service.evaluation.beir import Judgments
+from tests.small import transformer
+
+WORDS = ["pump", "valve", "meter", "sensor", "flange", "gasket", "rotor", "stator", "piston", "bearing"]
+
+
+def document(number: int, title: str = "", words: int = 20) -> dict[str, str]:
+    dice = random.Random(number)
+    return {"id": f"d{number}", "title": title, "text": " ".join(dice.choices(WORDS, k=words))}
+
+
+def pair(query: str = "q", *right: int, **more: Any) -> Pair:
+    return Pair(query=query, part="train", right=right, **more)
+
+
+@pytest.fixture(scope="module")
+def chain(tmp_path_factory: pytest.TempPathFactory) -> Chain:
+    folder = transformer(tmp_path_factory.mktemp("models") / "small")
+    return Chain(folder, device="cpu", precision="float32", longest=32)
+
+
+# ---------------------------------------------------------------- pairs
+
+
+def test_a_title_of_several_documents_is_asked_once() -> None:
+    titles = ["what is a pump", "what is a pump", "pump", ""]
+    documents = [document(at, title) for at, title in enumerate(titles)]
+    (found,) = by_title(documents, titles)
+    assert (found.right, found.titled, found.judged) == ((0, 1), False, False)
+
+
+def test_crops_are_stretches_of_their_passage() -> None:
+    documents = [document(0, "A title", words=60), document(1, words=5)]
+    passages = Passages([one["text"] for one in documents], [one["text"] for one in documents], [0, 1], ["a title", ""])
+    for seed in range(20):
+        (found,) = by_crop(documents, passages, random.Random(seed))
+        assert (found.right, found.passage) == ((0,), 0)
+        assert found.answer is not None
+        answer = found.answer.removeprefix("A title\n")
+        assert (found.answer != answer) == found.titled
+        assert answer in documents[0]["text"]
+        assert set(found.query.split()) <= set(documents[0]["text"].split())
+        assert len(found.query.split()) <= 16
+
+
+def test_no_document_answers_on_both_sides() -> None:
+    dice = random.Random(3)
+    every = [pair(str(at), *dice.sample(range(300), 2), judged=True) for at in range(100)]
+    learnt, aside = divide(every, dice)
+    assert len(aside) >= 10
+    assert {at for one in aside for at in one.right}.isdisjoint(at for one in learnt for at in one.right)
+
+
+def test_judged_queries_are_what_is_measured_by() -> None:
+    every = [pair(str(at), at, judged=at % 2 == 0) for at in range(200)]
+    _, aside = divide(every, random.Random(1))
+    assert all(one.judged for one in aside)
+
+
+def test_all_queries_with_one_answer_are_refused() -> None:
+    with pytest.raises(Misconfigured, match="share their answers"):
+        divide([pair(str(at), 0, judged=True) for at in range(50)], random.Random(1))
+
+
+def test_gathering_takes_at_most_what_was_asked_for(chain: Chain) -> None:
+    documents = [document(at, words=60) for at in range(80)]
+    judged = Judgments(
+        queries={f"q{at}": f"pump {at}" for at in range(70)}, grades={f"q{at}": {f"d{at}": 1} for at in range(70)}
+    )
+    passages, found = gather(documents, {"train": judged}, ["train"], chain, most=50, seed=1)
+    assert len(found) == 50
+    assert set(passages.documents) == set(range(80))
+    assert len(passages.texts) > 80  # longer than 32 tokens
+    assert all(len(ids) <= 32 for ids in chain.tokenizer(passages.texts)["input_ids"])
+    again = gather(documents, {"train": judged}, ["train"], chain, most=50, seed=1)
+    assert again == (passages, found)
+
+
+def test_too_little_to_learn_from_says_how_little(chain: Chain) -> None:
+    documents = [document(at) for at in range(30)]
+    with pytest.raises(
+        Misconfigured, match=rf"30 documents gave \d+ queries with answers .crops.: at least {LEAST_PAIRS}"
+    ):
+        gather(documents, {}, ["crops"], chain, most=1000, seed=1)
+
+
+def test_a_judgment_of_a_document_that_is_not_there_counts_for_nothing(chain: Chain) -> None:
+    judged = Judgments(queries={"q": "pump"}, grades={"q": {"elsewhere": 1, "d0": 0}})
+    with pytest.raises(Misconfigured, match="gave 0 queries"):
+        gather([document(0)], {"train": judged}, ["train"], chain, most=1000, seed=1)
+
+
+# ---------------------------------------------------------------- mining
+
+
+def rows(*angles: float) -> np.ndarray[Any, np.dtype[np.float32]]:
+    """Unit vectors at so many degrees from the query."""
+    radians = np.deg2rad(angles)
+    return np.stack([np.cos(radians), np.sin(radians)], axis=1).astype(np.float32)
+
+
+def mined(one: Pair, angles: Sequence[float], documents: list[int], titles: list[str]) -> Example:
+    texts = [f"passage {at}" for at in range(len(angles))]
+    passages = Passages(texts, texts, documents, titles)
+    (found,) = mine([one], passages, rows(0.0), rows(*angles), Lexical(texts))
+    return found
+
+
+def test_of_the_right_documents_the_nearest_passage_answers() -> None:
+    found = mined(pair("q", 0), [80, 30, 60], [0, 0, 1], ["", ""])
+    assert (found.passage, found.wrong) == (1, (2,))
+
+
+def test_what_may_answer_too_is_not_shown_as_wrong() -> None:
+    #         right, same title, near-duplicate of the right one, wrong
+    found = mined(pair("q", 0, judged=True), [40, 60, 45, 70], [0, 1, 2, 3], ["a pump", "a pump", "", ""])
+    assert found.wrong == (3,)
+
+
+def test_only_where_nobody_judged_what_ranks_as_high_is_left_out() -> None:
+    angles, documents, titles = [60, 10, 85], [0, 1, 2], ["", "", ""]
+    assert mined(pair("q", 0), angles, documents, titles).wrong == (2,)
+    assert mined(pair("q", 0, judged=True), angles, documents, titles).wrong == (1, 2)
+
+
+def test_words_find_wrong_passages_too() -> None:
+    texts = [f"passage {at}" for at in range(100)] + ["the quillfeather pump"]
+    passages = Passages(texts, texts, list(range(101)), [""] * 101)
+    vectors = rows(20, *[60] * 99, 89)
+    (found,) = mine([pair("quillfeather", 0)], passages, rows(0.0), vectors, Lexical(texts))
+    assert 100 in found.wrong
+
+
+# ---------------------------------------------------------------- batches
+
+PASSAGES = Passages(
+    [f"T\n{at}" for at in range(6)], [str(at) for at in range(6)], [0, 1, 2, 3, 4, 5], ["a", "b", "a", "", "", ""]
+)
+
+
+def test_rivals_are_wrong_answers_of_all_queries() -> None:
+    examples = [Example(pair("x", 0, 3, titled=False), 0, (4,)), Example(pair("y", 1), 1, (5,))]
+    made = batch(examples, PASSAGES, 1, random.Random(1))
+    assert made.texts == ["0", "T\n1", "4", "T\n5"]
+    assert made.rivals.tolist() == [[False, True, True, True], [True, False, True, True]]
+    assert made.columns.tolist() == [[0, 2], [1, 3]]
+    assert np.isnan(made.logits).all()
+
+
+def test_a_document_of_the_same_title_and_one_that_answers_too_are_no_rivals() -> None:
+    examples = [Example(pair("x", 0, 3), 0, ()), Example(pair("y", 2), 2, ()), Example(pair("z", 3), 3, ())]
+    made = batch(examples, PASSAGES, 1, random.Random(1))
+    assert made.rivals[0].tolist() == [False, False, False]
+
+
+def test_what_the_teacher_finds_better_than_the_answer_is_no_rival() -> None:
+    examples = [Example(pair("x", 0), 0, (4, 5), (1.0, 2.0, -3.0)), Example(pair("y", 1), 1, (4,))]
+    made = batch(examples, PASSAGES, 1, random.Random(1))
+    assert made.rivals[0].tolist() == [False, True, False, True, True]
+    assert made.logits[0].tolist() == [1.0, 2.0, -3.0]
+    assert np.isnan(made.logits[1]).all()
+
+
+def test_each_example_comes_once_before_any_comes_again() -> None:
+    examples = [Example(pair(str(at), 0), 0, ()) for at in range(10)]
+    drawn = batches(examples, PASSAGES, size=5, negatives=1, dice=random.Random(2))
+    for _ in range(3):
+        assert sorted(query for one in (next(drawn), next(drawn)) for query in one.queries) == list(map(str, range(10)))
+
+
+def test_paths_are_not_models(tmp_path: Path) -> None:
+    from service.core.errors import ModelUnavailable
+
+    with pytest.raises(ModelUnavailable):
+        Chain(tmp_path, device="cpu")

@@ -1,0 +1,155 @@
+"""Wrong answers and the lists that are made of them."""
+
+import random
+from collections import Counter
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+
+from service.embedder.training import ranking_lists, reranker_negatives
+from service.embedder.training.reranker_data import Material, Question
+from service.embedder.training.reranker_negatives import Candidates, Vectors
+
+TEXTS = [
+    "sorted returns a new list in order",
+    "sorted returns a new list in order!",  # the same text again
+    "list.sort sorts a list in place",
+    "a task is cancelled after a timeout",
+    "wait for a task with a timeout",
+    "files are opened for reading",
+]
+
+
+def encode(texts: Sequence[str]) -> Vectors:
+    """Words at places: texts that share words are near to each other."""
+    vectors = np.zeros((len(texts), 64), dtype=np.float32)
+    for row, text in zip(vectors, texts, strict=True):
+        for word in text.lower().strip("!").split():
+            row[sum(map(ord, word)) % 64] += 1
+    return np.asarray(vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-9), dtype=np.float32)
+
+
+def material(titles: Sequence[str] | None = None) -> Material:
+    return Material(
+        name="tiny",
+        titles=list(titles or [""] * len(TEXTS)),
+        texts=TEXTS,
+        foreign=frozenset(),
+        hidden=frozenset(),
+        questions=[],
+        held_out=[],
+    )
+
+
+def mine(question: Question, titles: Sequence[str] | None = None, barred: frozenset[int] = frozenset()) -> Candidates:
+    (found,) = reranker_negatives.Corpus(material(titles), encode).mine([question], barred)
+    return found
+
+
+def ask(text: str, *right: int, titled: bool = True) -> Question:
+    return Question(text=text, part="train", right=right, titled=titled)
+
+
+def test_what_is_found_and_wrong_comes_best_first() -> None:
+    found = mine(ask("sorted list", 0))
+    assert found.wrong[0] == 2
+    assert found.scores == sorted(found.scores, reverse=True)
+    assert found.right_scores[0] > found.scores[0]
+    assert sorted(found.wrong) == [2, 3, 4, 5]  # neither the right one nor its twin
+
+
+def test_right_and_barred_documents_are_never_wrong() -> None:
+    found = mine(ask("a task with a timeout", 3, 4), barred=frozenset({2, 5}))
+    assert sorted(found.wrong) == [0, 1]
+    assert len(found.right_scores) == 2
+
+
+def test_where_the_title_was_the_question_its_namesakes_answer_it() -> None:
+    titles = ["sort", "other", "sort", "task", "task", "file"]
+    assert 2 not in mine(ask("sort", 0, titled=False), titles).wrong
+    assert 2 in mine(ask("sort", 0), titles).wrong
+
+
+def test_a_question_without_words_is_found_by_meaning_alone() -> None:
+    assert reranker_negatives.Lexical(TEXTS).search("the of ...", 10) == {}
+    assert mine(ask("...", 5)).wrong
+
+
+def test_words_are_stemmed_and_ranked() -> None:
+    found = reranker_negatives.Lexical(TEXTS).search("sorting lists", 10)
+    assert next(iter(found)) == 2
+    assert list(found.values()) == sorted(found.values(), reverse=True)
+
+
+# ---------------------------------------------------------------- lists
+
+CANDIDATES = Candidates([1, 2, 3, 4, 5], [0.9, 0.5, 0.4, 0.3, 0.2], [0.8])
+
+
+def test_a_list_begins_with_what_is_right() -> None:
+    drawn = ranking_lists.draw(material(), ask("sorted list", 0), CANDIDATES, 4, random.Random(7))
+    assert drawn is not None
+    assert drawn.passages[0] == TEXTS[0]
+    assert len(set(drawn.passages)) == 4
+    assert drawn.first_stage[0] == 0.8
+    assert [CANDIDATES.scores[TEXTS.index(text) - 1] for text in drawn.passages[1:]] == drawn.first_stage[1:]
+    assert drawn.part == "tiny/train"
+
+
+def test_few_candidates_make_a_short_list_and_none_no_list() -> None:
+    drawn = ranking_lists.draw(material(), ask("x", 0), CANDIDATES, 40, random.Random(7))
+    assert drawn is not None
+    assert len(drawn.passages) == 6
+    assert ranking_lists.draw(material(), ask("x", 0), Candidates([], [], [0.5]), 8, random.Random(7)) is None
+
+
+def test_an_answer_of_its_own_is_shown_instead() -> None:
+    question = Question(text="x", part="sentences", right=(0,), answer="what is left", titled=False)
+    drawn = ranking_lists.draw(material(), question, CANDIDATES, 3, random.Random(7))
+    assert drawn is not None
+    assert drawn.passages[0] == "what is left"
+
+
+def test_the_target_is_a_distribution_that_is_never_certain() -> None:
+    drawn = ranking_lists.draw(material(), ask("x", 0), CANDIDATES, 6, random.Random(7))
+    assert drawn is not None
+    assert sum(drawn.target) == pytest.approx(1)
+    assert 1 - ranking_lists.SOFT_SHARE < drawn.target[0] < 1
+    by_first_stage = sorted(zip(drawn.first_stage[1:], drawn.target[1:], strict=True), reverse=True)
+    assert [share for _, share in by_first_stage] == sorted(drawn.target[1:], reverse=True)
+
+
+def test_the_best_candidates_are_drawn_most_often() -> None:
+    many = Candidates(list(range(1, 6)) * 10, [0.5] * 50, [0.8])
+    dice, drawn = random.Random(7), Counter[int]()
+    for _ in range(2000):
+        drawn.update(ranking_lists.ranks(len(many.wrong), 7, dice))
+    assert all(drawn[rank] > drawn[rank + 20] for rank in range(10))
+    assert 0.35 < sum(drawn[rank] for rank in range(10)) / drawn.total() < 0.6
+    assert set(drawn) == set(range(50))
+
+
+@pytest.mark.parametrize(
+    ("text", "left"),
+    [
+        ("What are the treatments for Aortic stenosis ? (Also called: valve stenosis)", "treatments Aortic stenosis"),
+        ("who are you", "who are you"),
+        ("TCP/IP in O'Reilly's books", "TCP/IP O'Reilly's books"),
+    ],
+)
+def test_keywords(text: str, left: str) -> None:
+    assert ranking_lists.keywords(text) == left
+
+
+def test_accuracy_counts_who_put_the_right_passage_on_top() -> None:
+    def one(part: str, *first_stage: float) -> ranking_lists.RankingList:
+        return ranking_lists.RankingList(query="q", passages=["x"] * 2, first_stage=[*first_stage], part=part)
+
+    found = ranking_lists.accuracy(
+        [one("a", 0.9, 0.1), one("a", 0.2, 0.5), one("b", 0.9, 0.1)], [[1.0, 0.0], [3.0, 2.0], [0.0, 1.0]]
+    )
+    assert found == {
+        "a": ranking_lists.Accuracy(lists=2, first_stage=0.5, reranker=1.0),
+        "b": ranking_lists.Accuracy(lists=1, first_stage=1.0, reranker=0.0),
+    }

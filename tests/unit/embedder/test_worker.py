@@ -1,0 +1,693 @@
+"""The worker over the store in memory: what ends stored, what ends set aside, and who is charged for what."""
+
+import asyncio
+import dataclasses
+import logging
+import threading
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import numpy as np
+import pytest
+
+from service.core import metrics
+from service.core.domain import Document, DocumentId, EmbedderSpec, Role, Vectors, VersionNumber
+from service.core.errors import DatabaseUnavailable, ModelUnavailable, SpaceRefused
+from service.core.ports_a import Encoder
+from service.core.versions import EmbedderVersion, VersionState
+from service.embedder.models.hashing_encoder import HashingEncoder
+from service.embedder.worker import failure_policy
+from service.embedder.worker.backoff import Backoff
+from service.embedder.worker.chunk_documents import cut
+from service.embedder.worker.in_flight import BACKFILL, LIVE, Pace
+from service.embedder.worker.version_gate import Admission
+from service.embedder.worker.worker import Worker
+from tests.fakes import Waiting
+from tests.world import World, build, doc
+
+DIMENSIONS = 32
+LONG = "A sentence of seven words is here. " * 120
+
+
+class Model(HashingEncoder):
+    """The hashing encoder with faults to order; notes every batch."""
+
+    def __init__(self) -> None:
+        super().__init__(EmbedderSpec(model=f"hashing:{DIMENSIONS}"))
+        self.batches: list[list[str]] = []
+        self.started = threading.Event()
+        self.gate = threading.Event()
+        self.gate.set()
+        self.fault: Callable[[Sequence[str]], None] = lambda texts: None
+        self.spoil: Callable[[str], bool] = lambda text: False
+
+    def encode(self, texts: Sequence[str], role: Role) -> Vectors:
+        self.batches.append(list(texts))
+        self.started.set()
+        assert self.gate.wait(10)
+        self.fault(texts)
+        vectors = super().encode(texts, role)
+        vectors[[self.spoil(text) for text in texts]] = np.nan
+        return vectors
+
+    def counted(self) -> list[list[str]]:
+        return [batch for batch in self.batches if "quick brown fox" not in batch[0]]
+
+
+@pytest.fixture
+async def world() -> World:
+    return await build(None, dimensions=DIMENSIONS)
+
+
+@pytest.fixture
+def model() -> Model:
+    return Model()
+
+
+def worker(world: World, model: Encoder, **settings: Any) -> Worker:
+    async def admit(version: EmbedderVersion) -> Encoder:
+        return model
+
+    arguments: dict[str, Any] = {
+        "queue": world.queue,
+        "vectors": world.vectors,
+        "versions": world.versions,
+        "collections": world.collections,
+        "admit": admit,
+        "claim": 100,
+        "lease": timedelta(seconds=60),
+        "max_attempts": 3,
+        "batch_tokens": 256,
+        "backoff": lambda: Backoff(first=0.01, most=0.02),
+    }
+    return Worker(**{**arguments, **settings})
+
+
+@asynccontextmanager
+async def running(one: Worker) -> AsyncIterator[asyncio.Event]:
+    stop = asyncio.Event()
+    task = asyncio.create_task(one.run(stop))
+    try:
+        yield stop
+    finally:
+        stop.set()
+        await asyncio.wait_for(task, 30)
+
+
+async def eventually(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        await asyncio.sleep(0.005)
+
+
+def jobs(world: World) -> dict[str, Waiting]:
+    assert world.fake is not None
+    return {key[1]: waiting for key, waiting in world.fake.jobs.items()}
+
+
+def waiting(world: World) -> dict[str, Waiting]:
+    return {name: job for name, job in jobs(world).items() if job.set_aside_at is None}
+
+
+async def backfill(world: World, version: EmbedderVersion, *documents: Document) -> None:
+    """Documents that were there before the version, as the jobs that fill it."""
+    await world.put(*documents)
+    assert world.fake is not None
+    for document in documents:
+        job = world.fake.jobs.pop((world.collection.id, document.id, VersionNumber(1)))
+        world.fake.jobs[world.collection.id, document.id, version.number] = dataclasses.replace(job, priority=2)
+
+
+async def names(world: World) -> set[str]:
+    return {name for name, _ in await world.stored_chunks()}
+
+
+def value(metric: Any, *labels: str) -> float:
+    return float(metric.labels(*labels)._value.get())
+
+
+async def test_documents_become_vectors_of_their_chunks(world: World, model: Model) -> None:
+    texts = {f"d{n}": "some words here. " * (n % 7 + 1) for n in range(60)} | {"long": LONG, "longer": LONG * 3}
+    await world.put(*(doc(name, text, title="Title") for name, text in texts.items()))
+    async with running(worker(world, model)):
+        await eventually(lambda: not jobs(world))
+    assert world.fake is not None
+    space = world.fake.space(world.version)
+    plain = HashingEncoder(EmbedderSpec(model=f"hashing:{DIMENSIONS}"))
+    for name in texts:
+        document = await world.get(name)
+        (chunks,) = cut(plain, [document], world.version.chunking)
+        rows = [space[DocumentId(name), number] for number in range(len(chunks))]
+        assert [(row.start, row.end) for row in rows] == [(part.start, part.end) for part in chunks]
+        expected = plain.encode([part.text for part in chunks], "document")
+        np.testing.assert_allclose(np.stack([row.embedding for row in rows]), expected, atol=1e-3)
+    assert len(space) > len(texts)
+    for batch in model.batches:
+        lengths = model.lengths(batch, "document")
+        assert max(lengths) * len(batch) <= 256
+    assert max(map(len, model.batches)) > 5
+
+
+async def test_new_documents_are_picked_up_while_it_runs(world: World, model: Model) -> None:
+    async with running(worker(world, model)):
+        for n in range(3):
+            await world.put(doc(f"d{n}"))
+            await eventually(lambda: not jobs(world))
+    assert await names(world) == {"d0", "d1", "d2"}
+
+
+async def test_several_workers_share_the_queue(world: World) -> None:
+    await world.put(*(doc(f"d{n}") for n in range(200)))
+    models = [Model() for _ in range(3)]
+    async with running(worker(world, models[0], claim=20)), running(worker(world, models[1], claim=20)):
+        async with running(worker(world, models[2], claim=20)):
+            await eventually(lambda: not jobs(world))
+    assert len(await names(world)) == 200
+    assert sum(len(batch) for model in models for batch in model.batches) == 200
+
+
+async def test_only_the_document_that_fails_alone_is_charged(world: World, model: Model) -> None:
+    def fault(texts: Sequence[str]) -> None:
+        if any("poison" in text for text in texts):
+            raise RuntimeError("kernel panic at token 7")
+
+    model.fault = fault
+    await world.put(*(doc(f"d{n}") for n in range(30)), doc("bad", "poison"))
+    before = value(metrics.DOCUMENTS_SET_ASIDE, world.collection.name)
+    async with running(worker(world, model)):
+        await eventually(lambda: not waiting(world))
+    assert await names(world) == {f"d{n}" for n in range(30)}
+    (failed,) = await world.queue.failed(world.collection.id, None, 10)
+    assert (failed.id, failed.attempts, failed.reason) == ("bad", 3, "RuntimeError: kernel panic at token 7")
+    assert value(metrics.DOCUMENTS_SET_ASIDE, world.collection.name) == before + 1
+
+
+async def test_a_document_that_failed_before_is_tried_without_others(world: World, model: Model) -> None:
+    model.fault = lambda texts: (_ for _ in ()).throw(ValueError) if any("poison" in text for text in texts) else None
+    await world.put(*(doc(f"d{n}") for n in range(8)), doc("bad", "poison"))
+    async with running(worker(world, model)):
+        await eventually(lambda: not waiting(world))
+    with_poison = [batch for batch in model.counted() if "poison" in " ".join(batch)]
+    assert [len(batch) for batch in with_poison[-2:]] == [1, 1]
+
+
+async def test_unusable_vectors_set_their_document_aside_and_nobody_else(world: World, model: Model) -> None:
+    model.spoil = lambda text: "spoiled" in text
+    await world.put(
+        *(doc(f"d{n}") for n in range(10)), doc("bad", "spoiled"), doc("long", LONG + " spoiled at the end.")
+    )
+    async with running(worker(world, model)):
+        await eventually(lambda: not waiting(world))
+    assert await names(world) == {f"d{n}" for n in range(10)}
+    failed = await world.queue.failed(world.collection.id, None, 10)
+    assert [one.id for one in failed] == ["bad", "long"]
+    assert all("no usable vector" in one.reason for one in failed)
+
+
+@pytest.mark.parametrize("how", ["raises", "gives NaN"])
+async def test_what_the_model_does_wrong_is_charged_to_nobody(world: World, model: Model, how: str) -> None:
+    broken = True
+
+    def fault(texts: Sequence[str]) -> None:
+        if broken and how == "raises":
+            raise RuntimeError("device lost")
+
+    model.fault = fault
+    model.spoil = lambda text: broken and how == "gives NaN"
+    await world.put(*(doc(f"d{n}") for n in range(5)))
+    before = value(metrics.WORKER_BACKOFF, "model")
+    async with running(worker(world, model)):
+        await eventually(lambda: value(metrics.WORKER_BACKOFF, "model") >= before + 2)
+        assert all(job.attempts == 0 for job in jobs(world).values())
+        broken = False
+        await eventually(lambda: not jobs(world))
+    assert len(await names(world)) == 5
+
+
+async def test_an_encoder_service_that_was_away_for_a_moment_is_charged_to_nobody(world: World, model: Model) -> None:
+    away = 4
+
+    def fault(texts: Sequence[str]) -> None:
+        nonlocal away
+        if away and "quick brown fox" not in texts[0]:  # and there again when it is asked whether it works
+            away -= 1
+            raise ModelUnavailable("it was being restarted")
+
+    model.fault = fault
+    await world.put(*(doc(f"d{n}") for n in range(8)))
+    async with running(worker(world, model, max_attempts=1)):
+        await eventually(lambda: not jobs(world))
+    assert len(await names(world)) == 8
+    assert len(model.counted()) <= 6  # a batch whose half meets it is not halved to the last document
+
+
+async def test_a_model_past_hope_ends_the_worker_and_its_leases_count_as_lost(
+    world: World, model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(failure_policy, "HOPELESS", 3)
+
+    def fault(texts: Sequence[str]) -> None:
+        raise RuntimeError("device lost")
+
+    model.fault = fault
+    await world.put(*(doc(f"d{n}") for n in range(5)))
+    with pytest.raises(ModelUnavailable, match="device lost"):
+        await asyncio.wait_for(worker(world, model).run(asyncio.Event()), 20)
+    assert {job.worker is not None for job in jobs(world).values()} == {True}
+    assert all(job.attempts == 0 for job in jobs(world).values())
+
+
+async def test_a_full_device_halves_the_batches(world: World, model: Model) -> None:
+    def fault(texts: Sequence[str]) -> None:
+        if max(model.lengths(texts, "document")) * len(texts) > 60:
+            raise MemoryError("no room")
+
+    model.fault = fault
+    await world.put(*(doc(f"d{n}", "six words are in this one") for n in range(60)))
+    async with running(worker(world, model)):
+        await eventually(lambda: not jobs(world))
+    assert len(await names(world)) == 60
+    tried = [max(model.lengths(batch, "document")) * len(batch) for batch in model.batches]
+    assert sum(size > 60 for size in tried) <= 6, "once learned, the smaller budget is kept"
+
+
+async def test_a_device_without_room_for_one_text_is_no_documents_fault(world: World, model: Model) -> None:
+    full = True
+
+    def fault(texts: Sequence[str]) -> None:
+        if full:
+            raise MemoryError("no room")
+
+    model.fault = fault
+    await world.put(doc("d"))
+    before = value(metrics.WORKER_BACKOFF, "memory")
+    async with running(worker(world, model)):
+        await eventually(lambda: value(metrics.WORKER_BACKOFF, "memory") > before)
+        assert jobs(world)["d"].attempts == 0
+        full = False
+        await eventually(lambda: not jobs(world))
+
+
+class Flaky:
+    """A port of which every call fails while `down`, and of which `after` calls succeed but do not say so."""
+
+    def __init__(self, port: Any) -> None:
+        self._port = port
+        self.down = False
+        self.calls = 0
+
+    def __getattr__(self, name: str) -> Any:
+        async def call(*arguments: Any) -> Any:
+            self.calls += 1
+            if self.down:
+                raise DatabaseUnavailable
+            return await getattr(self._port, name)(*arguments)
+
+        return call
+
+
+async def test_an_absent_database_costs_time_and_nothing_else(world: World, model: Model) -> None:
+    queue, vectors, versions = Flaky(world.queue), Flaky(world.vectors), Flaky(world.versions)
+    await world.put(*(doc(f"d{n}") for n in range(50)))
+    model.gate.clear()
+    async with running(worker(world, model, queue=queue, vectors=vectors, versions=versions, claim=32)):
+        await eventually(model.started.is_set)
+        for port in (queue, vectors, versions):
+            port.down = True
+        calls = vectors.calls
+        model.gate.set()
+        await eventually(lambda: vectors.calls >= calls + 3)
+        assert all(job.attempts == 0 for job in jobs(world).values())
+        for port in (queue, vectors, versions):
+            port.down = False
+        await eventually(lambda: not jobs(world))
+    assert len(await names(world)) == 50
+    assert sum(map(len, model.batches)) == 50, "what was encoded is not encoded again"
+
+
+async def test_a_document_that_workers_died_with_is_charged_first_and_tried_alone(world: World, model: Model) -> None:
+    await world.put(*(doc(f"d{n}") for n in range(5)), doc("suspect"))
+    jobs(world)["suspect"].lost_leases = 3
+    attempts: list[int] = []
+
+    def fault(texts: Sequence[str]) -> None:
+        if "text of suspect" in texts:
+            attempts.append(jobs(world)["suspect"].attempts)
+            assert len(texts) == 1
+
+    model.fault = fault
+    async with running(worker(world, model)):
+        await eventually(lambda: not jobs(world))
+    assert attempts == [1]
+    assert "suspect" in await names(world), "success clears the innocent"
+
+
+async def test_suspects_are_charged_one_at_a_time(world: World, model: Model) -> None:
+    """Whoever kills the worker while one is tried must not have the others pay for it."""
+    suspects = [f"suspect{number}" for number in range(4)]
+    await world.put(*map(doc, suspects))
+    for name in suspects:
+        jobs(world)[name].lost_leases = 3
+    charged: list[int] = []
+
+    def fault(texts: Sequence[str]) -> None:
+        charged.append(sum(job.attempts for job in jobs(world).values()))
+
+    model.fault = fault
+    async with running(worker(world, model)):
+        await eventually(lambda: not jobs(world))
+    assert charged == [1, 1, 1, 1]
+
+
+async def test_a_document_that_kills_workers_ends_set_aside_untried(world: World, model: Model) -> None:
+    await world.put(doc("killer"), doc("other"))
+    jobs(world)["killer"].lost_leases, jobs(world)["killer"].attempts = 3, 2
+    async with running(worker(world, model)):
+        await eventually(lambda: not waiting(world))
+    assert model.counted() == [["text of other"]]
+    (failed,) = await world.queue.failed(world.collection.id, None, 10)
+    assert (failed.id, failed.attempts) == ("killer", 3)
+
+
+async def test_what_changed_while_it_was_encoded_is_encoded_again(world: World, model: Model) -> None:
+    await world.put(doc("d", "old"))
+    model.gate.clear()
+    before = value(metrics.FENCED_WRITES, world.collection.name)
+    async with running(worker(world, model)):
+        await eventually(model.started.is_set)
+        await world.put(doc("d", "new"), now=datetime.now(UTC))
+        model.gate.set()
+        await eventually(lambda: not jobs(world))
+    assert model.batches == [["old"], ["new"]]
+    assert await world.stored_chunks() == {("d", 0): 2}
+    assert value(metrics.FENCED_WRITES, world.collection.name) == before + 1
+
+
+async def test_leases_are_extended_while_work_takes_long(world: World, model: Model) -> None:
+    await world.put(doc("d"))
+    model.gate.clear()
+    async with running(worker(world, model, lease=timedelta(seconds=0.3))):
+        await eventually(model.started.is_set)
+        first = jobs(world)["d"].available_at
+        await eventually(lambda: jobs(world)["d"].available_at > first + timedelta(seconds=0.6))
+        assert await world.queue.claim([world.version], 10, "other", datetime.now(UTC), timedelta(seconds=1)) == ()
+        model.gate.set()
+        await eventually(lambda: not jobs(world))
+
+
+async def test_stopping_finishes_what_is_in_hand_and_claims_no_more(world: World, model: Model) -> None:
+    await world.put(*(doc(f"d{n}") for n in range(10)))
+    model.gate.clear()
+    async with running(worker(world, model)) as stop:
+        await eventually(model.started.is_set)
+        stop.set()
+        await asyncio.sleep(0)
+        await world.put(doc("late"))
+        model.gate.set()
+    assert await names(world) == {f"d{n}" for n in range(10)}
+    assert set(jobs(world)) == {"late"}
+
+
+async def test_what_cannot_be_finished_in_time_is_given_back_uncharged(world: World, model: Model) -> None:
+    await world.put(*(doc(f"d{n}") for n in range(10)))
+    model.gate.clear()
+    try:
+        async with running(worker(world, model, grace=timedelta(seconds=0.05))) as stop:
+            await eventually(model.started.is_set)
+            stop.set()
+    finally:
+        model.gate.set()
+    assert len(jobs(world)) == 10
+    assert {(job.lease, job.worker, job.attempts) for job in jobs(world).values()} == {(None, None, 0)}
+
+
+async def test_a_refused_version_holds_nobody_up_and_is_tried_again(
+    world: World, model: Model, caplog: pytest.LogCaptureFixture
+) -> None:
+    second = await world.add_version(2, VersionState.BACKFILLING)
+    await world.put(doc("d"))
+    refused = True
+
+    async def admit(version: EmbedderVersion) -> Encoder:
+        if version.number == 2 and refused:
+            raise SpaceRefused("version 2: the weights differ")
+        return model
+
+    with caplog.at_level(logging.WARNING):
+        async with running(worker(world, model, admit=admit)):
+            await eventually(lambda: len(jobs(world)) == 1 and len(world.fake.jobs) == 1)  # type: ignore[union-attr]
+            assert await world.stored_chunks() == {("d", 0): 1}
+            assert await world.stored_chunks(second) == {}
+            assert any(getattr(record, "reason", "") == "version 2: the weights differ" for record in caplog.records)
+            refused = False
+            await eventually(lambda: not jobs(world))
+    assert await world.stored_chunks(second) == {("d", 0): 1}
+
+
+async def test_a_collection_that_goes_away_takes_its_work_along(world: World, model: Model) -> None:
+    await world.put(doc("d"))
+    model.gate.clear()
+    async with running(worker(world, model)):
+        await eventually(model.started.is_set)
+        assert world.fake is not None
+        await world.collections.delete(world.collection.id)
+        world.fake.jobs.clear()
+        model.gate.set()
+        other = await build(None, dimensions=DIMENSIONS)
+        assert other.version.number == VersionNumber(1)
+    assert model.counted() == [["text of d"]]
+
+
+async def test_what_the_store_refuses_is_charged_to_its_document_alone(world: World, model: Model) -> None:
+    class Picky:
+        async def write(self, version: EmbedderVersion, encoded: Sequence[Any]) -> frozenset[DocumentId]:
+            if any(one.job.document_id == "bad" for one in encoded):
+                raise ValueError("numeric field overflow")
+            return await world.vectors.write(version, encoded)
+
+    await world.put(*(doc(f"d{n}") for n in range(9)), doc("bad"))
+    async with running(worker(world, model, vectors=Picky())):
+        await eventually(lambda: not waiting(world))
+    assert await names(world) == {f"d{n}" for n in range(9)}
+    (failed,) = await world.queue.failed(world.collection.id, None, 10)
+    assert (failed.id, failed.reason) == ("bad", "ValueError: numeric field overflow")
+
+
+async def test_housekeeping_comes_around_whether_it_works_or_not(world: World, model: Model) -> None:
+    calls = 0
+
+    async def tend() -> None:
+        nonlocal calls
+        calls += 1
+        raise RuntimeError("broom is broken")
+
+    await world.put(doc("d"))
+    async with running(worker(world, model, tend=tend, tend_seconds=0.01)):
+        await eventually(lambda: calls >= 3)
+        await eventually(lambda: not jobs(world))
+
+
+async def test_no_text_is_logged(world: World, model: Model, caplog: pytest.LogCaptureFixture) -> None:
+    model.spoil = lambda text: "secret" in text
+    await world.put(doc("bad", "a secret text"), doc("d"))
+    with caplog.at_level(logging.DEBUG, logger="service"):
+        async with running(worker(world, model)):
+            await eventually(lambda: not waiting(world))
+    assert caplog.records
+    assert not any("secret" in f"{record.__dict__}" for record in caplog.records)
+
+
+# ---------------------------------------------------------------- two lanes
+
+
+async def test_a_new_document_overtakes_a_backfill(world: World, model: Model) -> None:
+    second = await world.add_version(2, VersionState.BACKFILLING)
+    await backfill(world, second, *(doc(f"old{n}", LONG) for n in range(60)))
+    model.fault = lambda texts: time.sleep(0.01)  # it is the model that is busy
+    async with running(worker(world, model)):
+        for n in range(3):
+            await eventually(lambda: sum("seven words" in batch[0] for batch in model.batches[-20:]) > 10)
+            before = len(model.batches)
+            await world.put(doc(f"new{n}"), now=datetime.now(UTC))
+            await eventually(lambda n=n: (world.collection.id, f"new{n}", 1) not in world.fake.jobs)  # type: ignore[misc, union-attr]
+            starts = [at for at, batch in enumerate(model.batches) if f"text of new{n}" in batch]
+            assert starts[0] - before <= 20, "it waited for more than a look at the queue takes"
+        assert len(waiting(world)) > 10, "the backfill was still going on"
+        await eventually(lambda: not jobs(world))
+    assert len({name for name, _ in await world.stored_chunks(second)}) == 63
+
+
+async def test_a_backfill_is_claimed_when_no_live_write_is_left(world: World, model: Model) -> None:
+    second = await world.add_version(2, VersionState.BACKFILLING)
+    await backfill(world, second, *(doc(f"old{n}") for n in range(50)))
+    await world.put(*(doc(f"new{n}") for n in range(150)))
+    claims: list[tuple[str, int, int]] = []
+
+    class Watched:
+        def __getattr__(self, name: str) -> Any:
+            return getattr(world.queue, name)
+
+        async def claim(self, *arguments: Any) -> Any:
+            claimed = await world.queue.claim(*arguments)
+            free = [name for (_, name, _), job in world.fake.jobs.items() if job.lease is None and job.priority < 2]  # type: ignore[union-attr]
+            claims.append((arguments[-1], len(claimed), len(free)))
+            return claimed
+
+    async with running(worker(world, model, queue=Watched(), claim=20)):
+        await eventually(lambda: not jobs(world))
+    assert sum(count for lane, count, _ in claims if lane == "live") == 300
+    assert sum(count for lane, count, _ in claims if lane == "backfill") == 50
+    assert all(free == 0 for lane, count, free in claims if lane == "backfill" and count)
+
+
+def test_what_a_backfill_takes_up_at_once_is_less() -> None:
+    pace = Pace(passages_per_second=500.0, passages_per_document=2.5)
+    assert [pace.documents(portions.claim_seconds) for portions in (LIVE, BACKFILL)] == [400, 200]
+    assert BACKFILL.claim_least < LIVE.claim_least
+    assert BACKFILL.code_points < LIVE.code_points
+
+
+async def test_passes_of_a_backfill_are_short(world: World, model: Model) -> None:
+    def padded(batch: Sequence[str]) -> int:
+        return max(model.lengths(batch, "document")) * len(batch)
+
+    second = await world.add_version(2, VersionState.BACKFILLING)
+    text = "twenty words are not many but enough to see how a batch of them is made of several documents here "
+    model.fault = lambda texts: time.sleep(padded(texts) * 1e-4)
+    await backfill(world, second, *(doc(f"old{n}", text + "old") for n in range(200)))
+    await world.put(*(doc(f"new{n}", text + "new") for n in range(100)))
+    async with running(worker(world, model, batch_tokens=4096, claim=1000)):
+        await eventually(lambda: not jobs(world))
+    live = [padded(batch) for batch in model.batches if batch[0].endswith("new")]
+    short = [padded(batch) for batch in model.batches if batch[0].endswith("old")]
+    assert max(live) > 1500
+    assert max(short) <= 600, "50 ms at 10,000 tokens a second"
+    assert sum(short) / len(short) > 200
+
+
+async def test_the_active_version_comes_first(world: World) -> None:
+    second = await world.add_version(2, VersionState.READY)
+    started: list[int] = []
+
+    class Numbered(Model):
+        def __init__(self, number: int) -> None:
+            super().__init__()
+            self.fault = lambda texts: started.append(number)
+
+    models = {1: Numbered(1), 2: Numbered(2)}
+
+    async def admit(version: EmbedderVersion) -> Encoder:
+        return models[version.number]
+
+    both = asyncio.Event()
+
+    class Gated:
+        def __getattr__(self, name: str) -> Any:
+            return getattr(world.queue, name)
+
+        async def claim(self, versions: Sequence[EmbedderVersion], *arguments: Any) -> Any:
+            if len(versions) == 2:
+                both.set()
+            return await world.queue.claim(versions, *arguments) if both.is_set() else ()
+
+    await world.put(*(doc(f"d{n}", LONG[:600]) for n in range(20)))
+    async with running(worker(world, models[1], admit=admit, queue=Gated())):
+        await eventually(lambda: not world.fake.jobs)  # type: ignore[union-attr]
+    assert len(await world.stored_chunks(second)) == 20
+    assert started.count(1) == started.count(2) > 5
+    last = len(started) - started[::-1].index(1)
+    assert started[:last].count(2) <= 1, "while its last batch is computed, another model may begin"
+
+
+async def test_a_paused_backfill_rests_and_live_writes_go_on(world: World, model: Model) -> None:
+    second = await world.add_version(2, VersionState.BACKFILLING)
+    assert world.fake is not None
+    versions = world.fake.collections.versions[world.collection.id]
+    versions[1] = dataclasses.replace(second, paused=True)
+    await backfill(world, second, *(doc(f"old{n}") for n in range(10)))
+    async with running(worker(world, model)):
+        await world.put(doc("new"))
+        await eventually(lambda: set(jobs(world)) == {f"old{n}" for n in range(10)})
+        assert {job.lease for job in jobs(world).values()} == {None}
+        versions[1] = second
+        await eventually(lambda: not jobs(world))
+    assert len(await world.stored_chunks(second)) == 11
+
+
+async def test_what_the_client_encodes_is_left_alone(world: World, model: Model) -> None:
+    asked: list[int] = []
+
+    async def admit(version: EmbedderVersion) -> Encoder:
+        asked.append(version.number)
+        return model
+
+    second = await world.add_version(2, VersionState.BACKFILLING)
+    assert world.fake is not None
+    spec = EmbedderSpec(model="external", dimensions=DIMENSIONS, identity="theirs")
+    world.fake.collections.versions[world.collection.id][1] = dataclasses.replace(second, spec=spec)
+    await world.put(doc("d"))
+    # As claimable as can be: it is the worker that must not want it.
+    world.fake.jobs[world.collection.id, DocumentId("d"), second.number].priority = 0
+    async with running(worker(world, model, admit=admit)):
+        await eventually(lambda: len(world.fake.jobs) == 1)  # type: ignore[union-attr]
+    assert set(asked) == {1}
+    assert world.fake.jobs[world.collection.id, DocumentId("d"), second.number].lost_leases == 0
+
+
+async def test_a_backfill_keeps_to_its_rate(world: World, model: Model) -> None:
+    second = await world.add_version(2, VersionState.BACKFILLING)
+    await backfill(world, second, *(doc(f"old{n}") for n in range(60)))
+    started = time.monotonic()
+    async with running(worker(world, model, backfill_per_second=100)):
+        await world.put(*(doc(f"new{n}") for n in range(60)))
+        await eventually(lambda: not jobs(world))
+    assert time.monotonic() - started > 0.55
+
+
+async def test_poison_in_a_backfill_is_set_aside_alone(world: World, model: Model) -> None:
+    second = await world.add_version(2, VersionState.BACKFILLING)
+    model.fault = lambda texts: (
+        (_ for _ in ()).throw(ValueError("no")) if any("poison" in text for text in texts) else None
+    )
+    await backfill(world, second, *(doc(f"old{n}") for n in range(20)), doc("bad", "poison"), doc("killer"))
+    jobs(world)["killer"].lost_leases, jobs(world)["killer"].attempts = 3, 2
+    async with running(worker(world, model)):
+        await eventually(lambda: not waiting(world))
+    assert {name for name, _ in await world.stored_chunks(second)} == {f"old{n}" for n in range(20)}
+    failed = await world.queue.failed(world.collection.id, None, 10)
+    assert [(one.id, one.attempts) for one in failed] == [("bad", 3), ("killer", 3)]
+
+
+async def test_stopping_in_the_middle_of_a_backfill_gives_back_what_is_in_hand(world: World, model: Model) -> None:
+    second = await world.add_version(2, VersionState.BACKFILLING)
+    await backfill(world, second, *(doc(f"old{n}") for n in range(100)))
+    model.gate.clear()
+    try:
+        async with running(worker(world, model, grace=timedelta(seconds=0.05))) as stop:
+            await eventually(model.started.is_set)
+            stop.set()
+    finally:
+        model.gate.set()
+    assert len(jobs(world)) == 100
+    assert {(job.lease, job.worker, job.attempts) for job in jobs(world).values()} == {(None, None, 0)}
+
+
+async def test_admission_ends_with_the_version(world: World, model: Model) -> None:
+    asked: list[int] = []
+
+    async def admit(version: EmbedderVersion) -> Encoder:
+        asked.append(version.number)
+        return model
+
+    admission = Admission(admit, again=3600.0)
+    admission.ready([world.version])
+    await eventually(lambda: len(admission.ready([world.version])) == 1)
+    assert (admission.ready([]), asked) == ({}, [1])
+    assert admission.ready([world.version]) == {}, "its model is not held any longer"
+    await eventually(lambda: len(admission.ready([world.version])) == 1)
+    assert asked == [1, 1]
+    await admission.close()

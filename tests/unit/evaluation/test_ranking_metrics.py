@@ -1,0 +1,148 @@
+"""Our measures against `ir_measures` (trec_eval underneath) and scipy, and by hand."""
+
+import math
+import random
+from statistics import fmean
+
+import ir_measures
+import numpy as np
+import pytest
+from ir_measures import RR, R, nDCG
+from scipy import stats
+
+from service.evaluation import ranking_metrics
+from service.evaluation.ranking_metrics import (
+    Interval,
+    bootstrap,
+    kendall_tau,
+    ndcg,
+    overlap,
+    paired_bootstrap,
+    percentile,
+    quality,
+    recall,
+    reciprocal_rank,
+)
+
+
+def test_against_trec_eval_on_random_rankings() -> None:
+    chance = random.Random(7)
+    documents = [f"d{number}" for number in range(300)]
+    qrels, run, rankings = {}, {}, {}
+    for number in range(40):
+        query = f"q{number}"
+        qrels[query] = {document: chance.randint(0, 3) for document in chance.sample(documents, 30)}
+        rankings[query] = chance.sample(documents, 150)
+        run[query] = {document: float(-rank) for rank, document in enumerate(rankings[query])}
+    measures = [nDCG @ 10, R @ 100, RR @ 10]
+    seen = 0
+    for metric in ir_measures.iter_calc(measures, qrels, run):
+        ours = {
+            nDCG @ 10: lambda query: ndcg(rankings[query], qrels[query], 10),
+            R @ 100: lambda query: recall(rankings[query], qrels[query], 100),
+            RR @ 10: lambda query: reciprocal_rank(rankings[query], qrels[query], 10),
+        }[metric.measure](metric.query_id)
+        assert ours == pytest.approx(metric.value, abs=1e-9), (metric.measure, metric.query_id)
+        seen += 1
+    assert seen == 120
+    means = ir_measures.calc_aggregate(measures, qrels, run)
+    found = quality([(rankings[query], qrels[query]) for query in rankings])
+    assert found.ndcg_at_10 == pytest.approx(means[nDCG @ 10])
+    assert found.recall_at_100 == pytest.approx(means[R @ 100])
+    assert found.mrr_at_10 == pytest.approx(fmean(reciprocal_rank(rankings[query], qrels[query], 10) for query in run))
+
+
+def test_ndcg_by_hand() -> None:
+    assert ndcg(["a", "b"], {"a": 1}, 10) == 1.0
+    assert ndcg(["b", "a"], {"a": 1}, 10) == pytest.approx(0.6309, abs=1e-4)
+    assert ndcg(["b"], {"a": 1}, 10) == 0.0
+    assert ndcg(["b"], {"b": 0}, 10) == 0.0
+
+
+def test_percentile_is_nearest_rank() -> None:
+    values = [float(value) for value in range(1, 101)]
+    assert (percentile(values, 0.5), percentile(values, 0.95), percentile(values, 1.0)) == (50.0, 95.0, 100.0)
+
+
+# ---------------------------------------------------------------- two rankings
+
+
+def test_overlap_by_hand() -> None:
+    assert overlap("abcd", "badx", 2) == 1.0
+    assert overlap("abcd", "xbya", 4) == 0.5
+    assert overlap("abcd", "a", 4) == overlap("a", "abcd", 4) == 0.25
+    assert overlap("", "", 10) == 1.0
+    assert overlap("a", "", 10) == 0.0
+
+
+def test_kendall_tau_against_scipy() -> None:
+    chance = random.Random(2)
+    documents = [f"d{number}" for number in range(30)]
+    for _ in range(50):
+        a, b = chance.sample(documents, 20), chance.sample(documents, 20)
+        common = [document for document in a if document in b]
+        expected = stats.kendalltau([a.index(one) for one in common], [b.index(one) for one in common]).statistic
+        assert kendall_tau(a, b) == pytest.approx(expected, abs=1e-12)
+
+
+def test_kendall_tau_where_there_is_no_order_to_compare() -> None:
+    assert kendall_tau("abc", "abc") == 1.0
+    assert kendall_tau("abc", "cba") == -1.0
+    assert math.isnan(kendall_tau("abc", "cxy"))
+    assert math.isnan(kendall_tau("", ""))
+
+
+# ---------------------------------------------------------------- how sure it is
+
+
+def test_the_interval_is_that_of_scipy() -> None:
+    chance = np.random.default_rng(4)
+    old = chance.uniform(size=80)
+    new = np.clip(old + chance.normal(0.02, 0.2, size=80), 0, 1)
+    ours = paired_bootstrap(old.tolist(), new.tolist())
+    theirs = stats.bootstrap(
+        (new - old,), np.mean, n_resamples=10_000, method="percentile", rng=np.random.default_rng(9)
+    ).confidence_interval
+    assert ours.mean == pytest.approx(float((new - old).mean()))
+    assert (ours.low, ours.high) == pytest.approx((theirs.low, theirs.high), abs=0.002)
+
+
+def test_the_interval_is_the_same_every_time_and_wider_where_more_confidence_is_asked() -> None:
+    values = [float(value) for value in range(20)]
+    assert bootstrap(values) == bootstrap(values)
+    assert bootstrap(values, confidence=0.99).high > bootstrap(values, confidence=0.8).high
+
+
+def test_equal_answers_have_no_difference_at_all() -> None:
+    assert paired_bootstrap([0.1, 0.9, 0.4], [0.1, 0.9, 0.4]) == Interval(mean=0.0, low=0.0, high=0.0)
+
+
+def test_the_interval_covers_the_truth_as_often_as_it_says() -> None:
+    chance = np.random.default_rng(11)
+    covered = 0
+    for _ in range(300):
+        interval = bootstrap(chance.normal(size=60).tolist(), resamples=1_000)
+        covered += interval.low <= 0.0 <= interval.high
+    assert 0.90 <= covered / 300 <= 0.98
+
+
+def test_pairing_sees_what_the_spread_of_the_queries_hides() -> None:
+    chance = np.random.default_rng(6)
+    old = chance.uniform(size=100)
+    assert paired_bootstrap(old.tolist(), (old - 0.01).tolist()).high < 0
+
+
+def test_draws_are_held_in_memory_a_portion_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    values = np.random.default_rng(1).normal(size=50).tolist()
+    whole = bootstrap(values, resamples=2_000)
+    monkeypatch.setattr(ranking_metrics, "_DRAWN_AT_ONCE", 777)
+    portioned = bootstrap(values, resamples=2_000)
+    assert (portioned.low, portioned.high) == pytest.approx((whole.low, whole.high), abs=0.03)
+
+
+@pytest.mark.parametrize("values", [[], [0.1, math.nan]])
+def test_what_cannot_be_measured_has_no_interval(values: list[float]) -> None:
+    with pytest.raises(ValueError, match="finite"):
+        bootstrap(values)
+    with pytest.raises(ValueError, match="zip"):
+        paired_bootstrap([1.0], [1.0, 2.0])

@@ -1,0 +1,258 @@
+"""The document's story over fakes: what is refused and why, what is committed, and streams that go wrong half-way."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import numpy as np
+import pytest
+
+from service.core import filters
+from service.core.domain import (
+    EXTERNAL,
+    Collection,
+    CollectionName,
+    CollectionSettings,
+    Document,
+    DocumentId,
+    EmbedderSpec,
+    VersionNumber,
+)
+from service.core.errors import Conflict, Invalid, VersionNotFound
+from service.core.versions import EmbedderVersion, VersionState
+from service.embedder.models.registry import Registry
+from service.ingest.service import STREAM_BATCH, Ingest, Limits, taker
+from service.spaces.model_verification import Proof
+from tests.fakes import FakeChanges, FakeDocuments, FakeLexicon, FakeQueue, FakeStore
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+LIMITS = Limits(id_length=20, title_length=30, text_length=200, metadata_bytes=200, metadata_depth=3, batch=5)
+
+
+class Place:
+    """A collection and the story that writes into it."""
+
+    def __init__(self, store: FakeStore, collection: Collection) -> None:
+        self.store = store
+        self.documents = FakeDocuments(store)
+        self.queue = FakeQueue(store)
+        self.collection = collection
+        self.ingest = Ingest(
+            documents=self.documents,
+            queue=self.queue,
+            changes=FakeChanges(store),
+            lexicon=FakeLexicon(store),
+            limits=LIMITS,
+            wait_seconds=0.1,
+        )
+
+
+@pytest.fixture
+async def place() -> Place:
+    store = FakeStore()
+    return Place(store, await collection_of(store, EmbedderSpec(model="hashing:16")))
+
+
+@pytest.fixture
+async def theirs() -> Place:
+    """Its only version takes the client's own vectors, of three dimensions."""
+    store = FakeStore()
+    spec = EmbedderSpec(model=EXTERNAL, dimensions=3, identity="theirs")
+    return Place(store, await collection_of(store, spec))
+
+
+async def collection_of(store: FakeStore, spec: EmbedderSpec) -> Collection:
+    proof = Proof(collections=store.collections, versions=store.versions, embedders=Registry(default="hashing:16"))
+    spec, identity, canary = await proof.register(spec)
+    settings = CollectionSettings(embedder=spec)
+    return await store.collections.create(CollectionName("c"), settings, identity, canary, NOW)
+
+
+def document(name: str = "a", **parts: Any) -> Document:
+    return Document(**{"id": DocumentId(name), "text": "some text", **parts})
+
+
+@pytest.mark.parametrize(
+    ("bad", "field"),
+    [
+        (document(""), "documents.0.id"),
+        (document("x" * 21), "documents.0.id"),
+        (document("a\0b"), "documents.0.id"),
+        (document(text=""), "documents.0.text"),
+        (document(text=" \n "), "documents.0.text"),
+        (document(text="x" * 201), "documents.0.text"),
+        (document(text="\ud800"), "documents.0.text"),
+        (document(title="x" * 31), "documents.0.title"),
+        (document(metadata={"a": "b\0"}), "documents.0.metadata.a"),
+        (document(metadata={"a\0": 1}), "documents.0.metadata"),
+        (document(metadata={"n": 2**63}), "documents.0.metadata.n"),
+        (document(metadata={"n": float("nan")}), "documents.0.metadata.n"),
+        (document(metadata={"a": {"b": {"c": {"d": 1}}}}), "documents.0.metadata.a.b.c"),
+        (document(metadata={"a": [[[1]]]}), "documents.0.metadata.a.0.0"),
+        (document(metadata={"a": "x" * 200}), "documents.0.metadata"),
+    ],
+)
+async def test_what_is_refused_names_the_place_and_commits_nothing(place: Place, bad: Document, field: str) -> None:
+    with pytest.raises(Invalid) as refused:
+        await place.ingest.write(place.collection, [bad, document("good")])
+    assert [error.field for error in refused.value.errors] == [field]
+    assert await place.documents.page(place.collection.id, None, 10, None) == ()
+
+
+async def test_the_same_id_twice_and_too_many_at_once_are_refused(place: Place) -> None:
+    with pytest.raises(Invalid, match="cannot be accepted") as refused:
+        await place.ingest.write(place.collection, [document("a"), document("a")])
+    assert refused.value.errors[0].field == "documents.1.id"
+    with pytest.raises(Invalid, match="at most 5"):
+        await place.ingest.write(place.collection, [document(str(number)) for number in range(6)])
+
+
+async def test_a_title_alone_is_a_document(place: Place) -> None:
+    (accepted,) = await place.ingest.write(place.collection, [document(title="only a title", text="")])
+    assert accepted.status == "created"
+
+
+async def lines(*items: Document | str) -> AsyncIterator[tuple[int, Document | str]]:
+    for number, item in enumerate(items, start=1):
+        yield number, item
+
+
+async def test_a_stream_commits_what_is_good_and_tells_the_rest_by_line(place: Place) -> None:
+    outcome = await place.ingest.stream(
+        place.collection, lines(document("a"), "not JSON", document("b", text=""), document("a", text="later wins"))
+    )
+    assert outcome.counts == {"created": 1, "updated": 1, "unchanged": 0}
+    assert [line for line, _ in outcome.errors] == [2, 3]
+    assert outcome.failed == 2
+    stored = await place.documents.get(place.collection.id, [DocumentId("a")])
+    assert stored[DocumentId("a")].text == "later wins"
+
+
+async def test_a_stream_that_breaks_off_keeps_what_was_committed(place: Place) -> None:
+    async def broken() -> AsyncIterator[tuple[int, Document | str]]:
+        for number in range(STREAM_BATCH + 10):
+            yield number + 1, document(f"d{number:04d}")
+        raise ConnectionError
+
+    with pytest.raises(ConnectionError):
+        await place.ingest.stream(place.collection, broken())
+    assert len(await place.documents.page(place.collection.id, None, 10_000, None)) == STREAM_BATCH
+
+
+async def test_delete_by_filter(place: Place) -> None:
+    await place.ingest.write(place.collection, [document(str(year), metadata={"year": year}) for year in range(5)])
+    assert await place.ingest.delete_passing(place.collection, filters.parse({"year": {"$gte": 2}})) == 3
+    left = await place.documents.page(place.collection.id, None, 10, None)
+    assert [one.id for one in left] == ["0", "1"]
+
+
+async def test_waiting_ends_and_says_that_it_was_in_vain(place: Place) -> None:
+    await place.ingest.write(place.collection, [document("a")])
+    assert not await place.ingest.searchable(place.collection, [DocumentId("a")])
+    assert await place.ingest.searchable(place.collection, [])
+
+
+async def test_what_was_set_aside_is_not_called_searchable(place: Place) -> None:
+    await place.ingest.write(place.collection, [document("a")])
+    (version,) = place.store.collections.versions[place.collection.id]
+    (claimed,) = await place.queue.claim([version], 10, "w", datetime.now(UTC), timedelta(seconds=60))
+    assert await place.queue.charge([claimed.job], "poison", 1, NOW, NOW) == ("a",)
+    assert not await place.ingest.searchable(place.collection, [DocumentId("a")])
+
+
+async def test_whoever_waits_is_answered_when_the_process_stops(place: Place) -> None:
+    patient = Ingest(
+        documents=place.documents,
+        queue=place.queue,
+        changes=FakeChanges(place.store),
+        lexicon=FakeLexicon(place.store),
+        limits=LIMITS,
+        wait_seconds=60.0,
+    )
+    await patient.write(place.collection, [document("a")])
+    async with asyncio.timeout(5), asyncio.TaskGroup() as group:
+        waiting = group.create_task(patient.searchable(place.collection, [DocumentId("a")]))
+        while not patient._waits:
+            await asyncio.sleep(0)
+        patient.end_waiting()
+    assert waiting.result() is False
+    assert not await patient.searchable(place.collection, [DocumentId("a")])
+
+
+# ---------------------------------------------------------------- vectors that clients bring
+
+
+def version_of(place: Place) -> EmbedderVersion:
+    (version,) = place.store.collections.versions[place.collection.id]
+    return version
+
+
+async def test_a_brought_vector_is_stored_with_its_document_at_length_one(theirs: Place) -> None:
+    brought = document(vector=(0.0, 3e300, 4e300))
+    await theirs.ingest.write(theirs.collection, [brought, document("mute")], version_of(theirs))
+    stored = theirs.store.space(version_of(theirs))
+    np.testing.assert_allclose(stored[DocumentId("a"), 0].embedding, [0.0, 0.6, 0.8], atol=1e-3)
+    assert [key[1] for key in theirs.store.jobs] == ["mute"]
+
+
+@pytest.mark.parametrize(
+    ("vector", "reason"),
+    [
+        ((1.0, 2.0), "has 2 numbers; version 1 has 3 dimensions"),
+        ((0.0, 0.0, -0.0), "no direction"),
+        ((1.0, float("nan"), 0.0), "no direction"),
+        ((1.0, float("inf"), 0.0), "no direction"),
+    ],
+)
+async def test_a_vector_that_is_none_of_the_version_is_refused_with_its_document(
+    theirs: Place, vector: tuple[float, ...], reason: str
+) -> None:
+    with pytest.raises(Invalid) as refused:
+        await theirs.ingest.write(theirs.collection, [document(vector=vector)], version_of(theirs))
+    (error,) = refused.value.errors
+    assert error.field == "documents.0.vector"
+    assert reason in error.message
+    outcome = await theirs.ingest.stream(theirs.collection, lines(document(vector=vector)), version_of(theirs))
+    assert reason in outcome.errors[0][1]
+    assert not theirs.store.documents
+
+
+async def test_a_vector_that_nothing_takes_is_refused_with_the_reason(place: Place) -> None:
+    for takes in (None, "there is none"):
+        with pytest.raises(Invalid) as refused:
+            await place.ingest.write(place.collection, [document(vector=(1.0,))], takes)
+        assert (takes or "no embedder version") in refused.value.errors[0].message
+
+
+async def test_waiting_for_a_vector_that_did_not_come_ends_at_once(theirs: Place) -> None:
+    patient = Ingest(
+        documents=theirs.documents,
+        queue=theirs.queue,
+        changes=FakeChanges(theirs.store),
+        lexicon=FakeLexicon(theirs.store),
+        limits=LIMITS,
+        wait_seconds=60.0,
+    )
+    await patient.write(
+        theirs.collection, [document("mute"), document("a", vector=(1.0, 0.0, 0.0))], version_of(theirs)
+    )
+    async with asyncio.timeout(5):
+        assert await patient.searchable(theirs.collection, [DocumentId("a")])
+        assert not await patient.searchable(theirs.collection, [DocumentId("a"), DocumentId("mute")])
+
+
+async def test_vectors_go_to_the_version_that_is_named_or_to_the_only_one_that_takes_any(theirs: Place) -> None:
+    first = version_of(theirs)
+    second = replace(first, number=VersionNumber(2))
+    ours = replace(first, number=VersionNumber(3), spec=EmbedderSpec(model="hashing:16"))
+    gone = replace(first, number=VersionNumber(4), state=VersionState.RETIRED)
+
+    assert taker([first, ours, gone], None) == first
+    assert taker([first, second, ours], VersionNumber(2)) == second
+    assert "takes vectors" in str(taker([ours, gone], None))
+    assert "(1, 2)" in str(taker([first, second], None))
+    for number, error in ((3, Invalid), (4, Conflict), (5, VersionNotFound)):
+        with pytest.raises(error):
+            taker([first, ours, gone], VersionNumber(number))

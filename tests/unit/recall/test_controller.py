@@ -1,0 +1,341 @@
+"""The promise: when an index is calibrated, what probes then do to it, and what is said of that."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import Any
+
+import pytest
+from prometheus_client import REGISTRY
+
+from service.core.domain import Collection, VersionNumber
+from service.core.errors import ModelUnavailable
+from service.core.index_health import Health
+from service.core.recall import Band, Curve, CurvePoint, Effort, Minute, Series, Tally
+from service.core.versions import AuditEntry, EmbedderVersion, Judgments, SpaceStatus, VersionState
+from service.recall import ef_policy
+from service.recall.calibration_curve import Survey
+from service.recall.controller import Control
+from service.runtime.db_gauges import Gauges
+from tests.fakes_backfill import FakeBackfills
+from tests.fakes_indexes import FakeIndexes
+from tests.world import NOW, World, build, doc
+
+LOWS = {60: 0.88, 75: 0.91, 116: 0.94, 146: 0.955, 182: 0.965, 1_000: 0.985}
+ROWS = 50_000
+
+
+class Drawn(Survey):
+    """A survey that finds what a test says. `lows`: the lower bound of each `ef_search`."""
+
+    def __init__(self) -> None:
+        self.lows: Mapping[int, float] = LOWS
+        self.broken = False
+        self.times = 0
+
+    async def curve(
+        self,
+        collection: Collection,
+        version: EmbedderVersion,
+        status: SpaceStatus,
+        health: Health,
+        judgments: Judgments | None,
+        live: Sequence[str],
+        now: datetime,
+    ) -> Curve | None:
+        if self.broken:
+            raise ModelUnavailable
+        self.times += 1
+        assert health.index is not None
+        points = (
+            CurvePoint(ef_search=ef, recall=min(1.0, low + 0.01), low=low, high=1.0, milliseconds=1.0)
+            for ef, low in self.lows.items()
+        )
+        return Curve(
+            points=tuple(points),
+            queries=200,
+            rows=status.rows,
+            measured_at=now,
+            exact_milliseconds=30.0,
+            target=collection.settings.recall_target,
+            build=health.index.build,
+            written=health.written,
+            dead=health.dead_share,
+        )
+
+
+class Scene:
+    """One collection with an index, and who controls it. Time goes on with each turn."""
+
+    def __init__(self, world: World) -> None:
+        assert world.fake is not None
+        self.world = world
+        self.versions = world.fake.versions
+        self.indexes = FakeIndexes(self.versions)
+        self.survey = Drawn()
+        self.now = NOW
+        self.control = Control(
+            collections=world.collections,
+            versions=world.versions,
+            queue=world.queue,
+            recalls=world.recalls,
+            indexes=self.indexes,
+            audit=world.audit,
+            test_sets=world.test_sets,
+            survey=self.survey,
+            remembered=lambda _: (),
+            exact_below=7_500,
+        )
+        self.gauges = Gauges(
+            collections=world.collections,
+            versions=world.versions,
+            queue=world.queue,
+            backfills=FakeBackfills(world.fake),
+            recalls=world.recalls,
+            indexes=self.indexes,
+        )
+        self.stands(ROWS)
+
+    def stands(self, rows: int, *, written: int = ROWS, dead: int = 0, indexed: bool = True) -> None:
+        key = (self.world.collection.id, VersionNumber(1))
+        self.versions.statuses[key] = SpaceStatus(rows=rows, indexed=indexed, chunks_per_document=1.0)
+        self.indexes.healths[key] = Health(
+            rows=rows,
+            dead_rows=dead,
+            unindexed_rows=0,
+            written=written,
+            index=None,
+            indexable=True,
+            table_bytes=1,
+            cache_bytes=2**30,
+        )
+
+    async def tend(self, minutes: float = 1) -> None:
+        self.now += timedelta(minutes=minutes)
+        await self.control.tend(lambda: self.now)
+
+    async def target(self, target: float) -> None:
+        collection = await self.world.collections.get(self.world.collection.id)
+        await self.world.collections.update(collection, dataclasses.replace(collection.settings, recall_target=target))
+
+    async def probed(self, ef_search: int, recall: float, queries: int = 1_000, band: Band = "all") -> None:
+        """Right now, by live searches."""
+        series = Series(version=VersionNumber(1), leg="dense", plan="hnsw", band=band, ef_search=ef_search)
+        found = Tally(
+            queries=queries,
+            recall=queries * recall,
+            recall_squares=queries * (recall**2 + 0.01),
+            distance_recall=queries * recall,
+        )
+        await self.world.recalls.add(self.world.collection.id, [Minute(series=series, at=self.now, tally=found)])
+
+    async def efforts(self) -> dict[str, Effort]:
+        return {one.band: one for one in await self.world.recalls.efforts(self.world.collection.id)}
+
+    async def chosen(self, band: str = "all") -> int:
+        return (await self.efforts())[band].ef_search
+
+    async def trail(self) -> list[AuditEntry]:
+        """The newest first."""
+        entries = await self.world.audit.page(self.world.collection.id, None, 100)
+        return [entry for entry in entries if entry.action == "effort"]
+
+    async def metric(self, name: str) -> float | None:
+        collection = await self.world.collections.get(self.world.collection.id)
+        await self.gauges.refresh(lambda: self.now)
+        labels: dict[str, str] = {"collection": collection.name}
+        if name != "recall_target":
+            labels["version"] = "1"
+        return REGISTRY.get_sample_value(f"azimuth_{name}", labels)
+
+
+@pytest.fixture
+async def scene() -> Scene:
+    return Scene(await build(None))
+
+
+# ---------------------------------------------------------------- calibrate
+
+
+async def test_an_index_is_calibrated_when_it_is_there_and_once(scene: Scene) -> None:
+    scene.stands(5_000, indexed=False)
+    await scene.tend()
+    assert (scene.survey.times, await scene.efforts()) == (0, {})
+    scene.stands(ROWS)
+    await scene.tend()
+    assert await scene.chosen() == 146
+    assert (await scene.world.versions.status(scene.world.version)).efforts == {"all": 146}
+    (entry,) = await scene.trail()
+    assert (entry.actor, entry.version) == ("azimuth", 1)
+    assert entry.details == {"band": "all", "ef_search": 146, "before": None, "target": 0.95, "missed": False}
+    assert "ef_search 146 finds 0.9650 [0.9550, 1.0000]" in entry.note
+    for _ in range(3):
+        await scene.tend()
+    assert (scene.survey.times, len(await scene.trail())) == (1, 1)
+
+
+@pytest.mark.parametrize(
+    "stands",
+    [
+        {"rows": round(1.3 * ROWS)},
+        {"rows": round(0.7 * ROWS)},
+        {"rows": ROWS, "written": round(1.3 * ROWS)},
+        {"rows": ROWS, "written": round(0.3 * ROWS)},
+        {"rows": ROWS, "dead": ROWS // 5},
+    ],
+)
+async def test_it_is_calibrated_again_when_a_quarter_changed_or_died(scene: Scene, stands: dict[str, Any]) -> None:
+    await scene.tend()
+    scene.stands(round(1.1 * ROWS), written=round(1.1 * ROWS), dead=ROWS // 20)
+    await scene.tend()
+    assert scene.survey.times == 1
+    scene.stands(**stands)
+    scene.survey.lows = {182: 0.94, 227: 0.955, 1_000: 0.98}
+    await scene.tend()
+    assert (scene.survey.times, await scene.chosen()) == (2, 227)
+    assert [entry.details["before"] for entry in await scene.trail()] == [146, None]
+
+
+async def test_another_build_is_calibrated_and_what_stays_is_no_change(scene: Scene) -> None:
+    await scene.tend()
+    await scene.indexes.rebuild(scene.world.version)
+    await scene.tend()
+    assert (scene.survey.times, len(await scene.trail())) == (2, 1)
+
+
+async def test_not_in_the_middle_of_a_bulk_load(scene: Scene) -> None:
+    scene.stands(50)
+    await scene.world.put(*(doc(f"d{number}") for number in range(6)))
+    await scene.tend()
+    assert scene.survey.times == 0
+    await scene.world.drain()
+    await scene.tend()
+    assert scene.survey.times == 1
+
+
+async def test_one_process_at_a_time(scene: Scene) -> None:
+    async with scene.indexes.steering(scene.world.version):
+        await scene.tend()
+    assert await scene.efforts() == {}
+    await scene.tend()
+    async with scene.indexes.steering(scene.world.version):
+        await scene.probed(146, 0.9)
+        await scene.tend()
+    assert await scene.chosen() == 146
+
+
+async def test_a_version_is_calibrated_before_it_is_judged(scene: Scene) -> None:
+    second = await scene.world.add_version(2, VersionState.VERIFYING)
+    scene.versions.statuses[second.collection_id, second.number] = SpaceStatus(
+        rows=ROWS, indexed=True, chunks_per_document=1.0
+    )
+    await scene.control.prepare(scene.world.collection, second, lambda: NOW)
+    assert (await scene.world.versions.status(second)).efforts == {"all": 146}
+    await scene.control.prepare(scene.world.collection, second, lambda: NOW)
+    assert scene.survey.times == 1
+    # Who promotes is not kept waiting because much was written since.
+    scene.indexes.healths[second.collection_id, second.number] = dataclasses.replace(
+        await scene.indexes.look(second), written=10 * ROWS
+    )
+    await scene.control.prepare(scene.world.collection, second, lambda: NOW)
+    assert scene.survey.times == 1
+
+
+async def test_without_a_model_it_stays_as_it_is_and_comes_later(scene: Scene) -> None:
+    scene.survey.broken = True
+    await scene.tend()
+    assert await scene.efforts() == {}
+    scene.survey.broken = False
+    await scene.tend()
+    assert await scene.chosen() == 146
+
+
+# ---------------------------------------------------------------- hold
+
+
+async def test_another_target_is_acted_on_at_once_and_measured_after(scene: Scene) -> None:
+    await scene.tend()
+    scene.survey.broken = True
+    await scene.target(0.90)
+    await scene.tend()
+    assert await scene.chosen() == 75
+    scene.survey.broken = False
+    scene.survey.lows = {60: 0.905, 75: 0.92, 1_000: 0.99}
+    await scene.tend()
+    assert await scene.chosen() == 60
+    assert [entry.details["target"] for entry in await scene.trail()] == [0.90, 0.90, 0.95]
+
+
+async def test_probes_move_it_a_rung_and_each_move_is_noted_with_its_reason(scene: Scene) -> None:
+    await scene.tend()
+    await scene.tend()
+    await scene.probed(146, 0.92)
+    await scene.tend()
+    assert await scene.chosen() == 182
+    newest = (await scene.trail())[0]
+    assert "ef_search 146 found 0.9200" in newest.note
+    assert "misses the target 0.95" in newest.note
+    assert newest.details["before"] == 146
+    await scene.tend()
+    await scene.probed(182, 0.97)
+    await scene.probed(146, 0.97)
+    await scene.tend()
+    assert await scene.chosen() == 182  # 146 missed a moment ago
+
+
+async def test_a_rung_less_is_taken_where_it_holds(scene: Scene) -> None:
+    await scene.tend()
+    await scene.tend()
+    await scene.probed(116, 0.97)
+    await scene.tend()
+    assert await scene.chosen() == 116
+
+
+async def test_sums_that_grow_later_are_seen(scene: Scene) -> None:
+    await scene.tend()
+    await scene.tend()
+    await scene.probed(146, 0.92, queries=50)
+    await scene.tend(0.1)
+    assert await scene.chosen() == 146
+    scene.now -= timedelta(minutes=0.1)
+    await scene.probed(146, 0.92)
+    await scene.tend(0.2)
+    assert await scene.chosen() == 182
+
+
+async def test_a_band_gets_an_effort_of_its_own_where_it_misses_and_keeps_its_distance(scene: Scene) -> None:
+    await scene.tend()
+    await scene.tend()
+    await scene.probed(450, 0.90, band="wide")
+    await scene.tend()
+    assert (await scene.chosen(), await scene.chosen("wide")) == (146, 182)
+    assert (await scene.world.versions.status(scene.world.version)).efforts == {"all": 146, "wide": 182}
+    scene.survey.lows = {227: 0.96, 1_000: 0.99}
+    await scene.indexes.rebuild(scene.world.version)
+    await scene.tend()
+    assert (await scene.chosen(), await scene.chosen("wide")) == (227, ef_policy.above(227))
+
+
+async def test_a_missed_target_is_said(scene: Scene) -> None:
+    scene.survey.lows = {60: 0.5, 1_000: 0.9}
+    await scene.tend()
+    (entry,) = await scene.trail()
+    assert entry.details["missed"] is True
+    assert await scene.metric("recall_target_missed") == 1
+    assert await scene.metric("ef_search") == 1_000
+    assert await scene.metric("recall_target") == 0.95
+    _, advice = await scene.control.health(scene.world.collection, scene.world.version)
+    assert advice[0].verdict == "broken"
+    await scene.tend()
+    await scene.probed(1_000, 0.97)
+    await scene.tend()
+    assert (await scene.efforts())["all"].missed is False
+    assert await scene.metric("recall_target_missed") == 0
+
+
+async def test_the_state_of_the_index_is_exported(scene: Scene) -> None:
+    scene.stands(ROWS, dead=123)
+    await scene.tend()
+    assert await scene.metric("dead_rows") == 123
+    assert await scene.metric("index_bytes") == 8_192
+    assert await scene.metric("ef_search") == 146

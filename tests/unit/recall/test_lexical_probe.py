@@ -1,0 +1,156 @@
+"""Words looked at again: against every sampled document as it is, and not where one changed meanwhile."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import pytest
+
+from service.core.domain import Candidate, Collection, DocumentId, StoredDocument
+from service.core.ports_a import LexiconState
+from service.core.query_syntax import Words, read
+from service.core.recall import Tally
+from service.recall.lexical_probe import SAMPLE_SECONDS, SAMPLED, Bag, LexicalProbe
+from tests.fakes import FakeLexicon, FakeStore, FakeVectors
+from tests.world import World, build, doc, unit
+
+WORDS = Words(text="number")
+
+
+class Forgetful(FakeLexicon):
+    """Does not find some documents, or answers from a state of its own."""
+
+    def __init__(self, store: FakeStore) -> None:
+        super().__init__(store)
+        self.lost: frozenset[str] = frozenset()
+        self.now: LexiconState = "ready"
+        self.asked: list[Words] = []
+
+    async def search(
+        self, collection: Collection, words: Words, limit: int, within: Sequence[DocumentId] | None = None
+    ) -> tuple[Candidate, ...]:
+        self.asked.append(words)
+        found = await super().search(collection, words, 1_000, within)
+        return tuple(one for one in found if one.document_id not in self.lost)[:limit]
+
+    def state(self, collection: Collection) -> LexiconState:
+        return self.now
+
+
+@dataclass
+class Truth:
+    """A document scores as many points as it has words, if it has one that is asked for."""
+
+    analysed: list[int] = field(default_factory=list)
+
+    async def bags(self, collection: Collection, documents: Sequence[StoredDocument]) -> tuple[Bag, ...]:
+        self.analysed.append(len(documents))
+        return tuple(
+            Bag(
+                document_id=one.id,
+                content_revision=one.content_revision,
+                counts=dict.fromkeys(one.text.split(), 1),
+                length=len(one.text.split()),
+            )
+            for one in documents
+        )
+
+    async def exact(self, collection: Collection, words: Words, bags: Sequence[Bag]) -> tuple[float, ...]:
+        wanted = set(words.text.split())
+        return tuple(float(one.length) if wanted & one.counts.keys() else 0.0 for one in bags)
+
+
+@dataclass
+class Scene:
+    world: World
+    lexicon: Forgetful
+    truth: Truth
+    probe: LexicalProbe
+    seconds: list[float]
+
+    async def look(self, words: Words = WORDS) -> Tally | None:
+        return await self.probe.look(self.world.collection, self.world.version, words)
+
+
+@pytest.fixture
+async def scene() -> Scene:
+    """Eight documents that say "number", and two that do not."""
+    world = await build(None)
+    assert world.fake is not None
+    rows = {f"d{number}": unit(1, number, 0, 0)[None, :] for number in range(10)}
+    await world.put_and_store(rows)
+    texts = {f"d{number}": "number" if number < 8 else "other" for number in range(10)}
+    await world.put(*(doc(name, text) for name, text in texts.items()))
+    await world.drain()
+    lexicon, truth, seconds = Forgetful(world.fake), Truth(), [0.0]
+    probe = LexicalProbe(
+        lexicon=lexicon,
+        truth=truth,
+        vectors=FakeVectors(world.fake),
+        documents=world.documents,
+        clock=lambda: seconds[-1],
+    )
+    return Scene(world, lexicon, truth, probe, seconds)
+
+
+async def test_an_index_that_knows_all_of_it_has_recall_1(scene: Scene) -> None:
+    tally = await scene.look()
+    assert tally is not None
+    assert (tally.queries, tally.recall, tally.distance_recall) == (1, 1.0, 1.0)
+
+
+async def test_documents_that_the_index_does_not_know_are_missed(scene: Scene) -> None:
+    scene.lexicon.lost = frozenset({"d1", "d2"})
+    tally = await scene.look()
+    assert tally is not None
+    assert (tally.recall, tally.distance_recall) == (0.75, 0.75)
+
+
+async def test_words_that_nobody_says_tell_nothing(scene: Scene) -> None:
+    assert await scene.look(Words(text="nobody")) == Tally()
+
+
+async def test_wishes_do_not_rank_and_are_left_out(scene: Scene) -> None:
+    words = read('number +other -"something else"', "wishes")
+    assert words.binding
+    await scene.look(words)
+    assert scene.lexicon.asked == [Words(text=words.text)]
+
+
+async def test_an_index_that_is_built_anew_is_not_judged(scene: Scene) -> None:
+    scene.lexicon.now = "rebuilding"
+    assert await scene.look() == Tally()
+
+
+async def test_a_document_that_changed_since_it_was_sampled_makes_the_look_worth_nothing(scene: Scene) -> None:
+    await scene.look()
+    await scene.world.put(doc("d9", "number"))
+    assert await scene.look() is None
+    tally = await scene.look()
+    assert tally is not None, "the sample is drawn anew"
+    assert tally.recall == 1.0
+
+
+async def test_a_document_that_was_deleted_since_it_was_sampled_makes_the_look_worth_nothing(scene: Scene) -> None:
+    await scene.look()
+    await scene.world.delete("d3")
+    assert await scene.look() is None
+
+
+async def test_a_sample_serves_many_looks_and_is_drawn_anew_now_and_then(scene: Scene) -> None:
+    await scene.look()
+    analysed = len(scene.truth.analysed)
+    await scene.look()
+    assert len(scene.truth.analysed) == analysed
+    scene.seconds.append(SAMPLE_SECONDS)
+    await scene.look()
+    assert len(scene.truth.analysed) > analysed
+
+
+async def test_long_documents_are_left_out_and_the_sample_is_bounded(scene: Scene) -> None:
+    await scene.world.put(doc("d0", "number " * 20_000))
+    await scene.world.drain()
+    tally = await scene.look()
+    assert tally is not None
+    assert tally.recall == 1.0
+    assert sum(scene.truth.analysed) == 9
+    assert sum(scene.truth.analysed) <= SAMPLED

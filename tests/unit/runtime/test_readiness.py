@@ -1,0 +1,73 @@
+"""What an API process says of itself: to /readyz, and to the other processes."""
+
+from datetime import UTC, datetime
+
+import pytest
+
+from service.core.domain import CollectionName, CollectionSettings, EmbedderSpec, VersionNumber
+from service.embedder.models.registry import Registry
+from service.runtime.readiness import Readiness
+from service.spaces.model_verification import Proof
+from tests.fakes_catalog import FakeCollections, FakeProcesses, FakeVersions
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+class Counted(FakeCollections):
+    """Counts how often all of them were asked for."""
+
+    looks = 0
+
+    async def all(self):  # type: ignore[no-untyped-def]
+        self.looks += 1
+        return await super().all()
+
+
+@pytest.fixture
+def collections() -> Counted:
+    return Counted()
+
+
+@pytest.fixture
+def proof(collections: Counted) -> Proof:
+    registry = Registry(default="hashing:32")
+    return Proof(collections=collections, versions=FakeVersions(collections), embedders=registry)
+
+
+@pytest.fixture
+def readiness(collections: Counted, proof: Proof) -> Readiness:
+    return Readiness(
+        collections=collections,
+        versions=FakeVersions(collections),
+        processes=FakeProcesses(),
+        embedders=Registry(default="hashing:32"),
+        proof=proof,
+        lexicon_built=lambda _: True,
+        check_seconds=30.0,
+    )
+
+
+async def create(collections: Counted, proof: Proof, name: str) -> tuple[int, int]:
+    spec, identity, canary = await proof.register(EmbedderSpec())
+    made = await collections.create(CollectionName(name), CollectionSettings(embedder=spec), identity, canary, NOW)
+    return made.id, made.active_version
+
+
+async def test_what_is_gone_is_no_longer_proven(collections: Counted, proof: Proof, readiness: Readiness) -> None:
+    gone, kept = await create(collections, proof, "gone"), await create(collections, proof, "kept")
+    await readiness.watch_models()
+    assert proof.proven == {gone, kept}
+    await collections.delete(next(id_ for id_ in collections.rows if id_ == gone[0]))
+    await readiness.watch_models()
+    assert proof.proven == {kept}
+    assert set(proof.lowest) == {(kept[0], VersionNumber(1))}
+
+
+async def test_a_look_at_many_versions_asks_for_all_collections_once(
+    collections: Counted, proof: Proof, readiness: Readiness
+) -> None:
+    for number in range(20):
+        await create(collections, proof, f"c{number}")
+    await readiness.watch_models()
+    assert len(proof.proven) == 20
+    assert collections.looks == 1

@@ -1,0 +1,94 @@
+"""The supervisor over real processes that do nothing but die in the ways that matter."""
+
+import asyncio
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from service.core.errors import DatabaseUnavailable, Misconfigured
+from service.runtime import supervisor
+
+SECONDS = 20.0
+
+
+class Script(supervisor.Child):
+    """A child that runs a few lines of Python instead of the service, and writes down each of its starts."""
+
+    def __init__(self, name: str, folder: Path, code: str) -> None:
+        super().__init__(name, [], dict(os.environ))
+        self.starts = folder / f"{name}.starts"
+        self._code = f"open({str(self.starts)!r}, 'a').write('x')\n{code}"
+
+    async def start(self) -> None:
+        self._process = await asyncio.create_subprocess_exec(
+            sys.executable, "-c", self._code, stdin=asyncio.subprocess.PIPE
+        )
+        self._started = time.monotonic()
+
+    @property
+    def started(self) -> int:
+        return self.starts.stat().st_size if self.starts.exists() else 0
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
+
+class Fragile:
+    """A database that is gone, and whose start fails the first time."""
+
+    def __init__(self) -> None:
+        self.starts = 0
+
+    def alive(self) -> bool:
+        return self.starts >= 2
+
+    def start(self) -> str:
+        self.starts += 1
+        if self.starts == 1:
+            raise DatabaseUnavailable
+        return "postgresql:///"
+
+
+async def until(condition: object) -> None:
+    deadline = time.monotonic() + SECONDS
+    while not condition():  # type: ignore[operator]
+        assert time.monotonic() < deadline
+        await asyncio.sleep(0.02)
+
+
+async def test_what_dies_is_started_again_and_stopped_at_the_end(tmp_path: Path) -> None:
+    steady = Script("steady", tmp_path, "import time; time.sleep(60)")
+    stop = asyncio.Event()
+    running = asyncio.create_task(supervisor.run([steady], None, stop))
+    await until(lambda: steady.started == 1)
+    os.kill(steady.pid, signal.SIGKILL)
+    await until(lambda: steady.started == 2)
+    last = steady.pid
+    stop.set()
+    await asyncio.wait_for(running, SECONDS)
+    with pytest.raises(ProcessLookupError):
+        os.kill(last, 0)
+
+
+async def test_a_database_that_fails_to_start_is_tried_again_and_holds_nobody_up(tmp_path: Path) -> None:
+    steady, database, stop = Script("steady", tmp_path, "import time; time.sleep(60)"), Fragile(), asyncio.Event()
+    running = asyncio.create_task(supervisor.run([steady], database, stop))
+    await until(lambda: database.starts == 2 and steady.started == 1)
+    stop.set()
+    await asyncio.wait_for(running, SECONDS)
+
+
+async def test_a_child_that_only_the_operator_can_help_ends_all(tmp_path: Path) -> None:
+    steady = Script("steady", tmp_path, "import time; time.sleep(60)")
+    hopeless = Script("hopeless", tmp_path, "raise SystemExit(2)")
+    with pytest.raises(Misconfigured, match="hopeless"):
+        await asyncio.wait_for(supervisor.run([steady, hopeless], None, asyncio.Event()), SECONDS)
+    assert hopeless.started == 1
+    with pytest.raises(ProcessLookupError):
+        os.kill(steady.pid, 0)

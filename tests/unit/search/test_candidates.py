@@ -1,0 +1,107 @@
+"""What the legs brought, completed: each has the exact scores of what only the other found."""
+
+from collections.abc import AsyncIterator, Sequence
+from typing import Any
+
+import pytest
+
+from service.core.domain import Candidate, Collection, DocumentId, Fusion
+from service.core.errors import LexiconUnavailable
+from service.core.query_syntax import Words
+from service.search.candidates import Finds, Found, newest
+from service.search.dense_certainty import Backgrounds
+from service.search.fusion import fuse
+from service.search.retrievers import Leg
+from tests.edge import Edge, edge
+from tests.fakes import FakeLexicon
+
+DOCUMENTS = [{"id": f"d{at}", "text": " ".join(["whale"] * at + [f"word{at}", "sea"])} for at in range(1, 9)]
+
+
+@pytest.fixture
+async def api() -> AsyncIterator[Edge]:
+    async with edge() as running:
+        await running.collection()
+        await running.write(*DOCUMENTS[:5])
+        await running.write(*DOCUMENTS[5:])
+        yield running
+
+
+def explained(answer: dict[str, Any], leg: str) -> dict[str, Any]:
+    return {hit["id"]: hit["explain"][leg] for hit in answer["hits"]}
+
+
+async def test_what_only_one_leg_found_has_its_score_of_the_other_and_no_rank(api: Edge) -> None:
+    everything = await api.search("whale word3 sea", k=8, explain=True)
+    few = await api.search("whale word3 sea", k=1, candidates=2, explain=True)
+    wide = {leg: explained(everything, leg) for leg in ("dense", "lexical")}
+    for leg in ("dense", "lexical"):
+        for id_, told in explained(few, leg).items():
+            assert told["score"] == wide[leg][id_]["score"]
+    hits = (await api.search("whale word3 sea", k=2, candidates=2, explain=True))["hits"]
+    ranks = [hit["explain"][leg]["rank"] for hit in hits for leg in ("dense", "lexical")]
+    assert all(rank is None or rank <= 2 for rank in ranks)
+
+
+@pytest.mark.parametrize("alpha", [0.2, 0.5, 0.8])
+async def test_few_candidates_fuse_to_the_scores_that_many_do(api: Edge, alpha: float) -> None:
+    fusion = {"method": "convex", "alpha": alpha}
+    scores = {hit["id"]: hit["score"] for hit in (await api.search("sea word5", k=8, fusion=fusion))["hits"]}
+    for hit in (await api.search("sea word5", k=3, candidates=3, fusion=fusion))["hits"]:
+        assert hit["score"] == pytest.approx(scores[hit["id"]])
+
+
+async def test_a_lexicon_that_is_lost_between_search_and_look_up_takes_no_answer_away(
+    api: Edge, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    search = FakeLexicon.search
+
+    async def failing(
+        self: FakeLexicon,
+        collection: Collection,
+        words: Words,
+        limit: int,
+        within: Sequence[DocumentId] | None = None,
+    ) -> tuple[Candidate, ...]:
+        if within is not None:
+            raise LexiconUnavailable("being built")
+        return await search(self, collection, words, limit, within)
+
+    monkeypatch.setattr(FakeLexicon, "search", failing)
+    answer = await api.search("word4", k=8, candidates=2, explain=True)
+    assert answer["hits"]
+    assert answer["degraded"] == []
+
+
+async def test_the_dense_leg_weighs_as_much_as_it_is_certain(api: Edge, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def doubtful(*_: Any) -> float:
+        return 0.0
+
+    sure = await api.search("whale word2", explain=True)
+    assert {hit["explain"]["certainty"] for hit in sure["hits"]} == {1.0}, "of a handful of chunks nothing is known"
+    monkeypatch.setattr(Backgrounds, "certainty", doubtful)
+    unsure = await api.search("whale word2", explain=True)
+    assert {hit["explain"]["dense"]["share"] for hit in unsure["hits"]} == {0.0}
+    assert unsure["hits"][0]["explain"]["lexical"]["share"] == 1.0
+    dense = await api.search("whale word2", explain=True, mode="dense")
+    assert dense["hits"][0]["score"] == 1.0, "alone it decides, however little it is certain"
+
+
+async def test_what_is_left_of_a_document_that_changed_is_what_its_new_words_say() -> None:
+    """The space has its former content, the look-up by words brought the new one: a find all the same."""
+    name = DocumentId("d")
+    former = Candidate(document_id=name, content_revision=1, score=0.9, chunk=0)
+    other = Candidate(document_id=DocumentId("e"), content_revision=1, score=3.0)
+    changed = Candidate(document_id=name, content_revision=2, score=2.0)
+    found = Found(
+        vector=None,
+        dense=Leg(best={(name, None): former}, exhausted=True),
+        lexical=Leg(best={(other.document_id, None): other}, exhausted=True),
+        looked_up_words={(name, None): changed},
+    )
+    left = newest(Finds(queries=(found,)))
+    ranking = fuse(left.evidence([1.0]), Fusion())
+    assert {fused.item: left.candidate(fused.item) for fused in ranking} == {
+        (name, None): changed,
+        (other.document_id, None): other,
+    }

@@ -1,0 +1,179 @@
+from collections.abc import Mapping
+
+import pytest
+
+from service.core.domain import DocumentId, Fusion
+from service.search.fusion import Evidence, Fused, Place, ranked
+from service.search.fusion import fuse as fuse_queries
+
+A, B, C = (DocumentId(name) for name in "abc")
+CONVEX = Fusion(method="convex", alpha=0.5)
+Scores = Mapping[DocumentId, float]
+
+
+def said(
+    dense: Scores | None, lexical: Scores | None, *, found: int | None = None, weight: float = 1.0
+) -> Evidence[DocumentId]:
+    """What the legs say of one query; of `dense` the first `found` were found, the others looked up."""
+    return Evidence(
+        dense=None if dense is None else ranked(dense, found),
+        lexical=None if lexical is None else ranked(lexical),
+        weight=weight,
+    )
+
+
+def fuse(
+    dense: Scores | None, lexical: Scores | None, how: Fusion, found_by_dense: int | None = None
+) -> list[Fused[DocumentId]]:
+    return fuse_queries([said(dense, lexical, found=found_by_dense)], how)
+
+
+def test_convex_weighs_scores_scaled_from_their_lower_bound_to_the_best() -> None:
+    ranking = fuse({A: 0.8, B: 0.2}, {B: 12.0, C: 3.0}, Fusion(method="convex", alpha=0.6))
+    scores = {fused.item: fused.score for fused in ranking}
+    assert scores == pytest.approx({A: 0.6 * 1.0, B: 0.6 * 0.2 / 0.8 + 0.4 * 1.0, C: 0.4 * 3.0 / 12.0})
+
+
+def test_rrf_is_the_formula_of_cormack() -> None:
+    ranking = fuse({A: 0.9, B: 0.8}, {B: 7.0, C: 5.0}, Fusion(method="rrf", k=60))
+    scores = {fused.item: fused.score for fused in ranking}
+    assert scores == pytest.approx({A: 1 / 61, B: 1 / 62 + 1 / 61, C: 1 / 62})
+
+
+def test_one_leg_alone_keeps_its_order_and_full_weight() -> None:
+    ranking = fuse(None, {A: 9.0, B: 3.0}, CONVEX)
+    assert [(fused.item, fused.score) for fused in ranking] == [(A, 1.0), (B, pytest.approx(1 / 3))]
+    assert ranking[0].explanation.dense is None
+
+
+def test_a_leg_that_ran_and_found_nothing_does_not_change_the_order_of_the_other() -> None:
+    assert [fused.item for fused in fuse({B: 0.9, A: 0.5}, {}, CONVEX)] == [B, A]
+
+
+def test_all_scores_equal_ties_are_broken_by_id() -> None:
+    ranking = fuse({C: 0.5, A: 0.5, B: 0.5}, {}, CONVEX)
+    assert [fused.item for fused in ranking] == [A, B, C]
+    assert len({fused.score for fused in ranking}) == 1
+
+
+def test_a_leg_with_nothing_to_say_does_not_diminish_the_scores_of_the_other() -> None:
+    """Such as the words of a query that no document has, or of a space in which all is unlike."""
+    for dense, lexical in (({A: 0.9, B: 0.3}, None), ({A: 0.9, B: 0.3}, {}), ({A: 0.9, B: 0.3}, {A: 0.0})):
+        ranking = fuse(dense, lexical, Fusion(alpha=0.3))
+        assert [(fused.item, fused.score) for fused in ranking] == [(A, 1.0), (B, pytest.approx(1 / 3))]
+    for silent in (None, {}, {A: -0.5, B: 0.0}):
+        ranking = fuse(silent, {B: 8.0, C: 2.0}, Fusion(alpha=0.3))
+        assert {fused.item: fused.score for fused in ranking if fused.score} == {B: 1.0, C: 0.25}
+
+
+def test_a_single_hit_is_the_best_one() -> None:
+    (only,) = fuse({A: 0.1}, {A: 0.2}, CONVEX)
+    assert only.score == 1.0
+
+
+def test_a_negative_cosine_is_no_evidence_against_a_document() -> None:
+    scores = {fused.item: fused.score for fused in fuse({A: 0.8, B: -0.9}, {B: 4.0, C: 2.0}, CONVEX)}
+    assert scores == {A: 0.5, B: 0.5, C: 0.25}
+
+
+def test_equal_ranks_of_one_leg_each_are_told_apart_by_what_was_looked_up() -> None:
+    dense = {B: Place(0.9, 1), A: Place(0.1, None)}
+    lexical = {A: Place(9.0, 1), B: Place(2.0, None)}
+    ranking = fuse_queries([Evidence(dense=dense, lexical=lexical)], Fusion(method="rrf"))
+    assert [fused.item for fused in ranking] == [B, A]
+    assert len({fused.score for fused in ranking}) == 1
+    by_words = fuse_queries([Evidence(lexical={B: Place(9.0, None), A: Place(2.0, None)})], Fusion(method="rrf"))
+    assert [fused.item for fused in by_words] == [B, A]
+
+
+def test_how_many_candidates_a_leg_brought_moves_no_score() -> None:
+    """Cut at different depths, what both know has the same score: nothing is scaled from the last candidate."""
+    dense, lexical = {A: 0.9, B: 0.6, C: 0.3}, {C: 8.0, B: 6.0, A: 1.0}
+    whole = {fused.item: fused.score for fused in fuse(dense, lexical, CONVEX)}
+    cut = fuse({A: 0.9, B: 0.6}, {C: 8.0, B: 6.0}, CONVEX)
+    assert next(fused.score for fused in cut if fused.item == B) == whole[B]
+
+
+def test_a_dense_leg_that_is_not_certain_weighs_less_and_the_other_more() -> None:
+    evidence = Evidence(dense={A: Place(0.8, 1)}, lexical={B: Place(5.0, 1)}, certainty=0.5)
+    scores = {fused.item: fused.score for fused in fuse_queries([evidence], Fusion(alpha=0.6))}
+    assert scores == pytest.approx({A: 0.3 / 0.7, B: 0.4 / 0.7}), "odds of 0.6 to 0.4, halved"
+    of_dense = fuse_queries([evidence], Fusion(alpha=1.0))
+    assert {fused.item: fused.score for fused in of_dense} == {A: 1.0, B: 0.0}, "who wants the dense leg alone gets it"
+
+
+def test_a_leg_that_is_not_above_its_lower_bound_says_nothing() -> None:
+    ranking = fuse({A: -0.2}, {B: 0.0}, CONVEX)
+    assert [fused.score for fused in ranking] == [0.0, 0.0]
+
+
+def test_scores_that_were_looked_up_count_but_have_no_rank() -> None:
+    ranking = fuse({A: 0.9, B: 0.3}, {B: 5.0}, CONVEX, found_by_dense=1)
+    explained = {fused.item: fused.explanation.dense for fused in ranking}
+    found, looked_up = explained[A], explained[B]
+    assert found is not None
+    assert found.rank == 1
+    assert looked_up is not None
+    assert looked_up.rank is None
+    assert looked_up.normalised == pytest.approx(0.3 / 0.9)
+    rrf = {
+        fused.item: fused.score for fused in fuse({A: 0.9, B: 0.3}, {B: 5.0}, Fusion(method="rrf"), found_by_dense=1)
+    }
+    assert rrf[B] == pytest.approx(1 / 61), "a looked-up score is no rank of the leg"
+
+
+def test_the_explanation_adds_up() -> None:
+    for fused in fuse({A: 0.9, B: 0.4}, {B: 2.0, C: 1.0}, Fusion(method="convex", alpha=0.3)):
+        dense, lexical = fused.explanation.dense, fused.explanation.lexical
+        total = 0.3 * (dense.normalised if dense else 0.0) + 0.7 * (lexical.normalised if lexical else 0.0)
+        assert fused.score == pytest.approx(total)
+        assert fused.score == (dense.share if dense else 0.0) + (lexical.share if lexical else 0.0)
+        assert fused.explanation.fusion == fused.score
+
+
+def test_what_lies_at_the_lower_bound_is_still_told_apart_by_its_cosine() -> None:
+    ranking = fuse({B: -0.1, C: -0.2, A: -0.3}, None, CONVEX)
+    assert [(fused.item, fused.score) for fused in ranking] == [(B, 0.0), (C, 0.0), (A, 0.0)]
+
+
+# ---------------------------------------------------------------- several queries
+
+
+def test_several_queries_are_summed_by_their_weights() -> None:
+    asked = [said({A: 0.8, B: 0.4}, {B: 10.0}, weight=3.0), said({B: 0.5, C: 0.5}, None, weight=1.0)]
+    ranking = fuse_queries(asked, CONVEX)
+    first = {A: 0.5, B: 0.5 * 0.5 + 0.5}
+    second = {B: 1.0, C: 1.0}  # its lexical leg did not run: the dense one decides alone
+    expected = {item: 0.75 * first.get(item, 0.0) + 0.25 * second.get(item, 0.0) for item in (A, B, C)}
+    assert {fused.item: fused.score for fused in ranking} == pytest.approx(expected)
+
+
+def test_rrf_of_several_queries_runs_over_the_lists_of_all() -> None:
+    asked = [said({A: 0.9, B: 0.8}, {B: 7.0}), said({B: 0.7}, {C: 3.0})]
+    scores = {fused.item: 2 * fused.score for fused in fuse_queries(asked, Fusion(method="rrf", k=60))}
+    assert scores == pytest.approx({A: 1 / 61, B: 1 / 62 + 1 / 61 + 1 / 61, C: 1 / 61})
+
+
+def test_a_query_that_is_asked_twice_counts_with_both_weights() -> None:
+    one, other = ({A: 0.9, B: 0.3}, {B: 5.0}), ({C: 0.6}, {C: 2.0})
+    twice = fuse_queries([said(*one), said(*other), said(*one)], CONVEX)
+    once = fuse_queries([said(*one, weight=2.0), said(*other)], CONVEX)
+    assert [fused.item for fused in twice] == [fused.item for fused in once]
+    assert [fused.score for fused in twice] == pytest.approx([fused.score for fused in once])
+
+
+def test_the_explanation_of_several_queries_adds_up_and_shows_the_one_that_counts_most() -> None:
+    asked = [said({A: 0.9}, {}), said({A: 0.3, B: 0.6}, {A: 2.0}, weight=4.0)]
+    (best,) = (fused for fused in fuse_queries(asked, CONVEX) if fused.item == A)
+    first, second = best.explanation.queries
+    assert first.gain == pytest.approx(0.2)  # its lexical leg found nothing: the dense one decides alone
+    assert second.gain == pytest.approx(0.8 * (0.5 * 0.5 + 0.5))
+    assert best.score == best.explanation.fusion == pytest.approx(first.gain + second.gain)
+    assert (best.explanation.dense, best.explanation.lexical) == (second.dense, second.lexical)
+    (only,) = (fused for fused in fuse_queries(asked, CONVEX) if fused.item == B)
+    assert only.explanation.queries[0].dense is None
+    assert only.explanation.queries[0].gain == 0.0
+
+
+def test_one_query_alone_is_not_explained_twice() -> None:
+    assert all(fused.explanation.queries == () for fused in fuse({A: 0.9}, {B: 1.0}, CONVEX))

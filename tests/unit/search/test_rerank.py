@@ -1,0 +1,230 @@
+"""The second stage over a cross-encoder that is told what to say: portions, early exit, budget, and what goes wrong."""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from prometheus_client import REGISTRY
+
+from service.core import timings
+from service.core.domain import DocumentId, Reranking
+from service.core.errors import ModelUnavailable
+from service.core.ports_a import Reading
+from service.core.search import Explanation, Hit, Request, Reread
+from service.search import rerank
+from service.search.context import Course
+from service.search.rerank import Pace, SecondStage
+from service.search.rerank_blend import SAMPLE
+
+
+@dataclass
+class Clock:
+    """Stands in for the module `time`: it passes when somebody says so."""
+
+    now: float = 0.0
+
+    def perf_counter(self) -> float:
+        return self.now
+
+
+@dataclass
+class Told:
+    """Knows the relevance of each passage by its text. `before` runs ahead of each portion, with its texts."""
+
+    relevance: dict[str, float]
+    portion: int = 4
+    truncated: int = 0
+    before: Callable[[Sequence[str]], None] = lambda passages: None
+    name: str = "told"
+    portions: list[list[str]] = field(default_factory=list)
+
+    async def read(self, query: str, passages: Sequence[str]) -> Reading:
+        self.before(passages)
+        self.portions.append(list(passages))
+        return Reading(scores=tuple(self.relevance[passage] for passage in passages), truncated=self.truncated)
+
+
+def hits(first: Sequence[float]) -> list[Hit]:
+    return [
+        Hit(
+            id=DocumentId(f"d{at:02}"),
+            chunk=0,
+            score=score,
+            title="",
+            text=f"text {at}",
+            start=0,
+            end=6,
+            metadata={},
+            revision=1,
+            content_revision=1,
+            explanation=Explanation(dense=None, lexical=None, fusion=score),
+        )
+        for at, score in enumerate(first)
+    ]
+
+
+def told(relevance: Sequence[float], **how: object) -> Told:
+    return Told({f"text {at}": one for at, one in enumerate(relevance)}, **how)  # type: ignore[arg-type]
+
+
+FALLING = [1 - 0.05 * at for at in range(12)]
+MANY = [1 - 0.02 * at for at in range(SAMPLE + 8)]
+
+
+async def order(
+    reranker: Told,
+    *,
+    first: Sequence[float] = FALLING,
+    k: int = 10,
+    depth: int = 50,
+    weight: float = 0.5,
+    budget_ms: float | None = None,
+) -> tuple[Course, list[Hit], Reread | None]:
+    course = Course(Request(text="q", k=k, budget_ms=budget_ms))
+    ordered, reread = await SecondStage(reranker).order(course, Reranking(depth=depth, weight=weight), hits(first))
+    return course, ordered, reread
+
+
+async def test_portions_are_read_in_the_order_of_the_first_stage_down_to_the_depth() -> None:
+    reranker = told([0.0] * 8 + [1.0] * 4)
+    _, ordered, reread = await order(reranker, depth=9)
+    assert [text for portion in reranker.portions for text in portion] == [f"text {at}" for at in range(9)]
+    assert reread == Reread(read=9, skipped=0, weight=0.5)
+    assert ordered[0].id == "d08"
+    assert [hit.id for hit in ordered[-3:]] == ["d09", "d10", "d11"]  # relevant, but below the depth
+    assert [hit.score for hit in ordered] == sorted((hit.score for hit in ordered), reverse=True)
+    explained = ordered[0].explanation.rerank
+    assert explained is not None
+    assert (explained.rank, explained.score) == (1, 1.0)
+    assert explained.share == pytest.approx(0.5)
+    assert ordered[0].score == pytest.approx(0.5 * FALLING[8] + explained.share)
+    assert ordered[-1].explanation.rerank is None
+
+
+async def test_it_stops_when_the_answer_is_settled_and_counts_what_it_saved() -> None:
+    before = REGISTRY.get_sample_value("azimuth_rerank_skipped_pairs_total") or 0.0
+    reranker = told([1.0] * 3 + [0.0] * (len(MANY) - 3))
+    course, ordered, reread = await order(reranker, first=MANY, k=3, weight=0.1)
+    assert reread == Reread(read=SAMPLE, skipped=8, weight=0.1)
+    assert [hit.id for hit in ordered[:3]] == ["d00", "d01", "d02"]
+    assert not course.degraded
+    assert REGISTRY.get_sample_value("azimuth_rerank_skipped_pairs_total") == before + 8
+
+
+@settings(deadline=None)
+@given(
+    st.lists(st.floats(0, 1), min_size=len(MANY), max_size=len(MANY)),
+    st.floats(0, 1),
+    st.integers(1, 12),
+    st.integers(1, 6),
+)
+def test_the_first_k_are_those_of_reading_everything(
+    relevance: list[float], weight: float, k: int, portion: int
+) -> None:
+    async def both() -> tuple[list[Hit], list[Hit]]:
+        _, quick, _ = await order(told(relevance, portion=portion), first=MANY, k=k, weight=weight)
+        _, whole, _ = await order(told(relevance, portion=portion), first=MANY, k=len(MANY), weight=weight)
+        return quick[:k], whole[:k]
+
+    quick, whole = asyncio.run(both())
+    assert [(hit.id, hit.score) for hit in quick] == [(hit.id, hit.score) for hit in whole]
+
+
+async def test_a_reranker_that_has_nothing_to_do_with_the_first_stage_does_not_count() -> None:
+    apart = [0.9, 0.5, 0.2, 0.6] * 10
+    _, ordered, reread = await order(told(apart), first=MANY, k=10, weight=0.6)
+    assert reread is not None
+    assert reread.weight < 0.2
+    contrary = [0.02 + 0.02 * at for at in range(len(MANY))]
+    _, ordered, reread = await order(told(contrary), first=MANY, k=10, weight=0.6)
+    assert reread == Reread(read=SAMPLE, skipped=8, weight=0.0)
+    assert [hit.id for hit in ordered[:10]] == [hit.id for hit in hits(MANY)[:10]]
+    # Unless it is all that shall count.
+    _, ordered, _ = await order(told(contrary), first=MANY, k=10, weight=1.0)
+    assert ordered[0].id == f"d{len(MANY) - 1:02}"
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(rerank, "time", clock)
+    monkeypatch.setattr(timings, "time", clock)
+    return clock
+
+
+async def test_a_budget_is_kept_by_what_the_portions_before_took(clock: Clock) -> None:
+    def work(passages: Sequence[str]) -> None:
+        clock.now += 0.11 * len(passages)
+
+    reranker = told([1.0] * 12, before=work)
+    course, ordered, reread = await order(reranker, k=12, budget_ms=1000)
+    assert [len(portion) for portion in reranker.portions] == [4, 4, 1]
+    assert clock.now <= 1.0
+    assert reread == Reread(read=9, skipped=0, weight=0.5)
+    told_so = [(one.stage, one.code, one.reason) for one in course.degraded]
+    assert told_so == [("rerank", "cut_short", "the budget of 1000 ms allowed 9 of 12 passages")]
+    assert [hit.id for hit in ordered[-3:]] == ["d09", "d10", "d11"]
+
+
+async def test_a_budget_that_is_spent_before_leaves_the_first_stage_as_it_was(clock: Clock) -> None:
+    def late(passages: Sequence[str]) -> None:
+        raise AssertionError("nothing should be read")
+
+    course = Course(Request(text="q", budget_ms=50))
+    clock.now += 1.0
+    first = hits(FALLING)
+    ordered, reread = await SecondStage(told([1.0] * 12, before=late)).order(course, Reranking(), first)
+    assert (ordered, reread) == (first, None)
+    assert [(one.code, one.reason) for one in course.degraded] == [("budget", "the budget of 50 ms was spent")]
+
+
+async def test_a_portion_that_outlasts_the_budget_is_given_up_and_those_before_count() -> None:
+    class Stuck(Told):
+        async def read(self, query: str, passages: Sequence[str]) -> Reading:
+            if self.portions:
+                await asyncio.Event().wait()
+            return await super().read(query, passages)
+
+    reranker = Stuck({f"text {at}": 1.0 for at in range(12)})
+    course, _, reread = await order(reranker, k=12, budget_ms=1000)
+    assert reread == Reread(read=4, skipped=0, weight=0.5)
+    assert [one.reason for one in course.degraded] == ["the budget of 1000 ms allowed 4 of 12 passages"]
+
+
+async def test_a_failure_half_way_keeps_what_was_read() -> None:
+    reranker = told([1.0] * 12)
+
+    def fail(passages: Sequence[str]) -> None:
+        if reranker.portions:
+            raise ModelUnavailable("out of memory")
+
+    reranker.before = fail
+    course, _, reread = await order(reranker, k=12, budget_ms=60_000)
+    assert reread == Reread(read=4, skipped=0, weight=0.5)
+    assert [(one.code, one.reason) for one in course.degraded] == [
+        ("cut_short", "4 of 12 passages were read: out of memory")
+    ]
+
+
+async def test_cut_passages_are_counted() -> None:
+    course, _, reread = await order(told([0.5] * 12, truncated=2), k=12)
+    assert reread == Reread(read=12, skipped=0, truncated=2, weight=0.5)
+    assert not course.degraded
+
+
+def test_a_pace_that_fits_nothing_is_doubted_until_it_is_tried_again() -> None:
+    pace = Pace()
+    assert pace.fitting(0.0) == 0
+    assert pace.fitting(0.001) > 100  # nothing is known
+    pace.learn(8.0, 4)  # a model was loaded meanwhile
+    assert pace.fitting(0.1) == 0
+    refused = 0
+    while not pace.fitting(0.1):
+        refused += 1
+    assert 10 < refused < 50
+    for _ in range(4):
+        pace.learn(0.01, 4)
+    assert pace.fitting(0.1) >= 4

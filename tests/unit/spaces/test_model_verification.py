@@ -1,0 +1,153 @@
+"""Proof over fakes: who is admitted to a space, who is refused and why, and what is noticed while running."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+
+import numpy as np
+import pytest
+from prometheus_client import REGISTRY
+
+from service.core.domain import Collection, CollectionName, CollectionSettings, EmbedderSpec, Role, Vectors
+from service.core.errors import Invalid, ModelUnavailable, SpaceRefused
+from service.core.ports_a import Embedders
+from service.core.versions import EmbedderVersion
+from service.embedder.models.hashing_encoder import HashingEncoder
+from service.embedder.models.registry import Registry
+from service.spaces.model_verification import CANARY_TEXTS, Proof
+from tests.fakes_catalog import FakeCollections, FakeVersions
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+NAME = CollectionName("books")
+
+
+class Turned(HashingEncoder):
+    """Another space under the same fingerprint: every vector turned by some degrees."""
+
+    def encode(self, texts: Sequence[str], role: Role) -> Vectors:
+        vectors = super().encode(texts, role)
+        return np.roll(vectors, 1, axis=1)
+
+
+class Broken(HashingEncoder):
+    def encode(self, texts: Sequence[str], role: Role) -> Vectors:
+        return super().encode(texts, role) * np.float32(np.nan)
+
+
+@dataclass
+class Place:
+    collections: FakeCollections
+    versions: FakeVersions
+
+    def proof(self, encoder: HashingEncoder | None = None) -> Proof:
+        return self.proof_with(
+            Registry(default="hashing:32", load=lambda _: encoder or HashingEncoder(EmbedderSpec(model="hashing:32")))
+        )
+
+    def proof_with(self, embedders: Embedders) -> Proof:
+        return Proof(collections=self.collections, versions=self.versions, embedders=embedders)
+
+    async def create(self, proof: Proof | None = None) -> Collection:
+        spec, identity, canary = await (proof or self.proof()).register(EmbedderSpec())
+        return await self.collections.create(NAME, CollectionSettings(embedder=spec), identity, canary, NOW)
+
+    async def version(self) -> EmbedderVersion:
+        (version,) = await self.versions.of((await self.create()).id)
+        return version
+
+
+@pytest.fixture
+def place() -> Place:
+    collections = FakeCollections()
+    return Place(collections, FakeVersions(collections))
+
+
+async def test_registering_resolves_the_default_and_takes_identity_and_canary(place: Place) -> None:
+    spec, identity, canary = await place.proof().register(EmbedderSpec())
+    assert spec.model == "hashing:32", "default is resolved once, so it stays what it was"
+    assert identity.dimensions == 32
+    assert set(canary) == set(CANARY_TEXTS)
+
+
+async def test_the_registered_model_is_admitted_and_its_canary_exported(place: Place) -> None:
+    version, proof = await place.version(), place.proof()
+    assert (await proof.admit(version)).identity == version.identity
+    assert proof.proven == {(version.collection_id, version.number)}
+    labels = {"collection": NAME, "version": "1"}
+    assert REGISTRY.get_sample_value("azimuth_canary_cosine", labels) == pytest.approx(1.0, abs=1e-5)
+
+
+async def test_another_model_is_refused_naming_what_differs(place: Place) -> None:
+    version = await place.version()
+    proof = place.proof(HashingEncoder(EmbedderSpec(model="hashing:64")))
+    with pytest.raises(SpaceRefused, match="dimensions"):
+        await proof.admit(version)
+    assert proof.proven == frozenset()
+
+
+async def test_the_same_fingerprint_with_other_vectors_is_refused_by_the_canary(place: Place) -> None:
+    version = await place.version()
+    with pytest.raises(SpaceRefused, match="canary"):
+        await place.proof(Turned(EmbedderSpec(model="hashing:32"))).admit(version)
+    with pytest.raises(SpaceRefused, match="canary"):
+        await place.proof(Broken(EmbedderSpec(model="hashing:32"))).admit(version)
+
+
+async def test_a_model_without_usable_vectors_is_not_registered(place: Place) -> None:
+    with pytest.raises(Invalid, match="unusable"):
+        await place.proof(Broken(EmbedderSpec(model="hashing:32"))).register(EmbedderSpec())
+
+
+async def test_a_model_that_is_no_longer_allowed_is_refused(place: Place) -> None:
+    version = await place.version()
+    with pytest.raises(ModelUnavailable, match="once/allowed"):
+        await place.proof().admit(replace(version, spec=EmbedderSpec(model="once/allowed")))
+
+
+class Shop:
+    """A model folder whose content an operator can swap while it is in use."""
+
+    def __init__(self) -> None:
+        self.stock = 32
+        self.loads = 0
+
+    def load(self, spec: EmbedderSpec) -> HashingEncoder:
+        self.loads += 1
+        shop, bought = self, self.stock
+
+        class Watched(HashingEncoder):
+            def unchanged(self) -> bool:
+                return shop.stock == bought
+
+        return Watched(EmbedderSpec(model=f"hashing:{bought}"))
+
+
+async def test_a_model_that_is_swapped_while_it_runs_is_refused_at_the_next_check(place: Place) -> None:
+    shop = Shop()
+    proof = place.proof_with(Registry(default="hashing:32", load=shop.load))
+    (version,) = await place.versions.of((await place.create(proof)).id)
+    await proof.admit(version)
+    await proof.prove_all()
+    assert shop.loads == 1, "what did not change is not loaded again"
+
+    shop.stock = 64
+    await proof.admit(version)  # until the next look it is the right model that answers
+    await proof.prove_all()
+    with pytest.raises(SpaceRefused, match="dimensions"):
+        await proof.admit(version)
+    assert shop.loads == 2
+    with pytest.raises(SpaceRefused, match="dimensions"):
+        await proof.admit(version)
+    assert shop.loads == 2, "a refusal is remembered for a while"
+
+    shop.stock = 32
+    assert (await proof.prove(version)).identity == version.identity
+    await proof.admit(version)
+
+
+async def test_what_is_retired_is_forgotten(place: Place) -> None:
+    version, proof = await place.version(), place.proof()
+    await proof.admit(version)
+    place.collections.versions.clear()
+    await proof.prove_all()
+    assert proof.proven == frozenset()

@@ -1,0 +1,189 @@
+"""Which terms texts become, where they stand, and when the version of an analyzer changes."""
+
+import unicodedata
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from service.store.lexical import analyzer
+from service.store.lexical.analyzer import Analyzer, Chain, analyzer_for, population
+from service.store.lexical.language_detection import asked_in, detected
+from service.store.lexical.languages import AUTO, KNOWN, LANGUAGES, UNKNOWN
+
+
+def chain(language: str) -> Chain:
+    return analyzer_for(language).chain(language)
+
+
+@pytest.mark.parametrize(
+    ("language", "document", "query"),
+    [
+        ("en", "He was running", "run"),
+        ("en", "Two résumés", "resume"),
+        ("en", "asyncio.wait_for(task)", "wait_for"),
+        ("en", "list.sort(key=None)", "sort lists"),
+        ("en", "infor\u00admation", "information"),
+        ("en", "ＦＵＬＬ ｗｉｄｔｈ ﬁle", "full width file"),
+        ("de", "die Häuser der Stadt", "Haus"),
+        ("de", "große STRASSE", "Straße"),
+        ("fr", "les éducations", "education"),
+        ("es", "las canciones", "canción"),
+        ("ro", "naţiunii", "națiunii"),
+        ("ru", "большие дома", "дом"),
+        ("ru", "зелёный", "зеленый"),
+        ("ar", "الكتاب", "كتاب"),
+        ("ar", "كِتَاب", "كتاب"),
+        ("he", "שָׁלוֹם", "שלום"),
+        ("fa", "می‌خواهم کتاب", "میخواهم كتاب"),
+        ("el", "Αθήνα", "ΑΘΗΝΑ"),
+        ("hi", "हिन्दी भाषा", "हिन्दी"),
+        ("tr", "kitaplar", "kitap"),
+        ("tr", "IŞIK", "ışık"),
+        ("tr", "İSTANBUL", "istanbul"),
+        ("zh", "我住在東京都", "東京"),
+        ("zh", "水", "水"),
+        ("zh", "雨水很多", "水"),
+        ("ja", "検索エンジンの仕組み", "検索"),
+        ("ja", "ﾃｽﾄ", "テスト"),
+        ("ko", "한국어로 검색합니다", "검색"),
+        ("ko", unicodedata.normalize("NFD", "검색"), "검색"),
+        ("th", "ภาษาไทยสวยงาม", "ภาษาไทย"),
+        ("th", "ก", "ก"),
+        ("vi", "tiếng Việt", "TIẾNG"),
+        ("vi", unicodedata.normalize("NFD", "tiếng Việt"), "tiếng"),
+        ("pl", "Łódź", "lodz"),
+    ],
+)
+def test_a_query_meets_the_documents_that_say_it(language: str, document: str, query: str) -> None:
+    assert set(chain(language).query_terms(query)) & set(chain(language).terms(document))
+
+
+def test_in_vietnamese_accents_tell_words_apart() -> None:
+    """Folding costs 0.02 nDCG there (docs/languages.md)."""
+    assert not set(chain("vi").query_terms("ma")) & set(chain("vi").terms("má mà"))
+
+
+@pytest.mark.parametrize("language", ["en", "zh", "th", AUTO])
+def test_one_text_may_mix_scripts(language: str) -> None:
+    words = analyzer_for(language).chain(analyzer_for(language).language_of("Tokyo"))
+    terms = words.terms("PostgreSQLで東京タワー in ภาษา 2008年")
+    assert {"東京", "京タ", "タワ", "ภาษ", "2008", "年"} <= set(terms)
+    assert any(term.endswith(("postgresql", "postgr")) for term in terms)
+
+
+def test_ngrams_of_a_phrase_follow_each_other_as_in_a_document() -> None:
+    for language, document, phrase in (("zh", "我住在東京都", "在東京"), ("th", "ภาษาไทยสวยงาม", "ไทยสวย")):
+        said, whole = chain(language).terms(phrase), chain(language).terms(document)
+        assert any(whole[at : at + len(said)] == said for at in range(len(whole)))
+
+
+@pytest.mark.parametrize("language", sorted(LANGUAGES))
+def test_every_language_analyses_and_looks_up_what_it_indexed(language: str) -> None:
+    text = "Élan naïve résumé Straße ελληνικά русский عربي தமிழ் 東京 ภาษา 한국 हिन्दी 42 x²"
+    terms = chain(language).terms(text)
+    assert set(chain(language).query_terms(text)) <= set(terms)
+    assert terms == [token.term for token in chain(language).tokens(text)]
+    assert not any(character.isspace() for term in terms for character in term)
+    assert chain(language).query_terms("Straße")
+
+
+def test_places_are_those_of_the_original_text() -> None:
+    text = "🙂 Zwei Häuser, ein Ha\u0308uschen"
+    places = {text[token.start : token.end]: token.term for token in chain("de").tokens(text)}
+    assert places["Häuser"] == "haus"
+    assert "Ha\u0308uschen" in places
+
+
+def test_stop_words_are_looked_for_only_where_there_is_nothing_else() -> None:
+    words = chain("en")
+    assert set(words.query_terms("to be or not to be, that is the question")) == {"question"}
+    assert words.query_terms("to be or not to be") == {"to": 2, "be": 2, "or": 1, "not": 1}
+    assert "the" in words.terms("the question")
+    assert set(chain("de").query_terms("für die Katze")) == {"katz"}
+
+
+def test_repeated_words_count() -> None:
+    assert chain("en").query_terms("heron pike herons") == {"heron": 2, "pike": 1}
+
+
+def test_highlights_mark_the_longest_ngrams() -> None:
+    assert chain("zh").marked_terms("東京") == {"東京"}
+    assert chain("zh").marked_terms("水") == {"水"}
+
+
+def test_what_is_no_word_has_no_term() -> None:
+    for empty in ("", " \n\t", "...", "\x00", "🙂", "\u0301"):
+        assert not chain("en").query_terms(empty)
+    assert chain("en").terms("a\ud800b heron") == ["a", "b", "heron"]
+
+
+def test_long_digests_are_words_and_endless_runs_are_not() -> None:
+    assert chain("en").terms("0" * 128) == ["0" * 128]
+    assert chain("en").terms("0" * 255) == ["0" * 255]
+    assert chain("en").terms("0" * 256) == []
+
+
+# ---------------------------------------------------------------- many languages in one collection
+
+
+def test_in_many_languages_a_term_names_its_own() -> None:
+    words = analyzer_for(AUTO)
+    assert words.chain("de").terms("die 2 Häuser") == ["de~die", "2", "de~haus"]
+    assert words.chain("zh").terms("東京") == ["東", "東京", "京"]
+    assert population("de~haus") == ("de",)
+    assert population("2") is None
+    assert population("東京") == ("ja", "ko", "zh")
+
+
+@pytest.mark.parametrize(
+    ("text", "language"),
+    [
+        ("How many points did the defense of the Panthers surrender?", "en"),
+        ("Wie viele Punkte gab die Verteidigung auf?", "de"),
+        ("¿Cuántos puntos cedió la defensa?", "es"),
+        ("Сколько очков пропустила защита?", "ru"),
+        ("検索エンジンの仕組み", "ja"),
+        ("黑豹队的防守丢了多少分？", "zh"),
+        ("한국어 검색", "ko"),
+        ("ภาษาไทย", "th"),
+        ("हिन्दी भाषा", "hi"),
+        ("12345 §§", UNKNOWN),
+        ("", UNKNOWN),
+    ],
+)
+def test_languages_are_told(text: str, language: str) -> None:
+    assert detected(text) == language
+
+
+def test_a_query_is_read_in_the_languages_of_the_collection() -> None:
+    assert asked_in("Wie viele Punkte gab die Verteidigung auf?", ["de", "en"]) == {"de": 1.0}
+    assert asked_in("Wie viele Punkte gab die Verteidigung auf?", ["en"]) == {"en": 1.0}
+    assert len(asked_in("Denver Broncos", ["de", "en", "es", UNKNOWN])) > 2, "a name may be in any"
+    assert asked_in("東京", ["zh", "en"]) == {"zh": 1.0}
+    assert asked_in("heron", []) == {}
+
+
+# ---------------------------------------------------------------- versions
+
+
+def test_the_version_names_language_and_chain() -> None:
+    versions = {analyzer_for(language).version for language in KNOWN}
+    assert len(versions) == len(KNOWN)
+
+
+def test_the_version_changes_with_the_chain_and_with_what_it_is_made_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = Analyzer("en").version
+    for name, value in (("_LONGEST_TERM", 100), ("_FORMAT", 99), ("version", lambda _: "0.99.0")):
+        with monkeypatch.context() as patched:
+            patched.setattr(analyzer, name, value)
+            assert Analyzer("en").version != before
+    assert Analyzer("en").version == before
+
+
+def test_many_threads_share_one_analyzer() -> None:
+    words = chain("en")
+    texts = [f"herons running number {n} " * 50 for n in range(400)]
+    with ThreadPoolExecutor(8) as threads:
+        found = list(threads.map(words.terms, texts))
+    assert [Counter(terms) for terms in found] == [Counter(words.terms(text)) for text in texts]

@@ -1,0 +1,497 @@
+"""The measured evidence over fakes: a worse version is refused and an equal one is not, whatever is asked for."""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from service.core.domain import (
+    EXTERNAL,
+    Candidate,
+    Collection,
+    CollectionSettings,
+    DensePlan,
+    Document,
+    DocumentId,
+    EmbedderSpec,
+    Filter,
+    Role,
+    Vector,
+    Vectors,
+    VersionNumber,
+)
+from service.core.errors import DatabaseUnavailable, LexiconUnavailable, Overloaded, SpaceRefused, Unavailable
+from service.core.query_syntax import Words
+from service.core.search import Request
+from service.core.versions import Check, EmbedderVersion
+from service.embedder.models.registry import Registry
+from service.search.filter_planner import EF_SEARCH
+from service.search.pipeline import Search
+from service.spaces import sampling
+from service.versions import judgment_check, search_checks
+from service.versions.search_checks import Examiner
+from service.versions.shadow_traffic import Shadow
+from tests.fakes import FakeLexicon
+from tests.rivals import (
+    BAD,
+    DOCUMENTS,
+    GOOD,
+    GRADES,
+    NAME,
+    NOW,
+    OTHER,
+    QUERIES,
+    Refusing,
+    Rivals,
+    ScannedVectors,
+    judgments,
+)
+
+CHANCE = np.random.default_rng(8)
+THEIRS = EmbedderSpec(model=EXTERNAL, dimensions=16, identity="theirs")
+
+
+@pytest.fixture
+async def rivals() -> Rivals:
+    rivals = Rivals()
+    await rivals.create()
+    return rivals
+
+
+def shadow_of(rivals: Rivals, search: Search | None = None) -> Shadow:
+    return Shadow(search=search or rivals.search(), collections=rivals.collections, versions=rivals.versions, share=0.0)
+
+
+async def examine(
+    rivals: Rivals,
+    version: EmbedderVersion,
+    *,
+    shadow: Shadow | None = None,
+    search: Search | None = None,
+    **replaced: object,
+) -> Mapping[str, Check]:
+    parts: dict[str, object] = {
+        "search": search or rivals.search(),
+        "versions": rivals.versions,
+        "vectors": rivals.vectors,
+        "documents": rivals.documents,
+        "test_sets": rivals.test_sets,
+        "embedders": rivals.registry,
+        "proof": rivals.proof,
+        "shadow": shadow or shadow_of(rivals),
+    }
+    checks = await Examiner(**{**parts, **replaced})(await rivals.collection(), version)  # type: ignore[arg-type]
+    assert [check.name for check in checks] == ["recall", "geometry", "judgments", "shadow"]
+    return {check.name: check for check in checks}
+
+
+def noise(dimensions: int) -> Vectors:
+    return CHANCE.normal(size=(len(DOCUMENTS), dimensions)).astype(np.float32)
+
+
+def judge(rivals: Rivals, **parts: Any) -> None:
+    (collection,) = rivals.collections.rows
+    rivals.collections.judgments[collection] = judgments(**parts)
+
+
+# ---------------------------------------------------------------- judgments
+
+
+async def test_a_worse_version_is_refused_with_the_interval(rivals: Rivals) -> None:
+    judge(rivals)
+    check = (await examine(rivals, await rivals.add(BAD)))["judgments"]
+    assert check.passed is False
+    found = check.figures["dense"]["nDCG@10"]
+    assert found["high"] < 0
+    assert found["low"] < found["difference"] < found["high"]
+    assert found["difference"] == pytest.approx(found["new"] - found["old"], abs=2e-4)
+    assert found["old"] > 0.9
+    assert check.figures["queries"] == len(QUERIES)
+    first = check.detail.split(";")[0]
+    assert re.fullmatch(
+        r"nDCG@10 dense 0\.\d{4} -> 0\.\d{4}, difference -0\.\d{4} \[-0\.\d{4}, -0\.\d{4}\] over 30 queries: "
+        r"worse beyond the noise",
+        first,
+    )
+
+
+async def test_what_is_worse_in_one_measure_alone_is_refused(rivals: Rivals) -> None:
+    """The lexical leg repairs the first ten of a hybrid answer; the dense mode still tells."""
+    judge(rivals)
+    check = (await examine(rivals, await rivals.add(EmbedderSpec(model="hashing:40"))))["judgments"]
+    worse = {
+        (mode, measure)
+        for mode in ("dense", "hybrid")
+        for measure, found in check.figures[mode].items()
+        if found["high"] < 0
+    }
+    assert check.passed is False
+    assert ("dense", "nDCG@10") in worse
+    assert len(worse) < 4
+    assert check.detail.count("worse beyond the noise") == len(worse)
+
+
+async def test_the_same_embedder_passes_without_any_difference(rivals: Rivals) -> None:
+    judge(rivals)
+    check = (await examine(rivals, await rivals.add(GOOD)))["judgments"]
+    assert check.passed is True
+    for mode in ("dense", "hybrid"):
+        for found in check.figures[mode].values():
+            assert (found["difference"], found["low"], found["high"]) == (0, 0, 0)
+    assert check.detail.endswith("no difference beyond the noise")
+
+
+async def test_a_difference_within_the_noise_passes(rivals: Rivals) -> None:
+    judge(rivals)
+    found = [
+        (await examine(rivals, await rivals.add(EmbedderSpec(model=f"hashing:{dimensions}"))))["judgments"]
+        for dimensions in (249, 250, 251)
+    ]
+    assert all(check.passed for check in found)
+    assert any(check.figures["dense"]["nDCG@10"]["difference"] for check in found)
+
+
+async def test_a_better_version_passes() -> None:
+    rivals = Rivals()
+    await rivals.create(BAD)
+    judge(rivals)
+    check = (await examine(rivals, await rivals.add(GOOD)))["judgments"]
+    assert check.passed is True
+    assert "better beyond the noise" in check.detail
+    assert check.figures["dense"]["nDCG@10"]["low"] > 0
+
+
+async def test_without_anything_to_judge_by_nothing_is_said(rivals: Rivals) -> None:
+    candidate = await rivals.add(BAD)
+    assert (await examine(rivals, candidate))["judgments"].passed is None
+    judge(rivals)
+    assert (await examine(rivals, await rivals.active()))["judgments"].passed is None
+    theirs = await rivals.add(THEIRS, vectors=noise(16))
+    assert "client" in (await examine(rivals, theirs))["judgments"].detail
+    judge(rivals, grades={"q00-0": {"s00-0": 0}, "unknown query": {"s00-0": 1}})
+    assert (await examine(rivals, candidate))["judgments"].passed is None
+
+
+async def test_a_handful_of_queries_decides_nothing(rivals: Rivals) -> None:
+    candidate = await rivals.add(BAD)
+    judge(rivals, grades=dict(list(GRADES.items())[: judgment_check.FEW - 1]))
+    few = (await examine(rivals, candidate))["judgments"]
+    assert few.passed is None
+    assert few.figures["dense"]["nDCG@10"]["difference"] < 0, "it is told all the same"
+    judge(rivals, grades=dict(list(GRADES.items())[: judgment_check.FEW]))
+    assert (await examine(rivals, candidate))["judgments"].passed is False
+
+
+async def test_judged_documents_that_are_not_there_are_counted(rivals: Rivals) -> None:
+    candidate = await rivals.add(BAD)
+    await rivals.documents.delete(candidate.collection_id, [DocumentId("s00-0"), DocumentId("s01-0")], NOW)
+    judge(rivals)
+    figures = (await examine(rivals, candidate))["judgments"].figures
+    assert (figures["relevant_documents"], figures["relevant_documents_missing"]) == (len(DOCUMENTS), 2)
+    judge(rivals, grades={query: {"elsewhere": 1} for query in GRADES})
+    nowhere = (await examine(rivals, candidate))["judgments"]
+    assert nowhere.passed is None
+    assert "no document that was judged relevant is in the collection" in nowhere.detail
+
+
+async def test_queries_that_nothing_can_answer_lend_no_weight(rivals: Rivals) -> None:
+    candidate = await rivals.add(BAD)
+    known = dict(list(GRADES.items())[: judgment_check.FEW - 1])
+    judge(rivals, grades={query: known.get(query, {"elsewhere": 1}) for query in GRADES})
+    few = (await examine(rivals, candidate))["judgments"]
+    assert few.passed is None, "all others are found by neither version, which looks like agreement"
+    assert few.figures["queries"] == judgment_check.FEW - 1
+    assert few.figures["queries_without_documents"] == len(GRADES) - (judgment_check.FEW - 1)
+
+
+async def test_of_many_queries_a_fixed_choice_is_asked(rivals: Rivals, monkeypatch: pytest.MonkeyPatch) -> None:
+    candidate = await rivals.add(BAD)
+    judge(rivals)
+    monkeypatch.setattr(judgment_check, "QUERIES", 15)
+    first, second = [(await examine(rivals, candidate))["judgments"] for _ in range(2)]
+    assert first == second
+    assert first.figures["queries"] == 15
+
+
+async def test_an_active_version_that_refuses_does_not_stand_in_the_way(rivals: Rivals) -> None:
+    candidate = await rivals.add(BAD)
+    judge(rivals)
+    proof = refusing(rivals, VersionNumber(1))
+    check = (await examine(rivals, candidate, search=rivals.search(proof=proof), proof=proof))["judgments"]
+    assert check.passed is None
+    assert "cannot be asked" in check.detail
+    assert "the weights differ" in check.detail
+
+
+async def test_half_an_answer_is_no_evidence(rivals: Rivals) -> None:
+    candidate = await rivals.add(BAD)
+    judge(rivals)
+
+    class NoLexicon(FakeLexicon):
+        async def search(
+            self, collection: Collection, words: Words, limit: int, within: Sequence[DocumentId] | None = None
+        ) -> tuple[Candidate, ...]:
+            raise LexiconUnavailable("being rebuilt")
+
+    with pytest.raises(Unavailable, match="being rebuilt"):
+        await examine(rivals, candidate, search=rivals.search(lexicon=NoLexicon(rivals.store)))
+    with pytest.raises(Unavailable) as raised:
+        await examine(rivals, candidate, search=rivals.search(proof=refusing(rivals, candidate.number)))
+    assert not isinstance(raised.value, SpaceRefused), "that would fail the version for good"
+
+
+def refusing(rivals: Rivals, *numbers: VersionNumber) -> Refusing:
+    proof = Refusing(collections=rivals.collections, versions=rivals.versions, embedders=rivals.registry)
+    proof.refused = frozenset(numbers)
+    return proof
+
+
+class Busy(Registry):
+    """Has too much to do at every other call."""
+
+    calls = 0
+
+    async def embed(self, spec: EmbedderSpec, texts: Sequence[str], role: Role) -> Vectors:
+        self.calls += 1
+        if self.calls % 2:
+            raise Overloaded(retry_after=0.0)
+        return await super().embed(spec, texts, role)
+
+
+async def test_a_busy_service_is_asked_again(rivals: Rivals, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(judgment_check, "BUSY_SECONDS", 0.0)
+    candidate = await rivals.add(BAD)
+    judge(rivals)
+    expected = (await examine(rivals, candidate))["judgments"]
+    busy = Busy(default=GOOD.model)
+    check = (await examine(rivals, candidate, search=rivals.search(embedders=busy)))["judgments"]
+    assert check == expected
+    assert busy.calls > 200
+
+
+async def test_patience_ends() -> None:
+    calls = 0
+
+    async def ask() -> None:
+        nonlocal calls
+        calls += 1
+        raise Overloaded(retry_after=0.0)
+
+    with pytest.raises(Overloaded):
+        await sampling.patiently(ask)
+    assert calls == sampling.PATIENCE + 1
+
+
+async def test_trouble_of_the_database_is_raised(rivals: Rivals) -> None:
+    candidate = await rivals.add(BAD)
+    judge(rivals)
+
+    class Gone(ScannedVectors):
+        async def nearest(self, *args: object, **named: object) -> tuple[Candidate, ...]:
+            raise DatabaseUnavailable
+
+    with pytest.raises(DatabaseUnavailable):
+        await examine(rivals, candidate, search=rivals.search(vectors=Gone(rivals.store)))
+
+
+# ---------------------------------------------------------------- recall
+
+
+class Index(ScannedVectors):
+    """An approximate index; `loses` says which of the ranks it does not find. Remembers how it was searched."""
+
+    def __init__(self, rivals: Rivals, loses: Sequence[int] = ()) -> None:
+        super().__init__(rivals.store)
+        self.loses = loses
+        self.searched: list[tuple[str, int | None, int]] = []
+        self.queries: list[Vector] = []
+
+    async def nearest(
+        self,
+        version: EmbedderVersion,
+        vector: Vector,
+        limit: int,
+        plan: DensePlan,
+        within: Sequence[DocumentId] | None = None,
+        where: Filter | None = None,
+    ) -> tuple[Candidate, ...]:
+        self.searched.append((plan.kind, plan.ef_search, limit))
+        rows = await super().nearest(version, vector, limit, plan, within, where)
+        if plan.kind == "exact":
+            self.queries.append(vector)
+            return rows
+        return tuple(row for rank, row in enumerate(rows) if rank not in self.loses)
+
+
+async def indexed(rivals: Rivals, spec: EmbedderSpec = OTHER, vectors: Vectors | None = None) -> EmbedderVersion:
+    version = await rivals.add(spec, vectors=vectors)
+    await rivals.set_status(version, indexed=True)
+    return version
+
+
+async def test_an_exact_scan_loses_nothing(rivals: Rivals) -> None:
+    check = (await examine(rivals, await rivals.add(OTHER)))["recall"]
+    assert check.passed is True
+    assert check.figures["recall_at_10"] == 1.0
+    assert "exactly" in check.detail
+
+
+async def test_an_index_is_measured_as_it_is_searched(rivals: Rivals) -> None:
+    judge(rivals, queries={f"q{number}": f"query {number}" for number in range(60)}, grades={})
+    version, index = await indexed(rivals), Index(rivals)
+    check = (await examine(rivals, version, vectors=index))["recall"]
+    assert check.passed is True
+    assert (check.figures["recall_at_10"], check.figures["low"], check.figures["queries"]) == (1.0, 1.0, 60)
+    # As `legs.dense` does for a request that says nothing else: 100 candidates, one chunk a document.
+    assert set(index.searched) == {("exact", None, 10), ("hnsw", EF_SEARCH, CollectionSettings().candidates)}
+
+
+async def test_an_index_that_loses_more_than_the_target_allows_fails(rivals: Rivals) -> None:
+    judge(rivals)
+    version = await indexed(rivals)
+    check = (await examine(rivals, version, vectors=Index(rivals, loses=[4])))["recall"]
+    assert check.passed is False
+    assert check.figures["recall_at_10"] == pytest.approx(0.9, abs=0.03)
+    assert check.figures["low"] <= check.figures["recall_at_10"] <= check.figures["high"]
+    assert check.figures["ef_search"] == EF_SEARCH
+    assert "below the target 0.95" in check.detail
+    (collection,) = rivals.collections.rows.values()
+    lenient = replace(collection, settings=replace(collection.settings, recall_target=0.8))
+    rivals.collections.rows[collection.id] = lenient
+    assert (await examine(rivals, version, vectors=Index(rivals, loses=[4])))["recall"].passed is True
+
+
+async def test_ties_are_no_loss() -> None:
+    rivals = Rivals()
+    await rivals.create(texts={f"twin{number:02}": "the very same words" for number in range(40)})
+    version = await indexed(rivals)
+    check = (await examine(rivals, version, vectors=Index(rivals, loses=range(10))))["recall"]
+    assert check.passed is True
+    assert check.figures["recall_at_10"] == 1.0
+    assert check.figures["recall_at_10_by_id"] == 0.0
+
+
+async def test_queries_come_from_judgments_then_from_clients_then_from_documents(rivals: Rivals) -> None:
+    version = await indexed(rivals)
+    sentences = (await examine(rivals, version))["recall"].figures
+    assert sentences["sources"] == {"first sentences": len(DOCUMENTS)}
+    shadow = shadow_of(rivals)
+    for number in range(sampling.FEW):
+        shadow.offer(NAME, Request(text=f"a live query {number}"))
+    live = (await examine(rivals, version, shadow=shadow))["recall"].figures
+    assert live["sources"] == {"live queries": sampling.FEW}
+    judge(rivals)
+    judged = (await examine(rivals, version, shadow=shadow))["recall"].figures
+    assert judged["sources"] == {"judged queries": len(QUERIES), "live queries": sampling.FEW}
+    judge(rivals, queries={f"q{number}": f"query {number}" for number in range(1000)}, grades={})
+    most = (await examine(rivals, version, shadow=shadow))["recall"].figures
+    assert most["sources"] == {"judged queries": search_checks.RECALL_QUERIES}
+    assert most["queries"] == search_checks.RECALL_QUERIES
+
+
+async def test_a_document_asks_by_its_first_sentence(rivals: Rivals) -> None:
+    asked: list[str] = []
+
+    class Listening(Registry):
+        async def embed(self, spec: EmbedderSpec, texts: Sequence[str], role: Role) -> Vectors:
+            asked.extend(texts)
+            assert role == "query"
+            return await super().embed(spec, texts, role)
+
+    await examine(rivals, await indexed(rivals), embedders=Listening(default=GOOD.model))
+    assert sorted(asked) == sorted(text.removesuffix(" And more.") for text in DOCUMENTS.values())
+
+
+async def test_vectors_of_the_client_are_disturbed_and_asked_for(rivals: Rivals) -> None:
+    rows = noise(16)
+    index = Index(rivals)
+    check = (await examine(rivals, await indexed(rivals, THEIRS, rows), vectors=index))["recall"]
+    assert check.passed is True
+    assert check.figures["sources"] == {"disturbed vectors": len(DOCUMENTS)}
+    stored = rows / np.linalg.norm(rows, axis=1, keepdims=True)
+    nearest = (np.stack(index.queries) @ stored.T).max(axis=1)
+    assert np.linalg.norm(index.queries, axis=1) == pytest.approx(1.0, abs=1e-5)
+    assert nearest.max() < 0.999, "nobody asks for what is stored"
+    assert nearest.mean() > 0.85
+
+
+async def test_measuring_recall_ends_when_its_time_is_up(rivals: Rivals, monkeypatch: pytest.MonkeyPatch) -> None:
+    judge(rivals)
+    monkeypatch.setattr(search_checks, "RECALL_SECONDS", -1.0)
+    assert (await examine(rivals, await indexed(rivals)))["recall"].figures["queries"] == 1
+
+
+async def test_a_model_that_is_not_the_registered_one_measures_nothing(rivals: Rivals) -> None:
+    version = await indexed(rivals)
+    with pytest.raises(SpaceRefused):
+        await examine(rivals, version, proof=refusing(rivals, version.number))
+
+
+# ---------------------------------------------------------------- geometry
+
+
+async def test_a_collapsed_space_is_found(rivals: Rivals) -> None:
+    point = 1 + 0.01 * noise(8)
+    check = (await examine(rivals, await rivals.add(BAD, vectors=point)))["geometry"]
+    assert check.passed is False
+    assert "mean cosine" in check.detail
+    assert check.figures["mean_cosine"] > 0.99
+    assert check.figures["active"]["mean_cosine"] < 0.5
+
+
+async def test_a_space_with_room_passes_beside_the_active_ones_figures(rivals: Rivals) -> None:
+    check = (await examine(rivals, await rivals.add(OTHER)))["geometry"]
+    assert check.passed is True
+    assert (check.figures["rows"], check.figures["dimensions"]) == (len(DOCUMENTS), 250)
+    assert check.figures["active"]["dimensions"] == 256
+    alone = (await examine(rivals, await rivals.active()))["geometry"]
+    assert "active" not in alone.figures
+
+
+async def test_documents_of_equal_content_are_no_sign_of_collapse(rivals: Rivals) -> None:
+    collection = await rivals.collection()
+    copies = [Document(id=DocumentId(f"copy-{id_}"), text=text) for id_, text in DOCUMENTS.items()]
+    await rivals.documents.put(collection.id, copies, NOW)
+    version = await rivals.add(OTHER)
+    assert (await examine(rivals, version))["geometry"].figures["duplicates"] == 0.0
+    changed = [replace(copy, title="another title") for copy in copies]
+    await rivals.documents.put(collection.id, changed, NOW)
+    check = (await examine(rivals, version))["geometry"]
+    assert check.figures["duplicates"] == 1.0, "different contents by now, with the same vectors still"
+    assert check.passed is False
+
+
+async def test_a_few_vectors_tell_nothing() -> None:
+    rivals = Rivals()
+    await rivals.create(texts={f"twin{number}": f"the very same words {number}" for number in range(20)})
+    check = (await examine(rivals, await rivals.add(GOOD)))["geometry"]
+    assert check.passed is None
+    assert "too few" in check.detail
+
+
+# ---------------------------------------------------------------- shadow
+
+
+async def test_live_searches_are_compared_for_information(rivals: Rivals) -> None:
+    candidate, shadow = await rivals.add(BAD), shadow_of(rivals)
+    assert (await examine(rivals, candidate, shadow=shadow))["shadow"].figures == {}
+    for text in QUERIES.values():
+        shadow.offer(NAME, Request(text=text, mode="dense"))
+    check = (await examine(rivals, candidate, shadow=shadow))["shadow"]
+    assert check.passed is None
+    assert check.figures["queries"] == len(QUERIES)
+    assert 0 < check.figures["overlap_at_10"] < 0.8
+    assert {"kendall_tau", "old_p50_ms", "old_p95_ms", "new_p50_ms", "new_p95_ms"} <= check.figures.keys()
+    assert re.match(r"of the first 10 hits of 30 live searches both versions share \d+%, Kendall tau ", check.detail)
+
+
+async def test_what_the_candidate_could_not_answer_is_said(rivals: Rivals) -> None:
+    candidate = await rivals.add(OTHER)
+    shadow = shadow_of(rivals, rivals.search(proof=refusing(rivals, candidate.number)))
+    shadow.offer(NAME, Request(text="a word"))
+    check = (await examine(rivals, candidate, shadow=shadow))["shadow"]
+    assert check.detail == "1 live searches it could not answer in full"
+    assert check.figures == {"queries": 0, "errors": 1}
