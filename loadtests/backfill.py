@@ -18,7 +18,8 @@ from loadtests.ingest import apart
 from loadtests.sandbox import Sandbox, sandbox
 from loadtests.space import create
 from service.client.http_client import Client
-from service.core.domain import CollectionSettings, Document, EmbedderSpec
+from service.core.collections import CollectionSettings, EmbedderSpec
+from service.core.documents import Document
 from service.runtime import container
 from service.runtime.settings import Settings
 

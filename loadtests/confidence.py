@@ -25,7 +25,8 @@ from loadtests.figures import heading, table
 from loadtests.sandbox import Sandbox, sandbox, until
 from service.cli import demo_corpus
 from service.client.http_client import Client, ndjson
-from service.confidence.fit import Bin, Floats, Truths, auroc, calibration_error, evened, reliability
+from service.confidence.fit import Bin, Truths, auroc, calibration_error, evened, reliability
+from service.core.logistic import Floats
 from service.evaluation import beir
 
 CLIENTS = 4

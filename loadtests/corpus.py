@@ -14,8 +14,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from service.cli import demo_corpus
-from service.core.domain import Document, DocumentId, Vectors
-from service.core.ports_a import Encoder
+from service.core.documents import Document
+from service.core.ids import DocumentId, Vectors
+from service.core.ports.embedder import Encoder
 from service.embedder.models.batch_packing import pack
 
 ANCHORS = 1_500

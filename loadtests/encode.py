@@ -25,7 +25,9 @@ import torch
 from sentence_transformers import SentenceTransformer
 
 from loadtests.sandbox import sandbox
-from service.core.domain import CollectionName, CollectionSettings, Document, DocumentId, EmbedderSpec
+from service.core.collections import CollectionSettings, EmbedderSpec
+from service.core.documents import Document
+from service.core.ids import CollectionName, DocumentId
 from service.embedder.models import fingerprint, source
 from service.embedder.models.batch_packing import pack
 from service.embedder.models.encoder import SentenceTransformerEncoder

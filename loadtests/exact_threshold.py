@@ -12,7 +12,10 @@ from urllib.parse import quote
 from loadtests.figures import heading, median, percentile, table
 from loadtests.sandbox import sandbox
 from loadtests.space import clustered, create
-from service.core.domain import CollectionSettings, DensePlan, Document, DocumentId, EmbedderSpec
+from service.core.collections import CollectionSettings, EmbedderSpec
+from service.core.documents import Document
+from service.core.ids import DocumentId
+from service.core.search import DensePlan
 from service.embedder.models.hashing_encoder import HashingEncoder
 from service.search.filter_planner import EF_SEARCH
 from service.store.postgres import vector_tables

@@ -26,7 +26,8 @@ from loadtests.figures import heading
 from loadtests.prepare import settings_in
 from loadtests.sandbox import Sandbox
 from loadtests.space import create
-from service.core.domain import CollectionSettings, EmbedderSpec, Vectors
+from service.core.collections import CollectionSettings, EmbedderSpec
+from service.core.ids import Vectors
 from service.runtime import container
 from service.store.postgres import vector_tables
 

@@ -22,7 +22,7 @@ from statistics import fmean
 from loadtests.figures import heading, table
 from service.cli import demo_corpus, load_documents, shell
 from service.client.http_client import Client, ndjson
-from service.core.domain import Fusion
+from service.core.collections import Fusion
 from service.evaluation import beir, replay
 from service.evaluation.replay import Heard, Recipe
 from service.search.fusion import Place

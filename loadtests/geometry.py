@@ -27,7 +27,8 @@ from sentence_transformers import SentenceTransformer
 from loadtests.figures import heading, table
 from loadtests.portraits import Portrait, histograms, maps
 from service.cli import demo_corpus
-from service.core.domain import EmbedderSpec, Vectors
+from service.core.collections import EmbedderSpec
+from service.core.ids import Vectors
 from service.diagnostics import lexical_similarity, neighbours
 from service.diagnostics.measure import EDGES, WORDS_ROWS, Findings, Subject, examine, suspicious
 from service.diagnostics.thresholds import Name, worst

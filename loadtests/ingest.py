@@ -30,8 +30,10 @@ from loadtests.figures import heading, table
 from loadtests.sandbox import Sandbox, sandbox, unused_port
 from service.cli import demo_corpus
 from service.client.http_client import Client, ndjson
-from service.core.domain import Chunking, Document, DocumentId, EmbedderSpec, StoredDocument
-from service.core.ports_a import Encoder
+from service.core.collections import Chunking, EmbedderSpec
+from service.core.documents import Document, StoredDocument
+from service.core.ids import DocumentId
+from service.core.ports.embedder import Encoder
 from service.embedder.models import source
 from service.embedder.models.batch_packing import pack
 from service.embedder.models.loader import Loader

@@ -21,7 +21,7 @@ import psutil
 import psycopg
 
 from loadtests.sandbox import until, unused_port
-from service.core.domain import Vector
+from service.core.ids import Vector
 from service.store.embedded.server import EmbeddedServer
 
 COLLECTION = "live"

@@ -21,7 +21,7 @@ from loadtests.figures import heading, percentile, table
 from loadtests.ingest import documents, through_the_service
 from loadtests.sandbox import Sandbox, sandbox, until
 from service.client.http_client import Client
-from service.core.domain import Document
+from service.core.documents import Document
 
 COLLECTION = "live"
 PROMISED = 2.0

@@ -16,8 +16,9 @@ from loadtests import filtered
 from loadtests.figures import heading, table
 from loadtests.prepare import settings_in
 from loadtests.sandbox import Sandbox, sandbox
-from service.core.domain import CollectionName, DensePlan, DocumentId, Filter, Vector
-from service.core.filters import parse
+from service.core.filters import Filter, parse
+from service.core.ids import CollectionName, DocumentId, Vector
+from service.core.search import DensePlan
 from service.core.versions import EmbedderVersion
 from service.runtime import container
 from service.search import filter_planner

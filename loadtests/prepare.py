@@ -11,7 +11,7 @@ from loadtests.figures import heading
 from loadtests.sandbox import Sandbox, until
 from loadtests.space import create
 from service.client.http_client import Client
-from service.core.domain import CollectionSettings, EmbedderSpec
+from service.core.collections import CollectionSettings, EmbedderSpec
 from service.runtime import container
 from service.runtime.settings import Settings
 from service.store.postgres import vector_tables

@@ -21,7 +21,7 @@ import httpx
 from loadtests import corpus, figures
 from loadtests.live import PATH, Machine, insist
 from loadtests.sandbox import until
-from service.core.domain import EmbedderSpec
+from service.core.collections import EmbedderSpec
 from service.embedder.models.registry import Registry
 
 AFTER_SECONDS = 1.0

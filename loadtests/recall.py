@@ -33,7 +33,9 @@ from loadtests.figures import heading, percentile, table
 from loadtests.sandbox import Sandbox, sandbox, until, unused_port
 from loadtests.space import clustered, create
 from service.client.http_client import Client
-from service.core.domain import CollectionName, CollectionSettings, Document, DocumentId, EmbedderSpec, Vectors
+from service.core.collections import CollectionSettings, EmbedderSpec
+from service.core.documents import Document
+from service.core.ids import CollectionName, DocumentId, Vectors
 from service.runtime import container
 from service.runtime.settings import Settings
 from service.store.postgres import vector_tables

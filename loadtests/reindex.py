@@ -35,8 +35,10 @@ import psycopg
 from loadtests import figures
 from loadtests.live import CALM_SECONDS, PATH, Killer, Machine, Searcher, Seen, Writer, insist
 from loadtests.sandbox import until
-from service.core.domain import Chunking, DocumentId, EmbedderSpec, StoredDocument, Vector
-from service.core.ports_a import Encoder
+from service.core.collections import Chunking, EmbedderSpec
+from service.core.documents import StoredDocument
+from service.core.ids import DocumentId, Vector
+from service.core.ports.embedder import Encoder
 from service.embedder.models.registry import Registry
 from service.embedder.worker.chunk_documents import cut
 from service.evaluation import beir

@@ -31,7 +31,8 @@ from tokenizers import Encoding
 
 from loadtests.encode import words
 from loadtests.figures import heading, median, table
-from service.core.domain import DocumentId, Reranking
+from service.core.collections import Reranking
+from service.core.ids import DocumentId
 from service.core.search import Explanation, Hit, Request
 from service.embedder.models.batch_packing import cheapest
 from service.embedder.models.transformer import use_threads

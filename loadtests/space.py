@@ -6,9 +6,12 @@ from datetime import UTC, datetime, timedelta
 
 import numpy as np
 
-from service.core.domain import Chunk, Collection, CollectionName, CollectionSettings, Document, Encoded
-from service.core.domain import Vectors as VectorArray
-from service.core.ports_a import Encoder
+from service.core.collections import Collection, CollectionSettings
+from service.core.documents import Chunk, Document
+from service.core.ids import CollectionName
+from service.core.ids import Vectors as VectorArray
+from service.core.jobs import Encoded
+from service.core.ports.embedder import Encoder
 from service.core.versions import EmbedderVersion
 from service.store.postgres.collections import PostgresCollections
 from service.store.postgres.documents import PostgresDocuments

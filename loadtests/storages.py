@@ -18,8 +18,10 @@ from loadtests.figures import heading, median, percentile, table
 from loadtests.prepare import QUERIES, SEED, settings_in
 from loadtests.sandbox import Sandbox, sandbox
 from loadtests.space import Filled, create
-from service.core.domain import CollectionSettings, DensePlan, DocumentId, EmbedderSpec, Index, Storage, Vectors
-from service.core.ports_a import Encoder
+from service.core.collections import CollectionSettings, EmbedderSpec, Index, Storage
+from service.core.ids import DocumentId, Vectors
+from service.core.ports.embedder import Encoder
+from service.core.search import DensePlan
 from service.core.versions import AuditEntry, EmbedderVersion
 from service.runtime import container
 from service.store.postgres import vector_tables

@@ -26,7 +26,7 @@ from loadtests.figures import heading, median, table
 from loadtests.recall import QUIET, SEED, K, request
 from loadtests.sandbox import sandbox, until
 from service.client.http_client import Client
-from service.core.domain import Vectors
+from service.core.ids import Vectors
 from service.recall.ef_policy import LADDER
 from service.spaces.sampling import disturbed
 

@@ -12,9 +12,12 @@ import httpx
 
 from service.api.app import create_app
 from service.api.dependencies import Limits, Service
-from service.core.domain import Chunk, Collection, Encoded, Lane
+from service.core.collections import Collection
+from service.core.documents import Chunk
+from service.core.jobs import Claimed, Encoded, Lane
 from service.core.periodic import running
-from service.core.ports_a import Claimed, Encoder, Reading, Reranker
+from service.core.ports.embedder import Encoder
+from service.core.ports.reranker import Reading, Reranker
 from service.core.versions import Check, EmbedderVersion
 from service.diagnostics.service import Diagnosis
 from service.drift.monitor import Lookout

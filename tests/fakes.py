@@ -14,32 +14,16 @@ from datetime import datetime, timedelta
 
 import numpy as np
 
-from service.core.domain import (
-    Accepted,
-    Candidate,
-    Change,
-    ChangePage,
-    Collection,
-    CollectionId,
-    DensePlan,
-    Document,
-    DocumentId,
-    Encoded,
-    FailedDocument,
-    Filter,
-    Job,
-    Lane,
-    Passing,
-    Position,
-    QueueStatus,
-    StoredDocument,
-    Vector,
-    VersionNumber,
-)
+from service.core.change_feed import Change, ChangePage, Position
+from service.core.collections import Collection
+from service.core.documents import Accepted, Document, StoredDocument
 from service.core.errors import CollectionNotFound, VersionNotFound
-from service.core.filters import matches
-from service.core.ports_a import Claimed, LexiconState, Passage
+from service.core.filters import Filter, matches
+from service.core.ids import CollectionId, DocumentId, Vector, VersionNumber
+from service.core.jobs import Claimed, Encoded, FailedDocument, Job, Lane, QueueStatus
+from service.core.ports.lexicon import LexiconState
 from service.core.query_syntax import Highlights, Words
+from service.core.search import Candidate, DensePlan, Passage, Passing
 from service.core.vector_math import direction
 from service.core.versions import EmbedderVersion, Sample, VersionState
 from tests.fakes_catalog import FakeCollections, FakeVersions

@@ -2,8 +2,9 @@
 
 from datetime import datetime
 
-from service.core.domain import DocumentId, StoredDocument
+from service.core.documents import StoredDocument
 from service.core.errors import VersionNotFound
+from service.core.ids import DocumentId
 from service.core.versions import Backfill, Completeness, EmbedderVersion, Progress, VersionState
 from service.store.postgres import backfill_rate
 from tests.fakes import FakeStore, Waiting

@@ -14,20 +14,18 @@ from typing import TYPE_CHECKING
 
 import orjson
 
-from service.core.domain import (
+from service.core.collections import (
     Chunking,
     Collection,
-    CollectionId,
-    CollectionName,
     CollectionSettings,
     Counts,
     EmbedderSpec,
     FieldState,
     Index,
     IndexedField,
-    VersionNumber,
 )
 from service.core.errors import CollectionNotFound, Conflict, Overtaken, VersionNotFound
+from service.core.ids import CollectionId, CollectionName, VersionNumber
 from service.core.recall import Band, Effort
 from service.core.versions import (
     AuditEntry,

@@ -5,7 +5,7 @@ import dataclasses
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
-from service.core.domain import CollectionId, VersionNumber
+from service.core.ids import CollectionId, VersionNumber
 from service.core.index_health import Health, IndexState
 from service.core.versions import EmbedderVersion
 from tests.fakes_catalog import FakeVersions

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 
-from service.core.domain import CollectionId, VersionNumber
 from service.core.errors import CollectionNotFound, VersionNotFound
+from service.core.ids import CollectionId, VersionNumber
 from service.core.recall import Curve, Effort, Minute, together
 from service.core.versions import AuditEntry, EmbedderVersion, VersionState
 from tests.fakes_catalog import FakeCollections

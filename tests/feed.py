@@ -5,18 +5,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TypedDict
 
-from service.core.domain import (
-    Change,
-    ChangePage,
-    Collection,
-    CollectionId,
-    CollectionName,
-    CollectionSettings,
-    DocumentId,
-    Position,
-    StoredDocument,
-    VersionNumber,
-)
+from service.core.change_feed import Change, ChangePage, Position
+from service.core.collections import Collection, CollectionSettings
+from service.core.documents import StoredDocument
+from service.core.ids import CollectionId, CollectionName, DocumentId, VersionNumber
 
 NOW = datetime(2025, 1, 1, tzinfo=UTC)
 

@@ -3,8 +3,10 @@
 import dataclasses
 from datetime import datetime
 
-from service.core.domain import EXTERNAL, DocumentId, EmbedderSpec, Lane
-from service.core.ports_b import Backfills
+from service.core.collections import EXTERNAL, EmbedderSpec
+from service.core.ids import DocumentId
+from service.core.jobs import Lane
+from service.core.ports.backfills import Backfills
 from service.core.versions import EmbedderVersion, VersionState
 from service.store.postgres.backfills import PostgresBackfills
 from tests.fakes import FakeStore, Waiting

@@ -23,7 +23,7 @@ from service.api import problems
 from service.api.dependencies import Limits
 from service.api.middleware import Keyed, Observed
 from service.api.routes import rerank
-from service.core.ports_a import Embedders
+from service.core.ports.embedder import Embedders
 
 START_SECONDS = 20.0
 

@@ -11,22 +11,12 @@ from datetime import UTC, datetime
 
 import numpy as np
 
-from service.core.domain import (
-    Candidate,
-    Chunking,
-    Collection,
-    CollectionName,
-    CollectionSettings,
-    Document,
-    DocumentId,
-    EmbedderSpec,
-    Index,
-    Vector,
-    Vectors,
-    VersionNumber,
-)
+from service.core.collections import Chunking, Collection, CollectionSettings, EmbedderSpec, Index
+from service.core.documents import Document
 from service.core.errors import SpaceRefused
-from service.core.ports_a import Encoder
+from service.core.ids import CollectionName, DocumentId, Vector, Vectors, VersionNumber
+from service.core.ports.embedder import Encoder
+from service.core.search import Candidate
 from service.core.versions import AuditEntry, EmbedderVersion, Judgments, SpaceStatus, VersionState
 from service.embedder.models.registry import Registry
 from service.search.pipeline import Search

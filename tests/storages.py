@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from service.core.domain import Index, Storage
+from service.core.collections import Index, Storage
 from service.store.postgres import vector_tables
 from tests.world import World
 

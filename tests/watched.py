@@ -6,8 +6,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from service.core.domain import Candidate, DensePlan, DocumentId, Filter, Passing, Vector
-from service.core.search import Confidence, Request
+from service.core.filters import Filter
+from service.core.ids import DocumentId, Vector
+from service.core.search import Candidate, Confidence, DensePlan, Passing, Request
 from service.core.versions import EmbedderVersion, SpaceStatus
 from service.recall.dense_probe import Asked, Probe
 from service.search.events import Observed

@@ -8,22 +8,21 @@ from typing import Any
 
 import numpy as np
 
-from service.core.domain import (
-    Accepted,
-    Chunk,
-    Collection,
-    CollectionName,
-    CollectionSettings,
-    Document,
-    DocumentId,
-    Encoded,
-    StoredDocument,
-    Vector,
-    VersionNumber,
-)
-from service.core.domain import Vectors as VectorArray
-from service.core.ports_a import Changes, Claimed, Documents, Queue, Vectors
-from service.core.ports_b import Audit, Collections, Processes, Recalls, TestSets, Versions
+from service.core.collections import Collection, CollectionSettings
+from service.core.documents import Accepted, Chunk, Document, StoredDocument
+from service.core.ids import CollectionName, DocumentId, Vector, VersionNumber
+from service.core.ids import Vectors as VectorArray
+from service.core.jobs import Claimed, Encoded
+from service.core.ports.audit import Audit
+from service.core.ports.change_feed import Changes
+from service.core.ports.collections import Collections
+from service.core.ports.documents import Documents
+from service.core.ports.processes import Processes
+from service.core.ports.queue import Queue
+from service.core.ports.recall import Recalls
+from service.core.ports.test_sets import TestSets
+from service.core.ports.vectors import Vectors
+from service.core.ports.versions import Versions
 from service.core.versions import EmbedderVersion, Identity, VersionState
 from service.store.postgres import version_transitions
 from service.store.postgres.audit import PostgresAudit

@@ -8,7 +8,17 @@ from typing import Annotated, cast
 from fastapi import Depends
 from starlette.requests import Request
 
-from service.core import ports_a, ports_b
+from service.core.ports.audit import Audit
+from service.core.ports.backfills import Backfills
+from service.core.ports.collections import Collections
+from service.core.ports.documents import Documents
+from service.core.ports.embedder import Embedders
+from service.core.ports.lexicon import Lexicon
+from service.core.ports.queue import Queue
+from service.core.ports.recall import Recalls
+from service.core.ports.reranker import Reranker
+from service.core.ports.test_sets import TestSets
+from service.core.ports.versions import Versions
 from service.diagnostics.service import Diagnosis
 from service.drift.monitor import Lookout
 from service.evaluation.evaluator import Appraisal
@@ -47,17 +57,17 @@ class Service:
     lifecycle: Lifecycle
     diagnosis: Diagnosis
     control: Control
-    collections: ports_b.Collections
-    versions: ports_b.Versions
-    backfills: ports_b.Backfills
-    audit: ports_b.Audit
-    test_sets: ports_b.TestSets
-    recalls: ports_b.Recalls
-    documents: ports_a.Documents
-    queue: ports_a.Queue
-    lexicon: ports_a.Lexicon
-    embedders: ports_a.Embedders
-    reranker: ports_a.Reranker | None
+    collections: Collections
+    versions: Versions
+    backfills: Backfills
+    audit: Audit
+    test_sets: TestSets
+    recalls: Recalls
+    documents: Documents
+    queue: Queue
+    lexicon: Lexicon
+    embedders: Embedders
+    reranker: Reranker | None
     limits: Limits
     api_keys: tuple[str, ...]
     languages: frozenset[str]

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from service.client.http_client import Client
-from service.core.domain import Fusion, Reranking
+from service.core.collections import Fusion, Reranking
 from service.core.errors import Misconfigured, Unavailable
 from service.evaluation import cross_validation, replay
 from service.evaluation.beir import Judgments

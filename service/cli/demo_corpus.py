@@ -16,7 +16,8 @@ from collections.abc import Iterator
 from types import ModuleType
 from typing import Any
 
-from service.core.domain import Document, DocumentId
+from service.core.documents import Document
+from service.core.ids import DocumentId
 
 COLLECTION = "python-docs"
 

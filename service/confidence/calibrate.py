@@ -20,13 +20,20 @@ from statistics import median
 
 import numpy as np
 
-from service.confidence.fit import Floats, Logistic, Truths, auroc, calibration_error, evened, fit, reliability
-from service.confidence.synthetic_queries import Text, disturbed, foreign, sentences
-from service.core.domain import Collection, Vector
+from service.confidence.fit import Truths, auroc, calibration_error, evened, fit, reliability
+from service.confidence.synthetic_queries import Text, disturbed, foreign
+from service.core.collections import Collection
+from service.core.ids import Vector
+from service.core.logistic import Floats, Logistic
 from service.core.periodic import Clock, one_by_one
-from service.core.ports_a import Lexicon, Queue, Vectors
-from service.core.ports_b import Collections, TestSets, Versions
+from service.core.ports.collections import Collections
+from service.core.ports.lexicon import Lexicon
+from service.core.ports.queue import Queue
+from service.core.ports.test_sets import TestSets
+from service.core.ports.vectors import Vectors
+from service.core.ports.versions import Versions
 from service.core.query_syntax import read
+from service.core.text import meaningful_sentences
 from service.core.vector_math import finite
 from service.core.versions import STANDING, Calibration, EmbedderVersion, Judgments
 from service.search import filter_planner, retrievers
@@ -173,7 +180,7 @@ class Learning:
         found = [
             (document.id, chance.choice(parts))
             async for document in self._sampling.documents(collection, ids)
-            if (parts := sentences(document.text or document.title))
+            if (parts := meaningful_sentences(document.text or document.title))
         ][:SENTENCES]
         texts = [sentence for _, sentence in found]
         whole = [Text(text=sentence, source=source if at % 2 else None) for at, (source, sentence) in enumerate(found)]

@@ -3,39 +3,20 @@
 `features` has shape [n, d], `labels` and `outcomes` shape [n]: True for what is so. Probabilities are in [0, 1].
 """
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-Floats = npt.NDArray[np.float64]
+from service.core.logistic import Floats, Logistic, _sigmoid
+
 Truths = npt.NDArray[np.bool_]
 
 BINS = 10
 RIDGE = 1e-2
 """Pull of each standardised weight towards 0: where the classes lie apart there is no largest likelihood without it."""
 _STEPS, _SMALL = 100, 1e-9
-_FURTHEST = 35.0
-"""Of a logit: beyond it 1 - p is not told from 0."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Logistic:
-    """`weights` are of the features as they come, not standardised."""
-
-    weights: tuple[float, ...]
-    bias: float
-
-    def probability(self, features: Sequence[float]) -> float:
-        """Of one example."""
-        logit = self.bias + sum(weight * value for weight, value in zip(self.weights, features, strict=True))
-        return 1.0 / (1.0 + math.exp(min(_FURTHEST, max(-_FURTHEST, -logit))))
-
-    def probabilities(self, features: npt.ArrayLike) -> Floats:
-        """[n, d] -> [n]."""
-        return _sigmoid(np.asarray(features, np.float64) @ np.array(self.weights) + self.bias)
 
 
 def fit(features: npt.ArrayLike, labels: npt.ArrayLike, *, balanced: bool = True) -> Logistic:
@@ -138,8 +119,3 @@ def calibration_error(bins: Sequence[Bin]) -> float:
     """
     total = sum(one.count for one in bins)
     return sum(one.count * abs(one.predicted - one.observed) for one in bins) / total if total else float("nan")
-
-
-def _sigmoid(logits: Floats) -> Floats:
-    values: Floats = 1.0 / (1.0 + np.exp(-np.clip(logits, -_FURTHEST, _FURTHEST)))
-    return values

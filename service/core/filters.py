@@ -15,11 +15,44 @@
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from decimal import Decimal
-from typing import Any, Final, cast
+from typing import Any, Final, Literal, cast
 
-from service.core.domain import And, Condition, Filter, Not, Operator, Or, Scalar
 from service.core.errors import Invalid
+
+Operator = Literal["$eq", "$ne", "$gt", "$gte", "$lt", "$lte", "$in", "$nin", "$exists", "$contains"]
+
+
+Scalar = str | int | float | bool | None
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """One field against one operand. `path` is the dotted field name, split."""
+
+    path: tuple[str, ...]
+    operator: Operator
+    operand: Scalar | tuple[Scalar, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class And:
+    parts: tuple["Filter", ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Or:
+    parts: tuple["Filter", ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Not:
+    part: "Filter"
+
+
+Filter = Condition | And | Or | Not
+
 
 MAX_DEPTH: Final = 8
 MAX_CONDITIONS: Final = 100

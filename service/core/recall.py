@@ -15,7 +15,9 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Literal
 
-from service.core.domain import DensePlan, VersionNumber
+from service.core.ids import VersionNumber
+from service.core.search import DensePlan
+from service.core.statistics import Z, wilson
 
 K = 10
 """The depth that recall is promised for."""
@@ -23,8 +25,6 @@ TIE = 1e-6
 """Difference of scores that are the same, but for the order of sums."""
 NEAR = 1e-3
 """Cosine within which two documents are equally near: about the rounding of halfvec."""
-Z = 1.959964
-"""Standard deviations of a two-sided interval of 95 %."""
 
 SeriesLeg = Literal["dense", "lexical"]
 Band = Literal["all", "wide", "medium", "narrow"]
@@ -191,16 +191,6 @@ class Curve:
     build: int = 0
     written: int = 0
     dead: float = 0.0
-
-
-def wilson(share: float, trials: float, z: float = Z) -> tuple[float, float]:
-    """The score interval of a share of so many trials (Wilson 1927, "Probable inference, the law of succession, and
-    statistical inference"). It stays within [0, 1], and says something where all trials came out alike."""
-    if trials <= 0:
-        return 0.0, 1.0
-    middle = (share + z**2 / (2 * trials)) / (1 + z**2 / trials)
-    half = z * math.sqrt(share * (1 - share) / trials + z**2 / (4 * trials**2)) / (1 + z**2 / trials)
-    return max(0.0, middle - half), min(1.0, middle + half)
 
 
 def compared(

@@ -4,9 +4,64 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from service.core.domain import DensePlan, DocumentId, Filter, Fusion, Reranking, VersionNumber
+from service.core.collections import Fusion, Reranking
+from service.core.filters import Filter
+from service.core.ids import DocumentId, VersionNumber
 from service.core.query_syntax import Syntax, Typos, Words, read
 from service.core.timings import Timings
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Candidate:
+    """What one leg says of one document: its score there, and the best chunk where the leg knows chunks."""
+
+    document_id: DocumentId
+    content_revision: int
+    score: float
+    chunk: int | None = None
+    start: int | None = None
+    end: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DensePlan:
+    """How the dense leg ran. `underfilled`: fewer candidates came back than asked for although more may exist.
+
+    `max_scan_tuples`: rows after which an iterative scan gives up. `reason`: a code that says why it is this plan.
+    """
+
+    kind: Literal["exact", "hnsw", "hnsw_iterative", "none"] = "none"
+    ef_search: int | None = None
+    selectivity: float | None = None
+    underfilled: bool = False
+    max_scan_tuples: int | None = None
+    reason: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Passing:
+    """The documents that pass a filter; `ids` is None where they are too many to name (`count`: an estimate)."""
+
+    ids: tuple[DocumentId, ...] | None
+    count: int
+    total: int
+
+    @property
+    def selectivity(self) -> float:
+        return min(1.0, self.count / self.total) if self.total else 0.0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Passage:
+    """A chunk read back from its document."""
+
+    title: str
+    text: str
+    start: int
+    end: int
+    metadata: Mapping[str, Any]
+    revision: int
+
 
 DIVERSE_FACTOR, DIVERSE_LEAST, DIVERSE_MOST = 3, 50, 1_000
 """Hits that differ are chosen from so many times as many, within these bounds: further down, relevance is too low."""

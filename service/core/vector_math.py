@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from service.core.domain import Vector, Vectors
+from service.core.ids import Vector, Vectors
 
 
 def finite(values: Vectors) -> npt.NDArray[np.bool_]:

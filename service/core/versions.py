@@ -8,18 +8,10 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any, Literal
 
-from service.confidence.fit import Logistic
-from service.core.domain import (
-    Candidate,
-    Chunking,
-    CollectionId,
-    DocumentId,
-    EmbedderSpec,
-    Fingerprint,
-    Index,
-    Vectors,
-    VersionNumber,
-)
+from service.core.collections import Chunking, EmbedderSpec, Index
+from service.core.ids import CollectionId, DocumentId, Fingerprint, Vectors, VersionNumber
+from service.core.logistic import Logistic
+from service.core.search import Candidate
 
 
 class VersionState(StrEnum):

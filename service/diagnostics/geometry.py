@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from service.core.domain import Vectors
+from service.core.ids import Vectors
 
 Floats = npt.NDArray[np.float64]
 

@@ -13,8 +13,8 @@ from zlib import crc32
 
 import numpy as np
 
-from service.confidence.synthetic_queries import units
-from service.core.domain import Vectors
+from service.core.ids import Vectors
+from service.core.text import text_units
 
 PIECE = 10
 """Words of a piece: about as many as a question has."""
@@ -41,7 +41,7 @@ def rows_of(texts: Sequence[str]) -> Vectors:
     Salton and Buckley 1988, "Term-weighting approaches in automatic text retrieval"; hashed as by Weinberger et al.
     2009, "Feature hashing for large scale multitask learning".
     """
-    return _rows([_words(text, units(text)[1]) for text in texts])
+    return _rows([_words(text, text_units(text)[1]) for text in texts])
 
 
 def pieces(texts: Sequence[str], most: int, seed: int = 0) -> list[Piece]:
@@ -51,7 +51,7 @@ def pieces(texts: Sequence[str], most: int, seed: int = 0) -> list[Piece]:
     random pieces the one is taken that is nearest to its text.
     """
     chance = random.Random(seed)  # noqa: S311  no secret
-    borders = [units(text)[1] for text in texts]
+    borders = [text_units(text)[1] for text in texts]
     tried = [
         Piece(text=text, source=source)
         for source, whole in enumerate(texts[: 2 * most])
@@ -75,7 +75,7 @@ def pieces(texts: Sequence[str], most: int, seed: int = 0) -> list[Piece]:
 
 
 def _tries(text: str, chance: random.Random) -> list[str]:
-    own, between = units(text)
+    own, between = text_units(text)
     if len(own) < LEAST:
         return []
     length = min(PIECE, len(own) // 2)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from service.core.domain import Vectors
+from service.core.ids import Vectors
 from service.diagnostics import geometry, lexical_similarity, neighbours
 from service.diagnostics.neighbours import Counts, Floats, Indices, Neighbours
 from service.diagnostics.thresholds import Measure, Name, judged, unknown

@@ -23,13 +23,16 @@ import numpy as np
 import numpy.typing as npt
 
 from service.core import metrics
-from service.core.domain import Collection, CollectionId, DocumentId, Vectors, VersionNumber
+from service.core.collections import Collection
 from service.core.errors import Conflict, ModelUnavailable, Overloaded, SpaceRefused, VersionNotFound
+from service.core.ids import CollectionId, DocumentId, Vectors, VersionNumber
 from service.core.periodic import one_by_one
-from service.core.ports_a import Documents
-from service.core.ports_a import Vectors as Spaces
-from service.core.ports_b import Collections, Versions
+from service.core.ports.collections import Collections
+from service.core.ports.documents import Documents
+from service.core.ports.vectors import Vectors as Spaces
+from service.core.ports.versions import Versions
 from service.core.vector_math import finite
+from service.core.verdict import VERDICTS, Verdict
 from service.core.versions import STANDING, EmbedderVersion, Sample
 from service.diagnostics import lexical_similarity, neighbours
 from service.diagnostics.geometry import LEAST_ROWS
@@ -43,7 +46,7 @@ from service.diagnostics.measure import (
     examine,
     suspicious,
 )
-from service.diagnostics.thresholds import VERDICTS, Measure, Verdict, worst
+from service.diagnostics.thresholds import Measure, worst
 from service.spaces.sampling import Sampling
 
 log = logging.getLogger(__name__)

@@ -9,9 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-Verdict = Literal["healthy", "watch", "broken"]
-VERDICTS: tuple[Verdict, ...] = ("healthy", "watch", "broken")
-"""From good to bad; the place is the value of `azimuth_geometry_verdict`."""
+from service.core.verdict import VERDICTS, Verdict
 
 Name = Literal[
     "meaning",

@@ -16,8 +16,8 @@ from typing import Literal
 
 import numpy as np
 
-from service.core.domain import Vectors
-from service.core.index_health import Verdict
+from service.core.ids import Vectors
+from service.core.verdict import Verdict
 from service.drift import two_sample
 from service.drift.query_window import LEAST, Asked
 from service.drift.two_sample import Gap

@@ -17,16 +17,18 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from service.confidence.synthetic_queries import sentences
 from service.core import metrics
-from service.core.domain import Collection
+from service.core.collections import Collection
 from service.core.errors import AzimuthError, NotFound
 from service.core.periodic import Clock
-from service.core.ports_a import Lexicon, Vectors
-from service.core.ports_b import Collections, Versions
+from service.core.ports.collections import Collections
+from service.core.ports.lexicon import Lexicon
+from service.core.ports.vectors import Vectors
+from service.core.ports.versions import Versions
 from service.core.query_syntax import read as understood
+from service.core.text import meaningful_sentences
+from service.core.verdict import VERDICTS
 from service.core.versions import EmbedderVersion
-from service.diagnostics.thresholds import VERDICTS
 from service.drift.assess import NAMES, Name, Own, Reading, read
 from service.drift.query_window import LEAST, Asked, Key, Traffic, Window
 from service.spaces.sampling import Sampling
@@ -177,7 +179,7 @@ class Lookout:
         unknown, words = [], []
         chosen = [document_id for document_id, _ in sample.chunks[:SENTENCES]]
         async for document in self._sampling.documents(collection, chosen):
-            parts = sentences(document.text or document.title)
+            parts = meaningful_sentences(document.text or document.title)
             counts = await self._frequencies(collection, chance.choice(parts)) if parts else ()
             if counts is None:
                 return

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from service.core.domain import CollectionId, VersionNumber
+from service.core.ids import CollectionId, VersionNumber
 from service.core.query_syntax import Syntax
 from service.search.events import Observed
 

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from service.core.recall import Z, wilson
+from service.core.statistics import Z, wilson
 
 Floats = npt.NDArray[np.float64]
 

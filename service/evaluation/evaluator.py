@@ -12,9 +12,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from service.core.domain import Collection, DocumentId, VersionNumber
+from service.core.collections import Collection
 from service.core.errors import Conflict, Invalid, Overloaded
-from service.core.ports_b import Versions
+from service.core.ids import DocumentId, VersionNumber
+from service.core.ports.versions import Versions
 from service.core.search import Answer, Request, Rerank
 from service.core.versions import Judgments
 from service.evaluation.ranking_metrics import Interval, Quality, bootstrap, ndcg, percentile, quality

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from service.core.domain import Fusion, Reranking
+from service.core.collections import Fusion, Reranking
 from service.evaluation.ranking_metrics import ndcg
 from service.search.fusion import Evidence, Fused, Place, fuse
 from service.search.rerank_blend import Blend, believed

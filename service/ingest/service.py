@@ -16,9 +16,16 @@ from datetime import UTC, datetime
 from typing import Any
 
 from service.core import metrics
-from service.core.domain import Accepted, Collection, Document, DocumentId, FailedDocument, Filter, VersionNumber
+from service.core.collections import Collection
+from service.core.documents import Accepted, Document
 from service.core.errors import Conflict, FieldError, Invalid, VersionNotFound
-from service.core.ports_a import Changes, Documents, Lexicon, Queue
+from service.core.filters import Filter
+from service.core.ids import DocumentId, VersionNumber
+from service.core.jobs import FailedDocument
+from service.core.ports.change_feed import Changes
+from service.core.ports.documents import Documents
+from service.core.ports.lexicon import Lexicon
+from service.core.ports.queue import Queue
 from service.core.vector_math import unit
 from service.core.versions import EmbedderVersion
 

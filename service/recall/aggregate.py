@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from service.core import metrics
-from service.core.domain import CollectionId, CollectionName, VersionNumber
 from service.core.errors import NotFound
-from service.core.ports_b import Recalls
+from service.core.ids import CollectionId, CollectionName, VersionNumber
+from service.core.ports.recall import Recalls
 from service.core.recall import Band, Minute, Series, Tally
 
 WINDOW = timedelta(minutes=30)

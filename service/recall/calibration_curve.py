@@ -13,10 +13,12 @@ import time
 from collections.abc import Sequence
 from datetime import datetime
 
-from service.core.domain import Candidate, Collection, DensePlan, Vector
+from service.core.collections import Collection
+from service.core.ids import Vector
 from service.core.index_health import Health, IndexState
-from service.core.ports_a import Vectors
+from service.core.ports.vectors import Vectors
 from service.core.recall import Curve, CurvePoint, K, Tally, compared
+from service.core.search import Candidate, DensePlan
 from service.core.versions import EmbedderVersion, Judgments, SpaceStatus
 from service.recall import ef_policy
 from service.search import retrievers

@@ -17,17 +17,24 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
-from service.core.domain import Collection, CollectionId, CollectionName, VersionNumber
+from service.core.collections import Collection
 from service.core.errors import AzimuthError, Conflict
-from service.core.index_health import Advice, Health, advice
+from service.core.ids import CollectionId, CollectionName, VersionNumber
+from service.core.index_health import Health
 from service.core.periodic import Clock, one_by_one
-from service.core.ports_a import Queue
-from service.core.ports_b import Audit, Collections, Indexes, Recalls, TestSets, Versions
+from service.core.ports.audit import Audit
+from service.core.ports.collections import Collections
+from service.core.ports.indexes import Indexes
+from service.core.ports.queue import Queue
+from service.core.ports.recall import Recalls
+from service.core.ports.test_sets import TestSets
+from service.core.ports.versions import Versions
 from service.core.recall import Band, Curve, Effort, Minute
 from service.core.versions import STANDING, AuditEntry, EmbedderVersion
 from service.recall import ef_policy
 from service.recall.calibration_curve import Survey
 from service.recall.ef_policy import Choice, Probes
+from service.recall.index_advice import Advice, advice
 
 log = logging.getLogger(__name__)
 

@@ -10,11 +10,12 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from service.core.domain import Candidate, CollectionId, CollectionName, Passing, Vector, VersionNumber
 from service.core.errors import VersionNotFound
-from service.core.ports_a import Documents, Vectors
+from service.core.ids import CollectionId, CollectionName, Vector, VersionNumber
+from service.core.ports.documents import Documents
+from service.core.ports.vectors import Vectors
 from service.core.recall import NEAR, K, Series, Tally, compared
-from service.core.search import Request
+from service.core.search import Candidate, Passing, Request
 from service.recall.aggregate import Finding
 from service.search import filter_planner, retrievers
 from service.search.retrievers import Item, Leg

@@ -23,7 +23,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from service.core.domain import VersionNumber
+from service.core.ids import VersionNumber
 from service.core.recall import Band, Curve, CurvePoint, Minute, Tally
 
 SMALLEST, LARGEST = 10, 1_000

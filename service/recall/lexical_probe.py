@@ -12,10 +12,12 @@ import time
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
-from service.core.domain import Collection, CollectionId, DocumentId, StoredDocument
-from service.core.ports_a import Documents, Lexicon, Vectors
+from service.core.collections import Collection
+from service.core.ids import CollectionId, DocumentId
+from service.core.ports.documents import Documents
+from service.core.ports.lexicon import Bag, LexicalTruth, Lexicon
+from service.core.ports.vectors import Vectors
 from service.core.query_syntax import Words
 from service.core.recall import K, Tally, compared
 from service.core.versions import EmbedderVersion
@@ -30,26 +32,6 @@ SAMPLES = 4
 """Collections of which a sample is kept; a few megabytes each."""
 NEARLY = 0.06
 """Scores that differ by such a share are as good: as much as a rounded length changes one (docs/lexical.md)."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Bag:
-    """What a document says, for exact scores: how often each of its terms, and how many terms it has."""
-
-    document_id: DocumentId
-    content_revision: int
-    counts: Mapping[str, int]
-    length: int
-
-
-class LexicalTruth(Protocol):
-    """What BM25 gives documents where every one is looked at and nothing is rounded."""
-
-    async def bags(self, collection: Collection, documents: Sequence[StoredDocument]) -> tuple[Bag, ...]: ...
-
-    async def exact(self, collection: Collection, words: Words, bags: Sequence[Bag]) -> tuple[float, ...]:
-        """The score of each, 0 where it has none of the words. The statistics of terms are those of the collection."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)

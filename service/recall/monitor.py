@@ -22,9 +22,9 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
 from service.core import metrics
-from service.core.domain import CollectionId, CollectionName, VersionNumber
 from service.core.errors import AzimuthError, NotFound
 from service.core.filters import operands
+from service.core.ids import CollectionId, CollectionName, VersionNumber
 from service.core.query_syntax import Words
 from service.core.recall import Series, Tally, band_of
 from service.recall.aggregate import LEXICAL, Finding, Ledger

@@ -4,11 +4,15 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from service.core import metrics
-from service.core.domain import Collection
+from service.core.collections import Collection
 from service.core.errors import NotFound
 from service.core.periodic import Clock
-from service.core.ports_a import Queue
-from service.core.ports_b import Backfills, Collections, Indexes, Recalls, Versions
+from service.core.ports.backfills import Backfills
+from service.core.ports.collections import Collections
+from service.core.ports.indexes import Indexes
+from service.core.ports.queue import Queue
+from service.core.ports.recall import Recalls
+from service.core.ports.versions import Versions
 from service.core.versions import EmbedderVersion, VersionState
 
 

@@ -8,10 +8,12 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 from datetime import UTC, datetime
 
-from service.core.domain import Collection, EmbedderSpec
+from service.core.collections import Collection, EmbedderSpec
 from service.core.errors import AzimuthError
-from service.core.ports_a import Embedders
-from service.core.ports_b import Collections, Processes, Versions
+from service.core.ports.collections import Collections
+from service.core.ports.embedder import Embedders
+from service.core.ports.processes import Processes
+from service.core.ports.versions import Versions
 from service.core.versions import Process, VersionState
 from service.spaces.model_verification import Key, Proof
 

@@ -10,11 +10,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 
-from service.core.domain import Candidate, DensePlan, DocumentId, Vector
+from service.core.concurrency import side_by_side
 from service.core.errors import Unavailable
-from service.core.ports_a import Lexicon, Vectors
+from service.core.ids import DocumentId, Vector
+from service.core.ports.lexicon import Lexicon
+from service.core.ports.vectors import Vectors
 from service.core.query_syntax import Words
-from service.search.context import side_by_side
+from service.core.search import Candidate, DensePlan
 from service.search.dense_certainty import Backgrounds
 from service.search.fusion import Evidence, Place, ranked
 from service.search.retrievers import Best, Item, Leg

@@ -4,7 +4,7 @@ Nothing is asked of a model for it: the legs have found what there is, and their
 """
 
 from service.core.errors import Unavailable
-from service.core.ports_a import Lexicon
+from service.core.ports.lexicon import Lexicon
 from service.core.search import Confidence, Query, Request
 from service.core.versions import Calibration
 from service.search.candidates import Finds, Found

@@ -1,7 +1,7 @@
 """One search under way: its request, where the time went, and what had to be left out."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 from service.core.errors import Overloaded, Unavailable
@@ -57,21 +57,3 @@ class Course:
     def note(self, stage: str, code: str, reason: str) -> None:
         """Say in the answer that a stage could not do its part, or not all of it."""
         self.degraded.append(Degradation(stage=stage, code=code, reason=reason))
-
-
-async def side_by_side(works: Sequence[Callable[[], Awaitable[T]]], most: int) -> list[T]:
-    """The results of all, in order, `most` of them at a time. The first that fails ends the others, and is raised."""
-    if len(works) == 1:
-        return [await works[0]()]
-    free = asyncio.Semaphore(most)
-
-    async def one(work: Callable[[], Awaitable[T]]) -> T:
-        async with free:
-            return await work()
-
-    try:
-        async with asyncio.TaskGroup() as group:
-            running = [group.create_task(one(work)) for work in works]
-    except BaseExceptionGroup as failed:
-        raise failed.exceptions[0] from None
-    return [task.result() for task in running]

@@ -14,8 +14,8 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from service.core.domain import CollectionId, DocumentId, Vector, VersionNumber
-from service.core.ports_a import Vectors as VectorTables
+from service.core.ids import CollectionId, DocumentId, Vector, VersionNumber
+from service.core.ports.vectors import Vectors as VectorTables
 from service.core.versions import Sample
 from service.spaces.resolver import Space
 

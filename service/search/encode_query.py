@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from service.core.domain import CollectionId, Role, Vector, VersionNumber
 from service.core.errors import Invalid, SpaceRefused
-from service.core.ports_a import Embedders, Encoder
+from service.core.ids import CollectionId, Role, Vector, VersionNumber
+from service.core.ports.embedder import Embedders, Encoder
 from service.core.search import Example, Like, Query, Request
 from service.core.vector_math import unit
 from service.core.versions import VersionState

@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from typing import Protocol
 
-from service.core.domain import DensePlan, Passing, Vector
-from service.core.search import Confidence, Request
+from service.core.ids import Vector
+from service.core.search import Confidence, DensePlan, Passing, Request
 from service.spaces.resolver import Space
 
 

@@ -9,9 +9,10 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from service.core.domain import DocumentId, Vector
 from service.core.errors import FieldError, Invalid
-from service.core.ports_a import Documents, Vectors
+from service.core.ids import DocumentId, Vector
+from service.core.ports.documents import Documents
+from service.core.ports.vectors import Vectors
 from service.core.search import Like
 from service.core.vector_math import direction
 from service.spaces.resolver import Space

@@ -19,8 +19,9 @@ The costs are microseconds measured on one machine (docs/performance.md, docs/de
 
 import math
 
-from service.core.domain import DensePlan, Passing
+from service.core.limits import MAX_EF_SEARCH
 from service.core.recall import Band, band_of
+from service.core.search import DensePlan, Passing
 from service.core.versions import SpaceStatus
 
 EF_SEARCH = 200
@@ -39,8 +40,6 @@ FURTHER = 1.5
 MARGIN = 2
 """An iterative scan may ask so many times the rows that would do if what passes lay evenly. What is worth naming ends
 where twice that costs about as much as an exact scan."""
-MAX_EF_SEARCH = 1_000
-"""The most that pgvector takes."""
 ENOUGH = 100
 """Rows that the index brings under a filter, or it was stuck; all that are wanted where those are fewer."""
 

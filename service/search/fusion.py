@@ -19,7 +19,7 @@ from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Generic, Literal, TypeVar
 
-from service.core.domain import Fusion
+from service.core.collections import Fusion
 from service.core.search import Explanation, LegExplanation, QueryExplanation
 
 COSINE_FLOOR = 0.0

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from service.core.domain import Vector
+from service.core.ids import Vector
 from service.core.search import DiversityExplanation
 
 Matrix = npt.NDArray[np.float64]

@@ -15,17 +15,23 @@ from dataclasses import dataclass
 from functools import partial
 
 from service.core import metrics
-from service.core.domain import Candidate, CollectionName, DensePlan, Passing, Vector
+from service.core.concurrency import side_by_side
 from service.core.errors import NotFound, Overloaded, Unavailable
-from service.core.ports_a import Documents, Embedders, Lexicon, Passage, Reranker, Vectors
-from service.core.ports_b import Collections, Versions
+from service.core.ids import CollectionName, Vector
+from service.core.ports.collections import Collections
+from service.core.ports.documents import Documents
+from service.core.ports.embedder import Embedders
+from service.core.ports.lexicon import Lexicon
+from service.core.ports.reranker import Reranker
+from service.core.ports.vectors import Vectors
+from service.core.ports.versions import Versions
 from service.core.query_syntax import Highlights
-from service.core.search import Answer, Confidence, Hit, Request
+from service.core.search import Answer, Candidate, Confidence, DensePlan, Hit, Passage, Passing, Request
 from service.search import candidates as finds
 from service.search import filter_planner, retrievers
 from service.search.candidates import AT_ONCE, Finds, Found
 from service.search.confidence import Assessment
-from service.search.context import Course, side_by_side
+from service.search.context import Course
 from service.search.dense_certainty import Backgrounds
 from service.search.encode_query import Asking, Together
 from service.search.events import Observed, Observer

@@ -12,9 +12,9 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from service.core import metrics
-from service.core.domain import Reranking
+from service.core.collections import Reranking
 from service.core.errors import Overloaded, Unavailable
-from service.core.ports_a import Reading, Reranker
+from service.core.ports.reranker import Reading, Reranker
 from service.core.search import Hit, Request, RerankExplanation, Reread
 from service.search.context import Course
 from service.search.rerank_blend import SAMPLE, Blend, believed

@@ -8,9 +8,12 @@ import math
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
-from service.core.domain import Candidate, DensePlan, DocumentId, Filter, Passing, Vector
-from service.core.ports_a import Documents, Lexicon, Vectors
-from service.core.search import Request
+from service.core.filters import Filter
+from service.core.ids import DocumentId, Vector
+from service.core.ports.documents import Documents
+from service.core.ports.lexicon import Lexicon
+from service.core.ports.vectors import Vectors
+from service.core.search import Candidate, DensePlan, Passing, Request
 from service.search import filter_planner
 from service.spaces.resolver import Space
 

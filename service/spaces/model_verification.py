@@ -14,10 +14,12 @@ from contextlib import suppress
 import numpy as np
 
 from service.core import metrics
-from service.core.domain import CollectionId, EmbedderSpec, VersionNumber
+from service.core.collections import EmbedderSpec
 from service.core.errors import CollectionNotFound, Invalid, ModelUnavailable, SpaceRefused
-from service.core.ports_a import Embedders, Encoder
-from service.core.ports_b import Collections, Versions
+from service.core.ids import CollectionId, VersionNumber
+from service.core.ports.collections import Collections
+from service.core.ports.embedder import Embedders, Encoder
+from service.core.ports.versions import Versions
 from service.core.vector_math import cosine, finite
 from service.core.versions import EmbedderVersion, Identity
 

@@ -4,9 +4,11 @@ import asyncio
 import time
 from dataclasses import dataclass
 
-from service.core.domain import Collection, CollectionName, VersionNumber
+from service.core.collections import Collection
 from service.core.errors import Conflict, VersionNotFound
-from service.core.ports_b import Collections, Versions
+from service.core.ids import CollectionName, VersionNumber
+from service.core.ports.collections import Collections
+from service.core.ports.versions import Versions
 from service.core.versions import EmbedderVersion, SpaceStatus
 
 REMEMBERED_SECONDS = 1.0

@@ -9,10 +9,14 @@ from typing import TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from service.core.domain import And, Collection, DocumentId, StoredDocument, Vectors
+from service.core.collections import Collection
+from service.core.documents import StoredDocument
 from service.core.errors import Overloaded
-from service.core.ports_a import Documents, Embedders, Unscaled
-from service.core.ports_a import Vectors as Spaces
+from service.core.filters import And
+from service.core.ids import DocumentId, Vectors
+from service.core.ports.documents import Documents
+from service.core.ports.embedder import Embedders, Unscaled
+from service.core.ports.vectors import Vectors as Spaces
 from service.core.vector_math import finite
 from service.core.versions import EmbedderVersion, Judgments
 from service.spaces.model_verification import Proof

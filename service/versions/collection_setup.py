@@ -3,10 +3,11 @@
 import dataclasses
 from datetime import datetime
 
-from service.core.domain import Collection, CollectionName, CollectionSettings
+from service.core.collections import Collection, CollectionSettings
 from service.core.errors import EmbedderChange, Invalid
-from service.core.ports_a import Embedders
-from service.core.ports_b import Collections
+from service.core.ids import CollectionName
+from service.core.ports.collections import Collections
+from service.core.ports.embedder import Embedders
 from service.core.versions import AuditEntry
 from service.spaces.model_verification import Proof
 

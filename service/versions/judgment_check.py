@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Any, Final
 
-from service.core.domain import Collection, DocumentId
+from service.core.collections import Collection
 from service.core.errors import Invalid, ModelUnavailable, Overloaded, SpaceRefused, Unavailable
+from service.core.ids import DocumentId
 from service.core.search import Mode, Request
 from service.core.versions import Check, EmbedderVersion, Judgments
 from service.evaluation.ranking_metrics import Interval, ndcg, paired_bootstrap, recall

@@ -13,10 +13,14 @@ from collections.abc import Awaitable, Callable
 from datetime import datetime, timedelta
 from typing import Any
 
-from service.core.domain import Collection
+from service.core.collections import Collection
 from service.core.errors import ModelUnavailable, SpaceRefused
 from service.core.periodic import Clock
-from service.core.ports_b import Backfills, Collections, Processes, TestSets, Versions
+from service.core.ports.backfills import Backfills
+from service.core.ports.collections import Collections
+from service.core.ports.processes import Processes
+from service.core.ports.test_sets import TestSets
+from service.core.ports.versions import Versions
 from service.core.versions import Check, Completeness, EmbedderVersion, Evidence, VersionState
 from service.spaces.model_verification import CANARY_COSINE, Proof
 

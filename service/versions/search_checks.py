@@ -15,13 +15,16 @@ from collections.abc import Hashable, Sequence
 from statistics import fmean
 from typing import Any, Protocol
 
-from service.core.domain import Candidate, Collection, CollectionName, DensePlan, DocumentId, Vectors
+from service.core.collections import Collection
 from service.core.errors import VersionNotFound
-from service.core.ports_a import Documents, Embedders
-from service.core.ports_a import Vectors as VectorTables
-from service.core.ports_b import TestSets, Versions
+from service.core.ids import CollectionName, DocumentId, Vectors
+from service.core.ports.documents import Documents
+from service.core.ports.embedder import Embedders
+from service.core.ports.test_sets import TestSets
+from service.core.ports.vectors import Vectors as VectorTables
+from service.core.ports.versions import Versions
 from service.core.recall import TIE
-from service.core.search import Request
+from service.core.search import Candidate, DensePlan, Request
 from service.core.versions import Check, EmbedderVersion, Judgments, Sample
 from service.diagnostics import geometry
 from service.evaluation.ranking_metrics import bootstrap

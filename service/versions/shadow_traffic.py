@@ -18,10 +18,12 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 
 from service.core import metrics
-from service.core.domain import Collection, CollectionId, CollectionName, DocumentId, VersionNumber
+from service.core.collections import Collection
 from service.core.errors import AzimuthError, NotFound, Unavailable
 from service.core.filters import operands
-from service.core.ports_b import Collections, Versions
+from service.core.ids import CollectionId, CollectionName, DocumentId, VersionNumber
+from service.core.ports.collections import Collections
+from service.core.ports.versions import Versions
 from service.core.search import Request
 from service.core.versions import EmbedderVersion, VersionState
 from service.evaluation.ranking_metrics import kendall_tau, overlap, percentile

@@ -31,7 +31,7 @@ from datetime import datetime
 from typing import Any
 
 from service.core import metrics
-from service.core.domain import Chunking, Collection, EmbedderSpec, Index, VersionNumber
+from service.core.collections import Chunking, Collection, EmbedderSpec, Index
 from service.core.errors import (
     Conflict,
     FieldError,
@@ -41,9 +41,12 @@ from service.core.errors import (
     SpaceRefused,
     VersionExists,
 )
+from service.core.ids import VersionNumber
 from service.core.periodic import Clock, one_by_one
-from service.core.ports_a import Queue
-from service.core.ports_b import Backfills, Collections, Versions
+from service.core.ports.backfills import Backfills
+from service.core.ports.collections import Collections
+from service.core.ports.queue import Queue
+from service.core.ports.versions import Versions
 from service.core.versions import STANDING, Action, AuditEntry, Check, EmbedderVersion, Evidence, VersionState
 from service.spaces.model_verification import Proof
 from service.versions.promotion_checks import SETTLE_SECONDS, Verification, counted

@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 
-from service.core.domain import CollectionId, CollectionName, CollectionSettings, VersionNumber
+from service.core.collections import CollectionSettings
 from service.core.errors import CollectionNotFound
-from service.core.ports_b import Audit
+from service.core.ids import CollectionId, CollectionName, VersionNumber
+from service.core.ports.audit import Audit
 from service.core.versions import AuditEntry
 from tests.world import NOW, World, later
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import pytest
 
 from service.core.errors import VersionNotFound
-from service.core.ports_b import Backfills
+from service.core.ports.backfills import Backfills
 from service.core.versions import Backfill, Completeness, EmbedderVersion, Progress, VersionState
 from tests import filling
 from tests.filling import backfills_of, drain, enqueue, set_state

@@ -6,8 +6,11 @@ import dataclasses
 import numpy as np
 import pytest
 
-from service.core.domain import DensePlan, Document, DocumentId, Index, Storage, VersionNumber
+from service.core.collections import Index, Storage
+from service.core.documents import Document
 from service.core.errors import VersionNotFound
+from service.core.ids import DocumentId, VersionNumber
+from service.core.search import DensePlan
 from service.core.versions import EmbedderVersion, VersionState
 from service.store.postgres import documents
 from tests.filling import add_external

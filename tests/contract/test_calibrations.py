@@ -2,8 +2,8 @@
 
 from dataclasses import replace
 
-from service.confidence.fit import Logistic
-from service.core.domain import VersionNumber
+from service.core.ids import VersionNumber
+from service.core.logistic import Logistic
 from service.core.versions import AuditEntry, Calibration, EmbedderVersion, VersionState
 from tests.world import NOW, World, later
 

@@ -4,8 +4,9 @@ import asyncio
 
 import pytest
 
-from service.core.domain import Change, CollectionId, DocumentId, Position
+from service.core.change_feed import Change, Position
 from service.core.errors import CollectionNotFound
+from service.core.ids import CollectionId, DocumentId
 from service.store.postgres import change_feed as feed_of_store
 from service.store.postgres.housekeeping import purge_tombstones, repair_after_restore
 from service.store.postgres.pool import Pool

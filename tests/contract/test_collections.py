@@ -9,19 +9,10 @@ from typing import Any
 
 import pytest
 
-from service.core.domain import (
-    Chunking,
-    Collection,
-    CollectionId,
-    CollectionName,
-    CollectionSettings,
-    Counts,
-    EmbedderSpec,
-    Fusion,
-    VersionNumber,
-)
+from service.core.collections import Chunking, Collection, CollectionSettings, Counts, EmbedderSpec, Fusion
 from service.core.errors import CollectionNotFound, Conflict, TimedOut, VersionNotFound
-from service.core.ports_b import Collections
+from service.core.ids import CollectionId, CollectionName, VersionNumber
+from service.core.ports.collections import Collections
 from service.core.versions import Identity
 from service.store.postgres import vector_tables
 from service.store.postgres.collections import PostgresCollections

@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
-from service.core.domain import Candidate, CollectionId, DocumentId
 from service.core.errors import CollectionNotFound
 from service.core.filters import parse
-from service.core.ports_a import Passage
+from service.core.ids import CollectionId, DocumentId
+from service.core.search import Candidate, Passage
 from service.core.versions import VersionState
 from service.store.postgres import documents as module
 from service.store.postgres import filter_matches

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from service.core.domain import EmbedderSpec
+from service.core.collections import EmbedderSpec
 from service.core.errors import Invalid
-from service.core.ports_a import Encoder
+from service.core.ports.embedder import Encoder
 from service.core.vector_math import finite
 from service.embedder.models.loader import Loader
 from service.embedder.models.registry import Registry

@@ -9,9 +9,13 @@ from typing import Any
 import psycopg
 import pytest
 
-from service.core.domain import Collection, VersionNumber
+from service.core.collections import Collection
 from service.core.errors import VersionNotFound
-from service.core.ports_b import Collections, Indexes, Recalls, Versions
+from service.core.ids import VersionNumber
+from service.core.ports.collections import Collections
+from service.core.ports.indexes import Indexes
+from service.core.ports.recall import Recalls
+from service.core.ports.versions import Versions
 from service.core.recall import Effort
 from service.core.versions import EmbedderVersion
 from service.store.postgres import vector_tables

@@ -10,17 +10,13 @@ from uuid import UUID
 
 import pytest
 
-from service.core.domain import (
-    Candidate,
-    Collection,
-    CollectionName,
-    CollectionSettings,
-    Document,
-    DocumentId,
-    Position,
-)
-from service.core.ports_a import Lexicon
+from service.core.change_feed import Position
+from service.core.collections import Collection, CollectionSettings
+from service.core.documents import Document
+from service.core.ids import CollectionName, DocumentId
+from service.core.ports.lexicon import Lexicon
 from service.core.query_syntax import Highlights, Typos, Words, read
+from service.core.search import Candidate
 from service.core.versions import Identity
 from service.store.lexical.follower import Follower
 from service.store.lexical.lexicon import TantivyLexicon

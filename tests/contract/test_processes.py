@@ -4,7 +4,7 @@ import asyncio
 import uuid
 from dataclasses import replace
 
-from service.core.domain import CollectionId, VersionNumber
+from service.core.ids import CollectionId, VersionNumber
 from service.core.versions import Process
 from tests.world import NOW, World, later
 

@@ -7,7 +7,8 @@ from uuid import uuid4
 
 import pytest
 
-from service.core.domain import DocumentId, QueueStatus
+from service.core.ids import DocumentId
+from service.core.jobs import QueueStatus
 from service.core.versions import EmbedderVersion, VersionState
 from service.store.postgres import queue as module
 from tests.filling import add_external, drain, enqueue

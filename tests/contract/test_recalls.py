@@ -6,8 +6,8 @@ from datetime import datetime
 
 import pytest
 
-from service.core.domain import VersionNumber
 from service.core.errors import CollectionNotFound, VersionNotFound
+from service.core.ids import VersionNumber
 from service.core.recall import Band, Curve, CurvePoint, Effort, Minute, Series, Tally
 from service.core.versions import AuditEntry, VersionState
 from tests.world import NOW, World, later

@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
-from service.core.domain import Chunking, CollectionName, DocumentId, EmbedderSpec, Index, VersionNumber
+from service.core.collections import Chunking, EmbedderSpec, Index
 from service.core.errors import CollectionNotFound, Conflict, NotFound, Overtaken, VersionNotFound
+from service.core.ids import CollectionName, DocumentId, VersionNumber
 from service.core.versions import (
     Action,
     AuditEntry,

@@ -10,9 +10,11 @@ import numpy as np
 import pytest
 from psycopg import sql
 
-from service.core.domain import Collection, DocumentId, Job
+from service.core.collections import Collection
 from service.core.errors import AzimuthError, Conflict, TimedOut, VersionNotFound
-from service.core.ports_b import Versions
+from service.core.ids import DocumentId
+from service.core.jobs import Job
+from service.core.ports.versions import Versions
 from service.core.versions import EmbedderVersion, VersionState
 from service.store.postgres import audit, documents, queue, vector_tables, version_transitions
 from service.store.postgres.pool import Pool, open_pool

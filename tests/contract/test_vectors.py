@@ -8,10 +8,12 @@ import numpy as np
 import psycopg
 import pytest
 
-from service.core.domain import DensePlan, DocumentId, Storage, VersionNumber
-from service.core.domain import Vectors as VectorArray
+from service.core.collections import Storage
 from service.core.errors import VersionNotFound
 from service.core.filters import parse
+from service.core.ids import DocumentId, VersionNumber
+from service.core.ids import Vectors as VectorArray
+from service.core.search import DensePlan
 from service.core.vector_math import cosine
 from service.core.versions import EmbedderVersion, VersionState
 from service.store.postgres import documents, vectors

@@ -7,9 +7,10 @@ from typing import cast
 import psycopg
 import pytest
 
-from service.core.domain import CollectionId, CollectionName, VersionNumber
 from service.core.errors import VersionNotFound
-from service.core.ports_b import Collections, Versions
+from service.core.ids import CollectionId, CollectionName, VersionNumber
+from service.core.ports.collections import Collections
+from service.core.ports.versions import Versions
 from service.core.versions import EmbedderVersion, Identity, SpaceStatus, VersionState
 from service.store.postgres import vector_tables
 from service.store.postgres.collections import PostgresCollections

@@ -19,8 +19,10 @@ import numpy as np
 import psutil
 import psycopg
 
-from service.core.domain import Chunk, DocumentId, EmbedderSpec, StoredDocument
-from service.core.ports_a import Encoder
+from service.core.collections import EmbedderSpec
+from service.core.documents import Chunk, StoredDocument
+from service.core.ids import DocumentId
+from service.core.ports.embedder import Encoder
 from service.embedder.models.registry import Registry
 from service.embedder.worker.chunk_documents import cut
 from service.store.embedded.server import EmbeddedServer

@@ -21,8 +21,8 @@ import numpy as np
 import psutil
 import pytest
 
-from service.core.domain import EmbedderSpec
-from service.core.ports_a import Encoder
+from service.core.collections import EmbedderSpec
+from service.core.ports.embedder import Encoder
 from tests.faults.machine import (
     COLLECTION,
     MODEL,

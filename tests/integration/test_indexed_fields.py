@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from service.core import filters
-from service.core.domain import DocumentId, FieldState
+from service.core.collections import FieldState
+from service.core.ids import DocumentId
 from service.store.postgres.documents import PostgresDocuments
 from service.store.postgres.indexed_fields import KEPT, IndexedFields
 from service.store.postgres.pool import Pool

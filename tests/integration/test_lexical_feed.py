@@ -7,7 +7,8 @@ from uuid import UUID
 
 import pytest
 
-from service.core.domain import DocumentId, Position
+from service.core.change_feed import Position
+from service.core.ids import DocumentId
 from service.core.query_syntax import Words
 from service.store.lexical.follower import Follower
 from service.store.lexical.index import Progress, read_progress, write_progress

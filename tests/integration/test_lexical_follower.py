@@ -17,7 +17,8 @@ import pytest
 import tantivy
 from prometheus_client import REGISTRY
 
-from service.core.domain import Collection, Position
+from service.core.change_feed import Position
+from service.core.collections import Collection
 from service.core.errors import DatabaseUnavailable, LexiconUnavailable
 from service.core.query_syntax import Highlights, Words
 from service.store.lexical import follower as follower_module

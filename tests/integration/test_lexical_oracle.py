@@ -18,7 +18,9 @@ import numpy as np
 import pytest
 from rank_bm25 import BM25Okapi
 
-from service.core.domain import Collection, DocumentId, StoredDocument
+from service.core.collections import Collection
+from service.core.documents import StoredDocument
+from service.core.ids import DocumentId
 from service.core.query_syntax import Words
 from service.store.lexical.analyzer import analyzer_for
 from service.store.lexical.follower import Follower

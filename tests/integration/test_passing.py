@@ -6,8 +6,8 @@ from datetime import timedelta
 import psycopg
 import pytest
 
-from service.core.domain import DocumentId
 from service.core.filters import parse
+from service.core.ids import DocumentId
 from service.store.postgres import filter_matches
 from service.store.postgres.filter_matches import PassingDocuments
 from service.store.postgres.housekeeping import purge_tombstones

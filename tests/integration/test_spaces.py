@@ -14,7 +14,9 @@ import psycopg
 import pytest
 
 from loadtests.space import clustered
-from service.core.domain import EXTERNAL, CollectionName, DensePlan, EmbedderSpec, Index, Storage
+from service.core.collections import EXTERNAL, EmbedderSpec, Index, Storage
+from service.core.ids import CollectionName
+from service.core.search import DensePlan
 from service.core.versions import AuditEntry, EmbedderVersion, VersionState
 from service.search.filter_planner import EF_SEARCH
 from service.store.postgres import migrations_runner, vector_tables, vectors

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from sentence_transformers import SentenceTransformer
 
-from service.core.domain import Chunking, EmbedderSpec
+from service.core.collections import Chunking, EmbedderSpec
 from service.core.errors import ModelUnavailable
-from service.core.ports_a import Encoder
+from service.core.ports.embedder import Encoder
 from service.core.vector_math import finite
 from service.embedder.models.loader import Loader
 from service.embedder.models.static_model import MAX_TOKENS

@@ -7,7 +7,8 @@ from datetime import UTC, datetime
 import numpy as np
 import pytest
 
-from service.core.domain import EmbedderSpec, Role, Vectors
+from service.core.collections import EmbedderSpec
+from service.core.ids import Role, Vectors
 from service.core.versions import VersionState
 from service.embedder.models.hashing_encoder import HashingEncoder
 from service.store.postgres.backfills import PostgresBackfills

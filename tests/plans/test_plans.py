@@ -15,8 +15,11 @@ import numpy as np
 import psycopg
 import pytest
 
-from service.core.domain import Candidate, DensePlan, DocumentId, Index, Position
+from service.core.change_feed import Position
+from service.core.collections import Index
 from service.core.filters import parse
+from service.core.ids import DocumentId
+from service.core.search import Candidate, DensePlan
 from service.core.versions import EmbedderVersion, VersionState
 from service.store.embedded.server import EmbeddedServer
 from service.store.postgres import filter_matches

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.core.domain import Vector
+from service.core.ids import Vector
 from service.search.mmr import mmr
 
 DIMENSIONS = 3

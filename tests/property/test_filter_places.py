@@ -13,8 +13,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from service.core import filters
-from service.core.domain import Candidate, Collection, Document, DocumentId, Filter, Passing
-from service.core.search import Request
+from service.core.collections import Collection
+from service.core.documents import Document
+from service.core.filters import Filter
+from service.core.ids import DocumentId
+from service.core.search import Candidate, Passing, Request
 from service.core.versions import SpaceStatus
 from service.search import retrievers
 from service.spaces.resolver import Space

@@ -8,8 +8,8 @@ from psycopg import sql
 from psycopg.types.json import Jsonb
 
 from service.core import filters
-from service.core.domain import Filter
 from service.core.errors import Invalid
+from service.core.filters import Filter
 from service.store.postgres.filter_sql import indexed_predicate, predicate
 from service.store.postgres.pool import Pool
 

@@ -5,7 +5,8 @@ from random import Random
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.core.domain import DocumentId, Fusion
+from service.core.collections import Fusion
+from service.core.ids import DocumentId
 from service.search.fusion import Evidence, Fused, fuse, ranked
 
 IDS = st.sampled_from([DocumentId(f"d{number}") for number in range(12)])

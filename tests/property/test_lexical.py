@@ -12,7 +12,8 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from service.core.domain import DocumentId, Position
+from service.core.change_feed import Position
+from service.core.ids import DocumentId
 from service.core.query_syntax import Syntax, Typos, Words, read
 from service.store.lexical.analyzer import analyzer_for
 from service.store.lexical.highlights import as_html, joined

@@ -22,8 +22,8 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from service.core.domain import DocumentId, Encoded
-from service.core.ports_a import Claimed
+from service.core.ids import DocumentId
+from service.core.jobs import Claimed, Encoded
 from service.core.vector_math import cosine
 from service.store.postgres.pool import Pool, open_pool
 from tests.world import LEASE, NOW, World, build, doc, encoded, telling

@@ -10,7 +10,7 @@ from service.api import cursors
 from service.api.dependencies import Here
 from service.api.problems import documented
 from service.api.schemas import answers, requests
-from service.core.domain import CollectionName
+from service.core.ids import CollectionName
 from service.core.versions import Action, AuditEntry
 
 router = APIRouter(prefix="/v1/collections/{collection}/audit", tags=["audit"])

@@ -11,8 +11,9 @@ from service.api.bodies import JsonRoute
 from service.api.dependencies import Actor, Here, Service
 from service.api.problems import documented
 from service.api.schemas import answers, requests
-from service.core.domain import Collection, CollectionName, CollectionSettings
+from service.core.collections import Collection, CollectionSettings
 from service.core.errors import CollectionNotFound, Conflict, EmbedderChange, Invalid, NotFound
+from service.core.ids import CollectionName
 
 PUT_TRIES = 20
 """Looks at a collection that others create, change or delete at the same moment; each of them got their way."""

@@ -15,8 +15,10 @@ from service.api.bodies import JSON, NDJSON, JsonRoute, lines, media_type, parse
 from service.api.dependencies import Here, Service
 from service.api.problems import documented
 from service.api.schemas import answers, requests
-from service.core.domain import Collection, CollectionName, Document, DocumentId, VersionNumber
+from service.core.collections import Collection
+from service.core.documents import Document
 from service.core.errors import DocumentNotFound, Invalid
+from service.core.ids import CollectionName, DocumentId, VersionNumber
 from service.ingest.service import STREAM_BATCH, Taker, taker
 
 WINDOW = 10 * STREAM_BATCH

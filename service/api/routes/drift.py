@@ -8,8 +8,9 @@ from service.api.bodies import JsonRoute
 from service.api.dependencies import Here
 from service.api.problems import documented
 from service.api.schemas import answers, requests
-from service.core.domain import Collection, CollectionName
-from service.core.index_health import Verdict
+from service.core.collections import Collection
+from service.core.ids import CollectionName
+from service.core.verdict import Verdict
 from service.drift.assess import Against, Measure, Name
 from service.drift.monitor import Minute, Report
 

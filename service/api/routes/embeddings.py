@@ -20,9 +20,10 @@ from service.api.bodies import JsonRoute
 from service.api.dependencies import Here, Service
 from service.api.problems import documented
 from service.api.schemas import answers, requests
-from service.core.domain import EXTERNAL, EmbedderSpec, Role
+from service.core.collections import EXTERNAL, EmbedderSpec
 from service.core.errors import FieldError, Invalid, ModelUnavailable
-from service.core.ports_a import Encoder
+from service.core.ids import Role
+from service.core.ports.embedder import Encoder
 from service.core.vector_math import finite
 
 MAX_TEXTS = 1_000

@@ -16,8 +16,9 @@ from service.api.disconnect import awaited
 from service.api.problems import documented
 from service.api.routes import judgments
 from service.api.schemas import answers, requests
-from service.core.domain import Collection, CollectionName
+from service.core.collections import Collection
 from service.core.errors import Conflict, Invalid
+from service.core.ids import CollectionName
 from service.core.versions import Judgments
 from service.evaluation.evaluator import QUERIES, WAYS, Appraised, Marks, Way
 

@@ -10,7 +10,8 @@ from typing_extensions import TypedDict
 from service.api.dependencies import Here
 from service.api.problems import documented
 from service.api.schemas import answers, requests
-from service.core.domain import CollectionName, VersionNumber
+from service.core.ids import CollectionName, VersionNumber
+from service.core.verdict import Verdict
 from service.diagnostics import thresholds
 from service.diagnostics.measure import EDGES, Picture
 from service.diagnostics.service import LEAST_SAMPLE, MOST_SAMPLE, SAMPLE, Report
@@ -29,7 +30,7 @@ class MeasureAnswer(TypedDict):
     """Null: it could not be measured; `says` tells why."""
     error: float | None
     """Standard error of the value, as it comes of looking at a sample."""
-    verdict: thresholds.Verdict | None
+    verdict: Verdict | None
     watch: float | None
     """From here on it is worth a look, and from `broken` on something is wrong. Null where there is no such limit."""
     broken: float | None
@@ -69,7 +70,7 @@ class MapAnswer(TypedDict):
 
 class BeforeAnswer(TypedDict):
     version: int
-    verdict: thresholds.Verdict | None
+    verdict: Verdict | None
     measures: list[MeasureAnswer]
 
 
@@ -78,7 +79,7 @@ class GeometryAnswer(TypedDict):
     version: int
     rows: int
     sample: int
-    verdict: thresholds.Verdict | None
+    verdict: Verdict | None
     """The worst of all measures; null where there was too little to tell."""
     reason: str | None
     """Why there is no verdict."""

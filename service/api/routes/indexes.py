@@ -10,9 +10,10 @@ from service.api.dependencies import Actor, Here, Service
 from service.api.problems import documented
 from service.api.routes.versions import Number
 from service.api.schemas import answers, requests
-from service.core.domain import Collection, CollectionName, VersionNumber
+from service.core.collections import Collection
 from service.core.errors import VersionNotFound
-from service.core.index_health import Verdict
+from service.core.ids import CollectionName, VersionNumber
+from service.core.verdict import Verdict
 
 router = APIRouter(prefix="/v1/collections/{collection}/versions/{number}", tags=["versions"])
 

@@ -13,8 +13,10 @@ from service.api.bodies import JsonRoute
 from service.api.dependencies import Actor, Here, Service
 from service.api.problems import documented
 from service.api.schemas import answers, requests
-from service.core.domain import And, Collection, CollectionName, DocumentId
+from service.core.collections import Collection
 from service.core.errors import FieldError, Invalid, NotFound
+from service.core.filters import And
+from service.core.ids import CollectionName, DocumentId
 from service.core.versions import AuditEntry, Judgments
 
 MAX_QUERIES = 10_000

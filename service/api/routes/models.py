@@ -15,7 +15,7 @@ from service.api.dependencies import Here, Service
 from service.api.problems import documented
 from service.api.routes.embeddings import MAX_TEXTS, MAX_UNCUT_LENGTH, SpecBody, signed
 from service.api.schemas import answers
-from service.core.ports_a import Encoder
+from service.core.ports.embedder import Encoder
 
 router = APIRouter(tags=["models"], route_class=JsonRoute)
 

@@ -14,7 +14,7 @@ from typing_extensions import TypedDict
 from service.api.dependencies import Here
 from service.api.problems import documented
 from service.api.schemas import answers, requests
-from service.core.domain import CollectionName
+from service.core.ids import CollectionName
 from service.core.recall import Band, Curve, Effort, K, Minute, Series, SeriesLeg, Tally, together
 from service.recall.aggregate import KEPT
 

@@ -15,11 +15,11 @@ from service.api.problems import documented
 from service.api.routes import documents
 from service.api.schemas import answers, requests, search_request, search_response
 from service.core import search as query
-from service.core.domain import CollectionName, DocumentId
+from service.core.concurrency import side_by_side
 from service.core.errors import DocumentNotFound, FieldError, Invalid
+from service.core.ids import CollectionName, DocumentId
 from service.core.search import Answer
 from service.core.timings import Timings
-from service.search.context import side_by_side
 from service.search.encode_query import Together
 
 BATCH_AT_ONCE = 8

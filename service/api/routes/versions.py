@@ -13,8 +13,9 @@ from service.api.bodies import JsonRoute
 from service.api.dependencies import Actor, Here, Service
 from service.api.problems import documented
 from service.api.schemas import answers, requests, versions
-from service.core.domain import Collection, CollectionName, VersionNumber
+from service.core.collections import Collection
 from service.core.errors import PromotionRefused, VersionNotFound
+from service.core.ids import CollectionName, VersionNumber
 from service.core.versions import EmbedderVersion, VersionState
 
 router = APIRouter(prefix="/v1/collections/{collection}/versions", tags=["versions"], route_class=JsonRoute)

@@ -11,17 +11,10 @@ import orjson
 from starlette.responses import Response
 from typing_extensions import TypedDict
 
-from service.core.domain import (
-    Accepted,
-    Collection,
-    Counts,
-    FailedDocument,
-    FieldState,
-    IndexedField,
-    StoredDocument,
-    WriteStatus,
-)
-from service.core.ports_a import LexiconState
+from service.core.collections import Collection, Counts, FieldState, IndexedField
+from service.core.documents import Accepted, StoredDocument, WriteStatus
+from service.core.jobs import FailedDocument
+from service.core.ports.lexicon import LexiconState
 from service.core.versions import EmbedderVersion, VersionState
 from service.ingest.service import Streamed
 

@@ -10,19 +10,10 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from service.core import filters
-from service.core.domain import (
-    Chunking,
-    CollectionSettings,
-    Document,
-    DocumentId,
-    EmbedderSpec,
-    Filter,
-    Fusion,
-    Gain,
-    Reranking,
-    Tuned,
-    VersionNumber,
-)
+from service.core.collections import Chunking, CollectionSettings, EmbedderSpec, Fusion, Gain, Reranking, Tuned
+from service.core.documents import Document
+from service.core.filters import Filter
+from service.core.ids import DocumentId, VersionNumber
 from service.ingest import service
 
 MAX_ID_LENGTH = service.Limits().id_length

@@ -18,8 +18,9 @@ from service.api.schemas.requests import (
     not_blank,
     where,
 )
-from service.core.domain import DocumentId, Fusion, VersionNumber
+from service.core.collections import Fusion
 from service.core.errors import Invalid
+from service.core.ids import DocumentId, VersionNumber
 from service.core.query_syntax import Syntax, Typos
 from service.core.search import Example, Group, Include, Like, Mode, Query, Request, Rerank
 

@@ -10,7 +10,7 @@ from typing_extensions import TypedDict
 from service.api import problems
 from service.api.schemas import answers, requests
 from service.api.schemas.requests import ChunkingBody, EmbedderBody, Query, Text, Wire, embedder_input
-from service.core.domain import Chunking, Collection, Index, Storage
+from service.core.collections import Chunking, Collection, Index, Storage
 from service.core.errors import Invalid
 from service.core.versions import Calibration, Check, CheckName, EmbedderVersion, Progress, SpaceStatus
 

@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from service.core import metrics
-from service.core.domain import Role, Vector, Vectors
 from service.core.errors import AzimuthError, ModelUnavailable, Overloaded
-from service.core.ports_a import Encoder
+from service.core.ids import Role, Vector, Vectors
+from service.core.ports.embedder import Encoder
 
 
 @dataclass(slots=True, eq=False)

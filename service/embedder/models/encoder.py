@@ -8,8 +8,9 @@ import numpy as np
 import numpy.typing as npt
 from tokenizers import Encoding
 
-from service.core.domain import EmbedderSpec, Role, Vectors
+from service.core.collections import EmbedderSpec
 from service.core.errors import Invalid
+from service.core.ids import Role, Vectors
 from service.core.vector_math import finite
 from service.core.versions import Identity
 from service.embedder.models import fingerprint

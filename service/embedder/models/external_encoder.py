@@ -6,8 +6,9 @@ from typing import NoReturn
 import numpy as np
 import numpy.typing as npt
 
-from service.core.domain import EXTERNAL, EmbedderSpec, Role, Vectors
+from service.core.collections import EXTERNAL, EmbedderSpec
 from service.core.errors import Invalid
+from service.core.ids import Role, Vectors
 from service.core.versions import Identity
 
 MAX_DIMENSIONS = 4_000

@@ -13,8 +13,9 @@ from functools import lru_cache
 import numpy as np
 import numpy.typing as npt
 
-from service.core.domain import EmbedderSpec, Role, Vectors
+from service.core.collections import EmbedderSpec
 from service.core.errors import Invalid
+from service.core.ids import Role, Vectors
 from service.core.versions import Identity
 
 DIMENSIONS = 256

@@ -4,9 +4,9 @@ import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from service.core.domain import EmbedderSpec
+from service.core.collections import EmbedderSpec
 from service.core.errors import ModelUnavailable
-from service.core.ports_a import Encoder
+from service.core.ports.embedder import Encoder
 from service.embedder.models import hashing_encoder, source
 
 if TYPE_CHECKING:

@@ -8,9 +8,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from weakref import WeakValueDictionary
 
-from service.core.domain import EXTERNAL, EmbedderSpec, Role, Vectors
+from service.core.collections import EXTERNAL, EmbedderSpec
 from service.core.errors import Invalid, ModelUnavailable
-from service.core.ports_a import Encoder
+from service.core.ids import Role, Vectors
+from service.core.ports.embedder import Encoder
 from service.embedder.models import external_encoder, hashing_encoder, source
 from service.embedder.models.batcher import Batcher
 from service.embedder.models.loader import Loader

@@ -18,9 +18,10 @@ import numpy as np
 import numpy.typing as npt
 import orjson
 
-from service.core.domain import EmbedderSpec, Role, Vectors
+from service.core.collections import EmbedderSpec
 from service.core.errors import FieldError, Invalid, Misconfigured, ModelUnavailable, SpaceRefused
-from service.core.ports_a import Encoder
+from service.core.ids import Role, Vectors
+from service.core.ports.embedder import Encoder
 from service.core.versions import Identity
 from service.embedder.models import hashing_encoder
 

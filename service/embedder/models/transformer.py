@@ -17,8 +17,8 @@ from sentence_transformers.base.modules import Transformer
 from sentence_transformers.sentence_transformer.modules import Normalize
 from tokenizers import Encoding, Tokenizer
 
-from service.core.domain import Role
 from service.core.errors import ModelUnavailable
+from service.core.ids import Role
 from service.embedder.models import device as devices
 from service.embedder.models import packed_linear, private_weights
 from service.embedder.models.padding import Padding

@@ -20,8 +20,8 @@ from safetensors.torch import load_file
 from safetensors.torch import save as serialised
 from torch import nn
 
-from service.confidence.fit import Logistic
 from service.core.errors import ModelUnavailable
+from service.core.logistic import Logistic
 from service.embedder.models import fingerprint, private_weights, source
 
 if TYPE_CHECKING:

@@ -19,8 +19,8 @@ from sentence_transformers.base.modules import Transformer
 from tokenizers import Encoding, Tokenizer
 from torch import nn
 
-from service.confidence.fit import Logistic
 from service.core.errors import ModelUnavailable
+from service.core.logistic import Logistic
 from service.embedder.models import device as devices
 from service.embedder.models import packed_linear, private_weights, source
 from service.embedder.models.padding import Padding

@@ -13,7 +13,7 @@ import numpy as np
 
 from service.core import metrics
 from service.core.errors import AzimuthError, ModelUnavailable, Overloaded
-from service.core.ports_a import Reading
+from service.core.ports.reranker import Reading
 from service.embedder.models.batch_packing import cheapest
 
 if TYPE_CHECKING:

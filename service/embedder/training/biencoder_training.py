@@ -18,8 +18,8 @@ from functools import partial
 
 import torch
 
-from service.core.domain import Role
 from service.core.errors import Misconfigured
+from service.core.ids import Role
 from service.embedder.training import contrastive_loss, vocabulary
 from service.embedder.training.batches import Batch, batches
 from service.embedder.training.embedder_data import Pair, Passages, divide

@@ -20,8 +20,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from service.confidence.fit import Logistic
 from service.core.errors import Misconfigured
+from service.core.logistic import Logistic
 from service.embedder.models import device as devices
 from service.embedder.models import source
 from service.embedder.reranker import adapter

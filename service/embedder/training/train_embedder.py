@@ -13,8 +13,8 @@ from pathlib import Path
 
 from transformers import logging
 
-from service.core.domain import Role
 from service.core.errors import Misconfigured, ModelUnavailable
+from service.core.ids import Role
 from service.embedder.models import source
 from service.embedder.reranker import adapter
 from service.embedder.training import embedder_card, embedder_data, lora

@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 
 from service.confidence import fit
-from service.confidence.fit import Logistic
 from service.core.errors import Misconfigured
+from service.core.logistic import Logistic
 from service.embedder.models import batch_packing, source
 from service.embedder.models import device as devices
 from service.embedder.models.transformer import Model

@@ -18,8 +18,8 @@ from sentence_transformers.base.modules import Transformer
 from torch import nn
 from transformers import PreTrainedTokenizerFast
 
-from service.core.domain import Role
 from service.core.errors import Misconfigured, ModelUnavailable
+from service.core.ids import Role
 from service.embedder.models import device as devices
 from service.embedder.models import private_weights
 from service.embedder.models.batch_packing import pack

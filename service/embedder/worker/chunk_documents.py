@@ -3,8 +3,9 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
-from service.core.domain import Chunk, Chunking, StoredDocument
-from service.core.ports_a import Encoder
+from service.core.collections import Chunking
+from service.core.documents import Chunk, StoredDocument
+from service.core.ports.embedder import Encoder
 from service.embedder.worker.chunking import chunk
 
 _GENTLE_TRIES = 4

@@ -16,68 +16,13 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from service.core.domain import Chunk
+from service.core.documents import Chunk
+from service.core.text import _GAP, sentence_starts
 
 Offsets = npt.NDArray[np.int64]
 """Shape [n, 2]: start and end of each token, in code points."""
 
-# Runs are matched from their first character and never given back, or long ones would cost the square of their length.
-_BORDER = re.compile(
-    r"""
-    (?P<paragraph>\n[^\S\n]*\n)                                    # an empty line
-  | (?P<line>\n)(?=[^\S\n]*(?:[-*•#>|]|\d{1,3}[.)])\s)              # a line that begins a list item, heading or row
-  | (?<![.!?…؟۔।॥။።])(?P<stop>[.!?…؟۔।॥။።]++)["'”’»)\]]*+(?=\s)     # end marks before white space
-  | [。！？｡]++[」』”’）】》"')\]]*+                                   # CJK end marks need no white space
-    """,
-    re.VERBOSE,
-)
 _LINE = re.compile(r"\n")
-_GAP = re.compile(r"\s+")
-_LAST_WORD = re.compile(r"[^\s(\[\"'“‘«]*$")
-_ABBREVIATIONS = frozenset(
-    re.findall(
-        r"\w+",
-        """mr mrs ms dr prof st sr jr vs etc al cf ca approx fig figs eq eqs ref refs sec ch vol pp inc ltd co corp dept
-        univ gen rep sen gov capt lt col sgt rev hon est ed eds viz resp jan feb mar apr jun jul aug sep sept oct nov
-        dec bzw usw vgl ggf zzt hr fr nr str""",
-    )
-)
-_NUMBERED = frozenset(("no", "nos", "p", "art", "abs"))
-
-
-def sentences(text: str) -> list[int]:
-    """Where sentences start, beginning with 0; each runs to the start of the next.
-
-    A sentence ends at an empty line; before a list item; after an end mark and closing quotes, where white space and
-    something other than a small letter follow; after a CJK full stop. A full stop does not end it after one letter
-    ("J. Smith"), after a word with a stop inside ("e.g.", "U.S.") or after a common abbreviation. Missing a border
-    costs little (two sentences stay together), an invented one tears a sentence apart: in doubt there is none.
-    """
-    starts = [0]
-    for match in _BORDER.finditer(text):
-        gap = _GAP.match(text, match.end())
-        start = gap.end() if gap else match.end()
-        if start >= len(text):
-            break
-        if start > starts[-1] and not (match["stop"] and _continues(text, match.start(), match["stop"], start)):
-            starts.append(start)
-    if len(starts) > 1 and not text[: starts[1]].strip():
-        del starts[1]
-    return starts
-
-
-def _continues(text: str, end: int, mark: str, following: int) -> bool:
-    """Does the sentence go on after this end mark, although white space follows?"""
-    if text[following].islower():
-        return True
-    if mark != ".":
-        return False
-    # 40 code points suffice for any abbreviation, and bound the work on text without white space.
-    found = _LAST_WORD.search(text, max(0, end - 40), end)
-    word = found.group().lower() if found else ""
-    if word in _NUMBERED and text[following].isdigit():
-        return True
-    return (len(word) == 1 and word.isalpha()) or "." in word.strip(".") or word in _ABBREVIATIONS
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +96,7 @@ def _trimmed(text: str, start: int, end: int, tokens: int) -> tuple[int, int, in
 def _units(text: str, token_starts: npt.NDArray[np.int64], budget: int) -> list[_Unit]:
     """Sentences, and where one is longer than a chunk, balanced parts of it."""
     units: list[_Unit] = []
-    for unit in _cut(text, token_starts, 0, len(text), sentences(text), sentence=True):
+    for unit in _cut(text, token_starts, 0, len(text), sentence_starts(text), sentence=True):
         units.extend(_parts(text, token_starts, unit, budget))
     return units
 

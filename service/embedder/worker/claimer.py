@@ -6,10 +6,10 @@ import time
 from datetime import timedelta
 
 from service.core import metrics
-from service.core.domain import Lane
 from service.core.errors import Unavailable
-from service.core.ports_a import Claimed, Queue
-from service.core.ports_b import Versions
+from service.core.jobs import Claimed, Lane
+from service.core.ports.queue import Queue
+from service.core.ports.versions import Versions
 from service.core.versions import EmbedderVersion
 from service.embedder.worker.backoff import Backoff
 from service.embedder.worker.failure_policy import Outcomes, now

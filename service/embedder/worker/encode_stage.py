@@ -9,9 +9,9 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 
 from service.core import metrics
-from service.core.domain import Vectors
 from service.core.errors import ModelUnavailable, Unavailable, Unembeddable
-from service.core.ports_a import Encoder
+from service.core.ids import Vectors
+from service.core.ports.embedder import Encoder
 from service.core.vector_math import finite
 from service.core.versions import EmbedderVersion
 from service.embedder.models.batch_packing import pack

@@ -8,10 +8,10 @@ from datetime import UTC, datetime, timedelta
 from typing import TypeVar
 
 from service.core import metrics
-from service.core.domain import CollectionId
 from service.core.errors import AzimuthError, ModelUnavailable, Unavailable
-from service.core.ports_a import Queue
-from service.core.ports_b import Collections
+from service.core.ids import CollectionId
+from service.core.ports.collections import Collections
+from service.core.ports.queue import Queue
 from service.embedder.worker.backoff import Backoff
 from service.embedder.worker.in_flight import Leases, Work
 

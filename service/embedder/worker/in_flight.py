@@ -6,8 +6,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from service.core.domain import Chunk, Encoded, Job, Lane, Vectors
-from service.core.ports_a import Claimed, Encoder
+from service.core.documents import Chunk
+from service.core.ids import Vectors
+from service.core.jobs import Claimed, Encoded, Job, Lane
+from service.core.ports.embedder import Encoder
 from service.core.versions import EmbedderVersion
 
 

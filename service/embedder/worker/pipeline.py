@@ -11,7 +11,7 @@ from typing import Any
 
 from service.core import metrics
 from service.core.errors import NotFound
-from service.core.ports_a import Vectors
+from service.core.ports.vectors import Vectors
 from service.embedder.worker.bisect import isolate
 from service.embedder.worker.chunk_documents import cut
 from service.embedder.worker.encode_stage import Encoding

@@ -4,8 +4,8 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from service.core.domain import Lane
-from service.core.ports_a import Encoder
+from service.core.jobs import Lane
+from service.core.ports.embedder import Encoder
 
 STREAMS = 2
 """Most passes of one lane at once, whatever an encoder says."""

@@ -5,9 +5,9 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Sequence
 
-from service.core.domain import CollectionId, VersionNumber
 from service.core.errors import AzimuthError
-from service.core.ports_a import Encoder
+from service.core.ids import CollectionId, VersionNumber
+from service.core.ports.embedder import Encoder
 from service.core.versions import EmbedderVersion
 from service.embedder.worker.backoff import Backoff
 

@@ -28,8 +28,11 @@ from contextlib import suppress
 from datetime import timedelta
 
 from service.core.errors import AzimuthError, Unavailable
-from service.core.ports_a import Encoder, Queue, Vectors
-from service.core.ports_b import Collections, Versions
+from service.core.ports.collections import Collections
+from service.core.ports.embedder import Encoder
+from service.core.ports.queue import Queue
+from service.core.ports.vectors import Vectors
+from service.core.ports.versions import Versions
 from service.core.versions import EmbedderVersion
 from service.embedder.worker.backoff import Backoff
 from service.embedder.worker.claimer import Reader

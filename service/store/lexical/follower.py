@@ -17,8 +17,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Protocol, TypeVar
 
-from service.core.domain import ChangePage, Collection, CollectionId, Position
+from service.core.change_feed import ChangePage, Position
+from service.core.collections import Collection
 from service.core.errors import NotFound, Unavailable
+from service.core.ids import CollectionId
 from service.core.metrics import LEXICAL_LAG
 from service.store.file_lock import Lock
 from service.store.lexical.analyzer import analyzer_for

@@ -18,10 +18,12 @@ from pathlib import Path
 
 import tantivy
 
-from service.core.domain import DocumentId, Position, StoredDocument
+from service.core.change_feed import Position
+from service.core.documents import StoredDocument
 from service.core.errors import LexiconUnavailable
+from service.core.ids import DocumentId
+from service.core.ports.lexicon import Bag
 from service.core.query_syntax import Highlights, Words
-from service.recall.lexical_probe import Bag
 from service.store.lexical.analyzer import Analyzer
 from service.store.lexical.highlights import highlighted
 from service.store.lexical.query import Exact, Must, Reading

@@ -14,7 +14,8 @@ from pathlib import Path
 
 import tantivy
 
-from service.core.domain import Change, Position, StoredDocument
+from service.core.change_feed import Change, Position
+from service.core.documents import StoredDocument
 from service.store.lexical.analyzer import Analyzer
 from service.store.lexical.index import Progress, attach, is_damaged, read_progress, schema, write_progress
 

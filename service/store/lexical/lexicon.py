@@ -18,11 +18,14 @@ from pathlib import Path
 from typing import TypeVar
 from uuid import UUID
 
-from service.core.domain import Candidate, Collection, CollectionId, DocumentId, Position, StoredDocument
+from service.core.change_feed import Position
+from service.core.collections import Collection
+from service.core.documents import StoredDocument
 from service.core.errors import LexiconUnavailable, Misconfigured
-from service.core.ports_a import LexiconState
+from service.core.ids import CollectionId, DocumentId
+from service.core.ports.lexicon import Bag, LexiconState
 from service.core.query_syntax import Highlights, Words
-from service.recall.lexical_probe import Bag
+from service.core.search import Candidate
 from service.store.lexical.analyzer import analyzer_for
 from service.store.lexical.index import LexicalIndex, bag, is_damaged, read_progress
 from service.store.lexical.languages import KNOWN

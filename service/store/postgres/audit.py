@@ -2,8 +2,8 @@
 
 from psycopg.errors import ForeignKeyViolation
 
-from service.core.domain import CollectionId
 from service.core.errors import CollectionNotFound
+from service.core.ids import CollectionId
 from service.core.versions import AuditEntry
 from service.store.postgres import sql_files
 from service.store.postgres.pool import Connection, Pool

@@ -7,8 +7,9 @@ the id of their transaction, and followers read only below `pg_snapshot_xmin`, u
 from collections.abc import Sequence
 from datetime import datetime
 
-from service.core.domain import Change, ChangePage, CollectionId, DocumentId, Position
+from service.core.change_feed import Change, ChangePage, Position
 from service.core.errors import CollectionNotFound
+from service.core.ids import CollectionId, DocumentId
 from service.store.postgres import sql_files
 from service.store.postgres.pool import Connection, Pool
 from service.store.postgres.rows import stored

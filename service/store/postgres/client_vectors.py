@@ -9,8 +9,10 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from psycopg import sql
 
-from service.core.domain import EXTERNAL, Document, DocumentId, Vector
+from service.core.collections import EXTERNAL
+from service.core.documents import Document
 from service.core.errors import VersionNotFound
+from service.core.ids import DocumentId, Vector
 from service.core.vector_math import unit
 from service.core.versions import EmbedderVersion
 from service.store.postgres import sql_files

@@ -8,7 +8,7 @@ overlap would keep it for ever; so both pass by a lock that is.
 
 from collections.abc import Sequence
 
-from service.core.domain import CollectionId
+from service.core.ids import CollectionId
 from service.store.postgres import sql_files
 from service.store.postgres.pool import Connection
 

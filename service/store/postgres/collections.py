@@ -4,16 +4,9 @@ import dataclasses
 from collections.abc import Mapping
 from datetime import UTC, datetime
 
-from service.core.domain import (
-    Collection,
-    CollectionId,
-    CollectionName,
-    CollectionSettings,
-    Counts,
-    IndexedField,
-    VersionNumber,
-)
+from service.core.collections import Collection, CollectionSettings, Counts, IndexedField
 from service.core.errors import CollectionNotFound, Conflict
+from service.core.ids import CollectionId, CollectionName, VersionNumber
 from service.core.versions import AuditEntry, Identity, VersionState
 from service.store.postgres import (
     audit,

@@ -12,18 +12,11 @@ from typing import Any
 from psycopg import sql
 from psycopg.types.json import Jsonb
 
-from service.core.domain import (
-    Accepted,
-    Candidate,
-    CollectionId,
-    Document,
-    DocumentId,
-    Filter,
-    Passing,
-    StoredDocument,
-)
+from service.core.documents import Accepted, Document, StoredDocument
 from service.core.errors import CollectionNotFound
-from service.core.ports_a import Passage
+from service.core.filters import Filter
+from service.core.ids import CollectionId, DocumentId
+from service.core.search import Candidate, Passage, Passing
 from service.core.versions import EmbedderVersion
 from service.store.postgres import change_feed, client_vectors, indexed_fields, queue, sql_files, vectors
 from service.store.postgres.filter_matches import PassingDocuments

@@ -15,7 +15,7 @@ from typing import Any
 
 from psycopg import sql
 
-from service.core.domain import And, Condition, Filter, Scalar
+from service.core.filters import And, Condition, Filter, Scalar
 from service.store.postgres.indexed_fields import PREFIX
 
 _COMPARED = {"$eq": "=", "$gt": ">", "$gte": ">=", "$lt": "<", "$lte": "<="}

@@ -16,7 +16,10 @@ from typing import Any
 
 from psycopg import sql
 
-from service.core.domain import CollectionId, DocumentId, FieldState, Filter, Passing
+from service.core.collections import FieldState
+from service.core.filters import Filter
+from service.core.ids import CollectionId, DocumentId
+from service.core.search import Passing
 from service.store.postgres import indexed_fields, sql_files
 from service.store.postgres.field_ranges import Answered, Key, answered
 from service.store.postgres.filter_sql import indexed_predicate, predicate

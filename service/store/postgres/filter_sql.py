@@ -13,7 +13,7 @@ from typing import Any, assert_never
 from psycopg import sql
 from psycopg.types.json import Jsonb
 
-from service.core.domain import And, Condition, Filter, Not, Or
+from service.core.filters import And, Condition, Filter, Not, Or
 
 MAX_INDEXED_VALUES = 100
 """Of `$in`: more are looked for one document at a time."""

@@ -13,7 +13,8 @@ import json
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 
-from service.core.domain import CollectionId, DocumentId, FieldState, IndexedField
+from service.core.collections import FieldState, IndexedField
+from service.core.ids import CollectionId, DocumentId
 from service.store.postgres import collection_lock, sql_files
 from service.store.postgres.pool import Connection, Pool, retrying
 

@@ -9,8 +9,8 @@ from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any
 
-from service.confidence.fit import Logistic
-from service.core.domain import Chunking, CollectionSettings, EmbedderSpec, Fusion, Gain, Index, Reranking, Tuned
+from service.core.collections import Chunking, CollectionSettings, EmbedderSpec, Fusion, Gain, Index, Reranking, Tuned
+from service.core.logistic import Logistic
 from service.core.recall import Curve, CurvePoint
 from service.core.versions import Calibration, Check, Evidence, Identity, Judgments
 

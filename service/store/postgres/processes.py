@@ -2,7 +2,7 @@
 
 from datetime import datetime, timedelta
 
-from service.core.domain import CollectionId, VersionNumber
+from service.core.ids import CollectionId, VersionNumber
 from service.core.versions import Process
 from service.store.postgres import sql_files
 from service.store.postgres.pool import Pool, retrying

@@ -18,17 +18,9 @@ from typing import Any, LiteralString
 from psycopg import sql
 from psycopg.rows import class_row
 
-from service.core.domain import (
-    CollectionId,
-    DocumentId,
-    FailedDocument,
-    Job,
-    Lane,
-    QueueStatus,
-    StoredDocument,
-    VersionNumber,
-)
-from service.core.ports_a import Claimed
+from service.core.documents import StoredDocument
+from service.core.ids import CollectionId, DocumentId, VersionNumber
+from service.core.jobs import Claimed, FailedDocument, Job, Lane, QueueStatus
 from service.core.versions import EmbedderVersion
 from service.store.postgres import sql_files
 from service.store.postgres.pool import Connection, Pool, retrying

@@ -7,8 +7,8 @@ from typing import Any
 
 from psycopg.errors import ForeignKeyViolation
 
-from service.core.domain import CollectionId, VersionNumber
 from service.core.errors import CollectionNotFound, VersionNotFound
+from service.core.ids import CollectionId, VersionNumber
 from service.core.recall import Curve, Effort, Minute, Series, Tally, together
 from service.core.versions import AuditEntry, EmbedderVersion
 from service.store.postgres import audit, json_records, sql_files

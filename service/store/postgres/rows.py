@@ -6,15 +6,9 @@ from typing import Any
 
 from psycopg.rows import TupleRow
 
-from service.core.domain import (
-    Collection,
-    CollectionId,
-    CollectionName,
-    DocumentId,
-    Fingerprint,
-    StoredDocument,
-    VersionNumber,
-)
+from service.core.collections import Collection
+from service.core.documents import StoredDocument
+from service.core.ids import CollectionId, CollectionName, DocumentId, Fingerprint, VersionNumber
 from service.core.versions import EmbedderVersion, VersionState
 from service.store.postgres import json_records
 

@@ -4,8 +4,8 @@ from datetime import datetime
 
 from psycopg.errors import ForeignKeyViolation
 
-from service.core.domain import CollectionId
 from service.core.errors import CollectionNotFound
+from service.core.ids import CollectionId
 from service.core.versions import AuditEntry, Judgments
 from service.store.postgres import audit, json_records, sql_files
 from service.store.postgres.pool import Pool

@@ -16,7 +16,8 @@ from pgvector import HalfVector
 from pgvector import Vector as FullVector
 from psycopg import sql
 
-from service.core.domain import CollectionId, Storage, Vector, VersionNumber
+from service.core.collections import Storage
+from service.core.ids import CollectionId, Vector, VersionNumber
 from service.core.versions import EmbedderVersion
 
 SEAL_BYTES = 8

@@ -18,12 +18,15 @@ import numpy as np
 from psycopg import sql
 from psycopg.errors import UndefinedTable
 
-from service.core.domain import Candidate, CollectionId, DensePlan, DocumentId, Encoded, Filter, Vector, VersionNumber
+from service.core.concurrency import side_by_side
 from service.core.errors import VersionNotFound
+from service.core.filters import Filter
+from service.core.ids import CollectionId, DocumentId, Vector, VersionNumber
+from service.core.jobs import Encoded
+from service.core.limits import MAX_EF_SEARCH
+from service.core.search import Candidate, DensePlan
 from service.core.vector_math import direction
 from service.core.versions import EmbedderVersion, Sample
-from service.search.context import side_by_side
-from service.search.filter_planner import MAX_EF_SEARCH
 from service.store.postgres import queue, sql_files, versions
 from service.store.postgres.filter_sql import predicate
 from service.store.postgres.pool import Connection, Pool, retrying

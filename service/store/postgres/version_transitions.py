@@ -17,8 +17,9 @@ from typing import Any
 from psycopg import sql
 from psycopg.errors import LockNotAvailable
 
-from service.core.domain import Chunking, Collection, CollectionId, EmbedderSpec, Index, VersionNumber
+from service.core.collections import Chunking, Collection, EmbedderSpec, Index
 from service.core.errors import CollectionNotFound, Conflict, Overtaken, TimedOut, Unavailable, VersionNotFound
+from service.core.ids import CollectionId, VersionNumber
 from service.core.versions import AuditEntry, Calibration, EmbedderVersion, Evidence, Identity, VersionState
 from service.store.postgres import audit, collection_lock, json_records, sql_files, vector_tables
 from service.store.postgres.pool import Connection, Pool, retrying

@@ -11,8 +11,9 @@ from contextlib import AbstractAsyncContextManager
 from psycopg import sql
 from psycopg.errors import DiskFull, UndefinedTable
 
-from service.core.domain import CollectionId, Storage, VersionNumber
+from service.core.collections import Storage
 from service.core.errors import VersionNotFound
+from service.core.ids import CollectionId, VersionNumber
 from service.core.versions import EmbedderVersion, SpaceStatus, VersionState
 from service.store.postgres import sql_files, vector_tables
 from service.store.postgres.advisory_lock import driving

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from service.core.domain import Collection, CollectionName, CollectionSettings
+from service.core.collections import Collection, CollectionSettings
+from service.core.ids import CollectionName
 from service.core.query_syntax import Words
 from service.core.versions import AuditEntry
 from tests.edge import Edge, Json, assert_problem, edge

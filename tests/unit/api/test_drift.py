@@ -10,8 +10,9 @@ from pydantic import TypeAdapter
 
 from service.api.routes import drift
 from service.core import metrics
-from service.core.domain import Collection, CollectionName
+from service.core.collections import Collection
 from service.core.errors import LexiconUnavailable
+from service.core.ids import CollectionName
 from service.drift.assess import NAMES
 from service.drift.query_window import LEAST
 from tests.edge import Edge, Json, assert_problem, edge

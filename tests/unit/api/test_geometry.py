@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from prometheus_client import REGISTRY
 
-from service.core.domain import CollectionName, VersionNumber
 from service.core.errors import Overloaded
+from service.core.ids import CollectionName, VersionNumber
 from service.core.versions import EmbedderVersion, Sample, SpaceStatus
 from service.diagnostics import service
 from service.diagnostics.thresholds import SYMPTOMS

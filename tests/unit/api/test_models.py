@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from service.core.domain import EmbedderSpec, Role, Vectors
-from service.core.ports_a import Encoder
+from service.core.collections import EmbedderSpec
+from service.core.ids import Role, Vectors
+from service.core.ports.embedder import Encoder
 from service.embedder.models.hashing_encoder import HashingEncoder
 from service.embedder.models.registry import Registry
 from tests.edge import LIMITS, Edge, WordReranker, assert_problem, edge

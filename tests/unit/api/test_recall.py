@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from service.api.routes.recall import MAX_HOURS, MOST_EFFORTS, MOST_MOMENTS
-from service.core.domain import CollectionName, VersionNumber
+from service.core.ids import CollectionName, VersionNumber
 from service.core.recall import Curve, CurvePoint, Minute, Series, Tally
 from tests.edge import Edge, assert_problem, edge
 

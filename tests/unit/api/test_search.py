@@ -8,8 +8,8 @@ from pydantic import TypeAdapter
 
 from service.api.schemas import search_response
 from service.core import search
-from service.core.domain import CollectionName
 from service.core.errors import Invalid, LexiconUnavailable, Overloaded
+from service.core.ids import CollectionName
 from tests.edge import Edge, WordReranker, assert_problem, edge
 
 STAGES = {"embed", "dense", "lexical", "fuse", "fetch", "rerank"}

@@ -9,8 +9,9 @@ import pytest
 from pydantic import TypeAdapter
 
 from service.api.schemas import search_request, search_response
-from service.core.domain import CollectionName, EmbedderSpec, Role, Vectors
+from service.core.collections import EmbedderSpec
 from service.core.errors import Overloaded
+from service.core.ids import CollectionName, Role, Vectors
 from tests.edge import Edge, Json, WordReranker, assert_problem, edge
 
 PATH = "/v1/collections/papers/search"

@@ -9,7 +9,7 @@ import pytest
 from pydantic import TypeAdapter
 
 from service.api.schemas import versions
-from service.core.domain import Collection
+from service.core.collections import Collection
 from service.core.versions import Check, EmbedderVersion
 from tests.edge import Edge, Json, assert_problem, edge
 

@@ -11,7 +11,7 @@ from typer.testing import CliRunner, Result
 
 from service.cli import app, choose_ranking, shell
 from service.client.http_client import Client
-from service.core.domain import Fusion, Reranking
+from service.core.collections import Fusion, Reranking
 from service.core.errors import Misconfigured, Unavailable
 from service.evaluation import replay
 from service.evaluation.beir import Judgments

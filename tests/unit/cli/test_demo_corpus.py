@@ -1,5 +1,5 @@
 from service.cli import demo_corpus
-from service.core.domain import DocumentId
+from service.core.ids import DocumentId
 from service.ingest.service import Limits
 
 

@@ -10,9 +10,10 @@ import pytest
 
 from service.confidence import calibrate, synthetic_queries
 from service.confidence.calibrate import Learning
-from service.confidence.fit import Logistic
-from service.core.domain import CollectionId, VersionNumber
 from service.core.errors import LexiconUnavailable
+from service.core.ids import CollectionId, VersionNumber
+from service.core.logistic import Logistic
+from service.core.text import meaningful_sentences
 from service.core.versions import AuditEntry, Calibration, EmbedderVersion, Judgments, SpaceStatus
 from service.search import confidence
 from service.spaces.model_verification import Proof
@@ -281,9 +282,9 @@ def test_the_foreign_texts_are_many_short_and_of_many_subjects() -> None:
 
 def test_sentences_that_say_something() -> None:
     text = "Yes. This one has five words! No?\n\nA heading\nand another one without end"
-    assert synthetic_queries.sentences(text) == ["This one has five words!", "and another one without end"]
-    assert synthetic_queries.sentences("Too short.") == ["Too short."]
-    assert synthetic_queries.sentences("   ") == []
+    assert meaningful_sentences(text) == ["This one has five words!", "and another one without end"]
+    assert meaningful_sentences("Too short.") == ["Too short."]
+    assert meaningful_sentences("   ") == []
 
 
 def test_disturbed_texts_are_runs_of_words_with_some_of_others() -> None:
@@ -301,7 +302,7 @@ def test_disturbed_texts_are_runs_of_words_with_some_of_others() -> None:
 
 def test_text_without_spaces_is_taken_in_pairs_of_characters() -> None:
     sentence = "这是一个没有空格的中文句子它比二十个字符还要长一些"
-    assert synthetic_queries.sentences(sentence + "。短。") == [sentence + "。"]
+    assert meaningful_sentences(sentence + "。短。") == [sentence + "。"]
     (made,) = synthetic_queries.disturbed([sentence], random.Random(2))
     assert " " not in made
     assert set(made) <= set(sentence)

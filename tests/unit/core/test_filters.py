@@ -6,9 +6,19 @@ from typing import Any
 import pytest
 
 from service.core import filters
-from service.core.domain import And, Condition, Not, Or
 from service.core.errors import Invalid
-from service.core.filters import MAX_CONDITIONS, MAX_DEPTH, MAX_FIELD_LENGTH, MAX_VALUES, matches, parse
+from service.core.filters import (
+    MAX_CONDITIONS,
+    MAX_DEPTH,
+    MAX_FIELD_LENGTH,
+    MAX_VALUES,
+    And,
+    Condition,
+    Not,
+    Or,
+    matches,
+    parse,
+)
 
 
 def nested(depth: int) -> dict[str, Any]:

@@ -4,7 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from service.core.index_health import Advice, Health, IndexState, advice
+from service.core.index_health import Health, IndexState
+from service.recall.index_advice import Advice, advice
 
 INDEX = IndexState(name="vectors_1_1_hnsw", valid=True, bytes=200 * 2**20, building=False, build=1)
 WELL = Health(

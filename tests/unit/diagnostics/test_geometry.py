@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from service.core.domain import EmbedderSpec, Vectors
+from service.core.collections import EmbedderSpec
+from service.core.ids import Vectors
 from service.diagnostics.geometry import (
     collapsed,
     cosines,

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import pytest
 
-from service.core.domain import Vectors
+from service.core.ids import Vectors
 from service.diagnostics import lexical_similarity, neighbours
 from service.diagnostics.measure import EDGES, WORDS_ROWS, Findings, Subject, around, examine, suspicious
 from service.diagnostics.thresholds import Measure, worst

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from service.core.domain import Vectors
+from service.core.ids import Vectors
 from service.diagnostics.neighbours import (
     Neighbours,
     antihubs,

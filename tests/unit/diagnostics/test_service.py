@@ -5,8 +5,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from service.core.domain import CollectionName
 from service.core.errors import ModelUnavailable, SpaceRefused
+from service.core.ids import CollectionName
 from service.diagnostics import service
 from service.diagnostics.thresholds import Measure
 from tests.edge import Edge, edge

@@ -4,7 +4,8 @@ from typing import get_args
 
 import pytest
 
-from service.diagnostics.thresholds import SYMPTOMS, Name, Verdict, judged, unknown, worst
+from service.core.verdict import Verdict
+from service.diagnostics.thresholds import SYMPTOMS, Name, judged, unknown, worst
 
 
 def test_every_figure_has_its_words() -> None:

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from service.core.domain import CollectionId, DensePlan, Passing, Vector, VersionNumber
-from service.core.search import Confidence, Example, Like, Query, Request
+from service.core.ids import CollectionId, Vector, VersionNumber
+from service.core.search import Confidence, DensePlan, Example, Like, Passing, Query, Request
 from service.core.versions import SpaceStatus
 from service.drift import query_window
 from service.drift.query_window import LEAST, SIZE, Asked, Traffic, Window

@@ -8,8 +8,9 @@ from collections.abc import Awaitable, Callable, Sequence
 import numpy as np
 import pytest
 
-from service.core.domain import EmbedderSpec, Role, Vectors
+from service.core.collections import EmbedderSpec
 from service.core.errors import ModelUnavailable, Overloaded
+from service.core.ids import Role, Vectors
 from service.embedder.models.batcher import Batcher
 from service.embedder.models.hashing_encoder import HashingEncoder
 

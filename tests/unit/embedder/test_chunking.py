@@ -6,8 +6,9 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from service.core.domain import Chunk
-from service.embedder.worker.chunking import chunk, sentences
+from service.core.documents import Chunk
+from service.core.text import sentence_starts
+from service.embedder.worker.chunking import chunk
 
 WORDS = re.compile(r"\w+|[^\w\s]")
 
@@ -29,7 +30,7 @@ def cut(text: str, title: str = "", most: int = 20, overlap: int = 0, overhead: 
 
 
 def split(text: str) -> list[str]:
-    starts = sentences(text)
+    starts = sentence_starts(text)
     return [text[a:b].strip() for a, b in zip(starts, [*starts[1:], len(text)], strict=True)]
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from service.core.domain import EmbedderSpec
+from service.core.collections import EmbedderSpec
 from service.core.errors import Invalid
 from service.embedder.models.registry import Registry
 
@@ -82,7 +82,7 @@ async def test_nothing_is_encoded(models: Registry) -> None:
 def test_neither_external_vectors_nor_a_remote_encoder_need_torch() -> None:
     program = (
         "import asyncio, sys\n"
-        "from service.core.domain import EmbedderSpec\n"
+        "from service.core.collections import EmbedderSpec\n"
         "from service.embedder import worker\n"
         "from service.embedder.models.registry import Registry\n"
         "from service.core.errors import ModelUnavailable\n"

@@ -6,7 +6,7 @@ import sys
 import numpy as np
 import pytest
 
-from service.core.domain import EmbedderSpec
+from service.core.collections import EmbedderSpec
 from service.core.errors import Invalid
 from service.embedder.models.hashing_encoder import HashingEncoder, dimensions_of
 
@@ -42,7 +42,7 @@ def test_case_does_not_matter_and_order_of_texts_neither() -> None:
 
 def test_another_process_gives_the_same_vectors() -> None:
     program = (
-        "from service.core.domain import EmbedderSpec\n"
+        "from service.core.collections import EmbedderSpec\n"
         "from service.embedder.models.hashing_encoder import HashingEncoder\n"
         "encoder = HashingEncoder(EmbedderSpec(model='hashing:64'))\n"
         "print(encoder.encode(['stable across processes'], 'query').tobytes().hex())"

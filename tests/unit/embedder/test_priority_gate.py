@@ -5,7 +5,8 @@ from contextlib import suppress
 
 import pytest
 
-from service.core.domain import EmbedderSpec, Lane
+from service.core.collections import EmbedderSpec
+from service.core.jobs import Lane
 from service.embedder.models.hashing_encoder import HashingEncoder
 from service.embedder.worker.priority_gate import Turns
 from service.embedder.worker.rate_limit import Allowance

@@ -7,9 +7,10 @@ from collections.abc import Sequence
 
 import pytest
 
-from service.core.domain import EmbedderSpec, Role, Vectors
+from service.core.collections import EmbedderSpec
 from service.core.errors import Invalid, Misconfigured, ModelUnavailable
-from service.core.ports_a import Encoder
+from service.core.ids import Role, Vectors
+from service.core.ports.embedder import Encoder
 from service.embedder.models import registry
 from service.embedder.models.hashing_encoder import HashingEncoder
 from service.embedder.models.registry import Registry

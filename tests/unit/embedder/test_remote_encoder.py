@@ -14,7 +14,7 @@ import pytest
 
 from service.api.dependencies import Limits
 from service.api.routes import embeddings, models
-from service.core.domain import EmbedderSpec
+from service.core.collections import EmbedderSpec
 from service.core.errors import Invalid, ModelUnavailable, SpaceRefused
 from service.embedder.models import remote_encoder
 from service.embedder.models.hashing_encoder import HashingEncoder

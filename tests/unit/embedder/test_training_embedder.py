@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from loadtests import codenames, company
 from service.cli import app
 from service.client.http_client import Client
-from service.core.domain import EmbedderSpec
+from service.core.collections import EmbedderSpec
 from service.core.errors import Misconfigured, ModelUnavailable
 from service.embedder.models.loader import Loader
 from service.embedder.training import embedder_data, train_embedder

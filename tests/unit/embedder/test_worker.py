@@ -14,9 +14,11 @@ import numpy as np
 import pytest
 
 from service.core import metrics
-from service.core.domain import Document, DocumentId, EmbedderSpec, Role, Vectors, VersionNumber
+from service.core.collections import EmbedderSpec
+from service.core.documents import Document
 from service.core.errors import DatabaseUnavailable, ModelUnavailable, SpaceRefused
-from service.core.ports_a import Encoder
+from service.core.ids import DocumentId, Role, Vectors, VersionNumber
+from service.core.ports.embedder import Encoder
 from service.core.versions import EmbedderVersion, VersionState
 from service.embedder.models.hashing_encoder import HashingEncoder
 from service.embedder.worker import failure_policy

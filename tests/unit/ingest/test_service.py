@@ -10,17 +10,10 @@ import numpy as np
 import pytest
 
 from service.core import filters
-from service.core.domain import (
-    EXTERNAL,
-    Collection,
-    CollectionName,
-    CollectionSettings,
-    Document,
-    DocumentId,
-    EmbedderSpec,
-    VersionNumber,
-)
+from service.core.collections import EXTERNAL, Collection, CollectionSettings, EmbedderSpec
+from service.core.documents import Document
 from service.core.errors import Conflict, Invalid, VersionNotFound
+from service.core.ids import CollectionName, DocumentId, VersionNumber
 from service.core.versions import EmbedderVersion, VersionState
 from service.embedder.models.registry import Registry
 from service.ingest.service import STREAM_BATCH, Ingest, Limits, taker

@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 from prometheus_client import REGISTRY
 
-from service.core.domain import Collection, VersionNumber
+from service.core.collections import Collection
 from service.core.errors import ModelUnavailable
+from service.core.ids import VersionNumber
 from service.core.index_health import Health
 from service.core.recall import Band, Curve, CurvePoint, Effort, Minute, Series, Tally
 from service.core.versions import AuditEntry, EmbedderVersion, Judgments, SpaceStatus, VersionState

@@ -4,11 +4,11 @@ import dataclasses
 
 import pytest
 
-from service.core.domain import DocumentId, Passing, VersionNumber
 from service.core.errors import CollectionNotFound, VersionNotFound
 from service.core.filters import parse
+from service.core.ids import DocumentId, VersionNumber
 from service.core.recall import Series
-from service.core.search import Example, Like, Request
+from service.core.search import Example, Like, Passing, Request
 from service.recall.aggregate import Finding
 from service.search import filter_planner
 from tests.watched import Watched, watched

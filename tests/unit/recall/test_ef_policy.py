@@ -8,11 +8,11 @@ from datetime import UTC, datetime, timedelta
 import numpy as np
 import pytest
 
-from service.core.domain import VersionNumber
+from service.core import limits
+from service.core.ids import VersionNumber
 from service.core.recall import Band, Curve, CurvePoint, Minute, Series, Tally
 from service.recall import ef_policy
 from service.recall.ef_policy import LADDER, Probes
-from service.search import filter_planner
 
 START = datetime(2026, 3, 1, 12, tzinfo=UTC)
 ONE = VersionNumber(1)
@@ -49,7 +49,7 @@ def curve(lows: Mapping[int, float], above: float = 0.01) -> Curve:
 
 
 def test_the_ladder_goes_from_what_is_promised_to_what_pgvector_takes() -> None:
-    assert (LADDER[0], LADDER[-1]) == (10, filter_planner.MAX_EF_SEARCH)
+    assert (LADDER[0], LADDER[-1]) == (10, limits.MAX_EF_SEARCH)
     steps = [upper / lower for lower, upper in itertools.pairwise(LADDER)]
     assert max(steps) <= 1.34  # ten is a small number to take a quarter of
     assert all(upper > lower for lower, upper in itertools.pairwise(LADDER))

@@ -5,11 +5,14 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from service.core.domain import Candidate, Collection, DocumentId, StoredDocument
-from service.core.ports_a import LexiconState
+from service.core.collections import Collection
+from service.core.documents import StoredDocument
+from service.core.ids import DocumentId
+from service.core.ports.lexicon import Bag, LexiconState
 from service.core.query_syntax import Words, read
 from service.core.recall import Tally
-from service.recall.lexical_probe import SAMPLE_SECONDS, SAMPLED, Bag, LexicalProbe
+from service.core.search import Candidate
+from service.recall.lexical_probe import SAMPLE_SECONDS, SAMPLED, LexicalProbe
 from tests.fakes import FakeLexicon, FakeStore, FakeVectors
 from tests.world import World, build, doc, unit
 

@@ -11,16 +11,19 @@ import pytest
 from prometheus_client import REGISTRY
 
 from service.core import metrics
-from service.core.domain import Collection, CollectionId, CollectionName, DensePlan, Passing, StoredDocument
+from service.core.collections import Collection
+from service.core.documents import StoredDocument
 from service.core.errors import DatabaseUnavailable
 from service.core.filters import parse
+from service.core.ids import CollectionId, CollectionName
+from service.core.ports.lexicon import Bag
 from service.core.query_syntax import Words
 from service.core.recall import Minute
-from service.core.search import Query, Request
+from service.core.search import DensePlan, Passing, Query, Request
 from service.recall import monitor as watch
 from service.recall.aggregate import KEPT, WINDOW, Finding, Ledger
 from service.recall.dense_probe import Asked, Probe
-from service.recall.lexical_probe import Bag, LexicalProbe
+from service.recall.lexical_probe import LexicalProbe
 from service.recall.monitor import FRESH_SECONDS, LEXICAL_SECONDS, Watch
 from service.spaces.resolver import Space
 from tests.fakes import FakeLexicon

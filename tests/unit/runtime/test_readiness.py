@@ -4,7 +4,8 @@ from datetime import UTC, datetime
 
 import pytest
 
-from service.core.domain import CollectionName, CollectionSettings, EmbedderSpec, VersionNumber
+from service.core.collections import CollectionSettings, EmbedderSpec
+from service.core.ids import CollectionName, VersionNumber
 from service.embedder.models.registry import Registry
 from service.runtime.readiness import Readiness
 from service.spaces.model_verification import Proof

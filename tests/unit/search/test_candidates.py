@@ -5,9 +5,11 @@ from typing import Any
 
 import pytest
 
-from service.core.domain import Candidate, Collection, DocumentId, Fusion
+from service.core.collections import Collection, Fusion
 from service.core.errors import LexiconUnavailable
+from service.core.ids import DocumentId
 from service.core.query_syntax import Words
+from service.core.search import Candidate
 from service.search.candidates import Finds, Found, newest
 from service.search.dense_certainty import Backgrounds
 from service.search.fusion import fuse

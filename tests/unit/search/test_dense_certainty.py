@@ -6,17 +6,8 @@ from datetime import UTC, datetime
 import numpy as np
 import pytest
 
-from service.core.domain import (
-    Chunking,
-    Collection,
-    CollectionId,
-    CollectionName,
-    CollectionSettings,
-    DocumentId,
-    EmbedderSpec,
-    Vector,
-    VersionNumber,
-)
+from service.core.collections import Chunking, Collection, CollectionSettings, EmbedderSpec
+from service.core.ids import CollectionId, CollectionName, DocumentId, Vector, VersionNumber
 from service.core.versions import EmbedderVersion, Identity, Sample, SpaceStatus, VersionState
 from service.search import dense_certainty
 from service.search.dense_certainty import Backgrounds, certainty

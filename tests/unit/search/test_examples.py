@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from service.core.domain import Vector
+from service.core.ids import Vector
 from service.core.vector_math import direction
 from service.search.examples import NEGATIVE_WEIGHT, rocchio
 from tests.world import unit

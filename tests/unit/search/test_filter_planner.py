@@ -5,7 +5,9 @@ from typing import Literal
 
 import pytest
 
-from service.core.domain import DensePlan, DocumentId, Passing
+from service.core import limits
+from service.core.ids import DocumentId
+from service.core.search import DensePlan, Passing
 from service.core.versions import SpaceStatus
 from service.search import filter_planner
 
@@ -67,7 +69,7 @@ def test_a_client_that_narrows_the_look_gets_one_that_goes_on() -> None:
 def test_the_index_compares_as_many_of_what_passes_as_without_a_filter() -> None:
     plan = filter_planner.choose(LARGE, wide(0.4), LIMIT)
     assert plan.ef_search == filter_planner.FURTHER * filter_planner.EF_SEARCH / 0.4
-    assert filter_planner.choose(LARGE, wide(0.11), LIMIT).ef_search == filter_planner.MAX_EF_SEARCH
+    assert filter_planner.choose(LARGE, wide(0.11), LIMIT).ef_search == limits.MAX_EF_SEARCH
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,8 @@ from collections.abc import Mapping
 
 import pytest
 
-from service.core.domain import DocumentId, Fusion
+from service.core.collections import Fusion
+from service.core.ids import DocumentId
 from service.search.fusion import Evidence, Fused, Place, ranked
 from service.search.fusion import fuse as fuse_queries
 

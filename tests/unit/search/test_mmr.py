@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from service.core.domain import Vector
+from service.core.ids import Vector
 from service.search.mmr import mmr
 
 A: Vector = np.array([1.0, 0.0], np.float32)

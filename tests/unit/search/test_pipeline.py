@@ -9,23 +9,8 @@ import numpy as np
 import pytest
 
 from service.core import filters
-from service.core.domain import (
-    EXTERNAL,
-    Candidate,
-    Collection,
-    CollectionName,
-    CollectionSettings,
-    DensePlan,
-    Document,
-    DocumentId,
-    EmbedderSpec,
-    Filter,
-    Passing,
-    Role,
-    Vector,
-    Vectors,
-    VersionNumber,
-)
+from service.core.collections import EXTERNAL, Collection, CollectionSettings, EmbedderSpec
+from service.core.documents import Document
 from service.core.errors import (
     CollectionNotFound,
     Conflict,
@@ -37,9 +22,12 @@ from service.core.errors import (
     Unavailable,
     VersionNotFound,
 )
-from service.core.ports_a import Encoder, Reading
+from service.core.filters import Filter
+from service.core.ids import CollectionName, DocumentId, Role, Vector, Vectors, VersionNumber
+from service.core.ports.embedder import Encoder
+from service.core.ports.reranker import Reading
 from service.core.query_syntax import Words
-from service.core.search import Request, Rerank
+from service.core.search import Candidate, DensePlan, Passing, Request, Rerank
 from service.core.vector_math import unit
 from service.core.versions import EmbedderVersion, SpaceStatus, VersionState
 from service.embedder.models.hashing_encoder import HashingEncoder
@@ -129,7 +117,7 @@ class Zoo:
         """What a worker would do."""
         from datetime import timedelta
 
-        from service.core.domain import Encoded
+        from service.core.jobs import Encoded
 
         version = await self.version()
         encoder = await self.proof.admit(version)

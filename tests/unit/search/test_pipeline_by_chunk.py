@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from service.core import filters
-from service.core.domain import Document, DocumentId, Vector
+from service.core.documents import Document
+from service.core.ids import DocumentId, Vector
 from service.core.search import Example, Group, Like, Mode, Query, Request, Rerank
 from service.core.versions import EmbedderVersion
 from service.search.candidates import AT_ONCE

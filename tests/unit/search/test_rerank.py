@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 from prometheus_client import REGISTRY
 
 from service.core import timings
-from service.core.domain import DocumentId, Reranking
+from service.core.collections import Reranking
 from service.core.errors import ModelUnavailable
-from service.core.ports_a import Reading
+from service.core.ids import DocumentId
+from service.core.ports.reranker import Reading
 from service.core.search import Explanation, Hit, Request, Reread
 from service.search import rerank
 from service.search.context import Course

@@ -9,21 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from service.core.domain import (
-    Candidate,
-    Collection,
-    CollectionId,
-    CollectionName,
-    CollectionSettings,
-    DensePlan,
-    DocumentId,
-    Filter,
-    Passing,
-    Vector,
-    VersionNumber,
-)
-from service.core.filters import parse
-from service.core.search import Request
+from service.core.collections import Collection, CollectionSettings
+from service.core.filters import Filter, parse
+from service.core.ids import CollectionId, CollectionName, DocumentId, Vector, VersionNumber
+from service.core.search import Candidate, DensePlan, Passing, Request
 from service.core.versions import EmbedderVersion, SpaceStatus
 from service.search import filter_planner, retrievers
 from service.spaces.resolver import Space

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 from prometheus_client import REGISTRY
 
-from service.core.domain import Collection, CollectionName, CollectionSettings, EmbedderSpec, Role, Vectors
+from service.core.collections import Collection, CollectionSettings, EmbedderSpec
 from service.core.errors import Invalid, ModelUnavailable, SpaceRefused
-from service.core.ports_a import Embedders
+from service.core.ids import CollectionName, Role, Vectors
+from service.core.ports.embedder import Embedders
 from service.core.versions import EmbedderVersion
 from service.embedder.models.hashing_encoder import HashingEncoder
 from service.embedder.models.registry import Registry

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from service.core.domain import CollectionSettings, EmbedderSpec, Index, VersionNumber
+from service.core.collections import CollectionSettings, EmbedderSpec, Index
+from service.core.ids import VersionNumber
 from service.core.versions import Check, Evidence, Identity, Judgments
 from service.store.postgres import json_records
 

@@ -8,24 +8,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from service.core.domain import (
-    EXTERNAL,
-    Candidate,
-    Collection,
-    CollectionSettings,
-    DensePlan,
-    Document,
-    DocumentId,
-    EmbedderSpec,
-    Filter,
-    Role,
-    Vector,
-    Vectors,
-    VersionNumber,
-)
+from service.core.collections import EXTERNAL, Collection, CollectionSettings, EmbedderSpec
+from service.core.documents import Document
 from service.core.errors import DatabaseUnavailable, LexiconUnavailable, Overloaded, SpaceRefused, Unavailable
+from service.core.filters import Filter
+from service.core.ids import DocumentId, Role, Vector, Vectors, VersionNumber
 from service.core.query_syntax import Words
-from service.core.search import Request
+from service.core.search import Candidate, DensePlan, Request
 from service.core.versions import Check, EmbedderVersion
 from service.embedder.models.registry import Registry
 from service.search.filter_planner import EF_SEARCH

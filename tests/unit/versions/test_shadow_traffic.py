@@ -10,8 +10,9 @@ import pytest
 from prometheus_client import REGISTRY
 
 from service.core import filters
-from service.core.domain import Collection, CollectionName, VersionNumber
+from service.core.collections import Collection
 from service.core.errors import DatabaseUnavailable
+from service.core.ids import CollectionName, VersionNumber
 from service.core.search import Answer, Request, Rerank
 from service.core.versions import VersionState
 from service.search.pipeline import Search

@@ -9,23 +9,8 @@ from datetime import UTC, datetime, timedelta
 import numpy as np
 import pytest
 
-from service.core.domain import (
-    Chunk,
-    Chunking,
-    Collection,
-    CollectionId,
-    CollectionName,
-    CollectionSettings,
-    Document,
-    DocumentId,
-    EmbedderSpec,
-    Encoded,
-    Index,
-    QueueStatus,
-    Role,
-    Vectors,
-    VersionNumber,
-)
+from service.core.collections import Chunking, Collection, CollectionSettings, EmbedderSpec, Index
+from service.core.documents import Chunk, Document
 from service.core.errors import (
     Conflict,
     EmbedderChange,
@@ -36,7 +21,9 @@ from service.core.errors import (
     VersionExists,
     VersionNotFound,
 )
-from service.core.ports_a import Encoder
+from service.core.ids import CollectionId, CollectionName, DocumentId, Role, Vectors, VersionNumber
+from service.core.jobs import Encoded, QueueStatus
+from service.core.ports.embedder import Encoder
 from service.core.versions import Backfill, Check, EmbedderVersion, Judgments, Process, SpaceStatus, VersionState
 from service.embedder.models.hashing_encoder import HashingEncoder
 from service.embedder.models.registry import Registry

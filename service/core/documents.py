@@ -1,0 +1,68 @@
+"""Documents: as a client sends them, as they are committed, and the chunks that they are cut into."""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Literal
+
+from service.core.ids import DocumentId
+
+WriteStatus = Literal["created", "updated", "unchanged"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Document:
+    """What a client sends. `vector`: for a version whose embedder is `external`; no part of the content."""
+
+    id: DocumentId
+    title: str = ""
+    text: str = ""
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+    vector: tuple[float, ...] | None = None
+
+    @property
+    def content_hash(self) -> bytes:
+        """Decides whether the vectors and the lexical entry must be made again."""
+        return hashlib.blake2b(f"{len(self.title)}:{self.title}{self.text}".encode(), digest_size=16).digest()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StoredDocument:
+    """A document as committed.
+
+    `revision` grows with every change, also through deletion and re-creation; `content_revision` is the revision
+    at which title or text last changed: what vectors and lexical entries are made from and checked against.
+    """
+
+    id: DocumentId
+    title: str
+    text: str
+    metadata: Mapping[str, Any]
+    revision: int
+    content_revision: int
+    created_at: datetime
+    updated_at: datetime
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Accepted:
+    """The committed outcome of writing one document."""
+
+    id: DocumentId
+    status: WriteStatus
+    revision: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Chunk:
+    """A passage: `text[start:end]` of its document, in code points. Its own `text` is what the embedder reads."""
+
+    number: int
+    start: int
+    end: int
+    text: str
+    tokens: int
+    """What the embedder will see, special tokens and prompt included."""
+    truncated: bool = False
+    """True where one indivisible piece is longer than the embedder takes: counted and visible, never silent."""

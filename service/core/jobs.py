@@ -1,0 +1,59 @@
+"""The queue of documents that wait for an embedder."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Literal
+
+from service.core.documents import Chunk, StoredDocument
+from service.core.ids import CollectionId, DocumentId, Vectors, VersionNumber
+
+Lane = Literal["live", "backfill"]
+"""What clients have just written, or what fills a new version: never before the former."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Job:
+    """One document to encode for one version. `lease` fences the write: whoever lost it cannot store."""
+
+    collection_id: CollectionId
+    document_id: DocumentId
+    version: VersionNumber
+    content_revision: int
+    attempts: int
+    lease: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Encoded:
+    """The finished work of one job: chunks and their vectors (shape [len(chunks), dimensions])."""
+
+    job: Job
+    chunks: tuple[Chunk, ...]
+    vectors: Vectors
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FailedDocument:
+    """A document that was set aside, and why."""
+
+    id: DocumentId
+    version: VersionNumber
+    attempts: int
+    reason: str
+    failed_at: datetime
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class QueueStatus:
+    pending: int
+    failed: int
+    oldest_seconds: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Claimed:
+    """A leased job with its document. `lost_leases`: how often a worker took it and never came back."""
+
+    job: Job
+    document: StoredDocument
+    lost_leases: int

@@ -1,0 +1,57 @@
+"""Port of the collections and their settings."""
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Protocol
+
+from service.core.collections import Collection, CollectionSettings, Counts, IndexedField
+from service.core.ids import CollectionId, CollectionName
+from service.core.versions import AuditEntry, Identity
+
+
+class Collections(Protocol):
+    """Named sets of documents and their settings."""
+
+    async def create(
+        self,
+        name: CollectionName,
+        settings: CollectionSettings,
+        identity: Identity,
+        canary: Mapping[str, tuple[float, ...]],
+        now: datetime,
+        actor: str = "azimuth",
+    ) -> Collection:
+        """Create it with embedder version 1 (active), that version's table and an audit entry, in one transaction.
+
+        Conflict where the name is taken, also when two create it at once.
+        """
+        ...
+
+    async def update(
+        self, collection: Collection, settings: CollectionSettings, entry: AuditEntry | None = None
+    ) -> Collection:
+        """Replace the settings. Conflict where they are no longer those of `collection`: look again first.
+
+        The audit entry is completed with the settings before and after; where they are the same there is none.
+        """
+        ...
+
+    async def by_name(self, name: CollectionName) -> Collection:
+        """CollectionNotFound where there is none."""
+        ...
+
+    async def get(self, collection_id: CollectionId) -> Collection:
+        """CollectionNotFound where there is none."""
+        ...
+
+    async def all(self) -> tuple[Collection, ...]: ...
+
+    async def delete(self, collection_id: CollectionId) -> None:
+        """Remove it with all its documents, jobs, changes and vector tables."""
+        ...
+
+    async def counts(self, collection: Collection) -> Counts: ...
+
+    async def fields(self, collection_id: CollectionId) -> tuple[IndexedField, ...]:
+        """The declared fields in the order of their names, and whether filters can use them yet."""
+        ...

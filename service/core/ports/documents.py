@@ -1,0 +1,71 @@
+"""Port of the documents as committed."""
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Protocol
+
+from service.core.documents import Accepted, Document, StoredDocument
+from service.core.filters import Filter
+from service.core.ids import CollectionId, DocumentId
+from service.core.search import Candidate, Passage, Passing
+from service.core.versions import EmbedderVersion
+
+
+class Documents(Protocol):
+    """Documents as committed: the truth that both legs follow."""
+
+    async def put(
+        self,
+        collection_id: CollectionId,
+        documents: Sequence[Document],
+        now: datetime,
+        vectors_of: EmbedderVersion | None = None,
+    ) -> tuple[Accepted, ...]:
+        """Create or replace, in one transaction with the jobs and the change rows; outcomes in the order given.
+
+        Ids must be distinct. Changed content enqueues a job for every written version; a change of metadata alone
+        raises the revision but makes nothing anew; the same again changes nothing.
+
+        A document's own `vector` is stored under `vectors_of` in the same transaction, ending its job there, also where
+        the content stays as it was. VersionNotFound where that version takes none (any more).
+        """
+        ...
+
+    async def delete(
+        self, collection_id: CollectionId, ids: Sequence[DocumentId], now: datetime, where: Filter | None = None
+    ) -> tuple[DocumentId, ...]:
+        """Delete those that pass, with vectors and jobs, in one transaction. Answers those that were there.
+
+        `where` is asked of each document as it is when it is deleted, however it was found.
+        """
+        ...
+
+    async def get(
+        self, collection_id: CollectionId, ids: Sequence[DocumentId]
+    ) -> Mapping[DocumentId, StoredDocument]: ...
+
+    async def page(
+        self, collection_id: CollectionId, after: DocumentId | None, limit: int, where: Filter | None
+    ) -> tuple[StoredDocument, ...]:
+        """Up to `limit` documents with ids after `after`, in byte order of the ids."""
+        ...
+
+    async def passing(self, collection_id: CollectionId, where: Filter, cap: int) -> Passing:
+        """The documents that pass, named where there are at most `cap`. Stops counting at cap + 1."""
+        ...
+
+    async def passing_among(
+        self, collection_id: CollectionId, ids: Sequence[DocumentId], where: Filter
+    ) -> frozenset[DocumentId]:
+        """Those of `ids` that exist and pass."""
+        ...
+
+    async def passages(
+        self, collection_id: CollectionId, candidates: Sequence[Candidate], where: Filter | None, default_length: int
+    ) -> tuple["Passage | None", ...]:
+        """The text of each candidate's chunk as it stands now, aligned with `candidates`.
+
+        None where the document was deleted, its content is no longer of the candidate's revision, or it no longer
+        passes the filter. A candidate without offsets gives the first `default_length` code points.
+        """
+        ...

@@ -1,0 +1,30 @@
+"""Port of the HNSW indexes."""
+
+from contextlib import AbstractAsyncContextManager
+from typing import Protocol
+
+from service.core.index_health import Health
+from service.core.versions import EmbedderVersion
+
+
+class Indexes(Protocol):
+    """The HNSW indexes of versions: how they stand, and how they are built anew."""
+
+    async def look(self, version: EmbedderVersion) -> Health:
+        """VersionNotFound where it is gone."""
+        ...
+
+    def steering(self, version: EmbedderVersion) -> AbstractAsyncContextManager[bool]:
+        """True for the one process of all that may set how far searches look, as long as the block lasts."""
+        ...
+
+    def rebuilding(self, version: EmbedderVersion) -> AbstractAsyncContextManager[bool]:
+        """True for the one process of all that may build this index, as long as the block lasts."""
+        ...
+
+    async def rebuild(self, version: EmbedderVersion) -> None:
+        """Inside of `rebuilding`: build the index anew beside searches and writes; the old one serves until then.
+
+        Takes minutes for millions of rows. VersionNotFound where it is gone; TimedOut where it was cancelled.
+        """
+        ...

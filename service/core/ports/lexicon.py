@@ -1,0 +1,81 @@
+"""Port of the lexical index."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from service.core.change_feed import Position
+from service.core.collections import Collection
+from service.core.documents import StoredDocument
+from service.core.ids import CollectionId, DocumentId
+from service.core.query_syntax import Highlights, Words
+from service.core.search import Candidate
+
+LexiconState = Literal["ready", "rebuilding", "building"]
+"""Of a collection's lexical index. `rebuilding`: that of its former language answers until the new one is complete."""
+
+
+class Lexicon(Protocol):
+    """BM25 over whole documents (title and text). Its scores are unbounded and at least 0."""
+
+    async def search(
+        self, collection: Collection, words: Words, limit: int, within: Sequence[DocumentId] | None = None
+    ) -> tuple[Candidate, ...]:
+        """Up to `limit` best documents, of those that fulfil the wishes."""
+        ...
+
+    async def satisfying(
+        self, collection: Collection, words: Words, ids: Sequence[DocumentId]
+    ) -> frozenset[DocumentId]:
+        """Those of `ids` that fulfil the wishes."""
+        ...
+
+    async def unsaid(self, collection: Collection, words: Words) -> tuple[str, ...]:
+        """The quoted phrases that no document says, and that bind nobody therefore."""
+        ...
+
+    async def ceiling(self, collection: Collection, words: Words) -> float:
+        """The highest score that any document could have for these words, those that no document says included."""
+        ...
+
+    async def frequencies(self, collection: Collection, words: Words) -> tuple[int, ...]:
+        """For each different word that is looked for, how many documents say it; deleted ones may count for a while."""
+        ...
+
+    async def highlight(self, collection: Collection, words: Words, passages: Sequence[str]) -> tuple[Highlights, ...]:
+        """Where each passage says what is looked for."""
+        ...
+
+    def state(self, collection: Collection) -> LexiconState: ...
+
+    async def reached(self, collection: Collection, position: Position) -> None:
+        """Return when lexical search sees everything up to `position`. The caller sets the limit of time."""
+        ...
+
+    def nudge(self) -> None:
+        """Something was just committed here: look at the change feed now rather than at the next turn."""
+        ...
+
+    def lag_seconds(self, collection_id: CollectionId) -> float | None:
+        """Age of the oldest committed change that cannot be found yet; None before the first look."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Bag:
+    """What a document says, for exact scores: how often each of its terms, and how many terms it has."""
+
+    document_id: DocumentId
+    content_revision: int
+    counts: Mapping[str, int]
+    length: int
+
+
+class LexicalTruth(Protocol):
+    """What BM25 gives documents where every one is looked at and nothing is rounded."""
+
+    async def bags(self, collection: Collection, documents: Sequence[StoredDocument]) -> tuple[Bag, ...]: ...
+
+    async def exact(self, collection: Collection, words: Words, bags: Sequence[Bag]) -> tuple[float, ...]:
+        """The score of each, 0 where it has none of the words. The statistics of terms are those of the collection."""
+        ...

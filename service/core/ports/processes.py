@@ -1,0 +1,22 @@
+"""Port of the heartbeats of the API processes."""
+
+from datetime import datetime
+from typing import Protocol
+
+from service.core.versions import Process
+
+
+class Processes(Protocol):
+    """The API processes of this installation, by their heartbeats."""
+
+    async def seen(self, process: Process) -> None:
+        """A heartbeat. Processes not seen for long are forgotten."""
+        ...
+
+    async def since(self, moment: datetime) -> tuple[Process, ...]:
+        """Those seen since then."""
+        ...
+
+    async def gone(self, process_id: str) -> None:
+        """It stops."""
+        ...

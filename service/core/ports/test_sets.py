@@ -1,0 +1,23 @@
+"""Port of the judgments that collections bring along."""
+
+from datetime import datetime
+from typing import Protocol
+
+from service.core.ids import CollectionId
+from service.core.versions import AuditEntry, Judgments
+
+
+class TestSets(Protocol):
+    """The judgments that collections bring along."""
+
+    async def put(self, collection_id: CollectionId, judgments: Judgments, entry: AuditEntry) -> None:
+        """Replace the whole set, with its audit entry. CollectionNotFound where there is no such collection."""
+        ...
+
+    async def get(self, collection_id: CollectionId) -> Judgments | None: ...
+
+    async def uploaded_at(self, collection_id: CollectionId) -> datetime | None:
+        """As `get(...).uploaded_at`, without reading all of it."""
+        ...
+
+    async def delete(self, collection_id: CollectionId, entry: AuditEntry) -> None: ...

@@ -1,0 +1,66 @@
+"""Port of the vector tables."""
+
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+from service.core.filters import Filter
+from service.core.ids import DocumentId, Vector
+from service.core.jobs import Encoded
+from service.core.search import Candidate, DensePlan
+from service.core.versions import EmbedderVersion, Sample
+
+
+class Vectors(Protocol):
+    """The spaces: one physical table for each embedder version. Dense scores are cosines in [-1, 1]."""
+
+    async def write(self, version: EmbedderVersion, encoded: Sequence[Encoded]) -> frozenset[DocumentId]:
+        """Replace the vectors of these documents, ending their jobs, in one transaction.
+
+        Fenced: a job whose lease or revision is no longer the queue's is skipped. Answers what was stored.
+        """
+        ...
+
+    async def nearest(
+        self,
+        version: EmbedderVersion,
+        vector: Vector,
+        limit: int,
+        plan: DensePlan,
+        within: Sequence[DocumentId] | None = None,
+        where: Filter | None = None,
+    ) -> tuple[Candidate, ...]:
+        """Up to `limit` nearest chunks, best first, run as `plan` says.
+
+        `within` names the documents that pass a filter (scanned exactly); `where` filters while scanning.
+        """
+        ...
+
+    async def score(
+        self, version: EmbedderVersion, vector: Vector, ids: Sequence[DocumentId], chunks: int = 1
+    ) -> tuple[Candidate, ...]:
+        """The best `chunks` chunks of each of these documents with their exact cosines.
+
+        Documents without vectors are left out.
+        """
+        ...
+
+    async def directions(self, version: EmbedderVersion, ids: Sequence[DocumentId]) -> Mapping[DocumentId, Vector]:
+        """The mean direction of all chunks of each of these documents.
+
+        Left out: those that are not there, or not with vectors of their present content, and those whose chunks cancel
+        each other.
+        """
+        ...
+
+    async def get(
+        self,
+        version: EmbedderVersion,
+        chunks: Sequence[tuple[DocumentId, int]],
+        revisions: Sequence[int] | None = None,
+    ) -> Mapping[tuple[DocumentId, int], Vector]:
+        """The vectors of these chunks, as far as there are any; with `revisions` only those made from that content."""
+        ...
+
+    async def sample(self, version: EmbedderVersion, size: int) -> Sample:
+        """About `size` random chunks, all of them where there are fewer."""
+        ...
