@@ -31,7 +31,7 @@ from service.core.ids import CollectionName, DocumentId
 from service.embedder.models import fingerprint, source
 from service.embedder.models.batch_packing import pack
 from service.embedder.models.encoder import SentenceTransformerEncoder
-from service.embedder.models.transformer import Model
+from service.embedder.models.transformer import TransformerModel
 from service.runtime import container
 from service.runtime.settings import Settings
 
@@ -79,10 +79,10 @@ def loop(encoder: SentenceTransformerEncoder, texts: Sequence[str], budget: int)
         encoder.encode([texts[index] for index in batch], "document")
 
 
-def load(device: str, precision: str) -> tuple[SentenceTransformerEncoder, Model]:
+def load(device: str, precision: str) -> tuple[SentenceTransformerEncoder, TransformerModel]:
     """The bundled embedder, and the model under it."""
     folder = source.folder(source.BUNDLED, None)
-    model = Model(folder, device=device, precision=precision, threads=0)
+    model = TransformerModel(folder, device=device, precision=precision, threads=0)
     spec = EmbedderSpec(model=source.BUNDLED)
     return SentenceTransformerEncoder(model, folder, fingerprint.content(folder), spec), model
 

@@ -58,10 +58,10 @@ async def measure(url: str, sizes: tuple[int, ...], queries: int) -> None:
         shown, there = [], 0
         for size in sizes:
             documents = [Document(id=DocumentId(f"d{number:07d}"), text="x") for number in range(there, size)]
-            await space.run([f"DROP INDEX IF EXISTS {vector_tables.space_of(space.version).index}"])
+            await space.run([f"DROP INDEX IF EXISTS {vector_tables.vector_table_of(space.version).index}"])
             await space.add(documents, rows[there:size])
             there = size
-            await space.run([f"VACUUM ANALYZE {vector_tables.space_of(space.version).table}"])
+            await space.run([f"VACUUM ANALYZE {vector_tables.vector_table_of(space.version).table}"])
             await versions.build_index(space.version)
             seconds: dict[str, list[float]] = {way: [] for way in ways}
             found = 0

@@ -84,7 +84,7 @@ async def _fill(place: Sandbox, documents: int) -> dict[str, Any]:
                 described.append(dataclasses.replace(document, metadata={"open": own, "known": own}))
                 at += 1
             await space.add(described, vectors)
-        table = vector_tables.space_of(space.version).table
+        table = vector_tables.vector_table_of(space.version).table
         await space.run([f"VACUUM ANALYZE {table}", "VACUUM ANALYZE documents", "VACUUM ANALYZE jobs"])
         await container.lifecycle(settings, store, container.prove(store, models)).tend(container.now)
     await models.close()

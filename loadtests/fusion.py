@@ -22,37 +22,37 @@ from statistics import fmean
 from loadtests.figures import heading, table
 from service.cli import demo_corpus, load_documents, shell
 from service.client.http_client import Client, ndjson
-from service.core.collections import Fusion
+from service.core.collections import FusionSettings
 from service.evaluation import beir, replay
-from service.evaluation.replay import Heard, Recipe
-from service.search.fusion import Place
+from service.evaluation.replay import RankingSettings, RecordedQuery
+from service.search.fusion import LegRank
 
 AT_ONCE = 2
 _SENTENCE = re.compile(r"\s*(.+?[.!?])(?:\s+|$)(.*)", re.DOTALL)
 LEAST_REST = 80
 
-Setting = Callable[[Heard], list[str]]
+Setting = Callable[[RecordedQuery], list[str]]
 
 
 def convex(alpha: float, *, certainty: bool = True, floor: float | None = 0.0, candidates: int = 100) -> Setting:
     """`floor`: what cosines are scaled from; None: the lowest candidate's."""
 
-    def ranking(one: Heard) -> list[str]:
+    def ranking(one: RecordedQuery) -> list[str]:
         lowest = min((place.score for place in one.dense.values()), default=0.0) if floor is None else floor
-        dense = {document: Place(place.score - lowest, place.rank) for document, place in one.dense.items()}
+        dense = {document: LegRank(place.score - lowest, place.rank) for document, place in one.dense.items()}
         moved = replace(one, dense=dense, certainty=one.certainty if certainty else 1.0)
-        return replay.ranking(moved, Recipe(fusion=Fusion(alpha=alpha), candidates=candidates))
+        return replay.ranking(moved, RankingSettings(fusion=FusionSettings(alpha=alpha), candidates=candidates))
 
     return ranking
 
 
 def rrf(k: int) -> Setting:
-    return lambda one: replay.ranking(one, Recipe(fusion=Fusion(method="rrf", k=k), candidates=100))
+    return lambda one: replay.ranking(one, RankingSettings(fusion=FusionSettings(method="rrf", k=k), candidates=100))
 
 
 def one_leg(leg: str) -> Setting:
-    def ranking(one: Heard) -> list[str]:
-        places: dict[str, Place] = {key: place for key, place in getattr(one, leg).items() if place.rank is not None}
+    def ranking(one: RecordedQuery) -> list[str]:
+        places: dict[str, LegRank] = {key: place for key, place in getattr(one, leg).items() if place.rank is not None}
         return sorted(places, key=lambda document: places[document].rank or 0)[: replay.K]
 
     return ranking
@@ -74,7 +74,7 @@ SETTINGS: dict[str, Setting] = {
 # ---------------------------------------------------------------- what the legs say
 
 
-def asked(client: Client, folder: str, queries: int, language: str) -> list[Heard]:
+def asked(client: Client, folder: str, queries: int, language: str) -> list[RecordedQuery]:
     """The collection is loaded where it is not there yet."""
     if folder == demo_corpus.COLLECTION:
         name, (lines, judged) = f"{folder}-rest", python_docs()
@@ -86,14 +86,14 @@ def asked(client: Client, folder: str, queries: int, language: str) -> list[Hear
     chosen = sorted(judged.queries)
     chosen = sorted(random.Random(0).sample(chosen, min(queries, len(chosen))))
 
-    def ask(query: str) -> Heard:
+    def ask(query: str) -> RecordedQuery:
         return replay.heard(client.searches(name, replay.questions(judged.queries[query])), judged.grades[query])
 
     with ThreadPoolExecutor(AT_ONCE) as threads:
         return list(threads.map(ask, chosen))
 
 
-def python_docs() -> tuple[list[bytes], beir.Judgments]:
+def python_docs() -> tuple[list[bytes], beir.BeirJudgments]:
     """Documentation strings without their first sentence, which is the query that they are to be found by."""
     lines: list[bytes] = []
     queries: dict[str, str] = {}
@@ -103,10 +103,10 @@ def python_docs() -> tuple[list[bytes], beir.Judgments]:
             queries[document.id] = " ".join(match[1].split())
             rest = f"{signature}\n\n{match[2]}".strip()
             lines.append(ndjson({"id": document.id, "title": document.title, "text": rest}))
-    return lines, beir.Judgments(queries=queries, grades={one: {one: 1} for one in queries})
+    return lines, beir.BeirJudgments(queries=queries, grades={one: {one: 1} for one in queries})
 
 
-def kept(path: Path | None, ask: Callable[[], list[Heard]]) -> list[Heard]:
+def kept(path: Path | None, ask: Callable[[], list[RecordedQuery]]) -> list[RecordedQuery]:
     if path is None or not path.is_file():
         found = ask()
         if path is not None:
@@ -115,7 +115,7 @@ def kept(path: Path | None, ask: Callable[[], list[Heard]]) -> list[Heard]:
     places = ("dense", "lexical")
     rows = json.loads(path.read_text())
     return [
-        Heard(**{**row, **{leg: {key: Place(**place) for key, place in row[leg].items()} for leg in places}})
+        RecordedQuery(**{**row, **{leg: {key: LegRank(**place) for key, place in row[leg].items()} for leg in places}})
         for row in rows
     ]
 
@@ -123,11 +123,11 @@ def kept(path: Path | None, ask: Callable[[], list[Heard]]) -> list[Heard]:
 # ---------------------------------------------------------------- which setting
 
 
-def mean(said: Sequence[Heard], setting: Setting) -> float:
+def mean(said: Sequence[RecordedQuery], setting: Setting) -> float:
     return fmean(replay.quality(one, setting(one)) for one in said)
 
 
-def report(said: dict[str, list[Heard]]) -> None:
+def report(said: dict[str, list[RecordedQuery]]) -> None:
     names = list(said)
     legs = {leg: [mean(said[name], setting) for name in names] for leg, setting in LEGS.items()}
     better = [max(column) for column in zip(*legs.values(), strict=True)]
@@ -153,7 +153,7 @@ def main() -> None:
     parser.add_argument("--queries", type=int, default=300, help="most of each collection")
     parser.add_argument("--kept", type=Path, help="folder for what the legs said")
     arguments = parser.parse_args()
-    said: dict[str, list[Heard]] = {}
+    said: dict[str, list[RecordedQuery]] = {}
     with Client(arguments.url) as client:
         for folder in arguments.folders:
             path = Path(folder)

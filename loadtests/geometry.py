@@ -30,7 +30,14 @@ from service.cli import demo_corpus
 from service.core.collections import EmbedderSpec
 from service.core.ids import Vectors
 from service.diagnostics import lexical_similarity, neighbours
-from service.diagnostics.measure import EDGES, WORDS_ROWS, Findings, Subject, examine, suspicious
+from service.diagnostics.measure import (
+    EDGES,
+    WORDS_ROWS,
+    GeometryMeasurements,
+    GeometrySample,
+    measure_sample,
+    suspicious,
+)
 from service.diagnostics.thresholds import Name, worst
 from service.embedder.models.hashing_encoder import HashingEncoder
 from service.evaluation import beir
@@ -67,7 +74,7 @@ HASHING = "hashing:256"
 class Corpus:
     name: str
     texts: Sequence[str]
-    pieces: Sequence[lexical_similarity.Piece]
+    pieces: Sequence[lexical_similarity.TextPiece]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -203,7 +210,7 @@ def stored(rows: Rows) -> tuple[Vectors, npt.NDArray[np.bool_]]:
     return np.divide(unit, lengths, out=np.zeros_like(unit), where=lengths > 0), usable
 
 
-def findings(one: Corpus, space: Space) -> Findings:
+def findings(one: Corpus, space: Space) -> GeometryMeasurements:
     """RuntimeError where nearly nothing is usable: such documents are set aside by the worker, and never stored."""
     rows, usable = stored(space.texts)
     pieces, answered = stored(space.pieces)
@@ -214,7 +221,7 @@ def findings(one: Corpus, space: Space) -> Findings:
     kept = answered & usable[sources]
     texts = [" ".join(text.lower().split()) for text, good in zip(one.texts, usable, strict=True) if good]
     near = neighbours.neighbours(rows[usable])
-    subject = Subject(
+    subject = GeometrySample(
         rows=rows[usable],
         documents=np.arange(len(texts)),
         texts=texts[:WORDS_ROWS],
@@ -223,10 +230,10 @@ def findings(one: Corpus, space: Space) -> Findings:
         piece_rows=place[sources[kept]],
         different=[(a, b) for a, b in suspicious(near) if texts[a] != texts[b]],
     )
-    return examine(subject, near)
+    return measure_sample(subject, near)
 
 
-def row_of(name: str, found: Findings) -> tuple[object, ...]:
+def row_of(name: str, found: GeometryMeasurements) -> tuple[object, ...]:
     figures = {one.name: one.value for one in found.measures}
     return (name, *(figures[column] or 0.0 for column in COLUMNS), worst(found.measures) or "")
 
@@ -237,7 +244,7 @@ COLUMNS: tuple[Name, ...] = tuple(name for name in get_args(Name) if name != "no
 
 def study(
     model: Bundled, one: Corpus, *, alone: bool, kept: Path | None
-) -> tuple[dict[str, Findings], dict[str, Space]]:
+) -> tuple[dict[str, GeometryMeasurements], dict[str, Space]]:
     cache = None if kept is None else kept / f"{one.name}-{len(one.texts)}.npz"
     if cache is not None and cache.exists():
         with np.load(cache) as file:
@@ -249,7 +256,7 @@ def study(
             cache.parent.mkdir(parents=True, exist_ok=True)
             arrays = {f"{name}/{part}": rows for name, space in made.items() for part, rows in asdict(space).items()}
             np.savez(cache, **arrays)
-    found: dict[str, Findings] = {}
+    found: dict[str, GeometryMeasurements] = {}
     for name, space in made.items():
         try:
             found[name] = findings(one, space)
@@ -264,7 +271,7 @@ def study(
     return found, made
 
 
-def missed(found: Mapping[str, Findings]) -> list[str]:
+def missed(found: Mapping[str, GeometryMeasurements]) -> list[str]:
     """Broken ones that were not found, and the sound one where it was blamed."""
     wrong = [name for name in BROKEN if name in found and worst(found[name].measures) != "broken"]
     return wrong + [name for name in (SOUND,) if worst(found[name].measures) != "healthy"]
@@ -281,7 +288,7 @@ def main() -> None:
     arguments.add_argument("--vectors", type=Path, help="what was encoded is kept here, and taken from here")
     chosen = arguments.parse_args()
     model = Bundled(chosen.tokens)
-    results: dict[str, dict[str, Findings]] = {}
+    results: dict[str, dict[str, GeometryMeasurements]] = {}
     wrong: dict[str, list[str]] = {}
     for path in chosen.folders:
         one = corpus(path, chosen.texts)
@@ -313,7 +320,7 @@ def asked(one: Corpus, space: Space) -> tuple[npt.NDArray[np.int64], npt.NDArray
     return own, rest
 
 
-def draw(folder: Path, one: Corpus, found: Mapping[str, Findings], made: Mapping[str, Space]) -> None:
+def draw(folder: Path, one: Corpus, found: Mapping[str, GeometryMeasurements], made: Mapping[str, Space]) -> None:
     questions = {name: asked(one, made[name]) for name in PICTURED}
     portraits = [
         Portrait(

@@ -30,13 +30,13 @@ from loadtests.figures import heading, table
 from loadtests.sandbox import Sandbox, sandbox, unused_port
 from service.cli import demo_corpus
 from service.client.http_client import Client, ndjson
-from service.core.collections import Chunking, EmbedderSpec
+from service.core.collections import ChunkingSettings, EmbedderSpec
 from service.core.documents import Document, StoredDocument
 from service.core.ids import DocumentId
 from service.core.ports.embedder import Encoder
 from service.embedder.models import source
 from service.embedder.models.batch_packing import pack
-from service.embedder.models.loader import Loader
+from service.embedder.models.loader import ModelLoader
 from service.embedder.worker.chunk_documents import cut
 
 MEAN_WORDS, SPREAD = 200, 0.35
@@ -77,7 +77,7 @@ def batches(encoder: Encoder, texts: Sequence[Document]) -> list[list[str]]:
         )
         for one in texts
     ]
-    chunks = list(itertools.chain.from_iterable(cut(encoder, stored, Chunking())))
+    chunks = list(itertools.chain.from_iterable(cut(encoder, stored, ChunkingSettings())))
     packed = pack([chunk.tokens for chunk in chunks], encoder.batch_tokens)
     return [[chunks[at].text for at in batch] for batch in packed]
 
@@ -95,7 +95,7 @@ class Spent:
 
 def encode_alone(texts: Sequence[Document]) -> Spent:
     """Nothing but the model. Runs in a process of its own."""
-    encoder = Loader(device="auto", precision="auto", threads=0)(EmbedderSpec(model=source.BUNDLED))
+    encoder = ModelLoader(device="auto", precision="auto", threads=0)(EmbedderSpec(model=source.BUNDLED))
     work = batches(encoder, texts)
 
     def encode(packed: Sequence[Sequence[str]]) -> Spent:

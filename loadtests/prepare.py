@@ -46,7 +46,7 @@ async def _fill(place: Sandbox, documents: int) -> list[str]:
         for batch, vectors in made.documents(documents, SEED):
             await space.add(batch, vectors)
         loaded = time.perf_counter()
-        table = vector_tables.space_of(space.version).table
+        table = vector_tables.vector_table_of(space.version).table
         await space.run([f"VACUUM ANALYZE {table}", "VACUUM ANALYZE documents", "VACUUM ANALYZE jobs"])
         building = time.perf_counter()
         await container.lifecycle(settings, store, container.prove(store, models)).tend(container.now)

@@ -22,7 +22,7 @@ from loadtests import corpus, figures
 from loadtests.live import PATH, Machine, insist
 from loadtests.sandbox import until
 from service.core.collections import EmbedderSpec
-from service.embedder.models.registry import Registry
+from service.embedder.models.registry import ModelRegistry
 
 AFTER_SECONDS = 1.0
 """Other API processes go on to answer in the old version for up to a second after the switch."""
@@ -104,7 +104,7 @@ def main() -> None:
     parser.add_argument("--calm", type=float, default=10.0, help="seconds before and after each switch")
     parser.add_argument("--to", default="hashing:384", help="the other embedder")
     arguments = parser.parse_args()
-    registry = Registry(default="all-MiniLM-L6-v2")
+    registry = ModelRegistry(default="all-MiniLM-L6-v2")
     encoder = asyncio.run(registry.get(EmbedderSpec()))
     made = corpus.build(encoder, queries=300, seed=1)
     with tempfile.TemporaryDirectory(prefix="azimuth-promotion-") as folder:

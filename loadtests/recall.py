@@ -72,7 +72,7 @@ async def fill(place: Sandbox, stored: Vectors) -> None:
             for at in range(len(stored))
         ]
         await space.add(documents, stored)
-        table_name = vector_tables.space_of(space.version).table
+        table_name = vector_tables.vector_table_of(space.version).table
         await space.run([f"VACUUM ANALYZE {table_name}", "VACUUM ANALYZE documents", "VACUUM ANALYZE jobs"])
         await container.lifecycle(settings, store, container.prove(store, models)).tend(container.now)
     await models.close()

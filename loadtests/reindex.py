@@ -35,11 +35,11 @@ import psycopg
 from loadtests import figures
 from loadtests.live import CALM_SECONDS, PATH, Killer, Machine, Searcher, Seen, Writer, insist
 from loadtests.sandbox import until
-from service.core.collections import Chunking, EmbedderSpec
+from service.core.collections import ChunkingSettings, EmbedderSpec
 from service.core.documents import StoredDocument
 from service.core.ids import DocumentId, Vector
 from service.core.ports.embedder import Encoder
-from service.embedder.models.registry import Registry
+from service.embedder.models.registry import ModelRegistry
 from service.embedder.worker.chunk_documents import cut
 from service.evaluation import beir
 from service.store.postgres.json_records import chunking_from_json, spec_from_json
@@ -63,12 +63,12 @@ class Verdict:
 
 def encoders(
     connection: psycopg.Connection, models: Sequence[str]
-) -> dict[int, tuple[Encoder, EmbedderSpec, Chunking]]:
+) -> dict[int, tuple[Encoder, EmbedderSpec, ChunkingSettings]]:
     """Encoders of our own for every version that was ever there."""
     rows = connection.execute("SELECT number, spec, chunking FROM embedder_versions ORDER BY number").fetchall()
-    registry = Registry(default="all-MiniLM-L6-v2", allowed=models)
+    registry = ModelRegistry(default="all-MiniLM-L6-v2", allowed=models)
 
-    async def load() -> dict[int, tuple[Encoder, EmbedderSpec, Chunking]]:
+    async def load() -> dict[int, tuple[Encoder, EmbedderSpec, ChunkingSettings]]:
         return {
             number: (await registry.get(spec_from_json(spec)), spec_from_json(spec), chunking_from_json(chunking))
             for number, spec, chunking in rows
@@ -77,7 +77,7 @@ def encoders(
     return asyncio.run(load())
 
 
-def mixed(hits: Sequence[Seen], made: Mapping[int, tuple[Encoder, EmbedderSpec, Chunking]]) -> int:
+def mixed(hits: Sequence[Seen], made: Mapping[int, tuple[Encoder, EmbedderSpec, ChunkingSettings]]) -> int:
     """Hits whose score is not the cosine that their version gives."""
     queries: dict[tuple[int, str], Vector] = {}
     for version, (encoder, _, _) in made.items():
@@ -125,7 +125,7 @@ def foreign(
     stored: Mapping[str, tuple[str, str, int]],
     encoder: Encoder,
     _: EmbedderSpec,
-    chunking: Chunking,
+    chunking: ChunkingSettings,
 ) -> int:
     """Stored vectors that the version's own encoder does not give for their text; tried on some hundred documents."""
     chosen = random.Random(7).sample(sorted({row[0] for row in rows} & stored.keys()), min(200, len(stored)))

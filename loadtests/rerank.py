@@ -31,16 +31,16 @@ from tokenizers import Encoding
 
 from loadtests.encode import words
 from loadtests.figures import heading, median, table
-from service.core.collections import Reranking
+from service.core.collections import RerankSettings
 from service.core.ids import DocumentId
-from service.core.search import Explanation, Hit, Request
+from service.core.search import Explanation, Hit, SearchRequest
 from service.embedder.models.batch_packing import cheapest
 from service.embedder.models.transformer import use_threads
 from service.embedder.reranker import adapter
-from service.embedder.reranker.cross_encoder import Pairs
+from service.embedder.reranker.cross_encoder import PackedCrossEncoder
 from service.embedder.reranker.reranker import CrossEncoderReranker
-from service.search.context import Course
-from service.search.rerank import SecondStage
+from service.search.context import SearchContext
+from service.search.rerank import RerankStage
 
 DEPTH = 50
 LONGEST = 200
@@ -69,20 +69,20 @@ def questions(collection: Path | None, count: int) -> list[Question]:
 def seen() -> Iterator[list[list[Encoding]]]:
     """The batches that go through the network meanwhile."""
     batches: list[list[Encoding]] = []
-    forward = Pairs.forward
+    forward = PackedCrossEncoder.forward
 
-    def noted(self: Pairs, encodings: Sequence[Encoding]) -> Any:
+    def noted(self: PackedCrossEncoder, encodings: Sequence[Encoding]) -> Any:
         batches.append(list(encodings))
         return forward(self, encodings)
 
-    Pairs.forward = noted  # type: ignore[method-assign]
+    PackedCrossEncoder.forward = noted  # type: ignore[method-assign]
     try:
         yield batches
     finally:
-        Pairs.forward = forward  # type: ignore[method-assign]
+        PackedCrossEncoder.forward = forward  # type: ignore[method-assign]
 
 
-def tensors(pairs: Pairs, batches: Sequence[Sequence[Encoding]]) -> Batches:
+def tensors(pairs: PackedCrossEncoder, batches: Sequence[Sequence[Encoding]]) -> Batches:
     return [
         {name: torch.from_numpy(array).to(pairs.device) for name, array in pairs._padding.arrays(batch).items()}
         for batch in batches
@@ -90,7 +90,7 @@ def tensors(pairs: Pairs, batches: Sequence[Sequence[Encoding]]) -> Batches:
 
 
 @torch.inference_mode()
-def bare(pairs: Pairs, batches: Batches) -> None:
+def bare(pairs: PackedCrossEncoder, batches: Batches) -> None:
     for inputs in batches:
         if pairs.device.type == "cpu":
             use_threads(inputs["input_ids"].numel(), pairs._threads)
@@ -129,7 +129,7 @@ def library(name: str, dtype: torch.dtype) -> Iterator[CrossEncoder]:
 def measure(asked: Sequence[Question], name: str, rounds: int, one_core: bool) -> None:
     clock = time.process_time if one_core else time.perf_counter
     reranker = CrossEncoderReranker(name, device="cpu", threads=1 if one_core else 0)
-    stage, everything = SecondStage(reranker), Reranking(depth=DEPTH, weight=1.0)
+    stage, everything = RerankStage(reranker), RerankSettings(depth=DEPTH, weight=1.0)
     times: dict[str, list[float]] = {}
     padded, portioned, passes, whole = 0, 0, 0, 0
     with asyncio.Runner() as runner:
@@ -142,7 +142,7 @@ def measure(asked: Sequence[Question], name: str, rounds: int, one_core: bool) -
                 found = hits(passages)
 
                 def ours(query: str = query, found: list[Hit] = found) -> None:
-                    runner.run(stage.order(Course(Request(text=query, k=DEPTH)), everything, found))
+                    runner.run(stage.order(SearchContext(SearchRequest(text=query, k=DEPTH)), everything, found))
 
                 with seen() as batches:
                     ours()

@@ -10,7 +10,7 @@ from service.core.collections import Collection, CollectionSettings
 from service.core.documents import Chunk, Document
 from service.core.ids import CollectionName
 from service.core.ids import Vectors as VectorArray
-from service.core.jobs import Encoded
+from service.core.jobs import EncodedDocument
 from service.core.ports.embedder import Encoder
 from service.core.versions import EmbedderVersion
 from service.store.postgres.collections import PostgresCollections
@@ -42,7 +42,7 @@ class Filled:
             await space.write(
                 self.version,
                 [
-                    Encoded(
+                    EncodedDocument(
                         job=one.job,
                         chunks=(Chunk(number=0, start=0, end=len(one.document.text), text="", tokens=1),),
                         vectors=rows[one.job.document_id][None, :],

@@ -18,7 +18,7 @@ from loadtests.figures import heading, median, percentile, table
 from loadtests.prepare import QUERIES, SEED, settings_in
 from loadtests.sandbox import Sandbox, sandbox
 from loadtests.space import Filled, create
-from service.core.collections import CollectionSettings, EmbedderSpec, Index, Storage
+from service.core.collections import CollectionSettings, EmbedderSpec, IndexSettings, Storage
 from service.core.ids import DocumentId, Vectors
 from service.core.ports.embedder import Encoder
 from service.core.search import DensePlan
@@ -70,7 +70,7 @@ async def fill(
     for storage in STORAGES[1:]:
         entry = AuditEntry(at=datetime.now(UTC), actor="benchmark", action="registered")
         versions[storage] = await PostgresVersions(pool).register(
-            space.collection, spec, first.chunking, Index(storage=storage), first.identity, first.canary, entry
+            space.collection, spec, first.chunking, IndexSettings(storage=storage), first.identity, first.canary, entry
         )
     for batch, vectors in made.documents(size, SEED):
         for version in versions.values():
@@ -81,7 +81,7 @@ async def fill(
 async def build(pool: Pool, versions: Mapping[Storage, EmbedderVersion]) -> None:
     rows = []
     for storage, version in versions.items():
-        names = vector_tables.space_of(version)
+        names = vector_tables.vector_table_of(version)
         started = time.perf_counter()
         await PostgresVersions(pool).build_index(version)
         seconds = time.perf_counter() - started

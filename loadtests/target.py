@@ -27,7 +27,7 @@ from loadtests.recall import QUIET, SEED, K, request
 from loadtests.sandbox import sandbox, until
 from service.client.http_client import Client
 from service.core.ids import Vectors
-from service.recall.ef_policy import LADDER
+from service.recall.ef_policy import EF_STEPS
 from service.spaces.sampling import disturbed
 
 COLLECTION = "target"
@@ -131,12 +131,12 @@ def recall(answers: Answers, true: Sequence[set[str]]) -> float:
 
 def cheapest(address: str, asked: Vectors, true: Sequence[set[str]], target: float) -> int | None:
     """The smallest rung whose true recall holds the target; by halves, for recall grows with it."""
-    low, high = 0, len(LADDER)
+    low, high = 0, len(EF_STEPS)
     while low < high:
         middle = (low + high) // 2
-        fixed = ask(address, COLLECTION, [request(vector, ef_search=LADDER[middle]) for vector in asked])
+        fixed = ask(address, COLLECTION, [request(vector, ef_search=EF_STEPS[middle]) for vector in asked])
         low, high = (low, middle) if recall(fixed, true) >= target else (middle + 1, high)
-    return LADDER[low] if low < len(LADDER) else None
+    return EF_STEPS[low] if low < len(EF_STEPS) else None
 
 
 def in_turns(address: str, asked: Vectors, ef_search: int) -> tuple[Answers, Answers]:
@@ -156,7 +156,7 @@ def rows_of(
     for target in TARGETS:
         effort = arrive(address, client, target, since, asked, traffic)
         best = cheapest(address, asked, true, target)
-        own, fixed = in_turns(address, asked, best or LADDER[-1])
+        own, fixed = in_turns(address, asked, best or EF_STEPS[-1])
         whole = median(own.seconds) / median(fixed.seconds)
         dense = median(own.stage("dense")) / median(fixed.stage("dense"))
         yield [

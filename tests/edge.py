@@ -11,37 +11,36 @@ from typing import Any
 import httpx
 
 from service.api.app import create_app
-from service.api.dependencies import Limits, Service
+from service.api.dependencies import RequestLimits, Service
 from service.core.collections import Collection
 from service.core.documents import Chunk
-from service.core.jobs import Claimed, Encoded, Lane
+from service.core.jobs import ClaimedJob, EncodedDocument, Lane
 from service.core.periodic import running
 from service.core.ports.embedder import Encoder
-from service.core.ports.reranker import Reading, Reranker
-from service.core.versions import Check, EmbedderVersion
-from service.diagnostics.service import Diagnosis
-from service.drift.monitor import Lookout
-from service.drift.query_window import Traffic
-from service.embedder.models.registry import Registry
-from service.evaluation.evaluator import Appraisal
-from service.ingest.service import Ingest
-from service.ingest.service import Limits as DocumentLimits
-from service.recall.calibration_curve import Survey
-from service.recall.controller import Control
-from service.search.pipeline import Search
-from service.spaces.model_verification import Proof
-from service.spaces.sampling import Sampling
-from service.versions.collection_setup import Founding
-from service.versions.promotion_checks import Examine, Verification
-from service.versions.shadow_traffic import Shadow
-from service.versions.state_machine import Lifecycle
+from service.core.ports.reranker import Reranker, RerankScores
+from service.core.versions import EmbedderVersion, PromotionCheck
+from service.diagnostics.service import DiagnosticsService
+from service.drift.monitor import DriftMonitor
+from service.drift.query_window import QueryWindows
+from service.embedder.models.registry import ModelRegistry
+from service.evaluation.evaluator import Evaluator
+from service.ingest.service import DocumentLimits, IngestService
+from service.recall.calibration_curve import CurveMeasurer
+from service.recall.controller import RecallController
+from service.search.pipeline import SearchPipeline
+from service.spaces.model_verification import ModelVerifier
+from service.spaces.sampling import CollectionSampler
+from service.versions.collection_setup import CollectionService
+from service.versions.promotion_checks import Examine, PromotionChecks
+from service.versions.shadow_traffic import ShadowTraffic
+from service.versions.state_machine import VersionStateMachine
 from tests.fakes import FakeChanges, FakeDocuments, FakeLexicon, FakeQueue, FakeStore, FakeVectors
 from tests.fakes_backfill import FakeBackfills
 from tests.fakes_catalog import FakeAudit, FakeProcesses, FakeTestSets
 from tests.fakes_indexes import FakeIndexes
 from tests.fakes_recall import FakeRecalls
 
-LIMITS = Limits(body_bytes=200_000, line_bytes=2_000, documents=DocumentLimits(text_length=1_000, batch=5))
+LIMITS = RequestLimits(body_bytes=200_000, line_bytes=2_000, documents=DocumentLimits(text_length=1_000, batch=5))
 """Small, so that tests can go beyond them quickly."""
 
 Json = dict[str, Any]
@@ -53,10 +52,10 @@ class WordReranker:
     name = "words"
     portion = 16
 
-    async def read(self, query: str, passages: Sequence[str]) -> Reading:
+    async def read(self, query: str, passages: Sequence[str]) -> RerankScores:
         wanted = set(query.lower().split())
         shares = (len(wanted & set(passage.lower().split())) / len(wanted) for passage in passages)
-        return Reading(scores=tuple(shares))
+        return RerankScores(scores=tuple(shares))
 
 
 class Stuck(WordReranker):
@@ -65,7 +64,7 @@ class Stuck(WordReranker):
     def __init__(self) -> None:
         self.began, self.cancelled = asyncio.Event(), False
 
-    async def read(self, query: str, passages: Sequence[str]) -> Reading:
+    async def read(self, query: str, passages: Sequence[str]) -> RerankScores:
         self.began.set()
         try:
             await asyncio.Event().wait()
@@ -158,33 +157,33 @@ def now() -> datetime:
     return datetime.now(UTC)
 
 
-def _encoded(claimed: Claimed, encoder: Encoder) -> Encoded:
+def _encoded(claimed: ClaimedJob, encoder: Encoder) -> EncodedDocument:
     text = claimed.document.text
     chunk = Chunk(number=0, start=0, end=len(text), text=f"{claimed.document.title}\n{text}", tokens=1)
-    return Encoded(job=claimed.job, chunks=(chunk,), vectors=encoder.encode([chunk.text], "document"))
+    return EncodedDocument(job=claimed.job, chunks=(chunk,), vectors=encoder.encode([chunk.text], "document"))
 
 
-async def nothing_against_it(collection: Collection, version: EmbedderVersion) -> tuple[Check, ...]:
+async def nothing_against_it(collection: Collection, version: EmbedderVersion) -> tuple[PromotionCheck, ...]:
     return (
-        Check(name="recall", passed=True, detail="0.99 of 0.95", figures={"recall": 0.99}),
-        Check(name="judgments", passed=None, detail="no judgments were uploaded"),
+        PromotionCheck(name="recall", passed=True, detail="0.99 of 0.95", figures={"recall": 0.99}),
+        PromotionCheck(name="judgments", passed=None, detail="no judgments were uploaded"),
     )
 
 
 def build(
     *,
     reranker: Reranker | None = None,
-    limits: Limits = LIMITS,
+    limits: RequestLimits = LIMITS,
     examine: Examine = nothing_against_it,
     **changes: Any,
 ) -> tuple[Service, FakeStore]:
     """A service over a new store; `changes` replace fields of it. `examine` gives the measured evidence."""
     store = FakeStore()
     documents, queue, lexicon = FakeDocuments(store), FakeQueue(store), FakeLexicon(store)
-    embedders = Registry(default="hashing:32")
-    proof = Proof(collections=store.collections, versions=store.versions, embedders=embedders)
+    embedders = ModelRegistry(default="hashing:32")
+    proof = ModelVerifier(collections=store.collections, versions=store.versions, embedders=embedders)
     backfills, test_sets = FakeBackfills(store), FakeTestSets(store.collections)
-    verification = Verification(
+    verification = PromotionChecks(
         collections=store.collections,
         versions=store.versions,
         backfills=backfills,
@@ -193,7 +192,7 @@ def build(
         proof=proof,
         examine=examine,
     )
-    lifecycle = Lifecycle(
+    lifecycle = VersionStateMachine(
         collections=store.collections,
         versions=store.versions,
         backfills=backfills,
@@ -202,8 +201,8 @@ def build(
         verification=verification,
         exact_below=10_000,
     )
-    traffic = Traffic(600.0)
-    search = Search(
+    traffic = QueryWindows(600.0)
+    search = SearchPipeline(
         collections=store.collections,
         versions=store.versions,
         documents=documents,
@@ -217,7 +216,7 @@ def build(
         observers=(traffic,),
     )
 
-    sampling = Sampling(vectors=FakeVectors(store), documents=documents, embedders=embedders, proof=proof)
+    sampling = CollectionSampler(vectors=FakeVectors(store), documents=documents, embedders=embedders, proof=proof)
 
     @asynccontextmanager
     async def run() -> AsyncIterator[None]:
@@ -229,7 +228,7 @@ def build(
 
     async def refresh_metrics() -> None: ...
 
-    control = Control(
+    control = RecallController(
         collections=store.collections,
         versions=store.versions,
         queue=queue,
@@ -237,14 +236,14 @@ def build(
         indexes=FakeIndexes(store.versions),
         audit=FakeAudit(store.collections),
         test_sets=test_sets,
-        survey=Survey(vectors=FakeVectors(store), sampling=sampling, rests=0.0),
+        survey=CurveMeasurer(vectors=FakeVectors(store), sampling=sampling, rests=0.0),
         remembered=lambda _: (),
         exact_below=10_000,
     )
     service = Service(
         search=search,
-        shadow=Shadow(search=search, collections=store.collections, versions=store.versions, share=0.0),
-        lookout=Lookout(
+        shadow=ShadowTraffic(search=search, collections=store.collections, versions=store.versions, share=0.0),
+        lookout=DriftMonitor(
             traffic=traffic,
             collections=store.collections,
             versions=store.versions,
@@ -253,8 +252,8 @@ def build(
             sampling=sampling,
             pause=0.0,
         ),
-        appraisal=Appraisal(search=search, versions=store.versions, sampling=sampling),
-        ingest=Ingest(
+        appraisal=Evaluator(search=search, versions=store.versions, sampling=sampling),
+        ingest=IngestService(
             documents=documents,
             queue=queue,
             changes=FakeChanges(store),
@@ -262,9 +261,9 @@ def build(
             limits=limits.documents,
             wait_seconds=5.0,
         ),
-        founding=Founding(collections=store.collections, embedders=embedders, proof=proof),
+        founding=CollectionService(collections=store.collections, embedders=embedders, proof=proof),
         lifecycle=lifecycle,
-        diagnosis=Diagnosis(
+        diagnosis=DiagnosticsService(
             collections=store.collections,
             versions=store.versions,
             vectors=FakeVectors(store),

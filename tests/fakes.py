@@ -20,12 +20,12 @@ from service.core.documents import Accepted, Document, StoredDocument
 from service.core.errors import CollectionNotFound, VersionNotFound
 from service.core.filters import Filter, matches
 from service.core.ids import CollectionId, DocumentId, Vector, VersionNumber
-from service.core.jobs import Claimed, Encoded, FailedDocument, Job, Lane, QueueStatus
+from service.core.jobs import ClaimedJob, EncodedDocument, FailedDocument, Job, Lane, QueueStatus
 from service.core.ports.lexicon import LexiconState
-from service.core.query_syntax import Highlights, Words
-from service.core.search import Candidate, DensePlan, Passage, Passing
+from service.core.query_syntax import Highlights, ParsedQuery
+from service.core.search import Candidate, DensePlan, FilterMatch, Passage
 from service.core.vector_math import direction
-from service.core.versions import EmbedderVersion, Sample, VersionState
+from service.core.versions import EmbedderVersion, VectorSample, VersionState
 from tests.fakes_catalog import FakeCollections, FakeVersions
 
 _WORD = re.compile(r"\w+")
@@ -216,10 +216,10 @@ class FakeDocuments:
         )
         return tuple(itertools.islice(passing, limit))
 
-    async def passing(self, collection_id: CollectionId, where: Filter, cap: int) -> Passing:
+    async def passing(self, collection_id: CollectionId, where: Filter, cap: int) -> FilterMatch:
         living = list(self._store.living(collection_id))
         ids = tuple(document.id for document in living if matches(where, document.metadata))[: cap + 1]
-        return Passing(ids=ids if len(ids) <= cap else None, count=len(ids), total=len(living))
+        return FilterMatch(ids=ids if len(ids) <= cap else None, count=len(ids), total=len(living))
 
     async def passing_among(
         self, collection_id: CollectionId, ids: Sequence[DocumentId], where: Filter
@@ -263,7 +263,7 @@ class FakeQueue:
         now: datetime,
         lease: timedelta,
         lane: Lane = "live",
-    ) -> tuple[Claimed, ...]:
+    ) -> tuple[ClaimedJob, ...]:
         store, ticket = self._store, f"00000000-0000-0000-0000-{next(self._leases):012d}"
         spaces = {(version.collection_id, version.number) for version in versions}
         priorities = {"live": (0, 1), "backfill": (2,)}[lane]
@@ -292,7 +292,7 @@ class FakeQueue:
                 attempts=waiting.attempts,
                 lease=ticket,
             )
-            claimed.append(Claimed(job=job, document=document, lost_leases=waiting.lost_leases))
+            claimed.append(ClaimedJob(job=job, document=document, lost_leases=waiting.lost_leases))
         return tuple(claimed)
 
     async def extend(self, jobs: Sequence[Job], until: datetime) -> None:
@@ -366,7 +366,7 @@ class FakeVectors:
     def __init__(self, store: FakeStore) -> None:
         self._store = store
 
-    async def write(self, version: EmbedderVersion, encoded: Sequence[Encoded]) -> frozenset[DocumentId]:
+    async def write(self, version: EmbedderVersion, encoded: Sequence[EncodedDocument]) -> frozenset[DocumentId]:
         store, space = self._store, self._store.space(version)
         own = [
             one
@@ -435,11 +435,11 @@ class FakeVectors:
             if key in space and (revisions is None or revisions[at] == space[key].content_revision)
         }
 
-    async def sample(self, version: EmbedderVersion, size: int) -> Sample:
+    async def sample(self, version: EmbedderVersion, size: int) -> VectorSample:
         space = self._store.space(version)
         chunks = random.sample(sorted(space), min(size, len(space)))
         rows = [_unit(space[key].embedding) for key in chunks]
-        return Sample(
+        return VectorSample(
             chunks=tuple(chunks),
             vectors=np.stack(rows) if rows else np.empty((0, version.dimensions), np.float32),
             places=tuple(_place(*key, space[key]) for key in chunks),
@@ -499,7 +499,7 @@ class FakeLexicon:
         self._store = store
 
     async def search(
-        self, collection: Collection, words: Words, limit: int, within: Sequence[DocumentId] | None = None
+        self, collection: Collection, words: ParsedQuery, limit: int, within: Sequence[DocumentId] | None = None
     ) -> tuple[Candidate, ...]:
         wanted, binding = _words(words.text), self._binding(collection, words)
         candidates = [
@@ -512,28 +512,30 @@ class FakeLexicon:
         return tuple(sorted(candidates, key=lambda one: -one.score)[:limit])
 
     async def satisfying(
-        self, collection: Collection, words: Words, ids: Sequence[DocumentId]
+        self, collection: Collection, words: ParsedQuery, ids: Sequence[DocumentId]
     ) -> frozenset[DocumentId]:
         living, binding = self._store.living(collection.id), self._binding(collection, words)
         return frozenset(one.id for one in living if one.id in ids and _satisfies(one, binding, words.excluded))
 
-    async def unsaid(self, collection: Collection, words: Words) -> tuple[str, ...]:
+    async def unsaid(self, collection: Collection, words: ParsedQuery) -> tuple[str, ...]:
         living = list(self._store.living(collection.id))
         return tuple(one for one in words.quoted if not any(_satisfies(document, [one], []) for document in living))
 
-    async def ceiling(self, collection: Collection, words: Words) -> float:
+    async def ceiling(self, collection: Collection, words: ParsedQuery) -> float:
         return float(len(_words(words.text)))
 
-    async def frequencies(self, collection: Collection, words: Words) -> tuple[int, ...]:
+    async def frequencies(self, collection: Collection, words: ParsedQuery) -> tuple[int, ...]:
         said = [_words(f"{document.title} {document.text}") for document in self._store.living(collection.id)]
         return tuple(sum(word in one for one in said) for word in _words(words.text))
 
-    def _binding(self, collection: Collection, words: Words) -> list[str]:
+    def _binding(self, collection: Collection, words: ParsedQuery) -> list[str]:
         living = list(self._store.living(collection.id))
         said = [one for one in words.quoted if any(_satisfies(document, [one], []) for document in living)]
         return [*words.required, *said]
 
-    async def highlight(self, collection: Collection, words: Words, passages: Sequence[str]) -> tuple[Highlights, ...]:
+    async def highlight(
+        self, collection: Collection, words: ParsedQuery, passages: Sequence[str]
+    ) -> tuple[Highlights, ...]:
         wanted = _words(words.text)
         return tuple(_highlights(passage, wanted) for passage in passages)
 
@@ -569,7 +571,7 @@ def _satisfies(document: StoredDocument, required: Sequence[str], excluded: Sequ
 
 
 def _phrase(text: str) -> str:
-    """Words side by side, each with a space on both sides."""
+    """ParsedQuery side by side, each with a space on both sides."""
     return "".join(f" {word.lower()} " for word in _WORD.findall(text))
 
 

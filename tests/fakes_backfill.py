@@ -5,7 +5,7 @@ from datetime import datetime
 from service.core.documents import StoredDocument
 from service.core.errors import VersionNotFound
 from service.core.ids import DocumentId
-from service.core.versions import Backfill, Completeness, EmbedderVersion, Progress, VersionState
+from service.core.versions import BackfillStatus, Completeness, EmbedderVersion, Progress, VersionState
 from service.store.postgres import backfill_rate
 from tests.fakes import FakeStore, Waiting
 
@@ -16,7 +16,7 @@ class FakeBackfills:
         self._enqueued: dict[object, int] = {}
         self._notes: dict[object, backfill_rate.Notes] = {}
 
-    async def advance(self, version: EmbedderVersion, now: datetime, window: int) -> Backfill:
+    async def advance(self, version: EmbedderVersion, now: datetime, window: int) -> BackfillStatus:
         self._backfilling(version)
         store, key = self._store, (version.collection_id, version.number)
         priority = 3 if version.spec.external else 2
@@ -28,7 +28,7 @@ class FakeBackfills:
             job = Waiting(document.content_revision, now, now, priority)
             store.jobs[version.collection_id, document.id, version.number] = job
             self._enqueued[key] = self._enqueued.get(key, 0) + 1
-        return Backfill(
+        return BackfillStatus(
             enqueued=self._enqueued.get(key, 0),
             waiting=self._waiting(version),
             everything=not self._lacking(version),

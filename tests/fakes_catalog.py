@@ -15,26 +15,26 @@ from typing import TYPE_CHECKING
 import orjson
 
 from service.core.collections import (
-    Chunking,
+    ChunkingSettings,
     Collection,
+    CollectionCounts,
     CollectionSettings,
-    Counts,
     EmbedderSpec,
     FieldState,
-    Index,
     IndexedField,
+    IndexSettings,
 )
 from service.core.errors import CollectionNotFound, Conflict, Overtaken, VersionNotFound
 from service.core.ids import CollectionId, CollectionName, VersionNumber
-from service.core.recall import Band, Effort
+from service.core.recall import Band, EfSetting
 from service.core.versions import (
+    ApiProcess,
     AuditEntry,
     Calibration,
+    EmbedderIdentity,
     EmbedderVersion,
-    Evidence,
-    Identity,
     Judgments,
-    Process,
+    PromotionEvidence,
     SpaceStatus,
     VersionState,
 )
@@ -53,10 +53,10 @@ class FakeCollections:
     def __init__(self) -> None:
         self.rows: dict[CollectionId, Collection] = {}
         self.versions: dict[CollectionId, list[EmbedderVersion]] = {}
-        self.known_counts: dict[CollectionId, Counts] = {}
+        self.known_counts: dict[CollectionId, CollectionCounts] = {}
         self.entries: dict[CollectionId, list[AuditEntry]] = {}
         self.judgments: dict[CollectionId, Judgments] = {}
-        self.efforts: dict[CollectionId, dict[tuple[VersionNumber, Band], Effort]] = {}
+        self.efforts: dict[CollectionId, dict[tuple[VersionNumber, Band], EfSetting]] = {}
         self._ids = itertools.count(1)
         self._numbers = itertools.count(1)
 
@@ -70,7 +70,7 @@ class FakeCollections:
         self,
         name: CollectionName,
         settings: CollectionSettings,
-        identity: Identity,
+        identity: EmbedderIdentity,
         canary: Mapping[str, tuple[float, ...]],
         now: datetime,
         actor: str = "azimuth",
@@ -135,10 +135,10 @@ class FakeCollections:
         for table in (self.rows, self.versions, self.known_counts, self.entries, self.judgments):
             table.pop(collection_id, None)
 
-    async def counts(self, collection: Collection) -> Counts:
+    async def counts(self, collection: Collection) -> CollectionCounts:
         if collection.id not in self.rows:
             raise VersionNotFound
-        return self.known_counts.get(collection.id, Counts(documents=0, chunks=0, pending=0, failed=0))
+        return self.known_counts.get(collection.id, CollectionCounts(documents=0, chunks=0, pending=0, failed=0))
 
     async def fields(self, collection_id: CollectionId) -> tuple[IndexedField, ...]:
         names = sorted(self.rows[collection_id].settings.indexed) if collection_id in self.rows else ()
@@ -194,9 +194,9 @@ class FakeVersions:
         self,
         collection: Collection,
         spec: EmbedderSpec,
-        chunking: Chunking,
-        index: Index,
-        identity: Identity,
+        chunking: ChunkingSettings,
+        index: IndexSettings,
+        identity: EmbedderIdentity,
         canary: Mapping[str, tuple[float, ...]],
         entry: AuditEntry,
         newest: VersionNumber | None = None,
@@ -263,7 +263,7 @@ class FakeVersions:
         entry: AuditEntry | None,
         *,
         reason: str | None = None,
-        evidence: Evidence | None = None,
+        evidence: PromotionEvidence | None = None,
     ) -> EmbedderVersion:
         if to is not version.state and {version.state, to} & {VersionState.ACTIVE, VersionState.RETIRED}:
             raise Conflict
@@ -378,14 +378,14 @@ class FakeTestSets:
 
 class FakeProcesses:
     def __init__(self) -> None:
-        self._rows: dict[str, Process] = {}
+        self._rows: dict[str, ApiProcess] = {}
 
-    async def seen(self, process: Process) -> None:
+    async def seen(self, process: ApiProcess) -> None:
         forgotten = process.seen_at - timedelta(hours=1)
         self._rows = {id_: row for id_, row in self._rows.items() if row.seen_at >= forgotten}
         self._rows[process.id] = process
 
-    async def since(self, moment: datetime) -> tuple[Process, ...]:
+    async def since(self, moment: datetime) -> tuple[ApiProcess, ...]:
         return tuple(row for _, row in sorted(self._rows.items()) if row.seen_at >= moment)
 
     async def gone(self, process_id: str) -> None:

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 from service.core.ids import CollectionId, VersionNumber
-from service.core.index_health import Health, IndexState
+from service.core.index_health import IndexHealth, IndexState
 from service.core.versions import EmbedderVersion
 from tests.fakes_catalog import FakeVersions
 
@@ -21,14 +21,14 @@ class FakeIndexes:
 
     def __init__(self, versions: FakeVersions) -> None:
         self._versions = versions
-        self.healths: dict[Key, Health] = {}
+        self.healths: dict[Key, IndexHealth] = {}
         self.go = asyncio.Event()
         self.go.set()
         self._builds: dict[Key, int] = {}
         self._building: set[Key] = set()
         self._held: set[tuple[str, Key]] = set()
 
-    async def look(self, version: EmbedderVersion) -> Health:
+    async def look(self, version: EmbedderVersion) -> IndexHealth:
         key = (version.collection_id, version.number)
         status = await self._versions.status(version)
         known = self.healths.get(key)
@@ -38,7 +38,7 @@ class FakeIndexes:
             index = IndexState(name=name, valid=True, bytes=8_192, building=key in self._building, build=build)
         if known is not None:
             return dataclasses.replace(known, index=index if known.index is None else known.index)
-        return Health(
+        return IndexHealth(
             rows=status.rows,
             dead_rows=0,
             unindexed_rows=0,

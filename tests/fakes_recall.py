@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 from service.core.errors import CollectionNotFound, VersionNotFound
 from service.core.ids import CollectionId, VersionNumber
-from service.core.recall import Curve, Effort, Minute, together
+from service.core.recall import CalibrationCurve, EfSetting, RecallMinute, merge_minutes
 from service.core.versions import AuditEntry, EmbedderVersion, VersionState
 from tests.fakes_catalog import FakeCollections
 
@@ -16,18 +16,18 @@ class FakeRecalls:
 
     def __init__(self, collections: FakeCollections) -> None:
         self._collections = collections
-        self._minutes: dict[CollectionId, tuple[Minute, ...]] = {}
-        self._curves: dict[tuple[CollectionId, VersionNumber], Curve] = {}
+        self._minutes: dict[CollectionId, tuple[RecallMinute, ...]] = {}
+        self._curves: dict[tuple[CollectionId, VersionNumber], CalibrationCurve] = {}
 
-    async def add(self, collection_id: CollectionId, minutes: Sequence[Minute]) -> None:
+    async def add(self, collection_id: CollectionId, minutes: Sequence[RecallMinute]) -> None:
         if minutes:
             self._expect(collection_id)
-            self._minutes[collection_id] = together((*self._minutes.get(collection_id, ()), *minutes))
+            self._minutes[collection_id] = merge_minutes((*self._minutes.get(collection_id, ()), *minutes))
 
-    async def since(self, collection_id: CollectionId, moment: datetime, minutes: int = 1) -> tuple[Minute, ...]:
+    async def since(self, collection_id: CollectionId, moment: datetime, minutes: int = 1) -> tuple[RecallMinute, ...]:
         known = self._minutes.get(collection_id, ()) if collection_id in self._collections.rows else ()
         width = 60 * minutes
-        return together(
+        return merge_minutes(
             replace(minute, at=datetime.fromtimestamp(minute.at.timestamp() // width * width, UTC))
             for minute in known
             if minute.at >= moment
@@ -39,22 +39,22 @@ class FakeRecalls:
         self._minutes = kept
         return gone
 
-    async def efforts(self, collection_id: CollectionId) -> tuple[Effort, ...]:
+    async def efforts(self, collection_id: CollectionId) -> tuple[EfSetting, ...]:
         known = self._collections.efforts.get(collection_id, {}) if collection_id in self._collections.rows else {}
         return tuple(effort for _, effort in sorted(known.items()))
 
-    async def put_effort(self, collection_id: CollectionId, effort: Effort, entry: AuditEntry | None) -> None:
+    async def put_effort(self, collection_id: CollectionId, effort: EfSetting, entry: AuditEntry | None) -> None:
         self._expect(collection_id)
         if entry is not None:
             self._collections.note(collection_id, entry)
         self._collections.efforts.setdefault(collection_id, {})[effort.version, effort.band] = effort
 
-    async def curve(self, version: EmbedderVersion) -> Curve | None:
+    async def curve(self, version: EmbedderVersion) -> CalibrationCurve | None:
         if version.collection_id not in self._collections.rows:
             return None
         return self._curves.get((version.collection_id, version.number))
 
-    async def put_curve(self, version: EmbedderVersion, curve: Curve) -> None:
+    async def put_curve(self, version: EmbedderVersion, curve: CalibrationCurve) -> None:
         versions = self._collections.versions.get(version.collection_id, [])
         if not any(one.number == version.number and one.state is not VersionState.RETIRED for one in versions):
             raise VersionNotFound

@@ -20,8 +20,8 @@ from starlette.middleware import Middleware
 from tokenizers import Tokenizer
 
 from service.api import problems
-from service.api.dependencies import Limits
-from service.api.middleware import Keyed, Observed
+from service.api.dependencies import RequestLimits
+from service.api.middleware import ApiKeyAuth, RequestLog
 from service.api.routes import rerank
 from service.core.ports.embedder import Embedders
 
@@ -60,10 +60,12 @@ class Encoders:
 
 
 @contextmanager
-def encoders(embedders: Embedders, *, keys: Sequence[str] = (), limits: Limits | None = None) -> Iterator[Encoders]:
+def encoders(
+    embedders: Embedders, *, keys: Sequence[str] = (), limits: RequestLimits | None = None
+) -> Iterator[Encoders]:
     """The real handlers behind a real socket, in a thread with an event loop of its own."""
-    app = FastAPI(middleware=[Middleware(Observed), Middleware(Keyed, keys=keys)])
-    app.state.service = SimpleNamespace(embedders=embedders, limits=limits or Limits(), reranker=None)
+    app = FastAPI(middleware=[Middleware(RequestLog), Middleware(ApiKeyAuth, keys=keys)])
+    app.state.service = SimpleNamespace(embedders=embedders, limits=limits or RequestLimits(), reranker=None)
     problems.install(app)
     app.include_router(rerank.router)
     server = uvicorn.Server(uvicorn.Config(app, port=0, log_config=None, lifespan="off"))

@@ -11,16 +11,16 @@ from datetime import UTC, datetime
 
 import numpy as np
 
-from service.core.collections import Chunking, Collection, CollectionSettings, EmbedderSpec, Index
+from service.core.collections import ChunkingSettings, Collection, CollectionSettings, EmbedderSpec, IndexSettings
 from service.core.documents import Document
 from service.core.errors import SpaceRefused
 from service.core.ids import CollectionName, DocumentId, Vector, Vectors, VersionNumber
 from service.core.ports.embedder import Encoder
 from service.core.search import Candidate
 from service.core.versions import AuditEntry, EmbedderVersion, Judgments, SpaceStatus, VersionState
-from service.embedder.models.registry import Registry
-from service.search.pipeline import Search
-from service.spaces.model_verification import Proof
+from service.embedder.models.registry import ModelRegistry
+from service.search.pipeline import SearchPipeline
+from service.spaces.model_verification import ModelVerifier
 from tests.fakes import FakeDocuments, FakeLexicon, FakeStore, FakeVectors, StoredChunk
 from tests.fakes_catalog import FakeTestSets
 
@@ -79,13 +79,13 @@ class ScannedVectors(FakeVectors):
 @dataclass
 class Rivals:
     store: FakeStore = field(default_factory=FakeStore)
-    registry: Registry = field(default_factory=lambda: Registry(default=GOOD.model))
+    registry: ModelRegistry = field(default_factory=lambda: ModelRegistry(default=GOOD.model))
 
     def __post_init__(self) -> None:
         self.collections, self.versions = self.store.collections, self.store.versions
         self.documents, self.vectors = FakeDocuments(self.store), ScannedVectors(self.store)
         self.test_sets = FakeTestSets(self.collections)
-        self.proof = Proof(collections=self.collections, versions=self.versions, embedders=self.registry)
+        self.proof = ModelVerifier(collections=self.collections, versions=self.versions, embedders=self.registry)
 
     async def collection(self) -> Collection:
         """As it stands now."""
@@ -111,7 +111,7 @@ class Rivals:
         resolved, identity, canary = await self.proof.register(spec)
         entry = AuditEntry(at=NOW, actor="test", action="registered")
         version = await self.versions.register(
-            await self.collection(), resolved, Chunking(), Index(), identity, canary, entry
+            await self.collection(), resolved, ChunkingSettings(), IndexSettings(), identity, canary, entry
         )
         for step in (VersionState.INDEXING, VersionState.VERIFYING, VersionState.READY):
             if version.state is not state:
@@ -134,7 +134,7 @@ class Rivals:
         status = SpaceStatus(rows=rows, indexed=indexed, chunks_per_document=1.0)
         self.versions.statuses[version.collection_id, version.number] = status
 
-    def search(self, kind: type[Search] = Search, **replaced: object) -> Search:
+    def search(self, kind: type[SearchPipeline] = SearchPipeline, **replaced: object) -> SearchPipeline:
         parts: dict[str, object] = {
             "collections": self.collections,
             "versions": self.versions,
@@ -150,8 +150,8 @@ class Rivals:
         return kind(**{**parts, **replaced})  # type: ignore[arg-type]
 
 
-class Refusing(Proof):
-    """Proof that does not admit some versions."""
+class Refusing(ModelVerifier):
+    """ModelVerifier that does not admit some versions."""
 
     refused: frozenset[VersionNumber] = frozenset()
 

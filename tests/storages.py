@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from service.core.collections import Index, Storage
+from service.core.collections import IndexSettings, Storage
 from service.store.postgres import vector_tables
 from tests.world import World
 
@@ -16,7 +16,7 @@ def sealed(collection_id: int, number: int = 1) -> str:
 
 async def stored_as(world: World, storage: Storage) -> World:
     """The same world, its table still empty, with its vectors stored in this way."""
-    version = dataclasses.replace(world.version, index=Index(storage=storage))
+    version = dataclasses.replace(world.version, index=IndexSettings(storage=storage))
     if world.pool is not None:
         async with world.pool.transaction() as connection:
             await connection.execute(vector_tables.drop_table(version.collection_id, version.number))

@@ -8,11 +8,11 @@ import numpy as np
 
 from service.core.filters import Filter
 from service.core.ids import DocumentId, Vector
-from service.core.search import Candidate, Confidence, DensePlan, Passing, Request
+from service.core.search import Candidate, Confidence, DensePlan, FilterMatch, SearchRequest
 from service.core.versions import EmbedderVersion, SpaceStatus
-from service.recall.dense_probe import Asked, Probe
-from service.search.events import Observed
-from service.spaces.resolver import Space, Spaces
+from service.recall.dense_probe import DenseProbe, ProbedQuery
+from service.search.events import SearchEvent
+from service.spaces.resolver import Space, SpaceResolver
 from tests.fakes import FakeVectors
 from tests.world import DIMENSIONS, World, build, unit
 
@@ -51,11 +51,11 @@ class Watched:
     world: World
     space: Space
     vectors: Lossy
-    spaces: Spaces
+    spaces: SpaceResolver
     chance: random.Random = field(default_factory=lambda: random.Random(3))
 
-    def probe(self, below: Callable[[int], int | None] = lambda _: None) -> Probe:
-        return Probe(
+    def probe(self, below: Callable[[int], int | None] = lambda _: None) -> DenseProbe:
+        return DenseProbe(
             vectors=self.vectors,
             documents=self.world.documents,
             spaces=self.spaces,
@@ -66,8 +66,10 @@ class Watched:
     def vector(self) -> Vector:
         return unit(*(self.chance.gauss(0, 1) for _ in range(DIMENSIONS)))
 
-    def asked(self, request: Request = Request(text="words"), passing: Passing | None = None) -> Asked:  # noqa: B008
-        return Asked(
+    def asked(
+        self, request: SearchRequest = SearchRequest(text="words"), passing: FilterMatch | None = None
+    ) -> ProbedQuery:  # noqa: B008
+        return ProbedQuery(
             collection=self.space.collection.name,
             collection_id=self.space.collection.id,
             version=self.space.version.number,
@@ -80,10 +82,10 @@ class Watched:
     def observed(
         self,
         plan: DensePlan = DensePlan(kind="hnsw", ef_search=200),  # noqa: B008
-        request: Request = Request(text="words", mode="dense"),  # noqa: B008
-        passing: Passing | None = None,
-    ) -> Observed:
-        return Observed(
+        request: SearchRequest = SearchRequest(text="words", mode="dense"),  # noqa: B008
+        passing: FilterMatch | None = None,
+    ) -> SearchEvent:
+        return SearchEvent(
             space=self.space,
             request=request,
             vectors=tuple(self.vector() if plan.kind != "none" else None for _ in request.asked),
@@ -95,7 +97,7 @@ class Watched:
             best_words=None,
         )
 
-    async def nearest(self, asked: Asked, count: int = 10) -> list[str]:
+    async def nearest(self, asked: ProbedQuery, count: int = 10) -> list[str]:
         """The true nearest documents, best first."""
         plan = DensePlan(kind="exact")
         found = await self.vectors.nearest(self.space.version, asked.vector, count, plan)
@@ -116,5 +118,5 @@ async def watched() -> Watched:
         world=world,
         space=Space(collection=world.collection, version=world.version, status=status),
         vectors=Lossy(world.fake),
-        spaces=Spaces(world.collections, world.versions),
+        spaces=SpaceResolver(world.collections, world.versions),
     )

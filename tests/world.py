@@ -12,18 +12,18 @@ from service.core.collections import Collection, CollectionSettings
 from service.core.documents import Accepted, Chunk, Document, StoredDocument
 from service.core.ids import CollectionName, DocumentId, Vector, VersionNumber
 from service.core.ids import Vectors as VectorArray
-from service.core.jobs import Claimed, Encoded
+from service.core.jobs import ClaimedJob, EncodedDocument
 from service.core.ports.audit import Audit
-from service.core.ports.change_feed import Changes
+from service.core.ports.change_feed import ChangeFeed
 from service.core.ports.collections import Collections
 from service.core.ports.documents import Documents
 from service.core.ports.processes import Processes
-from service.core.ports.queue import Queue
-from service.core.ports.recall import Recalls
+from service.core.ports.queue import JobQueue
+from service.core.ports.recall import RecallStore
 from service.core.ports.test_sets import TestSets
-from service.core.ports.vectors import Vectors
+from service.core.ports.vectors import VectorStore
 from service.core.ports.versions import Versions
-from service.core.versions import EmbedderVersion, Identity, VersionState
+from service.core.versions import EmbedderIdentity, EmbedderVersion, VersionState
 from service.store.postgres import version_transitions
 from service.store.postgres.audit import PostgresAudit
 from service.store.postgres.change_feed import PostgresChanges
@@ -60,7 +60,9 @@ def unit(*values: float) -> Vector:
     return vector / np.linalg.norm(vector)
 
 
-def encoded(claimed: Claimed, vectors: VectorArray | None = None, pieces: Sequence[str] | None = None) -> Encoded:
+def encoded(
+    claimed: ClaimedJob, vectors: VectorArray | None = None, pieces: Sequence[str] | None = None
+) -> EncodedDocument:
     """Finished work: one chunk a piece (default: the whole text) with the given rows, or rows made of the text."""
     texts = [claimed.document.text] if pieces is None else pieces
     chunks, at = [], 0
@@ -68,7 +70,7 @@ def encoded(claimed: Claimed, vectors: VectorArray | None = None, pieces: Sequen
         chunks.append(Chunk(number=number, start=at, end=at + len(text), text=text, tokens=1))
         at += len(text)
     rows = np.stack([telling(text) for text in texts]) if vectors is None else vectors
-    return Encoded(job=claimed.job, chunks=tuple(chunks), vectors=rows)
+    return EncodedDocument(job=claimed.job, chunks=tuple(chunks), vectors=rows)
 
 
 def telling(text: str) -> Vector:
@@ -82,13 +84,13 @@ class World:
     collections: Collections
     versions: Versions
     documents: Documents
-    queue: Queue
-    vectors: Vectors
-    changes: Changes
+    queue: JobQueue
+    vectors: VectorStore
+    changes: ChangeFeed
     audit: Audit
     test_sets: TestSets
     processes: Processes
-    recalls: Recalls
+    recalls: RecallStore
     collection: Collection
     version: EmbedderVersion
     pool: Pool | None
@@ -106,10 +108,10 @@ class World:
     async def get(self, name: str) -> StoredDocument:
         return (await self.documents.get(self.collection.id, [DocumentId(name)]))[DocumentId(name)]
 
-    async def claim(self, limit: int = 100, worker: str = "w1", now: datetime = NOW) -> tuple[Claimed, ...]:
+    async def claim(self, limit: int = 100, worker: str = "w1", now: datetime = NOW) -> tuple[ClaimedJob, ...]:
         return await self.queue.claim([self.version], limit, worker, now, LEASE)
 
-    async def store(self, *work: Encoded) -> frozenset[DocumentId]:
+    async def store(self, *work: EncodedDocument) -> frozenset[DocumentId]:
         return await self.vectors.write(self.version, work)
 
     async def drain(self, now: datetime = NOW) -> None:
@@ -168,13 +170,13 @@ async def build(pool: Pool | None, *, dimensions: int = DIMENSIONS) -> World:
     collections: Collections
     versions: Versions
     documents: Documents
-    queue: Queue
-    vectors: Vectors
-    changes: Changes
+    queue: JobQueue
+    vectors: VectorStore
+    changes: ChangeFeed
     audit: Audit
     test_sets: TestSets
     processes: Processes
-    recalls: Recalls
+    recalls: RecallStore
     if pool is not None:
         fake = None
         collections, versions, documents = PostgresCollections(pool), PostgresVersions(pool), PostgresDocuments(pool)
@@ -188,7 +190,7 @@ async def build(pool: Pool | None, *, dimensions: int = DIMENSIONS) -> World:
         audit, test_sets = FakeAudit(fake.collections), FakeTestSets(fake.collections)
         processes, recalls = FakeProcesses(), FakeRecalls(fake.collections)
     taken = len(await collections.all())
-    identity = Identity(parts={"weights": "test"}, dimensions=dimensions, max_tokens=256)
+    identity = EmbedderIdentity(parts={"weights": "test"}, dimensions=dimensions, max_tokens=256)
     collection = await collections.create(
         CollectionName(f"c{taken}"), CollectionSettings(), identity, {"text": (1.0,) * dimensions}, NOW
     )

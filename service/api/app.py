@@ -11,7 +11,7 @@ from service import __version__
 from service.api import openapi as reference
 from service.api import problems
 from service.api.dependencies import Service
-from service.api.middleware import Keyed, Observed
+from service.api.middleware import ApiKeyAuth, RequestLog
 from service.api.routes import (
     audit,
     collections,
@@ -54,7 +54,7 @@ def create_app(service: Service, around: Sequence[Middleware] = ()) -> FastAPI:
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
-        middleware=[*around, Middleware(Observed), Middleware(Keyed, keys=service.api_keys)],
+        middleware=[*around, Middleware(RequestLog), Middleware(ApiKeyAuth, keys=service.api_keys)],
     )
     app.state.service = service
     problems.install(app)

@@ -14,25 +14,24 @@ from service.core.ports.collections import Collections
 from service.core.ports.documents import Documents
 from service.core.ports.embedder import Embedders
 from service.core.ports.lexicon import Lexicon
-from service.core.ports.queue import Queue
-from service.core.ports.recall import Recalls
+from service.core.ports.queue import JobQueue
+from service.core.ports.recall import RecallStore
 from service.core.ports.reranker import Reranker
 from service.core.ports.test_sets import TestSets
 from service.core.ports.versions import Versions
-from service.diagnostics.service import Diagnosis
-from service.drift.monitor import Lookout
-from service.evaluation.evaluator import Appraisal
-from service.ingest.service import Ingest
-from service.ingest.service import Limits as DocumentLimits
-from service.recall.controller import Control
-from service.search.pipeline import Search
-from service.versions.collection_setup import Founding
-from service.versions.shadow_traffic import Shadow
-from service.versions.state_machine import Lifecycle
+from service.diagnostics.service import DiagnosticsService
+from service.drift.monitor import DriftMonitor
+from service.evaluation.evaluator import Evaluator
+from service.ingest.service import DocumentLimits, IngestService
+from service.recall.controller import RecallController
+from service.search.pipeline import SearchPipeline
+from service.versions.collection_setup import CollectionService
+from service.versions.shadow_traffic import ShadowTraffic
+from service.versions.state_machine import VersionStateMachine
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Limits:
+class RequestLimits:
     """What one request may be. `line_bytes` is for NDJSON streams, which as a whole may be of any length."""
 
     body_bytes: int = 32 * 2**20
@@ -48,27 +47,27 @@ class Service:
     date that nobody sets otherwise. `run` is entered before the first request and left after the last.
     """
 
-    search: Search
-    shadow: Shadow
-    appraisal: Appraisal
-    lookout: Lookout
-    ingest: Ingest
-    founding: Founding
-    lifecycle: Lifecycle
-    diagnosis: Diagnosis
-    control: Control
+    search: SearchPipeline
+    shadow: ShadowTraffic
+    appraisal: Evaluator
+    lookout: DriftMonitor
+    ingest: IngestService
+    founding: CollectionService
+    lifecycle: VersionStateMachine
+    diagnosis: DiagnosticsService
+    control: RecallController
     collections: Collections
     versions: Versions
     backfills: Backfills
     audit: Audit
     test_sets: TestSets
-    recalls: Recalls
+    recalls: RecallStore
     documents: Documents
-    queue: Queue
+    queue: JobQueue
     lexicon: Lexicon
     embedders: Embedders
     reranker: Reranker | None
-    limits: Limits
+    limits: RequestLimits
     api_keys: tuple[str, ...]
     languages: frozenset[str]
     missing: Callable[[], Awaitable[list[str]]]

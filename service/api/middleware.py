@@ -30,7 +30,7 @@ CLIENT_GONE = 499
 """In log and metrics: the client left before it could be answered (nginx's number)."""
 
 
-class Observed:
+class RequestLog:
     """Names the request, and tells log and metrics what came of it. Outermost: also answers what nobody else caught.
 
     The log line has no path, no query and no body: those may hold document ids, texts and keys.
@@ -98,7 +98,7 @@ def _report(scope: Scope, status: int, seconds: float) -> None:
     log.info("request", extra=fields)
 
 
-class Keyed:
+class ApiKeyAuth:
     """Lets in who carries one of the keys as a bearer token; everybody, where no key is configured.
 
     Names who asks, for the audit trail: by the digest of the key, or else by the client's address.

@@ -243,7 +243,7 @@ def _json(text: str, where: str) -> Any:
         stop(f"{where} is not JSON: {error}")
 
 
-def _tell(loaded: load_documents.Loaded) -> None:
+def _tell(loaded: load_documents.LoadResult) -> None:
     """The first of the lines that were refused."""
     for error in loaded.errors[:20]:
         say(f"line {error['line']}: {error['error']}")

@@ -14,12 +14,12 @@ from typing import Any
 import numpy as np
 
 from service.client.http_client import Client
-from service.core.collections import Fusion, Reranking
+from service.core.collections import FusionSettings, RerankSettings
 from service.core.errors import Misconfigured, Unavailable
 from service.evaluation import cross_validation, replay
-from service.evaluation.beir import Judgments
+from service.evaluation.beir import BeirJudgments
 from service.evaluation.cross_validation import Selection
-from service.evaluation.replay import Heard, Recipe
+from service.evaluation.replay import RankingSettings, RecordedQuery
 
 SAMPLE, FOLDS, FEWEST = 300, 5, 30
 """`FEWEST` judged queries: an interval over less is wider than any gain that could be hoped for."""
@@ -27,12 +27,14 @@ AT_ONCE = 2
 """Searches at once: live ones go on beside them."""
 
 FUSIONS = (
-    *(Fusion(method="convex", alpha=round(0.05 * step, 2)) for step in range(21)),
-    *(Fusion(method="rrf", k=k) for k in (10, 20, 60)),
+    *(FusionSettings(method="convex", alpha=round(0.05 * step, 2)) for step in range(21)),
+    *(FusionSettings(method="rrf", k=k) for k in (10, 20, 60)),
 )
 CANDIDATES = (50, 100, replay.WIDEST)
 RERANKINGS = tuple(
-    Reranking(depth=depth, weight=round(0.05 * step, 2)) for depth in (10, 20, 50, replay.DEEPEST) for step in range(21)
+    RerankSettings(depth=depth, weight=round(0.05 * step, 2))
+    for depth in (10, 20, 50, replay.DEEPEST)
+    for step in range(21)
 )
 
 Progress = Callable[[str, int], Callable[[], None]]
@@ -52,9 +54,9 @@ class Outcome:
     fusion: Selection
     rerank: Selection | None
     unread: str | None
-    before: Recipe
-    after: Recipe
-    best: Recipe
+    before: RankingSettings
+    after: RankingSettings
+    best: RankingSettings
     """The best on the sample, whether or not that is more than noise."""
 
     @property
@@ -79,7 +81,7 @@ class Outcome:
 def tune(
     client: Client,
     collection: str,
-    judgments: Judgments,
+    judgments: BeirJudgments,
     *,
     sample: int = SAMPLE,
     folds: int = FOLDS,
@@ -101,7 +103,7 @@ def tune(
     before = replace(present, rerank=None)
     after = best if fusion.better else before
 
-    how = present.rerank or Reranking()
+    how = present.rerank or RerankSettings()
     rerank = None
     unread = _unread(client, collection, judgments.queries[queries[0]], after)
     if unread is None:
@@ -125,28 +127,28 @@ def tune(
     )
 
 
-def sampled(judgments: Judgments, most: int) -> list[str]:
+def sampled(judgments: BeirJudgments, most: int) -> list[str]:
     """At most so many of the queries that something is relevant for; always the same ones."""
     usable = sorted(query for query, grades in judgments.grades.items() if any(grade > 0 for grade in grades.values()))
     chosen = usable if len(usable) <= most else random.Random(0).sample(usable, most)  # noqa: S311 no secret
     return sorted(chosen)
 
 
-def in_use(settings: Mapping[str, Any]) -> Recipe:
+def in_use(settings: Mapping[str, Any]) -> RankingSettings:
     """The ranking of a collection, of its settings as the API shows them."""
-    return Recipe(
-        fusion=Fusion(**settings["fusion"]),
+    return RankingSettings(
+        fusion=FusionSettings(**settings["fusion"]),
         candidates=settings["candidates"],
-        rerank=Reranking(**settings["rerank"]),
+        rerank=RerankSettings(**settings["rerank"]),
     )
 
 
-def first_stages(present: Recipe) -> list[Recipe]:
+def first_stages(present: RankingSettings) -> list[RankingSettings]:
     """The one in use, then the others from near to far: of equally good ones the first is taken."""
     here = replace(present, rerank=None, candidates=min(present.candidates, replay.WIDEST))
-    others = [Recipe(fusion=fusion, candidates=candidates) for fusion in FUSIONS for candidates in CANDIDATES]
+    others = [RankingSettings(fusion=fusion, candidates=candidates) for fusion in FUSIONS for candidates in CANDIDATES]
 
-    def distance(other: Recipe) -> tuple[bool, float, int]:
+    def distance(other: RankingSettings) -> tuple[bool, float, int]:
         fusion, now = other.fusion, here.fusion
         return (
             fusion.method != now.method,
@@ -157,11 +159,11 @@ def first_stages(present: Recipe) -> list[Recipe]:
     return [here, *sorted((other for other in others if other != here), key=distance)]
 
 
-def rerankings(present: Reranking) -> list[Reranking]:
+def rerankings(present: RerankSettings) -> list[RerankSettings]:
     """The one in use, then the others from near to far, the shallow before the deep."""
     here = replace(present, depth=min(present.depth, replay.DEEPEST))
 
-    def distance(other: Reranking) -> tuple[float, int]:
+    def distance(other: RerankSettings) -> tuple[float, int]:
         return round(abs(other.weight - here.weight), 4), other.depth
 
     return [here, *sorted((other for other in RERANKINGS if other != here), key=distance)]
@@ -171,12 +173,12 @@ def rerankings(present: Reranking) -> list[Reranking]:
 
 
 def _ask(
-    client: Client, collection: str, judgments: Judgments, queries: Sequence[str], progress: Progress
-) -> tuple[list[Heard], int]:
+    client: Client, collection: str, judgments: BeirJudgments, queries: Sequence[str], progress: Progress
+) -> tuple[list[RecordedQuery], int]:
     """What both legs say of each query, and the version that said it."""
     step = progress("queries", len(queries))
 
-    def ask(query: str) -> tuple[Heard, set[int]]:
+    def ask(query: str) -> tuple[RecordedQuery, set[int]]:
         answers = client.searches(collection, replay.questions(judgments.queries[query]))
         for answer in answers:
             _whole(answer)
@@ -189,7 +191,7 @@ def _ask(
     return [said for said, _ in told], _one(versions)
 
 
-def _unread(client: Client, collection: str, text: str, recipe: Recipe) -> str | None:
+def _unread(client: Client, collection: str, text: str, recipe: RankingSettings) -> str | None:
     """Why no reranker can be tuned, where that is so: none is configured, or it cannot be loaded."""
     answer = client.search(collection, {**replay.reading(text, recipe), "k": 1})
     reasons = [note["reason"] for note in answer["degraded"] if note["stage"] == "rerank"]
@@ -199,17 +201,17 @@ def _unread(client: Client, collection: str, text: str, recipe: Recipe) -> str |
 def _read(
     client: Client,
     collection: str,
-    judgments: Judgments,
+    judgments: BeirJudgments,
     queries: Sequence[str],
-    said: Sequence[Heard],
-    recipe: Recipe,
+    said: Sequence[RecordedQuery],
+    recipe: RankingSettings,
     version: int,
     progress: Progress,
-) -> list[Heard]:
+) -> list[RecordedQuery]:
     """The same with what the reranker makes of the best hits."""
     step = progress("queries reranked", len(queries))
 
-    def read(query: str, one: Heard) -> Heard:
+    def read(query: str, one: RecordedQuery) -> RecordedQuery:
         answer = client.search(collection, replay.reading(judgments.queries[query], recipe))
         _whole(answer)
         _one({version, answer["embedder_version"]})
@@ -236,7 +238,9 @@ def _one(versions: set[int]) -> int:
     return versions.pop()
 
 
-def _scores(said: Sequence[Heard], recipes: Sequence[Recipe], step: Callable[[], None]) -> cross_validation.Floats:
+def _scores(
+    said: Sequence[RecordedQuery], recipes: Sequence[RankingSettings], step: Callable[[], None]
+) -> cross_validation.Floats:
     """nDCG@10 by setting and query."""
     columns = []
     for one in said:
@@ -248,11 +252,11 @@ def _scores(said: Sequence[Heard], recipes: Sequence[Recipe], step: Callable[[],
 # ---------------------------------------------------------------- as the API has it
 
 
-def fusion_json(fusion: Fusion) -> dict[str, Any]:
+def fusion_json(fusion: FusionSettings) -> dict[str, Any]:
     return {"method": fusion.method, "alpha": fusion.alpha, "k": fusion.k}
 
 
-def rerank_json(how: Reranking | None) -> dict[str, Any] | None:
+def rerank_json(how: RerankSettings | None) -> dict[str, Any] | None:
     return None if how is None else {"depth": how.depth, "weight": how.weight}
 
 

@@ -29,7 +29,7 @@ def judgments(
         upload(client, collection, found)
 
 
-def upload(client: Client, collection: str, found: beir.Judgments) -> datetime:
+def upload(client: Client, collection: str, found: beir.BeirJudgments) -> datetime:
     """Make them the collection's test set, and say what the service made of them; when that was."""
     taken = client.upload_judgments(collection, found)
     shell.say(

@@ -21,7 +21,7 @@ LOOK_SECONDS = 0.2
 
 
 @dataclass(frozen=True, slots=True)
-class Loaded:
+class LoadResult:
     """What came of it. `errors` hold the lines that were refused, numbered over the whole input."""
 
     counts: dict[str, int] = field(default_factory=lambda: {"created": 0, "updated": 0, "unchanged": 0, "refused": 0})
@@ -30,9 +30,9 @@ class Loaded:
 
 def load(
     client: Client, collection: str, lines: Iterable[bytes], total: int | None, screen: Console, *, wait: bool
-) -> Loaded:
+) -> LoadResult:
     """Send NDJSON lines; with `wait` return when everything is encoded and both legs find it."""
-    loaded = Loaded()
+    loaded = LoadResult()
     sent = 0
     with progress_on(screen) as progress:
         task = progress.add_task("committed", total=total)

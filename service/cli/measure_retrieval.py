@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from service.client.http_client import Client
-from service.evaluation.beir import Judgments
+from service.evaluation.beir import BeirJudgments
 from service.evaluation.ranking_metrics import percentile, quality
 
 DEPTH = 100
@@ -22,7 +22,7 @@ MODES: dict[str, dict[str, Any]] = {
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Scores:
+class ModeScores:
     """Means over the judged queries; latencies as the client saw them, in milliseconds."""
 
     mode: str
@@ -51,12 +51,12 @@ class Scores:
 def measure(
     client: Client,
     collection: str,
-    judgments: Judgments,
+    judgments: BeirJudgments,
     mode: str,
     *,
     concurrency: int = 1,
     progress: Callable[[], None] = lambda: None,
-) -> Scores:
+) -> ModeScores:
     """Run every judged query once. With `concurrency` above 1 the latencies are those under that load."""
 
     def run(query: str) -> tuple[str, list[str], float, list[str]]:
@@ -76,7 +76,7 @@ def measure(
             degraded[reason] = degraded.get(reason, 0) + 1
     found = quality([(ranking, judgments.grades[query]) for query, ranking, *_ in outcomes])
     latencies = [milliseconds for *_, milliseconds, _ in outcomes]
-    return Scores(
+    return ModeScores(
         mode=mode,
         queries=len(outcomes),
         ndcg_at_10=found.ndcg_at_10,

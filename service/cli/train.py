@@ -48,9 +48,9 @@ def reranker(
     """
     from service.embedder.training import reranker_data
     from service.embedder.training import train_reranker as story
-    from service.embedder.training.cross_encoder_training import Recipe
+    from service.embedder.training.cross_encoder_training import CrossEncoderRecipe
 
-    recipe = Recipe(
+    recipe = CrossEncoderRecipe(
         minutes=minutes,
         steps=steps,
         seed=seed,

@@ -12,8 +12,8 @@ from service.cli import shell
 from service.runtime.settings import Settings
 
 if TYPE_CHECKING:
-    from service.embedder.training.biencoder_training import Report
-    from service.embedder.training.train_embedder import Subject
+    from service.embedder.training.biencoder_training import BiEncoderReport
+    from service.embedder.training.train_embedder import TrainingSubject
 
 
 def embedder(
@@ -68,11 +68,11 @@ def embedder(
     import torch
 
     from service.embedder.training import train_embedder as story
-    from service.embedder.training.biencoder_training import Recipe
+    from service.embedder.training.biencoder_training import BiEncoderRecipe
 
     if settings.threads:
         torch.set_num_threads(settings.threads)
-    recipe = Recipe(
+    recipe = BiEncoderRecipe(
         minutes=minutes,
         epochs=epochs,
         seed=seed,
@@ -102,20 +102,20 @@ def embedder(
 
 def _subject(
     folder: Path | None, collection: str | None, licence: str, url: str | None
-) -> "tuple[Subject, str | None]":
+) -> "tuple[TrainingSubject, str | None]":
     """What to adapt to, and the model that a running service uses for it."""
-    from service.embedder.training.train_embedder import Subject, documents_of
+    from service.embedder.training.train_embedder import TrainingSubject, documents_of
 
     if collection is None:
         assert folder is not None
         name = folder.resolve().name
-        return Subject(name=name, documents=documents_of(folder), judgments=folder, licence=licence), None
+        return TrainingSubject(name=name, documents=documents_of(folder), judgments=folder, licence=licence), None
     with shell.connect(url) as client:
         found = client.versions(collection)
         active = next(one for one in found["versions"] if one["number"] == found["active_version"])
         documents = [{part: one[part] for part in ("id", "title", "text")} for one in client.documents(collection)]
     spec: dict[str, Any] = active["embedder"]
-    subject = Subject(
+    subject = TrainingSubject(
         name=collection,
         documents=documents,
         judgments=folder,
@@ -125,7 +125,7 @@ def _subject(
     return subject, f"{spec['model']}@{spec['revision']}" if spec["revision"] else spec["model"]
 
 
-def _told(report: "Report", out: Path, collection: str | None) -> None:
+def _told(report: "BiEncoderReport", out: Path, collection: str | None) -> None:
     table = Table(
         "model", f"nDCG@10 of {len(report.chosen.scores):,} queries put aside", box=None, padding=(0, 2, 0, 0)
     )

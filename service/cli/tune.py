@@ -12,7 +12,7 @@ from service.cli import choose_ranking, load_documents, shell, tables
 from service.client.http_client import Client
 from service.evaluation import beir
 from service.evaluation.cross_validation import Selection
-from service.evaluation.replay import Recipe
+from service.evaluation.replay import RankingSettings
 
 
 def tune_collection(
@@ -65,7 +65,7 @@ def tune_collection(
         shell.tell(f"{collection} has {_shown(found.after)} from now on, with the evidence.")
 
 
-def _own(client: Client, collection: str) -> beir.Judgments:
+def _own(client: Client, collection: str) -> beir.BeirJudgments:
     """The test set of the collection."""
     kept = client.call("GET", f"/v1/collections/{collection}/judgments", params={"full": "true"})
     if not kept["queries"]:
@@ -75,7 +75,7 @@ def _own(client: Client, collection: str) -> beir.Judgments:
     grades: dict[str, dict[str, int]] = {}
     for row in kept["set"]["qrels"]:
         grades.setdefault(row["query-id"], {})[row["corpus-id"]] = row["score"]
-    return beir.Judgments(queries={row["_id"]: row["text"] for row in kept["set"]["queries"]}, grades=grades)
+    return beir.BeirJudgments(queries={row["_id"]: row["text"] for row in kept["set"]["queries"]}, grades=grades)
 
 
 def _steps(progress: Progress) -> choose_ranking.Progress:
@@ -114,17 +114,17 @@ def _table(found: choose_ranking.Outcome) -> Table:
     return table
 
 
-def _first(recipe: Recipe) -> str:
+def _first(recipe: RankingSettings) -> str:
     fusion = recipe.fusion
     how = f"convex, alpha {fusion.alpha:g}" if fusion.method == "convex" else f"rrf, k {fusion.k}"
     return f"{how}, {recipe.candidates} candidates"
 
 
-def _second(recipe: Recipe) -> str:
+def _second(recipe: RankingSettings) -> str:
     return "" if recipe.rerank is None else f"depth {recipe.rerank.depth}, weight {recipe.rerank.weight:g}"
 
 
-def _shown(recipe: Recipe) -> str:
+def _shown(recipe: RankingSettings) -> str:
     return f"{_first(recipe)}; rerank {_second(recipe)}"
 
 
@@ -145,7 +145,7 @@ def _as_json(found: choose_ranking.Outcome, *, stored: bool) -> dict[str, Any]:
     }
 
 
-def _recipe_json(recipe: Recipe) -> dict[str, Any]:
+def _recipe_json(recipe: RankingSettings) -> dict[str, Any]:
     return {
         "fusion": choose_ranking.fusion_json(recipe.fusion),
         "candidates": recipe.candidates,

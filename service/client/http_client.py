@@ -7,7 +7,7 @@ from typing import Any, Self
 import httpx
 
 from service.core.errors import Misconfigured
-from service.evaluation.beir import Judgments
+from service.evaluation.beir import BeirJudgments
 
 READ_SECONDS = 600.0
 STREAM_DOCUMENTS = 500
@@ -192,7 +192,7 @@ class Client:
         params = {"note": note} if note else {}
         return self.call("DELETE", f"/v1/collections/{name}/versions/{number}", params=params)
 
-    def upload_judgments(self, name: str, judgments: Judgments) -> dict[str, Any]:
+    def upload_judgments(self, name: str, judgments: BeirJudgments) -> dict[str, Any]:
         """Make them the collection's own test set, in place of the one before; counts of what was taken."""
         taken: dict[str, Any] = self.call("POST", f"/v1/collections/{name}/judgments", json=judgments.wire())
         return taken

@@ -21,25 +21,25 @@ from statistics import median
 import numpy as np
 
 from service.confidence.fit import Truths, auroc, calibration_error, evened, fit, reliability
-from service.confidence.synthetic_queries import Text, disturbed, foreign
+from service.confidence.synthetic_queries import SyntheticQuery, disturbed, foreign
 from service.core.collections import Collection
 from service.core.ids import Vector
 from service.core.logistic import Floats, Logistic
 from service.core.periodic import Clock, one_by_one
 from service.core.ports.collections import Collections
 from service.core.ports.lexicon import Lexicon
-from service.core.ports.queue import Queue
+from service.core.ports.queue import JobQueue
 from service.core.ports.test_sets import TestSets
-from service.core.ports.vectors import Vectors
+from service.core.ports.vectors import VectorStore
 from service.core.ports.versions import Versions
-from service.core.query_syntax import read
+from service.core.query_syntax import parse_query
 from service.core.text import meaningful_sentences
 from service.core.vector_math import finite
 from service.core.versions import STANDING, Calibration, EmbedderVersion, Judgments
 from service.search import filter_planner, retrievers
 from service.search.confidence import LEAST_ROWS
 from service.spaces.resolver import Space
-from service.spaces.sampling import FEW, Sampling, some
+from service.spaces.sampling import FEW, CollectionSampler, some
 
 log = logging.getLogger(__name__)
 
@@ -58,24 +58,24 @@ _COVERED = 0.25
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Scores:
+class TopScores:
     """The highest cosine, and the highest BM25 as a share of what is possible for this text."""
 
     cosine: float
     bm25: float
 
 
-class Learning:
+class ConfidenceCalibrator:
     def __init__(
         self,
         *,
         collections: Collections,
         versions: Versions,
-        queue: Queue,
-        vectors: Vectors,
+        queue: JobQueue,
+        vectors: VectorStore,
         lexicon: Lexicon,
         test_sets: TestSets,
-        sampling: Sampling,
+        sampling: CollectionSampler,
     ) -> None:
         self._collections = collections
         self._versions = versions
@@ -140,7 +140,7 @@ class Learning:
         status = await self._versions.status(version)
         space = Space(collection=collection, version=version, status=status)
         judged = _judged(judgments)
-        whole: Sequence[Text]
+        whole: Sequence[SyntheticQuery]
         if len(judged) >= FEW:  # nearest to what people ask
             asked = whole = judged
             sources = {"judged queries": len(judged)}
@@ -168,7 +168,9 @@ class Learning:
 
     # ------------------------------------------------------------ ask
 
-    async def _own(self, collection: Collection, version: EmbedderVersion) -> tuple[list[Text], list[Text]]:
+    async def _own(
+        self, collection: Collection, version: EmbedderVersion
+    ) -> tuple[list[SyntheticQuery], list[SyntheticQuery]]:
         """Sentences of random documents: disturbed, for both legs; and as they stand, for the dense leg alone.
 
         Of the latter every second one may not find its own document, for to be found by the very text that was encoded
@@ -183,26 +185,29 @@ class Learning:
             if (parts := meaningful_sentences(document.text or document.title))
         ][:SENTENCES]
         texts = [sentence for _, sentence in found]
-        whole = [Text(text=sentence, source=source if at % 2 else None) for at, (source, sentence) in enumerate(found)]
-        return [Text(text=text) for text in disturbed(texts, chance)], whole
+        whole = [
+            SyntheticQuery(text=sentence, source=source if at % 2 else None)
+            for at, (source, sentence) in enumerate(found)
+        ]
+        return [SyntheticQuery(text=text) for text in disturbed(texts, chance)], whole
 
-    async def _scores(self, space: Space, texts: Sequence[Text]) -> list[Scores | None]:
+    async def _scores(self, space: Space, texts: Sequence[SyntheticQuery]) -> list[TopScores | None]:
         """Aligned with the texts; None where the embedder gives no usable vector."""
         vectors = await self._sampling.embedded(space.version, [one.text for one in texts])
-        scores: list[Scores | None] = []
+        scores: list[TopScores | None] = []
         for one, vector, usable in zip(texts, vectors, finite(vectors), strict=True):
             scores.append(await self._score(space, one, vector) if usable else None)
             await asyncio.sleep(0)
         return scores
 
-    async def _score(self, space: Space, one: Text, vector: Vector) -> Scores:
+    async def _score(self, space: Space, one: SyntheticQuery, vector: Vector) -> TopScores:
         limit = retrievers.rows_for(space, 2 if one.source is None else 10)
         plan = filter_planner.choose(space.status, None, limit, exact=False, ef_search=None)
         rows = await self._vectors.nearest(space.version, vector, limit, plan)
-        words = read(one.text, "plain")
+        words = parse_query(one.text, "plain")
         ceiling = await self._lexicon.ceiling(space.collection, words)
         found = await self._lexicon.search(space.collection, words, 2)
-        return Scores(
+        return TopScores(
             cosine=max((row.score for row in rows if row.document_id != one.source), default=0.0),
             bm25=max((row.score for row in found if row.document_id != one.source), default=0.0) / ceiling
             if ceiling > 0
@@ -213,24 +218,26 @@ class Learning:
 # ---------------------------------------------------------------- leave and fit
 
 
-def _judged(judgments: Judgments | None) -> list[Text]:
+def _judged(judgments: Judgments | None) -> list[SyntheticQuery]:
     """Queries that something is relevant for."""
     if judgments is None:
         return []
     answered = (query for query, grades in judgments.grades.items() if any(grade > 0 for grade in grades.values()))
     texts = [text for query in sorted(answered) if (text := judgments.queries[query]).strip()]
-    return [Text(text=text) for text in some(texts, JUDGED)]
+    return [SyntheticQuery(text=text) for text in some(texts, JUDGED)]
 
 
-def _known(scores: Sequence[Scores | None]) -> list[Scores]:
+def _known(scores: Sequence[TopScores | None]) -> list[TopScores]:
     return [one for one in scores if one is not None]
 
 
-def _uncovered(texts: Sequence[Text], scores: Sequence[Scores | None], own: Sequence[Scores | None]) -> list[Scores]:
+def _uncovered(
+    texts: Sequence[SyntheticQuery], scores: Sequence[TopScores | None], own: Sequence[TopScores | None]
+) -> list[TopScores]:
     """The scores of the foreign texts whose subjects are none of the collection's."""
     known = [one.cosine for one in _known(own)]
     limit = float(np.quantile(known, _COVERED)) if known else 0.0
-    by_subject: dict[str, list[Scores]] = {}
+    by_subject: dict[str, list[TopScores]] = {}
     for text, one in zip(texts, scores, strict=True):
         if one is not None:
             by_subject.setdefault(text.subject, []).append(one)
@@ -239,7 +246,7 @@ def _uncovered(texts: Sequence[Text], scores: Sequence[Scores | None], own: Sequ
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Learnt:
+class CalibrationFit:
     dense: Logistic | None = None
     both: Logistic | None = None
     reason: str | None = None
@@ -247,20 +254,22 @@ class Learnt:
     error: float | None = None
 
 
-def fitted(own: Sequence[Scores], whole: Sequence[Scores], foreign_ones: Sequence[Scores]) -> Learnt:
+def fitted(own: Sequence[TopScores], whole: Sequence[TopScores], foreign_ones: Sequence[TopScores]) -> CalibrationFit:
     """`both` learns of the disturbed texts, `dense` of whole ones; the figures are of `both`, on texts left out."""
     if len(own) < FEW or len(whole) < FEW:
-        return Learnt(reason="the collection has too little text to learn from")
+        return CalibrationFit(reason="the collection has too little text to learn from")
     if len(foreign_ones) < LEAST_FOREIGN:
-        return Learnt(reason="the collection covers nearly every subject that is known as foreign")
+        return CalibrationFit(reason="the collection covers nearly every subject that is known as foreign")
     left_out = [_left_out(own, foreign_ones, fold) for fold in range(FOLDS)]
     positives = np.concatenate([each for each, _ in left_out])
     negatives = np.concatenate([each for _, each in left_out])
     found = auroc(positives, negatives)
     dense = fit(*_examples(whole, foreign_ones, _cosines))
     if found < LEAST_AUROC or dense.weights[0] <= 0:
-        return Learnt(reason=f"its scores do not tell its own texts from foreign ones: AUROC {found:.2f}", auroc=found)
-    return Learnt(
+        return CalibrationFit(
+            reason=f"its scores do not tell its own texts from foreign ones: AUROC {found:.2f}", auroc=found
+        )
+    return CalibrationFit(
         dense=dense,
         both=fit(*_examples(own, foreign_ones, _all)),
         auroc=round(found, 4),
@@ -268,7 +277,7 @@ def fitted(own: Sequence[Scores], whole: Sequence[Scores], foreign_ones: Sequenc
     )
 
 
-def _left_out(own: Sequence[Scores], foreign_ones: Sequence[Scores], fold: int) -> tuple[Floats, Floats]:
+def _left_out(own: Sequence[TopScores], foreign_ones: Sequence[TopScores], fold: int) -> tuple[Floats, Floats]:
     """The probabilities of every fifth text of each kind, by a fit to the others."""
     line = fit(
         *_examples(
@@ -281,14 +290,14 @@ def _left_out(own: Sequence[Scores], foreign_ones: Sequence[Scores], fold: int) 
 
 
 def _examples(
-    own: Sequence[Scores], foreign_ones: Sequence[Scores], features: Callable[[Sequence[Scores]], Floats]
+    own: Sequence[TopScores], foreign_ones: Sequence[TopScores], features: Callable[[Sequence[TopScores]], Floats]
 ) -> tuple[Floats, Truths]:
     return np.concatenate([features(own), features(foreign_ones)]), np.arange(len(own) + len(foreign_ones)) < len(own)
 
 
-def _cosines(scores: Sequence[Scores]) -> Floats:
+def _cosines(scores: Sequence[TopScores]) -> Floats:
     return np.array([[one.cosine] for one in scores])
 
 
-def _all(scores: Sequence[Scores]) -> Floats:
+def _all(scores: Sequence[TopScores]) -> Floats:
     return np.array([[one.cosine, one.bm25] for one in scores])

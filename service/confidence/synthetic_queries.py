@@ -17,7 +17,7 @@ SHORTEST, LONGEST = 7, 16
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Text:
+class SyntheticQuery:
     """Something to ask. `source`: the document that it was made of, where that must not be found for it."""
 
     text: str
@@ -26,14 +26,14 @@ class Text:
 
 
 @cache
-def foreign() -> tuple[Text, ...]:
+def foreign() -> tuple[SyntheticQuery, ...]:
     """Short texts over many subjects: ours, and part of the package."""
     found, subject = [], ""
     for line in files(__package__).joinpath("foreign_texts.txt").read_text(encoding="utf-8").splitlines():
         if line.startswith("## "):
             subject = line.removeprefix("## ")
         elif line and not line.startswith("#"):
-            found.append(Text(text=line, subject=subject))
+            found.append(SyntheticQuery(text=line, subject=subject))
     return tuple(found)
 
 

@@ -35,7 +35,7 @@ class EmbedderSpec:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Chunking:
+class ChunkingSettings:
     """How documents are cut, in tokens of the embedder. `max_tokens` None: as much as the embedder takes."""
 
     max_tokens: int | None = None
@@ -43,7 +43,7 @@ class Chunking:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Index:
+class IndexSettings:
     """How the vectors of a version are stored and indexed. `m`, `ef_construction`: links and effort of HNSW.
 
     `halfvec`: 16 bits a dimension; `vector`: 32; `binary`: halfvec rows under an index of one bit a dimension, whose
@@ -56,7 +56,7 @@ class Index:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Fusion:
+class FusionSettings:
     """How two legs become one ranking. `alpha` weighs the dense leg (convex), as far as it is certain of its finds;
     `k` damps the ranks (RRF). Where the defaults come from: docs/decisions/0024."""
 
@@ -66,7 +66,7 @@ class Fusion:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Reranking:
+class RerankSettings:
     """`depth`: hits of the first stage that the cross-encoder reads. `weight`: its share in the final score."""
 
     depth: int = 50
@@ -74,7 +74,7 @@ class Reranking:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Gain:
+class MeasuredGain:
     """Mean nDCG@10 over held-out queries before and after a change, and the interval of the difference (95 %)."""
 
     before: float
@@ -84,7 +84,7 @@ class Gain:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Tuned:
+class TuningRecord:
     """On what the ranking was chosen: judged queries, in so many folds, answered by this embedder version.
 
     `fusion` is the gain of fusion and candidates, `rerank` that of depth and weight beyond it; None: left as it was.
@@ -94,8 +94,8 @@ class Tuned:
     at: datetime
     queries: int
     folds: int
-    fusion: Gain | None = None
-    rerank: Gain | None = None
+    fusion: MeasuredGain | None = None
+    rerank: MeasuredGain | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -105,11 +105,11 @@ class CollectionSettings:
     embedder: EmbedderSpec = EmbedderSpec()
     language: str = "en"
     recall_target: float = 0.95
-    chunking: Chunking = Chunking()
-    fusion: Fusion = Fusion()
+    chunking: ChunkingSettings = ChunkingSettings()
+    fusion: FusionSettings = FusionSettings()
     candidates: int = 100
-    rerank: Reranking = Reranking()
-    tuned: Tuned | None = None
+    rerank: RerankSettings = RerankSettings()
+    tuned: TuningRecord | None = None
     """None where fusion, candidates and reranking are as they come, or were set by hand since."""
     indexed: tuple[str, ...] = ()
     """Fields of the metadata, dotted where they are nested, that filters find by an index of their own."""
@@ -140,7 +140,7 @@ class Collection:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Counts:
+class CollectionCounts:
     """Of one collection. `pending` and `failed` count documents that the active version waits for or has set aside."""
 
     documents: int

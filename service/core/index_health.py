@@ -24,7 +24,7 @@ class IndexState:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Health:
+class IndexHealth:
     """`dead_rows`, `written`: as PostgreSQL's statistics count them; the latter ever since they were reset.
 
     `unindexed_rows`: what no index can hold, for it is NULL or zero; `cache_bytes`: what the server believes to have

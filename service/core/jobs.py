@@ -24,7 +24,7 @@ class Job:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Encoded:
+class EncodedDocument:
     """The finished work of one job: chunks and their vectors (shape [len(chunks), dimensions])."""
 
     job: Job
@@ -51,7 +51,7 @@ class QueueStatus:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Claimed:
+class ClaimedJob:
     """A leased job with its document. `lost_leases`: how often a worker took it and never came back."""
 
     job: Job

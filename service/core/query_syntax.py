@@ -18,7 +18,7 @@ from typing import Literal
 Syntax = Literal["wishes", "plain"]
 """Are wishes read, or is every text only words?"""
 
-MOST_WISHES = 32
+MAX_CONSTRAINTS = 32
 """Of one query. More of them are words like any others."""
 
 _WISH = re.compile(
@@ -39,7 +39,7 @@ _LONGEST_MISSPELT = 40
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Typos:
+class TypoTolerance:
     """Words that no document says may stand for similar ones that some do.
 
     `max_edits`: letters that may be wrong, missing, too many or swapped with their neighbour; 1 or 2. Short words allow
@@ -56,7 +56,7 @@ class Typos:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Words:
+class ParsedQuery:
     """A query as the lexical leg reads it. `text`: what is looked for and scored; without what is excluded.
 
     All wishes are single words or phrases. A document passes that says all that is `required`, all that is `quoted` of
@@ -67,7 +67,7 @@ class Words:
     quoted: tuple[str, ...] = ()
     required: tuple[str, ...] = ()
     excluded: tuple[str, ...] = ()
-    typos: Typos | None = None
+    typos: TypoTolerance | None = None
 
     @property
     def binding(self) -> bool:
@@ -82,10 +82,10 @@ class Highlights:
     spans: tuple[tuple[int, int], ...] = ()
 
 
-def read(text: str, syntax: Syntax = "wishes", typos: Typos | None = None) -> Words:
+def parse_query(text: str, syntax: Syntax = "wishes", typos: TypoTolerance | None = None) -> ParsedQuery:
     """Any text can be read."""
     if syntax == "plain":
-        return Words(text=text, typos=typos)
+        return ParsedQuery(text=text, typos=typos)
     wishes: dict[str, list[str]] = {"": [], "+": [], "-": []}
     left: list[str] = []
     done = 0
@@ -98,10 +98,10 @@ def read(text: str, syntax: Syntax = "wishes", typos: Typos | None = None) -> Wo
         sign = match["sign"] or ""
         wishes[sign].append(wish)
         left += [] if sign == "-" else [wish]
-        if sum(map(len, wishes.values())) == MOST_WISHES:
+        if sum(map(len, wishes.values())) == MAX_CONSTRAINTS:
             break
     looked_for = " ".join("".join([*left, text[done:]]).split())
     if not done or not re.search(r"\w", looked_for):
-        return Words(text=text, typos=typos)
+        return ParsedQuery(text=text, typos=typos)
     quoted, required, excluded = map(tuple, wishes.values())
-    return Words(text=looked_for, quoted=quoted, required=required, excluded=excluded, typos=typos)
+    return ParsedQuery(text=looked_for, quoted=quoted, required=required, excluded=excluded, typos=typos)

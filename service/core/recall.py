@@ -6,7 +6,7 @@ distance recall@k  share of the found first k that are as near as the true k-th,
                    documents are equally near, which of them is found does not matter (Aumueller, Bernhardsson and
                    Faithfull, "ANN-Benchmarks", Information Systems 2020)
 
-Both are means over queries. A mean of few queries is uncertain, and says by how much: `Tally.interval`.
+Both are means over queries. A mean of few queries is uncertain, and says by how much: `RecallStats.interval`.
 """
 
 import math
@@ -42,7 +42,7 @@ def band_of(selectivity: float | None) -> Band:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Series:
+class RecallSeries:
     """What is measured together: searches that ran alike. `ef_search` 0: the plan has none."""
 
     version: VersionNumber
@@ -52,7 +52,7 @@ class Series:
     ef_search: int
 
     @classmethod
-    def of_plan(cls, version: VersionNumber, plan: DensePlan) -> "Series":
+    def of_plan(cls, version: VersionNumber, plan: DensePlan) -> "RecallSeries":
         return cls(
             version=version,
             leg="dense",
@@ -68,7 +68,7 @@ class Series:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Tally:
+class RecallStats:
     """Sums over queries: of recall, of its squares, of distance recall, and of seconds that the search took."""
 
     queries: int = 0
@@ -77,8 +77,8 @@ class Tally:
     distance_recall: float = 0.0
     seconds: float = 0.0
 
-    def __add__(self, other: "Tally") -> "Tally":
-        return Tally(
+    def __add__(self, other: "RecallStats") -> "RecallStats":
+        return RecallStats(
             queries=self.queries + other.queries,
             recall=self.recall + other.recall,
             recall_squares=self.recall_squares + other.recall_squares,
@@ -86,9 +86,9 @@ class Tally:
             seconds=self.seconds + other.seconds,
         )
 
-    def __sub__(self, other: "Tally") -> "Tally":
+    def __sub__(self, other: "RecallStats") -> "RecallStats":
         """Without what was added before."""
-        return Tally(
+        return RecallStats(
             queries=self.queries - other.queries,
             recall=self.recall - other.recall,
             recall_squares=self.recall_squares - other.recall_squares,
@@ -97,7 +97,7 @@ class Tally:
         )
 
     @classmethod
-    def of_one(cls, recall: float, distance_recall: float, seconds: float) -> "Tally":
+    def of_one(cls, recall: float, distance_recall: float, seconds: float) -> "RecallStats":
         return cls(queries=1, recall=recall, recall_squares=recall**2, distance_recall=distance_recall, seconds=seconds)
 
     @property
@@ -129,28 +129,28 @@ class Tally:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Minute:
+class RecallMinute:
     """What was found of one series in one minute."""
 
-    series: Series
+    series: RecallSeries
     at: datetime
-    tally: Tally
+    tally: RecallStats
 
 
-def together(minutes: Iterable[Minute]) -> tuple[Minute, ...]:
+def merge_minutes(minutes: Iterable[RecallMinute]) -> tuple[RecallMinute, ...]:
     """One for each series and moment, oldest first."""
-    sums: dict[tuple[datetime, Series], Tally] = {}
+    sums: dict[tuple[datetime, RecallSeries], RecallStats] = {}
     for minute in minutes:
         key = (minute.at, minute.series)
-        sums[key] = sums.get(key, Tally()) + minute.tally
+        sums[key] = sums.get(key, RecallStats()) + minute.tally
     return tuple(
-        Minute(series=series, at=at, tally=tally)
+        RecallMinute(series=series, at=at, tally=tally)
         for (at, series), tally in sorted(sums.items(), key=lambda item: (item[0][0], item[0][1].key))
     )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Effort:
+class EfSetting:
     """How far the index looks for searches of a band, to hold `target`. `missed`: not even the largest effort does."""
 
     version: VersionNumber
@@ -174,7 +174,7 @@ class CurvePoint:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Curve:
+class CalibrationCurve:
     """Recall and latency of an index by `ef_search`, smallest first; most exact where it meets `target`.
 
     What it was measured on: `rows` chunks, the index that its `build` tells from others, a share of `dead` rows among
@@ -193,7 +193,7 @@ class Curve:
     dead: float = 0.0
 
 
-def compared(
+def recall_at_k(
     truth: Sequence[tuple[str, float]], found: Sequence[tuple[str, float]], k: int = K, near: float = NEAR
 ) -> tuple[float, float]:
     """Recall and distance recall at k of one search. Both are best first, ids with scores that grow with nearness.

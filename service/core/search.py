@@ -4,10 +4,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from service.core.collections import Fusion, Reranking
+from service.core.collections import FusionSettings, RerankSettings
 from service.core.filters import Filter
 from service.core.ids import DocumentId, VersionNumber
-from service.core.query_syntax import Syntax, Typos, Words, read
+from service.core.query_syntax import ParsedQuery, Syntax, TypoTolerance, parse_query
 from service.core.timings import Timings
 
 
@@ -39,7 +39,7 @@ class DensePlan:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Passing:
+class FilterMatch:
     """The documents that pass a filter; `ids` is None where they are too many to name (`count`: an estimate)."""
 
     ids: tuple[DocumentId, ...] | None
@@ -161,15 +161,15 @@ class Hit:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Rerank:
+class RerankRequest:
     """That a cross-encoder reads the best hits. What is None here is as the collection's settings say."""
 
     depth: int | None = None
     weight: float | None = None
 
-    def over(self, base: Reranking) -> Reranking:
+    def over(self, base: RerankSettings) -> RerankSettings:
         """`base` with what the client named changed."""
-        return Reranking(
+        return RerankSettings(
             depth=base.depth if self.depth is None else self.depth,
             weight=base.weight if self.weight is None else self.weight,
         )
@@ -210,7 +210,7 @@ class Like:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Request:
+class SearchRequest:
     """One search: for `text`, for a `vector` in a space that the client knows, or both; or for several `queries`; or,
     in the mode dense, for what is `like` examples.
 
@@ -224,13 +224,13 @@ class Request:
     queries: tuple[Query, ...] = ()
     like: Like | None = None
     syntax: Syntax = "wishes"
-    typos: Typos | None = None
+    typos: TypoTolerance | None = None
     k: int = 10
     mode: Mode = "hybrid"
     where: Filter | None = None
-    fusion: Fusion | None = None
+    fusion: FusionSettings | None = None
     candidates: int | None = None
-    rerank: Rerank | None = None
+    rerank: RerankRequest | None = None
     exact: bool = False
     ef_search: int | None = None
     embedder_version: VersionNumber | None = None
@@ -245,7 +245,7 @@ class Request:
         """The questions, of which there mostly is one."""
         return self.queries or (Query(text=self.text, vector=self.vector),)
 
-    def alone(self, query: Query) -> "Request":
+    def alone(self, query: Query) -> "SearchRequest":
         """The same search with only this question."""
         return replace(self, text=query.text, vector=query.vector, queries=()) if self.queries else self
 
@@ -261,12 +261,12 @@ class Request:
         return min(DIVERSE_MOST, max(DIVERSE_FACTOR * self.k, DIVERSE_LEAST)) if self.diversity else self.k
 
     @property
-    def words(self) -> Words:
+    def words(self) -> ParsedQuery:
         """What is asked of words; of several questions all that any of them asks and wishes."""
-        each = [read(query.text, self.syntax, self.typos) for query in self.asked if query.text]
+        each = [parse_query(query.text, self.syntax, self.typos) for query in self.asked if query.text]
         if len(each) == 1:
             return each[0]
-        return Words(
+        return ParsedQuery(
             text=" ".join(one.text for one in each),
             quoted=_distinct(one.quoted for one in each),
             required=_distinct(one.required for one in each),
@@ -276,7 +276,7 @@ class Request:
 
     def meant(self, query: Query) -> str:
         """A question as models read it: without operators, and without what it excludes."""
-        return read(query.text, self.syntax).text
+        return parse_query(query.text, self.syntax).text
 
 
 def _distinct(wishes: Iterable[tuple[str, ...]]) -> tuple[str, ...]:
@@ -284,7 +284,7 @@ def _distinct(wishes: Iterable[tuple[str, ...]]) -> tuple[str, ...]:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Reread:
+class RerankSummary:
     """How far the cross-encoder read. `skipped`: passages that could not change the first k any more, unread.
 
     `truncated`: of those read, how many are longer than it takes with the query, and were cut. `weight`: what it got of
@@ -310,13 +310,13 @@ class Confidence:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Answer:
+class SearchResult:
     hits: tuple[Hit, ...]
     mode: Mode
     embedder_version: VersionNumber
     dense: DensePlan
-    reread: Reread | None
-    words: Words
+    reread: RerankSummary | None
+    words: ParsedQuery
     unsaid: tuple[str, ...]
     """Phrases that the query quotes and no document says: they bound nothing."""
     degraded: tuple[Degradation, ...]

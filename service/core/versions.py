@@ -8,7 +8,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any, Literal
 
-from service.core.collections import Chunking, EmbedderSpec, Index
+from service.core.collections import ChunkingSettings, EmbedderSpec, IndexSettings
 from service.core.ids import CollectionId, DocumentId, Fingerprint, Vectors, VersionNumber
 from service.core.logistic import Logistic
 from service.core.search import Candidate
@@ -31,7 +31,7 @@ STANDING = frozenset({VersionState.READY, VersionState.ACTIVE})
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Identity:
+class EmbedderIdentity:
     """Everything that decides where a text lands, as named digests and values; its digest is the fingerprint."""
 
     parts: Mapping[str, str]
@@ -44,7 +44,7 @@ class Identity:
         text = json.dumps(parts, sort_keys=True)
         return Fingerprint(hashlib.sha256(text.encode()).hexdigest())
 
-    def differing(self, other: "Identity") -> tuple[str, ...]:
+    def differing(self, other: "EmbedderIdentity") -> tuple[str, ...]:
         """The names of what is not the same in both."""
         own, others = (
             {**one.parts, "dimensions": one.dimensions, "max_tokens": one.max_tokens} for one in (self, other)
@@ -60,17 +60,17 @@ class EmbedderVersion:
     number: VersionNumber
     state: VersionState
     spec: EmbedderSpec
-    chunking: Chunking
-    identity: Identity
+    chunking: ChunkingSettings
+    identity: EmbedderIdentity
     fingerprint: Fingerprint
     canary: Mapping[str, tuple[float, ...]]
     """Text -> the vector that the embedder gave for it when it was registered; empty for external vectors."""
-    index: Index = field(default_factory=Index)
+    index: IndexSettings = field(default_factory=IndexSettings)
     paused: bool = False
     """The backfill rests. Live writes go on."""
     reason: str | None = None
     """Why it failed."""
-    evidence: "Evidence | None" = None
+    evidence: "PromotionEvidence | None" = None
     calibration: "Calibration | None" = None
     created_at: datetime
 
@@ -99,7 +99,7 @@ class SpaceStatus:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Backfill:
+class BackfillStatus:
     """How the queue stands for a version that is filled. `waiting`: jobs of the backfill that are not done yet.
 
     `everything`: no document is left that would have to be enqueued.
@@ -163,7 +163,7 @@ CheckName = Literal["complete", "canary", "warm", "recall", "geometry", "judgmen
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Check:
+class PromotionCheck:
     """One piece of evidence. `passed` None: nothing to judge by, or told for information alone."""
 
     name: CheckName
@@ -173,14 +173,14 @@ class Check:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Evidence:
+class PromotionEvidence:
     """What speaks for and against promoting a version.
 
     `judged_at`: the upload of the judgments that were used; `against`: the version that was active, and compared with;
     `indexed`: was it searched along its index? `effort`: with which `ef_search`, where that was chosen.
     """
 
-    checks: tuple[Check, ...]
+    checks: tuple[PromotionCheck, ...]
     gathered_at: datetime
     judged_at: datetime | None = None
     against: VersionNumber | None = None
@@ -188,7 +188,7 @@ class Evidence:
     effort: int | None = None
 
     @property
-    def failed(self) -> tuple[Check, ...]:
+    def failed(self) -> tuple[PromotionCheck, ...]:
         return tuple(check for check in self.checks if check.passed is False)
 
 
@@ -260,7 +260,7 @@ class AuditEntry:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Process:
+class ApiProcess:
     """A running API process, and the versions whose query encoder it has loaded and proven."""
 
     id: str
@@ -270,7 +270,7 @@ class Process:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Sample:
+class VectorSample:
     """Random chunks of one version: `vectors` has shape [len(chunks), dimensions], rows of length 1.
 
     `places`: where their texts are, aligned with the chunks, for `Documents.passages`.

@@ -28,7 +28,7 @@ _WORD = re.compile(r"\w+")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Piece:
+class TextPiece:
     """A run of words of the text of this number."""
 
     text: str
@@ -44,7 +44,7 @@ def rows_of(texts: Sequence[str]) -> Vectors:
     return _rows([_words(text, text_units(text)[1]) for text in texts])
 
 
-def pieces(texts: Sequence[str], most: int, seed: int = 0) -> list[Piece]:
+def pieces(texts: Sequence[str], most: int, seed: int = 0) -> list[TextPiece]:
     """Of each of the first texts one that by its words is nearer to this text than to any other; at most `most`.
 
     Boilerplate, which stands in many texts, belongs to none of them, and no embedder could say to which. Of a few
@@ -53,7 +53,7 @@ def pieces(texts: Sequence[str], most: int, seed: int = 0) -> list[Piece]:
     chance = random.Random(seed)  # noqa: S311  no secret
     borders = [text_units(text)[1] for text in texts]
     tried = [
-        Piece(text=text, source=source)
+        TextPiece(text=text, source=source)
         for source, whole in enumerate(texts[: 2 * most])
         for text in _tries(whole, chance)
     ]

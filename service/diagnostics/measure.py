@@ -12,8 +12,8 @@ import numpy.typing as npt
 
 from service.core.ids import Vectors
 from service.diagnostics import geometry, lexical_similarity, neighbours
-from service.diagnostics.neighbours import Counts, Floats, Indices, Neighbours
-from service.diagnostics.thresholds import Measure, Name, judged, unknown
+from service.diagnostics.neighbours import Counts, Floats, Indices, NearestNeighbours
+from service.diagnostics.thresholds import GeometryMeasure, Name, assess, unknown
 
 SPECTRUM_ROWS = 1_000
 PAIRS = 200_000
@@ -30,7 +30,7 @@ SAME = 1.0 - 1e-6
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Subject:
+class GeometrySample:
     """What is examined. `rows`: [n, dimensions], of length 1; `documents[i]`: a number for the document of row i.
 
     `texts`: of the first rows, as far as they are known, with the numbers of their rows. `pieces`: the vectors of a few
@@ -53,7 +53,7 @@ class Subject:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Picture:
+class GeometryPicture:
     """`hubs`: rows that most others are near to, with how often. `places`: of the first rows on a plane, [p, 2], which
     shows `shown` of the variance along each side."""
 
@@ -70,12 +70,12 @@ class Picture:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Findings:
-    measures: tuple[Measure, ...]
-    picture: Picture
+class GeometryMeasurements:
+    measures: tuple[GeometryMeasure, ...]
+    picture: GeometryPicture
 
 
-def around(rows: Vectors, documents: Indices) -> Neighbours:
+def around(rows: Vectors, documents: Indices) -> NearestNeighbours:
     """The nearest rows of other documents: chunks of one document overlap, and are near for that alone.
 
     Of chunks of any document where there are too few to compare with.
@@ -87,12 +87,12 @@ def _apart(documents: Indices) -> Indices | None:
     return documents if len(np.unique(documents)) >= LEAST_TEXTS else None
 
 
-def suspicious(near: Neighbours) -> list[tuple[int, int]]:
+def suspicious(near: NearestNeighbours) -> list[tuple[int, int]]:
     """Pairs of rows whose texts should be compared: they lie at nearly the same place."""
     return neighbours.doubles(near, NEAR)
 
 
-def examine(subject: Subject, near: Neighbours) -> Findings:
+def measure_sample(subject: GeometrySample, near: NearestNeighbours) -> GeometryMeasurements:
     """`near`: of its rows, as `around` gives them. At least `geometry.LEAST_ROWS` rows."""
     rows = geometry.unit(subject.rows)
     counts = neighbours.occurrences(near)
@@ -106,7 +106,7 @@ def examine(subject: Subject, near: Neighbours) -> Findings:
     places, shown = geometry.plane(rows[:SPECTRUM_ROWS])
     middle, directions = geometry.directions(rows[:SPECTRUM_ROWS], places)
     chance = np.random.default_rng(0)
-    picture = Picture(
+    picture = GeometryPicture(
         cosines=np.histogram(np.clip(geometry.cosines(rows, PAIRS, chance), -1.0, 1.0), EDGES)[0],
         occurrences=_histogram(counts),
         hubs=tuple((int(row), int(counts[row])) for row in np.argsort(-counts, kind="stable")[:HUBS]),
@@ -116,13 +116,13 @@ def examine(subject: Subject, near: Neighbours) -> Findings:
         middle=middle,
         directions=directions,
     )
-    return Findings(measures=measures, picture=picture)
+    return GeometryMeasurements(measures=measures, picture=picture)
 
 
 # ---------------------------------------------------------------- the measures
 
 
-def _meaning(subject: Subject, near: Neighbours) -> Iterator[Measure]:
+def _meaning(subject: GeometrySample, near: NearestNeighbours) -> Iterator[GeometryMeasure]:
     """Does a place have to do with what is said there?"""
     if len(subject.pieces) < LEAST_TEXTS:
         yield unknown("meaning", subject.no_pieces)
@@ -140,7 +140,7 @@ def _meaning(subject: Subject, near: Neighbours) -> Iterator[Measure]:
         everyone = np.arange(len(kept))
         chance = np.random.default_rng(0)
         drawn = [of(chance.integers(len(kept), size=len(kept))) for _ in range(_RESAMPLES)]
-        yield judged("meaning", of(everyone), float(np.std(drawn, ddof=1)))
+        yield assess("meaning", of(everyone), float(np.std(drawn, ddof=1)))
     chosen = subject.text_rows[:WORDS_ROWS]
     if len(chosen) < LEAST_TEXTS:
         yield unknown("words", subject.no_texts)
@@ -150,20 +150,20 @@ def _meaning(subject: Subject, near: Neighbours) -> Iterator[Measure]:
     by_place = around(np.ascontiguousarray(subject.rows[chosen]), documents)
     by_chance = by_words.ids.shape[1] / (len(chosen) - 1)
     shares = (neighbours.overlap(by_words, by_place) - by_chance) / max(1e-9, 1 - by_chance)
-    yield judged("words", float(shares.mean()), _standard_error(shares))
+    yield assess("words", float(shares.mean()), _standard_error(shares))
 
 
 _RESAMPLES = 50
 
 
-def _cloud(rows: Floats) -> Iterator[Measure]:
-    yield judged("mean_cosine", geometry.mean_cosine(rows), geometry.mean_cosine_error(rows))
+def _cloud(rows: Floats) -> Iterator[GeometryMeasure]:
+    yield assess("mean_cosine", geometry.mean_cosine(rows), geometry.mean_cosine_error(rows))
     some = rows[:SPECTRUM_ROWS]
     values, errors = _spectrum(some), geometry.jackknife(some, _spectrum)
     names: tuple[Name, ...] = ("first_direction", "ten_directions", "effective_rank", "participation_ratio")
     for name, value, error in zip(names, values, errors, strict=True):
         share = min(1.0, len(some) / _ROOM) if name == "effective_rank" else 1.0
-        yield judged(name, float(value), float(error), share)
+        yield assess(name, float(value), float(error), share)
 
 
 _ROOM = 150
@@ -182,22 +182,22 @@ def _spectrum(rows: Floats) -> Floats:
     )
 
 
-def _neighbours(subject: Subject, near: Neighbours, counts: Counts) -> Iterator[Measure]:
+def _neighbours(subject: GeometrySample, near: NearestNeighbours, counts: Counts) -> Iterator[GeometryMeasure]:
     ratios = neighbours.ratios(near)
     if len(ratios) < LEAST_TEXTS:
         yield unknown("intrinsic_dimension", "too few vectors lie apart")
     else:
         dimension = float(neighbours.intrinsic_dimension(ratios))
         error = neighbours.resampled(ratios, neighbours.intrinsic_dimension)
-        yield judged("intrinsic_dimension", dimension, error)
+        yield assess("intrinsic_dimension", dimension, error)
     skewness = neighbours.skewness
-    yield judged("hubness", float(skewness(counts)), neighbours.resampled(counts, skewness))
-    yield judged("antihubs", neighbours.antihubs(counts), _standard_error((counts == 0).astype(np.float64)))
+    yield assess("hubness", float(skewness(counts)), neighbours.resampled(counts, skewness))
+    yield assess("antihubs", neighbours.antihubs(counts), _standard_error((counts == 0).astype(np.float64)))
     moved = neighbours.overlap(near, around(neighbours.centred(subject.rows), subject.documents))
-    yield judged("centring", float(moved.mean()), _standard_error(moved))
+    yield assess("centring", float(moved.mean()), _standard_error(moved))
 
 
-def _doubles(subject: Subject) -> Iterator[Measure]:
+def _doubles(subject: GeometrySample) -> Iterator[GeometryMeasure]:
     for name, pairs in (
         ("duplicates", [pair for pair in subject.different if _cosine(subject, pair) > SAME]),
         ("near_duplicates", list(subject.different)),
@@ -205,20 +205,20 @@ def _doubles(subject: Subject) -> Iterator[Measure]:
         concerned = np.zeros(len(subject.rows))
         concerned[[row for pair in pairs for row in pair]] = 1.0
         chosen: Name = "duplicates" if name == "duplicates" else "near_duplicates"
-        yield judged(chosen, float(concerned.mean()), _standard_error(concerned))
+        yield assess(chosen, float(concerned.mean()), _standard_error(concerned))
 
 
-def _cosine(subject: Subject, pair: tuple[int, int]) -> float:
+def _cosine(subject: GeometrySample, pair: tuple[int, int]) -> float:
     first, second = pair
     return float(subject.rows[first] @ subject.rows[second])
 
 
-def _lengths(subject: Subject) -> Iterator[Measure]:
+def _lengths(subject: GeometrySample) -> Iterator[GeometryMeasure]:
     if subject.lengths is None or len(subject.lengths) < 2:
         yield unknown("norms", subject.no_lengths)
         return
     spread = float(subject.lengths.std(ddof=1) / subject.lengths.mean())
-    yield judged("norms", spread, spread / float(np.sqrt(2 * len(subject.lengths))))
+    yield assess("norms", spread, spread / float(np.sqrt(2 * len(subject.lengths))))
 
 
 def _standard_error(values: Floats) -> float:

@@ -17,7 +17,7 @@ Indices = npt.NDArray[np.intp]
 Counts = npt.NDArray[np.int64]
 
 K = 10
-"""Neighbours of a row that are looked at."""
+"""NearestNeighbours of a row that are looked at."""
 _BLOCK = 512
 """Rows that are compared with all others at once: 10 MB for 5,000 rows."""
 _SAME_PLACE = 1e-3
@@ -28,14 +28,14 @@ _RESAMPLES = 200
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Neighbours:
+class NearestNeighbours:
     """Of each row, nearest first, itself left out: `ids` and `cosines` have shape [n, min(k, n - 1)]."""
 
     ids: Indices
     cosines: npt.NDArray[np.float32]
 
 
-def neighbours(rows: Vectors, k: int = K, groups: Indices | None = None) -> Neighbours:
+def neighbours(rows: Vectors, k: int = K, groups: Indices | None = None) -> NearestNeighbours:
     """Exact. Time grows with n * n * dimensions: a second for 5,000 rows of 384.
 
     `groups`: a number for each row, whose neighbours are then of other groups; each must leave k rows outside itself.
@@ -54,13 +54,13 @@ def neighbours(rows: Vectors, k: int = K, groups: Indices | None = None) -> Neig
         order = np.argsort(-near[at[:, None], chosen], axis=1, kind="stable")
         ids[part] = chosen[at[:, None], order]
         cosines[part] = near[at[:, None], ids[part]]
-    return Neighbours(ids=ids, cosines=cosines)
+    return NearestNeighbours(ids=ids, cosines=cosines)
 
 
 # ---------------------------------------------------------------- hubs
 
 
-def occurrences(near: Neighbours) -> Counts:
+def occurrences(near: NearestNeighbours) -> Counts:
     """How often each row is among the k nearest of others, [n]: its mean is k."""
     counts: Counts = np.bincount(near.ids.ravel(), minlength=len(near.ids))
     return counts
@@ -87,7 +87,7 @@ def antihubs(counts: Counts) -> float:
 # ---------------------------------------------------------------- dimension
 
 
-def ratios(near: Neighbours) -> Floats:
+def ratios(near: NearestNeighbours) -> Floats:
     """Of the distance to the second neighbour and that to the first, of each row; at least 1.
 
     Rows with another at the very same place are left out, for theirs is infinite.
@@ -119,7 +119,7 @@ def intrinsic_dimension(found: Floats) -> Floats:
 # ---------------------------------------------------------------- doubles
 
 
-def doubles(near: Neighbours, cosine: float) -> list[tuple[int, int]]:
+def doubles(near: NearestNeighbours, cosine: float) -> list[tuple[int, int]]:
     """Pairs of rows whose cosine is above this, each once, as far as one is among the nearest of the other."""
     at, place = np.nonzero(near.cosines > cosine)
     pairs = {(min(a, b), max(a, b)) for a, b in zip(at.tolist(), near.ids[at, place].tolist(), strict=True)}
@@ -129,7 +129,7 @@ def doubles(near: Neighbours, cosine: float) -> list[tuple[int, int]]:
 # ---------------------------------------------------------------- meaning
 
 
-def overlap(first: Neighbours, second: Neighbours) -> Floats:
+def overlap(first: NearestNeighbours, second: NearestNeighbours) -> Floats:
     """Of each row the share of its neighbours that it has in both, [n]."""
     pairs = zip(first.ids.tolist(), second.ids.tolist(), strict=True)
     shares = [len(set(one) & set(other)) / max(1, len(one)) for one, other in pairs]

@@ -29,25 +29,25 @@ from service.core.ids import CollectionId, DocumentId, Vectors, VersionNumber
 from service.core.periodic import one_by_one
 from service.core.ports.collections import Collections
 from service.core.ports.documents import Documents
-from service.core.ports.vectors import Vectors as Spaces
+from service.core.ports.vectors import VectorStore as Spaces
 from service.core.ports.versions import Versions
 from service.core.vector_math import finite
 from service.core.verdict import VERDICTS, Verdict
-from service.core.versions import STANDING, EmbedderVersion, Sample
+from service.core.versions import STANDING, EmbedderVersion, VectorSample
 from service.diagnostics import lexical_similarity, neighbours
 from service.diagnostics.geometry import LEAST_ROWS
 from service.diagnostics.measure import (
     LEAST_TEXTS,
     WORDS_ROWS,
-    Findings,
-    Picture,
-    Subject,
+    GeometryMeasurements,
+    GeometryPicture,
+    GeometrySample,
     around,
-    examine,
+    measure_sample,
     suspicious,
 )
-from service.diagnostics.thresholds import Measure, worst
-from service.spaces.sampling import Sampling
+from service.diagnostics.thresholds import GeometryMeasure, worst
+from service.spaces.sampling import CollectionSampler
 
 log = logging.getLogger(__name__)
 
@@ -83,7 +83,7 @@ class Hub:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Report:
+class GeometryReport:
     """What was found of one version. `verdict` None: there was too little to tell, for this `reason`.
 
     `chunks`: of the rows of the sample; `before`: the measures of the version before this one.
@@ -94,12 +94,12 @@ class Report:
     chunks: tuple[tuple[DocumentId, int], ...]
     verdict: Verdict | None
     reason: str | None
-    measures: tuple[Measure, ...] = ()
-    picture: Picture | None = None
+    measures: tuple[GeometryMeasure, ...] = ()
+    picture: GeometryPicture | None = None
     hubs: tuple[Hub, ...] = ()
 
 
-class Diagnosis:
+class DiagnosticsService:
     def __init__(
         self,
         *,
@@ -107,21 +107,21 @@ class Diagnosis:
         versions: Versions,
         vectors: Spaces,
         documents: Documents,
-        sampling: Sampling,
+        sampling: CollectionSampler,
     ) -> None:
         self._collections = collections
         self._versions = versions
         self._vectors = vectors
         self._documents = documents
         self._sampling = sampling
-        self._known: OrderedDict[Key, tuple[float, int, Report]] = OrderedDict()
+        self._known: OrderedDict[Key, tuple[float, int, GeometryReport]] = OrderedDict()
         """When each was made, and of how many rows, as far as the table told."""
         self._one_at_a_time = asyncio.Lock()
         self._waiting = 0
 
     async def of(
         self, collection: Collection, number: VersionNumber | None, size: int = SAMPLE
-    ) -> tuple[Report, Report | None]:
+    ) -> tuple[GeometryReport, GeometryReport | None]:
         """Of a version, or of the active one, and of the version before it, where that still has vectors.
 
         VersionNotFound; Conflict where the version failed or was retired; Overloaded where too many wait already.
@@ -157,7 +157,7 @@ class Diagnosis:
         made, then, _ = self._known[key]
         return time.monotonic() >= made + REGULAR_SECONDS or rows > 2 * then
 
-    async def _known_or_new(self, collection: Collection, version: EmbedderVersion, size: int) -> Report:
+    async def _known_or_new(self, collection: Collection, version: EmbedderVersion, size: int) -> GeometryReport:
         key = (collection.id, version.number, size)
         rows = (await self._versions.status(version)).rows
         if (known := self._remembered(key, rows)) is not None:
@@ -178,7 +178,7 @@ class Diagnosis:
             self._known.popitem(last=False)
         return report
 
-    def _remembered(self, key: Key, rows: int) -> Report | None:
+    def _remembered(self, key: Key, rows: int) -> GeometryReport | None:
         if key not in self._known:
             return None
         made, then, report = self._known[key]
@@ -187,21 +187,23 @@ class Diagnosis:
 
     # ------------------------------------------------------------ the story
 
-    async def _diagnosed(self, collection: Collection, version: EmbedderVersion, size: int, rows: int) -> Report:
+    async def _diagnosed(
+        self, collection: Collection, version: EmbedderVersion, size: int, rows: int
+    ) -> GeometryReport:
         sample = await self._vectors.sample(version, size)
         rows = max(len(sample.chunks), rows)  # which is an estimate
         labels = (collection.name, str(version.number))
         if len(sample.chunks) < LEAST_ROWS:
             reason = f"{len(sample.chunks)} vectors are too few to tell (at least {LEAST_ROWS})"
             metrics.GEOMETRY_VERDICT.remove_by_labels({"collection": labels[0], "version": labels[1]})
-            return Report(version=version.number, rows=rows, chunks=sample.chunks, verdict=None, reason=reason)
+            return GeometryReport(version=version.number, rows=rows, chunks=sample.chunks, verdict=None, reason=reason)
         texts, text_rows = await self._read(collection, sample)
         pieces, piece_rows, no_pieces = await self._ask(version, texts, text_rows)
         lengths = await self._lengths(version, texts)
         documents = _numbers(sample)
         near = await asyncio.to_thread(around, sample.vectors, documents)
         different = await self._different(collection, sample, await asyncio.to_thread(suspicious, near))
-        subject = Subject(
+        subject = GeometrySample(
             rows=sample.vectors,
             documents=documents,
             texts=texts,
@@ -212,11 +214,11 @@ class Diagnosis:
             lengths=lengths,
             **({"no_pieces": no_pieces} if no_pieces else {}),
         )
-        findings = await asyncio.to_thread(examine, subject, near)
+        findings = await asyncio.to_thread(measure_sample, subject, near)
         verdict = worst(findings.measures)
         if verdict is not None:
             metrics.GEOMETRY_VERDICT.labels(*labels).set(VERDICTS.index(verdict))
-        return Report(
+        return GeometryReport(
             version=version.number,
             rows=rows,
             chunks=sample.chunks,
@@ -227,7 +229,7 @@ class Diagnosis:
             hubs=await self._hubs(collection, sample, findings),
         )
 
-    async def _read(self, collection: Collection, sample: Sample) -> tuple[list[str], neighbours.Indices]:
+    async def _read(self, collection: Collection, sample: VectorSample) -> tuple[list[str], neighbours.Indices]:
         """The texts of the first chunks, as far as they are what was encoded, with the numbers of their rows."""
         passages = await self._documents.passages(collection.id, sample.places[:WORDS_ROWS], None, _LENGTH)
         known = [
@@ -272,7 +274,7 @@ class Diagnosis:
         return None if lengths is None else lengths.astype(np.float64)
 
     async def _different(
-        self, collection: Collection, sample: Sample, pairs: list[tuple[int, int]]
+        self, collection: Collection, sample: VectorSample, pairs: list[tuple[int, int]]
     ) -> list[tuple[int, int]]:
         """Those of the pairs whose texts are not the same, however they are spaced and capitalised.
 
@@ -291,7 +293,9 @@ class Diagnosis:
             if not gone & {one, other} and read.get(one, one) != read.get(other, other)
         ]
 
-    async def _hubs(self, collection: Collection, sample: Sample, findings: Findings) -> tuple[Hub, ...]:
+    async def _hubs(
+        self, collection: Collection, sample: VectorSample, findings: GeometryMeasurements
+    ) -> tuple[Hub, ...]:
         chunks = [(sample.chunks[row], count) for row, count in findings.picture.hubs]
         found = await self._documents.get(collection.id, [document_id for (document_id, _), _ in chunks])
         return tuple(
@@ -309,7 +313,7 @@ def _number(version: EmbedderVersion) -> VersionNumber:
     return version.number
 
 
-def _numbers(sample: Sample) -> neighbours.Indices:
+def _numbers(sample: VectorSample) -> neighbours.Indices:
     """A number for the document of each row."""
     known: dict[DocumentId, int] = {}
     return np.array([known.setdefault(document_id, len(known)) for document_id, _ in sample.chunks], np.intp)

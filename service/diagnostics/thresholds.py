@@ -30,7 +30,7 @@ Name = Literal[
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Symptom:
+class Threshold:
     """`lower`: small figures are the bad ones. `says` has a place for the figure; `trouble` follows it where it is bad.
 
     A limit of None is never reached: the figure is for information, or no sound model is on the other side of it.
@@ -52,7 +52,7 @@ class Symptom:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Measure:
+class GeometryMeasure:
     """One figure of a space, with its standard error and what it means. `value` None: it could not be measured."""
 
     name: Name
@@ -69,8 +69,8 @@ _MODEL = (
     "Compare with a model that is known to be sound (`azimuth reindex --embedder default`): check weights, pooling, "
     "prompts and tokenizer of this one."
 )
-SYMPTOMS: dict[Name, Symptom] = {
-    "meaning": Symptom(
+THRESHOLDS: dict[Name, Threshold] = {
+    "meaning": Threshold(
         says="a few words of a text lie {value:.1f} deviations nearer to it than to other texts",
         trouble="questions hardly lie nearer to what answers them than to anything else",
         do=f"{_MODEL} Does it know the language of the documents?",
@@ -78,7 +78,7 @@ SYMPTOMS: dict[Name, Symptom] = {
         broken=3.3,
         lower=True,
     ),
-    "words": Symptom(
+    "words": Threshold(
         says="{value:.0%} of a text's nearest are near by their words too, beyond chance",
         trouble="what is near has little to do with what the texts say",
         do=f"{_MODEL} Does it know the language of the documents?",
@@ -86,7 +86,7 @@ SYMPTOMS: dict[Name, Symptom] = {
         broken=0.05,
         lower=True,
     ),
-    "mean_cosine": Symptom(
+    "mean_cosine": Threshold(
         says="two random texts have a cosine of {value:.2f}",
         trouble="all texts lie in a narrow cone: cosines tell little, and what all have in common decides",
         do="Some models are trained into a cone (E5) and order well within it: look at `meaning` and `hubness`. If "
@@ -94,7 +94,7 @@ SYMPTOMS: dict[Name, Symptom] = {
         watch=0.6,
         broken=0.95,
     ),
-    "first_direction": Symptom(
+    "first_direction": Threshold(
         says="the strongest direction holds {value:.0%} of the variance",
         trouble="one direction decides what is near: a dimension out of scale, or two kinds of text that lie apart",
         do="Look at the map: two clouds are two languages or sources, which want collections or a model of their own; "
@@ -102,14 +102,14 @@ SYMPTOMS: dict[Name, Symptom] = {
         watch=0.35,
         broken=0.75,
     ),
-    "ten_directions": Symptom(
+    "ten_directions": Threshold(
         says="the ten strongest directions hold {value:.0%} of the variance",
         trouble="few directions decide what is near",
         do="Keep more dimensions, or take a model with more.",
         watch=0.75,
         broken=0.97,
     ),
-    "effective_rank": Symptom(
+    "effective_rank": Threshold(
         says="the vectors use as many directions as if {value:.0f} were equally strong",
         trouble="there are too few directions to tell texts apart",
         do="Keep more dimensions (`dimensions` of the embedder), or take a model with more.",
@@ -117,7 +117,7 @@ SYMPTOMS: dict[Name, Symptom] = {
         broken=12.0,
         lower=True,
     ),
-    "participation_ratio": Symptom(
+    "participation_ratio": Threshold(
         says="the variance is shared by {value:.0f} directions",
         trouble="a few strong directions drown the others",
         do="Look at `first_direction`: a dimension out of scale is damage; many texts of few kinds are not.",
@@ -125,14 +125,14 @@ SYMPTOMS: dict[Name, Symptom] = {
         broken=2.5,
         lower=True,
     ),
-    "intrinsic_dimension": Symptom(
+    "intrinsic_dimension": Threshold(
         says="near a text the space has {value:.0f} dimensions",
         trouble="as in noise, where every text is equally far from every other",
         do="Look at `meaning`: noise has none. A hashed or quantised space is rough, and may still do.",
         watch=45.0,
         broken=70.0,
     ),
-    "hubness": Symptom(
+    "hubness": Threshold(
         says="how often texts are among the ten nearest of others is skewed by {value:.1f}",
         trouble="a few texts are near everything, and will turn up in answers to all kinds of questions",
         do="Look at the hubs: empty, very short or boilerplate documents should go; if they are ordinary texts, the "
@@ -140,14 +140,14 @@ SYMPTOMS: dict[Name, Symptom] = {
         watch=4.0,
         broken=12.0,
     ),
-    "antihubs": Symptom(
+    "antihubs": Threshold(
         says="{value:.0%} of the texts are among the ten nearest of no other",
         trouble="the dense leg hardly ever brings these up",
         do="Search hybrid: the lexical leg finds them. See `hubness` for the other side of it.",
         watch=0.25,
         broken=0.5,
     ),
-    "centring": Symptom(
+    "centring": Threshold(
         says="{value:.0%} of the nearest stay when what all vectors have in common is taken away",
         trouble="what all texts have in common, such as frequent words and length, decides what is near",
         do="The pooling is not the one that the model was trained with, or it was never trained to compare texts.",
@@ -155,21 +155,21 @@ SYMPTOMS: dict[Name, Symptom] = {
         broken=0.3,
         lower=True,
     ),
-    "duplicates": Symptom(
+    "duplicates": Threshold(
         says="{value:.1%} of the texts share their vector with a different text",
         trouble="different texts are one to the model: it reads only their beginning, or does not know their letters",
         do="Look whether the texts begin alike, and whether the tokenizer knows their script; cut shorter chunks.",
         watch=0.05,
         broken=0.5,
     ),
-    "near_duplicates": Symptom(
+    "near_duplicates": Threshold(
         says="{value:.1%} of the texts have a cosine above 0.99 with a different text",
         trouble="the model hardly tells them apart: templates, or vectors that collapsed",
         do="If they are templates, put what differs first or leave out what does not; `diversity` thins them out.",
         watch=0.2,
         broken=0.6,
     ),
-    "norms": Symptom(
+    "norms": Threshold(
         says="lengths before normalisation vary by {value:.0%}",
         trouble="",
         do="",
@@ -179,12 +179,12 @@ SYMPTOMS: dict[Name, Symptom] = {
 }
 
 
-def judged(name: Name, value: float, error: float | None, share: float = 1.0) -> Measure:
-    """In words. `share`: as `Symptom.verdict`."""
-    symptom = SYMPTOMS[name]
+def assess(name: Name, value: float, error: float | None, share: float = 1.0) -> GeometryMeasure:
+    """In words. `share`: as `Threshold.verdict`."""
+    symptom = THRESHOLDS[name]
     verdict = symptom.verdict(value, share)
     said = symptom.says.format(value=value)
-    return Measure(
+    return GeometryMeasure(
         name=name,
         value=value,
         error=error,
@@ -196,10 +196,10 @@ def judged(name: Name, value: float, error: float | None, share: float = 1.0) ->
     )
 
 
-def unknown(name: Name, reason: str) -> Measure:
+def unknown(name: Name, reason: str) -> GeometryMeasure:
     """Something that could not be measured, and why."""
-    symptom = SYMPTOMS[name]
-    return Measure(
+    symptom = THRESHOLDS[name]
+    return GeometryMeasure(
         name=name,
         value=None,
         error=None,
@@ -211,7 +211,7 @@ def unknown(name: Name, reason: str) -> Measure:
     )
 
 
-def worst(measures: Iterable[Measure]) -> Verdict | None:
+def worst(measures: Iterable[GeometryMeasure]) -> Verdict | None:
     """The verdict on all of them together; None where nothing was measured."""
     found: Sequence[Verdict] = [one.verdict for one in measures if one.verdict is not None]
     return max(found, key=VERDICTS.index, default=None)

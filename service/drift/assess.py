@@ -19,7 +19,7 @@ import numpy as np
 from service.core.ids import Vectors
 from service.core.verdict import Verdict
 from service.drift import two_sample
-from service.drift.query_window import LEAST, Asked
+from service.drift.query_window import LEAST, WindowedQuery
 from service.drift.two_sample import Gap
 
 DOUBTED = 0.5
@@ -39,7 +39,7 @@ Against = Literal["collection", "earlier"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Own:
+class CollectionReference:
     """What a version's own collection is like. `vectors`: random chunks, [n, dimensions].
 
     `unknown`, `words`: of sentences of its documents, how many words each has that no other document says, and in all.
@@ -51,7 +51,7 @@ class Own:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Measure:
+class DriftMeasure:
     """`gap` None: it cannot be told, and `says` why. `verdict` None: then, or where there is no limit to judge by."""
 
     name: Name
@@ -63,10 +63,10 @@ class Measure:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Reading:
+class DriftAssessment:
     """All measures of one moment. `best_cosine`: the median of the latest queries, None where none is known."""
 
-    measures: tuple[Measure, ...]
+    measures: tuple[DriftMeasure, ...]
     best_cosine: float | None
 
     @property
@@ -77,7 +77,9 @@ class Reading:
         return next((verdict for verdict in order if verdict in told), None)
 
 
-def read(latest: Sequence[Asked], earlier: Sequence[Asked], own: Own | None) -> Reading:
+def assess(
+    latest: Sequence[WindowedQuery], earlier: Sequence[WindowedQuery], own: CollectionReference | None
+) -> DriftAssessment:
     """`own` None: nothing is known of the collection yet. A second for 500 queries of 384 dimensions."""
     cosines = [asked.cosine for asked in latest if asked.cosine is not None]
     measures = (
@@ -88,13 +90,13 @@ def read(latest: Sequence[Asked], earlier: Sequence[Asked], own: Own | None) -> 
         _moved("mmd", two_sample.mmd, MMD_WATCH, latest, earlier),
         _top_score(latest, earlier),
     )
-    return Reading(measures=measures, best_cosine=median(cosines) if cosines else None)
+    return DriftAssessment(measures=measures, best_cosine=median(cosines) if cosines else None)
 
 
 # ---------------------------------------------------------------- against the collection
 
 
-def _out_of_domain(latest: Sequence[Asked]) -> Measure:
+def _out_of_domain(latest: Sequence[WindowedQuery]) -> DriftMeasure:
     told = [asked.in_domain for asked in latest if asked.in_domain is not None]
     if len(told) < LEAST:
         return _untold(
@@ -102,7 +104,7 @@ def _out_of_domain(latest: Sequence[Asked]) -> Measure:
         )
     gap = two_sample.share([one < DOUBTED for one in told], [1] * len(told))
     verdict = _verdict(gap.low >= OUT_WATCH, gap.low >= OUT_BROKEN)
-    return Measure(
+    return DriftMeasure(
         name="out_of_domain",
         against="collection",
         gap=gap,
@@ -117,7 +119,7 @@ def _out_of_domain(latest: Sequence[Asked]) -> Measure:
     )
 
 
-def _unknown_words(latest: Sequence[Asked], own: Own | None) -> Measure:
+def _unknown_words(latest: Sequence[WindowedQuery], own: CollectionReference | None) -> DriftMeasure:
     """More words that nobody says than of the collection's own sentences others do not say.
 
     What share of further text is words never met before is estimated by the share of words met once (Good 1953, "The
@@ -129,7 +131,7 @@ def _unknown_words(latest: Sequence[Asked], own: Own | None) -> Measure:
     gap = two_sample.share([unknown for unknown, _ in looked], [words for _, words in looked])
     expected = two_sample.share(own.unknown, own.words)
     beyond = gap.value - expected.value > UNKNOWN_WATCH and gap.low > expected.high
-    return Measure(
+    return DriftMeasure(
         name="unknown_words",
         against="collection",
         gap=gap,
@@ -142,11 +144,11 @@ def _unknown_words(latest: Sequence[Asked], own: Own | None) -> Measure:
     )
 
 
-def _corpus_distance(latest: Sequence[Asked], own: Own | None) -> Measure:
+def _corpus_distance(latest: Sequence[WindowedQuery], own: CollectionReference | None) -> DriftMeasure:
     if len(latest) < LEAST or own is None or len(own.vectors) < LEAST:
         return _untold("corpus_distance", "collection", f"{LEAST} queries and {LEAST} chunks are needed")
     gap = two_sample.mmd(_rows(latest), own.vectors)
-    return Measure(
+    return DriftMeasure(
         name="corpus_distance",
         against="collection",
         gap=gap,
@@ -163,16 +165,16 @@ def _moved(
     name: Literal["centroid_shift", "mmd"],
     measure: Callable[[Vectors, Vectors], Gap],
     limit: float,
-    latest: Sequence[Asked],
-    earlier: Sequence[Asked],
-) -> Measure:
+    latest: Sequence[WindowedQuery],
+    earlier: Sequence[WindowedQuery],
+) -> DriftMeasure:
     if min(len(latest), len(earlier)) < LEAST:
         return _untold(name, "earlier", f"{LEAST} queries and {LEAST} before them are needed")
     gap = measure(_rows(latest), _rows(earlier))
     moved = _beyond(gap, limit)
     what = "middle of the queries moved by" if name == "centroid_shift" else "queries lie"
     unit = "of their spread" if name == "centroid_shift" else "(MMD) from those before"
-    return Measure(
+    return DriftMeasure(
         name=name,
         against="earlier",
         gap=gap,
@@ -184,14 +186,14 @@ def _moved(
     )
 
 
-def _top_score(latest: Sequence[Asked], earlier: Sequence[Asked]) -> Measure:
+def _top_score(latest: Sequence[WindowedQuery], earlier: Sequence[WindowedQuery]) -> DriftMeasure:
     """Of the best cosine of each query. That they rise is no reason to worry."""
     new, old = ([asked.cosine for asked in some if asked.cosine is not None] for some in (latest, earlier))
     if min(len(new), len(old)) < LEAST:
         return _untold("top_score", "earlier", f"{LEAST} unfiltered queries and {LEAST} before them are needed")
     gap = two_sample.ks(new, old)
     fell = _beyond(gap, SCORE_WATCH) and median(new) < median(old)
-    return Measure(
+    return DriftMeasure(
         name="top_score",
         against="earlier",
         gap=gap,
@@ -208,8 +210,8 @@ def _top_score(latest: Sequence[Asked], earlier: Sequence[Asked]) -> Measure:
 # ---------------------------------------------------------------- in common
 
 
-def _untold(name: Name, against: Against, says: str) -> Measure:
-    return Measure(name=name, against=against, gap=None, verdict=None, says=says, do="")
+def _untold(name: Name, against: Against, says: str) -> DriftMeasure:
+    return DriftMeasure(name=name, against=against, gap=None, verdict=None, says=says, do="")
 
 
 def _verdict(watch: bool, broken: bool) -> Verdict:
@@ -227,5 +229,5 @@ def _chance(gap: Gap, beyond: bool) -> str:
     return f"beyond chance (p {p:.3f})" + ("" if beyond else ", and little")
 
 
-def _rows(some: Sequence[Asked]) -> Vectors:
+def _rows(some: Sequence[WindowedQuery]) -> Vectors:
     return np.stack([asked.vector for asked in some]).astype(np.float32)

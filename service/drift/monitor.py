@@ -4,7 +4,7 @@ look up    how many documents say each word of the new queries
 compare    with the collection and with earlier queries (`currents.py`), in a thread
 remember   what came of it, by the minute, and export it
 
-Searches pay for none of it: `Traffic` keeps what they leave behind. All of it is of this process, and gone with it.
+Searches pay for none of it: `QueryWindows` keeps what they leave behind. All of it is of this process, and gone with it.
 """
 
 import asyncio
@@ -23,15 +23,15 @@ from service.core.errors import AzimuthError, NotFound
 from service.core.periodic import Clock
 from service.core.ports.collections import Collections
 from service.core.ports.lexicon import Lexicon
-from service.core.ports.vectors import Vectors
+from service.core.ports.vectors import VectorStore
 from service.core.ports.versions import Versions
-from service.core.query_syntax import read as understood
+from service.core.query_syntax import parse_query as understood
 from service.core.text import meaningful_sentences
 from service.core.verdict import VERDICTS
 from service.core.versions import EmbedderVersion
-from service.drift.assess import NAMES, Name, Own, Reading, read
-from service.drift.query_window import LEAST, Asked, Key, Traffic, Window
-from service.spaces.sampling import Sampling
+from service.drift.assess import NAMES, CollectionReference, DriftAssessment, Name, assess
+from service.drift.query_window import LEAST, Key, QueryWindow, QueryWindows, WindowedQuery
+from service.spaces.sampling import CollectionSampler
 
 log = logging.getLogger(__name__)
 
@@ -46,7 +46,7 @@ CHANGED = 1.25
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Minute:
+class DriftMinute:
     """`queries`: that came since the minute before. `values`: of each measure; None where it could not be told."""
 
     at: datetime
@@ -56,42 +56,42 @@ class Minute:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Report:
+class DriftReport:
     """`queries`, `earlier`: in the two samples; `seen`: all that there were."""
 
     queries: int = 0
     earlier: int = 0
     seen: int = 0
-    reading: Reading | None = None
+    reading: DriftAssessment | None = None
     measured_at: datetime | None = None
-    history: Sequence[Minute] = ()
+    history: Sequence[DriftMinute] = ()
 
 
 @dataclass(kw_only=True, slots=True)
-class Watched:
+class WatchedVersion:
     """What is known of one version. `due`: not looked at before, on the monotonic clock."""
 
     due: float = 0.0
     seen: int = 0
-    own: Own | None = None
+    own: CollectionReference | None = None
     own_rows: int = 0
     own_until: float = 0.0
-    report: Report = field(default_factory=Report)
-    history: deque[Minute] = field(default_factory=lambda: deque(maxlen=HISTORY))
+    report: DriftReport = field(default_factory=DriftReport)
+    history: deque[DriftMinute] = field(default_factory=lambda: deque(maxlen=HISTORY))
 
 
-class Lookout:
+class DriftMonitor:
     """`pause`: seconds between two looks at one collection."""
 
     def __init__(
         self,
         *,
-        traffic: Traffic,
+        traffic: QueryWindows,
         collections: Collections,
         versions: Versions,
-        vectors: Vectors,
+        vectors: VectorStore,
         lexicon: Lexicon,
-        sampling: Sampling,
+        sampling: CollectionSampler,
         pause: float = PAUSE_SECONDS,
     ) -> None:
         self._traffic = traffic
@@ -101,18 +101,18 @@ class Lookout:
         self._lexicon = lexicon
         self._sampling = sampling
         self._pause = pause
-        self._watched: dict[Key, Watched] = {}
+        self._watched: dict[Key, WatchedVersion] = {}
 
-    def report(self, collection: Collection) -> Report:
+    def report(self, collection: Collection) -> DriftReport:
         """As of the last look."""
         watched = self._watched.get((collection.id, collection.active_version))
-        return Report() if watched is None else watched.report
+        return DriftReport() if watched is None else watched.report
 
     async def tend(self, now: Clock) -> None:
         """Look at what is due. What goes wrong with one collection is logged, and holds up no other."""
         self._watched = {key: watched for key, watched in self._watched.items() if self._traffic.of(key) is not None}
         for key, window in self._traffic:
-            watched = self._watched.setdefault(key, Watched())
+            watched = self._watched.setdefault(key, WatchedVersion())
             if window.seen == watched.seen or len(window.latest) < LEAST or time.monotonic() < watched.due:
                 continue
             watched.due = time.monotonic() + self._pause
@@ -125,7 +125,7 @@ class Lookout:
             except Exception:
                 log.exception("drift is not measured", extra={"collection_id": key[0]})
 
-    async def _look(self, key: Key, window: Window, watched: Watched, now: Clock) -> None:
+    async def _look(self, key: Key, window: QueryWindow, watched: WatchedVersion, now: Clock) -> None:
         collection = await self._collections.get(key[0])
         if collection.active_version != key[1]:
             self._traffic.forget(key)
@@ -134,10 +134,10 @@ class Lookout:
         seen, latest, earlier = window.seen, tuple(window.latest), tuple(window.earlier)
         await self._look_up(collection, latest)
         await self._know(collection, version, watched)
-        reading = await asyncio.to_thread(read, latest, earlier, watched.own)
+        reading = await asyncio.to_thread(assess, latest, earlier, watched.own)
         came, watched.seen, moment = seen - watched.seen, seen, now()
         self._remember(watched, reading, came, moment)
-        watched.report = Report(
+        watched.report = DriftReport(
             queries=len(latest),
             earlier=len(earlier),
             seen=seen,
@@ -149,7 +149,7 @@ class Lookout:
 
     # ------------------------------------------------------------ look up
 
-    async def _look_up(self, collection: Collection, asked: Sequence[Asked]) -> None:
+    async def _look_up(self, collection: Collection, asked: Sequence[WindowedQuery]) -> None:
         """Those that were not yet. Their texts are let go."""
         for one in asked:
             if one.words is None:
@@ -168,7 +168,7 @@ class Lookout:
             log.info("words are not looked up", extra={"collection": collection.name, "reason": error.detail})
             return None
 
-    async def _know(self, collection: Collection, version: EmbedderVersion, watched: Watched) -> None:
+    async def _know(self, collection: Collection, version: EmbedderVersion, watched: WatchedVersion) -> None:
         """What the collection itself is like, again after an hour or when it has changed by a quarter."""
         rows = (await self._versions.status(version)).rows
         alike = watched.own_rows / CHANGED < rows < watched.own_rows * CHANGED
@@ -185,21 +185,21 @@ class Lookout:
                 return
             unknown.append(sum(count <= 1 for count in counts))  # said by the document that it is from alone
             words.append(len(counts))
-        watched.own = Own(vectors=sample.vectors, unknown=unknown, words=words)
+        watched.own = CollectionReference(vectors=sample.vectors, unknown=unknown, words=words)
         watched.own_rows, watched.own_until = rows, time.monotonic() + OWN_SECONDS
 
     # ------------------------------------------------------------ remember
 
-    def _remember(self, watched: Watched, reading: Reading, came: int, moment: datetime) -> None:
+    def _remember(self, watched: WatchedVersion, reading: DriftAssessment, came: int, moment: datetime) -> None:
         minute = moment.replace(second=0, microsecond=0)
         if watched.history and watched.history[-1].at == minute:
             came += watched.history.pop().queries
         values: dict[Name, float | None] = dict.fromkeys(NAMES)
         values |= {one.name: one.gap.value for one in reading.measures if one.gap is not None}
-        watched.history.append(Minute(at=minute, queries=came, values=values, best_cosine=reading.best_cosine))
+        watched.history.append(DriftMinute(at=minute, queries=came, values=values, best_cosine=reading.best_cosine))
 
 
-def _export(collection: Collection, reading: Reading) -> None:
+def _export(collection: Collection, reading: DriftAssessment) -> None:
     labels: dict[str, Any] = {"collection": collection.name}
     for measure in reading.measures:
         if measure.gap is None:

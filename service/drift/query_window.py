@@ -21,7 +21,7 @@ import numpy.typing as npt
 
 from service.core.ids import CollectionId, VersionNumber
 from service.core.query_syntax import Syntax
-from service.search.events import Observed
+from service.search.events import SearchEvent
 
 SIZE = 500
 """Queries of each sample. With 384 dimensions a collection takes about a megabyte and a half."""
@@ -37,7 +37,7 @@ Key = tuple[CollectionId, VersionNumber]
 
 
 @dataclass(kw_only=True, slots=True)
-class Asked:
+class WindowedQuery:
     """One live query. `vector`: half precision. `cosine`: of its best find; None under a filter.
 
     `in_domain`: None where it cannot be told. `words`: how many of its words no document says, and how many it has;
@@ -52,14 +52,14 @@ class Asked:
     words: tuple[int, int] | None = None
 
 
-class Window:
+class QueryWindow:
     """The two samples of one version. `seconds`: what the latest sample spans at least, where many queries come."""
 
     def __init__(self, seconds: float, chance: random.Random) -> None:
         self._pause = seconds / SIZE
         self._chance = chance
-        self.latest: deque[Asked] = deque()
-        self.earlier: list[Asked] = []
+        self.latest: deque[WindowedQuery] = deque()
+        self.earlier: list[WindowedQuery] = []
         self.seen = 0
         """All queries that there were."""
         self._taken: float | None = None
@@ -72,7 +72,7 @@ class Window:
         self.seen += 1
         return len(self.latest) < SIZE or self._taken is None or now >= self._taken + self._pause
 
-    def add(self, asked: Asked, now: float) -> None:
+    def add(self, asked: WindowedQuery, now: float) -> None:
         """`now`: in seconds, of any clock that does not go back."""
         self._taken = now
         self.latest.append(asked)
@@ -82,7 +82,7 @@ class Window:
     def _most(self) -> int:
         return min(SIZE, max(LEAST, (len(self.latest) + len(self.earlier)) // 2))
 
-    def _leave(self, asked: Asked, now: float) -> None:
+    def _leave(self, asked: WindowedQuery, now: float) -> None:
         """Of the time since the first one left, or of the last day, every part has about the same share."""
         asked.text = ""  # its words are looked up while it is one of the latest
         if self._began is None:
@@ -98,16 +98,16 @@ class Window:
         self._left = now
 
 
-class Traffic:
+class QueryWindows:
     """An observer of live searches. `seconds`: as for `Window`."""
 
     def __init__(self, seconds: float, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._seconds = seconds
         self._clock = clock
         self._chance = random.Random(0)  # noqa: S311  no secret
-        self._windows: OrderedDict[Key, Window] = OrderedDict()
+        self._windows: OrderedDict[Key, QueryWindow] = OrderedDict()
 
-    def saw(self, observed: Observed) -> None:
+    def saw(self, observed: SearchEvent) -> None:
         space, request = observed.space, observed.request
         if space.version.number != space.collection.active_version or len(request.asked) != 1 or request.like:
             return
@@ -117,7 +117,7 @@ class Traffic:
         key = (space.collection.id, space.version.number)
         window = self._windows.get(key)
         if window is None:
-            window = self._windows[key] = Window(self._seconds, self._chance)
+            window = self._windows[key] = QueryWindow(self._seconds, self._chance)
         self._windows.move_to_end(key)
         if len(self._windows) > COLLECTIONS:
             self._windows.popitem(last=False)
@@ -125,7 +125,7 @@ class Traffic:
         if window.wants(now):
             filtered = observed.passing is not None
             (query,) = request.asked
-            asked = Asked(
+            asked = WindowedQuery(
                 vector=vector.astype(np.float16),
                 cosine=None if filtered else observed.best_cosine,
                 in_domain=None if filtered else observed.confidence.in_domain,
@@ -134,10 +134,10 @@ class Traffic:
             )
             window.add(asked, now)
 
-    def of(self, key: Key) -> Window | None:
+    def of(self, key: Key) -> QueryWindow | None:
         return self._windows.get(key)
 
-    def __iter__(self) -> Iterator[tuple[Key, Window]]:
+    def __iter__(self) -> Iterator[tuple[Key, QueryWindow]]:
         """As they are now: it may change while somebody goes through them."""
         return iter(tuple(self._windows.items()))
 

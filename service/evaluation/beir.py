@@ -11,7 +11,7 @@ from service.core.errors import Misconfigured
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Judgments:
+class BeirJudgments:
     """As a folder holds them; what a collection was given, and when, is `domain.Judgments`.
 
     `queries`: id -> text, only judged ones. `grades`: query id -> document id -> relevance.
@@ -40,7 +40,7 @@ def document(row: Mapping[str, Any]) -> dict[str, Any]:
     return taken
 
 
-def judgments(folder: Path, split: str = "test") -> Judgments:
+def judgments(folder: Path, split: str = "test") -> BeirJudgments:
     """Misconfigured where a file is missing or a judgment speaks of a query that is not there."""
     path = folder / "qrels" / f"{split}.tsv"
     if not path.is_file() or not (folder / "queries.jsonl").is_file():
@@ -58,4 +58,4 @@ def judgments(folder: Path, split: str = "test") -> Judgments:
         raise Misconfigured(f"{path} holds no judgments under the header query-id, corpus-id, score")
     if missing := grades.keys() - texts.keys():
         raise Misconfigured(f"{len(missing)} judged queries are not in queries.jsonl, such as {min(missing)}")
-    return Judgments(queries={query: texts[query] for query in grades}, grades=grades)
+    return BeirJudgments(queries={query: texts[query] for query in grades}, grades=grades)

@@ -38,7 +38,7 @@ def reciprocal_rank(ranking: Sequence[str], grades: Mapping[str, int], k: int) -
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Quality:
+class RankingMetrics:
     """Means over judged queries; NaN of none."""
 
     ndcg_at_10: float
@@ -46,11 +46,11 @@ class Quality:
     recall_at_100: float
 
 
-def quality(judged: Sequence[tuple[Sequence[str], Mapping[str, int]]]) -> Quality:
+def quality(judged: Sequence[tuple[Sequence[str], Mapping[str, int]]]) -> RankingMetrics:
     """Of each query the ranking that it got, 100 deep, and its grades."""
     if not judged:
-        return Quality(ndcg_at_10=math.nan, mrr_at_10=math.nan, recall_at_100=math.nan)
-    return Quality(
+        return RankingMetrics(ndcg_at_10=math.nan, mrr_at_10=math.nan, recall_at_100=math.nan)
+    return RankingMetrics(
         ndcg_at_10=fmean(ndcg(ranking, grades, 10) for ranking, grades in judged),
         mrr_at_10=fmean(reciprocal_rank(ranking, grades, 10) for ranking, grades in judged),
         recall_at_100=fmean(recall(ranking, grades, 100) for ranking, grades in judged),

@@ -10,10 +10,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from service.core.collections import Fusion, Reranking
+from service.core.collections import FusionSettings, RerankSettings
 from service.evaluation.ranking_metrics import ndcg
-from service.search.fusion import Evidence, Fused, Place, fuse
-from service.search.rerank_blend import Blend, believed
+from service.search.fusion import Fused, LegRank, LegScores, fuse
+from service.search.rerank_blend import RerankBlend, believed
 
 K = 10
 """Hits that settings are judged by."""
@@ -24,21 +24,21 @@ DEEPEST = 100
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Recipe:
+class RankingSettings:
     """The settings of a ranking. `rerank` None: the first stage alone."""
 
-    fusion: Fusion
+    fusion: FusionSettings
     candidates: int
-    rerank: Reranking | None = None
+    rerank: RerankSettings | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Heard:
+class RecordedQuery:
     """What was said of one judged query. `grades`: document -> relevance; `relevance`: what the reranker gave it."""
 
     grades: Mapping[str, int]
-    dense: Mapping[str, Place]
-    lexical: Mapping[str, Place]
+    dense: Mapping[str, LegRank]
+    lexical: Mapping[str, LegRank]
     certainty: float = 1.0
     relevance: Mapping[str, float] = field(default_factory=dict)
 
@@ -49,19 +49,19 @@ def questions(text: str) -> tuple[dict[str, Any], ...]:
     return tuple({**wanted, "fusion": {"method": "convex", "alpha": alpha}} for alpha in (1.0, 0.0))
 
 
-def heard(answers: Sequence[Mapping[str, Any]], grades: Mapping[str, int]) -> Heard:
+def heard(answers: Sequence[Mapping[str, Any]], grades: Mapping[str, int]) -> RecordedQuery:
     """From the answers to `questions`."""
-    legs: dict[str, dict[str, Place]] = {"dense": {}, "lexical": {}}
+    legs: dict[str, dict[str, LegRank]] = {"dense": {}, "lexical": {}}
     for answer in answers:
         for hit in answer["hits"]:
             for leg, places in legs.items():
                 if (told := hit["explain"][leg]) is not None:
-                    places[hit["id"]] = Place(told["score"], told["rank"])
+                    places[hit["id"]] = LegRank(told["score"], told["rank"])
     certainty = next((hit["explain"]["certainty"] for answer in answers for hit in answer["hits"]), 1.0)
-    return Heard(grades=grades, dense=legs["dense"], lexical=legs["lexical"], certainty=certainty)
+    return RecordedQuery(grades=grades, dense=legs["dense"], lexical=legs["lexical"], certainty=certainty)
 
 
-def reading(text: str, recipe: Recipe) -> dict[str, Any]:
+def reading(text: str, recipe: RankingSettings) -> dict[str, Any]:
     """The search that shows what the reranker makes of the best hits of a first stage, every one of them read."""
     fusion = {"method": recipe.fusion.method, "alpha": recipe.fusion.alpha, "k": recipe.fusion.k}
     return {
@@ -81,7 +81,7 @@ def read(answer: Mapping[str, Any]) -> dict[str, float]:
     return {document: told["score"] for document, told in explained.items() if told is not None}
 
 
-def first_stage(one: Heard, recipe: Recipe, width: int) -> list[Fused[str]]:
+def first_stage(one: RecordedQuery, recipe: RankingSettings, width: int) -> list[Fused[str]]:
     """The fused ranking of what the legs bring when each is asked for `width`."""
     found = {
         document
@@ -91,32 +91,32 @@ def first_stage(one: Heard, recipe: Recipe, width: int) -> list[Fused[str]]:
     }
     dense, lexical = (
         {
-            document: place if place.rank is not None and place.rank <= width else Place(place.score, None)
+            document: place if place.rank is not None and place.rank <= width else LegRank(place.score, None)
             for document, place in places.items()
             if document in found
         }
         for places in (one.dense, one.lexical)
     )
-    return fuse([Evidence(dense=dense, lexical=lexical, certainty=one.certainty)], recipe.fusion)
+    return fuse([LegScores(dense=dense, lexical=lexical, certainty=one.certainty)], recipe.fusion)
 
 
-def ranking(one: Heard, recipe: Recipe, k: int = K) -> list[str]:
+def ranking(one: RecordedQuery, recipe: RankingSettings, k: int = K) -> list[str]:
     """The first `k` documents of the answer. At most `WIDEST` candidates, and `DEEPEST` hits read, can be replayed."""
     how = recipe.rerank
     fused = first_stage(one, recipe, max(recipe.candidates, k, how.depth if how else 0))
     return [hit.item for hit in fused[:k]] if how is None else blended(one, fused, how)[:k]
 
 
-def blended(one: Heard, fused: Sequence[Fused[str]], how: Reranking) -> list[str]:
+def blended(one: RecordedQuery, fused: Sequence[Fused[str]], how: RerankSettings) -> list[str]:
     """The hits of a first stage, by their scores after the reranker read the first `depth`; the others follow."""
     head = fused[: how.depth]
     first = [hit.score for hit in head]
     relevance = [one.relevance.get(hit.item, 0.0) for hit in head]
-    blend = Blend(first, believed(first, relevance, how.weight))
+    blend = RerankBlend(first, believed(first, relevance, how.weight))
     scored = [(-blend.score(at, relevance[at]), hit.item) for at, hit in enumerate(head)]
     return [item for _, item in sorted(scored)] + [hit.item for hit in fused[how.depth :]]
 
 
-def quality(one: Heard, documents: Sequence[str]) -> float:
+def quality(one: RecordedQuery, documents: Sequence[str]) -> float:
     """nDCG@10."""
     return ndcg(documents, one.grades, K)

@@ -22,10 +22,10 @@ from service.core.errors import Conflict, FieldError, Invalid, VersionNotFound
 from service.core.filters import Filter
 from service.core.ids import DocumentId, VersionNumber
 from service.core.jobs import FailedDocument
-from service.core.ports.change_feed import Changes
+from service.core.ports.change_feed import ChangeFeed
 from service.core.ports.documents import Documents
 from service.core.ports.lexicon import Lexicon
-from service.core.ports.queue import Queue
+from service.core.ports.queue import JobQueue
 from service.core.vector_math import unit
 from service.core.versions import EmbedderVersion
 
@@ -45,7 +45,7 @@ Taker = EmbedderVersion | str
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Limits:
+class DocumentLimits:
     """What one document may be. Lengths in code points, `metadata_bytes` as JSON in UTF-8."""
 
     id_length: int = 512
@@ -57,7 +57,7 @@ class Limits:
 
 
 @dataclass(slots=True)
-class Streamed:
+class StreamOutcome:
     """What came of a stream of documents."""
 
     counts: dict[str, int] = field(default_factory=lambda: {"created": 0, "updated": 0, "unchanged": 0})
@@ -70,17 +70,17 @@ class Streamed:
             self.errors.append((line, reason))
 
 
-class Ingest:
+class IngestService:
     """`wait_seconds`: how long `wait` holds an answer back before it says that not everything can be found yet."""
 
     def __init__(
         self,
         *,
         documents: Documents,
-        queue: Queue,
-        changes: Changes,
+        queue: JobQueue,
+        changes: ChangeFeed,
         lexicon: Lexicon,
-        limits: Limits,
+        limits: DocumentLimits,
         wait_seconds: float = 60.0,
     ) -> None:
         self._documents = documents
@@ -112,12 +112,12 @@ class Ingest:
 
     async def stream(
         self, collection: Collection, lines: AsyncIterator[tuple[int, Document | str]], takes: Taker | None = None
-    ) -> Streamed:
+    ) -> StreamOutcome:
         """Write documents as they arrive, in constant memory. Lines are numbered from 1; a str is why one is refused.
 
         Committed batch by batch: what was counted stays, also where the stream breaks off.
         """
-        outcome = Streamed()
+        outcome = StreamOutcome()
         held: dict[DocumentId, Document] = {}
         characters = 0
 

@@ -8,8 +8,8 @@ from datetime import datetime, timedelta
 from service.core import metrics
 from service.core.errors import NotFound
 from service.core.ids import CollectionId, CollectionName, VersionNumber
-from service.core.ports.recall import Recalls
-from service.core.recall import Band, Minute, Series, Tally
+from service.core.ports.recall import RecallStore
+from service.core.recall import Band, RecallMinute, RecallSeries, RecallStats
 
 WINDOW = timedelta(minutes=30)
 """What the metrics are means over."""
@@ -24,28 +24,28 @@ _Shown = tuple[CollectionId, CollectionName, VersionNumber, str, Band]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Finding:
+class ProbeResult:
     """What one look found. `live`: it ran as searches run now; else with another `ef_search`, to learn of that."""
 
-    series: Series
-    tally: Tally
+    series: RecallSeries
+    tally: RecallStats
     live: bool
 
 
-class Ledger:
-    def __init__(self, recalls: Recalls, now: Callable[[], datetime]) -> None:
+class RecallAggregator:
+    def __init__(self, recalls: RecallStore, now: Callable[[], datetime]) -> None:
         self._recalls = recalls
         self._now = now
-        self._tallies: OrderedDict[tuple[CollectionId, Series, datetime], Tally] = OrderedDict()
-        self._windows: dict[_Shown, deque[tuple[datetime, Tally]]] = {}
+        self._tallies: OrderedDict[tuple[CollectionId, RecallSeries, datetime], RecallStats] = OrderedDict()
+        self._windows: dict[_Shown, deque[tuple[datetime, RecallStats]]] = {}
         self._changed: set[_Shown] = set()
 
-    def found(self, name: CollectionName, collection_id: CollectionId, findings: Iterable[Finding]) -> None:
+    def found(self, name: CollectionName, collection_id: CollectionId, findings: Iterable[ProbeResult]) -> None:
         """Add to the present minute, and to the metrics what runs live. Costs microseconds."""
         minute = self._now().replace(second=0, microsecond=0)
         for finding in findings:
             key = (collection_id, finding.series, minute)
-            self._tallies[key] = self._tallies.get(key, Tally()) + finding.tally
+            self._tallies[key] = self._tallies.get(key, RecallStats()) + finding.tally
             if finding.live:
                 of = finding.series
                 self._add((collection_id, name, of.version, of.plan, of.band), minute, finding.tally)
@@ -58,21 +58,21 @@ class Ledger:
         for collection_id in dict.fromkeys(key[0] for key in self._tallies):
             keys = [key for key in self._tallies if key[0] == collection_id]
             taken = {key: self._tallies.pop(key) for key in keys}
-            minutes = [Minute(series=series, at=at, tally=tally) for (_, series, at), tally in taken.items()]
+            minutes = [RecallMinute(series=series, at=at, tally=tally) for (_, series, at), tally in taken.items()]
             try:
                 await self._recalls.add(collection_id, minutes)
             except NotFound:  # deleted meanwhile
                 continue
             except Exception:
                 for key, tally in taken.items():
-                    self._tallies[key] = self._tallies.get(key, Tally()) + tally
+                    self._tallies[key] = self._tallies.get(key, RecallStats()) + tally
                 raise
 
     async def forget(self) -> None:
         """Drop what is old, of every process."""
         await self._recalls.forget(self._now() - KEPT)
 
-    def _add(self, shown: _Shown, minute: datetime, tally: Tally) -> None:
+    def _add(self, shown: _Shown, minute: datetime, tally: RecallStats) -> None:
         window = self._windows.setdefault(shown, deque())
         if window and window[-1][0] == minute:
             window[-1] = (minute, window[-1][1] + tally)
@@ -92,11 +92,11 @@ class Ledger:
                 del self._windows[shown]
                 _hide(shown)
             elif shown in self._changed:  # what did not change may be of a collection that is gone
-                _show(shown, sum((one for _, one in window), Tally()))
+                _show(shown, sum((one for _, one in window), RecallStats()))
         self._changed.clear()
 
 
-def _show(shown: _Shown, tally: Tally) -> None:
+def _show(shown: _Shown, tally: RecallStats) -> None:
     _, name, version, plan, band = shown
     if plan == LEXICAL:
         metrics.LEXICAL_RECALL.labels(name).set(tally.mean)

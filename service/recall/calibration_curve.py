@@ -15,15 +15,15 @@ from datetime import datetime
 
 from service.core.collections import Collection
 from service.core.ids import Vector
-from service.core.index_health import Health, IndexState
-from service.core.ports.vectors import Vectors
-from service.core.recall import Curve, CurvePoint, K, Tally, compared
+from service.core.index_health import IndexHealth, IndexState
+from service.core.ports.vectors import VectorStore
+from service.core.recall import CalibrationCurve, CurvePoint, K, RecallStats, recall_at_k
 from service.core.search import Candidate, DensePlan
 from service.core.versions import EmbedderVersion, Judgments, SpaceStatus
 from service.recall import ef_policy
 from service.search import retrievers
 from service.spaces.resolver import Space
-from service.spaces.sampling import Sampling
+from service.spaces.sampling import CollectionSampler
 
 FIRST, MOST = 100, 1_000
 """Queries that ask every rung, and those that ask at all."""
@@ -33,8 +33,8 @@ RESTS = 1.0
 """Times as long as it worked."""
 
 
-class Survey:
-    def __init__(self, *, vectors: Vectors, sampling: Sampling, rests: float = RESTS) -> None:
+class CurveMeasurer:
+    def __init__(self, *, vectors: VectorStore, sampling: CollectionSampler, rests: float = RESTS) -> None:
         self._vectors = vectors
         self._sampling = sampling
         self._rests = rests
@@ -44,12 +44,12 @@ class Survey:
         collection: Collection,
         version: EmbedderVersion,
         status: SpaceStatus,
-        health: Health,
+        health: IndexHealth,
         judgments: Judgments | None,
         live: Sequence[str],
         now: datetime,
-    ) -> Curve | None:
-        """None where there is nothing to ask for. SpaceRefused and ModelUnavailable as `Sampling.queries`."""
+    ) -> CalibrationCurve | None:
+        """None where there is nothing to ask for. SpaceRefused and ModelUnavailable as `CollectionSampler.queries`."""
         queries, sources = await self._sampling.queries(collection, version, judgments, live, MOST)
         if not len(queries):
             return None
@@ -57,7 +57,7 @@ class Survey:
         target = collection.settings.recall_target
         space = Space(collection=collection, version=version, status=status)
         look = _Look(self._vectors, version, retrievers.rows_for(space, collection.settings.candidates))
-        rungs: Sequence[int] = ef_policy.LADDER
+        rungs: Sequence[int] = ef_policy.EF_STEPS
         narrowed = False
         for at, query in enumerate(queries):
             if not narrowed and (at == FIRST or look.worked > SECONDS / 2):
@@ -74,10 +74,10 @@ class Survey:
 class _Look:
     """What was found so far. `limit`: rows that a live search asks for."""
 
-    vectors: Vectors
+    vectors: VectorStore
     version: EmbedderVersion
     limit: int
-    tallies: dict[int, Tally] = dataclasses.field(default_factory=dict)
+    tallies: dict[int, RecallStats] = dataclasses.field(default_factory=dict)
     asked: int = 0
     exact_seconds: float = 0.0
     worked: float = 0.0
@@ -88,13 +88,13 @@ class _Look:
         self.asked += 1
         for rung in rungs:
             found, seconds = await self._timed(query, max(K, self.limit), DensePlan(kind="hnsw", ef_search=rung))
-            one = Tally.of_one(*compared(_named(truth), _named(found)), seconds)
-            self.tallies[rung] = self.tallies.get(rung, Tally()) + one
+            one = RecallStats.of_one(*recall_at_k(_named(truth), _named(found)), seconds)
+            self.tallies[rung] = self.tallies.get(rung, RecallStats()) + one
 
     def open(self, target: float) -> list[int]:
         """The rungs that may be the smallest to hold the target: none below it surely does, none above is needed."""
         found = []
-        for rung in ef_policy.LADDER:
+        for rung in ef_policy.EF_STEPS:
             low, high = self.tallies[rung].interval
             if high >= target:
                 found.append(rung)
@@ -103,9 +103,16 @@ class _Look:
         return found
 
     def drawn(
-        self, target: float, *, sources: dict[str, int], rows: int, health: Health, index: IndexState, now: datetime
-    ) -> Curve:
-        return Curve(
+        self,
+        target: float,
+        *,
+        sources: dict[str, int],
+        rows: int,
+        health: IndexHealth,
+        index: IndexState,
+        now: datetime,
+    ) -> CalibrationCurve:
+        return CalibrationCurve(
             points=tuple(_point(rung, tally) for rung, tally in sorted(self.tallies.items())),
             queries=self.asked,
             rows=rows,
@@ -126,7 +133,7 @@ class _Look:
         return found, took
 
 
-def _point(rung: int, tally: Tally) -> CurvePoint:
+def _point(rung: int, tally: RecallStats) -> CurvePoint:
     low, high = tally.interval
     return CurvePoint(
         ef_search=rung,

@@ -20,27 +20,27 @@ from typing import Any
 from service.core.collections import Collection
 from service.core.errors import AzimuthError, Conflict
 from service.core.ids import CollectionId, CollectionName, VersionNumber
-from service.core.index_health import Health
+from service.core.index_health import IndexHealth
 from service.core.periodic import Clock, one_by_one
 from service.core.ports.audit import Audit
 from service.core.ports.collections import Collections
 from service.core.ports.indexes import Indexes
-from service.core.ports.queue import Queue
-from service.core.ports.recall import Recalls
+from service.core.ports.queue import JobQueue
+from service.core.ports.recall import RecallStore
 from service.core.ports.test_sets import TestSets
 from service.core.ports.versions import Versions
-from service.core.recall import Band, Curve, Effort, Minute
+from service.core.recall import Band, CalibrationCurve, EfSetting, RecallMinute
 from service.core.versions import STANDING, AuditEntry, EmbedderVersion
 from service.recall import ef_policy
-from service.recall.calibration_curve import Survey
-from service.recall.ef_policy import Choice, Probes
-from service.recall.index_advice import Advice, advice
+from service.recall.calibration_curve import CurveMeasurer
+from service.recall.ef_policy import EfDecision, ProbeHistory
+from service.recall.index_advice import IndexAdvice, advice
 
 log = logging.getLogger(__name__)
 
 SERVICE = "azimuth"
 MEMORY = timedelta(days=1)
-"""Probes that are older speak of another index, or of other questions."""
+"""ProbeHistory that are older speak of another index, or of other questions."""
 LATE = timedelta(minutes=2)
 """Sums of a minute may still grow for so long: processes write them down now and then."""
 CHANGED = 0.25
@@ -52,7 +52,7 @@ Remembered = Callable[[CollectionName], Sequence[str]]
 """The texts of live searches, as far as they are remembered."""
 
 
-class Control:
+class RecallController:
     """`exact_below`: chunks up to which a version has no index, because an exact scan is as fast."""
 
     def __init__(
@@ -60,12 +60,12 @@ class Control:
         *,
         collections: Collections,
         versions: Versions,
-        queue: Queue,
-        recalls: Recalls,
+        queue: JobQueue,
+        recalls: RecallStore,
         indexes: Indexes,
         audit: Audit,
         test_sets: TestSets,
-        survey: Survey,
+        survey: CurveMeasurer,
         remembered: Remembered,
         exact_below: int,
     ) -> None:
@@ -79,7 +79,7 @@ class Control:
         self._survey = survey
         self._remembered = remembered
         self._exact_below = exact_below
-        self._minutes: dict[CollectionId, tuple[Minute, ...]] = {}
+        self._minutes: dict[CollectionId, tuple[RecallMinute, ...]] = {}
         self._rebuilds: set[asyncio.Task[None]] = set()
 
     async def tend(self, now: Clock) -> None:
@@ -123,12 +123,14 @@ class Control:
                 if ours and unmeasured(await self._recalls.curve(version), health, target):
                     await self._calibrate(collection, version, health, now)
 
-    async def _quiet(self, version: EmbedderVersion, health: Health, now: datetime) -> bool:
+    async def _quiet(self, version: EmbedderVersion, health: IndexHealth, now: datetime) -> bool:
         """Not in the middle of a bulk load: it would be measured twice."""
         waiting = (await self._queue.status(version.collection_id, version.number, now)).pending
         return waiting <= health.rows / 10
 
-    async def _calibrate(self, collection: Collection, version: EmbedderVersion, health: Health, now: Clock) -> None:
+    async def _calibrate(
+        self, collection: Collection, version: EmbedderVersion, health: IndexHealth, now: Clock
+    ) -> None:
         status = await self._versions.status(version)
         judgments = await self._test_sets.get(collection.id)
         live = self._remembered(collection.name)
@@ -147,8 +149,8 @@ class Control:
     # ------------------------------------------------------------ hold
 
     async def _changes(
-        self, collection: Collection, version: EmbedderVersion, curve: Curve, now: datetime
-    ) -> list[tuple[Band, Effort | None, Choice]]:
+        self, collection: Collection, version: EmbedderVersion, curve: CalibrationCurve, now: datetime
+    ) -> list[tuple[Band, EfSetting | None, EfDecision]]:
         """What is to be set otherwise: the band, what it was, what it is to be."""
         target = collection.settings.recall_target
         known = {one.band: one for one in await self._recalls.efforts(collection.id) if one.version == version.number}
@@ -156,20 +158,20 @@ class Control:
         since = max(curve.measured_at, now - MEMORY)
         standing = known.get("all")
         if standing is None or standing.target != target or standing.changed_at < curve.measured_at:
-            choice = ef_policy.begin(curve, target, Probes.of(minutes, version.number, "all").since(since))
+            choice = ef_policy.begin(curve, target, ProbeHistory.of(minutes, version.number, "all").since(since))
             return [("all", standing, choice), *_shifted(known, choice)]
-        found: list[tuple[Band, Effort | None, Choice]] = []
+        found: list[tuple[Band, EfSetting | None, EfDecision]] = []
         bands: dict[Band, None] = dict.fromkeys(minute.series.band for minute in minutes)
         for band in bands:
             before = known.get(band, standing)
-            probes = Probes.of(minutes, version.number, band).since(since)
+            probes = ProbeHistory.of(minutes, version.number, band).since(since)
             step = ef_policy.step if band == "all" else ef_policy.step_under_filter
             changed = step(before.ef_search, before.missed, target, probes, before.changed_at)
             if changed is not None:
                 found.append((band, before, changed))
         return found
 
-    async def _probes(self, collection_id: CollectionId, now: datetime) -> tuple[Minute, ...]:
+    async def _probes(self, collection_id: CollectionId, now: datetime) -> tuple[RecallMinute, ...]:
         """Of the last day; what was read before is kept, and what may have grown since is read again."""
         known = self._minutes.get(collection_id, ())
         again = max((minute.at for minute in known), default=now - MEMORY) - LATE
@@ -183,12 +185,12 @@ class Control:
         self,
         collection: Collection,
         version: EmbedderVersion,
-        changed: tuple[Band, Effort | None, Choice],
+        changed: tuple[Band, EfSetting | None, EfDecision],
         now: datetime,
     ) -> None:
         band, before, choice = changed
         target = collection.settings.recall_target
-        made = Effort(
+        made = EfSetting(
             version=version.number,
             band=band,
             ef_search=choice.ef_search,
@@ -215,7 +217,9 @@ class Control:
 
     # ------------------------------------------------------------ reindex
 
-    async def health(self, collection: Collection, version: EmbedderVersion) -> tuple[Health, tuple[Advice, ...]]:
+    async def health(
+        self, collection: Collection, version: EmbedderVersion
+    ) -> tuple[IndexHealth, tuple[IndexAdvice, ...]]:
         """How the index stands, and what to do about it."""
         health = await self._indexes.look(version)
         efforts = await self._recalls.efforts(collection.id)
@@ -274,14 +278,14 @@ class Control:
         await asyncio.gather(*self._rebuilds, return_exceptions=True)
 
 
-def unmeasured(curve: Curve | None, health: Health, target: float) -> bool:
+def unmeasured(curve: CalibrationCurve | None, health: IndexHealth, target: float) -> bool:
     """Is there no curve of this index for this target?"""
     if health.index is None:
         return False
     return curve is None or curve.build != health.index.build or curve.target != target
 
 
-def due(curve: Curve | None, health: Health, target: float) -> bool:
+def due(curve: CalibrationCurve | None, health: IndexHealth, target: float) -> bool:
     """Is the curve to be measured (again), because there is none or because the rows are others by now?
 
     Statistics that were reset, as after a crash, begin at zero: then all that is counted came since.
@@ -295,7 +299,7 @@ def due(curve: Curve | None, health: Health, target: float) -> bool:
     return changed >= CHANGED * max(1, curve.rows) or abs(health.dead_share - curve.dead) >= DEAD
 
 
-def _shifted(known: Mapping[Band, Effort], choice: Choice) -> list[tuple[Band, Effort | None, Choice]]:
+def _shifted(known: Mapping[Band, EfSetting], choice: EfDecision) -> list[tuple[Band, EfSetting | None, EfDecision]]:
     """Bands with an effort of their own keep their distance to that without a filter."""
     standing = known.get("all")
     if standing is None:
@@ -304,7 +308,7 @@ def _shifted(known: Mapping[Band, Effort], choice: Choice) -> list[tuple[Band, E
         (
             band,
             before,
-            Choice(
+            EfDecision(
                 ef_search=ef_policy.shifted(before.ef_search, standing.ef_search, choice.ef_search),
                 reason=f"as far from that of searches without a filter as before: {choice.reason}",
             ),

@@ -13,13 +13,13 @@ from dataclasses import dataclass
 from service.core.errors import VersionNotFound
 from service.core.ids import CollectionId, CollectionName, Vector, VersionNumber
 from service.core.ports.documents import Documents
-from service.core.ports.vectors import Vectors
-from service.core.recall import NEAR, K, Series, Tally, compared
-from service.core.search import Candidate, Passing, Request
-from service.recall.aggregate import Finding
+from service.core.ports.vectors import VectorStore
+from service.core.recall import NEAR, K, RecallSeries, RecallStats, recall_at_k
+from service.core.search import Candidate, FilterMatch, SearchRequest
+from service.recall.aggregate import ProbeResult
 from service.search import filter_planner, retrievers
-from service.search.retrievers import Item, Leg
-from service.spaces.resolver import Space, Spaces
+from service.search.retrievers import Item, LegResult
+from service.spaces.resolver import Space, SpaceResolver
 
 WIDER = 2
 """The exact look asks for so many times `K` documents: some have several chunks among the nearest."""
@@ -28,19 +28,19 @@ Top = Sequence[tuple[Item, Candidate]]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Asked:
+class ProbedQuery:
     """One question of a live search, in the space of `version`. `passing` names nothing; `width`: as it ran."""
 
     collection: CollectionName
     collection_id: CollectionId
     version: VersionNumber
-    request: Request
+    request: SearchRequest
     vector: Vector
-    passing: Passing | None
+    passing: FilterMatch | None
     width: int
 
 
-class Probe:
+class DenseProbe:
     """`passing_cap`: as of live searches. `below`: an `ef_search` that is tried as well, to learn whether it would do.
 
     It is asked of searches without a filter alone: a filter has an `ef_search` of its own for each share that passes.
@@ -49,9 +49,9 @@ class Probe:
     def __init__(
         self,
         *,
-        vectors: Vectors,
+        vectors: VectorStore,
         documents: Documents,
-        spaces: Spaces,
+        spaces: SpaceResolver,
         passing_cap: int,
         below: Callable[[int], int | None] = lambda _: None,
     ) -> None:
@@ -61,7 +61,7 @@ class Probe:
         self._passing_cap = passing_cap
         self._below = below
 
-    async def look(self, asked: Asked, space: Space | None) -> tuple[Finding, ...] | None:
+    async def look(self, asked: ProbedQuery, space: Space | None) -> tuple[ProbeResult, ...] | None:
         """None where the pair is torn; nothing where it runs exactly by now.
 
         `space`: where it ran a moment ago; None: it was longer ago, and space and what passes are looked up anew.
@@ -81,45 +81,47 @@ class Probe:
         if await self._torn(asked, space, truth, tops):
             return None
         return tuple(
-            Finding(
-                series=Series.of_plan(space.version.number, leg.plan),
-                tally=Tally.of_one(*compared(_named(truth), _named(top)), seconds),
+            ProbeResult(
+                series=RecallSeries.of_plan(space.version.number, leg.plan),
+                tally=RecallStats.of_one(*recall_at_k(_named(truth), _named(top)), seconds),
                 live=number == 0,
             )
             for number, ((leg, seconds), top) in enumerate(zip(looks, tops, strict=True))
             if leg.plan.kind != "exact"
         )
 
-    async def _space(self, asked: Asked) -> Space:
+    async def _space(self, asked: ProbedQuery) -> Space:
         space = await self._spaces.of(asked.collection, asked.request.embedder_version)
         if (space.collection.id, space.version.number) != (asked.collection_id, asked.version):
             raise VersionNotFound(f"version {asked.version} of {asked.collection} does not answer any more")
         return space
 
-    async def _passing(self, asked: Asked, space: Space) -> Passing | None:
+    async def _passing(self, asked: ProbedQuery, space: Space) -> FilterMatch | None:
         if asked.request.where is None:
             return None
-        most = filter_planner.worth_naming(space.status, retrievers.rows_for(space, asked.width), self._passing_cap)
+        most = filter_planner.max_allowlist(space.status, retrievers.rows_for(space, asked.width), self._passing_cap)
         return await self._documents.passing(space.collection.id, asked.request.where, most)
 
-    def _further(self, asked: Asked, space: Space, live: Leg) -> Iterator[int]:
+    def _further(self, asked: ProbedQuery, space: Space, live: LegResult) -> Iterator[int]:
         request, ran = asked.request, live.plan.ef_search
         if live.plan.kind == "hnsw" and ran is not None and request.where is None and request.ef_search is None:
             lower = self._below(min(ran, space.status.efforts.get("all", ran)))
             if lower is not None and lower >= retrievers.rows_for(space, K):
                 yield lower
 
-    async def _run(self, asked: Asked, space: Space, request: Request, passing: Passing | None, width: int) -> Leg:
+    async def _run(
+        self, asked: ProbedQuery, space: Space, request: SearchRequest, passing: FilterMatch | None, width: int
+    ) -> LegResult:
         return await retrievers.dense(self._vectors, self._documents, space, request, asked.vector, passing, width)
 
     async def _timed(
-        self, asked: Asked, space: Space, request: Request, passing: Passing | None, width: int
-    ) -> tuple[Leg, float]:
+        self, asked: ProbedQuery, space: Space, request: SearchRequest, passing: FilterMatch | None, width: int
+    ) -> tuple[LegResult, float]:
         started = time.perf_counter()
         leg = await self._run(asked, space, request, passing, width)
         return leg, time.perf_counter() - started
 
-    async def _torn(self, asked: Asked, space: Space, truth: Top, tops: Sequence[Top]) -> bool:
+    async def _torn(self, asked: ProbedQuery, space: Space, truth: Top, tops: Sequence[Top]) -> bool:
         if any(_newer(truth, top) for top in tops):
             return True
         everywhere = set.intersection(*({item for item, _ in top} for top in tops))
@@ -138,7 +140,7 @@ class Probe:
         return len(still) < len(ids)
 
 
-def _top(leg: Leg) -> Top:
+def _top(leg: LegResult) -> Top:
     return list(leg.best.items())[:K]
 
 

@@ -24,16 +24,16 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from service.core.ids import VersionNumber
-from service.core.recall import Band, Curve, CurvePoint, Minute, Tally
+from service.core.recall import Band, CalibrationCurve, CurvePoint, RecallMinute, RecallStats
 
 SMALLEST, LARGEST = 10, 1_000
 """As many as recall is promised for; the most that pgvector takes."""
-RUNG = 1.25
+EF_STEP = 1.25
 """What one rung is worth: about 12 % of the time of a scan, and a quarter to a third of the neighbours that are missed.
 With finer rungs, probes of an hour could not tell one from the next."""
 
 LEAST = 100
-"""Probes below which nothing is decided."""
+"""ProbeHistory below which nothing is decided."""
 SURE = 2_000
 """Probes whose mean is believed as it stands: it is right to a few thousandths."""
 WINDOWS = (128, 512, 2_048)
@@ -49,34 +49,34 @@ def _ladder() -> tuple[int, ...]:
     rungs, at = [], float(SMALLEST)
     while at < LARGEST:
         rungs.append(round(at))
-        at *= RUNG
+        at *= EF_STEP
     return (*rungs, LARGEST)
 
 
-LADDER = _ladder()
+EF_STEPS = _ladder()
 
 
-def below(ef_search: int) -> int | None:
+def previous_step(ef_search: int) -> int | None:
     """The next smaller rung; None at the lowest."""
-    return max((rung for rung in LADDER if rung < ef_search), default=None)
+    return max((rung for rung in EF_STEPS if rung < ef_search), default=None)
 
 
-def above(ef_search: int) -> int | None:
+def next_step(ef_search: int) -> int | None:
     """The next larger rung; None at the highest."""
-    return min((rung for rung in LADDER if rung > ef_search), default=None)
+    return min((rung for rung in EF_STEPS if rung > ef_search), default=None)
 
 
 def shifted(ef_search: int, before: int, now: int) -> int:
     """As many rungs from `now` as it was from `before`, as far as the ladder goes."""
 
     def rung(of: int) -> int:
-        return min(range(len(LADDER)), key=lambda at: abs(LADDER[at] - of))
+        return min(range(len(EF_STEPS)), key=lambda at: abs(EF_STEPS[at] - of))
 
-    return LADDER[min(len(LADDER) - 1, max(0, rung(ef_search) - rung(before) + rung(now)))]
+    return EF_STEPS[min(len(EF_STEPS) - 1, max(0, rung(ef_search) - rung(before) + rung(now)))]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Choice:
+class EfDecision:
     """An `ef_search` and why. `missed`: not even this, the largest, holds the target."""
 
     ef_search: int
@@ -88,37 +88,37 @@ class Choice:
 
 
 @dataclass(frozen=True, slots=True)
-class Probes:
+class ProbeHistory:
     """What probes found in one band of one version, by `ef_search`, oldest minutes first."""
 
-    by_effort: Mapping[int, Sequence[tuple[datetime, Tally]]]
+    by_effort: Mapping[int, Sequence[tuple[datetime, RecallStats]]]
 
     @classmethod
-    def of(cls, minutes: Iterable[Minute], version: VersionNumber, band: Band) -> "Probes":
+    def of(cls, minutes: Iterable[RecallMinute], version: VersionNumber, band: Band) -> "ProbeHistory":
         """Of plain looks along the index alone: an iterative scan is as wide as pgvector can make it anyway."""
-        found: dict[int, list[tuple[datetime, Tally]]] = {}
+        found: dict[int, list[tuple[datetime, RecallStats]]] = {}
         for minute in minutes:
             of = minute.series
             if (of.version, of.leg, of.plan, of.band) == (version, "dense", "hnsw", band):
                 found.setdefault(of.ef_search, []).append((minute.at, minute.tally))
         return cls(found)
 
-    def since(self, moment: datetime) -> "Probes":
+    def since(self, moment: datetime) -> "ProbeHistory":
         """Of minutes that began at `moment` or later."""
         kept = {ef: [one for one in tallies if one[0] >= moment] for ef, tallies in self.by_effort.items()}
-        return Probes({ef: tallies for ef, tallies in kept.items() if tallies})
+        return ProbeHistory({ef: tallies for ef, tallies in kept.items() if tallies})
 
-    def pooled(self, ef_search: int) -> "Probes":
+    def pooled(self, ef_search: int) -> "ProbeHistory":
         """All of them as if they were of this one. Under filters each search has an `ef_search` of its own."""
         merged = sorted(itertools.chain.from_iterable(self.by_effort.values()), key=lambda one: one[0])
-        return Probes({ef_search: merged} if merged else {})
+        return ProbeHistory({ef_search: merged} if merged else {})
 
-    def at(self, ef_search: int) -> Tally:
-        return sum((tally for _, tally in self.by_effort.get(ef_search, ())), Tally())
+    def at(self, ef_search: int) -> RecallStats:
+        return sum((tally for _, tally in self.by_effort.get(ef_search, ())), RecallStats())
 
-    def last(self, ef_search: int, queries: int) -> Tally:
+    def last(self, ef_search: int, queries: int) -> RecallStats:
         """Of the newest minutes that have so many together, or of all."""
-        total = Tally()
+        total = RecallStats()
         for _, tally in reversed(self.by_effort.get(ef_search, ())):
             if total.queries >= queries:
                 break
@@ -126,12 +126,12 @@ class Probes:
         return total
 
 
-def holds(tally: Tally, target: float) -> bool:
+def holds(tally: RecallStats, target: float) -> bool:
     """With 95 % confidence."""
     return tally.queries >= LEAST and tally.interval[0] >= target
 
 
-def miss(probes: Probes, ef_search: int, target: float) -> Tally | None:
+def miss(probes: ProbeHistory, ef_search: int, target: float) -> RecallStats | None:
     """The probes that show that this `ef_search` misses the target, if any do."""
     whole = probes.at(ef_search)
     if whole.queries >= SURE and whole.mean < target:
@@ -140,11 +140,11 @@ def miss(probes: Probes, ef_search: int, target: float) -> Tally | None:
     return next((one for one in windows if one.queries >= LEAST and one.bounds(ALARM)[1] < target), None)
 
 
-def ever_missed(probes: Probes, ef_search: int, target: float) -> bool:
+def ever_missed(probes: ProbeHistory, ef_search: int, target: float) -> bool:
     """Did any window of its probes miss the target, whenever that was?"""
     tallies = [tally for _, tally in probes.by_effort.get(ef_search, ())]
     for size in WINDOWS:
-        window, first = Tally(), 0
+        window, first = RecallStats(), 0
         for tally in tallies:
             window += tally
             while window.queries - tallies[first].queries >= size:
@@ -158,7 +158,7 @@ def ever_missed(probes: Probes, ef_search: int, target: float) -> bool:
 # ---------------------------------------------------------------- begin
 
 
-def begin(curve: Curve, target: float, probes: Probes = Probes({})) -> Choice:
+def begin(curve: CalibrationCurve, target: float, probes: ProbeHistory = ProbeHistory({})) -> EfDecision:
     """The smallest `ef_search` of the curve whose lower bound holds the target, unless probes speak against it.
 
     Where there is none, the largest. That it misses is said only of what its mean says.
@@ -166,13 +166,13 @@ def begin(curve: Curve, target: float, probes: Probes = Probes({})) -> Choice:
     missing = max((ef for ef in probes.by_effort if miss(probes, ef, target)), default=0)
     for point in curve.points:
         if point.low >= target and point.ef_search > missing:
-            return Choice(ef_search=point.ef_search, reason=f"calibrated: {_told(point)} over {_target(target)}")
+            return EfDecision(ef_search=point.ef_search, reason=f"calibrated: {_told(point)} over {_target(target)}")
     last = curve.points[-1]
     if missing >= last.ef_search or last.recall < target:
-        return Choice(
+        return EfDecision(
             ef_search=last.ef_search, missed=True, reason=f"the largest misses {_target(target)}: {_told(last)}"
         )
-    return Choice(
+    return EfDecision(
         ef_search=last.ef_search,
         reason=f"calibrated: no smaller one is sure to hold {_target(target)} by {curve.queries} queries",
     )
@@ -181,7 +181,7 @@ def begin(curve: Curve, target: float, probes: Probes = Probes({})) -> Choice:
 # ---------------------------------------------------------------- step
 
 
-def step(now: int, missed: bool, target: float, known: Probes, changed_at: datetime) -> Choice | None:
+def step(now: int, missed: bool, target: float, known: ProbeHistory, changed_at: datetime) -> EfDecision | None:
     """Where to go from `now`, or None to stay.
 
     `known`: all probes since the index was calibrated. Where answers need more rows than `now`, searches look farther:
@@ -193,16 +193,18 @@ def step(now: int, missed: bool, target: float, known: Probes, changed_at: datet
         worst = max(missing)
         return _up(worst, missing[worst], missed, target)
     if missed and holds(fresh.at(now), target):
-        return Choice(ef_search=now, reason=f"{_found(now, fresh.at(now))}: holds {_target(target)} again")
-    lower = below(now)
+        return EfDecision(ef_search=now, reason=f"{_found(now, fresh.at(now))}: holds {_target(target)} again")
+    lower = previous_step(now)
     if lower is None or not holds(fresh.at(lower), target):
         return None
     if holds(known.at(lower), target) and not ever_missed(known, lower, target):
-        return Choice(ef_search=lower, reason=f"{_found(lower, fresh.at(lower))}: holds {_target(target)}")
+        return EfDecision(ef_search=lower, reason=f"{_found(lower, fresh.at(lower))}: holds {_target(target)}")
     return None
 
 
-def step_under_filter(now: int, missed: bool, target: float, known: Probes, changed_at: datetime) -> Choice | None:
+def step_under_filter(
+    now: int, missed: bool, target: float, known: ProbeHistory, changed_at: datetime
+) -> EfDecision | None:
     """As `step`, where searches look farther than `now` by what their filters drop, each by another factor.
 
     The rung below is not to be measured there; it is inferred to hold where even `WORSE` times the misses would do.
@@ -213,20 +215,20 @@ def step_under_filter(now: int, missed: bool, target: float, known: Probes, chan
         return _up(now, missing, missed, target)
     found = fresh.at(now)
     if missed and holds(found, target):
-        return Choice(ef_search=now, reason=f"{_found(now, found)}: holds {_target(target)} again")
-    lower = below(now)
+        return EfDecision(ef_search=now, reason=f"{_found(now, found)}: holds {_target(target)} again")
+    lower = previous_step(now)
     if lower is not None and found.queries >= LEAST and 1 - WORSE * (1 - found.interval[0]) >= target:
-        return Choice(ef_search=lower, reason=f"{_found(now, found)}: a rung less holds {_target(target)} as well")
+        return EfDecision(ef_search=lower, reason=f"{_found(now, found)}: a rung less holds {_target(target)} as well")
     return None
 
 
-def _up(ef_search: int, found: Tally, missed: bool, target: float) -> Choice | None:
+def _up(ef_search: int, found: RecallStats, missed: bool, target: float) -> EfDecision | None:
     """A rung above `ef_search`. At the end of the ladder it is said, once, that the target is missed."""
     reason = f"{_found(ef_search, found)}: misses {_target(target)}"
-    higher = above(ef_search)
+    higher = next_step(ef_search)
     if higher is not None:
-        return Choice(ef_search=higher, reason=reason)
-    return None if missed else Choice(ef_search=LARGEST, missed=True, reason=reason)
+        return EfDecision(ef_search=higher, reason=reason)
+    return None if missed else EfDecision(ef_search=LARGEST, missed=True, reason=reason)
 
 
 def _target(target: float) -> str:
@@ -237,6 +239,6 @@ def _told(point: CurvePoint) -> str:
     return f"ef_search {point.ef_search} finds {point.recall:.4f} [{point.low:.4f}, {point.high:.4f}]"
 
 
-def _found(ef_search: int, tally: Tally) -> str:
+def _found(ef_search: int, tally: RecallStats) -> str:
     low, high = tally.interval
     return f"ef_search {ef_search} found {tally.mean:.4f} [{low:.4f}, {high:.4f}] in {tally.queries} probes"

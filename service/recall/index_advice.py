@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from service.core.index_health import Health
+from service.core.index_health import IndexHealth
 from service.core.verdict import Verdict
 
 DEAD_WATCH, DEAD_BROKEN = 0.10, 0.30
@@ -11,7 +11,7 @@ scan loses as much as a rung and a half of the ladder gives."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Advice:
+class IndexAdvice:
     """`do` is empty where there is nothing to do."""
 
     verdict: Verdict
@@ -19,12 +19,12 @@ class Advice:
     do: str = ""
 
 
-def advice(health: Health, *, exact_below: int, missed: bool) -> tuple[Advice, ...]:
+def advice(health: IndexHealth, *, exact_below: int, missed: bool) -> tuple[IndexAdvice, ...]:
     """What to know of it, worst first; one word of all being well where it is. `missed`: the recall target is."""
     found = [*_index(health, exact_below), *_rows(health), *_memory(health)]
     if missed:
         found.append(
-            Advice(
+            IndexAdvice(
                 verdict="broken",
                 says="not even the largest ef_search holds the recall target",
                 do="rebuild the index (POST .../reindex); if that does not mend it, register a version with a larger "
@@ -35,27 +35,29 @@ def advice(health: Health, *, exact_below: int, missed: bool) -> tuple[Advice, .
     return tuple(sorted(found, key=lambda one: order[one.verdict])) or (_well(health),)
 
 
-def _well(health: Health) -> Advice:
+def _well(health: IndexHealth) -> IndexAdvice:
     if health.index is None:
-        return Advice(verdict="healthy", says=f"{health.rows} vectors are scanned exactly: nothing is lost")
-    return Advice(verdict="healthy", says=f"the index is valid and whole; {health.dead_share:.0%} of the rows are dead")
+        return IndexAdvice(verdict="healthy", says=f"{health.rows} vectors are scanned exactly: nothing is lost")
+    return IndexAdvice(
+        verdict="healthy", says=f"the index is valid and whole; {health.dead_share:.0%} of the rows are dead"
+    )
 
 
-def _index(health: Health, exact_below: int) -> list[Advice]:
+def _index(health: IndexHealth, exact_below: int) -> list[IndexAdvice]:
     index = health.index
     if index is None:
         if health.rows <= exact_below:
             return []
         if not health.indexable:
             return [
-                Advice(
+                IndexAdvice(
                     verdict="watch",
                     says=f"vectors of this length have no index: all {health.rows} are scanned for each search",
                     do="register a version with fewer dimensions or with the storage halfvec",
                 )
             ]
         return [
-            Advice(
+            IndexAdvice(
                 verdict="watch",
                 says=f"{health.rows} vectors have no index yet and are scanned exactly, which is slow",
                 do="nothing: it is built when the queue is nearly empty",
@@ -63,10 +65,10 @@ def _index(health: Health, exact_below: int) -> list[Advice]:
         ]
     if index.building:
         says = "the index is being built anew; searches use the present one" if index.valid else "it is being built"
-        return [Advice(verdict="watch", says=says, do="nothing: versions/{number} tells how far it is")]
+        return [IndexAdvice(verdict="watch", says=says, do="nothing: versions/{number} tells how far it is")]
     if not index.valid:
         return [
-            Advice(
+            IndexAdvice(
                 verdict="broken",
                 says="the index is invalid: a build was broken off, and every search scans all vectors",
                 do="nothing where a process of the service runs: it is built anew by itself; else look at its log",
@@ -75,13 +77,13 @@ def _index(health: Health, exact_below: int) -> list[Advice]:
     return []
 
 
-def _rows(health: Health) -> list[Advice]:
+def _rows(health: IndexHealth) -> list[IndexAdvice]:
     found = []
     share = health.dead_share
     if share >= DEAD_WATCH and health.index is not None:
         held = health.oldest_seconds > 600
         found.append(
-            Advice(
+            IndexAdvice(
                 verdict="broken" if share >= DEAD_BROKEN else "watch",
                 says=f"{health.dead_rows} dead rows ({share:.0%}) take places in every scan: it finds about as much as "
                 f"one with {1 - share:.0%} of its ef_search",
@@ -95,7 +97,7 @@ def _rows(health: Health) -> list[Advice]:
         )
     if health.unindexed_rows:
         found.append(
-            Advice(
+            IndexAdvice(
                 verdict="broken",
                 says=f"{health.unindexed_rows} vectors are NULL or zero and cannot be found along the index",
                 do="somebody removed the constraints of the table: write these documents anew",
@@ -104,12 +106,12 @@ def _rows(health: Health) -> list[Advice]:
     return found
 
 
-def _memory(health: Health) -> list[Advice]:
+def _memory(health: IndexHealth) -> list[IndexAdvice]:
     index = health.index
     if index is None or index.bytes <= health.cache_bytes:
         return []
     return [
-        Advice(
+        IndexAdvice(
             verdict="watch",
             says=f"the index ({_size(index.bytes)}) is larger than what the server has for caching "
             f"({_size(health.cache_bytes)}): a scan reads from disk at random",

@@ -16,10 +16,10 @@ from dataclasses import dataclass
 from service.core.collections import Collection
 from service.core.ids import CollectionId, DocumentId
 from service.core.ports.documents import Documents
-from service.core.ports.lexicon import Bag, LexicalTruth, Lexicon
-from service.core.ports.vectors import Vectors
-from service.core.query_syntax import Words
-from service.core.recall import K, Tally, compared
+from service.core.ports.lexicon import ExactBM25, Lexicon, TermCounts
+from service.core.ports.vectors import VectorStore
+from service.core.query_syntax import ParsedQuery
+from service.core.recall import K, RecallStats, recall_at_k
 from service.core.versions import EmbedderVersion
 
 SAMPLED = 256
@@ -36,7 +36,7 @@ NEARLY = 0.06
 
 @dataclass(frozen=True, slots=True)
 class Drawn:
-    bags: tuple[Bag, ...]
+    bags: tuple[TermCounts, ...]
     until: float
 
 
@@ -45,8 +45,8 @@ class LexicalProbe:
         self,
         *,
         lexicon: Lexicon,
-        truth: LexicalTruth,
-        vectors: Vectors,
+        truth: ExactBM25,
+        vectors: VectorStore,
         documents: Documents,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -57,19 +57,19 @@ class LexicalProbe:
         self._clock = clock
         self._drawn: OrderedDict[CollectionId, Drawn] = OrderedDict()
 
-    async def look(self, collection: Collection, version: EmbedderVersion, words: Words) -> Tally | None:
+    async def look(self, collection: Collection, version: EmbedderVersion, words: ParsedQuery) -> RecallStats | None:
         """None where a document changed meanwhile; of no queries where no sampled document has any of the words.
 
         `version`: whose chunks documents are drawn by. Wishes and typos are left out: they do not rank.
         """
-        plain = Words(text=words.text)
+        plain = ParsedQuery(text=words.text)
         if self._lexicon.state(collection) != "ready":
-            return Tally()
+            return RecallStats()
         bags = await self._bags(collection, version)
         scores = await self._truth.exact(collection, plain, bags)
         exact = {bag.document_id: score for bag, score in zip(bags, scores, strict=True) if score > 0}
         if not exact:
-            return Tally()
+            return RecallStats()
         started = time.perf_counter()
         found = await self._lexicon.search(collection, plain, K, [bag.document_id for bag in bags])
         seconds = time.perf_counter() - started
@@ -82,7 +82,7 @@ class LexicalProbe:
             return None
         true = [(one, exact[one]) for one in best]
         given = [(one.document_id, exact.get(one.document_id, 0.0)) for one in found]
-        return Tally.of_one(*compared(true, given, near=NEARLY * true[-1][1]), seconds)
+        return RecallStats.of_one(*recall_at_k(true, given, near=NEARLY * true[-1][1]), seconds)
 
     async def _changed(
         self, collection: Collection, ids: Sequence[DocumentId], known: Mapping[DocumentId, int]
@@ -90,7 +90,7 @@ class LexicalProbe:
         now = await self._documents.get(collection.id, ids) if ids else {}
         return any(one not in now or now[one].content_revision != known[one] for one in ids)
 
-    async def _bags(self, collection: Collection, version: EmbedderVersion) -> tuple[Bag, ...]:
+    async def _bags(self, collection: Collection, version: EmbedderVersion) -> tuple[TermCounts, ...]:
         drawn = self._drawn.get(collection.id)
         if drawn is None or self._clock() >= drawn.until:
             bags = [bag async for bag in self._draw(collection, version)]
@@ -100,7 +100,7 @@ class LexicalProbe:
                 self._drawn.popitem(last=False)
         return drawn.bags
 
-    async def _draw(self, collection: Collection, version: EmbedderVersion) -> AsyncIterator[Bag]:
+    async def _draw(self, collection: Collection, version: EmbedderVersion) -> AsyncIterator[TermCounts]:
         sample = await self._vectors.sample(version, SAMPLED)
         ids = list(dict.fromkeys(document_id for document_id, _ in sample.chunks))
         left = MOST_TEXT

@@ -25,14 +25,14 @@ from service.core import metrics
 from service.core.errors import AzimuthError, NotFound
 from service.core.filters import operands
 from service.core.ids import CollectionId, CollectionName, VersionNumber
-from service.core.query_syntax import Words
-from service.core.recall import Series, Tally, band_of
-from service.recall.aggregate import LEXICAL, Finding, Ledger
-from service.recall.dense_probe import Asked, Probe
+from service.core.query_syntax import ParsedQuery
+from service.core.recall import RecallSeries, RecallStats, band_of
+from service.recall.aggregate import LEXICAL, ProbeResult, RecallAggregator
+from service.recall.dense_probe import DenseProbe, ProbedQuery
 from service.recall.lexical_probe import LexicalProbe
-from service.recall.query_log import Kept, Reservoir
-from service.search.events import Observed
-from service.spaces.resolver import Space, Spaces
+from service.recall.query_log import LoggedQuery, QueryLog
+from service.search.events import SearchEvent
+from service.spaces.resolver import Space, SpaceResolver
 
 log = logging.getLogger(__name__)
 
@@ -53,16 +53,16 @@ _OPERAND, _CHARACTER, _NUMBER = 128, 4, 32
 """Bytes in memory."""
 
 
-class Watch:
+class RecallMonitor:
     """`share`: of live searches, that may be looked at. `budget_ms`: of each minute that looks may take; 0: none."""
 
     def __init__(
         self,
         *,
-        probe: Probe,
+        probe: DenseProbe,
         lexical: LexicalProbe,
-        spaces: Spaces,
-        ledger: Ledger,
+        spaces: SpaceResolver,
+        ledger: RecallAggregator,
         share: float,
         budget_ms: float,
         chance: random.Random,
@@ -76,8 +76,8 @@ class Watch:
         self._rests = MINUTE_MS / budget_ms - 1 if budget_ms > 0 else 0.0
         self._chance = chance
         self._clock = clock
-        self._searches: Reservoir[Asked] = Reservoir(chance)
-        self._worded: Reservoir[tuple[CollectionName, Words]] = Reservoir(chance)
+        self._searches: QueryLog[ProbedQuery] = QueryLog(chance)
+        self._worded: QueryLog[tuple[CollectionName, ParsedQuery]] = QueryLog(chance)
         self._spaces_seen: OrderedDict[tuple[CollectionId, VersionNumber], tuple[float, Space]] = OrderedDict()
         self._came = asyncio.Event()
         self._lexical_at = -LEXICAL_SECONDS
@@ -85,7 +85,7 @@ class Watch:
 
     # ------------------------------------------------------------ saw
 
-    def saw(self, observed: Observed) -> None:
+    def saw(self, observed: SearchEvent) -> None:
         """As `observed.Observer`."""
         if self._chance.random() < self._share:
             try:
@@ -93,11 +93,13 @@ class Watch:
             except Exception:  # a client is waiting for an answer that is complete
                 log.exception("a search is not kept")
 
-    def _keep(self, observed: Observed) -> None:
+    def _keep(self, observed: SearchEvent) -> None:
         space, plan, now = observed.space, observed.plan, self._clock()
         name, number = space.collection.name, space.version.number
         if plan.kind == "exact":
-            one = Finding(series=Series.of_plan(number, plan), tally=Tally.of_one(1.0, 1.0, 0.0), live=True)
+            one = ProbeResult(
+                series=RecallSeries.of_plan(number, plan), tally=RecallStats.of_one(1.0, 1.0, 0.0), live=True
+            )
             self._ledger.found(name, space.collection.id, (one,))
         elif plan.kind != "none" and (asked := self._asked(observed)) is not None:
             self._searches.add((name, number, plan.kind, band_of(plan.selectivity)), asked, _size(asked), now)
@@ -109,7 +111,7 @@ class Watch:
             self._spaces_seen.popitem(last=False)
         self._came.set()
 
-    def _asked(self, observed: Observed) -> Asked | None:
+    def _asked(self, observed: SearchEvent) -> ProbedQuery | None:
         """One of the questions; without the names of what passes, of which there may be 50,000."""
         usable = [at for at, vector in enumerate(observed.vectors) if vector is not None]
         if not usable:
@@ -117,7 +119,7 @@ class Watch:
         at = self._chance.choice(usable)
         vector, passing = observed.vectors[at], observed.passing
         assert vector is not None
-        return Asked(
+        return ProbedQuery(
             collection=observed.space.collection.name,
             collection_id=observed.space.collection.id,
             version=observed.space.version.number,
@@ -180,7 +182,7 @@ class Watch:
         search = self._searches.next(now)
         return None if search is None else self._look(search, now)
 
-    async def _look(self, kept: Kept[Asked], now: float) -> str:
+    async def _look(self, kept: LoggedQuery[ProbedQuery], now: float) -> str:
         asked = kept.what
         seen_at, space = self._spaces_seen.get((asked.collection_id, asked.version), (-math.inf, None))
         try:
@@ -193,7 +195,7 @@ class Watch:
         self._ledger.found(asked.collection, asked.collection_id, findings)
         return "compared" if findings else "exact"
 
-    async def _look_at_words(self, name: CollectionName, words: Words) -> str:
+    async def _look_at_words(self, name: CollectionName, words: ParsedQuery) -> str:
         try:
             space = await self._spaces.of(name, None)
             tally = await self._lexical.look(space.collection, space.version, words)
@@ -204,8 +206,8 @@ class Watch:
             return "torn"
         if not tally.queries:
             return "nothing"
-        series = Series(version=space.version.number, leg="lexical", plan=LEXICAL, band="all", ef_search=0)
-        self._ledger.found(name, space.collection.id, (Finding(series=series, tally=tally, live=True),))
+        series = RecallSeries(version=space.version.number, leg="lexical", plan=LEXICAL, band="all", ef_search=0)
+        self._ledger.found(name, space.collection.id, (ProbeResult(series=series, tally=tally, live=True),))
         return "compared"
 
     # ------------------------------------------------------------ keep
@@ -232,7 +234,7 @@ async def _until(stop: asyncio.Event) -> None:
     await stop.wait()
 
 
-def _size(asked: Asked) -> int:
+def _size(asked: ProbedQuery) -> int:
     """In bytes, about."""
     request = asked.request
     brought = request.asked if request.like is None else [one for _, one in request.like.placed]

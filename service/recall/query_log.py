@@ -31,7 +31,7 @@ MOST_BYTES = 16 * 2**20
 
 
 @dataclass(slots=True)
-class Kept(Generic[T]):
+class LoggedQuery(Generic[T]):
     """`key`: its kind; `at`: when it came, on the monotonic clock; `looked`: when it was looked at, if it was."""
 
     key: Hashable
@@ -42,20 +42,20 @@ class Kept(Generic[T]):
 
 
 @dataclass(slots=True)
-class Kind(Generic[T]):
+class QueryKind(Generic[T]):
     """`came`: searches since the last look, of which `waiting` is one."""
 
-    memory: deque[Kept[T]] = field(default_factory=deque)
-    waiting: Kept[T] | None = None
+    memory: deque[LoggedQuery[T]] = field(default_factory=deque)
+    waiting: LoggedQuery[T] | None = None
     came: int = 0
     looked: float = -math.inf
     remembered_at: float = -math.inf
 
 
-class Reservoir(Generic[T]):
+class QueryLog(Generic[T]):
     def __init__(self, chance: random.Random) -> None:
         self._chance = chance
-        self._kinds: OrderedDict[Hashable, Kind[T]] = OrderedDict()
+        self._kinds: OrderedDict[Hashable, QueryKind[T]] = OrderedDict()
         self.bytes = 0
 
     def __len__(self) -> int:
@@ -68,9 +68,9 @@ class Reservoir(Generic[T]):
             return
         kind = self._kinds.get(key)
         if kind is None:
-            kind = self._kinds[key] = Kind()
+            kind = self._kinds[key] = QueryKind()
         self._kinds.move_to_end(key)
-        kept = Kept(key=key, what=what, size=size, at=now)
+        kept = LoggedQuery(key=key, what=what, size=size, at=now)
         kind.came += 1
         if self._chance.random() * kind.came < 1.0:
             self._wait(kind, kept)
@@ -79,7 +79,7 @@ class Reservoir(Generic[T]):
         while self._kinds and (len(self._kinds) > KINDS or self.bytes > MOST_BYTES):
             self._drop(next(iter(self._kinds)))
 
-    def next(self, now: float) -> Kept[T] | None:
+    def next(self, now: float) -> LoggedQuery[T] | None:
         """What to look at now, which is taken as looked at; None where there is nothing."""
         turns = sorted(self._kinds.values(), key=lambda kind: kind.looked)
         for kind in turns:
@@ -97,15 +97,15 @@ class Reservoir(Generic[T]):
         if key in self._kinds:
             self._drop(key)
 
-    def _looked(self, kind: Kind[T], kept: Kept[T], now: float) -> Kept[T]:
+    def _looked(self, kind: QueryKind[T], kept: LoggedQuery[T], now: float) -> LoggedQuery[T]:
         kind.came, kind.looked, kept.looked = 0, now, now
         return kept
 
-    def _wait(self, kind: Kind[T], kept: Kept[T] | None) -> None:
+    def _wait(self, kind: QueryKind[T], kept: LoggedQuery[T] | None) -> None:
         self.bytes += (0 if kept is None else kept.size) - (0 if kind.waiting is None else kind.waiting.size)
         kind.waiting = kept
 
-    def _remember(self, kind: Kind[T], kept: Kept[T], now: float) -> None:
+    def _remember(self, kind: QueryKind[T], kept: LoggedQuery[T], now: float) -> None:
         kind.memory.append(kept)
         kind.remembered_at = now
         self.bytes += kept.size

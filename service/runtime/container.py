@@ -12,33 +12,32 @@ from fastapi import FastAPI
 from starlette.middleware import Middleware
 
 from service.api.app import create_app
-from service.api.dependencies import Limits, Service
-from service.confidence.calibrate import Learning
+from service.api.dependencies import RequestLimits, Service
+from service.confidence.calibrate import ConfidenceCalibrator
 from service.core.errors import Misconfigured
 from service.core.periodic import regularly, running
-from service.diagnostics.service import Diagnosis
-from service.drift.monitor import PAUSE_SECONDS, Lookout
-from service.drift.query_window import Traffic
-from service.embedder.models.registry import Registry
+from service.diagnostics.service import DiagnosticsService
+from service.drift.monitor import PAUSE_SECONDS, DriftMonitor
+from service.drift.query_window import QueryWindows
+from service.embedder.models.registry import ModelRegistry
 from service.embedder.reranker.reranker import CrossEncoderReranker
 from service.embedder.worker.worker import Worker
-from service.evaluation.evaluator import Appraisal
-from service.ingest.service import Ingest
-from service.ingest.service import Limits as DocumentLimits
+from service.evaluation.evaluator import Evaluator
+from service.ingest.service import DocumentLimits, IngestService
 from service.recall import ef_policy
-from service.recall.aggregate import Ledger
-from service.recall.calibration_curve import Survey
-from service.recall.controller import Control
-from service.recall.dense_probe import Probe
+from service.recall.aggregate import RecallAggregator
+from service.recall.calibration_curve import CurveMeasurer
+from service.recall.controller import RecallController
+from service.recall.dense_probe import DenseProbe
 from service.recall.lexical_probe import LexicalProbe
-from service.recall.monitor import Watch
-from service.runtime.db_gauges import Gauges, Names
+from service.recall.monitor import RecallMonitor
+from service.runtime.db_gauges import DatabaseGauges, KnownCollections
 from service.runtime.readiness import Readiness
 from service.runtime.settings import NO_RERANKER, Settings
-from service.search.pipeline import Search
-from service.spaces.model_verification import Proof
-from service.spaces.resolver import Spaces
-from service.spaces.sampling import Sampling
+from service.search.pipeline import SearchPipeline
+from service.spaces.model_verification import ModelVerifier
+from service.spaces.resolver import SpaceResolver
+from service.spaces.sampling import CollectionSampler
 from service.store.lexical.follower import Follower
 from service.store.lexical.languages import KNOWN
 from service.store.lexical.lexicon import TantivyLexicon
@@ -52,11 +51,11 @@ from service.store.postgres.recall import PostgresRecalls
 from service.store.postgres.store import Store
 from service.store.postgres.vectors import PostgresVectors
 from service.store.postgres.versions import PostgresVersions
-from service.versions.collection_setup import Founding
-from service.versions.promotion_checks import Examine, Prepare, Verification
-from service.versions.search_checks import Examiner
-from service.versions.shadow_traffic import Shadow
-from service.versions.state_machine import UNDER_WAY, Lifecycle
+from service.versions.collection_setup import CollectionService
+from service.versions.promotion_checks import Examine, Prepare, PromotionChecks
+from service.versions.search_checks import SearchChecks
+from service.versions.shadow_traffic import ShadowTraffic
+from service.versions.state_machine import UNDER_WAY, VersionStateMachine
 
 log = logging.getLogger(__name__)
 
@@ -82,8 +81,8 @@ def open_store(settings: Settings, url: str, name: str) -> AbstractAsyncContextM
     )
 
 
-def embedders(settings: Settings) -> Registry:
-    return Registry(
+def embedders(settings: Settings) -> ModelRegistry:
+    return ModelRegistry(
         default=settings.embedder,
         allowed=settings.models,
         device=settings.device,
@@ -97,11 +96,11 @@ def embedders(settings: Settings) -> Registry:
 def lifecycle(
     settings: Settings,
     store: Store,
-    proof: Proof,
+    proof: ModelVerifier,
     examine: Examine | None = None,
     prepare: Prepare | None = None,
-) -> Lifecycle:
-    verification = Verification(
+) -> VersionStateMachine:
+    verification = PromotionChecks(
         collections=store.collections,
         versions=store.versions,
         backfills=store.backfills,
@@ -111,7 +110,7 @@ def lifecycle(
         examine=examine,
         prepare=prepare,
     )
-    return Lifecycle(
+    return VersionStateMachine(
         collections=store.collections,
         versions=store.versions,
         backfills=store.backfills,
@@ -122,12 +121,12 @@ def lifecycle(
     )
 
 
-def founding(store: Store, models: Registry, proof: Proof) -> Founding:
-    return Founding(collections=store.collections, embedders=models, proof=proof)
+def founding(store: Store, models: ModelRegistry, proof: ModelVerifier) -> CollectionService:
+    return CollectionService(collections=store.collections, embedders=models, proof=proof)
 
 
-def prove(store: Store, models: Registry) -> Proof:
-    return Proof(collections=store.collections, versions=store.versions, embedders=models)
+def prove(store: Store, models: ModelRegistry) -> ModelVerifier:
+    return ModelVerifier(collections=store.collections, versions=store.versions, embedders=models)
 
 
 def now() -> datetime:
@@ -155,14 +154,14 @@ async def api(settings: Settings, url: str) -> AsyncIterator[FastAPI]:
                 settings.reranker, device=settings.device, precision=settings.precision, threads=settings.threads
             )
             stack.callback(reranker.close)
-        limits = Limits(
+        limits = RequestLimits(
             body_bytes=settings.max_body_bytes,
             line_bytes=settings.max_line_bytes,
             documents=DocumentLimits(text_length=settings.max_text_length, batch=settings.max_batch),
         )
         watch = await stack.enter_async_context(_watch(settings, url, lexicon))
-        traffic = Traffic(settings.drift_seconds)
-        search = Search(
+        traffic = QueryWindows(settings.drift_seconds)
+        search = SearchPipeline(
             collections=store.collections,
             versions=store.versions,
             documents=store.documents,
@@ -175,11 +174,11 @@ async def api(settings: Settings, url: str) -> AsyncIterator[FastAPI]:
             max_concurrent=settings.max_concurrent_searches,
             observers=(watch, traffic),
         )
-        shadow = Shadow(
+        shadow = ShadowTraffic(
             search=search, collections=store.collections, versions=store.versions, share=settings.shadow_share
         )
-        sampling = Sampling(vectors=store.vectors, documents=store.documents, embedders=models, proof=proof)
-        control = Control(
+        sampling = CollectionSampler(vectors=store.vectors, documents=store.documents, embedders=models, proof=proof)
+        control = RecallController(
             collections=store.collections,
             versions=store.versions,
             queue=store.queue,
@@ -187,11 +186,11 @@ async def api(settings: Settings, url: str) -> AsyncIterator[FastAPI]:
             indexes=store.indexes,
             audit=store.audit,
             test_sets=store.test_sets,
-            survey=Survey(vectors=store.vectors, sampling=sampling),
+            survey=CurveMeasurer(vectors=store.vectors, sampling=sampling),
             remembered=lambda name: [request.text for request in shadow.remembered(name)],
             exact_below=settings.exact_below,
         )
-        examiner = Examiner(
+        examiner = SearchChecks(
             search=search,
             versions=store.versions,
             vectors=store.vectors,
@@ -211,14 +210,14 @@ async def api(settings: Settings, url: str) -> AsyncIterator[FastAPI]:
             lexicon_built=lexicon.built,
             check_seconds=settings.check_seconds,
         )
-        diagnosis = Diagnosis(
+        diagnosis = DiagnosticsService(
             collections=store.collections,
             versions=store.versions,
             vectors=store.vectors,
             documents=store.documents,
             sampling=sampling,
         )
-        learning = Learning(
+        learning = ConfidenceCalibrator(
             collections=store.collections,
             versions=store.versions,
             queue=store.queue,
@@ -227,7 +226,7 @@ async def api(settings: Settings, url: str) -> AsyncIterator[FastAPI]:
             test_sets=store.test_sets,
             sampling=sampling,
         )
-        lookout = Lookout(
+        lookout = DriftMonitor(
             traffic=traffic,
             collections=store.collections,
             versions=store.versions,
@@ -236,7 +235,7 @@ async def api(settings: Settings, url: str) -> AsyncIterator[FastAPI]:
             sampling=sampling,
             pause=min(PAUSE_SECONDS, settings.drift_seconds),
         )
-        gauges = Gauges(
+        gauges = DatabaseGauges(
             collections=store.collections,
             versions=store.versions,
             queue=store.queue,
@@ -271,8 +270,8 @@ async def api(settings: Settings, url: str) -> AsyncIterator[FastAPI]:
                 search=search,
                 shadow=shadow,
                 lookout=lookout,
-                appraisal=Appraisal(search=search, versions=store.versions, sampling=sampling),
-                ingest=Ingest(
+                appraisal=Evaluator(search=search, versions=store.versions, sampling=sampling),
+                ingest=IngestService(
                     documents=store.documents,
                     queue=store.queue,
                     changes=store.changes,
@@ -306,7 +305,7 @@ async def api(settings: Settings, url: str) -> AsyncIterator[FastAPI]:
 
 
 @asynccontextmanager
-async def _watch(settings: Settings, url: str, lexicon: TantivyLexicon) -> AsyncIterator[Watch]:
+async def _watch(settings: Settings, url: str, lexicon: TantivyLexicon) -> AsyncIterator[RecallMonitor]:
     """On connections of its own, so that looks never wait for those of live searches, nor they for looks."""
     pool = await open_pool(
         url,
@@ -317,18 +316,18 @@ async def _watch(settings: Settings, url: str, lexicon: TantivyLexicon) -> Async
     )
     async with pool:
         documents, vectors = PostgresDocuments(pool), PostgresVectors(pool, alone=True)
-        spaces = Spaces(PostgresCollections(pool), PostgresVersions(pool))
-        yield Watch(
-            probe=Probe(
+        spaces = SpaceResolver(PostgresCollections(pool), PostgresVersions(pool))
+        yield RecallMonitor(
+            probe=DenseProbe(
                 vectors=vectors,
                 documents=documents,
                 spaces=spaces,
                 passing_cap=settings.passing_cap,
-                below=ef_policy.below,
+                below=ef_policy.previous_step,
             ),
             lexical=LexicalProbe(lexicon=lexicon, truth=lexicon, vectors=vectors, documents=documents),
             spaces=spaces,
-            ledger=Ledger(PostgresRecalls(pool), now),
+            ledger=RecallAggregator(PostgresRecalls(pool), now),
             share=settings.probe_share,
             budget_ms=settings.probe_budget_ms,
             chance=random.Random(),  # noqa: S311  no secret
@@ -359,7 +358,7 @@ async def _warm(reranker: CrossEncoderReranker | None, readiness: Readiness) -> 
 
 
 @asynccontextmanager
-async def _driving(flow: Lifecycle, fields: IndexedFields) -> AsyncIterator[None]:
+async def _driving(flow: VersionStateMachine, fields: IndexedFields) -> AsyncIterator[None]:
     """Move versions and declared fields on for as long as the block lasts.
 
     What takes hours in one state holds up nothing in another.
@@ -384,7 +383,7 @@ async def work(settings: Settings, url: str, stop: asyncio.Event) -> None:
         stack.push_async_callback(models.close)
         proof = prove(store, models)
         flow = lifecycle(settings, store, proof)
-        names = Names(store.collections)
+        names = KnownCollections(store.collections)
 
         async def tend() -> None:
             await names.look()

@@ -10,13 +10,13 @@ from service.core.periodic import Clock
 from service.core.ports.backfills import Backfills
 from service.core.ports.collections import Collections
 from service.core.ports.indexes import Indexes
-from service.core.ports.queue import Queue
-from service.core.ports.recall import Recalls
+from service.core.ports.queue import JobQueue
+from service.core.ports.recall import RecallStore
 from service.core.ports.versions import Versions
 from service.core.versions import EmbedderVersion, VersionState
 
 
-class Names:
+class KnownCollections:
     """The collections that there were at the last look."""
 
     def __init__(self, collections: Collections) -> None:
@@ -33,18 +33,18 @@ class Names:
         return there
 
 
-class Gauges:
+class DatabaseGauges:
     def __init__(
         self,
         *,
         collections: Collections,
         versions: Versions,
-        queue: Queue,
+        queue: JobQueue,
         backfills: Backfills,
-        recalls: Recalls,
+        recalls: RecallStore,
         indexes: Indexes,
     ) -> None:
-        self._names = Names(collections)
+        self._names = KnownCollections(collections)
         self._versions = versions
         self._queue = queue
         self._backfills = backfills

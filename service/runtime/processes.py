@@ -67,12 +67,14 @@ async def up(settings: Settings, *, workers: int, ready: Show | None = None, sup
     ):
         await migrations.apply(url)
         environment = os.environ | {"AZIMUTH_DATABASE_URL": url, "AZIMUTH_LOG_LEVEL": settings.log_level}
-        children = [supervisor.Child("api", ["serve"], environment)]
+        children = [supervisor.ManagedProcess("api", ["serve"], environment)]
         for number in range(workers):
             port = (settings.worker_port or settings.port + 1) + number
             port = port if port <= MAX_PORT else 0
             children.append(
-                supervisor.Child(f"worker {number}", ["worker"], environment | {"AZIMUTH_WORKER_PORT": str(port)})
+                supervisor.ManagedProcess(
+                    f"worker {number}", ["worker"], environment | {"AZIMUTH_WORKER_PORT": str(port)}
+                )
             )
         showing = None if ready is None else asyncio.create_task(_show(ready, stop))
         await supervisor.run(children, embedded, stop)

@@ -14,8 +14,8 @@ from service.core.ports.collections import Collections
 from service.core.ports.embedder import Embedders
 from service.core.ports.processes import Processes
 from service.core.ports.versions import Versions
-from service.core.versions import Process, VersionState
-from service.spaces.model_verification import Key, Proof
+from service.core.versions import ApiProcess, VersionState
+from service.spaces.model_verification import Key, ModelVerifier
 
 log = logging.getLogger(__name__)
 
@@ -37,7 +37,7 @@ class Readiness:
         versions: Versions,
         processes: Processes,
         embedders: Embedders,
-        proof: Proof,
+        proof: ModelVerifier,
         lexicon_built: Callable[[Collection], bool],
         check_seconds: float,
     ) -> None:
@@ -91,7 +91,7 @@ class Readiness:
 
     async def beat(self) -> None:
         """Tell the other processes that this one is there, and in which versions it can answer at once."""
-        process = Process(
+        process = ApiProcess(
             id=self._process, host=socket.gethostname(), seen_at=datetime.now(UTC), proven=self._proof.proven
         )
         await self._processes.seen(process)

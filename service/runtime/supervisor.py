@@ -34,7 +34,7 @@ class Database(Protocol):
     def start(self) -> str: ...
 
 
-class Child:
+class ManagedProcess:
     """One process that is kept alive."""
 
     def __init__(self, name: str, arguments: list[str], environment: dict[str, str]) -> None:
@@ -91,7 +91,7 @@ class Child:
             await self._process.wait()
 
 
-async def run(children: list[Child], database: Database | None, stop: asyncio.Event) -> None:
+async def run(children: list[ManagedProcess], database: Database | None, stop: asyncio.Event) -> None:
     """Keep all of it alive until `stop` is set, then stop the children, last started first.
 
     Misconfigured where a child says by its exit code that only the operator can help.

@@ -14,27 +14,27 @@ from service.core.concurrency import side_by_side
 from service.core.errors import Unavailable
 from service.core.ids import DocumentId, Vector
 from service.core.ports.lexicon import Lexicon
-from service.core.ports.vectors import Vectors
-from service.core.query_syntax import Words
+from service.core.ports.vectors import VectorStore
+from service.core.query_syntax import ParsedQuery
 from service.core.search import Candidate, DensePlan
-from service.search.dense_certainty import Backgrounds
-from service.search.fusion import Evidence, Place, ranked
-from service.search.retrievers import Best, Item, Leg
+from service.search.dense_certainty import DenseCertainty
+from service.search.fusion import LegRank, LegScores, ranked
+from service.search.retrievers import Best, Item, LegResult
 from service.spaces.resolver import Space
 
-AT_ONCE = 4
+MAX_PARALLEL_STATEMENTS = 4
 """Statements of one search that run together, so that many queries do not take all connections from others."""
 
 _EFFORT = ("none", "hnsw", "hnsw_iterative", "exact")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Found:
+class QueryCandidates:
     """What the legs brought for one query. A leg that did not run is None."""
 
     vector: Vector | None
-    dense: Leg | None
-    lexical: Leg | None
+    dense: LegResult | None
+    lexical: LegResult | None
     looked_up: Best = field(default_factory=dict)
     """What other lists found, with the exact dense score that it has for this query all the same."""
     looked_up_words: Best = field(default_factory=dict)
@@ -58,10 +58,10 @@ class Found:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Finds:
+class CandidateSet:
     """What the legs brought for each query, in order."""
 
-    queries: tuple[Found, ...]
+    queries: tuple[QueryCandidates, ...]
 
     @property
     def exhausted(self) -> bool:
@@ -86,14 +86,14 @@ class Finds:
             best[item] for found in self.queries for best in (found.by_words, found.looked_up_words) if item in best
         )
 
-    def evidence(self, weights: Sequence[float]) -> list[Evidence[Item]]:
+    def evidence(self, weights: Sequence[float]) -> list[LegScores[Item]]:
         """For fusion. The lexical leg speaks of documents; what it says goes for each chunk that is known of one."""
         chunks: dict[DocumentId, dict[Item, None]] = {}
         for found in self.queries:
             for item in found.by_meaning:
                 chunks.setdefault(item[0], {})[item] = None
         return [
-            Evidence(
+            LegScores(
                 dense=None if found.dense is None else _dense(found, len(found.dense.best)),
                 lexical=None if found.lexical is None else _lexical(found, chunks),
                 weight=weight,
@@ -103,11 +103,11 @@ class Finds:
         ]
 
 
-def _dense(found: Found, ranks: int) -> dict[Item, Place]:
+def _dense(found: QueryCandidates, ranks: int) -> dict[Item, LegRank]:
     return ranked({item: one.score for item, one in found.by_meaning.items()}, ranks)
 
 
-def _lexical(found: Found, chunks: dict[DocumentId, dict[Item, None]]) -> dict[Item, Place]:
+def _lexical(found: QueryCandidates, chunks: dict[DocumentId, dict[Item, None]]) -> dict[Item, LegRank]:
     scores = {item: one.score for item, one in {**found.by_words, **found.looked_up_words}.items()}
     return {
         each: place
@@ -119,7 +119,7 @@ def _lexical(found: Found, chunks: dict[DocumentId, dict[Item, None]]) -> dict[I
 # ---------------------------------------------------------------- one state of each document
 
 
-def newest(finds: Finds) -> Finds:
+def newest(finds: CandidateSet) -> CandidateSet:
     """Where lists know different contents of a document, only what those say that know the newest.
 
     A document that was changed stands in the lexical index seconds later, and in the space when the worker came to it:
@@ -139,7 +139,7 @@ def newest(finds: Finds) -> Finds:
     def current(best: Best) -> Best:
         return {item: one for item, one in best.items() if one.content_revision == newest[one.document_id]}
 
-    return Finds(
+    return CandidateSet(
         queries=tuple(
             replace(
                 found,
@@ -156,7 +156,7 @@ def newest(finds: Finds) -> Finds:
 # ---------------------------------------------------------------- what fulfils the wishes
 
 
-async def fulfilling(lexicon: Lexicon, space: Space, finds: Finds, words: Words) -> Finds:
+async def fulfilling(lexicon: Lexicon, space: Space, finds: CandidateSet, words: ParsedQuery) -> CandidateSet:
     """Without what does not fulfil the wishes of the query: similar or not, it is not what was asked for.
 
     Where the words found all documents that do, the dense leg has no more of them to give.
@@ -166,11 +166,11 @@ async def fulfilling(lexicon: Lexicon, space: Space, finds: Finds, words: Words)
     lexical = [found.lexical for found in finds.queries if found.lexical is not None]
     all_named = bool(words.required) and bool(lexical) and all(leg.exhausted for leg in lexical)
 
-    def heeding(leg: Leg | None, *, exhausted: bool = False) -> Leg | None:
+    def heeding(leg: LegResult | None, *, exhausted: bool = False) -> LegResult | None:
         best = {} if leg is None else {item: one for item, one in leg.best.items() if item[0] in named}
         return leg and replace(leg, best=best, exhausted=leg.exhausted or exhausted)
 
-    return Finds(
+    return CandidateSet(
         queries=tuple(
             replace(found, dense=heeding(found.dense, exhausted=all_named), lexical=heeding(found.lexical))
             for found in finds.queries
@@ -182,8 +182,13 @@ async def fulfilling(lexicon: Lexicon, space: Space, finds: Finds, words: Words)
 
 
 async def look_up(
-    vectors: Vectors, lexicon: Lexicon, space: Space, finds: Finds, words: Sequence[Words], chunks_each: int | None
-) -> Finds:
+    vectors: VectorStore,
+    lexicon: Lexicon,
+    space: Space,
+    finds: CandidateSet,
+    words: Sequence[ParsedQuery],
+    chunks_each: int | None,
+) -> CandidateSet:
     """For each query, the exact cosine and the BM25 score of what only other lists have. `words`: of each query.
 
     Hits that are documents (`chunks_each` None): the best chunk of each. Hits that are chunks: the best so many of each
@@ -193,7 +198,7 @@ async def look_up(
     by_meaning = dict.fromkeys(document_id for found in finds.queries for document_id, _ in found.by_meaning)
     named = by_words if chunks_each is not None else {**by_meaning, **by_words}
 
-    async def match(found: Found, asked: Words) -> Best:
+    async def match(found: QueryCandidates, asked: ParsedQuery) -> Best:
         missing = [] if found.lexical is None else [one for one in by_meaning if (one, None) not in found.by_words]
         if not missing:
             return {}
@@ -203,7 +208,7 @@ async def look_up(
             return {}
         return {(one.document_id, None): one for one in matched}
 
-    async def look(found: Found) -> Found:
+    async def look(found: QueryCandidates) -> QueryCandidates:
         if found.dense is None or found.vector is None:
             return found
         own = found.dense.best
@@ -213,42 +218,42 @@ async def look_up(
         scored = await vectors.score(space.version, found.vector, missing, chunks_each or 1)
         return replace(found, looked_up=_best(scored, chunks_each is not None, own))
 
-    async def complete(found: Found, asked: Words) -> Found:
+    async def complete(found: QueryCandidates, asked: ParsedQuery) -> QueryCandidates:
         looked, matched = await asyncio.gather(look(found), match(found, asked))
         return replace(looked, looked_up_words=matched)
 
     works = [partial(complete, *one) for one in zip(finds.queries, words, strict=True)]
-    looked = Finds(queries=tuple(await side_by_side(works, AT_ONCE)))
+    looked = CandidateSet(queries=tuple(await side_by_side(works, MAX_PARALLEL_STATEMENTS)))
     several = len(looked.queries) > 1 and chunks_each is not None
     return await _exchanged(vectors, space, looked) if several else looked
 
 
-async def weighed(backgrounds: Backgrounds, space: Space, finds: Finds) -> Finds:
+async def weighed(backgrounds: DenseCertainty, space: Space, finds: CandidateSet) -> CandidateSet:
     """With the certainty of the dense leg, where there is another one that it is to be weighed against."""
 
-    async def weigh(found: Found) -> Found:
+    async def weigh(found: QueryCandidates) -> QueryCandidates:
         if found.vector is None or found.lexical is None or not found.by_meaning:
             return found
         best = max(one.score for one in found.by_meaning.values())
         return replace(found, certainty=await backgrounds.certainty(space, found.vector, best))
 
-    return Finds(queries=tuple([await weigh(found) for found in finds.queries]))
+    return CandidateSet(queries=tuple([await weigh(found) for found in finds.queries]))
 
 
-async def _exchanged(vectors: Vectors, space: Space, finds: Finds) -> Finds:
+async def _exchanged(vectors: VectorStore, space: Space, finds: CandidateSet) -> CandidateSet:
     """Every query with the cosine of every chunk that another one knows."""
     known = {item: one for found in finds.queries for item, one in found.by_meaning.items()}
     chunks = [(one.document_id, one.chunk or 0) for one in known.values()]
     rows = await vectors.get(space.version, chunks, [one.content_revision for one in known.values()])
 
-    def exchanged(found: Found) -> Found:
+    def exchanged(found: QueryCandidates) -> QueryCandidates:
         if found.dense is None or found.vector is None:
             return found
         missing = [(item, one) for item, one in known.items() if item not in found.by_meaning and item in rows]
         scored = [replace(one, score=float(rows[one.document_id, one.chunk or 0] @ found.vector)) for _, one in missing]
         return replace(found, looked_up=_best([*found.looked_up.values(), *scored], True, found.dense.best))
 
-    return Finds(queries=tuple(map(exchanged, finds.queries)))
+    return CandidateSet(queries=tuple(map(exchanged, finds.queries)))
 
 
 def _best(candidates: Sequence[Candidate], by_chunk: bool, own: Best) -> Best:

@@ -5,21 +5,21 @@ Nothing is asked of a model for it: the legs have found what there is, and their
 
 from service.core.errors import Unavailable
 from service.core.ports.lexicon import Lexicon
-from service.core.search import Confidence, Query, Request
+from service.core.search import Confidence, Query, SearchRequest
 from service.core.versions import Calibration
-from service.search.candidates import Finds, Found
-from service.search.context import Course
+from service.search.candidates import CandidateSet, QueryCandidates
+from service.search.context import SearchContext
 from service.spaces.resolver import Space
 
 LEAST_ROWS = 50
 """Chunks below which nothing is learnt: a sample of so few says little of what else might be asked."""
 
 
-class Assessment:
+class ConfidenceAssessor:
     def __init__(self, lexicon: Lexicon) -> None:
         self._lexicon = lexicon
 
-    async def of(self, space: Space, course: Course, found: Finds) -> Confidence:
+    async def of(self, space: Space, course: SearchContext, found: CandidateSet) -> Confidence:
         """Of several questions the surest one. `in_domain` None, with the reason, where it cannot be told.
 
         `withheld` where the request wants more.
@@ -42,7 +42,9 @@ class Assessment:
         reason = f"in_domain is {surest:.3f}, below the min_confidence of {least:g}"
         return Confidence(in_domain=surest, withheld=True, reason=reason)
 
-    async def _one(self, space: Space, course: Course, calibration: Calibration, query: Query, found: Found) -> float:
+    async def _one(
+        self, space: Space, course: SearchContext, calibration: Calibration, query: Query, found: QueryCandidates
+    ) -> float:
         cosine = max(one.score for one in found.by_meaning.values())
         if calibration.both is not None and found.lexical is not None:
             ceiling = await self._ceiling(space, course.request.alone(query))
@@ -52,7 +54,7 @@ class Assessment:
         assert calibration.dense is not None  # `_untold` saw to it
         return calibration.dense.probability((cosine,))
 
-    async def _ceiling(self, space: Space, alone: Request) -> float:
+    async def _ceiling(self, space: Space, alone: SearchRequest) -> float:
         """0 where the index was lost since the leg ran: its answer stands, and the cosine tells enough."""
         try:
             return await self._lexicon.ceiling(space.collection, alone.words)
@@ -60,14 +62,14 @@ class Assessment:
             return 0.0
 
 
-def _silent(course: Course, reason: str | None) -> Confidence:
+def _silent(course: SearchContext, reason: str | None) -> Confidence:
     """Nothing can be said. Who wants a least confidence is told that it was not held."""
     if course.request.min_confidence is not None:
         course.note("confidence", "untold", f"min_confidence was not held: {reason}")
     return Confidence(in_domain=None, reason=reason)
 
 
-def _untold(space: Space, course: Course, found: Finds) -> str | None:
+def _untold(space: Space, course: SearchContext, found: CandidateSet) -> str | None:
     """Why nothing can be said, where that is so."""
     request, version = course.request, space.version
     if version.spec.external:

@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 from service.core.errors import Overloaded, Unavailable
-from service.core.search import Degradation, Request
+from service.core.search import Degradation, SearchRequest
 from service.core.timings import Timings
 
 PARTLY = frozenset({"truncated", "incomplete", "cut_short"})
@@ -14,10 +14,10 @@ PARTLY = frozenset({"truncated", "incomplete", "cut_short"})
 T = TypeVar("T")
 
 
-class Course:
+class SearchContext:
     """`live`: a client waits for it. Others (shadow, evidence) are not in the metrics of searches."""
 
-    def __init__(self, request: Request, *, live: bool = True) -> None:
+    def __init__(self, request: SearchRequest, *, live: bool = True) -> None:
         self.request = request
         self.live = live
         self.timings = Timings()

@@ -15,8 +15,8 @@ import numpy as np
 import numpy.typing as npt
 
 from service.core.ids import CollectionId, DocumentId, Vector, VersionNumber
-from service.core.ports.vectors import Vectors as VectorTables
-from service.core.versions import Sample
+from service.core.ports.vectors import VectorStore as VectorTables
+from service.core.versions import VectorSample
 from service.spaces.resolver import Space
 
 CHANCE, CERTAIN = 2.5, 4.0
@@ -47,12 +47,12 @@ def certainty(best: float, chance: npt.NDArray[np.floating]) -> float:
     return min(1.0, max(0.0, (ratio - CHANCE) / (CERTAIN - CHANCE)))
 
 
-class Backgrounds:
+class DenseCertainty:
     """Random chunks of the spaces that are searched, drawn now and then."""
 
     def __init__(self, vectors: VectorTables) -> None:
         self._vectors = vectors
-        self._known: OrderedDict[Key, tuple[float, int, Sample]] = OrderedDict()
+        self._known: OrderedDict[Key, tuple[float, int, VectorSample]] = OrderedDict()
 
     async def certainty(self, space: Space, vector: Vector, best: float) -> float:
         """Of the dense leg, whose best find for this query has the cosine `best`."""
@@ -66,7 +66,7 @@ class Backgrounds:
         order = np.argsort(-(sample.vectors @ vector))[:NEAREST]
         return [sample.chunks[at][0] for at in order]
 
-    async def _of(self, space: Space) -> Sample:
+    async def _of(self, space: Space) -> VectorSample:
         """About `SIZE` chunks."""
         key = (space.version.collection_id, space.version.number)
         until, rows, known = self._known.get(key, (0.0, 0, None))

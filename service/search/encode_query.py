@@ -10,44 +10,44 @@ import numpy as np
 from service.core.errors import Invalid, SpaceRefused
 from service.core.ids import CollectionId, Role, Vector, VersionNumber
 from service.core.ports.embedder import Embedders, Encoder
-from service.core.search import Example, Like, Query, Request
+from service.core.search import Example, Like, Query, SearchRequest
 from service.core.vector_math import unit
 from service.core.versions import VersionState
-from service.search.context import Course
-from service.search.examples import Examples, rocchio
-from service.spaces.model_verification import Proof
+from service.search.context import SearchContext
+from service.search.examples import ExampleVectors, rocchio
+from service.spaces.model_verification import ModelVerifier
 from service.spaces.resolver import Space
 
 
 @dataclass(frozen=True, slots=True)
-class Encoded:
+class EncodedTexts:
     """Texts with their vectors, and what made them."""
 
     encoder: Encoder
     vectors: Mapping[str, Vector]
 
 
-Encode = Callable[[Space, Sequence[str], Role], Coroutine[Any, Any, Encoded]]
+Encode = Callable[[Space, Sequence[str], Role], Coroutine[Any, Any, EncodedTexts]]
 
 
 @dataclass(slots=True)
 class _Call:
-    task: asyncio.Task[Encoded]
+    task: asyncio.Task[EncodedTexts]
     waiting: int = 0
 
 
-class Together:
+class SharedQueryEncoding:
     """Searches that are answered together, one or many: what they have to say is encoded in one call.
 
     In one for each version that they go to and each role, to be exact, each text once. The first search that needs it
     starts it for all; it ends early only where all that waited for it have left.
     """
 
-    def __init__(self, requests: Sequence[Request]) -> None:
+    def __init__(self, requests: Sequence[SearchRequest]) -> None:
         self._requests = requests
         self._calls: dict[tuple[CollectionId, VersionNumber, Role], _Call] = {}
 
-    async def encoded(self, space: Space, role: Role, encode: Encode) -> Encoded:
+    async def encoded(self, space: Space, role: Role, encode: Encode) -> EncodedTexts:
         """All texts of this role that go to this version. What fails, fails for every search that needs it."""
         key = (space.version.collection_id, space.version.number, role)
         call = self._calls.get(key)
@@ -68,15 +68,15 @@ class Together:
         return list(dict.fromkeys(text for request in here for text in _texts(request, role)))
 
 
-class Asking:
+class QueryEncoder:
     """Encodes the queries with the embedder of the version, takes vectors that the client brought, reads examples."""
 
-    def __init__(self, embedders: Embedders, proof: Proof, examples: Examples) -> None:
+    def __init__(self, embedders: Embedders, proof: ModelVerifier, examples: ExampleVectors) -> None:
         self._embedders = embedders
         self._proof = proof
         self._examples = examples
 
-    async def vectors(self, space: Space, course: Course, together: Together) -> list[Vector | None]:
+    async def vectors(self, space: Space, course: SearchContext, together: SharedQueryEncoding) -> list[Vector | None]:
         """Each question as a vector of this version; None where the dense leg is not asked or had to be given up."""
         request, version = course.request, space.version
         vectors: list[Vector | None] = [None] * len(request.asked)
@@ -104,7 +104,7 @@ class Asking:
                     vectors[at] = read[request.meant(query)]
         return vectors
 
-    async def _middle(self, space: Space, course: Course, like: Like, together: Together) -> Vector:
+    async def _middle(self, space: Space, course: SearchContext, like: Like, together: SharedQueryEncoding) -> Vector:
         """Where examples point to: positive ones towards, negative ones away."""
         texts = {f"{place}.text": one.text for place, one in like.placed if one.text is not None}
         read: Mapping[str, Vector] = {}
@@ -133,7 +133,7 @@ class Asking:
     # ------------------------------------------------------------ texts
 
     async def _read(
-        self, space: Space, course: Course, texts: Mapping[str, str], role: Role, together: Together
+        self, space: Space, course: SearchContext, texts: Mapping[str, str], role: Role, together: SharedQueryEncoding
     ) -> Mapping[str, Vector]:
         """The vectors of these texts, given by their places in the request."""
         encoded = await together.encoded(space, role, self._encode)
@@ -144,15 +144,15 @@ class Asking:
                 raise Invalid.at(place, "the embedder gives no usable vector for this text")
         return encoded.vectors
 
-    async def _encode(self, space: Space, texts: Sequence[str], role: Role) -> Encoded:
+    async def _encode(self, space: Space, texts: Sequence[str], role: Role) -> EncodedTexts:
         encoder = await self._proof.admit(space.version)
         vectors = await self._embedders.embed(space.version.spec, texts, role)
         if await self._proof.admit(space.version) is not encoder:
             # Swapped since it was admitted: which of the two models gave these vectors cannot be told any more.
             raise SpaceRefused("the model was replaced while it encoded the query")
-        return Encoded(encoder, dict(zip(texts, vectors, strict=True)))
+        return EncodedTexts(encoder, dict(zip(texts, vectors, strict=True)))
 
-    async def _note_cut(self, course: Course, encoder: Encoder, place: str, text: str, role: Role) -> None:
+    async def _note_cut(self, course: SearchContext, encoder: Encoder, place: str, text: str, role: Role) -> None:
         """No text is cut silently. Only one of more characters than the model takes tokens can be too long."""
         most = encoder.identity.max_tokens
         if len(text) + encoder.overhead(role) > most:
@@ -162,7 +162,7 @@ class Asking:
                 course.note("embed", "truncated", f"{what} has {length} tokens, of which the embedder reads {most}")
 
 
-def _texts(request: Request, role: Role) -> list[str]:
+def _texts(request: SearchRequest, role: Role) -> list[str]:
     """What the embedder has to read of a search in this role: questions as queries, examples as documents."""
     if request.like is not None:
         texts = [one.text for _, one in request.like.placed if one.text is not None]
@@ -171,16 +171,16 @@ def _texts(request: Request, role: Role) -> list[str]:
     return [request.meant(query) for _, query in questions]
 
 
-def _unread(request: Request) -> list[tuple[int, Query]]:
+def _unread(request: SearchRequest) -> list[tuple[int, Query]]:
     """The questions that come without a vector, with their numbers."""
     return [(at, query) for at, query in enumerate(request.asked) if query.vector is None]
 
 
-def _place(request: Request, at: int, field: str) -> str:
+def _place(request: SearchRequest, at: int, field: str) -> str:
     return f"queries.{at}.{field}" if request.queries else field
 
 
-def _brought(space: Space, request: Request, values: Sequence[float], place: str) -> Vector:
+def _brought(space: Space, request: SearchRequest, values: Sequence[float], place: str) -> Vector:
     """A vector as the client made it. Invalid where it is not, or might not be, of the version's space."""
     version = space.version
     if request.embedder_version is None:

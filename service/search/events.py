@@ -4,12 +4,12 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from service.core.ids import Vector
-from service.core.search import Confidence, DensePlan, Passing, Request
+from service.core.search import Confidence, DensePlan, FilterMatch, SearchRequest
 from service.spaces.resolver import Space
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Observed:
+class SearchEvent:
     """`vectors`: of each question, None where the dense leg did not ask it. `passing`: what the filter lets pass.
     `width`: candidates that each leg was asked for.
 
@@ -17,19 +17,19 @@ class Observed:
     """
 
     space: Space
-    request: Request
+    request: SearchRequest
     vectors: tuple[Vector | None, ...]
     plan: DensePlan
-    passing: Passing | None
+    passing: FilterMatch | None
     width: int
     confidence: Confidence
     best_cosine: float | None
     best_words: float | None
 
 
-class Observer(Protocol):
+class SearchObserver(Protocol):
     """Somebody who is told of every live search that was answered."""
 
-    def saw(self, observed: Observed) -> None:
+    def saw(self, observed: SearchEvent) -> None:
         """Costs microseconds, never waits, never raises: a client is waiting for the answer."""
         ...

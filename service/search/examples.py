@@ -12,7 +12,7 @@ import numpy as np
 from service.core.errors import FieldError, Invalid
 from service.core.ids import DocumentId, Vector
 from service.core.ports.documents import Documents
-from service.core.ports.vectors import Vectors
+from service.core.ports.vectors import VectorStore
 from service.core.search import Like
 from service.core.vector_math import direction
 from service.spaces.resolver import Space
@@ -21,8 +21,8 @@ NEGATIVE_WEIGHT = 0.5
 """As much as leads from the positive mean as far beyond it as it is away from the negative one: p + (p - n), scaled."""
 
 
-class Examples:
-    def __init__(self, documents: Documents, vectors: Vectors) -> None:
+class ExampleVectors:
+    def __init__(self, documents: Documents, vectors: VectorStore) -> None:
         self._documents = documents
         self._vectors = vectors
 

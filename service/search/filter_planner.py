@@ -21,7 +21,7 @@ import math
 
 from service.core.limits import MAX_EF_SEARCH
 from service.core.recall import Band, band_of
-from service.core.search import DensePlan, Passing
+from service.core.search import DensePlan, FilterMatch
 from service.core.versions import SpaceStatus
 
 EF_SEARCH = 200
@@ -47,7 +47,7 @@ SCARCE = ENOUGH / (FURTHER * EF_SEARCH)
 """Where near the query less than this part of the usual share passes, the look that the index takes brings too little.
 """
 
-NAMEABLE = 200_000
+MAX_ALLOWLIST_IDS = 200_000
 """Documents that are named at most for an exact scan, when the index has brought too little: some 3 MB of ids."""
 
 
@@ -56,7 +56,7 @@ def effort(status: SpaceStatus, band: Band = "all") -> int:
     return status.efforts.get(band) or status.efforts.get("all") or EF_SEARCH
 
 
-def worth_naming(status: SpaceStatus, limit: int, most: int) -> int:
+def max_allowlist(status: SpaceStatus, limit: int, most: int) -> int:
     """Up to how many passing documents an exact scan of them is no dearer than the index; at most `most`.
 
     Where n x NAMED chunks cost as much as going `effort` / (n / N) rows along the index. Without one: all that may be.
@@ -69,7 +69,7 @@ def worth_naming(status: SpaceStatus, limit: int, most: int) -> int:
 
 
 def choose(
-    status: SpaceStatus, passing: Passing | None, limit: int, *, exact: bool = False, ef_search: int | None = None
+    status: SpaceStatus, passing: FilterMatch | None, limit: int, *, exact: bool = False, ef_search: int | None = None
 ) -> DensePlan:
     """The plan for `limit` rows. `exact` and `ef_search` are as the client asks.
 
@@ -97,12 +97,12 @@ def choose(
     )
 
 
-def stuck(plan: DensePlan, limit: int, rows: int, k: int) -> bool:
+def underfilled(plan: DensePlan, limit: int, rows: int, k: int) -> bool:
     """Did the index bring too little under a filter to be believed? What it finds beyond that is found by chance."""
     return plan.kind != "exact" and plan.selectivity is not None and rows < min(limit, max(ENOUGH, k))
 
 
-def far(passing: Passing, near: int, passed: int) -> bool:
+def is_anticorrelated(passing: FilterMatch, near: int, passed: int) -> bool:
     """Of the `near` chunks of a random sample that are nearest to the query, `passed` pass: is what passes far away?
 
     Then the index would be tried in vain. With 25 chunks and half of all documents passing, at most 4 do so by chance
@@ -111,6 +111,6 @@ def far(passing: Passing, near: int, passed: int) -> bool:
     return near > 0 and passed < SCARCE * passing.selectivity * near
 
 
-def instead(before: DensePlan, reason: str) -> DensePlan:
+def exact_fallback(before: DensePlan, reason: str) -> DensePlan:
     """The exact plan in place of one that brings too little."""
     return DensePlan(kind="exact", selectivity=before.selectivity, reason=reason)

@@ -19,7 +19,7 @@ from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Generic, Literal, TypeVar
 
-from service.core.collections import Fusion
+from service.core.collections import FusionSettings
 from service.core.search import Explanation, LegExplanation, QueryExplanation
 
 COSINE_FLOOR = 0.0
@@ -30,7 +30,7 @@ Item = TypeVar("Item", bound=Hashable)
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class LegRank:
     """Where an item stands in the list of one leg: `rank` from 1, None where the leg did not find it itself."""
 
     score: float
@@ -38,7 +38,7 @@ class Place:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Evidence(Generic[Item]):
+class LegScores(Generic[Item]):
     """What the legs say of one query. None: a leg that did not run.
 
     Either may hold, without a rank, exact scores that were looked up for items that something else found: they count
@@ -46,8 +46,8 @@ class Evidence(Generic[Item]):
     `certainty` in [0, 1]: how far the best cosine is from what chance would give (`background.py`).
     """
 
-    dense: Mapping[Item, Place] | None = None
-    lexical: Mapping[Item, Place] | None = None
+    dense: Mapping[Item, LegRank] | None = None
+    lexical: Mapping[Item, LegRank] | None = None
     weight: float = 1.0
     certainty: float = 1.0
 
@@ -61,15 +61,15 @@ class Fused(Generic[Item]):
     explanation: Explanation
 
 
-def ranked(scores: Mapping[Item, float], found: int | None = None) -> dict[Item, Place]:
+def ranked(scores: Mapping[Item, float], found: int | None = None) -> dict[Item, LegRank]:
     """The list of a leg, best first, by place; after the first `found` entries come scores that were looked up."""
     return {
-        item: Place(score, rank if found is None or rank <= found else None)
+        item: LegRank(score, rank if found is None or rank <= found else None)
         for rank, (item, score) in enumerate(scores.items(), start=1)
     }
 
 
-def fuse(evidence: Sequence[Evidence[Item]], how: Fusion) -> list[Fused[Item]]:
+def fuse(evidence: Sequence[LegScores[Item]], how: FusionSettings) -> list[Fused[Item]]:
     """Rank everything that any leg knows, best first; ties by the best cosine, then by BM25, then by item.
 
     In a convex combination the odds of the dense leg are `alpha` : 1 - `alpha`, times its certainty. A leg that has
@@ -99,7 +99,7 @@ def _fused(item: Item, queries: Sequence[QueryExplanation | None]) -> Fused[Item
     return Fused(item=item, score=score, explanation=explanation)
 
 
-def _explain(evidence: Evidence[Item], how: Fusion, share: float) -> dict[Item, QueryExplanation]:
+def _explain(evidence: LegScores[Item], how: FusionSettings, share: float) -> dict[Item, QueryExplanation]:
     """What the legs say of one query, and what each item gains by it when the query counts `share`."""
     meaning, words = _weights(evidence, how)
     dense = _scale(evidence.dense, COSINE_FLOOR, how, share * meaning)
@@ -113,7 +113,7 @@ def _explain(evidence: Evidence[Item], how: Fusion, share: float) -> dict[Item, 
     return {item: explanation(item) for item in dict.fromkeys((*dense, *lexical))}
 
 
-def _weights(evidence: Evidence[Item], how: Fusion) -> tuple[float, float]:
+def _weights(evidence: LegScores[Item], how: FusionSettings) -> tuple[float, float]:
     """Of the dense and of the lexical leg; reciprocal ranks are not weighed."""
     if how.method == "rrf" or not _speaks(evidence.dense, COSINE_FLOOR) or not _speaks(evidence.lexical, BM25_FLOOR):
         return 1.0, 1.0
@@ -122,17 +122,19 @@ def _weights(evidence: Evidence[Item], how: Fusion) -> tuple[float, float]:
     return weight, 1.0 - weight
 
 
-def _speaks(places: Mapping[Item, Place] | None, floor: float) -> bool:
+def _speaks(places: Mapping[Item, LegRank] | None, floor: float) -> bool:
     return places is not None and any(place.score > floor for place in places.values())
 
 
-def _scale(places: Mapping[Item, Place] | None, floor: float, how: Fusion, weight: float) -> dict[Item, LegExplanation]:
+def _scale(
+    places: Mapping[Item, LegRank] | None, floor: float, how: FusionSettings, weight: float
+) -> dict[Item, LegExplanation]:
     """Scale one leg. A leg whose best score is not above its lower bound says nothing: all of it is 0."""
     if places is None:
         return {}
     span = max((place.score for place in places.values()), default=floor) - floor
 
-    def explanation(place: Place) -> LegExplanation:
+    def explanation(place: LegRank) -> LegExplanation:
         normalised = max(0.0, place.score - floor) / span if span > 0 else 0.0
         if how.method == "rrf":
             share = 0.0 if place.rank is None else weight / (how.k + place.rank)

@@ -3,7 +3,7 @@ space -> filter -> embed -> dense || lexical -> fuse -> fetch -> rerank -> diver
 
 Each stage is a method or a module of its own (`asking`, `legs`, `finds`, `fusion`, `reranking`, `diversity`), in that
 order. None does I/O of its own: documents, vectors and models are behind ports. A stage that cannot do its part is
-named in `Answer.degraded`, never hidden.
+named in `SearchResult.degraded`, never hidden.
 
 A search asks one question or several; the legs run for each, and fusion makes one ranking of all.
 """
@@ -23,25 +23,34 @@ from service.core.ports.documents import Documents
 from service.core.ports.embedder import Embedders
 from service.core.ports.lexicon import Lexicon
 from service.core.ports.reranker import Reranker
-from service.core.ports.vectors import Vectors
+from service.core.ports.vectors import VectorStore
 from service.core.ports.versions import Versions
 from service.core.query_syntax import Highlights
-from service.core.search import Answer, Candidate, Confidence, DensePlan, Hit, Passage, Passing, Request
+from service.core.search import (
+    Candidate,
+    Confidence,
+    DensePlan,
+    FilterMatch,
+    Hit,
+    Passage,
+    SearchRequest,
+    SearchResult,
+)
 from service.search import candidates as finds
 from service.search import filter_planner, retrievers
-from service.search.candidates import AT_ONCE, Finds, Found
-from service.search.confidence import Assessment
-from service.search.context import Course
-from service.search.dense_certainty import Backgrounds
-from service.search.encode_query import Asking, Together
-from service.search.events import Observed, Observer
-from service.search.examples import Examples
+from service.search.candidates import MAX_PARALLEL_STATEMENTS, CandidateSet, QueryCandidates
+from service.search.confidence import ConfidenceAssessor
+from service.search.context import SearchContext
+from service.search.dense_certainty import DenseCertainty
+from service.search.encode_query import QueryEncoder, SharedQueryEncoding
+from service.search.events import SearchEvent, SearchObserver
+from service.search.examples import ExampleVectors
 from service.search.fusion import Fused, fuse
 from service.search.mmr import mmr
-from service.search.rerank import SecondStage
-from service.search.retrievers import MAX_WIDTH, Item, Leg
-from service.spaces.model_verification import Proof
-from service.spaces.resolver import Space, Spaces
+from service.search.rerank import RerankStage
+from service.search.retrievers import MAX_WIDTH, Item, LegResult
+from service.spaces.model_verification import ModelVerifier
+from service.spaces.resolver import Space, SpaceResolver
 
 SPARE = 2
 """Times the candidates that an answer takes, for some may have changed since or be of one document."""
@@ -50,7 +59,7 @@ UNEMBEDDED_LENGTH = 1000
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Ranked:
+class RankedHit:
     """A hit in the making: its place in the fused ranking, what the legs saw, and its passage as it stands now."""
 
     fused: Fused[Item]
@@ -58,7 +67,7 @@ class Ranked:
     passage: Passage
 
 
-class Search:
+class SearchPipeline:
     """`passing_cap`: most documents that a filter may name. `max_concurrent`: searches before Overloaded.
 
     `observers` are told of every search that a client waited for.
@@ -70,49 +79,51 @@ class Search:
         collections: Collections,
         versions: Versions,
         documents: Documents,
-        vectors: Vectors,
+        vectors: VectorStore,
         lexicon: Lexicon,
         embedders: Embedders,
-        proof: Proof,
+        proof: ModelVerifier,
         reranker: Reranker | None,
         passing_cap: int,
         max_concurrent: int,
-        observers: Sequence[Observer] = (),
+        observers: Sequence[SearchObserver] = (),
     ) -> None:
         self._documents = documents
         self._vectors = vectors
         self._lexicon = lexicon
-        self._asking = Asking(embedders, proof, Examples(documents, vectors))
-        self._second = SecondStage(reranker)
-        self._assessment = Assessment(lexicon)
-        self._backgrounds = Backgrounds(vectors)
+        self._asking = QueryEncoder(embedders, proof, ExampleVectors(documents, vectors))
+        self._second = RerankStage(reranker)
+        self._assessment = ConfidenceAssessor(lexicon)
+        self._backgrounds = DenseCertainty(vectors)
         self._passing_cap = passing_cap
         self._free = max_concurrent
-        self._spaces = Spaces(collections, versions)
+        self._spaces = SpaceResolver(collections, versions)
         self._observers = observers
 
-    async def run(self, name: CollectionName, request: Request, together: Together | None = None) -> Answer:
+    async def run(
+        self, name: CollectionName, request: SearchRequest, together: SharedQueryEncoding | None = None
+    ) -> SearchResult:
         """Answer one search. Overloaded where too many run already. `together`: the searches that it is one of."""
-        together = together or Together([request])
+        together = together or SharedQueryEncoding([request])
         if self._free <= 0:
             raise Overloaded("too many searches at once")
         self._free -= 1
         try:
             try:
-                return await self._run(name, Course(request), together)
+                return await self._run(name, SearchContext(request), together)
             except NotFound:
                 # What was remembered may be of a collection that was deleted, and made anew, meanwhile, or of a version
                 # that was active a moment ago and is retired by now.
                 self.forget(name)
-                return await self._run(name, Course(request), together)
+                return await self._run(name, SearchContext(request), together)
         finally:
             self._free += 1
 
-    async def probe(self, name: CollectionName, request: Request) -> Answer:
+    async def probe(self, name: CollectionName, request: SearchRequest) -> SearchResult:
         """Answer a search that no client waits for: beside the limit of live ones, and not in their metrics."""
-        return await self._run(name, Course(request, live=False), Together([request]))
+        return await self._run(name, SearchContext(request, live=False), SharedQueryEncoding([request]))
 
-    async def _run(self, name: CollectionName, course: Course, together: Together) -> Answer:
+    async def _run(self, name: CollectionName, course: SearchContext, together: SharedQueryEncoding) -> SearchResult:
         request = course.request
         space = await self._spaces.of(name, request.embedder_version)
         rerank = request.rerank.over(space.collection.settings.rerank) if request.rerank else None
@@ -141,7 +152,7 @@ class Search:
         if course.live:
             self._count(space, course, plan, confidence)
             self._tell(space, course, found, plan, passing, width, confidence)
-        return Answer(
+        return SearchResult(
             hits=tuple(hits),
             mode=request.mode,
             embedder_version=space.version.number,
@@ -154,7 +165,7 @@ class Search:
             timings=course.timings,
         )
 
-    def _candidates(self, space: Space, request: Request, wanted: int) -> int:
+    def _candidates(self, space: Space, request: SearchRequest, wanted: int) -> int:
         """As many as the collection says; fewer where neither another ranking nor a condition is to be heard."""
         whole = space.collection.settings.candidates
         alone = request.mode == "dense" and len(request.asked) == 1
@@ -167,11 +178,11 @@ class Search:
 
     # ------------------------------------------------------------ filter: who may be found at all
 
-    async def _filter(self, space: Space, course: Course, width: int) -> Passing | None:
+    async def _filter(self, space: Space, course: SearchContext, width: int) -> FilterMatch | None:
         if course.request.where is None:
             return None
         with course.timings.stage("filter"):
-            most = filter_planner.worth_naming(space.status, retrievers.rows_for(space, width), self._passing_cap)
+            most = filter_planner.max_allowlist(space.status, retrievers.rows_for(space, width), self._passing_cap)
             return await self._documents.passing(space.collection.id, course.request.where, most)
 
     # ------------------------------------------------------------ dense || lexical
@@ -179,30 +190,34 @@ class Search:
     async def _legs(
         self,
         space: Space,
-        course: Course,
+        course: SearchContext,
         vectors: Sequence[Vector | None],
-        passing: Passing | None,
+        passing: FilterMatch | None,
         width: int,
         wanted: int,
-    ) -> Finds:
+    ) -> CandidateSet:
         """Both legs at once, each for all questions; a hybrid search can do without either, but not without both."""
         request = course.request
         asked = [request.alone(query) for query in request.asked]
         located = {at: vector for at, vector in enumerate(vectors) if vector is not None}
         worded = [] if request.mode == "dense" else [at for at, one in enumerate(asked) if one.text]
 
-        def dense(at: int) -> Awaitable[Leg]:
+        def dense(at: int) -> Awaitable[LegResult]:
             one, vector, nearby = asked[at], located[at], self._backgrounds.nearby
             return retrievers.dense(self._vectors, self._documents, space, one, vector, passing, width, nearby)
 
-        def lexical(at: int) -> Awaitable[Leg]:
+        def lexical(at: int) -> Awaitable[LegResult]:
             return retrievers.lexical(self._lexicon, self._documents, space, asked[at], passing, width)
 
-        async def run(stage: str, leg: Callable[[int], Awaitable[Leg]], places: Sequence[int]) -> dict[int, Leg]:
+        async def run(
+            stage: str, leg: Callable[[int], Awaitable[LegResult]], places: Sequence[int]
+        ) -> dict[int, LegResult]:
             if not places or course.gave_up(stage):
                 return {}
             works = [partial(leg, at) for at in places]
-            found = await course.attempt(stage, lambda: side_by_side(works, AT_ONCE), optional=request.mode == "hybrid")
+            found = await course.attempt(
+                stage, lambda: side_by_side(works, MAX_PARALLEL_STATEMENTS), optional=request.mode == "hybrid"
+            )
             return {} if found is None else dict(zip(places, found, strict=True))
 
         by_meaning, by_words = await asyncio.gather(run("dense", dense, [*located]), run("lexical", lexical, worded))
@@ -211,11 +226,11 @@ class Search:
                 reasons = "; ".join(f"{one.stage}: {one.reason}" for one in course.degraded)
                 raise Unavailable(f"no leg could answer: {reasons}")
             # A late answer is better than none, and the lexical leg is the quicker one.
-            late = await side_by_side([partial(lexical, at) for at in worded], AT_ONCE)
+            late = await side_by_side([partial(lexical, at) for at in worded], MAX_PARALLEL_STATEMENTS)
             by_words = dict(zip(worded, late, strict=True))
-        found = Finds(
+        found = CandidateSet(
             queries=tuple(
-                Found(vector=vector, dense=by_meaning.get(at), lexical=by_words.get(at))
+                QueryCandidates(vector=vector, dense=by_meaning.get(at), lexical=by_words.get(at))
                 for at, vector in enumerate(vectors)
             )
         )
@@ -228,13 +243,13 @@ class Search:
                 found = await finds.weighed(self._backgrounds, space, found)
         return finds.newest(found)
 
-    async def _wishes(self, space: Space, course: Course, found: Finds) -> Finds:
+    async def _wishes(self, space: Space, course: SearchContext, found: CandidateSet) -> CandidateSet:
         """What the query requires and excludes binds all that was found, whichever leg found it."""
         words = course.request.words
         if not words.binding:
             return found
 
-        async def heed() -> Finds:
+        async def heed() -> CandidateSet:
             course.unsaid = await self._lexicon.unsaid(space.collection, words)
             return await finds.fulfilling(self._lexicon, space, found, words)
 
@@ -243,7 +258,7 @@ class Search:
 
     # ------------------------------------------------------------ fuse
 
-    def _fuse(self, space: Space, course: Course, found: Finds) -> list[Fused[Item]]:
+    def _fuse(self, space: Space, course: SearchContext, found: CandidateSet) -> list[Fused[Item]]:
         with course.timings.stage("fuse"):
             how = course.request.fusion or space.collection.settings.fusion
             return fuse(found.evidence([query.weight for query in course.request.asked]), how)
@@ -251,10 +266,10 @@ class Search:
     # ------------------------------------------------------------ fetch: read back by revision, refill
 
     async def _fetch(
-        self, space: Space, course: Course, found: Finds, ranking: Sequence[Fused[Item]], wanted: int
-    ) -> list[Ranked]:
+        self, space: Space, course: SearchContext, found: CandidateSet, ranking: Sequence[Fused[Item]], wanted: int
+    ) -> list[RankedHit]:
         """The first `wanted` of the ranking whose documents still are what the legs saw; the others are dropped."""
-        fetched: list[Ranked] = []
+        fetched: list[RankedHit] = []
         at = 0
         with course.timings.stage("fetch"):
             while len(fetched) < wanted and at < len(ranking):
@@ -265,7 +280,7 @@ class Search:
                     space.collection.id, candidates, course.request.where, UNEMBEDDED_LENGTH
                 )
                 fresh = [
-                    Ranked(fused=fused, candidate=candidate, passage=passage)
+                    RankedHit(fused=fused, candidate=candidate, passage=passage)
                     for fused, candidate, passage in zip(page, candidates, passages, strict=True)
                     if passage is not None
                 ]
@@ -276,7 +291,7 @@ class Search:
 
     # ------------------------------------------------------------ diversify
 
-    async def _diversify(self, space: Space, course: Course, hits: Sequence[Hit]) -> Sequence[Hit]:
+    async def _diversify(self, space: Space, course: SearchContext, hits: Sequence[Hit]) -> Sequence[Hit]:
         """The order of maximal marginal relevance; each keeps the score that its relevance gave it."""
         request = course.request
         if not request.diversity:
@@ -303,7 +318,7 @@ class Search:
 
     # ------------------------------------------------------------ answer
 
-    async def _dress(self, space: Space, course: Course, hits: Sequence[Hit]) -> Sequence[Hit]:
+    async def _dress(self, space: Space, course: SearchContext, hits: Sequence[Hit]) -> Sequence[Hit]:
         """Add highlights and vectors where they are asked for."""
         request = course.request
         if "highlights" in request.include and hits:
@@ -320,7 +335,7 @@ class Search:
             ]
         return hits
 
-    def _count(self, space: Space, course: Course, plan: DensePlan, confidence: Confidence) -> None:
+    def _count(self, space: Space, course: SearchContext, plan: DensePlan, confidence: Confidence) -> None:
         name, version = space.collection.name, str(space.version.number)
         metrics.SEARCH_SECONDS.labels(name, version, course.request.mode).observe(course.timings.elapsed)
         for stage, seconds in course.timings.seconds.items():
@@ -337,10 +352,10 @@ class Search:
     def _tell(
         self,
         space: Space,
-        course: Course,
-        found: Finds,
+        course: SearchContext,
+        found: CandidateSet,
         plan: DensePlan,
-        passing: Passing | None,
+        passing: FilterMatch | None,
         width: int,
         confidence: Confidence,
     ) -> None:
@@ -348,7 +363,7 @@ class Search:
             return
         cosines = [one.score for query in found.queries for one in query.by_meaning.values()]
         words = [one.score for query in found.queries for one in query.by_words.values()]
-        observed = Observed(
+        observed = SearchEvent(
             space=space,
             request=course.request,
             vectors=tuple(query.vector for query in found.queries),
@@ -368,7 +383,7 @@ def _marked(hit: Hit, highlights: Highlights) -> Hit:
     return dataclasses.replace(hit, highlights=highlights.fragments, highlight_offsets=offsets)
 
 
-def _hit(ranked: Ranked) -> Hit:
+def _hit(ranked: RankedHit) -> Hit:
     return Hit(
         id=ranked.candidate.document_id,
         chunk=ranked.candidate.chunk or 0,

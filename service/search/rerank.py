@@ -12,22 +12,24 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from service.core import metrics
-from service.core.collections import Reranking
+from service.core.collections import RerankSettings
 from service.core.errors import Overloaded, Unavailable
-from service.core.ports.reranker import Reading, Reranker
-from service.core.search import Hit, Request, RerankExplanation, Reread
-from service.search.context import Course
-from service.search.rerank_blend import SAMPLE, Blend, believed
+from service.core.ports.reranker import Reranker, RerankScores
+from service.core.search import Hit, RerankExplanation, RerankSummary, SearchRequest
+from service.search.context import SearchContext
+from service.search.rerank_blend import SAMPLE, RerankBlend, believed
 
 
-class SecondStage:
+class RerankStage:
     """Over the first hits of a search; without a reranker it says so in the answer."""
 
     def __init__(self, reranker: Reranker | None) -> None:
         self._reranker = reranker
-        self._pace = Pace()
+        self._pace = RerankPace()
 
-    async def order(self, course: Course, how: Reranking | None, hits: list[Hit]) -> tuple[list[Hit], Reread | None]:
+    async def order(
+        self, course: SearchContext, how: RerankSettings | None, hits: list[Hit]
+    ) -> tuple[list[Hit], RerankSummary | None]:
         """The hits by their blended scores, as far as the cross-encoder could read; the others behind them in order."""
         if how is None or not hits:
             return hits, None
@@ -38,14 +40,14 @@ class SecondStage:
         book = _Book(course, self._reranker, self._pace, hits[: how.depth])
         with course.timings.stage("rerank"):
             await book.read_until(min(SAMPLE, len(first)))
-            blend = Blend(first, believed(first, book.relevance, how.weight))
+            blend = RerankBlend(first, believed(first, book.relevance, how.weight))
             while book.open and not blend.settled(book.relevance, pool):
                 await book.read_until(blend.horizon(book.relevance, pool))
         if not book.read:
             return hits, None
         skipped = len(first) - book.read if blend.settled(book.relevance, pool) else 0
         metrics.RERANK_SKIPPED.inc(skipped)
-        reread = Reread(read=book.read, skipped=skipped, truncated=book.truncated, weight=blend.weight)
+        reread = RerankSummary(read=book.read, skipped=skipped, truncated=book.truncated, weight=blend.weight)
         return _blended(hits, blend, book.relevance), reread
 
 
@@ -55,7 +57,7 @@ class _Book:
     `relevance`: of those that were read; `truncated`: how many of them had to be cut; `open`: may it read on?
     """
 
-    def __init__(self, course: Course, reranker: Reranker, pace: "Pace", head: Sequence[Hit]) -> None:
+    def __init__(self, course: SearchContext, reranker: Reranker, pace: "RerankPace", head: Sequence[Hit]) -> None:
         self._course = course
         self._reranker = reranker
         self._pace = pace
@@ -98,12 +100,12 @@ class _Book:
     def _fitting(self, left: float) -> int:
         return min(self._reranker.portion, self._pace.fitting(left))
 
-    def _end(self, note: Callable[[Course, int, int], None]) -> None:
+    def _end(self, note: Callable[[SearchContext, int, int], None]) -> None:
         self.open = False
         note(self._course, self.read, len(self._head))
 
 
-async def _read(request: Request, reranker: Reranker, hits: Sequence[Hit]) -> Reading:
+async def _read(request: SearchRequest, reranker: Reranker, hits: Sequence[Hit]) -> RerankScores:
     """Each passage with the question that counts most for its hit."""
     asked: dict[str, list[int]] = {}
     for at, hit in enumerate(hits):
@@ -115,7 +117,7 @@ async def _read(request: Request, reranker: Reranker, hits: Sequence[Hit]) -> Re
         truncated += reading.truncated
         for at, score in zip(places, reading.scores, strict=True):
             scores[at] = score
-    return Reading(scores=tuple(scores), truncated=truncated)
+    return RerankScores(scores=tuple(scores), truncated=truncated)
 
 
 def _passage(hit: Hit) -> str:
@@ -123,7 +125,7 @@ def _passage(hit: Hit) -> str:
 
 
 @dataclass(slots=True)
-class Pace:
+class RerankPace:
     """How long reading a passage takes here, waiting for others included; learnt from portion to portion."""
 
     seconds: float | None = None
@@ -147,7 +149,7 @@ class Pace:
         self.seconds = latest if self.seconds is None else 0.5 * self.seconds + 0.5 * latest
 
 
-def _blended(hits: Sequence[Hit], blend: Blend, relevance: Sequence[float]) -> list[Hit]:
+def _blended(hits: Sequence[Hit], blend: RerankBlend, relevance: Sequence[float]) -> list[Hit]:
     """Those that were read by their final score, then the others."""
     ranks = {at: rank for rank, at in enumerate(sorted(range(len(relevance)), key=lambda at: -relevance[at]), start=1)}
     read = [
@@ -166,7 +168,7 @@ def _blended(hits: Sequence[Hit], blend: Blend, relevance: Sequence[float]) -> l
     return read + [replace(hit, score=blend.unread(hit.score, floor)) for hit in hits[len(relevance) :]]
 
 
-def _note_budget(course: Course, read: int, wanted: int) -> None:
+def _note_budget(course: SearchContext, read: int, wanted: int) -> None:
     budget = f"the budget of {course.request.budget_ms:g} ms"
     if read:
         course.note("rerank", "cut_short", f"{budget} allowed {read} of {wanted} passages")
@@ -174,7 +176,7 @@ def _note_budget(course: Course, read: int, wanted: int) -> None:
         course.note("rerank", "budget", f"{budget} was spent")
 
 
-def _note_failure(error: Unavailable | Overloaded, course: Course, read: int, wanted: int) -> None:
+def _note_failure(error: Unavailable | Overloaded, course: SearchContext, read: int, wanted: int) -> None:
     if read:
         course.note("rerank", "cut_short", f"{read} of {wanted} passages were read: {error.detail}")
     else:

@@ -59,7 +59,7 @@ def _log_odds(relevance: float) -> float:
     return min(max(math.log(possible / (1 - possible)), UNLIKELY), LIKELY)
 
 
-class Blend:
+class RerankBlend:
     """Of the hits of one search, in the order of the first stage."""
 
     def __init__(self, first: Sequence[float], weight: float) -> None:

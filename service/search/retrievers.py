@@ -12,8 +12,8 @@ from service.core.filters import Filter
 from service.core.ids import DocumentId, Vector
 from service.core.ports.documents import Documents
 from service.core.ports.lexicon import Lexicon
-from service.core.ports.vectors import Vectors
-from service.core.search import Candidate, DensePlan, Passing, Request
+from service.core.ports.vectors import VectorStore
+from service.core.search import Candidate, DensePlan, FilterMatch, SearchRequest
 from service.search import filter_planner
 from service.spaces.resolver import Space
 
@@ -39,7 +39,7 @@ Nearby = Callable[[Space, Vector], Awaitable[Sequence[DocumentId]]]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Leg:
+class LegResult:
     """What one leg brought. `exhausted`: it has no more to give, however much is asked for."""
 
     best: Best
@@ -48,15 +48,15 @@ class Leg:
 
 
 async def dense(
-    vectors: Vectors,
+    vectors: VectorStore,
     documents: Documents,
     space: Space,
-    request: Request,
+    request: SearchRequest,
     vector: Vector,
-    passing: Passing | None,
+    passing: FilterMatch | None,
     width: int,
     nearby: Nearby | None = None,
-) -> Leg:
+) -> LegResult:
     """The best chunk of each of the nearest documents, or the nearest chunks; none of the examples' own.
 
     Where the index gives fewer than the answer needs, an exact scan of what passes is made instead; at once where
@@ -71,8 +71,8 @@ async def dense(
     if nearby is not None and where is not None and passing is not None and plan.kind != "exact":
         near = await nearby(space, vector)
         among = await documents.passing_among(space.collection.id, near, where) if near else frozenset()
-        if filter_planner.far(passing, len(near), sum(one in among for one in near)):
-            plan = filter_planner.instead(plan, "far_from_query")
+        if filter_planner.is_anticorrelated(passing, len(near), sum(one in among for one in near)):
+            plan = filter_planner.exact_fallback(plan, "far_from_query")
             within, where = await _named(documents, space, where)
     needed = request.k
     if by_document and within is not None:
@@ -81,9 +81,9 @@ async def dense(
         rows = await vectors.nearest(space.version, vector, limit, plan, within, where)
         best = _best((row for row in rows if row.document_id not in left_out), by_document)
         exhausted = plan.kind == "exact" and len(rows) < limit
-        stuck = filter_planner.stuck(plan, limit, len(rows), request.k)
+        stuck = filter_planner.underfilled(plan, limit, len(rows), request.k)
         if (len(best) >= needed and not stuck) or exhausted:
-            return Leg(best=best, exhausted=exhausted, plan=plan)
+            return LegResult(best=best, exhausted=exhausted, plan=plan)
         if plan.kind == "exact":
             limit *= 4
             continue
@@ -96,14 +96,14 @@ async def dense(
         if where is not None:
             within, where = await _named(documents, space, where)
             needed = min(request.k, len(within)) if by_document and within is not None else request.k
-        plan = filter_planner.instead(plan, "index_gave_too_few")
+        plan = filter_planner.exact_fallback(plan, "index_gave_too_few")
 
 
 async def _named(
     documents: Documents, space: Space, where: Filter
 ) -> tuple[tuple[DocumentId, ...] | None, Filter | None]:
     """What passes by name; or, where it is too much for that, the filter as it was."""
-    ids = (await documents.passing(space.collection.id, where, filter_planner.NAMEABLE)).ids
+    ids = (await documents.passing(space.collection.id, where, filter_planner.MAX_ALLOWLIST_IDS)).ids
     return ids, where if ids is None else None
 
 
@@ -113,8 +113,13 @@ def rows_for(space: Space, width: int) -> int:
 
 
 async def lexical(
-    lexicon: Lexicon, documents: Documents, space: Space, request: Request, passing: Passing | None, width: int
-) -> Leg:
+    lexicon: Lexicon,
+    documents: Documents,
+    space: Space,
+    request: SearchRequest,
+    passing: FilterMatch | None,
+    width: int,
+) -> LegResult:
     """The best documents by BM25.
 
     Few that pass are named to the index. Of many, so much more is looked at as the filter will drop; where that was not
@@ -141,16 +146,16 @@ async def lexical(
         if len(found) >= wanted or exhausted:
             return _by_words(found, width, exhausted=exhausted)
         if within is None:
-            within = (await documents.passing(space.collection.id, request.where, filter_planner.NAMEABLE)).ids
+            within = (await documents.passing(space.collection.id, request.where, filter_planner.MAX_ALLOWLIST_IDS)).ids
         if within is not None:
             found = await lexicon.search(space.collection, request.words, width, within)
             return _by_words(found, width, exhausted=len(found) < width)
         depth *= 8
 
 
-def _by_words(found: Sequence[Candidate], width: int, *, exhausted: bool) -> Leg:
+def _by_words(found: Sequence[Candidate], width: int, *, exhausted: bool) -> LegResult:
     best: Best = {(candidate.document_id, None): candidate for candidate in found[:width]}
-    return Leg(best=best, exhausted=exhausted and len(found) <= width)
+    return LegResult(best=best, exhausted=exhausted and len(found) <= width)
 
 
 def _best(rows: Iterable[Candidate], by_document: bool) -> Best:

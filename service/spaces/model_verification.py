@@ -21,7 +21,7 @@ from service.core.ports.collections import Collections
 from service.core.ports.embedder import Embedders, Encoder
 from service.core.ports.versions import Versions
 from service.core.vector_math import cosine, finite
-from service.core.versions import EmbedderVersion, Identity
+from service.core.versions import EmbedderIdentity, EmbedderVersion
 
 log = logging.getLogger(__name__)
 
@@ -41,7 +41,7 @@ REFUSED_SECONDS = 5.0
 """For so long a refusal is answered from memory, so that refused searches do not each load a model."""
 
 
-class Proof:
+class ModelVerifier:
     """What this process has proven, and what it refuses."""
 
     def __init__(self, *, collections: Collections, versions: Versions, embedders: Embedders) -> None:
@@ -58,7 +58,9 @@ class Proof:
         """The versions that this process can answer in at once."""
         return frozenset(self._proven)
 
-    async def register(self, spec: EmbedderSpec) -> tuple[EmbedderSpec, Identity, Mapping[str, tuple[float, ...]]]:
+    async def register(
+        self, spec: EmbedderSpec
+    ) -> tuple[EmbedderSpec, EmbedderIdentity, Mapping[str, tuple[float, ...]]]:
         """The resolved spec, what the model is, and its canary. Invalid where its vectors cannot be used."""
         spec = self._embedders.resolve(spec)
         encoder = await self._embedders.get(spec)

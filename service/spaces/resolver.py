@@ -40,7 +40,7 @@ class Space:
         )
 
 
-class Spaces:
+class SpaceResolver:
     """What was looked up lately. Searches that need the same at once share one look."""
 
     def __init__(self, collections: Collections, versions: Versions) -> None:

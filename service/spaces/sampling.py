@@ -15,11 +15,11 @@ from service.core.errors import Overloaded
 from service.core.filters import And
 from service.core.ids import DocumentId, Vectors
 from service.core.ports.documents import Documents
-from service.core.ports.embedder import Embedders, Unscaled
-from service.core.ports.vectors import Vectors as Spaces
+from service.core.ports.embedder import Embedders, EncoderWithNorms
+from service.core.ports.vectors import VectorStore as Spaces
 from service.core.vector_math import finite
 from service.core.versions import EmbedderVersion, Judgments
-from service.spaces.model_verification import Proof
+from service.spaces.model_verification import ModelVerifier
 
 FEW = 50
 """Where one source has fewer queries, the next one adds to them."""
@@ -34,8 +34,8 @@ _SENTENCE_END = re.compile(r"(?<=[.!?。！？])\s|\n")
 T = TypeVar("T")
 
 
-class Sampling:
-    def __init__(self, *, vectors: Spaces, documents: Documents, embedders: Embedders, proof: Proof) -> None:
+class CollectionSampler:
+    def __init__(self, *, vectors: Spaces, documents: Documents, embedders: Embedders, proof: ModelVerifier) -> None:
         self._vectors = vectors
         self._documents = documents
         self._embedders = embedders
@@ -67,7 +67,7 @@ class Sampling:
         """Query vectors of this version, [n, dimensions], and how many come from where.
 
         The judged ones, for they are nearest to what people ask; else the live ones; else what documents begin with.
-        Disturbed vectors where the client makes them. SpaceRefused and ModelUnavailable as `Proof.admit`.
+        Disturbed vectors where the client makes them. SpaceRefused and ModelUnavailable as `ModelVerifier.admit`.
         """
         if version.spec.external:
             sample = await self._vectors.sample(version, most)
@@ -110,7 +110,7 @@ class Sampling:
     async def norms(self, version: EmbedderVersion, texts: Sequence[str]) -> npt.NDArray[np.float32] | None:
         """How long the vectors of these texts are before they are brought to length 1; None where nobody can tell."""
         encoder = await self._proof.admit(version)
-        if not isinstance(encoder, Unscaled):
+        if not isinstance(encoder, EncoderWithNorms):
             return None
         parts = [texts[at : at + _BATCH] for at in range(0, len(texts), _BATCH)]
         found = [await asyncio.to_thread(encoder.norms, part, "document") for part in parts]

@@ -9,11 +9,11 @@ from service.core.ids import CollectionName
 from service.core.ports.collections import Collections
 from service.core.ports.embedder import Embedders
 from service.core.versions import AuditEntry
-from service.spaces.model_verification import Proof
+from service.spaces.model_verification import ModelVerifier
 
 
-class Founding:
-    def __init__(self, *, collections: Collections, embedders: Embedders, proof: Proof) -> None:
+class CollectionService:
+    def __init__(self, *, collections: Collections, embedders: Embedders, proof: ModelVerifier) -> None:
         self._collections = collections
         self._embedders = embedders
         self._proof = proof

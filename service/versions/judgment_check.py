@@ -13,12 +13,12 @@ from typing import Any, Final
 from service.core.collections import Collection
 from service.core.errors import Invalid, ModelUnavailable, Overloaded, SpaceRefused, Unavailable
 from service.core.ids import DocumentId
-from service.core.search import Mode, Request
-from service.core.versions import Check, EmbedderVersion, Judgments
+from service.core.search import Mode, SearchRequest
+from service.core.versions import EmbedderVersion, Judgments, PromotionCheck
 from service.evaluation.ranking_metrics import Interval, ndcg, paired_bootstrap, recall
-from service.search.pipeline import Search
-from service.spaces.model_verification import Proof
-from service.spaces.sampling import Sampling, patiently, some
+from service.search.pipeline import SearchPipeline
+from service.spaces.model_verification import ModelVerifier
+from service.spaces.sampling import CollectionSampler, patiently, some
 
 QUERIES = 1_000
 """Most judged queries that are asked."""
@@ -38,8 +38,8 @@ CONFIDENCE = 1 - 0.05 / (len(MODES) * len(MEASURES))
 no worse would be refused."""
 
 
-class Trial:
-    def __init__(self, *, search: Search, proof: Proof, sampling: Sampling) -> None:
+class JudgmentCheck:
+    def __init__(self, *, search: SearchPipeline, proof: ModelVerifier, sampling: CollectionSampler) -> None:
         self._search = search
         self._proof = proof
         self._sampling = sampling
@@ -50,7 +50,7 @@ class Trial:
         version: EmbedderVersion,
         active: EmbedderVersion | None,
         judgments: Judgments | None,
-    ) -> Check:
+    ) -> PromotionCheck:
         """Failed where any measure in any mode is worse. Unavailable where it cannot be measured now."""
         if judgments is None:
             return _undecided("no judgments were uploaded for this collection")
@@ -77,7 +77,7 @@ class Trial:
         }
         if not chosen:
             return _undecided("no document that was judged relevant is in the collection", figures)
-        differences: dict[tuple[str, Mode], Difference] = {}
+        differences: dict[tuple[str, Mode], MetricDifference] = {}
         for mode in MODES:
             old, new = [], []
             for query in chosen:
@@ -86,7 +86,7 @@ class Trial:
                 new.append(await self._ranking(collection, version, text, mode))
             for name, measure in MEASURES.items():
                 differences[name, mode] = await asyncio.to_thread(
-                    Difference.between,
+                    MetricDifference.between,
                     [measure(ranking, judgments.grades[query]) for query, ranking in zip(chosen, old, strict=True)],
                     [measure(ranking, judgments.grades[query]) for query, ranking in zip(chosen, new, strict=True)],
                 )
@@ -100,7 +100,7 @@ class Trial:
 
         Unavailable where a leg had to be left out: half an answer is no evidence.
         """
-        request = Request(
+        request = SearchRequest(
             text=text, k=DEPTH, candidates=DEPTH, mode=mode, embedder_version=version.number, include=frozenset()
         )
 
@@ -123,7 +123,7 @@ class Trial:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Difference:
+class MetricDifference:
     """Means of one measure over the same queries, and how far apart they are."""
 
     old: float
@@ -131,7 +131,7 @@ class Difference:
     interval: Interval
 
     @classmethod
-    def between(cls, old: Sequence[float], new: Sequence[float]) -> "Difference":
+    def between(cls, old: Sequence[float], new: Sequence[float]) -> "MetricDifference":
         return cls(old=fmean(old), new=fmean(new), interval=paired_bootstrap(old, new, confidence=CONFIDENCE))
 
     @property
@@ -165,7 +165,9 @@ def _relevant(judgments: Judgments) -> Mapping[str, frozenset[DocumentId]]:
     return {query: ids for query, ids in relevant.items() if ids}
 
 
-def _verdict(differences: Mapping[tuple[str, Mode], Difference], queries: int, figures: Mapping[str, Any]) -> Check:
+def _verdict(
+    differences: Mapping[tuple[str, Mode], MetricDifference], queries: int, figures: Mapping[str, Any]
+) -> PromotionCheck:
     """What is worse is what the detail speaks of; else nDCG."""
     worse = {key: difference for key, difference in differences.items() if difference.worse}
     told = worse or {key: difference for key, difference in differences.items() if key[0] == "nDCG@10"}
@@ -175,8 +177,8 @@ def _verdict(differences: Mapping[tuple[str, Mode], Difference], queries: int, f
     )
     if queries < FEW:
         return _undecided(f"{detail}; {FEW} judged queries are needed to decide", figures)
-    return Check(name="judgments", passed=not worse, detail=detail, figures=figures)
+    return PromotionCheck(name="judgments", passed=not worse, detail=detail, figures=figures)
 
 
-def _undecided(detail: str, figures: Mapping[str, Any] | None = None) -> Check:
-    return Check(name="judgments", passed=None, detail=detail, figures=figures or {})
+def _undecided(detail: str, figures: Mapping[str, Any] | None = None) -> PromotionCheck:
+    return PromotionCheck(name="judgments", passed=None, detail=detail, figures=figures or {})

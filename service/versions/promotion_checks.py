@@ -21,10 +21,10 @@ from service.core.ports.collections import Collections
 from service.core.ports.processes import Processes
 from service.core.ports.test_sets import TestSets
 from service.core.ports.versions import Versions
-from service.core.versions import Check, Completeness, EmbedderVersion, Evidence, VersionState
-from service.spaces.model_verification import CANARY_COSINE, Proof
+from service.core.versions import Completeness, EmbedderVersion, PromotionCheck, PromotionEvidence, VersionState
+from service.spaces.model_verification import CANARY_COSINE, ModelVerifier
 
-Examine = Callable[[Collection, EmbedderVersion], Awaitable[tuple[Check, ...]]]
+Examine = Callable[[Collection, EmbedderVersion], Awaitable[tuple[PromotionCheck, ...]]]
 """Measures what can only be measured by searching."""
 
 Prepare = Callable[[Collection, EmbedderVersion], Awaitable[None]]
@@ -39,7 +39,7 @@ SETTLE_SECONDS = 10.0
 _LOOK_SECONDS = 0.05
 
 
-class Verification:
+class PromotionChecks:
     """`examine` is None where this process cannot search: then verifying is left to those that can."""
 
     def __init__(
@@ -50,7 +50,7 @@ class Verification:
         backfills: Backfills,
         test_sets: TestSets,
         processes: Processes,
-        proof: Proof,
+        proof: ModelVerifier,
         examine: Examine | None,
         prepare: Prepare | None = None,
     ) -> None:
@@ -67,7 +67,7 @@ class Verification:
     def possible(self) -> bool:
         return self._examine is not None
 
-    async def gather(self, version: EmbedderVersion, now: Clock) -> Evidence:
+    async def gather(self, version: EmbedderVersion, now: Clock) -> PromotionEvidence:
         """Everything that speaks for or against the version."""
         assert self._examine is not None
         collection = await self._collections.get(version.collection_id)
@@ -79,7 +79,7 @@ class Verification:
         status = await self._versions.status(version)
         if sound:
             checks += await self._examine(collection, version)
-        return Evidence(
+        return PromotionEvidence(
             checks=checks,
             gathered_at=now(),
             judged_at=judged_at,
@@ -88,7 +88,7 @@ class Verification:
             effort=status.efforts.get("all"),
         )
 
-    async def _own_checks(self, version: EmbedderVersion, now: Clock) -> tuple[Check, ...]:
+    async def _own_checks(self, version: EmbedderVersion, now: Clock) -> tuple[PromotionCheck, ...]:
         """What is asked anew at every promotion."""
         return (
             _complete(await self._settled(version)),
@@ -108,22 +108,24 @@ class Verification:
                 return completeness
             await asyncio.sleep(_LOOK_SECONDS)
 
-    async def _canary(self, version: EmbedderVersion) -> Check:
+    async def _canary(self, version: EmbedderVersion) -> PromotionCheck:
         if version.spec.external:
-            return Check(name="canary", passed=None, detail="the client makes these vectors; there is no model to ask")
+            return PromotionCheck(
+                name="canary", passed=None, detail="the client makes these vectors; there is no model to ask"
+            )
         try:
             await self._proof.prove(version)
         except (SpaceRefused, ModelUnavailable) as error:
-            return Check(name="canary", passed=False, detail=error.detail)
+            return PromotionCheck(name="canary", passed=False, detail=error.detail)
         lowest = self._proof.lowest[version.collection_id, version.number]
-        return Check(
+        return PromotionCheck(
             name="canary",
             passed=True,
             detail=f"lowest cosine to the registered vectors {lowest:.4f}, needed {CANARY_COSINE}",
             figures={"lowest_cosine": lowest, "needed": CANARY_COSINE},
         )
 
-    async def _warm(self, version: EmbedderVersion, now: Clock) -> Check:
+    async def _warm(self, version: EmbedderVersion, now: Clock) -> PromotionCheck:
         """Have all API processes loaded the query encoder? They do it by themselves, soon after a version is seen."""
         deadline = time.monotonic() + SETTLE_SECONDS
         key = (version.collection_id, version.number)
@@ -134,7 +136,7 @@ class Verification:
                 break
             await asyncio.sleep(4 * _LOOK_SECONDS)
         hosts = ", ".join(sorted({process.host for process in cold}))
-        return Check(
+        return PromotionCheck(
             name="warm",
             passed=not cold,
             detail=f"{len(cold)} of {len(processes)} API processes have not loaded its query encoder: {hosts}"
@@ -162,7 +164,7 @@ class Verification:
             and (evidence.indexed, evidence.effort) == (status.indexed, status.efforts.get("all"))
         )
 
-    async def current(self, version: EmbedderVersion, now: Clock) -> Evidence:
+    async def current(self, version: EmbedderVersion, now: Clock) -> PromotionEvidence:
         """The measured evidence where it still stands, else new; what can change any moment is asked anew."""
         collection = await self._collections.get(version.collection_id)
         if version.evidence is None or not await self._stands(collection, version, now()):
@@ -173,7 +175,7 @@ class Verification:
         return dataclasses.replace(version.evidence, checks=(*own, *measured))
 
 
-def _complete(found: Completeness) -> Check:
+def _complete(found: Completeness) -> PromotionCheck:
     detail = f"{found.stored} of {found.documents} documents, checksums {'agree' if found.agrees else 'differ'}"
     for count, what in (
         (found.waiting, "wait"),
@@ -181,7 +183,7 @@ def _complete(found: Completeness) -> Check:
         (found.behind, "are encoded in the active version and not here yet"),
     ):
         detail += f", {count} {what}" if count else ""
-    return Check(name="complete", passed=found.complete, detail=detail, figures=counted(found))
+    return PromotionCheck(name="complete", passed=found.complete, detail=detail, figures=counted(found))
 
 
 def counted(found: Completeness) -> dict[str, Any]:

@@ -21,19 +21,19 @@ from service.core.ids import CollectionName, DocumentId, Vectors
 from service.core.ports.documents import Documents
 from service.core.ports.embedder import Embedders
 from service.core.ports.test_sets import TestSets
-from service.core.ports.vectors import Vectors as VectorTables
+from service.core.ports.vectors import VectorStore as VectorTables
 from service.core.ports.versions import Versions
 from service.core.recall import TIE
-from service.core.search import Candidate, DensePlan, Request
-from service.core.versions import Check, EmbedderVersion, Judgments, Sample
+from service.core.search import Candidate, DensePlan, SearchRequest
+from service.core.versions import EmbedderVersion, Judgments, PromotionCheck, VectorSample
 from service.diagnostics import geometry
 from service.evaluation.ranking_metrics import bootstrap
 from service.search import filter_planner, retrievers
-from service.search.pipeline import Search
-from service.spaces.model_verification import Proof
+from service.search.pipeline import SearchPipeline
+from service.spaces.model_verification import ModelVerifier
 from service.spaces.resolver import Space
-from service.spaces.sampling import Sampling
-from service.versions.judgment_check import Trial
+from service.spaces.sampling import CollectionSampler
+from service.versions.judgment_check import JudgmentCheck
 
 RECALL_QUERIES = 200
 RECALL_SECONDS = 120.0
@@ -66,32 +66,32 @@ class Comparison(Protocol):
 class Watched(Protocol):
     """What is known of live searches (`shadow.Shadow`)."""
 
-    def remembered(self, name: CollectionName) -> tuple[Request, ...]: ...
+    def remembered(self, name: CollectionName) -> tuple[SearchRequest, ...]: ...
 
     async def compare(self, collection: Collection, version: EmbedderVersion, limit: int) -> Comparison | None: ...
 
 
-class Examiner:
+class SearchChecks:
     def __init__(
         self,
         *,
-        search: Search,
+        search: SearchPipeline,
         versions: Versions,
         vectors: VectorTables,
         documents: Documents,
         test_sets: TestSets,
         embedders: Embedders,
-        proof: Proof,
+        proof: ModelVerifier,
         shadow: Watched,
     ) -> None:
         self._versions = versions
         self._vectors = vectors
         self._test_sets = test_sets
         self._shadow = shadow
-        self._sampling = Sampling(vectors=vectors, documents=documents, embedders=embedders, proof=proof)
-        self._trial = Trial(search=search, proof=proof, sampling=self._sampling)
+        self._sampling = CollectionSampler(vectors=vectors, documents=documents, embedders=embedders, proof=proof)
+        self._trial = JudgmentCheck(search=search, proof=proof, sampling=self._sampling)
 
-    async def __call__(self, collection: Collection, version: EmbedderVersion) -> tuple[Check, ...]:
+    async def __call__(self, collection: Collection, version: EmbedderVersion) -> tuple[PromotionCheck, ...]:
         """Recall, geometry, judgments, shadow. AzimuthError where it cannot be measured now; nothing is half said."""
         judgments = await self._test_sets.get(collection.id)
         active = await self._active(collection, version)
@@ -113,7 +113,9 @@ class Examiner:
 
     # ------------------------------------------------------------ recall
 
-    async def _recall(self, collection: Collection, version: EmbedderVersion, judgments: Judgments | None) -> Check:
+    async def _recall(
+        self, collection: Collection, version: EmbedderVersion, judgments: Judgments | None
+    ) -> PromotionCheck:
         """Of the 10 nearest chunks, how many the index gives when it is searched as live searches do.
 
         A chunk that is as near as the tenth counts as found, whichever of those equally near it is: to tell ties apart
@@ -122,7 +124,9 @@ class Examiner:
         status = await self._versions.status(version)
         if not status.indexed:
             detail = f"{status.rows} vectors are scanned exactly: nothing is lost"
-            return Check(name="recall", passed=True, detail=detail, figures={"recall_at_10": 1.0, "rows": status.rows})
+            return PromotionCheck(
+                name="recall", passed=True, detail=detail, figures={"recall_at_10": 1.0, "rows": status.rows}
+            )
         live = [request.text for request in self._shadow.remembered(collection.name)]
         queries, sources = await self._sampling.queries(collection, version, judgments, live, RECALL_QUERIES)
         space = Space(collection=collection, version=version, status=status)
@@ -130,10 +134,10 @@ class Examiner:
         plan = filter_planner.choose(status, None, limit)
         by_distance, by_id = await self._lost(version, queries, limit, plan)
         if not by_distance:
-            return Check(name="recall", passed=None, detail="there is nothing to ask the index for")
+            return PromotionCheck(name="recall", passed=None, detail="there is nothing to ask the index for")
         mean, target = await asyncio.to_thread(bootstrap, by_distance), collection.settings.recall_target
         passed = mean.mean >= target
-        return Check(
+        return PromotionCheck(
             name="recall",
             passed=passed,
             detail=f"recall@10 of the index {mean.mean:.4f} [{mean.low:.4f}, {mean.high:.4f}] over {len(by_distance)} "
@@ -171,7 +175,7 @@ class Examiner:
 
     async def _geometry(
         self, collection: Collection, version: EmbedderVersion, active: EmbedderVersion | None
-    ) -> Check:
+    ) -> PromotionCheck:
         """Of a sample. The active version's figures stand beside, for a reader; they decide nothing."""
         found = await self._shape(collection, version)
         figures = _rounded(found)
@@ -179,7 +183,7 @@ class Examiner:
             figures["active"] = _rounded(await self._shape(collection, active))
         if found.rows < geometry.LEAST_ROWS:
             detail = f"{found.rows} vectors are too few to tell (at least {geometry.LEAST_ROWS})"
-            return Check(name="geometry", passed=None, detail=detail, figures=figures)
+            return PromotionCheck(name="geometry", passed=None, detail=detail, figures=figures)
         reasons = geometry.collapsed(found)
         detail = (
             f"collapsed: {'; '.join(reasons)}"
@@ -187,14 +191,14 @@ class Examiner:
             else f"not collapsed: mean cosine {found.mean_cosine:.2f}, effective rank {found.effective_rank:.0f} of "
             f"{found.dimensions}, over {found.rows} vectors"
         )
-        return Check(name="geometry", passed=not reasons, detail=detail, figures=figures)
+        return PromotionCheck(name="geometry", passed=not reasons, detail=detail, figures=figures)
 
     async def _shape(self, collection: Collection, version: EmbedderVersion) -> geometry.Geometry:
         sample = await self._vectors.sample(version, GEOMETRY_ROWS)
         texts = await self._texts(collection, sample)
         return await asyncio.to_thread(geometry.measure, sample.vectors, texts)
 
-    async def _texts(self, collection: Collection, sample: Sample) -> list[Hashable]:
+    async def _texts(self, collection: Collection, sample: VectorSample) -> list[Hashable]:
         """What stands for the text of each row: documents of equal content have equal vectors, and rightly so."""
         rows = await asyncio.to_thread(geometry.repeated, sample.vectors)
         repeated = [sample.chunks[row][0] for row in rows]
@@ -208,10 +212,12 @@ class Examiner:
 
     async def _compared(
         self, collection: Collection, version: EmbedderVersion, active: EmbedderVersion | None
-    ) -> Check:
+    ) -> PromotionCheck:
         found = None if active is None else await self._shadow.compare(collection, version, SHADOW_QUERIES)
         if found is None:
-            return Check(name="shadow", passed=None, detail="no live search was there to be answered by both versions")
+            return PromotionCheck(
+                name="shadow", passed=None, detail="no live search was there to be answered by both versions"
+            )
         said = []
         figures: dict[str, Any] = {"queries": found.queries, "errors": found.errors}
         if found.queries:
@@ -231,7 +237,7 @@ class Examiner:
             }
         if found.errors:
             said.append(f"{found.errors} live searches it could not answer in full")
-        return Check(name="shadow", passed=None, detail="; ".join(said), figures=figures)
+        return PromotionCheck(name="shadow", passed=None, detail="; ".join(said), figures=figures)
 
 
 def _chunks(found: Sequence[Candidate]) -> set[tuple[DocumentId, int | None]]:

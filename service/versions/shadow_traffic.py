@@ -24,10 +24,10 @@ from service.core.filters import operands
 from service.core.ids import CollectionId, CollectionName, DocumentId, VersionNumber
 from service.core.ports.collections import Collections
 from service.core.ports.versions import Versions
-from service.core.search import Request
+from service.core.search import SearchRequest
 from service.core.versions import EmbedderVersion, VersionState
 from service.evaluation.ranking_metrics import kendall_tau, overlap, percentile
-from service.search.pipeline import Search
+from service.search.pipeline import SearchPipeline
 
 log = logging.getLogger(__name__)
 
@@ -67,7 +67,7 @@ class ShadowReport:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Comparison:
+class ShadowComparison:
     """One search answered by both. `tau` is NaN where fewer than two hits are common."""
 
     overlap: float
@@ -77,13 +77,13 @@ class Comparison:
 
 
 @dataclass(slots=True)
-class Window:
+class ShadowWindow:
     """The last comparisons of a candidate with one active version: each search once."""
 
-    comparisons: OrderedDict[Request, Comparison] = field(default_factory=OrderedDict)
+    comparisons: OrderedDict[SearchRequest, ShadowComparison] = field(default_factory=OrderedDict)
     errors: int = 0
 
-    def add(self, request: Request, comparison: Comparison) -> None:
+    def add(self, request: SearchRequest, comparison: ShadowComparison) -> None:
         self.comparisons.pop(request, None)
         self.comparisons[request] = comparison
         if len(self.comparisons) > REMEMBERED:
@@ -109,7 +109,7 @@ class Window:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Scene:
+class ShadowTargets:
     """A collection with the version that answers and those that might. `until`: when to look again."""
 
     collection: Collection
@@ -117,23 +117,23 @@ class Scene:
     until: float
 
 
-class Shadow:
+class ShadowTraffic:
     """`share`: of the live searches, which are answered again while there is a candidate."""
 
-    def __init__(self, *, search: Search, collections: Collections, versions: Versions, share: float) -> None:
+    def __init__(self, *, search: SearchPipeline, collections: Collections, versions: Versions, share: float) -> None:
         self._search = search
         self._collections = collections
         self._versions = versions
         self._share = share
-        self._remembered: OrderedDict[CollectionName, OrderedDict[Request, None]] = OrderedDict()
-        self._waiting: asyncio.Queue[tuple[CollectionName, Request]] = asyncio.Queue(WAITING)
-        self._scenes: dict[CollectionName, Scene] = {}
-        self._windows: dict[tuple[CollectionId, VersionNumber, VersionNumber], Window] = {}
+        self._remembered: OrderedDict[CollectionName, OrderedDict[SearchRequest, None]] = OrderedDict()
+        self._waiting: asyncio.Queue[tuple[CollectionName, SearchRequest]] = asyncio.Queue(WAITING)
+        self._scenes: dict[CollectionName, ShadowTargets] = {}
+        self._windows: dict[tuple[CollectionId, VersionNumber, VersionNumber], ShadowWindow] = {}
         """By collection, active version and candidate."""
 
     # ------------------------------------------------------------ what clients ask
 
-    def offer(self, name: CollectionName, request: Request) -> None:
+    def offer(self, name: CollectionName, request: SearchRequest) -> None:
         """A live search was answered. Costs microseconds, never waits, never fails.
 
         What brings its own vector or names its version says nothing about how another version would answer. Only what
@@ -157,7 +157,7 @@ class Shadow:
             with suppress(asyncio.QueueFull):
                 self._waiting.put_nowait((name, request))
 
-    def remembered(self, name: CollectionName) -> tuple[Request, ...]:
+    def remembered(self, name: CollectionName) -> tuple[SearchRequest, ...]:
         """Different searches of late, newest first."""
         return tuple(reversed(self._remembered.get(name, ())))
 
@@ -188,20 +188,20 @@ class Shadow:
             except Exception:  # one odd search must not be the end of it
                 log.exception("a search is not answered again", extra={"collection": name})
 
-    async def _scene(self, name: CollectionName) -> Scene:
+    async def _scene(self, name: CollectionName) -> ShadowTargets:
         """Who answers and who might, looked up anew every few seconds."""
         scene = self._scenes.get(name)
         if scene is None or scene.until < time.monotonic():
             collection = await self._collections.by_name(name)
             versions = await self._versions.of(collection.id)
             candidates = tuple(version for version in versions if _is_candidate(collection, version))
-            scene = Scene(collection=collection, candidates=candidates, until=time.monotonic() + _LIST_SECONDS)
+            scene = ShadowTargets(collection=collection, candidates=candidates, until=time.monotonic() + _LIST_SECONDS)
             self._forget_others(scene)
             if name in self._remembered:
                 self._scenes[name] = scene
         return scene
 
-    def _forget_others(self, scene: Scene) -> None:
+    def _forget_others(self, scene: ShadowTargets) -> None:
         """Drop what was measured of versions that are candidates no more, or against one that is active no more."""
         collection = scene.collection
         kept = {(collection.id, collection.active_version, version.number) for version in scene.candidates}
@@ -209,7 +209,7 @@ class Shadow:
             del self._windows[key]
             metrics.SHADOW_OVERLAP.remove_by_labels({"collection": collection.name, "version": str(key[2])})
 
-    async def _compare_one(self, collection: Collection, version: EmbedderVersion, request: Request) -> None:
+    async def _compare_one(self, collection: Collection, version: EmbedderVersion, request: SearchRequest) -> None:
         """Answer one search in both versions and note how they differ, or that the candidate could not.
 
         AzimuthError where the active version cannot answer it, NotFound also where the candidate is gone.
@@ -230,13 +230,13 @@ class Shadow:
         (old, old_ms), (new, new_ms) = answers[active], answers[version.number]
         window.add(
             request,
-            Comparison(overlap=overlap(old, new, DEPTH), tau=kendall_tau(old, new), old_ms=old_ms, new_ms=new_ms),
+            ShadowComparison(overlap=overlap(old, new, DEPTH), tau=kendall_tau(old, new), old_ms=old_ms, new_ms=new_ms),
         )
         mean = statistics.fmean(one.overlap for one in window.comparisons.values())
         metrics.SHADOW_OVERLAP.labels(collection.name, str(version.number)).set(mean)
 
     async def _ask(
-        self, name: CollectionName, number: VersionNumber, request: Request
+        self, name: CollectionName, number: VersionNumber, request: SearchRequest
     ) -> tuple[tuple[DocumentId, ...], float]:
         """The hits of one version, best first, and milliseconds. Unavailable where a leg had to be left out."""
         started = time.perf_counter()
@@ -270,8 +270,8 @@ class Shadow:
             await asyncio.sleep(0)
         return self.report(collection, version)
 
-    def _window(self, collection: Collection, number: VersionNumber) -> Window:
-        return self._windows.setdefault((collection.id, collection.active_version, number), Window())
+    def _window(self, collection: Collection, number: VersionNumber) -> ShadowWindow:
+        return self._windows.setdefault((collection.id, collection.active_version, number), ShadowWindow())
 
 
 def _is_candidate(collection: Collection, version: EmbedderVersion) -> bool:
@@ -280,7 +280,7 @@ def _is_candidate(collection: Collection, version: EmbedderVersion) -> bool:
     return version.state in _CANDIDATE_STATES and not kept_back and not version.spec.external
 
 
-def _comparable(request: Request) -> Request:
+def _comparable(request: SearchRequest) -> SearchRequest:
     """The same search as the versions answer it: without the cross-encoder, which would even out what they differ in,
     withholding nothing, and without what costs time and says nothing."""
     return dataclasses.replace(request, k=DEPTH, rerank=None, min_confidence=None, budget_ms=None, include=frozenset())

@@ -31,7 +31,7 @@ from datetime import datetime
 from typing import Any
 
 from service.core import metrics
-from service.core.collections import Chunking, Collection, EmbedderSpec, Index
+from service.core.collections import ChunkingSettings, Collection, EmbedderSpec, IndexSettings
 from service.core.errors import (
     Conflict,
     FieldError,
@@ -45,11 +45,19 @@ from service.core.ids import VersionNumber
 from service.core.periodic import Clock, one_by_one
 from service.core.ports.backfills import Backfills
 from service.core.ports.collections import Collections
-from service.core.ports.queue import Queue
+from service.core.ports.queue import JobQueue
 from service.core.ports.versions import Versions
-from service.core.versions import STANDING, Action, AuditEntry, Check, EmbedderVersion, Evidence, VersionState
-from service.spaces.model_verification import Proof
-from service.versions.promotion_checks import SETTLE_SECONDS, Verification, counted
+from service.core.versions import (
+    STANDING,
+    Action,
+    AuditEntry,
+    EmbedderVersion,
+    PromotionCheck,
+    PromotionEvidence,
+    VersionState,
+)
+from service.spaces.model_verification import ModelVerifier
+from service.versions.promotion_checks import SETTLE_SECONDS, PromotionChecks, counted
 
 log = logging.getLogger(__name__)
 
@@ -61,7 +69,7 @@ WINDOW = 50_000
 UNDER_WAY = frozenset({VersionState.BACKFILLING, VersionState.INDEXING, VersionState.VERIFYING})
 
 
-class Lifecycle:
+class VersionStateMachine:
     """`exact_below`: chunks up to which a version has no index, because an exact scan is as fast."""
 
     def __init__(
@@ -70,9 +78,9 @@ class Lifecycle:
         collections: Collections,
         versions: Versions,
         backfills: Backfills,
-        queue: Queue,
-        proof: Proof,
-        verification: Verification,
+        queue: JobQueue,
+        proof: ModelVerifier,
+        verification: PromotionChecks,
         exact_below: int,
     ) -> None:
         self._collections = collections
@@ -90,8 +98,8 @@ class Lifecycle:
         collection: Collection,
         *,
         embedder: EmbedderSpec | None,
-        chunking: Chunking | None,
-        index: Index,
+        chunking: ChunkingSettings | None,
+        index: IndexSettings,
         actor: str,
         now: datetime,
         note: str = "",
@@ -189,7 +197,7 @@ class Lifecycle:
         now: datetime,
         *,
         reason: str | None = None,
-        evidence: Evidence | None = None,
+        evidence: PromotionEvidence | None = None,
     ) -> None:
         actions: Mapping[VersionState, Action] = {
             VersionState.INDEXING: "indexing",
@@ -374,11 +382,11 @@ class Lifecycle:
         return await self._versions.retire(version, entry)
 
 
-def _told(checks: tuple[Check, ...]) -> dict[str, Any]:
+def _told(checks: tuple[PromotionCheck, ...]) -> dict[str, Any]:
     return {"checks": [dataclasses.asdict(check) for check in checks]}
 
 
-def _described(spec: EmbedderSpec, chunking: Chunking, index: Index) -> dict[str, Any]:
+def _described(spec: EmbedderSpec, chunking: ChunkingSettings, index: IndexSettings) -> dict[str, Any]:
     return {
         "embedder": dataclasses.asdict(spec),
         "chunking": dataclasses.asdict(chunking),

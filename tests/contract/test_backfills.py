@@ -7,7 +7,7 @@ import pytest
 
 from service.core.errors import VersionNotFound
 from service.core.ports.backfills import Backfills
-from service.core.versions import Backfill, Completeness, EmbedderVersion, Progress, VersionState
+from service.core.versions import BackfillStatus, Completeness, EmbedderVersion, Progress, VersionState
 from tests import filling
 from tests.filling import backfills_of, drain, enqueue, set_state
 from tests.world import LEASE, NOW, World, doc, encoded, later
@@ -23,7 +23,7 @@ class Filling:
     backfills: Backfills
     version: EmbedderVersion
 
-    async def advance(self, window: int = 100) -> Backfill:
+    async def advance(self, window: int = 100) -> BackfillStatus:
         return await self.backfills.advance(self.version, NOW, window)
 
     async def completeness(self) -> Completeness:
@@ -65,35 +65,35 @@ async def filled(world: World) -> Filling:
 
 
 async def test_everything_that_was_there_is_enqueued_and_encoded(filled: Filling) -> None:
-    assert await filled.advance() == Backfill(enqueued=10, waiting=10, everything=True)
+    assert await filled.advance() == BackfillStatus(enqueued=10, waiting=10, everything=True)
     assert await filled.waiting() == NAMES
     assert await drain(filled.world, filled.version) == 10
-    assert await filled.advance() == Backfill(enqueued=10, waiting=0, everything=True)
+    assert await filled.advance() == BackfillStatus(enqueued=10, waiting=0, everything=True)
     assert await filled.world.stored_chunks(filled.version) == {(name, 0): 1 for name in NAMES}
 
 
 async def test_a_window_of_jobs_waits_at_a_time(filled: Filling) -> None:
-    assert await filled.advance(4) == Backfill(enqueued=4, waiting=4, everything=False)
-    assert await filled.advance(4) == Backfill(enqueued=4, waiting=4, everything=False)
+    assert await filled.advance(4) == BackfillStatus(enqueued=4, waiting=4, everything=False)
+    assert await filled.advance(4) == BackfillStatus(enqueued=4, waiting=4, everything=False)
     assert await filled.waiting() == NAMES[:4]
     await filled.encode(3)
-    assert await filled.advance(4) == Backfill(enqueued=7, waiting=4, everything=False)
+    assert await filled.advance(4) == BackfillStatus(enqueued=7, waiting=4, everything=False)
     assert await filled.waiting() == NAMES[3:7]
     await filled.encode(4)
-    assert await filled.advance(4) == Backfill(enqueued=10, waiting=3, everything=True)
+    assert await filled.advance(4) == BackfillStatus(enqueued=10, waiting=3, everything=True)
 
 
 async def test_what_the_version_has_in_its_present_content_is_left_out(filled: Filling) -> None:
     await filled.world.put(doc("d03", "newer"), doc("new"))
     await drain(filled.world, filled.version)
     await filled.world.put(doc("d03", "newer", x=1))
-    assert await filled.advance() == Backfill(enqueued=9, waiting=9, everything=True)
+    assert await filled.advance() == BackfillStatus(enqueued=9, waiting=9, everything=True)
     assert await filled.waiting() == [name for name in NAMES if name != "d03"]
 
 
 async def test_what_was_just_written_stays_a_live_write(filled: Filling) -> None:
     await filled.world.put(doc("d03", "newer"))
-    assert await filled.advance() == Backfill(enqueued=9, waiting=9, everything=True)
+    assert await filled.advance() == BackfillStatus(enqueued=9, waiting=9, everything=True)
     assert "d03" not in await filled.waiting()
     (live,) = await filled.world.queue.claim([filled.version], 100, "w", NOW, LEASE)
     assert (live.job.document_id, live.job.content_revision) == ("d03", 2)
@@ -108,19 +108,19 @@ async def test_a_job_of_the_backfill_that_was_written_meanwhile_waits_no_more(fi
 async def test_deleted_documents_are_not_enqueued(filled: Filling) -> None:
     await filled.world.delete(*NAMES[:9])
     assert (await filled.advance(5)).enqueued <= 1
-    assert await filled.advance(5) == Backfill(enqueued=1, waiting=1, everything=True)
+    assert await filled.advance(5) == BackfillStatus(enqueued=1, waiting=1, everything=True)
     assert await filled.waiting() == ["d09"]
 
 
 async def test_an_empty_collection_is_filled_at_once(filled: Filling) -> None:
     await filled.world.delete(*NAMES)
-    assert await filled.advance() == Backfill(enqueued=0, waiting=0, everything=True)
+    assert await filled.advance() == BackfillStatus(enqueued=0, waiting=0, everything=True)
     assert (await filled.completeness()).complete
 
 
 async def test_what_was_set_aside_is_not_enqueued_again(filled: Filling) -> None:
     await filled.set_aside(filled.version, "d03")
-    assert await filled.advance() == Backfill(enqueued=9, waiting=9, everything=True)
+    assert await filled.advance() == BackfillStatus(enqueued=9, waiting=9, everything=True)
 
 
 async def test_a_job_from_before_the_version_failed_is_for_the_present_content(filled: Filling) -> None:
@@ -164,7 +164,7 @@ async def test_documents_wait_for_the_vectors_that_the_client_brings(world: Worl
     backfills = backfills_of(world)
     version = await filling.add_external(world, 2, VersionState.BACKFILLING)
     await world.put(doc("c"))
-    assert await backfills.advance(version, NOW, 100) == Backfill(enqueued=2, waiting=3, everything=True)
+    assert await backfills.advance(version, NOW, 100) == BackfillStatus(enqueued=2, waiting=3, everything=True)
     assert await drain(world, version) == 0
     assert (await backfills.completeness(version)).waiting == 3
     assert await backfills.progress(version, NOW) == Progress(done=0, total=3, failed=0)
@@ -176,7 +176,7 @@ async def test_nothing_waits_for_ever_for_a_document_that_is_gone(world: World) 
     version = await filling.add_external(world, 2, VersionState.BACKFILLING)
     await enqueue(world, version, "a", priority=3)
     await backfills.advance(version, NOW, 100)
-    assert await backfills.advance(version, NOW, 100) == Backfill(enqueued=0, waiting=0, everything=True)
+    assert await backfills.advance(version, NOW, 100) == BackfillStatus(enqueued=0, waiting=0, everything=True)
 
 
 # ---------------------------------------------------------------- restart
@@ -189,7 +189,7 @@ async def test_a_restart_finds_what_was_missed(filled: Filling) -> None:
     await filling.lose_document(filled.world, "d05")
     assert not (await filled.completeness()).agrees
     await filled.backfills.restart(filled.version)
-    assert await filled.advance() == Backfill(enqueued=2, waiting=2, everything=True)
+    assert await filled.advance() == BackfillStatus(enqueued=2, waiting=2, everything=True)
     assert await filled.waiting() == ["d03", "d04"]
     await drain(filled.world, filled.version)
     assert (await filled.completeness()).complete

@@ -6,7 +6,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from service.core.collections import Index, Storage
+from service.core.collections import IndexSettings, Storage
 from service.core.documents import Document
 from service.core.errors import VersionNotFound
 from service.core.ids import DocumentId, VersionNumber
@@ -92,7 +92,7 @@ async def test_a_vector_of_content_that_was_replaced_is_none(world: World, exter
 @pytest.mark.parametrize("storage", STORAGES)
 async def test_only_the_direction_counts_however_long_it_is(world: World, storage: Storage) -> None:
     """Half precision ends at 65,504, the squares of single precision at vectors of length 1e19."""
-    version = dataclasses.replace(world.version, index=Index(storage=storage))
+    version = dataclasses.replace(world.version, index=IndexSettings(storage=storage))
     external = await add_external(dataclasses.replace(world, version=version), 2, VersionState.READY)
     assert external.index.storage == storage
     lengths = (1e-40, 1e-3, 1e6, 1e30)

@@ -9,11 +9,18 @@ from typing import Any
 
 import pytest
 
-from service.core.collections import Chunking, Collection, CollectionSettings, Counts, EmbedderSpec, Fusion
+from service.core.collections import (
+    ChunkingSettings,
+    Collection,
+    CollectionCounts,
+    CollectionSettings,
+    EmbedderSpec,
+    FusionSettings,
+)
 from service.core.errors import CollectionNotFound, Conflict, TimedOut, VersionNotFound
 from service.core.ids import CollectionId, CollectionName, VersionNumber
 from service.core.ports.collections import Collections
-from service.core.versions import Identity
+from service.core.versions import EmbedderIdentity
 from service.store.postgres import vector_tables
 from service.store.postgres.collections import PostgresCollections
 from service.store.postgres.pool import Pool
@@ -22,14 +29,14 @@ from tests.fakes_catalog import FakeCollections
 from tests.storages import sealed
 
 NOW = datetime(2026, 5, 4, 12, 30, tzinfo=UTC)
-IDENTITY = Identity(parts={"weights": "sha256:ab", "pooling": "mean"}, dimensions=4, max_tokens=256)
+IDENTITY = EmbedderIdentity(parts={"weights": "sha256:ab", "pooling": "mean"}, dimensions=4, max_tokens=256)
 CANARY = {"a text": (0.5, 0.5, 0.5, 0.5), "another": (1.0, 0.0, 0.0, 0.0)}
 SETTINGS = CollectionSettings(
     embedder=EmbedderSpec(model="some/model", revision="r1", query_prompt="query: ", dimensions=4),
     language="de",
     recall_target=0.9,
-    chunking=Chunking(max_tokens=100, overlap_tokens=8),
-    fusion=Fusion(method="rrf", k=10),
+    chunking=ChunkingSettings(max_tokens=100, overlap_tokens=8),
+    fusion=FusionSettings(method="rrf", k=10),
 )
 
 
@@ -125,7 +132,7 @@ async def test_a_deleted_collection_is_gone_and_its_name_is_free(collections: Co
 
 async def test_an_empty_collection_counts_nothing(collections: Collections) -> None:
     created = await create(collections, "papers")
-    assert await collections.counts(created) == Counts(documents=0, chunks=0, pending=0, failed=0)
+    assert await collections.counts(created) == CollectionCounts(documents=0, chunks=0, pending=0, failed=0)
 
 
 # ---------------------------------------------------------------- only with a database
@@ -150,7 +157,7 @@ FILL = """
 
 async def fill(pool: Pool, collection: Collection) -> None:
     """7 documents and 3 tombstones, 10 changes, 12 chunks; 3 pending and 2 set aside, in another version 5 pending."""
-    table = vector_tables.space(collection.id, collection.active_version).table
+    table = vector_tables.vector_table(collection.id, collection.active_version).table
     async with pool.transaction() as connection:
         for statement in FILL.replace("{table}", table).replace("{sealed}", sealed(collection.id)).split(";"):
             await connection.execute(statement, {"id": collection.id, "now": NOW})
@@ -167,8 +174,8 @@ async def test_counts_are_of_documents_and_not_of_tombstones_or_of_other_version
     collections = PostgresCollections(pool)
     collection, other = await create(collections, "papers"), await create(collections, "other")
     await fill(pool, collection)
-    assert await collections.counts(collection) == Counts(documents=7, chunks=12, pending=3, failed=2)
-    assert await collections.counts(other) == Counts(documents=0, chunks=0, pending=0, failed=0)
+    assert await collections.counts(collection) == CollectionCounts(documents=7, chunks=12, pending=3, failed=2)
+    assert await collections.counts(other) == CollectionCounts(documents=0, chunks=0, pending=0, failed=0)
 
 
 @pytest.mark.database
@@ -192,7 +199,8 @@ async def test_nothing_of_a_deleted_collection_remains_and_all_of_the_others(poo
     for table in ("documents", "changes", "jobs", "embedder_versions", "audit"):
         assert await value(pool, f"SELECT count(*) FROM {table} WHERE collection_id = %s", collection.id) == 0
     assert (
-        await value(pool, "SELECT to_regclass(%s)", vector_tables.space(collection.id, VersionNumber(1)).table) is None
+        await value(pool, "SELECT to_regclass(%s)", vector_tables.vector_table(collection.id, VersionNumber(1)).table)
+        is None
     )
     assert await collections.counts(other) == before
 
@@ -200,7 +208,7 @@ async def test_nothing_of_a_deleted_collection_remains_and_all_of_the_others(poo
 @pytest.mark.database
 async def test_the_tables_refuse_vectors_of_another_version_and_vectors_without_direction(pool: Pool) -> None:
     collection = await create(PostgresCollections(pool), "papers")
-    table = vector_tables.space(collection.id, VersionNumber(1)).table
+    table = vector_tables.vector_table(collection.id, VersionNumber(1)).table
     insert = f"""
         INSERT INTO {table}
         SELECT %s, 'd', 0, %s, 1, 0, 4, {sealed(collection.id)}, embedding FROM (SELECT %s::halfvec AS embedding)
@@ -259,7 +267,7 @@ async def test_a_deletion_ends_a_running_index_build(pool: Pool) -> None:
     collection = await create(collections, "papers")
     await fill(pool, collection)
     (version,) = await versions.of(collection.id)
-    table = vector_tables.space_of(version).table
+    table = vector_tables.vector_table_of(version).table
     async with pool.transaction() as reader:
         # An open snapshot that has the table locked: a concurrent build waits for it to end.
         await reader.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")

@@ -12,9 +12,9 @@ from service.core.collections import EmbedderSpec
 from service.core.errors import Invalid
 from service.core.ports.embedder import Encoder
 from service.core.vector_math import finite
-from service.embedder.models.loader import Loader
-from service.embedder.models.registry import Registry
-from service.embedder.models.remote_encoder import Remote, RemoteEncoder
+from service.embedder.models.loader import ModelLoader
+from service.embedder.models.registry import ModelRegistry
+from service.embedder.models.remote_encoder import EncoderService, RemoteEncoder
 from tests.models import encoders, static_model
 
 TEXTS = [
@@ -52,11 +52,11 @@ class Make:
 
 @pytest.fixture(scope="module", params=KINDS)
 def make(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Make]:
-    loader = Loader(device="cpu", precision="float32", threads=1)
+    loader = ModelLoader(device="cpu", precision="float32", threads=1)
     kind, _, model = str(request.param).rpartition(" ")
     if kind == "remote":
-        with encoders(Registry(default=model, load=loader)) as running:
-            remote = Remote(running.url)
+        with encoders(ModelRegistry(default=model, load=loader)) as running:
+            remote = EncoderService(running.url)
             yield Make(lambda spec: RemoteEncoder(remote, spec), model)
             remote.close()
     elif model == "static":

@@ -14,9 +14,9 @@ from service.core.errors import VersionNotFound
 from service.core.ids import VersionNumber
 from service.core.ports.collections import Collections
 from service.core.ports.indexes import Indexes
-from service.core.ports.recall import Recalls
+from service.core.ports.recall import RecallStore
 from service.core.ports.versions import Versions
-from service.core.recall import Effort
+from service.core.recall import EfSetting
 from service.core.versions import EmbedderVersion
 from service.store.postgres import vector_tables
 from service.store.postgres.collections import PostgresCollections
@@ -38,7 +38,7 @@ class Store:
     collections: Collections
     versions: Versions
     indexes: Indexes
-    recalls: Recalls
+    recalls: RecallStore
 
     async def version(self) -> tuple[Collection, EmbedderVersion]:
         collection = await create(self.collections, "papers")
@@ -103,7 +103,7 @@ async def test_the_status_of_a_version_tells_what_was_chosen_for_it(store: Store
     assert (await store.versions.status(version)).efforts == {}
     now = datetime.now(UTC)
     for number, band, ef_search in ((1, "all", 149), (1, "wide", 186), (2, "all", 76)):
-        effort = Effort(
+        effort = EfSetting(
             version=VersionNumber(number),
             band=band,  # type: ignore[arg-type]
             ef_search=ef_search,
@@ -127,7 +127,7 @@ class Real:
 
     @property
     def table(self) -> str:
-        return vector_tables.space_of(self.version).table
+        return vector_tables.vector_table_of(self.version).table
 
     async def run(self, statement: str) -> None:
         async with self.pool.apart() as connection:
@@ -171,7 +171,7 @@ async def test_dead_rows_are_counted_until_a_vacuum_takes_them_out(real: Real) -
 @pytest.mark.database
 async def test_an_invalid_index_is_told_apart(real: Real) -> None:
     await fill(real.pool, real.version, documents=10, chunks=1)
-    names = vector_tables.space_of(real.version)
+    names = vector_tables.vector_table_of(real.version)
     with pytest.raises(psycopg.errors.UniqueViolation):
         await real.run(f"CREATE UNIQUE INDEX CONCURRENTLY {names.index} ON {names.table} (ends)")
     index = (await real.indexes.look(real.version)).index
@@ -196,7 +196,7 @@ async def test_what_no_index_can_hold_is_looked_for_where_the_table_would_take_i
 async def test_what_a_rebuild_left_behind_is_dropped_by_the_next(real: Real) -> None:
     await fill(real.pool, real.version, documents=10, chunks=1)
     await PostgresVersions(real.pool).build_index(real.version)
-    leftover = f"{vector_tables.space_of(real.version).index}_ccnew"
+    leftover = f"{vector_tables.vector_table_of(real.version).index}_ccnew"
     with pytest.raises(psycopg.errors.UniqueViolation):
         await real.run(f"CREATE UNIQUE INDEX CONCURRENTLY {leftover} ON {real.table} (ends)")
     await real.indexes.rebuild(real.version)

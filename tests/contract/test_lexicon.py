@@ -15,9 +15,9 @@ from service.core.collections import Collection, CollectionSettings
 from service.core.documents import Document
 from service.core.ids import CollectionName, DocumentId
 from service.core.ports.lexicon import Lexicon
-from service.core.query_syntax import Highlights, Typos, Words, read
+from service.core.query_syntax import Highlights, ParsedQuery, TypoTolerance, parse_query
 from service.core.search import Candidate
-from service.core.versions import Identity
+from service.core.versions import EmbedderIdentity
 from service.store.lexical.follower import Follower
 from service.store.lexical.lexicon import TantivyLexicon
 from tests.fakes import FakeDocuments, FakeLexicon, FakeStore
@@ -63,7 +63,7 @@ class TantivySubject:
 @pytest.fixture
 async def memory() -> Subject:
     store = FakeStore()
-    identity = Identity(parts={}, dimensions=4, max_tokens=16)
+    identity = EmbedderIdentity(parts={}, dimensions=4, max_tokens=16)
     papers = await store.collections.create(CollectionName("papers"), CollectionSettings(), identity, {}, NOW)
     return MemorySubject(store, papers)
 
@@ -93,7 +93,7 @@ def ids(candidates: tuple[Candidate, ...]) -> list[str]:
 
 async def test_finds_documents_by_their_words_best_first(subject: Subject) -> None:
     await subject.write(("a", "heron"), ("b", "pike and heron"), ("c", "a perch in the pond"))
-    found = await subject.lexicon.search(subject.papers, Words(text="heron pike"), 10)
+    found = await subject.lexicon.search(subject.papers, ParsedQuery(text="heron pike"), 10)
     assert ids(found) == ["b", "a"]
     assert found[0].score > found[1].score > 0
     assert [candidate.chunk for candidate in found] == [None, None]
@@ -104,80 +104,82 @@ async def test_a_word_counts_more_where_it_is_said_often_and_little_else_is(tant
         ("once", "a heron stood among many other birds of the shore and the long reeds"),
         ("often", "heron, heron and heron"),
     )
-    assert ids(await tantivy.lexicon.search(tantivy.papers, Words(text="heron"), 10)) == ["often", "once"]
+    assert ids(await tantivy.lexicon.search(tantivy.papers, ParsedQuery(text="heron"), 10)) == ["often", "once"]
 
 
 async def test_nothing_was_written_so_nothing_is_found(subject: Subject) -> None:
-    assert await subject.lexicon.search(subject.papers, Words(text="heron"), 10) == ()
+    assert await subject.lexicon.search(subject.papers, ParsedQuery(text="heron"), 10) == ()
 
 
 async def test_candidates_carry_the_revision_that_was_indexed(subject: Subject) -> None:
     await subject.write(("a", "first"), ("b", "other"))
-    (old,) = await subject.lexicon.search(subject.papers, Words(text="first"), 10)
+    (old,) = await subject.lexicon.search(subject.papers, ParsedQuery(text="first"), 10)
     await subject.write(("a", "second"))
-    assert await subject.lexicon.search(subject.papers, Words(text="first"), 10) == ()
-    (new,) = await subject.lexicon.search(subject.papers, Words(text="second"), 10)
+    assert await subject.lexicon.search(subject.papers, ParsedQuery(text="first"), 10) == ()
+    (new,) = await subject.lexicon.search(subject.papers, ParsedQuery(text="second"), 10)
     assert new.content_revision > old.content_revision
 
 
 async def test_a_deleted_document_is_not_found(subject: Subject) -> None:
     await subject.write(("a", "heron"), ("b", "heron"))
     await subject.write("a")
-    assert ids(await subject.lexicon.search(subject.papers, Words(text="heron"), 10)) == ["b"]
+    assert ids(await subject.lexicon.search(subject.papers, ParsedQuery(text="heron"), 10)) == ["b"]
 
 
 async def test_a_document_that_comes_back_is_found_once(subject: Subject) -> None:
     await subject.write(("a", "heron"))
     await subject.write("a")
     await subject.write(("a", "heron again"))
-    assert ids(await subject.lexicon.search(subject.papers, Words(text="heron"), 10)) == ["a"]
+    assert ids(await subject.lexicon.search(subject.papers, ParsedQuery(text="heron"), 10)) == ["a"]
 
 
 async def test_inflected_words_meet(tantivy: Subject) -> None:
     await tantivy.write(("a", "He was running through the CAFÉS"))
-    assert ids(await tantivy.lexicon.search(tantivy.papers, Words(text="cafe runs"), 10)) == ["a"]
+    assert ids(await tantivy.lexicon.search(tantivy.papers, ParsedQuery(text="cafe runs"), 10)) == ["a"]
 
 
 async def test_no_hit_scores_more_than_the_ceiling_and_unknown_words_raise_it(subject: Subject) -> None:
     await subject.write(("once", "heron"), ("often", "heron " * 50 + "pike"), ("none", "a perch in the pond"))
-    words = Words(text="heron pike")
+    words = ParsedQuery(text="heron pike")
     ceiling = await subject.lexicon.ceiling(subject.papers, words)
     best = (await subject.lexicon.search(subject.papers, words, 1))[0].score
     assert 0 < best <= ceiling
-    assert await subject.lexicon.ceiling(subject.papers, Words(text="heron pike zeppelin")) > ceiling
+    assert await subject.lexicon.ceiling(subject.papers, ParsedQuery(text="heron pike zeppelin")) > ceiling
 
 
 async def test_the_ceiling_is_what_endless_repetition_comes_near_to(tantivy: Subject) -> None:
     await tantivy.write(
         ("endless", "heron " * 2_000), *((f"d{n}", f"perch number {n} of the pond") for n in range(500))
     )
-    words = Words(text="heron")
+    words = ParsedQuery(text="heron")
     (hit,) = await tantivy.lexicon.search(tantivy.papers, words, 10)
     assert hit.score / await tantivy.lexicon.ceiling(tantivy.papers, words) == pytest.approx(1.0, abs=0.15)
 
 
 async def test_what_the_ceiling_of_an_empty_collection_is_does_not_matter_but_it_is_told(subject: Subject) -> None:
-    assert await subject.lexicon.ceiling(subject.papers, Words(text="heron")) >= 0
+    assert await subject.lexicon.ceiling(subject.papers, ParsedQuery(text="heron")) >= 0
 
 
 async def test_how_many_documents_say_each_word(subject: Subject) -> None:
     await subject.write(("a", "heron and pike"), ("b", "heron heron"), ("c", "perch"))
-    found = await subject.lexicon.frequencies(subject.papers, Words(text="zeppelin heron pike"))
+    found = await subject.lexicon.frequencies(subject.papers, ParsedQuery(text="zeppelin heron pike"))
     assert sorted(found) == [0, 1, 2]
-    assert await subject.lexicon.frequencies(subject.papers, Words(text="heron heron")) == (2,)
-    assert await subject.lexicon.frequencies(subject.papers, Words(text="...")) == ()
+    assert await subject.lexicon.frequencies(subject.papers, ParsedQuery(text="heron heron")) == (2,)
+    assert await subject.lexicon.frequencies(subject.papers, ParsedQuery(text="...")) == ()
 
 
 async def test_words_are_counted_as_the_language_reads_them(tantivy: Subject) -> None:
     await tantivy.write(("a", "herons run"), ("b", "a running heron"))
-    assert await tantivy.lexicon.frequencies(tantivy.papers, Words(text="the Heron runs")) == (2, 2)
+    assert await tantivy.lexicon.frequencies(tantivy.papers, ParsedQuery(text="the Heron runs")) == (2, 2)
 
 
 async def test_within_restricts_and_leaves_scores_alone(subject: Subject) -> None:
     await subject.write(*((f"d{n}", "heron " * n + "bird") for n in range(1, 6)))
-    everywhere = {c.document_id: c.score for c in await subject.lexicon.search(subject.papers, Words(text="heron"), 10)}
+    everywhere = {
+        c.document_id: c.score for c in await subject.lexicon.search(subject.papers, ParsedQuery(text="heron"), 10)
+    }
     chosen = [DocumentId("d2"), DocumentId("d4"), DocumentId("unknown")]
-    within = await subject.lexicon.search(subject.papers, Words(text="heron"), 10, chosen)
+    within = await subject.lexicon.search(subject.papers, ParsedQuery(text="heron"), 10, chosen)
     assert {c.document_id: c.score for c in within} == pytest.approx(
         {name: everywhere[name] for name in (DocumentId("d2"), DocumentId("d4"))}
     )
@@ -185,30 +187,32 @@ async def test_within_restricts_and_leaves_scores_alone(subject: Subject) -> Non
 
 async def test_within_nothing_is_nothing(subject: Subject) -> None:
     await subject.write(("a", "heron"))
-    assert await subject.lexicon.search(subject.papers, Words(text="heron"), 10, []) == ()
+    assert await subject.lexicon.search(subject.papers, ParsedQuery(text="heron"), 10, []) == ()
 
 
 async def test_within_does_not_find_what_does_not_match(subject: Subject) -> None:
     await subject.write(("a", "heron"), ("b", "pike"))
-    assert await subject.lexicon.search(subject.papers, Words(text="heron"), 10, [DocumentId("b")]) == ()
+    assert await subject.lexicon.search(subject.papers, ParsedQuery(text="heron"), 10, [DocumentId("b")]) == ()
 
 
 async def test_at_most_limit_and_equal_scores_in_the_order_of_ids(subject: Subject) -> None:
     await subject.write(*((f"d{n:02}", "the same heron") for n in reversed(range(30))))
-    assert ids(await subject.lexicon.search(subject.papers, Words(text="heron"), 5)) == [f"d{n:02}" for n in range(5)]
-    assert await subject.lexicon.search(subject.papers, Words(text="heron"), 0) == ()
+    assert ids(await subject.lexicon.search(subject.papers, ParsedQuery(text="heron"), 5)) == [
+        f"d{n:02}" for n in range(5)
+    ]
+    assert await subject.lexicon.search(subject.papers, ParsedQuery(text="heron"), 0) == ()
 
 
 @pytest.mark.parametrize("text", ["", " ", "!?", "AND OR NOT", '"heron', "heron:*", "a:b^2 +c -d ~", "\x00", "\ud800"])
 async def test_text_is_only_words(subject: Subject, text: str) -> None:
     await subject.write(("a", "heron"))
-    assert set(ids(await subject.lexicon.search(subject.papers, Words(text=text), 10))) <= {"a"}
+    assert set(ids(await subject.lexicon.search(subject.papers, ParsedQuery(text=text), 10))) <= {"a"}
 
 
 async def test_highlights_mark_the_matches_and_escape_the_rest(tantivy: Subject) -> None:
     await tantivy.write(("a", "herons & <b>pikes</b>"))
     passages = ["See: herons & <b>pikes</b> swim", "nothing of the kind", ""]
-    first, *others = await tantivy.lexicon.highlight(tantivy.papers, Words(text="heron"), passages)
+    first, *others = await tantivy.lexicon.highlight(tantivy.papers, ParsedQuery(text="heron"), passages)
     assert "<mark>herons</mark> &amp; &lt;b&gt;pikes" in first.fragments[0]
     assert [passages[0][start:end] for start, end in first.spans] == ["herons"]
     assert others == [Highlights(), Highlights()]
@@ -216,7 +220,7 @@ async def test_highlights_mark_the_matches_and_escape_the_rest(tantivy: Subject)
 
 async def test_highlights_are_aligned_with_the_passages(subject: Subject) -> None:
     await subject.write(("a", "heron"))
-    nothing, first = await subject.lexicon.highlight(subject.papers, Words(text="heron"), ["a pond", "a heron"])
+    nothing, first = await subject.lexicon.highlight(subject.papers, ParsedQuery(text="heron"), ["a pond", "a heron"])
     assert nothing == Highlights()
     assert "<mark>heron</mark>" in first.fragments[0]
     assert first.spans == ((2, 7),)
@@ -262,7 +266,7 @@ POND = (("a", "the grey heron of the pond"), ("b", "a heron, grey with age, at a
 )
 async def test_wishes_bind(subject: Subject, query: str, expected: set[str]) -> None:
     await subject.write(*POND)
-    words = read(query)
+    words = parse_query(query)
     assert set(ids(await subject.lexicon.search(subject.papers, words, 10))) == expected
     everyone = [DocumentId(name) for name in ("a", "b", "c", "nobody")]
     fulfilling = await subject.lexicon.satisfying(subject.papers, words, everyone)
@@ -271,14 +275,14 @@ async def test_wishes_bind(subject: Subject, query: str, expected: set[str]) -> 
 
 async def test_quotations_that_no_document_says_are_named(subject: Subject) -> None:
     await subject.write(*POND)
-    words = read('"grey heron" "unheard of" +"never said"')
+    words = parse_query('"grey heron" "unheard of" +"never said"')
     assert await subject.lexicon.unsaid(subject.papers, words) == ("unheard of",)
 
 
 async def test_phrases_are_read_as_documents_are(tantivy: Subject) -> None:
     await tantivy.write(("a", "Two Grey Herons"), ("b", "the grey and the heron"), ("c", "to be or not to be"))
-    assert ids(await tantivy.lexicon.search(tantivy.papers, read('"grey heron"'), 10)) == ["a"]
-    assert ids(await tantivy.lexicon.search(tantivy.papers, read('hamlet "to be or not"'), 10)) == ["c"]
+    assert ids(await tantivy.lexicon.search(tantivy.papers, parse_query('"grey heron"'), 10)) == ["a"]
+    assert ids(await tantivy.lexicon.search(tantivy.papers, parse_query('hamlet "to be or not"'), 10)) == ["c"]
 
 
 # ---------------------------------------------------------------- typos
@@ -286,8 +290,8 @@ async def test_phrases_are_read_as_documents_are(tantivy: Subject) -> None:
 
 async def test_an_unknown_word_may_stand_for_a_similar_one(tantivy: Subject) -> None:
     await tantivy.write(("a", "a heron in the reeds"), ("b", "a pike in the pond"))
-    assert ids(await tantivy.lexicon.search(tantivy.papers, Words(text="hreon"), 10)) == []
-    words = Words(text="hreon", typos=Typos())
+    assert ids(await tantivy.lexicon.search(tantivy.papers, ParsedQuery(text="hreon"), 10)) == []
+    words = ParsedQuery(text="hreon", typos=TypoTolerance())
     assert ids(await tantivy.lexicon.search(tantivy.papers, words, 10)) == ["a"]
     (found,) = await tantivy.lexicon.highlight(tantivy.papers, words, ["a heron in the reeds"])
     assert found.spans == ((2, 7),)
@@ -295,8 +299,8 @@ async def test_an_unknown_word_may_stand_for_a_similar_one(tantivy: Subject) -> 
 
 async def test_a_known_word_stands_for_itself(tantivy: Subject) -> None:
     await tantivy.write(("a", "heron"), ("b", "herons nest here, hero"))
-    typed = await tantivy.lexicon.search(tantivy.papers, Words(text="hero", typos=Typos()), 10)
-    assert typed == await tantivy.lexicon.search(tantivy.papers, Words(text="hero"), 10)
+    typed = await tantivy.lexicon.search(tantivy.papers, ParsedQuery(text="hero", typos=TypoTolerance()), 10)
+    assert typed == await tantivy.lexicon.search(tantivy.papers, ParsedQuery(text="hero"), 10)
 
 
 # ---------------------------------------------------------------- languages
@@ -329,7 +333,7 @@ async def test_each_document_is_read_in_its_language(mixed: Subject) -> None:
         ("谁建造了房子", "zh"),
         ("ใครสร้างบ้านเก่า", "th"),
     ):
-        assert ids(await mixed.lexicon.search(mixed.papers, Words(text=query), 10))[:1] == [expected]
-    assert ids(await mixed.lexicon.search(mixed.papers, read("+Haus Häuser"), 10)) == ["de"]
-    (found,) = await mixed.lexicon.highlight(mixed.papers, Words(text="Haus am Fluss"), ["Häuser am Fluss"])
+        assert ids(await mixed.lexicon.search(mixed.papers, ParsedQuery(text=query), 10))[:1] == [expected]
+    assert ids(await mixed.lexicon.search(mixed.papers, parse_query("+Haus Häuser"), 10)) == ["de"]
+    (found,) = await mixed.lexicon.highlight(mixed.papers, ParsedQuery(text="Haus am Fluss"), ["Häuser am Fluss"])
     assert found.spans[0] == (0, 6)

@@ -5,14 +5,14 @@ import uuid
 from dataclasses import replace
 
 from service.core.ids import CollectionId, VersionNumber
-from service.core.versions import Process
+from service.core.versions import ApiProcess
 from tests.world import NOW, World, later
 
 ONE, TWO = sorted(str(uuid.uuid4()) for _ in range(2))
 
 
-def process(id_: str, seconds: float, *proven: tuple[int, int]) -> Process:
-    return Process(
+def process(id_: str, seconds: float, *proven: tuple[int, int]) -> ApiProcess:
+    return ApiProcess(
         id=id_,
         host=f"host-{id_[:4]}",
         seen_at=later(seconds),

@@ -8,17 +8,17 @@ import pytest
 
 from service.core.errors import CollectionNotFound, VersionNotFound
 from service.core.ids import VersionNumber
-from service.core.recall import Band, Curve, CurvePoint, Effort, Minute, Series, Tally
+from service.core.recall import Band, CalibrationCurve, CurvePoint, EfSetting, RecallMinute, RecallSeries, RecallStats
 from service.core.versions import AuditEntry, VersionState
 from tests.world import NOW, World, later
 
 ONE = VersionNumber(1)
-DENSE = Series(version=ONE, leg="dense", plan="hnsw", band="all", ef_search=120)
-NARROW = Series(version=ONE, leg="dense", plan="hnsw_iterative", band="narrow", ef_search=1000)
-LEXICAL = Series(version=ONE, leg="lexical", plan="bm25", band="all", ef_search=0)
-TALLY = Tally(queries=3, recall=2.75, recall_squares=2.5625, distance_recall=3.0, seconds=0.125)
+DENSE = RecallSeries(version=ONE, leg="dense", plan="hnsw", band="all", ef_search=120)
+NARROW = RecallSeries(version=ONE, leg="dense", plan="hnsw_iterative", band="narrow", ef_search=1000)
+LEXICAL = RecallSeries(version=ONE, leg="lexical", plan="bm25", band="all", ef_search=0)
+TALLY = RecallStats(queries=3, recall=2.75, recall_squares=2.5625, distance_recall=3.0, seconds=0.125)
 
-CURVE = Curve(
+CURVE = CalibrationCurve(
     points=(
         CurvePoint(ef_search=40, recall=0.875, low=0.75, high=0.9375, milliseconds=1.25),
         CurvePoint(ef_search=80, recall=1.0, low=0.96875, high=1.0, milliseconds=2.0),
@@ -35,12 +35,12 @@ CURVE = Curve(
 )
 
 
-def minute(series: Series, at: datetime = NOW, tally: Tally = TALLY) -> Minute:
-    return Minute(series=series, at=at, tally=tally)
+def minute(series: RecallSeries, at: datetime = NOW, tally: RecallStats = TALLY) -> RecallMinute:
+    return RecallMinute(series=series, at=at, tally=tally)
 
 
-def effort(band: Band = "all", version: int = 1, **changes: object) -> Effort:
-    chosen = Effort(
+def effort(band: Band = "all", version: int = 1, **changes: object) -> EfSetting:
+    chosen = EfSetting(
         version=VersionNumber(version),
         band=band,
         ef_search=120,
@@ -93,7 +93,7 @@ async def test_minutes_are_told_together_by_the_first_of_them(world: World) -> N
 
 
 async def test_sums_of_one_minute_are_added_up_by_series(world: World) -> None:
-    more = Tally(queries=1, recall=0.5, recall_squares=0.25, distance_recall=0.75, seconds=0.5)
+    more = RecallStats(queries=1, recall=0.5, recall_squares=0.25, distance_recall=0.75, seconds=0.5)
     await world.recalls.add(world.collection.id, [minute(DENSE), minute(NARROW)])
     await world.recalls.add(world.collection.id, [minute(DENSE, tally=more), minute(DENSE, later(60))])
     found = await world.recalls.since(world.collection.id, NOW)

@@ -7,16 +7,16 @@ from typing import Any
 
 import pytest
 
-from service.core.collections import Chunking, EmbedderSpec, Index
+from service.core.collections import ChunkingSettings, EmbedderSpec, IndexSettings
 from service.core.errors import CollectionNotFound, Conflict, NotFound, Overtaken, VersionNotFound
 from service.core.ids import CollectionName, DocumentId, VersionNumber
 from service.core.versions import (
     Action,
     AuditEntry,
-    Check,
+    EmbedderIdentity,
     EmbedderVersion,
-    Evidence,
-    Identity,
+    PromotionCheck,
+    PromotionEvidence,
     SpaceStatus,
     VersionState,
 )
@@ -26,14 +26,16 @@ from tests.filling import drain
 from tests.world import NOW, World, doc, later
 
 SPEC = EmbedderSpec(model="another/model", dimensions=4)
-CHUNKING = Chunking(max_tokens=64, overlap_tokens=4)
-INDEX = Index(m=8, ef_construction=32, storage="vector")
-IDENTITY = Identity(parts={"weights": "other"}, dimensions=4, max_tokens=64)
+CHUNKING = ChunkingSettings(max_tokens=64, overlap_tokens=4)
+INDEX = IndexSettings(m=8, ef_construction=32, storage="vector")
+IDENTITY = EmbedderIdentity(parts={"weights": "other"}, dimensions=4, max_tokens=64)
 CANARY = {"a text": (1.0, 0.0, 0.0, 0.25)}
-EVIDENCE = Evidence(
+EVIDENCE = PromotionEvidence(
     checks=(
-        Check(name="recall", passed=True, detail="0.97 of 0.95", figures={"recall": 0.97, "interval": [0.95, 0.99]}),
-        Check(name="shadow", passed=None, detail="nobody searched"),
+        PromotionCheck(
+            name="recall", passed=True, detail="0.97 of 0.95", figures={"recall": 0.97, "interval": [0.95, 0.99]}
+        ),
+        PromotionCheck(name="shadow", passed=None, detail="nobody searched"),
     ),
     gathered_at=later(5),
     judged_at=later(1),

@@ -52,7 +52,7 @@ async def somebody_waits(world: World) -> Any:
 
 
 def table_of(version: EmbedderVersion) -> str:
-    return vector_tables.space_of(version).table
+    return vector_tables.vector_table_of(version).table
 
 
 @asynccontextmanager
@@ -387,7 +387,7 @@ async def test_writers_and_workers_go_on_while_versions_come_and_go(world: World
 
 async def test_searches_do_not_pile_up_behind_a_retirement(world: World) -> None:
     version = await world.add_version(2, VersionState.READY)
-    count = sql.SQL("SELECT count(*) FROM {}").format(vector_tables.space_of(version).table_identifier)
+    count = sql.SQL("SELECT count(*) FROM {}").format(vector_tables.vector_table_of(version).table_identifier)
     waited = 0.0
     loop = asyncio.get_running_loop()
     async with pool_of(world).transaction() as reader:
@@ -411,7 +411,7 @@ async def test_a_retirement_gives_up_where_the_table_is_read_for_ever(
     monkeypatch.setattr(version_transitions, "RETIRE_SECONDS", 0.2)
     version = await world.add_version(2, VersionState.READY)
     await world.put(doc("a"))
-    count = sql.SQL("SELECT count(*) FROM {}").format(vector_tables.space_of(version).table_identifier)
+    count = sql.SQL("SELECT count(*) FROM {}").format(vector_tables.vector_table_of(version).table_identifier)
     async with pool_of(world).transaction() as reader:
         await reader.execute(count)
         with pytest.raises(TimedOut):

@@ -11,7 +11,7 @@ from service.core.errors import VersionNotFound
 from service.core.ids import CollectionId, CollectionName, VersionNumber
 from service.core.ports.collections import Collections
 from service.core.ports.versions import Versions
-from service.core.versions import EmbedderVersion, Identity, SpaceStatus, VersionState
+from service.core.versions import EmbedderIdentity, EmbedderVersion, SpaceStatus, VersionState
 from service.store.postgres import vector_tables
 from service.store.postgres.collections import PostgresCollections
 from service.store.postgres.pool import Connection, Pool
@@ -106,7 +106,7 @@ async def version(pool: Pool) -> EmbedderVersion:
 async def fill(pool: Pool, version: EmbedderVersion, documents: int, chunks: int, since: int = 0) -> None:
     """Seeded vectors: so many chunks for each document."""
     query = f"""
-        INSERT INTO {vector_tables.space_of(version).table}
+        INSERT INTO {vector_tables.vector_table_of(version).table}
         SELECT %(id)s, 'd' || n, chunk, %(number)s, 1, 0, 4, {sealed(version.collection_id)}, embedding
         FROM generate_series(%(since)s + 1, %(since)s + %(documents)s) AS n, generate_series(1, %(chunks)s) AS c,
              LATERAL (SELECT c - 1 AS chunk),
@@ -147,7 +147,7 @@ async def test_a_large_space_is_estimated_once_it_was_analysed(pool: Pool, versi
     await fill(pool, version, documents=documents, chunks=3)
     async with pool.connection() as connection:
         await connection.execute(vector_tables.analyze(version))
-        await connection.execute(f"DELETE FROM {vector_tables.space_of(version).table} WHERE document_id = 'd1'")
+        await connection.execute(f"DELETE FROM {vector_tables.vector_table_of(version).table} WHERE document_id = 'd1'")
     status = await PostgresVersions(pool).status(version)
     # There are 3 rows fewer by now: it was not counted.
     assert status.rows == 3 * documents
@@ -159,7 +159,7 @@ async def test_an_index_finds_what_an_exact_scan_finds(pool: Pool, version: Embe
     await fill(pool, version, documents=300, chunks=1)
     versions = PostgresVersions(pool)
     assert await versions.build_index(version)
-    nearest = f"SELECT document_id FROM {vector_tables.space_of(version).table} ORDER BY embedding <=> '[1,0.5,0.2,1]' LIMIT 5"
+    nearest = f"SELECT document_id FROM {vector_tables.vector_table_of(version).table} ORDER BY embedding <=> '[1,0.5,0.2,1]' LIMIT 5"
     found = []
     async with pool.connection() as connection:
         for setting, way in (("enable_seqscan", "Index Scan using vectors_1_1_hnsw"), ("enable_indexscan", "Seq Scan")):
@@ -174,7 +174,7 @@ async def test_an_index_finds_what_an_exact_scan_finds(pool: Pool, version: Embe
 async def test_an_invalid_leftover_is_not_an_index_and_is_built_anew(pool: Pool, version: EmbedderVersion) -> None:
     await fill(pool, version, documents=50, chunks=1)
     versions = PostgresVersions(pool)
-    names = vector_tables.space_of(version)
+    names = vector_tables.vector_table_of(version)
     # A unique index over equal values fails after it entered the catalogue: CONCURRENTLY leaves it there, invalid.
     async with pool.connection() as connection:
         with pytest.raises(psycopg.errors.UniqueViolation):
@@ -205,7 +205,7 @@ async def test_one_builds_and_another_is_told_so(pool: Pool, version: EmbedderVe
 
 @pytest.mark.database
 async def test_vectors_too_long_for_hnsw_are_stored_and_have_no_index(pool: Pool) -> None:
-    long = Identity(
+    long = EmbedderIdentity(
         parts={"weights": "x"}, dimensions=vector_tables.max_indexed_dimensions("halfvec") + 1, max_tokens=10
     )
     collections, versions = PostgresCollections(pool), PostgresVersions(pool)
@@ -213,7 +213,7 @@ async def test_vectors_too_long_for_hnsw_are_stored_and_have_no_index(pool: Pool
     (version,) = await versions.of(collection.id)
     async with pool.connection() as connection:
         await connection.execute(
-            f"INSERT INTO {vector_tables.space_of(version).table} "
+            f"INSERT INTO {vector_tables.vector_table_of(version).table} "
             f"SELECT %s, %s, 0, 1, 1, 0, 1, {sealed(version.collection_id)}, embedding "
             "FROM (SELECT array_fill(0.5, %s)::halfvec AS embedding)",
             (collection.id, "i" * 500, [long.dimensions]),
@@ -230,7 +230,7 @@ async def test_every_length_of_vector_fits_beside_a_long_id(pool: Pool, dimensio
     collections, versions = PostgresCollections(pool), PostgresVersions(pool)
     collection = await collections.create(CollectionName("some"), SETTINGS, identity, CANARY, NOW)
     (version,) = await versions.of(collection.id)
-    table = vector_tables.space_of(version).table
+    table = vector_tables.vector_table_of(version).table
     async with pool.connection() as connection:
         await connection.execute(
             f"INSERT INTO {table} SELECT %s, %s || n, 0, 1, 1, 0, 1, {sealed(version.collection_id)}, embedding "

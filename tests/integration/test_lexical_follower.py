@@ -20,10 +20,10 @@ from prometheus_client import REGISTRY
 from service.core.change_feed import Position
 from service.core.collections import Collection
 from service.core.errors import DatabaseUnavailable, LexiconUnavailable
-from service.core.query_syntax import Highlights, Words
+from service.core.query_syntax import Highlights, ParsedQuery
 from service.store.lexical import follower as follower_module
 from service.store.lexical.follower import Follower
-from service.store.lexical.index import Progress, mark_damaged, read_progress, write_progress
+from service.store.lexical.index import IndexProgress, mark_damaged, read_progress, write_progress
 from service.store.lexical.indexer import Indexer
 from service.store.lexical.lexicon import TantivyLexicon
 from tests.feed import FileFeed, collection
@@ -103,7 +103,7 @@ async def reached(lexicon: TantivyLexicon, papers: Collection, position: Positio
 
 
 async def found(lexicon: TantivyLexicon, papers: Collection, text: str) -> list[str]:
-    return sorted(candidate.document_id for candidate in await lexicon.search(papers, Words(text=text), 10_000))
+    return sorted(candidate.document_id for candidate in await lexicon.search(papers, ParsedQuery(text=text), 10_000))
 
 
 def entries(path: Path) -> dict[str, int]:
@@ -173,7 +173,7 @@ async def test_an_old_position_is_replayed_without_doubling(root: Path, feed: Fi
     path = lexicon.path(papers)
     progress = read_progress(path)
     assert progress is not None
-    write_progress(path, Progress(generation=progress.generation, position=first, complete=True))
+    write_progress(path, IndexProgress(generation=progress.generation, position=first, complete=True))
     async with following(root, feed) as (lexicon, _):
         await reached(lexicon, papers, feed.write(("d", "heron")))
         assert entries(path) == feed.live()
@@ -215,7 +215,7 @@ async def test_damage_met_by_a_search_is_said_and_repaired(root: Path, feed: Fil
     async with following(root, feed) as (lexicon, _):
         await eventually(lambda: lexicon.visible(papers) > Position())
         with pytest.raises(LexiconUnavailable):
-            await lexicon.search(papers, Words(text="heron"), 10)
+            await lexicon.search(papers, ParsedQuery(text="heron"), 10)
 
         def repaired() -> bool:
             now = read_progress(lexicon.path(papers))
@@ -241,7 +241,7 @@ async def test_told_to_rebuild_it_wipes_and_starts_from_zero(root: Path, feed: F
 
 
 def test_a_position_is_kept_whole(tmp_path: Path) -> None:
-    progress = Progress(generation="g", position=Position(xid=7, document_id='ä"\n', purged=3), complete=True)
+    progress = IndexProgress(generation="g", position=Position(xid=7, document_id='ä"\n', purged=3), complete=True)
     write_progress(tmp_path, progress)
     read = read_progress(tmp_path)
     assert read == progress
@@ -258,7 +258,7 @@ async def test_killed_between_being_told_to_rebuild_and_the_wipe(root: Path, fee
     path = lexicon.path(papers)
     progress = read_progress(path)
     assert progress is not None
-    write_progress(path, Progress(generation=progress.generation, position=Position()))
+    write_progress(path, IndexProgress(generation=progress.generation, position=Position()))
     async with following(root, feed) as (lexicon, _):
         await reached(lexicon, papers, feed.write(("d", "heron")))
         assert await found(lexicon, papers, "heron") == ["b", "c", "d"]
@@ -314,7 +314,7 @@ async def test_a_deleted_collection_leaves_nothing(root: Path, feed: FileFeed) -
         await eventually(lambda: not lexicon.path(papers).exists())
         assert REGISTRY.get_sample_value("azimuth_lexical_lag_seconds", {"collection": "papers"}) is None
         with pytest.raises(LexiconUnavailable):
-            await lexicon.search(papers, Words(text="heron"), 10)
+            await lexicon.search(papers, ParsedQuery(text="heron"), 10)
 
 
 async def test_collections_do_not_mix(root: Path, tmp_path: Path) -> None:
@@ -333,7 +333,7 @@ async def test_while_it_is_built_it_says_so(root: Path, feed: FileFeed) -> None:
     papers = feed.collections[0]
     lexicon = TantivyLexicon(root, INSTALLATION)
     with pytest.raises(LexiconUnavailable):
-        await lexicon.search(papers, Words(text="heron"), 10)
+        await lexicon.search(papers, ParsedQuery(text="heron"), 10)
     await lexicon.close()
 
 
@@ -344,10 +344,10 @@ async def test_an_unfinished_build_is_not_searched(root: Path, feed: FileFeed) -
     path = lexicon.path(papers)
     progress = read_progress(path)
     assert progress is not None
-    write_progress(path, Progress(generation=progress.generation, position=progress.position, complete=False))
+    write_progress(path, IndexProgress(generation=progress.generation, position=progress.position, complete=False))
     lexicon = TantivyLexicon(root, INSTALLATION)
     with pytest.raises(LexiconUnavailable, match="being built"):
-        await lexicon.search(papers, Words(text="heron"), 10)
+        await lexicon.search(papers, ParsedQuery(text="heron"), 10)
     await lexicon.close()
 
 
@@ -419,8 +419,8 @@ async def test_lag_grows_while_nobody_looks(root: Path, feed: FileFeed) -> None:
 async def test_a_young_collection_is_empty_and_not_unavailable(root: Path, feed: FileFeed) -> None:
     papers = feed.collections[0]
     lexicon = TantivyLexicon(root, INSTALLATION, now=lambda: papers.created_at)
-    assert await lexicon.search(papers, Words(text="heron"), 10) == ()
-    assert await lexicon.highlight(papers, Words(text="heron"), ["a heron"]) == (Highlights(),)
+    assert await lexicon.search(papers, ParsedQuery(text="heron"), 10) == ()
+    assert await lexicon.highlight(papers, ParsedQuery(text="heron"), ["a heron"]) == (Highlights(),)
     await lexicon.close()
 
 

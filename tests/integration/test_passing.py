@@ -9,7 +9,7 @@ import pytest
 from service.core.filters import parse
 from service.core.ids import DocumentId
 from service.store.postgres import filter_matches
-from service.store.postgres.filter_matches import PassingDocuments
+from service.store.postgres.filter_matches import FilterMatches
 from service.store.postgres.housekeeping import purge_tombstones
 from service.store.postgres.pool import Pool
 from tests.world import NOW, World, build, doc, later
@@ -24,12 +24,12 @@ async def world(pool: Pool) -> World:
     return await build(pool)
 
 
-def documents_of(world: World) -> PassingDocuments:
+def documents_of(world: World) -> FilterMatches:
     assert world.pool is not None
-    return PassingDocuments(world.pool)
+    return FilterMatches(world.pool)
 
 
-async def named(asked: PassingDocuments, world: World, cap: int = 100) -> list[str] | None:
+async def named(asked: FilterMatches, world: World, cap: int = 100) -> list[str] | None:
     ids = (await asked.of(world.collection.id, ONE, cap)).ids
     return None if ids is None else sorted(ids)
 

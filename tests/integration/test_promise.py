@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from service.recall import calibration_curve
-from service.recall.ef_policy import LADDER
+from service.recall.ef_policy import EF_STEPS
 from service.runtime import container
 from service.runtime.settings import Settings
 from service.store.embedded.server import EmbeddedServer
@@ -85,11 +85,11 @@ async def test_the_promise_from_a_first_index_to_one_that_is_built_anew(http: ht
 
     # An index is built, measured and searched by what was found.
     first = await until(recall, lambda told: bool(told["efforts"]))
-    assert [point["ef_search"] for point in first["curve"]["points"]] == list(LADDER)
+    assert [point["ef_search"] for point in first["curve"]["points"]] == list(EF_STEPS)
     recalls = [point["recall"] for point in first["curve"]["points"]]
     assert recalls[0] < 0.9 < recalls[-1]
     (lenient,) = first["efforts"]
-    assert lenient["ef_search"] in LADDER[1:-1]
+    assert lenient["ef_search"] in EF_STEPS[1:-1]
     plan = await until(searched, lambda plan: plan["ef_search"] == lenient["ef_search"])
     assert plan["dense"] == "hnsw"
     assert (await searched(ef_search=77))["ef_search"] == 77

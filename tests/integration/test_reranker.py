@@ -19,7 +19,7 @@ from transformers import BertConfig, BertForSequenceClassification, PreTrainedTo
 
 from service.core.errors import ModelUnavailable, Overloaded
 from service.embedder.reranker import reranker as module
-from service.embedder.reranker.cross_encoder import Pairs
+from service.embedder.reranker.cross_encoder import PackedCrossEncoder
 from service.embedder.reranker.reranker import CrossEncoderReranker
 
 WORDS = re.findall(r"\w+", "how to sort a list by key cancel task after timeout python the function returns sorted")
@@ -92,15 +92,15 @@ async def reranker(model: str, **settings: Any) -> AsyncIterator[CrossEncoderRer
 def watched_passes(then: Callable[[int], None] = lambda number: None) -> Iterator[list[list[int]]]:
     """The lengths of the pairs of each pass; `then` is called with the number of each before it."""
     passes: list[list[int]] = []
-    forward = Pairs.forward
+    forward = PackedCrossEncoder.forward
 
-    def watched(self: Pairs, encodings: Sequence[Encoding]) -> Any:
+    def watched(self: PackedCrossEncoder, encodings: Sequence[Encoding]) -> Any:
         passes.append(list(map(len, encodings)))
         then(len(passes))
         return forward(self, encodings)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Pairs, "forward", watched)
+        patch.setattr(PackedCrossEncoder, "forward", watched)
         yield passes
 
 
@@ -209,7 +209,7 @@ async def test_what_fails_fails_for_its_own_caller_alone(folder: Path) -> None:
 
 
 async def test_a_number_that_is_none_is_no_score(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Pairs, "forward", lambda self, encodings: np.full(len(encodings), np.nan, np.float32))
+    monkeypatch.setattr(PackedCrossEncoder, "forward", lambda self, encodings: np.full(len(encodings), np.nan, np.float32))
     async with reranker(str(folder)) as opened:
         with pytest.raises(ModelUnavailable, match="no usable number"):
             await opened.read(QUERY, PASSAGES)

@@ -14,7 +14,7 @@ import psycopg
 import pytest
 
 from loadtests.space import clustered
-from service.core.collections import EXTERNAL, EmbedderSpec, Index, Storage
+from service.core.collections import EXTERNAL, EmbedderSpec, IndexSettings, Storage
 from service.core.ids import CollectionName
 from service.core.search import DensePlan
 from service.core.versions import AuditEntry, EmbedderVersion, VersionState
@@ -195,7 +195,7 @@ async def test_what_has_no_direction_is_refused(pool: Pool, storage: Storage, va
 # ---------------------------------------------------------------- tables
 
 
-async def register(world: World, index: Index = Index(), **changes: Any) -> EmbedderVersion:  # noqa: B008 frozen
+async def register(world: World, index: IndexSettings = IndexSettings(), **changes: Any) -> EmbedderVersion:  # noqa: B008 frozen
     version = dataclasses.replace(world.version, **changes)
     entry = dataclasses.replace(ENTRY, details={})
     return await world.versions.register(
@@ -209,10 +209,10 @@ async def test_every_table_of_vectors_has_all_checks(pool: Pool) -> None:
     second = await build(pool, dimensions=2_001)
     external = EmbedderSpec(model=EXTERNAL, dimensions=4, identity="theirs")
     for storage in STORAGES:
-        await register(world, Index(storage=storage))
+        await register(world, IndexSettings(storage=storage))
     await register(world, spec=external)
     await register(world, identity=dataclasses.replace(world.version.identity, dimensions=3))
-    await register(second, Index(m=8, ef_construction=32, storage="vector"))
+    await register(second, IndexSettings(m=8, ef_construction=32, storage="vector"))
     tables = await rows(
         world,
         """

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 from sentence_transformers import SentenceTransformer
 
-from service.core.collections import Chunking, EmbedderSpec
+from service.core.collections import ChunkingSettings, EmbedderSpec
 from service.core.errors import ModelUnavailable
 from service.core.ports.embedder import Encoder
 from service.core.vector_math import finite
-from service.embedder.models.loader import Loader
+from service.embedder.models.loader import ModelLoader
 from service.embedder.models.static_model import MAX_TOKENS
 from service.embedder.worker.chunk_documents import cut
 from tests.integration.test_encoder import TEXTS, stored
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.model
 
 
 def load(folder: Path, **settings: Any) -> Encoder:
-    return Loader(device="cpu", precision="auto", threads=1)(EmbedderSpec(model=str(folder), **settings))
+    return ModelLoader(device="cpu", precision="auto", threads=1)(EmbedderSpec(model=str(folder), **settings))
 
 
 @pytest.mark.parametrize("shape", [{}, {"normalize": False}, {"dense": 96}, {"longest": 40}], ids=str)
@@ -61,10 +61,10 @@ def test_a_text_without_tokens_has_no_vector_and_spoils_nobody_elses(tmp_path: P
 def test_a_longer_text_counts_up_to_the_limit_and_passages_keep_to_it(tmp_path: Path) -> None:
     encoder = load(static_model(tmp_path))
     assert encoder.identity.max_tokens == MAX_TOKENS
-    (chunks,) = cut(encoder, [stored("The tower stands by the river. " * 300)], Chunking())
+    (chunks,) = cut(encoder, [stored("The tower stands by the river. " * 300)], ChunkingSettings())
     assert len(chunks) > 1
     assert max(part.tokens for part in chunks) <= MAX_TOKENS
-    (short,) = cut(encoder, [stored("The tower stands by the river. " * 30)], Chunking(max_tokens=64))
+    (short,) = cut(encoder, [stored("The tower stands by the river. " * 30)], ChunkingSettings(max_tokens=64))
     assert 32 < max(part.tokens for part in short) <= 64
     assert load(static_model(tmp_path / "short", longest=40)).identity.max_tokens == 40
 

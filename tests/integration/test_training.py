@@ -20,7 +20,7 @@ from service.embedder.models import device
 from service.embedder.reranker import adapter
 from service.embedder.training import cross_encoder_training
 from service.embedder.training import train_reranker as story
-from service.embedder.training.cross_encoder_training import Recipe, Training
+from service.embedder.training.cross_encoder_training import CrossEncoderRecipe, CrossEncoderTraining
 from service.embedder.training.ranking_lists import RankingList
 
 SUBJECTS = ["anaemia", "whales", "volcanoes", "sorting", "bridges", "tea", "violins", "glaciers", "ants", "printing"]
@@ -60,7 +60,7 @@ def some_lists(seed: int = 7) -> Iterator[RankingList]:
         yield RankingList(query=f"what of {subjects[0]}?", passages=passages, first_stage=[0.9, 0.7, 0.2, 0], part="t")
 
 
-def recipe(backbone: Path, **changed: object) -> Recipe:
+def recipe(backbone: Path, **changed: object) -> CrossEncoderRecipe:
     told = {
         "backbone": str(backbone),
         "minutes": 10,
@@ -71,7 +71,7 @@ def recipe(backbone: Path, **changed: object) -> Recipe:
         "threads": 2,
         "device": "cpu",
     }
-    return Recipe(**{**told, **changed})  # type: ignore[arg-type]
+    return CrossEncoderRecipe(**{**told, **changed})  # type: ignore[arg-type]
 
 
 def logits_of(model: torch.nn.Module, one: RankingList) -> torch.Tensor:
@@ -92,7 +92,7 @@ def logits_of(model: torch.nn.Module, one: RankingList) -> torch.Tensor:
 @pytest.mark.parametrize("threads", [1, 2])
 def test_it_learns(backbone: Path, threads: int) -> None:
     lists = cycle(islice(some_lists(), 4))
-    report = Training(recipe(backbone, steps=30, lists=4, learning_rate=0.01, threads=threads)).run(lists)
+    report = CrossEncoderTraining(recipe(backbone, steps=30, lists=4, learning_rate=0.01, threads=threads)).run(lists)
     assert report.steps == 30
     assert report.lists == {"t": 120}
     assert sum(report.losses[-5:]) < 0.8 * sum(report.losses[:5])
@@ -100,7 +100,7 @@ def test_it_learns(backbone: Path, threads: int) -> None:
 
 def test_what_is_served_is_what_was_trained(backbone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(device, "precision", lambda device, wanted: torch.float32)
-    training = Training(recipe(backbone, steps=2, learning_rate=0.01))
+    training = CrossEncoderTraining(recipe(backbone, steps=2, learning_rate=0.01))
     one = next(some_lists(1))
     untrained = logits_of(training.model, one)
     training.run(some_lists())
@@ -119,7 +119,7 @@ def test_what_is_served_is_what_was_trained(backbone: Path, tmp_path: Path, monk
 def test_threads_and_passes_make_no_difference(backbone: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(device, "precision", lambda device, wanted: torch.float32)
     losses = [
-        Training(recipe(backbone, threads=threads, pass_tokens=tokens)).run(some_lists()).losses
+        CrossEncoderTraining(recipe(backbone, threads=threads, pass_tokens=tokens)).run(some_lists()).losses
         for threads, tokens in [(1, 4096), (1, 64), (2, 1024)]
     ]
     assert losses[0] == pytest.approx(losses[1], abs=1e-4)
@@ -127,7 +127,7 @@ def test_threads_and_passes_make_no_difference(backbone: Path, monkeypatch: pyte
 
 
 def test_the_average_is_what_is_left(backbone: Path) -> None:
-    training = Training(recipe(backbone, steps=20, learning_rate=0.01))
+    training = CrossEncoderTraining(recipe(backbone, steps=20, learning_rate=0.01))
     last: list[torch.Tensor] = []
     learnt = [weights for weights in training.model.parameters() if weights.requires_grad]
 
@@ -141,7 +141,7 @@ def test_the_average_is_what_is_left(backbone: Path) -> None:
 
 
 def test_a_run_that_diverges_says_so(backbone: Path) -> None:
-    training = Training(recipe(backbone))
+    training = CrossEncoderTraining(recipe(backbone))
     with torch.no_grad():
         next(weights for weights in training.model.parameters() if weights.requires_grad).fill_(float("nan"))
     with pytest.raises(Misconfigured, match="diverged"):
@@ -170,7 +170,7 @@ def test_calibration_is_fitted_on_lists_with_the_right_passage_first() -> None:
 @pytest.fixture(scope="module")
 def made(backbone: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("made")
-    training = Training(recipe(backbone, learning_rate=0.01))
+    training = CrossEncoderTraining(recipe(backbone, learning_rate=0.01))
     training.run(some_lists())
     training.save(folder)
     return folder
@@ -214,17 +214,17 @@ def test_weights_that_are_missing_or_of_another_shape(copied: Path, made: Path) 
 def test_a_run_goes_on_from_an_adapter(backbone: Path, made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(device, "precision", lambda device, wanted: torch.float32)
     one = next(some_lists(1))
-    gone_on = Training(recipe(backbone, seed=8, start=str(made)))
+    gone_on = CrossEncoderTraining(recipe(backbone, seed=8, start=str(made)))
     served = logits_of(adapter.load_reranker(str(made)).model, one)
     assert torch.allclose(logits_of(gone_on.model, one), served, atol=1e-3)
-    assert not torch.allclose(logits_of(Training(recipe(backbone, seed=8)).model, one), served, atol=1e-2)
+    assert not torch.allclose(logits_of(CrossEncoderTraining(recipe(backbone, seed=8)).model, one), served, atol=1e-2)
     with pytest.raises(Misconfigured, match="another backbone, rank or alpha"):
-        Training(recipe(backbone, start=str(made), rank=8))
+        CrossEncoderTraining(recipe(backbone, start=str(made), rank=8))
 
 
 def test_what_a_run_began_with_is_mixed_into_its_outcome(backbone: Path, made: Path, tmp_path: Path) -> None:
     def outcome(keep: float) -> dict[str, torch.Tensor]:
-        training = Training(recipe(backbone, seed=8, start=str(made), keep=keep, steps=3))
+        training = CrossEncoderTraining(recipe(backbone, seed=8, start=str(made), keep=keep, steps=3))
         training.run(some_lists(1))
         folder = tmp_path / f"{keep}"
         training.save(folder)

@@ -16,7 +16,7 @@ import psycopg
 import pytest
 
 from service.core.change_feed import Position
-from service.core.collections import Index
+from service.core.collections import IndexSettings
 from service.core.filters import parse
 from service.core.ids import DocumentId
 from service.core.search import Candidate, DensePlan
@@ -28,7 +28,7 @@ from service.store.postgres.documents import PostgresDocuments
 from service.store.postgres.housekeeping import purge_tombstones
 from service.store.postgres.indexed_fields import IndexedFields
 from service.store.postgres.pool import Connection, Pool, open_pool
-from service.store.postgres.vector_tables import create_index, space_of
+from service.store.postgres.vector_tables import create_index, vector_table_of
 from tests.conftest import create_database, run_apart, url_of
 from tests.filling import add_external
 from tests.storages import sealed
@@ -60,7 +60,7 @@ class Plan:
 
     @property
     def indexes(self) -> set[str]:
-        return {node["Index Name"] for node in self.nodes if "Index Name" in node}
+        return {node["IndexSettings Name"] for node in self.nodes if "IndexSettings Name" in node}
 
     def scanned(self, table: str) -> bool:
         """Whether the table is read from one end to the other."""
@@ -272,8 +272,8 @@ async def fill_second(world: World) -> EmbedderVersion:
 async def run_other_spaces(world: World, plans: Plans) -> None:
     """What is asked of an index of bits, of samples, and of versions whose vectors clients bring."""
     where, query = parse({"year": {"$gte": 2010}}), np.full(DIMENSIONS, 0.25, np.float32)
-    binary = await world.add_version(BINARY, VersionState.FAILED, index=Index(storage="binary"))
-    table = space_of(binary).table
+    binary = await world.add_version(BINARY, VersionState.FAILED, index=IndexSettings(storage="binary"))
+    table = vector_table_of(binary).table
     assert world.pool is not None
     async with world.pool.apart() as connection:
         copied = (
@@ -321,7 +321,7 @@ def test_an_equality_is_found_by_the_index_over_metadata(plans: Plans, asked: st
 def test_declared_fields_name_documents_by_the_key_of_their_values_alone(plans: Plans, asked: str) -> None:
     plan = plans[asked, "passing.by_values"]
     assert plan.indexes == {"indexed_values_pkey"}
-    assert "Index Only Scan" in {node["Node Type"] for node in plan.nodes}
+    assert "IndexSettings Only Scan" in {node["Node Type"] for node in plan.nodes}
 
 
 def test_of_a_range_between_two_bounds_only_documents_with_several_values_are_asked(plans: Plans) -> None:
@@ -460,8 +460,8 @@ def test_a_claim_walks_its_lane_of_the_index_of_what_can_be_claimed(plans: Plans
     plan = plans[asked, "queue.claim"]
     assert plan.indexes == {"jobs_claimable", "jobs_pkey"}
     assert not plan.scanned("jobs")
-    (walk,) = (node for node in plan.nodes if node.get("Index Name") == "jobs_claimable")
-    assert "priority >=" in walk["Index Cond"]
+    (walk,) = (node for node in plan.nodes if node.get("IndexSettings Name") == "jobs_claimable")
+    assert "priority >=" in walk["IndexSettings Cond"]
 
 
 def test_a_portion_of_a_backfill_is_found_by_keys(plans: Plans) -> None:

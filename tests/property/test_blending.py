@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.search.rerank_blend import AGREED, LIKELY, SAMPLE, TELLING, UNLIKELY, Blend, believed
+from service.search.rerank_blend import AGREED, LIKELY, SAMPLE, TELLING, UNLIKELY, RerankBlend, believed
 
 PROBABILITY = st.floats(0, 1)
 WEIGHT = st.floats(0, 1)
@@ -18,7 +18,7 @@ PAIRS = st.lists(st.tuples(st.floats(0, 2), PROBABILITY), min_size=1, max_size=4
 """First-stage score and relevance of each hit, in the order of the first stage."""
 
 
-def ranking(blend: Blend, relevance: list[float]) -> list[int]:
+def ranking(blend: RerankBlend, relevance: list[float]) -> list[int]:
     return sorted(range(len(relevance)), key=lambda at: (-blend.score(at, relevance[at]), at))
 
 
@@ -27,7 +27,7 @@ def test_an_early_exit_gives_the_first_k_of_reading_everything(
     pairs: list[tuple[float, float]], weight: float, k: int, portion: int
 ) -> None:
     relevance = [one for _, one in pairs]
-    blend = Blend([first for first, _ in pairs], weight)
+    blend = RerankBlend([first for first, _ in pairs], weight)
     read = 0
     while not blend.settled(relevance[:read], k):
         assert blend.horizon(relevance[:read], k) > read
@@ -40,7 +40,7 @@ def test_more_relevance_never_costs_a_place(
     pairs: list[tuple[float, float]], weight: float, data: st.DataObject
 ) -> None:
     relevance = [one for _, one in pairs]
-    blend = Blend([first for first, _ in pairs], weight)
+    blend = RerankBlend([first for first, _ in pairs], weight)
     favoured = data.draw(st.integers(0, len(pairs) - 1))
     raised = [*relevance]
     raised[favoured] = data.draw(st.floats(relevance[favoured], 1))
@@ -49,7 +49,7 @@ def test_more_relevance_never_costs_a_place(
 
 @given(PAIRS, WEIGHT)
 def test_scores_are_shares_and_the_unread_stay_behind_in_order(pairs: list[tuple[float, float]], weight: float) -> None:
-    blend = Blend([first for first, _ in pairs], weight)
+    blend = RerankBlend([first for first, _ in pairs], weight)
     scores = [blend.score(at, one) for at, (_, one) in enumerate(pairs)]
     assert all(0 <= score <= 1 + 1e-9 for score in scores)
     assert all(0 <= blend.share(one) <= score + 1e-9 for score, (_, one) in zip(scores, pairs, strict=True))
@@ -63,8 +63,8 @@ def test_scores_are_shares_and_the_unread_stay_behind_in_order(pairs: list[tuple
 @given(PAIRS)
 def test_a_weight_of_nothing_and_of_everything(pairs: list[tuple[float, float]]) -> None:
     first, relevance = [one for one, _ in pairs], [one for _, one in pairs]
-    assert ranking(Blend(first, 0.0), relevance) == list(range(len(first)))
-    by_relevance = [relevance[at] for at in ranking(Blend(first, 1.0), relevance)]
+    assert ranking(RerankBlend(first, 0.0), relevance) == list(range(len(first)))
+    by_relevance = [relevance[at] for at in ranking(RerankBlend(first, 1.0), relevance)]
     assert all(above >= below - 0.05 for above, below in pairwise(by_relevance))  # beyond 0.95 all are alike
 
 
@@ -73,7 +73,7 @@ def test_a_weight_of_nothing_and_of_everything(pairs: list[tuple[float, float]])
 )
 def test_a_reranker_counts_by_its_log_odds(log_odds: float, share: float) -> None:
     probability = 1 / (1 + math.exp(-log_odds))
-    assert Blend([1.0], 0.6).share(probability) == pytest.approx(0.6 * share, abs=1e-6)
+    assert RerankBlend([1.0], 0.6).share(probability) == pytest.approx(0.6 * share, abs=1e-6)
 
 
 @given(PAIRS, WEIGHT, st.lists(PROBABILITY, max_size=9))

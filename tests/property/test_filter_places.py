@@ -17,7 +17,7 @@ from service.core.collections import Collection
 from service.core.documents import Document
 from service.core.filters import Filter
 from service.core.ids import DocumentId
-from service.core.search import Candidate, Passing, Request
+from service.core.search import Candidate, FilterMatch, SearchRequest
 from service.core.versions import SpaceStatus
 from service.search import retrievers
 from service.spaces.resolver import Space
@@ -108,7 +108,7 @@ async def both_legs_and_the_listing(world: World, where: Filter, right: set[str]
     assert {one.id for one in await world.documents.page(world.collection.id, None, 100, where)} == right
     everything = await world.documents.page(world.collection.id, None, 100, None)
     lexicon: Any = Words([one.id for one in everything])
-    request = Request(text="word", where=where, k=DOCUMENTS)
+    request = SearchRequest(text="word", where=where, k=DOCUMENTS)
     for cap in (0, 100):
         passing = await world.documents.passing(world.collection.id, where, cap)
         assert passing.ids is None or set(passing.ids) == right
@@ -119,7 +119,7 @@ async def both_legs_and_the_listing(world: World, where: Filter, right: set[str]
             await dense_leg(world, request, passing, right)
 
 
-async def dense_leg(world: World, request: Request, passing: Passing, right: set[str]) -> None:
+async def dense_leg(world: World, request: SearchRequest, passing: FilterMatch, right: set[str]) -> None:
     for indexed in (False, True):
         leg = await retrievers.dense(
             world.vectors, world.documents, space(world, indexed), request, telling("word"), passing, DOCUMENTS

@@ -5,16 +5,16 @@ from random import Random
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.core.collections import Fusion
+from service.core.collections import FusionSettings
 from service.core.ids import DocumentId
-from service.search.fusion import Evidence, Fused, fuse, ranked
+from service.search.fusion import Fused, LegScores, fuse, ranked
 
 IDS = st.sampled_from([DocumentId(f"d{number}") for number in range(12)])
 DENSE = st.dictionaries(IDS, st.floats(-1, 1), max_size=12)
 LEXICAL = st.dictionaries(IDS, st.floats(0, 80), max_size=12)
 HOW = st.one_of(
-    st.builds(Fusion, method=st.just("convex"), alpha=st.floats(0, 1)),
-    st.builds(Fusion, method=st.just("rrf"), k=st.integers(1, 100)),
+    st.builds(FusionSettings, method=st.just("convex"), alpha=st.floats(0, 1)),
+    st.builds(FusionSettings, method=st.just("rrf"), k=st.integers(1, 100)),
 )
 RANDOM = st.randoms(use_true_random=False)
 Scores = Mapping[DocumentId, float]
@@ -27,9 +27,9 @@ def best_first(scores: Scores) -> dict[DocumentId, float]:
     return dict(sorted(scores.items(), key=lambda item: (-item[1], item[0])))
 
 
-def evidence(query: Query, order: Callable[[Scores], Scores] = best_first) -> Evidence[DocumentId]:
+def evidence(query: Query, order: Callable[[Scores], Scores] = best_first) -> LegScores[DocumentId]:
     dense, lexical, weight = query
-    return Evidence(
+    return LegScores(
         dense=None if dense is None else ranked(order(dense)),
         lexical=None if lexical is None else ranked(order(lexical)),
         weight=weight,
@@ -41,7 +41,7 @@ def places(ranking: list[Fused[DocumentId]]) -> dict[DocumentId, int]:
 
 
 @given(QUERIES, HOW)
-def test_it_ranks_the_union_once_and_in_order(queries: list[Query], how: Fusion) -> None:
+def test_it_ranks_the_union_once_and_in_order(queries: list[Query], how: FusionSettings) -> None:
     ranking = fuse([evidence(query) for query in queries], how)
     known = {item for dense, lexical, _ in queries for item in (*(dense or ()), *(lexical or ()))}
     assert sorted(fused.item for fused in ranking) == sorted(known)
@@ -51,7 +51,7 @@ def test_it_ranks_the_union_once_and_in_order(queries: list[Query], how: Fusion)
 
 
 @given(QUERIES, HOW)
-def test_the_explanation_adds_up(queries: list[Query], how: Fusion) -> None:
+def test_the_explanation_adds_up(queries: list[Query], how: FusionSettings) -> None:
     for fused in fuse([evidence(query) for query in queries], how):
         assert fused.explanation.fusion == fused.score
         if len(queries) > 1:
@@ -68,7 +68,7 @@ def test_convex_is_monotone_in_either_leg_of_any_query(
     queries: list[Query], alpha: float, favoured: DocumentId, data: st.DataObject
 ) -> None:
     """Raising one score of a document that is not its leg's best never lowers its place."""
-    how = Fusion(method="convex", alpha=alpha)
+    how = FusionSettings(method="convex", alpha=alpha)
     at, of_dense = data.draw(st.integers(0, len(queries) - 1)), data.draw(st.booleans())
     dense, lexical, weight = queries[at]
     scores = dense if of_dense else lexical
@@ -90,14 +90,14 @@ def test_convex_does_not_depend_on_the_order_in_which_scores_arrive(
         random.shuffle(items)
         return dict(items)
 
-    how = Fusion(method="convex", alpha=alpha)
+    how = FusionSettings(method="convex", alpha=alpha)
     ordered = fuse([evidence(query) for query in queries], how)
     anyhow = fuse([evidence(query, shuffled) for query in queries], how)
     assert [(fused.item, fused.score) for fused in anyhow] == [(fused.item, fused.score) for fused in ordered]
 
 
 @given(QUERIES, HOW, RANDOM)
-def test_the_order_of_the_queries_does_not_matter(queries: list[Query], how: Fusion, random: Random) -> None:
+def test_the_order_of_the_queries_does_not_matter(queries: list[Query], how: FusionSettings, random: Random) -> None:
     ordered = fuse([evidence(query) for query in queries], how)
     random.shuffle(queries)
     anyhow = fuse([evidence(query) for query in queries], how)
@@ -106,6 +106,6 @@ def test_the_order_of_the_queries_does_not_matter(queries: list[Query], how: Fus
 
 @given(DENSE, LEXICAL, HOW, st.floats(0.01, 100))
 def test_the_weight_of_a_query_alone_changes_nothing(
-    dense: dict[DocumentId, float], lexical: dict[DocumentId, float], how: Fusion, weight: float
+    dense: dict[DocumentId, float], lexical: dict[DocumentId, float], how: FusionSettings, weight: float
 ) -> None:
     assert fuse([evidence((dense, lexical, weight))], how) == fuse([evidence((dense, lexical, 1.0))], how)

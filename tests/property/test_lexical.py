@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from service.core.change_feed import Position
 from service.core.ids import DocumentId
-from service.core.query_syntax import Syntax, Typos, Words, read
+from service.core.query_syntax import ParsedQuery, Syntax, TypoTolerance, parse_query
 from service.store.lexical.analyzer import analyzer_for
 from service.store.lexical.highlights import as_html, joined
 from service.store.lexical.index import LexicalIndex
@@ -46,17 +46,17 @@ def index(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 
 
 syntaxes = st.sampled_from(["wishes", "plain"])
-typos = st.sampled_from([None, Typos(), Typos(max_edits=1)])
+typos = st.sampled_from([None, TypoTolerance(), TypoTolerance(max_edits=1)])
 
 
 @given(any_text, syntaxes, typos)
 @example("heron " * 20_000, "wishes", None)
-@example("".join(map(chr, range(0x3000))), "wishes", Typos())
+@example("".join(map(chr, range(0x3000))), "wishes", TypoTolerance())
 @example('"heron" AND (body:reeds OR -x^2)~ * ? [a TO b]', "wishes", None)
 @example('+heron -reeds "in the"', "wishes", None)
 @settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_any_text_is_a_query(index: LexicalIndex, text: str, syntax: Syntax, typos: Typos | None) -> None:
-    words = read(text, syntax, typos)
+def test_any_text_is_a_query(index: LexicalIndex, text: str, syntax: Syntax, typos: TypoTolerance | None) -> None:
+    words = parse_query(text, syntax, typos)
     matches = index.search(words, 10, None)
     found = [name for name, _, _ in matches]
     assert len(set(found)) == len(matches) <= len(TEXTS)
@@ -69,9 +69,9 @@ def test_any_text_is_a_query(index: LexicalIndex, text: str, syntax: Syntax, typ
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_within_is_the_same_ranking_with_fewer_documents(index: LexicalIndex, text: str, chosen: set[int]) -> None:
     names = {DocumentId(f"d{n}") for n in chosen}
-    whole = [match for match in index.search(read(text), 10, None) if match[0] in names]
+    whole = [match for match in index.search(parse_query(text), 10, None) if match[0] in names]
     expected: list[tuple[DocumentId, int, Any]] = [(n, r, pytest.approx(s, abs=2e-4)) for n, r, s in whole]
-    assert index.search(read(text), 10, sorted(names)) == expected
+    assert index.search(parse_query(text), 10, sorted(names)) == expected
 
 
 @given(st.sampled_from(TEXTS), st.data())
@@ -81,9 +81,13 @@ def test_wishes_hold(index: LexicalIndex, text: str, data: st.DataObject) -> Non
     first = data.draw(st.integers(0, len(text) - 1))
     phrase = text[first : data.draw(st.integers(first + 1, len(text)))].strip()
     everything = " ".join(TEXTS)
-    scores = {name: score for name, _, score in index.search(Words(text=everything), 10, None)}
-    saying = {name: score for name, _, score in index.search(Words(text=everything, required=(phrase,)), 10, None)}
-    others = {name: score for name, _, score in index.search(Words(text=everything, excluded=(phrase,)), 10, None)}
+    scores = {name: score for name, _, score in index.search(ParsedQuery(text=everything), 10, None)}
+    saying = {
+        name: score for name, _, score in index.search(ParsedQuery(text=everything, required=(phrase,)), 10, None)
+    }
+    others = {
+        name: score for name, _, score in index.search(ParsedQuery(text=everything, excluded=(phrase,)), 10, None)
+    }
     if re.search(r"[^\W_]", phrase) and re.search(rf"\b{re.escape(phrase)}\b", text):
         assert f"d{TEXTS.index(text)}" in saying
         assert saying.keys().isdisjoint(others)
@@ -94,12 +98,12 @@ def test_wishes_hold(index: LexicalIndex, text: str, data: st.DataObject) -> Non
 
 @given(any_text, any_text, typos)
 @example("heron", "<script>heron</script> & heron's", None)
-@example("herno", "🙂 a heron", Typos())
+@example("herno", "🙂 a heron", TypoTolerance())
 @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_highlights_are_safe_html_of_the_passage(
-    index: LexicalIndex, query: str, passage: str, typos: Typos | None
+    index: LexicalIndex, query: str, passage: str, typos: TypoTolerance | None
 ) -> None:
-    (found,) = index.highlight(read(query, typos=typos), [passage])
+    (found,) = index.highlight(parse_query(query, typos=typos), [passage])
     for fragment in found.fragments:
         bare = re.sub("</?mark>", "", fragment)
         assert "<mark>" in fragment
@@ -121,7 +125,7 @@ def test_every_highlighted_place_says_a_word_of_the_query(
 ) -> None:
     """In stemmed, folded and n-gram languages, with characters of any width: `text[start:end]` analysed is a term."""
     index = _of(language, tmp_path_factory)
-    (found,) = index.highlight(Words(text=query), [passage])
+    (found,) = index.highlight(ParsedQuery(text=query), [passage])
     words = analyzer_for(language)
     chains = [words.chain(code) for code in (sorted(KNOWN - {AUTO}) if language == AUTO else [language])]
     for start, end in found.spans:
@@ -164,4 +168,4 @@ def test_a_document_is_found_by_its_own_text(text: str, language: str) -> None:
 
 def test_of_very_many_terms_the_rarest_are_looked_for(index: LexicalIndex) -> None:
     nonsense = " ".join(f"nonsense{n}" for n in range(3 * TERMS_LIMIT))
-    assert [name for name, _, _ in index.search(Words(text=f"{nonsense} heron"), 10, None)] == ["d0"]
+    assert [name for name, _, _ in index.search(ParsedQuery(text=f"{nonsense} heron"), 10, None)] == ["d0"]

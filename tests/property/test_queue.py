@@ -23,7 +23,7 @@ from hypothesis.stateful import (
 )
 
 from service.core.ids import DocumentId
-from service.core.jobs import Claimed, Encoded
+from service.core.jobs import ClaimedJob, EncodedDocument
 from service.core.vector_math import cosine
 from service.store.postgres.pool import Pool, open_pool
 from tests.world import LEASE, NOW, World, build, doc, encoded, telling
@@ -52,7 +52,7 @@ class Machine(RuleBasedStateMachine):
         self.revisions: dict[str, int] = {}
         self.texts: dict[tuple[str, int], str] = {}
         """(name, content revision) -> the text that it was."""
-        self.taken: list[Claimed] = []
+        self.taken: list[ClaimedJob] = []
         """Everything that any worker ever claimed and may still try to store."""
 
     def wait(self, work: Coroutine[Any, Any, T]) -> T:
@@ -141,12 +141,12 @@ class Machine(RuleBasedStateMachine):
     def time_passes(self, seconds: int) -> None:
         self.now += timedelta(seconds=seconds)
 
-    def choose(self, data: st.DataObject) -> list[Claimed]:
+    def choose(self, data: st.DataObject) -> list[ClaimedJob]:
         """Some of what was ever taken, each document once, in any order."""
         drawn = data.draw(st.lists(st.sampled_from(range(len(self.taken))), min_size=1, max_size=4, unique=True))
         return list({self.taken[at].job.document_id: self.taken[at] for at in drawn}.values())
 
-    def encode(self, one: Claimed) -> Encoded:
+    def encode(self, one: ClaimedJob) -> EncodedDocument:
         return encoded(one, pieces=pieces(one.document.text))
 
     # ------------------------------------------------------------ what must hold

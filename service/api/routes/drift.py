@@ -11,13 +11,14 @@ from service.api.schemas import answers, requests
 from service.core.collections import Collection
 from service.core.ids import CollectionName
 from service.core.verdict import Verdict
-from service.drift.assess import Against, Measure, Name
-from service.drift.monitor import Minute, Report
+from service.drift.assess import Against, DriftMeasure, Name
+from service.drift.monitor import DriftMinute as Minute
+from service.drift.monitor import DriftReport
 
 router = APIRouter(prefix="/v1/collections/{collection}", tags=["truth"], route_class=JsonRoute)
 
 
-class MeasureAnswer(TypedDict):
+class DriftMeasureAnswer(TypedDict):
     name: Name
     against: Against
     """What the latest queries are compared with."""
@@ -34,7 +35,7 @@ class MeasureAnswer(TypedDict):
     do: str
 
 
-class DriftMinute(TypedDict):
+class DriftMinuteAnswer(TypedDict):
     """The measures as they stood in that minute; null where one could not be told."""
 
     minute: str
@@ -61,9 +62,9 @@ class DriftAnswer(TypedDict):
     measured_at: str | None
     verdict: Verdict | None
     """The worst of all measures."""
-    measures: list[MeasureAnswer]
+    measures: list[DriftMeasureAnswer]
     """Empty before 50 queries were answered."""
-    history: list[DriftMinute]
+    history: list[DriftMinuteAnswer]
     """Minutes in which something was asked, oldest first."""
 
 
@@ -79,7 +80,7 @@ async def drift(service: Here, collection: requests.Name) -> Response:
     return answers.Json(_shown(found, service.lookout.report(found)))
 
 
-def _shown(collection: Collection, report: Report) -> DriftAnswer:
+def _shown(collection: Collection, report: DriftReport) -> DriftAnswer:
     reading = report.reading
     return {
         "collection": collection.name,
@@ -94,7 +95,7 @@ def _shown(collection: Collection, report: Report) -> DriftAnswer:
     }
 
 
-def _measure(measure: Measure) -> MeasureAnswer:
+def _measure(measure: DriftMeasure) -> DriftMeasureAnswer:
     gap = measure.gap
     return {
         "name": measure.name,
@@ -109,7 +110,7 @@ def _measure(measure: Measure) -> MeasureAnswer:
     }
 
 
-def _minute(minute: Minute) -> DriftMinute:
+def _minute(minute: Minute) -> DriftMinuteAnswer:
     def value(name: Name) -> float | None:
         return _rounded(minute.values[name])
 

@@ -20,7 +20,7 @@ from service.core.collections import Collection
 from service.core.errors import Conflict, Invalid
 from service.core.ids import CollectionName
 from service.core.versions import Judgments
-from service.evaluation.evaluator import QUERIES, WAYS, Appraised, Marks, Way
+from service.evaluation.evaluator import QUERIES, WAYS, EvaluationResult, ModeMetrics, Way
 
 MAX_SECONDS = 600
 _UNLESS_NAMED: list[Way] = ["dense", "lexical", "hybrid"]
@@ -32,7 +32,7 @@ router = APIRouter(prefix="/v1/collections/{collection}", tags=["truth"], route_
 class EvaluationBody(requests.Wire):
     """Queries with their judgments, or neither: then the collection's own."""
 
-    queries: Annotated[list[judgments.QueryBody], Field(min_length=1, max_length=QUERIES)] | None = None
+    queries: Annotated[list[judgments.JudgedQueryBody], Field(min_length=1, max_length=QUERIES)] | None = None
     qrels: Annotated[list[judgments.JudgmentBody], Field(min_length=1, max_length=judgments.MAX_JUDGMENTS)] | None = (
         None
     )
@@ -121,7 +121,7 @@ async def _own(service: Service, collection: Collection) -> Judgments:
     return kept
 
 
-def _shown(collection: Collection, appraised: Appraised) -> EvaluationAnswer:
+def _shown(collection: Collection, appraised: EvaluationResult) -> EvaluationAnswer:
     return {
         "collection": collection.name,
         "version": appraised.version,
@@ -132,7 +132,7 @@ def _shown(collection: Collection, appraised: Appraised) -> EvaluationAnswer:
     }
 
 
-def _marks(marks: Marks) -> MarksAnswer:
+def _marks(marks: ModeMetrics) -> MarksAnswer:
     return {
         "ndcg_at_10": round(marks.quality.ndcg_at_10, 4),
         "mrr_at_10": round(marks.quality.mrr_at_10, 4),

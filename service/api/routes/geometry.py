@@ -13,18 +13,18 @@ from service.api.schemas import answers, requests
 from service.core.ids import CollectionName, VersionNumber
 from service.core.verdict import Verdict
 from service.diagnostics import thresholds
-from service.diagnostics.measure import EDGES, Picture
-from service.diagnostics.service import LEAST_SAMPLE, MOST_SAMPLE, SAMPLE, Report
+from service.diagnostics.measure import EDGES, GeometryPicture
+from service.diagnostics.service import LEAST_SAMPLE, MOST_SAMPLE, SAMPLE, GeometryReport
 
 router = APIRouter(prefix="/v1/collections/{collection}/geometry", tags=["geometry"])
 
 
-class GeometryQuery(requests.Query):
+class GeometryQuery(requests.QueryParameters):
     version: Annotated[requests.Number | None, Field(description="Of which version; the active one by default.")] = None
     sample: Annotated[int, Field(ge=LEAST_SAMPLE, le=MOST_SAMPLE, description="Chunks that are looked at.")] = SAMPLE
 
 
-class MeasureAnswer(TypedDict):
+class GeometryMeasureAnswer(TypedDict):
     name: thresholds.Name
     value: float | None
     """Null: it could not be measured; `says` tells why."""
@@ -52,7 +52,7 @@ class HubAnswer(TypedDict):
     """How many of the sample have it among their ten nearest."""
 
 
-class PointAnswer(TypedDict):
+class MapPointAnswer(TypedDict):
     id: str
     chunk: int
     x: float
@@ -60,7 +60,7 @@ class PointAnswer(TypedDict):
 
 
 class MapAnswer(TypedDict):
-    points: list[PointAnswer]
+    points: list[MapPointAnswer]
     shown: list[float]
     """Of the variance, along x and along y: the rest is flattened away."""
     center: list[float]
@@ -71,7 +71,7 @@ class MapAnswer(TypedDict):
 class BeforeAnswer(TypedDict):
     version: int
     verdict: Verdict | None
-    measures: list[MeasureAnswer]
+    measures: list[GeometryMeasureAnswer]
 
 
 class GeometryAnswer(TypedDict):
@@ -83,7 +83,7 @@ class GeometryAnswer(TypedDict):
     """The worst of all measures; null where there was too little to tell."""
     reason: str | None
     """Why there is no verdict."""
-    measures: list[MeasureAnswer]
+    measures: list[GeometryMeasureAnswer]
     cosines: HistogramAnswer | None
     """Of random pairs."""
     occurrences: HistogramAnswer | None
@@ -140,7 +140,7 @@ async def get(service: Here, collection: requests.Name, query: Annotated[Geometr
     return answers.Json(shown)
 
 
-def _measure(one: thresholds.Measure) -> MeasureAnswer:
+def _measure(one: thresholds.GeometryMeasure) -> GeometryMeasureAnswer:
     return {
         "name": one.name,
         "value": _figure(one.value),
@@ -158,7 +158,7 @@ def _figure(value: float | None) -> float | None:
     return None if value is None else float(f"{value:.4g}")
 
 
-def _map(report: Report, picture: Picture) -> MapAnswer:
+def _map(report: GeometryReport, picture: GeometryPicture) -> MapAnswer:
     return {
         "points": [
             {"id": document_id, "chunk": chunk, "x": x, "y": y}

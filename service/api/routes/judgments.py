@@ -39,7 +39,7 @@ class _Row(requests.Wire):
     model_config = ConfigDict(extra="ignore", populate_by_name=False)
 
 
-class QueryBody(_Row):
+class JudgedQueryBody(_Row):
     id: Annotated[QueryId, Field(alias="_id")]
     text: QueryText
 
@@ -51,7 +51,7 @@ class JudgmentBody(_Row):
 
 
 class JudgmentsBody(requests.Wire):
-    queries: Annotated[list[QueryBody], Field(min_length=1, max_length=MAX_QUERIES)]
+    queries: Annotated[list[JudgedQueryBody], Field(min_length=1, max_length=MAX_QUERIES)]
     qrels: Annotated[list[JudgmentBody], Field(min_length=1, max_length=MAX_JUDGMENTS)]
 
     def judgments(self, uploaded_at: datetime) -> Judgments:
@@ -83,7 +83,7 @@ class JudgmentsBody(requests.Wire):
             pairs.add((row.query_id, row.corpus_id))
 
 
-class JudgmentsQuery(requests.Query):
+class JudgmentsQuery(requests.QueryParameters):
     full: Annotated[bool, Field(description="Show the queries and judgments themselves.")] = False
 
 

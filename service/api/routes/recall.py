@@ -15,7 +15,17 @@ from service.api.dependencies import Here
 from service.api.problems import documented
 from service.api.schemas import answers, requests
 from service.core.ids import CollectionName
-from service.core.recall import Band, Curve, Effort, K, Minute, Series, SeriesLeg, Tally, together
+from service.core.recall import (
+    Band,
+    CalibrationCurve,
+    EfSetting,
+    K,
+    RecallMinute,
+    RecallSeries,
+    RecallStats,
+    SeriesLeg,
+    merge_minutes,
+)
 from service.recall.aggregate import KEPT
 
 MAX_HOURS = round(KEPT / timedelta(hours=1))
@@ -27,7 +37,7 @@ MOST_EFFORTS = 24
 router = APIRouter(prefix="/v1/collections/{collection}/recall", tags=["recall"])
 
 
-class RecallQuery(requests.Query):
+class RecallQuery(requests.QueryParameters):
     hours: Annotated[int, Field(ge=1, le=MAX_HOURS, description="How far to look back.")] = 24
 
 
@@ -56,7 +66,7 @@ class EffortAnswer(TypedDict):
     changed_at: str
 
 
-class PointAnswer(TypedDict):
+class CurvePointAnswer(TypedDict):
     ef_search: int
     recall: float
     low: float
@@ -65,7 +75,7 @@ class PointAnswer(TypedDict):
 
 
 class CurveAnswer(TypedDict):
-    points: list[PointAnswer]
+    points: list[CurvePointAnswer]
     queries: int
     rows: int
     measured_at: str
@@ -131,30 +141,30 @@ async def get(service: Here, collection: requests.Name, query: Annotated[RecallQ
     )
 
 
-def _few(minutes: Sequence[Minute]) -> tuple[Minute, ...]:
+def _few(minutes: Sequence[RecallMinute]) -> tuple[RecallMinute, ...]:
     """Series of too many efforts to be told apart as one: each share that passes a filter has an effort of its own."""
-    efforts: dict[Series, set[int]] = {}
+    efforts: dict[RecallSeries, set[int]] = {}
     for minute in minutes:
         efforts.setdefault(_alike(minute.series), set()).add(minute.series.ef_search)
     many = {series for series, known in efforts.items() if len(known) > MOST_EFFORTS}
-    return together(
+    return merge_minutes(
         dataclasses.replace(minute, series=alike) if (alike := _alike(minute.series)) in many else minute
         for minute in minutes
     )
 
 
-def _alike(series: Series) -> Series:
+def _alike(series: RecallSeries) -> RecallSeries:
     return dataclasses.replace(series, ef_search=0)
 
 
-def _summed(minutes: Iterable[Minute]) -> list[tuple[Series, Tally]]:
-    sums: dict[Series, Tally] = {}
+def _summed(minutes: Iterable[RecallMinute]) -> list[tuple[RecallSeries, RecallStats]]:
+    sums: dict[RecallSeries, RecallStats] = {}
     for minute in minutes:
-        sums[minute.series] = sums.get(minute.series, Tally()) + minute.tally
+        sums[minute.series] = sums.get(minute.series, RecallStats()) + minute.tally
     return sorted(sums.items(), key=lambda one: one[0].key)
 
 
-def _series(of: Series, tally: Tally) -> SeriesAnswer:
+def _series(of: RecallSeries, tally: RecallStats) -> SeriesAnswer:
     low, high = tally.interval
     return {
         "leg": of.leg,
@@ -169,7 +179,7 @@ def _series(of: Series, tally: Tally) -> SeriesAnswer:
     }
 
 
-def _effort(effort: Effort) -> EffortAnswer:
+def _effort(effort: EfSetting) -> EffortAnswer:
     return {
         "band": effort.band,
         "ef_search": effort.ef_search,
@@ -179,7 +189,7 @@ def _effort(effort: Effort) -> EffortAnswer:
     }
 
 
-def _curve(curve: Curve | None) -> CurveAnswer | None:
+def _curve(curve: CalibrationCurve | None) -> CurveAnswer | None:
     if curve is None:
         return None
     return {
@@ -200,7 +210,7 @@ def _curve(curve: Curve | None) -> CurveAnswer | None:
     }
 
 
-def _moment(minute: Minute) -> MomentAnswer:
+def _moment(minute: RecallMinute) -> MomentAnswer:
     of, tally = minute.series, minute.tally
     return {
         "minute": minute.at.isoformat(),

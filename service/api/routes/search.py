@@ -18,9 +18,9 @@ from service.core import search as query
 from service.core.concurrency import side_by_side
 from service.core.errors import DocumentNotFound, FieldError, Invalid
 from service.core.ids import CollectionName, DocumentId
-from service.core.search import Answer
+from service.core.search import SearchResult
 from service.core.timings import Timings
-from service.search.encode_query import Together
+from service.search.encode_query import SharedQueryEncoding
 
 BATCH_AT_ONCE = 8
 """Searches of one batch that run together: enough to keep the database busy, too few to crowd others out."""
@@ -95,7 +95,7 @@ async def batch(service: Here, request: Request, collection: requests.Name, body
     return answers.Json({"results": shown, "took_ms": round((time.perf_counter() - started) * 1000, 3)})
 
 
-def _placed(at: int, body: search_request.SearchBody) -> query.Request:
+def _placed(at: int, body: search_request.SearchBody) -> query.SearchRequest:
     try:
         return body.request()
     except Invalid as error:
@@ -109,11 +109,11 @@ def _at(at: int, error: Invalid) -> Invalid:
     return Invalid(f"{place}.{error.detail}" if len(errors) == 1 else f"{place}: {error.detail}", errors)
 
 
-async def _together(service: Service, name: CollectionName, wanted: list[query.Request]) -> list[Answer]:
+async def _together(service: Service, name: CollectionName, wanted: list[query.SearchRequest]) -> list[SearchResult]:
     """Some at a time. The first that fails ends the others, and is what is raised."""
-    together = Together(wanted)
+    together = SharedQueryEncoding(wanted)
 
-    async def one(at: int, request: query.Request) -> Answer:
+    async def one(at: int, request: query.SearchRequest) -> SearchResult:
         try:
             return await service.search.run(name, request, together)
         except Invalid as error:
@@ -122,7 +122,7 @@ async def _together(service: Service, name: CollectionName, wanted: list[query.R
     return await side_by_side([partial(one, at, request) for at, request in enumerate(wanted)], BATCH_AT_ONCE)
 
 
-def _shown(request: Request, answer: Answer, wanted: query.Request, explain: bool) -> Response:
+def _shown(request: Request, answer: SearchResult, wanted: query.SearchRequest, explain: bool) -> Response:
     shown = search_response.search(answer, wanted, explain=explain)
     request.state.timings = shown["timings_ms"]
     request.state.searches = (answer.timings,)

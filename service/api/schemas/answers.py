@@ -11,12 +11,12 @@ import orjson
 from starlette.responses import Response
 from typing_extensions import TypedDict
 
-from service.core.collections import Collection, Counts, FieldState, IndexedField
+from service.core.collections import Collection, CollectionCounts, FieldState, IndexedField
 from service.core.documents import Accepted, StoredDocument, WriteStatus
 from service.core.jobs import FailedDocument
 from service.core.ports.lexicon import LexiconState
 from service.core.versions import EmbedderVersion, VersionState
-from service.ingest.service import Streamed
+from service.ingest.service import StreamOutcome
 
 
 class Json(Response):
@@ -135,7 +135,7 @@ class CollectionsAnswer(TypedDict):
 
 def collection(
     one: Collection,
-    counts: Counts,
+    counts: CollectionCounts,
     fields: Sequence[IndexedField],
     versions: Sequence[EmbedderVersion],
     lexical_state: LexiconState,
@@ -159,7 +159,7 @@ def collection(
     }
 
 
-def _counts(counts: Counts) -> CountsAnswer:
+def _counts(counts: CollectionCounts) -> CountsAnswer:
     return {
         "documents": counts.documents,
         "chunks": counts.chunks,
@@ -262,7 +262,7 @@ def written(accepted: Sequence[Accepted]) -> WrittenAnswer:
     }
 
 
-def streamed(outcome: Streamed) -> WrittenAnswer:
+def streamed(outcome: StreamOutcome) -> WrittenAnswer:
     return {
         "created": outcome.counts["created"],
         "updated": outcome.counts["updated"],

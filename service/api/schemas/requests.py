@@ -10,13 +10,21 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from service.core import filters
-from service.core.collections import Chunking, CollectionSettings, EmbedderSpec, Fusion, Gain, Reranking, Tuned
+from service.core.collections import (
+    ChunkingSettings,
+    CollectionSettings,
+    EmbedderSpec,
+    FusionSettings,
+    MeasuredGain,
+    RerankSettings,
+    TuningRecord,
+)
 from service.core.documents import Document
 from service.core.filters import Filter
 from service.core.ids import DocumentId, VersionNumber
 from service.ingest import service
 
-MAX_ID_LENGTH = service.Limits().id_length
+MAX_ID_LENGTH = service.DocumentLimits().id_length
 MAX_PAGE = 1_000
 MAX_DELETED = 1_000
 MAX_FILTER_IN_URL = 4_096
@@ -98,9 +106,9 @@ class ChunkingBody(Wire):
     """How documents are cut, in tokens of the embedder; null: as long as it takes. At most half a chunk overlaps."""
 
     max_tokens: Annotated[int, Field(ge=16, le=100_000)] | None = None
-    overlap_tokens: Annotated[int, Field(ge=0, le=1_000)] = Chunking().overlap_tokens
+    overlap_tokens: Annotated[int, Field(ge=0, le=1_000)] = ChunkingSettings().overlap_tokens
 
-    def over(self, base: Chunking) -> Chunking:
+    def over(self, base: ChunkingSettings) -> ChunkingSettings:
         """`base` with what the client named changed."""
         return replace(base, **self.model_dump(exclude_unset=True))
 
@@ -109,10 +117,10 @@ class FusionBody(Wire):
     """How the two legs become one ranking: `convex` reads `alpha` (the weight of dense), `rrf` reads `k`."""
 
     method: Literal["convex", "rrf"] = "convex"
-    alpha: Annotated[float, Field(ge=0, le=1)] = Fusion().alpha
-    k: Annotated[int, Field(ge=1, le=10_000)] = Fusion().k
+    alpha: Annotated[float, Field(ge=0, le=1)] = FusionSettings().alpha
+    k: Annotated[int, Field(ge=1, le=10_000)] = FusionSettings().k
 
-    def over(self, base: Fusion) -> Fusion:
+    def over(self, base: FusionSettings) -> FusionSettings:
         """`base` with what the client named changed."""
         return replace(base, **self.model_dump(exclude_unset=True))
 
@@ -120,10 +128,12 @@ class FusionBody(Wire):
 class RerankingBody(Wire):
     """How far a cross-encoder reads, and how much it counts. What is left out is as the collection's settings say."""
 
-    depth: Annotated[int, Field(ge=1, le=1_000, description="Hits that the cross-encoder reads.")] = Reranking().depth
-    weight: Annotated[float, Field(ge=0, le=1, description="Its share in the final score.")] = Reranking().weight
+    depth: Annotated[int, Field(ge=1, le=1_000, description="Hits that the cross-encoder reads.")] = (
+        RerankSettings().depth
+    )
+    weight: Annotated[float, Field(ge=0, le=1, description="Its share in the final score.")] = RerankSettings().weight
 
-    def over(self, base: Reranking) -> Reranking:
+    def over(self, base: RerankSettings) -> RerankSettings:
         """`base` with what the client named changed."""
         return replace(base, **self.model_dump(exclude_unset=True))
 
@@ -146,14 +156,14 @@ class TunedBody(Wire):
     fusion: GainBody | None = None
     rerank: GainBody | None = None
 
-    def tuned(self, now: datetime) -> Tuned:
-        return Tuned(
+    def tuned(self, now: datetime) -> TuningRecord:
+        return TuningRecord(
             version=VersionNumber(self.version),
             at=now,
             queries=self.queries,
             folds=self.folds,
-            fusion=None if self.fusion is None else Gain(**self.fusion.model_dump()),
-            rerank=None if self.rerank is None else Gain(**self.rerank.model_dump()),
+            fusion=None if self.fusion is None else MeasuredGain(**self.fusion.model_dump()),
+            rerank=None if self.rerank is None else MeasuredGain(**self.rerank.model_dump()),
         )
 
 
@@ -206,7 +216,7 @@ class CollectionBody(Wire):
         return changed
 
 
-def ranking(settings: CollectionSettings) -> tuple[Fusion, int, Reranking]:
+def ranking(settings: CollectionSettings) -> tuple[FusionSettings, int, RerankSettings]:
     """The settings that `tuned` speaks of."""
     return settings.fusion, settings.candidates, settings.rerank
 
@@ -252,7 +262,7 @@ class DeletionBody(Wire):
         return self
 
 
-class Query(BaseModel):
+class QueryParameters(BaseModel):
     """Parameters of a query string, where everything is text: read as what it says, but nothing unknown."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -262,7 +272,7 @@ Cursor = Annotated[str, Field(max_length=8 * MAX_ID_LENGTH, description="`next_c
 Limit = Annotated[int, Field(ge=1, le=MAX_PAGE)]
 
 
-class WriteQuery(Query):
+class WriteQuery(QueryParameters):
     wait: Annotated[bool, Field(description="Answer when both legs can find the documents.")] = False
     embedder_version: (
         Annotated[Number, Field(description="Which version the documents' vectors are of. Default: the external one.")]
@@ -270,7 +280,7 @@ class WriteQuery(Query):
     ) = None
 
 
-class PageQuery(Query):
+class PageQuery(QueryParameters):
     cursor: Cursor | None = None
     limit: Limit = 100
 

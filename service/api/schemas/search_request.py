@@ -18,11 +18,11 @@ from service.api.schemas.requests import (
     not_blank,
     where,
 )
-from service.core.collections import Fusion
+from service.core.collections import FusionSettings
 from service.core.errors import Invalid
 from service.core.ids import DocumentId, VersionNumber
-from service.core.query_syntax import Syntax, Typos
-from service.core.search import Example, Group, Include, Like, Mode, Query, Request, Rerank
+from service.core.query_syntax import Syntax, TypoTolerance
+from service.core.search import Example, Group, Include, Like, Mode, Query, RerankRequest, SearchRequest
 
 MAX_SEARCHES = 64
 MAX_QUERIES = 16
@@ -110,7 +110,7 @@ class TyposBody(Wire):
     """How words that no document says may differ from those that they stand for."""
 
     max_edits: Annotated[int, Field(ge=1, le=2, description="Letters wrong, missing, too many or swapped.")] = (
-        Typos().max_edits
+        TypoTolerance().max_edits
     )
 
 
@@ -154,9 +154,9 @@ class AnswerBody(Wire):
     include: list[Include] = Field(["text", "metadata", "highlights"])
     explain: Annotated[bool, Field(description="Show how each hit came by its score.")] = False
 
-    def _shaped(self) -> Request:
+    def _shaped(self) -> SearchRequest:
         """All of a request but what is asked. Invalid where the filter is not one."""
-        return Request(
+        return SearchRequest(
             k=self.k,
             where=where(self.filter),
             candidates=self.candidates,
@@ -173,7 +173,7 @@ class AnswerBody(Wire):
 class SimilarBody(AnswerBody):
     """What is like one document. There are no words, and so no highlights."""
 
-    def request(self, id: str) -> Request:
+    def request(self, id: str) -> SearchRequest:
         """Invalid where the filter is not one."""
         like = Like(positive=(Example(id=DocumentId(id)),))
         return _without_highlights(replace(self._shaped(), like=like, mode="dense"))
@@ -205,7 +205,7 @@ class SearchBody(AnswerBody):
         Field(None, json_schema_extra={"default": False})
     )
 
-    def request(self) -> Request:
+    def request(self) -> SearchRequest:
         """Invalid where the filter is not one, words are missing, or parts do not go together."""
         request = replace(
             self._shaped(),
@@ -214,10 +214,10 @@ class SearchBody(AnswerBody):
             queries=tuple(one.asked() for one in self.queries or ()),
             like=None if self.like is None else self.like.like(),
             syntax=self.syntax,
-            typos=None if self.typos is None else Typos(max_edits=self.typos.max_edits),
+            typos=None if self.typos is None else TypoTolerance(max_edits=self.typos.max_edits),
             min_confidence=self.min_confidence,
-            fusion=None if self.fusion is None else self.fusion.over(Fusion()),
-            rerank=None if self.rerank is None else Rerank(**self.rerank.model_dump(exclude_unset=True)),
+            fusion=None if self.fusion is None else self.fusion.over(FusionSettings()),
+            rerank=None if self.rerank is None else RerankRequest(**self.rerank.model_dump(exclude_unset=True)),
         )
         request = replace(request, mode=self._mode(request))
         if request.mode == "lexical" and request.group_by == "chunk":
@@ -225,7 +225,7 @@ class SearchBody(AnswerBody):
         # Highlights are of the query's words.
         return request if any(query.text for query in request.asked) else _without_highlights(request)
 
-    def _mode(self, request: Request) -> Mode:
+    def _mode(self, request: SearchRequest) -> Mode:
         """As it is asked for, or as it has to be where words are missing."""
         self._one_way_to_ask()
         named = self.mode if "mode" in self.model_fields_set else None
@@ -253,7 +253,7 @@ class SearchBody(AnswerBody):
             raise Invalid.at("query", "is required, unless there is a vector, or queries, or like")
 
 
-def _without_highlights(request: Request) -> Request:
+def _without_highlights(request: SearchRequest) -> SearchRequest:
     return replace(request, include=request.include - {"highlights"})
 
 

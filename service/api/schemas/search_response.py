@@ -4,7 +4,16 @@ from typing import Any, Literal, NotRequired
 
 from typing_extensions import TypedDict
 
-from service.core.search import Answer, Explanation, Hit, LegExplanation, Mode, Request, RerankExplanation, Reread
+from service.core.search import (
+    Explanation,
+    Hit,
+    LegExplanation,
+    Mode,
+    RerankExplanation,
+    RerankSummary,
+    SearchRequest,
+    SearchResult,
+)
 
 STAGES = ("embed", "dense", "lexical", "fuse", "fetch", "rerank")
 """Always in `timings_ms`, whether they ran or not; others are there where they ran."""
@@ -144,7 +153,7 @@ class BatchAnswer(TypedDict):
     took_ms: float
 
 
-def search(answer: Answer, request: Request, *, explain: bool) -> SearchAnswer:
+def search(answer: SearchResult, request: SearchRequest, *, explain: bool) -> SearchAnswer:
     return {
         "hits": [_hit(hit, request, explain) for hit in answer.hits],
         "confidence": {
@@ -170,7 +179,7 @@ def search(answer: Answer, request: Request, *, explain: bool) -> SearchAnswer:
     }
 
 
-def _hit(hit: Hit, request: Request, explain: bool) -> HitAnswer:
+def _hit(hit: Hit, request: SearchRequest, explain: bool) -> HitAnswer:
     shown: HitAnswer = {
         "id": hit.id,
         "chunk": hit.chunk,
@@ -194,7 +203,7 @@ def _hit(hit: Hit, request: Request, explain: bool) -> HitAnswer:
     return shown
 
 
-def _wishes(answer: Answer) -> WishesAnswer:
+def _wishes(answer: SearchResult) -> WishesAnswer:
     words, unsaid = answer.words, answer.unsaid
     return {
         "phrases": [one for one in words.quoted if one not in unsaid],
@@ -235,7 +244,7 @@ def _rerank(how: RerankExplanation | None) -> RerankAnswer | None:
     return None if how is None else {"rank": how.rank, "score": how.score, "share": how.share}
 
 
-def _reread(how: Reread | None) -> RereadAnswer | None:
+def _reread(how: RerankSummary | None) -> RereadAnswer | None:
     if how is None:
         return None
     return {"read": how.read, "skipped": how.skipped, "truncated": how.truncated, "weight": round(how.weight, 4)}

@@ -9,10 +9,10 @@ from typing_extensions import TypedDict
 
 from service.api import problems
 from service.api.schemas import answers, requests
-from service.api.schemas.requests import ChunkingBody, EmbedderBody, Query, Text, Wire, embedder_input
-from service.core.collections import Chunking, Collection, Index, Storage
+from service.api.schemas.requests import ChunkingBody, EmbedderBody, QueryParameters, Text, Wire, embedder_input
+from service.core.collections import ChunkingSettings, Collection, IndexSettings, Storage
 from service.core.errors import Invalid
-from service.core.versions import Calibration, Check, CheckName, EmbedderVersion, Progress, SpaceStatus
+from service.core.versions import Calibration, CheckName, EmbedderVersion, Progress, PromotionCheck, SpaceStatus
 
 MAX_NOTE = 1_000
 
@@ -28,13 +28,13 @@ class IndexBody(Wire):
     `halfvec` has 16 bits a dimension, `vector` 32; `binary` indexes one bit a dimension and scores the finds again.
     """
 
-    m: Annotated[int, Field(ge=2, le=100, description="Links of each node of the HNSW graph.")] = Index().m
+    m: Annotated[int, Field(ge=2, le=100, description="Links of each node of the HNSW graph.")] = IndexSettings().m
     ef_construction: Annotated[int, Field(ge=4, le=1_000, description="Effort of building it; at least twice `m`.")] = (
-        Index().ef_construction
+        IndexSettings().ef_construction
     )
-    storage: Storage = Index().storage
+    storage: Storage = IndexSettings().storage
 
-    def over(self, base: Index) -> Index:
+    def over(self, base: IndexSettings) -> IndexSettings:
         """`base` with what the client named changed. Invalid where pgvector could not build it."""
         index = replace(base, **self.model_dump(exclude_unset=True))
         if index.ef_construction < 2 * index.m:
@@ -53,10 +53,10 @@ class VersionBody(Wire):
     index: IndexBody | None = None
     note: Note = ""
 
-    def chunking_over(self, base: Chunking) -> Chunking:
+    def chunking_over(self, base: ChunkingSettings) -> ChunkingSettings:
         return base if self.chunking is None else self.chunking.over(base)
 
-    def index_over(self, base: Index) -> Index:
+    def index_over(self, base: IndexSettings) -> IndexSettings:
         return base if self.index is None else self.index.over(base)
 
 
@@ -74,7 +74,7 @@ class RollBackBody(Wire):
     note: Note = ""
 
 
-class NoteQuery(Query):
+class NoteQuery(QueryParameters):
     note: Note = ""
 
 
@@ -198,7 +198,7 @@ def _calibration(learnt: Calibration) -> CalibrationAnswer:
     }
 
 
-def checks(found: Sequence[Check]) -> list[CheckAnswer]:
+def checks(found: Sequence[PromotionCheck]) -> list[CheckAnswer]:
     return [
         {"name": one.name, "passed": one.passed, "detail": one.detail, "figures": dict(one.figures)} for one in found
     ]

@@ -3,13 +3,13 @@
 from datetime import datetime
 from typing import Protocol
 
-from service.core.versions import Backfill, Completeness, EmbedderVersion, Progress
+from service.core.versions import BackfillStatus, Completeness, EmbedderVersion, Progress
 
 
 class Backfills(Protocol):
     """How a new version gets the documents that were there before it."""
 
-    async def advance(self, version: EmbedderVersion, now: datetime, window: int) -> Backfill:
+    async def advance(self, version: EmbedderVersion, now: datetime, window: int) -> BackfillStatus:
         """Enqueue the next documents that the version lacks, so that about `window` jobs of the backfill wait.
 
         Goes on where the last call ended, whoever made it. What the version has in its present content is left out.

@@ -8,7 +8,7 @@ from service.core.change_feed import ChangePage, Position
 from service.core.ids import CollectionId, DocumentId
 
 
-class Changes(Protocol):
+class ChangeFeed(Protocol):
     """The change feed: each document once, at its latest change, late commits never skipped."""
 
     async def after(self, collection_id: CollectionId, position: Position, limit: int, now: datetime) -> ChangePage:

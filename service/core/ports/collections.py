@@ -4,9 +4,9 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Protocol
 
-from service.core.collections import Collection, CollectionSettings, Counts, IndexedField
+from service.core.collections import Collection, CollectionCounts, CollectionSettings, IndexedField
 from service.core.ids import CollectionId, CollectionName
-from service.core.versions import AuditEntry, Identity
+from service.core.versions import AuditEntry, EmbedderIdentity
 
 
 class Collections(Protocol):
@@ -16,7 +16,7 @@ class Collections(Protocol):
         self,
         name: CollectionName,
         settings: CollectionSettings,
-        identity: Identity,
+        identity: EmbedderIdentity,
         canary: Mapping[str, tuple[float, ...]],
         now: datetime,
         actor: str = "azimuth",
@@ -50,7 +50,7 @@ class Collections(Protocol):
         """Remove it with all its documents, jobs, changes and vector tables."""
         ...
 
-    async def counts(self, collection: Collection) -> Counts: ...
+    async def counts(self, collection: Collection) -> CollectionCounts: ...
 
     async def fields(self, collection_id: CollectionId) -> tuple[IndexedField, ...]:
         """The declared fields in the order of their names, and whether filters can use them yet."""

@@ -7,7 +7,7 @@ from typing import Protocol
 from service.core.documents import Accepted, Document, StoredDocument
 from service.core.filters import Filter
 from service.core.ids import CollectionId, DocumentId
-from service.core.search import Candidate, Passage, Passing
+from service.core.search import Candidate, FilterMatch, Passage
 from service.core.versions import EmbedderVersion
 
 
@@ -50,7 +50,7 @@ class Documents(Protocol):
         """Up to `limit` documents with ids after `after`, in byte order of the ids."""
         ...
 
-    async def passing(self, collection_id: CollectionId, where: Filter, cap: int) -> Passing:
+    async def passing(self, collection_id: CollectionId, where: Filter, cap: int) -> FilterMatch:
         """The documents that pass, named where there are at most `cap`. Stops counting at cap + 1."""
         ...
 

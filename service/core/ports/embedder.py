@@ -9,14 +9,14 @@ import numpy.typing as npt
 from service.core.collections import EmbedderSpec
 from service.core.ids import Role
 from service.core.ids import Vectors as VectorArray
-from service.core.versions import Identity
+from service.core.versions import EmbedderIdentity
 
 
 class Encoder(Protocol):
     """One loaded embedder. Its methods block: call them in a thread."""
 
     @property
-    def identity(self) -> Identity: ...
+    def identity(self) -> EmbedderIdentity: ...
 
     @property
     def batch_tokens(self) -> int:
@@ -50,7 +50,7 @@ class Encoder(Protocol):
 
 
 @runtime_checkable
-class Unscaled(Protocol):
+class EncoderWithNorms(Protocol):
     """An encoder that also knows how long its vectors were before they were brought to length 1. Blocks, too."""
 
     def norms(self, texts: Sequence[str], role: Role) -> npt.NDArray[np.float32]: ...

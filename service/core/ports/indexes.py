@@ -3,14 +3,14 @@
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
-from service.core.index_health import Health
+from service.core.index_health import IndexHealth
 from service.core.versions import EmbedderVersion
 
 
 class Indexes(Protocol):
     """The HNSW indexes of versions: how they stand, and how they are built anew."""
 
-    async def look(self, version: EmbedderVersion) -> Health:
+    async def look(self, version: EmbedderVersion) -> IndexHealth:
         """VersionNotFound where it is gone."""
         ...
 

@@ -8,7 +8,7 @@ from service.core.change_feed import Position
 from service.core.collections import Collection
 from service.core.documents import StoredDocument
 from service.core.ids import CollectionId, DocumentId
-from service.core.query_syntax import Highlights, Words
+from service.core.query_syntax import Highlights, ParsedQuery
 from service.core.search import Candidate
 
 LexiconState = Literal["ready", "rebuilding", "building"]
@@ -19,30 +19,32 @@ class Lexicon(Protocol):
     """BM25 over whole documents (title and text). Its scores are unbounded and at least 0."""
 
     async def search(
-        self, collection: Collection, words: Words, limit: int, within: Sequence[DocumentId] | None = None
+        self, collection: Collection, words: ParsedQuery, limit: int, within: Sequence[DocumentId] | None = None
     ) -> tuple[Candidate, ...]:
         """Up to `limit` best documents, of those that fulfil the wishes."""
         ...
 
     async def satisfying(
-        self, collection: Collection, words: Words, ids: Sequence[DocumentId]
+        self, collection: Collection, words: ParsedQuery, ids: Sequence[DocumentId]
     ) -> frozenset[DocumentId]:
         """Those of `ids` that fulfil the wishes."""
         ...
 
-    async def unsaid(self, collection: Collection, words: Words) -> tuple[str, ...]:
+    async def unsaid(self, collection: Collection, words: ParsedQuery) -> tuple[str, ...]:
         """The quoted phrases that no document says, and that bind nobody therefore."""
         ...
 
-    async def ceiling(self, collection: Collection, words: Words) -> float:
+    async def ceiling(self, collection: Collection, words: ParsedQuery) -> float:
         """The highest score that any document could have for these words, those that no document says included."""
         ...
 
-    async def frequencies(self, collection: Collection, words: Words) -> tuple[int, ...]:
+    async def frequencies(self, collection: Collection, words: ParsedQuery) -> tuple[int, ...]:
         """For each different word that is looked for, how many documents say it; deleted ones may count for a while."""
         ...
 
-    async def highlight(self, collection: Collection, words: Words, passages: Sequence[str]) -> tuple[Highlights, ...]:
+    async def highlight(
+        self, collection: Collection, words: ParsedQuery, passages: Sequence[str]
+    ) -> tuple[Highlights, ...]:
         """Where each passage says what is looked for."""
         ...
 
@@ -62,7 +64,7 @@ class Lexicon(Protocol):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Bag:
+class TermCounts:
     """What a document says, for exact scores: how often each of its terms, and how many terms it has."""
 
     document_id: DocumentId
@@ -71,11 +73,11 @@ class Bag:
     length: int
 
 
-class LexicalTruth(Protocol):
+class ExactBM25(Protocol):
     """What BM25 gives documents where every one is looked at and nothing is rounded."""
 
-    async def bags(self, collection: Collection, documents: Sequence[StoredDocument]) -> tuple[Bag, ...]: ...
+    async def bags(self, collection: Collection, documents: Sequence[StoredDocument]) -> tuple[TermCounts, ...]: ...
 
-    async def exact(self, collection: Collection, words: Words, bags: Sequence[Bag]) -> tuple[float, ...]:
+    async def exact(self, collection: Collection, words: ParsedQuery, bags: Sequence[TermCounts]) -> tuple[float, ...]:
         """The score of each, 0 where it has none of the words. The statistics of terms are those of the collection."""
         ...

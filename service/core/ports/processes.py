@@ -3,17 +3,17 @@
 from datetime import datetime
 from typing import Protocol
 
-from service.core.versions import Process
+from service.core.versions import ApiProcess
 
 
 class Processes(Protocol):
     """The API processes of this installation, by their heartbeats."""
 
-    async def seen(self, process: Process) -> None:
+    async def seen(self, process: ApiProcess) -> None:
         """A heartbeat. Processes not seen for long are forgotten."""
         ...
 
-    async def since(self, moment: datetime) -> tuple[Process, ...]:
+    async def since(self, moment: datetime) -> tuple[ApiProcess, ...]:
         """Those seen since then."""
         ...
 

@@ -5,12 +5,12 @@ from datetime import datetime, timedelta
 from typing import Protocol
 
 from service.core.ids import CollectionId, DocumentId, VersionNumber
-from service.core.jobs import Claimed, FailedDocument, Job, Lane, QueueStatus
+from service.core.jobs import ClaimedJob, FailedDocument, Job, Lane, QueueStatus
 from service.core.versions import EmbedderVersion
 
 
-class Queue(Protocol):
-    """Documents that wait for the embedder. A job ends by being stored (`Vectors.write`) or set aside."""
+class JobQueue(Protocol):
+    """Documents that wait for the embedder. A job ends by being stored (`VectorStore.write`) or set aside."""
 
     async def claim(
         self,
@@ -20,7 +20,7 @@ class Queue(Protocol):
         now: datetime,
         lease: timedelta,
         lane: Lane = "live",
-    ) -> tuple["Claimed", ...]:
+    ) -> tuple["ClaimedJob", ...]:
         """Lease jobs of one lane and commit at once, then read their documents. Old before new.
 
         Of live writes those of the active version come first.

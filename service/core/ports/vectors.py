@@ -5,15 +5,15 @@ from typing import Protocol
 
 from service.core.filters import Filter
 from service.core.ids import DocumentId, Vector
-from service.core.jobs import Encoded
+from service.core.jobs import EncodedDocument
 from service.core.search import Candidate, DensePlan
-from service.core.versions import EmbedderVersion, Sample
+from service.core.versions import EmbedderVersion, VectorSample
 
 
-class Vectors(Protocol):
+class VectorStore(Protocol):
     """The spaces: one physical table for each embedder version. Dense scores are cosines in [-1, 1]."""
 
-    async def write(self, version: EmbedderVersion, encoded: Sequence[Encoded]) -> frozenset[DocumentId]:
+    async def write(self, version: EmbedderVersion, encoded: Sequence[EncodedDocument]) -> frozenset[DocumentId]:
         """Replace the vectors of these documents, ending their jobs, in one transaction.
 
         Fenced: a job whose lease or revision is no longer the queue's is skipped. Answers what was stored.
@@ -61,6 +61,6 @@ class Vectors(Protocol):
         """The vectors of these chunks, as far as there are any; with `revisions` only those made from that content."""
         ...
 
-    async def sample(self, version: EmbedderVersion, size: int) -> Sample:
+    async def sample(self, version: EmbedderVersion, size: int) -> VectorSample:
         """About `size` random chunks, all of them where there are fewer."""
         ...

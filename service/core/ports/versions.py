@@ -4,14 +4,14 @@ from collections.abc import Iterable, Mapping
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
-from service.core.collections import Chunking, Collection, EmbedderSpec, Index
+from service.core.collections import ChunkingSettings, Collection, EmbedderSpec, IndexSettings
 from service.core.ids import CollectionId, VersionNumber
 from service.core.versions import (
     AuditEntry,
     Calibration,
+    EmbedderIdentity,
     EmbedderVersion,
-    Evidence,
-    Identity,
+    PromotionEvidence,
     SpaceStatus,
     VersionState,
 )
@@ -48,9 +48,9 @@ class Versions(Protocol):
         self,
         collection: Collection,
         spec: EmbedderSpec,
-        chunking: Chunking,
-        index: Index,
-        identity: Identity,
+        chunking: ChunkingSettings,
+        index: IndexSettings,
+        identity: EmbedderIdentity,
         canary: Mapping[str, tuple[float, ...]],
         entry: AuditEntry,
         newest: VersionNumber | None = None,
@@ -76,7 +76,7 @@ class Versions(Protocol):
         entry: AuditEntry | None,
         *,
         reason: str | None = None,
-        evidence: Evidence | None = None,
+        evidence: PromotionEvidence | None = None,
     ) -> EmbedderVersion:
         """To another state (or the same, for new `evidence`), in one transaction with its audit entry.
 

@@ -12,11 +12,11 @@ from service.core.collections import EmbedderSpec
 from service.core.errors import Invalid
 from service.core.ids import Role, Vectors
 from service.core.vector_math import finite
-from service.core.versions import Identity
+from service.core.versions import EmbedderIdentity
 from service.embedder.models import fingerprint
 
 
-class Model(Protocol):
+class EmbeddingModel(Protocol):
     """What is in memory of a model folder: a transformer (`model`) or a table of rows (`static`)."""
 
     batch_tokens: int
@@ -42,7 +42,7 @@ class SentenceTransformerEncoder:
     `encode_document` of the library): a model trained with prompts is worse without, and nothing would show it.
     """
 
-    def __init__(self, model: Model, folder: Path, content: fingerprint.Content, spec: EmbedderSpec) -> None:
+    def __init__(self, model: EmbeddingModel, folder: Path, content: fingerprint.Content, spec: EmbedderSpec) -> None:
         """`content`: of `folder` when `model` was loaded from it.
 
         Invalid where more dimensions are asked for than it has.
@@ -60,7 +60,7 @@ class SentenceTransformerEncoder:
             role: model.prompt_length(prompt) for role, prompt in self._prompts.items()
         }
         self._overheads: dict[Role, int] = {role: model.lengths([prompt])[0] for role, prompt in self._prompts.items()}
-        self._identity = Identity(
+        self._identity = EmbedderIdentity(
             parts={
                 **content.parts,
                 "query_prompt": self._prompts["query"],
@@ -72,7 +72,7 @@ class SentenceTransformerEncoder:
         )
 
     @property
-    def identity(self) -> Identity:
+    def identity(self) -> EmbedderIdentity:
         return self._identity
 
     @property

@@ -9,7 +9,7 @@ import numpy.typing as npt
 from service.core.collections import EXTERNAL, EmbedderSpec
 from service.core.errors import Invalid
 from service.core.ids import Role, Vectors
-from service.core.versions import Identity
+from service.core.versions import EmbedderIdentity
 
 MAX_DIMENSIONS = 4_000
 
@@ -38,12 +38,12 @@ class ExternalEncoder:
         spec = resolve(spec)
         assert spec.identity is not None
         assert spec.dimensions is not None
-        self._identity = Identity(
+        self._identity = EmbedderIdentity(
             parts={"kind": EXTERNAL, "identity": spec.identity}, dimensions=spec.dimensions, max_tokens=0
         )
 
     @property
-    def identity(self) -> Identity:
+    def identity(self) -> EmbedderIdentity:
         return self._identity
 
     def unchanged(self) -> bool:

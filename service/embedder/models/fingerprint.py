@@ -1,4 +1,4 @@
-"""What decides where a text lands, as named digests: the parts of an `Identity`.
+"""What decides where a text lands, as named digests: the parts of an `EmbedderIdentity`.
 
 A changed byte in the weights, the tokenizer or the configuration of a module changes its part, and with it the
 fingerprint. Precision and device are not parts: the same embedder in bfloat16 gives the same space to cosine 0.999,

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from service.core.collections import EmbedderSpec
 from service.core.errors import Invalid
 from service.core.ids import Role, Vectors
-from service.core.versions import Identity
+from service.core.versions import EmbedderIdentity
 
 DIMENSIONS = 256
 MAX_TOKENS = 256
@@ -44,7 +44,7 @@ class HashingEncoder:
             raise Invalid.at("embedder.dimensions", f"this embedder has {full}")
         self._full = full
         self._prompts: dict[Role, str] = {"query": spec.query_prompt, "document": spec.document_prompt}
-        self._identity = Identity(
+        self._identity = EmbedderIdentity(
             parts={
                 "model": "hashing",
                 "algorithm": "words and trigrams, blake2b, 1",
@@ -57,7 +57,7 @@ class HashingEncoder:
         )
 
     @property
-    def identity(self) -> Identity:
+    def identity(self) -> EmbedderIdentity:
         return self._identity
 
     @property

@@ -10,11 +10,11 @@ from service.core.ports.embedder import Encoder
 from service.embedder.models import hashing_encoder, source
 
 if TYPE_CHECKING:
-    from service.embedder.models.encoder import Model
+    from service.embedder.models.encoder import EmbeddingModel
     from service.embedder.models.fingerprint import Content
 
 
-class Loader:
+class ModelLoader:
     """Embedders that differ in prompts or dimensions alone share the weights.
 
     Called in threads; importing torch takes seconds and is put off until a model is wanted.
@@ -22,7 +22,7 @@ class Loader:
 
     def __init__(self, *, device: str, precision: str, threads: int) -> None:
         self._device, self._precision, self._threads = device, precision, threads
-        self._models: dict[Path, tuple[Content, Model]] = {}
+        self._models: dict[Path, tuple[Content, EmbeddingModel]] = {}
         self._one_at_a_time = threading.Lock()
 
     def __call__(self, spec: EmbedderSpec) -> Encoder:
@@ -36,7 +36,7 @@ class Loader:
             content, model = self._shared(folder)
         return SentenceTransformerEncoder(model, folder, content, spec)
 
-    def _shared(self, folder: Path) -> "tuple[Content, Model]":
+    def _shared(self, folder: Path) -> "tuple[Content, EmbeddingModel]":
         from service.embedder.models import fingerprint
 
         content = fingerprint.content(folder)
@@ -49,10 +49,10 @@ class Loader:
             self._models[folder] = (content, model)
         return content, model
 
-    def _from_files(self, folder: Path) -> "Model":
+    def _from_files(self, folder: Path) -> "EmbeddingModel":
         from service.embedder.models import static_model
         from service.embedder.models import transformer as model
 
         if static_model.describes(folder):
             return static_model.StaticModel(folder)
-        return model.Model(folder, device=self._device, precision=self._precision, threads=self._threads)
+        return model.TransformerModel(folder, device=self._device, precision=self._precision, threads=self._threads)

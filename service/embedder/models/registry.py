@@ -14,8 +14,8 @@ from service.core.ids import Role, Vectors
 from service.core.ports.embedder import Encoder
 from service.embedder.models import external_encoder, hashing_encoder, source
 from service.embedder.models.batcher import Batcher
-from service.embedder.models.loader import Loader
-from service.embedder.models.remote_encoder import Remote
+from service.embedder.models.loader import ModelLoader
+from service.embedder.models.remote_encoder import EncoderService
 
 log = logging.getLogger(__name__)
 
@@ -26,7 +26,7 @@ MOST_KEPT = 64
 """Embedders kept although nobody holds them. Clients of `/v1/embeddings` make one for each prompt that they send."""
 
 
-class Registry:
+class ModelRegistry:
     """Models by specification, each loaded once, in a thread, however many ask for it at the same time.
 
     Clients name models; operators decide which: the default, the bundled one, the hashing encoder and the extras.
@@ -60,8 +60,8 @@ class Registry:
         for name, revision in names:
             self._revisions.setdefault(name, revision)
         self._batch_tokens = batch_tokens
-        self._remote = Remote(encoder_url, encoder_key) if encoder_url else None
-        self._load = load or self._remote or Loader(device=device, precision=precision, threads=threads)
+        self._remote = EncoderService(encoder_url, encoder_key) if encoder_url else None
+        self._load = load or self._remote or ModelLoader(device=device, precision=precision, threads=threads)
         self._loads: dict[EmbedderSpec, asyncio.Task[Encoder]] = {}
         self._failures: dict[EmbedderSpec, tuple[float, ModelUnavailable]] = {}
         self._kept: OrderedDict[EmbedderSpec, Encoder] = OrderedDict()

@@ -22,7 +22,7 @@ from service.core.collections import EmbedderSpec
 from service.core.errors import FieldError, Invalid, Misconfigured, ModelUnavailable, SpaceRefused
 from service.core.ids import Role, Vectors
 from service.core.ports.embedder import Encoder
-from service.core.versions import Identity
+from service.core.versions import EmbedderIdentity
 from service.embedder.models import hashing_encoder
 
 log = logging.getLogger(__name__)
@@ -45,7 +45,7 @@ _BUSY = frozenset({429, 502, 503, 504})
 _MOST_REQUEST, _MOST_ANSWER = 8 * 2**20, 256 * 2**20
 
 
-class Remote:
+class EncoderService:
     """One service and the connections to it. Specification -> encoder. Call it in threads."""
 
     def __init__(self, url: str, key: str | None = None) -> None:
@@ -143,7 +143,7 @@ class RemoteEncoder:
     streams = 2
     """One request is on its way while another one is computed."""
 
-    def __init__(self, remote: Remote, spec: EmbedderSpec) -> None:
+    def __init__(self, remote: EncoderService, spec: EmbedderSpec) -> None:
         self._remote = remote
         self._spec: dict[str, Any] = {
             "model": spec.model,
@@ -169,7 +169,7 @@ class RemoteEncoder:
         log.info("model loaded", extra={"model": spec.model, "encoder": remote.url})
 
     @property
-    def identity(self) -> Identity:
+    def identity(self) -> EmbedderIdentity:
         return self._identity
 
     @property
@@ -257,9 +257,9 @@ class RemoteEncoder:
             raise self._foreign()
         return described
 
-    def _identity_of(self, described: Mapping[str, Any]) -> Identity:
+    def _identity_of(self, described: Mapping[str, Any]) -> EmbedderIdentity:
         try:
-            identity = Identity(
+            identity = EmbedderIdentity(
                 parts={str(name): str(value) for name, value in described["parts"].items()},
                 dimensions=int(described["dimensions"]),
                 max_tokens=int(described["max_tokens"]),

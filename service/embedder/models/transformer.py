@@ -34,7 +34,7 @@ _DOCUMENT_PROMPTS = ("document", "passage", "corpus")
 """Names under which models keep the prompt of documents, in the order of `SentenceTransformer.encode_document`."""
 
 
-class Model:
+class TransformerModel:
     """Weights, tokenizer and chain of modules. Safe to use from several threads at once."""
 
     def __init__(self, folder: Path, *, device: str, precision: str, threads: int) -> None:

@@ -40,7 +40,7 @@ DOWN, UP = ".lora_A", ".lora_B"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Description:
+class AdapterDescription:
     """What `adapter.json` says.
 
     `digests`: those of the backbone's weights and tokenizer, as in `fingerprint.parts`. `rank`, `alpha`: those of LoRA.
@@ -59,7 +59,7 @@ class Description:
 
 
 @dataclass(frozen=True, slots=True)
-class Reranker:
+class MergedReranker:
     """A cross-encoder, ready to run: on CPU, in float32, in evaluation mode.
 
     `model(input_ids=, attention_mask=, token_type_ids=).logits` is [pairs, 1]; the query is the first segment, the
@@ -77,7 +77,7 @@ def is_adapter(name: str) -> bool:
     return name == BUNDLED or (Path(name) / CONFIG).is_file()
 
 
-def load_reranker(name: str = BUNDLED) -> Reranker:
+def load_reranker(name: str = BUNDLED) -> MergedReranker:
     """The bundled reranker, or that of a folder, merged into its backbone. Blocks for about a second.
 
     ModelUnavailable where the folder holds no adapter, or one of another backbone than is installed here: on other
@@ -96,16 +96,16 @@ def load_reranker(name: str = BUNDLED) -> Reranker:
     except (KeyError, RuntimeError) as error:
         raise ModelUnavailable(f"The adapter {folder.name} does not fit {description.backbone}: {error}") from error
     calibration = Logistic(weights=(description.slope,), bias=description.offset)
-    return Reranker(model.eval(), tokenizer_of(backbone), description.max_tokens, calibration)
+    return MergedReranker(model.eval(), tokenizer_of(backbone), description.max_tokens, calibration)
 
 
-def describe(folder: Path) -> Description:
+def describe(folder: Path) -> AdapterDescription:
     """Read `adapter.json`. ModelUnavailable where it is missing, unreadable, or of a format of another release."""
     try:
         told: dict[str, Any] = json.loads((folder / CONFIG).read_text("utf-8"))
         if told.get("format") != FORMAT:
             raise ModelUnavailable(f"The adapter {folder.name} is of format {told.get('format')}; {FORMAT} is known.")
-        return Description(**{key: told[key] for key in Description.__slots__ if key in told})
+        return AdapterDescription(**{key: told[key] for key in AdapterDescription.__slots__ if key in told})
     except (OSError, ValueError, AttributeError, TypeError) as error:
         raise ModelUnavailable(f"{folder} holds no adapter that can be read: {error}") from error
 
@@ -119,7 +119,7 @@ def read(folder: Path) -> dict[str, torch.Tensor]:
     return weights
 
 
-def save(folder: Path, weights: dict[str, torch.Tensor], description: Description) -> None:
+def save(folder: Path, weights: dict[str, torch.Tensor], description: AdapterDescription) -> None:
     """Write weights (see `extract`), in half precision, and their description. OSError where the disk refuses."""
     folder.mkdir(parents=True, exist_ok=True)
     halves = {name: tensor.detach().to("cpu", torch.float16).contiguous() for name, tensor in weights.items()}

@@ -39,7 +39,7 @@ PLAIN = Logistic(weights=(1.0,), bias=0.0)
 
 
 @dataclass(frozen=True, slots=True)
-class Loaded:
+class LoadedCrossEncoder:
     """A cross-encoder as it comes from its files, in evaluation mode."""
 
     network: nn.Module
@@ -48,7 +48,7 @@ class Loaded:
     calibration: Logistic
 
 
-class Pairs:
+class PackedCrossEncoder:
     """Weights and tokenizer of one cross-encoder. Use it from one thread."""
 
     def __init__(self, name: str, *, device: str, precision: str, threads: int) -> None:
@@ -149,13 +149,13 @@ def _last_in_float32(network: nn.Module) -> None:
         setattr(parent, name, Float32Linear(child))
 
 
-def _adapted(name: str) -> Loaded:
+def _adapted(name: str) -> LoadedCrossEncoder:
     """The bundled reranker, or that of a folder that `azimuth train reranker` made."""
     found = adapter.load_reranker(name)
-    return Loaded(found.model, found.tokenizer, found.max_tokens, found.calibration)
+    return LoadedCrossEncoder(found.model, found.tokenizer, found.max_tokens, found.calibration)
 
 
-def _published(name: str, dtype: torch.dtype) -> Loaded:
+def _published(name: str, dtype: torch.dtype) -> LoadedCrossEncoder:
     """A cross-encoder of a hub or a folder: a transformer with a head that gives one number a pair."""
     folder: Path = source.folder(*source.split(name))
     try:
@@ -176,4 +176,4 @@ def _published(name: str, dtype: torch.dtype) -> Loaded:
     if chain.tokenizer is None or not chain.tokenizer.is_fast:
         raise ModelUnavailable(f"{folder.name} has no fast tokenizer.")
     private_weights.own(chain)
-    return Loaded(transformer.model, chain.tokenizer, max_tokens(folder, chain), PLAIN)
+    return LoadedCrossEncoder(transformer.model, chain.tokenizer, max_tokens(folder, chain), PLAIN)

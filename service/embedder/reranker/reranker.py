@@ -1,4 +1,4 @@
-"""`Reranker` over a cross-encoder: query and passage are read together, judged as a probability."""
+"""`MergedReranker` over a cross-encoder: query and passage are read together, judged as a probability."""
 
 import asyncio
 import logging
@@ -13,11 +13,11 @@ import numpy as np
 
 from service.core import metrics
 from service.core.errors import AzimuthError, ModelUnavailable, Overloaded
-from service.core.ports.reranker import Reading
+from service.core.ports.reranker import RerankScores
 from service.embedder.models.batch_packing import cheapest
 
 if TYPE_CHECKING:
-    from service.embedder.reranker.cross_encoder import Pairs
+    from service.embedder.reranker.cross_encoder import PackedCrossEncoder
 
 log = logging.getLogger(__name__)
 
@@ -56,7 +56,7 @@ class CrossEncoderReranker:
         self._waiting = 0
         self._per_second = 50.0
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="rerank")
-        self._model: Pairs | None = None
+        self._model: PackedCrossEncoder | None = None
         self._failed: tuple[float, ModelUnavailable] | None = None
 
     @property
@@ -68,9 +68,9 @@ class CrossEncoderReranker:
         on_gpu = self._model is not None and self._model.device.type != "cpu"
         return PORTION_ON_GPU if on_gpu else PORTION
 
-    async def read(self, query: str, passages: Sequence[str]) -> Reading:
+    async def read(self, query: str, passages: Sequence[str]) -> RerankScores:
         if not passages:
-            return Reading(scores=())
+            return RerankScores(scores=())
         # A request that is larger than the bound by itself is taken when nothing else waits: it could never else.
         if self._waiting and self._waiting + len(passages) > self._most_waiting:
             after = max(1.0, self._waiting / self._per_second)
@@ -95,7 +95,7 @@ class CrossEncoderReranker:
 
     # ------------------------------------------------------------ in the thread of the model
 
-    def _read(self, query: str, passages: list[str], gone: threading.Event) -> Reading:
+    def _read(self, query: str, passages: list[str], gone: threading.Event) -> RerankScores:
         """`gone`: set when nobody waits any more. Between two passes is the time to notice."""
         model = self._loaded()
         scores = [0.0] * len(passages)
@@ -119,16 +119,18 @@ class CrossEncoderReranker:
             raise ModelUnavailable(f"The reranker failed: {error or type(error).__name__}") from error
         metrics.RERANK_TRUNCATED.inc(truncated)
         self._per_second += 0.2 * (len(passages) / max(time.perf_counter() - started, 1e-4) - self._per_second)
-        return Reading(scores=tuple(scores), truncated=truncated)
+        return RerankScores(scores=tuple(scores), truncated=truncated)
 
-    def _loaded(self) -> "Pairs":
+    def _loaded(self) -> "PackedCrossEncoder":
         if self._model is None:
             if self._failed and time.monotonic() - self._failed[0] < RETRY_SECONDS:
                 raise ModelUnavailable(self._failed[1].detail, retry_after=RETRY_SECONDS) from self._failed[1]
-            from service.embedder.reranker.cross_encoder import Pairs
+            from service.embedder.reranker.cross_encoder import PackedCrossEncoder
 
             try:
-                self._model = Pairs(self._name, device=self._device, precision=self._precision, threads=self._threads)
+                self._model = PackedCrossEncoder(
+                    self._name, device=self._device, precision=self._precision, threads=self._threads
+                )
             except ModelUnavailable as error:
                 self._failed = (time.monotonic(), error)
                 log.warning("reranker not loaded", extra={"model": self._name, "reason": error.detail})

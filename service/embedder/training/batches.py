@@ -8,11 +8,11 @@ import numpy as np
 import numpy.typing as npt
 
 from service.embedder.training.embedder_data import Passages
-from service.embedder.training.hard_negatives import Example
+from service.embedder.training.hard_negatives import MinedExample
 
 
 @dataclass(frozen=True, slots=True)
-class Batch:
+class TrainingBatch:
     """`texts`: first the answer of each query, then the wrong passages that were drawn for them.
 
     `rivals` [queries, texts]: true where a text is a wrong answer to a query, be it its own or another's. `columns`
@@ -28,8 +28,8 @@ class Batch:
 
 
 def batches(
-    examples: Sequence[Example], passages: Passages, *, size: int, negatives: int, dice: random.Random
-) -> Iterator[Batch]:
+    examples: Sequence[MinedExample], passages: Passages, *, size: int, negatives: int, dice: random.Random
+) -> Iterator[TrainingBatch]:
     """Without end; each example once before any comes again, but for those that do not fill a batch."""
     size = min(size, len(examples))
     while True:
@@ -38,7 +38,7 @@ def batches(
             yield batch(order[start : start + size], passages, negatives, dice)
 
 
-def batch(examples: Sequence[Example], passages: Passages, negatives: int, dice: random.Random) -> Batch:
+def batch(examples: Sequence[MinedExample], passages: Passages, negatives: int, dice: random.Random) -> TrainingBatch:
     """`negatives`: wrong passages of each, drawn from those that were mined; those that a teacher read as they are."""
     texts = [one.pair.answer or passages.shown(titled=one.pair.titled)[one.passage] for one in examples]
     documents = [passages.documents[one.passage] for one in examples]
@@ -59,10 +59,10 @@ def batch(examples: Sequence[Example], passages: Passages, negatives: int, dice:
     rivals = np.array([_wrong_for(one, documents, passages) for one in examples])
     for row, column in doubted:
         rivals[row, column] = False
-    return Batch([one.pair.query for one in examples], texts, rivals, columns, logits)
+    return TrainingBatch([one.pair.query for one in examples], texts, rivals, columns, logits)
 
 
-def _wrong_for(one: Example, documents: Sequence[int], passages: Passages) -> list[bool]:
+def _wrong_for(one: MinedExample, documents: Sequence[int], passages: Passages) -> list[bool]:
     """Documents with a title of the right ones may answer too: they are no rivals."""
     same = {passages.titles[document] for document in one.pair.right} - {""}
     return [document not in one.pair.right and passages.titles[document] not in same for document in documents]

@@ -21,14 +21,14 @@ import torch
 from service.core.errors import Misconfigured
 from service.core.ids import Role
 from service.embedder.training import contrastive_loss, vocabulary
-from service.embedder.training.batches import Batch, batches
+from service.embedder.training.batches import TrainingBatch, batches
 from service.embedder.training.embedder_data import Pair, Passages, divide
-from service.embedder.training.hard_negatives import Example, Vectors, mine
+from service.embedder.training.hard_negatives import MinedExample, Vectors, mine
 from service.embedder.training.held_out import HeldOut
 from service.embedder.training.lora import Adaptation
 from service.embedder.training.reranker_negatives import Lexical
 from service.embedder.training.teacher_labels import Teacher
-from service.embedder.training.trainable_model import Chain
+from service.embedder.training.trainable_model import TrainableModel
 from service.evaluation.ranking_metrics import Interval, paired_bootstrap
 
 log = logging.getLogger(__name__)
@@ -42,7 +42,7 @@ _RECENT = 20
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Recipe:
+class BiEncoderRecipe:
     """`minutes` ends what `epochs` would make longer; then another run with the same seed may differ.
 
     `rank` None: all weights are learnt, not LoRA of that rank. `words`: most tokens that are added. `batch`: queries of
@@ -70,7 +70,7 @@ class Recipe:
 
 
 @dataclass(frozen=True, slots=True)
-class Candidate:
+class ModelCandidate:
     """A model that was measured: nDCG@10 of each query that was put aside."""
 
     name: str
@@ -82,14 +82,14 @@ class Candidate:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Report:
+class BiEncoderReport:
     """`candidates`: all that were measured, first the model that it began with. `chosen`: the best of them.
 
     `gain`: of the chosen one over the first, by paired bootstrap. `pairs`: queries learnt from, by part.
     """
 
-    candidates: list[Candidate]
-    chosen: Candidate
+    candidates: list[ModelCandidate]
+    chosen: ModelCandidate
     gain: Interval
     pairs: dict[str, int]
     words: list[str]
@@ -102,15 +102,15 @@ class Report:
         return self.chosen is not self.candidates[0]
 
 
-class Training:
+class BiEncoderTraining:
     """One run on one collection."""
 
     def __init__(
         self,
-        base: Chain,
+        base: TrainableModel,
         passages: Passages,
         pairs: Sequence[Pair],
-        recipe: Recipe,
+        recipe: BiEncoderRecipe,
         *,
         teacher: Teacher | None = None,
         tell: Callable[[str], None] = log.info,
@@ -120,10 +120,10 @@ class Training:
         self._base, self._passages, self._recipe, self._teacher, self._tell = base, passages, recipe, teacher, tell
         self._dice = random.Random(recipe.seed)  # noqa: S311 - what is drawn is no secret
         self._learnt, self._aside = divide(pairs, self._dice)
-        self._candidates: list[Candidate] = []
+        self._candidates: list[ModelCandidate] = []
         self._losses: list[float] = []
 
-    def run(self) -> Report:
+    def run(self) -> BiEncoderReport:
         """Afterwards `base` is the chosen model, where the report says that it is `better`; otherwise of no use."""
         began = time.monotonic()
         examples, aside = self._mined()
@@ -142,7 +142,7 @@ class Training:
             mixed.append((share, self._measured(f"{share:.0%} of it", held_out, self._base)))
         share, chosen = max(sorted(mixed, key=lambda one: one[0]), key=lambda one: one[1].mean)
         self._base.load(adaptation.state(share))
-        return Report(
+        return BiEncoderReport(
             candidates=self._candidates,
             chosen=chosen,
             gain=paired_bootstrap(first.scores, chosen.scores),
@@ -155,7 +155,7 @@ class Training:
 
     # ------------------------------------------------------------ the parts of a run
 
-    def _mined(self) -> tuple[list[Example], list[Example]]:
+    def _mined(self) -> tuple[list[MinedExample], list[MinedExample]]:
         """What is learnt from, with a teacher's labels where there is one, and what is put aside."""
         pairs = [*self._learnt, *self._aside]
         # Titles that were asked would give the right passages away.
@@ -168,13 +168,13 @@ class Training:
             learnt = self._teacher.label(learnt, self._passages, self._recipe.negatives, self._recipe.seed)
         return learnt, aside
 
-    def _train(self, adaptation: Adaptation, examples: list[Example], held_out: HeldOut) -> Candidate:
+    def _train(self, adaptation: Adaptation, examples: list[MinedExample], held_out: HeldOut) -> ModelCandidate:
         """The best of all looks; the adaptation is as it was then."""
         recipe = self._recipe
         steps = max(1, math.ceil(recipe.epochs * len(examples) / min(recipe.batch, len(examples))))
         optimizer = torch.optim.AdamW(adaptation.groups(recipe.peak, ROWS_RATE))
         drawn = batches(examples, self._passages, size=recipe.batch, negatives=recipe.negatives, dice=self._dice)
-        best: tuple[Candidate, dict[str, torch.Tensor]] | None = None
+        best: tuple[ModelCandidate, dict[str, torch.Tensor]] | None = None
         looked = worse = 0
         start = time.monotonic()
         while worse < recipe.patience and looked < recipe.looks:
@@ -195,7 +195,7 @@ class Training:
         adaptation.restore(best[1])
         return best[0]
 
-    def _step(self, adaptation: Adaptation, optimizer: torch.optim.Optimizer, batch: Batch) -> float:
+    def _step(self, adaptation: Adaptation, optimizer: torch.optim.Optimizer, batch: TrainingBatch) -> float:
         optimizer.zero_grad(set_to_none=True)
         read: list[tuple[list[str], Role]] = [(batch.queries, "query"), (batch.texts, "document")]
         loss = adaptation.chain.learn(read, partial(self._loss, batch), adaptation.learnt)
@@ -205,7 +205,7 @@ class Training:
         optimizer.step()
         return loss
 
-    def _loss(self, batch: Batch, queries: torch.Tensor, texts: torch.Tensor) -> torch.Tensor:
+    def _loss(self, batch: TrainingBatch, queries: torch.Tensor, texts: torch.Tensor) -> torch.Tensor:
         rivals = torch.from_numpy(batch.rivals).to(texts.device)
         loss = contrastive_loss.info_nce(queries, texts, rivals, self._recipe.temperature)
         if self._teacher is None:
@@ -214,8 +214,8 @@ class Training:
         logits = torch.from_numpy(batch.logits).to(texts.device)
         return loss + self._recipe.taught * contrastive_loss.distilled(queries, read, logits, self._recipe.temperature)
 
-    def _measured(self, name: str, held_out: HeldOut, chain: Chain) -> Candidate:
-        candidate = Candidate(name, held_out.scores(chain))
+    def _measured(self, name: str, held_out: HeldOut, chain: TrainableModel) -> ModelCandidate:
+        candidate = ModelCandidate(name, held_out.scores(chain))
         self._candidates.append(candidate)
         recent = self._losses[-_RECENT:]
         loss = f", loss {sum(recent) / len(recent):.3f}" if recent else ""

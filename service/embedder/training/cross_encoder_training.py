@@ -44,7 +44,7 @@ UNFITTED = Logistic(weights=(1.0,), bias=0.0)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Recipe:
+class CrossEncoderRecipe:
     """`minutes`: how long to train; `steps` ends it earlier. `list_size`: passages of a list, `lists`: lists of a step.
     `start`: folder of an adapter to go on from, of the same backbone, rank and alpha; `keep`: its share in the outcome.
 
@@ -69,7 +69,7 @@ class Recipe:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Report:
+class CrossEncoderReport:
     """What a run did. `lists`: part -> lists seen; `losses`: of each step."""
 
     steps: int
@@ -79,10 +79,10 @@ class Report:
     losses: list[float]
 
 
-class Training:
+class CrossEncoderTraining:
     """One run. Weights in training are float32; the frozen backbone is in the precision that the device is fast in."""
 
-    def __init__(self, recipe: Recipe) -> None:
+    def __init__(self, recipe: CrossEncoderRecipe) -> None:
         """ModelUnavailable where backbone or `start` cannot be loaded; Misconfigured where `start` is of another shape,
         or the library that adds LoRA is missing."""
         self.recipe = recipe
@@ -109,8 +109,8 @@ class Training:
     def run(
         self,
         lists: Iterator[RankingList],
-        each_minute: Callable[["Training"], None] = lambda training: None,
-    ) -> Report:
+        each_minute: Callable[["CrossEncoderTraining"], None] = lambda training: None,
+    ) -> CrossEncoderReport:
         """Train until the time is over. `each_minute` is called about once a minute, between two steps."""
         recipe = self.recipe
         dice = random.Random(recipe.seed)  # noqa: S311 - what is drawn is no secret
@@ -151,7 +151,7 @@ class Training:
         if recipe.start is not None and recipe.keep:
             learnt = adapter.extract(self.model.state_dict())
             self._take_over(mixed(adapter.read(Path(recipe.start)), learnt, recipe.keep))
-        return Report(
+        return CrossEncoderReport(
             steps=steps,
             lists=dict(seen),
             tokens=tokens,
@@ -164,7 +164,7 @@ class Training:
         adapter.save(
             folder,
             adapter.extract(self.model.state_dict()),
-            adapter.Description(
+            adapter.AdapterDescription(
                 backbone=self._backbone,
                 digests=self._digests,
                 rank=self.recipe.rank,

@@ -7,8 +7,8 @@ from importlib.metadata import version
 from pathlib import Path
 
 from service import __version__
-from service.embedder.training.biencoder_training import Recipe, Report
-from service.embedder.training.trainable_model import Chain
+from service.embedder.training.biencoder_training import BiEncoderRecipe, BiEncoderReport
+from service.embedder.training.trainable_model import TrainableModel
 
 CARD, RECORD = "README.md", "training.json"
 _LIBRARIES = ("torch", "transformers", "sentence-transformers", "tantivy")
@@ -16,7 +16,15 @@ _WORDS_SHOWN = 20
 
 
 def write(
-    folder: Path, name: str, licence: str, chain: Chain, report: Report, recipe: Recipe, *, model: str, command: str
+    folder: Path,
+    name: str,
+    licence: str,
+    chain: TrainableModel,
+    report: BiEncoderReport,
+    recipe: BiEncoderRecipe,
+    *,
+    model: str,
+    command: str,
 ) -> None:
     """Beside the model. OSError where the disk refuses."""
     record = {
@@ -43,7 +51,14 @@ def write(
 
 
 def _card(
-    title: str, name: str, licence: str, chain: Chain, report: Report, recipe: Recipe, model: str, command: str
+    title: str,
+    name: str,
+    licence: str,
+    chain: TrainableModel,
+    report: BiEncoderReport,
+    recipe: BiEncoderRecipe,
+    model: str,
+    command: str,
 ) -> str:
     settings = "\n".join(
         f"| {setting} | {value} |" for setting, value in {**asdict(recipe), "rate": recipe.peak}.items()

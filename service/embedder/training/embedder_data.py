@@ -15,9 +15,9 @@ import numpy as np
 
 from service.core.errors import Misconfigured
 from service.embedder.training.ranking_lists import keywords
-from service.embedder.training.trainable_model import Chain
+from service.embedder.training.trainable_model import TrainableModel
 from service.embedder.worker.chunking import chunk
-from service.evaluation.beir import Judgments
+from service.evaluation.beir import BeirJudgments
 
 TITLES, CROPS = "titles", "crops"
 LEAST_PAIRS = 40
@@ -79,9 +79,9 @@ class Passages:
 
 def gather(
     documents: Documents,
-    judgments: Mapping[str, Judgments],
+    judgments: Mapping[str, BeirJudgments],
     parts: Sequence[str],
-    chain: Chain,
+    chain: TrainableModel,
     *,
     most: int,
     seed: int,
@@ -110,7 +110,7 @@ def gather(
     return passages, pairs
 
 
-def cut(documents: Documents, wanted: Iterable[int], titles: list[str], chain: Chain) -> Passages:
+def cut(documents: Documents, wanted: Iterable[int], titles: list[str], chain: TrainableModel) -> Passages:
     """Cut as Azimuth cuts, with the chain's own tokenizer, to `chain.longest` tokens."""
     tokenizer = chain.tokenizer.backend_tokenizer
     overhead = len(chain.tokenizer(chain.prompts["document"])["input_ids"])
@@ -134,7 +134,7 @@ def cut(documents: Documents, wanted: Iterable[int], titles: list[str], chain: C
     return passages
 
 
-def judged(judgments: Judgments, place: Mapping[str, int], part: str) -> list[Pair]:
+def judged(judgments: BeirJudgments, place: Mapping[str, int], part: str) -> list[Pair]:
     """One pair for each query that a document of the collection answers."""
     found = []
     for query, graded in judgments.grades.items():

@@ -27,7 +27,7 @@ GUESSED_LIMIT = 0.95
 
 
 @dataclass(frozen=True, slots=True)
-class Example:
+class MinedExample:
     """A pair with its right passage, and wrong ones, best first. `logits`: a teacher's, of the right and each wrong."""
 
     pair: Pair
@@ -38,7 +38,7 @@ class Example:
 
 def mine(
     pairs: Sequence[Pair], passages: Passages, asked: Vectors, vectors: Vectors, lexical: Lexical
-) -> list[Example]:
+) -> list[MinedExample]:
     """`asked`, `vectors`: of queries and passages, by the model as it is, rows of length 1.
 
     Of the passages of the right documents the one that the model finds nearest is taken as the answer.
@@ -61,5 +61,5 @@ def mine(
         wrong &= vectors[order] @ vectors[right] < NEAR_DUPLICATE
         if not pair.judged:
             wrong &= cosines[order] <= GUESSED_LIMIT * cosines[right]
-        found.append(Example(pair, right, tuple(order[wrong][:KEPT].tolist())))
+        found.append(MinedExample(pair, right, tuple(order[wrong][:KEPT].tolist())))
     return found

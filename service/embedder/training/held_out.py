@@ -6,8 +6,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from service.embedder.training.embedder_data import Passages
-from service.embedder.training.hard_negatives import Example
-from service.embedder.training.trainable_model import Chain
+from service.embedder.training.hard_negatives import MinedExample
+from service.embedder.training.trainable_model import TrainableModel
 from service.evaluation.ranking_metrics import ndcg
 
 POOL = 2_500
@@ -18,7 +18,7 @@ Encoding them must take seconds: it is done after every part of the training."""
 class HeldOut:
     """The same queries and passages for every candidate."""
 
-    def __init__(self, examples: Sequence[Example], passages: Passages, seed: int) -> None:
+    def __init__(self, examples: Sequence[MinedExample], passages: Passages, seed: int) -> None:
         self._pairs = [example.pair for example in examples]
         own = passages.of()
         pool = dict.fromkeys(at for pair in self._pairs for document in pair.right for at in own[document])
@@ -37,7 +37,7 @@ class HeldOut:
     def __len__(self) -> int:
         return len(self._pairs)
 
-    def scores(self, chain: Chain) -> list[float]:
+    def scores(self, chain: TrainableModel) -> list[float]:
         """nDCG@10 of each query; a document counts as its best passage."""
         passages = chain.vectors(self._texts, "document")
         cosines = chain.vectors([pair.query for pair in self._pairs], "query") @ passages.T

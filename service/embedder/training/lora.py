@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from service.core.errors import Misconfigured
-from service.embedder.training.trainable_model import Chain, State
+from service.embedder.training.trainable_model import State, TrainableModel
 from service.embedder.training.vocabulary import Rows
 
 _NOT_ADAPTED = "pooler"
@@ -20,7 +20,7 @@ _NOT_ADAPTED = "pooler"
 class Adaptation:
     """A copy of a chain with what is learnt of it. The chain that it was made of stays as it is."""
 
-    def __init__(self, base: Chain, *, rank: int | None, added: int) -> None:
+    def __init__(self, base: TrainableModel, *, rank: int | None, added: int) -> None:
         """`rank` None: everything is learnt. `added`: rows at the end of the vocabulary that are new.
 
         Misconfigured where LoRA is asked for and `peft` is not installed.

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from service import __version__
 from service.embedder.reranker import adapter
-from service.embedder.training.cross_encoder_training import Recipe, Report
+from service.embedder.training.cross_encoder_training import CrossEncoderRecipe, CrossEncoderReport
 from service.embedder.training.ranking_lists import Accuracy
 from service.embedder.training.reranker_data import Material, Source
 
@@ -20,8 +20,8 @@ def write(
     folder: Path,
     sources: Sequence[Source],
     materials: Sequence[Material],
-    recipe: Recipe,
-    report: Report,
+    recipe: CrossEncoderRecipe,
+    report: CrossEncoderReport,
     held_out: dict[str, Accuracy],
     *,
     hold_out: float,
@@ -78,7 +78,7 @@ Lists of one right passage and up to 11 that the first stage confuses with it: s
     (folder / adapter.CARD).write_text(text, encoding="utf-8")
 
 
-def _data(sources: Sequence[Source], materials: Sequence[Material], report: Report) -> str:
+def _data(sources: Sequence[Source], materials: Sequence[Material], report: CrossEncoderReport) -> str:
     rows = []
     for one, material in zip(sources, materials, strict=True):
         asked = Counter(question.part for question in material.questions)

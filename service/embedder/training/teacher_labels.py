@@ -10,9 +10,9 @@ from dataclasses import replace
 
 from service.embedder.models.batch_packing import pack
 from service.embedder.reranker import adapter
-from service.embedder.reranker.cross_encoder import Pairs
+from service.embedder.reranker.cross_encoder import PackedCrossEncoder
 from service.embedder.training.embedder_data import Passages
-from service.embedder.training.hard_negatives import Example
+from service.embedder.training.hard_negatives import MinedExample
 
 
 class Teacher:
@@ -20,9 +20,11 @@ class Teacher:
 
     def __init__(self, name: str = adapter.BUNDLED, *, device: str = "auto", precision: str = "auto") -> None:
         """ModelUnavailable where there is none of that name."""
-        self._pairs = Pairs(name, device=device, precision=precision, threads=0)
+        self._pairs = PackedCrossEncoder(name, device=device, precision=precision, threads=0)
 
-    def label(self, examples: Sequence[Example], passages: Passages, negatives: int, seed: int) -> list[Example]:
+    def label(
+        self, examples: Sequence[MinedExample], passages: Passages, negatives: int, seed: int
+    ) -> list[MinedExample]:
         """All of them; those that nobody judged with so many of their wrong passages, and logits for these."""
         dice = random.Random(seed)  # noqa: S311 - what is drawn is no secret
         drawn = [

@@ -18,10 +18,10 @@ from service.core.ids import Role
 from service.embedder.models import source
 from service.embedder.reranker import adapter
 from service.embedder.training import embedder_card, embedder_data, lora
-from service.embedder.training.biencoder_training import Recipe, Report, Training
+from service.embedder.training.biencoder_training import BiEncoderRecipe, BiEncoderReport, BiEncoderTraining
 from service.embedder.training.embedder_data import CROPS, TITLES, Documents, Pair
 from service.embedder.training.teacher_labels import Teacher
-from service.embedder.training.trainable_model import Chain
+from service.embedder.training.trainable_model import TrainableModel
 from service.evaluation import beir
 
 JUDGED = "train"
@@ -31,7 +31,7 @@ _TITLED_SHARE = 0.5
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Subject:
+class TrainingSubject:
     """What a model is adapted to. `judgments`: a folder in BEIR layout, or none. `licence`: of the documents, as told.
 
     `prompts`: in place of the model's own, by role; the new model carries them.
@@ -54,10 +54,10 @@ def documents_of(folder: Path) -> Documents:
 
 
 def train(
-    subject: Subject,
+    subject: TrainingSubject,
     model: str,
     out: Path,
-    recipe: Recipe,
+    recipe: BiEncoderRecipe,
     *,
     parts: tuple[str, ...] = (),
     teacher: str | None = "",
@@ -67,7 +67,7 @@ def train(
     precision: str = "auto",
     command: str = "",
     tell: Callable[[str], None] = lambda message: None,
-) -> Report:
+) -> BiEncoderReport:
     """Adapt `model` to the subject and write it to the new folder `out`, if it is better: see `Report.better`.
 
     `parts`: what is learnt from; empty: the best that there is. `teacher`: a reranker, empty for the bundled one where
@@ -81,7 +81,7 @@ def train(
     chosen = parts or (available(subject),)
     judged = {name: _judgments(subject, name) for name in chosen if name not in (TITLES, CROPS)}
     logging.disable_progress_bar()  # a bar for each file that is read says nothing of what goes on
-    chain = Chain(
+    chain = TrainableModel(
         source.folder(*source.split(model)),
         prompts=subject.prompts,
         device=device,
@@ -91,14 +91,14 @@ def train(
     passages, found = embedder_data.gather(subject.documents, judged, chosen, chain, most=most_pairs, seed=recipe.seed)
     tell(f"{len(subject.documents):,} documents; learning from {', '.join(chosen)} on {chain.device}")
     reader = _teacher(teacher, found, device, precision, tell)
-    training = Training(chain, passages, found, recipe, teacher=reader, tell=tell)
+    training = BiEncoderTraining(chain, passages, found, recipe, teacher=reader, tell=tell)
     report = training.run()
     if report.better:
         _write(out, subject, chain, report, recipe, model=model, command=command)
     return report
 
 
-def available(subject: Subject) -> str:
+def available(subject: TrainingSubject) -> str:
     """Judgments before titles, titles before nothing but text."""
     if subject.judgments is not None and (subject.judgments / "qrels" / f"{JUDGED}.tsv").is_file():
         return JUDGED
@@ -106,7 +106,7 @@ def available(subject: Subject) -> str:
     return TITLES if titled > _TITLED_SHARE * len(subject.documents) else CROPS
 
 
-def _judgments(subject: Subject, split: str) -> beir.Judgments:
+def _judgments(subject: TrainingSubject, split: str) -> beir.BeirJudgments:
     if subject.judgments is None:
         raise Misconfigured(f"no folder was given that could hold qrels/{split}.tsv; there are {TITLES} and {CROPS}")
     return beir.judgments(subject.judgments, split)
@@ -128,7 +128,14 @@ def _teacher(
 
 
 def _write(
-    out: Path, subject: Subject, chain: Chain, report: Report, recipe: Recipe, *, model: str, command: str
+    out: Path,
+    subject: TrainingSubject,
+    chain: TrainableModel,
+    report: BiEncoderReport,
+    recipe: BiEncoderRecipe,
+    *,
+    model: str,
+    command: str,
 ) -> None:
     """All of it or nothing: what is half written is never found under the name."""
     out.parent.mkdir(parents=True, exist_ok=True)

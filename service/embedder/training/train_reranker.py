@@ -17,9 +17,14 @@ from service.core.errors import Misconfigured
 from service.core.logistic import Logistic
 from service.embedder.models import batch_packing, source
 from service.embedder.models import device as devices
-from service.embedder.models.transformer import Model
+from service.embedder.models.transformer import TransformerModel
 from service.embedder.training import ranking_lists, reranker_card, reranker_data, reranker_negatives
-from service.embedder.training.cross_encoder_training import UNFITTED, Recipe, Report, Training
+from service.embedder.training.cross_encoder_training import (
+    UNFITTED,
+    CrossEncoderRecipe,
+    CrossEncoderReport,
+    CrossEncoderTraining,
+)
 from service.embedder.training.ranking_lists import Accuracy, RankingList
 from service.embedder.training.reranker_data import Material, Question
 from service.embedder.training.reranker_negatives import Candidates, Encode
@@ -37,19 +42,21 @@ _SAVE_EACH_MINUTES = 5
 def train(
     sources: Sequence[reranker_data.Source],
     out: Path,
-    recipe: Recipe,
+    recipe: CrossEncoderRecipe,
     *,
     hold_out: float,
     command: str,
     tell: Callable[[str], None] = log.info,
-) -> tuple[Report, dict[str, Accuracy]]:
+) -> tuple[CrossEncoderReport, dict[str, Accuracy]]:
     """Train on what `sources` name and write adapter and card to `out`, every five minutes and at the end.
 
     What the run did, and how it ranks what it has not seen.
 
     Misconfigured with the reason where the folders do not serve; ModelUnavailable where the backbone cannot be loaded.
     """
-    training = Training(recipe)  # first: what is missing on this machine should show before minutes of mining
+    training = CrossEncoderTraining(
+        recipe
+    )  # first: what is missing on this machine should show before minutes of mining
     materials = [reranker_data.read(one, hold_out=hold_out, seed=recipe.seed) for one in sources]
     encode = encoder(recipe)
     learnt: list[Asked] = []
@@ -65,7 +72,7 @@ def train(
     measured = list(_once(held_out, HELD_OUT_SIZE, dice))
     minutes = 0
 
-    def each_minute(running: Training) -> None:
+    def each_minute(running: CrossEncoderTraining) -> None:
         nonlocal minutes
         minutes += 1
         if minutes % _SAVE_EACH_MINUTES == 0:
@@ -89,9 +96,11 @@ def calibrated(logits: Sequence[Sequence[float]]) -> Logistic:
     return fit.fit(np.array(flat)[:, None], right, balanced=False)
 
 
-def encoder(recipe: Recipe) -> Encode:
+def encoder(recipe: CrossEncoderRecipe) -> Encode:
     """Texts -> unit vectors of the backbone, as the dense leg would find with."""
-    model = Model(source.folder(*source.split(recipe.backbone)), device=recipe.device, precision="auto", threads=0)
+    model = TransformerModel(
+        source.folder(*source.split(recipe.backbone)), device=recipe.device, precision="auto", threads=0
+    )
 
     def encode(texts: Sequence[str]) -> reranker_negatives.Vectors:
         vectors = np.zeros((len(texts), model.dimensions), dtype=np.float32)

@@ -34,7 +34,7 @@ State = dict[str, torch.Tensor]
 
 
 @dataclass(frozen=True, slots=True)
-class _Pass:
+class _TokenizedPass:
     """Texts that are read together: their places among all of them, and their tokens."""
 
     places: list[int]
@@ -42,7 +42,7 @@ class _Pass:
     prompt_length: int
 
 
-class Chain:
+class TrainableModel:
     """Always in evaluation mode: the few steps of an adaptation learn nothing by heart that dropout would prevent."""
 
     def __init__(
@@ -143,7 +143,7 @@ class Chain:
         """Write as sentence-transformers does, in safetensors, without a model card. OSError where the disk refuses."""
         self._chain.save(str(folder), create_model_card=False, safe_serialization=True)
 
-    def _passes(self, texts: Sequence[str], role: Role) -> "list[_Pass]":
+    def _passes(self, texts: Sequence[str], role: Role) -> "list[_TokenizedPass]":
         """Texts of similar length go together, so that little is padding."""
         prompt = self.prompts[role]
         found = self.tokenizer([prompt + text for text in texts], truncation=True, max_length=self.longest)
@@ -151,7 +151,7 @@ class Chain:
         for places in pack([len(ids) for ids in found["input_ids"]], self._pass_tokens):
             rows = {name: [values[at] for at in places] for name, values in found.items()}
             inputs = dict(self.tokenizer.pad(rows, return_tensors="pt"))
-            passes.append(_Pass(places, inputs, self._prompt_lengths[role]))
+            passes.append(_TokenizedPass(places, inputs, self._prompt_lengths[role]))
         return passes
 
     def _side_by_side(self, work: Callable[[T], R], items: Sequence[T]) -> list[R]:
@@ -163,10 +163,10 @@ class Chain:
             return list(threads.map(work, items))
 
     @torch.inference_mode()
-    def _read(self, one: "_Pass") -> torch.Tensor:
+    def _read(self, one: "_TokenizedPass") -> torch.Tensor:
         return self._forward(one)
 
-    def _forward(self, one: "_Pass") -> torch.Tensor:
+    def _forward(self, one: "_TokenizedPass") -> torch.Tensor:
         features: dict[str, object] = {"modality": "text"}
         for name, tensor in one.inputs.items():
             pinned = tensor.pin_memory() if self.device.type == "cuda" else tensor

@@ -15,7 +15,7 @@ from tokenizers import AddedToken
 from torch import nn
 from transformers import PreTrainedTokenizerFast
 
-from service.embedder.training.trainable_model import Chain
+from service.embedder.training.trainable_model import TrainableModel
 
 LEAST_DOCUMENTS = 3
 """A word of fewer documents is not learnt from them."""
@@ -65,7 +65,7 @@ def unknown(texts: Iterable[str], tokenizer: PreTrainedTokenizerFast, most: int)
 
 
 @torch.no_grad()
-def extend(chain: Chain, words: list[str]) -> int:
+def extend(chain: TrainableModel, words: list[str]) -> int:
     """Make each word a token, with the mean of its pieces' rows as its own. In place.
 
     How many rows at the end of the table are new: words that are tokens already change nothing.

@@ -8,7 +8,9 @@ from service.core.errors import Unavailable
 T = TypeVar("T")
 
 
-async def isolate(items: Sequence[T], attempt: Callable[[Sequence[T]], Awaitable[None]]) -> list[tuple[T, Exception]]:
+async def bisect_failures(
+    items: Sequence[T], attempt: Callable[[Sequence[T]], Awaitable[None]]
+) -> list[tuple[T, Exception]]:
     """Those that fail alone, each with its error; all others went through `attempt` with success.
 
     A batch of n with one culprit takes about 2 log2(n) attempts. What is Unavailable (the model, or the service that it
@@ -24,5 +26,5 @@ async def isolate(items: Sequence[T], attempt: Callable[[Sequence[T]], Awaitable
         except Unavailable as error:
             failed += [(item, error) for item in half]
         except Exception as error:  # any: this is what is looked for
-            failed += [(half[0], error)] if len(half) == 1 else await isolate(half, attempt)
+            failed += [(half[0], error)] if len(half) == 1 else await bisect_failures(half, attempt)
     return failed

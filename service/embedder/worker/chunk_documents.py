@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
-from service.core.collections import Chunking
+from service.core.collections import ChunkingSettings
 from service.core.documents import Chunk, StoredDocument
 from service.core.ports.embedder import Encoder
 from service.embedder.worker.chunking import chunk
@@ -11,7 +11,7 @@ from service.embedder.worker.chunking import chunk
 _GENTLE_TRIES = 4
 
 
-def cut(encoder: Encoder, documents: Sequence[StoredDocument], chunking: Chunking) -> list[tuple[Chunk, ...]]:
+def cut(encoder: Encoder, documents: Sequence[StoredDocument], chunking: ChunkingSettings) -> list[tuple[Chunk, ...]]:
     """The chunks of each document, each as long as the embedder says it is. Blocks: call it in a thread.
 
     A passage cut out of its text may tokenize longer than it did within. Such a document is cut again with less

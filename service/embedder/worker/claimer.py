@@ -7,16 +7,16 @@ from datetime import timedelta
 
 from service.core import metrics
 from service.core.errors import Unavailable
-from service.core.jobs import Claimed, Lane
-from service.core.ports.queue import Queue
+from service.core.jobs import ClaimedJob, Lane
+from service.core.ports.queue import JobQueue
 from service.core.ports.versions import Versions
 from service.core.versions import EmbedderVersion
 from service.embedder.worker.backoff import Backoff
-from service.embedder.worker.failure_policy import Outcomes, now
-from service.embedder.worker.in_flight import Work
+from service.embedder.worker.failure_policy import FailurePolicy, now
+from service.embedder.worker.in_flight import InFlightDocument
 from service.embedder.worker.pipeline import Pipeline
-from service.embedder.worker.rate_limit import Allowance
-from service.embedder.worker.version_gate import Admission, key_of
+from service.embedder.worker.rate_limit import RateLimit
+from service.embedder.worker.version_gate import VersionGate, key_of
 
 log = logging.getLogger(__name__)
 
@@ -25,17 +25,17 @@ _POLL_SECONDS, _IDLE_SECONDS = 0.05, 0.5
 _VERSIONS_SECONDS = 0.5
 
 
-class Reader:
+class Claimer:
     """Keeps the pipelines of both lanes supplied."""
 
     def __init__(
         self,
         *,
-        queue: Queue,
+        queue: JobQueue,
         versions: Versions,
-        admission: Admission,
-        outcomes: Outcomes,
-        allowance: Allowance,
+        admission: VersionGate,
+        outcomes: FailurePolicy,
+        allowance: RateLimit,
         worker: str,
         claim: int,
         lease: timedelta,
@@ -57,7 +57,7 @@ class Reader:
         idle, trouble = _POLL_SECONDS, Backoff()
         while not self._stop.is_set():
             await pipeline.wanting()
-            works: list[Work] = []
+            works: list[InFlightDocument] = []
             try:
                 works = await self._claim(pipeline)
                 trouble.worked()
@@ -74,7 +74,7 @@ class Reader:
                 # What is busy with a backfill anyway can afford to look often for what must not wait.
                 idle = _POLL_SECONDS if self._found["backfill"] else min(idle * 1.5, _IDLE_SECONDS)
 
-    async def _claim(self, pipeline: Pipeline) -> list[Work]:
+    async def _claim(self, pipeline: Pipeline) -> list[InFlightDocument]:
         portions = pipeline.portions
         limit = min(self._claim_most, max(portions.claim_least, pipeline.pace.documents(portions.claim_seconds)))
         if portions.lane == "backfill":
@@ -92,7 +92,7 @@ class Reader:
             for version in ours
             if key_of(version) in encoders and not (portions.lane == "backfill" and version.paused)
         }
-        claimed: tuple[Claimed, ...] = ()
+        claimed: tuple[ClaimedJob, ...] = ()
         if versions:
             claimed = await self._queue.claim(
                 list(versions.values()), limit, self._worker, now(), self._lease, portions.lane
@@ -102,7 +102,7 @@ class Reader:
         else:
             self._live_behind = len(claimed) == limit
         return [
-            Work(one, versions[key], encoders[key])
+            InFlightDocument(one, versions[key], encoders[key])
             for one in claimed
             for key in [(one.job.collection_id, one.job.version)]
         ]

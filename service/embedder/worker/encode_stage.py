@@ -15,10 +15,10 @@ from service.core.ports.embedder import Encoder
 from service.core.vector_math import finite
 from service.core.versions import EmbedderVersion
 from service.embedder.models.batch_packing import pack
-from service.embedder.worker.bisect import isolate
-from service.embedder.worker.failure_policy import Outcomes
-from service.embedder.worker.in_flight import Batch, Pace, Piece, Portions, Work
-from service.embedder.worker.priority_gate import STREAMS, Turns
+from service.embedder.worker.bisect import bisect_failures
+from service.embedder.worker.failure_policy import FailurePolicy
+from service.embedder.worker.in_flight import EncodeBatch, InFlightChunk, InFlightDocument, LaneLimits, WorkerPace
+from service.embedder.worker.priority_gate import STREAMS, PriorityGate
 
 log = logging.getLogger(__name__)
 
@@ -29,16 +29,16 @@ _FIRST_TOKENS, _LEAST_TOKENS = 512, 256
 """Padded tokens of a pass that is to be short, before anything was measured and at the least."""
 
 
-class Encoding:
+class EncodeStage:
     """Fills the rows of pieces, for one lane. `complete` is told of each document that has all of its rows."""
 
     def __init__(
         self,
-        portions: Portions,
-        outcomes: Outcomes,
-        pace: Pace,
-        turns: Turns,
-        complete: Callable[[Work], None],
+        portions: LaneLimits,
+        outcomes: FailurePolicy,
+        pace: WorkerPace,
+        turns: PriorityGate,
+        complete: Callable[[InFlightDocument], None],
         batch_tokens: int,
     ) -> None:
         self._portions, self._outcomes, self._pace, self._turns = portions, outcomes, pace, turns
@@ -52,7 +52,7 @@ class Encoding:
     def close(self) -> None:
         self._threads.shutdown(wait=False, cancel_futures=True)
 
-    def pack(self, encoder: Encoder, version: EmbedderVersion, pieces: Sequence[Piece]) -> list[Batch]:
+    def pack(self, encoder: Encoder, version: EmbedderVersion, pieces: Sequence[InFlightChunk]) -> list[EncodeBatch]:
         """Pieces in batches whose padded tokens are within the budget and the time of a pass, longest first."""
         budget = self._budget(encoder)
         if self._portions.pass_seconds is not None:
@@ -64,22 +64,22 @@ class Encoding:
         """Padded tokens of a pass that the device has room for."""
         return self._budgets.get(id(encoder), self._batch_tokens or encoder.batch_tokens)
 
-    async def encode(self, batch: Batch) -> None:
+    async def encode(self, batch: EncodeBatch) -> None:
         """Encode one batch, whatever becomes of it. Raises only where the model is past hope."""
         alive = [piece for piece in batch.pieces if not piece.work.ended]
         # Once more through packing: the budget may have shrunk since the batch was made.
         for part in _batches(batch.encoder, batch.version, alive, self._budget(batch.encoder)):
             await self._encode(part)
 
-    async def _encode(self, batch: Batch) -> None:
-        encoded: list[tuple[list[Piece], Vectors]] = []
+    async def _encode(self, batch: EncodeBatch) -> None:
+        encoded: list[tuple[list[InFlightChunk], Vectors]] = []
 
-        async def attempt(works: Sequence[Work]) -> None:
+        async def attempt(works: Sequence[InFlightDocument]) -> None:
             chosen = set(map(id, works))
             pieces = [piece for piece in batch.pieces if id(piece.work) in chosen]
             encoded.append((pieces, await self._forward(batch.encoder, batch.version, pieces)))
 
-        failed: list[tuple[Work, Exception]] = []
+        failed: list[tuple[InFlightDocument, Exception]] = []
         exhausted: MemoryError | None = None
         try:
             await attempt(batch.works)
@@ -87,14 +87,14 @@ class Encoding:
             exhausted = error
         except Exception as error:  # whatever a model raises
             log.warning("batch failed", extra={"texts": len(batch.pieces), "reason": repr(error)})
-            failed = await isolate(batch.works, attempt)
+            failed = await bisect_failures(batch.works, attempt)
         if exhausted is not None:
             await self._shrink(batch, exhausted)
         for pieces, vectors in encoded:
             await self._accept(pieces, vectors)
         await self.judge(batch.encoder, batch.version, failed)
 
-    async def _forward(self, encoder: Encoder, version: EmbedderVersion, pieces: Sequence[Piece]) -> Vectors:
+    async def _forward(self, encoder: Encoder, version: EmbedderVersion, pieces: Sequence[InFlightChunk]) -> Vectors:
         texts = [piece.chunk.text for piece in pieces]
         async with self._turns.turn(encoder, self._portions.lane):
             started = time.perf_counter()
@@ -110,7 +110,7 @@ class Encoding:
         self._rates[id(encoder)] = known + 0.1 * (rate - known)
         return vectors
 
-    async def _accept(self, pieces: Sequence[Piece], vectors: Vectors) -> None:
+    async def _accept(self, pieces: Sequence[InFlightChunk], vectors: Vectors) -> None:
         """Take the usable rows; a document with an unusable one is to blame for it, unless the model always fails."""
         usable = finite(vectors)
         if not usable.all():
@@ -127,7 +127,9 @@ class Encoding:
                 if piece.work.complete:
                     self._complete(piece.work)
 
-    async def judge(self, encoder: Encoder, version: EmbedderVersion, failed: Sequence[tuple[Work, Exception]]) -> None:
+    async def judge(
+        self, encoder: Encoder, version: EmbedderVersion, failed: Sequence[tuple[InFlightDocument, Exception]]
+    ) -> None:
         """Charge documents that failed alone, if the model can still do what it always could."""
         if not failed:
             return
@@ -149,7 +151,7 @@ class Encoding:
             return ModelUnavailable("The model gives no usable vector for a plain sentence.")
         return None
 
-    async def _shrink(self, batch: Batch, error: MemoryError) -> None:
+    async def _shrink(self, batch: EncodeBatch, error: MemoryError) -> None:
         """No room on the device: go on with half as many tokens in a pass. One text alone must fit, or pause."""
         if len(batch.pieces) == 1:
             await self._outcomes.trouble("memory", batch.works, error)
@@ -162,11 +164,13 @@ class Encoding:
         await self.encode(batch)
 
 
-def _batches(encoder: Encoder, version: EmbedderVersion, pieces: Sequence[Piece], budget: int) -> list[Batch]:
+def _batches(
+    encoder: Encoder, version: EmbedderVersion, pieces: Sequence[InFlightChunk], budget: int
+) -> list[EncodeBatch]:
     lengths = [_tokens(encoder, piece) for piece in pieces]
-    return [Batch(encoder, version, [pieces[index] for index in batch]) for batch in pack(lengths, budget)]
+    return [EncodeBatch(encoder, version, [pieces[index] for index in batch]) for batch in pack(lengths, budget)]
 
 
-def _tokens(encoder: Encoder, piece: Piece) -> int:
+def _tokens(encoder: Encoder, piece: InFlightChunk) -> int:
     """Of one text as the model reads it."""
     return min(piece.chunk.tokens, encoder.identity.max_tokens)

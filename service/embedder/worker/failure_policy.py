@@ -11,9 +11,9 @@ from service.core import metrics
 from service.core.errors import AzimuthError, ModelUnavailable, Unavailable
 from service.core.ids import CollectionId
 from service.core.ports.collections import Collections
-from service.core.ports.queue import Queue
+from service.core.ports.queue import JobQueue
 from service.embedder.worker.backoff import Backoff
-from service.embedder.worker.in_flight import Leases, Work
+from service.embedder.worker.in_flight import InFlightDocument, Leases
 
 log = logging.getLogger(__name__)
 
@@ -27,12 +27,12 @@ def now() -> datetime:
     return datetime.now(UTC)
 
 
-class Outcomes:
+class FailurePolicy:
     """Answers of the worker to trouble. One for each run."""
 
     def __init__(
         self,
-        queue: Queue,
+        queue: JobQueue,
         collections: Collections,
         leases: Leases,
         *,
@@ -72,7 +72,7 @@ class Outcomes:
                 log.warning("database trouble", extra={"reason": error.detail, "pause_seconds": round(seconds, 1)})
                 await asyncio.sleep(seconds)
 
-    async def charge(self, failed: Sequence[tuple[Work, Exception]]) -> None:
+    async def charge(self, failed: Sequence[tuple[InFlightDocument, Exception]]) -> None:
         """Count a failed attempt against documents that failed alone, and let go of them."""
         for work, error in failed:
             if work.ended:
@@ -85,7 +85,7 @@ class Outcomes:
                 continue
             await self._count(work, reason, wait)
 
-    async def charge_before(self, work: Work) -> bool:
+    async def charge_before(self, work: InFlightDocument) -> bool:
         """Count an attempt before it is made, for a document that workers died with. False: it was the last one."""
         reason = "A worker died each time this document was being encoded."
         set_aside = await self._count(work, reason, self._lease)
@@ -94,7 +94,7 @@ class Outcomes:
             self._leases.end([work])
         return not set_aside
 
-    async def _count(self, work: Work, reason: str, wait: timedelta) -> bool:
+    async def _count(self, work: InFlightDocument, reason: str, wait: timedelta) -> bool:
         set_aside = await self.persist(
             lambda: self._queue.charge([work.job], reason, self._max_attempts, now(), now() + wait)
         )
@@ -115,7 +115,7 @@ class Outcomes:
         """The model gave something usable."""
         self._model.worked()
 
-    async def trouble(self, cause: str, works: Sequence[Work], error: BaseException) -> None:
+    async def trouble(self, cause: str, works: Sequence[InFlightDocument], error: BaseException) -> None:
         """The model or its device fails: give the work back uncharged and pause.
 
         ModelUnavailable when it goes on and on; the work is not given back then, so that its leases count as lost:

@@ -8,16 +8,16 @@ import numpy as np
 
 from service.core.documents import Chunk
 from service.core.ids import Vectors
-from service.core.jobs import Claimed, Encoded, Job, Lane
+from service.core.jobs import ClaimedJob, EncodedDocument, Job, Lane
 from service.core.ports.embedder import Encoder
 from service.core.versions import EmbedderVersion
 
 
 @dataclass(slots=True, eq=False)
-class Work:
+class InFlightDocument:
     """One claimed document: chunks when it was cut, then their vectors as they come, in any order."""
 
-    claimed: Claimed
+    claimed: ClaimedJob
     version: EmbedderVersion
     encoder: Encoder
     charged: bool = False
@@ -39,17 +39,17 @@ class Work:
     def complete(self) -> bool:
         return not self.ended and len(self.rows) == len(self.chunks) > 0
 
-    def encoded(self) -> Encoded:
-        return Encoded(
+    def encoded(self) -> EncodedDocument:
+        return EncodedDocument(
             job=self.job, chunks=self.chunks, vectors=np.stack([self.rows[n] for n in range(len(self.chunks))])
         )
 
 
 @dataclass(frozen=True, slots=True)
-class Piece:
+class InFlightChunk:
     """One chunk of one document."""
 
-    work: Work
+    work: InFlightDocument
     number: int
 
     @property
@@ -58,15 +58,15 @@ class Piece:
 
 
 @dataclass(frozen=True, slots=True)
-class Batch:
+class EncodeBatch:
     """Pieces for one forward pass of one encoder."""
 
     encoder: Encoder
     version: EmbedderVersion
-    pieces: Sequence[Piece]
+    pieces: Sequence[InFlightChunk]
 
     @property
-    def works(self) -> list[Work]:
+    def works(self) -> list[InFlightDocument]:
         return list(dict.fromkeys(piece.work for piece in self.pieces if not piece.work.ended))
 
 
@@ -74,17 +74,17 @@ class Leases:
     """Everything claimed and not yet ended."""
 
     def __init__(self) -> None:
-        self._held: dict[int, Work] = {}
+        self._held: dict[int, InFlightDocument] = {}
         self.empty = asyncio.Event()
         self.empty.set()
 
-    def hold(self, works: Iterable[Work]) -> None:
+    def hold(self, works: Iterable[InFlightDocument]) -> None:
         for work in works:
             self._held[id(work)] = work
         if self._held:
             self.empty.clear()
 
-    def end(self, works: Iterable[Work]) -> None:
+    def end(self, works: Iterable[InFlightDocument]) -> None:
         for work in works:
             work.over.set()
             self._held.pop(id(work), None)
@@ -97,7 +97,7 @@ class Leases:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Portions:
+class LaneLimits:
     """How much of a lane is taken up at once, stage by stage."""
 
     lane: Lane
@@ -112,20 +112,20 @@ class Portions:
     """So long finished documents are gathered before they are stored: a transaction costs as much as some of them."""
 
 
-LIVE = Portions(
+LIVE = LaneLimits(
     lane="live", claim_seconds=2.0, claim_least=64, code_points=500_000, pass_seconds=None, write_seconds=0.0
 )
 """Claims: more would make new documents wait behind a backlog that is claimed already; fewer would pack badly: claims
 of 32 abstracts cost 8 % more padding than all of them together, claims of 128 cost 2 %."""
 
-BACKFILL = Portions(
+BACKFILL = LaneLimits(
     lane="backfill", claim_seconds=1.0, claim_least=16, code_points=50_000, pass_seconds=0.05, write_seconds=0.5
 )
 """So little that a live document hardly notices it: it may have to wait for one pass, and shares the cores."""
 
 
 @dataclass(slots=True)
-class Pace:
+class WorkerPace:
     """What the model does in a second, as measured."""
 
     passages_per_second: float = 64.0

@@ -11,13 +11,20 @@ from typing import Any
 
 from service.core import metrics
 from service.core.errors import NotFound
-from service.core.ports.vectors import Vectors
-from service.embedder.worker.bisect import isolate
+from service.core.ports.vectors import VectorStore
+from service.embedder.worker.bisect import bisect_failures
 from service.embedder.worker.chunk_documents import cut
-from service.embedder.worker.encode_stage import Encoding
-from service.embedder.worker.failure_policy import Outcomes
-from service.embedder.worker.in_flight import Batch, Leases, Pace, Piece, Portions, Work
-from service.embedder.worker.priority_gate import STREAMS, Turns
+from service.embedder.worker.encode_stage import EncodeStage
+from service.embedder.worker.failure_policy import FailurePolicy
+from service.embedder.worker.in_flight import (
+    EncodeBatch,
+    InFlightChunk,
+    InFlightDocument,
+    LaneLimits,
+    Leases,
+    WorkerPace,
+)
+from service.embedder.worker.priority_gate import STREAMS, PriorityGate
 from service.embedder.worker.version_gate import key_of
 
 log = logging.getLogger(__name__)
@@ -35,22 +42,22 @@ class Pipeline:
 
     def __init__(
         self,
-        portions: Portions,
+        portions: LaneLimits,
         *,
-        vectors: Vectors,
-        outcomes: Outcomes,
+        vectors: VectorStore,
+        outcomes: FailurePolicy,
         leases: Leases,
-        turns: Turns,
+        turns: PriorityGate,
         batch_tokens: int,
     ) -> None:
         self.portions = portions
-        self.pace = Pace()
+        self.pace = WorkerPace()
         self._vectors, self._outcomes, self._leases = vectors, outcomes, leases
         self._room = asyncio.Semaphore(_CLAIMS_AT_ONCE)
-        self._claims: asyncio.Queue[list[Work]] = asyncio.Queue()
-        self._batches: asyncio.Queue[Batch] = asyncio.Queue(_BATCHES_AHEAD)
-        self._done: asyncio.Queue[Work] = asyncio.Queue()
-        self._encoding = Encoding(portions, outcomes, self.pace, turns, self._done.put_nowait, batch_tokens)
+        self._claims: asyncio.Queue[list[InFlightDocument]] = asyncio.Queue()
+        self._batches: asyncio.Queue[EncodeBatch] = asyncio.Queue(_BATCHES_AHEAD)
+        self._done: asyncio.Queue[InFlightDocument] = asyncio.Queue()
+        self._encoding = EncodeStage(portions, outcomes, self.pace, turns, self._done.put_nowait, batch_tokens)
         self._tokenizing = ThreadPoolExecutor(1, thread_name_prefix=f"cut-{portions.lane}")
 
     def stages(self) -> list[Coroutine[Any, Any, None]]:
@@ -61,7 +68,7 @@ class Pipeline:
         """Wait until another claim is wanted. It is answered by `begin`, which may have come to nothing."""
         await self._room.acquire()
 
-    def begin(self, works: list[Work]) -> None:
+    def begin(self, works: list[InFlightDocument]) -> None:
         if works:
             self._leases.hold(works)
             self._claims.put_nowait(works)
@@ -77,7 +84,7 @@ class Pipeline:
     async def _cut(self) -> None:
         while True:
             works = await self._claims.get()
-            groups: dict[object, list[Work]] = {}  # in the order claimed: the active version first
+            groups: dict[object, list[InFlightDocument]] = {}  # in the order claimed: the active version first
             for work in works:
                 # What was lost or failed before must not take others down with it again.
                 alone = work.claimed.lost_leases >= SUSPICIOUS or work.job.attempts > 0
@@ -93,11 +100,11 @@ class Pipeline:
                     await group[0].over.wait()
             self._room.release()
 
-    async def _cut_portion(self, works: Sequence[Work]) -> None:
+    async def _cut_portion(self, works: Sequence[InFlightDocument]) -> None:
         """Documents of one version into chunks, and these in batches to the model."""
         encoder, version = works[0].encoder, works[0].version
 
-        async def attempt(works: Sequence[Work]) -> None:
+        async def attempt(works: Sequence[InFlightDocument]) -> None:
             documents = [work.claimed.document for work in works]
             chunks = await asyncio.get_running_loop().run_in_executor(
                 self._tokenizing, cut, encoder, documents, version.chunking
@@ -109,8 +116,8 @@ class Pipeline:
             await attempt(works)
         except Exception as error:  # whatever a tokenizer raises
             log.warning("cutting failed", extra={"documents": len(works), "reason": repr(error)})
-            await self._encoding.judge(encoder, version, await isolate(works, attempt))
-        pieces = [Piece(work, number) for work in works if not work.ended for number in range(len(work.chunks))]
+            await self._encoding.judge(encoder, version, await bisect_failures(works, attempt))
+        pieces = [InFlightChunk(work, number) for work in works if not work.ended for number in range(len(work.chunks))]
         self.pace.cut(len(works), len(pieces))
         for batch in self._encoding.pack(encoder, version, pieces):
             await self._batches.put(batch)
@@ -130,16 +137,16 @@ class Pipeline:
                 await self._outcomes.pause(self.portions.write_seconds)
             while not self._done.empty() and len(works) < _WRITE_AT_ONCE:
                 works.append(self._done.get_nowait())
-            groups: dict[object, list[Work]] = {}
+            groups: dict[object, list[InFlightDocument]] = {}
             for work in works:
                 groups.setdefault(key_of(work.version), []).append(work)
             for group in groups.values():
                 await self._store(group)
 
-    async def _store(self, works: Sequence[Work]) -> None:
+    async def _store(self, works: Sequence[InFlightDocument]) -> None:
         """Store finished documents of one version; again and again while the database does not answer: it is fenced."""
 
-        async def attempt(works: Sequence[Work]) -> None:
+        async def attempt(works: Sequence[InFlightDocument]) -> None:
             encoded = [work.encoded() for work in works]
             try:
                 stored = await self._outcomes.persist(lambda: self._vectors.write(works[0].version, encoded))
@@ -154,13 +161,13 @@ class Pipeline:
             await attempt(works)
         except Exception as error:  # what the database refuses although it works
             log.exception("storing failed", extra={"documents": len(works)})
-            failed = await isolate(works, attempt)
+            failed = await bisect_failures(works, attempt)
             if len(failed) == len(works) > 1:
                 await self._outcomes.trouble("database", works, error)
             else:
                 await self._outcomes.charge(failed)
 
-    async def _count(self, works: Sequence[Work], stored: int, chunks: int) -> None:
+    async def _count(self, works: Sequence[InFlightDocument], stored: int, chunks: int) -> None:
         version = works[0].version
         name = await self._outcomes.name(version.collection_id)
         metrics.EMBEDDED_CHUNKS.labels(name, str(version.number)).inc(chunks)
@@ -171,7 +178,7 @@ class Pipeline:
         log.debug("stored", extra={"collection": name, "documents": stored, "chunks": chunks})
 
 
-def _portions(works: Sequence[Work], most: int) -> Iterator[Sequence[Work]]:
+def _portions(works: Sequence[InFlightDocument], most: int) -> Iterator[Sequence[InFlightDocument]]:
     """In order, as many together as have `most` code points; at least one."""
     start = size = 0
     for place, work in enumerate(works):

@@ -11,7 +11,7 @@ STREAMS = 2
 """Most passes of one lane at once, whatever an encoder says."""
 
 
-class Turns:
+class PriorityGate:
     """Shared by both lanes. Who waits with a live pass waits for at most one that runs already."""
 
     def __init__(self) -> None:

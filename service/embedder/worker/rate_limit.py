@@ -7,7 +7,7 @@ _BURST_SECONDS = 1.0
 _PORTION_SECONDS = 0.25
 
 
-class Allowance:
+class RateLimit:
     """What was not used is saved, up to a second's worth (at least one document)."""
 
     def __init__(self, per_second: float, clock: Callable[[], float] = time.monotonic) -> None:

@@ -20,7 +20,7 @@ def key_of(version: EmbedderVersion) -> Key:
     return version.collection_id, version.number
 
 
-class Admission:
+class VersionGate:
     """Proves versions in the background, so that one whose model takes minutes to load holds nobody up."""
 
     def __init__(

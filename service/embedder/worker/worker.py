@@ -30,18 +30,18 @@ from datetime import timedelta
 from service.core.errors import AzimuthError, Unavailable
 from service.core.ports.collections import Collections
 from service.core.ports.embedder import Encoder
-from service.core.ports.queue import Queue
-from service.core.ports.vectors import Vectors
+from service.core.ports.queue import JobQueue
+from service.core.ports.vectors import VectorStore
 from service.core.ports.versions import Versions
 from service.core.versions import EmbedderVersion
 from service.embedder.worker.backoff import Backoff
-from service.embedder.worker.claimer import Reader
-from service.embedder.worker.failure_policy import Outcomes, now
+from service.embedder.worker.claimer import Claimer
+from service.embedder.worker.failure_policy import FailurePolicy, now
 from service.embedder.worker.in_flight import BACKFILL, LIVE, Leases
 from service.embedder.worker.pipeline import Pipeline
-from service.embedder.worker.priority_gate import Turns
-from service.embedder.worker.rate_limit import Allowance
-from service.embedder.worker.version_gate import Admission
+from service.embedder.worker.priority_gate import PriorityGate
+from service.embedder.worker.rate_limit import RateLimit
+from service.embedder.worker.version_gate import VersionGate
 
 log = logging.getLogger(__name__)
 
@@ -54,8 +54,8 @@ class Worker:
     def __init__(
         self,
         *,
-        queue: Queue,
-        vectors: Vectors,
+        queue: JobQueue,
+        vectors: VectorStore,
         versions: Versions,
         collections: Collections,
         admit: Callable[[EmbedderVersion], Awaitable[Encoder]],
@@ -79,7 +79,7 @@ class Worker:
         self._keep_house, self._tend_seconds = tend, tend_seconds
         self._stopping = asyncio.Event()
         self._leases = Leases()
-        self._outcomes = Outcomes(
+        self._outcomes = FailurePolicy(
             queue,
             collections,
             self._leases,
@@ -88,19 +88,19 @@ class Worker:
             backoff=backoff,
             stop=self._stopping,
         )
-        self._admission = Admission(admit, retry=backoff().first)
-        self._reader = Reader(
+        self._admission = VersionGate(admit, retry=backoff().first)
+        self._reader = Claimer(
             queue=queue,
             versions=versions,
             admission=self._admission,
             outcomes=self._outcomes,
-            allowance=Allowance(backfill_per_second),
+            allowance=RateLimit(backfill_per_second),
             worker=f"{socket.gethostname()}:{os.getpid()}",
             claim=claim,
             lease=lease,
             stop=self._stopping,
         )
-        turns = Turns()
+        turns = PriorityGate()
         self._lanes = [
             Pipeline(
                 portions,
@@ -134,7 +134,7 @@ class Worker:
                     stage.cancel()
             await self._give_back()
         except ExceptionGroup as errors:
-            # A stage that ends is a defect, or a model past hope. Leases are left to run out: see `Outcomes.trouble`.
+            # A stage that ends is a defect, or a model past hope. Leases are left to run out: see `FailurePolicy.trouble`.
             raise errors.exceptions[0] from errors
         finally:
             await self._admission.close()

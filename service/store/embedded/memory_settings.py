@@ -13,7 +13,7 @@ _CGROUP_LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Machine:
+class MachineResources:
     """What the server may count on. `shared_memory`: room for parallel workers to meet in."""
 
     memory: int
@@ -21,7 +21,7 @@ class Machine:
     shared_memory: int
 
 
-def this_machine() -> Machine:
+def this_machine() -> MachineResources:
     """Read it from the system; a limit of the container counts where it is lower."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     for limit in _CGROUP_LIMITS:
@@ -33,10 +33,10 @@ def this_machine() -> Machine:
     cores = len(affinity(0)) if affinity else os.cpu_count() or 1
     # Where shared memory is not a file system (macOS) it is taken from memory itself.
     shared_memory = shutil.disk_usage(_SHARED_MEMORY).free if _SHARED_MEMORY.is_dir() else memory
-    return Machine(memory=memory, cores=cores, shared_memory=shared_memory)
+    return MachineResources(memory=memory, cores=cores, shared_memory=shared_memory)
 
 
-def settings(machine: Machine) -> dict[str, str]:
+def settings(machine: MachineResources) -> dict[str, str]:
     """postgresql.conf for `machine`: it shares the machine with models, so it takes about an eighth of the memory.
 
     https://www.postgresql.org/docs/current/runtime-config-resource.html

@@ -67,7 +67,7 @@ class Token(NamedTuple):
     part: bool = False
 
 
-class Chain:
+class LanguageAnalyzer:
     """The terms of one language. `tag`: what they begin with."""
 
     def __init__(self, code: str, language: Language, tag: str = "") -> None:
@@ -130,17 +130,17 @@ class Analyzer:
         self.language = language
         self.automatic = language == AUTO
         self.version = _digest(language)
-        self._chains: dict[str, Chain] = {}
+        self._chains: dict[str, LanguageAnalyzer] = {}
 
     def language_of(self, text: str) -> str:
         """The language that a document is analysed in; `languages.UNKNOWN` where it cannot be told."""
         return detected(text) if self.automatic else self.language
 
-    def chain(self, code: str) -> Chain:
+    def chain(self, code: str) -> LanguageAnalyzer:
         """What analyses documents of this language."""
         if code not in self._chains:
             language = LANGUAGES.get(code, UNDETERMINED)
-            self._chains[code] = Chain(code, language, f"{code}{_TAG}" if self.automatic else "")
+            self._chains[code] = LanguageAnalyzer(code, language, f"{code}{_TAG}" if self.automatic else "")
         return self._chains[code]
 
 

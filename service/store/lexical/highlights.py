@@ -5,7 +5,7 @@ from bisect import bisect_left
 from collections.abc import Callable, Sequence
 
 from service.core.query_syntax import Highlights
-from service.store.lexical.analyzer import Chain
+from service.store.lexical.analyzer import LanguageAnalyzer
 
 FRAGMENT_LENGTH = 200
 """Longest fragment, in characters."""
@@ -17,7 +17,9 @@ Span = tuple[int, int]
 """[start, end) in code points of the passage."""
 
 
-def highlighted(passage: str, chains: Sequence[Chain], marked: Callable[[Chain, str], float]) -> Highlights:
+def highlighted(
+    passage: str, chains: Sequence[LanguageAnalyzer], marked: Callable[[LanguageAnalyzer, str], float]
+) -> Highlights:
     """`marked`: what a term counts in the chain that made it; 0 where the query does not say it."""
     worth: dict[Span, tuple[float, str]] = {}
     for chain in chains:

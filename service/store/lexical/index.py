@@ -22,11 +22,11 @@ from service.core.change_feed import Position
 from service.core.documents import StoredDocument
 from service.core.errors import LexiconUnavailable
 from service.core.ids import DocumentId
-from service.core.ports.lexicon import Bag
-from service.core.query_syntax import Highlights, Words
+from service.core.ports.lexicon import TermCounts
+from service.core.query_syntax import Highlights, ParsedQuery
 from service.store.lexical.analyzer import Analyzer
 from service.store.lexical.highlights import highlighted
-from service.store.lexical.query import Exact, Must, Reading
+from service.store.lexical.query import BM25Scorer, LexicalQuery, Must
 
 Match = tuple[DocumentId, int, float]
 """Document, content revision, BM25 score."""
@@ -42,7 +42,7 @@ _DAMAGE_FILE = "damaged"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Progress:
+class IndexProgress:
     """What an index holds. `complete` is False from a (re)start at zero until it has once caught up.
 
     `generation` names one life of the directory: a reader that finds another one must open it anew.
@@ -70,11 +70,11 @@ def attach(index: tantivy.Index) -> tantivy.Index:
     return index
 
 
-def bag(analyzer: Analyzer, document: StoredDocument) -> Bag:
+def bag(analyzer: Analyzer, document: StoredDocument) -> TermCounts:
     """The terms of a document, as its entry in the index would have them."""
     text = f"{document.title}\n{document.text}"
     terms = analyzer.chain(analyzer.language_of(text)).terms(text)
-    return Bag(
+    return TermCounts(
         document_id=document.id,
         content_revision=document.content_revision,
         counts=Counter(terms),
@@ -82,17 +82,17 @@ def bag(analyzer: Analyzer, document: StoredDocument) -> Bag:
     )
 
 
-def read_progress(path: Path) -> Progress | None:
+def read_progress(path: Path) -> IndexProgress | None:
     """None where there is none that can be trusted."""
     try:
         raw = json.loads((path / _POSITION_FILE).read_bytes())
         position = Position(**raw["position"])
-        return Progress(generation=str(raw["generation"]), position=position, complete=raw["complete"] is True)
+        return IndexProgress(generation=str(raw["generation"]), position=position, complete=raw["complete"] is True)
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
 
-def write_progress(path: Path, progress: Progress) -> None:
+def write_progress(path: Path, progress: IndexProgress) -> None:
     """Atomic: a reader, or the next start after a crash, sees the old one or the new one."""
     draft = path / f"{_POSITION_FILE}.draft"
     with draft.open("w", encoding="utf-8") as file:
@@ -122,7 +122,7 @@ class LexicalIndex:
         self.refresh()
 
     @property
-    def progress(self) -> Progress:
+    def progress(self) -> IndexProgress:
         """What searches see; they may see a little more."""
         return self._view[1]
 
@@ -148,7 +148,7 @@ class LexicalIndex:
             if not self.stale():
                 return
 
-    def search(self, words: Words, limit: int, within: Sequence[DocumentId] | None) -> list[Match]:
+    def search(self, words: ParsedQuery, limit: int, within: Sequence[DocumentId] | None) -> list[Match]:
         """Best first; equal scores in the order of their ids."""
         searcher = self._searcher()
         limit = min(limit, searcher.num_docs)  # Tantivy makes room for as many as it is asked for
@@ -161,7 +161,7 @@ class LexicalIndex:
             matches = self._matches(searcher, query, limit)
         return sorted(matches, key=lambda match: (-match[2], match[0]))[:limit]
 
-    def satisfying(self, words: Words, ids: Sequence[DocumentId]) -> frozenset[DocumentId]:
+    def satisfying(self, words: ParsedQuery, ids: Sequence[DocumentId]) -> frozenset[DocumentId]:
         """Those of `ids` that say what must be said, and nothing that must not."""
         searcher = self._searcher()
         if not ids or not searcher.num_docs:
@@ -172,31 +172,31 @@ class LexicalIndex:
             hits = searcher.search(query, min(len(ids), searcher.num_docs), count=False).hits
             return frozenset(DocumentId(searcher.doc(address)["document_id"][0]) for _, address in hits)
 
-    def ceiling(self, words: Words) -> float:
+    def ceiling(self, words: ParsedQuery) -> float:
         """The highest score that a document could have."""
         searcher = self._searcher()
         with self._guarded():
             return self._reading(searcher, words).ceiling()
 
-    def exact(self, words: Words) -> Exact:
+    def exact(self, words: ParsedQuery) -> BM25Scorer:
         """What the score of a document would be were nothing rounded."""
         searcher = self._searcher()
         with self._guarded():
             return self._reading(searcher, words).exact()
 
-    def frequencies(self, words: Words) -> tuple[int, ...]:
+    def frequencies(self, words: ParsedQuery) -> tuple[int, ...]:
         """How many documents say each different word."""
         searcher = self._searcher()
         with self._guarded():
             return self._reading(searcher, words).frequencies()
 
-    def unsaid(self, words: Words) -> tuple[str, ...]:
+    def unsaid(self, words: ParsedQuery) -> tuple[str, ...]:
         """Quoted phrases that no document says."""
         searcher = self._searcher()
         with self._guarded():
             return self._reading(searcher, words).unsaid()
 
-    def highlight(self, words: Words, passages: Sequence[str]) -> list[Highlights]:
+    def highlight(self, words: ParsedQuery, passages: Sequence[str]) -> list[Highlights]:
         """Aligned with the passages."""
         searcher = self._searcher()
         with self._guarded():
@@ -209,8 +209,8 @@ class LexicalIndex:
             raise LexiconUnavailable("The lexical index is being built.")
         return searcher
 
-    def _reading(self, searcher: tantivy.Searcher, words: Words) -> Reading:
-        return Reading(searcher, self._schema, self._analyzer, words)
+    def _reading(self, searcher: tantivy.Searcher, words: ParsedQuery) -> LexicalQuery:
+        return LexicalQuery(searcher, self._schema, self._analyzer, words)
 
     def _among(self, ids: Sequence[DocumentId]) -> tuple[tantivy.Occur, tantivy.Query]:
         """Scored as the constant 0, so that a filter never changes a BM25 score."""

@@ -17,7 +17,7 @@ import tantivy
 from service.core.change_feed import Change, Position
 from service.core.documents import StoredDocument
 from service.store.lexical.analyzer import Analyzer
-from service.store.lexical.index import Progress, attach, is_damaged, read_progress, schema, write_progress
+from service.store.lexical.index import IndexProgress, attach, is_damaged, read_progress, schema, write_progress
 
 logger = logging.getLogger(__name__)
 
@@ -102,7 +102,7 @@ class Indexer:
             self._writer = self._index.writer(_HEAP_BYTES, 1)
         return self._writer
 
-    def _reopened(self) -> tuple[tantivy.Index, Progress] | None:
+    def _reopened(self) -> tuple[tantivy.Index, IndexProgress] | None:
         progress = read_progress(self.path)
         if progress is None or is_damaged(self.path):
             return None
@@ -114,10 +114,10 @@ class Indexer:
             return None
         return index, progress
 
-    def _created(self) -> tuple[tantivy.Index, Progress]:
+    def _created(self) -> tuple[tantivy.Index, IndexProgress]:
         shutil.rmtree(self.path, ignore_errors=True)
         self.path.mkdir(parents=True)
         index = attach(tantivy.Index(schema(), path=str(self.path), reuse=False))
-        progress = Progress(generation=uuid.uuid4().hex, position=Position())
+        progress = IndexProgress(generation=uuid.uuid4().hex, position=Position())
         write_progress(self.path, progress)
         return index, progress

@@ -23,8 +23,8 @@ from service.core.collections import Collection
 from service.core.documents import StoredDocument
 from service.core.errors import LexiconUnavailable, Misconfigured
 from service.core.ids import CollectionId, DocumentId
-from service.core.ports.lexicon import Bag, LexiconState
-from service.core.query_syntax import Highlights, Words
+from service.core.ports.lexicon import LexiconState, TermCounts
+from service.core.query_syntax import Highlights, ParsedQuery
 from service.core.search import Candidate
 from service.store.lexical.analyzer import analyzer_for
 from service.store.lexical.index import LexicalIndex, bag, is_damaged, read_progress
@@ -67,7 +67,7 @@ class TantivyLexicon:
         self._nudge = asyncio.Event()
 
     async def search(
-        self, collection: Collection, words: Words, limit: int, within: Sequence[DocumentId] | None = None
+        self, collection: Collection, words: ParsedQuery, limit: int, within: Sequence[DocumentId] | None = None
     ) -> tuple[Candidate, ...]:
         if limit < 1 or (within is not None and not within):
             return ()
@@ -81,36 +81,38 @@ class TantivyLexicon:
         )
 
     async def satisfying(
-        self, collection: Collection, words: Words, ids: Sequence[DocumentId]
+        self, collection: Collection, words: ParsedQuery, ids: Sequence[DocumentId]
     ) -> frozenset[DocumentId]:
         index = await self._index(collection)
         return frozenset() if index is None else await self._in_thread(lambda: index.satisfying(words, ids))
 
-    async def unsaid(self, collection: Collection, words: Words) -> tuple[str, ...]:
+    async def unsaid(self, collection: Collection, words: ParsedQuery) -> tuple[str, ...]:
         index = await self._index(collection)
         return () if index is None else await self._in_thread(lambda: index.unsaid(words))
 
-    async def ceiling(self, collection: Collection, words: Words) -> float:
+    async def ceiling(self, collection: Collection, words: ParsedQuery) -> float:
         index = await self._index(collection)
         return 0.0 if index is None else await self._in_thread(lambda: index.ceiling(words))
 
-    async def bags(self, collection: Collection, documents: Sequence[StoredDocument]) -> tuple[Bag, ...]:
+    async def bags(self, collection: Collection, documents: Sequence[StoredDocument]) -> tuple[TermCounts, ...]:
         """As `ports.LexicalTruth`, made of the documents as they are, not of what the index holds of them."""
         analyzer = analyzer_for(collection.settings.language)
         return tuple(await self._in_thread(lambda: [bag(analyzer, document) for document in documents]))
 
-    async def exact(self, collection: Collection, words: Words, bags: Sequence[Bag]) -> tuple[float, ...]:
+    async def exact(self, collection: Collection, words: ParsedQuery, bags: Sequence[TermCounts]) -> tuple[float, ...]:
         index = await self._index(collection)
         if index is None:
             return (0.0,) * len(bags)
         how = await self._in_thread(lambda: index.exact(words))
         return tuple(how.score(one.counts, one.length) for one in bags)
 
-    async def frequencies(self, collection: Collection, words: Words) -> tuple[int, ...]:
+    async def frequencies(self, collection: Collection, words: ParsedQuery) -> tuple[int, ...]:
         index = await self._index(collection)
         return () if index is None else await self._in_thread(lambda: index.frequencies(words))
 
-    async def highlight(self, collection: Collection, words: Words, passages: Sequence[str]) -> tuple[Highlights, ...]:
+    async def highlight(
+        self, collection: Collection, words: ParsedQuery, passages: Sequence[str]
+    ) -> tuple[Highlights, ...]:
         index = await self._index(collection)
         if index is None:
             return tuple(Highlights() for _ in passages)

@@ -14,8 +14,8 @@ from typing import Any
 
 import tantivy
 
-from service.core.query_syntax import Typos, Words
-from service.store.lexical.analyzer import Analyzer, Chain, population
+from service.core.query_syntax import ParsedQuery, TypoTolerance
+from service.store.lexical.analyzer import Analyzer, LanguageAnalyzer, population
 from service.store.lexical.edit_distance import within
 from service.store.lexical.language_detection import asked_in
 
@@ -36,7 +36,7 @@ Must, MustNot, Should = tantivy.Occur.Must, tantivy.Occur.MustNot, tantivy.Occur
 
 
 @dataclass(frozen=True, slots=True)
-class Exact:
+class BM25Scorer:
     """`weights`: of each term its idf, as often as the query counts it. `average`: terms of a document."""
 
     weights: Mapping[str, float]
@@ -52,10 +52,12 @@ class Exact:
         )
 
 
-class Reading:
+class LexicalQuery:
     """One query against what one searcher sees."""
 
-    def __init__(self, searcher: tantivy.Searcher, schema: tantivy.Schema, analyzer: Analyzer, words: Words) -> None:
+    def __init__(
+        self, searcher: tantivy.Searcher, schema: tantivy.Schema, analyzer: Analyzer, words: ParsedQuery
+    ) -> None:
         self._searcher = searcher
         self._schema = schema
         self._analyzer = analyzer
@@ -140,7 +142,7 @@ class Reading:
         could = max(count, sum(self._documents.get(code, 0) for code in among))
         return idf(could, count) / idf(self._searcher.num_docs, count)
 
-    def exact(self) -> Exact:
+    def exact(self) -> BM25Scorer:
         """What scores each term would add were nothing rounded; the statistics are those of the index."""
         weights = self.weights()
         for term in weights:
@@ -149,8 +151,8 @@ class Reading:
                 told = _explained(json.loads(query.explain(self._searcher, address).to_json()))
                 documents, average = round(told["N"]), told["avgdl"]
                 idfs = {one: idf(documents, self._searcher.doc_freq("body", one)) for one in weights}
-                return Exact({one: weight * idfs[one] for one, weight in weights.items()}, average)
-        return Exact({}, 1.0)
+                return BM25Scorer({one: weight * idfs[one] for one, weight in weights.items()}, average)
+        return BM25Scorer({}, 1.0)
 
     def ceiling(self) -> float:
         """What a document would score that says every word over and over: no hit scores more, whatever is indexed.
@@ -185,7 +187,7 @@ class Reading:
         """The words of the query that no document says in any language."""
         return {word: became for word, became in self._became().items() if not self._frequency(became)}
 
-    def _similar(self, typos: Typos) -> Iterator[tantivy.Query]:
+    def _similar(self, typos: TypoTolerance) -> Iterator[tantivy.Query]:
         """For each unknown word the terms within a few edits (Levenshtein automata over the dictionary).
 
         They score as one word said once in a document of average length: what BM25 gives there is the idf.
@@ -205,7 +207,7 @@ class Reading:
 
     # ------------------------------------------------------------ highlights
 
-    def marking(self) -> tuple[list[Chain], Callable[[Chain, str], float]]:
+    def marking(self) -> tuple[list[LanguageAnalyzer], Callable[[LanguageAnalyzer, str], float]]:
         """The chains that a passage is read with, and what a term counts there: its idf, or 0 where nobody asks it."""
         said = {chain.code: chain.marked_terms(self._words.text) for chain in self._chains}
         wishes = " ".join((*self._words.required, *self._words.quoted))
@@ -214,7 +216,7 @@ class Reading:
         misspelt = [] if self._words.typos is None else self._misspelt(self._words.typos)
 
         @cache
-        def weight(chain: Chain, term: str) -> float:
+        def weight(chain: LanguageAnalyzer, term: str) -> float:
             if term in said[chain.code]:
                 return idf(self._searcher.num_docs, self._searcher.doc_freq("body", term))
             if any(within(most, wrong, term) for wrong, most in misspelt):
@@ -223,7 +225,7 @@ class Reading:
 
         return [self._analyzer.chain(code) for code in said], weight
 
-    def _misspelt(self, typos: Typos) -> list[tuple[str, int]]:
+    def _misspelt(self, typos: TypoTolerance) -> list[tuple[str, int]]:
         """Terms that no document says, and how many edits a word may be away to stand for one of them."""
         unknown = list(self._unknown().items())[:TYPOS_LIMIT]
         return [(term, most) for word, terms in unknown if (most := typos.allowed(word)) for term in sorted(terms)]

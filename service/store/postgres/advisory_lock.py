@@ -26,7 +26,7 @@ async def driving(
 
     It saves double work and no more: transitions exclude each other by the states that they start from.
     """
-    key = {"table": vector_tables.space_of(version).table + what}
+    key = {"table": vector_tables.vector_table_of(version).table + what}
     async with pool.apart() as connection:
         deadline = time.monotonic() + wait_seconds
         # A statement that waits would hold a snapshot, for which an index build of whoever has the lock would wait.

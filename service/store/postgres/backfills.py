@@ -16,11 +16,11 @@ from psycopg.rows import class_row
 from psycopg.types.json import Jsonb
 
 from service.core.errors import VersionNotFound
-from service.core.versions import Backfill, Completeness, EmbedderVersion, Progress, VersionState
+from service.core.versions import BackfillStatus, Completeness, EmbedderVersion, Progress, VersionState
 from service.store.postgres import backfill_rate, sql_files
 from service.store.postgres.pool import Pool, retrying
 from service.store.postgres.queue import OVERWRITE
-from service.store.postgres.vector_tables import space_of
+from service.store.postgres.vector_tables import vector_table_of
 from service.store.postgres.versions import PostgresVersions
 
 SQL = sql_files.load("backfills")
@@ -37,7 +37,7 @@ class PostgresBackfills:
         self._pool = pool
         self._versions = PostgresVersions(pool)
 
-    async def advance(self, version: EmbedderVersion, now: datetime, window: int) -> Backfill:
+    async def advance(self, version: EmbedderVersion, now: datetime, window: int) -> BackfillStatus:
         """As the port says; VersionNotFound where it is gone or not backfilling any more.
 
         Killed at any moment, it has enqueued some portions, and the next call goes on behind them.
@@ -53,7 +53,7 @@ class PostgresBackfills:
             waiting += max(0, enqueued - before)
         if version.spec.external and everything and 0 < waiting <= PORTION:
             waiting -= await self._drop_outdated(version)
-        return Backfill(enqueued=enqueued, waiting=waiting, everything=everything)
+        return BackfillStatus(enqueued=enqueued, waiting=waiting, everything=everything)
 
     async def _portion(self, version: EmbedderVersion, now: datetime, limit: int) -> tuple[int, bool]:
         """Look at the next documents; answers how many were ever enqueued, and whether there are no more.
@@ -130,7 +130,7 @@ class PostgresBackfills:
     async def _building(self, version: EmbedderVersion) -> Progress:
         status = await self._versions.status(version)
         async with self._pool.connection() as connection:
-            row = await (await connection.execute(SQL.build, {"table": space_of(version).table})).fetchone()
+            row = await (await connection.execute(SQL.build, {"table": vector_table_of(version).table})).fetchone()
         if row is None or status.indexed:
             return Progress(done=status.rows if status.indexed else 0, total=status.rows, failed=0)
         share, seconds = row
@@ -178,7 +178,7 @@ def _gone(version: EmbedderVersion) -> VersionNotFound:
 
 
 def _statement(query: LiteralString, version: EmbedderVersion, **parts: sql.Composable) -> sql.Composed:
-    return sql.SQL(query).format(vectors=space_of(version).table_identifier, **parts)
+    return sql.SQL(query).format(vectors=vector_table_of(version).table_identifier, **parts)
 
 
 def _notes(row: Sequence[Sequence[float]]) -> backfill_rate.Notes:

@@ -17,7 +17,7 @@ from service.core.vector_math import unit
 from service.core.versions import EmbedderVersion
 from service.store.postgres import sql_files
 from service.store.postgres.pool import Connection
-from service.store.postgres.vector_tables import layout_of, seal, space_of
+from service.store.postgres.vector_tables import layout_of, seal, vector_table_of
 
 SQL = sql_files.load("client_vectors")
 
@@ -39,7 +39,7 @@ async def store(
 
     Answers those that had no vector of their present content there, or another one.
     """
-    layout, names = layout_of(version), space_of(version)
+    layout, names = layout_of(version), vector_table_of(version)
     vectors = {document.id: document.vector for document in documents if document.vector is not None}
     if not vectors:
         return frozenset()

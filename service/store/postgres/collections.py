@@ -4,10 +4,10 @@ import dataclasses
 from collections.abc import Mapping
 from datetime import UTC, datetime
 
-from service.core.collections import Collection, CollectionSettings, Counts, IndexedField
+from service.core.collections import Collection, CollectionCounts, CollectionSettings, IndexedField
 from service.core.errors import CollectionNotFound, Conflict
 from service.core.ids import CollectionId, CollectionName, VersionNumber
-from service.core.versions import AuditEntry, Identity, VersionState
+from service.core.versions import AuditEntry, EmbedderIdentity, VersionState
 from service.store.postgres import (
     audit,
     collection_lock,
@@ -34,7 +34,7 @@ class PostgresCollections:
         self,
         name: CollectionName,
         settings: CollectionSettings,
-        identity: Identity,
+        identity: EmbedderIdentity,
         canary: Mapping[str, tuple[float, ...]],
         now: datetime,
         actor: str = "azimuth",
@@ -135,7 +135,7 @@ class PostgresCollections:
             await indexed_fields.remove(connection, collection_id)
             await connection.execute(SQL.delete_changes, identity)
             await connection.execute(SQL.delete_jobs, identity)
-            tables = [vector_tables.space(collection_id, number).table for number in numbers]
+            tables = [vector_tables.vector_table(collection_id, number).table for number in numbers]
             await collection_lock.cancel_builds(connection, tables)
             for number in numbers:
                 await connection.execute(vector_tables.drop_table(collection_id, number))
@@ -145,7 +145,7 @@ class PostgresCollections:
         async with self._pool.connection() as connection:
             return tuple(field for _, field in await indexed_fields.declared(connection, collection_id))
 
-    async def counts(self, collection: Collection) -> Counts:
+    async def counts(self, collection: Collection) -> CollectionCounts:
         """Documents are counted (about 0.1 s for a million), chunks as PostgresVersions.status does it."""
         values = {"id": collection.id, "version": collection.active_version}
         async with self._pool.connection() as connection:
@@ -153,4 +153,4 @@ class PostgresCollections:
             status = await versions.space_status(connection, collection.id, collection.active_version)
         assert row is not None
         documents, pending, failed = row
-        return Counts(documents=documents, chunks=status.rows, pending=pending, failed=failed)
+        return CollectionCounts(documents=documents, chunks=status.rows, pending=pending, failed=failed)

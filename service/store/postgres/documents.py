@@ -16,10 +16,10 @@ from service.core.documents import Accepted, Document, StoredDocument
 from service.core.errors import CollectionNotFound
 from service.core.filters import Filter
 from service.core.ids import CollectionId, DocumentId
-from service.core.search import Candidate, Passage, Passing
+from service.core.search import Candidate, FilterMatch, Passage
 from service.core.versions import EmbedderVersion
 from service.store.postgres import change_feed, client_vectors, indexed_fields, queue, sql_files, vectors
-from service.store.postgres.filter_matches import PassingDocuments
+from service.store.postgres.filter_matches import FilterMatches
 from service.store.postgres.filter_sql import predicate
 from service.store.postgres.pool import Connection, Pool, retrying
 from service.store.postgres.rows import stored
@@ -30,7 +30,7 @@ SQL = sql_files.load("documents")
 class PostgresDocuments:
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
-        self._passing = PassingDocuments(pool)
+        self._passing = FilterMatches(pool)
 
     async def put(
         self,
@@ -124,7 +124,7 @@ class PostgresDocuments:
             rows = await (await connection.execute(query, arguments, prepare=False)).fetchall()
         return tuple(stored(*row) for row in rows)
 
-    async def passing(self, collection_id: CollectionId, where: Filter, cap: int) -> Passing:
+    async def passing(self, collection_id: CollectionId, where: Filter, cap: int) -> FilterMatch:
         return await self._passing.of(collection_id, where, cap)
 
     async def passing_among(

@@ -28,7 +28,7 @@ _KINDS = {
 
 
 @dataclass(frozen=True, slots=True)
-class Key:
+class FieldRange:
     """One range of one field, which every document that passes has a value in, unless it has several values there.
 
     `expression` over `indexed_values AS v`, with its placeholders in `values`. `narrowed`: by several conditions, so
@@ -41,14 +41,14 @@ class Key:
 
 
 @dataclass(frozen=True, slots=True)
-class Answered:
+class RangedFilter:
     """`whole`: the one key says the same as the filter."""
 
-    keys: tuple[Key, ...]
+    keys: tuple[FieldRange, ...]
     whole: bool
 
 
-def answered(where: Filter, fields: Mapping[str, int]) -> Answered:
+def answered(where: Filter, fields: Mapping[str, int]) -> RangedFilter:
     """What fields that are ready (their numbers by name) answer of a filter."""
     ranges: dict[tuple[int, int], list[Condition]] = {}
     whole = True
@@ -60,7 +60,7 @@ def answered(where: Filter, fields: Mapping[str, int]) -> Answered:
         else:
             ranges.setdefault((number, kind), []).append(part)
     keys = tuple(_key(number, kind, parts) for (number, kind), parts in ranges.items())
-    return Answered(keys, whole and len(keys) == 1)
+    return RangedFilter(keys, whole and len(keys) == 1)
 
 
 def _conjuncts(where: Filter) -> Iterator[Filter]:
@@ -93,7 +93,7 @@ def _kind_of(operand: Scalar) -> int | None:
             return None
 
 
-def _key(number: int, kind: int, conditions: Sequence[Condition]) -> Key:
+def _key(number: int, kind: int, conditions: Sequence[Condition]) -> FieldRange:
     among, column, type_ = _KINDS[kind]
     values: dict[str, Any] = {"field": number}
     tests = [sql.SQL("v.field = {} AND {}").format(sql.Placeholder("field"), among)]
@@ -106,7 +106,7 @@ def _key(number: int, kind: int, conditions: Sequence[Condition]) -> Key:
             values[name] = _bound(condition.operand)
             compared = sql.SQL(_COMPARED[condition.operator])
             tests.append(sql.SQL("{} {} {}::{}").format(column, compared, sql.Placeholder(name), type_))
-    return Key(sql.SQL(" AND ").join(tests), values, narrowed=len(conditions) > 1)
+    return FieldRange(sql.SQL(" AND ").join(tests), values, narrowed=len(conditions) > 1)
 
 
 def _bound(operand: Scalar) -> Decimal | str:

@@ -19,9 +19,9 @@ from psycopg import sql
 from service.core.collections import FieldState
 from service.core.filters import Filter
 from service.core.ids import CollectionId, DocumentId
-from service.core.search import Passing
+from service.core.search import FilterMatch
 from service.store.postgres import indexed_fields, sql_files
-from service.store.postgres.field_ranges import Answered, Key, answered
+from service.store.postgres.field_ranges import FieldRange, RangedFilter, answered
 from service.store.postgres.filter_sql import indexed_predicate, predicate
 from service.store.postgres.pool import Connection, Pool
 
@@ -77,7 +77,7 @@ class _Size:
     all_pages: int
 
 
-class PassingDocuments:
+class FilterMatches:
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
         self._named: OrderedDict[tuple[CollectionId, str], _Named] = OrderedDict()
@@ -86,7 +86,7 @@ class PassingDocuments:
         self._sizes: dict[CollectionId, tuple[float, _Size]] = {}
         self._fields: dict[CollectionId, tuple[float, Mapping[str, int]]] = {}
 
-    async def of(self, collection_id: CollectionId, where: Filter, cap: int) -> Passing:
+    async def of(self, collection_id: CollectionId, where: Filter, cap: int) -> FilterMatch:
         """As `ports.Documents.passing`."""
         key = (collection_id, repr(where))  # not `where` itself: to Python 1, 1.0 and True are the same
         async with self._pool.connection() as connection:
@@ -100,9 +100,9 @@ class PassingDocuments:
                 if named is None:
                     self._shares[key] = replace(known, more_than=max(cap, known.more_than))
                     count = max(cap + 1, about)
-                    return Passing(ids=None, count=count, total=max(size.documents, count))
+                    return FilterMatch(ids=None, count=count, total=max(size.documents, count))
         count = len(named.ids)
-        return Passing(ids=named.ids if count <= cap else None, count=count, total=max(count, size.documents))
+        return FilterMatch(ids=named.ids if count <= cap else None, count=count, total=max(count, size.documents))
 
     # ------------------------------------------------------------ how many about
 
@@ -155,7 +155,7 @@ class PassingDocuments:
         return named
 
     async def _naming(
-        self, connection: Connection, collection_id: CollectionId, where: Filter, found: Answered, size: _Size
+        self, connection: Connection, collection_id: CollectionId, where: Filter, found: RangedFilter, size: _Size
     ) -> tuple[sql.Composed, Mapping[str, Any]]:
         """The cheapest statement that names them."""
         asked = predicate(where)
@@ -177,8 +177,8 @@ class PassingDocuments:
         return sql.SQL(SQL.by_metadata).format(where=asked.expression), asked.values
 
     async def _narrowest(
-        self, connection: Connection, collection_id: CollectionId, keys: Sequence[Key], size: _Size
-    ) -> Key | None:
+        self, connection: Connection, collection_id: CollectionId, keys: Sequence[FieldRange], size: _Size
+    ) -> FieldRange | None:
         """The key that leaves the fewest documents to be asked one by one; None where each leaves too many."""
         counts = []
         for key in keys:
@@ -236,11 +236,11 @@ class PassingDocuments:
             self._held -= 1 + len(gone.ids)
 
 
-def _ranged(key: Key) -> sql.Composed:
+def _ranged(key: FieldRange) -> sql.Composed:
     return sql.SQL(SQL.ranged).format(key=key.expression)
 
 
-def _candidates(key: Key) -> sql.Composed:
+def _candidates(key: FieldRange) -> sql.Composed:
     """Everything that may pass as far as the key tells."""
     if not key.narrowed:
         return sql.SQL("SELECT DISTINCT r.document_id FROM ({}) AS r").format(_ranged(key))

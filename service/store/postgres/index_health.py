@@ -7,7 +7,7 @@ from psycopg import sql
 from psycopg.errors import UndefinedObject, UndefinedTable
 
 from service.core.errors import VersionNotFound
-from service.core.index_health import Health, IndexState
+from service.core.index_health import IndexHealth, IndexState
 from service.core.versions import EmbedderVersion
 from service.store.postgres import sql_files, vector_tables, versions
 from service.store.postgres.advisory_lock import driving
@@ -20,9 +20,9 @@ class PostgresIndexes:
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
 
-    async def look(self, version: EmbedderVersion) -> Health:
+    async def look(self, version: EmbedderVersion) -> IndexHealth:
         """Catalogue and statistics, which cost the same for any size. VersionNotFound where the table is gone."""
-        names = vector_tables.space_of(version)
+        names = vector_tables.vector_table_of(version)
         async with self._pool.connection() as connection:
             status = await versions.space_status(connection, version.collection_id, version.number)
             values = {"table": names.table, "index": names.index}
@@ -34,7 +34,7 @@ class PostgresIndexes:
         index = None
         if valid is not None:
             index = IndexState(name=names.index, valid=valid, bytes=index_bytes, building=building, build=build)
-        return Health(
+        return IndexHealth(
             rows=status.rows,
             dead_rows=dead,
             unindexed_rows=unindexed,
@@ -57,7 +57,7 @@ class PostgresIndexes:
 
     async def rebuild(self, version: EmbedderVersion) -> None:
         """As the port says. What an earlier one left when it was broken off is dropped first."""
-        names = vector_tables.space_of(version)
+        names = vector_tables.vector_table_of(version)
         async with self._pool.apart() as connection:
             values = {"table": names.table, "index": names.index}
             for (name,) in await (await connection.execute(SQL.leftovers, values)).fetchall():
@@ -73,7 +73,7 @@ class PostgresIndexes:
 
 async def _unindexed(connection: Connection, version: EmbedderVersion) -> int:
     query = sql.SQL(SQL.unindexed).format(
-        vectors=vector_tables.space_of(version).table_identifier, length=vector_tables.layout_of(version).length
+        vectors=vector_tables.vector_table_of(version).table_identifier, length=vector_tables.layout_of(version).length
     )
     row = await (await connection.execute(query)).fetchone()
     assert row is not None

@@ -9,10 +9,19 @@ from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any
 
-from service.core.collections import Chunking, CollectionSettings, EmbedderSpec, Fusion, Gain, Index, Reranking, Tuned
+from service.core.collections import (
+    ChunkingSettings,
+    CollectionSettings,
+    EmbedderSpec,
+    FusionSettings,
+    IndexSettings,
+    MeasuredGain,
+    RerankSettings,
+    TuningRecord,
+)
 from service.core.logistic import Logistic
-from service.core.recall import Curve, CurvePoint
-from service.core.versions import Calibration, Check, Evidence, Identity, Judgments
+from service.core.recall import CalibrationCurve, CurvePoint
+from service.core.versions import Calibration, EmbedderIdentity, Judgments, PromotionCheck, PromotionEvidence
 
 Json = dict[str, Any]
 
@@ -40,20 +49,20 @@ def spec_from_json(row: Mapping[str, Any]) -> EmbedderSpec:
     return EmbedderSpec(**row)
 
 
-def chunking_to_json(chunking: Chunking) -> Json:
+def chunking_to_json(chunking: ChunkingSettings) -> Json:
     return dataclasses.asdict(chunking)
 
 
-def chunking_from_json(row: Mapping[str, Any]) -> Chunking:
-    return Chunking(**row)
+def chunking_from_json(row: Mapping[str, Any]) -> ChunkingSettings:
+    return ChunkingSettings(**row)
 
 
-def identity_to_json(identity: Identity) -> Json:
+def identity_to_json(identity: EmbedderIdentity) -> Json:
     return {"parts": dict(identity.parts), "dimensions": identity.dimensions, "max_tokens": identity.max_tokens}
 
 
-def identity_from_json(row: Mapping[str, Any]) -> Identity:
-    return Identity(**row)
+def identity_from_json(row: Mapping[str, Any]) -> EmbedderIdentity:
+    return EmbedderIdentity(**row)
 
 
 def canary_to_json(canary: Mapping[str, tuple[float, ...]]) -> Json:
@@ -65,15 +74,15 @@ def canary_from_json(row: Mapping[str, Any]) -> dict[str, tuple[float, ...]]:
     return {text: tuple(map(float, vector)) for text, vector in row.items()}
 
 
-def index_to_json(index: Index) -> Json:
+def index_to_json(index: IndexSettings) -> Json:
     return dataclasses.asdict(index)
 
 
-def index_from_json(row: Mapping[str, Any]) -> Index:
-    return Index(**row)
+def index_from_json(row: Mapping[str, Any]) -> IndexSettings:
+    return IndexSettings(**row)
 
 
-def evidence_to_json(evidence: Evidence) -> Json:
+def evidence_to_json(evidence: PromotionEvidence) -> Json:
     """Moments as ISO 8601."""
     return {
         "checks": [_check_to_json(check) for check in evidence.checks],
@@ -85,14 +94,16 @@ def evidence_to_json(evidence: Evidence) -> Json:
     }
 
 
-def evidence_from_json(row: Mapping[str, Any]) -> Evidence:
+def evidence_from_json(row: Mapping[str, Any]) -> PromotionEvidence:
     moments = {
         name: datetime.fromisoformat(row[name]) for name in ("gathered_at", "judged_at") if row.get(name) is not None
     }
-    return Evidence(**{**row, **moments, "checks": tuple(Check(**check) for check in row.get("checks", ()))})
+    return PromotionEvidence(
+        **{**row, **moments, "checks": tuple(PromotionCheck(**check) for check in row.get("checks", ()))}
+    )
 
 
-def _check_to_json(check: Check) -> Json:
+def _check_to_json(check: PromotionCheck) -> Json:
     return {"name": check.name, "passed": check.passed, "detail": check.detail, "figures": dict(check.figures)}
 
 
@@ -118,14 +129,14 @@ def _logistic_from_json(row: Mapping[str, Any]) -> Logistic:
     return Logistic(weights=tuple(map(float, row["weights"])), bias=float(row["bias"]))
 
 
-def curve_to_json(curve: Curve) -> Json:
+def curve_to_json(curve: CalibrationCurve) -> Json:
     """Moments as ISO 8601."""
     return {**dataclasses.asdict(curve), "measured_at": curve.measured_at.isoformat()}
 
 
-def curve_from_json(row: Mapping[str, Any]) -> Curve:
+def curve_from_json(row: Mapping[str, Any]) -> CalibrationCurve:
     points = tuple(CurvePoint(**point) for point in row["points"])
-    return Curve(**{**row, "points": points, "measured_at": datetime.fromisoformat(row["measured_at"])})
+    return CalibrationCurve(**{**row, "points": points, "measured_at": datetime.fromisoformat(row["measured_at"])})
 
 
 def judgments_to_json(judgments: Judgments) -> Json:
@@ -136,17 +147,17 @@ def judgments_to_json(judgments: Judgments) -> Json:
     }
 
 
-def _fusion_from_json(row: Mapping[str, Any]) -> Fusion:
-    return Fusion(**row)
+def _fusion_from_json(row: Mapping[str, Any]) -> FusionSettings:
+    return FusionSettings(**row)
 
 
-def _rerank_from_json(row: Mapping[str, Any]) -> Reranking:
-    return Reranking(**row)
+def _rerank_from_json(row: Mapping[str, Any]) -> RerankSettings:
+    return RerankSettings(**row)
 
 
-def _tuned_from_json(row: Mapping[str, Any]) -> Tuned:
-    gains = {name: Gain(**row[name]) for name in ("fusion", "rerank") if row.get(name) is not None}
-    return Tuned(**{**row, **gains, "at": datetime.fromisoformat(row["at"])})
+def _tuned_from_json(row: Mapping[str, Any]) -> TuningRecord:
+    gains = {name: MeasuredGain(**row[name]) for name in ("fusion", "rerank") if row.get(name) is not None}
+    return TuningRecord(**{**row, **gains, "at": datetime.fromisoformat(row["at"])})
 
 
 _PARTS: Mapping[str, Callable[[Mapping[str, Any]], Any]] = {

@@ -3,7 +3,7 @@
 from datetime import datetime, timedelta
 
 from service.core.ids import CollectionId, VersionNumber
-from service.core.versions import Process
+from service.core.versions import ApiProcess
 from service.store.postgres import sql_files
 from service.store.postgres.pool import Pool, retrying
 
@@ -17,7 +17,7 @@ class PostgresProcesses:
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
 
-    async def seen(self, process: Process) -> None:
+    async def seen(self, process: ApiProcess) -> None:
         values = {
             "id": process.id,
             "host": process.host,
@@ -32,11 +32,11 @@ class PostgresProcesses:
 
         await retrying(commit)
 
-    async def since(self, moment: datetime) -> tuple[Process, ...]:
+    async def since(self, moment: datetime) -> tuple[ApiProcess, ...]:
         async with self._pool.connection() as connection:
             rows = await (await connection.execute(SQL.since, {"moment": moment})).fetchall()
         return tuple(
-            Process(id=str(id_), host=host, seen_at=seen_at, proven=frozenset(map(_space, proven)))
+            ApiProcess(id=str(id_), host=host, seen_at=seen_at, proven=frozenset(map(_space, proven)))
             for id_, host, seen_at, proven in rows
         )
 

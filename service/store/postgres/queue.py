@@ -20,7 +20,7 @@ from psycopg.rows import class_row
 
 from service.core.documents import StoredDocument
 from service.core.ids import CollectionId, DocumentId, VersionNumber
-from service.core.jobs import Claimed, FailedDocument, Job, Lane, QueueStatus
+from service.core.jobs import ClaimedJob, FailedDocument, Job, Lane, QueueStatus
 from service.core.versions import EmbedderVersion
 from service.store.postgres import sql_files
 from service.store.postgres.pool import Connection, Pool, retrying
@@ -57,7 +57,7 @@ class PostgresQueue:
         now: datetime,
         lease: timedelta,
         lane: Lane = "live",
-    ) -> tuple[Claimed, ...]:
+    ) -> tuple[ClaimedJob, ...]:
         """As the port says. A job whose content has been replaced since stays with its new content for the next claim.
 
         A job is ended where its document is gone, or is of other content although the job is still ours: a backfill
@@ -94,7 +94,7 @@ class PostgresQueue:
                 return ()
             documents = await _documents(connection, jobs)
             claimed = tuple(
-                Claimed(job=job, document=document, lost_leases=lost)
+                ClaimedJob(job=job, document=document, lost_leases=lost)
                 for job, lost in zip(jobs, lost_leases, strict=True)
                 if (document := documents.get((job.collection_id, job.document_id))) is not None
                 and document.content_revision == job.content_revision

@@ -9,7 +9,7 @@ from psycopg.errors import ForeignKeyViolation
 
 from service.core.errors import CollectionNotFound, VersionNotFound
 from service.core.ids import CollectionId, VersionNumber
-from service.core.recall import Curve, Effort, Minute, Series, Tally, together
+from service.core.recall import CalibrationCurve, EfSetting, RecallMinute, RecallSeries, RecallStats, merge_minutes
 from service.core.versions import AuditEntry, EmbedderVersion
 from service.store.postgres import audit, json_records, sql_files
 from service.store.postgres.pool import Pool, retrying
@@ -21,10 +21,10 @@ class PostgresRecalls:
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
 
-    async def add(self, collection_id: CollectionId, minutes: Sequence[Minute]) -> None:
+    async def add(self, collection_id: CollectionId, minutes: Sequence[RecallMinute]) -> None:
         if not minutes:
             return
-        values = {"collection_id": collection_id, **_columns(together(minutes))}
+        values = {"collection_id": collection_id, **_columns(merge_minutes(minutes))}
 
         async def commit() -> None:
             async with self._pool.connection() as connection:
@@ -35,7 +35,7 @@ class PostgresRecalls:
         except ForeignKeyViolation as error:
             raise CollectionNotFound from error
 
-    async def since(self, collection_id: CollectionId, moment: datetime, minutes: int = 1) -> tuple[Minute, ...]:
+    async def since(self, collection_id: CollectionId, moment: datetime, minutes: int = 1) -> tuple[RecallMinute, ...]:
         values = {"collection_id": collection_id, "moment": moment, "width": timedelta(minutes=minutes)}
         async with self._pool.connection() as connection:
             rows = await (await connection.execute(SQL.since, values)).fetchall()
@@ -45,12 +45,12 @@ class PostgresRecalls:
         async with self._pool.connection() as connection:
             return (await connection.execute(SQL.forget, {"before": before})).rowcount
 
-    async def efforts(self, collection_id: CollectionId) -> tuple[Effort, ...]:
+    async def efforts(self, collection_id: CollectionId) -> tuple[EfSetting, ...]:
         """In the order of versions and bands."""
         async with self._pool.connection() as connection:
             rows = await (await connection.execute(SQL.efforts, {"collection_id": collection_id})).fetchall()
         return tuple(
-            Effort(
+            EfSetting(
                 version=VersionNumber(version),
                 band=band,
                 ef_search=ef_search,
@@ -62,7 +62,7 @@ class PostgresRecalls:
             for version, band, ef_search, missed, reason, changed_at, target in rows
         )
 
-    async def put_effort(self, collection_id: CollectionId, effort: Effort, entry: AuditEntry | None) -> None:
+    async def put_effort(self, collection_id: CollectionId, effort: EfSetting, entry: AuditEntry | None) -> None:
         values = {**dataclasses.asdict(effort), "collection_id": collection_id}
         try:
             async with self._pool.transaction() as connection:
@@ -72,12 +72,12 @@ class PostgresRecalls:
         except ForeignKeyViolation as error:
             raise CollectionNotFound from error
 
-    async def curve(self, version: EmbedderVersion) -> Curve | None:
+    async def curve(self, version: EmbedderVersion) -> CalibrationCurve | None:
         async with self._pool.connection() as connection:
             row = await (await connection.execute(SQL.curve, _key(version))).fetchone()
         return None if row is None or row[0] is None else json_records.curve_from_json(row[0])
 
-    async def put_curve(self, version: EmbedderVersion, curve: Curve) -> None:
+    async def put_curve(self, version: EmbedderVersion, curve: CalibrationCurve) -> None:
         async with self._pool.connection() as connection:
             kept = await connection.execute(
                 SQL.put_curve, {**_key(version), "curve": json_records.curve_to_json(curve)}
@@ -89,7 +89,7 @@ class PostgresRecalls:
 # ---------------------------------------------------------------- rows
 
 
-def _columns(minutes: Sequence[Minute]) -> dict[str, list[Any]]:
+def _columns(minutes: Sequence[RecallMinute]) -> dict[str, list[Any]]:
     """One array for each column."""
     series, tallies = [minute.series for minute in minutes], [minute.tally for minute in minutes]
     return {
@@ -119,12 +119,12 @@ def _minute(
     recall_squares: float,
     distance_recall: float,
     seconds: float,
-) -> Minute:
+) -> RecallMinute:
     """The columns in the order in which the query gives them."""
-    return Minute(
-        series=Series(version=VersionNumber(version), leg=leg, plan=plan, band=band, ef_search=ef_search),
+    return RecallMinute(
+        series=RecallSeries(version=VersionNumber(version), leg=leg, plan=plan, band=band, ef_search=ef_search),
         at=at,
-        tally=Tally(
+        tally=RecallStats(
             queries=queries,
             recall=recall,
             recall_squares=recall_squares,

@@ -21,7 +21,7 @@ _HEADER = re.compile(r"^-- name: *(?P<name>.*?) *$")
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
 
 
-class Statements:
+class SqlFile:
     """The queries of one file as attributes. A name that the file does not have is an AttributeError."""
 
     __slots__ = ("_file", "_queries")
@@ -47,10 +47,10 @@ class Statements:
         return iter(self._queries)
 
 
-def load(name: str) -> Statements:
+def load(name: str) -> SqlFile:
     """The queries of `sql/<name>.sql`. ValueError where the file is not made of well-formed blocks."""
     text = files(__package__).joinpath("sql", f"{name}.sql").read_text(encoding="utf-8")
-    return Statements(name, parse(text, name))
+    return SqlFile(name, parse(text, name))
 
 
 def parse(text: str, file: str) -> dict[str, LiteralString]:

@@ -28,7 +28,7 @@ _MAX_INLINE_BYTES = 6_000
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Layout:
+class StorageLayout:
     """What a storage is to PostgreSQL: the column's type, its class in Python and its function for the length.
 
     `width`: bytes of a dimension in the table. `indexed`: what HNSW is built over. `max_indexed`: dimensions up to
@@ -47,8 +47,8 @@ class Layout:
         return self.adapted(vector)
 
 
-_LAYOUTS: Mapping[Storage, Layout] = {
-    "halfvec": Layout(
+_LAYOUTS: Mapping[Storage, StorageLayout] = {
+    "halfvec": StorageLayout(
         type="halfvec",
         adapted=HalfVector,
         length=sql.SQL("l2_norm"),
@@ -56,7 +56,7 @@ _LAYOUTS: Mapping[Storage, Layout] = {
         indexed=sql.SQL("embedding halfvec_cosine_ops"),
         max_indexed=4_000,
     ),
-    "vector": Layout(
+    "vector": StorageLayout(
         type="vector",
         adapted=FullVector,
         length=sql.SQL("vector_norm"),
@@ -65,7 +65,7 @@ _LAYOUTS: Mapping[Storage, Layout] = {
         max_indexed=2_000,
     ),
     # One bit a dimension, its sign. A halfvec holds 16,000 dimensions, and HNSW over bits takes more than that.
-    "binary": Layout(
+    "binary": StorageLayout(
         type="halfvec",
         adapted=HalfVector,
         length=sql.SQL("l2_norm"),
@@ -77,7 +77,7 @@ _LAYOUTS: Mapping[Storage, Layout] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Space:
+class VectorTable:
     """The names that belong to one version."""
 
     table: str
@@ -92,16 +92,16 @@ class Space:
         return sql.Identifier(self.index)
 
 
-def space(collection_id: CollectionId, number: VersionNumber) -> Space:
+def vector_table(collection_id: CollectionId, number: VersionNumber) -> VectorTable:
     table = f"vectors_{collection_id:d}_{number:d}"
-    return Space(table=table, index=f"{table}_hnsw")
+    return VectorTable(table=table, index=f"{table}_hnsw")
 
 
-def space_of(version: EmbedderVersion) -> Space:
-    return space(version.collection_id, version.number)
+def vector_table_of(version: EmbedderVersion) -> VectorTable:
+    return vector_table(version.collection_id, version.number)
 
 
-def layout_of(version: EmbedderVersion) -> Layout:
+def layout_of(version: EmbedderVersion) -> StorageLayout:
     return _LAYOUTS[version.index.storage]
 
 
@@ -133,7 +133,7 @@ def create_table(
     by its types. Dead rows cost recall, so the table is vacuumed earlier than others.
     """
     layout = _LAYOUTS[storage]
-    table = space(collection_id, number).table_identifier
+    table = vector_table(collection_id, number).table_identifier
     create = sql.SQL(
         """
         CREATE TABLE {table} (
@@ -169,12 +169,12 @@ def create_table(
 
 
 def drop_table(collection_id: CollectionId, number: VersionNumber) -> sql.Composed:
-    return sql.SQL("DROP TABLE IF EXISTS {}").format(space(collection_id, number).table_identifier)
+    return sql.SQL("DROP TABLE IF EXISTS {}").format(vector_table(collection_id, number).table_identifier)
 
 
 def create_index(version: EmbedderVersion) -> sql.Composed:
     """Build the HNSW index beside running writes. Cannot run inside a transaction."""
-    names, index = space_of(version), version.index
+    names, index = vector_table_of(version), version.index
     return sql.SQL(
         "CREATE INDEX CONCURRENTLY {index} ON {table} USING hnsw ({indexed})"
         " WITH (m = {m}, ef_construction = {ef_construction})"
@@ -188,13 +188,13 @@ def create_index(version: EmbedderVersion) -> sql.Composed:
 
 
 def drop_index(version: EmbedderVersion) -> sql.Composed:
-    return sql.SQL("DROP INDEX CONCURRENTLY IF EXISTS {}").format(space_of(version).index_identifier)
+    return sql.SQL("DROP INDEX CONCURRENTLY IF EXISTS {}").format(vector_table_of(version).index_identifier)
 
 
 def rebuild_index(version: EmbedderVersion) -> sql.Composed:
     """Build it anew beside searches and writes, which use the old one until then. Cannot run inside a transaction."""
-    return sql.SQL("REINDEX INDEX CONCURRENTLY {}").format(space_of(version).index_identifier)
+    return sql.SQL("REINDEX INDEX CONCURRENTLY {}").format(vector_table_of(version).index_identifier)
 
 
 def analyze(version: EmbedderVersion) -> sql.Composed:
-    return sql.SQL("ANALYZE {}").format(space_of(version).table_identifier)
+    return sql.SQL("ANALYZE {}").format(vector_table_of(version).table_identifier)

@@ -22,16 +22,16 @@ from service.core.concurrency import side_by_side
 from service.core.errors import VersionNotFound
 from service.core.filters import Filter
 from service.core.ids import CollectionId, DocumentId, Vector, VersionNumber
-from service.core.jobs import Encoded
+from service.core.jobs import EncodedDocument
 from service.core.limits import MAX_EF_SEARCH
 from service.core.search import Candidate, DensePlan
 from service.core.vector_math import direction
-from service.core.versions import EmbedderVersion, Sample
+from service.core.versions import EmbedderVersion, VectorSample
 from service.store.postgres import queue, sql_files, versions
 from service.store.postgres.filter_sql import predicate
 from service.store.postgres.pool import Connection, Pool, retrying
 from service.store.postgres.rows import text_array
-from service.store.postgres.vector_tables import bits, layout_of, seal, space, space_of
+from service.store.postgres.vector_tables import bits, layout_of, seal, vector_table, vector_table_of
 
 SQL = sql_files.load("vectors")
 
@@ -62,7 +62,7 @@ class PostgresVectors:
         self._pool = pool
         self._alone = alone
 
-    async def write(self, version: EmbedderVersion, encoded: Sequence[Encoded]) -> frozenset[DocumentId]:
+    async def write(self, version: EmbedderVersion, encoded: Sequence[EncodedDocument]) -> frozenset[DocumentId]:
         """As the port says. A job of another version is skipped too.
 
         Each row carries the version and the seal of its job, and the table refuses those that are not its own.
@@ -204,7 +204,7 @@ class PostgresVectors:
             await cursor.execute(_statement(SQL.get, version), arguments, prepare=False)
             return {(id_, chunk): _unit(stored) for id_, chunk, stored in await cursor.fetchall()}
 
-    async def sample(self, version: EmbedderVersion, size: int) -> Sample:
+    async def sample(self, version: EmbedderVersion, size: int) -> VectorSample:
         """As the port says: whole pages are drawn, so that a large table costs no more than a small one.
 
         How many is told by an estimate of the rows; where it was too high, more are drawn.
@@ -220,7 +220,7 @@ class PostgresVectors:
                 if len(rows) >= size or percent >= 100.0:
                     break
                 percent *= 4
-        return Sample(
+        return VectorSample(
             chunks=tuple((row[0], row[3]) for row in rows),
             vectors=np.stack([_unit(row[-1]) for row in rows])
             if rows
@@ -236,7 +236,7 @@ async def remove(connection: Connection, collection_id: CollectionId, ids: Seque
     """Remove the vectors of these documents from every space of the collection."""
     cursor = await connection.execute(SQL.tables, {"collection_id": collection_id})
     for (number,) in await cursor.fetchall():
-        table = space(collection_id, VersionNumber(number)).table_identifier
+        table = vector_table(collection_id, VersionNumber(number)).table_identifier
         query = sql.SQL(SQL.remove).format(vectors=table)
         await connection.execute(query, {"collection_id": collection_id, "ids": list(ids)})
 
@@ -269,7 +269,7 @@ def _query(version: EmbedderVersion, indexed: bool, only: sql.Composable) -> sql
 
 
 def _statement(query: Any, version: EmbedderVersion, **parts: sql.Composable) -> sql.Composed:
-    return sql.SQL(query).format(vectors=space_of(version).table_identifier, **parts)
+    return sql.SQL(query).format(vectors=vector_table_of(version).table_identifier, **parts)
 
 
 def _tuning(version: EmbedderVersion, plan: DensePlan, limit: int) -> dict[str, str]:

@@ -17,10 +17,17 @@ from typing import Any
 from psycopg import sql
 from psycopg.errors import LockNotAvailable
 
-from service.core.collections import Chunking, Collection, EmbedderSpec, Index
+from service.core.collections import ChunkingSettings, Collection, EmbedderSpec, IndexSettings
 from service.core.errors import CollectionNotFound, Conflict, Overtaken, TimedOut, Unavailable, VersionNotFound
 from service.core.ids import CollectionId, VersionNumber
-from service.core.versions import AuditEntry, Calibration, EmbedderVersion, Evidence, Identity, VersionState
+from service.core.versions import (
+    AuditEntry,
+    Calibration,
+    EmbedderIdentity,
+    EmbedderVersion,
+    PromotionEvidence,
+    VersionState,
+)
 from service.store.postgres import audit, collection_lock, json_records, sql_files, vector_tables
 from service.store.postgres.pool import Connection, Pool, retrying
 from service.store.postgres.rows import collection_of, version_of
@@ -53,7 +60,7 @@ _PAUSE = sql.SQL(SQL.pause).format(columns=COLUMNS)
 _RETIRE = sql.SQL(SQL.retire).format(columns=COLUMNS)
 
 
-class Transitions:
+class VersionTransitions:
     """The part of `PostgresVersions` that changes them."""
 
     def __init__(self, pool: Pool) -> None:
@@ -63,9 +70,9 @@ class Transitions:
         self,
         collection: Collection,
         spec: EmbedderSpec,
-        chunking: Chunking,
-        index: Index,
-        identity: Identity,
+        chunking: ChunkingSettings,
+        index: IndexSettings,
+        identity: EmbedderIdentity,
         canary: Mapping[str, tuple[float, ...]],
         entry: AuditEntry,
         newest: VersionNumber | None = None,
@@ -103,7 +110,7 @@ class Transitions:
         entry: AuditEntry | None,
         *,
         reason: str | None = None,
-        evidence: Evidence | None = None,
+        evidence: PromotionEvidence | None = None,
     ) -> EmbedderVersion:
         """As the port says; VersionNotFound where it is gone."""
         # To active and back it is promoted, to retired it is retired.
@@ -219,7 +226,7 @@ class Transitions:
             patience = min(2 * patience, _LAST_PATIENCE)
 
     async def _retire(self, version: EmbedderVersion, entry: AuditEntry, patience: float) -> EmbedderVersion:
-        table = vector_tables.space_of(version).table
+        table = vector_tables.vector_table_of(version).table
         values = {**_key(version), "patience": f"{patience * 1000:.0f}"}
         async with self._pool.transaction() as connection:
             await collection_lock.unhurried(connection)
@@ -255,11 +262,11 @@ async def insert(
     *,
     state: VersionState,
     spec: EmbedderSpec,
-    chunking: Chunking,
-    identity: Identity,
+    chunking: ChunkingSettings,
+    identity: EmbedderIdentity,
     canary: Mapping[str, tuple[float, ...]],
     now: datetime,
-    index: Index = Index(),  # noqa: B008 frozen
+    index: IndexSettings = IndexSettings(),  # noqa: B008 frozen
 ) -> EmbedderVersion:
     """A version and its table, inside the caller's transaction."""
     values: dict[str, Any] = {

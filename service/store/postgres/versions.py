@@ -19,7 +19,7 @@ from service.store.postgres import sql_files, vector_tables
 from service.store.postgres.advisory_lock import driving
 from service.store.postgres.pool import Connection
 from service.store.postgres.rows import version_of
-from service.store.postgres.version_transitions import COLUMNS, SELECT, Transitions
+from service.store.postgres.version_transitions import COLUMNS, SELECT, VersionTransitions
 
 _logger = logging.getLogger(__name__)
 
@@ -39,7 +39,7 @@ _AMONG = sql.SQL(SQL.among).format(columns=COLUMNS)
 _WRITTEN = sql.SQL(SQL.written).format(columns=COLUMNS)
 
 
-class PostgresVersions(Transitions):
+class PostgresVersions(VersionTransitions):
     async def of(self, collection_id: CollectionId) -> tuple[EmbedderVersion, ...]:
         async with self._pool.connection() as connection:
             rows = await (await connection.execute(_OF, {"collection_id": collection_id})).fetchall()
@@ -101,7 +101,7 @@ class PostgresVersions(Transitions):
 
 async def try_build_lock(connection: Connection, version: EmbedderVersion) -> bool:
     """True for the one process that may build the index of this version. It ends with the connection."""
-    values = {"index": vector_tables.space_of(version).index}
+    values = {"index": vector_tables.vector_table_of(version).index}
     return await (await connection.execute(SQL.try_build_lock, values)).fetchone() == (True,)
 
 
@@ -125,7 +125,7 @@ async def _create_index(connection: Connection, version: EmbedderVersion) -> Non
         await connection.execute(vector_tables.create_index(version))
     except DiskFull:
         _logger.warning(
-            "no room for a parallel build on %s: building in one process", vector_tables.space_of(version).table
+            "no room for a parallel build on %s: building in one process", vector_tables.vector_table_of(version).table
         )
         await connection.execute(vector_tables.drop_index(version))
         await connection.execute(SQL.build_alone)
@@ -138,7 +138,7 @@ def indexable(version: EmbedderVersion) -> bool:
 
 async def space_status(connection: Connection, collection_id: CollectionId, number: VersionNumber) -> SpaceStatus:
     """As PostgresVersions.status, on a connection that is already there."""
-    names = vector_tables.space(collection_id, number)
+    names = vector_tables.vector_table(collection_id, number)
     values = {"table": names.table, "index": names.index, "collection_id": collection_id, "number": number}
     row = await (await connection.execute(SQL.physical, values)).fetchone()
     if row is None:

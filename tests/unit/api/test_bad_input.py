@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from service.api.dependencies import Limits
+from service.api.dependencies import RequestLimits
 from tests.edge import LIMITS, Edge, assert_problem, edge
 
 DEEP = 150
@@ -570,7 +570,7 @@ async def test_a_promotion_that_cannot_be_accepted_is_a_422(api: Edge, body: Any
 
 @pytest.mark.parametrize(("body", "field"), JUDGMENTS.values(), ids=JUDGMENTS.keys())
 async def test_judgments_that_cannot_be_accepted_are_a_422_and_none_is_kept(body: Any, field: str) -> None:
-    async with edge(limits=Limits()) as api:
+    async with edge(limits=RequestLimits()) as api:
         await api.collection()
         content = json.dumps(body).encode()
         answer = await api.client.post("/v1/collections/papers/judgments", content=content, headers=JSON)

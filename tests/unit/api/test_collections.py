@@ -9,7 +9,7 @@ import pytest
 
 from service.core.collections import Collection, CollectionSettings
 from service.core.ids import CollectionName
-from service.core.query_syntax import Words
+from service.core.query_syntax import ParsedQuery
 from service.core.versions import AuditEntry
 from tests.edge import Edge, Json, assert_problem, edge
 from tests.fakes import FakeLexicon
@@ -117,7 +117,7 @@ async def test_a_search_brings_as_many_candidates_as_it_or_else_the_settings_say
     limits: list[int] = []
     search = FakeLexicon.search
 
-    async def watched(self: FakeLexicon, collection: Collection, words: Words, limit: int, *rest: Any) -> Any:
+    async def watched(self: FakeLexicon, collection: Collection, words: ParsedQuery, limit: int, *rest: Any) -> Any:
         limits.append(limit)
         return await search(self, collection, words, limit, *rest)
 

@@ -14,7 +14,7 @@ from starlette.types import Message
 from service.api.app import create_app
 from service.api.routes import evaluate
 from service.core.errors import AzimuthError, ModelUnavailable, Overloaded
-from service.core.ports.reranker import Reading
+from service.core.ports.reranker import RerankScores
 from service.evaluation.ranking_metrics import ndcg
 from service.spaces.sampling import PATIENCE
 from tests.edge import Edge, Json, Stuck, WordReranker, assert_problem, edge
@@ -169,7 +169,7 @@ async def test_half_an_answer_is_counted_or_asked_again(
 ) -> None:
     asked = []
 
-    async def read(query: str, passages: Sequence[str]) -> Reading:
+    async def read(query: str, passages: Sequence[str]) -> RerankScores:
         asked.append(query)
         raise error
 

@@ -9,9 +9,9 @@ from prometheus_client import REGISTRY
 
 from service.core.errors import Overloaded
 from service.core.ids import CollectionName, VersionNumber
-from service.core.versions import EmbedderVersion, Sample, SpaceStatus
+from service.core.versions import EmbedderVersion, SpaceStatus, VectorSample
 from service.diagnostics import service
-from service.diagnostics.thresholds import SYMPTOMS
+from service.diagnostics.thresholds import THRESHOLDS
 from tests.edge import Edge, assert_problem, edge
 from tests.rivals import DOCUMENTS
 
@@ -59,7 +59,7 @@ async def test_everything_is_told_of_the_active_version() -> None:
         found = await diagnosed(api)
     assert set(found) == SHAPE
     assert (found["collection"], found["version"], found["rows"], found["sample"]) == ("papers", 1, 60, 60)
-    assert {one["name"] for one in found["measures"]} == set(SYMPTOMS)
+    assert {one["name"] for one in found["measures"]} == set(THRESHOLDS)
     assert all(set(one) == MEASURE for one in found["measures"])
     known = {one["name"]: one for one in found["measures"]}
     assert known["meaning"]["value"] > 1.0
@@ -144,7 +144,7 @@ async def test_it_is_made_once_for_all_who_ask(monkeypatch: pytest.MonkeyPatch) 
         vectors = api.service.diagnosis._vectors
         sample = vectors.sample
 
-        async def counted(version: EmbedderVersion, size: int) -> Sample:
+        async def counted(version: EmbedderVersion, size: int) -> VectorSample:
             drawn.append(size)
             return await sample(version, size)
 

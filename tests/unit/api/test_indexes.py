@@ -7,9 +7,9 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from service.core.index_health import Health
+from service.core.index_health import IndexHealth
 from service.core.versions import SpaceStatus
-from service.recall.controller import Control
+from service.recall.controller import RecallController
 from tests.edge import Edge, Json, assert_problem, edge
 from tests.fakes_indexes import FakeIndexes
 
@@ -64,7 +64,7 @@ async def test_how_an_index_stands(indexed: Indexed) -> None:
     assert told["index"] == {"name": name, "valid": True, "bytes": 8_192, "building": False}
     assert [one["verdict"] for one in told["advice"]] == ["healthy"]
     (collection,) = indexed.edge.store.collections.rows.values()
-    indexed.indexes.healths[collection.id, collection.active_version] = Health(
+    indexed.indexes.healths[collection.id, collection.active_version] = IndexHealth(
         rows=50_000,
         dead_rows=30_000,
         unindexed_rows=0,
@@ -108,7 +108,7 @@ async def test_another_process_may_have_the_lock(indexed: Indexed) -> None:
 
 
 async def test_what_is_not_there_is_not_found(indexed: Indexed) -> None:
-    assert isinstance(indexed.edge.service.control, Control)
+    assert isinstance(indexed.edge.service.control, RecallController)
     for place in ("/v1/collections/papers/versions/7", "/v1/collections/nobody/versions/1"):
         assert_problem(await indexed.edge.client.get(f"{place}/index"), 404)
         assert_problem(await indexed.edge.client.post(f"{place}/reindex"), 404)

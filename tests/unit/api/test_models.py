@@ -11,7 +11,7 @@ from service.core.collections import EmbedderSpec
 from service.core.ids import Role, Vectors
 from service.core.ports.embedder import Encoder
 from service.embedder.models.hashing_encoder import HashingEncoder
-from service.embedder.models.registry import Registry
+from service.embedder.models.registry import ModelRegistry
 from tests.edge import LIMITS, Edge, WordReranker, assert_problem, edge
 
 TEXTS = ["a cat purrs", "a dog barks loudly"]
@@ -146,7 +146,7 @@ async def test_what_has_no_vector_is_refused_or_comes_as_it_is() -> None:
     await embedders.close()
 
 
-class Mute(Registry):
+class Mute(ModelRegistry):
     """Of the text `silence` it has nothing to say."""
 
     async def embed(self, spec: EmbedderSpec, texts: Sequence[str], role: Role) -> Vectors:
@@ -163,7 +163,7 @@ async def test_a_model_that_is_swapped_while_it_encodes_gives_no_answer() -> Non
     await embedders.close()
 
 
-class Swapped(Registry):
+class Swapped(ModelRegistry):
     """Another encoder each time one is asked for."""
 
     async def get(self, spec: EmbedderSpec) -> Encoder:

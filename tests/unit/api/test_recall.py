@@ -10,17 +10,17 @@ import pytest
 
 from service.api.routes.recall import MAX_HOURS, MOST_EFFORTS, MOST_MOMENTS
 from service.core.ids import CollectionName, VersionNumber
-from service.core.recall import Curve, CurvePoint, Minute, Series, Tally
+from service.core.recall import CalibrationCurve, CurvePoint, RecallMinute, RecallSeries, RecallStats
 from tests.edge import Edge, assert_problem, edge
 
 ONE = VersionNumber(1)
-HNSW = Series(version=ONE, leg="dense", plan="hnsw", band="all", ef_search=120)
-WORDS = Series(version=ONE, leg="lexical", plan="bm25", band="all", ef_search=0)
+HNSW = RecallSeries(version=ONE, leg="dense", plan="hnsw", band="all", ef_search=120)
+WORDS = RecallSeries(version=ONE, leg="lexical", plan="bm25", band="all", ef_search=0)
 PATH = "/v1/collections/papers/recall"
 
 
-def found(recall: float, queries: int = 1) -> Tally:
-    return sum((Tally.of_one(recall, 1.0, 0.001) for _ in range(queries)), Tally())
+def found(recall: float, queries: int = 1) -> RecallStats:
+    return sum((RecallStats.of_one(recall, 1.0, 0.001) for _ in range(queries)), RecallStats())
 
 
 @pytest.fixture
@@ -30,7 +30,7 @@ async def api() -> AsyncIterator[Edge]:
         yield running
 
 
-async def add(api: Edge, *minutes: Minute) -> None:
+async def add(api: Edge, *minutes: RecallMinute) -> None:
     collection = await api.service.collections.by_name(CollectionName("papers"))
     await api.service.recalls.add(collection.id, minutes)
 
@@ -54,10 +54,10 @@ async def test_of_a_new_collection_nothing_is_known(api: Edge) -> None:
 
 async def test_series_are_means_with_their_intervals_over_the_hours(api: Edge) -> None:
     minutes = [
-        Minute(series=HNSW, at=ago(minutes=5), tally=found(1.0, 60)),
-        Minute(series=HNSW, at=ago(minutes=6), tally=found(0.5, 20)),
-        Minute(series=WORDS, at=ago(minutes=6), tally=found(1.0)),
-        Minute(series=HNSW, at=ago(hours=3), tally=found(0.0, 100)),
+        RecallMinute(series=HNSW, at=ago(minutes=5), tally=found(1.0, 60)),
+        RecallMinute(series=HNSW, at=ago(minutes=6), tally=found(0.5, 20)),
+        RecallMinute(series=WORDS, at=ago(minutes=6), tally=found(1.0)),
+        RecallMinute(series=HNSW, at=ago(hours=3), tally=found(0.0, 100)),
     ]
     await add(api, *minutes)
     (version,) = (await api.client.get(PATH, params={"hours": 2})).json()["versions"]
@@ -87,7 +87,7 @@ async def test_series_are_means_with_their_intervals_over_the_hours(api: Edge) -
 
 async def test_a_long_history_is_of_few_moments_and_loses_nothing(api: Edge) -> None:
     hours = 48
-    await add(api, *(Minute(series=HNSW, at=ago(minutes=at), tally=found(1.0)) for at in range(1, 60 * hours)))
+    await add(api, *(RecallMinute(series=HNSW, at=ago(minutes=at), tally=found(1.0)) for at in range(1, 60 * hours)))
     (version,) = (await api.client.get(PATH, params={"hours": hours})).json()["versions"]
     history = version["history"]
     assert len(history) <= MOST_MOMENTS + 1
@@ -101,10 +101,10 @@ async def test_a_long_history_is_of_few_moments_and_loses_nothing(api: Edge) -> 
 
 async def test_efforts_are_told_apart_as_long_as_they_are_few(api: Edge) -> None:
     filtered = [replace(HNSW, band="wide", ef_search=200 + number) for number in range(MOST_EFFORTS + 1)]
-    await add(api, *(Minute(series=one, at=ago(minutes=5), tally=found(0.9)) for one in (HNSW, *filtered[1:])))
+    await add(api, *(RecallMinute(series=one, at=ago(minutes=5), tally=found(0.9)) for one in (HNSW, *filtered[1:])))
     (version,) = (await api.client.get(PATH)).json()["versions"]
     assert len(version["series"]) == len(version["history"]) == 1 + MOST_EFFORTS
-    await add(api, Minute(series=filtered[0], at=ago(minutes=5), tally=found(0.9)))
+    await add(api, RecallMinute(series=filtered[0], at=ago(minutes=5), tally=found(0.9)))
     (version,) = (await api.client.get(PATH)).json()["versions"]
     told = [(one["band"], one["ef_search"], one["queries"]) for one in version["series"]]
     assert told == [("all", 120, 1), ("wide", 0, MOST_EFFORTS + 1)]
@@ -115,7 +115,9 @@ async def test_the_curve_of_a_version_is_told(api: Edge) -> None:
     collection = await api.service.collections.by_name(CollectionName("papers"))
     (version,) = await api.service.versions.of(collection.id)
     point = CurvePoint(ef_search=40, recall=0.9, low=0.88, high=0.92, milliseconds=1.25)
-    curve = Curve(points=(point,), queries=200, rows=1_000, measured_at=ago(hours=1), exact_milliseconds=30.0)
+    curve = CalibrationCurve(
+        points=(point,), queries=200, rows=1_000, measured_at=ago(hours=1), exact_milliseconds=30.0
+    )
     await api.service.recalls.put_curve(version, curve)
     (told,) = (await api.client.get(PATH)).json()["versions"]
     assert told["curve"] == {

@@ -153,7 +153,7 @@ async def test_a_batch_answers_each_in_its_place(api: Edge) -> None:
 async def test_a_batch_fails_with_the_place_of_what_failed(api: Edge, monkeypatch: pytest.MonkeyPatch) -> None:
     run = api.service.search.run
 
-    async def picky(name: Any, request: search.Request, *together: Any) -> search.Answer:
+    async def picky(name: Any, request: search.SearchRequest, *together: Any) -> search.SearchResult:
         if request.text == "bad":
             raise Invalid.at("query", "the embedder gives no usable vector for this text")
         return await run(name, request, *together)
@@ -166,7 +166,7 @@ async def test_a_batch_fails_with_the_place_of_what_failed(api: Edge, monkeypatc
 async def test_too_much_at_once_is_a_429_that_says_when_to_come_back(
     api: Edge, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def full(*_: Any) -> search.Answer:
+    async def full(*_: Any) -> search.SearchResult:
         raise Overloaded("too many searches at once", retry_after=1.4)
 
     monkeypatch.setattr(api.service.search, "run", full)
@@ -177,7 +177,7 @@ async def test_too_much_at_once_is_a_429_that_says_when_to_come_back(
 
 
 async def test_what_is_not_there_now_is_a_503(api: Edge, monkeypatch: pytest.MonkeyPatch) -> None:
-    async def gone(*_: Any) -> search.Answer:
+    async def gone(*_: Any) -> search.SearchResult:
         raise LexiconUnavailable
 
     monkeypatch.setattr(api.service.search, "run", gone)

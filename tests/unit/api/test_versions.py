@@ -10,7 +10,7 @@ from pydantic import TypeAdapter
 
 from service.api.schemas import versions
 from service.core.collections import Collection
-from service.core.versions import Check, EmbedderVersion
+from service.core.versions import EmbedderVersion, PromotionCheck
 from tests.edge import Edge, Json, assert_problem, edge
 
 PATH = "/v1/collections/papers/versions"
@@ -27,12 +27,12 @@ async def api() -> AsyncIterator[Edge]:
         yield running
 
 
-async def worse(collection: Collection, version: EmbedderVersion) -> tuple[Check, ...]:
+async def worse(collection: Collection, version: EmbedderVersion) -> tuple[PromotionCheck, ...]:
     """Evidence that speaks against every version."""
     return (
-        Check(name="recall", passed=True, detail="0.99 of 0.95", figures={"recall": 0.99}),
-        Check(name="geometry", passed=False, detail="collapsed", figures={"effective_rank": 1.1}),
-        Check(name="judgments", passed=False, detail="nDCG@10 0.48 against 0.65"),
+        PromotionCheck(name="recall", passed=True, detail="0.99 of 0.95", figures={"recall": 0.99}),
+        PromotionCheck(name="geometry", passed=False, detail="collapsed", figures={"effective_rank": 1.1}),
+        PromotionCheck(name="judgments", passed=False, detail="nDCG@10 0.48 against 0.65"),
     )
 
 

@@ -11,11 +11,11 @@ from typer.testing import CliRunner, Result
 
 from service.cli import app, choose_ranking, shell
 from service.client.http_client import Client
-from service.core.collections import Fusion, Reranking
+from service.core.collections import FusionSettings, RerankSettings
 from service.core.errors import Misconfigured, Unavailable
 from service.evaluation import replay
-from service.evaluation.beir import Judgments
-from service.evaluation.replay import Recipe
+from service.evaluation.beir import BeirJudgments
+from service.evaluation.replay import RankingSettings
 from tests.edge import Edge, WordReranker, edge
 
 WORDS = ("whale fin sea deep song calf krill ocean", "wave harbour ship sail crew storm port rope")
@@ -25,13 +25,13 @@ DOCUMENTS = [
     for at in range(40)
 ]
 RECIPES = [
-    Recipe(fusion=Fusion(alpha=0.3), candidates=100),
-    Recipe(fusion=Fusion(alpha=1.0), candidates=5),
-    Recipe(fusion=Fusion(alpha=0.0), candidates=10),
-    Recipe(fusion=Fusion(method="rrf", k=10), candidates=12),
-    Recipe(fusion=Fusion(alpha=0.6), candidates=20, rerank=Reranking(depth=15, weight=0.4)),
-    Recipe(fusion=Fusion(method="rrf"), candidates=30, rerank=Reranking(depth=10, weight=0.9)),
-    Recipe(fusion=Fusion(alpha=0.5), candidates=20, rerank=Reranking(depth=30, weight=0.0)),
+    RankingSettings(fusion=FusionSettings(alpha=0.3), candidates=100),
+    RankingSettings(fusion=FusionSettings(alpha=1.0), candidates=5),
+    RankingSettings(fusion=FusionSettings(alpha=0.0), candidates=10),
+    RankingSettings(fusion=FusionSettings(method="rrf", k=10), candidates=12),
+    RankingSettings(fusion=FusionSettings(alpha=0.6), candidates=20, rerank=RerankSettings(depth=15, weight=0.4)),
+    RankingSettings(fusion=FusionSettings(method="rrf"), candidates=30, rerank=RerankSettings(depth=10, weight=0.9)),
+    RankingSettings(fusion=FusionSettings(alpha=0.5), candidates=20, rerank=RerankSettings(depth=30, weight=0.0)),
 ]
 
 
@@ -43,7 +43,7 @@ async def answered(api: Edge, body: Mapping[str, Any]) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("recipe", RECIPES, ids=str)
-async def test_a_replay_answers_as_the_service_does(recipe: Recipe) -> None:
+async def test_a_replay_answers_as_the_service_does(recipe: RankingSettings) -> None:
     async with edge(reranker=WordReranker()) as api:
         await api.collection()
         for at in range(0, len(DOCUMENTS), 5):
@@ -60,7 +60,7 @@ async def test_a_replay_answers_as_the_service_does(recipe: Recipe) -> None:
             }
             if recipe.rerank is not None:
                 relevance = replay.read(await answered(api, replay.reading(text, recipe)))
-                heard = replay.Heard(
+                heard = replay.RecordedQuery(
                     grades=heard.grades,
                     dense=heard.dense,
                     lexical=heard.lexical,
@@ -139,8 +139,8 @@ class Legs:
         return {"id": id_, "explain": {**legs, "fusion": 0.0, "certainty": self.certainty, "rerank": rerank}}
 
 
-def judged(count: int) -> Judgments:
-    return Judgments(
+def judged(count: int) -> BeirJudgments:
+    return BeirJudgments(
         queries={f"q{at}": f"q{at}" for at in range(count)},
         grades={f"q{at}": {f"right-q{at}": 1} for at in range(count)},
     )

@@ -1,6 +1,6 @@
 from service.cli import demo_corpus
 from service.core.ids import DocumentId
-from service.ingest.service import Limits
+from service.ingest.service import DocumentLimits
 
 
 def test_the_corpus_has_what_the_readme_searches_for() -> None:
@@ -11,7 +11,7 @@ def test_the_corpus_has_what_the_readme_searches_for() -> None:
     assert rmtree.metadata["module"] == "shutil"
     assert rmtree.metadata["kind"] == "function"
     assert rmtree.text.startswith("rmtree(path")
-    assert max(len(document.text) for document in documents.values()) <= Limits().text_length
+    assert max(len(document.text) for document in documents.values()) <= DocumentLimits().text_length
 
 
 def test_it_is_the_same_each_time() -> None:

@@ -9,15 +9,15 @@ from typing import Any
 import pytest
 
 from service.confidence import calibrate, synthetic_queries
-from service.confidence.calibrate import Learning
+from service.confidence.calibrate import ConfidenceCalibrator
 from service.core.errors import LexiconUnavailable
 from service.core.ids import CollectionId, VersionNumber
 from service.core.logistic import Logistic
 from service.core.text import meaningful_sentences
 from service.core.versions import AuditEntry, Calibration, EmbedderVersion, Judgments, SpaceStatus
 from service.search import confidence
-from service.spaces.model_verification import Proof
-from service.spaces.sampling import Sampling
+from service.spaces.model_verification import ModelVerifier
+from service.spaces.sampling import CollectionSampler
 from tests.edge import Edge, edge
 from tests.fakes import FakeLexicon
 from tests.fakes_catalog import FakeTestSets
@@ -49,15 +49,15 @@ class Scene:
         self.lexicon = here.service.lexicon
         assert isinstance(self.lexicon, FakeLexicon)
         service = here.service
-        proof = Proof(collections=service.collections, versions=service.versions, embedders=service.embedders)
-        self.learning = Learning(
+        proof = ModelVerifier(collections=service.collections, versions=service.versions, embedders=service.embedders)
+        self.learning = ConfidenceCalibrator(
             collections=service.collections,
             versions=service.versions,
             queue=service.queue,
             vectors=here.vectors,
             lexicon=service.lexicon,
             test_sets=service.test_sets,
-            sampling=Sampling(
+            sampling=CollectionSampler(
                 vectors=here.vectors, documents=service.documents, embedders=service.embedders, proof=proof
             ),
         )
@@ -261,7 +261,7 @@ async def test_a_collection_of_everything_has_no_foreign_questions() -> None:
 
 
 async def test_scores_that_tell_nothing_say_so() -> None:
-    same = [calibrate.Scores(cosine=0.5 + 0.001 * (at % 7), bm25=0.3) for at in range(150)]
+    same = [calibrate.TopScores(cosine=0.5 + 0.001 * (at % 7), bm25=0.3) for at in range(150)]
     found = calibrate.fitted(same, same, same)
     assert found.dense is None
     assert found.reason is not None

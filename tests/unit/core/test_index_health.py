@@ -4,11 +4,11 @@ from dataclasses import replace
 
 import pytest
 
-from service.core.index_health import Health, IndexState
-from service.recall.index_advice import Advice, advice
+from service.core.index_health import IndexHealth, IndexState
+from service.recall.index_advice import IndexAdvice, advice
 
 INDEX = IndexState(name="vectors_1_1_hnsw", valid=True, bytes=200 * 2**20, building=False, build=1)
-WELL = Health(
+WELL = IndexHealth(
     rows=100_000,
     dead_rows=4_000,
     unindexed_rows=0,
@@ -20,7 +20,7 @@ WELL = Health(
 )
 
 
-def told(health: Health, *, missed: bool = False) -> tuple[Advice, ...]:
+def told(health: IndexHealth, *, missed: bool = False) -> tuple[IndexAdvice, ...]:
     return advice(health, exact_below=7_500, missed=missed)
 
 
@@ -47,7 +47,7 @@ def test_all_being_well_is_said_too() -> None:
         (replace(WELL, index=replace(INDEX, bytes=3 * 2**30)), "watch", "(3.0 GB)", "more memory"),
     ],
 )
-def test_each_trouble_has_its_words(health: Health, verdict: str, says: str, do: str) -> None:
+def test_each_trouble_has_its_words(health: IndexHealth, verdict: str, says: str, do: str) -> None:
     (only,) = told(health)
     assert only.verdict == verdict
     assert says in only.says

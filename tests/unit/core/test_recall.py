@@ -2,7 +2,7 @@
 
 import pytest
 
-from service.core.recall import compared
+from service.core.recall import recall_at_k
 
 TRUTH = [("a", 0.9), ("b", 0.8), ("c", 0.7)]
 
@@ -23,9 +23,9 @@ TRUTH = [("a", 0.9), ("b", 0.8), ("c", 0.7)]
     ],
 )
 def test_recall_by_id_and_by_distance(found: list[tuple[str, float]], recall: float, by_distance: float) -> None:
-    assert compared(TRUTH, found, k=3) == pytest.approx((recall, by_distance))
+    assert recall_at_k(TRUTH, found, k=3) == pytest.approx((recall, by_distance))
 
 
 def test_of_fewer_than_k_there_are_no_more_to_find() -> None:
-    assert compared(TRUTH[:1], TRUTH[:1], k=10) == (1.0, 1.0)
-    assert compared([], [], k=10) == (1.0, 1.0)
+    assert recall_at_k(TRUTH[:1], TRUTH[:1], k=10) == (1.0, 1.0)
+    assert recall_at_k([], [], k=10) == (1.0, 1.0)

@@ -7,8 +7,16 @@ import pytest
 
 from service.core.ids import Vectors
 from service.diagnostics import lexical_similarity, neighbours
-from service.diagnostics.measure import EDGES, WORDS_ROWS, Findings, Subject, around, examine, suspicious
-from service.diagnostics.thresholds import Measure, worst
+from service.diagnostics.measure import (
+    EDGES,
+    WORDS_ROWS,
+    GeometryMeasurements,
+    GeometrySample,
+    around,
+    measure_sample,
+    suspicious,
+)
+from service.diagnostics.thresholds import GeometryMeasure, worst
 
 SUBJECTS, EACH, DIMENSIONS = 60, 5, 128
 CHANCE = np.random.default_rng(11)
@@ -50,10 +58,10 @@ def unit(rows: np.ndarray) -> Vectors:
     return vectors
 
 
-def found(embed: Embedder, texts: Sequence[str] = TEXTS) -> Findings:
+def found(embed: Embedder, texts: Sequence[str] = TEXTS) -> GeometryMeasurements:
     rows = unit(embed(texts))
     near = neighbours.neighbours(rows)
-    subject = Subject(
+    subject = GeometrySample(
         rows=rows,
         documents=np.arange(len(texts)),
         texts=texts[:WORDS_ROWS],
@@ -62,10 +70,10 @@ def found(embed: Embedder, texts: Sequence[str] = TEXTS) -> Findings:
         piece_rows=np.array([piece.source for piece in PIECES]),
         different=[(a, b) for a, b in suspicious(near) if texts[a] != texts[b]],
     )
-    return examine(subject, near)
+    return measure_sample(subject, near)
 
 
-def measures(findings: Findings) -> dict[str, Measure]:
+def measures(findings: GeometryMeasurements) -> dict[str, GeometryMeasure]:
     return {one.name: one for one in findings.measures}
 
 
@@ -117,11 +125,11 @@ def test_errors_are_those_of_other_texts() -> None:
         assert abs(one.value - other.value) < 5 * float(np.hypot(one.error, other.error)) + 1e-3, name
 
 
-def found_without_pieces(texts: Sequence[str]) -> Findings:
+def found_without_pieces(texts: Sequence[str]) -> GeometryMeasurements:
     rows = unit(sound(texts))
     near = neighbours.neighbours(rows)
     nothing = np.zeros(0, np.intp)
-    subject = Subject(
+    subject = GeometrySample(
         rows=rows,
         documents=np.arange(len(texts)),
         texts=texts,
@@ -132,7 +140,7 @@ def found_without_pieces(texts: Sequence[str]) -> Findings:
         no_pieces="the client makes the vectors",
         lengths=np.array([1.0, 3.0]),
     )
-    return examine(subject, near)
+    return measure_sample(subject, near)
 
 
 def test_what_is_missing_is_said_and_what_is_there_is_judged() -> None:
@@ -151,7 +159,7 @@ def test_a_text_is_not_compared_with_chunks_of_its_own_document() -> None:
     pieces = unit(sound([piece.text for piece in PIECES]))
 
     def meaning(documents: np.ndarray) -> float:
-        subject = Subject(
+        subject = GeometrySample(
             rows=twice,
             documents=documents,
             texts=TEXTS,
@@ -160,7 +168,7 @@ def test_a_text_is_not_compared_with_chunks_of_its_own_document() -> None:
             piece_rows=sources,
             different=[],
         )
-        return measures(examine(subject, near))["meaning"].value or 0.0
+        return measures(measure_sample(subject, near))["meaning"].value or 0.0
 
     known = np.tile(np.arange(len(TEXTS)), 2)
     assert meaning(known) == pytest.approx(measures(found(sound))["meaning"].value or 0.0, rel=1e-3)

@@ -5,7 +5,7 @@ import pytest
 
 from service.core.ids import Vectors
 from service.diagnostics.neighbours import (
-    Neighbours,
+    NearestNeighbours,
     antihubs,
     centred,
     doubles,
@@ -125,8 +125,8 @@ def test_pairs_above_a_cosine_are_told_once() -> None:
 
 def test_overlap_is_the_share_that_both_have() -> None:
     cosines = np.zeros((2, 2), np.float32)
-    first = Neighbours(ids=np.array([[1, 2], [0, 2]]), cosines=cosines)
-    second = Neighbours(ids=np.array([[2, 1], [3, 2]]), cosines=cosines)
+    first = NearestNeighbours(ids=np.array([[1, 2], [0, 2]]), cosines=cosines)
+    second = NearestNeighbours(ids=np.array([[2, 1], [3, 2]]), cosines=cosines)
     assert overlap(first, second).tolist() == [1.0, 0.5]
 
 

@@ -8,7 +8,7 @@ import pytest
 from service.core.errors import ModelUnavailable, SpaceRefused
 from service.core.ids import CollectionName
 from service.diagnostics import service
-from service.diagnostics.thresholds import Measure
+from service.diagnostics.thresholds import GeometryMeasure
 from tests.edge import Edge, edge
 from tests.rivals import DOCUMENTS
 
@@ -16,7 +16,7 @@ EXTERNAL = {"model": "external", "dimensions": 16, "identity": "theirs"}
 PLACES = np.random.default_rng(4).normal(size=(len(DOCUMENTS), 16))
 
 
-async def measured(api: Edge) -> dict[str, Measure]:
+async def measured(api: Edge) -> dict[str, GeometryMeasure]:
     collection = await api.service.collections.by_name(CollectionName("papers"))
     report, _ = await api.service.diagnosis.of(collection, None)
     return {one.name: one for one in report.measures}

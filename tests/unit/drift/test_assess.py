@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from service.drift.assess import NAMES, Measure, Name, Own, read
-from service.drift.query_window import LEAST, Asked
+from service.drift.assess import NAMES, CollectionReference, DriftMeasure, Name, assess
+from service.drift.query_window import LEAST, WindowedQuery
 
 DIMENSIONS = 32
 
@@ -24,10 +24,10 @@ def queries(
     in_domain: float | None = 0.9,
     cosine: float | None = 0.6,
     unknown: int | None = 0,
-) -> list[Asked]:
+) -> list[WindowedQuery]:
     chance = np.random.default_rng(seed + 1_000)
     return [
-        Asked(
+        WindowedQuery(
             vector=row.astype(np.float16),
             cosine=None if cosine is None else cosine + 0.05 * float(chance.normal()),
             in_domain=in_domain,
@@ -39,18 +39,20 @@ def queries(
     ]
 
 
-OWN = Own(vectors=directions(9, 300, 0), unknown=[1] * 30 + [0] * 120, words=[10] * 150)
+OWN = CollectionReference(vectors=directions(9, 300, 0), unknown=[1] * 30 + [0] * 120, words=[10] * 150)
 """Two words of a hundred are said once."""
 
 
-def told(latest: list[Asked], earlier: list[Asked], own: Own | None = OWN) -> dict[Name, Measure]:
-    measures = {one.name: one for one in read(latest, earlier, own).measures}
+def told(
+    latest: list[WindowedQuery], earlier: list[WindowedQuery], own: CollectionReference | None = OWN
+) -> dict[Name, DriftMeasure]:
+    measures = {one.name: one for one in assess(latest, earlier, own).measures}
     assert tuple(measures) == NAMES
     return measures
 
 
 def test_the_same_as_before_and_for_us_is_healthy() -> None:
-    reading = read(queries(1), queries(2), OWN)
+    reading = assess(queries(1), queries(2), OWN)
     verdicts = {one.name: one.verdict for one in reading.measures}
     assert verdicts.pop("corpus_distance") is None
     assert set(verdicts.values()) == {"healthy"}
@@ -79,14 +81,16 @@ def test_questions_for_somebody_else_are_told_by_their_share(share: float, verdi
     assert measure.verdict == verdict
     assert measure.gap is not None
     assert measure.gap.value == share
-    assert read(latest, queries(2), OWN).verdict == verdict
+    assert assess(latest, queries(2), OWN).verdict == verdict
 
 
 def test_words_that_nobody_says_are_judged_by_what_is_expected() -> None:
     more = told(queries(1, unknown=1), queries(2))["unknown_words"]  # one of eight
     assert more.gap is not None
     assert (more.gap.value, more.verdict) == (0.125, "watch")
-    small = Own(vectors=OWN.vectors, unknown=[1, 2] * 75, words=[10] * 150)  # of a small collection 15 % is usual
+    small = CollectionReference(
+        vectors=OWN.vectors, unknown=[1, 2] * 75, words=[10] * 150
+    )  # of a small collection 15 % is usual
     assert told(queries(1, unknown=1), queries(2), small)["unknown_words"].verdict == "healthy"
 
 
@@ -131,7 +135,7 @@ def test_the_distance_to_the_documents_is_told_without_verdict() -> None:
     ids=["few", "none before", "nothing known of the collection", "all filtered"],
 )
 def test_what_cannot_be_told_says_why(
-    latest: list[Asked], earlier: list[Asked], own: Own | None, untold: set[Name]
+    latest: list[WindowedQuery], earlier: list[WindowedQuery], own: CollectionReference | None, untold: set[Name]
 ) -> None:
     measures = told(latest, earlier, own)
     assert {name for name, one in measures.items() if one.gap is None} == untold
@@ -139,5 +143,5 @@ def test_what_cannot_be_told_says_why(
 
 
 def test_where_nothing_can_be_told_there_is_no_verdict() -> None:
-    assert read(queries(1, 10), [], None).verdict is None
-    assert read(queries(1, 10, cosine=None), [], None).best_cosine is None
+    assert assess(queries(1, 10), [], None).verdict is None
+    assert assess(queries(1, 10, cosine=None), [], None).best_cosine is None

@@ -9,32 +9,32 @@ import numpy as np
 import pytest
 
 from service.core.ids import CollectionId, Vector, VersionNumber
-from service.core.search import Confidence, DensePlan, Example, Like, Passing, Query, Request
+from service.core.search import Confidence, DensePlan, Example, FilterMatch, Like, Query, SearchRequest
 from service.core.versions import SpaceStatus
 from service.drift import query_window
-from service.drift.query_window import LEAST, SIZE, Asked, Traffic, Window
-from service.search.events import Observed
+from service.drift.query_window import LEAST, SIZE, QueryWindow, QueryWindows, WindowedQuery
+from service.search.events import SearchEvent
 from service.spaces.resolver import Space
 from tests.world import World, build, unit
 
 VECTOR = unit(1, 2, 3, 4)
 
 
-def asked(number: int) -> Asked:
-    return Asked(
+def asked(number: int) -> WindowedQuery:
+    return WindowedQuery(
         vector=VECTOR.astype(np.float16), cosine=float(number), in_domain=0.5, text=f"query {number}", syntax="wishes"
     )
 
 
-def numbers(some: Sequence[Asked]) -> list[int]:
+def numbers(some: Sequence[WindowedQuery]) -> list[int]:
     return [int(one.cosine) for one in some if one.cosine is not None]
 
 
-def window(seconds: float = 1e-9) -> Window:
-    return Window(seconds, random.Random(1))
+def window(seconds: float = 1e-9) -> QueryWindow:
+    return QueryWindow(seconds, random.Random(1))
 
 
-def fill(window: Window, first: int, last: int, *, every: float = 1.0) -> None:
+def fill(window: QueryWindow, first: int, last: int, *, every: float = 1.0) -> None:
     """One query each `every` seconds; the number says when."""
     for number in range(first, last):
         if window.wants(number * every):
@@ -100,15 +100,15 @@ def test_texts_are_let_go_with_the_latest() -> None:
 async def seen(
     world: World,
     vectors: tuple[Vector | None, ...] = (VECTOR,),
-    passing: Passing | None = None,
+    passing: FilterMatch | None = None,
     version: int = 1,
     **changes: object,
-) -> Observed:
+) -> SearchEvent:
     version_seen = world.version
     if version != 1:
         version_seen = await world.add_version(version, world.version.state)
-    request = Request(**{"text": "sort a list", **changes})  # type: ignore[arg-type]
-    return Observed(
+    request = SearchRequest(**{"text": "sort a list", **changes})  # type: ignore[arg-type]
+    return SearchEvent(
         space=Space(
             collection=world.collection,
             version=version_seen,
@@ -125,13 +125,13 @@ async def seen(
     )
 
 
-def kept(watching: Traffic, world: World) -> list[Asked]:
+def kept(watching: QueryWindows, world: World) -> list[WindowedQuery]:
     found = watching.of((world.collection.id, VersionNumber(1)))
     return [] if found is None else list(found.latest)
 
 
 async def test_a_query_is_kept_with_its_scores() -> None:
-    world, watching = await build(None), Traffic(600.0)
+    world, watching = await build(None), QueryWindows(600.0)
     watching.saw(await seen(world))
     (one,) = kept(watching, world)
     assert (one.text, one.cosine, one.in_domain, one.words) == ("sort a list", 0.7, 0.9, None)
@@ -140,8 +140,8 @@ async def test_a_query_is_kept_with_its_scores() -> None:
 
 
 async def test_scores_under_a_filter_say_nothing_of_the_collection() -> None:
-    world, watching = await build(None), Traffic(600.0)
-    watching.saw(await seen(world, passing=Passing(ids=(), count=0, total=10)))
+    world, watching = await build(None), QueryWindows(600.0)
+    watching.saw(await seen(world, passing=FilterMatch(ids=(), count=0, total=10)))
     (one,) = kept(watching, world)
     assert (one.cosine, one.in_domain) == (None, None)
 
@@ -157,14 +157,14 @@ async def test_scores_under_a_filter_say_nothing_of_the_collection() -> None:
     ids=["no vector", "several questions", "examples", "another version"],
 )
 async def test_what_says_nothing_of_the_questions_is_left_out(changes: dict[str, object]) -> None:
-    world, watching = await build(None), Traffic(600.0)
+    world, watching = await build(None), QueryWindows(600.0)
     watching.saw(await seen(world, **changes))  # type: ignore[arg-type]
     assert list(watching) == []
 
 
 async def test_only_some_collections_and_beginnings_of_texts_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(query_window, "COLLECTIONS", 1)
-    first, watching = await build(None), Traffic(600.0)
+    first, watching = await build(None), QueryWindows(600.0)
     second = await build(None)
     second.collection = dataclasses.replace(second.collection, id=CollectionId(77))
     watching.saw(await seen(first))
@@ -175,12 +175,14 @@ async def test_only_some_collections_and_beginnings_of_texts_are_kept(monkeypatc
 
 
 async def test_a_forgotten_window_is_gone() -> None:
-    world, watching = await build(None), Traffic(600.0)
+    world, watching = await build(None), QueryWindows(600.0)
     watching.saw(await seen(world))
     watching.forget((world.collection.id, VersionNumber(1)))
     assert list(watching) == []
 
 
 def test_a_query_takes_about_a_kilobyte() -> None:
-    one = Asked(vector=np.zeros(384, np.float16), cosine=0.5, in_domain=0.5, text="", syntax="wishes", words=(1, 7))
+    one = WindowedQuery(
+        vector=np.zeros(384, np.float16), cosine=0.5, in_domain=0.5, text="", syntax="wishes", words=(1, 7)
+    )
     assert sys.getsizeof(one.vector) + sys.getsizeof(one) < 1_500

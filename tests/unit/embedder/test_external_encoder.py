@@ -9,12 +9,12 @@ import pytest
 
 from service.core.collections import EmbedderSpec
 from service.core.errors import Invalid
-from service.embedder.models.registry import Registry
+from service.embedder.models.registry import ModelRegistry
 
 
 @pytest.fixture
-def models() -> Registry:
-    return Registry(default="hashing")
+def models() -> ModelRegistry:
+    return ModelRegistry(default="hashing")
 
 
 def spec(**changes: Any) -> EmbedderSpec:
@@ -23,7 +23,7 @@ def spec(**changes: Any) -> EmbedderSpec:
 
 
 @pytest.mark.parametrize("dimensions", [1, 4000])
-def test_dimensions_and_identity_are_all_that_is_asked_for(models: Registry, dimensions: int) -> None:
+def test_dimensions_and_identity_are_all_that_is_asked_for(models: ModelRegistry, dimensions: int) -> None:
     assert models.resolve(spec(dimensions=dimensions)) == spec(dimensions=dimensions)
 
 
@@ -40,20 +40,20 @@ def test_dimensions_and_identity_are_all_that_is_asked_for(models: Registry, dim
         ({"document_prompt": "d: "}, "embedder.document_prompt"),
     ],
 )
-def test_what_is_refused(models: Registry, changes: dict[str, Any], field: str) -> None:
+def test_what_is_refused(models: ModelRegistry, changes: dict[str, Any], field: str) -> None:
     with pytest.raises(Invalid) as refused:
         models.resolve(spec(**changes))
     assert [error.field for error in refused.value.errors] == [field]
 
 
 @pytest.mark.parametrize("model", ["default", "hashing:64", "all-MiniLM-L6-v2"])
-def test_other_models_cannot_be_renamed(models: Registry, model: str) -> None:
+def test_other_models_cannot_be_renamed(models: ModelRegistry, model: str) -> None:
     with pytest.raises(Invalid) as refused:
         models.resolve(EmbedderSpec(model=model, identity="mine"))
     assert refused.value.errors[0].field == "embedder.identity"
 
 
-async def test_another_identity_is_another_space(models: Registry) -> None:
+async def test_another_identity_is_another_space(models: ModelRegistry) -> None:
     one, same, other, shorter = [
         (await models.get(each)).identity for each in (spec(), spec(), spec(identity="another"), spec(dimensions=512))
     ]
@@ -62,7 +62,7 @@ async def test_another_identity_is_another_space(models: Registry) -> None:
     assert one.differing(shorter) == ("dimensions",)
 
 
-async def test_nothing_is_encoded(models: Registry) -> None:
+async def test_nothing_is_encoded(models: ModelRegistry) -> None:
     encoder = await models.get(spec())
     assert encoder.unchanged()
     asked: list[Callable[[], object]] = [

@@ -8,8 +8,8 @@ import pytest
 from service.core.collections import EmbedderSpec
 from service.core.jobs import Lane
 from service.embedder.models.hashing_encoder import HashingEncoder
-from service.embedder.worker.priority_gate import Turns
-from service.embedder.worker.rate_limit import Allowance
+from service.embedder.worker.priority_gate import PriorityGate
+from service.embedder.worker.rate_limit import RateLimit
 
 
 class Streaming(HashingEncoder):
@@ -25,7 +25,7 @@ class Streaming(HashingEncoder):
 class Passes:
     """Passes that end when they are told to; notes the order in which they began."""
 
-    def __init__(self, turns: Turns) -> None:
+    def __init__(self, turns: PriorityGate) -> None:
         self._turns = turns
         self.began: list[str] = []
         self.at_once = self.most = 0
@@ -65,7 +65,7 @@ class Passes:
 
 
 async def test_a_live_pass_waits_for_one_pass_at_most() -> None:
-    encoder, passes = Streaming(1), Passes(Turns())
+    encoder, passes = Streaming(1), Passes(PriorityGate())
     for name in ("b1", "b2", "b3"):
         await passes.wants(name, encoder, "backfill")
     await passes.wants("l1", encoder, "live")
@@ -78,7 +78,7 @@ async def test_a_live_pass_waits_for_one_pass_at_most() -> None:
 
 
 async def test_as_many_at_once_as_the_encoder_says_and_two_at_most() -> None:
-    passes, encoder = Passes(Turns()), Streaming(5)
+    passes, encoder = Passes(PriorityGate()), Streaming(5)
     for name in ("b1", "b2", "b3"):
         await passes.wants(name, encoder, "backfill")
     assert passes.began == ["b1", "b2"]
@@ -87,7 +87,7 @@ async def test_as_many_at_once_as_the_encoder_says_and_two_at_most() -> None:
 
 
 async def test_encoders_do_not_wait_for_each_other() -> None:
-    passes, first, second = Passes(Turns()), Streaming(1), Streaming(1)
+    passes, first, second = Passes(PriorityGate()), Streaming(1), Streaming(1)
     await passes.wants("b", first, "backfill")
     await passes.wants("l", second, "live")
     assert passes.began == ["b", "l"]
@@ -96,7 +96,7 @@ async def test_encoders_do_not_wait_for_each_other() -> None:
 
 
 async def test_whoever_leaves_makes_room() -> None:
-    encoder, passes = Streaming(1), Passes(Turns())
+    encoder, passes = Streaming(1), Passes(PriorityGate())
     await passes.wants("b1", encoder, "backfill")
     await passes.wants("l1", encoder, "live")
     await passes.wants("b2", encoder, "backfill")
@@ -114,7 +114,7 @@ class Clock:
 
 
 def test_without_a_rate_all_is_allowed() -> None:
-    allowance = Allowance(0)
+    allowance = RateLimit(0)
     assert allowance.left(500) == 500
     allowance.take(500)
     assert allowance.left(500) == 500
@@ -123,7 +123,7 @@ def test_without_a_rate_all_is_allowed() -> None:
 @pytest.mark.parametrize("rate", [0.5, 3.0, 40.0, 900.0])
 def test_over_time_the_rate_is_kept_and_used_up(rate: float) -> None:
     clock = Clock()
-    allowance = Allowance(rate, clock)
+    allowance = RateLimit(rate, clock)
     taken = 0
     for _ in range(6_000):  # ten minutes, looked at every 100 ms
         clock.seconds += 0.1
@@ -137,7 +137,7 @@ def test_over_time_the_rate_is_kept_and_used_up(rate: float) -> None:
 
 def test_what_is_saved_up_is_a_second_at_most() -> None:
     clock = Clock()
-    allowance = Allowance(20, clock)
+    allowance = RateLimit(20, clock)
     clock.seconds += 3600
     assert allowance.left(1_000) == 20
     allowance.take(20)
@@ -146,7 +146,7 @@ def test_what_is_saved_up_is_a_second_at_most() -> None:
 
 def test_it_waits_for_a_portion_that_is_worth_the_way() -> None:
     clock = Clock()
-    allowance = Allowance(40, clock)
+    allowance = RateLimit(40, clock)
     clock.seconds += 0.125
     assert allowance.left(64) == 0
     assert allowance.left(5) == 5
@@ -156,7 +156,7 @@ def test_it_waits_for_a_portion_that_is_worth_the_way() -> None:
 
 def test_what_is_not_taken_stays() -> None:
     clock = Clock()
-    allowance = Allowance(10, clock)
+    allowance = RateLimit(10, clock)
     clock.seconds += 1
     assert allowance.left(8) == 8
     allowance.take(2)

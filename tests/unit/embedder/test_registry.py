@@ -13,7 +13,7 @@ from service.core.ids import Role, Vectors
 from service.core.ports.embedder import Encoder
 from service.embedder.models import registry
 from service.embedder.models.hashing_encoder import HashingEncoder
-from service.embedder.models.registry import Registry
+from service.embedder.models.registry import ModelRegistry
 
 
 def spec(model: str = "default", **settings: object) -> EmbedderSpec:
@@ -21,7 +21,7 @@ def spec(model: str = "default", **settings: object) -> EmbedderSpec:
 
 
 def test_default_is_resolved_to_its_name_and_what_was_asked_for_stays() -> None:
-    models = Registry(default="sentence-transformers/all-MiniLM-L6-v2")
+    models = ModelRegistry(default="sentence-transformers/all-MiniLM-L6-v2")
     asked = spec(query_prompt="q: ", dimensions=128)
     resolved = models.resolve(asked)
     assert resolved == spec("all-MiniLM-L6-v2", query_prompt="q: ", dimensions=128)
@@ -31,17 +31,17 @@ def test_default_is_resolved_to_its_name_and_what_was_asked_for_stays() -> None:
 @pytest.mark.parametrize("model", ["someone/else", "/etc", "../model", "", "hashing:x", "all-MiniLM-L6-v2/../.."])
 def test_a_client_cannot_name_models_of_its_own(model: str) -> None:
     with pytest.raises(Invalid) as refused:
-        Registry(default="all-MiniLM-L6-v2", allowed=["BAAI/bge-small-en-v1.5"]).resolve(spec(model))
+        ModelRegistry(default="all-MiniLM-L6-v2", allowed=["BAAI/bge-small-en-v1.5"]).resolve(spec(model))
     assert refused.value.errors[0].field == "embedder.model"
 
 
 @pytest.mark.parametrize("model", ["default", "all-MiniLM-L6-v2", "hashing", "hashing:64", "BAAI/bge-small-en-v1.5"])
 def test_allowed_models(model: str) -> None:
-    Registry(default="hashing", allowed=["BAAI/bge-small-en-v1.5"]).resolve(spec(model))
+    ModelRegistry(default="hashing", allowed=["BAAI/bge-small-en-v1.5"]).resolve(spec(model))
 
 
 def test_revisions_are_the_operators_choice() -> None:
-    models = Registry(default="hashing", allowed=["some/model@abc123", "other/model"])
+    models = ModelRegistry(default="hashing", allowed=["some/model@abc123", "other/model"])
     assert models.resolve(spec("some/model")).revision == "abc123"
     assert models.resolve(spec("some/model", revision="abc123")).revision == "abc123"
     for model, revision in (("some/model", "refs/pr/1"), ("other/model", "main"), ("hashing", "1")):
@@ -70,7 +70,7 @@ class Loads:
 async def test_concurrent_callers_share_one_load() -> None:
     loads = Loads()
     loads.gate.clear()
-    models = Registry(default="hashing", load=loads)
+    models = ModelRegistry(default="hashing", load=loads)
     callers = [asyncio.create_task(models.get(spec())) for _ in range(5)]
     await asyncio.sleep(0)
     callers[0].cancel()
@@ -87,7 +87,7 @@ async def test_a_failed_load_tells_why_is_not_repeated_at_once_and_can_be_repeat
 ) -> None:
     loads = Loads()
     loads.failure = OSError("disk is gone")
-    models = Registry(default="hashing", load=loads)
+    models = ModelRegistry(default="hashing", load=loads)
     for _ in range(2):
         with pytest.raises(ModelUnavailable, match="disk is gone"):
             await models.get(spec())
@@ -98,13 +98,13 @@ async def test_a_failed_load_tells_why_is_not_repeated_at_once_and_can_be_repeat
 
 
 async def test_what_the_client_got_wrong_stays_the_clients_error() -> None:
-    models = Registry(default="hashing")
+    models = ModelRegistry(default="hashing")
     with pytest.raises(Invalid, match="dimensions"):
         await models.get(spec(dimensions=10_000))
 
 
 async def test_embedding_goes_through_one_batcher_for_each_specification() -> None:
-    models = Registry(default="hashing:64")
+    models = ModelRegistry(default="hashing:64")
     first, second = await asyncio.gather(models.embed(spec(), ["a"], "query"), models.embed(spec(), ["b"], "document"))
     assert first.shape == second.shape == (1, 64)
     await models.close()
@@ -126,7 +126,7 @@ class Held(HashingEncoder):
 async def test_no_batch_of_a_forgotten_model_is_answered() -> None:
     old, new = Held(), HashingEncoder(EmbedderSpec(model="hashing:128"))
     encoders = iter((old, new))
-    models = Registry(default="hashing", load=lambda _: next(encoders))
+    models = ModelRegistry(default="hashing", load=lambda _: next(encoders))
     under_way = asyncio.create_task(models.embed(spec(), ["under way"], "query"))
     await asyncio.to_thread(old.started.wait, 10)
     waiting = asyncio.create_task(models.embed(spec(), ["waits"], "query"))
@@ -145,7 +145,7 @@ async def test_no_batch_of_a_forgotten_model_is_answered() -> None:
 async def test_a_model_that_is_forgotten_while_it_loads_reaches_nobody() -> None:
     loads = Loads()
     loads.gate.clear()
-    models = Registry(default="hashing:64", load=loads)
+    models = ModelRegistry(default="hashing:64", load=loads)
     asked = [asyncio.create_task(models.get(spec())), asyncio.create_task(models.embed(spec(), ["text"], "query"))]
     while not loads.count:
         await asyncio.sleep(0.001)
@@ -162,7 +162,7 @@ async def test_what_somebody_holds_stays_the_same_however_many_others_are_asked_
 ) -> None:
     monkeypatch.setattr(registry, "MOST_KEPT", 4)
     loads = Loads()
-    models = Registry(default="hashing:64", load=loads)
+    models = ModelRegistry(default="hashing:64", load=loads)
     held = await models.get(spec())
     await models.embed(spec(query_prompt="first: "), ["text"], "query")
     for n in range(20):
@@ -180,7 +180,7 @@ async def test_what_somebody_holds_stays_the_same_however_many_others_are_asked_
 
 async def test_models_are_listed_and_none_is_loaded_for_it() -> None:
     loads = Loads()
-    models = Registry(default="hashing:64", allowed=["some/model@abc"], load=loads)
+    models = ModelRegistry(default="hashing:64", allowed=["some/model@abc"], load=loads)
     assert dict(models.models()) == dict.fromkeys(["hashing:64", "all-MiniLM-L6-v2", "some/model", "hashing"])
     assert loads.count == 0
     encoder = await models.get(spec())
@@ -190,4 +190,4 @@ async def test_models_are_listed_and_none_is_loaded_for_it() -> None:
 @pytest.mark.parametrize("url", ["encoder:8000", "ftp://encoder", "http://", "/encoder"])
 def test_an_address_that_is_none_is_told_at_the_start(url: str) -> None:
     with pytest.raises(Misconfigured, match="no address of an encoder"):
-        Registry(default="hashing", encoder_url=url)
+        ModelRegistry(default="hashing", encoder_url=url)

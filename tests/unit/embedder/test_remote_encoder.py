@@ -12,14 +12,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from service.api.dependencies import Limits
+from service.api.dependencies import RequestLimits
 from service.api.routes import embeddings, models
 from service.core.collections import EmbedderSpec
 from service.core.errors import Invalid, ModelUnavailable, SpaceRefused
 from service.embedder.models import remote_encoder
 from service.embedder.models.hashing_encoder import HashingEncoder
-from service.embedder.models.registry import Registry
-from service.embedder.models.remote_encoder import Remote, RemoteEncoder
+from service.embedder.models.registry import ModelRegistry
+from service.embedder.models.remote_encoder import EncoderService, RemoteEncoder
 from tests.models import encoders
 from tests.ports import unused_port
 
@@ -28,8 +28,8 @@ TEXTS = ["a tall tower", "a deep river", "a long bridge", "a small house", "an o
 
 
 @contextmanager
-def connected(url: str, key: str | None = None) -> Iterator[Remote]:
-    opened = Remote(url, key)
+def connected(url: str, key: str | None = None) -> Iterator[EncoderService]:
+    opened = EncoderService(url, key)
     try:
         yield opened
     finally:
@@ -42,7 +42,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_prompts_dimensions_and_identity_are_those_of_the_model_there() -> None:
-    with encoders(Registry(default="hashing:64")) as running, connected(running.url) as there:
+    with encoders(ModelRegistry(default="hashing:64")) as running, connected(running.url) as there:
         for spec in (SPEC, EmbedderSpec(model="hashing:64", dimensions=16)):
             here, encoder = HashingEncoder(spec), RemoteEncoder(there, spec)
             assert encoder.identity == here.identity
@@ -56,8 +56,8 @@ def test_prompts_dimensions_and_identity_are_those_of_the_model_there() -> None:
 
 def test_requests_keep_to_the_limits_of_the_service(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(models, "MAX_TEXTS", 2)
-    small = Limits(body_bytes=1_500)
-    with encoders(Registry(default="hashing:64"), limits=small) as running, connected(running.url) as there:
+    small = RequestLimits(body_bytes=1_500)
+    with encoders(ModelRegistry(default="hashing:64"), limits=small) as running, connected(running.url) as there:
         encoder, here = RemoteEncoder(there, SPEC), HashingEncoder(SPEC)
         texts = [*TEXTS, "many words " * 60, *TEXTS, "ж" * 400]
         np.testing.assert_array_equal(encoder.encode(texts, "document"), here.encode(texts, "document"))
@@ -68,7 +68,7 @@ def test_requests_keep_to_the_limits_of_the_service(monkeypatch: pytest.MonkeyPa
 
 
 def test_the_key_is_sent_and_a_wrong_one_is_told() -> None:
-    with encoders(Registry(default="hashing:64"), keys=["secret"]) as running:
+    with encoders(ModelRegistry(default="hashing:64"), keys=["secret"]) as running:
         with connected(running.url, "secret") as there:
             assert RemoteEncoder(there, SPEC).encode(TEXTS, "query").shape == (5, 64)
         for key in (None, "wrong"):
@@ -77,7 +77,7 @@ def test_the_key_is_sent_and_a_wrong_one_is_told() -> None:
 
 
 def test_a_model_that_is_not_served_there_is_unavailable_here() -> None:
-    with encoders(Registry(default="hashing:64")) as running, connected(running.url) as there:
+    with encoders(ModelRegistry(default="hashing:64")) as running, connected(running.url) as there:
         with pytest.raises(ModelUnavailable, match="not one of the models allowed"):
             RemoteEncoder(there, EmbedderSpec(model="BAAI/bge-small-en-v1.5"))
         with pytest.raises(Invalid, match="64") as refused:

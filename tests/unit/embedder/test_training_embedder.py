@@ -17,19 +17,21 @@ from service.cli import app
 from service.client.http_client import Client
 from service.core.collections import EmbedderSpec
 from service.core.errors import Misconfigured, ModelUnavailable
-from service.embedder.models.loader import Loader
+from service.embedder.models.loader import ModelLoader
 from service.embedder.training import embedder_data, train_embedder
-from service.embedder.training.biencoder_training import Recipe, Report, Training, schedule
+from service.embedder.training.biencoder_training import BiEncoderRecipe, BiEncoderReport, BiEncoderTraining, schedule
 from service.embedder.training.embedder_data import Pair, Passages
-from service.embedder.training.hard_negatives import Example
+from service.embedder.training.hard_negatives import MinedExample
 from service.embedder.training.held_out import HeldOut
 from service.embedder.training.teacher_labels import Teacher
-from service.embedder.training.train_embedder import Subject
-from service.embedder.training.trainable_model import Chain
+from service.embedder.training.train_embedder import TrainingSubject
+from service.embedder.training.trainable_model import TrainableModel
 from service.evaluation import beir
 from tests.small import transformer
 
-RECIPE = Recipe(epochs=3.0, minutes=60.0, seed=3, rank=None, words=50, batch=16, rate=1e-3, looks=3, patience=3)
+RECIPE = BiEncoderRecipe(
+    epochs=3.0, minutes=60.0, seed=3, rank=None, words=50, batch=16, rate=1e-3, looks=3, patience=3
+)
 
 
 @pytest.fixture(scope="module")
@@ -44,16 +46,16 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return transformer(tmp_path_factory.mktemp("models") / "small")
 
 
-def training(collection: Path, model: Path, **recipe: Any) -> tuple[Training, Chain]:
-    chain = Chain(model, device="cpu", precision="float32", longest=48)
+def training(collection: Path, model: Path, **recipe: Any) -> tuple[BiEncoderTraining, TrainableModel]:
+    chain = TrainableModel(model, device="cpu", precision="float32", longest=48)
     documents = train_embedder.documents_of(collection)
     judged = {"train": beir.judgments(collection, "train")}
     passages, found = embedder_data.gather(documents, judged, ["train"], chain, most=1000, seed=3)
-    return Training(chain, passages, found, replace(RECIPE, **recipe)), chain
+    return BiEncoderTraining(chain, passages, found, replace(RECIPE, **recipe)), chain
 
 
-def adapt(collection: Path, model: Path, out: Path, told: list[str] | None = None, **more: Any) -> Report:
-    subject = Subject(
+def adapt(collection: Path, model: Path, out: Path, told: list[str] | None = None, **more: Any) -> BiEncoderReport:
+    subject = TrainingSubject(
         name="codenames", documents=train_embedder.documents_of(collection), judgments=collection, licence="CC0"
     )
     recipe = replace(RECIPE, epochs=more.pop("epochs", 2.0), rank=more.pop("rank", None))
@@ -101,7 +103,7 @@ def test_what_is_handed_over_is_what_was_measured(collection: Path, model: Path,
     kept: list[HeldOut] = []
     scores = HeldOut.scores
 
-    def remember(self: HeldOut, chain: Chain) -> list[float]:
+    def remember(self: HeldOut, chain: TrainableModel) -> list[float]:
         kept.append(self)
         return scores(self, chain)
 
@@ -118,7 +120,7 @@ def test_it_ends_when_looks_are_no_better_and_keeps_the_best(
     told = iter([0.1, 0.3, 0.5, 0.4, 0.2, 0.0, 0.0])
     at_best: list[Any] = []
 
-    def scores(self: HeldOut, chain: Chain) -> list[float]:
+    def scores(self: HeldOut, chain: TrainableModel) -> list[float]:
         score = next(told)
         if score == 0.5:
             at_best.append(chain.vectors(["Which fuse?"], "query"))
@@ -149,7 +151,7 @@ def test_the_rate_rises_and_falls() -> None:
 def test_it_serves_like_any_other_under_another_fingerprint(collection: Path, model: Path, tmp_path: Path) -> None:
     report = adapt(collection, model, tmp_path / "adapted")
     assert report.better
-    load = Loader(device="cpu", precision="float32", threads=1)
+    load = ModelLoader(device="cpu", precision="float32", threads=1)
     before, after = (load(EmbedderSpec(model=str(folder))) for folder in (model, tmp_path / "adapted"))
     parts, others = before.identity.parts, after.identity.parts
     assert {name for name in parts if parts[name] != others[name]} == {"weights", "tokenizer", "modules"}
@@ -186,14 +188,14 @@ def test_where_nothing_is_better_nothing_is_written(
 def test_judgments_come_before_titles_and_titles_before_text(collection: Path, tmp_path: Path) -> None:
     documents = [{"id": str(at), "title": "What is it?", "text": "It is."} for at in range(10)]
     bare = [{**document, "title": ""} for document in documents]
-    assert train_embedder.available(Subject(name="c", documents=documents, judgments=collection)) == "train"
-    assert train_embedder.available(Subject(name="c", documents=documents, judgments=tmp_path)) == "titles"
-    assert train_embedder.available(Subject(name="c", documents=bare)) == "crops"
+    assert train_embedder.available(TrainingSubject(name="c", documents=documents, judgments=collection)) == "train"
+    assert train_embedder.available(TrainingSubject(name="c", documents=documents, judgments=tmp_path)) == "titles"
+    assert train_embedder.available(TrainingSubject(name="c", documents=bare)) == "crops"
 
 
 def test_documents_alone_are_enough(collection: Path, model: Path, tmp_path: Path) -> None:
     told: list[str] = []
-    subject = Subject(name="codenames", documents=train_embedder.documents_of(collection))
+    subject = TrainingSubject(name="codenames", documents=train_embedder.documents_of(collection))
     report = train_embedder.train(
         subject,
         str(model),
@@ -210,14 +212,14 @@ def test_documents_alone_are_enough(collection: Path, model: Path, tmp_path: Pat
 class Reader:
     """A teacher that finds every wrong passage better than the answer."""
 
-    def label(self, examples: list[Example], *_: object) -> list[Example]:
+    def label(self, examples: list[MinedExample], *_: object) -> list[MinedExample]:
         return [replace(one, wrong=one.wrong[:1], logits=(0.0, 1.0)) if one.wrong else one for one in examples]
 
 
 def test_a_teacher_has_a_say_in_what_is_wrong(
     collection: Path, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    subject = Subject(name="codenames", documents=train_embedder.documents_of(collection))
+    subject = TrainingSubject(name="codenames", documents=train_embedder.documents_of(collection))
 
     def losses(teacher: object) -> list[float]:
         monkeypatch.setattr(train_embedder, "_teacher", lambda *_: teacher)
@@ -232,7 +234,11 @@ def test_the_reranker_that_ships_reads_what_nobody_judged() -> None:
     texts = ["A pump moves fluids through pipes.", "The museum opens at ten.", "Valves stop fluids."]
     passages = Passages(texts, texts, [0, 1, 2], ["", "", ""])
     guessed = Pair(query="what does a pump move", part="titles", right=(0,))
-    examples = [Example(guessed, 0, (1, 2)), Example(replace(guessed, judged=True), 0, (1,)), Example(guessed, 0, ())]
+    examples = [
+        MinedExample(guessed, 0, (1, 2)),
+        MinedExample(replace(guessed, judged=True), 0, (1,)),
+        MinedExample(guessed, 0, ()),
+    ]
     labelled = Teacher(device="cpu", precision="float32").label(examples, passages, 2, seed=1)
     assert labelled[1:] == examples[1:]
     assert labelled[0].logits is not None
@@ -312,7 +318,7 @@ def test_a_running_service_lends_documents_model_and_prompts(
     )
     assert done.exit_code == 0, done.output
     assert f"azimuth reindex -c papers --embedder {tmp_path / 'o'}" in done.output
-    assert Chain(tmp_path / "o", device="cpu").prompts == {"query": "find: ", "document": ""}
+    assert TrainableModel(tmp_path / "o", device="cpu").prompts == {"query": "find: ", "document": ""}
 
 
 def test_documents_of_a_service_come_page_by_page(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,10 +11,10 @@ import pytest
 from service.core.errors import Misconfigured
 from service.embedder.training.batches import batch, batches
 from service.embedder.training.embedder_data import LEAST_PAIRS, Pair, Passages, by_crop, by_title, divide, gather
-from service.embedder.training.hard_negatives import Example, mine
+from service.embedder.training.hard_negatives import MinedExample, mine
 from service.embedder.training.reranker_negatives import Lexical
-from service.embedder.training.trainable_model import Chain
-from service.evaluation.beir import Judgments
+from service.embedder.training.trainable_model import TrainableModel
+from service.evaluation.beir import BeirJudgments
 from tests.small import transformer
 
 WORDS = ["pump", "valve", "meter", "sensor", "flange", "gasket", "rotor", "stator", "piston", "bearing"]
@@ -30,9 +30,9 @@ def pair(query: str = "q", *right: int, **more: Any) -> Pair:
 
 
 @pytest.fixture(scope="module")
-def chain(tmp_path_factory: pytest.TempPathFactory) -> Chain:
+def chain(tmp_path_factory: pytest.TempPathFactory) -> TrainableModel:
     folder = transformer(tmp_path_factory.mktemp("models") / "small")
-    return Chain(folder, device="cpu", precision="float32", longest=32)
+    return TrainableModel(folder, device="cpu", precision="float32", longest=32)
 
 
 # ---------------------------------------------------------------- pairs
@@ -78,9 +78,9 @@ def test_all_queries_with_one_answer_are_refused() -> None:
         divide([pair(str(at), 0, judged=True) for at in range(50)], random.Random(1))
 
 
-def test_gathering_takes_at_most_what_was_asked_for(chain: Chain) -> None:
+def test_gathering_takes_at_most_what_was_asked_for(chain: TrainableModel) -> None:
     documents = [document(at, words=60) for at in range(80)]
-    judged = Judgments(
+    judged = BeirJudgments(
         queries={f"q{at}": f"pump {at}" for at in range(70)}, grades={f"q{at}": {f"d{at}": 1} for at in range(70)}
     )
     passages, found = gather(documents, {"train": judged}, ["train"], chain, most=50, seed=1)
@@ -92,7 +92,7 @@ def test_gathering_takes_at_most_what_was_asked_for(chain: Chain) -> None:
     assert again == (passages, found)
 
 
-def test_too_little_to_learn_from_says_how_little(chain: Chain) -> None:
+def test_too_little_to_learn_from_says_how_little(chain: TrainableModel) -> None:
     documents = [document(at) for at in range(30)]
     with pytest.raises(
         Misconfigured, match=rf"30 documents gave \d+ queries with answers .crops.: at least {LEAST_PAIRS}"
@@ -100,8 +100,8 @@ def test_too_little_to_learn_from_says_how_little(chain: Chain) -> None:
         gather(documents, {}, ["crops"], chain, most=1000, seed=1)
 
 
-def test_a_judgment_of_a_document_that_is_not_there_counts_for_nothing(chain: Chain) -> None:
-    judged = Judgments(queries={"q": "pump"}, grades={"q": {"elsewhere": 1, "d0": 0}})
+def test_a_judgment_of_a_document_that_is_not_there_counts_for_nothing(chain: TrainableModel) -> None:
+    judged = BeirJudgments(queries={"q": "pump"}, grades={"q": {"elsewhere": 1, "d0": 0}})
     with pytest.raises(Misconfigured, match="gave 0 queries"):
         gather([document(0)], {"train": judged}, ["train"], chain, most=1000, seed=1)
 
@@ -115,7 +115,7 @@ def rows(*angles: float) -> np.ndarray[Any, np.dtype[np.float32]]:
     return np.stack([np.cos(radians), np.sin(radians)], axis=1).astype(np.float32)
 
 
-def mined(one: Pair, angles: Sequence[float], documents: list[int], titles: list[str]) -> Example:
+def mined(one: Pair, angles: Sequence[float], documents: list[int], titles: list[str]) -> MinedExample:
     texts = [f"passage {at}" for at in range(len(angles))]
     passages = Passages(texts, texts, documents, titles)
     (found,) = mine([one], passages, rows(0.0), rows(*angles), Lexical(texts))
@@ -155,7 +155,7 @@ PASSAGES = Passages(
 
 
 def test_rivals_are_wrong_answers_of_all_queries() -> None:
-    examples = [Example(pair("x", 0, 3, titled=False), 0, (4,)), Example(pair("y", 1), 1, (5,))]
+    examples = [MinedExample(pair("x", 0, 3, titled=False), 0, (4,)), MinedExample(pair("y", 1), 1, (5,))]
     made = batch(examples, PASSAGES, 1, random.Random(1))
     assert made.texts == ["0", "T\n1", "4", "T\n5"]
     assert made.rivals.tolist() == [[False, True, True, True], [True, False, True, True]]
@@ -164,13 +164,17 @@ def test_rivals_are_wrong_answers_of_all_queries() -> None:
 
 
 def test_a_document_of_the_same_title_and_one_that_answers_too_are_no_rivals() -> None:
-    examples = [Example(pair("x", 0, 3), 0, ()), Example(pair("y", 2), 2, ()), Example(pair("z", 3), 3, ())]
+    examples = [
+        MinedExample(pair("x", 0, 3), 0, ()),
+        MinedExample(pair("y", 2), 2, ()),
+        MinedExample(pair("z", 3), 3, ()),
+    ]
     made = batch(examples, PASSAGES, 1, random.Random(1))
     assert made.rivals[0].tolist() == [False, False, False]
 
 
 def test_what_the_teacher_finds_better_than_the_answer_is_no_rival() -> None:
-    examples = [Example(pair("x", 0), 0, (4, 5), (1.0, 2.0, -3.0)), Example(pair("y", 1), 1, (4,))]
+    examples = [MinedExample(pair("x", 0), 0, (4, 5), (1.0, 2.0, -3.0)), MinedExample(pair("y", 1), 1, (4,))]
     made = batch(examples, PASSAGES, 1, random.Random(1))
     assert made.rivals[0].tolist() == [False, True, False, True, True]
     assert made.logits[0].tolist() == [1.0, 2.0, -3.0]
@@ -178,7 +182,7 @@ def test_what_the_teacher_finds_better_than_the_answer_is_no_rival() -> None:
 
 
 def test_each_example_comes_once_before_any_comes_again() -> None:
-    examples = [Example(pair(str(at), 0), 0, ()) for at in range(10)]
+    examples = [MinedExample(pair(str(at), 0), 0, ()) for at in range(10)]
     drawn = batches(examples, PASSAGES, size=5, negatives=1, dice=random.Random(2))
     for _ in range(3):
         assert sorted(query for one in (next(drawn), next(drawn)) for query in one.queries) == list(map(str, range(10)))
@@ -188,4 +192,4 @@ def test_paths_are_not_models(tmp_path: Path) -> None:
     from service.core.errors import ModelUnavailable
 
     with pytest.raises(ModelUnavailable):
-        Chain(tmp_path, device="cpu")
+        TrainableModel(tmp_path, device="cpu")

@@ -10,7 +10,7 @@ from transformers import AutoTokenizer
 
 from service.core.errors import Misconfigured
 from service.embedder.training.lora import Adaptation
-from service.embedder.training.trainable_model import Chain
+from service.embedder.training.trainable_model import TrainableModel
 from service.embedder.training.vocabulary import extend, unknown
 from tests.small import transformer
 
@@ -24,8 +24,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def chain(folder: Path) -> Chain:
-    return Chain(folder, device="cpu", precision="float32", longest=32)
+def chain(folder: Path) -> TrainableModel:
+    return TrainableModel(folder, device="cpu", precision="float32", longest=32)
 
 
 def disturbed(adaptation: Adaptation) -> Adaptation:
@@ -39,7 +39,7 @@ def disturbed(adaptation: Adaptation) -> Adaptation:
 # ---------------------------------------------------------------- words
 
 
-def test_names_that_are_broken_up_are_found_those_first_that_cost_most(chain: Chain) -> None:
+def test_names_that_are_broken_up_are_found_those_first_that_cost_most(chain: TrainableModel) -> None:
     texts = ["The Quillfeather is well-known, says Quillfeather.", "XR-4410b and/or QUILLFEATHER", "xr-4410B"]
     texts += ["XR-4410b", "Quillfeather", "Quillfeather", "Zyxomma once", "12345678 98765432", "12345678", "12345678"]
     assert unknown(texts, chain.tokenizer, 10) == ["quillfeather", "xr-4410b"]
@@ -47,14 +47,14 @@ def test_names_that_are_broken_up_are_found_those_first_that_cost_most(chain: Ch
     assert unknown(texts, chain.tokenizer, 0) == []
 
 
-def test_what_is_written_small_is_language_and_no_name(chain: Chain) -> None:
+def test_what_is_written_small_is_language_and_no_name(chain: TrainableModel) -> None:
     assert len(chain.tokenizer.tokenize("calibration")) > 2
     assert unknown(["Calibration"] * 3, chain.tokenizer, 10) == ["calibration"]
     assert unknown(["Calibration", "calibration", "calibration"], chain.tokenizer, 10) == []
     assert unknown(["rfc9457 applies"] * 3, chain.tokenizer, 10) == ["rfc9457"]
 
 
-def test_a_new_row_is_the_mean_of_its_pieces(chain: Chain) -> None:
+def test_a_new_row_is_the_mean_of_its_pieces(chain: TrainableModel) -> None:
     before = chain.transformer.get_input_embeddings().weight.detach().clone()  # type: ignore[operator]
     pieces = [chain.tokenizer(word, add_special_tokens=False)["input_ids"] for word in WORDS]
     assert extend(chain, WORDS) == 2
@@ -66,19 +66,19 @@ def test_a_new_row_is_the_mean_of_its_pieces(chain: Chain) -> None:
     assert [one for one in ids if one >= len(before)] == [len(before), len(before) + 1]
 
 
-def test_words_are_added_once_and_not_within_others(chain: Chain) -> None:
+def test_words_are_added_once_and_not_within_others(chain: TrainableModel) -> None:
     extend(chain, WORDS)
     assert extend(chain, WORDS) == 0
     assert not set(chain.tokenizer.tokenize("quillfeathers")) & set(WORDS)
 
 
-def test_the_tokenizer_keeps_them_when_it_is_saved(chain: Chain, tmp_path: Path) -> None:
+def test_the_tokenizer_keeps_them_when_it_is_saved(chain: TrainableModel, tmp_path: Path) -> None:
     extend(chain, WORDS)
     chain.save(tmp_path)
     again = AutoTokenizer.from_pretrained(tmp_path)
     assert again.is_fast
     assert again.tokenize("a Quillfeather") == ["a", "quillfeather"]
-    loaded = Chain(tmp_path, device="cpu", precision="float32", longest=32)
+    loaded = TrainableModel(tmp_path, device="cpu", precision="float32", longest=32)
     assert np.allclose(loaded.vectors(TEXTS, "query"), chain.vectors(TEXTS, "query"), atol=1e-6)
 
 
@@ -87,7 +87,7 @@ def test_the_tokenizer_keeps_them_when_it_is_saved(chain: Chain, tmp_path: Path)
 
 @pytest.mark.parametrize("rank", [4, None])
 @pytest.mark.parametrize("words", [WORDS, []])
-def test_the_plain_model_computes_what_was_learnt(chain: Chain, rank: int | None, words: list[str]) -> None:
+def test_the_plain_model_computes_what_was_learnt(chain: TrainableModel, rank: int | None, words: list[str]) -> None:
     adaptation = disturbed(Adaptation(chain, rank=rank, added=extend(chain, words)))
     learnt = adaptation.chain.vectors(TEXTS, "document")
     before = chain.vectors(TEXTS, "document")
@@ -96,7 +96,7 @@ def test_the_plain_model_computes_what_was_learnt(chain: Chain, rank: int | None
     assert np.abs(before - learnt).max() > 1e-3
 
 
-def test_half_of_it_lies_halfway(chain: Chain) -> None:
+def test_half_of_it_lies_halfway(chain: TrainableModel) -> None:
     adaptation = disturbed(Adaptation(chain, rank=4, added=extend(chain, WORDS)))
     none, half, whole = (adaptation.state(share) for share in (0.0, 0.5, 1.0))
     assert all(torch.equal(none[name], tensor) for name, tensor in chain.state().items())
@@ -108,20 +108,20 @@ def test_half_of_it_lies_halfway(chain: Chain) -> None:
     assert not [name for name in moved if "pooler" in name or "LayerNorm" in name]
 
 
-def test_of_the_vocabulary_only_new_rows_are_learnt(chain: Chain) -> None:
+def test_of_the_vocabulary_only_new_rows_are_learnt(chain: TrainableModel) -> None:
     adaptation = disturbed(Adaptation(chain, rank=4, added=extend(chain, WORDS)))
     name = "embeddings.word_embeddings.weight"
     assert torch.equal(adaptation.state()[name][:-2], chain.state()[name][:-2])
     assert not torch.equal(adaptation.state()[name][-2:], chain.state()[name][-2:])
 
 
-def test_what_it_was_made_of_stays_as_it_is(chain: Chain) -> None:
+def test_what_it_was_made_of_stays_as_it_is(chain: TrainableModel) -> None:
     before = chain.vectors(TEXTS, "query")
     disturbed(Adaptation(chain, rank=None, added=0))
     assert np.array_equal(chain.vectors(TEXTS, "query"), before)
 
 
-def test_a_snapshot_brings_back_what_was_learnt(chain: Chain) -> None:
+def test_a_snapshot_brings_back_what_was_learnt(chain: TrainableModel) -> None:
     adaptation = Adaptation(chain, rank=4, added=0)
     kept, before = adaptation.snapshot(), adaptation.chain.vectors(TEXTS, "query")
     disturbed(adaptation)
@@ -131,15 +131,15 @@ def test_a_snapshot_brings_back_what_was_learnt(chain: Chain) -> None:
 
 
 def test_prompts_of_both_roles_are_the_model_s_own_unless_told(folder: Path, tmp_path: Path) -> None:
-    chain = Chain(folder, device="cpu", precision="float32", prompts={"document": "text: ", "query": ""})
+    chain = TrainableModel(folder, device="cpu", precision="float32", prompts={"document": "text: ", "query": ""})
     assert chain.prompts == {"query": "find: ", "document": "text: "}
     chain.save(tmp_path)
-    assert Chain(tmp_path, device="cpu").prompts == chain.prompts
-    bare = Chain(folder, device="cpu", precision="float32")
+    assert TrainableModel(tmp_path, device="cpu").prompts == chain.prompts
+    bare = TrainableModel(folder, device="cpu", precision="float32")
     assert np.allclose(bare.vectors(["text: a pump"], "document"), chain.vectors(["a pump"], "document"), atol=1e-6)
 
 
-def test_without_the_library_it_says_what_to_install(chain: Chain, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_the_library_it_says_what_to_install(chain: TrainableModel, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "peft", None)
     with pytest.raises(Misconfigured, match=r"azimuth-search\[train\]"):
         Adaptation(chain, rank=4, added=0)

@@ -24,8 +24,8 @@ from service.embedder.models.hashing_encoder import HashingEncoder
 from service.embedder.worker import failure_policy
 from service.embedder.worker.backoff import Backoff
 from service.embedder.worker.chunk_documents import cut
-from service.embedder.worker.in_flight import BACKFILL, LIVE, Pace
-from service.embedder.worker.version_gate import Admission
+from service.embedder.worker.in_flight import BACKFILL, LIVE, WorkerPace
+from service.embedder.worker.version_gate import VersionGate
 from service.embedder.worker.worker import Worker
 from tests.fakes import Waiting
 from tests.world import World, build, doc
@@ -547,7 +547,7 @@ async def test_a_backfill_is_claimed_when_no_live_write_is_left(world: World, mo
 
 
 def test_what_a_backfill_takes_up_at_once_is_less() -> None:
-    pace = Pace(passages_per_second=500.0, passages_per_document=2.5)
+    pace = WorkerPace(passages_per_second=500.0, passages_per_document=2.5)
     assert [pace.documents(portions.claim_seconds) for portions in (LIVE, BACKFILL)] == [400, 200]
     assert BACKFILL.claim_least < LIVE.claim_least
     assert BACKFILL.code_points < LIVE.code_points
@@ -685,7 +685,7 @@ async def test_admission_ends_with_the_version(world: World, model: Model) -> No
         asked.append(version.number)
         return model
 
-    admission = Admission(admit, again=3600.0)
+    admission = VersionGate(admit, again=3600.0)
     admission.ready([world.version])
     await eventually(lambda: len(admission.ready([world.version])) == 1)
     assert (admission.ready([]), asked) == ({}, [1])

@@ -15,13 +15,13 @@ from service.core.documents import Document
 from service.core.errors import Conflict, Invalid, VersionNotFound
 from service.core.ids import CollectionName, DocumentId, VersionNumber
 from service.core.versions import EmbedderVersion, VersionState
-from service.embedder.models.registry import Registry
-from service.ingest.service import STREAM_BATCH, Ingest, Limits, taker
-from service.spaces.model_verification import Proof
+from service.embedder.models.registry import ModelRegistry
+from service.ingest.service import STREAM_BATCH, DocumentLimits, IngestService, taker
+from service.spaces.model_verification import ModelVerifier
 from tests.fakes import FakeChanges, FakeDocuments, FakeLexicon, FakeQueue, FakeStore
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
-LIMITS = Limits(id_length=20, title_length=30, text_length=200, metadata_bytes=200, metadata_depth=3, batch=5)
+LIMITS = DocumentLimits(id_length=20, title_length=30, text_length=200, metadata_bytes=200, metadata_depth=3, batch=5)
 
 
 class Place:
@@ -32,7 +32,7 @@ class Place:
         self.documents = FakeDocuments(store)
         self.queue = FakeQueue(store)
         self.collection = collection
-        self.ingest = Ingest(
+        self.ingest = IngestService(
             documents=self.documents,
             queue=self.queue,
             changes=FakeChanges(store),
@@ -57,7 +57,9 @@ async def theirs() -> Place:
 
 
 async def collection_of(store: FakeStore, spec: EmbedderSpec) -> Collection:
-    proof = Proof(collections=store.collections, versions=store.versions, embedders=Registry(default="hashing:16"))
+    proof = ModelVerifier(
+        collections=store.collections, versions=store.versions, embedders=ModelRegistry(default="hashing:16")
+    )
     spec, identity, canary = await proof.register(spec)
     settings = CollectionSettings(embedder=spec)
     return await store.collections.create(CollectionName("c"), settings, identity, canary, NOW)
@@ -156,7 +158,7 @@ async def test_what_was_set_aside_is_not_called_searchable(place: Place) -> None
 
 
 async def test_whoever_waits_is_answered_when_the_process_stops(place: Place) -> None:
-    patient = Ingest(
+    patient = IngestService(
         documents=place.documents,
         queue=place.queue,
         changes=FakeChanges(place.store),
@@ -220,7 +222,7 @@ async def test_a_vector_that_nothing_takes_is_refused_with_the_reason(place: Pla
 
 
 async def test_waiting_for_a_vector_that_did_not_come_ends_at_once(theirs: Place) -> None:
-    patient = Ingest(
+    patient = IngestService(
         documents=theirs.documents,
         queue=theirs.queue,
         changes=FakeChanges(theirs.store),

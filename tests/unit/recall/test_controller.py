@@ -11,13 +11,13 @@ from prometheus_client import REGISTRY
 from service.core.collections import Collection
 from service.core.errors import ModelUnavailable
 from service.core.ids import VersionNumber
-from service.core.index_health import Health
-from service.core.recall import Band, Curve, CurvePoint, Effort, Minute, Series, Tally
+from service.core.index_health import IndexHealth
+from service.core.recall import Band, CalibrationCurve, CurvePoint, EfSetting, RecallMinute, RecallSeries, RecallStats
 from service.core.versions import AuditEntry, EmbedderVersion, Judgments, SpaceStatus, VersionState
 from service.recall import ef_policy
-from service.recall.calibration_curve import Survey
-from service.recall.controller import Control
-from service.runtime.db_gauges import Gauges
+from service.recall.calibration_curve import CurveMeasurer
+from service.recall.controller import RecallController
+from service.runtime.db_gauges import DatabaseGauges
 from tests.fakes_backfill import FakeBackfills
 from tests.fakes_indexes import FakeIndexes
 from tests.world import NOW, World, build, doc
@@ -26,7 +26,7 @@ LOWS = {60: 0.88, 75: 0.91, 116: 0.94, 146: 0.955, 182: 0.965, 1_000: 0.985}
 ROWS = 50_000
 
 
-class Drawn(Survey):
+class Drawn(CurveMeasurer):
     """A survey that finds what a test says. `lows`: the lower bound of each `ef_search`."""
 
     def __init__(self) -> None:
@@ -39,11 +39,11 @@ class Drawn(Survey):
         collection: Collection,
         version: EmbedderVersion,
         status: SpaceStatus,
-        health: Health,
+        health: IndexHealth,
         judgments: Judgments | None,
         live: Sequence[str],
         now: datetime,
-    ) -> Curve | None:
+    ) -> CalibrationCurve | None:
         if self.broken:
             raise ModelUnavailable
         self.times += 1
@@ -52,7 +52,7 @@ class Drawn(Survey):
             CurvePoint(ef_search=ef, recall=min(1.0, low + 0.01), low=low, high=1.0, milliseconds=1.0)
             for ef, low in self.lows.items()
         )
-        return Curve(
+        return CalibrationCurve(
             points=tuple(points),
             queries=200,
             rows=status.rows,
@@ -75,7 +75,7 @@ class Scene:
         self.indexes = FakeIndexes(self.versions)
         self.survey = Drawn()
         self.now = NOW
-        self.control = Control(
+        self.control = RecallController(
             collections=world.collections,
             versions=world.versions,
             queue=world.queue,
@@ -87,7 +87,7 @@ class Scene:
             remembered=lambda _: (),
             exact_below=7_500,
         )
-        self.gauges = Gauges(
+        self.gauges = DatabaseGauges(
             collections=world.collections,
             versions=world.versions,
             queue=world.queue,
@@ -100,7 +100,7 @@ class Scene:
     def stands(self, rows: int, *, written: int = ROWS, dead: int = 0, indexed: bool = True) -> None:
         key = (self.world.collection.id, VersionNumber(1))
         self.versions.statuses[key] = SpaceStatus(rows=rows, indexed=indexed, chunks_per_document=1.0)
-        self.indexes.healths[key] = Health(
+        self.indexes.healths[key] = IndexHealth(
             rows=rows,
             dead_rows=dead,
             unindexed_rows=0,
@@ -121,16 +121,16 @@ class Scene:
 
     async def probed(self, ef_search: int, recall: float, queries: int = 1_000, band: Band = "all") -> None:
         """Right now, by live searches."""
-        series = Series(version=VersionNumber(1), leg="dense", plan="hnsw", band=band, ef_search=ef_search)
-        found = Tally(
+        series = RecallSeries(version=VersionNumber(1), leg="dense", plan="hnsw", band=band, ef_search=ef_search)
+        found = RecallStats(
             queries=queries,
             recall=queries * recall,
             recall_squares=queries * (recall**2 + 0.01),
             distance_recall=queries * recall,
         )
-        await self.world.recalls.add(self.world.collection.id, [Minute(series=series, at=self.now, tally=found)])
+        await self.world.recalls.add(self.world.collection.id, [RecallMinute(series=series, at=self.now, tally=found)])
 
-    async def efforts(self) -> dict[str, Effort]:
+    async def efforts(self) -> dict[str, EfSetting]:
         return {one.band: one for one in await self.world.recalls.efforts(self.world.collection.id)}
 
     async def chosen(self, band: str = "all") -> int:
@@ -314,7 +314,7 @@ async def test_a_band_gets_an_effort_of_its_own_where_it_misses_and_keeps_its_di
     scene.survey.lows = {227: 0.96, 1_000: 0.99}
     await scene.indexes.rebuild(scene.world.version)
     await scene.tend()
-    assert (await scene.chosen(), await scene.chosen("wide")) == (227, ef_policy.above(227))
+    assert (await scene.chosen(), await scene.chosen("wide")) == (227, ef_policy.next_step(227))
 
 
 async def test_a_missed_target_is_said(scene: Scene) -> None:

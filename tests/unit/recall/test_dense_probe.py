@@ -7,9 +7,9 @@ import pytest
 from service.core.errors import CollectionNotFound, VersionNotFound
 from service.core.filters import parse
 from service.core.ids import DocumentId, VersionNumber
-from service.core.recall import Series
-from service.core.search import Example, Like, Passing, Request
-from service.recall.aggregate import Finding
+from service.core.recall import RecallSeries
+from service.core.search import Example, FilterMatch, Like, SearchRequest
+from service.recall.aggregate import ProbeResult
 from service.search import filter_planner
 from tests.watched import Watched, watched
 from tests.world import doc, encoded, telling
@@ -22,7 +22,7 @@ async def scene() -> Watched:
     return await watched()
 
 
-def the_only(findings: tuple[Finding, ...] | None) -> Finding:
+def the_only(findings: tuple[ProbeResult, ...] | None) -> ProbeResult:
     assert findings is not None
     (one,) = findings
     return one
@@ -30,7 +30,9 @@ def the_only(findings: tuple[Finding, ...] | None) -> Finding:
 
 async def test_an_index_that_finds_all_has_recall_1(scene: Watched) -> None:
     one = the_only(await scene.probe().look(scene.asked(), scene.space))
-    assert one.series == Series(version=scene.space.version.number, leg="dense", plan="hnsw", band="all", ef_search=200)
+    assert one.series == RecallSeries(
+        version=scene.space.version.number, leg="dense", plan="hnsw", band="all", ef_search=200
+    )
     assert one.live
     assert (one.tally.queries, one.tally.recall, one.tally.distance_recall) == (1, 1.0, 1.0)
     assert one.tally.seconds > 0
@@ -48,7 +50,7 @@ async def test_what_the_index_does_not_find_is_missed(scene: Watched) -> None:
 async def test_where_there_are_fewer_documents_all_of_them_are_the_truth(scene: Watched) -> None:
     await scene.world.delete(*(f"d{number:02}" for number in range(4, 30)))
     scene.vectors.lost = frozenset({"d02"})
-    one = the_only(await scene.probe().look(scene.asked(Request(text="w", k=3)), scene.space))
+    one = the_only(await scene.probe().look(scene.asked(SearchRequest(text="w", k=3)), scene.space))
     assert one.tally.recall == 0.75
 
 
@@ -56,7 +58,7 @@ async def test_the_examples_themselves_are_no_finds(scene: Watched) -> None:
     asked = scene.asked()
     nearest = await scene.nearest(asked, 11)
     like = Like(positive=(Example(id=DocumentId(nearest[0])),))
-    asked = dataclasses.replace(asked, request=Request(mode="dense", like=like))
+    asked = dataclasses.replace(asked, request=SearchRequest(mode="dense", like=like))
     scene.vectors.lost = frozenset({nearest[0]})
     assert the_only(await scene.probe().look(asked, scene.space)).tally.recall == 1.0
     scene.vectors.lost = frozenset({nearest[10]})
@@ -65,8 +67,8 @@ async def test_the_examples_themselves_are_no_finds(scene: Watched) -> None:
 
 async def test_a_filtered_search_is_looked_at_with_its_filter(scene: Watched) -> None:
     await scene.world.put(*(doc(f"d{number:02}", "0123456789", kind="other") for number in range(5)))
-    passing = Passing(ids=None, count=25, total=30)
-    asked = scene.asked(Request(text="w", where=THINGS, k=10), passing)
+    passing = FilterMatch(ids=None, count=25, total=30)
+    asked = scene.asked(SearchRequest(text="w", where=THINGS, k=10), passing)
     all_of_it = await scene.nearest(asked, 30)
     things = [name for name in all_of_it if int(name[1:]) >= 5]
     scene.vectors.lost = frozenset(things[:1])
@@ -101,14 +103,14 @@ async def test_below_the_chosen_effort_not_below_what_the_answer_needed(scene: W
 
 @pytest.mark.parametrize(
     "request_",
-    [Request(text="w", ef_search=100), Request(text="w", where=THINGS)],
+    [SearchRequest(text="w", ef_search=100), SearchRequest(text="w", where=THINGS)],
     ids=["the client chose", "a filter"],
 )
-async def test_nothing_is_tried_besides(scene: Watched, request_: Request) -> None:
+async def test_nothing_is_tried_besides(scene: Watched, request_: SearchRequest) -> None:
     def below(ef_search: int) -> int:
         raise AssertionError("it was asked")
 
-    passing = Passing(ids=None, count=30, total=30) if request_.where else None
+    passing = FilterMatch(ids=None, count=30, total=30) if request_.where else None
     the_only(await scene.probe(below=below).look(scene.asked(request_, passing), scene.space))
 
 
@@ -153,7 +155,7 @@ async def test_a_document_that_is_encoded_anew_between_the_looks_tears_the_pair(
 
 
 async def test_a_document_that_ceases_to_pass_tears_the_pair_and_other_changes_do_not(scene: Watched) -> None:
-    asked = scene.asked(Request(text="w", where=THINGS), Passing(ids=None, count=30, total=30))
+    asked = scene.asked(SearchRequest(text="w", where=THINGS), FilterMatch(ids=None, count=30, total=30))
     nearest = await scene.nearest(asked, 30)
     scene.vectors.meanwhile = lambda: scene.world.put(doc(nearest[0], "0123456789", kind="other"))
     assert await scene.probe().look(asked, scene.space) is None
@@ -175,7 +177,7 @@ async def test_a_remembered_search_is_planned_anew(scene: Watched) -> None:
 
 
 async def test_what_passes_is_asked_anew_too(scene: Watched) -> None:
-    asked = scene.asked(Request(text="w", where=THINGS), Passing(ids=None, count=1, total=1_000_000))
+    asked = scene.asked(SearchRequest(text="w", where=THINGS), FilterMatch(ids=None, count=1, total=1_000_000))
     assert await scene.probe().look(asked, None) == (), "thirty documents are named, and scanned exactly"
 
 

@@ -10,9 +10,9 @@ import pytest
 
 from service.core import limits
 from service.core.ids import VersionNumber
-from service.core.recall import Band, Curve, CurvePoint, Minute, Series, Tally
+from service.core.recall import Band, CalibrationCurve, CurvePoint, RecallMinute, RecallSeries, RecallStats
 from service.recall import ef_policy
-from service.recall.ef_policy import LADDER, Probes
+from service.recall.ef_policy import EF_STEPS, ProbeHistory
 
 START = datetime(2026, 3, 1, 12, tzinfo=UTC)
 ONE = VersionNumber(1)
@@ -23,49 +23,54 @@ def at(minute: float) -> datetime:
     return START + timedelta(minutes=minute)
 
 
-def tally(recall: float, queries: int, deviation: float = 0.1) -> Tally:
+def tally(recall: float, queries: int, deviation: float = 0.1) -> RecallStats:
     squares = queries * (recall**2 + deviation**2)
-    return Tally(queries=queries, recall=queries * recall, recall_squares=squares, distance_recall=queries * recall)
+    return RecallStats(
+        queries=queries, recall=queries * recall, recall_squares=squares, distance_recall=queries * recall
+    )
 
 
-def minute(ef_search: int, found: Tally, when: float = 0, plan: str = "hnsw", band: Band = "all") -> Minute:
-    series = Series(version=ONE, leg="dense", plan=plan, band=band, ef_search=ef_search)
-    return Minute(series=series, at=at(when), tally=found)
+def minute(ef_search: int, found: RecallStats, when: float = 0, plan: str = "hnsw", band: Band = "all") -> RecallMinute:
+    series = RecallSeries(version=ONE, leg="dense", plan=plan, band=band, ef_search=ef_search)
+    return RecallMinute(series=series, at=at(when), tally=found)
 
 
-def probes(found: Mapping[int, Tally], when: float = 0) -> Probes:
-    return Probes.of((minute(ef_search, one, when) for ef_search, one in found.items()), ONE, "all")
+def probes(found: Mapping[int, RecallStats], when: float = 0) -> ProbeHistory:
+    return ProbeHistory.of((minute(ef_search, one, when) for ef_search, one in found.items()), ONE, "all")
 
 
-def curve(lows: Mapping[int, float], above: float = 0.01) -> Curve:
+def curve(lows: Mapping[int, float], above: float = 0.01) -> CalibrationCurve:
     points = tuple(
         CurvePoint(ef_search=ef, recall=min(1.0, low + above), low=low, high=1.0, milliseconds=1.0)
         for ef, low in sorted(lows.items())
     )
-    return Curve(points=points, queries=200, rows=1, measured_at=START, exact_milliseconds=1.0)
+    return CalibrationCurve(points=points, queries=200, rows=1, measured_at=START, exact_milliseconds=1.0)
 
 
 # ---------------------------------------------------------------- the ladder
 
 
 def test_the_ladder_goes_from_what_is_promised_to_what_pgvector_takes() -> None:
-    assert (LADDER[0], LADDER[-1]) == (10, limits.MAX_EF_SEARCH)
-    steps = [upper / lower for lower, upper in itertools.pairwise(LADDER)]
+    assert (EF_STEPS[0], EF_STEPS[-1]) == (10, limits.MAX_EF_SEARCH)
+    steps = [upper / lower for lower, upper in itertools.pairwise(EF_STEPS)]
     assert max(steps) <= 1.34  # ten is a small number to take a quarter of
-    assert all(upper > lower for lower, upper in itertools.pairwise(LADDER))
+    assert all(upper > lower for lower, upper in itertools.pairwise(EF_STEPS))
 
 
 def test_rungs_below_and_above_are_found_from_anywhere() -> None:
-    assert ef_policy.below(LADDER[3]) == LADDER[2]
-    assert ef_policy.above(LADDER[3]) == LADDER[4]
-    assert (ef_policy.below(LADDER[3] + 1), ef_policy.above(LADDER[3] + 1)) == (LADDER[3], LADDER[4])
-    assert (ef_policy.below(10), ef_policy.above(1_000)) == (None, None)
+    assert ef_policy.previous_step(EF_STEPS[3]) == EF_STEPS[2]
+    assert ef_policy.next_step(EF_STEPS[3]) == EF_STEPS[4]
+    assert (ef_policy.previous_step(EF_STEPS[3] + 1), ef_policy.next_step(EF_STEPS[3] + 1)) == (
+        EF_STEPS[3],
+        EF_STEPS[4],
+    )
+    assert (ef_policy.previous_step(10), ef_policy.next_step(1_000)) == (None, None)
 
 
 def test_what_is_shifted_keeps_its_distance_as_far_as_the_ladder_goes() -> None:
-    assert ef_policy.shifted(LADDER[7], LADDER[5], LADDER[9]) == LADDER[11]
-    assert ef_policy.shifted(LADDER[5], LADDER[9], LADDER[2]) == LADDER[0]
-    assert ef_policy.shifted(LADDER[-1], LADDER[5], LADDER[9]) == LADDER[-1]
+    assert ef_policy.shifted(EF_STEPS[7], EF_STEPS[5], EF_STEPS[9]) == EF_STEPS[11]
+    assert ef_policy.shifted(EF_STEPS[5], EF_STEPS[9], EF_STEPS[2]) == EF_STEPS[0]
+    assert ef_policy.shifted(EF_STEPS[-1], EF_STEPS[5], EF_STEPS[9]) == EF_STEPS[-1]
 
 
 # ---------------------------------------------------------------- where it begins
@@ -95,7 +100,9 @@ def test_probes_speak_louder_than_the_curve() -> None:
 # ---------------------------------------------------------------- how it moves
 
 
-def step(now: int, found: Probes, *, missed: bool = False, target: float = 0.95, changed: float = -1) -> int | None:
+def step(
+    now: int, found: ProbeHistory, *, missed: bool = False, target: float = 0.95, changed: float = -1
+) -> int | None:
     choice = ef_policy.step(now, missed, target, found, at(changed))
     return None if choice is None else choice.ef_search
 
@@ -130,14 +137,14 @@ def test_what_was_found_before_the_last_change_is_not_enough_to_go_down() -> Non
 def test_a_rung_that_ever_missed_is_not_tried_again() -> None:
     bad = [minute(48, tally(0.90, 300), 1)]
     good = [minute(48, tally(0.98, 2_000), when) for when in range(10, 40)]
-    assert step(60, Probes.of(good, ONE, "all"), changed=5) == 48
-    assert step(60, Probes.of([*bad, *good], ONE, "all"), changed=5) is None
+    assert step(60, ProbeHistory.of(good, ONE, "all"), changed=5) == 48
+    assert step(60, ProbeHistory.of([*bad, *good], ONE, "all"), changed=5) is None
 
 
 def test_a_decay_shows_in_the_last_probes_first() -> None:
     good = [minute(60, tally(0.97, 1_000), when) for when in range(50)]
     bad = [minute(60, tally(0.88, 300), 51)]
-    assert step(60, Probes.of([*good, *bad], ONE, "all")) == 75
+    assert step(60, ProbeHistory.of([*good, *bad], ONE, "all")) == 75
 
 
 def test_that_the_largest_misses_is_said_once_and_taken_back() -> None:
@@ -156,14 +163,14 @@ def test_other_plans_bands_and_legs_say_nothing_here() -> None:
         minute(60, tally(0.5, 1_000), plan="hnsw_iterative"),
         minute(60, tally(0.5, 1_000), band="wide"),
     ]
-    assert step(60, Probes.of(others, ONE, "all")) is None
-    assert not Probes.of(others, VersionNumber(2), "wide").by_effort
+    assert step(60, ProbeHistory.of(others, ONE, "all")) is None
+    assert not ProbeHistory.of(others, VersionNumber(2), "wide").by_effort
 
 
 def test_under_filters_all_probes_of_the_band_are_taken_together() -> None:
     def under(recall: float, queries: int, now: int = 60) -> int | None:
         found = (minute(ef, tally(recall, queries // 4), band="wide") for ef in (183, 240, 611, 1_000))
-        choice = ef_policy.step_under_filter(now, False, 0.95, Probes.of(found, ONE, "wide"), at(-1))
+        choice = ef_policy.step_under_filter(now, False, 0.95, ProbeHistory.of(found, ONE, "wide"), at(-1))
         return None if choice is None else choice.ef_search
 
     assert under(0.90, 1_000) == 75
@@ -194,7 +201,7 @@ class Traffic:
         self.chance = np.random.default_rng(self.seed)
         self.misses = 0.079 * self.chance.uniform(0.75, 1.3)
         self.power = 1.2 * self.chance.uniform(0.85, 1.25)
-        self.found: dict[tuple[float, int], Tally] = {}
+        self.found: dict[tuple[float, int], RecallStats] = {}
         self.changed_at = START
         self.calibrate(0.0)
 
@@ -202,42 +209,44 @@ class Traffic:
         missed: float = self.misses * self.missing(when) * (ef_search / 100) ** -self.power
         return 1 - min(0.999, missed)
 
-    def probe(self, ef_search: int, when: float, queries: int) -> Tally:
+    def probe(self, ef_search: int, when: float, queries: int) -> RecallStats:
         spread = 1 / 0.15 - 1
         recall = self.recall(ef_search, when)
         found = self.chance.binomial(10, self.chance.beta(recall * spread, (1 - recall) * spread, queries)) / 10
         total, squares = float(found.sum()), float((found**2).sum())
-        return Tally(queries=queries, recall=total, recall_squares=squares, distance_recall=total)
+        return RecallStats(queries=queries, recall=total, recall_squares=squares, distance_recall=total)
 
     def calibrate(self, when: float) -> None:
         points = []
-        for rung in LADDER:
+        for rung in EF_STEPS:
             one = self.probe(rung, when, 300)
             low, high = one.interval
             points.append(CurvePoint(ef_search=rung, recall=one.mean, low=low, high=high, milliseconds=1.0))
-        drawn = Curve(points=tuple(points), queries=300, rows=1, measured_at=at(when), exact_milliseconds=1.0)
+        drawn = CalibrationCurve(
+            points=tuple(points), queries=300, rows=1, measured_at=at(when), exact_milliseconds=1.0
+        )
         self._take(ef_policy.begin(drawn, self.target), when)
         self.found.clear()
 
     def run(self, begin: int, end: int) -> None:
         for when in range(begin, end):
             now = self.path[-1]
-            for rung in {now, ef_policy.below(now) or now}:
+            for rung in {now, ef_policy.previous_step(now) or now}:
                 self.found[when, rung] = self.probe(rung, when, self.per_minute)
-            known = Probes.of((minute(ef, one, when) for (when, ef), one in self.found.items()), ONE, "all")
+            known = ProbeHistory.of((minute(ef, one, when) for (when, ef), one in self.found.items()), ONE, "all")
             choice = ef_policy.step(now, self.missed, self.target, known, self.changed_at)
             if choice is not None:
                 self._take(choice, when + 0.9)
 
-    def _take(self, choice: ef_policy.Choice, when: float) -> None:
+    def _take(self, choice: ef_policy.EfDecision, when: float) -> None:
         if not self.path or choice.ef_search != self.path[-1]:
             self.path.append(choice.ef_search)
         self.missed, self.changed_at = choice.missed, at(when)
 
     def rungs_above_the_cheapest(self, when: float) -> int:
-        holding = (at for at, rung in enumerate(LADDER) if self.recall(rung, when) >= self.target)
-        cheapest = next(holding, len(LADDER) - 1)
-        return LADDER.index(self.path[-1]) - cheapest
+        holding = (at for at, rung in enumerate(EF_STEPS) if self.recall(rung, when) >= self.target)
+        cheapest = next(holding, len(EF_STEPS) - 1)
+        return EF_STEPS.index(self.path[-1]) - cheapest
 
     def reversals(self) -> int:
         ups = [later > earlier for earlier, later in zip(self.path, self.path[1:], strict=False)]

@@ -8,15 +8,15 @@ import pytest
 from service.core.collections import Collection
 from service.core.documents import StoredDocument
 from service.core.ids import DocumentId
-from service.core.ports.lexicon import Bag, LexiconState
-from service.core.query_syntax import Words, read
-from service.core.recall import Tally
+from service.core.ports.lexicon import LexiconState, TermCounts
+from service.core.query_syntax import ParsedQuery, parse_query
+from service.core.recall import RecallStats
 from service.core.search import Candidate
 from service.recall.lexical_probe import SAMPLE_SECONDS, SAMPLED, LexicalProbe
 from tests.fakes import FakeLexicon, FakeStore, FakeVectors
 from tests.world import World, build, doc, unit
 
-WORDS = Words(text="number")
+WORDS = ParsedQuery(text="number")
 
 
 class Forgetful(FakeLexicon):
@@ -26,10 +26,10 @@ class Forgetful(FakeLexicon):
         super().__init__(store)
         self.lost: frozenset[str] = frozenset()
         self.now: LexiconState = "ready"
-        self.asked: list[Words] = []
+        self.asked: list[ParsedQuery] = []
 
     async def search(
-        self, collection: Collection, words: Words, limit: int, within: Sequence[DocumentId] | None = None
+        self, collection: Collection, words: ParsedQuery, limit: int, within: Sequence[DocumentId] | None = None
     ) -> tuple[Candidate, ...]:
         self.asked.append(words)
         found = await super().search(collection, words, 1_000, within)
@@ -45,10 +45,10 @@ class Truth:
 
     analysed: list[int] = field(default_factory=list)
 
-    async def bags(self, collection: Collection, documents: Sequence[StoredDocument]) -> tuple[Bag, ...]:
+    async def bags(self, collection: Collection, documents: Sequence[StoredDocument]) -> tuple[TermCounts, ...]:
         self.analysed.append(len(documents))
         return tuple(
-            Bag(
+            TermCounts(
                 document_id=one.id,
                 content_revision=one.content_revision,
                 counts=dict.fromkeys(one.text.split(), 1),
@@ -57,7 +57,7 @@ class Truth:
             for one in documents
         )
 
-    async def exact(self, collection: Collection, words: Words, bags: Sequence[Bag]) -> tuple[float, ...]:
+    async def exact(self, collection: Collection, words: ParsedQuery, bags: Sequence[TermCounts]) -> tuple[float, ...]:
         wanted = set(words.text.split())
         return tuple(float(one.length) if wanted & one.counts.keys() else 0.0 for one in bags)
 
@@ -70,7 +70,7 @@ class Scene:
     probe: LexicalProbe
     seconds: list[float]
 
-    async def look(self, words: Words = WORDS) -> Tally | None:
+    async def look(self, words: ParsedQuery = WORDS) -> RecallStats | None:
         return await self.probe.look(self.world.collection, self.world.version, words)
 
 
@@ -109,19 +109,19 @@ async def test_documents_that_the_index_does_not_know_are_missed(scene: Scene) -
 
 
 async def test_words_that_nobody_says_tell_nothing(scene: Scene) -> None:
-    assert await scene.look(Words(text="nobody")) == Tally()
+    assert await scene.look(ParsedQuery(text="nobody")) == RecallStats()
 
 
 async def test_wishes_do_not_rank_and_are_left_out(scene: Scene) -> None:
-    words = read('number +other -"something else"', "wishes")
+    words = parse_query('number +other -"something else"', "wishes")
     assert words.binding
     await scene.look(words)
-    assert scene.lexicon.asked == [Words(text=words.text)]
+    assert scene.lexicon.asked == [ParsedQuery(text=words.text)]
 
 
 async def test_an_index_that_is_built_anew_is_not_judged(scene: Scene) -> None:
     scene.lexicon.now = "rebuilding"
-    assert await scene.look() == Tally()
+    assert await scene.look() == RecallStats()
 
 
 async def test_a_document_that_changed_since_it_was_sampled_makes_the_look_worth_nothing(scene: Scene) -> None:

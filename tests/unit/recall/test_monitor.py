@@ -16,22 +16,22 @@ from service.core.documents import StoredDocument
 from service.core.errors import DatabaseUnavailable
 from service.core.filters import parse
 from service.core.ids import CollectionId, CollectionName
-from service.core.ports.lexicon import Bag
-from service.core.query_syntax import Words
-from service.core.recall import Minute
-from service.core.search import DensePlan, Passing, Query, Request
+from service.core.ports.lexicon import TermCounts
+from service.core.query_syntax import ParsedQuery
+from service.core.recall import RecallMinute
+from service.core.search import DensePlan, FilterMatch, Query, SearchRequest
 from service.recall import monitor as watch
-from service.recall.aggregate import KEPT, WINDOW, Finding, Ledger
-from service.recall.dense_probe import Asked, Probe
+from service.recall.aggregate import KEPT, WINDOW, ProbeResult, RecallAggregator
+from service.recall.dense_probe import DenseProbe, ProbedQuery
 from service.recall.lexical_probe import LexicalProbe
-from service.recall.monitor import FRESH_SECONDS, LEXICAL_SECONDS, Watch
+from service.recall.monitor import FRESH_SECONDS, LEXICAL_SECONDS, RecallMonitor
 from service.spaces.resolver import Space
 from tests.fakes import FakeLexicon
 from tests.running import running
 from tests.watched import Watched, watched
 from tests.world import NOW, doc
 
-HYBRID = Request(text="number three")
+HYBRID = SearchRequest(text="number three")
 HNSW = DensePlan(kind="hnsw", ef_search=200)
 
 
@@ -48,9 +48,9 @@ class Clock:
 class WordTruth:
     """As the fake lexicon scores."""
 
-    async def bags(self, collection: Collection, documents: Sequence[StoredDocument]) -> tuple[Bag, ...]:
+    async def bags(self, collection: Collection, documents: Sequence[StoredDocument]) -> tuple[TermCounts, ...]:
         return tuple(
-            Bag(
+            TermCounts(
                 document_id=one.id,
                 content_revision=one.content_revision,
                 counts=dict.fromkeys(one.text.lower().split(), 1),
@@ -59,7 +59,7 @@ class WordTruth:
             for one in documents
         )
 
-    async def exact(self, collection: Collection, words: Words, bags: Sequence[Bag]) -> tuple[float, ...]:
+    async def exact(self, collection: Collection, words: ParsedQuery, bags: Sequence[TermCounts]) -> tuple[float, ...]:
         wanted = set(words.text.lower().split())
         return tuple(float(len(wanted & one.counts.keys())) for one in bags)
 
@@ -70,9 +70,9 @@ class Scene:
     clock: Clock
     moments: list[timedelta]
 
-    def watch(self, *, share: float = 1.0, budget_ms: float = 600.0, probe: Probe | None = None) -> Watch:
+    def watch(self, *, share: float = 1.0, budget_ms: float = 600.0, probe: DenseProbe | None = None) -> RecallMonitor:
         of = self.watched
-        return Watch(
+        return RecallMonitor(
             probe=probe or of.probe(),
             lexical=LexicalProbe(
                 lexicon=self.lexicon,
@@ -82,7 +82,7 @@ class Scene:
                 clock=self.clock,
             ),
             spaces=of.spaces,
-            ledger=Ledger(of.world.recalls, lambda: NOW + self.moments[-1]),
+            ledger=RecallAggregator(of.world.recalls, lambda: NOW + self.moments[-1]),
             share=share,
             budget_ms=budget_ms,
             chance=of.chance,
@@ -94,7 +94,7 @@ class Scene:
         assert self.watched.world.fake is not None
         return FakeLexicon(self.watched.world.fake)
 
-    async def minutes(self) -> tuple[Minute, ...]:
+    async def minutes(self) -> tuple[RecallMinute, ...]:
         return await self.watched.world.recalls.since(self.watched.world.collection.id, NOW - KEPT)
 
     def at(self, moment: timedelta) -> None:
@@ -112,14 +112,14 @@ async def scene() -> Scene:
     return Scene(await watched(), Clock(), [timedelta()])
 
 
-class Costly(Probe):
+class Costly(DenseProbe):
     """Each look takes so many seconds."""
 
-    def __init__(self, of: Probe, clock: Clock, seconds: float) -> None:
+    def __init__(self, of: DenseProbe, clock: Clock, seconds: float) -> None:
         self.__dict__.update(of.__dict__)
         self._clock, self._seconds = clock, seconds
 
-    async def look(self, asked: Asked, space: Space | None) -> tuple[Finding, ...] | None:
+    async def look(self, asked: ProbedQuery, space: Space | None) -> tuple[ProbeResult, ...] | None:
         self._clock.seconds += self._seconds
         return await super().look(asked, space)
 
@@ -179,7 +179,7 @@ async def test_a_search_that_ran_exactly_is_counted_and_not_looked_at(scene: Sce
 
 async def test_of_several_questions_one_is_looked_at(scene: Scene) -> None:
     of = scene.watch()
-    request = Request(mode="dense", queries=(Query(text="a"), Query(text="b")))
+    request = SearchRequest(mode="dense", queries=(Query(text="a"), Query(text="b")))
     of.saw(scene.watched.observed(request=request))
     assert await of.step() is not None
     await of.keep()
@@ -189,7 +189,7 @@ async def test_of_several_questions_one_is_looked_at(scene: Scene) -> None:
 
 async def test_a_search_by_words_alone_has_no_vector_to_look_with(scene: Scene) -> None:
     of = scene.watch()
-    of.saw(scene.watched.observed(DensePlan(), Request(text="number", mode="lexical")))
+    of.saw(scene.watched.observed(DensePlan(), SearchRequest(text="number", mode="lexical")))
     assert await of.step() is not None, "its words are looked at"
     assert await of.step() is None
 
@@ -313,8 +313,8 @@ async def test_torn_pairs_are_left_out(scene: Scene) -> None:
 async def test_a_look_long_after_the_search_takes_the_space_as_it_is_by_then(scene: Scene) -> None:
     of = scene.watch()
     where = parse({"kind": "thing"})
-    passing = Passing(ids=None, count=30, total=30)
-    of.saw(scene.watched.observed(HNSW, Request(text="w", mode="dense", where=where), passing))
+    passing = FilterMatch(ids=None, count=30, total=30)
+    of.saw(scene.watched.observed(HNSW, SearchRequest(text="w", mode="dense", where=where), passing))
     scene.clock.seconds += FRESH_SECONDS
     await of.step()
     await of.keep()
@@ -365,7 +365,7 @@ async def test_words_are_looked_at_now_and_then(scene: Scene) -> None:
     of, name = scene.watch(), scene.watched.space.collection.name
     await scene.watched.world.put(*(doc(f"d{number:02}", f"number {number}") for number in range(30)))
     for text in ("number", "number 3"):
-        of.saw(scene.watched.observed(DensePlan(), Request(text=text, mode="lexical")))
+        of.saw(scene.watched.observed(DensePlan(), SearchRequest(text=text, mode="lexical")))
     assert await of.step() is not None
     assert await of.step() is None, "not so soon again"
     scene.clock.seconds += LEXICAL_SECONDS
@@ -387,7 +387,7 @@ class Refusing:
         self.refused = 0
         self.forgotten: list[object] = []
 
-    async def add(self, collection_id: CollectionId, minutes: Sequence[Minute]) -> None:
+    async def add(self, collection_id: CollectionId, minutes: Sequence[RecallMinute]) -> None:
         self.refused += 1
         if self.refused == 1:
             raise DatabaseUnavailable("it does not answer")
@@ -400,7 +400,7 @@ class Refusing:
 
 async def test_what_cannot_be_written_down_is_written_later_and_once(scene: Scene) -> None:
     of, refusing = scene.watch(), Refusing(scene.watched)
-    of._ledger = Ledger(refusing, lambda: NOW)  # type: ignore[arg-type]
+    of._ledger = RecallAggregator(refusing, lambda: NOW)  # type: ignore[arg-type]
     of.saw(scene.watched.observed(DensePlan(kind="exact")))
     await of.keep()
     assert await scene.minutes() == ()
@@ -412,7 +412,7 @@ async def test_what_cannot_be_written_down_is_written_later_and_once(scene: Scen
 
 async def test_old_minutes_are_forgotten_once_an_hour(scene: Scene) -> None:
     of, refusing = scene.watch(), Refusing(scene.watched)
-    of._ledger = Ledger(refusing, lambda: NOW)  # type: ignore[arg-type]
+    of._ledger = RecallAggregator(refusing, lambda: NOW)  # type: ignore[arg-type]
     for _ in range(3):
         await of.keep()
     assert refusing.forgotten == [NOW - KEPT]

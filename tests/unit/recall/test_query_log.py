@@ -11,15 +11,15 @@ from service.recall.query_log import (
     MEMORY_SECONDS,
     MOST_BYTES,
     REMEMBERED,
-    Reservoir,
+    QueryLog,
 )
 
 
-def new(seed: int = 1) -> Reservoir[str]:
-    return Reservoir(random.Random(seed))
+def new(seed: int = 1) -> QueryLog[str]:
+    return QueryLog(random.Random(seed))
 
 
-def taken(of: Reservoir[str], now: float) -> str | None:
+def taken(of: QueryLog[str], now: float) -> str | None:
     kept = of.next(now)
     return None if kept is None else kept.what
 

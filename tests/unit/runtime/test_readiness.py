@@ -6,9 +6,9 @@ import pytest
 
 from service.core.collections import CollectionSettings, EmbedderSpec
 from service.core.ids import CollectionName, VersionNumber
-from service.embedder.models.registry import Registry
+from service.embedder.models.registry import ModelRegistry
 from service.runtime.readiness import Readiness
-from service.spaces.model_verification import Proof
+from service.spaces.model_verification import ModelVerifier
 from tests.fakes_catalog import FakeCollections, FakeProcesses, FakeVersions
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -30,31 +30,33 @@ def collections() -> Counted:
 
 
 @pytest.fixture
-def proof(collections: Counted) -> Proof:
-    registry = Registry(default="hashing:32")
-    return Proof(collections=collections, versions=FakeVersions(collections), embedders=registry)
+def proof(collections: Counted) -> ModelVerifier:
+    registry = ModelRegistry(default="hashing:32")
+    return ModelVerifier(collections=collections, versions=FakeVersions(collections), embedders=registry)
 
 
 @pytest.fixture
-def readiness(collections: Counted, proof: Proof) -> Readiness:
+def readiness(collections: Counted, proof: ModelVerifier) -> Readiness:
     return Readiness(
         collections=collections,
         versions=FakeVersions(collections),
         processes=FakeProcesses(),
-        embedders=Registry(default="hashing:32"),
+        embedders=ModelRegistry(default="hashing:32"),
         proof=proof,
         lexicon_built=lambda _: True,
         check_seconds=30.0,
     )
 
 
-async def create(collections: Counted, proof: Proof, name: str) -> tuple[int, int]:
+async def create(collections: Counted, proof: ModelVerifier, name: str) -> tuple[int, int]:
     spec, identity, canary = await proof.register(EmbedderSpec())
     made = await collections.create(CollectionName(name), CollectionSettings(embedder=spec), identity, canary, NOW)
     return made.id, made.active_version
 
 
-async def test_what_is_gone_is_no_longer_proven(collections: Counted, proof: Proof, readiness: Readiness) -> None:
+async def test_what_is_gone_is_no_longer_proven(
+    collections: Counted, proof: ModelVerifier, readiness: Readiness
+) -> None:
     gone, kept = await create(collections, proof, "gone"), await create(collections, proof, "kept")
     await readiness.watch_models()
     assert proof.proven == {gone, kept}
@@ -65,7 +67,7 @@ async def test_what_is_gone_is_no_longer_proven(collections: Counted, proof: Pro
 
 
 async def test_a_look_at_many_versions_asks_for_all_collections_once(
-    collections: Counted, proof: Proof, readiness: Readiness
+    collections: Counted, proof: ModelVerifier, readiness: Readiness
 ) -> None:
     for number in range(20):
         await create(collections, proof, f"c{number}")

@@ -15,7 +15,7 @@ from service.runtime import supervisor
 SECONDS = 20.0
 
 
-class Script(supervisor.Child):
+class Script(supervisor.ManagedProcess):
     """A child that runs a few lines of Python instead of the service, and writes down each of its starts."""
 
     def __init__(self, name: str, folder: Path, code: str) -> None:

@@ -5,15 +5,15 @@ from typing import Any
 
 import pytest
 
-from service.core.collections import Collection, Fusion
+from service.core.collections import Collection, FusionSettings
 from service.core.errors import LexiconUnavailable
 from service.core.ids import DocumentId
-from service.core.query_syntax import Words
+from service.core.query_syntax import ParsedQuery
 from service.core.search import Candidate
-from service.search.candidates import Finds, Found, newest
-from service.search.dense_certainty import Backgrounds
+from service.search.candidates import CandidateSet, QueryCandidates, newest
+from service.search.dense_certainty import DenseCertainty
 from service.search.fusion import fuse
-from service.search.retrievers import Leg
+from service.search.retrievers import LegResult
 from tests.edge import Edge, edge
 from tests.fakes import FakeLexicon
 
@@ -61,7 +61,7 @@ async def test_a_lexicon_that_is_lost_between_search_and_look_up_takes_no_answer
     async def failing(
         self: FakeLexicon,
         collection: Collection,
-        words: Words,
+        words: ParsedQuery,
         limit: int,
         within: Sequence[DocumentId] | None = None,
     ) -> tuple[Candidate, ...]:
@@ -81,7 +81,7 @@ async def test_the_dense_leg_weighs_as_much_as_it_is_certain(api: Edge, monkeypa
 
     sure = await api.search("whale word2", explain=True)
     assert {hit["explain"]["certainty"] for hit in sure["hits"]} == {1.0}, "of a handful of chunks nothing is known"
-    monkeypatch.setattr(Backgrounds, "certainty", doubtful)
+    monkeypatch.setattr(DenseCertainty, "certainty", doubtful)
     unsure = await api.search("whale word2", explain=True)
     assert {hit["explain"]["dense"]["share"] for hit in unsure["hits"]} == {0.0}
     assert unsure["hits"][0]["explain"]["lexical"]["share"] == 1.0
@@ -95,14 +95,14 @@ async def test_what_is_left_of_a_document_that_changed_is_what_its_new_words_say
     former = Candidate(document_id=name, content_revision=1, score=0.9, chunk=0)
     other = Candidate(document_id=DocumentId("e"), content_revision=1, score=3.0)
     changed = Candidate(document_id=name, content_revision=2, score=2.0)
-    found = Found(
+    found = QueryCandidates(
         vector=None,
-        dense=Leg(best={(name, None): former}, exhausted=True),
-        lexical=Leg(best={(other.document_id, None): other}, exhausted=True),
+        dense=LegResult(best={(name, None): former}, exhausted=True),
+        lexical=LegResult(best={(other.document_id, None): other}, exhausted=True),
         looked_up_words={(name, None): changed},
     )
-    left = newest(Finds(queries=(found,)))
-    ranking = fuse(left.evidence([1.0]), Fusion())
+    left = newest(CandidateSet(queries=(found,)))
+    ranking = fuse(left.evidence([1.0]), FusionSettings())
     assert {fused.item: left.candidate(fused.item) for fused in ranking} == {
         (name, None): changed,
         (other.document_id, None): other,

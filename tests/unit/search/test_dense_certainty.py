@@ -6,11 +6,11 @@ from datetime import UTC, datetime
 import numpy as np
 import pytest
 
-from service.core.collections import Chunking, Collection, CollectionSettings, EmbedderSpec
+from service.core.collections import ChunkingSettings, Collection, CollectionSettings, EmbedderSpec
 from service.core.ids import CollectionId, CollectionName, DocumentId, Vector, VersionNumber
-from service.core.versions import EmbedderVersion, Identity, Sample, SpaceStatus, VersionState
+from service.core.versions import EmbedderIdentity, EmbedderVersion, SpaceStatus, VectorSample, VersionState
 from service.search import dense_certainty
-from service.search.dense_certainty import Backgrounds, certainty
+from service.search.dense_certainty import DenseCertainty, certainty
 from service.spaces.resolver import Space
 from tests.fakes import FakeStore, FakeVectors
 
@@ -48,21 +48,21 @@ class Drawn(FakeVectors):
 
     draws = 0
 
-    async def sample(self, version: EmbedderVersion, size: int) -> Sample:
+    async def sample(self, version: EmbedderVersion, size: int) -> VectorSample:
         self.draws += 1
         rows = np.random.default_rng(7).normal(size=(size, 64)).astype(np.float32)
         rows /= np.linalg.norm(rows, axis=1, keepdims=True)
-        return Sample(chunks=tuple((DocumentId(str(at)), 0) for at in range(size)), vectors=rows)
+        return VectorSample(chunks=tuple((DocumentId(str(at)), 0) for at in range(size)), vectors=rows)
 
 
 def space(rows: int) -> Space:
-    spec, identity = EmbedderSpec(model="m"), Identity(parts={}, dimensions=64, max_tokens=256)
+    spec, identity = EmbedderSpec(model="m"), EmbedderIdentity(parts={}, dimensions=64, max_tokens=256)
     version = EmbedderVersion(
         collection_id=CollectionId(1),
         number=VersionNumber(1),
         state=VersionState.ACTIVE,
         spec=spec,
-        chunking=Chunking(),
+        chunking=ChunkingSettings(),
         identity=identity,
         fingerprint=identity.fingerprint,
         canary={},
@@ -90,7 +90,7 @@ async def test_random_chunks_are_drawn_once_until_there_are_many_more_or_time_ha
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     drawn = Drawn(FakeStore())
-    known = Backgrounds(drawn)
+    known = DenseCertainty(drawn)
     for rows in (1_000, 1_000, 1_900):
         assert await known.certainty(space(rows), vector([1.0]), 0.9) == 1.0
         assert await known.certainty(space(rows), vector([1.0]), 0.0) == 0.0
@@ -107,7 +107,7 @@ async def test_a_space_with_hardly_anything_in_it_is_trusted_and_only_so_many_ar
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     drawn = Drawn(FakeStore())
-    known = Backgrounds(drawn)
+    known = DenseCertainty(drawn)
     assert await known.certainty(space(dense_certainty.LEAST - 1), vector([1.0]), 0.0) == 1.0
     assert drawn.draws == 0
     monkeypatch.setattr(dense_certainty, "MOST", 2)

@@ -7,7 +7,7 @@ import pytest
 
 from service.core import limits
 from service.core.ids import DocumentId
-from service.core.search import DensePlan, Passing
+from service.core.search import DensePlan, FilterMatch
 from service.core.versions import SpaceStatus
 from service.search import filter_planner
 
@@ -15,12 +15,12 @@ LARGE = SpaceStatus(rows=100_000, indexed=True, chunks_per_document=1.0)
 LIMIT = 100
 
 
-def wide(share: float, total: int = 100_000) -> Passing:
-    return Passing(ids=None, count=round(share * total), total=total)
+def wide(share: float, total: int = 100_000) -> FilterMatch:
+    return FilterMatch(ids=None, count=round(share * total), total=total)
 
 
-def named(count: int, total: int = 100_000) -> Passing:
-    return Passing(ids=tuple(DocumentId(f"d{number}") for number in range(count)), count=count, total=total)
+def named(count: int, total: int = 100_000) -> FilterMatch:
+    return FilterMatch(ids=tuple(DocumentId(f"d{number}") for number in range(count)), count=count, total=total)
 
 
 def test_without_a_filter_a_plain_look() -> None:
@@ -44,7 +44,7 @@ def test_a_plain_look_gives_as_many_rows_as_are_wanted() -> None:
     ],
 )
 def test_each_way_has_its_place(
-    status: SpaceStatus, passing: Passing | None, exact: bool, kind: str, reason: str
+    status: SpaceStatus, passing: FilterMatch | None, exact: bool, kind: str, reason: str
 ) -> None:
     plan = filter_planner.choose(status, passing, LIMIT, exact=exact)
     assert (plan.kind, plan.reason) == (kind, reason)
@@ -52,7 +52,7 @@ def test_each_way_has_its_place(
 
 
 @pytest.mark.parametrize("passing", [None, wide(0.5), wide(0.97)])
-def test_what_the_client_asks_of_the_index_is_respected(passing: Passing | None) -> None:
+def test_what_the_client_asks_of_the_index_is_respected(passing: FilterMatch | None) -> None:
     assert filter_planner.choose(LARGE, passing, LIMIT, ef_search=77).ef_search == 77
 
 
@@ -87,29 +87,29 @@ def test_the_index_compares_as_many_of_what_passes_as_without_a_filter() -> None
 def test_an_index_that_brings_too_little_is_not_believed(
     kind: Literal["exact", "hnsw", "hnsw_iterative"], limit: int, rows: int, k: int, stuck: bool
 ) -> None:
-    assert filter_planner.stuck(DensePlan(kind=kind, selectivity=0.5), limit, rows, k) is stuck
-    assert not filter_planner.stuck(DensePlan(kind=kind), limit, rows, k)  # no filter: there are no more
+    assert filter_planner.underfilled(DensePlan(kind=kind, selectivity=0.5), limit, rows, k) is stuck
+    assert not filter_planner.underfilled(DensePlan(kind=kind), limit, rows, k)  # no filter: there are no more
 
 
 def test_naming_ends_where_the_index_is_as_cheap() -> None:
-    most = filter_planner.worth_naming(LARGE, LIMIT, 1_000_000)
+    most = filter_planner.max_allowlist(LARGE, LIMIT, 1_000_000)
     along_the_index = filter_planner.EF_SEARCH / (most / LARGE.rows) * (filter_planner.FOUND + filter_planner.ASKED)
     assert filter_planner.NAMED * most == pytest.approx(along_the_index, rel=0.01)
 
 
 def test_naming_has_its_limits() -> None:
-    assert filter_planner.worth_naming(LARGE, LIMIT, 50) == 50
+    assert filter_planner.max_allowlist(LARGE, LIMIT, 50) == 50
     unindexed = SpaceStatus(rows=100_000, indexed=False, chunks_per_document=1.0)
-    assert filter_planner.worth_naming(unindexed, LIMIT, 123_456) == 123_456
-    assert filter_planner.worth_naming(SpaceStatus(rows=0, indexed=True, chunks_per_document=1.0), LIMIT, 50) == 1
+    assert filter_planner.max_allowlist(unindexed, LIMIT, 123_456) == 123_456
+    assert filter_planner.max_allowlist(SpaceStatus(rows=0, indexed=True, chunks_per_document=1.0), LIMIT, 50) == 1
 
 
 def test_more_documents_are_worth_naming_in_a_larger_space_and_fewer_where_each_has_many_chunks() -> None:
     sizes = [SpaceStatus(rows=rows, indexed=True, chunks_per_document=1.0) for rows in (10_000, 100_000, 1_000_000)]
-    worth = [filter_planner.worth_naming(size, LIMIT, 1_000_000) for size in sizes]
+    worth = [filter_planner.max_allowlist(size, LIMIT, 1_000_000) for size in sizes]
     assert worth == sorted(worth)
     chunked = SpaceStatus(rows=100_000, indexed=True, chunks_per_document=5.0)
-    assert filter_planner.worth_naming(chunked, LIMIT, 1_000_000) < worth[1]
+    assert filter_planner.max_allowlist(chunked, LIMIT, 1_000_000) < worth[1]
 
 
 def test_the_index_asks_twice_the_rows_that_would_do_and_then_gives_up() -> None:
@@ -121,7 +121,7 @@ def test_the_index_asks_twice_the_rows_that_would_do_and_then_gives_up() -> None
 def test_what_is_tried_in_vain_costs_no_more_than_the_exact_scan_after_it(rows: int) -> None:
     """Or little more, for the look is wider than it need be, wherever documents are named as far as it is worth it."""
     status = SpaceStatus(rows=rows, indexed=True, chunks_per_document=1.0)
-    least = filter_planner.worth_naming(status, LIMIT, 1_000_000) + 1
+    least = filter_planner.max_allowlist(status, LIMIT, 1_000_000) + 1
     for count in (least, 2 * least, rows // 2):
         plan = filter_planner.choose(status, wide(count / rows, rows), LIMIT)
         tried = plan.max_scan_tuples or plan.ef_search
@@ -132,15 +132,15 @@ def test_what_is_tried_in_vain_costs_no_more_than_the_exact_scan_after_it(rows: 
 
 def test_after_an_index_that_brought_too_little_an_exact_scan() -> None:
     before = filter_planner.choose(LARGE, wide(0.3), LIMIT)
-    assert filter_planner.instead(before, "index_gave_too_few") == DensePlan(
+    assert filter_planner.exact_fallback(before, "index_gave_too_few") == DensePlan(
         kind="exact", selectivity=0.3, reason="index_gave_too_few"
     )
 
 
 @pytest.mark.parametrize(("near", "passed", "far"), [(25, 0, True), (25, 4, True), (25, 5, False), (25, 12, False)])
 def test_what_is_scarce_near_the_query_is_far_from_it(near: int, passed: int, far: bool) -> None:
-    assert filter_planner.far(wide(0.5), near, passed) is far
+    assert filter_planner.is_anticorrelated(wide(0.5), near, passed) is far
 
 
 def test_nothing_is_far_where_nothing_is_known() -> None:
-    assert not filter_planner.far(wide(0.5), 0, 0)
+    assert not filter_planner.is_anticorrelated(wide(0.5), 0, 0)

@@ -2,21 +2,21 @@ from collections.abc import Mapping
 
 import pytest
 
-from service.core.collections import Fusion
+from service.core.collections import FusionSettings
 from service.core.ids import DocumentId
-from service.search.fusion import Evidence, Fused, Place, ranked
+from service.search.fusion import Fused, LegRank, LegScores, ranked
 from service.search.fusion import fuse as fuse_queries
 
 A, B, C = (DocumentId(name) for name in "abc")
-CONVEX = Fusion(method="convex", alpha=0.5)
+CONVEX = FusionSettings(method="convex", alpha=0.5)
 Scores = Mapping[DocumentId, float]
 
 
 def said(
     dense: Scores | None, lexical: Scores | None, *, found: int | None = None, weight: float = 1.0
-) -> Evidence[DocumentId]:
+) -> LegScores[DocumentId]:
     """What the legs say of one query; of `dense` the first `found` were found, the others looked up."""
-    return Evidence(
+    return LegScores(
         dense=None if dense is None else ranked(dense, found),
         lexical=None if lexical is None else ranked(lexical),
         weight=weight,
@@ -24,19 +24,19 @@ def said(
 
 
 def fuse(
-    dense: Scores | None, lexical: Scores | None, how: Fusion, found_by_dense: int | None = None
+    dense: Scores | None, lexical: Scores | None, how: FusionSettings, found_by_dense: int | None = None
 ) -> list[Fused[DocumentId]]:
     return fuse_queries([said(dense, lexical, found=found_by_dense)], how)
 
 
 def test_convex_weighs_scores_scaled_from_their_lower_bound_to_the_best() -> None:
-    ranking = fuse({A: 0.8, B: 0.2}, {B: 12.0, C: 3.0}, Fusion(method="convex", alpha=0.6))
+    ranking = fuse({A: 0.8, B: 0.2}, {B: 12.0, C: 3.0}, FusionSettings(method="convex", alpha=0.6))
     scores = {fused.item: fused.score for fused in ranking}
     assert scores == pytest.approx({A: 0.6 * 1.0, B: 0.6 * 0.2 / 0.8 + 0.4 * 1.0, C: 0.4 * 3.0 / 12.0})
 
 
 def test_rrf_is_the_formula_of_cormack() -> None:
-    ranking = fuse({A: 0.9, B: 0.8}, {B: 7.0, C: 5.0}, Fusion(method="rrf", k=60))
+    ranking = fuse({A: 0.9, B: 0.8}, {B: 7.0, C: 5.0}, FusionSettings(method="rrf", k=60))
     scores = {fused.item: fused.score for fused in ranking}
     assert scores == pytest.approx({A: 1 / 61, B: 1 / 62 + 1 / 61, C: 1 / 62})
 
@@ -60,10 +60,10 @@ def test_all_scores_equal_ties_are_broken_by_id() -> None:
 def test_a_leg_with_nothing_to_say_does_not_diminish_the_scores_of_the_other() -> None:
     """Such as the words of a query that no document has, or of a space in which all is unlike."""
     for dense, lexical in (({A: 0.9, B: 0.3}, None), ({A: 0.9, B: 0.3}, {}), ({A: 0.9, B: 0.3}, {A: 0.0})):
-        ranking = fuse(dense, lexical, Fusion(alpha=0.3))
+        ranking = fuse(dense, lexical, FusionSettings(alpha=0.3))
         assert [(fused.item, fused.score) for fused in ranking] == [(A, 1.0), (B, pytest.approx(1 / 3))]
     for silent in (None, {}, {A: -0.5, B: 0.0}):
-        ranking = fuse(silent, {B: 8.0, C: 2.0}, Fusion(alpha=0.3))
+        ranking = fuse(silent, {B: 8.0, C: 2.0}, FusionSettings(alpha=0.3))
         assert {fused.item: fused.score for fused in ranking if fused.score} == {B: 1.0, C: 0.25}
 
 
@@ -78,12 +78,14 @@ def test_a_negative_cosine_is_no_evidence_against_a_document() -> None:
 
 
 def test_equal_ranks_of_one_leg_each_are_told_apart_by_what_was_looked_up() -> None:
-    dense = {B: Place(0.9, 1), A: Place(0.1, None)}
-    lexical = {A: Place(9.0, 1), B: Place(2.0, None)}
-    ranking = fuse_queries([Evidence(dense=dense, lexical=lexical)], Fusion(method="rrf"))
+    dense = {B: LegRank(0.9, 1), A: LegRank(0.1, None)}
+    lexical = {A: LegRank(9.0, 1), B: LegRank(2.0, None)}
+    ranking = fuse_queries([LegScores(dense=dense, lexical=lexical)], FusionSettings(method="rrf"))
     assert [fused.item for fused in ranking] == [B, A]
     assert len({fused.score for fused in ranking}) == 1
-    by_words = fuse_queries([Evidence(lexical={B: Place(9.0, None), A: Place(2.0, None)})], Fusion(method="rrf"))
+    by_words = fuse_queries(
+        [LegScores(lexical={B: LegRank(9.0, None), A: LegRank(2.0, None)})], FusionSettings(method="rrf")
+    )
     assert [fused.item for fused in by_words] == [B, A]
 
 
@@ -96,10 +98,10 @@ def test_how_many_candidates_a_leg_brought_moves_no_score() -> None:
 
 
 def test_a_dense_leg_that_is_not_certain_weighs_less_and_the_other_more() -> None:
-    evidence = Evidence(dense={A: Place(0.8, 1)}, lexical={B: Place(5.0, 1)}, certainty=0.5)
-    scores = {fused.item: fused.score for fused in fuse_queries([evidence], Fusion(alpha=0.6))}
+    evidence = LegScores(dense={A: LegRank(0.8, 1)}, lexical={B: LegRank(5.0, 1)}, certainty=0.5)
+    scores = {fused.item: fused.score for fused in fuse_queries([evidence], FusionSettings(alpha=0.6))}
     assert scores == pytest.approx({A: 0.3 / 0.7, B: 0.4 / 0.7}), "odds of 0.6 to 0.4, halved"
-    of_dense = fuse_queries([evidence], Fusion(alpha=1.0))
+    of_dense = fuse_queries([evidence], FusionSettings(alpha=1.0))
     assert {fused.item: fused.score for fused in of_dense} == {A: 1.0, B: 0.0}, "who wants the dense leg alone gets it"
 
 
@@ -118,13 +120,14 @@ def test_scores_that_were_looked_up_count_but_have_no_rank() -> None:
     assert looked_up.rank is None
     assert looked_up.normalised == pytest.approx(0.3 / 0.9)
     rrf = {
-        fused.item: fused.score for fused in fuse({A: 0.9, B: 0.3}, {B: 5.0}, Fusion(method="rrf"), found_by_dense=1)
+        fused.item: fused.score
+        for fused in fuse({A: 0.9, B: 0.3}, {B: 5.0}, FusionSettings(method="rrf"), found_by_dense=1)
     }
     assert rrf[B] == pytest.approx(1 / 61), "a looked-up score is no rank of the leg"
 
 
 def test_the_explanation_adds_up() -> None:
-    for fused in fuse({A: 0.9, B: 0.4}, {B: 2.0, C: 1.0}, Fusion(method="convex", alpha=0.3)):
+    for fused in fuse({A: 0.9, B: 0.4}, {B: 2.0, C: 1.0}, FusionSettings(method="convex", alpha=0.3)):
         dense, lexical = fused.explanation.dense, fused.explanation.lexical
         total = 0.3 * (dense.normalised if dense else 0.0) + 0.7 * (lexical.normalised if lexical else 0.0)
         assert fused.score == pytest.approx(total)
@@ -151,7 +154,7 @@ def test_several_queries_are_summed_by_their_weights() -> None:
 
 def test_rrf_of_several_queries_runs_over_the_lists_of_all() -> None:
     asked = [said({A: 0.9, B: 0.8}, {B: 7.0}), said({B: 0.7}, {C: 3.0})]
-    scores = {fused.item: 2 * fused.score for fused in fuse_queries(asked, Fusion(method="rrf", k=60))}
+    scores = {fused.item: 2 * fused.score for fused in fuse_queries(asked, FusionSettings(method="rrf", k=60))}
     assert scores == pytest.approx({A: 1 / 61, B: 1 / 62 + 1 / 61 + 1 / 61, C: 1 / 61})
 
 

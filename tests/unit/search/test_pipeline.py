@@ -25,17 +25,17 @@ from service.core.errors import (
 from service.core.filters import Filter
 from service.core.ids import CollectionName, DocumentId, Role, Vector, Vectors, VersionNumber
 from service.core.ports.embedder import Encoder
-from service.core.ports.reranker import Reading
-from service.core.query_syntax import Words
-from service.core.search import Candidate, DensePlan, Passing, Request, Rerank
+from service.core.ports.reranker import RerankScores
+from service.core.query_syntax import ParsedQuery
+from service.core.search import Candidate, DensePlan, FilterMatch, RerankRequest, SearchRequest
 from service.core.vector_math import unit
 from service.core.versions import EmbedderVersion, SpaceStatus, VersionState
 from service.embedder.models.hashing_encoder import HashingEncoder
-from service.embedder.models.registry import Registry
+from service.embedder.models.registry import ModelRegistry
 from service.embedder.worker import chunk_documents as passages
 from service.search.filter_planner import EF_SEARCH
-from service.search.pipeline import Search
-from service.spaces.model_verification import Proof
+from service.search.pipeline import SearchPipeline
+from service.spaces.model_verification import ModelVerifier
 from tests.fakes import FakeDocuments, FakeLexicon, FakeQueue, FakeStore, FakeVectors
 from tests.fakes_catalog import FakeCollections, FakeVersions
 
@@ -61,11 +61,11 @@ class Shouting:
         self.failure = failure
         self.seen: list[str] = []
 
-    async def read(self, query: str, passages: Sequence[str]) -> Reading:
+    async def read(self, query: str, passages: Sequence[str]) -> RerankScores:
         if self.failure is not None:
             raise self.failure
         self.seen += passages
-        return Reading(scores=tuple(1.0 if self.favourite in passage else 0.1 for passage in passages))
+        return RerankScores(scores=tuple(1.0 if self.favourite in passage else 0.1 for passage in passages))
 
 
 @dataclass
@@ -78,15 +78,15 @@ class Zoo:
     documents: FakeDocuments
     vectors: FakeVectors
     lexicon: FakeLexicon
-    registry: Registry
-    proof: Proof
+    registry: ModelRegistry
+    proof: ModelVerifier
     collection: Collection
     reranker: Shouting | None = None
     passing_cap: int = 100
     max_concurrent: int = 10
     replaced: dict[str, object] = field(default_factory=dict)
 
-    def search(self, **replaced: object) -> Search:
+    def search(self, **replaced: object) -> SearchPipeline:
         parts: dict[str, object] = {
             "collections": self.collections,
             "versions": self.versions,
@@ -99,7 +99,7 @@ class Zoo:
             "passing_cap": self.passing_cap,
             "max_concurrent": self.max_concurrent,
         }
-        return Search(**{**parts, **replaced})  # type: ignore[arg-type]
+        return SearchPipeline(**{**parts, **replaced})  # type: ignore[arg-type]
 
     async def version(self) -> EmbedderVersion:
         return (await self.versions.of(self.collection.id))[0]
@@ -117,7 +117,7 @@ class Zoo:
         """What a worker would do."""
         from datetime import timedelta
 
-        from service.core.jobs import Encoded
+        from service.core.jobs import EncodedDocument
 
         version = await self.version()
         encoder = await self.proof.admit(version)
@@ -125,10 +125,10 @@ class Zoo:
         for one in claimed:
             (chunks,) = passages.cut(encoder, [one.document], version.chunking)
             vectors = encoder.encode([chunk.text for chunk in chunks], "document")
-            await self.vectors.write(version, [Encoded(job=one.job, chunks=chunks, vectors=vectors)])
+            await self.vectors.write(version, [EncodedDocument(job=one.job, chunks=chunks, vectors=vectors)])
 
 
-async def create(collections: FakeCollections, proof: Proof, spec: EmbedderSpec | None = None) -> Collection:
+async def create(collections: FakeCollections, proof: ModelVerifier, spec: EmbedderSpec | None = None) -> Collection:
     spec, identity, canary = await proof.register(spec or EmbedderSpec())
     return await collections.create(NAME, CollectionSettings(embedder=spec), identity, canary, NOW)
 
@@ -138,8 +138,8 @@ async def zoo() -> Zoo:
     collections = FakeCollections()
     store = FakeStore(collections)
     versions = store.versions
-    registry = Registry(default="hashing:256")
-    proof = Proof(collections=collections, versions=versions, embedders=registry)
+    registry = ModelRegistry(default="hashing:256")
+    proof = ModelVerifier(collections=collections, versions=versions, embedders=registry)
     zoo = Zoo(
         store=store,
         collections=collections,
@@ -156,7 +156,7 @@ async def zoo() -> Zoo:
 
 
 async def test_a_hybrid_answer_says_how_it_came_about(zoo: Zoo) -> None:
-    answer = await zoo.search().run(NAME, Request(text="a small animal that purrs", k=3))
+    answer = await zoo.search().run(NAME, SearchRequest(text="a small animal that purrs", k=3))
     assert answer.hits[0].id == "cat"
     assert answer.embedder_version == 1
     assert answer.dense.kind == "exact"
@@ -173,7 +173,7 @@ async def test_a_hybrid_answer_says_how_it_came_about(zoo: Zoo) -> None:
 
 @pytest.mark.parametrize(("mode", "other"), [("dense", "lexical"), ("lexical", "dense")])
 async def test_one_leg_alone(zoo: Zoo, mode: str, other: str) -> None:
-    answer = await zoo.search().run(NAME, Request(text="milk cow", k=1, mode=mode))  # type: ignore[arg-type]
+    answer = await zoo.search().run(NAME, SearchRequest(text="milk cow", k=1, mode=mode))  # type: ignore[arg-type]
     assert [hit.id for hit in answer.hits] == ["cow"]
     assert getattr(answer.hits[0].explanation, other) is None
     assert answer.dense.kind == ("exact" if mode == "dense" else "none")
@@ -182,14 +182,14 @@ async def test_one_leg_alone(zoo: Zoo, mode: str, other: str) -> None:
 async def test_both_legs_know_one_filter_however_many_pass(zoo: Zoo) -> None:
     where = filters.parse({"wheels": True})
     for cap in (100, 1):
-        answer = await zoo.search(passing_cap=cap).run(NAME, Request(text="animal machine", where=where))
+        answer = await zoo.search(passing_cap=cap).run(NAME, SearchRequest(text="animal machine", where=where))
         assert {hit.id for hit in answer.hits} == {"car", "bus"}
         assert not answer.dense.underfilled
         assert answer.dense.selectivity is not None
 
 
 async def test_without_a_reranker_the_answer_says_so(zoo: Zoo) -> None:
-    answer = await zoo.search().run(NAME, Request(text="animal", rerank=Rerank()))
+    answer = await zoo.search().run(NAME, SearchRequest(text="animal", rerank=RerankRequest()))
     assert [(one.stage, one.code) for one in answer.degraded] == [("rerank", "not_configured")]
     assert answer.hits
     assert not answer.reranked
@@ -197,7 +197,7 @@ async def test_without_a_reranker_the_answer_says_so(zoo: Zoo) -> None:
 
 async def test_the_reranker_blends_and_the_unread_stay_behind(zoo: Zoo) -> None:
     reranker = Shouting("milk")
-    request = Request(text="a small animal that purrs", rerank=Rerank(depth=3, weight=0.9))
+    request = SearchRequest(text="a small animal that purrs", rerank=RerankRequest(depth=3, weight=0.9))
     answer = await zoo.search(reranker=reranker).run(NAME, request)
     assert len(reranker.seen) == 3
     assert answer.reranked
@@ -210,30 +210,30 @@ async def test_the_reranker_blends_and_the_unread_stay_behind(zoo: Zoo) -> None:
 
 
 async def test_a_reranker_that_fails_is_named_and_the_first_stage_answers(zoo: Zoo) -> None:
-    plain = await zoo.search().run(NAME, Request(text="animal"))
+    plain = await zoo.search().run(NAME, SearchRequest(text="animal"))
     broken = Shouting("", ModelUnavailable("out of memory"))
-    answer = await zoo.search(reranker=broken).run(NAME, Request(text="animal", rerank=Rerank()))
+    answer = await zoo.search(reranker=broken).run(NAME, SearchRequest(text="animal", rerank=RerankRequest()))
     assert [hit.id for hit in answer.hits] == [hit.id for hit in plain.hits]
     assert [(one.stage, one.reason) for one in answer.degraded] == [("rerank", "out of memory")]
 
 
 class NoLexicon(FakeLexicon):
     async def search(
-        self, collection: Collection, words: Words, limit: int, within: Sequence[DocumentId] | None = None
+        self, collection: Collection, words: ParsedQuery, limit: int, within: Sequence[DocumentId] | None = None
     ) -> tuple[Candidate, ...]:
         raise LexiconUnavailable("being rebuilt")
 
 
 async def test_without_the_lexical_index_a_hybrid_search_is_dense_and_says_so(zoo: Zoo) -> None:
     search = zoo.search(lexicon=NoLexicon(zoo.store))
-    answer = await search.run(NAME, Request(text="animal"))
+    answer = await search.run(NAME, SearchRequest(text="animal"))
     assert answer.hits
     assert [(one.stage, one.code) for one in answer.degraded] == [("lexical", "LexiconUnavailable")]
     with pytest.raises(LexiconUnavailable):
-        await search.run(NAME, Request(text="animal", mode="lexical"))
+        await search.run(NAME, SearchRequest(text="animal", mode="lexical"))
 
 
-class Refusing(Proof):
+class Refusing(ModelVerifier):
     async def admit(self, version: EmbedderVersion) -> Encoder:
         raise SpaceRefused("weights differ")
 
@@ -242,24 +242,24 @@ async def test_a_foreign_model_never_answers_in_a_space(zoo: Zoo) -> None:
     refusing = Refusing(collections=zoo.collections, versions=zoo.versions, embedders=zoo.registry)
     search = zoo.search(proof=refusing)
     with pytest.raises(SpaceRefused):
-        await search.run(NAME, Request(text="animal", mode="dense"))
-    answer = await search.run(NAME, Request(text="animal"))
+        await search.run(NAME, SearchRequest(text="animal", mode="dense"))
+    answer = await search.run(NAME, SearchRequest(text="animal"))
     assert [(one.stage, one.reason) for one in answer.degraded] == [("embed", "weights differ")]
     assert all(hit.explanation.dense is None for hit in answer.hits)
     with pytest.raises(Unavailable):
-        await zoo.search(proof=refusing, lexicon=NoLexicon(zoo.store)).run(NAME, Request(text="animal"))
+        await zoo.search(proof=refusing, lexicon=NoLexicon(zoo.store)).run(NAME, SearchRequest(text="animal"))
 
 
 async def test_what_changed_after_it_was_encoded_is_dropped_and_refilled(zoo: Zoo) -> None:
     texts = {f"bee{number}": f"bees make honey number {number}" for number in range(30)}
     await zoo.write(texts)
     await zoo.write({name: f"{text} no more, wasps only" for name, text in list(texts.items())[:20]}, encode=False)
-    answer = await zoo.search().run(NAME, Request(text="bees make honey", mode="dense", k=10, candidates=10))
+    answer = await zoo.search().run(NAME, SearchRequest(text="bees make honey", mode="dense", k=10, candidates=10))
     assert len(answer.hits) == 10
     assert all("wasps" not in hit.text for hit in answer.hits)
 
 
-class Swapped(Proof):
+class Swapped(ModelVerifier):
     """The model is replaced while it encodes: whoever asks again gets another encoder."""
 
     async def admit(self, version: EmbedderVersion) -> Encoder:
@@ -269,8 +269,8 @@ class Swapped(Proof):
 async def test_a_model_that_is_swapped_while_it_encodes_the_query_does_not_answer(zoo: Zoo) -> None:
     swapped = Swapped(collections=zoo.collections, versions=zoo.versions, embedders=zoo.registry)
     with pytest.raises(SpaceRefused, match="replaced"):
-        await zoo.search(proof=swapped).run(NAME, Request(text="animal", mode="dense"))
-    answer = await zoo.search(proof=swapped).run(NAME, Request(text="animal"))
+        await zoo.search(proof=swapped).run(NAME, SearchRequest(text="animal", mode="dense"))
+    answer = await zoo.search(proof=swapped).run(NAME, SearchRequest(text="animal"))
     assert [(one.stage, one.code) for one in answer.degraded] == [("embed", "SpaceRefused")]
 
 
@@ -304,7 +304,7 @@ async def test_an_index_that_brings_too_little_is_not_the_last_word(zoo: Zoo, wh
     vectors.plans = []
     search = zoo.search(vectors=vectors, versions=Indexed(zoo.collections), passing_cap=1)
     parsed = None if where is None else filters.parse(where)
-    answer = await search.run(NAME, Request(text="animal", mode="dense", k=3, where=parsed))
+    answer = await search.run(NAME, SearchRequest(text="animal", mode="dense", k=3, where=parsed))
     assert vectors.plans == ["hnsw", "exact"]
     assert len(answer.hits) == 3
     assert answer.dense.kind == "exact"
@@ -312,22 +312,22 @@ async def test_an_index_that_brings_too_little_is_not_the_last_word(zoo: Zoo, wh
 
 async def test_the_index_is_searched_as_deep_as_the_answer_needs_and_says_so(zoo: Zoo) -> None:
     search = zoo.search(versions=Indexed(zoo.collections))
-    answer = await search.run(NAME, Request(text="animal", mode="dense", k=3, candidates=5))
+    answer = await search.run(NAME, SearchRequest(text="animal", mode="dense", k=3, candidates=5))
     assert (answer.dense.kind, answer.dense.ef_search) == ("hnsw", EF_SEARCH)
-    deeper = await search.run(NAME, Request(text="animal", mode="dense", k=3, candidates=5, ef_search=300))
+    deeper = await search.run(NAME, SearchRequest(text="animal", mode="dense", k=3, candidates=5, ef_search=300))
     assert deeper.dense.ef_search == 300
 
 
 class Slow(FakeLexicon):
     async def search(
-        self, collection: Collection, words: Words, limit: int, within: Sequence[DocumentId] | None = None
+        self, collection: Collection, words: ParsedQuery, limit: int, within: Sequence[DocumentId] | None = None
     ) -> tuple[Candidate, ...]:
         await asyncio.sleep(30)
         raise AssertionError("never cancelled")
 
 
 async def test_a_leg_that_outlasts_the_budget_is_left_out_visibly(zoo: Zoo) -> None:
-    answer = await zoo.search(lexicon=Slow(zoo.store)).run(NAME, Request(text="animal", budget_ms=100))
+    answer = await zoo.search(lexicon=Slow(zoo.store)).run(NAME, SearchRequest(text="animal", budget_ms=100))
     assert answer.hits
     assert [(one.stage, one.code) for one in answer.degraded] == [("lexical", "budget")]
     assert answer.hits[0].highlights, "what is already found is still shown in full"
@@ -336,44 +336,44 @@ async def test_a_leg_that_outlasts_the_budget_is_left_out_visibly(zoo: Zoo) -> N
 async def test_a_budget_that_nothing_can_keep_still_gets_an_answer(zoo: Zoo) -> None:
     class Sluggish(FakeLexicon):
         async def search(
-            self, collection: Collection, words: Words, limit: int, within: Sequence[DocumentId] | None = None
+            self, collection: Collection, words: ParsedQuery, limit: int, within: Sequence[DocumentId] | None = None
         ) -> tuple[Candidate, ...]:
             await asyncio.sleep(0.02)
             return await super().search(collection, words, limit, within)
 
-    answer = await zoo.search(lexicon=Sluggish(zoo.store)).run(NAME, Request(text="animal", budget_ms=1e-9))
+    answer = await zoo.search(lexicon=Sluggish(zoo.store)).run(NAME, SearchRequest(text="animal", budget_ms=1e-9))
     assert answer.hits
     assert {one.code for one in answer.degraded} == {"budget"}
 
 
 async def test_a_query_that_the_embedder_cannot_read_to_its_end_says_so(zoo: Zoo) -> None:
     most = (await zoo.proof.admit(await zoo.version())).identity.max_tokens
-    fits = await zoo.search().run(NAME, Request(text="animal " * (most - 5)))
+    fits = await zoo.search().run(NAME, SearchRequest(text="animal " * (most - 5)))
     assert not fits.degraded
-    cut = await zoo.search().run(NAME, Request(text="animal " * (most + 5)))
+    cut = await zoo.search().run(NAME, SearchRequest(text="animal " * (most + 5)))
     assert [(one.stage, one.code) for one in cut.degraded] == [("embed", "truncated")]
     assert cut.hits[0].explanation.dense is not None, "the dense leg answers all the same"
 
 
 async def test_too_many_at_once_are_turned_away_at_once(zoo: Zoo) -> None:
     search = zoo.search(lexicon=Slow(zoo.store), max_concurrent=1)
-    first = asyncio.create_task(search.run(NAME, Request(text="animal")))
+    first = asyncio.create_task(search.run(NAME, SearchRequest(text="animal")))
     await asyncio.sleep(0)
     with pytest.raises(Overloaded):
-        await search.run(NAME, Request(text="animal"))
+        await search.run(NAME, SearchRequest(text="animal"))
     first.cancel()
     with pytest.raises(asyncio.CancelledError):
         await first
-    await search.run(NAME, Request(text="animal", mode="dense"))
+    await search.run(NAME, SearchRequest(text="animal", mode="dense"))
 
 
 async def test_a_version_that_does_not_exist(zoo: Zoo) -> None:
     with pytest.raises(VersionNotFound):
-        await zoo.search().run(NAME, Request(text="animal", embedder_version=VersionNumber(7)))
+        await zoo.search().run(NAME, SearchRequest(text="animal", embedder_version=VersionNumber(7)))
 
 
 async def test_vectors_on_request(zoo: Zoo) -> None:
-    answer = await zoo.search().run(NAME, Request(text="milk", k=1, include=frozenset({"vector"})))
+    answer = await zoo.search().run(NAME, SearchRequest(text="milk", k=1, include=frozenset({"vector"})))
     vector = answer.hits[0].vector
     assert vector is not None
     assert len(vector) == 256
@@ -381,15 +381,15 @@ async def test_vectors_on_request(zoo: Zoo) -> None:
 
 
 async def test_a_filter_that_nothing_passes(zoo: Zoo) -> None:
-    answer = await zoo.search().run(NAME, Request(text="animal", where=filters.parse({"wheels": 4})))
+    answer = await zoo.search().run(NAME, SearchRequest(text="animal", where=filters.parse({"wheels": 4})))
     assert answer.hits == ()
     assert not answer.dense.underfilled
-    assert Passing(ids=(), count=0, total=0).selectivity == 0.0
+    assert FilterMatch(ids=(), count=0, total=0).selectivity == 0.0
 
 
 async def test_a_changed_document_is_found_by_its_new_words_before_it_is_encoded_again(zoo: Zoo) -> None:
     await zoo.write({"cat": "The lynx prowls by night."}, encode=False)
-    answer = await zoo.search().run(NAME, Request(text="lynx prowls night", k=5, include=frozenset({"vector"})))
+    answer = await zoo.search().run(NAME, SearchRequest(text="lynx prowls night", k=5, include=frozenset({"vector"})))
     (cat,) = [hit for hit in answer.hits if hit.id == "cat"]
     assert cat.vector is None
     assert cat.text == "The lynx prowls by night."
@@ -398,16 +398,16 @@ async def test_a_changed_document_is_found_by_its_new_words_before_it_is_encoded
 
 
 async def test_a_lexical_index_that_lags_does_not_lend_its_old_scores(zoo: Zoo) -> None:
-    old = await zoo.lexicon.search(zoo.collection, Words(text="purrs"), 1)
+    old = await zoo.lexicon.search(zoo.collection, ParsedQuery(text="purrs"), 1)
     await zoo.write({"cat": "The lynx prowls by night."})
 
     class Lagging(FakeLexicon):
         async def search(
-            self, collection: Collection, words: Words, limit: int, within: Sequence[DocumentId] | None = None
+            self, collection: Collection, words: ParsedQuery, limit: int, within: Sequence[DocumentId] | None = None
         ) -> tuple[Candidate, ...]:
             return old
 
-    answer = await zoo.search(lexicon=Lagging(zoo.store)).run(NAME, Request(text="purrs", k=5))
+    answer = await zoo.search(lexicon=Lagging(zoo.store)).run(NAME, SearchRequest(text="purrs", k=5))
     (cat,) = [hit for hit in answer.hits if hit.id == "cat"]
     assert cat.text == "The lynx prowls by night."
     assert cat.explanation.dense is not None
@@ -416,33 +416,33 @@ async def test_a_lexical_index_that_lags_does_not_lend_its_old_scores(zoo: Zoo) 
 
 async def test_an_answer_left_short_by_what_changed_says_so(zoo: Zoo) -> None:
     await zoo.write({name: f"{text} Once more." for name, text in TEXTS.items() if name != "dog"}, encode=False)
-    answer = await zoo.search().run(NAME, Request(text="an animal", mode="dense", k=3))
+    answer = await zoo.search().run(NAME, SearchRequest(text="an animal", mode="dense", k=3))
     assert [hit.id for hit in answer.hits] == ["dog"]
     assert answer.dense.underfilled
-    enough = await zoo.search().run(NAME, Request(text="an animal", mode="dense", k=1))
+    enough = await zoo.search().run(NAME, SearchRequest(text="an animal", mode="dense", k=1))
     assert not enough.dense.underfilled
 
 
 async def test_a_collection_made_anew_by_another_process_is_found_at_once(zoo: Zoo) -> None:
     search = zoo.search()
-    await search.run(NAME, Request(text="cat"))
+    await search.run(NAME, SearchRequest(text="cat"))
     await zoo.collections.delete(zoo.collection.id)
     with pytest.raises(CollectionNotFound):
-        await search.run(NAME, Request(text="cat"))
+        await search.run(NAME, SearchRequest(text="cat"))
     zoo.collection = await create(zoo.collections, zoo.proof)
     await zoo.write(TEXTS)
-    assert (await search.run(NAME, Request(text="cat"))).hits
+    assert (await search.run(NAME, SearchRequest(text="cat"))).hits
     # The next one finds in memory what is there no more.
     await zoo.collections.delete(zoo.collection.id)
     zoo.collection = await create(zoo.collections, zoo.proof)
     await zoo.write({"cat": TEXTS["cat"]})
-    assert [hit.id for hit in (await search.run(NAME, Request(text="cat"))).hits] == ["cat"]
+    assert [hit.id for hit in (await search.run(NAME, SearchRequest(text="cat"))).hits] == ["cat"]
 
 
 # ---------------------------------------------------------------- versions, and vectors that clients bring
 
 
-class Silent(Registry):
+class Silent(ModelRegistry):
     async def embed(self, spec: EmbedderSpec, texts: Sequence[str], role: Role) -> Vectors:
         raise AssertionError("nothing is to be encoded")
 
@@ -456,8 +456,10 @@ def put_version(zoo: Zoo, version: EmbedderVersion) -> None:
 async def test_a_vector_of_the_client_answers_as_the_text_that_it_is_of_without_a_model(zoo: Zoo) -> None:
     text = "a small animal that purrs"
     (vector,) = await zoo.registry.embed((await zoo.version()).spec, [text], "query")
-    by_text = await zoo.search().run(NAME, Request(text=text, mode="dense"))
-    brought = Request(text="", mode="dense", vector=tuple((vector * 7).tolist()), embedder_version=VersionNumber(1))
+    by_text = await zoo.search().run(NAME, SearchRequest(text=text, mode="dense"))
+    brought = SearchRequest(
+        text="", mode="dense", vector=tuple((vector * 7).tolist()), embedder_version=VersionNumber(1)
+    )
     by_vector = await zoo.search(embedders=Silent(default="hashing:256")).run(NAME, brought)
     assert [hit.id for hit in by_vector.hits] == [hit.id for hit in by_text.hits]
     assert [hit.score for hit in by_vector.hits] == pytest.approx([hit.score for hit in by_text.hits], abs=1e-6)
@@ -479,7 +481,7 @@ async def test_a_vector_that_is_none_of_the_space_or_does_not_say_so_is_refused(
 ) -> None:
     pinned = None if number is None else VersionNumber(number)
     for text in ("", "animal"):
-        request = Request(text=text, mode="hybrid" if text else "dense", vector=vector, embedder_version=pinned)
+        request = SearchRequest(text=text, mode="hybrid" if text else "dense", vector=vector, embedder_version=pinned)
         with pytest.raises(Invalid) as refused:
             await zoo.search().run(NAME, request)
         assert [error.field for error in refused.value.errors] == [field]
@@ -489,7 +491,7 @@ async def test_a_version_that_is_being_filled_answers_with_what_it_has_and_says_
     """Also where its leg is asked a second time, because what it found was stale."""
     second = replace(await zoo.version(), number=VersionNumber(2), state=VersionState.BACKFILLING)
     put_version(zoo, second)
-    request = Request(text="an animal", k=2, candidates=2, embedder_version=VersionNumber(2))
+    request = SearchRequest(text="an animal", k=2, candidates=2, embedder_version=VersionNumber(2))
     nothing = await zoo.search().run(NAME, request)
     assert [(one.stage, one.code) for one in nothing.degraded] == [("dense", "incomplete")]
     assert nothing.dense.kind == "exact"
@@ -510,20 +512,20 @@ async def test_a_version_that_is_no_more_answers_nothing(zoo: Zoo, state: Versio
     put_version(zoo, replace(await zoo.version(), number=VersionNumber(2), state=state))
     for mode in ("dense", "lexical", "hybrid"):
         with pytest.raises(Conflict, match=state.value):
-            await zoo.search().run(NAME, Request(text="animal", mode=mode, embedder_version=VersionNumber(2)))
+            await zoo.search().run(NAME, SearchRequest(text="animal", mode=mode, embedder_version=VersionNumber(2)))
 
 
 async def test_without_its_vector_an_external_version_answers_by_words(zoo: Zoo) -> None:
     spec = EmbedderSpec(model=EXTERNAL, dimensions=256, identity="theirs")
     put_version(zoo, replace(await zoo.version(), spec=spec, canary={}))
-    answer = await zoo.search().run(NAME, Request(text="animal"))
+    answer = await zoo.search().run(NAME, SearchRequest(text="animal"))
     assert answer.hits
     assert [(one.stage, one.code) for one in answer.degraded] == [("dense", "no_vector")]
     with pytest.raises(Invalid, match="send the query's"):
-        await zoo.search().run(NAME, Request(text="animal", mode="dense"))
+        await zoo.search().run(NAME, SearchRequest(text="animal", mode="dense"))
     with pytest.raises(Unavailable):
-        await zoo.search(lexicon=NoLexicon(zoo.store)).run(NAME, Request(text="animal"))
-    both = await zoo.search().run(NAME, Request(text="animal", vector=(1.0,) * 256))
+        await zoo.search(lexicon=NoLexicon(zoo.store)).run(NAME, SearchRequest(text="animal"))
+    both = await zoo.search().run(NAME, SearchRequest(text="animal", vector=(1.0,) * 256))
     assert not both.degraded
     assert all(hit.explanation.dense is not None for hit in both.hits)
 

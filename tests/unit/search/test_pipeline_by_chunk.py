@@ -11,9 +11,9 @@ import pytest
 from service.core import filters
 from service.core.documents import Document
 from service.core.ids import DocumentId, Vector
-from service.core.search import Example, Group, Like, Mode, Query, Request, Rerank
+from service.core.search import Example, Group, Like, Mode, Query, RerankRequest, SearchRequest
 from service.core.versions import EmbedderVersion
-from service.search.candidates import AT_ONCE
+from service.search.candidates import MAX_PARALLEL_STATEMENTS
 from tests.fakes import FakeVectors, StoredChunk
 from tests.unit.search.test_pipeline import NAME, NOW, TEXTS, NoLexicon, Refusing, Shouting, Zoo, zoo
 
@@ -55,9 +55,9 @@ def chunks(answer: Any) -> list[tuple[str, int]]:
 
 
 async def test_of_a_document_only_its_best_chunk_is_a_hit_unless_chunks_are(book: Zoo) -> None:
-    by_document = await book.search().run(NAME, Request(text="cat purrs mice", k=5))
+    by_document = await book.search().run(NAME, SearchRequest(text="cat purrs mice", k=5))
     assert [hit.id for hit in by_document.hits].count(DocumentId("book")) == 1
-    by_chunk = await book.search().run(NAME, Request(text="cat purrs mice", k=5, group_by="chunk"))
+    by_chunk = await book.search().run(NAME, SearchRequest(text="cat purrs mice", k=5, group_by="chunk"))
     assert len(by_chunk.hits) == 5
     assert {("book", 0), ("book", 2)} <= set(chunks(by_chunk)[:3])
     assert len(set(chunks(by_chunk))) == 5
@@ -69,7 +69,7 @@ async def test_of_a_document_only_its_best_chunk_is_a_hit_unless_chunks_are(book
 
 
 async def test_the_words_of_a_document_count_for_each_of_its_chunks(book: Zoo) -> None:
-    answer = await book.search().run(NAME, Request(text="cat purrs mice", k=20, group_by="chunk"))
+    answer = await book.search().run(NAME, SearchRequest(text="cat purrs mice", k=20, group_by="chunk"))
     of_book = [hit.explanation for hit in answer.hits if hit.id == "book"]
     assert len(of_book) == 4, "also the chunks that are about something else"
     lexical = [one.lexical for one in of_book]
@@ -86,7 +86,7 @@ async def test_chunks_that_the_index_did_not_give_are_looked_up_where_the_words_
         async def nearest(self, version: EmbedderVersion, vector: Vector, *rest: Any, **named: Any) -> Any:
             return (await super().nearest(version, vector, *rest, **named))[:1]
 
-    request = Request(text="cat purrs mice", k=1, candidates=1, group_by="chunk", rerank=Rerank(depth=6))
+    request = SearchRequest(text="cat purrs mice", k=1, candidates=1, group_by="chunk", rerank=RerankRequest(depth=6))
     answer = await book.search(vectors=Short(book.store), reranker=Shouting("mice")).run(NAME, replace(request, k=4))
     found = {(hit.id, hit.chunk): hit.explanation.dense for hit in answer.hits}
     assert {("book", 0), ("book", 2)} <= found.keys()
@@ -96,7 +96,7 @@ async def test_chunks_that_the_index_did_not_give_are_looked_up_where_the_words_
 
 async def test_each_chunk_is_read_by_the_reranker(book: Zoo) -> None:
     reranker = Shouting("Parliament")
-    request = Request(text="cat purrs mice", k=3, group_by="chunk", rerank=Rerank(depth=10, weight=1.0))
+    request = SearchRequest(text="cat purrs mice", k=3, group_by="chunk", rerank=RerankRequest(depth=10, weight=1.0))
     answer = await book.search(reranker=reranker).run(NAME, request)
     assert chunks(answer)[0] == ("book", 1)
     assert {"The purring cat hunts small mice. ", "Parliament votes on the budget. "} <= set(reranker.seen)
@@ -106,7 +106,7 @@ async def test_chunks_keep_to_filters_and_k_counts_chunks(book: Zoo) -> None:
     await put_chunks(book, "engines", "Engines burn oil. ", "Wheels turn fast. ", "A cat sleeps in a car.", wheels=True)
     where = filters.parse({"wheels": True})
     for cap in (100, 1):
-        request = Request(text="cat car wheels", k=3, group_by="chunk", where=where)
+        request = SearchRequest(text="cat car wheels", k=3, group_by="chunk", where=where)
         answer = await book.search(passing_cap=cap).run(NAME, request)
         assert len(answer.hits) == 3
         assert {hit.id for hit in answer.hits} <= {"engines", "car", "bus"}
@@ -117,7 +117,7 @@ async def test_chunks_keep_to_filters_and_k_counts_chunks(book: Zoo) -> None:
 
 async def test_what_is_not_encoded_yet_is_one_hit_without_chunks(book: Zoo) -> None:
     await book.write({"cat": "The lynx prowls by night."}, encode=False)
-    answer = await book.search().run(NAME, Request(text="lynx prowls night", k=20, group_by="chunk"))
+    answer = await book.search().run(NAME, SearchRequest(text="lynx prowls night", k=20, group_by="chunk"))
     (cat,) = [hit for hit in answer.hits if hit.id == "cat"]
     assert (cat.chunk, cat.text) == (0, "The lynx prowls by night.")
     assert cat.explanation.dense is None
@@ -127,7 +127,7 @@ async def test_without_the_dense_leg_chunks_cannot_be_told_apart_and_the_answer_
     book: Zoo,
 ) -> None:
     refusing = Refusing(collections=book.collections, versions=book.versions, embedders=book.registry)
-    answer = await book.search(proof=refusing).run(NAME, Request(text="cat purrs", group_by="chunk"))
+    answer = await book.search(proof=refusing).run(NAME, SearchRequest(text="cat purrs", group_by="chunk"))
     assert sorted(hit.id for hit in answer.hits) == sorted({hit.id for hit in answer.hits})
     assert [one.stage for one in answer.degraded] == ["embed"]
 
@@ -139,7 +139,7 @@ async def test_a_long_example_with_many_chunks_leaves_room_for_others(zoo: Zoo) 
     await put_chunks(zoo, "cats", *(f"{ANIMAL} Number {number}. " for number in range(40)))
     like = Like(positive=(Example(id=DocumentId("cats")),))
     for group, k in (("document", 5), ("chunk", 5)):
-        request = Request(like=like, mode="dense", k=k, candidates=1, group_by=group)  # type: ignore[arg-type]
+        request = SearchRequest(like=like, mode="dense", k=k, candidates=1, group_by=group)  # type: ignore[arg-type]
         answer = await zoo.search().run(NAME, request)
         assert {hit.id for hit in answer.hits} == set(TEXTS)
         assert answer.hits[0].id == "cat"
@@ -150,7 +150,7 @@ async def test_a_document_is_one_example_in_the_direction_of_all_its_chunks(book
     vectors = [row.embedding.astype(np.float32) for key, row in book.store.space(await book.version()).items()
                if key[0] == "book"]  # fmt: skip
     mean = np.mean(vectors, axis=0)
-    by_id = Request(like=Like(positive=(Example(id=DocumentId("book")),)), mode="dense", k=5)
+    by_id = SearchRequest(like=Like(positive=(Example(id=DocumentId("book")),)), mode="dense", k=5)
     by_vector = replace(by_id, like=None, vector=tuple(mean.tolist()), embedder_version=(await book.version()).number)
     found = await book.search().run(NAME, by_id)
     expected = [hit for hit in (await book.search().run(NAME, replace(by_vector, k=6))).hits if hit.id != "book"]
@@ -170,13 +170,13 @@ async def test_every_query_knows_the_cosine_of_what_others_found(book: Zoo, mode
         query: {
             (hit.id, hit.chunk): hit.explanation.dense.score
             for hit in (
-                await book.search().run(NAME, Request(text=query.text, mode="dense", k=50, group_by="chunk"))
+                await book.search().run(NAME, SearchRequest(text=query.text, mode="dense", k=50, group_by="chunk"))
             ).hits
             if hit.explanation.dense is not None
         }
         for query in (CATS, CARS)
     }
-    request = Request(queries=(CATS, CARS), mode=mode, k=2, candidates=2, group_by=group)
+    request = SearchRequest(queries=(CATS, CARS), mode=mode, k=2, candidates=2, group_by=group)
     answer = await book.search().run(NAME, request)
     ranks = [one.dense and one.dense.rank for hit in answer.hits for one in hit.explanation.queries]
     assert None in ranks, "some were looked up"
@@ -192,13 +192,13 @@ async def test_every_query_knows_the_cosine_of_what_others_found(book: Zoo, mode
 
 async def test_queries_do_not_depend_on_their_order(book: Zoo) -> None:
     asked = (replace(CATS, weight=2.0), CARS, Query(text="animal that barks"))
-    there = await book.search().run(NAME, Request(queries=asked, k=6))
-    back = await book.search().run(NAME, Request(queries=asked[::-1], k=6))
+    there = await book.search().run(NAME, SearchRequest(queries=asked, k=6))
+    back = await book.search().run(NAME, SearchRequest(queries=asked[::-1], k=6))
     assert [(hit.id, hit.score) for hit in there.hits] == [(hit.id, hit.score) for hit in back.hits]
 
 
 async def test_a_leg_that_fails_fails_for_all_queries_and_is_named_once(book: Zoo) -> None:
-    answer = await book.search(lexicon=NoLexicon(book.store)).run(NAME, Request(queries=(CATS, CARS)))
+    answer = await book.search(lexicon=NoLexicon(book.store)).run(NAME, SearchRequest(queries=(CATS, CARS)))
     assert [one.stage for one in answer.degraded] == ["lexical"]
     assert all(one.lexical is None for hit in answer.hits for one in hit.explanation.queries)
 
@@ -215,7 +215,7 @@ async def test_what_changed_between_queries_is_told_of_one_content_only(book: Zo
                 await book.write({"cat": "A cat is a machine with wheels now."})
             return await super().nearest(version, vector, *rest, **named)
 
-    answer = await book.search(vectors=Moving(book.store)).run(NAME, Request(queries=(CATS, CARS), k=6))
+    answer = await book.search(vectors=Moving(book.store)).run(NAME, SearchRequest(queries=(CATS, CARS), k=6))
     (cat,) = [hit for hit in answer.hits if hit.id == "cat"]
     assert cat.text == "A cat is a machine with wheels now."
     first, second = cat.explanation.queries
@@ -231,10 +231,10 @@ def test_the_wishes_of_each_query_are_its_own() -> None:
         Query(vector=(1.0,)),
         Query(text='+must "a b"'),
     )
-    words = Request(queries=asked).words
+    words = SearchRequest(queries=asked).words
     assert (words.quoted, words.required, words.excluded) == (("a b",), ("must",), ("not",))
-    assert Request(queries=asked, syntax="plain").words.binding is False
-    assert Request(vector=(1.0,)).words.text == ""
+    assert SearchRequest(queries=asked, syntax="plain").words.binding is False
+    assert SearchRequest(vector=(1.0,)).words.text == ""
 
 
 async def test_statements_of_one_search_are_bounded(book: Zoo) -> None:
@@ -250,5 +250,5 @@ async def test_statements_of_one_search_are_bounded(book: Zoo) -> None:
             return await super().nearest(version, vector, *rest, **named)
 
     asked: Sequence[Query] = [Query(text=f"cat number {number}") for number in range(16)]
-    await book.search(vectors=Watched(book.store)).run(NAME, Request(queries=tuple(asked)))
-    assert most == AT_ONCE
+    await book.search(vectors=Watched(book.store)).run(NAME, SearchRequest(queries=tuple(asked)))
+    assert most == MAX_PARALLEL_STATEMENTS

@@ -10,14 +10,14 @@ from hypothesis import strategies as st
 from prometheus_client import REGISTRY
 
 from service.core import timings
-from service.core.collections import Reranking
+from service.core.collections import RerankSettings
 from service.core.errors import ModelUnavailable
 from service.core.ids import DocumentId
-from service.core.ports.reranker import Reading
-from service.core.search import Explanation, Hit, Request, Reread
+from service.core.ports.reranker import RerankScores
+from service.core.search import Explanation, Hit, RerankSummary, SearchRequest
 from service.search import rerank
-from service.search.context import Course
-from service.search.rerank import Pace, SecondStage
+from service.search.context import SearchContext
+from service.search.rerank import RerankPace, RerankStage
 from service.search.rerank_blend import SAMPLE
 
 
@@ -42,10 +42,10 @@ class Told:
     name: str = "told"
     portions: list[list[str]] = field(default_factory=list)
 
-    async def read(self, query: str, passages: Sequence[str]) -> Reading:
+    async def read(self, query: str, passages: Sequence[str]) -> RerankScores:
         self.before(passages)
         self.portions.append(list(passages))
-        return Reading(scores=tuple(self.relevance[passage] for passage in passages), truncated=self.truncated)
+        return RerankScores(scores=tuple(self.relevance[passage] for passage in passages), truncated=self.truncated)
 
 
 def hits(first: Sequence[float]) -> list[Hit]:
@@ -83,9 +83,9 @@ async def order(
     depth: int = 50,
     weight: float = 0.5,
     budget_ms: float | None = None,
-) -> tuple[Course, list[Hit], Reread | None]:
-    course = Course(Request(text="q", k=k, budget_ms=budget_ms))
-    ordered, reread = await SecondStage(reranker).order(course, Reranking(depth=depth, weight=weight), hits(first))
+) -> tuple[SearchContext, list[Hit], RerankSummary | None]:
+    course = SearchContext(SearchRequest(text="q", k=k, budget_ms=budget_ms))
+    ordered, reread = await RerankStage(reranker).order(course, RerankSettings(depth=depth, weight=weight), hits(first))
     return course, ordered, reread
 
 
@@ -93,7 +93,7 @@ async def test_portions_are_read_in_the_order_of_the_first_stage_down_to_the_dep
     reranker = told([0.0] * 8 + [1.0] * 4)
     _, ordered, reread = await order(reranker, depth=9)
     assert [text for portion in reranker.portions for text in portion] == [f"text {at}" for at in range(9)]
-    assert reread == Reread(read=9, skipped=0, weight=0.5)
+    assert reread == RerankSummary(read=9, skipped=0, weight=0.5)
     assert ordered[0].id == "d08"
     assert [hit.id for hit in ordered[-3:]] == ["d09", "d10", "d11"]  # relevant, but below the depth
     assert [hit.score for hit in ordered] == sorted((hit.score for hit in ordered), reverse=True)
@@ -109,7 +109,7 @@ async def test_it_stops_when_the_answer_is_settled_and_counts_what_it_saved() ->
     before = REGISTRY.get_sample_value("azimuth_rerank_skipped_pairs_total") or 0.0
     reranker = told([1.0] * 3 + [0.0] * (len(MANY) - 3))
     course, ordered, reread = await order(reranker, first=MANY, k=3, weight=0.1)
-    assert reread == Reread(read=SAMPLE, skipped=8, weight=0.1)
+    assert reread == RerankSummary(read=SAMPLE, skipped=8, weight=0.1)
     assert [hit.id for hit in ordered[:3]] == ["d00", "d01", "d02"]
     assert not course.degraded
     assert REGISTRY.get_sample_value("azimuth_rerank_skipped_pairs_total") == before + 8
@@ -141,7 +141,7 @@ async def test_a_reranker_that_has_nothing_to_do_with_the_first_stage_does_not_c
     assert reread.weight < 0.2
     contrary = [0.02 + 0.02 * at for at in range(len(MANY))]
     _, ordered, reread = await order(told(contrary), first=MANY, k=10, weight=0.6)
-    assert reread == Reread(read=SAMPLE, skipped=8, weight=0.0)
+    assert reread == RerankSummary(read=SAMPLE, skipped=8, weight=0.0)
     assert [hit.id for hit in ordered[:10]] == [hit.id for hit in hits(MANY)[:10]]
     # Unless it is all that shall count.
     _, ordered, _ = await order(told(contrary), first=MANY, k=10, weight=1.0)
@@ -164,7 +164,7 @@ async def test_a_budget_is_kept_by_what_the_portions_before_took(clock: Clock) -
     course, ordered, reread = await order(reranker, k=12, budget_ms=1000)
     assert [len(portion) for portion in reranker.portions] == [4, 4, 1]
     assert clock.now <= 1.0
-    assert reread == Reread(read=9, skipped=0, weight=0.5)
+    assert reread == RerankSummary(read=9, skipped=0, weight=0.5)
     told_so = [(one.stage, one.code, one.reason) for one in course.degraded]
     assert told_so == [("rerank", "cut_short", "the budget of 1000 ms allowed 9 of 12 passages")]
     assert [hit.id for hit in ordered[-3:]] == ["d09", "d10", "d11"]
@@ -174,24 +174,24 @@ async def test_a_budget_that_is_spent_before_leaves_the_first_stage_as_it_was(cl
     def late(passages: Sequence[str]) -> None:
         raise AssertionError("nothing should be read")
 
-    course = Course(Request(text="q", budget_ms=50))
+    course = SearchContext(SearchRequest(text="q", budget_ms=50))
     clock.now += 1.0
     first = hits(FALLING)
-    ordered, reread = await SecondStage(told([1.0] * 12, before=late)).order(course, Reranking(), first)
+    ordered, reread = await RerankStage(told([1.0] * 12, before=late)).order(course, RerankSettings(), first)
     assert (ordered, reread) == (first, None)
     assert [(one.code, one.reason) for one in course.degraded] == [("budget", "the budget of 50 ms was spent")]
 
 
 async def test_a_portion_that_outlasts_the_budget_is_given_up_and_those_before_count() -> None:
     class Stuck(Told):
-        async def read(self, query: str, passages: Sequence[str]) -> Reading:
+        async def read(self, query: str, passages: Sequence[str]) -> RerankScores:
             if self.portions:
                 await asyncio.Event().wait()
             return await super().read(query, passages)
 
     reranker = Stuck({f"text {at}": 1.0 for at in range(12)})
     course, _, reread = await order(reranker, k=12, budget_ms=1000)
-    assert reread == Reread(read=4, skipped=0, weight=0.5)
+    assert reread == RerankSummary(read=4, skipped=0, weight=0.5)
     assert [one.reason for one in course.degraded] == ["the budget of 1000 ms allowed 4 of 12 passages"]
 
 
@@ -204,7 +204,7 @@ async def test_a_failure_half_way_keeps_what_was_read() -> None:
 
     reranker.before = fail
     course, _, reread = await order(reranker, k=12, budget_ms=60_000)
-    assert reread == Reread(read=4, skipped=0, weight=0.5)
+    assert reread == RerankSummary(read=4, skipped=0, weight=0.5)
     assert [(one.code, one.reason) for one in course.degraded] == [
         ("cut_short", "4 of 12 passages were read: out of memory")
     ]
@@ -212,12 +212,12 @@ async def test_a_failure_half_way_keeps_what_was_read() -> None:
 
 async def test_cut_passages_are_counted() -> None:
     course, _, reread = await order(told([0.5] * 12, truncated=2), k=12)
-    assert reread == Reread(read=12, skipped=0, truncated=2, weight=0.5)
+    assert reread == RerankSummary(read=12, skipped=0, truncated=2, weight=0.5)
     assert not course.degraded
 
 
 def test_a_pace_that_fits_nothing_is_doubted_until_it_is_tried_again() -> None:
-    pace = Pace()
+    pace = RerankPace()
     assert pace.fitting(0.0) == 0
     assert pace.fitting(0.001) > 100  # nothing is known
     pace.learn(8.0, 4)  # a model was loaded meanwhile

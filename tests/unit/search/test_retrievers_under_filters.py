@@ -12,7 +12,7 @@ import pytest
 from service.core.collections import Collection, CollectionSettings
 from service.core.filters import Filter, parse
 from service.core.ids import CollectionId, CollectionName, DocumentId, Vector, VersionNumber
-from service.core.search import Candidate, DensePlan, Passing, Request
+from service.core.search import Candidate, DensePlan, FilterMatch, SearchRequest
 from service.core.versions import EmbedderVersion, SpaceStatus
 from service.search import filter_planner, retrievers
 from service.spaces.resolver import Space
@@ -20,7 +20,7 @@ from service.spaces.resolver import Space
 TOTAL = 10_000
 ALL = [DocumentId(f"d{number:05d}") for number in range(TOTAL)]
 WHERE = parse({"x": 1})
-REQUEST = Request(text="word", where=WHERE, k=10)
+REQUEST = SearchRequest(text="word", where=WHERE, k=10)
 WIDTH = 100
 QUERY = np.ones(4, np.float32)
 
@@ -38,10 +38,10 @@ class Metadata:
     named: list[int] = field(default_factory=list)
     asked: list[int] = field(default_factory=list)
 
-    async def passing(self, collection_id: CollectionId, where: Filter, cap: int) -> Passing:
+    async def passing(self, collection_id: CollectionId, where: Filter, cap: int) -> FilterMatch:
         self.named.append(cap)
         few = len(self.passing_ids) <= min(cap, self.nameable)
-        return Passing(ids=tuple(self.passing_ids) if few else None, count=len(self.passing_ids), total=TOTAL)
+        return FilterMatch(ids=tuple(self.passing_ids) if few else None, count=len(self.passing_ids), total=TOTAL)
 
     async def passing_among(
         self, collection_id: CollectionId, ids: Sequence[DocumentId], where: Filter
@@ -103,17 +103,17 @@ def any_of(port: object) -> Any:
     return port
 
 
-async def by_meaning(vectors: Vectors, documents: Metadata, passing: Passing) -> retrievers.Leg:
+async def by_meaning(vectors: Vectors, documents: Metadata, passing: FilterMatch) -> retrievers.LegResult:
     return await retrievers.dense(any_of(vectors), any_of(documents), space(), REQUEST, QUERY, passing, WIDTH)
 
 
-async def by_words(words: Words, documents: Metadata, passing: Passing) -> retrievers.Leg:
+async def by_words(words: Words, documents: Metadata, passing: FilterMatch) -> retrievers.LegResult:
     return await retrievers.lexical(any_of(words), any_of(documents), space(), REQUEST, passing, WIDTH)
 
 
 async def test_the_index_is_enough_where_it_brings_what_is_wanted() -> None:
     documents, vectors = Metadata(ALL[:5_000]), Vectors(ALL[:5_000], by_index=WIDTH)
-    leg = await by_meaning(vectors, documents, Passing(ids=None, count=5_000, total=TOTAL))
+    leg = await by_meaning(vectors, documents, FilterMatch(ids=None, count=5_000, total=TOTAL))
     assert (leg.plan.kind, len(leg.best), documents.named) == ("hnsw", WIDTH, [])
 
 
@@ -122,10 +122,10 @@ async def test_where_the_index_is_stuck_all_that_pass_are_scanned(count: int) ->
     """More than are asked for is still too few: beyond what is near, the index finds by chance."""
     far = ALL[-count:]
     documents, vectors = Metadata(far), Vectors(far, by_index=WIDTH - 1)
-    leg = await by_meaning(vectors, documents, Passing(ids=None, count=count, total=TOTAL))
+    leg = await by_meaning(vectors, documents, FilterMatch(ids=None, count=count, total=TOTAL))
     assert (leg.plan.kind, leg.plan.reason) == ("exact", "index_gave_too_few")
     assert [id_ for id_, _ in leg.best] == far[:WIDTH]
-    assert documents.named == [filter_planner.NAMEABLE]
+    assert documents.named == [filter_planner.MAX_ALLOWLIST_IDS]
     assert [named for _, named in vectors.plans] == [False, True]
 
 
@@ -137,7 +137,7 @@ async def test_the_index_is_not_tried_where_nothing_near_passes(passes_near: int
     async def nearby(space: Space, vector: Vector) -> Sequence[DocumentId]:
         return [*ALL[: 25 - passes_near], *passing[:passes_near]]
 
-    found = Passing(ids=None, count=5_000, total=TOTAL)
+    found = FilterMatch(ids=None, count=5_000, total=TOTAL)
     leg = await retrievers.dense(any_of(vectors), any_of(documents), space(), REQUEST, QUERY, found, WIDTH, nearby)
     assert (leg.plan.reason, len(leg.best)) == (reason, WIDTH)
     assert [named for _, named in vectors.plans] == [passes_near == 0]
@@ -145,26 +145,26 @@ async def test_the_index_is_not_tried_where_nothing_near_passes(passes_near: int
 
 async def test_what_cannot_be_named_is_filtered_while_it_is_scanned() -> None:
     documents, vectors = Metadata(ALL[:5_000], nameable=10), Vectors(ALL[:5_000], by_index=0)
-    leg = await by_meaning(vectors, documents, Passing(ids=None, count=5_000, total=TOTAL))
+    leg = await by_meaning(vectors, documents, FilterMatch(ids=None, count=5_000, total=TOTAL))
     assert (leg.plan.kind, len(leg.best)) == ("exact", WIDTH)
     assert [named for _, named in vectors.plans] == [False, False]
 
 
 async def test_an_estimate_that_was_too_high_ends_with_what_there_is() -> None:
     documents, vectors = Metadata(ALL[:3]), Vectors(ALL[:3], by_index=3)
-    leg = await by_meaning(vectors, documents, Passing(ids=None, count=4_000, total=TOTAL))
+    leg = await by_meaning(vectors, documents, FilterMatch(ids=None, count=4_000, total=TOTAL))
     assert (len(leg.best), leg.exhausted) == (3, True)
 
 
 async def test_few_are_named_to_the_words() -> None:
     words, documents = Words(), Metadata(ALL[:50])
-    leg = await by_words(words, documents, Passing(ids=tuple(ALL[:50]), count=50, total=TOTAL))
+    leg = await by_words(words, documents, FilterMatch(ids=tuple(ALL[:50]), count=50, total=TOTAL))
     assert (words.looks, len(leg.best), leg.exhausted) == ([(WIDTH, 50)], 50, True)
 
 
 async def test_many_are_found_by_looking_as_much_deeper_as_the_filter_drops() -> None:
     words, documents = Words(), Metadata(ALL[::4])
-    leg = await by_words(words, documents, Passing(ids=None, count=TOTAL // 4, total=TOTAL))
+    leg = await by_words(words, documents, FilterMatch(ids=None, count=TOTAL // 4, total=TOTAL))
     depth = math.ceil(retrievers.DEEPER * WIDTH * 4)
     assert (words.looks, documents.asked) == ([(depth, None)], [depth])
     assert [id_ for id_, _ in leg.best] == ALL[::4][:WIDTH]
@@ -174,7 +174,7 @@ async def test_many_are_found_by_looking_as_much_deeper_as_the_filter_drops() ->
 async def test_names_that_are_more_than_the_look_is_deep_are_compared_here() -> None:
     half = ALL[::2]
     words, documents = Words(), Metadata(half)
-    leg = await by_words(words, documents, Passing(ids=tuple(half), count=len(half), total=TOTAL))
+    leg = await by_words(words, documents, FilterMatch(ids=tuple(half), count=len(half), total=TOTAL))
     assert words.looks == [(math.ceil(retrievers.DEEPER * WIDTH * 2), None)]
     assert documents.asked == []
     assert [id_ for id_, _ in leg.best] == half[:WIDTH]
@@ -183,15 +183,15 @@ async def test_names_that_are_more_than_the_look_is_deep_are_compared_here() -> 
 async def test_words_that_stand_in_what_does_not_pass_lead_to_naming_what_does() -> None:
     far = ALL[-5_000:]
     words, documents = Words(), Metadata(far)
-    leg = await by_words(words, documents, Passing(ids=None, count=5_000, total=TOTAL))
+    leg = await by_words(words, documents, FilterMatch(ids=None, count=5_000, total=TOTAL))
     assert words.looks == [(260, None), (WIDTH, 5_000)]
-    assert documents.named == [filter_planner.NAMEABLE]
+    assert documents.named == [filter_planner.MAX_ALLOWLIST_IDS]
     assert [id_ for id_, _ in leg.best] == far[:WIDTH]
 
 
 async def test_beyond_all_names_it_looks_ever_deeper() -> None:
     far = ALL[-5_000:]
     words, documents = Words(), Metadata(far, nameable=0)
-    leg = await by_words(words, documents, Passing(ids=None, count=5_000, total=TOTAL))
+    leg = await by_words(words, documents, FilterMatch(ids=None, count=5_000, total=TOTAL))
     assert [look for look, _ in words.looks] == [260, 2_080, 16_640]
     assert [id_ for id_, _ in leg.best] == far[:WIDTH]

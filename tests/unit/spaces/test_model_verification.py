@@ -14,8 +14,8 @@ from service.core.ids import CollectionName, Role, Vectors
 from service.core.ports.embedder import Embedders
 from service.core.versions import EmbedderVersion
 from service.embedder.models.hashing_encoder import HashingEncoder
-from service.embedder.models.registry import Registry
-from service.spaces.model_verification import CANARY_TEXTS, Proof
+from service.embedder.models.registry import ModelRegistry
+from service.spaces.model_verification import CANARY_TEXTS, ModelVerifier
 from tests.fakes_catalog import FakeCollections, FakeVersions
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -40,15 +40,17 @@ class Place:
     collections: FakeCollections
     versions: FakeVersions
 
-    def proof(self, encoder: HashingEncoder | None = None) -> Proof:
+    def proof(self, encoder: HashingEncoder | None = None) -> ModelVerifier:
         return self.proof_with(
-            Registry(default="hashing:32", load=lambda _: encoder or HashingEncoder(EmbedderSpec(model="hashing:32")))
+            ModelRegistry(
+                default="hashing:32", load=lambda _: encoder or HashingEncoder(EmbedderSpec(model="hashing:32"))
+            )
         )
 
-    def proof_with(self, embedders: Embedders) -> Proof:
-        return Proof(collections=self.collections, versions=self.versions, embedders=embedders)
+    def proof_with(self, embedders: Embedders) -> ModelVerifier:
+        return ModelVerifier(collections=self.collections, versions=self.versions, embedders=embedders)
 
-    async def create(self, proof: Proof | None = None) -> Collection:
+    async def create(self, proof: ModelVerifier | None = None) -> Collection:
         spec, identity, canary = await (proof or self.proof()).register(EmbedderSpec())
         return await self.collections.create(NAME, CollectionSettings(embedder=spec), identity, canary, NOW)
 
@@ -125,7 +127,7 @@ class Shop:
 
 async def test_a_model_that_is_swapped_while_it_runs_is_refused_at_the_next_check(place: Place) -> None:
     shop = Shop()
-    proof = place.proof_with(Registry(default="hashing:32", load=shop.load))
+    proof = place.proof_with(ModelRegistry(default="hashing:32", load=shop.load))
     (version,) = await place.versions.of((await place.create(proof)).id)
     await proof.admit(version)
     await proof.prove_all()

@@ -7,12 +7,12 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from service.store.lexical import analyzer
-from service.store.lexical.analyzer import Analyzer, Chain, analyzer_for, population
+from service.store.lexical.analyzer import Analyzer, LanguageAnalyzer, analyzer_for, population
 from service.store.lexical.language_detection import asked_in, detected
 from service.store.lexical.languages import AUTO, KNOWN, LANGUAGES, UNKNOWN
 
 
-def chain(language: str) -> Chain:
+def chain(language: str) -> LanguageAnalyzer:
     return analyzer_for(language).chain(language)
 
 

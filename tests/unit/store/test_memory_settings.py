@@ -3,7 +3,7 @@
 import pytest
 
 from service.store.embedded import memory_settings
-from service.store.embedded.memory_settings import GB, MB, Machine
+from service.store.embedded.memory_settings import GB, MB, MachineResources
 
 
 def megabytes(settings: dict[str, str], name: str) -> int:
@@ -16,21 +16,21 @@ def megabytes(settings: dict[str, str], name: str) -> int:
     [(512 * MB, 128, 64, 256), (8 * GB, 1024, 512, 4096), (16 * GB, 2048, 1024, 8192), (512 * GB, 2048, 2048, 65536)],
 )
 def test_memory_is_shared_out_by_size_and_capped(memory: int, shared: int, maintenance: int, cache: int) -> None:
-    settings = memory_settings.settings(Machine(memory=memory, cores=4, shared_memory=memory // 2))
+    settings = memory_settings.settings(MachineResources(memory=memory, cores=4, shared_memory=memory // 2))
     assert megabytes(settings, "shared_buffers") == shared
     assert megabytes(settings, "maintenance_work_mem") == maintenance
     assert megabytes(settings, "effective_cache_size") == cache
 
 
 def test_builds_are_parallel_only_where_the_graph_fits_shared_memory() -> None:
-    roomy = memory_settings.settings(Machine(memory=16 * GB, cores=4, shared_memory=8 * GB))
-    container = memory_settings.settings(Machine(memory=16 * GB, cores=4, shared_memory=64 * MB))
+    roomy = memory_settings.settings(MachineResources(memory=16 * GB, cores=4, shared_memory=8 * GB))
+    container = memory_settings.settings(MachineResources(memory=16 * GB, cores=4, shared_memory=64 * MB))
     assert roomy["max_parallel_maintenance_workers"] == "4"
     assert container["max_parallel_maintenance_workers"] == "0"
 
 
 def test_one_core_is_not_divided() -> None:
-    settings = memory_settings.settings(Machine(memory=2 * GB, cores=1, shared_memory=2 * GB))
+    settings = memory_settings.settings(MachineResources(memory=2 * GB, cores=1, shared_memory=2 * GB))
     assert settings["max_parallel_workers_per_gather"] == "0"
     assert settings["max_parallel_workers"] == "1"
 

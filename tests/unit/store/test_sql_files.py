@@ -44,7 +44,7 @@ def test_a_malformed_file_is_refused_with_its_place(text: str, message: str) -> 
 
 
 def test_an_unknown_name_is_an_error_that_lists_the_known_ones() -> None:
-    queries = sql_files.Statements("sample", sql_files.parse(TWO, "sample"))
+    queries = sql_files.SqlFile("sample", sql_files.parse(TWO, "sample"))
     assert queries.first == "/* sample.first */ SELECT 1"
     assert list(queries) == ["first", "second"]
     with pytest.raises(AttributeError, match=r"sample.sql has no query 'third'; it has first, second"):
@@ -52,7 +52,7 @@ def test_an_unknown_name_is_an_error_that_lists_the_known_ones() -> None:
 
 
 def test_queries_cannot_be_replaced() -> None:
-    queries = sql_files.Statements("sample", sql_files.parse(TWO, "sample"))
+    queries = sql_files.SqlFile("sample", sql_files.parse(TWO, "sample"))
     with pytest.raises(AttributeError, match="cannot be changed"):
         queries.first = "SELECT 2"
 

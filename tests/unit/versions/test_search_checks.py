@@ -13,16 +13,16 @@ from service.core.documents import Document
 from service.core.errors import DatabaseUnavailable, LexiconUnavailable, Overloaded, SpaceRefused, Unavailable
 from service.core.filters import Filter
 from service.core.ids import DocumentId, Role, Vector, Vectors, VersionNumber
-from service.core.query_syntax import Words
-from service.core.search import Candidate, DensePlan, Request
-from service.core.versions import Check, EmbedderVersion
-from service.embedder.models.registry import Registry
+from service.core.query_syntax import ParsedQuery
+from service.core.search import Candidate, DensePlan, SearchRequest
+from service.core.versions import EmbedderVersion, PromotionCheck
+from service.embedder.models.registry import ModelRegistry
 from service.search.filter_planner import EF_SEARCH
-from service.search.pipeline import Search
+from service.search.pipeline import SearchPipeline
 from service.spaces import sampling
 from service.versions import judgment_check, search_checks
-from service.versions.search_checks import Examiner
-from service.versions.shadow_traffic import Shadow
+from service.versions.search_checks import SearchChecks
+from service.versions.shadow_traffic import ShadowTraffic
 from tests.fakes import FakeLexicon
 from tests.rivals import (
     BAD,
@@ -50,18 +50,20 @@ async def rivals() -> Rivals:
     return rivals
 
 
-def shadow_of(rivals: Rivals, search: Search | None = None) -> Shadow:
-    return Shadow(search=search or rivals.search(), collections=rivals.collections, versions=rivals.versions, share=0.0)
+def shadow_of(rivals: Rivals, search: SearchPipeline | None = None) -> ShadowTraffic:
+    return ShadowTraffic(
+        search=search or rivals.search(), collections=rivals.collections, versions=rivals.versions, share=0.0
+    )
 
 
 async def examine(
     rivals: Rivals,
     version: EmbedderVersion,
     *,
-    shadow: Shadow | None = None,
-    search: Search | None = None,
+    shadow: ShadowTraffic | None = None,
+    search: SearchPipeline | None = None,
     **replaced: object,
-) -> Mapping[str, Check]:
+) -> Mapping[str, PromotionCheck]:
     parts: dict[str, object] = {
         "search": search or rivals.search(),
         "versions": rivals.versions,
@@ -72,7 +74,7 @@ async def examine(
         "proof": rivals.proof,
         "shadow": shadow or shadow_of(rivals),
     }
-    checks = await Examiner(**{**parts, **replaced})(await rivals.collection(), version)  # type: ignore[arg-type]
+    checks = await SearchChecks(**{**parts, **replaced})(await rivals.collection(), version)  # type: ignore[arg-type]
     assert [check.name for check in checks] == ["recall", "geometry", "judgments", "shadow"]
     return {check.name: check for check in checks}
 
@@ -221,7 +223,7 @@ async def test_half_an_answer_is_no_evidence(rivals: Rivals) -> None:
 
     class NoLexicon(FakeLexicon):
         async def search(
-            self, collection: Collection, words: Words, limit: int, within: Sequence[DocumentId] | None = None
+            self, collection: Collection, words: ParsedQuery, limit: int, within: Sequence[DocumentId] | None = None
         ) -> tuple[Candidate, ...]:
             raise LexiconUnavailable("being rebuilt")
 
@@ -238,7 +240,7 @@ def refusing(rivals: Rivals, *numbers: VersionNumber) -> Refusing:
     return proof
 
 
-class Busy(Registry):
+class Busy(ModelRegistry):
     """Has too much to do at every other call."""
 
     calls = 0
@@ -369,7 +371,7 @@ async def test_queries_come_from_judgments_then_from_clients_then_from_documents
     assert sentences["sources"] == {"first sentences": len(DOCUMENTS)}
     shadow = shadow_of(rivals)
     for number in range(sampling.FEW):
-        shadow.offer(NAME, Request(text=f"a live query {number}"))
+        shadow.offer(NAME, SearchRequest(text=f"a live query {number}"))
     live = (await examine(rivals, version, shadow=shadow))["recall"].figures
     assert live["sources"] == {"live queries": sampling.FEW}
     judge(rivals)
@@ -384,7 +386,7 @@ async def test_queries_come_from_judgments_then_from_clients_then_from_documents
 async def test_a_document_asks_by_its_first_sentence(rivals: Rivals) -> None:
     asked: list[str] = []
 
-    class Listening(Registry):
+    class Listening(ModelRegistry):
         async def embed(self, spec: EmbedderSpec, texts: Sequence[str], role: Role) -> Vectors:
             asked.extend(texts)
             assert role == "query"
@@ -468,7 +470,7 @@ async def test_live_searches_are_compared_for_information(rivals: Rivals) -> Non
     candidate, shadow = await rivals.add(BAD), shadow_of(rivals)
     assert (await examine(rivals, candidate, shadow=shadow))["shadow"].figures == {}
     for text in QUERIES.values():
-        shadow.offer(NAME, Request(text=text, mode="dense"))
+        shadow.offer(NAME, SearchRequest(text=text, mode="dense"))
     check = (await examine(rivals, candidate, shadow=shadow))["shadow"]
     assert check.passed is None
     assert check.figures["queries"] == len(QUERIES)
@@ -480,7 +482,7 @@ async def test_live_searches_are_compared_for_information(rivals: Rivals) -> Non
 async def test_what_the_candidate_could_not_answer_is_said(rivals: Rivals) -> None:
     candidate = await rivals.add(OTHER)
     shadow = shadow_of(rivals, rivals.search(proof=refusing(rivals, candidate.number)))
-    shadow.offer(NAME, Request(text="a word"))
+    shadow.offer(NAME, SearchRequest(text="a word"))
     check = (await examine(rivals, candidate, shadow=shadow))["shadow"]
     assert check.detail == "1 live searches it could not answer in full"
     assert check.figures == {"queries": 0, "errors": 1}

@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 import numpy as np
 import pytest
 
-from service.core.collections import Chunking, Collection, CollectionSettings, EmbedderSpec, Index
+from service.core.collections import ChunkingSettings, Collection, CollectionSettings, EmbedderSpec, IndexSettings
 from service.core.documents import Chunk, Document
 from service.core.errors import (
     Conflict,
@@ -22,15 +22,23 @@ from service.core.errors import (
     VersionNotFound,
 )
 from service.core.ids import CollectionId, CollectionName, DocumentId, Role, Vectors, VersionNumber
-from service.core.jobs import Encoded, QueueStatus
+from service.core.jobs import EncodedDocument, QueueStatus
 from service.core.ports.embedder import Encoder
-from service.core.versions import Backfill, Check, EmbedderVersion, Judgments, Process, SpaceStatus, VersionState
+from service.core.versions import (
+    ApiProcess,
+    BackfillStatus,
+    EmbedderVersion,
+    Judgments,
+    PromotionCheck,
+    SpaceStatus,
+    VersionState,
+)
 from service.embedder.models.hashing_encoder import HashingEncoder
-from service.embedder.models.registry import Registry
-from service.spaces.model_verification import Proof
-from service.versions.collection_setup import Founding
-from service.versions.promotion_checks import CURRENT, Verification
-from service.versions.state_machine import Lifecycle
+from service.embedder.models.registry import ModelRegistry
+from service.spaces.model_verification import ModelVerifier
+from service.versions.collection_setup import CollectionService
+from service.versions.promotion_checks import CURRENT, PromotionChecks
+from service.versions.state_machine import VersionStateMachine
 from tests.fakes import FakeDocuments, FakeQueue, FakeStore, FakeVectors
 from tests.fakes_backfill import FakeBackfills
 from tests.fakes_catalog import FakeAudit, FakeProcesses, FakeTestSets, FakeVersions
@@ -76,7 +84,7 @@ class Place:
 
     store: FakeStore = field(default_factory=FakeStore)
     at: datetime = NOW
-    measured: tuple[Check, ...] = (Check(name="recall", passed=True, detail="0.99"),)
+    measured: tuple[PromotionCheck, ...] = (PromotionCheck(name="recall", passed=True, detail="0.99"),)
     examined: int = 0
     calibrated: int = 40
     """`ef_search` that a calibration before the measurements sets."""
@@ -93,16 +101,16 @@ class Place:
         self.models: dict[str, HashingEncoder] = {}
         self.flow = self.lifecycle()
 
-    def lifecycle(self, *, examine: bool = True) -> Lifecycle:
+    def lifecycle(self, *, examine: bool = True) -> VersionStateMachine:
         """Of another process over the same store."""
-        registry = Registry(
+        registry = ModelRegistry(
             default="hashing:32",
             allowed=self.allowed,
             load=lambda spec: self.models.get(spec.model) or HashingEncoder(_hashing(spec)),
         )
-        self.proof = Proof(collections=self.store.collections, versions=self.versions, embedders=registry)
-        self.founding = Founding(collections=self.store.collections, embedders=registry, proof=self.proof)
-        verification = Verification(
+        self.proof = ModelVerifier(collections=self.store.collections, versions=self.versions, embedders=registry)
+        self.founding = CollectionService(collections=self.store.collections, embedders=registry, proof=self.proof)
+        verification = PromotionChecks(
             collections=self.store.collections,
             versions=self.versions,
             backfills=self.backfills,
@@ -112,7 +120,7 @@ class Place:
             examine=self.examine if examine else None,
             prepare=self.prepare,
         )
-        return Lifecycle(
+        return VersionStateMachine(
             collections=self.store.collections,
             versions=self.versions,
             backfills=self.backfills,
@@ -128,7 +136,7 @@ class Place:
     async def prepare(self, collection: Collection, version: EmbedderVersion) -> None:
         self.versions.effort = self.calibrated
 
-    async def examine(self, collection: Collection, version: EmbedderVersion) -> tuple[Check, ...]:
+    async def examine(self, collection: Collection, version: EmbedderVersion) -> tuple[PromotionCheck, ...]:
         self.examined += 1
         return self.measured
 
@@ -153,12 +161,12 @@ class Place:
             for claimed in await self.queue.claim([version], 1000, "w", self.at, timedelta(minutes=1), lane):
                 text = claimed.document.text
                 chunk = Chunk(number=0, start=0, end=len(text), text=text, tokens=1)
-                row = Encoded(job=claimed.job, chunks=(chunk,), vectors=encoder.encode([text], "document"))
+                row = EncodedDocument(job=claimed.job, chunks=(chunk,), vectors=encoder.encode([text], "document"))
                 assert await FakeVectors(self.store).write(version, [row])
 
     async def register(self, collection: Collection, spec: EmbedderSpec = OTHER) -> EmbedderVersion:
         return await self.flow.register(
-            collection, embedder=spec, chunking=None, index=Index(), actor="eve", now=self.at
+            collection, embedder=spec, chunking=None, index=IndexSettings(), actor="eve", now=self.at
         )
 
     async def ready(self, collection: Collection, spec: EmbedderSpec = OTHER) -> EmbedderVersion:
@@ -214,7 +222,7 @@ async def test_settings_change_in_place_but_not_what_moves_vectors(place: Place)
     assert changed.settings.recall_target == 0.99
     for settings, error, message in (
         (replace(changed.settings, embedder=OTHER), EmbedderChange, "new version"),
-        (replace(changed.settings, chunking=Chunking(max_tokens=64)), EmbedderChange, "chunking"),
+        (replace(changed.settings, chunking=ChunkingSettings(max_tokens=64)), EmbedderChange, "chunking"),
         (replace(changed.settings, embedder=EmbedderSpec(model="unheard/of")), Invalid, "unheard/of"),
     ):
         with pytest.raises(error, match=message):
@@ -261,10 +269,15 @@ async def test_a_version_goes_from_registered_to_ready_by_itself(place: Place) -
 async def test_what_is_left_out_is_as_the_active_version_has_it(place: Place) -> None:
     collection = await place.create(0)
     chunked = await place.flow.register(
-        collection, embedder=None, chunking=Chunking(max_tokens=64), index=Index(m=8), actor="eve", now=NOW
+        collection,
+        embedder=None,
+        chunking=ChunkingSettings(max_tokens=64),
+        index=IndexSettings(m=8),
+        actor="eve",
+        now=NOW,
     )
     assert chunked.spec == collection.settings.embedder
-    assert (chunked.chunking, chunked.index) == (Chunking(max_tokens=64), Index(m=8))
+    assert (chunked.chunking, chunked.index) == (ChunkingSettings(max_tokens=64), IndexSettings(m=8))
 
 
 async def test_the_same_version_is_not_registered_twice(place: Place) -> None:
@@ -490,9 +503,9 @@ async def test_there_and_back_again(place: Place) -> None:
 async def test_a_promotion_is_refused_with_everything_that_speaks_against_it(place: Place) -> None:
     collection = await place.create()
     place.measured = (
-        Check(name="recall", passed=False, detail="0.80 of 0.95"),
-        Check(name="judgments", passed=False, detail="worse beyond the noise"),
-        Check(name="shadow", passed=None, detail="no searches"),
+        PromotionCheck(name="recall", passed=False, detail="0.80 of 0.95"),
+        PromotionCheck(name="judgments", passed=False, detail="worse beyond the noise"),
+        PromotionCheck(name="shadow", passed=None, detail="no searches"),
     )
     version = await place.ready(collection)
     (place.store.space(version)).clear()
@@ -555,14 +568,14 @@ async def test_a_promotion_waits_until_every_api_process_has_the_query_encoder(
     collection = await place.create()
     await place.ready(collection)
     await place.processes.seen(
-        Process(id="other", host="b", seen_at=NOW, proven=frozenset({(collection.id, VersionNumber(1))}))
+        ApiProcess(id="other", host="b", seen_at=NOW, proven=frozenset({(collection.id, VersionNumber(1))}))
     )
-    await place.processes.seen(Process(id="dead", host="c", seen_at=NOW - timedelta(minutes=1), proven=frozenset()))
+    await place.processes.seen(ApiProcess(id="dead", host="c", seen_at=NOW - timedelta(minutes=1), proven=frozenset()))
     with pytest.raises(PromotionRefused) as refusal:
         await place.promote(collection, 2)
     assert [(error.field, "1 of 1" in error.message) for error in refusal.value.errors] == [("warm", True)]
     both = frozenset({(collection.id, VersionNumber(1)), (collection.id, VersionNumber(2))})
-    await place.processes.seen(Process(id="other", host="b", seen_at=NOW, proven=both))
+    await place.processes.seen(ApiProcess(id="other", host="b", seen_at=NOW, proven=both))
     assert (await place.promote(collection, 2)).active_version == 2
 
 
@@ -591,7 +604,7 @@ async def test_old_evidence_does_not_bring_the_version_before_back(place: Place)
     await place.ready(collection)
     promoted = await place.flow.roll_back(await place.promote(collection, 2), actor="eve", now=NOW)
     place.at += CURRENT + timedelta(seconds=1)
-    place.measured = (Check(name="recall", passed=False, detail="0.80 of 0.95"),)
+    place.measured = (PromotionCheck(name="recall", passed=False, detail="0.80 of 0.95"),)
     await place.flow.tend(place.now)
     with pytest.raises(PromotionRefused, match=r"0\.80"):
         await place.promote(promoted, 2)
@@ -648,7 +661,7 @@ async def test_trouble_with_one_version_does_not_hold_up_the_others(place: Place
     version = await place.register(second)
     advance = place.backfills.advance
 
-    async def troubled(version: EmbedderVersion, now: datetime, window: int) -> Backfill:
+    async def troubled(version: EmbedderVersion, now: datetime, window: int) -> BackfillStatus:
         if version.collection_id == first.id:
             raise error
         return await advance(version, now, window)
