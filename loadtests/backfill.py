@@ -44,7 +44,7 @@ async def fill(place: Sandbox, count: int) -> list[Document]:
         for batch, vectors in made.documents(count, 2, WORDS):
             await space.add(batch, vectors)
             sample += batch[: max(1, SAMPLE * len(batch) // count)]
-        await container.lifecycle(settings, store, container.prove(store, models)).tend(container.now)
+        await container.state_machine(settings, store, container.reverify(store, models)).tend(container.now)
     await models.close()
     return sample
 

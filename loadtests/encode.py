@@ -156,7 +156,7 @@ async def store(url: str, texts: Sequence[str], device: str) -> float:
     async with container.open_store(settings, url, "bench") as opened:
         models = container.embedders(settings)
         now = datetime.now(UTC)
-        collection = await container.founding(opened, models, container.prove(opened, models)).create(
+        collection = await container.collection_service(opened, models, container.reverify(opened, models)).create(
             CollectionName("passages"), CollectionSettings(), now, actor="benchmark"
         )
 

@@ -35,7 +35,7 @@ class Way:
     kind: str
     share: float
     asked: list[tuple[str, dict[str, Any]]]
-    passing: int
+    filter_match: int
     answers: Answers = field(default_factory=Answers)
     plain: Answers = field(default_factory=Answers)
     first: list[float] = field(default_factory=list)
@@ -55,21 +55,21 @@ class Way:
 def ways(asked: Asked, documents: int, queries: int, parts: Sequence[int]) -> list[Way]:
     found = []
     for part in parts:
-        passing = math.ceil(documents / part)
+        filter_match = math.ceil(documents / part)
         some = asked.queries[:queries]
         for side, name in (("open", "undeclared"), ("known", "declared")):
             equal = {f"{side}.in_{part}": 0}
-            below = {f"{side}.rank": {"$lt": passing}}
-            found.append(Way(f"equality, {name}", 1 / part, [(query, equal) for query in some], passing))
-            found.append(Way(f"range, {name}", 1 / part, [(query, below) for query in some], passing))
+            below = {f"{side}.rank": {"$lt": filter_match}}
+            found.append(Way(f"equality, {name}", 1 / part, [(query, equal) for query in some], filter_match))
+            found.append(Way(f"range, {name}", 1 / part, [(query, below) for query in some], filter_match))
             near: list[tuple[str, dict[str, Any]]] = []
             far: list[tuple[str, dict[str, Any]]] = []
             for pivot, neighbours in enumerate(asked.near):
                 place, around = f"{side}.near.{pivot}", neighbours[: max(1, queries // PIVOTS)]
-                near += [(query, {place: {"$lt": passing}}) for query in around]
-                far += [(query, {place: {"$gte": documents - passing}}) for query in around]
-            found.append(Way(f"correlated, {name}", 1 / part, near, passing))
-            found.append(Way(f"anti-correlated, {name}", 1 / part, far, passing))
+                near += [(query, {place: {"$lt": filter_match}}) for query in around]
+                far += [(query, {place: {"$gte": documents - filter_match}}) for query in around]
+            found.append(Way(f"correlated, {name}", 1 / part, near, filter_match))
+            found.append(Way(f"anti-correlated, {name}", 1 / part, far, filter_match))
     return found
 
 
@@ -91,13 +91,13 @@ def measure(address: str, mode: str, all_ways: Sequence[Way], rounds: int) -> No
                     part = ask(address, filtered.COLLECTION, [one])
                     into.seconds += part.seconds
                     into.bodies += part.bodies
-        way.short += sum(len(body["hits"]) < min(K, way.passing) for body in way.answers.bodies)
+        way.short += sum(len(body["hits"]) < min(K, way.filter_match) for body in way.answers.bodies)
         way.short += sum(body["plan"]["underfilled"] for body in way.answers.bodies)
 
 
 def _judge(address: str, way: Way, query: str, where: dict[str, Any], body: dict[str, Any], mode: str) -> None:
     """Recall of the dense leg, whose truth is known: of the ten nearest that pass, how many were found."""
-    way.short += len(body["hits"]) < min(K, way.passing)
+    way.short += len(body["hits"]) < min(K, way.filter_match)
     if mode == "dense":
         request = {"query": query, "k": K, "mode": mode, "filter": where, "exact": True, "include": []}
         truth = {hit["id"] for hit in ask(address, filtered.COLLECTION, [request]).bodies[0]["hits"]}

@@ -74,7 +74,7 @@ async def fill(place: Sandbox, stored: Vectors) -> None:
         await space.add(documents, stored)
         table_name = vector_tables.vector_table_of(space.version).table
         await space.run([f"VACUUM ANALYZE {table_name}", "VACUUM ANALYZE documents", "VACUUM ANALYZE jobs"])
-        await container.lifecycle(settings, store, container.prove(store, models)).tend(container.now)
+        await container.state_machine(settings, store, container.reverify(store, models)).tend(container.now)
     await models.close()
 
 
@@ -89,9 +89,9 @@ def percent(at: int) -> int:
     return at * 7_919 % 100
 
 
-def truth(stored: Vectors, asked: Vectors, passing: np.ndarray | None) -> list[set[str]]:
+def truth(stored: Vectors, asked: Vectors, filter_match: np.ndarray | None) -> list[set[str]]:
     """The nearest of each query by brute force, over the halves that the table holds."""
-    places = np.arange(len(stored)) if passing is None else np.flatnonzero(passing)
+    places = np.arange(len(stored)) if filter_match is None else np.flatnonzero(filter_match)
     rows = stored[places].astype(np.float16).astype(np.float32)
     rows /= np.linalg.norm(rows, axis=1, keepdims=True)
     found = []
@@ -122,14 +122,16 @@ def told(client: Client, plan: str, ef_search: int) -> Told:
     return Told(0, float("nan"), 0.0, 1.0)
 
 
-def is_true(place: Sandbox, stored: Vectors, asked: Vectors, looks: int, share: int, efforts: Sequence[int]) -> bool:
+def is_true(
+    place: Sandbox, stored: Vectors, asked: Vectors, looks: int, share: int, ef_settings: Sequence[int]
+) -> bool:
     """`share`: percent that pass the filter."""
-    passing = np.array([percent(at) < share for at in range(len(stored))])
+    filter_match = np.array([percent(at) < share for at in range(len(stored))])
     rows: list[Sequence[object]] = []
     good = True
-    for narrowed, among in (({}, None), ({"filter": {"percent": {"$lt": share}}}, passing)):
+    for narrowed, among in (({}, None), ({"filter": {"percent": {"$lt": share}}}, filter_match)):
         true = truth(stored, asked, among)
-        for ef_search in efforts:
+        for ef_search in ef_settings:
             options: Request = {"ef_search": ef_search, "candidates": K, **narrowed}
             with psycopg.connect(place.url) as connection:
                 connection.execute("DELETE FROM recall_probes")  # of an earlier run in this folder
@@ -309,7 +311,7 @@ def main() -> None:
             asyncio.run(fill(place, stored))
             calibrate(place)
             filled.touch()
-        good = is_true(place, stored, asked, chosen.looks, chosen.passing, chosen.efforts)
+        good = is_true(place, stored, asked, chosen.looks, chosen.filter_match, chosen.ef_settings)
         print(f"{'within' if good else 'NOT within'} {TOLERANCE} of the truth")
         if chosen.pairs:
             added = costs(place, asked, chosen.clients, chosen.pairs, chosen.seconds)

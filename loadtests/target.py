@@ -107,10 +107,10 @@ def arrive(address: str, client: Client, target: float, since: str, asked: Vecto
 
     def calibrated() -> bool:
         told = standing(client)
-        curve, efforts = told["curve"], told["efforts"]
-        if curve is None or not efforts or curve["measured_at"] <= since:
+        curve, ef_settings = told["curve"], told["efforts"]
+        if curve is None or not ef_settings or curve["measured_at"] <= since:
             return False
-        return bool(efforts[0]["changed_at"] >= curve["measured_at"] and str(target) in efforts[0]["reason"])
+        return bool(ef_settings[0]["changed_at"] >= curve["measured_at"] and str(target) in ef_settings[0]["reason"])
 
     until(calibrated, seconds=SETTLE_SECONDS, pause=0.5)
     over = time.monotonic() + traffic

@@ -128,9 +128,9 @@ class Edge:
 
     async def drive(self) -> None:
         """Move every version on until it waits for nobody but clients."""
-        await self.service.lifecycle.drive(now)  # enqueues
+        await self.service.state_machine.drive(now)  # enqueues
         await self.encode()
-        await self.service.lifecycle.drive(now)
+        await self.service.state_machine.drive(now)
 
     async def ready(self, name: str = "papers", **body: Any) -> Json:
         """A new version that may be promoted."""
@@ -181,7 +181,7 @@ def build(
     store = FakeStore()
     documents, queue, lexicon = FakeDocuments(store), FakeQueue(store), FakeLexicon(store)
     embedders = ModelRegistry(default="hashing:32")
-    proof = ModelVerifier(collections=store.collections, versions=store.versions, embedders=embedders)
+    verifier = ModelVerifier(collections=store.collections, versions=store.versions, embedders=embedders)
     backfills, test_sets = FakeBackfills(store), FakeTestSets(store.collections)
     verification = PromotionChecks(
         collections=store.collections,
@@ -189,15 +189,15 @@ def build(
         backfills=backfills,
         test_sets=test_sets,
         processes=FakeProcesses(),
-        proof=proof,
+        verifier=verifier,
         examine=examine,
     )
-    lifecycle = VersionStateMachine(
+    state_machine = VersionStateMachine(
         collections=store.collections,
         versions=store.versions,
         backfills=backfills,
         queue=queue,
-        proof=proof,
+        verifier=verifier,
         verification=verification,
         exact_below=10_000,
     )
@@ -209,14 +209,16 @@ def build(
         vectors=FakeVectors(store),
         lexicon=lexicon,
         embedders=embedders,
-        proof=proof,
+        verifier=verifier,
         reranker=reranker,
         passing_cap=1_000,
         max_concurrent=64,
         observers=(traffic,),
     )
 
-    sampling = CollectionSampler(vectors=FakeVectors(store), documents=documents, embedders=embedders, proof=proof)
+    sampling = CollectionSampler(
+        vectors=FakeVectors(store), documents=documents, embedders=embedders, verifier=verifier
+    )
 
     @asynccontextmanager
     async def run() -> AsyncIterator[None]:
@@ -228,7 +230,7 @@ def build(
 
     async def refresh_metrics() -> None: ...
 
-    control = RecallController(
+    recall_controller = RecallController(
         collections=store.collections,
         versions=store.versions,
         queue=queue,
@@ -243,7 +245,7 @@ def build(
     service = Service(
         search=search,
         shadow=ShadowTraffic(search=search, collections=store.collections, versions=store.versions, share=0.0),
-        lookout=DriftMonitor(
+        drift_monitor=DriftMonitor(
             traffic=traffic,
             collections=store.collections,
             versions=store.versions,
@@ -252,7 +254,7 @@ def build(
             sampling=sampling,
             pause=0.0,
         ),
-        appraisal=Evaluator(search=search, versions=store.versions, sampling=sampling),
+        evaluator=Evaluator(search=search, versions=store.versions, sampling=sampling),
         ingest=IngestService(
             documents=documents,
             queue=queue,
@@ -261,16 +263,16 @@ def build(
             limits=limits.documents,
             wait_seconds=5.0,
         ),
-        founding=CollectionService(collections=store.collections, embedders=embedders, proof=proof),
-        lifecycle=lifecycle,
-        diagnosis=DiagnosticsService(
+        collection_service=CollectionService(collections=store.collections, embedders=embedders, verifier=verifier),
+        state_machine=state_machine,
+        diagnostics=DiagnosticsService(
             collections=store.collections,
             versions=store.versions,
             vectors=FakeVectors(store),
             documents=documents,
             sampling=sampling,
         ),
-        control=control,
+        recall_controller=recall_controller,
         collections=store.collections,
         versions=store.versions,
         backfills=backfills,

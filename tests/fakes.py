@@ -209,19 +209,19 @@ class FakeDocuments:
     async def page(
         self, collection_id: CollectionId, after: DocumentId | None, limit: int, where: Filter | None
     ) -> tuple[StoredDocument, ...]:
-        passing = (
+        filter_match = (
             document
             for document in self._store.living(collection_id)
             if document.id.encode() > (after or "").encode() and (where is None or matches(where, document.metadata))
         )
-        return tuple(itertools.islice(passing, limit))
+        return tuple(itertools.islice(filter_match, limit))
 
-    async def passing(self, collection_id: CollectionId, where: Filter, cap: int) -> FilterMatch:
+    async def filter_match(self, collection_id: CollectionId, where: Filter, cap: int) -> FilterMatch:
         living = list(self._store.living(collection_id))
         ids = tuple(document.id for document in living if matches(where, document.metadata))[: cap + 1]
         return FilterMatch(ids=ids if len(ids) <= cap else None, count=len(ids), total=len(living))
 
-    async def passing_among(
+    async def filter_ids(
         self, collection_id: CollectionId, ids: Sequence[DocumentId], where: Filter
     ) -> frozenset[DocumentId]:
         found = await self.get(collection_id, ids)
@@ -303,7 +303,7 @@ class FakeQueue:
         for _, waiting in self._store.held(jobs):
             waiting.lease, waiting.worker, waiting.available_at = None, None, available
 
-    async def charge(
+    async def record_failure(
         self, jobs: Sequence[Job], reason: str, max_attempts: int, now: datetime, available: datetime
     ) -> tuple[DocumentId, ...]:
         gone = []
@@ -353,7 +353,7 @@ class FakeQueue:
         jobs = self._of(collection_id)
         return tuple(id_ for id_ in ids if (job := jobs.get((id_, version))) and job.set_aside_at is None)
 
-    async def set_aside(
+    async def dead_lettered(
         self, collection_id: CollectionId, version: VersionNumber, ids: Sequence[DocumentId]
     ) -> tuple[DocumentId, ...]:
         jobs = self._of(collection_id)
@@ -501,23 +501,23 @@ class FakeLexicon:
     async def search(
         self, collection: Collection, words: ParsedQuery, limit: int, within: Sequence[DocumentId] | None = None
     ) -> tuple[Candidate, ...]:
-        wanted, binding = _words(words.text), self._binding(collection, words)
+        wanted, has_constraints = _words(words.text), self._binding(collection, words)
         candidates = [
             Candidate(document_id=document.id, content_revision=document.content_revision, score=float(score))
             for document in self._store.living(collection.id)
             if (score := len(wanted & _words(f"{document.title} {document.text}")))
             and (within is None or document.id in within)
-            and _satisfies(document, binding, words.excluded)
+            and _satisfies(document, has_constraints, words.excluded)
         ]
         return tuple(sorted(candidates, key=lambda one: -one.score)[:limit])
 
     async def satisfying(
         self, collection: Collection, words: ParsedQuery, ids: Sequence[DocumentId]
     ) -> frozenset[DocumentId]:
-        living, binding = self._store.living(collection.id), self._binding(collection, words)
-        return frozenset(one.id for one in living if one.id in ids and _satisfies(one, binding, words.excluded))
+        living, has_constraints = self._store.living(collection.id), self._binding(collection, words)
+        return frozenset(one.id for one in living if one.id in ids and _satisfies(one, has_constraints, words.excluded))
 
-    async def unsaid(self, collection: Collection, words: ParsedQuery) -> tuple[str, ...]:
+    async def unmatched_terms(self, collection: Collection, words: ParsedQuery) -> tuple[str, ...]:
         living = list(self._store.living(collection.id))
         return tuple(one for one in words.quoted if not any(_satisfies(document, [one], []) for document in living))
 

@@ -56,7 +56,7 @@ class FakeCollections:
         self.known_counts: dict[CollectionId, CollectionCounts] = {}
         self.entries: dict[CollectionId, list[AuditEntry]] = {}
         self.judgments: dict[CollectionId, Judgments] = {}
-        self.efforts: dict[CollectionId, dict[tuple[VersionNumber, Band], EfSetting]] = {}
+        self.ef_settings: dict[CollectionId, dict[tuple[VersionNumber, Band], EfSetting]] = {}
         self._ids = itertools.count(1)
         self._numbers = itertools.count(1)
 
@@ -177,11 +177,11 @@ class FakeVersions:
         if (await self.get(version.collection_id, version.number)).state is VersionState.RETIRED:
             raise VersionNotFound
         status = self.statuses.get((version.collection_id, version.number), EMPTY)
-        chosen = self._collections.efforts.get(version.collection_id, {}).items()
-        efforts: dict[str, int] = {
+        chosen = self._collections.ef_settings.get(version.collection_id, {}).items()
+        ef_settings: dict[str, int] = {
             band: effort.ef_search for (number, band), effort in chosen if number == version.number
         }
-        return dataclasses.replace(status, efforts=efforts) if efforts else status
+        return dataclasses.replace(status, ef_settings=ef_settings) if ef_settings else status
 
     async def build_index(self, version: EmbedderVersion) -> bool:
         status = await self.status(version)
@@ -242,7 +242,7 @@ class FakeVersions:
         return False
 
     @asynccontextmanager
-    async def driving(self, version: EmbedderVersion, wait_seconds: float = 0.0) -> AsyncIterator[bool]:
+    async def transition_lock(self, version: EmbedderVersion, wait_seconds: float = 0.0) -> AsyncIterator[bool]:
         key = (version.collection_id, version.number)
         deadline = time.monotonic() + wait_seconds
         while key in self._driven and time.monotonic() < deadline:

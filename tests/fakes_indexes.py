@@ -49,10 +49,10 @@ class FakeIndexes:
             cache_bytes=2**30,
         )
 
-    def steering(self, version: EmbedderVersion) -> AbstractAsyncContextManager[bool]:
+    def ef_search_lock(self, version: EmbedderVersion) -> AbstractAsyncContextManager[bool]:
         return self._hold("effort", version)
 
-    def rebuilding(self, version: EmbedderVersion) -> AbstractAsyncContextManager[bool]:
+    def rebuild_lock(self, version: EmbedderVersion) -> AbstractAsyncContextManager[bool]:
         return self._hold("index", version)
 
     @asynccontextmanager

@@ -39,15 +39,15 @@ class FakeRecalls:
         self._minutes = kept
         return gone
 
-    async def efforts(self, collection_id: CollectionId) -> tuple[EfSetting, ...]:
-        known = self._collections.efforts.get(collection_id, {}) if collection_id in self._collections.rows else {}
+    async def ef_settings(self, collection_id: CollectionId) -> tuple[EfSetting, ...]:
+        known = self._collections.ef_settings.get(collection_id, {}) if collection_id in self._collections.rows else {}
         return tuple(effort for _, effort in sorted(known.items()))
 
-    async def put_effort(self, collection_id: CollectionId, effort: EfSetting, entry: AuditEntry | None) -> None:
+    async def put_ef_setting(self, collection_id: CollectionId, effort: EfSetting, entry: AuditEntry | None) -> None:
         self._expect(collection_id)
         if entry is not None:
             self._collections.note(collection_id, entry)
-        self._collections.efforts.setdefault(collection_id, {})[effort.version, effort.band] = effort
+        self._collections.ef_settings.setdefault(collection_id, {})[effort.version, effort.band] = effort
 
     async def curve(self, version: EmbedderVersion) -> CalibrationCurve | None:
         if version.collection_id not in self._collections.rows:

@@ -85,7 +85,7 @@ class Rivals:
         self.collections, self.versions = self.store.collections, self.store.versions
         self.documents, self.vectors = FakeDocuments(self.store), ScannedVectors(self.store)
         self.test_sets = FakeTestSets(self.collections)
-        self.proof = ModelVerifier(collections=self.collections, versions=self.versions, embedders=self.registry)
+        self.verifier = ModelVerifier(collections=self.collections, versions=self.versions, embedders=self.registry)
 
     async def collection(self) -> Collection:
         """As it stands now."""
@@ -97,7 +97,7 @@ class Rivals:
 
     async def create(self, spec: EmbedderSpec = GOOD, texts: Mapping[str, str] = DOCUMENTS) -> Collection:
         """The collection with its documents, all encoded by `spec`."""
-        resolved, identity, canary = await self.proof.register(spec)
+        resolved, identity, canary = await self.verifier.register(spec)
         settings = CollectionSettings(embedder=resolved)
         collection = await self.collections.create(NAME, settings, identity, canary, NOW)
         await self.documents.put(collection.id, [Document(id=DocumentId(id_), text=texts[id_]) for id_ in texts], NOW)
@@ -108,7 +108,7 @@ class Rivals:
         self, spec: EmbedderSpec, state: VersionState = VersionState.VERIFYING, vectors: Vectors | None = None
     ) -> EmbedderVersion:
         """Another version with vectors for all documents: its own, or those given, in the order of the ids."""
-        resolved, identity, canary = await self.proof.register(spec)
+        resolved, identity, canary = await self.verifier.register(spec)
         entry = AuditEntry(at=NOW, actor="test", action="registered")
         version = await self.versions.register(
             await self.collection(), resolved, ChunkingSettings(), IndexSettings(), identity, canary, entry
@@ -142,7 +142,7 @@ class Rivals:
             "vectors": self.vectors,
             "lexicon": FakeLexicon(self.store),
             "embedders": self.registry,
-            "proof": self.proof,
+            "verifier": self.verifier,
             "reranker": None,
             "passing_cap": 100,
             "max_concurrent": 10,
@@ -155,7 +155,7 @@ class Refusing(ModelVerifier):
 
     refused: frozenset[VersionNumber] = frozenset()
 
-    async def admit(self, version: EmbedderVersion) -> Encoder:
+    async def ensure(self, version: EmbedderVersion) -> Encoder:
         if version.number in self.refused:
             raise SpaceRefused(f"version {version.number}: the weights differ")
-        return await super().admit(version)
+        return await super().ensure(version)

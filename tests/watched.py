@@ -67,7 +67,7 @@ class Watched:
         return unit(*(self.chance.gauss(0, 1) for _ in range(DIMENSIONS)))
 
     def asked(
-        self, request: SearchRequest = SearchRequest(text="words"), passing: FilterMatch | None = None
+        self, request: SearchRequest = SearchRequest(text="words"), filter_match: FilterMatch | None = None
     ) -> ProbedQuery:  # noqa: B008
         return ProbedQuery(
             collection=self.space.collection.name,
@@ -75,7 +75,7 @@ class Watched:
             version=self.space.version.number,
             request=request,
             vector=self.vector(),
-            passing=passing,
+            filter_match=filter_match,
             width=20,
         )
 
@@ -83,14 +83,14 @@ class Watched:
         self,
         plan: DensePlan = DensePlan(kind="hnsw", ef_search=200),  # noqa: B008
         request: SearchRequest = SearchRequest(text="words", mode="dense"),  # noqa: B008
-        passing: FilterMatch | None = None,
+        filter_match: FilterMatch | None = None,
     ) -> SearchEvent:
         return SearchEvent(
             space=self.space,
             request=request,
             vectors=tuple(self.vector() if plan.kind != "none" else None for _ in request.asked),
             plan=plan,
-            passing=passing,
+            filter_match=filter_match,
             width=20,
             confidence=Confidence(in_domain=None),
             best_cosine=0.5,

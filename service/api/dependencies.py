@@ -49,13 +49,13 @@ class Service:
 
     search: SearchPipeline
     shadow: ShadowTraffic
-    appraisal: Evaluator
-    lookout: DriftMonitor
+    evaluator: Evaluator
+    drift_monitor: DriftMonitor
     ingest: IngestService
-    founding: CollectionService
-    lifecycle: VersionStateMachine
-    diagnosis: DiagnosticsService
-    control: RecallController
+    collection_service: CollectionService
+    state_machine: VersionStateMachine
+    diagnostics: DiagnosticsService
+    recall_controller: RecallController
     collections: Collections
     versions: Versions
     backfills: Backfills

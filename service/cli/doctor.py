@@ -35,7 +35,7 @@ def doctor(
         shell.stop("--version needs --collection: each has versions of its own")
     with shell.connect(url) as client:
         names = [collection] if collection is not None else _names(client)
-        found = [_diagnosis(client, name, version, sample) for name in names]
+        found = [_diagnostics(client, name, version, sample) for name in names]
     if as_json:
         shell.out.print_json(data=found[0] if collection is not None else {"collections": found})
     else:
@@ -48,7 +48,7 @@ def _names(client: Client) -> list[str]:
     return [one["name"] for one in client.call("GET", "/v1/collections")["collections"]]
 
 
-def _diagnosis(client: Client, name: str, version: int | None, sample: int) -> dict[str, Any]:
+def _diagnostics(client: Client, name: str, version: int | None, sample: int) -> dict[str, Any]:
     params = {"sample": sample} | ({} if version is None else {"version": version})
     answer: dict[str, Any] = client.call("GET", f"/v1/collections/{name}/geometry", params=params)
     return answer

@@ -70,7 +70,7 @@ class ParsedQuery:
     typos: TypoTolerance | None = None
 
     @property
-    def binding(self) -> bool:
+    def has_constraints(self) -> bool:
         return bool(self.quoted or self.required or self.excluded)
 
 

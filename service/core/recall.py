@@ -134,7 +134,7 @@ class RecallMinute:
 
     series: RecallSeries
     at: datetime
-    tally: RecallStats
+    stats: RecallStats
 
 
 def merge_minutes(minutes: Iterable[RecallMinute]) -> tuple[RecallMinute, ...]:
@@ -142,10 +142,10 @@ def merge_minutes(minutes: Iterable[RecallMinute]) -> tuple[RecallMinute, ...]:
     sums: dict[tuple[datetime, RecallSeries], RecallStats] = {}
     for minute in minutes:
         key = (minute.at, minute.series)
-        sums[key] = sums.get(key, RecallStats()) + minute.tally
+        sums[key] = sums.get(key, RecallStats()) + minute.stats
     return tuple(
-        RecallMinute(series=series, at=at, tally=tally)
-        for (at, series), tally in sorted(sums.items(), key=lambda item: (item[0][0], item[0][1].key))
+        RecallMinute(series=series, at=at, stats=stats)
+        for (at, series), stats in sorted(sums.items(), key=lambda item: (item[0][0], item[0][1].key))
     )
 
 

@@ -317,7 +317,7 @@ class SearchResult:
     dense: DensePlan
     reread: RerankSummary | None
     words: ParsedQuery
-    unsaid: tuple[str, ...]
+    unmatched_terms: tuple[str, ...]
     """Phrases that the query quotes and no document says: they bound nothing."""
     degraded: tuple[Degradation, ...]
     confidence: Confidence

@@ -95,7 +95,7 @@ class SpaceStatus:
     indexed: bool
     chunks_per_document: float
     indexable: bool = True
-    efforts: Mapping[str, int] = field(default_factory=dict)
+    ef_settings: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

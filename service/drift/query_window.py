@@ -123,7 +123,7 @@ class QueryWindows:
             self._windows.popitem(last=False)
         now = self._clock()
         if window.wants(now):
-            filtered = observed.passing is not None
+            filtered = observed.filter_match is not None
             (query,) = request.asked
             asked = WindowedQuery(
                 vector=vector.astype(np.float16),

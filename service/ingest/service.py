@@ -207,7 +207,7 @@ class IngestService:
                         return False  # what came without its vector gets none by waiting
                     await asyncio.sleep(pause)
                     pause = min(longest, pause * 1.5)
-                return not await self._queue.set_aside(collection.id, collection.active_version, ids)
+                return not await self._queue.dead_lettered(collection.id, collection.active_version, ids)
         except TimeoutError:
             return False
         finally:

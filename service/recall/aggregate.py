@@ -28,7 +28,7 @@ class ProbeResult:
     """What one look found. `live`: it ran as searches run now; else with another `ef_search`, to learn of that."""
 
     series: RecallSeries
-    tally: RecallStats
+    stats: RecallStats
     live: bool
 
 
@@ -45,10 +45,10 @@ class RecallAggregator:
         minute = self._now().replace(second=0, microsecond=0)
         for finding in findings:
             key = (collection_id, finding.series, minute)
-            self._tallies[key] = self._tallies.get(key, RecallStats()) + finding.tally
+            self._tallies[key] = self._tallies.get(key, RecallStats()) + finding.stats
             if finding.live:
                 of = finding.series
-                self._add((collection_id, name, of.version, of.plan, of.band), minute, finding.tally)
+                self._add((collection_id, name, of.version, of.plan, of.band), minute, finding.stats)
         while len(self._tallies) > MOST_MINUTES:
             self._tallies.popitem(last=False)
 
@@ -58,30 +58,30 @@ class RecallAggregator:
         for collection_id in dict.fromkeys(key[0] for key in self._tallies):
             keys = [key for key in self._tallies if key[0] == collection_id]
             taken = {key: self._tallies.pop(key) for key in keys}
-            minutes = [RecallMinute(series=series, at=at, tally=tally) for (_, series, at), tally in taken.items()]
+            minutes = [RecallMinute(series=series, at=at, stats=stats) for (_, series, at), stats in taken.items()]
             try:
                 await self._recalls.add(collection_id, minutes)
             except NotFound:  # deleted meanwhile
                 continue
             except Exception:
-                for key, tally in taken.items():
-                    self._tallies[key] = self._tallies.get(key, RecallStats()) + tally
+                for key, stats in taken.items():
+                    self._tallies[key] = self._tallies.get(key, RecallStats()) + stats
                 raise
 
     async def forget(self) -> None:
         """Drop what is old, of every process."""
         await self._recalls.forget(self._now() - KEPT)
 
-    def _add(self, shown: _Shown, minute: datetime, tally: RecallStats) -> None:
+    def _add(self, shown: _Shown, minute: datetime, stats: RecallStats) -> None:
         window = self._windows.setdefault(shown, deque())
         if window and window[-1][0] == minute:
-            window[-1] = (minute, window[-1][1] + tally)
+            window[-1] = (minute, window[-1][1] + stats)
         else:
-            window.append((minute, tally))
+            window.append((minute, stats))
         self._changed.add(shown)
         _, name, version, plan, band = shown
         if plan != LEXICAL:
-            metrics.RECALL_SAMPLES.labels(name, str(version), plan, band).inc(tally.queries)
+            metrics.RECALL_SAMPLES.labels(name, str(version), plan, band).inc(stats.queries)
 
     def _show(self) -> None:
         """Means over the window; of what was not looked at for so long nothing is said."""
@@ -96,14 +96,14 @@ class RecallAggregator:
         self._changed.clear()
 
 
-def _show(shown: _Shown, tally: RecallStats) -> None:
+def _show(shown: _Shown, stats: RecallStats) -> None:
     _, name, version, plan, band = shown
     if plan == LEXICAL:
-        metrics.LEXICAL_RECALL.labels(name).set(tally.mean)
+        metrics.LEXICAL_RECALL.labels(name).set(stats.mean)
     else:
         labels = (name, str(version), plan, band)
-        metrics.RECALL.labels(*labels).set(tally.mean)
-        metrics.DISTANCE_RECALL.labels(*labels).set(tally.distance_recall / tally.queries)
+        metrics.RECALL.labels(*labels).set(stats.mean)
+        metrics.DISTANCE_RECALL.labels(*labels).set(stats.distance_recall / stats.queries)
 
 
 def _hide(shown: _Shown) -> None:

@@ -77,7 +77,7 @@ class _Look:
     vectors: VectorStore
     version: EmbedderVersion
     limit: int
-    tallies: dict[int, RecallStats] = dataclasses.field(default_factory=dict)
+    stats_by_ef_search: dict[int, RecallStats] = dataclasses.field(default_factory=dict)
     asked: int = 0
     exact_seconds: float = 0.0
     worked: float = 0.0
@@ -86,18 +86,18 @@ class _Look:
         truth, seconds = await self._timed(query, K, DensePlan(kind="exact"))
         self.exact_seconds += seconds
         self.asked += 1
-        for rung in rungs:
-            found, seconds = await self._timed(query, max(K, self.limit), DensePlan(kind="hnsw", ef_search=rung))
+        for ef_step in rungs:
+            found, seconds = await self._timed(query, max(K, self.limit), DensePlan(kind="hnsw", ef_search=ef_step))
             one = RecallStats.of_one(*recall_at_k(_named(truth), _named(found)), seconds)
-            self.tallies[rung] = self.tallies.get(rung, RecallStats()) + one
+            self.stats_by_ef_search[ef_step] = self.stats_by_ef_search.get(ef_step, RecallStats()) + one
 
     def open(self, target: float) -> list[int]:
         """The rungs that may be the smallest to hold the target: none below it surely does, none above is needed."""
         found = []
-        for rung in ef_policy.EF_STEPS:
-            low, high = self.tallies[rung].interval
+        for ef_step in ef_policy.EF_STEPS:
+            low, high = self.stats_by_ef_search[ef_step].interval
             if high >= target:
-                found.append(rung)
+                found.append(ef_step)
             if low >= target and len(found) > 1:  # one that holds for sure stays, should the next smaller one fail
                 break
         return found
@@ -113,7 +113,7 @@ class _Look:
         now: datetime,
     ) -> CalibrationCurve:
         return CalibrationCurve(
-            points=tuple(_point(rung, tally) for rung, tally in sorted(self.tallies.items())),
+            points=tuple(_point(ef_step, stats) for ef_step, stats in sorted(self.stats_by_ef_search.items())),
             queries=self.asked,
             rows=rows,
             measured_at=now,
@@ -133,14 +133,14 @@ class _Look:
         return found, took
 
 
-def _point(rung: int, tally: RecallStats) -> CurvePoint:
-    low, high = tally.interval
+def _point(ef_step: int, stats: RecallStats) -> CurvePoint:
+    low, high = stats.interval
     return CurvePoint(
-        ef_search=rung,
-        recall=round(tally.mean, 5),
+        ef_search=ef_step,
+        recall=round(stats.mean, 5),
         low=round(low, 5),
         high=round(high, 5),
-        milliseconds=round(1_000 * tally.seconds / tally.queries, 3),
+        milliseconds=round(1_000 * stats.seconds / stats.queries, 3),
     )
 
 

@@ -100,12 +100,12 @@ class RecallController:
         if curve is not None and curve.build == health.index.build:
             changes = await self._changes(collection, version, curve, now())
             if changes:
-                async with self._indexes.steering(version) as ours:
+                async with self._indexes.ef_search_lock(version) as ours:
                     if ours:  # whoever had the lock before may have done it
                         for changed in await self._changes(collection, version, curve, now()):
                             await self._set(collection, version, changed, now())
         if due(curve, health, target) and await self._quiet(version, health, now()):
-            async with self._indexes.steering(version) as ours:
+            async with self._indexes.ef_search_lock(version) as ours:
                 if ours and due(await self._recalls.curve(version), health, target):
                     await self._calibrate(collection, version, health, now)
 
@@ -119,7 +119,7 @@ class RecallController:
         health = await self._indexes.look(version)
         target = collection.settings.recall_target
         if health.index is not None and health.index.valid:
-            async with self._indexes.steering(version) as ours:
+            async with self._indexes.ef_search_lock(version) as ours:
                 if ours and unmeasured(await self._recalls.curve(version), health, target):
                     await self._calibrate(collection, version, health, now)
 
@@ -153,7 +153,9 @@ class RecallController:
     ) -> list[tuple[Band, EfSetting | None, EfDecision]]:
         """What is to be set otherwise: the band, what it was, what it is to be."""
         target = collection.settings.recall_target
-        known = {one.band: one for one in await self._recalls.efforts(collection.id) if one.version == version.number}
+        known = {
+            one.band: one for one in await self._recalls.ef_settings(collection.id) if one.version == version.number
+        }
         minutes = await self._probes(collection.id, now)
         since = max(curve.measured_at, now - MEMORY)
         standing = known.get("all")
@@ -210,7 +212,7 @@ class RecallController:
         entry = AuditEntry(
             action="effort", actor=SERVICE, at=now, version=version.number, note=choice.reason, details=details
         )
-        await self._recalls.put_effort(collection.id, made, None if same else entry)
+        await self._recalls.put_ef_setting(collection.id, made, None if same else entry)
         if not same:
             extra = {"collection_id": collection.id, "version": version.number, **details, "reason": choice.reason}
             log.log(logging.WARNING if choice.missed else logging.INFO, "effort set", extra=extra)
@@ -222,8 +224,8 @@ class RecallController:
     ) -> tuple[IndexHealth, tuple[IndexAdvice, ...]]:
         """How the index stands, and what to do about it."""
         health = await self._indexes.look(version)
-        efforts = await self._recalls.efforts(collection.id)
-        missed = any(one.missed and one.version == version.number for one in efforts)
+        ef_settings = await self._recalls.ef_settings(collection.id)
+        missed = any(one.missed and one.version == version.number for one in ef_settings)
         return health, advice(health, exact_below=self._exact_below, missed=missed and health.index is not None)
 
     async def reindex(self, collection: Collection, number: VersionNumber, *, actor: str, now: Clock) -> None:
@@ -246,7 +248,7 @@ class RecallController:
         """`begun` is told whether it is ours to do, or what went wrong before that was known."""
         started = time.monotonic()
         try:
-            async with self._indexes.rebuilding(version) as ours:
+            async with self._indexes.rebuild_lock(version) as ours:
                 if ours:
                     entry = AuditEntry(action="reindexed", actor=actor, at=now(), version=version.number)
                     await self._audit.add(version.collection_id, entry)

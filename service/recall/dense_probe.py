@@ -36,7 +36,7 @@ class ProbedQuery:
     version: VersionNumber
     request: SearchRequest
     vector: Vector
-    passing: FilterMatch | None
+    filter_match: FilterMatch | None
     width: int
 
 
@@ -67,23 +67,23 @@ class DenseProbe:
         `space`: where it ran a moment ago; None: it was longer ago, and space and what passes are looked up anew.
         NotFound where the version that its vector is of does not answer any more.
         """
-        passing = asked.passing
+        filter_match = asked.filter_match
         if space is None:
             space = await self._space(asked)
-            passing = await self._passing(asked, space)
+            filter_match = await self._passing(asked, space)
         exact = dataclasses.replace(asked.request, exact=True, ef_search=None, k=K)
-        truth = _top(await self._run(asked, space, exact, passing, WIDER * K))
-        looks = [await self._timed(asked, space, asked.request, passing, asked.width)]
+        truth = _top(await self._run(asked, space, exact, filter_match, WIDER * K))
+        looks = [await self._timed(asked, space, asked.request, filter_match, asked.width)]
         for ef_search in self._further(asked, space, looks[0][0]):
             tried = dataclasses.replace(asked.request, ef_search=ef_search, k=K)
-            looks.append(await self._timed(asked, space, tried, passing, WIDER * K))
+            looks.append(await self._timed(asked, space, tried, filter_match, WIDER * K))
         tops = [_top(leg) for leg, _ in looks]
         if await self._torn(asked, space, truth, tops):
             return None
         return tuple(
             ProbeResult(
                 series=RecallSeries.of_plan(space.version.number, leg.plan),
-                tally=RecallStats.of_one(*recall_at_k(_named(truth), _named(top)), seconds),
+                stats=RecallStats.of_one(*recall_at_k(_named(truth), _named(top)), seconds),
                 live=number == 0,
             )
             for number, ((leg, seconds), top) in enumerate(zip(looks, tops, strict=True))
@@ -100,25 +100,25 @@ class DenseProbe:
         if asked.request.where is None:
             return None
         most = filter_planner.max_allowlist(space.status, retrievers.rows_for(space, asked.width), self._passing_cap)
-        return await self._documents.passing(space.collection.id, asked.request.where, most)
+        return await self._documents.filter_match(space.collection.id, asked.request.where, most)
 
     def _further(self, asked: ProbedQuery, space: Space, live: LegResult) -> Iterator[int]:
         request, ran = asked.request, live.plan.ef_search
         if live.plan.kind == "hnsw" and ran is not None and request.where is None and request.ef_search is None:
-            lower = self._below(min(ran, space.status.efforts.get("all", ran)))
+            lower = self._below(min(ran, space.status.ef_settings.get("all", ran)))
             if lower is not None and lower >= retrievers.rows_for(space, K):
                 yield lower
 
     async def _run(
-        self, asked: ProbedQuery, space: Space, request: SearchRequest, passing: FilterMatch | None, width: int
+        self, asked: ProbedQuery, space: Space, request: SearchRequest, filter_match: FilterMatch | None, width: int
     ) -> LegResult:
-        return await retrievers.dense(self._vectors, self._documents, space, request, asked.vector, passing, width)
+        return await retrievers.dense(self._vectors, self._documents, space, request, asked.vector, filter_match, width)
 
     async def _timed(
-        self, asked: ProbedQuery, space: Space, request: SearchRequest, passing: FilterMatch | None, width: int
+        self, asked: ProbedQuery, space: Space, request: SearchRequest, filter_match: FilterMatch | None, width: int
     ) -> tuple[LegResult, float]:
         started = time.perf_counter()
-        leg = await self._run(asked, space, request, passing, width)
+        leg = await self._run(asked, space, request, filter_match, width)
         return leg, time.perf_counter() - started
 
     async def _torn(self, asked: ProbedQuery, space: Space, truth: Top, tops: Sequence[Top]) -> bool:
@@ -136,7 +136,7 @@ class DenseProbe:
         if asked.request.where is None:
             return False
         ids = sorted({one.document_id for one in missing})
-        still = await self._documents.passing_among(space.collection.id, ids, asked.request.where)
+        still = await self._documents.filter_ids(space.collection.id, ids, asked.request.where)
         return len(still) < len(ids)
 
 

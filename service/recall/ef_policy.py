@@ -58,21 +58,21 @@ EF_STEPS = _ladder()
 
 def previous_step(ef_search: int) -> int | None:
     """The next smaller rung; None at the lowest."""
-    return max((rung for rung in EF_STEPS if rung < ef_search), default=None)
+    return max((ef_step for ef_step in EF_STEPS if ef_step < ef_search), default=None)
 
 
 def next_step(ef_search: int) -> int | None:
     """The next larger rung; None at the highest."""
-    return min((rung for rung in EF_STEPS if rung > ef_search), default=None)
+    return min((ef_step for ef_step in EF_STEPS if ef_step > ef_search), default=None)
 
 
 def shifted(ef_search: int, before: int, now: int) -> int:
     """As many rungs from `now` as it was from `before`, as far as the ladder goes."""
 
-    def rung(of: int) -> int:
+    def ef_step(of: int) -> int:
         return min(range(len(EF_STEPS)), key=lambda at: abs(EF_STEPS[at] - of))
 
-    return EF_STEPS[min(len(EF_STEPS) - 1, max(0, rung(ef_search) - rung(before) + rung(now)))]
+    return EF_STEPS[min(len(EF_STEPS) - 1, max(0, ef_step(ef_search) - ef_step(before) + ef_step(now)))]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -100,13 +100,16 @@ class ProbeHistory:
         for minute in minutes:
             of = minute.series
             if (of.version, of.leg, of.plan, of.band) == (version, "dense", "hnsw", band):
-                found.setdefault(of.ef_search, []).append((minute.at, minute.tally))
+                found.setdefault(of.ef_search, []).append((minute.at, minute.stats))
         return cls(found)
 
     def since(self, moment: datetime) -> "ProbeHistory":
         """Of minutes that began at `moment` or later."""
-        kept = {ef: [one for one in tallies if one[0] >= moment] for ef, tallies in self.by_effort.items()}
-        return ProbeHistory({ef: tallies for ef, tallies in kept.items() if tallies})
+        kept = {
+            ef: [one for one in stats_by_ef_search if one[0] >= moment]
+            for ef, stats_by_ef_search in self.by_effort.items()
+        }
+        return ProbeHistory({ef: stats_by_ef_search for ef, stats_by_ef_search in kept.items() if stats_by_ef_search})
 
     def pooled(self, ef_search: int) -> "ProbeHistory":
         """All of them as if they were of this one. Under filters each search has an `ef_search` of its own."""
@@ -114,21 +117,21 @@ class ProbeHistory:
         return ProbeHistory({ef_search: merged} if merged else {})
 
     def at(self, ef_search: int) -> RecallStats:
-        return sum((tally for _, tally in self.by_effort.get(ef_search, ())), RecallStats())
+        return sum((stats for _, stats in self.by_effort.get(ef_search, ())), RecallStats())
 
     def last(self, ef_search: int, queries: int) -> RecallStats:
         """Of the newest minutes that have so many together, or of all."""
         total = RecallStats()
-        for _, tally in reversed(self.by_effort.get(ef_search, ())):
+        for _, stats in reversed(self.by_effort.get(ef_search, ())):
             if total.queries >= queries:
                 break
-            total += tally
+            total += stats
         return total
 
 
-def holds(tally: RecallStats, target: float) -> bool:
+def holds(stats: RecallStats, target: float) -> bool:
     """With 95 % confidence."""
-    return tally.queries >= LEAST and tally.interval[0] >= target
+    return stats.queries >= LEAST and stats.interval[0] >= target
 
 
 def miss(probes: ProbeHistory, ef_search: int, target: float) -> RecallStats | None:
@@ -142,13 +145,13 @@ def miss(probes: ProbeHistory, ef_search: int, target: float) -> RecallStats | N
 
 def ever_missed(probes: ProbeHistory, ef_search: int, target: float) -> bool:
     """Did any window of its probes miss the target, whenever that was?"""
-    tallies = [tally for _, tally in probes.by_effort.get(ef_search, ())]
+    stats_by_ef_search = [stats for _, stats in probes.by_effort.get(ef_search, ())]
     for size in WINDOWS:
         window, first = RecallStats(), 0
-        for tally in tallies:
-            window += tally
-            while window.queries - tallies[first].queries >= size:
-                window -= tallies[first]
+        for stats in stats_by_ef_search:
+            window += stats
+            while window.queries - stats_by_ef_search[first].queries >= size:
+                window -= stats_by_ef_search[first]
                 first += 1
             if window.queries >= min(size, LEAST) and window.bounds(ALARM)[1] < target:
                 return True
@@ -239,6 +242,6 @@ def _told(point: CurvePoint) -> str:
     return f"ef_search {point.ef_search} finds {point.recall:.4f} [{point.low:.4f}, {point.high:.4f}]"
 
 
-def _found(ef_search: int, tally: RecallStats) -> str:
-    low, high = tally.interval
-    return f"ef_search {ef_search} found {tally.mean:.4f} [{low:.4f}, {high:.4f}] in {tally.queries} probes"
+def _found(ef_search: int, stats: RecallStats) -> str:
+    low, high = stats.interval
+    return f"ef_search {ef_search} found {stats.mean:.4f} [{low:.4f}, {high:.4f}] in {stats.queries} probes"

@@ -98,7 +98,7 @@ class RecallMonitor:
         name, number = space.collection.name, space.version.number
         if plan.kind == "exact":
             one = ProbeResult(
-                series=RecallSeries.of_plan(number, plan), tally=RecallStats.of_one(1.0, 1.0, 0.0), live=True
+                series=RecallSeries.of_plan(number, plan), stats=RecallStats.of_one(1.0, 1.0, 0.0), live=True
             )
             self._ledger.found(name, space.collection.id, (one,))
         elif plan.kind != "none" and (asked := self._asked(observed)) is not None:
@@ -117,7 +117,7 @@ class RecallMonitor:
         if not usable:
             return None
         at = self._chance.choice(usable)
-        vector, passing = observed.vectors[at], observed.passing
+        vector, filter_match = observed.vectors[at], observed.filter_match
         assert vector is not None
         return ProbedQuery(
             collection=observed.space.collection.name,
@@ -125,7 +125,7 @@ class RecallMonitor:
             version=observed.space.version.number,
             request=observed.request.alone(observed.request.asked[at]),
             vector=vector,
-            passing=None if passing is None else dataclasses.replace(passing, ids=None),
+            filter_match=None if filter_match is None else dataclasses.replace(filter_match, ids=None),
             width=observed.width,
         )
 
@@ -198,16 +198,16 @@ class RecallMonitor:
     async def _look_at_words(self, name: CollectionName, words: ParsedQuery) -> str:
         try:
             space = await self._spaces.of(name, None)
-            tally = await self._lexical.look(space.collection, space.version, words)
+            stats = await self._lexical.look(space.collection, space.version, words)
         except NotFound:
             self._worded.forget(name)
             raise
-        if tally is None:
+        if stats is None:
             return "torn"
-        if not tally.queries:
+        if not stats.queries:
             return "nothing"
         series = RecallSeries(version=space.version.number, leg="lexical", plan=LEXICAL, band="all", ef_search=0)
-        self._ledger.found(name, space.collection.id, (ProbeResult(series=series, tally=tally, live=True),))
+        self._ledger.found(name, space.collection.id, (ProbeResult(series=series, stats=stats, live=True),))
         return "compared"
 
     # ------------------------------------------------------------ keep

@@ -93,10 +93,10 @@ def embedders(settings: Settings) -> ModelRegistry:
     )
 
 
-def lifecycle(
+def state_machine(
     settings: Settings,
     store: Store,
-    proof: ModelVerifier,
+    verifier: ModelVerifier,
     examine: Examine | None = None,
     prepare: Prepare | None = None,
 ) -> VersionStateMachine:
@@ -106,7 +106,7 @@ def lifecycle(
         backfills=store.backfills,
         test_sets=store.test_sets,
         processes=store.processes,
-        proof=proof,
+        verifier=verifier,
         examine=examine,
         prepare=prepare,
     )
@@ -115,17 +115,17 @@ def lifecycle(
         versions=store.versions,
         backfills=store.backfills,
         queue=store.queue,
-        proof=proof,
+        verifier=verifier,
         verification=verification,
         exact_below=settings.exact_below,
     )
 
 
-def founding(store: Store, models: ModelRegistry, proof: ModelVerifier) -> CollectionService:
-    return CollectionService(collections=store.collections, embedders=models, proof=proof)
+def collection_service(store: Store, models: ModelRegistry, verifier: ModelVerifier) -> CollectionService:
+    return CollectionService(collections=store.collections, embedders=models, verifier=verifier)
 
 
-def prove(store: Store, models: ModelRegistry) -> ModelVerifier:
+def reverify(store: Store, models: ModelRegistry) -> ModelVerifier:
     return ModelVerifier(collections=store.collections, versions=store.versions, embedders=models)
 
 
@@ -144,7 +144,7 @@ async def api(settings: Settings, url: str) -> AsyncIterator[FastAPI]:
         await housekeeping.repair_after_restore(store.pool)
         models = embedders(settings)
         stack.push_async_callback(models.close)
-        proof = prove(store, models)
+        verifier = reverify(store, models)
         lexicon = TantivyLexicon(settings.data_dir / "lexical", await server_checks.installation(store.pool))
         stack.push_async_callback(lexicon.close)
         follower = Follower(lexicon, store.collections, store.changes)
@@ -168,7 +168,7 @@ async def api(settings: Settings, url: str) -> AsyncIterator[FastAPI]:
             vectors=store.vectors,
             lexicon=lexicon,
             embedders=models,
-            proof=proof,
+            verifier=verifier,
             reranker=reranker,
             passing_cap=settings.passing_cap,
             max_concurrent=settings.max_concurrent_searches,
@@ -177,8 +177,10 @@ async def api(settings: Settings, url: str) -> AsyncIterator[FastAPI]:
         shadow = ShadowTraffic(
             search=search, collections=store.collections, versions=store.versions, share=settings.shadow_share
         )
-        sampling = CollectionSampler(vectors=store.vectors, documents=store.documents, embedders=models, proof=proof)
-        control = RecallController(
+        sampling = CollectionSampler(
+            vectors=store.vectors, documents=store.documents, embedders=models, verifier=verifier
+        )
+        recall_controller = RecallController(
             collections=store.collections,
             versions=store.versions,
             queue=store.queue,
@@ -197,20 +199,20 @@ async def api(settings: Settings, url: str) -> AsyncIterator[FastAPI]:
             documents=store.documents,
             test_sets=store.test_sets,
             embedders=models,
-            proof=proof,
+            verifier=verifier,
             shadow=shadow,
         )
-        flow = lifecycle(settings, store, proof, examiner, partial(control.prepare, now=now))
+        flow = state_machine(settings, store, verifier, examiner, partial(recall_controller.prepare, now=now))
         readiness = Readiness(
             collections=store.collections,
             versions=store.versions,
             processes=store.processes,
             embedders=models,
-            proof=proof,
+            verifier=verifier,
             lexicon_built=lexicon.built,
             check_seconds=settings.check_seconds,
         )
-        diagnosis = DiagnosticsService(
+        diagnostics = DiagnosticsService(
             collections=store.collections,
             versions=store.versions,
             vectors=store.vectors,
@@ -226,7 +228,7 @@ async def api(settings: Settings, url: str) -> AsyncIterator[FastAPI]:
             test_sets=store.test_sets,
             sampling=sampling,
         )
-        lookout = DriftMonitor(
+        drift_monitor = DriftMonitor(
             traffic=traffic,
             collections=store.collections,
             versions=store.versions,
@@ -256,21 +258,21 @@ async def api(settings: Settings, url: str) -> AsyncIterator[FastAPI]:
                 running(_warm(reranker, readiness)),
                 _driving(flow, store.fields),
                 running(regularly("confidence", LEARN_SECONDS, partial(learning.tend, now))),
-                running(regularly("geometry", DIAGNOSE_SECONDS, diagnosis.tend)),
-                running(regularly("drift", LOOK_SECONDS, partial(lookout.tend, now))),
-                running(regularly("effort", EFFORT_SECONDS, partial(control.tend, now))),
+                running(regularly("geometry", DIAGNOSE_SECONDS, diagnostics.tend)),
+                running(regularly("drift", LOOK_SECONDS, partial(drift_monitor.tend, now))),
+                running(regularly("effort", EFFORT_SECONDS, partial(recall_controller.tend, now))),
             ):
                 yield
                 stop.set()
-            await control.leave()
+            await recall_controller.leave()
             await readiness.leave()
 
         yield create_app(
             Service(
                 search=search,
                 shadow=shadow,
-                lookout=lookout,
-                appraisal=Evaluator(search=search, versions=store.versions, sampling=sampling),
+                drift_monitor=drift_monitor,
+                evaluator=Evaluator(search=search, versions=store.versions, sampling=sampling),
                 ingest=IngestService(
                     documents=store.documents,
                     queue=store.queue,
@@ -278,10 +280,10 @@ async def api(settings: Settings, url: str) -> AsyncIterator[FastAPI]:
                     lexicon=lexicon,
                     limits=limits.documents,
                 ),
-                founding=founding(store, models, proof),
-                lifecycle=flow,
-                diagnosis=diagnosis,
-                control=control,
+                collection_service=collection_service(store, models, verifier),
+                state_machine=flow,
+                diagnostics=diagnostics,
+                recall_controller=recall_controller,
                 collections=store.collections,
                 versions=store.versions,
                 backfills=store.backfills,
@@ -381,8 +383,8 @@ async def work(settings: Settings, url: str, stop: asyncio.Event) -> None:
         store = await stack.enter_async_context(open_store(settings, url, "worker"))
         models = embedders(settings)
         stack.push_async_callback(models.close)
-        proof = prove(store, models)
-        flow = lifecycle(settings, store, proof)
+        verifier = reverify(store, models)
+        flow = state_machine(settings, store, verifier)
         names = KnownCollections(store.collections)
 
         async def tend() -> None:
@@ -394,7 +396,7 @@ async def work(settings: Settings, url: str, stop: asyncio.Event) -> None:
             vectors=store.vectors,
             versions=store.versions,
             collections=store.collections,
-            admit=proof.admit,
+            ensure=verifier.ensure,
             claim=settings.claim,
             lease=timedelta(seconds=settings.lease_seconds),
             max_attempts=settings.max_attempts,
@@ -404,5 +406,8 @@ async def work(settings: Settings, url: str, stop: asyncio.Event) -> None:
             tend_seconds=TEND_SECONDS,
         )
         # All beside each other: while an index is built for minutes, a swapped model must be noticed all the same.
-        async with _driving(flow, store.fields), running(regularly("models", settings.check_seconds, proof.prove_all)):
+        async with (
+            _driving(flow, store.fields),
+            running(regularly("models", settings.check_seconds, verifier.reverify_all)),
+        ):
             await embedder.run(stop)

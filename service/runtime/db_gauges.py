@@ -76,9 +76,9 @@ class DatabaseGauges:
     async def _promise(self, collection: Collection, versions: Sequence[EmbedderVersion]) -> None:
         """How far searches look for which recall, and how the indexes stand that they look along."""
         metrics.RECALL_TARGET.labels(collection.name).set(collection.settings.recall_target)
-        efforts = await self._recalls.efforts(collection.id)
-        chosen = {one.version: one for one in efforts if one.band == "all"}
-        missed = {one.version for one in efforts if one.missed}
+        ef_settings = await self._recalls.ef_settings(collection.id)
+        chosen = {one.version: one for one in ef_settings if one.band == "all"}
+        missed = {one.version for one in ef_settings if one.missed}
         for version in versions:
             labels = (collection.name, str(version.number))
             if not version.written:

@@ -37,7 +37,7 @@ class Readiness:
         versions: Versions,
         processes: Processes,
         embedders: Embedders,
-        proof: ModelVerifier,
+        verifier: ModelVerifier,
         lexicon_built: Callable[[Collection], bool],
         check_seconds: float,
     ) -> None:
@@ -46,7 +46,7 @@ class Readiness:
         self._versions = versions
         self._processes = processes
         self._embedders = embedders
-        self._proof = proof
+        self._verifier = verifier
         self._lexicon_built = lexicon_built
         self._check_seconds = check_seconds
         self._models_missing = ["models: loading"]
@@ -71,7 +71,7 @@ class Readiness:
     async def _unproven(self) -> AsyncIterator[str]:
         names = {collection.id: collection for collection in await self._collections.all()}
         written = await self._versions.written()
-        self._proof.keep(written)
+        self._verifier.keep(written)
         standing = [version for version in written if version.state in _ANSWERING]
         keys = {(version.collection_id, version.number) for version in standing}
         self._due = {key: due for key, due in self._due.items() if key in keys}
@@ -80,7 +80,7 @@ class Readiness:
             if self._due.get(key, 0.0) <= time.monotonic():
                 self._reasons.pop(key, None)
                 try:
-                    await self._proof.prove(version)
+                    await self._verifier.reverify(version)
                 except AzimuthError as error:
                     self._reasons[key] = error.detail
                 pause = min(RETRY_SECONDS, self._check_seconds) if key in self._reasons else self._check_seconds
@@ -92,7 +92,7 @@ class Readiness:
     async def beat(self) -> None:
         """Tell the other processes that this one is there, and in which versions it can answer at once."""
         process = ApiProcess(
-            id=self._process, host=socket.gethostname(), seen_at=datetime.now(UTC), proven=self._proof.proven
+            id=self._process, host=socket.gethostname(), seen_at=datetime.now(UTC), proven=self._verifier.proven
         )
         await self._processes.seen(process)
 

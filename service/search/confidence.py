@@ -19,35 +19,35 @@ class ConfidenceAssessor:
     def __init__(self, lexicon: Lexicon) -> None:
         self._lexicon = lexicon
 
-    async def of(self, space: Space, course: SearchContext, found: CandidateSet) -> Confidence:
+    async def of(self, space: Space, context: SearchContext, found: CandidateSet) -> Confidence:
         """Of several questions the surest one. `in_domain` None, with the reason, where it cannot be told.
 
         `withheld` where the request wants more.
         """
-        untold = _untold(space, course, found)
+        untold = _untold(space, context, found)
         calibration = space.version.calibration
         if untold is not None or calibration is None:
-            return _silent(course, untold)
-        with course.timings.stage("confidence"):
+            return _silent(context, untold)
+        with context.timings.stage("confidence"):
             sure = [
-                await self._one(space, course, calibration, query, one)
-                for query, one in zip(course.request.asked, found.queries, strict=True)
+                await self._one(space, context, calibration, query, one)
+                for query, one in zip(context.request.asked, found.queries, strict=True)
                 if one.by_meaning
             ]
         if not sure:
-            return _silent(course, "the dense leg found nothing")
-        least, surest = course.request.min_confidence, max(sure)
+            return _silent(context, "the dense leg found nothing")
+        least, surest = context.request.min_confidence, max(sure)
         if least is None or surest >= least:
             return Confidence(in_domain=surest)
         reason = f"in_domain is {surest:.3f}, below the min_confidence of {least:g}"
         return Confidence(in_domain=surest, withheld=True, reason=reason)
 
     async def _one(
-        self, space: Space, course: SearchContext, calibration: Calibration, query: Query, found: QueryCandidates
+        self, space: Space, context: SearchContext, calibration: Calibration, query: Query, found: QueryCandidates
     ) -> float:
         cosine = max(one.score for one in found.by_meaning.values())
         if calibration.both is not None and found.lexical is not None:
-            ceiling = await self._ceiling(space, course.request.alone(query))
+            ceiling = await self._ceiling(space, context.request.alone(query))
             if ceiling > 0:
                 score = max((one.score for one in found.by_words.values()), default=0.0)
                 return calibration.both.probability((cosine, score / ceiling))
@@ -62,16 +62,16 @@ class ConfidenceAssessor:
             return 0.0
 
 
-def _silent(course: SearchContext, reason: str | None) -> Confidence:
+def _silent(context: SearchContext, reason: str | None) -> Confidence:
     """Nothing can be said. Who wants a least confidence is told that it was not held."""
-    if course.request.min_confidence is not None:
-        course.note("confidence", "untold", f"min_confidence was not held: {reason}")
+    if context.request.min_confidence is not None:
+        context.note("confidence", "untold", f"min_confidence was not held: {reason}")
     return Confidence(in_domain=None, reason=reason)
 
 
-def _untold(space: Space, course: SearchContext, found: CandidateSet) -> str | None:
+def _untold(space: Space, context: SearchContext, found: CandidateSet) -> str | None:
     """Why nothing can be said, where that is so."""
-    request, version = course.request, space.version
+    request, version = context.request, space.version
     if version.spec.external:
         return "the client makes the vectors of this version: there is no model to learn with"
     if request.like is not None:

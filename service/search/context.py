@@ -23,7 +23,7 @@ class SearchContext:
         self.timings = Timings()
         self.degraded: list[Degradation] = []
         self.stale = 0
-        self.unsaid: tuple[str, ...] = ()
+        self.unmatched_terms: tuple[str, ...] = ()
 
     def gave_up(self, stage: str) -> bool:
         return any(degradation.stage == stage and degradation.code not in PARTLY for degradation in self.degraded)

@@ -71,22 +71,22 @@ class SharedQueryEncoding:
 class QueryEncoder:
     """Encodes the queries with the embedder of the version, takes vectors that the client brought, reads examples."""
 
-    def __init__(self, embedders: Embedders, proof: ModelVerifier, examples: ExampleVectors) -> None:
+    def __init__(self, embedders: Embedders, verifier: ModelVerifier, examples: ExampleVectors) -> None:
         self._embedders = embedders
-        self._proof = proof
+        self._verifier = verifier
         self._examples = examples
 
-    async def vectors(self, space: Space, course: SearchContext, together: SharedQueryEncoding) -> list[Vector | None]:
+    async def vectors(self, space: Space, context: SearchContext, shared: SharedQueryEncoding) -> list[Vector | None]:
         """Each question as a vector of this version; None where the dense leg is not asked or had to be given up."""
-        request, version = course.request, space.version
+        request, version = context.request, space.version
         vectors: list[Vector | None] = [None] * len(request.asked)
         if request.mode == "lexical":
             return vectors
         if version.state is VersionState.BACKFILLING:
             so_far = f"version {version.number} is still being filled: {space.status.rows:,} chunks so far"
-            course.note("dense", "incomplete", so_far)
+            context.note("dense", "incomplete", so_far)
         if request.like is not None:
-            return [await self._middle(space, course, request.like, together)]
+            return [await self._middle(space, context, request.like, shared)]
         for at, query in enumerate(request.asked):
             if query.vector is not None:
                 vectors[at] = _brought(space, request, query.vector, _place(request, at, "vector"))
@@ -95,16 +95,16 @@ class QueryEncoder:
             missing = f"version {version.number} has vectors of the client's own: send the query's"
             if request.mode == "dense":
                 raise Invalid.at(next(iter(texts)).removesuffix("query") + "vector", missing)
-            course.note("dense", "no_vector", missing)
+            context.note("dense", "no_vector", missing)
         elif texts:
-            work = self._read(space, course, texts, "query", together)
-            read = await course.attempt("embed", lambda: work, optional=request.mode == "hybrid")
+            work = self._read(space, context, texts, "query", shared)
+            read = await context.attempt("embed", lambda: work, optional=request.mode == "hybrid")
             if read is not None:
                 for at, query in _unread(request):
                     vectors[at] = read[request.meant(query)]
         return vectors
 
-    async def _middle(self, space: Space, course: SearchContext, like: Like, together: SharedQueryEncoding) -> Vector:
+    async def _middle(self, space: Space, context: SearchContext, like: Like, shared: SharedQueryEncoding) -> Vector:
         """Where examples point to: positive ones towards, negative ones away."""
         texts = {f"{place}.text": one.text for place, one in like.placed if one.text is not None}
         read: Mapping[str, Vector] = {}
@@ -112,16 +112,16 @@ class QueryEncoder:
             missing = f"version {space.version.number} has vectors of the client's own: an example is an id or a vector"
             raise Invalid.at(next(iter(texts)), missing)
         if texts:
-            work = self._read(space, course, texts, "document", together)
-            read = await course.attempt("embed", lambda: work, optional=False) or {}
-        with course.timings.stage("examples"):
+            work = self._read(space, context, texts, "document", shared)
+            read = await context.attempt("embed", lambda: work, optional=False) or {}
+        with context.timings.stage("examples"):
             directions = await self._examples.directions(space, like)
 
         def vector(place: str, example: Example) -> Vector:
             if example.id is not None:
                 return directions[example.id]
             if example.vector is not None:
-                return _brought(space, course.request, example.vector, f"{place}.vector")
+                return _brought(space, context.request, example.vector, f"{place}.vector")
             return read[example.text or ""]
 
         vectors = [vector(place, example) for place, example in like.placed]
@@ -133,33 +133,33 @@ class QueryEncoder:
     # ------------------------------------------------------------ texts
 
     async def _read(
-        self, space: Space, course: SearchContext, texts: Mapping[str, str], role: Role, together: SharedQueryEncoding
+        self, space: Space, context: SearchContext, texts: Mapping[str, str], role: Role, shared: SharedQueryEncoding
     ) -> Mapping[str, Vector]:
         """The vectors of these texts, given by their places in the request."""
-        encoded = await together.encoded(space, role, self._encode)
+        encoded = await shared.encoded(space, role, self._encode)
         for place, text in texts.items():
-            await self._note_cut(course, encoded.encoder, place, text, role)
+            await self._note_cut(context, encoded.encoder, place, text, role)
             vector = encoded.vectors[text]
             if not np.isfinite(vector).all() or not vector.any():
                 raise Invalid.at(place, "the embedder gives no usable vector for this text")
         return encoded.vectors
 
     async def _encode(self, space: Space, texts: Sequence[str], role: Role) -> EncodedTexts:
-        encoder = await self._proof.admit(space.version)
+        encoder = await self._verifier.ensure(space.version)
         vectors = await self._embedders.embed(space.version.spec, texts, role)
-        if await self._proof.admit(space.version) is not encoder:
+        if await self._verifier.ensure(space.version) is not encoder:
             # Swapped since it was admitted: which of the two models gave these vectors cannot be told any more.
             raise SpaceRefused("the model was replaced while it encoded the query")
         return EncodedTexts(encoder, dict(zip(texts, vectors, strict=True)))
 
-    async def _note_cut(self, course: SearchContext, encoder: Encoder, place: str, text: str, role: Role) -> None:
+    async def _note_cut(self, context: SearchContext, encoder: Encoder, place: str, text: str, role: Role) -> None:
         """No text is cut silently. Only one of more characters than the model takes tokens can be too long."""
         most = encoder.identity.max_tokens
         if len(text) + encoder.overhead(role) > most:
             (length,) = await asyncio.to_thread(encoder.lengths, [text], role)
             if length > most:
                 what = "the query" if place == "query" else place
-                course.note("embed", "truncated", f"{what} has {length} tokens, of which the embedder reads {most}")
+                context.note("embed", "truncated", f"{what} has {length} tokens, of which the embedder reads {most}")
 
 
 def _texts(request: SearchRequest, role: Role) -> list[str]:

@@ -20,7 +20,7 @@ class SearchEvent:
     request: SearchRequest
     vectors: tuple[Vector | None, ...]
     plan: DensePlan
-    passing: FilterMatch | None
+    filter_match: FilterMatch | None
     width: int
     confidence: Confidence
     best_cosine: float | None

@@ -53,7 +53,7 @@ MAX_ALLOWLIST_IDS = 200_000
 
 def effort(status: SpaceStatus, band: Band = "all") -> int:
     """What was chosen for searches of this band; without filters where it has none of its own."""
-    return status.efforts.get(band) or status.efforts.get("all") or EF_SEARCH
+    return status.ef_settings.get(band) or status.ef_settings.get("all") or EF_SEARCH
 
 
 def max_allowlist(status: SpaceStatus, limit: int, most: int) -> int:
@@ -69,21 +69,26 @@ def max_allowlist(status: SpaceStatus, limit: int, most: int) -> int:
 
 
 def choose(
-    status: SpaceStatus, passing: FilterMatch | None, limit: int, *, exact: bool = False, ef_search: int | None = None
+    status: SpaceStatus,
+    filter_match: FilterMatch | None,
+    limit: int,
+    *,
+    exact: bool = False,
+    ef_search: int | None = None,
 ) -> DensePlan:
     """The plan for `limit` rows. `exact` and `ef_search` are as the client asks.
 
     `ef_search` bounds how many rows a plain look gives, so it is at least `limit` unless the client says otherwise.
     """
-    selectivity = None if passing is None else passing.selectivity
+    selectivity = None if filter_match is None else filter_match.selectivity
     if exact:
         return DensePlan(kind="exact", selectivity=selectivity, reason="asked_for")
     if not status.indexed:
         return DensePlan(kind="exact", selectivity=selectivity, reason="no_index")
     wide = max(effort(status, band_of(selectivity)), limit)
-    if passing is None or selectivity is None:
+    if filter_match is None or selectivity is None:
         return DensePlan(kind="hnsw", ef_search=ef_search or wide)
-    if passing.ids is not None:
+    if filter_match.ids is not None:
         return DensePlan(kind="exact", selectivity=selectivity, reason="few_pass")
     needed = min(MAX_EF_SEARCH, math.ceil(FURTHER * wide / selectivity)) if selectivity else MAX_EF_SEARCH
     if ef_search is None and limit <= needed * selectivity:
@@ -102,13 +107,13 @@ def underfilled(plan: DensePlan, limit: int, rows: int, k: int) -> bool:
     return plan.kind != "exact" and plan.selectivity is not None and rows < min(limit, max(ENOUGH, k))
 
 
-def is_anticorrelated(passing: FilterMatch, near: int, passed: int) -> bool:
+def is_anticorrelated(filter_match: FilterMatch, near: int, passed: int) -> bool:
     """Of the `near` chunks of a random sample that are nearest to the query, `passed` pass: is what passes far away?
 
     Then the index would be tried in vain. With 25 chunks and half of all documents passing, at most 4 do so by chance
     in one of 2,000 searches; and a mistake costs time alone.
     """
-    return near > 0 and passed < SCARCE * passing.selectivity * near
+    return near > 0 and passed < SCARCE * filter_match.selectivity * near
 
 
 def exact_fallback(before: DensePlan, reason: str) -> DensePlan:

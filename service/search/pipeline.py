@@ -82,7 +82,7 @@ class SearchPipeline:
         vectors: VectorStore,
         lexicon: Lexicon,
         embedders: Embedders,
-        proof: ModelVerifier,
+        verifier: ModelVerifier,
         reranker: Reranker | None,
         passing_cap: int,
         max_concurrent: int,
@@ -91,7 +91,7 @@ class SearchPipeline:
         self._documents = documents
         self._vectors = vectors
         self._lexicon = lexicon
-        self._asking = QueryEncoder(embedders, proof, ExampleVectors(documents, vectors))
+        self._asking = QueryEncoder(embedders, verifier, ExampleVectors(documents, vectors))
         self._second = RerankStage(reranker)
         self._assessment = ConfidenceAssessor(lexicon)
         self._backgrounds = DenseCertainty(vectors)
@@ -101,21 +101,21 @@ class SearchPipeline:
         self._observers = observers
 
     async def run(
-        self, name: CollectionName, request: SearchRequest, together: SharedQueryEncoding | None = None
+        self, name: CollectionName, request: SearchRequest, shared: SharedQueryEncoding | None = None
     ) -> SearchResult:
         """Answer one search. Overloaded where too many run already. `together`: the searches that it is one of."""
-        together = together or SharedQueryEncoding([request])
+        shared = shared or SharedQueryEncoding([request])
         if self._free <= 0:
             raise Overloaded("too many searches at once")
         self._free -= 1
         try:
             try:
-                return await self._run(name, SearchContext(request), together)
+                return await self._run(name, SearchContext(request), shared)
             except NotFound:
                 # What was remembered may be of a collection that was deleted, and made anew, meanwhile, or of a version
                 # that was active a moment ago and is retired by now.
                 self.forget(name)
-                return await self._run(name, SearchContext(request), together)
+                return await self._run(name, SearchContext(request), shared)
         finally:
             self._free += 1
 
@@ -123,35 +123,35 @@ class SearchPipeline:
         """Answer a search that no client waits for: beside the limit of live ones, and not in their metrics."""
         return await self._run(name, SearchContext(request, live=False), SharedQueryEncoding([request]))
 
-    async def _run(self, name: CollectionName, course: SearchContext, together: SharedQueryEncoding) -> SearchResult:
-        request = course.request
+    async def _run(self, name: CollectionName, context: SearchContext, shared: SharedQueryEncoding) -> SearchResult:
+        request = context.request
         space = await self._spaces.of(name, request.embedder_version)
         rerank = request.rerank.over(space.collection.settings.rerank) if request.rerank else None
         wanted = max(request.pool, rerank.depth if rerank else 0)
         width = max(request.candidates or self._candidates(space, request, wanted), wanted)
 
-        passing = await self._filter(space, course, width)
-        vectors = await self._asking.vectors(space, course, together)
+        filter_match = await self._filter(space, context, width)
+        vectors = await self._asking.vectors(space, context, shared)
         confidence = None
         while True:
-            found = await self._legs(space, course, vectors, passing, width, wanted)
-            confidence = confidence or await self._assessment.of(space, course, found)
-            ranking = [] if confidence.withheld else self._fuse(space, course, found)
-            fetched = await self._fetch(space, course, found, ranking, wanted)
+            found = await self._legs(space, context, vectors, filter_match, width, wanted)
+            confidence = confidence or await self._assessment.of(space, context, found)
+            ranking = [] if confidence.withheld else self._fuse(space, context, found)
+            fetched = await self._fetch(space, context, found, ranking, wanted)
             if len(fetched) >= wanted or len(fetched) == len(ranking) or found.exhausted or width >= MAX_WIDTH:
                 break
             width = min(4 * width, MAX_WIDTH)  # some were stale: ask for more in their place
-        ordered, reread = await self._second.order(course, rerank, [_hit(ranked) for ranked in fetched])
-        chosen = await self._diversify(space, course, ordered[: request.pool])
-        hits = await self._dress(space, course, chosen[: request.k])
+        ordered, reread = await self._second.order(context, rerank, [_hit(ranked) for ranked in fetched])
+        chosen = await self._diversify(space, context, ordered[: request.pool])
+        hits = await self._dress(space, context, chosen[: request.k])
 
-        counted = passing is not None and request.group_by == "document"
-        possible = min(request.k, passing.count) if passing is not None and counted else request.k
-        short = len(hits) < possible and (course.stale > 0 or not found.exhausted) and not confidence.withheld
+        counted = filter_match is not None and request.group_by == "document"
+        possible = min(request.k, filter_match.count) if filter_match is not None and counted else request.k
+        short = len(hits) < possible and (context.stale > 0 or not found.exhausted) and not confidence.withheld
         plan = dataclasses.replace(found.plan, underfilled=short)
-        if course.live:
-            self._count(space, course, plan, confidence)
-            self._tell(space, course, found, plan, passing, width, confidence)
+        if context.live:
+            self._count(space, context, plan, confidence)
+            self._tell(space, context, found, plan, filter_match, width, confidence)
         return SearchResult(
             hits=tuple(hits),
             mode=request.mode,
@@ -159,17 +159,17 @@ class SearchPipeline:
             dense=plan,
             reread=reread,
             words=request.words,
-            unsaid=course.unsaid,
-            degraded=tuple(course.degraded),
+            unmatched_terms=context.unmatched_terms,
+            degraded=tuple(context.degraded),
             confidence=confidence,
-            timings=course.timings,
+            timings=context.timings,
         )
 
     def _candidates(self, space: Space, request: SearchRequest, wanted: int) -> int:
         """As many as the collection says; fewer where neither another ranking nor a condition is to be heard."""
         whole = space.collection.settings.candidates
         alone = request.mode == "dense" and len(request.asked) == 1
-        unbound = request.where is None and not request.words.binding
+        unbound = request.where is None and not request.words.has_constraints
         return min(whole, SPARE * wanted) if alone and unbound else whole
 
     def forget(self, name: CollectionName) -> None:
@@ -178,52 +178,52 @@ class SearchPipeline:
 
     # ------------------------------------------------------------ filter: who may be found at all
 
-    async def _filter(self, space: Space, course: SearchContext, width: int) -> FilterMatch | None:
-        if course.request.where is None:
+    async def _filter(self, space: Space, context: SearchContext, width: int) -> FilterMatch | None:
+        if context.request.where is None:
             return None
-        with course.timings.stage("filter"):
+        with context.timings.stage("filter"):
             most = filter_planner.max_allowlist(space.status, retrievers.rows_for(space, width), self._passing_cap)
-            return await self._documents.passing(space.collection.id, course.request.where, most)
+            return await self._documents.filter_match(space.collection.id, context.request.where, most)
 
     # ------------------------------------------------------------ dense || lexical
 
     async def _legs(
         self,
         space: Space,
-        course: SearchContext,
+        context: SearchContext,
         vectors: Sequence[Vector | None],
-        passing: FilterMatch | None,
+        filter_match: FilterMatch | None,
         width: int,
         wanted: int,
     ) -> CandidateSet:
         """Both legs at once, each for all questions; a hybrid search can do without either, but not without both."""
-        request = course.request
+        request = context.request
         asked = [request.alone(query) for query in request.asked]
         located = {at: vector for at, vector in enumerate(vectors) if vector is not None}
         worded = [] if request.mode == "dense" else [at for at, one in enumerate(asked) if one.text]
 
         def dense(at: int) -> Awaitable[LegResult]:
             one, vector, nearby = asked[at], located[at], self._backgrounds.nearby
-            return retrievers.dense(self._vectors, self._documents, space, one, vector, passing, width, nearby)
+            return retrievers.dense(self._vectors, self._documents, space, one, vector, filter_match, width, nearby)
 
         def lexical(at: int) -> Awaitable[LegResult]:
-            return retrievers.lexical(self._lexicon, self._documents, space, asked[at], passing, width)
+            return retrievers.lexical(self._lexicon, self._documents, space, asked[at], filter_match, width)
 
         async def run(
             stage: str, leg: Callable[[int], Awaitable[LegResult]], places: Sequence[int]
         ) -> dict[int, LegResult]:
-            if not places or course.gave_up(stage):
+            if not places or context.gave_up(stage):
                 return {}
             works = [partial(leg, at) for at in places]
-            found = await course.attempt(
+            found = await context.attempt(
                 stage, lambda: side_by_side(works, MAX_PARALLEL_STATEMENTS), optional=request.mode == "hybrid"
             )
             return {} if found is None else dict(zip(places, found, strict=True))
 
         by_meaning, by_words = await asyncio.gather(run("dense", dense, [*located]), run("lexical", lexical, worded))
         if not by_meaning and not by_words:
-            if not course.only_late():
-                reasons = "; ".join(f"{one.stage}: {one.reason}" for one in course.degraded)
+            if not context.only_late():
+                reasons = "; ".join(f"{one.stage}: {one.reason}" for one in context.degraded)
                 raise Unavailable(f"no leg could answer: {reasons}")
             # A late answer is better than none, and the lexical leg is the quicker one.
             late = await side_by_side([partial(lexical, at) for at in worded], MAX_PARALLEL_STATEMENTS)
@@ -234,70 +234,70 @@ class SearchPipeline:
                 for at, vector in enumerate(vectors)
             )
         )
-        found = await self._wishes(space, course, found)
+        found = await self._wishes(space, context, found)
         if by_meaning:
-            with course.timings.stage("dense"):
+            with context.timings.stage("dense"):
                 chunks_each = wanted if request.group_by == "chunk" else None
                 words = [one.words for one in asked]
                 found = await finds.look_up(self._vectors, self._lexicon, space, found, words, chunks_each)
                 found = await finds.weighed(self._backgrounds, space, found)
         return finds.newest(found)
 
-    async def _wishes(self, space: Space, course: SearchContext, found: CandidateSet) -> CandidateSet:
+    async def _wishes(self, space: Space, context: SearchContext, found: CandidateSet) -> CandidateSet:
         """What the query requires and excludes binds all that was found, whichever leg found it."""
-        words = course.request.words
-        if not words.binding:
+        words = context.request.words
+        if not words.has_constraints:
             return found
 
         async def heed() -> CandidateSet:
-            course.unsaid = await self._lexicon.unsaid(space.collection, words)
+            context.unmatched_terms = await self._lexicon.unmatched_terms(space.collection, words)
             return await finds.fulfilling(self._lexicon, space, found, words)
 
-        heeded = await course.attempt("wishes", heed, optional=course.request.mode == "hybrid", in_budget=False)
+        heeded = await context.attempt("wishes", heed, optional=context.request.mode == "hybrid", in_budget=False)
         return found if heeded is None else heeded
 
     # ------------------------------------------------------------ fuse
 
-    def _fuse(self, space: Space, course: SearchContext, found: CandidateSet) -> list[Fused[Item]]:
-        with course.timings.stage("fuse"):
-            how = course.request.fusion or space.collection.settings.fusion
-            return fuse(found.evidence([query.weight for query in course.request.asked]), how)
+    def _fuse(self, space: Space, context: SearchContext, found: CandidateSet) -> list[Fused[Item]]:
+        with context.timings.stage("fuse"):
+            how = context.request.fusion or space.collection.settings.fusion
+            return fuse(found.evidence([query.weight for query in context.request.asked]), how)
 
     # ------------------------------------------------------------ fetch: read back by revision, refill
 
     async def _fetch(
-        self, space: Space, course: SearchContext, found: CandidateSet, ranking: Sequence[Fused[Item]], wanted: int
+        self, space: Space, context: SearchContext, found: CandidateSet, ranking: Sequence[Fused[Item]], wanted: int
     ) -> list[RankedHit]:
         """The first `wanted` of the ranking whose documents still are what the legs saw; the others are dropped."""
         fetched: list[RankedHit] = []
         at = 0
-        with course.timings.stage("fetch"):
+        with context.timings.stage("fetch"):
             while len(fetched) < wanted and at < len(ranking):
                 page = ranking[at : at + wanted - len(fetched)]
                 at += len(page)
                 candidates = [found.candidate(fused.item) for fused in page]
                 passages = await self._documents.passages(
-                    space.collection.id, candidates, course.request.where, UNEMBEDDED_LENGTH
+                    space.collection.id, candidates, context.request.where, UNEMBEDDED_LENGTH
                 )
                 fresh = [
                     RankedHit(fused=fused, candidate=candidate, passage=passage)
                     for fused, candidate, passage in zip(page, candidates, passages, strict=True)
                     if passage is not None
                 ]
-                course.stale += len(page) - len(fresh)
+                context.stale += len(page) - len(fresh)
                 metrics.STALE_HITS.labels(space.collection.name).inc(len(page) - len(fresh))
                 fetched += fresh
         return fetched
 
     # ------------------------------------------------------------ diversify
 
-    async def _diversify(self, space: Space, course: SearchContext, hits: Sequence[Hit]) -> Sequence[Hit]:
+    async def _diversify(self, space: Space, context: SearchContext, hits: Sequence[Hit]) -> Sequence[Hit]:
         """The order of maximal marginal relevance; each keeps the score that its relevance gave it."""
-        request = course.request
+        request = context.request
         if not request.diversity:
             return hits
         work = self._vectors_of(space, hits)
-        vectors = await course.attempt("diversify", lambda: work, optional=True)
+        vectors = await context.attempt("diversify", lambda: work, optional=True)
         if vectors is None:
             return hits
         picks = mmr([hit.score for hit in hits], vectors, request.diversity, request.k)
@@ -318,13 +318,13 @@ class SearchPipeline:
 
     # ------------------------------------------------------------ answer
 
-    async def _dress(self, space: Space, course: SearchContext, hits: Sequence[Hit]) -> Sequence[Hit]:
+    async def _dress(self, space: Space, context: SearchContext, hits: Sequence[Hit]) -> Sequence[Hit]:
         """Add highlights and vectors where they are asked for."""
-        request = course.request
+        request = context.request
         if "highlights" in request.include and hits:
             texts = [hit.text for hit in hits]
             work = self._lexicon.highlight(space.collection, request.words, texts)
-            marked = await course.attempt("highlight", lambda: work, optional=True, in_budget=False)
+            marked = await context.attempt("highlight", lambda: work, optional=True, in_budget=False)
             if marked is not None:
                 pairs = zip(hits, marked, strict=True)
                 hits = [_marked(hit, highlights) for hit, highlights in pairs]
@@ -335,12 +335,12 @@ class SearchPipeline:
             ]
         return hits
 
-    def _count(self, space: Space, course: SearchContext, plan: DensePlan, confidence: Confidence) -> None:
+    def _count(self, space: Space, context: SearchContext, plan: DensePlan, confidence: Confidence) -> None:
         name, version = space.collection.name, str(space.version.number)
-        metrics.SEARCH_SECONDS.labels(name, version, course.request.mode).observe(course.timings.elapsed)
-        for stage, seconds in course.timings.seconds.items():
+        metrics.SEARCH_SECONDS.labels(name, version, context.request.mode).observe(context.timings.elapsed)
+        for stage, seconds in context.timings.seconds.items():
             metrics.SEARCH_STAGE_SECONDS.labels(name, stage).observe(seconds)
-        for degradation in course.degraded:
+        for degradation in context.degraded:
             metrics.DEGRADED.labels(degradation.stage, degradation.code).inc()
         if plan.underfilled:
             metrics.UNDERFILLED.labels(name).inc()
@@ -352,10 +352,10 @@ class SearchPipeline:
     def _tell(
         self,
         space: Space,
-        course: SearchContext,
+        context: SearchContext,
         found: CandidateSet,
         plan: DensePlan,
-        passing: FilterMatch | None,
+        filter_match: FilterMatch | None,
         width: int,
         confidence: Confidence,
     ) -> None:
@@ -365,10 +365,10 @@ class SearchPipeline:
         words = [one.score for query in found.queries for one in query.by_words.values()]
         observed = SearchEvent(
             space=space,
-            request=course.request,
+            request=context.request,
             vectors=tuple(query.vector for query in found.queries),
             plan=plan,
-            passing=passing,
+            filter_match=filter_match,
             width=width,
             confidence=confidence,
             best_cosine=max(cosines, default=None),

@@ -28,17 +28,17 @@ class RerankStage:
         self._pace = RerankPace()
 
     async def order(
-        self, course: SearchContext, how: RerankSettings | None, hits: list[Hit]
+        self, context: SearchContext, how: RerankSettings | None, hits: list[Hit]
     ) -> tuple[list[Hit], RerankSummary | None]:
         """The hits by their blended scores, as far as the cross-encoder could read; the others behind them in order."""
         if how is None or not hits:
             return hits, None
         if self._reranker is None:
-            course.note("rerank", "not_configured", "no reranker is configured")
+            context.note("rerank", "not_configured", "no reranker is configured")
             return hits, None
-        first, pool = [hit.score for hit in hits[: how.depth]], course.request.pool
-        book = _Book(course, self._reranker, self._pace, hits[: how.depth])
-        with course.timings.stage("rerank"):
+        first, pool = [hit.score for hit in hits[: how.depth]], context.request.pool
+        book = _Book(context, self._reranker, self._pace, hits[: how.depth])
+        with context.timings.stage("rerank"):
             await book.read_until(min(SAMPLE, len(first)))
             blend = RerankBlend(first, believed(first, book.relevance, how.weight))
             while book.open and not blend.settled(book.relevance, pool):
@@ -57,8 +57,8 @@ class _Book:
     `relevance`: of those that were read; `truncated`: how many of them had to be cut; `open`: may it read on?
     """
 
-    def __init__(self, course: SearchContext, reranker: Reranker, pace: "RerankPace", head: Sequence[Hit]) -> None:
-        self._course = course
+    def __init__(self, context: SearchContext, reranker: Reranker, pace: "RerankPace", head: Sequence[Hit]) -> None:
+        self._context = context
         self._reranker = reranker
         self._pace = pace
         self._head = head
@@ -76,7 +76,7 @@ class _Book:
             await self._read_on(count - self.read)
 
     async def _read_on(self, wanted: int) -> None:
-        left = self._course.left()
+        left = self._context.left()
         # What is wanted anyway is packed best as a whole; a deadline is met best in portions.
         size = max(wanted, self._reranker.portion) if left is None else self._fitting(left)
         hits = self._head[self.read : self.read + size]
@@ -86,7 +86,7 @@ class _Book:
         started = time.perf_counter()
         try:
             async with asyncio.timeout(left):
-                reading = await _read(self._course.request, self._reranker, hits)
+                reading = await _read(self._context.request, self._reranker, hits)
         except TimeoutError:
             self._pace.learn(time.perf_counter() - started, len(hits))  # at least so long
             self._end(_note_budget)
@@ -102,7 +102,7 @@ class _Book:
 
     def _end(self, note: Callable[[SearchContext, int, int], None]) -> None:
         self.open = False
-        note(self._course, self.read, len(self._head))
+        note(self._context, self.read, len(self._head))
 
 
 async def _read(request: SearchRequest, reranker: Reranker, hits: Sequence[Hit]) -> RerankScores:
@@ -168,16 +168,16 @@ def _blended(hits: Sequence[Hit], blend: RerankBlend, relevance: Sequence[float]
     return read + [replace(hit, score=blend.unread(hit.score, floor)) for hit in hits[len(relevance) :]]
 
 
-def _note_budget(course: SearchContext, read: int, wanted: int) -> None:
-    budget = f"the budget of {course.request.budget_ms:g} ms"
+def _note_budget(context: SearchContext, read: int, wanted: int) -> None:
+    budget = f"the budget of {context.request.budget_ms:g} ms"
     if read:
-        course.note("rerank", "cut_short", f"{budget} allowed {read} of {wanted} passages")
+        context.note("rerank", "cut_short", f"{budget} allowed {read} of {wanted} passages")
     else:
-        course.note("rerank", "budget", f"{budget} was spent")
+        context.note("rerank", "budget", f"{budget} was spent")
 
 
-def _note_failure(error: Unavailable | Overloaded, course: SearchContext, read: int, wanted: int) -> None:
+def _note_failure(error: Unavailable | Overloaded, context: SearchContext, read: int, wanted: int) -> None:
     if read:
-        course.note("rerank", "cut_short", f"{read} of {wanted} passages were read: {error.detail}")
+        context.note("rerank", "cut_short", f"{read} of {wanted} passages were read: {error.detail}")
     else:
-        course.note("rerank", type(error).__name__, error.detail)
+        context.note("rerank", type(error).__name__, error.detail)

@@ -53,7 +53,7 @@ async def dense(
     space: Space,
     request: SearchRequest,
     vector: Vector,
-    passing: FilterMatch | None,
+    filter_match: FilterMatch | None,
     width: int,
     nearby: Nearby | None = None,
 ) -> LegResult:
@@ -62,16 +62,16 @@ async def dense(
     Where the index gives fewer than the answer needs, an exact scan of what passes is made instead; at once where
     `nearby` tells that it would.
     """
-    within = None if passing is None else passing.ids
+    within = None if filter_match is None else filter_match.ids
     where = request.where if within is None else None
     by_document = request.group_by == "document"
     left_out = frozenset() if request.like is None else request.like.ids
     limit = rows_for(space, width + len(left_out)) if by_document or left_out else width
-    plan = filter_planner.choose(space.status, passing, limit, exact=request.exact, ef_search=request.ef_search)
-    if nearby is not None and where is not None and passing is not None and plan.kind != "exact":
+    plan = filter_planner.choose(space.status, filter_match, limit, exact=request.exact, ef_search=request.ef_search)
+    if nearby is not None and where is not None and filter_match is not None and plan.kind != "exact":
         near = await nearby(space, vector)
-        among = await documents.passing_among(space.collection.id, near, where) if near else frozenset()
-        if filter_planner.is_anticorrelated(passing, len(near), sum(one in among for one in near)):
+        among = await documents.filter_ids(space.collection.id, near, where) if near else frozenset()
+        if filter_planner.is_anticorrelated(filter_match, len(near), sum(one in among for one in near)):
             plan = filter_planner.exact_fallback(plan, "far_from_query")
             within, where = await _named(documents, space, where)
     needed = request.k
@@ -88,7 +88,7 @@ async def dense(
             limit *= 4
             continue
         if (
-            passing is None and len(rows) >= limit and limit < MAX_WIDTH
+            filter_match is None and len(rows) >= limit and limit < MAX_WIDTH
         ):  # all it may give, of documents with many chunks
             limit = min(MAX_WIDTH, 4 * limit)
             plan = filter_planner.choose(space.status, None, limit, ef_search=request.ef_search)
@@ -103,7 +103,7 @@ async def _named(
     documents: Documents, space: Space, where: Filter
 ) -> tuple[tuple[DocumentId, ...] | None, Filter | None]:
     """What passes by name; or, where it is too much for that, the filter as it was."""
-    ids = (await documents.passing(space.collection.id, where, filter_planner.MAX_ALLOWLIST_IDS)).ids
+    ids = (await documents.filter_match(space.collection.id, where, filter_planner.MAX_ALLOWLIST_IDS)).ids
     return ids, where if ids is None else None
 
 
@@ -117,7 +117,7 @@ async def lexical(
     documents: Documents,
     space: Space,
     request: SearchRequest,
-    passing: FilterMatch | None,
+    filter_match: FilterMatch | None,
     width: int,
 ) -> LegResult:
     """The best documents by BM25.
@@ -126,11 +126,11 @@ async def lexical(
     enough, because the words stand in what does not pass, they are named all the same or, beyond all names, it looks
     ever deeper.
     """
-    if passing is None or request.where is None:
+    if filter_match is None or request.where is None:
         found = await lexicon.search(space.collection, request.words, width, None)
         return _by_words(found, width, exhausted=len(found) < width)
-    depth = min(DEEPEST, math.ceil(DEEPER * width / max(passing.selectivity, 1e-9)))
-    within, wanted = passing.ids, min(ENOUGH * request.k, width)
+    depth = min(DEEPEST, math.ceil(DEEPER * width / max(filter_match.selectivity, 1e-9)))
+    within, wanted = filter_match.ids, min(ENOUGH * request.k, width)
     if within is not None and len(within) <= depth:
         found = await lexicon.search(space.collection, request.words, width, within)
         return _by_words(found, width, exhausted=len(found) < width)
@@ -138,7 +138,7 @@ async def lexical(
         seen = await lexicon.search(space.collection, request.words, depth, None)
         if within is None:
             ids = [candidate.document_id for candidate in seen]
-            passed = await documents.passing_among(space.collection.id, ids, request.where)
+            passed = await documents.filter_ids(space.collection.id, ids, request.where)
         else:
             passed = frozenset(within)
         found = tuple(candidate for candidate in seen if candidate.document_id in passed)
@@ -146,7 +146,9 @@ async def lexical(
         if len(found) >= wanted or exhausted:
             return _by_words(found, width, exhausted=exhausted)
         if within is None:
-            within = (await documents.passing(space.collection.id, request.where, filter_planner.MAX_ALLOWLIST_IDS)).ids
+            within = (
+                await documents.filter_match(space.collection.id, request.where, filter_planner.MAX_ALLOWLIST_IDS)
+            ).ids
         if within is not None:
             found = await lexicon.search(space.collection, request.words, width, within)
             return _by_words(found, width, exhausted=len(found) < width)

@@ -71,7 +71,7 @@ class ModelVerifier:
             raise Invalid.at("embedder", f"{spec.model} so gives unusable vectors (NaN, infinite or zero)")
         return spec, encoder.identity, canary
 
-    async def admit(self, version: EmbedderVersion) -> Encoder:
+    async def ensure(self, version: EmbedderVersion) -> Encoder:
         """The encoder of this version, proven: same fingerprint, and the canary texts land where they did.
 
         SpaceRefused says what differs; ModelUnavailable where the model cannot be loaded. What was proven is
@@ -83,7 +83,7 @@ class ModelVerifier:
         refused_until, refusal = self._refused.get(key, (0.0, None))
         if refusal is not None and time.monotonic() < refused_until:
             raise type(refusal)(refusal.detail)
-        return await self.prove(version)
+        return await self.reverify(version)
 
     async def _current(self, version: EmbedderVersion) -> bool:
         """Is what was proven what encodes? Versions share models: the proof of another one may have let go of it."""
@@ -93,7 +93,7 @@ class ModelVerifier:
             return False
         return self._proven.get((version.collection_id, version.number)) is encoder
 
-    async def prove(self, version: EmbedderVersion) -> Encoder:
+    async def reverify(self, version: EmbedderVersion) -> Encoder:
         """Look again whether the model is still the registered one, on disk and in what it answers. Raises as `admit`.
 
         To be called now and then while running: a folder whose content is swapped is noticed, and refused.
@@ -131,14 +131,14 @@ class ModelVerifier:
             for key in known.keys() - kept:
                 del known[key]
 
-    async def prove_all(self) -> None:
+    async def reverify_all(self) -> None:
         """`prove` every version that this process works in; what is refused is logged, and refused from now on."""
         written = await self._versions.written()
         self.keep(written)
         for version in written:
             if (version.collection_id, version.number) in self._proven:
                 try:
-                    await self.prove(version)
+                    await self.reverify(version)
                 except (SpaceRefused, ModelUnavailable) as error:
                     log.error("version refused", extra={"version": version.number, "reason": error.detail})
 

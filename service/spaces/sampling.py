@@ -35,11 +35,11 @@ T = TypeVar("T")
 
 
 class CollectionSampler:
-    def __init__(self, *, vectors: Spaces, documents: Documents, embedders: Embedders, proof: ModelVerifier) -> None:
+    def __init__(self, *, vectors: Spaces, documents: Documents, embedders: Embedders, verifier: ModelVerifier) -> None:
         self._vectors = vectors
         self._documents = documents
         self._embedders = embedders
-        self._proof = proof
+        self._verifier = verifier
 
     async def documents(self, collection: Collection, ids: Iterable[DocumentId]) -> AsyncIterator[StoredDocument]:
         """Those that exist, each once, a portion in memory at a time."""
@@ -53,7 +53,7 @@ class CollectionSampler:
         distinct, found = sorted(set(ids)), set[DocumentId]()
         for at in range(0, len(distinct), _LOOKED_UP):
             part = distinct[at : at + _LOOKED_UP]
-            found |= await self._documents.passing_among(collection.id, part, And(()))
+            found |= await self._documents.filter_ids(collection.id, part, And(()))
         return frozenset(found)
 
     async def queries(
@@ -96,7 +96,7 @@ class CollectionSampler:
 
     async def embedded(self, version: EmbedderVersion, texts: Sequence[str]) -> Vectors:
         """In small batches, so that live searches need not wait long behind them."""
-        await self._proof.admit(version)
+        await self._verifier.ensure(version)
         vectors = np.zeros((len(texts), version.dimensions), np.float32)
         for at in range(0, len(texts), _BATCH):
             part = texts[at : at + _BATCH]
@@ -109,7 +109,7 @@ class CollectionSampler:
 
     async def norms(self, version: EmbedderVersion, texts: Sequence[str]) -> npt.NDArray[np.float32] | None:
         """How long the vectors of these texts are before they are brought to length 1; None where nobody can tell."""
-        encoder = await self._proof.admit(version)
+        encoder = await self._verifier.ensure(version)
         if not isinstance(encoder, EncoderWithNorms):
             return None
         parts = [texts[at : at + _BATCH] for at in range(0, len(texts), _BATCH)]

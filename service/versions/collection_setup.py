@@ -13,16 +13,16 @@ from service.spaces.model_verification import ModelVerifier
 
 
 class CollectionService:
-    def __init__(self, *, collections: Collections, embedders: Embedders, proof: ModelVerifier) -> None:
+    def __init__(self, *, collections: Collections, embedders: Embedders, verifier: ModelVerifier) -> None:
         self._collections = collections
         self._embedders = embedders
-        self._proof = proof
+        self._verifier = verifier
 
     async def create(
         self, name: CollectionName, settings: CollectionSettings, now: datetime, *, actor: str
     ) -> Collection:
         """Register the embedder as version 1 of a new collection, active at once. Conflict where the name is taken."""
-        spec, identity, canary = await self._proof.register(settings.embedder)
+        spec, identity, canary = await self._verifier.register(settings.embedder)
         settings = dataclasses.replace(settings, embedder=spec)
         return await self._collections.create(name, settings, identity, canary, now, actor)
 

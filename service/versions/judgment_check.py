@@ -39,9 +39,9 @@ no worse would be refused."""
 
 
 class JudgmentCheck:
-    def __init__(self, *, search: SearchPipeline, proof: ModelVerifier, sampling: CollectionSampler) -> None:
+    def __init__(self, *, search: SearchPipeline, verifier: ModelVerifier, sampling: CollectionSampler) -> None:
         self._search = search
-        self._proof = proof
+        self._verifier = verifier
         self._sampling = sampling
 
     async def judge(
@@ -59,7 +59,7 @@ class JudgmentCheck:
         if version.spec.external or active.spec.external:
             return _undecided("the client makes the vectors of queries too, and judgments bring only texts")
         try:
-            await self._proof.admit(active)
+            await self._verifier.ensure(active)
         except (SpaceRefused, ModelUnavailable) as error:
             return _undecided(f"the active version cannot be asked: {error.detail}")
         relevant = _relevant(judgments)

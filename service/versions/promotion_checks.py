@@ -50,7 +50,7 @@ class PromotionChecks:
         backfills: Backfills,
         test_sets: TestSets,
         processes: Processes,
-        proof: ModelVerifier,
+        verifier: ModelVerifier,
         examine: Examine | None,
         prepare: Prepare | None = None,
     ) -> None:
@@ -59,7 +59,7 @@ class PromotionChecks:
         self._backfills = backfills
         self._test_sets = test_sets
         self._processes = processes
-        self._proof = proof
+        self._verifier = verifier
         self._examine = examine
         self._prepare = prepare
 
@@ -85,7 +85,7 @@ class PromotionChecks:
             judged_at=judged_at,
             against=collection.active_version,
             indexed=status.indexed,
-            effort=status.efforts.get("all"),
+            effort=status.ef_settings.get("all"),
         )
 
     async def _own_checks(self, version: EmbedderVersion, now: Clock) -> tuple[PromotionCheck, ...]:
@@ -114,10 +114,10 @@ class PromotionChecks:
                 name="canary", passed=None, detail="the client makes these vectors; there is no model to ask"
             )
         try:
-            await self._proof.prove(version)
+            await self._verifier.reverify(version)
         except (SpaceRefused, ModelUnavailable) as error:
             return PromotionCheck(name="canary", passed=False, detail=error.detail)
-        lowest = self._proof.lowest[version.collection_id, version.number]
+        lowest = self._verifier.lowest[version.collection_id, version.number]
         return PromotionCheck(
             name="canary",
             passed=True,
@@ -161,7 +161,7 @@ class PromotionChecks:
         return (
             evidence.against == collection.active_version
             and evidence.judged_at == await self._test_sets.uploaded_at(collection.id)
-            and (evidence.indexed, evidence.effort) == (status.indexed, status.efforts.get("all"))
+            and (evidence.indexed, evidence.effort) == (status.indexed, status.ef_settings.get("all"))
         )
 
     async def current(self, version: EmbedderVersion, now: Clock) -> PromotionEvidence:

@@ -81,15 +81,15 @@ class SearchChecks:
         documents: Documents,
         test_sets: TestSets,
         embedders: Embedders,
-        proof: ModelVerifier,
+        verifier: ModelVerifier,
         shadow: Watched,
     ) -> None:
         self._versions = versions
         self._vectors = vectors
         self._test_sets = test_sets
         self._shadow = shadow
-        self._sampling = CollectionSampler(vectors=vectors, documents=documents, embedders=embedders, proof=proof)
-        self._trial = JudgmentCheck(search=search, proof=proof, sampling=self._sampling)
+        self._sampling = CollectionSampler(vectors=vectors, documents=documents, embedders=embedders, verifier=verifier)
+        self._trial = JudgmentCheck(search=search, verifier=verifier, sampling=self._sampling)
 
     async def __call__(self, collection: Collection, version: EmbedderVersion) -> tuple[PromotionCheck, ...]:
         """Recall, geometry, judgments, shadow. AzimuthError where it cannot be measured now; nothing is half said."""

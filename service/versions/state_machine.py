@@ -79,7 +79,7 @@ class VersionStateMachine:
         versions: Versions,
         backfills: Backfills,
         queue: JobQueue,
-        proof: ModelVerifier,
+        verifier: ModelVerifier,
         verification: PromotionChecks,
         exact_below: int,
     ) -> None:
@@ -87,7 +87,7 @@ class VersionStateMachine:
         self._versions = versions
         self._backfills = backfills
         self._queue = queue
-        self._proof = proof
+        self._verifier = verifier
         self._exact_below = exact_below
         self._verification = verification
 
@@ -108,7 +108,7 @@ class VersionStateMachine:
 
         VersionExists where it would be the same as a version that is written already.
         """
-        spec, identity, canary = await self._proof.register(embedder or collection.settings.embedder)
+        spec, identity, canary = await self._verifier.register(embedder or collection.settings.embedder)
         chunking = chunking or collection.settings.chunking
         details = _described(spec, chunking, index)
         entry = AuditEntry(action="registered", actor=actor, at=now, note=note, details=details)
@@ -156,7 +156,7 @@ class VersionStateMachine:
         return self._verification.possible and await self._verification.outdated(version, now)
 
     async def _advance(self, version: EmbedderVersion, states: frozenset[VersionState], now: Clock) -> None:
-        async with self._versions.driving(version) as ours:
+        async with self._versions.transition_lock(version) as ours:
             moved = ours
             while moved:
                 version = await self._versions.get(version.collection_id, version.number)
@@ -178,7 +178,7 @@ class VersionStateMachine:
                 await self._move(version, VersionState.VERIFYING, now())
                 return True
             case VersionState.VERIFYING if self._verification.possible:
-                await self._proof.prove(version)
+                await self._verifier.reverify(version)
                 evidence = await self._verification.gather(version, now)
                 await self._move(version, VersionState.READY, now(), evidence=evidence)
                 return True
@@ -221,7 +221,7 @@ class VersionStateMachine:
         """Keep the queue filled; when all is done, compare documents and vectors, and start over where they differ."""
         if not version.spec.external:
             with suppress(ModelUnavailable):  # this process' trouble; a worker may have the model
-                await self._proof.admit(version)
+                await self._verifier.ensure(version)
         backfill = await self._backfills.advance(version, now, WINDOW)
         await self._backfills.note(version, now)
         if not backfill.everything or backfill.waiting:
@@ -283,7 +283,7 @@ class VersionStateMachine:
         version = await self._versions.get(collection.id, number)
         if version.state is not VersionState.READY:
             raise Conflict(f"version {number} is {version.state}; only one that is ready can be promoted")
-        async with self._versions.driving(version, wait_seconds=SETTLE_SECONDS) as ours:
+        async with self._versions.transition_lock(version, wait_seconds=SETTLE_SECONDS) as ours:
             if not ours:
                 raise Conflict(f"somebody else is at version {number} just now; try again")
             version = await self._versions.get(collection.id, number)  # whoever was at it may have brought new evidence
@@ -319,7 +319,7 @@ class VersionStateMachine:
         version = await self._versions.get(collection.id, collection.previous_version)
         if version.state is not VersionState.READY:
             raise Conflict(f"version {version.number} is {version.state}: there is nothing to go back to")
-        await self._proof.admit(version)
+        await self._verifier.ensure(version)
         return await self._switch(collection, version, "rolled_back", actor, now, note, {})
 
     async def _switch(

@@ -47,10 +47,10 @@ class Filling:
         assert (await self.advance()).everything
         await drain(self.world, self.version)
 
-    async def set_aside(self, version: EmbedderVersion, name: str) -> None:
+    async def dead_lettered(self, version: EmbedderVersion, name: str) -> None:
         await self.world.put(doc(name, "poison"))
         claimed = await self.world.queue.claim([version], 100, "w", NOW, LEASE)
-        await self.world.queue.charge([one.job for one in claimed], "poison", 1, NOW, NOW)
+        await self.world.queue.record_failure([one.job for one in claimed], "poison", 1, NOW, NOW)
 
 
 @pytest.fixture
@@ -119,7 +119,7 @@ async def test_an_empty_collection_is_filled_at_once(filled: Filling) -> None:
 
 
 async def test_what_was_set_aside_is_not_enqueued_again(filled: Filling) -> None:
-    await filled.set_aside(filled.version, "d03")
+    await filled.dead_lettered(filled.version, "d03")
     assert await filled.advance() == BackfillStatus(enqueued=9, waiting=9, everything=True)
 
 
@@ -253,7 +253,7 @@ async def test_a_document_with_several_chunks_counts_once(filled: Filling) -> No
 
 async def test_what_was_set_aside_here_alone_is_missing(filled: Filling) -> None:
     await filled.fill()
-    await filled.set_aside(filled.version, "d03")
+    await filled.dead_lettered(filled.version, "d03")
     await filled.world.drain()
     found = await filled.completeness()
     assert (found.failed, found.agrees, found.complete) == (1, True, False)
@@ -261,9 +261,9 @@ async def test_what_was_set_aside_here_alone_is_missing(filled: Filling) -> None
 
 async def test_what_no_version_can_encode_is_missed_by_nobody(filled: Filling) -> None:
     await filled.fill()
-    await filled.set_aside(filled.version, "d03")
+    await filled.dead_lettered(filled.version, "d03")
     assert (await filled.completeness()).failed == 1
-    await filled.set_aside(filled.world.version, "d03")
+    await filled.dead_lettered(filled.world.version, "d03")
     found = await filled.completeness()
     assert (found.failed, found.complete) == (0, True)
 
@@ -289,7 +289,7 @@ async def test_progress_counts_documents_that_are_done(filled: Filling) -> None:
     assert await filled.progress() == Progress(done=0, total=10, failed=0)
     await filled.encode(3)
     assert await filled.progress() == Progress(done=3, total=10, failed=0)
-    await filled.set_aside(filled.version, "d00")
+    await filled.dead_lettered(filled.version, "d00")
     assert await filled.progress() == Progress(done=2, total=10, failed=1)
     await filled.world.delete("d01", "d09")
     assert await filled.progress() == Progress(done=1, total=8, failed=1)

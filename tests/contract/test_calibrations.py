@@ -63,8 +63,8 @@ async def test_one_at_a_time_learns_and_nobody_who_drives_is_held_up(world: Worl
         assert first
         async with world.versions.learning(world.version) as second:
             assert not second
-        async with world.versions.driving(world.version) as driving:
-            assert driving
+        async with world.versions.transition_lock(world.version) as transition_lock:
+            assert transition_lock
     async with world.versions.learning(world.version) as again:
         assert again
 

@@ -271,12 +271,12 @@ async def test_pages_under_a_filter(world: World) -> None:
 async def test_passing_names_what_passes_up_to_the_cap(world: World) -> None:
     await world.put(*(doc(f"d{number}", number=number) for number in range(10)))
     await world.delete("d9")
-    few = await world.documents.passing(world.collection.id, parse({"number": {"$gte": 6}}), 3)
+    few = await world.documents.filter_match(world.collection.id, parse({"number": {"$gte": 6}}), 3)
     assert few.ids is not None
     assert (sorted(few.ids), few.count, few.total) == (["d6", "d7", "d8"], 3, 9)
-    many = await world.documents.passing(world.collection.id, parse({"number": {"$gte": 5}}), 3)
+    many = await world.documents.filter_match(world.collection.id, parse({"number": {"$gte": 5}}), 3)
     assert (many.ids, many.count, many.total) == (None, 4, 9)
-    none = await world.documents.passing(world.collection.id, parse({"number": 9}), 3)
+    none = await world.documents.filter_match(world.collection.id, parse({"number": 9}), 3)
     assert (none.ids, none.count) == ((), 0)
 
 
@@ -288,7 +288,7 @@ async def test_the_number_of_many_documents_is_remembered_for_a_while(
     everything = parse({})
 
     async def total() -> int:
-        return (await postgres.documents.passing(postgres.collection.id, everything, 1)).total
+        return (await postgres.documents.filter_match(postgres.collection.id, everything, 1)).total
 
     await postgres.put(doc("a"), doc("b"))
     assert await total() == 2
@@ -304,7 +304,7 @@ async def test_passing_among(world: World) -> None:
     await world.put(doc("a", x=1), doc("b", x=2), doc("c", x=1))
     await world.delete("c")
     asked = [DocumentId(name) for name in ("a", "b", "c", "d")]
-    assert await world.documents.passing_among(world.collection.id, asked, parse({"x": 1})) == {"a"}
+    assert await world.documents.filter_ids(world.collection.id, asked, parse({"x": 1})) == {"a"}
 
 
 def candidate(name: str, revision: int = 1, start: int | None = None, end: int | None = None) -> Candidate:

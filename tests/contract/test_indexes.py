@@ -70,7 +70,7 @@ async def test_a_rebuilt_index_is_another_build(store: Store) -> None:
     assert before is not None
     assert (before.valid, before.building) == (True, False)
     assert (await store.indexes.look(version)).index == before
-    async with store.indexes.rebuilding(version) as ours:
+    async with store.indexes.rebuild_lock(version) as ours:
         assert ours
         await store.indexes.rebuild(version)
     after = (await store.indexes.look(version)).index
@@ -81,11 +81,11 @@ async def test_a_rebuilt_index_is_another_build(store: Store) -> None:
 
 async def test_one_at_a_time_rebuilds_and_one_steers_beside_it(store: Store) -> None:
     _, version = await store.version()
-    async with store.indexes.rebuilding(version) as ours, store.indexes.steering(version) as also_ours:
+    async with store.indexes.rebuild_lock(version) as ours, store.indexes.ef_search_lock(version) as also_ours:
         assert (ours, also_ours) == (True, True)
-        async with store.indexes.rebuilding(version) as second, store.indexes.steering(version) as third:
+        async with store.indexes.rebuild_lock(version) as second, store.indexes.ef_search_lock(version) as third:
             assert (second, third) == (False, False)
-    async with store.indexes.rebuilding(version) as again, store.indexes.steering(version) as also_again:
+    async with store.indexes.rebuild_lock(version) as again, store.indexes.ef_search_lock(version) as also_again:
         assert (again, also_again) == (True, True)
 
 
@@ -100,7 +100,7 @@ async def test_a_version_that_is_gone_is_not_found(store: Store) -> None:
 
 async def test_the_status_of_a_version_tells_what_was_chosen_for_it(store: Store) -> None:
     collection, version = await store.version()
-    assert (await store.versions.status(version)).efforts == {}
+    assert (await store.versions.status(version)).ef_settings == {}
     now = datetime.now(UTC)
     for number, band, ef_search in ((1, "all", 149), (1, "wide", 186), (2, "all", 76)):
         effort = EfSetting(
@@ -112,8 +112,8 @@ async def test_the_status_of_a_version_tells_what_was_chosen_for_it(store: Store
             changed_at=now,
             target=0.95,
         )
-        await store.recalls.put_effort(collection.id, effort, None)
-    assert (await store.versions.status(version)).efforts == {"all": 149, "wide": 186}
+        await store.recalls.put_ef_setting(collection.id, effort, None)
+    assert (await store.versions.status(version)).ef_settings == {"all": 149, "wide": 186}
 
 
 # ---------------------------------------------------------------- only with a database

@@ -276,7 +276,7 @@ async def test_wishes_bind(subject: Subject, query: str, expected: set[str]) -> 
 async def test_quotations_that_no_document_says_are_named(subject: Subject) -> None:
     await subject.write(*POND)
     words = parse_query('"grey heron" "unheard of" +"never said"')
-    assert await subject.lexicon.unsaid(subject.papers, words) == ("unheard of",)
+    assert await subject.lexicon.unmatched_terms(subject.papers, words) == ("unheard of",)
 
 
 async def test_phrases_are_read_as_documents_are(tantivy: Subject) -> None:

@@ -260,7 +260,7 @@ async def test_whoever_lost_a_lease_moves_nothing(world: World) -> None:
     (fast,) = await world.claim(worker="fast", now=NOW + LEASE)
     await world.queue.release([slow.job], NOW)
     await world.queue.extend([slow.job], NOW)
-    assert await world.queue.charge([slow.job], "late", 1, NOW, NOW) == ()
+    assert await world.queue.record_failure([slow.job], "late", 1, NOW, NOW) == ()
     forged = dataclasses.replace(fast.job, lease=str(uuid4()))
     await world.queue.release([forged], NOW)
     assert await world.claim(now=NOW + LEASE) == ()
@@ -270,7 +270,7 @@ async def test_whoever_lost_a_lease_moves_nothing(world: World) -> None:
 async def test_nothing_to_do_is_no_error(world: World) -> None:
     await world.queue.extend([], NOW)
     await world.queue.release([], NOW)
-    assert await world.queue.charge([], "none", 3, NOW, NOW) == ()
+    assert await world.queue.record_failure([], "none", 3, NOW, NOW) == ()
     assert await world.store() == frozenset()
 
 
@@ -293,10 +293,10 @@ async def test_the_same_jobs_in_opposite_orders_never_wait_for_each_other(
 async def test_a_charged_document_comes_back_and_is_set_aside_at_the_limit(world: World) -> None:
     await world.put(doc("a"), doc("b"))
     first = {one.job.document_id: one for one in await world.claim()}
-    assert await world.queue.charge([first[DocumentId("a")].job], "boom", 2, later(1), later(5)) == ()
+    assert await world.queue.record_failure([first[DocumentId("a")].job], "boom", 2, later(1), later(5)) == ()
     (again,) = await world.claim(now=later(5))
     assert (again.job.document_id, again.job.attempts, again.lost_leases) == ("a", 1, 0)
-    assert await world.queue.charge([again.job], "bang", 2, later(6), later(9)) == ("a",)
+    assert await world.queue.record_failure([again.job], "bang", 2, later(6), later(9)) == ("a",)
     assert await world.claim(now=later(10)) == ()
     (failed,) = await world.queue.failed(world.collection.id, None, 10)
     assert (failed.id, failed.version, failed.attempts, failed.reason) == ("a", 1, 2, "bang")
@@ -307,14 +307,14 @@ async def test_a_document_charged_beforehand_can_still_be_stored(world: World) -
     """The attempt is counted before a risky document is tried, so that a crash cannot escape it."""
     await world.put(doc("a"))
     (claimed,) = await world.claim()
-    assert await world.queue.charge([claimed.job], "tried alone", 3, NOW, NOW + LEASE) == ()
+    assert await world.queue.record_failure([claimed.job], "tried alone", 3, NOW, NOW + LEASE) == ()
     assert await world.store(encoded(claimed)) == {"a"}
 
 
 async def test_the_lease_of_a_charged_attempt_is_not_lost_once_more(world: World) -> None:
     await world.put(doc("a"))
     (claimed,) = await world.claim()
-    await world.queue.charge([claimed.job], "tried alone", 3, NOW, NOW + LEASE)
+    await world.queue.record_failure([claimed.job], "tried alone", 3, NOW, NOW + LEASE)
     (again,) = await world.claim(now=NOW + LEASE)
     assert (again.job.attempts, again.lost_leases) == (1, 0)
     assert await world.store(encoded(claimed)) == frozenset()
@@ -323,14 +323,14 @@ async def test_the_lease_of_a_charged_attempt_is_not_lost_once_more(world: World
 async def test_what_was_set_aside_cannot_be_stored_by_its_last_holder(world: World) -> None:
     await world.put(doc("a"))
     (claimed,) = await world.claim()
-    assert await world.queue.charge([claimed.job], "poison", 1, NOW, NOW) == ("a",)
+    assert await world.queue.record_failure([claimed.job], "poison", 1, NOW, NOW) == ("a",)
     assert await world.store(encoded(claimed)) == frozenset()
 
 
 async def test_new_content_gets_a_new_chance(world: World) -> None:
     await world.put(doc("a"))
     (claimed,) = await world.claim()
-    await world.queue.charge([claimed.job], "poison", 1, NOW, NOW)
+    await world.queue.record_failure([claimed.job], "poison", 1, NOW, NOW)
     await world.put(doc("a", "better"), now=later(1))
     (again,) = await world.claim(now=later(1))
     assert (again.job.attempts, again.lost_leases) == (0, 0)
@@ -340,7 +340,7 @@ async def test_new_content_gets_a_new_chance(world: World) -> None:
 async def test_any_reason_can_be_kept(world: World) -> None:
     await world.put(doc("a"))
     (claimed,) = await world.claim()
-    await world.queue.charge([claimed.job], "NUL \0, half a pair \ud800, " + "long " * 1_000, 1, NOW, NOW)
+    await world.queue.record_failure([claimed.job], "NUL \0, half a pair \ud800, " + "long " * 1_000, 1, NOW, NOW)
     (failed,) = await world.queue.failed(world.collection.id, None, 10)
     assert failed.reason.startswith("NUL ")
 
@@ -349,7 +349,7 @@ async def test_failed_documents_are_paged_by_id(world: World) -> None:
     second = await world.add_version(2, VersionState.READY)
     await world.put(*(doc(name) for name in ("a", "B", "é", "z")))
     both = await world.queue.claim([world.version, second], 10, "w", NOW, LEASE)
-    await world.queue.charge([one.job for one in both], "poison", 1, NOW, NOW)
+    await world.queue.record_failure([one.job for one in both], "poison", 1, NOW, NOW)
     first = await world.queue.failed(world.collection.id, None, 3)
     assert [(one.id, one.version) for one in first] == [("B", 2), ("a", 2), ("z", 2)]
     assert [one.id for one in await world.queue.failed(world.collection.id, first[-1].id, 3)] == ["é"]
@@ -358,7 +358,7 @@ async def test_failed_documents_are_paged_by_id(world: World) -> None:
 async def test_retry_forgets_attempts(world: World) -> None:
     await world.put(doc("a"), doc("b"))
     claimed = await world.claim()
-    await world.queue.charge([one.job for one in claimed], "poison", 1, NOW, NOW)
+    await world.queue.record_failure([one.job for one in claimed], "poison", 1, NOW, NOW)
     assert await world.queue.retry(world.collection.id, later(1)) == 2
     assert await world.queue.retry(world.collection.id, later(1)) == 0
     assert await world.claim(now=NOW) == ()
@@ -382,7 +382,7 @@ async def test_status_tells_of_one_version(world: World) -> None:
     await world.put(doc("a"), doc("b"), now=later(0))
     await world.put(doc("c"), now=later(4))
     claimed = await world.claim(now=later(4))
-    await world.queue.charge([claimed[0].job], "poison", 1, later(4), later(4))
+    await world.queue.record_failure([claimed[0].job], "poison", 1, later(4), later(4))
     await world.store(encoded(claimed[1]))
     assert await status(world.version) == QueueStatus(pending=1, failed=1, oldest_seconds=6.0)
     assert await status(second) == QueueStatus(pending=3, failed=0, oldest_seconds=10.0)
@@ -392,8 +392,8 @@ async def test_unfinished_are_those_that_wait_and_were_not_given_up(world: World
     await world.put(*map(doc, ["done", "leased", "waiting", "failed"]))
     claimed = {one.job.document_id: one for one in await world.claim()}
     await world.store(encoded(claimed[DocumentId("done")]))
-    await world.queue.charge([claimed[DocumentId("failed")].job], "poison", 1, NOW, NOW)
+    await world.queue.record_failure([claimed[DocumentId("failed")].job], "poison", 1, NOW, NOW)
     await world.queue.release([claimed[DocumentId("waiting")].job], NOW)
     asked = [DocumentId(name) for name in ("waiting", "done", "missing", "failed", "leased")]
     assert await world.queue.unfinished(world.collection.id, world.version.number, asked) == ("waiting", "leased")
-    assert await world.queue.set_aside(world.collection.id, world.version.number, asked) == ("failed",)
+    assert await world.queue.dead_lettered(world.collection.id, world.version.number, asked) == ("failed",)

@@ -35,8 +35,8 @@ CURVE = CalibrationCurve(
 )
 
 
-def minute(series: RecallSeries, at: datetime = NOW, tally: RecallStats = TALLY) -> RecallMinute:
-    return RecallMinute(series=series, at=at, tally=tally)
+def minute(series: RecallSeries, at: datetime = NOW, stats: RecallStats = TALLY) -> RecallMinute:
+    return RecallMinute(series=series, at=at, stats=stats)
 
 
 def effort(band: Band = "all", version: int = 1, **changes: object) -> EfSetting:
@@ -61,7 +61,7 @@ async def changes_noted(world: World) -> int:
 
 async def test_nothing_is_known_at_first(world: World) -> None:
     assert await world.recalls.since(world.collection.id, NOW) == ()
-    assert await world.recalls.efforts(world.collection.id) == ()
+    assert await world.recalls.ef_settings(world.collection.id) == ()
     assert await world.recalls.curve(world.version) is None
     await world.recalls.add(world.collection.id, [])
     assert await world.recalls.forget(NOW) == 0
@@ -95,14 +95,14 @@ async def test_minutes_are_told_together_by_the_first_of_them(world: World) -> N
 async def test_sums_of_one_minute_are_added_up_by_series(world: World) -> None:
     more = RecallStats(queries=1, recall=0.5, recall_squares=0.25, distance_recall=0.75, seconds=0.5)
     await world.recalls.add(world.collection.id, [minute(DENSE), minute(NARROW)])
-    await world.recalls.add(world.collection.id, [minute(DENSE, tally=more), minute(DENSE, later(60))])
+    await world.recalls.add(world.collection.id, [minute(DENSE, stats=more), minute(DENSE, later(60))])
     found = await world.recalls.since(world.collection.id, NOW)
-    assert found == (minute(DENSE, tally=TALLY + more), minute(NARROW), minute(DENSE, later(60)))
+    assert found == (minute(DENSE, stats=TALLY + more), minute(NARROW), minute(DENSE, later(60)))
 
 
 async def test_the_same_minute_may_come_twice_in_one_call(world: World) -> None:
     await world.recalls.add(world.collection.id, [minute(DENSE), minute(DENSE)])
-    assert await world.recalls.since(world.collection.id, NOW) == (minute(DENSE, tally=TALLY + TALLY),)
+    assert await world.recalls.since(world.collection.id, NOW) == (minute(DENSE, stats=TALLY + TALLY),)
 
 
 async def test_processes_that_add_at_once_lose_nothing(world: World) -> None:
@@ -110,7 +110,7 @@ async def test_processes_that_add_at_once_lose_nothing(world: World) -> None:
     orders = [[minute(one) for one in (series if at % 2 else reversed(series))] for at in range(8)]
     await asyncio.gather(*(world.recalls.add(world.collection.id, order) for order in orders))
     found = await world.recalls.since(world.collection.id, NOW)
-    assert [(one.series, one.tally.queries) for one in found] == [(one, 8 * TALLY.queries) for one in series]
+    assert [(one.series, one.stats.queries) for one in found] == [(one, 8 * TALLY.queries) for one in series]
 
 
 async def test_old_minutes_are_forgotten_and_counted(world: World) -> None:
@@ -124,18 +124,18 @@ async def test_old_minutes_are_forgotten_and_counted(world: World) -> None:
 
 async def test_an_effort_takes_the_place_of_the_former_one(world: World) -> None:
     entry = AuditEntry(at=NOW, actor="azimuth", action="tuned", version=ONE)
-    await world.recalls.put_effort(world.collection.id, effort("wide"), entry)
-    await world.recalls.put_effort(world.collection.id, effort("all", version=2), entry)
-    await world.recalls.put_effort(world.collection.id, effort("all"), entry)
+    await world.recalls.put_ef_setting(world.collection.id, effort("wide"), entry)
+    await world.recalls.put_ef_setting(world.collection.id, effort("all", version=2), entry)
+    await world.recalls.put_ef_setting(world.collection.id, effort("all"), entry)
     missed = effort("wide", ef_search=1000, missed=True, reason="not even the largest", changed_at=later(2))
-    await world.recalls.put_effort(world.collection.id, missed, entry)
-    assert await world.recalls.efforts(world.collection.id) == (effort("all"), missed, effort("all", version=2))
+    await world.recalls.put_ef_setting(world.collection.id, missed, entry)
+    assert await world.recalls.ef_settings(world.collection.id) == (effort("all"), missed, effort("all", version=2))
     assert await changes_noted(world) == 4
 
 
 async def test_another_reason_alone_is_not_noted(world: World) -> None:
-    await world.recalls.put_effort(world.collection.id, effort(), None)
-    assert await world.recalls.efforts(world.collection.id) == (effort(),)
+    await world.recalls.put_ef_setting(world.collection.id, effort(), None)
+    assert await world.recalls.ef_settings(world.collection.id) == (effort(),)
     assert await changes_noted(world) == 0
 
 
@@ -164,15 +164,15 @@ async def test_a_retired_version_takes_no_curve(world: World) -> None:
 
 async def test_all_of_it_goes_with_the_collection(world: World) -> None:
     await world.recalls.add(world.collection.id, [minute(DENSE)])
-    await world.recalls.put_effort(world.collection.id, effort(), None)
+    await world.recalls.put_ef_setting(world.collection.id, effort(), None)
     await world.recalls.put_curve(world.version, CURVE)
     await world.collections.delete(world.collection.id)
     assert await world.recalls.since(world.collection.id, NOW) == ()
-    assert await world.recalls.efforts(world.collection.id) == ()
+    assert await world.recalls.ef_settings(world.collection.id) == ()
     assert await world.recalls.curve(world.version) is None
     with pytest.raises(CollectionNotFound):
         await world.recalls.add(world.collection.id, [minute(DENSE)])
     with pytest.raises(CollectionNotFound):
-        await world.recalls.put_effort(world.collection.id, effort(), None)
+        await world.recalls.put_ef_setting(world.collection.id, effort(), None)
     with pytest.raises(VersionNotFound):
         await world.recalls.put_curve(world.version, CURVE)

@@ -242,26 +242,29 @@ async def test_a_backfill_rests_and_goes_on_and_each_is_noted_once(world: World)
 
 async def test_one_at_a_time_drives_a_version(world: World) -> None:
     other = await world.add_version(2, VersionState.BACKFILLING)
-    async with world.versions.driving(world.version) as first:
+    async with world.versions.transition_lock(world.version) as first:
         assert first
-        async with world.versions.driving(world.version) as second, world.versions.driving(other) as elsewhere:
+        async with (
+            world.versions.transition_lock(world.version) as second,
+            world.versions.transition_lock(other) as elsewhere,
+        ):
             assert not second
             assert elsewhere
-        async with world.versions.driving(world.version, wait_seconds=0.05) as late:
+        async with world.versions.transition_lock(world.version, wait_seconds=0.05) as late:
             assert not late
-    async with world.versions.driving(world.version) as again:
+    async with world.versions.transition_lock(world.version) as again:
         assert again
 
 
 async def test_who_waits_drives_when_the_other_is_done(world: World) -> None:
     async def wait() -> bool:
-        async with world.versions.driving(world.version, wait_seconds=10) as ours:
+        async with world.versions.transition_lock(world.version, wait_seconds=10) as ours:
             return ours
 
-    async with world.versions.driving(world.version) as first:
+    async with world.versions.transition_lock(world.version) as first:
         assert first
         waiting = asyncio.create_task(wait())
-        async with world.versions.driving(world.version, wait_seconds=0.1) as late:
+        async with world.versions.transition_lock(world.version, wait_seconds=0.1) as late:
             assert not late
         assert not waiting.done()
     assert await waiting
@@ -269,9 +272,9 @@ async def test_who_waits_drives_when_the_other_is_done(world: World) -> None:
 
 async def test_a_failure_while_driving_comes_through_and_leaves_nothing_locked(world: World) -> None:
     with pytest.raises(Conflict, match="mine"):
-        async with world.versions.driving(world.version):
+        async with world.versions.transition_lock(world.version):
             raise Conflict("mine")
-    async with world.versions.driving(world.version) as again:
+    async with world.versions.transition_lock(world.version) as again:
         assert again
 
 

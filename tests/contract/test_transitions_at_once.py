@@ -202,12 +202,12 @@ async def kill_drivers(world: World) -> Any:
 
 async def test_processes_exclude_each_other_and_a_killed_one_lets_go(world: World, database_url: str) -> None:
     async def die(theirs: Versions) -> None:
-        async with world.versions.driving(world.version) as ours:
+        async with world.versions.transition_lock(world.version) as ours:
             assert ours
-            async with theirs.driving(world.version) as other:
+            async with theirs.transition_lock(world.version) as other:
                 assert not other
             assert await kill_drivers(world) == 1
-            async with theirs.driving(world.version) as other:
+            async with theirs.transition_lock(world.version) as other:
                 assert other
             raise Conflict("the body's own")
 
@@ -217,10 +217,10 @@ async def test_processes_exclude_each_other_and_a_killed_one_lets_go(world: Worl
 
 
 async def test_a_connection_that_breaks_while_driving_is_no_error_by_itself(world: World) -> None:
-    async with world.versions.driving(world.version) as ours:
+    async with world.versions.transition_lock(world.version) as ours:
         assert ours
         assert await kill_drivers(world) == 1
-    async with world.versions.driving(world.version) as again:
+    async with world.versions.transition_lock(world.version) as again:
         assert again
 
 
@@ -229,10 +229,10 @@ async def test_who_waits_to_drive_is_in_nobodys_way(world: World) -> None:
     await world.put_and_store({"a": np.eye(4, dtype=np.float32)})
 
     async def wait() -> bool:
-        async with world.versions.driving(world.version, wait_seconds=20) as ours:
+        async with world.versions.transition_lock(world.version, wait_seconds=20) as ours:
             return ours
 
-    async with world.versions.driving(world.version):
+    async with world.versions.transition_lock(world.version):
         waiting = asyncio.create_task(wait())
         async with asyncio.timeout(10):
             assert await world.versions.build_index(world.version)

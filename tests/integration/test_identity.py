@@ -61,10 +61,10 @@ class Process:
         catalog.processes.append(self)
         self.catalog = catalog
         self.registry = registry
-        self.proof = ModelVerifier(collections=cast(Any, catalog), versions=cast(Any, catalog), embedders=registry)
+        self.verifier = ModelVerifier(collections=cast(Any, catalog), versions=cast(Any, catalog), embedders=registry)
 
     async def register(self, spec: EmbedderSpec = DEFAULT, number: int = 1) -> EmbedderVersion:
-        spec, identity, canary = await self.proof.register(spec)
+        spec, identity, canary = await self.verifier.register(spec)
         version = EmbedderVersion(
             collection_id=CollectionId(1),
             number=VersionNumber(number),
@@ -184,50 +184,50 @@ async def test_a_swapped_model_is_refused_while_running_and_after_a_restart(
 
         running = start()
         version = await running.register()
-        await running.proof.admit(version)
+        await running.verifier.ensure(version)
 
         change, reason = SWAPS[swap]
         change(folder)
-        await running.proof.prove_all()
-        assert not running.proof.proven
+        await running.verifier.reverify_all()
+        assert not running.verifier.proven
         with pytest.raises(SpaceRefused, match=rf"version 1 .*: {reason}"):
-            await running.proof.admit(version)
+            await running.verifier.ensure(version)
         with pytest.raises(SpaceRefused, match=rf"version 1 .*: {reason}"):
-            await start().proof.admit(version)
+            await start().verifier.ensure(version)
 
 
 async def test_a_static_model_is_watched_like_any_other(tmp_path: Path, catalog: Catalog) -> None:
     folder = static_model(tmp_path / "static")
     running = Process(catalog, local(folder))
     version = await running.register()
-    await running.proof.admit(version)
+    await running.verifier.ensure(version)
     flip_a_weight(folder)
-    await running.proof.prove_all()
+    await running.verifier.reverify_all()
     for process in (running, Process(catalog, local(folder))):
         with pytest.raises(SpaceRefused, match="weights differ"):
-            await process.proof.admit(version)
+            await process.verifier.ensure(version)
 
 
 async def test_what_one_version_finds_out_holds_for_all_that_share_the_model(folder: Path, catalog: Catalog) -> None:
     running = Process(catalog, local(folder))
     first, second = await running.register(number=1), await running.register(number=2)
-    await running.proof.admit(first)
-    await running.proof.admit(second)
+    await running.verifier.ensure(first)
+    await running.verifier.ensure(second)
     flip_a_weight(folder)
     with pytest.raises(SpaceRefused):
-        await running.proof.prove(first)
+        await running.verifier.reverify(first)
     # Nobody has proven the second one again, but what encodes for it is the other model already.
     with pytest.raises(SpaceRefused, match=r"version 2 .*: weights differ"):
-        await running.proof.admit(second)
+        await running.verifier.ensure(second)
 
 
 async def test_another_prompt_of_the_model_does_not_matter_to_who_names_his_own(folder: Path, catalog: Catalog) -> None:
     running = Process(catalog, local(folder))
     version = await running.register(EmbedderSpec(document_prompt="own: ", query_prompt="own: "))
-    await running.proof.admit(version)
+    await running.verifier.ensure(version)
     SWAPS["prompt"][0](folder)
-    await running.proof.prove_all()
-    assert (await running.proof.admit(version)).identity == version.identity
+    await running.verifier.reverify_all()
+    assert (await running.verifier.ensure(version)).identity == version.identity
 
 
 async def test_a_model_that_is_gone_is_unavailable_and_comes_back(
@@ -235,21 +235,21 @@ async def test_a_model_that_is_gone_is_unavailable_and_comes_back(
 ) -> None:
     running = Process(catalog, local(folder))
     version = await running.register()
-    await running.proof.admit(version)
+    await running.verifier.ensure(version)
     (folder / "model.safetensors").rename(tmp_path / "aside")
-    await running.proof.prove_all()
+    await running.verifier.reverify_all()
     with pytest.raises(ModelUnavailable):
-        await running.proof.admit(version)
+        await running.verifier.ensure(version)
     (tmp_path / "aside").rename(folder / "model.safetensors")
     await running.registry.forget(version.spec)
-    assert (await running.proof.prove(version)).identity == version.identity
+    assert (await running.verifier.reverify(version)).identity == version.identity
 
 
 async def test_another_precision_of_the_same_model_is_admitted(folder: Path, catalog: Catalog) -> None:
     version = await Process(catalog, local(folder)).register()
     other = Process(catalog, local(folder, precision="bfloat16"))
-    assert (await other.proof.admit(version)).identity.fingerprint == version.fingerprint
-    assert 0.999 <= other.proof.lowest[version.collection_id, version.number] < 1.0
+    assert (await other.verifier.ensure(version)).identity.fingerprint == version.fingerprint
+    assert 0.999 <= other.verifier.lowest[version.collection_id, version.number] < 1.0
 
 
 # ---------------------------------------------------------------- another service encodes
@@ -271,7 +271,7 @@ async def test_a_collection_may_move_between_a_model_here_and_one_elsewhere(fold
     version = await here.register(spec)
     with encoders(local(folder)) as service:
         there = Process(catalog, ModelRegistry(default=str(folder), encoder_url=service.url))
-        encoder = await there.proof.admit(version)
+        encoder = await there.verifier.ensure(version)
         assert encoder.identity == version.identity
         texts = ["How tall is the tower?", "The tower is 300 metres tall."]
         vectors = await there.registry.embed(version.spec, texts, "query")
@@ -288,7 +288,7 @@ async def test_a_service_that_was_started_with_another_model_is_refused_at_the_n
     with encoders(serving(folder)) as service:
         running = Process(catalog, ModelRegistry(default=SERVED, encoder_url=service.url))
         version = await running.register()
-        encoder = await running.proof.admit(version)
+        encoder = await running.verifier.ensure(version)
         service.serve(serving(other))
         # Before anybody has looked: neither a worker's batch nor a query gets a vector, and tokens count as well.
         with pytest.raises(SpaceRefused, match="weights differ"):
@@ -297,19 +297,19 @@ async def test_a_service_that_was_started_with_another_model_is_refused_at_the_n
             await running.registry.embed(version.spec, ["a query"], "query")
         with pytest.raises(SpaceRefused, match="weights differ"):
             encoder.offsets(["a document"])
-        await running.proof.prove_all()
+        await running.verifier.reverify_all()
         with pytest.raises(SpaceRefused, match=r"version 1 .*: weights differ"):
-            await running.proof.admit(version)
+            await running.verifier.ensure(version)
         service.serve(serving(folder))
         await running.registry.forget(version.spec)
-        assert (await running.proof.prove(version)).identity == version.identity
+        assert (await running.verifier.reverify(version)).identity == version.identity
 
 
 async def test_a_service_that_is_gone_is_no_proof_of_anything(folder: Path, catalog: Catalog) -> None:
     with encoders(serving(folder)) as service:
         running = Process(catalog, ModelRegistry(default=SERVED, encoder_url=service.url))
         version = await running.register()
-        await running.proof.admit(version)
-    await running.proof.prove_all()
+        await running.verifier.ensure(version)
+    await running.verifier.reverify_all()
     with pytest.raises(ModelUnavailable, match="does not answer"):
-        await running.proof.admit(version)
+        await running.verifier.ensure(version)

@@ -60,9 +60,9 @@ async def states(world: World) -> dict[str, FieldState]:
 async def found(world: World, raw: dict[str, Any]) -> list[str]:
     """What passes, as a process that has just started finds it."""
     assert world.pool is not None
-    passing = await PostgresDocuments(world.pool).passing(world.collection.id, filters.parse(raw), 1_000)
-    assert passing.ids is not None
-    return sorted(passing.ids)
+    filter_match = await PostgresDocuments(world.pool).filter_match(world.collection.id, filters.parse(raw), 1_000)
+    assert filter_match.ids is not None
+    return sorted(filter_match.ids)
 
 
 async def test_values_of_every_kind_are_kept(world: World) -> None:
@@ -121,12 +121,12 @@ async def test_a_dropped_field_is_kept_until_no_process_believes_in_it(world: Wo
     await world.put(doc("1", a=1, b=1))
     await fields_of(world).tend(NOW)
     believing = PostgresDocuments(world.pool)  # type: ignore[arg-type]
-    assert (await believing.passing(world.collection.id, filters.parse({"a": 1}), 10)).ids == ("1",)
+    assert (await believing.filter_match(world.collection.id, filters.parse({"a": 1}), 10)).ids == ("1",)
     await declare(world, "b")
     assert await states(world) == {"b": FieldState.READY}
     await world.put(doc("2", a=1, b=2), now=later(1))
     await fields_of(world).tend(NOW)
-    two = await believing.passing(world.collection.id, filters.parse({"a": {"$lt": 2}}), 10)
+    two = await believing.filter_match(world.collection.id, filters.parse({"a": {"$lt": 2}}), 10)
     assert set(two.ids or ()) == {"1", "2"}
     # The settings were changed at the time of this machine, not of the tests.
     await rows(world, f"UPDATE indexed_fields SET dropped_at = '{NOW}' WHERE state = 'dropped' RETURNING number")

@@ -209,7 +209,9 @@ async def test_what_fails_fails_for_its_own_caller_alone(folder: Path) -> None:
 
 
 async def test_a_number_that_is_none_is_no_score(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(PackedCrossEncoder, "forward", lambda self, encodings: np.full(len(encodings), np.nan, np.float32))
+    monkeypatch.setattr(
+        PackedCrossEncoder, "forward", lambda self, encodings: np.full(len(encodings), np.nan, np.float32)
+    )
     async with reranker(str(folder)) as opened:
         with pytest.raises(ModelUnavailable, match="no usable number"):
             await opened.read(QUERY, PASSAGES)

@@ -60,7 +60,7 @@ class Plan:
 
     @property
     def indexes(self) -> set[str]:
-        return {node["IndexSettings Name"] for node in self.nodes if "IndexSettings Name" in node}
+        return {node["Index Name"] for node in self.nodes if "Index Name" in node}
 
     def scanned(self, table: str) -> bool:
         """Whether the table is read from one end to the other."""
@@ -143,7 +143,7 @@ async def fill(world: World) -> None:
         await world.store(*(encoded(one, rows) for one, rows in zip(claimed, vectors, strict=True)))
     await world.put(*(doc(f"d{number:05d}", "new words") for number in range(0, ROWS, 3)), now=later(ROWS))
     (poison, *_) = await world.claim(limit=1, now=later(ROWS))
-    await world.queue.charge([poison.job], "poison", 1, NOW, NOW)
+    await world.queue.record_failure([poison.job], "poison", 1, NOW, NOW)
     await world.delete(*(f"d{number:05d}" for number in range(ROWS - 50, ROWS)), now=later(1))
     assert world.pool is not None
     async with world.pool.connection() as connection:
@@ -189,20 +189,20 @@ async def run_everything(world: World, plans: Plans) -> None:
     plans.current = "page"
     await world.documents.page(number, IDS[3], 50, None)
     plans.current = "passing_among"
-    await world.documents.passing_among(number, IDS, where)
+    await world.documents.filter_ids(number, IDS, where)
     plans.current = "passing equal"
-    await world.documents.passing(number, parse({"year": 2003, "kind": {"$exists": False}}), 1_000)
+    await world.documents.filter_match(number, parse({"year": 2003, "kind": {"$exists": False}}), 1_000)
     plans.current = "passing among values"
-    await world.documents.passing(number, parse({"year": {"$in": [2003, 2004]}}), 1_000)
+    await world.documents.filter_match(number, parse({"year": {"$in": [2003, 2004]}}), 1_000)
     for name, raw in DECLARED.items():
         plans.current = name
-        await world.documents.passing(number, parse(raw), 1_000)
+        await world.documents.filter_match(number, parse(raw), 1_000)
     plans.current = "passing again"
-    await world.documents.passing(number, parse(DECLARED["passing declared equal"]), 1_000)
+    await world.documents.filter_match(number, parse(DECLARED["passing declared equal"]), 1_000)
     plans.current = "passing of many"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(filter_matches, "COUNTED_DOCUMENTS", 1_000)
-        await PostgresDocuments(world.documents._pool).passing(number, where, 10)  # type: ignore[attr-defined]
+        await PostgresDocuments(world.documents._pool).filter_match(number, where, 10)  # type: ignore[attr-defined]
     plans.current = "get"
     await world.documents.get(number, IDS)
     plans.current = "put"
@@ -220,7 +220,7 @@ async def run_everything(world: World, plans: Plans) -> None:
     plans.current = "extend"
     await world.queue.extend(jobs, later(4 * ROWS))
     plans.current = "charge"
-    await world.queue.charge(jobs[:5], "once", 3, later(3 * ROWS), later(4 * ROWS))
+    await world.queue.record_failure(jobs[:5], "once", 3, later(3 * ROWS), later(4 * ROWS))
     plans.current = "release"
     await world.queue.release(jobs[:5], later(3 * ROWS) + timedelta(seconds=1))
     plans.current = "write"
@@ -228,7 +228,7 @@ async def run_everything(world: World, plans: Plans) -> None:
     plans.current = "unfinished"
     await world.queue.unfinished(number, version.number, IDS)
     plans.current = "set aside"
-    await world.queue.set_aside(number, version.number, IDS)
+    await world.queue.dead_lettered(number, version.number, IDS)
     plans.current = "failed"
     await world.queue.failed(number, None, 10)
 
@@ -312,45 +312,45 @@ BINARY, EXTERNAL_NUMBER = 8, 9
 
 @pytest.mark.parametrize("asked", ["passing equal", "passing among values"])
 def test_an_equality_is_found_by_the_index_over_metadata(plans: Plans, asked: str) -> None:
-    plan = plans[asked, "passing.by_metadata"]
+    plan = plans[asked, "filter_matches.by_metadata"]
     assert "documents_metadata" in plan.indexes
     assert not plan.scanned("documents")
 
 
 @pytest.mark.parametrize("asked", ["passing declared equal", "passing declared range", "passing declared values"])
 def test_declared_fields_name_documents_by_the_key_of_their_values_alone(plans: Plans, asked: str) -> None:
-    plan = plans[asked, "passing.by_values"]
+    plan = plans[asked, "filter_matches.by_values"]
     assert plan.indexes == {"indexed_values_pkey"}
-    assert "IndexSettings Only Scan" in {node["Node Type"] for node in plan.nodes}
+    assert "Index Only Scan" in {node["Node Type"] for node in plan.nodes}
 
 
 def test_of_a_range_between_two_bounds_only_documents_with_several_values_are_asked(plans: Plans) -> None:
-    plan = plans["passing declared between", "passing.by_both"]
+    plan = plans["passing declared between", "filter_matches.by_both"]
     assert plan.indexes == {"indexed_values_pkey", "indexed_values_several", "documents_pkey"}
     assert not plan.scanned("indexed_values")
     assert not plan.scanned("documents")
 
 
 def test_a_declared_field_leaves_few_documents_to_be_asked(plans: Plans) -> None:
-    plan = plans["passing declared and asked", "passing.by_values_and_metadata"]
+    plan = plans["passing declared and asked", "filter_matches.by_values_and_metadata"]
     assert plan.indexes == {"indexed_values_pkey", "documents_pkey"}
     assert not plan.scanned("documents")
 
 
 def test_a_filter_that_comes_again_is_asked_of_what_changed(plans: Plans) -> None:
-    plan = plans["passing again", "passing.changed"]
+    plan = plans["passing again", "filter_matches.changed"]
     assert "changes_order" in plan.indexes
     assert not plan.scanned("changes")
     assert not plan.scanned("documents")
 
 
 def test_the_share_of_many_documents_is_told_by_a_sample(plans: Plans) -> None:
-    assert "Sample Scan" in {node["Node Type"] for node in plans["passing of many", "passing.sampled"].nodes}
+    assert "Sample Scan" in {node["Node Type"] for node in plans["passing of many", "filter_matches.sampled"].nodes}
 
 
 @pytest.mark.parametrize("asked", ["put", "delete"])
 def test_the_values_of_declared_fields_are_kept_by_key(plans: Plans, asked: str) -> None:
-    plan = plans[asked, "indexed.keep"]
+    plan = plans[asked, "indexed_fields.keep"]
     assert "indexed_values_document" in plan.indexes
     assert not plan.scanned("indexed_values")
     assert not plan.scanned("documents")
@@ -379,7 +379,7 @@ def test_a_sample_is_drawn_by_pages(plans: Plans) -> None:
 
 @pytest.mark.parametrize("asked", ["bring", "bring again"])
 def test_what_clients_bring_ends_its_jobs_by_key(plans: Plans, asked: str) -> None:
-    plan = plans[asked, "brought.end_jobs"]
+    plan = plans[asked, "client_vectors.end_jobs"]
     assert plan.indexes == {"jobs_pkey"}
     assert not plan.scanned("jobs")
 
@@ -431,7 +431,7 @@ def test_examples_are_read_by_key(plans: Plans) -> None:
         ("passages", "documents.passages"),
         ("passages where", "documents.passages"),
         ("page", "documents.page"),
-        ("passing_among", "documents.passing_among"),
+        ("passing_among", "documents.filter_ids"),
         ("get", "documents.get"),
         ("delete", "documents.bury"),
         ("claim", "queue.documents"),
@@ -460,8 +460,8 @@ def test_a_claim_walks_its_lane_of_the_index_of_what_can_be_claimed(plans: Plans
     plan = plans[asked, "queue.claim"]
     assert plan.indexes == {"jobs_claimable", "jobs_pkey"}
     assert not plan.scanned("jobs")
-    (walk,) = (node for node in plan.nodes if node.get("IndexSettings Name") == "jobs_claimable")
-    assert "priority >=" in walk["IndexSettings Cond"]
+    (walk,) = (node for node in plan.nodes if node.get("Index Name") == "jobs_claimable")
+    assert "priority >=" in walk["Index Cond"]
 
 
 def test_a_portion_of_a_backfill_is_found_by_keys(plans: Plans) -> None:
@@ -477,7 +477,7 @@ def test_a_portion_of_a_backfill_is_found_by_keys(plans: Plans) -> None:
     ("asked", "statement"),
     [
         ("extend", "queue.extend"),
-        ("charge", "queue.charge"),
+        ("charge", "queue.record_failure"),
         ("release", "queue.release"),
         ("write", "queue.finish"),
         ("delete", "queue.forget"),
@@ -492,18 +492,18 @@ def test_named_jobs_are_found_by_their_key(plans: Plans, asked: str, statement: 
 
 def test_what_was_set_aside_has_an_index_of_its_own(plans: Plans) -> None:
     assert plans["failed", "queue.failed"].indexes == {"jobs_set_aside"}
-    assert plans["set aside", "queue.set_aside"].indexes == {"jobs_set_aside"}
+    assert plans["set aside", "queue.dead_lettered"].indexes == {"jobs_set_aside"}
 
 
 def test_the_feed_is_read_in_its_order(plans: Plans) -> None:
-    plan = plans["after", "changes.after"]
+    plan = plans["after", "change_feed.after"]
     assert plan.indexes - {"collections_pkey"} == {"changes_order", "documents_pkey"}
     assert not plan.scanned("changes")
     assert not plan.scanned("documents")
 
 
 def test_the_place_of_documents_in_the_feed_is_found_by_key(plans: Plans) -> None:
-    assert plans["position_of", "changes.position_of"].indexes == {"changes_pkey"}
+    assert plans["position_of", "change_feed.position_of"].indexes == {"changes_pkey"}
 
 
 def test_a_purge_looks_at_tombstones_alone(plans: Plans) -> None:

@@ -135,7 +135,7 @@ class Machine(RuleBasedStateMachine):
                 self.wait(queue.retry(self.world.collection.id, self.now))
             case _:
                 attempts = 1 if how == "charge for good" else 3
-                self.wait(queue.charge(jobs, "trouble", attempts, self.now, self.now + LEASE))
+                self.wait(queue.record_failure(jobs, "trouble", attempts, self.now, self.now + LEASE))
 
     @rule(seconds=st.sampled_from([1, 61, 200]))
     def time_passes(self, seconds: int) -> None:

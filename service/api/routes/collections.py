@@ -58,12 +58,12 @@ async def _put(
             present = await service.collections.by_name(name)
         except CollectionNotFound:
             with suppress(Conflict):
-                return await service.founding.create(
+                return await service.collection_service.create(
                     name, wanted.over(CollectionSettings(), now), now, actor=actor
                 ), True
             continue
         try:
-            changed = await service.founding.configure(
+            changed = await service.collection_service.configure(
                 present, wanted.over(present.settings, now), actor=actor, now=now
             )
         except EmbedderChange:

@@ -77,7 +77,7 @@ class DriftAnswer(TypedDict):
 async def drift(service: Here, collection: requests.Name) -> Response:
     """As of the last look, at most half a minute ago where something is asked. Of this process, and since it runs."""
     found = await service.collections.by_name(CollectionName(collection))
-    return answers.Json(_shown(found, service.lookout.report(found)))
+    return answers.Json(_shown(found, service.drift_monitor.report(found)))
 
 
 def _shown(collection: Collection, report: DriftReport) -> DriftAnswer:

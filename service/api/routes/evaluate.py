@@ -103,7 +103,7 @@ async def evaluate(
     ways = _possible(service, wanted.modes)
     found = await service.collections.by_name(CollectionName(collection))
     judged = wanted.judged() or await _own(service, found)
-    appraised = await awaited(request, service.appraisal.of(found, judged, ways, wanted.budget_seconds))
+    appraised = await awaited(request, service.evaluator.of(found, judged, ways, wanted.budget_seconds))
     return answers.Json(_shown(found, appraised))
 
 

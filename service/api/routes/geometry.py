@@ -106,7 +106,7 @@ async def get(service: Here, collection: requests.Name, query: Annotated[Geometr
     """Measured on a random sample, remembered for ten minutes. 409 where the version failed or was retired."""
     found = await service.collections.by_name(CollectionName(collection))
     number = None if query.version is None else VersionNumber(query.version)
-    report, before = await service.diagnosis.of(found, number, query.sample)
+    report, before = await service.diagnostics.of(found, number, query.sample)
     shown: GeometryAnswer = {
         "collection": found.name,
         "version": report.version,

@@ -75,7 +75,7 @@ async def get(service: Here, collection: requests.Name, number: Number) -> Respo
 async def rebuild(service: Here, actor: Actor, collection: requests.Name, number: Number) -> Response:
     """409 where there is no index, or where it is being built. Afterwards it is calibrated again."""
     found = await service.collections.by_name(CollectionName(collection))
-    await service.control.reindex(found, VersionNumber(number), actor=actor, now=now)
+    await service.recall_controller.reindex(found, VersionNumber(number), actor=actor, now=now)
     where = f"/v1/collections/{found.name}/versions/{number}/index"
     return answers.Json(await _shown(service, found, VersionNumber(number)), 202, headers={"Location": where})
 
@@ -84,7 +84,7 @@ async def _shown(service: Service, collection: Collection, number: VersionNumber
     version = await service.versions.get(collection.id, number)
     if not version.written:
         raise VersionNotFound(f"version {number} is {version.state}: it has no index")
-    health, advice = await service.control.health(collection, version)
+    health, advice = await service.recall_controller.health(collection, version)
     index = health.index
     return {
         "version": number,

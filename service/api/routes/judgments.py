@@ -182,7 +182,7 @@ async def _known(service: Service, collection: Collection, ids: Sequence[Documen
     everything = And(())
     known = 0
     for at in range(0, len(ids), LOOK_UP):
-        known += len(await service.documents.passing_among(collection.id, ids[at : at + LOOK_UP], everything))
+        known += len(await service.documents.filter_ids(collection.id, ids[at : at + LOOK_UP], everything))
     return known
 
 

@@ -120,7 +120,7 @@ async def get(service: Here, collection: requests.Name, query: Annotated[RecallQ
     found = await service.collections.by_name(CollectionName(collection))
     since = datetime.now(UTC) - timedelta(hours=query.hours)
     minutes = await service.recalls.since(found.id, since, math.ceil(60 * query.hours / MOST_MOMENTS))
-    efforts = await service.recalls.efforts(found.id)
+    efforts = await service.recalls.ef_settings(found.id)
     measured = {minute.series.version for minute in minutes}
     versions: list[VersionRecallAnswer] = []
     for one in reversed(await service.versions.of(found.id)):
@@ -130,7 +130,7 @@ async def get(service: Here, collection: requests.Name, query: Annotated[RecallQ
                 {
                     "version": one.number,
                     "active": one.number == found.active_version,
-                    "series": [_series(series, tally) for series, tally in _summed(own)],
+                    "series": [_series(series, stats) for series, stats in _summed(own)],
                     "efforts": [_effort(effort) for effort in efforts if effort.version == one.number],
                     "curve": _curve(await service.recalls.curve(one)),
                     "history": [_moment(minute) for minute in own],
@@ -160,22 +160,22 @@ def _alike(series: RecallSeries) -> RecallSeries:
 def _summed(minutes: Iterable[RecallMinute]) -> list[tuple[RecallSeries, RecallStats]]:
     sums: dict[RecallSeries, RecallStats] = {}
     for minute in minutes:
-        sums[minute.series] = sums.get(minute.series, RecallStats()) + minute.tally
+        sums[minute.series] = sums.get(minute.series, RecallStats()) + minute.stats
     return sorted(sums.items(), key=lambda one: one[0].key)
 
 
-def _series(of: RecallSeries, tally: RecallStats) -> SeriesAnswer:
-    low, high = tally.interval
+def _series(of: RecallSeries, stats: RecallStats) -> SeriesAnswer:
+    low, high = stats.interval
     return {
         "leg": of.leg,
         "plan": of.plan,
         "band": of.band,
         "ef_search": of.ef_search,
-        "queries": tally.queries,
-        "recall": tally.mean,
+        "queries": stats.queries,
+        "recall": stats.mean,
         "low": low,
         "high": high,
-        "distance_recall": tally.distance_recall / tally.queries,
+        "distance_recall": stats.distance_recall / stats.queries,
     }
 
 
@@ -211,13 +211,13 @@ def _curve(curve: CalibrationCurve | None) -> CurveAnswer | None:
 
 
 def _moment(minute: RecallMinute) -> MomentAnswer:
-    of, tally = minute.series, minute.tally
+    of, stats = minute.series, minute.stats
     return {
         "minute": minute.at.isoformat(),
         "leg": of.leg,
         "plan": of.plan,
         "band": of.band,
         "ef_search": of.ef_search,
-        "queries": tally.queries,
-        "recall": tally.mean,
+        "queries": stats.queries,
+        "recall": stats.mean,
     }

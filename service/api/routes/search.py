@@ -111,11 +111,11 @@ def _at(at: int, error: Invalid) -> Invalid:
 
 async def _together(service: Service, name: CollectionName, wanted: list[query.SearchRequest]) -> list[SearchResult]:
     """Some at a time. The first that fails ends the others, and is what is raised."""
-    together = SharedQueryEncoding(wanted)
+    shared = SharedQueryEncoding(wanted)
 
     async def one(at: int, request: query.SearchRequest) -> SearchResult:
         try:
-            return await service.search.run(name, request, together)
+            return await service.search.run(name, request, shared)
         except Invalid as error:
             raise _at(at, error) from error
 

@@ -83,7 +83,7 @@ async def register(
     wanted = body or versions.VersionBody()
     found = await service.collections.by_name(CollectionName(collection))
     active = await service.versions.get(found.id, found.active_version)
-    made = await service.lifecycle.register(
+    made = await service.state_machine.register(
         found,
         embedder=None if wanted.embedder is None else wanted.embedder.spec(),
         chunking=wanted.chunking_over(active.chunking),
@@ -120,7 +120,7 @@ async def promote(
     wanted = body or versions.PromotionBody()
     found = await service.collections.by_name(CollectionName(collection))
     try:
-        found = await service.lifecycle.promote(
+        found = await service.state_machine.promote(
             found, VersionNumber(number), force=wanted.force, actor=actor, now=now, note=wanted.note
         )
     except PromotionRefused as error:
@@ -150,7 +150,7 @@ async def roll_back(
     wanted = body or versions.RollBackBody()
     found = await service.collections.by_name(CollectionName(collection))
     leaving = None if wanted.leaving is None else VersionNumber(wanted.leaving)
-    found = await service.lifecycle.roll_back(found, leaving=leaving, actor=actor, now=now(), note=wanted.note)
+    found = await service.state_machine.roll_back(found, leaving=leaving, actor=actor, now=now(), note=wanted.note)
     service.search.forget(found.name)
     return answers.Json(await _shown(service, found, found.active_version))
 
@@ -170,7 +170,7 @@ async def retire(
 ) -> Response:
     """Also one that is under way. Its vectors are dropped at once, and there is no way back; its entry stays."""
     found = await service.collections.by_name(CollectionName(collection))
-    await service.lifecycle.retire(found, VersionNumber(number), actor=actor, now=now(), note=query.note)
+    await service.state_machine.retire(found, VersionNumber(number), actor=actor, now=now(), note=query.note)
     service.search.forget(found.name)
     found = await service.collections.by_name(found.name)  # it may have been the one to roll back to
     return answers.Json(await _shown(service, found, VersionNumber(number)))
@@ -188,7 +188,7 @@ async def retire(
 async def pause(service: Here, actor: Actor, collection: requests.Name, number: Number) -> Response:
     """Live writes still go to the version."""
     found = await service.collections.by_name(CollectionName(collection))
-    version = await service.lifecycle.pause(found, VersionNumber(number), actor=actor, now=now())
+    version = await service.state_machine.pause(found, VersionNumber(number), actor=actor, now=now())
     return answers.Json(await _described(service, found, version))
 
 
@@ -201,7 +201,7 @@ async def pause(service: Here, actor: Actor, collection: requests.Name, number: 
 async def resume(service: Here, actor: Actor, collection: requests.Name, number: Number) -> Response:
     """What the version has already is not made anew."""
     found = await service.collections.by_name(CollectionName(collection))
-    version = await service.lifecycle.resume(found, VersionNumber(number), actor=actor, now=now())
+    version = await service.state_machine.resume(found, VersionNumber(number), actor=actor, now=now())
     return answers.Json(await _described(service, found, version))
 
 

@@ -171,7 +171,7 @@ def search(answer: SearchResult, request: SearchRequest, *, explain: bool) -> Se
             "reason": answer.dense.reason,
             "reranked": answer.reranked,
             "rerank": _reread(answer.reread),
-            "wishes": _wishes(answer) if answer.words.binding else None,
+            "wishes": _wishes(answer) if answer.words.has_constraints else None,
         },
         "degraded": [{"stage": one.stage, "reason": one.reason} for one in answer.degraded],
         "took_ms": round(answer.timings.elapsed * 1000, 3),
@@ -204,7 +204,7 @@ def _hit(hit: Hit, request: SearchRequest, explain: bool) -> HitAnswer:
 
 
 def _wishes(answer: SearchResult) -> WishesAnswer:
-    words, unsaid = answer.words, answer.unsaid
+    words, unsaid = answer.words, answer.unmatched_terms
     return {
         "phrases": [one for one in words.quoted if one not in unsaid],
         "required": list(words.required),

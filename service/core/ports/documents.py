@@ -50,11 +50,11 @@ class Documents(Protocol):
         """Up to `limit` documents with ids after `after`, in byte order of the ids."""
         ...
 
-    async def passing(self, collection_id: CollectionId, where: Filter, cap: int) -> FilterMatch:
+    async def filter_match(self, collection_id: CollectionId, where: Filter, cap: int) -> FilterMatch:
         """The documents that pass, named where there are at most `cap`. Stops counting at cap + 1."""
         ...
 
-    async def passing_among(
+    async def filter_ids(
         self, collection_id: CollectionId, ids: Sequence[DocumentId], where: Filter
     ) -> frozenset[DocumentId]:
         """Those of `ids` that exist and pass."""

@@ -14,11 +14,11 @@ class Indexes(Protocol):
         """VersionNotFound where it is gone."""
         ...
 
-    def steering(self, version: EmbedderVersion) -> AbstractAsyncContextManager[bool]:
+    def ef_search_lock(self, version: EmbedderVersion) -> AbstractAsyncContextManager[bool]:
         """True for the one process of all that may set how far searches look, as long as the block lasts."""
         ...
 
-    def rebuilding(self, version: EmbedderVersion) -> AbstractAsyncContextManager[bool]:
+    def rebuild_lock(self, version: EmbedderVersion) -> AbstractAsyncContextManager[bool]:
         """True for the one process of all that may build this index, as long as the block lasts."""
         ...
 

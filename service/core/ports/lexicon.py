@@ -30,7 +30,7 @@ class Lexicon(Protocol):
         """Those of `ids` that fulfil the wishes."""
         ...
 
-    async def unsaid(self, collection: Collection, words: ParsedQuery) -> tuple[str, ...]:
+    async def unmatched_terms(self, collection: Collection, words: ParsedQuery) -> tuple[str, ...]:
         """The quoted phrases that no document says, and that bind nobody therefore."""
         ...
 

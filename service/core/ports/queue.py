@@ -35,7 +35,7 @@ class JobQueue(Protocol):
         """Give back uncharged (shutdown, trouble of the database or of the model)."""
         ...
 
-    async def charge(
+    async def record_failure(
         self, jobs: Sequence[Job], reason: str, max_attempts: int, now: datetime, available: datetime
     ) -> tuple[DocumentId, ...]:
         """Count a failed attempt against each; at `max_attempts` it is set aside. Answers those set aside.
@@ -62,7 +62,7 @@ class JobQueue(Protocol):
         """Those of `ids` that the version has not encoded yet and that were not set aside."""
         ...
 
-    async def set_aside(
+    async def dead_lettered(
         self, collection_id: CollectionId, version: VersionNumber, ids: Sequence[DocumentId]
     ) -> tuple[DocumentId, ...]:
         """Those of `ids` that the version could not encode."""

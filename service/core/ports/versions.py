@@ -62,7 +62,7 @@ class Versions(Protocol):
         """
         ...
 
-    def driving(self, version: EmbedderVersion, wait_seconds: float = 0.0) -> AbstractAsyncContextManager[bool]:
+    def transition_lock(self, version: EmbedderVersion, wait_seconds: float = 0.0) -> AbstractAsyncContextManager[bool]:
         """True for the one process of all that may move this version on, as long as the block lasts.
 
         False where another still is it after `wait_seconds`.

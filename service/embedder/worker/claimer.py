@@ -33,7 +33,7 @@ class Claimer:
         *,
         queue: JobQueue,
         versions: Versions,
-        admission: VersionGate,
+        version_gate: VersionGate,
         outcomes: FailurePolicy,
         allowance: RateLimit,
         worker: str,
@@ -41,7 +41,7 @@ class Claimer:
         lease: timedelta,
         stop: asyncio.Event,
     ) -> None:
-        self._queue, self._versions, self._admission, self._outcomes = queue, versions, admission, outcomes
+        self._queue, self._versions, self._version_gate, self._outcomes = queue, versions, version_gate, outcomes
         self._allowance = allowance
         self._worker, self._claim_most, self._lease = worker, claim, lease
         self._stop = stop
@@ -86,7 +86,7 @@ class Claimer:
             self._written_at = time.monotonic()
         # The vectors of external versions come with the documents; until then their jobs wait for nobody here.
         ours = [version for version in self._written if not version.spec.external]
-        encoders = self._admission.ready(ours)
+        encoders = self._version_gate.ready(ours)
         versions = {
             key_of(version): version
             for version in ours

@@ -135,7 +135,7 @@ class EncodeStage:
             return
         trouble = await self._broken(encoder, version)
         if trouble is None and not any(isinstance(error, MemoryError | Unavailable) for _, error in failed):
-            await self._outcomes.charge(failed)
+            await self._outcomes.record_failure(failed)
         else:
             await self._outcomes.trouble("model", [work for work, _ in failed], trouble or failed[0][1])
 

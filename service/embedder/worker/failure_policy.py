@@ -72,7 +72,7 @@ class FailurePolicy:
                 log.warning("database trouble", extra={"reason": error.detail, "pause_seconds": round(seconds, 1)})
                 await asyncio.sleep(seconds)
 
-    async def charge(self, failed: Sequence[tuple[InFlightDocument, Exception]]) -> None:
+    async def record_failure(self, failed: Sequence[tuple[InFlightDocument, Exception]]) -> None:
         """Count a failed attempt against documents that failed alone, and let go of them."""
         for work, error in failed:
             if work.ended:
@@ -88,18 +88,18 @@ class FailurePolicy:
     async def charge_before(self, work: InFlightDocument) -> bool:
         """Count an attempt before it is made, for a document that workers died with. False: it was the last one."""
         reason = "A worker died each time this document was being encoded."
-        set_aside = await self._count(work, reason, self._lease)
+        dead_lettered = await self._count(work, reason, self._lease)
         work.charged = True
-        if set_aside:
+        if dead_lettered:
             self._leases.end([work])
-        return not set_aside
+        return not dead_lettered
 
     async def _count(self, work: InFlightDocument, reason: str, wait: timedelta) -> bool:
-        set_aside = await self.persist(
-            lambda: self._queue.charge([work.job], reason, self._max_attempts, now(), now() + wait)
+        dead_lettered = await self.persist(
+            lambda: self._queue.record_failure([work.job], reason, self._max_attempts, now(), now() + wait)
         )
         log.warning(
-            "document set aside" if set_aside else "document charged",
+            "document set aside" if dead_lettered else "document charged",
             extra={
                 "collection_id": work.job.collection_id,
                 "document_id": work.job.document_id,
@@ -107,9 +107,9 @@ class FailurePolicy:
                 "reason": reason,
             },
         )
-        if set_aside:
+        if dead_lettered:
             metrics.DOCUMENTS_SET_ASIDE.labels(await self.name(work.job.collection_id)).inc()
-        return bool(set_aside)
+        return bool(dead_lettered)
 
     def worked(self) -> None:
         """The model gave something usable."""

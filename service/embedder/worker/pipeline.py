@@ -165,7 +165,7 @@ class Pipeline:
             if len(failed) == len(works) > 1:
                 await self._outcomes.trouble("database", works, error)
             else:
-                await self._outcomes.charge(failed)
+                await self._outcomes.record_failure(failed)
 
     async def _count(self, works: Sequence[InFlightDocument], stored: int, chunks: int) -> None:
         version = works[0].version

@@ -25,7 +25,7 @@ class VersionGate:
 
     def __init__(
         self,
-        admit: Callable[[EmbedderVersion], Awaitable[Encoder]],
+        ensure: Callable[[EmbedderVersion], Awaitable[Encoder]],
         *,
         retry: float = 5.0,
         again: float = 2.0,
@@ -34,7 +34,7 @@ class VersionGate:
 
         `again`: seconds after which an admission is asked for once more, for it may have been withdrawn.
         """
-        self._admit = admit
+        self._admit = ensure
         self._retry = retry
         self._again = again
         self._admitted: dict[Key, Encoder] = {}

@@ -58,7 +58,7 @@ class Worker:
         vectors: VectorStore,
         versions: Versions,
         collections: Collections,
-        admit: Callable[[EmbedderVersion], Awaitable[Encoder]],
+        ensure: Callable[[EmbedderVersion], Awaitable[Encoder]],
         claim: int,
         lease: timedelta,
         max_attempts: int,
@@ -88,11 +88,11 @@ class Worker:
             backoff=backoff,
             stop=self._stopping,
         )
-        self._admission = VersionGate(admit, retry=backoff().first)
+        self._version_gate = VersionGate(ensure, retry=backoff().first)
         self._reader = Claimer(
             queue=queue,
             versions=versions,
-            admission=self._admission,
+            version_gate=self._version_gate,
             outcomes=self._outcomes,
             allowance=RateLimit(backfill_per_second),
             worker=f"{socket.gethostname()}:{os.getpid()}",
@@ -137,7 +137,7 @@ class Worker:
             # A stage that ends is a defect, or a model past hope. Leases are left to run out: see `FailurePolicy.trouble`.
             raise errors.exceptions[0] from errors
         finally:
-            await self._admission.close()
+            await self._version_gate.close()
             for lane in self._lanes:
                 lane.close()
 

@@ -190,11 +190,11 @@ class LexicalIndex:
         with self._guarded():
             return self._reading(searcher, words).frequencies()
 
-    def unsaid(self, words: ParsedQuery) -> tuple[str, ...]:
+    def unmatched_terms(self, words: ParsedQuery) -> tuple[str, ...]:
         """Quoted phrases that no document says."""
         searcher = self._searcher()
         with self._guarded():
-            return self._reading(searcher, words).unsaid()
+            return self._reading(searcher, words).unmatched_terms()
 
     def highlight(self, words: ParsedQuery, passages: Sequence[str]) -> list[Highlights]:
         """Aligned with the passages."""

@@ -86,9 +86,9 @@ class TantivyLexicon:
         index = await self._index(collection)
         return frozenset() if index is None else await self._in_thread(lambda: index.satisfying(words, ids))
 
-    async def unsaid(self, collection: Collection, words: ParsedQuery) -> tuple[str, ...]:
+    async def unmatched_terms(self, collection: Collection, words: ParsedQuery) -> tuple[str, ...]:
         index = await self._index(collection)
-        return () if index is None else await self._in_thread(lambda: index.unsaid(words))
+        return () if index is None else await self._in_thread(lambda: index.unmatched_terms(words))
 
     async def ceiling(self, collection: Collection, words: ParsedQuery) -> float:
         index = await self._index(collection)

@@ -78,17 +78,17 @@ class LexicalQuery:
     def query(self) -> tantivy.Query:
         """Any of the words, and all of the wishes."""
         scored = tantivy.Query.boolean_query([(Should, one) for one in self._scored()])
-        return tantivy.Query.boolean_query([*self.wishes(), (Must, scored)]) if self._words.binding else scored
+        return tantivy.Query.boolean_query([*self.wishes(), (Must, scored)]) if self._words.has_constraints else scored
 
     def wishes(self) -> list[tuple[tantivy.Occur, tantivy.Query]]:
         """What every hit must and must not say. Scored as the constant 0, so that wishes never change a BM25 score."""
-        unsaid = self.unsaid()
-        binding = [*self._words.required, *(one for one in self._words.quoted if one not in unsaid)]
-        required = [tantivy.Query.const_score_query(said, 0.0) for one in binding for said in self._said(one)]
+        unmatched_terms = self.unmatched_terms()
+        has_constraints = [*self._words.required, *(one for one in self._words.quoted if one not in unmatched_terms)]
+        required = [tantivy.Query.const_score_query(said, 0.0) for one in has_constraints for said in self._said(one)]
         excluded = [said for one in self._words.excluded for said in self._said(one)]
         return [(Must, one) for one in required] + [(MustNot, one) for one in excluded]
 
-    def unsaid(self) -> tuple[str, ...]:
+    def unmatched_terms(self) -> tuple[str, ...]:
         """Quoted phrases that no document says: the quotation marks came with the text then, and bind nobody."""
         return tuple(one for one in self._words.quoted if not self._found(one))
 

@@ -17,7 +17,7 @@ _LOOK_SECONDS = 0.05
 
 
 @asynccontextmanager
-async def driving(
+async def transition_lock(
     pool: Pool, version: EmbedderVersion, wait_seconds: float = 0.0, what: str = ""
 ) -> AsyncIterator[bool]:
     """As `ports.Versions.driving`, or another kind of work (`what`) that goes on beside it.

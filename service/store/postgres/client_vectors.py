@@ -22,7 +22,7 @@ from service.store.postgres.vector_tables import layout_of, seal, vector_table_o
 SQL = sql_files.load("client_vectors")
 
 
-async def admit(connection: Connection, version: EmbedderVersion) -> None:
+async def ensure(connection: Connection, version: EmbedderVersion) -> None:
     """VersionNotFound where the version takes no vectors of clients, or no more."""
     values = {"collection_id": version.collection_id, "number": version.number, "external": EXTERNAL}
     if await (await connection.execute(SQL.takes, values)).fetchone() is None:

@@ -59,7 +59,7 @@ class PostgresDocuments:
             async with self._pool.transaction() as connection:
                 await _hold(connection, collection_id)
                 if vectors_of is not None:
-                    await client_vectors.admit(connection, vectors_of)
+                    await client_vectors.ensure(connection, vectors_of)
                 written = await (await connection.execute(SQL.upsert, arguments)).fetchall()
                 accepted = {
                     id_: Accepted(id=id_, status="created" if born else "updated", revision=revision)
@@ -124,13 +124,13 @@ class PostgresDocuments:
             rows = await (await connection.execute(query, arguments, prepare=False)).fetchall()
         return tuple(stored(*row) for row in rows)
 
-    async def passing(self, collection_id: CollectionId, where: Filter, cap: int) -> FilterMatch:
+    async def filter_match(self, collection_id: CollectionId, where: Filter, cap: int) -> FilterMatch:
         return await self._passing.of(collection_id, where, cap)
 
-    async def passing_among(
+    async def filter_ids(
         self, collection_id: CollectionId, ids: Sequence[DocumentId], where: Filter
     ) -> frozenset[DocumentId]:
-        query, values = _filtered(SQL.passing_among, where)
+        query, values = _filtered(SQL.filter_ids, where)
         arguments = {**values, "collection_id": collection_id, "ids": list(ids)}
         async with self._pool.connection() as connection:
             return frozenset(

@@ -10,7 +10,7 @@ from service.core.errors import VersionNotFound
 from service.core.index_health import IndexHealth, IndexState
 from service.core.versions import EmbedderVersion
 from service.store.postgres import sql_files, vector_tables, versions
-from service.store.postgres.advisory_lock import driving
+from service.store.postgres.advisory_lock import transition_lock
 from service.store.postgres.pool import Connection, Pool
 
 SQL = sql_files.load("index_health")
@@ -46,11 +46,11 @@ class PostgresIndexes:
             oldest_seconds=oldest,
         )
 
-    def steering(self, version: EmbedderVersion) -> AbstractAsyncContextManager[bool]:
-        return driving(self._pool, version, what=" effort")
+    def ef_search_lock(self, version: EmbedderVersion) -> AbstractAsyncContextManager[bool]:
+        return transition_lock(self._pool, version, what=" effort")
 
     @asynccontextmanager
-    async def rebuilding(self, version: EmbedderVersion) -> AsyncIterator[bool]:
+    async def rebuild_lock(self, version: EmbedderVersion) -> AsyncIterator[bool]:
         """The lock of `PostgresVersions.build_index`; it ends with its connection."""
         async with self._pool.apart() as connection:
             yield await versions.try_build_lock(connection, version)

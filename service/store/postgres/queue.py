@@ -41,7 +41,7 @@ _HELD = sql.SQL(SQL.held)
 _FINISH = sql.SQL(SQL.finish).format(held=_HELD)
 _EXTEND = sql.SQL(SQL.extend).format(held=_HELD)
 _RELEASE = sql.SQL(SQL.release).format(held=_HELD)
-_CHARGE = sql.SQL(SQL.charge).format(held=_HELD)
+_CHARGE = sql.SQL(SQL.record_failure).format(held=_HELD)
 _DROP_OUTDATED = sql.SQL(SQL.drop_outdated).format(held=_HELD)
 
 
@@ -110,7 +110,7 @@ class PostgresQueue:
     async def release(self, jobs: Sequence[Job], available: datetime) -> None:
         await self._run(_RELEASE, jobs, {"available": available})
 
-    async def charge(
+    async def record_failure(
         self, jobs: Sequence[Job], reason: str, max_attempts: int, now: datetime, available: datetime
     ) -> tuple[DocumentId, ...]:
         arguments = {
@@ -120,7 +120,7 @@ class PostgresQueue:
             "available": available,
         }
         rows = await self._run(_CHARGE, jobs, arguments)
-        return tuple(id_ for id_, set_aside in rows if set_aside)
+        return tuple(id_ for id_, dead_lettered in rows if dead_lettered)
 
     async def status(self, collection_id: CollectionId, version: VersionNumber, now: datetime) -> QueueStatus:
         async with self._pool.connection() as connection:
@@ -151,10 +151,10 @@ class PostgresQueue:
     ) -> tuple[DocumentId, ...]:
         return await self._among(SQL.unfinished, collection_id, version, ids)
 
-    async def set_aside(
+    async def dead_lettered(
         self, collection_id: CollectionId, version: VersionNumber, ids: Sequence[DocumentId]
     ) -> tuple[DocumentId, ...]:
-        return await self._among(SQL.set_aside, collection_id, version, ids)
+        return await self._among(SQL.dead_lettered, collection_id, version, ids)
 
     async def _among(
         self, query: LiteralString, collection_id: CollectionId, version: VersionNumber, ids: Sequence[DocumentId]

@@ -45,10 +45,10 @@ class PostgresRecalls:
         async with self._pool.connection() as connection:
             return (await connection.execute(SQL.forget, {"before": before})).rowcount
 
-    async def efforts(self, collection_id: CollectionId) -> tuple[EfSetting, ...]:
+    async def ef_settings(self, collection_id: CollectionId) -> tuple[EfSetting, ...]:
         """In the order of versions and bands."""
         async with self._pool.connection() as connection:
-            rows = await (await connection.execute(SQL.efforts, {"collection_id": collection_id})).fetchall()
+            rows = await (await connection.execute(SQL.ef_settings, {"collection_id": collection_id})).fetchall()
         return tuple(
             EfSetting(
                 version=VersionNumber(version),
@@ -62,11 +62,11 @@ class PostgresRecalls:
             for version, band, ef_search, missed, reason, changed_at, target in rows
         )
 
-    async def put_effort(self, collection_id: CollectionId, effort: EfSetting, entry: AuditEntry | None) -> None:
+    async def put_ef_setting(self, collection_id: CollectionId, effort: EfSetting, entry: AuditEntry | None) -> None:
         values = {**dataclasses.asdict(effort), "collection_id": collection_id}
         try:
             async with self._pool.transaction() as connection:
-                await connection.execute(SQL.put_effort, values)
+                await connection.execute(SQL.put_ef_setting, values)
                 if entry is not None:
                     await audit.write(connection, collection_id, entry)
         except ForeignKeyViolation as error:
@@ -91,7 +91,7 @@ class PostgresRecalls:
 
 def _columns(minutes: Sequence[RecallMinute]) -> dict[str, list[Any]]:
     """One array for each column."""
-    series, tallies = [minute.series for minute in minutes], [minute.tally for minute in minutes]
+    series, stats_by_ef_search = [minute.series for minute in minutes], [minute.stats for minute in minutes]
     return {
         "versions": [one.version for one in series],
         "legs": [one.leg for one in series],
@@ -99,11 +99,11 @@ def _columns(minutes: Sequence[RecallMinute]) -> dict[str, list[Any]]:
         "bands": [one.band for one in series],
         "ef_searches": [one.ef_search for one in series],
         "minutes": [minute.at for minute in minutes],
-        "queries": [one.queries for one in tallies],
-        "recalls": [one.recall for one in tallies],
-        "recall_squares": [one.recall_squares for one in tallies],
-        "distance_recalls": [one.distance_recall for one in tallies],
-        "seconds": [one.seconds for one in tallies],
+        "queries": [one.queries for one in stats_by_ef_search],
+        "recalls": [one.recall for one in stats_by_ef_search],
+        "recall_squares": [one.recall_squares for one in stats_by_ef_search],
+        "distance_recalls": [one.distance_recall for one in stats_by_ef_search],
+        "seconds": [one.seconds for one in stats_by_ef_search],
     }
 
 
@@ -124,7 +124,7 @@ def _minute(
     return RecallMinute(
         series=RecallSeries(version=VersionNumber(version), leg=leg, plan=plan, band=band, ef_search=ef_search),
         at=at,
-        tally=RecallStats(
+        stats=RecallStats(
             queries=queries,
             recall=recall,
             recall_squares=recall_squares,

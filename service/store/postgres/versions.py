@@ -16,7 +16,7 @@ from service.core.errors import VersionNotFound
 from service.core.ids import CollectionId, VersionNumber
 from service.core.versions import EmbedderVersion, SpaceStatus, VersionState
 from service.store.postgres import sql_files, vector_tables
-from service.store.postgres.advisory_lock import driving
+from service.store.postgres.advisory_lock import transition_lock
 from service.store.postgres.pool import Connection
 from service.store.postgres.rows import version_of
 from service.store.postgres.version_transitions import COLUMNS, SELECT, VersionTransitions
@@ -64,11 +64,11 @@ class PostgresVersions(VersionTransitions):
             raise VersionNotFound(f"There is no embedder version {number}.")
         return version_of(row)
 
-    def driving(self, version: EmbedderVersion, wait_seconds: float = 0.0) -> AbstractAsyncContextManager[bool]:
-        return driving(self._pool, version, wait_seconds)
+    def transition_lock(self, version: EmbedderVersion, wait_seconds: float = 0.0) -> AbstractAsyncContextManager[bool]:
+        return transition_lock(self._pool, version, wait_seconds)
 
     def learning(self, version: EmbedderVersion) -> AbstractAsyncContextManager[bool]:
-        return driving(self._pool, version, what=" learning")
+        return transition_lock(self._pool, version, what=" learning")
 
     async def status(self, version: EmbedderVersion) -> SpaceStatus:
         """Counted where the table is small, estimated where it is large. VersionNotFound where it is gone."""
@@ -143,12 +143,12 @@ async def space_status(connection: Connection, collection_id: CollectionId, numb
     row = await (await connection.execute(SQL.physical, values)).fetchone()
     if row is None:
         raise VersionNotFound(f"The embedder version {number} has no table.")
-    estimated_rows, indexed, firsts, efforts = row
+    estimated_rows, indexed, firsts, ef_settings = row
     if estimated_rows is None:  # dropped since the statement began, so that its size is not known any more
         raise VersionNotFound(f"The embedder version {number} has no table.")
     if estimated_rows > COUNTED_ROWS and firsts:
         rows = round(estimated_rows)
-        return SpaceStatus(rows=rows, indexed=indexed, chunks_per_document=1 / firsts, efforts=efforts)
+        return SpaceStatus(rows=rows, indexed=indexed, chunks_per_document=1 / firsts, ef_settings=ef_settings)
     count = sql.SQL("SELECT count(*), count(*) FILTER (WHERE chunk = 0) FROM {}").format(names.table_identifier)
     try:
         row = await (await connection.execute(count)).fetchone()
@@ -157,4 +157,4 @@ async def space_status(connection: Connection, collection_id: CollectionId, numb
     assert row is not None
     chunks, documents = row
     each = chunks / documents if documents else 1.0
-    return SpaceStatus(rows=chunks, indexed=indexed, chunks_per_document=each, efforts=efforts)
+    return SpaceStatus(rows=chunks, indexed=indexed, chunks_per_document=each, ef_settings=ef_settings)

@@ -179,7 +179,7 @@ async def test_what_was_set_aside_is_listed_and_may_be_retried(api: Edge) -> Non
     now = datetime.now(UTC)
     claimed = await api.queue.claim([version], 10, "tests", now, timedelta(seconds=60))
     bad = [one.job for one in claimed if one.job.document_id != "good"]
-    await api.queue.charge(bad, "not a number", 1, now, now)
+    await api.queue.record_failure(bad, "not a number", 1, now, now)
 
     first = (await api.client.get(f"{PATH}/failed?limit=1")).json()
     assert [(one["id"], one["reason"], one["attempts"]) for one in first["documents"]] == [

@@ -43,7 +43,7 @@ async def ask(api: Edge, words: list[str], count: int) -> None:
 
 
 async def look(api: Edge, minutes: float = 0.0) -> Json:
-    await api.service.lookout.tend(lambda: START + timedelta(minutes=minutes))
+    await api.service.drift_monitor.tend(lambda: START + timedelta(minutes=minutes))
     answer = await api.client.get(PATH)
     assert answer.status_code == 200, answer.text
     shown: Json = answer.json()
@@ -148,8 +148,8 @@ async def test_another_version_begins_anew(api: Edge) -> None:
 async def test_a_deleted_collection_is_forgotten(api: Edge) -> None:
     await ask(api, FISH, LEAST)
     assert (await api.client.delete("/v1/collections/papers")).status_code == 204
-    await api.service.lookout.tend(lambda: START)
-    await api.service.lookout.tend(lambda: START)
+    await api.service.drift_monitor.tend(lambda: START)
+    await api.service.drift_monitor.tend(lambda: START)
     gone = await api.client.get(PATH)
     assert_problem(gone, 404)
 

@@ -141,7 +141,7 @@ async def test_it_is_made_once_for_all_who_ask(monkeypatch: pytest.MonkeyPatch) 
     async with edge() as api:
         await filled(api)
         drawn: list[int] = []
-        vectors = api.service.diagnosis._vectors
+        vectors = api.service.diagnostics._vectors
         sample = vectors.sample
 
         async def counted(version: EmbedderVersion, size: int) -> VectorSample:
@@ -169,31 +169,31 @@ async def test_a_crowd_is_sent_away_rather_than_kept_waiting(monkeypatch: pytest
     async with edge() as api:
         await filled(api)
         collection = await api.service.collections.by_name(CollectionName("papers"))
-        asked = (api.service.diagnosis.of(collection, VersionNumber(1), size) for size in (100, 200))
+        asked = (api.service.diagnostics.of(collection, VersionNumber(1), size) for size in (100, 200))
         first, second = await asyncio.gather(*asked, return_exceptions=True)
         assert not isinstance(first, BaseException)
         assert isinstance(second, Overloaded)
-        assert (await api.service.diagnosis.of(collection, VersionNumber(1), 200))[0].verdict is not None
+        assert (await api.service.diagnostics.of(collection, VersionNumber(1), 200))[0].verdict is not None
 
 
 async def test_versions_that_answer_are_looked_at_by_themselves(monkeypatch: pytest.MonkeyPatch) -> None:
     async with edge() as api:
         await filled(api)
-        await api.service.diagnosis.tend()
-        assert not api.service.diagnosis._known, "as far as its table tells there is nothing in it yet"
+        await api.service.diagnostics.tend()
+        assert not api.service.diagnostics._known, "as far as its table tells there is nothing in it yet"
         (version,) = await api.service.versions.written()
         status = SpaceStatus(rows=len(DOCUMENTS), indexed=False, chunks_per_document=1.0)
         api.store.versions.statuses[version.collection_id, version.number] = status
-        await api.service.diagnosis.tend()
+        await api.service.diagnostics.tend()
         assert verdict_metric(1) is not None
-        made = dict(api.service.diagnosis._known)
-        await api.service.diagnosis.tend()
-        assert api.service.diagnosis._known == made, "not again so soon"
+        made = dict(api.service.diagnostics._known)
+        await api.service.diagnostics.tend()
+        assert api.service.diagnostics._known == made, "not again so soon"
         api.store.versions.statuses[version.collection_id, version.number] = replace(status, rows=200)
-        await api.service.diagnosis.tend()
-        assert api.service.diagnosis._known != made, "there is far more now"
-        made = dict(api.service.diagnosis._known)
+        await api.service.diagnostics.tend()
+        assert api.service.diagnostics._known != made, "there is far more now"
+        made = dict(api.service.diagnostics._known)
         monkeypatch.setattr(service, "REGULAR_SECONDS", 0.0)
         monkeypatch.setattr(service, "KEPT_SECONDS", 0.0)
-        await api.service.diagnosis.tend()
-        assert api.service.diagnosis._known != made
+        await api.service.diagnostics.tend()
+        assert api.service.diagnostics._known != made

@@ -41,10 +41,10 @@ class Indexed:
 async def indexed() -> AsyncIterator[Indexed]:
     async with edge() as here:
         await here.collection()
-        indexes = here.service.control._indexes
+        indexes = here.service.recall_controller._indexes
         assert isinstance(indexes, FakeIndexes)
         yield Indexed(here, indexes)
-        await here.service.control.leave()
+        await here.service.recall_controller.leave()
 
 
 async def test_a_small_space_has_none_and_needs_none(indexed: Indexed) -> None:
@@ -101,14 +101,14 @@ async def test_it_is_built_anew_once_at_a_time_and_that_is_noted(indexed: Indexe
 async def test_another_process_may_have_the_lock(indexed: Indexed) -> None:
     indexed.rows(50_000)
     (version,) = await indexed.edge.service.versions.written()
-    async with indexed.indexes.rebuilding(version) as theirs:
+    async with indexed.indexes.rebuild_lock(version) as theirs:
         assert theirs
         assert_problem(await indexed.edge.client.post(f"{PLACE}/reindex"), 409)
     assert [entry["action"] for entry in await indexed.trail()] == ["created"]
 
 
 async def test_what_is_not_there_is_not_found(indexed: Indexed) -> None:
-    assert isinstance(indexed.edge.service.control, RecallController)
+    assert isinstance(indexed.edge.service.recall_controller, RecallController)
     for place in ("/v1/collections/papers/versions/7", "/v1/collections/nobody/versions/1"):
         assert_problem(await indexed.edge.client.get(f"{place}/index"), 404)
         assert_problem(await indexed.edge.client.post(f"{place}/reindex"), 404)

@@ -54,15 +54,15 @@ async def test_of_a_new_collection_nothing_is_known(api: Edge) -> None:
 
 async def test_series_are_means_with_their_intervals_over_the_hours(api: Edge) -> None:
     minutes = [
-        RecallMinute(series=HNSW, at=ago(minutes=5), tally=found(1.0, 60)),
-        RecallMinute(series=HNSW, at=ago(minutes=6), tally=found(0.5, 20)),
-        RecallMinute(series=WORDS, at=ago(minutes=6), tally=found(1.0)),
-        RecallMinute(series=HNSW, at=ago(hours=3), tally=found(0.0, 100)),
+        RecallMinute(series=HNSW, at=ago(minutes=5), stats=found(1.0, 60)),
+        RecallMinute(series=HNSW, at=ago(minutes=6), stats=found(0.5, 20)),
+        RecallMinute(series=WORDS, at=ago(minutes=6), stats=found(1.0)),
+        RecallMinute(series=HNSW, at=ago(hours=3), stats=found(0.0, 100)),
     ]
     await add(api, *minutes)
     (version,) = (await api.client.get(PATH, params={"hours": 2})).json()["versions"]
     dense, lexical = version["series"]
-    low, high = (minutes[0].tally + minutes[1].tally).interval
+    low, high = (minutes[0].stats + minutes[1].stats).interval
     assert dense == {
         "leg": "dense",
         "plan": "hnsw",
@@ -87,7 +87,7 @@ async def test_series_are_means_with_their_intervals_over_the_hours(api: Edge) -
 
 async def test_a_long_history_is_of_few_moments_and_loses_nothing(api: Edge) -> None:
     hours = 48
-    await add(api, *(RecallMinute(series=HNSW, at=ago(minutes=at), tally=found(1.0)) for at in range(1, 60 * hours)))
+    await add(api, *(RecallMinute(series=HNSW, at=ago(minutes=at), stats=found(1.0)) for at in range(1, 60 * hours)))
     (version,) = (await api.client.get(PATH, params={"hours": hours})).json()["versions"]
     history = version["history"]
     assert len(history) <= MOST_MOMENTS + 1
@@ -101,10 +101,10 @@ async def test_a_long_history_is_of_few_moments_and_loses_nothing(api: Edge) -> 
 
 async def test_efforts_are_told_apart_as_long_as_they_are_few(api: Edge) -> None:
     filtered = [replace(HNSW, band="wide", ef_search=200 + number) for number in range(MOST_EFFORTS + 1)]
-    await add(api, *(RecallMinute(series=one, at=ago(minutes=5), tally=found(0.9)) for one in (HNSW, *filtered[1:])))
+    await add(api, *(RecallMinute(series=one, at=ago(minutes=5), stats=found(0.9)) for one in (HNSW, *filtered[1:])))
     (version,) = (await api.client.get(PATH)).json()["versions"]
     assert len(version["series"]) == len(version["history"]) == 1 + MOST_EFFORTS
-    await add(api, RecallMinute(series=filtered[0], at=ago(minutes=5), tally=found(0.9)))
+    await add(api, RecallMinute(series=filtered[0], at=ago(minutes=5), stats=found(0.9)))
     (version,) = (await api.client.get(PATH)).json()["versions"]
     told = [(one["band"], one["ef_search"], one["queries"]) for one in version["series"]]
     assert told == [("all", 120, 1), ("wide", 0, MOST_EFFORTS + 1)]

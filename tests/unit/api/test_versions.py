@@ -271,7 +271,7 @@ async def test_a_version_retired_while_it_is_described_is_described_as_retired(
 
     async def too_late(version: EmbedderVersion) -> Any:
         if version.number == 2:
-            await api.service.lifecycle.retire(
+            await api.service.state_machine.retire(
                 (await api.store.collections.all())[0], version.number, actor="tests", now=version.created_at
             )
         return await status(version)
@@ -318,7 +318,7 @@ async def test_a_retired_version_is_noticed_though_another_process_retired_it(ap
     await api.search("cancel", embedder_version=2)
     (collection,) = await api.store.collections.all()
     version = await api.store.versions.get(collection.id, (await api.store.versions.of(collection.id))[1].number)
-    await api.service.lifecycle.retire(collection, version.number, actor="elsewhere", now=version.created_at)
+    await api.service.state_machine.retire(collection, version.number, actor="elsewhere", now=version.created_at)
     assert_problem(await api.client.post(SEARCH, json={"query": "x", "embedder_version": 2}), 409)
 
 

@@ -49,7 +49,9 @@ class Scene:
         self.lexicon = here.service.lexicon
         assert isinstance(self.lexicon, FakeLexicon)
         service = here.service
-        proof = ModelVerifier(collections=service.collections, versions=service.versions, embedders=service.embedders)
+        verifier = ModelVerifier(
+            collections=service.collections, versions=service.versions, embedders=service.embedders
+        )
         self.learning = ConfidenceCalibrator(
             collections=service.collections,
             versions=service.versions,
@@ -58,7 +60,7 @@ class Scene:
             lexicon=service.lexicon,
             test_sets=service.test_sets,
             sampling=CollectionSampler(
-                vectors=here.vectors, documents=service.documents, embedders=service.embedders, proof=proof
+                vectors=here.vectors, documents=service.documents, embedders=service.embedders, verifier=verifier
             ),
         )
 

@@ -22,7 +22,7 @@ from service.core.query_syntax import MAX_CONSTRAINTS, ParsedQuery, TypoToleranc
 )
 def test_wishes(text: str, expected: ParsedQuery) -> None:
     assert parse_query(text) == expected
-    assert parse_query(text).binding
+    assert parse_query(text).has_constraints
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ PLACES = np.random.default_rng(4).normal(size=(len(DOCUMENTS), 16))
 
 async def measured(api: Edge) -> dict[str, GeometryMeasure]:
     collection = await api.service.collections.by_name(CollectionName("papers"))
-    report, _ = await api.service.diagnosis.of(collection, None)
+    report, _ = await api.service.diagnostics.of(collection, None)
     return {one.name: one for one in report.measures}
 
 
@@ -67,7 +67,7 @@ async def test_what_cannot_be_asked_is_unknown_and_the_rest_is_told(
         rows = [{"id": name, "text": text} for name, text in DOCUMENTS.items()]
         for at in range(0, len(rows), 5):
             await api.write(*rows[at : at + 5])
-        sampling = api.service.diagnosis._sampling
+        sampling = api.service.diagnostics._sampling
         monkeypatch.setattr(sampling, "embedded", refuse)
         monkeypatch.setattr(sampling, "norms", refuse)
         found = await measured(api)
@@ -85,7 +85,7 @@ async def test_when_the_time_is_up_what_was_asked_is_what_counts(monkeypatch: py
         rows = [{"id": name, "text": text} for name, text in DOCUMENTS.items()]
         for at in range(0, len(rows), 5):
             await api.write(*rows[at : at + 5])
-        sampling = api.service.diagnosis._sampling
+        sampling = api.service.diagnostics._sampling
         embedded = sampling.embedded
 
         async def counted(version: Any, texts: Any) -> Any:

@@ -100,7 +100,7 @@ def test_texts_are_let_go_with_the_latest() -> None:
 async def seen(
     world: World,
     vectors: tuple[Vector | None, ...] = (VECTOR,),
-    passing: FilterMatch | None = None,
+    filter_match: FilterMatch | None = None,
     version: int = 1,
     **changes: object,
 ) -> SearchEvent:
@@ -117,7 +117,7 @@ async def seen(
         request=request,
         vectors=vectors,
         plan=DensePlan(kind="exact"),
-        passing=passing,
+        filter_match=filter_match,
         width=100,
         confidence=Confidence(in_domain=0.9),
         best_cosine=0.7,
@@ -141,7 +141,7 @@ async def test_a_query_is_kept_with_its_scores() -> None:
 
 async def test_scores_under_a_filter_say_nothing_of_the_collection() -> None:
     world, watching = await build(None), QueryWindows(600.0)
-    watching.saw(await seen(world, passing=FilterMatch(ids=(), count=0, total=10)))
+    watching.saw(await seen(world, filter_match=FilterMatch(ids=(), count=0, total=10)))
     (one,) = kept(watching, world)
     assert (one.cosine, one.in_domain) == (None, None)
 

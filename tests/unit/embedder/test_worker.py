@@ -70,7 +70,7 @@ def model() -> Model:
 
 
 def worker(world: World, model: Encoder, **settings: Any) -> Worker:
-    async def admit(version: EmbedderVersion) -> Encoder:
+    async def ensure(version: EmbedderVersion) -> Encoder:
         return model
 
     arguments: dict[str, Any] = {
@@ -78,7 +78,7 @@ def worker(world: World, model: Encoder, **settings: Any) -> Worker:
         "vectors": world.vectors,
         "versions": world.versions,
         "collections": world.collections,
-        "admit": admit,
+        "ensure": ensure,
         "claim": 100,
         "lease": timedelta(seconds=60),
         "max_attempts": 3,
@@ -434,13 +434,13 @@ async def test_a_refused_version_holds_nobody_up_and_is_tried_again(
     await world.put(doc("d"))
     refused = True
 
-    async def admit(version: EmbedderVersion) -> Encoder:
+    async def ensure(version: EmbedderVersion) -> Encoder:
         if version.number == 2 and refused:
             raise SpaceRefused("version 2: the weights differ")
         return model
 
     with caplog.at_level(logging.WARNING):
-        async with running(worker(world, model, admit=admit)):
+        async with running(worker(world, model, ensure=ensure)):
             await eventually(lambda: len(jobs(world)) == 1 and len(world.fake.jobs) == 1)  # type: ignore[union-attr]
             assert await world.stored_chunks() == {("d", 0): 1}
             assert await world.stored_chunks(second) == {}
@@ -582,7 +582,7 @@ async def test_the_active_version_comes_first(world: World) -> None:
 
     models = {1: Numbered(1), 2: Numbered(2)}
 
-    async def admit(version: EmbedderVersion) -> Encoder:
+    async def ensure(version: EmbedderVersion) -> Encoder:
         return models[version.number]
 
     both = asyncio.Event()
@@ -597,7 +597,7 @@ async def test_the_active_version_comes_first(world: World) -> None:
             return await world.queue.claim(versions, *arguments) if both.is_set() else ()
 
     await world.put(*(doc(f"d{n}", LONG[:600]) for n in range(20)))
-    async with running(worker(world, models[1], admit=admit, queue=Gated())):
+    async with running(worker(world, models[1], ensure=ensure, queue=Gated())):
         await eventually(lambda: not world.fake.jobs)  # type: ignore[union-attr]
     assert len(await world.stored_chunks(second)) == 20
     assert started.count(1) == started.count(2) > 5
@@ -623,7 +623,7 @@ async def test_a_paused_backfill_rests_and_live_writes_go_on(world: World, model
 async def test_what_the_client_encodes_is_left_alone(world: World, model: Model) -> None:
     asked: list[int] = []
 
-    async def admit(version: EmbedderVersion) -> Encoder:
+    async def ensure(version: EmbedderVersion) -> Encoder:
         asked.append(version.number)
         return model
 
@@ -634,7 +634,7 @@ async def test_what_the_client_encodes_is_left_alone(world: World, model: Model)
     await world.put(doc("d"))
     # As claimable as can be: it is the worker that must not want it.
     world.fake.jobs[world.collection.id, DocumentId("d"), second.number].priority = 0
-    async with running(worker(world, model, admit=admit)):
+    async with running(worker(world, model, ensure=ensure)):
         await eventually(lambda: len(world.fake.jobs) == 1)  # type: ignore[union-attr]
     assert set(asked) == {1}
     assert world.fake.jobs[world.collection.id, DocumentId("d"), second.number].lost_leases == 0
@@ -681,15 +681,15 @@ async def test_stopping_in_the_middle_of_a_backfill_gives_back_what_is_in_hand(w
 async def test_admission_ends_with_the_version(world: World, model: Model) -> None:
     asked: list[int] = []
 
-    async def admit(version: EmbedderVersion) -> Encoder:
+    async def ensure(version: EmbedderVersion) -> Encoder:
         asked.append(version.number)
         return model
 
-    admission = VersionGate(admit, again=3600.0)
-    admission.ready([world.version])
-    await eventually(lambda: len(admission.ready([world.version])) == 1)
-    assert (admission.ready([]), asked) == ({}, [1])
-    assert admission.ready([world.version]) == {}, "its model is not held any longer"
-    await eventually(lambda: len(admission.ready([world.version])) == 1)
+    version_gate = VersionGate(ensure, again=3600.0)
+    version_gate.ready([world.version])
+    await eventually(lambda: len(version_gate.ready([world.version])) == 1)
+    assert (version_gate.ready([]), asked) == ({}, [1])
+    assert version_gate.ready([world.version]) == {}, "its model is not held any longer"
+    await eventually(lambda: len(version_gate.ready([world.version])) == 1)
     assert asked == [1, 1]
-    await admission.close()
+    await version_gate.close()

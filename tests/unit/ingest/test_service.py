@@ -57,10 +57,10 @@ async def theirs() -> Place:
 
 
 async def collection_of(store: FakeStore, spec: EmbedderSpec) -> Collection:
-    proof = ModelVerifier(
+    verifier = ModelVerifier(
         collections=store.collections, versions=store.versions, embedders=ModelRegistry(default="hashing:16")
     )
-    spec, identity, canary = await proof.register(spec)
+    spec, identity, canary = await verifier.register(spec)
     settings = CollectionSettings(embedder=spec)
     return await store.collections.create(CollectionName("c"), settings, identity, canary, NOW)
 
@@ -153,7 +153,7 @@ async def test_what_was_set_aside_is_not_called_searchable(place: Place) -> None
     await place.ingest.write(place.collection, [document("a")])
     (version,) = place.store.collections.versions[place.collection.id]
     (claimed,) = await place.queue.claim([version], 10, "w", datetime.now(UTC), timedelta(seconds=60))
-    assert await place.queue.charge([claimed.job], "poison", 1, NOW, NOW) == ("a",)
+    assert await place.queue.record_failure([claimed.job], "poison", 1, NOW, NOW) == ("a",)
     assert not await place.ingest.searchable(place.collection, [DocumentId("a")])
 
 

@@ -75,7 +75,7 @@ class Scene:
         self.indexes = FakeIndexes(self.versions)
         self.survey = Drawn()
         self.now = NOW
-        self.control = RecallController(
+        self.recall_controller = RecallController(
             collections=world.collections,
             versions=world.versions,
             queue=world.queue,
@@ -113,7 +113,7 @@ class Scene:
 
     async def tend(self, minutes: float = 1) -> None:
         self.now += timedelta(minutes=minutes)
-        await self.control.tend(lambda: self.now)
+        await self.recall_controller.tend(lambda: self.now)
 
     async def target(self, target: float) -> None:
         collection = await self.world.collections.get(self.world.collection.id)
@@ -128,13 +128,13 @@ class Scene:
             recall_squares=queries * (recall**2 + 0.01),
             distance_recall=queries * recall,
         )
-        await self.world.recalls.add(self.world.collection.id, [RecallMinute(series=series, at=self.now, tally=found)])
+        await self.world.recalls.add(self.world.collection.id, [RecallMinute(series=series, at=self.now, stats=found)])
 
-    async def efforts(self) -> dict[str, EfSetting]:
-        return {one.band: one for one in await self.world.recalls.efforts(self.world.collection.id)}
+    async def ef_settings(self) -> dict[str, EfSetting]:
+        return {one.band: one for one in await self.world.recalls.ef_settings(self.world.collection.id)}
 
     async def chosen(self, band: str = "all") -> int:
-        return (await self.efforts())[band].ef_search
+        return (await self.ef_settings())[band].ef_search
 
     async def trail(self) -> list[AuditEntry]:
         """The newest first."""
@@ -161,11 +161,11 @@ async def scene() -> Scene:
 async def test_an_index_is_calibrated_when_it_is_there_and_once(scene: Scene) -> None:
     scene.stands(5_000, indexed=False)
     await scene.tend()
-    assert (scene.survey.times, await scene.efforts()) == (0, {})
+    assert (scene.survey.times, await scene.ef_settings()) == (0, {})
     scene.stands(ROWS)
     await scene.tend()
     assert await scene.chosen() == 146
-    assert (await scene.world.versions.status(scene.world.version)).efforts == {"all": 146}
+    assert (await scene.world.versions.status(scene.world.version)).ef_settings == {"all": 146}
     (entry,) = await scene.trail()
     assert (entry.actor, entry.version) == ("azimuth", 1)
     assert entry.details == {"band": "all", "ef_search": 146, "before": None, "target": 0.95, "missed": False}
@@ -215,11 +215,11 @@ async def test_not_in_the_middle_of_a_bulk_load(scene: Scene) -> None:
 
 
 async def test_one_process_at_a_time(scene: Scene) -> None:
-    async with scene.indexes.steering(scene.world.version):
+    async with scene.indexes.ef_search_lock(scene.world.version):
         await scene.tend()
-    assert await scene.efforts() == {}
+    assert await scene.ef_settings() == {}
     await scene.tend()
-    async with scene.indexes.steering(scene.world.version):
+    async with scene.indexes.ef_search_lock(scene.world.version):
         await scene.probed(146, 0.9)
         await scene.tend()
     assert await scene.chosen() == 146
@@ -230,22 +230,22 @@ async def test_a_version_is_calibrated_before_it_is_judged(scene: Scene) -> None
     scene.versions.statuses[second.collection_id, second.number] = SpaceStatus(
         rows=ROWS, indexed=True, chunks_per_document=1.0
     )
-    await scene.control.prepare(scene.world.collection, second, lambda: NOW)
-    assert (await scene.world.versions.status(second)).efforts == {"all": 146}
-    await scene.control.prepare(scene.world.collection, second, lambda: NOW)
+    await scene.recall_controller.prepare(scene.world.collection, second, lambda: NOW)
+    assert (await scene.world.versions.status(second)).ef_settings == {"all": 146}
+    await scene.recall_controller.prepare(scene.world.collection, second, lambda: NOW)
     assert scene.survey.times == 1
     # Who promotes is not kept waiting because much was written since.
     scene.indexes.healths[second.collection_id, second.number] = dataclasses.replace(
         await scene.indexes.look(second), written=10 * ROWS
     )
-    await scene.control.prepare(scene.world.collection, second, lambda: NOW)
+    await scene.recall_controller.prepare(scene.world.collection, second, lambda: NOW)
     assert scene.survey.times == 1
 
 
 async def test_without_a_model_it_stays_as_it_is_and_comes_later(scene: Scene) -> None:
     scene.survey.broken = True
     await scene.tend()
-    assert await scene.efforts() == {}
+    assert await scene.ef_settings() == {}
     scene.survey.broken = False
     await scene.tend()
     assert await scene.chosen() == 146
@@ -310,7 +310,7 @@ async def test_a_band_gets_an_effort_of_its_own_where_it_misses_and_keeps_its_di
     await scene.probed(450, 0.90, band="wide")
     await scene.tend()
     assert (await scene.chosen(), await scene.chosen("wide")) == (146, 182)
-    assert (await scene.world.versions.status(scene.world.version)).efforts == {"all": 146, "wide": 182}
+    assert (await scene.world.versions.status(scene.world.version)).ef_settings == {"all": 146, "wide": 182}
     scene.survey.lows = {227: 0.96, 1_000: 0.99}
     await scene.indexes.rebuild(scene.world.version)
     await scene.tend()
@@ -325,12 +325,12 @@ async def test_a_missed_target_is_said(scene: Scene) -> None:
     assert await scene.metric("recall_target_missed") == 1
     assert await scene.metric("ef_search") == 1_000
     assert await scene.metric("recall_target") == 0.95
-    _, advice = await scene.control.health(scene.world.collection, scene.world.version)
+    _, advice = await scene.recall_controller.health(scene.world.collection, scene.world.version)
     assert advice[0].verdict == "broken"
     await scene.tend()
     await scene.probed(1_000, 0.97)
     await scene.tend()
-    assert (await scene.efforts())["all"].missed is False
+    assert (await scene.ef_settings())["all"].missed is False
     assert await scene.metric("recall_target_missed") == 0
 
 

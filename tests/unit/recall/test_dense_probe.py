@@ -34,24 +34,24 @@ async def test_an_index_that_finds_all_has_recall_1(scene: Watched) -> None:
         version=scene.space.version.number, leg="dense", plan="hnsw", band="all", ef_search=200
     )
     assert one.live
-    assert (one.tally.queries, one.tally.recall, one.tally.distance_recall) == (1, 1.0, 1.0)
-    assert one.tally.seconds > 0
+    assert (one.stats.queries, one.stats.recall, one.stats.distance_recall) == (1, 1.0, 1.0)
+    assert one.stats.seconds > 0
 
 
 async def test_what_the_index_does_not_find_is_missed(scene: Watched) -> None:
     asked = scene.asked()
     scene.vectors.lost = frozenset((await scene.nearest(asked))[2:5])
     one = the_only(await scene.probe().look(asked, scene.space))
-    assert one.tally.recall == 0.7
-    assert one.tally.recall_squares == pytest.approx(0.49)
-    assert one.tally.distance_recall == 0.7
+    assert one.stats.recall == 0.7
+    assert one.stats.recall_squares == pytest.approx(0.49)
+    assert one.stats.distance_recall == 0.7
 
 
 async def test_where_there_are_fewer_documents_all_of_them_are_the_truth(scene: Watched) -> None:
     await scene.world.delete(*(f"d{number:02}" for number in range(4, 30)))
     scene.vectors.lost = frozenset({"d02"})
     one = the_only(await scene.probe().look(scene.asked(SearchRequest(text="w", k=3)), scene.space))
-    assert one.tally.recall == 0.75
+    assert one.stats.recall == 0.75
 
 
 async def test_the_examples_themselves_are_no_finds(scene: Watched) -> None:
@@ -60,20 +60,20 @@ async def test_the_examples_themselves_are_no_finds(scene: Watched) -> None:
     like = Like(positive=(Example(id=DocumentId(nearest[0])),))
     asked = dataclasses.replace(asked, request=SearchRequest(mode="dense", like=like))
     scene.vectors.lost = frozenset({nearest[0]})
-    assert the_only(await scene.probe().look(asked, scene.space)).tally.recall == 1.0
+    assert the_only(await scene.probe().look(asked, scene.space)).stats.recall == 1.0
     scene.vectors.lost = frozenset({nearest[10]})
-    assert the_only(await scene.probe().look(asked, scene.space)).tally.recall == 0.9
+    assert the_only(await scene.probe().look(asked, scene.space)).stats.recall == 0.9
 
 
 async def test_a_filtered_search_is_looked_at_with_its_filter(scene: Watched) -> None:
     await scene.world.put(*(doc(f"d{number:02}", "0123456789", kind="other") for number in range(5)))
-    passing = FilterMatch(ids=None, count=25, total=30)
-    asked = scene.asked(SearchRequest(text="w", where=THINGS, k=10), passing)
+    filter_match = FilterMatch(ids=None, count=25, total=30)
+    asked = scene.asked(SearchRequest(text="w", where=THINGS, k=10), filter_match)
     all_of_it = await scene.nearest(asked, 30)
     things = [name for name in all_of_it if int(name[1:]) >= 5]
     scene.vectors.lost = frozenset(things[:1])
     one = the_only(await scene.probe().look(asked, scene.space))
-    assert one.tally.recall == 0.9
+    assert one.stats.recall == 0.9
     assert one.series.band == "wide"
     assert one.series.plan in ("hnsw", "hnsw_iterative")
 
@@ -86,8 +86,8 @@ async def test_the_effort_below_is_tried_as_well_and_is_no_live_search(scene: Wa
     findings = await scene.probe(below=lambda ef_search: ef_search // 20).look(asked, scene.space)
     assert findings is not None
     live, below = findings
-    assert (live.live, live.series.ef_search, live.tally.recall) == (True, 200, 1.0)
-    assert (below.live, below.series.ef_search, below.tally.recall) == (False, 10, 1.0)
+    assert (live.live, live.series.ef_search, live.stats.recall) == (True, 200, 1.0)
+    assert (below.live, below.series.ef_search, below.stats.recall) == (False, 10, 1.0)
 
 
 async def test_below_the_chosen_effort_not_below_what_the_answer_needed(scene: Watched) -> None:
@@ -96,7 +96,7 @@ async def test_below_the_chosen_effort_not_below_what_the_answer_needed(scene: W
     def below(ef_search: int) -> None:
         tried.append(ef_search)
 
-    chosen = dataclasses.replace(scene.space, status=dataclasses.replace(scene.space.status, efforts={"all": 15}))
+    chosen = dataclasses.replace(scene.space, status=dataclasses.replace(scene.space.status, ef_settings={"all": 15}))
     await scene.probe(below=below).look(scene.asked(), chosen)
     assert tried == [15]
 
@@ -110,8 +110,8 @@ async def test_nothing_is_tried_besides(scene: Watched, request_: SearchRequest)
     def below(ef_search: int) -> int:
         raise AssertionError("it was asked")
 
-    passing = FilterMatch(ids=None, count=30, total=30) if request_.where else None
-    the_only(await scene.probe(below=below).look(scene.asked(request_, passing), scene.space))
+    filter_match = FilterMatch(ids=None, count=30, total=30) if request_.where else None
+    the_only(await scene.probe(below=below).look(scene.asked(request_, filter_match), scene.space))
 
 
 async def test_fewer_rows_than_the_answer_needs_are_not_tried(scene: Watched) -> None:
@@ -132,7 +132,7 @@ async def test_a_document_that_is_deleted_between_the_looks_tears_the_pair(scene
     nearest = await scene.nearest(asked)
     scene.vectors.meanwhile = lambda: scene.world.delete(nearest[3])
     assert await scene.probe().look(asked, scene.space) is None
-    assert the_only(await scene.probe().look(asked, scene.space)).tally.recall == 1.0
+    assert the_only(await scene.probe().look(asked, scene.space)).stats.recall == 1.0
 
 
 async def test_a_document_that_comes_between_the_looks_tears_the_pair(scene: Watched) -> None:
@@ -160,7 +160,7 @@ async def test_a_document_that_ceases_to_pass_tears_the_pair_and_other_changes_d
     scene.vectors.meanwhile = lambda: scene.world.put(doc(nearest[0], "0123456789", kind="other"))
     assert await scene.probe().look(asked, scene.space) is None
     scene.vectors.meanwhile = lambda: scene.world.put(doc(nearest[25], "0123456789", kind="other"))
-    assert the_only(await scene.probe().look(asked, scene.space)).tally.recall == 1.0
+    assert the_only(await scene.probe().look(asked, scene.space)).stats.recall == 1.0
 
 
 # ---------------------------------------------------------------- longer ago

@@ -23,7 +23,7 @@ def at(minute: float) -> datetime:
     return START + timedelta(minutes=minute)
 
 
-def tally(recall: float, queries: int, deviation: float = 0.1) -> RecallStats:
+def stats(recall: float, queries: int, deviation: float = 0.1) -> RecallStats:
     squares = queries * (recall**2 + deviation**2)
     return RecallStats(
         queries=queries, recall=queries * recall, recall_squares=squares, distance_recall=queries * recall
@@ -32,7 +32,7 @@ def tally(recall: float, queries: int, deviation: float = 0.1) -> RecallStats:
 
 def minute(ef_search: int, found: RecallStats, when: float = 0, plan: str = "hnsw", band: Band = "all") -> RecallMinute:
     series = RecallSeries(version=ONE, leg="dense", plan=plan, band=band, ef_search=ef_search)
-    return RecallMinute(series=series, at=at(when), tally=found)
+    return RecallMinute(series=series, at=at(when), stats=found)
 
 
 def probes(found: Mapping[int, RecallStats], when: float = 0) -> ProbeHistory:
@@ -92,9 +92,9 @@ def test_where_none_is_sure_it_begins_with_the_largest_and_says_so_only_if_that_
 
 def test_probes_speak_louder_than_the_curve() -> None:
     lows = {48: 0.96, 60: 0.97, 75: 0.98}
-    assert ef_policy.begin(curve(lows), 0.95, probes({60: tally(0.90, 1_000)})).ef_search == 75
-    assert ef_policy.begin(curve(lows), 0.95, probes({60: tally(0.96, 1_000)})).ef_search == 48
-    assert ef_policy.begin(curve(lows), 0.95, probes({75: tally(0.90, 1_000)})).missed
+    assert ef_policy.begin(curve(lows), 0.95, probes({60: stats(0.90, 1_000)})).ef_search == 75
+    assert ef_policy.begin(curve(lows), 0.95, probes({60: stats(0.96, 1_000)})).ef_search == 48
+    assert ef_policy.begin(curve(lows), 0.95, probes({75: stats(0.90, 1_000)})).missed
 
 
 # ---------------------------------------------------------------- how it moves
@@ -108,47 +108,47 @@ def step(
 
 
 def test_few_probes_move_nothing() -> None:
-    assert step(60, probes({60: tally(0.5, ef_policy.LEAST - 1), 48: tally(1.0, ef_policy.LEAST - 1, 0.0)})) is None
+    assert step(60, probes({60: stats(0.5, ef_policy.LEAST - 1), 48: stats(1.0, ef_policy.LEAST - 1, 0.0)})) is None
 
 
 def test_a_rung_that_misses_goes_up_by_one() -> None:
-    assert step(60, probes({60: tally(0.92, 1_000)})) == 75
-    assert step(60, probes({60: tally(0.949, 1_000)})) is None  # may well hold
-    assert step(60, probes({60: tally(0.949, ef_policy.SURE)})) == 75  # most likely does not
+    assert step(60, probes({60: stats(0.92, 1_000)})) == 75
+    assert step(60, probes({60: stats(0.949, 1_000)})) is None  # may well hold
+    assert step(60, probes({60: stats(0.949, ef_policy.SURE)})) == 75  # most likely does not
 
 
 def test_what_looked_farther_and_missed_all_the_same_speaks_against_the_smaller_one() -> None:
-    assert step(60, probes({100: tally(0.92, 1_000)})) == 116
-    assert step(60, probes({40: tally(0.5, 1_000)})) is None
+    assert step(60, probes({100: stats(0.92, 1_000)})) == 116
+    assert step(60, probes({40: stats(0.5, 1_000)})) is None
 
 
 def test_a_rung_goes_down_where_that_below_holds_for_sure() -> None:
-    assert step(60, probes({60: tally(0.98, 1_000), 48: tally(0.97, 1_000)})) == 48
-    assert step(60, probes({60: tally(0.98, 1_000), 48: tally(0.951, 1_000)})) is None
-    assert step(60, probes({60: tally(0.98, 1_000), 38: tally(0.99, 1_000)})) is None  # nothing is known of 48
+    assert step(60, probes({60: stats(0.98, 1_000), 48: stats(0.97, 1_000)})) == 48
+    assert step(60, probes({60: stats(0.98, 1_000), 48: stats(0.951, 1_000)})) is None
+    assert step(60, probes({60: stats(0.98, 1_000), 38: stats(0.99, 1_000)})) is None  # nothing is known of 48
 
 
 def test_what_was_found_before_the_last_change_is_not_enough_to_go_down() -> None:
-    known = probes({48: tally(0.97, 1_000)}, when=5)
+    known = probes({48: stats(0.97, 1_000)}, when=5)
     assert step(60, known, changed=4) == 48
     assert step(60, known, changed=6) is None
 
 
 def test_a_rung_that_ever_missed_is_not_tried_again() -> None:
-    bad = [minute(48, tally(0.90, 300), 1)]
-    good = [minute(48, tally(0.98, 2_000), when) for when in range(10, 40)]
+    bad = [minute(48, stats(0.90, 300), 1)]
+    good = [minute(48, stats(0.98, 2_000), when) for when in range(10, 40)]
     assert step(60, ProbeHistory.of(good, ONE, "all"), changed=5) == 48
     assert step(60, ProbeHistory.of([*bad, *good], ONE, "all"), changed=5) is None
 
 
 def test_a_decay_shows_in_the_last_probes_first() -> None:
-    good = [minute(60, tally(0.97, 1_000), when) for when in range(50)]
-    bad = [minute(60, tally(0.88, 300), 51)]
+    good = [minute(60, stats(0.97, 1_000), when) for when in range(50)]
+    bad = [minute(60, stats(0.88, 300), 51)]
     assert step(60, ProbeHistory.of([*good, *bad], ONE, "all")) == 75
 
 
 def test_that_the_largest_misses_is_said_once_and_taken_back() -> None:
-    bad, good = probes({1_000: tally(0.9, 1_000)}), probes({1_000: tally(0.97, 1_000)})
+    bad, good = probes({1_000: stats(0.9, 1_000)}), probes({1_000: stats(0.97, 1_000)})
     said = ef_policy.step(1_000, False, 0.95, bad, at(-1))
     assert said is not None
     assert (said.ef_search, said.missed) == (1_000, True)
@@ -160,8 +160,8 @@ def test_that_the_largest_misses_is_said_once_and_taken_back() -> None:
 
 def test_other_plans_bands_and_legs_say_nothing_here() -> None:
     others = [
-        minute(60, tally(0.5, 1_000), plan="hnsw_iterative"),
-        minute(60, tally(0.5, 1_000), band="wide"),
+        minute(60, stats(0.5, 1_000), plan="hnsw_iterative"),
+        minute(60, stats(0.5, 1_000), band="wide"),
     ]
     assert step(60, ProbeHistory.of(others, ONE, "all")) is None
     assert not ProbeHistory.of(others, VersionNumber(2), "wide").by_effort
@@ -169,7 +169,7 @@ def test_other_plans_bands_and_legs_say_nothing_here() -> None:
 
 def test_under_filters_all_probes_of_the_band_are_taken_together() -> None:
     def under(recall: float, queries: int, now: int = 60) -> int | None:
-        found = (minute(ef, tally(recall, queries // 4), band="wide") for ef in (183, 240, 611, 1_000))
+        found = (minute(ef, stats(recall, queries // 4), band="wide") for ef in (183, 240, 611, 1_000))
         choice = ef_policy.step_under_filter(now, False, 0.95, ProbeHistory.of(found, ONE, "wide"), at(-1))
         return None if choice is None else choice.ef_search
 
@@ -218,10 +218,10 @@ class Traffic:
 
     def calibrate(self, when: float) -> None:
         points = []
-        for rung in EF_STEPS:
-            one = self.probe(rung, when, 300)
+        for ef_step in EF_STEPS:
+            one = self.probe(ef_step, when, 300)
             low, high = one.interval
-            points.append(CurvePoint(ef_search=rung, recall=one.mean, low=low, high=high, milliseconds=1.0))
+            points.append(CurvePoint(ef_search=ef_step, recall=one.mean, low=low, high=high, milliseconds=1.0))
         drawn = CalibrationCurve(
             points=tuple(points), queries=300, rows=1, measured_at=at(when), exact_milliseconds=1.0
         )
@@ -231,8 +231,8 @@ class Traffic:
     def run(self, begin: int, end: int) -> None:
         for when in range(begin, end):
             now = self.path[-1]
-            for rung in {now, ef_policy.previous_step(now) or now}:
-                self.found[when, rung] = self.probe(rung, when, self.per_minute)
+            for ef_step in {now, ef_policy.previous_step(now) or now}:
+                self.found[when, ef_step] = self.probe(ef_step, when, self.per_minute)
             known = ProbeHistory.of((minute(ef, one, when) for (when, ef), one in self.found.items()), ONE, "all")
             choice = ef_policy.step(now, self.missed, self.target, known, self.changed_at)
             if choice is not None:
@@ -244,7 +244,7 @@ class Traffic:
         self.missed, self.changed_at = choice.missed, at(when)
 
     def rungs_above_the_cheapest(self, when: float) -> int:
-        holding = (at for at, rung in enumerate(EF_STEPS) if self.recall(rung, when) >= self.target)
+        holding = (at for at, ef_step in enumerate(EF_STEPS) if self.recall(ef_step, when) >= self.target)
         cheapest = next(holding, len(EF_STEPS) - 1)
         return EF_STEPS.index(self.path[-1]) - cheapest
 

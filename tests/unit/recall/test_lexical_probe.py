@@ -96,16 +96,16 @@ async def scene() -> Scene:
 
 
 async def test_an_index_that_knows_all_of_it_has_recall_1(scene: Scene) -> None:
-    tally = await scene.look()
-    assert tally is not None
-    assert (tally.queries, tally.recall, tally.distance_recall) == (1, 1.0, 1.0)
+    stats = await scene.look()
+    assert stats is not None
+    assert (stats.queries, stats.recall, stats.distance_recall) == (1, 1.0, 1.0)
 
 
 async def test_documents_that_the_index_does_not_know_are_missed(scene: Scene) -> None:
     scene.lexicon.lost = frozenset({"d1", "d2"})
-    tally = await scene.look()
-    assert tally is not None
-    assert (tally.recall, tally.distance_recall) == (0.75, 0.75)
+    stats = await scene.look()
+    assert stats is not None
+    assert (stats.recall, stats.distance_recall) == (0.75, 0.75)
 
 
 async def test_words_that_nobody_says_tell_nothing(scene: Scene) -> None:
@@ -114,7 +114,7 @@ async def test_words_that_nobody_says_tell_nothing(scene: Scene) -> None:
 
 async def test_wishes_do_not_rank_and_are_left_out(scene: Scene) -> None:
     words = parse_query('number +other -"something else"', "wishes")
-    assert words.binding
+    assert words.has_constraints
     await scene.look(words)
     assert scene.lexicon.asked == [ParsedQuery(text=words.text)]
 
@@ -128,9 +128,9 @@ async def test_a_document_that_changed_since_it_was_sampled_makes_the_look_worth
     await scene.look()
     await scene.world.put(doc("d9", "number"))
     assert await scene.look() is None
-    tally = await scene.look()
-    assert tally is not None, "the sample is drawn anew"
-    assert tally.recall == 1.0
+    stats = await scene.look()
+    assert stats is not None, "the sample is drawn anew"
+    assert stats.recall == 1.0
 
 
 async def test_a_document_that_was_deleted_since_it_was_sampled_makes_the_look_worth_nothing(scene: Scene) -> None:
@@ -152,8 +152,8 @@ async def test_a_sample_serves_many_looks_and_is_drawn_anew_now_and_then(scene: 
 async def test_long_documents_are_left_out_and_the_sample_is_bounded(scene: Scene) -> None:
     await scene.world.put(doc("d0", "number " * 20_000))
     await scene.world.drain()
-    tally = await scene.look()
-    assert tally is not None
-    assert tally.recall == 1.0
+    stats = await scene.look()
+    assert stats is not None
+    assert stats.recall == 1.0
     assert sum(scene.truth.analysed) == 9
     assert sum(scene.truth.analysed) <= SAMPLED

@@ -154,7 +154,7 @@ async def test_what_cannot_be_kept_is_no_trouble_of_the_search(scene: Scene) -> 
     of.saw(odd)
     assert await of.step() is not None
     await of.keep()
-    assert [minute.tally.queries for minute in await scene.minutes()] == [1]
+    assert [minute.stats.queries for minute in await scene.minutes()] == [1]
 
 
 async def test_about_a_share_of_the_searches_is_kept(scene: Scene) -> None:
@@ -162,7 +162,7 @@ async def test_about_a_share_of_the_searches_is_kept(scene: Scene) -> None:
     for _ in range(2_000):
         of.saw(scene.watched.observed(DensePlan(kind="exact")))
     await of.keep()
-    (counted,) = [minute.tally.queries for minute in await scene.minutes()]
+    (counted,) = [minute.stats.queries for minute in await scene.minutes()]
     assert 400 < counted < 600
 
 
@@ -173,8 +173,8 @@ async def test_a_search_that_ran_exactly_is_counted_and_not_looked_at(scene: Sce
     assert await of.step() is None
     await of.keep()
     (minute,) = await scene.minutes()
-    assert (minute.series.plan, minute.series.band, minute.tally.queries) == ("exact", "narrow", 1)
-    assert minute.tally.mean == 1.0
+    assert (minute.series.plan, minute.series.band, minute.stats.queries) == ("exact", "narrow", 1)
+    assert minute.stats.mean == 1.0
 
 
 async def test_of_several_questions_one_is_looked_at(scene: Scene) -> None:
@@ -184,7 +184,7 @@ async def test_of_several_questions_one_is_looked_at(scene: Scene) -> None:
     assert await of.step() is not None
     await of.keep()
     (minute,) = await scene.minutes()
-    assert minute.tally.queries == 1
+    assert minute.stats.queries == 1
 
 
 async def test_a_search_by_words_alone_has_no_vector_to_look_with(scene: Scene) -> None:
@@ -235,7 +235,7 @@ async def test_one_search_is_looked_at_at_a_time_and_stopping_writes_down_the_re
             of.saw(scene.watched.observed())
         await until(lambda: looks >= 3)
     assert most == 1
-    assert sum(minute.tally.queries for minute in await scene.minutes()) >= 3
+    assert sum(minute.stats.queries for minute in await scene.minutes()) >= 3
 
 
 async def test_a_search_that_comes_while_it_idles_is_looked_at_at_once(scene: Scene) -> None:
@@ -264,10 +264,10 @@ async def test_what_was_found_is_added_up_by_the_minute_and_shown(scene: Scene) 
         assert await of.step() is not None
     await of.keep()
     first, second = await scene.minutes()
-    assert (first.at, first.tally.queries) == (NOW, 2)
-    assert (second.at, second.tally.queries) == (NOW + timedelta(minutes=1), 1)
+    assert (first.at, first.stats.queries) == (NOW, 2)
+    assert (second.at, second.stats.queries) == (NOW + timedelta(minutes=1), 1)
     labels = {"version": "1", "plan": "hnsw", "band": "all"}
-    mean = (first.tally + second.tally).mean
+    mean = (first.stats + second.stats).mean
     assert 0 < mean < 1
     assert shown("azimuth_recall_at_k", name, **labels) == pytest.approx(mean)
     assert shown("azimuth_recall_samples_total", name, **labels) == 3
@@ -313,8 +313,8 @@ async def test_torn_pairs_are_left_out(scene: Scene) -> None:
 async def test_a_look_long_after_the_search_takes_the_space_as_it_is_by_then(scene: Scene) -> None:
     of = scene.watch()
     where = parse({"kind": "thing"})
-    passing = FilterMatch(ids=None, count=30, total=30)
-    of.saw(scene.watched.observed(HNSW, SearchRequest(text="w", mode="dense", where=where), passing))
+    filter_match = FilterMatch(ids=None, count=30, total=30)
+    of.saw(scene.watched.observed(HNSW, SearchRequest(text="w", mode="dense", where=where), filter_match))
     scene.clock.seconds += FRESH_SECONDS
     await of.step()
     await of.keep()
@@ -330,7 +330,7 @@ async def test_remembered_searches_are_looked_at_where_none_comes(scene: Scene) 
         assert await of.step() is not None
     assert await of.step() is None
     await of.keep()
-    assert sum(minute.tally.queries for minute in await scene.minutes()) == 3
+    assert sum(minute.stats.queries for minute in await scene.minutes()) == 3
 
 
 async def test_searches_of_a_collection_that_is_gone_are_forgotten(scene: Scene) -> None:
@@ -355,7 +355,7 @@ async def test_trouble_is_the_end_of_nothing(scene: Scene) -> None:
     of.saw(scene.watched.observed())
     assert await of.step() is not None
     await of.keep()
-    assert [minute.tally.queries for minute in await scene.minutes()] == [1]
+    assert [minute.stats.queries for minute in await scene.minutes()] == [1]
 
 
 # ---------------------------------------------------------------- words
@@ -372,8 +372,8 @@ async def test_words_are_looked_at_now_and_then(scene: Scene) -> None:
     assert await of.step() is not None
     await of.keep()
     (minute,) = await scene.minutes()
-    assert (minute.series.leg, minute.tally.queries) == ("lexical", 2)
-    assert shown("azimuth_lexical_recall_at_k", name) == pytest.approx(minute.tally.mean)
+    assert (minute.series.leg, minute.stats.queries) == ("lexical", 2)
+    assert shown("azimuth_lexical_recall_at_k", name) == pytest.approx(minute.stats.mean)
 
 
 # ---------------------------------------------------------------- kept where others see it
@@ -407,7 +407,7 @@ async def test_what_cannot_be_written_down_is_written_later_and_once(scene: Scen
     of.saw(scene.watched.observed(DensePlan(kind="exact")))
     await of.keep()
     await of.keep()
-    assert [minute.tally.queries for minute in await scene.minutes()] == [2]
+    assert [minute.stats.queries for minute in await scene.minutes()] == [2]
 
 
 async def test_old_minutes_are_forgotten_once_an_hour(scene: Scene) -> None:

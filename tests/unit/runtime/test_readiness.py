@@ -30,47 +30,47 @@ def collections() -> Counted:
 
 
 @pytest.fixture
-def proof(collections: Counted) -> ModelVerifier:
+def verifier(collections: Counted) -> ModelVerifier:
     registry = ModelRegistry(default="hashing:32")
     return ModelVerifier(collections=collections, versions=FakeVersions(collections), embedders=registry)
 
 
 @pytest.fixture
-def readiness(collections: Counted, proof: ModelVerifier) -> Readiness:
+def readiness(collections: Counted, verifier: ModelVerifier) -> Readiness:
     return Readiness(
         collections=collections,
         versions=FakeVersions(collections),
         processes=FakeProcesses(),
         embedders=ModelRegistry(default="hashing:32"),
-        proof=proof,
+        verifier=verifier,
         lexicon_built=lambda _: True,
         check_seconds=30.0,
     )
 
 
-async def create(collections: Counted, proof: ModelVerifier, name: str) -> tuple[int, int]:
-    spec, identity, canary = await proof.register(EmbedderSpec())
+async def create(collections: Counted, verifier: ModelVerifier, name: str) -> tuple[int, int]:
+    spec, identity, canary = await verifier.register(EmbedderSpec())
     made = await collections.create(CollectionName(name), CollectionSettings(embedder=spec), identity, canary, NOW)
     return made.id, made.active_version
 
 
 async def test_what_is_gone_is_no_longer_proven(
-    collections: Counted, proof: ModelVerifier, readiness: Readiness
+    collections: Counted, verifier: ModelVerifier, readiness: Readiness
 ) -> None:
-    gone, kept = await create(collections, proof, "gone"), await create(collections, proof, "kept")
+    gone, kept = await create(collections, verifier, "gone"), await create(collections, verifier, "kept")
     await readiness.watch_models()
-    assert proof.proven == {gone, kept}
+    assert verifier.proven == {gone, kept}
     await collections.delete(next(id_ for id_ in collections.rows if id_ == gone[0]))
     await readiness.watch_models()
-    assert proof.proven == {kept}
-    assert set(proof.lowest) == {(kept[0], VersionNumber(1))}
+    assert verifier.proven == {kept}
+    assert set(verifier.lowest) == {(kept[0], VersionNumber(1))}
 
 
 async def test_a_look_at_many_versions_asks_for_all_collections_once(
-    collections: Counted, proof: ModelVerifier, readiness: Readiness
+    collections: Counted, verifier: ModelVerifier, readiness: Readiness
 ) -> None:
     for number in range(20):
-        await create(collections, proof, f"c{number}")
+        await create(collections, verifier, f"c{number}")
     await readiness.watch_models()
-    assert len(proof.proven) == 20
+    assert len(verifier.proven) == 20
     assert collections.looks == 1

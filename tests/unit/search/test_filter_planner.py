@@ -33,7 +33,7 @@ def test_a_plain_look_gives_as_many_rows_as_are_wanted() -> None:
 
 
 @pytest.mark.parametrize(
-    ("status", "passing", "exact", "kind", "reason"),
+    ("status", "filter_match", "exact", "kind", "reason"),
     [
         (LARGE, None, True, "exact", "asked_for"),
         (SpaceStatus(rows=5_000, indexed=False, chunks_per_document=1.0), wide(0.5), False, "exact", "no_index"),
@@ -44,16 +44,16 @@ def test_a_plain_look_gives_as_many_rows_as_are_wanted() -> None:
     ],
 )
 def test_each_way_has_its_place(
-    status: SpaceStatus, passing: FilterMatch | None, exact: bool, kind: str, reason: str
+    status: SpaceStatus, filter_match: FilterMatch | None, exact: bool, kind: str, reason: str
 ) -> None:
-    plan = filter_planner.choose(status, passing, LIMIT, exact=exact)
+    plan = filter_planner.choose(status, filter_match, LIMIT, exact=exact)
     assert (plan.kind, plan.reason) == (kind, reason)
-    assert plan.selectivity == (None if passing is None else passing.selectivity)
+    assert plan.selectivity == (None if filter_match is None else filter_match.selectivity)
 
 
-@pytest.mark.parametrize("passing", [None, wide(0.5), wide(0.97)])
-def test_what_the_client_asks_of_the_index_is_respected(passing: FilterMatch | None) -> None:
-    assert filter_planner.choose(LARGE, passing, LIMIT, ef_search=77).ef_search == 77
+@pytest.mark.parametrize("filter_match", [None, wide(0.5), wide(0.97)])
+def test_what_the_client_asks_of_the_index_is_respected(filter_match: FilterMatch | None) -> None:
+    assert filter_planner.choose(LARGE, filter_match, LIMIT, ef_search=77).ef_search == 77
 
 
 def test_a_look_that_is_wider_than_the_index_can_make_goes_on_instead() -> None:

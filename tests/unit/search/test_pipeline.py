@@ -79,7 +79,7 @@ class Zoo:
     vectors: FakeVectors
     lexicon: FakeLexicon
     registry: ModelRegistry
-    proof: ModelVerifier
+    verifier: ModelVerifier
     collection: Collection
     reranker: Shouting | None = None
     passing_cap: int = 100
@@ -94,7 +94,7 @@ class Zoo:
             "vectors": self.vectors,
             "lexicon": self.lexicon,
             "embedders": self.registry,
-            "proof": self.proof,
+            "verifier": self.verifier,
             "reranker": self.reranker,
             "passing_cap": self.passing_cap,
             "max_concurrent": self.max_concurrent,
@@ -120,7 +120,7 @@ class Zoo:
         from service.core.jobs import EncodedDocument
 
         version = await self.version()
-        encoder = await self.proof.admit(version)
+        encoder = await self.verifier.ensure(version)
         claimed = await FakeQueue(self.store).claim([version], 100, "test", NOW, timedelta(seconds=60))
         for one in claimed:
             (chunks,) = passages.cut(encoder, [one.document], version.chunking)
@@ -128,8 +128,8 @@ class Zoo:
             await self.vectors.write(version, [EncodedDocument(job=one.job, chunks=chunks, vectors=vectors)])
 
 
-async def create(collections: FakeCollections, proof: ModelVerifier, spec: EmbedderSpec | None = None) -> Collection:
-    spec, identity, canary = await proof.register(spec or EmbedderSpec())
+async def create(collections: FakeCollections, verifier: ModelVerifier, spec: EmbedderSpec | None = None) -> Collection:
+    spec, identity, canary = await verifier.register(spec or EmbedderSpec())
     return await collections.create(NAME, CollectionSettings(embedder=spec), identity, canary, NOW)
 
 
@@ -139,7 +139,7 @@ async def zoo() -> Zoo:
     store = FakeStore(collections)
     versions = store.versions
     registry = ModelRegistry(default="hashing:256")
-    proof = ModelVerifier(collections=collections, versions=versions, embedders=registry)
+    verifier = ModelVerifier(collections=collections, versions=versions, embedders=registry)
     zoo = Zoo(
         store=store,
         collections=collections,
@@ -148,8 +148,8 @@ async def zoo() -> Zoo:
         vectors=FakeVectors(store),
         lexicon=FakeLexicon(store),
         registry=registry,
-        proof=proof,
-        collection=await create(collections, proof),
+        verifier=verifier,
+        collection=await create(collections, verifier),
     )
     await zoo.write(TEXTS)
     return zoo
@@ -234,20 +234,20 @@ async def test_without_the_lexical_index_a_hybrid_search_is_dense_and_says_so(zo
 
 
 class Refusing(ModelVerifier):
-    async def admit(self, version: EmbedderVersion) -> Encoder:
+    async def ensure(self, version: EmbedderVersion) -> Encoder:
         raise SpaceRefused("weights differ")
 
 
 async def test_a_foreign_model_never_answers_in_a_space(zoo: Zoo) -> None:
     refusing = Refusing(collections=zoo.collections, versions=zoo.versions, embedders=zoo.registry)
-    search = zoo.search(proof=refusing)
+    search = zoo.search(verifier=refusing)
     with pytest.raises(SpaceRefused):
         await search.run(NAME, SearchRequest(text="animal", mode="dense"))
     answer = await search.run(NAME, SearchRequest(text="animal"))
     assert [(one.stage, one.reason) for one in answer.degraded] == [("embed", "weights differ")]
     assert all(hit.explanation.dense is None for hit in answer.hits)
     with pytest.raises(Unavailable):
-        await zoo.search(proof=refusing, lexicon=NoLexicon(zoo.store)).run(NAME, SearchRequest(text="animal"))
+        await zoo.search(verifier=refusing, lexicon=NoLexicon(zoo.store)).run(NAME, SearchRequest(text="animal"))
 
 
 async def test_what_changed_after_it_was_encoded_is_dropped_and_refilled(zoo: Zoo) -> None:
@@ -262,15 +262,15 @@ async def test_what_changed_after_it_was_encoded_is_dropped_and_refilled(zoo: Zo
 class Swapped(ModelVerifier):
     """The model is replaced while it encodes: whoever asks again gets another encoder."""
 
-    async def admit(self, version: EmbedderVersion) -> Encoder:
+    async def ensure(self, version: EmbedderVersion) -> Encoder:
         return HashingEncoder(version.spec)
 
 
 async def test_a_model_that_is_swapped_while_it_encodes_the_query_does_not_answer(zoo: Zoo) -> None:
     swapped = Swapped(collections=zoo.collections, versions=zoo.versions, embedders=zoo.registry)
     with pytest.raises(SpaceRefused, match="replaced"):
-        await zoo.search(proof=swapped).run(NAME, SearchRequest(text="animal", mode="dense"))
-    answer = await zoo.search(proof=swapped).run(NAME, SearchRequest(text="animal"))
+        await zoo.search(verifier=swapped).run(NAME, SearchRequest(text="animal", mode="dense"))
+    answer = await zoo.search(verifier=swapped).run(NAME, SearchRequest(text="animal"))
     assert [(one.stage, one.code) for one in answer.degraded] == [("embed", "SpaceRefused")]
 
 
@@ -347,7 +347,7 @@ async def test_a_budget_that_nothing_can_keep_still_gets_an_answer(zoo: Zoo) -> 
 
 
 async def test_a_query_that_the_embedder_cannot_read_to_its_end_says_so(zoo: Zoo) -> None:
-    most = (await zoo.proof.admit(await zoo.version())).identity.max_tokens
+    most = (await zoo.verifier.ensure(await zoo.version())).identity.max_tokens
     fits = await zoo.search().run(NAME, SearchRequest(text="animal " * (most - 5)))
     assert not fits.degraded
     cut = await zoo.search().run(NAME, SearchRequest(text="animal " * (most + 5)))
@@ -429,12 +429,12 @@ async def test_a_collection_made_anew_by_another_process_is_found_at_once(zoo: Z
     await zoo.collections.delete(zoo.collection.id)
     with pytest.raises(CollectionNotFound):
         await search.run(NAME, SearchRequest(text="cat"))
-    zoo.collection = await create(zoo.collections, zoo.proof)
+    zoo.collection = await create(zoo.collections, zoo.verifier)
     await zoo.write(TEXTS)
     assert (await search.run(NAME, SearchRequest(text="cat"))).hits
     # The next one finds in memory what is there no more.
     await zoo.collections.delete(zoo.collection.id)
-    zoo.collection = await create(zoo.collections, zoo.proof)
+    zoo.collection = await create(zoo.collections, zoo.verifier)
     await zoo.write({"cat": TEXTS["cat"]})
     assert [hit.id for hit in (await search.run(NAME, SearchRequest(text="cat"))).hits] == ["cat"]
 

@@ -30,7 +30,7 @@ async def put_chunks(zoo: Zoo, name: str, *texts: str, wheels: bool = False) -> 
     version = await zoo.version()
     space = zoo.store.space(version)
     revision = space.pop((document.id, 0)).content_revision
-    encoder, at = await zoo.proof.admit(version), 0
+    encoder, at = await zoo.verifier.ensure(version), 0
     for number, (text, row) in enumerate(zip(texts, encoder.encode(list(texts), "document"), strict=True)):
         space[document.id, number] = StoredChunk(revision, at, at + len(text), row.astype(np.float16))
         at += len(text)
@@ -127,7 +127,7 @@ async def test_without_the_dense_leg_chunks_cannot_be_told_apart_and_the_answer_
     book: Zoo,
 ) -> None:
     refusing = Refusing(collections=book.collections, versions=book.versions, embedders=book.registry)
-    answer = await book.search(proof=refusing).run(NAME, SearchRequest(text="cat purrs", group_by="chunk"))
+    answer = await book.search(verifier=refusing).run(NAME, SearchRequest(text="cat purrs", group_by="chunk"))
     assert sorted(hit.id for hit in answer.hits) == sorted({hit.id for hit in answer.hits})
     assert [one.stage for one in answer.degraded] == ["embed"]
 
@@ -233,7 +233,7 @@ def test_the_wishes_of_each_query_are_its_own() -> None:
     )
     words = SearchRequest(queries=asked).words
     assert (words.quoted, words.required, words.excluded) == (("a b",), ("must",), ("not",))
-    assert SearchRequest(queries=asked, syntax="plain").words.binding is False
+    assert SearchRequest(queries=asked, syntax="plain").words.has_constraints is False
     assert SearchRequest(vector=(1.0,)).words.text == ""
 
 

@@ -84,9 +84,11 @@ async def order(
     weight: float = 0.5,
     budget_ms: float | None = None,
 ) -> tuple[SearchContext, list[Hit], RerankSummary | None]:
-    course = SearchContext(SearchRequest(text="q", k=k, budget_ms=budget_ms))
-    ordered, reread = await RerankStage(reranker).order(course, RerankSettings(depth=depth, weight=weight), hits(first))
-    return course, ordered, reread
+    context = SearchContext(SearchRequest(text="q", k=k, budget_ms=budget_ms))
+    ordered, reread = await RerankStage(reranker).order(
+        context, RerankSettings(depth=depth, weight=weight), hits(first)
+    )
+    return context, ordered, reread
 
 
 async def test_portions_are_read_in_the_order_of_the_first_stage_down_to_the_depth() -> None:
@@ -108,10 +110,10 @@ async def test_portions_are_read_in_the_order_of_the_first_stage_down_to_the_dep
 async def test_it_stops_when_the_answer_is_settled_and_counts_what_it_saved() -> None:
     before = REGISTRY.get_sample_value("azimuth_rerank_skipped_pairs_total") or 0.0
     reranker = told([1.0] * 3 + [0.0] * (len(MANY) - 3))
-    course, ordered, reread = await order(reranker, first=MANY, k=3, weight=0.1)
+    context, ordered, reread = await order(reranker, first=MANY, k=3, weight=0.1)
     assert reread == RerankSummary(read=SAMPLE, skipped=8, weight=0.1)
     assert [hit.id for hit in ordered[:3]] == ["d00", "d01", "d02"]
-    assert not course.degraded
+    assert not context.degraded
     assert REGISTRY.get_sample_value("azimuth_rerank_skipped_pairs_total") == before + 8
 
 
@@ -161,11 +163,11 @@ async def test_a_budget_is_kept_by_what_the_portions_before_took(clock: Clock) -
         clock.now += 0.11 * len(passages)
 
     reranker = told([1.0] * 12, before=work)
-    course, ordered, reread = await order(reranker, k=12, budget_ms=1000)
+    context, ordered, reread = await order(reranker, k=12, budget_ms=1000)
     assert [len(portion) for portion in reranker.portions] == [4, 4, 1]
     assert clock.now <= 1.0
     assert reread == RerankSummary(read=9, skipped=0, weight=0.5)
-    told_so = [(one.stage, one.code, one.reason) for one in course.degraded]
+    told_so = [(one.stage, one.code, one.reason) for one in context.degraded]
     assert told_so == [("rerank", "cut_short", "the budget of 1000 ms allowed 9 of 12 passages")]
     assert [hit.id for hit in ordered[-3:]] == ["d09", "d10", "d11"]
 
@@ -174,12 +176,12 @@ async def test_a_budget_that_is_spent_before_leaves_the_first_stage_as_it_was(cl
     def late(passages: Sequence[str]) -> None:
         raise AssertionError("nothing should be read")
 
-    course = SearchContext(SearchRequest(text="q", budget_ms=50))
+    context = SearchContext(SearchRequest(text="q", budget_ms=50))
     clock.now += 1.0
     first = hits(FALLING)
-    ordered, reread = await RerankStage(told([1.0] * 12, before=late)).order(course, RerankSettings(), first)
+    ordered, reread = await RerankStage(told([1.0] * 12, before=late)).order(context, RerankSettings(), first)
     assert (ordered, reread) == (first, None)
-    assert [(one.code, one.reason) for one in course.degraded] == [("budget", "the budget of 50 ms was spent")]
+    assert [(one.code, one.reason) for one in context.degraded] == [("budget", "the budget of 50 ms was spent")]
 
 
 async def test_a_portion_that_outlasts_the_budget_is_given_up_and_those_before_count() -> None:
@@ -190,9 +192,9 @@ async def test_a_portion_that_outlasts_the_budget_is_given_up_and_those_before_c
             return await super().read(query, passages)
 
     reranker = Stuck({f"text {at}": 1.0 for at in range(12)})
-    course, _, reread = await order(reranker, k=12, budget_ms=1000)
+    context, _, reread = await order(reranker, k=12, budget_ms=1000)
     assert reread == RerankSummary(read=4, skipped=0, weight=0.5)
-    assert [one.reason for one in course.degraded] == ["the budget of 1000 ms allowed 4 of 12 passages"]
+    assert [one.reason for one in context.degraded] == ["the budget of 1000 ms allowed 4 of 12 passages"]
 
 
 async def test_a_failure_half_way_keeps_what_was_read() -> None:
@@ -203,17 +205,17 @@ async def test_a_failure_half_way_keeps_what_was_read() -> None:
             raise ModelUnavailable("out of memory")
 
     reranker.before = fail
-    course, _, reread = await order(reranker, k=12, budget_ms=60_000)
+    context, _, reread = await order(reranker, k=12, budget_ms=60_000)
     assert reread == RerankSummary(read=4, skipped=0, weight=0.5)
-    assert [(one.code, one.reason) for one in course.degraded] == [
+    assert [(one.code, one.reason) for one in context.degraded] == [
         ("cut_short", "4 of 12 passages were read: out of memory")
     ]
 
 
 async def test_cut_passages_are_counted() -> None:
-    course, _, reread = await order(told([0.5] * 12, truncated=2), k=12)
+    context, _, reread = await order(told([0.5] * 12, truncated=2), k=12)
     assert reread == RerankSummary(read=12, skipped=0, truncated=2, weight=0.5)
-    assert not course.degraded
+    assert not context.degraded
 
 
 def test_a_pace_that_fits_nothing_is_doubted_until_it_is_tried_again() -> None:

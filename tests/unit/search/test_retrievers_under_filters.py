@@ -38,12 +38,12 @@ class Metadata:
     named: list[int] = field(default_factory=list)
     asked: list[int] = field(default_factory=list)
 
-    async def passing(self, collection_id: CollectionId, where: Filter, cap: int) -> FilterMatch:
+    async def filter_match(self, collection_id: CollectionId, where: Filter, cap: int) -> FilterMatch:
         self.named.append(cap)
         few = len(self.passing_ids) <= min(cap, self.nameable)
         return FilterMatch(ids=tuple(self.passing_ids) if few else None, count=len(self.passing_ids), total=TOTAL)
 
-    async def passing_among(
+    async def filter_ids(
         self, collection_id: CollectionId, ids: Sequence[DocumentId], where: Filter
     ) -> frozenset[DocumentId]:
         self.asked.append(len(ids))
@@ -103,12 +103,12 @@ def any_of(port: object) -> Any:
     return port
 
 
-async def by_meaning(vectors: Vectors, documents: Metadata, passing: FilterMatch) -> retrievers.LegResult:
-    return await retrievers.dense(any_of(vectors), any_of(documents), space(), REQUEST, QUERY, passing, WIDTH)
+async def by_meaning(vectors: Vectors, documents: Metadata, filter_match: FilterMatch) -> retrievers.LegResult:
+    return await retrievers.dense(any_of(vectors), any_of(documents), space(), REQUEST, QUERY, filter_match, WIDTH)
 
 
-async def by_words(words: Words, documents: Metadata, passing: FilterMatch) -> retrievers.LegResult:
-    return await retrievers.lexical(any_of(words), any_of(documents), space(), REQUEST, passing, WIDTH)
+async def by_words(words: Words, documents: Metadata, filter_match: FilterMatch) -> retrievers.LegResult:
+    return await retrievers.lexical(any_of(words), any_of(documents), space(), REQUEST, filter_match, WIDTH)
 
 
 async def test_the_index_is_enough_where_it_brings_what_is_wanted() -> None:
@@ -131,11 +131,11 @@ async def test_where_the_index_is_stuck_all_that_pass_are_scanned(count: int) ->
 
 @pytest.mark.parametrize(("passes_near", "reason"), [(0, "far_from_query"), (20, "many_pass")])
 async def test_the_index_is_not_tried_where_nothing_near_passes(passes_near: int, reason: str) -> None:
-    passing = ALL[-5_000:]
-    documents, vectors = Metadata(passing), Vectors(passing, by_index=WIDTH)
+    filter_match = ALL[-5_000:]
+    documents, vectors = Metadata(filter_match), Vectors(filter_match, by_index=WIDTH)
 
     async def nearby(space: Space, vector: Vector) -> Sequence[DocumentId]:
-        return [*ALL[: 25 - passes_near], *passing[:passes_near]]
+        return [*ALL[: 25 - passes_near], *filter_match[:passes_near]]
 
     found = FilterMatch(ids=None, count=5_000, total=TOTAL)
     leg = await retrievers.dense(any_of(vectors), any_of(documents), space(), REQUEST, QUERY, found, WIDTH, nearby)

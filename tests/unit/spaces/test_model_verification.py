@@ -40,7 +40,7 @@ class Place:
     collections: FakeCollections
     versions: FakeVersions
 
-    def proof(self, encoder: HashingEncoder | None = None) -> ModelVerifier:
+    def verifier(self, encoder: HashingEncoder | None = None) -> ModelVerifier:
         return self.proof_with(
             ModelRegistry(
                 default="hashing:32", load=lambda _: encoder or HashingEncoder(EmbedderSpec(model="hashing:32"))
@@ -50,8 +50,8 @@ class Place:
     def proof_with(self, embedders: Embedders) -> ModelVerifier:
         return ModelVerifier(collections=self.collections, versions=self.versions, embedders=embedders)
 
-    async def create(self, proof: ModelVerifier | None = None) -> Collection:
-        spec, identity, canary = await (proof or self.proof()).register(EmbedderSpec())
+    async def create(self, verifier: ModelVerifier | None = None) -> Collection:
+        spec, identity, canary = await (verifier or self.verifier()).register(EmbedderSpec())
         return await self.collections.create(NAME, CollectionSettings(embedder=spec), identity, canary, NOW)
 
     async def version(self) -> EmbedderVersion:
@@ -66,45 +66,45 @@ def place() -> Place:
 
 
 async def test_registering_resolves_the_default_and_takes_identity_and_canary(place: Place) -> None:
-    spec, identity, canary = await place.proof().register(EmbedderSpec())
+    spec, identity, canary = await place.verifier().register(EmbedderSpec())
     assert spec.model == "hashing:32", "default is resolved once, so it stays what it was"
     assert identity.dimensions == 32
     assert set(canary) == set(CANARY_TEXTS)
 
 
 async def test_the_registered_model_is_admitted_and_its_canary_exported(place: Place) -> None:
-    version, proof = await place.version(), place.proof()
-    assert (await proof.admit(version)).identity == version.identity
-    assert proof.proven == {(version.collection_id, version.number)}
+    version, verifier = await place.version(), place.verifier()
+    assert (await verifier.ensure(version)).identity == version.identity
+    assert verifier.proven == {(version.collection_id, version.number)}
     labels = {"collection": NAME, "version": "1"}
     assert REGISTRY.get_sample_value("azimuth_canary_cosine", labels) == pytest.approx(1.0, abs=1e-5)
 
 
 async def test_another_model_is_refused_naming_what_differs(place: Place) -> None:
     version = await place.version()
-    proof = place.proof(HashingEncoder(EmbedderSpec(model="hashing:64")))
+    verifier = place.verifier(HashingEncoder(EmbedderSpec(model="hashing:64")))
     with pytest.raises(SpaceRefused, match="dimensions"):
-        await proof.admit(version)
-    assert proof.proven == frozenset()
+        await verifier.ensure(version)
+    assert verifier.proven == frozenset()
 
 
 async def test_the_same_fingerprint_with_other_vectors_is_refused_by_the_canary(place: Place) -> None:
     version = await place.version()
     with pytest.raises(SpaceRefused, match="canary"):
-        await place.proof(Turned(EmbedderSpec(model="hashing:32"))).admit(version)
+        await place.verifier(Turned(EmbedderSpec(model="hashing:32"))).ensure(version)
     with pytest.raises(SpaceRefused, match="canary"):
-        await place.proof(Broken(EmbedderSpec(model="hashing:32"))).admit(version)
+        await place.verifier(Broken(EmbedderSpec(model="hashing:32"))).ensure(version)
 
 
 async def test_a_model_without_usable_vectors_is_not_registered(place: Place) -> None:
     with pytest.raises(Invalid, match="unusable"):
-        await place.proof(Broken(EmbedderSpec(model="hashing:32"))).register(EmbedderSpec())
+        await place.verifier(Broken(EmbedderSpec(model="hashing:32"))).register(EmbedderSpec())
 
 
 async def test_a_model_that_is_no_longer_allowed_is_refused(place: Place) -> None:
     version = await place.version()
     with pytest.raises(ModelUnavailable, match="once/allowed"):
-        await place.proof().admit(replace(version, spec=EmbedderSpec(model="once/allowed")))
+        await place.verifier().ensure(replace(version, spec=EmbedderSpec(model="once/allowed")))
 
 
 class Shop:
@@ -127,30 +127,30 @@ class Shop:
 
 async def test_a_model_that_is_swapped_while_it_runs_is_refused_at_the_next_check(place: Place) -> None:
     shop = Shop()
-    proof = place.proof_with(ModelRegistry(default="hashing:32", load=shop.load))
-    (version,) = await place.versions.of((await place.create(proof)).id)
-    await proof.admit(version)
-    await proof.prove_all()
+    verifier = place.proof_with(ModelRegistry(default="hashing:32", load=shop.load))
+    (version,) = await place.versions.of((await place.create(verifier)).id)
+    await verifier.ensure(version)
+    await verifier.reverify_all()
     assert shop.loads == 1, "what did not change is not loaded again"
 
     shop.stock = 64
-    await proof.admit(version)  # until the next look it is the right model that answers
-    await proof.prove_all()
+    await verifier.ensure(version)  # until the next look it is the right model that answers
+    await verifier.reverify_all()
     with pytest.raises(SpaceRefused, match="dimensions"):
-        await proof.admit(version)
+        await verifier.ensure(version)
     assert shop.loads == 2
     with pytest.raises(SpaceRefused, match="dimensions"):
-        await proof.admit(version)
+        await verifier.ensure(version)
     assert shop.loads == 2, "a refusal is remembered for a while"
 
     shop.stock = 32
-    assert (await proof.prove(version)).identity == version.identity
-    await proof.admit(version)
+    assert (await verifier.reverify(version)).identity == version.identity
+    await verifier.ensure(version)
 
 
 async def test_what_is_retired_is_forgotten(place: Place) -> None:
-    version, proof = await place.version(), place.proof()
-    await proof.admit(version)
+    version, verifier = await place.version(), place.verifier()
+    await verifier.ensure(version)
     place.collections.versions.clear()
-    await proof.prove_all()
-    assert proof.proven == frozenset()
+    await verifier.reverify_all()
+    assert verifier.proven == frozenset()

@@ -71,7 +71,7 @@ async def examine(
         "documents": rivals.documents,
         "test_sets": rivals.test_sets,
         "embedders": rivals.registry,
-        "proof": rivals.proof,
+        "verifier": rivals.verifier,
         "shadow": shadow or shadow_of(rivals),
     }
     checks = await SearchChecks(**{**parts, **replaced})(await rivals.collection(), version)  # type: ignore[arg-type]
@@ -210,8 +210,8 @@ async def test_of_many_queries_a_fixed_choice_is_asked(rivals: Rivals, monkeypat
 async def test_an_active_version_that_refuses_does_not_stand_in_the_way(rivals: Rivals) -> None:
     candidate = await rivals.add(BAD)
     judge(rivals)
-    proof = refusing(rivals, VersionNumber(1))
-    check = (await examine(rivals, candidate, search=rivals.search(proof=proof), proof=proof))["judgments"]
+    verifier = refusing(rivals, VersionNumber(1))
+    check = (await examine(rivals, candidate, search=rivals.search(verifier=verifier), verifier=verifier))["judgments"]
     assert check.passed is None
     assert "cannot be asked" in check.detail
     assert "the weights differ" in check.detail
@@ -230,14 +230,14 @@ async def test_half_an_answer_is_no_evidence(rivals: Rivals) -> None:
     with pytest.raises(Unavailable, match="being rebuilt"):
         await examine(rivals, candidate, search=rivals.search(lexicon=NoLexicon(rivals.store)))
     with pytest.raises(Unavailable) as raised:
-        await examine(rivals, candidate, search=rivals.search(proof=refusing(rivals, candidate.number)))
+        await examine(rivals, candidate, search=rivals.search(verifier=refusing(rivals, candidate.number)))
     assert not isinstance(raised.value, SpaceRefused), "that would fail the version for good"
 
 
 def refusing(rivals: Rivals, *numbers: VersionNumber) -> Refusing:
-    proof = Refusing(collections=rivals.collections, versions=rivals.versions, embedders=rivals.registry)
-    proof.refused = frozenset(numbers)
-    return proof
+    verifier = Refusing(collections=rivals.collections, versions=rivals.versions, embedders=rivals.registry)
+    verifier.refused = frozenset(numbers)
+    return verifier
 
 
 class Busy(ModelRegistry):
@@ -418,7 +418,7 @@ async def test_measuring_recall_ends_when_its_time_is_up(rivals: Rivals, monkeyp
 async def test_a_model_that_is_not_the_registered_one_measures_nothing(rivals: Rivals) -> None:
     version = await indexed(rivals)
     with pytest.raises(SpaceRefused):
-        await examine(rivals, version, proof=refusing(rivals, version.number))
+        await examine(rivals, version, verifier=refusing(rivals, version.number))
 
 
 # ---------------------------------------------------------------- geometry
@@ -481,7 +481,7 @@ async def test_live_searches_are_compared_for_information(rivals: Rivals) -> Non
 
 async def test_what_the_candidate_could_not_answer_is_said(rivals: Rivals) -> None:
     candidate = await rivals.add(OTHER)
-    shadow = shadow_of(rivals, rivals.search(proof=refusing(rivals, candidate.number)))
+    shadow = shadow_of(rivals, rivals.search(verifier=refusing(rivals, candidate.number)))
     shadow.offer(NAME, SearchRequest(text="a word"))
     check = (await examine(rivals, candidate, shadow=shadow))["shadow"]
     assert check.detail == "1 live searches it could not answer in full"

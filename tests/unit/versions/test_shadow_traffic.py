@@ -175,7 +175,7 @@ async def test_a_candidate_that_cannot_answer_is_counted_and_hurts_nobody(rivals
     collection, candidate = await rivals.collection(), await rivals.add(OTHER)
     refusing = Refusing(collections=rivals.collections, versions=rivals.versions, embedders=rivals.registry)
     refusing.refused = frozenset({candidate.number})
-    of, before = shadow_of(rivals, search=rivals.search(proof=refusing)), counted(candidate.number)
+    of, before = shadow_of(rivals, search=rivals.search(verifier=refusing)), counted(candidate.number)
     async with running(of.run):
         of.offer(NAME, SearchRequest(text="a word", mode="dense"))
         of.offer(NAME, SearchRequest(text="a word", mode="hybrid"))  # the words alone would look like agreement
@@ -189,7 +189,7 @@ async def test_trouble_of_the_active_version_is_not_the_candidates(rivals: Rival
     collection, candidate = await rivals.collection(), await rivals.add(OTHER)
     refusing = Refusing(collections=rivals.collections, versions=rivals.versions, embedders=rivals.registry)
     refusing.refused = frozenset({collection.active_version, candidate.number})
-    of = shadow_of(rivals, search=rivals.search(proof=refusing))
+    of = shadow_of(rivals, search=rivals.search(verifier=refusing))
     for number in range(10):
         of.offer(NAME, SearchRequest(text=f"word {number}", mode="dense"))
     assert await of.compare(collection, candidate, 10) is None

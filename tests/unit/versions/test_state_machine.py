@@ -63,7 +63,7 @@ class CountingVersions(FakeVersions):
     async def status(self, version: EmbedderVersion) -> SpaceStatus:
         await super().status(version)
         return SpaceStatus(
-            rows=self.rows, indexed=self.built > 0, chunks_per_document=1.0, efforts={"all": self.effort}
+            rows=self.rows, indexed=self.built > 0, chunks_per_document=1.0, ef_settings={"all": self.effort}
         )
 
     async def build_index(self, version: EmbedderVersion) -> bool:
@@ -99,24 +99,26 @@ class Place:
         self.test_sets = FakeTestSets(self.store.collections)
         self.backfills = FakeBackfills(self.store)
         self.models: dict[str, HashingEncoder] = {}
-        self.flow = self.lifecycle()
+        self.flow = self.state_machine()
 
-    def lifecycle(self, *, examine: bool = True) -> VersionStateMachine:
+    def state_machine(self, *, examine: bool = True) -> VersionStateMachine:
         """Of another process over the same store."""
         registry = ModelRegistry(
             default="hashing:32",
             allowed=self.allowed,
             load=lambda spec: self.models.get(spec.model) or HashingEncoder(_hashing(spec)),
         )
-        self.proof = ModelVerifier(collections=self.store.collections, versions=self.versions, embedders=registry)
-        self.founding = CollectionService(collections=self.store.collections, embedders=registry, proof=self.proof)
+        self.verifier = ModelVerifier(collections=self.store.collections, versions=self.versions, embedders=registry)
+        self.collection_service = CollectionService(
+            collections=self.store.collections, embedders=registry, verifier=self.verifier
+        )
         verification = PromotionChecks(
             collections=self.store.collections,
             versions=self.versions,
             backfills=self.backfills,
             test_sets=self.test_sets,
             processes=self.processes,
-            proof=self.proof,
+            verifier=self.verifier,
             examine=self.examine if examine else None,
             prepare=self.prepare,
         )
@@ -125,7 +127,7 @@ class Place:
             versions=self.versions,
             backfills=self.backfills,
             queue=self.queue,
-            proof=self.proof,
+            verifier=self.verifier,
             verification=verification,
             exact_below=100,
         )
@@ -141,7 +143,7 @@ class Place:
         return self.measured
 
     async def create(self, documents: int = 3) -> Collection:
-        collection = await self.founding.create(NAME, CollectionSettings(), self.at, actor="azimuth")
+        collection = await self.collection_service.create(NAME, CollectionSettings(), self.at, actor="azimuth")
         await self.write(collection, *(f"doc-{number}" for number in range(documents)))
         await self.encode()
         return collection
@@ -216,7 +218,7 @@ async def test_a_new_collection_has_one_version_with_identity_and_canary(place: 
 
 async def test_settings_change_in_place_but_not_what_moves_vectors(place: Place) -> None:
     collection = await place.create(0)
-    changed = await place.founding.configure(
+    changed = await place.collection_service.configure(
         collection, replace(collection.settings, recall_target=0.99), NOW, actor="ada"
     )
     assert changed.settings.recall_target == 0.99
@@ -226,14 +228,14 @@ async def test_settings_change_in_place_but_not_what_moves_vectors(place: Place)
         (replace(changed.settings, embedder=EmbedderSpec(model="unheard/of")), Invalid, "unheard/of"),
     ):
         with pytest.raises(error, match=message):
-            await place.founding.configure(changed, settings, NOW, actor="ada")
+            await place.collection_service.configure(changed, settings, NOW, actor="ada")
 
 
 async def test_a_model_that_is_no_longer_allowed_does_not_keep_other_settings_from_changing(place: Place) -> None:
     collection = await place.create(0)
     settings = replace(collection.settings, embedder=EmbedderSpec(model="once/allowed"))
     place.store.collections.rows[collection.id] = collection = replace(collection, settings=settings)
-    changed = await place.founding.configure(collection, replace(settings, language="de"), NOW, actor="ada")
+    changed = await place.collection_service.configure(collection, replace(settings, language="de"), NOW, actor="ada")
     assert changed.settings.language == "de"
 
 
@@ -327,7 +329,7 @@ async def test_writes_and_deletes_while_it_is_filled_reach_both(place: Place) ->
 async def test_a_process_that_cannot_search_leaves_verifying_to_one_that_can(place: Place) -> None:
     collection = await place.create()
     version = await place.register(collection)
-    worker = place.lifecycle(examine=False)
+    worker = place.state_machine(examine=False)
     await worker.drive(place.now)
     await place.encode()
     await worker.drive(place.now)
@@ -339,7 +341,7 @@ async def test_a_process_that_cannot_search_leaves_verifying_to_one_that_can(pla
 
 async def test_only_one_process_drives_a_version(place: Place) -> None:
     version = await place.register(await place.create())
-    async with place.versions.driving(version) as ours:
+    async with place.versions.transition_lock(version) as ours:
         assert ours
         await place.flow.drive(place.now)
         assert not place.store.jobs, "the other one fills the queue"
@@ -389,7 +391,7 @@ async def test_the_index_of_a_new_version_is_built_after_the_load(place: Place) 
 
 async def test_a_version_that_goes_meanwhile_does_not_keep_the_others_from_their_index(place: Place) -> None:
     first = await place.create(0)
-    await place.founding.create(CollectionName("others"), CollectionSettings(), NOW, actor="ada")
+    await place.collection_service.create(CollectionName("others"), CollectionSettings(), NOW, actor="ada")
     place.versions.rows = 1000
     status = place.versions.status
 
@@ -410,7 +412,7 @@ async def test_a_model_that_is_swapped_fails_the_version_and_resuming_loses_noth
     collection = await place.create()
     version = await place.register(collection)
     place.models[OTHER.model] = HashingEncoder(EmbedderSpec(model="hashing:64"))
-    place.flow = place.lifecycle()
+    place.flow = place.state_machine()
     await place.flow.drive(place.now)
     failed = await place.state(version, VersionState.FAILED)
     assert "dimensions" in (failed.reason or "")
@@ -419,7 +421,7 @@ async def test_a_model_that_is_swapped_fails_the_version_and_resuming_loses_noth
     await place.encode()
 
     place.models.clear()
-    place.flow = place.lifecycle()
+    place.flow = place.state_machine()
     await place.flow.resume(collection, version.number, actor="eve", now=NOW)
     await place.flow.drive(place.now)
     await place.encode()
@@ -431,11 +433,11 @@ async def test_a_model_that_is_swapped_fails_the_version_and_resuming_loses_noth
 
 async def test_a_process_that_may_not_run_the_model_leaves_the_version_to_others(place: Place) -> None:
     place.allowed = ("shop/model",)
-    place.flow = place.lifecycle()
+    place.flow = place.state_machine()
     collection = await place.create()
     version = await place.register(collection, EmbedderSpec(model="shop/model"))
     place.allowed = ()
-    other = place.lifecycle()
+    other = place.state_machine()
     await other.drive(place.now)
     await place.state(version, VersionState.BACKFILLING)
     await place.encode()
@@ -553,7 +555,7 @@ async def test_a_version_whose_model_is_gone_is_not_promoted_and_its_roll_back_i
     await place.ready(collection)
     promoted = await place.promote(collection, 2)
     place.models["hashing:32"] = HashingEncoder(EmbedderSpec(model="hashing:64"))
-    place.flow = place.lifecycle()
+    place.flow = place.state_machine()
     with pytest.raises(SpaceRefused, match="dimensions"):
         await place.flow.roll_back(promoted, actor="eve", now=NOW)
     with pytest.raises(PromotionRefused) as refusal:
@@ -614,7 +616,7 @@ async def test_a_version_that_got_its_index_after_it_was_measured_is_measured_ag
     collection = await place.create()
     await place.ready(collection)
     place.versions.rows = 101
-    await place.lifecycle(examine=False).tend(place.now)
+    await place.state_machine(examine=False).tend(place.now)
     assert place.versions.built > 0
     examined = place.examined
     await place.promote(collection, 2)
@@ -657,7 +659,7 @@ async def test_an_index_that_somebody_else_builds_is_waited_for(place: Place, mo
 async def test_trouble_with_one_version_does_not_hold_up_the_others(place: Place, error: Exception) -> None:
     first = await place.create()
     stuck = await place.register(first)
-    second = await place.founding.create(CollectionName("others"), CollectionSettings(), NOW, actor="ada")
+    second = await place.collection_service.create(CollectionName("others"), CollectionSettings(), NOW, actor="ada")
     version = await place.register(second)
     advance = place.backfills.advance
 
@@ -675,7 +677,7 @@ async def test_trouble_with_one_version_does_not_hold_up_the_others(place: Place
 async def test_building_one_index_holds_up_no_other_backfill(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     first, second = (
         await place.create(),
-        await place.founding.create(CollectionName("others"), CollectionSettings(), NOW, actor="ada"),
+        await place.collection_service.create(CollectionName("others"), CollectionSettings(), NOW, actor="ada"),
     )
     slow, quick = await place.register(first), await place.register(second)
     backfilling, indexing = (frozenset({state}) for state in (VersionState.BACKFILLING, VersionState.INDEXING))
@@ -708,18 +710,18 @@ async def test_what_there_is_nothing_to_do_for_is_left_alone(place: Place, monke
     version = await place.register(collection)
     await place.flow.pause(collection, version.number, actor="eve", now=NOW)
 
-    driving, locked = place.versions.driving, 0
+    transition_lock, locked = place.versions.transition_lock, 0
 
     def counted(version: EmbedderVersion, wait_seconds: float = 0.0) -> AbstractAsyncContextManager[bool]:
         nonlocal locked
         locked += 1
-        return driving(version, wait_seconds)
+        return transition_lock(version, wait_seconds)
 
-    monkeypatch.setattr(place.versions, "driving", counted)
+    monkeypatch.setattr(place.versions, "transition_lock", counted)
     await place.flow.drive(place.now)
     assert locked == 0
     await place.flow.resume(collection, version.number, actor="eve", now=NOW)
-    worker = place.lifecycle(examine=False)
+    worker = place.state_machine(examine=False)
     await worker.drive(place.now)
     await place.encode()
     await worker.drive(place.now)

@@ -81,7 +81,7 @@ WHERE d.collection_id = %(collection_id)s AND d.document_id > %(after)s AND d.de
 ORDER BY d.document_id
 LIMIT %(limit)s
 
--- name: passing_among
+-- name: filter_ids
 -- Those of the named documents that live and pass.
 SELECT d.document_id
 FROM documents AS d

@@ -126,7 +126,7 @@ WHERE j.collection_id = h.collection_id
     AND j.document_id = h.document_id
     AND j.embedder_version = h.embedder_version
 
--- name: charge
+-- name: record_failure
 -- Counts a failed attempt. The lease stays unless that was the last one; its end no longer counts as lost (no worker).
 WITH {held}
 UPDATE jobs AS j
@@ -182,7 +182,7 @@ SET set_aside_at = NULL, attempts = 0, lost_leases = 0, reason = NULL, lease = N
     available_at = %(now)s
 WHERE collection_id = %(collection_id)s AND set_aside_at IS NOT NULL
 
--- name: set_aside
+-- name: dead_lettered
 -- Those of the named documents that one version could not encode.
 SELECT document_id
 FROM jobs

@@ -30,14 +30,14 @@ ORDER BY bin, embedder_version, leg, plan, band, ef_search
 -- Of every collection.
 DELETE FROM recall_probes WHERE minute < %(before)s
 
--- name: efforts
+-- name: ef_settings
 -- What the controller has chosen, of all versions.
 SELECT embedder_version, band, ef_search, missed, reason, changed_at, target
 FROM search_efforts
 WHERE collection_id = %(collection_id)s
 ORDER BY embedder_version, band
 
--- name: put_effort
+-- name: put_ef_setting
 -- One choice, in the place of the former one.
 INSERT INTO search_efforts (collection_id, embedder_version, band, ef_search, missed, reason, changed_at, target)
 VALUES (
