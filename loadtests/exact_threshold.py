@@ -18,10 +18,10 @@ from service.core.ids import DocumentId
 from service.core.search import DensePlan
 from service.embedder.models.hashing_encoder import HashingEncoder
 from service.search.filter_planner import EF_SEARCH
-from service.store.postgres import vector_tables
-from service.store.postgres.pool import open_pool
-from service.store.postgres.vectors import PostgresVectors
-from service.store.postgres.versions import PostgresVersions
+from service.store.postgres.connection.pool import open_pool
+from service.store.postgres.vectors import vector_tables
+from service.store.postgres.vectors.vectors import PostgresVectors
+from service.store.postgres.versions.versions import PostgresVersions
 
 SIZES = (1_000, 2_000, 5_000, 7_500, 10_000, 20_000, 50_000)
 DIMENSIONS = 384

@@ -29,7 +29,7 @@ from loadtests.space import create
 from service.core.collections import CollectionSettings, EmbedderSpec
 from service.core.ids import Vectors
 from service.runtime import container
-from service.store.postgres import vector_tables
+from service.store.postgres.vectors import vector_tables
 
 COLLECTION = "filtered"
 SEED = 17

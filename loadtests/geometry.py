@@ -4,8 +4,8 @@ python -m loadtests.geometry FOLDER... [--others FOLDER...] [--texts 600] [--svg
 
 Each folder in BEIR layout gives texts, which the bundled model encodes, and the same model broken in many ways. Every
 space is rounded to 16 bits as the store keeps it, asked with pieces of its texts, and examined as a diagnosis does
-(`service.diagnostics.measure`). `--others`: collections of which the sound model is looked at alone, such as languages that it
-never learnt. `--vectors` keeps what was encoded, for another look with other limits.
+(`service.diagnostics.measure`). `--others`: collections of which the sound model is looked at alone, such as
+languages that it never learnt. `--vectors` keeps what was encoded, for another look with other limits.
 """
 
 import argparse

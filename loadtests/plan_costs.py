@@ -1,4 +1,6 @@
-"""What the ways of a filtered search cost: the constants of `service/search/filter_planner.py`: `python -m loadtests.plan_costs`.
+"""What the plans of a filtered search cost, for the constants of `service/search/filter_planner.py`.
+
+    python -m loadtests.plan_costs
 
 Each constant is a slope: the same search with more and with less of one thing, through the adapter of the service and
 in turns, so that whatever else the machine does falls on both. The collection is that of `loadtests.filters`.
@@ -22,7 +24,7 @@ from service.core.search import DensePlan
 from service.core.versions import EmbedderVersion
 from service.runtime import container
 from service.search import filter_planner
-from service.store.postgres.vectors import PostgresVectors
+from service.store.postgres.vectors.vectors import PostgresVectors
 
 EVERYTHING, NOTHING = parse({"open.rank": {"$gte": 0}}), parse({"open.rank": {"$lt": 0}})
 

@@ -14,7 +14,7 @@ from service.client.http_client import Client
 from service.core.collections import CollectionSettings, EmbedderSpec
 from service.runtime import container
 from service.runtime.settings import Settings
-from service.store.postgres import vector_tables
+from service.store.postgres.vectors import vector_tables
 
 COLLECTION = "bench"
 SEED = 11

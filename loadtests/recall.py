@@ -38,7 +38,7 @@ from service.core.documents import Document
 from service.core.ids import CollectionName, DocumentId, Vectors
 from service.runtime import container
 from service.runtime.settings import Settings
-from service.store.postgres import vector_tables
+from service.store.postgres.vectors import vector_tables
 
 COLLECTION = CollectionName("recall")
 DIMENSIONS, SEED = 384, 23

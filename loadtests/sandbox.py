@@ -15,7 +15,7 @@ from pathlib import Path
 
 from service.client.http_client import Client
 from service.store.embedded.server import EmbeddedServer
-from service.store.postgres import migrations_runner
+from service.store.postgres.schema import migrations
 
 START_SECONDS = 180.0
 
@@ -78,7 +78,7 @@ def sandbox(folder: Path | None = None) -> Iterator[Sandbox]:
     place = folder or Path(tempfile.mkdtemp(prefix="azimuth-bench-"))
     try:
         with EmbeddedServer(place / "postgres") as server:
-            asyncio.run(migrations_runner.apply(server.url))
+            asyncio.run(migrations.apply(server.url))
             yield Sandbox(place, server.url)
     finally:
         if folder is None:

@@ -14,11 +14,11 @@ from service.core.jobs import EncodedDocument
 from service.core.ports.embedder import Encoder
 from service.core.versions import EmbedderVersion
 from service.store.postgres.collections import PostgresCollections
+from service.store.postgres.connection.pool import Pool
 from service.store.postgres.documents import PostgresDocuments
-from service.store.postgres.pool import Pool
 from service.store.postgres.queue import PostgresQueue
-from service.store.postgres.vectors import PostgresVectors
-from service.store.postgres.versions import PostgresVersions
+from service.store.postgres.vectors.vectors import PostgresVectors
+from service.store.postgres.versions.versions import PostgresVersions
 
 BATCH = 1_000
 LEASE = timedelta(minutes=5)

@@ -24,10 +24,10 @@ from service.core.ports.embedder import Encoder
 from service.core.search import DensePlan
 from service.core.versions import AuditEntry, EmbedderVersion
 from service.runtime import container
-from service.store.postgres import vector_tables
-from service.store.postgres.pool import Pool
-from service.store.postgres.vectors import PostgresVectors
-from service.store.postgres.versions import PostgresVersions
+from service.store.postgres.connection.pool import Pool
+from service.store.postgres.vectors import vector_tables
+from service.store.postgres.vectors.vectors import PostgresVectors
+from service.store.postgres.versions.versions import PostgresVersions
 
 STORAGES: tuple[Storage, ...] = ("halfvec", "vector", "binary")
 EXACT = DensePlan(kind="exact")

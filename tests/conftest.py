@@ -18,8 +18,8 @@ import pytest
 from psycopg import sql
 
 from service.store.embedded.server import EmbeddedServer
-from service.store.postgres import migrations_runner
-from service.store.postgres.pool import Pool, open_pool
+from service.store.postgres.connection.pool import Pool, open_pool
+from service.store.postgres.schema import migrations
 
 # Workers of pytest-xdist say that they are 80 columns wide, and what prints tables would believe it from its import on,
 # whatever a test asks for.
@@ -75,7 +75,7 @@ def server(scratch: Path) -> Iterator[EmbeddedServer]:
 def template(server: EmbeddedServer) -> str:
     """The name of a database with all migrations applied, to clone from."""
     create_database(server, TEMPLATE)
-    run_apart(migrations_runner.apply(url_of(server, TEMPLATE)))
+    run_apart(migrations.apply(url_of(server, TEMPLATE)))
     return TEMPLATE
 
 

@@ -9,7 +9,7 @@ import tempfile
 from pathlib import Path
 
 from service.store.embedded.server import EmbeddedServer, programs
-from service.store.postgres import migrations_runner
+from service.store.postgres.schema import migrations
 from tests.conftest import run_apart
 
 FILE = Path(__file__).parents[1] / "migrations" / "schema.sql"
@@ -34,7 +34,7 @@ def dump(url: str) -> str:
 
 def main() -> None:
     with tempfile.TemporaryDirectory() as folder, EmbeddedServer(Path(folder) / "pg") as server:
-        run_apart(migrations_runner.apply(server.url))
+        run_apart(migrations.apply(server.url))
         FILE.write_text(dump(server.url))
 
 

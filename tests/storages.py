@@ -3,7 +3,7 @@
 import dataclasses
 
 from service.core.collections import IndexSettings, Storage
-from service.store.postgres import vector_tables
+from service.store.postgres.vectors import vector_tables
 from tests.world import World
 
 STORAGES: tuple[Storage, ...] = ("halfvec", "vector", "binary")
@@ -11,7 +11,8 @@ STORAGES: tuple[Storage, ...] = ("halfvec", "vector", "binary")
 
 def sealed(collection_id: int, number: int = 1) -> str:
     """SQL for the seal of `embedding`, a halfvec, in rows that a test makes inside the database."""
-    return f"substring(sha256(halfvec_send(embedding) || '{collection_id}/{number}'::bytea) FOR {vector_tables.SEAL_BYTES})"
+    digest = f"sha256(halfvec_send(embedding) || '{collection_id}/{number}'::bytea)"
+    return f"substring({digest} FOR {vector_tables.SEAL_BYTES})"
 
 
 async def stored_as(world: World, storage: Storage) -> World:

@@ -67,8 +67,10 @@ class Watched:
         return unit(*(self.chance.gauss(0, 1) for _ in range(DIMENSIONS)))
 
     def asked(
-        self, request: SearchRequest = SearchRequest(text="words"), filter_match: FilterMatch | None = None
-    ) -> ProbedQuery:  # noqa: B008
+        self,
+        request: SearchRequest = SearchRequest(text="words"),  # noqa: B008 frozen
+        filter_match: FilterMatch | None = None,
+    ) -> ProbedQuery:
         return ProbedQuery(
             collection=self.space.collection.name,
             collection_id=self.space.collection.id,

@@ -24,18 +24,18 @@ from service.core.ports.test_sets import TestSets
 from service.core.ports.vectors import VectorStore
 from service.core.ports.versions import Versions
 from service.core.versions import EmbedderIdentity, EmbedderVersion, VersionState
-from service.store.postgres import version_transitions
 from service.store.postgres.audit import PostgresAudit
 from service.store.postgres.change_feed import PostgresChanges
 from service.store.postgres.collections import PostgresCollections
+from service.store.postgres.connection.pool import Pool
 from service.store.postgres.documents import PostgresDocuments
-from service.store.postgres.pool import Pool
 from service.store.postgres.processes import PostgresProcesses
 from service.store.postgres.queue import PostgresQueue
 from service.store.postgres.recall import PostgresRecalls
 from service.store.postgres.test_sets import PostgresTestSets
-from service.store.postgres.vectors import PostgresVectors
-from service.store.postgres.versions import PostgresVersions
+from service.store.postgres.vectors.vectors import PostgresVectors
+from service.store.postgres.versions import version_transitions
+from service.store.postgres.versions.versions import PostgresVersions
 from tests.fakes import FakeChanges, FakeDocuments, FakeQueue, FakeStore, FakeVectors
 from tests.fakes_catalog import FakeAudit, FakeProcesses, FakeTestSets
 from tests.fakes_recall import FakeRecalls

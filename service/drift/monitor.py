@@ -4,7 +4,8 @@ look up    how many documents say each word of the new queries
 compare    with the collection and with earlier queries (`currents.py`), in a thread
 remember   what came of it, by the minute, and export it
 
-Searches pay for none of it: `QueryWindows` keeps what they leave behind. All of it is of this process, and gone with it.
+Searches pay for none of it: `QueryWindows` keeps what they leave behind. All of it is of this process, and gone with
+it.
 """
 
 import asyncio

@@ -2,8 +2,9 @@
 
 A query is asked once for the best of each leg, with explanations. Fusion and blending are functions of what these
 hold, and the very functions that serve searches run here: thousands of settings cost no search, and each gives the
-answer that the service would give (tests/unit/cli/test_choose_ranking.py compares them). Where a document has several chunks a leg
-brings about as many documents as it is asked for: the last few candidates may be others, far from the first ten.
+answer that the service would give (tests/unit/cli/test_choose_ranking.py compares them).
+Where a document has several chunks a leg brings about as many documents as it is asked for: the last few candidates may
+be others, far from the first ten.
 """
 
 from collections.abc import Mapping, Sequence

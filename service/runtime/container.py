@@ -41,16 +41,17 @@ from service.spaces.sampling import CollectionSampler
 from service.store.lexical.follower import Follower
 from service.store.lexical.languages import KNOWN
 from service.store.lexical.lexicon import TantivyLexicon
-from service.store.postgres import housekeeping, server_checks
+from service.store.postgres import maintenance
 from service.store.postgres import store as adapters
 from service.store.postgres.collections import PostgresCollections
+from service.store.postgres.connection.pool import open_pool
 from service.store.postgres.documents import PostgresDocuments
-from service.store.postgres.indexed_fields import IndexedFields
-from service.store.postgres.pool import open_pool
+from service.store.postgres.filters.indexed_fields import IndexedFields
 from service.store.postgres.recall import PostgresRecalls
+from service.store.postgres.schema import server_checks
 from service.store.postgres.store import Store
-from service.store.postgres.vectors import PostgresVectors
-from service.store.postgres.versions import PostgresVersions
+from service.store.postgres.vectors.vectors import PostgresVectors
+from service.store.postgres.versions.versions import PostgresVersions
 from service.versions.collection_setup import CollectionService
 from service.versions.promotion_checks import Examine, Prepare, PromotionChecks
 from service.versions.search_checks import SearchChecks
@@ -141,7 +142,7 @@ async def api(settings: Settings, url: str) -> AsyncIterator[FastAPI]:
     """The application over open connections. Models load while it serves already: /readyz tells when they are there."""
     async with AsyncExitStack() as stack:
         store = await stack.enter_async_context(open_store(settings, url, "api"))
-        await housekeeping.repair_after_restore(store.pool)
+        await maintenance.repair_after_restore(store.pool)
         models = embedders(settings)
         stack.push_async_callback(models.close)
         verifier = reverify(store, models)
@@ -389,7 +390,7 @@ async def work(settings: Settings, url: str, stop: asyncio.Event) -> None:
 
         async def tend() -> None:
             await names.look()
-            await housekeeping.purge_tombstones(store.pool, now() - TOMBSTONE_AGE)
+            await maintenance.purge_tombstones(store.pool, now() - TOMBSTONE_AGE)
 
         embedder = Worker(
             queue=store.queue,

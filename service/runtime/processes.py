@@ -17,7 +17,7 @@ from service.core.errors import Misconfigured
 from service.runtime import supervisor
 from service.runtime.settings import Settings
 from service.store.embedded.server import EmbeddedServer
-from service.store.postgres import migrations_runner as migrations
+from service.store.postgres.schema import migrations
 
 log = logging.getLogger(__name__)
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from service.store.postgres.pool import Pool
+from service.store.postgres.connection.pool import Pool
 from tests.world import World, build
 
 

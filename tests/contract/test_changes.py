@@ -8,8 +8,8 @@ from service.core.change_feed import Change, Position
 from service.core.errors import CollectionNotFound
 from service.core.ids import CollectionId, DocumentId
 from service.store.postgres import change_feed as feed_of_store
-from service.store.postgres.housekeeping import purge_tombstones, repair_after_restore
-from service.store.postgres.pool import Pool
+from service.store.postgres.connection.pool import Pool
+from service.store.postgres.maintenance import purge_tombstones, repair_after_restore
 from tests.world import NOW, World, doc, encoded, later
 
 START = Position()

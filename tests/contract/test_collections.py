@@ -21,10 +21,10 @@ from service.core.errors import CollectionNotFound, Conflict, TimedOut, VersionN
 from service.core.ids import CollectionId, CollectionName, VersionNumber
 from service.core.ports.collections import Collections
 from service.core.versions import EmbedderIdentity
-from service.store.postgres import vector_tables
 from service.store.postgres.collections import PostgresCollections
-from service.store.postgres.pool import Pool
-from service.store.postgres.versions import PostgresVersions
+from service.store.postgres.connection.pool import Pool
+from service.store.postgres.vectors import vector_tables
+from service.store.postgres.versions.versions import PostgresVersions
 from tests.fakes_catalog import FakeCollections
 from tests.storages import sealed
 

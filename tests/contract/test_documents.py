@@ -11,7 +11,7 @@ from service.core.ids import CollectionId, DocumentId
 from service.core.search import Candidate, Passage
 from service.core.versions import VersionState
 from service.store.postgres import documents as module
-from service.store.postgres import filter_matches
+from service.store.postgres.filters import filter_matches
 from tests.world import NOW, World, doc, encoded, later
 
 

@@ -18,12 +18,12 @@ from service.core.ports.recall import RecallStore
 from service.core.ports.versions import Versions
 from service.core.recall import EfSetting
 from service.core.versions import EmbedderVersion
-from service.store.postgres import vector_tables
 from service.store.postgres.collections import PostgresCollections
-from service.store.postgres.index_health import PostgresIndexes
-from service.store.postgres.pool import Pool
+from service.store.postgres.connection.pool import Pool
 from service.store.postgres.recall import PostgresRecalls
-from service.store.postgres.versions import PostgresVersions
+from service.store.postgres.vectors import vector_tables
+from service.store.postgres.vectors.index_health import PostgresIndexes
+from service.store.postgres.versions.versions import PostgresVersions
 from tests.contract.test_collections import create, value
 from tests.contract.test_versions import fill
 from tests.fakes_catalog import FakeCollections, FakeVersions

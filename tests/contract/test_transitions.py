@@ -20,7 +20,7 @@ from service.core.versions import (
     SpaceStatus,
     VersionState,
 )
-from service.store.postgres.version_transitions import MAX_WRITTEN
+from service.store.postgres.versions.version_transitions import MAX_WRITTEN
 from tests import fakes_catalog
 from tests.filling import drain
 from tests.world import NOW, World, doc, later

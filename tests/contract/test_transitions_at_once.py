@@ -16,9 +16,11 @@ from service.core.ids import DocumentId
 from service.core.jobs import Job
 from service.core.ports.versions import Versions
 from service.core.versions import EmbedderVersion, VersionState
-from service.store.postgres import audit, documents, queue, vector_tables, version_transitions
-from service.store.postgres.pool import Pool, open_pool
-from service.store.postgres.versions import PostgresVersions
+from service.store.postgres import audit, documents, queue
+from service.store.postgres.connection.pool import Pool, open_pool
+from service.store.postgres.vectors import vector_tables
+from service.store.postgres.versions import version_transitions
+from service.store.postgres.versions.versions import PostgresVersions
 from tests.contract.test_transitions import entry, pending, register
 from tests.world import LEASE, NOW, World, doc, encoded
 

@@ -16,9 +16,10 @@ from service.core.ids import Vectors as VectorArray
 from service.core.search import DensePlan
 from service.core.vector_math import cosine
 from service.core.versions import EmbedderVersion, VersionState
-from service.store.postgres import documents, vectors
-from service.store.postgres.pool import Pool
-from service.store.postgres.vector_tables import create_index
+from service.store.postgres import documents
+from service.store.postgres.connection.pool import Pool
+from service.store.postgres.vectors import vectors
+from service.store.postgres.vectors.vector_tables import create_index
 from tests.storages import STORAGES, sealed, stored_as
 from tests.world import NOW, World, build, doc, encoded, later, unit
 

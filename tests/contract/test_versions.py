@@ -12,10 +12,10 @@ from service.core.ids import CollectionId, CollectionName, VersionNumber
 from service.core.ports.collections import Collections
 from service.core.ports.versions import Versions
 from service.core.versions import EmbedderIdentity, EmbedderVersion, SpaceStatus, VersionState
-from service.store.postgres import vector_tables
 from service.store.postgres.collections import PostgresCollections
-from service.store.postgres.pool import Connection, Pool
-from service.store.postgres.versions import COUNTED_ROWS, PostgresVersions, space_status
+from service.store.postgres.connection.pool import Connection, Pool
+from service.store.postgres.vectors import vector_tables
+from service.store.postgres.versions.versions import COUNTED_ROWS, PostgresVersions, space_status
 from tests.contract.test_collections import CANARY, IDENTITY, NOW, SETTINGS, create, value
 from tests.fakes_catalog import FakeCollections, FakeVersions
 from tests.storages import sealed
@@ -159,7 +159,8 @@ async def test_an_index_finds_what_an_exact_scan_finds(pool: Pool, version: Embe
     await fill(pool, version, documents=300, chunks=1)
     versions = PostgresVersions(pool)
     assert await versions.build_index(version)
-    nearest = f"SELECT document_id FROM {vector_tables.vector_table_of(version).table} ORDER BY embedding <=> '[1,0.5,0.2,1]' LIMIT 5"
+    table = vector_tables.vector_table_of(version).table
+    nearest = f"SELECT document_id FROM {table} ORDER BY embedding <=> '[1,0.5,0.2,1]' LIMIT 5"
     found = []
     async with pool.connection() as connection:
         for setting, way in (("enable_seqscan", "Index Scan using vectors_1_1_hnsw"), ("enable_indexscan", "Seq Scan")):

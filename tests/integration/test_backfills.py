@@ -12,11 +12,11 @@ from psycopg import sql
 
 from service.core.errors import DatabaseUnavailable
 from service.core.versions import BackfillStatus, Completeness, EmbedderVersion, VersionState
-from service.store.postgres import backfills as module
-from service.store.postgres.backfills import PostgresBackfills
-from service.store.postgres.pool import Connection, Pool
+from service.store.postgres.connection.pool import Connection, Pool
 from service.store.postgres.queue import OVERWRITE
-from service.store.postgres.vector_tables import vector_table_of
+from service.store.postgres.vectors.vector_tables import vector_table_of
+from service.store.postgres.versions import backfills as module
+from service.store.postgres.versions.backfills import PostgresBackfills
 from tests.filling import drain, set_state
 from tests.world import LEASE, NOW, World, build, doc, encoded
 

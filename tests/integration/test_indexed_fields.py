@@ -12,9 +12,9 @@ import pytest
 from service.core import filters
 from service.core.collections import FieldState
 from service.core.ids import DocumentId
+from service.store.postgres.connection.pool import Pool
 from service.store.postgres.documents import PostgresDocuments
-from service.store.postgres.indexed_fields import KEPT, IndexedFields
-from service.store.postgres.pool import Pool
+from service.store.postgres.filters.indexed_fields import KEPT, IndexedFields
 from tests.world import NOW, World, build, doc, later
 
 pytestmark = pytest.mark.database

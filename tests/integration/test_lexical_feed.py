@@ -13,8 +13,8 @@ from service.core.query_syntax import ParsedQuery
 from service.store.lexical.follower import Follower
 from service.store.lexical.index import IndexProgress, read_progress, write_progress
 from service.store.lexical.lexicon import TantivyLexicon
-from service.store.postgres.housekeeping import purge_tombstones
-from service.store.postgres.pool import Pool
+from service.store.postgres.connection.pool import Pool
+from service.store.postgres.maintenance import purge_tombstones
 from tests.contract.conftest import postgres
 from tests.world import World, doc, later
 

@@ -8,10 +8,10 @@ import pytest
 
 from service.core.filters import parse
 from service.core.ids import DocumentId
-from service.store.postgres import filter_matches
-from service.store.postgres.filter_matches import FilterMatches
-from service.store.postgres.housekeeping import purge_tombstones
-from service.store.postgres.pool import Pool
+from service.store.postgres.connection.pool import Pool
+from service.store.postgres.filters import filter_matches
+from service.store.postgres.filters.filter_matches import FilterMatches
+from service.store.postgres.maintenance import purge_tombstones
 from tests.world import NOW, World, build, doc, later
 
 pytestmark = pytest.mark.database

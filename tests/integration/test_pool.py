@@ -15,7 +15,7 @@ from pgvector import HalfVector
 
 from service.core.errors import DatabaseUnavailable, TimedOut
 from service.store.embedded.server import EmbeddedServer
-from service.store.postgres.pool import Pool, open_pool, retrying
+from service.store.postgres.connection.pool import Pool, open_pool, retrying
 
 pytestmark = pytest.mark.database
 

@@ -11,9 +11,9 @@ from psycopg import sql
 
 from service.core.errors import DatabaseTooOld, DatabaseUnavailable, Misconfigured, MissingRights
 from service.store.embedded.server import EmbeddedServer
-from service.store.postgres import migrations_runner
-from service.store.postgres import server_checks as checks
-from service.store.postgres.server_checks import ServerFacts
+from service.store.postgres.schema import migrations
+from service.store.postgres.schema import server_checks as checks
+from service.store.postgres.schema.server_checks import ServerFacts
 from tests.conftest import url_of
 
 SOUND = ServerFacts(
@@ -89,7 +89,7 @@ async def test_the_embedded_server_passes_before_and_after_the_migrations(
 ) -> None:
     with caplog.at_level(logging.WARNING):
         before = await checks.check(empty_database_url)
-        await migrations_runner.apply(empty_database_url)
+        await migrations.apply(empty_database_url)
         after = await checks.check(empty_database_url)
     assert (before.vector_installed, after.vector_installed) == (None, after.vector_available)
     assert (before.owner, after.owner) == (None, "postgres")
@@ -123,7 +123,7 @@ async def test_an_ordinary_role_is_told_what_it_lacks_until_it_lacks_nothing(
         await checks.check(url)
     execute(empty_database_url, "GRANT CREATE ON SCHEMA public TO ordinary")
     assert (await checks.check(url)).role == "ordinary"
-    assert await migrations_runner.apply(url) == migrations_runner.read()
+    assert await migrations.apply(url) == migrations.read()
     assert (await checks.check(url)).owner == "ordinary"
     execute(empty_database_url, "DROP OWNED BY ordinary")
 

@@ -19,8 +19,9 @@ from service.core.ids import CollectionName
 from service.core.search import DensePlan
 from service.core.versions import AuditEntry, EmbedderVersion, VersionState
 from service.search.filter_planner import EF_SEARCH
-from service.store.postgres import migrations_runner, vector_tables, vectors
-from service.store.postgres.pool import Pool
+from service.store.postgres.connection.pool import Pool
+from service.store.postgres.schema import migrations
+from service.store.postgres.vectors import vector_tables, vectors
 from tests.filling import drain, execute
 from tests.storages import STORAGES, sealed, stored_as
 from tests.world import LEASE, NOW, World, build, doc, encoded, unit
@@ -261,7 +262,7 @@ async def test_numbers_are_never_given_out_again(pool: Pool) -> None:
 
 async def test_the_vectors_of_an_older_database_get_their_seals(pool: Pool) -> None:
     """The rows and their index stay, and what is foreign is refused from then on."""
-    (seals,) = (migration for migration in migrations_runner.read() if migration.name == "seals")
+    (seals,) = (migration for migration in migrations.read() if migration.name == "seals")
     world = await build(pool)
     await world.put_and_store({"a": unit(1, 2, 3, 4)[None], "b": unit(0, 1, 0, 0)[None]})
     before = await contents_of_first(world)

@@ -22,13 +22,13 @@ from service.core.ids import DocumentId
 from service.core.search import Candidate, DensePlan
 from service.core.versions import EmbedderVersion, VersionState
 from service.store.embedded.server import EmbeddedServer
-from service.store.postgres import filter_matches
-from service.store.postgres.backfills import PostgresBackfills
+from service.store.postgres.connection.pool import Connection, Pool, open_pool
 from service.store.postgres.documents import PostgresDocuments
-from service.store.postgres.housekeeping import purge_tombstones
-from service.store.postgres.indexed_fields import IndexedFields
-from service.store.postgres.pool import Connection, Pool, open_pool
-from service.store.postgres.vector_tables import create_index, vector_table_of
+from service.store.postgres.filters import filter_matches
+from service.store.postgres.filters.indexed_fields import IndexedFields
+from service.store.postgres.maintenance import purge_tombstones
+from service.store.postgres.vectors.vector_tables import create_index, vector_table_of
+from service.store.postgres.versions.backfills import PostgresBackfills
 from tests.conftest import create_database, run_apart, url_of
 from tests.filling import add_external
 from tests.storages import sealed
@@ -507,7 +507,7 @@ def test_the_place_of_documents_in_the_feed_is_found_by_key(plans: Plans) -> Non
 
 
 def test_a_purge_looks_at_tombstones_alone(plans: Plans) -> None:
-    plan = plans["purge", "housekeeping.purge"]
+    plan = plans["purge", "maintenance.purge"]
     assert "documents_deleted" in plan.indexes
     assert not plan.scanned("documents")
     assert not plan.scanned("changes")

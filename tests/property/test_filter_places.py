@@ -21,9 +21,9 @@ from service.core.search import Candidate, FilterMatch, SearchRequest
 from service.core.versions import SpaceStatus
 from service.search import retrievers
 from service.spaces.resolver import Space
-from service.store.postgres.indexed_fields import PREFIX, IndexedFields
-from service.store.postgres.pool import Pool
-from service.store.postgres.vector_tables import create_index
+from service.store.postgres.connection.pool import Pool
+from service.store.postgres.filters.indexed_fields import PREFIX, IndexedFields
+from service.store.postgres.vectors.vector_tables import create_index
 from tests.property.test_filters import FILTERS, KEYS, METADATA
 from tests.world import World, build, doc, later, telling
 

@@ -10,8 +10,8 @@ from psycopg.types.json import Jsonb
 from service.core import filters
 from service.core.errors import Invalid
 from service.core.filters import Filter
-from service.store.postgres.filter_sql import indexed_predicate, predicate
-from service.store.postgres.pool import Pool
+from service.store.postgres.connection.pool import Pool
+from service.store.postgres.filters.filter_sql import indexed_predicate, predicate
 
 # Few names and values, so that filters and metadata meet; among them what quoting, collation and arithmetic stumble on.
 KEYS = st.sampled_from(["a", "b", 'q"\\', "é", "\U0001d49c", "x y", "$v", "A", "\n", "@", "null"])

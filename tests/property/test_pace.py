@@ -5,7 +5,7 @@ from itertools import pairwise
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from service.store.postgres import backfill_rate
+from service.store.postgres.versions import backfill_rate
 
 START = 1_750_000_000.0
 

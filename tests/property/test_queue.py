@@ -25,7 +25,7 @@ from hypothesis.stateful import (
 from service.core.ids import DocumentId
 from service.core.jobs import ClaimedJob, EncodedDocument
 from service.core.vector_math import cosine
-from service.store.postgres.pool import Pool, open_pool
+from service.store.postgres.connection.pool import Pool, open_pool
 from tests.world import LEASE, NOW, World, build, doc, encoded, telling
 
 T = TypeVar("T")

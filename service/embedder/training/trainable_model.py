@@ -1,7 +1,7 @@
 """An embedder under training: the chain of modules of sentence-transformers, with gradients where they are wanted.
 
-What serves (`service/embedder/models/transformer.py`) is laid out for inference. Here the same texts go through the same modules, in
-passes of similar length, and the vectors keep their way back to the weights.
+What serves (`service/embedder/models/transformer.py`) is laid out for inference. Here the same texts go through the
+same modules, in passes of similar length, and the vectors keep their way back to the weights.
 """
 
 from collections.abc import Callable, Mapping, Sequence

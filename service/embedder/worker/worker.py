@@ -134,7 +134,7 @@ class Worker:
                     stage.cancel()
             await self._give_back()
         except ExceptionGroup as errors:
-            # A stage that ends is a defect, or a model past hope. Leases are left to run out: see `FailurePolicy.trouble`.
+            # A stage that ends is a defect, or a model past hope. Leases are left to run out (`FailurePolicy.trouble`).
             raise errors.exceptions[0] from errors
         finally:
             await self._version_gate.close()

@@ -5,8 +5,8 @@ from psycopg.errors import ForeignKeyViolation
 from service.core.errors import CollectionNotFound
 from service.core.ids import CollectionId
 from service.core.versions import AuditEntry
-from service.store.postgres import sql_files
-from service.store.postgres.pool import Connection, Pool
+from service.store.postgres.connection import sql_files
+from service.store.postgres.connection.pool import Connection, Pool
 
 SQL = sql_files.load("audit")
 

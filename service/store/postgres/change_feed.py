@@ -10,8 +10,8 @@ from datetime import datetime
 from service.core.change_feed import Change, ChangePage, Position
 from service.core.errors import CollectionNotFound
 from service.core.ids import CollectionId, DocumentId
-from service.store.postgres import sql_files
-from service.store.postgres.pool import Connection, Pool
+from service.store.postgres.connection import sql_files
+from service.store.postgres.connection.pool import Connection, Pool
 from service.store.postgres.rows import stored
 
 SQL = sql_files.load("change_feed")

@@ -8,18 +8,13 @@ from service.core.collections import Collection, CollectionCounts, CollectionSet
 from service.core.errors import CollectionNotFound, Conflict
 from service.core.ids import CollectionId, CollectionName, VersionNumber
 from service.core.versions import AuditEntry, EmbedderIdentity, VersionState
-from service.store.postgres import (
-    audit,
-    collection_lock,
-    indexed_fields,
-    json_records,
-    sql_files,
-    vector_tables,
-    version_transitions,
-    versions,
-)
-from service.store.postgres.pool import Pool, retrying
+from service.store.postgres import audit, json_records
+from service.store.postgres.connection import collection_lock, sql_files
+from service.store.postgres.connection.pool import Pool, retrying
+from service.store.postgres.filters import indexed_fields
 from service.store.postgres.rows import collection_of
+from service.store.postgres.vectors import vector_tables
+from service.store.postgres.versions import version_transitions, versions
 
 SQL = sql_files.load("collections")
 

@@ -18,11 +18,14 @@ from service.core.filters import Filter
 from service.core.ids import CollectionId, DocumentId
 from service.core.search import Candidate, FilterMatch, Passage
 from service.core.versions import EmbedderVersion
-from service.store.postgres import change_feed, client_vectors, indexed_fields, queue, sql_files, vectors
-from service.store.postgres.filter_matches import FilterMatches
-from service.store.postgres.filter_sql import predicate
-from service.store.postgres.pool import Connection, Pool, retrying
+from service.store.postgres import change_feed, queue
+from service.store.postgres.connection import sql_files
+from service.store.postgres.connection.pool import Connection, Pool, retrying
+from service.store.postgres.filters import indexed_fields
+from service.store.postgres.filters.filter_matches import FilterMatches
+from service.store.postgres.filters.filter_sql import predicate
 from service.store.postgres.rows import stored
+from service.store.postgres.vectors import client_vectors, vectors
 
 SQL = sql_files.load("documents")
 

@@ -4,8 +4,8 @@ from datetime import datetime, timedelta
 
 from service.core.ids import CollectionId, VersionNumber
 from service.core.versions import ApiProcess
-from service.store.postgres import sql_files
-from service.store.postgres.pool import Pool, retrying
+from service.store.postgres.connection import sql_files
+from service.store.postgres.connection.pool import Pool, retrying
 
 SQL = sql_files.load("processes")
 

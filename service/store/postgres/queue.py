@@ -22,8 +22,8 @@ from service.core.documents import StoredDocument
 from service.core.ids import CollectionId, DocumentId, VersionNumber
 from service.core.jobs import ClaimedJob, FailedDocument, Job, Lane, QueueStatus
 from service.core.versions import EmbedderVersion
-from service.store.postgres import sql_files
-from service.store.postgres.pool import Connection, Pool, retrying
+from service.store.postgres.connection import sql_files
+from service.store.postgres.connection.pool import Connection, Pool, retrying
 from service.store.postgres.rows import stored
 
 SQL = sql_files.load("queue")

@@ -11,8 +11,9 @@ from service.core.errors import CollectionNotFound, VersionNotFound
 from service.core.ids import CollectionId, VersionNumber
 from service.core.recall import CalibrationCurve, EfSetting, RecallMinute, RecallSeries, RecallStats, merge_minutes
 from service.core.versions import AuditEntry, EmbedderVersion
-from service.store.postgres import audit, json_records, sql_files
-from service.store.postgres.pool import Pool, retrying
+from service.store.postgres import audit, json_records
+from service.store.postgres.connection import sql_files
+from service.store.postgres.connection.pool import Pool, retrying
 
 SQL = sql_files.load("recall")
 

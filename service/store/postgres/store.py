@@ -4,21 +4,21 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
-from service.store.postgres import server_checks
 from service.store.postgres.audit import PostgresAudit
-from service.store.postgres.backfills import PostgresBackfills
 from service.store.postgres.change_feed import PostgresChanges
 from service.store.postgres.collections import PostgresCollections
+from service.store.postgres.connection.pool import Pool, open_pool
 from service.store.postgres.documents import PostgresDocuments
-from service.store.postgres.index_health import PostgresIndexes
-from service.store.postgres.indexed_fields import IndexedFields
-from service.store.postgres.pool import Pool, open_pool
+from service.store.postgres.filters.indexed_fields import IndexedFields
 from service.store.postgres.processes import PostgresProcesses
 from service.store.postgres.queue import PostgresQueue
 from service.store.postgres.recall import PostgresRecalls
+from service.store.postgres.schema import server_checks
 from service.store.postgres.test_sets import PostgresTestSets
-from service.store.postgres.vectors import PostgresVectors
-from service.store.postgres.versions import PostgresVersions
+from service.store.postgres.vectors.index_health import PostgresIndexes
+from service.store.postgres.vectors.vectors import PostgresVectors
+from service.store.postgres.versions.backfills import PostgresBackfills
+from service.store.postgres.versions.versions import PostgresVersions
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

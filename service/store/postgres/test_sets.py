@@ -7,8 +7,9 @@ from psycopg.errors import ForeignKeyViolation
 from service.core.errors import CollectionNotFound
 from service.core.ids import CollectionId
 from service.core.versions import AuditEntry, Judgments
-from service.store.postgres import audit, json_records, sql_files
-from service.store.postgres.pool import Pool
+from service.store.postgres import audit, json_records
+from service.store.postgres.connection import sql_files
+from service.store.postgres.connection.pool import Pool
 
 SQL = sql_files.load("test_sets")
 

@@ -4,7 +4,7 @@ from importlib.resources import files
 
 import pytest
 
-from service.store.postgres import sql_files
+from service.store.postgres.connection import sql_files
 
 TWO = """
 -- Remarks at the top belong to no query.

@@ -9,9 +9,11 @@ from psycopg.errors import UndefinedObject, UndefinedTable
 from service.core.errors import VersionNotFound
 from service.core.index_health import IndexHealth, IndexState
 from service.core.versions import EmbedderVersion
-from service.store.postgres import sql_files, vector_tables, versions
-from service.store.postgres.advisory_lock import transition_lock
-from service.store.postgres.pool import Connection, Pool
+from service.store.postgres.connection import sql_files
+from service.store.postgres.connection.advisory_lock import transition_lock
+from service.store.postgres.connection.pool import Connection, Pool
+from service.store.postgres.vectors import vector_tables
+from service.store.postgres.versions import versions
 
 SQL = sql_files.load("index_health")
 

@@ -23,12 +23,12 @@ from typing import LiteralString
 from psycopg.errors import InsufficientPrivilege, LockNotAvailable
 
 from service.core.errors import MigrationMismatch, Misconfigured, MissingRights, TimedOut
-from service.store.postgres import sql_files as statements
-from service.store.postgres.pool import Connection, connect, translated
+from service.store.postgres.connection import sql_files
+from service.store.postgres.connection.pool import Connection, connect, translated
 
 _logger = logging.getLogger(__name__)
 
-SQL = statements.load("migrations_runner")
+SQL = sql_files.load("migrations")
 
 _FILE = re.compile(r"(?P<number>\d{4})_(?P<name>[a-z0-9_]+)\.sql")
 _NO_TRANSACTION = re.compile(r"^-- transaction: false *$", re.MULTILINE)
@@ -64,7 +64,7 @@ class Migration:
 def read(folder: Traversable | None = None) -> tuple[Migration, ...]:
     """The migrations of this program, or of `folder`; Misconfigured where numbers are missing or doubled."""
     if folder is None:
-        folder = files(__package__).joinpath("migrations")
+        folder = files("service.store.postgres").joinpath("migrations")
     found: list[Migration] = []
     for file in sorted(folder.iterdir(), key=lambda file: file.name):
         if match := _FILE.fullmatch(file.name):

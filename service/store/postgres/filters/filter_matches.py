@@ -20,10 +20,11 @@ from service.core.collections import FieldState
 from service.core.filters import Filter
 from service.core.ids import CollectionId, DocumentId
 from service.core.search import FilterMatch
-from service.store.postgres import indexed_fields, sql_files
-from service.store.postgres.field_ranges import FieldRange, RangedFilter, answered
-from service.store.postgres.filter_sql import indexed_predicate, predicate
-from service.store.postgres.pool import Connection, Pool
+from service.store.postgres.connection import sql_files
+from service.store.postgres.connection.pool import Connection, Pool
+from service.store.postgres.filters import indexed_fields
+from service.store.postgres.filters.field_ranges import FieldRange, RangedFilter, answered
+from service.store.postgres.filters.filter_sql import indexed_predicate, predicate
 
 SQL = sql_files.load("filter_matches")
 

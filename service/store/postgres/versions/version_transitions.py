@@ -28,9 +28,11 @@ from service.core.versions import (
     PromotionEvidence,
     VersionState,
 )
-from service.store.postgres import audit, collection_lock, json_records, sql_files, vector_tables
-from service.store.postgres.pool import Connection, Pool, retrying
+from service.store.postgres import audit, json_records
+from service.store.postgres.connection import collection_lock, sql_files
+from service.store.postgres.connection.pool import Connection, Pool, retrying
 from service.store.postgres.rows import collection_of, version_of
+from service.store.postgres.vectors import vector_tables
 
 SQL = sql_files.load("version_transitions")
 

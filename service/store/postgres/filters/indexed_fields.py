@@ -15,8 +15,8 @@ from datetime import datetime, timedelta
 
 from service.core.collections import FieldState, IndexedField
 from service.core.ids import CollectionId, DocumentId
-from service.store.postgres import collection_lock, sql_files
-from service.store.postgres.pool import Connection, Pool, retrying
+from service.store.postgres.connection import collection_lock, sql_files
+from service.store.postgres.connection.pool import Connection, Pool, retrying
 
 SQL = sql_files.load("indexed_fields")
 

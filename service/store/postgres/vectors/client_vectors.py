@@ -15,9 +15,9 @@ from service.core.errors import VersionNotFound
 from service.core.ids import DocumentId, Vector
 from service.core.vector_math import unit
 from service.core.versions import EmbedderVersion
-from service.store.postgres import sql_files
-from service.store.postgres.pool import Connection
-from service.store.postgres.vector_tables import layout_of, seal, vector_table_of
+from service.store.postgres.connection import sql_files
+from service.store.postgres.connection.pool import Connection
+from service.store.postgres.vectors.vector_tables import layout_of, seal, vector_table_of
 
 SQL = sql_files.load("client_vectors")
 

@@ -49,7 +49,7 @@ class SqlFile:
 
 def load(name: str) -> SqlFile:
     """The queries of `sql/<name>.sql`. ValueError where the file is not made of well-formed blocks."""
-    text = files(__package__).joinpath("sql", f"{name}.sql").read_text(encoding="utf-8")
+    text = files("service.store.postgres").joinpath("sql", f"{name}.sql").read_text(encoding="utf-8")
     return SqlFile(name, parse(text, name))
 
 

@@ -17,11 +17,12 @@ from psycopg.types.json import Jsonb
 
 from service.core.errors import VersionNotFound
 from service.core.versions import BackfillStatus, Completeness, EmbedderVersion, Progress, VersionState
-from service.store.postgres import backfill_rate, sql_files
-from service.store.postgres.pool import Pool, retrying
+from service.store.postgres.connection import sql_files
+from service.store.postgres.connection.pool import Pool, retrying
 from service.store.postgres.queue import OVERWRITE
-from service.store.postgres.vector_tables import vector_table_of
-from service.store.postgres.versions import PostgresVersions
+from service.store.postgres.vectors.vector_tables import vector_table_of
+from service.store.postgres.versions import backfill_rate
+from service.store.postgres.versions.versions import PostgresVersions
 
 SQL = sql_files.load("backfills")
 

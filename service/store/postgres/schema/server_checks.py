@@ -8,8 +8,8 @@ from uuid import UUID
 from psycopg.rows import class_row
 
 from service.core.errors import DatabaseTooOld, Misconfigured, MissingRights
-from service.store.postgres import sql_files
-from service.store.postgres.pool import Pool, connect, translated
+from service.store.postgres.connection import sql_files
+from service.store.postgres.connection.pool import Pool, connect, translated
 
 _logger = logging.getLogger(__name__)
 

@@ -2,10 +2,10 @@
 
 from datetime import datetime
 
-from service.store.postgres import sql_files
-from service.store.postgres.pool import Pool, retrying
+from service.store.postgres.connection import sql_files
+from service.store.postgres.connection.pool import Pool, retrying
 
-SQL = sql_files.load("housekeeping")
+SQL = sql_files.load("maintenance")
 
 PURGE_BATCH = 10_000
 

@@ -16,7 +16,7 @@ from typing import Any
 from psycopg import sql
 
 from service.core.filters import And, Condition, Filter, Scalar
-from service.store.postgres.indexed_fields import PREFIX
+from service.store.postgres.filters.indexed_fields import PREFIX
 
 _COMPARED = {"$eq": "=", "$gt": ">", "$gte": ">=", "$lt": "<", "$lte": "<="}
 _BOOLEAN, _NUMBER, _TEXT = 0, 1, 2

@@ -15,11 +15,12 @@ from service.core.collections import Storage
 from service.core.errors import VersionNotFound
 from service.core.ids import CollectionId, VersionNumber
 from service.core.versions import EmbedderVersion, SpaceStatus, VersionState
-from service.store.postgres import sql_files, vector_tables
-from service.store.postgres.advisory_lock import transition_lock
-from service.store.postgres.pool import Connection
+from service.store.postgres.connection import sql_files
+from service.store.postgres.connection.advisory_lock import transition_lock
+from service.store.postgres.connection.pool import Connection
 from service.store.postgres.rows import version_of
-from service.store.postgres.version_transitions import COLUMNS, SELECT, VersionTransitions
+from service.store.postgres.vectors import vector_tables
+from service.store.postgres.versions.version_transitions import COLUMNS, SELECT, VersionTransitions
 
 _logger = logging.getLogger(__name__)
 

@@ -27,11 +27,13 @@ from service.core.limits import MAX_EF_SEARCH
 from service.core.search import Candidate, DensePlan
 from service.core.vector_math import direction
 from service.core.versions import EmbedderVersion, VectorSample
-from service.store.postgres import queue, sql_files, versions
-from service.store.postgres.filter_sql import predicate
-from service.store.postgres.pool import Connection, Pool, retrying
+from service.store.postgres import queue
+from service.store.postgres.connection import sql_files
+from service.store.postgres.connection.pool import Connection, Pool, retrying
+from service.store.postgres.filters.filter_sql import predicate
 from service.store.postgres.rows import text_array
-from service.store.postgres.vector_tables import bits, layout_of, seal, vector_table, vector_table_of
+from service.store.postgres.vectors.vector_tables import bits, layout_of, seal, vector_table, vector_table_of
+from service.store.postgres.versions import versions
 
 SQL = sql_files.load("vectors")
 

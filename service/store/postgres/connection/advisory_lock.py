@@ -8,8 +8,9 @@ from contextlib import asynccontextmanager, suppress
 import psycopg
 
 from service.core.versions import EmbedderVersion
-from service.store.postgres import sql_files, vector_tables
-from service.store.postgres.pool import Pool
+from service.store.postgres.connection import sql_files
+from service.store.postgres.connection.pool import Pool
+from service.store.postgres.vectors import vector_tables
 
 SQL = sql_files.load("advisory_lock")
 

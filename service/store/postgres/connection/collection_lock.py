@@ -9,8 +9,8 @@ overlap would keep it for ever; so both pass by a lock that is.
 from collections.abc import Sequence
 
 from service.core.ids import CollectionId
-from service.store.postgres import sql_files
-from service.store.postgres.pool import Connection
+from service.store.postgres.connection import sql_files
+from service.store.postgres.connection.pool import Connection
 
 SQL = sql_files.load("collection_lock")
 

@@ -34,7 +34,7 @@ from psycopg.types.json import JsonbDumper, set_json_dumps, set_json_loads
 from psycopg_pool import AsyncConnectionPool, PoolClosed, PoolTimeout, TooManyRequests
 
 from service.core.errors import DatabaseUnavailable, Misconfigured, TimedOut
-from service.store.postgres import sql_files
+from service.store.postgres.connection import sql_files
 
 SQL = sql_files.load("pool")
 

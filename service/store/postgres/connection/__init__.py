@@ -1,0 +1,1 @@
+"""Connections, statements and locks: what every adapter stands on."""
