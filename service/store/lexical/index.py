@@ -25,8 +25,9 @@ from service.core.ids import DocumentId
 from service.core.ports.lexicon import TermCounts
 from service.core.query_syntax import Highlights, ParsedQuery
 from service.store.lexical.analyzer import Analyzer
+from service.store.lexical.exact_bm25 import SampleBM25
 from service.store.lexical.highlights import highlighted
-from service.store.lexical.query import BM25Scorer, LexicalQuery, Must
+from service.store.lexical.query import LexicalQuery, Must
 
 Match = tuple[DocumentId, int, float]
 """Document, content revision, BM25 score."""
@@ -178,11 +179,12 @@ class LexicalIndex:
         with self._guarded():
             return self._reading(searcher, words).ceiling()
 
-    def exact(self, words: ParsedQuery) -> BM25Scorer:
-        """What the score of a document would be were nothing rounded."""
+    def exact_scores(self, words: ParsedQuery, documents: Sequence[TermCounts]) -> tuple[float, ...]:
+        """The BM25 score of each document with its exact length and the statistics of the index."""
         searcher = self._searcher()
         with self._guarded():
-            return self._reading(searcher, words).exact()
+            weights, average_length = self._reading(searcher, words).statistics()
+        return SampleBM25(documents, weights, average_length).scores()
 
     def frequencies(self, words: ParsedQuery) -> tuple[int, ...]:
         """How many documents say each different word."""

@@ -103,8 +103,7 @@ class TantivyLexicon:
         index = await self._index(collection)
         if index is None:
             return (0.0,) * len(bags)
-        how = await self._in_thread(lambda: index.exact(words))
-        return tuple(how.score(one.counts, one.length) for one in bags)
+        return await self._in_thread(lambda: index.exact_scores(words, bags))
 
     async def frequencies(self, collection: Collection, words: ParsedQuery) -> tuple[int, ...]:
         index = await self._index(collection)

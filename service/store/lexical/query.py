@@ -8,7 +8,6 @@ where one document in twelve is German, "der" is not a rare word.
 import json
 import math
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
@@ -33,23 +32,6 @@ TYPOS_LIMIT = 32
 """Unknown words of one query that similar ones are looked for: each costs 0.3 to 3 ms."""
 
 Must, MustNot, Should = tantivy.Occur.Must, tantivy.Occur.MustNot, tantivy.Occur.Should
-
-
-@dataclass(frozen=True, slots=True)
-class BM25Scorer:
-    """`weights`: of each term its idf, as often as the query counts it. `average`: terms of a document."""
-
-    weights: Mapping[str, float]
-    average: float
-
-    def score(self, counts: Mapping[str, int], length: int) -> float:
-        """Of a document of so many terms that says these so often."""
-        saturated = K1 * (1 - B + B * length / self.average)
-        return sum(
-            weight * SATURATION * count / (count + saturated)
-            for term, weight in self.weights.items()
-            if (count := counts.get(term, 0))
-        )
 
 
 class LexicalQuery:
@@ -142,8 +124,8 @@ class LexicalQuery:
         could = max(count, sum(self._documents.get(code, 0) for code in among))
         return idf(could, count) / idf(self._searcher.num_docs, count)
 
-    def exact(self) -> BM25Scorer:
-        """What scores each term would add were nothing rounded; the statistics are those of the index."""
+    def statistics(self) -> tuple[dict[str, float], float]:
+        """The idf of each term times its weight, and the average length of a document, as the index has them."""
         weights = self.weights()
         for term in weights:
             query = self._term(term, 1.0)
@@ -151,8 +133,8 @@ class LexicalQuery:
                 told = _explained(json.loads(query.explain(self._searcher, address).to_json()))
                 documents, average = round(told["N"]), told["avgdl"]
                 idfs = {one: idf(documents, self._searcher.doc_freq("body", one)) for one in weights}
-                return BM25Scorer({one: weight * idfs[one] for one, weight in weights.items()}, average)
-        return BM25Scorer({}, 1.0)
+                return {one: weight * idfs[one] for one, weight in weights.items()}, average
+        return {}, 1.0
 
     def ceiling(self) -> float:
         """What a document would score that says every word over and over: no hit scores more, whatever is indexed.
