@@ -15,6 +15,7 @@ from loadtests.space import clustered, create
 from service.core.collections import CollectionSettings, EmbedderSpec
 from service.core.documents import Document
 from service.core.ids import DocumentId
+from service.core.ports.vectors import VectorQuery
 from service.core.search import DensePlan
 from service.embedder.models.hashing_encoder import HashingEncoder
 from service.search.filter_planner import EF_SEARCH
@@ -69,7 +70,7 @@ async def measure(url: str, sizes: tuple[int, ...], queries: int) -> None:
                 answers = {}
                 for way, (vectors, plan) in ways.items():
                     started = time.perf_counter()
-                    answers[way] = await vectors.nearest(space.version, vector, LIMIT, plan)
+                    answers[way] = await vectors.nearest(VectorQuery(space.version, vector, LIMIT, plan))
                     seconds[way].append(time.perf_counter() - started)
                 truth = {one.document_id for one in answers["exact"][:10]}
                 found += len(truth & {one.document_id for one in answers["hnsw"][:10]})

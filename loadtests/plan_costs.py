@@ -20,6 +20,7 @@ from loadtests.prepare import settings_in
 from loadtests.sandbox import Sandbox, sandbox
 from service.core.filters import Filter, parse
 from service.core.ids import CollectionName, DocumentId, Vector
+from service.core.ports.vectors import VectorQuery
 from service.core.search import DensePlan
 from service.core.versions import EmbedderVersion
 from service.runtime import container
@@ -46,7 +47,7 @@ class Bench:
                 for way in (less, more):
                     started = time.perf_counter()
                     await self._vectors.nearest(
-                        self._version, query, way.limit, way.plan, within=way.within, where=way.where
+                        VectorQuery(self._version, query, way.limit, way.plan, within=way.within, where=way.where)
                     )
                     best[way] = min(best[way], time.perf_counter() - started)
             differences.append(1e6 * (best[more] - best[less]) / steps)

@@ -21,6 +21,7 @@ from loadtests.space import Filled, create
 from service.core.collections import CollectionSettings, EmbedderSpec, IndexSettings, Storage
 from service.core.ids import DocumentId, Vectors
 from service.core.ports.embedder import Encoder
+from service.core.ports.vectors import VectorQuery
 from service.core.search import DensePlan
 from service.core.versions import AuditEntry, EmbedderVersion
 from service.runtime import container
@@ -108,7 +109,7 @@ async def search(pool: Pool, versions: Mapping[Storage, EmbedderVersion], querie
     measured = {(storage, plan): Measured() for plan in plans for storage in versions}
 
     async def nearest(storage: Storage, plan: DensePlan, query: np.ndarray) -> list[DocumentId]:
-        return [one.document_id for one in await vectors.nearest(versions[storage], query, LIMIT, plan)]
+        return [one.document_id for one in await vectors.nearest(VectorQuery(versions[storage], query, LIMIT, plan))]
 
     for storage, plan in measured:  # once to warm up
         await nearest(storage, plan, queries[0])

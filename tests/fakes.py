@@ -22,8 +22,9 @@ from service.core.filters import Filter, matches
 from service.core.ids import CollectionId, DocumentId, Vector, VersionNumber
 from service.core.jobs import ClaimedJob, EncodedDocument, FailedDocument, Job, Lane, QueueStatus
 from service.core.ports.lexicon import LexiconState
+from service.core.ports.vectors import VectorQuery
 from service.core.query_syntax import Highlights, ParsedQuery
-from service.core.search import Candidate, DensePlan, FilterMatch, Passage
+from service.core.search import Candidate, FilterMatch, Passage
 from service.core.vector_math import direction
 from service.core.versions import EmbedderVersion, VectorSample, VersionState
 from tests.fakes_catalog import FakeCollections, FakeVersions
@@ -387,22 +388,15 @@ class FakeVectors:
                 )
         return frozenset(job.document_id for job in ours)
 
-    async def nearest(
-        self,
-        version: EmbedderVersion,
-        vector: Vector,
-        limit: int,
-        plan: DensePlan,
-        within: Sequence[DocumentId] | None = None,
-        where: Filter | None = None,
-    ) -> tuple[Candidate, ...]:
+    async def nearest(self, query: VectorQuery) -> tuple[Candidate, ...]:
         def passes(document_id: DocumentId) -> bool:
-            if within is not None:
-                return document_id in within
-            document = self._store.living_one(version.collection_id, document_id)
-            return where is None or (document is not None and matches(where, document.metadata))
+            if query.within is not None:
+                return document_id in query.within
+            document = self._store.living_one(query.version.collection_id, document_id)
+            return query.where is None or (document is not None and matches(query.where, document.metadata))
 
-        return tuple(one for one in self._ranked(version, vector) if passes(one.document_id))[:limit]
+        ranked = self._ranked(query.version, query.vector)
+        return tuple(one for one in ranked if passes(one.document_id))[: query.limit]
 
     async def score(
         self, version: EmbedderVersion, vector: Vector, ids: Sequence[DocumentId], chunks: int = 1

@@ -1,15 +1,15 @@
 """A collection in memory that is searched along an index which loses what a test says, for the tests of recall."""
 
 import random
-from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from service.core.filters import Filter
-from service.core.ids import DocumentId, Vector
+from service.core.ids import Vector
+from service.core.ports.vectors import VectorQuery
 from service.core.search import Candidate, Confidence, DensePlan, FilterMatch, SearchRequest
-from service.core.versions import EmbedderVersion, SpaceStatus
+from service.core.versions import SpaceStatus
 from service.recall.dense_probe import DenseProbe, ProbedQuery
 from service.search.events import SearchEvent
 from service.spaces.resolver import Space, SpaceResolver
@@ -26,24 +26,17 @@ class Lossy(FakeVectors):
     meanwhile: Callable[[], Awaitable[object]] | None = None
     failing: Exception | None = None
 
-    async def nearest(
-        self,
-        version: EmbedderVersion,
-        vector: Vector,
-        limit: int,
-        plan: DensePlan,
-        within: Sequence[DocumentId] | None = None,
-        where: Filter | None = None,
-    ) -> tuple[Candidate, ...]:
+    async def nearest(self, query: VectorQuery) -> tuple[Candidate, ...]:
         if self.failing is not None:
             raise self.failing
-        if plan.kind == "exact":
-            return await super().nearest(version, vector, limit, plan, within, where)
+        if query.plan.kind == "exact":
+            return await super().nearest(query)
         if self.meanwhile is not None:
             work, self.meanwhile = self.meanwhile, None
             await work()
-        found = await super().nearest(version, vector, ROWS, plan, within, where)
-        return tuple(one for one in found if one.document_id not in self.lost)[: min(limit, plan.ef_search or limit)]
+        found = await super().nearest(replace(query, limit=ROWS))
+        most = min(query.limit, query.plan.ef_search or query.limit)
+        return tuple(one for one in found if one.document_id not in self.lost)[:most]
 
 
 @dataclass
@@ -102,7 +95,7 @@ class Watched:
     async def nearest(self, asked: ProbedQuery, count: int = 10) -> list[str]:
         """The true nearest documents, best first."""
         plan = DensePlan(kind="exact")
-        found = await self.vectors.nearest(self.space.version, asked.vector, count, plan)
+        found = await self.vectors.nearest(VectorQuery(self.space.version, asked.vector, count, plan))
         return [one.document_id for one in found]
 
 

@@ -30,7 +30,7 @@ from service.core.ports.collections import Collections
 from service.core.ports.lexicon import Lexicon
 from service.core.ports.queue import JobQueue
 from service.core.ports.test_sets import TestSets
-from service.core.ports.vectors import VectorStore
+from service.core.ports.vectors import VectorQuery, VectorStore
 from service.core.ports.versions import Versions
 from service.core.query_syntax import parse_query
 from service.core.text import meaningful_sentences
@@ -203,7 +203,7 @@ class ConfidenceCalibrator:
     async def _score(self, space: Space, one: SyntheticQuery, vector: Vector) -> TopScores:
         limit = retrievers.rows_for(space, 2 if one.source is None else 10)
         plan = filter_planner.choose(space.status, None, limit, exact=False, ef_search=None)
-        rows = await self._vectors.nearest(space.version, vector, limit, plan)
+        rows = await self._vectors.nearest(VectorQuery(space.version, vector, limit, plan))
         words = parse_query(one.text, "plain")
         ceiling = await self._lexicon.ceiling(space.collection, words)
         found = await self._lexicon.search(space.collection, words, 2)

@@ -16,7 +16,7 @@ from datetime import datetime
 from service.core.collections import Collection
 from service.core.ids import Vector
 from service.core.index_health import IndexHealth, IndexState
-from service.core.ports.vectors import VectorStore
+from service.core.ports.vectors import VectorQuery, VectorStore
 from service.core.recall import CalibrationCurve, CurvePoint, K, RecallStats, recall_at_k
 from service.core.search import Candidate, DensePlan
 from service.core.versions import EmbedderVersion, Judgments, SpaceStatus
@@ -127,7 +127,7 @@ class _Look:
 
     async def _timed(self, query: Vector, limit: int, plan: DensePlan) -> tuple[Sequence[Candidate], float]:
         started = time.monotonic()
-        found = await self.vectors.nearest(self.version, query, limit, plan)
+        found = await self.vectors.nearest(VectorQuery(self.version, query, limit, plan))
         took = time.monotonic() - started
         self.worked += took
         return found, took

@@ -12,7 +12,7 @@ from service.core.filters import Filter
 from service.core.ids import DocumentId, Vector
 from service.core.ports.documents import Documents
 from service.core.ports.lexicon import Lexicon
-from service.core.ports.vectors import VectorStore
+from service.core.ports.vectors import VectorQuery, VectorStore
 from service.core.search import Candidate, DensePlan, FilterMatch, SearchRequest
 from service.search import filter_planner
 from service.spaces.resolver import Space
@@ -78,7 +78,7 @@ async def dense(
     if by_document and within is not None:
         needed = min(needed, len(within))
     while True:
-        rows = await vectors.nearest(space.version, vector, limit, plan, within, where)
+        rows = await vectors.nearest(VectorQuery(space.version, vector, limit, plan, within, where))
         best = _best((row for row in rows if row.document_id not in left_out), by_document)
         exhausted = plan.kind == "exact" and len(rows) < limit
         stuck = filter_planner.underfilled(plan, limit, len(rows), request.k)

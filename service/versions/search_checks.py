@@ -21,6 +21,7 @@ from service.core.ids import CollectionName, DocumentId, Vectors
 from service.core.ports.documents import Documents
 from service.core.ports.embedder import Embedders
 from service.core.ports.test_sets import TestSets
+from service.core.ports.vectors import VectorQuery
 from service.core.ports.vectors import VectorStore as VectorTables
 from service.core.ports.versions import Versions
 from service.core.recall import TIE
@@ -161,8 +162,8 @@ class SearchChecks:
         by_distance, by_id = [], []
         deadline = time.monotonic() + RECALL_SECONDS
         for query in queries:
-            exact = await self._vectors.nearest(version, query, 10, DensePlan(kind="exact"))
-            found = (await self._vectors.nearest(version, query, limit, plan))[: len(exact)]
+            exact = await self._vectors.nearest(VectorQuery(version, query, 10, DensePlan(kind="exact")))
+            found = (await self._vectors.nearest(VectorQuery(version, query, limit, plan)))[: len(exact)]
             if exact:
                 as_near = sum(one.score >= exact[-1].score - TIE for one in found)
                 by_distance.append(as_near / len(exact))

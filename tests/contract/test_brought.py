@@ -10,6 +10,7 @@ from service.core.collections import IndexSettings, Storage
 from service.core.documents import Document
 from service.core.errors import VersionNotFound
 from service.core.ids import DocumentId, VersionNumber
+from service.core.ports.vectors import VectorQuery
 from service.core.search import DensePlan
 from service.core.versions import EmbedderVersion, VersionState
 from service.store.postgres import documents
@@ -40,7 +41,7 @@ async def external(world: World) -> EmbedderVersion:
 
 async def test_a_vector_is_stored_with_its_document(world: World, external: EmbedderVersion) -> None:
     assert await put(world, external, bringing("a", 3, 4, 0, 0, text="0123456789")) == [("created", 1)]
-    (found,) = await world.vectors.nearest(external, unit(3, 4, 0, 0), 10, EXACT)
+    (found,) = await world.vectors.nearest(VectorQuery(external, unit(3, 4, 0, 0), 10, EXACT))
     assert (found.document_id, found.chunk, found.start, found.end, found.content_revision) == ("a", 0, 0, 10, 1)
     assert found.score == pytest.approx(1.0, abs=1e-6)
 

@@ -13,6 +13,7 @@ from service.core.errors import VersionNotFound
 from service.core.filters import parse
 from service.core.ids import DocumentId, VersionNumber
 from service.core.ids import Vectors as VectorArray
+from service.core.ports.vectors import VectorQuery
 from service.core.search import DensePlan
 from service.core.vector_math import cosine
 from service.core.versions import EmbedderVersion, VersionState
@@ -69,7 +70,7 @@ async def test_chunks_are_stored_with_their_place_and_revision(world: World) -> 
     await world.put(doc("a", "first second"))
     (claimed,) = await world.claim()
     assert await world.store(encoded(claimed, rows(X, Y), ["first ", "second"])) == {"a"}
-    best, other = await world.vectors.nearest(world.version, unit(1, 0.5, 0, 0), 10, EXACT)
+    best, other = await world.vectors.nearest(VectorQuery(world.version, unit(1, 0.5, 0, 0), 10, EXACT))
     assert (best.document_id, best.chunk, best.start, best.end, best.content_revision) == ("a", 0, 0, 6, 1)
     assert (other.chunk, other.start, other.end) == (1, 6, 12)
     assert best.score == pytest.approx(1 / 1.25**0.5, abs=1e-3)
@@ -104,7 +105,7 @@ async def test_what_is_no_longer_ours_is_skipped_beside_what_is(world: World) ->
 async def test_versions_keep_apart(world: World) -> None:
     second = await world.add_version(2, VersionState.READY)
     await world.put_and_store({"a": rows(X)})
-    assert await world.vectors.nearest(second, X, 10, EXACT) == ()
+    assert await world.vectors.nearest(VectorQuery(second, X, 10, EXACT)) == ()
     assert await world.stored_chunks(second) == {}
 
 
@@ -216,37 +217,40 @@ async def indexed(pool: Pool, storage: Storage) -> World:
 async def test_best_first_and_no_more_than_asked_for(world: World, plan: DensePlan) -> None:
     await world.put_and_store({"x": rows(X, Z), "xy": rows(unit(1, 1, 0, 0)), "y": rows(Y)})
     query = unit(1, 0.1, 0, 0)
-    nearest = await world.vectors.nearest(world.version, query, 3, plan)
+    nearest = await world.vectors.nearest(VectorQuery(world.version, query, 3, plan))
     assert found(nearest) == [("x", 0), ("xy", 0), ("y", 0)]
     assert [one.score for one in nearest] == pytest.approx(
         [cosine(query, vector) for vector in (X, unit(1, 1, 0, 0), Y)], abs=1e-3
     )
-    assert found(await world.vectors.nearest(world.version, query, 1, plan)) == [("x", 0)]
+    assert found(await world.vectors.nearest(VectorQuery(world.version, query, 1, plan))) == [("x", 0)]
 
 
 async def test_opposite_is_minus_one(world: World, plan: DensePlan) -> None:
     await world.put_and_store({"x": rows(X)})
-    (only,) = await world.vectors.nearest(world.version, -X, 3, plan)
+    (only,) = await world.vectors.nearest(VectorQuery(world.version, -X, 3, plan))
     assert only.score == pytest.approx(-1.0, abs=1e-6)
 
 
 async def test_an_empty_space_has_no_neighbours(world: World, plan: DensePlan) -> None:
-    assert await world.vectors.nearest(world.version, X, 10, plan) == ()
+    assert await world.vectors.nearest(VectorQuery(world.version, X, 10, plan)) == ()
 
 
 async def test_within_the_named_documents(world: World, plan: DensePlan) -> None:
     await world.put_and_store({"x": rows(X, X), "xy": rows(unit(1, 1, 0, 0)), "y": rows(Y)})
     named = [DocumentId(name) for name in ("y", "xy", "missing")]
-    assert found(await world.vectors.nearest(world.version, X, 10, plan, within=named)) == [("xy", 0), ("y", 0)]
-    assert await world.vectors.nearest(world.version, X, 10, plan, within=[]) == ()
+    assert found(await world.vectors.nearest(VectorQuery(world.version, X, 10, plan, within=named))) == [
+        ("xy", 0),
+        ("y", 0),
+    ]
+    assert await world.vectors.nearest(VectorQuery(world.version, X, 10, plan, within=[])) == ()
 
 
 async def test_many_named_documents_are_scanned_like_few(indexed: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """A half by each of two connections."""
     named = [DocumentId(f"d{number:03d}") for number in range(0, 200, 2)]
-    alone = await indexed.vectors.nearest(indexed.version, RAMP, 10, EXACT, within=named)
+    alone = await indexed.vectors.nearest(VectorQuery(indexed.version, RAMP, 10, EXACT, within=named))
     monkeypatch.setattr(vectors, "_HALVED", 50)
-    assert await indexed.vectors.nearest(indexed.version, RAMP, 10, EXACT, within=named) == alone
+    assert await indexed.vectors.nearest(VectorQuery(indexed.version, RAMP, 10, EXACT, within=named)) == alone
     assert len(alone) == 10
 
 
@@ -254,25 +258,28 @@ async def test_who_is_to_leave_processors_to_others_scans_on_one_connection(
     indexed: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     named = [DocumentId(f"d{number:03d}") for number in range(0, 200, 2)]
-    whole = await indexed.vectors.nearest(indexed.version, RAMP, 10, EXACT, within=named)
+    whole = await indexed.vectors.nearest(VectorQuery(indexed.version, RAMP, 10, EXACT, within=named))
     assert indexed.pool is not None
     monkeypatch.setattr(vectors, "_HALVED", 50)
     monkeypatch.setattr(vectors, "side_by_side", None)  # nothing may call it
     modest = vectors.PostgresVectors(indexed.pool, alone=True)
-    assert await modest.nearest(indexed.version, RAMP, 10, EXACT, within=named) == whole
+    assert await modest.nearest(VectorQuery(indexed.version, RAMP, 10, EXACT, within=named)) == whole
 
 
 async def test_where_documents_pass_as_they_are_now(world: World, plan: DensePlan) -> None:
     await world.put_and_store({"x": rows(X), "xy": rows(unit(1, 1, 0, 0)), "y": rows(Y)}, kind="old")
     await world.put(doc("y", "0123456789", kind="new"))
     where = parse({"kind": "old"})
-    assert found(await world.vectors.nearest(world.version, Y, 10, plan, where=where)) == [("xy", 0), ("x", 0)]
-    assert await world.vectors.nearest(world.version, Y, 10, plan, where=parse({"kind": "?"})) == ()
+    assert found(await world.vectors.nearest(VectorQuery(world.version, Y, 10, plan, where=where))) == [
+        ("xy", 0),
+        ("x", 0),
+    ]
+    assert await world.vectors.nearest(VectorQuery(world.version, Y, 10, plan, where=parse({"kind": "?"}))) == ()
 
 
 async def test_without_a_dense_leg_nothing_is_near(postgres: World) -> None:
     await postgres.put_and_store({"x": rows(X)})
-    assert await postgres.vectors.nearest(postgres.version, X, 10, DensePlan()) == ()
+    assert await postgres.vectors.nearest(VectorQuery(postgres.version, X, 10, DensePlan())) == ()
 
 
 @pytest.mark.database
@@ -281,8 +288,8 @@ async def test_the_index_agrees_with_the_exact_scan(indexed: World, plan: DenseP
     common = 0
     for _ in range(10):
         query = unit(*generator.normal(size=WIDE))
-        truth = await indexed.vectors.nearest(indexed.version, query, 20, EXACT)
-        nearest = await indexed.vectors.nearest(indexed.version, query, 20, plan)
+        truth = await indexed.vectors.nearest(VectorQuery(indexed.version, query, 20, EXACT))
+        nearest = await indexed.vectors.nearest(VectorQuery(indexed.version, query, 20, plan))
         assert len(nearest) == 20
         assert [one.score for one in nearest] == sorted((one.score for one in nearest), reverse=True)
         common += len(set(found(truth)) & set(found(nearest)))
@@ -293,13 +300,13 @@ async def test_the_index_agrees_with_the_exact_scan(indexed: World, plan: DenseP
 @pytest.mark.database
 async def test_ef_search_bounds_what_the_index_gives_and_iteration_does_not(indexed: World) -> None:
     query, all_rows = RAMP, 600
-    few = await indexed.vectors.nearest(indexed.version, query, 200, DensePlan(kind="hnsw", ef_search=10))
-    by_limit = await indexed.vectors.nearest(indexed.version, query, 200, DensePlan(kind="hnsw"))
+    few = await indexed.vectors.nearest(VectorQuery(indexed.version, query, 200, DensePlan(kind="hnsw", ef_search=10)))
+    by_limit = await indexed.vectors.nearest(VectorQuery(indexed.version, query, 200, DensePlan(kind="hnsw")))
     assert 150 < len(by_limit) <= 200
     # Bits rank roughly: there have to be enough rows to score, whatever was asked for.
     assert len(few) <= 10 if indexed.version.index.storage != "binary" else len(few) > 150
     iterated = await indexed.vectors.nearest(
-        indexed.version, query, all_rows, DensePlan(kind="hnsw_iterative", ef_search=10)
+        VectorQuery(indexed.version, query, all_rows, DensePlan(kind="hnsw_iterative", ef_search=10))
     )
     assert len(iterated) > 500
 
@@ -308,15 +315,15 @@ async def test_ef_search_bounds_what_the_index_gives_and_iteration_does_not(inde
 @pytest.mark.parametrize("ef_search", [-5, 0, 10_000])
 async def test_impossible_settings_are_brought_into_range(indexed: World, ef_search: int) -> None:
     plan = DensePlan(kind="hnsw", ef_search=ef_search)
-    assert await indexed.vectors.nearest(indexed.version, RAMP, 5, plan)
+    assert await indexed.vectors.nearest(VectorQuery(indexed.version, RAMP, 5, plan))
 
 
 @pytest.mark.database
 async def test_filtered_along_the_index_is_as_good_as_filtered_exactly(indexed: World) -> None:
     query, where = RAMP[::-1], parse({"even": True})
-    truth = await indexed.vectors.nearest(indexed.version, query, 50, EXACT, where=where)
+    truth = await indexed.vectors.nearest(VectorQuery(indexed.version, query, 50, EXACT, where=where))
     plan = DensePlan(kind="hnsw_iterative", ef_search=40, selectivity=0.5)
-    nearest = await indexed.vectors.nearest(indexed.version, query, 50, plan, where=where)
+    nearest = await indexed.vectors.nearest(VectorQuery(indexed.version, query, 50, plan, where=where))
     assert len(nearest) == 50
     assert all(int(one.document_id[1:]) % 2 == 0 for one in nearest)
     assert [one.score for one in nearest] == sorted((one.score for one in nearest), reverse=True)
@@ -327,7 +334,7 @@ async def test_filtered_along_the_index_is_as_good_as_filtered_exactly(indexed: 
 async def test_settings_of_a_search_end_with_it(indexed: World) -> None:
     assert indexed.pool is not None
     plan = DensePlan(kind="hnsw_iterative", ef_search=7)
-    await asyncio.gather(*(indexed.vectors.nearest(indexed.version, RAMP, 5, plan) for _ in range(8)))
+    await asyncio.gather(*(indexed.vectors.nearest(VectorQuery(indexed.version, RAMP, 5, plan)) for _ in range(8)))
     names = "hnsw.ef_search", "hnsw.iterative_scan", "enable_seqscan", "enable_sort"
     query = "SELECT " + ", ".join(f"current_setting('{name}')" for name in names)
 
@@ -344,8 +351,8 @@ async def test_settings_of_a_search_end_with_it(indexed: World) -> None:
 async def test_a_failed_search_leaves_its_connection_fit_for_use(indexed: World) -> None:
     for _ in range(10):
         with pytest.raises(psycopg.DataError, match=r"different (vector|halfvec|bit)"):
-            await indexed.vectors.nearest(indexed.version, X, 5, PLANS[1])
-    assert await indexed.vectors.nearest(indexed.version, RAMP, 5, PLANS[1])
+            await indexed.vectors.nearest(VectorQuery(indexed.version, X, 5, PLANS[1]))
+    assert await indexed.vectors.nearest(VectorQuery(indexed.version, RAMP, 5, PLANS[1]))
 
 
 @pytest.mark.database
@@ -354,7 +361,7 @@ async def test_a_space_that_was_dropped_is_a_version_not_found(indexed: World) -
     query = RAMP
     for plan in PLANS:
         with pytest.raises(VersionNotFound):
-            await indexed.vectors.nearest(indexed.version, query, 5, plan)
+            await indexed.vectors.nearest(VectorQuery(indexed.version, query, 5, plan))
     with pytest.raises(VersionNotFound):
         await indexed.vectors.score(indexed.version, query, [DocumentId("d001")])
     with pytest.raises(VersionNotFound):
@@ -416,7 +423,7 @@ async def test_score_and_nearest_agree(world: World) -> None:
         {name: rows(unit(*values)) for name, values in {"a": (1, 2, 3, 4), "b": (4, 3, -2, 1)}.items()}
     )
     query = unit(0.3, -0.2, 0.9, 0.1)
-    nearest = await world.vectors.nearest(world.version, query, 10, EXACT)
+    nearest = await world.vectors.nearest(VectorQuery(world.version, query, 10, EXACT))
     scored = await world.vectors.score(world.version, query, [one.document_id for one in nearest])
     assert {(one.document_id, one.score) for one in scored} == {(one.document_id, one.score) for one in nearest}
 
@@ -509,4 +516,4 @@ def version_of(world: World, number: int) -> EmbedderVersion:
 @pytest.mark.database
 async def test_a_version_that_never_was_is_not_found(postgres: World) -> None:
     with pytest.raises(VersionNotFound):
-        await postgres.vectors.nearest(version_of(postgres, 9), X, 5, EXACT)
+        await postgres.vectors.nearest(VectorQuery(version_of(postgres, 9), X, 5, EXACT))

@@ -16,6 +16,7 @@ import pytest
 from loadtests.space import clustered
 from service.core.collections import EXTERNAL, EmbedderSpec, IndexSettings, Storage
 from service.core.ids import CollectionName
+from service.core.ports.vectors import VectorQuery
 from service.core.search import DensePlan
 from service.core.versions import AuditEntry, EmbedderVersion, VersionState
 from service.search.filter_planner import EF_SEARCH
@@ -306,8 +307,8 @@ async def test_each_storage_finds_what_an_exact_scan_finds(pool: Pool, storage: 
     plan = DensePlan(kind="hnsw", ef_search=EF_SEARCH)
     common = 0
     for query in made[count:]:
-        truth = await world.vectors.nearest(world.version, query, 10, EXACT)
-        found = await world.vectors.nearest(world.version, query, CANDIDATES, plan)
+        truth = await world.vectors.nearest(VectorQuery(world.version, query, 10, EXACT))
+        found = await world.vectors.nearest(VectorQuery(world.version, query, CANDIDATES, plan))
         assert len(found) == CANDIDATES
         common += len({one.document_id for one in truth} & {one.document_id for one in found[:10]})
     assert common / (10 * asked) >= RECALL

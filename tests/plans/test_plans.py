@@ -19,6 +19,7 @@ from service.core.change_feed import Position
 from service.core.collections import IndexSettings
 from service.core.filters import parse
 from service.core.ids import DocumentId
+from service.core.ports.vectors import VectorQuery
 from service.core.search import Candidate, DensePlan
 from service.core.versions import EmbedderVersion, VersionState
 from service.store.embedded.server import EmbeddedServer
@@ -161,17 +162,17 @@ async def run_everything(world: World, plans: Plans) -> None:
     for kind in ("exact", "hnsw", "hnsw_iterative"):
         plan = DensePlan(kind=kind, ef_search=100, selectivity=0.5)
         plans.current = kind
-        nearest = await world.vectors.nearest(version, query, 50, plan)
+        nearest = await world.vectors.nearest(VectorQuery(version, query, 50, plan))
         plans.current = f"{kind} where"
-        await world.vectors.nearest(version, query, 50, plan, where=where)
+        await world.vectors.nearest(VectorQuery(version, query, 50, plan, where=where))
         plans.current = f"{kind} within"
-        await world.vectors.nearest(version, query, 50, plan, within=IDS)
+        await world.vectors.nearest(VectorQuery(version, query, 50, plan, within=IDS))
     plans.current = "hnsw far"
-    await world.vectors.nearest(version, query, 1_000, DensePlan(kind="hnsw", ef_search=1_000))
+    await world.vectors.nearest(VectorQuery(version, query, 1_000, DensePlan(kind="hnsw", ef_search=1_000)))
     plans.current = "hnsw_iterative far where"
     several = parse({"year": {"$gte": 2010, "$lte": 2020}, "kind": {"$exists": False}})
     far = DensePlan(kind="hnsw_iterative", ef_search=100, selectivity=0.4)
-    await world.vectors.nearest(version, query, 1_000, far, where=several)
+    await world.vectors.nearest(VectorQuery(version, query, 1_000, far, where=several))
     plans.current = "score"
     await world.vectors.score(version, query, IDS)
     plans.current = "score chunks"
@@ -286,9 +287,9 @@ async def run_other_spaces(world: World, plans: Plans) -> None:
     for kind in ("hnsw", "hnsw_iterative"):
         plan = DensePlan(kind=kind, ef_search=100, selectivity=0.5)
         plans.current = f"binary {kind}"
-        await world.vectors.nearest(binary, query, 50, plan)
+        await world.vectors.nearest(VectorQuery(binary, query, 50, plan))
         plans.current = f"binary {kind} where"
-        await world.vectors.nearest(binary, query, 50, plan, where=where)
+        await world.vectors.nearest(VectorQuery(binary, query, 50, plan, where=where))
     plans.current = "sample"
     await world.vectors.sample(binary, 100)
     external = await add_external(world, EXTERNAL_NUMBER, VersionState.READY)

@@ -1,6 +1,7 @@
 """Port of the vector tables."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 from service.core.filters import Filter
@@ -8,6 +9,21 @@ from service.core.ids import DocumentId, Vector
 from service.core.jobs import EncodedDocument
 from service.core.search import Candidate, DensePlan
 from service.core.versions import EmbedderVersion, VectorSample
+
+
+@dataclass(frozen=True, slots=True)
+class VectorQuery:
+    """A search for the `limit` chunks of one embedder version that are nearest to `vector`, run as `plan` says.
+
+    `within` names the documents that may be found (they are scanned exactly); `where` filters during the scan.
+    """
+
+    version: EmbedderVersion
+    vector: Vector
+    limit: int
+    plan: DensePlan
+    within: Sequence[DocumentId] | None = None
+    where: Filter | None = None
 
 
 class VectorStore(Protocol):
@@ -20,19 +36,8 @@ class VectorStore(Protocol):
         """
         ...
 
-    async def nearest(
-        self,
-        version: EmbedderVersion,
-        vector: Vector,
-        limit: int,
-        plan: DensePlan,
-        within: Sequence[DocumentId] | None = None,
-        where: Filter | None = None,
-    ) -> tuple[Candidate, ...]:
-        """Up to `limit` nearest chunks, best first, run as `plan` says.
-
-        `within` names the documents that pass a filter (scanned exactly); `where` filters while scanning.
-        """
+    async def nearest(self, query: VectorQuery) -> tuple[Candidate, ...]:
+        """Up to `limit` nearest chunks, best first."""
         ...
 
     async def score(

@@ -22,12 +22,12 @@ from service.core.errors import (
     Unavailable,
     VersionNotFound,
 )
-from service.core.filters import Filter
-from service.core.ids import CollectionName, DocumentId, Role, Vector, Vectors, VersionNumber
+from service.core.ids import CollectionName, DocumentId, Role, Vectors, VersionNumber
 from service.core.ports.embedder import Encoder
 from service.core.ports.reranker import RerankScores
+from service.core.ports.vectors import VectorQuery
 from service.core.query_syntax import ParsedQuery
-from service.core.search import Candidate, DensePlan, FilterMatch, RerankRequest, SearchRequest
+from service.core.search import Candidate, FilterMatch, RerankRequest, SearchRequest
 from service.core.vector_math import unit
 from service.core.versions import EmbedderVersion, SpaceStatus, VersionState
 from service.embedder.models.hashing_encoder import HashingEncoder
@@ -279,18 +279,10 @@ class ForgetfulIndex(FakeVectors):
 
     plans: list[str]
 
-    async def nearest(
-        self,
-        version: EmbedderVersion,
-        vector: Vector,
-        limit: int,
-        plan: DensePlan,
-        within: Sequence[DocumentId] | None = None,
-        where: Filter | None = None,
-    ) -> tuple[Candidate, ...]:
-        self.plans.append(plan.kind)
-        rows = await super().nearest(version, vector, limit, plan, within, where)
-        return rows if plan.kind == "exact" else rows[:1]
+    async def nearest(self, query: VectorQuery) -> tuple[Candidate, ...]:
+        self.plans.append(query.plan.kind)
+        rows = await super().nearest(query)
+        return rows if query.plan.kind == "exact" else rows[:1]
 
 
 class Indexed(FakeVersions):

@@ -10,9 +10,9 @@ import pytest
 
 from service.core import filters
 from service.core.documents import Document
-from service.core.ids import DocumentId, Vector
-from service.core.search import Example, Group, Like, Mode, Query, RerankRequest, SearchRequest
-from service.core.versions import EmbedderVersion
+from service.core.ids import DocumentId
+from service.core.ports.vectors import VectorQuery
+from service.core.search import Candidate, Example, Group, Like, Mode, Query, RerankRequest, SearchRequest
 from service.search.candidates import MAX_PARALLEL_STATEMENTS
 from tests.fakes import FakeVectors, StoredChunk
 from tests.unit.search.test_pipeline import NAME, NOW, TEXTS, NoLexicon, Refusing, Shouting, Zoo, zoo
@@ -83,8 +83,8 @@ async def test_chunks_that_the_index_did_not_give_are_looked_up_where_the_words_
     class Short(FakeVectors):
         """The dense leg brings the nearest chunk alone."""
 
-        async def nearest(self, version: EmbedderVersion, vector: Vector, *rest: Any, **named: Any) -> Any:
-            return (await super().nearest(version, vector, *rest, **named))[:1]
+        async def nearest(self, query: VectorQuery) -> tuple[Candidate, ...]:
+            return (await super().nearest(query))[:1]
 
     request = SearchRequest(text="cat purrs mice", k=1, candidates=1, group_by="chunk", rerank=RerankRequest(depth=6))
     answer = await book.search(vectors=Short(book.store), reranker=Shouting("mice")).run(NAME, replace(request, k=4))
@@ -209,11 +209,11 @@ async def test_what_changed_between_queries_is_told_of_one_content_only(book: Zo
     class Moving(FakeVectors):
         seen = 0
 
-        async def nearest(self, version: EmbedderVersion, vector: Vector, *rest: Any, **named: Any) -> Any:
+        async def nearest(self, query: VectorQuery) -> tuple[Candidate, ...]:
             Moving.seen += 1
             if Moving.seen == 2:
                 await book.write({"cat": "A cat is a machine with wheels now."})
-            return await super().nearest(version, vector, *rest, **named)
+            return await super().nearest(query)
 
     answer = await book.search(vectors=Moving(book.store)).run(NAME, SearchRequest(queries=(CATS, CARS), k=6))
     (cat,) = [hit for hit in answer.hits if hit.id == "cat"]
@@ -241,13 +241,13 @@ async def test_statements_of_one_search_are_bounded(book: Zoo) -> None:
     running, most = 0, 0
 
     class Watched(FakeVectors):
-        async def nearest(self, version: EmbedderVersion, vector: Vector, *rest: Any, **named: Any) -> Any:
+        async def nearest(self, query: VectorQuery) -> tuple[Candidate, ...]:
             nonlocal running, most
             running += 1
             most = max(most, running)
             await asyncio.sleep(0)
             running -= 1
-            return await super().nearest(version, vector, *rest, **named)
+            return await super().nearest(query)
 
     asked: Sequence[Query] = [Query(text=f"cat number {number}") for number in range(16)]
     await book.search(vectors=Watched(book.store)).run(NAME, SearchRequest(queries=tuple(asked)))

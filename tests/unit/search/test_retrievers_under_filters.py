@@ -12,8 +12,9 @@ import pytest
 from service.core.collections import Collection, CollectionSettings
 from service.core.filters import Filter, parse
 from service.core.ids import CollectionId, CollectionName, DocumentId, Vector, VersionNumber
+from service.core.ports.vectors import VectorQuery
 from service.core.search import Candidate, DensePlan, FilterMatch, SearchRequest
-from service.core.versions import EmbedderVersion, SpaceStatus
+from service.core.versions import SpaceStatus
 from service.search import filter_planner, retrievers
 from service.spaces.resolver import Space
 
@@ -58,18 +59,10 @@ class Vectors:
     by_index: int
     plans: list[tuple[DensePlan, bool]] = field(default_factory=list)
 
-    async def nearest(
-        self,
-        version: EmbedderVersion,
-        vector: Vector,
-        limit: int,
-        plan: DensePlan,
-        within: Sequence[DocumentId] | None = None,
-        where: Filter | None = None,
-    ) -> tuple[Candidate, ...]:
-        self.plans.append((plan, within is not None))
-        found = self.passing_ids if plan.kind == "exact" else self.passing_ids[: self.by_index]
-        return tuple(map(one, found[:limit]))
+    async def nearest(self, query: VectorQuery) -> tuple[Candidate, ...]:
+        self.plans.append((query.plan, query.within is not None))
+        found = self.passing_ids if query.plan.kind == "exact" else self.passing_ids[: self.by_index]
+        return tuple(map(one, found[: query.limit]))
 
 
 @dataclass

@@ -11,10 +11,10 @@ import pytest
 from service.core.collections import EXTERNAL, Collection, CollectionSettings, EmbedderSpec
 from service.core.documents import Document
 from service.core.errors import DatabaseUnavailable, LexiconUnavailable, Overloaded, SpaceRefused, Unavailable
-from service.core.filters import Filter
 from service.core.ids import DocumentId, Role, Vector, Vectors, VersionNumber
+from service.core.ports.vectors import VectorQuery
 from service.core.query_syntax import ParsedQuery
-from service.core.search import Candidate, DensePlan, SearchRequest
+from service.core.search import Candidate, SearchRequest
 from service.core.versions import EmbedderVersion, PromotionCheck
 from service.embedder.models.registry import ModelRegistry
 from service.search.filter_planner import EF_SEARCH
@@ -281,7 +281,7 @@ async def test_trouble_of_the_database_is_raised(rivals: Rivals) -> None:
     judge(rivals)
 
     class Gone(ScannedVectors):
-        async def nearest(self, *args: object, **named: object) -> tuple[Candidate, ...]:
+        async def nearest(self, query: VectorQuery) -> tuple[Candidate, ...]:
             raise DatabaseUnavailable
 
     with pytest.raises(DatabaseUnavailable):
@@ -300,19 +300,11 @@ class Index(ScannedVectors):
         self.searched: list[tuple[str, int | None, int]] = []
         self.queries: list[Vector] = []
 
-    async def nearest(
-        self,
-        version: EmbedderVersion,
-        vector: Vector,
-        limit: int,
-        plan: DensePlan,
-        within: Sequence[DocumentId] | None = None,
-        where: Filter | None = None,
-    ) -> tuple[Candidate, ...]:
-        self.searched.append((plan.kind, plan.ef_search, limit))
-        rows = await super().nearest(version, vector, limit, plan, within, where)
-        if plan.kind == "exact":
-            self.queries.append(vector)
+    async def nearest(self, query: VectorQuery) -> tuple[Candidate, ...]:
+        self.searched.append((query.plan.kind, query.plan.ef_search, query.limit))
+        rows = await super().nearest(query)
+        if query.plan.kind == "exact":
+            self.queries.append(query.vector)
             return rows
         return tuple(row for rank, row in enumerate(rows) if rank not in self.loses)
 

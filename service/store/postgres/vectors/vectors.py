@@ -10,6 +10,7 @@ statement, so that scores are exact cosines whatever the storage.
 import heapq
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from functools import partial
 from itertools import islice
 from typing import Any
@@ -24,6 +25,7 @@ from service.core.filters import Filter
 from service.core.ids import CollectionId, DocumentId, Vector, VersionNumber
 from service.core.jobs import EncodedDocument
 from service.core.limits import MAX_EF_SEARCH
+from service.core.ports.vectors import VectorQuery
 from service.core.search import Candidate, DensePlan
 from service.core.vector_math import direction
 from service.core.versions import EmbedderVersion, VectorSample
@@ -104,51 +106,37 @@ class PostgresVectors:
 
         return await retrying(commit) if own else frozenset()
 
-    async def nearest(
-        self,
-        version: EmbedderVersion,
-        vector: Vector,
-        limit: int,
-        plan: DensePlan,
-        within: Sequence[DocumentId] | None = None,
-        where: Filter | None = None,
-    ) -> tuple[Candidate, ...]:
+    async def nearest(self, query: VectorQuery) -> tuple[Candidate, ...]:
         """As the port says. Named documents are always scanned exactly. `ef_search` None: as many as `limit`.
 
         Along the index no more than `ef_search` rows come back, fewer where a filter without iteration drops some; over
         an index of bits as many as asked for.
         """
-        if limit <= 0 or (within is not None and not within) or plan.kind == "none":
+        within = query.within
+        if query.limit <= 0 or (within is not None and not within) or query.plan.kind == "none":
             return ()
         if within is None or len(within) < _HALVED or self._alone:
-            return await self._nearest(version, vector, limit, plan, within, where)
+            return await self._nearest(query)
         middle = len(within) // 2
         halves = await side_by_side(
             [
-                partial(self._nearest, version, vector, limit, plan, half, None)
+                partial(self._nearest, replace(query, within=half, where=None))
                 for half in (within[:middle], within[middle:])
             ],
             most=2,
         )
-        return tuple(islice(heapq.merge(*halves, key=lambda one: -one.score), limit))
+        return tuple(islice(heapq.merge(*halves, key=lambda one: -one.score), query.limit))
 
-    async def _nearest(
-        self,
-        version: EmbedderVersion,
-        vector: Vector,
-        limit: int,
-        plan: DensePlan,
-        within: Sequence[DocumentId] | None,
-        where: Filter | None,
-    ) -> tuple[Candidate, ...]:
+    async def _nearest(self, query: VectorQuery) -> tuple[Candidate, ...]:
         """On one connection."""
-        only, values = _only(within, where)
-        indexed = plan.kind in ("hnsw", "hnsw_iterative") and within is None
-        query = _query(version, indexed, only)
+        version, plan, limit = query.version, query.plan, query.limit
+        only, values = _only(query.within, query.where)
+        indexed = plan.kind in ("hnsw", "hnsw_iterative") and query.within is None
+        statement = _query(version, indexed, only)
         arguments = {
             **values,
             "collection_id": version.collection_id,
-            "vector": layout_of(version).value(vector),
+            "vector": layout_of(version).value(query.vector),
             "limit": limit,
             "rescored": _rescored(plan, limit),
         }
@@ -158,9 +146,9 @@ class PostgresVectors:
                 # One round trip for all of it: the settings end with the transaction.
                 async with connection.pipeline(), connection.transaction():
                     await connection.execute(SQL.tune, _tuning(version, plan, limit))
-                    await cursor.execute(query, arguments, prepare=False)
+                    await cursor.execute(statement, arguments, prepare=False)
             else:
-                await cursor.execute(query, arguments, prepare=False)
+                await cursor.execute(statement, arguments, prepare=False)
             return _candidates(await cursor.fetchall())
 
     async def score(
