@@ -44,7 +44,9 @@ async def fill(place: Sandbox, count: int) -> list[Document]:
         for batch, vectors in made.documents(count, 2, WORDS):
             await space.add(batch, vectors)
             sample += batch[: max(1, SAMPLE * len(batch) // count)]
-        await container.state_machine(settings, store, container.reverify(store, models)).tend(container.now)
+        await container.state_machine(settings, store, container.reverify(store, models)).maintain_complete(
+            container.now
+        )
     await models.close()
     return sample
 

@@ -86,7 +86,9 @@ async def _fill(place: Sandbox, documents: int) -> dict[str, Any]:
             await space.add(described, vectors)
         table = vector_tables.vector_table_of(space.version).table
         await space.run([f"VACUUM ANALYZE {table}", "VACUUM ANALYZE documents", "VACUUM ANALYZE jobs"])
-        await container.state_machine(settings, store, container.reverify(store, models)).tend(container.now)
+        await container.state_machine(settings, store, container.reverify(store, models)).maintain_complete(
+            container.now
+        )
     await models.close()
     heading(f"{documents:,} documents prepared in {time.perf_counter() - started:.0f} s")
     cosines = asked @ asked[pivots].T

@@ -49,7 +49,9 @@ async def _fill(place: Sandbox, documents: int) -> list[str]:
         table = vector_tables.vector_table_of(space.version).table
         await space.run([f"VACUUM ANALYZE {table}", "VACUUM ANALYZE documents", "VACUUM ANALYZE jobs"])
         building = time.perf_counter()
-        await container.state_machine(settings, store, container.reverify(store, models)).tend(container.now)
+        await container.state_machine(settings, store, container.reverify(store, models)).maintain_complete(
+            container.now
+        )
         built = time.perf_counter()
     await models.close()
     heading(f"{documents:,} documents written in {loaded - started:.0f} s, HNSW built in {built - building:.0f} s")

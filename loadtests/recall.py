@@ -74,7 +74,9 @@ async def fill(place: Sandbox, stored: Vectors) -> None:
         await space.add(documents, stored)
         table_name = vector_tables.vector_table_of(space.version).table
         await space.run([f"VACUUM ANALYZE {table_name}", "VACUUM ANALYZE documents", "VACUUM ANALYZE jobs"])
-        await container.state_machine(settings, store, container.reverify(store, models)).tend(container.now)
+        await container.state_machine(settings, store, container.reverify(store, models)).maintain_complete(
+            container.now
+        )
     await models.close()
 
 

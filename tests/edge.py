@@ -15,7 +15,7 @@ from service.api.dependencies import RequestLimits, Service
 from service.core.collections import Collection
 from service.core.documents import Chunk
 from service.core.jobs import ClaimedJob, EncodedDocument, Lane
-from service.core.periodic import running
+from service.core.periodic import in_background
 from service.core.ports.embedder import Encoder
 from service.core.ports.reranker import Reranker, RerankScores
 from service.core.versions import EmbedderVersion, PromotionCheck
@@ -126,16 +126,16 @@ class Edge:
         found: Json = answer.json()
         return found
 
-    async def drive(self) -> None:
+    async def advance_all(self) -> None:
         """Move every version on until it waits for nobody but clients."""
-        await self.service.state_machine.drive(now)  # enqueues
+        await self.service.state_machine.advance_all(now)  # enqueues
         await self.encode()
-        await self.service.state_machine.drive(now)
+        await self.service.state_machine.advance_all(now)
 
     async def ready(self, name: str = "papers", **body: Any) -> Json:
         """A new version that may be promoted."""
         made = await self.register(name, **body)
-        await self.drive()
+        await self.advance_all()
         found = await self.version(made["number"], name)
         assert found["state"] == "ready", found
         return found
@@ -149,7 +149,7 @@ class Edge:
                 await self.encode()
                 await asyncio.sleep(0.005)
 
-        async with running(work()):
+        async with in_background(work()):
             yield
 
 

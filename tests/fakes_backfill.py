@@ -56,7 +56,7 @@ class FakeBackfills:
         notes = self._notes.get((version.collection_id, version.number), ())
         return backfill_rate.of_backfill(notes, now.timestamp(), done=done, total=total, failed=failed)
 
-    async def note(self, version: EmbedderVersion, now: datetime) -> None:
+    async def record_progress(self, version: EmbedderVersion, now: datetime) -> None:
         key, at = (version.collection_id, version.number), now.timestamp()
         notes = self._notes.get(key, ())
         present = self._present(version)

@@ -162,7 +162,7 @@ class FakeVersions:
         known = itertools.chain.from_iterable(self._collections.versions.values())
         return tuple(version for version in known if version.written)
 
-    async def among(self, states: Iterable[VersionState]) -> tuple[EmbedderVersion, ...]:
+    async def in_states(self, states: Iterable[VersionState]) -> tuple[EmbedderVersion, ...]:
         wanted = frozenset(states)
         known = itertools.chain.from_iterable(self._collections.versions.values())
         return tuple(version for version in known if version.state in wanted)
@@ -223,7 +223,7 @@ class FakeVersions:
         return version
 
     @asynccontextmanager
-    async def learning(self, version: EmbedderVersion) -> AsyncIterator[bool]:
+    async def calibration_lock(self, version: EmbedderVersion) -> AsyncIterator[bool]:
         key = (version.collection_id, version.number)
         ours = key not in self._learning
         self._learning.add(key)
@@ -233,7 +233,7 @@ class FakeVersions:
             if ours:
                 self._learning.discard(key)
 
-    async def learnt(self, version: EmbedderVersion, calibration: Calibration) -> bool:
+    async def save_calibration(self, version: EmbedderVersion, calibration: Calibration) -> bool:
         known = self._collections.versions.get(version.collection_id, [])
         for at, one in enumerate(known):
             if one.number == version.number and one.written and one.calibration == version.calibration:
@@ -380,13 +380,13 @@ class FakeProcesses:
     def __init__(self) -> None:
         self._rows: dict[str, ApiProcess] = {}
 
-    async def seen(self, process: ApiProcess) -> None:
+    async def record_heartbeat(self, process: ApiProcess) -> None:
         forgotten = process.seen_at - timedelta(hours=1)
         self._rows = {id_: row for id_, row in self._rows.items() if row.seen_at >= forgotten}
         self._rows[process.id] = process
 
-    async def since(self, moment: datetime) -> tuple[ApiProcess, ...]:
+    async def seen_since(self, moment: datetime) -> tuple[ApiProcess, ...]:
         return tuple(row for _, row in sorted(self._rows.items()) if row.seen_at >= moment)
 
-    async def gone(self, process_id: str) -> None:
+    async def remove(self, process_id: str) -> None:
         self._rows.pop(process_id, None)

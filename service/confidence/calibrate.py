@@ -25,7 +25,7 @@ from service.confidence.synthetic_queries import SyntheticQuery, disturbed, fore
 from service.core.collections import Collection
 from service.core.ids import Vector
 from service.core.logistic import Floats, Logistic
-from service.core.periodic import Clock, one_by_one
+from service.core.periodic import Clock, for_each_version
 from service.core.ports.collections import Collections
 from service.core.ports.lexicon import Lexicon
 from service.core.ports.queue import JobQueue
@@ -35,7 +35,7 @@ from service.core.ports.versions import Versions
 from service.core.query_syntax import parse_query
 from service.core.text import meaningful_sentences
 from service.core.vector_math import finite
-from service.core.versions import STANDING, Calibration, EmbedderVersion, Judgments
+from service.core.versions import COMPLETE_STATES, Calibration, EmbedderVersion, Judgments
 from service.search import filter_planner, retrievers
 from service.search.confidence import LEAST_ROWS
 from service.spaces.resolver import Space
@@ -92,7 +92,7 @@ class ConfidenceCalibrator:
             if await self._due(version, now()):
                 await self._learn(version, now)
 
-        await one_by_one(await self._versions.among(STANDING), learn, waits="not learnt")
+        await for_each_version(await self._versions.in_states(COMPLETE_STATES), learn, failure_message="not learnt")
 
     async def _due(self, version: EmbedderVersion, now: datetime) -> bool:
         """Not in the middle of a bulk load, nor while the lexical leg is behind: it would be learnt twice."""
@@ -113,14 +113,14 @@ class ConfidenceCalibrator:
         return alike and known.judged_at == await self._test_sets.uploaded_at(version.collection_id)
 
     async def _learn(self, version: EmbedderVersion, now: Clock) -> None:
-        async with self._versions.learning(version) as ours:
+        async with self._versions.calibration_lock(version) as ours:
             if not ours:
                 return
             version = await self._versions.get(version.collection_id, version.number)
             if not await self._due(version, now()):
                 return  # whoever had the lock before has done it
             calibration = await self.calibrate(version, now)
-            kept = await self._versions.learnt(version, calibration)
+            kept = await self._versions.save_calibration(version, calibration)
             log.info(
                 "confidence learnt" if kept else "confidence was learnt by somebody else",
                 extra={

@@ -7,7 +7,7 @@ from typing import TypeVar
 T = TypeVar("T")
 
 
-async def side_by_side(works: Sequence[Callable[[], Awaitable[T]]], most: int) -> list[T]:
+async def gather_limited(works: Sequence[Callable[[], Awaitable[T]]], most: int) -> list[T]:
     """The results of all, in order, `most` of them at a time. The first that fails ends the others, and is raised."""
     if len(works) == 1:
         return [await works[0]()]

@@ -145,13 +145,13 @@ GEOMETRY_VERDICT = Gauge(
 _OF_INDEX = (EF_SEARCH, RECALL_TARGET_MISSED, DEAD_ROWS, VECTORS, INDEX_BYTES, GEOMETRY_VERDICT)
 
 
-def forget_index(collection: str, version: str) -> None:
+def remove_version(collection: str, version: str) -> None:
     """The version is retired: what its index was like is over."""
     for gauge in _OF_INDEX:
         gauge.remove_by_labels({"collection": collection, "version": version})
 
 
-def forget(collection: str) -> None:
+def remove_collection(collection: str) -> None:
     """Take back what gauges say of a deleted collection: an alert on its backlog would never end."""
     gauges = (QUEUE_PENDING, QUEUE_FAILED, QUEUE_OLDEST, VERSION_STATE, CANARY_COSINE, RECALL_TARGET, *_OF_INDEX)
     for gauge in (

@@ -14,7 +14,7 @@ log = logging.getLogger(__name__)
 Clock = Callable[[], datetime]
 
 
-async def regularly(name: str, seconds: float, work: Callable[[], Awaitable[None]]) -> None:
+async def repeat_every(name: str, seconds: float, work: Callable[[], Awaitable[None]]) -> None:
     """Do `work` every so many seconds: what goes wrong is logged, and tried again at the next turn."""
     while True:
         try:
@@ -26,11 +26,11 @@ async def regularly(name: str, seconds: float, work: Callable[[], Awaitable[None
         await asyncio.sleep(seconds)
 
 
-async def one_by_one(
+async def for_each_version(
     versions: Iterable[EmbedderVersion],
     work: Callable[[EmbedderVersion], Awaitable[None]],
     *,
-    waits: str,
+    failure_message: str,
 ) -> None:
     """Do `work` on each version. `waits`: what the log says of one that is left for the next round."""
     for version in versions:
@@ -40,13 +40,13 @@ async def one_by_one(
         except (NotFound, Conflict):
             pass  # deleted, retired, or moved by somebody else, meanwhile
         except AzimuthError as error:
-            log.warning(waits, extra={**about, "reason": error.detail})
+            log.warning(failure_message, extra={**about, "reason": error.detail})
         except Exception:
-            log.exception(waits, extra=about)
+            log.exception(failure_message, extra=about)
 
 
 @asynccontextmanager
-async def running(work: Awaitable[None]) -> AsyncIterator[None]:
+async def in_background(work: Awaitable[None]) -> AsyncIterator[None]:
     """Run `work` for as long as the block does."""
     task = asyncio.ensure_future(work)
     try:

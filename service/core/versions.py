@@ -26,7 +26,7 @@ class VersionState(StrEnum):
     FAILED = "failed"
 
 
-STANDING = frozenset({VersionState.READY, VersionState.ACTIVE})
+COMPLETE_STATES = frozenset({VersionState.READY, VersionState.ACTIVE})
 """Complete and looked after: the one that answers, and those that may."""
 
 

@@ -26,14 +26,14 @@ from service.core import metrics
 from service.core.collections import Collection
 from service.core.errors import Conflict, ModelUnavailable, Overloaded, SpaceRefused, VersionNotFound
 from service.core.ids import CollectionId, DocumentId, Vectors, VersionNumber
-from service.core.periodic import one_by_one
+from service.core.periodic import for_each_version
 from service.core.ports.collections import Collections
 from service.core.ports.documents import Documents
 from service.core.ports.vectors import VectorStore as Spaces
 from service.core.ports.versions import Versions
 from service.core.vector_math import finite
 from service.core.verdict import VERDICTS, Verdict
-from service.core.versions import STANDING, EmbedderVersion, VectorSample
+from service.core.versions import COMPLETE_STATES, EmbedderVersion, VectorSample
 from service.diagnostics import lexical_similarity, neighbours
 from service.diagnostics.geometry import LEAST_ROWS
 from service.diagnostics.measure import (
@@ -146,7 +146,7 @@ class DiagnosticsService:
                 collection = await self._collections.get(version.collection_id)
                 await self._known_or_new(collection, version, SAMPLE)
 
-        await one_by_one(await self._versions.among(STANDING), look, waits="not diagnosed")
+        await for_each_version(await self._versions.in_states(COMPLETE_STATES), look, failure_message="not diagnosed")
 
     async def _due(self, version: EmbedderVersion) -> bool:
         """Never looked at, not for hours, or only when there was less than half of what is there now."""

@@ -21,7 +21,7 @@ from service.core.collections import Collection
 from service.core.errors import AzimuthError, Conflict
 from service.core.ids import CollectionId, CollectionName, VersionNumber
 from service.core.index_health import IndexHealth
-from service.core.periodic import Clock, one_by_one
+from service.core.periodic import Clock, for_each_version
 from service.core.ports.audit import Audit
 from service.core.ports.collections import Collections
 from service.core.ports.indexes import Indexes
@@ -30,7 +30,7 @@ from service.core.ports.recall import RecallStore
 from service.core.ports.test_sets import TestSets
 from service.core.ports.versions import Versions
 from service.core.recall import Band, CalibrationCurve, EfSetting, RecallMinute
-from service.core.versions import STANDING, AuditEntry, EmbedderVersion
+from service.core.versions import COMPLETE_STATES, AuditEntry, EmbedderVersion
 from service.recall import ef_policy
 from service.recall.calibration_curve import CurveMeasurer
 from service.recall.ef_policy import EfDecision, ProbeHistory
@@ -84,11 +84,11 @@ class RecallController:
 
     async def tend(self, now: Clock) -> None:
         """Calibrate what is to be, and set what probes ask for, of every version that is or may be searched."""
-        standing = await self._versions.among(STANDING)
+        standing = await self._versions.in_states(COMPLETE_STATES)
         self._minutes = {
             id_: known for id_, known in self._minutes.items() if id_ in {v.collection_id for v in standing}
         }
-        await one_by_one(standing, lambda version: self._tend(version, now), waits="effort stays")
+        await for_each_version(standing, lambda version: self._tend(version, now), failure_message="effort stays")
 
     async def _tend(self, version: EmbedderVersion, now: Clock) -> None:
         health = await self._indexes.look(version)

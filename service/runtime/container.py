@@ -15,7 +15,7 @@ from service.api.app import create_app
 from service.api.dependencies import RequestLimits, Service
 from service.confidence.calibrate import ConfidenceCalibrator
 from service.core.errors import Misconfigured
-from service.core.periodic import regularly, running
+from service.core.periodic import in_background, repeat_every
 from service.diagnostics.service import DiagnosticsService
 from service.drift.monitor import PAUSE_SECONDS, DriftMonitor
 from service.drift.query_window import QueryWindows
@@ -56,7 +56,7 @@ from service.versions.collection_setup import CollectionService
 from service.versions.promotion_checks import Examine, Prepare, PromotionChecks
 from service.versions.search_checks import SearchChecks
 from service.versions.shadow_traffic import ShadowTraffic
-from service.versions.state_machine import UNDER_WAY, VersionStateMachine
+from service.versions.state_machine import BUILD_STATES, VersionStateMachine
 
 log = logging.getLogger(__name__)
 
@@ -251,17 +251,19 @@ async def api(settings: Settings, url: str) -> AsyncIterator[FastAPI]:
         async def run() -> AsyncIterator[None]:
             stop = asyncio.Event()
             async with (
-                running(follower.run(stop)),
-                running(shadow.run(stop)),
-                running(watch.run(stop)),
-                running(regularly("models", min(WATCH_SECONDS, settings.check_seconds), readiness.watch_models)),
-                running(regularly("heartbeat", WATCH_SECONDS, readiness.beat)),
-                running(_warm(reranker, readiness)),
+                in_background(follower.run(stop)),
+                in_background(shadow.run(stop)),
+                in_background(watch.run(stop)),
+                in_background(
+                    repeat_every("models", min(WATCH_SECONDS, settings.check_seconds), readiness.watch_models)
+                ),
+                in_background(repeat_every("heartbeat", WATCH_SECONDS, readiness.beat)),
+                in_background(_warm(reranker, readiness)),
                 _driving(flow, store.fields),
-                running(regularly("confidence", LEARN_SECONDS, partial(learning.tend, now))),
-                running(regularly("geometry", DIAGNOSE_SECONDS, diagnostics.tend)),
-                running(regularly("drift", LOOK_SECONDS, partial(drift_monitor.tend, now))),
-                running(regularly("effort", EFFORT_SECONDS, partial(recall_controller.tend, now))),
+                in_background(repeat_every("confidence", LEARN_SECONDS, partial(learning.tend, now))),
+                in_background(repeat_every("geometry", DIAGNOSE_SECONDS, diagnostics.tend)),
+                in_background(repeat_every("drift", LOOK_SECONDS, partial(drift_monitor.tend, now))),
+                in_background(repeat_every("effort", EFFORT_SECONDS, partial(recall_controller.tend, now))),
             ):
                 yield
                 stop.set()
@@ -367,11 +369,15 @@ async def _driving(flow: VersionStateMachine, fields: IndexedFields) -> AsyncIte
     What takes hours in one state holds up nothing in another.
     """
     async with AsyncExitStack() as stack:
-        for state in sorted(UNDER_WAY):
-            work = partial(flow.drive, now, frozenset({state}))
-            await stack.enter_async_context(running(regularly(state.value, DRIVE_SECONDS, work)))
-        await stack.enter_async_context(running(regularly("fields", DRIVE_SECONDS, lambda: fields.tend(now()))))
-        await stack.enter_async_context(running(regularly("indexes", TEND_SECONDS, partial(flow.tend, now))))
+        for state in sorted(BUILD_STATES):
+            work = partial(flow.advance_all, now, frozenset({state}))
+            await stack.enter_async_context(in_background(repeat_every(state.value, DRIVE_SECONDS, work)))
+        await stack.enter_async_context(
+            in_background(repeat_every("fields", DRIVE_SECONDS, lambda: fields.tend(now())))
+        )
+        await stack.enter_async_context(
+            in_background(repeat_every("indexes", TEND_SECONDS, partial(flow.maintain_complete, now)))
+        )
         yield
 
 
@@ -409,6 +415,6 @@ async def work(settings: Settings, url: str, stop: asyncio.Event) -> None:
         # All beside each other: while an index is built for minutes, a swapped model must be noticed all the same.
         async with (
             _driving(flow, store.fields),
-            running(regularly("models", settings.check_seconds, verifier.reverify_all)),
+            in_background(repeat_every("models", settings.check_seconds, verifier.reverify_all)),
         ):
             await embedder.run(stop)

@@ -28,7 +28,7 @@ class KnownCollections:
         there = await self._collections.all()
         names: set[str] = {collection.name for collection in there}
         for name in self._known - names:
-            metrics.forget(name)
+            metrics.remove_collection(name)
         self._known = names
         return there
 
@@ -82,7 +82,7 @@ class DatabaseGauges:
         for version in versions:
             labels = (collection.name, str(version.number))
             if not version.written:
-                metrics.forget_index(*labels)
+                metrics.remove_version(*labels)
                 continue
             try:
                 health = await self._indexes.look(version)

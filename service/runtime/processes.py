@@ -63,7 +63,7 @@ async def up(settings: Settings, *, workers: int, ready: Show | None = None, sup
     stop = supervisor.stop_on_signals()
     async with (
         database(settings) as (url, embedded),
-        periodic.running(_stop_when_orphaned(stop, supervised=supervised)),
+        periodic.in_background(_stop_when_orphaned(stop, supervised=supervised)),
     ):
         await migrations.apply(url)
         environment = os.environ | {"AZIMUTH_DATABASE_URL": url, "AZIMUTH_LOG_LEVEL": settings.log_level}
@@ -169,7 +169,10 @@ def serve(settings: Settings, *, supervised: bool) -> None:
                 server.should_exit = True
                 app.state.service.ingest.end_waiting()
 
-            async with periodic.running(_stop_when_orphaned(stop, supervised=supervised)), periodic.running(end()):
+            async with (
+                periodic.in_background(_stop_when_orphaned(stop, supervised=supervised)),
+                periodic.in_background(end()),
+            ):
                 await server.serve()
             if not server.started:
                 raise Misconfigured("the API could not start; the log says why")
@@ -190,7 +193,10 @@ def worker(settings: Settings, *, supervised: bool) -> None:
                 start_http_server(settings.worker_port, settings.host)
             except OSError as error:  # metrics are no reason not to work
                 log.warning("no metrics of this worker: port %d cannot be used (%s)", settings.worker_port, error)
-        async with database(settings) as (url, _), periodic.running(_stop_when_orphaned(stop, supervised=supervised)):
+        async with (
+            database(settings) as (url, _),
+            periodic.in_background(_stop_when_orphaned(stop, supervised=supervised)),
+        ):
             if not supervised:
                 await migrations.apply(url)
             await container.work(settings, url, stop)

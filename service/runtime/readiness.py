@@ -94,11 +94,11 @@ class Readiness:
         process = ApiProcess(
             id=self._process, host=socket.gethostname(), seen_at=datetime.now(UTC), proven=self._verifier.proven
         )
-        await self._processes.seen(process)
+        await self._processes.record_heartbeat(process)
 
     async def leave(self) -> None:
         with suppress(AzimuthError):
-            await self._processes.gone(self._process)
+            await self._processes.remove(self._process)
 
     async def missing(self) -> list[str]:
         missing = list(self._models_missing)

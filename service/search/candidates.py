@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 
-from service.core.concurrency import side_by_side
+from service.core.concurrency import gather_limited
 from service.core.errors import Unavailable
 from service.core.ids import DocumentId, Vector
 from service.core.ports.lexicon import Lexicon
@@ -223,7 +223,7 @@ async def look_up(
         return replace(looked, looked_up_words=matched)
 
     works = [partial(complete, *one) for one in zip(finds.queries, words, strict=True)]
-    looked = CandidateSet(queries=tuple(await side_by_side(works, MAX_PARALLEL_STATEMENTS)))
+    looked = CandidateSet(queries=tuple(await gather_limited(works, MAX_PARALLEL_STATEMENTS)))
     several = len(looked.queries) > 1 and chunks_each is not None
     return await _exchanged(vectors, space, looked) if several else looked
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from service.core import metrics
-from service.core.concurrency import side_by_side
+from service.core.concurrency import gather_limited
 from service.core.errors import NotFound, Overloaded, Unavailable
 from service.core.ids import CollectionName, Vector
 from service.core.ports.collections import Collections
@@ -216,7 +216,7 @@ class SearchPipeline:
                 return {}
             works = [partial(leg, at) for at in places]
             found = await context.attempt(
-                stage, lambda: side_by_side(works, MAX_PARALLEL_STATEMENTS), optional=request.mode == "hybrid"
+                stage, lambda: gather_limited(works, MAX_PARALLEL_STATEMENTS), optional=request.mode == "hybrid"
             )
             return {} if found is None else dict(zip(places, found, strict=True))
 
@@ -226,7 +226,7 @@ class SearchPipeline:
                 reasons = "; ".join(f"{one.stage}: {one.reason}" for one in context.degraded)
                 raise Unavailable(f"no leg could answer: {reasons}")
             # A late answer is better than none, and the lexical leg is the quicker one.
-            late = await side_by_side([partial(lexical, at) for at in worded], MAX_PARALLEL_STATEMENTS)
+            late = await gather_limited([partial(lexical, at) for at in worded], MAX_PARALLEL_STATEMENTS)
             by_words = dict(zip(worded, late, strict=True))
         found = CandidateSet(
             queries=tuple(

@@ -130,7 +130,7 @@ class PromotionChecks:
         deadline = time.monotonic() + SETTLE_SECONDS
         key = (version.collection_id, version.number)
         while True:
-            processes = await self._processes.since(now() - PROCESS_SILENCE)
+            processes = await self._processes.seen_since(now() - PROCESS_SILENCE)
             cold = [process for process in processes if key not in process.proven]
             if not cold or time.monotonic() > deadline:
                 break

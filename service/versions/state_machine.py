@@ -42,13 +42,13 @@ from service.core.errors import (
     VersionExists,
 )
 from service.core.ids import VersionNumber
-from service.core.periodic import Clock, one_by_one
+from service.core.periodic import Clock, for_each_version
 from service.core.ports.backfills import Backfills
 from service.core.ports.collections import Collections
 from service.core.ports.queue import JobQueue
 from service.core.ports.versions import Versions
 from service.core.versions import (
-    STANDING,
+    COMPLETE_STATES,
     Action,
     AuditEntry,
     EmbedderVersion,
@@ -66,7 +66,7 @@ SERVICE = "azimuth"
 
 WINDOW = 50_000
 """Jobs of one backfill that wait at once: minutes of work for any worker, and a queue that stays small."""
-UNDER_WAY = frozenset({VersionState.BACKFILLING, VersionState.INDEXING, VersionState.VERIFYING})
+BUILD_STATES = frozenset({VersionState.BACKFILLING, VersionState.INDEXING, VersionState.VERIFYING})
 
 
 class VersionStateMachine:
@@ -125,7 +125,7 @@ class VersionStateMachine:
 
     # ------------------------------------------------------------ drive
 
-    async def drive(self, now: Clock, states: frozenset[VersionState] = UNDER_WAY) -> None:
+    async def advance_all(self, now: Clock, states: frozenset[VersionState] = BUILD_STATES) -> None:
         """Move every version that is in one of these states on, one after the other, until it leaves them or waits.
 
         Building an index takes hours and measuring takes minutes; who calls this for each state apart fills other
@@ -136,11 +136,11 @@ class VersionStateMachine:
             if await self._wanting(version, now()):
                 await self._advance(version, states, now)
 
-        await one_by_one(await self._versions.among(states), move, waits="version waits")
+        await for_each_version(await self._versions.in_states(states), move, failure_message="version waits")
 
-    async def tend(self, now: Clock) -> None:
+    async def maintain_complete(self, now: Clock) -> None:
         """What versions need that are or may be searched: an index beyond the exact scan, fresh evidence."""
-        await self.drive(now, STANDING)
+        await self.advance_all(now, COMPLETE_STATES)
 
     async def _wanting(self, version: EmbedderVersion, now: datetime) -> bool:
         """Is there anything to do for it here? Asked often, of every version, so it must cost little."""
@@ -223,7 +223,7 @@ class VersionStateMachine:
             with suppress(ModelUnavailable):  # this process' trouble; a worker may have the model
                 await self._verifier.ensure(version)
         backfill = await self._backfills.advance(version, now, WINDOW)
-        await self._backfills.note(version, now)
+        await self._backfills.record_progress(version, now)
         if not backfill.everything or backfill.waiting:
             return False
         completeness = await self._backfills.completeness(version)

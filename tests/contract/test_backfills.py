@@ -298,7 +298,7 @@ async def test_progress_counts_documents_that_are_done(filled: Filling) -> None:
 async def test_rate_and_end_are_told_from_notes(filled: Filling) -> None:
     await filled.advance()
     for second in range(5):
-        await filled.backfills.note(filled.version, later(second))
+        await filled.backfills.record_progress(filled.version, later(second))
         await filled.encode(1)
     progress = await filled.progress(5)
     assert (progress.done, progress.total) == (5, 10)
@@ -309,7 +309,7 @@ async def test_rate_and_end_are_told_from_notes(filled: Filling) -> None:
 async def test_a_restart_forgets_the_pace(filled: Filling) -> None:
     await filled.advance()
     for second in range(5):
-        await filled.backfills.note(filled.version, later(second))
+        await filled.backfills.record_progress(filled.version, later(second))
         await filled.encode(1)
     await filled.backfills.restart(filled.version)
     assert (await filled.progress(5)).per_second is None
@@ -318,10 +318,10 @@ async def test_a_restart_forgets_the_pace(filled: Filling) -> None:
 async def test_who_rests_has_no_end(filled: Filling) -> None:
     await filled.advance()
     for second in range(5):
-        await filled.backfills.note(filled.version, later(second))
+        await filled.backfills.record_progress(filled.version, later(second))
         await filled.encode(1)
     await set_state(filled.world, filled.version, VersionState.BACKFILLING, paused=True)
-    await filled.backfills.note(filled.version, later(5))
+    await filled.backfills.record_progress(filled.version, later(5))
     progress = await filled.progress(5)
     assert (progress.done, progress.per_second, progress.eta_seconds) == (5, None, None)
 

@@ -63,9 +63,9 @@ async def test_versions_of_all_collections_are_written(store: Store) -> None:
 
 async def test_versions_are_told_by_their_states(store: Store) -> None:
     first, second = await create(store.collections, "one"), await create(store.collections, "two")
-    active = await store.versions.among({VersionState.ACTIVE, VersionState.READY})
+    active = await store.versions.in_states({VersionState.ACTIVE, VersionState.READY})
     assert [(version.collection_id, version.number) for version in active] == [(first.id, 1), (second.id, 1)]
-    assert await store.versions.among({VersionState.READY, VersionState.FAILED}) == ()
+    assert await store.versions.in_states({VersionState.READY, VersionState.FAILED}) == ()
 
 
 async def test_an_empty_space_has_neither_rows_nor_index(store: Store) -> None:

@@ -15,7 +15,7 @@ from service.api.problems import documented
 from service.api.routes import documents
 from service.api.schemas import answers, requests, search_request, search_response
 from service.core import search as query
-from service.core.concurrency import side_by_side
+from service.core.concurrency import gather_limited
 from service.core.errors import DocumentNotFound, FieldError, Invalid
 from service.core.ids import CollectionName, DocumentId
 from service.core.search import SearchResult
@@ -119,7 +119,7 @@ async def _together(service: Service, name: CollectionName, wanted: list[query.S
         except Invalid as error:
             raise _at(at, error) from error
 
-    return await side_by_side([partial(one, at, request) for at, request in enumerate(wanted)], BATCH_AT_ONCE)
+    return await gather_limited([partial(one, at, request) for at, request in enumerate(wanted)], BATCH_AT_ONCE)
 
 
 def _shown(request: Request, answer: SearchResult, wanted: query.SearchRequest, explain: bool) -> Response:

@@ -22,7 +22,7 @@ class Backfills(Protocol):
 
     async def progress(self, version: EmbedderVersion, now: datetime) -> Progress: ...
 
-    async def note(self, version: EmbedderVersion, now: datetime) -> None:
+    async def record_progress(self, version: EmbedderVersion, now: datetime) -> None:
         """Remember how far it is now: the rate is measured between such notes."""
         ...
 

@@ -9,14 +9,14 @@ from service.core.versions import ApiProcess
 class Processes(Protocol):
     """The API processes of this installation, by their heartbeats."""
 
-    async def seen(self, process: ApiProcess) -> None:
+    async def record_heartbeat(self, process: ApiProcess) -> None:
         """A heartbeat. Processes not seen for long are forgotten."""
         ...
 
-    async def since(self, moment: datetime) -> tuple[ApiProcess, ...]:
+    async def seen_since(self, moment: datetime) -> tuple[ApiProcess, ...]:
         """Those seen since then."""
         ...
 
-    async def gone(self, process_id: str) -> None:
+    async def remove(self, process_id: str) -> None:
         """It stops."""
         ...

@@ -28,7 +28,7 @@ class Versions(Protocol):
         """Those of every collection that live writes go to (all but retired and failed)."""
         ...
 
-    async def among(self, states: Iterable[VersionState]) -> tuple[EmbedderVersion, ...]:
+    async def in_states(self, states: Iterable[VersionState]) -> tuple[EmbedderVersion, ...]:
         """Those of every collection that are in one of these states."""
         ...
 
@@ -86,11 +86,11 @@ class Versions(Protocol):
         """
         ...
 
-    def learning(self, version: EmbedderVersion) -> AbstractAsyncContextManager[bool]:
+    def calibration_lock(self, version: EmbedderVersion) -> AbstractAsyncContextManager[bool]:
         """True for the one process of all that may calibrate this version, as long as the block lasts."""
         ...
 
-    async def learnt(self, version: EmbedderVersion, calibration: Calibration) -> bool:
+    async def save_calibration(self, version: EmbedderVersion, calibration: Calibration) -> bool:
         """Keep it with the version. False where that has another calibration than `version` says, or is not written."""
         ...
 

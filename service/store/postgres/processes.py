@@ -17,7 +17,7 @@ class PostgresProcesses:
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
 
-    async def seen(self, process: ApiProcess) -> None:
+    async def record_heartbeat(self, process: ApiProcess) -> None:
         values = {
             "id": process.id,
             "host": process.host,
@@ -28,21 +28,21 @@ class PostgresProcesses:
 
         async def commit() -> None:
             async with self._pool.connection() as connection:
-                await connection.execute(SQL.seen, values)
+                await connection.execute(SQL.record_heartbeat, values)
 
         await retrying(commit)
 
-    async def since(self, moment: datetime) -> tuple[ApiProcess, ...]:
+    async def seen_since(self, moment: datetime) -> tuple[ApiProcess, ...]:
         async with self._pool.connection() as connection:
-            rows = await (await connection.execute(SQL.since, {"moment": moment})).fetchall()
+            rows = await (await connection.execute(SQL.seen_since, {"moment": moment})).fetchall()
         return tuple(
             ApiProcess(id=str(id_), host=host, seen_at=seen_at, proven=frozenset(map(_space, proven)))
             for id_, host, seen_at, proven in rows
         )
 
-    async def gone(self, process_id: str) -> None:
+    async def remove(self, process_id: str) -> None:
         async with self._pool.connection() as connection:
-            await connection.execute(SQL.gone, {"id": process_id})
+            await connection.execute(SQL.remove, {"id": process_id})
 
 
 def _space(text: str) -> tuple[CollectionId, VersionNumber]:

@@ -93,7 +93,7 @@ async def test_the_same_questions_are_healthy_and_others_are_not(api: Edge) -> N
     labels = {"collection": "papers", "measure": "mmd"}
     assert REGISTRY.get_sample_value("azimuth_drift", labels) == pytest.approx(measures["mmd"]["value"], abs=1e-4)
     assert REGISTRY.get_sample_value("azimuth_drift", {**labels, "measure": "out_of_domain"}) is None
-    metrics.forget("papers")
+    metrics.remove_collection("papers")
     assert REGISTRY.get_sample_value("azimuth_drift", labels) is None
 
 

@@ -141,10 +141,10 @@ async def test_a_new_external_version_is_complete_when_every_document_has_its_ve
     await api.register("theirs", embedder=external("other"))
     for name, text, vector in (("east", "to the east", [0, 1]), ("north", "to the north", [1, 0])):
         await put(api, {"id": name, "text": text, "vector": vector}, query="?embedder_version=2")
-    await api.drive()
+    await api.advance_all()
     assert (await api.version(2, "theirs"))["state"] == "backfilling"
     await put(api, {"id": "mute", "text": "without a vector", "vector": [1, 1]}, query="?embedder_version=2")
-    await api.drive()
+    await api.advance_all()
     shown = await api.version(2, "theirs")
     assert shown["state"] == "ready"
     assert {one["name"]: one["passed"] for one in shown["checks"]}["canary"] is None
@@ -210,7 +210,7 @@ async def test_after_a_change_of_spaces_a_vector_must_say_which_it_is_of(api: Ed
     await api.register("theirs", embedder=external("other"))
     for name, text in (("east", "to the east"), ("north", "to the north"), ("mute", "without a vector")):
         await put(api, {"id": name, "text": text, "vector": [1, 1]}, query="?embedder_version=2")
-    await api.drive()
+    await api.advance_all()
     await search(api, vector=[1, 0])  # of version 1: nothing else ever answered
     promoted = await api.client.post("/v1/collections/theirs/versions/2/promote")
     assert promoted.status_code == 200, promoted.text

@@ -228,11 +228,11 @@ async def test_a_backfill_rests_and_goes_on(api: Edge) -> None:
     await api.register(**SMALLER)
     for _ in range(2):  # again changes nothing
         assert (await post(api, "2/pause")).json()["paused"] is True
-    await api.drive()
+    await api.advance_all()
     assert (await api.version(2))["state"] == "backfilling"
     for _ in range(2):
         assert (await post(api, "2/resume")).json()["paused"] is False
-    await api.drive()
+    await api.advance_all()
     assert (await api.version(2))["state"] == "ready"
     assert [entry["action"] for entry in await trail(api) if entry["action"] in ("paused", "resumed")] == [
         "resumed",

@@ -225,7 +225,7 @@ async def test_it_waits_for_the_lexical_leg(scene: Scene, monkeypatch: pytest.Mo
 
 
 async def test_while_another_process_learns_nothing_is_done(scene: Scene) -> None:
-    async with scene.edge.service.versions.learning(await scene.version()) as ours:
+    async with scene.edge.service.versions.calibration_lock(await scene.version()) as ours:
         assert ours
         assert await scene.tend() is None
 

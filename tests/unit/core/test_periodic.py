@@ -6,7 +6,7 @@ import logging
 import pytest
 
 from service.core.errors import Conflict, ModelUnavailable, NotFound
-from service.core.periodic import one_by_one, regularly
+from service.core.periodic import for_each_version, repeat_every
 from service.core.versions import EmbedderVersion, VersionState
 from tests.world import build
 
@@ -23,7 +23,7 @@ async def test_one_version_in_trouble_holds_up_no_other(caplog: pytest.LogCaptur
             raise trouble[version.number]
 
     with caplog.at_level(logging.INFO):
-        await one_by_one([*reversed(versions), versions[0]], work, waits="it waits")
+        await for_each_version([*reversed(versions), versions[0]], work, failure_message="it waits")
     assert seen == [5, 4, 3, 2, 1, 1]
     told = [(record.levelname, record.version, getattr(record, "reason", None)) for record in caplog.records]  # type: ignore[attr-defined]
     assert told == [("ERROR", 5, None), ("WARNING", 4, "no model")]
@@ -38,7 +38,7 @@ async def test_a_turn_that_fails_is_followed_by_the_next(caplog: pytest.LogCaptu
             raise turns.pop(0)
         done.set()
 
-    task = asyncio.create_task(regularly("something", 0.0, work))
+    task = asyncio.create_task(repeat_every("something", 0.0, work))
     await asyncio.wait_for(done.wait(), 5)
     task.cancel()
     assert [(record.levelname, record.message) for record in caplog.records] == [

@@ -282,7 +282,7 @@ async def test_of_a_collection_that_is_gone_nothing_is_shown_again(scene: Scene)
     await of.keep()
     labels = {"version": "1", "plan": "exact", "band": "all"}
     assert shown("azimuth_recall_at_k", name, **labels) == 1.0
-    metrics.forget(name)
+    metrics.remove_collection(name)
     await of.keep()
     assert shown("azimuth_recall_at_k", name, **labels) is None
 

@@ -174,9 +174,9 @@ class Place:
     async def ready(self, collection: Collection, spec: EmbedderSpec = OTHER) -> EmbedderVersion:
         """A version with everything that is needed before a promotion."""
         version = await self.register(collection, spec)
-        await self.flow.drive(self.now)
+        await self.flow.advance_all(self.now)
         await self.encode()
-        await self.flow.drive(self.now)
+        await self.flow.advance_all(self.now)
         return await self.state(version, VersionState.READY)
 
     async def state(self, version: EmbedderVersion, expected: VersionState) -> EmbedderVersion:
@@ -253,10 +253,10 @@ async def test_a_version_goes_from_registered_to_ready_by_itself(place: Place) -
     collection = await place.create()
     version = await place.register(collection)
     assert (version.number, version.state) == (2, VersionState.BACKFILLING)
-    await place.flow.drive(place.now)
+    await place.flow.advance_all(place.now)
     await place.state(version, VersionState.BACKFILLING)
     await place.encode()
-    await place.flow.drive(place.now)
+    await place.flow.advance_all(place.now)
     ready = await place.state(version, VersionState.READY)
     assert ready.evidence is not None
     assert {check.name: check.passed for check in ready.evidence.checks} == {
@@ -315,11 +315,11 @@ async def test_of_two_operators_who_register_the_same_at_once_one_does(place: Pl
 async def test_writes_and_deletes_while_it_is_filled_reach_both(place: Place) -> None:
     collection = await place.create()
     version = await place.register(collection)
-    await place.flow.drive(place.now)
+    await place.flow.advance_all(place.now)
     await place.write(collection, "doc-1", "new", text="other words")
     await FakeDocuments(place.store).delete(collection.id, [DocumentId("doc-2")], NOW)
     await place.encode()
-    await place.flow.drive(place.now)
+    await place.flow.advance_all(place.now)
     await place.state(version, VersionState.READY)
     for one in await place.versions.of(collection.id):
         revisions = {key[0]: row.content_revision for key, row in place.store.space(one).items()}
@@ -330,12 +330,12 @@ async def test_a_process_that_cannot_search_leaves_verifying_to_one_that_can(pla
     collection = await place.create()
     version = await place.register(collection)
     worker = place.state_machine(examine=False)
-    await worker.drive(place.now)
+    await worker.advance_all(place.now)
     await place.encode()
-    await worker.drive(place.now)
+    await worker.advance_all(place.now)
     await place.state(version, VersionState.VERIFYING)
     assert place.examined == 0
-    await place.flow.drive(place.now)
+    await place.flow.advance_all(place.now)
     await place.state(version, VersionState.READY)
 
 
@@ -343,24 +343,24 @@ async def test_only_one_process_drives_a_version(place: Place) -> None:
     version = await place.register(await place.create())
     async with place.versions.transition_lock(version) as ours:
         assert ours
-        await place.flow.drive(place.now)
+        await place.flow.advance_all(place.now)
         assert not place.store.jobs, "the other one fills the queue"
-    await place.flow.drive(place.now)
+    await place.flow.advance_all(place.now)
     assert place.store.jobs
 
 
 async def test_what_was_missed_is_found_by_comparing_and_filled(place: Place) -> None:
     collection = await place.create()
     version = await place.register(collection)
-    await place.flow.drive(place.now)
+    await place.flow.advance_all(place.now)
     await place.encode()
     del place.store.space(version)[DocumentId("doc-1"), 0]
     place.store.jobs.clear()
-    await place.flow.drive(place.now)
+    await place.flow.advance_all(place.now)
     await place.state(version, VersionState.BACKFILLING)
-    await place.flow.drive(place.now)
+    await place.flow.advance_all(place.now)
     await place.encode()
-    await place.flow.drive(place.now)
+    await place.flow.advance_all(place.now)
     await place.state(version, VersionState.READY)
 
 
@@ -372,8 +372,8 @@ async def test_what_was_missed_is_found_by_comparing_and_filled(place: Place) ->
 async def test_when_an_active_version_gets_an_index(place: Place, rows: int, waiting: int, built: int) -> None:
     await place.create(0)
     place.versions.rows, place.queue.waiting = rows, waiting
-    await place.flow.tend(place.now)
-    await place.flow.tend(place.now)
+    await place.flow.maintain_complete(place.now)
+    await place.flow.maintain_complete(place.now)
     assert place.versions.built == built
 
 
@@ -381,10 +381,10 @@ async def test_the_index_of_a_new_version_is_built_after_the_load(place: Place) 
     collection = await place.create()
     version = await place.register(collection)
     place.versions.rows = 101
-    await place.flow.drive(place.now)
+    await place.flow.advance_all(place.now)
     assert place.versions.built == 0
     await place.encode()
-    await place.flow.drive(place.now)
+    await place.flow.advance_all(place.now)
     await place.state(version, VersionState.READY)
     assert place.versions.built == 1
 
@@ -401,7 +401,7 @@ async def test_a_version_that_goes_meanwhile_does_not_keep_the_others_from_their
         return await status(version)
 
     place.versions.status = gone  # type: ignore[method-assign]
-    await place.flow.tend(place.now)
+    await place.flow.maintain_complete(place.now)
     assert place.versions.built == 1
 
 
@@ -413,7 +413,7 @@ async def test_a_model_that_is_swapped_fails_the_version_and_resuming_loses_noth
     version = await place.register(collection)
     place.models[OTHER.model] = HashingEncoder(EmbedderSpec(model="hashing:64"))
     place.flow = place.state_machine()
-    await place.flow.drive(place.now)
+    await place.flow.advance_all(place.now)
     failed = await place.state(version, VersionState.FAILED)
     assert "dimensions" in (failed.reason or "")
     assert not place.store.jobs, "nobody works for it any more"
@@ -423,9 +423,9 @@ async def test_a_model_that_is_swapped_fails_the_version_and_resuming_loses_noth
     place.models.clear()
     place.flow = place.state_machine()
     await place.flow.resume(collection, version.number, actor="eve", now=NOW)
-    await place.flow.drive(place.now)
+    await place.flow.advance_all(place.now)
     await place.encode()
-    await place.flow.drive(place.now)
+    await place.flow.advance_all(place.now)
     await place.state(version, VersionState.READY)
     assert {key[0] for key in place.store.space(version)} == {"doc-0", "doc-1", "doc-2", "meanwhile"}
     assert (await place.actions(collection))[1:4] == ["registered", "failed", "resumed"]
@@ -438,12 +438,12 @@ async def test_a_process_that_may_not_run_the_model_leaves_the_version_to_others
     version = await place.register(collection, EmbedderSpec(model="shop/model"))
     place.allowed = ()
     other = place.state_machine()
-    await other.drive(place.now)
+    await other.advance_all(place.now)
     await place.state(version, VersionState.BACKFILLING)
     await place.encode()
-    await other.drive(place.now)
+    await other.advance_all(place.now)
     await place.state(version, VersionState.VERIFYING)
-    await place.flow.drive(place.now)
+    await place.flow.advance_all(place.now)
     await place.state(version, VersionState.READY)
 
 
@@ -452,14 +452,14 @@ async def test_a_paused_backfill_rests_until_it_is_resumed(place: Place) -> None
     version = await place.register(collection)
     paused = await place.flow.pause(collection, version.number, actor="eve", now=NOW)
     assert paused.paused
-    await place.flow.drive(place.now)
+    await place.flow.advance_all(place.now)
     assert not place.store.jobs
     await place.write(collection, "new")
     assert len(place.store.jobs) == 2, "live writes still go to both"
     await place.flow.resume(collection, version.number, actor="eve", now=NOW)
-    await place.flow.drive(place.now)
+    await place.flow.advance_all(place.now)
     await place.encode()
-    await place.flow.drive(place.now)
+    await place.flow.advance_all(place.now)
     await place.state(version, VersionState.READY)
     with pytest.raises(Conflict, match="ready"):
         await place.flow.pause(collection, version.number, actor="eve", now=NOW)
@@ -470,7 +470,7 @@ async def test_a_paused_backfill_rests_until_it_is_resumed(place: Place) -> None
 async def test_a_version_is_retired_in_any_state_but_active(place: Place) -> None:
     collection = await place.create()
     version = await place.register(collection)
-    await place.flow.drive(place.now)
+    await place.flow.advance_all(place.now)
     retired = await place.flow.retire(collection, version.number, actor="eve", now=NOW)
     assert retired.state is VersionState.RETIRED
     assert not place.store.jobs
@@ -538,12 +538,12 @@ async def test_evidence_is_gathered_again_when_it_is_old_or_the_judgments_are_ne
     collection = await place.create()
     await place.ready(collection)
     assert place.examined == 1
-    await place.flow.tend(place.now)
+    await place.flow.maintain_complete(place.now)
     assert place.examined == 1
     judgments = Judgments(queries={"q": "words"}, grades={"q": {"doc-0": 1}}, uploaded_at=NOW)
     entry = (await FakeAudit(place.store.collections).page(collection.id, None, 1))[0]
     await place.test_sets.put(collection.id, judgments, entry)
-    await place.flow.tend(place.now)
+    await place.flow.maintain_complete(place.now)
     assert place.examined == 2
     place.at += CURRENT + timedelta(seconds=1)
     await place.promote(collection, 2)
@@ -569,15 +569,17 @@ async def test_a_promotion_waits_until_every_api_process_has_the_query_encoder(
     monkeypatch.setattr("service.versions.promotion_checks.SETTLE_SECONDS", 0.2)
     collection = await place.create()
     await place.ready(collection)
-    await place.processes.seen(
+    await place.processes.record_heartbeat(
         ApiProcess(id="other", host="b", seen_at=NOW, proven=frozenset({(collection.id, VersionNumber(1))}))
     )
-    await place.processes.seen(ApiProcess(id="dead", host="c", seen_at=NOW - timedelta(minutes=1), proven=frozenset()))
+    await place.processes.record_heartbeat(
+        ApiProcess(id="dead", host="c", seen_at=NOW - timedelta(minutes=1), proven=frozenset())
+    )
     with pytest.raises(PromotionRefused) as refusal:
         await place.promote(collection, 2)
     assert [(error.field, "1 of 1" in error.message) for error in refusal.value.errors] == [("warm", True)]
     both = frozenset({(collection.id, VersionNumber(1)), (collection.id, VersionNumber(2))})
-    await place.processes.seen(ApiProcess(id="other", host="b", seen_at=NOW, proven=both))
+    await place.processes.record_heartbeat(ApiProcess(id="other", host="b", seen_at=NOW, proven=both))
     assert (await place.promote(collection, 2)).active_version == 2
 
 
@@ -607,7 +609,7 @@ async def test_old_evidence_does_not_bring_the_version_before_back(place: Place)
     promoted = await place.flow.roll_back(await place.promote(collection, 2), actor="eve", now=NOW)
     place.at += CURRENT + timedelta(seconds=1)
     place.measured = (PromotionCheck(name="recall", passed=False, detail="0.80 of 0.95"),)
-    await place.flow.tend(place.now)
+    await place.flow.maintain_complete(place.now)
     with pytest.raises(PromotionRefused, match=r"0\.80"):
         await place.promote(promoted, 2)
 
@@ -616,7 +618,7 @@ async def test_a_version_that_got_its_index_after_it_was_measured_is_measured_ag
     collection = await place.create()
     await place.ready(collection)
     place.versions.rows = 101
-    await place.state_machine(examine=False).tend(place.now)
+    await place.state_machine(examine=False).maintain_complete(place.now)
     assert place.versions.built > 0
     examined = place.examined
     await place.promote(collection, 2)
@@ -628,10 +630,10 @@ async def test_a_version_that_is_searched_farther_than_when_it_was_measured_is_m
     place.calibrated = 80  # before it is measured for the first time, so that counts
     await place.ready(collection)
     examined = place.examined
-    await place.flow.tend(place.now)
+    await place.flow.maintain_complete(place.now)
     assert place.examined == examined
     place.versions.effort = place.calibrated = 100
-    await place.flow.tend(place.now)
+    await place.flow.maintain_complete(place.now)
     assert place.examined == examined + 1
 
 
@@ -639,7 +641,7 @@ async def test_an_index_that_somebody_else_builds_is_waited_for(place: Place, mo
     """The build of a process that was killed goes on in the server, and nobody drives the version meanwhile."""
     collection = await place.create()
     version = await place.register(collection)
-    await place.flow.drive(place.now)
+    await place.flow.advance_all(place.now)
     await place.encode()
     place.versions.rows = 101
     build = place.versions.build_index
@@ -648,10 +650,10 @@ async def test_an_index_that_somebody_else_builds_is_waited_for(place: Place, mo
         return False
 
     monkeypatch.setattr(place.versions, "build_index", busy)
-    await place.flow.drive(place.now)
+    await place.flow.advance_all(place.now)
     await place.state(version, VersionState.INDEXING)
     monkeypatch.setattr(place.versions, "build_index", build)
-    await place.flow.drive(place.now)
+    await place.flow.advance_all(place.now)
     await place.state(version, VersionState.READY)
 
 
@@ -669,7 +671,7 @@ async def test_trouble_with_one_version_does_not_hold_up_the_others(place: Place
         return await advance(version, now, window)
 
     place.backfills.advance = troubled  # type: ignore[method-assign]
-    await place.flow.drive(place.now)
+    await place.flow.advance_all(place.now)
     await place.state(stuck, VersionState.BACKFILLING)
     await place.state(version, VersionState.READY)
 
@@ -681,7 +683,7 @@ async def test_building_one_index_holds_up_no_other_backfill(place: Place, monke
     )
     slow, quick = await place.register(first), await place.register(second)
     backfilling, indexing = (frozenset({state}) for state in (VersionState.BACKFILLING, VersionState.INDEXING))
-    await place.flow.drive(place.now, backfilling)
+    await place.flow.advance_all(place.now, backfilling)
     await place.state(quick, VersionState.INDEXING)
     await place.encode()
     place.versions.rows = 101
@@ -693,13 +695,13 @@ async def test_building_one_index_holds_up_no_other_backfill(place: Place, monke
         return await build(version)
 
     monkeypatch.setattr(place.versions, "build_index", slowly)
-    building = asyncio.create_task(place.flow.drive(place.now, indexing))
+    building = asyncio.create_task(place.flow.advance_all(place.now, indexing))
     await begun.wait()
-    await place.flow.drive(place.now, backfilling)
+    await place.flow.advance_all(place.now, backfilling)
     await place.state(slow, VersionState.INDEXING)
     go_on.set()
     await building
-    await place.flow.drive(place.now)
+    await place.flow.advance_all(place.now)
     for version in (slow, quick):
         await place.state(version, VersionState.READY)
 
@@ -718,16 +720,16 @@ async def test_what_there_is_nothing_to_do_for_is_left_alone(place: Place, monke
         return transition_lock(version, wait_seconds)
 
     monkeypatch.setattr(place.versions, "transition_lock", counted)
-    await place.flow.drive(place.now)
+    await place.flow.advance_all(place.now)
     assert locked == 0
     await place.flow.resume(collection, version.number, actor="eve", now=NOW)
     worker = place.state_machine(examine=False)
-    await worker.drive(place.now)
+    await worker.advance_all(place.now)
     await place.encode()
-    await worker.drive(place.now)
+    await worker.advance_all(place.now)
     await place.state(version, VersionState.VERIFYING)
     before = locked
-    await worker.drive(place.now)
+    await worker.advance_all(place.now)
     assert locked == before > 0
 
 

@@ -33,7 +33,7 @@ SET state = %(to)s, reason = %(reason)s, evidence = COALESCE(%(evidence)s::jsonb
 WHERE collection_id = %(collection_id)s AND number = %(number)s AND state = %(from)s
 RETURNING {columns}
 
--- name: learnt
+-- name: save_calibration
 -- No row where it was learnt anew by somebody else, or is written no more.
 UPDATE embedder_versions
 SET calibration = %(calibration)s

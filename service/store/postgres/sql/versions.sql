@@ -12,7 +12,7 @@ FROM embedder_versions
 WHERE state NOT IN ('retired', 'failed')
 ORDER BY collection_id, number
 
--- name: among
+-- name: in_states
 -- The versions that are in one of some states.
 SELECT {columns}
 FROM embedder_versions

@@ -19,7 +19,7 @@ import numpy as np
 from psycopg import sql
 from psycopg.errors import UndefinedTable
 
-from service.core.concurrency import side_by_side
+from service.core.concurrency import gather_limited
 from service.core.errors import VersionNotFound
 from service.core.filters import Filter
 from service.core.ids import CollectionId, DocumentId, Vector, VersionNumber
@@ -118,7 +118,7 @@ class PostgresVectors:
         if within is None or len(within) < _HALVED or self._alone:
             return await self._nearest(query)
         middle = len(within) // 2
-        halves = await side_by_side(
+        halves = await gather_limited(
             [
                 partial(self._nearest, replace(query, within=half, where=None))
                 for half in (within[:middle], within[middle:])

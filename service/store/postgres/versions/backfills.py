@@ -137,7 +137,7 @@ class PostgresBackfills:
         share, seconds = row
         return backfill_rate.of_build(status.rows, share, seconds)
 
-    async def note(self, version: EmbedderVersion, now: datetime) -> None:
+    async def record_progress(self, version: EmbedderVersion, now: datetime) -> None:
         """As the port says; nothing happens where it is too soon for another note, or the version rests or is gone."""
         at = now.timestamp()
         async with self._pool.connection() as connection:

@@ -147,7 +147,7 @@ class VersionTransitions:
 
         return await retrying(commit)
 
-    async def learnt(self, version: EmbedderVersion, calibration: Calibration) -> bool:
+    async def save_calibration(self, version: EmbedderVersion, calibration: Calibration) -> bool:
         before = version.calibration
         values = {
             **_key(version),
@@ -155,7 +155,7 @@ class VersionTransitions:
             "before": None if before is None else before.learnt_at.isoformat(),
         }
         async with self._pool.connection() as connection:
-            return (await connection.execute(SQL.learnt, values)).rowcount == 1
+            return (await connection.execute(SQL.save_calibration, values)).rowcount == 1
 
     async def pause(self, version: EmbedderVersion, paused: bool, entry: AuditEntry) -> EmbedderVersion:
         """As the port says; Conflict where it is in another state by now, VersionNotFound where it is gone."""

@@ -36,7 +36,7 @@ _BITS: Mapping[Storage, int] = {"halfvec": 16, "vector": 32, "binary": 1}
 """Of a dimension in the index."""
 
 _OF = sql.SQL(SQL.of).format(columns=COLUMNS)
-_AMONG = sql.SQL(SQL.among).format(columns=COLUMNS)
+_IN_STATES = sql.SQL(SQL.in_states).format(columns=COLUMNS)
 _WRITTEN = sql.SQL(SQL.written).format(columns=COLUMNS)
 
 
@@ -51,10 +51,10 @@ class PostgresVersions(VersionTransitions):
             rows = await (await connection.execute(_WRITTEN)).fetchall()
         return tuple(map(version_of, rows))
 
-    async def among(self, states: Iterable[VersionState]) -> tuple[EmbedderVersion, ...]:
+    async def in_states(self, states: Iterable[VersionState]) -> tuple[EmbedderVersion, ...]:
         values = {"states": [state.value for state in states]}
         async with self._pool.connection() as connection:
-            rows = await (await connection.execute(_AMONG, values)).fetchall()
+            rows = await (await connection.execute(_IN_STATES, values)).fetchall()
         return tuple(map(version_of, rows))
 
     async def get(self, collection_id: CollectionId, number: VersionNumber) -> EmbedderVersion:
@@ -68,7 +68,7 @@ class PostgresVersions(VersionTransitions):
     def transition_lock(self, version: EmbedderVersion, wait_seconds: float = 0.0) -> AbstractAsyncContextManager[bool]:
         return transition_lock(self._pool, version, wait_seconds)
 
-    def learning(self, version: EmbedderVersion) -> AbstractAsyncContextManager[bool]:
+    def calibration_lock(self, version: EmbedderVersion) -> AbstractAsyncContextManager[bool]:
         return transition_lock(self._pool, version, what=" learning")
 
     async def status(self, version: EmbedderVersion) -> SpaceStatus:
