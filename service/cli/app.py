@@ -18,7 +18,18 @@ from rich.text import Text
 
 from service import __version__
 from service.cli import doctor, judgments, load_documents, reindex, shell, train, tune, versions
-from service.cli.shell import PARTLY, UNREACHABLE, WRONG, Collection, Url, connect, err, out, say, stop
+from service.cli.shell import (
+    EXIT_PARTIAL,
+    EXIT_UNREACHABLE,
+    EXIT_USAGE,
+    Collection,
+    Url,
+    connect,
+    err,
+    fail,
+    out,
+    print_err,
+)
 from service.client.http_client import Refused, Unreachable, address_of
 from service.core.errors import AzimuthError, Misconfigured, Unavailable
 from service.evaluation import beir
@@ -90,7 +101,7 @@ def migrate(
 
     names = asyncio.run(processes.migrate(_settings(), apply=not check))
     out.print("\n".join(("pending " if check else "applied ") + name for name in names) or "The schema is up to date.")
-    raise typer.Exit(PARTLY if check and names else 0)
+    raise typer.Exit(EXIT_PARTIAL if check and names else 0)
 
 
 # ---------------------------------------------------------------- clients of a running service
@@ -111,9 +122,9 @@ def ingest(
     with connect(url) as client:
         client.ensure_collection(collection)
         loaded = load_documents.load(client, collection, lines, total, err, wait=wait)
-    _tell(loaded)
+    _print_refused(loaded)
     out.print(", ".join(f"{count} {what}" for what, count in loaded.counts.items()))
-    raise typer.Exit(PARTLY if loaded.counts["refused"] else 0)
+    raise typer.Exit(EXIT_PARTIAL if loaded.counts["refused"] else 0)
 
 
 @app.command()
@@ -130,7 +141,7 @@ def search(
     """Search a collection of the running service."""
     request: dict[str, Any] = {"query": text, "mode": mode, "k": k, "rerank": rerank, "explain": True}
     if where is not None:
-        request["filter"] = _json(where, "--filter")
+        request["filter"] = _parse_json(where, "--filter")
     with connect(url) as client:
         answer = client.search(collection, request)
     if as_json:
@@ -177,7 +188,7 @@ def evaluate(
 
     chosen = [mode.strip() for mode in modes.split(",") if mode.strip()]
     if unknown := [mode for mode in chosen if mode not in MODES]:
-        stop(f"unknown mode {unknown[0]}; there are {', '.join(MODES)}")
+        fail(f"unknown mode {unknown[0]}; there are {', '.join(MODES)}")
     judged = beir.judgments(folder, split)
     name = collection or folder.resolve().name.lower().replace(".", "-")
     settings = _settings(default_log_level="warning")
@@ -185,11 +196,11 @@ def evaluate(
         client.ensure_collection(name)
         lines, total = load_documents.lines_of(str(folder))
         loaded = load_documents.load(client, name, lines, total, err, wait=True)
-        _tell(loaded)
+        _print_refused(loaded)
         if upload_judgments:
             judgments.upload(client, name, judged)
         results = []
-        with load_documents.progress_on(err) as progress:
+        with load_documents.progress_bar(err) as progress:
             for mode in chosen:
                 task = progress.add_task(f"{mode} queries", total=len(judged.queries))
                 advance = functools.partial(progress.advance, task)
@@ -236,17 +247,17 @@ def _settings(default_log_level: str | None = None) -> Settings:
     return settings
 
 
-def _json(text: str, where: str) -> Any:
+def _parse_json(text: str, where: str) -> Any:
     try:
         return json.loads(text)
     except ValueError as error:
-        stop(f"{where} is not JSON: {error}")
+        fail(f"{where} is not JSON: {error}")
 
 
-def _tell(loaded: load_documents.LoadResult) -> None:
+def _print_refused(loaded: load_documents.LoadResult) -> None:
     """The first of the lines that were refused."""
     for error in loaded.errors[:20]:
-        say(f"line {error['line']}: {error['error']}")
+        print_err(f"line {error['line']}: {error['error']}")
 
 
 def main() -> None:
@@ -256,15 +267,15 @@ def main() -> None:
     try:
         app()
     except Unreachable as error:
-        say(f"{error}\nStart one with `azimuth up`.")
-        sys.exit(UNREACHABLE)
+        print_err(f"{error}\nStart one with `azimuth up`.")
+        sys.exit(EXIT_UNREACHABLE)
     except ValidationError as error:
         for reason in error.errors():
-            say("AZIMUTH_" + "_".join(map(str, reason["loc"])).upper() + f": {reason['msg']}")
-        sys.exit(WRONG)
+            print_err("AZIMUTH_" + "_".join(map(str, reason["loc"])).upper() + f": {reason['msg']}")
+        sys.exit(EXIT_USAGE)
     except (Refused, Misconfigured) as error:
-        say(str(error))
-        sys.exit(WRONG)
+        print_err(str(error))
+        sys.exit(EXIT_USAGE)
     except AzimuthError as error:
-        say(str(error))
-        sys.exit(UNREACHABLE if isinstance(error, Unavailable) else PARTLY)
+        print_err(str(error))
+        sys.exit(EXIT_UNREACHABLE if isinstance(error, Unavailable) else EXIT_PARTIAL)

@@ -21,9 +21,9 @@ from service.evaluation.beir import BeirJudgments
 from service.evaluation.cross_validation import Selection
 from service.evaluation.replay import RankingSettings, RecordedQuery
 
-SAMPLE, FOLDS, FEWEST = 300, 5, 30
+SAMPLED_QUERIES, FOLDS, MIN_QUERIES = 300, 5, 30
 """`FEWEST` judged queries: an interval over less is wider than any gain that could be hoped for."""
-AT_ONCE = 2
+CONCURRENT_SEARCHES = 2
 """Searches at once: live ones go on beside them."""
 
 FUSIONS = (
@@ -42,7 +42,7 @@ Progress = Callable[[str, int], Callable[[], None]]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Outcome:
+class TuningOutcome:
     """`fusion`, `rerank`: what each choice is worth; `rerank` None where nothing reranks, for the reason `unread`.
 
     `before`, `after`: the settings in use, and with what is better beyond the noise.
@@ -53,7 +53,7 @@ class Outcome:
     folds: int
     fusion: Selection
     rerank: Selection | None
-    unread: str | None
+    reranker_missing: str | None
     before: RankingSettings
     after: RankingSettings
     best: RankingSettings
@@ -70,11 +70,11 @@ class Outcome:
         told: dict[str, Any] = {"version": self.version, "queries": self.queries, "folds": self.folds}
         wanted: dict[str, Any] = {}
         if self.fusion.better:
-            wanted |= {"fusion": fusion_json(self.after.fusion), "candidates": self.after.candidates}
-            told["fusion"] = gain_json(self.fusion)
+            wanted |= {"fusion": fusion_to_json(self.after.fusion), "candidates": self.after.candidates}
+            told["fusion"] = gain_to_json(self.fusion)
         if self.rerank is not None and self.rerank.better:
-            wanted |= {"rerank": rerank_json(self.after.rerank)}
-            told["rerank"] = gain_json(self.rerank)
+            wanted |= {"rerank": rerank_to_json(self.after.rerank)}
+            told["rerank"] = gain_to_json(self.rerank)
         return {**wanted, "tuned": told}
 
 
@@ -83,21 +83,21 @@ def tune(
     collection: str,
     judgments: BeirJudgments,
     *,
-    sample: int = SAMPLE,
+    sample: int = SAMPLED_QUERIES,
     folds: int = FOLDS,
     progress: Progress = lambda stage, steps: lambda: None,
-) -> Outcome:
+) -> TuningOutcome:
     """Misconfigured where there are too few judged queries; Unavailable where a leg could not answer all of them."""
-    queries = sampled(judgments, sample)
-    if len(queries) < FEWEST:
+    queries = sample_queries(judgments, sample)
+    if len(queries) < MIN_QUERIES:
         raise Misconfigured(
-            f"{len(queries)} judged queries have a relevant document; {FEWEST} are needed to tell a gain"
+            f"{len(queries)} judged queries have a relevant document; {MIN_QUERIES} are needed to tell a gain"
         )
-    present = in_use(client.call("GET", f"/v1/collections/{collection}")["settings"])
-    said, version = _ask(client, collection, judgments, queries, progress)
+    present = settings_in_use(client.call("GET", f"/v1/collections/{collection}")["settings"])
+    recorded, version = _record_legs(client, collection, judgments, queries, progress)
 
-    recipes = first_stages(present)
-    scores = _scores(said, recipes, progress("settings of the first stage", len(said)))
+    recipes = first_stage_grid(present)
+    scores = _ndcg_table(recorded, recipes, progress("settings of the first stage", len(recorded)))
     fusion = cross_validation.select(scores, 0, folds)
     best = recipes[fusion.chosen]
     before = replace(present, rerank=None)
@@ -105,36 +105,36 @@ def tune(
 
     how = present.rerank or RerankSettings()
     rerank = None
-    unread = _unread(client, collection, judgments.queries[queries[0]], after)
-    if unread is None:
-        reread = _read(client, collection, judgments, queries, said, after, version, progress)
-        second = [replace(after, rerank=one) for one in rerankings(how)]
-        scores = _scores(reread, second, progress("settings of the reranking", len(reread)))
+    reranker_missing = _reranker_unavailable(client, collection, judgments.queries[queries[0]], after)
+    if reranker_missing is None:
+        reread = _record_reranker(client, collection, judgments, queries, recorded, after, version, progress)
+        second = [replace(after, rerank=one) for one in rerank_grid(how)]
+        scores = _ndcg_table(reread, second, progress("settings of the reranking", len(reread)))
         rerank = cross_validation.select(scores, 0, folds)
         how, best = second[0].rerank or how, replace(best, rerank=second[rerank.chosen].rerank)
         if rerank.better:
             how = second[rerank.chosen].rerank or how
-    return Outcome(
+    return TuningOutcome(
         version=version,
         queries=len(queries),
         folds=folds,
         fusion=fusion,
         rerank=rerank,
-        unread=unread,
+        reranker_missing=reranker_missing,
         before=present,
         after=replace(after, rerank=how),
         best=best,
     )
 
 
-def sampled(judgments: BeirJudgments, most: int) -> list[str]:
+def sample_queries(judgments: BeirJudgments, most: int) -> list[str]:
     """At most so many of the queries that something is relevant for; always the same ones."""
     usable = sorted(query for query, grades in judgments.grades.items() if any(grade > 0 for grade in grades.values()))
     chosen = usable if len(usable) <= most else random.Random(0).sample(usable, most)  # noqa: S311 no secret
     return sorted(chosen)
 
 
-def in_use(settings: Mapping[str, Any]) -> RankingSettings:
+def settings_in_use(settings: Mapping[str, Any]) -> RankingSettings:
     """The ranking of a collection, of its settings as the API shows them."""
     return RankingSettings(
         fusion=FusionSettings(**settings["fusion"]),
@@ -143,7 +143,7 @@ def in_use(settings: Mapping[str, Any]) -> RankingSettings:
     )
 
 
-def first_stages(present: RankingSettings) -> list[RankingSettings]:
+def first_stage_grid(present: RankingSettings) -> list[RankingSettings]:
     """The one in use, then the others from near to far: of equally good ones the first is taken."""
     here = replace(present, rerank=None, candidates=min(present.candidates, replay.WIDEST))
     others = [RankingSettings(fusion=fusion, candidates=candidates) for fusion in FUSIONS for candidates in CANDIDATES]
@@ -159,7 +159,7 @@ def first_stages(present: RankingSettings) -> list[RankingSettings]:
     return [here, *sorted((other for other in others if other != here), key=distance)]
 
 
-def rerankings(present: RerankSettings) -> list[RerankSettings]:
+def rerank_grid(present: RerankSettings) -> list[RerankSettings]:
     """The one in use, then the others from near to far, the shallow before the deep."""
     here = replace(present, depth=min(present.depth, replay.DEEPEST))
 
@@ -172,7 +172,7 @@ def rerankings(present: RerankSettings) -> list[RerankSettings]:
 # ---------------------------------------------------------------- through the service
 
 
-def _ask(
+def _record_legs(
     client: Client, collection: str, judgments: BeirJudgments, queries: Sequence[str], progress: Progress
 ) -> tuple[list[RecordedQuery], int]:
     """What both legs say of each query, and the version that said it."""
@@ -181,29 +181,29 @@ def _ask(
     def ask(query: str) -> tuple[RecordedQuery, set[int]]:
         answers = client.searches(collection, replay.questions(judgments.queries[query]))
         for answer in answers:
-            _whole(answer)
+            _require_complete(answer)
         step()
         return replay.heard(answers, judgments.grades[query]), {answer["embedder_version"] for answer in answers}
 
-    with ThreadPoolExecutor(AT_ONCE) as threads:
+    with ThreadPoolExecutor(CONCURRENT_SEARCHES) as threads:
         told = list(threads.map(ask, queries))
     versions = set().union(*(version for _, version in told))
-    return [said for said, _ in told], _one(versions)
+    return [recorded for recorded, _ in told], _single_version(versions)
 
 
-def _unread(client: Client, collection: str, text: str, recipe: RankingSettings) -> str | None:
+def _reranker_unavailable(client: Client, collection: str, text: str, recipe: RankingSettings) -> str | None:
     """Why no reranker can be tuned, where that is so: none is configured, or it cannot be loaded."""
     answer = client.search(collection, {**replay.reading(text, recipe), "k": 1})
     reasons = [note["reason"] for note in answer["degraded"] if note["stage"] == "rerank"]
     return None if answer["plan"]["reranked"] or not reasons else str(reasons[0])
 
 
-def _read(
+def _record_reranker(
     client: Client,
     collection: str,
     judgments: BeirJudgments,
     queries: Sequence[str],
-    said: Sequence[RecordedQuery],
+    recorded: Sequence[RecordedQuery],
     recipe: RankingSettings,
     version: int,
     progress: Progress,
@@ -213,16 +213,16 @@ def _read(
 
     def read(query: str, one: RecordedQuery) -> RecordedQuery:
         answer = client.search(collection, replay.reading(judgments.queries[query], recipe))
-        _whole(answer)
-        _one({version, answer["embedder_version"]})
+        _require_complete(answer)
+        _single_version({version, answer["embedder_version"]})
         step()
         return replace(one, relevance=replay.read(answer))
 
-    with ThreadPoolExecutor(AT_ONCE) as threads:
-        return list(threads.map(read, queries, said))
+    with ThreadPoolExecutor(CONCURRENT_SEARCHES) as threads:
+        return list(threads.map(read, queries, recorded))
 
 
-def _whole(answer: Mapping[str, Any]) -> None:
+def _require_complete(answer: Mapping[str, Any]) -> None:
     """Unavailable where a leg or the reranker had to be left out: half an answer tells nothing of the settings."""
     missing = [note for note in answer["degraded"] if note["stage"] in {"dense", "lexical"}]
     if answer["plan"]["dense"] == "none" or missing:
@@ -232,18 +232,18 @@ def _whole(answer: Mapping[str, Any]) -> None:
         raise Unavailable("the reranker could not read all that it was to read")
 
 
-def _one(versions: set[int]) -> int:
+def _single_version(versions: set[int]) -> int:
     if len(versions) > 1:
         raise Unavailable("another embedder version was promoted meanwhile; tune again")
     return versions.pop()
 
 
-def _scores(
-    said: Sequence[RecordedQuery], recipes: Sequence[RankingSettings], step: Callable[[], None]
+def _ndcg_table(
+    recorded: Sequence[RecordedQuery], recipes: Sequence[RankingSettings], step: Callable[[], None]
 ) -> cross_validation.Floats:
     """nDCG@10 by setting and query."""
     columns = []
-    for one in said:
+    for one in recorded:
         columns.append([replay.quality(one, replay.ranking(one, recipe)) for recipe in recipes])
         step()
     return np.array(columns).T
@@ -252,14 +252,14 @@ def _scores(
 # ---------------------------------------------------------------- as the API has it
 
 
-def fusion_json(fusion: FusionSettings) -> dict[str, Any]:
+def fusion_to_json(fusion: FusionSettings) -> dict[str, Any]:
     return {"method": fusion.method, "alpha": fusion.alpha, "k": fusion.k}
 
 
-def rerank_json(how: RerankSettings | None) -> dict[str, Any] | None:
+def rerank_to_json(how: RerankSettings | None) -> dict[str, Any] | None:
     return None if how is None else {"depth": how.depth, "weight": how.weight}
 
 
-def gain_json(found: Selection) -> dict[str, float]:
+def gain_to_json(found: Selection) -> dict[str, float]:
     figures = {"before": found.before, "after": found.after, "low": found.gain.low, "high": found.gain.high}
     return {name: round(value, 4) for name, value in figures.items()}

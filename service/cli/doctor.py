@@ -32,42 +32,42 @@ def doctor(
     Exit code 1 where something is broken.
     """
     if version is not None and collection is None:
-        shell.stop("--version needs --collection: each has versions of its own")
+        shell.fail("--version needs --collection: each has versions of its own")
     with shell.connect(url) as client:
-        names = [collection] if collection is not None else _names(client)
-        found = [_diagnostics(client, name, version, sample) for name in names]
+        names = [collection] if collection is not None else _collection_names(client)
+        found = [_geometry(client, name, version, sample) for name in names]
     if as_json:
         shell.out.print_json(data=found[0] if collection is not None else {"collections": found})
     else:
         for one in found:
-            _tell(one)
-    raise typer.Exit(shell.PARTLY if any(one["verdict"] == "broken" for one in found) else 0)
+            _print_report(one)
+    raise typer.Exit(shell.EXIT_PARTIAL if any(one["verdict"] == "broken" for one in found) else 0)
 
 
-def _names(client: Client) -> list[str]:
+def _collection_names(client: Client) -> list[str]:
     return [one["name"] for one in client.call("GET", "/v1/collections")["collections"]]
 
 
-def _diagnostics(client: Client, name: str, version: int | None, sample: int) -> dict[str, Any]:
+def _geometry(client: Client, name: str, version: int | None, sample: int) -> dict[str, Any]:
     params = {"sample": sample} | ({} if version is None else {"version": version})
     answer: dict[str, Any] = client.call("GET", f"/v1/collections/{name}/geometry", params=params)
     return answer
 
 
-def _tell(found: Mapping[str, Any]) -> None:
+def _print_report(found: Mapping[str, Any]) -> None:
     looked = f"{found['sample']:,} of {found['rows']:,} chunks"
     heading = f"{found['collection']}, version {found['version']}: {found['verdict'] or 'no verdict'} ({looked})"
     shell.out.print(Text(heading, STYLES[found["verdict"]]))
     if found["reason"]:
-        shell.tell(found["reason"])
+        shell.print_out(found["reason"])
         return
     before = found["before"]
     shell.out.print(_table(found["measures"], before))
     for one in found["hubs"][:HUBS]:
         name = f"{one['id']} ({one['title']})" if one["title"] else one["id"]
-        shell.tell(f"near to {one['occurrences']:,} others: {name}, chunk {one['chunk']}")
-    for advice in dict.fromkeys(one["do"] for one in _sorted(found["measures"]) if one["do"]):
-        shell.tell(f"- {advice}")
+        shell.print_out(f"near to {one['occurrences']:,} others: {name}, chunk {one['chunk']}")
+    for advice in dict.fromkeys(one["do"] for one in _worst_first(found["measures"]) if one["do"]):
+        shell.print_out(f"- {advice}")
 
 
 def _table(measures: Iterable[Mapping[str, Any]], before: Mapping[str, Any] | None) -> Table:
@@ -78,7 +78,7 @@ def _table(measures: Iterable[Mapping[str, Any]], before: Mapping[str, Any] | No
     for column in range(2, len(heads) - 1):
         table.columns[column].justify = "right"
         table.columns[column].no_wrap = True
-    for one in _sorted(measures):
+    for one in _worst_first(measures):
         error = "" if one["error"] is None else f" ± {one['error']:.2g}"
         value = "" if one["value"] is None else f"{one['value']:.3g}{error}"
         past = was.get(one["name"])
@@ -89,5 +89,5 @@ def _table(measures: Iterable[Mapping[str, Any]], before: Mapping[str, Any] | No
     return table
 
 
-def _sorted(measures: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+def _worst_first(measures: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
     return sorted(measures, key=lambda one: ORDER.index(one["verdict"]))

@@ -20,7 +20,7 @@ PHASES = {
 
 UNITS = {"backfilling": "documents", "indexing": "chunks"}
 
-LOOK_SECONDS = (0.5, 5.0)
+POLL_SECONDS = (0.5, 5.0)
 """Between two looks: a hundredth of what is left, within these."""
 LINE_SECONDS = 30.0
 """Where there is no terminal: between two lines of the same phase."""
@@ -28,7 +28,7 @@ PATIENCE_SECONDS = 300.0
 """How long a service that restarts is waited for."""
 RENEWAL_SECONDS = 120.0
 """How long evidence is waited for that takes the newest judgments into account."""
-PASSING = frozenset({429, 502, 503, 504})
+TRANSIENT_STATUSES = frozenset({429, 502, 503, 504})
 """Refusals that end by themselves."""
 
 
@@ -49,33 +49,33 @@ def follow(
     """
     lost: float | None = None
     renewed_by = clock() + RENEWAL_SECONDS
-    with _shown(screen, clock) as show:
+    with _display(screen, clock) as show:
         while True:
             try:
                 version = client.version(collection, number)
             except (Unreachable, Refused) as error:
-                if isinstance(error, Refused) and error.status not in PASSING:
+                if isinstance(error, Refused) and error.status not in TRANSIENT_STATUSES:
                     raise
                 if lost is None:
                     lost = clock()
                     screen.print(f"{error}; trying again", style="yellow", markup=False, highlight=False)
                 elif clock() - lost > PATIENCE_SECONDS:
                     raise
-                sleep(LOOK_SECONDS[0])
+                sleep(POLL_SECONDS[0])
                 continue
             if lost is not None:
                 screen.print("the service answers again", style="yellow")
                 lost = None
-            if judged_at is not None and _outdated(version, judged_at) and clock() < renewed_by:
+            if judged_at is not None and _evidence_outdated(version, judged_at) and clock() < renewed_by:
                 version["state"] = "verifying"
             show(version)
             if version["state"] not in PHASES:
                 return version
             left = version["progress"]["eta_seconds"] or 0.0
-            sleep(min(max(left / 100, LOOK_SECONDS[0]), LOOK_SECONDS[1]))
+            sleep(min(max(left / 100, POLL_SECONDS[0]), POLL_SECONDS[1]))
 
 
-def _outdated(version: Mapping[str, Any], judged_at: datetime) -> bool:
+def _evidence_outdated(version: Mapping[str, Any], judged_at: datetime) -> bool:
     """Of the version that was active before, evidence is not gathered anew."""
     if version["state"] != "ready" or version["previous"]:
         return False
@@ -83,7 +83,7 @@ def _outdated(version: Mapping[str, Any], judged_at: datetime) -> bool:
 
 
 @contextmanager
-def _shown(screen: Console, clock: Callable[[], float]) -> Iterator[Callable[[dict[str, Any]], None]]:
+def _display(screen: Console, clock: Callable[[], float]) -> Iterator[Callable[[dict[str, Any]], None]]:
     """What shows one look at a version: bars on a terminal, lines elsewhere."""
     if not screen.is_terminal:
         yield _Lines(screen, clock)
@@ -121,7 +121,7 @@ class _Bars:
             self._tasks[state],
             total=progress["total"] if counted else None,
             completed=progress["done"] if counted else 0,
-            told=told(version),
+            told=progress_text(version),
         )
 
 
@@ -139,11 +139,11 @@ class _Lines:
         if state not in PHASES or (state == self._state and self._clock() - self._said < LINE_SECONDS):
             return
         self._state, self._said = state, self._clock()
-        line = ": ".join(filter(None, (PHASES[state], told(version))))
+        line = ": ".join(filter(None, (PHASES[state], progress_text(version))))
         self._screen.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
-def told(version: Mapping[str, Any]) -> str:
+def progress_text(version: Mapping[str, Any]) -> str:
     """How far a version is in its phase, such as `1,200 of 5,183 documents, 85/s, 47 s left`; empty at rest."""
     state, progress = version["state"], version["progress"]
     if state not in UNITS:

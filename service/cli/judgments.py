@@ -32,9 +32,9 @@ def judgments(
 def upload(client: Client, collection: str, found: beir.BeirJudgments) -> datetime:
     """Make them the collection's test set, and say what the service made of them; when that was."""
     taken = client.upload_judgments(collection, found)
-    shell.say(
+    shell.print_err(
         f"{taken['queries']:,} queries with {taken['judgments']:,} judgments are the test set of {collection}", "dim"
     )
     if unknown := taken["unknown_documents"]:
-        shell.say(f"{unknown:,} judged documents are not in the collection: no version can find them", "yellow")
+        shell.print_err(f"{unknown:,} judged documents are not in the collection: no version can find them", "yellow")
     return datetime.fromisoformat(taken["uploaded_at"])

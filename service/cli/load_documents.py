@@ -17,7 +17,7 @@ from service.client.http_client import Client, ndjson
 from service.core.errors import Misconfigured
 from service.evaluation import beir
 
-LOOK_SECONDS = 0.2
+POLL_SECONDS = 0.2
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +34,7 @@ def load(
     """Send NDJSON lines; with `wait` return when everything is encoded and both legs find it."""
     loaded = LoadResult()
     sent = 0
-    with progress_on(screen) as progress:
+    with progress_bar(screen) as progress:
         task = progress.add_task("committed", total=total)
         for outcome in client.ingest(collection, lines):
             for what in ("created", "updated", "unchanged"):
@@ -47,11 +47,11 @@ def load(
             progress.update(task, completed=sent)
         progress.update(task, total=sent)
         if wait:
-            _watch(client, collection, progress)
+            _wait_until_searchable(client, collection, progress)
     return loaded
 
 
-def _watch(client: Client, collection: str, progress: Progress) -> None:
+def _wait_until_searchable(client: Client, collection: str, progress: Progress) -> None:
     """Until nothing waits for the embedder and lexical search has caught up."""
     total = 0
     task = progress.add_task("encoded", total=None)
@@ -63,10 +63,10 @@ def _watch(client: Client, collection: str, progress: Progress) -> None:
             progress.update(task, total=total, completed=total)
             return
         progress.update(task, total=total or None, completed=total - pending)
-        time.sleep(LOOK_SECONDS)
+        time.sleep(POLL_SECONDS)
 
 
-def progress_on(screen: Console) -> Progress:
+def progress_bar(screen: Console) -> Progress:
     columns = (
         SpinnerColumn(),
         TextColumn("{task.description}"),
@@ -83,7 +83,7 @@ def progress_on(screen: Console) -> Progress:
 def lines_of(source: str) -> tuple[Iterator[bytes], int | None]:
     """NDJSON lines of a file, a BEIR folder or standard input (`-`), and how many there are where that is known."""
     if source == "-":
-        return _as_the_api_takes_them(sys.stdin.buffer), None
+        return _with_api_ids(sys.stdin.buffer), None
     path = Path(source)
     if path.is_dir():
         path = path / "corpus.jsonl"
@@ -91,7 +91,7 @@ def lines_of(source: str) -> tuple[Iterator[bytes], int | None]:
         raise Misconfigured(f"there is no file {path}")
     with path.open("rb") as lines:
         total = sum(1 for line in lines if line.strip())
-    return _as_the_api_takes_them(_read(path)), total
+    return _with_api_ids(_read(path)), total
 
 
 def _read(path: Path) -> Iterator[bytes]:
@@ -99,7 +99,7 @@ def _read(path: Path) -> Iterator[bytes]:
         yield from lines
 
 
-def _as_the_api_takes_them(lines: Iterable[bytes]) -> Iterator[bytes]:
+def _with_api_ids(lines: Iterable[bytes]) -> Iterator[bytes]:
     """BEIR's `_id` becomes `id`. What is not JSON goes as it is: the service refuses it by its line."""
     for line in lines:
         if not line.strip():
@@ -125,7 +125,7 @@ def demo_corpus(client: Client, screen: Console, stopped: Callable[[], bool]) ->
         while not client.ready():
             if stopped():
                 return False
-            time.sleep(LOOK_SECONDS)
+            time.sleep(POLL_SECONDS)
     client.ensure_collection(demo.COLLECTION)
     lines = [
         ndjson({"id": one.id, "title": one.title, "text": one.text, "metadata": dict(one.metadata)})

@@ -9,7 +9,7 @@ import typer
 from service.cli import shell, tables
 from service.cli.follow_version import follow
 from service.cli.judgments import upload
-from service.cli.versions import switch
+from service.cli.versions import promote_version
 from service.client.http_client import Client
 from service.evaluation import beir
 
@@ -47,7 +47,7 @@ def reindex(
     is there but failed, or its evidence speaks against it.
     """
     test_set = None if judgments is None else beir.judgments(judgments)
-    spec = _named(
+    spec = _given(
         model=embedder,
         revision=revision,
         dimensions=dimensions,
@@ -56,49 +56,51 @@ def reindex(
         identity=identity,
     )
     body: dict[str, Any] = {
-        "chunking": _named(max_tokens=max_tokens, overlap_tokens=overlap_tokens),
-        "index": _named(m=m, ef_construction=ef_construction, storage=storage),
+        "chunking": _given(max_tokens=max_tokens, overlap_tokens=overlap_tokens),
+        "index": _given(m=m, ef_construction=ef_construction, storage=storage),
         "note": note,
     }
     with shell.connect(url) as client:
         if spec and embedder is None:
             found = client.versions(collection)
             active = next(one for one in found["versions"] if one["number"] == found["active_version"])
-            spec = _named(**active["embedder"]) | spec
+            spec = _given(**active["embedder"]) | spec
         body["embedder"] = spec
         judged_at = None if test_set is None else upload(client, collection, test_set)
         number, new = client.register(collection, {name: value for name, value in body.items() if value})
         stands = "is registered" if new else "has the same embedder, chunking and index"
-        shell.say(f"Version {number} of {collection} {stands}.", "dim")
-        version = _followed(client, collection, number, judged_at, url)
+        shell.print_err(f"Version {number} of {collection} {stands}.", "dim")
+        version = _follow_or_explain(client, collection, number, judged_at, url)
         if as_json:
             shell.out.print_json(data=version)
         elif version["checks"]:
             shell.out.print(tables.evidence(version["checks"]))
-        _decided(client, collection, version, promote=promote, force=force, note=note, ask=not as_json, url=url)
+        _promote_or_explain(
+            client, collection, version, promote=promote, force=force, note=note, ask=not as_json, url=url
+        )
 
 
-def _named(**options: Any) -> dict[str, Any]:
+def _given(**options: Any) -> dict[str, Any]:
     return {name: value for name, value in options.items() if value is not None}
 
 
-def _followed(
+def _follow_or_explain(
     client: Client, collection: str, number: int, judged_at: datetime | None, url: str | None
 ) -> dict[str, Any]:
     try:
         return follow(client, collection, number, shell.err, judged_at=judged_at)
     except KeyboardInterrupt:
-        shell.say(f"Version {number} goes on without this command; the same command watches it again.", "yellow")
+        shell.print_err(f"Version {number} goes on without this command; the same command watches it again.", "yellow")
         for words, does in (
             (f"versions show {number}", "how far it is"),
             (f"versions pause {number}", "let it rest"),
             (f"versions retire {number}", "end it"),
         ):
-            shell.say(f"  {shell.command(words, collection, url)}  # {does}", "yellow")
-        raise typer.Exit(shell.INTERRUPTED) from None
+            shell.print_err(f"  {shell.command_line(words, collection, url)}  # {does}", "yellow")
+        raise typer.Exit(shell.EXIT_INTERRUPTED) from None
 
 
-def _decided(
+def _promote_or_explain(
     client: Client,
     collection: str,
     version: dict[str, Any],
@@ -112,24 +114,24 @@ def _decided(
     """Promote it where that was asked for, now or by an option; otherwise say how."""
     number, state = version["number"], version["state"]
     if state == "active":
-        shell.say(f"Version {number} is active.", "dim")
+        shell.print_err(f"Version {number} is active.", "dim")
         return
     if state == "failed":
-        again = shell.command(f"versions resume {number}", collection, url)
-        shell.stop(
-            f"Version {number} failed: {version['reason']}\nIt goes on where it stopped by: {again}", shell.PARTLY
+        again = shell.command_line(f"versions resume {number}", collection, url)
+        shell.fail(
+            f"Version {number} failed: {version['reason']}\nIt goes on where it stopped by: {again}", shell.EXIT_PARTIAL
         )
     if state != "ready":
-        shell.stop(f"Version {number} is {state}: somebody ended it.", shell.PARTLY)
+        shell.fail(f"Version {number} is {state}: somebody ended it.", shell.EXIT_PARTIAL)
     failed = [check["name"] for check in version["checks"] if check["passed"] is False]
     if not promote and not failed and ask and shell.interactive():
         promote = typer.confirm(f"Promote version {number}?", default=False)
     if promote:
-        shell.say(switch(client, collection, number, force=force, note=note, url=url), "green")
+        shell.print_err(promote_version(client, collection, number, force=force, note=note, url=url), "green")
         return
-    by = shell.command(f"versions promote {number}" + (" --force" if failed else ""), collection, url)
+    by = shell.command_line(f"versions promote {number}" + (" --force" if failed else ""), collection, url)
     if failed:
-        shell.stop(
-            f"The evidence speaks against it: {', '.join(failed)}. In spite of it, on record: {by}", shell.PARTLY
+        shell.fail(
+            f"The evidence speaks against it: {', '.join(failed)}. In spite of it, on record: {by}", shell.EXIT_PARTIAL
         )
-    shell.say(f"It waits, complete and kept up to date, until: {by}", "dim")
+    shell.print_err(f"It waits, complete and kept up to date, until: {by}", "dim")

@@ -10,7 +10,7 @@ from rich.console import Console
 from service.client.http_client import Client, address_of
 from service.runtime.settings import Settings
 
-PARTLY, WRONG, UNREACHABLE, INTERRUPTED = 1, 2, 3, 130
+EXIT_PARTIAL, EXIT_USAGE, EXIT_UNREACHABLE, EXIT_INTERRUPTED = 1, 2, 3, 130
 
 out = Console()
 err = Console(stderr=True)
@@ -31,22 +31,22 @@ def connect(url: str | None) -> Client:
     return Client(url or address_of(settings.host, settings.port), key)
 
 
-def say(message: str, style: str = "red") -> None:
+def print_err(message: str, style: str = "red") -> None:
     """One line stays one line, however narrow the terminal or the file is."""
     err.print(message, style=style, highlight=False, markup=False, soft_wrap=True)
 
 
-def tell(message: str) -> None:
+def print_out(message: str) -> None:
     """On standard output; what stands in brackets is no markup."""
     out.print(message, highlight=False, markup=False, soft_wrap=True)
 
 
-def stop(message: str, code: int = WRONG) -> NoReturn:
-    say(message)
+def fail(message: str, code: int = EXIT_USAGE) -> NoReturn:
+    print_err(message)
     raise typer.Exit(code)
 
 
-def command(words: str, collection: str, url: str | None) -> str:
+def command_line(words: str, collection: str, url: str | None) -> str:
     """A command that can be copied, for the same collection of the same service."""
     elsewhere = f" --url {url}" if url and url != os.environ.get("AZIMUTH_URL") else ""
     return f"azimuth {words} -c {collection}{elsewhere}"

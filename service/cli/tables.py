@@ -7,7 +7,7 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
-from service.cli.follow_version import told
+from service.cli.follow_version import progress_text
 
 STATE_STYLES = {"active": "green", "ready": "cyan", "failed": "red", "retired": "dim"}
 VERDICTS = {True: Text("passed", "green"), False: Text("FAILED", "bold red"), None: Text("for information", "dim")}
@@ -26,22 +26,22 @@ def versions(found: Iterable[Mapping[str, Any]]) -> Table:
         table.add_row(
             str(one["number"]),
             Text(one["state"], STATE_STYLES.get(one["state"], "yellow")),
-            Text(embedder(one)),
+            Text(embedder_text(one)),
             str(one["dimensions"]),
             one["index"]["storage"],
             "" if retired else f"{one['chunks']:,}",
-            "" if retired else index(one),
+            "" if retired else index_text(one),
         )
     return table
 
 
-def standing(version: Mapping[str, Any]) -> str:
+def status_detail(version: Mapping[str, Any]) -> str:
     """How far it is, why it failed, or that it was active before; empty where the state says it all."""
     before = "a roll back makes it active again" if version["previous"] else ""
-    return told(version) or version["reason"] or before
+    return progress_text(version) or version["reason"] or before
 
 
-def embedder(version: Mapping[str, Any]) -> str:
+def embedder_text(version: Mapping[str, Any]) -> str:
     """The model and what it was told, in a few words."""
     spec = version["embedder"]
     words = [spec["model"] if not spec["revision"] else f"{spec['model']}@{spec['revision'][:12]}"]
@@ -52,11 +52,11 @@ def embedder(version: Mapping[str, Any]) -> str:
     return ", ".join(words)
 
 
-def index(version: Mapping[str, Any]) -> str:
+def index_text(version: Mapping[str, Any]) -> str:
     return "HNSW" if version["indexed"] else "exact scan"
 
 
-def facts(version: Mapping[str, Any]) -> Table:
+def version_details(version: Mapping[str, Any]) -> Table:
     """Everything about one version but its evidence."""
     chunking, hnsw = version["chunking"], version["index"]
     longest = chunking["max_tokens"] or version["max_tokens"]
@@ -65,15 +65,15 @@ def facts(version: Mapping[str, Any]) -> Table:
     table.add_column()
     rows: list[tuple[str, str | Text]] = [
         ("version", str(version["number"])),
-        ("state", Text(f"{version['state']}: {more}" if (more := standing(version)) else version["state"])),
-        ("embedder", Text(embedder(version))),
+        ("state", Text(f"{version['state']}: {more}" if (more := status_detail(version)) else version["state"])),
+        ("embedder", Text(embedder_text(version))),
         ("dimensions", str(version["dimensions"])),
         ("chunking", f"{longest} tokens, {chunking['overlap_tokens']} of them overlap"),
         ("storage", f"{hnsw['storage']}, HNSW with m {hnsw['m']}, ef_construction {hnsw['ef_construction']}"),
-        ("chunks", f"{version['chunks']:,}, searched by {index(version)}"),
+        ("chunks", f"{version['chunks']:,}, searched by {index_text(version)}"),
         ("fingerprint", version["fingerprint"]),
-        ("registered", when(version["created_at"])),
-        ("evidence of", when(version["gathered_at"])),
+        ("registered", local_time(version["created_at"])),
+        ("evidence of", local_time(version["gathered_at"])),
     ]
     for name, value in rows:
         if value:
@@ -93,12 +93,16 @@ def audit(entries: Iterable[Mapping[str, Any]]) -> Table:
     table.columns[0].justify = "right"
     for entry in entries:
         table.add_row(
-            str(entry["number"]), when(entry["at"]), Text(entry["actor"]), Text(deed(entry)), Text(entry["note"])
+            str(entry["number"]),
+            local_time(entry["at"]),
+            Text(entry["actor"]),
+            Text(describe_action(entry)),
+            Text(entry["note"]),
         )
     return table
 
 
-DEEDS = {
+ACTION_TEXTS = {
     "created": "created with version {version}",
     "indexing": "version {version} filled, its index is built",
     "verifying": "version {version} indexed, evidence is gathered",
@@ -111,15 +115,15 @@ DEEDS = {
 """Where it is more than `version 2 paused`."""
 
 
-def deed(entry: Mapping[str, Any]) -> str:
+def describe_action(entry: Mapping[str, Any]) -> str:
     """What was done to which version, such as `version 2 promoted in place of 1 by force, against judgments`."""
-    words = DEEDS.get(entry["action"], "version {version} {action}").format_map(entry)
+    words = ACTION_TEXTS.get(entry["action"], "version {version} {action}").format_map(entry)
     against = ", ".join(check["name"] for check in entry["details"].get("checks", ()) if check["passed"] is False)
     if entry["details"].get("forced"):
         return f"{words} by force, against {against}"
     return f"{words}, with {against} failed" if against else words
 
 
-def when(moment: str | None) -> str:
+def local_time(moment: str | None) -> str:
     """A moment of the wire in the time of whoever reads; empty where there was none."""
     return "" if moment is None else datetime.fromisoformat(moment).astimezone().strftime("%Y-%m-%d %H:%M:%S")

@@ -71,12 +71,12 @@ def reranker(
         recipe,
         hold_out=hold_out,
         command=shlex.join(["azimuth", *sys.argv[1:]]),
-        tell=lambda message: shell.say(message, "dim"),
+        tell=lambda message: shell.print_err(message, "dim"),
     )
     for part, found in held_out.items():
         on_top = f"{found.first_stage:.3f} by the first stage, {found.reranker:.3f} by the reranker"
-        shell.tell(f"{part}: right passage on top of {found.lists} held-out lists: {on_top}")
-    shell.tell(f"{out}: {report.steps:,} steps, {report.tokens:,} tokens in {report.seconds / 60:.1f} minutes")
+        shell.print_out(f"{part}: right passage on top of {found.lists} held-out lists: {on_top}")
+    shell.print_out(f"{out}: {report.steps:,} steps, {report.tokens:,} tokens in {report.seconds / 60:.1f} minutes")
 
 
 app.command()(train_embedder.embedder)

@@ -62,9 +62,9 @@ def embedder(
     that it has not learnt from. docs/training.md says more.
     """
     if folder is None and collection is None:
-        shell.stop("what from? A FOLDER in BEIR layout, or --collection NAME of a running service")
+        shell.fail("what from? A FOLDER in BEIR layout, or --collection NAME of a running service")
     settings = Settings()
-    subject, begun_with = _subject(folder, collection, licence, url)
+    subject, begun_with = _training_subject(folder, collection, licence, url)
     import torch
 
     from service.embedder.training import train_embedder as story
@@ -95,12 +95,12 @@ def embedder(
         device=settings.device,
         precision=settings.precision,
         command=shlex.join(["azimuth", *sys.argv[1:]]),
-        tell=lambda message: shell.say(message, "dim"),
+        tell=lambda message: shell.print_err(message, "dim"),
     )
-    _told(report, out, collection)
+    _print_report(report, out, collection)
 
 
-def _subject(
+def _training_subject(
     folder: Path | None, collection: str | None, licence: str, url: str | None
 ) -> "tuple[TrainingSubject, str | None]":
     """What to adapt to, and the model that a running service uses for it."""
@@ -125,7 +125,7 @@ def _subject(
     return subject, f"{spec['model']}@{spec['revision']}" if spec["revision"] else spec["model"]
 
 
-def _told(report: "BiEncoderReport", out: Path, collection: str | None) -> None:
+def _print_report(report: "BiEncoderReport", out: Path, collection: str | None) -> None:
     table = Table(
         "model", f"nDCG@10 of {len(report.chosen.scores):,} queries put aside", box=None, padding=(0, 2, 0, 0)
     )
@@ -134,11 +134,11 @@ def _told(report: "BiEncoderReport", out: Path, collection: str | None) -> None:
         table.add_row(candidate.name, f"{candidate.mean:.4f}", style=style)
     shell.out.print(table)
     if not report.better:
-        shell.stop("Nothing was better than the model as it was: nothing is written.", shell.PARTLY)
+        shell.fail("Nothing was better than the model as it was: nothing is written.", shell.EXIT_PARTIAL)
     gain = report.gain
-    shell.tell(
+    shell.print_out(
         f"{out}: {report.chosen.name}, {gain.mean:+.4f} [{gain.low:+.4f}, {gain.high:+.4f}],"
         f" {report.steps:,} steps in {report.seconds / 60:.1f} minutes"
     )
     register = f"azimuth reindex -c {collection or 'COLLECTION'} --embedder {out.resolve()}"
-    shell.say(f"With {out.resolve()} in AZIMUTH_MODELS of the service: {register}", "dim")
+    shell.print_err(f"With {out.resolve()} in AZIMUTH_MODELS of the service: {register}", "dim")

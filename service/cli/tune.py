@@ -22,9 +22,9 @@ def tune_collection(
         typer.Option(help="Judged queries in BEIR layout; default: the collection's own test set."),
     ] = None,
     split: Annotated[str, typer.Option(help="Which judgments of the folder.")] = "test",
-    sample: Annotated[int, typer.Option(min=choose_ranking.FEWEST, max=10_000, help="Most queries that are asked.")] = (
-        choose_ranking.SAMPLE
-    ),
+    sample: Annotated[
+        int, typer.Option(min=choose_ranking.MIN_QUERIES, max=10_000, help="Most queries that are asked.")
+    ] = (choose_ranking.SAMPLED_QUERIES),
     folds: Annotated[int, typer.Option(min=2, max=20, help="Parts of the cross-validation.")] = choose_ranking.FOLDS,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be set, and set nothing.")] = False,
     check: Annotated[
@@ -41,35 +41,35 @@ def tune_collection(
     """
     with shell.connect(url) as client:
         if check:
-            _tell_tuned(client.call("GET", f"/v1/collections/{collection}"), as_json)
+            _print_tuning_state(client.call("GET", f"/v1/collections/{collection}"), as_json)
             return
         client.call("GET", f"/v1/collections/{collection}")  # a wrong name is told before a wrong folder
-        judged = _own(client, collection) if judgments is None else beir.judgments(judgments, split)
-        with load_documents.progress_on(shell.err) as progress:
-            steps = _steps(progress)
+        judged = _stored_judgments(client, collection) if judgments is None else beir.judgments(judgments, split)
+        with load_documents.progress_bar(shell.err) as progress:
+            steps = _progress_steps(progress)
             found = choose_ranking.tune(client, collection, judged, sample=sample, folds=folds, progress=steps)
         wanted = found.settings()
         if wanted and not dry_run:
             client.call("PUT", f"/v1/collections/{collection}", json=wanted)
     if as_json:
-        shell.out.print_json(data=_as_json(found, stored=bool(wanted) and not dry_run))
+        shell.out.print_json(data=_outcome_json(found, stored=bool(wanted) and not dry_run))
         return
     shell.out.print(_table(found))
-    if found.unread is not None:
-        shell.say(f"only fusion and candidates were tuned, without reranking: {found.unread}", "yellow")
+    if found.reranker_missing is not None:
+        shell.print_err(f"only fusion and candidates were tuned, without reranking: {found.reranker_missing}", "yellow")
     if not wanted:
-        shell.tell(f"Nothing is better beyond the noise: {collection} stays as it is.")
+        shell.print_out(f"Nothing is better beyond the noise: {collection} stays as it is.")
     elif dry_run:
-        shell.tell(f"{collection} would get {_shown(found.after)}.")
+        shell.print_out(f"{collection} would get {_ranking_text(found.after)}.")
     else:
-        shell.tell(f"{collection} has {_shown(found.after)} from now on, with the evidence.")
+        shell.print_out(f"{collection} has {_ranking_text(found.after)} from now on, with the evidence.")
 
 
-def _own(client: Client, collection: str) -> beir.BeirJudgments:
+def _stored_judgments(client: Client, collection: str) -> beir.BeirJudgments:
     """The test set of the collection."""
     kept = client.call("GET", f"/v1/collections/{collection}/judgments", params={"full": "true"})
     if not kept["queries"]:
-        shell.stop(
+        shell.fail(
             f"{collection} has no judgments: name a folder with --judgments, or upload one by `azimuth judgments`"
         )
     grades: dict[str, dict[str, int]] = {}
@@ -78,7 +78,7 @@ def _own(client: Client, collection: str) -> beir.BeirJudgments:
     return beir.BeirJudgments(queries={row["_id"]: row["text"] for row in kept["set"]["queries"]}, grades=grades)
 
 
-def _steps(progress: Progress) -> choose_ranking.Progress:
+def _progress_steps(progress: Progress) -> choose_ranking.Progress:
     def start(stage: str, steps: int) -> Callable[[], None]:
         task = progress.add_task(stage, total=steps)
         return lambda: progress.advance(task)
@@ -86,24 +86,24 @@ def _steps(progress: Progress) -> choose_ranking.Progress:
     return start
 
 
-def _tell_tuned(collection: dict[str, Any], as_json: bool) -> None:
+def _print_tuning_state(collection: dict[str, Any], as_json: bool) -> None:
     tuned = collection["settings"]["tuned"]
     if as_json:
         shell.out.print_json(data={"tuned": tuned})
     elif tuned is None:
-        shell.tell(f"{collection['name']} is not tuned.")
+        shell.print_out(f"{collection['name']} is not tuned.")
     else:
-        queries = f"{tuned['queries']} queries, {tables.when(tuned['at'])}"
-        shell.tell(f"{collection['name']} was tuned on version {tuned['version']} with {queries}.")
+        queries = f"{tuned['queries']} queries, {tables.local_time(tuned['at'])}"
+        shell.print_out(f"{collection['name']} was tuned on version {tuned['version']} with {queries}.")
     if tuned is not None and tuned["outdated"]:
-        shell.stop(f"Version {collection['active_version']} is active now: tune again.", shell.PARTLY)
+        shell.fail(f"Version {collection['active_version']} is active now: tune again.", shell.EXIT_PARTIAL)
 
 
-def _table(found: choose_ranking.Outcome) -> Table:
+def _table(found: choose_ranking.TuningOutcome) -> Table:
     table = Table("", "in use", "best", "nDCG@10, held out", "difference, 95 %", "")
     rows: list[tuple[str, Selection | None, str, str]] = [
-        ("first stage", found.fusion, _first(found.before), _first(found.best)),
-        ("reranking", found.rerank, _second(found.before), _second(found.best)),
+        ("first stage", found.fusion, _first_stage_text(found.before), _first_stage_text(found.best)),
+        ("reranking", found.rerank, _rerank_text(found.before), _rerank_text(found.best)),
     ]
     for name, choice, now, best in rows:
         if choice is not None:
@@ -114,40 +114,40 @@ def _table(found: choose_ranking.Outcome) -> Table:
     return table
 
 
-def _first(recipe: RankingSettings) -> str:
+def _first_stage_text(recipe: RankingSettings) -> str:
     fusion = recipe.fusion
     how = f"convex, alpha {fusion.alpha:g}" if fusion.method == "convex" else f"rrf, k {fusion.k}"
     return f"{how}, {recipe.candidates} candidates"
 
 
-def _second(recipe: RankingSettings) -> str:
+def _rerank_text(recipe: RankingSettings) -> str:
     return "" if recipe.rerank is None else f"depth {recipe.rerank.depth}, weight {recipe.rerank.weight:g}"
 
 
-def _shown(recipe: RankingSettings) -> str:
-    return f"{_first(recipe)}; rerank {_second(recipe)}"
+def _ranking_text(recipe: RankingSettings) -> str:
+    return f"{_first_stage_text(recipe)}; rerank {_rerank_text(recipe)}"
 
 
-def _as_json(found: choose_ranking.Outcome, *, stored: bool) -> dict[str, Any]:
+def _outcome_json(found: choose_ranking.TuningOutcome, *, stored: bool) -> dict[str, Any]:
     choices = {"fusion": found.fusion, "rerank": found.rerank}
     return {
         "version": found.version,
         "queries": found.queries,
         "folds": found.folds,
-        "before": _recipe_json(found.before),
-        "after": _recipe_json(found.after),
-        "best": _recipe_json(found.best),
+        "before": _ranking_json(found.before),
+        "after": _ranking_json(found.after),
+        "best": _ranking_json(found.best),
         "gains": {
-            name: None if choice is None else {**choose_ranking.gain_json(choice), "better": choice.better}
+            name: None if choice is None else {**choose_ranking.gain_to_json(choice), "better": choice.better}
             for name, choice in choices.items()
         },
         "stored": stored,
     }
 
 
-def _recipe_json(recipe: RankingSettings) -> dict[str, Any]:
+def _ranking_json(recipe: RankingSettings) -> dict[str, Any]:
     return {
-        "fusion": choose_ranking.fusion_json(recipe.fusion),
+        "fusion": choose_ranking.fusion_to_json(recipe.fusion),
         "candidates": recipe.candidates,
-        "rerank": choose_ranking.rerank_json(recipe.rerank),
+        "rerank": choose_ranking.rerank_to_json(recipe.rerank),
     }

@@ -33,7 +33,7 @@ def versions(
         context.default_map = {context.invoked_subcommand: given}
         return
     if collection is None:
-        shell.stop("which collection? --collection NAME")
+        shell.fail("which collection? --collection NAME")
     with shell.connect(url) as client:
         found = client.versions(collection)
     if as_json:
@@ -41,8 +41,8 @@ def versions(
         return
     shell.out.print(tables.versions(found["versions"]))
     for one in found["versions"]:
-        if more := tables.standing(one):
-            shell.tell(f"version {one['number']}: {more}")
+        if more := tables.status_detail(one):
+            shell.print_out(f"version {one['number']}: {more}")
 
 
 @app.command()
@@ -53,7 +53,7 @@ def show(number: Number, collection: shell.Collection, as_json: shell.AsJson = F
     if as_json:
         shell.out.print_json(data=version)
         return
-    shell.out.print(tables.facts(version))
+    shell.out.print(tables.version_details(version))
     if version["checks"]:
         shell.out.print()
         shell.out.print(tables.evidence(version["checks"]))
@@ -69,7 +69,7 @@ def promote(
 ) -> None:
     """Let a version answer from now on. Refused (exit code 1) where a check of its evidence failed."""
     with shell.connect(url) as client:
-        shell.tell(switch(client, collection, number, force=force, note=note, url=url))
+        shell.print_out(promote_version(client, collection, number, force=force, note=note, url=url))
 
 
 @app.command()
@@ -77,19 +77,19 @@ def rollback(collection: shell.Collection, note: shell.Note = "", url: shell.Url
     """Let the version answer again that answered before. It lost nothing: everything written since is in it."""
     with shell.connect(url) as client:
         active = client.roll_back(collection, note)
-    shell.tell(f"Version {active['number']} of {collection} answers again.")
+    shell.print_out(f"Version {active['number']} of {collection} answers again.")
 
 
 @app.command()
 def pause(number: Number, collection: shell.Collection, url: shell.Url = None) -> None:
     """Let a backfill rest. What is written meanwhile still goes to the version."""
-    _changed(collection, number, "pause", url)
+    _change_state(collection, number, "pause", url)
 
 
 @app.command()
 def resume(number: Number, collection: shell.Collection, url: shell.Url = None) -> None:
     """Let a paused backfill go on, or take a failed version up again where it stopped."""
-    _changed(collection, number, "resume", url)
+    _change_state(collection, number, "resume", url)
 
 
 @app.command()
@@ -101,11 +101,11 @@ def retire(
         version = client.version(collection, number)
         if not yes:
             if not shell.interactive():
-                shell.stop("this drops its vectors for good: confirm with --yes")
+                shell.fail("this drops its vectors for good: confirm with --yes")
             what = f"version {number} ({version['state']}, {version['chunks']:,} chunks) of {collection}"
             typer.confirm(f"Drop {what} for good?", abort=True)
         client.retire(collection, number, note)
-    shell.tell(f"Version {number} of {collection} is retired.")
+    shell.print_out(f"Version {number} of {collection} is retired.")
 
 
 @app.command()
@@ -127,7 +127,7 @@ def audit(
 # ---------------------------------------------------------------- parts of the commands
 
 
-def switch(client: Client, collection: str, number: int, *, force: bool, note: str, url: str | None) -> str:
+def promote_version(client: Client, collection: str, number: int, *, force: bool, note: str, url: str | None) -> str:
     """Promote; the words that say so. Exit code 1 where the evidence speaks against it."""
     before = client.versions(collection)["active_version"]
     try:
@@ -135,17 +135,17 @@ def switch(client: Client, collection: str, number: int, *, force: bool, note: s
     except Refused as refused:
         if refused.kind != "promotion-refused":
             raise
-        shell.say(f"Version {number} is not promoted: version {before} goes on answering. What failed:")
+        shell.print_err(f"Version {number} is not promoted: version {before} goes on answering. What failed:")
         shell.err.print(tables.evidence(check for check in refused.checks if check["passed"] is False))
-        forced = shell.command(f"versions promote {number} --force", collection, url)
-        shell.stop(f"In spite of it, on record: {forced}", shell.PARTLY)
+        forced = shell.command_line(f"versions promote {number} --force", collection, url)
+        shell.fail(f"In spite of it, on record: {forced}", shell.EXIT_PARTIAL)
     if before == number:
         return f"Version {number} of {collection} was active already."
-    back = shell.command("versions rollback", collection, url)
+    back = shell.command_line("versions rollback", collection, url)
     return f"Version {number} of {collection} answers from now on. Back to version {before}: {back}"
 
 
-def _changed(collection: str, number: int, verb: str, url: str | None) -> None:
+def _change_state(collection: str, number: int, verb: str, url: str | None) -> None:
     with shell.connect(url) as client:
         version = client.change(collection, number, verb)
-    shell.tell(f"Version {number} of {collection} is {version['state']}{', paused' if version['paused'] else ''}.")
+    shell.print_out(f"Version {number} of {collection} is {version['state']}{', paused' if version['paused'] else ''}.")

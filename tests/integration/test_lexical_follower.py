@@ -50,7 +50,7 @@ asyncio.run(main())
 _SUICIDE = (
     """
 import os, signal, sys
-from service.store import indexer
+from service.store.lexical import indexer
 from tests.feed import FileFeed
 
 commit, write_progress, commits = indexer.Indexer.commit, indexer.write_progress, 0

@@ -58,11 +58,11 @@ async def test_a_filter_that_comes_again_asks_only_what_changed(world: World, mo
     run.clear()
     assert await named(asked, world) == ["d0", "d5", "new"]
     assert await named(asked, world) == ["d0", "d5", "new"]
-    assert [one for one in run if one.startswith("passing.")] == [
-        "passing.totals",
-        "passing.changed",
-        "passing.totals",
-        "passing.changed",
+    assert [one for one in run if one.startswith("filter_matches.")] == [
+        "filter_matches.totals",
+        "filter_matches.changed",
+        "filter_matches.totals",
+        "filter_matches.changed",
     ]
 
 
@@ -90,7 +90,7 @@ async def test_after_too_many_changes_all_are_named_again(world: World, monkeypa
     await world.put(*(doc(f"d{number}", x=0) for number in range(5)), now=later(1))
     run = await statements(world, monkeypatch)
     assert await named(asked, world) == ["d5"]
-    assert "passing.by_metadata" in run
+    assert "filter_matches.by_metadata" in run
 
 
 async def test_what_was_forgotten_of_deleted_documents_is_noticed(world: World) -> None:
@@ -157,7 +157,7 @@ async def test_more_than_are_worth_it_are_not_named_again_and_again(
     assert (await asked.of(world.collection.id, ONE, 5)).ids is None
     run = await statements(world, monkeypatch)
     assert (await asked.of(world.collection.id, ONE, 5)).ids is None
-    assert run == ["passing.totals"]
+    assert run == ["filter_matches.totals"]
     assert len(await named(asked, world, 10) or ()) == 10
 
 

@@ -53,9 +53,9 @@ async def test_a_replay_answers_as_the_service_does(recipe: RankingSettings) -> 
             body: dict[str, Any] = {
                 "query": text,
                 "k": 10,
-                "fusion": choose_ranking.fusion_json(recipe.fusion),
+                "fusion": choose_ranking.fusion_to_json(recipe.fusion),
                 "candidates": recipe.candidates,
-                "rerank": choose_ranking.rerank_json(recipe.rerank) or False,
+                "rerank": choose_ranking.rerank_to_json(recipe.rerank) or False,
                 "include": [],
             }
             if recipe.rerank is not None:
@@ -180,7 +180,7 @@ def test_where_nothing_is_better_nothing_is_to_be_set() -> None:
 
 def test_without_a_reranker_the_rest_is_tuned() -> None:
     found = choose_ranking.tune(connected(Legs(reranker=False)), "c", judged(40))
-    assert (found.rerank, found.unread) == (None, "no reranker is configured")
+    assert (found.rerank, found.reranker_missing) == (None, "no reranker is configured")
     assert found.fusion.better
     assert "rerank" not in found.settings()
     assert "rerank" not in found.settings()["tuned"]
@@ -204,10 +204,10 @@ def test_too_few_queries_and_half_an_answer_are_no_evidence() -> None:
 def test_the_sample_is_bounded_the_same_every_time_and_has_only_answerable_queries() -> None:
     judgments = judged(50)
     judgments.grades["q7"] = {"right-q7": 0}
-    chosen = choose_ranking.sampled(judgments, 40)
+    chosen = choose_ranking.sample_queries(judgments, 40)
     assert len(chosen) == len(set(chosen)) == 40
-    assert chosen == choose_ranking.sampled(judgments, 40)
-    assert "q7" not in choose_ranking.sampled(judgments, 100)
+    assert chosen == choose_ranking.sample_queries(judgments, 40)
+    assert "q7" not in choose_ranking.sample_queries(judgments, 100)
 
 
 # ---------------------------------------------------------------- the command

@@ -12,7 +12,7 @@ from rich.console import Console
 from typer.testing import CliRunner, Result
 
 from service.cli import app, follow_version, shell
-from service.cli.follow_version import duration, follow, told
+from service.cli.follow_version import duration, follow, progress_text
 from service.client.http_client import Client, Refused, Unreachable
 
 GOOD: dict[str, Any] = {
@@ -118,7 +118,7 @@ class FakeService:
 @pytest.fixture
 def service(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeService]:
     fake = FakeService()
-    monkeypatch.setattr(follow_version, "LOOK_SECONDS", (0.0, 0.0))
+    monkeypatch.setattr(follow_version, "POLL_SECONDS", (0.0, 0.0))
     monkeypatch.setattr(shell, "connect", lambda _: connected(fake))
     yield fake
     assert not fake.looks, "the command left before the end"
@@ -322,8 +322,8 @@ def test_durations_are_told_in_two_units(seconds: float, words: str) -> None:
 
 
 def test_a_slow_rate_is_not_rounded_to_none() -> None:
-    assert told(version(2, "indexing", progress={"done": 1, "total": 9, "per_second": 0.34})).endswith("0.3/s")
-    assert told(version(1, "active")) == ""
+    assert progress_text(version(2, "indexing", progress={"done": 1, "total": 9, "per_second": 0.34})).endswith("0.3/s")
+    assert progress_text(version(1, "active")) == ""
 
 
 # ---------------------------------------------------------------- versions
