@@ -505,7 +505,7 @@ class FakeLexicon:
         ]
         return tuple(sorted(candidates, key=lambda one: -one.score)[:limit])
 
-    async def satisfying(
+    async def matching_constraints(
         self, collection: Collection, words: ParsedQuery, ids: Sequence[DocumentId]
     ) -> frozenset[DocumentId]:
         living, has_constraints = self._store.living(collection.id), self._binding(collection, words)
@@ -515,10 +515,10 @@ class FakeLexicon:
         living = list(self._store.living(collection.id))
         return tuple(one for one in words.quoted if not any(_satisfies(document, [one], []) for document in living))
 
-    async def ceiling(self, collection: Collection, words: ParsedQuery) -> float:
+    async def max_score(self, collection: Collection, words: ParsedQuery) -> float:
         return float(len(_words(words.text)))
 
-    async def frequencies(self, collection: Collection, words: ParsedQuery) -> tuple[int, ...]:
+    async def document_frequencies(self, collection: Collection, words: ParsedQuery) -> tuple[int, ...]:
         said = [_words(f"{document.title} {document.text}") for document in self._store.living(collection.id)]
         return tuple(sum(word in one for one in said) for word in _words(words.text))
 
@@ -536,9 +536,9 @@ class FakeLexicon:
     def state(self, collection: Collection) -> LexiconState:
         return "ready"
 
-    async def reached(self, collection: Collection, position: Position) -> None: ...
+    async def wait_until(self, collection: Collection, position: Position) -> None: ...
 
-    def nudge(self) -> None: ...
+    def wake(self) -> None: ...
 
     def lag_seconds(self, collection_id: CollectionId) -> float | None:
         return 0.0

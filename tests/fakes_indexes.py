@@ -28,7 +28,7 @@ class FakeIndexes:
         self._building: set[Key] = set()
         self._held: set[tuple[str, Key]] = set()
 
-    async def look(self, version: EmbedderVersion) -> IndexHealth:
+    async def health(self, version: EmbedderVersion) -> IndexHealth:
         key = (version.collection_id, version.number)
         status = await self._versions.status(version)
         known = self.healths.get(key)

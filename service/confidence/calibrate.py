@@ -205,7 +205,7 @@ class ConfidenceCalibrator:
         plan = filter_planner.choose(space.status, None, limit, exact=False, ef_search=None)
         rows = await self._vectors.nearest(VectorQuery(space.version, vector, limit, plan))
         words = parse_query(one.text, "plain")
-        ceiling = await self._lexicon.ceiling(space.collection, words)
+        ceiling = await self._lexicon.max_score(space.collection, words)
         found = await self._lexicon.search(space.collection, words, 2)
         return TopScores(
             cosine=max((row.score for row in rows if row.document_id != one.source), default=0.0),

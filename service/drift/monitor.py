@@ -164,7 +164,7 @@ class DriftMonitor:
         if not text:
             return ()
         try:
-            return await self._lexicon.frequencies(collection, understood(text, "plain"))
+            return await self._lexicon.document_frequencies(collection, understood(text, "plain"))
         except AzimuthError as error:
             log.info("words are not looked up", extra={"collection": collection.name, "reason": error.detail})
             return None

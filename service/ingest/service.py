@@ -152,7 +152,7 @@ class IngestService:
         )
         for one in accepted:
             metrics.DOCUMENTS_WRITTEN.labels(collection.name, one.status).inc()
-        self._lexicon.nudge()
+        self._lexicon.wake()
         return accepted
 
     def _check(self, document: Document, takes: Taker | None, prefix: str) -> list[FieldError]:
@@ -180,7 +180,7 @@ class IngestService:
     ) -> tuple[DocumentId, ...]:
         """Delete by id those that pass. Answers those that were there."""
         gone = await self._documents.delete(collection.id, ids, datetime.now(UTC), where)
-        self._lexicon.nudge()
+        self._lexicon.wake()
         return gone
 
     async def delete_passing(self, collection: Collection, where: Filter) -> int:
@@ -198,8 +198,8 @@ class IngestService:
         try:
             async with asyncio.timeout(self._wait_seconds) as limit:
                 self._waits.add(limit)
-                self._lexicon.nudge()
-                await self._lexicon.reached(collection, await self._changes.position_of(collection.id, ids))
+                self._lexicon.wake()
+                await self._lexicon.wait_until(collection, await self._changes.position_of(collection.id, ids))
                 pause, longest = POLL_SECONDS
                 waiting = tuple(ids)
                 while waiting := await self._queue.unfinished(collection.id, collection.active_version, waiting):

@@ -91,7 +91,7 @@ class RecallController:
         await for_each_version(standing, lambda version: self._tend(version, now), failure_message="effort stays")
 
     async def _tend(self, version: EmbedderVersion, now: Clock) -> None:
-        health = await self._indexes.look(version)
+        health = await self._indexes.health(version)
         if health.index is None or not health.index.valid or health.index.building:
             return
         collection = await self._collections.get(version.collection_id)
@@ -116,7 +116,7 @@ class RecallController:
 
         A curve of this index will do, even if much was written since: who promotes waits for this.
         """
-        health = await self._indexes.look(version)
+        health = await self._indexes.health(version)
         target = collection.settings.recall_target
         if health.index is not None and health.index.valid:
             async with self._indexes.ef_search_lock(version) as ours:
@@ -223,7 +223,7 @@ class RecallController:
         self, collection: Collection, version: EmbedderVersion
     ) -> tuple[IndexHealth, tuple[IndexAdvice, ...]]:
         """How the index stands, and what to do about it."""
-        health = await self._indexes.look(version)
+        health = await self._indexes.health(version)
         ef_settings = await self._recalls.ef_settings(collection.id)
         missed = any(one.missed and one.version == version.number for one in ef_settings)
         return health, advice(health, exact_below=self._exact_below, missed=missed and health.index is not None)
@@ -233,7 +233,7 @@ class RecallController:
         version = await self._versions.get(collection.id, number)
         if not version.written:
             raise Conflict(f"version {number} is {version.state}: it has no index")
-        health = await self._indexes.look(version)
+        health = await self._indexes.health(version)
         if health.index is None:
             raise Conflict(f"version {number} has no index: its {health.rows} vectors are scanned exactly")
         begun: asyncio.Future[bool] = asyncio.get_running_loop().create_future()

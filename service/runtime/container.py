@@ -373,7 +373,7 @@ async def _driving(flow: VersionStateMachine, fields: IndexedFields) -> AsyncIte
             work = partial(flow.advance_all, now, frozenset({state}))
             await stack.enter_async_context(in_background(repeat_every(state.value, DRIVE_SECONDS, work)))
         await stack.enter_async_context(
-            in_background(repeat_every("fields", DRIVE_SECONDS, lambda: fields.tend(now())))
+            in_background(repeat_every("fields", DRIVE_SECONDS, lambda: fields.maintain(now())))
         )
         await stack.enter_async_context(
             in_background(repeat_every("indexes", TEND_SECONDS, partial(flow.maintain_complete, now)))

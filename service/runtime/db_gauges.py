@@ -85,7 +85,7 @@ class DatabaseGauges:
                 metrics.remove_version(*labels)
                 continue
             try:
-                health = await self._indexes.look(version)
+                health = await self._indexes.health(version)
             except NotFound:
                 continue
             metrics.DEAD_ROWS.labels(*labels).set(health.dead_rows)

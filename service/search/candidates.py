@@ -162,7 +162,7 @@ async def fulfilling(lexicon: Lexicon, space: Space, finds: CandidateSet, words:
     Where the words found all documents that do, the dense leg has no more of them to give.
     """
     ids = dict.fromkeys(item[0] for found in finds.queries for item in (*found.by_meaning, *found.by_words))
-    named = await lexicon.satisfying(space.collection, words, list(ids))
+    named = await lexicon.matching_constraints(space.collection, words, list(ids))
     lexical = [found.lexical for found in finds.queries if found.lexical is not None]
     all_named = bool(words.required) and bool(lexical) and all(leg.exhausted for leg in lexical)
 

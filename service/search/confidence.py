@@ -57,7 +57,7 @@ class ConfidenceAssessor:
     async def _ceiling(self, space: Space, alone: SearchRequest) -> float:
         """0 where the index was lost since the leg ran: its answer stands, and the cosine tells enough."""
         try:
-            return await self._lexicon.ceiling(space.collection, alone.words)
+            return await self._lexicon.max_score(space.collection, alone.words)
         except Unavailable:
             return 0.0
 

@@ -57,7 +57,7 @@ def store(request: pytest.FixtureRequest) -> Store:
 
 async def test_without_an_index_there_is_none_to_tell_of(store: Store) -> None:
     _, version = await store.version()
-    health = await store.indexes.look(version)
+    health = await store.indexes.health(version)
     assert (health.rows, health.dead_rows, health.unindexed_rows, health.index) == (0, 0, 0, None)
     assert health.indexable
     assert health.cache_bytes > 0
@@ -66,14 +66,14 @@ async def test_without_an_index_there_is_none_to_tell_of(store: Store) -> None:
 async def test_a_rebuilt_index_is_another_build(store: Store) -> None:
     _, version = await store.version()
     await store.versions.build_index(version)
-    before = (await store.indexes.look(version)).index
+    before = (await store.indexes.health(version)).index
     assert before is not None
     assert (before.valid, before.building) == (True, False)
-    assert (await store.indexes.look(version)).index == before
+    assert (await store.indexes.health(version)).index == before
     async with store.indexes.rebuild_lock(version) as ours:
         assert ours
         await store.indexes.rebuild(version)
-    after = (await store.indexes.look(version)).index
+    after = (await store.indexes.health(version)).index
     assert after is not None
     assert (after.name, after.valid) == (before.name, True)
     assert after.build != before.build
@@ -93,7 +93,7 @@ async def test_a_version_that_is_gone_is_not_found(store: Store) -> None:
     collection, version = await store.version()
     await store.collections.delete(collection.id)
     with pytest.raises(VersionNotFound):
-        await store.indexes.look(version)
+        await store.indexes.health(version)
     with pytest.raises(VersionNotFound):
         await store.indexes.rebuild(version)
 
@@ -136,8 +136,8 @@ class Real:
     async def until(self, what: str, wanted: Any) -> None:
         """Statistics come some moments late."""
         deadline = time.monotonic() + 15
-        while getattr(await self.indexes.look(self.version), what) != wanted:
-            assert time.monotonic() < deadline, await self.indexes.look(self.version)
+        while getattr(await self.indexes.health(self.version), what) != wanted:
+            assert time.monotonic() < deadline, await self.indexes.health(self.version)
             await self.run("SELECT pg_stat_force_next_flush()")
             await asyncio.sleep(0.05)
 
@@ -158,7 +158,7 @@ async def test_dead_rows_are_counted_until_a_vacuum_takes_them_out(real: Real) -
     dead = 200 - int(await value(real.pool, f"SELECT count(*) FROM {real.table}"))
     assert dead > 0
     await real.until("dead_rows", dead)
-    health = await real.indexes.look(real.version)
+    health = await real.indexes.health(real.version)
     assert health.rows == 200 - dead
     assert health.index is not None
     assert health.index.bytes > 0
@@ -174,7 +174,7 @@ async def test_an_invalid_index_is_told_apart(real: Real) -> None:
     names = vector_tables.vector_table_of(real.version)
     with pytest.raises(psycopg.errors.UniqueViolation):
         await real.run(f"CREATE UNIQUE INDEX CONCURRENTLY {names.index} ON {names.table} (ends)")
-    index = (await real.indexes.look(real.version)).index
+    index = (await real.indexes.health(real.version)).index
     assert index is not None
     assert (index.valid, index.building) == (False, False)
 
@@ -184,12 +184,12 @@ async def test_what_no_index_can_hold_is_looked_for_where_the_table_would_take_i
     await fill(real.pool, real.version, documents=10, chunks=1)
     await real.run(f"ALTER TABLE {real.table} DROP CONSTRAINT {real.table}_embedding_check")
     await real.run(f"ALTER TABLE {real.table} DROP CONSTRAINT sealed")
-    assert (await real.indexes.look(real.version)).unindexed_rows == 0
+    assert (await real.indexes.health(real.version)).unindexed_rows == 0
     await real.run(f"UPDATE {real.table} SET embedding = '[0,0,0,0]' WHERE document_id = 'd3'")
-    assert (await real.indexes.look(real.version)).unindexed_rows == 1
+    assert (await real.indexes.health(real.version)).unindexed_rows == 1
     await real.run(f"ALTER TABLE {real.table} ALTER COLUMN embedding DROP NOT NULL")
     await real.run(f"UPDATE {real.table} SET embedding = NULL WHERE document_id = 'd4'")
-    assert (await real.indexes.look(real.version)).unindexed_rows == 2
+    assert (await real.indexes.health(real.version)).unindexed_rows == 2
 
 
 @pytest.mark.database
@@ -201,6 +201,6 @@ async def test_what_a_rebuild_left_behind_is_dropped_by_the_next(real: Real) -> 
         await real.run(f"CREATE UNIQUE INDEX CONCURRENTLY {leftover} ON {real.table} (ends)")
     await real.indexes.rebuild(real.version)
     assert await value(real.pool, "SELECT to_regclass(%s) IS NULL", leftover)
-    index = (await real.indexes.look(real.version)).index
+    index = (await real.indexes.health(real.version)).index
     assert index is not None
     assert index.valid

@@ -57,7 +57,7 @@ class TantivySubject:
     async def write(self, *documents: tuple[str, str] | str) -> None:
         position = self._feed.write(*documents)
         async with asyncio.timeout(60):
-            await self.lexicon.reached(self.papers, position)
+            await self.lexicon.wait_until(self.papers, position)
 
 
 @pytest.fixture
@@ -141,10 +141,10 @@ async def test_inflected_words_meet(tantivy: Subject) -> None:
 async def test_no_hit_scores_more_than_the_ceiling_and_unknown_words_raise_it(subject: Subject) -> None:
     await subject.write(("once", "heron"), ("often", "heron " * 50 + "pike"), ("none", "a perch in the pond"))
     words = ParsedQuery(text="heron pike")
-    ceiling = await subject.lexicon.ceiling(subject.papers, words)
+    ceiling = await subject.lexicon.max_score(subject.papers, words)
     best = (await subject.lexicon.search(subject.papers, words, 1))[0].score
     assert 0 < best <= ceiling
-    assert await subject.lexicon.ceiling(subject.papers, ParsedQuery(text="heron pike zeppelin")) > ceiling
+    assert await subject.lexicon.max_score(subject.papers, ParsedQuery(text="heron pike zeppelin")) > ceiling
 
 
 async def test_the_ceiling_is_what_endless_repetition_comes_near_to(tantivy: Subject) -> None:
@@ -153,24 +153,24 @@ async def test_the_ceiling_is_what_endless_repetition_comes_near_to(tantivy: Sub
     )
     words = ParsedQuery(text="heron")
     (hit,) = await tantivy.lexicon.search(tantivy.papers, words, 10)
-    assert hit.score / await tantivy.lexicon.ceiling(tantivy.papers, words) == pytest.approx(1.0, abs=0.15)
+    assert hit.score / await tantivy.lexicon.max_score(tantivy.papers, words) == pytest.approx(1.0, abs=0.15)
 
 
 async def test_what_the_ceiling_of_an_empty_collection_is_does_not_matter_but_it_is_told(subject: Subject) -> None:
-    assert await subject.lexicon.ceiling(subject.papers, ParsedQuery(text="heron")) >= 0
+    assert await subject.lexicon.max_score(subject.papers, ParsedQuery(text="heron")) >= 0
 
 
 async def test_how_many_documents_say_each_word(subject: Subject) -> None:
     await subject.write(("a", "heron and pike"), ("b", "heron heron"), ("c", "perch"))
-    found = await subject.lexicon.frequencies(subject.papers, ParsedQuery(text="zeppelin heron pike"))
+    found = await subject.lexicon.document_frequencies(subject.papers, ParsedQuery(text="zeppelin heron pike"))
     assert sorted(found) == [0, 1, 2]
-    assert await subject.lexicon.frequencies(subject.papers, ParsedQuery(text="heron heron")) == (2,)
-    assert await subject.lexicon.frequencies(subject.papers, ParsedQuery(text="...")) == ()
+    assert await subject.lexicon.document_frequencies(subject.papers, ParsedQuery(text="heron heron")) == (2,)
+    assert await subject.lexicon.document_frequencies(subject.papers, ParsedQuery(text="...")) == ()
 
 
 async def test_words_are_counted_as_the_language_reads_them(tantivy: Subject) -> None:
     await tantivy.write(("a", "herons run"), ("b", "a running heron"))
-    assert await tantivy.lexicon.frequencies(tantivy.papers, ParsedQuery(text="the Heron runs")) == (2, 2)
+    assert await tantivy.lexicon.document_frequencies(tantivy.papers, ParsedQuery(text="the Heron runs")) == (2, 2)
 
 
 async def test_within_restricts_and_leaves_scores_alone(subject: Subject) -> None:
@@ -230,7 +230,7 @@ async def test_reached_waits_for_what_is_not_there_yet(tantivy: Subject) -> None
     await tantivy.write(("a", "heron"))
     with suppress(TimeoutError):
         async with asyncio.timeout(0.2):
-            await tantivy.lexicon.reached(tantivy.papers, Position(xid=1000))
+            await tantivy.lexicon.wait_until(tantivy.papers, Position(xid=1000))
             pytest.fail("returned although nobody wrote that far")
 
 
@@ -269,7 +269,7 @@ async def test_wishes_bind(subject: Subject, query: str, expected: set[str]) -> 
     words = parse_query(query)
     assert set(ids(await subject.lexicon.search(subject.papers, words, 10))) == expected
     everyone = [DocumentId(name) for name in ("a", "b", "c", "nobody")]
-    fulfilling = await subject.lexicon.satisfying(subject.papers, words, everyone)
+    fulfilling = await subject.lexicon.matching_constraints(subject.papers, words, everyone)
     assert fulfilling - {"nobody"} == expected
 
 

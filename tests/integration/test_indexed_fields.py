@@ -82,7 +82,7 @@ async def test_values_of_every_kind_are_kept(world: World) -> None:
 
 async def test_a_change_replaces_values_and_a_deletion_removes_them(world: World) -> None:
     await declare(world, "a")
-    await fields_of(world).tend(NOW)
+    await fields_of(world).maintain(NOW)
     await world.put(doc("1", a=[1, 2]), doc("2", a=1))
     await world.put(doc("1", a=[2]), now=later(1))
     assert await found(world, {"a": 1}) == ["2"]
@@ -99,7 +99,7 @@ async def test_what_was_there_before_is_filled_in_portions_that_anyone_may_go_on
     assert await fields_of(world).fill(world.collection.id, limit=4)
     assert {id_ for *_, id_, _ in await values(world)} == {"d0", "d1", "d2", "d4"}
     assert await found(world, {"a": {"$gte": 8}}) == ["d8", "d9"]  # not by the field, which is not ready
-    await asyncio.gather(*(fields_of(world).tend(NOW) for _ in range(4)))
+    await asyncio.gather(*(fields_of(world).maintain(NOW) for _ in range(4)))
     assert await states(world) == {"a": FieldState.READY}
     assert {id_ for *_, id_, _ in await values(world)} == {f"d{number}" for number in range(10) if number != 3}
 
@@ -119,18 +119,18 @@ async def test_a_new_collection_has_nothing_to_fill(world: World) -> None:
 async def test_a_dropped_field_is_kept_until_no_process_believes_in_it(world: World) -> None:
     await declare(world, "a", "b")
     await world.put(doc("1", a=1, b=1))
-    await fields_of(world).tend(NOW)
+    await fields_of(world).maintain(NOW)
     believing = PostgresDocuments(world.pool)  # type: ignore[arg-type]
     assert (await believing.filter_match(world.collection.id, filters.parse({"a": 1}), 10)).ids == ("1",)
     await declare(world, "b")
     assert await states(world) == {"b": FieldState.READY}
     await world.put(doc("2", a=1, b=2), now=later(1))
-    await fields_of(world).tend(NOW)
+    await fields_of(world).maintain(NOW)
     two = await believing.filter_match(world.collection.id, filters.parse({"a": {"$lt": 2}}), 10)
     assert set(two.ids or ()) == {"1", "2"}
     # The settings were changed at the time of this machine, not of the tests.
     await rows(world, f"UPDATE indexed_fields SET dropped_at = '{NOW}' WHERE state = 'dropped' RETURNING number")
-    await fields_of(world).tend(AFTER)
+    await fields_of(world).maintain(AFTER)
     assert {name for name, *_ in await values(world)} == {"b"}
     assert await rows(world, "SELECT name, state FROM indexed_fields") == [("b", "ready")]
 
@@ -141,7 +141,7 @@ async def test_declared_again_a_field_begins_anew(world: World) -> None:
     await declare(world)
     await declare(world, "a")
     assert await states(world) == {"a": FieldState.BUILDING}
-    await fields_of(world).tend(NOW)
+    await fields_of(world).maintain(NOW)
     assert await states(world) == {"a": FieldState.READY}
     assert await found(world, {"a": 1}) == ["1"]
 
@@ -191,7 +191,7 @@ async def test_nothing_is_lost_while_fields_are_declared_beside_writes(world: Wo
         done.set()
 
     await asyncio.gather(*(write(number) for number in range(3)), fill(), fill(), change())
-    await fields_of(world).tend(NOW)
+    await fields_of(world).maintain(NOW)
     assert await states(world) == {"a": FieldState.READY, "b": FieldState.READY}
     await agrees(world, ids)
 

@@ -45,7 +45,7 @@ class Followed:
         """What "heron" finds once the last changes of these documents are visible."""
         position = await self.world.changes.position_of(self.world.collection.id, [DocumentId(one) for one in names])
         async with asyncio.timeout(20):
-            await self.lexicon.reached(self.world.collection, position)
+            await self.lexicon.wait_until(self.world.collection, position)
         return await self.found()
 
     async def found(self) -> list[str]:
@@ -79,7 +79,7 @@ async def test_a_transaction_that_commits_late_is_not_skipped(followed: Followed
         position = await followed.world.changes.position_of(followed.world.collection.id, [DocumentId("a")])
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(0.5):
-                await followed.lexicon.reached(followed.world.collection, position)
+                await followed.lexicon.wait_until(followed.world.collection, position)
         assert followed.lexicon.lag_seconds(followed.world.collection.id)
     assert await followed.found_after("a") == ["a"]
 

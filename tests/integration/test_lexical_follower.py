@@ -99,7 +99,7 @@ async def eventually(holds: Callable[[], bool], seconds: float = 20.0) -> None:
 
 async def reached(lexicon: TantivyLexicon, papers: Collection, position: Position) -> None:
     async with asyncio.timeout(20):
-        await lexicon.reached(papers, position)
+        await lexicon.wait_until(papers, position)
 
 
 async def found(lexicon: TantivyLexicon, papers: Collection, text: str) -> list[str]:

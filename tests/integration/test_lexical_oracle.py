@@ -109,7 +109,7 @@ async def compared(tmp_path: Path) -> AsyncIterator[Compared]:
     following = asyncio.create_task(Follower(lexicon, feed, feed).run(stop))
     async with asyncio.timeout(60):
         position = feed.write(*((f"{n}", text) for n, text in enumerate(corpus)))
-        await lexicon.reached(feed.collections[0], position)
+        await lexicon.wait_until(feed.collections[0], position)
     yield Compared(lexicon, feed.collections[0], corpus, queries)
     stop.set()
     await following

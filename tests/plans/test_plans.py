@@ -131,7 +131,7 @@ async def fill(world: World) -> None:
     wanted = dataclasses.replace(world.collection.settings, indexed=("rank", "tags"))
     world.collection = await world.collections.update(world.collection, wanted)
     assert world.pool is not None
-    await IndexedFields(world.pool).tend(NOW)
+    await IndexedFields(world.pool).maintain(NOW)
     generator = np.random.default_rng(3)
     for start in range(0, ROWS, 1_000):
         batch = [

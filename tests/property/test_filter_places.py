@@ -99,7 +99,7 @@ async def declare(world: World, fields: set[str]) -> None:
     before = world.collection
     world.collection = await world.collections.update(before, dataclasses.replace(before.settings, indexed=names))
     assert world.pool is not None
-    await IndexedFields(world.pool).tend(later(0))
+    await IndexedFields(world.pool).maintain(later(0))
     # As if a second had passed since it was looked up which fields are ready.
     world.documents = type(world.documents)(world.pool)  # type: ignore[call-arg]
 

@@ -62,7 +62,7 @@ def test_any_text_is_a_query(index: LexicalIndex, text: str, syntax: Syntax, typ
     assert len(set(found)) == len(matches) <= len(TEXTS)
     assert all(score > 0 for _, _, score in matches)
     assert matches == sorted(matches, key=lambda match: (-match[2], match[0]))
-    assert index.satisfying(words, found) == set(found), "what is found fulfils the wishes"
+    assert index.matching_constraints(words, found) == set(found), "what is found fulfils the wishes"
 
 
 @given(any_text, st.sets(st.integers(0, len(TEXTS) + 2)))

@@ -10,7 +10,7 @@ from service.core.versions import EmbedderVersion
 class Indexes(Protocol):
     """The HNSW indexes of versions: how they stand, and how they are built anew."""
 
-    async def look(self, version: EmbedderVersion) -> IndexHealth:
+    async def health(self, version: EmbedderVersion) -> IndexHealth:
         """VersionNotFound where it is gone."""
         ...
 
@@ -23,7 +23,7 @@ class Indexes(Protocol):
         ...
 
     async def rebuild(self, version: EmbedderVersion) -> None:
-        """Inside of `rebuilding`: build the index anew beside searches and writes; the old one serves until then.
+        """Inside of `rebuild_lock`: build the index anew beside searches and writes; the old one serves until then.
 
         Takes minutes for millions of rows. VersionNotFound where it is gone; TimedOut where it was cancelled.
         """

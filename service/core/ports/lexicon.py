@@ -24,7 +24,7 @@ class Lexicon(Protocol):
         """Up to `limit` best documents, of those that fulfil the wishes."""
         ...
 
-    async def satisfying(
+    async def matching_constraints(
         self, collection: Collection, words: ParsedQuery, ids: Sequence[DocumentId]
     ) -> frozenset[DocumentId]:
         """Those of `ids` that fulfil the wishes."""
@@ -34,11 +34,11 @@ class Lexicon(Protocol):
         """The quoted phrases that no document says, and that bind nobody therefore."""
         ...
 
-    async def ceiling(self, collection: Collection, words: ParsedQuery) -> float:
+    async def max_score(self, collection: Collection, words: ParsedQuery) -> float:
         """The highest score that any document could have for these words, those that no document says included."""
         ...
 
-    async def frequencies(self, collection: Collection, words: ParsedQuery) -> tuple[int, ...]:
+    async def document_frequencies(self, collection: Collection, words: ParsedQuery) -> tuple[int, ...]:
         """For each different word that is looked for, how many documents say it; deleted ones may count for a while."""
         ...
 
@@ -50,11 +50,11 @@ class Lexicon(Protocol):
 
     def state(self, collection: Collection) -> LexiconState: ...
 
-    async def reached(self, collection: Collection, position: Position) -> None:
+    async def wait_until(self, collection: Collection, position: Position) -> None:
         """Return when lexical search sees everything up to `position`. The caller sets the limit of time."""
         ...
 
-    def nudge(self) -> None:
+    def wake(self) -> None:
         """Something was just committed here: look at the change feed now rather than at the next turn."""
         ...
 

@@ -120,7 +120,7 @@ class Follower:
 
     async def _wake_at(self, stop: asyncio.Event) -> None:
         await stop.wait()
-        self._lexicon.nudge()
+        self._lexicon.wake()
 
     async def _turn(self) -> float:
         """Turn to every collection that is due or waited for. Answers how long to pause."""

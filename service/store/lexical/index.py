@@ -162,7 +162,7 @@ class LexicalIndex:
             matches = self._matches(searcher, query, limit)
         return sorted(matches, key=lambda match: (-match[2], match[0]))[:limit]
 
-    def satisfying(self, words: ParsedQuery, ids: Sequence[DocumentId]) -> frozenset[DocumentId]:
+    def matching_constraints(self, words: ParsedQuery, ids: Sequence[DocumentId]) -> frozenset[DocumentId]:
         """Those of `ids` that say what must be said, and nothing that must not."""
         searcher = self._searcher()
         if not ids or not searcher.num_docs:
@@ -173,11 +173,11 @@ class LexicalIndex:
             hits = searcher.search(query, min(len(ids), searcher.num_docs), count=False).hits
             return frozenset(DocumentId(searcher.doc(address)["document_id"][0]) for _, address in hits)
 
-    def ceiling(self, words: ParsedQuery) -> float:
+    def max_score(self, words: ParsedQuery) -> float:
         """The highest score that a document could have."""
         searcher = self._searcher()
         with self._guarded():
-            return self._reading(searcher, words).ceiling()
+            return self._reading(searcher, words).max_score()
 
     def exact_scores(self, words: ParsedQuery, documents: Sequence[TermCounts]) -> tuple[float, ...]:
         """The BM25 score of each document with its exact length and the statistics of the index."""
@@ -186,11 +186,11 @@ class LexicalIndex:
             weights, average_length = self._reading(searcher, words).statistics()
         return SampleBM25(documents, weights, average_length).scores()
 
-    def frequencies(self, words: ParsedQuery) -> tuple[int, ...]:
+    def document_frequencies(self, words: ParsedQuery) -> tuple[int, ...]:
         """How many documents say each different word."""
         searcher = self._searcher()
         with self._guarded():
-            return self._reading(searcher, words).frequencies()
+            return self._reading(searcher, words).document_frequencies()
 
     def unmatched_terms(self, words: ParsedQuery) -> tuple[str, ...]:
         """Quoted phrases that no document says."""

@@ -80,19 +80,19 @@ class TantivyLexicon:
             for document_id, content_revision, score in matches
         )
 
-    async def satisfying(
+    async def matching_constraints(
         self, collection: Collection, words: ParsedQuery, ids: Sequence[DocumentId]
     ) -> frozenset[DocumentId]:
         index = await self._index(collection)
-        return frozenset() if index is None else await self._in_thread(lambda: index.satisfying(words, ids))
+        return frozenset() if index is None else await self._in_thread(lambda: index.matching_constraints(words, ids))
 
     async def unmatched_terms(self, collection: Collection, words: ParsedQuery) -> tuple[str, ...]:
         index = await self._index(collection)
         return () if index is None else await self._in_thread(lambda: index.unmatched_terms(words))
 
-    async def ceiling(self, collection: Collection, words: ParsedQuery) -> float:
+    async def max_score(self, collection: Collection, words: ParsedQuery) -> float:
         index = await self._index(collection)
-        return 0.0 if index is None else await self._in_thread(lambda: index.ceiling(words))
+        return 0.0 if index is None else await self._in_thread(lambda: index.max_score(words))
 
     async def bags(self, collection: Collection, documents: Sequence[StoredDocument]) -> tuple[TermCounts, ...]:
         """As `ports.LexicalTruth`, made of the documents as they are, not of what the index holds of them."""
@@ -105,9 +105,9 @@ class TantivyLexicon:
             return (0.0,) * len(bags)
         return await self._in_thread(lambda: index.exact_scores(words, bags))
 
-    async def frequencies(self, collection: Collection, words: ParsedQuery) -> tuple[int, ...]:
+    async def document_frequencies(self, collection: Collection, words: ParsedQuery) -> tuple[int, ...]:
         index = await self._index(collection)
-        return () if index is None else await self._in_thread(lambda: index.frequencies(words))
+        return () if index is None else await self._in_thread(lambda: index.document_frequencies(words))
 
     async def highlight(
         self, collection: Collection, words: ParsedQuery, passages: Sequence[str]
@@ -122,7 +122,7 @@ class TantivyLexicon:
             return "ready"
         return "rebuilding" if self.built(collection) else "building"
 
-    async def reached(self, collection: Collection, position: Position) -> None:
+    async def wait_until(self, collection: Collection, position: Position) -> None:
         self._waiting[collection.id] += 1
         self._nudge.set()
         try:
@@ -176,10 +176,10 @@ class TantivyLexicon:
                     yield path.stat().st_mtime, was
 
     def awaited(self) -> set[CollectionId]:
-        """The collections that somebody waits for (`reached`)."""
+        """The collections that somebody waits for (`wait_until`)."""
         return set(self._waiting)
 
-    def nudge(self) -> None:
+    def wake(self) -> None:
         """Wake the follower: it turns to what is due, and at once to what somebody waits for."""
         self._nudge.set()
 

@@ -136,7 +136,7 @@ class LexicalQuery:
                 return {one: weight * idfs[one] for one, weight in weights.items()}, average
         return {}, 1.0
 
-    def ceiling(self) -> float:
+    def max_score(self) -> float:
         """What a document would score that says every word over and over: no hit scores more, whatever is indexed.
 
         Words that no document says count as the rarest. In the language that the query most likely is in.
@@ -148,7 +148,7 @@ class LexicalQuery:
             possible += times * self._rareness(term, count) * idf(self._searcher.num_docs, count)
         return SATURATION * self._languages[chain.code] * possible
 
-    def frequencies(self) -> tuple[int, ...]:
+    def document_frequencies(self) -> tuple[int, ...]:
         """For each different word of the query, how many documents say it; in the language where most do."""
         return tuple(self._frequency(became) for became in self._became().values())
 

@@ -126,7 +126,7 @@ async def test_without_a_lexical_index_the_rest_is_told(api: Edge, monkeypatch: 
     async def unavailable(*_: Any) -> tuple[int, ...]:
         raise LexiconUnavailable
 
-    monkeypatch.setattr(api.service.lexicon, "frequencies", unavailable)
+    monkeypatch.setattr(api.service.lexicon, "document_frequencies", unavailable)
     await ask(api, FISH, 2 * LEAST)
     measures = told(await look(api))
     assert measures["unknown_words"]["value"] is None

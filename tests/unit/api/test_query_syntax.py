@@ -74,7 +74,7 @@ async def test_without_a_lexical_index_wishes_are_not_kept_and_the_answer_says_s
     async def gone(*_: Any, **__: Any) -> Any:
         raise LexiconUnavailable("being built")
 
-    for method in ("search", "unmatched_terms", "satisfying", "highlight"):
+    for method in ("search", "unmatched_terms", "matching_constraints", "highlight"):
         monkeypatch.setattr(FakeLexicon, method, gone)
     answer = await api.search("heron -pike")
     assert {one["stage"] for one in answer["degraded"]} >= {"lexical", "wishes"}

@@ -168,7 +168,7 @@ async def test_without_the_lexical_leg_the_cosine_decides(scene: Scene, monkeypa
     async def lost(*_: Any) -> float:
         raise LexiconUnavailable("being built")
 
-    monkeypatch.setattr(scene.lexicon, "ceiling", lost)
+    monkeypatch.setattr(scene.lexicon, "max_score", lost)
     assert (await scene.confidence(OWN))["in_domain"] == dense["in_domain"]
 
 

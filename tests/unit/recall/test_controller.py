@@ -236,7 +236,7 @@ async def test_a_version_is_calibrated_before_it_is_judged(scene: Scene) -> None
     assert scene.survey.times == 1
     # Who promotes is not kept waiting because much was written since.
     scene.indexes.healths[second.collection_id, second.number] = dataclasses.replace(
-        await scene.indexes.look(second), written=10 * ROWS
+        await scene.indexes.health(second), written=10 * ROWS
     )
     await scene.recall_controller.prepare(scene.world.collection, second, lambda: NOW)
     assert scene.survey.times == 1

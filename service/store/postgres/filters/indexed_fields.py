@@ -94,7 +94,7 @@ class IndexedFields:
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
 
-    async def tend(self, now: datetime) -> None:
+    async def maintain(self, now: datetime) -> None:
         """Fill what was declared, empty what was dropped. Any number of processes may be at it."""
         async with self._pool.connection() as connection:
             rows = await (await connection.execute(SQL.under_way, {"dropped_before": now - KEPT})).fetchall()

@@ -22,7 +22,7 @@ class PostgresIndexes:
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
 
-    async def look(self, version: EmbedderVersion) -> IndexHealth:
+    async def health(self, version: EmbedderVersion) -> IndexHealth:
         """Catalogue and statistics, which cost the same for any size. VersionNotFound where the table is gone."""
         names = vector_tables.vector_table_of(version)
         async with self._pool.connection() as connection:
