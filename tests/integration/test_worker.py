@@ -13,8 +13,8 @@ from service.core.versions import VersionState
 from service.embedder.models.hashing_encoder import HashingEncoder
 from service.store.postgres.connection.pool import Pool
 from service.store.postgres.versions.backfills import PostgresBackfills
-from tests.unit.embedder.test_worker import DIMENSIONS, eventually, running, worker
-from tests.unit.embedder.test_worker import Model as Gated
+from tests.unit.embedder.worker.test_worker import DIMENSIONS, eventually, running, worker
+from tests.unit.embedder.worker.test_worker import Model as Gated
 from tests.world import NOW, build, doc
 
 pytestmark = pytest.mark.database
