@@ -18,7 +18,7 @@ from service.core.ids import DocumentId
 from service.core.ports.vectors import VectorQuery
 from service.core.search import DensePlan
 from service.embedder.models.hashing_encoder import HashingEncoder
-from service.search.filter_planner import EF_SEARCH
+from service.search.filter_planner import DEFAULT_EF_SEARCH
 from service.store.postgres.connection.pool import open_pool
 from service.store.postgres.vectors import vector_tables
 from service.store.postgres.vectors.vectors import PostgresVectors
@@ -28,7 +28,7 @@ SIZES = (1_000, 2_000, 5_000, 7_500, 10_000, 20_000, 50_000)
 DIMENSIONS = 384
 LIMIT = 100
 EXACT = DensePlan(kind="exact")
-HNSW = DensePlan(kind="hnsw", ef_search=EF_SEARCH)
+HNSW = DensePlan(kind="hnsw", ef_search=DEFAULT_EF_SEARCH)
 
 PARALLEL = {"min_parallel_table_scan_size": "0", "parallel_setup_cost": "0", "parallel_tuple_cost": "0"}
 ALONE = {"max_parallel_workers_per_gather": "0"}
@@ -76,7 +76,10 @@ async def measure(url: str, sizes: tuple[int, ...], queries: int) -> None:
                 found += len(truth & {one.document_id for one in answers["hnsw"][:10]})
             figures = [median(own) for own in seconds.values()]
             shown.append([size, *figures, percentile(seconds["exact"], 0.95), found / 10 / len(asked)])
-        heading(f"Nearest {LIMIT} of n halfvec({DIMENSIONS}): ms, median of {queries} queries; ef_search {EF_SEARCH}")
+        heading(
+            f"Nearest {LIMIT} of n halfvec({DIMENSIONS}): ms, median of {queries} queries; "
+            f"ef_search {DEFAULT_EF_SEARCH}"
+        )
         table(["rows", *ways, "exact p95", "recall@10 of hnsw"], shown)
 
 

@@ -25,7 +25,7 @@ from service.client.http_client import Client, ndjson
 from service.core.collections import FusionSettings
 from service.evaluation import beir, replay
 from service.evaluation.replay import RankingSettings, RecordedQuery
-from service.search.fusion import LegRank
+from service.search.fusion import RankedScore
 
 AT_ONCE = 2
 _SENTENCE = re.compile(r"\s*(.+?[.!?])(?:\s+|$)(.*)", re.DOTALL)
@@ -39,7 +39,7 @@ def convex(alpha: float, *, certainty: bool = True, floor: float | None = 0.0, c
 
     def ranking(one: RecordedQuery) -> list[str]:
         lowest = min((place.score for place in one.dense.values()), default=0.0) if floor is None else floor
-        dense = {document: LegRank(place.score - lowest, place.rank) for document, place in one.dense.items()}
+        dense = {document: RankedScore(place.score - lowest, place.rank) for document, place in one.dense.items()}
         moved = replace(one, dense=dense, certainty=one.certainty if certainty else 1.0)
         return replay.ranking(moved, RankingSettings(fusion=FusionSettings(alpha=alpha), candidates=candidates))
 
@@ -52,7 +52,9 @@ def rrf(k: int) -> Setting:
 
 def one_leg(leg: str) -> Setting:
     def ranking(one: RecordedQuery) -> list[str]:
-        places: dict[str, LegRank] = {key: place for key, place in getattr(one, leg).items() if place.rank is not None}
+        places: dict[str, RankedScore] = {
+            key: place for key, place in getattr(one, leg).items() if place.rank is not None
+        }
         return sorted(places, key=lambda document: places[document].rank or 0)[: replay.K]
 
     return ranking
@@ -115,7 +117,9 @@ def kept(path: Path | None, ask: Callable[[], list[RecordedQuery]]) -> list[Reco
     places = ("dense", "lexical")
     rows = json.loads(path.read_text())
     return [
-        RecordedQuery(**{**row, **{leg: {key: LegRank(**place) for key, place in row[leg].items()} for leg in places}})
+        RecordedQuery(
+            **{**row, **{leg: {key: RankedScore(**place) for key, place in row[leg].items()} for leg in places}}
+        )
         for row in rows
     ]
 

@@ -78,20 +78,22 @@ async def measure(place: Sandbox, documents: int, queries: int) -> None:
             return Way(DensePlan(kind="hnsw", ef_search=ef_search), limit=ef_search, where=where)
 
         def stuck(tuples: int) -> Way:
-            plan = DensePlan(kind="hnsw_iterative", ef_search=filter_planner.EF_SEARCH, max_scan_tuples=tuples)
+            plan = DensePlan(kind="hnsw_iterative", ef_search=filter_planner.DEFAULT_EF_SEARCH, max_scan_tuples=tuples)
             return Way(plan, where=NOTHING)
 
         measured = {
-            "NAMED": await bench.slope(
+            "ROW_BY_ID_COST": await bench.slope(
                 Way(exact, within=sorted(ids[:some])), Way(exact, within=sorted(ids[: 3 * some])), 2 * some
             ),
-            "FOUND": await bench.slope(along(200), along(800), 600),
-            "ASKED": await bench.slope(along(800), along(800, EVERYTHING), 800),
-            "FOUND + ASKED, iterating": await bench.slope(stuck(1_000), stuck(4_000), 3_000),
+            "INDEX_ROW_COST": await bench.slope(along(200), along(800), 600),
+            "FILTER_CHECK_COST": await bench.slope(along(800), along(800, EVERYTHING), 800),
+            "INDEX_ROW_COST + FILTER_CHECK_COST, iterative scan": await bench.slope(stuck(1_000), stuck(4_000), 3_000),
         }
     heading(f"Microseconds, median of {queries} queries over {documents:,} chunks")
     used = {name: getattr(filter_planner, name) for name in measured if hasattr(filter_planner, name)}
-    used["FOUND + ASKED, iterating"] = filter_planner.FOUND + filter_planner.ASKED
+    used["INDEX_ROW_COST + FILTER_CHECK_COST, iterative scan"] = (
+        filter_planner.INDEX_ROW_COST + filter_planner.FILTER_CHECK_COST
+    )
     table(["cost", "measured", "used"], [[name, value, used[name]] for name, value in measured.items()])
 
 

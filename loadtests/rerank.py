@@ -142,7 +142,7 @@ def measure(asked: Sequence[Question], name: str, rounds: int, one_core: bool) -
                 found = hits(passages)
 
                 def ours(query: str = query, found: list[Hit] = found) -> None:
-                    runner.run(stage.order(SearchContext(SearchRequest(text=query, k=DEPTH)), everything, found))
+                    runner.run(stage.rerank(SearchContext(SearchRequest(text=query, k=DEPTH)), everything, found))
 
                 with seen() as batches:
                     ours()

@@ -217,7 +217,7 @@ class FakeDocuments:
         )
         return tuple(itertools.islice(filter_match, limit))
 
-    async def filter_match(self, collection_id: CollectionId, where: Filter, cap: int) -> FilterMatch:
+    async def match_filter(self, collection_id: CollectionId, where: Filter, cap: int) -> FilterMatch:
         living = list(self._store.living(collection_id))
         ids = tuple(document.id for document in living if matches(where, document.metadata))[: cap + 1]
         return FilterMatch(ids=ids if len(ids) <= cap else None, count=len(ids), total=len(living))

@@ -83,13 +83,13 @@ class Watched:
         return SearchEvent(
             space=self.space,
             request=request,
-            vectors=tuple(self.vector() if plan.kind != "none" else None for _ in request.asked),
+            vectors=tuple(self.vector() if plan.kind != "none" else None for _ in request.effective_queries),
             plan=plan,
             filter_match=filter_match,
             width=20,
             confidence=Confidence(in_domain=None),
             best_cosine=0.5,
-            best_words=None,
+            best_bm25=None,
         )
 
     async def nearest(self, asked: ProbedQuery, count: int = 10) -> list[str]:

@@ -37,7 +37,7 @@ from service.core.text import meaningful_sentences
 from service.core.vector_math import finite
 from service.core.versions import COMPLETE_STATES, Calibration, EmbedderVersion, Judgments
 from service.search import filter_planner, retrievers
-from service.search.confidence import LEAST_ROWS
+from service.search.confidence import MIN_CHUNKS
 from service.spaces.resolver import Space
 from service.spaces.sampling import FEW, CollectionSampler, some
 
@@ -100,7 +100,7 @@ class ConfidenceCalibrator:
             return False
         rows = (await self._versions.status(version)).rows
         known = version.calibration
-        if rows < LEAST_ROWS:
+        if rows < MIN_CHUNKS:
             return False
         if known is not None and await self._stands(version, known, rows):
             return False
@@ -201,8 +201,8 @@ class ConfidenceCalibrator:
         return scores
 
     async def _score(self, space: Space, one: SyntheticQuery, vector: Vector) -> TopScores:
-        limit = retrievers.rows_for(space, 2 if one.source is None else 10)
-        plan = filter_planner.choose(space.status, None, limit, exact=False, ef_search=None)
+        limit = retrievers.chunks_for(space, 2 if one.source is None else 10)
+        plan = filter_planner.choose_plan(space.status, None, limit, exact=False, ef_search=None)
         rows = await self._vectors.nearest(VectorQuery(space.version, vector, limit, plan))
         words = parse_query(one.text, "plain")
         ceiling = await self._lexicon.max_score(space.collection, words)

@@ -48,7 +48,7 @@ class TypoTolerance:
 
     max_edits: int = 2
 
-    def allowed(self, word: str) -> int:
+    def max_edits_for(self, word: str) -> int:
         """Edits of this word. Numbers and codes have no typos: another one is another thing."""
         if not 4 <= len(word) <= _LONGEST_MISSPELT or not word.isalpha():
             return 0

@@ -199,14 +199,14 @@ class Like:
     negative: tuple[Example, ...] = ()
 
     @property
-    def placed(self) -> tuple[tuple[str, Example], ...]:
+    def by_field(self) -> tuple[tuple[str, Example], ...]:
         """All of them, positive before negative, with their places in the request."""
         sides = (("positive", self.positive), ("negative", self.negative))
         return tuple((f"like.{side}.{at}", one) for side, examples in sides for at, one in enumerate(examples))
 
     @property
     def ids(self) -> frozenset[DocumentId]:
-        return frozenset(one.id for _, one in self.placed if one.id is not None)
+        return frozenset(one.id for _, one in self.by_field if one.id is not None)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -241,29 +241,29 @@ class SearchRequest:
     include: frozenset[Include] = frozenset({"text", "metadata", "highlights"})
 
     @property
-    def asked(self) -> tuple[Query, ...]:
+    def effective_queries(self) -> tuple[Query, ...]:
         """The questions, of which there mostly is one."""
         return self.queries or (Query(text=self.text, vector=self.vector),)
 
-    def alone(self, query: Query) -> "SearchRequest":
+    def for_query(self, query: Query) -> "SearchRequest":
         """The same search with only this question."""
         return replace(self, text=query.text, vector=query.vector, queries=()) if self.queries else self
 
-    def read_with(self, explanation: Explanation) -> Query:
+    def rerank_query(self, explanation: Explanation) -> Query:
         """The question that a cross-encoder reads with a hit: of several in words, the one that counts most for it."""
         gains = [query.gain for query in explanation.queries] or [0.0]
-        worded = [(gain, query) for gain, query in zip(gains, self.asked, strict=True) if query.text]
+        worded = [(gain, query) for gain, query in zip(gains, self.effective_queries, strict=True) if query.text]
         return max(worded, key=lambda one: one[0])[1]
 
     @property
-    def pool(self) -> int:
+    def pool_size(self) -> int:
         """Hits that the answer is chosen from: where they are to differ, more than it has."""
         return min(DIVERSE_MOST, max(DIVERSE_FACTOR * self.k, DIVERSE_LEAST)) if self.diversity else self.k
 
     @property
-    def words(self) -> ParsedQuery:
+    def parsed_query(self) -> ParsedQuery:
         """What is asked of words; of several questions all that any of them asks and wishes."""
-        each = [parse_query(query.text, self.syntax, self.typos) for query in self.asked if query.text]
+        each = [parse_query(query.text, self.syntax, self.typos) for query in self.effective_queries if query.text]
         if len(each) == 1:
             return each[0]
         return ParsedQuery(
@@ -274,7 +274,7 @@ class SearchRequest:
             typos=self.typos,
         )
 
-    def meant(self, query: Query) -> str:
+    def model_text(self, query: Query) -> str:
         """A question as models read it: without operators, and without what it excludes."""
         return parse_query(query.text, self.syntax).text
 
@@ -315,8 +315,8 @@ class SearchResult:
     mode: Mode
     embedder_version: VersionNumber
     dense: DensePlan
-    reread: RerankSummary | None
-    words: ParsedQuery
+    rerank_summary: RerankSummary | None
+    parsed_query: ParsedQuery
     unmatched_terms: tuple[str, ...]
     """Phrases that the query quotes and no document says: they bound nothing."""
     degraded: tuple[Degradation, ...]
@@ -325,9 +325,9 @@ class SearchResult:
 
     @property
     def reranked(self) -> bool:
-        return self.reread is not None
+        return self.rerank_summary is not None
 
     @property
-    def whole(self) -> bool:
+    def complete(self) -> bool:
         """Did every stage do its part? A query that was cut to what the embedder reads counts as answered."""
         return all(degradation.code == "truncated" for degradation in self.degraded)

@@ -107,9 +107,13 @@ class QueryWindows:
         self._chance = random.Random(0)  # noqa: S311  no secret
         self._windows: OrderedDict[Key, QueryWindow] = OrderedDict()
 
-    def saw(self, observed: SearchEvent) -> None:
+    def on_search(self, observed: SearchEvent) -> None:
         space, request = observed.space, observed.request
-        if space.version.number != space.collection.active_version or len(request.asked) != 1 or request.like:
+        if (
+            space.version.number != space.collection.active_version
+            or len(request.effective_queries) != 1
+            or request.like
+        ):
             return
         (vector,) = observed.vectors
         if vector is None:
@@ -124,7 +128,7 @@ class QueryWindows:
         now = self._clock()
         if window.wants(now):
             filtered = observed.filter_match is not None
-            (query,) = request.asked
+            (query,) = request.effective_queries
             asked = WindowedQuery(
                 vector=vector.astype(np.float16),
                 cosine=None if filtered else observed.best_cosine,

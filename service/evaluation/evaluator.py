@@ -133,7 +133,7 @@ class Evaluator:
         request = replace(WAYS[way], text=text, embedder_version=collection.active_version)
 
         async def ask() -> SearchResult:
-            answer = await self._search.probe(collection.name, request)
+            answer = await self._search.run_background(collection.name, request)
             if any(one.code == Overloaded.__name__ for one in answer.degraded):
                 raise Overloaded(retry_after=BUSY_SECONDS)
             return answer

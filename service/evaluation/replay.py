@@ -13,8 +13,8 @@ from typing import Any
 
 from service.core.collections import FusionSettings, RerankSettings
 from service.evaluation.ranking_metrics import ndcg
-from service.search.fusion import Fused, LegRank, LegScores, fuse
-from service.search.rerank_blend import RerankBlend, believed
+from service.search.fusion import FusedItem, LegScores, RankedScore, fuse
+from service.search.rerank_blend import RerankBlend, trusted_weight
 
 K = 10
 """Hits that settings are judged by."""
@@ -38,8 +38,8 @@ class RecordedQuery:
     """What was said of one judged query. `grades`: document -> relevance; `relevance`: what the reranker gave it."""
 
     grades: Mapping[str, int]
-    dense: Mapping[str, LegRank]
-    lexical: Mapping[str, LegRank]
+    dense: Mapping[str, RankedScore]
+    lexical: Mapping[str, RankedScore]
     certainty: float = 1.0
     relevance: Mapping[str, float] = field(default_factory=dict)
 
@@ -52,12 +52,12 @@ def questions(text: str) -> tuple[dict[str, Any], ...]:
 
 def heard(answers: Sequence[Mapping[str, Any]], grades: Mapping[str, int]) -> RecordedQuery:
     """From the answers to `questions`."""
-    legs: dict[str, dict[str, LegRank]] = {"dense": {}, "lexical": {}}
+    legs: dict[str, dict[str, RankedScore]] = {"dense": {}, "lexical": {}}
     for answer in answers:
         for hit in answer["hits"]:
             for leg, places in legs.items():
                 if (told := hit["explain"][leg]) is not None:
-                    places[hit["id"]] = LegRank(told["score"], told["rank"])
+                    places[hit["id"]] = RankedScore(told["score"], told["rank"])
     certainty = next((hit["explain"]["certainty"] for answer in answers for hit in answer["hits"]), 1.0)
     return RecordedQuery(grades=grades, dense=legs["dense"], lexical=legs["lexical"], certainty=certainty)
 
@@ -82,7 +82,7 @@ def read(answer: Mapping[str, Any]) -> dict[str, float]:
     return {document: told["score"] for document, told in explained.items() if told is not None}
 
 
-def first_stage(one: RecordedQuery, recipe: RankingSettings, width: int) -> list[Fused[str]]:
+def first_stage(one: RecordedQuery, recipe: RankingSettings, width: int) -> list[FusedItem[str]]:
     """The fused ranking of what the legs bring when each is asked for `width`."""
     found = {
         document
@@ -92,7 +92,7 @@ def first_stage(one: RecordedQuery, recipe: RankingSettings, width: int) -> list
     }
     dense, lexical = (
         {
-            document: place if place.rank is not None and place.rank <= width else LegRank(place.score, None)
+            document: place if place.rank is not None and place.rank <= width else RankedScore(place.score, None)
             for document, place in places.items()
             if document in found
         }
@@ -108,12 +108,12 @@ def ranking(one: RecordedQuery, recipe: RankingSettings, k: int = K) -> list[str
     return [hit.item for hit in fused[:k]] if how is None else blended(one, fused, how)[:k]
 
 
-def blended(one: RecordedQuery, fused: Sequence[Fused[str]], how: RerankSettings) -> list[str]:
+def blended(one: RecordedQuery, fused: Sequence[FusedItem[str]], how: RerankSettings) -> list[str]:
     """The hits of a first stage, by their scores after the reranker read the first `depth`; the others follow."""
     head = fused[: how.depth]
     first = [hit.score for hit in head]
     relevance = [one.relevance.get(hit.item, 0.0) for hit in head]
-    blend = RerankBlend(first, believed(first, relevance, how.weight))
+    blend = RerankBlend(first, trusted_weight(first, relevance, how.weight))
     scored = [(-blend.score(at, relevance[at]), hit.item) for at, hit in enumerate(head)]
     return [item for _, item in sorted(scored)] + [hit.item for hit in fused[how.depth :]]
 

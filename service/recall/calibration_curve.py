@@ -56,7 +56,7 @@ class CurveMeasurer:
         assert health.index is not None
         target = collection.settings.recall_target
         space = Space(collection=collection, version=version, status=status)
-        look = _Look(self._vectors, version, retrievers.rows_for(space, collection.settings.candidates))
+        look = _Look(self._vectors, version, retrievers.chunks_for(space, collection.settings.candidates))
         rungs: Sequence[int] = ef_policy.EF_STEPS
         narrowed = False
         for at, query in enumerate(queries):

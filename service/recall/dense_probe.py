@@ -91,7 +91,7 @@ class DenseProbe:
         )
 
     async def _space(self, asked: ProbedQuery) -> Space:
-        space = await self._spaces.of(asked.collection, asked.request.embedder_version)
+        space = await self._spaces.resolve(asked.collection, asked.request.embedder_version)
         if (space.collection.id, space.version.number) != (asked.collection_id, asked.version):
             raise VersionNotFound(f"version {asked.version} of {asked.collection} does not answer any more")
         return space
@@ -99,20 +99,22 @@ class DenseProbe:
     async def _passing(self, asked: ProbedQuery, space: Space) -> FilterMatch | None:
         if asked.request.where is None:
             return None
-        most = filter_planner.max_allowlist(space.status, retrievers.rows_for(space, asked.width), self._passing_cap)
-        return await self._documents.filter_match(space.collection.id, asked.request.where, most)
+        most = filter_planner.max_allowlist(space.status, retrievers.chunks_for(space, asked.width), self._passing_cap)
+        return await self._documents.match_filter(space.collection.id, asked.request.where, most)
 
     def _further(self, asked: ProbedQuery, space: Space, live: LegResult) -> Iterator[int]:
         request, ran = asked.request, live.plan.ef_search
         if live.plan.kind == "hnsw" and ran is not None and request.where is None and request.ef_search is None:
             lower = self._below(min(ran, space.status.ef_settings.get("all", ran)))
-            if lower is not None and lower >= retrievers.rows_for(space, K):
+            if lower is not None and lower >= retrievers.chunks_for(space, K):
                 yield lower
 
     async def _run(
         self, asked: ProbedQuery, space: Space, request: SearchRequest, filter_match: FilterMatch | None, width: int
     ) -> LegResult:
-        return await retrievers.dense(self._vectors, self._documents, space, request, asked.vector, filter_match, width)
+        return await retrievers.search_dense(
+            self._vectors, self._documents, space, request, asked.vector, filter_match, width
+        )
 
     async def _timed(
         self, asked: ProbedQuery, space: Space, request: SearchRequest, filter_match: FilterMatch | None, width: int

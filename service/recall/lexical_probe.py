@@ -66,7 +66,7 @@ class LexicalProbe:
         if self._lexicon.state(collection) != "ready":
             return RecallStats()
         bags = await self._bags(collection, version)
-        scores = await self._truth.exact(collection, plain, bags)
+        scores = await self._truth.exact_scores(collection, plain, bags)
         exact = {bag.document_id: score for bag, score in zip(bags, scores, strict=True) if score > 0}
         if not exact:
             return RecallStats()
@@ -108,5 +108,5 @@ class LexicalProbe:
             there = (await self._documents.get(collection.id, ids[at : at + PORTION])).values()
             short = [one for one in there if len(one.text) <= min(LONGEST, left)]
             left = max(0, left - sum(len(one.text) for one in short))
-            for bag in await self._truth.bags(collection, short):
+            for bag in await self._truth.term_counts(collection, short):
                 yield bag

@@ -85,7 +85,7 @@ class RecallMonitor:
 
     # ------------------------------------------------------------ saw
 
-    def saw(self, observed: SearchEvent) -> None:
+    def on_search(self, observed: SearchEvent) -> None:
         """As `observed.Observer`."""
         if self._chance.random() < self._share:
             try:
@@ -103,7 +103,7 @@ class RecallMonitor:
             self._ledger.found(name, space.collection.id, (one,))
         elif plan.kind != "none" and (asked := self._asked(observed)) is not None:
             self._searches.add((name, number, plan.kind, band_of(plan.selectivity)), asked, _size(asked), now)
-        if observed.request.mode != "dense" and (words := observed.request.words).text:
+        if observed.request.mode != "dense" and (words := observed.request.parsed_query).text:
             self._worded.add(name, (name, words), _CHARACTER * len(words.text), now)
         self._spaces_seen[space.collection.id, number] = (now, space)
         self._spaces_seen.move_to_end((space.collection.id, number))
@@ -123,7 +123,7 @@ class RecallMonitor:
             collection=observed.space.collection.name,
             collection_id=observed.space.collection.id,
             version=observed.space.version.number,
-            request=observed.request.alone(observed.request.asked[at]),
+            request=observed.request.for_query(observed.request.effective_queries[at]),
             vector=vector,
             filter_match=None if filter_match is None else dataclasses.replace(filter_match, ids=None),
             width=observed.width,
@@ -197,7 +197,7 @@ class RecallMonitor:
 
     async def _look_at_words(self, name: CollectionName, words: ParsedQuery) -> str:
         try:
-            space = await self._spaces.of(name, None)
+            space = await self._spaces.resolve(name, None)
             stats = await self._lexical.look(space.collection, space.version, words)
         except NotFound:
             self._worded.forget(name)
@@ -237,6 +237,6 @@ async def _until(stop: asyncio.Event) -> None:
 def _size(asked: ProbedQuery) -> int:
     """In bytes, about."""
     request = asked.request
-    brought = request.asked if request.like is None else [one for _, one in request.like.placed]
+    brought = request.effective_queries if request.like is None else [one for _, one in request.like.by_field]
     texts, numbers = sum(len(one.text or "") for one in brought), sum(len(one.vector or ()) for one in brought)
     return asked.vector.nbytes + _OPERAND * operands(request.where) + _CHARACTER * texts + _NUMBER * numbers

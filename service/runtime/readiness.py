@@ -71,7 +71,7 @@ class Readiness:
     async def _unproven(self) -> AsyncIterator[str]:
         names = {collection.id: collection for collection in await self._collections.all()}
         written = await self._versions.written()
-        self._verifier.keep(written)
+        self._verifier.retain(written)
         standing = [version for version in written if version.state in _ANSWERING]
         keys = {(version.collection_id, version.number) for version in standing}
         self._due = {key: due for key, due in self._due.items() if key in keys}
@@ -92,7 +92,7 @@ class Readiness:
     async def beat(self) -> None:
         """Tell the other processes that this one is there, and in which versions it can answer at once."""
         process = ApiProcess(
-            id=self._process, host=socket.gethostname(), seen_at=datetime.now(UTC), proven=self._verifier.proven
+            id=self._process, host=socket.gethostname(), seen_at=datetime.now(UTC), proven=self._verifier.verified
         )
         await self._processes.record_heartbeat(process)
 

@@ -18,8 +18,8 @@ from service.core.ports.vectors import VectorStore
 from service.core.query_syntax import ParsedQuery
 from service.core.search import Candidate, DensePlan
 from service.search.dense_certainty import DenseCertainty
-from service.search.fusion import LegRank, LegScores, ranked
-from service.search.retrievers import Best, Item, LegResult
+from service.search.fusion import LegScores, RankedScore, rank_scores
+from service.search.retrievers import CandidatesByItem, Item, LegResult
 from service.spaces.resolver import Space
 
 MAX_PARALLEL_STATEMENTS = 4
@@ -35,25 +35,25 @@ class QueryCandidates:
     vector: Vector | None
     dense: LegResult | None
     lexical: LegResult | None
-    looked_up: Best = field(default_factory=dict)
+    looked_up: CandidatesByItem = field(default_factory=dict)
     """What other lists found, with the exact dense score that it has for this query all the same."""
-    looked_up_words: Best = field(default_factory=dict)
+    looked_up_words: CandidatesByItem = field(default_factory=dict)
     """What the dense legs found, with the BM25 score that it has all the same; by document."""
     certainty: float = 1.0
     """Of the dense leg."""
 
     @property
-    def by_cosine(self) -> tuple[Best, Best]:
+    def by_cosine(self) -> tuple[CandidatesByItem, CandidatesByItem]:
         """What the dense leg found, and what was looked up."""
         return {} if self.dense is None else self.dense.best, self.looked_up
 
     @property
-    def by_meaning(self) -> Best:
+    def by_meaning(self) -> CandidatesByItem:
         found, looked_up = self.by_cosine
         return {**found, **looked_up}
 
     @property
-    def by_words(self) -> Best:
+    def by_words(self) -> CandidatesByItem:
         return {} if self.lexical is None else self.lexical.best
 
 
@@ -103,15 +103,15 @@ class CandidateSet:
         ]
 
 
-def _dense(found: QueryCandidates, ranks: int) -> dict[Item, LegRank]:
-    return ranked({item: one.score for item, one in found.by_meaning.items()}, ranks)
+def _dense(found: QueryCandidates, ranks: int) -> dict[Item, RankedScore]:
+    return rank_scores({item: one.score for item, one in found.by_meaning.items()}, ranks)
 
 
-def _lexical(found: QueryCandidates, chunks: dict[DocumentId, dict[Item, None]]) -> dict[Item, LegRank]:
+def _lexical(found: QueryCandidates, chunks: dict[DocumentId, dict[Item, None]]) -> dict[Item, RankedScore]:
     scores = {item: one.score for item, one in {**found.by_words, **found.looked_up_words}.items()}
     return {
         each: place
-        for item, place in ranked(scores, len(found.by_words)).items()
+        for item, place in rank_scores(scores, len(found.by_words)).items()
         for each in chunks.get(item[0], (item,))
     }
 
@@ -136,7 +136,7 @@ def newest(finds: CandidateSet) -> CandidateSet:
     if not outdated:
         return finds
 
-    def current(best: Best) -> Best:
+    def current(best: CandidatesByItem) -> CandidatesByItem:
         return {item: one for item, one in best.items() if one.content_revision == newest[one.document_id]}
 
     return CandidateSet(
@@ -198,7 +198,7 @@ async def look_up(
     by_meaning = dict.fromkeys(document_id for found in finds.queries for document_id, _ in found.by_meaning)
     named = by_words if chunks_each is not None else {**by_meaning, **by_words}
 
-    async def match(found: QueryCandidates, asked: ParsedQuery) -> Best:
+    async def match(found: QueryCandidates, asked: ParsedQuery) -> CandidatesByItem:
         missing = [] if found.lexical is None else [one for one in by_meaning if (one, None) not in found.by_words]
         if not missing:
             return {}
@@ -256,7 +256,7 @@ async def _exchanged(vectors: VectorStore, space: Space, finds: CandidateSet) ->
     return CandidateSet(queries=tuple(map(exchanged, finds.queries)))
 
 
-def _best(candidates: Sequence[Candidate], by_chunk: bool, own: Best) -> Best:
+def _best(candidates: Sequence[Candidate], by_chunk: bool, own: CandidatesByItem) -> CandidatesByItem:
     """Best first; without what the leg has found itself."""
     ordered = sorted(candidates, key=lambda one: -one.score)
     best = {(one.document_id, one.chunk if by_chunk else None): one for one in ordered}

@@ -11,7 +11,7 @@ from service.search.candidates import CandidateSet, QueryCandidates
 from service.search.context import SearchContext
 from service.spaces.resolver import Space
 
-LEAST_ROWS = 50
+MIN_CHUNKS = 50
 """Chunks below which nothing is learnt: a sample of so few says little of what else might be asked."""
 
 
@@ -31,7 +31,7 @@ class ConfidenceAssessor:
         with context.timings.stage("confidence"):
             sure = [
                 await self._one(space, context, calibration, query, one)
-                for query, one in zip(context.request.asked, found.queries, strict=True)
+                for query, one in zip(context.request.effective_queries, found.queries, strict=True)
                 if one.by_meaning
             ]
         if not sure:
@@ -47,7 +47,7 @@ class ConfidenceAssessor:
     ) -> float:
         cosine = max(one.score for one in found.by_meaning.values())
         if calibration.both is not None and found.lexical is not None:
-            ceiling = await self._ceiling(space, context.request.alone(query))
+            ceiling = await self._ceiling(space, context.request.for_query(query))
             if ceiling > 0:
                 score = max((one.score for one in found.by_words.values()), default=0.0)
                 return calibration.both.probability((cosine, score / ceiling))
@@ -57,7 +57,7 @@ class ConfidenceAssessor:
     async def _ceiling(self, space: Space, alone: SearchRequest) -> float:
         """0 where the index was lost since the leg ran: its answer stands, and the cosine tells enough."""
         try:
-            return await self._lexicon.max_score(space.collection, alone.words)
+            return await self._lexicon.max_score(space.collection, alone.parsed_query)
         except Unavailable:
             return 0.0
 
@@ -79,8 +79,8 @@ def _untold(space: Space, context: SearchContext, found: CandidateSet) -> str | 
     if request.mode == "lexical":
         return "words alone do not tell: it takes the dense leg"
     if version.calibration is None:
-        if space.status.rows < LEAST_ROWS:
-            return f"it takes {LEAST_ROWS} chunks to learn from, and there are {space.status.rows}"
+        if space.status.rows < MIN_CHUNKS:
+            return f"it takes {MIN_CHUNKS} chunks to learn from, and there are {space.status.rows}"
         return "not learnt yet"
     if version.calibration.dense is None:
         return version.calibration.reason

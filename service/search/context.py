@@ -25,10 +25,10 @@ class SearchContext:
         self.stale = 0
         self.unmatched_terms: tuple[str, ...] = ()
 
-    def gave_up(self, stage: str) -> bool:
+    def has_failed(self, stage: str) -> bool:
         return any(degradation.stage == stage and degradation.code not in PARTLY for degradation in self.degraded)
 
-    def only_late(self) -> bool:
+    def only_over_budget(self) -> bool:
         """Nothing failed; what was left out was left out for the budget alone."""
         return all(degradation.code in PARTLY | {"budget"} for degradation in self.degraded)
 

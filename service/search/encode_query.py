@@ -79,7 +79,7 @@ class QueryEncoder:
     async def vectors(self, space: Space, context: SearchContext, shared: SharedQueryEncoding) -> list[Vector | None]:
         """Each question as a vector of this version; None where the dense leg is not asked or had to be given up."""
         request, version = context.request, space.version
-        vectors: list[Vector | None] = [None] * len(request.asked)
+        vectors: list[Vector | None] = [None] * len(request.effective_queries)
         if request.mode == "lexical":
             return vectors
         if version.state is VersionState.BACKFILLING:
@@ -87,10 +87,10 @@ class QueryEncoder:
             context.note("dense", "incomplete", so_far)
         if request.like is not None:
             return [await self._middle(space, context, request.like, shared)]
-        for at, query in enumerate(request.asked):
+        for at, query in enumerate(request.effective_queries):
             if query.vector is not None:
                 vectors[at] = _brought(space, request, query.vector, _place(request, at, "vector"))
-        texts = {_place(request, at, "query"): request.meant(query) for at, query in _unread(request)}
+        texts = {_place(request, at, "query"): request.model_text(query) for at, query in _unread(request)}
         if texts and version.spec.external:
             missing = f"version {version.number} has vectors of the client's own: send the query's"
             if request.mode == "dense":
@@ -101,12 +101,12 @@ class QueryEncoder:
             read = await context.attempt("embed", lambda: work, optional=request.mode == "hybrid")
             if read is not None:
                 for at, query in _unread(request):
-                    vectors[at] = read[request.meant(query)]
+                    vectors[at] = read[request.model_text(query)]
         return vectors
 
     async def _middle(self, space: Space, context: SearchContext, like: Like, shared: SharedQueryEncoding) -> Vector:
         """Where examples point to: positive ones towards, negative ones away."""
-        texts = {f"{place}.text": one.text for place, one in like.placed if one.text is not None}
+        texts = {f"{place}.text": one.text for place, one in like.by_field if one.text is not None}
         read: Mapping[str, Vector] = {}
         if texts and space.version.spec.external:
             missing = f"version {space.version.number} has vectors of the client's own: an example is an id or a vector"
@@ -124,7 +124,7 @@ class QueryEncoder:
                 return _brought(space, context.request, example.vector, f"{place}.vector")
             return read[example.text or ""]
 
-        vectors = [vector(place, example) for place, example in like.placed]
+        vectors = [vector(place, example) for place, example in like.by_field]
         middle = rocchio(vectors[: len(like.positive)], vectors[len(like.positive) :])
         if middle is None:
             raise Invalid.at("like", "the examples cancel each other: nothing is in their direction")
@@ -165,15 +165,15 @@ class QueryEncoder:
 def _texts(request: SearchRequest, role: Role) -> list[str]:
     """What the embedder has to read of a search in this role: questions as queries, examples as documents."""
     if request.like is not None:
-        texts = [one.text for _, one in request.like.placed if one.text is not None]
+        texts = [one.text for _, one in request.like.by_field if one.text is not None]
         return texts if role == "document" else []
     questions = _unread(request) if role == "query" and request.mode != "lexical" else []
-    return [request.meant(query) for _, query in questions]
+    return [request.model_text(query) for _, query in questions]
 
 
 def _unread(request: SearchRequest) -> list[tuple[int, Query]]:
     """The questions that come without a vector, with their numbers."""
-    return [(at, query) for at, query in enumerate(request.asked) if query.vector is None]
+    return [(at, query) for at, query in enumerate(request.effective_queries) if query.vector is None]
 
 
 def _place(request: SearchRequest, at: int, field: str) -> str:

@@ -24,12 +24,12 @@ class SearchEvent:
     width: int
     confidence: Confidence
     best_cosine: float | None
-    best_words: float | None
+    best_bm25: float | None
 
 
 class SearchObserver(Protocol):
     """Somebody who is told of every live search that was answered."""
 
-    def saw(self, observed: SearchEvent) -> None:
+    def on_search(self, observed: SearchEvent) -> None:
         """Costs microseconds, never waits, never raises: a client is waiting for the answer."""
         ...

@@ -41,7 +41,7 @@ class ExampleVectors:
         there = await self._documents.get(space.collection.id, list(missing))
         errors = [
             FieldError(place, _why_not(space, example.id, example.id in there))
-            for place, example in like.placed
+            for place, example in like.by_field
             if example.id in missing
         ]
         raise Invalid("; ".join(f"{error.field}: {error.message}" for error in errors), errors)

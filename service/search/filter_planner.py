@@ -24,26 +24,26 @@ from service.core.recall import Band, band_of
 from service.core.search import DensePlan, FilterMatch
 from service.core.versions import SpaceStatus
 
-EF_SEARCH = 200
+DEFAULT_EF_SEARCH = 200
 """How far the index looks before it was calibrated: with 100,000 chunks of MiniLM a recall@10 of 0.97, where as many as
 the candidates (100) would give 0.92 and save 1 ms (docs/performance.md). From then on `control.py` says how far."""
 
-NAMED = 1.0
+ROW_BY_ID_COST = 1.0
 """Of an exact scan: finding a chunk by the name of its document, names in order, and its distance."""
-FOUND = 12.0
+INDEX_ROW_COST = 12.0
 """One row along the index."""
-ASKED = 4.0
+FILTER_CHECK_COST = 4.0
 """Asking the document of one row whether it passes."""
 
-FURTHER = 1.5
+EF_SEARCH_MARGIN = 1.5
 """The index looks so many times as far as what the filter drops asks for: what passes is never spread quite evenly."""
-MARGIN = 2
+SCAN_MARGIN = 2
 """An iterative scan may ask so many times the rows that would do if what passes lay evenly. What is worth naming ends
 where twice that costs about as much as an exact scan."""
-ENOUGH = 100
+MIN_INDEX_ROWS = 100
 """Rows that the index brings under a filter, or it was stuck; all that are wanted where those are fewer."""
 
-SCARCE = ENOUGH / (FURTHER * EF_SEARCH)
+ANTICORRELATION_RATIO = MIN_INDEX_ROWS / (EF_SEARCH_MARGIN * DEFAULT_EF_SEARCH)
 """Where near the query less than this part of the usual share passes, the look that the index takes brings too little.
 """
 
@@ -51,9 +51,9 @@ MAX_ALLOWLIST_IDS = 200_000
 """Documents that are named at most for an exact scan, when the index has brought too little: some 3 MB of ids."""
 
 
-def effort(status: SpaceStatus, band: Band = "all") -> int:
+def ef_search_for(status: SpaceStatus, band: Band = "all") -> int:
     """What was chosen for searches of this band; without filters where it has none of its own."""
-    return status.ef_settings.get(band) or status.ef_settings.get("all") or EF_SEARCH
+    return status.ef_settings.get(band) or status.ef_settings.get("all") or DEFAULT_EF_SEARCH
 
 
 def max_allowlist(status: SpaceStatus, limit: int, most: int) -> int:
@@ -64,11 +64,16 @@ def max_allowlist(status: SpaceStatus, limit: int, most: int) -> int:
     if not status.indexed:
         return most
     documents = status.rows / status.chunks_per_document
-    balance = max(effort(status), limit) * documents * (FOUND + ASKED) / (NAMED * status.chunks_per_document)
+    balance = (
+        max(ef_search_for(status), limit)
+        * documents
+        * (INDEX_ROW_COST + FILTER_CHECK_COST)
+        / (ROW_BY_ID_COST * status.chunks_per_document)
+    )
     return max(1, min(most, round(math.sqrt(balance))))
 
 
-def choose(
+def choose_plan(
     status: SpaceStatus,
     filter_match: FilterMatch | None,
     limit: int,
@@ -85,26 +90,26 @@ def choose(
         return DensePlan(kind="exact", selectivity=selectivity, reason="asked_for")
     if not status.indexed:
         return DensePlan(kind="exact", selectivity=selectivity, reason="no_index")
-    wide = max(effort(status, band_of(selectivity)), limit)
+    wide = max(ef_search_for(status, band_of(selectivity)), limit)
     if filter_match is None or selectivity is None:
         return DensePlan(kind="hnsw", ef_search=ef_search or wide)
     if filter_match.ids is not None:
         return DensePlan(kind="exact", selectivity=selectivity, reason="few_pass")
-    needed = min(MAX_EF_SEARCH, math.ceil(FURTHER * wide / selectivity)) if selectivity else MAX_EF_SEARCH
+    needed = min(MAX_EF_SEARCH, math.ceil(EF_SEARCH_MARGIN * wide / selectivity)) if selectivity else MAX_EF_SEARCH
     if ef_search is None and limit <= needed * selectivity:
         return DensePlan(kind="hnsw", ef_search=needed, selectivity=selectivity, reason="many_pass")
     return DensePlan(
         kind="hnsw_iterative",
         ef_search=ef_search or needed,
         selectivity=selectivity,
-        max_scan_tuples=math.ceil(MARGIN * limit / selectivity) if selectivity else None,
+        max_scan_tuples=math.ceil(SCAN_MARGIN * limit / selectivity) if selectivity else None,
         reason="many_pass",
     )
 
 
-def underfilled(plan: DensePlan, limit: int, rows: int, k: int) -> bool:
+def is_underfilled(plan: DensePlan, limit: int, rows: int, k: int) -> bool:
     """Did the index bring too little under a filter to be believed? What it finds beyond that is found by chance."""
-    return plan.kind != "exact" and plan.selectivity is not None and rows < min(limit, max(ENOUGH, k))
+    return plan.kind != "exact" and plan.selectivity is not None and rows < min(limit, max(MIN_INDEX_ROWS, k))
 
 
 def is_anticorrelated(filter_match: FilterMatch, near: int, passed: int) -> bool:
@@ -113,7 +118,7 @@ def is_anticorrelated(filter_match: FilterMatch, near: int, passed: int) -> bool
     Then the index would be tried in vain. With 25 chunks and half of all documents passing, at most 4 do so by chance
     in one of 2,000 searches; and a mistake costs time alone.
     """
-    return near > 0 and passed < SCARCE * filter_match.selectivity * near
+    return near > 0 and passed < ANTICORRELATION_RATIO * filter_match.selectivity * near
 
 
 def exact_fallback(before: DensePlan, reason: str) -> DensePlan:

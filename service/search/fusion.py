@@ -30,7 +30,7 @@ Item = TypeVar("Item", bound=Hashable)
 
 
 @dataclass(frozen=True, slots=True)
-class LegRank:
+class RankedScore:
     """Where an item stands in the list of one leg: `rank` from 1, None where the leg did not find it itself."""
 
     score: float
@@ -46,14 +46,14 @@ class LegScores(Generic[Item]):
     `certainty` in [0, 1]: how far the best cosine is from what chance would give (`background.py`).
     """
 
-    dense: Mapping[Item, LegRank] | None = None
-    lexical: Mapping[Item, LegRank] | None = None
+    dense: Mapping[Item, RankedScore] | None = None
+    lexical: Mapping[Item, RankedScore] | None = None
     weight: float = 1.0
     certainty: float = 1.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Fused(Generic[Item]):
+class FusedItem(Generic[Item]):
     """One item in the fused ranking."""
 
     item: Item
@@ -61,15 +61,15 @@ class Fused(Generic[Item]):
     explanation: Explanation
 
 
-def ranked(scores: Mapping[Item, float], found: int | None = None) -> dict[Item, LegRank]:
+def rank_scores(scores: Mapping[Item, float], found: int | None = None) -> dict[Item, RankedScore]:
     """The list of a leg, best first, by place; after the first `found` entries come scores that were looked up."""
     return {
-        item: LegRank(score, rank if found is None or rank <= found else None)
+        item: RankedScore(score, rank if found is None or rank <= found else None)
         for rank, (item, score) in enumerate(scores.items(), start=1)
     }
 
 
-def fuse(evidence: Sequence[LegScores[Item]], how: FusionSettings) -> list[Fused[Item]]:
+def fuse(evidence: Sequence[LegScores[Item]], how: FusionSettings) -> list[FusedItem[Item]]:
     """Rank everything that any leg knows, best first; ties by the best cosine, then by BM25, then by item.
 
     In a convex combination the odds of the dense leg are `alpha` : 1 - `alpha`, times its certainty. A leg that has
@@ -84,7 +84,7 @@ def fuse(evidence: Sequence[LegScores[Item]], how: FusionSettings) -> list[Fused
     return fused
 
 
-def _fused(item: Item, queries: Sequence[QueryExplanation | None]) -> Fused[Item]:
+def _fused(item: Item, queries: Sequence[QueryExplanation | None]) -> FusedItem[Item]:
     """The sum over the queries; legs are shown as they stood in the one that counts most for this item."""
     known = [one for one in queries if one is not None]
     score = math.fsum(one.gain for one in known)  # exact, so that the order of the queries cannot matter
@@ -96,7 +96,7 @@ def _fused(item: Item, queries: Sequence[QueryExplanation | None]) -> Fused[Item
         certainty=most.certainty,
         queries=tuple(one or QueryExplanation() for one in queries) if len(queries) > 1 else (),
     )
-    return Fused(item=item, score=score, explanation=explanation)
+    return FusedItem(item=item, score=score, explanation=explanation)
 
 
 def _explain(evidence: LegScores[Item], how: FusionSettings, share: float) -> dict[Item, QueryExplanation]:
@@ -122,19 +122,19 @@ def _weights(evidence: LegScores[Item], how: FusionSettings) -> tuple[float, flo
     return weight, 1.0 - weight
 
 
-def _speaks(places: Mapping[Item, LegRank] | None, floor: float) -> bool:
+def _speaks(places: Mapping[Item, RankedScore] | None, floor: float) -> bool:
     return places is not None and any(place.score > floor for place in places.values())
 
 
 def _scale(
-    places: Mapping[Item, LegRank] | None, floor: float, how: FusionSettings, weight: float
+    places: Mapping[Item, RankedScore] | None, floor: float, how: FusionSettings, weight: float
 ) -> dict[Item, LegExplanation]:
     """Scale one leg. A leg whose best score is not above its lower bound says nothing: all of it is 0."""
     if places is None:
         return {}
     span = max((place.score for place in places.values()), default=floor) - floor
 
-    def explanation(place: LegRank) -> LegExplanation:
+    def explanation(place: RankedScore) -> LegExplanation:
         normalised = max(0.0, place.score - floor) / span if span > 0 else 0.0
         if how.method == "rrf":
             share = 0.0 if place.rank is None else weight / (how.k + place.rank)
@@ -145,7 +145,7 @@ def _scale(
     return {item: explanation(place) for item, place in places.items()}
 
 
-def _order(one: Fused[Item]) -> tuple[float, float, float, Item]:
+def _order(one: FusedItem[Item]) -> tuple[float, float, float, Item]:
     """By score, then by the best cosine and the best BM25 score that any query has for it, then by item.
 
     What is scaled to 0, or has equal ranks, can still be told apart by them.

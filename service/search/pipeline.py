@@ -45,7 +45,7 @@ from service.search.dense_certainty import DenseCertainty
 from service.search.encode_query import QueryEncoder, SharedQueryEncoding
 from service.search.events import SearchEvent, SearchObserver
 from service.search.examples import ExampleVectors
-from service.search.fusion import Fused, fuse
+from service.search.fusion import FusedItem, fuse
 from service.search.mmr import mmr
 from service.search.rerank import RerankStage
 from service.search.retrievers import MAX_WIDTH, Item, LegResult
@@ -62,7 +62,7 @@ UNEMBEDDED_LENGTH = 1000
 class RankedHit:
     """A hit in the making: its place in the fused ranking, what the legs saw, and its passage as it stands now."""
 
-    fused: Fused[Item]
+    fused: FusedItem[Item]
     candidate: Candidate
     passage: Passage
 
@@ -119,15 +119,15 @@ class SearchPipeline:
         finally:
             self._free += 1
 
-    async def probe(self, name: CollectionName, request: SearchRequest) -> SearchResult:
+    async def run_background(self, name: CollectionName, request: SearchRequest) -> SearchResult:
         """Answer a search that no client waits for: beside the limit of live ones, and not in their metrics."""
         return await self._run(name, SearchContext(request, live=False), SharedQueryEncoding([request]))
 
     async def _run(self, name: CollectionName, context: SearchContext, shared: SharedQueryEncoding) -> SearchResult:
         request = context.request
-        space = await self._spaces.of(name, request.embedder_version)
+        space = await self._spaces.resolve(name, request.embedder_version)
         rerank = request.rerank.over(space.collection.settings.rerank) if request.rerank else None
-        wanted = max(request.pool, rerank.depth if rerank else 0)
+        wanted = max(request.pool_size, rerank.depth if rerank else 0)
         width = max(request.candidates or self._candidates(space, request, wanted), wanted)
 
         filter_match = await self._filter(space, context, width)
@@ -141,8 +141,8 @@ class SearchPipeline:
             if len(fetched) >= wanted or len(fetched) == len(ranking) or found.exhausted or width >= MAX_WIDTH:
                 break
             width = min(4 * width, MAX_WIDTH)  # some were stale: ask for more in their place
-        ordered, reread = await self._second.order(context, rerank, [_hit(ranked) for ranked in fetched])
-        chosen = await self._diversify(space, context, ordered[: request.pool])
+        ordered, reread = await self._second.rerank(context, rerank, [_hit(ranked) for ranked in fetched])
+        chosen = await self._diversify(space, context, ordered[: request.pool_size])
         hits = await self._dress(space, context, chosen[: request.k])
 
         counted = filter_match is not None and request.group_by == "document"
@@ -157,8 +157,8 @@ class SearchPipeline:
             mode=request.mode,
             embedder_version=space.version.number,
             dense=plan,
-            reread=reread,
-            words=request.words,
+            rerank_summary=reread,
+            parsed_query=request.parsed_query,
             unmatched_terms=context.unmatched_terms,
             degraded=tuple(context.degraded),
             confidence=confidence,
@@ -168,8 +168,8 @@ class SearchPipeline:
     def _candidates(self, space: Space, request: SearchRequest, wanted: int) -> int:
         """As many as the collection says; fewer where neither another ranking nor a condition is to be heard."""
         whole = space.collection.settings.candidates
-        alone = request.mode == "dense" and len(request.asked) == 1
-        unbound = request.where is None and not request.words.has_constraints
+        alone = request.mode == "dense" and len(request.effective_queries) == 1
+        unbound = request.where is None and not request.parsed_query.has_constraints
         return min(whole, SPARE * wanted) if alone and unbound else whole
 
     def forget(self, name: CollectionName) -> None:
@@ -182,8 +182,8 @@ class SearchPipeline:
         if context.request.where is None:
             return None
         with context.timings.stage("filter"):
-            most = filter_planner.max_allowlist(space.status, retrievers.rows_for(space, width), self._passing_cap)
-            return await self._documents.filter_match(space.collection.id, context.request.where, most)
+            most = filter_planner.max_allowlist(space.status, retrievers.chunks_for(space, width), self._passing_cap)
+            return await self._documents.match_filter(space.collection.id, context.request.where, most)
 
     # ------------------------------------------------------------ dense || lexical
 
@@ -198,21 +198,23 @@ class SearchPipeline:
     ) -> CandidateSet:
         """Both legs at once, each for all questions; a hybrid search can do without either, but not without both."""
         request = context.request
-        asked = [request.alone(query) for query in request.asked]
+        asked = [request.for_query(query) for query in request.effective_queries]
         located = {at: vector for at, vector in enumerate(vectors) if vector is not None}
         worded = [] if request.mode == "dense" else [at for at, one in enumerate(asked) if one.text]
 
         def dense(at: int) -> Awaitable[LegResult]:
             one, vector, nearby = asked[at], located[at], self._backgrounds.nearby
-            return retrievers.dense(self._vectors, self._documents, space, one, vector, filter_match, width, nearby)
+            return retrievers.search_dense(
+                self._vectors, self._documents, space, one, vector, filter_match, width, nearby
+            )
 
         def lexical(at: int) -> Awaitable[LegResult]:
-            return retrievers.lexical(self._lexicon, self._documents, space, asked[at], filter_match, width)
+            return retrievers.search_lexical(self._lexicon, self._documents, space, asked[at], filter_match, width)
 
         async def run(
             stage: str, leg: Callable[[int], Awaitable[LegResult]], places: Sequence[int]
         ) -> dict[int, LegResult]:
-            if not places or context.gave_up(stage):
+            if not places or context.has_failed(stage):
                 return {}
             works = [partial(leg, at) for at in places]
             found = await context.attempt(
@@ -222,7 +224,7 @@ class SearchPipeline:
 
         by_meaning, by_words = await asyncio.gather(run("dense", dense, [*located]), run("lexical", lexical, worded))
         if not by_meaning and not by_words:
-            if not context.only_late():
+            if not context.only_over_budget():
                 reasons = "; ".join(f"{one.stage}: {one.reason}" for one in context.degraded)
                 raise Unavailable(f"no leg could answer: {reasons}")
             # A late answer is better than none, and the lexical leg is the quicker one.
@@ -238,14 +240,14 @@ class SearchPipeline:
         if by_meaning:
             with context.timings.stage("dense"):
                 chunks_each = wanted if request.group_by == "chunk" else None
-                words = [one.words for one in asked]
+                words = [one.parsed_query for one in asked]
                 found = await finds.look_up(self._vectors, self._lexicon, space, found, words, chunks_each)
                 found = await finds.weighed(self._backgrounds, space, found)
         return finds.newest(found)
 
     async def _wishes(self, space: Space, context: SearchContext, found: CandidateSet) -> CandidateSet:
         """What the query requires and excludes binds all that was found, whichever leg found it."""
-        words = context.request.words
+        words = context.request.parsed_query
         if not words.has_constraints:
             return found
 
@@ -258,15 +260,15 @@ class SearchPipeline:
 
     # ------------------------------------------------------------ fuse
 
-    def _fuse(self, space: Space, context: SearchContext, found: CandidateSet) -> list[Fused[Item]]:
+    def _fuse(self, space: Space, context: SearchContext, found: CandidateSet) -> list[FusedItem[Item]]:
         with context.timings.stage("fuse"):
             how = context.request.fusion or space.collection.settings.fusion
-            return fuse(found.evidence([query.weight for query in context.request.asked]), how)
+            return fuse(found.evidence([query.weight for query in context.request.effective_queries]), how)
 
     # ------------------------------------------------------------ fetch: read back by revision, refill
 
     async def _fetch(
-        self, space: Space, context: SearchContext, found: CandidateSet, ranking: Sequence[Fused[Item]], wanted: int
+        self, space: Space, context: SearchContext, found: CandidateSet, ranking: Sequence[FusedItem[Item]], wanted: int
     ) -> list[RankedHit]:
         """The first `wanted` of the ranking whose documents still are what the legs saw; the others are dropped."""
         fetched: list[RankedHit] = []
@@ -323,7 +325,7 @@ class SearchPipeline:
         request = context.request
         if "highlights" in request.include and hits:
             texts = [hit.text for hit in hits]
-            work = self._lexicon.highlight(space.collection, request.words, texts)
+            work = self._lexicon.highlight(space.collection, request.parsed_query, texts)
             marked = await context.attempt("highlight", lambda: work, optional=True, in_budget=False)
             if marked is not None:
                 pairs = zip(hits, marked, strict=True)
@@ -372,10 +374,10 @@ class SearchPipeline:
             width=width,
             confidence=confidence,
             best_cosine=max(cosines, default=None),
-            best_words=max(words, default=None),
+            best_bm25=max(words, default=None),
         )
         for observer in self._observers:
-            observer.saw(observed)
+            observer.on_search(observed)
 
 
 def _marked(hit: Hit, highlights: Highlights) -> Hit:

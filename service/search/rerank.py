@@ -17,7 +17,7 @@ from service.core.errors import Overloaded, Unavailable
 from service.core.ports.reranker import Reranker, RerankScores
 from service.core.search import Hit, RerankExplanation, RerankSummary, SearchRequest
 from service.search.context import SearchContext
-from service.search.rerank_blend import SAMPLE, RerankBlend, believed
+from service.search.rerank_blend import AGREEMENT_SAMPLE, RerankBlend, trusted_weight
 
 
 class RerankStage:
@@ -27,7 +27,7 @@ class RerankStage:
         self._reranker = reranker
         self._pace = RerankPace()
 
-    async def order(
+    async def rerank(
         self, context: SearchContext, how: RerankSettings | None, hits: list[Hit]
     ) -> tuple[list[Hit], RerankSummary | None]:
         """The hits by their blended scores, as far as the cross-encoder could read; the others behind them in order."""
@@ -36,11 +36,11 @@ class RerankStage:
         if self._reranker is None:
             context.note("rerank", "not_configured", "no reranker is configured")
             return hits, None
-        first, pool = [hit.score for hit in hits[: how.depth]], context.request.pool
+        first, pool = [hit.score for hit in hits[: how.depth]], context.request.pool_size
         book = _Book(context, self._reranker, self._pace, hits[: how.depth])
         with context.timings.stage("rerank"):
-            await book.read_until(min(SAMPLE, len(first)))
-            blend = RerankBlend(first, believed(first, book.relevance, how.weight))
+            await book.read_until(min(AGREEMENT_SAMPLE, len(first)))
+            blend = RerankBlend(first, trusted_weight(first, book.relevance, how.weight))
             while book.open and not blend.settled(book.relevance, pool):
                 await book.read_until(blend.horizon(book.relevance, pool))
         if not book.read:
@@ -109,7 +109,7 @@ async def _read(request: SearchRequest, reranker: Reranker, hits: Sequence[Hit])
     """Each passage with the question that counts most for its hit."""
     asked: dict[str, list[int]] = {}
     for at, hit in enumerate(hits):
-        asked.setdefault(request.meant(request.read_with(hit.explanation)), []).append(at)
+        asked.setdefault(request.model_text(request.rerank_query(hit.explanation)), []).append(at)
     scores = [0.0] * len(hits)
     truncated = 0
     for question, places in asked.items():

@@ -19,22 +19,22 @@ from collections.abc import Sequence
 
 import numpy as np
 
-UNLIKELY, LIKELY = -7.0, 3.0
+MIN_LOG_ODDS, MAX_LOG_ODDS = -7.0, 3.0
 """Log-odds beyond which less or more makes no difference: probabilities of 0.0009 and 0.95. Most candidates of a search
 are far from relevant, and differences among them count as well."""
-_LEAST = 1e-9
+_EPSILON = 1e-9
 """Keeps the odds finite; far beyond both."""
 
-SAMPLE = 32
+AGREEMENT_SAMPLE = 32
 """Hits that agreement is told by: the first, so that it is known before all are read."""
-TELLING = 10
+MIN_AGREEMENT_SAMPLE = 10
 """Hits below which a correlation tells nothing."""
-AGREED = 0.3
+FULL_AGREEMENT = 0.3
 """Correlation from which on a reranker counts in full. Over collections in English the middle query has 0.6 to 0.9, in
 languages that the reranker never saw 0 to 0.4 (docs/quality.md)."""
 
 
-def believed(first: Sequence[float], relevance: Sequence[float], weight: float) -> float:
+def trusted_weight(first: Sequence[float], relevance: Sequence[float], weight: float) -> float:
     """The weight that a reranker gets of the `weight` it may have, by what it said of the first hits.
 
     Both judge the same question, so their scores go together, and the more so the better both are: Pearson's
@@ -42,21 +42,21 @@ def believed(first: Sequence[float], relevance: Sequence[float], weight: float) 
     `AGREED` on, none at 0 or below. All of it, too, where there is nothing to tell by; and a weight of 1, which leaves
     nothing to the first stage, is taken at its word.
     """
-    read = min(SAMPLE, len(relevance))
-    if weight == 1.0 or read < TELLING:
+    read = min(AGREEMENT_SAMPLE, len(relevance))
+    if weight == 1.0 or read < MIN_AGREEMENT_SAMPLE:
         return weight
     both = np.array([first[:read], [_log_odds(one) for one in relevance[:read]]])
     apart = both - both.mean(axis=1, keepdims=True)
     spread = np.linalg.norm(apart, axis=1)
-    if spread.min() < _LEAST:
+    if spread.min() < _EPSILON:
         return weight  # one of them finds all alike
-    return weight * min(1.0, max(0.0, float(apart[0] @ apart[1] / spread.prod()) / AGREED))
+    return weight * min(1.0, max(0.0, float(apart[0] @ apart[1] / spread.prod()) / FULL_AGREEMENT))
 
 
 def _log_odds(relevance: float) -> float:
     """Of a probability, within the bounds of what makes a difference."""
-    possible = min(max(relevance, _LEAST), 1 - _LEAST)
-    return min(max(math.log(possible / (1 - possible)), UNLIKELY), LIKELY)
+    possible = min(max(relevance, _EPSILON), 1 - _EPSILON)
+    return min(max(math.log(possible / (1 - possible)), MIN_LOG_ODDS), MAX_LOG_ODDS)
 
 
 class RerankBlend:
@@ -78,7 +78,7 @@ class RerankBlend:
 
     def share(self, relevance: float) -> float:
         """What of a score comes from the reranker."""
-        return self._weight * (_log_odds(relevance) - UNLIKELY) / (LIKELY - UNLIKELY)
+        return self._weight * (_log_odds(relevance) - MIN_LOG_ODDS) / (MAX_LOG_ODDS - MIN_LOG_ODDS)
 
     def unread(self, first: float, floor: float) -> float:
         """Of a hit that was not read: behind all that were, the lowest of which has `floor`, in its old order."""

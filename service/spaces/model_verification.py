@@ -50,11 +50,11 @@ class ModelVerifier:
         self._embedders = embedders
         self._proven: dict[Key, Encoder] = {}
         self._refused: dict[Key, tuple[float, SpaceRefused | ModelUnavailable]] = {}
-        self.lowest: dict[Key, float] = {}
+        self.canary_cosines: dict[Key, float] = {}
         """The lowest canary cosine when a version was last proven."""
 
     @property
-    def proven(self) -> frozenset[Key]:
+    def verified(self) -> frozenset[Key]:
         """The versions that this process can answer in at once."""
         return frozenset(self._proven)
 
@@ -124,17 +124,17 @@ class ModelVerifier:
         self._refused[key] = (time.monotonic() + REFUSED_SECONDS, error)
         return error
 
-    def keep(self, versions: Iterable[EmbedderVersion]) -> None:
+    def retain(self, versions: Iterable[EmbedderVersion]) -> None:
         """Forget all but these: what was retired or deleted must not keep a model in memory."""
         kept = {(version.collection_id, version.number) for version in versions}
-        for known in (self._proven, self._refused, self.lowest):
+        for known in (self._proven, self._refused, self.canary_cosines):
             for key in known.keys() - kept:
                 del known[key]
 
     async def reverify_all(self) -> None:
         """`prove` every version that this process works in; what is refused is logged, and refused from now on."""
         written = await self._versions.written()
-        self.keep(written)
+        self.retain(written)
         for version in written:
             if (version.collection_id, version.number) in self._proven:
                 try:
@@ -153,7 +153,7 @@ class ModelVerifier:
         with suppress(CollectionNotFound):  # deleted meanwhile
             collection = await self._collections.get(version.collection_id)
             metrics.CANARY_COSINE.labels(collection.name, str(version.number)).set(lowest)
-        self.lowest[version.collection_id, version.number] = lowest
+        self.canary_cosines[version.collection_id, version.number] = lowest
         if not lowest >= CANARY_COSINE:  # also refuses NaN
             raise SpaceRefused(
                 f"version {version.number}: the model {version.spec.model} no longer reproduces its canary "

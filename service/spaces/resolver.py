@@ -49,7 +49,7 @@ class SpaceResolver:
         self._known: dict[Key, tuple[float, Space]] = {}
         self._looks: dict[Key, asyncio.Task[Space]] = {}
 
-    async def of(self, name: CollectionName, number: VersionNumber | None) -> Space:
+    async def resolve(self, name: CollectionName, number: VersionNumber | None) -> Space:
         """The space of a version, or of the active one.
 
         CollectionNotFound or VersionNotFound; Conflict where the version failed or was retired.

@@ -106,7 +106,7 @@ class JudgmentCheck:
 
         async def ask() -> tuple[DocumentId, ...]:
             try:
-                answer = await self._search.probe(collection.name, request)
+                answer = await self._search.run_background(collection.name, request)
             except Invalid:
                 return ()
             except SpaceRefused as error:
@@ -114,7 +114,7 @@ class JudgmentCheck:
                 raise Unavailable(error.detail) from error
             if any(one.code == Overloaded.__name__ for one in answer.degraded):
                 raise Overloaded(retry_after=BUSY_SECONDS)
-            if not answer.whole:
+            if not answer.complete:
                 raise Unavailable("; ".join(f"{one.stage}: {one.reason}" for one in answer.degraded))
             return tuple(hit.id for hit in answer.hits)
 

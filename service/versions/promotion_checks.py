@@ -117,7 +117,7 @@ class PromotionChecks:
             await self._verifier.reverify(version)
         except (SpaceRefused, ModelUnavailable) as error:
             return PromotionCheck(name="canary", passed=False, detail=error.detail)
-        lowest = self._verifier.lowest[version.collection_id, version.number]
+        lowest = self._verifier.canary_cosines[version.collection_id, version.number]
         return PromotionCheck(
             name="canary",
             passed=True,

@@ -131,8 +131,8 @@ class SearchChecks:
         live = [request.text for request in self._shadow.remembered(collection.name)]
         queries, sources = await self._sampling.queries(collection, version, judgments, live, RECALL_QUERIES)
         space = Space(collection=collection, version=version, status=status)
-        limit = retrievers.rows_for(space, collection.settings.candidates)
-        plan = filter_planner.choose(status, None, limit)
+        limit = retrievers.chunks_for(space, collection.settings.candidates)
+        plan = filter_planner.choose_plan(status, None, limit)
         by_distance, by_id = await self._lost(version, queries, limit, plan)
         if not by_distance:
             return PromotionCheck(name="recall", passed=None, detail="there is nothing to ask the index for")

@@ -240,9 +240,9 @@ class ShadowTraffic:
     ) -> tuple[tuple[DocumentId, ...], float]:
         """The hits of one version, best first, and milliseconds. Unavailable where a leg had to be left out."""
         started = time.perf_counter()
-        answer = await self._search.probe(name, dataclasses.replace(request, embedder_version=number))
+        answer = await self._search.run_background(name, dataclasses.replace(request, embedder_version=number))
         milliseconds = (time.perf_counter() - started) * 1000
-        if not answer.whole:
+        if not answer.complete:
             raise Unavailable("; ".join(f"{one.stage}: {one.reason}" for one in answer.degraded))
         return tuple(hit.id for hit in answer.hits), milliseconds
 

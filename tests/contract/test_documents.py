@@ -271,12 +271,12 @@ async def test_pages_under_a_filter(world: World) -> None:
 async def test_passing_names_what_passes_up_to_the_cap(world: World) -> None:
     await world.put(*(doc(f"d{number}", number=number) for number in range(10)))
     await world.delete("d9")
-    few = await world.documents.filter_match(world.collection.id, parse({"number": {"$gte": 6}}), 3)
+    few = await world.documents.match_filter(world.collection.id, parse({"number": {"$gte": 6}}), 3)
     assert few.ids is not None
     assert (sorted(few.ids), few.count, few.total) == (["d6", "d7", "d8"], 3, 9)
-    many = await world.documents.filter_match(world.collection.id, parse({"number": {"$gte": 5}}), 3)
+    many = await world.documents.match_filter(world.collection.id, parse({"number": {"$gte": 5}}), 3)
     assert (many.ids, many.count, many.total) == (None, 4, 9)
-    none = await world.documents.filter_match(world.collection.id, parse({"number": 9}), 3)
+    none = await world.documents.match_filter(world.collection.id, parse({"number": 9}), 3)
     assert (none.ids, none.count) == ((), 0)
 
 
@@ -288,7 +288,7 @@ async def test_the_number_of_many_documents_is_remembered_for_a_while(
     everything = parse({})
 
     async def total() -> int:
-        return (await postgres.documents.filter_match(postgres.collection.id, everything, 1)).total
+        return (await postgres.documents.match_filter(postgres.collection.id, everything, 1)).total
 
     await postgres.put(doc("a"), doc("b"))
     assert await total() == 2

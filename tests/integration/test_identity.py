@@ -189,7 +189,7 @@ async def test_a_swapped_model_is_refused_while_running_and_after_a_restart(
         change, reason = SWAPS[swap]
         change(folder)
         await running.verifier.reverify_all()
-        assert not running.verifier.proven
+        assert not running.verifier.verified
         with pytest.raises(SpaceRefused, match=rf"version 1 .*: {reason}"):
             await running.verifier.ensure(version)
         with pytest.raises(SpaceRefused, match=rf"version 1 .*: {reason}"):
@@ -249,7 +249,7 @@ async def test_another_precision_of_the_same_model_is_admitted(folder: Path, cat
     version = await Process(catalog, local(folder)).register()
     other = Process(catalog, local(folder, precision="bfloat16"))
     assert (await other.verifier.ensure(version)).identity.fingerprint == version.fingerprint
-    assert 0.999 <= other.verifier.lowest[version.collection_id, version.number] < 1.0
+    assert 0.999 <= other.verifier.canary_cosines[version.collection_id, version.number] < 1.0
 
 
 # ---------------------------------------------------------------- another service encodes

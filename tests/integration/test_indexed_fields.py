@@ -60,7 +60,7 @@ async def states(world: World) -> dict[str, FieldState]:
 async def found(world: World, raw: dict[str, Any]) -> list[str]:
     """What passes, as a process that has just started finds it."""
     assert world.pool is not None
-    filter_match = await PostgresDocuments(world.pool).filter_match(world.collection.id, filters.parse(raw), 1_000)
+    filter_match = await PostgresDocuments(world.pool).match_filter(world.collection.id, filters.parse(raw), 1_000)
     assert filter_match.ids is not None
     return sorted(filter_match.ids)
 
@@ -121,12 +121,12 @@ async def test_a_dropped_field_is_kept_until_no_process_believes_in_it(world: Wo
     await world.put(doc("1", a=1, b=1))
     await fields_of(world).maintain(NOW)
     believing = PostgresDocuments(world.pool)  # type: ignore[arg-type]
-    assert (await believing.filter_match(world.collection.id, filters.parse({"a": 1}), 10)).ids == ("1",)
+    assert (await believing.match_filter(world.collection.id, filters.parse({"a": 1}), 10)).ids == ("1",)
     await declare(world, "b")
     assert await states(world) == {"b": FieldState.READY}
     await world.put(doc("2", a=1, b=2), now=later(1))
     await fields_of(world).maintain(NOW)
-    two = await believing.filter_match(world.collection.id, filters.parse({"a": {"$lt": 2}}), 10)
+    two = await believing.match_filter(world.collection.id, filters.parse({"a": {"$lt": 2}}), 10)
     assert set(two.ids or ()) == {"1", "2"}
     # The settings were changed at the time of this machine, not of the tests.
     await rows(world, f"UPDATE indexed_fields SET dropped_at = '{NOW}' WHERE state = 'dropped' RETURNING number")

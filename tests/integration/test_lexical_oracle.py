@@ -75,8 +75,8 @@ class Compared:
 
     async def exact(self, query: str) -> dict[int, float]:
         """What the service takes for the truth when it looks at live queries again."""
-        bags = await self._lexicon.bags(self._papers, self._documents)
-        scores = await self._lexicon.exact(self._papers, ParsedQuery(text=query), bags)
+        bags = await self._lexicon.term_counts(self._papers, self._documents)
+        scores = await self._lexicon.exact_scores(self._papers, ParsedQuery(text=query), bags)
         return {int(bag.document_id): score for bag, score in zip(bags, scores, strict=True) if score > 0}
 
     def theirs(self, query: str) -> dict[int, float]:

@@ -19,7 +19,7 @@ from service.core.ids import CollectionName
 from service.core.ports.vectors import VectorQuery
 from service.core.search import DensePlan
 from service.core.versions import AuditEntry, EmbedderVersion, VersionState
-from service.search.filter_planner import EF_SEARCH
+from service.search.filter_planner import DEFAULT_EF_SEARCH
 from service.store.postgres.connection.pool import Pool
 from service.store.postgres.schema import migrations
 from service.store.postgres.vectors import vector_tables, vectors
@@ -304,7 +304,7 @@ async def test_each_storage_finds_what_an_exact_scan_finds(pool: Pool, storage: 
     async with pool.connection() as connection:
         await connection.execute(vector_tables.create_index(world.version))
         await connection.execute(vector_tables.analyze(world.version))
-    plan = DensePlan(kind="hnsw", ef_search=EF_SEARCH)
+    plan = DensePlan(kind="hnsw", ef_search=DEFAULT_EF_SEARCH)
     common = 0
     for query in made[count:]:
         truth = await world.vectors.nearest(VectorQuery(world.version, query, 10, EXACT))

@@ -192,18 +192,18 @@ async def run_everything(world: World, plans: Plans) -> None:
     plans.current = "passing_among"
     await world.documents.filter_ids(number, IDS, where)
     plans.current = "passing equal"
-    await world.documents.filter_match(number, parse({"year": 2003, "kind": {"$exists": False}}), 1_000)
+    await world.documents.match_filter(number, parse({"year": 2003, "kind": {"$exists": False}}), 1_000)
     plans.current = "passing among values"
-    await world.documents.filter_match(number, parse({"year": {"$in": [2003, 2004]}}), 1_000)
+    await world.documents.match_filter(number, parse({"year": {"$in": [2003, 2004]}}), 1_000)
     for name, raw in DECLARED.items():
         plans.current = name
-        await world.documents.filter_match(number, parse(raw), 1_000)
+        await world.documents.match_filter(number, parse(raw), 1_000)
     plans.current = "passing again"
-    await world.documents.filter_match(number, parse(DECLARED["passing declared equal"]), 1_000)
+    await world.documents.match_filter(number, parse(DECLARED["passing declared equal"]), 1_000)
     plans.current = "passing of many"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(filter_matches, "COUNTED_DOCUMENTS", 1_000)
-        await PostgresDocuments(world.documents._pool).filter_match(number, where, 10)  # type: ignore[attr-defined]
+        await PostgresDocuments(world.documents._pool).match_filter(number, where, 10)  # type: ignore[attr-defined]
     plans.current = "get"
     await world.documents.get(number, IDS)
     plans.current = "put"

@@ -8,7 +8,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.search.rerank_blend import AGREED, LIKELY, SAMPLE, TELLING, UNLIKELY, RerankBlend, believed
+from service.search.rerank_blend import (
+    AGREEMENT_SAMPLE,
+    FULL_AGREEMENT,
+    MAX_LOG_ODDS,
+    MIN_AGREEMENT_SAMPLE,
+    MIN_LOG_ODDS,
+    RerankBlend,
+    trusted_weight,
+)
 
 PROBABILITY = st.floats(0, 1)
 WEIGHT = st.floats(0, 1)
@@ -69,7 +77,7 @@ def test_a_weight_of_nothing_and_of_everything(pairs: list[tuple[float, float]])
 
 
 @pytest.mark.parametrize(
-    ("log_odds", "share"), [(-40, 0), (UNLIKELY, 0), (-4.5, 0.25), (-2, 0.5), (0, 0.7), (LIKELY, 1), (40, 1)]
+    ("log_odds", "share"), [(-40, 0), (MIN_LOG_ODDS, 0), (-4.5, 0.25), (-2, 0.5), (0, 0.7), (MAX_LOG_ODDS, 1), (40, 1)]
 )
 def test_a_reranker_counts_by_its_log_odds(log_odds: float, share: float) -> None:
     probability = 1 / (1 + math.exp(-log_odds))
@@ -81,23 +89,25 @@ def test_a_reranker_is_believed_by_the_first_hits_alone_and_never_beyond_its_wei
     pairs: list[tuple[float, float]], weight: float, more: list[float]
 ) -> None:
     first, relevance = [one for one, _ in pairs], [one for _, one in pairs]
-    found = believed(first, relevance, weight)
+    found = trusted_weight(first, relevance, weight)
     assert 0 <= found <= weight
-    if len(pairs) >= SAMPLE:
-        assert believed([*first, *[0.0] * len(more)], [*relevance, *more], weight) == found
-    if len(pairs) < TELLING or weight == 1.0:
+    if len(pairs) >= AGREEMENT_SAMPLE:
+        assert trusted_weight([*first, *[0.0] * len(more)], [*relevance, *more], weight) == found
+    if len(pairs) < MIN_AGREEMENT_SAMPLE or weight == 1.0:
         assert found == weight
 
 
 def test_who_agrees_is_believed_and_who_contradicts_is_not() -> None:
-    first = [1 - 0.02 * at for at in range(SAMPLE)]
-    rising = [1 / (1 + math.exp(-(2 - 0.1 * at))) for at in range(SAMPLE)]
-    assert believed(first, rising, 0.6) == 0.6
-    assert believed(first, rising[::-1], 0.6) == 0.0
-    assert believed(first, [0.3] * SAMPLE, 0.6) == 0.6, "it finds all alike: there is nothing to tell by"
-    assert believed([1.0] * SAMPLE, rising, 0.6) == 0.6
+    first = [1 - 0.02 * at for at in range(AGREEMENT_SAMPLE)]
+    rising = [1 / (1 + math.exp(-(2 - 0.1 * at))) for at in range(AGREEMENT_SAMPLE)]
+    assert trusted_weight(first, rising, 0.6) == 0.6
+    assert trusted_weight(first, rising[::-1], 0.6) == 0.0
+    assert trusted_weight(first, [0.3] * AGREEMENT_SAMPLE, 0.6) == 0.6, (
+        "it finds all alike: there is nothing to tell by"
+    )
+    assert trusted_weight([1.0] * AGREEMENT_SAMPLE, rising, 0.6) == 0.6
     rng = np.random.default_rng(7)
-    noise = [float(one) for one in rng.uniform(0.1, 0.9, SAMPLE)]
+    noise = [float(one) for one in rng.uniform(0.1, 0.9, AGREEMENT_SAMPLE)]
     log_odds = [math.log(one / (1 - one)) for one in noise]
     agreement = float(np.corrcoef(first, log_odds)[0, 1])
-    assert believed(first, noise, 0.6) == pytest.approx(0.6 * min(1, max(0, agreement / AGREED)))
+    assert trusted_weight(first, noise, 0.6) == pytest.approx(0.6 * min(1, max(0, agreement / FULL_AGREEMENT)))

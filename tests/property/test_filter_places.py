@@ -110,10 +110,12 @@ async def both_legs_and_the_listing(world: World, where: Filter, right: set[str]
     lexicon: Any = Words([one.id for one in everything])
     request = SearchRequest(text="word", where=where, k=DOCUMENTS)
     for cap in (0, 100):
-        filter_match = await world.documents.filter_match(world.collection.id, where, cap)
+        filter_match = await world.documents.match_filter(world.collection.id, where, cap)
         assert filter_match.ids is None or set(filter_match.ids) == right
         assert (filter_match.ids is None) == (len(right) > cap)
-        by_words = await retrievers.lexical(lexicon, world.documents, space(world), request, filter_match, DOCUMENTS)
+        by_words = await retrievers.search_lexical(
+            lexicon, world.documents, space(world), request, filter_match, DOCUMENTS
+        )
         assert {id_ for id_, _ in by_words.best} == right
         if len(everything) == len(await world.stored_chunks()):
             await dense_leg(world, request, filter_match, right)
@@ -121,7 +123,7 @@ async def both_legs_and_the_listing(world: World, where: Filter, right: set[str]
 
 async def dense_leg(world: World, request: SearchRequest, filter_match: FilterMatch, right: set[str]) -> None:
     for indexed in (False, True):
-        leg = await retrievers.dense(
+        leg = await retrievers.search_dense(
             world.vectors, world.documents, space(world, indexed), request, telling("word"), filter_match, DOCUMENTS
         )
         assert {id_ for id_, _ in leg.best} == right, leg.plan
@@ -136,6 +138,6 @@ async def deletion(world: World, where: Filter, documents: Sequence[Document], r
     """Delete what passes; what was remembered of the filter knows it at once, and that it came back."""
     ids = [document.id for document in documents]
     assert set(await world.documents.delete(world.collection.id, ids, later(1), where)) == right
-    assert (await world.documents.filter_match(world.collection.id, where, 100)).ids == ()
+    assert (await world.documents.match_filter(world.collection.id, where, 100)).ids == ()
     await world.put(*(document for document in documents if document.id in right), now=later(2))
-    assert set((await world.documents.filter_match(world.collection.id, where, 100)).ids or ()) == right
+    assert set((await world.documents.match_filter(world.collection.id, where, 100)).ids or ()) == right

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from service.core.collections import FusionSettings
 from service.core.ids import DocumentId
-from service.search.fusion import Fused, LegScores, fuse, ranked
+from service.search.fusion import FusedItem, LegScores, fuse, rank_scores
 
 IDS = st.sampled_from([DocumentId(f"d{number}") for number in range(12)])
 DENSE = st.dictionaries(IDS, st.floats(-1, 1), max_size=12)
@@ -30,13 +30,13 @@ def best_first(scores: Scores) -> dict[DocumentId, float]:
 def evidence(query: Query, order: Callable[[Scores], Scores] = best_first) -> LegScores[DocumentId]:
     dense, lexical, weight = query
     return LegScores(
-        dense=None if dense is None else ranked(order(dense)),
-        lexical=None if lexical is None else ranked(order(lexical)),
+        dense=None if dense is None else rank_scores(order(dense)),
+        lexical=None if lexical is None else rank_scores(order(lexical)),
         weight=weight,
     )
 
 
-def places(ranking: list[Fused[DocumentId]]) -> dict[DocumentId, int]:
+def places(ranking: list[FusedItem[DocumentId]]) -> dict[DocumentId, int]:
     return {fused.item: place for place, fused in enumerate(ranking)}
 
 

@@ -223,7 +223,7 @@ class SearchBody(AnswerBody):
         if request.mode == "lexical" and request.group_by == "chunk":
             raise Invalid.at("group_by", "words find documents: chunks need the dense leg")
         # Highlights are of the query's words.
-        return request if any(query.text for query in request.asked) else _without_highlights(request)
+        return request if any(query.text for query in request.effective_queries) else _without_highlights(request)
 
     def _mode(self, request: SearchRequest) -> Mode:
         """As it is asked for, or as it has to be where words are missing."""
@@ -235,8 +235,8 @@ class SearchBody(AnswerBody):
             if request.rerank is not None:
                 raise Invalid.at("rerank", "the reranker reads a query, and examples are none")
             return "dense"
-        unworded = [at for at, query in enumerate(request.asked) if not query.text]
-        all_unworded = len(unworded) == len(request.asked)
+        unworded = [at for at, query in enumerate(request.effective_queries) if not query.text]
+        all_unworded = len(unworded) == len(request.effective_queries)
         place = f"queries.{unworded[0]}.query" if request.queries and unworded else "query"
         if all_unworded and request.rerank is not None:
             raise Invalid.at(place, "is required: the reranker reads it")

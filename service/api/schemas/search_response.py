@@ -170,8 +170,8 @@ def search(answer: SearchResult, request: SearchRequest, *, explain: bool) -> Se
             "underfilled": answer.dense.underfilled,
             "reason": answer.dense.reason,
             "reranked": answer.reranked,
-            "rerank": _reread(answer.reread),
-            "wishes": _wishes(answer) if answer.words.has_constraints else None,
+            "rerank": _reread(answer.rerank_summary),
+            "wishes": _wishes(answer) if answer.parsed_query.has_constraints else None,
         },
         "degraded": [{"stage": one.stage, "reason": one.reason} for one in answer.degraded],
         "took_ms": round(answer.timings.elapsed * 1000, 3),
@@ -204,7 +204,7 @@ def _hit(hit: Hit, request: SearchRequest, explain: bool) -> HitAnswer:
 
 
 def _wishes(answer: SearchResult) -> WishesAnswer:
-    words, unsaid = answer.words, answer.unmatched_terms
+    words, unsaid = answer.parsed_query, answer.unmatched_terms
     return {
         "phrases": [one for one in words.quoted if one not in unsaid],
         "required": list(words.required),

@@ -50,7 +50,7 @@ class Documents(Protocol):
         """Up to `limit` documents with ids after `after`, in byte order of the ids."""
         ...
 
-    async def filter_match(self, collection_id: CollectionId, where: Filter, cap: int) -> FilterMatch:
+    async def match_filter(self, collection_id: CollectionId, where: Filter, cap: int) -> FilterMatch:
         """The documents that pass, named where there are at most `cap`. Stops counting at cap + 1."""
         ...
 

@@ -76,8 +76,12 @@ class TermCounts:
 class ExactBM25(Protocol):
     """What BM25 gives documents where every one is looked at and nothing is rounded."""
 
-    async def bags(self, collection: Collection, documents: Sequence[StoredDocument]) -> tuple[TermCounts, ...]: ...
+    async def term_counts(
+        self, collection: Collection, documents: Sequence[StoredDocument]
+    ) -> tuple[TermCounts, ...]: ...
 
-    async def exact(self, collection: Collection, words: ParsedQuery, bags: Sequence[TermCounts]) -> tuple[float, ...]:
+    async def exact_scores(
+        self, collection: Collection, words: ParsedQuery, bags: Sequence[TermCounts]
+    ) -> tuple[float, ...]:
         """The score of each, 0 where it has none of the words. The statistics of terms are those of the collection."""
         ...

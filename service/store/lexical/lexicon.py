@@ -94,12 +94,14 @@ class TantivyLexicon:
         index = await self._index(collection)
         return 0.0 if index is None else await self._in_thread(lambda: index.max_score(words))
 
-    async def bags(self, collection: Collection, documents: Sequence[StoredDocument]) -> tuple[TermCounts, ...]:
+    async def term_counts(self, collection: Collection, documents: Sequence[StoredDocument]) -> tuple[TermCounts, ...]:
         """As `ports.LexicalTruth`, made of the documents as they are, not of what the index holds of them."""
         analyzer = analyzer_for(collection.settings.language)
         return tuple(await self._in_thread(lambda: [bag(analyzer, document) for document in documents]))
 
-    async def exact(self, collection: Collection, words: ParsedQuery, bags: Sequence[TermCounts]) -> tuple[float, ...]:
+    async def exact_scores(
+        self, collection: Collection, words: ParsedQuery, bags: Sequence[TermCounts]
+    ) -> tuple[float, ...]:
         index = await self._index(collection)
         if index is None:
             return (0.0,) * len(bags)

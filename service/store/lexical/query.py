@@ -176,7 +176,7 @@ class LexicalQuery:
         """
         for word, terms in list(self._unknown().items())[:TYPOS_LIMIT]:
             ways = []
-            for distance in range(1, typos.allowed(word) + 1):
+            for distance in range(1, typos.max_edits_for(word) + 1):
                 for term in sorted(terms):
                     fuzzy = tantivy.Query.fuzzy_term_query(self._schema, "body", term, distance)
                     found = self._searcher.search(fuzzy, 1, count=True)
@@ -210,7 +210,9 @@ class LexicalQuery:
     def _misspelt(self, typos: TypoTolerance) -> list[tuple[str, int]]:
         """Terms that no document says, and how many edits a word may be away to stand for one of them."""
         unknown = list(self._unknown().items())[:TYPOS_LIMIT]
-        return [(term, most) for word, terms in unknown if (most := typos.allowed(word)) for term in sorted(terms)]
+        return [
+            (term, most) for word, terms in unknown if (most := typos.max_edits_for(word)) for term in sorted(terms)
+        ]
 
 
 def _explained(told: Mapping[str, Any]) -> dict[str, float]:

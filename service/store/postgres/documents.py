@@ -127,7 +127,7 @@ class PostgresDocuments:
             rows = await (await connection.execute(query, arguments, prepare=False)).fetchall()
         return tuple(stored(*row) for row in rows)
 
-    async def filter_match(self, collection_id: CollectionId, where: Filter, cap: int) -> FilterMatch:
+    async def match_filter(self, collection_id: CollectionId, where: Filter, cap: int) -> FilterMatch:
         return await self._passing.of(collection_id, where, cap)
 
     async def filter_ids(

@@ -203,7 +203,7 @@ async def test_it_is_learnt_once_and_again_when_the_collection_changed_by_a_quar
 
 
 async def test_nothing_is_learnt_of_too_few_chunks(scene: Scene) -> None:
-    scene.rows(confidence.LEAST_ROWS - 1)
+    scene.rows(confidence.MIN_CHUNKS - 1)
     assert await scene.tend() is None
     assert (await scene.confidence(OWN))["reason"] == "it takes 50 chunks to learn from, and there are 49"
 

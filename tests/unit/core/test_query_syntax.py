@@ -67,5 +67,5 @@ def test_a_long_text_of_quotation_marks_is_read_in_no_time() -> None:
     [("cat", 0), ("herd", 1), ("heron", 1), ("herons", 2), ("h2o2x", 0), ("2024", 0), ("x" * 41, 0), ("цапля", 1)],
 )
 def test_short_words_and_numbers_allow_fewer_typos(word: str, edits: int) -> None:
-    assert TypoTolerance().allowed(word) == edits
-    assert TypoTolerance(max_edits=1).allowed(word) == min(edits, 1)
+    assert TypoTolerance().max_edits_for(word) == edits
+    assert TypoTolerance(max_edits=1).max_edits_for(word) == min(edits, 1)

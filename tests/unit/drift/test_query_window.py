@@ -121,7 +121,7 @@ async def seen(
         width=100,
         confidence=Confidence(in_domain=0.9),
         best_cosine=0.7,
-        best_words=3.0,
+        best_bm25=3.0,
     )
 
 
@@ -132,7 +132,7 @@ def kept(watching: QueryWindows, world: World) -> list[WindowedQuery]:
 
 async def test_a_query_is_kept_with_its_scores() -> None:
     world, watching = await build(None), QueryWindows(600.0)
-    watching.saw(await seen(world))
+    watching.on_search(await seen(world))
     (one,) = kept(watching, world)
     assert (one.text, one.cosine, one.in_domain, one.words) == ("sort a list", 0.7, 0.9, None)
     assert one.vector.dtype == np.float16
@@ -141,7 +141,7 @@ async def test_a_query_is_kept_with_its_scores() -> None:
 
 async def test_scores_under_a_filter_say_nothing_of_the_collection() -> None:
     world, watching = await build(None), QueryWindows(600.0)
-    watching.saw(await seen(world, filter_match=FilterMatch(ids=(), count=0, total=10)))
+    watching.on_search(await seen(world, filter_match=FilterMatch(ids=(), count=0, total=10)))
     (one,) = kept(watching, world)
     assert (one.cosine, one.in_domain) == (None, None)
 
@@ -158,7 +158,7 @@ async def test_scores_under_a_filter_say_nothing_of_the_collection() -> None:
 )
 async def test_what_says_nothing_of_the_questions_is_left_out(changes: dict[str, object]) -> None:
     world, watching = await build(None), QueryWindows(600.0)
-    watching.saw(await seen(world, **changes))  # type: ignore[arg-type]
+    watching.on_search(await seen(world, **changes))  # type: ignore[arg-type]
     assert list(watching) == []
 
 
@@ -167,8 +167,8 @@ async def test_only_some_collections_and_beginnings_of_texts_are_kept(monkeypatc
     first, watching = await build(None), QueryWindows(600.0)
     second = await build(None)
     second.collection = dataclasses.replace(second.collection, id=CollectionId(77))
-    watching.saw(await seen(first))
-    watching.saw(await seen(second, text="x" * 10_000))
+    watching.on_search(await seen(first))
+    watching.on_search(await seen(second, text="x" * 10_000))
     ((key, window),) = watching
     assert key[0] == 77
     assert len(window.latest[0].text) == query_window.LONGEST
@@ -176,7 +176,7 @@ async def test_only_some_collections_and_beginnings_of_texts_are_kept(monkeypatc
 
 async def test_a_forgotten_window_is_gone() -> None:
     world, watching = await build(None), QueryWindows(600.0)
-    watching.saw(await seen(world))
+    watching.on_search(await seen(world))
     watching.forget((world.collection.id, VersionNumber(1)))
     assert list(watching) == []
 

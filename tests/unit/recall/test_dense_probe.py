@@ -170,7 +170,7 @@ async def test_a_remembered_search_is_planned_anew(scene: Watched) -> None:
     assert scene.world.fake is not None
     key = scene.world.collection.id, scene.world.version.number
     one = the_only(await scene.probe().look(scene.asked(), None))
-    assert one.series.ef_search == filter_planner.EF_SEARCH
+    assert one.series.ef_search == filter_planner.DEFAULT_EF_SEARCH
     scene.world.fake.versions.statuses[key] = dataclasses.replace(scene.space.status, indexed=False)
     scene.spaces.forget(scene.space.collection.name)
     assert await scene.probe().look(scene.asked(), None) == ()

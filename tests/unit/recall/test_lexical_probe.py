@@ -45,7 +45,7 @@ class Truth:
 
     analysed: list[int] = field(default_factory=list)
 
-    async def bags(self, collection: Collection, documents: Sequence[StoredDocument]) -> tuple[TermCounts, ...]:
+    async def term_counts(self, collection: Collection, documents: Sequence[StoredDocument]) -> tuple[TermCounts, ...]:
         self.analysed.append(len(documents))
         return tuple(
             TermCounts(
@@ -57,7 +57,9 @@ class Truth:
             for one in documents
         )
 
-    async def exact(self, collection: Collection, words: ParsedQuery, bags: Sequence[TermCounts]) -> tuple[float, ...]:
+    async def exact_scores(
+        self, collection: Collection, words: ParsedQuery, bags: Sequence[TermCounts]
+    ) -> tuple[float, ...]:
         wanted = set(words.text.split())
         return tuple(float(one.length) if wanted & one.counts.keys() else 0.0 for one in bags)
 

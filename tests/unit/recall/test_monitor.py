@@ -48,7 +48,7 @@ class Clock:
 class WordTruth:
     """As the fake lexicon scores."""
 
-    async def bags(self, collection: Collection, documents: Sequence[StoredDocument]) -> tuple[TermCounts, ...]:
+    async def term_counts(self, collection: Collection, documents: Sequence[StoredDocument]) -> tuple[TermCounts, ...]:
         return tuple(
             TermCounts(
                 document_id=one.id,
@@ -59,7 +59,9 @@ class WordTruth:
             for one in documents
         )
 
-    async def exact(self, collection: Collection, words: ParsedQuery, bags: Sequence[TermCounts]) -> tuple[float, ...]:
+    async def exact_scores(
+        self, collection: Collection, words: ParsedQuery, bags: Sequence[TermCounts]
+    ) -> tuple[float, ...]:
         wanted = set(words.text.lower().split())
         return tuple(float(len(wanted & one.counts.keys())) for one in bags)
 
@@ -141,8 +143,8 @@ async def test_where_nothing_was_asked_nothing_is_looked_at(scene: Scene) -> Non
 @pytest.mark.parametrize(("share", "budget_ms"), [(0.0, 600.0), (1.0, 0.0)])
 async def test_without_a_share_or_a_budget_nothing_is_kept(scene: Scene, share: float, budget_ms: float) -> None:
     of = scene.watch(share=share, budget_ms=budget_ms)
-    of.saw(scene.watched.observed())
-    of.saw(scene.watched.observed(DensePlan(kind="exact")))
+    of.on_search(scene.watched.observed())
+    of.on_search(scene.watched.observed(DensePlan(kind="exact")))
     assert await of.step() is None
     await of.keep()
     assert await scene.minutes() == ()
@@ -150,8 +152,8 @@ async def test_without_a_share_or_a_budget_nothing_is_kept(scene: Scene, share: 
 
 async def test_what_cannot_be_kept_is_no_trouble_of_the_search(scene: Scene) -> None:
     of, odd = scene.watch(), scene.watched.observed()
-    of.saw(dataclasses.replace(odd, vectors=("no vector",)))  # type: ignore[arg-type]
-    of.saw(odd)
+    of.on_search(dataclasses.replace(odd, vectors=("no vector",)))  # type: ignore[arg-type]
+    of.on_search(odd)
     assert await of.step() is not None
     await of.keep()
     assert [minute.stats.queries for minute in await scene.minutes()] == [1]
@@ -160,7 +162,7 @@ async def test_what_cannot_be_kept_is_no_trouble_of_the_search(scene: Scene) -> 
 async def test_about_a_share_of_the_searches_is_kept(scene: Scene) -> None:
     of = scene.watch(share=0.25)
     for _ in range(2_000):
-        of.saw(scene.watched.observed(DensePlan(kind="exact")))
+        of.on_search(scene.watched.observed(DensePlan(kind="exact")))
     await of.keep()
     (counted,) = [minute.stats.queries for minute in await scene.minutes()]
     assert 400 < counted < 600
@@ -169,7 +171,7 @@ async def test_about_a_share_of_the_searches_is_kept(scene: Scene) -> None:
 async def test_a_search_that_ran_exactly_is_counted_and_not_looked_at(scene: Scene) -> None:
     of = scene.watch()
     plan = DensePlan(kind="exact", selectivity=0.001, reason="few_pass")
-    of.saw(scene.watched.observed(plan))
+    of.on_search(scene.watched.observed(plan))
     assert await of.step() is None
     await of.keep()
     (minute,) = await scene.minutes()
@@ -180,7 +182,7 @@ async def test_a_search_that_ran_exactly_is_counted_and_not_looked_at(scene: Sce
 async def test_of_several_questions_one_is_looked_at(scene: Scene) -> None:
     of = scene.watch()
     request = SearchRequest(mode="dense", queries=(Query(text="a"), Query(text="b")))
-    of.saw(scene.watched.observed(request=request))
+    of.on_search(scene.watched.observed(request=request))
     assert await of.step() is not None
     await of.keep()
     (minute,) = await scene.minutes()
@@ -189,7 +191,7 @@ async def test_of_several_questions_one_is_looked_at(scene: Scene) -> None:
 
 async def test_a_search_by_words_alone_has_no_vector_to_look_with(scene: Scene) -> None:
     of = scene.watch()
-    of.saw(scene.watched.observed(DensePlan(), SearchRequest(text="number", mode="lexical")))
+    of.on_search(scene.watched.observed(DensePlan(), SearchRequest(text="number", mode="lexical")))
     assert await of.step() is not None, "its words are looked at"
     assert await of.step() is None
 
@@ -202,7 +204,7 @@ async def test_looks_take_no_more_of_a_minute_than_they_may(scene: Scene, second
     of = scene.watch(budget_ms=600.0, probe=Costly(scene.watched.probe(), scene.clock, seconds))
     began, looked = scene.clock.seconds, 0.0
     for _ in range(20):
-        of.saw(scene.watched.observed())
+        of.on_search(scene.watched.observed())
         rest = await of.step()
         assert rest is not None
         looked += seconds
@@ -213,7 +215,7 @@ async def test_looks_take_no_more_of_a_minute_than_they_may(scene: Scene, second
 async def test_what_failed_costs_as_well(scene: Scene) -> None:
     of = scene.watch(probe=Costly(scene.watched.probe(), scene.clock, 2.0))
     scene.watched.vectors.failing = DatabaseUnavailable("it does not answer")
-    of.saw(scene.watched.observed())
+    of.on_search(scene.watched.observed())
     assert await of.step() == pytest.approx(2.0 * 99)
 
 
@@ -232,7 +234,7 @@ async def test_one_search_is_looked_at_at_a_time_and_stopping_writes_down_the_re
     of = scene.watch(budget_ms=60_000.0)
     async with running(of.run):
         for _ in range(20):
-            of.saw(scene.watched.observed())
+            of.on_search(scene.watched.observed())
         await until(lambda: looks >= 3)
     assert most == 1
     assert sum(minute.stats.queries for minute in await scene.minutes()) >= 3
@@ -248,7 +250,7 @@ async def test_a_search_that_comes_while_it_idles_is_looked_at_at_once(scene: Sc
     scene.watched.vectors.meanwhile = meanwhile
     async with running(of.run):
         await asyncio.sleep(0)
-        of.saw(scene.watched.observed())
+        of.on_search(scene.watched.observed())
         await asyncio.wait_for(looked.wait(), watch.IDLE_SECONDS * 0.8)
 
 
@@ -260,7 +262,7 @@ async def test_what_was_found_is_added_up_by_the_minute_and_shown(scene: Scene) 
     scene.watched.vectors.lost = frozenset(f"d{number:02}" for number in range(10))
     for moment in (timedelta(seconds=1), timedelta(seconds=59), timedelta(seconds=61)):
         scene.at(moment)
-        of.saw(scene.watched.observed())
+        of.on_search(scene.watched.observed())
         assert await of.step() is not None
     await of.keep()
     first, second = await scene.minutes()
@@ -278,7 +280,7 @@ async def test_what_was_found_is_added_up_by_the_minute_and_shown(scene: Scene) 
 
 async def test_of_a_collection_that_is_gone_nothing_is_shown_again(scene: Scene) -> None:
     of, name = scene.watch(), scene.rename("deleted")
-    of.saw(scene.watched.observed(DensePlan(kind="exact")))
+    of.on_search(scene.watched.observed(DensePlan(kind="exact")))
     await of.keep()
     labels = {"version": "1", "plan": "exact", "band": "all"}
     assert shown("azimuth_recall_at_k", name, **labels) == 1.0
@@ -290,7 +292,7 @@ async def test_of_a_collection_that_is_gone_nothing_is_shown_again(scene: Scene)
 async def test_what_is_tried_besides_is_written_down_and_not_shown(scene: Scene) -> None:
     of = scene.watch(probe=scene.watched.probe(below=lambda _: 10))
     name = scene.rename("tried-besides")
-    of.saw(scene.watched.observed())
+    of.on_search(scene.watched.observed())
     await of.step()
     await of.keep()
     assert [minute.series.ef_search for minute in await scene.minutes()] == [10, 200]
@@ -303,7 +305,7 @@ async def test_torn_pairs_are_left_out(scene: Scene) -> None:
     assert vector is not None
     scene.watched.vectors.meanwhile = lambda: scene.watched.world.put_and_store({"new": vector[None, :]})
     before = REGISTRY.get_sample_value("azimuth_probes_total", {"outcome": "torn"}) or 0.0
-    of.saw(observed)
+    of.on_search(observed)
     assert await of.step() is not None
     await of.keep()
     assert await scene.minutes() == ()
@@ -314,7 +316,7 @@ async def test_a_look_long_after_the_search_takes_the_space_as_it_is_by_then(sce
     of = scene.watch()
     where = parse({"kind": "thing"})
     filter_match = FilterMatch(ids=None, count=30, total=30)
-    of.saw(scene.watched.observed(HNSW, SearchRequest(text="w", mode="dense", where=where), filter_match))
+    of.on_search(scene.watched.observed(HNSW, SearchRequest(text="w", mode="dense", where=where), filter_match))
     scene.clock.seconds += FRESH_SECONDS
     await of.step()
     await of.keep()
@@ -324,7 +326,7 @@ async def test_a_look_long_after_the_search_takes_the_space_as_it_is_by_then(sce
 async def test_remembered_searches_are_looked_at_where_none_comes(scene: Scene) -> None:
     of = scene.watch()
     for _ in range(3):
-        of.saw(scene.watched.observed())
+        of.on_search(scene.watched.observed())
     for _ in range(3):
         scene.clock.seconds += 60
         assert await of.step() is not None
@@ -336,7 +338,7 @@ async def test_remembered_searches_are_looked_at_where_none_comes(scene: Scene) 
 async def test_searches_of_a_collection_that_is_gone_are_forgotten(scene: Scene) -> None:
     of = scene.watch()
     for _ in range(3):
-        of.saw(scene.watched.observed())
+        of.on_search(scene.watched.observed())
     await scene.watched.world.collections.delete(scene.watched.world.collection.id)
     scene.watched.spaces.forget(scene.watched.space.collection.name)
     scene.clock.seconds += FRESH_SECONDS
@@ -349,10 +351,10 @@ async def test_trouble_is_the_end_of_nothing(scene: Scene) -> None:
     of = scene.watch()
     for failure in (DatabaseUnavailable("it does not answer"), ZeroDivisionError()):
         scene.watched.vectors.failing = failure
-        of.saw(scene.watched.observed())
+        of.on_search(scene.watched.observed())
         assert await of.step() is not None
     scene.watched.vectors.failing = None
-    of.saw(scene.watched.observed())
+    of.on_search(scene.watched.observed())
     assert await of.step() is not None
     await of.keep()
     assert [minute.stats.queries for minute in await scene.minutes()] == [1]
@@ -365,7 +367,7 @@ async def test_words_are_looked_at_now_and_then(scene: Scene) -> None:
     of, name = scene.watch(), scene.watched.space.collection.name
     await scene.watched.world.put(*(doc(f"d{number:02}", f"number {number}") for number in range(30)))
     for text in ("number", "number 3"):
-        of.saw(scene.watched.observed(DensePlan(), SearchRequest(text=text, mode="lexical")))
+        of.on_search(scene.watched.observed(DensePlan(), SearchRequest(text=text, mode="lexical")))
     assert await of.step() is not None
     assert await of.step() is None, "not so soon again"
     scene.clock.seconds += LEXICAL_SECONDS
@@ -401,10 +403,10 @@ class Refusing:
 async def test_what_cannot_be_written_down_is_written_later_and_once(scene: Scene) -> None:
     of, refusing = scene.watch(), Refusing(scene.watched)
     of._ledger = RecallAggregator(refusing, lambda: NOW)  # type: ignore[arg-type]
-    of.saw(scene.watched.observed(DensePlan(kind="exact")))
+    of.on_search(scene.watched.observed(DensePlan(kind="exact")))
     await of.keep()
     assert await scene.minutes() == ()
-    of.saw(scene.watched.observed(DensePlan(kind="exact")))
+    of.on_search(scene.watched.observed(DensePlan(kind="exact")))
     await of.keep()
     await of.keep()
     assert [minute.stats.queries for minute in await scene.minutes()] == [2]

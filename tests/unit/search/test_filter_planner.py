@@ -24,12 +24,12 @@ def named(count: int, total: int = 100_000) -> FilterMatch:
 
 
 def test_without_a_filter_a_plain_look() -> None:
-    plan = filter_planner.choose(LARGE, None, LIMIT)
-    assert plan == DensePlan(kind="hnsw", ef_search=filter_planner.EF_SEARCH)
+    plan = filter_planner.choose_plan(LARGE, None, LIMIT)
+    assert plan == DensePlan(kind="hnsw", ef_search=filter_planner.DEFAULT_EF_SEARCH)
 
 
 def test_a_plain_look_gives_as_many_rows_as_are_wanted() -> None:
-    assert filter_planner.choose(LARGE, None, 600).ef_search == 600
+    assert filter_planner.choose_plan(LARGE, None, 600).ef_search == 600
 
 
 @pytest.mark.parametrize(
@@ -46,30 +46,30 @@ def test_a_plain_look_gives_as_many_rows_as_are_wanted() -> None:
 def test_each_way_has_its_place(
     status: SpaceStatus, filter_match: FilterMatch | None, exact: bool, kind: str, reason: str
 ) -> None:
-    plan = filter_planner.choose(status, filter_match, LIMIT, exact=exact)
+    plan = filter_planner.choose_plan(status, filter_match, LIMIT, exact=exact)
     assert (plan.kind, plan.reason) == (kind, reason)
     assert plan.selectivity == (None if filter_match is None else filter_match.selectivity)
 
 
 @pytest.mark.parametrize("filter_match", [None, wide(0.5), wide(0.97)])
 def test_what_the_client_asks_of_the_index_is_respected(filter_match: FilterMatch | None) -> None:
-    assert filter_planner.choose(LARGE, filter_match, LIMIT, ef_search=77).ef_search == 77
+    assert filter_planner.choose_plan(LARGE, filter_match, LIMIT, ef_search=77).ef_search == 77
 
 
 def test_a_look_that_is_wider_than_the_index_can_make_goes_on_instead() -> None:
-    assert filter_planner.choose(LARGE, wide(0.92), 900).kind == "hnsw"
-    assert filter_planner.choose(LARGE, wide(0.85), 900).kind == "hnsw_iterative"
+    assert filter_planner.choose_plan(LARGE, wide(0.92), 900).kind == "hnsw"
+    assert filter_planner.choose_plan(LARGE, wide(0.85), 900).kind == "hnsw_iterative"
 
 
 def test_a_client_that_narrows_the_look_gets_one_that_goes_on() -> None:
-    plan = filter_planner.choose(LARGE, wide(0.5), LIMIT, ef_search=40)
+    plan = filter_planner.choose_plan(LARGE, wide(0.5), LIMIT, ef_search=40)
     assert (plan.kind, plan.ef_search) == ("hnsw_iterative", 40)
 
 
 def test_the_index_compares_as_many_of_what_passes_as_without_a_filter() -> None:
-    plan = filter_planner.choose(LARGE, wide(0.4), LIMIT)
-    assert plan.ef_search == filter_planner.FURTHER * filter_planner.EF_SEARCH / 0.4
-    assert filter_planner.choose(LARGE, wide(0.11), LIMIT).ef_search == limits.MAX_EF_SEARCH
+    plan = filter_planner.choose_plan(LARGE, wide(0.4), LIMIT)
+    assert plan.ef_search == filter_planner.EF_SEARCH_MARGIN * filter_planner.DEFAULT_EF_SEARCH / 0.4
+    assert filter_planner.choose_plan(LARGE, wide(0.11), LIMIT).ef_search == limits.MAX_EF_SEARCH
 
 
 @pytest.mark.parametrize(
@@ -87,14 +87,18 @@ def test_the_index_compares_as_many_of_what_passes_as_without_a_filter() -> None
 def test_an_index_that_brings_too_little_is_not_believed(
     kind: Literal["exact", "hnsw", "hnsw_iterative"], limit: int, rows: int, k: int, stuck: bool
 ) -> None:
-    assert filter_planner.underfilled(DensePlan(kind=kind, selectivity=0.5), limit, rows, k) is stuck
-    assert not filter_planner.underfilled(DensePlan(kind=kind), limit, rows, k)  # no filter: there are no more
+    assert filter_planner.is_underfilled(DensePlan(kind=kind, selectivity=0.5), limit, rows, k) is stuck
+    assert not filter_planner.is_underfilled(DensePlan(kind=kind), limit, rows, k)  # no filter: there are no more
 
 
 def test_naming_ends_where_the_index_is_as_cheap() -> None:
     most = filter_planner.max_allowlist(LARGE, LIMIT, 1_000_000)
-    along_the_index = filter_planner.EF_SEARCH / (most / LARGE.rows) * (filter_planner.FOUND + filter_planner.ASKED)
-    assert filter_planner.NAMED * most == pytest.approx(along_the_index, rel=0.01)
+    along_the_index = (
+        filter_planner.DEFAULT_EF_SEARCH
+        / (most / LARGE.rows)
+        * (filter_planner.INDEX_ROW_COST + filter_planner.FILTER_CHECK_COST)
+    )
+    assert filter_planner.ROW_BY_ID_COST * most == pytest.approx(along_the_index, rel=0.01)
 
 
 def test_naming_has_its_limits() -> None:
@@ -114,7 +118,7 @@ def test_more_documents_are_worth_naming_in_a_larger_space_and_fewer_where_each_
 
 def test_the_index_asks_twice_the_rows_that_would_do_and_then_gives_up() -> None:
     for share in (0.09, 0.05, 0.01):
-        assert filter_planner.choose(LARGE, wide(share), LIMIT).max_scan_tuples == math.ceil(2 * LIMIT / share)
+        assert filter_planner.choose_plan(LARGE, wide(share), LIMIT).max_scan_tuples == math.ceil(2 * LIMIT / share)
 
 
 @pytest.mark.parametrize("rows", [20_000, 100_000, 1_000_000])
@@ -123,15 +127,15 @@ def test_what_is_tried_in_vain_costs_no_more_than_the_exact_scan_after_it(rows: 
     status = SpaceStatus(rows=rows, indexed=True, chunks_per_document=1.0)
     least = filter_planner.max_allowlist(status, LIMIT, 1_000_000) + 1
     for count in (least, 2 * least, rows // 2):
-        plan = filter_planner.choose(status, wide(count / rows, rows), LIMIT)
+        plan = filter_planner.choose_plan(status, wide(count / rows, rows), LIMIT)
         tried = plan.max_scan_tuples or plan.ef_search
         assert tried is not None
-        along_the_index = tried * (filter_planner.FOUND + filter_planner.ASKED)
-        assert along_the_index <= filter_planner.FURTHER * 1.01 * filter_planner.NAMED * count
+        along_the_index = tried * (filter_planner.INDEX_ROW_COST + filter_planner.FILTER_CHECK_COST)
+        assert along_the_index <= filter_planner.EF_SEARCH_MARGIN * 1.01 * filter_planner.ROW_BY_ID_COST * count
 
 
 def test_after_an_index_that_brought_too_little_an_exact_scan() -> None:
-    before = filter_planner.choose(LARGE, wide(0.3), LIMIT)
+    before = filter_planner.choose_plan(LARGE, wide(0.3), LIMIT)
     assert filter_planner.exact_fallback(before, "index_gave_too_few") == DensePlan(
         kind="exact", selectivity=0.3, reason="index_gave_too_few"
     )

@@ -4,7 +4,7 @@ import pytest
 
 from service.core.collections import FusionSettings
 from service.core.ids import DocumentId
-from service.search.fusion import Fused, LegRank, LegScores, ranked
+from service.search.fusion import FusedItem, LegScores, RankedScore, rank_scores
 from service.search.fusion import fuse as fuse_queries
 
 A, B, C = (DocumentId(name) for name in "abc")
@@ -17,15 +17,15 @@ def said(
 ) -> LegScores[DocumentId]:
     """What the legs say of one query; of `dense` the first `found` were found, the others looked up."""
     return LegScores(
-        dense=None if dense is None else ranked(dense, found),
-        lexical=None if lexical is None else ranked(lexical),
+        dense=None if dense is None else rank_scores(dense, found),
+        lexical=None if lexical is None else rank_scores(lexical),
         weight=weight,
     )
 
 
 def fuse(
     dense: Scores | None, lexical: Scores | None, how: FusionSettings, found_by_dense: int | None = None
-) -> list[Fused[DocumentId]]:
+) -> list[FusedItem[DocumentId]]:
     return fuse_queries([said(dense, lexical, found=found_by_dense)], how)
 
 
@@ -78,13 +78,13 @@ def test_a_negative_cosine_is_no_evidence_against_a_document() -> None:
 
 
 def test_equal_ranks_of_one_leg_each_are_told_apart_by_what_was_looked_up() -> None:
-    dense = {B: LegRank(0.9, 1), A: LegRank(0.1, None)}
-    lexical = {A: LegRank(9.0, 1), B: LegRank(2.0, None)}
+    dense = {B: RankedScore(0.9, 1), A: RankedScore(0.1, None)}
+    lexical = {A: RankedScore(9.0, 1), B: RankedScore(2.0, None)}
     ranking = fuse_queries([LegScores(dense=dense, lexical=lexical)], FusionSettings(method="rrf"))
     assert [fused.item for fused in ranking] == [B, A]
     assert len({fused.score for fused in ranking}) == 1
     by_words = fuse_queries(
-        [LegScores(lexical={B: LegRank(9.0, None), A: LegRank(2.0, None)})], FusionSettings(method="rrf")
+        [LegScores(lexical={B: RankedScore(9.0, None), A: RankedScore(2.0, None)})], FusionSettings(method="rrf")
     )
     assert [fused.item for fused in by_words] == [B, A]
 
@@ -98,7 +98,7 @@ def test_how_many_candidates_a_leg_brought_moves_no_score() -> None:
 
 
 def test_a_dense_leg_that_is_not_certain_weighs_less_and_the_other_more() -> None:
-    evidence = LegScores(dense={A: LegRank(0.8, 1)}, lexical={B: LegRank(5.0, 1)}, certainty=0.5)
+    evidence = LegScores(dense={A: RankedScore(0.8, 1)}, lexical={B: RankedScore(5.0, 1)}, certainty=0.5)
     scores = {fused.item: fused.score for fused in fuse_queries([evidence], FusionSettings(alpha=0.6))}
     assert scores == pytest.approx({A: 0.3 / 0.7, B: 0.4 / 0.7}), "odds of 0.6 to 0.4, halved"
     of_dense = fuse_queries([evidence], FusionSettings(alpha=1.0))

@@ -33,7 +33,7 @@ from service.core.versions import EmbedderVersion, SpaceStatus, VersionState
 from service.embedder.models.hashing_encoder import HashingEncoder
 from service.embedder.models.registry import ModelRegistry
 from service.embedder.worker import chunk_documents as passages
-from service.search.filter_planner import EF_SEARCH
+from service.search.filter_planner import DEFAULT_EF_SEARCH
 from service.search.pipeline import SearchPipeline
 from service.spaces.model_verification import ModelVerifier
 from tests.fakes import FakeDocuments, FakeLexicon, FakeQueue, FakeStore, FakeVectors
@@ -305,7 +305,7 @@ async def test_an_index_that_brings_too_little_is_not_the_last_word(zoo: Zoo, wh
 async def test_the_index_is_searched_as_deep_as_the_answer_needs_and_says_so(zoo: Zoo) -> None:
     search = zoo.search(versions=Indexed(zoo.collections))
     answer = await search.run(NAME, SearchRequest(text="animal", mode="dense", k=3, candidates=5))
-    assert (answer.dense.kind, answer.dense.ef_search) == ("hnsw", EF_SEARCH)
+    assert (answer.dense.kind, answer.dense.ef_search) == ("hnsw", DEFAULT_EF_SEARCH)
     deeper = await search.run(NAME, SearchRequest(text="animal", mode="dense", k=3, candidates=5, ef_search=300))
     assert deeper.dense.ef_search == 300
 

@@ -231,10 +231,10 @@ def test_the_wishes_of_each_query_are_its_own() -> None:
         Query(vector=(1.0,)),
         Query(text='+must "a b"'),
     )
-    words = SearchRequest(queries=asked).words
+    words = SearchRequest(queries=asked).parsed_query
     assert (words.quoted, words.required, words.excluded) == (("a b",), ("must",), ("not",))
-    assert SearchRequest(queries=asked, syntax="plain").words.has_constraints is False
-    assert SearchRequest(vector=(1.0,)).words.text == ""
+    assert SearchRequest(queries=asked, syntax="plain").parsed_query.has_constraints is False
+    assert SearchRequest(vector=(1.0,)).parsed_query.text == ""
 
 
 async def test_statements_of_one_search_are_bounded(book: Zoo) -> None:

@@ -18,7 +18,7 @@ from service.core.search import Explanation, Hit, RerankSummary, SearchRequest
 from service.search import rerank
 from service.search.context import SearchContext
 from service.search.rerank import RerankPace, RerankStage
-from service.search.rerank_blend import SAMPLE
+from service.search.rerank_blend import AGREEMENT_SAMPLE
 
 
 @dataclass
@@ -72,7 +72,7 @@ def told(relevance: Sequence[float], **how: object) -> Told:
 
 
 FALLING = [1 - 0.05 * at for at in range(12)]
-MANY = [1 - 0.02 * at for at in range(SAMPLE + 8)]
+MANY = [1 - 0.02 * at for at in range(AGREEMENT_SAMPLE + 8)]
 
 
 async def order(
@@ -85,7 +85,7 @@ async def order(
     budget_ms: float | None = None,
 ) -> tuple[SearchContext, list[Hit], RerankSummary | None]:
     context = SearchContext(SearchRequest(text="q", k=k, budget_ms=budget_ms))
-    ordered, reread = await RerankStage(reranker).order(
+    ordered, reread = await RerankStage(reranker).rerank(
         context, RerankSettings(depth=depth, weight=weight), hits(first)
     )
     return context, ordered, reread
@@ -111,7 +111,7 @@ async def test_it_stops_when_the_answer_is_settled_and_counts_what_it_saved() ->
     before = REGISTRY.get_sample_value("azimuth_rerank_skipped_pairs_total") or 0.0
     reranker = told([1.0] * 3 + [0.0] * (len(MANY) - 3))
     context, ordered, reread = await order(reranker, first=MANY, k=3, weight=0.1)
-    assert reread == RerankSummary(read=SAMPLE, skipped=8, weight=0.1)
+    assert reread == RerankSummary(read=AGREEMENT_SAMPLE, skipped=8, weight=0.1)
     assert [hit.id for hit in ordered[:3]] == ["d00", "d01", "d02"]
     assert not context.degraded
     assert REGISTRY.get_sample_value("azimuth_rerank_skipped_pairs_total") == before + 8
@@ -143,7 +143,7 @@ async def test_a_reranker_that_has_nothing_to_do_with_the_first_stage_does_not_c
     assert reread.weight < 0.2
     contrary = [0.02 + 0.02 * at for at in range(len(MANY))]
     _, ordered, reread = await order(told(contrary), first=MANY, k=10, weight=0.6)
-    assert reread == RerankSummary(read=SAMPLE, skipped=8, weight=0.0)
+    assert reread == RerankSummary(read=AGREEMENT_SAMPLE, skipped=8, weight=0.0)
     assert [hit.id for hit in ordered[:10]] == [hit.id for hit in hits(MANY)[:10]]
     # Unless it is all that shall count.
     _, ordered, _ = await order(told(contrary), first=MANY, k=10, weight=1.0)
@@ -179,7 +179,7 @@ async def test_a_budget_that_is_spent_before_leaves_the_first_stage_as_it_was(cl
     context = SearchContext(SearchRequest(text="q", budget_ms=50))
     clock.now += 1.0
     first = hits(FALLING)
-    ordered, reread = await RerankStage(told([1.0] * 12, before=late)).order(context, RerankSettings(), first)
+    ordered, reread = await RerankStage(told([1.0] * 12, before=late)).rerank(context, RerankSettings(), first)
     assert (ordered, reread) == (first, None)
     assert [(one.code, one.reason) for one in context.degraded] == [("budget", "the budget of 50 ms was spent")]
 

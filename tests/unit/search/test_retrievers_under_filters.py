@@ -39,7 +39,7 @@ class Metadata:
     named: list[int] = field(default_factory=list)
     asked: list[int] = field(default_factory=list)
 
-    async def filter_match(self, collection_id: CollectionId, where: Filter, cap: int) -> FilterMatch:
+    async def match_filter(self, collection_id: CollectionId, where: Filter, cap: int) -> FilterMatch:
         self.named.append(cap)
         few = len(self.passing_ids) <= min(cap, self.nameable)
         return FilterMatch(ids=tuple(self.passing_ids) if few else None, count=len(self.passing_ids), total=TOTAL)
@@ -97,11 +97,13 @@ def any_of(port: object) -> Any:
 
 
 async def by_meaning(vectors: Vectors, documents: Metadata, filter_match: FilterMatch) -> retrievers.LegResult:
-    return await retrievers.dense(any_of(vectors), any_of(documents), space(), REQUEST, QUERY, filter_match, WIDTH)
+    return await retrievers.search_dense(
+        any_of(vectors), any_of(documents), space(), REQUEST, QUERY, filter_match, WIDTH
+    )
 
 
 async def by_words(words: Words, documents: Metadata, filter_match: FilterMatch) -> retrievers.LegResult:
-    return await retrievers.lexical(any_of(words), any_of(documents), space(), REQUEST, filter_match, WIDTH)
+    return await retrievers.search_lexical(any_of(words), any_of(documents), space(), REQUEST, filter_match, WIDTH)
 
 
 async def test_the_index_is_enough_where_it_brings_what_is_wanted() -> None:
@@ -131,7 +133,9 @@ async def test_the_index_is_not_tried_where_nothing_near_passes(passes_near: int
         return [*ALL[: 25 - passes_near], *filter_match[:passes_near]]
 
     found = FilterMatch(ids=None, count=5_000, total=TOTAL)
-    leg = await retrievers.dense(any_of(vectors), any_of(documents), space(), REQUEST, QUERY, found, WIDTH, nearby)
+    leg = await retrievers.search_dense(
+        any_of(vectors), any_of(documents), space(), REQUEST, QUERY, found, WIDTH, nearby
+    )
     assert (leg.plan.reason, len(leg.best)) == (reason, WIDTH)
     assert [named for _, named in vectors.plans] == [passes_near == 0]
 
@@ -158,7 +162,7 @@ async def test_few_are_named_to_the_words() -> None:
 async def test_many_are_found_by_looking_as_much_deeper_as_the_filter_drops() -> None:
     words, documents = Words(), Metadata(ALL[::4])
     leg = await by_words(words, documents, FilterMatch(ids=None, count=TOTAL // 4, total=TOTAL))
-    depth = math.ceil(retrievers.DEEPER * WIDTH * 4)
+    depth = math.ceil(retrievers.DEPTH_MARGIN * WIDTH * 4)
     assert (words.looks, documents.asked) == ([(depth, None)], [depth])
     assert [id_ for id_, _ in leg.best] == ALL[::4][:WIDTH]
     assert not leg.exhausted
@@ -168,7 +172,7 @@ async def test_names_that_are_more_than_the_look_is_deep_are_compared_here() -> 
     half = ALL[::2]
     words, documents = Words(), Metadata(half)
     leg = await by_words(words, documents, FilterMatch(ids=tuple(half), count=len(half), total=TOTAL))
-    assert words.looks == [(math.ceil(retrievers.DEEPER * WIDTH * 2), None)]
+    assert words.looks == [(math.ceil(retrievers.DEPTH_MARGIN * WIDTH * 2), None)]
     assert documents.asked == []
     assert [id_ for id_, _ in leg.best] == half[:WIDTH]
 

@@ -75,7 +75,7 @@ async def test_registering_resolves_the_default_and_takes_identity_and_canary(pl
 async def test_the_registered_model_is_admitted_and_its_canary_exported(place: Place) -> None:
     version, verifier = await place.version(), place.verifier()
     assert (await verifier.ensure(version)).identity == version.identity
-    assert verifier.proven == {(version.collection_id, version.number)}
+    assert verifier.verified == {(version.collection_id, version.number)}
     labels = {"collection": NAME, "version": "1"}
     assert REGISTRY.get_sample_value("azimuth_canary_cosine", labels) == pytest.approx(1.0, abs=1e-5)
 
@@ -85,7 +85,7 @@ async def test_another_model_is_refused_naming_what_differs(place: Place) -> Non
     verifier = place.verifier(HashingEncoder(EmbedderSpec(model="hashing:64")))
     with pytest.raises(SpaceRefused, match="dimensions"):
         await verifier.ensure(version)
-    assert verifier.proven == frozenset()
+    assert verifier.verified == frozenset()
 
 
 async def test_the_same_fingerprint_with_other_vectors_is_refused_by_the_canary(place: Place) -> None:
@@ -153,4 +153,4 @@ async def test_what_is_retired_is_forgotten(place: Place) -> None:
     await verifier.ensure(version)
     place.collections.versions.clear()
     await verifier.reverify_all()
-    assert verifier.proven == frozenset()
+    assert verifier.verified == frozenset()

@@ -17,7 +17,7 @@ from service.core.query_syntax import ParsedQuery
 from service.core.search import Candidate, SearchRequest
 from service.core.versions import EmbedderVersion, PromotionCheck
 from service.embedder.models.registry import ModelRegistry
-from service.search.filter_planner import EF_SEARCH
+from service.search.filter_planner import DEFAULT_EF_SEARCH
 from service.search.pipeline import SearchPipeline
 from service.spaces import sampling
 from service.versions import judgment_check, search_checks
@@ -329,7 +329,7 @@ async def test_an_index_is_measured_as_it_is_searched(rivals: Rivals) -> None:
     assert check.passed is True
     assert (check.figures["recall_at_10"], check.figures["low"], check.figures["queries"]) == (1.0, 1.0, 60)
     # As `legs.dense` does for a request that says nothing else: 100 candidates, one chunk a document.
-    assert set(index.searched) == {("exact", None, 10), ("hnsw", EF_SEARCH, CollectionSettings().candidates)}
+    assert set(index.searched) == {("exact", None, 10), ("hnsw", DEFAULT_EF_SEARCH, CollectionSettings().candidates)}
 
 
 async def test_an_index_that_loses_more_than_the_target_allows_fails(rivals: Rivals) -> None:
@@ -339,7 +339,7 @@ async def test_an_index_that_loses_more_than_the_target_allows_fails(rivals: Riv
     assert check.passed is False
     assert check.figures["recall_at_10"] == pytest.approx(0.9, abs=0.03)
     assert check.figures["low"] <= check.figures["recall_at_10"] <= check.figures["high"]
-    assert check.figures["ef_search"] == EF_SEARCH
+    assert check.figures["ef_search"] == DEFAULT_EF_SEARCH
     assert "below the target 0.95" in check.detail
     (collection,) = rivals.collections.rows.values()
     lenient = replace(collection, settings=replace(collection.settings, recall_target=0.8))
