@@ -1,11 +1,11 @@
-# Everything a newcomer needs: `make demo`, `make test`, `make check`.
+# Everything a newcomer needs: `make demo`, `make fast`, `make test`, `make check`, `make docs`.
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 PORT   ?= 8000
 DATA_DIR ?= azimuth-data
 
-.PHONY: install demo serve test check bench clean lock
+.PHONY: install demo serve fast test check docs bench clean lock
 
 install: $(VENV)/.installed
 $(VENV)/.installed: pyproject.toml requirements.lock
@@ -19,11 +19,18 @@ $(VENV)/.installed-dev: $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint requirements.lock --editable '.[embedded,dev]'
 	touch $@
 
+$(VENV)/.installed-docs: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint requirements.lock --editable '.[embedded,docs]'
+	touch $@
+
 demo: install   ## everything embedded, a real corpus loaded, served until stopped
 	AZIMUTH_PORT=$(PORT) AZIMUTH_DATA_DIR=$(DATA_DIR) $(BIN)/azimuth up --demo
 
 serve: install
 	AZIMUTH_PORT=$(PORT) AZIMUTH_DATA_DIR=$(DATA_DIR) $(BIN)/azimuth up
+
+fast: $(VENV)/.installed-dev   ## the loop while writing code: no database, no model, under a minute
+	$(BIN)/python -m pytest -n 2 -m "not slow and not database and not model and not faults" tests/unit tests/property tests/docs
 
 test: $(VENV)/.installed-dev   ## fast first: unit and property, then database, two files at a time; then faults, alone
 	$(BIN)/python -m pytest -n 2 --dist loadfile tests/unit tests/property tests/docs tests/contract tests/plans tests/integration
@@ -35,11 +42,14 @@ check: $(VENV)/.installed-dev   ## lint, types, import contract
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+docs: $(VENV)/.installed-docs   ## the documentation site, into site/; a broken link or anchor is an error
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
+
 bench: $(VENV)/.installed-dev
 	$(BIN)/python -m loadtests.run
 
-lock: $(VENV)/.installed-dev   ## write the exact versions that are installed now
+lock: $(VENV)/.installed-dev $(VENV)/.installed-docs   ## write the exact versions that are installed now
 	$(BIN)/python -m pip freeze --exclude-editable --local | grep -viE '^(pip|setuptools|wheel)==' | sed -E 's/\+cpu//; s/ @ .*//' | sort -f > requirements.lock
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info
+	rm -rf $(VENV) build dist site *.egg-info
