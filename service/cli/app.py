@@ -1,7 +1,7 @@
-"""The commands. Thin: each reads its arguments, calls what does the work, and says what came of it.
+"""The `azimuth` command. Each function reads its arguments, calls the code that does the work, and prints the outcome.
 
-Exit codes: 0 done; 1 done in part (some documents were refused, the evidence speaks against a version); 2 wrong use or
-set-up; 3 no service or no database answers; 130 interrupted.
+Exit codes: 0 done; 1 done in part (documents were refused, or checks of a version failed); 2 wrong usage or
+configuration; 3 the service or the database does not answer; 130 interrupted.
 """
 
 import asyncio
@@ -84,7 +84,7 @@ def serve(supervised: Supervised = False) -> None:
 
 @app.command()
 def worker(supervised: Supervised = False) -> None:
-    """Encode what waits in the queue, until stopped. Run one for each GPU."""
+    """Encode the documents in the queue until stopped. Run one process per GPU."""
     from service.runtime import processes
 
     processes.worker(_settings(), supervised=supervised)
@@ -96,7 +96,7 @@ def migrate(
         bool, typer.Option("--check", help="Change nothing; exit 1 where migrations are pending.")
     ] = False,
 ) -> None:
-    """Bring the database to the schema that this version needs. Safe to run at any time, by several at once."""
+    """Apply pending migrations. Safe at any time, also when several processes run it at once."""
     from service.runtime import processes
 
     names = asyncio.run(processes.migrate(_settings(), apply=not check))
@@ -114,9 +114,9 @@ def ingest(
     wait: Annotated[bool, typer.Option(help="Wait until everything is encoded.")] = True,
     url: Url = None,
 ) -> None:
-    """Load documents, one JSON object a line: `{"id", "title", "text", "metadata"}`. The collection is made if missing.
+    """Load documents, one JSON object a line: `{"id", "title", "text", "metadata"}`. Creates the collection if missing.
 
-    Lines that are refused are told on standard error, and the exit code is 1; the others are committed.
+    Refused lines are reported on standard error and the exit code is 1; all other lines are committed.
     """
     lines, total = load_documents.lines_of(source)
     with connect(url) as client:
@@ -147,13 +147,11 @@ def search(
     if as_json:
         out.print_json(data=answer)
         return
-    table = Table(box=None, padding=(0, 2, 0, 0))
-    for column in ("", "score", "dense", "lexical", "id", "title"):
-        table.add_column(column, justify="right" if column in {"", "score", "dense", "lexical"} else "left")
+    table = shell.plain_table("", "score", "dense", "lexical", "id", "title", right=(0, 1, 2, 3))
     for rank, hit in enumerate(answer["hits"], start=1):
         legs = [hit["explain"].get(leg) for leg in ("dense", "lexical")]
         shown = ["" if leg is None else f"{leg['score']:.3f}" for leg in legs]
-        # As text: in brackets it would be taken for markup.
+        # Text, because a string in brackets would be read as markup.
         table.add_row(str(rank), f"{hit['score']:.3f}", *shown, Text(hit["id"]), Text(hit["title"]))
     out.print(table)
     for note in answer["degraded"]:
@@ -166,22 +164,22 @@ def search(
 def evaluate(
     folder: Annotated[Path, typer.Argument(help="BEIR layout: corpus.jsonl, queries.jsonl, qrels/SPLIT.tsv.")],
     collection: Annotated[
-        str | None, typer.Option("--collection", "-c", help="Where to load it; default: the folder's name.")
+        str | None, typer.Option("--collection", "-c", help="Collection to load it into; default: the folder's name.")
     ] = None,
     modes: Annotated[
         str, typer.Option(help="Comma-separated: dense, lexical, hybrid, rerank.")
     ] = "dense,lexical,hybrid",
-    split: Annotated[str, typer.Option(help="Which judgments.")] = "test",
+    split: Annotated[str, typer.Option(help="Name of the qrels file.")] = "test",
     as_json: Annotated[Path | None, typer.Option("--json", help="Also write the figures here.")] = None,
     concurrency: Annotated[int, typer.Option(min=1, max=64, help="Searches at once.")] = 1,
     upload_judgments: Annotated[
-        bool, typer.Option(help="Also make the judgments the collection's own test set, for new versions.")
+        bool, typer.Option(help="Also store the judgments as the collection's test set.")
     ] = False,
     url: Url = None,
 ) -> None:
     """Load a judged collection and measure retrieval through the service: nDCG@10, MRR@10, Recall@100, p50 and p95.
 
-    Where no service runs, one is started on the data folder for as long as it takes.
+    If no service runs, one is started on the data folder for the duration of the command.
     """
     from service.cli.measure_retrieval import MODES, measure
     from service.runtime import processes
@@ -255,13 +253,13 @@ def _parse_json(text: str, where: str) -> Any:
 
 
 def _print_refused(loaded: load_documents.LoadResult) -> None:
-    """The first of the lines that were refused."""
+    """Print the first refused lines with their reasons."""
     for error in loaded.errors[:20]:
         print_err(f"line {error['line']}: {error['error']}")
 
 
 def main() -> None:
-    """The console script: errors that a user can act on are one line, not a traceback."""
+    """Entry point. Errors that a user can act on are printed as one line instead of a traceback."""
     from pydantic import ValidationError
 
     try:

@@ -1,14 +1,14 @@
-"""The tuning's story, top to bottom: sample -> ask -> choose fusion -> read -> choose reranking -> verdict.
+"""Choose the ranking settings of a collection on judged queries, through the HTTP API.
 
-Fusion and candidates are chosen first, without the reranker, and then how deep it reads and what it counts, upon the
-fusion that stays. Each choice is judged by cross-validation against what the collection does now; what is no gain
-beyond the noise changes nothing.
+Stages: sample queries -> record the scores of both legs -> choose fusion and candidates -> record the reranker's scores
+-> choose its depth and weight. Each choice is cross-validated against the settings in use; a choice whose gain lies
+within the noise changes nothing.
 """
 
 import random
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -22,9 +22,9 @@ from service.evaluation.cross_validation import Selection
 from service.evaluation.replay import RankingSettings, RecordedQuery
 
 SAMPLED_QUERIES, FOLDS, MIN_QUERIES = 300, 5, 30
-"""`FEWEST` judged queries: an interval over less is wider than any gain that could be hoped for."""
+"""With fewer than `MIN_QUERIES` judged queries the interval is wider than any gain to be expected."""
 CONCURRENT_SEARCHES = 2
-"""Searches at once: live ones go on beside them."""
+"""Few, because live searches continue at the same time."""
 
 FUSIONS = (
     *(FusionSettings(method="convex", alpha=round(0.05 * step, 2)) for step in range(21)),
@@ -38,14 +38,14 @@ RERANKINGS = tuple(
 )
 
 Progress = Callable[[str, int], Callable[[], None]]
-"""A stage and how many steps it has; what comes back is called at each of them."""
+"""Takes the name of a stage and its number of steps; returns what is called after each step."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TuningOutcome:
-    """`fusion`, `rerank`: what each choice is worth; `rerank` None where nothing reranks, for the reason `unread`.
+    """What a tuning found. `rerank` is None without a reranker, and `reranker_missing` says why.
 
-    `before`, `after`: the settings in use, and with what is better beyond the noise.
+    `before`: the settings in use. `after`: the same with every change that is better beyond the noise.
     """
 
     version: int
@@ -64,16 +64,16 @@ class TuningOutcome:
         return self.before != self.after
 
     def settings(self) -> dict[str, Any]:
-        """What to PUT: only what changes, with its evidence."""
+        """The body of the PUT request: the settings that change, with their evidence."""
         if not self.changed:
             return {}
         told: dict[str, Any] = {"version": self.version, "queries": self.queries, "folds": self.folds}
         wanted: dict[str, Any] = {}
         if self.fusion.better:
-            wanted |= {"fusion": fusion_to_json(self.after.fusion), "candidates": self.after.candidates}
+            wanted |= {"fusion": asdict(self.after.fusion), "candidates": self.after.candidates}
             told["fusion"] = gain_to_json(self.fusion)
-        if self.rerank is not None and self.rerank.better:
-            wanted |= {"rerank": rerank_to_json(self.after.rerank)}
+        if self.rerank is not None and self.rerank.better and self.after.rerank is not None:
+            wanted |= {"rerank": asdict(self.after.rerank)}
             told["rerank"] = gain_to_json(self.rerank)
         return {**wanted, "tuned": told}
 
@@ -87,7 +87,7 @@ def tune(
     folds: int = FOLDS,
     progress: Progress = lambda stage, steps: lambda: None,
 ) -> TuningOutcome:
-    """Misconfigured where there are too few judged queries; Unavailable where a leg could not answer all of them."""
+    """Run the tuning. Misconfigured with too few judged queries; Unavailable if a leg could not answer all of them."""
     queries = sample_queries(judgments, sample)
     if len(queries) < MIN_QUERIES:
         raise Misconfigured(
@@ -128,14 +128,14 @@ def tune(
 
 
 def sample_queries(judgments: BeirJudgments, most: int) -> list[str]:
-    """At most so many of the queries that something is relevant for; always the same ones."""
+    """At most `most` queries that have a relevant document; the same ones at every call."""
     usable = sorted(query for query, grades in judgments.grades.items() if any(grade > 0 for grade in grades.values()))
     chosen = usable if len(usable) <= most else random.Random(0).sample(usable, most)  # noqa: S311 no secret
     return sorted(chosen)
 
 
 def settings_in_use(settings: Mapping[str, Any]) -> RankingSettings:
-    """The ranking of a collection, of its settings as the API shows them."""
+    """The ranking settings of a collection, read from the API's form of its settings."""
     return RankingSettings(
         fusion=FusionSettings(**settings["fusion"]),
         candidates=settings["candidates"],
@@ -144,7 +144,7 @@ def settings_in_use(settings: Mapping[str, Any]) -> RankingSettings:
 
 
 def first_stage_grid(present: RankingSettings) -> list[RankingSettings]:
-    """The one in use, then the others from near to far: of equally good ones the first is taken."""
+    """The first stage in use, then all others by growing distance from it: of equals the first is chosen."""
     here = replace(present, rerank=None, candidates=min(present.candidates, replay.WIDEST))
     others = [RankingSettings(fusion=fusion, candidates=candidates) for fusion in FUSIONS for candidates in CANDIDATES]
 
@@ -160,7 +160,7 @@ def first_stage_grid(present: RankingSettings) -> list[RankingSettings]:
 
 
 def rerank_grid(present: RerankSettings) -> list[RerankSettings]:
-    """The one in use, then the others from near to far, the shallow before the deep."""
+    """The reranking in use, then all others by growing distance in weight, shallow before deep."""
     here = replace(present, depth=min(present.depth, replay.DEEPEST))
 
     def distance(other: RerankSettings) -> tuple[float, int]:
@@ -175,7 +175,7 @@ def rerank_grid(present: RerankSettings) -> list[RerankSettings]:
 def _record_legs(
     client: Client, collection: str, judgments: BeirJudgments, queries: Sequence[str], progress: Progress
 ) -> tuple[list[RecordedQuery], int]:
-    """What both legs say of each query, and the version that said it."""
+    """The scores that both legs give for each query, and the embedder version that answered."""
     step = progress("queries", len(queries))
 
     def ask(query: str) -> tuple[RecordedQuery, set[int]]:
@@ -192,7 +192,7 @@ def _record_legs(
 
 
 def _reranker_unavailable(client: Client, collection: str, text: str, recipe: RankingSettings) -> str | None:
-    """Why no reranker can be tuned, where that is so: none is configured, or it cannot be loaded."""
+    """Why the reranker cannot be tuned (none is configured, or it cannot be loaded); None if it can."""
     answer = client.search(collection, {**replay.reading(text, recipe), "k": 1})
     reasons = [note["reason"] for note in answer["degraded"] if note["stage"] == "rerank"]
     return None if answer["plan"]["reranked"] or not reasons else str(reasons[0])
@@ -208,7 +208,7 @@ def _record_reranker(
     version: int,
     progress: Progress,
 ) -> list[RecordedQuery]:
-    """The same with what the reranker makes of the best hits."""
+    """The recorded queries with the reranker's scores of their best hits."""
     step = progress("queries reranked", len(queries))
 
     def read(query: str, one: RecordedQuery) -> RecordedQuery:
@@ -223,18 +223,18 @@ def _record_reranker(
 
 
 def _require_complete(answer: Mapping[str, Any]) -> None:
-    """Unavailable where a leg or the reranker had to be left out: half an answer tells nothing of the settings."""
+    """Unavailable if a leg or the reranker was left out: an incomplete answer says nothing about the settings."""
     missing = [note for note in answer["degraded"] if note["stage"] in {"dense", "lexical"}]
     if answer["plan"]["dense"] == "none" or missing:
         reasons = "; ".join(f"{note['stage']}: {note['reason']}" for note in answer["degraded"])
-        raise Unavailable(f"a search had to do without a leg: {reasons or 'the dense leg did not run'}")
+        raise Unavailable(f"a search was answered without one of its legs: {reasons or 'the dense leg did not run'}")
     if any(note["stage"] == "rerank" and "were read" in note["reason"] for note in answer["degraded"]):
-        raise Unavailable("the reranker could not read all that it was to read")
+        raise Unavailable("the reranker did not read all requested passages")
 
 
 def _single_version(versions: set[int]) -> int:
     if len(versions) > 1:
-        raise Unavailable("another embedder version was promoted meanwhile; tune again")
+        raise Unavailable("another embedder version was promoted during the tuning; run it again")
     return versions.pop()
 
 
@@ -250,14 +250,6 @@ def _ndcg_table(
 
 
 # ---------------------------------------------------------------- as the API has it
-
-
-def fusion_to_json(fusion: FusionSettings) -> dict[str, Any]:
-    return {"method": fusion.method, "alpha": fusion.alpha, "k": fusion.k}
-
-
-def rerank_to_json(how: RerankSettings | None) -> dict[str, Any] | None:
-    return None if how is None else {"depth": how.depth, "weight": how.weight}
 
 
 def gain_to_json(found: Selection) -> dict[str, float]:

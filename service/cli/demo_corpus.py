@@ -1,7 +1,6 @@
-"""The demo corpus: the documentation strings of the standard library of the Python that runs this.
+"""The demo corpus: the documentation strings of the standard library of the running Python.
 
-Real text that every machine has, collected at run time. Document ids are the dotted names that programmers know
-(`asyncio.wait_for`, `list.sort`), the shortest public one where an object has several.
+Document ids are public dotted names (`asyncio.wait_for`, `list.sort`); the shortest one if an object has several.
 """
 
 import contextlib
@@ -21,17 +20,17 @@ from service.core.ids import DocumentId
 
 COLLECTION = "python-docs"
 
-# Importing these opens windows or browsers, prints, needs a display, or brings tests and tools rather than a library.
+# Importing these opens windows or browsers, prints, or needs a display; or they are tests and tools, no library.
 _SKIPPED = {"antigravity", "this", "idlelib", "lib2to3", "test", "turtle", "turtledemo", "tkinter", "ensurepip", "pip"}
 _SYSTEM_TWINS = {"posix", "posixpath", "nt", "ntpath", "sre_compile", "sre_constants", "sre_parse"}
 _SHORTEST_TEXT = 20
 
 
 def documents() -> list[Document]:
-    """Modules, classes, functions and methods, each with its signature, its documentation and where it comes from."""
+    """Modules, classes, functions and methods, each with its signature, documentation and origin."""
     named: dict[int, tuple[str, ModuleType, Any]] = {}
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # looking at what is deprecated warns
+        warnings.simplefilter("ignore")  # inspecting deprecated names warns
         for public_name, module in _modules():
             for name, value in _public(public_name, module):
                 known = named.get(id(value))
@@ -78,7 +77,7 @@ def _modules() -> Iterator[tuple[str, ModuleType]]:
 
 
 def _import(name: str) -> ModuleType | None:
-    """The module, or None: some are of other systems, some need what is not installed."""
+    """The module, or None: some belong to other systems, some need what is not installed."""
     with contextlib.redirect_stdout(io.StringIO()):
         try:
             return importlib.import_module(name)
@@ -87,7 +86,7 @@ def _import(name: str) -> ModuleType | None:
 
 
 def _public(public_name: str, module: ModuleType) -> Iterator[tuple[str, Any]]:
-    """The module itself, what it defines or declares public, and the public methods of its classes."""
+    """The module itself, the names that it defines or declares public, and the public methods of its classes."""
     prefix = "" if public_name == "builtins" else f"{public_name}."
     declared = set(getattr(module, "__all__", ()))
     yield public_name, module
@@ -110,7 +109,7 @@ def _signature(value: Any) -> str:
         signature = str(inspect.signature(value))
     except (TypeError, ValueError):
         return ""
-    return "" if " at 0x" in signature else signature  # an address would make every run another text
+    return "" if " at 0x" in signature else signature  # a memory address differs in every run
 
 
 def _kind(value: Any) -> str:

@@ -1,4 +1,4 @@
-"""`azimuth doctor`: is the space of a collection sound? Figures with verdicts, and what to do about them."""
+"""`azimuth doctor`: the geometry of a collection's vectors, as measures with verdicts and advice."""
 
 from collections.abc import Iterable, Mapping
 from typing import Annotated, Any
@@ -27,12 +27,9 @@ def doctor(
     as_json: shell.AsJson = False,
     url: shell.Url = None,
 ) -> None:
-    """Look whether the vectors of a version make sense: collapse, hubs, duplicates, and whether texts are found.
-
-    Exit code 1 where something is broken.
-    """
+    """Check the vectors of a version: collapse, hubs, duplicates, retrievability. Exit code 1 if one is broken."""
     if version is not None and collection is None:
-        shell.fail("--version needs --collection: each has versions of its own")
+        shell.fail("--version needs --collection: each collection has its own versions")
     with shell.connect(url) as client:
         names = [collection] if collection is not None else _collection_names(client)
         found = [_geometry(client, name, version, sample) for name in names]
@@ -50,8 +47,7 @@ def _collection_names(client: Client) -> list[str]:
 
 def _geometry(client: Client, name: str, version: int | None, sample: int) -> dict[str, Any]:
     params = {"sample": sample} | ({} if version is None else {"version": version})
-    answer: dict[str, Any] = client.call("GET", f"/v1/collections/{name}/geometry", params=params)
-    return answer
+    return client.call("GET", f"/v1/collections/{name}/geometry", params=params)
 
 
 def _print_report(found: Mapping[str, Any]) -> None:
@@ -71,12 +67,12 @@ def _print_report(found: Mapping[str, Any]) -> None:
 
 
 def _table(measures: Iterable[Mapping[str, Any]], before: Mapping[str, Any] | None) -> Table:
-    """What is wrong comes first."""
+    """The measures, the worst first."""
     was = {} if before is None else {one["name"]: one["value"] for one in before["measures"]}
     heads = ("measure", "verdict", "value", *([f"version {before['version']}"] if before else []), "in words")
-    table = Table(*heads, box=None, padding=(0, 2, 0, 0))
-    for column in range(2, len(heads) - 1):
-        table.columns[column].justify = "right"
+    numbers = tuple(range(2, len(heads) - 1))
+    table = shell.plain_table(*heads, right=numbers)
+    for column in numbers:
         table.columns[column].no_wrap = True
     for one in _worst_first(measures):
         error = "" if one["error"] is None else f" ± {one['error']:.2g}"

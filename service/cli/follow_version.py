@@ -1,4 +1,4 @@
-"""A new embedder version on its way, as a person watches: what it does, how far it is, how fast, and when it ends."""
+"""Show the progress of a new embedder version until it needs a decision: phase, rate and remaining time."""
 
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -16,20 +16,20 @@ PHASES = {
     "indexing": "building the index",
     "verifying": "gathering evidence",
 }
-"""The states that pass by themselves. In every other one a version rests until somebody decides."""
+"""The states that end by themselves. In every other state a version stays until an operator decides."""
 
 UNITS = {"backfilling": "documents", "indexing": "chunks"}
 
 POLL_SECONDS = (0.5, 5.0)
-"""Between two looks: a hundredth of what is left, within these."""
+"""Bounds of the polling interval, which is a hundredth of the remaining time."""
 LINE_SECONDS = 30.0
-"""Where there is no terminal: between two lines of the same phase."""
+"""Without a terminal: interval between two lines of the same phase."""
 PATIENCE_SECONDS = 300.0
-"""How long a service that restarts is waited for."""
+"""How long to wait for a service that restarts."""
 RENEWAL_SECONDS = 120.0
-"""How long evidence is waited for that takes the newest judgments into account."""
+"""How long to wait for evidence that takes the newest judgments into account."""
 TRANSIENT_STATUSES = frozenset({429, 502, 503, 504})
-"""Refusals that end by themselves."""
+"""Statuses that end by themselves."""
 
 
 def follow(
@@ -42,10 +42,10 @@ def follow(
     sleep: Callable[[float], None] = time.sleep,
     clock: Callable[[], float] = time.monotonic,
 ) -> dict[str, Any]:
-    """Show the version until it rests; what it is then. Rides out restarts of the service.
+    """Show the version until its state no longer changes by itself, and return it. Survives restarts of the service.
 
-    `judged_at`: evidence that is older than these judgments is gathered anew by the service, and waited for.
-    Unreachable, or what the service refuses, where that lasts longer than `PATIENCE_SECONDS`.
+    `judged_at`: wait until the service has renewed evidence that is older than these judgments.
+    Raises Unreachable or Refused if that lasts longer than `PATIENCE_SECONDS`.
     """
     lost: float | None = None
     renewed_by = clock() + RENEWAL_SECONDS
@@ -76,7 +76,7 @@ def follow(
 
 
 def _evidence_outdated(version: Mapping[str, Any], judged_at: datetime) -> bool:
-    """Of the version that was active before, evidence is not gathered anew."""
+    """Is the evidence older than the judgments? That of the previously active version is never renewed."""
     if version["state"] != "ready" or version["previous"]:
         return False
     return version["gathered_at"] is None or datetime.fromisoformat(version["gathered_at"]) < judged_at
@@ -84,7 +84,7 @@ def _evidence_outdated(version: Mapping[str, Any], judged_at: datetime) -> bool:
 
 @contextmanager
 def _display(screen: Console, clock: Callable[[], float]) -> Iterator[Callable[[dict[str, Any]], None]]:
-    """What shows one look at a version: bars on a terminal, lines elsewhere."""
+    """The display of a version: bars on a terminal, lines elsewhere."""
     if not screen.is_terminal:
         yield _Lines(screen, clock)
         return
@@ -100,7 +100,7 @@ def _display(screen: Console, clock: Callable[[], float]) -> Iterator[Callable[[
 
 
 class _Bars:
-    """One bar for each phase; those of phases that are over stay, full."""
+    """One bar for each phase; the bar of a finished phase stays, full."""
 
     def __init__(self, progress: Progress) -> None:
         self._progress = progress
@@ -126,7 +126,7 @@ class _Bars:
 
 
 class _Lines:
-    """One line for each phase, and one now and then."""
+    """One line for each phase, repeated every `LINE_SECONDS`."""
 
     def __init__(self, screen: Console, clock: Callable[[], float]) -> None:
         self._screen = screen
@@ -144,7 +144,7 @@ class _Lines:
 
 
 def progress_text(version: Mapping[str, Any]) -> str:
-    """How far a version is in its phase, such as `1,200 of 5,183 documents, 85/s, 47 s left`; empty at rest."""
+    """Progress within the phase, such as `1,200 of 5,183 documents, 85/s, 47 s left`; empty in other states."""
     state, progress = version["state"], version["progress"]
     if state not in UNITS:
         return ""
@@ -162,7 +162,7 @@ def progress_text(version: Mapping[str, Any]) -> str:
 
 
 def duration(seconds: float) -> str:
-    """In the two largest units that say something: `47 s`, `3 min 20 s`, `2 h 5 min`, `6 d 3 h`."""
+    """In the two largest nonzero units: `47 s`, `3 min 20 s`, `2 h 5 min`, `6 d 3 h`."""
     left = max(0, round(seconds))
     parts: list[tuple[int, str]] = []
     for unit, size in (("d", 86_400), ("h", 3_600), ("min", 60), ("s", 1)):

@@ -1,4 +1,4 @@
-"""`azimuth judgments`: give a collection its own test set, by which new versions are judged before they answer."""
+"""`azimuth judgments`: upload the test set of a collection, on which new embedder versions are checked."""
 
 from datetime import datetime
 from pathlib import Path
@@ -20,9 +20,9 @@ def judgments(
     split: Split = "test",
     url: shell.Url = None,
 ) -> None:
-    """Upload a folder's queries and judgments as the collection's own test set, in place of the one before.
+    """Upload queries and judgments as the collection's test set; they replace the former test set.
 
-    From then on a new version is compared with the active one on these queries before it may be promoted.
+    A new version is compared with the active version on these queries before it can be promoted.
     """
     found = beir.judgments(folder, split)
     with shell.connect(url) as client:
@@ -30,11 +30,11 @@ def judgments(
 
 
 def upload(client: Client, collection: str, found: beir.BeirJudgments) -> datetime:
-    """Make them the collection's test set, and say what the service made of them; when that was."""
+    """Upload the test set, print its counts, and return the time of the upload."""
     taken = client.upload_judgments(collection, found)
     shell.print_err(
         f"{taken['queries']:,} queries with {taken['judgments']:,} judgments are the test set of {collection}", "dim"
     )
     if unknown := taken["unknown_documents"]:
-        shell.print_err(f"{unknown:,} judged documents are not in the collection: no version can find them", "yellow")
+        shell.print_err(f"{unknown:,} judged documents are not in the collection; no version can find them", "yellow")
     return datetime.fromisoformat(taken["uploaded_at"])

@@ -1,4 +1,4 @@
-"""Documents into a running service, as a person watches: sent with one progress bar, encoded with another."""
+"""Load documents into a running service, with one progress bar for sending and one for encoding."""
 
 import json
 import shlex
@@ -22,7 +22,7 @@ POLL_SECONDS = 0.2
 
 @dataclass(frozen=True, slots=True)
 class LoadResult:
-    """What came of it. `errors` hold the lines that were refused, numbered over the whole input."""
+    """Counts by outcome, and the refused lines, numbered over the whole input."""
 
     counts: dict[str, int] = field(default_factory=lambda: {"created": 0, "updated": 0, "unchanged": 0, "refused": 0})
     errors: list[dict[str, Any]] = field(default_factory=list)
@@ -31,17 +31,15 @@ class LoadResult:
 def load(
     client: Client, collection: str, lines: Iterable[bytes], total: int | None, screen: Console, *, wait: bool
 ) -> LoadResult:
-    """Send NDJSON lines; with `wait` return when everything is encoded and both legs find it."""
+    """Send NDJSON lines. With `wait`, return when all documents are encoded and both legs find them."""
     loaded = LoadResult()
     sent = 0
     with progress_bar(screen) as progress:
         task = progress.add_task("committed", total=total)
         for outcome in client.ingest(collection, lines):
-            for what in ("created", "updated", "unchanged"):
-                loaded.counts[what] += outcome[what]
-            loaded.counts["refused"] += outcome["lines"] - sum(
-                outcome[what] for what in ("created", "updated", "unchanged")
-            )
+            written = {what: outcome[what] for what in ("created", "updated", "unchanged")}
+            for what, count in {**written, "refused": outcome["lines"] - sum(written.values())}.items():
+                loaded.counts[what] += count
             loaded.errors.extend({**error, "line": error["line"] + sent} for error in outcome["errors"])
             sent += outcome["lines"]
             progress.update(task, completed=sent)
@@ -52,7 +50,7 @@ def load(
 
 
 def _wait_until_searchable(client: Client, collection: str, progress: Progress) -> None:
-    """Until nothing waits for the embedder and lexical search has caught up."""
+    """Return when no document waits for the embedder and the lexical index has caught up."""
     total = 0
     task = progress.add_task("encoded", total=None)
     while True:
@@ -67,13 +65,8 @@ def _wait_until_searchable(client: Client, collection: str, progress: Progress) 
 
 
 def progress_bar(screen: Console) -> Progress:
-    columns = (
-        SpinnerColumn(),
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-    )
+    description = TextColumn("{task.description}")
+    columns = (SpinnerColumn(), description, BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     return Progress(*columns, console=screen)
 
 
@@ -81,7 +74,7 @@ def progress_bar(screen: Console) -> Progress:
 
 
 def lines_of(source: str) -> tuple[Iterator[bytes], int | None]:
-    """NDJSON lines of a file, a BEIR folder or standard input (`-`), and how many there are where that is known."""
+    """NDJSON lines of a file, a BEIR folder or standard input (`-`), and their number if it is known."""
     if source == "-":
         return _with_api_ids(sys.stdin.buffer), None
     path = Path(source)
@@ -91,16 +84,16 @@ def lines_of(source: str) -> tuple[Iterator[bytes], int | None]:
         raise Misconfigured(f"there is no file {path}")
     with path.open("rb") as lines:
         total = sum(1 for line in lines if line.strip())
-    return _with_api_ids(_read(path)), total
+    return _with_api_ids(_file_lines(path)), total
 
 
-def _read(path: Path) -> Iterator[bytes]:
+def _file_lines(path: Path) -> Iterator[bytes]:
     with path.open("rb") as lines:
         yield from lines
 
 
 def _with_api_ids(lines: Iterable[bytes]) -> Iterator[bytes]:
-    """BEIR's `_id` becomes `id`. What is not JSON goes as it is: the service refuses it by its line."""
+    """Rename BEIR's `_id` to `id`. A line that is not JSON is sent as it is: the service reports its number."""
     for line in lines:
         if not line.strip():
             continue
@@ -117,10 +110,7 @@ def _with_api_ids(lines: Iterable[bytes]) -> Iterator[bytes]:
 
 
 def demo_corpus(client: Client, screen: Console, stopped: Callable[[], bool]) -> bool:
-    """Wait until the service is ready, then load the documentation of Python's standard library.
-
-    False where `stopped` said so before the service was ready.
-    """
+    """Wait until the service is ready, then load the demo corpus. False if `stopped()` became true before that."""
     with screen.status("starting PostgreSQL, the API and a worker"):
         while not client.ready():
             if stopped():

@@ -1,6 +1,7 @@
-"""Measure retrieval through the running service: every query goes over HTTP as a client's would."""
+"""Measure retrieval quality and latency through the HTTP API, as a client sees them."""
 
 import time
+from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -8,10 +9,10 @@ from typing import Any
 
 from service.client.http_client import Client
 from service.evaluation.beir import BeirJudgments
-from service.evaluation.ranking_metrics import percentile, quality
+from service.evaluation.ranking_metrics import RankingMetrics, percentile, quality
 
 DEPTH = 100
-"""Hits asked for with each query: Recall@100 needs them."""
+"""Hits requested per query; Recall@100 needs that many."""
 
 MODES: dict[str, dict[str, Any]] = {
     "dense": {"mode": "dense"},
@@ -27,21 +28,19 @@ class ModeScores:
 
     mode: str
     queries: int
-    ndcg_at_10: float
-    mrr_at_10: float
-    recall_at_100: float
+    metrics: RankingMetrics
     p50_ms: float
     p95_ms: float
     degraded: dict[str, int]
-    """How many answers had to do without a stage, by `stage: reason`."""
+    """Number of answers without a stage, by `stage: reason`."""
 
     def as_json(self) -> dict[str, Any]:
         return {
             "mode": self.mode,
             "queries": self.queries,
-            "nDCG@10": round(self.ndcg_at_10, 4),
-            "MRR@10": round(self.mrr_at_10, 4),
-            "Recall@100": round(self.recall_at_100, 4),
+            "nDCG@10": round(self.metrics.ndcg_at_10, 4),
+            "MRR@10": round(self.metrics.mrr_at_10, 4),
+            "Recall@100": round(self.metrics.recall_at_100, 4),
             "p50_ms": round(self.p50_ms, 2),
             "p95_ms": round(self.p95_ms, 2),
             "degraded": self.degraded,
@@ -57,7 +56,7 @@ def measure(
     concurrency: int = 1,
     progress: Callable[[], None] = lambda: None,
 ) -> ModeScores:
-    """Run every judged query once. With `concurrency` above 1 the latencies are those under that load."""
+    """Run every judged query once. With `concurrency` above 1 the latencies include the wait under that load."""
 
     def run(query: str) -> tuple[str, list[str], float, list[str]]:
         request = {"query": judgments.queries[query], "k": DEPTH, "include": [], **MODES[mode]}
@@ -70,19 +69,12 @@ def measure(
 
     with ThreadPoolExecutor(concurrency) as threads:
         outcomes = list(threads.map(run, judgments.queries))
-    degraded: dict[str, int] = {}
-    for *_, reasons in outcomes:
-        for reason in reasons:
-            degraded[reason] = degraded.get(reason, 0) + 1
-    found = quality([(ranking, judgments.grades[query]) for query, ranking, *_ in outcomes])
     latencies = [milliseconds for *_, milliseconds, _ in outcomes]
     return ModeScores(
         mode=mode,
         queries=len(outcomes),
-        ndcg_at_10=found.ndcg_at_10,
-        mrr_at_10=found.mrr_at_10,
-        recall_at_100=found.recall_at_100,
+        metrics=quality([(ranking, judgments.grades[query]) for query, ranking, *_ in outcomes]),
         p50_ms=percentile(latencies, 0.50),
         p95_ms=percentile(latencies, 0.95),
-        degraded=degraded,
+        degraded=dict(Counter(reason for *_, reasons in outcomes for reason in reasons)),
     )

@@ -1,4 +1,4 @@
-"""`azimuth reindex`: another embedder, chunking or storage for a live collection, watched from start to decision."""
+"""`azimuth reindex`: another embedder, chunking or storage for a live collection, from registration to promotion."""
 
 from datetime import datetime
 from pathlib import Path
@@ -17,34 +17,34 @@ from service.evaluation import beir
 def reindex(
     collection: shell.Collection,
     embedder: Annotated[
-        str | None, typer.Option(help="The model. With it, all of the embedder is named anew; without, the rest stays.")
+        str | None, typer.Option(help="The model. If given, all other embedder options start from their defaults.")
     ] = None,
     revision: Annotated[str | None, typer.Option(help="Of the model, in its hub.")] = None,
-    dimensions: Annotated[int | None, typer.Option(min=1, help="Keep the first so many, and renormalise.")] = None,
+    dimensions: Annotated[int | None, typer.Option(min=1, help="Keep the first N dimensions and renormalise.")] = None,
     query_prompt: Annotated[str | None, typer.Option(help="Put before each query.")] = None,
     document_prompt: Annotated[str | None, typer.Option(help="Put before each passage.")] = None,
     identity: Annotated[
-        str | None, typer.Option(help="With --embedder external: your name for what makes the vectors.")
+        str | None, typer.Option(help="With --embedder external: your name of the model that makes the vectors.")
     ] = None,
     max_tokens: Annotated[int | None, typer.Option(min=16, help="Longest passage, in tokens.")] = None,
     overlap_tokens: Annotated[int | None, typer.Option(min=0, help="Tokens that neighbours share.")] = None,
     storage: Annotated[str | None, typer.Option(help="halfvec, vector or binary.")] = None,
     m: Annotated[int | None, typer.Option("--m", min=2, help="Links of each node of the HNSW graph.")] = None,
-    ef_construction: Annotated[int | None, typer.Option(min=4, help="Effort of building it.")] = None,
+    ef_construction: Annotated[int | None, typer.Option(min=4, help="Candidate list size of the HNSW build.")] = None,
     judgments: Annotated[
-        Path | None, typer.Option(help="First upload this folder's queries and qrels/test.tsv as the test set.")
+        Path | None, typer.Option(help="Upload this folder's queries and qrels/test.tsv as the test set first.")
     ] = None,
-    promote: Annotated[bool, typer.Option("--promote", help="Let it answer at once if its evidence is good.")] = False,
+    promote: Annotated[bool, typer.Option("--promote", help="Promote it at once if all checks pass.")] = False,
     force: shell.Force = False,
     note: shell.Note = "",
     as_json: shell.AsJson = False,
     url: shell.Url = None,
 ) -> None:
-    """Make a new version of a live collection, watch it fill, see the evidence, decide.
+    """Register a new version of a live collection, follow its backfill, show the evidence, and promote it if asked.
 
-    Searches and writes go on undisturbed all the while. What is not named is as in the active version. The work is
-    done by the service: this command only watches, and may be interrupted and given again. Exit code 1: the version
-    is there but failed, or its evidence speaks against it.
+    Searches and writes continue meanwhile. Options that are not given are as in the active version. The service does
+    the work: this command only watches, and can be interrupted and repeated. Exit code 1: the version failed, or a
+    check of its evidence did.
     """
     test_set = None if judgments is None else beir.judgments(judgments)
     spec = _given(
@@ -111,7 +111,7 @@ def _promote_or_explain(
     ask: bool,
     url: str | None,
 ) -> None:
-    """Promote it where that was asked for, now or by an option; otherwise say how."""
+    """Promote the version if an option or the user asks for it; otherwise print how to do it."""
     number, state = version["number"], version["state"]
     if state == "active":
         shell.print_err(f"Version {number} is active.", "dim")
@@ -122,7 +122,7 @@ def _promote_or_explain(
             f"Version {number} failed: {version['reason']}\nIt goes on where it stopped by: {again}", shell.EXIT_PARTIAL
         )
     if state != "ready":
-        shell.fail(f"Version {number} is {state}: somebody ended it.", shell.EXIT_PARTIAL)
+        shell.fail(f"Version {number} is {state}: it was ended by another operator.", shell.EXIT_PARTIAL)
     failed = [check["name"] for check in version["checks"] if check["passed"] is False]
     if not promote and not failed and ask and shell.interactive():
         promote = typer.confirm(f"Promote version {number}?", default=False)
@@ -134,4 +134,4 @@ def _promote_or_explain(
         shell.fail(
             f"The evidence speaks against it: {', '.join(failed)}. In spite of it, on record: {by}", shell.EXIT_PARTIAL
         )
-    shell.print_err(f"It waits, complete and kept up to date, until: {by}", "dim")
+    shell.print_err(f"The version is complete and kept up to date. Promote it by: {by}", "dim")

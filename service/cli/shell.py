@@ -1,4 +1,4 @@
-"""What all commands share: where they print, options of the same name, exit codes, and the service they talk to."""
+"""What all commands share: printing, common options, exit codes, and the client of the service."""
 
 import os
 import sys
@@ -6,6 +6,7 @@ from typing import Annotated, NoReturn
 
 import typer
 from rich.console import Console
+from rich.table import Table
 
 from service.client.http_client import Client, address_of
 from service.runtime.settings import Settings
@@ -21,8 +22,8 @@ Url = Annotated[
     typer.Option("--url", envvar="AZIMUTH_URL", help="Address of the service; default: AZIMUTH_HOST and AZIMUTH_PORT."),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the whole answer as JSON.")]
-Note = Annotated[str, typer.Option("--note", help="Why; kept in the audit trail.")]
-Force = Annotated[bool, typer.Option("--force", help="Even where checks failed; the audit trail keeps that it was.")]
+Note = Annotated[str, typer.Option("--note", help="The reason; it is kept in the audit trail.")]
+Force = Annotated[bool, typer.Option("--force", help="Promote even where checks failed; the audit trail records it.")]
 
 
 def connect(url: str | None) -> Client:
@@ -32,12 +33,12 @@ def connect(url: str | None) -> Client:
 
 
 def print_err(message: str, style: str = "red") -> None:
-    """One line stays one line, however narrow the terminal or the file is."""
+    """Print to standard error; a line is not wrapped at the width of the terminal."""
     err.print(message, style=style, highlight=False, markup=False, soft_wrap=True)
 
 
 def print_out(message: str) -> None:
-    """On standard output; what stands in brackets is no markup."""
+    """Print to standard output; brackets are not read as markup."""
     out.print(message, highlight=False, markup=False, soft_wrap=True)
 
 
@@ -46,12 +47,20 @@ def fail(message: str, code: int = EXIT_USAGE) -> NoReturn:
     raise typer.Exit(code)
 
 
+def plain_table(*heads: str, right: tuple[int, ...] = (), show_header: bool = True) -> Table:
+    """A table without borders; the columns with the numbers `right` are aligned to the right."""
+    table = Table(*heads, box=None, show_header=show_header, padding=(0, 2, 0, 0))
+    for column in right:
+        table.columns[column].justify = "right"
+    return table
+
+
 def command_line(words: str, collection: str, url: str | None) -> str:
-    """A command that can be copied, for the same collection of the same service."""
+    """A command that the user can copy, for the same collection of the same service."""
     elsewhere = f" --url {url}" if url and url != os.environ.get("AZIMUTH_URL") else ""
     return f"azimuth {words} -c {collection}{elsewhere}"
 
 
 def interactive() -> bool:
-    """Is there somebody who can answer a question?"""
+    """Is there a user who can answer a question?"""
     return sys.stdin.isatty() and sys.stdout.isatty()

@@ -1,4 +1,4 @@
-"""Versions, their evidence and the audit trail as tables that a person reads. What comes from outside is no markup."""
+"""Versions, their evidence and the audit trail as tables. Values from the service are never read as markup."""
 
 from collections.abc import Iterable, Mapping
 from datetime import datetime
@@ -8,17 +8,16 @@ from rich.table import Table
 from rich.text import Text
 
 from service.cli.follow_version import progress_text
+from service.cli.shell import plain_table
 
 STATE_STYLES = {"active": "green", "ready": "cyan", "failed": "red", "retired": "dim"}
 VERDICTS = {True: Text("passed", "green"), False: Text("FAILED", "bold red"), None: Text("for information", "dim")}
 
 
 def versions(found: Iterable[Mapping[str, Any]]) -> Table:
-    """A line each, which fits a narrow terminal; `standing` has the rest."""
+    """One line per version, narrow enough for a small terminal; `status_detail` has the rest."""
     heads = ("", "state", "embedder", "dimensions", "storage", "chunks", "index")
-    table = Table(*heads, box=None, padding=(0, 2, 0, 0))
-    for column in (0, 3, 5):
-        table.columns[column].justify = "right"
+    table = plain_table(*heads, right=(0, 3, 5))
     table.columns[1].no_wrap = True
     table.columns[2].overflow = "fold"
     for one in found:
@@ -36,13 +35,13 @@ def versions(found: Iterable[Mapping[str, Any]]) -> Table:
 
 
 def status_detail(version: Mapping[str, Any]) -> str:
-    """How far it is, why it failed, or that it was active before; empty where the state says it all."""
+    """Progress, reason of failure, or that the version was active before; empty if the state says everything."""
     before = "a roll back makes it active again" if version["previous"] else ""
     return progress_text(version) or version["reason"] or before
 
 
 def embedder_text(version: Mapping[str, Any]) -> str:
-    """The model and what it was told, in a few words."""
+    """Model, revision, identity and prompts in a few words."""
     spec = version["embedder"]
     words = [spec["model"] if not spec["revision"] else f"{spec['model']}@{spec['revision'][:12]}"]
     if spec.get("identity"):
@@ -57,12 +56,11 @@ def index_text(version: Mapping[str, Any]) -> str:
 
 
 def version_details(version: Mapping[str, Any]) -> Table:
-    """Everything about one version but its evidence."""
+    """Everything about one version except its evidence."""
     chunking, hnsw = version["chunking"], version["index"]
     longest = chunking["max_tokens"] or version["max_tokens"]
-    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
-    table.add_column(style="dim")
-    table.add_column()
+    table = plain_table("", "", show_header=False)
+    table.columns[0].style = "dim"
     rows: list[tuple[str, str | Text]] = [
         ("version", str(version["number"])),
         ("state", Text(f"{version['state']}: {more}" if (more := status_detail(version)) else version["state"])),
@@ -82,15 +80,14 @@ def version_details(version: Mapping[str, Any]) -> Table:
 
 
 def evidence(checks: Iterable[Mapping[str, Any]]) -> Table:
-    table = Table("check", "verdict", "detail", box=None, padding=(0, 2, 0, 0))
+    table = plain_table("check", "verdict", "detail")
     for check in checks:
         table.add_row(check["name"], VERDICTS[check["passed"]], Text(check["detail"]))
     return table
 
 
 def audit(entries: Iterable[Mapping[str, Any]]) -> Table:
-    table = Table("", "when", "who", "what", "note", box=None, padding=(0, 2, 0, 0))
-    table.columns[0].justify = "right"
+    table = plain_table("", "when", "who", "what", "note", right=(0,))
     for entry in entries:
         table.add_row(
             str(entry["number"]),
@@ -112,11 +109,11 @@ ACTION_TEXTS = {
     "settings": "settings changed",
     "tuned": "ranking tuned on version {version}",
 }
-"""Where it is more than `version 2 paused`."""
+"""Actions whose text is more than `version 2 paused`."""
 
 
 def describe_action(entry: Mapping[str, Any]) -> str:
-    """What was done to which version, such as `version 2 promoted in place of 1 by force, against judgments`."""
+    """What was done to which version: `version 2 promoted in place of 1 by force, against judgments`."""
     words = ACTION_TEXTS.get(entry["action"], "version {version} {action}").format_map(entry)
     against = ", ".join(check["name"] for check in entry["details"].get("checks", ()) if check["passed"] is False)
     if entry["details"].get("forced"):
@@ -125,5 +122,5 @@ def describe_action(entry: Mapping[str, Any]) -> str:
 
 
 def local_time(moment: str | None) -> str:
-    """A moment of the wire in the time of whoever reads; empty where there was none."""
+    """An ISO timestamp in local time; empty for None."""
     return "" if moment is None else datetime.fromisoformat(moment).astimezone().strftime("%Y-%m-%d %H:%M:%S")

@@ -1,6 +1,7 @@
 """`azimuth tune`: fusion and reranking of a collection, chosen on judged queries and kept with the evidence."""
 
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -134,20 +135,12 @@ def _outcome_json(found: choose_ranking.TuningOutcome, *, stored: bool) -> dict[
         "version": found.version,
         "queries": found.queries,
         "folds": found.folds,
-        "before": _ranking_json(found.before),
-        "after": _ranking_json(found.after),
-        "best": _ranking_json(found.best),
+        "before": asdict(found.before),
+        "after": asdict(found.after),
+        "best": asdict(found.best),
         "gains": {
             name: None if choice is None else {**choose_ranking.gain_to_json(choice), "better": choice.better}
             for name, choice in choices.items()
         },
         "stored": stored,
-    }
-
-
-def _ranking_json(recipe: RankingSettings) -> dict[str, Any]:
-    return {
-        "fusion": choose_ranking.fusion_to_json(recipe.fusion),
-        "candidates": recipe.candidates,
-        "rerank": choose_ranking.rerank_to_json(recipe.rerank),
     }

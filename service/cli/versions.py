@@ -1,4 +1,4 @@
-"""`azimuth versions`: the embedder versions of a collection, and what an operator does with them."""
+"""`azimuth versions`: list the embedder versions of a collection and act on one of them."""
 
 from typing import Annotated, Any
 
@@ -28,12 +28,12 @@ def versions(
 ) -> None:
     """List the embedder versions of a collection; the commands below act on one of them."""
     if context.invoked_subcommand is not None:
-        # What was said before the command counts for it too.
+        # Options before the subcommand apply to it, too.
         given = {name: value for name, value in (("collection", collection), ("url", url)) if value is not None}
         context.default_map = {context.invoked_subcommand: given}
         return
     if collection is None:
-        shell.fail("which collection? --collection NAME")
+        shell.fail("name the collection: --collection NAME")
     with shell.connect(url) as client:
         found = client.versions(collection)
     if as_json:
@@ -47,7 +47,7 @@ def versions(
 
 @app.command()
 def show(number: Number, collection: shell.Collection, as_json: shell.AsJson = False, url: shell.Url = None) -> None:
-    """One version: what it is, how far it is, and the evidence for promoting it."""
+    """Show one version: its settings, its progress and the evidence for promoting it."""
     with shell.connect(url) as client:
         version = client.version(collection, number)
     if as_json:
@@ -96,12 +96,12 @@ def resume(number: Number, collection: shell.Collection, url: shell.Url = None) 
 def retire(
     number: Number, collection: shell.Collection, yes: Yes = False, note: shell.Note = "", url: shell.Url = None
 ) -> None:
-    """End a version, also one under way: its vectors are dropped, and there is no way back to it."""
+    """Retire a version, also one in progress: its vectors are dropped, and it cannot be restored."""
     with shell.connect(url) as client:
         version = client.version(collection, number)
         if not yes:
             if not shell.interactive():
-                shell.fail("this drops its vectors for good: confirm with --yes")
+                shell.fail("this drops its vectors permanently: confirm with --yes")
             what = f"version {number} ({version['state']}, {version['chunks']:,} chunks) of {collection}"
             typer.confirm(f"Drop {what} for good?", abort=True)
         client.retire(collection, number, note)
@@ -115,7 +115,7 @@ def audit(
     as_json: shell.AsJson = False,
     url: shell.Url = None,
 ) -> None:
-    """Who changed what, when, and on which evidence; newest first."""
+    """Show who changed what, when, and on which evidence; newest first."""
     with shell.connect(url) as client:
         trail: dict[str, Any] = client.call("GET", f"/v1/collections/{collection}/audit", params={"limit": limit})
     if as_json:
@@ -128,7 +128,7 @@ def audit(
 
 
 def promote_version(client: Client, collection: str, number: int, *, force: bool, note: str, url: str | None) -> str:
-    """Promote; the words that say so. Exit code 1 where the evidence speaks against it."""
+    """Promote the version and return a sentence that says so. Exit code 1 if a check of its evidence failed."""
     before = client.versions(collection)["active_version"]
     try:
         client.change(collection, number, "promote", {"force": force, "note": note})

@@ -1,4 +1,4 @@
-"""The service as the commands see it: its HTTP API, with its errors as exceptions that a shell user understands."""
+"""Client of the HTTP API for the commands; its exceptions read as messages for a shell user."""
 
 import json
 from collections.abc import Iterable, Iterator, Sequence
@@ -11,23 +11,23 @@ from service.evaluation.beir import BeirJudgments
 
 READ_SECONDS = 600.0
 STREAM_DOCUMENTS = 500
-"""Documents of one NDJSON request: small enough that a broken connection costs little, large enough to be quick."""
+"""Documents per NDJSON request: small enough that a broken connection costs little, large enough to be fast."""
 
 STREAM_BYTES = 8 * 2**20
-"""And no more than this and one line, so that long documents are not gathered by the hundred."""
+"""A request also ends when its lines reach this size."""
 
 
 PAGE_DOCUMENTS = 100
-"""Documents of one page of a listing."""
+"""Documents per page of a listing."""
 
 ANY_ADDRESS = ("0.0.0.0", "::")  # noqa: S104 compared with, not bound to
 
 
 class Refused(Exception):
-    """The service answered with an error; `str()` says which, as its problem document puts it.
+    """The service answered with an error; `str()` is the text of its problem document.
 
-    `kind` is the end of the problem's type, such as `conflict`; `errors` are pairs of a field and what is wrong there;
-    `checks` is the evidence that a refused promotion comes with. All are empty where the answer is no problem document.
+    `kind`: the end of the problem's type, such as `conflict`; `errors`: pairs of field and message; `checks`: the
+    evidence of a refused promotion. All are empty if the answer is not a problem document.
     """
 
     def __init__(self, response: httpx.Response) -> None:
@@ -53,7 +53,7 @@ class Unreachable(Exception):
 
 
 def address_of(host: str, port: int) -> str:
-    """Where a client on the same machine finds a service that was told to listen there."""
+    """The URL at which a client on the same machine reaches a service that listens on `host` and `port`."""
     host = "127.0.0.1" if host in ANY_ADDRESS else host
     return f"http://{f'[{host}]' if ':' in host else host}:{port}"
 
@@ -76,43 +76,42 @@ class Client:
     def __exit__(self, *_: object) -> None:
         self._http.close()
 
-    def call(self, method: str, path: str, **request: Any) -> Any:
-        """The JSON of a 2xx answer. Refused where the service says no, Unreachable where nobody answers."""
+    def call(self, method: str, path: str, **request: Any) -> dict[str, Any]:
+        """The JSON of a 2xx answer. Raises Refused on any other status, Unreachable if no service answers."""
         try:
             response = self._http.request(method, path, **request)
         except httpx.TransportError as error:
             raise Unreachable(f"no service answers at {self.url} ({error})") from error
         if not response.is_success:
             raise Refused(response)
-        return response.json() if response.content else None
+        answer: dict[str, Any] = response.json() if response.content else {}
+        return answer
 
     def alive(self) -> bool:
-        try:
-            return self._http.get("/livez", timeout=2.0).is_success
-        except httpx.TransportError:
-            return False
+        return self._succeeds("/livez", timeout=2.0)
 
     def ready(self) -> bool:
+        return self._succeeds("/readyz", timeout=5.0)
+
+    def _succeeds(self, path: str, timeout: float) -> bool:
         try:
-            return self._http.get("/readyz", timeout=5.0).is_success
+            return self._http.get(path, timeout=timeout).is_success
         except httpx.TransportError:
             return False
 
     # ------------------------------------------------------------ collections and documents
 
     def ensure_collection(self, name: str, settings: dict[str, Any] | None = None) -> dict[str, Any]:
-        """The collection, created with `settings` where there is none yet; an existing one stays as it is."""
+        """The collection; it is created with `settings` if it does not exist, and left unchanged if it does."""
         try:
-            existing: dict[str, Any] = self.call("GET", f"/v1/collections/{name}")
+            return self.call("GET", f"/v1/collections/{name}")
         except Refused as refused:
             if refused.status != httpx.codes.NOT_FOUND:
                 raise
-            created: dict[str, Any] = self.call("PUT", f"/v1/collections/{name}", json=settings or {})
-            return created
-        return existing
+            return self.call("PUT", f"/v1/collections/{name}", json=settings or {})
 
     def ingest(self, name: str, lines: Iterable[bytes]) -> Iterator[dict[str, Any]]:
-        """Send NDJSON lines in requests of a few hundred; answers the outcome of each request as it is committed."""
+        """Send NDJSON lines in requests of a few hundred; yields the outcome of each request after its commit."""
         held: list[bytes] = []
         size = 0
         for line in lines:
@@ -135,7 +134,7 @@ class Client:
         return counts
 
     def documents(self, name: str) -> Iterator[dict[str, Any]]:
-        """All of them, page by page, ordered by id."""
+        """All documents, read page by page, ordered by id."""
         cursor: str | None = None
         while True:
             params = {"limit": PAGE_DOCUMENTS} | ({"cursor": cursor} if cursor else {})
@@ -146,28 +145,25 @@ class Client:
                 return
 
     def search(self, name: str, request: dict[str, Any]) -> dict[str, Any]:
-        answer: dict[str, Any] = self.call("POST", f"/v1/collections/{name}/search", json=request)
-        return answer
+        return self.call("POST", f"/v1/collections/{name}/search", json=request)
 
     def searches(self, name: str, requests: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-        """Several at once, in their order: texts that they have in common are encoded once."""
+        """Several searches in one request; texts that they share are encoded once."""
         body = {"searches": list(requests)}
-        found: list[dict[str, Any]] = self.call("POST", f"/v1/collections/{name}/search/batch", json=body)["results"]
-        return found
+        results: list[dict[str, Any]] = self.call("POST", f"/v1/collections/{name}/search/batch", json=body)["results"]
+        return results
 
     # ------------------------------------------------------------ embedder versions
 
     def versions(self, name: str) -> dict[str, Any]:
-        """`active_version` and `versions`, each as `version` answers it."""
-        found: dict[str, Any] = self.call("GET", f"/v1/collections/{name}/versions")
-        return found
+        """`active_version` and `versions`, each in the shape of `version`."""
+        return self.call("GET", f"/v1/collections/{name}/versions")
 
     def version(self, name: str, number: int) -> dict[str, Any]:
-        found: dict[str, Any] = self.call("GET", f"/v1/collections/{name}/versions/{number}")
-        return found
+        return self.call("GET", f"/v1/collections/{name}/versions/{number}")
 
     def register(self, name: str, body: dict[str, Any]) -> tuple[int, bool]:
-        """The number of the new version, and True; or of the one that is the same and there already, and False."""
+        """The number of the version and True if it is new, False if an equal version existed already."""
         try:
             return int(self.call("POST", f"/v1/collections/{name}/versions", json=body)["number"]), True
         except Refused as refused:
@@ -176,26 +172,24 @@ class Client:
                 raise
             return int(there), False
 
-    def change(self, name: str, number: int, verb: str, body: dict[str, Any] | None = None) -> Any:
+    def change(self, name: str, number: int, verb: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
         """`promote`, `pause` or `resume` a version."""
         request = {} if body is None else {"json": body}
         return self.call("POST", f"/v1/collections/{name}/versions/{number}/{verb}", **request)
 
     def roll_back(self, name: str, note: str = "") -> dict[str, Any]:
-        """The version that is active now. Refused where another operator was quicker."""
+        """Roll back; returns the version that is active now. Refused if another operator was faster."""
         leaving = self.call("GET", f"/v1/collections/{name}")["active_version"]
         request = {"from": leaving, "note": note}
-        active: dict[str, Any] = self.call("POST", f"/v1/collections/{name}/versions/rollback", json=request)
-        return active
+        return self.call("POST", f"/v1/collections/{name}/versions/rollback", json=request)
 
-    def retire(self, name: str, number: int, note: str = "") -> Any:
+    def retire(self, name: str, number: int, note: str = "") -> dict[str, Any]:
         params = {"note": note} if note else {}
         return self.call("DELETE", f"/v1/collections/{name}/versions/{number}", params=params)
 
     def upload_judgments(self, name: str, judgments: BeirJudgments) -> dict[str, Any]:
-        """Make them the collection's own test set, in place of the one before; counts of what was taken."""
-        taken: dict[str, Any] = self.call("POST", f"/v1/collections/{name}/judgments", json=judgments.wire())
-        return taken
+        """Replace the collection's test set; returns the counts of what was stored."""
+        return self.call("POST", f"/v1/collections/{name}/judgments", json=judgments.wire())
 
 
 def ndjson(value: dict[str, Any]) -> bytes:

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -53,9 +54,9 @@ async def test_a_replay_answers_as_the_service_does(recipe: RankingSettings) -> 
             body: dict[str, Any] = {
                 "query": text,
                 "k": 10,
-                "fusion": choose_ranking.fusion_to_json(recipe.fusion),
+                "fusion": asdict(recipe.fusion),
                 "candidates": recipe.candidates,
-                "rerank": choose_ranking.rerank_to_json(recipe.rerank) or False,
+                "rerank": asdict(recipe.rerank) if recipe.rerank else False,
                 "include": [],
             }
             if recipe.rerank is not None:
