@@ -20,7 +20,8 @@ from loadtests.space import create
 from service.client.http_client import Client
 from service.core.collections import CollectionSettings, EmbedderSpec
 from service.core.documents import Document
-from service.runtime import container
+from service.core.periodic import utc_now
+from service.runtime.container import components
 from service.runtime.settings import Settings
 
 COLLECTION = "bench"
@@ -34,9 +35,9 @@ TENTH = 0.1
 async def fill(place: Sandbox, count: int) -> list[Document]:
     """The collection with version 1 complete and indexed; answers a sample of it."""
     settings = Settings(data_dir=place.folder, log_level="warning")
-    models = container.embedders(settings)
+    models = components.model_registry(settings)
     sample: list[Document] = []
-    async with container.open_store(settings, place.url, "benchmark") as store:
+    async with components.open_store(settings, place.url, "benchmark") as store:
         spec = models.resolve(EmbedderSpec())
         encoder = await models.get(spec)
         made = await asyncio.to_thread(corpus.build, encoder, 3, 1)
@@ -44,8 +45,8 @@ async def fill(place: Sandbox, count: int) -> list[Document]:
         for batch, vectors in made.documents(count, 2, WORDS):
             await space.add(batch, vectors)
             sample += batch[: max(1, SAMPLE * len(batch) // count)]
-        await container.state_machine(settings, store, container.reverify(store, models)).maintain_complete(
-            container.now
+        await components.state_machine(settings, store, components.model_verifier(store, models)).maintain_complete(
+            utc_now
         )
     await models.close()
     return sample

@@ -32,8 +32,10 @@ from service.embedder.models import fingerprint, source
 from service.embedder.models.batch_packing import pack
 from service.embedder.models.encoder import SentenceTransformerEncoder
 from service.embedder.models.transformer import TransformerModel
-from service.runtime import container
+from service.runtime.container import components
+from service.runtime.container.worker import run_worker
 from service.runtime.settings import Settings
+from service.versions.collection_setup import CollectionService
 
 QUERY = "how to cancel a task after a timeout"
 ROUNDS = 5
@@ -152,13 +154,13 @@ async def store(url: str, texts: Sequence[str], device: str) -> float:
     """Seconds in which a worker of this process encodes and stores the texts, from first write to empty queue."""
     settings = Settings(database_url=url, device=device, claim=4096)
     stop = asyncio.Event()
-    worker = asyncio.create_task(container.work(settings, url, stop))
-    async with container.open_store(settings, url, "bench") as opened:
-        models = container.embedders(settings)
+    worker = asyncio.create_task(run_worker(settings, url, stop))
+    async with components.open_store(settings, url, "bench") as opened:
+        models = components.model_registry(settings)
         now = datetime.now(UTC)
-        collection = await container.collection_service(opened, models, container.reverify(opened, models)).create(
-            CollectionName("passages"), CollectionSettings(), now, actor="benchmark"
-        )
+        collection = await CollectionService(
+            collections=opened.collections, embedders=models, verifier=components.model_verifier(opened, models)
+        ).create(CollectionName("passages"), CollectionSettings(), now, actor="benchmark")
 
         async def write(prefix: str, texts: Sequence[str]) -> None:
             documents = [Document(id=DocumentId(f"{prefix}{at}"), text=text) for at, text in enumerate(texts)]

@@ -28,7 +28,8 @@ from loadtests.sandbox import Sandbox
 from loadtests.space import create
 from service.core.collections import CollectionSettings, EmbedderSpec
 from service.core.ids import Vectors
-from service.runtime import container
+from service.core.periodic import utc_now
+from service.runtime.container import components
 from service.store.postgres.vectors import vector_tables
 
 COLLECTION = "filtered"
@@ -64,9 +65,9 @@ def ready(place: Sandbox, documents: int) -> Asked:
 
 async def _fill(place: Sandbox, documents: int) -> dict[str, Any]:
     settings = settings_in(place.folder)
-    models = container.embedders(settings)
+    models = components.model_registry(settings)
     started = time.perf_counter()
-    async with container.open_store(settings, place.url, "benchmark") as store:
+    async with components.open_store(settings, place.url, "benchmark") as store:
         spec = models.resolve(EmbedderSpec())
         encoder = await models.get(spec)
         made = await asyncio.to_thread(corpus.build, encoder, QUERIES, SEED)
@@ -86,8 +87,8 @@ async def _fill(place: Sandbox, documents: int) -> dict[str, Any]:
             await space.add(described, vectors)
         table = vector_tables.vector_table_of(space.version).table
         await space.run([f"VACUUM ANALYZE {table}", "VACUUM ANALYZE documents", "VACUUM ANALYZE jobs"])
-        await container.state_machine(settings, store, container.reverify(store, models)).maintain_complete(
-            container.now
+        await components.state_machine(settings, store, components.model_verifier(store, models)).maintain_complete(
+            utc_now
         )
     await models.close()
     heading(f"{documents:,} documents prepared in {time.perf_counter() - started:.0f} s")

@@ -17,7 +17,7 @@ import uvloop
 from loadtests import prepare
 from loadtests.figures import heading, table
 from loadtests.sandbox import Sandbox
-from service.runtime import container
+from service.runtime.container.api import open_api
 
 STAGES = {
     "embed": [("asking.py", "vectors"), ("batcher.py", "_run")],
@@ -41,7 +41,7 @@ def measure(place: Sandbox, queries: Sequence[str]) -> None:
 
 
 async def _measure(place: Sandbox, queries: Sequence[str]) -> None:
-    async with container.api(prepare.settings_in(place.folder), place.url) as app, app.router.lifespan_context(app):
+    async with open_api(prepare.settings_in(place.folder), place.url) as app, app.router.lifespan_context(app):
         async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://bench") as client:
             while (await client.get("/readyz")).status_code != 200:
                 await asyncio.sleep(0.1)

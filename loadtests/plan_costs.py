@@ -23,7 +23,7 @@ from service.core.ids import CollectionName, DocumentId, Vector
 from service.core.ports.vectors import VectorQuery
 from service.core.search import DensePlan
 from service.core.versions import EmbedderVersion
-from service.runtime import container
+from service.runtime.container import components
 from service.search import filter_planner
 from service.store.postgres.vectors.vectors import PostgresVectors
 
@@ -66,7 +66,7 @@ class Way:
 
 
 async def measure(place: Sandbox, documents: int, queries: int) -> None:
-    async with container.open_store(settings_in(place.folder), place.url, "benchmark") as store:
+    async with components.open_store(settings_in(place.folder), place.url, "benchmark") as store:
         collection = await store.collections.by_name(CollectionName(filtered.COLLECTION))
         (version,) = await store.versions.of(collection.id)
         sample = await store.vectors.sample(version, queries)

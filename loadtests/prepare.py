@@ -12,7 +12,8 @@ from loadtests.sandbox import Sandbox, until
 from loadtests.space import create
 from service.client.http_client import Client
 from service.core.collections import CollectionSettings, EmbedderSpec
-from service.runtime import container
+from service.core.periodic import utc_now
+from service.runtime.container import components
 from service.runtime.settings import Settings
 from service.store.postgres.vectors import vector_tables
 
@@ -36,9 +37,9 @@ def queries(place: Sandbox, documents: int) -> list[str]:
 
 async def _fill(place: Sandbox, documents: int) -> list[str]:
     settings = settings_in(place.folder)
-    models = container.embedders(settings)
+    models = components.model_registry(settings)
     started = time.perf_counter()
-    async with container.open_store(settings, place.url, "benchmark") as store:
+    async with components.open_store(settings, place.url, "benchmark") as store:
         spec = models.resolve(EmbedderSpec())
         encoder = await models.get(spec)
         made = await asyncio.to_thread(corpus.build, encoder, QUERIES, SEED)
@@ -49,8 +50,8 @@ async def _fill(place: Sandbox, documents: int) -> list[str]:
         table = vector_tables.vector_table_of(space.version).table
         await space.run([f"VACUUM ANALYZE {table}", "VACUUM ANALYZE documents", "VACUUM ANALYZE jobs"])
         building = time.perf_counter()
-        await container.state_machine(settings, store, container.reverify(store, models)).maintain_complete(
-            container.now
+        await components.state_machine(settings, store, components.model_verifier(store, models)).maintain_complete(
+            utc_now
         )
         built = time.perf_counter()
     await models.close()

@@ -36,7 +36,8 @@ from service.client.http_client import Client
 from service.core.collections import CollectionSettings, EmbedderSpec
 from service.core.documents import Document
 from service.core.ids import CollectionName, DocumentId, Vectors
-from service.runtime import container
+from service.core.periodic import utc_now
+from service.runtime.container import components
 from service.runtime.settings import Settings
 from service.store.postgres.vectors import vector_tables
 
@@ -62,8 +63,8 @@ def vectors_of(documents: int, queries: int) -> tuple[Vectors, Vectors]:
 
 async def fill(place: Sandbox, stored: Vectors) -> None:
     settings = Settings(data_dir=place.folder, log_level="warning", embedder=f"hashing:{DIMENSIONS}")
-    models = container.embedders(settings)
-    async with container.open_store(settings, place.url, "benchmark") as store:
+    models = components.model_registry(settings)
+    async with components.open_store(settings, place.url, "benchmark") as store:
         spec = models.resolve(EmbedderSpec())
         encoder = await models.get(spec)
         space = await create(store.pool, COLLECTION, CollectionSettings(embedder=spec), encoder, ["a", "b", "c"])
@@ -74,8 +75,8 @@ async def fill(place: Sandbox, stored: Vectors) -> None:
         await space.add(documents, stored)
         table_name = vector_tables.vector_table_of(space.version).table
         await space.run([f"VACUUM ANALYZE {table_name}", "VACUUM ANALYZE documents", "VACUUM ANALYZE jobs"])
-        await container.state_machine(settings, store, container.reverify(store, models)).maintain_complete(
-            container.now
+        await components.state_machine(settings, store, components.model_verifier(store, models)).maintain_complete(
+            utc_now
         )
     await models.close()
 

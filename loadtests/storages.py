@@ -24,7 +24,7 @@ from service.core.ports.embedder import Encoder
 from service.core.ports.vectors import VectorQuery
 from service.core.search import DensePlan
 from service.core.versions import AuditEntry, EmbedderVersion
-from service.runtime import container
+from service.runtime.container import components
 from service.store.postgres.connection.pool import Pool
 from service.store.postgres.vectors import vector_tables
 from service.store.postgres.vectors.vectors import PostgresVectors
@@ -50,8 +50,8 @@ class Measured:
 
 async def measure(place: Sandbox, size: int) -> None:
     settings = settings_in(place.folder)
-    models = container.embedders(settings)
-    async with container.open_store(settings, place.url, "benchmark") as store:
+    models = components.model_registry(settings)
+    async with components.open_store(settings, place.url, "benchmark") as store:
         spec = models.resolve(EmbedderSpec())
         encoder = await models.get(spec)
         made = await asyncio.to_thread(corpus.build, encoder, QUERIES, SEED)

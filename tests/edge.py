@@ -24,14 +24,15 @@ from service.drift.monitor import DriftMonitor
 from service.drift.query_window import QueryWindows
 from service.embedder.models.registry import ModelRegistry
 from service.evaluation.evaluator import Evaluator
-from service.ingest.service import DocumentLimits, IngestService
+from service.ingest.service import IngestService
+from service.ingest.validation import DocumentLimits
 from service.recall.calibration_curve import CurveMeasurer
 from service.recall.controller import RecallController
 from service.search.pipeline import SearchPipeline
 from service.spaces.model_verification import ModelVerifier
 from service.spaces.sampling import CollectionSampler
 from service.versions.collection_setup import CollectionService
-from service.versions.promotion_checks import Examine, PromotionChecks
+from service.versions.promotion_checks import Measure, PromotionChecks
 from service.versions.shadow_traffic import ShadowTraffic
 from service.versions.state_machine import VersionStateMachine
 from tests.fakes import FakeChanges, FakeDocuments, FakeLexicon, FakeQueue, FakeStore, FakeVectors
@@ -174,31 +175,30 @@ def build(
     *,
     reranker: Reranker | None = None,
     limits: RequestLimits = LIMITS,
-    examine: Examine = nothing_against_it,
+    measure: Measure = nothing_against_it,
     **changes: Any,
 ) -> tuple[Service, FakeStore]:
-    """A service over a new store; `changes` replace fields of it. `examine` gives the measured evidence."""
+    """A service over a new store; `changes` replace fields of it. `measure` makes the measured checks."""
     store = FakeStore()
     documents, queue, lexicon = FakeDocuments(store), FakeQueue(store), FakeLexicon(store)
     embedders = ModelRegistry(default="hashing:32")
     verifier = ModelVerifier(collections=store.collections, versions=store.versions, embedders=embedders)
     backfills, test_sets = FakeBackfills(store), FakeTestSets(store.collections)
-    verification = PromotionChecks(
+    checks = PromotionChecks(
         collections=store.collections,
         versions=store.versions,
         backfills=backfills,
         test_sets=test_sets,
         processes=FakeProcesses(),
         verifier=verifier,
-        examine=examine,
+        measure=measure,
     )
     state_machine = VersionStateMachine(
-        collections=store.collections,
         versions=store.versions,
         backfills=backfills,
         queue=queue,
         verifier=verifier,
-        verification=verification,
+        checks=checks,
         exact_below=10_000,
     )
     traffic = QueryWindows(600.0)

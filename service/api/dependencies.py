@@ -22,7 +22,8 @@ from service.core.ports.versions import Versions
 from service.diagnostics.service import DiagnosticsService
 from service.drift.monitor import DriftMonitor
 from service.evaluation.evaluator import Evaluator
-from service.ingest.service import DocumentLimits, IngestService
+from service.ingest.service import IngestService
+from service.ingest.validation import DocumentLimits
 from service.recall.controller import RecallController
 from service.search.pipeline import SearchPipeline
 from service.versions.collection_setup import CollectionService

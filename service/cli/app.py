@@ -71,7 +71,7 @@ def up(
         if loaded:
             out.print(load_documents.welcome(address), markup=False, highlight=False, soft_wrap=True)
 
-    asyncio.run(processes.up(settings, workers=workers, ready=show if demo else None, supervised=supervised))
+    asyncio.run(processes.up(settings, workers=workers, on_started=show if demo else None, supervised=supervised))
 
 
 @app.command()
@@ -190,7 +190,7 @@ def evaluate(
     judged = beir.judgments(folder, split)
     name = collection or folder.resolve().name.lower().replace(".", "-")
     settings = _settings(default_log_level="warning")
-    with processes.running(settings, url) as address, connect(address) as client:
+    with processes.running_service(settings, url) as address, connect(address) as client:
         client.ensure_collection(name)
         lines, total = load_documents.lines_of(str(folder))
         loaded = load_documents.load(client, name, lines, total, err, wait=True)

@@ -1,10 +1,10 @@
-"""What is done again and again, for ever: no failure ends it, and none holds up the others."""
+"""Background work: what fails is logged and tried again, and holds nothing else up."""
 
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
-from contextlib import asynccontextmanager, suppress
-from datetime import datetime
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from datetime import UTC, datetime
 
 from service.core.errors import AzimuthError, Conflict, NotFound
 from service.core.versions import EmbedderVersion
@@ -14,15 +14,20 @@ log = logging.getLogger(__name__)
 Clock = Callable[[], datetime]
 
 
+def utc_now() -> datetime:
+    return datetime.now(UTC)
+
+
 async def repeat_every(name: str, seconds: float, work: Callable[[], Awaitable[None]]) -> None:
-    """Do `work` every so many seconds: what goes wrong is logged, and tried again at the next turn."""
+    """Call `work` without end, with a pause of `seconds` between two calls."""
     while True:
+        message, extra = f"background task failed; it runs again in {seconds:g} s", {"what": name}
         try:
             await work()
         except AzimuthError as error:
-            log.warning("put off", extra={"what": name, "reason": error.detail})
+            log.warning(message, extra={**extra, "reason": error.detail})
         except Exception:
-            log.exception("failed", extra={"what": name})
+            log.exception(message, extra=extra)
         await asyncio.sleep(seconds)
 
 
@@ -32,26 +37,29 @@ async def for_each_version(
     *,
     failure_message: str,
 ) -> None:
-    """Do `work` on each version. `waits`: what the log says of one that is left for the next round."""
+    """Call `work` on each version. `failure_message` is logged for one that failed and is left for the next call."""
     for version in versions:
-        about = {"collection_id": version.collection_id, "version": version.number}
+        extra = {"collection_id": version.collection_id, "version": version.number}
         try:
             await work(version)
         except (NotFound, Conflict):
-            pass  # deleted, retired, or moved by somebody else, meanwhile
+            pass  # another process deleted, retired or moved it meanwhile
         except AzimuthError as error:
-            log.warning(failure_message, extra={**about, "reason": error.detail})
+            log.warning(failure_message, extra={**extra, "reason": error.detail})
         except Exception:
-            log.exception(failure_message, extra=about)
+            log.exception(failure_message, extra=extra)
 
 
 @asynccontextmanager
-async def in_background(work: Awaitable[None]) -> AsyncIterator[None]:
-    """Run `work` for as long as the block does."""
-    task = asyncio.ensure_future(work)
-    try:
+async def in_background(*works: Awaitable[None]) -> AsyncIterator[None]:
+    """Run all of `works` as tasks while the block runs; at its end they are cancelled, the last one first."""
+    async with AsyncExitStack() as stack:
+        for work in works:
+            stack.push_async_callback(_cancel, asyncio.ensure_future(work))
         yield
-    finally:
-        task.cancel()
-        with suppress(asyncio.CancelledError):
-            await task
+
+
+async def _cancel(task: asyncio.Future[None]) -> None:
+    task.cancel()
+    with suppress(asyncio.CancelledError):
+        await task

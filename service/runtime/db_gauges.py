@@ -1,6 +1,7 @@
-"""Gauges that mirror the database: brought up to date right before they are read, gone with what they tell of."""
+"""Gauges that mirror the database: updated right before they are read, removed with their collection or version."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 
 from service.core import metrics
@@ -16,67 +17,58 @@ from service.core.ports.versions import Versions
 from service.core.versions import EmbedderVersion, VersionState
 
 
+@dataclass(slots=True)
 class KnownCollections:
-    """The collections that there were at the last look."""
+    """The collections that existed at the last `refresh`."""
 
-    def __init__(self, collections: Collections) -> None:
-        self._collections = collections
-        self._known: set[str] = set()
+    collections: Collections
+    _names: set[str] = field(default_factory=set, init=False)
 
-    async def look(self) -> tuple[Collection, ...]:
-        """The collections that there are. Metrics of those that are gone since the last look go too."""
-        there = await self._collections.all()
-        names: set[str] = {collection.name for collection in there}
-        for name in self._known - names:
+    async def refresh(self) -> tuple[Collection, ...]:
+        """The collections that exist. Removes the metrics of those that were deleted since the last call."""
+        existing = await self.collections.all()
+        names: set[str] = {collection.name for collection in existing}
+        for name in self._names - names:
             metrics.remove_collection(name)
-        self._known = names
-        return there
+        self._names = names
+        return existing
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
 class DatabaseGauges:
-    def __init__(
-        self,
-        *,
-        collections: Collections,
-        versions: Versions,
-        queue: JobQueue,
-        backfills: Backfills,
-        recalls: RecallStore,
-        indexes: Indexes,
-    ) -> None:
-        self._names = KnownCollections(collections)
-        self._versions = versions
-        self._queue = queue
-        self._backfills = backfills
-        self._recalls = recalls
-        self._indexes = indexes
+    known: KnownCollections
+    versions: Versions
+    queue: JobQueue
+    backfills: Backfills
+    recalls: RecallStore
+    indexes: Indexes
 
     async def refresh(self, now: Clock) -> None:
         moment = now()
-        for collection in await self._names.look():
-            queue = await self._queue.status(collection.id, collection.active_version, moment)
+        for collection in await self.known.refresh():
+            queue = await self.queue.status(collection.id, collection.active_version, moment)
             metrics.QUEUE_PENDING.labels(collection.name).set(queue.pending)
             metrics.QUEUE_FAILED.labels(collection.name).set(queue.failed)
             metrics.QUEUE_OLDEST.labels(collection.name).set(queue.oldest_seconds)
-            versions = await self._versions.of(collection.id)
+            versions = await self.versions.of(collection.id)
             for version in versions:
-                await self._state(collection, version, moment)
-            await self._promise(collection, versions)
+                await self._refresh_state(collection, version, moment)
+            await self._refresh_indexes(collection, versions)
 
-    async def _state(self, collection: Collection, version: EmbedderVersion, now: datetime) -> None:
+    async def _refresh_state(self, collection: Collection, version: EmbedderVersion, now: datetime) -> None:
         labels = (collection.name, str(version.number))
         for state in VersionState:
             metrics.VERSION_STATE.labels(*labels, state.value).set(version.state is state)
         if version.state is VersionState.BACKFILLING:
-            progress = await self._backfills.progress(version, now)
+            progress = await self.backfills.progress(version, now)
             metrics.BACKFILL_REMAINING.labels(*labels).set(progress.total - progress.done)
         else:
             metrics.BACKFILL_REMAINING.remove_by_labels({"collection": labels[0], "version": labels[1]})
 
-    async def _promise(self, collection: Collection, versions: Sequence[EmbedderVersion]) -> None:
-        """How far searches look for which recall, and how the indexes stand that they look along."""
+    async def _refresh_indexes(self, collection: Collection, versions: Sequence[EmbedderVersion]) -> None:
+        """The recall target, the `ef_search` chosen for it, and the size and health of each index."""
         metrics.RECALL_TARGET.labels(collection.name).set(collection.settings.recall_target)
-        ef_settings = await self._recalls.ef_settings(collection.id)
+        ef_settings = await self.recalls.ef_settings(collection.id)
         chosen = {one.version: one for one in ef_settings if one.band == "all"}
         missed = {one.version for one in ef_settings if one.missed}
         for version in versions:
@@ -85,7 +77,7 @@ class DatabaseGauges:
                 metrics.remove_version(*labels)
                 continue
             try:
-                health = await self._indexes.health(version)
+                health = await self.indexes.health(version)
             except NotFound:
                 continue
             metrics.DEAD_ROWS.labels(*labels).set(health.dead_rows)

@@ -1,4 +1,4 @@
-"""The processes of this machine: what `azimuth up`, `serve`, `worker` and `migrate` start, and how they stop."""
+"""The processes of one machine: what `azimuth up`, `serve`, `worker` and `migrate` start, and how they stop."""
 
 import asyncio
 import ipaddress
@@ -9,11 +9,11 @@ import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
+from contextlib import asynccontextmanager, contextmanager, suppress
 
 from service.client.http_client import Client, address_of
-from service.core import periodic
 from service.core.errors import Misconfigured
+from service.core.periodic import in_background
 from service.runtime import supervisor
 from service.runtime.settings import Settings
 from service.store.embedded.server import EmbeddedServer
@@ -23,8 +23,8 @@ log = logging.getLogger(__name__)
 
 START_SECONDS = 300.0
 KEEP_ALIVE_SECONDS = 75
-"""Longer than clients and proxies keep an idle connection: who closes first must be they, or a request that is just
-being sent meets a closed one."""
+"""Longer than clients and proxies keep an idle connection, so that they close it first: a server that does may close it
+while a request is being sent."""
 MAX_PORT = 65_535
 
 
@@ -49,56 +49,61 @@ async def migrate(settings: Settings, *, apply: bool = True) -> list[str]:
         return [migration.label for migration in await work(url)]
 
 
+@asynccontextmanager
+async def _process(settings: Settings, *, supervised: bool) -> AsyncIterator[tuple[asyncio.Event, str]]:
+    """What `serve` and `worker` share: an event that tells them to stop, and the URL of a migrated database."""
+    stop = supervisor.stop_on_signals()
+    async with database(settings) as (url, _), in_background(_stop_when_orphaned(stop, supervised=supervised)):
+        if not supervised:
+            await migrations.apply(url)
+        yield stop, url
+
+
+async def _stop_when_orphaned(stop: asyncio.Event, *, supervised: bool) -> None:
+    if supervised:
+        await supervisor.wait_for_parent_exit()
+        stop.set()
+
+
 # ---------------------------------------------------------------- up
 
 
-Show = Callable[[Callable[[], bool]], None]
-"""What is shown beside: runs in a thread, and is given a function that says whether all of it is to stop."""
+OnStarted = Callable[[Callable[[], bool]], None]
+"""Runs in a thread once the processes were started; its argument says whether they are to stop."""
 
 
-async def up(settings: Settings, *, workers: int, ready: Show | None = None, supervised: bool = False) -> None:
-    """Run everything until SIGTERM or SIGINT. `ready` is called in a thread once the processes were started."""
-    guard(settings)
-    free_port(settings.host, settings.port)
+async def up(
+    settings: Settings, *, workers: int, on_started: OnStarted | None = None, supervised: bool = False
+) -> None:
+    """Run PostgreSQL, an API and workers until SIGTERM or SIGINT."""
+    require_key_or_loopback(settings)
+    require_free_port(settings.host, settings.port)
     stop = supervisor.stop_on_signals()
-    async with (
-        database(settings) as (url, embedded),
-        periodic.in_background(_stop_when_orphaned(stop, supervised=supervised)),
-    ):
+    async with database(settings) as (url, embedded), in_background(_stop_when_orphaned(stop, supervised=supervised)):
         await migrations.apply(url)
         environment = os.environ | {"AZIMUTH_DATABASE_URL": url, "AZIMUTH_LOG_LEVEL": settings.log_level}
         children = [supervisor.ManagedProcess("api", ["serve"], environment)]
         for number in range(workers):
             port = (settings.worker_port or settings.port + 1) + number
-            port = port if port <= MAX_PORT else 0
-            children.append(
-                supervisor.ManagedProcess(
-                    f"worker {number}", ["worker"], environment | {"AZIMUTH_WORKER_PORT": str(port)}
-                )
-            )
-        showing = None if ready is None else asyncio.create_task(_show(ready, stop))
+            own = {"AZIMUTH_WORKER_PORT": str(port if port <= MAX_PORT else 0)}
+            children.append(supervisor.ManagedProcess(f"worker {number}", ["worker"], environment | own))
+        calling = None if on_started is None else asyncio.create_task(_call(on_started, stop))
         await supervisor.run(children, embedded, stop)
-        if showing is not None:
-            showing.cancel()
+        if calling is not None:
+            calling.cancel()
 
 
-async def _show(ready: Show, stop: asyncio.Event) -> None:
-    """Run `ready` in a thread; where it fails, stop everything. That it fails when all of it stops is no news."""
+async def _call(on_started: OnStarted, stop: asyncio.Event) -> None:
+    """Call it in a thread. Where it fails, stop everything; that it fails because everything stops is not reported."""
     try:
-        await asyncio.to_thread(ready, stop.is_set)
+        await asyncio.to_thread(on_started, stop.is_set)
     except Exception as error:
         if not stop.is_set():
             print(f"azimuth: {error}", file=sys.stderr)  # noqa: T201 the user waits for this
             stop.set()
 
 
-async def _stop_when_orphaned(stop: asyncio.Event, *, supervised: bool) -> None:
-    if supervised:
-        await supervisor.when_orphaned()
-        stop.set()
-
-
-def guard(settings: Settings) -> None:
+def require_key_or_loopback(settings: Settings) -> None:
     """Misconfigured where anybody on the network could read and write: no key, and not bound to loopback."""
     if settings.api_keys or settings.host == "localhost":
         return
@@ -112,7 +117,7 @@ def guard(settings: Settings) -> None:
         )
 
 
-def free_port(host: str, port: int) -> None:
+def require_free_port(host: str, port: int) -> None:
     """Misconfigured where another program listens there already."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as probe:
@@ -127,14 +132,14 @@ def free_port(host: str, port: int) -> None:
 
 
 def serve(settings: Settings, *, supervised: bool) -> None:
-    """The API in this process until it is told to stop."""
+    """Run the API in this process until it is told to stop."""
     import uvicorn
 
     from service.api.http_protocol import Protocol
-    from service.runtime import container
+    from service.runtime.container.api import open_api
 
-    guard(settings)
-    free_port(settings.host, settings.port)
+    require_key_or_loopback(settings)
+    require_free_port(settings.host, settings.port)
 
     class Server(uvicorn.Server):
         """Leaves signals to us: uvicorn's own handling ends the process before the database is stopped."""
@@ -144,12 +149,7 @@ def serve(settings: Settings, *, supervised: bool) -> None:
             yield
 
     async def run() -> None:
-        stop = supervisor.stop_on_signals()
-        async with AsyncExitStack() as stack:
-            url, _ = await stack.enter_async_context(database(settings))
-            if not supervised:
-                await migrations.apply(url)
-            app = await stack.enter_async_context(container.api(settings, url))
+        async with _process(settings, supervised=supervised) as (stop, url), open_api(settings, url) as app:
             config = uvicorn.Config(
                 app,
                 host=settings.host,
@@ -164,42 +164,33 @@ def serve(settings: Settings, *, supervised: bool) -> None:
             )
             server = Server(config)
 
-            async def end() -> None:
+            async def stop_server() -> None:
                 await stop.wait()
                 server.should_exit = True
-                app.state.service.ingest.end_waiting()
+                app.state.service.ingest.stop_waiting()
 
-            async with (
-                periodic.in_background(_stop_when_orphaned(stop, supervised=supervised)),
-                periodic.in_background(end()),
-            ):
+            async with in_background(stop_server()):
                 await server.serve()
             if not server.started:
-                raise Misconfigured("the API could not start; the log says why")
+                raise Misconfigured("the API could not start; see the log above for the reason")
 
     _run(run())
 
 
 def worker(settings: Settings, *, supervised: bool) -> None:
-    """One embedder process until it is told to stop: it finishes what it has in hand and gives the rest back."""
+    """Run one worker in this process until it is told to stop: it finishes its batch and releases other claims."""
     from prometheus_client import start_http_server
 
-    from service.runtime import container
+    from service.runtime.container.worker import run_worker
 
     async def run() -> None:
-        stop = supervisor.stop_on_signals()
         if settings.worker_port:
             try:
                 start_http_server(settings.worker_port, settings.host)
-            except OSError as error:  # metrics are no reason not to work
+            except OSError as error:  # a worker can work without metrics
                 log.warning("no metrics of this worker: port %d cannot be used (%s)", settings.worker_port, error)
-        async with (
-            database(settings) as (url, _),
-            periodic.in_background(_stop_when_orphaned(stop, supervised=supervised)),
-        ):
-            if not supervised:
-                await migrations.apply(url)
-            await container.work(settings, url, stop)
+        async with _process(settings, supervised=supervised) as (stop, url):
+            await run_worker(settings, url, stop)
 
     _run(run())
 
@@ -208,16 +199,15 @@ def _run(work: Coroutine[None, None, None]) -> None:
     import uvloop
 
     os.environ.setdefault("TQDM_DISABLE", "1")  # progress bars of libraries have no place in a log
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(work)
+    uvloop.run(work)
 
 
 # ---------------------------------------------------------------- a service for the length of a command
 
 
 @contextmanager
-def running(settings: Settings, url: str | None) -> Iterator[str]:
-    """The address of the service that runs; where none does and none was named, one is started for the while."""
+def running_service(settings: Settings, url: str | None) -> Iterator[str]:
+    """The address of the service. Where none runs and no `url` is given, one is started for the length of the block."""
     address = url or address_of(settings.host, settings.port)
     with _client(settings, address) as client:
         if url is not None or client.alive():
@@ -225,7 +215,7 @@ def running(settings: Settings, url: str | None) -> Iterator[str]:
             return
     port = _unused_port()
     environment = os.environ | {"AZIMUTH_PORT": str(port), "AZIMUTH_LOG_LEVEL": settings.log_level}
-    # It stops when its standard input ends: also where this process is killed.
+    # It stops when its standard input ends, which it does also when this process is killed.
     command = [sys.executable, "-m", "service", "up", "--supervised"]
     process = subprocess.Popen(command, env=environment, stdin=subprocess.PIPE, start_new_session=True)  # noqa: S603 a fixed command
     try:
@@ -234,7 +224,7 @@ def running(settings: Settings, url: str | None) -> Iterator[str]:
             deadline = time.monotonic() + START_SECONDS
             while not client.ready():
                 if process.poll() is not None or time.monotonic() > deadline:
-                    raise Misconfigured("the service did not start; what it said stands above")
+                    raise Misconfigured("the service did not start; see its messages above")
                 time.sleep(0.25)
         yield address
     finally:

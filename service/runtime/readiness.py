@@ -1,4 +1,4 @@
-"""Is this API process usable, and for which versions? What /readyz and the other processes want to know of it."""
+"""Whether this API process can serve (/readyz), and its heartbeat, which tells other processes what it has loaded."""
 
 import logging
 import socket
@@ -6,10 +6,12 @@ import time
 import uuid
 from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
-from datetime import UTC, datetime
+from dataclasses import dataclass, field
+from datetime import datetime
 
 from service.core.collections import Collection, EmbedderSpec
 from service.core.errors import AzimuthError
+from service.core.periodic import utc_now
 from service.core.ports.collections import Collections
 from service.core.ports.embedder import Embedders
 from service.core.ports.processes import Processes
@@ -20,97 +22,82 @@ from service.spaces.model_verification import Key, ModelVerifier
 log = logging.getLogger(__name__)
 
 RETRY_SECONDS = 5.0
-"""Pause before a model that was refused is tried again."""
-_ANSWERING = frozenset({VersionState.VERIFYING, VersionState.READY, VersionState.ACTIVE})
+"""Pause before a model that was refused is verified again."""
+_SEARCHED_STATES = frozenset({VersionState.VERIFYING, VersionState.READY, VersionState.ACTIVE})
 
 
+@dataclass(kw_only=True, slots=True)
 class Readiness:
-    """What keeps this API from being usable; empty when it is ready.
+    collections: Collections
+    versions: Versions
+    processes: Processes
+    embedders: Embedders
+    verifier: ModelVerifier
+    lexicon_built: Callable[[Collection], bool]
+    check_seconds: float
+    """Between two verifications of a model."""
+    _models_missing: list[str] = field(default_factory=lambda: ["models: loading"], init=False)
+    _due: dict[Key, float] = field(default_factory=dict, init=False)
+    _errors: dict[Key, str] = field(default_factory=dict, init=False)
+    _lexicons_were_built: bool = field(default=False, init=False)
+    _started: datetime = field(default_factory=utc_now, init=False)
+    _process_id: str = field(default_factory=lambda: str(uuid.uuid4()), init=False)
 
-    Beside it stands what the other processes want to know of this one: whose query encoder it has loaded and proven.
-    """
+    async def check_models(self) -> None:
+        """Load the default model, and verify the model of every version that is searched or may be soon.
 
-    def __init__(
-        self,
-        *,
-        collections: Collections,
-        versions: Versions,
-        processes: Processes,
-        embedders: Embedders,
-        verifier: ModelVerifier,
-        lexicon_built: Callable[[Collection], bool],
-        check_seconds: float,
-    ) -> None:
-        """`lexicon_built`: is the lexical index of a collection there? `check_seconds`: between proofs."""
-        self._collections = collections
-        self._versions = versions
-        self._processes = processes
-        self._embedders = embedders
-        self._verifier = verifier
-        self._lexicon_built = lexicon_built
-        self._check_seconds = check_seconds
-        self._models_missing = ["models: loading"]
-        self._due: dict[Key, float] = {}
-        self._reasons: dict[Key, str] = {}
-        self._lexicon_stood = False
-        self._started = datetime.now(UTC)
-        self._process = str(uuid.uuid4())
-
-    async def watch_models(self) -> None:
-        """Load the default model, and prove every version that answers or may soon: what is new at once, what failed
-        soon again, the rest now and then."""
+        New versions at once, refused ones after `RETRY_SECONDS`, others after `check_seconds`.
+        """
         try:
-            await self._embedders.get(self._embedders.resolve(EmbedderSpec()))
-            missing = [reason async for reason in self._unproven()]
+            await self.embedders.get(self.embedders.resolve(EmbedderSpec()))
+            missing = [reason async for reason in self._refused_models()]
         except AzimuthError as error:
             missing = [f"models: {error.detail}"]
         if missing != self._models_missing and missing:
             log.warning("not ready", extra={"missing": missing})
         self._models_missing = missing
 
-    async def _unproven(self) -> AsyncIterator[str]:
-        names = {collection.id: collection for collection in await self._collections.all()}
-        written = await self._versions.written()
-        self._verifier.retain(written)
-        standing = [version for version in written if version.state in _ANSWERING]
-        keys = {(version.collection_id, version.number) for version in standing}
-        self._due = {key: due for key, due in self._due.items() if key in keys}
-        for version in standing:
-            key = (version.collection_id, version.number)
+    async def _refused_models(self) -> AsyncIterator[str]:
+        collections = {collection.id: collection for collection in await self.collections.all()}
+        written = await self.versions.written()
+        self.verifier.retain(written)
+        searched = {(one.collection_id, one.number): one for one in written if one.state in _SEARCHED_STATES}
+        self._due = {key: due for key, due in self._due.items() if key in searched}
+        for key, version in searched.items():
             if self._due.get(key, 0.0) <= time.monotonic():
-                self._reasons.pop(key, None)
+                self._errors.pop(key, None)
                 try:
-                    await self._verifier.reverify(version)
+                    await self.verifier.reverify(version)
                 except AzimuthError as error:
-                    self._reasons[key] = error.detail
-                pause = min(RETRY_SECONDS, self._check_seconds) if key in self._reasons else self._check_seconds
+                    self._errors[key] = error.detail
+                pause = min(RETRY_SECONDS, self.check_seconds) if key in self._errors else self.check_seconds
                 self._due[key] = time.monotonic() + pause
-            collection = names.get(version.collection_id)
-            if key in self._reasons and collection is not None and version.number == collection.active_version:
-                yield f"collection {collection.name}: {self._reasons[key]}"
+            collection = collections.get(version.collection_id)
+            if key in self._errors and collection is not None and version.number == collection.active_version:
+                yield f"collection {collection.name}: {self._errors[key]}"
 
-    async def beat(self) -> None:
-        """Tell the other processes that this one is there, and in which versions it can answer at once."""
-        process = ApiProcess(
-            id=self._process, host=socket.gethostname(), seen_at=datetime.now(UTC), proven=self._verifier.verified
-        )
-        await self._processes.record_heartbeat(process)
+    async def send_heartbeat(self) -> None:
+        """Tell the other processes that this one runs, and which query encoders it has loaded."""
+        verified = self.verifier.verified
+        process = ApiProcess(id=self._process_id, host=socket.gethostname(), seen_at=utc_now(), proven=verified)
+        await self.processes.record_heartbeat(process)
 
-    async def leave(self) -> None:
+    async def remove_heartbeat(self) -> None:
         with suppress(AzimuthError):
-            await self._processes.remove(self._process)
+            await self.processes.remove(self._process_id)
 
     async def missing(self) -> list[str]:
+        """What is missing until this process can serve; empty when it is ready."""
         missing = list(self._models_missing)
         try:
-            # What was created since is empty, and found a moment later: no reason to send clients away.
+            # A collection created since is empty and indexed within a moment: no reason to send clients away.
             unbuilt = [
                 f"lexical index of {collection.name}: being built"
-                for collection in await self._collections.all()
-                if collection.created_at < self._started and not self._lexicon_built(collection)
+                for collection in await self.collections.all()
+                if collection.created_at < self._started and not self.lexicon_built(collection)
             ]
         except AzimuthError as error:
             return [*missing, f"database: {error.detail}"]
-        # Once all stood, one that is built anew (another language) makes searches there say so, and no more.
-        self._lexicon_stood = self._lexicon_stood or not unbuilt
-        return missing if self._lexicon_stood else [*missing, *unbuilt]
+        # Once all were built, a rebuild (after a change of the language) only degrades searches of its collection.
+        self._lexicons_were_built = self._lexicons_were_built or not unbuilt
+        return missing if self._lexicons_were_built else [*missing, *unbuilt]

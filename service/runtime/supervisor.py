@@ -1,8 +1,8 @@
 """`azimuth up`: one machine, one command. PostgreSQL, an API and a worker, as processes that are kept alive.
 
-The supervisor loads no model and answers no request: it starts what must run, starts again what died (also by
-`kill -9`, also PostgreSQL), and stops all of it in order. Children notice by the end of their standard input that
-the supervisor is gone, and stop too.
+The supervisor loads no model and answers no request: it starts the processes, restarts those that died (also by
+`kill -9`, also PostgreSQL), and stops them in order. Children stop when their standard input ends, which tells them
+that the supervisor is gone.
 """
 
 import asyncio
@@ -18,13 +18,13 @@ from service.core.errors import Misconfigured, Unavailable
 
 log = logging.getLogger(__name__)
 
-LOOK_SECONDS = 0.25
+POLL_SECONDS = 0.25
 STOP_SECONDS = 25.0
-"""What a child may take to finish what it has in hand."""
+"""Time that a child has to finish its work."""
 MISCONFIGURED = 2
-"""Exit code of a command that cannot work until a setting or the surroundings change."""
-CALM_SECONDS = 30.0
-"""A child that lived this long is started again at once; one that dies sooner waits longer each time."""
+"""Exit code of a command that cannot work before a setting or its environment is changed."""
+STABLE_SECONDS = 30.0
+"""A child that ran this long is restarted at once; one that dies sooner is restarted later each time."""
 
 
 class Database(Protocol):
@@ -35,7 +35,7 @@ class Database(Protocol):
 
 
 class ManagedProcess:
-    """One process that is kept alive."""
+    """A command of `azimuth` in a process of its own, restarted when it dies."""
 
     def __init__(self, name: str, arguments: list[str], environment: dict[str, str]) -> None:
         self.name = name
@@ -43,8 +43,8 @@ class ManagedProcess:
         self._environment = environment
         self._process: asyncio.subprocess.Process | None = None
         self._started = 0.0
-        self._deaths = 0
-        self._due: float | None = None
+        self._early_deaths = 0
+        self._restart_at: float | None = None
 
     async def start(self) -> None:
         self._process = await asyncio.create_subprocess_exec(
@@ -55,28 +55,28 @@ class ManagedProcess:
             "--supervised",
             env=self._environment,
             stdin=asyncio.subprocess.PIPE,
-            # Ctrl-C in a terminal reaches the whole group: the supervisor alone shall hear it and stop in order.
+            # Ctrl-C in a terminal signals the whole group; only the supervisor is to receive it, and stops in order.
             start_new_session=True,
         )
         self._started = time.monotonic()
 
-    async def revive(self) -> None:
-        """Start it again if it died, after a pause that grows while it keeps dying young. Returns at once.
+    async def restart_if_dead(self) -> None:
+        """Restart the process if it died and its pause is over. The pause doubles while it keeps dying early.
 
-        Misconfigured where it says that starting it again is of no use.
+        Misconfigured where its exit code says that a restart is of no use.
         """
         if self._process is None or self._process.returncode is None:
             return
         if self._process.returncode == MISCONFIGURED:
-            raise Misconfigured(f"The {self.name} cannot run like this; its own words stand above.")
-        if self._due is None:
-            young = time.monotonic() - self._started < CALM_SECONDS
-            self._deaths = self._deaths + 1 if young else 0
-            pause = min(10.0, 0.25 * 2 ** (self._deaths - 1)) if young else 0.0
-            self._due = time.monotonic() + pause
-            log.warning("the %s ended with %s; starting it again", self.name, self._process.returncode)
-        if time.monotonic() >= self._due:
-            self._due = None
+            raise Misconfigured(f"The {self.name} cannot run with these settings; see its messages above.")
+        if self._restart_at is None:
+            died_early = time.monotonic() - self._started < STABLE_SECONDS
+            self._early_deaths = self._early_deaths + 1 if died_early else 0
+            pause = min(10.0, 0.25 * 2 ** (self._early_deaths - 1)) if died_early else 0.0
+            self._restart_at = time.monotonic() + pause
+            log.warning("the %s ended with exit code %s; it is restarted", self.name, self._process.returncode)
+        if time.monotonic() >= self._restart_at:
+            self._restart_at = None
             await self.start()
 
     async def stop(self) -> None:
@@ -86,36 +86,36 @@ class ManagedProcess:
         try:
             await asyncio.wait_for(self._process.wait(), STOP_SECONDS)
         except TimeoutError:
-            log.warning("the %s did not stop in time and is killed", self.name)
+            log.warning("the %s did not stop in time; it is killed", self.name)
             self._process.kill()
             await self._process.wait()
 
 
 async def run(children: list[ManagedProcess], database: Database | None, stop: asyncio.Event) -> None:
-    """Keep all of it alive until `stop` is set, then stop the children, last started first.
+    """Keep all processes alive until `stop` is set, then stop the children, last started first.
 
-    Misconfigured where a child says by its exit code that only the operator can help.
+    Misconfigured where the exit code of a child says that a restart is of no use.
     """
     try:
         for child in children:
             await child.start()
         while not stop.is_set():
             if database is not None:
-                await _revive(database)
+                await _restart_if_dead(database)
             for child in children:
-                await child.revive()
+                await child.restart_if_dead()
             with suppress(TimeoutError):
-                await asyncio.wait_for(stop.wait(), LOOK_SECONDS)
+                await asyncio.wait_for(stop.wait(), POLL_SECONDS)
     finally:
         for child in reversed(children):
             await child.stop()
 
 
-async def _revive(database: Database) -> None:
-    """Start the database again if it is gone. Where that fails, the next look tries once more."""
+async def _restart_if_dead(database: Database) -> None:
+    """Where the restart fails, the next call tries again."""
     if await asyncio.to_thread(database.alive):
         return
-    log.warning("the database is gone; starting it again")
+    log.warning("the database is not running; it is restarted")
     try:
         await asyncio.to_thread(database.start)
     except Unavailable as error:
@@ -123,7 +123,7 @@ async def _revive(database: Database) -> None:
 
 
 def stop_on_signals() -> asyncio.Event:
-    """An event that SIGTERM, SIGINT and SIGHUP (the terminal is gone) set."""
+    """An event that is set by SIGTERM, SIGINT and SIGHUP (the terminal was closed)."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
@@ -131,8 +131,8 @@ def stop_on_signals() -> asyncio.Event:
     return stop
 
 
-async def when_orphaned() -> None:
-    """Return when standard input ends: for a supervised child, when its supervisor is gone."""
+async def wait_for_parent_exit() -> None:
+    """Return when standard input ends, which it does when the supervisor of this process exits."""
     loop = asyncio.get_running_loop()
     reader = asyncio.StreamReader()
     await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), os.fdopen(0, "rb", closefd=False))

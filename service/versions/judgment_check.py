@@ -1,7 +1,7 @@
-"""Two versions against the judgments of their collection: is the new one worse than the old one beyond the noise?
+"""Is a version worse than the active one, by the judgments of their collection and beyond the noise?
 
-Both answer every judged query as a client would have it answered, query by query in turns, so that both meet the same
-documents. The differences have a paired bootstrap interval: only one that lies below zero as a whole speaks against it.
+Both answer every judged query as a client's search, query by query in turns, so that both find the same documents. The
+differences get a paired bootstrap interval; a version fails only where the whole interval is below zero.
 """
 
 import asyncio
@@ -20,12 +20,11 @@ from service.search.pipeline import SearchPipeline
 from service.spaces.model_verification import ModelVerifier
 from service.spaces.sampling import CollectionSampler, patiently, some
 
-QUERIES = 1_000
-"""Most judged queries that are asked."""
-FEW = 10
-"""Fewer judged queries than that decide nothing: a bootstrap knows no more than the sample it draws from."""
+MAX_QUERIES = 1_000
+MIN_QUERIES = 10
+"""Fewer judged queries decide nothing: a bootstrap knows no more than the sample it draws from."""
 BUSY_SECONDS = 1.0
-"""Pause before a search is tried again of which the service had no time for a part."""
+"""Pause before a search is repeated that the service was too busy to answer in full."""
 DEPTH = 100
 MODES: Final[tuple[Mode, ...]] = ("dense", "hybrid")
 MEASURES: Mapping[str, Callable[[Sequence[str], Mapping[str, int]], float]] = {
@@ -34,17 +33,17 @@ MEASURES: Mapping[str, Callable[[Sequence[str], Mapping[str, int]], float]] = {
 }
 
 CONFIDENCE = 1 - 0.05 / (len(MODES) * len(MEASURES))
-"""Of each interval: all of them together then have 95 % (Bonferroni). With 95 % for each, one in ten versions that are
-no worse would be refused."""
+"""Of each interval, so that all together have 95 % (Bonferroni). With 95 % for each, one in ten versions that are no
+worse would be refused."""
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
 class JudgmentCheck:
-    def __init__(self, *, search: SearchPipeline, verifier: ModelVerifier, sampling: CollectionSampler) -> None:
-        self._search = search
-        self._verifier = verifier
-        self._sampling = sampling
+    search: SearchPipeline
+    verifier: ModelVerifier
+    sampling: CollectionSampler
 
-    async def judge(
+    async def compare(
         self,
         collection: Collection,
         version: EmbedderVersion,
@@ -59,58 +58,55 @@ class JudgmentCheck:
         if version.spec.external or active.spec.external:
             return _undecided("the client makes the vectors of queries too, and judgments bring only texts")
         try:
-            await self._verifier.ensure(active)
+            await self.verifier.ensure(active)
         except (SpaceRefused, ModelUnavailable) as error:
-            return _undecided(f"the active version cannot be asked: {error.detail}")
-        relevant = _relevant(judgments)
-        wanted = frozenset[DocumentId]().union(*relevant.values())
-        there = await self._sampling.there(collection, wanted)
-        # What neither version can find would count as agreement.
-        answerable = [query for query, ids in relevant.items() if not there.isdisjoint(ids)]
-        chosen = some(sorted(answerable), QUERIES)
+            return _undecided(f"the active version cannot be searched: {error.detail}")
+        relevant = _relevant_documents(judgments)
+        relevant_ids = frozenset[DocumentId]().union(*relevant.values())
+        existing = await self.sampling.there(collection, relevant_ids)
+        # A query that neither version can answer would count as agreement.
+        answerable = [query for query, ids in relevant.items() if not existing.isdisjoint(ids)]
+        queries = some(sorted(answerable), MAX_QUERIES)
         figures: dict[str, Any] = {
-            "queries": len(chosen),
+            "queries": len(queries),
             "confidence": round(CONFIDENCE, 4),
             "queries_without_documents": len(relevant) - len(answerable),
-            "relevant_documents": len(wanted),
-            "relevant_documents_missing": len(wanted) - len(there),
+            "relevant_documents": len(relevant_ids),
+            "relevant_documents_missing": len(relevant_ids) - len(existing),
         }
-        if not chosen:
+        if not queries:
             return _undecided("no document that was judged relevant is in the collection", figures)
         differences: dict[tuple[str, Mode], MetricDifference] = {}
         for mode in MODES:
             old, new = [], []
-            for query in chosen:
+            for query in queries:
                 text = judgments.queries[query]
                 old.append(await self._ranking(collection, active, text, mode))
                 new.append(await self._ranking(collection, version, text, mode))
+            grades = [judgments.grades[query] for query in queries]
             for name, measure in MEASURES.items():
-                differences[name, mode] = await asyncio.to_thread(
-                    MetricDifference.between,
-                    [measure(ranking, judgments.grades[query]) for query, ranking in zip(chosen, old, strict=True)],
-                    [measure(ranking, judgments.grades[query]) for query, ranking in zip(chosen, new, strict=True)],
+                difference = await asyncio.to_thread(
+                    MetricDifference.between, list(map(measure, old, grades)), list(map(measure, new, grades))
                 )
+                differences[name, mode] = difference
             figures[mode] = {name: differences[name, mode].figures() for name in MEASURES}
-        return _verdict(differences, len(chosen), figures)
+        return _verdict(differences, len(queries), figures)
 
     async def _ranking(
         self, collection: Collection, version: EmbedderVersion, text: str, mode: Mode
     ) -> tuple[DocumentId, ...]:
-        """The answer of one version; empty where its model can do nothing with the text.
-
-        Unavailable where a leg had to be left out: half an answer is no evidence.
-        """
+        """The hits of one version; empty where its model cannot encode the text. Unavailable where a leg failed."""
         request = SearchRequest(
             text=text, k=DEPTH, candidates=DEPTH, mode=mode, embedder_version=version.number, include=frozenset()
         )
 
-        async def ask() -> tuple[DocumentId, ...]:
+        async def search() -> tuple[DocumentId, ...]:
             try:
-                answer = await self._search.run_background(collection.name, request)
+                answer = await self.search.run_background(collection.name, request)
             except Invalid:
                 return ()
             except SpaceRefused as error:
-                # It was proven a moment ago, so this is no verdict on the version: measure it another time.
+                # The model was verified a moment ago, so the version is not refused but measured another time.
                 raise Unavailable(error.detail) from error
             if any(one.code == Overloaded.__name__ for one in answer.degraded):
                 raise Overloaded(retry_after=BUSY_SECONDS)
@@ -119,12 +115,12 @@ class JudgmentCheck:
             return tuple(hit.id for hit in answer.hits)
 
         await asyncio.sleep(0)  # live searches first
-        return await patiently(ask)
+        return await patiently(search)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class MetricDifference:
-    """Means of one measure over the same queries, and how far apart they are."""
+    """Means of one measure over the same queries, and the interval of their difference."""
 
     old: float
     new: float
@@ -136,7 +132,6 @@ class MetricDifference:
 
     @property
     def worse(self) -> bool:
-        """Beyond the noise."""
         return self.interval.high < 0
 
     @property
@@ -155,8 +150,8 @@ class MetricDifference:
         return {name: round(value, 4) for name, value in {**values, **bounds}.items()}
 
 
-def _relevant(judgments: Judgments) -> Mapping[str, frozenset[DocumentId]]:
-    """What is relevant for each query; those that nothing is are left out: about them a ranking can say nothing."""
+def _relevant_documents(judgments: Judgments) -> Mapping[str, frozenset[DocumentId]]:
+    """By query. A query without relevant documents is left out: no ranking of it is better than another."""
     relevant = {
         query: frozenset(DocumentId(id_) for id_, grade in grades.items() if grade > 0)
         for query, grades in judgments.grades.items()
@@ -168,15 +163,15 @@ def _relevant(judgments: Judgments) -> Mapping[str, frozenset[DocumentId]]:
 def _verdict(
     differences: Mapping[tuple[str, Mode], MetricDifference], queries: int, figures: Mapping[str, Any]
 ) -> PromotionCheck:
-    """What is worse is what the detail speaks of; else nDCG."""
+    """The detail names the measures that are worse, or nDCG where none is."""
     worse = {key: difference for key, difference in differences.items() if difference.worse}
-    told = worse or {key: difference for key, difference in differences.items() if key[0] == "nDCG@10"}
+    shown = worse or {key: difference for key, difference in differences.items() if key[0] == "nDCG@10"}
     detail = "; ".join(
         f"{measure} {mode} {difference} over {queries} queries: {difference.verdict}"
-        for (measure, mode), difference in told.items()
+        for (measure, mode), difference in shown.items()
     )
-    if queries < FEW:
-        return _undecided(f"{detail}; {FEW} judged queries are needed to decide", figures)
+    if queries < MIN_QUERIES:
+        return _undecided(f"{detail}; {MIN_QUERIES} judged queries are needed to decide", figures)
     return PromotionCheck(name="judgments", passed=not worse, detail=detail, figures=figures)
 
 

@@ -1,4 +1,4 @@
-"""The version's story, from registration to the end of its table. No space is ever mixed with another on the way.
+"""The state machine of an embedder version, from its registration to the end of its table.
 
                                    .--------- resume <--------.
                                    v                          |
@@ -11,24 +11,25 @@
                                      v
                                   retired
 
-register   identity, fingerprint and canary are taken; from its commit on every write goes to the new version too
-backfill   workers encode what was there before, behind all live writes; complete when counts and checksums agree
-index      HNSW over what was loaded, built concurrently, where an exact scan is no longer as fast
-verify     the evidence: canary, recall, geometry, judgments, shadow
-promote    one transaction; the version that was active stays complete, so that rolling back is one as well
-retire     its table is dropped
+register   takes identity, fingerprint and canary; from its commit on every write goes to the new version too
+backfill   workers encode the older documents, behind all live writes; complete when counts and checksums agree
+index      builds HNSW concurrently, once an exact scan is slower
+verify     collects the evidence: canary, recall, geometry, judgments, shadow
+promote    one transaction; the previously active version stays complete, so that rolling back is one as well
+retire     drops its table
 
-State is kept in the database alone. `drive` moves every version on as far as it goes: any process may call it, at any
-time, as often as it likes; one at a time gets to do something, and what a killed one left is done again.
+The state is kept in the database alone. Any process may call `advance_all` at any time: a lock lets one at a time
+change a version, and what a killed process left undone is done again.
 """
 
 import dataclasses
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from contextlib import suppress
+from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, cast
 
 from service.core import metrics
 from service.core.collections import ChunkingSettings, Collection, EmbedderSpec, IndexSettings
@@ -44,7 +45,6 @@ from service.core.errors import (
 from service.core.ids import VersionNumber
 from service.core.periodic import Clock, for_each_version
 from service.core.ports.backfills import Backfills
-from service.core.ports.collections import Collections
 from service.core.ports.queue import JobQueue
 from service.core.ports.versions import Versions
 from service.core.versions import (
@@ -52,44 +52,30 @@ from service.core.versions import (
     Action,
     AuditEntry,
     EmbedderVersion,
-    PromotionCheck,
     PromotionEvidence,
     VersionState,
 )
 from service.spaces.model_verification import ModelVerifier
-from service.versions.promotion_checks import SETTLE_SECONDS, PromotionChecks, counted
+from service.versions.promotion_checks import SETTLE_SECONDS, PromotionChecks
 
 log = logging.getLogger(__name__)
 
 SERVICE = "azimuth"
-"""The actor of what nobody asked for by hand."""
-
+"""The actor of changes that no operator requested."""
 WINDOW = 50_000
-"""Jobs of one backfill that wait at once: minutes of work for any worker, and a queue that stays small."""
+"""Jobs of one backfill that wait at once: minutes of work for any worker, in a small queue."""
 BUILD_STATES = frozenset({VersionState.BACKFILLING, VersionState.INDEXING, VersionState.VERIFYING})
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
 class VersionStateMachine:
-    """`exact_below`: chunks up to which a version has no index, because an exact scan is as fast."""
-
-    def __init__(
-        self,
-        *,
-        collections: Collections,
-        versions: Versions,
-        backfills: Backfills,
-        queue: JobQueue,
-        verifier: ModelVerifier,
-        verification: PromotionChecks,
-        exact_below: int,
-    ) -> None:
-        self._collections = collections
-        self._versions = versions
-        self._backfills = backfills
-        self._queue = queue
-        self._verifier = verifier
-        self._exact_below = exact_below
-        self._verification = verification
+    versions: Versions
+    backfills: Backfills
+    queue: JobQueue
+    verifier: ModelVerifier
+    checks: PromotionChecks
+    exact_below: int
+    """Chunks up to which a version has no index, because an exact scan is as fast."""
 
     # ------------------------------------------------------------ register
 
@@ -104,66 +90,71 @@ class VersionStateMachine:
         now: datetime,
         note: str = "",
     ) -> EmbedderVersion:
-        """A new version beside the active one; what is None is as the active one has it. Its backfill starts at once.
+        """Register a version and start its backfill. What is None is as in the active version.
 
-        VersionExists where it would be the same as a version that is written already.
+        VersionExists where it would equal another one.
         """
-        spec, identity, canary = await self._verifier.register(embedder or collection.settings.embedder)
+        spec, identity, canary = await self.verifier.register(embedder or collection.settings.embedder)
         chunking = chunking or collection.settings.chunking
-        details = _described(spec, chunking, index)
+        details = {
+            name: dataclasses.asdict(part)
+            for name, part in (("embedder", spec), ("chunking", chunking), ("index", index))
+        }
         entry = AuditEntry(action="registered", actor=actor, at=now, note=note, details=details)
         while True:
-            known = await self._versions.of(collection.id)
+            known = await self.versions.of(collection.id)
             for other in known:
                 same = (other.fingerprint, other.chunking, other.index) == (identity.fingerprint, chunking, index)
                 if other.written and same:
                     detail = f"version {other.number} ({other.state}) has the same embedder, chunking and index"
                     raise VersionExists(detail, number=other.number)
             newest = max((other.number for other in known), default=None)
-            with suppress(Overtaken):  # what was registered meanwhile may be the same
-                return await self._versions.register(collection, spec, chunking, index, identity, canary, entry, newest)
+            with suppress(Overtaken):  # another version was registered meanwhile: compare with that, too
+                return await self.versions.register(collection, spec, chunking, index, identity, canary, entry, newest)
 
-    # ------------------------------------------------------------ drive
+    # ------------------------------------------------------------ advance
 
-    async def advance_all(self, now: Clock, states: frozenset[VersionState] = BUILD_STATES) -> None:
-        """Move every version that is in one of these states on, one after the other, until it leaves them or waits.
+    async def advance_all(self, now: Clock, states: Set[VersionState] = BUILD_STATES) -> None:
+        """Advance every version that is in one of `states`, one after the other, until it leaves them or has to wait.
 
-        Building an index takes hours and measuring takes minutes; who calls this for each state apart fills other
-        versions meanwhile.
+        Building an index takes hours, measuring minutes: call this concurrently for each state.
         """
 
-        async def move(version: EmbedderVersion) -> None:
-            if await self._wanting(version, now()):
+        async def advance(version: EmbedderVersion) -> None:
+            if await self._has_work(version, now()):
                 await self._advance(version, states, now)
 
-        await for_each_version(await self._versions.in_states(states), move, failure_message="version waits")
+        versions = await self.versions.in_states(states)
+        await for_each_version(versions, advance, failure_message="version could not be advanced; it is tried again")
 
     async def maintain_complete(self, now: Clock) -> None:
-        """What versions need that are or may be searched: an index beyond the exact scan, fresh evidence."""
+        """Give ready and active versions the index that they need by now, and evidence that is valid."""
         await self.advance_all(now, COMPLETE_STATES)
 
-    async def _wanting(self, version: EmbedderVersion, now: datetime) -> bool:
-        """Is there anything to do for it here? Asked often, of every version, so it must cost little."""
+    @property
+    def _can_measure(self) -> bool:
+        return self.checks.measure is not None
+
+    async def _has_work(self, version: EmbedderVersion, now: datetime) -> bool:
+        """Could `_step` do anything? Every process asks this each second of every version, so it must cost little."""
         match version.state:
             case VersionState.BACKFILLING:
                 return not version.paused
             case VersionState.INDEXING:
                 return True
             case VersionState.VERIFYING:
-                return self._verification.possible
-        if await self._outgrown(version, now):
-            return True
-        return self._verification.possible and await self._verification.outdated(version, now)
+                return self._can_measure
+        return await self._needs_index(version, now) or await self._needs_evidence(version, now)
 
-    async def _advance(self, version: EmbedderVersion, states: frozenset[VersionState], now: Clock) -> None:
-        async with self._versions.transition_lock(version) as ours:
-            moved = ours
+    async def _advance(self, version: EmbedderVersion, states: Set[VersionState], now: Clock) -> None:
+        async with self.versions.transition_lock(version) as locked:
+            moved = locked
             while moved:
-                version = await self._versions.get(version.collection_id, version.number)
+                version = await self.versions.get(version.collection_id, version.number)
                 try:
                     moved = version.state in states and await self._step(version, now)
                 except SpaceRefused as error:
-                    # Nothing is lost: what was encoded stays, and `resume` goes on from there.
+                    # The vectors are kept: `resume` continues with them.
                     await self._move(version, VersionState.FAILED, now(), reason=error.detail)
                     moved = False
 
@@ -173,21 +164,21 @@ class VersionStateMachine:
             case VersionState.BACKFILLING:
                 return not version.paused and await self._backfill(version, now())
             case VersionState.INDEXING:
-                if await self._outgrown(version, now()) and not await self._build(version):
-                    return False  # what a killed process began goes on in the server; it is to be measured first
+                if await self._needs_index(version, now()) and not await self._build_index(version):
+                    return False  # a build that outlived its process goes on in the server; it is measured afterwards
                 await self._move(version, VersionState.VERIFYING, now())
                 return True
-            case VersionState.VERIFYING if self._verification.possible:
-                await self._verifier.reverify(version)
-                evidence = await self._verification.gather(version, now)
+            case VersionState.VERIFYING if self._can_measure:
+                await self.verifier.reverify(version)
+                evidence = await self.checks.collect_evidence(version, now)
                 await self._move(version, VersionState.READY, now(), evidence=evidence)
                 return True
             case VersionState.READY | VersionState.ACTIVE:
-                if await self._outgrown(version, now()):
-                    await self._build(version)
-                if self._verification.possible and await self._verification.outdated(version, now()):
-                    evidence = await self._verification.gather(version, now)
-                    await self._versions.move(version, version.state, None, evidence=evidence)
+                if await self._needs_index(version, now()):
+                    await self._build_index(version)
+                if await self._needs_evidence(version, now()):
+                    evidence = await self.checks.collect_evidence(version, now)
+                    await self.versions.move(version, version.state, None, evidence=evidence)
         return False
 
     async def _move(
@@ -199,68 +190,54 @@ class VersionStateMachine:
         reason: str | None = None,
         evidence: PromotionEvidence | None = None,
     ) -> None:
-        actions: Mapping[VersionState, Action] = {
-            VersionState.INDEXING: "indexing",
-            VersionState.VERIFYING: "verifying",
-            VersionState.READY: "ready",
-            VersionState.FAILED: "failed",
-        }
-        details: dict[str, Any] = {} if evidence is None else _told(evidence.checks)
+        """Change the state. The action in the audit log is called like the new state."""
+        details = {} if evidence is None else _check_details(evidence)
+        action = cast("Action", to.value)
         entry = AuditEntry(
-            action=actions[to], actor=SERVICE, at=now, version=version.number, note=reason or "", details=details
+            action=action, actor=SERVICE, at=now, version=version.number, note=reason or "", details=details
         )
-        await self._versions.move(version, to, entry, reason=reason, evidence=evidence)
-        log.info(
-            "version moved",
-            extra={"collection_id": version.collection_id, "version": version.number, "state": to.value},
-        )
-
-    # ------------------------------------------------------------ backfill
+        await self.versions.move(version, to, entry, reason=reason, evidence=evidence)
+        log.info("version changed its state", extra={**_log_fields(version), "state": to.value})
 
     async def _backfill(self, version: EmbedderVersion, now: datetime) -> bool:
-        """Keep the queue filled; when all is done, compare documents and vectors, and start over where they differ."""
+        """Keep the queue filled. Once all is encoded, compare documents and vectors; start over where they differ."""
         if not version.spec.external:
-            with suppress(ModelUnavailable):  # this process' trouble; a worker may have the model
-                await self._verifier.ensure(version)
-        backfill = await self._backfills.advance(version, now, WINDOW)
-        await self._backfills.record_progress(version, now)
+            with suppress(ModelUnavailable):  # in this process; a worker may have the model
+                await self.verifier.ensure(version)
+        backfill = await self.backfills.advance(version, now, WINDOW)
+        await self.backfills.record_progress(version, now)
         if not backfill.everything or backfill.waiting:
             return False
-        completeness = await self._backfills.completeness(version)
+        completeness = await self.backfills.completeness(version)
         if not completeness.agrees:
-            log.warning("backfill starts over", extra={"version": version.number, **counted(completeness)})
-            await self._backfills.restart(version)
+            counts = dataclasses.asdict(completeness)
+            log.warning("documents and vectors differ; the backfill starts over", extra=_log_fields(version) | counts)
+            await self.backfills.restart(version)
             return False
         await self._move(version, VersionState.INDEXING, now)
         return True
 
-    # ------------------------------------------------------------ index
+    async def _needs_index(self, version: EmbedderVersion, now: datetime) -> bool:
+        """Is an index missing (or half-built) on a table that is too large for exact scans?
 
-    async def _outgrown(self, version: EmbedderVersion, now: datetime) -> bool:
-        """Should there be an index that is not there (or was left half-built)?
-
-        Not in the middle of a bulk load: building once afterwards is several times cheaper than inserting row by row.
+        In the middle of a bulk load it waits: building once afterwards costs a fraction of inserting row by row.
         """
-        status = await self._versions.status(version)
-        if status.indexed or not status.indexable or status.rows <= self._exact_below:
+        status = await self.versions.status(version)
+        if status.indexed or not status.indexable or status.rows <= self.exact_below:
             return False
-        waiting = (await self._queue.status(version.collection_id, version.number, now)).pending
-        return waiting <= status.rows / 10 or status.rows > 20 * self._exact_below
+        waiting = (await self.queue.status(version.collection_id, version.number, now)).pending
+        return waiting <= status.rows / 10 or status.rows > 20 * self.exact_below
 
-    async def _build(self, version: EmbedderVersion) -> bool:
-        """False where somebody else is at it."""
+    async def _build_index(self, version: EmbedderVersion) -> bool:
+        """False where another process is building it."""
         started = time.monotonic()
-        built = await self._versions.build_index(version)
+        built = await self.versions.build_index(version)
         if built:
-            log.info(
-                "index built",
-                extra={
-                    "collection_id": version.collection_id,
-                    "version": version.number,
-                    "seconds": round(time.monotonic() - started, 1),
-                },
-            )
+            log.info("index built", extra={**_log_fields(version), "seconds": round(time.monotonic() - started, 1)})
         return built
+
+    async def _needs_evidence(self, version: EmbedderVersion, now: datetime) -> bool:
+        return self._can_measure and await self.checks.needs_evidence(version, now)
 
     # ------------------------------------------------------------ promote and roll back
 
@@ -274,21 +251,21 @@ class VersionStateMachine:
         now: Clock,
         note: str = "",
     ) -> Collection:
-        """Let this version answer from now on, if the evidence allows it or `force` overrides it.
+        """Make the version active if its evidence allows it, or if `force` overrides that. No change where it is.
 
-        PromotionRefused names all checks that failed. Nothing happens where it is active already.
+        PromotionRefused names all checks that failed.
         """
         if number == collection.active_version:
             return collection
-        version = await self._versions.get(collection.id, number)
+        version = await self.versions.get(collection.id, number)
         if version.state is not VersionState.READY:
             raise Conflict(f"version {number} is {version.state}; only one that is ready can be promoted")
-        async with self._versions.transition_lock(version, wait_seconds=SETTLE_SECONDS) as ours:
-            if not ours:
-                raise Conflict(f"somebody else is at version {number} just now; try again")
-            version = await self._versions.get(collection.id, number)  # whoever was at it may have brought new evidence
-            evidence = await self._verification.current(version, now)
-            version = await self._versions.move(version, version.state, None, evidence=evidence)
+        async with self.versions.transition_lock(version, wait_seconds=SETTLE_SECONDS) as locked:
+            if not locked:
+                raise Conflict(f"version {number} is locked by another operation; retry")
+            version = await self.versions.get(collection.id, number)  # the last holder of the lock may have changed it
+            evidence = await self.checks.evidence_for_promotion(version, now)
+            version = await self.versions.move(version, version.state, None, evidence=evidence)
             if evidence.failed and not force:
                 metrics.PROMOTIONS.labels(collection.name, "refused").inc()
                 raise PromotionRefused(
@@ -296,8 +273,8 @@ class VersionStateMachine:
                     + "; ".join(f"{check.name}: {check.detail}" for check in evidence.failed),
                     [FieldError(check.name, check.detail) for check in evidence.failed],
                 )
-            details = {**_told(evidence.checks), "forced": bool(evidence.failed)}
-            return await self._switch(collection, version, "promoted", actor, now(), note, details)
+            details = {**_check_details(evidence), "forced": bool(evidence.failed)}
+            return await self._activate(collection, version, "promoted", actor, now(), note, details)
 
     async def roll_back(
         self,
@@ -308,21 +285,21 @@ class VersionStateMachine:
         now: datetime,
         note: str = "",
     ) -> Collection:
-        """Let the version answer that answered before: it stayed complete, so nothing is asked but its model.
+        """Make the previously active version active again. It stayed complete, so only its model is checked.
 
-        Conflict where another version than `leaving` is active: a request that is repeated must not go forward again.
+        Conflict where another version than `leaving` is active: a repeated request must not go forward again.
         """
         if leaving not in (None, collection.active_version):
             raise Conflict(f"version {collection.active_version} is active, not {leaving}")
         if collection.previous_version is None:
             raise Conflict("there is no version to go back to")
-        version = await self._versions.get(collection.id, collection.previous_version)
+        version = await self.versions.get(collection.id, collection.previous_version)
         if version.state is not VersionState.READY:
             raise Conflict(f"version {version.number} is {version.state}: there is nothing to go back to")
-        await self._verifier.ensure(version)
-        return await self._switch(collection, version, "rolled_back", actor, now, note, {})
+        await self.verifier.ensure(version)
+        return await self._activate(collection, version, "rolled_back", actor, now, note, {})
 
-    async def _switch(
+    async def _activate(
         self,
         collection: Collection,
         version: EmbedderVersion,
@@ -341,54 +318,50 @@ class VersionStateMachine:
             note=note,
             details=details,
         )
-        switched = await self._versions.promote(collection, version, entry)
+        activated = await self.versions.promote(collection, version, entry)
         metrics.PROMOTIONS.labels(collection.name, action).inc()
-        return switched
+        return activated
 
     # ------------------------------------------------------------ pause, resume, retire
 
     async def pause(
         self, collection: Collection, number: VersionNumber, *, actor: str, now: datetime
     ) -> EmbedderVersion:
-        """Let a backfill rest. Live writes still go to the version."""
-        version = await self._versions.get(collection.id, number)
+        """Pause a backfill. Live writes still go to the version."""
+        version = await self.versions.get(collection.id, number)
         if version.state is not VersionState.BACKFILLING:
             raise Conflict(f"version {number} is {version.state}; only a backfill can be paused")
         entry = AuditEntry(action="paused", actor=actor, at=now, version=number)
-        return await self._versions.pause(version, True, entry)
+        return await self.versions.pause(version, True, entry)
 
     async def resume(
         self, collection: Collection, number: VersionNumber, *, actor: str, now: datetime
     ) -> EmbedderVersion:
-        """Let a paused backfill go on, or take a failed version up again: what it has already is not made anew."""
-        version = await self._versions.get(collection.id, number)
+        """Continue a paused backfill or a failed version with the vectors that it has."""
+        version = await self.versions.get(collection.id, number)
         entry = AuditEntry(action="resumed", actor=actor, at=now, version=number)
         if version.state is VersionState.FAILED:
-            return await self._versions.move(version, VersionState.BACKFILLING, entry)
+            return await self.versions.move(version, VersionState.BACKFILLING, entry)
         if version.state is not VersionState.BACKFILLING:
             raise Conflict(f"version {number} is {version.state}; there is nothing to resume")
-        return await self._versions.pause(version, False, entry)
+        return await self.versions.pause(version, False, entry)
 
     async def retire(
         self, collection: Collection, number: VersionNumber, *, actor: str, now: datetime, note: str = ""
     ) -> EmbedderVersion:
-        """End a version, also one that is under way. Its table is dropped: there is no way back."""
-        version = await self._versions.get(collection.id, number)
+        """End a version in any state but active, and drop its table. This cannot be undone."""
+        version = await self.versions.get(collection.id, number)
         if version.state is VersionState.RETIRED:
             return version
         if number == collection.active_version:
             raise Conflict(f"version {number} is active: promote another one first")
         entry = AuditEntry(action="retired", actor=actor, at=now, version=number, note=note)
-        return await self._versions.retire(version, entry)
+        return await self.versions.retire(version, entry)
 
 
-def _told(checks: tuple[PromotionCheck, ...]) -> dict[str, Any]:
-    return {"checks": [dataclasses.asdict(check) for check in checks]}
+def _check_details(evidence: PromotionEvidence) -> dict[str, Any]:
+    return {"checks": [dataclasses.asdict(check) for check in evidence.checks]}
 
 
-def _described(spec: EmbedderSpec, chunking: ChunkingSettings, index: IndexSettings) -> dict[str, Any]:
-    return {
-        "embedder": dataclasses.asdict(spec),
-        "chunking": dataclasses.asdict(chunking),
-        "index": dataclasses.asdict(index),
-    }
+def _log_fields(version: EmbedderVersion) -> dict[str, Any]:
+    return {"collection_id": version.collection_id, "version": version.number}

@@ -11,7 +11,7 @@ from service.api.routes import evaluate, judgments
 from service.api.schemas import requests, search_request, versions
 from service.core import errors
 from service.core.versions import Action, CheckName, VersionState
-from service.ingest.service import DocumentLimits
+from service.ingest.validation import DocumentLimits
 from tests.edge import build
 
 PAGE = (Path(__file__).parents[2] / "docs" / "api.md").read_text(encoding="utf-8")

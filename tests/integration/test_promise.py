@@ -11,7 +11,7 @@ import pytest
 
 from service.recall import calibration_curve
 from service.recall.ef_policy import EF_STEPS
-from service.runtime import container
+from service.runtime.container import api
 from service.runtime.settings import Settings
 from service.store.embedded.server import EmbeddedServer
 from tests.conftest import create_database, url_of
@@ -29,12 +29,12 @@ async def http(
     server: EmbeddedServer, template: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[httpx.AsyncClient]:
     """A service that looks often and asks little, with a collection of the client's own vectors."""
-    monkeypatch.setattr(container, "EFFORT_SECONDS", 0.2)
+    monkeypatch.setattr(api, "EFFORT_SECONDS", 0.2)
     monkeypatch.setattr(calibration_curve, "FIRST", 60)
     monkeypatch.setattr(calibration_curve, "MOST", 200)
     create_database(server, "promise", template)
     settings = Settings(data_dir=tmp_path, embedder="hashing:16", reranker="none", exact_below=500, probe_budget_ms=0)
-    async with container.api(settings, url_of(server, "promise")) as app:
+    async with api.open_api(settings, url_of(server, "promise")) as app:
         transport = httpx.ASGITransport(app)
         async with (
             app.router.lifespan_context(app),

@@ -11,7 +11,7 @@ import numpy.typing as npt
 import psycopg
 import pytest
 
-from service.runtime import container
+from service.runtime.container.api import open_api
 from service.runtime.settings import Settings
 from service.store.embedded.server import EmbeddedServer
 from tests.conftest import create_database, url_of
@@ -46,7 +46,7 @@ async def http(server: EmbeddedServer, template: str, tmp_path: Path) -> AsyncIt
         passing_cap=400,
         probe_budget_ms=60_000,
     )
-    async with container.api(settings, url_of(server, "recall")) as app:
+    async with open_api(settings, url_of(server, "recall")) as app:
         transport = httpx.ASGITransport(app)
         async with (
             app.router.lifespan_context(app),

@@ -9,7 +9,7 @@ import httpx
 import pytest
 from fastapi import FastAPI
 
-from service.runtime import container
+from service.runtime.container.api import open_api
 from service.runtime.settings import Settings
 from service.store.embedded.server import EmbeddedServer
 from service.store.lexical.follower import Follower
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.database
 @asynccontextmanager
 async def api(url: str, folder: Path) -> AsyncIterator[tuple[FastAPI, httpx.AsyncClient]]:
     settings = Settings(data_dir=folder, embedder="hashing:16", reranker="none")
-    async with container.api(settings, url) as app:
+    async with open_api(settings, url) as app:
         transport = httpx.ASGITransport(app)
         async with (
             app.router.lifespan_context(app),

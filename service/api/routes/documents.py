@@ -19,9 +19,11 @@ from service.core.collections import Collection
 from service.core.documents import Document
 from service.core.errors import DocumentNotFound, Invalid
 from service.core.ids import CollectionName, DocumentId, VersionNumber
-from service.ingest.service import STREAM_BATCH, Taker, taker
+from service.core.periodic import utc_now
+from service.ingest.stream import BATCH_DOCUMENTS
+from service.ingest.validation import VectorTarget, vector_target
 
-WINDOW = 10 * STREAM_BATCH
+WINDOW = 10 * BATCH_DOCUMENTS
 """Ids of a stream that are waited for together. More than ingest holds uncommitted, so the older half is committed."""
 
 
@@ -79,10 +81,10 @@ async def write(
         return answers.Json(await _stream(service, request, found, query))
     documents = _documents(await read_json(request, service.limits.body_bytes))
     brought = query.embedder_version is not None or any(document.vector is not None for document in documents)
-    takes = await _taker(service, found, query) if brought else None
-    shown = answers.written(await service.ingest.write(found, documents, takes))
+    target = await _vector_target(service, found, query) if brought else None
+    shown = answers.written(await service.ingest.write(found, documents, target))
     if query.wait:
-        shown["searchable"] = await service.ingest.searchable(found, [document.id for document in documents])
+        shown["searchable"] = await service.ingest.wait_until_searchable(found, [document.id for document in documents])
     return answers.Json(shown)
 
 
@@ -93,15 +95,15 @@ def _documents(body: Any) -> list[Document]:
         raise problems.invalid(error.errors()) from error
 
 
-async def _taker(service: Service, collection: Collection, query: requests.WriteQuery) -> Taker:
+async def _vector_target(service: Service, collection: Collection, query: requests.WriteQuery) -> VectorTarget:
     number = None if query.embedder_version is None else VersionNumber(query.embedder_version)
-    return taker(await service.versions.of(collection.id), number)
+    return vector_target(await service.versions.of(collection.id), number)
 
 
 async def _stream(
     service: Service, request: Request, collection: Collection, query: requests.WriteQuery
 ) -> answers.WrittenAnswer:
-    takes = await _taker(service, collection, query)
+    target = await _vector_target(service, collection, query)
     waiting = _Waiting(service, collection) if query.wait else None
     longest = service.limits.line_bytes
 
@@ -112,7 +114,7 @@ async def _stream(
                 await waiting.add(document.id)
             yield number, document
 
-    shown = answers.streamed(await service.ingest.stream(collection, read(), takes))
+    shown = answers.streamed(await service.ingest.stream(collection, read(), target))
     if waiting is not None:
         shown["searchable"] = await waiting.finish()
     return shown
@@ -149,7 +151,7 @@ class _Waiting:
 
     async def _look(self, ids: Sequence[DocumentId]) -> None:
         if self._searchable:  # once something took too long, there is nothing left to wait for
-            self._searchable = await self._service.ingest.searchable(self._collection, ids)
+            self._searchable = await self._service.ingest.wait_until_searchable(self._collection, ids)
 
 
 # ---------------------------------------------------------------- read
@@ -202,7 +204,7 @@ async def failed(service: Here, collection: requests.Name, query: Annotated[requ
     name = CollectionName(collection)
     after = None if query.cursor is None else DocumentId(cursors.read(name, query.cursor))
     found = await service.collections.by_name(name)
-    page = await service.ingest.failed(found, after, query.limit + 1)
+    page = await service.queue.failed(found.id, after, query.limit + 1)
     shown = page[: query.limit]
     more = len(page) > query.limit
     return answers.Json(
@@ -221,7 +223,7 @@ async def failed(service: Here, collection: requests.Name, query: Annotated[requ
 )
 async def retry(service: Here, collection: requests.Name) -> Response:
     found = await service.collections.by_name(CollectionName(collection))
-    return answers.Json({"retried": await service.ingest.retry(found)})
+    return answers.Json({"retried": await service.queue.retry(found.id, utc_now())})
 
 
 # After "/failed", which would otherwise be taken for an id.
@@ -268,7 +270,7 @@ async def delete_many(service: Here, collection: requests.Name, body: requests.D
         where = requests.where(body.filter)
         if where is None:
             raise Invalid.at("filter", "an empty filter would delete everything: delete the collection instead")
-        return answers.Json({"deleted": await service.ingest.delete_passing(found, where)})
+        return answers.Json({"deleted": await service.ingest.delete_matching(found, where)})
     ids = list(dict.fromkeys(map(DocumentId, body.ids or ())))
     gone = set(await service.ingest.delete(found, ids)) if ids else set()
     return answers.Json({"deleted": len(gone), "missing": [one for one in ids if one not in gone]})

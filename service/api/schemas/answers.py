@@ -16,7 +16,7 @@ from service.core.documents import Accepted, StoredDocument, WriteStatus
 from service.core.jobs import FailedDocument
 from service.core.ports.lexicon import LexiconState
 from service.core.versions import EmbedderVersion, VersionState
-from service.ingest.service import StreamOutcome
+from service.ingest.stream import StreamOutcome
 
 
 class Json(Response):

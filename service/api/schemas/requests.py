@@ -22,9 +22,9 @@ from service.core.collections import (
 from service.core.documents import Document
 from service.core.filters import Filter
 from service.core.ids import DocumentId, VersionNumber
-from service.ingest import service
+from service.ingest.validation import DocumentLimits
 
-MAX_ID_LENGTH = service.DocumentLimits().id_length
+MAX_ID_LENGTH = DocumentLimits().id_length
 MAX_PAGE = 1_000
 MAX_DELETED = 1_000
 MAX_FILTER_IN_URL = 4_096

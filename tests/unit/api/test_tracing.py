@@ -216,17 +216,17 @@ def test_the_name_of_the_service_can_be_set(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 async def test_without_an_endpoint_nothing_is_around() -> None:
-    from service.runtime import container
+    from service.runtime.container.api import tracing_middleware
     from service.runtime.settings import Settings
 
     async with AsyncExitStack() as stack:
-        assert container._tracing(Settings(traces_endpoint=None), stack) == ()
-        (middleware,) = container._tracing(Settings(traces_endpoint="http://127.0.0.1:9/v1/traces"), stack)
+        assert tracing_middleware(Settings(traces_endpoint=None), stack) == ()
+        (middleware,) = tracing_middleware(Settings(traces_endpoint="http://127.0.0.1:9/v1/traces"), stack)
         assert isinstance(middleware.kwargs["traces"], TracerProvider)
 
 
 def test_off_nothing_of_it_is_loaded() -> None:
-    program = "import json, sys, service.runtime.container; print(json.dumps(list(sys.modules)))"
+    program = "import json, sys, service.runtime.container.api; print(json.dumps(list(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     loaded = set(json.loads(done.stdout))
     assert "service.api.app" in loaded

@@ -38,7 +38,7 @@ async def worse(collection: Collection, version: EmbedderVersion) -> tuple[Promo
 
 @pytest.fixture
 async def doubtful() -> AsyncIterator[Edge]:
-    async with edge(examine=worse) as running:
+    async with edge(measure=worse) as running:
         await running.collection()
         await running.write({"id": "a", "text": "cancel a task"})
         yield running

@@ -1,6 +1,6 @@
 from service.cli import demo_corpus
 from service.core.ids import DocumentId
-from service.ingest.service import DocumentLimits
+from service.ingest.validation import DocumentLimits
 
 
 def test_the_corpus_has_what_the_readme_searches_for() -> None:

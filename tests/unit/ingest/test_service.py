@@ -16,7 +16,9 @@ from service.core.errors import Conflict, Invalid, VersionNotFound
 from service.core.ids import CollectionName, DocumentId, VersionNumber
 from service.core.versions import EmbedderVersion, VersionState
 from service.embedder.models.registry import ModelRegistry
-from service.ingest.service import STREAM_BATCH, DocumentLimits, IngestService, taker
+from service.ingest.service import IngestService
+from service.ingest.stream import BATCH_DOCUMENTS
+from service.ingest.validation import DocumentLimits, vector_target
 from service.spaces.model_verification import ModelVerifier
 from tests.fakes import FakeChanges, FakeDocuments, FakeLexicon, FakeQueue, FakeStore
 
@@ -127,26 +129,26 @@ async def test_a_stream_commits_what_is_good_and_tells_the_rest_by_line(place: P
 
 async def test_a_stream_that_breaks_off_keeps_what_was_committed(place: Place) -> None:
     async def broken() -> AsyncIterator[tuple[int, Document | str]]:
-        for number in range(STREAM_BATCH + 10):
+        for number in range(BATCH_DOCUMENTS + 10):
             yield number + 1, document(f"d{number:04d}")
         raise ConnectionError
 
     with pytest.raises(ConnectionError):
         await place.ingest.stream(place.collection, broken())
-    assert len(await place.documents.page(place.collection.id, None, 10_000, None)) == STREAM_BATCH
+    assert len(await place.documents.page(place.collection.id, None, 10_000, None)) == BATCH_DOCUMENTS
 
 
 async def test_delete_by_filter(place: Place) -> None:
     await place.ingest.write(place.collection, [document(str(year), metadata={"year": year}) for year in range(5)])
-    assert await place.ingest.delete_passing(place.collection, filters.parse({"year": {"$gte": 2}})) == 3
+    assert await place.ingest.delete_matching(place.collection, filters.parse({"year": {"$gte": 2}})) == 3
     left = await place.documents.page(place.collection.id, None, 10, None)
     assert [one.id for one in left] == ["0", "1"]
 
 
 async def test_waiting_ends_and_says_that_it_was_in_vain(place: Place) -> None:
     await place.ingest.write(place.collection, [document("a")])
-    assert not await place.ingest.searchable(place.collection, [DocumentId("a")])
-    assert await place.ingest.searchable(place.collection, [])
+    assert not await place.ingest.wait_until_searchable(place.collection, [DocumentId("a")])
+    assert await place.ingest.wait_until_searchable(place.collection, [])
 
 
 async def test_what_was_set_aside_is_not_called_searchable(place: Place) -> None:
@@ -154,7 +156,7 @@ async def test_what_was_set_aside_is_not_called_searchable(place: Place) -> None
     (version,) = place.store.collections.versions[place.collection.id]
     (claimed,) = await place.queue.claim([version], 10, "w", datetime.now(UTC), timedelta(seconds=60))
     assert await place.queue.record_failure([claimed.job], "poison", 1, NOW, NOW) == ("a",)
-    assert not await place.ingest.searchable(place.collection, [DocumentId("a")])
+    assert not await place.ingest.wait_until_searchable(place.collection, [DocumentId("a")])
 
 
 async def test_whoever_waits_is_answered_when_the_process_stops(place: Place) -> None:
@@ -168,12 +170,12 @@ async def test_whoever_waits_is_answered_when_the_process_stops(place: Place) ->
     )
     await patient.write(place.collection, [document("a")])
     async with asyncio.timeout(5), asyncio.TaskGroup() as group:
-        waiting = group.create_task(patient.searchable(place.collection, [DocumentId("a")]))
+        waiting = group.create_task(patient.wait_until_searchable(place.collection, [DocumentId("a")]))
         while not patient._waits:
             await asyncio.sleep(0)
-        patient.end_waiting()
+        patient.stop_waiting()
     assert waiting.result() is False
-    assert not await patient.searchable(place.collection, [DocumentId("a")])
+    assert not await patient.wait_until_searchable(place.collection, [DocumentId("a")])
 
 
 # ---------------------------------------------------------------- vectors that clients bring
@@ -234,8 +236,8 @@ async def test_waiting_for_a_vector_that_did_not_come_ends_at_once(theirs: Place
         theirs.collection, [document("mute"), document("a", vector=(1.0, 0.0, 0.0))], version_of(theirs)
     )
     async with asyncio.timeout(5):
-        assert await patient.searchable(theirs.collection, [DocumentId("a")])
-        assert not await patient.searchable(theirs.collection, [DocumentId("a"), DocumentId("mute")])
+        assert await patient.wait_until_searchable(theirs.collection, [DocumentId("a")])
+        assert not await patient.wait_until_searchable(theirs.collection, [DocumentId("a"), DocumentId("mute")])
 
 
 async def test_vectors_go_to_the_version_that_is_named_or_to_the_only_one_that_takes_any(theirs: Place) -> None:
@@ -244,10 +246,10 @@ async def test_vectors_go_to_the_version_that_is_named_or_to_the_only_one_that_t
     ours = replace(first, number=VersionNumber(3), spec=EmbedderSpec(model="hashing:16"))
     gone = replace(first, number=VersionNumber(4), state=VersionState.RETIRED)
 
-    assert taker([first, ours, gone], None) == first
-    assert taker([first, second, ours], VersionNumber(2)) == second
-    assert "takes vectors" in str(taker([ours, gone], None))
-    assert "(1, 2)" in str(taker([first, second], None))
+    assert vector_target([first, ours, gone], None) == first
+    assert vector_target([first, second, ours], VersionNumber(2)) == second
+    assert "takes vectors" in str(vector_target([ours, gone], None))
+    assert "(1, 2)" in str(vector_target([first, second], None))
     for number, error in ((3, Invalid), (4, Conflict), (5, VersionNotFound)):
         with pytest.raises(error):
-            taker([first, ours, gone], VersionNumber(number))
+            vector_target([first, ours, gone], VersionNumber(number))

@@ -17,7 +17,7 @@ from service.core.versions import AuditEntry, EmbedderVersion, Judgments, SpaceS
 from service.recall import ef_policy
 from service.recall.calibration_curve import CurveMeasurer
 from service.recall.controller import RecallController
-from service.runtime.db_gauges import DatabaseGauges
+from service.runtime.db_gauges import DatabaseGauges, KnownCollections
 from tests.fakes_backfill import FakeBackfills
 from tests.fakes_indexes import FakeIndexes
 from tests.world import NOW, World, build, doc
@@ -88,7 +88,7 @@ class Scene:
             exact_below=7_500,
         )
         self.gauges = DatabaseGauges(
-            collections=world.collections,
+            known=KnownCollections(world.collections),
             versions=world.versions,
             queue=world.queue,
             backfills=FakeBackfills(world.fake),

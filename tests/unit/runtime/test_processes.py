@@ -9,14 +9,14 @@ from service.runtime.settings import Settings
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.3.2.1", "::1", "localhost"])
 def test_loopback_needs_no_key(host: str) -> None:
-    processes.guard(Settings(host=host))
+    processes.require_key_or_loopback(Settings(host=host))
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", "search.example.org"])
 def test_what_others_can_reach_needs_a_key(host: str) -> None:
     with pytest.raises(Misconfigured, match="AZIMUTH_API_KEYS"):
-        processes.guard(Settings(host=host))
-    processes.guard(Settings.model_validate({"host": host, "api_keys": "secret"}))
+        processes.require_key_or_loopback(Settings(host=host))
+    processes.require_key_or_loopback(Settings.model_validate({"host": host, "api_keys": "secret"}))
 
 
 def test_a_port_that_is_taken_is_told_before_anything_starts() -> None:
@@ -25,5 +25,5 @@ def test_a_port_that_is_taken_is_told_before_anything_starts() -> None:
         other.listen()
         port = other.getsockname()[1]
         with pytest.raises(Misconfigured, match=f"port {port} .* AZIMUTH_PORT"):
-            processes.free_port("127.0.0.1", port)
-    processes.free_port("127.0.0.1", port)
+            processes.require_free_port("127.0.0.1", port)
+    processes.require_free_port("127.0.0.1", port)

@@ -58,10 +58,10 @@ async def test_what_is_gone_is_no_longer_proven(
     collections: Counted, verifier: ModelVerifier, readiness: Readiness
 ) -> None:
     gone, kept = await create(collections, verifier, "gone"), await create(collections, verifier, "kept")
-    await readiness.watch_models()
+    await readiness.check_models()
     assert verifier.verified == {gone, kept}
     await collections.delete(next(id_ for id_ in collections.rows if id_ == gone[0]))
-    await readiness.watch_models()
+    await readiness.check_models()
     assert verifier.verified == {kept}
     assert set(verifier.canary_cosines) == {(kept[0], VersionNumber(1))}
 
@@ -71,6 +71,6 @@ async def test_a_look_at_many_versions_asks_for_all_collections_once(
 ) -> None:
     for number in range(20):
         await create(collections, verifier, f"c{number}")
-    await readiness.watch_models()
+    await readiness.check_models()
     assert len(verifier.verified) == 20
     assert collections.looks == 1

@@ -20,6 +20,8 @@ from service.embedder.models.registry import ModelRegistry
 from service.search.filter_planner import DEFAULT_EF_SEARCH
 from service.search.pipeline import SearchPipeline
 from service.spaces import sampling
+from service.spaces.model_verification import ModelVerifier
+from service.spaces.sampling import CollectionSampler
 from service.versions import judgment_check, search_checks
 from service.versions.search_checks import SearchChecks
 from service.versions.shadow_traffic import ShadowTraffic
@@ -62,21 +64,26 @@ async def examine(
     *,
     shadow: ShadowTraffic | None = None,
     search: SearchPipeline | None = None,
-    **replaced: object,
+    vectors: ScannedVectors | None = None,
+    embedders: ModelRegistry | None = None,
+    verifier: ModelVerifier | None = None,
 ) -> Mapping[str, PromotionCheck]:
-    parts: dict[str, object] = {
-        "search": search or rivals.search(),
-        "versions": rivals.versions,
-        "vectors": rivals.vectors,
-        "documents": rivals.documents,
-        "test_sets": rivals.test_sets,
-        "embedders": rivals.registry,
-        "verifier": rivals.verifier,
-        "shadow": shadow or shadow_of(rivals),
-    }
-    checks = await SearchChecks(**{**parts, **replaced})(await rivals.collection(), version)  # type: ignore[arg-type]
-    assert [check.name for check in checks] == ["recall", "geometry", "judgments", "shadow"]
-    return {check.name: check for check in checks}
+    vectors, verifier = vectors or rivals.vectors, verifier or rivals.verifier
+    sampler = CollectionSampler(
+        vectors=vectors, documents=rivals.documents, embedders=embedders or rivals.registry, verifier=verifier
+    )
+    checks = SearchChecks(
+        search=search or rivals.search(),
+        versions=rivals.versions,
+        vectors=vectors,
+        test_sets=rivals.test_sets,
+        verifier=verifier,
+        sampling=sampler,
+        shadow=shadow or shadow_of(rivals),
+    )
+    made = await checks.measure(await rivals.collection(), version)
+    assert [check.name for check in made] == ["recall", "geometry", "judgments", "shadow"]
+    return {check.name: check for check in made}
 
 
 def noise(dimensions: int) -> Vectors:
@@ -168,11 +175,11 @@ async def test_without_anything_to_judge_by_nothing_is_said(rivals: Rivals) -> N
 
 async def test_a_handful_of_queries_decides_nothing(rivals: Rivals) -> None:
     candidate = await rivals.add(BAD)
-    judge(rivals, grades=dict(list(GRADES.items())[: judgment_check.FEW - 1]))
+    judge(rivals, grades=dict(list(GRADES.items())[: judgment_check.MIN_QUERIES - 1]))
     few = (await examine(rivals, candidate))["judgments"]
     assert few.passed is None
     assert few.figures["dense"]["nDCG@10"]["difference"] < 0, "it is told all the same"
-    judge(rivals, grades=dict(list(GRADES.items())[: judgment_check.FEW]))
+    judge(rivals, grades=dict(list(GRADES.items())[: judgment_check.MIN_QUERIES]))
     assert (await examine(rivals, candidate))["judgments"].passed is False
 
 
@@ -190,18 +197,18 @@ async def test_judged_documents_that_are_not_there_are_counted(rivals: Rivals) -
 
 async def test_queries_that_nothing_can_answer_lend_no_weight(rivals: Rivals) -> None:
     candidate = await rivals.add(BAD)
-    known = dict(list(GRADES.items())[: judgment_check.FEW - 1])
+    known = dict(list(GRADES.items())[: judgment_check.MIN_QUERIES - 1])
     judge(rivals, grades={query: known.get(query, {"elsewhere": 1}) for query in GRADES})
     few = (await examine(rivals, candidate))["judgments"]
     assert few.passed is None, "all others are found by neither version, which looks like agreement"
-    assert few.figures["queries"] == judgment_check.FEW - 1
-    assert few.figures["queries_without_documents"] == len(GRADES) - (judgment_check.FEW - 1)
+    assert few.figures["queries"] == judgment_check.MIN_QUERIES - 1
+    assert few.figures["queries_without_documents"] == len(GRADES) - (judgment_check.MIN_QUERIES - 1)
 
 
 async def test_of_many_queries_a_fixed_choice_is_asked(rivals: Rivals, monkeypatch: pytest.MonkeyPatch) -> None:
     candidate = await rivals.add(BAD)
     judge(rivals)
-    monkeypatch.setattr(judgment_check, "QUERIES", 15)
+    monkeypatch.setattr(judgment_check, "MAX_QUERIES", 15)
     first, second = [(await examine(rivals, candidate))["judgments"] for _ in range(2)]
     assert first == second
     assert first.figures["queries"] == 15
@@ -213,7 +220,7 @@ async def test_an_active_version_that_refuses_does_not_stand_in_the_way(rivals: 
     verifier = refusing(rivals, VersionNumber(1))
     check = (await examine(rivals, candidate, search=rivals.search(verifier=verifier), verifier=verifier))["judgments"]
     assert check.passed is None
-    assert "cannot be asked" in check.detail
+    assert "cannot be searched" in check.detail
     assert "the weights differ" in check.detail
 
 

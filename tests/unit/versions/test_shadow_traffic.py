@@ -221,7 +221,7 @@ async def test_stopping_does_not_wait_for_a_search(rivals: Rivals) -> None:
     began = asyncio.Event()
 
     class Endless(SearchPipeline):
-        async def probe(self, name: CollectionName, request: SearchRequest) -> SearchResult:
+        async def run_background(self, name: CollectionName, request: SearchRequest) -> SearchResult:
             began.set()
             await asyncio.Event().wait()
             raise AssertionError

@@ -37,7 +37,7 @@ from service.embedder.models.hashing_encoder import HashingEncoder
 from service.embedder.models.registry import ModelRegistry
 from service.spaces.model_verification import ModelVerifier
 from service.versions.collection_setup import CollectionService
-from service.versions.promotion_checks import CURRENT, PromotionChecks
+from service.versions.promotion_checks import VALID_FOR, PromotionChecks
 from service.versions.state_machine import VersionStateMachine
 from tests.fakes import FakeDocuments, FakeQueue, FakeStore, FakeVectors
 from tests.fakes_backfill import FakeBackfills
@@ -101,7 +101,7 @@ class Place:
         self.models: dict[str, HashingEncoder] = {}
         self.flow = self.state_machine()
 
-    def state_machine(self, *, examine: bool = True) -> VersionStateMachine:
+    def state_machine(self, *, measure: bool = True) -> VersionStateMachine:
         """Of another process over the same store."""
         registry = ModelRegistry(
             default="hashing:32",
@@ -112,23 +112,22 @@ class Place:
         self.collection_service = CollectionService(
             collections=self.store.collections, embedders=registry, verifier=self.verifier
         )
-        verification = PromotionChecks(
+        checks = PromotionChecks(
             collections=self.store.collections,
             versions=self.versions,
             backfills=self.backfills,
             test_sets=self.test_sets,
             processes=self.processes,
             verifier=self.verifier,
-            examine=self.examine if examine else None,
+            measure=self.measure if measure else None,
             prepare=self.prepare,
         )
         return VersionStateMachine(
-            collections=self.store.collections,
             versions=self.versions,
             backfills=self.backfills,
             queue=self.queue,
             verifier=self.verifier,
-            verification=verification,
+            checks=checks,
             exact_below=100,
         )
 
@@ -138,7 +137,7 @@ class Place:
     async def prepare(self, collection: Collection, version: EmbedderVersion) -> None:
         self.versions.effort = self.calibrated
 
-    async def examine(self, collection: Collection, version: EmbedderVersion) -> tuple[PromotionCheck, ...]:
+    async def measure(self, collection: Collection, version: EmbedderVersion) -> tuple[PromotionCheck, ...]:
         self.examined += 1
         return self.measured
 
@@ -329,7 +328,7 @@ async def test_writes_and_deletes_while_it_is_filled_reach_both(place: Place) ->
 async def test_a_process_that_cannot_search_leaves_verifying_to_one_that_can(place: Place) -> None:
     collection = await place.create()
     version = await place.register(collection)
-    worker = place.state_machine(examine=False)
+    worker = place.state_machine(measure=False)
     await worker.advance_all(place.now)
     await place.encode()
     await worker.advance_all(place.now)
@@ -545,7 +544,7 @@ async def test_evidence_is_gathered_again_when_it_is_old_or_the_judgments_are_ne
     await place.test_sets.put(collection.id, judgments, entry)
     await place.flow.maintain_complete(place.now)
     assert place.examined == 2
-    place.at += CURRENT + timedelta(seconds=1)
+    place.at += VALID_FOR + timedelta(seconds=1)
     await place.promote(collection, 2)
     assert place.examined == 3
 
@@ -607,7 +606,7 @@ async def test_old_evidence_does_not_bring_the_version_before_back(place: Place)
     collection = await place.create()
     await place.ready(collection)
     promoted = await place.flow.roll_back(await place.promote(collection, 2), actor="eve", now=NOW)
-    place.at += CURRENT + timedelta(seconds=1)
+    place.at += VALID_FOR + timedelta(seconds=1)
     place.measured = (PromotionCheck(name="recall", passed=False, detail="0.80 of 0.95"),)
     await place.flow.maintain_complete(place.now)
     with pytest.raises(PromotionRefused, match=r"0\.80"):
@@ -618,7 +617,7 @@ async def test_a_version_that_got_its_index_after_it_was_measured_is_measured_ag
     collection = await place.create()
     await place.ready(collection)
     place.versions.rows = 101
-    await place.state_machine(examine=False).maintain_complete(place.now)
+    await place.state_machine(measure=False).maintain_complete(place.now)
     assert place.versions.built > 0
     examined = place.examined
     await place.promote(collection, 2)
@@ -723,7 +722,7 @@ async def test_what_there_is_nothing_to_do_for_is_left_alone(place: Place, monke
     await place.flow.advance_all(place.now)
     assert locked == 0
     await place.flow.resume(collection, version.number, actor="eve", now=NOW)
-    worker = place.state_machine(examine=False)
+    worker = place.state_machine(measure=False)
     await worker.advance_all(place.now)
     await place.encode()
     await worker.advance_all(place.now)

@@ -123,7 +123,7 @@ class PostgresVectors:
                 partial(self._nearest, replace(query, within=half, where=None))
                 for half in (within[:middle], within[middle:])
             ],
-            most=2,
+            limit=2,
         )
         return tuple(islice(heapq.merge(*halves, key=lambda one: -one.score), query.limit))
 

@@ -1,0 +1,55 @@
+"""Documents of a stream, batched as they arrive, in constant memory."""
+
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
+
+from service.core.documents import Document
+from service.core.errors import FieldError
+from service.core.ids import DocumentId
+
+BATCH_DOCUMENTS = 500
+"""Most documents that are committed together."""
+BATCH_CHARACTERS = 4_000_000
+"""Characters after which a batch is committed; a number of a vector counts as 8."""
+MAX_ERRORS = 1_000
+"""Errors that are listed; further ones are only counted."""
+
+Lines = AsyncIterator[tuple[int, Document | str]]
+"""Line numbers, from 1, each with its document or with the reason why it holds none."""
+
+
+@dataclass(slots=True)
+class StreamOutcome:
+    """Documents by status, and the lines that were refused."""
+
+    counts: dict[str, int] = field(default_factory=lambda: {"created": 0, "updated": 0, "unchanged": 0})
+    errors: list[tuple[int, str]] = field(default_factory=list)
+    failed: int = 0
+
+    def refuse(self, line: int, reason: str) -> None:
+        self.failed += 1
+        if len(self.errors) < MAX_ERRORS:
+            self.errors.append((line, reason))
+
+
+async def batches(
+    lines: Lines, validate: Callable[[Document], list[FieldError]], outcome: StreamOutcome
+) -> AsyncIterator[list[Document]]:
+    """The valid documents, to be committed batch by batch. A batch holds no id twice, so that the later one wins."""
+    batch: dict[DocumentId, Document] = {}
+    characters = 0
+    async for line, document in lines:
+        if isinstance(document, str):
+            outcome.refuse(line, document)
+            continue
+        if errors := validate(document):
+            outcome.refuse(line, "; ".join(f"{error.field}: {error.message}" for error in errors))
+            continue
+        if document.id in batch or len(batch) >= BATCH_DOCUMENTS or characters > BATCH_CHARACTERS:
+            yield list(batch.values())
+            batch.clear()
+            characters = 0
+        batch[document.id] = document
+        characters += len(document.text) + len(document.title) + 8 * len(document.vector or ())
+    if batch:
+        yield list(batch.values())

@@ -1,0 +1,32 @@
+"""Background work that several processes share, or that waits for another part of the process."""
+
+import asyncio
+from collections.abc import Coroutine
+from functools import partial
+from typing import Any
+
+from service.core.periodic import repeat_every, utc_now
+from service.embedder.reranker.reranker import CrossEncoderReranker
+from service.runtime.readiness import Readiness
+from service.store.postgres.filters.indexed_fields import IndexedFields
+from service.versions.state_machine import BUILD_STATES, VersionStateMachine
+
+
+def version_tasks(machine: VersionStateMachine, fields: IndexedFields) -> list[Coroutine[Any, Any, None]]:
+    """Each state has a task of its own: an index build of hours must not delay the backfill of another version."""
+    build = (repeat_every(one.value, 1.0, partial(machine.advance_all, utc_now, {one})) for one in sorted(BUILD_STATES))
+    return [
+        *build,
+        repeat_every("fields", 1.0, lambda: fields.maintain(utc_now())),
+        repeat_every("indexes", 5.0, partial(machine.maintain_complete, utc_now)),
+    ]
+
+
+async def load_reranker_last(reranker: CrossEncoderReranker | None, readiness: Readiness) -> None:
+    """Load the reranker once the API is ready, so that it does not delay what every search needs."""
+    if reranker is not None:
+        while True:
+            if not await readiness.missing():
+                break
+            await asyncio.sleep(2.0)
+        await reranker.warm()

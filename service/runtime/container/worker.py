@@ -1,0 +1,50 @@
+"""The worker process: claims documents, encodes them, writes their vectors, and keeps house."""
+
+import asyncio
+from contextlib import AsyncExitStack
+from datetime import timedelta
+
+from service.core.periodic import in_background, repeat_every, utc_now
+from service.embedder.worker.worker import Worker
+from service.runtime.container import components
+from service.runtime.container.background import version_tasks
+from service.runtime.db_gauges import KnownCollections
+from service.runtime.settings import Settings
+from service.store.postgres import maintenance
+
+TOMBSTONE_AGE = timedelta(days=1)
+HOUSEKEEPING_SECONDS = 5.0
+
+
+async def run_worker(settings: Settings, url: str, stop: asyncio.Event) -> None:
+    """One embedder process until `stop`."""
+    async with AsyncExitStack() as stack:
+        store = await stack.enter_async_context(components.open_store(settings, url, "worker"))
+        models = components.model_registry(settings)
+        stack.push_async_callback(models.close)
+        verifier = components.model_verifier(store, models)
+        machine = components.state_machine(settings, store, verifier)
+        collections = KnownCollections(store.collections)
+
+        async def keep_house() -> None:
+            await collections.refresh()
+            await maintenance.purge_tombstones(store.pool, utc_now() - TOMBSTONE_AGE)
+
+        worker = Worker(
+            queue=store.queue,
+            vectors=store.vectors,
+            versions=store.versions,
+            collections=store.collections,
+            ensure=verifier.ensure,
+            claim=settings.claim,
+            lease=timedelta(seconds=settings.lease_seconds),
+            max_attempts=settings.max_attempts,
+            batch_tokens=settings.batch_tokens,
+            backfill_per_second=settings.backfill_per_second,
+            tend=keep_house,
+            tend_seconds=HOUSEKEEPING_SECONDS,
+        )
+        # Side by side: a swapped model must be noticed also while an index is built for minutes.
+        verification = repeat_every("models", settings.check_seconds, verifier.reverify_all)
+        async with in_background(*version_tasks(machine, store.fields), verification):
+            await worker.run(stop)
