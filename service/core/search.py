@@ -167,7 +167,7 @@ class RerankRequest:
     depth: int | None = None
     weight: float | None = None
 
-    def over(self, base: RerankSettings) -> RerankSettings:
+    def resolve(self, base: RerankSettings) -> RerankSettings:
         """`base` with what the client named changed."""
         return RerankSettings(
             depth=base.depth if self.depth is None else self.depth,

@@ -18,7 +18,7 @@ from service.core.recall import NEAR, K, RecallSeries, RecallStats, recall_at_k
 from service.core.search import Candidate, FilterMatch, SearchRequest
 from service.recall.aggregate import ProbeResult
 from service.search import filter_planner, retrievers
-from service.search.retrievers import Item, LegResult
+from service.search.retrievers import DenseRetriever, Item, LegResult
 from service.spaces.resolver import Space, SpaceResolver
 
 WIDER = 2
@@ -112,9 +112,8 @@ class DenseProbe:
     async def _run(
         self, asked: ProbedQuery, space: Space, request: SearchRequest, filter_match: FilterMatch | None, width: int
     ) -> LegResult:
-        return await retrievers.search_dense(
-            self._vectors, self._documents, space, request, asked.vector, filter_match, width
-        )
+        retriever = DenseRetriever(self._vectors, self._documents)
+        return await retriever.search(space, request, asked.vector, filter_match, width)
 
     async def _timed(
         self, asked: ProbedQuery, space: Space, request: SearchRequest, filter_match: FilterMatch | None, width: int
@@ -143,7 +142,7 @@ class DenseProbe:
 
 
 def _top(leg: LegResult) -> Top:
-    return list(leg.best.items())[:K]
+    return list(leg.candidates.items())[:K]
 
 
 def _named(top: Top) -> list[tuple[str, float]]:

@@ -1,80 +1,75 @@
-"""How sure the dense leg is of its best find: how far that stands out from what chance gives in this space.
+"""How certain the dense leg is of its best candidate: how far that stands out from random chunks of the space.
 
 An embedder that never learnt the language or the subject of a query still returns the nearest documents, and their
-cosines may be high: what tells is whether the best one lies apart from those of random chunks. The signal-to-noise
-ratio z = (best - mean) / deviation, over the cosines of random chunks, does not depend on where an embedder's cosines
-lie (Arampatzis and Kamps, "A signal-to-noise approach to score normalization", CIKM 2009; how well a query is answered
-is predicted from such ratios by Shtok et al., "Predicting query performance by query-drift estimation", TOIS 2012).
+cosines may be high. What tells is the signal-to-noise ratio z = (best - mean) / deviation over the cosines of random
+chunks, which does not depend on where an embedder's cosines lie (Arampatzis and Kamps, "A signal-to-noise approach to
+score normalization", CIKM 2009; such ratios predict how well a query is answered: Shtok et al., "Predicting query
+performance by query-drift estimation", TOIS 2012).
 """
 
 import time
-from collections import OrderedDict
 from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
 
 from service.core.ids import CollectionId, DocumentId, Vector, VersionNumber
-from service.core.ports.vectors import VectorStore as VectorTables
+from service.core.ports.vectors import VectorStore
 from service.core.versions import VectorSample
 from service.spaces.resolver import Space
 
-CHANCE, CERTAIN = 2.5, 4.0
+Z_CHANCE, Z_CERTAIN = 2.5, 4.0
 """Deviations above the mean. The best of a few hundred random chunks reaches 2.5 to 3 by chance; where the embedder
-knows the language, nearly every query of seven collections has more than 4 (docs/decisions/0024)."""
-
-SIZE, LEAST = 500, 50
-"""Random chunks; with fewer than `LEAST` nothing is known and the dense leg is trusted."""
-KEPT_SECONDS = 600.0
-NEAREST = 25
-"""Chunks of the sample that stand for what is near a query: the nearest twentieth of the space."""
-GROWN = 2.0
-"""Times as many chunks as when it was drawn: drawn again."""
-MOST = 256
-"""Spaces remembered; half a megabyte each."""
-
-Key = tuple[CollectionId, VersionNumber]
+knows the language, nearly every query of seven collections exceeds 4 (docs/decisions/0024)."""
+SAMPLE_SIZE, MIN_SAMPLE_SIZE = 500, 50
+"""Random chunks. With fewer than `MIN_SAMPLE_SIZE` nothing is known, and the dense leg is trusted."""
+SAMPLE_SECONDS = 600.0
+MAX_GROWTH = 2.0
+"""A sample is drawn again when the space has grown or shrunk by this factor."""
+MAX_SAMPLES = 256
+"""Spaces remembered, half a megabyte each."""
+NEAREST_CHUNKS = 25
+"""Sampled chunks that stand for the neighbourhood of a query: the nearest twentieth of the space."""
 
 
-def certainty(best: float, chance: npt.NDArray[np.floating]) -> float:
-    """In [0, 1], of the best cosine of a query; `chance`: its cosines with random chunks, shape [n]."""
-    if len(chance) < LEAST:
+def certainty(best: float, sample: npt.NDArray[np.floating]) -> float:
+    """The certainty in [0, 1] of the best cosine of a query; `sample`: its cosines with random chunks, shape [n]."""
+    if len(sample) < MIN_SAMPLE_SIZE:
         return 1.0
-    deviation = float(chance.std())
+    mean, deviation = float(sample.mean()), float(sample.std())
     if deviation <= 0.0:
-        return 1.0 if best > float(chance.mean()) else 0.0
-    ratio = (best - float(chance.mean())) / deviation
-    return min(1.0, max(0.0, (ratio - CHANCE) / (CERTAIN - CHANCE)))
+        return 1.0 if best > mean else 0.0
+    return min(1.0, max(0.0, ((best - mean) / deviation - Z_CHANCE) / (Z_CERTAIN - Z_CHANCE)))
 
 
 class DenseCertainty:
-    """Random chunks of the spaces that are searched, drawn now and then."""
+    """Compares queries with random chunks of their space; the samples are kept between searches."""
 
-    def __init__(self, vectors: VectorTables) -> None:
+    def __init__(self, vectors: VectorStore) -> None:
         self._vectors = vectors
-        self._known: OrderedDict[Key, tuple[float, int, VectorSample]] = OrderedDict()
+        self._samples: dict[tuple[CollectionId, VersionNumber], tuple[float, int, VectorSample]] = {}
 
     async def certainty(self, space: Space, vector: Vector, best: float) -> float:
-        """Of the dense leg, whose best find for this query has the cosine `best`."""
-        if space.status.rows < LEAST:
+        """The certainty of the dense leg, whose best candidate for this query has the cosine `best`."""
+        if space.status.rows < MIN_SAMPLE_SIZE:
             return 1.0
-        return certainty(best, (await self._of(space)).vectors @ vector)
+        return certainty(best, (await self._sample(space)).vectors @ vector)
 
-    async def nearby(self, space: Space, vector: Vector) -> Sequence[DocumentId]:
-        """The documents of the chunks of the sample that are nearest to this query."""
-        sample = await self._of(space)
-        order = np.argsort(-(sample.vectors @ vector))[:NEAREST]
-        return [sample.chunks[at][0] for at in order]
+    async def nearest_sampled(self, space: Space, vector: Vector) -> Sequence[DocumentId]:
+        """The documents of those sampled chunks that are nearest to this query."""
+        sample = await self._sample(space)
+        nearest = np.argsort(-(sample.vectors @ vector))[:NEAREST_CHUNKS]
+        return [sample.chunks[at][0] for at in nearest]
 
-    async def _of(self, space: Space) -> VectorSample:
-        """About `SIZE` chunks."""
+    async def _sample(self, space: Space) -> VectorSample:
         key = (space.version.collection_id, space.version.number)
-        until, rows, known = self._known.get(key, (0.0, 0, None))
-        if known is not None and time.monotonic() < until and rows / GROWN < space.status.rows < rows * GROWN:
-            return known
-        drawn = await self._vectors.sample(space.version, SIZE)
-        self._known[key] = (time.monotonic() + KEPT_SECONDS, space.status.rows, drawn)
-        self._known.move_to_end(key)
-        while len(self._known) > MOST:
-            self._known.popitem(last=False)
-        return drawn
+        expires, rows, sample = self._samples.get(key, (0.0, 0, None))
+        similar_size = rows / MAX_GROWTH < space.status.rows < rows * MAX_GROWTH
+        if sample is not None and time.monotonic() < expires and similar_size:
+            return sample
+        sample = await self._vectors.sample(space.version, SAMPLE_SIZE)
+        self._samples.pop(key, None)  # the oldest are first
+        self._samples[key] = (time.monotonic() + SAMPLE_SECONDS, space.status.rows, sample)
+        while len(self._samples) > MAX_SAMPLES:
+            del self._samples[next(iter(self._samples))]
+        return sample

@@ -1,4 +1,4 @@
-"""What a search asks for, as vectors of the space that it is asked in."""
+"""The queries and examples of a search as vectors of the embedder version that answers it."""
 
 import asyncio
 from collections.abc import Callable, Coroutine, Mapping, Sequence
@@ -7,181 +7,215 @@ from typing import Any
 
 import numpy as np
 
-from service.core.errors import Invalid, SpaceRefused
-from service.core.ids import CollectionId, Role, Vector, VersionNumber
+from service.core.errors import FieldError, Invalid, SpaceRefused
+from service.core.ids import CollectionId, DocumentId, Role, Vector, VersionNumber
+from service.core.ports.documents import Documents
 from service.core.ports.embedder import Embedders, Encoder
+from service.core.ports.vectors import VectorStore
 from service.core.search import Example, Like, Query, SearchRequest
-from service.core.vector_math import unit
+from service.core.vector_math import direction, unit
 from service.core.versions import VersionState
 from service.search.context import SearchContext
-from service.search.examples import ExampleVectors, rocchio
 from service.spaces.model_verification import ModelVerifier
 from service.spaces.resolver import Space
 
-
-@dataclass(frozen=True, slots=True)
-class EncodedTexts:
-    """Texts with their vectors, and what made them."""
-
-    encoder: Encoder
-    vectors: Mapping[str, Vector]
+NEGATIVE_WEIGHT = 0.5
+"""Leads from the positive mean as far beyond it as it is away from the negative one: p + (p - n), scaled."""
 
 
+EncodedTexts = tuple[Encoder, Mapping[str, Vector]]
+"""Vectors by text, and the encoder that made them."""
 Encode = Callable[[Space, Sequence[str], Role], Coroutine[Any, Any, EncodedTexts]]
 
 
 @dataclass(slots=True)
-class _Call:
+class _PendingEncoding:
     task: asyncio.Task[EncodedTexts]
     waiting: int = 0
 
 
 class SharedQueryEncoding:
-    """Searches that are answered together, one or many: what they have to say is encoded in one call.
+    """Encodes the texts of searches that are answered together in one call for each version and role, each text once.
 
-    In one for each version that they go to and each role, to be exact, each text once. The first search that needs it
-    starts it for all; it ends early only where all that waited for it have left.
+    The first search that needs the call starts it for all; it is cancelled only when all that waited have left.
     """
 
     def __init__(self, requests: Sequence[SearchRequest]) -> None:
         self._requests = requests
-        self._calls: dict[tuple[CollectionId, VersionNumber, Role], _Call] = {}
+        self._pending: dict[tuple[CollectionId, VersionNumber, Role], _PendingEncoding] = {}
 
-    async def encoded(self, space: Space, role: Role, encode: Encode) -> EncodedTexts:
-        """All texts of this role that go to this version. What fails, fails for every search that needs it."""
+    async def get(self, space: Space, role: Role, encode: Encode) -> EncodedTexts:
+        """All texts of this role for this version. A failure is a failure of every search that needs them."""
         key = (space.version.collection_id, space.version.number, role)
-        call = self._calls.get(key)
-        if call is None:
-            call = self._calls[key] = _Call(asyncio.create_task(encode(space, self._texts(space, role), role)))
-        call.waiting += 1
+        pending = self._pending.get(key)
+        if pending is None:
+            task = asyncio.create_task(encode(space, self._texts(space, role), role))
+            pending = self._pending[key] = _PendingEncoding(task)
+        pending.waiting += 1
         try:
-            return await asyncio.shield(call.task)
+            return await asyncio.shield(pending.task)
         finally:
-            call.waiting -= 1
-            if not call.waiting and not call.task.done():
-                del self._calls[key]
-                call.task.cancel()
+            pending.waiting -= 1
+            if not pending.waiting and not pending.task.done():
+                del self._pending[key]
+                pending.task.cancel()
 
     def _texts(self, space: Space, role: Role) -> list[str]:
         number, active = space.version.number, space.collection.active_version
         here = [request for request in self._requests if (request.embedder_version or active) == number]
-        return list(dict.fromkeys(text for request in here for text in _texts(request, role)))
+        return list(dict.fromkeys(text for request in here for text in _texts_to_encode(request, role)))
 
 
 class QueryEncoder:
-    """Encodes the queries with the embedder of the version, takes vectors that the client brought, reads examples."""
+    """Encodes texts with the embedder of the version, checks vectors of the client, and combines examples."""
 
-    def __init__(self, embedders: Embedders, verifier: ModelVerifier, examples: ExampleVectors) -> None:
+    def __init__(
+        self, embedders: Embedders, verifier: ModelVerifier, documents: Documents, vectors: VectorStore
+    ) -> None:
         self._embedders = embedders
         self._verifier = verifier
-        self._examples = examples
+        self._documents = documents
+        self._vectors = vectors
 
-    async def vectors(self, space: Space, context: SearchContext, shared: SharedQueryEncoding) -> list[Vector | None]:
-        """Each question as a vector of this version; None where the dense leg is not asked or had to be given up."""
+    async def encode(self, space: Space, context: SearchContext, shared: SharedQueryEncoding) -> list[Vector | None]:
+        """The vector of each query; None where the dense leg is not wanted or had to be given up."""
         request, version = context.request, space.version
         vectors: list[Vector | None] = [None] * len(request.effective_queries)
         if request.mode == "lexical":
             return vectors
         if version.state is VersionState.BACKFILLING:
             so_far = f"version {version.number} is still being filled: {space.status.rows:,} chunks so far"
-            context.note("dense", "incomplete", so_far)
+            context.degrade("dense", "incomplete", so_far)
         if request.like is not None:
-            return [await self._middle(space, context, request.like, shared)]
+            return [await self._encode_examples(space, context, request.like, shared)]
         for at, query in enumerate(request.effective_queries):
             if query.vector is not None:
-                vectors[at] = _brought(space, request, query.vector, _place(request, at, "vector"))
-        texts = {_place(request, at, "query"): request.model_text(query) for at, query in _unread(request)}
+                vectors[at] = _client_vector(space, request, query.vector, _field(request, at, "vector"))
+        texts = {_field(request, at, "query"): request.model_text(query) for at, query in _text_queries(request)}
         if texts and version.spec.external:
             missing = f"version {version.number} has vectors of the client's own: send the query's"
             if request.mode == "dense":
                 raise Invalid.at(next(iter(texts)).removesuffix("query") + "vector", missing)
-            context.note("dense", "no_vector", missing)
+            context.degrade("dense", "no_vector", missing)
         elif texts:
-            work = self._read(space, context, texts, "query", shared)
-            read = await context.attempt("embed", lambda: work, optional=request.mode == "hybrid")
-            if read is not None:
-                for at, query in _unread(request):
-                    vectors[at] = read[request.model_text(query)]
+            work = self._encode_texts(space, context, texts, "query", shared)
+            encoded = await context.run_stage("embed", work, optional=request.mode == "hybrid")
+            if encoded is not None:
+                for at, query in _text_queries(request):
+                    vectors[at] = encoded[request.model_text(query)]
         return vectors
 
-    async def _middle(self, space: Space, context: SearchContext, like: Like, shared: SharedQueryEncoding) -> Vector:
-        """Where examples point to: positive ones towards, negative ones away."""
-        texts = {f"{place}.text": one.text for place, one in like.by_field if one.text is not None}
-        read: Mapping[str, Vector] = {}
+    async def _encode_texts(
+        self, space: Space, context: SearchContext, texts: Mapping[str, str], role: Role, shared: SharedQueryEncoding
+    ) -> Mapping[str, Vector]:
+        """Vectors by text. `texts`: by their field in the request."""
+        encoder, vectors = await shared.get(space, role, self._encode_verified)
+        limit = encoder.identity.max_tokens
+        for field, text in texts.items():
+            if len(text) + encoder.overhead(role) > limit:  # only then can it have more tokens
+                (length,) = await asyncio.to_thread(encoder.lengths, [text], role)
+                if length > limit:
+                    what = "the query" if field == "query" else field
+                    cut = f"{what} has {length} tokens, of which the embedder reads {limit}"
+                    context.degrade("embed", "truncated", cut)
+            if not np.isfinite(vectors[text]).all() or not vectors[text].any():
+                raise Invalid.at(field, "the embedder gives no usable vector for this text")
+        return vectors
+
+    async def _encode_verified(self, space: Space, texts: Sequence[str], role: Role) -> EncodedTexts:
+        encoder = await self._verifier.ensure(space.version)
+        vectors = await self._embedders.embed(space.version.spec, texts, role)
+        if await self._verifier.ensure(space.version) is not encoder:
+            # Replaced since it was verified: which of the two models gave these vectors is unknown.
+            raise SpaceRefused("the model was replaced while it encoded the query")
+        return encoder, dict(zip(texts, vectors, strict=True))
+
+    async def _encode_examples(
+        self, space: Space, context: SearchContext, like: Like, shared: SharedQueryEncoding
+    ) -> Vector:
+        """The direction that the examples give: towards the positive ones, away from the negative ones."""
+        texts = {f"{field}.text": one.text for field, one in like.by_field if one.text is not None}
+        encoded: Mapping[str, Vector] = {}
         if texts and space.version.spec.external:
             missing = f"version {space.version.number} has vectors of the client's own: an example is an id or a vector"
             raise Invalid.at(next(iter(texts)), missing)
         if texts:
-            work = self._read(space, context, texts, "document", shared)
-            read = await context.attempt("embed", lambda: work, optional=False) or {}
+            work = self._encode_texts(space, context, texts, "document", shared)
+            encoded = await context.run_stage("embed", work, optional=False) or {}
         with context.timings.stage("examples"):
-            directions = await self._examples.directions(space, like)
+            directions = await self._document_directions(space, like)
 
-        def vector(place: str, example: Example) -> Vector:
+        def vector(field: str, example: Example) -> Vector:
             if example.id is not None:
                 return directions[example.id]
             if example.vector is not None:
-                return _brought(space, context.request, example.vector, f"{place}.vector")
-            return read[example.text or ""]
+                return _client_vector(space, context.request, example.vector, f"{field}.vector")
+            return encoded[example.text or ""]
 
-        vectors = [vector(place, example) for place, example in like.by_field]
-        middle = rocchio(vectors[: len(like.positive)], vectors[len(like.positive) :])
-        if middle is None:
+        vectors = [vector(field, example) for field, example in like.by_field]
+        combined = rocchio(vectors[: len(like.positive)], vectors[len(like.positive) :])
+        if combined is None:
             raise Invalid.at("like", "the examples cancel each other: nothing is in their direction")
-        return middle
+        return combined
 
-    # ------------------------------------------------------------ texts
+    async def _document_directions(self, space: Space, like: Like) -> Mapping[DocumentId, Vector]:
+        """The mean direction of the chunks of each example that is a document.
 
-    async def _read(
-        self, space: Space, context: SearchContext, texts: Mapping[str, str], role: Role, shared: SharedQueryEncoding
-    ) -> Mapping[str, Vector]:
-        """The vectors of these texts, given by their places in the request."""
-        encoded = await shared.encoded(space, role, self._encode)
-        for place, text in texts.items():
-            await self._note_cut(context, encoded.encoder, place, text, role)
-            vector = encoded.vectors[text]
-            if not np.isfinite(vector).all() or not vector.any():
-                raise Invalid.at(place, "the embedder gives no usable vector for this text")
-        return encoded.vectors
-
-    async def _encode(self, space: Space, texts: Sequence[str], role: Role) -> EncodedTexts:
-        encoder = await self._verifier.ensure(space.version)
-        vectors = await self._embedders.embed(space.version.spec, texts, role)
-        if await self._verifier.ensure(space.version) is not encoder:
-            # Swapped since it was admitted: which of the two models gave these vectors cannot be told any more.
-            raise SpaceRefused("the model was replaced while it encoded the query")
-        return EncodedTexts(encoder, dict(zip(texts, vectors, strict=True)))
-
-    async def _note_cut(self, context: SearchContext, encoder: Encoder, place: str, text: str, role: Role) -> None:
-        """No text is cut silently. Only one of more characters than the model takes tokens can be too long."""
-        most = encoder.identity.max_tokens
-        if len(text) + encoder.overhead(role) > most:
-            (length,) = await asyncio.to_thread(encoder.lengths, [text], role)
-            if length > most:
-                what = "the query" if place == "query" else place
-                context.note("embed", "truncated", f"{what} has {length} tokens, of which the embedder reads {most}")
+        Invalid, naming each field, for a document that does not exist, or that the space does not have in its present
+        content: before it was encoded, after it was changed, or because it was set aside.
+        """
+        if not like.ids:
+            return {}
+        directions = await self._vectors.directions(space.version, list(like.ids))
+        missing = like.ids - directions.keys()
+        if not missing:
+            return directions
+        existing = await self._documents.get(space.collection.id, list(missing))
+        errors = [
+            FieldError(
+                field,
+                f"version {space.version.number} has no vector yet of document {one.id!r} as it is now"
+                if one.id in existing
+                else f"there is no document {one.id!r}",
+            )
+            for field, one in like.by_field
+            if one.id in missing
+        ]
+        raise Invalid("; ".join(f"{error.field}: {error.message}" for error in errors), errors)
 
 
-def _texts(request: SearchRequest, role: Role) -> list[str]:
-    """What the embedder has to read of a search in this role: questions as queries, examples as documents."""
+def rocchio(positive: Sequence[Vector], negative: Sequence[Vector]) -> Vector | None:
+    """The mean of the positive examples less a part of the mean of the negative ones, scaled to length 1.
+
+    Rocchio, "Relevance Feedback in Information Retrieval" (1971). All examples have length 1, so that each counts the
+    same; at least one is positive. None where they cancel each other.
+    """
+    mean = np.mean(np.asarray(positive, dtype=np.float64), axis=0)
+    if negative:
+        mean -= NEGATIVE_WEIGHT * np.mean(np.asarray(negative, dtype=np.float64), axis=0)
+    return direction(mean)
+
+
+def _texts_to_encode(request: SearchRequest, role: Role) -> list[str]:
+    """The texts of a search that are encoded in this role: queries as queries, examples as documents."""
     if request.like is not None:
         texts = [one.text for _, one in request.like.by_field if one.text is not None]
         return texts if role == "document" else []
-    questions = _unread(request) if role == "query" and request.mode != "lexical" else []
-    return [request.model_text(query) for _, query in questions]
+    queries = _text_queries(request) if role == "query" and request.mode != "lexical" else []
+    return [request.model_text(query) for _, query in queries]
 
 
-def _unread(request: SearchRequest) -> list[tuple[int, Query]]:
-    """The questions that come without a vector, with their numbers."""
+def _text_queries(request: SearchRequest) -> list[tuple[int, Query]]:
+    """The queries without a vector, with their positions."""
     return [(at, query) for at, query in enumerate(request.effective_queries) if query.vector is None]
 
 
-def _place(request: SearchRequest, at: int, field: str) -> str:
-    return f"queries.{at}.{field}" if request.queries else field
+def _field(request: SearchRequest, at: int, name: str) -> str:
+    return f"queries.{at}.{name}" if request.queries else name
 
 
-def _brought(space: Space, request: SearchRequest, values: Sequence[float], place: str) -> Vector:
-    """A vector as the client made it. Invalid where it is not, or might not be, of the version's space."""
+def _client_vector(space: Space, request: SearchRequest, values: Sequence[float], field: str) -> Vector:
+    """A vector that the client made, scaled to length 1. Invalid where it may not be of the version's space."""
     version = space.version
     if request.embedder_version is None:
         if not version.spec.external:
@@ -191,8 +225,8 @@ def _brought(space: Space, request: SearchRequest, values: Sequence[float], plac
             raise Invalid.at("embedder_version", "the active version has changed: say which one the vector is of")
     if len(values) != version.dimensions:
         dimensions = f"version {version.number} has {version.dimensions} dimensions"
-        raise Invalid.at(place, f"has {len(values)} numbers; {dimensions}")
+        raise Invalid.at(field, f"has {len(values)} numbers; {dimensions}")
     vector = unit(values)
     if vector is None:
-        raise Invalid.at(place, "has no direction: its numbers are all zero, or not finite")
+        raise Invalid.at(field, "has no direction: its numbers are all zero, or not finite")
     return vector

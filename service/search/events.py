@@ -1,4 +1,4 @@
-"""What a live search leaves behind for those who watch: question, vectors, plan, and what its best finds were."""
+"""What a live search reports to its observers, such as the recall monitor and the drift detection."""
 
 from dataclasses import dataclass
 from typing import Protocol
@@ -10,10 +10,9 @@ from service.spaces.resolver import Space
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SearchEvent:
-    """`vectors`: of each question, None where the dense leg did not ask it. `passing`: what the filter lets pass.
-    `width`: candidates that each leg was asked for.
+    """`vectors`: one for each query, None where its dense leg did not run. `width`: candidates requested of each leg.
 
-    `best_cosine`, `best_words`: the highest score of each leg, None where it did not run or found nothing.
+    `best_cosine`, `best_bm25`: the highest score of each leg, None where it did not run or found nothing.
     """
 
     space: Space
@@ -28,8 +27,8 @@ class SearchEvent:
 
 
 class SearchObserver(Protocol):
-    """Somebody who is told of every live search that was answered."""
+    """Is informed of every live search that was answered."""
 
-    def on_search(self, observed: SearchEvent) -> None:
-        """Costs microseconds, never waits, never raises: a client is waiting for the answer."""
+    def on_search(self, event: SearchEvent) -> None:
+        """Must take microseconds, never wait and never raise: a client is waiting for the answer."""
         ...

@@ -1,17 +1,15 @@
-"""How several rankings become one. Pure: what each leg says of each query in, one ranking with its explanation out.
+"""Fusion of several rankings into one. Pure: the scores of each leg for each query in, one explained ranking out.
 
 Convex combination follows Bruch, Gai and Ingber, "An Analysis of Fusion Functions for Hybrid Retrieval" (TOIS 2023):
-each leg is scaled per query from a fixed lower bound to its best score, then weighed. Their bound for cosine is its
+each leg is scaled per query from a fixed lower bound to its best score, then weighted. Their bound for cosine is its
 theoretical minimum, -1, which no text embedder comes near; ours is 0, where texts that have nothing in common lie
 (docs/decisions/0009 has the figures). Reciprocal rank fusion follows Cormack, Clarke and Buettcher (SIGIR 2009).
 
-Several queries are summed by their weights: of scaled scores that is CombSUM (Fox and Shaw, TREC-2, 1994), of
-reciprocal ranks it is RRF over the lists of all of them. The sum is divided by the sum of the weights, so that scores
-lie in [0, 1] however many ask.
+Several queries are averaged by their weights, so that scores lie in [0, 1]: for scaled scores this is CombSUM (Fox and
+Shaw, TREC-2, 1994), for reciprocal ranks it is RRF over the lists of all of them.
 
-A fixed lower bound also settles the odd cases: scores that are all equal, or a single one, are all the best (1), where
-scaling from the lowest would divide zero by zero; a score below the bound (a negative cosine) is no evidence and counts
-0, never less; and how many candidates a leg brought moves no score. docs/decisions/0024 has what was measured.
+The fixed lower bound also settles the special cases: scores that are all equal, or a single one, are the best (1); a
+negative cosine counts 0; and the number of candidates changes no score. docs/decisions/0024 has the measurements.
 """
 
 import math
@@ -22,16 +20,16 @@ from typing import Generic, Literal, TypeVar
 from service.core.collections import FusionSettings
 from service.core.search import Explanation, LegExplanation, QueryExplanation
 
-COSINE_FLOOR = 0.0
-BM25_FLOOR = 0.0
+FLOOR = 0.0
+"""The lower bound of both cosine and BM25."""
 
 Item = TypeVar("Item", bound=Hashable)
-"""What is ranked: documents, or chunks. Of one kind, that has an order."""
+"""What is ranked: documents or chunks. Items are comparable."""
 
 
 @dataclass(frozen=True, slots=True)
 class RankedScore:
-    """Where an item stands in the list of one leg: `rank` from 1, None where the leg did not find it itself."""
+    """The score of an item in one leg and its rank from 1; `rank` is None where the score was only looked up."""
 
     score: float
     rank: int | None
@@ -39,11 +37,10 @@ class RankedScore:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LegScores(Generic[Item]):
-    """What the legs say of one query. None: a leg that did not run.
+    """The scores of both legs for one query; None for a leg that did not run.
 
-    Either may hold, without a rank, exact scores that were looked up for items that something else found: they count
-    in a convex combination. An item that a leg knows nothing of has that leg's lower bound. `weight`: above 0.
-    `certainty` in [0, 1]: how far the best cosine is from what chance would give (`background.py`).
+    Exact scores without a rank, looked up for items that something else found, count in a convex combination. An item
+    that a leg does not know has that leg's lower bound. `weight`: above 0. `certainty` in [0, 1]: see `DenseCertainty`.
     """
 
     dense: Mapping[Item, RankedScore] | None = None
@@ -54,38 +51,36 @@ class LegScores(Generic[Item]):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FusedItem(Generic[Item]):
-    """One item in the fused ranking."""
-
     item: Item
     score: float
     explanation: Explanation
 
 
 def rank_scores(scores: Mapping[Item, float], found: int | None = None) -> dict[Item, RankedScore]:
-    """The list of a leg, best first, by place; after the first `found` entries come scores that were looked up."""
+    """Rank scores that are given best first; those after the first `found` were looked up and get no rank."""
     return {
         item: RankedScore(score, rank if found is None or rank <= found else None)
         for rank, (item, score) in enumerate(scores.items(), start=1)
     }
 
 
-def fuse(evidence: Sequence[LegScores[Item]], how: FusionSettings) -> list[FusedItem[Item]]:
-    """Rank everything that any leg knows, best first; ties by the best cosine, then by BM25, then by item.
+def fuse(queries: Sequence[LegScores[Item]], settings: FusionSettings) -> list[FusedItem[Item]]:
+    """Rank all items that any leg knows, best first; ties by the best cosine, then by BM25, then by item.
 
-    In a convex combination the odds of the dense leg are `alpha` : 1 - `alpha`, times its certainty. A leg that has
-    nothing to say, because it did not run, found nothing or found nothing above its lower bound, leaves the
-    decision on its query to the other, whose scores are not diminished.
+    In a convex combination the odds of the dense leg are `alpha` : 1 - `alpha`, times its certainty. A leg without
+    evidence (it did not run, or found nothing above its lower bound) leaves the decision on its query to the other
+    leg, whose scores are not diminished.
     """
-    whole = math.fsum(one.weight for one in evidence)
-    explained = [_explain(one, how, one.weight / whole) for one in evidence]
+    total_weight = math.fsum(query.weight for query in queries)
+    explained = [_explain(query, settings, query.weight / total_weight) for query in queries]
     items = dict.fromkeys(item for one in explained for item in one)
-    fused = [_fused(item, [one.get(item) for one in explained]) for item in items]
+    fused = [_fuse_item(item, [one.get(item) for one in explained]) for item in items]
     fused.sort(key=_order)
     return fused
 
 
-def _fused(item: Item, queries: Sequence[QueryExplanation | None]) -> FusedItem[Item]:
-    """The sum over the queries; legs are shown as they stood in the one that counts most for this item."""
+def _fuse_item(item: Item, queries: Sequence[QueryExplanation | None]) -> FusedItem[Item]:
+    """The sum over the queries; the legs shown are those of the query that contributes most."""
     known = [one for one in queries if one is not None]
     score = math.fsum(one.gain for one in known)  # exact, so that the order of the queries cannot matter
     most = max(known, key=lambda one: one.gain)
@@ -99,64 +94,64 @@ def _fused(item: Item, queries: Sequence[QueryExplanation | None]) -> FusedItem[
     return FusedItem(item=item, score=score, explanation=explanation)
 
 
-def _explain(evidence: LegScores[Item], how: FusionSettings, share: float) -> dict[Item, QueryExplanation]:
-    """What the legs say of one query, and what each item gains by it when the query counts `share`."""
-    meaning, words = _weights(evidence, how)
-    dense = _scale(evidence.dense, COSINE_FLOOR, how, share * meaning)
-    lexical = _scale(evidence.lexical, BM25_FLOOR, how, share * words)
+def _explain(query: LegScores[Item], settings: FusionSettings, share: float) -> dict[Item, QueryExplanation]:
+    """What each item gains by a query that counts `share` of all."""
+    dense_weight, lexical_weight = _leg_weights(query, settings)
+    dense = _scale(query.dense, settings, share * dense_weight)
+    lexical = _scale(query.lexical, settings, share * lexical_weight)
 
     def explanation(item: Item) -> QueryExplanation:
         legs = (dense.get(item), lexical.get(item))
         gain = math.fsum(leg.share for leg in legs if leg is not None)
-        return QueryExplanation(dense=legs[0], lexical=legs[1], gain=gain, certainty=evidence.certainty)
+        return QueryExplanation(dense=legs[0], lexical=legs[1], gain=gain, certainty=query.certainty)
 
     return {item: explanation(item) for item in dict.fromkeys((*dense, *lexical))}
 
 
-def _weights(evidence: LegScores[Item], how: FusionSettings) -> tuple[float, float]:
-    """Of the dense and of the lexical leg; reciprocal ranks are not weighed."""
-    if how.method == "rrf" or not _speaks(evidence.dense, COSINE_FLOOR) or not _speaks(evidence.lexical, BM25_FLOOR):
+def _leg_weights(query: LegScores[Item], settings: FusionSettings) -> tuple[float, float]:
+    """The weights of the dense and the lexical leg; reciprocal ranks are not weighted."""
+    if settings.method == "rrf" or not (_has_evidence(query.dense) and _has_evidence(query.lexical)):
         return 1.0, 1.0
-    meaning = how.alpha * evidence.certainty
-    weight = meaning / (meaning + 1.0 - how.alpha) if how.alpha < 1.0 else 1.0
+    odds = settings.alpha * query.certainty
+    weight = odds / (odds + 1.0 - settings.alpha) if settings.alpha < 1.0 else 1.0
     return weight, 1.0 - weight
 
 
-def _speaks(places: Mapping[Item, RankedScore] | None, floor: float) -> bool:
-    return places is not None and any(place.score > floor for place in places.values())
+def _has_evidence(scores: Mapping[Item, RankedScore] | None) -> bool:
+    return scores is not None and any(one.score > FLOOR for one in scores.values())
 
 
 def _scale(
-    places: Mapping[Item, RankedScore] | None, floor: float, how: FusionSettings, weight: float
+    scores: Mapping[Item, RankedScore] | None, settings: FusionSettings, weight: float
 ) -> dict[Item, LegExplanation]:
-    """Scale one leg. A leg whose best score is not above its lower bound says nothing: all of it is 0."""
-    if places is None:
+    """Scale and weight one leg. Without a score above the lower bound everything is 0."""
+    if scores is None:
         return {}
-    span = max((place.score for place in places.values()), default=floor) - floor
+    span = max((one.score for one in scores.values()), default=FLOOR) - FLOOR
 
-    def explanation(place: RankedScore) -> LegExplanation:
-        normalised = max(0.0, place.score - floor) / span if span > 0 else 0.0
-        if how.method == "rrf":
-            share = 0.0 if place.rank is None else weight / (how.k + place.rank)
+    def explanation(one: RankedScore) -> LegExplanation:
+        normalised = max(0.0, one.score - FLOOR) / span if span > 0 else 0.0
+        if settings.method == "rrf":
+            share = 0.0 if one.rank is None else weight / (settings.k + one.rank)
         else:
             share = weight * normalised
-        return LegExplanation(rank=place.rank, score=place.score, normalised=normalised, share=share)
+        return LegExplanation(rank=one.rank, score=one.score, normalised=normalised, share=share)
 
-    return {item: explanation(place) for item, place in places.items()}
+    return {item: explanation(one) for item, one in scores.items()}
 
 
-def _order(one: FusedItem[Item]) -> tuple[float, float, float, Item]:
-    """By score, then by the best cosine and the best BM25 score that any query has for it, then by item.
+def _order(fused: FusedItem[Item]) -> tuple[float, float, float, Item]:
+    """By score, then by the best cosine and the best BM25 score over all queries, then by item.
 
-    What is scaled to 0, or has equal ranks, can still be told apart by them.
+    The raw scores tell apart what was scaled to 0 or has equal ranks.
     """
-    told = one.explanation
-    return (-one.score, -_best_score(told, "dense"), -_best_score(told, "lexical"), one.item)
+    explanation = fused.explanation
+    return (-fused.score, -_best_score(explanation, "dense"), -_best_score(explanation, "lexical"), fused.item)
 
 
-def _best_score(told: Explanation, leg: Literal["dense", "lexical"]) -> float:
-    if not told.queries:  # of one query, as most have
-        only: LegExplanation | None = getattr(told, leg)
+def _best_score(explanation: Explanation, leg: Literal["dense", "lexical"]) -> float:
+    if not explanation.queries:  # the common case of one query, kept fast
+        only: LegExplanation | None = getattr(explanation, leg)
         return -math.inf if only is None else only.score
-    legs: list[LegExplanation | None] = [getattr(query, leg) for query in told.queries]
+    legs: list[LegExplanation | None] = [getattr(query, leg) for query in explanation.queries]
     return max((one.score for one in legs if one is not None), default=-math.inf)

@@ -1,11 +1,10 @@
-"""Which hits to show of many that say the same. Pure: scores and likenesses in, an order with its explanation out.
+"""Diversification of hits by maximal marginal relevance (MMR). Pure: scores and vectors in, an explained order out.
 
-Maximal marginal relevance: Carbonell and Goldstein, "The Use of MMR, Diversity-Based Reranking for Reordering Documents
-and Producing Summaries" (SIGIR 1998). Their lambda is 1 - `diversity`.
+Carbonell and Goldstein, "The Use of MMR, Diversity-Based Reranking for Reordering Documents and Producing Summaries"
+(SIGIR 1998). Their lambda is 1 - `diversity`.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -16,58 +15,44 @@ from service.core.search import DiversityExplanation
 Matrix = npt.NDArray[np.float64]
 
 
-@dataclass(frozen=True, slots=True)
-class Pick:
-    """The hit that stood at `place` (from 0), and why it was taken."""
-
-    place: int
-    explanation: DiversityExplanation
-
-
-def mmr(scores: Sequence[float], vectors: Sequence[Vector | None], diversity: float, k: int) -> list[Pick]:
-    """The `k` hits that are taken one by one, each by the most of
+def mmr(
+    scores: Sequence[float], vectors: Sequence[Vector | None], diversity: float, k: int
+) -> list[DiversityExplanation]:
+    """The `k` hits, by their `rank` in `scores`, that are taken one by one, each maximising
 
         (1 - diversity) * relevance - diversity * (highest cosine to one that is taken already)
 
-    `scores` are given best first, and are relevance when scaled to [0, 1]; `vectors` are of length 1. Ties go to the
-    better score, so that 0 leaves the order as it is; the first is the best in any case. Of a hit without a vector
-    nobody knows what it is like: it counts as being as like to any other as two of the hits are on average.
+    `scores` are given best first; scaled to [0, 1] they are the relevance. `vectors` have length 1. Ties go to the
+    better score, so that a diversity of 0 keeps the order; the best hit is always first. A hit without a vector counts
+    as being as similar to any other as two of the hits are on average.
     """
     relevance = _scaled(scores)
     similarity = _cosines(vectors)
     free = np.ones(len(scores), dtype=bool)
     nearest = np.full(len(scores), -np.inf)
-    picks: list[Pick] = []
+    picks: list[DiversityExplanation] = []
     while len(picks) < min(k, len(scores)):
         margin = (1.0 - diversity) * relevance
         if picks:
             margin -= diversity * nearest
         place = int(np.argmax(np.where(free, margin, -np.inf))) if picks else 0
         known = bool(picks) and vectors[place] is not None
-        picks.append(
-            Pick(
-                place,
-                DiversityExplanation(
-                    rank=place + 1,
-                    similarity=float(nearest[place]) if known else None,
-                    mmr=float(margin[place]),
-                ),
-            )
-        )
+        likeness = float(nearest[place]) if known else None
+        picks.append(DiversityExplanation(rank=place + 1, similarity=likeness, mmr=float(margin[place])))
         free[place] = False
         nearest = np.maximum(nearest, similarity[place])
     return picks
 
 
 def _scaled(scores: Sequence[float]) -> Matrix:
-    """From 0 for the lowest to 1 for the best. Where all are equal they say nothing: all are 1."""
+    """From 0 for the lowest to 1 for the best; all 1 where all are equal."""
     wide = np.asarray(scores, dtype=np.float64)
     span = np.ptp(wide) if len(wide) else 0.0
     return (wide - wide.min()) / span if span > 0 else np.ones(len(wide))
 
 
 def _cosines(vectors: Sequence[Vector | None]) -> Matrix:
-    """Of each with each: [n, n]."""
+    """The cosine of each pair, [n, n]; the mean of the known pairs where a vector is missing."""
     known = [at for at, vector in enumerate(vectors) if vector is not None]
     rows = np.array([vector for vector in vectors if vector is not None], dtype=np.float64)
     products = rows @ rows.T if known else np.empty((0, 0))

@@ -37,8 +37,8 @@ def test_an_early_exit_gives_the_first_k_of_reading_everything(
     relevance = [one for _, one in pairs]
     blend = RerankBlend([first for first, _ in pairs], weight)
     read = 0
-    while not blend.settled(relevance[:read], k):
-        assert blend.horizon(relevance[:read], k) > read
+    while not blend.is_settled(relevance[:read], k):
+        assert blend.required(relevance[:read], k) > read
         read = min(read + portion, len(pairs))
     assert ranking(blend, relevance[:read])[:k] == ranking(blend, relevance)[:k]
 
@@ -63,7 +63,7 @@ def test_scores_are_shares_and_the_unread_stay_behind_in_order(pairs: list[tuple
     assert all(0 <= blend.share(one) <= score + 1e-9 for score, (_, one) in zip(scores, pairs, strict=True))
     half = len(pairs) // 2
     floor = min(scores[:half], default=1.0)
-    behind = [blend.unread(first, floor) for first, _ in pairs[half:]]
+    behind = [blend.unread_score(first, floor) for first, _ in pairs[half:]]
     assert behind == sorted(behind, reverse=True)
     assert all(score <= floor for score in behind)
 

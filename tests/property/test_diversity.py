@@ -20,7 +20,7 @@ K = st.integers(1, 14)
 
 
 def picked(hits: Hits, diversity: float, k: int) -> list[int]:
-    return [pick.place for pick in mmr([score for score, _ in hits], [vector for _, vector in hits], diversity, k)]
+    return [pick.rank - 1 for pick in mmr([score for score, _ in hits], [vector for _, vector in hits], diversity, k)]
 
 
 @given(HITS, DIVERSITY, K)
@@ -61,7 +61,7 @@ def test_the_unit_of_the_scores_does_not_matter(hits: Hits, diversity: float, k:
     """But for rounding, where margins are equal: what is then taken has the same margin."""
     moved: Hits = [(score * by + plus, vector) for score, vector in hits]
     margins = [
-        [pick.explanation.mmr for pick in mmr([score for score, _ in some], [v for _, v in some], diversity, k)[:2]]
+        [pick.mmr for pick in mmr([score for score, _ in some], [v for _, v in some], diversity, k)[:2]]
         for some in (hits, moved)
     ]
     assert margins[0] == pytest.approx(margins[1], abs=1e-9)
@@ -82,10 +82,10 @@ def test_nothing_depends_on_the_order_in_which_hits_were_found(
 def test_the_explanation_says_how_each_came_to_its_place(hits: Hits, diversity: float) -> None:
     picks = mmr([score for score, _ in hits], [vector for _, vector in hits], diversity, len(hits))
     for at, pick in enumerate(picks):
-        vector = hits[pick.place][1]
-        assert pick.explanation.rank == pick.place + 1
-        assert (pick.explanation.similarity is None) == (at == 0 or vector is None)
-        above = [hits[other.place][1] for other in picks[:at]]
+        vector = hits[pick.rank - 1][1]
+        assert pick.rank == pick.rank - 1 + 1
+        assert (pick.similarity is None) == (at == 0 or vector is None)
+        above = [hits[other.rank - 1][1] for other in picks[:at]]
         if vector is not None and above and all(one is not None for one in above):
             nearest = max(float(vector @ one) for one in above if one is not None)
-            assert pick.explanation.similarity == pytest.approx(nearest)
+            assert pick.similarity == pytest.approx(nearest)

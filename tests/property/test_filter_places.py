@@ -19,7 +19,7 @@ from service.core.filters import Filter
 from service.core.ids import DocumentId
 from service.core.search import Candidate, FilterMatch, SearchRequest
 from service.core.versions import SpaceStatus
-from service.search import retrievers
+from service.search.retrievers import DenseRetriever, LexicalRetriever
 from service.spaces.resolver import Space
 from service.store.postgres.connection.pool import Pool
 from service.store.postgres.filters.indexed_fields import PREFIX, IndexedFields
@@ -113,20 +113,18 @@ async def both_legs_and_the_listing(world: World, where: Filter, right: set[str]
         filter_match = await world.documents.match_filter(world.collection.id, where, cap)
         assert filter_match.ids is None or set(filter_match.ids) == right
         assert (filter_match.ids is None) == (len(right) > cap)
-        by_words = await retrievers.search_lexical(
-            lexicon, world.documents, space(world), request, filter_match, DOCUMENTS
-        )
-        assert {id_ for id_, _ in by_words.best} == right
+        retriever = LexicalRetriever(lexicon, world.documents)
+        by_words = await retriever.search(space(world), request, filter_match, DOCUMENTS)
+        assert {id_ for id_, _ in by_words.candidates} == right
         if len(everything) == len(await world.stored_chunks()):
             await dense_leg(world, request, filter_match, right)
 
 
 async def dense_leg(world: World, request: SearchRequest, filter_match: FilterMatch, right: set[str]) -> None:
     for indexed in (False, True):
-        leg = await retrievers.search_dense(
-            world.vectors, world.documents, space(world, indexed), request, telling("word"), filter_match, DOCUMENTS
-        )
-        assert {id_ for id_, _ in leg.best} == right, leg.plan
+        retriever = DenseRetriever(world.vectors, world.documents)
+        leg = await retriever.search(space(world, indexed), request, telling("word"), filter_match, DOCUMENTS)
+        assert {id_ for id_, _ in leg.candidates} == right, leg.plan
 
 
 def space(world: World, indexed: bool = False) -> Space:

@@ -107,7 +107,7 @@ FOREIGN = "Who wrote the letters to the Corinthians?"
 
 
 async def test_questions_of_its_own_are_told_from_foreign_ones(scene: Scene) -> None:
-    assert (await scene.confidence(OWN)) == {"in_domain": None, "withheld": False, "reason": "not learnt yet"}
+    assert (await scene.confidence(OWN)) == {"in_domain": None, "withheld": False, "reason": "not calibrated yet"}
     learnt = await scene.tend()
     assert learnt is not None
     assert learnt.reason is None
@@ -142,16 +142,22 @@ async def test_of_several_questions_the_surest_counts(scene: Scene) -> None:
 
 async def test_a_filter_that_leaves_nothing_or_no_words_leave_nothing_to_say(scene: Scene) -> None:
     await scene.tend()
-    assert "words alone" in (await scene.confidence(OWN, mode="lexical"))["reason"]
+    assert "lexical scores alone" in (await scene.confidence(OWN, mode="lexical"))["reason"]
     assert "found nothing" in (await scene.confidence(OWN, filter={"year": 1}))["reason"]
     like = await scene.edge.client.post("/v1/collections/papers/search", json={"like": {"positive": ["page-1"]}})
-    assert like.json()["confidence"] == {"in_domain": None, "withheld": False, "reason": "examples are no question"}
+    assert like.json()["confidence"] == {
+        "in_domain": None,
+        "withheld": False,
+        "reason": "a search by examples has no query",
+    }
 
 
 async def test_a_least_confidence_that_cannot_be_held_is_named(scene: Scene) -> None:
     answer = await scene.edge.search(FOREIGN, min_confidence=0.5)
     assert len(answer["hits"]) == 10
-    assert answer["degraded"] == [{"stage": "confidence", "reason": "min_confidence was not held: not learnt yet"}]
+    assert answer["degraded"] == [
+        {"stage": "confidence", "reason": "min_confidence was not applied: not calibrated yet"}
+    ]
 
 
 @pytest.mark.parametrize("least", [-0.1, 1.5, "0.5", True])
@@ -205,7 +211,7 @@ async def test_it_is_learnt_once_and_again_when_the_collection_changed_by_a_quar
 async def test_nothing_is_learnt_of_too_few_chunks(scene: Scene) -> None:
     scene.rows(confidence.MIN_CHUNKS - 1)
     assert await scene.tend() is None
-    assert (await scene.confidence(OWN))["reason"] == "it takes 50 chunks to learn from, and there are 49"
+    assert (await scene.confidence(OWN))["reason"] == "calibration needs 50 chunks, and there are 49"
 
 
 async def test_it_waits_while_a_bulk_load_is_under_way(scene: Scene) -> None:

@@ -10,7 +10,7 @@ from service.core.errors import LexiconUnavailable
 from service.core.ids import DocumentId
 from service.core.query_syntax import ParsedQuery
 from service.core.search import Candidate
-from service.search.candidates import CandidateSet, QueryCandidates, newest
+from service.search.candidates import CandidateSet, QueryCandidates, keep_newest_content
 from service.search.dense_certainty import DenseCertainty
 from service.search.fusion import fuse
 from service.search.retrievers import LegResult
@@ -97,12 +97,12 @@ async def test_what_is_left_of_a_document_that_changed_is_what_its_new_words_say
     changed = Candidate(document_id=name, content_revision=2, score=2.0)
     found = QueryCandidates(
         vector=None,
-        dense=LegResult(best={(name, None): former}, exhausted=True),
-        lexical=LegResult(best={(other.document_id, None): other}, exhausted=True),
-        looked_up_words={(name, None): changed},
+        dense=LegResult(candidates={(name, None): former}, exhausted=True),
+        lexical=LegResult(candidates={(other.document_id, None): other}, exhausted=True),
+        lexical_lookups={(name, None): changed},
     )
-    left = newest(CandidateSet(queries=(found,)))
-    ranking = fuse(left.evidence([1.0]), FusionSettings())
+    left = keep_newest_content(CandidateSet(queries=(found,)))
+    ranking = fuse(left.leg_scores([1.0]), FusionSettings())
     assert {fused.item: left.candidate(fused.item) for fused in ranking} == {
         (name, None): changed,
         (other.document_id, None): other,

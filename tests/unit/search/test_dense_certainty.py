@@ -22,9 +22,9 @@ def test_what_chance_would_give_is_not_certain_and_what_stands_out_is() -> None:
     mean, deviation = float(CHANCE.mean()), float(CHANCE.std())
     ratios = (
         0.0,
-        dense_certainty.CHANCE,
-        (dense_certainty.CHANCE + dense_certainty.CERTAIN) / 2,
-        dense_certainty.CERTAIN,
+        dense_certainty.Z_CHANCE,
+        (dense_certainty.Z_CHANCE + dense_certainty.Z_CERTAIN) / 2,
+        dense_certainty.Z_CERTAIN,
         9.0,
     )
     found = [certainty(mean + ratio * deviation, CHANCE) for ratio in ratios]
@@ -38,7 +38,7 @@ def test_it_does_not_depend_on_where_the_cosines_of_an_embedder_lie() -> None:
 
 
 def test_a_small_sample_says_nothing_and_one_without_spread_all() -> None:
-    assert certainty(0.0, CHANCE[: dense_certainty.LEAST - 1]) == 1.0
+    assert certainty(0.0, CHANCE[: dense_certainty.MIN_SAMPLE_SIZE - 1]) == 1.0
     same = np.full(100, 0.5)
     assert (certainty(0.9, same), certainty(0.5, same)) == (1.0, 0.0)
 
@@ -97,7 +97,7 @@ async def test_random_chunks_are_drawn_once_until_there_are_many_more_or_time_ha
     assert drawn.draws == 1
     await known.certainty(space(2_000), vector([1.0]), 0.9)
     assert drawn.draws == 2
-    later = time.monotonic() + dense_certainty.KEPT_SECONDS + 1
+    later = time.monotonic() + dense_certainty.SAMPLE_SECONDS + 1
     monkeypatch.setattr(time, "monotonic", lambda: later)
     await known.certainty(space(2_000), vector([1.0]), 0.9)
     assert drawn.draws == 3
@@ -108,9 +108,9 @@ async def test_a_space_with_hardly_anything_in_it_is_trusted_and_only_so_many_ar
 ) -> None:
     drawn = Drawn(FakeStore())
     known = DenseCertainty(drawn)
-    assert await known.certainty(space(dense_certainty.LEAST - 1), vector([1.0]), 0.0) == 1.0
+    assert await known.certainty(space(dense_certainty.MIN_SAMPLE_SIZE - 1), vector([1.0]), 0.0) == 1.0
     assert drawn.draws == 0
-    monkeypatch.setattr(dense_certainty, "MOST", 2)
+    monkeypatch.setattr(dense_certainty, "MAX_SAMPLES", 2)
     here = space(1_000)
     spaces = [replace(here, version=replace(here.version, number=VersionNumber(number))) for number in (1, 2, 3, 1)]
     for one in spaces:

@@ -220,14 +220,14 @@ async def test_cut_passages_are_counted() -> None:
 
 def test_a_pace_that_fits_nothing_is_doubted_until_it_is_tried_again() -> None:
     pace = RerankPace()
-    assert pace.fitting(0.0) == 0
-    assert pace.fitting(0.001) > 100  # nothing is known
-    pace.learn(8.0, 4)  # a model was loaded meanwhile
-    assert pace.fitting(0.1) == 0
+    assert pace.passages_within(0.0) == 0
+    assert pace.passages_within(0.001) > 100  # nothing is known
+    pace.record(8.0, 4)  # a model was loaded meanwhile
+    assert pace.passages_within(0.1) == 0
     refused = 0
-    while not pace.fitting(0.1):
+    while not pace.passages_within(0.1):
         refused += 1
     assert 10 < refused < 50
     for _ in range(4):
-        pace.learn(0.01, 4)
-    assert pace.fitting(0.1) >= 4
+        pace.record(0.01, 4)
+    assert pace.passages_within(0.1) >= 4

@@ -16,6 +16,7 @@ from service.core.ports.vectors import VectorQuery
 from service.core.search import Candidate, DensePlan, FilterMatch, SearchRequest
 from service.core.versions import SpaceStatus
 from service.search import filter_planner, retrievers
+from service.search.retrievers import DenseRetriever, LexicalRetriever
 from service.spaces.resolver import Space
 
 TOTAL = 10_000
@@ -97,19 +98,17 @@ def any_of(port: object) -> Any:
 
 
 async def by_meaning(vectors: Vectors, documents: Metadata, filter_match: FilterMatch) -> retrievers.LegResult:
-    return await retrievers.search_dense(
-        any_of(vectors), any_of(documents), space(), REQUEST, QUERY, filter_match, WIDTH
-    )
+    return await DenseRetriever(any_of(vectors), any_of(documents)).search(space(), REQUEST, QUERY, filter_match, WIDTH)
 
 
 async def by_words(words: Words, documents: Metadata, filter_match: FilterMatch) -> retrievers.LegResult:
-    return await retrievers.search_lexical(any_of(words), any_of(documents), space(), REQUEST, filter_match, WIDTH)
+    return await LexicalRetriever(any_of(words), any_of(documents)).search(space(), REQUEST, filter_match, WIDTH)
 
 
 async def test_the_index_is_enough_where_it_brings_what_is_wanted() -> None:
     documents, vectors = Metadata(ALL[:5_000]), Vectors(ALL[:5_000], by_index=WIDTH)
     leg = await by_meaning(vectors, documents, FilterMatch(ids=None, count=5_000, total=TOTAL))
-    assert (leg.plan.kind, len(leg.best), documents.named) == ("hnsw", WIDTH, [])
+    assert (leg.plan.kind, len(leg.candidates), documents.named) == ("hnsw", WIDTH, [])
 
 
 @pytest.mark.parametrize("count", [1_500, 5_000])
@@ -119,7 +118,7 @@ async def test_where_the_index_is_stuck_all_that_pass_are_scanned(count: int) ->
     documents, vectors = Metadata(far), Vectors(far, by_index=WIDTH - 1)
     leg = await by_meaning(vectors, documents, FilterMatch(ids=None, count=count, total=TOTAL))
     assert (leg.plan.kind, leg.plan.reason) == ("exact", "index_gave_too_few")
-    assert [id_ for id_, _ in leg.best] == far[:WIDTH]
+    assert [id_ for id_, _ in leg.candidates] == far[:WIDTH]
     assert documents.named == [filter_planner.MAX_ALLOWLIST_IDS]
     assert [named for _, named in vectors.plans] == [False, True]
 
@@ -129,34 +128,34 @@ async def test_the_index_is_not_tried_where_nothing_near_passes(passes_near: int
     filter_match = ALL[-5_000:]
     documents, vectors = Metadata(filter_match), Vectors(filter_match, by_index=WIDTH)
 
-    async def nearby(space: Space, vector: Vector) -> Sequence[DocumentId]:
-        return [*ALL[: 25 - passes_near], *filter_match[:passes_near]]
+    class Sample:
+        async def nearest_sampled(self, space: Space, vector: Vector) -> Sequence[DocumentId]:
+            return [*ALL[: 25 - passes_near], *filter_match[:passes_near]]
 
     found = FilterMatch(ids=None, count=5_000, total=TOTAL)
-    leg = await retrievers.search_dense(
-        any_of(vectors), any_of(documents), space(), REQUEST, QUERY, found, WIDTH, nearby
-    )
-    assert (leg.plan.reason, len(leg.best)) == (reason, WIDTH)
+    retriever = DenseRetriever(any_of(vectors), any_of(documents), any_of(Sample()))
+    leg = await retriever.search(space(), REQUEST, QUERY, found, WIDTH)
+    assert (leg.plan.reason, len(leg.candidates)) == (reason, WIDTH)
     assert [named for _, named in vectors.plans] == [passes_near == 0]
 
 
 async def test_what_cannot_be_named_is_filtered_while_it_is_scanned() -> None:
     documents, vectors = Metadata(ALL[:5_000], nameable=10), Vectors(ALL[:5_000], by_index=0)
     leg = await by_meaning(vectors, documents, FilterMatch(ids=None, count=5_000, total=TOTAL))
-    assert (leg.plan.kind, len(leg.best)) == ("exact", WIDTH)
+    assert (leg.plan.kind, len(leg.candidates)) == ("exact", WIDTH)
     assert [named for _, named in vectors.plans] == [False, False]
 
 
 async def test_an_estimate_that_was_too_high_ends_with_what_there_is() -> None:
     documents, vectors = Metadata(ALL[:3]), Vectors(ALL[:3], by_index=3)
     leg = await by_meaning(vectors, documents, FilterMatch(ids=None, count=4_000, total=TOTAL))
-    assert (len(leg.best), leg.exhausted) == (3, True)
+    assert (len(leg.candidates), leg.exhausted) == (3, True)
 
 
 async def test_few_are_named_to_the_words() -> None:
     words, documents = Words(), Metadata(ALL[:50])
     leg = await by_words(words, documents, FilterMatch(ids=tuple(ALL[:50]), count=50, total=TOTAL))
-    assert (words.looks, len(leg.best), leg.exhausted) == ([(WIDTH, 50)], 50, True)
+    assert (words.looks, len(leg.candidates), leg.exhausted) == ([(WIDTH, 50)], 50, True)
 
 
 async def test_many_are_found_by_looking_as_much_deeper_as_the_filter_drops() -> None:
@@ -164,7 +163,7 @@ async def test_many_are_found_by_looking_as_much_deeper_as_the_filter_drops() ->
     leg = await by_words(words, documents, FilterMatch(ids=None, count=TOTAL // 4, total=TOTAL))
     depth = math.ceil(retrievers.DEPTH_MARGIN * WIDTH * 4)
     assert (words.looks, documents.asked) == ([(depth, None)], [depth])
-    assert [id_ for id_, _ in leg.best] == ALL[::4][:WIDTH]
+    assert [id_ for id_, _ in leg.candidates] == ALL[::4][:WIDTH]
     assert not leg.exhausted
 
 
@@ -174,7 +173,7 @@ async def test_names_that_are_more_than_the_look_is_deep_are_compared_here() -> 
     leg = await by_words(words, documents, FilterMatch(ids=tuple(half), count=len(half), total=TOTAL))
     assert words.looks == [(math.ceil(retrievers.DEPTH_MARGIN * WIDTH * 2), None)]
     assert documents.asked == []
-    assert [id_ for id_, _ in leg.best] == half[:WIDTH]
+    assert [id_ for id_, _ in leg.candidates] == half[:WIDTH]
 
 
 async def test_words_that_stand_in_what_does_not_pass_lead_to_naming_what_does() -> None:
@@ -183,7 +182,7 @@ async def test_words_that_stand_in_what_does_not_pass_lead_to_naming_what_does()
     leg = await by_words(words, documents, FilterMatch(ids=None, count=5_000, total=TOTAL))
     assert words.looks == [(260, None), (WIDTH, 5_000)]
     assert documents.named == [filter_planner.MAX_ALLOWLIST_IDS]
-    assert [id_ for id_, _ in leg.best] == far[:WIDTH]
+    assert [id_ for id_, _ in leg.candidates] == far[:WIDTH]
 
 
 async def test_beyond_all_names_it_looks_ever_deeper() -> None:
@@ -191,4 +190,4 @@ async def test_beyond_all_names_it_looks_ever_deeper() -> None:
     words, documents = Words(), Metadata(far, nameable=0)
     leg = await by_words(words, documents, FilterMatch(ids=None, count=5_000, total=TOTAL))
     assert [look for look, _ in words.looks] == [260, 2_080, 16_640]
-    assert [id_ for id_, _ in leg.best] == far[:WIDTH]
+    assert [id_ for id_, _ in leg.candidates] == far[:WIDTH]

@@ -3,7 +3,7 @@ import pytest
 
 from service.core.ids import Vector
 from service.core.vector_math import direction
-from service.search.examples import NEGATIVE_WEIGHT, rocchio
+from service.search.encode_query import NEGATIVE_WEIGHT, rocchio
 from tests.world import unit
 
 X, Y = unit(1, 0), unit(0, 1)
