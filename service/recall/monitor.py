@@ -30,7 +30,7 @@ from service.core.recall import RecallSeries, RecallStats, band_of
 from service.recall.aggregate import LEXICAL, ProbeResult, RecallAggregator
 from service.recall.dense_probe import DenseProbe, ProbedQuery
 from service.recall.lexical_probe import LexicalProbe
-from service.recall.query_log import LoggedQuery, QueryLog
+from service.recall.probe_queue import LoggedQuery, QueryLog
 from service.search.events import SearchEvent
 from service.spaces.resolver import Space, SpaceResolver
 

@@ -3,8 +3,8 @@
 import random
 from collections import Counter
 
-from service.recall import query_log
-from service.recall.query_log import (
+from service.recall import probe_queue
+from service.recall.probe_queue import (
     AGAIN_SECONDS,
     KINDS,
     LARGEST_BYTES,
@@ -113,4 +113,4 @@ def test_what_is_forgotten_is_not_looked_at() -> None:
 
 
 def test_memory_is_spread_over_minutes() -> None:
-    assert query_log.MEMORY_SECONDS * REMEMBERED >= 600
+    assert probe_queue.MEMORY_SECONDS * REMEMBERED >= 600
