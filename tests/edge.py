@@ -238,8 +238,8 @@ def build(
         indexes=FakeIndexes(store.versions),
         audit=FakeAudit(store.collections),
         test_sets=test_sets,
-        survey=CurveMeasurer(vectors=FakeVectors(store), sampling=sampling, rests=0.0),
-        remembered=lambda _: (),
+        curve_measurer=CurveMeasurer(vectors=FakeVectors(store), sampling=sampling, rest_ratio=0.0),
+        live_texts=lambda _: (),
         exact_below=10_000,
     )
     service = Service(

@@ -33,7 +33,7 @@ class FakeRecalls:
             if minute.at >= moment
         )
 
-    async def forget(self, before: datetime) -> int:
+    async def delete_before(self, before: datetime) -> int:
         kept = {id_: tuple(one for one in known if one.at >= before) for id_, known in self._minutes.items()}
         gone = sum(map(len, self._minutes.values())) - sum(map(len, kept.values()))
         self._minutes = kept
@@ -41,13 +41,13 @@ class FakeRecalls:
 
     async def ef_settings(self, collection_id: CollectionId) -> tuple[EfSetting, ...]:
         known = self._collections.ef_settings.get(collection_id, {}) if collection_id in self._collections.rows else {}
-        return tuple(effort for _, effort in sorted(known.items()))
+        return tuple(setting for _, setting in sorted(known.items()))
 
-    async def put_ef_setting(self, collection_id: CollectionId, effort: EfSetting, entry: AuditEntry | None) -> None:
+    async def put_ef_setting(self, collection_id: CollectionId, setting: EfSetting, entry: AuditEntry | None) -> None:
         self._expect(collection_id)
         if entry is not None:
             self._collections.note(collection_id, entry)
-        self._collections.ef_settings.setdefault(collection_id, {})[effort.version, effort.band] = effort
+        self._collections.ef_settings.setdefault(collection_id, {})[setting.version, setting.band] = setting
 
     async def curve(self, version: EmbedderVersion) -> CalibrationCurve | None:
         if version.collection_id not in self._collections.rows:

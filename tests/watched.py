@@ -47,13 +47,13 @@ class Watched:
     spaces: SpaceResolver
     chance: random.Random = field(default_factory=lambda: random.Random(3))
 
-    def probe(self, below: Callable[[int], int | None] = lambda _: None) -> DenseProbe:
+    def probe(self, lower_step: Callable[[int], int | None] = lambda _: None) -> DenseProbe:
         return DenseProbe(
             vectors=self.vectors,
             documents=self.world.documents,
             spaces=self.spaces,
             passing_cap=1_000,
-            below=below,
+            lower_step=lower_step,
         )
 
     def vector(self) -> Vector:

@@ -1,9 +1,8 @@
-"""How the index of a version stands, and what to do about it. Pure: nouns, thresholds and words; no I/O.
+"""How the HNSW index of a version stands. Pure: no I/O.
 
-A row that was deleted or written anew stays in an HNSW graph until a vacuum takes it out. A scan walks over it, and it
-takes one of the `ef_search` places, but it is not given to anybody: with a share s of dead rows a scan finds about as
-much as one with (1 - s) times the `ef_search` in a clean index. The controller makes up for that by looking farther
-(`effort.py`), which costs time.
+A row that was deleted or updated stays in an HNSW graph until a vacuum removes it. A scan visits it, and it takes one
+of the `ef_search` places, but it is never returned: with a share s of dead rows a scan finds about as much as one with
+(1 - s) times the `ef_search` in a clean index. The recall controller compensates with a larger `ef_search`.
 """
 
 from dataclasses import dataclass
@@ -11,10 +10,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class IndexState:
-    """`valid`: searches use it. `building`: it is being built, or built anew, right now.
-
-    `build` tells one build from the next.
-    """
+    """`valid`: searches use it. `building`: a first build or a rebuild is running. `build` identifies the build."""
 
     name: str
     valid: bool
@@ -25,11 +21,10 @@ class IndexState:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class IndexHealth:
-    """`dead_rows`, `written`: as PostgreSQL's statistics count them; the latter ever since they were reset.
+    """`dead_rows` and `written` are as PostgreSQL's statistics count them, the latter since these were last reset.
 
-    `unindexed_rows`: what no index can hold, for it is NULL or zero; `cache_bytes`: what the server believes to have
-    for caching, its own buffers and those of the system. `oldest_seconds`: age of the oldest transaction, which holds
-    back vacuum.
+    `unindexed_rows`: NULL or zero vectors, which no index can hold. `cache_bytes`: what the server expects to have for
+    caching, in its own buffers and the system's. `oldest_seconds`: age of the oldest transaction, which delays vacuum.
     """
 
     rows: int

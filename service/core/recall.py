@@ -1,19 +1,20 @@
-"""How much of the true answer an approximate search finds: the words and the arithmetic. Pure: no I/O.
+"""How much of the true answer an approximate search finds: domain objects and arithmetic. Pure: no I/O.
 
-recall@k           share of the true first k that were found, by id; what is exactly as near as the true k-th is as good
-                   as that: an exact scan chooses among such blindly
-distance recall@k  share of the found first k that are as near as the true k-th, give or take `NEAR`: where several
-                   documents are equally near, which of them is found does not matter (Aumueller, Bernhardsson and
-                   Faithfull, "ANN-Benchmarks", Information Systems 2020)
+recall@k           share of the true first k that were found, by id. A hit exactly as near as the true k-th counts too,
+                   because an exact scan chooses among such hits arbitrarily
+distance recall@k  share of the found first k that are as near as the true k-th, within `NEAR`: which of several equally
+                   near documents is found does not matter (Aumueller, Bernhardsson and Faithfull, "ANN-Benchmarks",
+                   Information Systems 2020)
 
-Both are means over queries. A mean of few queries is uncertain, and says by how much: `RecallStats.interval`.
+Both are means over queries. `RecallStats.interval` says how uncertain a mean is.
 """
 
 import math
-from collections.abc import Iterable, Sequence
+import operator
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Literal
+from typing import Any, Literal
 
 from service.core.ids import VersionNumber
 from service.core.search import DensePlan
@@ -22,13 +23,13 @@ from service.core.statistics import Z, wilson
 K = 10
 """The depth that recall is promised for."""
 TIE = 1e-6
-"""Difference of scores that are the same, but for the order of sums."""
+"""Scores that differ by less are equal: the order of a sum may change it by as much."""
 NEAR = 1e-3
-"""Cosine within which two documents are equally near: about the rounding of halfvec."""
+"""Cosine difference within which two documents are equally near: about the rounding of halfvec."""
 
 SeriesLeg = Literal["dense", "lexical"]
 Band = Literal["all", "wide", "medium", "narrow"]
-"""How much a filter lets pass: no filter; at least a tenth; at least a hundredth; less."""
+"""Share of the documents that pass the filter: no filter; at least a tenth; at least a hundredth; less."""
 BANDS: tuple[Band, ...] = ("all", "wide", "medium", "narrow")
 _WIDE, _MEDIUM = 0.1, 0.01
 
@@ -41,9 +42,9 @@ def band_of(selectivity: float | None) -> Band:
     return "medium" if selectivity >= _MEDIUM else "narrow"
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True, slots=True, order=True)
 class RecallSeries:
-    """What is measured together: searches that ran alike. `ef_search` 0: the plan has none."""
+    """Searches that ran alike and are measured together. `ef_search` is 0 where the plan has none."""
 
     version: VersionNumber
     leg: SeriesLeg
@@ -53,23 +54,13 @@ class RecallSeries:
 
     @classmethod
     def of_plan(cls, version: VersionNumber, plan: DensePlan) -> "RecallSeries":
-        return cls(
-            version=version,
-            leg="dense",
-            plan=plan.kind,
-            band=band_of(plan.selectivity),
-            ef_search=plan.ef_search or 0,
-        )
-
-    @property
-    def key(self) -> tuple[int, str, str, str, int]:
-        """What series are put in order by."""
-        return self.version, self.leg, self.plan, self.band, self.ef_search
+        band = band_of(plan.selectivity)
+        return cls(version=version, leg="dense", plan=plan.kind, band=band, ef_search=plan.ef_search or 0)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RecallStats:
-    """Sums over queries: of recall, of its squares, of distance recall, and of seconds that the search took."""
+    """Sums over queries: of recall, of its squares, of distance recall, and of the seconds that the searches took."""
 
     queries: int = 0
     recall: float = 0.0
@@ -78,23 +69,14 @@ class RecallStats:
     seconds: float = 0.0
 
     def __add__(self, other: "RecallStats") -> "RecallStats":
-        return RecallStats(
-            queries=self.queries + other.queries,
-            recall=self.recall + other.recall,
-            recall_squares=self.recall_squares + other.recall_squares,
-            distance_recall=self.distance_recall + other.distance_recall,
-            seconds=self.seconds + other.seconds,
-        )
+        return self._combined(other, operator.add)
 
     def __sub__(self, other: "RecallStats") -> "RecallStats":
-        """Without what was added before."""
-        return RecallStats(
-            queries=self.queries - other.queries,
-            recall=self.recall - other.recall,
-            recall_squares=self.recall_squares - other.recall_squares,
-            distance_recall=self.distance_recall - other.distance_recall,
-            seconds=self.seconds - other.seconds,
-        )
+        """Without `other`, which was added before."""
+        return self._combined(other, operator.sub)
+
+    def _combined(self, other: "RecallStats", combine: Callable[[Any, Any], Any]) -> "RecallStats":
+        return RecallStats(**{name: combine(getattr(self, name), getattr(other, name)) for name in self.__slots__})
 
     @classmethod
     def of_one(cls, recall: float, distance_recall: float, seconds: float) -> "RecallStats":
@@ -102,20 +84,20 @@ class RecallStats:
 
     @property
     def mean(self) -> float:
-        """NaN of no queries."""
+        """NaN where there is no query."""
         return self.recall / self.queries if self.queries else math.nan
 
     @property
     def interval(self) -> tuple[float, float]:
-        """The mean's 95 % interval; all that is possible of no queries."""
+        """The 95 % interval of the mean; [0, 1] where there is no query."""
         return self.bounds(Z)
 
     def bounds(self, z: float) -> tuple[float, float]:
-        """The mean's interval of so many standard deviations to each side.
+        """The interval of the mean, `z` standard deviations to each side.
 
-        The k neighbours of one query are found or lost together, so they are not k trials: the score interval is taken
-        at the number of independent trials whose mean would vary as much as that of these queries does (Kish, "Survey
-        Sampling", 1965, the design effect), at most k of each query and at least one.
+        The k neighbours of one query are found or lost together, so they are not k trials. The score interval is taken
+        at the number of independent trials whose mean would vary as much as that of these queries (the design effect:
+        Kish, "Survey Sampling", 1965), at least one and at most k for each query.
         """
         if not self.queries:
             return 0.0, 1.0
@@ -130,7 +112,7 @@ class RecallStats:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RecallMinute:
-    """What was found of one series in one minute."""
+    """What was measured of one series in one minute."""
 
     series: RecallSeries
     at: datetime
@@ -138,20 +120,17 @@ class RecallMinute:
 
 
 def merge_minutes(minutes: Iterable[RecallMinute]) -> tuple[RecallMinute, ...]:
-    """One for each series and moment, oldest first."""
+    """The sum of each series and moment, oldest first."""
     sums: dict[tuple[datetime, RecallSeries], RecallStats] = {}
     for minute in minutes:
         key = (minute.at, minute.series)
         sums[key] = sums.get(key, RecallStats()) + minute.stats
-    return tuple(
-        RecallMinute(series=series, at=at, stats=stats)
-        for (at, series), stats in sorted(sums.items(), key=lambda item: (item[0][0], item[0][1].key))
-    )
+    return tuple(RecallMinute(series=series, at=at, stats=sums[at, series]) for at, series in sorted(sums))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EfSetting:
-    """How far the index looks for searches of a band, to hold `target`. `missed`: not even the largest effort does."""
+    """The `ef_search` of a band, chosen to hold `target`. `missed`: not even the largest `ef_search` holds it."""
 
     version: VersionNumber
     band: Band
@@ -164,7 +143,7 @@ class EfSetting:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CurvePoint:
-    """What one `ef_search` finds. `milliseconds`: of the scan alone, the mean over the queries."""
+    """What one `ef_search` finds. `milliseconds`: mean latency of the scan alone."""
 
     ef_search: int
     recall: float
@@ -175,10 +154,10 @@ class CurvePoint:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CalibrationCurve:
-    """Recall and latency of an index by `ef_search`, smallest first; most exact where it meets `target`.
+    """Recall and latency of an index by `ef_search`, smallest first; most precise around `target`.
 
-    What it was measured on: `rows` chunks, the index that its `build` tells from others, a share of `dead` rows among
-    them, and the count of rows `written` until then.
+    It was measured on `rows` chunks and a share of `dead` rows, in the index identified by `build`, when `written` rows
+    had been written.
     """
 
     points: tuple[CurvePoint, ...]
@@ -194,17 +173,16 @@ class CalibrationCurve:
 
 
 def recall_at_k(
-    truth: Sequence[tuple[str, float]], found: Sequence[tuple[str, float]], k: int = K, near: float = NEAR
+    truth: Sequence[tuple[Hashable, float]], found: Sequence[tuple[Hashable, float]], k: int = K, near: float = NEAR
 ) -> tuple[float, float]:
-    """Recall and distance recall at k of one search. Both are best first, ids with scores that grow with nearness.
+    """Recall and distance recall at k of one search. Both lists are best first: ids with scores.
 
-    Where fewer than k are there at all, of those. 1 where there is nothing to be found.
+    Where fewer than k documents exist, of those. 1 where there is nothing to be found.
     """
     true, given = truth[:k], found[:k]
     if not true:
         return 1.0, 1.0
-    ids = {name for name, _ in true}
-    last = true[-1][1]
-    right = sum(name in ids or score >= last - TIE for name, score in given)
-    enough = sum(score >= last - near for _, score in given)
-    return min(right, len(true)) / len(true), min(enough, len(true)) / len(true)
+    ids, last = {name for name, _ in true}, true[-1][1]
+    by_id = sum(name in ids or score >= last - TIE for name, score in given)
+    by_distance = sum(score >= last - near for _, score in given)
+    return min(by_id, len(true)) / len(true), min(by_distance, len(true)) / len(true)

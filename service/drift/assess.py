@@ -19,7 +19,7 @@ import numpy as np
 from service.core.ids import Vectors
 from service.core.verdict import Verdict
 from service.drift import two_sample
-from service.drift.query_window import LEAST, WindowedQuery
+from service.drift.query_window import MIN_LATEST, WindowedQuery
 from service.drift.two_sample import Gap
 
 DOUBTED = 0.5
@@ -98,9 +98,11 @@ def assess(
 
 def _out_of_domain(latest: Sequence[WindowedQuery]) -> DriftMeasure:
     told = [asked.in_domain for asked in latest if asked.in_domain is not None]
-    if len(told) < LEAST:
+    if len(told) < MIN_LATEST:
         return _untold(
-            "out_of_domain", "collection", f"the confidence of {len(told)} queries is known, and {LEAST} are needed"
+            "out_of_domain",
+            "collection",
+            f"the confidence of {len(told)} queries is known, and {MIN_LATEST} are needed",
         )
     gap = two_sample.share([one < DOUBTED for one in told], [1] * len(told))
     verdict = _verdict(gap.low >= OUT_WATCH, gap.low >= OUT_BROKEN)
@@ -126,7 +128,7 @@ def _unknown_words(latest: Sequence[WindowedQuery], own: CollectionReference | N
     population frequencies of species"): a small collection knows fewer words, and that is no drift.
     """
     looked = [asked.words for asked in latest if asked.words is not None and asked.words[1]]
-    if len(looked) < LEAST or own is None or sum(own.words) == 0:
+    if len(looked) < MIN_LATEST or own is None or sum(own.words) == 0:
         return _untold("unknown_words", "collection", "the words of too few queries or documents were looked up")
     gap = two_sample.share([unknown for unknown, _ in looked], [words for _, words in looked])
     expected = two_sample.share(own.unknown, own.words)
@@ -145,8 +147,8 @@ def _unknown_words(latest: Sequence[WindowedQuery], own: CollectionReference | N
 
 
 def _corpus_distance(latest: Sequence[WindowedQuery], own: CollectionReference | None) -> DriftMeasure:
-    if len(latest) < LEAST or own is None or len(own.vectors) < LEAST:
-        return _untold("corpus_distance", "collection", f"{LEAST} queries and {LEAST} chunks are needed")
+    if len(latest) < MIN_LATEST or own is None or len(own.vectors) < MIN_LATEST:
+        return _untold("corpus_distance", "collection", f"{MIN_LATEST} queries and {MIN_LATEST} chunks are needed")
     gap = two_sample.mmd(_rows(latest), own.vectors)
     return DriftMeasure(
         name="corpus_distance",
@@ -168,8 +170,8 @@ def _moved(
     latest: Sequence[WindowedQuery],
     earlier: Sequence[WindowedQuery],
 ) -> DriftMeasure:
-    if min(len(latest), len(earlier)) < LEAST:
-        return _untold(name, "earlier", f"{LEAST} queries and {LEAST} before them are needed")
+    if min(len(latest), len(earlier)) < MIN_LATEST:
+        return _untold(name, "earlier", f"{MIN_LATEST} queries and {MIN_LATEST} before them are needed")
     gap = measure(_rows(latest), _rows(earlier))
     moved = _beyond(gap, limit)
     what = "middle of the queries moved by" if name == "centroid_shift" else "queries lie"
@@ -189,8 +191,10 @@ def _moved(
 def _top_score(latest: Sequence[WindowedQuery], earlier: Sequence[WindowedQuery]) -> DriftMeasure:
     """Of the best cosine of each query. That they rise is no reason to worry."""
     new, old = ([asked.cosine for asked in some if asked.cosine is not None] for some in (latest, earlier))
-    if min(len(new), len(old)) < LEAST:
-        return _untold("top_score", "earlier", f"{LEAST} unfiltered queries and {LEAST} before them are needed")
+    if min(len(new), len(old)) < MIN_LATEST:
+        return _untold(
+            "top_score", "earlier", f"{MIN_LATEST} unfiltered queries and {MIN_LATEST} before them are needed"
+        )
     gap = two_sample.ks(new, old)
     fell = _beyond(gap, SCORE_WATCH) and median(new) < median(old)
     return DriftMeasure(

@@ -31,7 +31,7 @@ from service.core.text import meaningful_sentences
 from service.core.verdict import VERDICTS
 from service.core.versions import EmbedderVersion
 from service.drift.assess import NAMES, CollectionReference, DriftAssessment, Name, assess
-from service.drift.query_window import LEAST, Key, QueryWindow, QueryWindows, WindowedQuery
+from service.drift.query_window import MIN_LATEST, Key, QueryWindow, QueryWindows, WindowedQuery
 from service.spaces.sampling import CollectionSampler
 
 log = logging.getLogger(__name__)
@@ -111,16 +111,16 @@ class DriftMonitor:
 
     async def tend(self, now: Clock) -> None:
         """Look at what is due. What goes wrong with one collection is logged, and holds up no other."""
-        self._watched = {key: watched for key, watched in self._watched.items() if self._traffic.of(key) is not None}
-        for key, window in self._traffic:
+        self._watched = {key: watched for key, watched in self._watched.items() if self._traffic.get(key) is not None}
+        for key, window in tuple(self._traffic.items()):
             watched = self._watched.setdefault(key, WatchedVersion())
-            if window.seen == watched.seen or len(window.latest) < LEAST or time.monotonic() < watched.due:
+            if window.seen == watched.seen or len(window.latest) < MIN_LATEST or time.monotonic() < watched.due:
                 continue
             watched.due = time.monotonic() + self._pause
             try:
                 await self._look(key, window, watched, now)
             except NotFound:
-                self._traffic.forget(key)  # deleted meanwhile
+                self._traffic.pop(key, None)  # deleted meanwhile
             except AzimuthError as error:
                 log.warning("drift is not measured", extra={"collection_id": key[0], "reason": error.detail})
             except Exception:
@@ -129,7 +129,7 @@ class DriftMonitor:
     async def _look(self, key: Key, window: QueryWindow, watched: WatchedVersion, now: Clock) -> None:
         collection = await self._collections.get(key[0])
         if collection.active_version != key[1]:
-            self._traffic.forget(key)
+            self._traffic.pop(key, None)
             return
         version = await self._versions.get(*key)
         seen, latest, earlier = window.seen, tuple(window.latest), tuple(window.earlier)

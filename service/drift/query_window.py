@@ -1,19 +1,18 @@
-"""What clients ask of late, and what they asked before: two bounded samples of each collection's live queries.
+"""The live queries that drift compares: the latest ones, and a sample of those before, for each version.
 
-latest    the newest queries, half of all until there are `SIZE`. Where many come, as many of them as make it span
-          some minutes: a burst of one client must not be all that is seen
-earlier   a sample of those that were the latest once, as evenly spread as can be over the last day (a reservoir over
-          time; Vitter, "Random sampling with a reservoir", ACM TOMS 1985, with time in the place of counts)
+latest    the newest queries, half of all until there are `SAMPLE_SIZE`. Where many come, as many of them as make it
+          span some minutes, so that a burst of one client does not fill it
+earlier   a sample of those that were the latest once, spread as evenly as possible over the last day (a reservoir over
+          time; Vitter, "Random sampling with a reservoir", ACM TOMS 1985, with time in place of counts)
 
-In memory, of this process alone, and gone when it ends. A query is its vector at half precision, its scores, and its
-text until its words were looked up. Queries of the active version that ask one question count; of what is filtered
-scores say nothing, for they speak of what passes.
+A query is its vector at half precision, its scores, and its text until its words were looked up. Single queries of the
+active version count. The scores of filtered ones are left out, because they tell only of what passes the filter.
 """
 
 import random
 import time
-from collections import OrderedDict, deque
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,15 +21,15 @@ import numpy.typing as npt
 from service.core.ids import CollectionId, VersionNumber
 from service.core.query_syntax import Syntax
 from service.search.events import SearchEvent
+from service.search.query_log import QueryLog
 
-SIZE = 500
+SAMPLE_SIZE = 500
 """Queries of each sample. With 384 dimensions a collection takes about a megabyte and a half."""
-LEAST = 50
-"""Queries of the latest before the first of them is counted as an earlier one."""
+MIN_LATEST = 50
+"""Latest queries before the first of them becomes an earlier one."""
 DAY = 86_400.0
-COLLECTIONS = 32
-"""Whose queries are kept: those asked last."""
-LONGEST = 2_000
+MAX_COLLECTIONS = 32
+MAX_TEXT_LENGTH = 2_000
 """Code points of a query whose words are looked up."""
 
 Key = tuple[CollectionId, VersionNumber]
@@ -38,10 +37,10 @@ Key = tuple[CollectionId, VersionNumber]
 
 @dataclass(kw_only=True, slots=True)
 class WindowedQuery:
-    """One live query. `vector`: half precision. `cosine`: of its best find; None under a filter.
+    """One live query. `vector`: half precision. `cosine`: of its best hit, None under a filter.
 
-    `in_domain`: None where it cannot be told. `words`: how many of its words no document says, and how many it has;
-    None until they were looked up.
+    `in_domain`: None where unknown. `words`: how many of its words no document has, and how many it has; None until
+    they were looked up.
     """
 
     vector: npt.NDArray[np.float16]
@@ -53,98 +52,68 @@ class WindowedQuery:
 
 
 class QueryWindow:
-    """The two samples of one version. `seconds`: what the latest sample spans at least, where many queries come."""
+    """The two samples of one version. `seen`: all queries. `seconds`: what `latest` spans where many queries come."""
 
     def __init__(self, seconds: float, chance: random.Random) -> None:
-        self._pause = seconds / SIZE
+        self._pause = seconds / SAMPLE_SIZE
         self._chance = chance
         self.latest: deque[WindowedQuery] = deque()
         self.earlier: list[WindowedQuery] = []
         self.seen = 0
-        """All queries that there were."""
-        self._taken: float | None = None
-        self._began: float | None = None
-        self._left = 0.0
+        self._added_at = 0.0
+        self._first_moved_at: float | None = None
+        self._moved_at = 0.0
         self._credit = 0.0
 
     def wants(self, now: float) -> bool:
-        """Count a query, and say whether it is one for the sample."""
+        """Count a query, and tell whether it is to be added."""
         self.seen += 1
-        return len(self.latest) < SIZE or self._taken is None or now >= self._taken + self._pause
+        return len(self.latest) < SAMPLE_SIZE or now >= self._added_at + self._pause
 
-    def add(self, asked: WindowedQuery, now: float) -> None:
-        """`now`: in seconds, of any clock that does not go back."""
-        self._taken = now
-        self.latest.append(asked)
-        while len(self.latest) > self._most():
-            self._leave(self.latest.popleft(), now)
+    def add(self, query: WindowedQuery, now: float) -> None:
+        self._added_at = now
+        self.latest.append(query)
+        if len(self.latest) > min(SAMPLE_SIZE, max(MIN_LATEST, (len(self.latest) + len(self.earlier)) // 2)):
+            self._move_to_earlier(self.latest.popleft(), now)
 
-    def _most(self) -> int:
-        return min(SIZE, max(LEAST, (len(self.latest) + len(self.earlier)) // 2))
-
-    def _leave(self, asked: WindowedQuery, now: float) -> None:
-        """Of the time since the first one left, or of the last day, every part has about the same share."""
-        asked.text = ""  # its words are looked up while it is one of the latest
-        if self._began is None:
-            self._began = self._left = now
-        if len(self.earlier) < SIZE:
-            self.earlier.append(asked)
+    def _move_to_earlier(self, query: WindowedQuery, now: float) -> None:
+        """Every part of the time since the first move, or of the last day, gets about the same share of the sample."""
+        query.text = ""  # its words are looked up while it is one of the latest
+        if self._first_moved_at is None:
+            self._first_moved_at = self._moved_at = now
+        if len(self.earlier) < SAMPLE_SIZE:
+            self.earlier.append(query)
         else:
-            span = max(now - self._began, self._pause)
-            self._credit = min(1.0, self._credit + SIZE * (now - self._left) / min(DAY, span))
+            span = max(now - self._first_moved_at, self._pause)
+            self._credit = min(1.0, self._credit + SAMPLE_SIZE * (now - self._moved_at) / min(DAY, span))
             if self._credit >= 1.0:
                 self._credit = 0.0
-                self.earlier[self._chance.randrange(SIZE)] = asked
-        self._left = now
+                self.earlier[self._chance.randrange(SAMPLE_SIZE)] = query
+        self._moved_at = now
 
 
-class QueryWindows:
-    """An observer of live searches. `seconds`: as for `Window`."""
+class QueryWindows(QueryLog[Key, QueryWindow]):
+    """An observer of live searches. `seconds`: as for `QueryWindow`."""
 
     def __init__(self, seconds: float, *, clock: Callable[[], float] = time.monotonic) -> None:
-        self._seconds = seconds
+        chance = random.Random(0)  # noqa: S311  no secret
+        super().__init__(lambda: QueryWindow(seconds, chance), max_keys=MAX_COLLECTIONS)
         self._clock = clock
-        self._chance = random.Random(0)  # noqa: S311  no secret
-        self._windows: OrderedDict[Key, QueryWindow] = OrderedDict()
 
     def on_search(self, observed: SearchEvent) -> None:
-        space, request = observed.space, observed.request
-        if (
-            space.version.number != space.collection.active_version
-            or len(request.effective_queries) != 1
-            or request.like
-        ):
+        collection, number, request = observed.space.collection, observed.space.version.number, observed.request
+        if number != collection.active_version or len(request.effective_queries) != 1 or request.like:
             return
-        (vector,) = observed.vectors
-        if vector is None:
-            return
-        key = (space.collection.id, space.version.number)
-        window = self._windows.get(key)
-        if window is None:
-            window = self._windows[key] = QueryWindow(self._seconds, self._chance)
-        self._windows.move_to_end(key)
-        if len(self._windows) > COLLECTIONS:
-            self._windows.popitem(last=False)
-        now = self._clock()
-        if window.wants(now):
+        (vector,), (query,), now = observed.vectors, request.effective_queries, self._clock()
+        if vector is not None and (window := self.touch((collection.id, number))).wants(now):
             filtered = observed.filter_match is not None
-            (query,) = request.effective_queries
-            asked = WindowedQuery(
-                vector=vector.astype(np.float16),
-                cosine=None if filtered else observed.best_cosine,
-                in_domain=None if filtered else observed.confidence.in_domain,
-                text=query.text[:LONGEST],
-                syntax=request.syntax,
+            window.add(
+                WindowedQuery(
+                    vector=vector.astype(np.float16),
+                    cosine=None if filtered else observed.best_cosine,
+                    in_domain=None if filtered else observed.confidence.in_domain,
+                    text=query.text[:MAX_TEXT_LENGTH],
+                    syntax=request.syntax,
+                ),
+                now,
             )
-            window.add(asked, now)
-
-    def of(self, key: Key) -> QueryWindow | None:
-        return self._windows.get(key)
-
-    def __iter__(self) -> Iterator[tuple[Key, QueryWindow]]:
-        """As they are now: it may change while somebody goes through them."""
-        return iter(tuple(self._windows.items()))
-
-    def forget(self, key: Key) -> None:
-        """The collection is gone, or another version answers."""
-        self._windows.pop(key, None)

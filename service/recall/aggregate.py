@@ -1,6 +1,6 @@
-"""What looks at live searches found: added up by the minute for all processes, and shown as metrics by this one."""
+"""What probes measured: summed by the minute for all processes in the database, and exported as metrics by this one."""
 
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -8,24 +8,25 @@ from datetime import datetime, timedelta
 from service.core import metrics
 from service.core.errors import NotFound
 from service.core.ids import CollectionId, CollectionName, VersionNumber
+from service.core.lru import LruDict
 from service.core.ports.recall import RecallStore
 from service.core.recall import Band, RecallMinute, RecallSeries, RecallStats
 
 WINDOW = timedelta(minutes=30)
 """What the metrics are means over."""
-KEPT = timedelta(days=7)
-MOST_MINUTES = 10_000
-"""Sums that wait for a database that does not answer; the oldest go."""
-LEXICAL = "bm25"
+RETENTION = timedelta(days=7)
+MAX_PENDING = 10_000
+"""Sums that wait for a database that does not answer; the oldest are dropped."""
+LEXICAL_PLAN = "bm25"
 """The only plan of the lexical leg."""
 
-_Shown = tuple[CollectionId, CollectionName, VersionNumber, str, Band]
-"""A collection and the labels of its metrics. Efforts are taken together: what clients meet is their mixture."""
+_Exported = tuple[CollectionId, CollectionName, VersionNumber, str, Band]
+"""A collection and the labels of its metrics. Values of `ef_search` are taken together: clients meet their mixture."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class ProbeResult:
-    """What one look found. `live`: it ran as searches run now; else with another `ef_search`, to learn of that."""
+class RecallSample:
+    """What one probe measured. `live`: it ran as live searches do; else with another `ef_search`, to learn of that."""
 
     series: RecallSeries
     stats: RecallStats
@@ -36,28 +37,26 @@ class RecallAggregator:
     def __init__(self, recalls: RecallStore, now: Callable[[], datetime]) -> None:
         self._recalls = recalls
         self._now = now
-        self._tallies: OrderedDict[tuple[CollectionId, RecallSeries, datetime], RecallStats] = OrderedDict()
-        self._windows: dict[_Shown, deque[tuple[datetime, RecallStats]]] = {}
-        self._changed: set[_Shown] = set()
+        self._pending: LruDict[tuple[CollectionId, RecallSeries, datetime], RecallStats] = LruDict(MAX_PENDING)
+        self._windows: dict[_Exported, deque[tuple[datetime, RecallStats]]] = {}
+        self._changed: set[_Exported] = set()
 
-    def found(self, name: CollectionName, collection_id: CollectionId, findings: Iterable[ProbeResult]) -> None:
-        """Add to the present minute, and to the metrics what runs live. Costs microseconds."""
+    def record(self, name: CollectionName, collection_id: CollectionId, samples: Iterable[RecallSample]) -> None:
+        """Add samples to the current minute, and live ones to the metrics. Costs microseconds."""
         minute = self._now().replace(second=0, microsecond=0)
-        for finding in findings:
-            key = (collection_id, finding.series, minute)
-            self._tallies[key] = self._tallies.get(key, RecallStats()) + finding.stats
-            if finding.live:
-                of = finding.series
-                self._add((collection_id, name, of.version, of.plan, of.band), minute, finding.stats)
-        while len(self._tallies) > MOST_MINUTES:
-            self._tallies.popitem(last=False)
+        for sample in samples:
+            series = sample.series
+            self._add_pending((collection_id, series, minute), sample.stats)
+            if sample.live:
+                self._export_later(
+                    (collection_id, name, series.version, series.plan, series.band), minute, sample.stats
+                )
 
-    async def write(self) -> None:
-        """What was found since the last time. What cannot be written now is kept for the next time."""
-        self._show()
-        for collection_id in dict.fromkeys(key[0] for key in self._tallies):
-            keys = [key for key in self._tallies if key[0] == collection_id]
-            taken = {key: self._tallies.pop(key) for key in keys}
+    async def flush(self) -> None:
+        """Update the metrics and write the pending sums to the database. What cannot be written stays pending."""
+        self._export()
+        for collection_id in dict.fromkeys(key[0] for key in self._pending):
+            taken = {key: self._pending.pop(key) for key in list(self._pending) if key[0] == collection_id}
             minutes = [RecallMinute(series=series, at=at, stats=stats) for (_, series, at), stats in taken.items()]
             try:
                 await self._recalls.add(collection_id, minutes)
@@ -65,52 +64,50 @@ class RecallAggregator:
                 continue
             except Exception:
                 for key, stats in taken.items():
-                    self._tallies[key] = self._tallies.get(key, RecallStats()) + stats
+                    self._add_pending(key, stats)
                 raise
 
-    async def forget(self) -> None:
-        """Drop what is old, of every process."""
-        await self._recalls.forget(self._now() - KEPT)
+    async def delete_expired(self) -> None:
+        """Delete minutes older than `RETENTION`, of every process."""
+        await self._recalls.delete_before(self._now() - RETENTION)
 
-    def _add(self, shown: _Shown, minute: datetime, stats: RecallStats) -> None:
-        window = self._windows.setdefault(shown, deque())
+    def _add_pending(self, key: tuple[CollectionId, RecallSeries, datetime], stats: RecallStats) -> None:
+        self._pending[key] = self._pending.get(key, RecallStats()) + stats
+
+    def _export_later(self, exported: _Exported, minute: datetime, stats: RecallStats) -> None:
+        window = self._windows.setdefault(exported, deque())
         if window and window[-1][0] == minute:
             window[-1] = (minute, window[-1][1] + stats)
         else:
             window.append((minute, stats))
-        self._changed.add(shown)
-        _, name, version, plan, band = shown
-        if plan != LEXICAL:
+        self._changed.add(exported)
+        _, name, version, plan, band = exported
+        if plan != LEXICAL_PLAN:
             metrics.RECALL_SAMPLES.labels(name, str(version), plan, band).inc(stats.queries)
 
-    def _show(self) -> None:
-        """Means over the window; of what was not looked at for so long nothing is said."""
-        for shown, window in list(self._windows.items()):
+    def _export(self) -> None:
+        """Set each gauge to the mean over the window, and remove it where there was no probe for so long."""
+        for exported, window in list(self._windows.items()):
             while window and window[0][0] < self._now() - WINDOW:
                 window.popleft()
             if not window:
-                del self._windows[shown]
-                _hide(shown)
-            elif shown in self._changed:  # what did not change may be of a collection that is gone
-                _show(shown, sum((one for _, one in window), RecallStats()))
+                del self._windows[exported]
+                _set_gauges(exported, None)
+            elif exported in self._changed:  # what did not change may be of a collection that is gone
+                _set_gauges(exported, sum((stats for _, stats in window), RecallStats()))
         self._changed.clear()
 
 
-def _show(shown: _Shown, stats: RecallStats) -> None:
-    _, name, version, plan, band = shown
-    if plan == LEXICAL:
-        metrics.LEXICAL_RECALL.labels(name).set(stats.mean)
-    else:
-        labels = (name, str(version), plan, band)
-        metrics.RECALL.labels(*labels).set(stats.mean)
-        metrics.DISTANCE_RECALL.labels(*labels).set(stats.distance_recall / stats.queries)
-
-
-def _hide(shown: _Shown) -> None:
-    _, name, version, plan, band = shown
-    if plan == LEXICAL:
-        metrics.LEXICAL_RECALL.remove_by_labels({"collection": name})
-        return
-    labels = {"collection": name, "version": str(version), "plan": plan, "band": band}
-    for gauge in (metrics.RECALL, metrics.DISTANCE_RECALL):
-        gauge.remove_by_labels(labels)
+def _set_gauges(exported: _Exported, stats: RecallStats | None) -> None:
+    """None removes the gauges."""
+    _, name, version, plan, band = exported
+    labels: dict[str, str] = {"collection": name}
+    gauges = [(metrics.LEXICAL_RECALL, "recall")]
+    if plan != LEXICAL_PLAN:
+        labels |= {"version": str(version), "plan": plan, "band": band}
+        gauges = [(metrics.RECALL, "recall"), (metrics.DISTANCE_RECALL, "distance_recall")]
+    for gauge, total in gauges:
+        if stats is None:
+            gauge.remove_by_labels(labels)
+        else:
+            gauge.labels(**labels).set(getattr(stats, total) / stats.queries)

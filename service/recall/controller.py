@@ -1,21 +1,21 @@
-"""The promise's story: searches along an index find at least the `recall_target` of their collection.
+"""The recall controller: searches along an index find at least the `recall_target` of their collection.
 
-calibrate  when an index was built, or what it holds has changed much, or the target: a curve is measured (`survey.py`)
-           and `ef_search` set by it
-hold       from then on probes of live searches move it, a rung at a time (`effort.py`)
-audit      each change is noted with its reason; where not even the largest setting holds the target, that is said
-reindex    on demand the index is built anew, beside searches; then it is calibrated again
+calibrate  when an index was built, its rows have changed much, or the target has: a curve is measured
+           (`calibration_curve.py`) and `ef_search` is set by it
+hold       from then on probes of live searches move it by a step at a time (`ef_policy.py`)
+audit      each change is recorded with its reason, also that not even the largest `ef_search` holds the target
+reindex    on demand the index is rebuilt beside searches, and then calibrated again
 
-One process of all acts on a version at a time; every process exports what stands in the database (`gauges.py`).
+Of all processes one acts on a version at a time; every process exports what the database holds (`db_gauges.py`).
 """
 
 import asyncio
-import dataclasses
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
+from functools import partial
 
 from service.core.collections import Collection
 from service.core.errors import AzimuthError, Conflict
@@ -34,22 +34,32 @@ from service.core.versions import COMPLETE_STATES, AuditEntry, EmbedderVersion
 from service.recall import ef_policy
 from service.recall.calibration_curve import CurveMeasurer
 from service.recall.ef_policy import EfDecision, ProbeHistory
-from service.recall.index_advice import IndexAdvice, advice
+from service.recall.index_advice import IndexAdvice, advise
+from service.spaces.resolver import Space
 
 log = logging.getLogger(__name__)
 
 SERVICE = "azimuth"
-MEMORY = timedelta(days=1)
-"""ProbeHistory that are older speak of another index, or of other questions."""
-LATE = timedelta(minutes=2)
-"""Sums of a minute may still grow for so long: processes write them down now and then."""
-CHANGED = 0.25
+PROBE_RETENTION = timedelta(days=1)
+"""Older probes tell of another index, or of other queries."""
+FLUSH_LAG = timedelta(minutes=2)
+"""The sums of a minute may grow for so long: processes flush them now and then."""
+RECALIBRATION_CHANGED_SHARE = 0.25
 """Share of the rows that are new or gone since the curve was measured: it is measured again."""
-DEAD = 0.10
-"""Difference in the share of dead rows that does the same."""
+RECALIBRATION_DEAD_SHARE = 0.10
+"""Change in the share of dead rows that has the same effect."""
 
-Remembered = Callable[[CollectionName], Sequence[str]]
-"""The texts of live searches, as far as they are remembered."""
+LiveTexts = Callable[[CollectionName], Sequence[str]]
+"""The texts of the live searches that are remembered."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EfChange:
+    """The `ef_search` of a band is to change from `before` to what was decided."""
+
+    band: Band
+    before: EfSetting | None
+    decision: EfDecision
 
 
 class RecallController:
@@ -65,8 +75,8 @@ class RecallController:
         indexes: Indexes,
         audit: Audit,
         test_sets: TestSets,
-        survey: CurveMeasurer,
-        remembered: Remembered,
+        curve_measurer: CurveMeasurer,
+        live_texts: LiveTexts,
         exact_below: int,
     ) -> None:
         self._collections = collections
@@ -76,45 +86,43 @@ class RecallController:
         self._indexes = indexes
         self._audit = audit
         self._test_sets = test_sets
-        self._survey = survey
-        self._remembered = remembered
+        self._curve_measurer = curve_measurer
+        self._live_texts = live_texts
         self._exact_below = exact_below
         self._minutes: dict[CollectionId, tuple[RecallMinute, ...]] = {}
         self._rebuilds: set[asyncio.Task[None]] = set()
 
-    async def tend(self, now: Clock) -> None:
-        """Calibrate what is to be, and set what probes ask for, of every version that is or may be searched."""
+    async def adjust_all(self, now: Clock) -> None:
+        """Calibrate each version that is or may be searched, where due, and apply the changes that probes ask for."""
         standing = await self._versions.in_states(COMPLETE_STATES)
-        self._minutes = {
-            id_: known for id_, known in self._minutes.items() if id_ in {v.collection_id for v in standing}
-        }
-        await for_each_version(standing, lambda version: self._tend(version, now), failure_message="effort stays")
+        ids = {version.collection_id for version in standing}
+        self._minutes = {id_: known for id_, known in self._minutes.items() if id_ in ids}
+        adjust = partial(self._adjust, now=now)
+        await for_each_version(standing, adjust, failure_message="ef_search not adjusted")
 
-    async def _tend(self, version: EmbedderVersion, now: Clock) -> None:
+    async def _adjust(self, version: EmbedderVersion, now: Clock) -> None:
         health = await self._indexes.health(version)
-        if health.index is None or not health.index.valid or health.index.building:
+        index = health.index
+        if index is None or not index.valid or index.building:
             return
         collection = await self._collections.get(version.collection_id)
         target = collection.settings.recall_target
         curve = await self._recalls.curve(version)
-        if curve is not None and curve.build == health.index.build:
-            changes = await self._changes(collection, version, curve, now())
-            if changes:
-                async with self._indexes.ef_search_lock(version) as ours:
-                    if ours:  # whoever had the lock before may have done it
-                        for changed in await self._changes(collection, version, curve, now()):
-                            await self._set(collection, version, changed, now())
-        if due(curve, health, target) and await self._quiet(version, health, now()):
+        if curve is not None and curve.build == index.build and await self._changes(collection, version, curve, now()):
             async with self._indexes.ef_search_lock(version) as ours:
-                if ours and due(await self._recalls.curve(version), health, target):
+                if ours:  # determines the changes again: the process that had the lock before may have applied them
+                    await self._apply_changes(collection, version, curve, now())
+        if calibration_due(curve, health, target) and not await self._loading(version, health, now()):
+            async with self._indexes.ef_search_lock(version) as ours:
+                if ours and calibration_due(await self._recalls.curve(version), health, target):
                     await self._calibrate(collection, version, health, now)
 
     # ------------------------------------------------------------ calibrate
 
     async def prepare(self, collection: Collection, version: EmbedderVersion, now: Clock) -> None:
-        """Before a version is judged by its recall: it is to be searched as far as it will be.
+        """Set the `ef_search` of a version before its promotion is judged by its recall.
 
-        A curve of this index will do, even if much was written since: who promotes waits for this.
+        A curve of this index suffices, even if much was written since, because a promotion waits for this.
         """
         health = await self._indexes.health(version)
         target = collection.settings.recall_target
@@ -123,158 +131,146 @@ class RecallController:
                 if ours and unmeasured(await self._recalls.curve(version), health, target):
                     await self._calibrate(collection, version, health, now)
 
-    async def _quiet(self, version: EmbedderVersion, health: IndexHealth, now: datetime) -> bool:
-        """Not in the middle of a bulk load: it would be measured twice."""
-        waiting = (await self._queue.status(version.collection_id, version.number, now)).pending
-        return waiting <= health.rows / 10
+    async def _loading(self, version: EmbedderVersion, health: IndexHealth, now: datetime) -> bool:
+        """Is a bulk load running? To calibrate in the middle of it would mean to calibrate twice."""
+        return (await self._queue.status(version.collection_id, version.number, now)).pending > health.rows / 10
 
     async def _calibrate(
         self, collection: Collection, version: EmbedderVersion, health: IndexHealth, now: Clock
     ) -> None:
-        status = await self._versions.status(version)
+        space = Space(collection=collection, version=version, status=await self._versions.status(version))
         judgments = await self._test_sets.get(collection.id)
-        live = self._remembered(collection.name)
-        curve = await self._survey.curve(collection, version, status, health, judgments, live, now())
+        curve = await self._curve_measurer.measure(space, health, judgments, self._live_texts(collection.name), now)
         if curve is None:
             return
-        curve = dataclasses.replace(curve, measured_at=now())
         await self._recalls.put_curve(version, curve)
-        log.info(
-            "calibrated",
-            extra={"collection_id": collection.id, "version": version.number, "queries": curve.queries},
-        )
-        for changed in await self._changes(collection, version, curve, now()):
-            await self._set(collection, version, changed, now())
+        extra = {"collection_id": collection.id, "version": version.number, "queries": curve.queries}
+        log.info("calibrated", extra=extra)
+        await self._apply_changes(collection, version, curve, now())
 
     # ------------------------------------------------------------ hold
 
     async def _changes(
         self, collection: Collection, version: EmbedderVersion, curve: CalibrationCurve, now: datetime
-    ) -> list[tuple[Band, EfSetting | None, EfDecision]]:
-        """What is to be set otherwise: the band, what it was, what it is to be."""
+    ) -> list[EfChange]:
         target = collection.settings.recall_target
         known = {
             one.band: one for one in await self._recalls.ef_settings(collection.id) if one.version == version.number
         }
-        minutes = await self._probes(collection.id, now)
-        since = max(curve.measured_at, now - MEMORY)
-        standing = known.get("all")
-        if standing is None or standing.target != target or standing.changed_at < curve.measured_at:
-            choice = ef_policy.begin(curve, target, ProbeHistory.of(minutes, version.number, "all").since(since))
-            return [("all", standing, choice), *_shifted(known, choice)]
-        found: list[tuple[Band, EfSetting | None, EfDecision]] = []
+        minutes = await self._recent_minutes(collection.id, now)
+        since = max(curve.measured_at, now - PROBE_RETENTION)
+        unfiltered = known.get("all")
+        if unfiltered is None or unfiltered.target != target or unfiltered.changed_at < curve.measured_at:
+            probes = ProbeHistory.of(minutes, version.number, "all").since(since)
+            return _initial_changes(known, ef_policy.initial_decision(curve, target, probes))
+        changes = []
         bands: dict[Band, None] = dict.fromkeys(minute.series.band for minute in minutes)
         for band in bands:
-            before = known.get(band, standing)
+            before = known.get(band, unfiltered)
             probes = ProbeHistory.of(minutes, version.number, band).since(since)
-            step = ef_policy.step if band == "all" else ef_policy.step_under_filter
-            changed = step(before.ef_search, before.missed, target, probes, before.changed_at)
-            if changed is not None:
-                found.append((band, before, changed))
-        return found
+            decision = ef_policy.next_decision(
+                before.ef_search, before.missed, target, probes, before.changed_at, filtered=band != "all"
+            )
+            if decision is not None:
+                changes.append(EfChange(band=band, before=before, decision=decision))
+        return changes
 
-    async def _probes(self, collection_id: CollectionId, now: datetime) -> tuple[RecallMinute, ...]:
-        """Of the last day; what was read before is kept, and what may have grown since is read again."""
+    async def _recent_minutes(self, collection_id: CollectionId, now: datetime) -> tuple[RecallMinute, ...]:
+        """Of the last day. Minutes that were read before are kept; those that may have grown since are read again."""
         known = self._minutes.get(collection_id, ())
-        again = max((minute.at for minute in known), default=now - MEMORY) - LATE
-        kept = [minute for minute in known if now - MEMORY <= minute.at < again]
-        self._minutes[collection_id] = (*kept, *await self._recalls.since(collection_id, max(again, now - MEMORY)))
+        oldest = now - PROBE_RETENTION
+        again = max((minute.at for minute in known), default=oldest) - FLUSH_LAG
+        kept = [minute for minute in known if oldest <= minute.at < again]
+        self._minutes[collection_id] = (*kept, *await self._recalls.since(collection_id, max(again, oldest)))
         return self._minutes[collection_id]
 
     # ------------------------------------------------------------ audit
 
-    async def _set(
-        self,
-        collection: Collection,
-        version: EmbedderVersion,
-        changed: tuple[Band, EfSetting | None, EfDecision],
-        now: datetime,
+    async def _apply_changes(
+        self, collection: Collection, version: EmbedderVersion, curve: CalibrationCurve, now: datetime
     ) -> None:
-        band, before, choice = changed
+        """Store each change. One that changes the reason alone is neither audited nor logged."""
         target = collection.settings.recall_target
-        made = EfSetting(
-            version=version.number,
-            band=band,
-            ef_search=choice.ef_search,
-            missed=choice.missed,
-            reason=choice.reason,
-            changed_at=now,
-            target=target,
-        )
-        same = before is not None and (before.ef_search, before.missed) == (choice.ef_search, choice.missed)
-        details: Mapping[str, Any] = {
-            "band": band,
-            "ef_search": choice.ef_search,
-            "before": None if before is None else before.ef_search,
-            "target": target,
-            "missed": choice.missed,
-        }
-        entry = AuditEntry(
-            action="effort", actor=SERVICE, at=now, version=version.number, note=choice.reason, details=details
-        )
-        await self._recalls.put_ef_setting(collection.id, made, None if same else entry)
-        if not same:
-            extra = {"collection_id": collection.id, "version": version.number, **details, "reason": choice.reason}
-            log.log(logging.WARNING if choice.missed else logging.INFO, "effort set", extra=extra)
+        for change in await self._changes(collection, version, curve, now):
+            before, decision = change.before, change.decision
+            setting = EfSetting(
+                version=version.number,
+                band=change.band,
+                ef_search=decision.ef_search,
+                missed=decision.target_missed,
+                reason=decision.reason,
+                changed_at=now,
+                target=target,
+            )
+            details = {
+                "band": setting.band,
+                "ef_search": setting.ef_search,
+                "before": None if before is None else before.ef_search,
+                "target": target,
+                "missed": setting.missed,
+            }
+            entry = None
+            if before is None or (before.ef_search, before.missed) != (setting.ef_search, setting.missed):
+                entry = AuditEntry(
+                    action="effort", actor=SERVICE, at=now, version=version.number, note=setting.reason, details=details
+                )
+            await self._recalls.put_ef_setting(collection.id, setting, entry)
+            if entry is not None:
+                extra = {"collection_id": collection.id, "version": version.number, **details, "reason": setting.reason}
+                log.log(logging.WARNING if setting.missed else logging.INFO, "ef_search set", extra=extra)
 
     # ------------------------------------------------------------ reindex
 
     async def health(
         self, collection: Collection, version: EmbedderVersion
     ) -> tuple[IndexHealth, tuple[IndexAdvice, ...]]:
-        """How the index stands, and what to do about it."""
+        """The health of the index, and what to do about it."""
         health = await self._indexes.health(version)
-        ef_settings = await self._recalls.ef_settings(collection.id)
-        missed = any(one.missed and one.version == version.number for one in ef_settings)
-        return health, advice(health, exact_below=self._exact_below, missed=missed and health.index is not None)
+        settings = await self._recalls.ef_settings(collection.id)
+        missed = any(one.missed and one.version == version.number for one in settings)
+        return health, advise(health, exact_below=self._exact_below, target_missed=missed and health.index is not None)
 
     async def reindex(self, collection: Collection, number: VersionNumber, *, actor: str, now: Clock) -> None:
-        """Begin to build the index anew. Conflict where there is none, or where it is being built."""
+        """Start to rebuild the index. Conflict where there is none, or where a build is running."""
         version = await self._versions.get(collection.id, number)
         if not version.written:
             raise Conflict(f"version {number} is {version.state}: it has no index")
         health = await self._indexes.health(version)
         if health.index is None:
             raise Conflict(f"version {number} has no index: its {health.rows} vectors are scanned exactly")
-        begun: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        started: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
         if not health.index.building:
-            task = asyncio.create_task(self._rebuild(version, begun, actor, now))
+            task = asyncio.create_task(self._rebuild(version, started, actor, now))
             self._rebuilds.add(task)
             task.add_done_callback(self._rebuilds.discard)
-        if health.index.building or not await begun:
+        if health.index.building or not await started:
             raise Conflict(f"the index of version {number} is being built already")
 
-    async def _rebuild(self, version: EmbedderVersion, begun: asyncio.Future[bool], actor: str, now: Clock) -> None:
-        """`begun` is told whether it is ours to do, or what went wrong before that was known."""
-        started = time.monotonic()
+    async def _rebuild(self, version: EmbedderVersion, started: asyncio.Future[bool], actor: str, now: Clock) -> None:
+        """`started` is set to whether this process has the lock, or to the error that came before that was known."""
+        began = time.monotonic()
+        about = {"collection_id": version.collection_id, "version": version.number}
         try:
             async with self._indexes.rebuild_lock(version) as ours:
                 if ours:
                     entry = AuditEntry(action="reindexed", actor=actor, at=now(), version=version.number)
                     await self._audit.add(version.collection_id, entry)
-                begun.set_result(ours)
+                started.set_result(ours)
                 if not ours:
                     return
                 await self._indexes.rebuild(version)
         except Exception as error:
-            if not begun.done():
-                begun.set_exception(error)
+            if not started.done():
+                started.set_exception(error)
             elif isinstance(error, AzimuthError):
-                log.warning("index not rebuilt", extra={"version": version.number, "reason": error.detail})
+                log.warning("index not rebuilt", extra={**about, "reason": error.detail})
             else:
-                log.exception("index not rebuilt", extra={"version": version.number})
+                log.exception("index not rebuilt", extra=about)
             return
-        log.info(
-            "index rebuilt",
-            extra={
-                "collection_id": version.collection_id,
-                "version": version.number,
-                "seconds": round(time.monotonic() - started, 1),
-            },
-        )
+        log.info("index rebuilt", extra={**about, "seconds": round(time.monotonic() - began, 1)})
 
-    async def leave(self) -> None:
-        """End what was begun here: the server goes on with a build, or leaves an invalid one for the next to drop."""
+    async def cancel_rebuilds(self) -> None:
+        """Stop waiting for rebuilds: the server completes a build, or leaves an invalid one for the next to drop."""
         for task in self._rebuilds:
             task.cancel()
         await asyncio.gather(*self._rebuilds, return_exceptions=True)
@@ -287,10 +283,10 @@ def unmeasured(curve: CalibrationCurve | None, health: IndexHealth, target: floa
     return curve is None or curve.build != health.index.build or curve.target != target
 
 
-def due(curve: CalibrationCurve | None, health: IndexHealth, target: float) -> bool:
-    """Is the curve to be measured (again), because there is none or because the rows are others by now?
+def calibration_due(curve: CalibrationCurve | None, health: IndexHealth, target: float) -> bool:
+    """Is a curve to be measured, because there is none or because the rows have changed since?
 
-    Statistics that were reset, as after a crash, begin at zero: then all that is counted came since.
+    Statistics that were reset, as after a crash, begin at zero: then all that they count came since.
     """
     if health.index is None:
         return False
@@ -298,23 +294,20 @@ def due(curve: CalibrationCurve | None, health: IndexHealth, target: float) -> b
         return True
     written = health.written - curve.written if health.written >= curve.written else health.written
     changed = max(written, abs(health.rows - curve.rows))
-    return changed >= CHANGED * max(1, curve.rows) or abs(health.dead_share - curve.dead) >= DEAD
+    if changed >= RECALIBRATION_CHANGED_SHARE * max(1, curve.rows):
+        return True
+    return abs(health.dead_share - curve.dead) >= RECALIBRATION_DEAD_SHARE
 
 
-def _shifted(known: Mapping[Band, EfSetting], choice: EfDecision) -> list[tuple[Band, EfSetting | None, EfDecision]]:
-    """Bands with an effort of their own keep their distance to that without a filter."""
-    standing = known.get("all")
-    if standing is None:
-        return []
-    return [
-        (
-            band,
-            before,
-            EfDecision(
-                ef_search=ef_policy.shifted(before.ef_search, standing.ef_search, choice.ef_search),
-                reason=f"as far from that of searches without a filter as before: {choice.reason}",
-            ),
-        )
-        for band, before in known.items()
-        if band != "all"
-    ]
+def _initial_changes(known: Mapping[Band, EfSetting], decision: EfDecision) -> list[EfChange]:
+    """Set the unfiltered band, and shift those with an `ef_search` of their own by as many steps."""
+    unfiltered = known.get("all")
+    changes = [EfChange(band="all", before=unfiltered, decision=decision)]
+    if unfiltered is not None:
+        for band, before in known.items():
+            if band != "all":
+                ef_search = ef_policy.shifted(before.ef_search, unfiltered.ef_search, decision.ef_search)
+                reason = f"as far from that of searches without a filter as before: {decision.reason}"
+                shifted = EfDecision(ef_search=ef_search, reason=reason)
+                changes.append(EfChange(band=band, before=before, decision=shifted))
+    return changes

@@ -1,13 +1,13 @@
-"""One live search looked at again: its dense leg exactly and as it runs live, right after one another, compared.
+"""A probe of the dense leg: one live search is run again exactly, then as it ran live, and the two are compared.
 
-Between the two looks somebody may write. What the exact look found and the other did not is therefore looked up once
-more: if it is no longer there as it was, or if the later look found what the exact one would have, they saw two states
-and the pair says nothing (torn).
+Somebody may write between the two runs. What the exact run found and the other did not is therefore looked up once
+more. If it is no longer there as it was, or if the later run found what the exact one would have found too, the two saw
+different states of the data, and the probe is discarded.
 """
 
 import dataclasses
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from service.core.errors import VersionNotFound
@@ -16,20 +16,20 @@ from service.core.ports.documents import Documents
 from service.core.ports.vectors import VectorStore
 from service.core.recall import NEAR, K, RecallSeries, RecallStats, recall_at_k
 from service.core.search import Candidate, FilterMatch, SearchRequest
-from service.recall.aggregate import ProbeResult
+from service.recall.aggregate import RecallSample
 from service.search import filter_planner, retrievers
 from service.search.retrievers import DenseRetriever, Item, LegResult
 from service.spaces.resolver import Space, SpaceResolver
 
-WIDER = 2
-"""The exact look asks for so many times `K` documents: some have several chunks among the nearest."""
+OVERSAMPLING = 2
+"""The exact run asks for this many times `K` documents: some have several chunks among the nearest."""
 
-Top = Sequence[tuple[Item, Candidate]]
+Hits = Sequence[tuple[Item, Candidate]]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ProbedQuery:
-    """One question of a live search, in the space of `version`. `passing` names nothing; `width`: as it ran."""
+    """One query of a live search, in the space of `version`. `filter_match` has no ids; `width` is the search's."""
 
     collection: CollectionName
     collection_id: CollectionId
@@ -41,9 +41,9 @@ class ProbedQuery:
 
 
 class DenseProbe:
-    """`passing_cap`: as of live searches. `below`: an `ef_search` that is tried as well, to learn whether it would do.
+    """`passing_cap`: as for live searches. `lower_step`: a smaller `ef_search` to try as well, to learn if it suffices.
 
-    It is asked of searches without a filter alone: a filter has an `ef_search` of its own for each share that passes.
+    It is tried only for searches without a filter: under filters each search has an `ef_search` of its own.
     """
 
     def __init__(
@@ -53,104 +53,99 @@ class DenseProbe:
         documents: Documents,
         spaces: SpaceResolver,
         passing_cap: int,
-        below: Callable[[int], int | None] = lambda _: None,
+        lower_step: Callable[[int], int | None] = lambda _: None,
     ) -> None:
         self._vectors = vectors
         self._documents = documents
         self._spaces = spaces
         self._passing_cap = passing_cap
-        self._below = below
+        self._lower_step = lower_step
 
-    async def look(self, asked: ProbedQuery, space: Space | None) -> tuple[ProbeResult, ...] | None:
-        """None where the pair is torn; nothing where it runs exactly by now.
+    async def probe(self, query: ProbedQuery, recent: Space | None) -> tuple[RecallSample, ...] | None:
+        """None where the data changed between the runs; no samples where the search would run exactly by now.
 
-        `space`: where it ran a moment ago; None: it was longer ago, and space and what passes are looked up anew.
-        NotFound where the version that its vector is of does not answer any more.
+        `recent`: the space of the search, if it ran a moment ago; None resolves space and filter again. NotFound where
+        the version of the query's vector answers no longer.
         """
-        filter_match = asked.filter_match
+        space, filter_match = recent, query.filter_match
         if space is None:
-            space = await self._space(asked)
-            filter_match = await self._passing(asked, space)
-        exact = dataclasses.replace(asked.request, exact=True, ef_search=None, k=K)
-        truth = _top(await self._run(asked, space, exact, filter_match, WIDER * K))
-        looks = [await self._timed(asked, space, asked.request, filter_match, asked.width)]
-        for ef_search in self._further(asked, space, looks[0][0]):
-            tried = dataclasses.replace(asked.request, ef_search=ef_search, k=K)
-            looks.append(await self._timed(asked, space, tried, filter_match, WIDER * K))
-        tops = [_top(leg) for leg, _ in looks]
-        if await self._torn(asked, space, truth, tops):
+            space = await self._current_space(query)
+            filter_match = await self._current_filter_match(query, space)
+        current, retriever = space, DenseRetriever(self._vectors, self._documents)
+
+        async def run(request: SearchRequest, width: int) -> tuple[LegResult, float]:
+            started = time.perf_counter()
+            leg = await retriever.search(current, request, query.vector, filter_match, width)
+            return leg, time.perf_counter() - started
+
+        exact, _ = await run(dataclasses.replace(query.request, exact=True, ef_search=None, k=K), OVERSAMPLING * K)
+        truth = _first_k(exact)
+        runs = [await run(query.request, query.width)]
+        lower = self._lower_ef_search(query, space, runs[0][0])
+        if lower is not None:
+            runs.append(await run(dataclasses.replace(query.request, ef_search=lower, k=K), OVERSAMPLING * K))
+        found = [_first_k(leg) for leg, _ in runs]
+        if await self._changed_meanwhile(query, space, truth, found):
             return None
         return tuple(
-            ProbeResult(
+            RecallSample(
                 series=RecallSeries.of_plan(space.version.number, leg.plan),
-                stats=RecallStats.of_one(*recall_at_k(_named(truth), _named(top)), seconds),
+                stats=RecallStats.of_one(*recall_at_k(_scores(truth), _scores(hits)), seconds),
                 live=number == 0,
             )
-            for number, ((leg, seconds), top) in enumerate(zip(looks, tops, strict=True))
+            for number, ((leg, seconds), hits) in enumerate(zip(runs, found, strict=True))
             if leg.plan.kind != "exact"
         )
 
-    async def _space(self, asked: ProbedQuery) -> Space:
-        space = await self._spaces.resolve(asked.collection, asked.request.embedder_version)
-        if (space.collection.id, space.version.number) != (asked.collection_id, asked.version):
-            raise VersionNotFound(f"version {asked.version} of {asked.collection} does not answer any more")
+    async def _current_space(self, query: ProbedQuery) -> Space:
+        space = await self._spaces.resolve(query.collection, query.request.embedder_version)
+        if (space.collection.id, space.version.number) != (query.collection_id, query.version):
+            raise VersionNotFound(f"version {query.version} of {query.collection} does not answer any more")
         return space
 
-    async def _passing(self, asked: ProbedQuery, space: Space) -> FilterMatch | None:
-        if asked.request.where is None:
+    async def _current_filter_match(self, query: ProbedQuery, space: Space) -> FilterMatch | None:
+        where = query.request.where
+        if where is None:
             return None
-        most = filter_planner.max_allowlist(space.status, retrievers.chunks_for(space, asked.width), self._passing_cap)
-        return await self._documents.match_filter(space.collection.id, asked.request.where, most)
+        most = filter_planner.max_allowlist(space.status, retrievers.chunks_for(space, query.width), self._passing_cap)
+        return await self._documents.match_filter(space.collection.id, where, most)
 
-    def _further(self, asked: ProbedQuery, space: Space, live: LegResult) -> Iterator[int]:
-        request, ran = asked.request, live.plan.ef_search
-        if live.plan.kind == "hnsw" and ran is not None and request.where is None and request.ef_search is None:
-            lower = self._below(min(ran, space.status.ef_settings.get("all", ran)))
-            if lower is not None and lower >= retrievers.chunks_for(space, K):
-                yield lower
+    def _lower_ef_search(self, query: ProbedQuery, space: Space, live: LegResult) -> int | None:
+        request, ran = query.request, live.plan.ef_search
+        if live.plan.kind != "hnsw" or ran is None or request.where is not None or request.ef_search is not None:
+            return None
+        lower = self._lower_step(min(ran, space.status.ef_settings.get("all", ran)))
+        return lower if lower is not None and lower >= retrievers.chunks_for(space, K) else None
 
-    async def _run(
-        self, asked: ProbedQuery, space: Space, request: SearchRequest, filter_match: FilterMatch | None, width: int
-    ) -> LegResult:
-        retriever = DenseRetriever(self._vectors, self._documents)
-        return await retriever.search(space, request, asked.vector, filter_match, width)
-
-    async def _timed(
-        self, asked: ProbedQuery, space: Space, request: SearchRequest, filter_match: FilterMatch | None, width: int
-    ) -> tuple[LegResult, float]:
-        started = time.perf_counter()
-        leg = await self._run(asked, space, request, filter_match, width)
-        return leg, time.perf_counter() - started
-
-    async def _torn(self, asked: ProbedQuery, space: Space, truth: Top, tops: Sequence[Top]) -> bool:
-        if any(_newer(truth, top) for top in tops):
+    async def _changed_meanwhile(self, query: ProbedQuery, space: Space, truth: Hits, found: Sequence[Hits]) -> bool:
+        if any(_contradicts(truth, hits) for hits in found):
             return True
-        everywhere = set.intersection(*({item for item, _ in top} for top in tops))
+        everywhere = set.intersection(*({item for item, _ in hits} for hits in found))
         missing = [candidate for item, candidate in truth if item not in everywhere]
         if not missing:
             return False
         chunks = [(one.document_id, one.chunk or 0) for one in missing]
         stored = await self._vectors.get(space.version, chunks, [one.content_revision for one in missing])
         for chunk, one in zip(chunks, missing, strict=True):
-            if chunk not in stored or abs(float(stored[chunk] @ asked.vector) - one.score) > NEAR:
+            if chunk not in stored or abs(float(stored[chunk] @ query.vector) - one.score) > NEAR:
                 return True
-        if asked.request.where is None:
+        if query.request.where is None:
             return False
         ids = sorted({one.document_id for one in missing})
-        still = await self._documents.filter_ids(space.collection.id, ids, asked.request.where)
-        return len(still) < len(ids)
+        passing = await self._documents.filter_ids(space.collection.id, ids, query.request.where)
+        return len(passing) < len(ids)
 
 
-def _top(leg: LegResult) -> Top:
+def _first_k(leg: LegResult) -> Hits:
     return list(leg.candidates.items())[:K]
 
 
-def _named(top: Top) -> list[tuple[str, float]]:
-    return [(f"{document_id}\n{chunk}", one.score) for (document_id, chunk), one in top]
+def _scores(hits: Hits) -> list[tuple[Item, float]]:
+    return [(item, one.score) for item, one in hits]
 
 
-def _newer(truth: Top, later: Top) -> bool:
-    """Did the later look find what an exact look at the same state would have found too, or found otherwise?"""
+def _contradicts(truth: Hits, later: Hits) -> bool:
+    """Did the later run find what an exact run on the same data would have found too, or found otherwise?"""
     known = dict(truth)
     least = truth[-1][1].score if len(truth) >= K else -1.0 - NEAR
     for item, one in later:

@@ -1,21 +1,21 @@
-"""How far the index has to look: the smallest `ef_search` that holds a recall target. Pure: no I/O.
+"""The smallest `ef_search` that holds a recall target, chosen from evidence. Pure: no I/O.
 
-`ef_search` stands on a ladder, a quarter more each rung. Where it starts is read from a calibration curve (`begin`);
-from then on it moves a rung at a time, by what probes of live searches found (`step`). Both directions ask for other
-evidence, so that chance cannot drive it to and fro:
+`ef_search` takes the steps of a ladder, each a quarter larger. The first one is read from a calibration curve
+(`initial_decision`); from then on probes of live searches move it by a step at a time (`next_decision`). The two
+directions need different evidence, so that chance cannot make it oscillate:
 
-up     the present rung misses: the upper bound of some window of its last probes is below the target, or the mean of
-       very many is
-down   the rung below holds: the lower bound of its own probes is above the target, of those since the last change and
-       of all since the index was calibrated; and no window of these ever missed
+up     the current step misses: the upper bound of some window of its last probes is below the target, or the mean of
+       very many probes is
+down   the step below holds: the lower bound of its own probes is above the target, both since the last change and since
+       the calibration; and no window of them ever missed
 
-So a rung that missed is not tried again before the index is calibrated anew, or its probes are forgotten. Between the
-two lies what probes cannot tell apart, and there it rests.
+So a step that missed is not tried again before the next calibration, or before its probes expire. What probes cannot
+tell apart lies between the two; there it stays.
 
-Looking at growing evidence again and again makes chance finds likelier than one look does (Armitage, McPherson and
+Looking at growing evidence again and again makes chance findings likelier than one look does (Armitage, McPherson and
 Rowe, "Repeated significance tests on accumulating data", JRSS A 1969). So the bound of the way up is one of three
-standard deviations, of windows of a few sizes. The way down keeps to the 95 % that are promised: what it lets through
-by chance lies so near below the target that thousands of probes are needed to tell.
+standard deviations, over windows of a few sizes. The way down keeps to the 95 % that are promised: what it lets through
+by chance is so little below the target that thousands of probes are needed to tell.
 """
 
 import itertools
@@ -27,60 +27,60 @@ from service.core.ids import VersionNumber
 from service.core.recall import Band, CalibrationCurve, CurvePoint, RecallMinute, RecallStats
 
 SMALLEST, LARGEST = 10, 1_000
-"""As many as recall is promised for; the most that pgvector takes."""
-EF_STEP = 1.25
-"""What one rung is worth: about 12 % of the time of a scan, and a quarter to a third of the neighbours that are missed.
-With finer rungs, probes of an hour could not tell one from the next."""
+"""The depth that recall is promised for; the most that pgvector takes."""
+STEP_RATIO = 1.25
+"""One step changes about 12 % of the time of a scan, and a quarter to a third of the missed neighbours. With finer
+steps, the probes of an hour could not tell one from the next."""
 
-LEAST = 100
-"""ProbeHistory below which nothing is decided."""
-SURE = 2_000
-"""Probes whose mean is believed as it stands: it is right to a few thousandths."""
-WINDOWS = (128, 512, 2_048)
-"""Probes of the windows that are looked at for a miss: a decay shows in the last ones first."""
-ALARM = 3.0
-"""Standard deviations of their bounds."""
-WORSE = 1.4
-"""A rung less misses at most so many times as many neighbours: MISS ~ ef_search^-1.5. Used where the rung below cannot
-be measured."""
+MIN_PROBES = 100
+"""With fewer probes nothing is decided."""
+CERTAIN_PROBES = 2_000
+"""The mean of so many probes is taken as it stands: it is right to a few thousandths."""
+MISS_WINDOWS = (128, 512, 2_048)
+"""Sizes, in probes, of the windows that are tested for a miss: a decay shows in the last probes first."""
+MISS_Z = 3.0
+"""Standard deviations of the bounds of these windows."""
+STEP_MISS_RATIO = 1.4
+"""A step down misses at most this many times as many neighbours: miss ~ ef_search^-1.5. Used where the step below
+cannot be measured."""
 
 
 def _ladder() -> tuple[int, ...]:
-    rungs, at = [], float(SMALLEST)
+    steps, at = [], float(SMALLEST)
     while at < LARGEST:
-        rungs.append(round(at))
-        at *= EF_STEP
-    return (*rungs, LARGEST)
+        steps.append(round(at))
+        at *= STEP_RATIO
+    return (*steps, LARGEST)
 
 
 EF_STEPS = _ladder()
 
 
 def previous_step(ef_search: int) -> int | None:
-    """The next smaller rung; None at the lowest."""
-    return max((ef_step for ef_step in EF_STEPS if ef_step < ef_search), default=None)
+    """The next smaller step; None at the smallest."""
+    return max((step for step in EF_STEPS if step < ef_search), default=None)
 
 
 def next_step(ef_search: int) -> int | None:
-    """The next larger rung; None at the highest."""
-    return min((ef_step for ef_step in EF_STEPS if ef_step > ef_search), default=None)
+    """The next larger step; None at the largest."""
+    return min((step for step in EF_STEPS if step > ef_search), default=None)
 
 
 def shifted(ef_search: int, before: int, now: int) -> int:
-    """As many rungs from `now` as it was from `before`, as far as the ladder goes."""
+    """The step that is as far from `now` as `ef_search` is from `before`, limited to the ladder."""
 
-    def ef_step(of: int) -> int:
+    def index(of: int) -> int:
         return min(range(len(EF_STEPS)), key=lambda at: abs(EF_STEPS[at] - of))
 
-    return EF_STEPS[min(len(EF_STEPS) - 1, max(0, ef_step(ef_search) - ef_step(before) + ef_step(now)))]
+    return EF_STEPS[min(len(EF_STEPS) - 1, max(0, index(ef_search) - index(before) + index(now)))]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EfDecision:
-    """An `ef_search` and why. `missed`: not even this, the largest, holds the target."""
+    """An `ef_search` and why it was chosen. `target_missed`: not even this, the largest, holds the target."""
 
     ef_search: int
-    missed: bool = False
+    target_missed: bool = False
     reason: str
 
 
@@ -89,13 +89,13 @@ class EfDecision:
 
 @dataclass(frozen=True, slots=True)
 class ProbeHistory:
-    """What probes found in one band of one version, by `ef_search`, oldest minutes first."""
+    """What probes measured in one band of one version, by `ef_search`, oldest minutes first."""
 
-    by_effort: Mapping[int, Sequence[tuple[datetime, RecallStats]]]
+    by_ef_search: Mapping[int, Sequence[tuple[datetime, RecallStats]]]
 
     @classmethod
     def of(cls, minutes: Iterable[RecallMinute], version: VersionNumber, band: Band) -> "ProbeHistory":
-        """Of plain looks along the index alone: an iterative scan is as wide as pgvector can make it anyway."""
+        """Of plain index scans only: an iterative scan goes as far as pgvector can anyway."""
         found: dict[int, list[tuple[datetime, RecallStats]]] = {}
         for minute in minutes:
             of = minute.series
@@ -105,143 +105,129 @@ class ProbeHistory:
 
     def since(self, moment: datetime) -> "ProbeHistory":
         """Of minutes that began at `moment` or later."""
-        kept = {
-            ef: [one for one in stats_by_ef_search if one[0] >= moment]
-            for ef, stats_by_ef_search in self.by_effort.items()
-        }
-        return ProbeHistory({ef: stats_by_ef_search for ef, stats_by_ef_search in kept.items() if stats_by_ef_search})
+        recent = {ef: [one for one in probes if one[0] >= moment] for ef, probes in self.by_ef_search.items()}
+        return ProbeHistory({ef: probes for ef, probes in recent.items() if probes})
 
     def pooled(self, ef_search: int) -> "ProbeHistory":
-        """All of them as if they were of this one. Under filters each search has an `ef_search` of its own."""
-        merged = sorted(itertools.chain.from_iterable(self.by_effort.values()), key=lambda one: one[0])
+        """All probes as if they were of this `ef_search`. Under filters each search has one of its own."""
+        merged = sorted(itertools.chain.from_iterable(self.by_ef_search.values()), key=lambda one: one[0])
         return ProbeHistory({ef_search: merged} if merged else {})
 
     def at(self, ef_search: int) -> RecallStats:
-        return sum((stats for _, stats in self.by_effort.get(ef_search, ())), RecallStats())
+        return sum((stats for _, stats in self.by_ef_search.get(ef_search, ())), RecallStats())
 
     def last(self, ef_search: int, queries: int) -> RecallStats:
-        """Of the newest minutes that have so many together, or of all."""
+        """Of the newest minutes that together have so many queries, or of all."""
         total = RecallStats()
-        for _, stats in reversed(self.by_effort.get(ef_search, ())):
+        for _, stats in reversed(self.by_ef_search.get(ef_search, ())):
             if total.queries >= queries:
                 break
             total += stats
         return total
 
 
-def holds(stats: RecallStats, target: float) -> bool:
+def holds_target(stats: RecallStats, target: float) -> bool:
     """With 95 % confidence."""
-    return stats.queries >= LEAST and stats.interval[0] >= target
+    return stats.queries >= MIN_PROBES and stats.interval[0] >= target
 
 
-def miss(probes: ProbeHistory, ef_search: int, target: float) -> RecallStats | None:
+def misses_target(stats: RecallStats, target: float) -> bool:
+    """With `MISS_Z` standard deviations."""
+    return stats.queries >= MIN_PROBES and stats.bounds(MISS_Z)[1] < target
+
+
+def evidence_of_miss(probes: ProbeHistory, ef_search: int, target: float) -> RecallStats | None:
     """The probes that show that this `ef_search` misses the target, if any do."""
     whole = probes.at(ef_search)
-    if whole.queries >= SURE and whole.mean < target:
+    if whole.queries >= CERTAIN_PROBES and whole.mean < target:
         return whole
-    windows = (*(probes.last(ef_search, size) for size in WINDOWS), whole)
-    return next((one for one in windows if one.queries >= LEAST and one.bounds(ALARM)[1] < target), None)
+    windows = (*(probes.last(ef_search, size) for size in MISS_WINDOWS), whole)
+    return next((window for window in windows if misses_target(window, target)), None)
 
 
 def ever_missed(probes: ProbeHistory, ef_search: int, target: float) -> bool:
-    """Did any window of its probes miss the target, whenever that was?"""
-    stats_by_ef_search = [stats for _, stats in probes.by_effort.get(ef_search, ())]
-    for size in WINDOWS:
+    """Did any window of its probes miss the target, at whatever time?"""
+    minutes = [stats for _, stats in probes.by_ef_search.get(ef_search, ())]
+    for size in MISS_WINDOWS:
         window, first = RecallStats(), 0
-        for stats in stats_by_ef_search:
+        for stats in minutes:
             window += stats
-            while window.queries - stats_by_ef_search[first].queries >= size:
-                window -= stats_by_ef_search[first]
+            while window.queries - minutes[first].queries >= size:
+                window -= minutes[first]
                 first += 1
-            if window.queries >= min(size, LEAST) and window.bounds(ALARM)[1] < target:
+            if misses_target(window, target):
                 return True
     return False
 
 
-# ---------------------------------------------------------------- begin
+# ---------------------------------------------------------------- decisions
 
 
-def begin(curve: CalibrationCurve, target: float, probes: ProbeHistory = ProbeHistory({})) -> EfDecision:
-    """The smallest `ef_search` of the curve whose lower bound holds the target, unless probes speak against it.
+def initial_decision(curve: CalibrationCurve, target: float, probes: ProbeHistory = ProbeHistory({})) -> EfDecision:
+    """The smallest `ef_search` of the curve whose lower bound holds the target, unless probes contradict it.
 
-    Where there is none, the largest. That it misses is said only of what its mean says.
+    Where there is none, the largest. Only where its mean is below the target, the target counts as missed.
     """
-    missing = max((ef for ef in probes.by_effort if miss(probes, ef, target)), default=0)
+    missing = max((ef for ef in probes.by_ef_search if evidence_of_miss(probes, ef, target)), default=0)
     for point in curve.points:
         if point.low >= target and point.ef_search > missing:
-            return EfDecision(ef_search=point.ef_search, reason=f"calibrated: {_told(point)} over {_target(target)}")
+            reason = f"calibrated: {_describe_point(point)} over the target {target:g}"
+            return EfDecision(ef_search=point.ef_search, reason=reason)
     last = curve.points[-1]
-    if missing >= last.ef_search or last.recall < target:
-        return EfDecision(
-            ef_search=last.ef_search, missed=True, reason=f"the largest misses {_target(target)}: {_told(last)}"
-        )
-    return EfDecision(
-        ef_search=last.ef_search,
-        reason=f"calibrated: no smaller one is sure to hold {_target(target)} by {curve.queries} queries",
-    )
+    target_missed = missing >= last.ef_search or last.recall < target
+    reason = f"calibrated: no smaller one is sure to hold the target {target:g} by {curve.queries} queries"
+    if target_missed:
+        reason = f"the largest misses the target {target:g}: {_describe_point(last)}"
+    return EfDecision(ef_search=last.ef_search, target_missed=target_missed, reason=reason)
 
 
-# ---------------------------------------------------------------- step
+def next_decision(
+    now: int, target_missed: bool, target: float, known: ProbeHistory, changed_at: datetime, *, filtered: bool = False
+) -> EfDecision | None:
+    """Where to go from `now`, or None to stay. `known`: all probes since the calibration.
 
+    Where answers need more rows than `now`, searches use a larger `ef_search`: if that misses, `now` misses too.
 
-def step(now: int, missed: bool, target: float, known: ProbeHistory, changed_at: datetime) -> EfDecision | None:
-    """Where to go from `now`, or None to stay.
-
-    `known`: all probes since the index was calibrated. Where answers need more rows than `now`, searches look farther:
-    what ran with more and misses all the same speaks against `now` too.
+    `filtered`: each search uses a larger `ef_search` than `now`, by what its filter drops. The step below cannot be
+    measured there; it is inferred to hold where even `STEP_MISS_RATIO` times the misses would do.
     """
     fresh = known.since(changed_at)
-    missing = {ef: found for ef in fresh.by_effort if ef >= now and (found := miss(fresh, ef, target))}
+    if filtered:
+        fresh = fresh.pooled(now)
+    missing = {ef: found for ef in fresh.by_ef_search if ef >= now and (found := evidence_of_miss(fresh, ef, target))}
     if missing:
         worst = max(missing)
-        return _up(worst, missing[worst], missed, target)
-    if missed and holds(fresh.at(now), target):
-        return EfDecision(ef_search=now, reason=f"{_found(now, fresh.at(now))}: holds {_target(target)} again")
-    lower = previous_step(now)
-    if lower is None or not holds(fresh.at(lower), target):
-        return None
-    if holds(known.at(lower), target) and not ever_missed(known, lower, target):
-        return EfDecision(ef_search=lower, reason=f"{_found(lower, fresh.at(lower))}: holds {_target(target)}")
-    return None
-
-
-def step_under_filter(
-    now: int, missed: bool, target: float, known: ProbeHistory, changed_at: datetime
-) -> EfDecision | None:
-    """As `step`, where searches look farther than `now` by what their filters drop, each by another factor.
-
-    The rung below is not to be measured there; it is inferred to hold where even `WORSE` times the misses would do.
-    """
-    fresh = known.since(changed_at).pooled(now)
-    missing = miss(fresh, now, target)
-    if missing:
-        return _up(now, missing, missed, target)
+        return _raise(worst, missing[worst], target_missed, target)
     found = fresh.at(now)
-    if missed and holds(found, target):
-        return EfDecision(ef_search=now, reason=f"{_found(now, found)}: holds {_target(target)} again")
+    if target_missed and holds_target(found, target):
+        return EfDecision(ef_search=now, reason=f"{_describe_probes(now, found)}: holds the target {target:g} again")
     lower = previous_step(now)
-    if lower is not None and found.queries >= LEAST and 1 - WORSE * (1 - found.interval[0]) >= target:
-        return EfDecision(ef_search=lower, reason=f"{_found(now, found)}: a rung less holds {_target(target)} as well")
-    return None
+    if lower is None:
+        return None
+    if filtered:
+        if found.queries >= MIN_PROBES and 1 - STEP_MISS_RATIO * (1 - found.interval[0]) >= target:
+            reason = f"{_describe_probes(now, found)}: a step less holds the target {target:g} as well"
+            return EfDecision(ef_search=lower, reason=reason)
+        return None
+    if ever_missed(known, lower, target) or not all(holds_target(one.at(lower), target) for one in (fresh, known)):
+        return None
+    reason = f"{_describe_probes(lower, fresh.at(lower))}: holds the target {target:g}"
+    return EfDecision(ef_search=lower, reason=reason)
 
 
-def _up(ef_search: int, found: RecallStats, missed: bool, target: float) -> EfDecision | None:
-    """A rung above `ef_search`. At the end of the ladder it is said, once, that the target is missed."""
-    reason = f"{_found(ef_search, found)}: misses {_target(target)}"
+def _raise(ef_search: int, found: RecallStats, target_missed: bool, target: float) -> EfDecision | None:
+    """A step above `ef_search`. At the end of the ladder, once, the decision that the target is missed."""
+    reason = f"{_describe_probes(ef_search, found)}: misses the target {target:g}"
     higher = next_step(ef_search)
     if higher is not None:
         return EfDecision(ef_search=higher, reason=reason)
-    return None if missed else EfDecision(ef_search=LARGEST, missed=True, reason=reason)
+    return None if target_missed else EfDecision(ef_search=LARGEST, target_missed=True, reason=reason)
 
 
-def _target(target: float) -> str:
-    return f"the target {target:g}"
-
-
-def _told(point: CurvePoint) -> str:
+def _describe_point(point: CurvePoint) -> str:
     return f"ef_search {point.ef_search} finds {point.recall:.4f} [{point.low:.4f}, {point.high:.4f}]"
 
 
-def _found(ef_search: int, stats: RecallStats) -> str:
+def _describe_probes(ef_search: int, stats: RecallStats) -> str:
     low, high = stats.interval
     return f"ef_search {ef_search} found {stats.mean:.4f} [{low:.4f}, {high:.4f}] in {stats.queries} probes"

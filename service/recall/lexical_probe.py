@@ -1,20 +1,20 @@
-"""The lexical leg looked at again: what it finds among some random documents, against exact BM25 of each of them.
+"""A probe of the lexical leg: what the index finds among some random documents, against exact BM25 of each of them.
 
-truth   the documents as PostgreSQL holds them, analysed anew, every one scored by BM25 with lengths counted exactly and
-        the statistics of terms that the index has: the score of rank-bm25 with Lucene's idf
+truth   the documents as PostgreSQL holds them, analysed again and scored by rank-bm25, with exact lengths and the term
+        statistics of the index
 found   the best of the same documents by the index
 
-What differs is what the index does not know (yet), or knows otherwise, and what it rounds: Tantivy keeps the length of
-a document in one byte, which alone costs a few percent of recall by id, and next to nothing of what is nearly as good.
+The two differ in what the index does not know (yet) or knows otherwise, and in rounding: Tantivy keeps the length of a
+document in one byte, which alone costs a few percent of recall by id, and next to nothing of distance recall.
 """
 
 import time
-from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from service.core.collections import Collection
 from service.core.ids import CollectionId, DocumentId
+from service.core.lru import LruDict
 from service.core.ports.documents import Documents
 from service.core.ports.lexicon import ExactBM25, Lexicon, TermCounts
 from service.core.ports.vectors import VectorStore
@@ -22,22 +22,21 @@ from service.core.query_syntax import ParsedQuery
 from service.core.recall import K, RecallStats, recall_at_k
 from service.core.versions import EmbedderVersion
 
-SAMPLED = 256
-"""Documents that truth is known of."""
-LONGEST, MOST_TEXT = 100_000, 1_000_000
-"""Code points: of a document that is sampled, and of all of a sample."""
-PORTION = 32
+SAMPLE_DOCUMENTS = 256
+MAX_DOCUMENT_LENGTH, MAX_SAMPLE_LENGTH = 100_000, 1_000_000
+"""Code points of one sampled document, and of a whole sample."""
+BATCH = 32
 SAMPLE_SECONDS = 600.0
-SAMPLES = 4
-"""Collections of which a sample is kept; a few megabytes each."""
-NEARLY = 0.06
-"""Scores that differ by such a share are as good: as much as a rounded length changes one (docs/lexical.md)."""
+MAX_SAMPLES = 4
+"""Collections whose sample is kept; a few megabytes each."""
+NEAR_SHARE = 0.06
+"""Scores that differ by this share are equally good: a rounded length changes one by as much (docs/lexical.md)."""
 
 
 @dataclass(frozen=True, slots=True)
-class Drawn:
-    bags: tuple[TermCounts, ...]
-    until: float
+class DocumentSample:
+    documents: tuple[TermCounts, ...]
+    expires_at: float
 
 
 class LexicalProbe:
@@ -55,58 +54,55 @@ class LexicalProbe:
         self._vectors = vectors
         self._documents = documents
         self._clock = clock
-        self._drawn: OrderedDict[CollectionId, Drawn] = OrderedDict()
+        self._samples: LruDict[CollectionId, DocumentSample] = LruDict(MAX_SAMPLES)
 
-    async def look(self, collection: Collection, version: EmbedderVersion, words: ParsedQuery) -> RecallStats | None:
-        """None where a document changed meanwhile; of no queries where no sampled document has any of the words.
+    async def probe(self, collection: Collection, version: EmbedderVersion, words: ParsedQuery) -> RecallStats | None:
+        """None where a document changed meanwhile; empty where no sampled document has any of the words.
 
-        `version`: whose chunks documents are drawn by. Wishes and typos are left out: they do not rank.
+        Documents are sampled by the chunks of `version`. Constraints and typos are left out, because they do not rank.
         """
         plain = ParsedQuery(text=words.text)
         if self._lexicon.state(collection) != "ready":
             return RecallStats()
-        bags = await self._bags(collection, version)
-        scores = await self._truth.exact_scores(collection, plain, bags)
-        exact = {bag.document_id: score for bag, score in zip(bags, scores, strict=True) if score > 0}
+        sample = await self._sample(collection, version)
+        scores = await self._truth.exact_scores(collection, plain, sample)
+        exact = {one.document_id: score for one, score in zip(sample, scores, strict=True) if score > 0}
         if not exact:
             return RecallStats()
         started = time.perf_counter()
-        found = await self._lexicon.search(collection, plain, K, [bag.document_id for bag in bags])
+        found = await self._lexicon.search(collection, plain, K, [one.document_id for one in sample])
         seconds = time.perf_counter() - started
         best = sorted(exact, key=lambda one: (-exact[one], one))[:K]
-        known = {bag.document_id: bag.content_revision for bag in bags}
+        revisions = {one.document_id: one.content_revision for one in sample}
         differing = {*best} ^ {one.document_id for one in found}
-        newer = any(one.content_revision > known[one.document_id] for one in found)
-        if newer or await self._changed(collection, sorted(differing), known):
-            del self._drawn[collection.id]
+        newer = any(one.content_revision > revisions[one.document_id] for one in found)
+        if newer or await self._changed(collection, sorted(differing), revisions):
+            del self._samples[collection.id]
             return None
         true = [(one, exact[one]) for one in best]
         given = [(one.document_id, exact.get(one.document_id, 0.0)) for one in found]
-        return RecallStats.of_one(*recall_at_k(true, given, near=NEARLY * true[-1][1]), seconds)
+        return RecallStats.of_one(*recall_at_k(true, given, near=NEAR_SHARE * true[-1][1]), seconds)
 
     async def _changed(
-        self, collection: Collection, ids: Sequence[DocumentId], known: Mapping[DocumentId, int]
+        self, collection: Collection, ids: Sequence[DocumentId], revisions: Mapping[DocumentId, int]
     ) -> bool:
         now = await self._documents.get(collection.id, ids) if ids else {}
-        return any(one not in now or now[one].content_revision != known[one] for one in ids)
+        return any(one not in now or now[one].content_revision != revisions[one] for one in ids)
 
-    async def _bags(self, collection: Collection, version: EmbedderVersion) -> tuple[TermCounts, ...]:
-        drawn = self._drawn.get(collection.id)
-        if drawn is None or self._clock() >= drawn.until:
-            bags = [bag async for bag in self._draw(collection, version)]
-            drawn = self._drawn[collection.id] = Drawn(tuple(bags), self._clock() + SAMPLE_SECONDS)
-            self._drawn.move_to_end(collection.id)
-            while len(self._drawn) > SAMPLES:
-                self._drawn.popitem(last=False)
-        return drawn.bags
+    async def _sample(self, collection: Collection, version: EmbedderVersion) -> tuple[TermCounts, ...]:
+        sample = self._samples.get(collection.id)
+        if sample is None or self._clock() >= sample.expires_at:
+            drawn = tuple([one async for one in self._draw(collection, version)])
+            sample = self._samples[collection.id] = DocumentSample(drawn, self._clock() + SAMPLE_SECONDS)
+        return sample.documents
 
     async def _draw(self, collection: Collection, version: EmbedderVersion) -> AsyncIterator[TermCounts]:
-        sample = await self._vectors.sample(version, SAMPLED)
-        ids = list(dict.fromkeys(document_id for document_id, _ in sample.chunks))
-        left = MOST_TEXT
-        for at in range(0, len(ids), PORTION):
-            there = (await self._documents.get(collection.id, ids[at : at + PORTION])).values()
-            short = [one for one in there if len(one.text) <= min(LONGEST, left)]
+        chunks = (await self._vectors.sample(version, SAMPLE_DOCUMENTS)).chunks
+        ids = list(dict.fromkeys(document_id for document_id, _ in chunks))
+        left = MAX_SAMPLE_LENGTH
+        for at in range(0, len(ids), BATCH):
+            documents = (await self._documents.get(collection.id, ids[at : at + BATCH])).values()
+            short = [one for one in documents if len(one.text) <= min(MAX_DOCUMENT_LENGTH, left)]
             left = max(0, left - sum(len(one.text) for one in short))
-            for bag in await self._truth.term_counts(collection, short):
-                yield bag
+            for counts in await self._truth.term_counts(collection, short):
+                yield counts

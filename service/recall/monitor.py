@@ -1,14 +1,13 @@
-"""The truth's story: how much of what there is to be found do live searches find?
+"""The recall monitor: how much of what there is to be found do live searches find?
 
-saw     every live search that was answered is offered; some are kept (`reservoir.py`)
-step    now and then one is looked at again, exactly and as it ran (`probe.py`, `lexical_probe.py`), off the hot path,
-        one at a time
-keep    what was found is added up by the minute, where every process sees it, and shown as metrics (`ledger.py`)
+sample   every live search that was answered is reported; some are kept (`probe_queue.py`)
+probe    now and then one is run again, exactly and as it ran (`dense_probe.py`, `lexical_probe.py`), off the hot path,
+         one at a time
+flush    the results are summed by the minute, where every process sees them, and exported (`aggregate.py`)
 
-A search that ran exactly is not looked at again: it is counted with recall 1, which it has by construction. Looks may
-take so many milliseconds a minute; after each the story rests as long as its share of the time asks for, so that what
-they cost is spread evenly and is the same whatever the size of the collection. The fewer looks are made, the wider are
-the intervals of what they say.
+A search that ran exactly is not probed: it counts with recall 1, which it has by construction. Probes may take a fixed
+time of each minute. After each one the monitor rests in proportion, so that their cost is spread evenly and does not
+depend on the size of the collection. Fewer probes make the intervals of the results wider.
 """
 
 import asyncio
@@ -17,7 +16,6 @@ import logging
 import math
 import random
 import time
-from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
@@ -25,36 +23,38 @@ from service.core import metrics
 from service.core.errors import AzimuthError, NotFound
 from service.core.filters import operands
 from service.core.ids import CollectionId, CollectionName, VersionNumber
+from service.core.lru import LruDict
+from service.core.periodic import in_background
 from service.core.query_syntax import ParsedQuery
 from service.core.recall import RecallSeries, RecallStats, band_of
-from service.recall.aggregate import LEXICAL, ProbeResult, RecallAggregator
+from service.recall.aggregate import LEXICAL_PLAN, RecallAggregator, RecallSample
 from service.recall.dense_probe import DenseProbe, ProbedQuery
 from service.recall.lexical_probe import LexicalProbe
-from service.recall.probe_queue import LoggedQuery, QueryLog
+from service.recall.probe_queue import LoggedQuery, ProbeQueue
 from service.search.events import SearchEvent
 from service.spaces.resolver import Space, SpaceResolver
 
 log = logging.getLogger(__name__)
 
 MINUTE_MS = 60_000.0
-LEAST_REST = 0.02
+MIN_REST_SECONDS = 0.02
 IDLE_SECONDS = 5.0
-"""So long nothing is done where there is nothing to look at, unless a search comes."""
+"""Pause where there is nothing to probe, unless a search comes."""
 FRESH_SECONDS = 5.0
-"""So long after a search its space and what passes its filter are taken as they were."""
+"""For so long after a search, its space and its filter match are taken as they were."""
 LEXICAL_SECONDS = 10.0
-"""Between two looks at the lexical leg."""
-KEEP_SECONDS = 5.0
+"""Between two probes of the lexical leg."""
+FLUSH_SECONDS = 5.0
 STOP_SECONDS = 2.0
-FORGET_SECONDS = 3_600.0
-SPACES = 64
-"""Collections whose state a moment ago is remembered."""
-_OPERAND, _CHARACTER, _NUMBER = 128, 4, 32
-"""Bytes in memory."""
+RETENTION_SECONDS = 3_600.0
+"""Between two deletions of expired minutes."""
+MAX_SPACES = 64
+"""Versions whose space of the last search is remembered."""
+_OPERAND_BYTES, _CHARACTER_BYTES, _NUMBER_BYTES = 128, 4, 32
 
 
 class RecallMonitor:
-    """`share`: of live searches, that may be looked at. `budget_ms`: of each minute that looks may take; 0: none."""
+    """`share`: of live searches, that may be probed. `budget_ms`: of each minute, that probes may take; 0 disables."""
 
     def __init__(
         self,
@@ -62,7 +62,7 @@ class RecallMonitor:
         probe: DenseProbe,
         lexical: LexicalProbe,
         spaces: SpaceResolver,
-        ledger: RecallAggregator,
+        aggregator: RecallAggregator,
         share: float,
         budget_ms: float,
         chance: random.Random,
@@ -71,54 +71,50 @@ class RecallMonitor:
         self._probe = probe
         self._lexical = lexical
         self._spaces = spaces
-        self._ledger = ledger
+        self._aggregator = aggregator
         self._share = share if budget_ms > 0 else 0.0
-        self._rests = MINUTE_MS / budget_ms - 1 if budget_ms > 0 else 0.0
+        self._rest_ratio = MINUTE_MS / budget_ms - 1 if budget_ms > 0 else 0.0
         self._chance = chance
         self._clock = clock
-        self._searches: QueryLog[ProbedQuery] = QueryLog(chance)
-        self._worded: QueryLog[tuple[CollectionName, ParsedQuery]] = QueryLog(chance)
-        self._spaces_seen: OrderedDict[tuple[CollectionId, VersionNumber], tuple[float, Space]] = OrderedDict()
-        self._came = asyncio.Event()
-        self._lexical_at = -LEXICAL_SECONDS
-        self._forgot_at = -FORGET_SECONDS
+        self._dense_queries: ProbeQueue[ProbedQuery] = ProbeQueue(chance)
+        self._lexical_queries: ProbeQueue[tuple[CollectionName, ParsedQuery]] = ProbeQueue(chance)
+        self._recent_spaces: LruDict[tuple[CollectionId, VersionNumber], tuple[float, Space]] = LruDict(MAX_SPACES)
+        self._arrived = asyncio.Event()
+        self._lexical_probed_at = -math.inf
+        self._expired_deleted_at = -math.inf
 
-    # ------------------------------------------------------------ saw
+    # ------------------------------------------------------------ sample
 
     def on_search(self, observed: SearchEvent) -> None:
-        """As `observed.Observer`."""
+        """As `SearchObserver`."""
         if self._chance.random() < self._share:
             try:
-                self._keep(observed)
+                self._sample(observed)
             except Exception:  # a client is waiting for an answer that is complete
-                log.exception("a search is not kept")
+                log.exception("live search not sampled")
 
-    def _keep(self, observed: SearchEvent) -> None:
+    def _sample(self, observed: SearchEvent) -> None:
         space, plan, now = observed.space, observed.plan, self._clock()
         name, number = space.collection.name, space.version.number
         if plan.kind == "exact":
-            one = ProbeResult(
-                series=RecallSeries.of_plan(number, plan), stats=RecallStats.of_one(1.0, 1.0, 0.0), live=True
-            )
-            self._ledger.found(name, space.collection.id, (one,))
-        elif plan.kind != "none" and (asked := self._asked(observed)) is not None:
-            self._searches.add((name, number, plan.kind, band_of(plan.selectivity)), asked, _size(asked), now)
+            series = RecallSeries.of_plan(number, plan)
+            sample = RecallSample(series=series, stats=RecallStats.of_one(1.0, 1.0, 0.0), live=True)
+            self._aggregator.record(name, space.collection.id, (sample,))
+        elif plan.kind != "none" and (query := self._probed_query(observed)) is not None:
+            kind = (name, number, plan.kind, band_of(plan.selectivity))
+            self._dense_queries.add(kind, query, _size(query), now)
         if observed.request.mode != "dense" and (words := observed.request.parsed_query).text:
-            self._worded.add(name, (name, words), _CHARACTER * len(words.text), now)
-        self._spaces_seen[space.collection.id, number] = (now, space)
-        self._spaces_seen.move_to_end((space.collection.id, number))
-        if len(self._spaces_seen) > SPACES:
-            self._spaces_seen.popitem(last=False)
-        self._came.set()
+            self._lexical_queries.add(name, (name, words), _CHARACTER_BYTES * len(words.text), now)
+        self._recent_spaces[space.collection.id, number] = (now, space)
+        self._arrived.set()
 
-    def _asked(self, observed: SearchEvent) -> ProbedQuery | None:
-        """One of the questions; without the names of what passes, of which there may be 50,000."""
-        usable = [at for at, vector in enumerate(observed.vectors) if vector is not None]
+    def _probed_query(self, observed: SearchEvent) -> ProbedQuery | None:
+        """A random one of the search's queries, without the ids that pass its filter: there may be 50,000."""
+        usable = [(at, vector) for at, vector in enumerate(observed.vectors) if vector is not None]
         if not usable:
             return None
-        at = self._chance.choice(usable)
-        vector, filter_match = observed.vectors[at], observed.filter_match
-        assert vector is not None
+        at, vector = self._chance.choice(usable)
+        filter_match = observed.filter_match
         return ProbedQuery(
             collection=observed.space.collection.name,
             collection_id=observed.space.collection.id,
@@ -129,114 +125,111 @@ class RecallMonitor:
             width=observed.width,
         )
 
-    # ------------------------------------------------------------ step
+    # ------------------------------------------------------------ probe
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Look and keep until `stop`. Trouble is counted and logged, never raised."""
-        stopping, *works = (asyncio.ensure_future(one) for one in (_until(stop), self._looking(), self._keeping()))
+        """Probe and flush until `stop`. Errors are counted and logged, never raised."""
         try:
-            await stopping
+            async with in_background(self._probe_forever()), in_background(self._flush_forever()):
+                await stop.wait()
         finally:
-            for work in works:
-                work.cancel()
-            await asyncio.gather(*works, return_exceptions=True)
             with suppress(TimeoutError):
-                await asyncio.wait_for(self.keep(), STOP_SECONDS)
+                await asyncio.wait_for(self.flush(), STOP_SECONDS)
 
-    async def _looking(self) -> None:
+    async def _probe_forever(self) -> None:
         while True:
-            self._came.clear()
+            self._arrived.clear()
             rest = await self.step()
             if rest is not None:
                 await asyncio.sleep(rest)
             else:
                 with suppress(TimeoutError):
-                    await asyncio.wait_for(self._came.wait(), IDLE_SECONDS)
+                    await asyncio.wait_for(self._arrived.wait(), IDLE_SECONDS)
 
     async def step(self) -> float | None:
-        """Look at one search again. Answers for how many seconds to rest; None where there is nothing to look at."""
+        """Probe one search. The seconds to rest afterwards; None where there was nothing to probe."""
         started = self._clock()
         try:
-            look = self._due(started)
-            if look is None:
+            probe = self._next_probe(started)
+            if probe is None:
                 return None
-            outcome = await look
+            outcome = await probe
         except NotFound:
             outcome = "gone"
         except AzimuthError as error:
             outcome = "failed"
-            log.info("a search is not looked at again", extra={"reason": error.detail})
-        except Exception:  # one odd search must not be the end of it
+            log.info("probe failed", extra={"reason": error.detail})
+        except Exception:  # one odd search must not end the monitor
             outcome = "failed"
-            log.exception("a search is not looked at again")
-        took = self._clock() - started
+            log.exception("probe failed")
+        seconds = self._clock() - started
         metrics.PROBES.labels(outcome).inc()
-        metrics.PROBE_SECONDS.inc(took)
-        return max(LEAST_REST, took * self._rests)
+        metrics.PROBE_SECONDS.inc(seconds)
+        return max(MIN_REST_SECONDS, seconds * self._rest_ratio)
 
-    def _due(self, now: float) -> Awaitable[str] | None:
-        """The next look, whose outcome is one of a few words."""
-        if now >= self._lexical_at + LEXICAL_SECONDS and (worded := self._worded.next(now)) is not None:
-            self._lexical_at = now
-            return self._look_at_words(*worded.what)
-        search = self._searches.next(now)
-        return None if search is None else self._look(search, now)
+    def _next_probe(self, now: float) -> Awaitable[str] | None:
+        """The next probe, which returns the value of the metric's label `outcome`."""
+        if now >= self._lexical_probed_at + LEXICAL_SECONDS:
+            words = self._lexical_queries.next_query(now)
+            if words is not None:
+                self._lexical_probed_at = now
+                return self._probe_lexical(*words.query)
+        dense = self._dense_queries.next_query(now)
+        return None if dense is None else self._probe_dense(dense, now)
 
-    async def _look(self, kept: LoggedQuery[ProbedQuery], now: float) -> str:
-        asked = kept.what
-        seen_at, space = self._spaces_seen.get((asked.collection_id, asked.version), (-math.inf, None))
+    async def _probe_dense(self, logged: LoggedQuery[ProbedQuery], now: float) -> str:
+        query = logged.query
+        searched_at, space = self._recent_spaces.get((query.collection_id, query.version), (-math.inf, None))
+        fresh = now < min(logged.asked_at, searched_at) + FRESH_SECONDS
         try:
-            findings = await self._probe.look(asked, space if now < min(kept.at, seen_at) + FRESH_SECONDS else None)
+            samples = await self._probe.probe(query, space if fresh else None)
         except NotFound:
-            self._searches.forget(kept.key)
+            self._dense_queries.forget(logged.key)
             raise
-        if findings is None:
+        if samples is None:
             return "torn"
-        self._ledger.found(asked.collection, asked.collection_id, findings)
-        return "compared" if findings else "exact"
+        self._aggregator.record(query.collection, query.collection_id, samples)
+        return "compared" if samples else "exact"
 
-    async def _look_at_words(self, name: CollectionName, words: ParsedQuery) -> str:
+    async def _probe_lexical(self, name: CollectionName, words: ParsedQuery) -> str:
         try:
             space = await self._spaces.resolve(name, None)
-            stats = await self._lexical.look(space.collection, space.version, words)
+            stats = await self._lexical.probe(space.collection, space.version, words)
         except NotFound:
-            self._worded.forget(name)
+            self._lexical_queries.forget(name)
             raise
         if stats is None:
             return "torn"
         if not stats.queries:
             return "nothing"
-        series = RecallSeries(version=space.version.number, leg="lexical", plan=LEXICAL, band="all", ef_search=0)
-        self._ledger.found(name, space.collection.id, (ProbeResult(series=series, stats=stats, live=True),))
+        series = RecallSeries(version=space.version.number, leg="lexical", plan=LEXICAL_PLAN, band="all", ef_search=0)
+        self._aggregator.record(name, space.collection.id, (RecallSample(series=series, stats=stats, live=True),))
         return "compared"
 
-    # ------------------------------------------------------------ keep
+    # ------------------------------------------------------------ flush
 
-    async def _keeping(self) -> None:
+    async def _flush_forever(self) -> None:
         while True:
-            await asyncio.sleep(KEEP_SECONDS)
-            await self.keep()
+            await asyncio.sleep(FLUSH_SECONDS)
+            await self.flush()
 
-    async def keep(self) -> None:
-        """Write down what was found since the last time; forget what is old. Trouble is logged: it is tried again."""
+    async def flush(self) -> None:
+        """Write the pending sums and delete expired ones. Errors are logged, and the next flush tries again."""
         try:
-            await self._ledger.write()
-            if self._clock() >= self._forgot_at + FORGET_SECONDS:
-                self._forgot_at = self._clock()
-                await self._ledger.forget()
+            await self._aggregator.flush()
+            if self._clock() >= self._expired_deleted_at + RETENTION_SECONDS:
+                self._expired_deleted_at = self._clock()
+                await self._aggregator.delete_expired()
         except AzimuthError as error:
-            log.warning("recall is not written down", extra={"reason": error.detail})
+            log.warning("recall not written", extra={"reason": error.detail})
         except Exception:
-            log.exception("recall is not written down")
+            log.exception("recall not written")
 
 
-async def _until(stop: asyncio.Event) -> None:
-    await stop.wait()
-
-
-def _size(asked: ProbedQuery) -> int:
-    """In bytes, about."""
-    request = asked.request
-    brought = request.effective_queries if request.like is None else [one for _, one in request.like.by_field]
-    texts, numbers = sum(len(one.text or "") for one in brought), sum(len(one.vector or ()) for one in brought)
-    return asked.vector.nbytes + _OPERAND * operands(request.where) + _CHARACTER * texts + _NUMBER * numbers
+def _size(query: ProbedQuery) -> int:
+    """Bytes, approximately."""
+    request = query.request
+    parts = request.effective_queries if request.like is None else [example for _, example in request.like.by_field]
+    texts, numbers = sum(len(one.text or "") for one in parts), sum(len(one.vector or ()) for one in parts)
+    size = query.vector.nbytes + _OPERAND_BYTES * operands(request.where)
+    return size + _CHARACTER_BYTES * texts + _NUMBER_BYTES * numbers

@@ -87,7 +87,7 @@ class SearchChecks:
             detail = f"{status.rows} vectors are scanned exactly: nothing is lost"
             figures: dict[str, Any] = {"recall_at_10": 1.0, "rows": status.rows}
             return PromotionCheck(name="recall", passed=True, detail=detail, figures=figures)
-        live = [request.text for request in self.shadow.remembered(collection.name)]
+        live = [request.text for request in self.shadow.recent(collection.name)]
         queries, sources = await self.sampling.queries(collection, version, judgments, live, RECALL_QUERIES)
         space = Space(collection=collection, version=version, status=status)
         limit = retrievers.chunks_for(space, collection.settings.candidates)

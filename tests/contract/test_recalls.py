@@ -64,7 +64,7 @@ async def test_nothing_is_known_at_first(world: World) -> None:
     assert await world.recalls.ef_settings(world.collection.id) == ()
     assert await world.recalls.curve(world.version) is None
     await world.recalls.add(world.collection.id, [])
-    assert await world.recalls.forget(NOW) == 0
+    assert await world.recalls.delete_before(NOW) == 0
 
 
 async def test_what_was_measured_is_read_back_oldest_first(world: World) -> None:
@@ -115,7 +115,7 @@ async def test_processes_that_add_at_once_lose_nothing(world: World) -> None:
 
 async def test_old_minutes_are_forgotten_and_counted(world: World) -> None:
     await world.recalls.add(world.collection.id, [minute(DENSE), minute(LEXICAL), minute(DENSE, later(60))])
-    assert await world.recalls.forget(later(60)) == 2
+    assert await world.recalls.delete_before(later(60)) == 2
     assert await world.recalls.since(world.collection.id, NOW) == (minute(DENSE, later(60)),)
 
 

@@ -29,9 +29,9 @@ async def http(
     server: EmbeddedServer, template: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[httpx.AsyncClient]:
     """A service that looks often and asks little, with a collection of the client's own vectors."""
-    monkeypatch.setattr(api, "EFFORT_SECONDS", 0.2)
-    monkeypatch.setattr(calibration_curve, "FIRST", 60)
-    monkeypatch.setattr(calibration_curve, "MOST", 200)
+    monkeypatch.setattr(api, "EF_SEARCH_SECONDS", 0.2)
+    monkeypatch.setattr(calibration_curve, "FULL_LADDER_QUERIES", 60)
+    monkeypatch.setattr(calibration_curve, "MAX_QUERIES", 200)
     create_database(server, "promise", template)
     settings = Settings(data_dir=tmp_path, embedder="hashing:16", reranker="none", exact_below=500, probe_budget_ms=0)
     async with api.open_api(settings, url_of(server, "promise")) as app:

@@ -96,5 +96,5 @@ async def _shown(service: Service, collection: Collection, number: VersionNumber
         else {"name": index.name, "valid": index.valid, "bytes": index.bytes, "building": index.building},
         "table_bytes": health.table_bytes,
         "cache_bytes": health.cache_bytes,
-        "advice": [{"verdict": one.verdict, "says": one.says, "do": one.do} for one in advice],
+        "advice": [{"verdict": one.verdict, "says": one.finding, "do": one.action} for one in advice],
     }

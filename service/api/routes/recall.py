@@ -4,6 +4,7 @@ import dataclasses
 import math
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
+from operator import itemgetter
 from typing import Annotated
 
 from fastapi import APIRouter, Query
@@ -26,9 +27,9 @@ from service.core.recall import (
     SeriesLeg,
     merge_minutes,
 )
-from service.recall.aggregate import KEPT
+from service.recall.aggregate import RETENTION
 
-MAX_HOURS = round(KEPT / timedelta(hours=1))
+MAX_HOURS = round(RETENTION / timedelta(hours=1))
 MOST_MOMENTS = 288
 """Of one series in the history: minutes of longer times are taken together."""
 MOST_EFFORTS = 24
@@ -161,7 +162,7 @@ def _summed(minutes: Iterable[RecallMinute]) -> list[tuple[RecallSeries, RecallS
     sums: dict[RecallSeries, RecallStats] = {}
     for minute in minutes:
         sums[minute.series] = sums.get(minute.series, RecallStats()) + minute.stats
-    return sorted(sums.items(), key=lambda one: one[0].key)
+    return sorted(sums.items(), key=itemgetter(0))
 
 
 def _series(of: RecallSeries, stats: RecallStats) -> SeriesAnswer:

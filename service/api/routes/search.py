@@ -42,7 +42,7 @@ async def search(
     work = service.search.run(name, wanted)
     # A cross-encoder works for long: no longer than somebody waits for it.
     answer = await (awaited(request, work) if wanted.rerank else work)
-    service.shadow.offer(name, wanted)
+    service.shadow.add(name, wanted)
     return _shown(request, answer, wanted, body.explain)
 
 

@@ -20,13 +20,13 @@ class RecallStore(Protocol):
         """The minutes from `moment` on, oldest first; so many `minutes` of the clock together, told by the first."""
         ...
 
-    async def forget(self, before: datetime) -> int:
+    async def delete_before(self, before: datetime) -> int:
         """Drop older minutes, of every collection. Answers how many."""
         ...
 
     async def ef_settings(self, collection_id: CollectionId) -> tuple[EfSetting, ...]: ...
 
-    async def put_ef_setting(self, collection_id: CollectionId, effort: EfSetting, entry: AuditEntry | None) -> None:
+    async def put_ef_setting(self, collection_id: CollectionId, setting: EfSetting, entry: AuditEntry | None) -> None:
         """Set it, with its audit entry (None: only the reason is another) in one transaction. CollectionNotFound."""
         ...
 

@@ -51,7 +51,7 @@ from service.versions.collection_setup import CollectionService
 from service.versions.search_checks import SearchChecks
 from service.versions.shadow_traffic import ShadowTraffic
 
-EFFORT_SECONDS = 10.0
+EF_SEARCH_SECONDS = 10.0
 PROBE_CONNECTIONS = 2
 PROBE_SECONDS = 30.0
 """Longest statement of a recall probe: an exact scan of some ten million chunks."""
@@ -109,8 +109,8 @@ async def open_api(settings: Settings, url: str) -> AsyncIterator[FastAPI]:
             indexes=store.indexes,
             audit=store.audit,
             test_sets=store.test_sets,
-            survey=CurveMeasurer(vectors=store.vectors, sampling=sampling),
-            remembered=lambda name: [request.text for request in shadow.remembered(name)],
+            curve_measurer=CurveMeasurer(vectors=store.vectors, sampling=sampling),
+            live_texts=lambda name: [request.text for request in shadow.recent(name)],
             exact_below=settings.exact_below,
         )
         search_checks = SearchChecks(
@@ -187,11 +187,11 @@ async def open_api(settings: Settings, url: str) -> AsyncIterator[FastAPI]:
                 repeat_every("confidence", 2.0, partial(calibrator.tend, utc_now)),
                 repeat_every("geometry", 60.0, diagnostics.tend),
                 repeat_every("drift", 2.0, partial(drift_monitor.tend, utc_now)),
-                repeat_every("effort", EFFORT_SECONDS, partial(recall_controller.tend, utc_now)),
+                repeat_every("ef_search", EF_SEARCH_SECONDS, partial(recall_controller.adjust_all, utc_now)),
             ):
                 yield
                 stop.set()
-            await recall_controller.leave()
+            await recall_controller.cancel_rebuilds()
             await readiness.remove_heartbeat()
 
         yield create_app(
@@ -254,11 +254,11 @@ async def _open_recall_monitor(settings: Settings, url: str, lexicon: TantivyLex
                 documents=documents,
                 spaces=spaces,
                 passing_cap=settings.passing_cap,
-                below=ef_policy.previous_step,
+                lower_step=ef_policy.previous_step,
             ),
             lexical=LexicalProbe(lexicon=lexicon, truth=lexicon, vectors=vectors, documents=documents),
             spaces=spaces,
-            ledger=RecallAggregator(PostgresRecalls(pool), utc_now),
+            aggregator=RecallAggregator(PostgresRecalls(pool), utc_now),
             share=settings.probe_share,
             budget_ms=settings.probe_budget_ms,
             chance=random.Random(),  # noqa: S311  no secret

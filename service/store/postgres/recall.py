@@ -42,7 +42,7 @@ class PostgresRecalls:
             rows = await (await connection.execute(SQL.since, values)).fetchall()
         return tuple(_minute(*row) for row in rows)
 
-    async def forget(self, before: datetime) -> int:
+    async def delete_before(self, before: datetime) -> int:
         async with self._pool.connection() as connection:
             return (await connection.execute(SQL.forget, {"before": before})).rowcount
 
@@ -63,8 +63,8 @@ class PostgresRecalls:
             for version, band, ef_search, missed, reason, changed_at, target in rows
         )
 
-    async def put_ef_setting(self, collection_id: CollectionId, effort: EfSetting, entry: AuditEntry | None) -> None:
-        values = {**dataclasses.asdict(effort), "collection_id": collection_id}
+    async def put_ef_setting(self, collection_id: CollectionId, setting: EfSetting, entry: AuditEntry | None) -> None:
+        values = {**dataclasses.asdict(setting), "collection_id": collection_id}
         try:
             async with self._pool.transaction() as connection:
                 await connection.execute(SQL.put_ef_setting, values)

@@ -14,7 +14,7 @@ from service.core.collections import Collection
 from service.core.errors import LexiconUnavailable
 from service.core.ids import CollectionName
 from service.drift.assess import NAMES
-from service.drift.query_window import LEAST
+from service.drift.query_window import MIN_LATEST
 from tests.edge import Edge, Json, assert_problem, edge
 
 PATH = "/v1/collections/papers/drift"
@@ -69,18 +69,19 @@ async def test_before_anything_was_asked_there_is_nothing_to_tell(api: Edge) -> 
         "measures": [],
         "history": [],
     }
-    await ask(api, FISH, LEAST - 1)
+    await ask(api, FISH, MIN_LATEST - 1)
     assert (await look(api))["measures"] == []
 
 
 async def test_the_same_questions_are_healthy_and_others_are_not(api: Edge) -> None:
-    await ask(api, FISH, 2 * LEAST)
+    await ask(api, FISH, 2 * MIN_LATEST)
     same = await look(api)
-    assert (same["queries"], same["reference_queries"], same["seen_queries"]) == (LEAST, LEAST, 2 * LEAST)
+    counts = same["queries"], same["reference_queries"], same["seen_queries"]
+    assert counts == (MIN_LATEST, MIN_LATEST, 2 * MIN_LATEST)
     assert same["verdict"] == "healthy"
     assert told(same)["mmd"]["p"] > 0.01
     assert told(same)["unknown_words"]["value"] == 0.0
-    await ask(api, CODE, 2 * LEAST)
+    await ask(api, CODE, 2 * MIN_LATEST)
     other = await look(api, minutes=1)
     measures = told(other)
     assert other["verdict"] == "watch"
@@ -127,26 +128,26 @@ async def test_without_a_lexical_index_the_rest_is_told(api: Edge, monkeypatch: 
         raise LexiconUnavailable
 
     monkeypatch.setattr(api.service.lexicon, "document_frequencies", unavailable)
-    await ask(api, FISH, 2 * LEAST)
+    await ask(api, FISH, 2 * MIN_LATEST)
     measures = told(await look(api))
     assert measures["unknown_words"]["value"] is None
     assert measures["mmd"]["value"] is not None
 
 
 async def test_another_version_begins_anew(api: Edge) -> None:
-    await ask(api, FISH, 2 * LEAST)
+    await ask(api, FISH, 2 * MIN_LATEST)
     await look(api)
     await api.ready(index={"storage": "vector"})
     assert (await api.client.post("/v1/collections/papers/versions/2/promote", json={"force": True})).status_code == 200
     await ask(api, FISH, 5)
     shown = await look(api)
     assert (shown["version"], shown["queries"], shown["measures"]) == (2, 0, [])
-    await ask(api, FISH, LEAST)
-    assert (await look(api))["queries"] == LEAST
+    await ask(api, FISH, MIN_LATEST)
+    assert (await look(api))["queries"] == MIN_LATEST
 
 
 async def test_a_deleted_collection_is_forgotten(api: Edge) -> None:
-    await ask(api, FISH, LEAST)
+    await ask(api, FISH, MIN_LATEST)
     assert (await api.client.delete("/v1/collections/papers")).status_code == 204
     await api.service.drift_monitor.tend(lambda: START)
     await api.service.drift_monitor.tend(lambda: START)
@@ -157,8 +158,8 @@ async def test_a_deleted_collection_is_forgotten(api: Edge) -> None:
 async def test_trouble_with_one_collection_holds_up_no_other(api: Edge, monkeypatch: pytest.MonkeyPatch) -> None:
     await api.collection("other")
     await api.write({"id": "1", "text": "pike"}, name="other")
-    await ask(api, FISH, LEAST)
-    for number in range(LEAST):
+    await ask(api, FISH, MIN_LATEST)
+    for number in range(MIN_LATEST):
         await api.search(sentence(FISH, number), "other")
     get, by_name = api.service.collections.get, api.service.collections.by_name
     papers = await by_name(CollectionName("papers"))
@@ -171,4 +172,4 @@ async def test_trouble_with_one_collection_holds_up_no_other(api: Edge, monkeypa
     monkeypatch.setattr(api.service.collections, "get", broken)
     assert (await look(api))["queries"] == 0
     other = (await api.client.get("/v1/collections/other/drift")).json()
-    assert other["queries"] == LEAST
+    assert other["queries"] == MIN_LATEST

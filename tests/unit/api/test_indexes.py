@@ -44,7 +44,7 @@ async def indexed() -> AsyncIterator[Indexed]:
         indexes = here.service.recall_controller._indexes
         assert isinstance(indexes, FakeIndexes)
         yield Indexed(here, indexes)
-        await here.service.recall_controller.leave()
+        await here.service.recall_controller.cancel_rebuilds()
 
 
 async def test_a_small_space_has_none_and_needs_none(indexed: Indexed) -> None:

@@ -192,4 +192,4 @@ async def test_what_clients_ask_one_by_one_is_what_a_new_version_is_tried_on(api
     await api.client.post(f"{PATH}/batch", json={"searches": [{"query": "cancel"}]})
     await api.client.post(PATH, json={"query": "refused", "embedder_version": 7})
     await api.search("pinned", embedder_version=1)
-    assert [one.text for one in api.service.shadow.remembered(name)] == ["sort a list"]
+    assert [one.text for one in api.service.shadow.recent(name)] == ["sort a list"]

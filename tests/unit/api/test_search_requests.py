@@ -430,4 +430,4 @@ async def test_what_is_not_one_question_in_words_is_no_sample_for_a_new_version(
     await asked(api, like={"positive": ["cat"]})
     await asked(api, queries=["one", "two"])
     await api.client.post(f"{SIMILAR}/cat")
-    assert api.service.shadow.remembered(CollectionName("papers")) == ()
+    assert api.service.shadow.recent(CollectionName("papers")) == ()

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from service.core.index_health import IndexHealth, IndexState
-from service.recall.index_advice import IndexAdvice, advice
+from service.recall.index_advice import IndexAdvice, advise
 
 INDEX = IndexState(name="vectors_1_1_hnsw", valid=True, bytes=200 * 2**20, building=False, build=1)
 WELL = IndexHealth(
@@ -21,13 +21,13 @@ WELL = IndexHealth(
 
 
 def told(health: IndexHealth, *, missed: bool = False) -> tuple[IndexAdvice, ...]:
-    return advice(health, exact_below=7_500, missed=missed)
+    return advise(health, exact_below=7_500, target_missed=missed)
 
 
 def test_all_being_well_is_said_too() -> None:
     (only,) = told(WELL)
-    assert (only.verdict, only.do) == ("healthy", "")
-    assert "4%" in only.says
+    assert (only.verdict, only.action) == ("healthy", "")
+    assert "4%" in only.finding
 
 
 @pytest.mark.parametrize(
@@ -36,9 +36,9 @@ def test_all_being_well_is_said_too() -> None:
         (replace(WELL, rows=5_000, index=None), "healthy", "scanned exactly: nothing is lost", ""),
         (replace(WELL, index=None), "watch", "no index yet", "nothing"),
         (replace(WELL, index=None, indexable=False), "watch", "of this length have no index", "fewer dimensions"),
-        (replace(WELL, index=replace(INDEX, building=True)), "watch", "built anew; searches use", "nothing"),
-        (replace(WELL, index=replace(INDEX, building=True, valid=False)), "watch", "it is being built", "nothing"),
-        (replace(WELL, index=replace(INDEX, valid=False)), "broken", "broken off", "by itself"),
+        (replace(WELL, index=replace(INDEX, building=True)), "watch", "being rebuilt; searches use", "nothing"),
+        (replace(WELL, index=replace(INDEX, building=True, valid=False)), "watch", "is being built", "nothing"),
+        (replace(WELL, index=replace(INDEX, valid=False)), "broken", "was interrupted", "by itself"),
         (replace(WELL, dead_rows=20_000), "watch", "20000 dead rows (17%)", "VACUUM"),
         (replace(WELL, dead_rows=60_000), "broken", "about as much as one with 62% of its ef_search", "reindex"),
         (replace(WELL, dead_rows=60_000, oldest_seconds=4_000), "broken", "dead rows", "open for 4000 s"),
@@ -50,15 +50,15 @@ def test_all_being_well_is_said_too() -> None:
 def test_each_trouble_has_its_words(health: IndexHealth, verdict: str, says: str, do: str) -> None:
     (only,) = told(health)
     assert only.verdict == verdict
-    assert says in only.says
-    assert do in only.do
+    assert says in only.finding
+    assert do in only.action
 
 
 def test_a_missed_target_is_broken_and_the_worst_comes_first() -> None:
     found = told(replace(WELL, dead_rows=20_000, cache_bytes=1), missed=True)
     assert [one.verdict for one in found] == ["broken", "watch", "watch"]
-    assert "recall target" in found[0].says
-    assert "lower recall_target" in found[0].do
+    assert "recall target" in found[0].finding
+    assert "lower recall_target" in found[0].action
 
 
 def test_the_share_of_dead_rows_is_of_all() -> None:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from service.drift.assess import NAMES, CollectionReference, DriftMeasure, Name, assess
-from service.drift.query_window import LEAST, WindowedQuery
+from service.drift.query_window import MIN_LATEST, WindowedQuery
 
 DIMENSIONS = 32
 
@@ -122,7 +122,7 @@ def test_the_distance_to_the_documents_is_told_without_verdict() -> None:
 @pytest.mark.parametrize(
     ("latest", "earlier", "own", "untold"),
     [
-        (queries(1, LEAST - 1), queries(2), OWN, set(NAMES)),
+        (queries(1, MIN_LATEST - 1), queries(2), OWN, set(NAMES)),
         (queries(1), [], OWN, {"centroid_shift", "mmd", "top_score"}),
         (queries(1), queries(2), None, {"unknown_words", "corpus_distance"}),
         (

@@ -12,7 +12,7 @@ from service.core.ids import CollectionId, Vector, VersionNumber
 from service.core.search import Confidence, DensePlan, Example, FilterMatch, Like, Query, SearchRequest
 from service.core.versions import SpaceStatus
 from service.drift import query_window
-from service.drift.query_window import LEAST, SIZE, QueryWindow, QueryWindows, WindowedQuery
+from service.drift.query_window import MIN_LATEST, SAMPLE_SIZE, QueryWindow, QueryWindows, WindowedQuery
 from service.search.events import SearchEvent
 from service.spaces.resolver import Space
 from tests.world import World, build, unit
@@ -46,37 +46,37 @@ def fill(window: QueryWindow, first: int, last: int, *, every: float = 1.0) -> N
 
 def test_the_latest_are_half_of_all_until_there_are_enough() -> None:
     filled = window()
-    fill(filled, 0, LEAST)
-    assert (len(filled.latest), len(filled.earlier)) == (LEAST, 0)
-    fill(filled, LEAST, 2 * LEAST)
-    assert numbers(filled.latest) == [*range(LEAST, 2 * LEAST)]
-    assert numbers(filled.earlier) == [*range(LEAST)]
-    fill(filled, 2 * LEAST, 300)
+    fill(filled, 0, MIN_LATEST)
+    assert (len(filled.latest), len(filled.earlier)) == (MIN_LATEST, 0)
+    fill(filled, MIN_LATEST, 2 * MIN_LATEST)
+    assert numbers(filled.latest) == [*range(MIN_LATEST, 2 * MIN_LATEST)]
+    assert numbers(filled.earlier) == [*range(MIN_LATEST)]
+    fill(filled, 2 * MIN_LATEST, 300)
     assert numbers(filled.latest) == [*range(150, 300)]
     assert numbers(filled.earlier) == [*range(150)]
 
 
 def test_both_samples_are_bounded_and_all_are_counted() -> None:
     filled = window()
-    fill(filled, 0, 5 * SIZE)
-    assert (len(filled.latest), len(filled.earlier), filled.seen) == (SIZE, SIZE, 5 * SIZE)
-    assert numbers(filled.latest) == [*range(4 * SIZE, 5 * SIZE)]
+    fill(filled, 0, 5 * SAMPLE_SIZE)
+    assert (len(filled.latest), len(filled.earlier), filled.seen) == (SAMPLE_SIZE, SAMPLE_SIZE, 5 * SAMPLE_SIZE)
+    assert numbers(filled.latest) == [*range(4 * SAMPLE_SIZE, 5 * SAMPLE_SIZE)]
 
 
 def test_the_earlier_ones_are_spread_over_the_time_that_there_was() -> None:
     filled = window()
-    fill(filled, 0, 21 * SIZE)
-    parts = np.histogram(numbers(filled.earlier), bins=4, range=(0, 20 * SIZE))[0]
-    assert parts.min() > SIZE / 4 / 2
-    assert parts.max() < SIZE / 4 * 2
+    fill(filled, 0, 21 * SAMPLE_SIZE)
+    parts = np.histogram(numbers(filled.earlier), bins=4, range=(0, 20 * SAMPLE_SIZE))[0]
+    assert parts.min() > SAMPLE_SIZE / 4 / 2
+    assert parts.max() < SAMPLE_SIZE / 4 * 2
 
 
 def test_what_is_older_than_some_days_is_forgotten() -> None:
     filled = window()
-    every = query_window.DAY / SIZE / 10
-    fill(filled, 0, 10 * SIZE * 5, every=every)  # five days, ten times as many as are kept a day
+    every = query_window.DAY / SAMPLE_SIZE / 10
+    fill(filled, 0, 10 * SAMPLE_SIZE * 5, every=every)  # five days, ten times as many as are kept a day
     old = sum(number * every < query_window.DAY for number in numbers(filled.earlier))
-    assert old < SIZE / 10
+    assert old < SAMPLE_SIZE / 10
 
 
 def test_of_many_queries_the_latest_span_the_time_that_they_should() -> None:
@@ -126,7 +126,7 @@ async def seen(
 
 
 def kept(watching: QueryWindows, world: World) -> list[WindowedQuery]:
-    found = watching.of((world.collection.id, VersionNumber(1)))
+    found = watching.get((world.collection.id, VersionNumber(1)))
     return [] if found is None else list(found.latest)
 
 
@@ -159,26 +159,26 @@ async def test_scores_under_a_filter_say_nothing_of_the_collection() -> None:
 async def test_what_says_nothing_of_the_questions_is_left_out(changes: dict[str, object]) -> None:
     world, watching = await build(None), QueryWindows(600.0)
     watching.on_search(await seen(world, **changes))  # type: ignore[arg-type]
-    assert list(watching) == []
+    assert list(watching.items()) == []
 
 
 async def test_only_some_collections_and_beginnings_of_texts_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(query_window, "COLLECTIONS", 1)
+    monkeypatch.setattr(query_window, "MAX_COLLECTIONS", 1)
     first, watching = await build(None), QueryWindows(600.0)
     second = await build(None)
     second.collection = dataclasses.replace(second.collection, id=CollectionId(77))
     watching.on_search(await seen(first))
     watching.on_search(await seen(second, text="x" * 10_000))
-    ((key, window),) = watching
+    ((key, window),) = watching.items()
     assert key[0] == 77
-    assert len(window.latest[0].text) == query_window.LONGEST
+    assert len(window.latest[0].text) == query_window.MAX_TEXT_LENGTH
 
 
 async def test_a_forgotten_window_is_gone() -> None:
     world, watching = await build(None), QueryWindows(600.0)
     watching.on_search(await seen(world))
-    watching.forget((world.collection.id, VersionNumber(1)))
-    assert list(watching) == []
+    watching.pop((world.collection.id, VersionNumber(1)))
+    assert list(watching.items()) == []
 
 
 def test_a_query_takes_about_a_kilobyte() -> None:

@@ -1,23 +1,24 @@
-"""The promise: when an index is calibrated, what probes then do to it, and what is said of that."""
+"""The recall controller: when an index is calibrated, how probes then move `ef_search`, and what is recorded."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
 import pytest
 from prometheus_client import REGISTRY
 
-from service.core.collections import Collection
 from service.core.errors import ModelUnavailable
 from service.core.ids import VersionNumber
 from service.core.index_health import IndexHealth
+from service.core.periodic import Clock
 from service.core.recall import Band, CalibrationCurve, CurvePoint, EfSetting, RecallMinute, RecallSeries, RecallStats
-from service.core.versions import AuditEntry, EmbedderVersion, Judgments, SpaceStatus, VersionState
+from service.core.versions import AuditEntry, Judgments, SpaceStatus, VersionState
 from service.recall import ef_policy
 from service.recall.calibration_curve import CurveMeasurer
 from service.recall.controller import RecallController
 from service.runtime.db_gauges import DatabaseGauges, KnownCollections
+from service.spaces.resolver import Space
 from tests.fakes_backfill import FakeBackfills
 from tests.fakes_indexes import FakeIndexes
 from tests.world import NOW, World, build, doc
@@ -26,23 +27,16 @@ LOWS = {60: 0.88, 75: 0.91, 116: 0.94, 146: 0.955, 182: 0.965, 1_000: 0.985}
 ROWS = 50_000
 
 
-class Drawn(CurveMeasurer):
-    """A survey that finds what a test says. `lows`: the lower bound of each `ef_search`."""
+class FakeCurves(CurveMeasurer):
+    """Measures what a test says. `lows`: the lower bound of each `ef_search`. `times`: how often it measured."""
 
     def __init__(self) -> None:
         self.lows: Mapping[int, float] = LOWS
         self.broken = False
         self.times = 0
 
-    async def curve(
-        self,
-        collection: Collection,
-        version: EmbedderVersion,
-        status: SpaceStatus,
-        health: IndexHealth,
-        judgments: Judgments | None,
-        live: Sequence[str],
-        now: datetime,
+    async def measure(
+        self, space: Space, health: IndexHealth, judgments: Judgments | None, live: Sequence[str], now: Clock
     ) -> CalibrationCurve | None:
         if self.broken:
             raise ModelUnavailable
@@ -55,10 +49,10 @@ class Drawn(CurveMeasurer):
         return CalibrationCurve(
             points=tuple(points),
             queries=200,
-            rows=status.rows,
-            measured_at=now,
+            rows=space.status.rows,
+            measured_at=now(),
             exact_milliseconds=30.0,
-            target=collection.settings.recall_target,
+            target=space.collection.settings.recall_target,
             build=health.index.build,
             written=health.written,
             dead=health.dead_share,
@@ -73,7 +67,7 @@ class Scene:
         self.world = world
         self.versions = world.fake.versions
         self.indexes = FakeIndexes(self.versions)
-        self.survey = Drawn()
+        self.curves = FakeCurves()
         self.now = NOW
         self.recall_controller = RecallController(
             collections=world.collections,
@@ -83,8 +77,8 @@ class Scene:
             indexes=self.indexes,
             audit=world.audit,
             test_sets=world.test_sets,
-            survey=self.survey,
-            remembered=lambda _: (),
+            curve_measurer=self.curves,
+            live_texts=lambda _: (),
             exact_below=7_500,
         )
         self.gauges = DatabaseGauges(
@@ -95,9 +89,9 @@ class Scene:
             recalls=world.recalls,
             indexes=self.indexes,
         )
-        self.stands(ROWS)
+        self.set_index(ROWS)
 
-    def stands(self, rows: int, *, written: int = ROWS, dead: int = 0, indexed: bool = True) -> None:
+    def set_index(self, rows: int, *, written: int = ROWS, dead: int = 0, indexed: bool = True) -> None:
         key = (self.world.collection.id, VersionNumber(1))
         self.versions.statuses[key] = SpaceStatus(rows=rows, indexed=indexed, chunks_per_document=1.0)
         self.indexes.healths[key] = IndexHealth(
@@ -111,15 +105,15 @@ class Scene:
             cache_bytes=2**30,
         )
 
-    async def tend(self, minutes: float = 1) -> None:
+    async def adjust(self, minutes: float = 1) -> None:
         self.now += timedelta(minutes=minutes)
-        await self.recall_controller.tend(lambda: self.now)
+        await self.recall_controller.adjust_all(lambda: self.now)
 
-    async def target(self, target: float) -> None:
+    async def set_target(self, target: float) -> None:
         collection = await self.world.collections.get(self.world.collection.id)
         await self.world.collections.update(collection, dataclasses.replace(collection.settings, recall_target=target))
 
-    async def probed(self, ef_search: int, recall: float, queries: int = 1_000, band: Band = "all") -> None:
+    async def add_probes(self, ef_search: int, recall: float, queries: int = 1_000, band: Band = "all") -> None:
         """Right now, by live searches."""
         series = RecallSeries(version=VersionNumber(1), leg="dense", plan="hnsw", band=band, ef_search=ef_search)
         found = RecallStats(
@@ -133,10 +127,10 @@ class Scene:
     async def ef_settings(self) -> dict[str, EfSetting]:
         return {one.band: one for one in await self.world.recalls.ef_settings(self.world.collection.id)}
 
-    async def chosen(self, band: str = "all") -> int:
+    async def ef_search(self, band: str = "all") -> int:
         return (await self.ef_settings())[band].ef_search
 
-    async def trail(self) -> list[AuditEntry]:
+    async def audit_trail(self) -> list[AuditEntry]:
         """The newest first."""
         entries = await self.world.audit.page(self.world.collection.id, None, 100)
         return [entry for entry in entries if entry.action == "effort"]
@@ -159,24 +153,24 @@ async def scene() -> Scene:
 
 
 async def test_an_index_is_calibrated_when_it_is_there_and_once(scene: Scene) -> None:
-    scene.stands(5_000, indexed=False)
-    await scene.tend()
-    assert (scene.survey.times, await scene.ef_settings()) == (0, {})
-    scene.stands(ROWS)
-    await scene.tend()
-    assert await scene.chosen() == 146
+    scene.set_index(5_000, indexed=False)
+    await scene.adjust()
+    assert (scene.curves.times, await scene.ef_settings()) == (0, {})
+    scene.set_index(ROWS)
+    await scene.adjust()
+    assert await scene.ef_search() == 146
     assert (await scene.world.versions.status(scene.world.version)).ef_settings == {"all": 146}
-    (entry,) = await scene.trail()
+    (entry,) = await scene.audit_trail()
     assert (entry.actor, entry.version) == ("azimuth", 1)
     assert entry.details == {"band": "all", "ef_search": 146, "before": None, "target": 0.95, "missed": False}
     assert "ef_search 146 finds 0.9650 [0.9550, 1.0000]" in entry.note
     for _ in range(3):
-        await scene.tend()
-    assert (scene.survey.times, len(await scene.trail())) == (1, 1)
+        await scene.adjust()
+    assert (scene.curves.times, len(await scene.audit_trail())) == (1, 1)
 
 
 @pytest.mark.parametrize(
-    "stands",
+    "index",
     [
         {"rows": round(1.3 * ROWS)},
         {"rows": round(0.7 * ROWS)},
@@ -185,44 +179,44 @@ async def test_an_index_is_calibrated_when_it_is_there_and_once(scene: Scene) ->
         {"rows": ROWS, "dead": ROWS // 5},
     ],
 )
-async def test_it_is_calibrated_again_when_a_quarter_changed_or_died(scene: Scene, stands: dict[str, Any]) -> None:
-    await scene.tend()
-    scene.stands(round(1.1 * ROWS), written=round(1.1 * ROWS), dead=ROWS // 20)
-    await scene.tend()
-    assert scene.survey.times == 1
-    scene.stands(**stands)
-    scene.survey.lows = {182: 0.94, 227: 0.955, 1_000: 0.98}
-    await scene.tend()
-    assert (scene.survey.times, await scene.chosen()) == (2, 227)
-    assert [entry.details["before"] for entry in await scene.trail()] == [146, None]
+async def test_it_is_calibrated_again_when_a_quarter_changed_or_died(scene: Scene, index: dict[str, Any]) -> None:
+    await scene.adjust()
+    scene.set_index(round(1.1 * ROWS), written=round(1.1 * ROWS), dead=ROWS // 20)
+    await scene.adjust()
+    assert scene.curves.times == 1
+    scene.set_index(**index)
+    scene.curves.lows = {182: 0.94, 227: 0.955, 1_000: 0.98}
+    await scene.adjust()
+    assert (scene.curves.times, await scene.ef_search()) == (2, 227)
+    assert [entry.details["before"] for entry in await scene.audit_trail()] == [146, None]
 
 
 async def test_another_build_is_calibrated_and_what_stays_is_no_change(scene: Scene) -> None:
-    await scene.tend()
+    await scene.adjust()
     await scene.indexes.rebuild(scene.world.version)
-    await scene.tend()
-    assert (scene.survey.times, len(await scene.trail())) == (2, 1)
+    await scene.adjust()
+    assert (scene.curves.times, len(await scene.audit_trail())) == (2, 1)
 
 
 async def test_not_in_the_middle_of_a_bulk_load(scene: Scene) -> None:
-    scene.stands(50)
+    scene.set_index(50)
     await scene.world.put(*(doc(f"d{number}") for number in range(6)))
-    await scene.tend()
-    assert scene.survey.times == 0
+    await scene.adjust()
+    assert scene.curves.times == 0
     await scene.world.drain()
-    await scene.tend()
-    assert scene.survey.times == 1
+    await scene.adjust()
+    assert scene.curves.times == 1
 
 
 async def test_one_process_at_a_time(scene: Scene) -> None:
     async with scene.indexes.ef_search_lock(scene.world.version):
-        await scene.tend()
+        await scene.adjust()
     assert await scene.ef_settings() == {}
-    await scene.tend()
+    await scene.adjust()
     async with scene.indexes.ef_search_lock(scene.world.version):
-        await scene.probed(146, 0.9)
-        await scene.tend()
-    assert await scene.chosen() == 146
+        await scene.add_probes(146, 0.9)
+        await scene.adjust()
+    assert await scene.ef_search() == 146
 
 
 async def test_a_version_is_calibrated_before_it_is_judged(scene: Scene) -> None:
@@ -233,110 +227,110 @@ async def test_a_version_is_calibrated_before_it_is_judged(scene: Scene) -> None
     await scene.recall_controller.prepare(scene.world.collection, second, lambda: NOW)
     assert (await scene.world.versions.status(second)).ef_settings == {"all": 146}
     await scene.recall_controller.prepare(scene.world.collection, second, lambda: NOW)
-    assert scene.survey.times == 1
+    assert scene.curves.times == 1
     # Who promotes is not kept waiting because much was written since.
     scene.indexes.healths[second.collection_id, second.number] = dataclasses.replace(
         await scene.indexes.health(second), written=10 * ROWS
     )
     await scene.recall_controller.prepare(scene.world.collection, second, lambda: NOW)
-    assert scene.survey.times == 1
+    assert scene.curves.times == 1
 
 
 async def test_without_a_model_it_stays_as_it_is_and_comes_later(scene: Scene) -> None:
-    scene.survey.broken = True
-    await scene.tend()
+    scene.curves.broken = True
+    await scene.adjust()
     assert await scene.ef_settings() == {}
-    scene.survey.broken = False
-    await scene.tend()
-    assert await scene.chosen() == 146
+    scene.curves.broken = False
+    await scene.adjust()
+    assert await scene.ef_search() == 146
 
 
 # ---------------------------------------------------------------- hold
 
 
 async def test_another_target_is_acted_on_at_once_and_measured_after(scene: Scene) -> None:
-    await scene.tend()
-    scene.survey.broken = True
-    await scene.target(0.90)
-    await scene.tend()
-    assert await scene.chosen() == 75
-    scene.survey.broken = False
-    scene.survey.lows = {60: 0.905, 75: 0.92, 1_000: 0.99}
-    await scene.tend()
-    assert await scene.chosen() == 60
-    assert [entry.details["target"] for entry in await scene.trail()] == [0.90, 0.90, 0.95]
+    await scene.adjust()
+    scene.curves.broken = True
+    await scene.set_target(0.90)
+    await scene.adjust()
+    assert await scene.ef_search() == 75
+    scene.curves.broken = False
+    scene.curves.lows = {60: 0.905, 75: 0.92, 1_000: 0.99}
+    await scene.adjust()
+    assert await scene.ef_search() == 60
+    assert [entry.details["target"] for entry in await scene.audit_trail()] == [0.90, 0.90, 0.95]
 
 
 async def test_probes_move_it_a_rung_and_each_move_is_noted_with_its_reason(scene: Scene) -> None:
-    await scene.tend()
-    await scene.tend()
-    await scene.probed(146, 0.92)
-    await scene.tend()
-    assert await scene.chosen() == 182
-    newest = (await scene.trail())[0]
+    await scene.adjust()
+    await scene.adjust()
+    await scene.add_probes(146, 0.92)
+    await scene.adjust()
+    assert await scene.ef_search() == 182
+    newest = (await scene.audit_trail())[0]
     assert "ef_search 146 found 0.9200" in newest.note
     assert "misses the target 0.95" in newest.note
     assert newest.details["before"] == 146
-    await scene.tend()
-    await scene.probed(182, 0.97)
-    await scene.probed(146, 0.97)
-    await scene.tend()
-    assert await scene.chosen() == 182  # 146 missed a moment ago
+    await scene.adjust()
+    await scene.add_probes(182, 0.97)
+    await scene.add_probes(146, 0.97)
+    await scene.adjust()
+    assert await scene.ef_search() == 182  # 146 missed a moment ago
 
 
 async def test_a_rung_less_is_taken_where_it_holds(scene: Scene) -> None:
-    await scene.tend()
-    await scene.tend()
-    await scene.probed(116, 0.97)
-    await scene.tend()
-    assert await scene.chosen() == 116
+    await scene.adjust()
+    await scene.adjust()
+    await scene.add_probes(116, 0.97)
+    await scene.adjust()
+    assert await scene.ef_search() == 116
 
 
 async def test_sums_that_grow_later_are_seen(scene: Scene) -> None:
-    await scene.tend()
-    await scene.tend()
-    await scene.probed(146, 0.92, queries=50)
-    await scene.tend(0.1)
-    assert await scene.chosen() == 146
+    await scene.adjust()
+    await scene.adjust()
+    await scene.add_probes(146, 0.92, queries=50)
+    await scene.adjust(0.1)
+    assert await scene.ef_search() == 146
     scene.now -= timedelta(minutes=0.1)
-    await scene.probed(146, 0.92)
-    await scene.tend(0.2)
-    assert await scene.chosen() == 182
+    await scene.add_probes(146, 0.92)
+    await scene.adjust(0.2)
+    assert await scene.ef_search() == 182
 
 
 async def test_a_band_gets_an_effort_of_its_own_where_it_misses_and_keeps_its_distance(scene: Scene) -> None:
-    await scene.tend()
-    await scene.tend()
-    await scene.probed(450, 0.90, band="wide")
-    await scene.tend()
-    assert (await scene.chosen(), await scene.chosen("wide")) == (146, 182)
+    await scene.adjust()
+    await scene.adjust()
+    await scene.add_probes(450, 0.90, band="wide")
+    await scene.adjust()
+    assert (await scene.ef_search(), await scene.ef_search("wide")) == (146, 182)
     assert (await scene.world.versions.status(scene.world.version)).ef_settings == {"all": 146, "wide": 182}
-    scene.survey.lows = {227: 0.96, 1_000: 0.99}
+    scene.curves.lows = {227: 0.96, 1_000: 0.99}
     await scene.indexes.rebuild(scene.world.version)
-    await scene.tend()
-    assert (await scene.chosen(), await scene.chosen("wide")) == (227, ef_policy.next_step(227))
+    await scene.adjust()
+    assert (await scene.ef_search(), await scene.ef_search("wide")) == (227, ef_policy.next_step(227))
 
 
 async def test_a_missed_target_is_said(scene: Scene) -> None:
-    scene.survey.lows = {60: 0.5, 1_000: 0.9}
-    await scene.tend()
-    (entry,) = await scene.trail()
+    scene.curves.lows = {60: 0.5, 1_000: 0.9}
+    await scene.adjust()
+    (entry,) = await scene.audit_trail()
     assert entry.details["missed"] is True
     assert await scene.metric("recall_target_missed") == 1
     assert await scene.metric("ef_search") == 1_000
     assert await scene.metric("recall_target") == 0.95
     _, advice = await scene.recall_controller.health(scene.world.collection, scene.world.version)
     assert advice[0].verdict == "broken"
-    await scene.tend()
-    await scene.probed(1_000, 0.97)
-    await scene.tend()
+    await scene.adjust()
+    await scene.add_probes(1_000, 0.97)
+    await scene.adjust()
     assert (await scene.ef_settings())["all"].missed is False
     assert await scene.metric("recall_target_missed") == 0
 
 
 async def test_the_state_of_the_index_is_exported(scene: Scene) -> None:
-    scene.stands(ROWS, dead=123)
-    await scene.tend()
+    scene.set_index(ROWS, dead=123)
+    await scene.adjust()
     assert await scene.metric("dead_rows") == 123
     assert await scene.metric("index_bytes") == 8_192
     assert await scene.metric("ef_search") == 146

@@ -78,23 +78,23 @@ def test_what_is_shifted_keeps_its_distance_as_far_as_the_ladder_goes() -> None:
 
 def test_it_begins_with_the_smallest_that_is_sure_to_hold() -> None:
     lows = {10: 0.80, 48: 0.949, 60: 0.951, 1_000: 0.99}
-    assert ef_policy.begin(curve(lows), 0.95).ef_search == 60
-    assert ef_policy.begin(curve(lows), 0.99).ef_search == 1_000
+    assert ef_policy.initial_decision(curve(lows), 0.95).ef_search == 60
+    assert ef_policy.initial_decision(curve(lows), 0.99).ef_search == 1_000
 
 
 def test_where_none_is_sure_it_begins_with_the_largest_and_says_so_only_if_that_misses() -> None:
-    unsure = ef_policy.begin(curve({10: 0.5, 1_000: 0.94}, above=0.02), 0.95)
-    assert (unsure.ef_search, unsure.missed) == (1_000, False)
-    missed = ef_policy.begin(curve({10: 0.5, 1_000: 0.93}), 0.95)
-    assert (missed.ef_search, missed.missed) == (1_000, True)
+    unsure = ef_policy.initial_decision(curve({10: 0.5, 1_000: 0.94}, above=0.02), 0.95)
+    assert (unsure.ef_search, unsure.target_missed) == (1_000, False)
+    missed = ef_policy.initial_decision(curve({10: 0.5, 1_000: 0.93}), 0.95)
+    assert (missed.ef_search, missed.target_missed) == (1_000, True)
     assert "misses the target 0.95" in missed.reason
 
 
 def test_probes_speak_louder_than_the_curve() -> None:
     lows = {48: 0.96, 60: 0.97, 75: 0.98}
-    assert ef_policy.begin(curve(lows), 0.95, probes({60: stats(0.90, 1_000)})).ef_search == 75
-    assert ef_policy.begin(curve(lows), 0.95, probes({60: stats(0.96, 1_000)})).ef_search == 48
-    assert ef_policy.begin(curve(lows), 0.95, probes({75: stats(0.90, 1_000)})).missed
+    assert ef_policy.initial_decision(curve(lows), 0.95, probes({60: stats(0.90, 1_000)})).ef_search == 75
+    assert ef_policy.initial_decision(curve(lows), 0.95, probes({60: stats(0.96, 1_000)})).ef_search == 48
+    assert ef_policy.initial_decision(curve(lows), 0.95, probes({75: stats(0.90, 1_000)})).target_missed
 
 
 # ---------------------------------------------------------------- how it moves
@@ -103,18 +103,21 @@ def test_probes_speak_louder_than_the_curve() -> None:
 def step(
     now: int, found: ProbeHistory, *, missed: bool = False, target: float = 0.95, changed: float = -1
 ) -> int | None:
-    choice = ef_policy.step(now, missed, target, found, at(changed))
+    choice = ef_policy.next_decision(now, missed, target, found, at(changed))
     return None if choice is None else choice.ef_search
 
 
 def test_few_probes_move_nothing() -> None:
-    assert step(60, probes({60: stats(0.5, ef_policy.LEAST - 1), 48: stats(1.0, ef_policy.LEAST - 1, 0.0)})) is None
+    assert (
+        step(60, probes({60: stats(0.5, ef_policy.MIN_PROBES - 1), 48: stats(1.0, ef_policy.MIN_PROBES - 1, 0.0)}))
+        is None
+    )
 
 
 def test_a_rung_that_misses_goes_up_by_one() -> None:
     assert step(60, probes({60: stats(0.92, 1_000)})) == 75
     assert step(60, probes({60: stats(0.949, 1_000)})) is None  # may well hold
-    assert step(60, probes({60: stats(0.949, ef_policy.SURE)})) == 75  # most likely does not
+    assert step(60, probes({60: stats(0.949, ef_policy.CERTAIN_PROBES)})) == 75  # most likely does not
 
 
 def test_what_looked_farther_and_missed_all_the_same_speaks_against_the_smaller_one() -> None:
@@ -149,13 +152,13 @@ def test_a_decay_shows_in_the_last_probes_first() -> None:
 
 def test_that_the_largest_misses_is_said_once_and_taken_back() -> None:
     bad, good = probes({1_000: stats(0.9, 1_000)}), probes({1_000: stats(0.97, 1_000)})
-    said = ef_policy.step(1_000, False, 0.95, bad, at(-1))
+    said = ef_policy.next_decision(1_000, False, 0.95, bad, at(-1))
     assert said is not None
-    assert (said.ef_search, said.missed) == (1_000, True)
-    assert ef_policy.step(1_000, True, 0.95, bad, at(-1)) is None
-    healed = ef_policy.step(1_000, True, 0.95, good, at(-1))
+    assert (said.ef_search, said.target_missed) == (1_000, True)
+    assert ef_policy.next_decision(1_000, True, 0.95, bad, at(-1)) is None
+    healed = ef_policy.next_decision(1_000, True, 0.95, good, at(-1))
     assert healed is not None
-    assert (healed.ef_search, healed.missed) == (1_000, False)
+    assert (healed.ef_search, healed.target_missed) == (1_000, False)
 
 
 def test_other_plans_bands_and_legs_say_nothing_here() -> None:
@@ -164,13 +167,13 @@ def test_other_plans_bands_and_legs_say_nothing_here() -> None:
         minute(60, stats(0.5, 1_000), band="wide"),
     ]
     assert step(60, ProbeHistory.of(others, ONE, "all")) is None
-    assert not ProbeHistory.of(others, VersionNumber(2), "wide").by_effort
+    assert not ProbeHistory.of(others, VersionNumber(2), "wide").by_ef_search
 
 
 def test_under_filters_all_probes_of_the_band_are_taken_together() -> None:
     def under(recall: float, queries: int, now: int = 60) -> int | None:
         found = (minute(ef, stats(recall, queries // 4), band="wide") for ef in (183, 240, 611, 1_000))
-        choice = ef_policy.step_under_filter(now, False, 0.95, ProbeHistory.of(found, ONE, "wide"), at(-1))
+        choice = ef_policy.next_decision(now, False, 0.95, ProbeHistory.of(found, ONE, "wide"), at(-1), filtered=True)
         return None if choice is None else choice.ef_search
 
     assert under(0.90, 1_000) == 75
@@ -225,7 +228,7 @@ class Traffic:
         drawn = CalibrationCurve(
             points=tuple(points), queries=300, rows=1, measured_at=at(when), exact_milliseconds=1.0
         )
-        self._take(ef_policy.begin(drawn, self.target), when)
+        self._take(ef_policy.initial_decision(drawn, self.target), when)
         self.found.clear()
 
     def run(self, begin: int, end: int) -> None:
@@ -234,14 +237,14 @@ class Traffic:
             for ef_step in {now, ef_policy.previous_step(now) or now}:
                 self.found[when, ef_step] = self.probe(ef_step, when, self.per_minute)
             known = ProbeHistory.of((minute(ef, one, when) for (when, ef), one in self.found.items()), ONE, "all")
-            choice = ef_policy.step(now, self.missed, self.target, known, self.changed_at)
+            choice = ef_policy.next_decision(now, self.missed, self.target, known, self.changed_at)
             if choice is not None:
                 self._take(choice, when + 0.9)
 
     def _take(self, choice: ef_policy.EfDecision, when: float) -> None:
         if not self.path or choice.ef_search != self.path[-1]:
             self.path.append(choice.ef_search)
-        self.missed, self.changed_at = choice.missed, at(when)
+        self.missed, self.changed_at = choice.target_missed, at(when)
 
     def rungs_above_the_cheapest(self, when: float) -> int:
         holding = (at for at, ef_step in enumerate(EF_STEPS) if self.recall(ef_step, when) >= self.target)

@@ -12,7 +12,7 @@ from service.core.ports.lexicon import LexiconState, TermCounts
 from service.core.query_syntax import ParsedQuery, parse_query
 from service.core.recall import RecallStats
 from service.core.search import Candidate
-from service.recall.lexical_probe import SAMPLE_SECONDS, SAMPLED, LexicalProbe
+from service.recall.lexical_probe import SAMPLE_DOCUMENTS, SAMPLE_SECONDS, LexicalProbe
 from tests.fakes import FakeLexicon, FakeStore, FakeVectors
 from tests.world import World, build, doc, unit
 
@@ -72,8 +72,8 @@ class Scene:
     probe: LexicalProbe
     seconds: list[float]
 
-    async def look(self, words: ParsedQuery = WORDS) -> RecallStats | None:
-        return await self.probe.look(self.world.collection, self.world.version, words)
+    async def probe_once(self, words: ParsedQuery = WORDS) -> RecallStats | None:
+        return await self.probe.probe(self.world.collection, self.world.version, words)
 
 
 @pytest.fixture
@@ -98,64 +98,64 @@ async def scene() -> Scene:
 
 
 async def test_an_index_that_knows_all_of_it_has_recall_1(scene: Scene) -> None:
-    stats = await scene.look()
+    stats = await scene.probe_once()
     assert stats is not None
     assert (stats.queries, stats.recall, stats.distance_recall) == (1, 1.0, 1.0)
 
 
 async def test_documents_that_the_index_does_not_know_are_missed(scene: Scene) -> None:
     scene.lexicon.lost = frozenset({"d1", "d2"})
-    stats = await scene.look()
+    stats = await scene.probe_once()
     assert stats is not None
     assert (stats.recall, stats.distance_recall) == (0.75, 0.75)
 
 
 async def test_words_that_nobody_says_tell_nothing(scene: Scene) -> None:
-    assert await scene.look(ParsedQuery(text="nobody")) == RecallStats()
+    assert await scene.probe_once(ParsedQuery(text="nobody")) == RecallStats()
 
 
 async def test_wishes_do_not_rank_and_are_left_out(scene: Scene) -> None:
     words = parse_query('number +other -"something else"', "wishes")
     assert words.has_constraints
-    await scene.look(words)
+    await scene.probe_once(words)
     assert scene.lexicon.asked == [ParsedQuery(text=words.text)]
 
 
 async def test_an_index_that_is_built_anew_is_not_judged(scene: Scene) -> None:
     scene.lexicon.now = "rebuilding"
-    assert await scene.look() == RecallStats()
+    assert await scene.probe_once() == RecallStats()
 
 
 async def test_a_document_that_changed_since_it_was_sampled_makes_the_look_worth_nothing(scene: Scene) -> None:
-    await scene.look()
+    await scene.probe_once()
     await scene.world.put(doc("d9", "number"))
-    assert await scene.look() is None
-    stats = await scene.look()
+    assert await scene.probe_once() is None
+    stats = await scene.probe_once()
     assert stats is not None, "the sample is drawn anew"
     assert stats.recall == 1.0
 
 
 async def test_a_document_that_was_deleted_since_it_was_sampled_makes_the_look_worth_nothing(scene: Scene) -> None:
-    await scene.look()
+    await scene.probe_once()
     await scene.world.delete("d3")
-    assert await scene.look() is None
+    assert await scene.probe_once() is None
 
 
 async def test_a_sample_serves_many_looks_and_is_drawn_anew_now_and_then(scene: Scene) -> None:
-    await scene.look()
+    await scene.probe_once()
     analysed = len(scene.truth.analysed)
-    await scene.look()
+    await scene.probe_once()
     assert len(scene.truth.analysed) == analysed
     scene.seconds.append(SAMPLE_SECONDS)
-    await scene.look()
+    await scene.probe_once()
     assert len(scene.truth.analysed) > analysed
 
 
 async def test_long_documents_are_left_out_and_the_sample_is_bounded(scene: Scene) -> None:
     await scene.world.put(doc("d0", "number " * 20_000))
     await scene.world.drain()
-    stats = await scene.look()
+    stats = await scene.probe_once()
     assert stats is not None
     assert stats.recall == 1.0
     assert sum(scene.truth.analysed) == 9
-    assert sum(scene.truth.analysed) <= SAMPLED
+    assert sum(scene.truth.analysed) <= SAMPLE_DOCUMENTS

@@ -21,7 +21,7 @@ from service.core.query_syntax import ParsedQuery
 from service.core.recall import RecallMinute
 from service.core.search import DensePlan, FilterMatch, Query, SearchRequest
 from service.recall import monitor as watch
-from service.recall.aggregate import KEPT, WINDOW, ProbeResult, RecallAggregator
+from service.recall.aggregate import RETENTION, WINDOW, RecallAggregator, RecallSample
 from service.recall.dense_probe import DenseProbe, ProbedQuery
 from service.recall.lexical_probe import LexicalProbe
 from service.recall.monitor import FRESH_SECONDS, LEXICAL_SECONDS, RecallMonitor
@@ -84,7 +84,7 @@ class Scene:
                 clock=self.clock,
             ),
             spaces=of.spaces,
-            ledger=RecallAggregator(of.world.recalls, lambda: NOW + self.moments[-1]),
+            aggregator=RecallAggregator(of.world.recalls, lambda: NOW + self.moments[-1]),
             share=share,
             budget_ms=budget_ms,
             chance=of.chance,
@@ -97,7 +97,7 @@ class Scene:
         return FakeLexicon(self.watched.world.fake)
 
     async def minutes(self) -> tuple[RecallMinute, ...]:
-        return await self.watched.world.recalls.since(self.watched.world.collection.id, NOW - KEPT)
+        return await self.watched.world.recalls.since(self.watched.world.collection.id, NOW - RETENTION)
 
     def at(self, moment: timedelta) -> None:
         self.moments.append(moment)
@@ -121,9 +121,9 @@ class Costly(DenseProbe):
         self.__dict__.update(of.__dict__)
         self._clock, self._seconds = clock, seconds
 
-    async def look(self, asked: ProbedQuery, space: Space | None) -> tuple[ProbeResult, ...] | None:
+    async def probe(self, query: ProbedQuery, recent: Space | None) -> tuple[RecallSample, ...] | None:
         self._clock.seconds += self._seconds
-        return await super().look(asked, space)
+        return await super().probe(query, recent)
 
 
 def shown(metric: str, collection: str, **labels: str) -> float | None:
@@ -136,7 +136,7 @@ def shown(metric: str, collection: str, **labels: str) -> float | None:
 async def test_where_nothing_was_asked_nothing_is_looked_at(scene: Scene) -> None:
     of = scene.watch()
     assert await of.step() is None
-    await of.keep()
+    await of.flush()
     assert await scene.minutes() == ()
 
 
@@ -146,7 +146,7 @@ async def test_without_a_share_or_a_budget_nothing_is_kept(scene: Scene, share: 
     of.on_search(scene.watched.observed())
     of.on_search(scene.watched.observed(DensePlan(kind="exact")))
     assert await of.step() is None
-    await of.keep()
+    await of.flush()
     assert await scene.minutes() == ()
 
 
@@ -155,7 +155,7 @@ async def test_what_cannot_be_kept_is_no_trouble_of_the_search(scene: Scene) -> 
     of.on_search(dataclasses.replace(odd, vectors=("no vector",)))  # type: ignore[arg-type]
     of.on_search(odd)
     assert await of.step() is not None
-    await of.keep()
+    await of.flush()
     assert [minute.stats.queries for minute in await scene.minutes()] == [1]
 
 
@@ -163,7 +163,7 @@ async def test_about_a_share_of_the_searches_is_kept(scene: Scene) -> None:
     of = scene.watch(share=0.25)
     for _ in range(2_000):
         of.on_search(scene.watched.observed(DensePlan(kind="exact")))
-    await of.keep()
+    await of.flush()
     (counted,) = [minute.stats.queries for minute in await scene.minutes()]
     assert 400 < counted < 600
 
@@ -173,7 +173,7 @@ async def test_a_search_that_ran_exactly_is_counted_and_not_looked_at(scene: Sce
     plan = DensePlan(kind="exact", selectivity=0.001, reason="few_pass")
     of.on_search(scene.watched.observed(plan))
     assert await of.step() is None
-    await of.keep()
+    await of.flush()
     (minute,) = await scene.minutes()
     assert (minute.series.plan, minute.series.band, minute.stats.queries) == ("exact", "narrow", 1)
     assert minute.stats.mean == 1.0
@@ -184,7 +184,7 @@ async def test_of_several_questions_one_is_looked_at(scene: Scene) -> None:
     request = SearchRequest(mode="dense", queries=(Query(text="a"), Query(text="b")))
     of.on_search(scene.watched.observed(request=request))
     assert await of.step() is not None
-    await of.keep()
+    await of.flush()
     (minute,) = await scene.minutes()
     assert minute.stats.queries == 1
 
@@ -264,7 +264,7 @@ async def test_what_was_found_is_added_up_by_the_minute_and_shown(scene: Scene) 
         scene.at(moment)
         of.on_search(scene.watched.observed())
         assert await of.step() is not None
-    await of.keep()
+    await of.flush()
     first, second = await scene.minutes()
     assert (first.at, first.stats.queries) == (NOW, 2)
     assert (second.at, second.stats.queries) == (NOW + timedelta(minutes=1), 1)
@@ -274,27 +274,27 @@ async def test_what_was_found_is_added_up_by_the_minute_and_shown(scene: Scene) 
     assert shown("azimuth_recall_at_k", name, **labels) == pytest.approx(mean)
     assert shown("azimuth_recall_samples_total", name, **labels) == 3
     scene.at(WINDOW + timedelta(minutes=3))
-    await of.keep()
+    await of.flush()
     assert shown("azimuth_recall_at_k", name, **labels) is None, "of so long ago nothing is said"
 
 
 async def test_of_a_collection_that_is_gone_nothing_is_shown_again(scene: Scene) -> None:
     of, name = scene.watch(), scene.rename("deleted")
     of.on_search(scene.watched.observed(DensePlan(kind="exact")))
-    await of.keep()
+    await of.flush()
     labels = {"version": "1", "plan": "exact", "band": "all"}
     assert shown("azimuth_recall_at_k", name, **labels) == 1.0
     metrics.remove_collection(name)
-    await of.keep()
+    await of.flush()
     assert shown("azimuth_recall_at_k", name, **labels) is None
 
 
 async def test_what_is_tried_besides_is_written_down_and_not_shown(scene: Scene) -> None:
-    of = scene.watch(probe=scene.watched.probe(below=lambda _: 10))
+    of = scene.watch(probe=scene.watched.probe(lower_step=lambda _: 10))
     name = scene.rename("tried-besides")
     of.on_search(scene.watched.observed())
     await of.step()
-    await of.keep()
+    await of.flush()
     assert [minute.series.ef_search for minute in await scene.minutes()] == [10, 200]
     assert shown("azimuth_recall_samples_total", name, version="1", plan="hnsw", band="all") == 1
 
@@ -307,7 +307,7 @@ async def test_torn_pairs_are_left_out(scene: Scene) -> None:
     before = REGISTRY.get_sample_value("azimuth_probes_total", {"outcome": "torn"}) or 0.0
     of.on_search(observed)
     assert await of.step() is not None
-    await of.keep()
+    await of.flush()
     assert await scene.minutes() == ()
     assert REGISTRY.get_sample_value("azimuth_probes_total", {"outcome": "torn"}) == before + 1
 
@@ -319,7 +319,7 @@ async def test_a_look_long_after_the_search_takes_the_space_as_it_is_by_then(sce
     of.on_search(scene.watched.observed(HNSW, SearchRequest(text="w", mode="dense", where=where), filter_match))
     scene.clock.seconds += FRESH_SECONDS
     await of.step()
-    await of.keep()
+    await of.flush()
     assert await scene.minutes() == (), "so few documents are named, and scanned exactly"
 
 
@@ -331,7 +331,7 @@ async def test_remembered_searches_are_looked_at_where_none_comes(scene: Scene) 
         scene.clock.seconds += 60
         assert await of.step() is not None
     assert await of.step() is None
-    await of.keep()
+    await of.flush()
     assert sum(minute.stats.queries for minute in await scene.minutes()) == 3
 
 
@@ -344,7 +344,7 @@ async def test_searches_of_a_collection_that_is_gone_are_forgotten(scene: Scene)
     scene.clock.seconds += FRESH_SECONDS
     assert await of.step() is not None
     assert await of.step() is None
-    await of.keep()
+    await of.flush()
 
 
 async def test_trouble_is_the_end_of_nothing(scene: Scene) -> None:
@@ -356,7 +356,7 @@ async def test_trouble_is_the_end_of_nothing(scene: Scene) -> None:
     scene.watched.vectors.failing = None
     of.on_search(scene.watched.observed())
     assert await of.step() is not None
-    await of.keep()
+    await of.flush()
     assert [minute.stats.queries for minute in await scene.minutes()] == [1]
 
 
@@ -372,7 +372,7 @@ async def test_words_are_looked_at_now_and_then(scene: Scene) -> None:
     assert await of.step() is None, "not so soon again"
     scene.clock.seconds += LEXICAL_SECONDS
     assert await of.step() is not None
-    await of.keep()
+    await of.flush()
     (minute,) = await scene.minutes()
     assert (minute.series.leg, minute.stats.queries) == ("lexical", 2)
     assert shown("azimuth_lexical_recall_at_k", name) == pytest.approx(minute.stats.mean)
@@ -395,31 +395,31 @@ class Refusing:
             raise DatabaseUnavailable("it does not answer")
         await self._of.world.recalls.add(collection_id, minutes)
 
-    async def forget(self, before: object) -> int:
+    async def delete_before(self, before: object) -> int:
         self.forgotten.append(before)
         return 0
 
 
 async def test_what_cannot_be_written_down_is_written_later_and_once(scene: Scene) -> None:
     of, refusing = scene.watch(), Refusing(scene.watched)
-    of._ledger = RecallAggregator(refusing, lambda: NOW)  # type: ignore[arg-type]
+    of._aggregator = RecallAggregator(refusing, lambda: NOW)  # type: ignore[arg-type]
     of.on_search(scene.watched.observed(DensePlan(kind="exact")))
-    await of.keep()
+    await of.flush()
     assert await scene.minutes() == ()
     of.on_search(scene.watched.observed(DensePlan(kind="exact")))
-    await of.keep()
-    await of.keep()
+    await of.flush()
+    await of.flush()
     assert [minute.stats.queries for minute in await scene.minutes()] == [2]
 
 
 async def test_old_minutes_are_forgotten_once_an_hour(scene: Scene) -> None:
     of, refusing = scene.watch(), Refusing(scene.watched)
-    of._ledger = RecallAggregator(refusing, lambda: NOW)  # type: ignore[arg-type]
+    of._aggregator = RecallAggregator(refusing, lambda: NOW)  # type: ignore[arg-type]
     for _ in range(3):
-        await of.keep()
-    assert refusing.forgotten == [NOW - KEPT]
-    scene.clock.seconds += watch.FORGET_SECONDS
-    await of.keep()
+        await of.flush()
+    assert refusing.forgotten == [NOW - RETENTION]
+    scene.clock.seconds += watch.RETENTION_SECONDS
+    await of.flush()
     assert len(refusing.forgotten) == 2
 
 

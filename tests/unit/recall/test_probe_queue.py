@@ -5,23 +5,23 @@ from collections import Counter
 
 from service.recall import probe_queue
 from service.recall.probe_queue import (
-    AGAIN_SECONDS,
-    KINDS,
-    LARGEST_BYTES,
+    MAX_BYTES,
+    MAX_KINDS,
+    MAX_QUERY_BYTES,
+    MAX_REMEMBERED,
     MEMORY_SECONDS,
-    MOST_BYTES,
-    REMEMBERED,
-    QueryLog,
+    REPEAT_SECONDS,
+    ProbeQueue,
 )
 
 
-def new(seed: int = 1) -> QueryLog[str]:
-    return QueryLog(random.Random(seed))
+def new(seed: int = 1) -> ProbeQueue[str]:
+    return ProbeQueue(random.Random(seed))
 
 
-def taken(of: QueryLog[str], now: float) -> str | None:
-    kept = of.next(now)
-    return None if kept is None else kept.what
+def taken(of: ProbeQueue[str], now: float) -> str | None:
+    kept = of.next_query(now)
+    return None if kept is None else kept.query
 
 
 def test_where_nothing_was_asked_there_is_nothing_to_look_at() -> None:
@@ -65,40 +65,40 @@ def test_where_nothing_waits_what_is_remembered_is_looked_at_once_an_hour() -> N
         of.add("kind", name, 1, 0.0)
     assert {taken(of, now) for now in (1.0, 2.0, 3.0)} == {"a", "b", "c"}
     assert taken(of, 4.0) is None
-    assert taken(of, 1.0 + AGAIN_SECONDS) is not None
-    assert taken(of, 1.5 + AGAIN_SECONDS) is None
+    assert taken(of, 1.0 + REPEAT_SECONDS) is not None
+    assert taken(of, 1.5 + REPEAT_SECONDS) is None
 
 
 def test_one_kind_remembers_so_many_and_a_burst_does_not_push_out_all_others() -> None:
     of = new()
-    for number in range(REMEMBERED):
+    for number in range(MAX_REMEMBERED):
         of.add("kind", f"early {number}", 1, 0.0)
-    for number in range(10 * REMEMBERED):
+    for number in range(10 * MAX_REMEMBERED):
         of.add("kind", f"burst {number}", 1, MEMORY_SECONDS * 1.5)
-    assert len(of) == REMEMBERED
-    remembered = [of.next(MEMORY_SECONDS * 2) for _ in range(REMEMBERED + 1)]
-    assert sum(one is not None and one.what.startswith("early") for one in remembered) == REMEMBERED - 1
+    assert len(of) == MAX_REMEMBERED
+    remembered = [of.next_query(MEMORY_SECONDS * 2) for _ in range(MAX_REMEMBERED + 1)]
+    assert sum(one is not None and one.query.startswith("early") for one in remembered) == MAX_REMEMBERED - 1
     of.add("kind", "late", 1, MEMORY_SECONDS * 3)
-    assert len(of) == REMEMBERED
+    assert len(of) == MAX_REMEMBERED
 
 
 def test_kinds_are_bounded_and_the_one_seen_longest_ago_goes() -> None:
     of = new()
-    for number in range(KINDS + 1):
+    for number in range(MAX_KINDS + 1):
         of.add(number, str(number), 1, 0.0)
-    assert len(of) == KINDS
-    assert {taken(of, 1.0) for _ in range(KINDS)} == {str(number) for number in range(1, KINDS + 1)}
+    assert len(of) == MAX_KINDS
+    assert {taken(of, 1.0) for _ in range(MAX_KINDS)} == {str(number) for number in range(1, MAX_KINDS + 1)}
 
 
 def test_bytes_are_bounded_and_given_back() -> None:
     of = new()
-    of.add("large", "too large", LARGEST_BYTES + 1, 0.0)
+    of.add("large", "too large", MAX_QUERY_BYTES + 1, 0.0)
     assert (len(of), of.bytes) == (0, 0)
-    most = MOST_BYTES // LARGEST_BYTES
+    most = MAX_BYTES // MAX_QUERY_BYTES
     for number in range(2 * most):
-        of.add(f"kind {number % 32}", "large", LARGEST_BYTES, number * MEMORY_SECONDS)
-        assert of.bytes <= MOST_BYTES
-    assert of.bytes > MOST_BYTES / 2
+        of.add(f"kind {number % 32}", "large", MAX_QUERY_BYTES, number * MEMORY_SECONDS)
+        assert of.bytes <= MAX_BYTES
+    assert of.bytes > MAX_BYTES / 2
     for number in range(32):
         of.forget(f"kind {number}")
     assert (len(of), of.bytes) == (0, 0)
@@ -113,4 +113,4 @@ def test_what_is_forgotten_is_not_looked_at() -> None:
 
 
 def test_memory_is_spread_over_minutes() -> None:
-    assert probe_queue.MEMORY_SECONDS * REMEMBERED >= 600
+    assert probe_queue.MEMORY_SECONDS * MAX_REMEMBERED >= 600

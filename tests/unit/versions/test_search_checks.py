@@ -370,7 +370,7 @@ async def test_queries_come_from_judgments_then_from_clients_then_from_documents
     assert sentences["sources"] == {"first sentences": len(DOCUMENTS)}
     shadow = shadow_of(rivals)
     for number in range(sampling.FEW):
-        shadow.offer(NAME, SearchRequest(text=f"a live query {number}"))
+        shadow.add(NAME, SearchRequest(text=f"a live query {number}"))
     live = (await examine(rivals, version, shadow=shadow))["recall"].figures
     assert live["sources"] == {"live queries": sampling.FEW}
     judge(rivals)
@@ -469,7 +469,7 @@ async def test_live_searches_are_compared_for_information(rivals: Rivals) -> Non
     candidate, shadow = await rivals.add(BAD), shadow_of(rivals)
     assert (await examine(rivals, candidate, shadow=shadow))["shadow"].figures == {}
     for text in QUERIES.values():
-        shadow.offer(NAME, SearchRequest(text=text, mode="dense"))
+        shadow.add(NAME, SearchRequest(text=text, mode="dense"))
     check = (await examine(rivals, candidate, shadow=shadow))["shadow"]
     assert check.passed is None
     assert check.figures["queries"] == len(QUERIES)
@@ -481,7 +481,7 @@ async def test_live_searches_are_compared_for_information(rivals: Rivals) -> Non
 async def test_what_the_candidate_could_not_answer_is_said(rivals: Rivals) -> None:
     candidate = await rivals.add(OTHER)
     shadow = shadow_of(rivals, rivals.search(verifier=refusing(rivals, candidate.number)))
-    shadow.offer(NAME, SearchRequest(text="a word"))
+    shadow.add(NAME, SearchRequest(text="a word"))
     check = (await examine(rivals, candidate, shadow=shadow))["shadow"]
     assert check.detail == "1 live searches it could not answer in full"
     assert check.figures == {"queries": 0, "errors": 1}

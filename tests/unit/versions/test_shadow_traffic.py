@@ -54,58 +54,56 @@ def counted(version: int) -> float:
 def test_searches_are_remembered_once_each_newest_first(rivals: Rivals) -> None:
     of = shadow_of(rivals)
     for text in ("a", "b", "a"):
-        of.offer(NAME, SearchRequest(text=text))
-    of.offer(NAME, SearchRequest(text="b", where=filters.parse({"tags": {"$in": ["x", "y"]}})))
-    assert [(request.text, request.where is None) for request in of.remembered(NAME)] == [
+        of.add(NAME, SearchRequest(text=text))
+    of.add(NAME, SearchRequest(text="b", where=filters.parse({"tags": {"$in": ["x", "y"]}})))
+    assert [(request.text, request.where is None) for request in of.recent(NAME)] == [
         ("b", False),
         ("a", True),
         ("b", True),
     ]
-    assert of.remembered(CollectionName("others")) == ()
+    assert of.recent(CollectionName("others")) == ()
 
 
 def test_what_is_remembered_is_bounded(rivals: Rivals) -> None:
     of = shadow_of(rivals)
-    for number in range(shadow_traffic.REMEMBERED + 10):
-        of.offer(NAME, SearchRequest(text=f"query {number}"))
-    assert len(of.remembered(NAME)) == shadow_traffic.REMEMBERED
-    assert of.remembered(NAME)[0].text == f"query {shadow_traffic.REMEMBERED + 9}"
-    for number in range(shadow_traffic.COLLECTIONS):
-        of.offer(CollectionName(f"c{number}"), SearchRequest(text="query"))
-    assert of.remembered(NAME) == (), "the collection that was searched longest ago is forgotten"
-    assert of.remembered(CollectionName("c0"))
+    for number in range(shadow_traffic.MAX_REMEMBERED + 10):
+        of.add(NAME, SearchRequest(text=f"query {number}"))
+    assert len(of.recent(NAME)) == shadow_traffic.MAX_REMEMBERED
+    assert of.recent(NAME)[0].text == f"query {shadow_traffic.MAX_REMEMBERED + 9}"
+    for number in range(shadow_traffic.MAX_COLLECTIONS):
+        of.add(CollectionName(f"c{number}"), SearchRequest(text="query"))
+    assert of.recent(NAME) == (), "the collection that was searched longest ago is forgotten"
+    assert of.recent(CollectionName("c0"))
 
 
 def test_very_long_searches_are_not_remembered(rivals: Rivals) -> None:
     of = shadow_of(rivals)
-    names = [f"name {number}" for number in range(shadow_traffic.LARGEST_FILTER)]
-    of.offer(NAME, SearchRequest(text="a" * (shadow_traffic.LONGEST_QUERY + 1)))
-    of.offer(
-        NAME, SearchRequest(text="many", where=filters.parse({"$not": {"$or": [{"by": {"$in": names}}, {"x": 1}]}}))
-    )
-    assert of.remembered(NAME) == ()
-    of.offer(NAME, SearchRequest(text="just so many", where=filters.parse({"by": {"$in": names}})))
-    assert len(of.remembered(NAME)) == 1
+    names = [f"name {number}" for number in range(shadow_traffic.MAX_OPERANDS)]
+    of.add(NAME, SearchRequest(text="a" * (shadow_traffic.MAX_TEXT_LENGTH + 1)))
+    of.add(NAME, SearchRequest(text="many", where=filters.parse({"$not": {"$or": [{"by": {"$in": names}}, {"x": 1}]}})))
+    assert of.recent(NAME) == ()
+    of.add(NAME, SearchRequest(text="just so many", where=filters.parse({"by": {"$in": names}})))
+    assert len(of.recent(NAME)) == 1
 
 
 def test_what_cannot_be_asked_of_another_version_is_left_out(rivals: Rivals) -> None:
     of = shadow_of(rivals)
-    of.offer(NAME, SearchRequest(text="", vector=(1.0, 0.0)))
-    of.offer(NAME, SearchRequest(text="pinned", embedder_version=VersionNumber(1)))
-    assert of.remembered(NAME) == ()
+    of.add(NAME, SearchRequest(text="", vector=(1.0, 0.0)))
+    of.add(NAME, SearchRequest(text="pinned", embedder_version=VersionNumber(1)))
+    assert of.recent(NAME) == ()
 
 
 def test_what_costs_time_and_says_nothing_is_taken_off(rivals: Rivals) -> None:
     of = shadow_of(rivals)
-    of.offer(NAME, SearchRequest(text="a", k=50, budget_ms=5.0, rerank=RerankRequest(), candidates=70, mode="dense"))
-    (request,) = of.remembered(NAME)
+    of.add(NAME, SearchRequest(text="a", k=50, budget_ms=5.0, rerank=RerankRequest(), candidates=70, mode="dense"))
+    (request,) = of.recent(NAME)
     assert request == SearchRequest(text="a", k=10, candidates=70, mode="dense", include=frozenset())
 
 
 def test_offering_never_waits_however_many_wait_already(rivals: Rivals) -> None:
     of = shadow_of(rivals)
-    for number in range(10 * shadow_traffic.WAITING):
-        of.offer(NAME, SearchRequest(text=f"query {number}"))
+    for number in range(10 * shadow_traffic.MAX_QUEUED):
+        of.add(NAME, SearchRequest(text=f"query {number}"))
 
 
 # ---------------------------------------------------------------- what is answered again
@@ -116,7 +114,7 @@ async def test_a_candidate_answers_live_searches_again(rivals: Rivals) -> None:
     of, before = shadow_of(rivals), counted(candidate.number)
     async with running(of.run):
         for text in list(QUERIES.values())[:20]:
-            of.offer(NAME, SearchRequest(text=text, mode="dense"))
+            of.add(NAME, SearchRequest(text=text, mode="dense"))
         await until(lambda: counted(candidate.number) == before + 20)
     report = of.report(collection, candidate)
     assert report is not None
@@ -134,7 +132,7 @@ async def test_the_same_embedder_answers_the_same(rivals: Rivals) -> None:
     collection, candidate = await rivals.collection(), await rivals.add(GOOD, VersionState.READY)
     of = shadow_of(rivals)
     for text in list(QUERIES.values())[:5]:
-        of.offer(NAME, SearchRequest(text=text))
+        of.add(NAME, SearchRequest(text=text))
     report = await of.compare(collection, candidate, 5)
     assert report is not None
     assert (report.queries, report.overlap_at_10, report.kendall_tau) == (5, 1.0, 1.0)
@@ -150,7 +148,7 @@ async def test_only_versions_that_may_be_promoted_are_asked(rivals: Rivals) -> N
     before = {version.number: counted(version.number) for version in (first, backfilling, ready, candidate)}
     of = shadow_of(rivals)
     async with running(of.run):
-        of.offer(NAME, SearchRequest(text="a word"))
+        of.add(NAME, SearchRequest(text="a word"))
         await until(lambda: counted(candidate.number) > before[candidate.number])
     assert {number: counted(number) - count for number, count in before.items()} == {
         first.number: 0,
@@ -164,11 +162,11 @@ async def test_no_share_no_search(rivals: Rivals) -> None:
     candidate = await rivals.add(OTHER)
     of, before = shadow_of(rivals, share=0.0), counted(candidate.number)
     async with running(of.run):
-        of.offer(NAME, SearchRequest(text="a word"))
+        of.add(NAME, SearchRequest(text="a word"))
         for _ in range(20):
             await asyncio.sleep(0)
     assert counted(candidate.number) == before
-    assert of.remembered(NAME)
+    assert of.recent(NAME)
 
 
 async def test_a_candidate_that_cannot_answer_is_counted_and_hurts_nobody(rivals: Rivals) -> None:
@@ -177,8 +175,8 @@ async def test_a_candidate_that_cannot_answer_is_counted_and_hurts_nobody(rivals
     refusing.refused = frozenset({candidate.number})
     of, before = shadow_of(rivals, search=rivals.search(verifier=refusing)), counted(candidate.number)
     async with running(of.run):
-        of.offer(NAME, SearchRequest(text="a word", mode="dense"))
-        of.offer(NAME, SearchRequest(text="a word", mode="hybrid"))  # the words alone would look like agreement
+        of.add(NAME, SearchRequest(text="a word", mode="dense"))
+        of.add(NAME, SearchRequest(text="a word", mode="hybrid"))  # the words alone would look like agreement
         await until(lambda: counted(candidate.number) == before + 2)
     report = of.report(collection, candidate)
     assert report is not None
@@ -191,7 +189,7 @@ async def test_trouble_of_the_active_version_is_not_the_candidates(rivals: Rival
     refusing.refused = frozenset({collection.active_version, candidate.number})
     of = shadow_of(rivals, search=rivals.search(verifier=refusing))
     for number in range(10):
-        of.offer(NAME, SearchRequest(text=f"word {number}", mode="dense"))
+        of.add(NAME, SearchRequest(text=f"word {number}", mode="dense"))
     assert await of.compare(collection, candidate, 10) is None
 
 
@@ -209,7 +207,7 @@ async def test_it_goes_on_after_trouble_of_any_kind(rivals: Rivals, caplog: pyte
     before = counted(candidate.number)
     async with running(of.run):
         for text in ("one", "two", "three"):
-            of.offer(NAME, SearchRequest(text=text))
+            of.add(NAME, SearchRequest(text=text))
         await until(lambda: counted(candidate.number) == before + 1)
     assert [record.levelname for record in caplog.records if record.name == "service.versions.shadow_traffic"] == [
         "ERROR"
@@ -228,7 +226,7 @@ async def test_stopping_does_not_wait_for_a_search(rivals: Rivals) -> None:
 
     of = shadow_of(rivals, search=rivals.search(Endless))
     async with running(of.run):
-        of.offer(NAME, SearchRequest(text="a word"))
+        of.add(NAME, SearchRequest(text="a word"))
         await asyncio.wait_for(began.wait(), 5)
 
 
@@ -250,7 +248,7 @@ async def test_remembered_searches_fill_up_what_was_not_answered_live(rivals: Ri
     of = shadow_of(rivals, share=0.0)
     assert await of.compare(collection, candidate, 10) is None, "nothing was asked yet"
     for text in QUERIES.values():
-        of.offer(NAME, SearchRequest(text=text))
+        of.add(NAME, SearchRequest(text=text))
     before = counted(candidate.number)
     report = await of.compare(collection, candidate, 10)
     assert report is not None
@@ -265,7 +263,7 @@ async def test_comparing_ends_when_its_time_is_up(rivals: Rivals, monkeypatch: p
     collection, candidate = await rivals.collection(), await rivals.add(OTHER)
     of = shadow_of(rivals, share=0.0)
     for text in QUERIES.values():
-        of.offer(NAME, SearchRequest(text=text))
+        of.add(NAME, SearchRequest(text=text))
     monkeypatch.setattr(shadow_traffic, "COMPARE_SECONDS", -1.0)
     assert await of.compare(collection, candidate, 10) is None
 
@@ -274,7 +272,7 @@ async def test_what_was_measured_against_another_active_version_does_not_count(r
     collection, candidate = await rivals.collection(), await rivals.add(OTHER)
     other = await rivals.add(BAD)
     of = shadow_of(rivals, share=0.0)
-    of.offer(NAME, SearchRequest(text="a word"))
+    of.add(NAME, SearchRequest(text="a word"))
     assert await of.compare(collection, candidate, 10) is not None
     assert of.report(replace(collection, active_version=other.number), candidate) is None
 
@@ -282,7 +280,7 @@ async def test_what_was_measured_against_another_active_version_does_not_count(r
 async def test_a_version_that_is_a_candidate_no_more_leaves_no_gauge(rivals: Rivals) -> None:
     collection, candidate = await rivals.collection(), await rivals.add(OTHER)
     of, labels = shadow_of(rivals), {"collection": NAME, "version": str(candidate.number)}
-    of.offer(NAME, SearchRequest(text="a word"))
+    of.add(NAME, SearchRequest(text="a word"))
     assert await of.compare(collection, candidate, 10) is not None
     assert REGISTRY.get_sample_value("azimuth_shadow_overlap_at_10", labels) is not None
     await rivals.versions.move(candidate, VersionState.FAILED, None)
