@@ -52,13 +52,13 @@ STATUS: Mapping[type[AzimuthError], int] = {
 MEANING = {
     400: "What was sent cannot be read: malformed HTTP or JSON, or invalid UTF-8.",
     401: "An API key is needed, or the one sent is not known.",
-    404: "There is no such thing.",
-    409: "The present state forbids it.",
+    404: "The resource does not exist.",
+    409: "Conflict with the current state.",
     413: "The request is larger than a documented limit.",
     415: "The body is of another content type than this route takes.",
     422: "The request cannot be accepted as it stands; `errors` names the fields.",
-    429: "Too many requests are waiting; try again after `Retry-After`.",
-    503: "Something that is needed is not there now; try again after `Retry-After`.",
+    429: "Too many requests are waiting; retry after `Retry-After`.",
+    503: "Something that is needed is not available now; retry after `Retry-After`.",
 }
 
 _PLAINER = {

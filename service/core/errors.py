@@ -1,31 +1,31 @@
 """Everything that can go wrong, as one tree. The first line of a docstring is the message of the error.
 
     AzimuthError
-    |-- Invalid                 a client sent something that cannot be accepted     (422)
-    |-- TooLarge                a client sent more than a documented limit          (413)
-    |-- NotFound                                                                    (404)
+    |-- Invalid                     the request contains something that cannot be accepted  (422)
+    |-- TooLarge                    the request exceeds a documented limit                  (413)
+    |-- NotFound                                                                            (404)
     |   |-- CollectionNotFound
     |   |-- DocumentNotFound
     |   `-- VersionNotFound
-    |-- Conflict                the state forbids it                                (409)
+    |-- Conflict                    the current state does not allow it                     (409)
     |   |-- EmbedderChange
-    |   |-- Overtaken               somebody else did something similar first; look again
-    |   |-- PromotionRefused    the evidence speaks against it
+    |   |-- Overtaken               another version was registered meanwhile; handled by a retry
+    |   |-- PromotionRefused
     |   `-- VersionExists
-    |-- Overloaded              too much at once; try again later                   (429)
-    |-- Unavailable             something needed is not there now                   (503)
+    |-- Overloaded                  too many requests at once                               (429)
+    |-- Unavailable                 something that is needed is not available now           (503)
     |   |-- DatabaseUnavailable
     |   |-- LexiconUnavailable
     |   |-- ModelUnavailable
     |   |-- SpaceRefused
     |   `-- TimedOut
-    |-- Unembeddable            one document for which the model gives no usable vector (never leaves the worker)
-    `-- Misconfigured           the operator must change something before it can start (exit code 2)
+    |-- Unembeddable                one document without a usable vector; never leaves the worker
+    `-- Misconfigured               the operator must change something first                (exit code 2)
         |-- DatabaseTooOld
         |-- MissingRights
         `-- MigrationMismatch
 
-The HTTP status is decided at the edge (`api/failures.py`), not here.
+The HTTP status is decided in `api/problems.py`, which also derives the `type` of a problem from the class name.
 """
 
 from collections.abc import Sequence
@@ -34,7 +34,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class FieldError:
-    """One reason, and the place in the request that it speaks of (dots for nesting, empty for the whole)."""
+    """One reason, and the place in the request that it is about (dots for nesting, empty for the whole)."""
 
     field: str
     message: str
@@ -43,21 +43,19 @@ class FieldError:
 class AzimuthError(Exception):
     """Something went wrong."""
 
-    def __init__(self, detail: str | None = None) -> None:
+    def __init__(self, detail: str | None = None, errors: Sequence[FieldError] = ()) -> None:
+        """`errors`: everything that is wrong with the request, or every failed check by its name."""
         self.detail = detail or (self.__doc__ or "").strip().splitlines()[0]
+        self.errors = tuple(errors)
         super().__init__(self.detail)
 
 
 class Invalid(AzimuthError):
     """The request cannot be accepted as it stands."""
 
-    def __init__(self, detail: str | None = None, errors: Sequence[FieldError] = ()) -> None:
-        super().__init__(detail)
-        self.errors = tuple(errors)
-
     @classmethod
     def at(cls, field: str, message: str) -> "Invalid":
-        """The common case: one field, one reason."""
+        """One field, one reason."""
         return cls(f"{field}: {message}" if field else message, [FieldError(field, message)])
 
 
@@ -66,7 +64,7 @@ class TooLarge(AzimuthError):
 
 
 class NotFound(AzimuthError):
-    """There is no such thing."""
+    """The resource does not exist."""
 
 
 class CollectionNotFound(NotFound):
@@ -82,37 +80,31 @@ class VersionNotFound(NotFound):
 
 
 class Conflict(AzimuthError):
-    """The present state forbids it."""
+    """Conflict with the current state."""
 
 
 class EmbedderChange(Conflict):
-    """The embedder of a collection is set at its creation; another embedder is a new version: POST .../versions."""
+    """The embedder of a collection cannot be changed in place; register a new version: POST .../versions."""
 
 
 class Overtaken(Conflict):
-    """Somebody else registered a version at the same moment; look again."""
+    """Another version was registered at the same time; retry."""
 
 
 class PromotionRefused(Conflict):
-    """The evidence speaks against this version; `force` promotes it all the same, and is recorded."""
-
-    def __init__(self, detail: str | None = None, errors: Sequence[FieldError] = ()) -> None:
-        """`errors`: every check that failed, by its name."""
-        super().__init__(detail)
-        self.errors = tuple(errors)
+    """The evidence is against this version; `force` promotes it nevertheless, and is recorded."""
 
 
 class VersionExists(Conflict):
-    """A version with the same embedder, chunking and index is there already."""
+    """A version with the same embedder, chunking and index exists already."""
 
     def __init__(self, detail: str | None = None, *, number: int) -> None:
-        """`number`: of the version that is there, so that a program can go on with it."""
-        super().__init__(detail)
-        self.errors = (FieldError("version", str(number)),)
+        """`number`: of the existing version, so that a program can continue with it."""
+        super().__init__(detail, [FieldError("version", str(number))])
 
 
 class Overloaded(AzimuthError):
-    """Too many requests are waiting; try again later."""
+    """Too many requests are waiting; retry later."""
 
     def __init__(self, detail: str | None = None, retry_after: float = 1.0) -> None:
         super().__init__(detail)
@@ -120,7 +112,7 @@ class Overloaded(AzimuthError):
 
 
 class Unavailable(AzimuthError):
-    """Something that is needed is not there now; try again later."""
+    """Something that is needed is not available now; retry later."""
 
     def __init__(self, detail: str | None = None, retry_after: float = 2.0) -> None:
         super().__init__(detail)
@@ -140,11 +132,11 @@ class ModelUnavailable(Unavailable):
 
 
 class SpaceRefused(Unavailable):
-    """The loaded model does not give the vectors of this embedder version."""
+    """The loaded model does not reproduce the vectors of this embedder version."""
 
 
 class TimedOut(Unavailable):
-    """It did not finish in time."""
+    """The operation did not finish in time."""
 
 
 class Unembeddable(AzimuthError):
@@ -152,11 +144,11 @@ class Unembeddable(AzimuthError):
 
 
 class Misconfigured(AzimuthError):
-    """A setting or the surroundings must change before the service can start."""
+    """A setting or the environment must be changed before the service can start."""
 
 
 class DatabaseTooOld(Misconfigured):
-    """The database server or its pgvector extension is older than what this service supports."""
+    """The database server or its pgvector extension is older than this service supports."""
 
 
 class MissingRights(Misconfigured):
@@ -164,4 +156,4 @@ class MissingRights(Misconfigured):
 
 
 class MigrationMismatch(Misconfigured):
-    """A migration that was applied differs from the file of the same number."""
+    """An applied migration differs from the file of the same number."""

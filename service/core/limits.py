@@ -1,4 +1,3 @@
-"""Limits that pgvector sets."""
+"""Limits of pgvector."""
 
 MAX_EF_SEARCH = 1_000
-"""The most that pgvector takes."""

@@ -1,7 +1,10 @@
-"""Every metric of the service, declared once. Labels are bounded: collections, stages, versions; never texts."""
+"""Every metric of the service. Labels have few values (collections, stages, versions) and never contain texts."""
 
 from prometheus_client import Counter, Gauge, Histogram
 
+_COLLECTION = ["collection"]
+_VERSION = ["collection", "version"]
+_RECALL = ["collection", "version", "plan", "band"]
 _LATENCY = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
 _BATCH = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
 
@@ -17,83 +20,74 @@ SEARCH_SECONDS = Histogram(
 SEARCH_STAGE_SECONDS = Histogram(
     "azimuth_search_stage_seconds", "Searches by stage.", ["collection", "stage"], buckets=_LATENCY
 )
-DEGRADED = Counter("azimuth_degraded_total", "Answers in which a stage could not do its part.", ["stage", "reason"])
+DEGRADED = Counter("azimuth_degraded_total", "Answers in which a stage failed or was skipped.", ["stage", "reason"])
 STALE_HITS = Counter(
     "azimuth_stale_hits_total",
     "Candidates dropped because their document changed after they were indexed.",
-    ["collection"],
+    _COLLECTION,
 )
 QUERY_CONFIDENCE = Histogram(
     "azimuth_query_confidence",
-    "Probability that the question of a search is one for the collection.",
-    ["collection"],
+    "Probability that the collection can answer a query.",
+    _COLLECTION,
     buckets=(0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95),
 )
-WITHHELD = Counter(
-    "azimuth_withheld_total",
-    "Answers without hits because the question is hardly one for the collection.",
-    ["collection"],
-)
+WITHHELD = Counter("azimuth_withheld_total", "Answers without hits because the confidence was too low.", _COLLECTION)
 UNDERFILLED = Counter(
-    "azimuth_underfilled_total", "Answers with fewer hits than asked for although more documents pass.", ["collection"]
+    "azimuth_underfilled_total", "Answers with fewer hits than requested although more documents match.", _COLLECTION
 )
 
-QUEUE_PENDING = Gauge("azimuth_queue_pending", "Documents that wait for the embedder.", ["collection"])
-QUEUE_FAILED = Gauge("azimuth_queue_failed", "Documents that were set aside.", ["collection"])
-QUEUE_OLDEST = Gauge("azimuth_queue_oldest_seconds", "Age of the oldest waiting document.", ["collection"])
+QUEUE_PENDING = Gauge("azimuth_queue_pending", "Documents that wait for the embedder.", _COLLECTION)
+QUEUE_FAILED = Gauge("azimuth_queue_failed", "Documents that were set aside.", _COLLECTION)
+QUEUE_OLDEST = Gauge("azimuth_queue_oldest_seconds", "Age of the oldest waiting document.", _COLLECTION)
 LEXICAL_LAG = Gauge(
-    "azimuth_lexical_lag_seconds", "Age of the oldest committed change that lexical search cannot see.", ["collection"]
+    "azimuth_lexical_lag_seconds", "Age of the oldest committed change that lexical search cannot see.", _COLLECTION
 )
 VERSION_STATE = Gauge(
     "azimuth_version_state", "1 for the state an embedder version is in.", ["collection", "version", "state"]
 )
-BACKFILL_REMAINING = Gauge(
-    "azimuth_backfill_remaining", "Documents that a new version still lacks.", ["collection", "version"]
-)
-PROMOTIONS = Counter("azimuth_promotions_total", "Promotions asked for, by outcome.", ["collection", "outcome"])
+BACKFILL_REMAINING = Gauge("azimuth_backfill_remaining", "Documents that a new version still lacks.", _VERSION)
+PROMOTIONS = Counter("azimuth_promotions_total", "Requested promotions, by outcome.", ["collection", "outcome"])
 SHADOW_SEARCHES = Counter(
-    "azimuth_shadow_searches_total", "Live searches answered again by a candidate version.", ["collection", "version"]
+    "azimuth_shadow_searches_total", "Live searches answered again by a candidate version.", _VERSION
 )
 SHADOW_OVERLAP = Gauge(
     "azimuth_shadow_overlap_at_10",
-    "Mean share of the active version's first 10 hits that the candidate gives too.",
-    ["collection", "version"],
+    "Mean share of the active version's first 10 hits that the candidate returns as well.",
+    _VERSION,
 )
 CANARY_COSINE = Gauge(
-    "azimuth_canary_cosine", "Lowest cosine of the canary texts to their registered vectors.", ["collection", "version"]
+    "azimuth_canary_cosine", "Lowest cosine of the canary texts to their registered vectors.", _VERSION
 )
-EF_SEARCH = Gauge(
-    "azimuth_ef_search", "ef_search that was chosen for searches without a filter.", ["collection", "version"]
-)
-RECALL_TARGET = Gauge("azimuth_recall_target", "Recall at 10 that searches along an index are to have.", ["collection"])
+EF_SEARCH = Gauge("azimuth_ef_search", "The ef_search chosen for searches without a filter.", _VERSION)
+RECALL_TARGET = Gauge("azimuth_recall_target", "Target of recall@10 for searches that use an index.", _COLLECTION)
 RECALL_TARGET_MISSED = Gauge(
-    "azimuth_recall_target_missed",
-    "1 where not even the largest ef_search holds it.",
-    ["collection", "version"],
+    "azimuth_recall_target_missed", "1 where even the largest ef_search misses the recall target.", _VERSION
 )
-DEAD_ROWS = Gauge("azimuth_dead_rows", "Dead rows in the table of a version.", ["collection", "version"])
-VECTORS = Gauge("azimuth_vectors", "Rows in the table of a version, without dead ones.", ["collection", "version"])
-INDEX_BYTES = Gauge("azimuth_index_bytes", "Size of the HNSW index of a version.", ["collection", "version"])
+DEAD_ROWS = Gauge("azimuth_dead_rows", "Dead rows in the table of a version.", _VERSION)
+VECTORS = Gauge("azimuth_vectors", "Rows in the table of a version, without dead ones.", _VERSION)
+INDEX_BYTES = Gauge("azimuth_index_bytes", "Size of the HNSW index of a version.", _VERSION)
 
-_RECALL = ["collection", "version", "plan", "band"]
 RECALL = Gauge(
     "azimuth_recall_at_k",
-    "Mean recall@10 of live searches by this process that were run again exactly, of the last half hour.",
+    "Mean recall@10 of live searches of this process, against exact scans, over the last half hour.",
     _RECALL,
 )
 DISTANCE_RECALL = Gauge(
-    "azimuth_distance_recall_at_k", "The same, where a find as near as the tenth true one counts as good.", _RECALL
+    "azimuth_distance_recall_at_k",
+    "The same, where every chunk as near as the tenth true one counts as found.",
+    _RECALL,
 )
-RECALL_SAMPLES = Counter("azimuth_recall_samples", "Live searches whose recall is known.", _RECALL)
+RECALL_SAMPLES = Counter("azimuth_recall_samples", "Live searches whose recall was measured.", _RECALL)
 LEXICAL_RECALL = Gauge(
     "azimuth_lexical_recall_at_k",
-    "Mean recall@10 of live queries among sampled documents, against exact BM25, of the last half hour.",
-    ["collection"],
+    "Mean recall@10 of live queries among sampled documents, against exact BM25, over the last half hour.",
+    _COLLECTION,
 )
-PROBES = Counter("azimuth_probes", "Live searches that were looked at again, by outcome.", ["outcome"])
-PROBE_SECONDS = Counter("azimuth_probe_seconds", "Time that was spent to look at live searches again.")
+PROBES = Counter("azimuth_probes", "Recall probes of live searches, by outcome.", ["outcome"])
+PROBE_SECONDS = Counter("azimuth_probe_seconds", "Time spent on recall probes.")
 
-EMBEDDED_CHUNKS = Counter("azimuth_embedded_chunks_total", "Chunks encoded and stored.", ["collection", "version"])
+EMBEDDED_CHUNKS = Counter("azimuth_embedded_chunks_total", "Chunks encoded and stored.", _VERSION)
 EMBEDDED_TOKENS = Counter("azimuth_embedded_tokens_total", "Tokens encoded, padding excluded.", ["role"])
 EMBED_BATCH_SECONDS = Histogram(
     "azimuth_embed_batch_seconds", "One forward pass of the embedder.", ["role"], buckets=_BATCH
@@ -102,66 +96,65 @@ EMBED_BATCH_TEXTS = Histogram(
     "azimuth_embed_batch_texts", "Texts in one forward pass.", ["role"], buckets=(1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
 )
 TRUNCATED_CHUNKS = Counter(
-    "azimuth_truncated_chunks_total", "Chunks longer than the embedder takes, cut.", ["collection", "version"]
+    "azimuth_truncated_chunks_total", "Chunks cut to the maximum length of the embedder.", _VERSION
 )
 DOCUMENTS_WRITTEN = Counter(
     "azimuth_documents_written_total", "Documents written by clients.", ["collection", "status"]
 )
-DOCUMENTS_SET_ASIDE = Counter(
-    "azimuth_documents_set_aside_total", "Documents that the worker gave up on.", ["collection"]
-)
+DOCUMENTS_SET_ASIDE = Counter("azimuth_documents_set_aside_total", "Documents that the worker set aside.", _COLLECTION)
 FENCED_WRITES = Counter(
     "azimuth_fenced_writes_total",
     "Finished work dropped because the document changed or the lease was lost.",
-    ["collection"],
+    _COLLECTION,
 )
 WORKER_BACKOFF = Counter(
-    "azimuth_worker_backoff_total", "Pauses of the worker because of trouble that is no document's fault.", ["cause"]
+    "azimuth_worker_backoff_total", "Pauses of the worker because of errors that no document caused.", ["cause"]
 )
 RERANKED_PAIRS = Counter("azimuth_reranked_pairs_total", "Pairs scored by the cross-encoder.")
 RERANK_SKIPPED = Counter(
-    "azimuth_rerank_skipped_pairs_total", "Pairs left unread because they could no longer change the answer."
+    "azimuth_rerank_skipped_pairs_total", "Pairs not scored because they could no longer change the answer."
 )
 RERANK_TRUNCATED = Counter(
-    "azimuth_rerank_truncated_pairs_total", "Pairs longer than the cross-encoder takes, cut before it read them."
+    "azimuth_rerank_truncated_pairs_total", "Pairs cut to the maximum length of the cross-encoder."
 )
 RERANK_PASS_SECONDS = Histogram("azimuth_rerank_pass_seconds", "One forward pass of the cross-encoder.", buckets=_BATCH)
 
 DRIFT = Gauge(
     "azimuth_drift",
-    "How far live queries are from the collection, or from those before; of this process.",
+    "Distance of live queries of this process from the collection, or from earlier queries.",
     ["collection", "measure"],
 )
 DRIFT_VERDICT = Gauge(
-    "azimuth_drift_verdict",
-    "The worst that was said of live queries when they were last looked at: 0 healthy, 1 watch, 2 broken.",
-    ["collection"],
+    "azimuth_drift_verdict", "Worst verdict of the last drift report: 0 healthy, 1 watch, 2 broken.", _COLLECTION
 )
 GEOMETRY_VERDICT = Gauge(
     "azimuth_geometry_verdict",
-    "What the last diagnosis said of the space of a version: 0 healthy, 1 watch, 2 broken.",
-    ["collection", "version"],
+    "Verdict of the last diagnosis of a version's space: 0 healthy, 1 watch, 2 broken.",
+    _VERSION,
 )
+
 _OF_INDEX = (EF_SEARCH, RECALL_TARGET_MISSED, DEAD_ROWS, VECTORS, INDEX_BYTES, GEOMETRY_VERDICT)
+_OF_QUEUE = (QUEUE_PENDING, QUEUE_FAILED, QUEUE_OLDEST, BACKFILL_REMAINING)
+_OF_RECALL = (RECALL_TARGET, RECALL, DISTANCE_RECALL, LEXICAL_RECALL)
+_OF_COLLECTION = (
+    *_OF_INDEX,
+    *_OF_QUEUE,
+    *_OF_RECALL,
+    VERSION_STATE,
+    CANARY_COSINE,
+    SHADOW_OVERLAP,
+    DRIFT,
+    DRIFT_VERDICT,
+)
 
 
 def remove_version(collection: str, version: str) -> None:
-    """The version is retired: what its index was like is over."""
+    """Remove the gauges of a retired version's index."""
     for gauge in _OF_INDEX:
         gauge.remove_by_labels({"collection": collection, "version": version})
 
 
 def remove_collection(collection: str) -> None:
-    """Take back what gauges say of a deleted collection: an alert on its backlog would never end."""
-    gauges = (QUEUE_PENDING, QUEUE_FAILED, QUEUE_OLDEST, VERSION_STATE, CANARY_COSINE, RECALL_TARGET, *_OF_INDEX)
-    for gauge in (
-        *gauges,
-        BACKFILL_REMAINING,
-        SHADOW_OVERLAP,
-        RECALL,
-        DISTANCE_RECALL,
-        LEXICAL_RECALL,
-        DRIFT,
-        DRIFT_VERDICT,
-    ):
+    """Remove the gauges of a deleted collection: an alert on its backlog would never end."""
+    for gauge in _OF_COLLECTION:
         gauge.remove_by_labels({"collection": collection})

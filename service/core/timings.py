@@ -1,4 +1,4 @@
-"""One value for where the time of a request went: as histograms, log fields, `Server-Timing`, JSON and traces."""
+"""The time of a request by stage, rendered as histograms, log fields, `Server-Timing`, JSON and traces."""
 
 import time
 from collections.abc import Iterator
@@ -6,12 +6,12 @@ from contextlib import contextmanager
 
 
 class Timings:
-    """Seconds by stage, in the order in which the stages first ended. A stage that runs again adds up."""
+    """Seconds by stage, in the order in which the stages first ended. A repeated stage adds up."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
         self.runs: list[tuple[str, float, float]] = []
-        """Each run of a stage, with its start and its end as `time.perf_counter` tells them."""
+        """Each run of a stage with its start and end on the clock of `time.perf_counter`."""
         self._started = time.perf_counter()
 
     @contextmanager
@@ -26,7 +26,7 @@ class Timings:
 
     @property
     def elapsed(self) -> float:
-        """Seconds since the request began."""
+        """Seconds since this object was created."""
         return time.perf_counter() - self._started
 
     def milliseconds(self) -> dict[str, float]:

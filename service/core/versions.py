@@ -1,4 +1,4 @@
-"""The nouns of an embedder version: what it is, how it stands, how far it is, and what speaks for or against it."""
+"""Embedder versions: identity and state, progress and completeness, evidence, calibration and audit entries."""
 
 import hashlib
 import json
@@ -15,7 +15,7 @@ from service.core.search import Candidate
 
 
 class VersionState(StrEnum):
-    """What becomes of what: the picture stands in `lifecycle.py`."""
+    """`service/versions/state_machine.py` draws the transitions."""
 
     BACKFILLING = "backfilling"
     INDEXING = "indexing"
@@ -27,12 +27,12 @@ class VersionState(StrEnum):
 
 
 COMPLETE_STATES = frozenset({VersionState.READY, VersionState.ACTIVE})
-"""Complete and looked after: the one that answers, and those that may."""
+"""All vectors are there: the version that answers searches, and those that may be promoted."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EmbedderIdentity:
-    """Everything that decides where a text lands, as named digests and values; its digest is the fingerprint."""
+    """Everything that the vector of a text depends on, as named digests and values."""
 
     parts: Mapping[str, str]
     dimensions: int
@@ -40,15 +40,16 @@ class EmbedderIdentity:
 
     @property
     def fingerprint(self) -> Fingerprint:
-        parts = {**self.parts, "dimensions": str(self.dimensions), "max_tokens": str(self.max_tokens)}
-        text = json.dumps(parts, sort_keys=True)
-        return Fingerprint(hashlib.sha256(text.encode()).hexdigest())
+        """SHA-256 of all parts."""
+        return Fingerprint(hashlib.sha256(json.dumps(self._all_parts, sort_keys=True).encode()).hexdigest())
+
+    @property
+    def _all_parts(self) -> dict[str, str]:
+        return {**self.parts, "dimensions": str(self.dimensions), "max_tokens": str(self.max_tokens)}
 
     def differing(self, other: "EmbedderIdentity") -> tuple[str, ...]:
-        """The names of what is not the same in both."""
-        own, others = (
-            {**one.parts, "dimensions": one.dimensions, "max_tokens": one.max_tokens} for one in (self, other)
-        )
+        """The names of the parts that are not equal."""
+        own, others = self._all_parts, other._all_parts
         return tuple(sorted(part for part in own.keys() | others.keys() if own.get(part) != others.get(part)))
 
 
@@ -64,10 +65,10 @@ class EmbedderVersion:
     identity: EmbedderIdentity
     fingerprint: Fingerprint
     canary: Mapping[str, tuple[float, ...]]
-    """Text -> the vector that the embedder gave for it when it was registered; empty for external vectors."""
+    """Text -> the vector that the embedder gave when it was registered; empty for external vectors."""
     index: IndexSettings = field(default_factory=IndexSettings)
     paused: bool = False
-    """The backfill rests. Live writes go on."""
+    """The backfill is paused. Live writes continue."""
     reason: str | None = None
     """Why it failed."""
     evidence: "PromotionEvidence | None" = None
@@ -80,15 +81,15 @@ class EmbedderVersion:
 
     @property
     def written(self) -> bool:
-        """Do live writes go to it?"""
+        """Do live writes go to this version?"""
         return self.state not in (VersionState.RETIRED, VersionState.FAILED)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SpaceStatus:
-    """How the vectors of one version stand. `indexed`: a valid HNSW index covers them; `indexable`: one could.
+    """The table of one version. `indexed`: it has a valid HNSW index; `indexable`: one can be built for its dimensions.
 
-    `efforts`: how far the index is to look, by how much a filter lets pass (`recall.Band`), where that was chosen.
+    `ef_settings`: the chosen `ef_search` by selectivity of the filter (`recall.Band`).
     """
 
     rows: int
@@ -100,10 +101,7 @@ class SpaceStatus:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class BackfillStatus:
-    """How the queue stands for a version that is filled. `waiting`: jobs of the backfill that are not done yet.
-
-    `everything`: no document is left that would have to be enqueued.
-    """
+    """`waiting`: unfinished jobs of the backfill. `everything`: all documents that the version lacks are enqueued."""
 
     enqueued: int
     waiting: int
@@ -112,9 +110,9 @@ class BackfillStatus:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Progress:
-    """Of the phase that a version is in: in documents while it is filled, in rows while its index is built.
+    """Progress of the current phase: in documents during a backfill, in rows during an index build.
 
-    `per_second` and `eta_seconds` are None where nothing is known yet, the version rests, or nothing is left to do.
+    `per_second` and `eta_seconds` are None where unknown, while the version is paused, and when the phase is over.
     """
 
     done: int
@@ -124,17 +122,17 @@ class Progress:
     eta_seconds: float | None = None
 
 
-_FLOWING, _FLOWING_SHARE = 10, 0.01
-"""Documents under way through the live lane that are no gap, and their share of all."""
+_ALLOWED_LAG, _ALLOWED_LAG_SHARE = 10, 0.01
+"""Documents that live writes may have in progress, as a count and as a share of all."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Completeness:
-    """Documents against vectors, in one snapshot. Documents that wait in the queue are on neither side.
+    """Documents compared with vectors, in one snapshot. Documents that wait in the queue are on neither side.
 
-    A checksum is the sum of hashes of (document id, content revision): equal only where every vector is of the content
-    that its document has now. `waiting`: jobs of the backfill; `failed`: documents set aside here but not in the active
-    version; `behind`: documents that the active version has encoded and this one has not yet.
+    A checksum is the sum of hashes of (document id, content revision): equal only where every vector is of its
+    document's current content. `waiting`: jobs of the backfill; `failed`: documents set aside here but not in the
+    active version; `behind`: documents that the active version has encoded and this one has not.
     """
 
     documents: int
@@ -151,8 +149,8 @@ class Completeness:
 
     @property
     def lagging(self) -> bool:
-        """Under live writes a few documents are always encoded there and not yet here. Are these more than that?"""
-        return self.behind > max(_FLOWING, _FLOWING_SHARE * (self.documents + self.behind))
+        """Under live writes a few documents are always behind. Are these more than that?"""
+        return self.behind > max(_ALLOWED_LAG, _ALLOWED_LAG_SHARE * (self.documents + self.behind))
 
     @property
     def complete(self) -> bool:
@@ -164,7 +162,7 @@ CheckName = Literal["complete", "canary", "warm", "recall", "geometry", "judgmen
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PromotionCheck:
-    """One piece of evidence. `passed` None: nothing to judge by, or told for information alone."""
+    """One piece of evidence. `passed` None: it could not be decided, or is for information alone."""
 
     name: CheckName
     passed: bool | None
@@ -174,10 +172,10 @@ class PromotionCheck:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PromotionEvidence:
-    """What speaks for and against promoting a version.
+    """The checks of a version, and what they were made with.
 
-    `judged_at`: the upload of the judgments that were used; `against`: the version that was active, and compared with;
-    `indexed`: was it searched along its index? `effort`: with which `ef_search`, where that was chosen.
+    `judged_at`: upload of the judgments; `against`: the active version; `indexed`: was the index searched?
+    `effort`: the chosen `ef_search`.
     """
 
     checks: tuple[PromotionCheck, ...]
@@ -194,12 +192,12 @@ class PromotionEvidence:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Calibration:
-    """What the top scores of a search in a version say of its question: is it one for this collection?
+    """Predicts from the top scores of a search whether its query can be answered by the collection.
 
-    `dense` reads the highest cosine, `both` that and the highest BM25 as a share of what is possible; both None where
-    nothing could be learnt, for this `reason`. `rows`: chunks that there were; `sources`: how many texts of which kind
-    it was learnt from; `judged_at`: the upload of the judged queries among them. `auroc` and `error` (expected
-    calibration error): of `both` on texts that were left out of the fit.
+    `dense` uses the highest cosine, `both` also the highest BM25 as a share of its maximum; None where nothing could
+    be learnt, with the `reason`. `rows`: chunks at that time; `sources`: numbers of training texts by kind;
+    `judged_at`: upload of the judged queries among them. `auroc` and `error` (expected calibration error): of `both`
+    on held-out texts.
     """
 
     dense: Logistic | None = None
@@ -244,9 +242,9 @@ Action = Literal[
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class AuditEntry:
-    """Who changed what, when, and on which evidence. `number` grows; 0 in an entry that is still to be written.
+    """Who changed what, when, and on which evidence. `number` increases; 0 in an entry that is not written yet.
 
-    `version` is what it became or was about, `before` the version that was active until then (promotions, roll backs).
+    `version`: the one that was changed or became active; `before`: the one that was active until then.
     """
 
     number: int = 0
@@ -261,7 +259,7 @@ class AuditEntry:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ApiProcess:
-    """A running API process, and the versions whose query encoder it has loaded and proven."""
+    """A running API process. `proven`: the versions whose query encoder it has loaded and verified."""
 
     id: str
     host: str
@@ -273,7 +271,7 @@ class ApiProcess:
 class VectorSample:
     """Random chunks of one version: `vectors` has shape [len(chunks), dimensions], rows of length 1.
 
-    `places`: where their texts are, aligned with the chunks, for `Documents.passages`.
+    `places`: where their texts are, one for each chunk, for `Documents.passages`.
     """
 
     chunks: tuple[tuple[DocumentId, int], ...]

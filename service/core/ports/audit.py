@@ -1,4 +1,4 @@
-"""Port of the audit trail."""
+"""Port of the audit log."""
 
 from typing import Protocol
 
@@ -7,12 +7,12 @@ from service.core.versions import AuditEntry
 
 
 class Audit(Protocol):
-    """Who changed what, when, on which evidence. The other ports write their entries with what they change."""
+    """The audit log of a collection. The other ports write their entries together with their changes."""
 
     async def page(self, collection_id: CollectionId, before: int | None, limit: int) -> tuple[AuditEntry, ...]:
-        """Entries with smaller numbers than `before`, newest first."""
+        """Entries with numbers below `before`, newest first."""
         ...
 
     async def add(self, collection_id: CollectionId, entry: AuditEntry) -> None:
-        """An entry of something that is kept elsewhere. CollectionNotFound where there is no such collection."""
+        """Add an entry for a change that no other port makes. CollectionNotFound where the collection is missing."""
         ...

@@ -1,4 +1,4 @@
-"""Port of the backfill of a new version."""
+"""Port of backfills."""
 
 from datetime import datetime
 from typing import Protocol
@@ -7,23 +7,23 @@ from service.core.versions import BackfillStatus, Completeness, EmbedderVersion,
 
 
 class Backfills(Protocol):
-    """How a new version gets the documents that were there before it."""
+    """Give a new version the documents that are older than it."""
 
     async def advance(self, version: EmbedderVersion, now: datetime, window: int) -> BackfillStatus:
-        """Enqueue the next documents that the version lacks, so that about `window` jobs of the backfill wait.
+        """Enqueue the next documents whose current content the version lacks, up to about `window` waiting jobs.
 
-        Goes on where the last call ended, whoever made it. What the version has in its present content is left out.
+        Continues where the last call of any process ended.
         """
         ...
 
     async def restart(self, version: EmbedderVersion) -> None:
-        """Look at every document again, and drop vectors whose document is gone: something was missed."""
+        """Begin with the first document again, and delete vectors whose document was deleted."""
         ...
 
     async def progress(self, version: EmbedderVersion, now: datetime) -> Progress: ...
 
     async def record_progress(self, version: EmbedderVersion, now: datetime) -> None:
-        """Remember how far it is now: the rate is measured between such notes."""
+        """Record the present progress: the rate is computed between such records."""
         ...
 
     async def completeness(self, version: EmbedderVersion) -> Completeness: ...

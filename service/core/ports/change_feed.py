@@ -9,15 +9,12 @@ from service.core.ids import CollectionId, DocumentId
 
 
 class ChangeFeed(Protocol):
-    """The change feed: each document once, at its latest change, late commits never skipped."""
+    """Each document once, at its latest change. Late commits are never skipped."""
 
     async def after(self, collection_id: CollectionId, position: Position, limit: int, now: datetime) -> ChangePage:
-        """The next changes, at most `limit`. Follow them from the position of the last one, kept with all its fields.
-
-        CollectionNotFound where it was deleted.
-        """
+        """The next changes, at most `limit`; continue with the position of the last one. CollectionNotFound."""
         ...
 
     async def position_of(self, collection_id: CollectionId, ids: Sequence[DocumentId]) -> Position:
-        """The furthest position among these documents' latest changes."""
+        """The last position of these documents' changes."""
         ...

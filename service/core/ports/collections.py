@@ -21,18 +21,18 @@ class Collections(Protocol):
         now: datetime,
         actor: str = "azimuth",
     ) -> Collection:
-        """Create it with embedder version 1 (active), that version's table and an audit entry, in one transaction.
+        """Create a collection with its active version 1 and an audit entry, in one transaction.
 
-        Conflict where the name is taken, also when two create it at once.
+        Conflict where the name is taken, also by a concurrent call.
         """
         ...
 
     async def update(
         self, collection: Collection, settings: CollectionSettings, entry: AuditEntry | None = None
     ) -> Collection:
-        """Replace the settings. Conflict where they are no longer those of `collection`: look again first.
+        """Replace the settings. Conflict where they are no longer those of `collection`.
 
-        The audit entry is completed with the settings before and after; where they are the same there is none.
+        The audit entry is completed with the settings before and after; without a change none is written.
         """
         ...
 
@@ -47,11 +47,11 @@ class Collections(Protocol):
     async def all(self) -> tuple[Collection, ...]: ...
 
     async def delete(self, collection_id: CollectionId) -> None:
-        """Remove it with all its documents, jobs, changes and vector tables."""
+        """Delete it with its documents, jobs, changes and tables of vectors."""
         ...
 
     async def counts(self, collection: Collection) -> CollectionCounts: ...
 
     async def fields(self, collection_id: CollectionId) -> tuple[IndexedField, ...]:
-        """The declared fields in the order of their names, and whether filters can use them yet."""
+        """The declared fields by name, and whether filters can use them yet."""
         ...

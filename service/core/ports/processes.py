@@ -7,16 +7,16 @@ from service.core.versions import ApiProcess
 
 
 class Processes(Protocol):
-    """The API processes of this installation, by their heartbeats."""
+    """The running API processes of this installation."""
 
     async def record_heartbeat(self, process: ApiProcess) -> None:
-        """A heartbeat. Processes not seen for long are forgotten."""
+        """Store a heartbeat, and delete processes that have been silent for long."""
         ...
 
     async def seen_since(self, moment: datetime) -> tuple[ApiProcess, ...]:
-        """Those seen since then."""
+        """The processes with a heartbeat since then."""
         ...
 
     async def remove(self, process_id: str) -> None:
-        """It stops."""
+        """Delete the heartbeat of a process that stops."""
         ...

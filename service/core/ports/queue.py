@@ -21,28 +21,28 @@ class JobQueue(Protocol):
         lease: timedelta,
         lane: Lane = "live",
     ) -> tuple["ClaimedJob", ...]:
-        """Lease jobs of one lane and commit at once, then read their documents. Old before new.
+        """Lease jobs of one lane, oldest first, and commit; then read their documents.
 
-        Of live writes those of the active version come first.
+        Of live writes, those of the active version come first.
         """
         ...
 
     async def extend(self, jobs: Sequence[Job], until: datetime) -> None:
-        """Heartbeat: keep the leases that are still ours."""
+        """Extend the leases that are still held."""
         ...
 
     async def release(self, jobs: Sequence[Job], available: datetime) -> None:
-        """Give back uncharged (shutdown, trouble of the database or of the model)."""
+        """Return jobs without counting an attempt: on shutdown, or after errors of the database or the model."""
         ...
 
     async def record_failure(
         self, jobs: Sequence[Job], reason: str, max_attempts: int, now: datetime, available: datetime
     ) -> tuple[DocumentId, ...]:
-        """Count a failed attempt against each; at `max_attempts` it is set aside. Answers those set aside.
+        """Count a failed attempt of each job; set it aside at `max_attempts`. Returns the documents set aside.
 
-        Runs in a transaction of its own, before a risky document is tried alone as well as after it failed. The lease
-        is kept, so that a document charged beforehand can still be stored; otherwise it comes back at `available`,
-        and that its lease ran out is not counted as lost once more.
+        Runs in its own transaction, after a failure and also before a risky document is tried alone. The lease is
+        kept, so that the document can still be stored; else it is available at `available`, and its expired lease is
+        not counted again.
         """
         ...
 
@@ -53,13 +53,13 @@ class JobQueue(Protocol):
     ) -> tuple[FailedDocument, ...]: ...
 
     async def retry(self, collection_id: CollectionId, now: datetime) -> int:
-        """Put everything that was set aside back, with its attempts forgotten. Answers how many."""
+        """Put all documents that were set aside back, with no attempts. Returns how many."""
         ...
 
     async def unfinished(
         self, collection_id: CollectionId, version: VersionNumber, ids: Sequence[DocumentId]
     ) -> tuple[DocumentId, ...]:
-        """Those of `ids` that the version has not encoded yet and that were not set aside."""
+        """Those of `ids` that still wait for the version."""
         ...
 
     async def dead_lettered(

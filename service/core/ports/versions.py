@@ -1,4 +1,4 @@
-"""Port of the embedder versions."""
+"""Port of embedder versions."""
 
 from collections.abc import Iterable, Mapping
 from contextlib import AbstractAsyncContextManager
@@ -18,27 +18,25 @@ from service.core.versions import (
 
 
 class Versions(Protocol):
-    """Embedder versions and their physical spaces."""
+    """Embedder versions and their tables of vectors."""
 
     async def of(self, collection_id: CollectionId) -> tuple[EmbedderVersion, ...]:
-        """All of a collection, oldest first."""
+        """All versions of a collection, oldest first."""
         ...
 
     async def written(self) -> tuple[EmbedderVersion, ...]:
-        """Those of every collection that live writes go to (all but retired and failed)."""
+        """The versions of every collection that live writes go to: all but retired and failed ones."""
         ...
 
     async def in_states(self, states: Iterable[VersionState]) -> tuple[EmbedderVersion, ...]:
-        """Those of every collection that are in one of these states."""
+        """The versions of every collection that are in one of these states."""
         ...
 
     async def status(self, version: EmbedderVersion) -> SpaceStatus: ...
 
     async def build_index(self, version: EmbedderVersion) -> bool:
-        """Build the HNSW index concurrently; an invalid leftover is dropped first. False: someone else is at it."""
+        """Build the HNSW index concurrently; drop an invalid one first. False: another process is building it."""
         ...
-
-    # ------------------------------------------------------------ the lifecycle
 
     async def get(self, collection_id: CollectionId, number: VersionNumber) -> EmbedderVersion:
         """VersionNotFound where there is none."""
@@ -55,18 +53,15 @@ class Versions(Protocol):
         entry: AuditEntry,
         newest: VersionNumber | None = None,
     ) -> EmbedderVersion:
-        """A new version (backfilling) with the next number and its table, in one transaction with its audit entry.
+        """Create a version (backfilling) with the next number and its table, in one transaction with its audit entry.
 
-        Every write that commits later goes to it too: writers in progress are waited for. Conflict where as many
-        versions as may be are written already; Overtaken where `newest` is given and is the newest no more.
+        It waits for writers in progress, so that every later commit goes to the version too. Conflict where the limit
+        of written versions is reached; Overtaken where `newest` is given and is not the newest any more.
         """
         ...
 
     def transition_lock(self, version: EmbedderVersion, wait_seconds: float = 0.0) -> AbstractAsyncContextManager[bool]:
-        """True for the one process of all that may move this version on, as long as the block lasts.
-
-        False where another still is it after `wait_seconds`.
-        """
+        """True for the one process that may advance this version while the block runs; False after `wait_seconds`."""
         ...
 
     async def move(
@@ -78,33 +73,33 @@ class Versions(Protocol):
         reason: str | None = None,
         evidence: PromotionEvidence | None = None,
     ) -> EmbedderVersion:
-        """To another state (or the same, for new `evidence`), in one transaction with its audit entry.
+        """Change the state (or keep it, for new `evidence`), in one transaction with the audit entry.
 
-        Conflict where it is no longer in the state that `version` says; what is active becomes or ceases to be so by
-        `promote` alone. `evidence` None keeps what there is. A failed version has no jobs; to backfilling: from the
-        first document on, not paused, and Conflict where as many as may be are written already.
+        Conflict where the state is no longer that of `version`. Only `promote` makes a version active, or inactive.
+        `evidence` None keeps the old one. A failed version loses its jobs. A backfill begins with the first document,
+        not paused; Conflict where the limit of written versions is reached.
         """
         ...
 
     def calibration_lock(self, version: EmbedderVersion) -> AbstractAsyncContextManager[bool]:
-        """True for the one process of all that may calibrate this version, as long as the block lasts."""
+        """True for the one process that may calibrate this version while the block runs."""
         ...
 
     async def save_calibration(self, version: EmbedderVersion, calibration: Calibration) -> bool:
-        """Keep it with the version. False where that has another calibration than `version` says, or is not written."""
+        """False where the version has another calibration than `version` says, or is not written any more."""
         ...
 
     async def pause(self, version: EmbedderVersion, paused: bool, entry: AuditEntry) -> EmbedderVersion:
-        """Let the backfill rest or go on; nothing happens, and nothing is noted, where it is so already."""
+        """Pause or continue the backfill. Where nothing changes, no audit entry is written."""
         ...
 
     async def promote(self, collection: Collection, version: EmbedderVersion, entry: AuditEntry) -> Collection:
-        """Make it the active version and the one that was active ready, with settings and jobs, in one transaction.
+        """Make the version active and the active one ready, with settings and jobs, in one transaction.
 
-        Conflict where `collection.active_version` is active no more or the version is not ready any more.
+        Conflict where `collection.active_version` is not active, or the version not ready, any more.
         """
         ...
 
     async def retire(self, version: EmbedderVersion, entry: AuditEntry) -> EmbedderVersion:
-        """End its jobs and drop its table at once; index builds on it are cancelled. Conflict where it is active."""
+        """Delete its jobs, cancel index builds, drop its table. Conflict where it is active."""
         ...
