@@ -21,8 +21,8 @@ from tokenizers import Tokenizer
 
 from service.api import problems
 from service.api.dependencies import RequestLimits
-from service.api.middleware import ApiKeyAuth, RequestLog
-from service.api.routes import rerank
+from service.api.middleware import ApiKeyMiddleware, RequestLogMiddleware
+from service.api.routes import embeddings, models, rerank
 from service.core.ports.embedder import Embedders
 
 START_SECONDS = 20.0
@@ -64,10 +64,11 @@ def encoders(
     embedders: Embedders, *, keys: Sequence[str] = (), limits: RequestLimits | None = None
 ) -> Iterator[Encoders]:
     """The real handlers behind a real socket, in a thread with an event loop of its own."""
-    app = FastAPI(middleware=[Middleware(RequestLog), Middleware(ApiKeyAuth, keys=keys)])
+    app = FastAPI(middleware=[Middleware(RequestLogMiddleware), Middleware(ApiKeyMiddleware, keys=keys)])
     app.state.service = SimpleNamespace(embedders=embedders, limits=limits or RequestLimits(), reranker=None)
     problems.install(app)
-    app.include_router(rerank.router)
+    for resource in (embeddings, models, rerank):
+        app.include_router(resource.router)
     server = uvicorn.Server(uvicorn.Config(app, port=0, log_config=None, lifespan="off"))
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()

@@ -1,4 +1,4 @@
-"""The HTTP application: routes, what surrounds them, and the document that describes them."""
+"""The HTTP application: routes, middleware, and the document that describes them."""
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -11,26 +11,48 @@ from service import __version__
 from service.api import openapi as reference
 from service.api import problems
 from service.api.dependencies import Service
-from service.api.middleware import ApiKeyAuth, RequestLog
+from service.api.middleware import ApiKeyMiddleware, RequestLogMiddleware
 from service.api.routes import (
     audit,
     collections,
+    console,
     documents,
     drift,
+    embeddings,
     evaluate,
     geometry,
+    health,
     indexes,
     judgments,
-    operations,
+    models,
     recall,
     rerank,
     search,
     versions,
 )
 
+RESOURCES = (
+    collections,
+    documents,
+    search,
+    versions,
+    indexes,
+    judgments,
+    evaluate,
+    drift,
+    recall,
+    geometry,
+    audit,
+    embeddings,
+    models,
+    rerank,
+    health,
+    console,
+)
+
 
 class Api(FastAPI):
-    """A FastAPI application whose OpenAPI document also tells what FastAPI cannot know."""
+    """A FastAPI application whose OpenAPI document also has what FastAPI cannot know."""
 
     def openapi(self) -> dict[str, Any]:
         if self.openapi_schema is None:
@@ -39,7 +61,7 @@ class Api(FastAPI):
 
 
 def create_app(service: Service, around: Sequence[Middleware] = ()) -> FastAPI:
-    """Everything that answers HTTP, over one service. `around`: middleware beyond all other, outermost first."""
+    """The HTTP API of one service. `around`: middleware outside of all other, outermost first."""
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -54,25 +76,11 @@ def create_app(service: Service, around: Sequence[Middleware] = ()) -> FastAPI:
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
-        middleware=[*around, Middleware(RequestLog), Middleware(ApiKeyAuth, keys=service.api_keys)],
+        middleware=[*around, Middleware(RequestLogMiddleware), Middleware(ApiKeyMiddleware, keys=service.api_keys)],
     )
     app.state.service = service
     problems.install(app)
     reference.install(app)
-    for resource in (
-        collections,
-        documents,
-        search,
-        versions,
-        indexes,
-        judgments,
-        evaluate,
-        drift,
-        recall,
-        geometry,
-        audit,
-        rerank,
-        operations,
-    ):
+    for resource in RESOURCES:
         app.include_router(resource.router)
     return app

@@ -1,21 +1,32 @@
-"""Reading request bodies: strictly, and never more of them than the limits allow."""
+"""JSON over HTTP: bodies are read strictly and within the limits, answers are written with orjson."""
 
 from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any
 
+import orjson
 from fastapi.routing import APIRoute
 from pydantic_core import from_json
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
+from service.api.problems import error_responses
 from service.core.errors import TooLarge
 
 JSON = "application/json"
 NDJSON = "application/x-ndjson"
 
 
-def parse(data: bytes | str) -> Any:
+class JsonResponse(Response):
+    """An answer of dicts, lists, texts, numbers, times and dataclasses, whose fields are written in their order."""
+
+    media_type = JSON
+
+    def render(self, content: Any) -> bytes:
+        return orjson.dumps(content)
+
+
+def parse_json(data: bytes | str) -> Any:
     """JSON as the standard has it. ValueError for NaN, invalid UTF-8, half surrogates and bottomless nesting.
 
     Integers keep every digit, so that whoever checks them sees what was sent.
@@ -27,79 +38,82 @@ def media_type(request: Request) -> str:
     return request.headers.get("content-type", "").partition(";")[0].strip().lower()
 
 
-async def read(request: Request, limit: int) -> bytes:
-    """The whole body. TooLarge as soon as it is known to be larger than `limit` bytes."""
-    too_large = TooLarge(f"the body is larger than {limit} bytes")
+async def read_body(request: Request, max_bytes: int) -> bytes:
+    """The whole body. TooLarge as soon as it is known to have more than `max_bytes`."""
+    too_large = TooLarge(f"the body is larger than {max_bytes} bytes")
     declared = request.headers.get("content-length", "")
-    if declared.isdecimal() and int(declared) > limit:
+    if declared.isdecimal() and int(declared) > max_bytes:
         raise too_large
-    parts: list[bytes] = []
-    size = 0
+    body = bytearray()
     async for part in request.stream():
-        size += len(part)
-        if size > limit:
+        body += part
+        if len(body) > max_bytes:
             raise too_large
-        parts.append(part)
-    return b"".join(parts)
+    return bytes(body)
 
 
-async def read_json(request: Request, limit: int) -> Any:
+async def read_json(request: Request, max_bytes: int) -> Any:
     """The body as JSON; None where there is no body at all."""
     if media_type(request) not in {JSON, ""}:
         raise HTTPException(415, f"this route takes {JSON}, not {media_type(request)}")
-    data = await read(request, limit)
+    data = await read_body(request, max_bytes)
     if not data:
         return None
     if not media_type(request):
         raise HTTPException(415, f"the body has no content type; this route takes {JSON}")
     try:
-        return parse(data)
+        return parse_json(data)
     except ValueError as error:
         raise HTTPException(400, f"the body is not JSON: {error}") from error
 
 
-async def lines(request: Request, longest: int) -> AsyncIterator[tuple[int, bytes | None]]:
-    """The lines of an NDJSON stream, numbered from 1, blank ones left out; None where one is longer than `longest`.
+async def read_lines(request: Request, max_bytes: int) -> AsyncIterator[tuple[int, bytes | None]]:
+    """The lines of an NDJSON stream, numbered from 1, blank ones left out; None where one has more than `max_bytes`.
 
     Holds at most one line and one network chunk, however long the stream or a line is.
     """
-    number, held, overlong = 1, bytearray(), False
+    number, pending, too_long = 1, bytearray(), False
     async for chunk in request.stream():
         *complete, rest = chunk.split(b"\n")
         for piece in complete:
-            overlong = overlong or len(held) + len(piece) > longest
-            line = None if overlong else bytes(held + piece).strip()
+            too_long = too_long or len(pending) + len(piece) > max_bytes
+            line = None if too_long else bytes(pending + piece).strip()
             if line is None or line:
                 yield number, line
-            number, overlong = number + 1, False
-            held.clear()
-        overlong = overlong or len(held) + len(rest) > longest
-        if overlong:
-            held.clear()
+            number, too_long = number + 1, False
+            pending.clear()
+        too_long = too_long or len(pending) + len(rest) > max_bytes
+        if too_long:
+            pending.clear()
         else:
-            held += rest
-    if overlong:
+            pending += rest
+    if too_long:
         yield number, None
-    elif line := bytes(held).strip():
+    elif line := bytes(pending).strip():
         yield number, line
 
 
-class _ReadRequest(Request):
+class _ParsedRequest(Request):
     """A request whose body was read and parsed already; FastAPI asks it for both."""
 
     def __init__(self, request: Request, body: Any) -> None:
         super().__init__(request.scope, request.receive)
-        self._read = body
+        self._parsed = body
 
     async def body(self) -> bytes:
-        return b"" if self._read is None else b"read"
+        return b"" if self._parsed is None else b"parsed"
 
     async def json(self) -> Any:
-        return self._read
+        return self._parsed
 
 
 class JsonRoute(APIRoute):
-    """A route that reads its declared body by the rules of this module."""
+    """A route that reads its declared body by the rules of this module, and documents how that can fail."""
+
+    def __init__(self, path: str, endpoint: Callable[..., Any], **options: Any) -> None:
+        super().__init__(path, endpoint, **options)
+        if self.body_field is not None:
+            self.responses = error_responses(413, 415, 422) | self.responses
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         handle = super().get_route_handler()
@@ -107,7 +121,7 @@ class JsonRoute(APIRoute):
             return handle
 
         async def read_and_handle(request: Request) -> Response:
-            limit = request.app.state.service.limits.body_bytes
-            return await handle(_ReadRequest(request, await read_json(request, limit)))
+            max_bytes = request.app.state.service.limits.body_bytes
+            return await handle(_ParsedRequest(request, await read_json(request, max_bytes)))
 
         return read_and_handle

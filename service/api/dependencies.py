@@ -1,4 +1,4 @@
-"""What handlers need from the rest of the service. `wiring` builds one `Service` and hands it to `create_app`."""
+"""What handlers need of the rest of the service. `runtime` builds one `Service` and passes it to `create_app`."""
 
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
@@ -33,7 +33,7 @@ from service.versions.state_machine import VersionStateMachine
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RequestLimits:
-    """What one request may be. `line_bytes` is for NDJSON streams, which as a whole may be of any length."""
+    """Limits of one request. `line_bytes` is for the lines of NDJSON streams, which may have any length as a whole."""
 
     body_bytes: int = 32 * 2**20
     line_bytes: int = 8 * 2**20
@@ -42,10 +42,10 @@ class RequestLimits:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Service:
-    """The running service as its HTTP edge sees it.
+    """The running service as the HTTP API sees it.
 
-    `missing` says what it still lacks before it can be used (empty: ready). `refresh_metrics` brings the gauges up to
-    date that nobody sets otherwise. `run` is entered before the first request and left after the last.
+    `missing` names what it still needs before it can answer (empty: ready). `refresh_metrics` updates the gauges that
+    are read on demand. `run` is entered before the first request and left after the last.
     """
 
     search: SearchPipeline
@@ -76,17 +76,15 @@ class Service:
     run: Callable[[], AbstractAsyncContextManager[None]]
 
 
-async def service_of(request: Request) -> Service:
-    """The service of the app that a request reached."""
+async def get_service(request: Request) -> Service:
     return cast(Service, request.app.state.service)
 
 
-async def actor_of(request: Request) -> str:
-    """Who asks, as the audit trail names them (`middleware.Keyed`)."""
+async def get_actor(request: Request) -> str:
     return cast(str, request.state.actor)
 
 
-Here = Annotated[Service, Depends(service_of)]
-"""A handler's parameter of this type is the service."""
-Actor = Annotated[str, Depends(actor_of)]
-"""A handler's parameter of this type is who asks: "key 3f9a1c2e", or "client 127.0.0.1" without keys."""
+ServiceDep = Annotated[Service, Depends(get_service)]
+"""The service of the app that the request reached."""
+ActorDep = Annotated[str, Depends(get_actor)]
+"""Who sent the request, for the audit trail: "key 3f9a1c2e", or "client 127.0.0.1" where there are no keys."""

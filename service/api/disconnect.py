@@ -9,24 +9,24 @@ from starlette.requests import ClientDisconnect, Request
 T = TypeVar("T")
 
 
-async def awaited(request: Request, work: Coroutine[Any, Any, T]) -> T:
-    """The result of `work`. ClientDisconnect, with the work cancelled, as soon as the client has left.
+async def run_until_disconnect(request: Request, work: Coroutine[Any, Any, T]) -> T:
+    """The result of `work`. As soon as the client disconnects, `work` is cancelled and ClientDisconnect raised.
 
-    The body must have been read: all that can come after it is that the client leaves.
+    The body must have been read: nothing but the disconnect can follow it.
     """
     working = asyncio.create_task(work)
-    leaving = asyncio.create_task(_gone(request))
+    disconnecting = asyncio.create_task(_wait_for_disconnect(request))
     try:
-        await asyncio.wait((working, leaving), return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait((working, disconnecting), return_when=asyncio.FIRST_COMPLETED)
         if not working.done():
             raise ClientDisconnect
         return working.result()
     finally:
         working.cancel()
-        leaving.cancel()
-        await asyncio.gather(working, leaving, return_exceptions=True)
+        disconnecting.cancel()
+        await asyncio.gather(working, disconnecting, return_exceptions=True)
 
 
-async def _gone(request: Request) -> None:
+async def _wait_for_disconnect(request: Request) -> None:
     while (await request.receive())["type"] != "http.disconnect":
         pass

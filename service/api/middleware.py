@@ -1,4 +1,4 @@
-"""What happens around every request: an id, a log line, a metric, and the question who it is that asks."""
+"""What surrounds every request: an id, a log line, a metric, and authentication by API keys."""
 
 import asyncio
 import hashlib
@@ -8,8 +8,8 @@ import re
 import time
 import uuid
 from collections.abc import Sequence
-from typing import Any
 
+from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -21,17 +21,17 @@ from service.core.errors import Unavailable
 log = logging.getLogger(__name__)
 
 OPEN_PATHS = frozenset({"/", "/livez", "/readyz", "/docs", "/openapi.json"})
-"""Answered without a key, as is the console's folder: none of them tells anything about the data."""
+"""Answered without a key, as are the files of the console: none of them reveals anything about the data."""
 CONSOLE_FOLDER = "/console/"
+CLIENT_DISCONNECTED = 499
+"""In log and metrics: the client disconnected before it got an answer (nginx's number)."""
 
-_REQUEST_ID = re.compile(rb"[\w.:-]{1,128}", re.ASCII)
+_REQUEST_ID = re.compile(r"[\w.:-]{1,128}", re.ASCII)
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS"})
-CLIENT_GONE = 499
-"""In log and metrics: the client left before it could be answered (nginx's number)."""
 
 
-class RequestLog:
-    """Names the request, and tells log and metrics what came of it. Outermost: also answers what nobody else caught.
+class RequestLogMiddleware:
+    """Gives the request an id, and logs and measures its outcome. Outermost: it also answers unhandled exceptions.
 
     The log line has no path, no query and no body: those may hold document ids, texts and keys.
     """
@@ -48,92 +48,77 @@ class RequestLog:
         scope.setdefault("state", {})["request_id"] = request_id
         status = 0
 
-        async def send_named(message: Message) -> None:
+        async def send_with_request_id(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                message["headers"] = [*message.get("headers", ()), (b"x-request-id", request_id.encode())]
+                MutableHeaders(scope=message).append("X-Request-ID", request_id)
             await send(message)
 
         try:
-            await self._app(scope, receive, send_named)
+            await self._app(scope, receive, send_with_request_id)
         except ClientDisconnect:
-            status = CLIENT_GONE
+            status = CLIENT_DISCONNECTED
         except asyncio.CancelledError:
             if status:
                 raise
-            # The server stops and will not wait any longer. The task ends with this answer.
-            await problems.of_service(scope, Unavailable("the service is stopping"))(scope, receive, send_named)
+            # The server stops and does not wait any longer. The task ends with this answer.
+            response = problems.service_error_response(scope, Unavailable("the service is stopping"))
+            await response(scope, receive, send_with_request_id)
         except Exception as error:
-            response = problems.of_surprise(scope, error)
+            response = problems.unexpected_error_response(scope, error)
             if status:  # half an answer is out: breaking the connection is the only way to say so
                 raise
-            await response(scope, receive, send_named)
+            await response(scope, receive, send_with_request_id)
         finally:
-            _report(scope, status, time.perf_counter() - started)
+            _report_request(scope, status, time.perf_counter() - started)
 
 
 def _request_id(scope: Scope) -> str:
     """The client's own, where it is harmless in headers and logs; else a new one."""
-    given = _header(scope, b"x-request-id")
-    return given.decode("ascii") if given and _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
+    sent = Headers(scope=scope).get("x-request-id", "")
+    return sent if _REQUEST_ID.fullmatch(sent) else uuid.uuid4().hex
 
 
-def _report(scope: Scope, status: int, seconds: float) -> None:
+def _report_request(scope: Scope, status: int, seconds: float) -> None:
     route = getattr(scope.get("route"), "path_format", "unmatched")
     method = scope["method"] if scope["method"] in _METHODS else "OTHER"
     metrics.REQUESTS.labels(method, route, str(status)).observe(seconds)
-    state: dict[str, Any] = scope["state"]
-    fields = {
-        "method": method,
-        "route": route,
-        "status": status,
-        "ms": round(seconds * 1000, 3),
-        "request_id": state["request_id"],
-    }
-    if "trace_id" in state:
-        fields["trace_id"] = state["trace_id"]
-    if "timings" in state:
-        fields["timings"] = state["timings"]
+    state = scope["state"]
+    fields = {"method": method, "route": route, "status": status, "ms": round(seconds * 1000, 3)}
+    fields |= {name: state[name] for name in ("request_id", "trace_id", "timings") if name in state}
     log.info("request", extra=fields)
 
 
-class ApiKeyAuth:
-    """Lets in who carries one of the keys as a bearer token; everybody, where no key is configured.
+class ApiKeyMiddleware:
+    """Admits requests with one of the keys as a bearer token; all requests, where no key is configured.
 
-    Names who asks, for the audit trail: by the digest of the key, or else by the client's address.
+    Names the client for the audit trail: by the digest of its key, or else by its address.
     """
 
     def __init__(self, app: ASGIApp, keys: Sequence[str]) -> None:
         self._app = app
-        self._digests = [_digest(key.encode()) for key in keys]
+        self._digests = [hashlib.sha256(key.encode()).digest() for key in keys]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
-            scheme, _, token = (_header(scope, b"authorization") or b"").partition(b" ")
-            digest = _digest(token.strip())
-            if self._digests and not _open(scope["path"]) and not (scheme.lower() == b"bearer" and self._known(digest)):
+            scheme, _, token = Headers(scope=scope).get("authorization", "").partition(" ")
+            digest = hashlib.sha256(token.encode("latin-1").strip()).digest()
+            admitted = not self._digests or _is_open(scope["path"])
+            if not admitted and not (scheme.lower() == "bearer" and self._is_known(digest)):
                 challenge = {"WWW-Authenticate": 'Bearer realm="azimuth"'}
-                error = HTTPException(401, "this needs an API key: Authorization: Bearer ...", challenge)
-                await problems.of_http(scope, error)(scope, receive, send)
+                error = HTTPException(401, "an API key is required: Authorization: Bearer ...", challenge)
+                await problems.http_error_response(scope, error)(scope, receive, send)
                 return
             host, _ = scope.get("client") or ("unknown", 0)
             scope.setdefault("state", {})["actor"] = f"key {digest.hex()[:8]}" if self._digests else f"client {host}"
         await self._app(scope, receive, send)
 
-    def _known(self, digest: bytes) -> bool:
-        """In a time that depends neither on the keys nor on which of them it is: digests, and all of them."""
-        known = [hmac.compare_digest(digest, key) for key in self._digests]
-        return any(known)
+    def _is_known(self, digest: bytes) -> bool:
+        """In constant time: every key is compared, and of all of them only the digests."""
+        matches = [hmac.compare_digest(digest, key) for key in self._digests]
+        return any(matches)
 
 
-def _open(path: str) -> bool:
+def _is_open(path: str) -> bool:
     return path in OPEN_PATHS or path.startswith(CONSOLE_FOLDER)
-
-
-def _digest(key: bytes) -> bytes:
-    return hashlib.sha256(key).digest()
-
-
-def _header(scope: Scope, name: bytes) -> bytes | None:
-    return next((value for key, value in scope["headers"] if key == name), None)

@@ -1,5 +1,6 @@
-"""The OpenAPI document: what FastAPI derives from the handlers, and what it cannot know; and the page that shows it."""
+"""The OpenAPI document: what FastAPI derives from the handlers, what it cannot know, and the page that shows it."""
 
+from dataclasses import is_dataclass
 from importlib.resources import files
 from typing import Any
 
@@ -12,56 +13,65 @@ from starlette.staticfiles import StaticFiles
 
 from service.api import problems
 from service.api.middleware import OPEN_PATHS
-from service.api.schemas import requests, versions
+from service.api.schemas.documents import DocumentsBody
+from service.api.schemas.versions import Refusal
+from service.core import collections, documents, errors, jobs, recall, search, versions
 
 DESCRIPTION = """\
-Vector search that cannot go wrong silently: cosine retrieval over pgvector blended with BM25 and reranking, where
-every answer says which embedder version answered, how it ran, and what could not do its part.
+Vector search that cannot fail silently: cosine retrieval over pgvector blended with BM25 and reranking, where
+every answer says which embedder version answered, how it ran, and which stages failed.
 
 Errors are RFC 9457 problem documents (`application/problem+json`) of one shape, `Problem`. Every response carries
 `X-Request-ID`. Unknown fields are errors, and nothing is coerced.
 """
 
-PAGE = "/docs"
-ASSETS = "/console/swagger"
-_KEY = "ApiKey"
+_ASSETS = "/console/swagger"
+_SECURITY_SCHEME = "ApiKey"
+_DOMAIN_VALUES = {
+    name
+    for module in (collections, documents, errors, jobs, recall, search, versions)
+    for name, kind in vars(module).items()
+    if is_dataclass(kind)
+}
 
 
 def describe(app: FastAPI) -> dict[str, Any]:
     """The document at `/openapi.json`."""
     document = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
     components = document.setdefault("components", {})
-    for shape in (problems.Problem, versions.Refusal, requests.DocumentsBody):
-        schema = TypeAdapter[Any](shape).json_schema(ref_template="#/components/schemas/{model}")
-        _add(components, schema, shape.__name__)
+    schemas = components.setdefault("schemas", {})
+    for shape in (problems.Problem, Refusal, DocumentsBody):  # no handler's signature has these
+        schema = TypeAdapter[Any](shape).json_schema(ref_template="#/components/schemas/{model}", mode="serialization")
+        schemas.update(schema.pop("$defs", {}) | {shape.__name__: schema})
+    for name in schemas.keys() & _DOMAIN_VALUES:  # answers have all of their fields, also those with a default
+        schemas[name]["required"] = list(schemas[name]["properties"])
     components["securitySchemes"] = {
-        _KEY: {"type": "http", "scheme": "bearer", "description": "Needed where the service is run with API keys."}
+        _SECURITY_SCHEME: {
+            "type": "http",
+            "scheme": "bearer",
+            "description": "Needed where the service runs with API keys.",
+        }
     }
-    malformed = problems.documented(400)[400]
+    common = {str(status): response for status, response in problems.error_responses(400, 401).items()}
     for path, operations in document["paths"].items():
         for operation in operations.values():
-            operation["responses"].setdefault("400", malformed)  # before any route: see `protocol`
+            operation["responses"].setdefault("400", common["400"])  # before any route: see `http_protocol`
             if path not in OPEN_PATHS:
-                operation["security"] = [{_KEY: []}, {}]
+                operation["responses"].setdefault("401", common["401"])
+                operation["security"] = [{_SECURITY_SCHEME: []}, {}]
     return document
 
 
 def install(app: FastAPI) -> None:
     """Serve the page with assets of our own: FastAPI's default loads them from a CDN and is blank without internet."""
-    app.mount(ASSETS, StaticFiles(directory=str(files("fastapi_offline") / "static")))
+    app.mount(_ASSETS, StaticFiles(directory=str(files("fastapi_offline") / "static")))
 
-    @app.get(PAGE, include_in_schema=False)
+    @app.get("/docs", include_in_schema=False)
     async def page() -> HTMLResponse:
         return get_swagger_ui_html(
             openapi_url="/openapi.json",
             title=f"{app.title} API",
-            swagger_js_url=f"{ASSETS}/swagger-ui-bundle.js",
-            swagger_css_url=f"{ASSETS}/swagger-ui.css",
-            swagger_favicon_url=f"{ASSETS}/favicon.png",
+            swagger_js_url=f"{_ASSETS}/swagger-ui-bundle.js",
+            swagger_css_url=f"{_ASSETS}/swagger-ui.css",
+            swagger_favicon_url=f"{_ASSETS}/favicon.png",
         )
-
-
-def _add(components: dict[str, Any], schema: dict[str, Any], name: str) -> None:
-    """A schema that no handler's signature shows, with those that it refers to."""
-    parts = schema.pop("$defs", {})
-    components.setdefault("schemas", {}).update(parts | {name: schema})

@@ -135,7 +135,7 @@ def serve(settings: Settings, *, supervised: bool) -> None:
     """Run the API in this process until it is told to stop."""
     import uvicorn
 
-    from service.api.http_protocol import Protocol
+    from service.api.http_protocol import HttpProtocol
     from service.runtime.container.api import open_api
 
     require_key_or_loopback(settings)
@@ -155,7 +155,7 @@ def serve(settings: Settings, *, supervised: bool) -> None:
                 host=settings.host,
                 port=settings.port,
                 loop="uvloop",
-                http=Protocol,
+                http=HttpProtocol,
                 log_config=None,
                 access_log=False,
                 server_header=False,

@@ -8,9 +8,9 @@ from typing import get_args
 from service.api import problems
 from service.api.app import create_app
 from service.api.routes import evaluate, judgments
-from service.api.schemas import requests, search_request, versions
+from service.api.schemas import base, documents, search_request, versions
 from service.core import errors
-from service.core.versions import Action, CheckName, VersionState
+from service.core.versions import Action, CheckName, Progress, VersionState
 from service.ingest.validation import DocumentLimits
 from tests.edge import build
 
@@ -40,7 +40,7 @@ def test_every_field_of_a_search_is_explained() -> None:
 def test_everything_about_versions_is_explained() -> None:
     section = PAGE.partition("\n## Embedder versions")[2].partition("\n## ")[0]
     assert [field for field in versions.VersionBody.model_fields if f"| `{field}` |" not in section] == []
-    named = {*versions.VersionAnswer.__annotations__, *versions.ProgressAnswer.__annotations__}
+    named = {*versions.VersionAnswer.__annotations__, *Progress.__annotations__}
     for body in (versions.IndexBody, versions.PromotionBody):
         named |= set(body.model_fields)
     assert [field for field in sorted(named) if f'"{field}"' not in section] == []
@@ -55,7 +55,7 @@ def test_everything_on_the_audit_trail_is_explained() -> None:
 
 def test_every_status_is_explained() -> None:
     section = PAGE.partition("## Errors")[2].partition("\n## ")[0]
-    statuses = set(problems.MEANING) | {int(status) for status in problems.STATUS.values()} | {405}
+    statuses = set(problems.STATUS_DESCRIPTIONS) | {int(status) for status in problems.STATUS_CODES.values()} | {405}
     assert set(map(int, re.findall(r"^\| (\d{3}) \|", section, re.MULTILINE))) == statuses
 
 
@@ -73,10 +73,10 @@ def test_the_limits_are_those_of_the_code() -> None:
         search_request.MAX_QUERIES,
         search_request.MAX_EXAMPLES,
         search_request.MAX_WEIGHT,
-        requests.MAX_PAGE,
-        requests.MAX_DELETED,
-        requests.MAX_DIMENSIONS,
-        requests.MAX_FILTER_IN_URL,
+        base.MAX_PAGE,
+        documents.MAX_DELETED,
+        base.MAX_DIMENSIONS,
+        documents.MAX_FILTER_IN_URL,
         search_request.MAX_BUDGET_MS,
         versions.MAX_NOTE,
         judgments.MAX_QUERIES,
@@ -111,12 +111,14 @@ def test_every_error_has_the_status_that_the_tree_says() -> None:
     for kind in KINDS:
         family = next((one for one in kind.__mro__ if one.__name__ in stated), None)
         if family is not None:
-            assert problems.status_of(kind) == stated[family.__name__], kind
-    explained = {status: meaning for status, meaning in problems.MEANING.items() if status in set(stated.values())}
+            assert problems.http_status(kind) == stated[family.__name__], kind
+    explained = {
+        status: meaning for status, meaning in problems.STATUS_DESCRIPTIONS.items() if status in set(stated.values())
+    }
     assert set(explained) == set(stated.values())
 
 
 def test_every_error_that_a_client_can_meet_is_in_the_reference() -> None:
-    met = [kind for kind in KINDS if problems.status_of(kind) < 500 or issubclass(kind, errors.Unavailable)]
+    met = [kind for kind in KINDS if problems.http_status(kind) < 500 or issubclass(kind, errors.Unavailable)]
     names = {re.sub(r"(?<=[a-z])(?=[A-Z])", "-", kind.__name__).lower() for kind in met}
     assert [name for name in sorted(names) if f"`{name}`" not in PAGE] == []

@@ -1,22 +1,23 @@
 """Named sets of documents and their settings."""
 
 from contextlib import suppress
-from datetime import UTC, datetime
 from typing import Annotated
 
 from fastapi import APIRouter, Body
 from starlette.responses import Response
 
-from service.api.bodies import JsonRoute
-from service.api.dependencies import Actor, Here, Service
-from service.api.problems import documented
-from service.api.schemas import answers, requests
+from service.api.bodies import JsonResponse, JsonRoute
+from service.api.dependencies import ActorDep, Service, ServiceDep
+from service.api.problems import COLLECTION_ERRORS, error_responses
+from service.api.schemas.base import CollectionNameField
+from service.api.schemas.collections import CollectionAnswer, CollectionBody, CollectionsAnswer, collection_answer
 from service.core.collections import Collection, CollectionSettings
 from service.core.errors import CollectionNotFound, Conflict, EmbedderChange, Invalid, NotFound
 from service.core.ids import CollectionName
+from service.core.periodic import utc_now
 
-PUT_TRIES = 20
-"""Looks at a collection that others create, change or delete at the same moment; each of them got their way."""
+PUT_ATTEMPTS = 20
+"""Most attempts to change a collection that other clients create, change or delete at the same moment."""
 
 router = APIRouter(prefix="/v1/collections", tags=["collections"], route_class=JsonRoute)
 
@@ -24,95 +25,89 @@ router = APIRouter(prefix="/v1/collections", tags=["collections"], route_class=J
 @router.put(
     "/{collection}",
     summary="Create a collection, or change its settings",
-    response_model=answers.CollectionAnswer,
+    response_model=CollectionAnswer,
     response_description="Its settings were changed.",
     responses={
-        201: {"model": answers.CollectionAnswer, "description": "It was created."},
-        **documented(400, 401, 409, 413, 415, 422, 503),
+        201: {"model": CollectionAnswer, "description": "It was created."},
+        **error_responses(409, 503),
     },
 )
 async def put(
-    service: Here,
-    actor: Actor,
-    collection: requests.Name,
-    body: Annotated[requests.CollectionBody | None, Body()] = None,
+    service: ServiceDep,
+    actor: ActorDep,
+    collection: CollectionNameField,
+    body: Annotated[CollectionBody | None, Body()] = None,
 ) -> Response:
     """What is left out keeps its value, or gets its default in a new collection.
 
     The embedder and the chunking are set at creation; another embedder later is a new version (409 here).
     """
-    name, wanted = CollectionName(collection), body or requests.CollectionBody()
-    if wanted.language not in service.languages:
-        raise Invalid.at("language", f"not supported; known are {', '.join(sorted(service.languages))}")
-    present, created = await _put(service, name, wanted, actor)
-    return answers.Json(await _described(service, present), 201 if created else 200)
+    body = body or CollectionBody()
+    if body.language not in service.languages:
+        raise Invalid.at("language", f"is not supported; known are {', '.join(sorted(service.languages))}")
+    changed, created = await _create_or_change(service, collection, body, actor)
+    return JsonResponse(await _answer(service, changed), 201 if created else 200)
 
 
-async def _put(
-    service: Service, name: CollectionName, wanted: requests.CollectionBody, actor: str
+async def _create_or_change(
+    service: Service, name: CollectionName, body: CollectionBody, actor: str
 ) -> tuple[Collection, bool]:
-    """The collection, and whether it was created here. Looks again where others were at it meanwhile."""
-    for _ in range(PUT_TRIES):
-        now = datetime.now(UTC)
+    """The collection, and whether it was created. Tries again where another client got in between."""
+    for _ in range(PUT_ATTEMPTS):
+        now = utc_now()
         try:
             present = await service.collections.by_name(name)
         except CollectionNotFound:
+            settings = body.settings(CollectionSettings(), now)
             with suppress(Conflict):
-                return await service.collection_service.create(
-                    name, wanted.over(CollectionSettings(), now), now, actor=actor
-                ), True
+                return await service.collection_service.create(name, settings, now, actor=actor), True
             continue
+        settings = body.settings(present.settings, now)
         try:
-            changed = await service.collection_service.configure(
-                present, wanted.over(present.settings, now), actor=actor, now=now
-            )
+            changed = await service.collection_service.configure(present, settings, actor=actor, now=now)
         except EmbedderChange:
             raise
         except (CollectionNotFound, Conflict):
             continue
         service.search.forget(name)
         return changed, False
-    raise Conflict("Others change this collection all the time; try again.")
+    raise Conflict("other clients keep changing this collection; try again")
 
 
-@router.get(
-    "", summary="List the collections", response_model=answers.CollectionsAnswer, responses=documented(401, 503)
-)
-async def listed(service: Here) -> Response:
-    found = []
+@router.get("", summary="List the collections", response_model=CollectionsAnswer, responses=error_responses(503))
+async def list_collections(service: ServiceDep) -> Response:
+    answers = []
     for collection in await service.collections.all():
         with suppress(NotFound):  # deleted while the others were counted
-            found.append(await _described(service, collection))
-    return answers.Json({"collections": found})
+            answers.append(await _answer(service, collection))
+    return JsonResponse(CollectionsAnswer(collections=answers))
 
 
 @router.get(
     "/{collection}",
     summary="Settings, counts and versions of a collection",
-    response_model=answers.CollectionAnswer,
-    responses=documented(401, 404, 422, 503),
+    response_model=CollectionAnswer,
+    responses=COLLECTION_ERRORS,
 )
-async def get(service: Here, collection: requests.Name) -> Response:
-    found = await service.collections.by_name(CollectionName(collection))
-    return answers.Json(await _described(service, found))
+async def get(service: ServiceDep, collection: CollectionNameField) -> Response:
+    return JsonResponse(await _answer(service, await service.collections.by_name(collection)))
 
 
 @router.delete(
     "/{collection}",
     summary="Delete a collection with everything in it",
     status_code=204,
-    response_model=None,
-    responses=documented(401, 404, 422, 503),
+    responses=COLLECTION_ERRORS,
 )
-async def delete(service: Here, collection: requests.Name) -> Response:
-    found = await service.collections.by_name(CollectionName(collection))
+async def delete(service: ServiceDep, collection: CollectionNameField) -> Response:
+    found = await service.collections.by_name(collection)
     await service.collections.delete(found.id)
     service.search.forget(found.name)
     return Response(status_code=204)
 
 
-async def _described(service: Service, collection: Collection) -> answers.CollectionAnswer:
-    return answers.collection(
+async def _answer(service: Service, collection: Collection) -> CollectionAnswer:
+    return collection_answer(
         collection,
         await service.collections.counts(collection),
         await service.collections.fields(collection.id),

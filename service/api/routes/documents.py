@@ -1,4 +1,4 @@
-"""Documents in, out and gone; and those that were set aside."""
+"""Documents: write, read, list, delete; and those that were set aside."""
 
 from collections.abc import AsyncIterator, Sequence
 from typing import Annotated, Any
@@ -10,20 +10,36 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
-from service.api import cursors, problems
-from service.api.bodies import JSON, NDJSON, JsonRoute, lines, media_type, parse, read_json
-from service.api.dependencies import Here, Service
-from service.api.problems import documented
-from service.api.schemas import answers, requests
+from service.api import problems
+from service.api.bodies import JSON, NDJSON, JsonResponse, JsonRoute, media_type, parse_json, read_json, read_lines
+from service.api.cursors import decode_cursor, split_page
+from service.api.dependencies import Service, ServiceDep
+from service.api.schemas.base import CollectionNameField, DocumentIdField, PageQuery, parse_filter
+from service.api.schemas.documents import (
+    DeletedAnswer,
+    DeletionBody,
+    DocumentAnswer,
+    DocumentBody,
+    DocumentPage,
+    DocumentsBody,
+    FailedPage,
+    ListQuery,
+    RetriedAnswer,
+    WriteQuery,
+    WrittenAnswer,
+    document_answer,
+    streamed_answer,
+    written_answer,
+)
 from service.core.collections import Collection
 from service.core.documents import Document
 from service.core.errors import DocumentNotFound, Invalid
-from service.core.ids import CollectionName, DocumentId, VersionNumber
+from service.core.ids import DocumentId
 from service.core.periodic import utc_now
 from service.ingest.stream import BATCH_DOCUMENTS
 from service.ingest.validation import VectorTarget, vector_target
 
-WINDOW = 10 * BATCH_DOCUMENTS
+WAIT_WINDOW = 10 * BATCH_DOCUMENTS
 """Ids of a stream that are waited for together. More than ingest holds uncommitted, so the older half is committed."""
 
 
@@ -40,9 +56,14 @@ class IdConvertor(Convertor[str]):
 
 
 register_url_convertor("id", IdConvertor())
-router = APIRouter(prefix="/v1/collections/{collection}/documents", tags=["documents"], route_class=JsonRoute)
+DocumentIdPath = Annotated[DocumentIdField, Path()]
 
-Id = Annotated[requests.Id, Path()]
+router = APIRouter(
+    prefix="/v1/collections/{collection}/documents",
+    tags=["documents"],
+    route_class=JsonRoute,
+    responses=problems.COLLECTION_ERRORS,
+)
 
 
 # ---------------------------------------------------------------- write
@@ -51,8 +72,8 @@ Id = Annotated[requests.Id, Path()]
 @router.post(
     "",
     summary="Write documents",
-    response_model=answers.WrittenAnswer,
-    responses=documented(400, 401, 404, 413, 415, 422, 503),
+    response_model=WrittenAnswer,
+    responses=problems.error_responses(413, 415),
     openapi_extra={
         "requestBody": {
             "required": True,
@@ -64,74 +85,74 @@ Id = Annotated[requests.Id, Path()]
     },
 )
 async def write(
-    service: Here, request: Request, collection: requests.Name, query: Annotated[requests.WriteQuery, Query()]
+    service: ServiceDep, request: Request, collection: CollectionNameField, query: Annotated[WriteQuery, Query()]
 ) -> Response:
     """Create or replace, by id. What the answer counts is committed; content that did not change is not encoded again.
 
-    A `vector` is for a version whose embedder is `external`: the one that there is, or the one that is named.
+    A `vector` is for a version whose embedder is `external`: the only one, or the one that is named.
 
-    A JSON body is written whole or not at all. An NDJSON stream of any length is committed as it arrives; lines that
-    are refused are told by number, and the others stand.
+    A JSON body is written whole or not at all. An NDJSON stream of any length is committed as it arrives; the answer
+    names refused lines by number, and the others stand.
     """
     kind = media_type(request)
     if kind not in {JSON, NDJSON}:
         raise HTTPException(415, f"this route takes {JSON} or {NDJSON}")
-    found = await service.collections.by_name(CollectionName(collection))
+    found = await service.collections.by_name(collection)
     if kind == NDJSON:
-        return answers.Json(await _stream(service, request, found, query))
-    documents = _documents(await read_json(request, service.limits.body_bytes))
-    brought = query.embedder_version is not None or any(document.vector is not None for document in documents)
-    target = await _vector_target(service, found, query) if brought else None
-    shown = answers.written(await service.ingest.write(found, documents, target))
+        return JsonResponse(await _write_stream(service, request, found, query))
+    documents = _parse_documents(await read_json(request, service.limits.body_bytes))
+    with_vectors = query.embedder_version is not None or any(document.vector is not None for document in documents)
+    target = await _vector_target(service, found, query) if with_vectors else None
+    answer = written_answer(await service.ingest.write(found, documents, target))
     if query.wait:
-        shown["searchable"] = await service.ingest.wait_until_searchable(found, [document.id for document in documents])
-    return answers.Json(shown)
+        answer["searchable"] = await service.ingest.wait_until_searchable(
+            found, [document.id for document in documents]
+        )
+    return JsonResponse(answer)
 
 
-def _documents(body: Any) -> list[Document]:
+def _parse_documents(body: Any) -> list[Document]:
     try:
-        return [one.document() for one in requests.DocumentsBody.model_validate(body).documents]
+        return [one.document() for one in DocumentsBody.model_validate(body).documents]
     except ValidationError as error:
-        raise problems.invalid(error.errors()) from error
+        raise problems.invalid_from_pydantic(error.errors()) from error
 
 
-async def _vector_target(service: Service, collection: Collection, query: requests.WriteQuery) -> VectorTarget:
-    number = None if query.embedder_version is None else VersionNumber(query.embedder_version)
-    return vector_target(await service.versions.of(collection.id), number)
+async def _vector_target(service: Service, collection: Collection, query: WriteQuery) -> VectorTarget:
+    """The version that the vectors of these documents are for, or why there is none."""
+    return vector_target(await service.versions.of(collection.id), query.embedder_version)
 
 
-async def _stream(
-    service: Service, request: Request, collection: Collection, query: requests.WriteQuery
-) -> answers.WrittenAnswer:
+async def _write_stream(service: Service, request: Request, collection: Collection, query: WriteQuery) -> WrittenAnswer:
     target = await _vector_target(service, collection, query)
-    waiting = _Waiting(service, collection) if query.wait else None
-    longest = service.limits.line_bytes
+    waiter = _SearchableWaiter(service, collection) if query.wait else None
+    max_bytes = service.limits.line_bytes
 
-    async def read() -> AsyncIterator[tuple[int, Document | str]]:
-        async for number, line in lines(request, longest):
-            document = f"longer than {longest} bytes" if line is None else _document(line)
-            if waiting is not None and isinstance(document, Document):
-                await waiting.add(document.id)
+    async def parse_lines() -> AsyncIterator[tuple[int, Document | str]]:
+        async for number, line in read_lines(request, max_bytes):
+            document = f"longer than {max_bytes} bytes" if line is None else _parse_line(line)
+            if waiter is not None and isinstance(document, Document):
+                await waiter.add(document.id)
             yield number, document
 
-    shown = answers.streamed(await service.ingest.stream(collection, read(), target))
-    if waiting is not None:
-        shown["searchable"] = await waiting.finish()
-    return shown
+    answer = streamed_answer(await service.ingest.stream(collection, parse_lines(), target))
+    if waiter is not None:
+        answer["searchable"] = await waiter.finish()
+    return answer
 
 
-def _document(line: bytes) -> Document | str:
-    """The document of a line, or why it is none."""
+def _parse_line(line: bytes) -> Document | str:
+    """The document of a line, or why it is refused."""
     try:
-        return requests.DocumentBody.model_validate(parse(line)).document()
+        return DocumentBody.model_validate(parse_json(line)).document()
     except ValidationError as error:
-        return problems.reasons(error.errors())
+        return problems.join_messages(error.errors())
     except ValueError as error:
         return f"not JSON: {error}"
 
 
-class _Waiting:
-    """Waits for the documents of a stream, window by window, so that it need not remember all of them."""
+class _SearchableWaiter:
+    """Waits until the documents of a stream are searchable, window by window, so that it need not keep all ids."""
 
     def __init__(self, service: Service, collection: Collection) -> None:
         self._service = service
@@ -141,51 +162,40 @@ class _Waiting:
 
     async def add(self, document_id: DocumentId) -> None:
         self._ids.append(document_id)
-        if len(self._ids) >= 2 * WINDOW:
-            older, self._ids = self._ids[:WINDOW], self._ids[WINDOW:]
-            await self._look(older)
+        if len(self._ids) >= 2 * WAIT_WINDOW:
+            older, self._ids = self._ids[:WAIT_WINDOW], self._ids[WAIT_WINDOW:]
+            await self._wait(older)
 
     async def finish(self) -> bool:
-        await self._look(self._ids)
+        await self._wait(self._ids)
         return self._searchable
 
-    async def _look(self, ids: Sequence[DocumentId]) -> None:
-        if self._searchable:  # once something took too long, there is nothing left to wait for
+    async def _wait(self, ids: Sequence[DocumentId]) -> None:
+        if self._searchable:  # after one timeout the answer is known
             self._searchable = await self._service.ingest.wait_until_searchable(self._collection, ids)
 
 
 # ---------------------------------------------------------------- read
 
 
-@router.get(
-    "",
-    summary="List documents",
-    response_model=answers.DocumentPage,
-    responses=documented(401, 404, 422, 503),
-)
-async def listed(service: Here, collection: requests.Name, query: Annotated[requests.ListQuery, Query()]) -> Response:
+@router.get("", summary="List documents", response_model=DocumentPage)
+async def list_documents(
+    service: ServiceDep, collection: CollectionNameField, query: Annotated[ListQuery, Query()]
+) -> Response:
     """In the byte order of their ids, page by page."""
-    name = CollectionName(collection)
-    after = None if query.cursor is None else DocumentId(cursors.read(name, query.cursor))
-    where = requests.where(_filter(query.filter))
-    found = await service.collections.by_name(name)
-    # One more than asked for tells whether there is a page after this one.
-    page = await service.documents.page(found.id, after, query.limit + 1, where)
-    shown = page[: query.limit]
-    more = len(page) > query.limit
-    return answers.Json(
-        {
-            "documents": [answers.document(one) for one in shown],
-            "next_cursor": cursors.issue(name, shown[-1].id) if more else None,
-        }
-    )
+    after = decode_cursor(collection, query.cursor)
+    where = parse_filter(_filter_object(query.filter))
+    found = await service.collections.by_name(collection)
+    rows = await service.documents.page(found.id, None if after is None else DocumentId(after), query.limit + 1, where)
+    page, next_cursor = split_page(collection, rows, query.limit, lambda document: document.id)
+    return JsonResponse(DocumentPage(documents=[document_answer(one) for one in page], next_cursor=next_cursor))
 
 
-def _filter(text: str | None) -> Any:
+def _filter_object(text: str | None) -> Any:
     if text is None:
         return None
     try:
-        value = parse(text)
+        value = parse_json(text)
     except ValueError as error:
         raise Invalid.at("filter", f"not JSON: {error}") from error
     if not isinstance(value, dict):
@@ -193,84 +203,53 @@ def _filter(text: str | None) -> Any:
     return value
 
 
-@router.get(
-    "/failed",
-    summary="List the documents that were set aside",
-    response_model=answers.FailedPage,
-    responses=documented(401, 404, 422, 503),
-)
-async def failed(service: Here, collection: requests.Name, query: Annotated[requests.PageQuery, Query()]) -> Response:
+@router.get("/failed", summary="List the documents that were set aside", response_model=FailedPage)
+async def list_failed(
+    service: ServiceDep, collection: CollectionNameField, query: Annotated[PageQuery, Query()]
+) -> Response:
     """Documents that the embedder could not encode, and why. Lexical search finds them all the same."""
-    name = CollectionName(collection)
-    after = None if query.cursor is None else DocumentId(cursors.read(name, query.cursor))
-    found = await service.collections.by_name(name)
-    page = await service.queue.failed(found.id, after, query.limit + 1)
-    shown = page[: query.limit]
-    more = len(page) > query.limit
-    return answers.Json(
-        {
-            "documents": [answers.failed(one) for one in shown],
-            "next_cursor": cursors.issue(name, shown[-1].id) if more else None,
-        }
-    )
+    after = decode_cursor(collection, query.cursor)
+    found = await service.collections.by_name(collection)
+    rows = await service.queue.failed(found.id, None if after is None else DocumentId(after), query.limit + 1)
+    page, next_cursor = split_page(collection, rows, query.limit, lambda failed: failed.id)
+    return JsonResponse(FailedPage(documents=list(page), next_cursor=next_cursor))
 
 
-@router.post(
-    "/failed/retry",
-    summary="Give what was set aside another chance",
-    response_model=answers.RetriedAnswer,
-    responses=documented(401, 404, 422, 503),
-)
-async def retry(service: Here, collection: requests.Name) -> Response:
-    found = await service.collections.by_name(CollectionName(collection))
-    return answers.Json({"retried": await service.queue.retry(found.id, utc_now())})
+@router.post("/failed/retry", summary="Encode the documents again that were set aside", response_model=RetriedAnswer)
+async def retry(service: ServiceDep, collection: CollectionNameField) -> Response:
+    found = await service.collections.by_name(collection)
+    return JsonResponse(RetriedAnswer(retried=await service.queue.retry(found.id, utc_now())))
 
 
 # After "/failed", which would otherwise be taken for an id.
-@router.get(
-    "/{id:id}",
-    summary="One document",
-    response_model=answers.DocumentAnswer,
-    responses=documented(401, 404, 422, 503),
-)
-async def get(service: Here, collection: requests.Name, id: Id) -> Response:
-    found = await service.collections.by_name(CollectionName(collection))
-    document = (await service.documents.get(found.id, [DocumentId(id)])).get(DocumentId(id))
+@router.get("/{id:id}", summary="One document", response_model=DocumentAnswer)
+async def get(service: ServiceDep, collection: CollectionNameField, id: DocumentIdPath) -> Response:
+    found = await service.collections.by_name(collection)
+    document = (await service.documents.get(found.id, [id])).get(id)
     if document is None:
         raise DocumentNotFound
-    return answers.Json(answers.document(document))
+    return JsonResponse(document_answer(document))
 
 
 # ---------------------------------------------------------------- delete
 
 
-@router.delete(
-    "/{id:id}",
-    summary="Delete one document",
-    status_code=204,
-    response_model=None,
-    responses=documented(401, 404, 422, 503),
-)
-async def delete(service: Here, collection: requests.Name, id: Id) -> Response:
-    found = await service.collections.by_name(CollectionName(collection))
-    if not await service.ingest.delete(found, [DocumentId(id)]):
+@router.delete("/{id:id}", summary="Delete one document", status_code=204)
+async def delete(service: ServiceDep, collection: CollectionNameField, id: DocumentIdPath) -> Response:
+    found = await service.collections.by_name(collection)
+    if not await service.ingest.delete(found, [id]):
         raise DocumentNotFound
     return Response(status_code=204)
 
 
-@router.post(
-    "/delete",
-    summary="Delete documents by id or by filter",
-    response_model=answers.DeletedAnswer,
-    responses=documented(400, 401, 404, 413, 415, 422, 503),
-)
-async def delete_many(service: Here, collection: requests.Name, body: requests.DeletionBody) -> Response:
-    found = await service.collections.by_name(CollectionName(collection))
+@router.post("/delete", summary="Delete documents by id or by filter", response_model=DeletedAnswer)
+async def delete_many(service: ServiceDep, collection: CollectionNameField, body: DeletionBody) -> Response:
+    found = await service.collections.by_name(collection)
     if body.filter is not None:
-        where = requests.where(body.filter)
+        where = parse_filter(body.filter)
         if where is None:
             raise Invalid.at("filter", "an empty filter would delete everything: delete the collection instead")
-        return answers.Json({"deleted": await service.ingest.delete_matching(found, where)})
-    ids = list(dict.fromkeys(map(DocumentId, body.ids or ())))
-    gone = set(await service.ingest.delete(found, ids)) if ids else set()
-    return answers.Json({"deleted": len(gone), "missing": [one for one in ids if one not in gone]})
+        return JsonResponse(DeletedAnswer(deleted=await service.ingest.delete_matching(found, where)))
+    ids = list(dict.fromkeys(body.ids or ()))
+    deleted = set(await service.ingest.delete(found, ids)) if ids else set()
+    return JsonResponse(DeletedAnswer(deleted=len(deleted), missing=[one for one in ids if one not in deleted]))

@@ -1,21 +1,22 @@
-"""Whether a collection is still asked what it holds, and what it was asked before."""
+"""How the live queries of a collection compare with its documents and with earlier queries."""
+
+from datetime import datetime
 
 from fastapi import APIRouter
 from starlette.responses import Response
 from typing_extensions import TypedDict
 
-from service.api.bodies import JsonRoute
-from service.api.dependencies import Here
-from service.api.problems import documented
-from service.api.schemas import answers, requests
+from service.api.bodies import JsonResponse
+from service.api.dependencies import ServiceDep
+from service.api.problems import COLLECTION_ERRORS
+from service.api.schemas.base import CollectionNameField
 from service.core.collections import Collection
-from service.core.ids import CollectionName
 from service.core.verdict import Verdict
 from service.drift.assess import Against, DriftMeasure, Name
 from service.drift.monitor import DriftMinute as Minute
 from service.drift.monitor import DriftReport
 
-router = APIRouter(prefix="/v1/collections/{collection}", tags=["truth"], route_class=JsonRoute)
+router = APIRouter(prefix="/v1/collections/{collection}", tags=["truth"], responses=COLLECTION_ERRORS)
 
 
 class DriftMeasureAnswer(TypedDict):
@@ -23,7 +24,7 @@ class DriftMeasureAnswer(TypedDict):
     against: Against
     """What the latest queries are compared with."""
     value: float | None
-    """Null where it cannot be told; `says` has the reason."""
+    """Null where it is not known; `says` has the reason."""
     low: float | None
     """Of the 95 % interval."""
     high: float | None
@@ -36,9 +37,9 @@ class DriftMeasureAnswer(TypedDict):
 
 
 class DriftMinuteAnswer(TypedDict):
-    """The measures as they stood in that minute; null where one could not be told."""
+    """The measures at the end of that minute; null where one is not known."""
 
-    minute: str
+    minute: datetime
     queries: int
     out_of_domain: float | None
     unknown_words: float | None
@@ -54,33 +55,28 @@ class DriftAnswer(TypedDict):
     collection: str
     version: int
     queries: int
-    """The latest that are compared."""
+    """The latest ones, which are compared."""
     reference_queries: int
-    """Earlier ones that they are compared with."""
+    """Earlier ones, which they are compared with."""
     seen_queries: int
-    """All that this process answered since it runs, and that count."""
-    measured_at: str | None
+    """All that this process has answered since its start, and that count."""
+    measured_at: datetime | None
     verdict: Verdict | None
     """The worst of all measures."""
     measures: list[DriftMeasureAnswer]
     """Empty before 50 queries were answered."""
     history: list[DriftMinuteAnswer]
-    """Minutes in which something was asked, oldest first."""
+    """Minutes with queries, oldest first."""
 
 
-@router.get(
-    "/drift",
-    summary="What live queries have become",
-    response_model=DriftAnswer,
-    responses=documented(401, 404, 422, 503),
-)
-async def drift(service: Here, collection: requests.Name) -> Response:
-    """As of the last look, at most half a minute ago where something is asked. Of this process, and since it runs."""
-    found = await service.collections.by_name(CollectionName(collection))
-    return answers.Json(_shown(found, service.drift_monitor.report(found)))
+@router.get("/drift", summary="Drift of the live queries", response_model=DriftAnswer)
+async def drift(service: ServiceDep, collection: CollectionNameField) -> Response:
+    """As measured last, at most half a minute ago where there are queries. Of this process, and since its start."""
+    found = await service.collections.by_name(collection)
+    return JsonResponse(_answer(found, service.drift_monitor.report(found)))
 
 
-def _shown(collection: Collection, report: DriftReport) -> DriftAnswer:
+def _answer(collection: Collection, report: DriftReport) -> DriftAnswer:
     reading = report.reading
     return {
         "collection": collection.name,
@@ -88,7 +84,7 @@ def _shown(collection: Collection, report: DriftReport) -> DriftAnswer:
         "queries": report.queries,
         "reference_queries": report.earlier,
         "seen_queries": report.seen,
-        "measured_at": None if report.measured_at is None else report.measured_at.isoformat(),
+        "measured_at": report.measured_at,
         "verdict": None if reading is None else reading.verdict,
         "measures": [] if reading is None else [_measure(one) for one in reading.measures],
         "history": [_minute(one) for one in report.history],
@@ -111,21 +107,17 @@ def _measure(measure: DriftMeasure) -> DriftMeasureAnswer:
 
 
 def _minute(minute: Minute) -> DriftMinuteAnswer:
-    def value(name: Name) -> float | None:
-        return _rounded(minute.values[name])
+    def rounded(value: float | None) -> float | None:
+        return None if value is None else round(value, 4)
 
     return {
-        "minute": minute.at.isoformat(),
+        "minute": minute.at,
         "queries": minute.queries,
-        "out_of_domain": value("out_of_domain"),
-        "unknown_words": value("unknown_words"),
-        "corpus_distance": value("corpus_distance"),
-        "centroid_shift": value("centroid_shift"),
-        "mmd": value("mmd"),
-        "top_score": value("top_score"),
-        "best_cosine": _rounded(minute.best_cosine),
+        "out_of_domain": rounded(minute.values["out_of_domain"]),
+        "unknown_words": rounded(minute.values["unknown_words"]),
+        "corpus_distance": rounded(minute.values["corpus_distance"]),
+        "centroid_shift": rounded(minute.values["centroid_shift"]),
+        "mmd": rounded(minute.values["mmd"]),
+        "top_score": rounded(minute.values["top_score"]),
+        "best_cosine": rounded(minute.best_cosine),
     }
-
-
-def _rounded(value: float | None) -> float | None:
-    return None if value is None else round(value, 4)

@@ -1,25 +1,26 @@
 """The models that encode, as a service of their own: OpenAI's embeddings, TEI's tokenize.
 
 What goes beyond those shapes is what another Azimuth needs to encode here as if the model were its own
-(`embedder/remote.py`): the prompts of the collection, texts cut as an encoder cuts them. Every answer names
-the fingerprint of what encoded it.
+(`embedder/models/remote_encoder.py`): the prompts of the collection, and texts cut as an encoder cuts them. Every
+answer names the fingerprint of the model.
 """
 
 import asyncio
 import base64
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Annotated, Any, Literal, Self
 
-import numpy as np
+import numpy.typing as npt
 from fastapi import APIRouter
 from pydantic import Field, model_validator
 from starlette.responses import Response
 from typing_extensions import TypedDict
 
-from service.api.bodies import JsonRoute
-from service.api.dependencies import Here, Service
-from service.api.problems import documented
-from service.api.schemas import answers, requests
+from service.api.bodies import JsonResponse, JsonRoute
+from service.api.dependencies import Service, ServiceDep
+from service.api.problems import error_responses
+from service.api.schemas.collections import ModelBody
 from service.core.collections import EXTERNAL, EmbedderSpec
 from service.core.errors import FieldError, Invalid, ModelUnavailable
 from service.core.ids import Role
@@ -33,33 +34,24 @@ MAX_UNCUT_LENGTH = 2_000_000
 
 FINGERPRINT_HEADER = "X-Azimuth-Fingerprint"
 
-router = APIRouter(tags=["models"], route_class=JsonRoute)
+router = APIRouter(tags=["models"], route_class=JsonRoute, responses=error_responses(503))
 
-AnyText = Annotated[str, Field(max_length=MAX_UNCUT_LENGTH)]
+TextsField = (
+    Annotated[str, Field(max_length=MAX_UNCUT_LENGTH)]
+    | Annotated[list[Annotated[str, Field(max_length=MAX_UNCUT_LENGTH)]], Field(min_length=1, max_length=MAX_TEXTS)]
+)
+"""One text, or several."""
 
 
-class SpecBody(requests.Wire):
-    """A model, and what a collection asks for on top of it. An empty prompt: the model's own, where it has one."""
-
-    model: Annotated[requests.Text, Field(min_length=1, max_length=300)] = "default"
-    revision: Annotated[requests.Text, Field(min_length=1, max_length=100)] | None = None
-    dimensions: Annotated[int, Field(ge=1, le=requests.MAX_DIMENSIONS)] | None = None
-    query_prompt: Annotated[requests.Text, Field(max_length=2_000)] = ""
-    document_prompt: Annotated[requests.Text, Field(max_length=2_000)] = ""
+class EncoderBody(ModelBody):
+    """The model of a request, and what a collection defines beside it."""
 
     async def encoder(self, service: Service) -> tuple[EmbedderSpec, Encoder]:
-        """Loaded where need be. Invalid, with fields as this request names them."""
+        """The encoder, loaded where need be. Invalid, with the fields as this request names them."""
         if self.model == EXTERNAL:
             raise Invalid.at("model", f"{EXTERNAL} vectors come from the client: there is no model to encode with")
-        spec = EmbedderSpec(
-            model=self.model,
-            revision=self.revision,
-            dimensions=self.dimensions,
-            query_prompt=self.query_prompt,
-            document_prompt=self.document_prompt,
-        )
         try:
-            spec = service.embedders.resolve(spec)
+            spec = service.embedders.resolve(self.spec())
             return spec, await service.embedders.get(spec)
         except Invalid as error:
             errors = [replace(one, field=one.field.removeprefix("embedder.")) for one in error.errors]
@@ -69,10 +61,10 @@ class SpecBody(requests.Wire):
 # ---------------------------------------------------------------- embeddings
 
 
-class EmbeddingsBody(SpecBody):
+class EmbeddingsBody(EncoderBody):
     """OpenAI's request. `input_type` says which of the model's prompts goes before the texts."""
 
-    input: AnyText | Annotated[list[AnyText], Field(min_length=1, max_length=MAX_TEXTS)]
+    input: TextsField
     encoding_format: Literal["float", "base64"] = "float"
     input_type: Role = "document"
     truncate: Annotated[bool, Field(description="Cut a text that is longer than the model takes; else refuse it.")] = (
@@ -80,10 +72,12 @@ class EmbeddingsBody(SpecBody):
     )
     unusable: Annotated[
         Literal["refuse", "return"],
-        Field(description="What becomes of a text without a usable vector (NaN, infinite or zero). `return`: its row "
-        "comes as it is, in base64; such texts may be empty."),
-    ] = "refuse"  # fmt: skip
-    user: Annotated[str, Field(max_length=512, description="Accepted for OpenAI's clients, and not used.")] | None = (
+        Field(
+            description="How to treat a text without a usable vector (NaN, infinite or zero). `return`: its row comes "
+            "as it is, in base64; such texts may be empty."
+        ),
+    ] = "refuse"
+    user: Annotated[str | None, Field(max_length=512, description="Accepted for OpenAI's clients, and not used.")] = (
         None
     )
 
@@ -92,13 +86,13 @@ class EmbeddingsBody(SpecBody):
         return [self.input] if isinstance(self.input, str) else self.input
 
     @model_validator(mode="after")
-    def _base64(self) -> Self:
+    def _base64_for_unusable(self) -> Self:
         if self.unusable == "return" and self.encoding_format != "base64":
-            raise ValueError("unusable rows cannot be written as JSON numbers: ask for base64")
+            raise ValueError("unusable rows cannot be written as JSON numbers: request base64")
         return self
 
-    def check(self) -> None:
-        """Invalid where a text is none that could be encoded whole."""
+    def check_texts(self) -> None:
+        """Invalid where a text cannot be encoded whole."""
         reasons: dict[int, str] = {}
         for at, text in enumerate(self.texts):
             if self.unusable == "refuse" and not text:
@@ -128,70 +122,63 @@ class EmbeddingsAnswer(TypedDict):
     usage: UsageAnswer
 
 
-@router.post(
-    "/v1/embeddings",
-    summary="Encode texts",
-    response_model=EmbeddingsAnswer,
-    responses=documented(400, 401, 413, 415, 422, 429, 503),
-)
-async def embeddings(service: Here, body: EmbeddingsBody) -> Response:
+@router.post("/v1/embeddings", summary="Encode texts", response_model=EmbeddingsAnswer, responses=error_responses(429))
+async def embeddings(service: ServiceDep, body: EmbeddingsBody) -> Response:
     """Vectors of length 1, in the order of the texts. A text longer than the model takes is refused, unless `truncate`.
 
-    `base64` is little-endian float32. The header `X-Azimuth-Fingerprint` names what encoded them.
+    `base64` is little-endian float32. The header `X-Azimuth-Fingerprint` names the model.
     """
-    body.check()
+    body.check_texts()
     spec, encoder = await body.encoder(service)
     lengths = await asyncio.to_thread(encoder.lengths, body.texts, body.input_type)
-    longest = encoder.identity.max_tokens
+    max_tokens = encoder.identity.max_tokens
     if not body.truncate:
-        too_long = {at: length for at, length in enumerate(lengths) if length > longest}
-        _refuse({at: f"{length} tokens; this model takes {longest}" for at, length in too_long.items()})
+        too_long = {at: length for at, length in enumerate(lengths) if length > max_tokens}
+        _refuse({at: f"has {length} tokens; this model takes {max_tokens}" for at, length in too_long.items()})
     vectors = await service.embedders.embed(spec, body.texts, body.input_type)
     if await service.embedders.get(spec) is not encoder:
-        raise ModelUnavailable("the model was replaced while it encoded: try again", retry_after=1.0)
+        raise ModelUnavailable("the model was replaced while it encoded; try again", retry_after=1.0)
     if body.unusable == "refuse":
-        bad = [at for at, good in enumerate(finite(vectors)) if not good]
-        _refuse(dict.fromkeys(bad, "the model gives no usable vector for this text"))
+        unusable = [at for at, usable in enumerate(finite(vectors)) if not usable]
+        _refuse(dict.fromkeys(unusable, "the model gives no usable vector for this text"))
+    packed = body.encoding_format == "base64"
     data = [
-        EmbeddingAnswer(
-            object="embedding",
-            index=at,
-            embedding=base64.b64encode(row.astype("<f4").tobytes()).decode()
-            if body.encoding_format == "base64"
-            else [float(number) for number in np.asarray(row)],
-        )
+        EmbeddingAnswer(object="embedding", index=at, embedding=_base64(row, "<f4") if packed else row.tolist())
         for at, row in enumerate(vectors)
     ]
-    tokens = sum(min(length, longest) for length in lengths)
+    tokens = sum(min(length, max_tokens) for length in lengths)
     usage = UsageAnswer(prompt_tokens=tokens, total_tokens=tokens)
-    return signed(EmbeddingsAnswer(object="list", data=data, model=spec.model, usage=usage), encoder)
+    return signed_response(EmbeddingsAnswer(object="list", data=data, model=spec.model, usage=usage), encoder)
 
 
-def _refuse(reasons: dict[int, str]) -> None:
+def _refuse(reasons: Mapping[int, str]) -> None:
+    """Invalid with the reasons, by the place of the text, where there are any."""
     if reasons:
         errors = [FieldError(f"input.{at}", reason) for at, reason in reasons.items()]
         raise Invalid(f"{len(errors)} of the texts cannot be encoded", errors)
 
 
-def signed(answer: Any, encoder: Encoder) -> Response:
-    """An answer that says which embedder it is of."""
-    response = answers.Json(answer)
-    response.headers[FINGERPRINT_HEADER] = encoder.identity.fingerprint
-    return response
+def _base64(numbers: npt.NDArray[Any], dtype: str) -> str:
+    return base64.b64encode(numbers.astype(dtype).tobytes()).decode()
+
+
+def signed_response(answer: Any, encoder: Encoder) -> Response:
+    """An answer with the fingerprint of the model that it comes from."""
+    return JsonResponse(answer, headers={FINGERPRINT_HEADER: encoder.identity.fingerprint})
 
 
 # ---------------------------------------------------------------- tokens
 
 
-class TokenizeBody(SpecBody):
+class TokenizeBody(EncoderBody):
     """The request of text-embeddings-inference, for the tokens of the texts themselves."""
 
-    inputs: AnyText | Annotated[list[AnyText], Field(min_length=1, max_length=MAX_TEXTS)]
+    inputs: TextsField
     add_special_tokens: Annotated[
         Literal[False], Field(description="Special tokens and prompts are counted by `lengths`, and not shown.")
     ] = False
     input_type: Annotated[Role, Field(description="Whose prompt `lengths` counts.")] = "document"
-    wanted: Annotated[
+    result: Annotated[
         Literal["tokens", "offsets", "lengths"],
         Field(
             alias="return",
@@ -213,32 +200,23 @@ class TokenAnswer(TypedDict):
     stop: int
 
 
-@router.post(
-    "/tokenize",
-    summary="Cut texts into tokens",
-    response_model=list[list[TokenAnswer]] | list[str] | list[int],
-    responses=documented(400, 401, 413, 415, 422, 503),
-)
-async def tokenize(service: Here, body: TokenizeBody) -> Response:
-    """Where the tokens of each text begin and end, none left out however long the text is."""
+@router.post("/tokenize", summary="Tokenize texts", response_model=list[list[TokenAnswer]] | list[str] | list[int])
+async def tokenize(service: ServiceDep, body: TokenizeBody) -> Response:
+    """Where the tokens of each text begin and end; all of them, however long the text is."""
     _, encoder = await body.encoder(service)
-    texts = body.texts
-    shown: Any
-    if body.wanted == "lengths":
-        shown = await asyncio.to_thread(encoder.lengths, texts, body.input_type)
-    elif body.wanted == "offsets":
-        shown = await asyncio.to_thread(_packed_offsets, encoder, texts)
-    else:
-        shown = await asyncio.to_thread(_tokens, encoder, texts)
-    return signed(shown, encoder)
+
+    def result() -> list[list[TokenAnswer]] | list[str] | list[int]:
+        if body.result == "lengths":
+            return list(encoder.lengths(body.texts, body.input_type))
+        offsets = encoder.offsets(body.texts)
+        if body.result == "offsets":
+            return [_base64(pairs, "<i4") for pairs in offsets]
+        return [_tokens(text, pairs) for text, pairs in zip(body.texts, offsets, strict=True)]
+
+    return signed_response(await asyncio.to_thread(result), encoder)
 
 
-def _packed_offsets(encoder: Encoder, texts: list[str]) -> list[str]:
-    return [base64.b64encode(offsets.astype("<i4").tobytes()).decode() for offsets in encoder.offsets(texts)]
-
-
-def _tokens(encoder: Encoder, texts: list[str]) -> list[list[TokenAnswer]]:
+def _tokens(text: str, offsets: npt.NDArray[Any]) -> list[TokenAnswer]:
     return [
-        [TokenAnswer(text=text[start:stop], special=False, start=start, stop=stop) for start, stop in offsets.tolist()]
-        for text, offsets in zip(texts, encoder.offsets(texts), strict=True)
+        TokenAnswer(text=text[start:stop], special=False, start=start, stop=stop) for start, stop in offsets.tolist()
     ]

@@ -1,7 +1,6 @@
-"""How good the answers are: judged queries, asked of the collection as it stands."""
+"""Quality of the answers: judged queries are run against the collection in its current state."""
 
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from typing import Annotated, Self
 
 from fastapi import APIRouter, Body
@@ -10,35 +9,35 @@ from starlette.requests import Request
 from starlette.responses import Response
 from typing_extensions import TypedDict
 
-from service.api.bodies import JsonRoute
-from service.api.dependencies import Here, Service
-from service.api.disconnect import awaited
-from service.api.problems import documented
-from service.api.routes import judgments
-from service.api.schemas import answers, requests
+from service.api.bodies import JsonResponse, JsonRoute
+from service.api.dependencies import Service, ServiceDep
+from service.api.disconnect import run_until_disconnect
+from service.api.problems import COLLECTION_ERRORS, error_responses
+from service.api.routes.judgments import MAX_JUDGMENTS, JudgedQueryBody, JudgmentBody, JudgmentsBody
+from service.api.schemas.base import CollectionNameField, RequestBody
 from service.core.collections import Collection
 from service.core.errors import Conflict, Invalid
-from service.core.ids import CollectionName
+from service.core.periodic import utc_now
 from service.core.versions import Judgments
 from service.evaluation.evaluator import QUERIES, WAYS, EvaluationResult, ModeMetrics, Way
 
 MAX_SECONDS = 600
-_UNLESS_NAMED: list[Way] = ["dense", "lexical", "hybrid"]
-"""Reranking is asked for by name: it takes longer than all others together."""
+_DEFAULT_MODES: list[Way] = ["dense", "lexical", "hybrid"]
+"""Reranking must be named: it takes longer than all others together."""
 
-router = APIRouter(prefix="/v1/collections/{collection}", tags=["truth"], route_class=JsonRoute)
+router = APIRouter(
+    prefix="/v1/collections/{collection}", tags=["truth"], route_class=JsonRoute, responses=COLLECTION_ERRORS
+)
 
 
-class EvaluationBody(requests.Wire):
-    """Queries with their judgments, or neither: then the collection's own."""
+class EvaluationBody(RequestBody):
+    """Queries with their judgments, or neither: then those of the collection."""
 
-    queries: Annotated[list[judgments.JudgedQueryBody], Field(min_length=1, max_length=QUERIES)] | None = None
-    qrels: Annotated[list[judgments.JudgmentBody], Field(min_length=1, max_length=judgments.MAX_JUDGMENTS)] | None = (
-        None
-    )
-    modes: Annotated[list[Way], Field(min_length=1, max_length=len(WAYS))] = _UNLESS_NAMED
+    queries: Annotated[list[JudgedQueryBody], Field(min_length=1, max_length=QUERIES)] | None = None
+    qrels: Annotated[list[JudgmentBody], Field(min_length=1, max_length=MAX_JUDGMENTS)] | None = None
+    modes: Annotated[list[Way], Field(min_length=1, max_length=len(WAYS))] = _DEFAULT_MODES
     budget_seconds: Annotated[
-        float, Field(ge=1, le=MAX_SECONDS, description="When it is up, what was asked so far is the sample.")
+        float, Field(ge=1, le=MAX_SECONDS, description="Afterwards, the queries that were run are the sample.")
     ] = 60.0
 
     @model_validator(mode="after")
@@ -47,12 +46,11 @@ class EvaluationBody(requests.Wire):
             raise ValueError("give both queries and qrels, or neither")
         return self
 
-    def judged(self) -> Judgments | None:
+    def judgments(self) -> Judgments | None:
         """None where they are left out. Invalid where the rows do not fit together."""
         if self.queries is None or self.qrels is None:
             return None
-        both = judgments.JudgmentsBody(queries=self.queries, qrels=self.qrels)
-        return both.judgments(datetime.now(UTC))
+        return JudgmentsBody(queries=self.queries, qrels=self.qrels).judgments(utc_now())
 
 
 class IntervalAnswer(TypedDict):
@@ -60,7 +58,7 @@ class IntervalAnswer(TypedDict):
     high: float
 
 
-class MarksAnswer(TypedDict):
+class ModeMetricsAnswer(TypedDict):
     ndcg_at_10: float
     mrr_at_10: float
     recall_at_100: float
@@ -69,76 +67,76 @@ class MarksAnswer(TypedDict):
     p50_ms: float
     p95_ms: float
     degraded: dict[str, int]
-    """Answers that had to do without a stage, by `stage: reason`."""
+    """Answers that lack a stage, by `stage: reason`."""
 
 
 class EvaluationAnswer(TypedDict):
     collection: str
     version: int
     queries: int
-    """That were asked; a random choice where they are fewer than `judged_queries`."""
+    """Queries that were run: a random sample where they are fewer than `judged_queries`."""
     judged_queries: int
     unknown_documents: int
     """Judged relevant and not in the collection: they count as not found."""
-    modes: dict[str, MarksAnswer]
+    modes: dict[str, ModeMetricsAnswer]
 
 
 @router.post(
     "/evaluate",
-    summary="Judge the collection as it stands",
+    summary="Evaluate the collection in its current state",
     response_model=EvaluationAnswer,
-    responses=documented(400, 401, 404, 409, 413, 415, 422, 429, 503),
+    responses=error_responses(409, 429),
 )
 async def evaluate(
-    service: Here,
+    service: ServiceDep,
     request: Request,
-    collection: requests.Name,
+    collection: CollectionNameField,
     body: Annotated[EvaluationBody | None, Body()] = None,
 ) -> Response:
-    """Judged queries are asked as clients ask, beside the live ones and not in their metrics. The body may be left out.
+    """Run judged queries as clients do, beside the live ones and not in their metrics. The body may be left out.
 
-    It ends when the client leaves.
+    It ends when the client disconnects.
     """
-    wanted = body or EvaluationBody()
-    ways = _possible(service, wanted.modes)
-    found = await service.collections.by_name(CollectionName(collection))
-    judged = wanted.judged() or await _own(service, found)
-    appraised = await awaited(request, service.evaluator.of(found, judged, ways, wanted.budget_seconds))
-    return answers.Json(_shown(found, appraised))
+    body = body or EvaluationBody()
+    modes = _available_modes(service, body.modes)
+    found = await service.collections.by_name(collection)
+    judgments = body.judgments() or await _stored_judgments(service, found)
+    evaluation = service.evaluator.of(found, judgments, modes, body.budget_seconds)
+    return JsonResponse(_answer(found, await run_until_disconnect(request, evaluation)))
 
 
-def _possible(service: Service, ways: Sequence[Way]) -> Sequence[Way]:
-    """Each once. Invalid where this service cannot ask in one of them."""
-    if "rerank" in ways and service.reranker is None:
-        raise Invalid.at(f"modes.{ways.index('rerank')}", "no reranker is configured: AZIMUTH_RERANKER")
-    return list(dict.fromkeys(ways))
+def _available_modes(service: Service, modes: Sequence[Way]) -> Sequence[Way]:
+    """Each once. Invalid where this service lacks what one of them needs."""
+    if "rerank" in modes and service.reranker is None:
+        raise Invalid.at(f"modes.{modes.index('rerank')}", "no reranker is configured: AZIMUTH_RERANKER")
+    return list(dict.fromkeys(modes))
 
 
-async def _own(service: Service, collection: Collection) -> Judgments:
-    kept = await service.test_sets.get(collection.id)
-    if kept is None:
+async def _stored_judgments(service: Service, collection: Collection) -> Judgments:
+    judgments = await service.test_sets.get(collection.id)
+    if judgments is None:
         raise Conflict(f"collection {collection.name} has no judgments: upload them, or send queries and qrels")
-    return kept
+    return judgments
 
 
-def _shown(collection: Collection, appraised: EvaluationResult) -> EvaluationAnswer:
+def _answer(collection: Collection, result: EvaluationResult) -> EvaluationAnswer:
     return {
         "collection": collection.name,
-        "version": appraised.version,
-        "queries": appraised.queries,
-        "judged_queries": appraised.judged,
-        "unknown_documents": appraised.unknown_documents,
-        "modes": {way: _marks(marks) for way, marks in appraised.marks.items()},
+        "version": result.version,
+        "queries": result.queries,
+        "judged_queries": result.judged,
+        "unknown_documents": result.unknown_documents,
+        "modes": {mode: _mode_answer(metrics) for mode, metrics in result.marks.items()},
     }
 
 
-def _marks(marks: ModeMetrics) -> MarksAnswer:
+def _mode_answer(metrics: ModeMetrics) -> ModeMetricsAnswer:
     return {
-        "ndcg_at_10": round(marks.quality.ndcg_at_10, 4),
-        "mrr_at_10": round(marks.quality.mrr_at_10, 4),
-        "recall_at_100": round(marks.quality.recall_at_100, 4),
-        "ndcg_interval": {"low": round(marks.ndcg.low, 4), "high": round(marks.ndcg.high, 4)},
-        "p50_ms": round(marks.p50_ms, 2),
-        "p95_ms": round(marks.p95_ms, 2),
-        "degraded": dict(marks.degraded),
+        "ndcg_at_10": round(metrics.quality.ndcg_at_10, 4),
+        "mrr_at_10": round(metrics.quality.mrr_at_10, 4),
+        "recall_at_100": round(metrics.quality.recall_at_100, 4),
+        "ndcg_interval": {"low": round(metrics.ndcg.low, 4), "high": round(metrics.ndcg.high, 4)},
+        "p50_ms": round(metrics.p50_ms, 2),
+        "p95_ms": round(metrics.p95_ms, 2),
+        "degraded": dict(metrics.degraded),
     }

@@ -1,4 +1,4 @@
-"""The shape of a version's space: figures with verdicts, what to do about them, and what pictures of it need."""
+"""The geometry of a version's space: measures with verdicts, what to do about them, and the data for plots."""
 
 from typing import Annotated
 
@@ -7,32 +7,32 @@ from pydantic import Field
 from starlette.responses import Response
 from typing_extensions import TypedDict
 
-from service.api.dependencies import Here
-from service.api.problems import documented
-from service.api.schemas import answers, requests
-from service.core.ids import CollectionName, VersionNumber
+from service.api.bodies import JsonResponse
+from service.api.dependencies import ServiceDep
+from service.api.problems import COLLECTION_ERRORS, error_responses
+from service.api.schemas.base import CollectionNameField, QueryParameters, VersionNumberField
 from service.core.verdict import Verdict
 from service.diagnostics import thresholds
 from service.diagnostics.measure import EDGES, GeometryPicture
 from service.diagnostics.service import LEAST_SAMPLE, MOST_SAMPLE, SAMPLE, GeometryReport
 
-router = APIRouter(prefix="/v1/collections/{collection}/geometry", tags=["geometry"])
+router = APIRouter(prefix="/v1/collections/{collection}/geometry", tags=["geometry"], responses=COLLECTION_ERRORS)
 
 
-class GeometryQuery(requests.QueryParameters):
-    version: Annotated[requests.Number | None, Field(description="Of which version; the active one by default.")] = None
-    sample: Annotated[int, Field(ge=LEAST_SAMPLE, le=MOST_SAMPLE, description="Chunks that are looked at.")] = SAMPLE
+class GeometryQuery(QueryParameters):
+    version: Annotated[VersionNumberField | None, Field(description="Default: the active version.")] = None
+    sample: Annotated[int, Field(ge=LEAST_SAMPLE, le=MOST_SAMPLE, description="Chunks in the sample.")] = SAMPLE
 
 
 class GeometryMeasureAnswer(TypedDict):
     name: thresholds.Name
     value: float | None
-    """Null: it could not be measured; `says` tells why."""
+    """Null: it could not be measured; `says` has the reason."""
     error: float | None
-    """Standard error of the value, as it comes of looking at a sample."""
+    """Standard error of the value, because only a sample is measured."""
     verdict: Verdict | None
     watch: float | None
-    """From here on it is worth a look, and from `broken` on something is wrong. Null where there is no such limit."""
+    """The limits for the verdicts `watch` and `broken`. Null where there is no such limit."""
     broken: float | None
     says: str
     do: str
@@ -49,7 +49,7 @@ class HubAnswer(TypedDict):
     chunk: int
     title: str
     occurrences: int
-    """How many of the sample have it among their ten nearest."""
+    """How many chunks of the sample have it among their ten nearest."""
 
 
 class MapPointAnswer(TypedDict):
@@ -62,10 +62,10 @@ class MapPointAnswer(TypedDict):
 class MapAnswer(TypedDict):
     points: list[MapPointAnswer]
     shown: list[float]
-    """Of the variance, along x and along y: the rest is flattened away."""
+    """Shares of the variance along x and along y; the rest is not shown."""
     center: list[float]
     directions: list[list[float]]
-    """A vector of length 1 less `center`, times each of the two directions, is its place on the map."""
+    """The dot products of (unit vector - `center`) with the two directions are its place on the map."""
 
 
 class BeforeAnswer(TypedDict):
@@ -80,7 +80,7 @@ class GeometryAnswer(TypedDict):
     rows: int
     sample: int
     verdict: Verdict | None
-    """The worst of all measures; null where there was too little to tell."""
+    """The worst of all measures; null where there are too few vectors."""
     reason: str | None
     """Why there is no verdict."""
     measures: list[GeometryMeasureAnswer]
@@ -93,28 +93,29 @@ class GeometryAnswer(TypedDict):
     map: MapAnswer | None
     """Chunks on the two strongest principal directions."""
     before: BeforeAnswer | None
-    """The version before this one, where it still has vectors."""
+    """The previous version, where it still has vectors."""
 
 
 @router.get(
     "",
-    summary="The shape of a version's space, and what is wrong with it",
+    summary="Geometry of a version's space, with verdicts",
     response_model=GeometryAnswer,
-    responses=documented(401, 404, 409, 422, 429, 503),
+    responses=error_responses(409, 429),
 )
-async def get(service: Here, collection: requests.Name, query: Annotated[GeometryQuery, Query()]) -> Response:
-    """Measured on a random sample, remembered for ten minutes. 409 where the version failed or was retired."""
-    found = await service.collections.by_name(CollectionName(collection))
-    number = None if query.version is None else VersionNumber(query.version)
-    report, before = await service.diagnostics.of(found, number, query.sample)
-    shown: GeometryAnswer = {
+async def get(
+    service: ServiceDep, collection: CollectionNameField, query: Annotated[GeometryQuery, Query()]
+) -> Response:
+    """Measured on a random sample, cached for ten minutes. 409 where the version failed or was retired."""
+    found = await service.collections.by_name(collection)
+    report, before = await service.diagnostics.of(found, query.version, query.sample)
+    answer: GeometryAnswer = {
         "collection": found.name,
         "version": report.version,
         "rows": report.rows,
         "sample": len(report.chunks),
         "verdict": report.verdict,
         "reason": report.reason,
-        "measures": [_measure(one) for one in report.measures],
+        "measures": [_measure_answer(one) for one in report.measures],
         "cosines": None,
         "occurrences": None,
         "hubs": [
@@ -128,37 +129,37 @@ async def get(service: Here, collection: requests.Name, query: Annotated[Geometr
         else {
             "version": before.version,
             "verdict": before.verdict,
-            "measures": [_measure(one) for one in before.measures],
+            "measures": [_measure_answer(one) for one in before.measures],
         },
     }
     if (picture := report.picture) is not None:
         edges, counts = picture.occurrences
-        shown["cosines"] = {"edges": list(EDGES), "counts": picture.cosines.tolist()}
-        shown["occurrences"] = {"edges": [float(one) for one in edges], "counts": list(counts)}
-        shown["antihubs"] = picture.antihubs
-        shown["map"] = _map(report, picture)
-    return answers.Json(shown)
+        answer["cosines"] = {"edges": list(EDGES), "counts": picture.cosines.tolist()}
+        answer["occurrences"] = {"edges": [float(one) for one in edges], "counts": list(counts)}
+        answer["antihubs"] = picture.antihubs
+        answer["map"] = _map_answer(report, picture)
+    return JsonResponse(answer)
 
 
-def _measure(one: thresholds.GeometryMeasure) -> GeometryMeasureAnswer:
+def _measure_answer(measure: thresholds.GeometryMeasure) -> GeometryMeasureAnswer:
     return {
-        "name": one.name,
-        "value": _figure(one.value),
-        "error": _figure(one.error),
-        "verdict": one.verdict,
-        "watch": _figure(one.watch),
-        "broken": _figure(one.broken),
-        "says": one.says,
-        "do": one.do,
+        "name": measure.name,
+        "value": _rounded(measure.value),
+        "error": _rounded(measure.error),
+        "verdict": measure.verdict,
+        "watch": _rounded(measure.watch),
+        "broken": _rounded(measure.broken),
+        "says": measure.says,
+        "do": measure.do,
     }
 
 
-def _figure(value: float | None) -> float | None:
+def _rounded(value: float | None) -> float | None:
     """Four significant digits: more would be noise."""
     return None if value is None else float(f"{value:.4g}")
 
 
-def _map(report: GeometryReport, picture: GeometryPicture) -> MapAnswer:
+def _map_answer(report: GeometryReport, picture: GeometryPicture) -> MapAnswer:
     return {
         "points": [
             {"id": document_id, "chunk": chunk, "x": x, "y": y}

@@ -1,24 +1,26 @@
-"""The index of a version: how it stands, what to do about it, and building it anew."""
-
-from datetime import UTC, datetime
+"""The index of a version: its state, advice about it, and rebuilding it."""
 
 from fastapi import APIRouter
 from starlette.responses import Response
 from typing_extensions import TypedDict
 
-from service.api.dependencies import Actor, Here, Service
-from service.api.problems import documented
-from service.api.routes.versions import Number
-from service.api.schemas import answers, requests
+from service.api.bodies import JsonResponse
+from service.api.dependencies import ActorDep, Service, ServiceDep
+from service.api.problems import COLLECTION_ERRORS, error_responses
+from service.api.routes.versions import VersionNumberPath
+from service.api.schemas.base import CollectionNameField
 from service.core.collections import Collection
 from service.core.errors import VersionNotFound
-from service.core.ids import CollectionName, VersionNumber
+from service.core.ids import VersionNumber
+from service.core.periodic import utc_now
 from service.core.verdict import Verdict
 
-router = APIRouter(prefix="/v1/collections/{collection}/versions/{number}", tags=["versions"])
+router = APIRouter(
+    prefix="/v1/collections/{collection}/versions/{number}", tags=["versions"], responses=COLLECTION_ERRORS
+)
 
 
-class StateAnswer(TypedDict):
+class IndexStateAnswer(TypedDict):
     name: str
     valid: bool
     """Searches use it."""
@@ -33,14 +35,14 @@ class AdviceAnswer(TypedDict):
     """Empty where there is nothing to do."""
 
 
-class HealthAnswer(TypedDict):
+class IndexHealthAnswer(TypedDict):
     version: int
     rows: int
     dead_rows: int
-    """Deleted or written anew, and not yet taken out by a vacuum: they take places in every scan."""
+    """Deleted or updated, and not yet removed by a vacuum: they take places in every scan."""
     unindexed_rows: int
     """NULL or zero: no index can hold them, and the table refuses them."""
-    index: StateAnswer | None
+    index: IndexStateAnswer | None
     table_bytes: int
     cache_bytes: int
     """What the server believes to have for caching."""
@@ -48,39 +50,32 @@ class HealthAnswer(TypedDict):
     """Worst first."""
 
 
-def now() -> datetime:
-    return datetime.now(UTC)
-
-
-@router.get(
-    "/index",
-    summary="How the index of a version stands",
-    response_model=HealthAnswer,
-    responses=documented(401, 404, 422, 503),
-)
-async def get(service: Here, collection: requests.Name, number: Number) -> Response:
+@router.get("/index", summary="State of the index of a version", response_model=IndexHealthAnswer)
+async def get(service: ServiceDep, collection: CollectionNameField, number: VersionNumberPath) -> Response:
     """404 also where the version is retired: its table is gone."""
-    found = await service.collections.by_name(CollectionName(collection))
-    return answers.Json(await _shown(service, found, VersionNumber(number)))
+    found = await service.collections.by_name(collection)
+    return JsonResponse(await _answer(service, found, number))
 
 
 @router.post(
     "/reindex",
-    summary="Build the index of a version anew",
+    summary="Rebuild the index of a version",
     status_code=202,
-    response_model=HealthAnswer,
-    response_description="It is being built; searches use the present one until then. `Location` says where to look.",
-    responses=documented(401, 404, 409, 422, 503),
+    response_model=IndexHealthAnswer,
+    response_description="It is being built; searches use the present one until then. `Location` has its state.",
+    responses=error_responses(409),
 )
-async def rebuild(service: Here, actor: Actor, collection: requests.Name, number: Number) -> Response:
+async def rebuild(
+    service: ServiceDep, actor: ActorDep, collection: CollectionNameField, number: VersionNumberPath
+) -> Response:
     """409 where there is no index, or where it is being built. Afterwards it is calibrated again."""
-    found = await service.collections.by_name(CollectionName(collection))
-    await service.recall_controller.reindex(found, VersionNumber(number), actor=actor, now=now)
-    where = f"/v1/collections/{found.name}/versions/{number}/index"
-    return answers.Json(await _shown(service, found, VersionNumber(number)), 202, headers={"Location": where})
+    found = await service.collections.by_name(collection)
+    await service.recall_controller.reindex(found, number, actor=actor, now=utc_now)
+    location = f"/v1/collections/{found.name}/versions/{number}/index"
+    return JsonResponse(await _answer(service, found, number), 202, headers={"Location": location})
 
 
-async def _shown(service: Service, collection: Collection, number: VersionNumber) -> HealthAnswer:
+async def _answer(service: Service, collection: Collection, number: VersionNumber) -> IndexHealthAnswer:
     version = await service.versions.get(collection.id, number)
     if not version.written:
         raise VersionNotFound(f"version {number} is {version.state}: it has no index")

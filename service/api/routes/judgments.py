@@ -1,56 +1,67 @@
-"""A collection's own test set, in the shape of BEIR: what every new version is measured on."""
+"""A collection's own test set, in the format of BEIR: every new version is evaluated on it."""
 
 from collections.abc import Iterator, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Annotated, NotRequired
 
 from fastapi import APIRouter, Query
-from pydantic import AfterValidator, ConfigDict, Field
+from pydantic import ConfigDict, Field
 from starlette.responses import Response
 from typing_extensions import TypedDict
 
-from service.api.bodies import JsonRoute
-from service.api.dependencies import Actor, Here, Service
-from service.api.problems import documented
-from service.api.schemas import answers, requests
+from service.api.bodies import JsonResponse, JsonRoute
+from service.api.dependencies import ActorDep, Service, ServiceDep
+from service.api.problems import COLLECTION_ERRORS
+from service.api.schemas.base import (
+    MAX_ID_LENGTH,
+    CollectionNameField,
+    DocumentIdField,
+    QueryParameters,
+    QueryText,
+    RequestBody,
+    Text,
+)
 from service.core.collections import Collection
 from service.core.errors import FieldError, Invalid, NotFound
 from service.core.filters import And
-from service.core.ids import CollectionName, DocumentId
+from service.core.ids import DocumentId
+from service.core.periodic import utc_now
 from service.core.versions import AuditEntry, Judgments
 
 MAX_QUERIES = 10_000
 MAX_JUDGMENTS = 200_000
 MAX_SCORE = 100
-MAX_TOLD = 100
-"""Errors of one upload that are told one by one."""
-LOOK_UP = 1_000
-"""Documents that are looked for at once."""
+MAX_REPORTED_ERRORS = 100
+"""Most errors of one upload that are named one by one."""
+LOOKUP_BATCH = 1_000
+"""Documents that are looked up at once."""
 
-router = APIRouter(prefix="/v1/collections/{collection}/judgments", tags=["judgments"], route_class=JsonRoute)
+router = APIRouter(
+    prefix="/v1/collections/{collection}/judgments",
+    tags=["judgments"],
+    route_class=JsonRoute,
+    responses=COLLECTION_ERRORS,
+)
 
-QueryId = Annotated[requests.Text, Field(min_length=1, max_length=requests.MAX_ID_LENGTH)]
-QueryText = Annotated[requests.Text, Field(min_length=1, max_length=10_000), AfterValidator(requests.not_blank)]
 
-
-class _Row(requests.Wire):
-    """BEIR's files have further columns (`metadata`), which are not of the test set."""
+class _Row(RequestBody):
+    """A row of a BEIR file. Further columns (`metadata`) are ignored."""
 
     model_config = ConfigDict(extra="ignore", populate_by_name=False)
 
 
 class JudgedQueryBody(_Row):
-    id: Annotated[QueryId, Field(alias="_id")]
+    id: Annotated[Text, Field(min_length=1, max_length=MAX_ID_LENGTH, alias="_id")]
     text: QueryText
 
 
 class JudgmentBody(_Row):
-    query_id: Annotated[QueryId, Field(alias="query-id")]
-    corpus_id: Annotated[requests.Id, Field(alias="corpus-id")]
+    query_id: Annotated[Text, Field(min_length=1, max_length=MAX_ID_LENGTH, alias="query-id")]
+    corpus_id: Annotated[DocumentIdField, Field(alias="corpus-id")]
     score: Annotated[int, Field(ge=0, le=MAX_SCORE, description="How relevant; 0: not at all.")]
 
 
-class JudgmentsBody(requests.Wire):
+class JudgmentsBody(RequestBody):
     queries: Annotated[list[JudgedQueryBody], Field(min_length=1, max_length=MAX_QUERIES)]
     qrels: Annotated[list[JudgmentBody], Field(min_length=1, max_length=MAX_JUDGMENTS)]
 
@@ -58,8 +69,8 @@ class JudgmentsBody(requests.Wire):
         """Without the queries for which nothing is relevant. Invalid where the rows do not fit together."""
         errors = list(self._errors())
         if errors:
-            more = "" if len(errors) <= MAX_TOLD else f", of which the first {MAX_TOLD} are told"
-            raise Invalid(f"{len(errors)} of the rows cannot be accepted{more}", errors[:MAX_TOLD])
+            more = "" if len(errors) <= MAX_REPORTED_ERRORS else f"; the first {MAX_REPORTED_ERRORS} are listed"
+            raise Invalid(f"{len(errors)} of the rows are invalid{more}", errors[:MAX_REPORTED_ERRORS])
         grades: dict[str, dict[str, int]] = {}
         for row in self.qrels:
             grades.setdefault(row.query_id, {})[row.corpus_id] = row.score
@@ -72,19 +83,19 @@ class JudgmentsBody(requests.Wire):
         queries: set[str] = set()
         for at, query in enumerate(self.queries):
             if query.id in queries:
-                yield FieldError(f"queries.{at}._id", "the same query twice")
+                yield FieldError(f"queries.{at}._id", "the same query appears twice")
             queries.add(query.id)
         pairs: set[tuple[str, str]] = set()
         for at, row in enumerate(self.qrels):
             if row.query_id not in queries:
                 yield FieldError(f"qrels.{at}.query-id", "there is no such query")
             if (row.query_id, row.corpus_id) in pairs:
-                yield FieldError(f"qrels.{at}", "the same query and document twice")
+                yield FieldError(f"qrels.{at}", "the same query and document appear twice")
             pairs.add((row.query_id, row.corpus_id))
 
 
-class JudgmentsQuery(requests.QueryParameters):
-    full: Annotated[bool, Field(description="Show the queries and judgments themselves.")] = False
+class JudgmentsQuery(QueryParameters):
+    full: Annotated[bool, Field(description="Include the queries and judgments themselves.")] = False
 
 
 class QueryRow(TypedDict):
@@ -95,8 +106,8 @@ class QueryRow(TypedDict):
 JudgmentRow = TypedDict("JudgmentRow", {"query-id": str, "corpus-id": str, "score": int})
 
 
-class SetAnswer(TypedDict):
-    """As it may be uploaded again."""
+class JudgmentSet(TypedDict):
+    """It can be uploaded again as it is."""
 
     queries: list[QueryRow]
     qrels: list[JudgmentRow]
@@ -104,89 +115,75 @@ class SetAnswer(TypedDict):
 
 class JudgmentsAnswer(TypedDict):
     queries: int
-    """That have at least one relevant document; others are dropped."""
+    """Queries with at least one relevant document; others are dropped."""
     judgments: int
     unknown_documents: int
-    """Judged documents that are not in the collection (now): no version can find them."""
-    uploaded_at: str | None
-    set: NotRequired[SetAnswer]
+    """Judged documents that are not in the collection now: no version can find them."""
+    uploaded_at: datetime | None
+    set: NotRequired[JudgmentSet]
 
 
-@router.post(
-    "",
-    summary="Upload the judgments of a collection",
-    response_model=JudgmentsAnswer,
-    responses=documented(400, 401, 404, 413, 415, 422, 503),
-)
-async def put(service: Here, actor: Actor, collection: requests.Name, body: JudgmentsBody) -> Response:
-    """Replaces the whole set. Versions that wait to be promoted are measured again."""
-    found = await service.collections.by_name(CollectionName(collection))
-    now = datetime.now(UTC)
-    judgments = body.judgments(now)
-    counts = {"queries": len(judgments.queries), "judgments": _size(judgments)}
-    entry = AuditEntry(at=now, actor=actor, action="judgments", details=counts)
+@router.post("", summary="Upload the judgments of a collection", response_model=JudgmentsAnswer)
+async def put(service: ServiceDep, actor: ActorDep, collection: CollectionNameField, body: JudgmentsBody) -> Response:
+    """Replaces the whole set. Versions that wait for their promotion are evaluated again."""
+    found = await service.collections.by_name(collection)
+    judgments = body.judgments(utc_now())
+    entry = _audit_entry(judgments.uploaded_at, actor, len(judgments.queries), _count(judgments))
     await service.test_sets.put(found.id, judgments, entry)
-    return answers.Json(await _described(service, found, judgments))
+    return JsonResponse(await _answer(service, found, judgments))
 
 
-@router.get(
-    "",
-    summary="The judgments of a collection",
-    response_model=JudgmentsAnswer,
-    responses=documented(401, 404, 422, 503),
-)
-async def get(service: Here, collection: requests.Name, query: Annotated[JudgmentsQuery, Query()]) -> Response:
-    found = await service.collections.by_name(CollectionName(collection))
+@router.get("", summary="The judgments of a collection", response_model=JudgmentsAnswer)
+async def get(
+    service: ServiceDep, collection: CollectionNameField, query: Annotated[JudgmentsQuery, Query()]
+) -> Response:
+    found = await service.collections.by_name(collection)
     judgments = await service.test_sets.get(found.id)
     if judgments is None:
-        return answers.Json({"queries": 0, "judgments": 0, "unknown_documents": 0, "uploaded_at": None})
-    shown = await _described(service, found, judgments)
+        return JsonResponse(JudgmentsAnswer(queries=0, judgments=0, unknown_documents=0, uploaded_at=None))
+    answer = await _answer(service, found, judgments)
     if query.full:
-        shown["set"] = _set(judgments)
-    return answers.Json(shown)
+        answer["set"] = _judgment_set(judgments)
+    return JsonResponse(answer)
 
 
-@router.delete(
-    "",
-    summary="Delete the judgments of a collection",
-    status_code=204,
-    response_model=None,
-    responses=documented(401, 404, 422, 503),
-)
-async def delete(service: Here, actor: Actor, collection: requests.Name) -> Response:
-    found = await service.collections.by_name(CollectionName(collection))
+@router.delete("", summary="Delete the judgments of a collection", status_code=204)
+async def delete(service: ServiceDep, actor: ActorDep, collection: CollectionNameField) -> Response:
+    found = await service.collections.by_name(collection)
     if await service.test_sets.uploaded_at(found.id) is None:
         raise NotFound(f"collection {found.name} has no judgments")
-    details = {"queries": 0, "judgments": 0}
-    entry = AuditEntry(at=datetime.now(UTC), actor=actor, action="judgments", details=details)
-    await service.test_sets.delete(found.id, entry)
+    await service.test_sets.delete(found.id, _audit_entry(utc_now(), actor, 0, 0))
     return Response(status_code=204)
 
 
-async def _described(service: Service, collection: Collection, judgments: Judgments) -> JudgmentsAnswer:
-    judged = {DocumentId(document) for grades in judgments.grades.values() for document in grades}
+def _audit_entry(at: datetime, actor: str, queries: int, judgments: int) -> AuditEntry:
+    details = {"queries": queries, "judgments": judgments}
+    return AuditEntry(at=at, actor=actor, action="judgments", details=details)
+
+
+async def _answer(service: Service, collection: Collection, judgments: Judgments) -> JudgmentsAnswer:
+    judged = sorted({DocumentId(document) for grades in judgments.grades.values() for document in grades})
     return {
         "queries": len(judgments.queries),
-        "judgments": _size(judgments),
-        "unknown_documents": len(judged) - await _known(service, collection, sorted(judged)),
-        "uploaded_at": judgments.uploaded_at.isoformat(),
+        "judgments": _count(judgments),
+        "unknown_documents": len(judged) - await _count_existing(service, collection, judged),
+        "uploaded_at": judgments.uploaded_at,
     }
 
 
-def _size(judgments: Judgments) -> int:
+def _count(judgments: Judgments) -> int:
     return sum(map(len, judgments.grades.values()))
 
 
-async def _known(service: Service, collection: Collection, ids: Sequence[DocumentId]) -> int:
-    """How many of them there are. By a filter that all pass, which reads no texts."""
-    everything = And(())
-    known = 0
-    for at in range(0, len(ids), LOOK_UP):
-        known += len(await service.documents.filter_ids(collection.id, ids[at : at + LOOK_UP], everything))
-    return known
+async def _count_existing(service: Service, collection: Collection, ids: Sequence[DocumentId]) -> int:
+    """How many of the documents exist, by a filter that all of them pass, which reads no texts."""
+    count = 0
+    for at in range(0, len(ids), LOOKUP_BATCH):
+        count += len(await service.documents.filter_ids(collection.id, ids[at : at + LOOKUP_BATCH], And(())))
+    return count
 
 
-def _set(judgments: Judgments) -> SetAnswer:
+def _judgment_set(judgments: Judgments) -> JudgmentSet:
     return {
         "queries": [{"_id": query, "text": text} for query, text in judgments.queries.items()],
         "qrels": [

@@ -1,6 +1,8 @@
-"""The query's door: one search, several at once, or what is similar to a document."""
+"""Search: one query, several at once, or documents similar to one document."""
 
 import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import Annotated
 
@@ -8,125 +10,115 @@ from fastapi import APIRouter, Body
 from starlette.requests import Request
 from starlette.responses import Response
 
-from service.api.bodies import JsonRoute
-from service.api.dependencies import Here, Service
-from service.api.disconnect import awaited
-from service.api.problems import documented
-from service.api.routes import documents
-from service.api.schemas import answers, requests, search_request, search_response
-from service.core import search as query
+from service.api.bodies import JsonResponse, JsonRoute
+from service.api.dependencies import Service, ServiceDep
+from service.api.disconnect import run_until_disconnect
+from service.api.problems import COLLECTION_ERRORS, error_responses
+from service.api.routes.documents import DocumentIdPath
+from service.api.schemas.base import CollectionNameField
+from service.api.schemas.search_request import BatchBody, SearchBody, SimilarBody
+from service.api.schemas.search_response import BatchAnswer, SearchAnswer, search_answer
 from service.core.concurrency import gather_limited
 from service.core.errors import DocumentNotFound, FieldError, Invalid
-from service.core.ids import CollectionName, DocumentId
-from service.core.search import SearchResult
+from service.core.ids import CollectionName
+from service.core.search import SearchRequest, SearchResult
 from service.core.timings import Timings
 from service.search.encode_query import SharedQueryEncoding
 
-BATCH_AT_ONCE = 8
+BATCH_CONCURRENCY = 8
 """Searches of one batch that run together: enough to keep the database busy, too few to crowd others out."""
 
-router = APIRouter(prefix="/v1/collections/{collection}", tags=["search"], route_class=JsonRoute)
-
-
-@router.post(
-    "/search",
-    summary="Search a collection",
-    response_model=search_response.SearchAnswer,
-    responses=documented(400, 401, 404, 409, 413, 415, 422, 429, 503),
+router = APIRouter(
+    prefix="/v1/collections/{collection}",
+    tags=["search"],
+    route_class=JsonRoute,
+    responses=COLLECTION_ERRORS | error_responses(409, 429),
 )
-async def search(
-    service: Here, request: Request, collection: requests.Name, body: search_request.SearchBody
-) -> Response:
-    """Every answer says which version answered, how the dense leg ran, and what could not do its part and why."""
-    name, wanted = CollectionName(collection), body.request()
-    work = service.search.run(name, wanted)
-    # A cross-encoder works for long: no longer than somebody waits for it.
-    answer = await (awaited(request, work) if wanted.rerank else work)
-    service.shadow.add(name, wanted)
-    return _shown(request, answer, wanted, body.explain)
 
 
-@router.post(
-    "/similar/{id:id}",
-    summary="What is similar to a document",
-    response_model=search_response.SearchAnswer,
-    responses=documented(400, 401, 404, 409, 413, 415, 422, 429, 503),
-)
+@router.post("/search", summary="Search a collection", response_model=SearchAnswer)
+async def search(service: ServiceDep, request: Request, collection: CollectionNameField, body: SearchBody) -> Response:
+    """Every answer says which version answered, how the dense leg ran, and which stages failed and why."""
+    wanted = body.request()
+    work = service.search.run(collection, wanted)
+    # A cross-encoder takes long: it stops as soon as nobody waits for it.
+    result = await (run_until_disconnect(request, work) if wanted.rerank else work)
+    service.shadow.add(collection, wanted)
+    return _response(request, result, wanted, body.explain)
+
+
+@router.post("/similar/{id:id}", summary="Documents similar to a document", response_model=SearchAnswer)
 async def similar(
-    service: Here,
+    service: ServiceDep,
     request: Request,
-    collection: requests.Name,
-    id: documents.Id,
-    body: Annotated[search_request.SimilarBody | None, Body()] = None,
+    collection: CollectionNameField,
+    id: DocumentIdPath,
+    body: Annotated[SimilarBody | None, Body()] = None,
 ) -> Response:
     """A search that is `like` this one document, which is left out of the answer. The body may be left out."""
-    body = body or search_request.SimilarBody()
-    name, wanted = CollectionName(collection), body.request(id)
+    body = body or SimilarBody()
+    wanted = body.request(id)
     try:
-        answer = await service.search.run(name, wanted)
+        result = await service.search.run(collection, wanted)
     except Invalid as error:
-        found = await service.collections.by_name(name)
-        if DocumentId(id) not in await service.documents.get(found.id, [DocumentId(id)]):
+        found = await service.collections.by_name(collection)
+        if id not in await service.documents.get(found.id, [id]):
             raise DocumentNotFound from error
         raise Invalid.at("id", "; ".join(one.message for one in error.errors)) from error
-    return _shown(request, answer, wanted, body.explain)
+    return _response(request, result, wanted, body.explain)
 
 
-@router.post(
-    "/search/batch",
-    summary="Run several searches",
-    response_model=search_response.BatchAnswer,
-    responses=documented(400, 401, 404, 409, 413, 415, 422, 429, 503),
-)
-async def batch(service: Here, request: Request, collection: requests.Name, body: search_request.BatchBody) -> Response:
+@router.post("/search/batch", summary="Run several searches", response_model=BatchAnswer)
+async def batch(service: ServiceDep, request: Request, collection: CollectionNameField, body: BatchBody) -> Response:
     """All or none: where one search is refused, the error names it by its place (`searches.3.filter`).
 
-    What the embedder has to read of all of them is encoded as one batch. Not what clients usually ask one by one, and
-    so no part of the sample that a new version is tried on.
+    All texts that the embedder has to read are encoded as one batch. A batch is not what clients usually send, so its
+    searches are not in the sample that a new version is tried on.
     """
     started = time.perf_counter()
-    wanted = [_placed(at, one) for at, one in enumerate(body.searches)]
-    found = await _together(service, CollectionName(collection), wanted)
-    request.state.searches = tuple(answer.timings for answer in found)
-    shown = [
-        search_response.search(answer, one, explain=search.explain)
-        for answer, one, search in zip(found, wanted, body.searches, strict=True)
+    wanted = []
+    for at, search in enumerate(body.searches):
+        with _errors_placed(at):
+            wanted.append(search.request())
+    results = await _run_batch(service, collection, wanted)
+    request.state.searches = tuple(result.timings for result in results)
+    answers = [
+        search_answer(result, one, explain=search.explain)
+        for result, one, search in zip(results, wanted, body.searches, strict=True)
     ]
-    return answers.Json({"results": shown, "took_ms": round((time.perf_counter() - started) * 1000, 3)})
+    return JsonResponse(BatchAnswer(results=answers, took_ms=round((time.perf_counter() - started) * 1000, 3)))
 
 
-def _placed(at: int, body: search_request.SearchBody) -> query.SearchRequest:
+@contextmanager
+def _errors_placed(at: int) -> Iterator[None]:
+    """The fields of an Invalid are named from the batch, in which this search stands at `at`."""
     try:
-        return body.request()
+        yield
     except Invalid as error:
-        raise _at(at, error) from error
+        place = f"searches.{at}"
+        errors = [FieldError(f"{place}.{one.field}" if one.field else place, one.message) for one in error.errors]
+        detail = f"{place}.{error.detail}" if len(errors) == 1 else f"{place}: {error.detail}"
+        raise Invalid(detail, errors) from error
 
 
-def _at(at: int, error: Invalid) -> Invalid:
-    """The error of one search, its fields named from the batch."""
-    place = f"searches.{at}"
-    errors = [FieldError(f"{place}.{one.field}" if one.field else place, one.message) for one in error.errors]
-    return Invalid(f"{place}.{error.detail}" if len(errors) == 1 else f"{place}: {error.detail}", errors)
+async def _run_batch(
+    service: Service, name: CollectionName, requests: Sequence[SearchRequest]
+) -> Sequence[SearchResult]:
+    """Some at a time. The first that fails ends the others, and its error is raised."""
+    shared = SharedQueryEncoding(list(requests))
 
-
-async def _together(service: Service, name: CollectionName, wanted: list[query.SearchRequest]) -> list[SearchResult]:
-    """Some at a time. The first that fails ends the others, and is what is raised."""
-    shared = SharedQueryEncoding(wanted)
-
-    async def one(at: int, request: query.SearchRequest) -> SearchResult:
-        try:
+    async def run(at: int, request: SearchRequest) -> SearchResult:
+        with _errors_placed(at):
             return await service.search.run(name, request, shared)
-        except Invalid as error:
-            raise _at(at, error) from error
 
-    return await gather_limited([partial(one, at, request) for at, request in enumerate(wanted)], BATCH_AT_ONCE)
+    return await gather_limited([partial(run, at, request) for at, request in enumerate(requests)], BATCH_CONCURRENCY)
 
 
-def _shown(request: Request, answer: SearchResult, wanted: query.SearchRequest, explain: bool) -> Response:
-    shown = search_response.search(answer, wanted, explain=explain)
-    request.state.timings = shown["timings_ms"]
-    request.state.searches = (answer.timings,)
-    return answers.Json(shown, headers={"Server-Timing": _server_timing(answer.timings)})
+def _response(request: Request, result: SearchResult, wanted: SearchRequest, explain: bool) -> Response:
+    answer = search_answer(result, wanted, explain=explain)
+    request.state.timings = answer["timings_ms"]
+    request.state.searches = (result.timings,)
+    return JsonResponse(answer, headers={"Server-Timing": _server_timing(result.timings)})
 
 
 def _server_timing(timings: Timings) -> str:

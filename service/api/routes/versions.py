@@ -1,62 +1,64 @@
-"""Embedder versions: how far they are, what speaks for them, and what becomes of them."""
+"""Embedder versions: state and evidence, registration, promotion, roll back, retirement, pause."""
 
 from contextlib import suppress
-from datetime import UTC, datetime
 from typing import Annotated
 
 from fastapi import APIRouter, Body, Path, Query
 from starlette.requests import Request
 from starlette.responses import Response
 
-from service.api import problems
-from service.api.bodies import JsonRoute
-from service.api.dependencies import Actor, Here, Service
-from service.api.problems import documented
-from service.api.schemas import answers, requests, versions
+from service.api.bodies import JsonResponse, JsonRoute
+from service.api.dependencies import ActorDep, Service, ServiceDep
+from service.api.problems import COLLECTION_ERRORS, error_responses, service_error_response
+from service.api.schemas.base import CollectionNameField, VersionNumberField
+from service.api.schemas.versions import (
+    DROPPED_SPACE,
+    NO_PROGRESS,
+    NoteQuery,
+    PromotionBody,
+    Refusal,
+    RollBackBody,
+    VersionAnswer,
+    VersionBody,
+    VersionsAnswer,
+    version_answer,
+)
 from service.core.collections import Collection
 from service.core.errors import PromotionRefused, VersionNotFound
-from service.core.ids import CollectionName, VersionNumber
+from service.core.periodic import utc_now
 from service.core.versions import EmbedderVersion, VersionState
 
-router = APIRouter(prefix="/v1/collections/{collection}/versions", tags=["versions"], route_class=JsonRoute)
-
-Number = Annotated[requests.Number, Path()]
-
-
-def now() -> datetime:
-    return datetime.now(UTC)
-
-
-# ---------------------------------------------------------------- look
-
-
-@router.get(
-    "",
-    summary="List the embedder versions",
-    response_model=versions.VersionsAnswer,
-    responses=documented(401, 404, 422, 503),
+router = APIRouter(
+    prefix="/v1/collections/{collection}/versions",
+    tags=["versions"],
+    route_class=JsonRoute,
+    responses=COLLECTION_ERRORS,
 )
-async def listed(service: Here, collection: requests.Name) -> Response:
-    """All that there ever were: numbers are not used again."""
-    found = await service.collections.by_name(CollectionName(collection))
-    return answers.Json(
-        {
-            "active_version": found.active_version,
-            "previous_version": found.previous_version,
-            "versions": [await _described(service, found, one) for one in await service.versions.of(found.id)],
-        }
+CONFLICT = error_responses(409)
+
+VersionNumberPath = Annotated[VersionNumberField, Path()]
+
+
+# ---------------------------------------------------------------- read
+
+
+@router.get("", summary="List the embedder versions", response_model=VersionsAnswer)
+async def list_versions(service: ServiceDep, collection: CollectionNameField) -> Response:
+    """All that ever existed: numbers are not used again."""
+    found = await service.collections.by_name(collection)
+    return JsonResponse(
+        VersionsAnswer(
+            active_version=found.active_version,
+            previous_version=found.previous_version,
+            versions=[await _answer(service, found, version) for version in await service.versions.of(found.id)],
+        )
     )
 
 
-@router.get(
-    "/{number}",
-    summary="One embedder version: state, progress and evidence",
-    response_model=versions.VersionAnswer,
-    responses=documented(401, 404, 422, 503),
-)
-async def get(service: Here, collection: requests.Name, number: Number) -> Response:
-    found = await service.collections.by_name(CollectionName(collection))
-    return answers.Json(await _shown(service, found, VersionNumber(number)))
+@router.get("/{number}", summary="One embedder version: state, progress and evidence", response_model=VersionAnswer)
+async def get(service: ServiceDep, collection: CollectionNameField, number: VersionNumberPath) -> Response:
+    found = await service.collections.by_name(collection)
+    return JsonResponse(await _answer(service, found, await service.versions.get(found.id, number)))
 
 
 # ---------------------------------------------------------------- register, promote, roll back, retire
@@ -66,158 +68,139 @@ async def get(service: Here, collection: requests.Name, number: Number) -> Respo
     "",
     summary="Register a new embedder version",
     status_code=202,
-    response_model=versions.VersionAnswer,
-    response_description="It is being filled; `Location` says where to look how far it is.",
-    responses=documented(400, 401, 404, 409, 413, 415, 422, 503),
+    response_model=VersionAnswer,
+    response_description="It is being filled; `Location` has its progress.",
+    responses=CONFLICT,
 )
 async def register(
-    service: Here,
-    actor: Actor,
-    collection: requests.Name,
-    body: Annotated[versions.VersionBody | None, Body()] = None,
+    service: ServiceDep,
+    actor: ActorDep,
+    collection: CollectionNameField,
+    body: Annotated[VersionBody | None, Body()] = None,
 ) -> Response:
     """Workers fill it while the active version goes on answering; from now on all writes go to both.
 
-    409 where a version of the same embedder, chunking and index is there already: `errors` names it.
+    409 where a version of the same embedder, chunking and index exists already: `errors` names it.
     """
-    wanted = body or versions.VersionBody()
-    found = await service.collections.by_name(CollectionName(collection))
+    body = body or VersionBody()
+    found = await service.collections.by_name(collection)
     active = await service.versions.get(found.id, found.active_version)
-    made = await service.state_machine.register(
+    version = await service.state_machine.register(
         found,
-        embedder=None if wanted.embedder is None else wanted.embedder.spec(),
-        chunking=wanted.chunking_over(active.chunking),
-        index=wanted.index_over(active.index),
+        embedder=None if body.embedder is None else body.embedder.spec(),
+        chunking=body.chunking_settings(active.chunking),
+        index=body.index_settings(active.index),
         actor=actor,
-        now=now(),
-        note=wanted.note,
+        now=utc_now(),
+        note=body.note,
     )
-    where = f"/v1/collections/{found.name}/versions/{made.number}"
-    return answers.Json(await _described(service, found, made), 202, headers={"Location": where})
+    location = f"/v1/collections/{found.name}/versions/{version.number}"
+    return JsonResponse(await _answer(service, found, version), 202, headers={"Location": location})
 
 
 @router.post(
     "/{number}/promote",
-    summary="Let this version answer from now on",
-    response_model=versions.VersionAnswer,
-    responses={
-        **documented(400, 401, 404, 413, 415, 422, 503),
-        **documented(409, shape=versions.Refusal.__name__),
-    },
+    summary="Make this version the active one",
+    response_model=VersionAnswer,
+    responses=error_responses(409, schema=Refusal.__name__),
 )
 async def promote(
-    service: Here,
+    service: ServiceDep,
     request: Request,
-    actor: Actor,
-    collection: requests.Name,
-    number: Number,
-    body: Annotated[versions.PromotionBody | None, Body()] = None,
+    actor: ActorDep,
+    collection: CollectionNameField,
+    number: VersionNumberPath,
+    body: Annotated[PromotionBody | None, Body()] = None,
 ) -> Response:
     """Where the evidence speaks against it: 409, with what failed in `errors` and all of it in `checks`.
 
     `force` promotes it all the same. Promoting the active version changes nothing.
     """
-    wanted = body or versions.PromotionBody()
-    found = await service.collections.by_name(CollectionName(collection))
+    body = body or PromotionBody()
+    found = await service.collections.by_name(collection)
     try:
         found = await service.state_machine.promote(
-            found, VersionNumber(number), force=wanted.force, actor=actor, now=now, note=wanted.note
+            found, number, force=body.force, actor=actor, now=utc_now, note=body.note
         )
     except PromotionRefused as error:
-        refused = await service.versions.get(found.id, VersionNumber(number))
-        evidence = () if refused.evidence is None else refused.evidence.checks
-        return problems.of_service(request.scope, error, checks=versions.checks(evidence))
+        evidence = (await service.versions.get(found.id, number)).evidence
+        return service_error_response(request.scope, error, checks=() if evidence is None else evidence.checks)
     service.search.forget(found.name)
-    return answers.Json(await _shown(service, found, VersionNumber(number)))
+    return JsonResponse(await _answer(service, found, await service.versions.get(found.id, number)))
 
 
 @router.post(
-    "/rollback",
-    summary="Let the version answer that answered before",
-    response_model=versions.VersionAnswer,
-    responses=documented(400, 401, 404, 409, 413, 415, 422, 503),
+    "/rollback", summary="Make the previous version active again", response_model=VersionAnswer, responses=CONFLICT
 )
 async def roll_back(
-    service: Here,
-    actor: Actor,
-    collection: requests.Name,
-    body: Annotated[versions.RollBackBody | None, Body()] = None,
+    service: ServiceDep,
+    actor: ActorDep,
+    collection: CollectionNameField,
+    body: Annotated[RollBackBody | None, Body()] = None,
 ) -> Response:
-    """It stayed complete, so nothing is lost and nothing is waited for. Answers the version that is active now.
+    """It stayed complete, so nothing is lost and there is no delay. Answers the version that is active now.
 
-    A second roll back takes the first one back; whoever may have to repeat a request names the version in `from`.
+    A second roll back reverts the first one; a client that may have to repeat a request names the version in `from`.
     """
-    wanted = body or versions.RollBackBody()
-    found = await service.collections.by_name(CollectionName(collection))
-    leaving = None if wanted.leaving is None else VersionNumber(wanted.leaving)
-    found = await service.state_machine.roll_back(found, leaving=leaving, actor=actor, now=now(), note=wanted.note)
+    body = body or RollBackBody()
+    found = await service.collections.by_name(collection)
+    found = await service.state_machine.roll_back(
+        found, leaving=body.leaving, actor=actor, now=utc_now(), note=body.note
+    )
     service.search.forget(found.name)
-    return answers.Json(await _shown(service, found, found.active_version))
+    return JsonResponse(await _answer(service, found, await service.versions.get(found.id, found.active_version)))
 
 
-@router.delete(
-    "/{number}",
-    summary="Retire a version",
-    response_model=versions.VersionAnswer,
-    responses=documented(401, 404, 409, 422, 503),
-)
+@router.delete("/{number}", summary="Retire a version", response_model=VersionAnswer, responses=CONFLICT)
 async def retire(
-    service: Here,
-    actor: Actor,
-    collection: requests.Name,
-    number: Number,
-    query: Annotated[versions.NoteQuery, Query()],
+    service: ServiceDep,
+    actor: ActorDep,
+    collection: CollectionNameField,
+    number: VersionNumberPath,
+    query: Annotated[NoteQuery, Query()],
 ) -> Response:
-    """Also one that is under way. Its vectors are dropped at once, and there is no way back; its entry stays."""
-    found = await service.collections.by_name(CollectionName(collection))
-    await service.state_machine.retire(found, VersionNumber(number), actor=actor, now=now(), note=query.note)
+    """Also one that is being filled. Its vectors are dropped at once and for good; its entry stays."""
+    found = await service.collections.by_name(collection)
+    await service.state_machine.retire(found, number, actor=actor, now=utc_now(), note=query.note)
     service.search.forget(found.name)
-    found = await service.collections.by_name(found.name)  # it may have been the one to roll back to
-    return answers.Json(await _shown(service, found, VersionNumber(number)))
+    found = await service.collections.by_name(collection)  # it may have been the previous version
+    return JsonResponse(await _answer(service, found, await service.versions.get(found.id, number)))
 
 
 # ---------------------------------------------------------------- pause and resume
 
 
-@router.post(
-    "/{number}/pause",
-    summary="Let a backfill rest",
-    response_model=versions.VersionAnswer,
-    responses=documented(401, 404, 409, 422, 503),
-)
-async def pause(service: Here, actor: Actor, collection: requests.Name, number: Number) -> Response:
+@router.post("/{number}/pause", summary="Pause a backfill", response_model=VersionAnswer, responses=CONFLICT)
+async def pause(
+    service: ServiceDep, actor: ActorDep, collection: CollectionNameField, number: VersionNumberPath
+) -> Response:
     """Live writes still go to the version."""
-    found = await service.collections.by_name(CollectionName(collection))
-    version = await service.state_machine.pause(found, VersionNumber(number), actor=actor, now=now())
-    return answers.Json(await _described(service, found, version))
+    found = await service.collections.by_name(collection)
+    version = await service.state_machine.pause(found, number, actor=actor, now=utc_now())
+    return JsonResponse(await _answer(service, found, version))
 
 
 @router.post(
     "/{number}/resume",
-    summary="Let a backfill go on, or take up a version that failed",
-    response_model=versions.VersionAnswer,
-    responses=documented(401, 404, 409, 422, 503),
+    summary="Resume a backfill, or retry a version that failed",
+    response_model=VersionAnswer,
+    responses=CONFLICT,
 )
-async def resume(service: Here, actor: Actor, collection: requests.Name, number: Number) -> Response:
+async def resume(
+    service: ServiceDep, actor: ActorDep, collection: CollectionNameField, number: VersionNumberPath
+) -> Response:
     """What the version has already is not made anew."""
-    found = await service.collections.by_name(CollectionName(collection))
-    version = await service.state_machine.resume(found, VersionNumber(number), actor=actor, now=now())
-    return answers.Json(await _described(service, found, version))
+    found = await service.collections.by_name(collection)
+    version = await service.state_machine.resume(found, number, actor=actor, now=utc_now())
+    return JsonResponse(await _answer(service, found, version))
 
 
-# ---------------------------------------------------------------- answers
-
-
-async def _shown(service: Service, collection: Collection, number: VersionNumber) -> versions.VersionAnswer:
-    return await _described(service, collection, await service.versions.get(collection.id, number))
-
-
-async def _described(service: Service, collection: Collection, version: EmbedderVersion) -> versions.VersionAnswer:
-    """With what its table and the queue say; a version without a table has neither."""
+async def _answer(service: Service, collection: Collection, version: EmbedderVersion) -> VersionAnswer:
+    """With the state of its table and of the queue; a version without a table has neither."""
     if version.state is not VersionState.RETIRED:
         with suppress(VersionNotFound):  # retired, or deleted with its collection, since it was read
             status = await service.versions.status(version)
-            progress = await service.backfills.progress(version, now())
-            return versions.version(collection, version, status, progress)
+            progress = await service.backfills.progress(version, utc_now())
+            return version_answer(collection, version, status, progress)
         version = await service.versions.get(collection.id, version.number)
-    return versions.version(collection, version, versions.GONE, versions.NO_PROGRESS)
+    return version_answer(collection, version, DROPPED_SPACE, NO_PROGRESS)

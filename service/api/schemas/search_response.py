@@ -1,16 +1,20 @@
-"""The answer to a search: its shape, and how it is made from what the story found."""
+"""The answer to a search: its shape, and how it is made from the result of the pipeline."""
 
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, Literal, NotRequired
 
 from typing_extensions import TypedDict
 
 from service.core.search import (
+    Confidence,
+    DiversityExplanation,
     Explanation,
     Hit,
     LegExplanation,
     Mode,
+    QueryExplanation,
     RerankExplanation,
-    RerankSummary,
     SearchRequest,
     SearchResult,
 )
@@ -19,52 +23,17 @@ STAGES = ("embed", "dense", "lexical", "fuse", "fetch", "rerank")
 """Always in `timings_ms`, whether they ran or not; others are there where they ran."""
 
 
-class LegAnswer(TypedDict):
-    rank: int | None
-    """From 1; null where this leg did not find the hit itself, and its score was looked up."""
-    score: float
-    """Cosine (dense) or BM25 (lexical)."""
-    normalised: float
-    share: float
-    """What of the fused score comes from this leg."""
-
-
-class RerankAnswer(TypedDict):
-    rank: int
-    """Among the passages that were read."""
-    score: float
-    """The probability, as far as the cross-encoder knows, that the passage is relevant."""
-    share: float
-    """What of the hit's score comes from it."""
-
-
-class QueryAnswer(TypedDict):
-    dense: LegAnswer | None
-    lexical: LegAnswer | None
-    gain: float
-    certainty: float
-    """Its part of `fusion`."""
-
-
-class DiversityAnswer(TypedDict):
-    rank: int
-    """By score alone."""
-    similarity: float | None
-    """The highest cosine to a hit above; null for the first hit, and where the vector is not known."""
-    mmr: float
-
-
 class ExplanationAnswer(TypedDict):
-    dense: LegAnswer | None
-    """Of several queries, as for the one that counts most for this hit."""
-    lexical: LegAnswer | None
+    dense: LegExplanation | None
+    """Of several queries, that of the one that counts most for this hit."""
+    lexical: LegExplanation | None
     fusion: float
     certainty: float
-    """Of the dense leg: 0 where its best find is none better than chance would give, 1 where it stands out."""
-    queries: NotRequired[list[QueryAnswer]]
-    """Where there are several: what each says of this hit, in their order."""
-    rerank: RerankAnswer | None
-    diversity: NotRequired[DiversityAnswer]
+    """Of the dense leg: 0 where its best find is no better than chance would give, 1 where it stands out."""
+    rerank: RerankExplanation | None
+    queries: NotRequired[tuple[QueryExplanation, ...]]
+    """Only where there are several queries: what each contributes to this hit, in their order."""
+    diversity: NotRequired[DiversityExplanation]
 
 
 class HitAnswer(TypedDict):
@@ -77,35 +46,35 @@ class HitAnswer(TypedDict):
     end: int
     revision: int
     text: NotRequired[str]
-    metadata: NotRequired[dict[str, Any]]
-    highlights: NotRequired[list[str]]
+    metadata: NotRequired[Mapping[str, Any]]
+    highlights: NotRequired[tuple[str, ...]]
     """HTML-escaped, matches in <mark>."""
-    highlight_offsets: NotRequired[list[list[int]]]
+    highlight_offsets: NotRequired[tuple[tuple[int, int], ...]]
     """Every match: [start, end) in code points of the document's text, as `start` and `end` of the hit."""
-    vector: NotRequired[list[float] | None]
-    """Null where the version has none of the content that is answered."""
+    vector: NotRequired[tuple[float, ...] | None]
+    """Null where the version has no vector of the content in this answer."""
     explain: NotRequired[ExplanationAnswer]
 
 
-class RereadAnswer(TypedDict):
+class RerankSummaryAnswer(TypedDict):
     read: int
     """Passages that the cross-encoder read."""
     skipped: int
     """Passages that it did not need to read: they could no longer change the answer."""
     truncated: int
-    """Passages that it read without their end: they are longer than it takes with the query."""
+    """Passages that it read without their end: with the query they are longer than it takes."""
     weight: float
-    """What it counted: the weight asked for, or less where it hardly agrees with the first stage."""
+    """The weight that was applied: the one of the request, or less where it hardly agrees with the first stage."""
 
 
 class WishesAnswer(TypedDict):
-    """Every hit says all of `phrases` and `required`, and nothing of `excluded`."""
+    """Every hit contains all of `phrases` and `required`, and nothing of `excluded`."""
 
     phrases: list[str]
-    required: list[str]
-    excluded: list[str]
-    unsaid: list[str]
-    """Phrases in quotation marks that no document says: taken as words."""
+    required: tuple[str, ...]
+    excluded: tuple[str, ...]
+    unsaid: tuple[str, ...]
+    """Phrases in quotation marks that no document contains: they were searched as words."""
 
 
 class PlanAnswer(TypedDict):
@@ -117,9 +86,9 @@ class PlanAnswer(TypedDict):
     reason: str | None
     """Why the dense leg ran like this: see the API reference."""
     reranked: bool
-    rerank: RereadAnswer | None
+    rerank: RerankSummaryAnswer | None
     wishes: WishesAnswer | None
-    """How the query was read; null where it was only words."""
+    """How the query was parsed; null where it has no operators."""
 
 
 class DegradedAnswer(TypedDict):
@@ -127,18 +96,9 @@ class DegradedAnswer(TypedDict):
     reason: str
 
 
-class ConfidenceAnswer(TypedDict):
-    in_domain: float | None
-    """The probability that the question is one for the collection; null where it cannot be told."""
-    withheld: bool
-    """There are no hits because this is below `min_confidence`."""
-    reason: str | None
-    """Why it cannot be told, or why hits were withheld."""
-
-
 class SearchAnswer(TypedDict):
     hits: list[HitAnswer]
-    confidence: ConfidenceAnswer
+    confidence: Confidence
     embedder_version: int
     plan: PlanAnswer
     degraded: list[DegradedAnswer]
@@ -153,34 +113,38 @@ class BatchAnswer(TypedDict):
     took_ms: float
 
 
-def search(answer: SearchResult, request: SearchRequest, *, explain: bool) -> SearchAnswer:
+def search_answer(result: SearchResult, request: SearchRequest, *, explain: bool) -> SearchAnswer:
+    dense, reread, in_domain = result.dense, result.rerank_summary, result.confidence.in_domain
     return {
-        "hits": [_hit(hit, request, explain) for hit in answer.hits],
-        "confidence": {
-            "in_domain": None if answer.confidence.in_domain is None else round(answer.confidence.in_domain, 4),
-            "withheld": answer.confidence.withheld,
-            "reason": answer.confidence.reason,
-        },
-        "embedder_version": answer.embedder_version,
+        "hits": [_hit(hit, request, explain) for hit in result.hits],
+        "confidence": replace(result.confidence, in_domain=None if in_domain is None else round(in_domain, 4)),
+        "embedder_version": result.embedder_version,
         "plan": {
-            "mode": answer.mode,
-            "dense": answer.dense.kind,
-            "ef_search": answer.dense.ef_search,
-            "selectivity": answer.dense.selectivity,
-            "underfilled": answer.dense.underfilled,
-            "reason": answer.dense.reason,
-            "reranked": answer.reranked,
-            "rerank": _reread(answer.rerank_summary),
-            "wishes": _wishes(answer) if answer.parsed_query.has_constraints else None,
+            "mode": result.mode,
+            "dense": dense.kind,
+            "ef_search": dense.ef_search,
+            "selectivity": dense.selectivity,
+            "underfilled": dense.underfilled,
+            "reason": dense.reason,
+            "reranked": result.reranked,
+            "rerank": None
+            if reread is None
+            else {
+                "read": reread.read,
+                "skipped": reread.skipped,
+                "truncated": reread.truncated,
+                "weight": round(reread.weight, 4),
+            },
+            "wishes": _wishes(result) if result.parsed_query.has_constraints else None,
         },
-        "degraded": [{"stage": one.stage, "reason": one.reason} for one in answer.degraded],
-        "took_ms": round(answer.timings.elapsed * 1000, 3),
-        "timings_ms": dict.fromkeys(STAGES, 0.0) | answer.timings.milliseconds(),
+        "degraded": [{"stage": one.stage, "reason": one.reason} for one in result.degraded],
+        "took_ms": round(result.timings.elapsed * 1000, 3),
+        "timings_ms": dict.fromkeys(STAGES, 0.0) | result.timings.milliseconds(),
     }
 
 
 def _hit(hit: Hit, request: SearchRequest, explain: bool) -> HitAnswer:
-    shown: HitAnswer = {
+    answer: HitAnswer = {
         "id": hit.id,
         "chunk": hit.chunk,
         "score": hit.score,
@@ -190,61 +154,39 @@ def _hit(hit: Hit, request: SearchRequest, explain: bool) -> HitAnswer:
         "revision": hit.revision,
     }
     if "text" in request.include:
-        shown["text"] = hit.text
+        answer["text"] = hit.text
     if "metadata" in request.include:
-        shown["metadata"] = dict(hit.metadata)
+        answer["metadata"] = hit.metadata
     if "highlights" in request.include:
-        shown["highlights"] = list(hit.highlights)
-        shown["highlight_offsets"] = [list(span) for span in hit.highlight_offsets]
+        answer["highlights"] = hit.highlights
+        answer["highlight_offsets"] = hit.highlight_offsets
     if "vector" in request.include:
-        shown["vector"] = None if hit.vector is None else list(hit.vector)
+        answer["vector"] = hit.vector
     if explain:
-        shown["explain"] = _explanation(hit.explanation)
-    return shown
+        answer["explain"] = _explanation(hit.explanation)
+    return answer
 
 
-def _wishes(answer: SearchResult) -> WishesAnswer:
-    words, unsaid = answer.parsed_query, answer.unmatched_terms
+def _wishes(result: SearchResult) -> WishesAnswer:
+    words, unmatched = result.parsed_query, result.unmatched_terms
     return {
-        "phrases": [one for one in words.quoted if one not in unsaid],
-        "required": list(words.required),
-        "excluded": list(words.excluded),
-        "unsaid": list(unsaid),
+        "phrases": [phrase for phrase in words.quoted if phrase not in unmatched],
+        "required": words.required,
+        "excluded": words.excluded,
+        "unsaid": unmatched,
     }
 
 
-def _explanation(how: Explanation) -> ExplanationAnswer:
-    shown: ExplanationAnswer = {
-        "dense": _leg(how.dense),
-        "lexical": _leg(how.lexical),
-        "fusion": how.fusion,
-        "certainty": how.certainty,
-        "rerank": _rerank(how.rerank),
+def _explanation(explanation: Explanation) -> ExplanationAnswer:
+    answer: ExplanationAnswer = {
+        "dense": explanation.dense,
+        "lexical": explanation.lexical,
+        "fusion": explanation.fusion,
+        "certainty": explanation.certainty,
+        "rerank": explanation.rerank,
     }
-    if how.queries:
-        shown["queries"] = [
-            {"dense": _leg(one.dense), "lexical": _leg(one.lexical), "gain": one.gain, "certainty": one.certainty}
-            for one in how.queries
-        ]
-    if how.diversity is not None:
-        why = how.diversity
-        shown["diversity"] = {"rank": why.rank, "similarity": why.similarity, "mmr": why.mmr}
-    return shown
-
-
-def _leg(leg: LegExplanation | None) -> LegAnswer | None:
-    return (
-        None
-        if leg is None
-        else {"rank": leg.rank, "score": leg.score, "normalised": leg.normalised, "share": leg.share}
-    )
-
-
-def _rerank(how: RerankExplanation | None) -> RerankAnswer | None:
-    return None if how is None else {"rank": how.rank, "score": how.score, "share": how.share}
-
-
-def _reread(how: RerankSummary | None) -> RereadAnswer | None:
-    if how is None:
-        return None
-    return {"read": how.read, "skipped": how.skipped, "truncated": how.truncated, "weight": round(how.weight, 4)}
+    if explanation.queries:
+        answer["queries"] = explanation.queries
+    if explanation.diversity is not None:
+        answer["diversity"] = explanation.diversity
+    return answer

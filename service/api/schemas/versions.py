@@ -1,31 +1,31 @@
-"""Embedder versions on the wire: what clients ask of them, and what they are told."""
+"""Embedder versions, as clients send and get them."""
 
-from collections.abc import Sequence
-from dataclasses import asdict, replace
-from typing import Annotated, Any, NotRequired
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Annotated, NotRequired
 
-from pydantic import BeforeValidator, Field
+from pydantic import Field
 from typing_extensions import TypedDict
 
 from service.api import problems
-from service.api.schemas import answers, requests
-from service.api.schemas.requests import ChunkingBody, EmbedderBody, QueryParameters, Text, Wire, embedder_input
-from service.core.collections import ChunkingSettings, Collection, IndexSettings, Storage
+from service.api.schemas.base import QueryParameters, RequestBody, Settings, Text, VersionNumberField
+from service.api.schemas.collections import ChunkingBody, EmbedderField, VersionSummary, version_summary
+from service.core.collections import ChunkingSettings, Collection, EmbedderSpec, IndexSettings, Storage
 from service.core.errors import Invalid
-from service.core.versions import Calibration, CheckName, EmbedderVersion, Progress, PromotionCheck, SpaceStatus
+from service.core.versions import Calibration, EmbedderVersion, Progress, PromotionCheck, SpaceStatus
 
 MAX_NOTE = 1_000
 
 Note = Annotated[Text, Field(max_length=MAX_NOTE, description="Why, for whoever reads the audit trail.")]
 
 
-# ---------------------------------------------------------------- what clients send
+# ---------------------------------------------------------------- request
 
 
-class IndexBody(Wire):
+class IndexBody(RequestBody):
     """How the vectors are stored and indexed. What is left out is as in the active version.
 
-    `halfvec` has 16 bits a dimension, `vector` 32; `binary` indexes one bit a dimension and scores the finds again.
+    `halfvec` has 16 bits a dimension, `vector` 32; `binary` indexes one bit a dimension and scores its finds again.
     """
 
     m: Annotated[int, Field(ge=2, le=100, description="Links of each node of the HNSW graph.")] = IndexSettings().m
@@ -34,42 +34,40 @@ class IndexBody(Wire):
     )
     storage: Storage = IndexSettings().storage
 
-    def over(self, base: IndexSettings) -> IndexSettings:
-        """`base` with what the client named changed. Invalid where pgvector could not build it."""
-        index = replace(base, **self.model_dump(exclude_unset=True))
-        if index.ef_construction < 2 * index.m:
-            raise Invalid.at("index.ef_construction", f"must be at least twice m, which is {index.m}")
-        return index
 
-
-class VersionBody(Wire):
+class VersionBody(RequestBody):
     """Another embedder, another chunking or another index. What is left out is as in the active version."""
 
-    embedder: Annotated[
-        EmbedderBody | None,
-        BeforeValidator(embedder_input, json_schema_input_type=Annotated[str, Field(max_length=300)] | EmbedderBody),
-    ] = None
+    embedder: EmbedderField | None = None
     chunking: ChunkingBody | None = None
     index: IndexBody | None = None
     note: Note = ""
 
-    def chunking_over(self, base: ChunkingSettings) -> ChunkingSettings:
-        return base if self.chunking is None else self.chunking.over(base)
+    def chunking_settings(self, base: ChunkingSettings) -> ChunkingSettings:
+        return _changed(base, self.chunking)
 
-    def index_over(self, base: IndexSettings) -> IndexSettings:
-        return base if self.index is None else self.index.over(base)
+    def index_settings(self, base: IndexSettings) -> IndexSettings:
+        """Invalid where pgvector could not build the index."""
+        index = _changed(base, self.index)
+        if self.index is not None and index.ef_construction < 2 * index.m:
+            raise Invalid.at("index.ef_construction", f"must be at least twice m, which is {index.m}")
+        return index
 
 
-class PromotionBody(Wire):
+def _changed(base: Settings, body: RequestBody | None) -> Settings:
+    return base if body is None else body.apply_to(base)
+
+
+class PromotionBody(RequestBody):
     force: Annotated[bool, Field(description="Promote it against the evidence, which is recorded.")] = False
     note: Note = ""
 
 
-class RollBackBody(Wire):
-    """`from` makes a request bear repetition: without it, a second roll back takes the first one back."""
+class RollBackBody(RequestBody):
+    """With `from` a request can be repeated safely: without it, a second roll back reverts the first one."""
 
     leaving: Annotated[
-        requests.Number | None, Field(alias="from", description="The version that answers now; 409 where another does.")
+        VersionNumberField | None, Field(alias="from", description="The version that answers now; else 409.")
     ] = None
     note: Note = ""
 
@@ -78,70 +76,45 @@ class NoteQuery(QueryParameters):
     note: Note = ""
 
 
-# ---------------------------------------------------------------- what clients get
-
-
-class IndexAnswer(TypedDict):
-    m: int
-    ef_construction: int
-    storage: Storage
-
-
-class ProgressAnswer(TypedDict):
-    """Of the phase that the version is in: in documents while it is filled, in rows while its index is built."""
-
-    done: int
-    total: int
-    failed: int
-    per_second: float | None
-    eta_seconds: float | None
-    """Null where nothing is known yet, the version rests, or nothing is left to do."""
-
-
-class CheckAnswer(TypedDict):
-    name: CheckName
-    passed: bool | None
-    """Null: there is nothing to judge by, or it is told for information alone."""
-    detail: str
-    figures: dict[str, Any]
+# ---------------------------------------------------------------- answers
 
 
 class CalibrationAnswer(TypedDict):
     """What `confidence` of searches was learnt from, and how well it did on texts that it had not seen."""
 
-    learnt_at: str
+    learnt_at: datetime
     reason: str | None
     """Why nothing could be learnt."""
     chunks: int
     """As many as there were."""
-    sources: dict[str, int]
+    sources: Mapping[str, int]
     """Texts that it was learnt from, by kind."""
     auroc: float | None
     expected_calibration_error: float | None
 
 
-class VersionAnswer(answers.VersionSummary):
+class VersionAnswer(VersionSummary):
     active: bool
     previous: bool
     """The version that a roll back would make active again."""
     paused: bool
     reason: str | None
     """Why it failed."""
-    embedder: answers.EmbedderAnswer
-    chunking: answers.ChunkingAnswer
-    index: IndexAnswer
+    embedder: EmbedderSpec
+    chunking: ChunkingSettings
+    index: IndexSettings
     dimensions: int
     max_tokens: int
     chunks: int
     indexed: bool
     """False: the vectors are scanned exactly."""
-    progress: ProgressAnswer
-    checks: list[CheckAnswer]
+    progress: Progress
+    checks: list[PromotionCheck]
     """The evidence for promoting it; empty before it was gathered."""
-    gathered_at: str | None
+    gathered_at: datetime | None
     confidence: CalibrationAnswer | None
     """Null until it was learnt."""
-    created_at: str
+    created_at: datetime
 
 
 class VersionsAnswer(TypedDict):
@@ -151,54 +124,47 @@ class VersionsAnswer(TypedDict):
 
 
 class Refusal(problems.Problem):
-    """A problem that, where the evidence speaks against a promotion, carries all of it; `errors` has what failed."""
+    """A problem that, where the evidence speaks against a promotion, has all of it; `errors` has what failed."""
 
-    checks: NotRequired[list[CheckAnswer]]
+    checks: NotRequired[list[PromotionCheck]]
 
 
 NO_PROGRESS = Progress(done=0, total=0, failed=0)
-GONE = SpaceStatus(rows=0, indexed=False, chunks_per_document=1.0)
-"""A version whose table was dropped."""
+DROPPED_SPACE = SpaceStatus(rows=0, indexed=False, chunks_per_document=1.0)
+"""Of a version whose table was dropped."""
 
 
-def version(collection: Collection, one: EmbedderVersion, status: SpaceStatus, progress: Progress) -> VersionAnswer:
-    embedder: Any = asdict(one.spec)
-    chunking: Any = asdict(one.chunking)
-    index: Any = asdict(one.index)
-    shown_progress: Any = asdict(progress)
+def version_answer(
+    collection: Collection, version: EmbedderVersion, status: SpaceStatus, progress: Progress
+) -> VersionAnswer:
+    evidence, calibration = version.evidence, version.calibration
     return {
-        **answers.summary(one),
-        "active": one.number == collection.active_version,
-        "previous": one.number == collection.previous_version,
-        "paused": one.paused,
-        "reason": one.reason,
-        "embedder": embedder,
-        "chunking": chunking,
-        "index": index,
-        "dimensions": one.dimensions,
-        "max_tokens": one.identity.max_tokens,
+        **version_summary(version),
+        "active": version.number == collection.active_version,
+        "previous": version.number == collection.previous_version,
+        "paused": version.paused,
+        "reason": version.reason,
+        "embedder": version.spec,
+        "chunking": version.chunking,
+        "index": version.index,
+        "dimensions": version.dimensions,
+        "max_tokens": version.identity.max_tokens,
         "chunks": status.rows,
         "indexed": status.indexed,
-        "progress": shown_progress,
-        "checks": checks(() if one.evidence is None else one.evidence.checks),
-        "gathered_at": None if one.evidence is None else one.evidence.gathered_at.isoformat(),
-        "confidence": None if one.calibration is None else _calibration(one.calibration),
-        "created_at": one.created_at.isoformat(),
+        "progress": progress,
+        "checks": [] if evidence is None else list(evidence.checks),
+        "gathered_at": None if evidence is None else evidence.gathered_at,
+        "confidence": None if calibration is None else _calibration_answer(calibration),
+        "created_at": version.created_at,
     }
 
 
-def _calibration(learnt: Calibration) -> CalibrationAnswer:
+def _calibration_answer(calibration: Calibration) -> CalibrationAnswer:
     return {
-        "learnt_at": learnt.learnt_at.isoformat(),
-        "reason": learnt.reason,
-        "chunks": learnt.rows,
-        "sources": dict(learnt.sources),
-        "auroc": learnt.auroc,
-        "expected_calibration_error": learnt.error,
+        "learnt_at": calibration.learnt_at,
+        "reason": calibration.reason,
+        "chunks": calibration.rows,
+        "sources": calibration.sources,
+        "auroc": calibration.auroc,
+        "expected_calibration_error": calibration.error,
     }
-
-
-def checks(found: Sequence[PromotionCheck]) -> list[CheckAnswer]:
-    return [
-        {"name": one.name, "passed": one.passed, "detail": one.detail, "figures": dict(one.figures)} for one in found
-    ]

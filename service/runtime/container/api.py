@@ -273,6 +273,6 @@ def tracing_middleware(settings: Settings, stack: AsyncExitStack) -> Sequence[Mi
         from service.api import tracing
     except ImportError as error:
         raise Misconfigured("AZIMUTH_TRACES_ENDPOINT needs the extra: pip install 'azimuth-search[tracing]'") from error
-    traces = tracing.provider(settings.traces_endpoint)
+    traces = tracing.create_tracer_provider(settings.traces_endpoint)
     stack.push_async_callback(asyncio.to_thread, traces.shutdown)
-    return (Middleware(tracing.Traced, traces=traces),)
+    return (Middleware(tracing.TracingMiddleware, traces=traces),)

@@ -111,7 +111,7 @@ async def test_a_stream_may_be_longer_than_a_body(api: Edge) -> None:
 
 
 async def test_a_long_stream_is_waited_for_window_by_window(api: Edge, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(handlers, "WINDOW", 600)
+    monkeypatch.setattr(handlers, "WAIT_WINDOW", 600)
     lines = (json.dumps({"id": str(n), "text": f"text {n}"}).encode() + b"\n" for n in range(1_500))
     async with api.working():
         answer = await api.client.post(f"{PATH}?wait=true", content=b"".join(lines), headers=NDJSON)

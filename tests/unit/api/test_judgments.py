@@ -91,13 +91,13 @@ async def test_changes_of_the_set_are_on_the_trail(api: Edge) -> None:
 async def test_what_is_wrong_is_told_by_row_a_hundred_at_most(api: Edge) -> None:
     body = {"queries": QUERIES, "qrels": judged(("q1", "a", 1), *(("nobody", str(at), 1) for at in range(500)))}
     problem = assert_problem(await api.client.post(PATH, json=body), 422, "qrels.1.query-id")
-    assert len(problem["errors"]) == judgments.MAX_TOLD
+    assert len(problem["errors"]) == judgments.MAX_REPORTED_ERRORS
     assert problem["detail"].startswith("500 ")
     assert (await api.client.get(PATH)).json()["queries"] == 0
 
 
 async def test_many_documents_are_looked_for_in_portions(api: Edge, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(judgments, "LOOK_UP", 3)
+    monkeypatch.setattr(judgments, "LOOKUP_BATCH", 3)
     rows = [("q1", name, 1) for name in ("a", "b", "c", "d", "e", "f", "g")]
     assert (await upload(api, QUERIES, judged(*rows)))["unknown_documents"] == 5
 

@@ -231,7 +231,7 @@ async def test_the_reference_tells_of_errors_keys_and_both_kinds_of_bodies(api: 
                 if int(status) >= 400:
                     assert list(response["content"]) == [problems.MEDIA_TYPE]
     schemas = document["components"]["schemas"]
-    for name in ("Problem", "Reason", "Refusal", "DocumentsBody", "DocumentBody", "SearchBody", "SearchAnswer"):
+    for name in ("Problem", "FieldError", "Refusal", "DocumentsBody", "DocumentBody", "SearchBody", "SearchAnswer"):
         assert name in schemas
     promote = paths["/v1/collections/{collection}/versions/{number}/promote"]["post"]["responses"]
     (refusal,) = promote["409"]["content"].values()

@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from service.api.routes.recall import MAX_HOURS, MOST_EFFORTS, MOST_MOMENTS
+from service.api.routes.recall import MAX_EF_SETTINGS, MAX_HISTORY_POINTS, MAX_HOURS
 from service.core.ids import CollectionName, VersionNumber
 from service.core.recall import CalibrationCurve, CurvePoint, RecallMinute, RecallSeries, RecallStats
 from tests.edge import Edge, assert_problem, edge
@@ -90,25 +90,25 @@ async def test_a_long_history_is_of_few_moments_and_loses_nothing(api: Edge) -> 
     await add(api, *(RecallMinute(series=HNSW, at=ago(minutes=at), stats=found(1.0)) for at in range(1, 60 * hours)))
     (version,) = (await api.client.get(PATH, params={"hours": hours})).json()["versions"]
     history = version["history"]
-    assert len(history) <= MOST_MOMENTS + 1
+    assert len(history) <= MAX_HISTORY_POINTS + 1
     assert sum(one["queries"] for one in history) == 60 * hours - 1
     moments = [datetime.fromisoformat(one["minute"]) for one in history]
     assert moments == sorted(moments)
     assert {after - before for before, after in itertools.pairwise(moments)} == {
-        timedelta(minutes=math.ceil(60 * hours / MOST_MOMENTS))
+        timedelta(minutes=math.ceil(60 * hours / MAX_HISTORY_POINTS))
     }
 
 
 async def test_efforts_are_told_apart_as_long_as_they_are_few(api: Edge) -> None:
-    filtered = [replace(HNSW, band="wide", ef_search=200 + number) for number in range(MOST_EFFORTS + 1)]
+    filtered = [replace(HNSW, band="wide", ef_search=200 + number) for number in range(MAX_EF_SETTINGS + 1)]
     await add(api, *(RecallMinute(series=one, at=ago(minutes=5), stats=found(0.9)) for one in (HNSW, *filtered[1:])))
     (version,) = (await api.client.get(PATH)).json()["versions"]
-    assert len(version["series"]) == len(version["history"]) == 1 + MOST_EFFORTS
+    assert len(version["series"]) == len(version["history"]) == 1 + MAX_EF_SETTINGS
     await add(api, RecallMinute(series=filtered[0], at=ago(minutes=5), stats=found(0.9)))
     (version,) = (await api.client.get(PATH)).json()["versions"]
     told = [(one["band"], one["ef_search"], one["queries"]) for one in version["series"]]
-    assert told == [("all", 120, 1), ("wide", 0, MOST_EFFORTS + 1)]
-    assert [(one["band"], one["queries"]) for one in version["history"]] == [("all", 1), ("wide", MOST_EFFORTS + 1)]
+    assert told == [("all", 120, 1), ("wide", 0, MAX_EF_SETTINGS + 1)]
+    assert [(one["band"], one["queries"]) for one in version["history"]] == [("all", 1), ("wide", MAX_EF_SETTINGS + 1)]
 
 
 async def test_the_curve_of_a_version_is_told(api: Edge) -> None:

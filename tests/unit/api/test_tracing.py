@@ -30,7 +30,7 @@ TRACE, PARENT = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
 @asynccontextmanager
 async def traced(api: Edge, provider: TracerProvider) -> AsyncIterator[httpx.AsyncClient]:
     """A client of the same service behind the middleware."""
-    app = create_app(api.service, around=(Middleware(tracing.Traced, traces=provider),))
+    app = create_app(api.service, around=(Middleware(tracing.TracingMiddleware, traces=provider),))
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://t") as client:
         yield client
 
@@ -152,7 +152,7 @@ async def test_faults_are_marked_and_errors_of_clients_are_not(
 async def test_health_checks_leave_no_traces(api: Edge, memory: Memory) -> None:
     provider, exporter = memory
     async with traced(api, provider) as client:
-        for path in sorted(tracing.SILENT_PATHS):
+        for path in sorted(tracing.UNTRACED_PATHS):
             assert "traceparent" not in (await client.get(path)).headers
     assert exporter.get_finished_spans() == ()
 
@@ -191,7 +191,7 @@ def receiver() -> Iterator[tuple[str, list[ExportTraceServiceRequest]]]:
 async def test_a_collector_gets_them(api: Edge, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OTEL_RESOURCE_ATTRIBUTES", "deployment.environment.name=tests")
     with receiver() as (endpoint, received):
-        provider = tracing.provider(endpoint)
+        provider = tracing.create_tracer_provider(endpoint)
         async with traced(api, provider) as client:
             assert (await client.post(SEARCH, json={"query": "sort"})).status_code == 200
         await asyncio.to_thread(provider.shutdown)
@@ -207,7 +207,7 @@ async def test_a_collector_gets_them(api: Edge, monkeypatch: pytest.MonkeyPatch)
 
 def test_the_name_of_the_service_can_be_set(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OTEL_SERVICE_NAME", "search-eu")
-    provider = tracing.provider("http://127.0.0.1:9/v1/traces")
+    provider = tracing.create_tracer_provider("http://127.0.0.1:9/v1/traces")
     assert provider.resource.attributes["service.name"] == "search-eu"
     provider.shutdown()
 

@@ -16,7 +16,7 @@ from tests.edge import Edge, Json, assert_problem, edge
 PATH = "/v1/collections/papers/versions"
 SEARCH = "/v1/collections/papers/search"
 SMALLER: Json = {"embedder": {"model": "hashing:16"}}
-WHOLE = TypeAdapter(versions.VersionAnswer)
+SHAPE = TypeAdapter(versions.VersionAnswer)
 
 
 @pytest.fixture
@@ -44,6 +44,12 @@ async def doubtful() -> AsyncIterator[Edge]:
         yield running
 
 
+def valid(answer: Json) -> Json:
+    """The answer, which has the documented shape."""
+    SHAPE.validate_python(answer)
+    return answer
+
+
 async def post(api: Edge, path: str, body: Any = None) -> httpx.Response:
     """With no body at all where there is nothing to say."""
     said: dict[str, Any] = {} if body is None else {"json": body}
@@ -66,7 +72,7 @@ async def active(api: Edge) -> int:
 async def test_a_new_version_is_filled_from_now_on_and_the_active_one_answers(api: Edge) -> None:
     answer = await api.client.post(PATH, json={**SMALLER, "note": "smaller"})
     assert answer.status_code == 202
-    made = WHOLE.validate_python(answer.json())
+    made = valid(answer.json())
     assert answer.headers["location"] == f"{PATH}/2"
     assert (made["number"], made["state"], made["active"], made["previous"]) == (2, "backfilling", False, False)
     assert (made["dimensions"], made["paused"], made["reason"]) == (16, False, None)
@@ -108,7 +114,7 @@ async def test_effort_of_the_index_and_links_fit_together_whichever_is_named(api
 
 
 async def test_a_version_that_is_filled_shows_its_evidence_and_answers_once_it_is_promoted(api: Edge) -> None:
-    ready = WHOLE.validate_python(await api.ready(**SMALLER))
+    ready = valid(await api.ready(**SMALLER))
     assert ready["progress"]["done"] == 2
     verdicts = {check["name"]: check["passed"] for check in ready["checks"]}
     assert verdicts == {"complete": True, "canary": True, "warm": True, "recall": True, "judgments": None}
@@ -117,7 +123,7 @@ async def test_a_version_that_is_filled_shows_its_evidence_and_answers_once_it_i
 
     answer = await post(api, "2/promote", {"note": "better"})
     assert answer.status_code == 200
-    promoted = WHOLE.validate_python(answer.json())
+    promoted = valid(answer.json())
     assert (promoted["state"], promoted["active"], promoted["previous"]) == ("active", True, False)
     assert {check["name"] for check in promoted["checks"]} == set(verdicts)
     assert (await api.search("cancel"))["embedder_version"] == 2  # at once, though it was remembered
@@ -250,7 +256,7 @@ async def test_a_retired_version_keeps_its_entry_and_nothing_else(api: Edge) -> 
     for _ in range(2):
         answer = await api.client.delete(f"{PATH}/2", params={"note": "no use"})
         assert answer.status_code == 200
-        gone = WHOLE.validate_python(answer.json())
+        gone = valid(answer.json())
         assert (gone["state"], gone["chunks"], gone["indexed"]) == ("retired", 0, False)
         assert (gone["progress"]["done"], gone["progress"]["total"]) == (0, 0)
         assert gone["fingerprint"]

@@ -1,0 +1,100 @@
+"""What request bodies and answers share: strict reading, and the fields that several of them have.
+
+Nothing is coerced: "3" is not a number, and an unknown field is an error. Limits that an operator can set are not here
+but in `dependencies.RequestLimits`. Answers are typed dicts; a value of the domain whose fields are those of the wire,
+in the same order, is a part of them as it is (see `bodies.JsonResponse`).
+"""
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+from service.core import filters
+from service.core.filters import Filter
+from service.core.ids import CollectionName, DocumentId, VersionNumber
+from service.ingest.validation import DocumentLimits
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+MAX_ID_LENGTH = DocumentLimits().id_length
+MAX_PAGE = 1_000
+MAX_DIMENSIONS = 4_000
+"""What pgvector's halfvec can index."""
+
+Settings = TypeVar("Settings", bound="DataclassInstance")
+
+
+class RequestBody(BaseModel):
+    """A JSON object that a client sends."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
+
+    def apply_to(self, settings: Settings) -> Settings:
+        """`settings` with the fields changed that the client sent."""
+        return replace(settings, **self.model_dump(exclude_unset=True))
+
+
+class QueryParameters(BaseModel):
+    """Parameters of a query string. All of them are text, so values are converted; unknown names are errors."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+def _without_nul(text: str) -> str:
+    if "\0" in text:
+        raise ValueError("contains a NUL character")
+    return text
+
+
+def _not_blank(text: str) -> str:
+    if not text.strip():
+        raise ValueError("must not be empty")
+    return text
+
+
+Text = Annotated[str, AfterValidator(_without_nul)]
+"""Text that PostgreSQL can store."""
+QueryText = Annotated[
+    Text, Field(min_length=1, max_length=10_000, examples=["cancel a task"]), AfterValidator(_not_blank)
+]
+DocumentIdField = Annotated[
+    DocumentId,
+    AfterValidator(_without_nul),
+    Field(min_length=1, max_length=MAX_ID_LENGTH, description="Any text, unique in its collection."),
+]
+CollectionNameField = Annotated[
+    CollectionName,
+    Field(pattern="^[a-z0-9][a-z0-9_-]{0,62}$", description="Name of a collection.", examples=["papers"]),
+]
+VersionNumberField = Annotated[VersionNumber, Field(ge=1, le=2**31 - 1)]
+VectorField = Annotated[
+    list[float],
+    Field(
+        min_length=1,
+        max_length=MAX_DIMENSIONS,
+        fail_fast=True,  # one reason is enough: thousands of wrong numbers must not become thousands of errors
+        description="As many numbers as the version has dimensions; of any length but zero.",
+    ),
+]
+FilterField = Annotated[
+    dict[str, Any],
+    Field(
+        description="Fields of the metadata and what must hold of them: `$eq $ne $gt $gte $lt $lte $in $nin $exists "
+        "$contains`, combined by `$and $or $not`; nested fields by dots.",
+        examples=[{"year": {"$gte": 2019}}],
+    ),
+]
+
+
+def parse_filter(raw: Any) -> Filter | None:
+    """The filter that a client sent; None where it is empty. Invalid names the exact place of an error in it."""
+    return filters.parse(raw) if raw else None
+
+
+class PageQuery(QueryParameters):
+    cursor: (
+        Annotated[str, Field(max_length=8 * MAX_ID_LENGTH, description="`next_cursor` of the page before.")] | None
+    ) = None
+    limit: Annotated[int, Field(ge=1, le=MAX_PAGE)] = 100

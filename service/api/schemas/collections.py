@@ -1,0 +1,258 @@
+"""Collections and their settings, as clients send and get them."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, fields, replace
+from datetime import datetime
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field
+from typing_extensions import TypedDict
+
+from service.api.schemas.base import MAX_DIMENSIONS, RequestBody, Text, VersionNumberField
+from service.core import filters
+from service.core.collections import (
+    ChunkingSettings,
+    Collection,
+    CollectionCounts,
+    CollectionSettings,
+    EmbedderSpec,
+    FieldState,
+    FusionSettings,
+    IndexedField,
+    MeasuredGain,
+    RerankSettings,
+    TuningRecord,
+)
+from service.core.ports.lexicon import LexiconState
+from service.core.versions import EmbedderVersion, VersionState
+
+MAX_CANDIDATES = 1_000
+MAX_TUNED_QUERIES = 10_000
+MAX_FOLDS = 100
+
+_DEFAULTS = CollectionSettings()
+
+# ---------------------------------------------------------------- request
+
+
+class ModelBody(RequestBody):
+    """A model and what decides where it places a text. An empty prompt: the model's own, where it has one."""
+
+    model: Annotated[Text, Field(min_length=1, max_length=300)] = "default"
+    revision: Annotated[Text, Field(min_length=1, max_length=100)] | None = None
+    query_prompt: Annotated[Text, Field(max_length=2_000)] = ""
+    document_prompt: Annotated[Text, Field(max_length=2_000)] = ""
+    dimensions: Annotated[int, Field(ge=1, le=MAX_DIMENSIONS)] | None = None
+
+    def spec(self) -> EmbedderSpec:
+        return EmbedderSpec(**self.model_dump(include={field.name for field in fields(EmbedderSpec)}))
+
+
+class EmbedderBody(ModelBody):
+    """A model and everything that decides where it places a text."""
+
+    identity: (
+        Annotated[Text, Field(min_length=1, max_length=300, description="Of `external`: what makes the vectors.")]
+        | None
+    ) = None
+
+
+EmbedderField = Annotated[
+    EmbedderBody,
+    BeforeValidator(
+        lambda value: {"model": value} if isinstance(value, str) else value,
+        json_schema_input_type=Annotated[str, Field(max_length=300)] | EmbedderBody,
+    ),
+]
+"""An embedder, or the name of its model alone."""
+
+
+class ChunkingBody(RequestBody):
+    """How documents are cut, in tokens of the embedder; null: as long as it takes. At most half a chunk overlaps."""
+
+    max_tokens: Annotated[int, Field(ge=16, le=100_000)] | None = None
+    overlap_tokens: Annotated[int, Field(ge=0, le=1_000)] = _DEFAULTS.chunking.overlap_tokens
+
+
+class FusionBody(RequestBody):
+    """How the two legs become one ranking: `convex` reads `alpha` (the weight of dense), `rrf` reads `k`."""
+
+    method: Literal["convex", "rrf"] = _DEFAULTS.fusion.method
+    alpha: Annotated[float, Field(ge=0, le=1)] = _DEFAULTS.fusion.alpha
+    k: Annotated[int, Field(ge=1, le=10_000)] = _DEFAULTS.fusion.k
+
+
+class RerankingBody(RequestBody):
+    """How far a cross-encoder reads, and how much it counts. What is left out is as the collection's settings say."""
+
+    depth: Annotated[int, Field(ge=1, le=1_000, description="Hits that the cross-encoder reads.")] = (
+        _DEFAULTS.rerank.depth
+    )
+    weight: Annotated[float, Field(ge=0, le=1, description="Its share in the final score.")] = _DEFAULTS.rerank.weight
+
+
+class GainBody(RequestBody):
+    """Mean nDCG@10 over held-out queries before and after, and the interval of the difference (95 %)."""
+
+    before: Annotated[float, Field(ge=0, le=1)]
+    after: Annotated[float, Field(ge=0, le=1)]
+    low: Annotated[float, Field(ge=-1, le=1)]
+    high: Annotated[float, Field(ge=-1, le=1)]
+
+    def gain(self) -> MeasuredGain:
+        return MeasuredGain(**self.model_dump())
+
+
+class TunedBody(RequestBody):
+    """On what `fusion`, `candidates` and `rerank` of the same request were chosen; `azimuth tune` sends it."""
+
+    version: Annotated[VersionNumberField, Field(description="The embedder version that answered: the active one.")]
+    queries: Annotated[int, Field(ge=1, le=MAX_TUNED_QUERIES)]
+    folds: Annotated[int, Field(ge=2, le=MAX_FOLDS)]
+    fusion: GainBody | None = None
+    rerank: GainBody | None = None
+
+    def record(self, now: datetime) -> TuningRecord:
+        return TuningRecord(
+            version=self.version,
+            at=now,
+            queries=self.queries,
+            folds=self.folds,
+            fusion=None if self.fusion is None else self.fusion.gain(),
+            rerank=None if self.rerank is None else self.rerank.gain(),
+        )
+
+
+class CollectionBody(RequestBody):
+    """Settings of a collection. What is left out keeps its value, or gets its default in a new collection."""
+
+    embedder: EmbedderField = EmbedderBody()
+    language: Annotated[str, Field(max_length=32, description="Decides stemming and stop words.")] = _DEFAULTS.language
+    recall_target: Annotated[float, Field(gt=0, le=1)] = _DEFAULTS.recall_target
+    chunking: ChunkingBody = ChunkingBody()
+    fusion: FusionBody = FusionBody()
+    candidates: Annotated[int, Field(ge=1, le=MAX_CANDIDATES)] = _DEFAULTS.candidates
+    rerank: RerankingBody = RerankingBody()
+    tuned: TunedBody | None = None
+    indexed: Annotated[
+        list[str],
+        Field(
+            max_length=filters.MAX_DECLARED,
+            description="Fields of the metadata that filters find by an index of their own; nested ones by dots.",
+            examples=[["year", "author.name"]],
+        ),
+    ] = Field([])
+
+    def settings(self, base: CollectionSettings, now: datetime) -> CollectionSettings:
+        """`base` with the fields changed that the client sent. An embedder is one value and is replaced as a whole.
+
+        The record of tuning is dropped where the ranking changes without a new record.
+        """
+        changes: dict[str, Any] = {name: getattr(self, name) for name in self.model_fields_set}
+        for name in changes.keys() & {"chunking", "fusion", "rerank"}:
+            changes[name] = changes[name].apply_to(getattr(base, name))
+        if "embedder" in changes:
+            changes["embedder"] = self.embedder.spec()
+        if "indexed" in changes:
+            changes["indexed"] = filters.declared(self.indexed, "indexed")
+        if self.tuned is not None:
+            changes["tuned"] = self.tuned.record(now)
+        changed = replace(base, **changes)
+        if "tuned" not in changes and _ranking(changed) != _ranking(base):
+            changed = replace(changed, tuned=None)
+        return changed
+
+
+def _ranking(settings: CollectionSettings) -> tuple[FusionSettings, int, RerankSettings]:
+    """The settings that a record of tuning is about."""
+    return settings.fusion, settings.candidates, settings.rerank
+
+
+# ---------------------------------------------------------------- answers
+
+
+class TunedAnswer(TypedDict):
+    version: int
+    at: datetime
+    queries: int
+    folds: int
+    fusion: MeasuredGain | None
+    """What fusion and candidates gained; null where they were left as they were."""
+    rerank: MeasuredGain | None
+    outdated: bool
+    """Another embedder version is active now: tune again."""
+
+
+class SettingsAnswer(TypedDict):
+    embedder: EmbedderSpec
+    language: str
+    recall_target: float
+    chunking: ChunkingSettings
+    fusion: FusionSettings
+    candidates: int
+    rerank: RerankSettings
+    tuned: TunedAnswer | None
+    """On what fusion, candidates and rerank were chosen; null where they are the defaults or were set by hand."""
+    indexed: list[str]
+
+
+class FieldAnswer(TypedDict):
+    field: str
+    state: FieldState
+    """`building`: filters look at the documents instead, until it is `ready`."""
+
+
+class VersionSummary(TypedDict):
+    number: int
+    state: VersionState
+    fingerprint: str
+
+
+class CollectionAnswer(TypedDict):
+    name: str
+    settings: SettingsAnswer
+    fields: list[FieldAnswer]
+    """The declared fields (`settings.indexed`), and whether filters can use their indexes yet."""
+    counts: CollectionCounts
+    active_version: int
+    previous_version: int | None
+    """The version that a roll back would make active again."""
+    versions: list[VersionSummary]
+    lexical_state: LexiconState
+    """`rebuilding`: its former language answers until the index of the new one is complete."""
+    lexical_lag_seconds: float | None
+    """Age of the oldest committed change that lexical search cannot see yet; null while it is not known."""
+    created_at: datetime
+
+
+class CollectionsAnswer(TypedDict):
+    collections: list[CollectionAnswer]
+
+
+def collection_answer(
+    collection: Collection,
+    counts: CollectionCounts,
+    fields: Sequence[IndexedField],
+    versions: Sequence[EmbedderVersion],
+    lexical_state: LexiconState,
+    lag_seconds: float | None,
+) -> CollectionAnswer:
+    settings: Any = asdict(collection.settings)
+    if (tuned := collection.settings.tuned) is not None:
+        settings["tuned"]["outdated"] = tuned.version != collection.active_version
+    return {
+        "name": collection.name,
+        "settings": settings,
+        "fields": [{"field": field.name, "state": field.state} for field in fields],
+        "counts": counts,
+        "active_version": collection.active_version,
+        "previous_version": collection.previous_version,
+        "versions": [version_summary(version) for version in versions],
+        "lexical_state": lexical_state,
+        "lexical_lag_seconds": lag_seconds,
+        "created_at": collection.created_at,
+    }
+
+
+def version_summary(version: EmbedderVersion) -> VersionSummary:
+    return {"number": version.number, "state": version.state, "fingerprint": version.fingerprint}
