@@ -132,7 +132,7 @@ def service_error_response(scope: Scope, error: AzimuthError, **members: Any) ->
         title=(type(error).__doc__ or "").strip().splitlines()[0],
         status=status,
         detail=error.detail,
-        errors=getattr(error, "errors", ()),
+        errors=error.errors,
         headers=None if retry_after is None else {"Retry-After": str(max(1, math.ceil(retry_after)))},
         **members,
     )

@@ -105,9 +105,8 @@ async def write(
     target = await _vector_target(service, found, query) if with_vectors else None
     answer = written_answer(await service.ingest.write(found, documents, target))
     if query.wait:
-        answer["searchable"] = await service.ingest.wait_until_searchable(
-            found, [document.id for document in documents]
-        )
+        ids = [document.id for document in documents]
+        answer["searchable"] = await service.ingest.wait_until_searchable(found, ids)
     return JsonResponse(answer)
 
 
