@@ -32,22 +32,22 @@ REST_RATIO = 1.0
 """Rest after each query, in multiples of the time that it took."""
 
 
+@dataclass(kw_only=True, eq=False)
 class CurveMeasurer:
-    def __init__(self, *, vectors: VectorStore, sampling: CollectionSampler, rest_ratio: float = REST_RATIO) -> None:
-        self._vectors = vectors
-        self._sampling = sampling
-        self._rest_ratio = rest_ratio
+    vectors: VectorStore
+    sampling: CollectionSampler
+    rest_ratio: float = REST_RATIO
 
     async def measure(
         self, space: Space, health: IndexHealth, judgments: Judgments | None, live: Sequence[str], now: Clock
     ) -> CalibrationCurve | None:
         """None where there is no query to ask. SpaceRefused and ModelUnavailable as `CollectionSampler.queries`."""
         collection, version = space.collection, space.version
-        queries, sources = await self._sampling.queries(collection, version, judgments, live, MAX_QUERIES)
+        queries, sources = await self.sampling.queries(collection, version, judgments, live, MAX_QUERIES)
         if not len(queries):
             return None
         target = collection.settings.recall_target
-        run = _CurveRun(self._vectors, version, retrievers.chunks_for(space, collection.settings.candidates))
+        run = _CurveRun(self.vectors, version, retrievers.chunks_for(space, collection.settings.candidates))
         steps: Sequence[int] = EF_STEPS
         narrowed = False
         for at, query in enumerate(queries):
@@ -57,7 +57,7 @@ class CurveMeasurer:
                 break
             before = run.worked
             await run.ask(query, steps)
-            await asyncio.sleep(self._rest_ratio * (run.worked - before))
+            await asyncio.sleep(self.rest_ratio * (run.worked - before))
         assert health.index is not None
         return CalibrationCurve(
             points=run.points(),

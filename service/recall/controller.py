@@ -13,14 +13,15 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import partial
 
 from service.core.collections import Collection
 from service.core.errors import AzimuthError, Conflict
 from service.core.ids import CollectionId, CollectionName, VersionNumber
-from service.core.index_health import IndexHealth
+from service.core.index_health import IndexHealth, IndexState
 from service.core.periodic import Clock, for_each_version
 from service.core.ports.audit import Audit
 from service.core.ports.collections import Collections
@@ -49,9 +50,6 @@ RECALIBRATION_CHANGED_SHARE = 0.25
 RECALIBRATION_DEAD_SHARE = 0.10
 """Change in the share of dead rows that has the same effect."""
 
-LiveTexts = Callable[[CollectionName], Sequence[str]]
-"""The texts of the live searches that are remembered."""
-
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EfChange:
@@ -62,59 +60,47 @@ class EfChange:
     decision: EfDecision
 
 
+@dataclass(kw_only=True, eq=False)
 class RecallController:
     """`exact_below`: chunks up to which a version has no index, because an exact scan is as fast."""
 
-    def __init__(
-        self,
-        *,
-        collections: Collections,
-        versions: Versions,
-        queue: JobQueue,
-        recalls: RecallStore,
-        indexes: Indexes,
-        audit: Audit,
-        test_sets: TestSets,
-        curve_measurer: CurveMeasurer,
-        live_texts: LiveTexts,
-        exact_below: int,
-    ) -> None:
-        self._collections = collections
-        self._versions = versions
-        self._queue = queue
-        self._recalls = recalls
-        self._indexes = indexes
-        self._audit = audit
-        self._test_sets = test_sets
-        self._curve_measurer = curve_measurer
-        self._live_texts = live_texts
-        self._exact_below = exact_below
-        self._minutes: dict[CollectionId, tuple[RecallMinute, ...]] = {}
-        self._rebuilds: set[asyncio.Task[None]] = set()
+    collections: Collections
+    versions: Versions
+    queue: JobQueue
+    recalls: RecallStore
+    indexes: Indexes
+    audit: Audit
+    test_sets: TestSets
+    curve_measurer: CurveMeasurer
+    live_texts: Callable[[CollectionName], Sequence[str]]
+    """The texts of the remembered live searches of a collection."""
+    exact_below: int
+    _minutes: dict[CollectionId, tuple[RecallMinute, ...]] = field(default_factory=dict, init=False)
+    _rebuilds: set[asyncio.Task[None]] = field(default_factory=set, init=False)
 
     async def adjust_all(self, now: Clock) -> None:
         """Calibrate each version that is or may be searched, where due, and apply the changes that probes ask for."""
-        standing = await self._versions.in_states(COMPLETE_STATES)
+        standing = await self.versions.in_states(COMPLETE_STATES)
         ids = {version.collection_id for version in standing}
         self._minutes = {id_: known for id_, known in self._minutes.items() if id_ in ids}
         adjust = partial(self._adjust, now=now)
         await for_each_version(standing, adjust, failure_message="ef_search not adjusted")
 
     async def _adjust(self, version: EmbedderVersion, now: Clock) -> None:
-        health = await self._indexes.health(version)
+        health = await self.indexes.health(version)
         index = health.index
         if index is None or not index.valid or index.building:
             return
-        collection = await self._collections.get(version.collection_id)
+        collection = await self.collections.get(version.collection_id)
         target = collection.settings.recall_target
-        curve = await self._recalls.curve(version)
+        curve = await self.recalls.curve(version)
         if curve is not None and curve.build == index.build and await self._changes(collection, version, curve, now()):
-            async with self._indexes.ef_search_lock(version) as ours:
+            async with self.indexes.ef_search_lock(version) as ours:
                 if ours:  # determines the changes again: the process that had the lock before may have applied them
                     await self._apply_changes(collection, version, curve, now())
-        if calibration_due(curve, health, target) and not await self._loading(version, health, now()):
-            async with self._indexes.ef_search_lock(version) as ours:
-                if ours and calibration_due(await self._recalls.curve(version), health, target):
+        if calibration_due(curve, health, index, target) and not await self._loading(version, health, now()):
+            async with self.indexes.ef_search_lock(version) as ours:
+                if ours and calibration_due(await self.recalls.curve(version), health, index, target):
                     await self._calibrate(collection, version, health, now)
 
     # ------------------------------------------------------------ calibrate
@@ -124,26 +110,26 @@ class RecallController:
 
         A curve of this index suffices, even if much was written since, because a promotion waits for this.
         """
-        health = await self._indexes.health(version)
+        health = await self.indexes.health(version)
         target = collection.settings.recall_target
         if health.index is not None and health.index.valid:
-            async with self._indexes.ef_search_lock(version) as ours:
-                if ours and unmeasured(await self._recalls.curve(version), health, target):
+            async with self.indexes.ef_search_lock(version) as ours:
+                if ours and unmeasured(await self.recalls.curve(version), health.index, target):
                     await self._calibrate(collection, version, health, now)
 
     async def _loading(self, version: EmbedderVersion, health: IndexHealth, now: datetime) -> bool:
         """Is a bulk load running? To calibrate in the middle of it would mean to calibrate twice."""
-        return (await self._queue.status(version.collection_id, version.number, now)).pending > health.rows / 10
+        return (await self.queue.status(version.collection_id, version.number, now)).pending > health.rows / 10
 
     async def _calibrate(
         self, collection: Collection, version: EmbedderVersion, health: IndexHealth, now: Clock
     ) -> None:
-        space = Space(collection=collection, version=version, status=await self._versions.status(version))
-        judgments = await self._test_sets.get(collection.id)
-        curve = await self._curve_measurer.measure(space, health, judgments, self._live_texts(collection.name), now)
+        space = Space(collection=collection, version=version, status=await self.versions.status(version))
+        judgments = await self.test_sets.get(collection.id)
+        curve = await self.curve_measurer.measure(space, health, judgments, self.live_texts(collection.name), now)
         if curve is None:
             return
-        await self._recalls.put_curve(version, curve)
+        await self.recalls.put_curve(version, curve)
         extra = {"collection_id": collection.id, "version": version.number, "queries": curve.queries}
         log.info("calibrated", extra=extra)
         await self._apply_changes(collection, version, curve, now())
@@ -155,7 +141,7 @@ class RecallController:
     ) -> list[EfChange]:
         target = collection.settings.recall_target
         known = {
-            one.band: one for one in await self._recalls.ef_settings(collection.id) if one.version == version.number
+            one.band: one for one in await self.recalls.ef_settings(collection.id) if one.version == version.number
         }
         minutes = await self._recent_minutes(collection.id, now)
         since = max(curve.measured_at, now - PROBE_RETENTION)
@@ -181,7 +167,7 @@ class RecallController:
         oldest = now - PROBE_RETENTION
         again = max((minute.at for minute in known), default=oldest) - FLUSH_LAG
         kept = [minute for minute in known if oldest <= minute.at < again]
-        self._minutes[collection_id] = (*kept, *await self._recalls.since(collection_id, max(again, oldest)))
+        self._minutes[collection_id] = (*kept, *await self.recalls.since(collection_id, max(again, oldest)))
         return self._minutes[collection_id]
 
     # ------------------------------------------------------------ audit
@@ -214,7 +200,7 @@ class RecallController:
                 entry = AuditEntry(
                     action="effort", actor=SERVICE, at=now, version=version.number, note=setting.reason, details=details
                 )
-            await self._recalls.put_ef_setting(collection.id, setting, entry)
+            await self.recalls.put_ef_setting(collection.id, setting, entry)
             if entry is not None:
                 extra = {"collection_id": collection.id, "version": version.number, **details, "reason": setting.reason}
                 log.log(logging.WARNING if setting.missed else logging.INFO, "ef_search set", extra=extra)
@@ -225,49 +211,40 @@ class RecallController:
         self, collection: Collection, version: EmbedderVersion
     ) -> tuple[IndexHealth, tuple[IndexAdvice, ...]]:
         """The health of the index, and what to do about it."""
-        health = await self._indexes.health(version)
-        settings = await self._recalls.ef_settings(collection.id)
+        health = await self.indexes.health(version)
+        settings = await self.recalls.ef_settings(collection.id)
         missed = any(one.missed and one.version == version.number for one in settings)
-        return health, advise(health, exact_below=self._exact_below, target_missed=missed and health.index is not None)
+        return health, advise(health, exact_below=self.exact_below, target_missed=missed and health.index is not None)
 
     async def reindex(self, collection: Collection, number: VersionNumber, *, actor: str, now: Clock) -> None:
         """Start to rebuild the index. Conflict where there is none, or where a build is running."""
-        version = await self._versions.get(collection.id, number)
+        version = await self.versions.get(collection.id, number)
         if not version.written:
             raise Conflict(f"version {number} is {version.state}: it has no index")
-        health = await self._indexes.health(version)
+        health = await self.indexes.health(version)
         if health.index is None:
             raise Conflict(f"version {number} has no index: its {health.rows} vectors are scanned exactly")
-        started: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
-        if not health.index.building:
-            task = asyncio.create_task(self._rebuild(version, started, actor, now))
+        async with AsyncExitStack() as lock:
+            if health.index.building or not await lock.enter_async_context(self.indexes.rebuild_lock(version)):
+                raise Conflict(f"the index of version {number} is being built already")
+            entry = AuditEntry(action="reindexed", actor=actor, at=now(), version=number)
+            await self.audit.add(collection.id, entry)
+            task = asyncio.create_task(self._rebuild(version, lock.pop_all()))
             self._rebuilds.add(task)
             task.add_done_callback(self._rebuilds.discard)
-        if health.index.building or not await started:
-            raise Conflict(f"the index of version {number} is being built already")
 
-    async def _rebuild(self, version: EmbedderVersion, started: asyncio.Future[bool], actor: str, now: Clock) -> None:
-        """`started` is set to whether this process has the lock, or to the error that came before that was known."""
-        began = time.monotonic()
+    async def _rebuild(self, version: EmbedderVersion, lock: AsyncExitStack) -> None:
+        started = time.monotonic()
         about = {"collection_id": version.collection_id, "version": version.number}
         try:
-            async with self._indexes.rebuild_lock(version) as ours:
-                if ours:
-                    entry = AuditEntry(action="reindexed", actor=actor, at=now(), version=version.number)
-                    await self._audit.add(version.collection_id, entry)
-                started.set_result(ours)
-                if not ours:
-                    return
-                await self._indexes.rebuild(version)
-        except Exception as error:
-            if not started.done():
-                started.set_exception(error)
-            elif isinstance(error, AzimuthError):
-                log.warning("index not rebuilt", extra={**about, "reason": error.detail})
-            else:
-                log.exception("index not rebuilt", extra=about)
-            return
-        log.info("index rebuilt", extra={**about, "seconds": round(time.monotonic() - began, 1)})
+            async with lock:
+                await self.indexes.rebuild(version)
+        except AzimuthError as error:
+            log.warning("index not rebuilt", extra={**about, "reason": error.detail})
+        except Exception:
+            log.exception("index not rebuilt", extra=about)
+        else:
+            log.info("index rebuilt", extra={**about, "seconds": round(time.monotonic() - started, 1)})
 
     async def cancel_rebuilds(self) -> None:
         """Stop waiting for rebuilds: the server completes a build, or leaves an invalid one for the next to drop."""
@@ -276,27 +253,21 @@ class RecallController:
         await asyncio.gather(*self._rebuilds, return_exceptions=True)
 
 
-def unmeasured(curve: CalibrationCurve | None, health: IndexHealth, target: float) -> bool:
+def unmeasured(curve: CalibrationCurve | None, index: IndexState, target: float) -> bool:
     """Is there no curve of this index for this target?"""
-    if health.index is None:
-        return False
-    return curve is None or curve.build != health.index.build or curve.target != target
+    return curve is None or curve.build != index.build or curve.target != target
 
 
-def calibration_due(curve: CalibrationCurve | None, health: IndexHealth, target: float) -> bool:
+def calibration_due(curve: CalibrationCurve | None, health: IndexHealth, index: IndexState, target: float) -> bool:
     """Is a curve to be measured, because there is none or because the rows have changed since?
 
     Statistics that were reset, as after a crash, begin at zero: then all that they count came since.
     """
-    if health.index is None:
-        return False
-    if curve is None or unmeasured(curve, health, target):
+    if curve is None or unmeasured(curve, index, target):
         return True
     written = health.written - curve.written if health.written >= curve.written else health.written
-    changed = max(written, abs(health.rows - curve.rows))
-    if changed >= RECALIBRATION_CHANGED_SHARE * max(1, curve.rows):
-        return True
-    return abs(health.dead_share - curve.dead) >= RECALIBRATION_DEAD_SHARE
+    changed = max(written, abs(health.rows - curve.rows)) >= RECALIBRATION_CHANGED_SHARE * max(1, curve.rows)
+    return changed or abs(health.dead_share - curve.dead) >= RECALIBRATION_DEAD_SHARE
 
 
 def _initial_changes(known: Mapping[Band, EfSetting], decision: EfDecision) -> list[EfChange]:

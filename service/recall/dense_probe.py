@@ -40,26 +40,18 @@ class ProbedQuery:
     width: int
 
 
+@dataclass(kw_only=True, eq=False)
 class DenseProbe:
     """`passing_cap`: as for live searches. `lower_step`: a smaller `ef_search` to try as well, to learn if it suffices.
 
     It is tried only for searches without a filter: under filters each search has an `ef_search` of its own.
     """
 
-    def __init__(
-        self,
-        *,
-        vectors: VectorStore,
-        documents: Documents,
-        spaces: SpaceResolver,
-        passing_cap: int,
-        lower_step: Callable[[int], int | None] = lambda _: None,
-    ) -> None:
-        self._vectors = vectors
-        self._documents = documents
-        self._spaces = spaces
-        self._passing_cap = passing_cap
-        self._lower_step = lower_step
+    vectors: VectorStore
+    documents: Documents
+    spaces: SpaceResolver
+    passing_cap: int
+    lower_step: Callable[[int], int | None] = lambda _: None
 
     async def probe(self, query: ProbedQuery, recent: Space | None) -> tuple[RecallSample, ...] | None:
         """None where the data changed between the runs; no samples where the search would run exactly by now.
@@ -71,7 +63,7 @@ class DenseProbe:
         if space is None:
             space = await self._current_space(query)
             filter_match = await self._current_filter_match(query, space)
-        current, retriever = space, DenseRetriever(self._vectors, self._documents)
+        current, retriever = space, DenseRetriever(self.vectors, self.documents)
 
         async def run(request: SearchRequest, width: int) -> tuple[LegResult, float]:
             started = time.perf_counter()
@@ -98,7 +90,7 @@ class DenseProbe:
         )
 
     async def _current_space(self, query: ProbedQuery) -> Space:
-        space = await self._spaces.resolve(query.collection, query.request.embedder_version)
+        space = await self.spaces.resolve(query.collection, query.request.embedder_version)
         if (space.collection.id, space.version.number) != (query.collection_id, query.version):
             raise VersionNotFound(f"version {query.version} of {query.collection} does not answer any more")
         return space
@@ -107,14 +99,14 @@ class DenseProbe:
         where = query.request.where
         if where is None:
             return None
-        most = filter_planner.max_allowlist(space.status, retrievers.chunks_for(space, query.width), self._passing_cap)
-        return await self._documents.match_filter(space.collection.id, where, most)
+        most = filter_planner.max_allowlist(space.status, retrievers.chunks_for(space, query.width), self.passing_cap)
+        return await self.documents.match_filter(space.collection.id, where, most)
 
     def _lower_ef_search(self, query: ProbedQuery, space: Space, live: LegResult) -> int | None:
         request, ran = query.request, live.plan.ef_search
         if live.plan.kind != "hnsw" or ran is None or request.where is not None or request.ef_search is not None:
             return None
-        lower = self._lower_step(min(ran, space.status.ef_settings.get("all", ran)))
+        lower = self.lower_step(min(ran, space.status.ef_settings.get("all", ran)))
         return lower if lower is not None and lower >= retrievers.chunks_for(space, K) else None
 
     async def _changed_meanwhile(self, query: ProbedQuery, space: Space, truth: Hits, found: Sequence[Hits]) -> bool:
@@ -125,14 +117,14 @@ class DenseProbe:
         if not missing:
             return False
         chunks = [(one.document_id, one.chunk or 0) for one in missing]
-        stored = await self._vectors.get(space.version, chunks, [one.content_revision for one in missing])
+        stored = await self.vectors.get(space.version, chunks, [one.content_revision for one in missing])
         for chunk, one in zip(chunks, missing, strict=True):
             if chunk not in stored or abs(float(stored[chunk] @ query.vector) - one.score) > NEAR:
                 return True
         if query.request.where is None:
             return False
         ids = sorted({one.document_id for one in missing})
-        passing = await self._documents.filter_ids(space.collection.id, ids, query.request.where)
+        passing = await self.documents.filter_ids(space.collection.id, ids, query.request.where)
         return len(passing) < len(ids)
 
 

@@ -24,10 +24,9 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from service.core.ids import VersionNumber
-from service.core.recall import Band, CalibrationCurve, CurvePoint, RecallMinute, RecallStats
+from service.core.limits import MAX_EF_SEARCH
+from service.core.recall import Band, CalibrationCurve, CurvePoint, K, RecallMinute, RecallStats
 
-SMALLEST, LARGEST = 10, 1_000
-"""The depth that recall is promised for; the most that pgvector takes."""
 STEP_RATIO = 1.25
 """One step changes about 12 % of the time of a scan, and a quarter to a third of the missed neighbours. With finer
 steps, the probes of an hour could not tell one from the next."""
@@ -46,14 +45,15 @@ cannot be measured."""
 
 
 def _ladder() -> tuple[int, ...]:
-    steps, at = [], float(SMALLEST)
-    while at < LARGEST:
+    steps, at = [], float(K)
+    while at < MAX_EF_SEARCH:
         steps.append(round(at))
         at *= STEP_RATIO
-    return (*steps, LARGEST)
+    return (*steps, MAX_EF_SEARCH)
 
 
 EF_STEPS = _ladder()
+"""From the depth that recall is promised for to the most that pgvector takes."""
 
 
 def previous_step(ef_search: int) -> int | None:
@@ -221,7 +221,7 @@ def _raise(ef_search: int, found: RecallStats, target_missed: bool, target: floa
     higher = next_step(ef_search)
     if higher is not None:
         return EfDecision(ef_search=higher, reason=reason)
-    return None if target_missed else EfDecision(ef_search=LARGEST, target_missed=True, reason=reason)
+    return None if target_missed else EfDecision(ef_search=MAX_EF_SEARCH, target_missed=True, reason=reason)
 
 
 def _describe_point(point: CurvePoint) -> str:

@@ -10,7 +10,7 @@ document in one byte, which alone costs a few percent of recall by id, and next 
 
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from service.core.collections import Collection
 from service.core.ids import CollectionId, DocumentId
@@ -39,22 +39,14 @@ class DocumentSample:
     expires_at: float
 
 
+@dataclass(kw_only=True, eq=False)
 class LexicalProbe:
-    def __init__(
-        self,
-        *,
-        lexicon: Lexicon,
-        truth: ExactBM25,
-        vectors: VectorStore,
-        documents: Documents,
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
-        self._lexicon = lexicon
-        self._truth = truth
-        self._vectors = vectors
-        self._documents = documents
-        self._clock = clock
-        self._samples: LruDict[CollectionId, DocumentSample] = LruDict(MAX_SAMPLES)
+    lexicon: Lexicon
+    truth: ExactBM25
+    vectors: VectorStore
+    documents: Documents
+    clock: Callable[[], float] = time.monotonic
+    _samples: LruDict[CollectionId, DocumentSample] = field(default_factory=lambda: LruDict(MAX_SAMPLES), init=False)
 
     async def probe(self, collection: Collection, version: EmbedderVersion, words: ParsedQuery) -> RecallStats | None:
         """None where a document changed meanwhile; empty where no sampled document has any of the words.
@@ -62,15 +54,15 @@ class LexicalProbe:
         Documents are sampled by the chunks of `version`. Constraints and typos are left out, because they do not rank.
         """
         plain = ParsedQuery(text=words.text)
-        if self._lexicon.state(collection) != "ready":
+        if self.lexicon.state(collection) != "ready":
             return RecallStats()
         sample = await self._sample(collection, version)
-        scores = await self._truth.exact_scores(collection, plain, sample)
+        scores = await self.truth.exact_scores(collection, plain, sample)
         exact = {one.document_id: score for one, score in zip(sample, scores, strict=True) if score > 0}
         if not exact:
             return RecallStats()
         started = time.perf_counter()
-        found = await self._lexicon.search(collection, plain, K, [one.document_id for one in sample])
+        found = await self.lexicon.search(collection, plain, K, [one.document_id for one in sample])
         seconds = time.perf_counter() - started
         best = sorted(exact, key=lambda one: (-exact[one], one))[:K]
         revisions = {one.document_id: one.content_revision for one in sample}
@@ -86,23 +78,23 @@ class LexicalProbe:
     async def _changed(
         self, collection: Collection, ids: Sequence[DocumentId], revisions: Mapping[DocumentId, int]
     ) -> bool:
-        now = await self._documents.get(collection.id, ids) if ids else {}
+        now = await self.documents.get(collection.id, ids) if ids else {}
         return any(one not in now or now[one].content_revision != revisions[one] for one in ids)
 
     async def _sample(self, collection: Collection, version: EmbedderVersion) -> tuple[TermCounts, ...]:
         sample = self._samples.get(collection.id)
-        if sample is None or self._clock() >= sample.expires_at:
+        if sample is None or self.clock() >= sample.expires_at:
             drawn = tuple([one async for one in self._draw(collection, version)])
-            sample = self._samples[collection.id] = DocumentSample(drawn, self._clock() + SAMPLE_SECONDS)
+            sample = self._samples[collection.id] = DocumentSample(drawn, self.clock() + SAMPLE_SECONDS)
         return sample.documents
 
     async def _draw(self, collection: Collection, version: EmbedderVersion) -> AsyncIterator[TermCounts]:
-        chunks = (await self._vectors.sample(version, SAMPLE_DOCUMENTS)).chunks
+        chunks = (await self.vectors.sample(version, SAMPLE_DOCUMENTS)).chunks
         ids = list(dict.fromkeys(document_id for document_id, _ in chunks))
         left = MAX_SAMPLE_LENGTH
         for at in range(0, len(ids), BATCH):
-            documents = (await self._documents.get(collection.id, ids[at : at + BATCH])).values()
+            documents = (await self.documents.get(collection.id, ids[at : at + BATCH])).values()
             short = [one for one in documents if len(one.text) <= min(MAX_DOCUMENT_LENGTH, left)]
             left = max(0, left - sum(len(one.text) for one in short))
-            for counts in await self._truth.term_counts(collection, short):
+            for counts in await self.truth.term_counts(collection, short):
                 yield counts

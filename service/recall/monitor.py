@@ -11,17 +11,16 @@ depend on the size of the collection. Fewer probes make the intervals of the res
 """
 
 import asyncio
-import dataclasses
 import logging
 import math
 import random
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from dataclasses import dataclass, replace
 
 from service.core import metrics
 from service.core.errors import AzimuthError, NotFound
-from service.core.filters import operands
 from service.core.ids import CollectionId, CollectionName, VersionNumber
 from service.core.lru import LruDict
 from service.core.periodic import in_background
@@ -32,6 +31,7 @@ from service.recall.dense_probe import DenseProbe, ProbedQuery
 from service.recall.lexical_probe import LexicalProbe
 from service.recall.probe_queue import LoggedQuery, ProbeQueue
 from service.search.events import SearchEvent
+from service.search.query_log import request_bytes, text_bytes
 from service.spaces.resolver import Space, SpaceResolver
 
 log = logging.getLogger(__name__)
@@ -50,61 +50,50 @@ RETENTION_SECONDS = 3_600.0
 """Between two deletions of expired minutes."""
 MAX_SPACES = 64
 """Versions whose space of the last search is remembered."""
-_OPERAND_BYTES, _CHARACTER_BYTES, _NUMBER_BYTES = 128, 4, 32
 
 
+@dataclass(kw_only=True, eq=False)
 class RecallMonitor:
     """`share`: of live searches, that may be probed. `budget_ms`: of each minute, that probes may take; 0 disables."""
 
-    def __init__(
-        self,
-        *,
-        probe: DenseProbe,
-        lexical: LexicalProbe,
-        spaces: SpaceResolver,
-        aggregator: RecallAggregator,
-        share: float,
-        budget_ms: float,
-        chance: random.Random,
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
-        self._probe = probe
-        self._lexical = lexical
-        self._spaces = spaces
-        self._aggregator = aggregator
-        self._share = share if budget_ms > 0 else 0.0
-        self._rest_ratio = MINUTE_MS / budget_ms - 1 if budget_ms > 0 else 0.0
-        self._chance = chance
-        self._clock = clock
-        self._dense_queries: ProbeQueue[ProbedQuery] = ProbeQueue(chance)
-        self._lexical_queries: ProbeQueue[tuple[CollectionName, ParsedQuery]] = ProbeQueue(chance)
+    dense_probe: DenseProbe
+    lexical_probe: LexicalProbe
+    spaces: SpaceResolver
+    aggregator: RecallAggregator
+    share: float
+    budget_ms: float
+    chance: random.Random
+    clock: Callable[[], float] = time.monotonic
+
+    def __post_init__(self) -> None:
+        self._dense_queries = ProbeQueue[ProbedQuery](self.chance)
+        self._lexical_queries = ProbeQueue[tuple[CollectionName, ParsedQuery]](self.chance)
         self._recent_spaces: LruDict[tuple[CollectionId, VersionNumber], tuple[float, Space]] = LruDict(MAX_SPACES)
         self._arrived = asyncio.Event()
-        self._lexical_probed_at = -math.inf
-        self._expired_deleted_at = -math.inf
+        self._lexical_probed_at = self._expired_deleted_at = -math.inf
 
     # ------------------------------------------------------------ sample
 
     def on_search(self, observed: SearchEvent) -> None:
         """As `SearchObserver`."""
-        if self._chance.random() < self._share:
+        if self.budget_ms > 0 and self.chance.random() < self.share:
             try:
                 self._sample(observed)
             except Exception:  # a client is waiting for an answer that is complete
                 log.exception("live search not sampled")
 
     def _sample(self, observed: SearchEvent) -> None:
-        space, plan, now = observed.space, observed.plan, self._clock()
+        space, plan, now = observed.space, observed.plan, self.clock()
         name, number = space.collection.name, space.version.number
         if plan.kind == "exact":
             series = RecallSeries.of_plan(number, plan)
             sample = RecallSample(series=series, stats=RecallStats.of_one(1.0, 1.0, 0.0), live=True)
-            self._aggregator.record(name, space.collection.id, (sample,))
+            self.aggregator.record(name, space.collection.id, (sample,))
         elif plan.kind != "none" and (query := self._probed_query(observed)) is not None:
             kind = (name, number, plan.kind, band_of(plan.selectivity))
-            self._dense_queries.add(kind, query, _size(query), now)
+            self._dense_queries.add(kind, query, query.vector.nbytes + request_bytes(query.request), now)
         if observed.request.mode != "dense" and (words := observed.request.parsed_query).text:
-            self._lexical_queries.add(name, (name, words), _CHARACTER_BYTES * len(words.text), now)
+            self._lexical_queries.add(name, (name, words), text_bytes(words.text), now)
         self._recent_spaces[space.collection.id, number] = (now, space)
         self._arrived.set()
 
@@ -113,7 +102,7 @@ class RecallMonitor:
         usable = [(at, vector) for at, vector in enumerate(observed.vectors) if vector is not None]
         if not usable:
             return None
-        at, vector = self._chance.choice(usable)
+        at, vector = self.chance.choice(usable)
         filter_match = observed.filter_match
         return ProbedQuery(
             collection=observed.space.collection.name,
@@ -121,7 +110,7 @@ class RecallMonitor:
             version=observed.space.version.number,
             request=observed.request.for_query(observed.request.effective_queries[at]),
             vector=vector,
-            filter_match=None if filter_match is None else dataclasses.replace(filter_match, ids=None),
+            filter_match=None if filter_match is None else replace(filter_match, ids=None),
             width=observed.width,
         )
 
@@ -148,7 +137,7 @@ class RecallMonitor:
 
     async def step(self) -> float | None:
         """Probe one search. The seconds to rest afterwards; None where there was nothing to probe."""
-        started = self._clock()
+        started = self.clock()
         try:
             probe = self._next_probe(started)
             if probe is None:
@@ -162,10 +151,10 @@ class RecallMonitor:
         except Exception:  # one odd search must not end the monitor
             outcome = "failed"
             log.exception("probe failed")
-        seconds = self._clock() - started
+        seconds = self.clock() - started
         metrics.PROBES.labels(outcome).inc()
         metrics.PROBE_SECONDS.inc(seconds)
-        return max(MIN_REST_SECONDS, seconds * self._rest_ratio)
+        return max(MIN_REST_SECONDS, seconds * (MINUTE_MS / self.budget_ms - 1))
 
     def _next_probe(self, now: float) -> Awaitable[str] | None:
         """The next probe, which returns the value of the metric's label `outcome`."""
@@ -182,28 +171,28 @@ class RecallMonitor:
         searched_at, space = self._recent_spaces.get((query.collection_id, query.version), (-math.inf, None))
         fresh = now < min(logged.asked_at, searched_at) + FRESH_SECONDS
         try:
-            samples = await self._probe.probe(query, space if fresh else None)
+            samples = await self.dense_probe.probe(query, space if fresh else None)
         except NotFound:
-            self._dense_queries.forget(logged.key)
+            self._dense_queries.pop(logged.key, None)
             raise
         if samples is None:
             return "torn"
-        self._aggregator.record(query.collection, query.collection_id, samples)
+        self.aggregator.record(query.collection, query.collection_id, samples)
         return "compared" if samples else "exact"
 
     async def _probe_lexical(self, name: CollectionName, words: ParsedQuery) -> str:
         try:
-            space = await self._spaces.resolve(name, None)
-            stats = await self._lexical.probe(space.collection, space.version, words)
+            space = await self.spaces.resolve(name, None)
+            stats = await self.lexical_probe.probe(space.collection, space.version, words)
         except NotFound:
-            self._lexical_queries.forget(name)
+            self._lexical_queries.pop(name, None)
             raise
         if stats is None:
             return "torn"
         if not stats.queries:
             return "nothing"
         series = RecallSeries(version=space.version.number, leg="lexical", plan=LEXICAL_PLAN, band="all", ef_search=0)
-        self._aggregator.record(name, space.collection.id, (RecallSample(series=series, stats=stats, live=True),))
+        self.aggregator.record(name, space.collection.id, (RecallSample(series=series, stats=stats, live=True),))
         return "compared"
 
     # ------------------------------------------------------------ flush
@@ -216,20 +205,11 @@ class RecallMonitor:
     async def flush(self) -> None:
         """Write the pending sums and delete expired ones. Errors are logged, and the next flush tries again."""
         try:
-            await self._aggregator.flush()
-            if self._clock() >= self._expired_deleted_at + RETENTION_SECONDS:
-                self._expired_deleted_at = self._clock()
-                await self._aggregator.delete_expired()
+            await self.aggregator.flush()
+            if self.clock() >= self._expired_deleted_at + RETENTION_SECONDS:
+                self._expired_deleted_at = self.clock()
+                await self.aggregator.delete_expired()
         except AzimuthError as error:
             log.warning("recall not written", extra={"reason": error.detail})
         except Exception:
             log.exception("recall not written")
-
-
-def _size(query: ProbedQuery) -> int:
-    """Bytes, approximately."""
-    request = query.request
-    parts = request.effective_queries if request.like is None else [example for _, example in request.like.by_field]
-    texts, numbers = sum(len(one.text or "") for one in parts), sum(len(one.vector or ()) for one in parts)
-    size = query.vector.nbytes + _OPERAND_BYTES * operands(request.where)
-    return size + _CHARACTER_BYTES * texts + _NUMBER_BYTES * numbers

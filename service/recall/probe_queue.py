@@ -75,31 +75,21 @@ class KindSample(Generic[T]):
         self.waiting = query
 
 
-class ProbeQueue(Generic[T]):
+class ProbeQueue(QueryLog[Hashable, KindSample[T]]):
     def __init__(self, chance: random.Random) -> None:
+        super().__init__(KindSample, max_keys=MAX_KINDS, max_bytes=MAX_BYTES, size_of=lambda kind: kind.bytes)
         self._chance = chance
-        self._kinds: QueryLog[Hashable, KindSample[T]] = QueryLog(
-            KindSample, max_keys=MAX_KINDS, max_bytes=MAX_BYTES, size_of=lambda kind: kind.bytes
-        )
-
-    def __len__(self) -> int:
-        """Queries that are remembered; each kind may hold one more that waits."""
-        return sum(len(kind.remembered) for kind in self._kinds.values())
-
-    @property
-    def bytes(self) -> int:
-        return self._kinds.bytes
 
     def add(self, key: Hashable, query: T, size: int, now: float) -> None:
         """Offer a query of the kind `key`, which takes about `size` bytes."""
         if size <= MAX_QUERY_BYTES:
             logged = LoggedQuery(key=key, query=query, size=size, asked_at=now)
-            self._kinds.touch(key).add(logged, now, self._chance)
-            self._kinds.trim()
+            self.touch(key).add(logged, now, self._chance)
+            self.trim()
 
     def next_query(self, now: float) -> LoggedQuery[T] | None:
         """The query to probe now, which counts as probed; None where there is none."""
-        kinds = sorted(self._kinds.values(), key=lambda kind: kind.probed_at)
+        kinds = sorted(self.values(), key=lambda kind: kind.probed_at)
         for kind in kinds:
             if kind.waiting is not None:
                 return kind.mark_probed(kind.waiting, now)
@@ -108,7 +98,3 @@ class ProbeQueue(Generic[T]):
                 if now >= query.probed_at + REPEAT_SECONDS:
                     return kind.mark_probed(query, now)
         return None
-
-    def forget(self, key: Hashable) -> None:
-        """Drop all queries of a kind."""
-        self._kinds.pop(key, None)

@@ -12,8 +12,11 @@ import math
 from collections.abc import Callable
 from typing import TypeVar
 
+from service.core.filters import operands
 from service.core.lru import LruDict
+from service.core.search import SearchRequest
 
+_OPERAND_BYTES, _CHARACTER_BYTES, _NUMBER_BYTES = 128, 4, 32
 K = TypeVar("K")
 M = TypeVar("M")
 
@@ -52,3 +55,15 @@ class QueryLog(LruDict[K, M]):
         """Drop keys until the memories fit in `max_bytes`: to be called after queries were added."""
         while self.bytes > self._max_bytes:
             self.popitem(last=False)
+
+
+def text_bytes(text: str) -> int:
+    """Memory of a text, approximately."""
+    return _CHARACTER_BYTES * len(text)
+
+
+def request_bytes(request: SearchRequest) -> int:
+    """Memory of a request, approximately."""
+    parts = request.effective_queries if request.like is None else [example for _, example in request.like.by_field]
+    size = sum(text_bytes(one.text or "") + _NUMBER_BYTES * len(one.vector or ()) for one in parts)
+    return size + _OPERAND_BYTES * operands(request.where)

@@ -249,14 +249,14 @@ async def _open_recall_monitor(settings: Settings, url: str, lexicon: TantivyLex
         documents, vectors = PostgresDocuments(pool), PostgresVectors(pool, alone=True)
         spaces = SpaceResolver(PostgresCollections(pool), PostgresVersions(pool))
         yield RecallMonitor(
-            probe=DenseProbe(
+            dense_probe=DenseProbe(
                 vectors=vectors,
                 documents=documents,
                 spaces=spaces,
                 passing_cap=settings.passing_cap,
                 lower_step=ef_policy.previous_step,
             ),
-            lexical=LexicalProbe(lexicon=lexicon, truth=lexicon, vectors=vectors, documents=documents),
+            lexical_probe=LexicalProbe(lexicon=lexicon, truth=lexicon, vectors=vectors, documents=documents),
             spaces=spaces,
             aggregator=RecallAggregator(PostgresRecalls(pool), utc_now),
             share=settings.probe_share,

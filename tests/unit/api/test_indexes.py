@@ -41,7 +41,7 @@ class Indexed:
 async def indexed() -> AsyncIterator[Indexed]:
     async with edge() as here:
         await here.collection()
-        indexes = here.service.recall_controller._indexes
+        indexes = here.service.recall_controller.indexes
         assert isinstance(indexes, FakeIndexes)
         yield Indexed(here, indexes)
         await here.service.recall_controller.cancel_rebuilds()

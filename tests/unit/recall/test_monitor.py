@@ -75,8 +75,8 @@ class Scene:
     def watch(self, *, share: float = 1.0, budget_ms: float = 600.0, probe: DenseProbe | None = None) -> RecallMonitor:
         of = self.watched
         return RecallMonitor(
-            probe=probe or of.probe(),
-            lexical=LexicalProbe(
+            dense_probe=probe or of.probe(),
+            lexical_probe=LexicalProbe(
                 lexicon=self.lexicon,
                 truth=WordTruth(),
                 vectors=of.vectors,
@@ -402,7 +402,7 @@ class Refusing:
 
 async def test_what_cannot_be_written_down_is_written_later_and_once(scene: Scene) -> None:
     of, refusing = scene.watch(), Refusing(scene.watched)
-    of._aggregator = RecallAggregator(refusing, lambda: NOW)  # type: ignore[arg-type]
+    of.aggregator = RecallAggregator(refusing, lambda: NOW)  # type: ignore[arg-type]
     of.on_search(scene.watched.observed(DensePlan(kind="exact")))
     await of.flush()
     assert await scene.minutes() == ()
@@ -414,7 +414,7 @@ async def test_what_cannot_be_written_down_is_written_later_and_once(scene: Scen
 
 async def test_old_minutes_are_forgotten_once_an_hour(scene: Scene) -> None:
     of, refusing = scene.watch(), Refusing(scene.watched)
-    of._aggregator = RecallAggregator(refusing, lambda: NOW)  # type: ignore[arg-type]
+    of.aggregator = RecallAggregator(refusing, lambda: NOW)  # type: ignore[arg-type]
     for _ in range(3):
         await of.flush()
     assert refusing.forgotten == [NOW - RETENTION]
