@@ -109,6 +109,11 @@ class Scene:
         self.now += timedelta(minutes=minutes)
         await self.recall_controller.adjust_all(lambda: self.now)
 
+    async def adjusted(self, minutes: float = 1) -> int:
+        """The `ef_search` of unfiltered searches afterwards."""
+        await self.adjust(minutes)
+        return await self.ef_search()
+
     async def set_target(self, target: float) -> None:
         collection = await self.world.collections.get(self.world.collection.id)
         await self.world.collections.update(collection, dataclasses.replace(collection.settings, recall_target=target))
@@ -138,15 +143,21 @@ class Scene:
     async def metric(self, name: str) -> float | None:
         collection = await self.world.collections.get(self.world.collection.id)
         await self.gauges.refresh(lambda: self.now)
-        labels: dict[str, str] = {"collection": collection.name}
-        if name != "recall_target":
-            labels["version"] = "1"
-        return REGISTRY.get_sample_value(f"azimuth_{name}", labels)
+        version = {} if name == "recall_target" else {"version": "1"}
+        return REGISTRY.get_sample_value(f"azimuth_{name}", {"collection": collection.name, **version})
 
 
 @pytest.fixture
 async def scene() -> Scene:
     return Scene(await build(None))
+
+
+@pytest.fixture
+async def calibrated(scene: Scene) -> Scene:
+    """A minute after its calibration."""
+    await scene.adjust()
+    await scene.adjust()
+    return scene
 
 
 # ---------------------------------------------------------------- calibrate
@@ -157,8 +168,7 @@ async def test_an_index_is_calibrated_when_it_is_there_and_once(scene: Scene) ->
     await scene.adjust()
     assert (scene.curves.times, await scene.ef_settings()) == (0, {})
     scene.set_index(ROWS)
-    await scene.adjust()
-    assert await scene.ef_search() == 146
+    assert await scene.adjusted() == 146
     assert (await scene.world.versions.status(scene.world.version)).ef_settings == {"all": 146}
     (entry,) = await scene.audit_trail()
     assert (entry.actor, entry.version) == ("azimuth", 1)
@@ -191,7 +201,7 @@ async def test_it_is_calibrated_again_when_a_quarter_changed_or_died(scene: Scen
     assert [entry.details["before"] for entry in await scene.audit_trail()] == [146, None]
 
 
-async def test_another_build_is_calibrated_and_what_stays_is_no_change(scene: Scene) -> None:
+async def test_another_build_is_calibrated_and_an_equal_result_is_no_change(scene: Scene) -> None:
     await scene.adjust()
     await scene.indexes.rebuild(scene.world.version)
     await scene.adjust()
@@ -215,8 +225,7 @@ async def test_one_process_at_a_time(scene: Scene) -> None:
     await scene.adjust()
     async with scene.indexes.ef_search_lock(scene.world.version):
         await scene.add_probes(146, 0.9)
-        await scene.adjust()
-    assert await scene.ef_search() == 146
+        assert await scene.adjusted() == 146
 
 
 async def test_a_version_is_calibrated_before_it_is_judged(scene: Scene) -> None:
@@ -241,8 +250,7 @@ async def test_without_a_model_it_stays_as_it_is_and_comes_later(scene: Scene) -
     await scene.adjust()
     assert await scene.ef_settings() == {}
     scene.curves.broken = False
-    await scene.adjust()
-    assert await scene.ef_search() == 146
+    assert await scene.adjusted() == 146
 
 
 # ---------------------------------------------------------------- hold
@@ -252,73 +260,57 @@ async def test_another_target_is_acted_on_at_once_and_measured_after(scene: Scen
     await scene.adjust()
     scene.curves.broken = True
     await scene.set_target(0.90)
-    await scene.adjust()
-    assert await scene.ef_search() == 75
+    assert await scene.adjusted() == 75
     scene.curves.broken = False
     scene.curves.lows = {60: 0.905, 75: 0.92, 1_000: 0.99}
-    await scene.adjust()
-    assert await scene.ef_search() == 60
+    assert await scene.adjusted() == 60
     assert [entry.details["target"] for entry in await scene.audit_trail()] == [0.90, 0.90, 0.95]
 
 
-async def test_probes_move_it_a_rung_and_each_move_is_noted_with_its_reason(scene: Scene) -> None:
-    await scene.adjust()
-    await scene.adjust()
-    await scene.add_probes(146, 0.92)
-    await scene.adjust()
-    assert await scene.ef_search() == 182
-    newest = (await scene.audit_trail())[0]
+async def test_probes_move_it_a_step_and_each_move_is_recorded_with_its_reason(calibrated: Scene) -> None:
+    await calibrated.add_probes(146, 0.92)
+    assert await calibrated.adjusted() == 182
+    newest = (await calibrated.audit_trail())[0]
     assert "ef_search 146 found 0.9200" in newest.note
     assert "misses the target 0.95" in newest.note
     assert newest.details["before"] == 146
-    await scene.adjust()
-    await scene.add_probes(182, 0.97)
-    await scene.add_probes(146, 0.97)
-    await scene.adjust()
-    assert await scene.ef_search() == 182  # 146 missed a moment ago
+    await calibrated.adjust()
+    await calibrated.add_probes(182, 0.97)
+    await calibrated.add_probes(146, 0.97)
+    assert await calibrated.adjusted() == 182  # 146 missed a moment ago
 
 
-async def test_a_rung_less_is_taken_where_it_holds(scene: Scene) -> None:
-    await scene.adjust()
-    await scene.adjust()
-    await scene.add_probes(116, 0.97)
-    await scene.adjust()
-    assert await scene.ef_search() == 116
+async def test_a_step_less_is_taken_where_it_holds(calibrated: Scene) -> None:
+    await calibrated.add_probes(116, 0.97)
+    assert await calibrated.adjusted() == 116
 
 
-async def test_sums_that_grow_later_are_seen(scene: Scene) -> None:
-    await scene.adjust()
-    await scene.adjust()
-    await scene.add_probes(146, 0.92, queries=50)
-    await scene.adjust(0.1)
-    assert await scene.ef_search() == 146
-    scene.now -= timedelta(minutes=0.1)
-    await scene.add_probes(146, 0.92)
-    await scene.adjust(0.2)
-    assert await scene.ef_search() == 182
+async def test_sums_that_grow_later_are_seen(calibrated: Scene) -> None:
+    await calibrated.add_probes(146, 0.92, queries=50)
+    assert await calibrated.adjusted(0.1) == 146
+    calibrated.now -= timedelta(minutes=0.1)
+    await calibrated.add_probes(146, 0.92)
+    assert await calibrated.adjusted(0.2) == 182
 
 
-async def test_a_band_gets_an_effort_of_its_own_where_it_misses_and_keeps_its_distance(scene: Scene) -> None:
-    await scene.adjust()
-    await scene.adjust()
-    await scene.add_probes(450, 0.90, band="wide")
-    await scene.adjust()
-    assert (await scene.ef_search(), await scene.ef_search("wide")) == (146, 182)
-    assert (await scene.world.versions.status(scene.world.version)).ef_settings == {"all": 146, "wide": 182}
-    scene.curves.lows = {227: 0.96, 1_000: 0.99}
-    await scene.indexes.rebuild(scene.world.version)
-    await scene.adjust()
-    assert (await scene.ef_search(), await scene.ef_search("wide")) == (227, ef_policy.next_step(227))
+async def test_a_band_gets_an_ef_search_of_its_own_where_it_misses_and_keeps_its_distance(calibrated: Scene) -> None:
+    await calibrated.add_probes(450, 0.90, band="wide")
+    await calibrated.adjust()
+    assert (await calibrated.ef_search(), await calibrated.ef_search("wide")) == (146, 182)
+    assert (await calibrated.world.versions.status(calibrated.world.version)).ef_settings == {"all": 146, "wide": 182}
+    calibrated.curves.lows = {227: 0.96, 1_000: 0.99}
+    await calibrated.indexes.rebuild(calibrated.world.version)
+    await calibrated.adjust()
+    assert (await calibrated.ef_search(), await calibrated.ef_search("wide")) == (227, ef_policy.next_step(227))
 
 
-async def test_a_missed_target_is_said(scene: Scene) -> None:
+async def test_a_missed_target_is_reported(scene: Scene) -> None:
     scene.curves.lows = {60: 0.5, 1_000: 0.9}
     await scene.adjust()
     (entry,) = await scene.audit_trail()
     assert entry.details["missed"] is True
-    assert await scene.metric("recall_target_missed") == 1
-    assert await scene.metric("ef_search") == 1_000
-    assert await scene.metric("recall_target") == 0.95
+    metrics = [await scene.metric(name) for name in ("recall_target_missed", "ef_search", "recall_target")]
+    assert metrics == [1, 1_000, 0.95]
     _, advice = await scene.recall_controller.health(scene.world.collection, scene.world.version)
     assert advice[0].verdict == "broken"
     await scene.adjust()
@@ -331,6 +323,5 @@ async def test_a_missed_target_is_said(scene: Scene) -> None:
 async def test_the_state_of_the_index_is_exported(scene: Scene) -> None:
     scene.set_index(ROWS, dead=123)
     await scene.adjust()
-    assert await scene.metric("dead_rows") == 123
-    assert await scene.metric("index_bytes") == 8_192
-    assert await scene.metric("ef_search") == 146
+    metrics = [await scene.metric(name) for name in ("dead_rows", "index_bytes", "ef_search")]
+    assert metrics == [123, 8_192, 146]

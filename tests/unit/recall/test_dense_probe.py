@@ -1,4 +1,4 @@
-"""One search looked at again: what is compared, what is tried besides, and which pairs say nothing."""
+"""The dense probe: what is compared, what is tried besides, and which probes are void."""
 
 import dataclasses
 
@@ -10,182 +10,174 @@ from service.core.ids import DocumentId, VersionNumber
 from service.core.recall import RecallSeries
 from service.core.search import Example, FilterMatch, Like, SearchRequest
 from service.recall.aggregate import RecallSample
+from service.recall.dense_probe import DenseProbe, ProbedQuery
 from service.search import filter_planner
-from tests.watched import Watched, watched
+from tests.lossy_index import LossyCollection, lossy_collection
 from tests.world import doc, encoded, telling
 
-THINGS = parse({"kind": "thing"})
+FILTERED = SearchRequest(text="w", where=parse({"kind": "thing"}))
+ALL_PASS = FilterMatch(ids=None, count=30, total=30)
 
 
 @pytest.fixture
-async def scene() -> Watched:
-    return await watched()
+async def scene() -> LossyCollection:
+    return await lossy_collection()
 
 
-def the_only(findings: tuple[RecallSample, ...] | None) -> RecallSample:
-    assert findings is not None
-    (one,) = findings
-    return one
+Samples = tuple[RecallSample, ...] | None
 
 
-async def test_an_index_that_finds_all_has_recall_1(scene: Watched) -> None:
-    one = the_only(await scene.probe().probe(scene.asked(), scene.space))
-    assert one.series == RecallSeries(
+async def samples_of(scene: LossyCollection, query: ProbedQuery, probe: DenseProbe | None = None) -> Samples:
+    return await (probe or scene.dense_probe()).probe(query, scene.space)
+
+
+async def only_sample(scene: LossyCollection, query: ProbedQuery, probe: DenseProbe | None = None) -> RecallSample:
+    (sample,) = await samples_of(scene, query, probe) or ()
+    return sample
+
+
+async def test_an_index_that_finds_all_has_recall_1(scene: LossyCollection) -> None:
+    sample = await only_sample(scene, scene.probed_query())
+    assert sample.series == RecallSeries(
         version=scene.space.version.number, leg="dense", plan="hnsw", band="all", ef_search=200
     )
-    assert one.live
-    assert (one.stats.queries, one.stats.recall, one.stats.distance_recall) == (1, 1.0, 1.0)
-    assert one.stats.seconds > 0
+    assert sample.live
+    assert (sample.stats.queries, sample.stats.recall, sample.stats.distance_recall) == (1, 1.0, 1.0)
+    assert sample.stats.seconds > 0
 
 
-async def test_what_the_index_does_not_find_is_missed(scene: Watched) -> None:
-    asked = scene.asked()
-    scene.vectors.lost = frozenset((await scene.nearest(asked))[2:5])
-    one = the_only(await scene.probe().probe(asked, scene.space))
-    assert one.stats.recall == 0.7
-    assert one.stats.recall_squares == pytest.approx(0.49)
-    assert one.stats.distance_recall == 0.7
+async def test_what_the_index_does_not_find_is_missed(scene: LossyCollection) -> None:
+    query = scene.probed_query()
+    scene.vectors.lost = frozenset((await scene.nearest(query))[2:5])
+    stats = (await only_sample(scene, query)).stats
+    assert (stats.recall, stats.distance_recall) == (0.7, 0.7)
+    assert stats.recall_squares == pytest.approx(0.49)
 
 
-async def test_where_there_are_fewer_documents_all_of_them_are_the_truth(scene: Watched) -> None:
+async def test_where_there_are_fewer_documents_all_of_them_are_the_truth(scene: LossyCollection) -> None:
     await scene.world.delete(*(f"d{number:02}" for number in range(4, 30)))
     scene.vectors.lost = frozenset({"d02"})
-    one = the_only(await scene.probe().probe(scene.asked(SearchRequest(text="w", k=3)), scene.space))
-    assert one.stats.recall == 0.75
+    sample = await only_sample(scene, scene.probed_query(SearchRequest(text="w", k=3)))
+    assert sample.stats.recall == 0.75
 
 
-async def test_the_examples_themselves_are_no_finds(scene: Watched) -> None:
-    asked = scene.asked()
-    nearest = await scene.nearest(asked, 11)
+async def test_the_examples_themselves_are_no_hits(scene: LossyCollection) -> None:
+    query = scene.probed_query()
+    nearest = await scene.nearest(query, 11)
     like = Like(positive=(Example(id=DocumentId(nearest[0])),))
-    asked = dataclasses.replace(asked, request=SearchRequest(mode="dense", like=like))
-    scene.vectors.lost = frozenset({nearest[0]})
-    assert the_only(await scene.probe().probe(asked, scene.space)).stats.recall == 1.0
-    scene.vectors.lost = frozenset({nearest[10]})
-    assert the_only(await scene.probe().probe(asked, scene.space)).stats.recall == 0.9
+    query = dataclasses.replace(query, request=SearchRequest(mode="dense", like=like))
+    for lost, recall in ((0, 1.0), (10, 0.9)):
+        scene.vectors.lost = frozenset({nearest[lost]})
+        assert (await only_sample(scene, query)).stats.recall == recall
 
 
-async def test_a_filtered_search_is_looked_at_with_its_filter(scene: Watched) -> None:
+async def test_a_filtered_search_is_probed_with_its_filter(scene: LossyCollection) -> None:
     await scene.world.put(*(doc(f"d{number:02}", "0123456789", kind="other") for number in range(5)))
-    filter_match = FilterMatch(ids=None, count=25, total=30)
-    asked = scene.asked(SearchRequest(text="w", where=THINGS, k=10), filter_match)
-    all_of_it = await scene.nearest(asked, 30)
-    things = [name for name in all_of_it if int(name[1:]) >= 5]
+    query = scene.probed_query(dataclasses.replace(FILTERED, k=10), FilterMatch(ids=None, count=25, total=30))
+    things = [name for name in await scene.nearest(query, 30) if int(name[1:]) >= 5]
     scene.vectors.lost = frozenset(things[:1])
-    one = the_only(await scene.probe().probe(asked, scene.space))
-    assert one.stats.recall == 0.9
-    assert one.series.band == "wide"
-    assert one.series.plan in ("hnsw", "hnsw_iterative")
+    sample = await only_sample(scene, query)
+    assert sample.stats.recall == 0.9
+    assert sample.series.band == "wide"
+    assert sample.series.plan in ("hnsw", "hnsw_iterative")
 
 
 # ---------------------------------------------------------------- what is tried besides
 
 
-async def test_the_effort_below_is_tried_as_well_and_is_no_live_search(scene: Watched) -> None:
-    asked = scene.asked()
-    findings = await scene.probe(lower_step=lambda ef_search: ef_search // 20).probe(asked, scene.space)
-    assert findings is not None
-    live, below = findings
-    assert (live.live, live.series.ef_search, live.stats.recall) == (True, 200, 1.0)
-    assert (below.live, below.series.ef_search, below.stats.recall) == (False, 10, 1.0)
+async def test_the_step_below_is_tried_as_well_and_is_no_live_search(scene: LossyCollection) -> None:
+    probe = scene.dense_probe(lower_step=lambda ef_search: ef_search // 20)
+    samples = await samples_of(scene, scene.probed_query(), probe)
+    assert samples is not None
+    assert [(one.live, one.series.ef_search, one.stats.recall) for one in samples] == [
+        (True, 200, 1.0),
+        (False, 10, 1.0),
+    ]
 
 
-async def test_below_the_chosen_effort_not_below_what_the_answer_needed(scene: Watched) -> None:
+async def test_below_the_chosen_ef_search_not_below_what_the_answer_needed(scene: LossyCollection) -> None:
     tried: list[int] = []
-
-    def below(ef_search: int) -> None:
-        tried.append(ef_search)
-
-    chosen = dataclasses.replace(scene.space, status=dataclasses.replace(scene.space.status, ef_settings={"all": 15}))
-    await scene.probe(lower_step=below).probe(scene.asked(), chosen)
+    status = dataclasses.replace(scene.space.status, ef_settings={"all": 15})
+    scene.space = dataclasses.replace(scene.space, status=status)
+    await samples_of(scene, scene.probed_query(), scene.dense_probe(lower_step=tried.append))
     assert tried == [15]
 
 
 @pytest.mark.parametrize(
-    "request_",
-    [SearchRequest(text="w", ef_search=100), SearchRequest(text="w", where=THINGS)],
-    ids=["the client chose", "a filter"],
+    "request_", [SearchRequest(text="w", ef_search=100), FILTERED], ids=["the client chose", "a filter"]
 )
-async def test_nothing_is_tried_besides(scene: Watched, request_: SearchRequest) -> None:
-    def below(ef_search: int) -> int:
+async def test_nothing_is_tried_besides(scene: LossyCollection, request_: SearchRequest) -> None:
+    def lower_step(ef_search: int) -> int:
         raise AssertionError("it was asked")
 
-    filter_match = FilterMatch(ids=None, count=30, total=30) if request_.where else None
-    the_only(await scene.probe(lower_step=below).probe(scene.asked(request_, filter_match), scene.space))
+    query = scene.probed_query(request_, ALL_PASS if request_.where else None)
+    await only_sample(scene, query, scene.dense_probe(lower_step=lower_step))
 
 
-async def test_fewer_rows_than_the_answer_needs_are_not_tried(scene: Watched) -> None:
-    the_only(await scene.probe(lower_step=lambda _: 9).probe(scene.asked(), scene.space))
+async def test_fewer_rows_than_the_answer_needs_are_not_tried(scene: LossyCollection) -> None:
+    await only_sample(scene, scene.probed_query(), scene.dense_probe(lower_step=lambda _: 9))
 
 
-# ---------------------------------------------------------------- what says nothing
+# ---------------------------------------------------------------- what measures nothing
 
 
-async def test_what_runs_exactly_by_now_needs_no_look(scene: Watched) -> None:
-    status = dataclasses.replace(scene.space.status, indexed=False)
-    space = dataclasses.replace(scene.space, status=status)
-    assert await scene.probe().probe(scene.asked(), space) == ()
+async def test_what_would_run_exactly_by_now_needs_no_probe(scene: LossyCollection) -> None:
+    scene.space = dataclasses.replace(scene.space, status=dataclasses.replace(scene.space.status, indexed=False))
+    assert await samples_of(scene, scene.probed_query()) == ()
 
 
-async def test_a_document_that_is_deleted_between_the_looks_tears_the_pair(scene: Watched) -> None:
-    asked = scene.asked()
-    nearest = await scene.nearest(asked)
-    scene.vectors.meanwhile = lambda: scene.world.delete(nearest[3])
-    assert await scene.probe().probe(asked, scene.space) is None
-    assert the_only(await scene.probe().probe(asked, scene.space)).stats.recall == 1.0
+async def test_a_write_between_the_runs_voids_the_probe(scene: LossyCollection) -> None:
+    query = scene.probed_query()
+    nearest = await scene.nearest(query)
 
-
-async def test_a_document_that_comes_between_the_looks_tears_the_pair(scene: Watched) -> None:
-    asked = scene.asked()
-    scene.vectors.meanwhile = lambda: scene.world.put_and_store({"new": asked.vector[None, :]})
-    assert await scene.probe().probe(asked, scene.space) is None
-
-
-async def test_a_document_that_is_encoded_anew_between_the_looks_tears_the_pair(scene: Watched) -> None:
-    asked = scene.asked()
-    nearest = await scene.nearest(asked)
-
-    async def change() -> None:
+    async def encode_again() -> None:
         await scene.world.put(doc(nearest[0], "other words"))
         (claimed,) = await scene.world.claim()
         await scene.world.store(encoded(claimed, telling("far away")[None, :]))
 
-    scene.vectors.meanwhile = change
-    assert await scene.probe().probe(asked, scene.space) is None
+    for write in (
+        encode_again,
+        lambda: scene.world.delete(nearest[3]),
+        lambda: scene.world.put_and_store({"new": query.vector[None, :]}),
+    ):
+        scene.vectors.meanwhile = write
+        assert await samples_of(scene, query) is None
+        assert (await only_sample(scene, query)).stats.recall == 1.0
 
 
-async def test_a_document_that_ceases_to_pass_tears_the_pair_and_other_changes_do_not(scene: Watched) -> None:
-    asked = scene.asked(SearchRequest(text="w", where=THINGS), FilterMatch(ids=None, count=30, total=30))
-    nearest = await scene.nearest(asked, 30)
+async def test_a_document_that_ceases_to_pass_voids_the_probe_and_other_changes_do_not(scene: LossyCollection) -> None:
+    query = scene.probed_query(FILTERED, ALL_PASS)
+    nearest = await scene.nearest(query, 30)
     scene.vectors.meanwhile = lambda: scene.world.put(doc(nearest[0], "0123456789", kind="other"))
-    assert await scene.probe().probe(asked, scene.space) is None
+    assert await samples_of(scene, query) is None
     scene.vectors.meanwhile = lambda: scene.world.put(doc(nearest[25], "0123456789", kind="other"))
-    assert the_only(await scene.probe().probe(asked, scene.space)).stats.recall == 1.0
+    assert (await only_sample(scene, query)).stats.recall == 1.0
 
 
 # ---------------------------------------------------------------- longer ago
 
 
-async def test_a_remembered_search_is_planned_anew(scene: Watched) -> None:
+async def test_a_remembered_search_is_planned_again(scene: LossyCollection) -> None:
     assert scene.world.fake is not None
     key = scene.world.collection.id, scene.world.version.number
-    one = the_only(await scene.probe().probe(scene.asked(), None))
-    assert one.series.ef_search == filter_planner.DEFAULT_EF_SEARCH
+    samples = await scene.dense_probe().probe(scene.probed_query(), None)
+    assert samples is not None
+    assert [one.series.ef_search for one in samples] == [filter_planner.DEFAULT_EF_SEARCH]
     scene.world.fake.versions.statuses[key] = dataclasses.replace(scene.space.status, indexed=False)
     scene.spaces.forget(scene.space.collection.name)
-    assert await scene.probe().probe(scene.asked(), None) == ()
+    assert await scene.dense_probe().probe(scene.probed_query(), None) == ()
 
 
-async def test_what_passes_is_asked_anew_too(scene: Watched) -> None:
-    asked = scene.asked(SearchRequest(text="w", where=THINGS), FilterMatch(ids=None, count=1, total=1_000_000))
-    assert await scene.probe().probe(asked, None) == (), "thirty documents are named, and scanned exactly"
+async def test_its_filter_is_resolved_again_too(scene: LossyCollection) -> None:
+    query = scene.probed_query(FILTERED, FilterMatch(ids=None, count=1, total=1_000_000))
+    assert await scene.dense_probe().probe(query, None) == (), "thirty documents are listed, and scanned exactly"
 
 
-async def test_vectors_of_a_version_that_answers_no_more_are_not_compared(scene: Watched) -> None:
-    asked = dataclasses.replace(scene.asked(), version=VersionNumber(7))
+async def test_vectors_of_a_version_that_answers_no_longer_are_not_compared(scene: LossyCollection) -> None:
+    query = dataclasses.replace(scene.probed_query(), version=VersionNumber(7))
     with pytest.raises(VersionNotFound):
-        await scene.probe().probe(asked, None)
+        await scene.dense_probe().probe(query, None)
     await scene.world.collections.delete(scene.world.collection.id)
     scene.spaces.forget(scene.space.collection.name)
     with pytest.raises(CollectionNotFound):
-        await scene.probe().probe(scene.asked(), None)
+        await scene.dense_probe().probe(scene.probed_query(), None)

@@ -1,31 +1,31 @@
-"""Words looked at again: against every sampled document as it is, and not where one changed meanwhile."""
+"""The lexical probe: against every sampled document as it is, and not where one changed meanwhile."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import pytest
 
 from service.core.collections import Collection
-from service.core.documents import StoredDocument
 from service.core.ids import DocumentId
-from service.core.ports.lexicon import LexiconState, TermCounts
+from service.core.ports.lexicon import LexiconState
 from service.core.query_syntax import ParsedQuery, parse_query
 from service.core.recall import RecallStats
 from service.core.search import Candidate
 from service.recall.lexical_probe import SAMPLE_DOCUMENTS, SAMPLE_SECONDS, LexicalProbe
 from tests.fakes import FakeLexicon, FakeStore, FakeVectors
+from tests.lossy_index import WordTruth
 from tests.world import World, build, doc, unit
 
 WORDS = ParsedQuery(text="number")
 
 
-class Forgetful(FakeLexicon):
-    """Does not find some documents, or answers from a state of its own."""
+class LossyLexicon(FakeLexicon):
+    """Does not find the documents in `lost`, and is in the state `current`."""
 
     def __init__(self, store: FakeStore) -> None:
         super().__init__(store)
         self.lost: frozenset[str] = frozenset()
-        self.now: LexiconState = "ready"
+        self.current: LexiconState = "ready"
         self.asked: list[ParsedQuery] = []
 
     async def search(
@@ -36,44 +36,26 @@ class Forgetful(FakeLexicon):
         return tuple(one for one in found if one.document_id not in self.lost)[:limit]
 
     def state(self, collection: Collection) -> LexiconState:
-        return self.now
-
-
-@dataclass
-class Truth:
-    """A document scores as many points as it has words, if it has one that is asked for."""
-
-    analysed: list[int] = field(default_factory=list)
-
-    async def term_counts(self, collection: Collection, documents: Sequence[StoredDocument]) -> tuple[TermCounts, ...]:
-        self.analysed.append(len(documents))
-        return tuple(
-            TermCounts(
-                document_id=one.id,
-                content_revision=one.content_revision,
-                counts=dict.fromkeys(one.text.split(), 1),
-                length=len(one.text.split()),
-            )
-            for one in documents
-        )
-
-    async def exact_scores(
-        self, collection: Collection, words: ParsedQuery, bags: Sequence[TermCounts]
-    ) -> tuple[float, ...]:
-        wanted = set(words.text.split())
-        return tuple(float(one.length) if wanted & one.counts.keys() else 0.0 for one in bags)
+        return self.current
 
 
 @dataclass
 class Scene:
     world: World
-    lexicon: Forgetful
-    truth: Truth
+    lexicon: LossyLexicon
+    truth: WordTruth
     probe: LexicalProbe
     seconds: list[float]
 
     async def probe_once(self, words: ParsedQuery = WORDS) -> RecallStats | None:
         return await self.probe.probe(self.world.collection, self.world.version, words)
+
+    async def recalls(self) -> tuple[float, float]:
+        """By id and by distance."""
+        stats = await self.probe_once()
+        assert stats is not None
+        assert stats.queries == 1
+        return stats.recall, stats.distance_recall
 
 
 @pytest.fixture
@@ -86,7 +68,7 @@ async def scene() -> Scene:
     texts = {f"d{number}": "number" if number < 8 else "other" for number in range(10)}
     await world.put(*(doc(name, text) for name, text in texts.items()))
     await world.drain()
-    lexicon, truth, seconds = Forgetful(world.fake), Truth(), [0.0]
+    lexicon, truth, seconds = LossyLexicon(world.fake), WordTruth(), [0.0]
     probe = LexicalProbe(
         lexicon=lexicon,
         truth=truth,
@@ -98,64 +80,52 @@ async def scene() -> Scene:
 
 
 async def test_an_index_that_knows_all_of_it_has_recall_1(scene: Scene) -> None:
-    stats = await scene.probe_once()
-    assert stats is not None
-    assert (stats.queries, stats.recall, stats.distance_recall) == (1, 1.0, 1.0)
+    assert await scene.recalls() == (1.0, 1.0)
 
 
 async def test_documents_that_the_index_does_not_know_are_missed(scene: Scene) -> None:
     scene.lexicon.lost = frozenset({"d1", "d2"})
-    stats = await scene.probe_once()
-    assert stats is not None
-    assert (stats.recall, stats.distance_recall) == (0.75, 0.75)
+    assert await scene.recalls() == (0.75, 0.75)
 
 
-async def test_words_that_nobody_says_tell_nothing(scene: Scene) -> None:
+async def test_words_that_no_document_has_measure_nothing(scene: Scene) -> None:
     assert await scene.probe_once(ParsedQuery(text="nobody")) == RecallStats()
 
 
-async def test_wishes_do_not_rank_and_are_left_out(scene: Scene) -> None:
+async def test_constraints_do_not_rank_and_are_left_out(scene: Scene) -> None:
     words = parse_query('number +other -"something else"', "wishes")
     assert words.has_constraints
     await scene.probe_once(words)
     assert scene.lexicon.asked == [ParsedQuery(text=words.text)]
 
 
-async def test_an_index_that_is_built_anew_is_not_judged(scene: Scene) -> None:
-    scene.lexicon.now = "rebuilding"
+async def test_an_index_that_is_being_rebuilt_is_not_measured(scene: Scene) -> None:
+    scene.lexicon.current = "rebuilding"
     assert await scene.probe_once() == RecallStats()
 
 
-async def test_a_document_that_changed_since_it_was_sampled_makes_the_look_worth_nothing(scene: Scene) -> None:
+async def test_a_probe_is_void_where_a_document_changed_since_it_was_sampled(scene: Scene) -> None:
     await scene.probe_once()
     await scene.world.put(doc("d9", "number"))
     assert await scene.probe_once() is None
-    stats = await scene.probe_once()
-    assert stats is not None, "the sample is drawn anew"
-    assert stats.recall == 1.0
-
-
-async def test_a_document_that_was_deleted_since_it_was_sampled_makes_the_look_worth_nothing(scene: Scene) -> None:
-    await scene.probe_once()
+    assert await scene.recalls() == (1.0, 1.0), "the sample is drawn again"
     await scene.world.delete("d3")
     assert await scene.probe_once() is None
 
 
-async def test_a_sample_serves_many_looks_and_is_drawn_anew_now_and_then(scene: Scene) -> None:
+async def test_a_sample_serves_many_probes_and_is_drawn_again_now_and_then(scene: Scene) -> None:
     await scene.probe_once()
-    analysed = len(scene.truth.analysed)
+    counted = len(scene.truth.counted)
     await scene.probe_once()
-    assert len(scene.truth.analysed) == analysed
+    assert len(scene.truth.counted) == counted
     scene.seconds.append(SAMPLE_SECONDS)
     await scene.probe_once()
-    assert len(scene.truth.analysed) > analysed
+    assert len(scene.truth.counted) > counted
 
 
 async def test_long_documents_are_left_out_and_the_sample_is_bounded(scene: Scene) -> None:
     await scene.world.put(doc("d0", "number " * 20_000))
     await scene.world.drain()
-    stats = await scene.probe_once()
-    assert stats is not None
-    assert stats.recall == 1.0
-    assert sum(scene.truth.analysed) == 9
-    assert sum(scene.truth.analysed) <= SAMPLE_DOCUMENTS
+    assert await scene.recalls() == (1.0, 1.0)
+    assert sum(scene.truth.counted) == 9
+    assert sum(scene.truth.counted) <= SAMPLE_DOCUMENTS

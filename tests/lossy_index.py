@@ -1,13 +1,17 @@
-"""A collection in memory that is searched along an index which loses what a test says, for the tests of recall."""
+"""A collection in memory with an index that loses what a test says, for the tests of recall."""
 
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from service.core.collections import Collection
+from service.core.documents import StoredDocument
 from service.core.ids import Vector
+from service.core.ports.lexicon import TermCounts
 from service.core.ports.vectors import VectorQuery
+from service.core.query_syntax import ParsedQuery
 from service.core.search import Candidate, Confidence, DensePlan, FilterMatch, SearchRequest
 from service.core.versions import SpaceStatus
 from service.recall.dense_probe import DenseProbe, ProbedQuery
@@ -19,8 +23,8 @@ from tests.world import DIMENSIONS, World, build, unit
 ROWS = 30
 
 
-class Lossy(FakeVectors):
-    """`lost`: documents that no index finds. `meanwhile`: what happens before each look along the index, once."""
+class LossyVectors(FakeVectors):
+    """`lost`: documents that no index finds. `meanwhile`: happens once, before the next search along the index."""
 
     lost: frozenset[str] = frozenset()
     meanwhile: Callable[[], Awaitable[object]] | None = None
@@ -40,14 +44,39 @@ class Lossy(FakeVectors):
 
 
 @dataclass
-class Watched:
+class WordTruth:
+    """Scores as the fake lexicon does. `counted`: how many documents each call counted the terms of."""
+
+    counted: list[int] = field(default_factory=list)
+
+    async def term_counts(self, collection: Collection, documents: Sequence[StoredDocument]) -> tuple[TermCounts, ...]:
+        self.counted.append(len(documents))
+        return tuple(
+            TermCounts(
+                document_id=one.id,
+                content_revision=one.content_revision,
+                counts=dict.fromkeys(one.text.lower().split(), 1),
+                length=len(one.text.split()),
+            )
+            for one in documents
+        )
+
+    async def exact_scores(
+        self, collection: Collection, words: ParsedQuery, bags: Sequence[TermCounts]
+    ) -> tuple[float, ...]:
+        wanted = set(words.text.lower().split())
+        return tuple(float(len(wanted & one.counts.keys())) for one in bags)
+
+
+@dataclass
+class LossyCollection:
     world: World
     space: Space
-    vectors: Lossy
+    vectors: LossyVectors
     spaces: SpaceResolver
     chance: random.Random = field(default_factory=lambda: random.Random(3))
 
-    def probe(self, lower_step: Callable[[int], int | None] = lambda _: None) -> DenseProbe:
+    def dense_probe(self, lower_step: Callable[[int], int | None] = lambda _: None) -> DenseProbe:
         return DenseProbe(
             vectors=self.vectors,
             documents=self.world.documents,
@@ -59,7 +88,7 @@ class Watched:
     def vector(self) -> Vector:
         return unit(*(self.chance.gauss(0, 1) for _ in range(DIMENSIONS)))
 
-    def asked(
+    def probed_query(
         self,
         request: SearchRequest = SearchRequest(text="words"),  # noqa: B008 frozen
         filter_match: FilterMatch | None = None,
@@ -74,7 +103,7 @@ class Watched:
             width=20,
         )
 
-    def observed(
+    def event(
         self,
         plan: DensePlan = DensePlan(kind="hnsw", ef_search=200),  # noqa: B008
         request: SearchRequest = SearchRequest(text="words", mode="dense"),  # noqa: B008
@@ -92,14 +121,14 @@ class Watched:
             best_bm25=None,
         )
 
-    async def nearest(self, asked: ProbedQuery, count: int = 10) -> list[str]:
+    async def nearest(self, query: ProbedQuery, count: int = 10) -> list[str]:
         """The true nearest documents, best first."""
         plan = DensePlan(kind="exact")
-        found = await self.vectors.nearest(VectorQuery(self.space.version, asked.vector, count, plan))
+        found = await self.vectors.nearest(VectorQuery(self.space.version, query.vector, count, plan))
         return [one.document_id for one in found]
 
 
-async def watched() -> Watched:
+async def lossy_collection() -> LossyCollection:
     """Thirty documents in random directions, of the kind "thing"."""
     world = await build(None)
     assert world.fake is not None
@@ -109,9 +138,9 @@ async def watched() -> Watched:
     await world.put_and_store(units, kind="thing")
     status = SpaceStatus(rows=ROWS, indexed=True, chunks_per_document=1.0)
     world.fake.versions.statuses[world.collection.id, world.version.number] = status
-    return Watched(
+    return LossyCollection(
         world=world,
         space=Space(collection=world.collection, version=world.version, status=status),
-        vectors=Lossy(world.fake),
+        vectors=LossyVectors(world.fake),
         spaces=SpaceResolver(world.collections, world.versions),
     )
