@@ -25,7 +25,7 @@ from loadtests.figures import heading, table
 from loadtests.sandbox import Sandbox, sandbox, until
 from service.cli import demo_corpus
 from service.client.http_client import Client, ndjson
-from service.confidence.fit import Bin, Truths, auroc, calibration_error, evened, reliability
+from service.confidence.fit import Bin, Labels, auroc, balanced, calibration_error, reliability
 from service.core.logistic import Floats
 from service.evaluation import beir
 
@@ -148,11 +148,11 @@ def trials(found: Table, names: Sequence[str]) -> Iterator[Trial]:
                 collection=name,
                 foreign=other,
                 auroc=auroc(own, foreign),
-                error=calibration_error(reliability(*evened(own, foreign))),
+                error=calibration_error(reliability(*balanced(own, foreign))),
             )
 
 
-def at_share(own: Floats, foreign: Floats, share: float) -> tuple[Floats, Truths]:
+def at_share(own: Floats, foreign: Floats, share: float) -> tuple[Floats, Labels]:
     """As if this share of the questions were for the collection; the smaller kind is repeated."""
     whole = max(own.size / share, foreign.size / (1 - share))
     ours = np.resize(own, round(whole * share))
@@ -166,7 +166,7 @@ def shifted(probabilities: Floats, share: float) -> Floats:
 
 
 def curves(found: Table, names: Sequence[str]) -> dict[str, tuple[Bin, ...]]:
-    return {name: reliability(*evened(*pooled(found, name))) for name in names}
+    return {name: reliability(*balanced(*pooled(found, name))) for name in names}
 
 
 def report(found: Table, figures: Mapping[str, Mapping[str, Any]], names: Sequence[str]) -> list[Trial]:

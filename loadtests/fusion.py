@@ -89,7 +89,9 @@ def asked(client: Client, folder: str, queries: int, language: str) -> list[Reco
     chosen = sorted(random.Random(0).sample(chosen, min(queries, len(chosen))))
 
     def ask(query: str) -> RecordedQuery:
-        return replay.heard(client.searches(name, replay.questions(judged.queries[query])), judged.grades[query])
+        return replay.recorded_query(
+            client.searches(name, replay.leg_requests(judged.queries[query])), judged.grades[query]
+        )
 
     with ThreadPoolExecutor(AT_ONCE) as threads:
         return list(threads.map(ask, chosen))

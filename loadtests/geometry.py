@@ -31,14 +31,14 @@ from service.core.collections import EmbedderSpec
 from service.core.ids import Vectors
 from service.diagnostics import lexical_similarity, neighbours
 from service.diagnostics.measure import (
-    EDGES,
-    WORDS_ROWS,
+    COSINE_EDGES,
+    LEXICAL_ROWS,
     GeometryMeasurements,
     GeometrySample,
     measure_sample,
-    suspicious,
+    near_duplicate_pairs,
 )
-from service.diagnostics.thresholds import Name, worst
+from service.diagnostics.thresholds import GeometryMeasureName
 from service.embedder.models.hashing_encoder import HashingEncoder
 from service.evaluation import beir
 
@@ -74,7 +74,7 @@ HASHING = "hashing:256"
 class Corpus:
     name: str
     texts: Sequence[str]
-    pieces: Sequence[lexical_similarity.TextPiece]
+    pieces: Sequence[lexical_similarity.Excerpt]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,7 +95,7 @@ def corpus(path: Path | None, most: int) -> Corpus:
     random.Random(SEED).shuffle(rows)
     texts = [f"{row['title']}\n{row['text']}".strip()[:LENGTH] for row in rows[:most]]
     name = demo_corpus.COLLECTION if path is None else "-".join(path.parts[-2:]) if len(path.name) < 3 else path.name
-    return Corpus(name=name, texts=texts, pieces=lexical_similarity.pieces(texts[:WORDS_ROWS], PIECES))
+    return Corpus(name=name, texts=texts, pieces=lexical_similarity.sample_excerpts(texts[:LEXICAL_ROWS], PIECES))
 
 
 # ---------------------------------------------------------------- models, sound and broken
@@ -220,25 +220,25 @@ def findings(one: Corpus, space: Space) -> GeometryMeasurements:
     sources = np.array([piece.source for piece in one.pieces], np.intp)
     kept = answered & usable[sources]
     texts = [" ".join(text.lower().split()) for text, good in zip(one.texts, usable, strict=True) if good]
-    near = neighbours.neighbours(rows[usable])
+    near = neighbours.nearest_neighbours(rows[usable])
     subject = GeometrySample(
         rows=rows[usable],
         documents=np.arange(len(texts)),
-        texts=texts[:WORDS_ROWS],
-        text_rows=np.arange(min(len(texts), WORDS_ROWS)),
-        pieces=pieces[kept],
-        piece_rows=place[sources[kept]],
-        different=[(a, b) for a, b in suspicious(near) if texts[a] != texts[b]],
+        texts=texts[:LEXICAL_ROWS],
+        text_rows=np.arange(min(len(texts), LEXICAL_ROWS)),
+        excerpts=pieces[kept],
+        excerpt_rows=place[sources[kept]],
+        different=[(a, b) for a, b in near_duplicate_pairs(near) if texts[a] != texts[b]],
     )
     return measure_sample(subject, near)
 
 
 def row_of(name: str, found: GeometryMeasurements) -> tuple[object, ...]:
     figures = {one.name: one.value for one in found.measures}
-    return (name, *(figures[column] or 0.0 for column in COLUMNS), worst(found.measures) or "")
+    return (name, *(figures[column] or 0.0 for column in COLUMNS), found.verdict or "")
 
 
-COLUMNS: tuple[Name, ...] = tuple(name for name in get_args(Name) if name != "norms")
+COLUMNS: tuple[GeometryMeasureName, ...] = tuple(name for name in get_args(GeometryMeasureName) if name != "norms")
 """Lengths are for information alone."""
 
 
@@ -273,8 +273,8 @@ def study(
 
 def missed(found: Mapping[str, GeometryMeasurements]) -> list[str]:
     """Broken ones that were not found, and the sound one where it was blamed."""
-    wrong = [name for name in BROKEN if name in found and worst(found[name].measures) != "broken"]
-    return wrong + [name for name in (SOUND,) if worst(found[name].measures) != "healthy"]
+    wrong = [name for name in BROKEN if name in found and found[name].verdict != "broken"]
+    return wrong + [name for name in (SOUND,) if found[name].verdict != "healthy"]
 
 
 def main() -> None:
@@ -316,7 +316,7 @@ def asked(one: Corpus, space: Space) -> tuple[npt.NDArray[np.int64], npt.NDArray
     at = (np.arange(len(one.pieces)), np.array([piece.source for piece in one.pieces]))
     others = np.ones_like(cosines, bool)
     others[at] = False
-    own, rest = (np.histogram(np.clip(some, -1.0, 1.0), EDGES)[0] for some in (cosines[at], cosines[others]))
+    own, rest = (np.histogram(np.clip(some, -1.0, 1.0), COSINE_EDGES)[0] for some in (cosines[at], cosines[others]))
     return own, rest
 
 
@@ -325,13 +325,13 @@ def draw(folder: Path, one: Corpus, found: Mapping[str, GeometryMeasurements], m
     portraits = [
         Portrait(
             name=name,
-            verdict=worst(found[name].measures) or "",
+            verdict=found[name].verdict or "",
             cosines=found[name].picture.cosines,
             own=questions[name][0],
             others=questions[name][1],
             occurrences=found[name].picture.occurrences,
-            places=found[name].picture.places,
-            shown=found[name].picture.shown,
+            places=found[name].picture.plane.coordinates,
+            shown=found[name].picture.plane.variance_shares,
         )
         for name in PICTURED
     ]

@@ -28,7 +28,7 @@ from loadtests.sandbox import sandbox, until
 from service.client.http_client import Client
 from service.core.ids import Vectors
 from service.recall.ef_policy import EF_STEPS
-from service.spaces.sampling import disturbed
+from service.spaces.sampling import perturbed_vectors
 
 COLLECTION = "target"
 PATH = f"/v1/collections/{COLLECTION}"
@@ -180,11 +180,11 @@ def measure(address: str, documents: int, queries: int, traffic: float) -> bool:
     with Client(address) as client:
         client.call("PUT", PATH, json={"embedder": embedder})
         write(address, corpus.names, stored)
-        asked = disturbed(stored[chance.permutation(documents)[:queries]])
+        asked = perturbed_vectors(stored[chance.permutation(documents)[:queries]])
         rows = list(rows_of("cold", address, client, corpus, asked, "", traffic))
         before = standing(client)["curve"]["measured_at"]
         corpus = replace(address, client, corpus)
-        asked = disturbed(corpus.vectors[chance.permutation(documents)[:queries]])
+        asked = perturbed_vectors(corpus.vectors[chance.permutation(documents)[:queries]])
         rows += rows_of("replaced", address, client, corpus, asked, before, traffic)
         heading(
             f"{documents:,} chunks, {queries:,} queries, {traffic:g} s of traffic after each calibration: where the "

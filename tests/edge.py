@@ -252,7 +252,7 @@ def build(
             vectors=FakeVectors(store),
             lexicon=lexicon,
             sampling=sampling,
-            pause=0.0,
+            interval=0.0,
         ),
         evaluator=Evaluator(search=search, versions=store.versions, sampling=sampling),
         ingest=IngestService(

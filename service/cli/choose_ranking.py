@@ -30,10 +30,10 @@ FUSIONS = (
     *(FusionSettings(method="convex", alpha=round(0.05 * step, 2)) for step in range(21)),
     *(FusionSettings(method="rrf", k=k) for k in (10, 20, 60)),
 )
-CANDIDATES = (50, 100, replay.WIDEST)
+CANDIDATES = (50, 100, replay.MAX_CANDIDATES)
 RERANKINGS = tuple(
     RerankSettings(depth=depth, weight=round(0.05 * step, 2))
-    for depth in (10, 20, 50, replay.DEEPEST)
+    for depth in (10, 20, 50, replay.MAX_DEPTH)
     for step in range(21)
 )
 
@@ -98,7 +98,7 @@ def tune(
 
     recipes = first_stage_grid(present)
     scores = _ndcg_table(recorded, recipes, progress("settings of the first stage", len(recorded)))
-    fusion = cross_validation.select(scores, 0, folds)
+    fusion = cross_validation.select_setting(scores, 0, folds)
     best = recipes[fusion.chosen]
     before = replace(present, rerank=None)
     after = best if fusion.better else before
@@ -110,7 +110,7 @@ def tune(
         reread = _record_reranker(client, collection, judgments, queries, recorded, after, version, progress)
         second = [replace(after, rerank=one) for one in rerank_grid(how)]
         scores = _ndcg_table(reread, second, progress("settings of the reranking", len(reread)))
-        rerank = cross_validation.select(scores, 0, folds)
+        rerank = cross_validation.select_setting(scores, 0, folds)
         how, best = second[0].rerank or how, replace(best, rerank=second[rerank.chosen].rerank)
         if rerank.better:
             how = second[rerank.chosen].rerank or how
@@ -145,7 +145,7 @@ def settings_in_use(settings: Mapping[str, Any]) -> RankingSettings:
 
 def first_stage_grid(present: RankingSettings) -> list[RankingSettings]:
     """The first stage in use, then all others by growing distance from it: of equals the first is chosen."""
-    here = replace(present, rerank=None, candidates=min(present.candidates, replay.WIDEST))
+    here = replace(present, rerank=None, candidates=min(present.candidates, replay.MAX_CANDIDATES))
     others = [RankingSettings(fusion=fusion, candidates=candidates) for fusion in FUSIONS for candidates in CANDIDATES]
 
     def distance(other: RankingSettings) -> tuple[bool, float, int]:
@@ -161,7 +161,7 @@ def first_stage_grid(present: RankingSettings) -> list[RankingSettings]:
 
 def rerank_grid(present: RerankSettings) -> list[RerankSettings]:
     """The reranking in use, then all others by growing distance in weight, shallow before deep."""
-    here = replace(present, depth=min(present.depth, replay.DEEPEST))
+    here = replace(present, depth=min(present.depth, replay.MAX_DEPTH))
 
     def distance(other: RerankSettings) -> tuple[float, int]:
         return round(abs(other.weight - here.weight), 4), other.depth
@@ -179,11 +179,13 @@ def _record_legs(
     step = progress("queries", len(queries))
 
     def ask(query: str) -> tuple[RecordedQuery, set[int]]:
-        answers = client.searches(collection, replay.questions(judgments.queries[query]))
+        answers = client.searches(collection, replay.leg_requests(judgments.queries[query]))
         for answer in answers:
             _require_complete(answer)
         step()
-        return replay.heard(answers, judgments.grades[query]), {answer["embedder_version"] for answer in answers}
+        return replay.recorded_query(answers, judgments.grades[query]), {
+            answer["embedder_version"] for answer in answers
+        }
 
     with ThreadPoolExecutor(CONCURRENT_SEARCHES) as threads:
         told = list(threads.map(ask, queries))
@@ -193,7 +195,7 @@ def _record_legs(
 
 def _reranker_unavailable(client: Client, collection: str, text: str, recipe: RankingSettings) -> str | None:
     """Why the reranker cannot be tuned (none is configured, or it cannot be loaded); None if it can."""
-    answer = client.search(collection, {**replay.reading(text, recipe), "k": 1})
+    answer = client.search(collection, {**replay.rerank_request(text, recipe), "k": 1})
     reasons = [note["reason"] for note in answer["degraded"] if note["stage"] == "rerank"]
     return None if answer["plan"]["reranked"] or not reasons else str(reasons[0])
 
@@ -212,11 +214,11 @@ def _record_reranker(
     step = progress("queries reranked", len(queries))
 
     def read(query: str, one: RecordedQuery) -> RecordedQuery:
-        answer = client.search(collection, replay.reading(judgments.queries[query], recipe))
+        answer = client.search(collection, replay.rerank_request(judgments.queries[query], recipe))
         _require_complete(answer)
         _single_version({version, answer["embedder_version"]})
         step()
-        return replace(one, relevance=replay.read(answer))
+        return replace(one, relevance=replay.rerank_scores(answer))
 
     with ThreadPoolExecutor(CONCURRENT_SEARCHES) as threads:
         return list(threads.map(read, queries, recorded))

@@ -1,7 +1,6 @@
 """Measure retrieval quality and latency through the HTTP API, as a client sees them."""
 
 import time
-from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -9,7 +8,7 @@ from typing import Any
 
 from service.client.http_client import Client
 from service.evaluation.beir import BeirJudgments
-from service.evaluation.ranking_metrics import RankingMetrics, percentile, quality
+from service.evaluation.ranking_metrics import EvaluatedQuery, RankingMetrics, mean_metrics
 
 DEPTH = 100
 """Hits requested per query; Recall@100 needs that many."""
@@ -24,26 +23,21 @@ MODES: dict[str, dict[str, Any]] = {
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ModeScores:
-    """Means over the judged queries; latencies as the client saw them, in milliseconds."""
+    """Latencies are as the client saw them."""
 
     mode: str
-    queries: int
     metrics: RankingMetrics
-    p50_ms: float
-    p95_ms: float
-    degraded: dict[str, int]
-    """Number of answers without a stage, by `stage: reason`."""
 
     def as_json(self) -> dict[str, Any]:
         return {
             "mode": self.mode,
-            "queries": self.queries,
+            "queries": self.metrics.queries,
             "nDCG@10": round(self.metrics.ndcg_at_10, 4),
             "MRR@10": round(self.metrics.mrr_at_10, 4),
             "Recall@100": round(self.metrics.recall_at_100, 4),
-            "p50_ms": round(self.p50_ms, 2),
-            "p95_ms": round(self.p95_ms, 2),
-            "degraded": self.degraded,
+            "p50_ms": round(self.metrics.p50_ms, 2),
+            "p95_ms": round(self.metrics.p95_ms, 2),
+            "degraded": dict(self.metrics.degraded),
         }
 
 
@@ -58,23 +52,18 @@ def measure(
 ) -> ModeScores:
     """Run every judged query once. With `concurrency` above 1 the latencies include the wait under that load."""
 
-    def run(query: str) -> tuple[str, list[str], float, list[str]]:
+    def run(query: str) -> EvaluatedQuery:
         request = {"query": judgments.queries[query], "k": DEPTH, "include": [], **MODES[mode]}
         started = time.perf_counter()
         answer = client.search(collection, request)
         milliseconds = (time.perf_counter() - started) * 1000
         progress()
-        degraded = [f"{one['stage']}: {one['reason']}" for one in answer["degraded"]]
-        return query, [hit["id"] for hit in answer["hits"]], milliseconds, degraded
+        return EvaluatedQuery(
+            ranking=[hit["id"] for hit in answer["hits"]],
+            grades=judgments.grades[query],
+            milliseconds=milliseconds,
+            degraded=[f"{one['stage']}: {one['reason']}" for one in answer["degraded"]],
+        )
 
     with ThreadPoolExecutor(concurrency) as threads:
-        outcomes = list(threads.map(run, judgments.queries))
-    latencies = [milliseconds for *_, milliseconds, _ in outcomes]
-    return ModeScores(
-        mode=mode,
-        queries=len(outcomes),
-        metrics=quality([(ranking, judgments.grades[query]) for query, ranking, *_ in outcomes]),
-        p50_ms=percentile(latencies, 0.50),
-        p95_ms=percentile(latencies, 0.95),
-        degraded=dict(Counter(reason for *_, reasons in outcomes for reason in reasons)),
-    )
+        return ModeScores(mode=mode, metrics=mean_metrics(list(threads.map(run, judgments.queries))))

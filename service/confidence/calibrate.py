@@ -1,27 +1,28 @@
-"""Learning, for each version, what the top scores of a search say of its question.
+"""Calibrates the confidence of each version: what the top scores of a search say about its query.
 
-ask      texts like questions for the collection (judged queries where there are enough, else sentences of its own
-         documents, disturbed), and foreign ones (`foreign.txt`), get the top scores that a search would see
-leave    subjects of the foreign texts that the collection turns out to cover: they are not foreign here
-fit      the log-odds that a text is of the first kind, by logistic regression; and its error on texts left out
-keep     with the version
+search     texts like queries for the collection (judged queries where there are enough, else perturbed sentences of its
+           own documents) and foreign texts get the top scores that a search would get
+exclude    subjects of the foreign texts that the collection turns out to cover
+fit        the log-odds that a text is of the first kind, by logistic regression, and its error on held-out texts
+store      the calibration with the version
 
-Why these texts and these scores, with measurements: docs/decisions/0023. All of it runs beside live searches, one text
-at a time, and again when the collection has changed by a quarter.
+docs/decisions/0023 has the reasons for these texts and scores, with measurements. It runs beside live searches, one
+text at a time, and again when the collection has grown or shrunk by a quarter.
 """
 
 import asyncio
 import logging
 import random
-from collections.abc import Callable, Sequence
+from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from statistics import median
 
 import numpy as np
 
-from service.confidence.fit import Truths, auroc, calibration_error, evened, fit, reliability
-from service.confidence.synthetic_queries import SyntheticQuery, disturbed, foreign
+from service.confidence.fit import auroc, balanced, calibration_error, fit_logistic, reliability
+from service.confidence.synthetic_queries import SyntheticQuery, foreign_texts, perturbed_sentences
 from service.core.collections import Collection
 from service.core.ids import Vector
 from service.core.logistic import Floats, Logistic
@@ -39,22 +40,23 @@ from service.core.versions import COMPLETE_STATES, Calibration, EmbedderVersion,
 from service.search import filter_planner, retrievers
 from service.search.confidence import MIN_CHUNKS
 from service.spaces.resolver import Space
-from service.spaces.sampling import FEW, CollectionSampler, some
+from service.spaces.sample_cache import similar_size
+from service.spaces.sampling import MIN_QUERIES, CollectionSampler, stable_sample
 
 log = logging.getLogger(__name__)
 
 SENTENCES = 150
 """Of the collection's own, for each kind of text that is made of them."""
 JUDGED = 200
-CHANGED = 1.25
-"""Times as many chunks as when it was learnt, or so many times fewer: the best of more scores is higher."""
-LEAST_FOREIGN = 100
-"""Texts that must be left when subjects that the collection covers are gone."""
-LEAST_AUROC = 0.8
-"""Below, scores do not tell the two apart well enough to say anything."""
+GROWTH = 1.25
+"""Of the number of chunks, after which a calibration is outdated: the best of more scores is higher."""
+MIN_FOREIGN = 100
+"""Foreign texts that must remain when subjects that the collection covers are excluded."""
+MIN_AUROC = 0.8
+"""Below, scores do not separate the two kinds of text well enough to say anything."""
 FOLDS = 5
-_COVERED = 0.25
-"""A subject is covered where its middle text finds as much as this quantile of the collection's own does."""
+_COVERED_QUANTILE = 0.25
+"""A subject is covered where its median text scores as much as this quantile of the collection's own texts."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -85,96 +87,93 @@ class ConfidenceCalibrator:
         self._test_sets = test_sets
         self._sampling = sampling
 
-    async def tend(self, now: Clock) -> None:
-        """Learn what was not learnt yet or is outdated, of every version that is or may be searched."""
+    async def calibrate_due(self, now: Clock) -> None:
+        """Calibrate the versions that serve or soon may, where that is missing or outdated."""
 
-        async def learn(version: EmbedderVersion) -> None:
-            if await self._due(version, now()):
-                await self._learn(version, now)
+        async def work(version: EmbedderVersion) -> None:
+            if not await self._is_due(version, now()):
+                return
+            async with self._versions.calibration_lock(version) as locked:
+                if locked:
+                    await self._calibrate_locked(version, now)
 
-        await for_each_version(await self._versions.in_states(COMPLETE_STATES), learn, failure_message="not learnt")
+        await for_each_version(await self._versions.in_states(COMPLETE_STATES), work, failure_message="not learnt")
 
-    async def _due(self, version: EmbedderVersion, now: datetime) -> bool:
-        """Not in the middle of a bulk load, nor while the lexical leg is behind: it would be learnt twice."""
+    async def _is_due(self, version: EmbedderVersion, now: datetime) -> bool:
+        """Not during a bulk load, nor while the lexical leg is behind: the result would be outdated at once."""
         if version.spec.external:
             return False
         rows = (await self._versions.status(version)).rows
-        known = version.calibration
         if rows < MIN_CHUNKS:
             return False
-        if known is not None and await self._stands(version, known, rows):
+        known = version.calibration
+        if (
+            known is not None
+            and similar_size(known.rows, rows, GROWTH)
+            and known.judged_at == await self._test_sets.uploaded_at(version.collection_id)
+        ):
             return False
         waiting = (await self._queue.status(version.collection_id, version.number, now)).pending
         return waiting <= rows / 10 and self._lexicon.lag_seconds(version.collection_id) == 0.0
 
-    async def _stands(self, version: EmbedderVersion, known: Calibration, rows: int) -> bool:
-        """Was it learnt from about what there is?"""
-        alike = known.rows / CHANGED < rows < known.rows * CHANGED
-        return alike and known.judged_at == await self._test_sets.uploaded_at(version.collection_id)
-
-    async def _learn(self, version: EmbedderVersion, now: Clock) -> None:
-        async with self._versions.calibration_lock(version) as ours:
-            if not ours:
-                return
-            version = await self._versions.get(version.collection_id, version.number)
-            if not await self._due(version, now()):
-                return  # whoever had the lock before has done it
-            calibration = await self.calibrate(version, now)
-            kept = await self._versions.save_calibration(version, calibration)
-            log.info(
-                "confidence learnt" if kept else "confidence was learnt by somebody else",
-                extra={
-                    "collection_id": version.collection_id,
-                    "version": version.number,
-                    "auroc": calibration.auroc,
-                    "error": calibration.error,
-                    "reason": calibration.reason,
-                },
-            )
+    async def _calibrate_locked(self, version: EmbedderVersion, now: Clock) -> None:
+        version = await self._versions.get(version.collection_id, version.number)
+        if not await self._is_due(version, now()):
+            return  # another process held the lock before and has done it
+        calibration = await self.calibrate(version, now)
+        stored = await self._versions.save_calibration(version, calibration)
+        log.info(
+            "confidence learnt" if stored else "confidence was learnt by another process",
+            extra={
+                "collection_id": version.collection_id,
+                "version": version.number,
+                "auroc": calibration.auroc,
+                "error": calibration.error,
+                "reason": calibration.reason,
+            },
+        )
 
     async def calibrate(self, version: EmbedderVersion, now: Clock) -> Calibration:
-        """Ask, and fit. AzimuthError where a leg or the model is not to be had just now."""
+        """Search and fit. Raises AzimuthError where a leg or the model is not available now."""
         collection = await self._collections.get(version.collection_id)
         judgments = await self._test_sets.get(collection.id)
         judged_at = None if judgments is None else judgments.uploaded_at
         status = await self._versions.status(version)
         space = Space(collection=collection, version=version, status=status)
-        judged = _judged(judgments)
-        whole: Sequence[SyntheticQuery]
-        if len(judged) >= FEW:  # nearest to what people ask
-            asked = whole = judged
+        judged = _judged_queries(judgments)
+        if len(judged) >= MIN_QUERIES:  # nearest to what people ask
+            own = whole = await self._scores(space, judged)
             sources = {"judged queries": len(judged)}
         else:
-            asked, whole = await self._own(collection, version)
-            sources = {"disturbed sentences": len(asked), "sentences": len(whole)}
-        own = await self._scores(space, asked)
-        own_whole = own if whole is asked else await self._scores(space, whole)
-        foreign_texts = foreign()
-        scored = await self._scores(space, foreign_texts)
-        left = _uncovered(foreign_texts, scored, own)
-        sources["foreign texts"] = len(left)
-        learnt = await asyncio.to_thread(fitted, _known(own), _known(own_whole), left)
+            perturbed, sentences = await self._own_sentences(collection, version)
+            own, whole = await self._scores(space, perturbed), await self._scores(space, sentences)
+            sources = {"disturbed sentences": len(perturbed), "sentences": len(sentences)}
+        own_scores, whole_scores = _known(own), _known(whole)
+        texts = foreign_texts()
+        foreign = _uncovered(texts, await self._scores(space, texts), own_scores)
+        sources["foreign texts"] = len(foreign)
+        fit = await asyncio.to_thread(fit_calibration, own_scores, whole_scores, foreign)
         return Calibration(
-            dense=learnt.dense,
-            both=learnt.both,
-            reason=learnt.reason,
+            dense=fit.dense,
+            both=fit.both,
+            reason=fit.reason,
             rows=status.rows,
             sources=sources,
-            auroc=learnt.auroc,
-            error=learnt.error,
+            auroc=fit.auroc,
+            error=fit.error,
             learnt_at=now(),
             judged_at=judged_at,
         )
 
-    # ------------------------------------------------------------ ask
+    # ------------------------------------------------------------ search
 
-    async def _own(
+    async def _own_sentences(
         self, collection: Collection, version: EmbedderVersion
     ) -> tuple[list[SyntheticQuery], list[SyntheticQuery]]:
-        """Sentences of random documents: disturbed, for both legs; and as they stand, for the dense leg alone.
+        """Sentences of random documents: perturbed, for both legs; and as they are, for the dense leg alone.
 
-        Of the latter every second one may not find its own document, for to be found by the very text that was encoded
-        is too easy.
+        Every second one of the latter may not find its own document: to find the very text that was encoded is too
+        easy.
         """
         sample = await self._vectors.sample(version, 2 * SENTENCES)
         chance = random.Random(version.number)  # noqa: S311  no secret
@@ -184,47 +183,46 @@ class ConfidenceCalibrator:
             async for document in self._sampling.documents(collection, ids)
             if (parts := meaningful_sentences(document.text or document.title))
         ][:SENTENCES]
-        texts = [sentence for _, sentence in found]
         whole = [
             SyntheticQuery(text=sentence, source=source if at % 2 else None)
             for at, (source, sentence) in enumerate(found)
         ]
-        return [SyntheticQuery(text=text) for text in disturbed(texts, chance)], whole
+        perturbed = perturbed_sentences([sentence for _, sentence in found], chance)
+        return [SyntheticQuery(text=text) for text in perturbed], whole
 
     async def _scores(self, space: Space, texts: Sequence[SyntheticQuery]) -> list[TopScores | None]:
         """Aligned with the texts; None where the embedder gives no usable vector."""
-        vectors = await self._sampling.embedded(space.version, [one.text for one in texts])
+        vectors = await self._sampling.embed_queries(space.version, [one.text for one in texts])
         scores: list[TopScores | None] = []
         for one, vector, usable in zip(texts, vectors, finite(vectors), strict=True):
             scores.append(await self._score(space, one, vector) if usable else None)
-            await asyncio.sleep(0)
+            await asyncio.sleep(0)  # live searches first
         return scores
 
-    async def _score(self, space: Space, one: SyntheticQuery, vector: Vector) -> TopScores:
-        limit = retrievers.chunks_for(space, 2 if one.source is None else 10)
+    async def _score(self, space: Space, query: SyntheticQuery, vector: Vector) -> TopScores:
+        limit = retrievers.chunks_for(space, 2 if query.source is None else 10)
         plan = filter_planner.choose_plan(space.status, None, limit, exact=False, ef_search=None)
-        rows = await self._vectors.nearest(VectorQuery(space.version, vector, limit, plan))
-        words = parse_query(one.text, "plain")
+        dense = await self._vectors.nearest(VectorQuery(space.version, vector, limit, plan))
+        words = parse_query(query.text, "plain")
         ceiling = await self._lexicon.max_score(space.collection, words)
-        found = await self._lexicon.search(space.collection, words, 2)
-        return TopScores(
-            cosine=max((row.score for row in rows if row.document_id != one.source), default=0.0),
-            bm25=max((row.score for row in found if row.document_id != one.source), default=0.0) / ceiling
-            if ceiling > 0
-            else 0.0,
+        lexical = await self._lexicon.search(space.collection, words, 2)
+        cosine, bm25 = (
+            max((row.score for row in rows if row.document_id != query.source), default=0.0)
+            for rows in (dense, lexical)
         )
+        return TopScores(cosine=cosine, bm25=bm25 / ceiling if ceiling > 0 else 0.0)
 
 
-# ---------------------------------------------------------------- leave and fit
+# ---------------------------------------------------------------- exclude and fit
 
 
-def _judged(judgments: Judgments | None) -> list[SyntheticQuery]:
-    """Queries that something is relevant for."""
+def _judged_queries(judgments: Judgments | None) -> list[SyntheticQuery]:
+    """Queries for which something is relevant."""
     if judgments is None:
         return []
     answered = (query for query, grades in judgments.grades.items() if any(grade > 0 for grade in grades.values()))
     texts = [text for query in sorted(answered) if (text := judgments.queries[query]).strip()]
-    return [SyntheticQuery(text=text) for text in some(texts, JUDGED)]
+    return [SyntheticQuery(text=text) for text in stable_sample(texts, JUDGED)]
 
 
 def _known(scores: Sequence[TopScores | None]) -> list[TopScores]:
@@ -232,15 +230,14 @@ def _known(scores: Sequence[TopScores | None]) -> list[TopScores]:
 
 
 def _uncovered(
-    texts: Sequence[SyntheticQuery], scores: Sequence[TopScores | None], own: Sequence[TopScores | None]
+    texts: Sequence[SyntheticQuery], scores: Sequence[TopScores | None], own: Sequence[TopScores]
 ) -> list[TopScores]:
-    """The scores of the foreign texts whose subjects are none of the collection's."""
-    known = [one.cosine for one in _known(own)]
-    limit = float(np.quantile(known, _COVERED)) if known else 0.0
-    by_subject: dict[str, list[TopScores]] = {}
-    for text, one in zip(texts, scores, strict=True):
-        if one is not None:
-            by_subject.setdefault(text.subject, []).append(one)
+    """The scores of the foreign texts about subjects that the collection does not cover."""
+    limit = float(np.quantile([one.cosine for one in own], _COVERED_QUANTILE)) if own else 0.0
+    by_subject: dict[str, list[TopScores]] = defaultdict(list)
+    for text, score in zip(texts, scores, strict=True):
+        if score is not None:
+            by_subject[text.subject].append(score)
     kept = [each for each in by_subject.values() if median(one.cosine for one in each) <= limit]
     return [one for each in kept for one in each]
 
@@ -254,50 +251,41 @@ class CalibrationFit:
     error: float | None = None
 
 
-def fitted(own: Sequence[TopScores], whole: Sequence[TopScores], foreign_ones: Sequence[TopScores]) -> CalibrationFit:
-    """`both` learns of the disturbed texts, `dense` of whole ones; the figures are of `both`, on texts left out."""
-    if len(own) < FEW or len(whole) < FEW:
+def fit_calibration(
+    own: Sequence[TopScores], whole: Sequence[TopScores], foreign: Sequence[TopScores]
+) -> CalibrationFit:
+    """`both` is fitted to perturbed texts, `dense` to whole ones. The figures are of `both`, on held-out texts."""
+    if len(own) < MIN_QUERIES or len(whole) < MIN_QUERIES:
         return CalibrationFit(reason="the collection has too little text to learn from")
-    if len(foreign_ones) < LEAST_FOREIGN:
+    if len(foreign) < MIN_FOREIGN:
         return CalibrationFit(reason="the collection covers nearly every subject that is known as foreign")
-    left_out = [_left_out(own, foreign_ones, fold) for fold in range(FOLDS)]
-    positives = np.concatenate([each for each, _ in left_out])
-    negatives = np.concatenate([each for _, each in left_out])
-    found = auroc(positives, negatives)
-    dense = fit(*_examples(whole, foreign_ones, _cosines))
-    if found < LEAST_AUROC or dense.weights[0] <= 0:
-        return CalibrationFit(
-            reason=f"its scores do not tell its own texts from foreign ones: AUROC {found:.2f}", auroc=found
-        )
+    positives, negatives = _features(own), _features(foreign)
+    held_out = [
+        _fit(np.delete(positives, np.s_[fold::FOLDS], 0), np.delete(negatives, np.s_[fold::FOLDS], 0))
+        for fold in range(FOLDS)
+    ]
+    predicted = [
+        np.concatenate([line.probabilities(features[fold::FOLDS]) for fold, line in enumerate(held_out)])
+        for features in (positives, negatives)
+    ]
+    separation = auroc(*predicted)
+    dense = _fit(_features(whole)[:, :1], negatives[:, :1])
+    if separation < MIN_AUROC or dense.weights[0] <= 0:
+        reason = f"its scores do not tell its own texts from foreign ones: AUROC {separation:.2f}"
+        return CalibrationFit(reason=reason, auroc=separation)
     return CalibrationFit(
         dense=dense,
-        both=fit(*_examples(own, foreign_ones, _all)),
-        auroc=round(found, 4),
-        error=round(calibration_error(reliability(*evened(positives, negatives))), 4),
+        both=_fit(positives, negatives),
+        auroc=round(separation, 4),
+        error=round(calibration_error(reliability(*balanced(*predicted))), 4),
     )
 
 
-def _left_out(own: Sequence[TopScores], foreign_ones: Sequence[TopScores], fold: int) -> tuple[Floats, Floats]:
-    """The probabilities of every fifth text of each kind, by a fit to the others."""
-    line = fit(
-        *_examples(
-            [one for at, one in enumerate(own) if at % FOLDS != fold],
-            [one for at, one in enumerate(foreign_ones) if at % FOLDS != fold],
-            _all,
-        )
-    )
-    return line.probabilities(_all(own[fold::FOLDS])), line.probabilities(_all(foreign_ones[fold::FOLDS]))
+def _fit(positives: Floats, negatives: Floats) -> Logistic:
+    labels = np.arange(len(positives) + len(negatives)) < len(positives)
+    return fit_logistic(np.concatenate([positives, negatives]), labels)
 
 
-def _examples(
-    own: Sequence[TopScores], foreign_ones: Sequence[TopScores], features: Callable[[Sequence[TopScores]], Floats]
-) -> tuple[Floats, Truths]:
-    return np.concatenate([features(own), features(foreign_ones)]), np.arange(len(own) + len(foreign_ones)) < len(own)
-
-
-def _cosines(scores: Sequence[TopScores]) -> Floats:
-    return np.array([[one.cosine] for one in scores])
-
-
-def _all(scores: Sequence[TopScores]) -> Floats:
+def _features(scores: Sequence[TopScores]) -> Floats:
+    """Cosine and BM25, [n, 2]."""
     return np.array([[one.cosine, one.bm25] for one in scores])

@@ -1,4 +1,4 @@
-"""Texts like questions, for learning how a version answers: made of a collection's own documents, and foreign ones."""
+"""Texts like queries, to calibrate a version with: made of a collection's own documents, and foreign ones."""
 
 import random
 from collections.abc import Iterator, Sequence
@@ -9,16 +9,16 @@ from importlib.resources import files
 from service.core.ids import DocumentId
 from service.core.text import text_units
 
-NOISE = 0.3
-"""Share of words that another of the collection's stands for. Real questions say things otherwise than the documents:
-without it the best BM25 scores of questions made of documents would be higher than those of real ones."""
-SHORTEST, LONGEST = 7, 16
-"""Words of a disturbed sentence."""
+REPLACED_SHARE = 0.3
+"""Share of words that are replaced by others of the collection. Real queries use other words than the documents:
+without this, queries made of documents would have higher BM25 scores than real ones."""
+MIN_LENGTH, MAX_LENGTH = 7, 16
+"""Words of a perturbed sentence."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SyntheticQuery:
-    """Something to ask. `source`: the document that it was made of, where that must not be found for it."""
+    """`source`: the document that it was made of, where that must not count as a hit for it."""
 
     text: str
     source: DocumentId | None = None
@@ -26,8 +26,8 @@ class SyntheticQuery:
 
 
 @cache
-def foreign() -> tuple[SyntheticQuery, ...]:
-    """Short texts over many subjects: ours, and part of the package."""
+def foreign_texts() -> tuple[SyntheticQuery, ...]:
+    """Short out-of-domain texts about many subjects, which are part of the package."""
     found, subject = [], ""
     for line in files(__package__).joinpath("foreign_texts.txt").read_text(encoding="utf-8").splitlines():
         if line.startswith("## "):
@@ -37,12 +37,12 @@ def foreign() -> tuple[SyntheticQuery, ...]:
     return tuple(found)
 
 
-def disturbed(texts: Sequence[str], chance: random.Random) -> Iterator[str]:
-    """A run of words of each, some of them replaced by words of others."""
+def perturbed_sentences(texts: Sequence[str], chance: random.Random) -> Iterator[str]:
+    """A run of words of each text, some of them replaced by words of other texts."""
     vocabulary = [unit for text in texts for unit in text_units(text)[0]]
     for text in texts:
-        own, between = text_units(text)
-        length = min(len(own), chance.randint(SHORTEST, LONGEST))
-        begin = chance.randrange(len(own) - length + 1)
-        part = own[begin : begin + length]
-        yield between.join(chance.choice(vocabulary) if chance.random() < NOISE else unit for unit in part)
+        units, separator = text_units(text)
+        length = min(len(units), chance.randint(MIN_LENGTH, MAX_LENGTH))
+        start = chance.randrange(len(units) - length + 1)
+        part = units[start : start + length]
+        yield separator.join(chance.choice(vocabulary) if chance.random() < REPLACED_SHARE else unit for unit in part)

@@ -1,4 +1,4 @@
-"""A fitted logistic model: features in, a probability out."""
+"""A fitted logistic model, which maps features to a probability."""
 
 import math
 from collections.abc import Sequence
@@ -9,28 +9,24 @@ import numpy.typing as npt
 
 Floats = npt.NDArray[np.float64]
 
-
-_FURTHEST = 35.0
-"""Of a logit: beyond it 1 - p is not told from 0."""
+_MAX_LOGIT = 35.0
+"""Beyond it, 1 - p cannot be told from 0 in 64 bits."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Logistic:
-    """`weights` are of the features as they come, not standardised."""
+    """`weights` apply to the features as they come, not to standardised ones."""
 
     weights: tuple[float, ...]
     bias: float
 
     def probability(self, features: Sequence[float]) -> float:
-        """Of one example."""
+        """The probability for one example."""
         logit = self.bias + sum(weight * value for weight, value in zip(self.weights, features, strict=True))
-        return 1.0 / (1.0 + math.exp(min(_FURTHEST, max(-_FURTHEST, -logit))))
+        return 1.0 / (1.0 + math.exp(min(_MAX_LOGIT, max(-_MAX_LOGIT, -logit))))
 
     def probabilities(self, features: npt.ArrayLike) -> Floats:
-        """[n, d] -> [n]."""
-        return _sigmoid(np.asarray(features, np.float64) @ np.array(self.weights) + self.bias)
-
-
-def _sigmoid(logits: Floats) -> Floats:
-    values: Floats = 1.0 / (1.0 + np.exp(-np.clip(logits, -_FURTHEST, _FURTHEST)))
-    return values
+        """The probabilities, [n], for features of shape [n, d]."""
+        logits = np.asarray(features, np.float64) @ np.array(self.weights) + self.bias
+        values: Floats = 1.0 / (1.0 + np.exp(-np.clip(logits, -_MAX_LOGIT, _MAX_LOGIT)))
+        return values

@@ -1,6 +1,7 @@
 """Sentences and words of a text in any language."""
 
 import re
+from itertools import pairwise
 
 # Runs are matched from their first character and never given back, or long ones would cost the square of their length.
 _BORDER = re.compile(
@@ -14,12 +15,8 @@ _BORDER = re.compile(
 )
 
 
-_GAP = re.compile(r"\s+")
-
-
+WHITE_SPACE = re.compile(r"\s+")
 _LAST_WORD = re.compile(r"[^\s(\[\"'“‘«]*$")
-
-
 _ABBREVIATIONS = frozenset(
     re.findall(
         r"\w+",
@@ -28,22 +25,25 @@ _ABBREVIATIONS = frozenset(
         dec bzw usw vgl ggf zzt hr fr nr str""",
     )
 )
-
-
 _NUMBERED = frozenset(("no", "nos", "p", "art", "abs"))
+"""Abbreviations only before a digit: "no. 5"."""
+
+MIN_SENTENCE_WORDS = 4
+_MAX_WORD_LENGTH = 20
+"""Characters. Text whose words are longer on average is in a script without spaces."""
 
 
 def sentence_starts(text: str) -> list[int]:
-    """Where sentences start, beginning with 0; each runs to the start of the next.
+    """The offsets at which sentences start, beginning with 0. Each sentence runs to the start of the next one.
 
     A sentence ends at an empty line; before a list item; after an end mark and closing quotes, where white space and
     something other than a small letter follow; after a CJK full stop. A full stop does not end it after one letter
-    ("J. Smith"), after a word with a stop inside ("e.g.", "U.S.") or after a common abbreviation. Missing a border
-    costs little (two sentences stay together), an invented one tears a sentence apart: in doubt there is none.
+    ("J. Smith"), after a word with a stop inside ("e.g.", "U.S.") or after a common abbreviation. In doubt there is no
+    border: a missing one keeps two sentences together, which costs little; a wrong one tears a sentence apart.
     """
     starts = [0]
     for match in _BORDER.finditer(text):
-        gap = _GAP.match(text, match.end())
+        gap = WHITE_SPACE.match(text, match.end())
         start = gap.end() if gap else match.end()
         if start >= len(text):
             break
@@ -55,7 +55,7 @@ def sentence_starts(text: str) -> list[int]:
 
 
 def _continues(text: str, end: int, mark: str, following: int) -> bool:
-    """Does the sentence go on after this end mark, although white space follows?"""
+    """Whether the sentence continues after this end mark although white space follows."""
     if text[following].islower():
         return True
     if mark != ".":
@@ -68,30 +68,27 @@ def _continues(text: str, end: int, mark: str, following: int) -> bool:
     return (len(word) == 1 and word.isalpha()) or "." in word.strip(".") or word in _ABBREVIATIONS
 
 
-LEAST_WORDS = 4
-"""Of a sentence that says something."""
+def sentences(text: str) -> list[str]:
+    """The sentences of a text, without white space around them.
 
-
-_SENTENCE_END = re.compile(r"(?<=[.!?。！？])\s*|\n+")
-
-
-_LONGEST_WORD = 20
-"""Characters. A sentence whose words are longer on average is not written in words."""
-
-
-_PIECE = 2
+    Besides the rule of `sentence_starts` each line break ends a sentence, so that headings, tables and code do not run
+    together into one long sentence.
+    """
+    parts = (line[start:end] for line in text.splitlines() for start, end in pairwise([*sentence_starts(line), None]))
+    return [sentence for part in parts if (sentence := part.strip())]
 
 
 def meaningful_sentences(text: str) -> list[str]:
-    """Those that say something; the whole text where none does."""
-    parts = [part.strip() for part in _SENTENCE_END.split(text)]
+    """The sentences that have at least `MIN_SENTENCE_WORDS` words; the whole text where none has."""
     whole = text.strip()
-    return [part for part in parts if len(text_units(part)[0]) >= LEAST_WORDS] or ([whole] if whole else [])
+    return [one for one in sentences(text) if len(text_units(one)[0]) >= MIN_SENTENCE_WORDS] or (
+        [whole] if whole else []
+    )
 
 
 def text_units(sentence: str) -> tuple[list[str], str]:
-    """Its words and what stands between them; pairs of characters where it is not written in words."""
+    """The words of a sentence and their separator; pairs of characters and "" where it is not written in words."""
     words = sentence.split()
-    if len(sentence) > _LONGEST_WORD * max(1, len(words)):
-        return [sentence[at : at + _PIECE] for at in range(0, len(sentence), _PIECE)], ""
+    if len(sentence) > _MAX_WORD_LENGTH * max(1, len(words)):
+        return [sentence[at : at + 2] for at in range(0, len(sentence), 2)], ""
     return words, " "

@@ -1,13 +1,14 @@
 """The shape of a space: is there room between its vectors, or have they collapsed onto each other?
 
-A broken embedder still gives neighbours. What gives it away without any judgment is how its vectors lie: all in one
-place, along one line, or equal for different texts. The limits below are so far out that only broken spaces reach them;
-docs/decisions/0013 has the measurements: they decide over promotions. What an operator is told beyond that is in
-`symptoms.py`, who is near whom in `neighbourhood.py`.
+A broken embedder still returns neighbours. The geometry of its vectors gives it away without any relevance judgment:
+all in one place, along one line, or equal for different texts. The limits below are so far out that only broken spaces
+reach them, because they decide over promotions (docs/decisions/0013 has the measurements). `thresholds.py` has what
+operators are told beyond that, `neighbours.py` the measures of nearest neighbours.
 
-`vectors`: a sample of a space, shape [n, dimensions], rows without zeros and NaN, of any length.
+`vectors`: a sample of a space, shape [n, dimensions], without zero or NaN rows. `rows`: the same at length 1.
 """
 
+from collections import defaultdict
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 
@@ -15,28 +16,30 @@ import numpy as np
 import numpy.typing as npt
 
 from service.core.ids import Vectors
+from service.core.vector_math import unit_rows
 
 Floats = npt.NDArray[np.float64]
 
-LEAST_ROWS = 50
-"""Fewer vectors than that say nothing about a space: ten texts of one subject may well lie close together."""
-MEAN_COSINE = 0.95
+MIN_ROWS = 50
+"""Fewer vectors say nothing about a space: ten texts of one subject may well lie close together."""
+MAX_MEAN_COSINE = 0.95
 """Random weights reach 0.98. Sound models stay below 0.9, also those that lie in a narrow cone as a whole, such as E5,
 and also where they do not know the language."""
-FIRST_SHARE = 0.75
-"""Of the variance, along one direction. Two languages of which a model knows one reach 0.46, for they lie apart."""
-EFFECTIVE_RANK = 3.0
+MAX_FIRST_SHARE = 0.75
+"""Of the variance, along one direction. Two languages of which a model knows one reach 0.46, because they lie apart."""
+MIN_EFFECTIVE_RANK = 3.0
 """Or half the dimensions, where there are fewer than six."""
-DUPLICATES = 0.5
+MAX_DUPLICATES = 0.5
 """Share of rows that have the vector of a different text."""
-_GROUPS = 10
-"""Parts that the jackknife leaves out one by one."""
+_JACKKNIFE_GROUPS = 10
+_PAIRS_AT_ONCE = 1_000
+"""64 MB in two arrays of 4,000 dimensions."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Geometry:
-    """`mean_cosine`: of all pairs of rows; `first_share`: of the variance, along its strongest direction;
-    `effective_rank`: of the centred rows; `duplicates`: share of rows whose vector a different text has too.
+    """`mean_cosine`: of all pairs of rows. `first_share`: of the variance, along its strongest direction.
+    `effective_rank`: of the centred rows. `duplicates`: share of rows whose vector a different text has too.
     """
 
     rows: int
@@ -47,52 +50,48 @@ class Geometry:
     duplicates: float
 
 
-def measure(vectors: Vectors, texts: Sequence[Hashable] | None = None) -> Geometry:
-    """`texts[i]` stands for the text of row i: equal where the texts are. None: all of them differ.
+def measure_geometry(vectors: Vectors, texts: Sequence[Hashable] | None = None) -> Geometry:
+    """`texts[i]` stands for the text of row i: equal where the texts are equal. None: all texts differ.
 
     Time grows with n * d * min(n, d); a third of a second for 2,000 x 1,024.
     """
-    rows = unit(vectors)
-    found = variances(rows)
+    rows = unit_rows(vectors.astype(np.float64))
+    variances = principal_variances(rows)
     return Geometry(
         rows=rows.shape[0],
         dimensions=rows.shape[1],
         mean_cosine=mean_cosine(rows),
-        first_share=leading_share(found, 1),
-        effective_rank=effective_rank(found),
-        duplicates=_duplicates(vectors, texts),
+        first_share=leading_variance_share(variances, 1),
+        effective_rank=effective_rank(variances),
+        duplicates=_duplicate_share(vectors, texts),
     )
 
 
-def collapsed(geometry: Geometry) -> tuple[str, ...]:
-    """What is wrong with it, in words; nothing where it has room."""
+def collapse_reasons(geometry: Geometry) -> tuple[str, ...]:
+    """Each limit that the space violates, in words; none for a sound space."""
     reasons = []
-    if geometry.mean_cosine > MEAN_COSINE:
-        reasons.append(f"the mean cosine of two vectors is {geometry.mean_cosine:.4f} (at most {MEAN_COSINE})")
-    if geometry.first_share > FIRST_SHARE:
-        reasons.append(f"one direction holds {geometry.first_share:.0%} of the variance (at most {FIRST_SHARE:.0%})")
-    least_rank = min(EFFECTIVE_RANK, geometry.dimensions / 2)
-    if geometry.effective_rank < least_rank:
-        reasons.append(f"the effective rank is {geometry.effective_rank:.1f} (at least {least_rank:g})")
-    if geometry.duplicates > DUPLICATES:
-        reasons.append(f"{geometry.duplicates:.0%} of the vectors stand for several texts (at most {DUPLICATES:.0%})")
+    if geometry.mean_cosine > MAX_MEAN_COSINE:
+        reasons.append(f"the mean cosine of two vectors is {geometry.mean_cosine:.4f} (at most {MAX_MEAN_COSINE})")
+    if geometry.first_share > MAX_FIRST_SHARE:
+        reasons.append(
+            f"one direction holds {geometry.first_share:.0%} of the variance (at most {MAX_FIRST_SHARE:.0%})"
+        )
+    if geometry.effective_rank < (least := min(MIN_EFFECTIVE_RANK, geometry.dimensions / 2)):
+        reasons.append(f"the effective rank is {geometry.effective_rank:.1f} (at least {least:g})")
+    if geometry.duplicates > MAX_DUPLICATES:
+        reasons.append(
+            f"{geometry.duplicates:.0%} of the vectors stand for several texts (at most {MAX_DUPLICATES:.0%})"
+        )
     return tuple(reasons)
-
-
-def unit(vectors: Vectors) -> Floats:
-    """Rows of length 1, in 64 bits."""
-    rows = vectors.astype(np.float64)
-    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
-    return rows
 
 
 # ---------------------------------------------------------------- cosines
 
 
 def mean_cosine(rows: Floats) -> float:
-    """The mean over all pairs of different rows of length 1, without forming the pairs.
+    """The mean over all pairs of different rows, without forming the pairs.
 
-    The sum over all ordered pairs is the squared length of the sum of the rows; n of them are rows with themselves.
+    The sum over all ordered pairs is the squared length of the sum of the rows; n of them pair a row with itself.
     """
     n = rows.shape[0]
     return float((np.square(rows.sum(axis=0)).sum() - n) / (n * (n - 1))) if n > 1 else 1.0
@@ -102,7 +101,7 @@ def mean_cosine_error(rows: Floats) -> float:
     """Standard error of `mean_cosine`: twice that of the mean over rows of each row's mean cosine with the others.
 
     The projection of a U-statistic of two arguments (Hoeffding 1948, "A class of statistics with asymptotically normal
-    distribution"): pairs that share a row do not vary apart.
+    distribution"), because pairs that share a row are not independent.
     """
     n = rows.shape[0]
     if n < 2:
@@ -111,126 +110,120 @@ def mean_cosine_error(rows: Floats) -> float:
     return float(2.0 * of_rows.std(ddof=1) / np.sqrt(n))
 
 
-def cosines(rows: Floats, pairs: int, chance: np.random.Generator) -> Floats:
-    """Of random pairs of different rows, [pairs]; nothing of fewer than two rows."""
+def random_pair_cosines(rows: Floats, pairs: int, random: np.random.Generator) -> Floats:
+    """Cosines of random pairs of different rows, [pairs]; empty for fewer than two rows."""
     n = rows.shape[0]
     if n < 2:
         return np.zeros(0)
-    first = chance.integers(n, size=pairs)
-    second = (first + chance.integers(1, n, size=pairs)) % n
-    parts = (slice(start, start + _PAIRS) for start in range(0, pairs, _PAIRS))
+    first = random.integers(n, size=pairs)
+    second = (first + random.integers(1, n, size=pairs)) % n
+    parts = (slice(start, start + _PAIRS_AT_ONCE) for start in range(0, pairs, _PAIRS_AT_ONCE))
     return np.concatenate([np.einsum("ij,ij->i", rows[first[part]], rows[second[part]]) for part in parts])
 
 
-_PAIRS = 1_000
-"""At once: 64 MB in two arrays of 4,000 dimensions."""
+# ---------------------------------------------------------------- principal directions
 
 
-# ---------------------------------------------------------------- directions
-
-
-def variances(rows: Floats) -> Floats:
-    """Along the principal directions, largest first: squared singular values of the centred rows.
-
-    By the smaller of the two Gram matrices.
-    """
+def principal_variances(rows: Floats) -> Floats:
+    """Squared singular values of the centred rows, largest first, by the smaller of the two Gram matrices."""
     if not len(rows):
         return np.zeros(0)
     centred = rows - rows.mean(axis=0)
     gram = centred @ centred.T if centred.shape[0] < centred.shape[1] else centred.T @ centred
     values = np.linalg.eigvalsh(gram)[::-1]
     floor = values.max(initial=0.0) * len(values) * np.finfo(np.float64).eps  # below it there is only rounding
-    kept: Floats = np.where(values > floor, values, 0.0)
-    return kept
+    variances: Floats = np.where(values > floor, values, 0.0)
+    return variances
 
 
-def leading_share(found: Floats, directions: int) -> float:
-    """Of all variance, along the strongest directions (Mu and Viswanath 2018, "All-but-the-top"); 1 where none is."""
-    total = found.sum()
-    return float(found[:directions].sum() / total) if total > 0 else 1.0
+def leading_variance_share(variances: Floats, directions: int) -> float:
+    """Of the variance, along the strongest directions (Mu and Viswanath 2018, "All-but-the-top"); 1 where it is 0."""
+    total = variances.sum()
+    return float(variances[:directions].sum() / total) if total > 0 else 1.0
 
 
-def effective_rank(found: Floats) -> float:
+def effective_rank(variances: Floats) -> float:
     """exp of the entropy of the normalised singular values (Roy and Vetterli 2007, "The effective rank")."""
-    singular = np.sqrt(found[found > 0])
+    singular = np.sqrt(variances[variances > 0])
     if not singular.size:
         return 0.0
     shares = singular / singular.sum()
     return float(np.exp(-(shares * np.log(shares)).sum()))
 
 
-def participation_ratio(found: Floats) -> float:
+def participation_ratio(variances: Floats) -> float:
     """How many directions share the variance: its squared sum over the sum of its squares.
 
-    Gao et al. 2017, "A theory of multineuronal dimensionality, dynamics and measurement". Counts strong directions
+    Gao et al. 2017, "A theory of multineuronal dimensionality, dynamics and measurement". It counts strong directions
     alone, where the effective rank counts faint ones too.
     """
-    squares = float(np.square(found).sum())
-    return float(found.sum() ** 2 / squares) if squares > 0 else 0.0
+    squares = float(np.square(variances).sum())
+    return float(variances.sum() ** 2 / squares) if squares > 0 else 0.0
 
 
-def plane(rows: Floats) -> tuple[Floats, tuple[float, float]]:
-    """The rows on the two strongest principal directions, [n, 2], and the shares of the variance that these show.
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PlaneProjection:
+    """A principal component analysis onto two directions (Pearson 1901, "On lines and planes of closest fit").
 
-    Pearson 1901, "On lines and planes of closest fit". Of fewer than two dimensions the missing one is 0.
+    `coordinates`: of the rows, [n, 2]. `variance_shares`: of each direction. A vector less `mean`, [d], times the
+    `directions`, [2, d], gives its coordinates. Where there are fewer than two directions, the missing ones are 0.
     """
-    centred = rows - rows.mean(axis=0) if len(rows) else rows
-    if rows.shape[0] < rows.shape[1]:
-        values, left = np.linalg.eigh(centred @ centred.T)
-        placed = left[:, ::-1][:, :2] * np.sqrt(np.maximum(values[::-1][:2], 0.0))
-    else:
-        values, directions = np.linalg.eigh(centred.T @ centred)
-        placed = centred @ directions[:, ::-1][:, :2]
-    total = values.sum()
-    shares = [float(max(0.0, value) / total) if total > 0 else 0.0 for value in values[::-1][:2]]
-    missing = 2 - placed.shape[1]
-    first, second = (*shares, *[0.0] * missing)
-    return np.pad(placed, ((0, 0), (0, missing))), (first, second)
+
+    coordinates: Floats
+    variance_shares: tuple[float, float]
+    mean: Floats
+    directions: Floats
 
 
-def directions(rows: Floats, places: Floats) -> tuple[Floats, Floats]:
-    """What brings any vector onto the plane that `plane` gave of these rows: subtract the first, [d], and take the
-    products with the second, [2, d]. A direction that is missing is 0."""
-    middle = rows.mean(axis=0)
-    lengths = np.square(places).sum(axis=0)
-    along: Floats = (places / np.where(lengths > 0, lengths, 1.0)).T @ (rows - middle)
-    return middle, along
+def project_on_plane(rows: Floats) -> PlaneProjection:
+    """The projection of at least one row, by the smaller of the two Gram matrices."""
+    mean = rows.mean(axis=0)
+    centred = rows - mean
+    wide = rows.shape[0] < rows.shape[1]
+    values, vectors = np.linalg.eigh(centred @ centred.T if wide else centred.T @ centred)
+    values, vectors = np.maximum(values[::-1][:2], 0.0), vectors[:, ::-1][:, :2]
+    coordinates = vectors * np.sqrt(values) if wide else centred @ vectors
+    missing = 2 - len(values)
+    coordinates = np.pad(coordinates, ((0, 0), (0, missing)))
+    total = float(np.square(centred).sum())
+    first, second = np.pad(values / total if total > 0 else np.zeros_like(values), (0, missing)).tolist()
+    lengths = np.square(coordinates).sum(axis=0)
+    directions = (coordinates / np.where(lengths > 0, lengths, 1.0)).T @ centred
+    return PlaneProjection(coordinates=coordinates, variance_shares=(first, second), mean=mean, directions=directions)
 
 
-def jackknife(rows: Floats, statistic: Callable[[Floats], Floats], groups: int = _GROUPS) -> Floats:
-    """Standard errors of what `statistic` gives, leaving out one group of the rows after another.
+def jackknife_error(rows: Floats, statistic: Callable[[Floats], Floats], groups: int = _JACKKNIFE_GROUPS) -> Floats:
+    """Standard errors of what `statistic` gives, by leaving out one group of the rows after another.
 
-    Quenouille 1956, "Notes on bias in estimation"; by groups as in Kunsch 1989. NaN of fewer rows than groups.
+    Quenouille 1956, "Notes on bias in estimation"; by groups as in Kunsch 1989. NaN for fewer rows than groups.
     """
     n = len(rows)
     if n < groups:
         return np.full_like(statistic(rows), np.nan)
-    at = np.arange(n) % groups
-    left_out = np.stack([statistic(rows[at != group]) for group in range(groups)])
-    spread: Floats = np.sqrt((groups - 1) / groups * np.square(left_out - left_out.mean(axis=0)).sum(axis=0))
-    return spread
+    group_of = np.arange(n) % groups
+    left_out = np.stack([statistic(rows[group_of != group]) for group in range(groups)])
+    errors: Floats = np.sqrt((groups - 1) / groups * np.square(left_out - left_out.mean(axis=0)).sum(axis=0))
+    return errors
 
 
-# ---------------------------------------------------------------- doubles
+# ---------------------------------------------------------------- duplicates
 
 
-def repeated(vectors: Vectors) -> npt.NDArray[np.intp]:
+def duplicate_rows(vectors: Vectors) -> npt.NDArray[np.intp]:
     """The rows whose vector occurs more than once."""
-    _, group, sizes = np.unique(_bytes(vectors), return_inverse=True, return_counts=True)
+    _, group, sizes = np.unique(_row_keys(vectors), return_inverse=True, return_counts=True)
     return np.flatnonzero(sizes[group] > 1)
 
 
-def _duplicates(vectors: Vectors, texts: Sequence[Hashable] | None) -> float:
-    rows = _bytes(vectors)
-    by_vector: dict[bytes, set[Hashable]] = {}
-    named = range(len(rows)) if texts is None else texts
-    keys = [row.tobytes() for row in rows]
-    for key, text in zip(keys, named, strict=True):
-        by_vector.setdefault(key, set()).add(text)
-    return sum(len(by_vector[key]) > 1 for key in keys) / len(keys) if keys else 0.0
+def _duplicate_share(vectors: Vectors, texts: Sequence[Hashable] | None) -> float:
+    groups = np.unique(_row_keys(vectors), return_inverse=True)[1].tolist()
+    texts_of: dict[int, set[Hashable]] = defaultdict(set)
+    for group, text in zip(groups, range(len(groups)) if texts is None else texts, strict=True):
+        texts_of[group].add(text)
+    return sum(len(texts_of[group]) > 1 for group in groups) / max(1, len(groups))
 
 
-def _bytes(vectors: Vectors) -> npt.NDArray[np.void]:
+def _row_keys(vectors: Vectors) -> npt.NDArray[np.void]:
     """Each row as one value that can be compared."""
     rows = np.ascontiguousarray(vectors)
     return rows.view(np.dtype((np.void, rows.dtype.itemsize * rows.shape[1]))).ravel()

@@ -1,7 +1,7 @@
-"""Passages as their words alone: which are alike by them, and pieces that say which passage they are from.
+"""Texts as bags of words: which texts are alike by their words, and excerpts that identify the text they are from.
 
 What a space makes of a text should have to do with what the text says, and its words are the one thing that is known
-of that without a judgment. Pure: no I/O.
+of that without a relevance judgment. Pure: no I/O.
 """
 
 import random
@@ -15,87 +15,86 @@ import numpy as np
 
 from service.core.ids import Vectors
 from service.core.text import text_units
+from service.core.vector_math import unit_rows
 
-PIECE = 10
-"""Words of a piece: about as many as a question has."""
-LEAST = 6
-"""Words of a text that a piece can be taken of: half of them, for the whole would be no question but the text again."""
+EXCERPT_WORDS = 10
+"""About as many as a query has."""
+MIN_WORDS = 6
+"""Of a text that an excerpt can be taken of. An excerpt has at most half of them, since the whole would be no query."""
 _TRIES = 4
-"""Pieces of one text, of which the most telling one is taken."""
-_PLACES = 4_096
+"""Excerpts of one text, of which the most similar one is taken."""
+_DIMENSIONS = 4_096
 """That words are hashed to. Of the 100 different words of a passage, one or two share theirs with another."""
 _WORD = re.compile(r"\w+")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class TextPiece:
+class Excerpt:
     """A run of words of the text of this number."""
 
     text: str
     source: int
 
 
-def rows_of(texts: Sequence[str]) -> Vectors:
-    """tf-idf with logarithmic counts, hashed: [n, 4096], rows of length 1, or 0 of a text without words.
+def tfidf_vectors(texts: Sequence[str]) -> Vectors:
+    """tf-idf with logarithmic counts, hashed: [n, 4096], rows of length 1, or 0 for a text without words.
 
     Salton and Buckley 1988, "Term-weighting approaches in automatic text retrieval"; hashed as by Weinberger et al.
-    2009, "Feature hashing for large scale multitask learning".
+    2009, "Feature hashing for large scale multitask learning". Not scikit-learn's: there a word that is in all texts
+    keeps a weight, and boilerplate would count.
     """
-    return _rows([_words(text, text_units(text)[1]) for text in texts])
+    return _tfidf([_tokens(text, text_units(text)[1]) for text in texts])
 
 
-def pieces(texts: Sequence[str], most: int, seed: int = 0) -> list[TextPiece]:
-    """Of each of the first texts one that by its words is nearer to this text than to any other; at most `most`.
+def sample_excerpts(texts: Sequence[str], most: int, seed: int = 0) -> list[Excerpt]:
+    """At most `most` excerpts, each of another text, and each by its words nearer to its text than to any other text.
 
-    Boilerplate, which stands in many texts, belongs to none of them, and no embedder could say to which. Of a few
-    random pieces the one is taken that is nearest to its text.
+    Boilerplate, which is in many texts, identifies none of them, and no embedder could tell which it is from. Of a few
+    random excerpts the one is taken that is most similar to its text.
     """
     chance = random.Random(seed)  # noqa: S311  no secret
-    borders = [text_units(text)[1] for text in texts]
-    tried = [
-        TextPiece(text=text, source=source)
+    separators = [text_units(text)[1] for text in texts]
+    excerpts = [
+        Excerpt(text=text, source=source)
         for source, whole in enumerate(texts[: 2 * most])
-        for text in _tries(whole, chance)
+        for text in _random_excerpts(whole, chance)
     ]
-    # A piece is read as the text is that it was cut from: alone it may be too short to tell how it is written.
-    bags = [_words(text, between) for text, between in zip(texts, borders, strict=True)]
-    rows = _rows([*bags, *(_words(one.text, borders[one.source]) for one in tried)])
-    near = rows[len(texts) :] @ rows[: len(texts)].T
-    sources = np.array([one.source for one in tried], np.intp)
-    at = np.arange(len(tried))
-    own = near[at, sources].copy()
-    near[at, sources] = -1.0
-    telling = own > near.max(axis=1, initial=0.0)
+    # An excerpt is split as its text is: alone it may be too short to tell its script.
+    bags = [_tokens(text, separator) for text, separator in zip(texts, separators, strict=True)]
+    rows = _tfidf([*bags, *(_tokens(one.text, separators[one.source]) for one in excerpts)])
+    similarity = rows[len(texts) :] @ rows[: len(texts)].T
+    at, sources = np.arange(len(excerpts)), np.array([one.source for one in excerpts], np.intp)
+    own = similarity[at, sources].copy()
+    similarity[at, sources] = -1.0
+    identifying = np.flatnonzero(own > similarity.max(axis=1, initial=0.0)).tolist()
     best: dict[int, int] = {}
-    for number in np.flatnonzero(telling).tolist():
-        source = tried[number].source
-        if source not in best or own[number] > own[best[source]]:
-            best[source] = number
-    return [tried[number] for number in best.values()][:most]
+    for number in identifying:
+        known = best.setdefault(excerpts[number].source, number)
+        if own[number] > own[known]:
+            best[excerpts[number].source] = number
+    return [excerpts[number] for number in best.values()][:most]
 
 
-def _tries(text: str, chance: random.Random) -> list[str]:
-    own, between = text_units(text)
-    if len(own) < LEAST:
+def _random_excerpts(text: str, chance: random.Random) -> list[str]:
+    words, separator = text_units(text)
+    if len(words) < MIN_WORDS:
         return []
-    length = min(PIECE, len(own) // 2)
-    starts = (chance.randrange(len(own) - length + 1) for _ in range(_TRIES))
-    return [between.join(own[start : start + length]) for start in starts]
+    length = min(EXCERPT_WORDS, len(words) // 2)
+    starts = (chance.randrange(len(words) - length + 1) for _ in range(_TRIES))
+    return [separator.join(words[start : start + length]) for start in starts]
 
 
-def _words(text: str, between: str) -> list[str]:
-    """In small letters; pairs of neighbouring characters where nothing stands between words."""
+def _tokens(text: str, separator: str) -> list[str]:
+    """Words in small letters; pairs of neighbouring characters where nothing separates words."""
     small = text.lower()
-    return _WORD.findall(small) if between else [small[at : at + 2] for at in range(len(small) - 1)]
+    return _WORD.findall(small) if separator else [small[at : at + 2] for at in range(len(small) - 1)]
 
 
-def _rows(bags: Sequence[Sequence[str]]) -> Vectors:
-    counted = [Counter(bag) for bag in bags]
-    spread = Counter(word for bag in counted for word in bag)
-    rows = np.zeros((len(bags), _PLACES), np.float32)
-    for row, bag in zip(rows, counted, strict=True):
-        for word, times in bag.items():
-            row[crc32(word.encode()) % _PLACES] += (1.0 + np.log(times)) * np.log(len(bags) / spread[word])
-    lengths = np.linalg.norm(rows, axis=1, keepdims=True)
-    unit: Vectors = np.divide(rows, lengths, out=rows, where=lengths > 0)
-    return unit
+def _tfidf(bags: Sequence[Sequence[str]]) -> Vectors:
+    counters = [Counter(bag) for bag in bags]
+    frequencies = Counter(word for counter in counters for word in counter)
+    rows = np.zeros((len(bags), _DIMENSIONS), np.float32)
+    for row, counter in zip(rows, counters, strict=True):
+        for word, count in counter.items():
+            row[crc32(word.encode()) % _DIMENSIONS] += (1.0 + np.log(count)) * np.log(len(bags) / frequencies[word])
+    return unit_rows(rows)

@@ -1,7 +1,7 @@
-"""Everything that is measured of one sample of a space, and what a picture of it needs. Pure, and slow: seconds.
+"""All measures of one sample of a space, and what pictures of it need. Pure, and slow: seconds.
 
-Time grows with the square of the rows; spectra and the map look at `SPECTRUM_ROWS` of them, so that neither thousands
-of rows nor thousands of dimensions make a matrix whose eigenvalues take minutes.
+Time grows with the square of the rows. Spectra and the map use at most `SPECTRUM_ROWS` of them, so that neither
+thousands of rows nor thousands of dimensions make a matrix whose eigenvalues take minutes.
 """
 
 from collections.abc import Iterator, Sequence
@@ -11,62 +11,61 @@ import numpy as np
 import numpy.typing as npt
 
 from service.core.ids import Vectors
+from service.core.vector_math import unit_rows
+from service.core.verdict import Verdict, worst_verdict
 from service.diagnostics import geometry, lexical_similarity, neighbours
 from service.diagnostics.neighbours import Counts, Floats, Indices, NearestNeighbours
-from service.diagnostics.thresholds import GeometryMeasure, Name, assess, unknown
+from service.diagnostics.thresholds import GeometryMeasure, GeometryMeasureName, assess_measure, not_measured
 
 SPECTRUM_ROWS = 1_000
 PAIRS = 200_000
 """Pairs of texts in the histogram of cosines."""
-EDGES = tuple(round(-1 + 0.05 * at, 2) for at in range(41))
+COSINE_EDGES = tuple(round(-1 + 0.05 * at, 2) for at in range(41))
 HUBS = 10
-WORDS_ROWS = 300
-"""Texts whose neighbours by words are looked at. Always about as many, for by chance fewer share more of theirs."""
-LEAST_TEXTS = 50
-"""Texts, or pieces of texts, that say something."""
-NEAR = 0.99
-"""Cosine of near duplicates."""
-SAME = 1.0 - 1e-6
+LEXICAL_ROWS = 300
+"""Texts whose neighbours by words are compared. Always about as many, because fewer share more of theirs by chance."""
+MIN_TEXTS = 50
+"""Fewer texts, or excerpts of texts, say nothing."""
+NEAR_DUPLICATE, DUPLICATE = 0.99, 1.0 - 1e-6
+"""Cosines from which on two texts lie at nearly, or exactly, the same place."""
+_RESAMPLES = 50
+_FULL_RANK_ROWS = 150
+"""With fewer rows their number keeps the effective rank below its limit, which is therefore lowered."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class GeometrySample:
-    """What is examined. `rows`: [n, dimensions], of length 1; `documents[i]`: a number for the document of row i.
+    """What is measured. `rows`: [n, dimensions], of length 1; `documents[i]`: a number for the document of row i.
 
-    `texts`: of the first rows, as far as they are known, with the numbers of their rows. `pieces`: the vectors of a few
-    words of some rows' texts, [m, dimensions], and the rows that they are from. `lengths`: of vectors before they were
-    brought to length 1. Reasons say why something is missing.
+    `texts`: of the first rows, as far as they are known, with the numbers of their rows. `excerpts`: the vectors of a
+    few words of some rows' texts, [m, dimensions], and the rows that they are from. `different`: pairs of rows of
+    `near_duplicate_pairs` whose texts are not the same. `norms`: of vectors before normalisation. The reasons say why
+    something is missing.
     """
 
     rows: Vectors
     documents: Indices
     texts: Sequence[str]
     text_rows: Indices
-    pieces: Vectors
-    piece_rows: Indices
+    excerpts: Vectors
+    excerpt_rows: Indices
     different: Sequence[tuple[int, int]]
-    """Pairs of rows that lie within `NEAR` and whose texts are not the same; see `suspicious`."""
-    lengths: Floats | None = None
+    norms: Floats | None = None
     no_texts: str = "too few texts could be read"
-    no_pieces: str = "too few texts have words enough to take some of"
-    no_lengths: str = "what encodes does not tell them"
+    no_excerpts: str = "too few texts have enough words to take an excerpt of"
+    no_norms: str = "the encoder does not tell them"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class GeometryPicture:
-    """`hubs`: rows that most others are near to, with how often. `places`: of the first rows on a plane, [p, 2], which
-    shows `shown` of the variance along each side."""
+    """`cosines`: counts between `COSINE_EDGES`. `occurrences`: edges, and how many texts are between them as often near
+    to others. `hubs`: the rows that most others are near to, with how often. `plane`: of the first rows."""
 
     cosines: npt.NDArray[np.int64]
     occurrences: tuple[tuple[int, ...], tuple[int, ...]]
-    """Edges, and how many texts are between them as often near to others."""
     hubs: tuple[tuple[int, int], ...]
     antihubs: float
-    places: Floats
-    shown: tuple[float, float]
-    middle: Floats
-    directions: Floats
-    """[d] and [2, d]: a vector less the middle, times the directions, is its place."""
+    plane: geometry.PlaneProjection
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -74,47 +73,45 @@ class GeometryMeasurements:
     measures: tuple[GeometryMeasure, ...]
     picture: GeometryPicture
 
+    @property
+    def verdict(self) -> Verdict | None:
+        """On all of them together; None where nothing was measured."""
+        return worst_verdict(one.verdict for one in self.measures)
 
-def around(rows: Vectors, documents: Indices) -> NearestNeighbours:
+
+def document_neighbours(rows: Vectors, documents: Indices) -> NearestNeighbours:
     """The nearest rows of other documents: chunks of one document overlap, and are near for that alone.
 
-    Of chunks of any document where there are too few to compare with.
+    Of any document where there are too few documents to compare with.
     """
-    return neighbours.neighbours(rows, groups=_apart(documents))
+    groups = documents if len(np.unique(documents)) >= MIN_TEXTS else None
+    return neighbours.nearest_neighbours(rows, groups=groups)
 
 
-def _apart(documents: Indices) -> Indices | None:
-    return documents if len(np.unique(documents)) >= LEAST_TEXTS else None
+def near_duplicate_pairs(near: NearestNeighbours) -> list[tuple[int, int]]:
+    """Pairs of rows that lie at nearly the same place, so that their texts should be compared."""
+    return neighbours.pairs_above(near, NEAR_DUPLICATE)
 
 
-def suspicious(near: NearestNeighbours) -> list[tuple[int, int]]:
-    """Pairs of rows whose texts should be compared: they lie at nearly the same place."""
-    return neighbours.doubles(near, NEAR)
-
-
-def measure_sample(subject: GeometrySample, near: NearestNeighbours) -> GeometryMeasurements:
-    """`near`: of its rows, as `around` gives them. At least `geometry.LEAST_ROWS` rows."""
-    rows = geometry.unit(subject.rows)
+def measure_sample(sample: GeometrySample, near: NearestNeighbours) -> GeometryMeasurements:
+    """`near`: of its rows, as `document_neighbours` gives them. At least `geometry.MIN_ROWS` rows."""
+    rows = unit_rows(sample.rows.astype(np.float64))
     counts = neighbours.occurrences(near)
     measures = (
-        *_meaning(subject, near),
-        *_cloud(rows),
-        *_neighbours(subject, near, counts),
-        *_doubles(subject),
-        *_lengths(subject),
+        _query_separation(sample),
+        _lexical_agreement(sample),
+        *_spectrum_measures(rows),
+        *_neighbour_measures(sample, near, counts),
+        *_duplicate_measures(sample),
+        _norm_spread(sample),
     )
-    places, shown = geometry.plane(rows[:SPECTRUM_ROWS])
-    middle, directions = geometry.directions(rows[:SPECTRUM_ROWS], places)
-    chance = np.random.default_rng(0)
+    cosines = geometry.random_pair_cosines(rows, PAIRS, np.random.default_rng(0))
     picture = GeometryPicture(
-        cosines=np.histogram(np.clip(geometry.cosines(rows, PAIRS, chance), -1.0, 1.0), EDGES)[0],
-        occurrences=_histogram(counts),
+        cosines=np.histogram(np.clip(cosines, -1.0, 1.0), COSINE_EDGES)[0],
+        occurrences=_occurrence_histogram(counts),
         hubs=tuple((int(row), int(counts[row])) for row in np.argsort(-counts, kind="stable")[:HUBS]),
         antihubs=neighbours.antihubs(counts),
-        places=places,
-        shown=shown,
-        middle=middle,
-        directions=directions,
+        plane=geometry.project_on_plane(rows[:SPECTRUM_ROWS]),
     )
     return GeometryMeasurements(measures=measures, picture=picture)
 
@@ -122,111 +119,100 @@ def measure_sample(subject: GeometrySample, near: NearestNeighbours) -> Geometry
 # ---------------------------------------------------------------- the measures
 
 
-def _meaning(subject: GeometrySample, near: NearestNeighbours) -> Iterator[GeometryMeasure]:
-    """Does a place have to do with what is said there?"""
-    if len(subject.pieces) < LEAST_TEXTS:
-        yield unknown("meaning", subject.no_pieces)
-    else:
-        cosines = subject.pieces @ subject.rows.T
-        own = cosines[np.arange(len(cosines)), subject.piece_rows]
-        others = subject.documents[None, :] != subject.documents[subject.piece_rows][:, None]
-        kept = [(one, line[other]) for one, line, other in zip(own, cosines, others, strict=True) if other.any()]
+def _query_separation(sample: GeometrySample) -> GeometryMeasure:
+    """Whether excerpts, as queries, lie nearer to their own text than to texts of other documents."""
+    if len(sample.excerpts) < MIN_TEXTS:
+        return not_measured("meaning", sample.no_excerpts)
+    cosines = sample.excerpts @ sample.rows.T
+    own = cosines[np.arange(len(cosines)), sample.excerpt_rows]
+    others = sample.documents[None, :] != sample.documents[sample.excerpt_rows][:, None]
+    kept = [(one, line[other]) for one, line, other in zip(own, cosines, others, strict=True) if other.any()]
 
-        def of(chosen: npt.NDArray[np.intp]) -> float:
-            return neighbours.separation(
-                np.array([kept[at][0] for at in chosen]), np.concatenate([kept[at][1] for at in chosen])
-            )
+    def separation(chosen: npt.NDArray[np.intp]) -> float:
+        return neighbours.sensitivity_index(
+            np.array([kept[at][0] for at in chosen]), np.concatenate([kept[at][1] for at in chosen])
+        )
 
-        everyone = np.arange(len(kept))
-        chance = np.random.default_rng(0)
-        drawn = [of(chance.integers(len(kept), size=len(kept))) for _ in range(_RESAMPLES)]
-        yield assess("meaning", of(everyone), float(np.std(drawn, ddof=1)))
-    chosen = subject.text_rows[:WORDS_ROWS]
-    if len(chosen) < LEAST_TEXTS:
-        yield unknown("words", subject.no_texts)
-        return
-    documents = subject.documents[chosen]
-    by_words = around(lexical_similarity.rows_of(subject.texts[: len(chosen)]), documents)
-    by_place = around(np.ascontiguousarray(subject.rows[chosen]), documents)
+    random = np.random.default_rng(0)
+    resampled = [separation(random.integers(len(kept), size=len(kept))) for _ in range(_RESAMPLES)]
+    return assess_measure("meaning", separation(np.arange(len(kept))), float(np.std(resampled, ddof=1)))
+
+
+def _lexical_agreement(sample: GeometrySample) -> GeometryMeasure:
+    """The share of each text's neighbours that are neighbours by their words too, beyond chance."""
+    chosen = sample.text_rows[:LEXICAL_ROWS]
+    if len(chosen) < MIN_TEXTS:
+        return not_measured("words", sample.no_texts)
+    documents = sample.documents[chosen]
+    by_words = document_neighbours(lexical_similarity.tfidf_vectors(sample.texts[: len(chosen)]), documents)
+    by_vector = document_neighbours(np.ascontiguousarray(sample.rows[chosen]), documents)
     by_chance = by_words.ids.shape[1] / (len(chosen) - 1)
-    shares = (neighbours.overlap(by_words, by_place) - by_chance) / max(1e-9, 1 - by_chance)
-    yield assess("words", float(shares.mean()), _standard_error(shares))
+    shares = (neighbours.neighbour_overlap(by_words, by_vector) - by_chance) / max(1e-9, 1 - by_chance)
+    return _mean_measure("words", shares)
 
 
-_RESAMPLES = 50
-
-
-def _cloud(rows: Floats) -> Iterator[GeometryMeasure]:
-    yield assess("mean_cosine", geometry.mean_cosine(rows), geometry.mean_cosine_error(rows))
-    some = rows[:SPECTRUM_ROWS]
-    values, errors = _spectrum(some), geometry.jackknife(some, _spectrum)
-    names: tuple[Name, ...] = ("first_direction", "ten_directions", "effective_rank", "participation_ratio")
-    for name, value, error in zip(names, values, errors, strict=True):
-        share = min(1.0, len(some) / _ROOM) if name == "effective_rank" else 1.0
-        yield assess(name, float(value), float(error), share)
-
-
-_ROOM = 150
-"""Rows from which on their number no longer keeps the effective rank down to where it would be watched."""
+def _spectrum_measures(rows: Floats) -> Iterator[GeometryMeasure]:
+    yield assess_measure("mean_cosine", geometry.mean_cosine(rows), geometry.mean_cosine_error(rows))
+    rows = rows[:SPECTRUM_ROWS]
+    names: tuple[GeometryMeasureName, ...] = (
+        "first_direction",
+        "ten_directions",
+        "effective_rank",
+        "participation_ratio",
+    )
+    for name, value, error in zip(names, _spectrum(rows), geometry.jackknife_error(rows, _spectrum), strict=True):
+        scale = min(1.0, len(rows) / _FULL_RANK_ROWS) if name == "effective_rank" else 1.0
+        yield assess_measure(name, float(value), float(error), scale)
 
 
 def _spectrum(rows: Floats) -> Floats:
-    found = geometry.variances(rows)
+    variances = geometry.principal_variances(rows)
     return np.array(
         [
-            geometry.leading_share(found, 1),
-            geometry.leading_share(found, 10),
-            geometry.effective_rank(found),
-            geometry.participation_ratio(found),
+            geometry.leading_variance_share(variances, 1),
+            geometry.leading_variance_share(variances, 10),
+            geometry.effective_rank(variances),
+            geometry.participation_ratio(variances),
         ]
     )
 
 
-def _neighbours(subject: GeometrySample, near: NearestNeighbours, counts: Counts) -> Iterator[GeometryMeasure]:
-    ratios = neighbours.ratios(near)
-    if len(ratios) < LEAST_TEXTS:
-        yield unknown("intrinsic_dimension", "too few vectors lie apart")
+def _neighbour_measures(sample: GeometrySample, near: NearestNeighbours, counts: Counts) -> Iterator[GeometryMeasure]:
+    ratios, dimension, skewness = neighbours.distance_ratios(near), neighbours.intrinsic_dimension, neighbours.skewness
+    if len(ratios) < MIN_TEXTS:
+        yield not_measured("intrinsic_dimension", "too few vectors lie apart")
     else:
-        dimension = float(neighbours.intrinsic_dimension(ratios))
-        error = neighbours.resampled(ratios, neighbours.intrinsic_dimension)
-        yield assess("intrinsic_dimension", dimension, error)
-    skewness = neighbours.skewness
-    yield assess("hubness", float(skewness(counts)), neighbours.resampled(counts, skewness))
-    yield assess("antihubs", neighbours.antihubs(counts), _standard_error((counts == 0).astype(np.float64)))
-    moved = neighbours.overlap(near, around(neighbours.centred(subject.rows), subject.documents))
-    yield assess("centring", float(moved.mean()), _standard_error(moved))
+        yield assess_measure("intrinsic_dimension", dimension(ratios), neighbours.bootstrap_error(ratios, dimension))
+    yield assess_measure("hubness", skewness(counts), neighbours.bootstrap_error(counts, skewness))
+    yield _mean_measure("antihubs", counts == 0)
+    centred = document_neighbours(neighbours.centred_directions(sample.rows), sample.documents)
+    yield _mean_measure("centring", neighbours.neighbour_overlap(near, centred))
 
 
-def _doubles(subject: GeometrySample) -> Iterator[GeometryMeasure]:
-    for name, pairs in (
-        ("duplicates", [pair for pair in subject.different if _cosine(subject, pair) > SAME]),
-        ("near_duplicates", list(subject.different)),
-    ):
-        concerned = np.zeros(len(subject.rows))
-        concerned[[row for pair in pairs for row in pair]] = 1.0
-        chosen: Name = "duplicates" if name == "duplicates" else "near_duplicates"
-        yield assess(chosen, float(concerned.mean()), _standard_error(concerned))
+def _duplicate_measures(sample: GeometrySample) -> Iterator[GeometryMeasure]:
+    pairs = np.array(sample.different, np.intp).reshape(-1, 2)
+    equal = np.einsum("ij,ij->i", sample.rows[pairs[:, 0]], sample.rows[pairs[:, 1]]) > DUPLICATE
+    names: tuple[tuple[GeometryMeasureName, Indices], ...] = (("duplicates", pairs[equal]), ("near_duplicates", pairs))
+    for name, chosen in names:
+        yield _mean_measure(name, np.isin(np.arange(len(sample.rows)), chosen))
 
 
-def _cosine(subject: GeometrySample, pair: tuple[int, int]) -> float:
-    first, second = pair
-    return float(subject.rows[first] @ subject.rows[second])
+def _norm_spread(sample: GeometrySample) -> GeometryMeasure:
+    if sample.norms is None or len(sample.norms) < 2:
+        return not_measured("norms", sample.no_norms)
+    spread = float(sample.norms.std(ddof=1) / sample.norms.mean())
+    return assess_measure("norms", spread, spread / float(np.sqrt(2 * len(sample.norms))))
 
 
-def _lengths(subject: GeometrySample) -> Iterator[GeometryMeasure]:
-    if subject.lengths is None or len(subject.lengths) < 2:
-        yield unknown("norms", subject.no_lengths)
-        return
-    spread = float(subject.lengths.std(ddof=1) / subject.lengths.mean())
-    yield assess("norms", spread, spread / float(np.sqrt(2 * len(subject.lengths))))
+def _mean_measure(name: GeometryMeasureName, values: npt.NDArray[np.generic]) -> GeometryMeasure:
+    """The mean over rows, with its standard error."""
+    wide = values.astype(np.float64)
+    error = float(wide.std(ddof=1) / np.sqrt(len(wide))) if len(wide) > 1 else 0.0
+    return assess_measure(name, float(wide.mean()), error)
 
 
-def _standard_error(values: Floats) -> float:
-    return float(values.std(ddof=1) / np.sqrt(len(values))) if len(values) > 1 else 0.0
-
-
-def _histogram(counts: Counts) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Of how often texts are near others, in steps that grow as Fibonacci's numbers do: hubs lie far out."""
+def _occurrence_histogram(counts: Counts) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Edges and counts of occurrences. The steps grow as the Fibonacci numbers do, because hubs lie far out."""
     edges = [0, 1, 2]
     while edges[-1] <= counts.max(initial=0):
         edges.append(edges[-1] + edges[-2])

@@ -1,23 +1,21 @@
-"""The diagnosis of a space, top to bottom: sample -> read -> ask -> compare -> measure -> judge -> beside the last.
+"""The diagnosis of a space, top to bottom: sample -> read -> query -> compare -> measure -> judge.
 
 sample    random chunks of the version
 read      the texts of some of them
-ask       a few words of each, encoded as a question: they should lie near the text that they are from
-compare   the texts of vectors that lie at nearly one place: rightly so, or not?
-measure   the shape of the sample (`examination.py`), in a thread
-judge     each figure, in words (`symptoms.py`)
-beside    the same of the version before, where it still stands
+query     a few words of each text, encoded as a query: they should lie near the text that they are from
+compare   the texts of vectors that lie at nearly one place: are they equal too?
+measure   the shape of the sample (`measure.py`), in a thread
+judge     each measure, in words (`thresholds.py`)
 
-One diagnosis at a time, remembered for some minutes, and made anew every few hours for versions that answer. Its time
-and memory are bounded by the size of the sample: a second for 2,000 vectors of 384 dimensions beside what encoding 200
-short texts takes.
+One diagnosis runs at a time. It is remembered for some minutes, and repeated every few hours for versions that serve.
+Its time and memory are bounded by the size of the sample: a second for 2,000 vectors of 384 dimensions, beside what it
+takes to encode 200 short texts.
 """
 
 import asyncio
-import logging
 import time
-from collections import OrderedDict
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -29,47 +27,34 @@ from service.core.ids import CollectionId, DocumentId, Vectors, VersionNumber
 from service.core.periodic import for_each_version
 from service.core.ports.collections import Collections
 from service.core.ports.documents import Documents
-from service.core.ports.vectors import VectorStore as Spaces
+from service.core.ports.vectors import VectorStore
 from service.core.ports.versions import Versions
 from service.core.vector_math import finite
 from service.core.verdict import VERDICTS, Verdict
 from service.core.versions import COMPLETE_STATES, EmbedderVersion, VectorSample
-from service.diagnostics import lexical_similarity, neighbours
-from service.diagnostics.geometry import LEAST_ROWS
-from service.diagnostics.measure import (
-    LEAST_TEXTS,
-    WORDS_ROWS,
-    GeometryMeasurements,
-    GeometryPicture,
-    GeometrySample,
-    around,
-    measure_sample,
-    suspicious,
-)
-from service.diagnostics.thresholds import GeometryMeasure, worst
+from service.diagnostics import lexical_similarity, measure
+from service.diagnostics.geometry import MIN_ROWS
+from service.diagnostics.measure import GeometryPicture, GeometrySample
+from service.diagnostics.neighbours import Indices
+from service.diagnostics.thresholds import GeometryMeasure
+from service.spaces.sample_cache import SampleCache
 from service.spaces.sampling import CollectionSampler
 
-log = logging.getLogger(__name__)
-
-SAMPLE = 2_000
-LEAST_SAMPLE, MOST_SAMPLE = 100, 5_000
-KEPT_SECONDS = 600.0
-GROWN = 1.1
-"""Times as many vectors as when it was made, or so many times fewer: made again."""
+SAMPLE_SIZE, MIN_SAMPLE, MAX_SAMPLE = 2_000, 100, 5_000
+KEPT_SECONDS, GROWTH, MAX_KEPT = 600.0, 1.1, 64
+"""How long, up to which growth of the space, and how many diagnoses are remembered."""
 REGULAR_SECONDS = 6 * 3600.0
-"""Versions that answer are looked at so often without anybody asking, for the metric."""
-MOST_KEPT = 64
-MOST_WAITING = 8
-PIECES = 200
-NORMS = 48
-"""Texts whose vectors are made again, for their lengths."""
-ASKING_SECONDS = 30.0
-"""Longest that pieces are encoded; what came until then is what is judged by."""
-_BATCH = 16
-_LENGTH = 2_000
+"""Versions that serve are diagnosed this often without a request, for the metric."""
+MAX_WAITING = 8
+EXCERPTS, NORMS = 200, 48
+"""Texts of which a few words are encoded as queries, and texts that are encoded again for their norms."""
+ENCODING_SECONDS = 30.0
+"""Longest that excerpts are encoded; the diagnosis uses those that are done by then."""
+_TEXTS_AT_ONCE = 16
+_TEXT_LENGTH = 2_000
 """Code points of a text that are read."""
-_COMPARED = 1_000
-"""Rows whose texts are compared; of more, so many and the rest alike."""
+_MAX_COMPARED = 1_000
+"""Rows whose texts are compared. The texts of further ones are taken to be different."""
 
 Key = tuple[CollectionId, VersionNumber, int]
 
@@ -84,16 +69,16 @@ class Hub:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class GeometryReport:
-    """What was found of one version. `verdict` None: there was too little to tell, for this `reason`.
+    """The diagnosis of one version. `verdict` None: there was too little to measure, for this `reason`.
 
-    `chunks`: of the rows of the sample; `before`: the measures of the version before this one.
+    `chunks`: those of the sample, row by row.
     """
 
     version: VersionNumber
     rows: int
     chunks: tuple[tuple[DocumentId, int], ...]
-    verdict: Verdict | None
-    reason: str | None
+    verdict: Verdict | None = None
+    reason: str | None = None
     measures: tuple[GeometryMeasure, ...] = ()
     picture: GeometryPicture | None = None
     hubs: tuple[Hub, ...] = ()
@@ -105,7 +90,7 @@ class DiagnosticsService:
         *,
         collections: Collections,
         versions: Versions,
-        vectors: Spaces,
+        vectors: VectorStore,
         documents: Documents,
         sampling: CollectionSampler,
     ) -> None:
@@ -114,17 +99,18 @@ class DiagnosticsService:
         self._vectors = vectors
         self._documents = documents
         self._sampling = sampling
-        self._known: OrderedDict[Key, tuple[float, int, GeometryReport]] = OrderedDict()
-        """When each was made, and of how many rows, as far as the table told."""
+        self._reports: SampleCache[Key, GeometryReport] = SampleCache(
+            seconds=KEPT_SECONDS, growth=GROWTH, capacity=MAX_KEPT
+        )
         self._one_at_a_time = asyncio.Lock()
         self._waiting = 0
 
-    async def of(
-        self, collection: Collection, number: VersionNumber | None, size: int = SAMPLE
+    async def diagnose(
+        self, collection: Collection, number: VersionNumber | None, size: int = SAMPLE_SIZE
     ) -> tuple[GeometryReport, GeometryReport | None]:
-        """Of a version, or of the active one, and of the version before it, where that still has vectors.
+        """The diagnosis of a version, by default the active one, and of the version before it that still has vectors.
 
-        VersionNotFound; Conflict where the version failed or was retired; Overloaded where too many wait already.
+        Raises VersionNotFound; Conflict where the version failed or was retired; Overloaded where too many wait.
         """
         wanted = number or collection.active_version
         versions = {version.number: version for version in await self._versions.of(collection.id)}
@@ -132,188 +118,156 @@ class DiagnosticsService:
             raise VersionNotFound(f"collection {collection.name} has no embedder version {wanted}")
         if not versions[wanted].written:
             raise Conflict(f"version {wanted} is {versions[wanted].state}: its vectors are gone")
-        report = await self._known_or_new(collection, versions[wanted], size)
-        before = max(
-            (one for one in versions.values() if one.number < wanted and one.written), key=_number, default=None
-        )
-        return report, None if before is None else await self._known_or_new(collection, before, size)
+        report = await self._report(collection, versions[wanted], size)
+        before = max((one.number for one in versions.values() if one.number < wanted and one.written), default=None)
+        return report, None if before is None else await self._report(collection, versions[before], size)
 
-    async def tend(self) -> None:
-        """Look again at the versions that answer or may soon, for the metric."""
+    async def diagnose_due(self) -> None:
+        """Diagnose the versions that serve or soon may, for the metric."""
 
-        async def look(version: EmbedderVersion) -> None:
-            if await self._due(version):
-                collection = await self._collections.get(version.collection_id)
-                await self._known_or_new(collection, version, SAMPLE)
+        async def work(version: EmbedderVersion) -> None:
+            if await self._is_due(version):
+                await self._report(await self._collections.get(version.collection_id), version, SAMPLE_SIZE)
 
-        await for_each_version(await self._versions.in_states(COMPLETE_STATES), look, failure_message="not diagnosed")
+        await for_each_version(await self._versions.in_states(COMPLETE_STATES), work, failure_message="not diagnosed")
 
-    async def _due(self, version: EmbedderVersion) -> bool:
-        """Never looked at, not for hours, or only when there was less than half of what is there now."""
+    async def _is_due(self, version: EmbedderVersion) -> bool:
+        """Never diagnosed, not for hours, or when there was less than half of what is there now."""
         rows = (await self._versions.status(version)).rows
-        key = (version.collection_id, version.number, SAMPLE)
-        if rows < LEAST_ROWS or key not in self._known:
-            return rows >= LEAST_ROWS
-        made, then, _ = self._known[key]
-        return time.monotonic() >= made + REGULAR_SECONDS or rows > 2 * then
+        known = self._reports.entry((version.collection_id, version.number, SAMPLE_SIZE))
+        if rows < MIN_ROWS or known is None:
+            return rows >= MIN_ROWS
+        return time.monotonic() >= known.computed_at + REGULAR_SECONDS or rows > 2 * known.rows
 
-    async def _known_or_new(self, collection: Collection, version: EmbedderVersion, size: int) -> GeometryReport:
+    async def _report(self, collection: Collection, version: EmbedderVersion, size: int) -> GeometryReport:
+        """What is remembered, or a new diagnosis."""
         key = (collection.id, version.number, size)
         rows = (await self._versions.status(version)).rows
-        if (known := self._remembered(key, rows)) is not None:
+        if (known := self._reports.get(key, rows)) is not None:
             return known
-        if self._waiting >= MOST_WAITING:
-            raise Overloaded("too many spaces wait to be diagnosed; try again later", retry_after=5.0)
+        if self._waiting >= MAX_WAITING:
+            raise Overloaded("too many diagnoses are waiting; try again later", retry_after=5.0)
         self._waiting += 1
         try:
             async with self._one_at_a_time:
-                if (known := self._remembered(key, rows)) is not None:  # whoever was before us wanted the same
-                    return known
-                report = await self._diagnosed(collection, version, size, rows)
+                work = partial(self._diagnose, collection, version, size, rows)
+                return await self._reports.get_or_compute(key, work, rows)
         finally:
             self._waiting -= 1
-        self._known[key] = (time.monotonic(), rows, report)
-        self._known.move_to_end(key)
-        while len(self._known) > MOST_KEPT:
-            self._known.popitem(last=False)
-        return report
 
-    def _remembered(self, key: Key, rows: int) -> GeometryReport | None:
-        if key not in self._known:
-            return None
-        made, then, report = self._known[key]
-        fresh = time.monotonic() < made + KEPT_SECONDS and then / GROWN <= rows <= then * GROWN
-        return report if fresh else None
+    # ------------------------------------------------------------ the stages
 
-    # ------------------------------------------------------------ the story
-
-    async def _diagnosed(
-        self, collection: Collection, version: EmbedderVersion, size: int, rows: int
-    ) -> GeometryReport:
+    async def _diagnose(self, collection: Collection, version: EmbedderVersion, size: int, rows: int) -> GeometryReport:
         sample = await self._vectors.sample(version, size)
         rows = max(len(sample.chunks), rows)  # which is an estimate
         labels = (collection.name, str(version.number))
-        if len(sample.chunks) < LEAST_ROWS:
-            reason = f"{len(sample.chunks)} vectors are too few to tell (at least {LEAST_ROWS})"
+        if len(sample.chunks) < MIN_ROWS:
+            reason = f"{len(sample.chunks)} vectors are too few to tell (at least {MIN_ROWS})"
             metrics.GEOMETRY_VERDICT.remove_by_labels({"collection": labels[0], "version": labels[1]})
-            return GeometryReport(version=version.number, rows=rows, chunks=sample.chunks, verdict=None, reason=reason)
-        texts, text_rows = await self._read(collection, sample)
-        pieces, piece_rows, no_pieces = await self._ask(version, texts, text_rows)
-        lengths = await self._lengths(version, texts)
-        documents = _numbers(sample)
-        near = await asyncio.to_thread(around, sample.vectors, documents)
-        different = await self._different(collection, sample, await asyncio.to_thread(suspicious, near))
-        subject = GeometrySample(
+            return GeometryReport(version=version.number, rows=rows, chunks=sample.chunks, reason=reason)
+        texts, text_rows = await self._read_texts(collection, sample)
+        excerpts, excerpt_rows, no_excerpts = await self._embed_excerpts(version, texts, text_rows)
+        norms = await self._norms(version, texts)
+        documents = _document_numbers(sample)
+        near = await asyncio.to_thread(measure.document_neighbours, sample.vectors, documents)
+        pairs = await asyncio.to_thread(measure.near_duplicate_pairs, near)
+        measured = GeometrySample(
             rows=sample.vectors,
             documents=documents,
             texts=texts,
             text_rows=text_rows,
-            pieces=pieces,
-            piece_rows=piece_rows,
-            different=different,
-            lengths=lengths,
-            **({"no_pieces": no_pieces} if no_pieces else {}),
+            excerpts=excerpts,
+            excerpt_rows=excerpt_rows,
+            different=await self._with_different_texts(collection, sample, pairs),
+            norms=norms,
+            **({"no_excerpts": no_excerpts} if no_excerpts else {}),
         )
-        findings = await asyncio.to_thread(measure_sample, subject, near)
-        verdict = worst(findings.measures)
-        if verdict is not None:
-            metrics.GEOMETRY_VERDICT.labels(*labels).set(VERDICTS.index(verdict))
+        found = await asyncio.to_thread(measure.measure_sample, measured, near)
+        if found.verdict is not None:
+            metrics.GEOMETRY_VERDICT.labels(*labels).set(VERDICTS.index(found.verdict))
         return GeometryReport(
             version=version.number,
             rows=rows,
             chunks=sample.chunks,
-            verdict=verdict,
-            reason=None,
-            measures=findings.measures,
-            picture=findings.picture,
-            hubs=await self._hubs(collection, sample, findings),
+            verdict=found.verdict,
+            measures=found.measures,
+            picture=found.picture,
+            hubs=await self._hubs(collection, sample, found.picture),
         )
 
-    async def _read(self, collection: Collection, sample: VectorSample) -> tuple[list[str], neighbours.Indices]:
+    async def _read_texts(self, collection: Collection, sample: VectorSample) -> tuple[list[str], Indices]:
         """The texts of the first chunks, as far as they are what was encoded, with the numbers of their rows."""
-        passages = await self._documents.passages(collection.id, sample.places[:WORDS_ROWS], None, _LENGTH)
-        known = [
-            (row, passage.text[:_LENGTH] if passage.text.strip() else passage.title)
-            for row, passage in enumerate(passages)
-            if passage is not None
-        ]
-        return [text for _, text in known], np.array([row for row, _ in known], np.intp)
+        passages = await self._documents.passages(
+            collection.id, sample.places[: measure.LEXICAL_ROWS], None, _TEXT_LENGTH
+        )
+        known = [(row, passage) for row, passage in enumerate(passages) if passage is not None]
+        texts = [passage.text[:_TEXT_LENGTH] if passage.text.strip() else passage.title for _, passage in known]
+        return texts, np.array([row for row, _ in known], np.intp)
 
-    async def _ask(
-        self, version: EmbedderVersion, texts: list[str], text_rows: neighbours.Indices
-    ) -> tuple[Vectors, neighbours.Indices, str]:
-        """The vectors of a few words of some texts, the rows of these texts; why there are none, where there are."""
+    async def _embed_excerpts(
+        self, version: EmbedderVersion, texts: list[str], text_rows: Indices
+    ) -> tuple[Vectors, Indices, str]:
+        """The vectors of a few words of some texts and the rows of these texts; or none, and the reason."""
         nothing = np.zeros((0, version.dimensions), np.float32), np.zeros(0, np.intp)
         if version.spec.external:
-            return *nothing, "the client makes the vectors, so nothing can be asked here"
-        pieces = await asyncio.to_thread(lexical_similarity.pieces, texts, PIECES)
-        if len(pieces) < LEAST_TEXTS:
+            return *nothing, "the client makes the vectors, so texts cannot be encoded here"
+        excerpts = await asyncio.to_thread(lexical_similarity.sample_excerpts, texts, EXCERPTS)
+        if len(excerpts) < measure.MIN_TEXTS:
             return *nothing, ""
         parts: list[Vectors] = []
-        deadline = time.monotonic() + ASKING_SECONDS
+        deadline = time.monotonic() + ENCODING_SECONDS
         try:
-            for at in range(0, len(pieces), _BATCH):
-                parts.append(await self._sampling.embedded(version, [one.text for one in pieces[at : at + _BATCH]]))
+            for at in range(0, len(excerpts), _TEXTS_AT_ONCE):
+                part = [one.text for one in excerpts[at : at + _TEXTS_AT_ONCE]]
+                parts.append(await self._sampling.embed_queries(version, part))
                 if time.monotonic() > deadline:
                     break
         except (ModelUnavailable, SpaceRefused, Overloaded) as error:
             return *nothing, error.detail
         vectors = np.concatenate(parts)
         usable = finite(vectors)
-        rows = text_rows[[one.source for one in pieces[: len(vectors)]]]
+        rows = text_rows[[one.source for one in excerpts[: len(vectors)]]]
         return vectors[usable], rows[usable], ""
 
-    async def _lengths(self, version: EmbedderVersion, texts: list[str]) -> npt.NDArray[np.float64] | None:
-        """Of vectors before they were brought to length 1; None where nobody can tell."""
+    async def _norms(self, version: EmbedderVersion, texts: list[str]) -> npt.NDArray[np.float64] | None:
+        """The lengths of vectors before normalisation; None where they are not known."""
         if version.spec.external:
             return None
         try:
-            lengths = await self._sampling.norms(version, texts[:NORMS])
+            norms = await self._sampling.document_norms(version, texts[:NORMS])
         except (ModelUnavailable, SpaceRefused):
-            return None  # told already, by what could not be asked
-        return None if lengths is None else lengths.astype(np.float64)
+            return None  # the excerpts that could not be encoded already say why
+        return None if norms is None else norms.astype(np.float64)
 
-    async def _different(
+    async def _with_different_texts(
         self, collection: Collection, sample: VectorSample, pairs: list[tuple[int, int]]
     ) -> list[tuple[int, int]]:
-        """Those of the pairs whose texts are not the same, however they are spaced and capitalised.
-
-        Where there are very many, some are looked at, and the others are taken to be different as well.
-        """
-        rows = list(dict.fromkeys(row for pair in pairs for row in pair))[:_COMPARED]
-        passages = await self._documents.passages(collection.id, [sample.places[row] for row in rows], None, _LENGTH)
-        read = {
+        """The pairs whose texts are not the same but for white space and letter case."""
+        rows = list(dict.fromkeys(row for pair in pairs for row in pair))[:_MAX_COMPARED]
+        places = [sample.places[row] for row in rows]
+        passages = await self._documents.passages(collection.id, places, None, _TEXT_LENGTH)
+        texts = {
             row: None if passage is None else " ".join(f"{passage.title} {passage.text}".lower().split())
             for row, passage in zip(rows, passages, strict=True)
         }
-        gone = {row for row, text in read.items() if text is None}
+        gone = {row for row, text in texts.items() if text is None}
         return [
             (one, other)
             for one, other in pairs
-            if not gone & {one, other} and read.get(one, one) != read.get(other, other)
+            if not gone & {one, other} and texts.get(one, one) != texts.get(other, other)
         ]
 
-    async def _hubs(
-        self, collection: Collection, sample: VectorSample, findings: GeometryMeasurements
-    ) -> tuple[Hub, ...]:
-        chunks = [(sample.chunks[row], count) for row, count in findings.picture.hubs]
+    async def _hubs(self, collection: Collection, sample: VectorSample, picture: GeometryPicture) -> tuple[Hub, ...]:
+        chunks = [(sample.chunks[row], count) for row, count in picture.hubs]
         found = await self._documents.get(collection.id, [document_id for (document_id, _), _ in chunks])
+        titles = {document_id: document.title for document_id, document in found.items()}
         return tuple(
-            Hub(
-                document_id=document_id,
-                chunk=chunk,
-                title=found[document_id].title if document_id in found else "",
-                occurrences=count,
-            )
+            Hub(document_id=document_id, chunk=chunk, title=titles.get(document_id, ""), occurrences=count)
             for (document_id, chunk), count in chunks
         )
 
 
-def _number(version: EmbedderVersion) -> VersionNumber:
-    return version.number
-
-
-def _numbers(sample: VectorSample) -> neighbours.Indices:
+def _document_numbers(sample: VectorSample) -> Indices:
     """A number for the document of each row."""
     known: dict[DocumentId, int] = {}
     return np.array([known.setdefault(document_id, len(known)) for document_id, _ in sample.chunks], np.intp)

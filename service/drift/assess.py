@@ -1,93 +1,93 @@
-"""What two samples of queries and the collection itself say of drift: measures, what they mean, and what to do. Pure.
+"""Drift of live queries: measures of two samples of queries and of the collection, with verdicts and advice. Pure.
 
-Against the collection: is it asked what it holds? Of queries one by one (confidence, words), for a set of queries may
-lie anywhere in the space of its collection: questions about five of a hundred subjects are farther from the documents
-as a whole than foreign ones about everything (docs/decisions/0030). The distance of the whole is told without verdict.
+Against the collection: do clients ask for what it holds? That is judged query by query (confidence, words), because a
+set of queries may lie anywhere in the space: queries about five of a hundred subjects are farther from the documents
+as a whole than unrelated queries about everything (docs/decisions/0030). The distance of the whole has no verdict.
 
-Against earlier queries: is it asked otherwise than before? That something else is asked is no fault, so the worst
-verdict is "watch".
+Against earlier queries: do clients ask for other things than before? That is no fault, so the worst verdict is "watch".
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 
 from service.core.ids import Vectors
-from service.core.verdict import Verdict
+from service.core.verdict import Verdict, worst_verdict
 from service.drift import two_sample
 from service.drift.query_window import MIN_LATEST, WindowedQuery
-from service.drift.two_sample import Gap
+from service.drift.two_sample import Estimate
 
-DOUBTED = 0.5
+IN_DOMAIN_THRESHOLD = 0.5
 """A query whose `in_domain` is below it counts as out of the domain."""
-SURE = 0.01
-"""A change is beyond chance where its p-value is at most this: it is looked for each minute."""
+SIGNIFICANCE = 0.01
+"""A change is significant where its p-value is at most this. It is that small because it is tested every minute."""
 
 OUT_WATCH, OUT_BROKEN = 0.25, 0.5
 UNKNOWN_WATCH = 0.05
-"""Beyond the share that is expected of the collection's own sentences."""
+"""Share of unknown words beyond the share that is expected of the collection's own sentences."""
 MMD_WATCH, SHIFT_WATCH, SCORE_WATCH = 0.10, 0.15, 0.20
-"""docs/drift.md has the measurements that these come from."""
+"""docs/drift.md has the measurements that these limits come from."""
 
-Name = Literal["out_of_domain", "unknown_words", "corpus_distance", "centroid_shift", "mmd", "top_score"]
-NAMES: tuple[Name, ...] = ("out_of_domain", "unknown_words", "corpus_distance", "centroid_shift", "mmd", "top_score")
-Against = Literal["collection", "earlier"]
+DriftMeasureName = Literal["out_of_domain", "unknown_words", "corpus_distance", "centroid_shift", "mmd", "top_score"]
+DRIFT_MEASURES: tuple[DriftMeasureName, ...] = get_args(DriftMeasureName)
+DriftReference = Literal["collection", "earlier"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CollectionReference:
     """What a version's own collection is like. `vectors`: random chunks, [n, dimensions].
 
-    `unknown`, `words`: of sentences of its documents, how many words each has that no other document says, and in all.
+    `rare_words`, `words`: for sentences of its documents, the number of words that no other document has, and of all.
     """
 
     vectors: Vectors
-    unknown: Sequence[int]
+    rare_words: Sequence[int]
     words: Sequence[int]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DriftMeasure:
-    """`gap` None: it cannot be told, and `says` why. `verdict` None: then, or where there is no limit to judge by."""
+    """`estimate` None: it was not measured, and `message` says why. `verdict` None: also where there is no limit."""
 
-    name: Name
-    against: Against
-    gap: Gap | None
-    verdict: Verdict | None
-    says: str
-    do: str
+    name: DriftMeasureName
+    estimate: Estimate | None = None
+    verdict: Verdict | None = None
+    message: str
+    advice: str = ""
+
+    @property
+    def reference(self) -> DriftReference:
+        """What the latest queries were compared with."""
+        return "earlier" if self.name in ("centroid_shift", "mmd", "top_score") else "collection"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DriftAssessment:
-    """All measures of one moment. `best_cosine`: the median of the latest queries, None where none is known."""
+    """All measures at one moment. `best_cosine`: the median of the latest queries; None where none is known."""
 
     measures: tuple[DriftMeasure, ...]
     best_cosine: float | None
 
     @property
     def verdict(self) -> Verdict | None:
-        """The worst of them; None where there is none."""
-        told = {measure.verdict for measure in self.measures}
-        order: tuple[Verdict, ...] = ("broken", "watch", "healthy")
-        return next((verdict for verdict in order if verdict in told), None)
+        return worst_verdict(measure.verdict for measure in self.measures)
 
 
-def assess(
-    latest: Sequence[WindowedQuery], earlier: Sequence[WindowedQuery], own: CollectionReference | None
+def assess_drift(
+    latest: Sequence[WindowedQuery], earlier: Sequence[WindowedQuery], reference: CollectionReference | None
 ) -> DriftAssessment:
-    """`own` None: nothing is known of the collection yet. A second for 500 queries of 384 dimensions."""
-    cosines = [asked.cosine for asked in latest if asked.cosine is not None]
+    """`reference` None: nothing is known of the collection yet. Takes a second for 500 queries of 384 dimensions."""
+    cosines = _cosines(latest)
     measures = (
         _out_of_domain(latest),
-        _unknown_words(latest, own),
-        _corpus_distance(latest, own),
-        _moved("centroid_shift", two_sample.centroid_shift, SHIFT_WATCH, latest, earlier),
-        _moved("mmd", two_sample.mmd, MMD_WATCH, latest, earlier),
+        _unknown_words(latest, reference),
+        _corpus_distance(latest, reference),
+        _moved("centroid_shift", latest, earlier),
+        _moved("mmd", latest, earlier),
         _top_score(latest, earlier),
     )
     return DriftAssessment(measures=measures, best_cosine=median(cosines) if cosines else None)
@@ -97,141 +97,110 @@ def assess(
 
 
 def _out_of_domain(latest: Sequence[WindowedQuery]) -> DriftMeasure:
-    told = [asked.in_domain for asked in latest if asked.in_domain is not None]
-    if len(told) < MIN_LATEST:
-        return _untold(
-            "out_of_domain",
-            "collection",
-            f"the confidence of {len(told)} queries is known, and {MIN_LATEST} are needed",
+    known = [query.in_domain for query in latest if query.in_domain is not None]
+    if len(known) < MIN_LATEST:
+        message = f"the confidence of {len(known)} queries is known, and {MIN_LATEST} are needed"
+        return DriftMeasure(name="out_of_domain", message=message)
+    estimate = two_sample.pooled_share([one < IN_DOMAIN_THRESHOLD for one in known], [1] * len(known))
+    message = f"{estimate.value:.0%} of the queries are more likely unrelated to this collection than meant for it"
+    if estimate.low >= OUT_BROKEN:
+        advice = (
+            "most of the queries ask for nothing in this collection: wrong collection, wrong language, or an embedder "
+            "that knows neither; set min_confidence to return no hits rather than unrelated ones"
         )
-    gap = two_sample.share([one < DOUBTED for one in told], [1] * len(told))
-    verdict = _verdict(gap.low >= OUT_WATCH, gap.low >= OUT_BROKEN)
-    return DriftMeasure(
-        name="out_of_domain",
-        against="collection",
-        gap=gap,
-        verdict=verdict,
-        says=f"{gap.value:.0%} of the queries are more likely foreign than for this collection",
-        do={
-            "healthy": "",
-            "watch": "look at what is asked: documents may be missing, or a client may ask the wrong collection",
-            "broken": "most of what is asked is not in here: wrong collection, wrong language, or an embedder that "
-            "does not know either; set min_confidence to answer nothing rather than anything",
-        }[verdict],
-    )
+        return _judged("out_of_domain", estimate, "broken", message, advice)
+    advice = "look at the queries: documents may be missing, or a client may search the wrong collection"
+    return _judged("out_of_domain", estimate, _watch(estimate.low >= OUT_WATCH), message, advice)
 
 
-def _unknown_words(latest: Sequence[WindowedQuery], own: CollectionReference | None) -> DriftMeasure:
-    """More words that nobody says than of the collection's own sentences others do not say.
+def _unknown_words(latest: Sequence[WindowedQuery], reference: CollectionReference | None) -> DriftMeasure:
+    """Compares the share of query words that are in no document with the share that new text of the collection has.
 
-    What share of further text is words never met before is estimated by the share of words met once (Good 1953, "The
+    The share of new words in further text is estimated by the share of words that occur once (Good 1953, "The
     population frequencies of species"): a small collection knows fewer words, and that is no drift.
     """
-    looked = [asked.words for asked in latest if asked.words is not None and asked.words[1]]
-    if len(looked) < MIN_LATEST or own is None or sum(own.words) == 0:
-        return _untold("unknown_words", "collection", "the words of too few queries or documents were looked up")
-    gap = two_sample.share([unknown for unknown, _ in looked], [words for _, words in looked])
-    expected = two_sample.share(own.unknown, own.words)
-    beyond = gap.value - expected.value > UNKNOWN_WATCH and gap.low > expected.high
-    return DriftMeasure(
-        name="unknown_words",
-        against="collection",
-        gap=gap,
-        verdict=_verdict(beyond, False),
-        says=f"{gap.value:.1%} of the words are in no document, where {expected.value:.1%} are expected",
-        do="the lexical leg cannot find these words: look for another language, names that are missing, or typos "
-        "(`typos`)"
-        if beyond
-        else "",
-    )
+    counted = [query.words for query in latest if query.words is not None and query.words[1]]
+    if len(counted) < MIN_LATEST or reference is None or sum(reference.words) == 0:
+        return DriftMeasure(name="unknown_words", message="the words of too few queries or documents were looked up")
+    estimate = two_sample.pooled_share([unknown for unknown, _ in counted], [words for _, words in counted])
+    expected = two_sample.pooled_share(reference.rare_words, reference.words)
+    beyond = estimate.value - expected.value > UNKNOWN_WATCH and estimate.low > expected.high
+    message = f"{estimate.value:.1%} of the words are in no document, where {expected.value:.1%} are expected"
+    advice = "the lexical leg cannot find these words: look for another language, missing names, or typos (`typos`)"
+    return _judged("unknown_words", estimate, _watch(beyond), message, advice)
 
 
-def _corpus_distance(latest: Sequence[WindowedQuery], own: CollectionReference | None) -> DriftMeasure:
-    if len(latest) < MIN_LATEST or own is None or len(own.vectors) < MIN_LATEST:
-        return _untold("corpus_distance", "collection", f"{MIN_LATEST} queries and {MIN_LATEST} chunks are needed")
-    gap = two_sample.mmd(_rows(latest), own.vectors)
-    return DriftMeasure(
-        name="corpus_distance",
-        against="collection",
-        gap=gap,
-        verdict=None,
-        says=f"the queries lie {gap.value:.2f} (MMD) from the documents, as queries always do: only its course tells",
-        do="",
-    )
+def _corpus_distance(latest: Sequence[WindowedQuery], reference: CollectionReference | None) -> DriftMeasure:
+    if len(latest) < MIN_LATEST or reference is None or len(reference.vectors) < MIN_LATEST:
+        return DriftMeasure(name="corpus_distance", message=f"{MIN_LATEST} queries and {MIN_LATEST} chunks are needed")
+    estimate = two_sample.mmd(_vectors(latest), reference.vectors)
+    message = f"the queries lie {estimate.value:.2f} (MMD) from the documents; only a change of this distance matters"
+    return DriftMeasure(name="corpus_distance", estimate=estimate, message=message)
 
 
 # ---------------------------------------------------------------- against earlier queries
 
 
 def _moved(
-    name: Literal["centroid_shift", "mmd"],
-    measure: Callable[[Vectors, Vectors], Gap],
-    limit: float,
-    latest: Sequence[WindowedQuery],
-    earlier: Sequence[WindowedQuery],
+    name: Literal["centroid_shift", "mmd"], latest: Sequence[WindowedQuery], earlier: Sequence[WindowedQuery]
 ) -> DriftMeasure:
+    """How far the vectors of the queries moved."""
     if min(len(latest), len(earlier)) < MIN_LATEST:
-        return _untold(name, "earlier", f"{MIN_LATEST} queries and {MIN_LATEST} before them are needed")
-    gap = measure(_rows(latest), _rows(earlier))
-    moved = _beyond(gap, limit)
-    what = "middle of the queries moved by" if name == "centroid_shift" else "queries lie"
-    unit = "of their spread" if name == "centroid_shift" else "(MMD) from those before"
-    return DriftMeasure(
-        name=name,
-        against="earlier",
-        gap=gap,
-        verdict=_verdict(moved, False),
-        says=f"the {what} {gap.value:.2f} {unit}: {_chance(gap, moved)}",
-        do="other things are asked than before: see out_of_domain for whether they are for this collection"
-        if moved
-        else "",
-    )
+        return DriftMeasure(name=name, message=f"{MIN_LATEST} queries and {MIN_LATEST} earlier ones are needed")
+    if name == "mmd":
+        estimate = two_sample.mmd(_vectors(latest), _vectors(earlier))
+        moved = _exceeds(estimate, MMD_WATCH)
+        distance = f"the queries lie {estimate.value:.2f} (MMD) from the earlier ones"
+    else:
+        estimate = two_sample.centroid_shift(_vectors(latest), _vectors(earlier))
+        moved = _exceeds(estimate, SHIFT_WATCH)
+        distance = f"the centroid of the queries moved by {estimate.value:.2f} of their spread"
+    advice = "clients ask for other things than before: out_of_domain tells whether this collection has them"
+    return _judged(name, estimate, _watch(moved), f"{distance}: {_significance(estimate, moved)}", advice)
 
 
 def _top_score(latest: Sequence[WindowedQuery], earlier: Sequence[WindowedQuery]) -> DriftMeasure:
-    """Of the best cosine of each query. That they rise is no reason to worry."""
-    new, old = ([asked.cosine for asked in some if asked.cosine is not None] for some in (latest, earlier))
+    """Compares the best cosines of the queries. Only falling ones are a reason to look."""
+    new, old = _cosines(latest), _cosines(earlier)
     if min(len(new), len(old)) < MIN_LATEST:
-        return _untold(
-            "top_score", "earlier", f"{MIN_LATEST} unfiltered queries and {MIN_LATEST} before them are needed"
-        )
-    gap = two_sample.ks(new, old)
-    fell = _beyond(gap, SCORE_WATCH) and median(new) < median(old)
-    return DriftMeasure(
-        name="top_score",
-        against="earlier",
-        gap=gap,
-        verdict=_verdict(fell, False),
-        says=f"the best cosine of half of the queries is above {median(new):.2f}, it was {median(old):.2f}: "
-        + _chance(gap, fell),
-        do="the best finds are worse than before: other questions, documents that were deleted, or the index; "
-        "see out_of_domain and recall"
-        if fell
-        else "",
+        message = f"{MIN_LATEST} unfiltered queries and {MIN_LATEST} earlier ones are needed"
+        return DriftMeasure(name="top_score", message=message)
+    estimate = two_sample.ks_statistic(new, old)
+    fell = _exceeds(estimate, SCORE_WATCH) and median(new) < median(old)
+    medians = f"the median of the best cosines is {median(new):.2f}, it was {median(old):.2f}"
+    advice = (
+        "the best hits are worse than before: other queries, deleted documents, or the index; see out_of_domain and "
+        "recall"
     )
+    return _judged("top_score", estimate, _watch(fell), f"{medians}: {_significance(estimate, fell)}", advice)
 
 
-# ---------------------------------------------------------------- in common
+# ---------------------------------------------------------------- shared by the measures
 
 
-def _untold(name: Name, against: Against, says: str) -> DriftMeasure:
-    return DriftMeasure(name=name, against=against, gap=None, verdict=None, says=says, do="")
+def _judged(name: DriftMeasureName, estimate: Estimate, verdict: Verdict, message: str, advice: str) -> DriftMeasure:
+    advice = "" if verdict == "healthy" else advice
+    return DriftMeasure(name=name, estimate=estimate, verdict=verdict, message=message, advice=advice)
 
 
-def _verdict(watch: bool, broken: bool) -> Verdict:
-    return "broken" if broken else "watch" if watch else "healthy"
+def _watch(reached: bool) -> Verdict:
+    return "watch" if reached else "healthy"
 
 
-def _beyond(gap: Gap, limit: float) -> bool:
-    return gap.value >= limit and gap.p is not None and gap.p <= SURE
+def _exceeds(estimate: Estimate, limit: float) -> bool:
+    return estimate.value >= limit and estimate.p_value is not None and estimate.p_value <= SIGNIFICANCE
 
 
-def _chance(gap: Gap, beyond: bool) -> str:
-    p = math.nan if gap.p is None else gap.p
-    if p > SURE:
-        return f"as far as chance goes (p {p:.2f})"
-    return f"beyond chance (p {p:.3f})" + ("" if beyond else ", and little")
+def _significance(estimate: Estimate, exceeds: bool) -> str:
+    p_value = math.nan if estimate.p_value is None else estimate.p_value
+    if p_value > SIGNIFICANCE:
+        return f"no more than chance explains (p {p_value:.2f})"
+    return f"beyond chance (p {p_value:.3f})" + ("" if exceeds else ", but little")
 
 
-def _rows(some: Sequence[WindowedQuery]) -> Vectors:
-    return np.stack([asked.vector for asked in some]).astype(np.float32)
+def _cosines(queries: Sequence[WindowedQuery]) -> list[float]:
+    return [query.cosine for query in queries if query.cosine is not None]
+
+
+def _vectors(queries: Sequence[WindowedQuery]) -> Vectors:
+    return np.stack([query.vector for query in queries]).astype(np.float32)

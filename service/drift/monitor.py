@@ -1,22 +1,19 @@
-"""Looking at what clients ask, every half minute where something new was asked: is it still what it was, and for us?
+"""Measures drift of live queries, for each collection that has new ones: do clients still ask for what it holds?
 
-look up    how many documents say each word of the new queries
-compare    with the collection and with earlier queries (`currents.py`), in a thread
-remember   what came of it, by the minute, and export it
+count      how many words of the new queries are in no document
+compare    with the collection and with earlier queries (`assess.py`), in a thread
+record     the result, by the minute, and export it
 
-Searches pay for none of it: `QueryWindows` keeps what they leave behind. All of it is of this process, and gone with
-it.
+Searches are not slowed down: `QueryWindows` keeps what they leave behind. All of it lives in this process alone.
 """
 
 import asyncio
 import logging
 import random
 import time
-from collections import deque
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
 
 from service.core import metrics
 from service.core.collections import Collection
@@ -26,63 +23,49 @@ from service.core.ports.collections import Collections
 from service.core.ports.lexicon import Lexicon
 from service.core.ports.vectors import VectorStore
 from service.core.ports.versions import Versions
-from service.core.query_syntax import parse_query as understood
+from service.core.query_syntax import parse_query
 from service.core.text import meaningful_sentences
 from service.core.verdict import VERDICTS
 from service.core.versions import EmbedderVersion
-from service.drift.assess import NAMES, CollectionReference, DriftAssessment, Name, assess
-from service.drift.query_window import MIN_LATEST, Key, QueryWindow, QueryWindows, WindowedQuery
+from service.drift.assess import DRIFT_MEASURES, CollectionReference, DriftAssessment, DriftMeasureName, assess_drift
+from service.drift.query_window import MAX_COLLECTIONS, MIN_LATEST, Key, QueryWindow, QueryWindows, WindowedQuery
+from service.spaces.sample_cache import SampleCache
 from service.spaces.sampling import CollectionSampler
 
 log = logging.getLogger(__name__)
 
-PAUSE_SECONDS = 30.0
-HISTORY = 1_440
-"""Minutes that are remembered: a day of uninterrupted traffic."""
-CHUNKS = 500
-SENTENCES = 150
-OWN_SECONDS = 3_600.0
-CHANGED = 1.25
-"""Times as many chunks as when the collection was looked at, or so many times fewer: looked at again."""
+INTERVAL_SECONDS = 30.0
+HISTORY_MINUTES = 1_440
+"""A day of uninterrupted traffic."""
+REFERENCE_CHUNKS, REFERENCE_SENTENCES = 500, 150
+REFERENCE_SECONDS, REFERENCE_GROWTH = 3_600.0, 1.25
+"""The reference is sampled again after an hour, and when the collection has grown or shrunk by a quarter."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DriftMinute:
-    """`queries`: that came since the minute before. `values`: of each measure; None where it could not be told."""
+    """`queries`: the new ones of that minute. `values`: of each measure; None where it could not be measured."""
 
     at: datetime
     queries: int
-    values: Mapping[Name, float | None]
+    values: Mapping[DriftMeasureName, float | None]
     best_cosine: float | None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DriftReport:
-    """`queries`, `earlier`: in the two samples; `seen`: all that there were."""
+    """`queries`, `earlier`: sizes of the two samples. `seen`: all queries that there were."""
 
     queries: int = 0
     earlier: int = 0
     seen: int = 0
-    reading: DriftAssessment | None = None
+    assessment: DriftAssessment | None = None
     measured_at: datetime | None = None
     history: Sequence[DriftMinute] = ()
 
 
-@dataclass(kw_only=True, slots=True)
-class WatchedVersion:
-    """What is known of one version. `due`: not looked at before, on the monotonic clock."""
-
-    due: float = 0.0
-    seen: int = 0
-    own: CollectionReference | None = None
-    own_rows: int = 0
-    own_until: float = 0.0
-    report: DriftReport = field(default_factory=DriftReport)
-    history: deque[DriftMinute] = field(default_factory=lambda: deque(maxlen=HISTORY))
-
-
 class DriftMonitor:
-    """`pause`: seconds between two looks at one collection."""
+    """`interval`: seconds between two measurements of one collection."""
 
     def __init__(
         self,
@@ -93,7 +76,7 @@ class DriftMonitor:
         vectors: VectorStore,
         lexicon: Lexicon,
         sampling: CollectionSampler,
-        pause: float = PAUSE_SECONDS,
+        interval: float = INTERVAL_SECONDS,
     ) -> None:
         self._traffic = traffic
         self._collections = collections
@@ -101,24 +84,30 @@ class DriftMonitor:
         self._vectors = vectors
         self._lexicon = lexicon
         self._sampling = sampling
-        self._pause = pause
-        self._watched: dict[Key, WatchedVersion] = {}
+        self._interval = interval
+        self._reports: dict[Key, DriftReport] = {}
+        self._due: dict[Key, float] = {}
+        """When each version may be measured again, on the monotonic clock."""
+        self._references: SampleCache[Key, CollectionReference] = SampleCache(
+            seconds=REFERENCE_SECONDS, growth=REFERENCE_GROWTH, capacity=MAX_COLLECTIONS
+        )
 
     def report(self, collection: Collection) -> DriftReport:
-        """As of the last look."""
-        watched = self._watched.get((collection.id, collection.active_version))
-        return DriftReport() if watched is None else watched.report
+        """The latest measurement of the active version."""
+        return self._reports.get((collection.id, collection.active_version), DriftReport())
 
-    async def tend(self, now: Clock) -> None:
-        """Look at what is due. What goes wrong with one collection is logged, and holds up no other."""
-        self._watched = {key: watched for key, watched in self._watched.items() if self._traffic.get(key) is not None}
-        for key, window in tuple(self._traffic.items()):
-            watched = self._watched.setdefault(key, WatchedVersion())
-            if window.seen == watched.seen or len(window.latest) < MIN_LATEST or time.monotonic() < watched.due:
+    async def measure_due(self, now: Clock) -> None:
+        """Measure each version that has new queries. A failure is logged, and does not hold up other collections."""
+        windows = dict(self._traffic.items())
+        self._reports = {key: report for key, report in self._reports.items() if key in windows}
+        self._due = {key: self._due.get(key, 0.0) for key in windows}
+        for key, window in windows.items():
+            known = self._reports.get(key, DriftReport())
+            if window.seen == known.seen or len(window.latest) < MIN_LATEST or time.monotonic() < self._due[key]:
                 continue
-            watched.due = time.monotonic() + self._pause
+            self._due[key] = time.monotonic() + self._interval
             try:
-                await self._look(key, window, watched, now)
+                await self._measure(key, window, known, now)
             except NotFound:
                 self._traffic.pop(key, None)  # deleted meanwhile
             except AzimuthError as error:
@@ -126,88 +115,90 @@ class DriftMonitor:
             except Exception:
                 log.exception("drift is not measured", extra={"collection_id": key[0]})
 
-    async def _look(self, key: Key, window: QueryWindow, watched: WatchedVersion, now: Clock) -> None:
+    async def _measure(self, key: Key, window: QueryWindow, known: DriftReport, now: Clock) -> None:
         collection = await self._collections.get(key[0])
         if collection.active_version != key[1]:
             self._traffic.pop(key, None)
             return
         version = await self._versions.get(*key)
         seen, latest, earlier = window.seen, tuple(window.latest), tuple(window.earlier)
-        await self._look_up(collection, latest)
-        await self._know(collection, version, watched)
-        reading = await asyncio.to_thread(assess, latest, earlier, watched.own)
-        came, watched.seen, moment = seen - watched.seen, seen, now()
-        self._remember(watched, reading, came, moment)
-        watched.report = DriftReport(
+        await self._count_unknown_words(collection, latest)
+        reference = await self._reference(collection, version)
+        assessment = await asyncio.to_thread(assess_drift, latest, earlier, reference)
+        moment = now()
+        self._reports[key] = DriftReport(
             queries=len(latest),
             earlier=len(earlier),
             seen=seen,
-            reading=reading,
+            assessment=assessment,
             measured_at=moment,
-            history=tuple(watched.history),
+            history=_recorded(known.history, assessment, seen - known.seen, moment),
         )
-        _export(collection, reading)
+        _export(collection, assessment)
 
-    # ------------------------------------------------------------ look up
-
-    async def _look_up(self, collection: Collection, asked: Sequence[WindowedQuery]) -> None:
-        """Those that were not yet. Their texts are let go."""
-        for one in asked:
-            if one.words is None:
-                counts = await self._frequencies(collection, understood(one.text, one.syntax).text)
+    async def _count_unknown_words(self, collection: Collection, queries: Sequence[WindowedQuery]) -> None:
+        """Of the queries that were not counted yet. Their texts are no longer kept then."""
+        for query in queries:
+            if query.words is None:
+                counts = await self._document_frequencies(collection, parse_query(query.text, query.syntax).text)
                 if counts is None:
                     return
-                one.words, one.text = (sum(count == 0 for count in counts), len(counts)), ""
+                query.words, query.text = (sum(count == 0 for count in counts), len(counts)), ""
 
-    async def _frequencies(self, collection: Collection, text: str) -> tuple[int, ...] | None:
-        """None where the lexical index cannot be asked now."""
+    async def _document_frequencies(self, collection: Collection, text: str) -> tuple[int, ...] | None:
+        """How many documents have each word; None where the lexical index is not available now."""
         if not text:
             return ()
         try:
-            return await self._lexicon.document_frequencies(collection, understood(text, "plain"))
+            return await self._lexicon.document_frequencies(collection, parse_query(text, "plain"))
         except AzimuthError as error:
             log.info("words are not looked up", extra={"collection": collection.name, "reason": error.detail})
             return None
 
-    async def _know(self, collection: Collection, version: EmbedderVersion, watched: WatchedVersion) -> None:
-        """What the collection itself is like, again after an hour or when it has changed by a quarter."""
+    async def _reference(self, collection: Collection, version: EmbedderVersion) -> CollectionReference | None:
+        """What the collection itself is like; an outdated one while the lexical index is not available."""
+        key = (collection.id, version.number)
         rows = (await self._versions.status(version)).rows
-        alike = watched.own_rows / CHANGED < rows < watched.own_rows * CHANGED
-        if watched.own is not None and alike and time.monotonic() < watched.own_until:
-            return
-        sample = await self._vectors.sample(version, CHUNKS)
+        if (known := self._references.get(key, rows)) is not None:
+            return known
+        sample = await self._vectors.sample(version, REFERENCE_CHUNKS)
         chance = random.Random(version.number)  # noqa: S311  no secret
-        unknown, words = [], []
-        chosen = [document_id for document_id, _ in sample.chunks[:SENTENCES]]
+        rare_words, words = [], []
+        chosen = [document_id for document_id, _ in sample.chunks[:REFERENCE_SENTENCES]]
         async for document in self._sampling.documents(collection, chosen):
             parts = meaningful_sentences(document.text or document.title)
-            counts = await self._frequencies(collection, chance.choice(parts)) if parts else ()
+            counts = await self._document_frequencies(collection, chance.choice(parts)) if parts else ()
             if counts is None:
-                return
-            unknown.append(sum(count <= 1 for count in counts))  # said by the document that it is from alone
+                outdated = self._references.entry(key)
+                return None if outdated is None else outdated.value
+            rare_words.append(sum(count <= 1 for count in counts))  # only in the document that it is from
             words.append(len(counts))
-        watched.own = CollectionReference(vectors=sample.vectors, unknown=unknown, words=words)
-        watched.own_rows, watched.own_until = rows, time.monotonic() + OWN_SECONDS
-
-    # ------------------------------------------------------------ remember
-
-    def _remember(self, watched: WatchedVersion, reading: DriftAssessment, came: int, moment: datetime) -> None:
-        minute = moment.replace(second=0, microsecond=0)
-        if watched.history and watched.history[-1].at == minute:
-            came += watched.history.pop().queries
-        values: dict[Name, float | None] = dict.fromkeys(NAMES)
-        values |= {one.name: one.gap.value for one in reading.measures if one.gap is not None}
-        watched.history.append(DriftMinute(at=minute, queries=came, values=values, best_cosine=reading.best_cosine))
+        reference = CollectionReference(vectors=sample.vectors, rare_words=rare_words, words=words)
+        return self._references.put(key, reference, rows)
 
 
-def _export(collection: Collection, reading: DriftAssessment) -> None:
-    labels: dict[str, Any] = {"collection": collection.name}
-    for measure in reading.measures:
-        if measure.gap is None:
+def _recorded(
+    history: Sequence[DriftMinute], assessment: DriftAssessment, queries: int, moment: datetime
+) -> Sequence[DriftMinute]:
+    """The history with what was measured now, which replaces an earlier measurement of the same minute."""
+    minute = moment.replace(second=0, microsecond=0)
+    if history and history[-1].at == minute:
+        queries += history[-1].queries
+        history = history[:-1]
+    values: dict[DriftMeasureName, float | None] = dict.fromkeys(DRIFT_MEASURES)
+    values |= {one.name: one.estimate.value for one in assessment.measures if one.estimate is not None}
+    newest = DriftMinute(at=minute, queries=queries, values=values, best_cosine=assessment.best_cosine)
+    return (*history, newest)[-HISTORY_MINUTES:]
+
+
+def _export(collection: Collection, assessment: DriftAssessment) -> None:
+    labels: dict[str, str] = {"collection": collection.name}
+    for measure in assessment.measures:
+        if measure.estimate is None:
             metrics.DRIFT.remove_by_labels({**labels, "measure": measure.name})
         else:
-            metrics.DRIFT.labels(collection.name, measure.name).set(measure.gap.value)
-    if reading.verdict is None:
+            metrics.DRIFT.labels(collection.name, measure.name).set(measure.estimate.value)
+    if assessment.verdict is None:
         metrics.DRIFT_VERDICT.remove_by_labels(labels)
     else:
-        metrics.DRIFT_VERDICT.labels(collection.name).set(VERDICTS.index(reading.verdict))
+        metrics.DRIFT_VERDICT.labels(collection.name).set(VERDICTS.index(assessment.verdict))

@@ -1,6 +1,6 @@
 """Which of many settings is best, and what that is worth on queries that it was not chosen on. Pure.
 
-k-fold cross-validation (Stone 1974): each query is answered with the setting that is best on the queries of all other
+k-fold cross-validation (Stone 1974): each query is scored with the setting that is best on the queries of all other
 folds, so that the choice itself is judged and not its luck. `scores` has shape [settings, queries].
 """
 
@@ -29,40 +29,39 @@ class Selection:
 
     @property
     def better(self) -> bool:
-        """Beyond the noise."""
+        """Whether the gain is beyond the noise."""
         return self.gain.low > 0
 
 
-def select(scores: Floats, present: int, folds: int, seed: int = 0) -> Selection:
-    """Against the setting that is in use (`present`). Of settings that are equally good the first is taken."""
-    parts = split(scores.shape[1], folds, seed)
-    after = held_out(scores, parts)
+def select_setting(scores: Floats, present: int, folds: int, seed: int = 0) -> Selection:
+    """The best setting against the one in use (`present`). Of equally good settings the first is taken."""
+    after = held_out_scores(scores, split_folds(scores.shape[1], folds, seed))
     before = scores[present]
     return Selection(
-        chosen=best(scores),
+        chosen=best_setting(scores),
         before=float(before.mean()),
         after=float(after.mean()),
         gain=paired_bootstrap(list(before), list(after), seed=seed),
     )
 
 
-def split(queries: int, folds: int, seed: int) -> Ints:
-    """The fold of each query; as many in each as can be. ValueError where there are fewer queries than folds."""
+def split_folds(queries: int, folds: int, seed: int) -> Ints:
+    """The fold of each query, in folds as equal as can be. ValueError where there are fewer queries than folds."""
     if not 2 <= folds <= queries:
         raise ValueError(f"{queries} queries cannot be split into {folds} folds")
     return np.random.default_rng(seed).permutation(np.arange(queries) % folds)
 
 
-def held_out(scores: Floats, folds: Ints) -> Floats:
+def held_out_scores(scores: Floats, folds: Ints) -> Floats:
     """For each query, the score of the setting that is best on the other folds; shape [queries]."""
     after = np.empty(scores.shape[1])
     for fold in np.unique(folds):
-        held = folds == fold
-        after[held] = scores[best(scores[:, ~held]), held]
+        held_out = folds == fold
+        after[held_out] = scores[best_setting(scores[:, ~held_out]), held_out]
     return after
 
 
-def best(scores: Floats) -> int:
+def best_setting(scores: Floats) -> int:
     """The first setting whose mean no other exceeds."""
     means = scores.mean(axis=1)
     return int(np.flatnonzero(means >= means.max() - _TIE)[0])

@@ -1,15 +1,15 @@
-"""How well the collection as it stands answers judged queries: asked through the real search, in each mode.
+"""How well the collection as it is answers judged queries: through the real search, in each mode.
 
-Queries come in random order, and each is asked in every mode before the next: when the time is up, what was asked so
-far is a fair sample, and the same one for all modes. One search at a time, behind live ones, and not in their metrics.
+Queries come in random order, and each is asked in every mode before the next: when the time is up, those that were
+asked are a fair sample, the same one for all modes. One search runs at a time, behind live ones and not in their
+metrics.
 """
 
 import asyncio
 import random
 import time
-from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from service.core.collections import Collection
@@ -18,49 +18,37 @@ from service.core.ids import DocumentId, VersionNumber
 from service.core.ports.versions import Versions
 from service.core.search import RerankRequest, SearchRequest, SearchResult
 from service.core.versions import Judgments
-from service.evaluation.ranking_metrics import Interval, RankingMetrics, bootstrap, ndcg, percentile, quality
+from service.evaluation.ranking_metrics import EvaluatedQuery, Interval, RankingMetrics, bootstrap, mean_metrics
 from service.search.pipeline import SearchPipeline
-from service.spaces.sampling import CollectionSampler, patiently
+from service.spaces.sampling import CollectionSampler, retry_overloaded
 
-QUERIES = 1_000
-"""Most that are asked: a random choice of more. The interval of nDCG@10 is then about 0.05 wide."""
+MAX_QUERIES = 1_000
+"""A random choice of more. The interval of nDCG@10 is then about 0.05 wide."""
 DEPTH = 100
 BUSY_SECONDS = 1.0
-"""Pause before a search is tried again of which the service had no time for a part."""
+"""Pause before a search is repeated that had to leave out a stage because the service was overloaded."""
 
-Way = Literal["dense", "lexical", "hybrid", "rerank"]
-_ASKED = SearchRequest(k=DEPTH, include=frozenset())
-WAYS: Mapping[Way, SearchRequest] = {
-    "dense": replace(_ASKED, mode="dense"),
-    "lexical": replace(_ASKED, mode="lexical"),
-    "hybrid": _ASKED,
-    "rerank": replace(_ASKED, rerank=RerankRequest()),
+EvaluationMode = Literal["dense", "lexical", "hybrid", "rerank"]
+_REQUEST = SearchRequest(k=DEPTH, include=frozenset())
+MODE_REQUESTS: Mapping[EvaluationMode, SearchRequest] = {
+    "dense": replace(_REQUEST, mode="dense"),
+    "lexical": replace(_REQUEST, mode="lexical"),
+    "hybrid": _REQUEST,
+    "rerank": replace(_REQUEST, rerank=RerankRequest()),
 }
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class EvaluatedQuery:
-    """What came of one query in one way. `ranking`: document ids, best first; `degraded`: `stage: reason`."""
+class ModeEvaluation:
+    """`ndcg_interval`: of nDCG@10, 95 %."""
 
-    ranking: Sequence[DocumentId]
-    milliseconds: float
-    degraded: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ModeMetrics:
-    """Of one way. `ndcg`: the interval of nDCG@10 (95 %). `degraded`: answers without a stage, by `stage: reason`."""
-
-    quality: RankingMetrics
-    ndcg: Interval
-    p50_ms: float
-    p95_ms: float
-    degraded: Mapping[str, int] = field(default_factory=dict)
+    metrics: RankingMetrics
+    ndcg_interval: Interval
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EvaluationResult:
-    """`queries` were asked of the `judged` ones; fewer where there are more than `QUERIES` or the time was up.
+    """`queries` were asked of the `judged` ones; fewer where there are more than `MAX_QUERIES` or the time was up.
 
     `unknown_documents`: judged relevant and not in the collection; they count as not found.
     """
@@ -69,68 +57,67 @@ class EvaluationResult:
     queries: int
     judged: int
     unknown_documents: int
-    marks: Mapping[Way, ModeMetrics]
+    modes: Mapping[EvaluationMode, ModeEvaluation]
 
 
 class Evaluator:
-    """One at a time in a process."""
-
     def __init__(self, *, search: SearchPipeline, versions: Versions, sampling: CollectionSampler) -> None:
         self._search = search
         self._versions = versions
         self._sampling = sampling
         self._busy = False
 
-    async def of(
-        self, collection: Collection, judgments: Judgments, ways: Sequence[Way], seconds: float
+    async def evaluate(
+        self, collection: Collection, judgments: Judgments, modes: Sequence[EvaluationMode], seconds: float
     ) -> EvaluationResult:
-        """The active version, for about so many seconds at most; one query is asked however long it takes.
+        """Takes about `seconds` at most; the first query is asked however long it takes.
 
-        Overloaded where one is under way already. Conflict where no document that was judged relevant is there, or the
-        vectors of queries are made by the client. What keeps every leg from answering is raised.
+        Raises Overloaded where an evaluation is running already; Conflict where no document that was judged relevant is
+        in the collection, or the client makes the vectors of queries; and what keeps every leg from answering.
         """
         if self._busy:
-            raise Overloaded("an evaluation is under way already")
+            raise Overloaded("another evaluation is running")
         self._busy = True
         try:
-            return await self._appraise(collection, judgments, ways, time.monotonic() + seconds)
+            return await self._evaluate(collection, judgments, modes, time.monotonic() + seconds)
         finally:
             self._busy = False
 
-    async def _appraise(
-        self, collection: Collection, judgments: Judgments, ways: Sequence[Way], deadline: float
+    async def _evaluate(
+        self, collection: Collection, judgments: Judgments, modes: Sequence[EvaluationMode], deadline: float
     ) -> EvaluationResult:
         version = await self._versions.get(collection.id, collection.active_version)
-        if version.spec.external and any(way != "lexical" for way in ways):
+        if version.spec.external and any(mode != "lexical" for mode in modes):
             raise Conflict("the client makes the vectors of queries too: with texts only the mode lexical can be asked")
         relevant = frozenset(
             DocumentId(id_) for grades in judgments.grades.values() for id_, grade in grades.items() if grade > 0
         )
-        there = await self._sampling.there(collection, relevant)
-        if not there:
+        existing = await self._sampling.existing_ids(collection, relevant)
+        if not existing:
             raise Conflict("no document that was judged relevant is in the collection")
-        order = random.Random(0).sample(sorted(judgments.queries), min(QUERIES, len(judgments.queries)))  # noqa: S311
-        found: dict[Way, list[EvaluatedQuery]] = {way: [] for way in ways}
-        asked: list[str] = []
+        order = random.Random(0).sample(sorted(judgments.queries), min(MAX_QUERIES, len(judgments.queries)))  # noqa: S311
+        answers: dict[EvaluationMode, list[EvaluatedQuery]] = {mode: [] for mode in modes}
+        queries = 0
         for query in order:
-            if asked and time.monotonic() >= deadline:
+            if queries and time.monotonic() >= deadline:
                 break
-            for way in ways:
-                found[way].append(await self._ask(collection, judgments.queries[query], way))
-            asked.append(query)
-        grades = [judgments.grades[query] for query in asked]
+            for mode, answered in answers.items():
+                answered.append(await self._ask(collection, judgments, query, mode))
+            queries += 1
         return EvaluationResult(
             version=version.number,
-            queries=len(asked),
+            queries=queries,
             judged=len(judgments.queries),
-            unknown_documents=len(relevant) - len(there),
-            marks={way: await asyncio.to_thread(marked, found[way], grades) for way in ways},
+            unknown_documents=len(relevant) - len(existing),
+            modes={mode: await asyncio.to_thread(_evaluated, answered) for mode, answered in answers.items()},
         )
 
-    async def _ask(self, collection: Collection, text: str, way: Way) -> EvaluatedQuery:
-        """By the version that was active at the beginning, so that all of it speaks of one. A text that the model can
-        do nothing with finds nothing."""
-        request = replace(WAYS[way], text=text, embedder_version=collection.active_version)
+    async def _ask(
+        self, collection: Collection, judgments: Judgments, query: str, mode: EvaluationMode
+    ) -> EvaluatedQuery:
+        """Asks the version that was active at the beginning. A text that its model cannot encode finds nothing."""
+        text = judgments.queries[query]
+        request = replace(MODE_REQUESTS[mode], text=text, embedder_version=collection.active_version)
 
         async def ask() -> SearchResult:
             answer = await self._search.run_background(collection.name, request)
@@ -139,25 +126,19 @@ class Evaluator:
             return answer
 
         await asyncio.sleep(0)  # live searches first
+        grades = judgments.grades[query]
         try:
-            answer = await patiently(ask)
+            answer = await retry_overloaded(ask)
         except Invalid as error:
-            return EvaluatedQuery(ranking=(), milliseconds=0.0, degraded=(f"query: {error.detail}",))
+            return EvaluatedQuery(ranking=(), grades=grades, milliseconds=0.0, degraded=(f"query: {error.detail}",))
         return EvaluatedQuery(
             ranking=[hit.id for hit in answer.hits],
+            grades=grades,
             milliseconds=answer.timings.elapsed * 1000,
             degraded=tuple(f"{one.stage}: {one.reason}" for one in answer.degraded),
         )
 
 
-def marked(asked: Sequence[EvaluatedQuery], grades: Sequence[Mapping[str, int]]) -> ModeMetrics:
-    """Aligned with each other; at least one."""
-    judged = [(one.ranking, graded) for one, graded in zip(asked, grades, strict=True)]
-    milliseconds = [one.milliseconds for one in asked]
-    return ModeMetrics(
-        quality=quality(judged),
-        ndcg=bootstrap([ndcg(ranking, graded, 10) for ranking, graded in judged]),
-        p50_ms=percentile(milliseconds, 0.50),
-        p95_ms=percentile(milliseconds, 0.95),
-        degraded=Counter(reason for one in asked for reason in one.degraded),
-    )
+def _evaluated(answers: Sequence[EvaluatedQuery]) -> ModeEvaluation:
+    metrics = mean_metrics(answers)
+    return ModeEvaluation(metrics=metrics, ndcg_interval=bootstrap(metrics.ndcg_per_query))

@@ -1,11 +1,12 @@
-"""Measures of a ranking against judgments or against another ranking, and how sure a difference of them is.
+"""Metrics of a ranking against judgments or against another ranking, and the confidence intervals of their means.
 
-`ranking`: document ids, best first. `grades`: document id -> judged relevance, where above 0 is relevant. What is
-measured against judgments is as trec_eval computes it, tested equal to `ir_measures`.
+`ranking`: document ids, best first. `grades`: document id -> judged relevance, where above 0 is relevant. Metrics
+against judgments are as trec_eval computes them, and tested equal to `ir_measures`.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from statistics import fmean
@@ -27,7 +28,7 @@ def _dcg(gains: Sequence[int]) -> float:
 
 
 def recall(ranking: Sequence[str], grades: Mapping[str, int], k: int) -> float:
-    """The share of all relevant documents that stand among the first k."""
+    """The share of all relevant documents that are among the first k."""
     relevant = {document for document, grade in grades.items() if grade > 0}
     return len(relevant.intersection(ranking[:k])) / len(relevant) if relevant else 0.0
 
@@ -37,24 +38,54 @@ def reciprocal_rank(ranking: Sequence[str], grades: Mapping[str, int], k: int) -
     return next((1.0 / rank for rank, document in enumerate(ranking[:k], 1) if grades.get(document, 0) > 0), 0.0)
 
 
+# ---------------------------------------------------------------- judged queries
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EvaluatedQuery:
+    """The answer to one judged query. `ranking`: 100 deep. `degraded`: `stage: reason` of stages that did not run."""
+
+    ranking: Sequence[str]
+    grades: Mapping[str, int]
+    milliseconds: float
+    degraded: Sequence[str] = ()
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RankingMetrics:
-    """Means over judged queries; NaN of none."""
+    """Means over judged queries, and percentiles of their latencies; NaN of no queries.
 
+    `ndcg_per_query`: nDCG@10 of each. `degraded`: answers that lacked a stage, by `stage: reason`.
+    """
+
+    queries: int
     ndcg_at_10: float
     mrr_at_10: float
     recall_at_100: float
+    p50_ms: float
+    p95_ms: float
+    degraded: Mapping[str, int]
+    ndcg_per_query: Sequence[float]
 
 
-def quality(judged: Sequence[tuple[Sequence[str], Mapping[str, int]]]) -> RankingMetrics:
-    """Of each query the ranking that it got, 100 deep, and its grades."""
-    if not judged:
-        return RankingMetrics(ndcg_at_10=math.nan, mrr_at_10=math.nan, recall_at_100=math.nan)
+def mean_metrics(queries: Sequence[EvaluatedQuery]) -> RankingMetrics:
+    ndcgs = [ndcg(query.ranking, query.grades, 10) for query in queries]
+    milliseconds = [query.milliseconds for query in queries]
     return RankingMetrics(
-        ndcg_at_10=fmean(ndcg(ranking, grades, 10) for ranking, grades in judged),
-        mrr_at_10=fmean(reciprocal_rank(ranking, grades, 10) for ranking, grades in judged),
-        recall_at_100=fmean(recall(ranking, grades, 100) for ranking, grades in judged),
+        queries=len(queries),
+        ndcg_at_10=_mean(ndcgs),
+        mrr_at_10=_mean(reciprocal_rank(query.ranking, query.grades, 10) for query in queries),
+        recall_at_100=_mean(recall(query.ranking, query.grades, 100) for query in queries),
+        p50_ms=percentile(milliseconds, 0.50),
+        p95_ms=percentile(milliseconds, 0.95),
+        degraded=Counter(reason for query in queries for reason in query.degraded),
+        ndcg_per_query=ndcgs,
     )
+
+
+def _mean(values: Iterable[float]) -> float:
+    known = list(values)
+    return fmean(known) if known else math.nan
 
 
 def percentile(values: Sequence[float], share: float) -> float:
@@ -67,7 +98,7 @@ def percentile(values: Sequence[float], share: float) -> float:
 # ---------------------------------------------------------------- two rankings
 
 
-def overlap(a: Sequence[str], b: Sequence[str], k: int) -> float:
+def overlap_at_k(a: Sequence[str], b: Sequence[str], k: int) -> float:
     """How many of the first k the two have in common, as a share of the longer; 1 where both are empty."""
     first, second = set(a[:k]), set(b[:k])
     longer = max(len(first), len(second))
@@ -75,9 +106,9 @@ def overlap(a: Sequence[str], b: Sequence[str], k: int) -> float:
 
 
 def kendall_tau(a: Sequence[str], b: Sequence[str]) -> float:
-    """Of the pairs that both know, how many more stand in the same order than not, as a share (Kendall 1938).
+    """Kendall's rank correlation (1938) of the items that are in both; NaN where these are fewer than two.
 
-    NaN where fewer than two items are common. Time grows with the square of the common items.
+    Not scipy's: this runs on the event loop, which the import of scipy would block for a second.
     """
     place = {item: rank for rank, item in enumerate(b)}
     places = [place[item] for item in a if item in place]
@@ -85,12 +116,12 @@ def kendall_tau(a: Sequence[str], b: Sequence[str]) -> float:
     return sum(signs) / len(signs) if signs else math.nan
 
 
-# ---------------------------------------------------------------- how sure it is
+# ---------------------------------------------------------------- confidence intervals
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Interval:
-    """A mean, and between what it lies with the confidence that was asked for."""
+    """A mean with its confidence interval."""
 
     mean: float
     low: float
@@ -98,25 +129,28 @@ class Interval:
 
 
 def bootstrap(values: Sequence[float], *, resamples: int = 10_000, confidence: float = 0.95, seed: int = 0) -> Interval:
-    """The mean of values that were measured by query, with its percentile interval (Efron and Tibshirani 1993, ch. 13).
+    """The mean over queries, with its percentile interval (Efron and Tibshirani 1993, ch. 13).
 
-    As many queries are drawn with replacement as there are, `resamples` times. The same seed gives the same interval.
+    The same seed gives the same interval. scipy is imported on first use: call it in a thread.
     """
+    from scipy import stats
+
     measured = np.asarray(values, dtype=np.float64)
     if measured.ndim != 1 or not measured.size or not np.isfinite(measured).all():
         raise ValueError("a bootstrap needs one finite value for each query")
-    chance = np.random.default_rng(seed)
-    n = measured.size
-    at_once = max(1, _DRAWN_AT_ONCE // n)
-    means = np.concatenate(
-        [
-            measured[chance.integers(n, size=(min(at_once, resamples - done), n), dtype=np.int32)].mean(axis=1)
-            for done in range(0, resamples, at_once)
-        ]
-    )
-    tail = (1 - confidence) / 2
-    low, high = np.quantile(means, [tail, 1 - tail])
-    return Interval(mean=float(measured.mean()), low=float(low), high=float(high))
+    mean = float(measured.mean())
+    if measured.size == 1:
+        return Interval(mean=mean, low=mean, high=mean)
+    interval = stats.bootstrap(
+        (measured,),
+        np.mean,
+        n_resamples=resamples,
+        batch=max(1, _DRAWN_AT_ONCE // measured.size),
+        confidence_level=confidence,
+        method="percentile",
+        rng=seed,
+    ).confidence_interval
+    return Interval(mean=mean, low=float(interval.low), high=float(interval.high))
 
 
 def paired_bootstrap(

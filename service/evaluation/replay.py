@@ -1,10 +1,9 @@
-"""What a search would have answered with other settings of the ranking, from what its legs and the reranker said. Pure.
+"""The ranking that a search would have given with other settings, from recorded scores of its legs and reranker. Pure.
 
-A query is asked once for the best of each leg, with explanations. Fusion and blending are functions of what these
-hold, and the very functions that serve searches run here: thousands of settings cost no search, and each gives the
-answer that the service would give (tests/unit/cli/test_choose_ranking.py compares them).
-Where a document has several chunks a leg brings about as many documents as it is asked for: the last few candidates may
-be others, far from the first ten.
+A query is asked once for the best of each leg, with explanations. Fusion and blending are functions of these scores,
+and the functions that serve searches run here, so that thousands of settings cost no search and each gives the answer
+of the service (tests/unit/cli/test_choose_ranking.py compares them). Where a document has several chunks, a leg returns
+only about as many documents as requested: the last few candidates may differ, far from the first ten.
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,15 +17,13 @@ from service.search.rerank_blend import RerankBlend, trusted_weight
 
 K = 10
 """Hits that settings are judged by."""
-WIDEST = 200
-"""Candidates of each leg that are heard: more cannot be tried."""
-DEEPEST = 100
-"""Hits that the reranker reads at most."""
+MAX_CANDIDATES, MAX_DEPTH = 200, 100
+"""Recorded candidates of each leg, and recorded hits of the reranker: settings above these cannot be replayed."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RankingSettings:
-    """The settings of a ranking. `rerank` None: the first stage alone."""
+    """`rerank` None: the first stage alone."""
 
     fusion: FusionSettings
     candidates: int
@@ -35,7 +32,7 @@ class RankingSettings:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RecordedQuery:
-    """What was said of one judged query. `grades`: document -> relevance; `relevance`: what the reranker gave it."""
+    """The scores of one judged query. `grades`: document -> judgment. `relevance`: document -> the reranker's score."""
 
     grades: Mapping[str, int]
     dense: Mapping[str, RankedScore]
@@ -44,80 +41,83 @@ class RecordedQuery:
     relevance: Mapping[str, float] = field(default_factory=dict)
 
 
-def questions(text: str) -> tuple[dict[str, Any], ...]:
-    """The searches to send for a query: all weight on the dense leg, then none, so that each shows its best."""
-    wanted = {"query": text, "k": WIDEST, "candidates": WIDEST, "include": [], "explain": True}
-    return tuple({**wanted, "fusion": {"method": "convex", "alpha": alpha}} for alpha in (1.0, 0.0))
+def leg_requests(text: str) -> tuple[dict[str, Any], ...]:
+    """Two searches for a query: with all weight on the dense leg, and with none, so that each shows its best."""
+    request = {"query": text, "k": MAX_CANDIDATES, "candidates": MAX_CANDIDATES, "include": [], "explain": True}
+    return tuple({**request, "fusion": {"method": "convex", "alpha": alpha}} for alpha in (1.0, 0.0))
 
 
-def heard(answers: Sequence[Mapping[str, Any]], grades: Mapping[str, int]) -> RecordedQuery:
-    """From the answers to `questions`."""
-    legs: dict[str, dict[str, RankedScore]] = {"dense": {}, "lexical": {}}
-    for answer in answers:
-        for hit in answer["hits"]:
-            for leg, places in legs.items():
-                if (told := hit["explain"][leg]) is not None:
-                    places[hit["id"]] = RankedScore(told["score"], told["rank"])
-    certainty = next((hit["explain"]["certainty"] for answer in answers for hit in answer["hits"]), 1.0)
-    return RecordedQuery(grades=grades, dense=legs["dense"], lexical=legs["lexical"], certainty=certainty)
+def recorded_query(answers: Sequence[Mapping[str, Any]], grades: Mapping[str, int]) -> RecordedQuery:
+    """From the answers to `leg_requests`."""
+    hits = [hit for answer in answers for hit in answer["hits"]]
+    dense, lexical = (
+        {
+            hit["id"]: RankedScore(explained["score"], explained["rank"])
+            for hit in hits
+            if (explained := hit["explain"][leg]) is not None
+        }
+        for leg in ("dense", "lexical")
+    )
+    certainty = hits[0]["explain"]["certainty"] if hits else 1.0
+    return RecordedQuery(grades=grades, dense=dense, lexical=lexical, certainty=certainty)
 
 
-def reading(text: str, recipe: RankingSettings) -> dict[str, Any]:
-    """The search that shows what the reranker makes of the best hits of a first stage, every one of them read."""
-    fusion = {"method": recipe.fusion.method, "alpha": recipe.fusion.alpha, "k": recipe.fusion.k}
+def rerank_request(text: str, settings: RankingSettings) -> dict[str, Any]:
+    """The search that shows the reranker's scores of the best hits of a first stage."""
+    fusion = {"method": settings.fusion.method, "alpha": settings.fusion.alpha, "k": settings.fusion.k}
     return {
         "query": text,
-        "k": DEEPEST,
-        "candidates": recipe.candidates,
+        "k": MAX_DEPTH,
+        "candidates": settings.candidates,
         "fusion": fusion,
-        "rerank": {"depth": DEEPEST},
+        "rerank": {"depth": MAX_DEPTH},
         "include": [],
         "explain": True,
     }
 
 
-def read(answer: Mapping[str, Any]) -> dict[str, float]:
-    """From the answer to `reading`: document -> relevance."""
+def rerank_scores(answer: Mapping[str, Any]) -> dict[str, float]:
+    """From the answer to `rerank_request`: document -> relevance."""
     explained = {hit["id"]: hit["explain"]["rerank"] for hit in answer["hits"]}
-    return {document: told["score"] for document, told in explained.items() if told is not None}
+    return {document: reranked["score"] for document, reranked in explained.items() if reranked is not None}
 
 
-def first_stage(one: RecordedQuery, recipe: RankingSettings, width: int) -> list[FusedItem[str]]:
-    """The fused ranking of what the legs bring when each is asked for `width`."""
-    found = {
-        document
-        for places in (one.dense, one.lexical)
-        for document, place in places.items()
-        if place.rank is not None and place.rank <= width
-    }
+def first_stage(query: RecordedQuery, settings: RankingSettings, width: int) -> list[FusedItem[str]]:
+    """The fused ranking of what the legs return when each is asked for `width` candidates."""
+
+    def within(place: RankedScore) -> bool:
+        return place.rank is not None and place.rank <= width
+
+    legs = (query.dense, query.lexical)
+    found = {document for leg in legs for document, place in leg.items() if within(place)}
     dense, lexical = (
         {
-            document: place if place.rank is not None and place.rank <= width else RankedScore(place.score, None)
-            for document, place in places.items()
+            document: place if within(place) else RankedScore(place.score, None)
+            for document, place in leg.items()
             if document in found
         }
-        for places in (one.dense, one.lexical)
+        for leg in legs
     )
-    return fuse([LegScores(dense=dense, lexical=lexical, certainty=one.certainty)], recipe.fusion)
+    return fuse([LegScores(dense=dense, lexical=lexical, certainty=query.certainty)], settings.fusion)
 
 
-def ranking(one: RecordedQuery, recipe: RankingSettings, k: int = K) -> list[str]:
-    """The first `k` documents of the answer. At most `WIDEST` candidates, and `DEEPEST` hits read, can be replayed."""
-    how = recipe.rerank
-    fused = first_stage(one, recipe, max(recipe.candidates, k, how.depth if how else 0))
-    return [hit.item for hit in fused[:k]] if how is None else blended(one, fused, how)[:k]
+def ranking(query: RecordedQuery, settings: RankingSettings, k: int = K) -> list[str]:
+    """The first `k` documents of the answer."""
+    rerank = settings.rerank
+    fused = first_stage(query, settings, max(settings.candidates, k, rerank.depth if rerank else 0))
+    return [hit.item for hit in fused[:k]] if rerank is None else reranked(query, fused, rerank)[:k]
 
 
-def blended(one: RecordedQuery, fused: Sequence[FusedItem[str]], how: RerankSettings) -> list[str]:
-    """The hits of a first stage, by their scores after the reranker read the first `depth`; the others follow."""
-    head = fused[: how.depth]
+def reranked(query: RecordedQuery, fused: Sequence[FusedItem[str]], rerank: RerankSettings) -> list[str]:
+    """The hits of a first stage, the first `depth` of them reordered by their blended scores."""
+    head = fused[: rerank.depth]
     first = [hit.score for hit in head]
-    relevance = [one.relevance.get(hit.item, 0.0) for hit in head]
-    blend = RerankBlend(first, trusted_weight(first, relevance, how.weight))
+    relevance = [query.relevance.get(hit.item, 0.0) for hit in head]
+    blend = RerankBlend(first, trusted_weight(first, relevance, rerank.weight))
     scored = [(-blend.score(at, relevance[at]), hit.item) for at, hit in enumerate(head)]
-    return [item for _, item in sorted(scored)] + [hit.item for hit in fused[how.depth :]]
+    return [item for _, item in sorted(scored)] + [hit.item for hit in fused[rerank.depth :]]
 
 
-def quality(one: RecordedQuery, documents: Sequence[str]) -> float:
+def quality(query: RecordedQuery, documents: Sequence[str]) -> float:
     """nDCG@10."""
-    return ndcg(documents, one.grades, K)
+    return ndcg(documents, query.grades, K)

@@ -1,9 +1,9 @@
-"""What a version is measured on: samples of what its collection holds and of what it is asked."""
+"""Samples that a version is measured on: documents of its collection, and queries."""
 
 import asyncio
 import random
-import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import TypeVar
 
 import numpy as np
@@ -17,19 +17,17 @@ from service.core.ids import DocumentId, Vectors
 from service.core.ports.documents import Documents
 from service.core.ports.embedder import Embedders, EncoderWithNorms
 from service.core.ports.vectors import VectorStore as Spaces
-from service.core.vector_math import finite
+from service.core.text import sentences
+from service.core.vector_math import finite, unit_rows
 from service.core.versions import EmbedderVersion, Judgments
 from service.spaces.model_verification import ModelVerifier
 
-FEW = 50
-"""Where one source has fewer queries, the next one adds to them."""
-DISTURBANCE = 0.5
-"""Length of the noise on stored vectors that stand for queries: a cosine of 0.89 to where they were."""
-PATIENCE = 10
-"""Times that something is tried again while the service is busy with others."""
-_PORTION, _LOOKED_UP = 100, 1_000
-_BATCH = 16
-_SENTENCE_END = re.compile(r"(?<=[.!?。！？])\s|\n")
+MIN_QUERIES = 50
+"""Where one source has fewer queries than this, the next source adds to them."""
+NOISE_LENGTH = 0.5
+"""Length of the noise on stored vectors that stand for queries: they end at a cosine of 0.89 to where they were."""
+OVERLOAD_RETRIES = 10
+_DOCUMENTS_AT_ONCE, _IDS_AT_ONCE, _TEXTS_AT_ONCE = 100, 1_000, 16
 
 T = TypeVar("T")
 
@@ -42,21 +40,20 @@ class CollectionSampler:
         self._verifier = verifier
 
     async def documents(self, collection: Collection, ids: Iterable[DocumentId]) -> AsyncIterator[StoredDocument]:
-        """Those that exist, each once, a portion in memory at a time."""
+        """Those of the documents that exist, each once. They are read in small batches, to bound memory."""
         distinct = list(dict.fromkeys(ids))
-        for at in range(0, len(distinct), _PORTION):
-            for document in (await self._documents.get(collection.id, distinct[at : at + _PORTION])).values():
+        for at in range(0, len(distinct), _DOCUMENTS_AT_ONCE):
+            for document in (await self._documents.get(collection.id, distinct[at : at + _DOCUMENTS_AT_ONCE])).values():
                 yield document
 
-    async def there(self, collection: Collection, ids: Iterable[DocumentId]) -> frozenset[DocumentId]:
-        """Those that exist. By a filter that all pass, which reads no texts."""
+    async def existing_ids(self, collection: Collection, ids: Iterable[DocumentId]) -> frozenset[DocumentId]:
+        """Those of the ids whose documents exist. A filter that all documents pass finds them without reading texts."""
         distinct, found = sorted(set(ids)), set[DocumentId]()
-        for at in range(0, len(distinct), _LOOKED_UP):
-            part = distinct[at : at + _LOOKED_UP]
-            found |= await self._documents.filter_ids(collection.id, part, And(()))
+        for at in range(0, len(distinct), _IDS_AT_ONCE):
+            found |= await self._documents.filter_ids(collection.id, distinct[at : at + _IDS_AT_ONCE], And(()))
         return frozenset(found)
 
-    async def queries(
+    async def query_vectors(
         self,
         collection: Collection,
         version: EmbedderVersion,
@@ -64,78 +61,73 @@ class CollectionSampler:
         live: Sequence[str],
         most: int,
     ) -> tuple[Vectors, Mapping[str, int]]:
-        """Query vectors of this version, [n, dimensions], and how many come from where.
+        """Query vectors of this version, [n, dimensions], and how many of them come from each source.
 
-        The judged ones, for they are nearest to what people ask; else the live ones; else what documents begin with.
-        Disturbed vectors where the client makes them. SpaceRefused and ModelUnavailable as `ModelVerifier.admit`.
+        Judged queries come first, since they are nearest to what people ask; then live ones, then first sentences of
+        documents. Where the client makes the vectors, stored ones with noise stand for queries. Raises SpaceRefused
+        and ModelUnavailable as `ModelVerifier.ensure` does.
         """
         if version.spec.external:
             sample = await self._vectors.sample(version, most)
-            return disturbed(sample.vectors), {"disturbed vectors": len(sample.chunks)}
+            return perturbed_vectors(sample.vectors), {"disturbed vectors": len(sample.chunks)}
         judged = [] if judgments is None else [judgments.queries[query] for query in sorted(judgments.queries)]
-        texts = some(judged, most)
+        texts = stable_sample(judged, most)
         sources = {"judged queries": len(texts)}
-        if len(texts) < FEW:
+        if len(texts) < MIN_QUERIES:
             texts += live[:most]
             sources["live queries"] = len(live[:most])
-        if len(texts) < FEW:
-            beginnings = await self._beginnings(collection, version, most)
-            texts += beginnings
-            sources["first sentences"] = len(beginnings)
-        vectors = await self.embedded(version, texts)
+        if len(texts) < MIN_QUERIES:
+            first = await self._first_sentences(collection, version, most)
+            texts += first
+            sources["first sentences"] = len(first)
+        vectors = await self.embed_queries(version, texts)
         return vectors[finite(vectors)], {source: count for source, count in sources.items() if count}
 
-    async def _beginnings(self, collection: Collection, version: EmbedderVersion, most: int) -> list[str]:
-        """Of random documents the first sentence: poor queries, for what they ask for is there word by word."""
+    async def _first_sentences(self, collection: Collection, version: EmbedderVersion, most: int) -> list[str]:
+        """Of random documents. These are easy queries, since the document repeats them word by word."""
         sample = await self._vectors.sample(version, most)
         ids = (document_id for document_id, _ in sample.chunks)
         return [
-            _SENTENCE_END.split(document.text.strip(), maxsplit=1)[0] or document.title
-            async for document in self.documents(collection, ids)
+            next(iter(sentences(document.text)), document.title) async for document in self.documents(collection, ids)
         ]
 
-    async def embedded(self, version: EmbedderVersion, texts: Sequence[str]) -> Vectors:
-        """In small batches, so that live searches need not wait long behind them."""
+    async def embed_queries(self, version: EmbedderVersion, texts: Sequence[str]) -> Vectors:
+        """The vectors of the texts as queries, encoded in small batches so that live searches need not wait long."""
         await self._verifier.ensure(version)
         vectors = np.zeros((len(texts), version.dimensions), np.float32)
-        for at in range(0, len(texts), _BATCH):
-            part = texts[at : at + _BATCH]
-
-            async def embed(part: Sequence[str] = part) -> Vectors:
-                return await self._embedders.embed(version.spec, part, "query")
-
-            vectors[at : at + _BATCH] = await patiently(embed)
+        for at in range(0, len(texts), _TEXTS_AT_ONCE):
+            part = texts[at : at + _TEXTS_AT_ONCE]
+            vectors[at : at + _TEXTS_AT_ONCE] = await retry_overloaded(
+                partial(self._embedders.embed, version.spec, part, "query")
+            )
         return vectors
 
-    async def norms(self, version: EmbedderVersion, texts: Sequence[str]) -> npt.NDArray[np.float32] | None:
-        """How long the vectors of these texts are before they are brought to length 1; None where nobody can tell."""
+    async def document_norms(self, version: EmbedderVersion, texts: Sequence[str]) -> npt.NDArray[np.float32] | None:
+        """The lengths of the texts' vectors before normalisation; None where the encoder cannot tell them."""
         encoder = await self._verifier.ensure(version)
         if not isinstance(encoder, EncoderWithNorms):
             return None
-        parts = [texts[at : at + _BATCH] for at in range(0, len(texts), _BATCH)]
-        found = [await asyncio.to_thread(encoder.norms, part, "document") for part in parts]
-        return np.concatenate(found) if found else None
+        parts = [texts[at : at + _TEXTS_AT_ONCE] for at in range(0, len(texts), _TEXTS_AT_ONCE)]
+        norms = [await asyncio.to_thread(encoder.norms, part, "document") for part in parts]
+        return np.concatenate(norms) if norms else None
 
 
-async def patiently(ask: Callable[[], Awaitable[T]]) -> T:
-    """Step back while the service is busy with others; Overloaded only where that does not end."""
-    for _ in range(PATIENCE):
+async def retry_overloaded(work: Callable[[], Awaitable[T]]) -> T:
+    """Repeat the work while it raises Overloaded, after the pause that the error asks for. The last error is raised."""
+    for _ in range(OVERLOAD_RETRIES):
         try:
-            return await ask()
+            return await work()
         except Overloaded as error:
             await asyncio.sleep(error.retry_after)
-    return await ask()
+    return await work()
 
 
-def some(items: Sequence[T], most: int) -> list[T]:
-    """All of them or, where there are more, a random choice that is the same every time."""
+def stable_sample(items: Sequence[T], most: int) -> list[T]:
+    """All items or, where there are more than `most`, a random choice that is the same every time."""
     return list(items) if len(items) <= most else random.Random(0).sample(items, most)  # noqa: S311  no secret
 
 
-def disturbed(vectors: Vectors) -> Vectors:
-    """Vectors of length 1 near these: nobody asks for exactly what is stored, and the index would find that easily."""
+def perturbed_vectors(vectors: Vectors) -> Vectors:
+    """Vectors of length 1 near these. Stored vectors themselves would be unrealistically easy queries for an index."""
     noise = np.random.default_rng(0).normal(size=vectors.shape)
-    noise *= DISTURBANCE / np.linalg.norm(noise, axis=1, keepdims=True)
-    moved = vectors + noise
-    rows: Vectors = (moved / np.linalg.norm(moved, axis=1, keepdims=True)).astype(np.float32)
-    return rows
+    return unit_rows(vectors + NOISE_LENGTH * unit_rows(noise)).astype(np.float32)

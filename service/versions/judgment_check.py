@@ -18,7 +18,7 @@ from service.core.versions import EmbedderVersion, Judgments, PromotionCheck
 from service.evaluation.ranking_metrics import Interval, ndcg, paired_bootstrap, recall
 from service.search.pipeline import SearchPipeline
 from service.spaces.model_verification import ModelVerifier
-from service.spaces.sampling import CollectionSampler, patiently, some
+from service.spaces.sampling import CollectionSampler, retry_overloaded, stable_sample
 
 MAX_QUERIES = 1_000
 MIN_QUERIES = 10
@@ -63,10 +63,10 @@ class JudgmentCheck:
             return _undecided(f"the active version cannot be searched: {error.detail}")
         relevant = _relevant_documents(judgments)
         relevant_ids = frozenset[DocumentId]().union(*relevant.values())
-        existing = await self.sampling.there(collection, relevant_ids)
+        existing = await self.sampling.existing_ids(collection, relevant_ids)
         # A query that neither version can answer would count as agreement.
         answerable = [query for query, ids in relevant.items() if not existing.isdisjoint(ids)]
-        queries = some(sorted(answerable), MAX_QUERIES)
+        queries = stable_sample(sorted(answerable), MAX_QUERIES)
         figures: dict[str, Any] = {
             "queries": len(queries),
             "confidence": round(CONFIDENCE, 4),
@@ -115,7 +115,7 @@ class JudgmentCheck:
             return tuple(hit.id for hit in answer.hits)
 
         await asyncio.sleep(0)  # live searches first
-        return await patiently(search)
+        return await retry_overloaded(search)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -88,7 +88,7 @@ class SearchChecks:
             figures: dict[str, Any] = {"recall_at_10": 1.0, "rows": status.rows}
             return PromotionCheck(name="recall", passed=True, detail=detail, figures=figures)
         live = [request.text for request in self.shadow.recent(collection.name)]
-        queries, sources = await self.sampling.queries(collection, version, judgments, live, RECALL_QUERIES)
+        queries, sources = await self.sampling.query_vectors(collection, version, judgments, live, RECALL_QUERIES)
         space = Space(collection=collection, version=version, status=status)
         limit = retrievers.chunks_for(space, collection.settings.candidates)
         plan = filter_planner.choose_plan(status, None, limit)
@@ -142,10 +142,10 @@ class SearchChecks:
         figures = _rounded(found)
         if active is not None:
             figures["active"] = _rounded(await self._measure_geometry(collection, active))
-        if found.rows < geometry.LEAST_ROWS:
-            detail = f"{found.rows} vectors are too few to tell (at least {geometry.LEAST_ROWS})"
+        if found.rows < geometry.MIN_ROWS:
+            detail = f"{found.rows} vectors are too few to tell (at least {geometry.MIN_ROWS})"
             return PromotionCheck(name="geometry", passed=None, detail=detail, figures=figures)
-        reasons = geometry.collapsed(found)
+        reasons = geometry.collapse_reasons(found)
         detail = (
             f"collapsed: {'; '.join(reasons)}"
             if reasons
@@ -157,11 +157,11 @@ class SearchChecks:
     async def _measure_geometry(self, collection: Collection, version: EmbedderVersion) -> geometry.Geometry:
         sample = await self.vectors.sample(version, GEOMETRY_ROWS)
         contents = await self._content_keys(collection, sample)
-        return await asyncio.to_thread(geometry.measure, sample.vectors, contents)
+        return await asyncio.to_thread(geometry.measure_geometry, sample.vectors, contents)
 
     async def _content_keys(self, collection: Collection, sample: VectorSample) -> list[Hashable]:
         """A key of each row's text: documents with equal contents have equal vectors, which is no sign of collapse."""
-        rows = await asyncio.to_thread(geometry.repeated, sample.vectors)
+        rows = await asyncio.to_thread(geometry.duplicate_rows, sample.vectors)
         repeated = [sample.chunks[row][0] for row in rows]
         contents = {
             document.id: hash((document.title, document.text))

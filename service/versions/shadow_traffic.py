@@ -27,7 +27,7 @@ from service.core.ports.collections import Collections
 from service.core.ports.versions import Versions
 from service.core.search import SearchRequest
 from service.core.versions import EmbedderVersion, VersionState
-from service.evaluation.ranking_metrics import kendall_tau, overlap, percentile
+from service.evaluation.ranking_metrics import kendall_tau, overlap_at_k, percentile
 from service.search.pipeline import SearchPipeline
 from service.search.query_log import QueryLog
 
@@ -210,7 +210,9 @@ class ShadowTraffic:
             window.errors += 1
             return
         (old, old_ms), (new, new_ms) = answers[active], answers[version.number]
-        window.comparisons[request] = ShadowComparison(overlap(old, new, DEPTH), kendall_tau(old, new), old_ms, new_ms)
+        window.comparisons[request] = ShadowComparison(
+            overlap_at_k(old, new, DEPTH), kendall_tau(old, new), old_ms, new_ms
+        )
         mean = statistics.fmean(one.overlap for one in window.comparisons.values())
         metrics.SHADOW_OVERLAP.labels(collection.name, str(version.number)).set(mean)
 

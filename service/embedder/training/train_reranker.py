@@ -93,7 +93,7 @@ def calibrated(logits: Sequence[Sequence[float]]) -> Logistic:
         return UNFITTED
     flat = [logit for scores in logits for logit in scores]
     right = [at == 0 for scores in logits for at in range(len(scores))]
-    return fit.fit(np.array(flat)[:, None], right, balanced=False)
+    return fit.fit_logistic(np.array(flat)[:, None], right, balanced=False)
 
 
 def encoder(recipe: CrossEncoderRecipe) -> Encode:

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from service.core.documents import Chunk
-from service.core.text import _GAP, sentence_starts
+from service.core.text import WHITE_SPACE, sentence_starts
 
 Offsets = npt.NDArray[np.int64]
 """Shape [n, 2]: start and end of each token, in code points."""
@@ -83,7 +83,7 @@ def _heading(title: str, offsets: Offsets, most: int) -> tuple[str, int, bool]:
         return "", 0, True
     end = int(offsets[most - 1, 1])
     if not title[end : end + 1].isspace():
-        words = _GAP.split(title[:end])
+        words = WHITE_SPACE.split(title[:end])
         end -= len(words[-1]) if len(words) > 1 and words[0] else 0
     return title[:end].rstrip(), most, True
 
@@ -141,7 +141,7 @@ def _parts(text: str, token_starts: npt.NDArray[np.int64], unit: _Unit, budget: 
 
 def _finer(text: str, token_starts: npt.NDArray[np.int64], unit: _Unit) -> Iterator[Sequence[int]]:
     yield [match.end() for match in _LINE.finditer(text, unit.start, unit.end)]
-    yield [match.end() for match in _GAP.finditer(text, unit.start, unit.end)]
+    yield [match.end() for match in WHITE_SPACE.finditer(text, unit.start, unit.end)]
     first, last = np.searchsorted(token_starts, (unit.start, unit.end), side="left")
     yield [int(start) for start in np.unique(token_starts[first:last])]
 

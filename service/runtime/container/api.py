@@ -15,7 +15,7 @@ from service.confidence.calibrate import ConfidenceCalibrator
 from service.core.errors import Misconfigured
 from service.core.periodic import in_background, repeat_every, utc_now
 from service.diagnostics.service import DiagnosticsService
-from service.drift.monitor import PAUSE_SECONDS, DriftMonitor
+from service.drift.monitor import INTERVAL_SECONDS, DriftMonitor
 from service.drift.query_window import QueryWindows
 from service.embedder.reranker.reranker import CrossEncoderReranker
 from service.evaluation.evaluator import Evaluator
@@ -161,7 +161,7 @@ async def open_api(settings: Settings, url: str) -> AsyncIterator[FastAPI]:
             vectors=store.vectors,
             lexicon=lexicon,
             sampling=sampling,
-            pause=min(PAUSE_SECONDS, settings.drift_seconds),
+            interval=min(INTERVAL_SECONDS, settings.drift_seconds),
         )
         gauges = DatabaseGauges(
             known=KnownCollections(store.collections),
@@ -184,9 +184,9 @@ async def open_api(settings: Settings, url: str) -> AsyncIterator[FastAPI]:
                 # name in the log, seconds between two runs, work
                 repeat_every("models", min(2.0, settings.check_seconds), readiness.check_models),
                 repeat_every("heartbeat", 2.0, readiness.send_heartbeat),
-                repeat_every("confidence", 2.0, partial(calibrator.tend, utc_now)),
-                repeat_every("geometry", 60.0, diagnostics.tend),
-                repeat_every("drift", 2.0, partial(drift_monitor.tend, utc_now)),
+                repeat_every("confidence", 2.0, partial(calibrator.calibrate_due, utc_now)),
+                repeat_every("geometry", 60.0, diagnostics.diagnose_due),
+                repeat_every("drift", 2.0, partial(drift_monitor.measure_due, utc_now)),
                 repeat_every("ef_search", EF_SEARCH_SECONDS, partial(recall_controller.adjust_all, utc_now)),
             ):
                 yield

@@ -13,7 +13,7 @@ from service.core import metrics
 from service.core.collections import Collection
 from service.core.errors import LexiconUnavailable
 from service.core.ids import CollectionName
-from service.drift.assess import NAMES
+from service.drift.assess import DRIFT_MEASURES
 from service.drift.query_window import MIN_LATEST
 from tests.edge import Edge, Json, assert_problem, edge
 
@@ -43,7 +43,7 @@ async def ask(api: Edge, words: list[str], count: int) -> None:
 
 
 async def look(api: Edge, minutes: float = 0.0) -> Json:
-    await api.service.drift_monitor.tend(lambda: START + timedelta(minutes=minutes))
+    await api.service.drift_monitor.measure_due(lambda: START + timedelta(minutes=minutes))
     answer = await api.client.get(PATH)
     assert answer.status_code == 200, answer.text
     shown: Json = answer.json()
@@ -52,7 +52,7 @@ async def look(api: Edge, minutes: float = 0.0) -> Json:
 
 
 def told(shown: Json) -> dict[str, Any]:
-    assert [one["name"] for one in shown["measures"]] == list(NAMES)
+    assert [one["name"] for one in shown["measures"]] == list(DRIFT_MEASURES)
     return {one["name"]: one for one in shown["measures"]}
 
 
@@ -149,8 +149,8 @@ async def test_another_version_begins_anew(api: Edge) -> None:
 async def test_a_deleted_collection_is_forgotten(api: Edge) -> None:
     await ask(api, FISH, MIN_LATEST)
     assert (await api.client.delete("/v1/collections/papers")).status_code == 204
-    await api.service.drift_monitor.tend(lambda: START)
-    await api.service.drift_monitor.tend(lambda: START)
+    await api.service.drift_monitor.measure_due(lambda: START)
+    await api.service.drift_monitor.measure_due(lambda: START)
     gone = await api.client.get(PATH)
     assert_problem(gone, 404)
 

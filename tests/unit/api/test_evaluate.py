@@ -16,7 +16,7 @@ from service.api.routes import evaluate
 from service.core.errors import AzimuthError, ModelUnavailable, Overloaded
 from service.core.ports.reranker import RerankScores
 from service.evaluation.ranking_metrics import ndcg
-from service.spaces.sampling import PATIENCE
+from service.spaces.sampling import OVERLOAD_RETRIES
 from tests.edge import Edge, Json, Stuck, WordReranker, assert_problem, edge
 
 PATH = "/v1/collections/papers/evaluate"
@@ -146,7 +146,7 @@ async def test_when_the_time_is_up_what_was_asked_is_the_sample(api: Edge, monke
 
 
 async def test_large_sets_are_sampled(api: Edge, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("service.evaluation.evaluator.QUERIES", 3)
+    monkeypatch.setattr("service.evaluation.evaluator.MAX_QUERIES", 3)
     queries = [{"_id": f"q{at}", "text": f"sort {at}"} for at in range(20)]
     body = {"queries": queries, "qrels": [row(f"q{at}", "b") for at in range(20)]}
     await api.client.post("/v1/collections/papers/judgments", json=body)
@@ -181,7 +181,7 @@ async def test_half_an_answer_is_counted_or_asked_again(
         assert answer.json()["modes"]["rerank"]["degraded"] == {f"rerank: {error.detail}": 2}
         assert len(asked) == 2
     else:
-        assert len(asked) == 1 + PATIENCE
+        assert len(asked) == 1 + OVERLOAD_RETRIES
 
 
 async def test_one_at_a_time_and_it_ends_when_the_client_has_left() -> None:

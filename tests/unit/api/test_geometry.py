@@ -151,49 +151,49 @@ async def test_it_is_made_once_for_all_who_ask(monkeypatch: pytest.MonkeyPatch) 
         monkeypatch.setattr(vectors, "sample", counted)
         first, second = await asyncio.gather(diagnosed(api), diagnosed(api))
         assert first == second == await diagnosed(api)
-        assert drawn == [service.SAMPLE]
+        assert drawn == [service.SAMPLE_SIZE]
         await diagnosed(api, sample=100)
-        assert drawn == [service.SAMPLE, 100]
+        assert drawn == [service.SAMPLE_SIZE, 100]
         (version,) = await api.service.versions.written()
         status = SpaceStatus(rows=80, indexed=False, chunks_per_document=1.0)
         api.store.versions.statuses[version.collection_id, version.number] = status
         await diagnosed(api, sample=100)
-        assert drawn == [service.SAMPLE, 100, 100], "there is more to look at now"
-        monkeypatch.setattr(service, "KEPT_SECONDS", 0.0)
+        assert drawn == [service.SAMPLE_SIZE, 100, 100], "there is more to look at now"
+        api.service.diagnostics._reports.seconds = 0.0
         await diagnosed(api, sample=100)
-        assert drawn == [service.SAMPLE, 100, 100, 100]
+        assert drawn == [service.SAMPLE_SIZE, 100, 100, 100]
 
 
 async def test_a_crowd_is_sent_away_rather_than_kept_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(service, "MOST_WAITING", 1)
+    monkeypatch.setattr(service, "MAX_WAITING", 1)
     async with edge() as api:
         await filled(api)
         collection = await api.service.collections.by_name(CollectionName("papers"))
-        asked = (api.service.diagnostics.of(collection, VersionNumber(1), size) for size in (100, 200))
+        asked = (api.service.diagnostics.diagnose(collection, VersionNumber(1), size) for size in (100, 200))
         first, second = await asyncio.gather(*asked, return_exceptions=True)
         assert not isinstance(first, BaseException)
         assert isinstance(second, Overloaded)
-        assert (await api.service.diagnostics.of(collection, VersionNumber(1), 200))[0].verdict is not None
+        assert (await api.service.diagnostics.diagnose(collection, VersionNumber(1), 200))[0].verdict is not None
 
 
 async def test_versions_that_answer_are_looked_at_by_themselves(monkeypatch: pytest.MonkeyPatch) -> None:
     async with edge() as api:
         await filled(api)
-        await api.service.diagnostics.tend()
-        assert not api.service.diagnostics._known, "as far as its table tells there is nothing in it yet"
+        await api.service.diagnostics.diagnose_due()
+        assert not api.service.diagnostics._reports._entries, "as far as its table tells there is nothing in it yet"
         (version,) = await api.service.versions.written()
         status = SpaceStatus(rows=len(DOCUMENTS), indexed=False, chunks_per_document=1.0)
         api.store.versions.statuses[version.collection_id, version.number] = status
-        await api.service.diagnostics.tend()
+        await api.service.diagnostics.diagnose_due()
         assert verdict_metric(1) is not None
-        made = dict(api.service.diagnostics._known)
-        await api.service.diagnostics.tend()
-        assert api.service.diagnostics._known == made, "not again so soon"
+        made = dict(api.service.diagnostics._reports._entries)
+        await api.service.diagnostics.diagnose_due()
+        assert api.service.diagnostics._reports._entries == made, "not again so soon"
         api.store.versions.statuses[version.collection_id, version.number] = replace(status, rows=200)
-        await api.service.diagnostics.tend()
-        assert api.service.diagnostics._known != made, "there is far more now"
-        made = dict(api.service.diagnostics._known)
+        await api.service.diagnostics.diagnose_due()
+        assert api.service.diagnostics._reports._entries != made, "there is far more now"
+        made = dict(api.service.diagnostics._reports._entries)
         monkeypatch.setattr(service, "REGULAR_SECONDS", 0.0)
-        monkeypatch.setattr(service, "KEPT_SECONDS", 0.0)
-        await api.service.diagnostics.tend()
-        assert api.service.diagnostics._known != made
+        api.service.diagnostics._reports.seconds = 0.0
+        await api.service.diagnostics.diagnose_due()
+        assert api.service.diagnostics._reports._entries != made

@@ -50,7 +50,7 @@ async def test_a_replay_answers_as_the_service_does(recipe: RankingSettings) -> 
         for at in range(0, len(DOCUMENTS), 5):
             await api.write(*DOCUMENTS[at : at + 5])
         for text in ("whale song", "storm in the harbour", "deep sea krill ocean", "nothing of it"):
-            heard = replay.heard([await answered(api, one) for one in replay.questions(text)], {"d01": 1})
+            heard = replay.recorded_query([await answered(api, one) for one in replay.leg_requests(text)], {"d01": 1})
             body: dict[str, Any] = {
                 "query": text,
                 "k": 10,
@@ -60,7 +60,7 @@ async def test_a_replay_answers_as_the_service_does(recipe: RankingSettings) -> 
                 "include": [],
             }
             if recipe.rerank is not None:
-                relevance = replay.read(await answered(api, replay.reading(text, recipe)))
+                relevance = replay.rerank_scores(await answered(api, replay.rerank_request(text, recipe)))
                 heard = replay.RecordedQuery(
                     grades=heard.grades,
                     dense=heard.dense,

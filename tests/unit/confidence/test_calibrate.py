@@ -52,7 +52,7 @@ class Scene:
         verifier = ModelVerifier(
             collections=service.collections, versions=service.versions, embedders=service.embedders
         )
-        self.learning = ConfidenceCalibrator(
+        self.calibrator = ConfidenceCalibrator(
             collections=service.collections,
             versions=service.versions,
             queue=service.queue,
@@ -78,7 +78,7 @@ class Scene:
                 self.edge.store.versions.statuses[key] = status
 
     async def tend(self, now: datetime = NOW) -> Calibration | None:
-        await self.learning.tend(lambda: now)
+        await self.calibrator.calibrate_due(lambda: now)
         self.edge.service.search.forget(next(iter(self.edge.store.collections.rows.values())).name)
         return (await self.version()).calibration
 
@@ -254,7 +254,7 @@ async def test_judged_queries_take_the_place_of_sentences_and_a_new_upload_is_le
 async def test_a_collection_of_everything_has_no_foreign_questions() -> None:
     async with edge() as here:
         await here.collection(embedder="hashing:256")
-        texts = [one.text for one in synthetic_queries.foreign()]
+        texts = [one.text for one in synthetic_queries.foreign_texts()]
         for at in range(0, len(texts), 5):
             pages = [{"id": f"{at + n}", "text": text} for n, text in enumerate(texts[at : at + 5])]
             await here.write(*pages)
@@ -270,7 +270,7 @@ async def test_a_collection_of_everything_has_no_foreign_questions() -> None:
 
 async def test_scores_that_tell_nothing_say_so() -> None:
     same = [calibrate.TopScores(cosine=0.5 + 0.001 * (at % 7), bm25=0.3) for at in range(150)]
-    found = calibrate.fitted(same, same, same)
+    found = calibrate.fit_calibration(same, same, same)
     assert found.dense is None
     assert found.reason is not None
     assert "AUROC 0.5" in found.reason
@@ -280,7 +280,7 @@ async def test_scores_that_tell_nothing_say_so() -> None:
 
 
 def test_the_foreign_texts_are_many_short_and_of_many_subjects() -> None:
-    texts = synthetic_queries.foreign()
+    texts = synthetic_queries.foreign_texts()
     by_subject = {one.subject: sum(other.subject == one.subject for other in texts) for one in texts}
     assert len(by_subject) >= 40
     assert min(by_subject.values()) >= 8
@@ -298,20 +298,20 @@ def test_sentences_that_say_something() -> None:
 def test_disturbed_texts_are_runs_of_words_with_some_of_others() -> None:
     texts = [" ".join(f"w{number}-{at}" for at in range(30)) for number in range(200)]
     chance = random.Random(1)
-    made = list(synthetic_queries.disturbed(texts, chance))
+    made = list(synthetic_queries.perturbed_sentences(texts, chance))
     kept = replaced = 0
     for number, text in enumerate(made):
         words = text.split()
-        assert synthetic_queries.SHORTEST <= len(words) <= synthetic_queries.LONGEST
+        assert synthetic_queries.MIN_LENGTH <= len(words) <= synthetic_queries.MAX_LENGTH
         own = sum(word.startswith(f"w{number}-") for word in words)
         kept, replaced = kept + own, replaced + len(words) - own
-    assert replaced / (kept + replaced) == pytest.approx(synthetic_queries.NOISE, abs=0.05)
+    assert replaced / (kept + replaced) == pytest.approx(synthetic_queries.REPLACED_SHARE, abs=0.05)
 
 
 def test_text_without_spaces_is_taken_in_pairs_of_characters() -> None:
     sentence = "这是一个没有空格的中文句子它比二十个字符还要长一些"
     assert meaningful_sentences(sentence + "。短。") == [sentence + "。"]
-    (made,) = synthetic_queries.disturbed([sentence], random.Random(2))
+    (made,) = synthetic_queries.perturbed_sentences([sentence], random.Random(2))
     assert " " not in made
     assert set(made) <= set(sentence)
 

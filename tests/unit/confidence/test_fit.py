@@ -7,7 +7,7 @@ import pytest
 from scipy.optimize import minimize
 from scipy.stats import mannwhitneyu
 
-from service.confidence.fit import RIDGE, Bin, auroc, calibration_error, fit, reliability
+from service.confidence.fit import RIDGE, Bin, auroc, calibration_error, fit_logistic, reliability
 
 
 def sigmoid(values: np.ndarray) -> np.ndarray:
@@ -36,24 +36,28 @@ def test_the_fit_is_the_minimum_that_a_general_optimiser_finds(true: int, false:
 
     expected = minimize(loss, np.zeros(3), tol=1e-12).x
     probabilities = sigmoid((features - centre) / spread @ expected[:2] + expected[2])
-    np.testing.assert_allclose(fit(features, labels).probabilities(features), probabilities, atol=1e-4)
+    np.testing.assert_allclose(fit_logistic(features, labels).probabilities(features), probabilities, atol=1e-4)
 
 
 def test_however_many_there_are_of_each_even_odds_are_meant() -> None:
     few, many = drawn(2, 100, 5_000), drawn(2, 2_500, 2_500)
     probes = np.array([[0.45, 22.0], [0.525, 26.0], [0.6, 30.0]])
-    np.testing.assert_allclose(fit(*few).probabilities(probes), fit(*many).probabilities(probes), atol=0.08)
+    np.testing.assert_allclose(
+        fit_logistic(*few).probabilities(probes), fit_logistic(*many).probabilities(probes), atol=0.08
+    )
 
 
 def test_without_balance_the_share_among_the_examples_is_meant() -> None:
     features, labels = drawn(2, 250, 4_750)
-    assert fit(features, labels, balanced=False).probabilities(features).mean() == pytest.approx(0.05, abs=0.005)
-    assert fit(features, labels).probabilities(features).mean() > 0.15
+    assert fit_logistic(features, labels, balanced=False).probabilities(features).mean() == pytest.approx(
+        0.05, abs=0.005
+    )
+    assert fit_logistic(features, labels).probabilities(features).mean() > 0.15
 
 
 def test_classes_that_lie_apart_make_nothing_certain() -> None:
     features = np.array([[0.1], [0.2], [0.8], [0.9]])
-    found = fit(features, [False, False, True, True]).probabilities([[-1e9], [0.1], [0.5], [0.9], [1e9]])
+    found = fit_logistic(features, [False, False, True, True]).probabilities([[-1e9], [0.1], [0.5], [0.9], [1e9]])
     assert np.isfinite(found).all()
     assert found[1] < 0.35
     assert found[3] > 0.65
@@ -63,15 +67,15 @@ def test_classes_that_lie_apart_make_nothing_certain() -> None:
 def test_a_feature_that_never_changes_says_nothing() -> None:
     features, labels = drawn(3, 80, 80)
     with_constant = np.hstack([features, np.full((160, 1), 7.0)])
-    found = fit(with_constant, labels)
+    found = fit_logistic(with_constant, labels)
     np.testing.assert_allclose(
-        found.probabilities(with_constant), fit(features, labels).probabilities(features), atol=1e-6
+        found.probabilities(with_constant), fit_logistic(features, labels).probabilities(features), atol=1e-6
     )
 
 
 def test_one_class_alone_teaches_nothing() -> None:
     with pytest.raises(ValueError, match="both classes"):
-        fit([[0.1], [0.2]], [True, True])
+        fit_logistic([[0.1], [0.2]], [True, True])
 
 
 def test_probabilities_come_true_as_often_as_they_say() -> None:
@@ -79,7 +83,7 @@ def test_probabilities_come_true_as_often_as_they_say() -> None:
     generator = np.random.default_rng(4)
     features = generator.normal(size=(20_000, 2))
     labels = generator.random(20_000) < sigmoid(features @ np.array([2.0, -1.0]))
-    learnt = fit(features[:10_000], labels[:10_000])
+    learnt = fit_logistic(features[:10_000], labels[:10_000])
     assert calibration_error(reliability(learnt.probabilities(features[10_000:]), labels[10_000:])) < 0.02
     assert learnt.weights == pytest.approx((2.0, -1.0), abs=0.15)
 

@@ -6,18 +6,18 @@ import pytest
 from service.core.collections import EmbedderSpec
 from service.core.ids import Vectors
 from service.diagnostics.geometry import (
-    collapsed,
-    cosines,
+    collapse_reasons,
+    duplicate_rows,
     effective_rank,
-    jackknife,
-    leading_share,
+    jackknife_error,
+    leading_variance_share,
     mean_cosine,
     mean_cosine_error,
-    measure,
+    measure_geometry,
     participation_ratio,
-    plane,
-    repeated,
-    variances,
+    principal_variances,
+    project_on_plane,
+    random_pair_cosines,
 )
 from service.embedder.models.hashing_encoder import HashingEncoder
 from tests.rivals import DOCUMENTS
@@ -50,14 +50,17 @@ def test_effective_rank_and_first_share_by_their_definitions(rows: int, dimensio
     singular = np.linalg.svd(wide - wide.mean(axis=0), compute_uv=False)
     singular = singular[singular > 1e-9]
     shares = singular / singular.sum()
-    found = measure(vectors)
+    found = measure_geometry(vectors)
     assert found.effective_rank == pytest.approx(np.exp(-(shares * np.log(shares)).sum()), rel=1e-9)
     assert found.first_share == pytest.approx(singular[0] ** 2 / (singular**2).sum(), rel=1e-9)
 
 
 def test_the_length_of_rows_plays_no_part() -> None:
     vectors = spread()
-    found, longer = measure(vectors), measure((vectors * CHANCE.uniform(0.5, 9, size=(ROWS, 1))).astype(np.float32))
+    found, longer = (
+        measure_geometry(vectors),
+        measure_geometry((vectors * CHANCE.uniform(0.5, 9, size=(ROWS, 1))).astype(np.float32)),
+    )
     assert longer.mean_cosine == pytest.approx(found.mean_cosine, abs=1e-6)
     assert longer.effective_rank == pytest.approx(found.effective_rank, rel=1e-4)
 
@@ -72,11 +75,11 @@ def test_the_error_of_the_mean_cosine_is_that_of_other_samples() -> None:
 
 def test_cosines_are_of_pairs_of_different_rows() -> None:
     rows = spread(60).astype(np.float64)
-    found = cosines(rows, 5_500, np.random.default_rng(1))
+    found = random_pair_cosines(rows, 5_500, np.random.default_rng(1))
     assert found.shape == (5_500,)
     assert found.mean() == pytest.approx(mean_cosine(rows), abs=0.02)
     assert found.max() < 0.999, "no row meets itself"
-    assert cosines(rows[:1], 10, np.random.default_rng(1)).size == 0
+    assert random_pair_cosines(rows[:1], 10, np.random.default_rng(1)).size == 0
 
 
 def test_participation_counts_directions_that_share_the_variance() -> None:
@@ -87,16 +90,17 @@ def test_participation_counts_directions_that_share_the_variance() -> None:
 
 
 def test_leading_directions_are_the_strongest() -> None:
-    found = variances(spread(90, 12).astype(np.float64) * np.arange(1, 13))
+    found = principal_variances(spread(90, 12).astype(np.float64) * np.arange(1, 13))
     assert (np.diff(found) <= 0).all()
-    assert leading_share(found, 3) == pytest.approx(found[:3].sum() / found.sum())
-    assert leading_share(np.zeros(4), 1) == 1.0
+    assert leading_variance_share(found, 3) == pytest.approx(found[:3].sum() / found.sum())
+    assert leading_variance_share(np.zeros(4), 1) == 1.0
 
 
 @pytest.mark.parametrize(("rows", "dimensions"), [(30, 80), (80, 30)])
 def test_the_map_shows_the_two_strongest_directions(rows: int, dimensions: int) -> None:
     wide = spread(rows, dimensions).astype(np.float64)
-    places, shown = plane(wide)
+    plane = project_on_plane(wide)
+    places, shown = plane.coordinates, plane.variance_shares
     left, singular, _ = np.linalg.svd(wide - wide.mean(axis=0), full_matrices=False)
     for at in (0, 1):
         assert abs(places[:, at] @ left[:, at]) == pytest.approx(singular[at], rel=1e-6)
@@ -104,38 +108,40 @@ def test_the_map_shows_the_two_strongest_directions(rows: int, dimensions: int) 
 
 
 def test_the_map_of_one_dimension_is_a_line() -> None:
-    places, shown = plane(CHANCE.normal(size=(20, 1)))
-    assert shown[0] == pytest.approx(1.0)
-    assert shown[1] == 0.0
-    assert not places[:, 1].any()
+    plane = project_on_plane(CHANCE.normal(size=(20, 1)))
+    assert plane.variance_shares == pytest.approx((1.0, 0.0))
+    assert plane.variance_shares[1] == 0.0
+    assert not plane.coordinates[:, 1].any()
 
 
 def test_the_jackknife_gives_the_error_of_a_mean() -> None:
     rows = CHANCE.normal(size=(500, 3))
-    errors = jackknife(rows, lambda some: some.mean(axis=0))
+    errors = jackknife_error(rows, lambda some: some.mean(axis=0))
     np.testing.assert_allclose(errors, 1 / np.sqrt(500), rtol=0.6)
-    assert np.isnan(jackknife(rows[:5], lambda some: some.mean(axis=0))).all()
+    assert np.isnan(jackknife_error(rows[:5], lambda some: some.mean(axis=0))).all()
 
 
 def test_rows_spread_over_all_directions_have_them_all_for_rank() -> None:
     equally = unit(np.concatenate([np.eye(16), -np.eye(16)] * 4))
-    assert measure(equally).effective_rank == pytest.approx(16, abs=1e-6)
-    assert measure(equally).mean_cosine == pytest.approx(0, abs=0.01)
+    assert measure_geometry(equally).effective_rank == pytest.approx(16, abs=1e-6)
+    assert measure_geometry(equally).mean_cosine == pytest.approx(0, abs=0.01)
 
 
 def test_duplicates_are_equal_vectors_of_different_texts() -> None:
     vectors = spread(10)
     vectors[1] = vectors[0]
     vectors[3] = vectors[2]
-    assert list(repeated(vectors)) == [0, 1, 2, 3]
-    assert measure(vectors).duplicates == pytest.approx(0.4)
+    assert list(duplicate_rows(vectors)) == [0, 1, 2, 3]
+    assert measure_geometry(vectors).duplicates == pytest.approx(0.4)
     texts = ["same", "same", *map(str, range(2, 10))]
-    assert measure(vectors, texts).duplicates == pytest.approx(0.2), "the same text rightly has the same vector"
+    assert measure_geometry(vectors, texts).duplicates == pytest.approx(0.2), (
+        "the same text rightly has the same vector"
+    )
 
 
 def test_a_sample_of_nothing_and_of_one() -> None:
     for rows in (0, 1):
-        found = measure(np.ones((rows, 8), np.float32))
+        found = measure_geometry(np.ones((rows, 8), np.float32))
         assert (found.rows, found.effective_rank, found.duplicates) == (rows, 0.0, 0.0)
 
 
@@ -158,11 +164,11 @@ COLLAPSED = {
 
 @pytest.mark.parametrize("vectors", HEALTHY.values(), ids=HEALTHY)
 def test_what_has_room_passes(vectors: Vectors) -> None:
-    assert collapsed(measure(vectors)) == ()
+    assert collapse_reasons(measure_geometry(vectors)) == ()
 
 
 @pytest.mark.parametrize(("vectors", "words"), COLLAPSED.values(), ids=COLLAPSED)
 def test_what_has_collapsed_is_named(vectors: Vectors, words: tuple[str, ...]) -> None:
-    reasons = "; ".join(collapsed(measure(vectors)))
+    reasons = "; ".join(collapse_reasons(measure_geometry(vectors)))
     for word in words:
         assert word in reasons

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from service.diagnostics.lexical_similarity import LEAST, PIECE, pieces, rows_of
+from service.diagnostics.lexical_similarity import EXCERPT_WORDS, MIN_WORDS, sample_excerpts, tfidf_vectors
 
 TEXTS = [
     "whales sing long songs in the deep sea while their calves listen and learn to answer them",
@@ -14,38 +14,38 @@ BOILERPLATE = "this information is not a substitute for the advice of a doctor a
 
 
 def test_a_text_is_nearest_to_texts_with_its_rare_words() -> None:
-    rows = rows_of([*TEXTS[:3], "the sea, the songs: whales", ""])
+    rows = tfidf_vectors([*TEXTS[:3], "the sea, the songs: whales", ""])
     np.testing.assert_allclose(np.linalg.norm(rows[:4], axis=1), 1.0, rtol=1e-5)
     assert not rows[4].any()
     assert int(np.argmax(rows[:3] @ rows[3])) == 0
 
 
 def test_words_in_all_texts_say_nothing() -> None:
-    assert not rows_of(["the same", "the same"]).any()
+    assert not tfidf_vectors(["the same", "the same"]).any()
 
 
 def test_a_piece_is_a_run_of_at_most_half_of_its_text() -> None:
-    found = pieces(TEXTS, 10)
+    found = sample_excerpts(TEXTS, 10)
     assert [one.source for one in found] == [0, 1, 2]
     for one in found:
         assert one.text in TEXTS[one.source]
-        assert LEAST // 2 <= len(one.text.split()) <= min(PIECE, len(TEXTS[one.source].split()) // 2)
-    assert pieces(TEXTS, 10) == found, "the same every time"
-    assert len(pieces(TEXTS, 2)) == 2
+        assert MIN_WORDS // 2 <= len(one.text.split()) <= min(EXCERPT_WORDS, len(TEXTS[one.source].split()) // 2)
+    assert sample_excerpts(TEXTS, 10) == found, "the same every time"
+    assert len(sample_excerpts(TEXTS, 2)) == 2
 
 
 def test_boilerplate_belongs_to_nobody() -> None:
-    found = pieces([BOILERPLATE, BOILERPLATE, *TEXTS[:3]], 10)
+    found = sample_excerpts([BOILERPLATE, BOILERPLATE, *TEXTS[:3]], 10)
     assert [one.source for one in found] == [2, 3, 4]
 
 
 def test_scripts_without_spaces_have_pieces_too() -> None:
     texts = ["今天天气很好我们去公园散步吧孩子们在草地上奔跑", "这家餐厅的面条非常好吃价格也便宜每天都有很多人排队"]
-    found = pieces(texts, 10)
+    found = sample_excerpts(texts, 10)
     assert [one.source for one in found] == [0, 1]
     assert all(one.text in texts[one.source] for one in found)
 
 
 def test_of_nothing_there_are_no_pieces() -> None:
-    assert pieces([], 10) == []
-    assert pieces(["", "one two"], 10) == []
+    assert sample_excerpts([], 10) == []
+    assert sample_excerpts(["", "one two"], 10) == []

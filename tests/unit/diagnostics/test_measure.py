@@ -8,15 +8,15 @@ import pytest
 from service.core.ids import Vectors
 from service.diagnostics import lexical_similarity, neighbours
 from service.diagnostics.measure import (
-    EDGES,
-    WORDS_ROWS,
+    COSINE_EDGES,
+    LEXICAL_ROWS,
     GeometryMeasurements,
     GeometrySample,
-    around,
+    document_neighbours,
     measure_sample,
-    suspicious,
+    near_duplicate_pairs,
 )
-from service.diagnostics.thresholds import GeometryMeasure, worst
+from service.diagnostics.thresholds import GeometryMeasure
 
 SUBJECTS, EACH, DIMENSIONS = 60, 5, 128
 CHANCE = np.random.default_rng(11)
@@ -27,7 +27,7 @@ TEXTS = [
     for own in WORDS
     for _ in range(EACH)
 ]
-PIECES = lexical_similarity.pieces(TEXTS, 200)
+PIECES = lexical_similarity.sample_excerpts(TEXTS, 200)
 ROOTS = CHANCE.normal(size=(24, DIMENSIONS))
 PLACES: dict[str, np.ndarray] = {
     word: root + CHANCE.normal(size=DIMENSIONS)
@@ -60,15 +60,15 @@ def unit(rows: np.ndarray) -> Vectors:
 
 def found(embed: Embedder, texts: Sequence[str] = TEXTS) -> GeometryMeasurements:
     rows = unit(embed(texts))
-    near = neighbours.neighbours(rows)
+    near = neighbours.nearest_neighbours(rows)
     subject = GeometrySample(
         rows=rows,
         documents=np.arange(len(texts)),
-        texts=texts[:WORDS_ROWS],
-        text_rows=np.arange(min(len(texts), WORDS_ROWS)),
-        pieces=unit(embed([piece.text for piece in PIECES])),
-        piece_rows=np.array([piece.source for piece in PIECES]),
-        different=[(a, b) for a, b in suspicious(near) if texts[a] != texts[b]],
+        texts=texts[:LEXICAL_ROWS],
+        text_rows=np.arange(min(len(texts), LEXICAL_ROWS)),
+        excerpts=unit(embed([piece.text for piece in PIECES])),
+        excerpt_rows=np.array([piece.source for piece in PIECES]),
+        different=[(a, b) for a, b in near_duplicate_pairs(near) if texts[a] != texts[b]],
     )
     return measure_sample(subject, near)
 
@@ -95,13 +95,13 @@ def test_a_sound_one_is_healthy() -> None:
     findings = found(sound)
     trouble = [(one.name, one.value, one.verdict) for one in findings.measures if one.verdict not in ("healthy", None)]
     assert trouble == []
-    assert worst(findings.measures) == "healthy"
+    assert findings.verdict == "healthy"
 
 
 @pytest.mark.parametrize(("embed", "name"), BROKEN.values(), ids=BROKEN)
 def test_a_broken_one_is_found_and_named(embed: Embedder, name: str) -> None:
     findings = found(embed)
-    assert worst(findings.measures) == "broken"
+    assert findings.verdict == "broken"
     assert measures(findings)[name].verdict == "broken", {one.name: one.value for one in findings.measures}
 
 
@@ -127,25 +127,25 @@ def test_errors_are_those_of_other_texts() -> None:
 
 def found_without_pieces(texts: Sequence[str]) -> GeometryMeasurements:
     rows = unit(sound(texts))
-    near = neighbours.neighbours(rows)
+    near = neighbours.nearest_neighbours(rows)
     nothing = np.zeros(0, np.intp)
     subject = GeometrySample(
         rows=rows,
         documents=np.arange(len(texts)),
         texts=texts,
         text_rows=np.arange(len(texts)),
-        pieces=np.zeros((0, DIMENSIONS), np.float32),
-        piece_rows=nothing,
+        excerpts=np.zeros((0, DIMENSIONS), np.float32),
+        excerpt_rows=nothing,
         different=[],
-        no_pieces="the client makes the vectors",
-        lengths=np.array([1.0, 3.0]),
+        no_excerpts="the client makes the vectors",
+        norms=np.array([1.0, 3.0]),
     )
     return measure_sample(subject, near)
 
 
 def test_what_is_missing_is_said_and_what_is_there_is_judged() -> None:
     known = measures(found_without_pieces(TEXTS))
-    assert known["meaning"].says == "not measured: the client makes the vectors"
+    assert known["meaning"].message == "not measured: the client makes the vectors"
     assert known["norms"].value == pytest.approx(np.sqrt(2) / 2)
     assert known["words"].verdict == "healthy"
 
@@ -154,7 +154,7 @@ def test_a_text_is_not_compared_with_chunks_of_its_own_document() -> None:
     """Neighbouring chunks of one document overlap: that they are as near as the text itself is no fault."""
     rows = unit(sound(TEXTS))
     twice = np.concatenate([rows, rows])
-    near = neighbours.neighbours(twice)
+    near = neighbours.nearest_neighbours(twice)
     sources = np.array([piece.source for piece in PIECES])
     pieces = unit(sound([piece.text for piece in PIECES]))
 
@@ -164,8 +164,8 @@ def test_a_text_is_not_compared_with_chunks_of_its_own_document() -> None:
             documents=documents,
             texts=TEXTS,
             text_rows=np.arange(len(TEXTS)),
-            pieces=pieces,
-            piece_rows=sources,
+            excerpts=pieces,
+            excerpt_rows=sources,
             different=[],
         )
         return measures(measure_sample(subject, near))["meaning"].value or 0.0
@@ -181,23 +181,27 @@ def test_chunks_of_one_document_are_no_neighbours() -> None:
     touching = unit(
         np.repeat(rows, 2, axis=0) + 0.05 * np.random.default_rng(1).normal(size=(2 * len(rows), DIMENSIONS)) / 11
     )
-    near = around(touching, np.arange(len(touching)) // 2)
-    assert suspicious(near) == []
+    near = document_neighbours(touching, np.arange(len(touching)) // 2)
+    assert near_duplicate_pairs(near) == []
     assert (near.ids // 2 != np.arange(len(touching))[:, None] // 2).all()
-    dimension = float(neighbours.intrinsic_dimension(neighbours.ratios(near)))
+    dimension = neighbours.intrinsic_dimension(neighbours.distance_ratios(near))
     assert dimension > 10
-    assert float(neighbours.intrinsic_dimension(neighbours.ratios(neighbours.neighbours(touching)))) < 5
+    assert (
+        float(neighbours.intrinsic_dimension(neighbours.distance_ratios(neighbours.nearest_neighbours(touching)))) < 5
+    )
 
 
 def test_chunks_of_few_documents_are_all_compared() -> None:
     rows = unit(sound(TEXTS[:60]))
-    np.testing.assert_array_equal(around(rows, np.arange(60) // 20).ids, neighbours.neighbours(rows).ids)
+    np.testing.assert_array_equal(
+        document_neighbours(rows, np.arange(60) // 20).ids, neighbours.nearest_neighbours(rows).ids
+    )
 
 
 def test_the_picture_shows_what_was_measured() -> None:
     picture = found(sound).picture
     assert picture.cosines.sum() == 200_000
-    middles = (np.array(EDGES[1:]) + np.array(EDGES[:-1])) / 2
+    middles = (np.array(COSINE_EDGES[1:]) + np.array(COSINE_EDGES[:-1])) / 2
     mean = measures(found(sound))["mean_cosine"].value
     assert float(picture.cosines @ middles / picture.cosines.sum()) == pytest.approx(mean, abs=0.01)
     edges, counts = picture.occurrences
@@ -205,5 +209,5 @@ def test_the_picture_shows_what_was_measured() -> None:
     assert len(edges) == len(counts) + 1
     assert [count for _, count in picture.hubs] == sorted((count for _, count in picture.hubs), reverse=True)
     assert picture.hubs[0][1] < edges[-1]
-    assert picture.places.shape == (len(TEXTS), 2)
-    assert 0 < picture.shown[1] <= picture.shown[0] < 1
+    assert picture.plane.coordinates.shape == (len(TEXTS), 2)
+    assert 0 < picture.plane.variance_shares[1] <= picture.plane.variance_shares[0] < 1

@@ -18,7 +18,7 @@ PLACES = np.random.default_rng(4).normal(size=(len(DOCUMENTS), 16))
 
 async def measured(api: Edge) -> dict[str, GeometryMeasure]:
     collection = await api.service.collections.by_name(CollectionName("papers"))
-    report, _ = await api.service.diagnostics.of(collection, None)
+    report, _ = await api.service.diagnostics.diagnose(collection, None)
     return {one.name: one for one in report.measures}
 
 
@@ -68,10 +68,10 @@ async def test_what_cannot_be_asked_is_unknown_and_the_rest_is_told(
         for at in range(0, len(rows), 5):
             await api.write(*rows[at : at + 5])
         sampling = api.service.diagnostics._sampling
-        monkeypatch.setattr(sampling, "embedded", refuse)
-        monkeypatch.setattr(sampling, "norms", refuse)
+        monkeypatch.setattr(sampling, "embed_queries", refuse)
+        monkeypatch.setattr(sampling, "document_norms", refuse)
         found = await measured(api)
-    assert found["meaning"].says == f"not measured: {error}"
+    assert found["meaning"].message == f"not measured: {error}"
     assert found["norms"].value is None
     assert found["words"].value is not None
     assert found["hubness"].verdict == "healthy"
@@ -79,24 +79,24 @@ async def test_what_cannot_be_asked_is_unknown_and_the_rest_is_told(
 
 async def test_when_the_time_is_up_what_was_asked_is_what_counts(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[int] = []
-    monkeypatch.setattr(service, "ASKING_SECONDS", -1.0)
+    monkeypatch.setattr(service, "ENCODING_SECONDS", -1.0)
     async with edge() as api:
         await api.collection()
         rows = [{"id": name, "text": text} for name, text in DOCUMENTS.items()]
         for at in range(0, len(rows), 5):
             await api.write(*rows[at : at + 5])
         sampling = api.service.diagnostics._sampling
-        embedded = sampling.embedded
+        embedded = sampling.embed_queries
 
         async def counted(version: Any, texts: Any) -> Any:
             asked.append(len(texts))
             return await embedded(version, texts)
 
-        monkeypatch.setattr(sampling, "embedded", counted)
+        monkeypatch.setattr(sampling, "embed_queries", counted)
         found = await measured(api)
     assert asked == [16]
     assert found["meaning"].value is None
-    assert "too few texts" in found["meaning"].says
+    assert "too few texts" in found["meaning"].message
 
 
 async def test_lengths_are_told_where_the_encoder_knows_them(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from service.drift.assess import NAMES, CollectionReference, DriftMeasure, Name, assess
+from service.drift.assess import DRIFT_MEASURES, CollectionReference, DriftMeasure, DriftMeasureName, assess_drift
 from service.drift.query_window import MIN_LATEST, WindowedQuery
 
 DIMENSIONS = 32
@@ -39,26 +39,26 @@ def queries(
     ]
 
 
-OWN = CollectionReference(vectors=directions(9, 300, 0), unknown=[1] * 30 + [0] * 120, words=[10] * 150)
+OWN = CollectionReference(vectors=directions(9, 300, 0), rare_words=[1] * 30 + [0] * 120, words=[10] * 150)
 """Two words of a hundred are said once."""
 
 
 def told(
     latest: list[WindowedQuery], earlier: list[WindowedQuery], own: CollectionReference | None = OWN
-) -> dict[Name, DriftMeasure]:
-    measures = {one.name: one for one in assess(latest, earlier, own).measures}
-    assert tuple(measures) == NAMES
+) -> dict[DriftMeasureName, DriftMeasure]:
+    measures = {one.name: one for one in assess_drift(latest, earlier, own).measures}
+    assert tuple(measures) == DRIFT_MEASURES
     return measures
 
 
 def test_the_same_as_before_and_for_us_is_healthy() -> None:
-    reading = assess(queries(1), queries(2), OWN)
+    reading = assess_drift(queries(1), queries(2), OWN)
     verdicts = {one.name: one.verdict for one in reading.measures}
     assert verdicts.pop("corpus_distance") is None
     assert set(verdicts.values()) == {"healthy"}
     assert reading.verdict == "healthy"
     assert reading.best_cosine == pytest.approx(0.6, abs=0.02)
-    assert all(one.says and not one.do for one in reading.measures)
+    assert all(one.message and not one.advice for one in reading.measures)
 
 
 def test_other_questions_than_before_are_to_be_watched() -> None:
@@ -66,8 +66,8 @@ def test_other_questions_than_before_are_to_be_watched() -> None:
     for name in ("centroid_shift", "mmd"):
         measure = measures[name]
         assert measure.verdict == "watch"
-        assert "beyond chance" in measure.says
-        assert measure.do
+        assert "beyond chance" in measure.message
+        assert measure.advice
     assert measures["out_of_domain"].verdict == "healthy"
 
 
@@ -79,17 +79,17 @@ def test_questions_for_somebody_else_are_told_by_their_share(share: float, verdi
     latest = queries(1, foreign, in_domain=0.1) + queries(3, 200 - foreign) if foreign else queries(3)
     measure = told(latest, queries(2))["out_of_domain"]
     assert measure.verdict == verdict
-    assert measure.gap is not None
-    assert measure.gap.value == share
-    assert assess(latest, queries(2), OWN).verdict == verdict
+    assert measure.estimate is not None
+    assert measure.estimate.value == share
+    assert assess_drift(latest, queries(2), OWN).verdict == verdict
 
 
 def test_words_that_nobody_says_are_judged_by_what_is_expected() -> None:
     more = told(queries(1, unknown=1), queries(2))["unknown_words"]  # one of eight
-    assert more.gap is not None
-    assert (more.gap.value, more.verdict) == (0.125, "watch")
+    assert more.estimate is not None
+    assert (more.estimate.value, more.verdict) == (0.125, "watch")
     small = CollectionReference(
-        vectors=OWN.vectors, unknown=[1, 2] * 75, words=[10] * 150
+        vectors=OWN.vectors, rare_words=[1, 2] * 75, words=[10] * 150
     )  # of a small collection 15 % is usual
     assert told(queries(1, unknown=1), queries(2), small)["unknown_words"].verdict == "healthy"
 
@@ -98,31 +98,31 @@ def test_best_finds_that_become_worse_are_to_be_watched_and_better_ones_are_not(
     fell = told(queries(1, cosine=0.5), queries(2, cosine=0.6))["top_score"]
     rose = told(queries(1, cosine=0.7), queries(2, cosine=0.6))["top_score"]
     assert (fell.verdict, rose.verdict) == ("watch", "healthy")
-    assert rose.gap is not None
-    assert rose.gap.value > 0.2
+    assert rose.estimate is not None
+    assert rose.estimate.value > 0.2
 
 
 def test_a_small_change_of_many_queries_is_beyond_chance_and_healthy() -> None:
     latest = queries(1, 460) + queries(4, 40, towards=3)
     measure = told(latest, queries(2, 500))["mmd"]
-    assert measure.gap is not None
-    assert measure.gap.p is not None
-    assert measure.gap.p <= 0.01
+    assert measure.estimate is not None
+    assert measure.estimate.p_value is not None
+    assert measure.estimate.p_value <= 0.01
     assert measure.verdict == "healthy"
-    assert "little" in measure.says
+    assert "little" in measure.message
 
 
 def test_the_distance_to_the_documents_is_told_without_verdict() -> None:
     measures = [told(queries(1, towards=at), queries(2))["corpus_distance"] for at in (0, 1)]
-    assert all(one.verdict is None and one.gap is not None for one in measures)
-    near, far = [one.gap.value for one in measures if one.gap is not None]
+    assert all(one.verdict is None and one.estimate is not None for one in measures)
+    near, far = [one.estimate.value for one in measures if one.estimate is not None]
     assert near < far
 
 
 @pytest.mark.parametrize(
     ("latest", "earlier", "own", "untold"),
     [
-        (queries(1, MIN_LATEST - 1), queries(2), OWN, set(NAMES)),
+        (queries(1, MIN_LATEST - 1), queries(2), OWN, set(DRIFT_MEASURES)),
         (queries(1), [], OWN, {"centroid_shift", "mmd", "top_score"}),
         (queries(1), queries(2), None, {"unknown_words", "corpus_distance"}),
         (
@@ -135,13 +135,16 @@ def test_the_distance_to_the_documents_is_told_without_verdict() -> None:
     ids=["few", "none before", "nothing known of the collection", "all filtered"],
 )
 def test_what_cannot_be_told_says_why(
-    latest: list[WindowedQuery], earlier: list[WindowedQuery], own: CollectionReference | None, untold: set[Name]
+    latest: list[WindowedQuery],
+    earlier: list[WindowedQuery],
+    own: CollectionReference | None,
+    untold: set[DriftMeasureName],
 ) -> None:
     measures = told(latest, earlier, own)
-    assert {name for name, one in measures.items() if one.gap is None} == untold
-    assert all(measures[name].verdict is None and measures[name].says for name in untold)
+    assert {name for name, one in measures.items() if one.estimate is None} == untold
+    assert all(measures[name].verdict is None and measures[name].message for name in untold)
 
 
 def test_where_nothing_can_be_told_there_is_no_verdict() -> None:
-    assert assess(queries(1, 10), [], None).verdict is None
-    assert assess(queries(1, 10, cosine=None), [], None).best_cosine is None
+    assert assess_drift(queries(1, 10), [], None).verdict is None
+    assert assess_drift(queries(1, 10, cosine=None), [], None).best_cosine is None

@@ -8,10 +8,10 @@ import numpy.typing as npt
 import pytest
 from scipy import stats
 
-from service.drift.two_sample import Gap, centroid_shift, ks, mmd, share
+from service.drift.two_sample import Estimate, centroid_shift, ks_statistic, mmd, pooled_share
 
 Rows = npt.NDArray[np.float64]
-Measured = Callable[[Rows, Rows], Gap]
+Measured = Callable[[Rows, Rows], Estimate]
 
 
 def around(chance: np.random.Generator, centre: Rows, n: int, spread: float = 1.0) -> Rows:
@@ -50,7 +50,7 @@ def test_mmd_is_the_unbiased_estimate_of_the_paper() -> None:
     found = mmd(x, y)
     assert found.value == pytest.approx(math.sqrt(plain_mmd_square(x, y)), rel=1e-9)
     assert found.low < found.value < found.high
-    assert found.p == pytest.approx(1 / 401)
+    assert found.p_value == pytest.approx(1 / 401)
 
 
 def test_what_differs_but_in_the_middle_is_found_by_mmd_alone() -> None:
@@ -58,11 +58,11 @@ def test_what_differs_but_in_the_middle_is_found_by_mmd_alone() -> None:
     wide = np.concatenate([around(chance, axis(0), 60, 0.3), around(chance, -axis(0), 60, 0.3)])
     across = np.concatenate([around(chance, axis(1), 60, 0.3), around(chance, -axis(1), 60, 0.3)])
     moved, shifted = mmd(wide, across), centroid_shift(wide, across)
-    assert moved.p is not None
-    assert shifted.p is not None
-    assert moved.p < 0.01
+    assert moved.p_value is not None
+    assert shifted.p_value is not None
+    assert moved.p_value < 0.01
     assert moved.low > 0.3
-    assert shifted.p > 0.05
+    assert shifted.p_value > 0.05
     assert shifted.low == 0.0
 
 
@@ -70,7 +70,7 @@ def test_what_differs_but_in_the_middle_is_found_by_mmd_alone() -> None:
 def test_where_nothing_differs_small_p_values_are_as_rare_as_they_say(measure: Measured) -> None:
     chance = np.random.default_rng(3)
     found = [measure(around(chance, axis(0), 30), around(chance, axis(0), 40)) for _ in range(200)]
-    p = [one.p for one in found if one.p is not None]
+    p = [one.p_value for one in found if one.p_value is not None]
     assert sum(one <= 0.05 for one in p) <= 20
     assert 0.4 < np.mean(p) < 0.6
     assert np.mean([one.value == 0 for one in found]) > 0.2  # unbiased: the estimate falls on both sides of 0
@@ -102,7 +102,7 @@ def test_the_shift_is_in_units_of_the_spread() -> None:
 def test_queries_that_are_all_the_same() -> None:
     same = np.tile(axis(0), (5, 1))
     for measure in (mmd, centroid_shift):
-        assert (measure(same, same).value, measure(same, same).p) == (0.0, 1.0)
+        assert (measure(same, same).value, measure(same, same).p_value) == (0.0, 1.0)
         assert measure(np.tile(axis(1), (50, 1)), np.tile(axis(0), (50, 1))).low > 0.5
 
 
@@ -119,29 +119,29 @@ def test_the_same_samples_give_the_same_answer() -> None:
 def test_ks_against_scipy(m: int, n: int, shift: float) -> None:
     chance = np.random.default_rng(m + n)
     a, b = chance.normal(shift, size=m).round(2), chance.normal(size=n).round(2)  # with ties
-    found, theirs = ks(a, b), stats.ks_2samp(a, b)
+    found, theirs = ks_statistic(a, b), stats.ks_2samp(a, b)
     assert found.value == pytest.approx(theirs.statistic)
-    assert found.p is not None
+    assert found.p_value is not None
     # Theirs is exact; ties make it, and ours, larger than it need be.
-    assert found.p == pytest.approx(theirs.pvalue, rel=0.15, abs=0.005)
+    assert found.p_value == pytest.approx(theirs.pvalue, rel=0.15, abs=0.005)
     assert found.low <= found.value <= found.high
 
 
 def test_ks_at_its_ends() -> None:
     low, high = np.arange(60.0), np.arange(100.0, 160.0)
-    same = ks(low, low)
-    assert (same.value, same.low, same.p) == (0.0, 0.0, 1.0)
+    same = ks_statistic(low, low)
+    assert (same.value, same.low, same.p_value) == (0.0, 0.0, 1.0)
     assert same.high == pytest.approx(0.382, abs=0.001)
-    apart = ks(low, high)
+    apart = ks_statistic(low, high)
     assert (apart.value, apart.high) == (1.0, 1.0)
-    assert apart.p is not None
-    assert apart.p < 1e-9
+    assert apart.p_value is not None
+    assert apart.p_value < 1e-9
 
 
 def test_the_band_of_ks_holds_the_truth() -> None:
     chance = np.random.default_rng(8)
     truth = 2 * stats.norm.cdf(0.25) - 1  # of two normal distributions half a deviation apart
-    found = [ks(chance.normal(0.5, size=150), chance.normal(size=150)) for _ in range(100)]
+    found = [ks_statistic(chance.normal(0.5, size=150), chance.normal(size=150)) for _ in range(100)]
     assert sum(one.low <= truth <= one.high for one in found) >= 95
 
 
@@ -149,25 +149,25 @@ def test_the_band_of_ks_holds_the_truth() -> None:
 
 
 def test_a_share_of_words_that_come_together_is_less_certain() -> None:
-    scattered = share([1, 0] * 50, [10] * 100)
-    together = share([10] + [0] * 19, [10] * 20)
+    scattered = pooled_share([1, 0] * 50, [10] * 100)
+    together = pooled_share([10] + [0] * 19, [10] * 20)
     assert scattered.value == together.value == 0.05
     assert together.high - together.low > scattered.high - scattered.low
     assert scattered.low < 0.05 < scattered.high
 
 
 def test_a_share_of_queries_is_a_score_interval() -> None:
-    found = share([1] * 5 + [0] * 95, [1] * 100)
+    found = pooled_share([1] * 5 + [0] * 95, [1] * 100)
     theirs = stats.binomtest(5, 100).proportion_ci(method="wilson")
     assert (found.low, found.high) == pytest.approx((theirs.low, theirs.high), abs=0.002)
 
 
 def test_where_there_is_nothing_to_count_nothing_is_known() -> None:
-    found = share([0, 0], [0, 0])
+    found = pooled_share([0, 0], [0, 0])
     assert math.isnan(found.value)
     assert (found.low, found.high) == (0.0, 1.0)
 
 
 def test_nothing_and_everything_are_uncertain_too() -> None:
-    assert share([0] * 50, [4] * 50).high > 0.01
-    assert share([4] * 50, [4] * 50).low < 0.99
+    assert pooled_share([0] * 50, [4] * 50).high > 0.01
+    assert pooled_share([4] * 50, [4] * 50).low < 0.99

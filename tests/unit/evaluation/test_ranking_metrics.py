@@ -12,14 +12,15 @@ from scipy import stats
 
 from service.evaluation import ranking_metrics
 from service.evaluation.ranking_metrics import (
+    EvaluatedQuery,
     Interval,
     bootstrap,
     kendall_tau,
+    mean_metrics,
     ndcg,
-    overlap,
+    overlap_at_k,
     paired_bootstrap,
     percentile,
-    quality,
     recall,
     reciprocal_rank,
 )
@@ -46,7 +47,9 @@ def test_against_trec_eval_on_random_rankings() -> None:
         seen += 1
     assert seen == 120
     means = ir_measures.calc_aggregate(measures, qrels, run)
-    found = quality([(rankings[query], qrels[query]) for query in rankings])
+    found = mean_metrics(
+        [EvaluatedQuery(ranking=rankings[query], grades=qrels[query], milliseconds=1.0) for query in run]
+    )
     assert found.ndcg_at_10 == pytest.approx(means[nDCG @ 10])
     assert found.recall_at_100 == pytest.approx(means[R @ 100])
     assert found.mrr_at_10 == pytest.approx(fmean(reciprocal_rank(rankings[query], qrels[query], 10) for query in run))
@@ -68,11 +71,11 @@ def test_percentile_is_nearest_rank() -> None:
 
 
 def test_overlap_by_hand() -> None:
-    assert overlap("abcd", "badx", 2) == 1.0
-    assert overlap("abcd", "xbya", 4) == 0.5
-    assert overlap("abcd", "a", 4) == overlap("a", "abcd", 4) == 0.25
-    assert overlap("", "", 10) == 1.0
-    assert overlap("a", "", 10) == 0.0
+    assert overlap_at_k("abcd", "badx", 2) == 1.0
+    assert overlap_at_k("abcd", "xbya", 4) == 0.5
+    assert overlap_at_k("abcd", "a", 4) == overlap_at_k("a", "abcd", 4) == 0.25
+    assert overlap_at_k("", "", 10) == 1.0
+    assert overlap_at_k("a", "", 10) == 0.0
 
 
 def test_kendall_tau_against_scipy() -> None:

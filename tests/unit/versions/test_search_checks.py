@@ -279,8 +279,8 @@ async def test_patience_ends() -> None:
         raise Overloaded(retry_after=0.0)
 
     with pytest.raises(Overloaded):
-        await sampling.patiently(ask)
-    assert calls == sampling.PATIENCE + 1
+        await sampling.retry_overloaded(ask)
+    assert calls == sampling.OVERLOAD_RETRIES + 1
 
 
 async def test_trouble_of_the_database_is_raised(rivals: Rivals) -> None:
@@ -369,13 +369,13 @@ async def test_queries_come_from_judgments_then_from_clients_then_from_documents
     sentences = (await examine(rivals, version))["recall"].figures
     assert sentences["sources"] == {"first sentences": len(DOCUMENTS)}
     shadow = shadow_of(rivals)
-    for number in range(sampling.FEW):
+    for number in range(sampling.MIN_QUERIES):
         shadow.add(NAME, SearchRequest(text=f"a live query {number}"))
     live = (await examine(rivals, version, shadow=shadow))["recall"].figures
-    assert live["sources"] == {"live queries": sampling.FEW}
+    assert live["sources"] == {"live queries": sampling.MIN_QUERIES}
     judge(rivals)
     judged = (await examine(rivals, version, shadow=shadow))["recall"].figures
-    assert judged["sources"] == {"judged queries": len(QUERIES), "live queries": sampling.FEW}
+    assert judged["sources"] == {"judged queries": len(QUERIES), "live queries": sampling.MIN_QUERIES}
     judge(rivals, queries={f"q{number}": f"query {number}" for number in range(1000)}, grades={})
     most = (await examine(rivals, version, shadow=shadow))["recall"].figures
     assert most["sources"] == {"judged queries": search_checks.RECALL_QUERIES}
