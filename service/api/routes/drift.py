@@ -12,7 +12,7 @@ from service.api.problems import COLLECTION_ERRORS
 from service.api.schemas.base import CollectionNameField
 from service.core.collections import Collection
 from service.core.verdict import Verdict
-from service.drift.assess import Against, DriftMeasure, Name
+from service.drift.assess import DriftMeasure, DriftMeasureName, DriftReference
 from service.drift.monitor import DriftMinute as Minute
 from service.drift.monitor import DriftReport
 
@@ -20,8 +20,8 @@ router = APIRouter(prefix="/v1/collections/{collection}", tags=["truth"], respon
 
 
 class DriftMeasureAnswer(TypedDict):
-    name: Name
-    against: Against
+    name: DriftMeasureName
+    against: DriftReference
     """What the latest queries are compared with."""
     value: float | None
     """Null where it is not known; `says` has the reason."""
@@ -77,7 +77,7 @@ async def drift(service: ServiceDep, collection: CollectionNameField) -> Respons
 
 
 def _answer(collection: Collection, report: DriftReport) -> DriftAnswer:
-    reading = report.reading
+    assessment = report.assessment
     return {
         "collection": collection.name,
         "version": collection.active_version,
@@ -85,24 +85,24 @@ def _answer(collection: Collection, report: DriftReport) -> DriftAnswer:
         "reference_queries": report.earlier,
         "seen_queries": report.seen,
         "measured_at": report.measured_at,
-        "verdict": None if reading is None else reading.verdict,
-        "measures": [] if reading is None else [_measure(one) for one in reading.measures],
+        "verdict": None if assessment is None else assessment.verdict,
+        "measures": [] if assessment is None else [_measure(one) for one in assessment.measures],
         "history": [_minute(one) for one in report.history],
     }
 
 
 def _measure(measure: DriftMeasure) -> DriftMeasureAnswer:
-    gap = measure.gap
+    estimate = measure.estimate
     return {
         "name": measure.name,
-        "against": measure.against,
-        "value": None if gap is None else round(gap.value, 4),
-        "low": None if gap is None else round(gap.low, 4),
-        "high": None if gap is None else round(gap.high, 4),
-        "p": None if gap is None or gap.p is None else round(gap.p, 6),
+        "against": measure.reference,
+        "value": None if estimate is None else round(estimate.value, 4),
+        "low": None if estimate is None else round(estimate.low, 4),
+        "high": None if estimate is None else round(estimate.high, 4),
+        "p": None if estimate is None or estimate.p_value is None else round(estimate.p_value, 6),
         "verdict": measure.verdict,
-        "says": measure.says,
-        "do": measure.do,
+        "says": measure.message,
+        "do": measure.advice,
     }
 
 

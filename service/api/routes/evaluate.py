@@ -19,10 +19,10 @@ from service.core.collections import Collection
 from service.core.errors import Conflict, Invalid
 from service.core.periodic import utc_now
 from service.core.versions import Judgments
-from service.evaluation.evaluator import QUERIES, WAYS, EvaluationResult, ModeMetrics, Way
+from service.evaluation.evaluator import MAX_QUERIES, MODE_REQUESTS, EvaluationMode, EvaluationResult, ModeEvaluation
 
 MAX_SECONDS = 600
-_DEFAULT_MODES: list[Way] = ["dense", "lexical", "hybrid"]
+_DEFAULT_MODES: list[EvaluationMode] = ["dense", "lexical", "hybrid"]
 """Reranking must be named: it takes longer than all others together."""
 
 router = APIRouter(
@@ -33,9 +33,9 @@ router = APIRouter(
 class EvaluationBody(RequestBody):
     """Queries with their judgments, or neither: then those of the collection."""
 
-    queries: Annotated[list[JudgedQueryBody], Field(min_length=1, max_length=QUERIES)] | None = None
+    queries: Annotated[list[JudgedQueryBody], Field(min_length=1, max_length=MAX_QUERIES)] | None = None
     qrels: Annotated[list[JudgmentBody], Field(min_length=1, max_length=MAX_JUDGMENTS)] | None = None
-    modes: Annotated[list[Way], Field(min_length=1, max_length=len(WAYS))] = _DEFAULT_MODES
+    modes: Annotated[list[EvaluationMode], Field(min_length=1, max_length=len(MODE_REQUESTS))] = _DEFAULT_MODES
     budget_seconds: Annotated[
         float, Field(ge=1, le=MAX_SECONDS, description="Afterwards, the queries that were run are the sample.")
     ] = 60.0
@@ -101,11 +101,11 @@ async def evaluate(
     modes = _available_modes(service, body.modes)
     found = await service.collections.by_name(collection)
     judgments = body.judgments() or await _stored_judgments(service, found)
-    evaluation = service.evaluator.of(found, judgments, modes, body.budget_seconds)
+    evaluation = service.evaluator.evaluate(found, judgments, modes, body.budget_seconds)
     return JsonResponse(_answer(found, await run_until_disconnect(request, evaluation)))
 
 
-def _available_modes(service: Service, modes: Sequence[Way]) -> Sequence[Way]:
+def _available_modes(service: Service, modes: Sequence[EvaluationMode]) -> Sequence[EvaluationMode]:
     """Each once. Invalid where this service lacks what one of them needs."""
     if "rerank" in modes and service.reranker is None:
         raise Invalid.at(f"modes.{modes.index('rerank')}", "no reranker is configured: AZIMUTH_RERANKER")
@@ -126,16 +126,17 @@ def _answer(collection: Collection, result: EvaluationResult) -> EvaluationAnswe
         "queries": result.queries,
         "judged_queries": result.judged,
         "unknown_documents": result.unknown_documents,
-        "modes": {mode: _mode_answer(metrics) for mode, metrics in result.marks.items()},
+        "modes": {mode: _mode_answer(evaluation) for mode, evaluation in result.modes.items()},
     }
 
 
-def _mode_answer(metrics: ModeMetrics) -> ModeMetricsAnswer:
+def _mode_answer(evaluation: ModeEvaluation) -> ModeMetricsAnswer:
+    metrics, interval = evaluation.metrics, evaluation.ndcg_interval
     return {
-        "ndcg_at_10": round(metrics.quality.ndcg_at_10, 4),
-        "mrr_at_10": round(metrics.quality.mrr_at_10, 4),
-        "recall_at_100": round(metrics.quality.recall_at_100, 4),
-        "ndcg_interval": {"low": round(metrics.ndcg.low, 4), "high": round(metrics.ndcg.high, 4)},
+        "ndcg_at_10": round(metrics.ndcg_at_10, 4),
+        "mrr_at_10": round(metrics.mrr_at_10, 4),
+        "recall_at_100": round(metrics.recall_at_100, 4),
+        "ndcg_interval": {"low": round(interval.low, 4), "high": round(interval.high, 4)},
         "p50_ms": round(metrics.p50_ms, 2),
         "p95_ms": round(metrics.p95_ms, 2),
         "degraded": dict(metrics.degraded),

@@ -13,19 +13,19 @@ from service.api.problems import COLLECTION_ERRORS, error_responses
 from service.api.schemas.base import CollectionNameField, QueryParameters, VersionNumberField
 from service.core.verdict import Verdict
 from service.diagnostics import thresholds
-from service.diagnostics.measure import EDGES, GeometryPicture
-from service.diagnostics.service import LEAST_SAMPLE, MOST_SAMPLE, SAMPLE, GeometryReport
+from service.diagnostics.measure import COSINE_EDGES, GeometryPicture
+from service.diagnostics.service import MAX_SAMPLE, MIN_SAMPLE, SAMPLE_SIZE, GeometryReport
 
 router = APIRouter(prefix="/v1/collections/{collection}/geometry", tags=["geometry"], responses=COLLECTION_ERRORS)
 
 
 class GeometryQuery(QueryParameters):
     version: Annotated[VersionNumberField | None, Field(description="Default: the active version.")] = None
-    sample: Annotated[int, Field(ge=LEAST_SAMPLE, le=MOST_SAMPLE, description="Chunks in the sample.")] = SAMPLE
+    sample: Annotated[int, Field(ge=MIN_SAMPLE, le=MAX_SAMPLE, description="Chunks in the sample.")] = SAMPLE_SIZE
 
 
 class GeometryMeasureAnswer(TypedDict):
-    name: thresholds.Name
+    name: thresholds.GeometryMeasureName
     value: float | None
     """Null: it could not be measured; `says` has the reason."""
     error: float | None
@@ -107,7 +107,7 @@ async def get(
 ) -> Response:
     """Measured on a random sample, cached for ten minutes. 409 where the version failed or was retired."""
     found = await service.collections.by_name(collection)
-    report, before = await service.diagnostics.of(found, query.version, query.sample)
+    report, before = await service.diagnostics.diagnose(found, query.version, query.sample)
     answer: GeometryAnswer = {
         "collection": found.name,
         "version": report.version,
@@ -134,7 +134,7 @@ async def get(
     }
     if (picture := report.picture) is not None:
         edges, counts = picture.occurrences
-        answer["cosines"] = {"edges": list(EDGES), "counts": picture.cosines.tolist()}
+        answer["cosines"] = {"edges": list(COSINE_EDGES), "counts": picture.cosines.tolist()}
         answer["occurrences"] = {"edges": [float(one) for one in edges], "counts": list(counts)}
         answer["antihubs"] = picture.antihubs
         answer["map"] = _map_answer(report, picture)
@@ -149,8 +149,8 @@ def _measure_answer(measure: thresholds.GeometryMeasure) -> GeometryMeasureAnswe
         "verdict": measure.verdict,
         "watch": _rounded(measure.watch),
         "broken": _rounded(measure.broken),
-        "says": measure.says,
-        "do": measure.do,
+        "says": measure.message,
+        "do": measure.advice,
     }
 
 
@@ -160,12 +160,14 @@ def _rounded(value: float | None) -> float | None:
 
 
 def _map_answer(report: GeometryReport, picture: GeometryPicture) -> MapAnswer:
+    plane = picture.plane
+    coordinates = plane.coordinates.round(4).tolist()
     return {
         "points": [
             {"id": document_id, "chunk": chunk, "x": x, "y": y}
-            for (document_id, chunk), (x, y) in zip(report.chunks, picture.places.round(4).tolist(), strict=False)
+            for (document_id, chunk), (x, y) in zip(report.chunks, plane.coordinates.round(4).tolist(), strict=False)
         ],
-        "shown": [round(share, 4) for share in picture.shown],
-        "center": picture.middle.round(6).tolist(),
-        "directions": picture.directions.round(6).tolist(),
+        "shown": [round(share, 4) for share in plane.variance_shares],
+        "center": plane.mean.round(6).tolist(),
+        "directions": plane.directions.round(6).tolist(),
     }
