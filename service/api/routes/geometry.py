@@ -161,7 +161,6 @@ def _rounded(value: float | None) -> float | None:
 
 def _map_answer(report: GeometryReport, picture: GeometryPicture) -> MapAnswer:
     plane = picture.plane
-    coordinates = plane.coordinates.round(4).tolist()
     return {
         "points": [
             {"id": document_id, "chunk": chunk, "x": x, "y": y}
