@@ -41,7 +41,7 @@ class CurveMeasurer:
     async def measure(
         self, space: Space, health: IndexHealth, judgments: Judgments | None, live: Sequence[str], now: Clock
     ) -> CalibrationCurve | None:
-        """None where there is no query to ask. SpaceRefused and ModelUnavailable as `CollectionSampler.query_vectors`."""
+        """None where there is no query. SpaceRefused and ModelUnavailable as `CollectionSampler.query_vectors`."""
         collection, version = space.collection, space.version
         queries, sources = await self.sampling.query_vectors(collection, version, judgments, live, MAX_QUERIES)
         if not len(queries):
