@@ -1,10 +1,7 @@
 """How documents are written: validated, committed, and (where the client wants it) waited for.
 
-validate  `validation.py`
-commit    one transaction for documents, jobs and change rows; only then is the request answered with 2xx
-encode    `embedder/worker`: claim, chunk, encode, write; fenced by lease and revision
-index     `store/lexical/follower.py`: the lexical index follows the change feed
-wait      until both have handled the document
+Documents, jobs and change rows are committed in one transaction; only then is the request answered with 2xx. Workers
+(`embedder/worker`) encode the documents and the lexical index (`store/lexical/follower.py`) follows the change feed.
 """
 
 import asyncio

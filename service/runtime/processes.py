@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
-from contextlib import asynccontextmanager, contextmanager, suppress
+from contextlib import asynccontextmanager, contextmanager, nullcontext, suppress
 
 from service.client.http_client import Client, address_of
 from service.core.errors import Misconfigured
@@ -141,13 +141,6 @@ def serve(settings: Settings, *, supervised: bool) -> None:
     require_key_or_loopback(settings)
     require_free_port(settings.host, settings.port)
 
-    class Server(uvicorn.Server):
-        """Leaves signals to us: uvicorn's own handling ends the process before the database is stopped."""
-
-        @contextmanager
-        def capture_signals(self) -> Iterator[None]:
-            yield
-
     async def run() -> None:
         async with _process(settings, supervised=supervised) as (stop, url), open_api(settings, url) as app:
             config = uvicorn.Config(
@@ -162,7 +155,9 @@ def serve(settings: Settings, *, supervised: bool) -> None:
                 timeout_graceful_shutdown=20,
                 timeout_keep_alive=KEEP_ALIVE_SECONDS,
             )
-            server = Server(config)
+            server = uvicorn.Server(config)
+            # Its own handling of signals would end the process before the database is stopped.
+            server.capture_signals = nullcontext  # type: ignore[assignment]
 
             async def stop_server() -> None:
                 await stop.wait()

@@ -11,19 +11,19 @@ docs/decisions/0013 says where the limits come from. One search runs at a time, 
 import asyncio
 import dataclasses
 import time
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable
 from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
 from service.core.collections import Collection
 from service.core.errors import VersionNotFound
-from service.core.ids import DocumentId, Vectors
+from service.core.ids import Vectors
 from service.core.ports.test_sets import TestSets
 from service.core.ports.vectors import VectorQuery, VectorStore
 from service.core.ports.versions import Versions
 from service.core.recall import TIE
-from service.core.search import Candidate, DensePlan
+from service.core.search import DensePlan
 from service.core.versions import EmbedderVersion, Judgments, PromotionCheck, VectorSample
 from service.diagnostics import geometry
 from service.evaluation.ranking_metrics import bootstrap
@@ -127,7 +127,8 @@ class SearchChecks:
             if exact:
                 as_near = sum(one.score >= exact[-1].score - TIE for one in found)
                 by_distance.append(as_near / len(exact))
-                by_id.append(len(_chunk_ids(exact) & _chunk_ids(found)) / len(exact))
+                exact_ids, ids = ({(one.document_id, one.chunk) for one in chunks} for chunks in (exact, found))
+                by_id.append(len(exact_ids & ids) / len(exact))
             if time.monotonic() > deadline:
                 break
         return by_distance, by_id
@@ -186,21 +187,13 @@ class SearchChecks:
                 f"{report.overlap_at_10:.0%}{tau}",
                 f"p95 {report.old_p95_ms:.1f} ms -> {report.new_p95_ms:.1f} ms",
             ]
-            figures |= {
-                "overlap_at_10": round(report.overlap_at_10, 4),
-                "kendall_tau": None if report.kendall_tau is None else round(report.kendall_tau, 4),
-                "old_p50_ms": round(report.old_p50_ms, 1),
-                "old_p95_ms": round(report.old_p95_ms, 1),
-                "new_p50_ms": round(report.new_p50_ms, 1),
-                "new_p95_ms": round(report.new_p95_ms, 1),
-            }
+            figures["overlap_at_10"] = round(report.overlap_at_10, 4)
+            figures["kendall_tau"] = None if report.kendall_tau is None else round(report.kendall_tau, 4)
+            for name in ("old_p50_ms", "old_p95_ms", "new_p50_ms", "new_p95_ms"):
+                figures[name] = round(getattr(report, name), 1)
         if report.errors:
             details.append(f"{report.errors} live searches it could not answer in full")
         return PromotionCheck(name="shadow", passed=None, detail="; ".join(details), figures=figures)
-
-
-def _chunk_ids(found: Sequence[Candidate]) -> set[tuple[DocumentId, int | None]]:
-    return {(one.document_id, one.chunk) for one in found}
 
 
 def _rounded(found: geometry.Geometry) -> dict[str, Any]:

@@ -22,12 +22,11 @@ The state is kept in the database alone. Any process may call `advance_all` at a
 change a version, and what a killed process left undone is done again.
 """
 
-import dataclasses
 import logging
 import time
 from collections.abc import Mapping, Set
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any, cast
 
@@ -47,14 +46,7 @@ from service.core.periodic import Clock, for_each_version
 from service.core.ports.backfills import Backfills
 from service.core.ports.queue import JobQueue
 from service.core.ports.versions import Versions
-from service.core.versions import (
-    COMPLETE_STATES,
-    Action,
-    AuditEntry,
-    EmbedderVersion,
-    PromotionEvidence,
-    VersionState,
-)
+from service.core.versions import COMPLETE_STATES, Action, AuditEntry, EmbedderVersion, PromotionEvidence, VersionState
 from service.spaces.model_verification import ModelVerifier
 from service.versions.promotion_checks import SETTLE_SECONDS, PromotionChecks
 
@@ -96,10 +88,7 @@ class VersionStateMachine:
         """
         spec, identity, canary = await self.verifier.register(embedder or collection.settings.embedder)
         chunking = chunking or collection.settings.chunking
-        details = {
-            name: dataclasses.asdict(part)
-            for name, part in (("embedder", spec), ("chunking", chunking), ("index", index))
-        }
+        details = {"embedder": asdict(spec), "chunking": asdict(chunking), "index": asdict(index)}
         entry = AuditEntry(action="registered", actor=actor, at=now, note=note, details=details)
         while True:
             known = await self.versions.of(collection.id)
@@ -210,7 +199,7 @@ class VersionStateMachine:
             return False
         completeness = await self.backfills.completeness(version)
         if not completeness.agrees:
-            counts = dataclasses.asdict(completeness)
+            counts = asdict(completeness)
             log.warning("documents and vectors differ; the backfill starts over", extra=_log_fields(version) | counts)
             await self.backfills.restart(version)
             return False
@@ -360,7 +349,7 @@ class VersionStateMachine:
 
 
 def _check_details(evidence: PromotionEvidence) -> dict[str, Any]:
-    return {"checks": [dataclasses.asdict(check) for check in evidence.checks]}
+    return {"checks": [asdict(check) for check in evidence.checks]}
 
 
 def _log_fields(version: EmbedderVersion) -> dict[str, Any]:
