@@ -11,8 +11,6 @@ class Audit(Protocol):
 
     async def page(self, collection_id: CollectionId, before: int | None, limit: int) -> tuple[AuditEntry, ...]:
         """Entries with numbers below `before`, newest first."""
-        ...
 
     async def add(self, collection_id: CollectionId, entry: AuditEntry) -> None:
         """Add an entry for a change that no other port makes. CollectionNotFound where the collection is missing."""
-        ...

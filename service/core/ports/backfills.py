@@ -14,16 +14,13 @@ class Backfills(Protocol):
 
         Continues where the last call of any process ended.
         """
-        ...
 
     async def restart(self, version: EmbedderVersion) -> None:
         """Begin with the first document again, and delete vectors whose document was deleted."""
-        ...
 
     async def progress(self, version: EmbedderVersion, now: datetime) -> Progress: ...
 
     async def record_progress(self, version: EmbedderVersion, now: datetime) -> None:
         """Record the present progress: the rate is computed between such records."""
-        ...
 
     async def completeness(self, version: EmbedderVersion) -> Completeness: ...

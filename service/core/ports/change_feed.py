@@ -13,8 +13,6 @@ class ChangeFeed(Protocol):
 
     async def after(self, collection_id: CollectionId, position: Position, limit: int, now: datetime) -> ChangePage:
         """The next changes, at most `limit`; continue with the position of the last one. CollectionNotFound."""
-        ...
 
     async def position_of(self, collection_id: CollectionId, ids: Sequence[DocumentId]) -> Position:
         """The last position of these documents' changes."""
-        ...

@@ -25,7 +25,6 @@ class Collections(Protocol):
 
         Conflict where the name is taken, also by a concurrent call.
         """
-        ...
 
     async def update(
         self, collection: Collection, settings: CollectionSettings, entry: AuditEntry | None = None
@@ -34,24 +33,19 @@ class Collections(Protocol):
 
         The audit entry is completed with the settings before and after; without a change none is written.
         """
-        ...
 
     async def by_name(self, name: CollectionName) -> Collection:
         """CollectionNotFound where there is none."""
-        ...
 
     async def get(self, collection_id: CollectionId) -> Collection:
         """CollectionNotFound where there is none."""
-        ...
 
     async def all(self) -> tuple[Collection, ...]: ...
 
     async def delete(self, collection_id: CollectionId) -> None:
         """Delete it with its documents, jobs, changes and tables of vectors."""
-        ...
 
     async def counts(self, collection: Collection) -> CollectionCounts: ...
 
     async def fields(self, collection_id: CollectionId) -> tuple[IndexedField, ...]:
         """The declared fields by name, and whether filters can use them yet."""
-        ...

@@ -11,12 +11,9 @@ class Processes(Protocol):
 
     async def record_heartbeat(self, process: ApiProcess) -> None:
         """Store a heartbeat, and delete processes that have been silent for long."""
-        ...
 
     async def seen_since(self, moment: datetime) -> tuple[ApiProcess, ...]:
         """The processes with a heartbeat since then."""
-        ...
 
     async def remove(self, process_id: str) -> None:
         """Delete the heartbeat of a process that stops."""
-        ...

@@ -25,15 +25,12 @@ class JobQueue(Protocol):
 
         Of live writes, those of the active version come first.
         """
-        ...
 
     async def extend(self, jobs: Sequence[Job], until: datetime) -> None:
         """Extend the leases that are still held."""
-        ...
 
     async def release(self, jobs: Sequence[Job], available: datetime) -> None:
         """Return jobs without counting an attempt: on shutdown, or after errors of the database or the model."""
-        ...
 
     async def record_failure(
         self, jobs: Sequence[Job], reason: str, max_attempts: int, now: datetime, available: datetime
@@ -44,7 +41,6 @@ class JobQueue(Protocol):
         kept, so that the document can still be stored; else it is available at `available`, and its expired lease is
         not counted again.
         """
-        ...
 
     async def status(self, collection_id: CollectionId, version: VersionNumber, now: datetime) -> QueueStatus: ...
 
@@ -54,16 +50,13 @@ class JobQueue(Protocol):
 
     async def retry(self, collection_id: CollectionId, now: datetime) -> int:
         """Put all documents that were set aside back, with no attempts. Returns how many."""
-        ...
 
     async def unfinished(
         self, collection_id: CollectionId, version: VersionNumber, ids: Sequence[DocumentId]
     ) -> tuple[DocumentId, ...]:
         """Those of `ids` that still wait for the version."""
-        ...
 
     async def dead_lettered(
         self, collection_id: CollectionId, version: VersionNumber, ids: Sequence[DocumentId]
     ) -> tuple[DocumentId, ...]:
         """Those of `ids` that the version could not encode."""
-        ...

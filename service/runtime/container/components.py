@@ -14,10 +14,7 @@ from service.versions.state_machine import VersionStateMachine
 def open_store(settings: Settings, url: str, name: str) -> AbstractAsyncContextManager[Store]:
     """`name`: of the process, as PostgreSQL lists its connections."""
     return postgres_store.open_store(
-        url,
-        name=name,
-        pool_size=settings.pool_size,
-        statement_timeout_seconds=settings.statement_timeout_seconds,
+        url, name=name, pool_size=settings.pool_size, statement_timeout_seconds=settings.statement_timeout_seconds
     )
 
 
