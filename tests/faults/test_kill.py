@@ -29,7 +29,7 @@ def machine(tmp_path: Path) -> Iterator[Machine]:
 
 
 @pytest.mark.parametrize(("victim", "seed"), [("worker", 1), ("serve", 2), ("postgres", 3)])
-def test_nothing_is_lost_or_doubled(machine: Machine, victim: str, seed: int) -> None:
+def test_no_acknowledged_write_is_lost_or_duplicated(machine: Machine, victim: str, seed: int) -> None:
     chance = random.Random(seed)
     writer = Writer(machine, seed, DOCUMENTS)
     writer.start()

@@ -268,7 +268,7 @@ class Reindex:
             raise failures[0]
 
 
-def test_a_reindex_that_is_killed_in_every_state_ends_complete(tmp_path: Path) -> None:
+def test_a_reindex_killed_in_every_state_completes(tmp_path: Path) -> None:
     encoders = {1: encoder_of(EmbedderSpec())}
     with running(tmp_path / "data", EXACT_BELOW="10", BACKFILL_PER_SECOND="100") as machine:
         reaper, writer, searcher = Reaper(machine, 133), Writer(machine, 7, DOCUMENTS), Searcher(machine, 7, encoders)
@@ -315,7 +315,7 @@ def indexes(machine: Machine) -> dict[str, bool]:
     return dict(machine.ask(known))
 
 
-def test_a_worker_that_is_told_to_stop_gives_its_part_of_a_backfill_back(tmp_path: Path) -> None:
+def test_a_stopped_worker_releases_its_backfill_jobs(tmp_path: Path) -> None:
     """Leases are so long here that nothing would go on in time if one had to run out."""
     with running(tmp_path / "data", LEASE_SECONDS="600", BACKFILL_PER_SECOND="100") as machine:
         writer = Writer(machine, 7, DOCUMENTS)
@@ -335,7 +335,7 @@ def test_a_worker_that_is_told_to_stop_gives_its_part_of_a_backfill_back(tmp_pat
         assert_everything_is_there_once(machine, writer.state)
 
 
-def test_a_model_that_is_swapped_while_running_is_refused_by_all_and_taken_back(tmp_path: Path) -> None:
+def test_a_model_swapped_at_runtime_is_refused_until_restored(tmp_path: Path) -> None:
     folder = static_model(tmp_path / "model")
     weights = next(folder.rglob("model.safetensors"))
     own, other = weights.read_bytes(), flipped(weights.read_bytes())

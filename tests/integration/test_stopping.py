@@ -64,7 +64,7 @@ def test_a_stopped_api_stops_its_database(scratch: Path, number: signal.Signals)
         assert not EmbeddedServer(folder / "postgres").alive()
 
 
-def test_the_demo_can_be_stopped_before_the_service_is_ready(scratch: Path) -> None:
+def test_the_demo_stops_before_the_service_is_ready(scratch: Path) -> None:
     folder, port = scratch / "demo", unused_port()
     with started(folder, "up", "--demo", "--workers", "0", port=port) as process:
         server = EmbeddedServer(folder / "postgres")
@@ -74,7 +74,7 @@ def test_the_demo_can_be_stopped_before_the_service_is_ready(scratch: Path) -> N
         assert not server.alive()
 
 
-def test_a_service_for_the_length_of_a_command_goes_when_the_command_is_killed(scratch: Path) -> None:
+def test_a_temporary_service_ends_when_its_command_is_killed(scratch: Path) -> None:
     folder, judged = scratch / "killed", scratch / "judged"
     (judged / "qrels").mkdir(parents=True)
     (judged / "corpus.jsonl").write_text('{"_id": "a", "text": "one"}\n')

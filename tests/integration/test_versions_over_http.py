@@ -42,7 +42,7 @@ def ok(answer: httpx.Response) -> Any:
 
 
 @pytest.mark.usefixtures("papers")
-def test_the_embedder_is_changed_and_changed_back(client: httpx.Client) -> None:
+def test_promote_and_roll_back_over_http(client: httpx.Client) -> None:
     versions, search = "/v1/collections/papers/versions", "/v1/collections/papers/search"
     question = {"query": "cancel after a timeout", "mode": "dense", "k": 3, "explain": True}
     judgments = {
@@ -98,7 +98,7 @@ def test_the_embedder_is_changed_and_changed_back(client: httpx.Client) -> None:
     ]
 
 
-def test_vectors_of_the_client_are_stored_and_found(client: httpx.Client) -> None:
+def test_client_vectors_are_stored_and_found(client: httpx.Client) -> None:
     client.delete("/v1/collections/theirs")
     embedder = {"model": "external", "dimensions": 3, "identity": "theirs"}
     ok(client.put("/v1/collections/theirs", json={"embedder": embedder}))
@@ -120,6 +120,6 @@ def test_vectors_of_the_client_are_stored_and_found(client: httpx.Client) -> Non
     assert ok(client.post("/v1/collections/theirs/documents?wait=true", json=mute))["searchable"] is False
 
 
-def test_nothing_of_this_was_a_surprise_to_the_service(service: Running) -> None:
+def test_no_unhandled_error_was_logged(service: Running) -> None:
     assert "unhandled" not in service.log
     assert '"status":500' not in service.log

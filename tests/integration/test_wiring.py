@@ -51,7 +51,7 @@ async def test_a_new_collection_does_not_make_the_api_unready(url: str, tmp_path
             assert (await http.get("/readyz")).status_code == 200
 
 
-async def test_an_api_is_not_ready_before_its_lexical_indexes_stand(
+async def test_an_api_is_not_ready_before_its_lexical_indexes_are_built(
     url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with api(url, tmp_path / "first") as (_, http):
@@ -77,7 +77,7 @@ async def test_an_api_is_not_ready_before_its_lexical_indexes_stand(
         await until_ready(http)
 
 
-async def test_gauges_of_a_deleted_collection_are_gone(url: str, tmp_path: Path) -> None:
+async def test_gauges_of_a_deleted_collection_are_removed(url: str, tmp_path: Path) -> None:
     async with api(url, tmp_path) as (_, http):
         await until_ready(http)
         await http.put("/v1/collections/passing-by")

@@ -11,7 +11,7 @@ from service.core.versions import EmbedderVersion, VersionState
 from tests.world import build
 
 
-async def test_one_version_in_trouble_holds_up_no_other(caplog: pytest.LogCaptureFixture) -> None:
+async def test_an_error_of_one_version_is_logged_and_the_others_follow(caplog: pytest.LogCaptureFixture) -> None:
     world = await build(None)
     versions = [world.version, *[await world.add_version(number, VersionState.READY) for number in (2, 3, 4, 5)]]
     trouble = {2: NotFound("gone"), 3: Conflict("moved"), 4: ModelUnavailable("no model"), 5: ValueError("a fault")}
@@ -29,7 +29,7 @@ async def test_one_version_in_trouble_holds_up_no_other(caplog: pytest.LogCaptur
     assert told == [("ERROR", 5, None), ("WARNING", 4, "no model")]
 
 
-async def test_a_turn_that_fails_is_followed_by_the_next(caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_failed_run_is_followed_by_the_next(caplog: pytest.LogCaptureFixture) -> None:
     turns: list[Exception] = [ModelUnavailable("not yet"), ValueError("a fault")]
     done = asyncio.Event()
 

@@ -91,14 +91,14 @@ def document(name: str = "a", **parts: Any) -> Document:
         (document(metadata={"a": "x" * 200}), "documents.0.metadata"),
     ],
 )
-async def test_what_is_refused_names_the_place_and_commits_nothing(place: Place, bad: Document, field: str) -> None:
+async def test_an_invalid_document_is_refused_with_its_batch(place: Place, bad: Document, field: str) -> None:
     with pytest.raises(Invalid) as refused:
         await place.ingest.write(place.collection, [bad, document("good")])
     assert [error.field for error in refused.value.errors] == [field]
     assert await place.documents.page(place.collection.id, None, 10, None) == ()
 
 
-async def test_the_same_id_twice_and_too_many_at_once_are_refused(place: Place) -> None:
+async def test_repeated_ids_and_too_many_documents_are_refused(place: Place) -> None:
     with pytest.raises(Invalid, match="cannot be accepted") as refused:
         await place.ingest.write(place.collection, [document("a"), document("a")])
     assert refused.value.errors[0].field == "documents.1.id"
@@ -116,7 +116,7 @@ async def lines(*items: Document | str) -> AsyncIterator[tuple[int, Document | s
         yield number, item
 
 
-async def test_a_stream_commits_what_is_good_and_tells_the_rest_by_line(place: Place) -> None:
+async def test_a_stream_commits_valid_documents_and_lists_errors_by_line(place: Place) -> None:
     outcome = await place.ingest.stream(
         place.collection, lines(document("a"), "not JSON", document("b", text=""), document("a", text="later wins"))
     )
@@ -145,13 +145,13 @@ async def test_delete_by_filter(place: Place) -> None:
     assert [one.id for one in left] == ["0", "1"]
 
 
-async def test_waiting_ends_and_says_that_it_was_in_vain(place: Place) -> None:
+async def test_waiting_times_out(place: Place) -> None:
     await place.ingest.write(place.collection, [document("a")])
     assert not await place.ingest.wait_until_searchable(place.collection, [DocumentId("a")])
     assert await place.ingest.wait_until_searchable(place.collection, [])
 
 
-async def test_what_was_set_aside_is_not_called_searchable(place: Place) -> None:
+async def test_a_document_that_was_set_aside_is_not_searchable(place: Place) -> None:
     await place.ingest.write(place.collection, [document("a")])
     (version,) = place.store.collections.versions[place.collection.id]
     (claimed,) = await place.queue.claim([version], 10, "w", datetime.now(UTC), timedelta(seconds=60))
@@ -159,15 +159,8 @@ async def test_what_was_set_aside_is_not_called_searchable(place: Place) -> None
     assert not await place.ingest.wait_until_searchable(place.collection, [DocumentId("a")])
 
 
-async def test_whoever_waits_is_answered_when_the_process_stops(place: Place) -> None:
-    patient = IngestService(
-        documents=place.documents,
-        queue=place.queue,
-        changes=FakeChanges(place.store),
-        lexicon=FakeLexicon(place.store),
-        limits=LIMITS,
-        wait_seconds=60.0,
-    )
+async def test_waits_end_when_the_process_stops(place: Place) -> None:
+    patient = replace(place.ingest, wait_seconds=60.0)
     await patient.write(place.collection, [document("a")])
     async with asyncio.timeout(5), asyncio.TaskGroup() as group:
         waiting = group.create_task(patient.wait_until_searchable(place.collection, [DocumentId("a")]))
@@ -186,7 +179,7 @@ def version_of(place: Place) -> EmbedderVersion:
     return version
 
 
-async def test_a_brought_vector_is_stored_with_its_document_at_length_one(theirs: Place) -> None:
+async def test_a_client_vector_is_stored_at_length_one(theirs: Place) -> None:
     brought = document(vector=(0.0, 3e300, 4e300))
     await theirs.ingest.write(theirs.collection, [brought, document("mute")], version_of(theirs))
     stored = theirs.store.space(version_of(theirs))
@@ -203,9 +196,7 @@ async def test_a_brought_vector_is_stored_with_its_document_at_length_one(theirs
         ((1.0, float("inf"), 0.0), "no direction"),
     ],
 )
-async def test_a_vector_that_is_none_of_the_version_is_refused_with_its_document(
-    theirs: Place, vector: tuple[float, ...], reason: str
-) -> None:
+async def test_an_invalid_vector_is_refused(theirs: Place, vector: tuple[float, ...], reason: str) -> None:
     with pytest.raises(Invalid) as refused:
         await theirs.ingest.write(theirs.collection, [document(vector=vector)], version_of(theirs))
     (error,) = refused.value.errors
@@ -216,22 +207,15 @@ async def test_a_vector_that_is_none_of_the_version_is_refused_with_its_document
     assert not theirs.store.documents
 
 
-async def test_a_vector_that_nothing_takes_is_refused_with_the_reason(place: Place) -> None:
+async def test_a_vector_without_a_target_is_refused_with_the_reason(place: Place) -> None:
     for takes in (None, "there is none"):
         with pytest.raises(Invalid) as refused:
             await place.ingest.write(place.collection, [document(vector=(1.0,))], takes)
         assert (takes or "no embedder version") in refused.value.errors[0].message
 
 
-async def test_waiting_for_a_vector_that_did_not_come_ends_at_once(theirs: Place) -> None:
-    patient = IngestService(
-        documents=theirs.documents,
-        queue=theirs.queue,
-        changes=FakeChanges(theirs.store),
-        lexicon=FakeLexicon(theirs.store),
-        limits=LIMITS,
-        wait_seconds=60.0,
-    )
+async def test_a_missing_client_vector_is_not_waited_for(theirs: Place) -> None:
+    patient = replace(theirs.ingest, wait_seconds=60.0)
     await patient.write(
         theirs.collection, [document("mute"), document("a", vector=(1.0, 0.0, 0.0))], version_of(theirs)
     )
@@ -240,7 +224,7 @@ async def test_waiting_for_a_vector_that_did_not_come_ends_at_once(theirs: Place
         assert not await patient.wait_until_searchable(theirs.collection, [DocumentId("a"), DocumentId("mute")])
 
 
-async def test_vectors_go_to_the_version_that_is_named_or_to_the_only_one_that_takes_any(theirs: Place) -> None:
+async def test_the_vector_target_is_the_named_or_the_only_external_version(theirs: Place) -> None:
     first = version_of(theirs)
     second = replace(first, number=VersionNumber(2))
     ours = replace(first, number=VersionNumber(3), spec=EmbedderSpec(model="hashing:16"))

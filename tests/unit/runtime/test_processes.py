@@ -13,13 +13,13 @@ def test_loopback_needs_no_key(host: str) -> None:
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", "search.example.org"])
-def test_what_others_can_reach_needs_a_key(host: str) -> None:
+def test_other_addresses_need_a_key(host: str) -> None:
     with pytest.raises(Misconfigured, match="AZIMUTH_API_KEYS"):
         processes.require_key_or_loopback(Settings(host=host))
     processes.require_key_or_loopback(Settings.model_validate({"host": host, "api_keys": "secret"}))
 
 
-def test_a_port_that_is_taken_is_told_before_anything_starts() -> None:
+def test_an_occupied_port_is_refused() -> None:
     with socket.socket() as other:
         other.bind(("127.0.0.1", 0))
         other.listen()

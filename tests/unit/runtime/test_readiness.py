@@ -54,7 +54,7 @@ async def create(collections: Counted, verifier: ModelVerifier, name: str) -> tu
     return made.id, made.active_version
 
 
-async def test_what_is_gone_is_no_longer_proven(
+async def test_models_of_deleted_collections_are_not_verified_any_more(
     collections: Counted, verifier: ModelVerifier, readiness: Readiness
 ) -> None:
     gone, kept = await create(collections, verifier, "gone"), await create(collections, verifier, "kept")
@@ -66,7 +66,7 @@ async def test_what_is_gone_is_no_longer_proven(
     assert set(verifier.canary_cosines) == {(kept[0], VersionNumber(1))}
 
 
-async def test_a_look_at_many_versions_asks_for_all_collections_once(
+async def test_collections_are_read_once_for_many_versions(
     collections: Counted, verifier: ModelVerifier, readiness: Readiness
 ) -> None:
     for number in range(20):

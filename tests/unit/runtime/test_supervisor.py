@@ -62,7 +62,7 @@ async def until(condition: object) -> None:
         await asyncio.sleep(0.02)
 
 
-async def test_what_dies_is_started_again_and_stopped_at_the_end(tmp_path: Path) -> None:
+async def test_a_dead_child_is_restarted_and_stopped_at_the_end(tmp_path: Path) -> None:
     steady = Script("steady", tmp_path, "import time; time.sleep(60)")
     stop = asyncio.Event()
     running = asyncio.create_task(supervisor.run([steady], None, stop))
@@ -76,7 +76,7 @@ async def test_what_dies_is_started_again_and_stopped_at_the_end(tmp_path: Path)
         os.kill(last, 0)
 
 
-async def test_a_database_that_fails_to_start_is_tried_again_and_holds_nobody_up(tmp_path: Path) -> None:
+async def test_a_failed_start_of_the_database_is_repeated_beside_the_children(tmp_path: Path) -> None:
     steady, database, stop = Script("steady", tmp_path, "import time; time.sleep(60)"), Fragile(), asyncio.Event()
     running = asyncio.create_task(supervisor.run([steady], database, stop))
     await until(lambda: database.starts == 2 and steady.started == 1)
@@ -84,7 +84,7 @@ async def test_a_database_that_fails_to_start_is_tried_again_and_holds_nobody_up
     await asyncio.wait_for(running, SECONDS)
 
 
-async def test_a_child_that_only_the_operator_can_help_ends_all(tmp_path: Path) -> None:
+async def test_a_misconfigured_child_stops_all(tmp_path: Path) -> None:
     steady = Script("steady", tmp_path, "import time; time.sleep(60)")
     hopeless = Script("hopeless", tmp_path, "raise SystemExit(2)")
     with pytest.raises(Misconfigured, match="hopeless"):

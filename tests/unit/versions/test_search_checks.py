@@ -116,7 +116,7 @@ async def test_a_worse_version_is_refused_with_the_interval(rivals: Rivals) -> N
     )
 
 
-async def test_what_is_worse_in_one_measure_alone_is_refused(rivals: Rivals) -> None:
+async def test_a_version_that_is_worse_in_one_measure_is_refused(rivals: Rivals) -> None:
     """The lexical leg repairs the first ten of a hybrid answer; the dense mode still tells."""
     judge(rivals)
     check = (await examine(rivals, await rivals.add(EmbedderSpec(model="hashing:40"))))["judgments"]
@@ -162,7 +162,7 @@ async def test_a_better_version_passes() -> None:
     assert check.figures["dense"]["nDCG@10"]["low"] > 0
 
 
-async def test_without_anything_to_judge_by_nothing_is_said(rivals: Rivals) -> None:
+async def test_without_judgments_or_a_comparison_nothing_is_decided(rivals: Rivals) -> None:
     candidate = await rivals.add(BAD)
     assert (await examine(rivals, candidate))["judgments"].passed is None
     judge(rivals)
@@ -173,7 +173,7 @@ async def test_without_anything_to_judge_by_nothing_is_said(rivals: Rivals) -> N
     assert (await examine(rivals, candidate))["judgments"].passed is None
 
 
-async def test_a_handful_of_queries_decides_nothing(rivals: Rivals) -> None:
+async def test_few_queries_decide_nothing(rivals: Rivals) -> None:
     candidate = await rivals.add(BAD)
     judge(rivals, grades=dict(list(GRADES.items())[: judgment_check.MIN_QUERIES - 1]))
     few = (await examine(rivals, candidate))["judgments"]
@@ -183,7 +183,7 @@ async def test_a_handful_of_queries_decides_nothing(rivals: Rivals) -> None:
     assert (await examine(rivals, candidate))["judgments"].passed is False
 
 
-async def test_judged_documents_that_are_not_there_are_counted(rivals: Rivals) -> None:
+async def test_missing_judged_documents_are_counted(rivals: Rivals) -> None:
     candidate = await rivals.add(BAD)
     await rivals.documents.delete(candidate.collection_id, [DocumentId("s00-0"), DocumentId("s01-0")], NOW)
     judge(rivals)
@@ -195,7 +195,7 @@ async def test_judged_documents_that_are_not_there_are_counted(rivals: Rivals) -
     assert "no document that was judged relevant is in the collection" in nowhere.detail
 
 
-async def test_queries_that_nothing_can_answer_lend_no_weight(rivals: Rivals) -> None:
+async def test_queries_without_documents_are_left_out(rivals: Rivals) -> None:
     candidate = await rivals.add(BAD)
     known = dict(list(GRADES.items())[: judgment_check.MIN_QUERIES - 1])
     judge(rivals, grades={query: known.get(query, {"elsewhere": 1}) for query in GRADES})
@@ -205,7 +205,7 @@ async def test_queries_that_nothing_can_answer_lend_no_weight(rivals: Rivals) ->
     assert few.figures["queries_without_documents"] == len(GRADES) - (judgment_check.MIN_QUERIES - 1)
 
 
-async def test_of_many_queries_a_fixed_choice_is_asked(rivals: Rivals, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_of_many_queries_a_fixed_sample_is_used(rivals: Rivals, monkeypatch: pytest.MonkeyPatch) -> None:
     candidate = await rivals.add(BAD)
     judge(rivals)
     monkeypatch.setattr(judgment_check, "MAX_QUERIES", 15)
@@ -214,7 +214,7 @@ async def test_of_many_queries_a_fixed_choice_is_asked(rivals: Rivals, monkeypat
     assert first.figures["queries"] == 15
 
 
-async def test_an_active_version_that_refuses_does_not_stand_in_the_way(rivals: Rivals) -> None:
+async def test_a_refused_active_version_decides_nothing(rivals: Rivals) -> None:
     candidate = await rivals.add(BAD)
     judge(rivals)
     verifier = refusing(rivals, VersionNumber(1))
@@ -224,7 +224,7 @@ async def test_an_active_version_that_refuses_does_not_stand_in_the_way(rivals: 
     assert "the weights differ" in check.detail
 
 
-async def test_half_an_answer_is_no_evidence(rivals: Rivals) -> None:
+async def test_incomplete_answers_are_no_evidence(rivals: Rivals) -> None:
     candidate = await rivals.add(BAD)
     judge(rivals)
 
@@ -259,7 +259,7 @@ class Busy(ModelRegistry):
         return await super().embed(spec, texts, role)
 
 
-async def test_a_busy_service_is_asked_again(rivals: Rivals, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_searches_of_a_busy_service_are_repeated(rivals: Rivals, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(judgment_check, "BUSY_SECONDS", 0.0)
     candidate = await rivals.add(BAD)
     judge(rivals)
@@ -270,7 +270,7 @@ async def test_a_busy_service_is_asked_again(rivals: Rivals, monkeypatch: pytest
     assert busy.calls > 200
 
 
-async def test_patience_ends() -> None:
+async def test_repetition_ends() -> None:
     calls = 0
 
     async def ask() -> None:
@@ -283,7 +283,7 @@ async def test_patience_ends() -> None:
     assert calls == sampling.OVERLOAD_RETRIES + 1
 
 
-async def test_trouble_of_the_database_is_raised(rivals: Rivals) -> None:
+async def test_database_errors_are_raised(rivals: Rivals) -> None:
     candidate = await rivals.add(BAD)
     judge(rivals)
 
@@ -339,7 +339,7 @@ async def test_an_index_is_measured_as_it_is_searched(rivals: Rivals) -> None:
     assert set(index.searched) == {("exact", None, 10), ("hnsw", DEFAULT_EF_SEARCH, CollectionSettings().candidates)}
 
 
-async def test_an_index_that_loses_more_than_the_target_allows_fails(rivals: Rivals) -> None:
+async def test_an_index_below_the_recall_target_fails(rivals: Rivals) -> None:
     judge(rivals)
     version = await indexed(rivals)
     check = (await examine(rivals, version, vectors=Index(rivals, loses=[4])))["recall"]
@@ -382,7 +382,7 @@ async def test_queries_come_from_judgments_then_from_clients_then_from_documents
     assert most["queries"] == search_checks.RECALL_QUERIES
 
 
-async def test_a_document_asks_by_its_first_sentence(rivals: Rivals) -> None:
+async def test_first_sentences_of_documents_are_queries(rivals: Rivals) -> None:
     asked: list[str] = []
 
     class Listening(ModelRegistry):
@@ -395,7 +395,7 @@ async def test_a_document_asks_by_its_first_sentence(rivals: Rivals) -> None:
     assert sorted(asked) == sorted(text.removesuffix(" And more.") for text in DOCUMENTS.values())
 
 
-async def test_vectors_of_the_client_are_disturbed_and_asked_for(rivals: Rivals) -> None:
+async def test_disturbed_client_vectors_are_queries(rivals: Rivals) -> None:
     rows = noise(16)
     index = Index(rivals)
     check = (await examine(rivals, await indexed(rivals, THEIRS, rows), vectors=index))["recall"]
@@ -408,13 +408,13 @@ async def test_vectors_of_the_client_are_disturbed_and_asked_for(rivals: Rivals)
     assert nearest.mean() > 0.85
 
 
-async def test_measuring_recall_ends_when_its_time_is_up(rivals: Rivals, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_measurement_of_recall_has_a_deadline(rivals: Rivals, monkeypatch: pytest.MonkeyPatch) -> None:
     judge(rivals)
     monkeypatch.setattr(search_checks, "RECALL_SECONDS", -1.0)
     assert (await examine(rivals, await indexed(rivals)))["recall"].figures["queries"] == 1
 
 
-async def test_a_model_that_is_not_the_registered_one_measures_nothing(rivals: Rivals) -> None:
+async def test_nothing_is_measured_with_a_refused_model(rivals: Rivals) -> None:
     version = await indexed(rivals)
     with pytest.raises(SpaceRefused):
         await examine(rivals, version, verifier=refusing(rivals, version.number))
@@ -432,7 +432,7 @@ async def test_a_collapsed_space_is_found(rivals: Rivals) -> None:
     assert check.figures["active"]["mean_cosine"] < 0.5
 
 
-async def test_a_space_with_room_passes_beside_the_active_ones_figures(rivals: Rivals) -> None:
+async def test_a_spread_out_space_passes_with_figures_of_the_active_one(rivals: Rivals) -> None:
     check = (await examine(rivals, await rivals.add(OTHER)))["geometry"]
     assert check.passed is True
     assert (check.figures["rows"], check.figures["dimensions"]) == (len(DOCUMENTS), 250)
@@ -441,7 +441,7 @@ async def test_a_space_with_room_passes_beside_the_active_ones_figures(rivals: R
     assert "active" not in alone.figures
 
 
-async def test_documents_of_equal_content_are_no_sign_of_collapse(rivals: Rivals) -> None:
+async def test_equal_documents_are_no_sign_of_collapse(rivals: Rivals) -> None:
     collection = await rivals.collection()
     copies = [Document(id=DocumentId(f"copy-{id_}"), text=text) for id_, text in DOCUMENTS.items()]
     await rivals.documents.put(collection.id, copies, NOW)
@@ -454,7 +454,7 @@ async def test_documents_of_equal_content_are_no_sign_of_collapse(rivals: Rivals
     assert check.passed is False
 
 
-async def test_a_few_vectors_tell_nothing() -> None:
+async def test_few_vectors_decide_nothing() -> None:
     rivals = Rivals()
     await rivals.create(texts={f"twin{number}": f"the very same words {number}" for number in range(20)})
     check = (await examine(rivals, await rivals.add(GOOD)))["geometry"]
@@ -478,7 +478,7 @@ async def test_live_searches_are_compared_for_information(rivals: Rivals) -> Non
     assert re.match(r"of the first 10 hits of 30 live searches both versions share \d+%, Kendall tau ", check.detail)
 
 
-async def test_what_the_candidate_could_not_answer_is_said(rivals: Rivals) -> None:
+async def test_failed_searches_of_the_candidate_are_counted(rivals: Rivals) -> None:
     candidate = await rivals.add(OTHER)
     shadow = shadow_of(rivals, rivals.search(verifier=refusing(rivals, candidate.number)))
     shadow.add(NAME, SearchRequest(text="a word"))
