@@ -1,19 +1,19 @@
-"""The measured evidence over fakes: a worse version is refused and an equal one is not, whatever is asked for."""
+"""The checks that search, over fakes: a worse version is refused in any measure and an equal one in none."""
 
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import pytest
 
-from service.core.collections import EXTERNAL, Collection, CollectionSettings, EmbedderSpec
+from service.core.collections import EXTERNAL, CollectionSettings, EmbedderSpec
 from service.core.documents import Document
 from service.core.errors import DatabaseUnavailable, LexiconUnavailable, Overloaded, SpaceRefused, Unavailable
 from service.core.ids import DocumentId, Role, Vector, Vectors, VersionNumber
 from service.core.ports.vectors import VectorQuery
-from service.core.query_syntax import ParsedQuery
 from service.core.search import Candidate, SearchRequest
 from service.core.versions import EmbedderVersion, PromotionCheck
 from service.embedder.models.registry import ModelRegistry
@@ -117,15 +117,11 @@ async def test_a_worse_version_is_refused_with_the_interval(rivals: Rivals) -> N
 
 
 async def test_a_version_that_is_worse_in_one_measure_is_refused(rivals: Rivals) -> None:
-    """The lexical leg repairs the first ten of a hybrid answer; the dense mode still tells."""
+    """The lexical leg repairs the first ten of a hybrid answer, but not the dense mode."""
     judge(rivals)
     check = (await examine(rivals, await rivals.add(EmbedderSpec(model="hashing:40"))))["judgments"]
-    worse = {
-        (mode, measure)
-        for mode in ("dense", "hybrid")
-        for measure, found in check.figures[mode].items()
-        if found["high"] < 0
-    }
+    found = {(mode, name): figures for mode in ("dense", "hybrid") for name, figures in check.figures[mode].items()}
+    worse = {key for key, figures in found.items() if figures["high"] < 0}
     assert check.passed is False
     assert ("dense", "nDCG@10") in worse
     assert len(worse) < 4
@@ -136,9 +132,8 @@ async def test_the_same_embedder_passes_without_any_difference(rivals: Rivals) -
     judge(rivals)
     check = (await examine(rivals, await rivals.add(GOOD)))["judgments"]
     assert check.passed is True
-    for mode in ("dense", "hybrid"):
-        for found in check.figures[mode].values():
-            assert (found["difference"], found["low"], found["high"]) == (0, 0, 0)
+    for found in (*check.figures["dense"].values(), *check.figures["hybrid"].values()):
+        assert (found["difference"], found["low"], found["high"]) == (0, 0, 0)
     assert check.detail.endswith("no difference beyond the noise")
 
 
@@ -178,7 +173,7 @@ async def test_few_queries_decide_nothing(rivals: Rivals) -> None:
     judge(rivals, grades=dict(list(GRADES.items())[: judgment_check.MIN_QUERIES - 1]))
     few = (await examine(rivals, candidate))["judgments"]
     assert few.passed is None
-    assert few.figures["dense"]["nDCG@10"]["difference"] < 0, "it is told all the same"
+    assert few.figures["dense"]["nDCG@10"]["difference"] < 0, "it is reported all the same"
     judge(rivals, grades=dict(list(GRADES.items())[: judgment_check.MIN_QUERIES]))
     assert (await examine(rivals, candidate))["judgments"].passed is False
 
@@ -228,14 +223,12 @@ async def test_incomplete_answers_are_no_evidence(rivals: Rivals) -> None:
     candidate = await rivals.add(BAD)
     judge(rivals)
 
-    class NoLexicon(FakeLexicon):
-        async def search(
-            self, collection: Collection, words: ParsedQuery, limit: int, within: Sequence[DocumentId] | None = None
-        ) -> tuple[Candidate, ...]:
-            raise LexiconUnavailable("being rebuilt")
-
-    with pytest.raises(Unavailable, match="being rebuilt"):
-        await examine(rivals, candidate, search=rivals.search(lexicon=NoLexicon(rivals.store)))
+    lexicon = FakeLexicon(rivals.store)
+    with (
+        mock.patch.object(lexicon, "search", side_effect=LexiconUnavailable("being rebuilt")),
+        pytest.raises(Unavailable, match="being rebuilt"),
+    ):
+        await examine(rivals, candidate, search=rivals.search(lexicon=lexicon))
     with pytest.raises(Unavailable) as raised:
         await examine(rivals, candidate, search=rivals.search(verifier=refusing(rivals, candidate.number)))
     assert not isinstance(raised.value, SpaceRefused), "that would fail the version for good"
@@ -248,7 +241,7 @@ def refusing(rivals: Rivals, *numbers: VersionNumber) -> Refusing:
 
 
 class Busy(ModelRegistry):
-    """Has too much to do at every other call."""
+    """Is overloaded at every other call."""
 
     calls = 0
 
@@ -271,35 +264,25 @@ async def test_searches_of_a_busy_service_are_repeated(rivals: Rivals, monkeypat
 
 
 async def test_repetition_ends() -> None:
-    calls = 0
-
-    async def ask() -> None:
-        nonlocal calls
-        calls += 1
-        raise Overloaded(retry_after=0.0)
-
+    ask = mock.AsyncMock(side_effect=Overloaded(retry_after=0.0))
     with pytest.raises(Overloaded):
         await sampling.retry_overloaded(ask)
-    assert calls == sampling.OVERLOAD_RETRIES + 1
+    assert ask.await_count == sampling.OVERLOAD_RETRIES + 1
 
 
 async def test_database_errors_are_raised(rivals: Rivals) -> None:
     candidate = await rivals.add(BAD)
     judge(rivals)
-
-    class Gone(ScannedVectors):
-        async def nearest(self, query: VectorQuery) -> tuple[Candidate, ...]:
-            raise DatabaseUnavailable
-
-    with pytest.raises(DatabaseUnavailable):
-        await examine(rivals, candidate, search=rivals.search(vectors=Gone(rivals.store)))
+    unavailable = mock.patch.object(rivals.vectors, "nearest", side_effect=DatabaseUnavailable)
+    with unavailable, pytest.raises(DatabaseUnavailable):
+        await examine(rivals, candidate)
 
 
 # ---------------------------------------------------------------- recall
 
 
 class Index(ScannedVectors):
-    """An approximate index; `loses` says which of the ranks it does not find. Remembers how it was searched."""
+    """An approximate index that misses the ranks in `loses`, and records how it was searched."""
 
     def __init__(self, rivals: Rivals, loses: Sequence[int] = ()) -> None:
         super().__init__(rivals.store)
@@ -335,7 +318,7 @@ async def test_an_index_is_measured_as_it_is_searched(rivals: Rivals) -> None:
     check = (await examine(rivals, version, vectors=index))["recall"]
     assert check.passed is True
     assert (check.figures["recall_at_10"], check.figures["low"], check.figures["queries"]) == (1.0, 1.0, 60)
-    # As `legs.dense` does for a request that says nothing else: 100 candidates, one chunk a document.
+    # As the dense leg of a request with defaults: 100 candidates, one chunk for each document.
     assert set(index.searched) == {("exact", None, 10), ("hnsw", DEFAULT_EF_SEARCH, CollectionSettings().candidates)}
 
 
@@ -404,7 +387,7 @@ async def test_disturbed_client_vectors_are_queries(rivals: Rivals) -> None:
     stored = rows / np.linalg.norm(rows, axis=1, keepdims=True)
     nearest = (np.stack(index.queries) @ stored.T).max(axis=1)
     assert np.linalg.norm(index.queries, axis=1) == pytest.approx(1.0, abs=1e-5)
-    assert nearest.max() < 0.999, "nobody asks for what is stored"
+    assert nearest.max() < 0.999, "the stored vectors themselves are not queries"
     assert nearest.mean() > 0.85
 
 
