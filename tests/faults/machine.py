@@ -1,4 +1,4 @@
-"""A whole service on a folder of its own, as an operator runs it (`azimuth up`), and clients that never let go."""
+"""A whole service in a folder of its own, as an operator runs it (`azimuth up`), and clients that use it."""
 
 import asyncio
 import os
@@ -29,9 +29,9 @@ from service.store.embedded.server import EmbeddedServer
 from service.store.postgres import json_records
 from tests.ports import unused_port
 
-CALM_SECONDS = 120.0
-BREATH_SECONDS = 0.04
-"""Between the requests of a client, which would else take the processor from the service."""
+WAIT_SECONDS = 120.0
+PAUSE_SECONDS = 0.04
+"""Between two requests of a client, which would otherwise take the processor from the service."""
 COLLECTION = "/v1/collections/faults"
 MODEL = "hashing:64"
 
@@ -59,7 +59,7 @@ class Machine:
         self.process: subprocess.Popen[bytes] | None = None
         self._log = folder.with_suffix(".log")
 
-    # ------------------------------------------------------------ life
+    # ------------------------------------------------------------ start and stop
 
     def client(self) -> httpx.Client:
         return httpx.Client(base_url=f"http://127.0.0.1:{self.port}", timeout=20.0, trust_env=False)
@@ -80,15 +80,15 @@ class Machine:
         return self._log.read_text()
 
     def stop(self) -> None:
-        print(self.log)  # what is shown of a test that failed
+        print(self.log)  # shown where a test fails
         assert self.process is not None
         self.process.send_signal(signal.SIGTERM)
         assert self.process.wait(60) == 0
         self.http.close()
 
-    # ------------------------------------------------------------ death
+    # ------------------------------------------------------------ kill
 
-    def victims(self, what: str) -> list[psutil.Process]:
+    def processes_of(self, what: str) -> list[psutil.Process]:
         """Processes of this machine: its api, its worker, or its postmaster."""
         if what == "postgres":
             pid = int((self.folder / "postgres" / "postmaster.pid").read_text().split()[0])
@@ -99,25 +99,25 @@ class Machine:
 
     def kill(self, what: str) -> bool:
         try:
-            victims = self.victims(what)
-            for victim in victims:
+            processes_of = self.processes_of(what)
+            for victim in processes_of:
                 victim.send_signal(signal.SIGKILL)
         except (psutil.Error, OSError, IndexError, ValueError):
-            return False  # it was just being started again
-        return bool(victims)
+            return False  # it is just being restarted
+        return bool(processes_of)
 
-    # ------------------------------------------------------------ patience
+    # ------------------------------------------------------------ wait and repeat
 
     @staticmethod
-    def until(condition: Callable[[], object], what: str, seconds: float = CALM_SECONDS) -> None:
+    def until(condition: Callable[[], object], what: str, seconds: float = WAIT_SECONDS) -> None:
         deadline = time.monotonic() + seconds
         while not condition():
             assert time.monotonic() < deadline, f"not {what} after {seconds} s"
             time.sleep(0.05)
 
-    def insist(self, method: str, path: str, **request: Any) -> httpx.Response:
-        """Repeat a request until it is acknowledged. Ours bear repetition: they say what shall be, not what to do."""
-        deadline = time.monotonic() + CALM_SECONDS
+    def send(self, method: str, path: str, **request: Any) -> httpx.Response:
+        """Repeat a request until it is acknowledged. All requests of these tests are idempotent."""
+        deadline = time.monotonic() + WAIT_SECONDS
         while True:
             try:
                 response = self.http.request(method, path, **request)
@@ -128,12 +128,12 @@ class Machine:
             assert time.monotonic() < deadline, f"{method} {path} was never acknowledged"
             time.sleep(0.05)
 
-    # ------------------------------------------------------------ from below
+    # ------------------------------------------------------------ database
 
     @contextmanager
     def database(self) -> Iterator["psycopg.Connection[Any]"]:
-        """A connection past the service, as soon as there is one to be had."""
-        deadline = time.monotonic() + CALM_SECONDS
+        """A connection of our own, as soon as the database accepts one."""
+        deadline = time.monotonic() + WAIT_SECONDS
         while True:
             try:
                 connection = psycopg.connect(EmbeddedServer(self.folder / "postgres").url)
@@ -147,49 +147,49 @@ class Machine:
             with suppress(psycopg.OperationalError):  # killed meanwhile
                 connection.close()
 
-    def ask(self, statement: str, *values: object) -> list[Any]:
-        """Rows, asked again where the database is killed while it answers."""
+    def select(self, statement: str, *values: object) -> list[Any]:
+        """The rows, read again where the database is killed meanwhile."""
         while True:
             with suppress(psycopg.OperationalError), self.database() as connection:
                 return connection.execute(statement, values).fetchall()
 
-    def tell(self, statement: str, *values: object) -> None:
-        """Commit a statement, as soon as the database is there."""
+    def execute(self, statement: str, *values: object) -> None:
+        """Commit a statement, as soon as the database accepts a connection."""
         with self.database() as connection:
             connection.execute(statement, values)
             connection.commit()
 
 
 class Client(threading.Thread):
-    """Goes on in a thread until it is told to finish. What fails there, fails the test."""
+    """Repeats `step` in a thread until `finish`, which raises what failed there."""
 
     def __init__(self) -> None:
         super().__init__(daemon=True)
         self._done = threading.Event()
         self._failure: BaseException | None = None
 
-    def once(self) -> None:
+    def step(self) -> None:
         raise NotImplementedError
 
     def run(self) -> None:
         try:
-            while not self._done.wait(BREATH_SECONDS):
-                self.once()
+            while not self._done.wait(PAUSE_SECONDS):
+                self.step()
         except BaseException as failure:
             self._failure = failure
 
-    def healthy(self) -> None:
+    def raise_failure(self) -> None:
         if self._failure is not None:
             raise self._failure
 
     def finish(self) -> None:
         self._done.set()
-        self.join(CALM_SECONDS)
-        self.healthy()
+        self.join(WAIT_SECONDS)
+        self.raise_failure()
 
 
 class Writer(Client):
-    """Writes, rewrites and deletes without pause, and knows what was acknowledged last for each document."""
+    """Writes, rewrites and deletes without pause; `state` is what was acknowledged last of each document."""
 
     def __init__(self, machine: Machine, seed: int, documents: int) -> None:
         super().__init__()
@@ -199,11 +199,11 @@ class Writer(Client):
         self._round = 0
         self.state: dict[str, str | None] = {}
 
-    def fill(self) -> None:
+    def write_all(self) -> None:
         """Every document once."""
         self._write(self._ids)
 
-    def once(self) -> None:
+    def step(self) -> None:
         ids = self._chance.sample(self._ids, self._chance.randint(1, 12))
         if self._chance.random() < 0.2:
             self._acknowledged("documents/delete", {"ids": ids})
@@ -221,7 +221,7 @@ class Writer(Client):
         self.state |= texts
 
     def _acknowledged(self, path: str, body: object) -> None:
-        response = self._machine.insist("POST", f"{COLLECTION}/{path}", json=body)
+        response = self._machine.send("POST", f"{COLLECTION}/{path}", json=body)
         assert response.status_code == 200, response.text
 
 
@@ -231,24 +231,24 @@ def sentence(chance: random.Random, words: int) -> str:
     )
 
 
-# ---------------------------------------------------------------- what must be there
+# ---------------------------------------------------------------- what must be stored
 
 
 def settled(machine: Machine) -> bool:
-    """Nothing waits for an embedder, in any version."""
-    return machine.ask("SELECT count(*) FROM jobs") == [(0,)] and machine.ready()
+    """No job waits in any version."""
+    return machine.select("SELECT count(*) FROM jobs") == [(0,)] and machine.ready()
 
 
 def assert_everything_is_there_once(machine: Machine, state: Mapping[str, str | None]) -> None:
-    """Documents, the vectors of every version that is written, words: what was acknowledged last, and nothing else."""
+    """Documents, vectors and words are those that were acknowledged last, and nothing else."""
     expected = {document_id: text for document_id, text in state.items() if text is not None}
-    assert machine.insist("GET", f"{COLLECTION}/documents/failed").json()["documents"] == []
-    rows = machine.ask("SELECT document_id, text, content_revision FROM documents WHERE deleted_at IS NULL")
+    assert machine.send("GET", f"{COLLECTION}/documents/failed").json()["documents"] == []
+    rows = machine.select("SELECT document_id, text, content_revision FROM documents WHERE deleted_at IS NULL")
     assert {document_id: text for document_id, text, _ in rows} == expected
     assert len(rows) == len(expected)
-    assert machine.ask("SELECT count(*) FROM jobs") == [(0,)]
+    assert machine.select("SELECT count(*) FROM jobs") == [(0,)]
     documents = [_document(*row) for row in sorted(rows)]
-    written = machine.ask(
+    written = machine.select(
         "SELECT collection_id, number, spec, chunking FROM embedder_versions WHERE state NOT IN ('retired', 'failed')"
     )
     assert written
@@ -259,7 +259,7 @@ def assert_everything_is_there_once(machine: Machine, state: Mapping[str, str | 
 
     def lexical_hits(text: str) -> list[str]:
         query = {"query": text.split()[0], "mode": "lexical", "k": 5}
-        return [hit["id"] for hit in machine.insist("POST", f"{COLLECTION}/search", json=query).json()["hits"]]
+        return [hit["id"] for hit in machine.send("POST", f"{COLLECTION}/search", json=query).json()["hits"]]
 
     for document_id, text in expected.items():
         Machine.until(
@@ -294,9 +294,9 @@ def _assert_encoded(
     documents: Sequence[StoredDocument],
     chunks: Sequence[tuple[Chunk, ...]],
 ) -> None:
-    """The table holds these chunks, of these contents, as this encoder makes them."""
+    """The table holds exactly these chunks, encoded by this encoder."""
     wanted = [(one, part) for one, parts in zip(documents, chunks, strict=True) for part in parts]
-    rows = machine.ask(f"SELECT document_id, chunk, content_revision, embedding::text FROM {table} ORDER BY 1, 2")
+    rows = machine.select(f"SELECT document_id, chunk, content_revision, embedding::text FROM {table} ORDER BY 1, 2")
     assert [row[:3] for row in rows] == [(one.id, part.number, one.content_revision) for one, part in wanted], table
     fresh = encoder.encode([part.text for _, part in wanted], "document")
     for (document_id, chunk, _, text), vector in zip(rows, fresh, strict=True):

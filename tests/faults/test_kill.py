@@ -1,6 +1,6 @@
-"""Kill real processes at random moments; what was acknowledged must be there once, in every place, and nothing else.
+"""Kill processes at random moments: what was acknowledged must be stored exactly once, everywhere.
 
-The whole service runs as an operator runs it, with the hashing encoder so that rounds are quick.
+The whole service runs as an operator runs it, with the fast hashing encoder.
 """
 
 import random
@@ -22,7 +22,7 @@ DOCUMENTS = 150
 def machine(tmp_path: Path) -> Iterator[Machine]:
     machine = Machine(tmp_path / "data")
     machine.start()
-    assert machine.insist("PUT", COLLECTION, json={}).status_code in {200, 201}
+    assert machine.send("PUT", COLLECTION, json={}).status_code in {200, 201}
     yield machine
     machine.stop()
     assert not (tmp_path / "data" / "postgres" / "postmaster.pid").exists(), "the embedded server outlived its users"
@@ -41,7 +41,7 @@ def test_no_acknowledged_write_is_lost_or_duplicated(machine: Machine, victim: s
     assert_everything_is_there_once(machine, writer.state)
     if victim != "worker":
         return
-    # One pass over the whole machine: the supervisor itself, and everything with it.
+    # Then the supervisor itself, and with it all processes.
     assert machine.process is not None
     orphans = psutil.Process(machine.process.pid).children()
     machine.process.kill()

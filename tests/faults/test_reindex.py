@@ -1,8 +1,7 @@
 """A new embedder for a collection that is written and searched without pause, while its processes are killed.
 
-Where a state lasts but a moment, it is held open from below, so that each kill hits the state that it is meant for with
-the work of that state half done: an index build waits for a transaction, evidence for an API process that does not get
-ready, and a change for its audit entry.
+Short states are held open by locks in the database, so that each kill hits its state with half of the work done: an
+index build waits for a transaction, evidence for an API process that never gets ready, a change for its audit entry.
 """
 
 import json
@@ -41,13 +40,13 @@ pytestmark = pytest.mark.faults
 DOCUMENTS = 300
 VICTIMS = ("worker", "serve", "postgres")
 SETTINGS = {"recall_target": 0.5}
-"""An index of some hundred near duplicates that are rewritten all the time is mostly dead rows, and loses neighbours
-whatever `ef_search` is: to promote it would be refused, rightly, which is another story."""
+"""The index of some hundred near duplicates that are rewritten all the time consists mostly of dead rows and misses
+neighbours with any `ef_search`: with a higher target the promotion would rightly be refused."""
 SCORE_TOLERANCE = 0.002
 """Half precision in the table, single in the answer."""
 
 TARGETS: dict[int, dict[str, Any]] = {
-    # As many dimensions as the first version: nothing but identity tells their vectors apart.
+    # As many dimensions as the first version: only their identities differ.
     2: {"embedder": {"model": MODEL, "query_prompt": "what a reader asks: ", "document_prompt": "page of a book: "}},
     3: {"embedder": {"model": "hashing:32"}, "chunking": {"max_tokens": 24, "overlap_tokens": 4}},
 }
@@ -58,7 +57,7 @@ def running(folder: Path, **settings: str) -> Iterator[Machine]:
     machine = Machine(folder, **settings)
     machine.start()
     try:
-        assert machine.insist("PUT", COLLECTION, json=SETTINGS).status_code in {200, 201}
+        assert machine.send("PUT", COLLECTION, json=SETTINGS).status_code in {200, 201}
         yield machine
     finally:
         machine.stop()
@@ -68,7 +67,7 @@ LEASED = "SELECT count(*) > 0 FROM jobs WHERE lease IS NOT NULL"
 
 
 class Searcher(Client):
-    """Searches without pause, and recomputes every hit with the encoder of the version that the answer names."""
+    """Searches without pause, and recomputes every hit with the encoder of the version that answered."""
 
     def __init__(self, machine: Machine, seed: int, encoders: Mapping[int, Encoder]) -> None:
         super().__init__()
@@ -87,12 +86,12 @@ class Searcher(Client):
         enough = self.hits[number] + 50
 
         def answered() -> bool:
-            self.healthy()
+            self.raise_failure()
             return self.hits[number] >= enough
 
         Machine.until(answered, f"answered by {number}")
 
-    def once(self) -> None:
+    def step(self) -> None:
         question = {
             "query": sentence(self._chance, 3),
             "mode": self._chance.choice(("dense", "hybrid")),
@@ -111,43 +110,43 @@ class Searcher(Client):
     def _check(self, query: str, answer: Mapping[str, Any]) -> None:
         number = answer["embedder_version"]
         encoder = self._encoders[number]
-        (asked,) = encoder.encode([query], "query")
+        (encoded_query,) = encoder.encode([query], "query")
         self.answers[number] += 1
         for hit in answer["hits"]:
             dense, vector = hit["explain"]["dense"], hit["vector"]
             if dense is None or vector is None:
-                continue  # found by words alone, or of a document that was written again meanwhile
+                continue  # a lexical hit, or one of a document that was rewritten meanwhile
             stored = np.array(vector, dtype=np.float32)
             (fresh,) = encoder.encode([f"{hit['title']}\n{hit['text']}"], "document")
             assert float(fresh @ stored) > 0.999, (number, hit)
-            assert abs(dense["score"] - float(asked @ stored)) < SCORE_TOLERANCE, (number, hit)
+            assert abs(dense["score"] - float(encoded_query @ stored)) < SCORE_TOLERANCE, (number, hit)
             self.hits[number] += 1
 
 
 class Operator:
-    """Changes the embedder, and repeats every request until it is acknowledged and has taken effect."""
+    """Changes the embedder, and repeats every request until it is acknowledged and effective."""
 
     def __init__(self, machine: Machine) -> None:
         self._machine = machine
         self.refused = ""
-        """Why the latest request was refused, for whoever reads of a failure."""
+        """Why the latest request was refused, for the message of a failed test."""
 
     def register(self, target: Mapping[str, Any]) -> int:
-        answer = self._machine.insist("POST", f"{COLLECTION}/versions", json=target)
-        if answer.status_code == 409:  # an earlier request was taken, its answer lost
+        answer = self._machine.send("POST", f"{COLLECTION}/versions", json=target)
+        if answer.status_code == 409:  # an earlier request was accepted, and its answer lost
             return int(answer.json()["errors"][0]["message"])
         assert answer.status_code == 202, answer.text
         return int(answer.json()["number"])
 
     def promote(self, number: int) -> None:
-        # 409: evidence was lost with who gathered it, or somebody else is at it.
+        # 409: the evidence was lost with a killed process, or another process holds the lock.
         try:
             self._machine.until(lambda: self._accepted("POST", f"versions/{number}/promote"), f"{number} promoted")
         except AssertionError as failure:
             raise AssertionError(f"{failure}: {self.refused}") from failure
 
     def roll_back(self, leaving: int, to: int) -> None:
-        # 409: it was done, and the answer was lost.
+        # 409: it was done, and its answer lost.
         self._accepted("POST", "versions/rollback", {"from": leaving})
         assert self.active() == to
 
@@ -155,79 +154,79 @@ class Operator:
         assert self._accepted("DELETE", f"versions/{number}")
 
     def active(self) -> int:
-        return int(self._machine.insist("GET", f"{COLLECTION}/versions").json()["active_version"])
+        return int(self._machine.send("GET", f"{COLLECTION}/versions").json()["active_version"])
 
     def _accepted(self, method: str, path: str, body: object = None) -> bool:
-        answer = self._machine.insist(method, f"{COLLECTION}/{path}", json=body)
+        answer = self._machine.send(method, f"{COLLECTION}/{path}", json=body)
         assert answer.status_code in {200, 409}, answer.text
         self.refused = "" if answer.is_success else answer.text
         return answer.status_code == 200
 
 
-class Reaper:
-    """Kills somebody at the moments that it is told; over time everybody alike."""
+class Killer:
+    """Kills one process on demand; every kind of process equally often."""
 
     def __init__(self, machine: Machine, seed: int) -> None:
         self._machine = machine
         self._chance = random.Random(seed)
         self._next: list[str] = []
 
-    def strike(self, moment: str) -> None:
+    def kill_one(self, moment: str) -> None:
         if not self._next:
             self._next = self._chance.sample(VICTIMS, len(VICTIMS))
         victim = self._next.pop()
         self._machine.until(lambda: self._machine.kill(victim), f"{victim} there to be killed while {moment}")
-        if victim == "serve":  # is counted as one without the new encoder until its last heartbeat is old: not here
-            self._machine.tell("DELETE FROM processes WHERE host <> 'cold'")
+        if victim == "serve":  # else it counts as a process without the new encoder until its heartbeat is old
+            self._machine.execute("DELETE FROM processes WHERE host <> 'cold'")
 
     @contextmanager
     def at(self, moment: str, table: str, mode: str, reached: Callable[[], object]) -> Iterator[None]:
-        """Hold `table`, let the block begin what will need it, and strike when it is `reached`."""
+        """Lock `table`, run the block, which starts work that waits for it, and kill one once `reached`."""
         with self._machine.database() as connection:
             connection.execute(f"LOCK TABLE {table} IN {mode} MODE")
             yield
             self._machine.until(reached, moment)
-            self.strike(moment)
+            self.kill_one(moment)
 
 
 class Reindex:
-    """One version from its registration on, killed wherever it can be."""
+    """One version from its registration on, with a kill in every state."""
 
-    def __init__(self, machine: Machine, reaper: Reaper, target: Mapping[str, Any]) -> None:
-        self.machine, self.reaper, self.operator = machine, reaper, Operator(machine)
+    def __init__(self, machine: Machine, killer: Killer, target: Mapping[str, Any]) -> None:
+        self.machine, self.killer, self.operator = machine, killer, Operator(machine)
         self.before = self.operator.active()
         self.number = self.operator.register(target)
-        ((collection,),) = machine.ask("SELECT id FROM collections")
+        ((collection,),) = machine.select("SELECT id FROM collections")
         self.table = f"vectors_{collection}_{self.number}"
 
     def state(self) -> str:
-        ((state,),) = self.machine.ask("SELECT state FROM embedder_versions WHERE number = %s", self.number)
+        ((state,),) = self.machine.select("SELECT state FROM embedder_versions WHERE number = %s", self.number)
         return str(state)
 
     def waits_for(self, table: str) -> bool:
         waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = %s::regclass"
-        return self.machine.ask(waiting, table) != [(0,)]
+        return self.machine.select(waiting, table) != [(0,)]
 
     def half_built(self) -> bool:
         invalid = "SELECT count(*) FROM pg_index WHERE indrelid = %s::regclass AND NOT indisvalid"
-        return self.machine.ask(invalid, self.table) != [(0,)]
+        return self.machine.select(invalid, self.table) != [(0,)]
 
     def until(self, state: str) -> None:
         self.machine.until(lambda: self.state() == state, state)
 
     def fill(self) -> None:
         some = f"SELECT count(*) > {DOCUMENTS // 10} FROM {self.table}"
-        self.machine.until(lambda: self.machine.ask(some) == [(True,)], "a part of it there")
-        self.reaper.strike("backfilling")
+        self.machine.until(lambda: self.machine.select(some) == [(True,)], "a part of it there")
+        self.killer.kill_one("backfilling")
         assert self.state() == "backfilling"
         with self.cold_process():
-            # An index is built beside running transactions, but not finished before they are.
-            with self.reaper.at("indexing", self.table, "ROW EXCLUSIVE", self.half_built):
+            # A concurrent index build finishes only after the transactions that began before it.
+            with self.killer.at("indexing", self.table, "ROW EXCLUSIVE", self.half_built):
                 self.until("indexing")
             self.until("verifying")
-            self.reaper.strike("verifying")
+            self.killer.kill_one("verifying")
         self.until("ready")
-        self.reaper.strike("ready")
+        self.killer.kill_one("ready")
 
     def promote(self) -> None:
         self.change("promoting", lambda: self.operator.promote(self.number))
@@ -237,29 +236,29 @@ class Reindex:
 
     def retire(self) -> None:
         self.change("retiring", lambda: self.operator.retire(self.number))
-        assert self.machine.ask("SELECT to_regclass(%s)", self.table) == [(None,)]
+        assert self.machine.select("SELECT to_regclass(%s)", self.table) == [(None,)]
 
     @contextmanager
     def cold_process(self) -> Iterator[None]:
-        """Another API process, which never loads the new encoder: it is waited for, some seconds long."""
+        """An API process that never loads the new encoder, so that verifying waits for it for some seconds."""
         name = uuid.uuid4()
-        self.machine.tell("INSERT INTO processes VALUES (%s, 'cold', now() + interval '1 hour', '{}')", name)
+        self.machine.execute("INSERT INTO processes VALUES (%s, 'cold', now() + interval '1 hour', '{}')", name)
         yield
-        self.machine.tell("DELETE FROM processes WHERE id = %s", name)
+        self.machine.execute("DELETE FROM processes WHERE id = %s", name)
 
     def change(self, moment: str, request: Callable[[], None]) -> None:
-        """Kill when all of a change has happened, but for its audit entry and its commit."""
+        """Kill when a change lacks only its audit entry and its commit."""
         failures: list[BaseException] = []
 
-        def insist() -> None:
+        def requesting() -> None:
             try:
                 request()
             except BaseException as failure:
                 failures.append(failure)
 
-        asking = threading.Thread(target=insist, daemon=True)
+        asking = threading.Thread(target=requesting, daemon=True)
         try:
-            with self.reaper.at(moment, "audit", "EXCLUSIVE", lambda: failures or self.waits_for("audit")):
+            with self.killer.at(moment, "audit", "EXCLUSIVE", lambda: failures or self.waits_for("audit")):
                 asking.start()
         except AssertionError as failure:
             raise AssertionError(f"{failure}: {self.operator.refused}") from failure
@@ -271,8 +270,8 @@ class Reindex:
 def test_a_reindex_killed_in_every_state_completes(tmp_path: Path) -> None:
     encoders = {1: encoder_of(EmbedderSpec())}
     with running(tmp_path / "data", EXACT_BELOW="10", BACKFILL_PER_SECOND="100") as machine:
-        reaper, writer, searcher = Reaper(machine, 133), Writer(machine, 7, DOCUMENTS), Searcher(machine, 7, encoders)
-        writer.fill()
+        killer, writer, searcher = Killer(machine, 133), Writer(machine, 7, DOCUMENTS), Searcher(machine, 7, encoders)
+        writer.write_all()
         machine.until(lambda: settled(machine), "settled")
         writer.start()
         searcher.start()
@@ -281,7 +280,7 @@ def test_a_reindex_killed_in_every_state_completes(tmp_path: Path) -> None:
             ends.callback(writer.finish)
             for number, target in TARGETS.items():
                 encoders[number] = encoder_of(EmbedderSpec(**target["embedder"]))
-                reindex = Reindex(machine, reaper, target)
+                reindex = Reindex(machine, killer, target)
                 assert reindex.number == number
                 reindex.fill()
                 reindex.promote()
@@ -292,8 +291,8 @@ def test_a_reindex_killed_in_every_state_completes(tmp_path: Path) -> None:
         assert_everything_is_there_once(machine, writer.state)
         machine.until(lambda: indexes(machine) == {"vectors_1_1_hnsw": True, "vectors_1_2_hnsw": True}, "all indexed")
 
-        entries = machine.insist("GET", f"{COLLECTION}/audit?limit=100").json()["entries"]
-        # How far searches look is set whenever an index was calibrated, which is another story.
+        entries = machine.send("GET", f"{COLLECTION}/audit?limit=100").json()["entries"]
+        # `effort` entries are written whenever an index was calibrated.
         told = [entry for entry in reversed(entries) if entry["action"] != "effort"]
         done = [(entry["action"], entry["before"], entry["version"]) for entry in told]
         made = [(action, None) for action in ("registered", "indexing", "verifying", "ready")]
@@ -310,28 +309,30 @@ def test_a_reindex_killed_in_every_state_completes(tmp_path: Path) -> None:
 
 
 def indexes(machine: Machine) -> dict[str, bool]:
-    """Every HNSW index that there is: is it whole?"""
+    """Every HNSW index, and whether it is valid."""
     known = "SELECT relname, indisvalid FROM pg_index JOIN pg_class ON oid = indexrelid WHERE relname ~ 'hnsw'"
-    return dict(machine.ask(known))
+    return dict(machine.select(known))
 
 
 def test_a_stopped_worker_releases_its_backfill_jobs(tmp_path: Path) -> None:
-    """Leases are so long here that nothing would go on in time if one had to run out."""
+    """The leases are too long to expire within the test."""
     with running(tmp_path / "data", LEASE_SECONDS="600", BACKFILL_PER_SECOND="100") as machine:
         writer = Writer(machine, 7, DOCUMENTS)
-        writer.fill()
+        writer.write_all()
         machine.until(lambda: settled(machine), "settled")
         Operator(machine).register(TARGETS[2])
         with machine.database() as connection:
-            # Nothing can be stored for the moment, so there is something in hand when the worker is told to stop.
+            # Nothing can be stored now, so the worker holds leases when it is told to stop.
             connection.execute("LOCK TABLE vectors_1_2 IN EXCLUSIVE MODE")
-            machine.until(lambda: machine.ask(LEASED) == [(True,)], "something in hand")
-            (worker,) = machine.victims("worker")
+            machine.until(lambda: machine.select(LEASED) == [(True,)], "jobs leased")
+            (worker,) = machine.processes_of("worker")
             worker.send_signal(signal.SIGTERM)
         psutil.wait_procs([worker], timeout=30)
-        assert machine.ask("SELECT count(*) FROM jobs") > [(0,)], "the backfill was over before the worker was stopped"
+        assert machine.select("SELECT count(*) FROM jobs") > [(0,)], (
+            "the backfill was over before the worker was stopped"
+        )
         state = "SELECT state FROM embedder_versions WHERE number = 2"
-        machine.until(lambda: machine.ask(state) == [("ready",)], "ready", 60)
+        machine.until(lambda: machine.select(state) == [("ready",)], "ready", 60)
         assert_everything_is_there_once(machine, writer.state)
 
 
@@ -341,14 +342,14 @@ def test_a_model_swapped_at_runtime_is_refused_until_restored(tmp_path: Path) ->
     own, other = weights.read_bytes(), flipped(weights.read_bytes())
     with running(tmp_path / "data", EMBEDDER=str(folder), CHECK_SECONDS="1") as machine:
         writer = Writer(machine, 7, 20)
-        writer.fill()
+        writer.write_all()
         machine.until(lambda: settled(machine), "settled")
         assert dense(machine).status_code == 200
-        # Shows that the worker goes on working with other models.
-        assert machine.insist("PUT", "/v1/collections/others", json={"embedder": MODEL}).is_success
+        # Shows that the worker continues with other models.
+        assert machine.send("PUT", "/v1/collections/others", json={"embedder": MODEL}).is_success
 
         replace(weights, other)
-        writer.fill()  # partly encoded before anybody has looked: by what is in memory still, or not at all
+        writer.write_all()  # partly encoded by the old model in memory before the swap is noticed
         machine.until(lambda: dense(machine).status_code == 503, "refused by the api", 10)
         assert "version 1 was made by another embedder" in dense(machine).json()["detail"]
         assert "weights differ" in dense(machine).json()["detail"]
@@ -357,24 +358,24 @@ def test_a_model_swapped_at_runtime_is_refused_until_restored(tmp_path: Path) ->
         ((stage, reason),) = [(one["stage"], one["reason"]) for one in hybrid.json()["degraded"]]
         assert (stage, "weights differ" in reason) == ("embed", True)
         machine.until(lambda: refusals(machine), "refused by the worker", 10)
-        machine.until(lambda: machine.ask(LEASED) == [(False,)], "everything given back that was in hand")
-        stood = stored(machine)
-        writer.fill()
+        machine.until(lambda: machine.select(LEASED) == [(False,)], "all leases released")
+        unchanged = stored(machine)
+        writer.write_all()
         other_document = {"documents": [{"id": "one", "text": "encoded by another model"}]}
-        answer = machine.insist("POST", "/v1/collections/others/documents?wait=true", json=other_document).json()
+        answer = machine.send("POST", "/v1/collections/others/documents?wait=true", json=other_document).json()
         assert answer["searchable"] is True
-        assert stored(machine) == stood
-        assert machine.insist("GET", COLLECTION).json()["counts"]["pending"] == 20
+        assert stored(machine) == unchanged
+        assert machine.send("GET", COLLECTION).json()["counts"]["pending"] == 20
 
         replace(weights, own)
         machine.until(lambda: dense(machine).status_code == 200, "taken back by the api", 20)
-        assert machine.insist("DELETE", "/v1/collections/others").is_success
+        assert machine.send("DELETE", "/v1/collections/others").is_success
         machine.until(lambda: settled(machine), "taken back by the worker", 30)
         assert_everything_is_there_once(machine, writer.state)
 
 
 def replace(path: Path, content: bytes) -> None:
-    """As whoever deploys a model does: whole, in one step."""
+    """Atomically, as a deployment does."""
     fresh = path.with_suffix(".new")
     fresh.write_bytes(content)
     fresh.replace(path)
@@ -389,10 +390,10 @@ def dense(machine: Machine) -> httpx.Response:
 
 
 def stored(machine: Machine) -> list[Any]:
-    return machine.ask("SELECT document_id, chunk, content_revision FROM vectors_1_1 ORDER BY 1, 2")
+    return machine.select("SELECT document_id, chunk, content_revision FROM vectors_1_1 ORDER BY 1, 2")
 
 
 def refusals(machine: Machine) -> list[str]:
-    """What the worker says of versions that it does not write in."""
+    """The worker's log entries on versions that it does not write to."""
     lines = [json.loads(line) for line in machine.log.splitlines() if line.startswith("{")]
     return [one["reason"] for one in lines if one["message"] == "version skipped" and "weights differ" in one["reason"]]
