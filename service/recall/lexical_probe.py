@@ -9,18 +9,19 @@ document in one byte, which alone costs a few percent of recall by id, and next 
 """
 
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 
 from service.core.collections import Collection
 from service.core.ids import CollectionId, DocumentId
-from service.core.lru import LruDict
 from service.core.ports.documents import Documents
 from service.core.ports.lexicon import ExactBM25, Lexicon, TermCounts
 from service.core.ports.vectors import VectorStore
 from service.core.query_syntax import ParsedQuery
 from service.core.recall import K, RecallStats, recall_at_k
 from service.core.versions import EmbedderVersion
+from service.spaces.sample_cache import SampleCache
 
 SAMPLE_DOCUMENTS = 256
 MAX_DOCUMENT_LENGTH, MAX_SAMPLE_LENGTH = 100_000, 1_000_000
@@ -33,12 +34,6 @@ NEAR_SHARE = 0.06
 """Scores that differ by this share are equally good: a rounded length changes one by as much (docs/lexical.md)."""
 
 
-@dataclass(frozen=True, slots=True)
-class DocumentSample:
-    documents: tuple[TermCounts, ...]
-    expires_at: float
-
-
 @dataclass(kw_only=True, eq=False)
 class LexicalProbe:
     lexicon: Lexicon
@@ -46,7 +41,11 @@ class LexicalProbe:
     vectors: VectorStore
     documents: Documents
     clock: Callable[[], float] = time.monotonic
-    _samples: LruDict[CollectionId, DocumentSample] = field(default_factory=lambda: LruDict(MAX_SAMPLES), init=False)
+
+    def __post_init__(self) -> None:
+        self._samples: SampleCache[CollectionId, tuple[TermCounts, ...]] = SampleCache(
+            seconds=SAMPLE_SECONDS, capacity=MAX_SAMPLES, clock=self.clock
+        )
 
     async def probe(self, collection: Collection, version: EmbedderVersion, words: ParsedQuery) -> RecallStats | None:
         """None where a document changed meanwhile; empty where no sampled document has any of the words.
@@ -56,7 +55,7 @@ class LexicalProbe:
         plain = ParsedQuery(text=words.text)
         if self.lexicon.state(collection) != "ready":
             return RecallStats()
-        sample = await self._sample(collection, version)
+        sample = await self._samples.get_or_compute(collection.id, partial(self._draw, collection, version))
         scores = await self.truth.exact_scores(collection, plain, sample)
         exact = {one.document_id: score for one, score in zip(sample, scores, strict=True) if score > 0}
         if not exact:
@@ -69,7 +68,7 @@ class LexicalProbe:
         differing = {*best} ^ {one.document_id for one in found}
         newer = any(one.content_revision > revisions[one.document_id] for one in found)
         if newer or await self._changed(collection, sorted(differing), revisions):
-            del self._samples[collection.id]
+            self._samples.forget(collection.id)
             return None
         true = [(one, exact[one]) for one in best]
         given = [(one.document_id, exact.get(one.document_id, 0.0)) for one in found]
@@ -81,20 +80,13 @@ class LexicalProbe:
         now = await self.documents.get(collection.id, ids) if ids else {}
         return any(one not in now or now[one].content_revision != revisions[one] for one in ids)
 
-    async def _sample(self, collection: Collection, version: EmbedderVersion) -> tuple[TermCounts, ...]:
-        sample = self._samples.get(collection.id)
-        if sample is None or self.clock() >= sample.expires_at:
-            drawn = tuple([one async for one in self._draw(collection, version)])
-            sample = self._samples[collection.id] = DocumentSample(drawn, self.clock() + SAMPLE_SECONDS)
-        return sample.documents
-
-    async def _draw(self, collection: Collection, version: EmbedderVersion) -> AsyncIterator[TermCounts]:
+    async def _draw(self, collection: Collection, version: EmbedderVersion) -> tuple[TermCounts, ...]:
         chunks = (await self.vectors.sample(version, SAMPLE_DOCUMENTS)).chunks
         ids = list(dict.fromkeys(document_id for document_id, _ in chunks))
-        left = MAX_SAMPLE_LENGTH
+        left, sample = MAX_SAMPLE_LENGTH, list[TermCounts]()
         for at in range(0, len(ids), BATCH):
             documents = (await self.documents.get(collection.id, ids[at : at + BATCH])).values()
             short = [one for one in documents if len(one.text) <= min(MAX_DOCUMENT_LENGTH, left)]
             left = max(0, left - sum(len(one.text) for one in short))
-            for counts in await self.truth.term_counts(collection, short):
-                yield counts
+            sample += await self.truth.term_counts(collection, short)
+        return tuple(sample)

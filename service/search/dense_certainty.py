@@ -7,8 +7,8 @@ score normalization", CIKM 2009; such ratios predict how well a query is answere
 performance by query-drift estimation", TOIS 2012).
 """
 
-import time
 from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +17,7 @@ from service.core.ids import CollectionId, DocumentId, Vector, VersionNumber
 from service.core.ports.vectors import VectorStore
 from service.core.versions import VectorSample
 from service.spaces.resolver import Space
+from service.spaces.sample_cache import SampleCache
 
 Z_CHANCE, Z_CERTAIN = 2.5, 4.0
 """Deviations above the mean. The best of a few hundred random chunks reaches 2.5 to 3 by chance; where the embedder
@@ -47,7 +48,9 @@ class DenseCertainty:
 
     def __init__(self, vectors: VectorStore) -> None:
         self._vectors = vectors
-        self._samples: dict[tuple[CollectionId, VersionNumber], tuple[float, int, VectorSample]] = {}
+        self._samples: SampleCache[tuple[CollectionId, VersionNumber], VectorSample] = SampleCache(
+            seconds=SAMPLE_SECONDS, growth=MAX_GROWTH, capacity=MAX_SAMPLES
+        )
 
     async def certainty(self, space: Space, vector: Vector, best: float) -> float:
         """The certainty of the dense leg, whose best candidate for this query has the cosine `best`."""
@@ -63,13 +66,5 @@ class DenseCertainty:
 
     async def _sample(self, space: Space) -> VectorSample:
         key = (space.version.collection_id, space.version.number)
-        expires, rows, sample = self._samples.get(key, (0.0, 0, None))
-        similar_size = rows / MAX_GROWTH < space.status.rows < rows * MAX_GROWTH
-        if sample is not None and time.monotonic() < expires and similar_size:
-            return sample
-        sample = await self._vectors.sample(space.version, SAMPLE_SIZE)
-        self._samples.pop(key, None)  # the oldest are first
-        self._samples[key] = (time.monotonic() + SAMPLE_SECONDS, space.status.rows, sample)
-        while len(self._samples) > MAX_SAMPLES:
-            del self._samples[next(iter(self._samples))]
-        return sample
+        draw = partial(self._vectors.sample, space.version, SAMPLE_SIZE)
+        return await self._samples.get_or_compute(key, draw, space.status.rows)

@@ -57,13 +57,9 @@ class SampleCache(Generic[K, V]):
         """The value, computed where it is missing or outdated. A failure is raised, and leaves the entry as it was."""
         if (value := self.get(key, rows)) is not None:
             return value
-        lock = self._locks.get(key)
-        if lock is None:
-            lock = self._locks[key] = asyncio.Lock()
-        async with lock:
-            if (value := self.get(key, rows)) is not None:  # another caller computed it meanwhile
-                return value
-            return self.put(key, await compute(), rows)
+        async with self._locks.setdefault(key, asyncio.Lock()):
+            value = self.get(key, rows)  # another caller may have computed it meanwhile
+            return self.put(key, await compute(), rows) if value is None else value
 
     def forget(self, key: K) -> None:
         self._entries.pop(key, None)

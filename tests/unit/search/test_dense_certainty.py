@@ -106,11 +106,11 @@ async def test_random_chunks_are_drawn_once_until_there_are_many_more_or_time_ha
 async def test_a_space_with_hardly_anything_in_it_is_trusted_and_only_so_many_are_remembered(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(dense_certainty, "MAX_SAMPLES", 2)
     drawn = Drawn(FakeStore())
     known = DenseCertainty(drawn)
     assert await known.certainty(space(dense_certainty.MIN_SAMPLE_SIZE - 1), vector([1.0]), 0.0) == 1.0
     assert drawn.draws == 0
-    monkeypatch.setattr(dense_certainty, "MAX_SAMPLES", 2)
     here = space(1_000)
     spaces = [replace(here, version=replace(here.version, number=VersionNumber(number))) for number in (1, 2, 3, 1)]
     for one in spaces:

@@ -1,0 +1,65 @@
+"""What is sampled is remembered: for a time, up to a growth, of so many keys, and computed once for all who ask."""
+
+import asyncio
+
+import pytest
+
+from service.spaces.sample_cache import SampleCache
+
+
+class Scene:
+    def __init__(self, capacity: int = 2) -> None:
+        self.now, self.computed = 0.0, 0
+        self.cache: SampleCache[str, int] = SampleCache(
+            seconds=10.0, growth=2.0, capacity=capacity, clock=lambda: self.now
+        )
+
+    async def value(self, key: str = "a", rows: int = 100) -> int:
+        return await self.cache.get_or_compute(key, self._compute, rows)
+
+    async def _compute(self) -> int:
+        self.computed += 1
+        number = self.computed
+        await asyncio.sleep(0)
+        return number
+
+
+@pytest.mark.parametrize(
+    ("seconds", "rows", "value"), [(9.9, 100, 1), (10.0, 100, 2), (0, 199, 1), (0, 200, 2), (0, 50, 2)]
+)
+async def test_a_value_is_outdated_by_time_and_by_growth(seconds: float, rows: int, value: int) -> None:
+    scene = Scene()
+    assert await scene.value() == 1
+    scene.now = seconds
+    assert await scene.value(rows=rows) == value
+
+
+async def test_callers_at_once_share_one_computation_and_each_key_has_its_own() -> None:
+    scene = Scene()
+    assert tuple(await asyncio.gather(scene.value(), scene.value(), scene.value("b"))) == (1, 1, 2)
+
+
+async def test_so_many_keys_are_remembered_and_any_can_be_forgotten() -> None:
+    scene = Scene(capacity=2)
+    for key in ("a", "b", "c"):
+        await scene.value(key)
+    assert [scene.cache.get(key, 100) for key in ("a", "b", "c")] == [None, 2, 3]
+    scene.cache.forget("b")
+    scene.cache.forget("b")
+    assert scene.cache.entry("b") is None
+
+
+async def test_a_failure_is_told_and_an_outdated_value_can_still_be_had() -> None:
+    scene = Scene()
+    await scene.value()
+    scene.now = 11.0
+
+    async def fail() -> int:
+        raise ValueError("no")
+
+    with pytest.raises(ValueError, match="no"):
+        await scene.cache.get_or_compute("a", fail, 100)
+    entry = scene.cache.entry("a")
+    assert entry is not None
+    assert (entry.value, entry.rows, entry.computed_at) == (1, 100, 0.0)
+    assert await scene.value() == 2
