@@ -14,7 +14,7 @@ from typing import Literal
 
 from service.core.collections import Collection
 from service.core.errors import Conflict, Invalid, Overloaded
-from service.core.ids import DocumentId, VersionNumber
+from service.core.ids import CollectionName, DocumentId, VersionNumber
 from service.core.ports.versions import Versions
 from service.core.search import RerankRequest, SearchRequest, SearchResult
 from service.core.versions import Judgments
@@ -118,17 +118,9 @@ class Evaluator:
         """Asks the version that was active at the beginning. A text that its model cannot encode finds nothing."""
         text = judgments.queries[query]
         request = replace(MODE_REQUESTS[mode], text=text, embedder_version=collection.active_version)
-
-        async def ask() -> SearchResult:
-            answer = await self._search.run_background(collection.name, request)
-            if any(one.code == Overloaded.__name__ for one in answer.degraded):
-                raise Overloaded(retry_after=BUSY_SECONDS)
-            return answer
-
-        await asyncio.sleep(0)  # live searches first
         grades = judgments.grades[query]
         try:
-            answer = await retry_overloaded(ask)
+            answer = await search_when_free(self._search, collection.name, request)
         except Invalid as error:
             return EvaluatedQuery(ranking=(), grades=grades, milliseconds=0.0, degraded=(f"query: {error.detail}",))
         return EvaluatedQuery(
@@ -137,6 +129,19 @@ class Evaluator:
             milliseconds=answer.timings.elapsed * 1000,
             degraded=tuple(f"{one.stage}: {one.reason}" for one in answer.degraded),
         )
+
+
+async def search_when_free(search: SearchPipeline, name: CollectionName, request: SearchRequest) -> SearchResult:
+    """The answer of a background search, repeated while the service is too busy with live ones to answer in full."""
+
+    async def work() -> SearchResult:
+        answer = await search.run_background(name, request)
+        if any(one.code == Overloaded.__name__ for one in answer.degraded):
+            raise Overloaded(retry_after=BUSY_SECONDS)
+        return answer
+
+    await asyncio.sleep(0)  # live searches first
+    return await retry_overloaded(work)
 
 
 def _evaluated(answers: Sequence[EvaluatedQuery]) -> ModeEvaluation:

@@ -11,20 +11,19 @@ from statistics import fmean
 from typing import Any, Final
 
 from service.core.collections import Collection
-from service.core.errors import Invalid, ModelUnavailable, Overloaded, SpaceRefused, Unavailable
+from service.core.errors import Invalid, ModelUnavailable, SpaceRefused, Unavailable
 from service.core.ids import DocumentId
 from service.core.search import Mode, SearchRequest
 from service.core.versions import EmbedderVersion, Judgments, PromotionCheck
+from service.evaluation.evaluator import search_when_free
 from service.evaluation.ranking_metrics import Interval, ndcg, paired_bootstrap, recall
 from service.search.pipeline import SearchPipeline
 from service.spaces.model_verification import ModelVerifier
-from service.spaces.sampling import CollectionSampler, retry_overloaded, stable_sample
+from service.spaces.sampling import CollectionSampler, stable_sample
 
 MAX_QUERIES = 1_000
 MIN_QUERIES = 10
 """Fewer judged queries decide nothing: a bootstrap knows no more than the sample it draws from."""
-BUSY_SECONDS = 1.0
-"""Pause before a search is repeated that the service was too busy to answer in full."""
 DEPTH = 100
 MODES: Final[tuple[Mode, ...]] = ("dense", "hybrid")
 MEASURES: Mapping[str, Callable[[Sequence[str], Mapping[str, int]], float]] = {
@@ -100,22 +99,16 @@ class JudgmentCheck:
             text=text, k=DEPTH, candidates=DEPTH, mode=mode, embedder_version=version.number, include=frozenset()
         )
 
-        async def search() -> tuple[DocumentId, ...]:
-            try:
-                answer = await self.search.run_background(collection.name, request)
-            except Invalid:
-                return ()
-            except SpaceRefused as error:
-                # The model was verified a moment ago, so the version is not refused but measured another time.
-                raise Unavailable(error.detail) from error
-            if any(one.code == Overloaded.__name__ for one in answer.degraded):
-                raise Overloaded(retry_after=BUSY_SECONDS)
-            if not answer.complete:
-                raise Unavailable("; ".join(f"{one.stage}: {one.reason}" for one in answer.degraded))
-            return tuple(hit.id for hit in answer.hits)
-
-        await asyncio.sleep(0)  # live searches first
-        return await retry_overloaded(search)
+        try:
+            answer = await search_when_free(self.search, collection.name, request)
+        except Invalid:
+            return ()
+        except SpaceRefused as error:
+            # The model was verified a moment ago, so the version is not refused but measured another time.
+            raise Unavailable(error.detail) from error
+        if not answer.complete:
+            raise Unavailable("; ".join(f"{one.stage}: {one.reason}" for one in answer.degraded))
+        return tuple(hit.id for hit in answer.hits)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -16,6 +16,7 @@ import numpy.typing as npt
 from service.core.collections import EmbedderSpec
 from service.core.errors import Invalid
 from service.core.ids import Role, Vectors
+from service.core.vector_math import unit_rows
 from service.core.versions import EmbedderIdentity
 
 DIMENSIONS = 256
@@ -88,10 +89,7 @@ class HashingEncoder:
             for token in _TOKEN.findall(self._prompts[role] + text)[:MAX_TOKENS] or [""]:
                 for place, value in _features(token.lower(), self._full):
                     row[place] += value
-        vectors = vectors[:, : self._identity.dimensions]
-        norms = np.linalg.norm(vectors, axis=1, keepdims=True)
-        unit: Vectors = np.divide(vectors, norms, out=np.zeros_like(vectors), where=norms > 0).astype(np.float32)
-        return unit
+        return unit_rows(vectors[:, : self._identity.dimensions]).astype(np.float32)
 
 
 @lru_cache(maxsize=65536)

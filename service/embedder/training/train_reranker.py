@@ -15,6 +15,7 @@ import numpy as np
 from service.confidence import fit
 from service.core.errors import Misconfigured
 from service.core.logistic import Logistic
+from service.core.vector_math import unit_rows
 from service.embedder.models import batch_packing, source
 from service.embedder.models import device as devices
 from service.embedder.models.transformer import TransformerModel
@@ -107,9 +108,7 @@ def encoder(recipe: CrossEncoderRecipe) -> Encode:
         lengths = [min(length, model.max_tokens) for length in model.lengths(texts)]
         for batch in batch_packing.pack(lengths, devices.batch_tokens(model.device)):
             vectors[batch] = model.forward([texts[at] for at in batch], 0)
-        norms = np.linalg.norm(vectors, axis=1, keepdims=True)
-        unit: reranker_negatives.Vectors = np.divide(vectors, norms, out=vectors, where=norms > 0)
-        return unit
+        return unit_rows(vectors)
 
     return encode
 

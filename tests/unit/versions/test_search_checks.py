@@ -17,6 +17,7 @@ from service.core.ports.vectors import VectorQuery
 from service.core.search import Candidate, SearchRequest
 from service.core.versions import EmbedderVersion, PromotionCheck
 from service.embedder.models.registry import ModelRegistry
+from service.evaluation import evaluator
 from service.search.filter_planner import DEFAULT_EF_SEARCH
 from service.search.pipeline import SearchPipeline
 from service.spaces import sampling
@@ -253,7 +254,7 @@ class Busy(ModelRegistry):
 
 
 async def test_searches_of_a_busy_service_are_repeated(rivals: Rivals, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(judgment_check, "BUSY_SECONDS", 0.0)
+    monkeypatch.setattr(evaluator, "BUSY_SECONDS", 0.0)
     candidate = await rivals.add(BAD)
     judge(rivals)
     expected = (await examine(rivals, candidate))["judgments"]
