@@ -1,16 +1,14 @@
 """JSON over HTTP: bodies are read strictly and within the limits, answers are written with orjson."""
 
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator
 from typing import Any
 
 import orjson
-from fastapi.routing import APIRoute
 from pydantic_core import from_json
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
-from service.api.problems import error_responses
 from service.core.errors import TooLarge
 
 JSON = "application/json"
@@ -91,37 +89,3 @@ async def read_lines(request: Request, max_bytes: int) -> AsyncIterator[tuple[in
         yield number, None
     elif line := bytes(pending).strip():
         yield number, line
-
-
-class _ParsedRequest(Request):
-    """A request whose body was read and parsed already; FastAPI asks it for both."""
-
-    def __init__(self, request: Request, body: Any) -> None:
-        super().__init__(request.scope, request.receive)
-        self._parsed = body
-
-    async def body(self) -> bytes:
-        return b"" if self._parsed is None else b"parsed"
-
-    async def json(self) -> Any:
-        return self._parsed
-
-
-class JsonRoute(APIRoute):
-    """A route that reads its declared body by the rules of this module, and documents how that can fail."""
-
-    def __init__(self, path: str, endpoint: Callable[..., Any], **options: Any) -> None:
-        super().__init__(path, endpoint, **options)
-        if self.body_field is not None:
-            self.responses = error_responses(413, 415, 422) | self.responses
-
-    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        handle = super().get_route_handler()
-        if self.body_field is None:
-            return handle
-
-        async def read_and_handle(request: Request) -> Response:
-            max_bytes = request.app.state.service.limits.body_bytes
-            return await handle(_ParsedRequest(request, await read_json(request, max_bytes)))
-
-        return read_and_handle

@@ -10,11 +10,7 @@ class HttpProtocol(HttpToolsProtocol):
 
     def send_400_response(self, msg: str) -> None:
         response = problems.problem_response(
-            {},
-            kind="malformed",
-            title="The request is malformed.",
-            status=400,
-            detail="the request is not valid HTTP",
+            {}, kind="malformed", title="The request is malformed.", status=400, detail="the request is not valid HTTP"
         )
         lines = [STATUS_LINE[400]]
         lines += [b"%s: %s\r\n" % header for header in response.raw_headers]

@@ -89,10 +89,6 @@ def error_responses(*statuses: int, schema: str = "Problem") -> dict[int | str, 
     return {status: {"description": STATUS_DESCRIPTIONS[status], "content": content} for status in statuses}
 
 
-COLLECTION_ERRORS = error_responses(404, 422, 503)
-"""Of every route that is about one collection."""
-
-
 def problem_response(
     scope: Scope,
     *,

@@ -2,18 +2,16 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Query
-from starlette.responses import Response
+from fastapi import Query
 from typing_extensions import TypedDict
 
-from service.api.bodies import JsonResponse
 from service.api.cursors import decode_cursor, split_page
 from service.api.dependencies import ServiceDep
-from service.api.problems import COLLECTION_ERRORS
-from service.api.schemas.base import CollectionNameField, PageQuery
+from service.api.routing import collection_router
+from service.api.schemas.base import CollectionPath, PageQuery
 from service.core.versions import AuditEntry
 
-router = APIRouter(prefix="/v1/collections/{collection}/audit", tags=["audit"], responses=COLLECTION_ERRORS)
+router = collection_router("/audit", "audit")
 
 
 class AuditPage(TypedDict):
@@ -27,13 +25,13 @@ class AuditPage(TypedDict):
     next_cursor: str | None
 
 
-@router.get("", summary="Who changed what, newest first", response_model=AuditPage)
+@router.get("", summary="Who changed what, newest first")
 async def list_entries(
-    service: ServiceDep, collection: CollectionNameField, query: Annotated[PageQuery, Query()]
-) -> Response:
+    service: ServiceDep, collection: CollectionPath, query: Annotated[PageQuery, Query()]
+) -> AuditPage:
     listing = f"{collection}/audit"
     before = decode_cursor(listing, query.cursor)
     found = await service.collections.by_name(collection)
     rows = await service.audit.page(found.id, None if before is None else int(before), query.limit + 1)
     entries, next_cursor = split_page(listing, rows, query.limit, lambda entry: str(entry.number))
-    return JsonResponse(AuditPage(entries=list(entries), next_cursor=next_cursor))
+    return {"entries": list(entries), "next_cursor": next_cursor}

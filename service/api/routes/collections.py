@@ -6,10 +6,11 @@ from typing import Annotated
 from fastapi import APIRouter, Body
 from starlette.responses import Response
 
-from service.api.bodies import JsonResponse, JsonRoute
+from service.api.bodies import JsonResponse
 from service.api.dependencies import ActorDep, Service, ServiceDep
-from service.api.problems import COLLECTION_ERRORS, error_responses
-from service.api.schemas.base import CollectionNameField
+from service.api.problems import error_responses
+from service.api.routing import JsonRoute
+from service.api.schemas.base import CollectionPath
 from service.api.schemas.collections import CollectionAnswer, CollectionBody, CollectionsAnswer, collection_answer
 from service.core.collections import Collection, CollectionSettings
 from service.core.errors import CollectionNotFound, Conflict, EmbedderChange, Invalid, NotFound
@@ -27,22 +28,18 @@ router = APIRouter(prefix="/v1/collections", tags=["collections"], route_class=J
     summary="Create a collection, or change its settings",
     response_model=CollectionAnswer,
     response_description="Its settings were changed.",
-    responses={
-        201: {"model": CollectionAnswer, "description": "It was created."},
-        **error_responses(409, 503),
-    },
+    responses={201: {"model": CollectionAnswer, "description": "It was created."}, **error_responses(409, 503)},
 )
 async def put(
     service: ServiceDep,
     actor: ActorDep,
-    collection: CollectionNameField,
-    body: Annotated[CollectionBody | None, Body()] = None,
+    collection: CollectionPath,
+    body: Annotated[CollectionBody, Body(default_factory=CollectionBody)],
 ) -> Response:
     """What is left out keeps its value, or gets its default in a new collection.
 
     The embedder and the chunking are set at creation; another embedder later is a new version (409 here).
     """
-    body = body or CollectionBody()
     if body.language not in service.languages:
         raise Invalid.at("language", f"is not supported; known are {', '.join(sorted(service.languages))}")
     changed, created = await _create_or_change(service, collection, body, actor)
@@ -74,32 +71,29 @@ async def _create_or_change(
     raise Conflict("other clients keep changing this collection; try again")
 
 
-@router.get("", summary="List the collections", response_model=CollectionsAnswer, responses=error_responses(503))
-async def list_collections(service: ServiceDep) -> Response:
+@router.get("", summary="List the collections", responses=error_responses(503))
+async def list_collections(service: ServiceDep) -> CollectionsAnswer:
     answers = []
     for collection in await service.collections.all():
         with suppress(NotFound):  # deleted while the others were counted
             answers.append(await _answer(service, collection))
-    return JsonResponse(CollectionsAnswer(collections=answers))
+    return {"collections": answers}
 
 
 @router.get(
-    "/{collection}",
-    summary="Settings, counts and versions of a collection",
-    response_model=CollectionAnswer,
-    responses=COLLECTION_ERRORS,
+    "/{collection}", summary="Settings, counts and versions of a collection", responses=error_responses(404, 422, 503)
 )
-async def get(service: ServiceDep, collection: CollectionNameField) -> Response:
-    return JsonResponse(await _answer(service, await service.collections.by_name(collection)))
+async def get(service: ServiceDep, collection: CollectionPath) -> CollectionAnswer:
+    return await _answer(service, await service.collections.by_name(collection))
 
 
 @router.delete(
     "/{collection}",
     summary="Delete a collection with everything in it",
     status_code=204,
-    responses=COLLECTION_ERRORS,
+    responses=error_responses(404, 422, 503),
 )
-async def delete(service: ServiceDep, collection: CollectionNameField) -> Response:
+async def delete(service: ServiceDep, collection: CollectionPath) -> Response:
     found = await service.collections.by_name(collection)
     await service.collections.delete(found.id)
     service.search.forget(found.name)

@@ -3,7 +3,7 @@
 from collections.abc import AsyncIterator, Sequence
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Path, Query
+from fastapi import Query
 from pydantic import ValidationError
 from starlette.convertors import Convertor, register_url_convertor
 from starlette.exceptions import HTTPException
@@ -11,10 +11,11 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from service.api import problems
-from service.api.bodies import JSON, NDJSON, JsonResponse, JsonRoute, media_type, parse_json, read_json, read_lines
+from service.api.bodies import JSON, NDJSON, media_type, parse_json, read_json, read_lines
 from service.api.cursors import decode_cursor, split_page
 from service.api.dependencies import Service, ServiceDep
-from service.api.schemas.base import CollectionNameField, DocumentIdField, PageQuery, parse_filter
+from service.api.routing import collection_router
+from service.api.schemas.base import CollectionPath, DocumentIdPath, PageQuery, parse_filter
 from service.api.schemas.documents import (
     DeletedAnswer,
     DeletionBody,
@@ -56,14 +57,8 @@ class IdConvertor(Convertor[str]):
 
 
 register_url_convertor("id", IdConvertor())
-DocumentIdPath = Annotated[DocumentIdField, Path()]
 
-router = APIRouter(
-    prefix="/v1/collections/{collection}/documents",
-    tags=["documents"],
-    route_class=JsonRoute,
-    responses=problems.COLLECTION_ERRORS,
-)
+router = collection_router("/documents", "documents")
 
 
 # ---------------------------------------------------------------- write
@@ -72,7 +67,6 @@ router = APIRouter(
 @router.post(
     "",
     summary="Write documents",
-    response_model=WrittenAnswer,
     responses=problems.error_responses(413, 415),
     openapi_extra={
         "requestBody": {
@@ -85,8 +79,8 @@ router = APIRouter(
     },
 )
 async def write(
-    service: ServiceDep, request: Request, collection: CollectionNameField, query: Annotated[WriteQuery, Query()]
-) -> Response:
+    service: ServiceDep, request: Request, collection: CollectionPath, query: Annotated[WriteQuery, Query()]
+) -> WrittenAnswer:
     """Create or replace, by id. What the answer counts is committed; content that did not change is not encoded again.
 
     A `vector` is for a version whose embedder is `external`: the only one, or the one that is named.
@@ -99,7 +93,7 @@ async def write(
         raise HTTPException(415, f"this route takes {JSON} or {NDJSON}")
     found = await service.collections.by_name(collection)
     if kind == NDJSON:
-        return JsonResponse(await _write_stream(service, request, found, query))
+        return await _write_stream(service, request, found, query)
     documents = _parse_documents(await read_json(request, service.limits.body_bytes))
     with_vectors = query.embedder_version is not None or any(document.vector is not None for document in documents)
     target = await _vector_target(service, found, query) if with_vectors else None
@@ -107,7 +101,7 @@ async def write(
     if query.wait:
         ids = [document.id for document in documents]
         answer["searchable"] = await service.ingest.wait_until_searchable(found, ids)
-    return JsonResponse(answer)
+    return answer
 
 
 def _parse_documents(body: Any) -> list[Document]:
@@ -177,17 +171,17 @@ class _SearchableWaiter:
 # ---------------------------------------------------------------- read
 
 
-@router.get("", summary="List documents", response_model=DocumentPage)
+@router.get("", summary="List documents")
 async def list_documents(
-    service: ServiceDep, collection: CollectionNameField, query: Annotated[ListQuery, Query()]
-) -> Response:
+    service: ServiceDep, collection: CollectionPath, query: Annotated[ListQuery, Query()]
+) -> DocumentPage:
     """In the byte order of their ids, page by page."""
     after = decode_cursor(collection, query.cursor)
     where = parse_filter(_filter_object(query.filter))
     found = await service.collections.by_name(collection)
     rows = await service.documents.page(found.id, None if after is None else DocumentId(after), query.limit + 1, where)
     page, next_cursor = split_page(collection, rows, query.limit, lambda document: document.id)
-    return JsonResponse(DocumentPage(documents=[document_answer(one) for one in page], next_cursor=next_cursor))
+    return {"documents": [document_answer(one) for one in page], "next_cursor": next_cursor}
 
 
 def _filter_object(text: str | None) -> Any:
@@ -202,53 +196,53 @@ def _filter_object(text: str | None) -> Any:
     return value
 
 
-@router.get("/failed", summary="List the documents that were set aside", response_model=FailedPage)
+@router.get("/failed", summary="List the documents that were set aside")
 async def list_failed(
-    service: ServiceDep, collection: CollectionNameField, query: Annotated[PageQuery, Query()]
-) -> Response:
+    service: ServiceDep, collection: CollectionPath, query: Annotated[PageQuery, Query()]
+) -> FailedPage:
     """Documents that the embedder could not encode, and why. Lexical search finds them all the same."""
     after = decode_cursor(collection, query.cursor)
     found = await service.collections.by_name(collection)
     rows = await service.queue.failed(found.id, None if after is None else DocumentId(after), query.limit + 1)
     page, next_cursor = split_page(collection, rows, query.limit, lambda failed: failed.id)
-    return JsonResponse(FailedPage(documents=list(page), next_cursor=next_cursor))
+    return {"documents": list(page), "next_cursor": next_cursor}
 
 
-@router.post("/failed/retry", summary="Encode the documents again that were set aside", response_model=RetriedAnswer)
-async def retry(service: ServiceDep, collection: CollectionNameField) -> Response:
+@router.post("/failed/retry", summary="Encode the documents again that were set aside")
+async def retry(service: ServiceDep, collection: CollectionPath) -> RetriedAnswer:
     found = await service.collections.by_name(collection)
-    return JsonResponse(RetriedAnswer(retried=await service.queue.retry(found.id, utc_now())))
+    return {"retried": await service.queue.retry(found.id, utc_now())}
 
 
 # After "/failed", which would otherwise be taken for an id.
-@router.get("/{id:id}", summary="One document", response_model=DocumentAnswer)
-async def get(service: ServiceDep, collection: CollectionNameField, id: DocumentIdPath) -> Response:
+@router.get("/{id:id}", summary="One document")
+async def get(service: ServiceDep, collection: CollectionPath, id: DocumentIdPath) -> DocumentAnswer:
     found = await service.collections.by_name(collection)
     document = (await service.documents.get(found.id, [id])).get(id)
     if document is None:
         raise DocumentNotFound
-    return JsonResponse(document_answer(document))
+    return document_answer(document)
 
 
 # ---------------------------------------------------------------- delete
 
 
 @router.delete("/{id:id}", summary="Delete one document", status_code=204)
-async def delete(service: ServiceDep, collection: CollectionNameField, id: DocumentIdPath) -> Response:
+async def delete(service: ServiceDep, collection: CollectionPath, id: DocumentIdPath) -> Response:
     found = await service.collections.by_name(collection)
     if not await service.ingest.delete(found, [id]):
         raise DocumentNotFound
     return Response(status_code=204)
 
 
-@router.post("/delete", summary="Delete documents by id or by filter", response_model=DeletedAnswer)
-async def delete_many(service: ServiceDep, collection: CollectionNameField, body: DeletionBody) -> Response:
+@router.post("/delete", summary="Delete documents by id or by filter")
+async def delete_many(service: ServiceDep, collection: CollectionPath, body: DeletionBody) -> DeletedAnswer:
     found = await service.collections.by_name(collection)
     if body.filter is not None:
         where = parse_filter(body.filter)
         if where is None:
             raise Invalid.at("filter", "an empty filter would delete everything: delete the collection instead")
-        return JsonResponse(DeletedAnswer(deleted=await service.ingest.delete_matching(found, where)))
+        return {"deleted": await service.ingest.delete_matching(found, where)}
     ids = list(dict.fromkeys(body.ids or ()))
     deleted = set(await service.ingest.delete(found, ids)) if ids else set()
-    return JsonResponse(DeletedAnswer(deleted=len(deleted), missing=[one for one in ids if one not in deleted]))
+    return {"deleted": len(deleted), "missing": [one for one in ids if one not in deleted]}

@@ -2,21 +2,18 @@
 
 from datetime import datetime
 
-from fastapi import APIRouter
-from starlette.responses import Response
 from typing_extensions import TypedDict
 
-from service.api.bodies import JsonResponse
 from service.api.dependencies import ServiceDep
-from service.api.problems import COLLECTION_ERRORS
-from service.api.schemas.base import CollectionNameField
+from service.api.routing import collection_router
+from service.api.schemas.base import CollectionPath
 from service.core.collections import Collection
 from service.core.verdict import Verdict
 from service.drift.assess import DriftMeasure, DriftMeasureName, DriftReference
 from service.drift.monitor import DriftMinute as Minute
 from service.drift.monitor import DriftReport
 
-router = APIRouter(prefix="/v1/collections/{collection}", tags=["truth"], responses=COLLECTION_ERRORS)
+router = collection_router("", "truth")
 
 
 class DriftMeasureAnswer(TypedDict):
@@ -69,11 +66,11 @@ class DriftAnswer(TypedDict):
     """Minutes with queries, oldest first."""
 
 
-@router.get("/drift", summary="Drift of the live queries", response_model=DriftAnswer)
-async def drift(service: ServiceDep, collection: CollectionNameField) -> Response:
+@router.get("/drift", summary="Drift of the live queries")
+async def drift(service: ServiceDep, collection: CollectionPath) -> DriftAnswer:
     """As measured last, at most half a minute ago where there are queries. Of this process, and since its start."""
     found = await service.collections.by_name(collection)
-    return JsonResponse(_answer(found, service.drift_monitor.report(found)))
+    return _answer(found, service.drift_monitor.report(found))
 
 
 def _answer(collection: Collection, report: DriftReport) -> DriftAnswer:

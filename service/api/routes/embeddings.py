@@ -17,9 +17,10 @@ from pydantic import Field, model_validator
 from starlette.responses import Response
 from typing_extensions import TypedDict
 
-from service.api.bodies import JsonResponse, JsonRoute
+from service.api.bodies import JsonResponse
 from service.api.dependencies import Service, ServiceDep
 from service.api.problems import error_responses
+from service.api.routing import JsonRoute
 from service.api.schemas.collections import ModelBody
 from service.core.collections import EXTERNAL, EmbedderSpec
 from service.core.errors import FieldError, Invalid, ModelUnavailable

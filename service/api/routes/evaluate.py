@@ -3,18 +3,16 @@
 from collections.abc import Sequence
 from typing import Annotated, Self
 
-from fastapi import APIRouter, Body
+from fastapi import Body
 from pydantic import Field, model_validator
 from starlette.requests import Request
-from starlette.responses import Response
 from typing_extensions import TypedDict
 
-from service.api.bodies import JsonResponse, JsonRoute
 from service.api.dependencies import Service, ServiceDep
 from service.api.disconnect import run_until_disconnect
-from service.api.problems import COLLECTION_ERRORS, error_responses
 from service.api.routes.judgments import MAX_JUDGMENTS, JudgedQueryBody, JudgmentBody, JudgmentsBody
-from service.api.schemas.base import CollectionNameField, RequestBody
+from service.api.routing import collection_router
+from service.api.schemas.base import CollectionPath, RequestBody
 from service.core.collections import Collection
 from service.core.errors import Conflict, Invalid
 from service.core.periodic import utc_now
@@ -25,9 +23,7 @@ MAX_SECONDS = 600
 _DEFAULT_MODES: list[EvaluationMode] = ["dense", "lexical", "hybrid"]
 """Reranking must be named: it takes longer than all others together."""
 
-router = APIRouter(
-    prefix="/v1/collections/{collection}", tags=["truth"], route_class=JsonRoute, responses=COLLECTION_ERRORS
-)
+router = collection_router("", "truth", 409, 429)
 
 
 class EvaluationBody(RequestBody):
@@ -81,28 +77,22 @@ class EvaluationAnswer(TypedDict):
     modes: dict[str, ModeMetricsAnswer]
 
 
-@router.post(
-    "/evaluate",
-    summary="Evaluate the collection in its current state",
-    response_model=EvaluationAnswer,
-    responses=error_responses(409, 429),
-)
+@router.post("/evaluate", summary="Evaluate the collection in its current state")
 async def evaluate(
     service: ServiceDep,
     request: Request,
-    collection: CollectionNameField,
-    body: Annotated[EvaluationBody | None, Body()] = None,
-) -> Response:
+    collection: CollectionPath,
+    body: Annotated[EvaluationBody, Body(default_factory=EvaluationBody)],
+) -> EvaluationAnswer:
     """Run judged queries as clients do, beside the live ones and not in their metrics. The body may be left out.
 
     It ends when the client disconnects.
     """
-    body = body or EvaluationBody()
     modes = _available_modes(service, body.modes)
     found = await service.collections.by_name(collection)
     judgments = body.judgments() or await _stored_judgments(service, found)
     evaluation = service.evaluator.evaluate(found, judgments, modes, body.budget_seconds)
-    return JsonResponse(_answer(found, await run_until_disconnect(request, evaluation)))
+    return _answer(found, await run_until_disconnect(request, evaluation))
 
 
 def _available_modes(service: Service, modes: Sequence[EvaluationMode]) -> Sequence[EvaluationMode]:

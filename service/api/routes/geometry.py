@@ -2,21 +2,19 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Query
+from fastapi import Query
 from pydantic import Field
-from starlette.responses import Response
 from typing_extensions import TypedDict
 
-from service.api.bodies import JsonResponse
 from service.api.dependencies import ServiceDep
-from service.api.problems import COLLECTION_ERRORS, error_responses
-from service.api.schemas.base import CollectionNameField, QueryParameters, VersionNumberField
+from service.api.routing import collection_router
+from service.api.schemas.base import CollectionPath, QueryParameters, VersionNumberField
 from service.core.verdict import Verdict
 from service.diagnostics import thresholds
 from service.diagnostics.measure import COSINE_EDGES, GeometryPicture
 from service.diagnostics.service import MAX_SAMPLE, MIN_SAMPLE, SAMPLE_SIZE, GeometryReport
 
-router = APIRouter(prefix="/v1/collections/{collection}/geometry", tags=["geometry"], responses=COLLECTION_ERRORS)
+router = collection_router("/geometry", "geometry", 409, 429)
 
 
 class GeometryQuery(QueryParameters):
@@ -96,15 +94,10 @@ class GeometryAnswer(TypedDict):
     """The previous version, where it still has vectors."""
 
 
-@router.get(
-    "",
-    summary="Geometry of a version's space, with verdicts",
-    response_model=GeometryAnswer,
-    responses=error_responses(409, 429),
-)
+@router.get("", summary="Geometry of a version's space, with verdicts")
 async def get(
-    service: ServiceDep, collection: CollectionNameField, query: Annotated[GeometryQuery, Query()]
-) -> Response:
+    service: ServiceDep, collection: CollectionPath, query: Annotated[GeometryQuery, Query()]
+) -> GeometryAnswer:
     """Measured on a random sample, cached for ten minutes. 409 where the version failed or was retired."""
     found = await service.collections.by_name(collection)
     report, before = await service.diagnostics.diagnose(found, query.version, query.sample)
@@ -138,7 +131,7 @@ async def get(
         answer["occurrences"] = {"edges": [float(one) for one in edges], "counts": list(counts)}
         answer["antihubs"] = picture.antihubs
         answer["map"] = _map_answer(report, picture)
-    return JsonResponse(answer)
+    return answer
 
 
 def _measure_answer(measure: thresholds.GeometryMeasure) -> GeometryMeasureAnswer:

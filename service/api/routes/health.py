@@ -13,19 +13,20 @@ from typing_extensions import TypedDict
 from service.api.bodies import JsonResponse
 from service.api.dependencies import ServiceDep
 from service.api.problems import error_responses, problem_response
+from service.api.routing import JsonRoute
 from service.core.errors import AzimuthError, FieldError
 
 log = logging.getLogger(__name__)
-router = APIRouter(tags=["operations"])
+router = APIRouter(tags=["operations"], route_class=JsonRoute)
 
 
 class StatusAnswer(TypedDict):
     status: str
 
 
-@router.get("/livez", summary="The process answers", response_model=StatusAnswer)
-async def livez() -> Response:
-    return JsonResponse(StatusAnswer(status="alive"))
+@router.get("/livez", summary="The process answers")
+async def livez() -> StatusAnswer:
+    return {"status": "alive"}
 
 
 @router.get(

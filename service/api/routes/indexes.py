@@ -1,23 +1,20 @@
 """The index of a version: its state, advice about it, and rebuilding it."""
 
-from fastapi import APIRouter
 from starlette.responses import Response
 from typing_extensions import TypedDict
 
 from service.api.bodies import JsonResponse
 from service.api.dependencies import ActorDep, Service, ServiceDep
-from service.api.problems import COLLECTION_ERRORS, error_responses
-from service.api.routes.versions import VersionNumberPath
-from service.api.schemas.base import CollectionNameField
+from service.api.problems import error_responses
+from service.api.routing import collection_router
+from service.api.schemas.base import CollectionPath, VersionPath
 from service.core.collections import Collection
 from service.core.errors import VersionNotFound
 from service.core.ids import VersionNumber
 from service.core.periodic import utc_now
 from service.core.verdict import Verdict
 
-router = APIRouter(
-    prefix="/v1/collections/{collection}/versions/{number}", tags=["versions"], responses=COLLECTION_ERRORS
-)
+router = collection_router("/versions/{number}", "versions")
 
 
 class IndexStateAnswer(TypedDict):
@@ -50,11 +47,11 @@ class IndexHealthAnswer(TypedDict):
     """Worst first."""
 
 
-@router.get("/index", summary="State of the index of a version", response_model=IndexHealthAnswer)
-async def get(service: ServiceDep, collection: CollectionNameField, number: VersionNumberPath) -> Response:
+@router.get("/index", summary="State of the index of a version")
+async def get(service: ServiceDep, collection: CollectionPath, number: VersionPath) -> IndexHealthAnswer:
     """404 also where the version is retired: its table is gone."""
     found = await service.collections.by_name(collection)
-    return JsonResponse(await _answer(service, found, number))
+    return await _answer(service, found, number)
 
 
 @router.post(
@@ -65,9 +62,7 @@ async def get(service: ServiceDep, collection: CollectionNameField, number: Vers
     response_description="It is being built; searches use the present one until then. `Location` has its state.",
     responses=error_responses(409),
 )
-async def rebuild(
-    service: ServiceDep, actor: ActorDep, collection: CollectionNameField, number: VersionNumberPath
-) -> Response:
+async def rebuild(service: ServiceDep, actor: ActorDep, collection: CollectionPath, number: VersionPath) -> Response:
     """409 where there is no index, or where it is being built. Afterwards it is calibrated again."""
     found = await service.collections.by_name(collection)
     await service.recall_controller.reindex(found, number, actor=actor, now=utc_now)

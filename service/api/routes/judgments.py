@@ -4,17 +4,16 @@ from collections.abc import Iterator, Sequence
 from datetime import datetime
 from typing import Annotated, NotRequired
 
-from fastapi import APIRouter, Query
+from fastapi import Query
 from pydantic import ConfigDict, Field
 from starlette.responses import Response
 from typing_extensions import TypedDict
 
-from service.api.bodies import JsonResponse, JsonRoute
 from service.api.dependencies import ActorDep, Service, ServiceDep
-from service.api.problems import COLLECTION_ERRORS
+from service.api.routing import collection_router
 from service.api.schemas.base import (
     MAX_ID_LENGTH,
-    CollectionNameField,
+    CollectionPath,
     DocumentIdField,
     QueryParameters,
     QueryText,
@@ -36,12 +35,7 @@ MAX_REPORTED_ERRORS = 100
 LOOKUP_BATCH = 1_000
 """Documents that are looked up at once."""
 
-router = APIRouter(
-    prefix="/v1/collections/{collection}/judgments",
-    tags=["judgments"],
-    route_class=JsonRoute,
-    responses=COLLECTION_ERRORS,
-)
+router = collection_router("/judgments", "judgments")
 
 
 class _Row(RequestBody):
@@ -123,32 +117,32 @@ class JudgmentsAnswer(TypedDict):
     set: NotRequired[JudgmentSet]
 
 
-@router.post("", summary="Upload the judgments of a collection", response_model=JudgmentsAnswer)
-async def put(service: ServiceDep, actor: ActorDep, collection: CollectionNameField, body: JudgmentsBody) -> Response:
+@router.post("", summary="Upload the judgments of a collection")
+async def put(service: ServiceDep, actor: ActorDep, collection: CollectionPath, body: JudgmentsBody) -> JudgmentsAnswer:
     """Replaces the whole set. Versions that wait for their promotion are evaluated again."""
     found = await service.collections.by_name(collection)
     judgments = body.judgments(utc_now())
     entry = _audit_entry(judgments.uploaded_at, actor, len(judgments.queries), _count(judgments))
     await service.test_sets.put(found.id, judgments, entry)
-    return JsonResponse(await _answer(service, found, judgments))
+    return await _answer(service, found, judgments)
 
 
-@router.get("", summary="The judgments of a collection", response_model=JudgmentsAnswer)
+@router.get("", summary="The judgments of a collection")
 async def get(
-    service: ServiceDep, collection: CollectionNameField, query: Annotated[JudgmentsQuery, Query()]
-) -> Response:
+    service: ServiceDep, collection: CollectionPath, query: Annotated[JudgmentsQuery, Query()]
+) -> JudgmentsAnswer:
     found = await service.collections.by_name(collection)
     judgments = await service.test_sets.get(found.id)
     if judgments is None:
-        return JsonResponse(JudgmentsAnswer(queries=0, judgments=0, unknown_documents=0, uploaded_at=None))
+        return JudgmentsAnswer(queries=0, judgments=0, unknown_documents=0, uploaded_at=None)
     answer = await _answer(service, found, judgments)
     if query.full:
         answer["set"] = _judgment_set(judgments)
-    return JsonResponse(answer)
+    return answer
 
 
 @router.delete("", summary="Delete the judgments of a collection", status_code=204)
-async def delete(service: ServiceDep, actor: ActorDep, collection: CollectionNameField) -> Response:
+async def delete(service: ServiceDep, actor: ActorDep, collection: CollectionPath) -> Response:
     found = await service.collections.by_name(collection)
     if await service.test_sets.uploaded_at(found.id) is None:
         raise NotFound(f"collection {found.name} has no judgments")

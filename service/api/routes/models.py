@@ -11,10 +11,10 @@ from fastapi import APIRouter
 from starlette.responses import Response
 from typing_extensions import TypedDict
 
-from service.api.bodies import JsonResponse, JsonRoute
 from service.api.dependencies import Service, ServiceDep
 from service.api.problems import error_responses
 from service.api.routes.embeddings import MAX_TEXTS, MAX_UNCUT_LENGTH, EncoderBody, signed_response
+from service.api.routing import JsonRoute
 from service.core.ports.embedder import Encoder
 
 router = APIRouter(tags=["models"], route_class=JsonRoute)
@@ -60,11 +60,11 @@ class ModelsAnswer(TypedDict):
     data: list[ModelAnswer]
 
 
-@router.get("/v1/models", summary="List models", response_model=ModelsAnswer)
-async def list_models(service: ServiceDep) -> Response:
+@router.get("/v1/models", summary="List models")
+async def list_models(service: ServiceDep) -> ModelsAnswer:
     """The models that collections and requests may name, the default one first. Listing loads none of them."""
     data = [_model_answer(service, name, encoder) for name, encoder in service.embedders.models().items()]
-    return JsonResponse(ModelsAnswer(object="list", data=data))
+    return {"object": "list", "data": data}
 
 
 @router.post(

@@ -7,15 +7,13 @@ from datetime import datetime, timedelta
 from operator import itemgetter
 from typing import Annotated
 
-from fastapi import APIRouter, Query
+from fastapi import Query
 from pydantic import Field
-from starlette.responses import Response
 from typing_extensions import TypedDict
 
-from service.api.bodies import JsonResponse
 from service.api.dependencies import ServiceDep
-from service.api.problems import COLLECTION_ERRORS
-from service.api.schemas.base import CollectionNameField, QueryParameters
+from service.api.routing import collection_router
+from service.api.schemas.base import CollectionPath, QueryParameters
 from service.core.periodic import utc_now
 from service.core.recall import (
     Band,
@@ -37,7 +35,7 @@ MAX_HISTORY_POINTS = 288
 MAX_EF_SETTINGS = 24
 """Most `ef_search` of one plan and band that are shown apart: as many as there are steps to choose from."""
 
-router = APIRouter(prefix="/v1/collections/{collection}/recall", tags=["recall"], responses=COLLECTION_ERRORS)
+router = collection_router("/recall", "recall")
 
 
 class RecallQuery(QueryParameters):
@@ -101,8 +99,8 @@ class RecallAnswer(TypedDict):
     versions: list[VersionRecallAnswer]
 
 
-@router.get("", summary="Measured recall of live searches", response_model=RecallAnswer)
-async def get(service: ServiceDep, collection: CollectionNameField, query: Annotated[RecallQuery, Query()]) -> Response:
+@router.get("", summary="Measured recall of live searches")
+async def get(service: ServiceDep, collection: CollectionPath, query: Annotated[RecallQuery, Query()]) -> RecallAnswer:
     """Live searches are run again exactly; what ran exactly has recall 1. Newest version first."""
     found = await service.collections.by_name(collection)
     since = utc_now() - timedelta(hours=query.hours)
@@ -123,9 +121,7 @@ async def get(service: ServiceDep, collection: CollectionNameField, query: Annot
                     "history": [{"minute": minute.at, **_series_fields(minute.series, minute.stats)} for minute in own],
                 }
             )
-    return JsonResponse(
-        RecallAnswer(collection=found.name, k=K, target=found.settings.recall_target, versions=versions)
-    )
+    return {"collection": found.name, "k": K, "target": found.settings.recall_target, "versions": versions}
 
 
 def _merge_numerous_settings(minutes: Sequence[RecallMinute]) -> tuple[RecallMinute, ...]:

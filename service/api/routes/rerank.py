@@ -8,11 +8,12 @@ from starlette.requests import Request
 from starlette.responses import Response
 from typing_extensions import TypedDict
 
-from service.api.bodies import JsonResponse, JsonRoute
+from service.api.bodies import JsonResponse
 from service.api.dependencies import ServiceDep
 from service.api.disconnect import run_until_disconnect
 from service.api.problems import error_responses
 from service.api.routes.embeddings import MAX_LENGTH, MAX_TEXTS
+from service.api.routing import JsonRoute
 from service.api.schemas.base import RequestBody, Text
 from service.core.errors import Invalid, ModelUnavailable
 

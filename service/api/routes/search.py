@@ -6,16 +6,15 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Annotated
 
-from fastapi import APIRouter, Body
+from fastapi import Body
 from starlette.requests import Request
 from starlette.responses import Response
 
-from service.api.bodies import JsonResponse, JsonRoute
+from service.api.bodies import JsonResponse
 from service.api.dependencies import Service, ServiceDep
 from service.api.disconnect import run_until_disconnect
-from service.api.problems import COLLECTION_ERRORS, error_responses
-from service.api.routes.documents import DocumentIdPath
-from service.api.schemas.base import CollectionNameField
+from service.api.routing import collection_router
+from service.api.schemas.base import CollectionPath, DocumentIdPath
 from service.api.schemas.search_request import BatchBody, SearchBody, SimilarBody
 from service.api.schemas.search_response import BatchAnswer, SearchAnswer, search_answer
 from service.core.concurrency import gather_limited
@@ -28,16 +27,11 @@ from service.search.encode_query import SharedQueryEncoding
 BATCH_CONCURRENCY = 8
 """Searches of one batch that run together: enough to keep the database busy, too few to crowd others out."""
 
-router = APIRouter(
-    prefix="/v1/collections/{collection}",
-    tags=["search"],
-    route_class=JsonRoute,
-    responses=COLLECTION_ERRORS | error_responses(409, 429),
-)
+router = collection_router("", "search", 409, 429)
 
 
 @router.post("/search", summary="Search a collection", response_model=SearchAnswer)
-async def search(service: ServiceDep, request: Request, collection: CollectionNameField, body: SearchBody) -> Response:
+async def search(service: ServiceDep, request: Request, collection: CollectionPath, body: SearchBody) -> Response:
     """Every answer says which version answered, how the dense leg ran, and which stages failed and why."""
     wanted = body.request()
     work = service.search.run(collection, wanted)
@@ -51,12 +45,11 @@ async def search(service: ServiceDep, request: Request, collection: CollectionNa
 async def similar(
     service: ServiceDep,
     request: Request,
-    collection: CollectionNameField,
+    collection: CollectionPath,
     id: DocumentIdPath,
-    body: Annotated[SimilarBody | None, Body()] = None,
+    body: Annotated[SimilarBody, Body(default_factory=SimilarBody)],
 ) -> Response:
     """A search that is `like` this one document, which is left out of the answer. The body may be left out."""
-    body = body or SimilarBody()
     wanted = body.request(id)
     try:
         result = await service.search.run(collection, wanted)
@@ -68,8 +61,8 @@ async def similar(
     return _response(request, result, wanted, body.explain)
 
 
-@router.post("/search/batch", summary="Run several searches", response_model=BatchAnswer)
-async def batch(service: ServiceDep, request: Request, collection: CollectionNameField, body: BatchBody) -> Response:
+@router.post("/search/batch", summary="Run several searches")
+async def batch(service: ServiceDep, request: Request, collection: CollectionPath, body: BatchBody) -> BatchAnswer:
     """All or none: where one search is refused, the error names it by its place (`searches.3.filter`).
 
     All texts that the embedder has to read are encoded as one batch. A batch is not what clients usually send, so its
@@ -86,7 +79,7 @@ async def batch(service: ServiceDep, request: Request, collection: CollectionNam
         search_answer(result, one, explain=search.explain)
         for result, one, search in zip(results, wanted, body.searches, strict=True)
     ]
-    return JsonResponse(BatchAnswer(results=answers, took_ms=round((time.perf_counter() - started) * 1000, 3)))
+    return {"results": answers, "took_ms": round((time.perf_counter() - started) * 1000, 3)}
 
 
 @contextmanager

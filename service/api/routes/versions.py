@@ -3,14 +3,15 @@
 from contextlib import suppress
 from typing import Annotated
 
-from fastapi import APIRouter, Body, Path, Query
+from fastapi import Body, Query
 from starlette.requests import Request
 from starlette.responses import Response
 
-from service.api.bodies import JsonResponse, JsonRoute
+from service.api.bodies import JsonResponse
 from service.api.dependencies import ActorDep, Service, ServiceDep
-from service.api.problems import COLLECTION_ERRORS, error_responses, service_error_response
-from service.api.schemas.base import CollectionNameField, VersionNumberField
+from service.api.problems import error_responses, service_error_response
+from service.api.routing import collection_router
+from service.api.schemas.base import CollectionPath, VersionPath
 from service.api.schemas.versions import (
     DROPPED_SPACE,
     NO_PROGRESS,
@@ -28,37 +29,28 @@ from service.core.errors import PromotionRefused, VersionNotFound
 from service.core.periodic import utc_now
 from service.core.versions import EmbedderVersion, VersionState
 
-router = APIRouter(
-    prefix="/v1/collections/{collection}/versions",
-    tags=["versions"],
-    route_class=JsonRoute,
-    responses=COLLECTION_ERRORS,
-)
+router = collection_router("/versions", "versions")
 CONFLICT = error_responses(409)
-
-VersionNumberPath = Annotated[VersionNumberField, Path()]
 
 
 # ---------------------------------------------------------------- read
 
 
-@router.get("", summary="List the embedder versions", response_model=VersionsAnswer)
-async def list_versions(service: ServiceDep, collection: CollectionNameField) -> Response:
+@router.get("", summary="List the embedder versions")
+async def list_versions(service: ServiceDep, collection: CollectionPath) -> VersionsAnswer:
     """All that ever existed: numbers are not used again."""
     found = await service.collections.by_name(collection)
-    return JsonResponse(
-        VersionsAnswer(
-            active_version=found.active_version,
-            previous_version=found.previous_version,
-            versions=[await _answer(service, found, version) for version in await service.versions.of(found.id)],
-        )
-    )
+    return {
+        "active_version": found.active_version,
+        "previous_version": found.previous_version,
+        "versions": [await _answer(service, found, version) for version in await service.versions.of(found.id)],
+    }
 
 
-@router.get("/{number}", summary="One embedder version: state, progress and evidence", response_model=VersionAnswer)
-async def get(service: ServiceDep, collection: CollectionNameField, number: VersionNumberPath) -> Response:
+@router.get("/{number}", summary="One embedder version: state, progress and evidence")
+async def get(service: ServiceDep, collection: CollectionPath, number: VersionPath) -> VersionAnswer:
     found = await service.collections.by_name(collection)
-    return JsonResponse(await _answer(service, found, await service.versions.get(found.id, number)))
+    return await _answer(service, found, await service.versions.get(found.id, number))
 
 
 # ---------------------------------------------------------------- register, promote, roll back, retire
@@ -75,14 +67,13 @@ async def get(service: ServiceDep, collection: CollectionNameField, number: Vers
 async def register(
     service: ServiceDep,
     actor: ActorDep,
-    collection: CollectionNameField,
-    body: Annotated[VersionBody | None, Body()] = None,
+    collection: CollectionPath,
+    body: Annotated[VersionBody, Body(default_factory=VersionBody)],
 ) -> Response:
     """Workers fill it while the active version goes on answering; from now on all writes go to both.
 
     409 where a version of the same embedder, chunking and index exists already: `errors` names it.
     """
-    body = body or VersionBody()
     found = await service.collections.by_name(collection)
     active = await service.versions.get(found.id, found.active_version)
     version = await service.state_machine.register(
@@ -108,15 +99,14 @@ async def promote(
     service: ServiceDep,
     request: Request,
     actor: ActorDep,
-    collection: CollectionNameField,
-    number: VersionNumberPath,
-    body: Annotated[PromotionBody | None, Body()] = None,
+    collection: CollectionPath,
+    number: VersionPath,
+    body: Annotated[PromotionBody, Body(default_factory=PromotionBody)],
 ) -> Response:
     """Where the evidence speaks against it: 409, with what failed in `errors` and all of it in `checks`.
 
     `force` promotes it all the same. Promoting the active version changes nothing.
     """
-    body = body or PromotionBody()
     found = await service.collections.by_name(collection)
     try:
         found = await service.state_machine.promote(
@@ -129,70 +119,60 @@ async def promote(
     return JsonResponse(await _answer(service, found, await service.versions.get(found.id, number)))
 
 
-@router.post(
-    "/rollback", summary="Make the previous version active again", response_model=VersionAnswer, responses=CONFLICT
-)
+@router.post("/rollback", summary="Make the previous version active again", responses=CONFLICT)
 async def roll_back(
     service: ServiceDep,
     actor: ActorDep,
-    collection: CollectionNameField,
-    body: Annotated[RollBackBody | None, Body()] = None,
-) -> Response:
+    collection: CollectionPath,
+    body: Annotated[RollBackBody, Body(default_factory=RollBackBody)],
+) -> VersionAnswer:
     """It stayed complete, so nothing is lost and there is no delay. Answers the version that is active now.
 
     A second roll back reverts the first one; a client that may have to repeat a request names the version in `from`.
     """
-    body = body or RollBackBody()
     found = await service.collections.by_name(collection)
     found = await service.state_machine.roll_back(
         found, leaving=body.leaving, actor=actor, now=utc_now(), note=body.note
     )
     service.search.forget(found.name)
-    return JsonResponse(await _answer(service, found, await service.versions.get(found.id, found.active_version)))
+    return await _answer(service, found, await service.versions.get(found.id, found.active_version))
 
 
-@router.delete("/{number}", summary="Retire a version", response_model=VersionAnswer, responses=CONFLICT)
+@router.delete("/{number}", summary="Retire a version", responses=CONFLICT)
 async def retire(
     service: ServiceDep,
     actor: ActorDep,
-    collection: CollectionNameField,
-    number: VersionNumberPath,
+    collection: CollectionPath,
+    number: VersionPath,
     query: Annotated[NoteQuery, Query()],
-) -> Response:
+) -> VersionAnswer:
     """Also one that is being filled. Its vectors are dropped at once and for good; its entry stays."""
     found = await service.collections.by_name(collection)
     await service.state_machine.retire(found, number, actor=actor, now=utc_now(), note=query.note)
     service.search.forget(found.name)
     found = await service.collections.by_name(collection)  # it may have been the previous version
-    return JsonResponse(await _answer(service, found, await service.versions.get(found.id, number)))
+    return await _answer(service, found, await service.versions.get(found.id, number))
 
 
 # ---------------------------------------------------------------- pause and resume
 
 
-@router.post("/{number}/pause", summary="Pause a backfill", response_model=VersionAnswer, responses=CONFLICT)
-async def pause(
-    service: ServiceDep, actor: ActorDep, collection: CollectionNameField, number: VersionNumberPath
-) -> Response:
+@router.post("/{number}/pause", summary="Pause a backfill", responses=CONFLICT)
+async def pause(service: ServiceDep, actor: ActorDep, collection: CollectionPath, number: VersionPath) -> VersionAnswer:
     """Live writes still go to the version."""
     found = await service.collections.by_name(collection)
     version = await service.state_machine.pause(found, number, actor=actor, now=utc_now())
-    return JsonResponse(await _answer(service, found, version))
+    return await _answer(service, found, version)
 
 
-@router.post(
-    "/{number}/resume",
-    summary="Resume a backfill, or retry a version that failed",
-    response_model=VersionAnswer,
-    responses=CONFLICT,
-)
+@router.post("/{number}/resume", summary="Resume a backfill, or retry a version that failed", responses=CONFLICT)
 async def resume(
-    service: ServiceDep, actor: ActorDep, collection: CollectionNameField, number: VersionNumberPath
-) -> Response:
+    service: ServiceDep, actor: ActorDep, collection: CollectionPath, number: VersionPath
+) -> VersionAnswer:
     """What the version has already is not made anew."""
     found = await service.collections.by_name(collection)
     version = await service.state_machine.resume(found, number, actor=actor, now=utc_now())
-    return JsonResponse(await _answer(service, found, version))
+    return await _answer(service, found, version)
 
 
 async def _answer(service: Service, collection: Collection, version: EmbedderVersion) -> VersionAnswer:

@@ -8,6 +8,7 @@ in the same order, is a part of them as it is (see `bodies.JsonResponse`).
 from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
+from fastapi import Path
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from service.core import filters
@@ -64,11 +65,12 @@ DocumentIdField = Annotated[
     AfterValidator(_without_nul),
     Field(min_length=1, max_length=MAX_ID_LENGTH, description="Any text, unique in its collection."),
 ]
-CollectionNameField = Annotated[
-    CollectionName,
-    Field(pattern="^[a-z0-9][a-z0-9_-]{0,62}$", description="Name of a collection.", examples=["papers"]),
+CollectionPath = Annotated[
+    CollectionName, Path(pattern="^[a-z0-9][a-z0-9_-]{0,62}$", description="Name of a collection.", examples=["papers"])
 ]
+DocumentIdPath = Annotated[DocumentIdField, Path()]
 VersionNumberField = Annotated[VersionNumber, Field(ge=1, le=2**31 - 1)]
+VersionPath = Annotated[VersionNumberField, Path()]
 VectorField = Annotated[
     list[float],
     Field(

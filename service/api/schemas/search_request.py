@@ -52,11 +52,7 @@ class ExampleBody(RequestBody):
         return self
 
     def example(self) -> Example:
-        return Example(
-            id=self.id,
-            text=self.text,
-            vector=None if self.vector is None else tuple(self.vector),
-        )
+        return Example(id=self.id, text=self.text, vector=None if self.vector is None else tuple(self.vector))
 
 
 ExampleField = Annotated[

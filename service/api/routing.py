@@ -1,0 +1,68 @@
+"""Routes that read JSON bodies strictly, write answers as JSON, and document how they can fail."""
+
+from collections.abc import Awaitable, Callable, Coroutine
+from functools import wraps
+from typing import Any
+
+from fastapi import APIRouter
+from fastapi.routing import APIRoute
+from starlette.requests import Request
+from starlette.responses import Response
+
+from service.api.bodies import JsonResponse, read_json
+from service.api.problems import error_responses
+
+
+class JsonRoute(APIRoute):
+    """A handler returns its answer, whose shape is its return annotation, or a Response with status and headers."""
+
+    def __init__(self, path: str, endpoint: Callable[..., Awaitable[Any]], **options: Any) -> None:
+        super().__init__(path, _rendered(endpoint), **options)
+        if self.body_field is not None:
+            self.responses = error_responses(413, 415, 422) | self.responses
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        handle = super().get_route_handler()
+        if self.body_field is None:
+            return handle
+
+        async def read_and_handle(request: Request) -> Response:
+            max_bytes = request.app.state.service.limits.body_bytes
+            return await handle(_ParsedRequest(request, await read_json(request, max_bytes)))
+
+        return read_and_handle
+
+
+def collection_router(path: str, tag: str, *statuses: int) -> APIRouter:
+    """A router for `path` below a collection. `statuses`: errors of all its routes beside the usual ones."""
+    return APIRouter(
+        prefix=f"/v1/collections/{{collection}}{path}",
+        tags=[tag],
+        route_class=JsonRoute,
+        responses=error_responses(404, 422, 503, *statuses),
+    )
+
+
+def _rendered(endpoint: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Response]]:
+    """FastAPI passes a Response on as it is; anything else it would validate and convert first."""
+
+    @wraps(endpoint)
+    async def render(**arguments: Any) -> Response:
+        answer = await endpoint(**arguments)
+        return answer if isinstance(answer, Response) else JsonResponse(answer)
+
+    return render
+
+
+class _ParsedRequest(Request):
+    """A request whose body was read and parsed already; FastAPI asks it for both."""
+
+    def __init__(self, request: Request, body: Any) -> None:
+        super().__init__(request.scope, request.receive)
+        self._parsed = body
+
+    async def body(self) -> bytes:
+        return b"" if self._parsed is None else b"parsed"
+
+    async def json(self) -> Any:
+        return self._parsed
