@@ -1,27 +1,28 @@
-"""What a query asks of words: phrases that must be said, terms that must or must not, everything else as it comes.
+"""The syntax of queries for the lexical leg: phrases and terms that must or must not occur, and plain words.
 
-    "exact phrase"    must be said so, in title or text; only words where no document of the collection says it
-    +term, +"a b"     must be said
-    -term, -"a b"     must not be said
+    "exact phrase"    must occur, in title or text; only words where no document of the collection has it
+    +term, +"a b"     must occur
+    -term, -"a b"     must not occur
 
-There is no syntax error: what does not follow the grammar to the letter is words like any others. An operator stands at
-the beginning of a word, after white space or at the very start, and directly before a quotation mark or a letter that
-does not stand alone; a quotation ends before white space, at the end or before punctuation. So `c++`, `-5 degrees`,
-`e-mail`, `state-of-the-art`, `- a bullet`, `ls -l`, `--help`, `6" pipe` and `"unbalanced` mean what they always did. A
-query of nothing but exclusions asks for nothing, and is taken as words too.
+There is no syntax error: whatever does not follow the grammar to the letter is plain words. An operator stands at the
+beginning of a word, after white space or at the very start, and directly before a quotation mark or a letter that does
+not stand alone; a quotation ends before white space, at the end or before punctuation. So `c++`, `-5 degrees`,
+`e-mail`, `state-of-the-art`, `- a bullet`, `ls -l`, `--help`, `6" pipe` and `"unbalanced` keep their meaning. A query
+of nothing but exclusions is plain words too.
 """
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 Syntax = Literal["wishes", "plain"]
-"""Are wishes read, or is every text only words?"""
+"""Whether constraints ("wishes" in the API) are parsed, or every text is plain words."""
 
 MAX_CONSTRAINTS = 32
-"""Of one query. More of them are words like any others."""
+"""In one query. Further ones are plain words."""
 
-_WISH = re.compile(
+_CONSTRAINT = re.compile(
     r"""
     (?<!\S)(?P<sign>[+-])?
     (?: (?P<open>["“„«])(?P<phrase>[^"“”„«»]+)["”“»](?![^\s.,;:!?)\]}])
@@ -30,37 +31,34 @@ _WISH = re.compile(
     """,
     re.VERBOSE,
 )
-_TAIL = re.compile(r"[.,;:!?)\]}\"”“»]+$")
-"""Punctuation behind a term is no part of it."""
-
-
-_LONGEST_MISSPELT = 40
-"""Letters. What is longer is no word that somebody misspelt."""
+_TRAILING_PUNCTUATION = re.compile(r"[.,;:!?)\]}\"”“»]+$")
+_LONGEST_TYPO = 40
+"""Letters; longer words are not corrected."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TypoTolerance:
-    """Words that no document says may stand for similar ones that some do.
+    """Words that no document contains may stand for similar ones.
 
-    `max_edits`: letters that may be wrong, missing, too many or swapped with their neighbour; 1 or 2. Short words allow
-    fewer: none below four letters, one below six.
+    `max_edits`: letters that are wrong, missing, added or swapped with their neighbour; 1 or 2. Words with fewer than
+    four letters allow none, with fewer than six one.
     """
 
     max_edits: int = 2
 
     def max_edits_for(self, word: str) -> int:
-        """Edits of this word. Numbers and codes have no typos: another one is another thing."""
-        if not 4 <= len(word) <= _LONGEST_MISSPELT or not word.isalpha():
+        """The edits that this word allows. Numbers and codes allow none: another one is another thing."""
+        if not 4 <= len(word) <= _LONGEST_TYPO or not word.isalpha():
             return 0
         return min(self.max_edits, 1 if len(word) < 6 else 2)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ParsedQuery:
-    """A query as the lexical leg reads it. `text`: what is looked for and scored; without what is excluded.
+    """A query as the lexical leg reads it. `text`: what is searched and scored, without what is excluded.
 
-    All wishes are single words or phrases. A document passes that says all that is `required`, all that is `quoted` of
-    what any document says, and nothing that is `excluded`.
+    The constraints are words or phrases. A document passes that has all `required` ones, all `quoted` ones that any
+    document has, and no `excluded` one.
     """
 
     text: str
@@ -69,6 +67,14 @@ class ParsedQuery:
     excluded: tuple[str, ...] = ()
     typos: TypoTolerance | None = None
 
+    @classmethod
+    def union(cls, queries: Sequence["ParsedQuery"], typos: TypoTolerance | None) -> "ParsedQuery":
+        def distinct(name: str) -> tuple[str, ...]:
+            return tuple(dict.fromkeys(one for query in queries for one in getattr(query, name)))
+
+        constraints = {name: distinct(name) for name in ("quoted", "required", "excluded")}
+        return cls(text=" ".join(query.text for query in queries), typos=typos, **constraints)
+
     @property
     def has_constraints(self) -> bool:
         return bool(self.quoted or self.required or self.excluded)
@@ -76,32 +82,33 @@ class ParsedQuery:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Highlights:
-    """Where a passage says what a query asks. `fragments`: safe HTML; `spans`: [start, end) in its code points."""
+    """The matches of a query in a passage. `fragments`: safe HTML; `spans`: [start, end) in its code points."""
 
     fragments: tuple[str, ...] = ()
     spans: tuple[tuple[int, int], ...] = ()
 
 
 def parse_query(text: str, syntax: Syntax = "wishes", typos: TypoTolerance | None = None) -> ParsedQuery:
-    """Any text can be read."""
+    """Parse any text; see the module for the grammar."""
     if syntax == "plain":
         return ParsedQuery(text=text, typos=typos)
-    wishes: dict[str, list[str]] = {"": [], "+": [], "-": []}
-    left: list[str] = []
-    done = 0
-    for match in _WISH.finditer(text):
-        wish = match["phrase"] or _TAIL.sub("", match["term"])
-        if not re.search(r"\w", wish):
+    by_sign: dict[str, list[str]] = {"": [], "+": [], "-": []}
+    kept: list[str] = []
+    end = 0
+    for match in _CONSTRAINT.finditer(text):
+        constraint = match["phrase"] or _TRAILING_PUNCTUATION.sub("", match["term"])
+        if not re.search(r"\w", constraint):
             continue
-        left.append(text[done : match.start()])
-        done = match.end()
+        kept.append(text[end : match.start()])
+        end = match.end()
         sign = match["sign"] or ""
-        wishes[sign].append(wish)
-        left += [] if sign == "-" else [wish]
-        if sum(map(len, wishes.values())) == MAX_CONSTRAINTS:
+        by_sign[sign].append(constraint)
+        if sign != "-":
+            kept.append(constraint)
+        if sum(map(len, by_sign.values())) == MAX_CONSTRAINTS:
             break
-    looked_for = " ".join("".join([*left, text[done:]]).split())
-    if not done or not re.search(r"\w", looked_for):
+    searched = " ".join("".join([*kept, text[end:]]).split())
+    if not end or not re.search(r"\w", searched):
         return ParsedQuery(text=text, typos=typos)
-    quoted, required, excluded = map(tuple, wishes.values())
-    return ParsedQuery(text=looked_for, quoted=quoted, required=required, excluded=excluded, typos=typos)
+    quoted, required, excluded = map(tuple, by_sign.values())
+    return ParsedQuery(text=searched, quoted=quoted, required=required, excluded=excluded, typos=typos)

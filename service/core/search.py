@@ -1,6 +1,6 @@
-"""The nouns of a search: what is asked, what is answered, and how each hit came about."""
+"""The domain objects of a search: the request, the result, and the explanation of each hit."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -13,7 +13,7 @@ from service.core.timings import Timings
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Candidate:
-    """What one leg says of one document: its score there, and the best chunk where the leg knows chunks."""
+    """A document found by one leg: its score there, and its best chunk where the leg knows chunks."""
 
     document_id: DocumentId
     content_revision: int
@@ -25,9 +25,9 @@ class Candidate:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DensePlan:
-    """How the dense leg ran. `underfilled`: fewer candidates came back than asked for although more may exist.
+    """How the dense leg ran. `underfilled`: the answer is shorter than requested although more hits may exist.
 
-    `max_scan_tuples`: rows after which an iterative scan gives up. `reason`: a code that says why it is this plan.
+    `max_scan_tuples`: rows after which an iterative scan gives up. `reason`: a code for why this plan was chosen.
     """
 
     kind: Literal["exact", "hnsw", "hnsw_iterative", "none"] = "none"
@@ -40,7 +40,7 @@ class DensePlan:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FilterMatch:
-    """The documents that pass a filter; `ids` is None where they are too many to name (`count`: an estimate)."""
+    """The documents that pass a filter; `ids` is None where they are too many to list (`count`: an estimate)."""
 
     ids: tuple[DocumentId, ...] | None
     count: int
@@ -63,8 +63,8 @@ class Passage:
     revision: int
 
 
-DIVERSE_FACTOR, DIVERSE_LEAST, DIVERSE_MOST = 3, 50, 1_000
-"""Hits that differ are chosen from so many times as many, within these bounds: further down, relevance is too low."""
+DIVERSITY_POOL_FACTOR, MIN_DIVERSITY_POOL, MAX_DIVERSITY_POOL = 3, 50, 1_000
+"""MMR chooses from so many times `k` hits, within these bounds: further down, relevance is too low."""
 
 Mode = Literal["hybrid", "dense", "lexical"]
 Include = Literal["text", "metadata", "highlights", "vector"]
@@ -73,7 +73,7 @@ Group = Literal["document", "chunk"]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Degradation:
-    """A stage that could not do its part, and why: a `code` from a bounded set, and the reason in words."""
+    """A stage that could not do its part. `code`: from a bounded set. `reason`: in words."""
 
     stage: str
     code: str
@@ -82,10 +82,7 @@ class Degradation:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LegExplanation:
-    """Where a hit stood in one leg (`rank` from 1; None where the leg itself did not find it).
-
-    `share`: what of the fused score comes from this leg; over all legs and queries they add up to it.
-    """
+    """`rank`: from 1; None where the leg itself did not find the hit. `share`: the leg's part of the fused score."""
 
     rank: int | None
     score: float
@@ -95,7 +92,7 @@ class LegExplanation:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RerankExplanation:
-    """`rank` among the passages that were read. `share`: what of the hit's score comes from the reranker."""
+    """`rank` among the passages that were read. `share`: the reranker's part of the hit's score."""
 
     rank: int
     score: float
@@ -104,7 +101,7 @@ class RerankExplanation:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class QueryExplanation:
-    """Where a hit stood for one of several queries, and what it gained by it: its part of the fused score."""
+    """The place of a hit for one of several queries. `gain`: its part of the fused score."""
 
     dense: LegExplanation | None = None
     lexical: LegExplanation | None = None
@@ -114,10 +111,7 @@ class QueryExplanation:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DiversityExplanation:
-    """Why a hit stands where it does: its `rank` by score alone, its highest cosine to a hit above it, and its `mmr`.
-
-    `similarity` is None for the first hit, and where the hit's vector is not known.
-    """
+    """The `rank` of a hit by score alone, and its highest cosine to a hit above it; None if it or the hit has none."""
 
     rank: int
     similarity: float | None
@@ -126,10 +120,9 @@ class DiversityExplanation:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Explanation:
-    """How the score of one hit came about.
+    """How the score of a hit came about. `certainty`: of the dense leg, see `DenseCertainty`.
 
-    `certainty`: of the dense leg, for this query. `queries` has all of them, in order, where there were several:
-    `dense`, `lexical` and `certainty` are then of the one that counts most for this hit.
+    `queries`: all of them where there were several; the legs are then of the one that contributes most to this hit.
     """
 
     dense: LegExplanation | None
@@ -162,22 +155,21 @@ class Hit:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RerankRequest:
-    """That a cross-encoder reads the best hits. What is None here is as the collection's settings say."""
+    """The request that a cross-encoder reads the best hits. None: as the collection's settings say."""
 
     depth: int | None = None
     weight: float | None = None
 
     def resolve(self, base: RerankSettings) -> RerankSettings:
-        """`base` with what the client named changed."""
-        return RerankSettings(
-            depth=base.depth if self.depth is None else self.depth,
-            weight=base.weight if self.weight is None else self.weight,
-        )
+        """`base` with the values that the client set."""
+        depth = base.depth if self.depth is None else self.depth
+        weight = base.weight if self.weight is None else self.weight
+        return RerankSettings(depth=depth, weight=weight)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Query:
-    """One of the questions of a search: words, a vector in their place, or both. `weight`: above 0."""
+    """One of the queries of a search: a text, a vector, or both. `weight`: above 0."""
 
     text: str = ""
     vector: tuple[float, ...] | None = None
@@ -186,7 +178,7 @@ class Query:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Example:
-    """What hits are to be like, or unlike: a document, a text or a vector; one of the three."""
+    """What hits shall be like, or unlike: either a document, a text or a vector."""
 
     id: DocumentId | None = None
     text: str | None = None
@@ -200,7 +192,7 @@ class Like:
 
     @property
     def by_field(self) -> tuple[tuple[str, Example], ...]:
-        """All of them, positive before negative, with their places in the request."""
+        """All examples, positive before negative, each with its field in the request."""
         sides = (("positive", self.positive), ("negative", self.negative))
         return tuple((f"like.{side}.{at}", one) for side, examples in sides for at, one in enumerate(examples))
 
@@ -211,12 +203,11 @@ class Like:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SearchRequest:
-    """One search: for `text`, for a `vector` in a space that the client knows, or both; or for several `queries`; or,
-    in the mode dense, for what is `like` examples.
+    """A search for `text`, for a `vector` of a space that the client names, or both; or for several `queries`; or, in
+    the mode dense, for what is `like` examples.
 
-    `syntax`: are wishes read in texts (`wishes.py`)? `typos`: may words that nobody says stand for similar ones?
-    `fusion` and `candidates` None: as the collection's settings say. `diversity` in [0, 1]: how much hits should differ
-    (MMR).
+    `syntax`: whether texts have operators (`query_syntax`). `typos`: whether unknown words stand for similar ones.
+    `fusion`, `candidates` None: as the collection's settings say. `diversity` in [0, 1]: of MMR.
     """
 
     text: str = ""
@@ -242,53 +233,41 @@ class SearchRequest:
 
     @property
     def effective_queries(self) -> tuple[Query, ...]:
-        """The questions, of which there mostly is one."""
+        """The queries, of which there mostly is one."""
         return self.queries or (Query(text=self.text, vector=self.vector),)
 
     def for_query(self, query: Query) -> "SearchRequest":
-        """The same search with only this question."""
+        """The same search with only this query."""
         return replace(self, text=query.text, vector=query.vector, queries=()) if self.queries else self
 
     def rerank_query(self, explanation: Explanation) -> Query:
-        """The question that a cross-encoder reads with a hit: of several in words, the one that counts most for it."""
+        """The query with text that contributes most to a hit: a cross-encoder reads them together."""
         gains = [query.gain for query in explanation.queries] or [0.0]
-        worded = [(gain, query) for gain, query in zip(gains, self.effective_queries, strict=True) if query.text]
-        return max(worded, key=lambda one: one[0])[1]
+        with_text = [(gain, query) for gain, query in zip(gains, self.effective_queries, strict=True) if query.text]
+        return max(with_text, key=lambda one: one[0])[1]
 
     @property
     def pool_size(self) -> int:
-        """Hits that the answer is chosen from: where they are to differ, more than it has."""
-        return min(DIVERSE_MOST, max(DIVERSE_FACTOR * self.k, DIVERSE_LEAST)) if self.diversity else self.k
+        """How many hits the answer is chosen from: with `diversity` more than it returns."""
+        pool = min(MAX_DIVERSITY_POOL, max(DIVERSITY_POOL_FACTOR * self.k, MIN_DIVERSITY_POOL))
+        return pool if self.diversity else self.k
 
     @property
     def parsed_query(self) -> ParsedQuery:
-        """What is asked of words; of several questions all that any of them asks and wishes."""
+        """The texts as the lexical leg reads them; of several queries the union of terms and constraints."""
         each = [parse_query(query.text, self.syntax, self.typos) for query in self.effective_queries if query.text]
-        if len(each) == 1:
-            return each[0]
-        return ParsedQuery(
-            text=" ".join(one.text for one in each),
-            quoted=_distinct(one.quoted for one in each),
-            required=_distinct(one.required for one in each),
-            excluded=_distinct(one.excluded for one in each),
-            typos=self.typos,
-        )
+        return each[0] if len(each) == 1 else ParsedQuery.union(each, self.typos)
 
     def model_text(self, query: Query) -> str:
-        """A question as models read it: without operators, and without what it excludes."""
+        """A query as models read it: without operators and excluded terms."""
         return parse_query(query.text, self.syntax).text
-
-
-def _distinct(wishes: Iterable[tuple[str, ...]]) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(wish for some in wishes for wish in some))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RerankSummary:
-    """How far the cross-encoder read. `skipped`: passages that could not change the first k any more, unread.
+    """`skipped`: passages that were not read because they could not change the first k. `truncated`: read, but cut.
 
-    `truncated`: of those read, how many are longer than it takes with the query, and were cut. `weight`: what it got of
-    the weight that it may have, by how far it agrees with the first stage (`blending.believed`).
+    `weight`: of the reranker, see `rerank_blend.trusted_weight`.
     """
 
     read: int
@@ -299,9 +278,9 @@ class RerankSummary:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Confidence:
-    """`in_domain`: the probability that the question is one for the collection, were even odds expected beforehand.
+    """`in_domain`: the probability that the query is one for the collection, at even prior odds; None: unknown.
 
-    None where it cannot be told. `withheld`: the hits were, because the request wants more. `reason`: of either.
+    `withheld`: no hits are returned, because the request demands more. `reason`: for either.
     """
 
     in_domain: float | None
@@ -318,16 +297,12 @@ class SearchResult:
     rerank_summary: RerankSummary | None
     parsed_query: ParsedQuery
     unmatched_terms: tuple[str, ...]
-    """Phrases that the query quotes and no document says: they bound nothing."""
+    """Quoted phrases that no document contains: they were no constraint."""
     degraded: tuple[Degradation, ...]
     confidence: Confidence
     timings: Timings
 
     @property
-    def reranked(self) -> bool:
-        return self.rerank_summary is not None
-
-    @property
     def complete(self) -> bool:
-        """Did every stage do its part? A query that was cut to what the embedder reads counts as answered."""
+        """Whether every stage did its part. A query that was cut to the embedder's limit counts as answered."""
         return all(degradation.code == "truncated" for degradation in self.degraded)

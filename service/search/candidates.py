@@ -19,7 +19,7 @@ from service.core.query_syntax import ParsedQuery
 from service.core.search import Candidate, DensePlan, Query, SearchRequest
 from service.search.dense_certainty import DenseCertainty
 from service.search.fusion import LegScores, RankedScore, rank_scores
-from service.search.retrievers import CandidatesByItem, Item, LegResult
+from service.search.retrievers import CandidatesByItem, Item, LegResult, best_score
 from service.spaces.resolver import Space
 
 MAX_PARALLEL_STATEMENTS = 4
@@ -86,16 +86,6 @@ class CandidateSet:
         """The most thorough plan of all queries."""
         plans = [query.dense.plan for query in self.queries if query.dense is not None]
         return max(plans, key=lambda plan: _PLANS_BY_EFFORT.index(plan.kind), default=DensePlan())
-
-    @property
-    def best_cosine(self) -> float | None:
-        cosines = [one.score for query in self.queries for one in query.dense_candidates.values()]
-        return max(cosines, default=None)
-
-    @property
-    def best_bm25(self) -> float | None:
-        scores = [one.score for query in self.queries for one in query.lexical_candidates.values()]
-        return max(scores, default=None)
 
     def candidate(self, item: Item) -> Candidate:
         """The dense candidate nearest to any query, since it names a chunk; else the lexical one.
@@ -232,9 +222,9 @@ async def add_certainty(estimator: DenseCertainty, space: Space, candidates: Can
     """The certainty of each dense leg that is weighed against a lexical one."""
 
     async def estimated(query: QueryCandidates) -> QueryCandidates:
-        if query.vector is None or query.lexical is None or not query.dense_candidates:
+        best = best_score(query.dense_candidates)
+        if query.vector is None or query.lexical is None or best is None:
             return query
-        best = max(one.score for one in query.dense_candidates.values())
         return replace(query, certainty=await estimator.certainty(space, query.vector, best))
 
     return CandidateSet(queries=tuple([await estimated(query) for query in candidates.queries]))

@@ -5,10 +5,12 @@ No model runs for it: the best scores of the legs are the evidence.
 
 from service.core.errors import Unavailable
 from service.core.ports.lexicon import Lexicon
-from service.core.search import Confidence, Query
+from service.core.query_syntax import ParsedQuery
+from service.core.search import Confidence
 from service.core.versions import Calibration
 from service.search.candidates import CandidateSet, QueryCandidates
 from service.search.context import SearchContext
+from service.search.retrievers import best_score
 from service.spaces.resolver import Space
 
 MIN_CHUNKS = 50
@@ -24,14 +26,15 @@ class ConfidenceAssessor:
 
         `withheld` where the request demands more.
         """
-        required, calibration = context.request.min_confidence, space.version.calibration
+        request, calibration = context.request, space.version.calibration
+        required = request.min_confidence
         reason = _reason_unknown(space, context, candidates)
         if reason is None and calibration is not None:
             with context.timings.stage("confidence"):
                 probabilities = [
-                    await self._in_domain(space, context, calibration, query, found)
-                    for query, found in zip(context.request.effective_queries, candidates.queries, strict=True)
-                    if found.dense_candidates
+                    await self._in_domain(space, calibration, request.for_query(query).parsed_query, found, cosine)
+                    for query, found in zip(request.effective_queries, candidates.queries, strict=True)
+                    if (cosine := best_score(found.dense_candidates)) is not None
                 ]
             if probabilities:
                 highest = max(probabilities)
@@ -45,17 +48,15 @@ class ConfidenceAssessor:
         return Confidence(in_domain=None, reason=reason)
 
     async def _in_domain(
-        self, space: Space, context: SearchContext, calibration: Calibration, query: Query, found: QueryCandidates
+        self, space: Space, calibration: Calibration, query: ParsedQuery, found: QueryCandidates, cosine: float
     ) -> float:
-        cosine = max(one.score for one in found.dense_candidates.values())
         if calibration.both is not None and found.lexical is not None:
             try:
-                parsed = context.request.for_query(query).parsed_query
-                max_score = await self._lexicon.max_score(space.collection, parsed)
+                max_score = await self._lexicon.max_score(space.collection, query)
             except Unavailable:  # the index was lost after the leg ran; the cosine is evidence enough
                 max_score = 0.0
             if max_score > 0:
-                score = max((one.score for one in found.lexical_candidates.values()), default=0.0)
+                score = best_score(found.lexical_candidates) or 0.0
                 return calibration.both.probability((cosine, score / max_score))
         assert calibration.dense is not None  # see `_reason_unknown`
         return calibration.dense.probability((cosine,))

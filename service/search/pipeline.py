@@ -36,7 +36,15 @@ from service.search.events import SearchEvent, SearchObserver
 from service.search.fusion import FusedItem, fuse
 from service.search.mmr import mmr
 from service.search.rerank import RerankStage
-from service.search.retrievers import MAX_WIDTH, DenseRetriever, Item, LegResult, LexicalRetriever, chunks_for
+from service.search.retrievers import (
+    MAX_WIDTH,
+    DenseRetriever,
+    Item,
+    LegResult,
+    LexicalRetriever,
+    best_score,
+    chunks_for,
+)
 from service.spaces.model_verification import ModelVerifier
 from service.spaces.resolver import Space, SpaceResolver
 
@@ -145,8 +153,8 @@ class SearchPipeline:
                 filter_match=filter_match,
                 width=width,
                 confidence=confidence,
-                best_cosine=candidates.best_cosine,
-                best_bm25=candidates.best_bm25,
+                best_cosine=best_score(*(query.dense_candidates for query in candidates.queries)),
+                best_bm25=best_score(*(query.lexical_candidates for query in candidates.queries)),
             )
             _record_metrics(context, event)
             for observer in self._observers:

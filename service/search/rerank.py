@@ -39,16 +39,17 @@ class RerankStage:
         scorer = _PassageScorer(context, self._reranker, self._pace, head)
         with context.timings.stage("rerank"):
             await scorer.score_until(min(AGREEMENT_SAMPLE, len(first)))
-            blend = RerankBlend(first, trusted_weight(first, scorer.relevance, settings.weight))
-            while scorer.running and not blend.is_settled(scorer.relevance, pool_size):
-                await scorer.score_until(blend.required(scorer.relevance, pool_size))
-        read = len(scorer.relevance)
+            relevance = scorer.relevance
+            blend = RerankBlend(first, trusted_weight(first, relevance, settings.weight))
+            while scorer.running and (required := blend.required(relevance, pool_size)) > len(relevance):
+                await scorer.score_until(required)
+        read = len(relevance)
         if not read:
             return hits, None
-        skipped = len(first) - read if blend.is_settled(scorer.relevance, pool_size) else 0
+        skipped = len(first) - read if blend.required(relevance, pool_size) <= read else 0
         metrics.RERANK_SKIPPED.inc(skipped)
         summary = RerankSummary(read=read, skipped=skipped, truncated=scorer.truncated, weight=blend.weight)
-        return _blended(hits, blend, scorer.relevance), summary
+        return _blended(hits, blend, relevance), summary
 
 
 class _PassageScorer:
@@ -116,15 +117,13 @@ async def _score(request: SearchRequest, reranker: Reranker, hits: Sequence[Hit]
     scores = [0.0] * len(hits)
     truncated = 0
     for query, places in places_by_query.items():
-        found = await reranker.read(query, [_passage(hits[at]) for at in places])
+        read = [hits[at] for at in places]
+        passages = [f"{hit.title}\n{hit.text}" if hit.title else hit.text for hit in read]
+        found = await reranker.read(query, passages)
         truncated += found.truncated
         for at, score in zip(places, found.scores, strict=True):
             scores[at] = score
     return RerankScores(scores=tuple(scores), truncated=truncated)
-
-
-def _passage(hit: Hit) -> str:
-    return f"{hit.title}\n{hit.text}" if hit.title else hit.text
 
 
 @dataclass(slots=True)

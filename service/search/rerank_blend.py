@@ -79,18 +79,12 @@ class RerankBlend:
         """What of a score comes from the first stage."""
         return (1 - self.weight) * (first / self._best if self._best > 0 else 0.0)
 
-    def is_settled(self, relevance: Sequence[float], k: int) -> bool:
-        """Whether the first `k` and their order are the same whatever the unread hits turn out to be.
-
-        `relevance`: of the hits read so far, which are the first ones.
-        """
-        return self.required(relevance, k) <= len(relevance)
-
     def required(self, relevance: Sequence[float], k: int) -> int:
-        """How many hits have to be read, as far as is known, until the first `k` are settled.
+        """How many hits have to be read, as far as is known, until the first `k` and their order are settled.
 
-        Exact, ties included: what an unread hit could reach is its score with a relevance of 1, and that has to lie
-        below the score of the k-th. Reading on can only raise the k-th, so that fewer may turn out to be enough.
+        `relevance`: of the hits read so far, which are the first ones. Exact, ties included: what an unread hit could
+        reach is its score with a relevance of 1, and that has to lie below the score of the k-th. Reading on can only
+        raise the k-th, so that fewer may turn out to be enough.
         """
         read, hits = len(relevance), len(self._first)
         if read < min(k, hits):

@@ -139,6 +139,10 @@ class LexicalRetriever:
             depth *= 8
 
 
+def best_score(*lists: CandidatesByItem) -> float | None:
+    return max((one.score for found in lists for one in found.values()), default=None)
+
+
 def chunks_for(space: Space, width: int) -> int:
     """The number of nearest chunks that should contain `width` documents."""
     return min(MAX_WIDTH, math.ceil(width * space.status.chunks_per_document))

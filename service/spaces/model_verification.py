@@ -1,8 +1,8 @@
-"""Proof that a loaded model gives the vectors of a version: nothing writes or answers in a space without it.
+"""Verification that a loaded model gives the vectors of a version: nothing writes or answers in a space without it.
 
-register  a model's identity and the vectors that it gives for the canary texts are taken, once
-admit     before a process writes or answers in a version: its model must be the registered one and prove it
-prove     again and again while running: a folder whose content is swapped is noticed, and refused
+register    once: the identity of a model, and its vectors for the canary texts
+ensure      before a process writes or answers in a version: its model must have both
+reverify    again and again while running: a model folder with new content is noticed, and refused
 """
 
 import asyncio
@@ -35,121 +35,119 @@ CANARY_TEXTS = (
     "42",
 )
 CANARY_COSINE = 0.999
-"""Room for another precision or backend of the same embedder (bf16 against fp32: 0.9998), none for another embedder."""
+"""Allows another precision or backend of the same embedder (bf16 against fp32: 0.9998), and no other embedder."""
 
-REFUSED_SECONDS = 5.0
-"""For so long a refusal is answered from memory, so that refused searches do not each load a model."""
+REFUSAL_SECONDS = 5.0
+"""A refusal is repeated from memory for so long, so that refused searches do not each load a model."""
 
 
 class ModelVerifier:
-    """What this process has proven, and what it refuses."""
+    """Verifies the models of this process, and remembers the versions that were verified or refused."""
 
     def __init__(self, *, collections: Collections, versions: Versions, embedders: Embedders) -> None:
         self._collections = collections
         self._versions = versions
         self._embedders = embedders
-        self._proven: dict[Key, Encoder] = {}
+        self._verified: dict[Key, Encoder] = {}
         self._refused: dict[Key, tuple[float, SpaceRefused | ModelUnavailable]] = {}
         self.canary_cosines: dict[Key, float] = {}
-        """The lowest canary cosine when a version was last proven."""
+        """The lowest canary cosine of each version at its last verification."""
 
     @property
     def verified(self) -> frozenset[Key]:
         """The versions that this process can answer in at once."""
-        return frozenset(self._proven)
+        return frozenset(self._verified)
 
     async def register(
         self, spec: EmbedderSpec
     ) -> tuple[EmbedderSpec, EmbedderIdentity, Mapping[str, tuple[float, ...]]]:
-        """The resolved spec, what the model is, and its canary. Invalid where its vectors cannot be used."""
+        """The resolved spec, the identity of the model, and its canary. Invalid if its vectors are unusable."""
         spec = self._embedders.resolve(spec)
         encoder = await self._embedders.get(spec)
         if spec.external:
             return spec, encoder.identity, {}
-        canary = await self._canary(spec, CANARY_TEXTS)
+        canary = await self._embed_canary(spec, CANARY_TEXTS)
         if not finite(np.array(list(canary.values()), dtype=np.float32)).all():
-            raise Invalid.at("embedder", f"{spec.model} so gives unusable vectors (NaN, infinite or zero)")
+            raise Invalid.at("embedder", f"{spec.model} gives unusable vectors (NaN, infinite or zero)")
         return spec, encoder.identity, canary
 
     async def ensure(self, version: EmbedderVersion) -> Encoder:
-        """The encoder of this version, proven: same fingerprint, and the canary texts land where they did.
+        """The encoder of this version, which has its fingerprint and reproduces its canary.
 
-        SpaceRefused says what differs; ModelUnavailable where the model cannot be loaded. What was proven is
-        remembered until `prove` finds otherwise, what was refused for `REFUSED_SECONDS`.
+        SpaceRefused says what differs; ModelUnavailable where the model cannot be loaded. A verification is remembered
+        until `reverify` fails, a refusal for `REFUSAL_SECONDS`.
         """
         key = (version.collection_id, version.number)
-        if key in self._proven and await self._current(version):
-            return self._proven[key]
+        if key in self._verified and await self._is_current(version):
+            return self._verified[key]
         refused_until, refusal = self._refused.get(key, (0.0, None))
         if refusal is not None and time.monotonic() < refused_until:
             raise type(refusal)(refusal.detail)
         return await self.reverify(version)
 
-    async def _current(self, version: EmbedderVersion) -> bool:
-        """Is what was proven what encodes? Versions share models: the proof of another one may have let go of it."""
+    async def _is_current(self, version: EmbedderVersion) -> bool:
+        """Whether the verified encoder is the one in use: the versions that share a model may have reloaded it."""
         try:
             encoder = await self._embedders.get(version.spec)
         except (Invalid, ModelUnavailable):
             return False
-        return self._proven.get((version.collection_id, version.number)) is encoder
+        return self._verified.get((version.collection_id, version.number)) is encoder
 
     async def reverify(self, version: EmbedderVersion) -> Encoder:
-        """Look again whether the model is still the registered one, on disk and in what it answers. Raises as `admit`.
-
-        To be called now and then while running: a folder whose content is swapped is noticed, and refused.
-        """
+        """Check again that the model is the registered one, on disk and in its vectors. Raises like `ensure`."""
         key = (version.collection_id, version.number)
         try:
             self._embedders.resolve(version.spec)
-        except Invalid as error:  # allowed when it was registered, but not by this process: no word against the model
+        except Invalid as error:  # this process may not load it; says nothing against the model
             raise self._refuse(key, ModelUnavailable(f"version {version.number}: {error.detail}")) from error
         try:
             encoder = await self._embedders.get(version.spec)
             if not await asyncio.to_thread(encoder.unchanged):
-                self._proven.pop(key, None)  # before anybody can be given the other model
+                self._verified.pop(key, None)  # before anybody is given the other model
                 await self._embedders.forget(version.spec)
                 encoder = await self._embedders.get(version.spec)
-            _same_identity(version, encoder)
-            await self._same_canary(version)
-        except Invalid as error:  # it has not even what the version keeps of it
+            if encoder.identity.fingerprint != version.fingerprint:
+                differing = ", ".join(version.identity.differing(encoder.identity))
+                loaded = f"another embedder than the loaded {version.spec.model}: {differing} differ"
+                raise SpaceRefused(f"version {version.number} was made by {loaded}")
+            await self._check_canary(version)
+        except Invalid as error:  # the model lacks settings of the version
             raise self._refuse(key, SpaceRefused(f"version {version.number}: {error.detail}")) from error
         except (SpaceRefused, ModelUnavailable) as error:
             raise self._refuse(key, error) from error.__cause__
         self._refused.pop(key, None)
-        self._proven[key] = encoder
+        self._verified[key] = encoder
         return encoder
 
     def _refuse(self, key: Key, error: SpaceRefused | ModelUnavailable) -> SpaceRefused | ModelUnavailable:
-        self._proven.pop(key, None)
-        self._refused[key] = (time.monotonic() + REFUSED_SECONDS, error)
+        self._verified.pop(key, None)
+        self._refused[key] = (time.monotonic() + REFUSAL_SECONDS, error)
         return error
 
     def retain(self, versions: Iterable[EmbedderVersion]) -> None:
-        """Forget all but these: what was retired or deleted must not keep a model in memory."""
+        """Forget all other versions: a retired or deleted one must not keep a model in memory."""
         kept = {(version.collection_id, version.number) for version in versions}
-        for known in (self._proven, self._refused, self.canary_cosines):
+        for known in (self._verified, self._refused, self.canary_cosines):
             for key in known.keys() - kept:
                 del known[key]
 
     async def reverify_all(self) -> None:
-        """`prove` every version that this process works in; what is refused is logged, and refused from now on."""
+        """Reverify every version that this process works in; a refusal is logged, and holds from now on."""
         written = await self._versions.written()
         self.retain(written)
         for version in written:
-            if (version.collection_id, version.number) in self._proven:
+            if (version.collection_id, version.number) in self._verified:
                 try:
                     await self.reverify(version)
                 except (SpaceRefused, ModelUnavailable) as error:
-                    log.error("version refused", extra={"version": version.number, "reason": error.detail})
+                    log.error("model verification failed", extra={"version": version.number, "reason": error.detail})
 
-    async def _same_canary(self, version: EmbedderVersion) -> None:
-        if not version.canary:  # external vectors: the client answers for them
+    async def _check_canary(self, version: EmbedderVersion) -> None:
+        if not version.canary:  # the client makes the vectors
             return
-        now = await self._canary(version.spec, tuple(version.canary))
-        lowest = min(
-            cosine(np.array(now[text], dtype=np.float32), np.array(vector, dtype=np.float32))
-            for text, vector in version.canary.items()
-        )
+        now = await self._embed_canary(version.spec, tuple(version.canary))
+        pairs = ((np.array(now[text], np.float32), np.array(then, np.float32)) for text, then in version.canary.items())
+        lowest = min(cosine(*pair) for pair in pairs)
         with suppress(CollectionNotFound):  # deleted meanwhile
             collection = await self._collections.get(version.collection_id)
             metrics.CANARY_COSINE.labels(collection.name, str(version.number)).set(lowest)
@@ -160,17 +158,6 @@ class ModelVerifier:
                 f"(lowest cosine {lowest:.4f}, needed {CANARY_COSINE})"
             )
 
-    async def _canary(self, spec: EmbedderSpec, texts: tuple[str, ...]) -> Mapping[str, tuple[float, ...]]:
+    async def _embed_canary(self, spec: EmbedderSpec, texts: tuple[str, ...]) -> Mapping[str, tuple[float, ...]]:
         vectors = await self._embedders.embed(spec, texts, "document")
         return {text: tuple(map(float, vector)) for text, vector in zip(texts, vectors, strict=True)}
-
-
-def _same_identity(version: EmbedderVersion, encoder: Encoder) -> None:
-    """SpaceRefused where the loaded model is not the registered one, naming the parts that differ."""
-    if encoder.identity.fingerprint == version.fingerprint:
-        return
-    differing = version.identity.differing(encoder.identity)
-    raise SpaceRefused(
-        f"version {version.number} was made by another embedder than the loaded {version.spec.model}: "
-        f"{', '.join(differing)} differ"
-    )

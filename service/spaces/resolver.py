@@ -1,4 +1,4 @@
-"""Where a search happens: which version of which collection answers, and how its vectors stand."""
+"""Resolution of a search's space: which version of which collection answers, and the state of its vectors."""
 
 import asyncio
 import time
@@ -11,43 +11,41 @@ from service.core.ports.collections import Collections
 from service.core.ports.versions import Versions
 from service.core.versions import EmbedderVersion, SpaceStatus
 
-REMEMBERED_SECONDS = 1.0
-"""How long settings, active version and state of a collection may be remembered between searches."""
+CACHE_SECONDS = 1.0
+"""How long settings, active version and state of a collection are cached between searches."""
 
 Key = tuple[CollectionName, VersionNumber | None]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Space:
-    """A search reads it once, at its start: encoder, table and settings all come from here, so no answer mixes."""
+    """Read once at the start of a search, which takes encoder, table and settings from it: no answer mixes two.
+
+    `previous`: the version that was active before.
+    """
 
     collection: Collection
     version: EmbedderVersion
     status: SpaceStatus
     previous: EmbedderVersion | None = None
-    """The version that answered before."""
 
     @property
     def ambiguous(self) -> bool:
-        """Could a client's vector, of no version by name, as well be of the version that answered before?"""
+        """Whether a client's vector that names no version could as well be of the version that was active before."""
         before = self.previous
-        return (
-            before is not None
-            and before.written
-            and before.spec.external
-            and before.fingerprint != self.version.fingerprint
-            and before.dimensions == self.version.dimensions
-        )
+        if before is None or not before.written or not before.spec.external:
+            return False
+        return before.fingerprint != self.version.fingerprint and before.dimensions == self.version.dimensions
 
 
 class SpaceResolver:
-    """What was looked up lately. Searches that need the same at once share one look."""
+    """Resolves spaces and caches them; searches that need the same space at once share one look-up."""
 
     def __init__(self, collections: Collections, versions: Versions) -> None:
         self._collections = collections
         self._versions = versions
-        self._known: dict[Key, tuple[float, Space]] = {}
-        self._looks: dict[Key, asyncio.Task[Space]] = {}
+        self._cached: dict[Key, tuple[float, Space]] = {}
+        self._pending: dict[Key, asyncio.Task[Space]] = {}
 
     async def resolve(self, name: CollectionName, number: VersionNumber | None) -> Space:
         """The space of a version, or of the active one.
@@ -55,17 +53,17 @@ class SpaceResolver:
         CollectionNotFound or VersionNotFound; Conflict where the version failed or was retired.
         """
         key = (name, number)
-        until, space = self._known.get(key, (0.0, None))
-        if space is not None and time.monotonic() < until:
+        expires, space = self._cached.get(key, (0.0, None))
+        if space is not None and time.monotonic() < expires:
             return space
-        look = self._looks.get(key)
-        if look is None:
-            look = self._looks[key] = asyncio.create_task(self._look(name, number))
-            look.add_done_callback(lambda done: self._looked(key, done))
+        task = self._pending.get(key)
+        if task is None:
+            task = self._pending[key] = asyncio.create_task(self._load(name, number))
+            task.add_done_callback(lambda done: self._store(key, done))
         # Shielded: a client that leaves must not take the answer away from the others.
-        return await asyncio.shield(look)
+        return await asyncio.shield(task)
 
-    async def _look(self, name: CollectionName, number: VersionNumber | None) -> Space:
+    async def _load(self, name: CollectionName, number: VersionNumber | None) -> Space:
         collection = await self._collections.by_name(name)
         wanted = number or collection.active_version
         versions = {version.number: version for version in await self._versions.of(collection.id)}
@@ -78,16 +76,15 @@ class SpaceResolver:
         previous = None if collection.previous_version is None else versions.get(collection.previous_version)
         return Space(collection=collection, version=version, status=status, previous=previous)
 
-    def _looked(self, key: Key, look: asyncio.Task[Space]) -> None:
-        """Remember what was found, unless it was to be forgotten meanwhile."""
-        if self._looks.get(key) is look:
-            del self._looks[key]
-            if not look.cancelled() and look.exception() is None:
-                self._known[key] = (time.monotonic() + REMEMBERED_SECONDS, look.result())
-        elif not look.cancelled():
-            look.exception()  # whoever waits for it hears it; nobody may be waiting any more
+    def _store(self, key: Key, task: asyncio.Task[Space]) -> None:
+        """Cache the space, unless it was to be forgotten meanwhile."""
+        found = None if task.cancelled() or task.exception() else task.result()  # retrieved, whoever else awaits it
+        if self._pending.get(key) is task:
+            del self._pending[key]
+            if found is not None:
+                self._cached[key] = (time.monotonic() + CACHE_SECONDS, found)
 
     def forget(self, name: CollectionName) -> None:
-        """The collection was changed by this process: look again at the next search."""
-        self._known = {key: known for key, known in self._known.items() if key[0] != name}
-        self._looks = {key: look for key, look in self._looks.items() if key[0] != name}
+        """This process changed the collection: the next search reads it anew."""
+        self._cached = {key: cached for key, cached in self._cached.items() if key[0] != name}
+        self._pending = {key: task for key, task in self._pending.items() if key[0] != name}

@@ -126,7 +126,7 @@ def search_answer(result: SearchResult, request: SearchRequest, *, explain: bool
             "selectivity": dense.selectivity,
             "underfilled": dense.underfilled,
             "reason": dense.reason,
-            "reranked": result.reranked,
+            "reranked": reread is not None,
             "rerank": None
             if reread is None
             else {

@@ -161,7 +161,7 @@ async def test_a_hybrid_answer_says_how_it_came_about(zoo: Zoo) -> None:
     assert answer.embedder_version == 1
     assert answer.dense.kind == "exact"
     assert not answer.degraded
-    assert not answer.reranked
+    assert not answer.rerank_summary
     explanation = answer.hits[0].explanation
     assert explanation.dense is not None
     assert explanation.lexical is not None
@@ -192,7 +192,7 @@ async def test_without_a_reranker_the_answer_says_so(zoo: Zoo) -> None:
     answer = await zoo.search().run(NAME, SearchRequest(text="animal", rerank=RerankRequest()))
     assert [(one.stage, one.code) for one in answer.degraded] == [("rerank", "not_configured")]
     assert answer.hits
-    assert not answer.reranked
+    assert not answer.rerank_summary
 
 
 async def test_the_reranker_blends_and_the_unread_stay_behind(zoo: Zoo) -> None:
@@ -200,7 +200,7 @@ async def test_the_reranker_blends_and_the_unread_stay_behind(zoo: Zoo) -> None:
     request = SearchRequest(text="a small animal that purrs", rerank=RerankRequest(depth=3, weight=0.9))
     answer = await zoo.search(reranker=reranker).run(NAME, request)
     assert len(reranker.seen) == 3
-    assert answer.reranked
+    assert answer.rerank_summary
     assert answer.hits[0].id == "cow"
     assert answer.hits[0].explanation.rerank is not None
     assert answer.hits[0].explanation.rerank.rank == 1
