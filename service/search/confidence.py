@@ -17,49 +17,48 @@ MIN_CHUNKS = 50
 """Fewer chunks are no sample to calibrate with."""
 
 
-class ConfidenceAssessor:
-    def __init__(self, lexicon: Lexicon) -> None:
-        self._lexicon = lexicon
+async def assess_confidence(
+    lexicon: Lexicon, space: Space, context: SearchContext, candidates: CandidateSet
+) -> Confidence:
+    """The highest confidence of all queries, None with a reason where it is unknown.
 
-    async def assess(self, space: Space, context: SearchContext, candidates: CandidateSet) -> Confidence:
-        """The highest confidence of all queries, None with a reason where it is unknown.
+    `withheld` where the request demands more.
+    """
+    request, calibration = context.request, space.version.calibration
+    required = request.min_confidence
+    reason = _reason_unknown(space, context, candidates)
+    if reason is None and calibration is not None:
+        with context.timings.stage("confidence"):
+            probabilities = [
+                await _in_domain(lexicon, space, calibration, request.for_query(query).parsed_query, found, cosine)
+                for query, found in zip(request.effective_queries, candidates.queries, strict=True)
+                if (cosine := best_score(found.dense_candidates)) is not None
+            ]
+        if probabilities:
+            highest = max(probabilities)
+            if required is None or highest >= required:
+                return Confidence(in_domain=highest)
+            below = f"in_domain is {highest:.3f}, below the min_confidence of {required:g}"
+            return Confidence(in_domain=highest, withheld=True, reason=below)
+        reason = "the dense leg found nothing"
+    if required is not None:
+        context.degrade("confidence", "untold", f"min_confidence was not applied: {reason}")
+    return Confidence(in_domain=None, reason=reason)
 
-        `withheld` where the request demands more.
-        """
-        request, calibration = context.request, space.version.calibration
-        required = request.min_confidence
-        reason = _reason_unknown(space, context, candidates)
-        if reason is None and calibration is not None:
-            with context.timings.stage("confidence"):
-                probabilities = [
-                    await self._in_domain(space, calibration, request.for_query(query).parsed_query, found, cosine)
-                    for query, found in zip(request.effective_queries, candidates.queries, strict=True)
-                    if (cosine := best_score(found.dense_candidates)) is not None
-                ]
-            if probabilities:
-                highest = max(probabilities)
-                if required is None or highest >= required:
-                    return Confidence(in_domain=highest)
-                below = f"in_domain is {highest:.3f}, below the min_confidence of {required:g}"
-                return Confidence(in_domain=highest, withheld=True, reason=below)
-            reason = "the dense leg found nothing"
-        if required is not None:
-            context.degrade("confidence", "untold", f"min_confidence was not applied: {reason}")
-        return Confidence(in_domain=None, reason=reason)
 
-    async def _in_domain(
-        self, space: Space, calibration: Calibration, query: ParsedQuery, found: QueryCandidates, cosine: float
-    ) -> float:
-        if calibration.both is not None and found.lexical is not None:
-            try:
-                max_score = await self._lexicon.max_score(space.collection, query)
-            except Unavailable:  # the index was lost after the leg ran; the cosine is evidence enough
-                max_score = 0.0
-            if max_score > 0:
-                score = best_score(found.lexical_candidates) or 0.0
-                return calibration.both.probability((cosine, score / max_score))
-        assert calibration.dense is not None  # see `_reason_unknown`
-        return calibration.dense.probability((cosine,))
+async def _in_domain(
+    lexicon: Lexicon, space: Space, calibration: Calibration, query: ParsedQuery, found: QueryCandidates, cosine: float
+) -> float:
+    if calibration.both is not None and found.lexical is not None:
+        try:
+            max_score = await lexicon.max_score(space.collection, query)
+        except Unavailable:  # the index was lost after the leg ran; the cosine is evidence enough
+            max_score = 0.0
+        if max_score > 0:
+            score = best_score(found.lexical_candidates) or 0.0
+            return calibration.both.probability((cosine, score / max_score))
+    assert calibration.dense is not None  # see `_reason_unknown`
+    return calibration.dense.probability((cosine,))
 
 
 def _reason_unknown(space: Space, context: SearchContext, candidates: CandidateSet) -> str | None:

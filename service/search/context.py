@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable
+from dataclasses import dataclass, field
 from typing import TypeVar
 
 from service.core.errors import Overloaded, Unavailable
@@ -14,16 +15,16 @@ PARTIAL_CODES = frozenset({"truncated", "incomplete", "cut_short"})
 T = TypeVar("T")
 
 
+@dataclass(slots=True)
 class SearchContext:
     """`live`: a client waits for the answer. Other searches (shadow traffic, evaluations) are left out of metrics."""
 
-    def __init__(self, request: SearchRequest, *, live: bool = True) -> None:
-        self.request = request
-        self.live = live
-        self.timings = Timings()
-        self.degraded: list[Degradation] = []
-        self.stale = 0
-        self.unmatched_terms: tuple[str, ...] = ()
+    request: SearchRequest
+    live: bool = True
+    timings: Timings = field(default_factory=Timings)
+    degraded: list[Degradation] = field(default_factory=list)
+    stale: int = 0
+    unmatched_terms: tuple[str, ...] = ()
 
     def has_failed(self, stage: str) -> bool:
         return any(one.stage == stage and one.code not in PARTIAL_CODES for one in self.degraded)

@@ -12,7 +12,7 @@ from service.core.ids import CollectionId, DocumentId, Role, Vector, VersionNumb
 from service.core.ports.documents import Documents
 from service.core.ports.embedder import Embedders, Encoder
 from service.core.ports.vectors import VectorStore
-from service.core.search import Example, Like, Query, SearchRequest
+from service.core.search import Example, Like, SearchRequest
 from service.core.vector_math import direction, unit
 from service.core.versions import VersionState
 from service.search.context import SearchContext
@@ -91,18 +91,19 @@ class QueryEncoder:
         for at, query in enumerate(request.effective_queries):
             if query.vector is not None:
                 vectors[at] = _client_vector(space, request, query.vector, _field(request, at, "vector"))
-        texts = {_field(request, at, "query"): request.model_text(query) for at, query in _text_queries(request)}
+        texts = _query_texts(request)
+        fields = {_field(request, at, "query"): text for at, text in texts.items()}
         if texts and version.spec.external:
             missing = f"version {version.number} has vectors of the client's own: send the query's"
             if request.mode == "dense":
-                raise Invalid.at(next(iter(texts)).removesuffix("query") + "vector", missing)
+                raise Invalid.at(_field(request, next(iter(texts)), "vector"), missing)
             context.degrade("dense", "no_vector", missing)
         elif texts:
-            work = self._encode_texts(space, context, texts, "query", shared)
+            work = self._encode_texts(space, context, fields, "query", shared)
             encoded = await context.run_stage("embed", work, optional=request.mode == "hybrid")
             if encoded is not None:
-                for at, query in _text_queries(request):
-                    vectors[at] = encoded[request.model_text(query)]
+                for at, text in texts.items():
+                    vectors[at] = encoded[text]
         return vectors
 
     async def _encode_texts(
@@ -171,15 +172,11 @@ class QueryEncoder:
         if not missing:
             return directions
         existing = await self._documents.get(space.collection.id, list(missing))
+        lacking = f"version {space.version.number} has no vector yet of document"
         errors = [
-            FieldError(
-                field,
-                f"version {space.version.number} has no vector yet of document {one.id!r} as it is now"
-                if one.id in existing
-                else f"there is no document {one.id!r}",
-            )
-            for field, one in like.by_field
-            if one.id in missing
+            FieldError(field, f"{lacking} {id_!r} as it is now" if id_ in existing else f"there is no document {id_!r}")
+            for field, id_ in ((field, one.id) for field, one in like.by_field)
+            if id_ in missing
         ]
         raise Invalid("; ".join(f"{error.field}: {error.message}" for error in errors), errors)
 
@@ -201,13 +198,13 @@ def _texts_to_encode(request: SearchRequest, role: Role) -> list[str]:
     if request.like is not None:
         texts = [one.text for _, one in request.like.by_field if one.text is not None]
         return texts if role == "document" else []
-    queries = _text_queries(request) if role == "query" and request.mode != "lexical" else []
-    return [request.model_text(query) for _, query in queries]
+    return list(_query_texts(request).values()) if role == "query" and request.mode != "lexical" else []
 
 
-def _text_queries(request: SearchRequest) -> list[tuple[int, Query]]:
-    """The queries without a vector, with their positions."""
-    return [(at, query) for at, query in enumerate(request.effective_queries) if query.vector is None]
+def _query_texts(request: SearchRequest) -> dict[int, str]:
+    """The texts of the queries that come without a vector, by position."""
+    queries = enumerate(request.effective_queries)
+    return {at: request.model_text(query) for at, query in queries if query.vector is None}
 
 
 def _field(request: SearchRequest, at: int, name: str) -> str:
@@ -224,8 +221,9 @@ def _client_vector(space: Space, request: SearchRequest, values: Sequence[float]
         if space.ambiguous:
             raise Invalid.at("embedder_version", "the active version has changed: say which one the vector is of")
     if len(values) != version.dimensions:
-        dimensions = f"version {version.number} has {version.dimensions} dimensions"
-        raise Invalid.at(field, f"has {len(values)} numbers; {dimensions}")
+        raise Invalid.at(
+            field, f"has {len(values)} numbers; version {version.number} has {version.dimensions} dimensions"
+        )
     vector = unit(values)
     if vector is None:
         raise Invalid.at(field, "has no direction: its numbers are all zero, or not finite")

@@ -26,9 +26,9 @@ from service.core.ports.versions import Versions
 from service.core.query_syntax import Highlights
 from service.core.search import Candidate, FilterMatch, Hit, Passage, SearchRequest, SearchResult
 from service.search import candidates as candidate_sets
-from service.search import filter_planner
+from service.search import filter_planner, retrievers
 from service.search.candidates import MAX_PARALLEL_STATEMENTS, CandidateSet, QueryCandidates
-from service.search.confidence import ConfidenceAssessor
+from service.search.confidence import assess_confidence
 from service.search.context import SearchContext
 from service.search.dense_certainty import DenseCertainty
 from service.search.encode_query import QueryEncoder, SharedQueryEncoding
@@ -36,15 +36,7 @@ from service.search.events import SearchEvent, SearchObserver
 from service.search.fusion import FusedItem, fuse
 from service.search.mmr import mmr
 from service.search.rerank import RerankStage
-from service.search.retrievers import (
-    MAX_WIDTH,
-    DenseRetriever,
-    Item,
-    LegResult,
-    LexicalRetriever,
-    best_score,
-    chunks_for,
-)
+from service.search.retrievers import DenseRetriever, Item, LegResult, LexicalRetriever
 from service.spaces.model_verification import ModelVerifier
 from service.spaces.resolver import Space, SpaceResolver
 
@@ -83,8 +75,7 @@ class SearchPipeline:
         self._certainty = DenseCertainty(vectors)
         self._dense = DenseRetriever(vectors, documents, self._certainty)
         self._lexical = LexicalRetriever(lexicon, documents)
-        self._confidence = ConfidenceAssessor(lexicon)
-        self._rerank = RerankStage(reranker)
+        self._rerank_stage = RerankStage(reranker)
         self._passing_cap = passing_cap
         self._free = max_concurrent
         self._observers = observers
@@ -130,18 +121,20 @@ class SearchPipeline:
             candidates = await self._retrieve(space, context, vectors, filter_match, width)
             candidates = await self._apply_constraints(space, context, candidates)
             candidates = await self._complete_scores(space, context, candidates, wanted)
-            confidence = confidence or await self._confidence.assess(space, context, candidates)
+            confidence = confidence or await assess_confidence(self._lexicon, space, context, candidates)
             ranking = [] if confidence.withheld else _fuse(space, context, candidates)
             hits = await self._fetch(space, context, candidates, ranking, wanted)
-            if len(hits) >= wanted or len(hits) == len(ranking) or candidates.exhausted or width >= MAX_WIDTH:
+            complete = len(hits) >= wanted or len(hits) == len(ranking) or candidates.exhausted
+            if complete or width >= retrievers.MAX_WIDTH:
                 break
-            width = min(4 * width, MAX_WIDTH)  # some documents have changed: retrieve more in their place
-        hits, rerank_summary = await self._rerank.rerank(context, rerank, hits)
+            width = min(4 * width, retrievers.MAX_WIDTH)  # some documents have changed: retrieve more in their place
+        hits, rerank_summary = await self._rerank_stage.rerank(context, rerank, hits)
         hits = await self._diversify(space, context, hits[: request.pool_size])
         hits = await self._decorate(space, context, hits[: request.k])
 
-        counted = filter_match is not None and request.group_by == "document"
-        possible = min(request.k, filter_match.count) if filter_match is not None and counted else request.k
+        possible = (
+            request.k if filter_match is None or request.group_by == "chunk" else min(request.k, filter_match.count)
+        )
         more_exist = (context.stale > 0 or not candidates.exhausted) and not confidence.withheld
         plan = dataclasses.replace(candidates.plan, underfilled=len(hits) < possible and more_exist)
         if context.live:
@@ -153,8 +146,8 @@ class SearchPipeline:
                 filter_match=filter_match,
                 width=width,
                 confidence=confidence,
-                best_cosine=best_score(*(query.dense_candidates for query in candidates.queries)),
-                best_bm25=best_score(*(query.lexical_candidates for query in candidates.queries)),
+                best_cosine=retrievers.best_score(*(query.dense_candidates for query in candidates.queries)),
+                best_bm25=retrievers.best_score(*(query.lexical_candidates for query in candidates.queries)),
             )
             _record_metrics(context, event)
             for observer in self._observers:
@@ -176,7 +169,7 @@ class SearchPipeline:
         if context.request.where is None:
             return None
         with context.timings.stage("filter"):
-            cap = filter_planner.max_allowlist(space.status, chunks_for(space, width), self._passing_cap)
+            cap = filter_planner.max_allowlist(space.status, retrievers.chunks_for(space, width), self._passing_cap)
             return await self._documents.match_filter(space.collection.id, context.request.where, cap)
 
     async def _retrieve(

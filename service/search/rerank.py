@@ -7,7 +7,7 @@ be trusted; from then on it goes on only while another portion can change the an
 import asyncio
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from service.core import metrics
 from service.core.collections import RerankSettings
@@ -52,20 +52,20 @@ class RerankStage:
         return _blended(hits, blend, relevance), summary
 
 
+@dataclass(slots=True)
 class _PassageScorer:
     """Scores the first hits of a search in order, within the budget.
 
     `relevance`: of the hits scored so far. `truncated`: how many of them were cut. `running`: may it go on?
     """
 
-    def __init__(self, context: SearchContext, reranker: Reranker, pace: "RerankPace", hits: Sequence[Hit]) -> None:
-        self._context = context
-        self._reranker = reranker
-        self._pace = pace
-        self._hits = hits
-        self.relevance: list[float] = []
-        self.truncated = 0
-        self.running = True
+    context: SearchContext
+    reranker: Reranker
+    pace: "RerankPace"
+    hits: Sequence[Hit]
+    relevance: list[float] = field(default_factory=list)
+    truncated: int = 0
+    running: bool = True
 
     async def score_until(self, count: int) -> None:
         """Score at least the first `count` hits, unless the budget ends or the reranker fails."""
@@ -73,31 +73,31 @@ class _PassageScorer:
             await self._score_portion(count - len(self.relevance))
 
     async def _score_portion(self, wanted: int) -> None:
-        count, portion, seconds = len(self.relevance), self._reranker.portion, self._context.remaining_seconds()
+        count, portion, seconds = len(self.relevance), self.reranker.portion, self.context.remaining_seconds()
         # Without a deadline one large batch is packed best; a deadline is met best in portions.
-        size = max(wanted, portion) if seconds is None else min(portion, self._pace.passages_within(seconds))
-        hits = self._hits[count : count + size]
+        size = max(wanted, portion) if seconds is None else min(portion, self.pace.passages_within(seconds))
+        hits = self.hits[count : count + size]
         if not hits:
             self._stop_over_budget()
             return
         started = time.perf_counter()
         try:
             async with asyncio.timeout(seconds):
-                scores = await _score(self._context.request, self._reranker, hits)
+                scores = await _score(self.context.request, self.reranker, hits)
         except TimeoutError:
-            self._pace.record(time.perf_counter() - started, len(hits))  # a lower bound
+            self.pace.record(time.perf_counter() - started, len(hits))  # a lower bound
             self._stop_over_budget()
         except (Unavailable, Overloaded) as error:
-            partly = f"{count} of {len(self._hits)} passages were read: {error.detail}"
+            partly = f"{count} of {len(self.hits)} passages were read: {error.detail}"
             self._stop(type(error).__name__, error.detail, partly)
         else:
-            self._pace.record(time.perf_counter() - started, len(hits))
+            self.pace.record(time.perf_counter() - started, len(hits))
             self.relevance += scores.scores
             self.truncated += scores.truncated
 
     def _stop_over_budget(self) -> None:
-        budget = f"the budget of {self._context.request.budget_ms:g} ms"
-        partly = f"{budget} allowed {len(self.relevance)} of {len(self._hits)} passages"
+        budget = f"the budget of {self.context.request.budget_ms:g} ms"
+        partly = f"{budget} allowed {len(self.relevance)} of {len(self.hits)} passages"
         self._stop("budget", f"{budget} was spent", partly)
 
     def _stop(self, code: str, reason: str, partly: str) -> None:
@@ -105,7 +105,7 @@ class _PassageScorer:
         self.running = False
         if self.relevance:
             code, reason = "cut_short", partly
-        self._context.degrade("rerank", code, reason)
+        self.context.degrade("rerank", code, reason)
 
 
 async def _score(request: SearchRequest, reranker: Reranker, hits: Sequence[Hit]) -> RerankScores:
