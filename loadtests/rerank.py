@@ -142,7 +142,9 @@ def measure(asked: Sequence[Question], name: str, rounds: int, one_core: bool) -
                 found = hits(passages)
 
                 def ours(query: str = query, found: list[Hit] = found) -> None:
-                    runner.run(stage.rerank(SearchContext(SearchRequest(text=query, k=DEPTH)), everything, found))
+                    nowhere: Any = None  # the stage does not need a space
+                    context = SearchContext(SearchRequest(text=query, k=DEPTH), nowhere)
+                    runner.run(stage.rerank(context, everything, found))
 
                 with seen() as batches:
                     ours()

@@ -16,7 +16,8 @@ from service.core.ids import DocumentId, Vector
 from service.core.ports.lexicon import Lexicon
 from service.core.ports.vectors import VectorStore
 from service.core.query_syntax import ParsedQuery
-from service.core.search import Candidate, DensePlan, Query, SearchRequest
+from service.core.search import Candidate, DensePlan, Query
+from service.search.context import SearchContext
 from service.search.dense_certainty import DenseCertainty
 from service.search.fusion import LegScores, RankedScore, rank_scores
 from service.search.retrievers import CandidatesByItem, Item, LegResult, best_score
@@ -145,18 +146,14 @@ async def apply_constraints(
 
 
 async def complete_scores(
-    vectors: VectorStore,
-    lexicon: Lexicon,
-    space: Space,
-    request: SearchRequest,
-    candidates: CandidateSet,
-    chunks_each: int,
+    vectors: VectorStore, lexicon: Lexicon, context: SearchContext, candidates: CandidateSet, chunks_each: int
 ) -> CandidateSet:
     """Look up, for each query, the exact cosine and the BM25 score of what only other lists have.
 
     Where hits are documents: the best chunk of each. Where hits are chunks: the best `chunks_each` of each document
     that the lexical legs found, and the chunks that other queries found.
     """
+    space, request = context.space, context.request
     by_chunk = request.group_by == "chunk"
     lexical = dict.fromkeys(document for one in candidates.queries for document, _ in one.lexical_candidates)
     dense = dict.fromkeys(document for one in candidates.queries for document, _ in one.dense_candidates)

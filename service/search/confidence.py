@@ -17,16 +17,14 @@ MIN_CHUNKS = 50
 """Fewer chunks are no sample to calibrate with."""
 
 
-async def assess_confidence(
-    lexicon: Lexicon, space: Space, context: SearchContext, candidates: CandidateSet
-) -> Confidence:
+async def assess_confidence(lexicon: Lexicon, context: SearchContext, candidates: CandidateSet) -> Confidence:
     """The highest confidence of all queries, None with a reason where it is unknown.
 
     `withheld` where the request demands more.
     """
-    request, calibration = context.request, space.version.calibration
-    required = request.min_confidence
-    reason = _reason_unknown(space, context, candidates)
+    request, space = context.request, context.space
+    required, calibration = request.min_confidence, space.version.calibration
+    reason = _reason_unknown(context, candidates)
     if reason is None and calibration is not None:
         with context.timings.stage("confidence"):
             probabilities = [
@@ -61,8 +59,8 @@ async def _in_domain(
     return calibration.dense.probability((cosine,))
 
 
-def _reason_unknown(space: Space, context: SearchContext, candidates: CandidateSet) -> str | None:
-    request, version = context.request, space.version
+def _reason_unknown(context: SearchContext, candidates: CandidateSet) -> str | None:
+    request, space, version = context.request, context.space, context.space.version
     if version.spec.external:
         return "the client makes the vectors of this version: there is no model to calibrate with"
     if request.like is not None:

@@ -8,6 +8,7 @@ from typing import TypeVar
 from service.core.errors import Overloaded, Unavailable
 from service.core.search import Degradation, SearchRequest
 from service.core.timings import Timings
+from service.spaces.resolver import Space
 
 PARTIAL_CODES = frozenset({"truncated", "incomplete", "cut_short"})
 """Codes of stages that ran, though not over everything."""
@@ -20,6 +21,7 @@ class SearchContext:
     """`live`: a client waits for the answer. Other searches (shadow traffic, evaluations) are left out of metrics."""
 
     request: SearchRequest
+    space: Space
     live: bool = True
     timings: Timings = field(default_factory=Timings)
     degraded: list[Degradation] = field(default_factory=list)

@@ -77,9 +77,9 @@ class QueryEncoder:
         self._documents = documents
         self._vectors = vectors
 
-    async def encode(self, space: Space, context: SearchContext, shared: SharedQueryEncoding) -> list[Vector | None]:
+    async def encode(self, context: SearchContext, shared: SharedQueryEncoding) -> list[Vector | None]:
         """The vector of each query; None where the dense leg is not wanted or had to be given up."""
-        request, version = context.request, space.version
+        request, space, version = context.request, context.space, context.space.version
         vectors: list[Vector | None] = [None] * len(request.effective_queries)
         if request.mode == "lexical":
             return vectors
@@ -87,10 +87,10 @@ class QueryEncoder:
             so_far = f"version {version.number} is still being filled: {space.status.rows:,} chunks so far"
             context.degrade("dense", "incomplete", so_far)
         if request.like is not None:
-            return [await self._encode_examples(space, context, request.like, shared)]
+            return [await self._encode_examples(context, request.like, shared)]
         for at, query in enumerate(request.effective_queries):
             if query.vector is not None:
-                vectors[at] = _client_vector(space, request, query.vector, _field(request, at, "vector"))
+                vectors[at] = _client_vector(context, query.vector, _field(request, at, "vector"))
         texts = _query_texts(request)
         fields = {_field(request, at, "query"): text for at, text in texts.items()}
         if texts and version.spec.external:
@@ -99,7 +99,7 @@ class QueryEncoder:
                 raise Invalid.at(_field(request, next(iter(texts)), "vector"), missing)
             context.degrade("dense", "no_vector", missing)
         elif texts:
-            work = self._encode_texts(space, context, fields, "query", shared)
+            work = self._encode_texts(context, fields, "query", shared)
             encoded = await context.run_stage("embed", work, optional=request.mode == "hybrid")
             if encoded is not None:
                 for at, text in texts.items():
@@ -107,10 +107,10 @@ class QueryEncoder:
         return vectors
 
     async def _encode_texts(
-        self, space: Space, context: SearchContext, texts: Mapping[str, str], role: Role, shared: SharedQueryEncoding
+        self, context: SearchContext, texts: Mapping[str, str], role: Role, shared: SharedQueryEncoding
     ) -> Mapping[str, Vector]:
         """Vectors by text. `texts`: by their field in the request."""
-        encoder, vectors = await shared.get(space, role, self._encode_verified)
+        encoder, vectors = await shared.get(context.space, role, self._encode_verified)
         limit = encoder.identity.max_tokens
         for field, text in texts.items():
             if len(text) + encoder.overhead(role) > limit:  # only then can it have more tokens
@@ -131,26 +131,25 @@ class QueryEncoder:
             raise SpaceRefused("the model was replaced while it encoded the query")
         return encoder, dict(zip(texts, vectors, strict=True))
 
-    async def _encode_examples(
-        self, space: Space, context: SearchContext, like: Like, shared: SharedQueryEncoding
-    ) -> Vector:
+    async def _encode_examples(self, context: SearchContext, like: Like, shared: SharedQueryEncoding) -> Vector:
         """The direction that the examples give: towards the positive ones, away from the negative ones."""
+        version = context.space.version
         texts = {f"{field}.text": one.text for field, one in like.by_field if one.text is not None}
         encoded: Mapping[str, Vector] = {}
-        if texts and space.version.spec.external:
-            missing = f"version {space.version.number} has vectors of the client's own: an example is an id or a vector"
+        if texts and version.spec.external:
+            missing = f"version {version.number} has vectors of the client's own: an example is an id or a vector"
             raise Invalid.at(next(iter(texts)), missing)
         if texts:
-            work = self._encode_texts(space, context, texts, "document", shared)
+            work = self._encode_texts(context, texts, "document", shared)
             encoded = await context.run_stage("embed", work, optional=False) or {}
         with context.timings.stage("examples"):
-            directions = await self._document_directions(space, like)
+            directions = await self._document_directions(context.space, like)
 
         def vector(field: str, example: Example) -> Vector:
             if example.id is not None:
                 return directions[example.id]
             if example.vector is not None:
-                return _client_vector(space, context.request, example.vector, f"{field}.vector")
+                return _client_vector(context, example.vector, f"{field}.vector")
             return encoded[example.text or ""]
 
         vectors = [vector(field, example) for field, example in like.by_field]
@@ -196,8 +195,7 @@ def rocchio(positive: Sequence[Vector], negative: Sequence[Vector]) -> Vector | 
 def _texts_to_encode(request: SearchRequest, role: Role) -> list[str]:
     """The texts of a search that are encoded in this role: queries as queries, examples as documents."""
     if request.like is not None:
-        texts = [one.text for _, one in request.like.by_field if one.text is not None]
-        return texts if role == "document" else []
+        return [one.text for _, one in request.like.by_field if one.text is not None and role == "document"]
     return list(_query_texts(request).values()) if role == "query" and request.mode != "lexical" else []
 
 
@@ -211,10 +209,10 @@ def _field(request: SearchRequest, at: int, name: str) -> str:
     return f"queries.{at}.{name}" if request.queries else name
 
 
-def _client_vector(space: Space, request: SearchRequest, values: Sequence[float], field: str) -> Vector:
+def _client_vector(context: SearchContext, values: Sequence[float], field: str) -> Vector:
     """A vector that the client made, scaled to length 1. Invalid where it may not be of the version's space."""
-    version = space.version
-    if request.embedder_version is None:
+    space, version = context.space, context.space.version
+    if context.request.embedder_version is None:
         if not version.spec.external:
             unnamed = f"a vector must say which space it is of; version {version.number} makes its own, of texts"
             raise Invalid.at("embedder_version", unnamed)

@@ -25,6 +25,7 @@ from service.core.ports.vectors import VectorStore
 from service.core.ports.versions import Versions
 from service.core.query_syntax import Highlights
 from service.core.search import Candidate, FilterMatch, Hit, Passage, SearchRequest, SearchResult
+from service.core.timings import Timings
 from service.search import candidates as candidate_sets
 from service.search import filter_planner, retrievers
 from service.search.candidates import MAX_PARALLEL_STATEMENTS, CandidateSet, QueryCandidates
@@ -47,10 +48,8 @@ UNEMBEDDED_LENGTH = 1000
 
 
 class SearchPipeline:
-    """`passing_cap`: most documents that a filter may list by id. `max_concurrent`: searches before Overloaded.
-
-    `observers` are informed of every search that a client waited for.
-    """
+    """`passing_cap`: most documents that a filter may list by id. `max_concurrent`: live searches before Overloaded.
+    `observers` are informed of every live search."""
 
     def __init__(
         self,
@@ -90,53 +89,54 @@ class SearchPipeline:
         self._free -= 1
         try:
             try:
-                return await self._search(name, SearchContext(request), shared)
+                return await self._search(name, request, shared)
             except NotFound:
                 # The cached space may be of a collection that was deleted, and recreated, meanwhile, or of a version
                 # that was active a moment ago and is retired by now.
                 self.forget(name)
-                return await self._search(name, SearchContext(request), shared)
+                return await self._search(name, request, shared)
         finally:
             self._free += 1
 
     async def run_background(self, name: CollectionName, request: SearchRequest) -> SearchResult:
         """Answer a search that no client waits for: beside the limit of live ones, and not in their metrics."""
-        return await self._search(name, SearchContext(request, live=False), SharedQueryEncoding([request]))
+        return await self._search(name, request, SharedQueryEncoding([request]), live=False)
 
     def forget(self, name: CollectionName) -> None:
         """This process changed the collection: the next search reads its space anew."""
         self._spaces.forget(name)
 
-    async def _search(self, name: CollectionName, context: SearchContext, shared: SharedQueryEncoding) -> SearchResult:
-        request = context.request
+    async def _search(
+        self, name: CollectionName, request: SearchRequest, shared: SharedQueryEncoding, *, live: bool = True
+    ) -> SearchResult:
+        timings = Timings()
         space = await self._spaces.resolve(name, request.embedder_version)
+        context = SearchContext(request, space, live, timings)
         rerank = request.rerank.resolve(space.collection.settings.rerank) if request.rerank else None
         wanted = max(request.pool_size, rerank.depth if rerank else 0)
         width = max(request.candidates or _default_candidates(space, request, wanted), wanted)
 
-        filter_match = await self._match_filter(space, context, width)
-        vectors = await self._encoder.encode(space, context, shared)
+        filter_match = await self._match_filter(context, width)
+        vectors = await self._encoder.encode(context, shared)
         confidence = None
         while True:
-            candidates = await self._retrieve(space, context, vectors, filter_match, width)
-            candidates = await self._apply_constraints(space, context, candidates)
-            candidates = await self._complete_scores(space, context, candidates, wanted)
-            confidence = confidence or await assess_confidence(self._lexicon, space, context, candidates)
-            ranking = [] if confidence.withheld else _fuse(space, context, candidates)
-            hits = await self._fetch(space, context, candidates, ranking, wanted)
+            candidates = await self._retrieve(context, vectors, filter_match, width)
+            candidates = await self._apply_constraints(context, candidates)
+            candidates = await self._complete_scores(context, candidates, wanted)
+            confidence = confidence or await assess_confidence(self._lexicon, context, candidates)
+            ranking = [] if confidence.withheld else _fuse(context, candidates)
+            hits = await self._fetch(context, candidates, ranking, wanted)
             complete = len(hits) >= wanted or len(hits) == len(ranking) or candidates.exhausted
             if complete or width >= retrievers.MAX_WIDTH:
                 break
             width = min(4 * width, retrievers.MAX_WIDTH)  # some documents have changed: retrieve more in their place
         hits, rerank_summary = await self._rerank_stage.rerank(context, rerank, hits)
-        hits = await self._diversify(space, context, hits[: request.pool_size])
-        hits = await self._decorate(space, context, hits[: request.k])
+        hits = await self._diversify(context, hits[: request.pool_size])
+        hits = await self._decorate(context, hits[: request.k])
 
-        possible = (
-            request.k if filter_match is None or request.group_by == "chunk" else min(request.k, filter_match.count)
-        )
+        possible = filter_match.count if filter_match is not None and request.group_by == "document" else request.k
         more_exist = (context.stale > 0 or not candidates.exhausted) and not confidence.withheld
-        plan = dataclasses.replace(candidates.plan, underfilled=len(hits) < possible and more_exist)
+        plan = dataclasses.replace(candidates.plan, underfilled=len(hits) < min(request.k, possible) and more_exist)
         if context.live:
             event = SearchEvent(
                 space=space,
@@ -165,31 +165,27 @@ class SearchPipeline:
             timings=context.timings,
         )
 
-    async def _match_filter(self, space: Space, context: SearchContext, width: int) -> FilterMatch | None:
+    async def _match_filter(self, context: SearchContext, width: int) -> FilterMatch | None:
         if context.request.where is None:
             return None
         with context.timings.stage("filter"):
-            cap = filter_planner.max_allowlist(space.status, retrievers.chunks_for(space, width), self._passing_cap)
-            return await self._documents.match_filter(space.collection.id, context.request.where, cap)
+            rows = retrievers.chunks_for(context.space, width)
+            cap = filter_planner.max_allowlist(context.space.status, rows, self._passing_cap)
+            return await self._documents.match_filter(context.space.collection.id, context.request.where, cap)
 
     async def _retrieve(
-        self,
-        space: Space,
-        context: SearchContext,
-        vectors: Sequence[Vector | None],
-        filter_match: FilterMatch | None,
-        width: int,
+        self, context: SearchContext, vectors: Sequence[Vector | None], filter_match: FilterMatch | None, width: int
     ) -> CandidateSet:
         """Run both legs at once, each for all queries; a hybrid search can do without either, but not without both."""
         request = context.request
         requests = [request.for_query(query) for query in request.effective_queries]
         dense = {
-            at: partial(self._dense.search, space, requests[at], vector, filter_match, width)
+            at: partial(self._dense.search, context.space, requests[at], vector, filter_match, width)
             for at, vector in enumerate(vectors)
             if vector is not None
         }
         lexical = {
-            at: partial(self._lexical.search, space, one, filter_match, width)
+            at: partial(self._lexical.search, context.space, one, filter_match, width)
             for at, one in enumerate(requests)
             if one.text and request.mode != "dense"
         }
@@ -209,38 +205,31 @@ class SearchPipeline:
             )
         )
 
-    async def _apply_constraints(self, space: Space, context: SearchContext, candidates: CandidateSet) -> CandidateSet:
+    async def _apply_constraints(self, context: SearchContext, candidates: CandidateSet) -> CandidateSet:
         """Drop what violates the required and excluded terms of the query, whichever leg found it."""
         query = context.request.parsed_query
         if not query.has_constraints:
             return candidates
 
         async def apply() -> CandidateSet:
-            context.unmatched_terms = await self._lexicon.unmatched_terms(space.collection, query)
-            return await candidate_sets.apply_constraints(self._lexicon, space, candidates, query)
+            context.unmatched_terms = await self._lexicon.unmatched_terms(context.space.collection, query)
+            return await candidate_sets.apply_constraints(self._lexicon, context.space, candidates, query)
 
         hybrid = context.request.mode == "hybrid"
         return await context.run_stage("wishes", apply(), optional=hybrid, in_budget=False) or candidates
 
-    async def _complete_scores(
-        self, space: Space, context: SearchContext, candidates: CandidateSet, wanted: int
-    ) -> CandidateSet:
+    async def _complete_scores(self, context: SearchContext, candidates: CandidateSet, wanted: int) -> CandidateSet:
         """Look up the scores that one leg lacks of the other's candidates, and the certainty of the dense leg."""
         if any(query.dense is not None for query in candidates.queries):
             with context.timings.stage("dense"):
                 candidates = await candidate_sets.complete_scores(
-                    self._vectors, self._lexicon, space, context.request, candidates, wanted
+                    self._vectors, self._lexicon, context, candidates, wanted
                 )
-                candidates = await candidate_sets.add_certainty(self._certainty, space, candidates)
+                candidates = await candidate_sets.add_certainty(self._certainty, context.space, candidates)
         return candidate_sets.keep_newest_content(candidates)
 
     async def _fetch(
-        self,
-        space: Space,
-        context: SearchContext,
-        candidates: CandidateSet,
-        ranking: Sequence[FusedItem[Item]],
-        wanted: int,
+        self, context: SearchContext, candidates: CandidateSet, ranking: Sequence[FusedItem[Item]], wanted: int
     ) -> list[Hit]:
         """Read the passages of the first `wanted` items; documents that changed since the legs ran are dropped."""
         hits: list[Hit] = []
@@ -251,7 +240,7 @@ class SearchPipeline:
                 at += len(page)
                 found = [candidates.candidate(fused.item) for fused in page]
                 passages = await self._documents.passages(
-                    space.collection.id, found, context.request.where, UNEMBEDDED_LENGTH
+                    context.space.collection.id, found, context.request.where, UNEMBEDDED_LENGTH
                 )
                 fresh = [
                     _hit(fused, candidate, passage)
@@ -259,16 +248,16 @@ class SearchPipeline:
                     if passage is not None
                 ]
                 context.stale += len(page) - len(fresh)
-                metrics.STALE_HITS.labels(space.collection.name).inc(len(page) - len(fresh))
+                metrics.STALE_HITS.labels(context.space.collection.name).inc(len(page) - len(fresh))
                 hits += fresh
         return hits
 
-    async def _diversify(self, space: Space, context: SearchContext, hits: list[Hit]) -> list[Hit]:
+    async def _diversify(self, context: SearchContext, hits: list[Hit]) -> list[Hit]:
         """Reorder by maximal marginal relevance; each hit keeps the score of its relevance."""
         request = context.request
         if not request.diversity:
             return hits
-        vectors = await context.run_stage("diversify", self._vectors_of(space, hits), optional=True)
+        vectors = await context.run_stage("diversify", self._vectors_of(context.space, hits), optional=True)
         if vectors is None:
             return hits
         picks = mmr([hit.score for hit in hits], vectors, request.diversity, request.k)
@@ -283,18 +272,18 @@ class SearchPipeline:
         vectors = await self._vectors.get(space.version, chunks, contents)
         return [vectors.get(chunk) for chunk in chunks]
 
-    async def _decorate(self, space: Space, context: SearchContext, hits: list[Hit]) -> list[Hit]:
+    async def _decorate(self, context: SearchContext, hits: list[Hit]) -> list[Hit]:
         """Add highlights and vectors where the request includes them."""
         request = context.request
         if "highlights" in request.include and hits:
-            work = self._lexicon.highlight(space.collection, request.parsed_query, [hit.text for hit in hits])
+            work = self._lexicon.highlight(context.space.collection, request.parsed_query, [hit.text for hit in hits])
             highlights = await context.run_stage("highlight", work, optional=True, in_budget=False)
             if highlights is not None:
                 hits = [_highlighted(*pair) for pair in zip(hits, highlights, strict=True)]
         if "vector" in request.include and hits:
             hits = [
                 dataclasses.replace(hit, vector=None if vector is None else tuple(map(float, vector)))
-                for hit, vector in zip(hits, await self._vectors_of(space, hits), strict=True)
+                for hit, vector in zip(hits, await self._vectors_of(context.space, hits), strict=True)
             ]
         return hits
 
@@ -322,9 +311,9 @@ async def _run_searches(searches: Searches) -> dict[int, LegResult]:
     return dict(zip(searches, results, strict=True))
 
 
-def _fuse(space: Space, context: SearchContext, candidates: CandidateSet) -> list[FusedItem[Item]]:
+def _fuse(context: SearchContext, candidates: CandidateSet) -> list[FusedItem[Item]]:
     with context.timings.stage("fuse"):
-        settings = context.request.fusion or space.collection.settings.fusion
+        settings = context.request.fusion or context.space.collection.settings.fusion
         return fuse(candidates.leg_scores([query.weight for query in context.request.effective_queries]), settings)
 
 

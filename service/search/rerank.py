@@ -78,7 +78,7 @@ class _PassageScorer:
         size = max(wanted, portion) if seconds is None else min(portion, self.pace.passages_within(seconds))
         hits = self.hits[count : count + size]
         if not hits:
-            self._stop_over_budget()
+            self._stop()
             return
         started = time.perf_counter()
         try:
@@ -86,26 +86,25 @@ class _PassageScorer:
                 scores = await _score(self.context.request, self.reranker, hits)
         except TimeoutError:
             self.pace.record(time.perf_counter() - started, len(hits))  # a lower bound
-            self._stop_over_budget()
+            self._stop()
         except (Unavailable, Overloaded) as error:
-            partly = f"{count} of {len(self.hits)} passages were read: {error.detail}"
-            self._stop(type(error).__name__, error.detail, partly)
+            self._stop(error)
         else:
             self.pace.record(time.perf_counter() - started, len(hits))
             self.relevance += scores.scores
             self.truncated += scores.truncated
 
-    def _stop_over_budget(self) -> None:
-        budget = f"the budget of {self.context.request.budget_ms:g} ms"
-        partly = f"{budget} allowed {len(self.relevance)} of {len(self.hits)} passages"
-        self._stop("budget", f"{budget} was spent", partly)
-
-    def _stop(self, code: str, reason: str, partly: str) -> None:
-        """`partly`: the reason where some passages were scored."""
+    def _stop(self, error: Unavailable | Overloaded | None = None) -> None:
+        """Stop because of `error`, or else because the budget is spent, and report it."""
         self.running = False
-        if self.relevance:
-            code, reason = "cut_short", partly
-        self.context.degrade("rerank", code, reason)
+        read, wanted = len(self.relevance), len(self.hits)
+        if error is None:
+            budget = f"the budget of {self.context.request.budget_ms:g} ms"
+            code, reason, partly = "budget", f"{budget} was spent", f"{budget} allowed {read} of {wanted} passages"
+        else:
+            code, reason = type(error).__name__, error.detail
+            partly = f"{read} of {wanted} passages were read: {reason}"
+        self.context.degrade("rerank", *(("cut_short", partly) if read else (code, reason)))
 
 
 async def _score(request: SearchRequest, reranker: Reranker, hits: Sequence[Hit]) -> RerankScores:

@@ -55,8 +55,7 @@ class DenseRetriever:
     ) -> LegResult:
         """The best chunk of each of the nearest documents, or the nearest chunks; without the example documents.
 
-        Where the index returns fewer than the answer needs, an exact scan of the passing documents replaces it; at once
-        where the sample predicts that.
+        Where the index returns (or the sample predicts) too few, an exact scan of the passing documents replaces it.
         """
         within = None if filter_match is None else filter_match.ids
         where = request.where if within is None else None
@@ -102,11 +101,10 @@ class LexicalRetriever:
     async def search(
         self, space: Space, request: SearchRequest, filter_match: FilterMatch | None, width: int
     ) -> LegResult:
-        """The best documents that pass.
+        """The best passing documents. The index is given their ids where they are few.
 
-        The index is given the ids of the passing documents where they are few. Where they are many, it is searched
-        deeper by what the filter will drop; where that is not enough, because the terms stand in what does not pass, it
-        gets the ids after all or, where they are too many, is searched ever deeper.
+        Where they are many, it is searched deeper by what the filter will drop. Where that is not enough, because the
+        terms stand in other documents, it gets the ids after all or, if they are too many, is searched ever deeper.
         """
         query = request.parsed_query
 

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -71,6 +72,8 @@ def told(relevance: Sequence[float], **how: object) -> Told:
     return Told({f"text {at}": one for at, one in enumerate(relevance)}, **how)  # type: ignore[arg-type]
 
 
+NOWHERE: Any = None
+"""The space, which this stage does not need."""
 FALLING = [1 - 0.05 * at for at in range(12)]
 MANY = [1 - 0.02 * at for at in range(AGREEMENT_SAMPLE + 8)]
 
@@ -84,7 +87,7 @@ async def order(
     weight: float = 0.5,
     budget_ms: float | None = None,
 ) -> tuple[SearchContext, list[Hit], RerankSummary | None]:
-    context = SearchContext(SearchRequest(text="q", k=k, budget_ms=budget_ms))
+    context = SearchContext(SearchRequest(text="q", k=k, budget_ms=budget_ms), NOWHERE)
     ordered, reread = await RerankStage(reranker).rerank(
         context, RerankSettings(depth=depth, weight=weight), hits(first)
     )
@@ -176,7 +179,7 @@ async def test_a_budget_that_is_spent_before_leaves_the_first_stage_as_it_was(cl
     def late(passages: Sequence[str]) -> None:
         raise AssertionError("nothing should be read")
 
-    context = SearchContext(SearchRequest(text="q", budget_ms=50))
+    context = SearchContext(SearchRequest(text="q", budget_ms=50), NOWHERE)
     clock.now += 1.0
     first = hits(FALLING)
     ordered, reread = await RerankStage(told([1.0] * 12, before=late)).rerank(context, RerankSettings(), first)
