@@ -1,6 +1,7 @@
-"""What runs until it is told to stop."""
+"""Work in the background of a test: run it until the block ends, wait until something is true."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
@@ -15,3 +16,10 @@ async def running(run: Callable[[asyncio.Event], Awaitable[None]]) -> AsyncItera
     finally:
         stop.set()
         await asyncio.wait_for(task, 5)
+
+
+async def until(true: Callable[[], object]) -> None:
+    deadline = time.monotonic() + 5
+    while not true():
+        assert time.monotonic() < deadline, "it never came true"
+        await asyncio.sleep(0.002)

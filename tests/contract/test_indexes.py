@@ -1,9 +1,8 @@
-"""What `catalog.Indexes` promises, of the fake and of PostgreSQL; and what only a real index shows."""
+"""The contract of the port `Indexes`, for the fake and for PostgreSQL; and what only a real index shows."""
 
 import asyncio
 import time
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any
 
 import psycopg
@@ -12,11 +11,11 @@ import pytest
 from service.core.collections import Collection
 from service.core.errors import VersionNotFound
 from service.core.ids import VersionNumber
+from service.core.index_health import IndexState
 from service.core.ports.collections import Collections
 from service.core.ports.indexes import Indexes
 from service.core.ports.recall import RecallStore
 from service.core.ports.versions import Versions
-from service.core.recall import EfSetting
 from service.core.versions import EmbedderVersion
 from service.store.postgres.collections import PostgresCollections
 from service.store.postgres.connection.pool import Pool
@@ -25,6 +24,7 @@ from service.store.postgres.vectors import vector_tables
 from service.store.postgres.vectors.index_health import PostgresIndexes
 from service.store.postgres.versions.versions import PostgresVersions
 from tests.contract.test_collections import create, value
+from tests.contract.test_recalls import ef_setting
 from tests.contract.test_versions import fill
 from tests.fakes_catalog import FakeCollections, FakeVersions
 from tests.fakes_indexes import FakeIndexes
@@ -45,6 +45,12 @@ class Store:
         return collection, await self.versions.get(collection.id, ONE)
 
 
+async def index_of(indexes: Indexes, version: EmbedderVersion) -> IndexState:
+    index = (await indexes.health(version)).index
+    assert index is not None
+    return index
+
+
 @pytest.fixture(params=["fake", pytest.param("postgres", marks=pytest.mark.database)])
 def store(request: pytest.FixtureRequest) -> Store:
     if request.param == "fake":
@@ -55,7 +61,7 @@ def store(request: pytest.FixtureRequest) -> Store:
     return Store(PostgresCollections(pool), PostgresVersions(pool), PostgresIndexes(pool), PostgresRecalls(pool))
 
 
-async def test_without_an_index_there_is_none_to_tell_of(store: Store) -> None:
+async def test_without_an_index_its_state_is_unknown(store: Store) -> None:
     _, version = await store.version()
     health = await store.indexes.health(version)
     assert (health.rows, health.dead_rows, health.unindexed_rows, health.index) == (0, 0, 0, None)
@@ -66,20 +72,18 @@ async def test_without_an_index_there_is_none_to_tell_of(store: Store) -> None:
 async def test_a_rebuilt_index_is_another_build(store: Store) -> None:
     _, version = await store.version()
     await store.versions.build_index(version)
-    before = (await store.indexes.health(version)).index
-    assert before is not None
+    before = await index_of(store.indexes, version)
     assert (before.valid, before.building) == (True, False)
-    assert (await store.indexes.health(version)).index == before
+    assert await index_of(store.indexes, version) == before
     async with store.indexes.rebuild_lock(version) as ours:
         assert ours
         await store.indexes.rebuild(version)
-    after = (await store.indexes.health(version)).index
-    assert after is not None
+    after = await index_of(store.indexes, version)
     assert (after.name, after.valid) == (before.name, True)
     assert after.build != before.build
 
 
-async def test_one_at_a_time_rebuilds_and_one_steers_beside_it(store: Store) -> None:
+async def test_one_at_a_time_rebuilds_and_one_sets_ef_search_beside_it(store: Store) -> None:
     _, version = await store.version()
     async with store.indexes.rebuild_lock(version) as ours, store.indexes.ef_search_lock(version) as also_ours:
         assert (ours, also_ours) == (True, True)
@@ -98,21 +102,11 @@ async def test_a_version_that_is_gone_is_not_found(store: Store) -> None:
         await store.indexes.rebuild(version)
 
 
-async def test_the_status_of_a_version_tells_what_was_chosen_for_it(store: Store) -> None:
+async def test_the_status_of_a_version_has_its_ef_settings(store: Store) -> None:
     collection, version = await store.version()
     assert (await store.versions.status(version)).ef_settings == {}
-    now = datetime.now(UTC)
-    for number, band, ef_search in ((1, "all", 149), (1, "wide", 186), (2, "all", 76)):
-        effort = EfSetting(
-            version=VersionNumber(number),
-            band=band,  # type: ignore[arg-type]
-            ef_search=ef_search,
-            missed=False,
-            reason="calibrated",
-            changed_at=now,
-            target=0.95,
-        )
-        await store.recalls.put_ef_setting(collection.id, effort, None)
+    for setting in (ef_setting(ef_search=149), ef_setting("wide", ef_search=186), ef_setting(version=2, ef_search=76)):
+        await store.recalls.put_ef_setting(collection.id, setting, None)
     assert (await store.versions.status(version)).ef_settings == {"all": 149, "wide": 186}
 
 
@@ -169,13 +163,12 @@ async def test_dead_rows_are_counted_until_a_vacuum_takes_them_out(real: Real) -
 
 
 @pytest.mark.database
-async def test_an_invalid_index_is_told_apart(real: Real) -> None:
+async def test_an_invalid_index_is_recognised(real: Real) -> None:
     await fill(real.pool, real.version, documents=10, chunks=1)
     names = vector_tables.vector_table_of(real.version)
     with pytest.raises(psycopg.errors.UniqueViolation):
         await real.run(f"CREATE UNIQUE INDEX CONCURRENTLY {names.index} ON {names.table} (ends)")
-    index = (await real.indexes.health(real.version)).index
-    assert index is not None
+    index = await index_of(real.indexes, real.version)
     assert (index.valid, index.building) == (False, False)
 
 
@@ -201,6 +194,4 @@ async def test_what_a_rebuild_left_behind_is_dropped_by_the_next(real: Real) -> 
         await real.run(f"CREATE UNIQUE INDEX CONCURRENTLY {leftover} ON {real.table} (ends)")
     await real.indexes.rebuild(real.version)
     assert await value(real.pool, "SELECT to_regclass(%s) IS NULL", leftover)
-    index = (await real.indexes.health(real.version)).index
-    assert index is not None
-    assert index.valid
+    assert (await index_of(real.indexes, real.version)).valid

@@ -1,4 +1,4 @@
-"""What `catalog.Recalls` promises, of the fake and of PostgreSQL."""
+"""The contract of the port `RecallStore`, for the fake and for PostgreSQL."""
 
 import asyncio
 from dataclasses import replace
@@ -16,7 +16,7 @@ ONE = VersionNumber(1)
 DENSE = RecallSeries(version=ONE, leg="dense", plan="hnsw", band="all", ef_search=120)
 NARROW = RecallSeries(version=ONE, leg="dense", plan="hnsw_iterative", band="narrow", ef_search=1000)
 LEXICAL = RecallSeries(version=ONE, leg="lexical", plan="bm25", band="all", ef_search=0)
-TALLY = RecallStats(queries=3, recall=2.75, recall_squares=2.5625, distance_recall=3.0, seconds=0.125)
+STATS = RecallStats(queries=3, recall=2.75, recall_squares=2.5625, distance_recall=3.0, seconds=0.125)
 
 CURVE = CalibrationCurve(
     points=(
@@ -35,12 +35,12 @@ CURVE = CalibrationCurve(
 )
 
 
-def minute(series: RecallSeries, at: datetime = NOW, stats: RecallStats = TALLY) -> RecallMinute:
+def minute(series: RecallSeries, at: datetime = NOW, stats: RecallStats = STATS) -> RecallMinute:
     return RecallMinute(series=series, at=at, stats=stats)
 
 
-def effort(band: Band = "all", version: int = 1, **changes: object) -> EfSetting:
-    chosen = EfSetting(
+def ef_setting(band: Band = "all", version: int = 1, **changes: object) -> EfSetting:
+    setting = EfSetting(
         version=VersionNumber(version),
         band=band,
         ef_search=120,
@@ -49,10 +49,10 @@ def effort(band: Band = "all", version: int = 1, **changes: object) -> EfSetting
         changed_at=later(1),
         target=0.95,
     )
-    return replace(chosen, **changes)  # type: ignore[arg-type]
+    return replace(setting, **changes)  # type: ignore[arg-type]
 
 
-async def changes_noted(world: World) -> int:
+async def audit_entries(world: World) -> int:
     return sum(entry.action == "tuned" for entry in await world.audit.page(world.collection.id, None, 100))
 
 
@@ -75,12 +75,12 @@ async def test_what_was_measured_is_read_back_oldest_first(world: World) -> None
     assert await world.recalls.since(world.collection.id, later(61)) == ()
 
 
-async def test_minutes_are_told_together_by_the_first_of_them(world: World) -> None:
+async def test_minutes_are_grouped_by_the_first_of_them(world: World) -> None:
     moments = [later(60 * at) for at in (0, 4, 5, 14)]
     await world.recalls.add(world.collection.id, [minute(DENSE, at) for at in moments])
     await world.recalls.add(world.collection.id, [minute(LEXICAL, later(60))])
     assert await world.recalls.since(world.collection.id, NOW, 5) == (
-        minute(DENSE, NOW, TALLY + TALLY),
+        minute(DENSE, NOW, STATS + STATS),
         minute(LEXICAL, NOW),
         minute(DENSE, later(300)),
         minute(DENSE, later(600)),
@@ -94,15 +94,11 @@ async def test_minutes_are_told_together_by_the_first_of_them(world: World) -> N
 
 async def test_sums_of_one_minute_are_added_up_by_series(world: World) -> None:
     more = RecallStats(queries=1, recall=0.5, recall_squares=0.25, distance_recall=0.75, seconds=0.5)
-    await world.recalls.add(world.collection.id, [minute(DENSE), minute(NARROW)])
+    await world.recalls.add(world.collection.id, [minute(DENSE), minute(NARROW), minute(NARROW)])
     await world.recalls.add(world.collection.id, [minute(DENSE, stats=more), minute(DENSE, later(60))])
     found = await world.recalls.since(world.collection.id, NOW)
-    assert found == (minute(DENSE, stats=TALLY + more), minute(NARROW), minute(DENSE, later(60)))
-
-
-async def test_the_same_minute_may_come_twice_in_one_call(world: World) -> None:
-    await world.recalls.add(world.collection.id, [minute(DENSE), minute(DENSE)])
-    assert await world.recalls.since(world.collection.id, NOW) == (minute(DENSE, stats=TALLY + TALLY),)
+    narrow = minute(NARROW, stats=STATS + STATS)
+    assert found == (minute(DENSE, stats=STATS + more), narrow, minute(DENSE, later(60)))
 
 
 async def test_processes_that_add_at_once_lose_nothing(world: World) -> None:
@@ -110,10 +106,10 @@ async def test_processes_that_add_at_once_lose_nothing(world: World) -> None:
     orders = [[minute(one) for one in (series if at % 2 else reversed(series))] for at in range(8)]
     await asyncio.gather(*(world.recalls.add(world.collection.id, order) for order in orders))
     found = await world.recalls.since(world.collection.id, NOW)
-    assert [(one.series, one.stats.queries) for one in found] == [(one, 8 * TALLY.queries) for one in series]
+    assert [(one.series, one.stats.queries) for one in found] == [(one, 8 * STATS.queries) for one in series]
 
 
-async def test_old_minutes_are_forgotten_and_counted(world: World) -> None:
+async def test_old_minutes_are_deleted_and_counted(world: World) -> None:
     await world.recalls.add(world.collection.id, [minute(DENSE), minute(LEXICAL), minute(DENSE, later(60))])
     assert await world.recalls.delete_before(later(60)) == 2
     assert await world.recalls.since(world.collection.id, NOW) == (minute(DENSE, later(60)),)
@@ -122,21 +118,22 @@ async def test_old_minutes_are_forgotten_and_counted(world: World) -> None:
 # ---------------------------------------------------------------- what was chosen
 
 
-async def test_an_effort_takes_the_place_of_the_former_one(world: World) -> None:
+async def test_a_setting_replaces_the_former_one(world: World) -> None:
     entry = AuditEntry(at=NOW, actor="azimuth", action="tuned", version=ONE)
-    await world.recalls.put_ef_setting(world.collection.id, effort("wide"), entry)
-    await world.recalls.put_ef_setting(world.collection.id, effort("all", version=2), entry)
-    await world.recalls.put_ef_setting(world.collection.id, effort("all"), entry)
-    missed = effort("wide", ef_search=1000, missed=True, reason="not even the largest", changed_at=later(2))
+    await world.recalls.put_ef_setting(world.collection.id, ef_setting("wide"), entry)
+    await world.recalls.put_ef_setting(world.collection.id, ef_setting("all", version=2), entry)
+    await world.recalls.put_ef_setting(world.collection.id, ef_setting("all"), entry)
+    missed = ef_setting("wide", ef_search=1000, missed=True, reason="not even the largest", changed_at=later(2))
     await world.recalls.put_ef_setting(world.collection.id, missed, entry)
-    assert await world.recalls.ef_settings(world.collection.id) == (effort("all"), missed, effort("all", version=2))
-    assert await changes_noted(world) == 4
+    expected = ef_setting("all"), missed, ef_setting("all", version=2)
+    assert await world.recalls.ef_settings(world.collection.id) == expected
+    assert await audit_entries(world) == 4
 
 
-async def test_another_reason_alone_is_not_noted(world: World) -> None:
-    await world.recalls.put_ef_setting(world.collection.id, effort(), None)
-    assert await world.recalls.ef_settings(world.collection.id) == (effort(),)
-    assert await changes_noted(world) == 0
+async def test_another_reason_alone_is_not_audited(world: World) -> None:
+    await world.recalls.put_ef_setting(world.collection.id, ef_setting(), None)
+    assert await world.recalls.ef_settings(world.collection.id) == (ef_setting(),)
+    assert await audit_entries(world) == 0
 
 
 # ---------------------------------------------------------------- what the index was found to do
@@ -164,7 +161,7 @@ async def test_a_retired_version_takes_no_curve(world: World) -> None:
 
 async def test_all_of_it_goes_with_the_collection(world: World) -> None:
     await world.recalls.add(world.collection.id, [minute(DENSE)])
-    await world.recalls.put_ef_setting(world.collection.id, effort(), None)
+    await world.recalls.put_ef_setting(world.collection.id, ef_setting(), None)
     await world.recalls.put_curve(world.version, CURVE)
     await world.collections.delete(world.collection.id)
     assert await world.recalls.since(world.collection.id, NOW) == ()
@@ -173,6 +170,6 @@ async def test_all_of_it_goes_with_the_collection(world: World) -> None:
     with pytest.raises(CollectionNotFound):
         await world.recalls.add(world.collection.id, [minute(DENSE)])
     with pytest.raises(CollectionNotFound):
-        await world.recalls.put_ef_setting(world.collection.id, effort(), None)
+        await world.recalls.put_ef_setting(world.collection.id, ef_setting(), None)
     with pytest.raises(VersionNotFound):
         await world.recalls.put_curve(world.version, CURVE)

@@ -1,4 +1,4 @@
-"""Recall as a promise, by a running service: calibrated, searched by it, another target, an index built anew."""
+"""The recall target of a running service: calibration, searches by it, another target, a rebuilt index."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -15,11 +15,11 @@ from service.runtime.container import api
 from service.runtime.settings import Settings
 from service.store.embedded.server import EmbeddedServer
 from tests.conftest import create_database, url_of
+from tests.integration.external_vectors import PATH, client_of, fill
 
 pytestmark = pytest.mark.database
 
 DOCUMENTS, DIMENSIONS = 2_000, 128
-PATH = "/v1/collections/space"
 VERSION = f"{PATH}/versions/1"
 Json = dict[str, Any]
 
@@ -28,28 +28,16 @@ Json = dict[str, Any]
 async def http(
     server: EmbeddedServer, template: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[httpx.AsyncClient]:
-    """A service that looks often and asks little, with a collection of the client's own vectors."""
+    """A service that adjusts `ef_search` often and calibrates with few queries."""
     monkeypatch.setattr(api, "EF_SEARCH_SECONDS", 0.2)
     monkeypatch.setattr(calibration_curve, "FULL_LADDER_QUERIES", 60)
     monkeypatch.setattr(calibration_curve, "MAX_QUERIES", 200)
     create_database(server, "promise", template)
     settings = Settings(data_dir=tmp_path, embedder="hashing:16", reranker="none", exact_below=500, probe_budget_ms=0)
-    async with api.open_api(settings, url_of(server, "promise")) as app:
-        transport = httpx.ASGITransport(app)
-        async with (
-            app.router.lifespan_context(app),
-            httpx.AsyncClient(transport=transport, base_url="http://t", timeout=60) as client,
-        ):
-            yield client
-
-
-async def fill(client: httpx.AsyncClient) -> None:
-    embedder = {"model": "external", "dimensions": DIMENSIONS, "identity": "theirs"}
-    (await client.put(PATH, json={"embedder": embedder, "recall_target": 0.9})).raise_for_status()
-    rows = np.random.default_rng(1).normal(size=(DOCUMENTS, DIMENSIONS)).astype(np.float32)
-    documents = [{"id": f"{at}", "text": f"number {at}", "vector": row.tolist()} for at, row in enumerate(rows)]
-    for at in range(0, DOCUMENTS, 1_000):
-        (await client.post(f"{PATH}/documents", json={"documents": documents[at : at + 1_000]})).raise_for_status()
+    async with client_of(settings, url_of(server, "promise")) as client:
+        rows = np.random.default_rng(1).normal(size=(DOCUMENTS, DIMENSIONS)).astype(np.float32)
+        await fill(client, rows, recall_target=0.9)
+        yield client
 
 
 async def until(look: Callable[[], Awaitable[Json]], there: Callable[[Json], bool]) -> Json:
@@ -60,8 +48,6 @@ async def until(look: Callable[[], Awaitable[Json]], there: Callable[[Json], boo
 
 
 async def test_the_promise_from_a_first_index_to_one_that_is_built_anew(http: httpx.AsyncClient) -> None:
-    await fill(http)
-
     async def recall() -> Json:
         answer = (await http.get(f"{PATH}/recall")).raise_for_status()
         (version,) = answer.json()["versions"]
@@ -79,7 +65,7 @@ async def test_the_promise_from_a_first_index_to_one_that_is_built_anew(http: ht
         found: Json = answer.json()["plan"]
         return found
 
-    async def trail() -> list[Json]:
+    async def audit_trail() -> list[Json]:
         entries: list[Json] = (await http.get(f"{PATH}/audit")).raise_for_status().json()["entries"]
         return entries
 
@@ -96,11 +82,11 @@ async def test_the_promise_from_a_first_index_to_one_that_is_built_anew(http: ht
     wide = await searched(candidates=900)
     assert wide["ef_search"] == 900
 
-    # Another target is another effort.
+    # Another target needs another ef_search.
     (await http.put(PATH, json={"recall_target": 0.99})).raise_for_status()
     second = await until(recall, lambda told: bool(told["efforts"][0]["ef_search"] > lenient["ef_search"]))
     await until(searched, lambda plan: plan["ef_search"] == second["efforts"][0]["ef_search"])
-    (newest, *_) = [entry for entry in await trail() if entry["action"] == "effort"]
+    (newest, *_) = [entry for entry in await audit_trail() if entry["action"] == "effort"]
     assert (newest["actor"], newest["version"], newest["details"]["target"]) == ("azimuth", 1, 0.99)
     assert newest["note"]
 
@@ -112,7 +98,7 @@ async def test_the_promise_from_a_first_index_to_one_that_is_built_anew(http: ht
     await until(index, lambda told: not told["index"]["building"])
     await until(recall, lambda told: told["curve"]["measured_at"] > before["curve"]["measured_at"])
     assert (await index())["index"]["valid"] is True
-    assert [entry["action"] for entry in await trail()].count("reindexed") == 1
+    assert [entry["action"] for entry in await audit_trail()].count("reindexed") == 1
     metrics = (await http.get("/metrics")).text
     assert 'azimuth_recall_target{collection="space"} 0.99' in metrics
     assert 'azimuth_ef_search{collection="space",version="1"}' in metrics

@@ -1,4 +1,4 @@
-"""The recall that a running service tells of itself, against the truth computed outside of it."""
+"""The recall that a running service reports, against the truth computed outside of it."""
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
@@ -11,16 +11,15 @@ import numpy.typing as npt
 import psycopg
 import pytest
 
-from service.runtime.container.api import open_api
 from service.runtime.settings import Settings
 from service.store.embedded.server import EmbeddedServer
 from tests.conftest import create_database, url_of
+from tests.integration.external_vectors import PATH, client_of, fill
 
 pytestmark = pytest.mark.database
 
 DOCUMENTS, DIMENSIONS, QUERIES = 2_000, 48, 100
-"""As many queries as are remembered: each is looked at once."""
-PATH = "/v1/collections/space"
+"""As many queries as are remembered: each is probed once."""
 Floats = npt.NDArray[np.float32]
 Json = dict[str, Any]
 
@@ -46,28 +45,12 @@ async def http(server: EmbeddedServer, template: str, tmp_path: Path) -> AsyncIt
         passing_cap=400,
         probe_budget_ms=60_000,
     )
-    async with open_api(settings, url_of(server, "recall")) as app:
-        transport = httpx.ASGITransport(app)
-        async with (
-            app.router.lifespan_context(app),
-            httpx.AsyncClient(transport=transport, base_url="http://t", timeout=60) as client,
-        ):
-            await fill(client)
-            await indexed(client)
-            with psycopg.connect(url_of(server, "recall"), autocommit=True) as connection:
-                connection.execute("VACUUM ANALYZE")
-            yield client
-
-
-async def fill(client: httpx.AsyncClient) -> None:
-    embedder = {"model": "external", "dimensions": DIMENSIONS, "identity": "theirs"}
-    (await client.put(PATH, json={"embedder": embedder})).raise_for_status()
-    documents = [
-        {"id": f"{at}", "text": f"number {at}", "vector": row.tolist(), "metadata": {"half": at % 2}}
-        for at, row in enumerate(STORED)
-    ]
-    for at in range(0, DOCUMENTS, 1_000):
-        (await client.post(f"{PATH}/documents", json={"documents": documents[at : at + 1_000]})).raise_for_status()
+    async with client_of(settings, url_of(server, "recall")) as client:
+        await fill(client, STORED)
+        await indexed(client)
+        with psycopg.connect(url_of(server, "recall"), autocommit=True) as connection:
+            connection.execute("VACUUM ANALYZE")
+        yield client
 
 
 async def indexed(client: httpx.AsyncClient) -> None:
@@ -100,8 +83,8 @@ async def live(client: httpx.AsyncClient, among: Sequence[int], **request: Any) 
     return float(np.mean(shares)), answer["plan"]
 
 
-async def told(client: httpx.AsyncClient, ef_search: int, plan: str) -> Json:
-    """What the service says of these searches, when it has looked at every one of them."""
+async def reported(client: httpx.AsyncClient, ef_search: int, plan: str) -> Json:
+    """What the service reports of these searches, when it has probed every one of them."""
     async with asyncio.timeout(60):
         while True:
             (version,) = (await client.get(f"{PATH}/recall")).json()["versions"]
@@ -112,27 +95,27 @@ async def told(client: httpx.AsyncClient, ef_search: int, plan: str) -> Json:
             await asyncio.sleep(0.2)
 
 
-async def test_the_recall_that_is_told_is_that_of_the_answers(http: httpx.AsyncClient) -> None:
+async def test_the_reported_recall_is_that_of_the_answers(http: httpx.AsyncClient) -> None:
     everything, halves = range(DOCUMENTS), range(1, DOCUMENTS, 2)
     true, plan = await live(http, everything, ef_search=10)
     assert plan["dense"] == "hnsw"
     assert 0.2 < true < 0.95, "else there is nothing to be measured"
-    series = await told(http, 10, "hnsw")
-    assert series["queries"] == QUERIES, "no search is looked at twice within the hour"
+    series = await reported(http, 10, "hnsw")
+    assert series["queries"] == QUERIES, "no search is probed twice within the hour"
     assert series["recall"] == pytest.approx(true, abs=0.005)
     assert series["low"] < true < series["high"]
     assert (series["leg"], series["band"]) == ("dense", "all")
 
     # With a filter that too many pass to be named.
     true, plan = await live(http, halves, filter={"half": 1}, ef_search=10, candidates=10)
-    series = await told(http, 10, plan["dense"])
+    series = await reported(http, 10, plan["dense"])
     assert series["band"] == "wide"
     assert series["recall"] == pytest.approx(true, abs=0.005)
 
     # What ran exactly is counted, and metrics say the same.
     true, _ = await live(http, everything, exact=True)
     assert true > 0.995, "halves round"
-    series = await told(http, 0, "exact")
+    series = await reported(http, 0, "exact")
     assert series["queries"] >= QUERIES
     assert series["recall"] == 1.0
     lines = (await http.get("/metrics")).text.splitlines()

@@ -1,4 +1,4 @@
-"""What is kept of live queries: the latest, a sample of those before, bounded, and none that say nothing."""
+"""What drift keeps of live queries: the latest, a sample of those before, bounded, and only those that count."""
 
 import dataclasses
 import random
@@ -20,7 +20,7 @@ from tests.world import World, build, unit
 VECTOR = unit(1, 2, 3, 4)
 
 
-def asked(number: int) -> WindowedQuery:
+def numbered(number: int) -> WindowedQuery:
     return WindowedQuery(
         vector=VECTOR.astype(np.float16), cosine=float(number), in_domain=0.5, text=f"query {number}", syntax="wishes"
     )
@@ -38,7 +38,7 @@ def fill(window: QueryWindow, first: int, last: int, *, every: float = 1.0) -> N
     """One query each `every` seconds; the number says when."""
     for number in range(first, last):
         if window.wants(number * every):
-            window.add(asked(number), number * every)
+            window.add(numbered(number), number * every)
 
 
 # ---------------------------------------------------------------- windows
@@ -97,24 +97,18 @@ def test_texts_are_let_go_with_the_latest() -> None:
 # ---------------------------------------------------------------- the observer
 
 
-async def seen(
+async def event(
     world: World,
     vectors: tuple[Vector | None, ...] = (VECTOR,),
     filter_match: FilterMatch | None = None,
     version: int = 1,
     **changes: object,
 ) -> SearchEvent:
-    version_seen = world.version
-    if version != 1:
-        version_seen = await world.add_version(version, world.version.state)
-    request = SearchRequest(**{"text": "sort a list", **changes})  # type: ignore[arg-type]
+    searched = world.version if version == 1 else await world.add_version(version, world.version.state)
+    status = SpaceStatus(rows=10, indexed=False, chunks_per_document=1.0)
     return SearchEvent(
-        space=Space(
-            collection=world.collection,
-            version=version_seen,
-            status=SpaceStatus(rows=10, indexed=False, chunks_per_document=1.0),
-        ),
-        request=request,
+        space=Space(collection=world.collection, version=searched, status=status),
+        request=SearchRequest(**{"text": "sort a list", **changes}),  # type: ignore[arg-type]
         vectors=vectors,
         plan=DensePlan(kind="exact"),
         filter_match=filter_match,
@@ -125,25 +119,18 @@ async def seen(
     )
 
 
-def kept(watching: QueryWindows, world: World) -> list[WindowedQuery]:
-    found = watching.get((world.collection.id, VersionNumber(1)))
-    return [] if found is None else list(found.latest)
-
-
-async def test_a_query_is_kept_with_its_scores() -> None:
-    world, watching = await build(None), QueryWindows(600.0)
-    watching.on_search(await seen(world))
-    (one,) = kept(watching, world)
-    assert (one.text, one.cosine, one.in_domain, one.words) == ("sort a list", 0.7, 0.9, None)
+@pytest.mark.parametrize(
+    ("filter_match", "scores"), [(None, (0.7, 0.9)), (FilterMatch(ids=(), count=0, total=10), (None, None))]
+)
+async def test_a_query_is_kept_with_its_scores_unless_it_is_filtered(
+    filter_match: FilterMatch | None, scores: tuple[float | None, float | None]
+) -> None:
+    world, windows = await build(None), QueryWindows(600.0)
+    windows.on_search(await event(world, filter_match=filter_match))
+    (one,) = windows[world.collection.id, VersionNumber(1)].latest
+    assert (one.text, one.cosine, one.in_domain, one.words) == ("sort a list", *scores, None)
     assert one.vector.dtype == np.float16
     assert one.vector == pytest.approx(VECTOR, abs=1e-3)
-
-
-async def test_scores_under_a_filter_say_nothing_of_the_collection() -> None:
-    world, watching = await build(None), QueryWindows(600.0)
-    watching.on_search(await seen(world, filter_match=FilterMatch(ids=(), count=0, total=10)))
-    (one,) = kept(watching, world)
-    assert (one.cosine, one.in_domain) == (None, None)
 
 
 @pytest.mark.parametrize(
@@ -156,29 +143,22 @@ async def test_scores_under_a_filter_say_nothing_of_the_collection() -> None:
     ],
     ids=["no vector", "several questions", "examples", "another version"],
 )
-async def test_what_says_nothing_of_the_questions_is_left_out(changes: dict[str, object]) -> None:
-    world, watching = await build(None), QueryWindows(600.0)
-    watching.on_search(await seen(world, **changes))  # type: ignore[arg-type]
-    assert list(watching.items()) == []
+async def test_what_does_not_count_is_left_out(changes: dict[str, object]) -> None:
+    world, windows = await build(None), QueryWindows(600.0)
+    windows.on_search(await event(world, **changes))  # type: ignore[arg-type]
+    assert not windows
 
 
 async def test_only_some_collections_and_beginnings_of_texts_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(query_window, "MAX_COLLECTIONS", 1)
-    first, watching = await build(None), QueryWindows(600.0)
+    first, windows = await build(None), QueryWindows(600.0)
     second = await build(None)
     second.collection = dataclasses.replace(second.collection, id=CollectionId(77))
-    watching.on_search(await seen(first))
-    watching.on_search(await seen(second, text="x" * 10_000))
-    ((key, window),) = watching.items()
+    windows.on_search(await event(first))
+    windows.on_search(await event(second, text="x" * 10_000))
+    ((key, window),) = windows.items()
     assert key[0] == 77
     assert len(window.latest[0].text) == query_window.MAX_TEXT_LENGTH
-
-
-async def test_a_forgotten_window_is_gone() -> None:
-    world, watching = await build(None), QueryWindows(600.0)
-    watching.on_search(await seen(world))
-    watching.pop((world.collection.id, VersionNumber(1)))
-    assert list(watching.items()) == []
 
 
 def test_a_query_takes_about_a_kilobyte() -> None:

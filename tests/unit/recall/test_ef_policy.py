@@ -1,4 +1,4 @@
-"""How far the index looks: the ladder, where it begins, how it moves; and an hour of traffic, simulated."""
+"""The policy of `ef_search`: its ladder, the first decision, the next ones, and a simulated hour of traffic."""
 
 import itertools
 from collections.abc import Callable, Mapping
@@ -57,7 +57,7 @@ def test_the_ladder_goes_from_what_is_promised_to_what_pgvector_takes() -> None:
     assert all(upper > lower for lower, upper in itertools.pairwise(EF_STEPS))
 
 
-def test_rungs_below_and_above_are_found_from_anywhere() -> None:
+def test_steps_below_and_above_are_found_from_anywhere() -> None:
     assert ef_policy.previous_step(EF_STEPS[3]) == EF_STEPS[2]
     assert ef_policy.next_step(EF_STEPS[3]) == EF_STEPS[4]
     assert (ef_policy.previous_step(EF_STEPS[3] + 1), ef_policy.next_step(EF_STEPS[3] + 1)) == (
@@ -90,7 +90,7 @@ def test_where_none_is_sure_it_begins_with_the_largest_and_says_so_only_if_that_
     assert "misses the target 0.95" in missed.reason
 
 
-def test_probes_speak_louder_than_the_curve() -> None:
+def test_probes_overrule_the_curve() -> None:
     lows = {48: 0.96, 60: 0.97, 75: 0.98}
     assert ef_policy.initial_decision(curve(lows), 0.95, probes({60: stats(0.90, 1_000)})).ef_search == 75
     assert ef_policy.initial_decision(curve(lows), 0.95, probes({60: stats(0.96, 1_000)})).ef_search == 48
@@ -100,35 +100,30 @@ def test_probes_speak_louder_than_the_curve() -> None:
 # ---------------------------------------------------------------- how it moves
 
 
-def step(
-    now: int, found: ProbeHistory, *, missed: bool = False, target: float = 0.95, changed: float = -1
-) -> int | None:
-    choice = ef_policy.next_decision(now, missed, target, found, at(changed))
-    return None if choice is None else choice.ef_search
+def step(now: int, found: ProbeHistory, *, changed: float = -1, filtered: bool = False) -> int | None:
+    decision = ef_policy.next_decision(now, False, 0.95, found, at(changed), filtered=filtered)
+    return None if decision is None else decision.ef_search
 
 
-def test_few_probes_move_nothing() -> None:
-    assert (
-        step(60, probes({60: stats(0.5, ef_policy.MIN_PROBES - 1), 48: stats(1.0, ef_policy.MIN_PROBES - 1, 0.0)}))
-        is None
-    )
+FEW, MANY = ef_policy.MIN_PROBES - 1, ef_policy.CERTAIN_PROBES
 
 
-def test_a_rung_that_misses_goes_up_by_one() -> None:
-    assert step(60, probes({60: stats(0.92, 1_000)})) == 75
-    assert step(60, probes({60: stats(0.949, 1_000)})) is None  # may well hold
-    assert step(60, probes({60: stats(0.949, ef_policy.CERTAIN_PROBES)})) == 75  # most likely does not
-
-
-def test_what_looked_farther_and_missed_all_the_same_speaks_against_the_smaller_one() -> None:
-    assert step(60, probes({100: stats(0.92, 1_000)})) == 116
-    assert step(60, probes({40: stats(0.5, 1_000)})) is None
-
-
-def test_a_rung_goes_down_where_that_below_holds_for_sure() -> None:
-    assert step(60, probes({60: stats(0.98, 1_000), 48: stats(0.97, 1_000)})) == 48
-    assert step(60, probes({60: stats(0.98, 1_000), 48: stats(0.951, 1_000)})) is None
-    assert step(60, probes({60: stats(0.98, 1_000), 38: stats(0.99, 1_000)})) is None  # nothing is known of 48
+@pytest.mark.parametrize(
+    ("found", "expected"),
+    [
+        pytest.param({60: stats(0.5, FEW), 48: stats(1.0, FEW, 0.0)}, None, id="few probes move nothing"),
+        pytest.param({60: stats(0.92, 1_000)}, 75, id="it misses"),
+        pytest.param({60: stats(0.949, 1_000)}, None, id="it may well hold"),
+        pytest.param({60: stats(0.949, MANY)}, 75, id="it most likely misses"),
+        pytest.param({100: stats(0.92, 1_000)}, 116, id="a larger one misses, so it does too"),
+        pytest.param({40: stats(0.5, 1_000)}, None, id="a smaller one misses"),
+        pytest.param({60: stats(0.98, 1_000), 48: stats(0.97, 1_000)}, 48, id="that below holds for sure"),
+        pytest.param({60: stats(0.98, 1_000), 48: stats(0.951, 1_000)}, None, id="that below may miss"),
+        pytest.param({60: stats(0.98, 1_000), 38: stats(0.99, 1_000)}, None, id="nothing is known of that below"),
+    ],
+)
+def test_probes_move_it_by_a_step(found: Mapping[int, RecallStats], expected: int | None) -> None:
+    assert step(60, probes(found)) == expected
 
 
 def test_what_was_found_before_the_last_change_is_not_enough_to_go_down() -> None:
@@ -137,7 +132,7 @@ def test_what_was_found_before_the_last_change_is_not_enough_to_go_down() -> Non
     assert step(60, known, changed=6) is None
 
 
-def test_a_rung_that_ever_missed_is_not_tried_again() -> None:
+def test_a_step_that_ever_missed_is_not_tried_again() -> None:
     bad = [minute(48, stats(0.90, 300), 1)]
     good = [minute(48, stats(0.98, 2_000), when) for when in range(10, 40)]
     assert step(60, ProbeHistory.of(good, ONE, "all"), changed=5) == 48
@@ -150,22 +145,19 @@ def test_a_decay_shows_in_the_last_probes_first() -> None:
     assert step(60, ProbeHistory.of([*good, *bad], ONE, "all")) == 75
 
 
-def test_that_the_largest_misses_is_said_once_and_taken_back() -> None:
-    bad, good = probes({1_000: stats(0.9, 1_000)}), probes({1_000: stats(0.97, 1_000)})
-    said = ef_policy.next_decision(1_000, False, 0.95, bad, at(-1))
-    assert said is not None
-    assert (said.ef_search, said.target_missed) == (1_000, True)
-    assert ef_policy.next_decision(1_000, True, 0.95, bad, at(-1)) is None
-    healed = ef_policy.next_decision(1_000, True, 0.95, good, at(-1))
-    assert healed is not None
-    assert (healed.ef_search, healed.target_missed) == (1_000, False)
+def test_that_the_largest_misses_is_decided_once_and_taken_back() -> None:
+    def decided(recall: float, target_missed: bool) -> tuple[int, bool] | None:
+        found = probes({1_000: stats(recall, 1_000)})
+        decision = ef_policy.next_decision(1_000, target_missed, 0.95, found, at(-1))
+        return None if decision is None else (decision.ef_search, decision.target_missed)
+
+    assert decided(0.9, False) == (1_000, True)
+    assert decided(0.9, True) is None
+    assert decided(0.97, True) == (1_000, False)
 
 
-def test_other_plans_bands_and_legs_say_nothing_here() -> None:
-    others = [
-        minute(60, stats(0.5, 1_000), plan="hnsw_iterative"),
-        minute(60, stats(0.5, 1_000), band="wide"),
-    ]
+def test_other_plans_and_bands_do_not_count() -> None:
+    others = [minute(60, stats(0.5, 1_000), plan="hnsw_iterative"), minute(60, stats(0.5, 1_000), band="wide")]
     assert step(60, ProbeHistory.of(others, ONE, "all")) is None
     assert not ProbeHistory.of(others, VersionNumber(2), "wide").by_ef_search
 
@@ -173,8 +165,7 @@ def test_other_plans_bands_and_legs_say_nothing_here() -> None:
 def test_under_filters_all_probes_of_the_band_are_taken_together() -> None:
     def under(recall: float, queries: int, now: int = 60) -> int | None:
         found = (minute(ef, stats(recall, queries // 4), band="wide") for ef in (183, 240, 611, 1_000))
-        choice = ef_policy.next_decision(now, False, 0.95, ProbeHistory.of(found, ONE, "wide"), at(-1), filtered=True)
-        return None if choice is None else choice.ef_search
+        return step(now, ProbeHistory.of(found, ONE, "wide"), filtered=True)
 
     assert under(0.90, 1_000) == 75
     assert under(0.955, 1_000) is None
@@ -189,7 +180,7 @@ def test_under_filters_all_probes_of_the_band_are_taken_together() -> None:
 class Traffic:
     """Searches whose k neighbours are found or lost together, more or less: beta-binomial, correlation 0.15.
 
-    Of each the present rung and the one below are probed, as `probe.py` does. `misses`: the share that is missed at an
+    The current step and the one below are probed, as `DenseProbe` does. `misses`: the share that is missed at an
     ef_search of 100; it falls with a power of ef_search, as measured (docs/decisions/0010).
     """
 
@@ -246,7 +237,7 @@ class Traffic:
             self.path.append(choice.ef_search)
         self.missed, self.changed_at = choice.target_missed, at(when)
 
-    def rungs_above_the_cheapest(self, when: float) -> int:
+    def steps_above_the_cheapest(self, when: float) -> int:
         holding = (at for at, ef_step in enumerate(EF_STEPS) if self.recall(ef_step, when) >= self.target)
         cheapest = next(holding, len(EF_STEPS) - 1)
         return EF_STEPS.index(self.path[-1]) - cheapest
@@ -258,19 +249,19 @@ class Traffic:
 
 @pytest.mark.parametrize("target", TARGETS)
 @pytest.mark.parametrize("seed", range(5))
-def test_an_hour_of_traffic_ends_at_the_cheapest_rung_that_holds_or_one_above(target: float, seed: int) -> None:
+def test_an_hour_of_traffic_ends_at_the_cheapest_step_that_holds_or_one_above(target: float, seed: int) -> None:
     traffic = Traffic(seed, target)
     traffic.run(0, 60)
-    assert traffic.rungs_above_the_cheapest(60) in (0, 1), traffic.path
+    assert traffic.steps_above_the_cheapest(60) in (0, 1), traffic.path
     assert traffic.reversals() <= 1, traffic.path
 
 
 @pytest.mark.parametrize("target", TARGETS)
 def test_a_slow_drift_is_followed_upwards_alone(target: float) -> None:
-    """Within an hour the index comes to miss a third more. It may be a rung behind while it goes on."""
+    """Within an hour the index comes to miss a third more. It may be a step behind meanwhile."""
     traffic = Traffic(1, target, missing=lambda when: 1 + when / 180)
     traffic.run(0, 60)
-    assert traffic.rungs_above_the_cheapest(60) in (-1, 0, 1), traffic.path
+    assert traffic.steps_above_the_cheapest(60) in (-1, 0, 1), traffic.path
     assert traffic.reversals() <= 1, traffic.path
 
 
@@ -288,5 +279,5 @@ def test_an_index_that_loses_much_at_once_is_made_up_for(target: float, calibrat
         traffic.calibrate(30)
     traffic.run(30, 90)
     assert traffic.recall(traffic.path[-1], 90) >= target - (0 if calibrated else 0.003), traffic.path
-    assert traffic.rungs_above_the_cheapest(90) <= 1, traffic.path
+    assert traffic.steps_above_the_cheapest(90) <= 1, traffic.path
     assert traffic.reversals() <= 1, traffic.path

@@ -2,8 +2,7 @@
 
 import asyncio
 import dataclasses
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from datetime import timedelta
 
 import pytest
@@ -24,7 +23,7 @@ from service.search.events import SearchEvent
 from service.spaces.resolver import Space
 from tests.fakes import FakeLexicon
 from tests.lossy_index import LossyCollection, WordTruth, lossy_collection
-from tests.running import running
+from tests.running import running, until
 from tests.world import NOW, World, doc
 
 EXACT = DensePlan(kind="exact")
@@ -357,10 +356,3 @@ async def test_old_minutes_are_deleted_once_an_hour(scene: Scene) -> None:
     scene.seconds += monitor.RETENTION_SECONDS
     await of.flush()
     assert len(recalls.deleted_before) == 2
-
-
-async def until(true: Callable[[], object]) -> None:
-    deadline = time.monotonic() + 5
-    while not true():
-        assert time.monotonic() < deadline, "it never came true"
-        await asyncio.sleep(0.002)

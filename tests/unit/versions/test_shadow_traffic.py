@@ -1,10 +1,9 @@
-"""Live searches answered again: what is remembered, what is compared, and that nothing of it reaches a client."""
+"""Shadow traffic: what is remembered, what is compared, and that nothing of it reaches a client."""
 
 import asyncio
-import time
-from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from prometheus_client import REGISTRY
@@ -20,7 +19,7 @@ from service.versions import shadow_traffic
 from service.versions.shadow_traffic import ShadowTraffic
 from tests.fakes_catalog import FakeCollections
 from tests.rivals import BAD, GOOD, NAME, OTHER, QUERIES, Refusing, Rivals
-from tests.running import running
+from tests.running import running, until
 
 
 @pytest.fixture
@@ -36,11 +35,16 @@ def shadow_of(rivals: Rivals, *, share: float = 1.0, search: SearchPipeline | No
     )
 
 
-async def until(true: Callable[[], object]) -> None:
-    deadline = time.monotonic() + 5
-    while not true():
-        assert time.monotonic() < deadline, "it never came true"
-        await asyncio.sleep(0.002)
+def refusing(rivals: Rivals, *numbers: VersionNumber) -> SearchPipeline:
+    """A search pipeline that refuses to answer in these versions."""
+    verifier = Refusing(collections=rivals.collections, versions=rivals.versions, embedders=rivals.registry)
+    verifier.refused = frozenset(numbers)
+    return rivals.search(verifier=verifier)
+
+
+def add_texts(of: ShadowTraffic, *texts: str, **request: Any) -> None:
+    for text in texts:
+        of.add(NAME, SearchRequest(text=text, **request))
 
 
 def counted(version: int) -> float:
@@ -53,8 +57,7 @@ def counted(version: int) -> float:
 
 def test_searches_are_remembered_once_each_newest_first(rivals: Rivals) -> None:
     of = shadow_of(rivals)
-    for text in ("a", "b", "a"):
-        of.add(NAME, SearchRequest(text=text))
+    add_texts(of, "a", "b", "a")
     of.add(NAME, SearchRequest(text="b", where=filters.parse({"tags": {"$in": ["x", "y"]}})))
     assert [(request.text, request.where is None) for request in of.recent(NAME)] == [
         ("b", False),
@@ -66,8 +69,7 @@ def test_searches_are_remembered_once_each_newest_first(rivals: Rivals) -> None:
 
 def test_what_is_remembered_is_bounded(rivals: Rivals) -> None:
     of = shadow_of(rivals)
-    for number in range(shadow_traffic.MAX_REMEMBERED + 10):
-        of.add(NAME, SearchRequest(text=f"query {number}"))
+    add_texts(of, *(f"query {number}" for number in range(shadow_traffic.MAX_REMEMBERED + 10)))
     assert len(of.recent(NAME)) == shadow_traffic.MAX_REMEMBERED
     assert of.recent(NAME)[0].text == f"query {shadow_traffic.MAX_REMEMBERED + 9}"
     for number in range(shadow_traffic.MAX_COLLECTIONS):
@@ -80,7 +82,7 @@ def test_very_long_searches_are_not_remembered(rivals: Rivals) -> None:
     of = shadow_of(rivals)
     names = [f"name {number}" for number in range(shadow_traffic.MAX_OPERANDS)]
     of.add(NAME, SearchRequest(text="a" * (shadow_traffic.MAX_TEXT_LENGTH + 1)))
-    of.add(NAME, SearchRequest(text="many", where=filters.parse({"$not": {"$or": [{"by": {"$in": names}}, {"x": 1}]}})))
+    add_texts(of, "many", where=filters.parse({"$not": {"$or": [{"by": {"$in": names}}, {"x": 1}]}}))
     assert of.recent(NAME) == ()
     of.add(NAME, SearchRequest(text="just so many", where=filters.parse({"by": {"$in": names}})))
     assert len(of.recent(NAME)) == 1
@@ -100,10 +102,9 @@ def test_what_costs_time_and_says_nothing_is_taken_off(rivals: Rivals) -> None:
     assert request == SearchRequest(text="a", k=10, candidates=70, mode="dense", include=frozenset())
 
 
-def test_offering_never_waits_however_many_wait_already(rivals: Rivals) -> None:
+def test_adding_never_waits_however_many_are_queued(rivals: Rivals) -> None:
     of = shadow_of(rivals)
-    for number in range(10 * shadow_traffic.MAX_QUEUED):
-        of.add(NAME, SearchRequest(text=f"query {number}"))
+    add_texts(of, *(f"query {number}" for number in range(10 * shadow_traffic.MAX_QUEUED)))
 
 
 # ---------------------------------------------------------------- what is answered again
@@ -113,8 +114,7 @@ async def test_a_candidate_answers_live_searches_again(rivals: Rivals) -> None:
     collection, candidate = await rivals.collection(), await rivals.add(BAD)
     of, before = shadow_of(rivals), counted(candidate.number)
     async with running(of.run):
-        for text in list(QUERIES.values())[:20]:
-            of.add(NAME, SearchRequest(text=text, mode="dense"))
+        add_texts(of, *list(QUERIES.values())[:20], mode="dense")
         await until(lambda: counted(candidate.number) == before + 20)
     report = of.report(collection, candidate)
     assert report is not None
@@ -131,8 +131,7 @@ async def test_a_candidate_answers_live_searches_again(rivals: Rivals) -> None:
 async def test_the_same_embedder_answers_the_same(rivals: Rivals) -> None:
     collection, candidate = await rivals.collection(), await rivals.add(GOOD, VersionState.READY)
     of = shadow_of(rivals)
-    for text in list(QUERIES.values())[:5]:
-        of.add(NAME, SearchRequest(text=text))
+    add_texts(of, *list(QUERIES.values())[:5])
     report = await of.compare(collection, candidate, 5)
     assert report is not None
     assert (report.queries, report.overlap_at_10, report.kendall_tau) == (5, 1.0, 1.0)
@@ -171,9 +170,7 @@ async def test_no_share_no_search(rivals: Rivals) -> None:
 
 async def test_a_candidate_that_cannot_answer_is_counted_and_hurts_nobody(rivals: Rivals) -> None:
     collection, candidate = await rivals.collection(), await rivals.add(OTHER)
-    refusing = Refusing(collections=rivals.collections, versions=rivals.versions, embedders=rivals.registry)
-    refusing.refused = frozenset({candidate.number})
-    of, before = shadow_of(rivals, search=rivals.search(verifier=refusing)), counted(candidate.number)
+    of, before = shadow_of(rivals, search=refusing(rivals, candidate.number)), counted(candidate.number)
     async with running(of.run):
         of.add(NAME, SearchRequest(text="a word", mode="dense"))
         of.add(NAME, SearchRequest(text="a word", mode="hybrid"))  # the words alone would look like agreement
@@ -185,11 +182,8 @@ async def test_a_candidate_that_cannot_answer_is_counted_and_hurts_nobody(rivals
 
 async def test_trouble_of_the_active_version_is_not_the_candidates(rivals: Rivals) -> None:
     collection, candidate = await rivals.collection(), await rivals.add(OTHER)
-    refusing = Refusing(collections=rivals.collections, versions=rivals.versions, embedders=rivals.registry)
-    refusing.refused = frozenset({collection.active_version, candidate.number})
-    of = shadow_of(rivals, search=rivals.search(verifier=refusing))
-    for number in range(10):
-        of.add(NAME, SearchRequest(text=f"word {number}", mode="dense"))
+    of = shadow_of(rivals, search=refusing(rivals, collection.active_version, candidate.number))
+    add_texts(of, *(f"word {number}" for number in range(10)), mode="dense")
     assert await of.compare(collection, candidate, 10) is None
 
 
@@ -206,8 +200,7 @@ async def test_it_goes_on_after_trouble_of_any_kind(rivals: Rivals, caplog: pyte
     of = ShadowTraffic(search=rivals.search(), collections=Troubled(), versions=rivals.versions, share=1.0)
     before = counted(candidate.number)
     async with running(of.run):
-        for text in ("one", "two", "three"):
-            of.add(NAME, SearchRequest(text=text))
+        add_texts(of, "one", "two", "three")
         await until(lambda: counted(candidate.number) == before + 1)
     assert [record.levelname for record in caplog.records if record.name == "service.versions.shadow_traffic"] == [
         "ERROR"
@@ -247,23 +240,19 @@ async def test_remembered_searches_fill_up_what_was_not_answered_live(rivals: Ri
     collection, candidate = await rivals.collection(), await rivals.add(OTHER)
     of = shadow_of(rivals, share=0.0)
     assert await of.compare(collection, candidate, 10) is None, "nothing was asked yet"
-    for text in QUERIES.values():
-        of.add(NAME, SearchRequest(text=text))
+    add_texts(of, *QUERIES.values())
     before = counted(candidate.number)
-    report = await of.compare(collection, candidate, 10)
-    assert report is not None
-    assert report.queries == 10
-    again = await of.compare(collection, candidate, 15)
-    assert again is not None
-    assert again.queries == 15
+    for limit in (10, 15):
+        report = await of.compare(collection, candidate, limit)
+        assert report is not None
+        assert report.queries == limit
     assert counted(candidate.number) == before + 15, "what was compared already is not asked again"
 
 
 async def test_comparing_ends_when_its_time_is_up(rivals: Rivals, monkeypatch: pytest.MonkeyPatch) -> None:
     collection, candidate = await rivals.collection(), await rivals.add(OTHER)
     of = shadow_of(rivals, share=0.0)
-    for text in QUERIES.values():
-        of.add(NAME, SearchRequest(text=text))
+    add_texts(of, *QUERIES.values())
     monkeypatch.setattr(shadow_traffic, "COMPARE_SECONDS", -1.0)
     assert await of.compare(collection, candidate, 10) is None
 
