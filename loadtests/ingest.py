@@ -37,7 +37,7 @@ from service.core.ports.embedder import Encoder
 from service.embedder.models import source
 from service.embedder.models.batch_packing import pack
 from service.embedder.models.loader import ModelLoader
-from service.embedder.worker.chunk_documents import cut
+from service.embedder.worker.document_chunker import chunk_documents
 
 MEAN_WORDS, SPREAD = 200, 0.35
 """Words of an abstract: lognormal, as SciFact's are."""
@@ -77,7 +77,7 @@ def batches(encoder: Encoder, texts: Sequence[Document]) -> list[list[str]]:
         )
         for one in texts
     ]
-    chunks = list(itertools.chain.from_iterable(cut(encoder, stored, ChunkingSettings())))
+    chunks = list(itertools.chain.from_iterable(chunk_documents(encoder, stored, ChunkingSettings())))
     packed = pack([chunk.tokens for chunk in chunks], encoder.batch_tokens)
     return [[chunks[at].text for at in batch] for batch in packed]
 

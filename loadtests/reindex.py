@@ -40,7 +40,7 @@ from service.core.documents import StoredDocument
 from service.core.ids import DocumentId, Vector
 from service.core.ports.embedder import Encoder
 from service.embedder.models.registry import ModelRegistry
-from service.embedder.worker.chunk_documents import cut
+from service.embedder.worker.document_chunker import chunk_documents
 from service.evaluation import beir
 from service.store.postgres.json_records import chunking_from_json, spec_from_json
 
@@ -144,7 +144,7 @@ def foreign(
             created_at=moment,
             updated_at=moment,
         )
-        (chunks,) = cut(encoder, [document], chunking)
+        (chunks,) = chunk_documents(encoder, [document], chunking)
         fresh = encoder.encode([chunk.text for chunk in chunks], "document")
         for chunk, vector in zip(chunks, fresh, strict=True):
             kept = vectors.get((one, chunk.number))

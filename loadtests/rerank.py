@@ -34,8 +34,8 @@ from loadtests.figures import heading, median, table
 from service.core.collections import RerankSettings
 from service.core.ids import DocumentId
 from service.core.search import Explanation, Hit, SearchRequest
-from service.embedder.models.batch_packing import cheapest
-from service.embedder.models.transformer import use_threads
+from service.embedder.models.batch_packing import cheapest_packing
+from service.embedder.models.device import use_threads
 from service.embedder.reranker import adapter
 from service.embedder.reranker.cross_encoder import PackedCrossEncoder
 from service.embedder.reranker.reranker import CrossEncoderReranker
@@ -149,7 +149,7 @@ def measure(asked: Sequence[Question], name: str, rounds: int, one_core: bool) -
                 with seen() as batches:
                     ours()
                 encodings, _ = pairs.tokens(query, passages)
-                packing = cheapest(list(map(len, encodings)), pairs.batch_tokens, pairs.pass_overhead)
+                packing = cheapest_packing(list(map(len, encodings)), pairs.batch_tokens, pairs.pass_overhead)
                 same = tensors(pairs, batches)
                 at_once = tensors(pairs, [[encodings[at] for at in batch] for batch in packing])
                 rivals: dict[str, Callable[[], object]] = {

@@ -24,7 +24,7 @@ from service.core.documents import Chunk, StoredDocument
 from service.core.ids import DocumentId
 from service.core.ports.embedder import Encoder
 from service.embedder.models.registry import ModelRegistry
-from service.embedder.worker.chunk_documents import cut
+from service.embedder.worker.document_chunker import chunk_documents
 from service.store.embedded.server import EmbeddedServer
 from service.store.postgres import json_records
 from tests.ports import unused_port
@@ -254,7 +254,7 @@ def assert_everything_is_there_once(machine: Machine, state: Mapping[str, str | 
     assert written
     for collection, number, spec, chunking in written:
         encoder = encoder_of(json_records.spec_from_json(spec), machine.environment["AZIMUTH_EMBEDDER"])
-        chunks = cut(encoder, documents, json_records.chunking_from_json(chunking))
+        chunks = chunk_documents(encoder, documents, json_records.chunking_from_json(chunking))
         _assert_encoded(machine, f"vectors_{collection}_{number}", encoder, documents, chunks)
 
     def lexical_hits(text: str) -> list[str]:

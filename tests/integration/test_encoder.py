@@ -19,7 +19,7 @@ from service.core.ids import DocumentId, Role
 from service.embedder.models import fingerprint
 from service.embedder.models.encoder import SentenceTransformerEncoder
 from service.embedder.models.transformer import TransformerModel
-from service.embedder.worker.chunk_documents import cut
+from service.embedder.worker.document_chunker import chunk_documents
 
 pytestmark = pytest.mark.model
 
@@ -164,7 +164,7 @@ def test_passages_fit_as_the_embedder_counts_them(reference: SentenceTransformer
         + "".join(chr(0x1F600 + n % 40) for n in range(600))
     )
     document = stored(text)
-    (chunks,) = cut(encoder, [document], ChunkingSettings(max_tokens=64, overlap_tokens=16))
+    (chunks,) = chunk_documents(encoder, [document], ChunkingSettings(max_tokens=64, overlap_tokens=16))
     assert max(part.tokens for part in chunks) <= 64
     assert not any(part.truncated for part in chunks)
     assert [part.tokens for part in chunks] == encoder.lengths([part.text for part in chunks], "document")

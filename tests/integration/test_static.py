@@ -13,7 +13,7 @@ from service.core.ports.embedder import Encoder
 from service.core.vector_math import finite
 from service.embedder.models.loader import ModelLoader
 from service.embedder.models.static_model import MAX_TOKENS
-from service.embedder.worker.chunk_documents import cut
+from service.embedder.worker.document_chunker import chunk_documents
 from tests.integration.test_encoder import TEXTS, stored
 from tests.models import static_model
 
@@ -61,10 +61,10 @@ def test_a_text_without_tokens_has_no_vector_and_spoils_nobody_elses(tmp_path: P
 def test_a_longer_text_counts_up_to_the_limit_and_passages_keep_to_it(tmp_path: Path) -> None:
     encoder = load(static_model(tmp_path))
     assert encoder.identity.max_tokens == MAX_TOKENS
-    (chunks,) = cut(encoder, [stored("The tower stands by the river. " * 300)], ChunkingSettings())
+    (chunks,) = chunk_documents(encoder, [stored("The tower stands by the river. " * 300)], ChunkingSettings())
     assert len(chunks) > 1
     assert max(part.tokens for part in chunks) <= MAX_TOKENS
-    (short,) = cut(encoder, [stored("The tower stands by the river. " * 30)], ChunkingSettings(max_tokens=64))
+    (short,) = chunk_documents(encoder, [stored("The tower stands by the river. " * 30)], ChunkingSettings(max_tokens=64))
     assert 32 < max(part.tokens for part in short) <= 64
     assert load(static_model(tmp_path / "short", longest=40)).identity.max_tokens == 40
 

@@ -6,7 +6,7 @@ from itertools import pairwise
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from service.embedder.models.batch_packing import cheapest, pack
+from service.embedder.models.batch_packing import cheapest_packing, pack
 
 
 @given(lengths=st.lists(st.integers(0, 600), max_size=200), budget=st.integers(1, 4096))
@@ -42,7 +42,7 @@ def test_no_packing_within_the_budget_is_cheaper(lengths: list[int], budget: int
     def allowed(batches: list[list[int]]) -> bool:
         return all(max(batch) * len(batch) <= budget or len(batch) == 1 for batch in batches)
 
-    packed = cheapest(lengths, budget, overhead)
+    packed = cheapest_packing(lengths, budget, overhead)
     assert sorted(index for batch in packed for index in batch) == list(range(len(lengths)))
     found = [[lengths[index] for index in batch] for batch in packed]
     assert allowed(found)

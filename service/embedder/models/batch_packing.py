@@ -25,7 +25,7 @@ def pack(lengths: Sequence[int], budget: int) -> list[list[int]]:
     return batches
 
 
-def cheapest(lengths: Sequence[int], budget: int, overhead: int) -> list[list[int]]:
+def cheapest_packing(lengths: Sequence[int], budget: int, overhead: int) -> list[list[int]]:
     """Indices of `lengths` in the batches that cost the least together, longest texts first.
 
     A pass costs its padded tokens, and as much as `overhead` tokens for being one more. As in `pack`, each index comes

@@ -58,3 +58,17 @@ def pass_overhead(device: torch.device) -> int:
     GPU: its passes are launches of hundreds of kernels, which a small batch does not hide.
     """
     return 64 if device.type == "cpu" else 8192
+
+
+TOKENS_PER_THREAD = 32
+"""Padded tokens of a pass on CPU that are worth another thread. On 2 cores a second thread takes a short query from 3.0
+to 2.6 ms when the machine is quiet; when it is not, the threads wait for each other, and the 95th percentile goes from
+8 to 270 ms."""
+
+
+def use_threads(tokens: int, most: int) -> None:
+    """Let the calling thread compute a pass of so many padded tokens on as many cores as are worth it.
+
+    The setting is the thread's own, and costs nothing to change.
+    """
+    torch.set_num_threads(max(1, min(most, tokens // TOKENS_PER_THREAD)))

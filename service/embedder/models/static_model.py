@@ -16,7 +16,7 @@ from sentence_transformers.sentence_transformer.modules import Normalize, Static
 from tokenizers import Encoding, Tokenizer
 
 from service.core.errors import ModelUnavailable
-from service.embedder.models import private_weights, source
+from service.embedder.models import pretrained, source
 from service.embedder.models.transformer import prompts
 
 log = logging.getLogger(__name__)
@@ -49,7 +49,7 @@ class StaticModel:
             chain = SentenceTransformer(str(folder), device="cpu", trust_remote_code=False, local_files_only=True)
         except Exception as error:  # whatever a broken folder makes the library raise
             raise ModelUnavailable(f"{folder.name} cannot be loaded: {error}") from error
-        private_weights.own(chain)
+        pretrained.own_weights(chain)
         first, *rest = chain
         if not isinstance(first, StaticEmbedding):
             raise ModelUnavailable(f"{folder.name} does not begin with static embeddings.")

@@ -20,16 +20,13 @@ from tokenizers import Encoding, Tokenizer
 from service.core.errors import ModelUnavailable
 from service.core.ids import Role
 from service.embedder.models import device as devices
-from service.embedder.models import packed_linear, private_weights
+from service.embedder.models import packed_linear, pretrained
+from service.embedder.models.device import use_threads
 from service.embedder.models.padding import Padding
 
 log = logging.getLogger(__name__)
 
 _PROBE = "The quick brown fox jumps over the lazy dog."
-TOKENS_PER_THREAD = 32
-"""Padded tokens of a pass on CPU that are worth another thread. On 2 cores a second thread takes a short query from 3.0
-to 2.6 ms when the machine is quiet; when it is not, the threads wait for each other, and the 95th percentile goes from
-8 to 270 ms."""
 _DOCUMENT_PROMPTS = ("document", "passage", "corpus")
 """Names under which models keep the prompt of documents, in the order of `SentenceTransformer.encode_document`."""
 
@@ -55,7 +52,7 @@ class TransformerModel:
             )
         except Exception as error:  # whatever a broken folder makes the library raise
             raise ModelUnavailable(f"{folder.name} cannot be loaded: {error}") from error
-        private_weights.own(chain)
+        pretrained.own_weights(chain)
         self._transformer, *rest = chain
         if not isinstance(self._transformer, Transformer) or "text" not in self._transformer.modality_config:
             raise ModelUnavailable(f"{folder.name} does not begin with a transformer that reads plain text.")
@@ -150,14 +147,6 @@ class TransformerModel:
     @torch.inference_mode()
     def _probe(self) -> torch.Tensor:
         return torch.nn.functional.normalize(self._pooled([self._cut.encode(_PROBE)], 0))
-
-
-def use_threads(tokens: int, most: int) -> None:
-    """Let the calling thread compute a pass of so many padded tokens on as many cores as are worth it.
-
-    The setting is the thread's own, and costs nothing to change.
-    """
-    torch.set_num_threads(max(1, min(most, tokens // TOKENS_PER_THREAD)))
 
 
 def max_tokens(folder: Path, chain: SentenceTransformer | CrossEncoder) -> int:

@@ -22,7 +22,7 @@ from torch import nn
 
 from service.core.errors import ModelUnavailable
 from service.core.logistic import Logistic
-from service.embedder.models import fingerprint, private_weights, source
+from service.embedder.models import fingerprint, pretrained, source
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -170,7 +170,7 @@ def cross_encoder(backbone: Path) -> nn.Module:
         raise ModelUnavailable(f"{backbone.name} cannot be loaded as a cross-encoder: {error}") from error
     finally:
         logging.set_verbosity(spoken)
-    private_weights.own(model)
+    pretrained.own_weights(model)
     return model
 
 

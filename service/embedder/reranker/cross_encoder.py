@@ -22,9 +22,10 @@ from torch import nn
 from service.core.errors import ModelUnavailable
 from service.core.logistic import Logistic
 from service.embedder.models import device as devices
-from service.embedder.models import packed_linear, private_weights, source
+from service.embedder.models import packed_linear, pretrained, source
+from service.embedder.models.device import use_threads
 from service.embedder.models.padding import Padding
-from service.embedder.models.transformer import max_tokens, use_threads
+from service.embedder.models.transformer import max_tokens
 from service.embedder.reranker import adapter
 
 log = logging.getLogger(__name__)
@@ -175,5 +176,5 @@ def _published(name: str, dtype: torch.dtype) -> LoadedCrossEncoder:
         raise ModelUnavailable(f"{folder.name} is no transformer with a head of one number: it cannot rerank here.")
     if chain.tokenizer is None or not chain.tokenizer.is_fast:
         raise ModelUnavailable(f"{folder.name} has no fast tokenizer.")
-    private_weights.own(chain)
+    pretrained.own_weights(chain)
     return LoadedCrossEncoder(transformer.model, chain.tokenizer, max_tokens(folder, chain), PLAIN)

@@ -14,7 +14,7 @@ import numpy as np
 from service.core import metrics
 from service.core.errors import AzimuthError, ModelUnavailable, Overloaded
 from service.core.ports.reranker import RerankScores
-from service.embedder.models.batch_packing import cheapest
+from service.embedder.models.batch_packing import cheapest_packing
 
 if TYPE_CHECKING:
     from service.embedder.reranker.cross_encoder import PackedCrossEncoder
@@ -102,7 +102,9 @@ class CrossEncoderReranker:
         started = time.perf_counter()
         try:
             encodings, truncated = model.tokens(query, passages)
-            batches = cheapest(list(map(len, encodings)), self._batch_tokens or model.batch_tokens, model.pass_overhead)
+            batches = cheapest_packing(
+                list(map(len, encodings)), self._batch_tokens or model.batch_tokens, model.pass_overhead
+            )
             for batch in batches:
                 if gone.is_set():
                     break

@@ -16,7 +16,7 @@ import numpy as np
 from service.core.errors import Misconfigured
 from service.embedder.training.ranking_lists import keywords
 from service.embedder.training.trainable_model import TrainableModel
-from service.embedder.worker.chunking import chunk
+from service.embedder.worker.text_splitter import split_document
 from service.evaluation.beir import BeirJudgments
 
 TITLES, CROPS = "titles", "crops"
@@ -119,7 +119,7 @@ def cut(documents: Documents, wanted: Iterable[int], titles: list[str], chain: T
         title, text = documents[at]["title"], documents[at]["text"]
         offsets = (tokenizer.encode(part, add_special_tokens=False).offsets for part in (title, text))
         tokens_of_title, tokens_of_text = (np.array(found, dtype=np.int64).reshape(-1, 2) for found in offsets)
-        for piece in chunk(
+        for piece in split_document(
             title,
             text,
             tokens_of_title,

@@ -21,7 +21,7 @@ from transformers import PreTrainedTokenizerFast
 from service.core.errors import Misconfigured, ModelUnavailable
 from service.core.ids import Role
 from service.embedder.models import device as devices
-from service.embedder.models import private_weights
+from service.embedder.models import pretrained
 from service.embedder.models.batch_packing import pack
 from service.embedder.models.transformer import max_tokens
 from service.embedder.models.transformer import prompts as own_prompts
@@ -75,7 +75,7 @@ class TrainableModel:
         first = chain[0]
         if not isinstance(first, Transformer) or first.tokenizer is None or not first.tokenizer.is_fast:
             raise Misconfigured(f"{folder.name} is no transformer with a fast tokenizer: only such can be trained.")
-        private_weights.own(chain)
+        pretrained.own_weights(chain)
         self._chain = chain.eval()
         self.prompts = own_prompts(chain) | {role: prompt for role, prompt in (prompts or {}).items() if prompt}
         chain.prompts.update(self.prompts)

@@ -15,7 +15,7 @@ from service.core.ports.embedder import Encoder
 from service.core.vector_math import finite
 from service.core.versions import EmbedderVersion
 from service.embedder.models.batch_packing import pack
-from service.embedder.worker.bisect import bisect_failures
+from service.embedder.worker.failure_bisection import bisect_failures
 from service.embedder.worker.failure_policy import FailurePolicy
 from service.embedder.worker.in_flight import EncodeBatch, InFlightChunk, InFlightDocument, LaneLimits, WorkerPace
 from service.embedder.worker.priority_gate import STREAMS, PriorityGate

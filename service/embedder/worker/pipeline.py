@@ -12,9 +12,9 @@ from typing import Any
 from service.core import metrics
 from service.core.errors import NotFound
 from service.core.ports.vectors import VectorStore
-from service.embedder.worker.bisect import bisect_failures
-from service.embedder.worker.chunk_documents import cut
+from service.embedder.worker.document_chunker import chunk_documents
 from service.embedder.worker.encode_stage import EncodeStage
+from service.embedder.worker.failure_bisection import bisect_failures
 from service.embedder.worker.failure_policy import FailurePolicy
 from service.embedder.worker.in_flight import (
     EncodeBatch,
@@ -107,7 +107,7 @@ class Pipeline:
         async def attempt(works: Sequence[InFlightDocument]) -> None:
             documents = [work.claimed.document for work in works]
             chunks = await asyncio.get_running_loop().run_in_executor(
-                self._tokenizing, cut, encoder, documents, version.chunking
+                self._tokenizing, chunk_documents, encoder, documents, version.chunking
             )
             for work, own in zip(works, chunks, strict=True):
                 work.chunks = own

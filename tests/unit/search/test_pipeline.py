@@ -32,8 +32,13 @@ from service.core.vector_math import unit
 from service.core.versions import EmbedderVersion, SpaceStatus, VersionState
 from service.embedder.models.hashing_encoder import HashingEncoder
 from service.embedder.models.registry import ModelRegistry
+<<<<<<< HEAD
 from service.embedder.worker import chunk_documents as passages
 from service.search.filter_planner import DEFAULT_EF_SEARCH
+=======
+from service.embedder.worker import document_chunker as passages
+from service.search.filter_planner import EF_SEARCH
+>>>>>>> c91350a (Modules of the embedder are named by what they do)
 from service.search.pipeline import SearchPipeline
 from service.spaces.model_verification import ModelVerifier
 from tests.fakes import FakeDocuments, FakeLexicon, FakeQueue, FakeStore, FakeVectors
@@ -123,7 +128,7 @@ class Zoo:
         encoder = await self.verifier.ensure(version)
         claimed = await FakeQueue(self.store).claim([version], 100, "test", NOW, timedelta(seconds=60))
         for one in claimed:
-            (chunks,) = passages.cut(encoder, [one.document], version.chunking)
+            (chunks,) = passages.chunk_documents(encoder, [one.document], version.chunking)
             vectors = encoder.encode([chunk.text for chunk in chunks], "document")
             await self.vectors.write(version, [EncodedDocument(job=one.job, chunks=chunks, vectors=vectors)])
 

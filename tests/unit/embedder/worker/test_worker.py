@@ -23,7 +23,7 @@ from service.core.versions import EmbedderVersion, VersionState
 from service.embedder.models.hashing_encoder import HashingEncoder
 from service.embedder.worker import failure_policy
 from service.embedder.worker.backoff import Backoff
-from service.embedder.worker.chunk_documents import cut
+from service.embedder.worker.document_chunker import chunk_documents
 from service.embedder.worker.in_flight import BACKFILL, LIVE, WorkerPace
 from service.embedder.worker.version_gate import VersionGate
 from service.embedder.worker.worker import Worker
@@ -142,7 +142,7 @@ async def test_documents_become_vectors_of_their_chunks(world: World, model: Mod
     plain = HashingEncoder(EmbedderSpec(model=f"hashing:{DIMENSIONS}"))
     for name in texts:
         document = await world.get(name)
-        (chunks,) = cut(plain, [document], world.version.chunking)
+        (chunks,) = chunk_documents(plain, [document], world.version.chunking)
         rows = [space[DocumentId(name), number] for number in range(len(chunks))]
         assert [(row.start, row.end) for row in rows] == [(part.start, part.end) for part in chunks]
         expected = plain.encode([part.text for part in chunks], "document")

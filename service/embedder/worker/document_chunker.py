@@ -6,12 +6,14 @@ from dataclasses import replace
 from service.core.collections import ChunkingSettings
 from service.core.documents import Chunk, StoredDocument
 from service.core.ports.embedder import Encoder
-from service.embedder.worker.chunking import chunk
+from service.embedder.worker.text_splitter import split_document
 
 _GENTLE_TRIES = 4
 
 
-def cut(encoder: Encoder, documents: Sequence[StoredDocument], chunking: ChunkingSettings) -> list[tuple[Chunk, ...]]:
+def chunk_documents(
+    encoder: Encoder, documents: Sequence[StoredDocument], chunking: ChunkingSettings
+) -> list[tuple[Chunk, ...]]:
     """The chunks of each document, each as long as the embedder says it is. Blocks: call it in a thread.
 
     A passage cut out of its text may tokenize longer than it did within. Such a document is cut again with less
@@ -22,7 +24,7 @@ def cut(encoder: Encoder, documents: Sequence[StoredDocument], chunking: Chunkin
     offsets = encoder.offsets([part for document in documents for part in (document.title, document.text)])
 
     def chunks_of(index: int, room: int) -> tuple[Chunk, ...]:
-        return chunk(
+        return split_document(
             documents[index].title,
             documents[index].text,
             offsets[2 * index],

@@ -7,7 +7,7 @@ of a running model under its feet, at once and before anybody has looked; one th
 import torch
 
 
-def own(module: torch.nn.Module) -> None:
+def own_weights(module: torch.nn.Module) -> None:
     """Copy what lies in main memory; what was moved to another device is a copy already."""
     for tensor in (*module.parameters(), *module.buffers()):
         if tensor.device.type == "cpu":

@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from service.embedder.worker.chunking import chunk
+from service.embedder.worker.text_splitter import split_document
 
 TOKENIZERS = {
     "words": re.compile(r"\w+|[^\w\s]"),
@@ -36,7 +36,7 @@ def test_chunks_cover_the_text_in_order_and_fit(
         spans = [match.span() for match in TOKENIZERS[tokenizer].finditer(value)]
         return np.array(spans, dtype=np.int64).reshape(-1, 2)
 
-    chunks = chunk(
+    chunks = split_document(
         title, text, offsets(title), offsets(text), max_tokens=most, overlap_tokens=overlap, overhead=overhead
     )
 

@@ -8,7 +8,7 @@ import pytest
 
 from service.core.documents import Chunk
 from service.core.text import sentence_starts
-from service.embedder.worker.chunking import chunk
+from service.embedder.worker.text_splitter import split_document
 
 WORDS = re.compile(r"\w+|[^\w\s]")
 
@@ -18,7 +18,7 @@ def offsets(text: str) -> np.ndarray:
 
 
 def cut(text: str, title: str = "", most: int = 20, overlap: int = 0, overhead: int = 2) -> tuple[Chunk, ...]:
-    return chunk(
+    return split_document(
         title,
         text,
         offsets(title),

@@ -36,7 +36,7 @@ class _Unit:
     """Whole sentences may be repeated as overlap; parts of one may not."""
 
 
-def chunk(
+def split_document(
     title: str,
     text: str,
     title_offsets: Offsets,
