@@ -121,7 +121,7 @@ def library(name: str, dtype: torch.dtype) -> Iterator[CrossEncoder]:
     """The same weights as the library runs them."""
     merged = adapter.load_reranker(name)
     with tempfile.TemporaryDirectory() as folder:
-        merged.model.save_pretrained(folder)  # type: ignore[operator]
+        merged.network.save_pretrained(folder)  # type: ignore[operator]
         merged.tokenizer.save_pretrained(folder)
         yield CrossEncoder(folder, device="cpu", max_length=merged.max_tokens, model_kwargs={"dtype": dtype})
 

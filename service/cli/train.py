@@ -46,8 +46,7 @@ def reranker(
     `azimuth train reranker scifact=train*3,titles medquad=titles*0.3 --out my-reranker`, then serve with
     `AZIMUTH_RERANKER=my-reranker`. docs/training.md says more.
     """
-    from service.embedder.training import reranker_data
-    from service.embedder.training import train_reranker as story
+    from service.embedder.training import reranker_data, train_reranker
     from service.embedder.training.cross_encoder_training import CrossEncoderRecipe
 
     recipe = CrossEncoderRecipe(
@@ -65,13 +64,13 @@ def reranker(
         lists=lists,
         device=device,
     )
-    report, held_out = story.train(
-        [reranker_data.parse(told) for told in folders],
+    report, held_out = train_reranker.train(
+        [reranker_data.parse(folder) for folder in folders],
         out,
         recipe,
         hold_out=hold_out,
         command=shlex.join(["azimuth", *sys.argv[1:]]),
-        tell=lambda message: shell.print_err(message, "dim"),
+        notify=lambda message: shell.print_err(message, "dim"),
     )
     for part, found in held_out.items():
         on_top = f"{found.first_stage:.3f} by the first stage, {found.reranker:.3f} by the reranker"

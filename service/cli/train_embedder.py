@@ -95,7 +95,7 @@ def embedder(
         device=settings.device,
         precision=settings.precision,
         command=shlex.join(["azimuth", *sys.argv[1:]]),
-        tell=lambda message: shell.print_err(message, "dim"),
+        notify=lambda message: shell.print_err(message, "dim"),
     )
     _print_report(report, out, collection)
 
@@ -104,12 +104,13 @@ def _training_subject(
     folder: Path | None, collection: str | None, licence: str, url: str | None
 ) -> "tuple[TrainingSubject, str | None]":
     """What to adapt to, and the model that a running service uses for it."""
-    from service.embedder.training.train_embedder import TrainingSubject, documents_of
+    from service.embedder.training.train_embedder import TrainingSubject
+    from service.embedder.training.training_queries import read_documents
 
     if collection is None:
         assert folder is not None
         name = folder.resolve().name
-        return TrainingSubject(name=name, documents=documents_of(folder), judgments=folder, licence=licence), None
+        return TrainingSubject(name=name, documents=read_documents(folder), judgments=folder, licence=licence), None
     with shell.connect(url) as client:
         found = client.versions(collection)
         active = next(one for one in found["versions"] if one["number"] == found["active_version"])

@@ -50,7 +50,7 @@ def log_odds(folder: Path) -> np.ndarray:
     for passage in PASSAGES:
         inputs = loaded.tokenizer(QUERY, passage, truncation="only_second", max_length=LONGEST, return_tensors="pt")
         with torch.inference_mode():
-            logits.append(float(loaded.model(**inputs).logits))
+            logits.append(float(loaded.network(**inputs).logits))
     return SLOPE * np.array(logits) + OFFSET
 
 

@@ -64,7 +64,8 @@ def test_a_longer_text_counts_up_to_the_limit_and_passages_keep_to_it(tmp_path: 
     (chunks,) = chunk_documents(encoder, [stored("The tower stands by the river. " * 300)], ChunkingSettings())
     assert len(chunks) > 1
     assert max(part.tokens for part in chunks) <= MAX_TOKENS
-    (short,) = chunk_documents(encoder, [stored("The tower stands by the river. " * 30)], ChunkingSettings(max_tokens=64))
+    shorter = ChunkingSettings(max_tokens=64)
+    (short,) = chunk_documents(encoder, [stored("The tower stands by the river. " * 30)], shorter)
     assert 32 < max(part.tokens for part in short) <= 64
     assert load(static_model(tmp_path / "short", longest=40)).identity.max_tokens == 40
 

@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Iterator, Sequence
 from itertools import cycle, islice
 from pathlib import Path
+from typing import Literal
 
 import pytest
 import torch
@@ -18,9 +19,9 @@ from service.cli import app
 from service.core.errors import Misconfigured, ModelUnavailable
 from service.embedder.models import device
 from service.embedder.reranker import adapter
-from service.embedder.training import cross_encoder_training
-from service.embedder.training import train_reranker as story
+from service.embedder.training import train_reranker
 from service.embedder.training.cross_encoder_training import CrossEncoderRecipe, CrossEncoderTraining
+from service.embedder.training.optimization import learning_rate_factor
 from service.embedder.training.ranking_lists import RankingList
 
 SUBJECTS = ["anaemia", "whales", "volcanoes", "sorting", "bridges", "tea", "violins", "glaciers", "ants", "printing"]
@@ -112,7 +113,7 @@ def test_what_is_served_is_what_was_trained(backbone: Path, tmp_path: Path, monk
     adapter.merge(merged, adapter.extract(training.model.state_dict()), 8 / 4)
     assert torch.allclose(logits_of(merged.eval(), one), trained, atol=1e-4)
     served = adapter.load_reranker(str(tmp_path / "made"))
-    assert torch.allclose(logits_of(served.model, one), trained, atol=1e-2)  # the file is in half precision
+    assert torch.allclose(logits_of(served.network, one), trained, atol=1e-2)  # the file is in half precision
     assert served.max_tokens == 256
 
 
@@ -148,8 +149,9 @@ def test_a_run_that_diverges_says_so(backbone: Path) -> None:
         training.run(some_lists())
 
 
-def test_the_rate_rises_falls_and_ends() -> None:
-    rates = [cross_encoder_training.schedule(step / 1000) for step in range(1001)]
+@pytest.mark.parametrize("decay", ["linear", "cosine"])
+def test_the_learning_rate_rises_falls_and_ends(decay: Literal["linear", "cosine"]) -> None:
+    rates = [learning_rate_factor(step / 1000, warm_up=0.04, decay=decay) for step in range(1001)]
     assert max(rates) == pytest.approx(1, abs=0.01)
     top = rates.index(max(rates))
     assert rates[:top] == sorted(rates[:top])
@@ -158,10 +160,10 @@ def test_the_rate_rises_falls_and_ends() -> None:
 
 
 def test_calibration_is_fitted_on_lists_with_the_right_passage_first() -> None:
-    fitted = story.calibrated([[3.0, 1.0, -1.0, 0.0], [0.5, 1.0, -2.0, -1.0], [2.0, -1.0, 0.0, 0.2]] * 20)
+    fitted = train_reranker.calibrated([[3.0, 1.0, -1.0, 0.0], [0.5, 1.0, -2.0, -1.0], [2.0, -1.0, 0.0, 0.2]] * 20)
     assert fitted.weights[0] > 0
     assert fitted.probabilities([[-10.0]])[0] < 0.02 < 0.9 < fitted.probabilities([[10.0]])[0]
-    assert story.calibrated([]) == cross_encoder_training.UNFITTED
+    assert train_reranker.calibrated([]) == adapter.UNCALIBRATED
 
 
 # ---------------------------------------------------------------- adapters
@@ -215,7 +217,7 @@ def test_a_run_goes_on_from_an_adapter(backbone: Path, made: Path, monkeypatch: 
     monkeypatch.setattr(device, "precision", lambda device, wanted: torch.float32)
     one = next(some_lists(1))
     gone_on = CrossEncoderTraining(recipe(backbone, seed=8, start=str(made)))
-    served = logits_of(adapter.load_reranker(str(made)).model, one)
+    served = logits_of(adapter.load_reranker(str(made)).network, one)
     assert torch.allclose(logits_of(gone_on.model, one), served, atol=1e-3)
     assert not torch.allclose(logits_of(CrossEncoderTraining(recipe(backbone, seed=8)).model, one), served, atol=1e-2)
     with pytest.raises(Misconfigured, match="another backbone, rank or alpha"):

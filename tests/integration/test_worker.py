@@ -65,7 +65,7 @@ async def test_no_transaction_is_open_while_the_model_runs(pool: Pool) -> None:
     await world.put(*(doc(f"d{n}") for n in range(20)))
     model = Gated()
     model.gate.clear()
-    async with running(worker(world, model, tend=None)):
+    async with running(worker(world, model, housekeeping=None)):
         await eventually(model.started.is_set)
         async with pool.connection() as connection:
             for _ in range(50):  # whatever the other stages are at in the meantime

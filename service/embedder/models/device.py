@@ -1,12 +1,20 @@
-"""Where a model runs and in which precision."""
+"""Where a model runs, in which precision, and how much it computes in one forward pass."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 
 from service.core.errors import ModelUnavailable
 
+TOKENS_PER_THREAD = 32
+"""Padded tokens of a pass on CPU that justify another thread. On 2 cores a second thread takes a short query from 3.0
+to 2.6 ms on a quiet machine; on a busy one the threads wait for each other, and the 95th percentile rises from 8 to
+270 ms."""
+
 
 def choose(device: str) -> torch.device:
-    """`auto`: a CUDA device, else Apple's, else the CPU. ModelUnavailable where the named one is not there."""
+    """`auto`: a CUDA device, else Apple's, else the CPU. ModelUnavailable if the named device is not there."""
     if device == "auto":
         if torch.cuda.is_available():
             return torch.device("cuda")
@@ -24,20 +32,19 @@ def choose(device: str) -> torch.device:
 
 
 def precision(device: torch.device, wanted: str) -> torch.dtype:
-    """`auto`: bfloat16 where the device multiplies in it, float32 elsewhere.
+    """`auto`: bfloat16 if the device multiplies in it natively, else float32.
 
-    A CPU without such instructions emulates bfloat16, slower than float32: `mkldnn._is_mkldnn_bf16_supported` says
-    yes there too, so the instruction sets themselves are asked for.
+    A CPU without such instructions emulates bfloat16, slower than float32, and `mkldnn._is_mkldnn_bf16_supported` is
+    true there too. So the instruction sets themselves are checked.
     """
     if wanted != "auto":
         return {"float32": torch.float32, "bfloat16": torch.bfloat16}[wanted]
+    native = False
     if device.type == "cuda":
         native = torch.cuda.is_bf16_supported(including_emulation=False)
     elif device.type == "cpu":
         has = torch.cpu.get_capabilities()
         native = any(has.get(name, False) for name in ("avx512_bf16", "amx_bf16", "bf16"))
-    else:
-        native = False
     return torch.bfloat16 if native else torch.float32
 
 
@@ -45,30 +52,34 @@ def batch_tokens(device: torch.device) -> int:
     """Padded tokens of one forward pass.
 
     CPU: on one core in bfloat16 (all-MiniLM-L6-v2, SciFact, processor time) 512 / 2,048 / 4,096 / 8,192 / 16,384 tokens
-    give 0.91 / 0.97 / 1 / 0.99 / 0.85 of the best rate: too few repeat the reading of the weights, too many push the
-    activations out of the cache. GPU: enough to hide the launching of kernels; `python -m loadtests.encode --gpu`
-    measures it.
+    give 0.91 / 0.97 / 1 / 0.99 / 0.85 of the best rate: small passes read the weights too often, large ones push the
+    activations out of the cache. GPU: enough to hide the launching of kernels, as measured by
+    `python -m loadtests.encode --gpu`.
     """
     return 4096 if device.type == "cpu" else 65536
 
 
 def pass_overhead(device: torch.device) -> int:
-    """What one more forward pass costs beside its tokens, in tokens: see the rates in `batch_tokens`.
+    """Fixed cost of one more forward pass, in tokens: see the rates in `batch_tokens`.
 
-    GPU: its passes are launches of hundreds of kernels, which a small batch does not hide.
+    A pass on a GPU launches hundreds of kernels, which a small batch does not hide.
     """
     return 64 if device.type == "cpu" else 8192
 
 
-TOKENS_PER_THREAD = 32
-"""Padded tokens of a pass on CPU that are worth another thread. On 2 cores a second thread takes a short query from 3.0
-to 2.6 ms when the machine is quiet; when it is not, the threads wait for each other, and the 95th percentile goes from
-8 to 270 ms."""
-
-
 def use_threads(tokens: int, most: int) -> None:
-    """Let the calling thread compute a pass of so many padded tokens on as many cores as are worth it.
+    """Set how many cores the calling thread uses for a pass of `tokens` padded tokens.
 
-    The setting is the thread's own, and costs nothing to change.
+    The setting belongs to the calling thread and costs nothing to change.
     """
     torch.set_num_threads(max(1, min(most, tokens // TOKENS_PER_THREAD)))
+
+
+@contextmanager
+def memory_errors(device: torch.device, what: str) -> Iterator[None]:
+    """Turn torch's out-of-memory error into MemoryError, after freeing the cache of the device."""
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        torch.cuda.empty_cache()
+        raise MemoryError(f"no room on {device} for {what}") from error

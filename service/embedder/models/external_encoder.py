@@ -1,4 +1,4 @@
-"""Vectors that the client brings: no model at all, only the client's word for what made them."""
+"""Vectors that the client brings: no model here, only the client's statement of what made them."""
 
 from collections.abc import Sequence
 from typing import NoReturn
@@ -17,7 +17,7 @@ REFUSAL = "the vectors of this version come from the client: send `vector`"
 
 
 def resolve(spec: EmbedderSpec) -> EmbedderSpec:
-    """The specification as it stands; Invalid where it lacks what only the client knows, or names what a model has."""
+    """The specification itself. Invalid if a field is missing that only the client knows, or one of a model is set."""
     if spec.dimensions is None or not 1 <= spec.dimensions <= MAX_DIMENSIONS:
         raise Invalid.at("embedder.dimensions", f"{EXTERNAL} vectors declare theirs, from 1 to {MAX_DIMENSIONS}")
     if spec.identity is None or not spec.identity.strip():
@@ -29,7 +29,7 @@ def resolve(spec: EmbedderSpec) -> EmbedderSpec:
 
 
 class ExternalEncoder:
-    """The place of an encoder where there is none: it has an identity, and refuses everything else."""
+    """Stands in for an encoder: it has an identity and refuses to encode or tokenize."""
 
     batch_tokens = 1
     streams = 1
@@ -38,13 +38,9 @@ class ExternalEncoder:
         spec = resolve(spec)
         assert spec.identity is not None
         assert spec.dimensions is not None
-        self._identity = EmbedderIdentity(
+        self.identity = EmbedderIdentity(
             parts={"kind": EXTERNAL, "identity": spec.identity}, dimensions=spec.dimensions, max_tokens=0
         )
-
-    @property
-    def identity(self) -> EmbedderIdentity:
-        return self._identity
 
     def unchanged(self) -> bool:
         return True

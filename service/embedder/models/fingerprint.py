@@ -1,8 +1,8 @@
-"""What decides where a text lands, as named digests: the parts of an `EmbedderIdentity`.
+"""Digests of everything that determines a text's vector: the parts of an `EmbedderIdentity`.
 
-A changed byte in the weights, the tokenizer or the configuration of a module changes its part, and with it the
-fingerprint. Precision and device are not parts: the same embedder in bfloat16 gives the same space to cosine 0.999,
-which the canary checks.
+A changed byte in the weights, the tokenizer or the configuration of a module changes its part and so the fingerprint.
+Precision and device are not parts: in bfloat16 the same embedder gives the same space to a cosine of 0.999, which the
+canary checks.
 """
 
 import hashlib
@@ -12,7 +12,6 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-_WEIGHTS = frozenset((".safetensors",))
 _TOKENIZER = frozenset(
     (
         "tokenizer.json",
@@ -24,9 +23,9 @@ _TOKENIZER = frozenset(
         "merges.txt",
     )
 )
-_TOKENIZER_ENDINGS = frozenset((".model", ".tiktoken"))
+_TOKENIZER_SUFFIXES = frozenset((".model", ".tiktoken"))
 _NO_EFFECT = frozenset(("_name_or_path", "transformers_version", "torch_dtype", "dtype", "use_cache"))
-"""Keys of config.json that say where the model was and how it was saved."""
+"""Keys of config.json that only say where the model came from and how it was saved."""
 
 _MODEL_CONFIGURATION = "config_sentence_transformers.json"
 
@@ -36,10 +35,10 @@ _lock = threading.Lock()
 
 @dataclass(frozen=True, slots=True)
 class Content:
-    """What a folder holds that can move a vector. Equal contents give equal embedders.
+    """What in a model folder can move a vector. Equal contents give equal embedders.
 
-    `parts` are of the fingerprint whatever the collection asks for. `prompts` (JSON) are the model's own: of the
-    fingerprint only for a role for which the collection names no other.
+    `parts` belong to every fingerprint. `prompts` (JSON), the model's own, belong to it only for roles for which the
+    collection names no prompt.
     """
 
     parts: Mapping[str, str]
@@ -47,40 +46,39 @@ class Content:
 
 
 def content(folder: Path) -> Content:
-    """As it is now. OSError, ValueError, KeyError or TypeError where files are missing or cannot be read as theirs."""
-    own = folder / _MODEL_CONFIGURATION
-    prompts = json.loads(own.read_text("utf-8")).get("prompts", {}) if own.is_file() else {}
+    """The present content. OSError, ValueError, KeyError or TypeError if files are missing or malformed."""
+    configuration = folder / _MODEL_CONFIGURATION
+    prompts = json.loads(configuration.read_text("utf-8")).get("prompts", {}) if configuration.is_file() else {}
     return Content(parts(folder), json.dumps(prompts, sort_keys=True))
 
 
 def parts(folder: Path) -> Mapping[str, str]:
     """Digests of the folder's weights, tokenizer and modules. Blocks: reads every byte of the weights once."""
-    # Names relative to the folder are part of a digest: swapping two modules' weights is a change.
-    files = sorted(path for path in folder.rglob("*") if path.is_file() and not _hidden(path.relative_to(folder)))
+    # Names relative to the folder are part of a digest: swapping the weights of two modules is a change.
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and not _is_hidden(path.relative_to(folder)))
+    tokenizer = (path for path in files if path.name in _TOKENIZER or path.suffix in _TOKENIZER_SUFFIXES)
     return {
-        "weights": _digest(folder, (path for path in files if path.suffix in _WEIGHTS)),
-        "tokenizer": _digest(
-            folder, (path for path in files if path.name in _TOKENIZER or path.suffix in _TOKENIZER_ENDINGS)
-        ),
-        "modules": _modules(folder),
+        "weights": _digest(folder, (path for path in files if path.suffix == ".safetensors")),
+        "tokenizer": _digest(folder, tokenizer),
+        "modules": _modules_digest(folder),
     }
 
 
-def _hidden(path: Path) -> bool:
+def _is_hidden(path: Path) -> bool:
     return any(part.startswith(".") for part in path.parts)
 
 
 def _digest(folder: Path, files: Iterable[Path]) -> str:
-    whole = hashlib.sha256()
+    digest = hashlib.sha256()
     for path in files:
-        whole.update(f"{path.relative_to(folder).as_posix()} {_file(path)}\n".encode())
-    return whole.hexdigest()
+        digest.update(f"{path.relative_to(folder).as_posix()} {_file_digest(path)}\n".encode())
+    return digest.hexdigest()
 
 
-def _file(path: Path) -> str:
-    """sha256 of a file, remembered for as long as nothing was written.
+def _file_digest(path: Path) -> str:
+    """sha256 of a file, cached until the file is written.
 
-    Copies may keep the time of modification of what they were copied from; the times of the inode cannot be set.
+    Copies can keep the modification time of their original, but the times of an inode cannot be set.
     """
     state = path.stat()
     key = (str(path.resolve()), state.st_ino, state.st_size, state.st_mtime_ns, state.st_ctime_ns)
@@ -94,33 +92,33 @@ def _file(path: Path) -> str:
     return known
 
 
-def _modules(folder: Path) -> str:
-    """The chain of modules and each one's configuration, without what has no effect on vectors."""
+def _modules_digest(folder: Path) -> str:
+    """Digest of the chain of modules and their configurations, without keys that have no effect on vectors."""
     chain = []
     modules = folder / "modules.json"
     for module in json.loads(modules.read_text("utf-8")) if modules.is_file() else [{"type": "plain", "path": ""}]:
-        place = folder / str(module["path"])
+        location = folder / str(module["path"])
         configurations = {
-            path.name: _relevant(json.loads(path.read_text("utf-8")))
-            for path in sorted(place.glob("*.json"))
-            if _configures(path, alone=place != folder)
+            path.name: _without_noise(json.loads(path.read_text("utf-8")))
+            for path in sorted(location.glob("*.json"))
+            if _is_configuration(path, own_folder=location != folder)
         }
         chain.append({"type": module["type"], "path": module["path"], "configuration": configurations})
     return hashlib.sha256(json.dumps(chain, sort_keys=True).encode()).hexdigest()
 
 
-def _configures(path: Path, *, alone: bool) -> bool:
-    """Does this JSON file say how its module works? `alone`: the module has the folder for itself.
+def _is_configuration(path: Path, *, own_folder: bool) -> bool:
+    """Whether this JSON file configures its module. `own_folder`: the folder belongs to the module alone.
 
-    Beside a transformer at the top of a repository lies much that has no effect (how it was trained, how it generates).
+    At the top of a repository, beside the transformer, lie many files without effect (of training, of generation).
     """
     if path.name in _TOKENIZER:
         return False
     sentence = path.name.startswith("sentence_") and path.name.endswith("_config.json")
-    return alone or sentence or path.name in ("config.json", "adapter_config.json")
+    return own_folder or sentence or path.name in ("config.json", "adapter_config.json")
 
 
-def _relevant(value: object) -> object:
+def _without_noise(value: object) -> object:
     if isinstance(value, dict):
-        return {key: _relevant(inner) for key, inner in value.items() if key not in _NO_EFFECT}
+        return {key: _without_noise(inner) for key, inner in value.items() if key not in _NO_EFFECT}
     return value

@@ -1,4 +1,4 @@
-"""Specification -> encoder, from the files of a model."""
+"""Load the encoder of a specification from the files of its model."""
 
 import threading
 from pathlib import Path
@@ -7,52 +7,52 @@ from typing import TYPE_CHECKING
 from service.core.collections import EmbedderSpec
 from service.core.errors import ModelUnavailable
 from service.core.ports.embedder import Encoder
-from service.embedder.models import hashing_encoder, source
+from service.embedder.models import fingerprint, hashing_encoder, source
 
 if TYPE_CHECKING:
     from service.embedder.models.encoder import EmbeddingModel
-    from service.embedder.models.fingerprint import Content
 
 
 class ModelLoader:
-    """Embedders that differ in prompts or dimensions alone share the weights.
+    """Specification -> encoder. Embedders that differ only in prompts or dimensions share the weights.
 
-    Called in threads; importing torch takes seconds and is put off until a model is wanted.
+    Call it in threads. Importing torch takes seconds, so it happens when the first model is loaded.
     """
 
     def __init__(self, *, device: str, precision: str, threads: int) -> None:
         self._device, self._precision, self._threads = device, precision, threads
-        self._models: dict[Path, tuple[Content, EmbeddingModel]] = {}
-        self._one_at_a_time = threading.Lock()
+        self._models: dict[Path, tuple[fingerprint.Content, EmbeddingModel]] = {}
+        self._lock = threading.Lock()
 
     def __call__(self, spec: EmbedderSpec) -> Encoder:
-        """ModelUnavailable with the reason where it cannot be loaded; Invalid where the specification does not fit."""
+        """ModelUnavailable with the reason if loading fails; Invalid if the specification does not fit the model."""
         if hashing_encoder.dimensions_of(spec.model) is not None:
             return hashing_encoder.HashingEncoder(spec)
         from service.embedder.models.encoder import SentenceTransformerEncoder
 
         folder = source.folder(spec.model, spec.revision)
-        with self._one_at_a_time:
+        with self._lock:
             content, model = self._shared(folder)
         return SentenceTransformerEncoder(model, folder, content, spec)
 
-    def _shared(self, folder: Path) -> "tuple[Content, EmbeddingModel]":
-        from service.embedder.models import fingerprint
+    def _shared(self, folder: Path) -> "tuple[fingerprint.Content, EmbeddingModel]":
+        """The model of a folder: the one in memory, unless the content of the folder has changed since it was loaded.
 
+        Sharing a model of other content would register one model as another.
+        """
         content = fingerprint.content(folder)
-        loaded_from, model = self._models.get(folder, (None, None))
-        if loaded_from != content or model is None:
-            # Of another content than what is in memory: sharing that would register one model as another.
-            model = self._from_files(folder)
+        loaded = self._models.get(folder)
+        if loaded is None or loaded[0] != content:
+            loaded = (content, self._load(folder))
             if fingerprint.content(folder) != content:
                 raise ModelUnavailable(f"{folder.name} was changed while it was loaded.")
-            self._models[folder] = (content, model)
-        return content, model
+            self._models[folder] = loaded
+        return loaded
 
-    def _from_files(self, folder: Path) -> "EmbeddingModel":
-        from service.embedder.models import static_model
-        from service.embedder.models import transformer as model
+    def _load(self, folder: Path) -> "EmbeddingModel":
+        from service.embedder.models.static_model import StaticModel, is_static
+        from service.embedder.models.transformer import TransformerModel
 
-        if static_model.describes(folder):
-            return static_model.StaticModel(folder)
-        return model.TransformerModel(folder, device=self._device, precision=self._precision, threads=self._threads)
+        if is_static(folder):
+            return StaticModel(folder)
+        return TransformerModel(folder, device=self._device, precision=self._precision, threads=self._threads)

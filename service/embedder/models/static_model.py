@@ -1,7 +1,7 @@
-"""Static embeddings in memory: a row for each token, and the mean of the rows of a text. No attention, no GPU.
+"""Static embeddings in memory: one row for each token; a text's vector is the mean of its rows. No attention, no GPU.
 
-`StaticEmbedding` of sentence-transformers, alone or with what may follow it (`Dense`, `Normalize`). A text that leaves
-no tokens has no vector: its row is zero, as the library gives it.
+Supports `StaticEmbedding` of sentence-transformers, alone or followed by `Dense` or `Normalize`. A text without tokens
+has no vector: its row is zero, as in the library.
 """
 
 import logging
@@ -13,85 +13,73 @@ import numpy.typing as npt
 import torch
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Normalize, StaticEmbedding
-from tokenizers import Encoding, Tokenizer
+from tokenizers import Encoding
 
 from service.core.errors import ModelUnavailable
 from service.embedder.models import pretrained, source
-from service.embedder.models.transformer import prompts
 
 log = logging.getLogger(__name__)
 
 MAX_TOKENS = 512
-"""Such a model has no longest input. A mean over much more than this says little of any part of the text, so passages
-are cut here, unless the collection says less; a tokenizer that was saved with a shorter limit keeps it."""
+"""Static models have no longest input, but a mean over many more tokens says little about any part of the text. This
+is the length of a passage unless the collection sets less or the tokenizer was saved with a shorter limit."""
 
 BATCH_TOKENS = 65_536
-"""Nothing is padded and nothing but the rows is computed: a pass may be large."""
-
-_PROBE = "The quick brown fox jumps over the lazy dog."
+"""Nothing is padded and only rows are read, so a pass may be large."""
 
 
-def describes(folder: Path) -> bool:
-    """Is the model of this folder a static one?"""
+def is_static(folder: Path) -> bool:
     chain = source.modules(folder)
     return bool(chain) and str(chain[0].get("type", "")).rpartition(".")[2] == StaticEmbedding.__name__
 
 
 class StaticModel:
-    """Rows, tokenizer and the modules after it, always on CPU in float32. Safe to use from several threads at once."""
+    """Rows, tokenizer and the modules after them, always on CPU in float32. Safe to use from several threads."""
 
     batch_tokens = BATCH_TOKENS
     streams = 1
 
     def __init__(self, folder: Path) -> None:
-        """Load from a checked folder (see `source`). ModelUnavailable with the reason where that fails."""
-        try:
-            chain = SentenceTransformer(str(folder), device="cpu", trust_remote_code=False, local_files_only=True)
-        except Exception as error:  # whatever a broken folder makes the library raise
-            raise ModelUnavailable(f"{folder.name} cannot be loaded: {error}") from error
-        pretrained.own_weights(chain)
+        """Load from a checked folder (see `source`). ModelUnavailable with the reason if that fails."""
+        chain = pretrained.load_chain(SentenceTransformer, folder, "cpu")
         first, *rest = chain
         if not isinstance(first, StaticEmbedding):
             raise ModelUnavailable(f"{folder.name} does not begin with static embeddings.")
         self._embedding = first.embedding.float().eval()
         self._rest = [module.float().eval() for module in rest]
-        self.prompts = prompts(chain)
-        # Copies of our own, which nobody changes again: see `Model`.
-        self._whole: Tokenizer = Tokenizer.from_str(first.tokenizer.to_str())
-        saved = self._whole.truncation
-        self._whole.no_truncation()
-        self._whole.no_padding()
+        self.prompts = pretrained.role_prompts(chain)
+        saved = first.tokenizer.truncation
+        self._tokenizer, self._truncating = pretrained.tokenizer_copies(first.tokenizer.to_str())
         self.max_tokens = min(MAX_TOKENS, int(saved["max_length"])) if saved else MAX_TOKENS
-        self._cut: Tokenizer = Tokenizer.from_str(self._whole.to_str())
-        self._cut.enable_truncation(self.max_tokens, direction=saved["direction"] if saved else "right")
+        self._truncating.enable_truncation(self.max_tokens, direction=saved["direction"] if saved else "right")
         try:
-            self.dimensions = int(self.forward([_PROBE], 0).shape[1])
+            self.dimensions = int(self.forward([pretrained.PROBE_TEXT], 0).shape[1])
         except Exception as error:  # a module that does not fit the one before it
             raise ModelUnavailable(f"{folder.name} cannot be used: {error}") from error
         log.info("model loaded", extra={"model": folder.name, "static": True, "dimensions": self.dimensions})
 
-    def tokens(self, texts: Sequence[str], *, special: bool) -> list[Encoding]:
-        """All tokens of each text, none cut. The model sees no special ones."""
-        return self._whole.encode_batch(list(texts), add_special_tokens=False)
+    def tokens(self, texts: Sequence[str]) -> list[Encoding]:
+        """All tokens of each text, without truncation. The model sees no special tokens."""
+        return self._tokenizer.encode_batch(list(texts), add_special_tokens=False)
 
     def lengths(self, texts: Sequence[str]) -> list[int]:
-        return [len(encoding) for encoding in self._whole.encode_batch_fast(list(texts), add_special_tokens=False)]
+        return [len(encoding) for encoding in self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)]
 
     def prompt_length(self, prompt: str) -> int:
-        """Matters to pooling alone, of which there is none."""
+        """Matters to pooling only, which static models do not have."""
         return 0
 
     @torch.inference_mode()
     def forward(self, texts: Sequence[str], prompt_length: int, *, scaled: bool = True) -> npt.NDArray[np.float32]:
-        """Means of the first `max_tokens` rows of each text, through the rest of the chain: [n, dimensions].
+        """Means of the first `max_tokens` rows of each text, through the modules after them: [n, dimensions].
 
-        `scaled` False leaves out what the chain has to bring vectors to length 1.
+        `scaled` False leaves out modules that only scale vectors to length 1.
         """
-        encodings = self._cut.encode_batch_fast(list(texts), add_special_tokens=False)
+        encodings = self._truncating.encode_batch_fast(list(texts), add_special_tokens=False)
         lengths = [len(encoding) for encoding in encodings]
         ids = np.fromiter((token for encoding in encodings for token in encoding.ids), np.int64, sum(lengths))
         starts = np.cumsum([0, *lengths[:-1]], dtype=np.int64)
-        torch.set_num_threads(1)  # of the calling thread alone; reading rows is bound by memory, not by arithmetic
+        torch.set_num_threads(1)  # of the calling thread only; reading rows is bound by memory, not by arithmetic
         features = {"sentence_embedding": self._embedding(torch.from_numpy(ids), torch.from_numpy(starts))}
         for module in self._rest:
             if scaled or not isinstance(module, Normalize):

@@ -1,11 +1,9 @@
-"""A reranker as a small file: what was learnt on top of the bundled encoder, merged into it at load.
+"""A reranker as a small file: the weights learned on top of the bundled encoder, merged into it when it is loaded.
 
-A LoRA adapter (Hu et al., "LoRA: Low-Rank Adaptation of Large Language Models", ICLR 2022) keeps, for each linear layer
-W of the backbone, two thin matrices; the layer that was trained is W + (alpha / r) B A. Merged once, at load, it costs
-nothing afterwards, and nothing is needed but safetensors and an addition. Beside the adapter lie the pooler
-(tanh of a dense layer over [CLS]) and the head that gives one logit a pair, both whole.
-
-A folder holds `adapter.safetensors`, `adapter.json` and `README.md`, the model card.
+A LoRA adapter (Hu et al., "LoRA: Low-Rank Adaptation of Large Language Models", ICLR 2022) keeps two thin matrices for
+each linear layer W of the backbone; the trained layer is W + (alpha / r) B A. It also holds, in full, the pooler (tanh
+of a dense layer over [CLS]) and the head that gives one logit for a pair. A folder holds `adapter.safetensors`,
+`adapter.json` and `README.md`, the model card.
 """
 
 import json
@@ -17,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from safetensors.torch import save as serialised
+from safetensors.torch import save as serialized
 from torch import nn
 
 from service.core.errors import ModelUnavailable
@@ -28,22 +26,24 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
 BUNDLED = "azimuth-minilm-l6"
-"""The reranker that ships: all-MiniLM-L6-v2 with the adapter in `service/embedder/reranker/adapters`."""
+"""The bundled reranker: all-MiniLM-L6-v2 with the adapter in `service/embedder/reranker/adapters`."""
 
 WEIGHTS, CONFIG, CARD = "adapter.safetensors", "adapter.json", "README.md"
 FORMAT = 1
 HEAD = "classifier"
 POOLER = "bert.pooler.dense"
-WHOLE = (HEAD, POOLER)
-"""Layers that the adapter brings whole rather than as a difference."""
+FULL_LAYERS = (HEAD, POOLER)
+"""Layers that the adapter holds in full rather than as a difference."""
 DOWN, UP = ".lora_A", ".lora_B"
+UNCALIBRATED = Logistic(weights=(1.0,), bias=0.0)
+"""The plain logistic function, as published models use it."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class AdapterDescription:
-    """What `adapter.json` says.
+    """The content of `adapter.json`.
 
-    `digests`: those of the backbone's weights and tokenizer, as in `fingerprint.parts`. `rank`, `alpha`: those of LoRA.
+    `digests`: of the backbone's weights and tokenizer, as in `fingerprint.parts`. `rank`, `alpha`: of LoRA.
     `max_tokens`: the longest pair, special tokens included, that the adapter was trained for. `slope`, `offset`: its
     calibration, the line from its logit to the log-odds of relevance.
     """
@@ -59,29 +59,29 @@ class AdapterDescription:
 
 
 @dataclass(frozen=True, slots=True)
-class MergedReranker:
-    """A cross-encoder, ready to run: on CPU, in float32, in evaluation mode.
+class LoadedCrossEncoder:
+    """A cross-encoder loaded from its files, in evaluation mode.
 
-    `model(input_ids=, attention_mask=, token_type_ids=).logits` is [pairs, 1]; the query is the first segment, the
-    passage the second. `tokenizer` makes such input of two texts.
+    `network(input_ids=, attention_mask=, token_type_ids=).logits` is [pairs, 1]; the query is the first segment, the
+    passage the second. `tokenizer` encodes two texts so.
     """
 
-    model: nn.Module
-    tokenizer: "PreTrainedTokenizerFast"
+    network: nn.Module
+    tokenizer: Any
     max_tokens: int
     calibration: Logistic
 
 
 def is_adapter(name: str) -> bool:
-    """Is this the bundled reranker, or a folder that `azimuth train reranker` made?"""
+    """Whether this names the bundled reranker or a folder made by `azimuth train reranker`."""
     return name == BUNDLED or (Path(name) / CONFIG).is_file()
 
 
-def load_reranker(name: str = BUNDLED) -> MergedReranker:
-    """The bundled reranker, or that of a folder, merged into its backbone. Blocks for about a second.
+def load_reranker(name: str = BUNDLED) -> LoadedCrossEncoder:
+    """The bundled reranker, or that of a folder, merged into its backbone: on CPU, in float32. Blocks for a second.
 
-    ModelUnavailable where the folder holds no adapter, or one of another backbone than is installed here: on other
-    weights the same differences mean nothing.
+    ModelUnavailable if the folder holds no adapter, or one for other weights of the backbone than are installed here:
+    on them its differences have no meaning.
     """
     folder = Path(str(files("service.embedder.reranker") / "adapters" / BUNDLED)) if name == BUNDLED else Path(name)
     description = describe(folder)
@@ -96,22 +96,24 @@ def load_reranker(name: str = BUNDLED) -> MergedReranker:
     except (KeyError, RuntimeError) as error:
         raise ModelUnavailable(f"The adapter {folder.name} does not fit {description.backbone}: {error}") from error
     calibration = Logistic(weights=(description.slope,), bias=description.offset)
-    return MergedReranker(model.eval(), tokenizer_of(backbone), description.max_tokens, calibration)
+    return LoadedCrossEncoder(model.eval(), tokenizer_of(backbone), description.max_tokens, calibration)
 
 
 def describe(folder: Path) -> AdapterDescription:
-    """Read `adapter.json`. ModelUnavailable where it is missing, unreadable, or of a format of another release."""
+    """Read `adapter.json`. ModelUnavailable if it is missing, unreadable, or has an unknown format."""
     try:
-        told: dict[str, Any] = json.loads((folder / CONFIG).read_text("utf-8"))
-        if told.get("format") != FORMAT:
-            raise ModelUnavailable(f"The adapter {folder.name} is of format {told.get('format')}; {FORMAT} is known.")
-        return AdapterDescription(**{key: told[key] for key in AdapterDescription.__slots__ if key in told})
+        values: dict[str, Any] = json.loads((folder / CONFIG).read_text("utf-8"))
+        if values.get("format") != FORMAT:
+            raise ModelUnavailable(
+                f"The adapter {folder.name} has format {values.get('format')}; this version reads format {FORMAT}."
+            )
+        return AdapterDescription(**{key: values[key] for key in AdapterDescription.__slots__ if key in values})
     except (OSError, ValueError, AttributeError, TypeError) as error:
-        raise ModelUnavailable(f"{folder} holds no adapter that can be read: {error}") from error
+        raise ModelUnavailable(f"{folder} holds no readable adapter: {error}") from error
 
 
 def read(folder: Path) -> dict[str, torch.Tensor]:
-    """The weights, as they were saved. ModelUnavailable where the file is missing or no such file."""
+    """The saved weights. ModelUnavailable if the file is missing or malformed."""
     try:
         weights: dict[str, torch.Tensor] = load_file(folder / WEIGHTS)
     except (OSError, SafetensorError) as error:
@@ -120,32 +122,30 @@ def read(folder: Path) -> dict[str, torch.Tensor]:
 
 
 def save(folder: Path, weights: dict[str, torch.Tensor], description: AdapterDescription) -> None:
-    """Write weights (see `extract`), in half precision, and their description. OSError where the disk refuses."""
+    """Write weights (see `extract`), in half precision, and their description. OSError if writing fails."""
     folder.mkdir(parents=True, exist_ok=True)
     halves = {name: tensor.detach().to("cpu", torch.float16).contiguous() for name, tensor in weights.items()}
-    # Not `save_file`: what it writes nobody else may read. In one move, for a run that is ended may be writing.
+    # Not `save_file`, whose files only their owner can read. Replaced atomically: the process may be killed meanwhile.
     partial = folder / f"{WEIGHTS}.partial"
-    partial.write_bytes(serialised(halves))
+    partial.write_bytes(serialized(halves))
     partial.replace(folder / WEIGHTS)
     (folder / CONFIG).write_text(json.dumps(asdict(description), indent=2) + "\n", encoding="utf-8")
 
 
 def extract(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """What was learnt, out of the state of a model with LoRA layers as `peft` names them."""
-    learnt = {}
-    for name, tensor in state.items():
-        if DOWN in name or UP in name:
-            learnt[name.replace(".default.weight", "")] = tensor
-        elif name.startswith(WHOLE):
-            learnt[name] = tensor
-    return learnt
+    """The trained weights in the state of a model with LoRA layers as `peft` names them."""
+    return {
+        name.replace(".default.weight", ""): tensor
+        for name, tensor in state.items()
+        if DOWN in name or UP in name or name.startswith(FULL_LAYERS)
+    }
 
 
 @torch.no_grad()
 def merge(model: nn.Module, weights: dict[str, torch.Tensor], scale: float) -> None:
     """W += scale B A for each adapted layer; pooler and head are replaced. In place.
 
-    KeyError or RuntimeError where the weights are not of this model.
+    KeyError or RuntimeError if the weights belong to another model.
     """
     parameters = dict(model.named_parameters())
     for name, tensor in weights.items():
@@ -157,25 +157,25 @@ def merge(model: nn.Module, weights: dict[str, torch.Tensor], scale: float) -> N
 
 
 def cross_encoder(backbone: Path) -> nn.Module:
-    """The encoder with a pooler and a head for one logit, in float32 and memory of its own; the head is at random."""
+    """The encoder with a pooler and a randomly initialized head for one logit, in float32 and memory of its own."""
     from transformers import AutoModelForSequenceClassification, logging
 
-    spoken = logging.get_verbosity()
-    logging.set_verbosity_error()  # it would warn that the head is new, which is the purpose
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity_error()  # it would warn that the head is new, which is intended
     try:
         model: nn.Module = AutoModelForSequenceClassification.from_pretrained(
             str(backbone), num_labels=1, local_files_only=True, use_safetensors=True, dtype=torch.float32
         )
-    except Exception as error:  # whatever a broken folder makes the library raise
+    except Exception as error:  # a broken folder can make the library raise anything
         raise ModelUnavailable(f"{backbone.name} cannot be loaded as a cross-encoder: {error}") from error
     finally:
-        logging.set_verbosity(spoken)
+        logging.set_verbosity(verbosity)
     pretrained.own_weights(model)
     return model
 
 
 def tokenizer_of(backbone: Path) -> "PreTrainedTokenizerFast":
-    """ModelUnavailable where the folder has no tokenizer, or only a slow one."""
+    """ModelUnavailable if the folder has no tokenizer or only a slow one."""
     from transformers import AutoTokenizer
 
     try:
@@ -188,6 +188,6 @@ def tokenizer_of(backbone: Path) -> "PreTrainedTokenizerFast":
 
 
 def digests(backbone: Path) -> dict[str, str]:
-    """What the backbone is told by: a changed byte in weights or tokenizer changes one of them."""
+    """Identify the backbone: a changed byte in weights or tokenizer changes one of these digests."""
     parts = fingerprint.parts(backbone)
     return {name: parts[name] for name in ("weights", "tokenizer")}

@@ -1,4 +1,4 @@
-"""`MergedReranker` over a cross-encoder: query and passage are read together, judged as a probability."""
+"""`Reranker` over a cross-encoder, which reads query and passage together and gives a probability of relevance."""
 
 import asyncio
 import logging
@@ -22,16 +22,16 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 RETRY_SECONDS = 30.0
-"""For so long a failed load is answered from memory: every search would try it again otherwise."""
+"""How long the error of a failed load is repeated without another try: otherwise every search would try again."""
 PORTION, PORTION_ON_GPU = 16, 128
-"""About one forward pass of passages as long as an embedder's chunks."""
+"""Passages of the length of an embedder's chunks that fill about one forward pass."""
 
 
 class CrossEncoderReranker:
     """Loaded at the first use or by `warm`, in the one thread in which it then runs.
 
-    Whatever activation the model's configuration names is left out and the logistic function taken, after the line of
-    its calibration where it has one: scores of all models should mean the same.
+    An activation in the model's configuration is ignored. The score is the logistic function of the log-odds, after the
+    calibration of the model if it has one, so that scores of all models have the same meaning.
     """
 
     def __init__(
@@ -44,24 +44,20 @@ class CrossEncoderReranker:
         batch_tokens: int = 0,
         most_waiting: int = 4096,
     ) -> None:
-        """`model`: the bundled one, a folder with an adapter, a hub id, `id@revision`, or a folder.
+        """`model`: the bundled one, a folder (with an adapter or a whole model), a hub id, or `id@revision`.
 
         `batch_tokens`: padded tokens of one pass; 0: by device. `most_waiting`: passages that may wait before
         Overloaded.
         """
-        self._name = model
+        self.name = model
         self._device, self._precision, self._threads = device, precision, threads
         self._batch_tokens = batch_tokens
         self._most_waiting = most_waiting
         self._waiting = 0
-        self._per_second = 50.0
+        self._passages_per_second = 50.0
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="rerank")
         self._model: PackedCrossEncoder | None = None
         self._failed: tuple[float, ModelUnavailable] | None = None
-
-    @property
-    def name(self) -> str:
-        return self._name
 
     @property
     def portion(self) -> int:
@@ -71,22 +67,22 @@ class CrossEncoderReranker:
     async def read(self, query: str, passages: Sequence[str]) -> RerankScores:
         if not passages:
             return RerankScores(scores=())
-        # A request that is larger than the bound by itself is taken when nothing else waits: it could never else.
+        # A request larger than the limit is accepted when nothing else waits: it could never be accepted otherwise.
         if self._waiting and self._waiting + len(passages) > self._most_waiting:
-            after = max(1.0, self._waiting / self._per_second)
+            after = max(1.0, self._waiting / self._passages_per_second)
             raise Overloaded(f"{self._waiting} passages wait for the reranker.", retry_after=after)
-        gone = threading.Event()
+        cancelled = threading.Event()
         self._waiting += len(passages)
         try:
             return await asyncio.get_running_loop().run_in_executor(
-                self._thread, self._read, query, list(passages), gone
+                self._thread, self._score, query, list(passages), cancelled
             )
         finally:
             self._waiting -= len(passages)
-            gone.set()
+            cancelled.set()
 
     async def warm(self) -> None:
-        """Load the model, so that the first search need not wait for it. What goes wrong shows at that search."""
+        """Load the model ahead of the first search. A failure shows at that search."""
         with suppress(ModelUnavailable):
             await asyncio.get_running_loop().run_in_executor(self._thread, self._loaded)
 
@@ -95,18 +91,16 @@ class CrossEncoderReranker:
 
     # ------------------------------------------------------------ in the thread of the model
 
-    def _read(self, query: str, passages: list[str], gone: threading.Event) -> RerankScores:
-        """`gone`: set when nobody waits any more. Between two passes is the time to notice."""
+    def _score(self, query: str, passages: list[str], cancelled: threading.Event) -> RerankScores:
+        """`cancelled` is set when the caller no longer waits; it is checked between passes."""
         model = self._loaded()
         scores = [0.0] * len(passages)
         started = time.perf_counter()
         try:
             encodings, truncated = model.tokens(query, passages)
-            batches = cheapest_packing(
-                list(map(len, encodings)), self._batch_tokens or model.batch_tokens, model.pass_overhead
-            )
-            for batch in batches:
-                if gone.is_set():
+            budget = self._batch_tokens or model.batch_tokens
+            for batch in cheapest_packing(list(map(len, encodings)), budget, model.pass_overhead):
+                if cancelled.is_set():
                     break
                 with metrics.RERANK_PASS_SECONDS.time():
                     log_odds = model.forward([encodings[index] for index in batch])
@@ -117,10 +111,11 @@ class CrossEncoderReranker:
                     scores[index] = float(score)
         except AzimuthError:
             raise
-        except Exception as error:  # whatever a model raises
+        except Exception as error:  # a model can raise anything
             raise ModelUnavailable(f"The reranker failed: {error or type(error).__name__}") from error
         metrics.RERANK_TRUNCATED.inc(truncated)
-        self._per_second += 0.2 * (len(passages) / max(time.perf_counter() - started, 1e-4) - self._per_second)
+        rate = len(passages) / max(time.perf_counter() - started, 1e-4)
+        self._passages_per_second += 0.2 * (rate - self._passages_per_second)
         return RerankScores(scores=tuple(scores), truncated=truncated)
 
     def _loaded(self) -> "PackedCrossEncoder":
@@ -131,10 +126,10 @@ class CrossEncoderReranker:
 
             try:
                 self._model = PackedCrossEncoder(
-                    self._name, device=self._device, precision=self._precision, threads=self._threads
+                    self.name, device=self._device, precision=self._precision, threads=self._threads
                 )
             except ModelUnavailable as error:
                 self._failed = (time.monotonic(), error)
-                log.warning("reranker not loaded", extra={"model": self._name, "reason": error.detail})
+                log.warning("reranker not loaded", extra={"model": self.name, "reason": error.detail})
                 raise
         return self._model

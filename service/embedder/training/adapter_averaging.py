@@ -1,7 +1,7 @@
-"""Two adapters of one origin become one, halfway between them.
+"""The weighted mean of two adapters, one of which was trained on from the other.
 
-Models that were trained on from the same one lie in the same basin, and the mean of their weights ranks about as well
-as the mean of what they say, for the price of one (Wortsman et al., "Model soups", ICML 2022).
+Such models lie in the same basin of the loss, and the mean of their weights ranks about as well as the mean of their
+scores, at the cost of one model (Wortsman et al., "Model soups", ICML 2022).
 """
 
 from collections.abc import Mapping
@@ -11,22 +11,25 @@ import torch
 from service.embedder.reranker.adapter import DOWN, UP
 
 
-def mixed(
+def averaged(
     before: Mapping[str, torch.Tensor], after: Mapping[str, torch.Tensor], keep: float
 ) -> dict[str, torch.Tensor]:
-    """`keep` of the one and the rest of the other. What is mixed of LoRA are the products B A, not the two factors:
-    their best factors of the same rank (Eckart and Young 1936) are what it comes to."""
+    """`keep` of `before` and the rest of `after`.
+
+    For LoRA layers the products B A are averaged, not the factors; the result are the best factors of the same rank
+    (Eckart and Young 1936).
+    """
     outcome = {
-        name: torch.lerp(now.float(), before[name].float(), keep).to(now.dtype)
-        for name, now in after.items()
+        name: torch.lerp(new.float(), before[name].float(), keep).to(new.dtype)
+        for name, new in after.items()
         if not name.endswith((DOWN, UP))
     }
     for down in (name for name in after if name.endswith(DOWN)):
         up = down.removesuffix(DOWN) + UP
-        now, then = (of[up].float() @ of[down].float() for of in (after, before))
-        left, strengths, right = torch.linalg.svd(torch.lerp(now, then, keep), full_matrices=False)
+        new, old = (weights[up].float() @ weights[down].float() for weights in (after, before))
+        left, singular, right = torch.linalg.svd(torch.lerp(new, old, keep), full_matrices=False)
         rank = after[down].shape[0]
-        halves = strengths[:rank].sqrt()
-        outcome[up] = (left[:, :rank] * halves).to(after[up].dtype).contiguous()
-        outcome[down] = (halves[:, None] * right[:rank]).to(after[down].dtype).contiguous()
+        roots = singular[:rank].sqrt()
+        outcome[up] = (left[:, :rank] * roots).to(after[up].dtype).contiguous()
+        outcome[down] = (roots[:, None] * right[:rank]).to(after[down].dtype).contiguous()
     return outcome

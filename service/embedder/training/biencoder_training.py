@@ -1,10 +1,8 @@
-"""A bi-encoder learns a collection's words by contrast: one run, from mined passages to the best weights.
+"""Adapt a bi-encoder to a collection by contrastive learning: one run, from mining to the best weights.
 
-A tenth of the queries is put aside; wrong passages that look right are mined; frequent words that the tokenizer breaks
-up become tokens; the model learns, by InfoNCE, to tell each answer from mined passages and from the answers to the
-other queries of a step; after every part of the run the queries that were put aside are asked, and the best weights are
-kept; these are mixed with the ones that it began with. What ranks the queries put aside best is the outcome. Among the
-candidates is the model that it began with: where nothing is better, there is no new one.
+Queries are held out, hard negatives mined, and frequent names that the tokenizer splits become tokens. The model learns
+by InfoNCE and is evaluated on the held-out queries after each part of the run; mixtures of the best weights with the
+original ones are evaluated too. The best candidate is the outcome, which may be the original model.
 """
 
 import logging
@@ -18,36 +16,35 @@ from functools import partial
 
 import torch
 
-from service.core.errors import Misconfigured
 from service.core.ids import Role
 from service.embedder.training import contrastive_loss, vocabulary
 from service.embedder.training.batches import TrainingBatch, batches
-from service.embedder.training.embedder_data import Pair, Passages, divide
-from service.embedder.training.hard_negatives import MinedExample, Vectors, mine
+from service.embedder.training.embedder_data import Passages, hold_out
+from service.embedder.training.hard_negatives import CandidateIndex, MinedExample, mine_passages
 from service.embedder.training.held_out import HeldOut
 from service.embedder.training.lora import Adaptation
-from service.embedder.training.reranker_negatives import Lexical
+from service.embedder.training.optimization import learning_rate_factor, optimizer_step
 from service.embedder.training.teacher_labels import Teacher
 from service.embedder.training.trainable_model import TrainableModel
+from service.embedder.training.training_queries import TrainingQuery
 from service.evaluation.ranking_metrics import Interval, paired_bootstrap
 
 log = logging.getLogger(__name__)
 
 MIXTURES = (0.5, 0.75)
-"""Shares of what was learnt that are tried beside the whole of it."""
+"""Shares of the trained weights that are evaluated beside the whole of them."""
 LORA_RATE, FULL_RATE, ROWS_RATE = 1e-3, 1e-4, 3e-3
 _WARM_UP = 0.06
-_CLIP = 1.0
-_RECENT = 20
+_RECENT_STEPS = 20
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class BiEncoderRecipe:
-    """`minutes` ends what `epochs` would make longer; then another run with the same seed may differ.
+    """`minutes` ends a run that `epochs` would make longer; then another run with the same seed may differ.
 
-    `rank` None: all weights are learnt, not LoRA of that rank. `words`: most tokens that are added. `batch`: queries of
-    a step; `negatives`: mined passages for each. `looks`: how often the queries put aside are asked; the run ends when
-    `patience` looks in a row are no better. `taught`: weight of a teacher's labels.
+    `rank` None: all weights are trained, without LoRA. `words`: most added tokens. `batch`: queries of a step;
+    `negatives`: mined passages for each. `looks`: number of evaluations; the run ends after `patience` in a row without
+    improvement. `taught`: weight of a teacher's labels.
     """
 
     minutes: float = 20.0
@@ -65,13 +62,13 @@ class BiEncoderRecipe:
 
     @property
     def peak(self) -> float:
-        """Learning rate at its highest."""
+        """The highest learning rate."""
         return self.rate or (LORA_RATE if self.rank else FULL_RATE)
 
 
 @dataclass(frozen=True, slots=True)
 class ModelCandidate:
-    """A model that was measured: nDCG@10 of each query that was put aside."""
+    """An evaluated model: nDCG@10 of each held-out query."""
 
     name: str
     scores: list[float]
@@ -83,9 +80,9 @@ class ModelCandidate:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class BiEncoderReport:
-    """`candidates`: all that were measured, first the model that it began with. `chosen`: the best of them.
+    """`candidates`: all evaluated models, first the original one. `chosen`: the best of them.
 
-    `gain`: of the chosen one over the first, by paired bootstrap. `pairs`: queries learnt from, by part.
+    `gain`: of the chosen one over the original, by paired bootstrap. `pairs`: training queries by part.
     """
 
     candidates: list[ModelCandidate]
@@ -109,122 +106,109 @@ class BiEncoderTraining:
         self,
         base: TrainableModel,
         passages: Passages,
-        pairs: Sequence[Pair],
+        queries: Sequence[TrainingQuery],
         recipe: BiEncoderRecipe,
         *,
         teacher: Teacher | None = None,
-        tell: Callable[[str], None] = log.info,
+        notify: Callable[[str], None] = log.info,
     ) -> None:
-        """`base` is changed by `run`: it becomes the outcome. Misconfigured where there is too little to learn from."""
+        """`base` is changed by `run` and becomes the outcome. Misconfigured if there is too little to learn from."""
         torch.manual_seed(recipe.seed)
-        self._base, self._passages, self._recipe, self._teacher, self._tell = base, passages, recipe, teacher, tell
-        self._dice = random.Random(recipe.seed)  # noqa: S311 - what is drawn is no secret
-        self._learnt, self._aside = divide(pairs, self._dice)
+        self._base, self._passages, self._recipe, self._teacher, self._notify = base, passages, recipe, teacher, notify
+        self._dice = random.Random(recipe.seed)  # noqa: S311 not a secret
+        self._learned, self._held_out = hold_out(queries, self._dice)
         self._candidates: list[ModelCandidate] = []
         self._losses: list[float] = []
 
     def run(self) -> BiEncoderReport:
-        """Afterwards `base` is the chosen model, where the report says that it is `better`; otherwise of no use."""
+        """Afterwards `base` is the chosen model if the report says that it is `better`; otherwise it is unusable."""
         began = time.monotonic()
-        examples, aside = self._mined()
-        self._tell(f"{len(examples):,} queries to learn from, {len(aside):,} put aside")
-        held_out = HeldOut(aside, self._passages, self._recipe.seed)
-        first = self._measured("as it was", held_out, self._base)
-        words = vocabulary.unknown(self._passages.texts, self._base.tokenizer, self._recipe.words)
-        added = vocabulary.extend(self._base, words)
+        examples, held_out_examples = self._mine()
+        self._notify(f"{len(examples):,} queries to learn from, {len(held_out_examples):,} put aside")
+        held_out = HeldOut(held_out_examples, self._passages, self._recipe.seed)
+        original = self._evaluate("as it was", held_out, self._base)
+        words = vocabulary.unknown_names(self._passages.texts, self._base.tokenizer, self._recipe.words)
+        added = vocabulary.add_tokens(self._base, words)
         if words:
-            self._tell(f"{len(words):,} words are tokens now, such as {', '.join(words[:5])}")
+            self._notify(f"{len(words):,} words are tokens now, such as {', '.join(words[:5])}")
         adaptation = Adaptation(self._base, rank=self._recipe.rank, added=added)
-        whole = self._train(adaptation, examples, held_out)
-        mixed = [(0.0, first), (1.0, whole)]
+        shares = {0.0: original, 1.0: self._train(adaptation, examples, held_out)}
         for share in MIXTURES:
             self._base.load(adaptation.state(share))
-            mixed.append((share, self._measured(f"{share:.0%} of it", held_out, self._base)))
-        share, chosen = max(sorted(mixed, key=lambda one: one[0]), key=lambda one: one[1].mean)
-        self._base.load(adaptation.state(share))
+            shares[share] = self._evaluate(f"{share:.0%} of it", held_out, self._base)
+        best = max(sorted(shares), key=lambda share: shares[share].mean)
+        self._base.load(adaptation.state(best))
         return BiEncoderReport(
             candidates=self._candidates,
-            chosen=chosen,
-            gain=paired_bootstrap(first.scores, chosen.scores),
-            pairs=dict(Counter(example.pair.part for example in examples)),
+            chosen=shares[best],
+            gain=paired_bootstrap(original.scores, shares[best].scores),
+            pairs=dict(Counter(example.query.part for example in examples)),
             words=words,
             steps=len(self._losses),
             seconds=time.monotonic() - began,
             losses=self._losses,
         )
 
-    # ------------------------------------------------------------ the parts of a run
-
-    def _mined(self) -> tuple[list[MinedExample], list[MinedExample]]:
-        """What is learnt from, with a teacher's labels where there is one, and what is put aside."""
-        pairs = [*self._learnt, *self._aside]
-        # Titles that were asked would give the right passages away.
-        shown = self._passages.shown(titled=all(pair.titled for pair in pairs))
-        vectors: Vectors = self._base.vectors(shown, "document")
-        asked = self._base.vectors([pair.query for pair in pairs], "query")
-        examples = mine(pairs, self._passages, asked, vectors, Lexical(shown))
-        learnt, aside = examples[: len(self._learnt)], examples[len(self._learnt) :]
+    def _mine(self) -> tuple[list[MinedExample], list[MinedExample]]:
+        """Examples to learn from, with a teacher's labels if there is one, and held-out ones."""
+        queries = [*self._learned, *self._held_out]
+        # If titles are queries, passages with titles would give the right ones away.
+        shown = self._passages.shown(titled=all(query.titled for query in queries))
+        index = CandidateIndex(shown, self._base.vectors(shown, "document"))
+        vectors = self._base.vectors([query.text for query in queries], "query")
+        examples = mine_passages(queries, vectors, self._passages, index)
+        learned, held_out = examples[: len(self._learned)], examples[len(self._learned) :]
         if self._teacher is not None:
-            learnt = self._teacher.label(learnt, self._passages, self._recipe.negatives, self._recipe.seed)
-        return learnt, aside
+            learned = self._teacher.label(learned, self._passages, self._recipe.negatives, self._recipe.seed)
+        return learned, held_out
 
     def _train(self, adaptation: Adaptation, examples: list[MinedExample], held_out: HeldOut) -> ModelCandidate:
-        """The best of all looks; the adaptation is as it was then."""
+        """The best candidate of all evaluations; the adaptation has its weights afterwards."""
         recipe = self._recipe
         steps = max(1, math.ceil(recipe.epochs * len(examples) / min(recipe.batch, len(examples))))
-        optimizer = torch.optim.AdamW(adaptation.groups(recipe.peak, ROWS_RATE))
+        optimizer = torch.optim.AdamW(adaptation.parameter_groups(recipe.peak, ROWS_RATE))
         drawn = batches(examples, self._passages, size=recipe.batch, negatives=recipe.negatives, dice=self._dice)
         best: tuple[ModelCandidate, dict[str, torch.Tensor]] | None = None
-        looked = worse = 0
+        evaluated = without_gain = 0
         start = time.monotonic()
-        while worse < recipe.patience and looked < recipe.looks:
-            step = len(self._losses)
-            share = max(step / steps, (time.monotonic() - start) / (60 * recipe.minutes))
-            if share < 1:
+        while without_gain < recipe.patience and evaluated < recipe.looks:
+            progress = max(len(self._losses) / steps, (time.monotonic() - start) / (60 * recipe.minutes))
+            if progress < 1:
                 for group in optimizer.param_groups:
-                    group["lr"] = group["peak"] * schedule(share)
+                    group["lr"] = group["peak"] * learning_rate_factor(progress, warm_up=_WARM_UP, decay="linear")
                 self._losses.append(self._step(adaptation, optimizer, next(drawn)))
-            if min(1.0, share) * recipe.looks >= looked + 1:
-                looked = int(min(1.0, share) * recipe.looks)
-                candidate = self._measured(f"after {len(self._losses)} steps", held_out, adaptation.chain)
+            if min(1.0, progress) * recipe.looks >= evaluated + 1:
+                evaluated = int(min(1.0, progress) * recipe.looks)
+                candidate = self._evaluate(f"after {len(self._losses)} steps", held_out, adaptation.chain)
                 if best is None or candidate.mean > best[0].mean:
-                    best, worse = (candidate, adaptation.snapshot()), 0
+                    best, without_gain = (candidate, adaptation.snapshot()), 0
                 else:
-                    worse += 1
+                    without_gain += 1
         assert best is not None
         adaptation.restore(best[1])
         return best[0]
 
     def _step(self, adaptation: Adaptation, optimizer: torch.optim.Optimizer, batch: TrainingBatch) -> float:
         optimizer.zero_grad(set_to_none=True)
-        read: list[tuple[list[str], Role]] = [(batch.queries, "query"), (batch.texts, "document")]
-        loss = adaptation.chain.learn(read, partial(self._loss, batch), adaptation.learnt)
-        if not math.isfinite(loss):
-            raise Misconfigured("training diverged: the loss is no number; a lower --learning-rate may help")
-        torch.nn.utils.clip_grad_norm_(adaptation.learnt, _CLIP)
-        optimizer.step()
+        inputs: list[tuple[list[str], Role]] = [(batch.queries, "query"), (batch.texts, "document")]
+        loss = adaptation.chain.backpropagate(inputs, partial(self._loss, batch), adaptation.trained)
+        optimizer_step(optimizer, adaptation.trained, loss)
         return loss
 
     def _loss(self, batch: TrainingBatch, queries: torch.Tensor, texts: torch.Tensor) -> torch.Tensor:
-        rivals = torch.from_numpy(batch.rivals).to(texts.device)
-        loss = contrastive_loss.info_nce(queries, texts, rivals, self._recipe.temperature)
+        temperature = self._recipe.temperature
+        negatives = torch.from_numpy(batch.negatives).to(texts.device)
+        loss = contrastive_loss.info_nce(queries, texts, negatives, temperature)
         if self._teacher is None:
             return loss
-        read = texts[torch.from_numpy(batch.columns).to(texts.device)]
+        candidates = texts[torch.from_numpy(batch.columns).to(texts.device)]
         logits = torch.from_numpy(batch.logits).to(texts.device)
-        return loss + self._recipe.taught * contrastive_loss.distilled(queries, read, logits, self._recipe.temperature)
+        return loss + self._recipe.taught * contrastive_loss.distillation(queries, candidates, logits, temperature)
 
-    def _measured(self, name: str, held_out: HeldOut, chain: TrainableModel) -> ModelCandidate:
+    def _evaluate(self, name: str, held_out: HeldOut, chain: TrainableModel) -> ModelCandidate:
         candidate = ModelCandidate(name, held_out.scores(chain))
         self._candidates.append(candidate)
-        recent = self._losses[-_RECENT:]
+        recent = self._losses[-_RECENT_STEPS:]
         loss = f", loss {sum(recent) / len(recent):.3f}" if recent else ""
-        self._tell(f"{name}: nDCG@10 {candidate.mean:.4f}{loss}")
+        self._notify(f"{name}: nDCG@10 {candidate.mean:.4f}{loss}")
         return candidate
-
-
-def schedule(share: float) -> float:
-    """Factor of the learning rate: linear warm-up, then linear to 0."""
-    if share < _WARM_UP:
-        return max(0.05, share / _WARM_UP)
-    return max(0.0, (1 - share) / (1 - _WARM_UP))

@@ -1,65 +1,152 @@
-"""Wrong passages that look right: what the model itself and BM25 find for a query beside its answers.
+"""Hard negatives: passages that dense search and BM25 find for a query although they do not answer it.
 
-Judgments are incomplete, and of titles and crops nobody said that nothing else answers them: what is found may answer
-too. Left out are passages of documents with the same title, near-duplicates of the answer and, where nobody judged,
-what the model finds nearly as good as the answer (Moreira et al., "NV-Retriever", 2024: above 95 % of its score). A
-judged answer may lie far below wrong ones, which is why the model is trained: there that limit would leave out what is
-most to be learnt from.
+Judgments are incomplete, so near duplicates of the answer and documents with the same title are left out. For derived
+queries (titles, crops), which nobody judged, passages that the embedder finds nearly as good as the answer are left out
+too (Moreira et al., "NV-Retriever", 2024: above 95 % of its score). For judged ones, which may rank far below wrong
+passages, this limit would remove the most instructive negatives.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence, Set
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+import tantivy
 
-from service.embedder.training.embedder_data import Pair, Passages
-from service.embedder.training.reranker_negatives import Lexical, fuse
+from service.core.collections import FusionSettings
+from service.embedder.training.embedder_data import Passages
+from service.embedder.training.reranker_data import Material
+from service.embedder.training.training_queries import TrainingQuery
+from service.search.fusion import LegScores, fuse, rank_scores
 
 Vectors = npt.NDArray[np.float32]
+Encode = Callable[[Sequence[str]], Vectors]
+"""Texts -> unit vectors, [n, dimensions]."""
 
-DEPTH = 30
-"""Passages that each of the two contributes."""
-KEPT = 16
-"""Wrong passages of a pair, the best by both."""
+RERANKER_DEPTH, EMBEDDER_DEPTH = 50, 30
+"""Candidates of each leg."""
+MAX_WRONG = 16
+"""Wrong passages of an example of an embedder, the best of both legs."""
 NEAR_DUPLICATE = 0.96
-GUESSED_LIMIT = 0.95
+"""Cosine of two passages above which one is no wrong answer if the other is a right one."""
+DERIVED_LIMIT = 0.95
+
+
+class Bm25Index:
+    """BM25 over texts in memory, with English stems."""
+
+    def __init__(self, texts: Sequence[str]) -> None:
+        analyzer = tantivy.TextAnalyzerBuilder(tantivy.Tokenizer.simple()).filter(tantivy.Filter.lowercase())
+        analyzer = analyzer.filter(tantivy.Filter.stopword("english")).filter(tantivy.Filter.stemmer("english"))
+        self._analyzer = analyzer.build()
+        builder = tantivy.SchemaBuilder()
+        builder.add_text_field("text", tokenizer_name="stems", index_option="freq")
+        builder.add_integer_field("at", stored=True)
+        self._schema = builder.build()
+        index = tantivy.Index(self._schema)
+        index.register_tokenizer("stems", self._analyzer)
+        writer = index.writer(heap_size=64_000_000, num_threads=1)
+        for at, text in enumerate(texts):
+            writer.add_document(tantivy.Document(text=text, at=at))
+        writer.commit()
+        writer.wait_merging_threads()
+        index.reload()
+        self._searcher = index.searcher()
+
+    def search(self, text: str, depth: int) -> dict[int, float]:
+        """Positions of the best texts and their scores, best first."""
+        terms = [
+            (tantivy.Occur.Should, tantivy.Query.term_query(self._schema, "text", term, index_option="freq"))
+            for term in self._analyzer.analyze(text)
+        ]
+        if not terms:
+            return {}
+        hits = self._searcher.search(tantivy.Query.boolean_query(terms), depth).hits
+        return {self._searcher.doc(address)["at"][0]: float(score) for score, address in hits}
+
+
+class CandidateIndex:
+    """Texts in memory, searched by cosine and BM25 and ranked by the fusion of the service."""
+
+    def __init__(self, texts: Sequence[str], vectors: Vectors) -> None:
+        self.vectors = vectors
+        self._bm25 = Bm25Index(texts)
+
+    def search(self, query: str, cosines: Vectors, depth: int, also: Iterable[int] = ()) -> dict[int, float]:
+        """Positions of the candidates of both legs, and those of `also`, with their fused scores, best first."""
+        depth = min(depth, len(cosines))
+        lexical = self._bm25.search(query, depth)
+        found = {*np.argpartition(-cosines, depth - 1)[:depth].tolist(), *lexical, *also}
+        dense = {at: float(cosines[at]) for at in found}
+        fused = fuse([LegScores(dense=rank_scores(dense), lexical=rank_scores(lexical))], FusionSettings())
+        return {hit.item: hit.score for hit in fused}
+
+    def near_duplicates(self, candidates: npt.NDArray[np.int64], right: Sequence[int]) -> npt.NDArray[np.bool_]:
+        """Which of the candidates are near duplicates of one of the right texts."""
+        cosines: Vectors = self.vectors[candidates] @ self.vectors[list(right)].T
+        similar: npt.NDArray[np.bool_] = cosines.max(axis=1) >= NEAR_DUPLICATE
+        return similar
+
+
+@dataclass(frozen=True, slots=True)
+class RankedNegatives:
+    """Wrong documents of a query, best first, with their fused scores, and the scores of the right ones."""
+
+    wrong: list[int]
+    scores: list[float]
+    right_scores: list[float]
+
+
+def mine_documents(
+    queries: Sequence[TrainingQuery], material: Material, index: CandidateIndex, encode: Encode, excluded: Set[int]
+) -> list[RankedNegatives]:
+    """Negatives for a reranker. `index`: of the material's documents, of which the `excluded` ones are never used."""
+    found = []
+    for query, vector in zip(queries, encode([query.text for query in queries]), strict=True):
+        right = list(query.right)
+        fused = index.search(query.text, index.vectors @ vector, RERANKER_DEPTH, also=right)
+        order = np.array(list(fused))
+        usable = ~np.isin(order, [*excluded, *right]) & ~index.near_duplicates(order, right)
+        if not query.titled:  # the query is the title, so documents with the same title answer it
+            usable &= np.array([material.titles[at] != material.titles[right[0]] for at in fused])
+        wrong = order[usable].tolist()
+        found.append(RankedNegatives(wrong, [fused[at] for at in wrong], [fused[at] for at in right]))
+    return found
 
 
 @dataclass(frozen=True, slots=True)
 class MinedExample:
-    """A pair with its right passage, and wrong ones, best first. `logits`: a teacher's, of the right and each wrong."""
+    """A query with its right passage and wrong ones, best first.
 
-    pair: Pair
+    `logits`: a teacher's, of the right passage and each wrong one.
+    """
+
+    query: TrainingQuery
     passage: int
     wrong: tuple[int, ...]
     logits: tuple[float, ...] | None = None
 
 
-def mine(
-    pairs: Sequence[Pair], passages: Passages, asked: Vectors, vectors: Vectors, lexical: Lexical
+def mine_passages(
+    queries: Sequence[TrainingQuery], query_vectors: Vectors, passages: Passages, index: CandidateIndex
 ) -> list[MinedExample]:
-    """`asked`, `vectors`: of queries and passages, by the model as it is, rows of length 1.
+    """Examples for an embedder, by the vectors of its present state. `index`: of the passages.
 
-    Of the passages of the right documents the one that the model finds nearest is taken as the answer.
+    The right passage is the one of the right documents that the model finds nearest.
     """
-    own = passages.of()
+    own = passages.by_document()
     documents = np.array(passages.documents)
-    folded = {title: number for number, title in enumerate(dict.fromkeys(passages.titles))}
-    titles = np.array([folded[passages.titles[document]] for document in passages.documents])
-    depth = min(DEPTH, len(vectors))
+    titles = np.array([passages.titles[document] for document in passages.documents])
     found = []
-    for pair, query in zip(pairs, asked, strict=True):
-        cosines = vectors @ query
-        candidates = [at for document in pair.right for at in own[document]] if pair.passage is None else [pair.passage]
-        right = max(candidates, key=lambda at: cosines[at])
-        by_words = lexical.search(pair.query, DEPTH)
-        fused = fuse(cosines, by_words, {*np.argpartition(-cosines, depth - 1)[:depth].tolist(), *by_words})
-        order = np.array(sorted(fused, key=lambda at: (-fused[at], at)))
-        same = [folded[title] for title in {passages.titles[document] for document in pair.right} if title]
-        wrong = ~np.isin(documents[order], pair.right) & ~np.isin(titles[order], same)
-        wrong &= vectors[order] @ vectors[right] < NEAR_DUPLICATE
-        if not pair.judged:
-            wrong &= cosines[order] <= GUESSED_LIMIT * cosines[right]
-        found.append(MinedExample(pair, right, tuple(order[wrong][:KEPT].tolist())))
+    for query, vector in zip(queries, query_vectors, strict=True):
+        cosines = index.vectors @ vector
+        candidates = [at for document in query.right for at in own[document]]
+        right = query.passage if query.passage is not None else max(candidates, key=lambda at: cosines[at])
+        order = np.array(list(index.search(query.text, cosines, EMBEDDER_DEPTH)))
+        same_title = [title for title in {passages.titles[document] for document in query.right} if title]
+        wrong = ~np.isin(documents[order], query.right) & ~np.isin(titles[order], same_title)
+        wrong &= ~index.near_duplicates(order, [right])
+        if not query.judged:
+            wrong &= cosines[order] <= DERIVED_LIMIT * cosines[right]
+        found.append(MinedExample(query, right, tuple(order[wrong][:MAX_WRONG].tolist())))
     return found

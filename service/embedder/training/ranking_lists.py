@@ -1,38 +1,28 @@
-"""Lists to rank: one right passage among wrong ones, with the distribution that the model is to give them."""
+"""Lists to rank: one right passage among wrong ones, with the target distribution over them."""
 
 import math
 import random
-import re
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from service.embedder.training.reranker_data import SENTENCES, TITLES, Material, Question
-from service.embedder.training.reranker_negatives import Candidates
+from service.embedder.training.hard_negatives import RankedNegatives
+from service.embedder.training.reranker_data import SENTENCES, Material
+from service.embedder.training.training_queries import TITLES, TrainingQuery, keywords, without_asides
 
 SOFT_SHARE = 0.05
-"""Share of the target that follows the first stage rather than the judgment. Judgments are incomplete: a candidate that
-both legs put on top may well answer too, and a reranker that was never certain of the opposite blends better."""
+"""Share of the target that follows the first stage instead of the judgment. Judgments are incomplete: a candidate that
+both legs rank first may well be an answer, and a reranker that is never certain of the opposite blends better."""
 SOFT_TEMPERATURE = 0.1
-_HEAD_OFFSET = 6
+_RANK_OFFSET = 6
 """A candidate at rank r is drawn with a weight of 1 / (r + 6): half of the draws are among the first ten of 50."""
-_KEYWORDS = {TITLES: 0.4, SENTENCES: 0.15}
-_KEYWORDS_OF_JUDGED = 0.25
-_ASIDE = re.compile(r"\([^)]*\)")
-_WORD = re.compile(r"[\w][\w'/-]*")
-_STOP_WORDS = """
-a about above after again all also am an and any are as at be because been before being below between both but by called
-can could describe did do does doing during each few for from further get give had has have having he her here hers him
-his how i if in information into is it its itself know many me more most much my need no nor not of off on once only or
-other our out over own same she should so some such than that the their them then there these they this those through to
-too under until up very was we were what when where which while who whom whose why will with would you your
-"""
-_EMPTY = frozenset(_STOP_WORDS.split())
+_KEYWORD_SHARES = {TITLES: 0.4, SENTENCES: 0.15}
+_KEYWORD_SHARE_OF_JUDGED = 0.25
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RankingList:
-    """`passages[0]` is right. `first_stage`: what the fusion of both legs gave each passage."""
+    """`passages[0]` is right. `first_stage`: the fused score of each passage."""
 
     query: str
     passages: list[str]
@@ -41,33 +31,41 @@ class RankingList:
 
     @property
     def target(self) -> list[float]:
-        """One probability a passage: most of it on the first, the rest as the first stage's scores would have it."""
+        """One probability for each passage: most of it on the first, the rest as a softmax of the first stage."""
         highest = max(self.first_stage)
         weights = [math.exp((score - highest) / SOFT_TEMPERATURE) for score in self.first_stage]
         soft = [SOFT_SHARE * weight / sum(weights) for weight in weights]
         return [soft[0] + 1 - SOFT_SHARE, *soft[1:]]
 
 
-def draw(
-    material: Material, question: Question, candidates: Candidates, size: int, dice: random.Random
-) -> RankingList | None:
-    """One right passage and `size` - 1 wrong ones, drawn anew each time. None where there is no wrong one to show."""
-    if not candidates.wrong:
-        return None
-    which = dice.randrange(len(question.right))
-    right = question.answer or material.passage(question.right[which], titled=question.titled)
-    drawn = ranks(len(candidates.wrong), size - 1, dice)
-    return RankingList(
-        query=_asked(question, dice),
-        passages=[right, *(material.passage(candidates.wrong[at], titled=question.titled) for at in drawn)],
-        first_stage=[candidates.right_scores[which], *(candidates.scores[at] for at in drawn)],
-        part=f"{material.name}/{question.part}",
-    )
+@dataclass(frozen=True, slots=True)
+class QueryNegatives:
+    """A query of a collection with its mined negatives."""
+
+    material: Material
+    query: TrainingQuery
+    negatives: RankedNegatives
+
+    def draw(self, size: int, dice: random.Random) -> RankingList | None:
+        """One right passage and `size` - 1 wrong ones, drawn anew each time. None if there is no wrong one."""
+        query, negatives = self.query, self.negatives
+        if not negatives.wrong:
+            return None
+        which = dice.randrange(len(query.right))
+        right = query.answer or self.material.passage(query.right[which], titled=query.titled)
+        drawn = sample_ranks(len(negatives.wrong), size - 1, dice)
+        wrong = [self.material.passage(negatives.wrong[at], titled=query.titled) for at in drawn]
+        return RankingList(
+            query=_vary(query, dice),
+            passages=[right, *wrong],
+            first_stage=[negatives.right_scores[which], *(negatives.scores[at] for at in drawn)],
+            part=f"{self.material.name}/{query.part}",
+        )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Accuracy:
-    """Shares of the lists of a part on which the right passage came first."""
+    """Shares of the lists of a part in which the right passage is ranked first."""
 
     lists: int
     first_stage: float
@@ -75,35 +73,30 @@ class Accuracy:
 
 
 def accuracy(lists: Sequence[RankingList], logits: Sequence[Sequence[float]]) -> dict[str, Accuracy]:
-    """Part -> how often the first stage and the reranker, with these logits, put the right passage on top."""
-    won: dict[str, list[tuple[bool, bool]]] = defaultdict(list)
+    """Part -> how often the first stage, and the reranker with these logits, rank the right passage first."""
+    hits: dict[str, list[tuple[bool, bool]]] = defaultdict(list)
     for one, scores in zip(lists, logits, strict=True):
-        won[one.part].append((one.first_stage[0] == max(one.first_stage), scores[0] == max(scores)))
+        hits[one.part].append((one.first_stage[0] == max(one.first_stage), scores[0] == max(scores)))
     return {
         part: Accuracy(
             lists=len(of_part),
             first_stage=sum(first for first, _ in of_part) / len(of_part),
             reranker=sum(second for _, second in of_part) / len(of_part),
         )
-        for part, of_part in sorted(won.items())
+        for part, of_part in sorted(hits.items())
     }
 
 
-def keywords(text: str) -> str:
-    """What is left of a question when nobody is being polite: no aside, no question words, no stop words."""
-    words = [word for word in _WORD.findall(_ASIDE.sub(" ", text)) if word.lower() not in _EMPTY]
-    return " ".join(words) or text
+def _vary(query: TrainingQuery, dice: random.Random) -> str:
+    """The query as it is, as keywords, or, if it is a title, sometimes without asides."""
+    if dice.random() < _KEYWORD_SHARES.get(query.part, _KEYWORD_SHARE_OF_JUDGED):
+        return keywords(query.text)
+    if query.part == TITLES and dice.random() < 0.5:
+        return without_asides(query.text)
+    return query.text
 
 
-def _asked(question: Question, dice: random.Random) -> str:
-    if dice.random() < _KEYWORDS.get(question.part, _KEYWORDS_OF_JUDGED):
-        return keywords(question.text)
-    if question.part == TITLES and dice.random() < 0.5:
-        return _ASIDE.sub(" ", question.text).strip() or question.text
-    return question.text
-
-
-def ranks(count: int, wanted: int, dice: random.Random) -> list[int]:
-    """Ranks, more of the first (Efraimidis and Spirakis, "Weighted random sampling with a reservoir", 2006)."""
-    keys = [(math.log(dice.random() or 1e-12) * (rank + 1 + _HEAD_OFFSET), rank) for rank in range(count)]
+def sample_ranks(count: int, wanted: int, dice: random.Random) -> list[int]:
+    """Weighted sample of ranks (Efraimidis and Spirakis, "Weighted random sampling with a reservoir", 2006)."""
+    keys = [(math.log(dice.random() or 1e-12) * (rank + 1 + _RANK_OFFSET), rank) for rank in range(count)]
     return [rank for _, rank in sorted(keys, reverse=True)[:wanted]]

@@ -1,14 +1,12 @@
-"""An embedder under training: the chain of modules of sentence-transformers, with gradients where they are wanted.
+"""An embedder under training: the chain of sentence-transformers modules, with gradients.
 
-What serves (`service/embedder/models/transformer.py`) is laid out for inference. Here the same texts go through the
-same modules, in passes of similar length, and the vectors keep their way back to the weights.
+`models/transformer.py`, which serves, is built for inference. Here the same texts go through the same modules, in
+passes of similar length, and the vectors stay connected to the weights.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -18,16 +16,12 @@ from sentence_transformers.base.modules import Transformer
 from torch import nn
 from transformers import PreTrainedTokenizerFast
 
-from service.core.errors import Misconfigured, ModelUnavailable
+from service.core.errors import Misconfigured
 from service.core.ids import Role
 from service.embedder.models import device as devices
 from service.embedder.models import pretrained
 from service.embedder.models.batch_packing import pack
-from service.embedder.models.transformer import max_tokens
-from service.embedder.models.transformer import prompts as own_prompts
-
-T = TypeVar("T")
-R = TypeVar("R")
+from service.embedder.training.optimization import map_in_threads
 
 State = dict[str, torch.Tensor]
 """Weights of the transformer, by name."""
@@ -35,15 +29,15 @@ State = dict[str, torch.Tensor]
 
 @dataclass(frozen=True, slots=True)
 class _TokenizedPass:
-    """Texts that are read together: their places among all of them, and their tokens."""
+    """Tokens of texts that share a pass, with the positions of the texts among all of them."""
 
-    places: list[int]
+    positions: list[int]
     inputs: dict[str, torch.Tensor]
     prompt_length: int
 
 
 class TrainableModel:
-    """Always in evaluation mode: the few steps of an adaptation learn nothing by heart that dropout would prevent."""
+    """Always in evaluation mode: an adaptation is too short for overfitting that dropout would prevent."""
 
     def __init__(
         self,
@@ -56,33 +50,29 @@ class TrainableModel:
     ) -> None:
         """Load in float32, to be run in `precision`.
 
-        `prompts`: in place of the model's own, and saved with it. `longest`: tokens at which texts are cut here; the
-        model's own limit is saved unchanged. ModelUnavailable where it cannot be loaded; Misconfigured where it is no
-        transformer with a fast tokenizer.
+        `prompts`: replace the model's own and are saved with it. `longest`: tokens at which texts are truncated here;
+        the model's own limit is saved unchanged. ModelUnavailable if the model cannot be loaded; Misconfigured if it
+        is no transformer with a fast tokenizer.
         """
         self.device = devices.choose(device)
         self.dtype = devices.precision(self.device, precision)
-        try:
-            chain = SentenceTransformer(
-                str(folder),
-                device=str(self.device),
-                trust_remote_code=False,
-                local_files_only=True,
-                model_kwargs={"dtype": torch.float32, "use_safetensors": True},
-            )
-        except Exception as error:  # whatever a broken folder makes the library raise
-            raise ModelUnavailable(f"{folder.name} cannot be loaded: {error}") from error
+        chain = pretrained.load_chain(SentenceTransformer, folder, str(self.device), torch.float32)
         first = chain[0]
         if not isinstance(first, Transformer) or first.tokenizer is None or not first.tokenizer.is_fast:
             raise Misconfigured(f"{folder.name} is no transformer with a fast tokenizer: only such can be trained.")
-        pretrained.own_weights(chain)
         self._chain = chain.eval()
-        self.prompts = own_prompts(chain) | {role: prompt for role, prompt in (prompts or {}).items() if prompt}
+        given = {role: prompt for role, prompt in (prompts or {}).items() if prompt}
+        self.prompts = pretrained.role_prompts(chain) | given
         chain.prompts.update(self.prompts)
-        self.longest = min(longest, max_tokens(folder, chain))
+        self.longest = min(longest, pretrained.max_tokens(folder, chain))
         self.threads = torch.get_num_threads() if self.device.type == "cpu" else 1
         self._pass_tokens = devices.batch_tokens(self.device) // self.threads
-        self._prompt_lengths = {role: self._prompt_length(prompt) for role, prompt in self.prompts.items()}
+        self._prompt_lengths = {
+            role: pretrained.prompt_length(self.tokenizer(prompt)["input_ids"], self.tokenizer.all_special_ids)
+            if prompt
+            else 0
+            for role, prompt in self.prompts.items()
+        }
 
     @property
     def transformer(self) -> nn.Module:
@@ -94,36 +84,37 @@ class TrainableModel:
         return self._chain[0].tokenizer
 
     def vectors(self, texts: Sequence[str], role: Role) -> npt.NDArray[np.float32]:
-        """Rows of length 1, [n, dimensions], in the order of the texts; prompts are put before them."""
+        """Unit vectors of the texts with the prompt of the role: [n, dimensions], in the order of the texts."""
         passes = self._passes(texts, role)
-        found = torch.cat(self._side_by_side(self._read, passes)).cpu().numpy()
+        found = torch.cat(map_in_threads(self.threads, self._infer, passes)).cpu().numpy()
         rows: npt.NDArray[np.float32] = np.empty_like(found)
-        rows[[at for one in passes for at in one.places]] = found
+        rows[[at for one in passes for at in one.positions]] = found
         return rows
 
-    def learn(
+    def backpropagate(
         self,
-        read: Sequence[tuple[Sequence[str], Role]],
+        inputs: Sequence[tuple[Sequence[str], Role]],
         loss: Callable[..., torch.Tensor],
         weights: Sequence[nn.Parameter],
     ) -> float:
-        """Add to the weights' gradients that of `loss`, a function of the vectors of each set of texts; its value.
+        """Add the gradient of `loss`, a function of the vectors of each set of texts, to `weights`. Returns its value.
 
-        As the loss needs all vectors, its gradient is first taken by them, then carried back through each pass. Passes
-        run side by side; their gradients are added in their order, so that the sum does not depend on who was first.
+        The loss needs all vectors, so its gradient by the vectors is computed first and then carried through each pass
+        (gradient caching: Gao et al., RepL4NLP 2021). Passes run in parallel; their gradients are added in a fixed
+        order, so that the sum does not depend on which pass ended first.
         """
-        passes = [(number, one) for number, (texts, role) in enumerate(read) for one in self._passes(texts, role)]
-        outputs = self._side_by_side(lambda one: self._forward(one[1]), passes)
+        passes = [(number, one) for number, (texts, role) in enumerate(inputs) for one in self._passes(texts, role)]
+        outputs = map_in_threads(self.threads, lambda one: self._forward(one[1]), passes)
         rows = torch.cat(outputs).detach().requires_grad_()
-        places: list[dict[int, int]] = [{} for _ in read]
-        for row, (number, at) in enumerate((number, at) for number, one in passes for at in one.places):
-            places[number][at] = row
-        value = loss(*(rows[[found[at] for at in range(len(found))]] for found in places))
+        row_of: list[dict[int, int]] = [{} for _ in inputs]
+        for row, (number, at) in enumerate((number, at) for number, one in passes for at in one.positions):
+            row_of[number][at] = row
+        value = loss(*(rows[[found[at] for at in range(len(found))]] for found in row_of))
         value.backward()  # type: ignore[no-untyped-call]
         assert rows.grad is not None
-        carried = zip(outputs, torch.split(rows.grad, [len(output) for output in outputs]), strict=True)
-        for gradients in self._side_by_side(
-            lambda one: torch.autograd.grad(one[0], list(weights), one[1], allow_unused=True), list(carried)
+        carried = list(zip(outputs, torch.split(rows.grad, [len(output) for output in outputs]), strict=True))
+        for gradients in map_in_threads(
+            self.threads, lambda one: torch.autograd.grad(one[0], list(weights), one[1], allow_unused=True), carried
         ):
             for weight, gradient in zip(weights, gradients, strict=True):
                 if gradient is not None:
@@ -136,54 +127,33 @@ class TrainableModel:
         return state
 
     def load(self, state: State) -> None:
-        """RuntimeError where the weights are not of this model."""
+        """RuntimeError if the weights belong to another model."""
         self.transformer.load_state_dict(state)
 
     def save(self, folder: Path) -> None:
-        """Write as sentence-transformers does, in safetensors, without a model card. OSError where the disk refuses."""
+        """Write in the format of sentence-transformers, in safetensors. OSError if writing fails."""
         self._chain.save(str(folder), create_model_card=False, safe_serialization=True)
 
     def _passes(self, texts: Sequence[str], role: Role) -> "list[_TokenizedPass]":
-        """Texts of similar length go together, so that little is padding."""
+        """Texts of similar length share a pass, which keeps padding small."""
         prompt = self.prompts[role]
         found = self.tokenizer([prompt + text for text in texts], truncation=True, max_length=self.longest)
         passes = []
-        for places in pack([len(ids) for ids in found["input_ids"]], self._pass_tokens):
-            rows = {name: [values[at] for at in places] for name, values in found.items()}
+        for batch in pack([len(ids) for ids in found["input_ids"]], self._pass_tokens):
+            rows = {name: [values[at] for at in batch] for name, values in found.items()}
             inputs = dict(self.tokenizer.pad(rows, return_tensors="pt"))
-            passes.append(_TokenizedPass(places, inputs, self._prompt_lengths[role]))
+            passes.append(_TokenizedPass(batch, inputs, self._prompt_lengths[role]))
         return passes
 
-    def _side_by_side(self, work: Callable[[T], R], items: Sequence[T]) -> list[R]:
-        """On a CPU each thread takes a pass of its own: with all of them in one product, each layer would wait for the
-        slowest."""
-        if self.threads == 1 or len(items) == 1:
-            return [work(item) for item in items]
-        with ThreadPoolExecutor(self.threads, initializer=torch.set_num_threads, initargs=(1,)) as threads:
-            return list(threads.map(work, items))
-
     @torch.inference_mode()
-    def _read(self, one: "_TokenizedPass") -> torch.Tensor:
+    def _infer(self, one: "_TokenizedPass") -> torch.Tensor:
         return self._forward(one)
 
     def _forward(self, one: "_TokenizedPass") -> torch.Tensor:
-        features: dict[str, object] = {"modality": "text"}
-        for name, tensor in one.inputs.items():
-            pinned = tensor.pin_memory() if self.device.type == "cuda" else tensor
-            features[name] = pinned.to(self.device, non_blocking=True)
-        if one.prompt_length:
-            features["prompt_length"] = one.prompt_length
-        with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
-            features = self._chain[0](features)
-        features["token_embeddings"] = features["token_embeddings"].float()  # type: ignore[attr-defined]
-        for module in list(self._chain)[1:]:
-            features = module(features)
-        pooled: torch.Tensor = features["sentence_embedding"]  # type: ignore[assignment]
-        return nn.functional.normalize(pooled.float(), dim=1)
-
-    def _prompt_length(self, prompt: str) -> int:
-        """Tokens before the text: special ones after it do not count."""
-        if not prompt:
-            return 0
-        ids = self.tokenizer(prompt)["input_ids"]
-        return len(ids) - (1 if ids[-1] in self.tokenizer.all_special_ids else 0)
+        inputs = {
+            name: (tensor.pin_memory() if self.device.type == "cuda" else tensor).to(self.device, non_blocking=True)
+            for name, tensor in one.inputs.items()
+        }
+        autocast = None if self.dtype == torch.float32 else (self.device.type, self.dtype)
+        pooled = pretrained.embed(self._chain, inputs, one.prompt_length, autocast=autocast)
+        return nn.functional.normalize(pooled, dim=1)

@@ -1,9 +1,8 @@
-"""Words of a collection that the tokenizer does not know: codenames, part numbers, names of substances.
+"""Add names of a collection that the tokenizer does not know: code names, part numbers, names of substances.
 
-A word that is broken into five pieces, each shared with a hundred other words, is told apart only by their order. As a
-token of its own it has a row of its own that can be learnt. The row starts as the mean of the rows of its pieces (Gee
-et al., "Fast Vocabulary Transfer for Language Model Compression", EMNLP 2022 industry track), so it starts about where
-the model already saw the word.
+As a token of its own such a word has a trainable row. The row starts as the mean of the rows of its pieces (Gee et al.,
+"Fast Vocabulary Transfer for Language Model Compression", EMNLP 2022 industry track), so about where the model already
+placed the word.
 """
 
 import re
@@ -17,41 +16,41 @@ from transformers import PreTrainedTokenizerFast
 
 from service.embedder.training.trainable_model import TrainableModel
 
-LEAST_DOCUMENTS = 3
-"""A word of fewer documents is not learnt from them."""
-LEAST_BROKEN = 2
-"""Pieces beyond one for each part of a word: `well-known` is of three parts, and not broken."""
-SELDOM = 0.2
-"""Share of its documents in which a name may be written in small letters."""
-_LONGEST = 40
+MIN_DOCUMENTS = 3
+"""A word of fewer documents cannot be learned from them."""
+MIN_EXTRA_PIECES = 2
+"""Pieces of a split word beyond one for each of its parts: `well-known` has three parts and is not split."""
+MAX_LOWERCASE_SHARE = 0.2
+"""Share of its documents in which a name may be written in lower case."""
+_MAX_LENGTH = 40
 _WORD = re.compile(r"\w+(?:[-./_]\w+)*")
 _PART = re.compile(r"\w+|[^\w\s]")
 
 
-def unknown(texts: Iterable[str], tokenizer: PreTrainedTokenizerFast, most: int) -> list[str]:
-    """At most so many names that are broken up, those first that cost the most tokens in all documents together.
+def unknown_names(texts: Iterable[str], tokenizer: PreTrainedTokenizerFast, most: int) -> list[str]:
+    """At most `most` names that the tokenizer splits, those first that cost the most tokens in all documents together.
 
-    A name is what has a digit or is seldom written in small letters: other words, however the tokenizer breaks them up,
-    are language that the model was taught, and would have to be learnt anew. As the tokenizer normalises them: where it
-    does not tell `Quillfeather` from `quillfeather`, there is one of them.
+    A name contains a digit or is rarely written in lower case. Other words, however the tokenizer splits them, are
+    language that the model has learned and would have to learn again. Names are normalized as by the tokenizer, so one
+    that ignores case has one name for `Quillfeather` and `quillfeather`.
     """
     normalizer = tokenizer.backend_tokenizer.normalizer
     normal: dict[str, str] = {}
     documents: Counter[str] = Counter()
-    small: Counter[str] = Counter()
+    lowercase: Counter[str] = Counter()
     for text in texts:
         words = set(_WORD.findall(text))
         for word in words - normal.keys():
             normal[word] = normalizer.normalize_str(word) if normalizer else word
         documents.update({normal[word] for word in words})
-        small.update({normal[word] for word in words if word.islower()})
+        lowercase.update({normal[word] for word in words if word.islower()})
     names = [
         word
         for word, count in documents.items()
-        if count >= LEAST_DOCUMENTS
-        and len(word) <= _LONGEST
+        if count >= MIN_DOCUMENTS
+        and len(word) <= _MAX_LENGTH
         and any(map(str.isalpha, word))
-        and (any(map(str.isdigit, word)) or small[word] <= SELDOM * count)
+        and (any(map(str.isdigit, word)) or lowercase[word] <= MAX_LOWERCASE_SHARE * count)
     ]
     if not names or most < 1:
         return []
@@ -59,16 +58,16 @@ def unknown(texts: Iterable[str], tokenizer: PreTrainedTokenizerFast, most: int)
     saved = {
         word: (count - 1) * documents[word]
         for word, count in zip(names, pieces, strict=True)
-        if count - len(_PART.findall(word)) >= LEAST_BROKEN
+        if count - len(_PART.findall(word)) >= MIN_EXTRA_PIECES
     }
     return sorted(saved, key=lambda word: (-saved[word], word))[:most]
 
 
 @torch.no_grad()
-def extend(chain: TrainableModel, words: list[str]) -> int:
-    """Make each word a token, with the mean of its pieces' rows as its own. In place.
+def add_tokens(chain: TrainableModel, words: list[str]) -> int:
+    """Make each word a token with the mean of its pieces' rows, in place. Existing tokens are skipped.
 
-    How many rows at the end of the table are new: words that are tokens already change nothing.
+    The number of new rows at the end of the embedding table.
     """
     tokenizer = chain.tokenizer
     new = [word for word in words if word not in tokenizer.get_vocab()]
@@ -78,21 +77,21 @@ def extend(chain: TrainableModel, words: list[str]) -> int:
     rows = chain.transformer.get_input_embeddings().weight  # type: ignore[operator]
     means = torch.stack([rows[ids].mean(dim=0) for ids in pieces])
     tokenizer.add_tokens([AddedToken(word, single_word=True, normalized=True) for word in new])
-    places = tokenizer.convert_tokens_to_ids(new)
-    size: int = max(len(rows), max(places) + 1)
+    ids = tokenizer.convert_tokens_to_ids(new)
+    size: int = max(len(rows), max(ids) + 1)
     chain.transformer.resize_token_embeddings(size, mean_resizing=False)  # type: ignore[operator]
-    chain.transformer.get_input_embeddings().weight[places] = means  # type: ignore[operator]
-    return size - int(min(places))
+    chain.transformer.get_input_embeddings().weight[ids] = means  # type: ignore[operator]
+    return size - int(min(ids))
 
 
-class Rows(nn.Module):
-    """An embedding of which only the rows from `first` on are learnt.
+class AddedRows(nn.Module):
+    """An embedding whose rows from `first` on are trained.
 
-    Stands in for the whole table during training: its gradient is as large as what is learnt, not as the vocabulary.
+    Replaces the whole table during training, so that the gradient is as large as these rows, not as the vocabulary.
     """
 
     def __init__(self, table: nn.Embedding, first: int, dtype: torch.dtype) -> None:
-        """`dtype`: of the rows that are not learnt."""
+        """`dtype`: of the rows that are not trained."""
         super().__init__()
         weight = table.weight.detach()
         self.first = first

@@ -1,4 +1,4 @@
-"""Pauses that grow while trouble lasts, never the same for two workers."""
+"""Exponential backoff with jitter."""
 
 import random
 from dataclasses import dataclass
@@ -6,17 +6,17 @@ from dataclasses import dataclass
 
 @dataclass(slots=True)
 class Backoff:
-    """Doubles from `first` to `most` seconds; each pause is drawn from the upper half, so that workers spread out."""
+    """Delays that double from `initial` to `maximum` seconds; each is drawn from the upper half, to spread workers."""
 
-    first: float = 1.0
-    most: float = 30.0
+    initial: float = 1.0
+    maximum: float = 30.0
     failures: int = 0
 
-    def failed(self) -> float:
-        """Count a failure; answers how long to pause."""
-        longest = min(self.most, self.first * 2.0 ** min(self.failures, 16))
+    def next_delay(self) -> float:
+        """Count a failure; the seconds to wait."""
+        longest = min(self.maximum, self.initial * 2.0 ** min(self.failures, 16))
         self.failures += 1
         return random.uniform(longest / 2, longest)  # noqa: S311 not a secret
 
-    def worked(self) -> None:
+    def reset(self) -> None:
         self.failures = 0

@@ -1,27 +1,26 @@
-"""Who claims what: live writes whenever there are any, backfills when there are none that nobody has claimed yet."""
+"""Claim jobs: live writes whenever there are any, backfills only when no live write is left unclaimed."""
 
 import asyncio
-import logging
+import os
+import socket
 import time
-from datetime import timedelta
 
-from service.core import metrics
 from service.core.errors import Unavailable
-from service.core.jobs import ClaimedJob, Lane
+from service.core.jobs import Lane
+from service.core.periodic import utc_now
 from service.core.ports.queue import JobQueue
 from service.core.ports.versions import Versions
 from service.core.versions import EmbedderVersion
 from service.embedder.worker.backoff import Backoff
-from service.embedder.worker.failure_policy import FailurePolicy, now
+from service.embedder.worker.failure_policy import FailurePolicy, database_failed
 from service.embedder.worker.in_flight import InFlightDocument
 from service.embedder.worker.pipeline import Pipeline
 from service.embedder.worker.rate_limit import RateLimit
+from service.embedder.worker.settings import WorkerSettings
 from service.embedder.worker.version_gate import VersionGate, key_of
 
-log = logging.getLogger(__name__)
-
 _POLL_SECONDS, _IDLE_SECONDS = 0.05, 0.5
-"""Between looks at an empty lane: soon after work, then less and less often."""
+"""Between claims of an empty lane: at first the former, growing to the latter."""
 _VERSIONS_SECONDS = 0.5
 
 
@@ -30,79 +29,73 @@ class Claimer:
 
     def __init__(
         self,
-        *,
         queue: JobQueue,
         versions: Versions,
         version_gate: VersionGate,
-        outcomes: FailurePolicy,
-        allowance: RateLimit,
-        worker: str,
-        claim: int,
-        lease: timedelta,
+        failures: FailurePolicy,
+        settings: WorkerSettings,
         stop: asyncio.Event,
     ) -> None:
-        self._queue, self._versions, self._version_gate, self._outcomes = queue, versions, version_gate, outcomes
-        self._allowance = allowance
-        self._worker, self._claim_most, self._lease = worker, claim, lease
-        self._stop = stop
+        self._queue, self._versions, self._version_gate, self._failures = queue, versions, version_gate, failures
+        self._settings, self._stop = settings, stop
+        self._backfill_rate = RateLimit(settings.backfill_per_second)
+        self._worker = f"{socket.gethostname()}:{os.getpid()}"
         self._written: tuple[EmbedderVersion, ...] = ()
         self._written_at = float("-inf")
-        self._live_behind = False
-        """The last look at the live lane found as much as it could take: there may be more."""
-        self._found: dict[Lane, bool] = {"live": False, "backfill": False}
-        """What the last look found, lane by lane."""
+        self._live_backlog = False
+        """Whether the last live claim took as much as it could: more live writes may wait."""
+        self._claimed: dict[Lane, bool] = {"live": False, "backfill": False}
+        """Whether the last claim of each lane found anything."""
 
-    async def read(self, pipeline: Pipeline) -> None:
+    async def supply(self, pipeline: Pipeline) -> None:
         """Claim for one lane until the stop."""
-        idle, trouble = _POLL_SECONDS, Backoff()
+        delay, backoff = _POLL_SECONDS, Backoff()
         while not self._stop.is_set():
-            await pipeline.wanting()
-            works: list[InFlightDocument] = []
+            await pipeline.wait_for_capacity()
+            documents: list[InFlightDocument] = []
             try:
-                works = await self._claim(pipeline)
-                trouble.worked()
+                documents = await self._claim(pipeline)
+                backoff.reset()
             except Unavailable as error:
-                idle = trouble.failed()
-                metrics.WORKER_BACKOFF.labels("database").inc()
-                log.warning("database trouble", extra={"reason": error.detail, "pause_seconds": round(idle, 1)})
-            pipeline.begin(works)
-            self._found[pipeline.portions.lane] = bool(works)
-            if works:
-                idle = _POLL_SECONDS
+                delay = database_failed(error, backoff)
+            pipeline.submit(documents)
+            self._claimed[pipeline.limits.lane] = bool(documents)
+            if documents:
+                delay = _POLL_SECONDS
             else:
-                await self._outcomes.pause(idle)
-                # What is busy with a backfill anyway can afford to look often for what must not wait.
-                idle = _POLL_SECONDS if self._found["backfill"] else min(idle * 1.5, _IDLE_SECONDS)
+                await self._failures.sleep(delay)
+                # A worker that is busy with a backfill anyway can afford to poll often for live writes.
+                delay = _POLL_SECONDS if self._claimed["backfill"] else min(delay * 1.5, _IDLE_SECONDS)
 
     async def _claim(self, pipeline: Pipeline) -> list[InFlightDocument]:
-        portions = pipeline.portions
-        limit = min(self._claim_most, max(portions.claim_least, pipeline.pace.documents(portions.claim_seconds)))
-        if portions.lane == "backfill":
-            limit = 0 if self._live_behind else self._allowance.left(limit)
+        limits = pipeline.limits
+        backfill = limits.lane == "backfill"
+        wanted = max(limits.min_claim, pipeline.throughput.documents_in(limits.claim_seconds))
+        limit = min(self._settings.claim, wanted)
+        if backfill:
+            limit = 0 if self._live_backlog else self._backfill_rate.available(limit)
         if self._stop.is_set() or not limit:
             return []
         if time.monotonic() - self._written_at > _VERSIONS_SECONDS:
             self._written = await self._versions.written()
             self._written_at = time.monotonic()
-        # The vectors of external versions come with the documents; until then their jobs wait for nobody here.
-        ours = [version for version in self._written if not version.spec.external]
-        encoders = self._version_gate.ready(ours)
+        # External vectors come with the documents, so no worker encodes for their versions.
+        encodable = [version for version in self._written if not version.spec.external]
+        encoders = self._version_gate.writable(encodable)
         versions = {
             key_of(version): version
-            for version in ours
-            if key_of(version) in encoders and not (portions.lane == "backfill" and version.paused)
+            for version in encodable
+            if key_of(version) in encoders and not (backfill and version.paused)
         }
-        claimed: tuple[ClaimedJob, ...] = ()
         if versions:
             claimed = await self._queue.claim(
-                list(versions.values()), limit, self._worker, now(), self._lease, portions.lane
+                list(versions.values()), limit, self._worker, utc_now(), self._settings.lease, limits.lane
             )
-        if portions.lane == "backfill":
-            self._allowance.take(len(claimed))
         else:
-            self._live_behind = len(claimed) == limit
-        return [
-            InFlightDocument(one, versions[key], encoders[key])
-            for one in claimed
-            for key in [(one.job.collection_id, one.job.version)]
-        ]
+            claimed = ()
+        if backfill:
+            self._backfill_rate.consume(len(claimed))
+        else:
+            self._live_backlog = len(claimed) == limit
+        keys = [(one.job.collection_id, one.job.version) for one in claimed]
+        return [InFlightDocument(one, versions[key], encoders[key]) for one, key in zip(claimed, keys, strict=True)]

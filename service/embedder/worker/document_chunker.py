@@ -1,4 +1,4 @@
-"""Documents into passages, with the embedder's own tokenizer: many documents in one call to it."""
+"""Chunk documents with the embedder's own tokenizer: many documents in one call to it."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -8,16 +8,17 @@ from service.core.documents import Chunk, StoredDocument
 from service.core.ports.embedder import Encoder
 from service.embedder.worker.text_splitter import split_document
 
-_GENTLE_TRIES = 4
+_PRECISE_TRIES = 4
+"""Tries that reduce the room by the excess; later tries halve it."""
 
 
 def chunk_documents(
     encoder: Encoder, documents: Sequence[StoredDocument], chunking: ChunkingSettings
 ) -> list[tuple[Chunk, ...]]:
-    """The chunks of each document, each as long as the embedder says it is. Blocks: call it in a thread.
+    """The chunks of each document, with lengths as the embedder counts them. Blocks: call it in a thread.
 
-    A passage cut out of its text may tokenize longer than it did within. Such a document is cut again with less
-    room until every chunk fits; only what cannot be cut further is left too long, and marked as truncated.
+    A passage may tokenize into more tokens on its own than within its text. Such a document is split again with less
+    room until every chunk fits; only what cannot be split further stays too long and is marked as truncated.
     """
     most = min(chunking.max_tokens or encoder.identity.max_tokens, encoder.identity.max_tokens)
     overhead = encoder.overhead("document")
@@ -27,8 +28,7 @@ def chunk_documents(
         return split_document(
             documents[index].title,
             documents[index].text,
-            offsets[2 * index],
-            offsets[2 * index + 1],
+            *offsets[2 * index : 2 * index + 2],
             max_tokens=room,
             overlap_tokens=chunking.overlap_tokens,
             overhead=overhead,
@@ -47,7 +47,7 @@ def chunk_documents(
             room = rooms.pop(index)
             if excess > 0 and room > overhead + 1:
                 own = room - overhead
-                rooms[index] = overhead + max(1, own - excess if tries <= _GENTLE_TRIES else own // 2)
+                rooms[index] = overhead + max(1, own - excess if tries <= _PRECISE_TRIES else own // 2)
             else:
                 result[index] = tuple(replace(part, truncated=part.truncated or part.tokens > most) for part in counted)
     return result

@@ -1,134 +1,136 @@
-"""How work ends other than by being stored: charged to the document, or given back because it was not its fault."""
+"""How work ends other than by being stored: as a failure of the document, or given back without one."""
 
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import TypeVar
 
 from service.core import metrics
 from service.core.errors import AzimuthError, ModelUnavailable, Unavailable
 from service.core.ids import CollectionId
+from service.core.periodic import utc_now
 from service.core.ports.collections import Collections
 from service.core.ports.queue import JobQueue
 from service.embedder.worker.backoff import Backoff
 from service.embedder.worker.in_flight import InFlightDocument, Leases
+from service.embedder.worker.settings import WorkerSettings
 
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-HOPELESS = 8
-"""So many failures of the model in a row, and the process ends: a broken GPU context heals by nothing else."""
-
-
-def now() -> datetime:
-    return datetime.now(UTC)
+MAX_MODEL_FAILURES = 8
+"""Consecutive failures of the model after which the process ends: nothing else repairs a broken GPU context."""
 
 
 class FailurePolicy:
-    """Answers of the worker to trouble. One for each run."""
+    """The worker's reactions to failures. One for each run."""
 
     def __init__(
         self,
         queue: JobQueue,
         collections: Collections,
         leases: Leases,
-        *,
-        max_attempts: int,
-        lease: timedelta,
-        backoff: Callable[[], Backoff],
+        settings: WorkerSettings,
         stop: asyncio.Event,
     ) -> None:
         self._queue, self._collections, self._leases = queue, collections, leases
-        self._max_attempts, self._lease = max_attempts, lease
-        self._new_backoff = backoff
-        self._model = backoff()
-        self._stop = stop
+        self._settings, self._stop = settings, stop
+        self._model_backoff = settings.backoff()
         self._names: dict[CollectionId, str] = {}
 
-    async def name(self, collection_id: CollectionId) -> str:
-        """The collection's name, for labels; its number where it is not known."""
+    async def collection_name(self, collection_id: CollectionId) -> str:
+        """The collection's name for metric labels; its number if the name is not known."""
         if collection_id not in self._names:
             with suppress(Unavailable):
                 self._names.update({row.id: row.name for row in await self._collections.all()})
         return self._names.get(collection_id, str(collection_id))
 
-    async def pause(self, seconds: float) -> None:
-        """Sleep, but not into the stop."""
+    async def sleep(self, seconds: float) -> None:
+        """Sleep, but no longer than until the stop."""
         with suppress(TimeoutError):
             await asyncio.wait_for(self._stop.wait(), seconds)
 
-    async def persist(self, call: Callable[[], Awaitable[T]]) -> T:
-        """Call the database until it answers. Ends by being cancelled, at the latest when the grace time is over."""
-        backoff = self._new_backoff()
+    async def retry_database(self, call: Callable[[], Awaitable[T]]) -> T:
+        """Call the database until it answers. Cancelled at the latest when the grace time is over."""
+        backoff = self._settings.backoff()
         while True:
             try:
                 return await call()
             except Unavailable as error:
-                seconds = backoff.failed()
-                metrics.WORKER_BACKOFF.labels("database").inc()
-                log.warning("database trouble", extra={"reason": error.detail, "pause_seconds": round(seconds, 1)})
-                await asyncio.sleep(seconds)
+                await asyncio.sleep(database_failed(error, backoff))
 
-    async def record_failure(self, failed: Sequence[tuple[InFlightDocument, Exception]]) -> None:
-        """Count a failed attempt against documents that failed alone, and let go of them."""
-        for work, error in failed:
-            if work.ended:
+    async def record_failures(self, failed: Sequence[tuple[InFlightDocument, Exception]]) -> None:
+        """Count a failed attempt for documents that failed alone, and settle them."""
+        for document, error in failed:
+            if document.is_settled:
                 continue
             reason = error.detail if isinstance(error, AzimuthError) else f"{type(error).__name__}: {error}"
-            self._leases.end([work])
-            wait = timedelta(seconds=min(300.0, self._new_backoff().first * 2.0 ** (work.job.attempts + 1)))
-            if work.charged:
-                await self.persist(lambda work=work, wait=wait: self._queue.release([work.job], now() + wait))  # type: ignore[misc]
-                continue
-            await self._count(work, reason, wait)
+            self._leases.settle([document])
+            wait = timedelta(seconds=min(300.0, self._settings.backoff().initial * 2.0 ** (document.job.attempts + 1)))
+            if document.failure_recorded:
+                await self._release([document], wait)
+            else:
+                await self._record_failure(document, reason, wait)
 
-    async def charge_before(self, work: InFlightDocument) -> bool:
-        """Count an attempt before it is made, for a document that workers died with. False: it was the last one."""
+    async def record_failure_in_advance(self, document: InFlightDocument) -> bool:
+        """Count an attempt before it is made, for a document that workers died with. False if it was the last one."""
         reason = "A worker died each time this document was being encoded."
-        dead_lettered = await self._count(work, reason, self._lease)
-        work.charged = True
+        dead_lettered = await self._record_failure(document, reason, self._settings.lease)
+        document.failure_recorded = True
         if dead_lettered:
-            self._leases.end([work])
+            self._leases.settle([document])
         return not dead_lettered
 
-    async def _count(self, work: InFlightDocument, reason: str, wait: timedelta) -> bool:
-        dead_lettered = await self.persist(
-            lambda: self._queue.record_failure([work.job], reason, self._max_attempts, now(), now() + wait)
+    async def _record_failure(self, document: InFlightDocument, reason: str, wait: timedelta) -> bool:
+        """Whether this was the last attempt, so that the document is a dead letter now."""
+        job = document.job
+        dead_lettered = await self.retry_database(
+            lambda: self._queue.record_failure([job], reason, self._settings.max_attempts, utc_now(), utc_now() + wait)
         )
         log.warning(
-            "document set aside" if dead_lettered else "document charged",
+            "document dead-lettered" if dead_lettered else "document failure recorded",
             extra={
-                "collection_id": work.job.collection_id,
-                "document_id": work.job.document_id,
-                "version": work.job.version,
+                "collection_id": job.collection_id,
+                "document_id": job.document_id,
+                "version": job.version,
                 "reason": reason,
             },
         )
         if dead_lettered:
-            metrics.DOCUMENTS_SET_ASIDE.labels(await self.name(work.job.collection_id)).inc()
+            metrics.DOCUMENTS_SET_ASIDE.labels(await self.collection_name(job.collection_id)).inc()
         return bool(dead_lettered)
 
-    def worked(self) -> None:
-        """The model gave something usable."""
-        self._model.worked()
+    async def _release(self, documents: Sequence[InFlightDocument], wait: timedelta) -> None:
+        jobs = [document.job for document in documents]
+        await self.retry_database(lambda: self._queue.release(jobs, utc_now() + wait))
 
-    async def trouble(self, cause: str, works: Sequence[InFlightDocument], error: BaseException) -> None:
-        """The model or its device fails: give the work back uncharged and pause.
+    def model_succeeded(self) -> None:
+        """The model gave a usable vector, so its failures are not consecutive."""
+        self._model_backoff.reset()
 
-        ModelUnavailable when it goes on and on; the work is not given back then, so that its leases count as lost:
-        should one document be what breaks the device each time, it will be tried alone.
+    async def back_off(self, cause: str, documents: Sequence[InFlightDocument], error: BaseException) -> None:
+        """The model or its device failed: give the documents back without a failure, and wait.
+
+        ModelUnavailable after `MAX_MODEL_FAILURES` in a row. The documents are not given back then, so that their
+        leases count as lost: if one document breaks the device each time, it will be tried alone.
         """
-        seconds = self._model.failed()
+        delay = self._model_backoff.next_delay()
         metrics.WORKER_BACKOFF.labels(cause).inc()
-        log.error("model trouble", extra={"cause": cause, "reason": repr(error), "pause_seconds": round(seconds, 1)})
-        if self._model.failures >= HOPELESS:
-            raise ModelUnavailable(f"The model failed {HOPELESS} times in a row: {error}") from error
-        works = [work for work in works if not work.ended]
-        self._leases.end(works)
-        await self.persist(
-            lambda: self._queue.release([work.job for work in works], now() + timedelta(seconds=seconds))
-        )
-        await self.pause(seconds)
+        log.error("model failed", extra={"cause": cause, "reason": repr(error), "pause_seconds": round(delay, 1)})
+        if self._model_backoff.failures >= MAX_MODEL_FAILURES:
+            raise ModelUnavailable(f"The model failed {MAX_MODEL_FAILURES} times in a row: {error}") from error
+        documents = [document for document in documents if not document.is_settled]
+        self._leases.settle(documents)
+        await self._release(documents, timedelta(seconds=delay))
+        await self.sleep(delay)
+
+
+def database_failed(error: Unavailable, backoff: Backoff) -> float:
+    """Count and log a failed call of the database; the seconds to wait before the next one."""
+    delay = backoff.next_delay()
+    metrics.WORKER_BACKOFF.labels("database").inc()
+    log.warning("database unavailable", extra={"reason": error.detail, "pause_seconds": round(delay, 1)})
+    return delay

@@ -1,4 +1,4 @@
-"""What a worker has in hand: claimed documents on their way, and their leases."""
+"""Claimed documents on their way through the worker, and their leases."""
 
 import asyncio
 from collections.abc import Iterable, Sequence
@@ -15,128 +15,130 @@ from service.core.versions import EmbedderVersion
 
 @dataclass(slots=True, eq=False)
 class InFlightDocument:
-    """One claimed document: chunks when it was cut, then their vectors as they come, in any order."""
+    """One claimed document: first its chunks, then their vectors as they arrive, in any order.
+
+    `failure_recorded`: an attempt was counted before it was made. `settled`: the document was stored, given back or
+    given up, so work that is still under way for it is dropped.
+    """
 
     claimed: ClaimedJob
     version: EmbedderVersion
     encoder: Encoder
-    charged: bool = False
-    """Counted against already, before it was tried."""
+    failure_recorded: bool = False
     chunks: tuple[Chunk, ...] = ()
     rows: dict[int, Vectors] = field(default_factory=dict)
-    over: asyncio.Event = field(default_factory=asyncio.Event)
-    """Given up, given back or stored: whatever is still under way for it is dropped."""
+    settled: asyncio.Event = field(default_factory=asyncio.Event)
 
     @property
-    def ended(self) -> bool:
-        return self.over.is_set()
+    def is_settled(self) -> bool:
+        return self.settled.is_set()
 
     @property
     def job(self) -> Job:
         return self.claimed.job
 
     @property
-    def complete(self) -> bool:
-        return not self.ended and len(self.rows) == len(self.chunks) > 0
+    def is_complete(self) -> bool:
+        return not self.is_settled and len(self.rows) == len(self.chunks) > 0
 
     def encoded(self) -> EncodedDocument:
-        return EncodedDocument(
-            job=self.job, chunks=self.chunks, vectors=np.stack([self.rows[n] for n in range(len(self.chunks))])
-        )
+        vectors = np.stack([self.rows[number] for number in range(len(self.chunks))])
+        return EncodedDocument(job=self.job, chunks=self.chunks, vectors=vectors)
 
 
 @dataclass(frozen=True, slots=True)
 class InFlightChunk:
     """One chunk of one document."""
 
-    work: InFlightDocument
+    document: InFlightDocument
     number: int
 
     @property
     def chunk(self) -> Chunk:
-        return self.work.chunks[self.number]
+        return self.document.chunks[self.number]
 
 
 @dataclass(frozen=True, slots=True)
 class EncodeBatch:
-    """Pieces for one forward pass of one encoder."""
+    """Chunks for one forward pass of one encoder."""
 
     encoder: Encoder
     version: EmbedderVersion
-    pieces: Sequence[InFlightChunk]
+    chunks: Sequence[InFlightChunk]
 
     @property
-    def works(self) -> list[InFlightDocument]:
-        return list(dict.fromkeys(piece.work for piece in self.pieces if not piece.work.ended))
+    def documents(self) -> list[InFlightDocument]:
+        return list(dict.fromkeys(chunk.document for chunk in self.chunks if not chunk.document.is_settled))
 
 
 class Leases:
-    """Everything claimed and not yet ended."""
+    """All documents that are claimed and not settled."""
 
     def __init__(self) -> None:
         self._held: dict[int, InFlightDocument] = {}
         self.empty = asyncio.Event()
         self.empty.set()
 
-    def hold(self, works: Iterable[InFlightDocument]) -> None:
-        for work in works:
-            self._held[id(work)] = work
+    def hold(self, documents: Iterable[InFlightDocument]) -> None:
+        self._held |= {id(document): document for document in documents}
         if self._held:
             self.empty.clear()
 
-    def end(self, works: Iterable[InFlightDocument]) -> None:
-        for work in works:
-            work.over.set()
-            self._held.pop(id(work), None)
+    def settle(self, documents: Iterable[InFlightDocument]) -> None:
+        for document in documents:
+            document.settled.set()
+            self._held.pop(id(document), None)
         if not self._held:
             self.empty.set()
 
     @property
     def jobs(self) -> list[Job]:
-        return [work.job for work in self._held.values()]
+        return [document.job for document in self._held.values()]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LaneLimits:
-    """How much of a lane is taken up at once, stage by stage."""
+    """How much of a lane each stage takes at once.
+
+    `claim_seconds`: the model's work in one claim, of at least `min_claim` documents. `code_points`: tokenized in one
+    call; their tokens take some hundred times as many bytes. `pass_seconds`: of one forward pass, None for a full
+    batch. `write_seconds`: how long finished documents are collected before they are stored, since a transaction costs
+    as much as some of them.
+    """
 
     lane: Lane
     claim_seconds: float
-    """Of the model's work."""
-    claim_least: int
+    min_claim: int
     code_points: int
-    """Tokenized in one call; their tokens take some hundred times as many bytes."""
     pass_seconds: float | None
-    """Of one forward pass; None: as long as a full batch takes."""
     write_seconds: float
-    """So long finished documents are gathered before they are stored: a transaction costs as much as some of them."""
 
 
-LIVE = LaneLimits(
-    lane="live", claim_seconds=2.0, claim_least=64, code_points=500_000, pass_seconds=None, write_seconds=0.0
+LIVE_LIMITS = LaneLimits(
+    lane="live", claim_seconds=2.0, min_claim=64, code_points=500_000, pass_seconds=None, write_seconds=0.0
 )
-"""Claims: more would make new documents wait behind a backlog that is claimed already; fewer would pack badly: claims
-of 32 abstracts cost 8 % more padding than all of them together, claims of 128 cost 2 %."""
+"""Larger claims would make new documents wait behind claimed ones; smaller ones would pack badly: claims of 32
+abstracts cost 8 % more padding than all of them together, claims of 128 cost 2 %."""
 
-BACKFILL = LaneLimits(
-    lane="backfill", claim_seconds=1.0, claim_least=16, code_points=50_000, pass_seconds=0.05, write_seconds=0.5
+BACKFILL_LIMITS = LaneLimits(
+    lane="backfill", claim_seconds=1.0, min_claim=16, code_points=50_000, pass_seconds=0.05, write_seconds=0.5
 )
-"""So little that a live document hardly notices it: it may have to wait for one pass, and shares the cores."""
+"""So small that a live document hardly notices: it may wait for one pass, and shares the cores."""
 
 
 @dataclass(slots=True)
-class WorkerPace:
-    """What the model does in a second, as measured."""
+class EncodingThroughput:
+    """Measured throughput of the model, as moving averages."""
 
-    passages_per_second: float = 64.0
-    passages_per_document: float = 1.0
+    chunks_per_second: float = 64.0
+    chunks_per_document: float = 1.0
 
-    def cut(self, documents: int, passages: int) -> None:
-        self.passages_per_document += 0.3 * (passages / documents - self.passages_per_document)
+    def record_chunking(self, documents: int, chunks: int) -> None:
+        self.chunks_per_document += 0.3 * (chunks / documents - self.chunks_per_document)
 
-    def encoded(self, passages: int, seconds: float) -> None:
-        self.passages_per_second += 0.1 * (passages / max(seconds, 1e-4) - self.passages_per_second)
+    def record_encoding(self, chunks: int, seconds: float) -> None:
+        self.chunks_per_second += 0.1 * (chunks / max(seconds, 1e-4) - self.chunks_per_second)
 
-    def documents(self, seconds: float) -> int:
-        """About as many as keep it busy for so long."""
-        return round(seconds * self.passages_per_second / max(1.0, self.passages_per_document))
+    def documents_in(self, seconds: float) -> int:
+        """About how many documents keep the model busy for so long."""
+        return round(seconds * self.chunks_per_second / max(1.0, self.chunks_per_document))

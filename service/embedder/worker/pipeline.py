@@ -1,6 +1,6 @@
-"""One lane of the worker: claimed documents on their way to stored vectors. Each lane has stages of its own.
+"""One lane of the worker: the stages from claimed documents to stored vectors. Each lane has stages of its own.
 
-Nothing that is live ever stands behind something of a backfill; the two meet at the model alone (see `turns`).
+Live documents never queue behind a backfill; the lanes meet only at the model (see `priority_gate`).
 """
 
 import asyncio
@@ -18,19 +18,19 @@ from service.embedder.worker.failure_bisection import bisect_failures
 from service.embedder.worker.failure_policy import FailurePolicy
 from service.embedder.worker.in_flight import (
     EncodeBatch,
+    EncodingThroughput,
     InFlightChunk,
     InFlightDocument,
     LaneLimits,
     Leases,
-    WorkerPace,
 )
-from service.embedder.worker.priority_gate import STREAMS, PriorityGate
+from service.embedder.worker.priority_gate import MAX_STREAMS, PriorityGate
 from service.embedder.worker.version_gate import key_of
 
 log = logging.getLogger(__name__)
 
-SUSPICIOUS = 3
-"""So many workers lost a document before it is tried alone."""
+ISOLATE_AFTER_LOST_LEASES = 3
+"""A document that this many workers lost is tried alone."""
 
 _CLAIMS_AT_ONCE = 2
 _BATCHES_AHEAD = 4
@@ -38,153 +38,155 @@ _WRITE_AT_ONCE = 256
 
 
 class Pipeline:
-    """The stages behind the claim: cut, encode, write."""
+    """The stages after the claim: chunk, encode, write."""
 
     def __init__(
         self,
-        portions: LaneLimits,
-        *,
+        limits: LaneLimits,
         vectors: VectorStore,
-        outcomes: FailurePolicy,
+        failures: FailurePolicy,
         leases: Leases,
-        turns: PriorityGate,
+        gate: PriorityGate,
         batch_tokens: int,
     ) -> None:
-        self.portions = portions
-        self.pace = WorkerPace()
-        self._vectors, self._outcomes, self._leases = vectors, outcomes, leases
-        self._room = asyncio.Semaphore(_CLAIMS_AT_ONCE)
+        self.limits = limits
+        self.throughput = EncodingThroughput()
+        self._vectors, self._failures, self._leases = vectors, failures, leases
+        self._capacity = asyncio.Semaphore(_CLAIMS_AT_ONCE)
         self._claims: asyncio.Queue[list[InFlightDocument]] = asyncio.Queue()
         self._batches: asyncio.Queue[EncodeBatch] = asyncio.Queue(_BATCHES_AHEAD)
-        self._done: asyncio.Queue[InFlightDocument] = asyncio.Queue()
-        self._encoding = EncodeStage(portions, outcomes, self.pace, turns, self._done.put_nowait, batch_tokens)
-        self._tokenizing = ThreadPoolExecutor(1, thread_name_prefix=f"cut-{portions.lane}")
+        self._complete: asyncio.Queue[InFlightDocument] = asyncio.Queue()
+        self._encoding = EncodeStage(limits, failures, self.throughput, gate, self._complete.put_nowait, batch_tokens)
+        self._tokenizing = ThreadPoolExecutor(1, thread_name_prefix=f"chunk-{limits.lane}")
 
     def stages(self) -> list[Coroutine[Any, Any, None]]:
-        """To be run at once, until they are cancelled."""
-        return [self._cut(), self._write(), *(self._encode() for _ in range(STREAMS))]
+        """To be run concurrently, until they are cancelled."""
+        return [self._chunk(), self._write(), *(self._encode() for _ in range(MAX_STREAMS))]
 
-    async def wanting(self) -> None:
-        """Wait until another claim is wanted. It is answered by `begin`, which may have come to nothing."""
-        await self._room.acquire()
+    async def wait_for_capacity(self) -> None:
+        """Wait until another claim is wanted. Each call must be followed by one of `submit`."""
+        await self._capacity.acquire()
 
-    def begin(self, works: list[InFlightDocument]) -> None:
-        if works:
-            self._leases.hold(works)
-            self._claims.put_nowait(works)
+    def submit(self, documents: list[InFlightDocument]) -> None:
+        """The outcome of a claim, which may be empty."""
+        if documents:
+            self._leases.hold(documents)
+            self._claims.put_nowait(documents)
         else:
-            self._room.release()
+            self._capacity.release()
 
     def close(self) -> None:
         self._encoding.close()
         self._tokenizing.shutdown(wait=False, cancel_futures=True)
 
-    # ------------------------------------------------------------ cut
-
-    async def _cut(self) -> None:
+    async def _chunk(self) -> None:
         while True:
-            works = await self._claims.get()
+            documents = await self._claims.get()
             groups: dict[object, list[InFlightDocument]] = {}  # in the order claimed: the active version first
-            for work in works:
-                # What was lost or failed before must not take others down with it again.
-                alone = work.claimed.lost_leases >= SUSPICIOUS or work.job.attempts > 0
-                groups.setdefault(id(work) if alone else key_of(work.version), []).append(work)
+            for document in documents:
+                # A document that was lost or failed before must not take others down with it.
+                alone = _is_suspect(document) or document.job.attempts > 0
+                groups.setdefault(id(document) if alone else key_of(document.version), []).append(document)
             for group in groups.values():
-                suspicious = group[0].claimed.lost_leases >= SUSPICIOUS
-                if suspicious and not await self._outcomes.charge_before(group[0]):
+                suspect = _is_suspect(group[0])
+                if suspect and not await self._failures.record_failure_in_advance(group[0]):
                     continue
-                for portion in _portions(group, self.portions.code_points):
-                    await self._cut_portion(portion)
-                if suspicious:
-                    # Charged one at a time: where this process is killed now, no innocent one has paid for it as well.
-                    await group[0].over.wait()
-            self._room.release()
+                for portion in _portions(group, self.limits.code_points):
+                    await self._chunk_portion(portion)
+                if suspect:
+                    # One suspect at a time: if it kills this process, no innocent one has paid for it as well.
+                    await group[0].settled.wait()
+            self._capacity.release()
 
-    async def _cut_portion(self, works: Sequence[InFlightDocument]) -> None:
-        """Documents of one version into chunks, and these in batches to the model."""
-        encoder, version = works[0].encoder, works[0].version
+    async def _chunk_portion(self, documents: Sequence[InFlightDocument]) -> None:
+        """Chunk documents of one version and queue the chunks in batches for the model."""
+        encoder, version = documents[0].encoder, documents[0].version
 
-        async def attempt(works: Sequence[InFlightDocument]) -> None:
-            documents = [work.claimed.document for work in works]
+        async def attempt(documents: Sequence[InFlightDocument]) -> None:
+            stored = [document.claimed.document for document in documents]
             chunks = await asyncio.get_running_loop().run_in_executor(
-                self._tokenizing, chunk_documents, encoder, documents, version.chunking
+                self._tokenizing, chunk_documents, encoder, stored, version.chunking
             )
-            for work, own in zip(works, chunks, strict=True):
-                work.chunks = own
+            for document, own in zip(documents, chunks, strict=True):
+                document.chunks = own
 
         try:
-            await attempt(works)
-        except Exception as error:  # whatever a tokenizer raises
-            log.warning("cutting failed", extra={"documents": len(works), "reason": repr(error)})
-            await self._encoding.judge(encoder, version, await bisect_failures(works, attempt))
-        pieces = [InFlightChunk(work, number) for work in works if not work.ended for number in range(len(work.chunks))]
-        self.pace.cut(len(works), len(pieces))
-        for batch in self._encoding.pack(encoder, version, pieces):
+            await attempt(documents)
+        except Exception as error:  # a tokenizer can raise anything
+            log.warning("chunking failed", extra={"documents": len(documents), "reason": repr(error)})
+            await self._encoding.handle_failures(encoder, version, await bisect_failures(documents, attempt))
+        chunks = [
+            InFlightChunk(document, number)
+            for document in documents
+            if not document.is_settled
+            for number in range(len(document.chunks))
+        ]
+        self.throughput.record_chunking(len(documents), len(chunks))
+        for batch in self._encoding.pack(encoder, version, chunks):
             await self._batches.put(batch)
-
-    # ------------------------------------------------------------ encode
 
     async def _encode(self) -> None:
         while True:
             await self._encoding.encode(await self._batches.get())
 
-    # ------------------------------------------------------------ write
-
     async def _write(self) -> None:
         while True:
-            works = [await self._done.get()]
-            if self.portions.write_seconds and self._done.qsize() + 1 < _WRITE_AT_ONCE:
-                await self._outcomes.pause(self.portions.write_seconds)
-            while not self._done.empty() and len(works) < _WRITE_AT_ONCE:
-                works.append(self._done.get_nowait())
+            documents = [await self._complete.get()]
+            if self.limits.write_seconds and self._complete.qsize() + 1 < _WRITE_AT_ONCE:
+                await self._failures.sleep(self.limits.write_seconds)
+            while not self._complete.empty() and len(documents) < _WRITE_AT_ONCE:
+                documents.append(self._complete.get_nowait())
             groups: dict[object, list[InFlightDocument]] = {}
-            for work in works:
-                groups.setdefault(key_of(work.version), []).append(work)
+            for document in documents:
+                groups.setdefault(key_of(document.version), []).append(document)
             for group in groups.values():
                 await self._store(group)
 
-    async def _store(self, works: Sequence[InFlightDocument]) -> None:
-        """Store finished documents of one version; again and again while the database does not answer: it is fenced."""
+    async def _store(self, documents: Sequence[InFlightDocument]) -> None:
+        """Store complete documents of one version. The write is fenced, so it may be repeated until it succeeds."""
 
-        async def attempt(works: Sequence[InFlightDocument]) -> None:
-            encoded = [work.encoded() for work in works]
+        async def attempt(documents: Sequence[InFlightDocument]) -> None:
+            encoded = [document.encoded() for document in documents]
             try:
-                stored = await self._outcomes.persist(lambda: self._vectors.write(works[0].version, encoded))
+                stored = await self._failures.retry_database(lambda: self._vectors.write(documents[0].version, encoded))
             except NotFound:
-                stored = frozenset()  # the collection or the version is gone, and its jobs with it
-            await self._count(
-                works, len(stored), sum(len(one.chunks) for one in encoded if one.job.document_id in stored)
-            )
-            self._leases.end(works)
+                stored = frozenset()  # the collection or the version was deleted, and its jobs with it
+            chunks = sum(len(one.chunks) for one in encoded if one.job.document_id in stored)
+            await self._record_write(documents, len(stored), chunks)
+            self._leases.settle(documents)
 
         try:
-            await attempt(works)
-        except Exception as error:  # what the database refuses although it works
-            log.exception("storing failed", extra={"documents": len(works)})
-            failed = await bisect_failures(works, attempt)
-            if len(failed) == len(works) > 1:
-                await self._outcomes.trouble("database", works, error)
+            await attempt(documents)
+        except Exception as error:  # the database works but refuses the rows
+            log.exception("storing failed", extra={"documents": len(documents)})
+            failed = await bisect_failures(documents, attempt)
+            if len(failed) == len(documents) > 1:
+                await self._failures.back_off("database", documents, error)
             else:
-                await self._outcomes.record_failure(failed)
+                await self._failures.record_failures(failed)
 
-    async def _count(self, works: Sequence[InFlightDocument], stored: int, chunks: int) -> None:
-        version = works[0].version
-        name = await self._outcomes.name(version.collection_id)
+    async def _record_write(self, documents: Sequence[InFlightDocument], stored: int, chunks: int) -> None:
+        version = documents[0].version
+        name = await self._failures.collection_name(version.collection_id)
         metrics.EMBEDDED_CHUNKS.labels(name, str(version.number)).inc(chunks)
-        if truncated := sum(chunk.truncated for work in works for chunk in work.chunks):
+        if truncated := sum(chunk.truncated for document in documents for chunk in document.chunks):
             metrics.TRUNCATED_CHUNKS.labels(name, str(version.number)).inc(truncated)
-        if stored < len(works):
-            metrics.FENCED_WRITES.labels(name).inc(len(works) - stored)
+        if stored < len(documents):
+            metrics.FENCED_WRITES.labels(name).inc(len(documents) - stored)
         log.debug("stored", extra={"collection": name, "documents": stored, "chunks": chunks})
 
 
-def _portions(works: Sequence[InFlightDocument], most: int) -> Iterator[Sequence[InFlightDocument]]:
-    """In order, as many together as have `most` code points; at least one."""
+def _is_suspect(document: InFlightDocument) -> bool:
+    return document.claimed.lost_leases >= ISOLATE_AFTER_LOST_LEASES
+
+
+def _portions(documents: Sequence[InFlightDocument], most: int) -> Iterator[Sequence[InFlightDocument]]:
+    """Split documents, in order, into portions of at most `most` code points, or of one document."""
     start = size = 0
-    for place, work in enumerate(works):
-        length = len(work.claimed.document.title) + len(work.claimed.document.text)
-        if place > start and size + length > most:
-            yield works[start:place]
-            start, size = place, 0
+    for position, document in enumerate(documents):
+        length = len(document.claimed.document.title) + len(document.claimed.document.text)
+        if position > start and size + length > most:
+            yield documents[start:position]
+            start, size = position, 0
         size += length
-    yield works[start:]
+    yield documents[start:]

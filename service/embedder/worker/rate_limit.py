@@ -1,4 +1,4 @@
-"""How fast a backfill may go: a token bucket, in documents."""
+"""The rate of a backfill: a token bucket, in documents."""
 
 import time
 from collections.abc import Callable
@@ -8,25 +8,25 @@ _PORTION_SECONDS = 0.25
 
 
 class RateLimit:
-    """What was not used is saved, up to a second's worth (at least one document)."""
+    """Unused allowance accumulates, up to a second's worth (at least one document)."""
 
     def __init__(self, per_second: float, clock: Callable[[], float] = time.monotonic) -> None:
         """`per_second` 0: no limit."""
         self._rate = per_second
         self._clock = clock
-        self._most = max(1.0, per_second * _BURST_SECONDS)
-        self._saved = 0.0
-        self._seen = clock()
+        self._capacity = max(1.0, per_second * _BURST_SECONDS)
+        self._level = 0.0
+        self._updated = clock()
 
-    def left(self, wanted: int) -> int:
-        """How many of `wanted` may be taken now; 0 until it is a portion that is worth the way."""
+    def available(self, wanted: int) -> int:
+        """How many of `wanted` may be taken now; 0 until a portion is large enough to be worth a claim."""
         if not self._rate:
             return wanted
-        moment = self._clock()
-        self._saved = min(self._most, self._saved + (moment - self._seen) * self._rate)
-        self._seen = moment
+        now = self._clock()
+        self._level = min(self._capacity, self._level + (now - self._updated) * self._rate)
+        self._updated = now
         portion = max(1.0, min(wanted, self._rate * _PORTION_SECONDS))
-        return min(wanted, int(self._saved)) if self._saved >= portion else 0
+        return min(wanted, int(self._level)) if self._level >= portion else 0
 
-    def take(self, count: int) -> None:
-        self._saved -= count if self._rate else 0
+    def consume(self, count: int) -> None:
+        self._level -= count if self._rate else 0

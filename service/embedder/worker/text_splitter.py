@@ -1,12 +1,8 @@
-"""Cut documents into passages that fit the embedder.
+"""Split a document's text into passages that fit the embedder. Pure arithmetic on token offsets.
 
-`chunk` works on the tokens of the whole text, found once: texts of many documents can be tokenized in one call, and
-cutting is arithmetic on their offsets. How a passage tokenizes on its own may differ by a token or two from how it
-did inside its text (subword merges across the cut), so the caller counts again and, where a chunk came out too long,
-cuts again with a smaller budget.
-
-Where to cut, first that serves: after sentences, at line ends, between words, between tokens. Sentences come from one
-small rule (`sentences`), so that cutting needs no model of the language and gives the same answer everywhere.
+Cuts fall, in order of preference, after sentences, at line ends, between words, between tokens. A passage on its own
+may tokenize into a token or two more than inside its text (subword merges across the cut), so the caller
+(`document_chunker`) counts again and, if a chunk is too long, splits again with a smaller budget.
 """
 
 import re
@@ -22,18 +18,20 @@ from service.core.text import WHITE_SPACE, sentence_starts
 Offsets = npt.NDArray[np.int64]
 """Shape [n, 2]: start and end of each token, in code points."""
 
-_LINE = re.compile(r"\n")
+_LINE_END = re.compile(r"\n")
 
 
 @dataclass(frozen=True, slots=True)
 class _Unit:
-    """A stretch that is kept together: `text[start:end]`, and how many tokens begin in it."""
+    """A stretch that is kept together: `text[start:end]`, and the number of tokens that begin in it.
+
+    `sentence`: a whole sentence, which may be repeated as overlap; parts of one may not.
+    """
 
     start: int
     end: int
     tokens: int
     sentence: bool
-    """Whole sentences may be repeated as overlap; parts of one may not."""
 
 
 def split_document(
@@ -46,37 +44,42 @@ def split_document(
     overlap_tokens: int,
     overhead: int,
 ) -> tuple[Chunk, ...]:
-    """Cut one document. Chunks cover every character of the text that is not white space, in order.
+    """Split one document. Chunks cover every character of the text that is not white space, in order.
 
-    `max_tokens` is what the embedder takes, `overhead` what special tokens and prompt cost of it. Each chunk reads
-    title, newline, passage; a title longer than half the room is shortened there. Neighbours share whole sentences
-    of up to `overlap_tokens` (at most half a chunk). What fits is one chunk and spans the whole text.
+    `max_tokens`: what the embedder takes; `overhead`: tokens of it for special tokens and prompt. A chunk's text is the
+    title, a newline and the passage; a title longer than half of the room is shortened. Neighbours share whole
+    sentences of up to `overlap_tokens` (at most half a chunk). A document that fits is one chunk over the whole text.
     """
     room = max(1, max_tokens - overhead)
     if not text.strip():
         heading, cost, cut = _heading(title, title_offsets, room)
         return (Chunk(number=0, start=0, end=len(text), text=heading, tokens=overhead + cost, truncated=cut),)
     heading, cost, _ = _heading(title, title_offsets, room // 2 - 1)
-    prefix, carried = (heading + "\n", cost + 1) if heading.strip() else ("", 0)
-    budget = max(1, room - carried)
+    prefix, prefix_tokens = (heading + "\n", cost + 1) if heading.strip() else ("", 0)
+    budget = max(1, room - prefix_tokens)
     starts = np.maximum.accumulate(text_offsets[:, 0]) if len(text_offsets) else np.zeros(0, np.int64)
     if len(starts) <= budget:
         spans = [(0, len(text), len(starts))]
     else:
-        units = _units(text, starts, budget)
+        units = [
+            part
+            for sentence in _cut(text, starts, 0, len(text), sentence_starts(text), sentence=True)
+            for part in _parts(text, starts, sentence, budget)
+        ]
         spans = [
-            _trimmed(text, units[first].start, units[last - 1].end, sum(unit.tokens for unit in units[first:last]))
+            _strip(text, units[first].start, units[last - 1].end, sum(unit.tokens for unit in units[first:last]))
             for first, last in _groups(units, budget, min(overlap_tokens, budget // 2))
         ]
         spans = [span for span in spans if span[0] < span[1]]
+    fixed = overhead + prefix_tokens
     return tuple(
-        Chunk(number=number, start=start, end=end, text=prefix + text[start:end], tokens=overhead + carried + tokens)
+        Chunk(number=number, start=start, end=end, text=prefix + text[start:end], tokens=fixed + tokens)
         for number, (start, end, tokens) in enumerate(spans)
     )
 
 
 def _heading(title: str, offsets: Offsets, most: int) -> tuple[str, int, bool]:
-    """The title in at most `most` tokens, its tokens, and whether it was shortened."""
+    """The title in at most `most` tokens, its number of tokens, and whether it was shortened."""
     if len(offsets) <= most:
         return title, len(offsets), False
     if most < 1:
@@ -88,27 +91,13 @@ def _heading(title: str, offsets: Offsets, most: int) -> tuple[str, int, bool]:
     return title[:end].rstrip(), most, True
 
 
-def _trimmed(text: str, start: int, end: int, tokens: int) -> tuple[int, int, int]:
+def _strip(text: str, start: int, end: int, tokens: int) -> tuple[int, int, int]:
     piece = text[start:end]
     return start + len(piece) - len(piece.lstrip()), end - len(piece) + len(piece.rstrip()), tokens
 
 
-def _units(text: str, token_starts: npt.NDArray[np.int64], budget: int) -> list[_Unit]:
-    """Sentences, and where one is longer than a chunk, balanced parts of it."""
-    units: list[_Unit] = []
-    for unit in _cut(text, token_starts, 0, len(text), sentence_starts(text), sentence=True):
-        units.extend(_parts(text, token_starts, unit, budget))
-    return units
-
-
 def _cut(
-    text: str,
-    token_starts: npt.NDArray[np.int64],
-    start: int,
-    end: int,
-    borders: Sequence[int],
-    *,
-    sentence: bool,
+    text: str, token_starts: npt.NDArray[np.int64], start: int, end: int, borders: Sequence[int], *, sentence: bool
 ) -> list[_Unit]:
     """Cut `text[start:end]` at the borders. A token counts where it begins; one before the first counts there."""
     inner = sorted({start, *(border for border in borders if start < border < end)})
@@ -124,11 +113,11 @@ def _cut(
 
 
 def _parts(text: str, token_starts: npt.NDArray[np.int64], unit: _Unit, budget: int) -> Iterator[_Unit]:
-    """The unit itself where it fits; else parts of it, cut at lines, then words, then tokens."""
+    """The unit itself if it fits; otherwise balanced parts of it, cut at lines, then words, then tokens."""
     if unit.tokens <= budget:
         yield unit
         return
-    for borders in _finer(text, token_starts, unit):
+    for borders in _finer_borders(text, token_starts, unit):
         smaller = _cut(text, token_starts, unit.start, unit.end, borders, sentence=False)
         if len(smaller) > 1:
             pieces = [part for piece in smaller for part in _parts(text, token_starts, piece, budget)]
@@ -136,37 +125,37 @@ def _parts(text: str, token_starts: npt.NDArray[np.int64], unit: _Unit, budget: 
                 tokens = sum(piece.tokens for piece in pieces[first:last])
                 yield _Unit(pieces[first].start, pieces[last - 1].end, tokens, sentence=False)
             return
-    yield unit  # one code point (or one token of a kind) that alone exceeds the budget
+    yield unit  # one code point, or one run of equal token starts, that alone exceeds the budget
 
 
-def _finer(text: str, token_starts: npt.NDArray[np.int64], unit: _Unit) -> Iterator[Sequence[int]]:
-    yield [match.end() for match in _LINE.finditer(text, unit.start, unit.end)]
-    yield [match.end() for match in WHITE_SPACE.finditer(text, unit.start, unit.end)]
+def _finer_borders(text: str, token_starts: npt.NDArray[np.int64], unit: _Unit) -> Iterator[Sequence[int]]:
+    for separator in (_LINE_END, WHITE_SPACE):
+        yield [match.end() for match in separator.finditer(text, unit.start, unit.end)]
     first, last = np.searchsorted(token_starts, (unit.start, unit.end), side="left")
     yield [int(start) for start in np.unique(token_starts[first:last])]
 
 
 def _groups(units: Sequence[_Unit], budget: int, overlap: int) -> list[tuple[int, int]]:
-    """Group neighbouring units into the fewest chunks, and among those into the most even ones.
+    """Group neighbouring units into the fewest chunks and, among those, into the most even ones.
 
-    Filling each chunk to the brim leaves a last one of a few words, whose vector says little and which ranks by
-    chance. So the smallest budget that still gives the same number of chunks is sought (the linear partition problem,
-    by bisection on its answer); it bounds the longest chunk and so evens out the rest.
+    Full chunks would leave a last one of a few words, whose vector says little and which ranks by chance. So the
+    smallest budget with the same number of chunks is searched for (the linear partition problem, by bisection on its
+    answer); it bounds the longest chunk and so evens out the others.
     """
     best = _fill(units, budget, overlap)
     low, high = 1, budget
     while low < high and len(best) > 1:
         middle = (low + high) // 2
-        tried = _fill(units, middle, overlap)
-        if len(tried) <= len(best):
-            best, high = tried, middle
+        candidate = _fill(units, middle, overlap)
+        if len(candidate) <= len(best):
+            best, high = candidate, middle
         else:
             low = middle + 1
     return best
 
 
 def _fill(units: Sequence[_Unit], budget: int, overlap: int) -> list[tuple[int, int]]:
-    """Fill one chunk after the other; each begins with the last sentences of the one before, as far as allowed."""
+    """Fill one chunk after another; each begins with the last sentences of the previous one, within `overlap`."""
     groups: list[tuple[int, int]] = []
     first = new = 0
     while new < len(units):

@@ -1,4 +1,4 @@
-"""Which versions this worker may write: those whose model was proven. All are asked for again now and then."""
+"""The versions that this worker may write: those whose model was verified. Each verification is renewed regularly."""
 
 import asyncio
 import logging
@@ -21,72 +21,66 @@ def key_of(version: EmbedderVersion) -> Key:
 
 
 class VersionGate:
-    """Proves versions in the background, so that one whose model takes minutes to load holds nobody up."""
+    """Verifies versions in the background, so that a model that takes minutes to load does not delay other versions."""
 
     def __init__(
         self,
         ensure: Callable[[EmbedderVersion], Awaitable[Encoder]],
         *,
-        retry: float = 5.0,
-        again: float = 2.0,
+        retry_seconds: float = 5.0,
+        recheck_seconds: float = 2.0,
     ) -> None:
-        """`admit` answers the proven encoder or raises; `retry` is the first pause before it is asked again.
+        """`ensure` returns the verified encoder or raises.
 
-        `again`: seconds after which an admission is asked for once more, for it may have been withdrawn.
+        `retry_seconds`: first delay after a failure. `recheck_seconds`: age at which a verification is renewed, since
+        it may have been withdrawn.
         """
-        self._admit = ensure
-        self._retry = retry
-        self._again = again
-        self._admitted: dict[Key, Encoder] = {}
-        self._asked: dict[Key, float] = {}
-        self._asking: dict[Key, asyncio.Task[None]] = {}
+        self._ensure = ensure
+        self._retry_seconds = retry_seconds
+        self._recheck_seconds = recheck_seconds
+        self._verified: dict[Key, tuple[Encoder, float]] = {}
+        self._running: dict[Key, asyncio.Task[None]] = {}
         self._refused: dict[Key, tuple[float, Backoff]] = {}
 
-    def ready(self, versions: Sequence[EmbedderVersion]) -> dict[Key, Encoder]:
-        """Those of the versions that may be written; for the others the proof is under way or will be repeated.
+    def writable(self, versions: Sequence[EmbedderVersion]) -> dict[Key, Encoder]:
+        """Those of the versions that may be written; the others are being verified or will be retried.
 
-        What is no longer among them is forgotten, so that the model of a retired version leaves the memory.
+        Versions that are not named any more are forgotten, so that the model of a retired version leaves the memory.
         """
-        named = {key_of(version) for version in versions}
-        for key in (self._admitted.keys() | self._refused.keys()) - named:
-            self._admitted.pop(key, None)
-            self._refused.pop(key, None)
-        for version in versions:
-            key = key_of(version)
-            due, _ = self._refused.get(key, (0.0, None))
-            fresh = key in self._admitted and time.monotonic() < self._asked[key] + self._again
-            if not fresh and key not in self._asking and time.monotonic() >= due:
-                self._asking[key] = asyncio.create_task(self._ask(version))
-        return {
-            key_of(version): self._admitted[key_of(version)]
-            for version in versions
-            if key_of(version) in self._admitted
-        }
+        named = {key_of(version): version for version in versions}
+        self._verified = {key: verified for key, verified in self._verified.items() if key in named}
+        self._refused = {key: refused for key, refused in self._refused.items() if key in named}
+        now = time.monotonic()
+        for key, version in named.items():
+            due = self._verified[key][1] + self._recheck_seconds if key in self._verified else 0.0
+            due = max(due, self._refused[key][0] if key in self._refused else 0.0)
+            if key not in self._running and now >= due:
+                self._running[key] = asyncio.create_task(self._verify(version))
+        return {key: self._verified[key][0] for key in named if key in self._verified}
 
     async def close(self) -> None:
-        for task in self._asking.values():
+        for task in self._running.values():
             task.cancel()
-        await asyncio.gather(*self._asking.values(), return_exceptions=True)
+        await asyncio.gather(*self._running.values(), return_exceptions=True)
 
-    async def _ask(self, version: EmbedderVersion) -> None:
+    async def _verify(self, version: EmbedderVersion) -> None:
         key = key_of(version)
         try:
-            self._admitted[key] = await self._admit(version)
-            self._asked[key] = time.monotonic()
+            self._verified[key] = (await self._ensure(version), time.monotonic())
             self._refused.pop(key, None)
         except Exception as error:  # a model may raise anything; the other versions must go on
-            _, backoff = self._refused.get(key, (0.0, Backoff(first=self._retry, most=60.0)))
-            pause = backoff.failed()
-            self._refused[key] = (time.monotonic() + pause, backoff)
-            self._admitted.pop(key, None)
+            _, backoff = self._refused.get(key, (0.0, Backoff(initial=self._retry_seconds, maximum=60.0)))
+            delay = backoff.next_delay()
+            self._refused[key] = (time.monotonic() + delay, backoff)
+            self._verified.pop(key, None)
             log.warning(
                 "version skipped",
                 extra={
                     "collection_id": version.collection_id,
                     "version": version.number,
                     "reason": error.detail if isinstance(error, AzimuthError) else repr(error),
-                    "retry_seconds": round(pause, 1),
+                    "retry_seconds": round(delay, 1),
                 },
             )
         finally:
-            self._asking.pop(key, None)
+            self._running.pop(key, None)

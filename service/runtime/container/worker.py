@@ -5,6 +5,7 @@ from contextlib import AsyncExitStack
 from datetime import timedelta
 
 from service.core.periodic import in_background, repeat_every, utc_now
+from service.embedder.worker.settings import WorkerSettings
 from service.embedder.worker.worker import Worker
 from service.runtime.container import components
 from service.runtime.container.background import version_tasks
@@ -36,13 +37,15 @@ async def run_worker(settings: Settings, url: str, stop: asyncio.Event) -> None:
             versions=store.versions,
             collections=store.collections,
             ensure=verifier.ensure,
-            claim=settings.claim,
-            lease=timedelta(seconds=settings.lease_seconds),
-            max_attempts=settings.max_attempts,
-            batch_tokens=settings.batch_tokens,
-            backfill_per_second=settings.backfill_per_second,
-            tend=keep_house,
-            tend_seconds=HOUSEKEEPING_SECONDS,
+            settings=WorkerSettings(
+                claim=settings.claim,
+                lease=timedelta(seconds=settings.lease_seconds),
+                max_attempts=settings.max_attempts,
+                batch_tokens=settings.batch_tokens,
+                backfill_per_second=settings.backfill_per_second,
+                housekeeping_seconds=HOUSEKEEPING_SECONDS,
+            ),
+            housekeeping=keep_house,
         )
         # Side by side: a swapped model must be noticed also while an index is built for minutes.
         verification = repeat_every("models", settings.check_seconds, verifier.reverify_all)

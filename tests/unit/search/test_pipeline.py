@@ -32,13 +32,8 @@ from service.core.vector_math import unit
 from service.core.versions import EmbedderVersion, SpaceStatus, VersionState
 from service.embedder.models.hashing_encoder import HashingEncoder
 from service.embedder.models.registry import ModelRegistry
-<<<<<<< HEAD
-from service.embedder.worker import chunk_documents as passages
-from service.search.filter_planner import DEFAULT_EF_SEARCH
-=======
 from service.embedder.worker import document_chunker as passages
-from service.search.filter_planner import EF_SEARCH
->>>>>>> c91350a (Modules of the embedder are named by what they do)
+from service.search.filter_planner import DEFAULT_EF_SEARCH
 from service.search.pipeline import SearchPipeline
 from service.spaces.model_verification import ModelVerifier
 from tests.fakes import FakeDocuments, FakeLexicon, FakeQueue, FakeStore, FakeVectors

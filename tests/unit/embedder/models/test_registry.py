@@ -160,7 +160,7 @@ async def test_a_model_that_is_forgotten_while_it_loads_reaches_nobody() -> None
 async def test_what_somebody_holds_stays_the_same_however_many_others_are_asked_for(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(registry, "MOST_KEPT", 4)
+    monkeypatch.setattr(registry, "CACHED_ENCODERS", 4)
     loads = Loads()
     models = ModelRegistry(default="hashing:64", load=loads)
     held = await models.get(spec())

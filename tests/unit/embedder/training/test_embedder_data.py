@@ -10,10 +10,10 @@ import pytest
 
 from service.core.errors import Misconfigured
 from service.embedder.training.batches import batch, batches
-from service.embedder.training.embedder_data import LEAST_PAIRS, Pair, Passages, by_crop, by_title, divide, gather
-from service.embedder.training.hard_negatives import MinedExample, mine
-from service.embedder.training.reranker_negatives import Lexical
+from service.embedder.training.embedder_data import MIN_QUERIES, Passages, crop_queries, gather, hold_out
+from service.embedder.training.hard_negatives import CandidateIndex, MinedExample, mine_passages
 from service.embedder.training.trainable_model import TrainableModel
+from service.embedder.training.training_queries import TrainingQuery, title_queries
 from service.evaluation.beir import BeirJudgments
 from tests.small import transformer
 
@@ -25,8 +25,8 @@ def document(number: int, title: str = "", words: int = 20) -> dict[str, str]:
     return {"id": f"d{number}", "title": title, "text": " ".join(dice.choices(WORDS, k=words))}
 
 
-def pair(query: str = "q", *right: int, **more: Any) -> Pair:
-    return Pair(query=query, part="train", right=right, **more)
+def query(text: str = "q", *right: int, **more: Any) -> TrainingQuery:
+    return TrainingQuery(text=text, part="train", right=right, **more)
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +41,7 @@ def chain(tmp_path_factory: pytest.TempPathFactory) -> TrainableModel:
 def test_a_title_of_several_documents_is_asked_once() -> None:
     titles = ["what is a pump", "what is a pump", "pump", ""]
     documents = [document(at, title) for at, title in enumerate(titles)]
-    (found,) = by_title(documents, titles)
+    (found,) = title_queries(titles, [one["text"] for one in documents], words=(2, 40))
     assert (found.right, found.titled, found.judged) == ((0, 1), False, False)
 
 
@@ -49,33 +49,33 @@ def test_crops_are_stretches_of_their_passage() -> None:
     documents = [document(0, "A title", words=60), document(1, words=5)]
     passages = Passages([one["text"] for one in documents], [one["text"] for one in documents], [0, 1], ["a title", ""])
     for seed in range(20):
-        (found,) = by_crop(documents, passages, random.Random(seed))
+        (found,) = crop_queries(documents, passages, random.Random(seed))
         assert (found.right, found.passage) == ((0,), 0)
         assert found.answer is not None
         answer = found.answer.removeprefix("A title\n")
         assert (found.answer != answer) == found.titled
         assert answer in documents[0]["text"]
-        assert set(found.query.split()) <= set(documents[0]["text"].split())
-        assert len(found.query.split()) <= 16
+        assert set(found.text.split()) <= set(documents[0]["text"].split())
+        assert len(found.text.split()) <= 16
 
 
 def test_no_document_answers_on_both_sides() -> None:
     dice = random.Random(3)
-    every = [pair(str(at), *dice.sample(range(300), 2), judged=True) for at in range(100)]
-    learnt, aside = divide(every, dice)
+    every = [query(str(at), *dice.sample(range(300), 2), judged=True) for at in range(100)]
+    learnt, aside = hold_out(every, dice)
     assert len(aside) >= 10
     assert {at for one in aside for at in one.right}.isdisjoint(at for one in learnt for at in one.right)
 
 
 def test_judged_queries_are_what_is_measured_by() -> None:
-    every = [pair(str(at), at, judged=at % 2 == 0) for at in range(200)]
-    _, aside = divide(every, random.Random(1))
+    every = [query(str(at), at, judged=at % 2 == 0) for at in range(200)]
+    _, aside = hold_out(every, random.Random(1))
     assert all(one.judged for one in aside)
 
 
 def test_all_queries_with_one_answer_are_refused() -> None:
     with pytest.raises(Misconfigured, match="share their answers"):
-        divide([pair(str(at), 0, judged=True) for at in range(50)], random.Random(1))
+        hold_out([query(str(at), 0, judged=True) for at in range(50)], random.Random(1))
 
 
 def test_gathering_takes_at_most_what_was_asked_for(chain: TrainableModel) -> None:
@@ -95,7 +95,7 @@ def test_gathering_takes_at_most_what_was_asked_for(chain: TrainableModel) -> No
 def test_too_little_to_learn_from_says_how_little(chain: TrainableModel) -> None:
     documents = [document(at) for at in range(30)]
     with pytest.raises(
-        Misconfigured, match=rf"30 documents gave \d+ queries with answers .crops.: at least {LEAST_PAIRS}"
+        Misconfigured, match=rf"30 documents gave \d+ queries with answers .crops.: at least {MIN_QUERIES}"
     ):
         gather(documents, {}, ["crops"], chain, most=1000, seed=1)
 
@@ -115,35 +115,35 @@ def rows(*angles: float) -> np.ndarray[Any, np.dtype[np.float32]]:
     return np.stack([np.cos(radians), np.sin(radians)], axis=1).astype(np.float32)
 
 
-def mined(one: Pair, angles: Sequence[float], documents: list[int], titles: list[str]) -> MinedExample:
+def mined(one: TrainingQuery, angles: Sequence[float], documents: list[int], titles: list[str]) -> MinedExample:
     texts = [f"passage {at}" for at in range(len(angles))]
     passages = Passages(texts, texts, documents, titles)
-    (found,) = mine([one], passages, rows(0.0), rows(*angles), Lexical(texts))
+    (found,) = mine_passages([one], rows(0.0), passages, CandidateIndex(texts, rows(*angles)))
     return found
 
 
 def test_of_the_right_documents_the_nearest_passage_answers() -> None:
-    found = mined(pair("q", 0), [80, 30, 60], [0, 0, 1], ["", ""])
+    found = mined(query("q", 0), [80, 30, 60], [0, 0, 1], ["", ""])
     assert (found.passage, found.wrong) == (1, (2,))
 
 
 def test_what_may_answer_too_is_not_shown_as_wrong() -> None:
     #         right, same title, near-duplicate of the right one, wrong
-    found = mined(pair("q", 0, judged=True), [40, 60, 45, 70], [0, 1, 2, 3], ["a pump", "a pump", "", ""])
+    found = mined(query("q", 0, judged=True), [40, 60, 45, 70], [0, 1, 2, 3], ["a pump", "a pump", "", ""])
     assert found.wrong == (3,)
 
 
 def test_only_where_nobody_judged_what_ranks_as_high_is_left_out() -> None:
     angles, documents, titles = [60, 10, 85], [0, 1, 2], ["", "", ""]
-    assert mined(pair("q", 0), angles, documents, titles).wrong == (2,)
-    assert mined(pair("q", 0, judged=True), angles, documents, titles).wrong == (1, 2)
+    assert mined(query("q", 0), angles, documents, titles).wrong == (2,)
+    assert mined(query("q", 0, judged=True), angles, documents, titles).wrong == (1, 2)
 
 
 def test_words_find_wrong_passages_too() -> None:
     texts = [f"passage {at}" for at in range(100)] + ["the quillfeather pump"]
     passages = Passages(texts, texts, list(range(101)), [""] * 101)
     vectors = rows(20, *[60] * 99, 89)
-    (found,) = mine([pair("quillfeather", 0)], passages, rows(0.0), vectors, Lexical(texts))
+    (found,) = mine_passages([query("quillfeather", 0)], rows(0.0), passages, CandidateIndex(texts, vectors))
     assert 100 in found.wrong
 
 
@@ -155,34 +155,34 @@ PASSAGES = Passages(
 
 
 def test_rivals_are_wrong_answers_of_all_queries() -> None:
-    examples = [MinedExample(pair("x", 0, 3, titled=False), 0, (4,)), MinedExample(pair("y", 1), 1, (5,))]
+    examples = [MinedExample(query("x", 0, 3, titled=False), 0, (4,)), MinedExample(query("y", 1), 1, (5,))]
     made = batch(examples, PASSAGES, 1, random.Random(1))
     assert made.texts == ["0", "T\n1", "4", "T\n5"]
-    assert made.rivals.tolist() == [[False, True, True, True], [True, False, True, True]]
+    assert made.negatives.tolist() == [[False, True, True, True], [True, False, True, True]]
     assert made.columns.tolist() == [[0, 2], [1, 3]]
     assert np.isnan(made.logits).all()
 
 
 def test_a_document_of_the_same_title_and_one_that_answers_too_are_no_rivals() -> None:
     examples = [
-        MinedExample(pair("x", 0, 3), 0, ()),
-        MinedExample(pair("y", 2), 2, ()),
-        MinedExample(pair("z", 3), 3, ()),
+        MinedExample(query("x", 0, 3), 0, ()),
+        MinedExample(query("y", 2), 2, ()),
+        MinedExample(query("z", 3), 3, ()),
     ]
     made = batch(examples, PASSAGES, 1, random.Random(1))
-    assert made.rivals[0].tolist() == [False, False, False]
+    assert made.negatives[0].tolist() == [False, False, False]
 
 
 def test_what_the_teacher_finds_better_than_the_answer_is_no_rival() -> None:
-    examples = [MinedExample(pair("x", 0), 0, (4, 5), (1.0, 2.0, -3.0)), MinedExample(pair("y", 1), 1, (4,))]
+    examples = [MinedExample(query("x", 0), 0, (4, 5), (1.0, 2.0, -3.0)), MinedExample(query("y", 1), 1, (4,))]
     made = batch(examples, PASSAGES, 1, random.Random(1))
-    assert made.rivals[0].tolist() == [False, True, False, True, True]
+    assert made.negatives[0].tolist() == [False, True, False, True, True]
     assert made.logits[0].tolist() == [1.0, 2.0, -3.0]
     assert np.isnan(made.logits[1]).all()
 
 
 def test_each_example_comes_once_before_any_comes_again() -> None:
-    examples = [MinedExample(pair(str(at), 0), 0, ()) for at in range(10)]
+    examples = [MinedExample(query(str(at), 0), 0, ()) for at in range(10)]
     drawn = batches(examples, PASSAGES, size=5, negatives=1, dice=random.Random(2))
     for _ in range(3):
         assert sorted(query for one in (next(drawn), next(drawn)) for query in one.queries) == list(map(str, range(10)))

@@ -11,7 +11,7 @@ from transformers import AutoTokenizer
 from service.core.errors import Misconfigured
 from service.embedder.training.lora import Adaptation
 from service.embedder.training.trainable_model import TrainableModel
-from service.embedder.training.vocabulary import extend, unknown
+from service.embedder.training.vocabulary import add_tokens, unknown_names
 from tests.small import transformer
 
 TEXTS = ["Quillfeather draws 20 mA.", "What does the XR-4410b draw?", "words that every tokenizer knows", ""]
@@ -31,7 +31,7 @@ def chain(folder: Path) -> TrainableModel:
 def disturbed(adaptation: Adaptation) -> Adaptation:
     torch.manual_seed(1)
     with torch.no_grad():
-        for weights in adaptation.learnt:
+        for weights in adaptation.trained:
             weights.add_(0.1 * torch.randn_like(weights))
     return adaptation
 
@@ -42,22 +42,22 @@ def disturbed(adaptation: Adaptation) -> Adaptation:
 def test_names_that_are_broken_up_are_found_those_first_that_cost_most(chain: TrainableModel) -> None:
     texts = ["The Quillfeather is well-known, says Quillfeather.", "XR-4410b and/or QUILLFEATHER", "xr-4410B"]
     texts += ["XR-4410b", "Quillfeather", "Quillfeather", "Zyxomma once", "12345678 98765432", "12345678", "12345678"]
-    assert unknown(texts, chain.tokenizer, 10) == ["quillfeather", "xr-4410b"]
-    assert unknown(texts, chain.tokenizer, 1) == ["quillfeather"]
-    assert unknown(texts, chain.tokenizer, 0) == []
+    assert unknown_names(texts, chain.tokenizer, 10) == ["quillfeather", "xr-4410b"]
+    assert unknown_names(texts, chain.tokenizer, 1) == ["quillfeather"]
+    assert unknown_names(texts, chain.tokenizer, 0) == []
 
 
 def test_what_is_written_small_is_language_and_no_name(chain: TrainableModel) -> None:
     assert len(chain.tokenizer.tokenize("calibration")) > 2
-    assert unknown(["Calibration"] * 3, chain.tokenizer, 10) == ["calibration"]
-    assert unknown(["Calibration", "calibration", "calibration"], chain.tokenizer, 10) == []
-    assert unknown(["rfc9457 applies"] * 3, chain.tokenizer, 10) == ["rfc9457"]
+    assert unknown_names(["Calibration"] * 3, chain.tokenizer, 10) == ["calibration"]
+    assert unknown_names(["Calibration", "calibration", "calibration"], chain.tokenizer, 10) == []
+    assert unknown_names(["rfc9457 applies"] * 3, chain.tokenizer, 10) == ["rfc9457"]
 
 
 def test_a_new_row_is_the_mean_of_its_pieces(chain: TrainableModel) -> None:
     before = chain.transformer.get_input_embeddings().weight.detach().clone()  # type: ignore[operator]
     pieces = [chain.tokenizer(word, add_special_tokens=False)["input_ids"] for word in WORDS]
-    assert extend(chain, WORDS) == 2
+    assert add_tokens(chain, WORDS) == 2
     after = chain.transformer.get_input_embeddings().weight.detach()  # type: ignore[operator]
     assert torch.equal(after[:-2], before)
     assert torch.allclose(after[-2:], torch.stack([before[ids].mean(dim=0) for ids in pieces]))
@@ -67,13 +67,13 @@ def test_a_new_row_is_the_mean_of_its_pieces(chain: TrainableModel) -> None:
 
 
 def test_words_are_added_once_and_not_within_others(chain: TrainableModel) -> None:
-    extend(chain, WORDS)
-    assert extend(chain, WORDS) == 0
+    add_tokens(chain, WORDS)
+    assert add_tokens(chain, WORDS) == 0
     assert not set(chain.tokenizer.tokenize("quillfeathers")) & set(WORDS)
 
 
 def test_the_tokenizer_keeps_them_when_it_is_saved(chain: TrainableModel, tmp_path: Path) -> None:
-    extend(chain, WORDS)
+    add_tokens(chain, WORDS)
     chain.save(tmp_path)
     again = AutoTokenizer.from_pretrained(tmp_path)
     assert again.is_fast
@@ -88,7 +88,7 @@ def test_the_tokenizer_keeps_them_when_it_is_saved(chain: TrainableModel, tmp_pa
 @pytest.mark.parametrize("rank", [4, None])
 @pytest.mark.parametrize("words", [WORDS, []])
 def test_the_plain_model_computes_what_was_learnt(chain: TrainableModel, rank: int | None, words: list[str]) -> None:
-    adaptation = disturbed(Adaptation(chain, rank=rank, added=extend(chain, words)))
+    adaptation = disturbed(Adaptation(chain, rank=rank, added=add_tokens(chain, words)))
     learnt = adaptation.chain.vectors(TEXTS, "document")
     before = chain.vectors(TEXTS, "document")
     chain.load(adaptation.state())
@@ -97,7 +97,7 @@ def test_the_plain_model_computes_what_was_learnt(chain: TrainableModel, rank: i
 
 
 def test_half_of_it_lies_halfway(chain: TrainableModel) -> None:
-    adaptation = disturbed(Adaptation(chain, rank=4, added=extend(chain, WORDS)))
+    adaptation = disturbed(Adaptation(chain, rank=4, added=add_tokens(chain, WORDS)))
     none, half, whole = (adaptation.state(share) for share in (0.0, 0.5, 1.0))
     assert all(torch.equal(none[name], tensor) for name, tensor in chain.state().items())
     assert all(
@@ -109,7 +109,7 @@ def test_half_of_it_lies_halfway(chain: TrainableModel) -> None:
 
 
 def test_of_the_vocabulary_only_new_rows_are_learnt(chain: TrainableModel) -> None:
-    adaptation = disturbed(Adaptation(chain, rank=4, added=extend(chain, WORDS)))
+    adaptation = disturbed(Adaptation(chain, rank=4, added=add_tokens(chain, WORDS)))
     name = "embeddings.word_embeddings.weight"
     assert torch.equal(adaptation.state()[name][:-2], chain.state()[name][:-2])
     assert not torch.equal(adaptation.state()[name][-2:], chain.state()[name][-2:])

@@ -7,9 +7,11 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from service.embedder.training import ranking_lists, reranker_negatives
-from service.embedder.training.reranker_data import Material, Question
-from service.embedder.training.reranker_negatives import Candidates, Vectors
+from service.embedder.training import ranking_lists
+from service.embedder.training.hard_negatives import Bm25Index, CandidateIndex, RankedNegatives, Vectors, mine_documents
+from service.embedder.training.ranking_lists import QueryNegatives, RankingList
+from service.embedder.training.reranker_data import Material
+from service.embedder.training.training_queries import TrainingQuery, keywords
 
 TEXTS = [
     "sorted returns a new list in order",
@@ -37,18 +39,22 @@ def material(titles: Sequence[str] | None = None) -> Material:
         texts=TEXTS,
         foreign=frozenset(),
         hidden=frozenset(),
-        questions=[],
+        queries=[],
         held_out=[],
     )
 
 
-def mine(question: Question, titles: Sequence[str] | None = None, barred: frozenset[int] = frozenset()) -> Candidates:
-    (found,) = reranker_negatives.Corpus(material(titles), encode).mine([question], barred)
+def mine(
+    query: TrainingQuery, titles: Sequence[str] | None = None, excluded: frozenset[int] = frozenset()
+) -> RankedNegatives:
+    of = material(titles)
+    passages = [of.passage(at, titled=True) for at in range(len(TEXTS))]
+    (found,) = mine_documents([query], of, CandidateIndex(passages, encode(passages)), encode, excluded)
     return found
 
 
-def ask(text: str, *right: int, titled: bool = True) -> Question:
-    return Question(text=text, part="train", right=right, titled=titled)
+def ask(text: str, *right: int, titled: bool = True) -> TrainingQuery:
+    return TrainingQuery(text=text, part="train", right=right, titled=titled)
 
 
 def test_what_is_found_and_wrong_comes_best_first() -> None:
@@ -60,7 +66,7 @@ def test_what_is_found_and_wrong_comes_best_first() -> None:
 
 
 def test_right_and_barred_documents_are_never_wrong() -> None:
-    found = mine(ask("a task with a timeout", 3, 4), barred=frozenset({2, 5}))
+    found = mine(ask("a task with a timeout", 3, 4), excluded=frozenset({2, 5}))
     assert sorted(found.wrong) == [0, 1]
     assert len(found.right_scores) == 2
 
@@ -72,23 +78,23 @@ def test_where_the_title_was_the_question_its_namesakes_answer_it() -> None:
 
 
 def test_a_question_without_words_is_found_by_meaning_alone() -> None:
-    assert reranker_negatives.Lexical(TEXTS).search("the of ...", 10) == {}
+    assert Bm25Index(TEXTS).search("the of ...", 10) == {}
     assert mine(ask("...", 5)).wrong
 
 
 def test_words_are_stemmed_and_ranked() -> None:
-    found = reranker_negatives.Lexical(TEXTS).search("sorting lists", 10)
+    found = Bm25Index(TEXTS).search("sorting lists", 10)
     assert next(iter(found)) == 2
     assert list(found.values()) == sorted(found.values(), reverse=True)
 
 
 # ---------------------------------------------------------------- lists
 
-CANDIDATES = Candidates([1, 2, 3, 4, 5], [0.9, 0.5, 0.4, 0.3, 0.2], [0.8])
+CANDIDATES = RankedNegatives([1, 2, 3, 4, 5], [0.9, 0.5, 0.4, 0.3, 0.2], [0.8])
 
 
 def test_a_list_begins_with_what_is_right() -> None:
-    drawn = ranking_lists.draw(material(), ask("sorted list", 0), CANDIDATES, 4, random.Random(7))
+    drawn = QueryNegatives(material(), ask("sorted list", 0), CANDIDATES).draw(4, random.Random(7))
     assert drawn is not None
     assert drawn.passages[0] == TEXTS[0]
     assert len(set(drawn.passages)) == 4
@@ -98,21 +104,21 @@ def test_a_list_begins_with_what_is_right() -> None:
 
 
 def test_few_candidates_make_a_short_list_and_none_no_list() -> None:
-    drawn = ranking_lists.draw(material(), ask("x", 0), CANDIDATES, 40, random.Random(7))
+    drawn = QueryNegatives(material(), ask("x", 0), CANDIDATES).draw(40, random.Random(7))
     assert drawn is not None
     assert len(drawn.passages) == 6
-    assert ranking_lists.draw(material(), ask("x", 0), Candidates([], [], [0.5]), 8, random.Random(7)) is None
+    assert QueryNegatives(material(), ask("x", 0), RankedNegatives([], [], [0.5])).draw(8, random.Random(7)) is None
 
 
 def test_an_answer_of_its_own_is_shown_instead() -> None:
-    question = Question(text="x", part="sentences", right=(0,), answer="what is left", titled=False)
-    drawn = ranking_lists.draw(material(), question, CANDIDATES, 3, random.Random(7))
+    question = TrainingQuery(text="x", part="sentences", right=(0,), answer="what is left", titled=False)
+    drawn = QueryNegatives(material(), question, CANDIDATES).draw(3, random.Random(7))
     assert drawn is not None
     assert drawn.passages[0] == "what is left"
 
 
 def test_the_target_is_a_distribution_that_is_never_certain() -> None:
-    drawn = ranking_lists.draw(material(), ask("x", 0), CANDIDATES, 6, random.Random(7))
+    drawn = QueryNegatives(material(), ask("x", 0), CANDIDATES).draw(6, random.Random(7))
     assert drawn is not None
     assert sum(drawn.target) == pytest.approx(1)
     assert 1 - ranking_lists.SOFT_SHARE < drawn.target[0] < 1
@@ -121,10 +127,10 @@ def test_the_target_is_a_distribution_that_is_never_certain() -> None:
 
 
 def test_the_best_candidates_are_drawn_most_often() -> None:
-    many = Candidates(list(range(1, 6)) * 10, [0.5] * 50, [0.8])
+    many = RankedNegatives(list(range(1, 6)) * 10, [0.5] * 50, [0.8])
     dice, drawn = random.Random(7), Counter[int]()
     for _ in range(2000):
-        drawn.update(ranking_lists.ranks(len(many.wrong), 7, dice))
+        drawn.update(ranking_lists.sample_ranks(len(many.wrong), 7, dice))
     assert all(drawn[rank] > drawn[rank + 20] for rank in range(10))
     assert 0.35 < sum(drawn[rank] for rank in range(10)) / drawn.total() < 0.6
     assert set(drawn) == set(range(50))
@@ -139,12 +145,12 @@ def test_the_best_candidates_are_drawn_most_often() -> None:
     ],
 )
 def test_keywords(text: str, left: str) -> None:
-    assert ranking_lists.keywords(text) == left
+    assert keywords(text) == left
 
 
 def test_accuracy_counts_who_put_the_right_passage_on_top() -> None:
-    def one(part: str, *first_stage: float) -> ranking_lists.RankingList:
-        return ranking_lists.RankingList(query="q", passages=["x"] * 2, first_stage=[*first_stage], part=part)
+    def one(part: str, *first_stage: float) -> RankingList:
+        return RankingList(query="q", passages=["x"] * 2, first_stage=[*first_stage], part=part)
 
     found = ranking_lists.accuracy(
         [one("a", 0.9, 0.1), one("a", 0.2, 0.5), one("b", 0.9, 0.1)], [[1.0, 0.0], [3.0, 2.0], [0.0, 1.0]]

@@ -8,7 +8,8 @@ import pytest
 
 from service.core.errors import Misconfigured
 from service.embedder.training import reranker_data
-from service.embedder.training.reranker_data import Material, Question
+from service.embedder.training.reranker_data import Material
+from service.embedder.training.training_queries import TrainingQuery
 
 SENTENCES = (
     "The cat sat on the mat all day. It was a very warm and quiet day for cats. "
@@ -41,49 +42,51 @@ def read(told: str, hold_out: float = 0.0, seed: int = 7) -> Material:
     return reranker_data.read(reranker_data.parse(told), hold_out=hold_out, seed=seed)
 
 
-def of(material: Material, part: str) -> list[Question]:
-    return [question for question in material.questions if question.part == part]
+def of(material: Material, part: str) -> list[TrainingQuery]:
+    return [query for query in material.queries if query.part == part]
 
 
 def test_judged_questions_with_all_their_answers(folder: Path) -> None:
     material = read(str(folder))
-    assert len(material.questions) == 20
-    assert material.questions[0] == Question(text="what of 0?", part="train", right=(0, 1))  # d2 was judged irrelevant
+    assert len(material.queries) == 20
+    assert material.queries[0] == TrainingQuery(
+        text="what of 0?", part="train", right=(0, 1), judged=True
+    )  # d2 was judged irrelevant
     assert material.foreign == frozenset(range(30, 40))
     assert not material.hidden
 
 
 def test_nothing_is_made_of_documents_that_another_split_judges(folder: Path) -> None:
     material = read(f"{folder}=titles,sentences")
-    asked = {at for question in material.questions for at in question.right}
+    asked = {at for query in material.queries for at in query.right}
     assert not asked & {*range(20), *range(30, 40)}  # now train is another split as well
     assert asked == set(range(20, 30))
-    assert {at for question in read(f"{folder}=train,test,titles").questions for at in question.right} == {*range(40)}
+    assert {at for query in read(f"{folder}=train,test,titles").queries for at in query.right} == {*range(40)}
 
 
 def test_a_title_is_answered_by_all_documents_that_have_it(folder: Path) -> None:
-    by_title = {question.text: question for question in of(read(f"{folder}=titles,train,test"), "titles")}
+    by_title = {query.text: query for query in of(read(f"{folder}=titles,train,test"), "titles")}
     assert by_title["Title 0"].right == (0, 1)
     assert by_title["Title 7"].right == (7,)
-    assert not any(question.titled for question in by_title.values())
+    assert not any(query.titled for query in by_title.values())
 
 
 def test_a_sentence_is_not_in_its_answer(folder: Path) -> None:
     material = read(f"{folder}=sentences,train,test")
     found = of(material, "sentences")
     assert len(found) == 40
-    for question in found:
-        assert question.answer is not None
-        assert question.text not in question.answer
-        assert question.text in material.texts[question.right[0]]
-        assert question.answer.startswith("Title") == question.titled
-    assert {question.titled for question in found} == {True, False}
+    for query in found:
+        assert query.answer is not None
+        assert query.text not in query.answer
+        assert query.text in material.texts[query.right[0]]
+        assert query.answer.startswith("Title") == query.titled
+    assert {query.titled for query in found} == {True, False}
 
 
 def test_times(folder: Path) -> None:
     material = read(f"{folder}=train*2.5,titles*0.3,test")
     assert len(of(material, "train")) == 50
-    assert len({question.text for question in of(material, "train")}) == 20
+    assert len({query.text for query in of(material, "train")}) == 20
     assert len(of(material, "titles")) == round(0.3 * 38)
     assert material == read(f"{folder}=train*2.5,titles*0.3,test")  # the seed decides
 
@@ -91,9 +94,9 @@ def test_times(folder: Path) -> None:
 def test_of_what_is_held_out_nothing_is_learnt(folder: Path) -> None:
     material = read(f"{folder}=train,test,titles,sentences", hold_out=0.3)
     assert 0.1 < len(material.hidden) / 40 < 0.5
-    assert not material.hidden & {at for question in material.questions for at in question.right}
+    assert not material.hidden & {at for query in material.queries for at in query.right}
     assert material.held_out
-    assert all(material.hidden.issuperset(question.right) for question in material.held_out)
+    assert all(material.hidden.issuperset(query.right) for query in material.held_out)
     assert (0 in material.hidden) == (1 in material.hidden)  # documents of one title go together
     assert read(f"{folder}=train", hold_out=0.3, seed=8).hidden != material.hidden
 

@@ -19,13 +19,14 @@ from service.core.collections import EmbedderSpec
 from service.core.errors import Misconfigured, ModelUnavailable
 from service.embedder.models.loader import ModelLoader
 from service.embedder.training import embedder_data, train_embedder
-from service.embedder.training.biencoder_training import BiEncoderRecipe, BiEncoderReport, BiEncoderTraining, schedule
-from service.embedder.training.embedder_data import Pair, Passages
+from service.embedder.training.biencoder_training import BiEncoderRecipe, BiEncoderReport, BiEncoderTraining
+from service.embedder.training.embedder_data import Passages
 from service.embedder.training.hard_negatives import MinedExample
 from service.embedder.training.held_out import HeldOut
 from service.embedder.training.teacher_labels import Teacher
 from service.embedder.training.train_embedder import TrainingSubject
 from service.embedder.training.trainable_model import TrainableModel
+from service.embedder.training.training_queries import TrainingQuery, read_documents
 from service.evaluation import beir
 from tests.small import transformer
 
@@ -48,7 +49,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def training(collection: Path, model: Path, **recipe: Any) -> tuple[BiEncoderTraining, TrainableModel]:
     chain = TrainableModel(model, device="cpu", precision="float32", longest=48)
-    documents = train_embedder.documents_of(collection)
+    documents = read_documents(collection)
     judged = {"train": beir.judgments(collection, "train")}
     passages, found = embedder_data.gather(documents, judged, ["train"], chain, most=1000, seed=3)
     return BiEncoderTraining(chain, passages, found, replace(RECIPE, **recipe)), chain
@@ -56,12 +57,12 @@ def training(collection: Path, model: Path, **recipe: Any) -> tuple[BiEncoderTra
 
 def adapt(collection: Path, model: Path, out: Path, told: list[str] | None = None, **more: Any) -> BiEncoderReport:
     subject = TrainingSubject(
-        name="codenames", documents=train_embedder.documents_of(collection), judgments=collection, licence="CC0"
+        name="codenames", documents=read_documents(collection), judgments=collection, licence="CC0"
     )
     recipe = replace(RECIPE, epochs=more.pop("epochs", 2.0), rank=more.pop("rank", None))
-    tell = (lambda message: None) if told is None else told.append
+    notify = (lambda message: None) if told is None else told.append
     return train_embedder.train(
-        subject, str(model), out, recipe, longest=48, device="cpu", precision="float32", tell=tell, **more
+        subject, str(model), out, recipe, longest=48, device="cpu", precision="float32", notify=notify, **more
     )
 
 
@@ -139,12 +140,6 @@ def test_time_ends_a_run(collection: Path, model: Path) -> None:
     assert 1 <= run.run().steps < 1000
 
 
-def test_the_rate_rises_and_falls() -> None:
-    rates = [schedule(share / 100) for share in range(101)]
-    assert max(rates) <= 1.0
-    assert rates[0] < rates[3] < rates[6] > rates[50] > rates[99] > rates[100] == 0.0
-
-
 # ---------------------------------------------------------------- the model that is written
 
 
@@ -188,14 +183,14 @@ def test_where_nothing_is_better_nothing_is_written(
 def test_judgments_come_before_titles_and_titles_before_text(collection: Path, tmp_path: Path) -> None:
     documents = [{"id": str(at), "title": "What is it?", "text": "It is."} for at in range(10)]
     bare = [{**document, "title": ""} for document in documents]
-    assert train_embedder.available(TrainingSubject(name="c", documents=documents, judgments=collection)) == "train"
-    assert train_embedder.available(TrainingSubject(name="c", documents=documents, judgments=tmp_path)) == "titles"
-    assert train_embedder.available(TrainingSubject(name="c", documents=bare)) == "crops"
+    assert train_embedder.default_part(TrainingSubject(name="c", documents=documents, judgments=collection)) == "train"
+    assert train_embedder.default_part(TrainingSubject(name="c", documents=documents, judgments=tmp_path)) == "titles"
+    assert train_embedder.default_part(TrainingSubject(name="c", documents=bare)) == "crops"
 
 
 def test_documents_alone_are_enough(collection: Path, model: Path, tmp_path: Path) -> None:
     told: list[str] = []
-    subject = TrainingSubject(name="codenames", documents=train_embedder.documents_of(collection))
+    subject = TrainingSubject(name="codenames", documents=read_documents(collection))
     report = train_embedder.train(
         subject,
         str(model),
@@ -203,7 +198,7 @@ def test_documents_alone_are_enough(collection: Path, model: Path, tmp_path: Pat
         replace(RECIPE, epochs=1.0),
         parts=("crops",),
         teacher=None,
-        tell=told.append,
+        notify=told.append,
     )
     assert set(report.pairs) == {"crops"}
     assert any("put aside" in message for message in told)
@@ -219,7 +214,7 @@ class Reader:
 def test_a_teacher_has_a_say_in_what_is_wrong(
     collection: Path, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    subject = TrainingSubject(name="codenames", documents=train_embedder.documents_of(collection))
+    subject = TrainingSubject(name="codenames", documents=read_documents(collection))
 
     def losses(teacher: object) -> list[float]:
         monkeypatch.setattr(train_embedder, "_teacher", lambda *_: teacher)
@@ -233,7 +228,7 @@ def test_a_teacher_has_a_say_in_what_is_wrong(
 def test_the_reranker_that_ships_reads_what_nobody_judged() -> None:
     texts = ["A pump moves fluids through pipes.", "The museum opens at ten.", "Valves stop fluids."]
     passages = Passages(texts, texts, [0, 1, 2], ["", "", ""])
-    guessed = Pair(query="what does a pump move", part="titles", right=(0,))
+    guessed = TrainingQuery(text="what does a pump move", part="titles", right=(0,))
     examples = [
         MinedExample(guessed, 0, (1, 2)),
         MinedExample(replace(guessed, judged=True), 0, (1,)),
@@ -304,7 +299,7 @@ def test_a_running_service_lends_documents_model_and_prompts(
     collection: Path, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     spec = {"model": str(model), "revision": None, "query_prompt": "find: ", "document_prompt": ""}
-    documents = train_embedder.documents_of(collection)
+    documents = read_documents(collection)
     monkeypatch.setattr(
         Client, "versions", lambda *_: {"active_version": 2, "versions": [{"number": 2, "embedder": spec}]}
     )

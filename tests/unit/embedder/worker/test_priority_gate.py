@@ -15,18 +15,14 @@ from service.embedder.worker.rate_limit import RateLimit
 class Streaming(HashingEncoder):
     def __init__(self, streams: int) -> None:
         super().__init__(EmbedderSpec(model="hashing:32"))
-        self._streams = streams
-
-    @property
-    def streams(self) -> int:
-        return self._streams
+        self.streams = streams
 
 
 class Passes:
     """Passes that end when they are told to; notes the order in which they began."""
 
-    def __init__(self, turns: PriorityGate) -> None:
-        self._turns = turns
+    def __init__(self, gate: PriorityGate) -> None:
+        self._gate = gate
         self.began: list[str] = []
         self.at_once = self.most = 0
         self._ends: dict[str, asyncio.Event] = {}
@@ -38,7 +34,7 @@ class Passes:
         await self.settle()
 
     async def _run(self, name: str, encoder: Streaming, lane: Lane) -> None:
-        async with self._turns.turn(encoder, lane):
+        async with self._gate.slot(encoder, lane):
             self.began.append(name)
             self.at_once += 1
             self.most = max(self.most, self.at_once)
@@ -114,50 +110,50 @@ class Clock:
 
 
 def test_without_a_rate_all_is_allowed() -> None:
-    allowance = RateLimit(0)
-    assert allowance.left(500) == 500
-    allowance.take(500)
-    assert allowance.left(500) == 500
+    limit = RateLimit(0)
+    assert limit.available(500) == 500
+    limit.consume(500)
+    assert limit.available(500) == 500
 
 
 @pytest.mark.parametrize("rate", [0.5, 3.0, 40.0, 900.0])
 def test_over_time_the_rate_is_kept_and_used_up(rate: float) -> None:
     clock = Clock()
-    allowance = RateLimit(rate, clock)
+    limit = RateLimit(rate, clock)
     taken = 0
     for _ in range(6_000):  # ten minutes, looked at every 100 ms
         clock.seconds += 0.1
-        count = allowance.left(64)
+        count = limit.available(64)
         while count:
-            allowance.take(count)
+            limit.consume(count)
             taken += count
-            count = allowance.left(64)
+            count = limit.available(64)
     assert 0.98 * 600 * rate <= taken <= 600 * rate
 
 
 def test_what_is_saved_up_is_a_second_at_most() -> None:
     clock = Clock()
-    allowance = RateLimit(20, clock)
+    limit = RateLimit(20, clock)
     clock.seconds += 3600
-    assert allowance.left(1_000) == 20
-    allowance.take(20)
-    assert allowance.left(1_000) == 0
+    assert limit.available(1_000) == 20
+    limit.consume(20)
+    assert limit.available(1_000) == 0
 
 
 def test_it_waits_for_a_portion_that_is_worth_the_way() -> None:
     clock = Clock()
-    allowance = RateLimit(40, clock)
+    limit = RateLimit(40, clock)
     clock.seconds += 0.125
-    assert allowance.left(64) == 0
-    assert allowance.left(5) == 5
+    assert limit.available(64) == 0
+    assert limit.available(5) == 5
     clock.seconds += 0.125
-    assert allowance.left(64) == 10
+    assert limit.available(64) == 10
 
 
 def test_what_is_not_taken_stays() -> None:
     clock = Clock()
-    allowance = RateLimit(10, clock)
+    limit = RateLimit(10, clock)
     clock.seconds += 1
-    assert allowance.left(8) == 8
-    allowance.take(2)
-    assert allowance.left(64) == 8
+    assert limit.available(8) == 8
+    limit.consume(2)
+    assert limit.available(64) == 8

@@ -24,7 +24,8 @@ from service.embedder.models.hashing_encoder import HashingEncoder
 from service.embedder.worker import failure_policy
 from service.embedder.worker.backoff import Backoff
 from service.embedder.worker.document_chunker import chunk_documents
-from service.embedder.worker.in_flight import BACKFILL, LIVE, WorkerPace
+from service.embedder.worker.in_flight import BACKFILL_LIMITS, LIVE_LIMITS, EncodingThroughput
+from service.embedder.worker.settings import WorkerSettings
 from service.embedder.worker.version_gate import VersionGate
 from service.embedder.worker.worker import Worker
 from tests.fakes import Waiting
@@ -73,19 +74,22 @@ def worker(world: World, model: Encoder, **settings: Any) -> Worker:
     async def ensure(version: EmbedderVersion) -> Encoder:
         return model
 
-    arguments: dict[str, Any] = {
+    limits: dict[str, Any] = {
+        "claim": 100,
+        "lease": timedelta(seconds=60),
+        "max_attempts": 3,
+        "batch_tokens": 256,
+        "backoff": lambda: Backoff(initial=0.01, maximum=0.02),
+    }
+    limits |= {name: settings.pop(name) for name in WorkerSettings.__slots__ if name in settings}
+    parts: dict[str, Any] = {
         "queue": world.queue,
         "vectors": world.vectors,
         "versions": world.versions,
         "collections": world.collections,
         "ensure": ensure,
-        "claim": 100,
-        "lease": timedelta(seconds=60),
-        "max_attempts": 3,
-        "batch_tokens": 256,
-        "backoff": lambda: Backoff(first=0.01, most=0.02),
     }
-    return Worker(**{**arguments, **settings})
+    return Worker(**parts | settings, settings=WorkerSettings(**limits))
 
 
 @asynccontextmanager
@@ -250,7 +254,7 @@ async def test_an_encoder_service_that_was_away_for_a_moment_is_charged_to_nobod
 async def test_a_model_past_hope_ends_the_worker_and_its_leases_count_as_lost(
     world: World, model: Model, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(failure_policy, "HOPELESS", 3)
+    monkeypatch.setattr(failure_policy, "MAX_MODEL_FAILURES", 3)
 
     def fault(texts: Sequence[str]) -> None:
         raise RuntimeError("device lost")
@@ -482,13 +486,13 @@ async def test_what_the_store_refuses_is_charged_to_its_document_alone(world: Wo
 async def test_housekeeping_comes_around_whether_it_works_or_not(world: World, model: Model) -> None:
     calls = 0
 
-    async def tend() -> None:
+    async def housekeeping() -> None:
         nonlocal calls
         calls += 1
         raise RuntimeError("broom is broken")
 
     await world.put(doc("d"))
-    async with running(worker(world, model, tend=tend, tend_seconds=0.01)):
+    async with running(worker(world, model, housekeeping=housekeeping, housekeeping_seconds=0.01)):
         await eventually(lambda: calls >= 3)
         await eventually(lambda: not jobs(world))
 
@@ -547,10 +551,10 @@ async def test_a_backfill_is_claimed_when_no_live_write_is_left(world: World, mo
 
 
 def test_what_a_backfill_takes_up_at_once_is_less() -> None:
-    pace = WorkerPace(passages_per_second=500.0, passages_per_document=2.5)
-    assert [pace.documents(portions.claim_seconds) for portions in (LIVE, BACKFILL)] == [400, 200]
-    assert BACKFILL.claim_least < LIVE.claim_least
-    assert BACKFILL.code_points < LIVE.code_points
+    throughput = EncodingThroughput(chunks_per_second=500.0, chunks_per_document=2.5)
+    assert [throughput.documents_in(limits.claim_seconds) for limits in (LIVE_LIMITS, BACKFILL_LIMITS)] == [400, 200]
+    assert BACKFILL_LIMITS.min_claim < LIVE_LIMITS.min_claim
+    assert BACKFILL_LIMITS.code_points < LIVE_LIMITS.code_points
 
 
 async def test_passes_of_a_backfill_are_short(world: World, model: Model) -> None:
@@ -685,11 +689,11 @@ async def test_admission_ends_with_the_version(world: World, model: Model) -> No
         asked.append(version.number)
         return model
 
-    version_gate = VersionGate(ensure, again=3600.0)
-    version_gate.ready([world.version])
-    await eventually(lambda: len(version_gate.ready([world.version])) == 1)
-    assert (version_gate.ready([]), asked) == ({}, [1])
-    assert version_gate.ready([world.version]) == {}, "its model is not held any longer"
-    await eventually(lambda: len(version_gate.ready([world.version])) == 1)
+    version_gate = VersionGate(ensure, recheck_seconds=3600.0)
+    version_gate.writable([world.version])
+    await eventually(lambda: len(version_gate.writable([world.version])) == 1)
+    assert (version_gate.writable([]), asked) == ({}, [1])
+    assert version_gate.writable([world.version]) == {}, "its model is not held any longer"
+    await eventually(lambda: len(version_gate.writable([world.version])) == 1)
     assert asked == [1, 1]
     await version_gate.close()
