@@ -160,21 +160,16 @@ def unexpected_error_response(scope: Scope, error: Exception) -> Response:
 def install(app: FastAPI) -> None:
     """Handle what routes raise; `middleware.RequestLogMiddleware` catches what is left."""
 
-    async def service(request: Request, error: Exception) -> Response:
+    async def handle(request: Request, error: Exception) -> Response:
+        if isinstance(error, RequestValidationError):
+            error = invalid_from_pydantic(error.errors())
+        if isinstance(error, HTTPException):
+            return http_error_response(request.scope, error)
         assert isinstance(error, AzimuthError)
         return service_error_response(request.scope, error)
 
-    async def http(request: Request, error: Exception) -> Response:
-        assert isinstance(error, HTTPException)
-        return http_error_response(request.scope, error)
-
-    async def validation(request: Request, error: Exception) -> Response:
-        assert isinstance(error, RequestValidationError)
-        return service_error_response(request.scope, invalid_from_pydantic(error.errors()))
-
-    app.add_exception_handler(AzimuthError, service)
-    app.add_exception_handler(HTTPException, http)
-    app.add_exception_handler(RequestValidationError, validation)
+    for kind in (AzimuthError, HTTPException, RequestValidationError):
+        app.add_exception_handler(kind, handle)
 
 
 def invalid_from_pydantic(failures: Sequence[Any]) -> Invalid:

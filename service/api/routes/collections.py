@@ -1,7 +1,8 @@
 """Named sets of documents and their settings."""
 
 from contextlib import suppress
-from typing import Annotated
+from dataclasses import asdict
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Body
 from starlette.responses import Response
@@ -11,7 +12,7 @@ from service.api.dependencies import ActorDep, Service, ServiceDep
 from service.api.problems import error_responses
 from service.api.routing import JsonRoute
 from service.api.schemas.base import CollectionPath
-from service.api.schemas.collections import CollectionAnswer, CollectionBody, CollectionsAnswer, collection_answer
+from service.api.schemas.collections import CollectionAnswer, CollectionBody, CollectionsAnswer, version_summary
 from service.core.collections import Collection, CollectionSettings
 from service.core.errors import CollectionNotFound, Conflict, EmbedderChange, Invalid, NotFound
 from service.core.ids import CollectionName
@@ -101,11 +102,19 @@ async def delete(service: ServiceDep, collection: CollectionPath) -> Response:
 
 
 async def _answer(service: Service, collection: Collection) -> CollectionAnswer:
-    return collection_answer(
-        collection,
-        await service.collections.counts(collection),
-        await service.collections.fields(collection.id),
-        await service.versions.of(collection.id),
-        service.lexicon.state(collection),
-        service.lexicon.lag_seconds(collection.id),
-    )
+    settings: Any = asdict(collection.settings)
+    if (tuned := collection.settings.tuned) is not None:
+        settings["tuned"]["outdated"] = tuned.version != collection.active_version
+    fields = await service.collections.fields(collection.id)
+    return {
+        "name": collection.name,
+        "settings": settings,
+        "fields": [{"field": field.name, "state": field.state} for field in fields],
+        "counts": await service.collections.counts(collection),
+        "active_version": collection.active_version,
+        "previous_version": collection.previous_version,
+        "versions": [version_summary(version) for version in await service.versions.of(collection.id)],
+        "lexical_state": service.lexicon.state(collection),
+        "lexical_lag_seconds": service.lexicon.lag_seconds(collection.id),
+        "created_at": collection.created_at,
+    }

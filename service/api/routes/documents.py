@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 from fastapi import Query
 from pydantic import ValidationError
-from starlette.convertors import Convertor, register_url_convertor
+from starlette.convertors import PathConvertor, register_url_convertor
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
@@ -35,33 +35,25 @@ from service.api.schemas.documents import (
 from service.core.collections import Collection
 from service.core.documents import Document
 from service.core.errors import DocumentNotFound, Invalid
+from service.core.filters import Filter
 from service.core.ids import DocumentId
 from service.core.periodic import utc_now
 from service.ingest.stream import BATCH_DOCUMENTS
-from service.ingest.validation import VectorTarget, vector_target
+from service.ingest.validation import vector_target
 
 WAIT_WINDOW = 10 * BATCH_DOCUMENTS
 """Ids of a stream that are waited for together. More than ingest holds uncommitted, so the older half is committed."""
 
 
-class IdConvertor(Convertor[str]):
+class IdConvertor(PathConvertor):
     """Any text. Starlette's own `path` stops before a line break, and would take "a\n" for "a"."""
 
     regex = "(?s:.*)"
-
-    def convert(self, value: str) -> str:
-        return value
-
-    def to_string(self, value: str) -> str:
-        return value
 
 
 register_url_convertor("id", IdConvertor())
 
 router = collection_router("/documents", "documents")
-
-
-# ---------------------------------------------------------------- write
 
 
 @router.post(
@@ -96,7 +88,7 @@ async def write(
         return await _write_stream(service, request, found, query)
     documents = _parse_documents(await read_json(request, service.limits.body_bytes))
     with_vectors = query.embedder_version is not None or any(document.vector is not None for document in documents)
-    target = await _vector_target(service, found, query) if with_vectors else None
+    target = vector_target(await service.versions.of(found.id), query.embedder_version) if with_vectors else None
     answer = written_answer(await service.ingest.write(found, documents, target))
     if query.wait:
         ids = [document.id for document in documents]
@@ -111,13 +103,8 @@ def _parse_documents(body: Any) -> list[Document]:
         raise problems.invalid_from_pydantic(error.errors()) from error
 
 
-async def _vector_target(service: Service, collection: Collection, query: WriteQuery) -> VectorTarget:
-    """The version that the vectors of these documents are for, or why there is none."""
-    return vector_target(await service.versions.of(collection.id), query.embedder_version)
-
-
 async def _write_stream(service: Service, request: Request, collection: Collection, query: WriteQuery) -> WrittenAnswer:
-    target = await _vector_target(service, collection, query)
+    target = vector_target(await service.versions.of(collection.id), query.embedder_version)
     waiter = _SearchableWaiter(service, collection) if query.wait else None
     max_bytes = service.limits.line_bytes
 
@@ -168,32 +155,27 @@ class _SearchableWaiter:
             self._searchable = await self._service.ingest.wait_until_searchable(self._collection, ids)
 
 
-# ---------------------------------------------------------------- read
-
-
 @router.get("", summary="List documents")
 async def list_documents(
     service: ServiceDep, collection: CollectionPath, query: Annotated[ListQuery, Query()]
 ) -> DocumentPage:
     """In the byte order of their ids, page by page."""
     after = decode_cursor(collection, query.cursor)
-    where = parse_filter(_filter_object(query.filter))
+    where = _filter_from_url(query.filter)
     found = await service.collections.by_name(collection)
     rows = await service.documents.page(found.id, None if after is None else DocumentId(after), query.limit + 1, where)
     page, next_cursor = split_page(collection, rows, query.limit, lambda document: document.id)
     return {"documents": [document_answer(one) for one in page], "next_cursor": next_cursor}
 
 
-def _filter_object(text: str | None) -> Any:
-    if text is None:
-        return None
+def _filter_from_url(text: str | None) -> Filter | None:
     try:
-        value = parse_json(text)
+        value = {} if text is None else parse_json(text)
     except ValueError as error:
         raise Invalid.at("filter", f"not JSON: {error}") from error
     if not isinstance(value, dict):
         raise Invalid.at("filter", "expected an object")
-    return value
+    return parse_filter(value)
 
 
 @router.get("/failed", summary="List the documents that were set aside")
@@ -222,9 +204,6 @@ async def get(service: ServiceDep, collection: CollectionPath, id: DocumentIdPat
     if document is None:
         raise DocumentNotFound
     return document_answer(document)
-
-
-# ---------------------------------------------------------------- delete
 
 
 @router.delete("/{id:id}", summary="Delete one document", status_code=204)

@@ -10,8 +10,7 @@ from service.api.schemas.base import CollectionPath
 from service.core.collections import Collection
 from service.core.verdict import Verdict
 from service.drift.assess import DriftMeasure, DriftMeasureName, DriftReference
-from service.drift.monitor import DriftMinute as Minute
-from service.drift.monitor import DriftReport
+from service.drift.monitor import DriftMinute, DriftReport
 
 router = collection_router("", "truth")
 
@@ -103,7 +102,7 @@ def _measure(measure: DriftMeasure) -> DriftMeasureAnswer:
     }
 
 
-def _minute(minute: Minute) -> DriftMinuteAnswer:
+def _minute(minute: DriftMinute) -> DriftMinuteAnswer:
     def rounded(value: float | None) -> float | None:
         return None if value is None else round(value, 4)
 

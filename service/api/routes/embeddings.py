@@ -59,9 +59,6 @@ class EncoderBody(ModelBody):
             raise Invalid(error.detail.removeprefix("embedder."), errors) from error
 
 
-# ---------------------------------------------------------------- embeddings
-
-
 class EmbeddingsBody(EncoderBody):
     """OpenAI's request. `input_type` says which of the model's prompts goes before the texts."""
 
@@ -166,9 +163,6 @@ def _base64(numbers: npt.NDArray[Any], dtype: str) -> str:
 def signed_response(answer: Any, encoder: Encoder) -> Response:
     """An answer with the fingerprint of the model that it comes from."""
     return JsonResponse(answer, headers={FINGERPRINT_HEADER: encoder.identity.fingerprint})
-
-
-# ---------------------------------------------------------------- tokens
 
 
 class TokenizeBody(EncoderBody):

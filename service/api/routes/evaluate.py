@@ -1,6 +1,5 @@
 """Quality of the answers: judged queries are run against the collection in its current state."""
 
-from collections.abc import Sequence
 from typing import Annotated, Self
 
 from fastapi import Body
@@ -8,7 +7,7 @@ from pydantic import Field, model_validator
 from starlette.requests import Request
 from typing_extensions import TypedDict
 
-from service.api.dependencies import Service, ServiceDep
+from service.api.dependencies import ServiceDep
 from service.api.disconnect import run_until_disconnect
 from service.api.routes.judgments import MAX_JUDGMENTS, JudgedQueryBody, JudgmentBody, JudgmentsBody
 from service.api.routing import collection_router
@@ -88,25 +87,15 @@ async def evaluate(
 
     It ends when the client disconnects.
     """
-    modes = _available_modes(service, body.modes)
+    if "rerank" in body.modes and service.reranker is None:
+        raise Invalid.at(f"modes.{body.modes.index('rerank')}", "no reranker is configured: AZIMUTH_RERANKER")
     found = await service.collections.by_name(collection)
-    judgments = body.judgments() or await _stored_judgments(service, found)
+    judgments = body.judgments() or await service.test_sets.get(found.id)
+    if judgments is None:
+        raise Conflict(f"collection {found.name} has no judgments: upload them, or send queries and qrels")
+    modes = list(dict.fromkeys(body.modes))
     evaluation = service.evaluator.evaluate(found, judgments, modes, body.budget_seconds)
     return _answer(found, await run_until_disconnect(request, evaluation))
-
-
-def _available_modes(service: Service, modes: Sequence[EvaluationMode]) -> Sequence[EvaluationMode]:
-    """Each once. Invalid where this service lacks what one of them needs."""
-    if "rerank" in modes and service.reranker is None:
-        raise Invalid.at(f"modes.{modes.index('rerank')}", "no reranker is configured: AZIMUTH_RERANKER")
-    return list(dict.fromkeys(modes))
-
-
-async def _stored_judgments(service: Service, collection: Collection) -> Judgments:
-    judgments = await service.test_sets.get(collection.id)
-    if judgments is None:
-        raise Conflict(f"collection {collection.name} has no judgments: upload them, or send queries and qrels")
-    return judgments
 
 
 def _answer(collection: Collection, result: EvaluationResult) -> EvaluationAnswer:

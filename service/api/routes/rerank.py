@@ -1,9 +1,9 @@
 """Reranking, in the shapes of Cohere and Jina (`documents`) and of text-embeddings-inference (`texts`)."""
 
-from typing import Annotated, NotRequired, Self
+from typing import Annotated, NotRequired
 
 from fastapi import APIRouter
-from pydantic import ConfigDict, Field, model_validator
+from pydantic import Field
 from starlette.requests import Request
 from starlette.responses import Response
 from typing_extensions import TypedDict
@@ -14,7 +14,7 @@ from service.api.disconnect import run_until_disconnect
 from service.api.problems import error_responses
 from service.api.routes.embeddings import MAX_LENGTH, MAX_TEXTS
 from service.api.routing import JsonRoute
-from service.api.schemas.base import RequestBody, Text
+from service.api.schemas.base import OneOfBody, RequestBody, Text
 from service.core.errors import Invalid, ModelUnavailable
 
 MAX_QUERY_LENGTH = 10_000
@@ -28,10 +28,10 @@ class PassageBody(RequestBody):
     text: PassageText
 
 
-class RerankBody(RequestBody):
-    """Either `documents` (Cohere, Jina) or `texts` (text-embeddings-inference), and what goes with it."""
+class RerankBody(OneOfBody):
+    """Either `documents` (Cohere, Jina) or `texts` (text-embeddings-inference), with the options of each."""
 
-    model_config = ConfigDict(json_schema_extra={"oneOf": [{"required": ["documents"]}, {"required": ["texts"]}]})
+    alternatives = ("documents", "texts")
 
     query: Annotated[Text, Field(min_length=1, max_length=MAX_QUERY_LENGTH)]
     documents: Annotated[list[PassageText | PassageBody], Field(min_length=1, max_length=MAX_TEXTS)] | None = None
@@ -40,12 +40,6 @@ class RerankBody(RequestBody):
     top_n: Annotated[int, Field(ge=1, le=MAX_TEXTS)] | None = None
     return_documents: bool = False
     return_text: bool = False
-
-    @model_validator(mode="after")
-    def _exactly_one(self) -> Self:
-        if (self.documents is None) == (self.texts is None):
-            raise ValueError("give either documents or texts")
-        return self
 
     @property
     def passages(self) -> list[str]:

@@ -21,7 +21,6 @@ from service.core.concurrency import gather_limited
 from service.core.errors import DocumentNotFound, FieldError, Invalid
 from service.core.ids import CollectionName
 from service.core.search import SearchRequest, SearchResult
-from service.core.timings import Timings
 from service.search.encode_query import SharedQueryEncoding
 
 BATCH_CONCURRENCY = 8
@@ -111,9 +110,6 @@ def _response(request: Request, result: SearchResult, wanted: SearchRequest, exp
     answer = search_answer(result, wanted, explain=explain)
     request.state.timings = answer["timings_ms"]
     request.state.searches = (result.timings,)
-    return JsonResponse(answer, headers={"Server-Timing": _server_timing(result.timings)})
-
-
-def _server_timing(timings: Timings) -> str:
-    total = f"total;dur={timings.elapsed * 1000:.3f}"
-    return f"{timings.header()}, {total}" if timings.seconds else total
+    stages = [result.timings.header()] if result.timings.seconds else []
+    total = f"total;dur={result.timings.elapsed * 1000:.3f}"
+    return JsonResponse(answer, headers={"Server-Timing": ", ".join([*stages, total])})

@@ -33,9 +33,6 @@ router = collection_router("/versions", "versions")
 CONFLICT = error_responses(409)
 
 
-# ---------------------------------------------------------------- read
-
-
 @router.get("", summary="List the embedder versions")
 async def list_versions(service: ServiceDep, collection: CollectionPath) -> VersionsAnswer:
     """All that ever existed: numbers are not used again."""
@@ -51,9 +48,6 @@ async def list_versions(service: ServiceDep, collection: CollectionPath) -> Vers
 async def get(service: ServiceDep, collection: CollectionPath, number: VersionPath) -> VersionAnswer:
     found = await service.collections.by_name(collection)
     return await _answer(service, found, await service.versions.get(found.id, number))
-
-
-# ---------------------------------------------------------------- register, promote, roll back, retire
 
 
 @router.post(
@@ -152,9 +146,6 @@ async def retire(
     service.search.forget(found.name)
     found = await service.collections.by_name(collection)  # it may have been the previous version
     return await _answer(service, found, await service.versions.get(found.id, number))
-
-
-# ---------------------------------------------------------------- pause and resume
 
 
 @router.post("/{number}/pause", summary="Pause a backfill", responses=CONFLICT)

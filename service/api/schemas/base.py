@@ -6,10 +6,10 @@ in the same order, is a part of them as it is (see `bodies.JsonResponse`).
 """
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self, TypeVar
 
 from fastapi import Path
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from service.core import filters
 from service.core.filters import Filter
@@ -35,6 +35,28 @@ class RequestBody(BaseModel):
     def apply_to(self, settings: Settings) -> Settings:
         """`settings` with the fields changed that the client sent."""
         return replace(settings, **self.model_dump(exclude_unset=True))
+
+
+class OneOfBody(RequestBody):
+    """Exactly one of the fields in `alternatives` must be there."""
+
+    model_config = ConfigDict(
+        json_schema_extra=lambda schema, kind: schema.update(oneOf=[{"required": [one]} for one in kind.alternatives])
+    )
+    alternatives: ClassVar[tuple[str, ...]]
+
+    @model_validator(mode="after")
+    def _exactly_one(self) -> Self:
+        if sum(getattr(self, name) is not None for name in self.alternatives) != 1:
+            raise ValueError(f"give exactly one of {', '.join(self.alternatives)}")
+        return self
+
+
+def text_as(field: str, shape: Any) -> BeforeValidator:
+    """A text stands for an object with this one field. `shape`: of what may be sent."""
+    return BeforeValidator(
+        lambda value: {field: value} if isinstance(value, str) else value, json_schema_input_type=shape
+    )
 
 
 class QueryParameters(BaseModel):

@@ -1,24 +1,21 @@
 """Collections and their settings, as clients send and get them."""
 
-from collections.abc import Sequence
-from dataclasses import asdict, fields, replace
+from dataclasses import fields, replace
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import Field
 from typing_extensions import TypedDict
 
-from service.api.schemas.base import MAX_DIMENSIONS, RequestBody, Text, VersionNumberField
+from service.api.schemas.base import MAX_DIMENSIONS, RequestBody, Text, VersionNumberField, text_as
 from service.core import filters
 from service.core.collections import (
     ChunkingSettings,
-    Collection,
     CollectionCounts,
     CollectionSettings,
     EmbedderSpec,
     FieldState,
     FusionSettings,
-    IndexedField,
     MeasuredGain,
     RerankSettings,
     TuningRecord,
@@ -31,8 +28,6 @@ MAX_TUNED_QUERIES = 10_000
 MAX_FOLDS = 100
 
 _DEFAULTS = CollectionSettings()
-
-# ---------------------------------------------------------------- request
 
 
 class ModelBody(RequestBody):
@@ -57,13 +52,7 @@ class EmbedderBody(ModelBody):
     ) = None
 
 
-EmbedderField = Annotated[
-    EmbedderBody,
-    BeforeValidator(
-        lambda value: {"model": value} if isinstance(value, str) else value,
-        json_schema_input_type=Annotated[str, Field(max_length=300)] | EmbedderBody,
-    ),
-]
+EmbedderField = Annotated[EmbedderBody, text_as("model", Annotated[str, Field(max_length=300)] | EmbedderBody)]
 """An embedder, or the name of its model alone."""
 
 
@@ -168,9 +157,6 @@ def _ranking(settings: CollectionSettings) -> tuple[FusionSettings, int, RerankS
     return settings.fusion, settings.candidates, settings.rerank
 
 
-# ---------------------------------------------------------------- answers
-
-
 class TunedAnswer(TypedDict):
     version: int
     at: datetime
@@ -227,31 +213,6 @@ class CollectionAnswer(TypedDict):
 
 class CollectionsAnswer(TypedDict):
     collections: list[CollectionAnswer]
-
-
-def collection_answer(
-    collection: Collection,
-    counts: CollectionCounts,
-    fields: Sequence[IndexedField],
-    versions: Sequence[EmbedderVersion],
-    lexical_state: LexiconState,
-    lag_seconds: float | None,
-) -> CollectionAnswer:
-    settings: Any = asdict(collection.settings)
-    if (tuned := collection.settings.tuned) is not None:
-        settings["tuned"]["outdated"] = tuned.version != collection.active_version
-    return {
-        "name": collection.name,
-        "settings": settings,
-        "fields": [{"field": field.name, "state": field.state} for field in fields],
-        "counts": counts,
-        "active_version": collection.active_version,
-        "previous_version": collection.previous_version,
-        "versions": [version_summary(version) for version in versions],
-        "lexical_state": lexical_state,
-        "lexical_lag_seconds": lag_seconds,
-        "created_at": collection.created_at,
-    }
 
 
 def version_summary(version: EmbedderVersion) -> VersionSummary:

@@ -2,14 +2,15 @@
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Annotated, Any, NotRequired, Self
+from typing import Annotated, Any, NotRequired
 
-from pydantic import ConfigDict, Field, model_validator
+from pydantic import Field
 from typing_extensions import TypedDict
 
 from service.api.schemas.base import (
     DocumentIdField,
     FilterField,
+    OneOfBody,
     PageQuery,
     QueryParameters,
     RequestBody,
@@ -22,8 +23,6 @@ from service.ingest.stream import StreamOutcome
 
 MAX_DELETED = 1_000
 MAX_FILTER_IN_URL = 4_096
-
-# ---------------------------------------------------------------- request
 
 
 class DocumentBody(RequestBody):
@@ -49,19 +48,11 @@ class DocumentsBody(RequestBody):
     documents: Annotated[list[DocumentBody], Field(min_length=1)]
 
 
-class DeletionBody(RequestBody):
-    """Either `ids` or `filter`."""
-
-    model_config = ConfigDict(json_schema_extra={"oneOf": [{"required": ["ids"]}, {"required": ["filter"]}]})
+class DeletionBody(OneOfBody):
+    alternatives = ("ids", "filter")
 
     ids: Annotated[list[DocumentIdField], Field(max_length=MAX_DELETED)] | None = None
     filter: FilterField | None = None
-
-    @model_validator(mode="after")
-    def _exactly_one(self) -> Self:
-        if (self.ids is None) == (self.filter is None):
-            raise ValueError("give either ids or filter")
-        return self
 
 
 class WriteQuery(QueryParameters):
@@ -77,9 +68,6 @@ class ListQuery(PageQuery):
         str | None,
         Field(max_length=MAX_FILTER_IN_URL, description="A filter as JSON.", examples=['{"year": {"$gte": 2019}}']),
     ] = None
-
-
-# ---------------------------------------------------------------- answers
 
 
 class DocumentAnswer(TypedDict):

@@ -8,11 +8,13 @@ from pydantic import BeforeValidator, ConfigDict, Field, model_validator
 from service.api.schemas.base import (
     DocumentIdField,
     FilterField,
+    OneOfBody,
     QueryText,
     RequestBody,
     VectorField,
     VersionNumberField,
     parse_filter,
+    text_as,
 )
 from service.api.schemas.collections import MAX_CANDIDATES, FusionBody, RerankingBody
 from service.core.collections import FusionSettings
@@ -34,34 +36,20 @@ def _object_from_bool(value: Any) -> Any:
     return ({} if value else None) if isinstance(value, bool) else value
 
 
-class ExampleBody(RequestBody):
+class ExampleBody(OneOfBody):
     """A document by its id, a text, or a vector in the space of the version: one of the three."""
 
-    model_config = ConfigDict(
-        json_schema_extra={"oneOf": [{"required": ["id"]}, {"required": ["text"]}, {"required": ["vector"]}]}
-    )
+    alternatives = ("id", "text", "vector")
 
     id: DocumentIdField | None = None
     text: QueryText | None = None
     vector: VectorField | None = None
 
-    @model_validator(mode="after")
-    def _exactly_one(self) -> Self:
-        if sum(one is not None for one in (self.id, self.text, self.vector)) != 1:
-            raise ValueError("give either an id, a text or a vector")
-        return self
-
     def example(self) -> Example:
         return Example(id=self.id, text=self.text, vector=None if self.vector is None else tuple(self.vector))
 
 
-ExampleField = Annotated[
-    ExampleBody,
-    BeforeValidator(
-        lambda value: {"id": value} if isinstance(value, str) else value,
-        json_schema_input_type=DocumentIdField | ExampleBody,
-    ),
-]
+ExampleField = Annotated[ExampleBody, text_as("id", DocumentIdField | ExampleBody)]
 
 
 class LikeBody(RequestBody):
@@ -97,13 +85,7 @@ class QueryBody(RequestBody):
         return Query(text=self.query or "", vector=vector, weight=self.weight)
 
 
-QueryField = Annotated[
-    QueryBody,
-    BeforeValidator(
-        lambda value: {"query": value} if isinstance(value, str) else value,
-        json_schema_input_type=QueryText | QueryBody,
-    ),
-]
+QueryField = Annotated[QueryBody, text_as("query", QueryText | QueryBody)]
 
 
 class TyposBody(RequestBody):

@@ -19,9 +19,6 @@ MAX_NOTE = 1_000
 Note = Annotated[Text, Field(max_length=MAX_NOTE, description="Why, for whoever reads the audit trail.")]
 
 
-# ---------------------------------------------------------------- request
-
-
 class IndexBody(RequestBody):
     """How the vectors are stored and indexed. What is left out is as in the active version.
 
@@ -74,9 +71,6 @@ class RollBackBody(RequestBody):
 
 class NoteQuery(QueryParameters):
     note: Note = ""
-
-
-# ---------------------------------------------------------------- answers
 
 
 class CalibrationAnswer(TypedDict):
