@@ -2,8 +2,10 @@
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from unittest.mock import AsyncMock
 
 import numpy as np
 import pytest
@@ -22,8 +24,8 @@ from service.core.errors import (
     Unavailable,
     VersionNotFound,
 )
-from service.core.ids import CollectionName, DocumentId, Role, Vectors, VersionNumber
-from service.core.ports.embedder import Encoder
+from service.core.ids import CollectionName, DocumentId, VersionNumber
+from service.core.jobs import EncodedDocument
 from service.core.ports.reranker import RerankScores
 from service.core.ports.vectors import VectorQuery
 from service.core.query_syntax import ParsedQuery
@@ -81,10 +83,6 @@ class Zoo:
     registry: ModelRegistry
     verifier: ModelVerifier
     collection: Collection
-    reranker: Shouting | None = None
-    passing_cap: int = 100
-    max_concurrent: int = 10
-    replaced: dict[str, object] = field(default_factory=dict)
 
     def search(self, **replaced: object) -> SearchPipeline:
         parts: dict[str, object] = {
@@ -95,11 +93,24 @@ class Zoo:
             "lexicon": self.lexicon,
             "embedders": self.registry,
             "verifier": self.verifier,
-            "reranker": self.reranker,
-            "passing_cap": self.passing_cap,
-            "max_concurrent": self.max_concurrent,
+            "reranker": None,
+            "passing_cap": 100,
+            "max_concurrent": 10,
         }
         return SearchPipeline(**{**parts, **replaced})  # type: ignore[arg-type]
+
+    def mocked_lexicon(self, **search: Any) -> FakeLexicon:
+        lexicon = FakeLexicon(self.store)
+        lexicon.search = AsyncMock(**search)  # type: ignore[method-assign]
+        return lexicon
+
+    def lost_lexicon(self) -> FakeLexicon:
+        return self.mocked_lexicon(side_effect=LexiconUnavailable("being rebuilt"))
+
+    def mocked_verifier(self, **ensure: Any) -> ModelVerifier:
+        verifier = ModelVerifier(collections=self.collections, versions=self.versions, embedders=self.registry)
+        verifier.ensure = AsyncMock(**ensure)  # type: ignore[method-assign]
+        return verifier
 
     async def version(self) -> EmbedderVersion:
         return (await self.versions.of(self.collection.id))[0]
@@ -115,10 +126,6 @@ class Zoo:
 
     async def encode(self) -> None:
         """What a worker would do."""
-        from datetime import timedelta
-
-        from service.core.jobs import EncodedDocument
-
         version = await self.version()
         encoder = await self.verifier.ensure(version)
         claimed = await FakeQueue(self.store).claim([version], 100, "test", NOW, timedelta(seconds=60))
@@ -217,15 +224,8 @@ async def test_a_reranker_that_fails_is_named_and_the_first_stage_answers(zoo: Z
     assert [(one.stage, one.reason) for one in answer.degraded] == [("rerank", "out of memory")]
 
 
-class NoLexicon(FakeLexicon):
-    async def search(
-        self, collection: Collection, words: ParsedQuery, limit: int, within: Sequence[DocumentId] | None = None
-    ) -> tuple[Candidate, ...]:
-        raise LexiconUnavailable("being rebuilt")
-
-
 async def test_without_the_lexical_index_a_hybrid_search_is_dense_and_says_so(zoo: Zoo) -> None:
-    search = zoo.search(lexicon=NoLexicon(zoo.store))
+    search = zoo.search(lexicon=zoo.lost_lexicon())
     answer = await search.run(NAME, SearchRequest(text="animal"))
     assert answer.hits
     assert [(one.stage, one.code) for one in answer.degraded] == [("lexical", "LexiconUnavailable")]
@@ -233,13 +233,8 @@ async def test_without_the_lexical_index_a_hybrid_search_is_dense_and_says_so(zo
         await search.run(NAME, SearchRequest(text="animal", mode="lexical"))
 
 
-class Refusing(ModelVerifier):
-    async def ensure(self, version: EmbedderVersion) -> Encoder:
-        raise SpaceRefused("weights differ")
-
-
 async def test_a_foreign_model_never_answers_in_a_space(zoo: Zoo) -> None:
-    refusing = Refusing(collections=zoo.collections, versions=zoo.versions, embedders=zoo.registry)
+    refusing = zoo.mocked_verifier(side_effect=SpaceRefused("weights differ"))
     search = zoo.search(verifier=refusing)
     with pytest.raises(SpaceRefused):
         await search.run(NAME, SearchRequest(text="animal", mode="dense"))
@@ -247,7 +242,7 @@ async def test_a_foreign_model_never_answers_in_a_space(zoo: Zoo) -> None:
     assert [(one.stage, one.reason) for one in answer.degraded] == [("embed", "weights differ")]
     assert all(hit.explanation.dense is None for hit in answer.hits)
     with pytest.raises(Unavailable):
-        await zoo.search(verifier=refusing, lexicon=NoLexicon(zoo.store)).run(NAME, SearchRequest(text="animal"))
+        await zoo.search(verifier=refusing, lexicon=zoo.lost_lexicon()).run(NAME, SearchRequest(text="animal"))
 
 
 async def test_what_changed_after_it_was_encoded_is_dropped_and_refilled(zoo: Zoo) -> None:
@@ -259,18 +254,12 @@ async def test_what_changed_after_it_was_encoded_is_dropped_and_refilled(zoo: Zo
     assert all("wasps" not in hit.text for hit in answer.hits)
 
 
-class Swapped(ModelVerifier):
-    """The model is replaced while it encodes: whoever asks again gets another encoder."""
-
-    async def ensure(self, version: EmbedderVersion) -> Encoder:
-        return HashingEncoder(version.spec)
-
-
 async def test_a_model_that_is_swapped_while_it_encodes_the_query_does_not_answer(zoo: Zoo) -> None:
-    swapped = Swapped(collections=zoo.collections, versions=zoo.versions, embedders=zoo.registry)
+    """Each call gets another encoder."""
+    search = zoo.search(verifier=zoo.mocked_verifier(side_effect=lambda version: HashingEncoder(version.spec)))
     with pytest.raises(SpaceRefused, match="replaced"):
-        await zoo.search(verifier=swapped).run(NAME, SearchRequest(text="animal", mode="dense"))
-    answer = await zoo.search(verifier=swapped).run(NAME, SearchRequest(text="animal"))
+        await search.run(NAME, SearchRequest(text="animal", mode="dense"))
+    answer = await search.run(NAME, SearchRequest(text="animal"))
     assert [(one.stage, one.code) for one in answer.degraded] == [("embed", "SpaceRefused")]
 
 
@@ -310,30 +299,27 @@ async def test_the_index_is_searched_as_deep_as_the_answer_needs_and_says_so(zoo
     assert deeper.dense.ef_search == 300
 
 
-class Slow(FakeLexicon):
-    async def search(
-        self, collection: Collection, words: ParsedQuery, limit: int, within: Sequence[DocumentId] | None = None
-    ) -> tuple[Candidate, ...]:
-        await asyncio.sleep(30)
-        raise AssertionError("never cancelled")
+async def never(*_: object) -> tuple[Candidate, ...]:
+    await asyncio.sleep(30)
+    raise AssertionError("never cancelled")
 
 
 async def test_a_leg_that_outlasts_the_budget_is_left_out_visibly(zoo: Zoo) -> None:
-    answer = await zoo.search(lexicon=Slow(zoo.store)).run(NAME, SearchRequest(text="animal", budget_ms=100))
+    answer = await zoo.search(lexicon=zoo.mocked_lexicon(side_effect=never)).run(
+        NAME, SearchRequest(text="animal", budget_ms=100)
+    )
     assert answer.hits
     assert [(one.stage, one.code) for one in answer.degraded] == [("lexical", "budget")]
     assert answer.hits[0].highlights, "what is already found is still shown in full"
 
 
 async def test_a_budget_that_nothing_can_keep_still_gets_an_answer(zoo: Zoo) -> None:
-    class Sluggish(FakeLexicon):
-        async def search(
-            self, collection: Collection, words: ParsedQuery, limit: int, within: Sequence[DocumentId] | None = None
-        ) -> tuple[Candidate, ...]:
-            await asyncio.sleep(0.02)
-            return await super().search(collection, words, limit, within)
+    async def slow(*query: Any) -> tuple[Candidate, ...]:
+        await asyncio.sleep(0.02)
+        return await zoo.lexicon.search(*query)
 
-    answer = await zoo.search(lexicon=Sluggish(zoo.store)).run(NAME, SearchRequest(text="animal", budget_ms=1e-9))
+    search = zoo.search(lexicon=zoo.mocked_lexicon(side_effect=slow))
+    answer = await search.run(NAME, SearchRequest(text="animal", budget_ms=1e-9))
     assert answer.hits
     assert {one.code for one in answer.degraded} == {"budget"}
 
@@ -348,7 +334,7 @@ async def test_a_query_that_the_embedder_cannot_read_to_its_end_says_so(zoo: Zoo
 
 
 async def test_too_many_at_once_are_turned_away_at_once(zoo: Zoo) -> None:
-    search = zoo.search(lexicon=Slow(zoo.store), max_concurrent=1)
+    search = zoo.search(lexicon=zoo.mocked_lexicon(side_effect=never), max_concurrent=1)
     first = asyncio.create_task(search.run(NAME, SearchRequest(text="animal")))
     await asyncio.sleep(0)
     with pytest.raises(Overloaded):
@@ -392,14 +378,8 @@ async def test_a_changed_document_is_found_by_its_new_words_before_it_is_encoded
 async def test_a_lexical_index_that_lags_does_not_lend_its_old_scores(zoo: Zoo) -> None:
     old = await zoo.lexicon.search(zoo.collection, ParsedQuery(text="purrs"), 1)
     await zoo.write({"cat": "The lynx prowls by night."})
-
-    class Lagging(FakeLexicon):
-        async def search(
-            self, collection: Collection, words: ParsedQuery, limit: int, within: Sequence[DocumentId] | None = None
-        ) -> tuple[Candidate, ...]:
-            return old
-
-    answer = await zoo.search(lexicon=Lagging(zoo.store)).run(NAME, SearchRequest(text="purrs", k=5))
+    lagging = zoo.mocked_lexicon(return_value=old)
+    answer = await zoo.search(lexicon=lagging).run(NAME, SearchRequest(text="purrs", k=5))
     (cat,) = [hit for hit in answer.hits if hit.id == "cat"]
     assert cat.text == "The lynx prowls by night."
     assert cat.explanation.dense is not None
@@ -434,11 +414,6 @@ async def test_a_collection_made_anew_by_another_process_is_found_at_once(zoo: Z
 # ---------------------------------------------------------------- versions, and vectors that clients bring
 
 
-class Silent(ModelRegistry):
-    async def embed(self, spec: EmbedderSpec, texts: Sequence[str], role: Role) -> Vectors:
-        raise AssertionError("nothing is to be encoded")
-
-
 def put_version(zoo: Zoo, version: EmbedderVersion) -> None:
     """Beside or in place of what is there."""
     versions = zoo.collections.versions[zoo.collection.id]
@@ -449,10 +424,8 @@ async def test_a_vector_of_the_client_answers_as_the_text_that_it_is_of_without_
     text = "a small animal that purrs"
     (vector,) = await zoo.registry.embed((await zoo.version()).spec, [text], "query")
     by_text = await zoo.search().run(NAME, SearchRequest(text=text, mode="dense"))
-    brought = SearchRequest(
-        text="", mode="dense", vector=tuple((vector * 7).tolist()), embedder_version=VersionNumber(1)
-    )
-    by_vector = await zoo.search(embedders=Silent(default="hashing:256")).run(NAME, brought)
+    brought = SearchRequest(mode="dense", vector=tuple((vector * 7).tolist()), embedder_version=VersionNumber(1))
+    by_vector = await zoo.search(embedders=None).run(NAME, brought)
     assert [hit.id for hit in by_vector.hits] == [hit.id for hit in by_text.hits]
     assert [hit.score for hit in by_vector.hits] == pytest.approx([hit.score for hit in by_text.hits], abs=1e-6)
     assert not by_vector.degraded
@@ -516,7 +489,7 @@ async def test_without_its_vector_an_external_version_answers_by_words(zoo: Zoo)
     with pytest.raises(Invalid, match="send the query's"):
         await zoo.search().run(NAME, SearchRequest(text="animal", mode="dense"))
     with pytest.raises(Unavailable):
-        await zoo.search(lexicon=NoLexicon(zoo.store)).run(NAME, SearchRequest(text="animal"))
+        await zoo.search(lexicon=zoo.lost_lexicon()).run(NAME, SearchRequest(text="animal"))
     both = await zoo.search().run(NAME, SearchRequest(text="animal", vector=(1.0,) * 256))
     assert not both.degraded
     assert all(hit.explanation.dense is not None for hit in both.hits)

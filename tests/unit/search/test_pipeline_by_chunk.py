@@ -10,12 +10,13 @@ import pytest
 
 from service.core import filters
 from service.core.documents import Document
+from service.core.errors import SpaceRefused
 from service.core.ids import DocumentId
 from service.core.ports.vectors import VectorQuery
 from service.core.search import Candidate, Example, Group, Like, Mode, Query, RerankRequest, SearchRequest
 from service.search.candidates import MAX_PARALLEL_STATEMENTS
 from tests.fakes import FakeVectors, StoredChunk
-from tests.unit.search.test_pipeline import NAME, NOW, TEXTS, NoLexicon, Refusing, Shouting, Zoo, zoo
+from tests.unit.search.test_pipeline import NAME, NOW, TEXTS, Shouting, Zoo, zoo
 
 __all__ = ["zoo"]
 
@@ -126,7 +127,7 @@ async def test_what_is_not_encoded_yet_is_one_hit_without_chunks(book: Zoo) -> N
 async def test_without_the_dense_leg_chunks_cannot_be_told_apart_and_the_answer_says_that_it_is_missing(
     book: Zoo,
 ) -> None:
-    refusing = Refusing(collections=book.collections, versions=book.versions, embedders=book.registry)
+    refusing = book.mocked_verifier(side_effect=SpaceRefused("weights differ"))
     answer = await book.search(verifier=refusing).run(NAME, SearchRequest(text="cat purrs", group_by="chunk"))
     assert sorted(hit.id for hit in answer.hits) == sorted({hit.id for hit in answer.hits})
     assert [one.stage for one in answer.degraded] == ["embed"]
@@ -198,7 +199,7 @@ async def test_queries_do_not_depend_on_their_order(book: Zoo) -> None:
 
 
 async def test_a_leg_that_fails_fails_for_all_queries_and_is_named_once(book: Zoo) -> None:
-    answer = await book.search(lexicon=NoLexicon(book.store)).run(NAME, SearchRequest(queries=(CATS, CARS)))
+    answer = await book.search(lexicon=book.lost_lexicon()).run(NAME, SearchRequest(queries=(CATS, CARS)))
     assert [one.stage for one in answer.degraded] == ["lexical"]
     assert all(one.lexical is None for hit in answer.hits for one in hit.explanation.queries)
 

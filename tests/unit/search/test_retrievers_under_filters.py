@@ -3,15 +3,15 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
-from service.core.collections import Collection, CollectionSettings
+from service.core.collections import Collection
 from service.core.filters import Filter, parse
-from service.core.ids import CollectionId, CollectionName, DocumentId, Vector, VersionNumber
+from service.core.ids import CollectionId, DocumentId, Vector
 from service.core.ports.vectors import VectorQuery
 from service.core.search import Candidate, DensePlan, FilterMatch, SearchRequest
 from service.core.versions import SpaceStatus
@@ -79,17 +79,9 @@ class Words:
         return tuple(map(one, ([*within] if within is not None else ALL)[:limit]))
 
 
-def space() -> Space:
-    collection = Collection(
-        id=CollectionId(1),
-        name=CollectionName("c"),
-        settings=CollectionSettings(),
-        active_version=VersionNumber(1),
-        created_at=datetime(2026, 3, 1, tzinfo=UTC),
-    )
-    status = SpaceStatus(rows=TOTAL, indexed=True, chunks_per_document=1.0)
-    version: Any = None
-    return Space(collection=collection, version=version, status=status)
+STATUS = SpaceStatus(rows=TOTAL, indexed=True, chunks_per_document=1.0)
+COLLECTION: Any = SimpleNamespace(id=1)
+SPACE = Space(collection=COLLECTION, version=None, status=STATUS)  # type: ignore[arg-type]
 
 
 def any_of(port: object) -> Any:
@@ -97,17 +89,26 @@ def any_of(port: object) -> Any:
     return port
 
 
-async def by_meaning(vectors: Vectors, documents: Metadata, filter_match: FilterMatch) -> retrievers.LegResult:
-    return await DenseRetriever(any_of(vectors), any_of(documents)).search(space(), REQUEST, QUERY, filter_match, WIDTH)
+def many(count: int) -> FilterMatch:
+    """Too many documents to list."""
+    return FilterMatch(ids=None, count=count, total=TOTAL)
 
 
-async def by_words(words: Words, documents: Metadata, filter_match: FilterMatch) -> retrievers.LegResult:
-    return await LexicalRetriever(any_of(words), any_of(documents)).search(space(), REQUEST, filter_match, WIDTH)
+def listed(ids: Sequence[DocumentId]) -> FilterMatch:
+    return FilterMatch(ids=tuple(ids), count=len(ids), total=TOTAL)
+
+
+async def search_dense(vectors: Vectors, documents: Metadata, filter_match: FilterMatch) -> retrievers.LegResult:
+    return await DenseRetriever(any_of(vectors), any_of(documents)).search(SPACE, REQUEST, QUERY, filter_match, WIDTH)
+
+
+async def search_lexical(words: Words, documents: Metadata, filter_match: FilterMatch) -> retrievers.LegResult:
+    return await LexicalRetriever(any_of(words), any_of(documents)).search(SPACE, REQUEST, filter_match, WIDTH)
 
 
 async def test_the_index_is_enough_where_it_brings_what_is_wanted() -> None:
     documents, vectors = Metadata(ALL[:5_000]), Vectors(ALL[:5_000], by_index=WIDTH)
-    leg = await by_meaning(vectors, documents, FilterMatch(ids=None, count=5_000, total=TOTAL))
+    leg = await search_dense(vectors, documents, many(5_000))
     assert (leg.plan.kind, len(leg.candidates), documents.named) == ("hnsw", WIDTH, [])
 
 
@@ -116,7 +117,7 @@ async def test_where_the_index_is_stuck_all_that_pass_are_scanned(count: int) ->
     """More than are asked for is still too few: beyond what is near, the index finds by chance."""
     far = ALL[-count:]
     documents, vectors = Metadata(far), Vectors(far, by_index=WIDTH - 1)
-    leg = await by_meaning(vectors, documents, FilterMatch(ids=None, count=count, total=TOTAL))
+    leg = await search_dense(vectors, documents, many(count))
     assert (leg.plan.kind, leg.plan.reason) == ("exact", "index_gave_too_few")
     assert [id_ for id_, _ in leg.candidates] == far[:WIDTH]
     assert documents.named == [filter_planner.MAX_ALLOWLIST_IDS]
@@ -132,35 +133,35 @@ async def test_the_index_is_not_tried_where_nothing_near_passes(passes_near: int
         async def nearest_sampled(self, space: Space, vector: Vector) -> Sequence[DocumentId]:
             return [*ALL[: 25 - passes_near], *filter_match[:passes_near]]
 
-    found = FilterMatch(ids=None, count=5_000, total=TOTAL)
+    found = many(5_000)
     retriever = DenseRetriever(any_of(vectors), any_of(documents), any_of(Sample()))
-    leg = await retriever.search(space(), REQUEST, QUERY, found, WIDTH)
+    leg = await retriever.search(SPACE, REQUEST, QUERY, found, WIDTH)
     assert (leg.plan.reason, len(leg.candidates)) == (reason, WIDTH)
     assert [named for _, named in vectors.plans] == [passes_near == 0]
 
 
 async def test_what_cannot_be_named_is_filtered_while_it_is_scanned() -> None:
     documents, vectors = Metadata(ALL[:5_000], nameable=10), Vectors(ALL[:5_000], by_index=0)
-    leg = await by_meaning(vectors, documents, FilterMatch(ids=None, count=5_000, total=TOTAL))
+    leg = await search_dense(vectors, documents, many(5_000))
     assert (leg.plan.kind, len(leg.candidates)) == ("exact", WIDTH)
     assert [named for _, named in vectors.plans] == [False, False]
 
 
 async def test_an_estimate_that_was_too_high_ends_with_what_there_is() -> None:
     documents, vectors = Metadata(ALL[:3]), Vectors(ALL[:3], by_index=3)
-    leg = await by_meaning(vectors, documents, FilterMatch(ids=None, count=4_000, total=TOTAL))
+    leg = await search_dense(vectors, documents, many(4_000))
     assert (len(leg.candidates), leg.exhausted) == (3, True)
 
 
 async def test_few_are_named_to_the_words() -> None:
     words, documents = Words(), Metadata(ALL[:50])
-    leg = await by_words(words, documents, FilterMatch(ids=tuple(ALL[:50]), count=50, total=TOTAL))
+    leg = await search_lexical(words, documents, listed(ALL[:50]))
     assert (words.looks, len(leg.candidates), leg.exhausted) == ([(WIDTH, 50)], 50, True)
 
 
 async def test_many_are_found_by_looking_as_much_deeper_as_the_filter_drops() -> None:
     words, documents = Words(), Metadata(ALL[::4])
-    leg = await by_words(words, documents, FilterMatch(ids=None, count=TOTAL // 4, total=TOTAL))
+    leg = await search_lexical(words, documents, many(TOTAL // 4))
     depth = math.ceil(retrievers.DEPTH_MARGIN * WIDTH * 4)
     assert (words.looks, documents.asked) == ([(depth, None)], [depth])
     assert [id_ for id_, _ in leg.candidates] == ALL[::4][:WIDTH]
@@ -170,7 +171,7 @@ async def test_many_are_found_by_looking_as_much_deeper_as_the_filter_drops() ->
 async def test_names_that_are_more_than_the_look_is_deep_are_compared_here() -> None:
     half = ALL[::2]
     words, documents = Words(), Metadata(half)
-    leg = await by_words(words, documents, FilterMatch(ids=tuple(half), count=len(half), total=TOTAL))
+    leg = await search_lexical(words, documents, listed(half))
     assert words.looks == [(math.ceil(retrievers.DEPTH_MARGIN * WIDTH * 2), None)]
     assert documents.asked == []
     assert [id_ for id_, _ in leg.candidates] == half[:WIDTH]
@@ -179,7 +180,7 @@ async def test_names_that_are_more_than_the_look_is_deep_are_compared_here() -> 
 async def test_words_that_stand_in_what_does_not_pass_lead_to_naming_what_does() -> None:
     far = ALL[-5_000:]
     words, documents = Words(), Metadata(far)
-    leg = await by_words(words, documents, FilterMatch(ids=None, count=5_000, total=TOTAL))
+    leg = await search_lexical(words, documents, many(5_000))
     assert words.looks == [(260, None), (WIDTH, 5_000)]
     assert documents.named == [filter_planner.MAX_ALLOWLIST_IDS]
     assert [id_ for id_, _ in leg.candidates] == far[:WIDTH]
@@ -188,6 +189,6 @@ async def test_words_that_stand_in_what_does_not_pass_lead_to_naming_what_does()
 async def test_beyond_all_names_it_looks_ever_deeper() -> None:
     far = ALL[-5_000:]
     words, documents = Words(), Metadata(far, nameable=0)
-    leg = await by_words(words, documents, FilterMatch(ids=None, count=5_000, total=TOTAL))
+    leg = await search_lexical(words, documents, many(5_000))
     assert [look for look, _ in words.looks] == [260, 2_080, 16_640]
     assert [id_ for id_, _ in leg.candidates] == far[:WIDTH]
