@@ -503,6 +503,6 @@ def test_a_direction_survives_whatever_its_length(scale: float) -> None:
     assert vector.dtype == np.float32
 
 
-def test_what_has_no_direction() -> None:
-    for values in ((), (0.0, -0.0), (float("nan"), 1.0), (float("inf"), 1.0)):
-        assert unit(values) is None
+@pytest.mark.parametrize("values", [(), (0.0, -0.0), (float("nan"), 1.0), (float("inf"), 1.0)])
+def test_what_has_no_direction(values: tuple[float, ...]) -> None:
+    assert unit(values) is None

@@ -50,21 +50,11 @@ class Told:
 
 
 def hits(first: Sequence[float]) -> list[Hit]:
+    same: Any = {"chunk": 0, "title": "", "start": 0, "end": 6, "metadata": {}, "revision": 1, "content_revision": 1}
+    explained = [Explanation(dense=None, lexical=None, fusion=score) for score in first]
     return [
-        Hit(
-            id=DocumentId(f"d{at:02}"),
-            chunk=0,
-            score=score,
-            title="",
-            text=f"text {at}",
-            start=0,
-            end=6,
-            metadata={},
-            revision=1,
-            content_revision=1,
-            explanation=Explanation(dense=None, lexical=None, fusion=score),
-        )
-        for at, score in enumerate(first)
+        Hit(id=DocumentId(f"d{at:02}"), score=one.fusion, text=f"text {at}", explanation=one, **same)
+        for at, one in enumerate(explained)
     ]
 
 
@@ -88,10 +78,8 @@ async def order(
     budget_ms: float | None = None,
 ) -> tuple[SearchContext, list[Hit], RerankSummary | None]:
     context = SearchContext(SearchRequest(text="q", k=k, budget_ms=budget_ms), NOWHERE)
-    ordered, reread = await RerankStage(reranker).rerank(
-        context, RerankSettings(depth=depth, weight=weight), hits(first)
-    )
-    return context, ordered, reread
+    how = RerankSettings(depth=depth, weight=weight)
+    return context, *await RerankStage(reranker).rerank(context, how, hits(first))
 
 
 async def test_portions_are_read_in_the_order_of_the_first_stage_down_to_the_depth() -> None:
@@ -120,13 +108,11 @@ async def test_it_stops_when_the_answer_is_settled_and_counts_what_it_saved() ->
     assert REGISTRY.get_sample_value("azimuth_rerank_skipped_pairs_total") == before + 8
 
 
+RELEVANCE = st.lists(st.floats(0, 1), min_size=len(MANY), max_size=len(MANY))
+
+
 @settings(deadline=None)
-@given(
-    st.lists(st.floats(0, 1), min_size=len(MANY), max_size=len(MANY)),
-    st.floats(0, 1),
-    st.integers(1, 12),
-    st.integers(1, 6),
-)
+@given(RELEVANCE, st.floats(0, 1), st.integers(1, 12), st.integers(1, 6))
 def test_the_first_k_are_those_of_reading_everything(
     relevance: list[float], weight: float, k: int, portion: int
 ) -> None:
@@ -210,9 +196,8 @@ async def test_a_failure_half_way_keeps_what_was_read() -> None:
     reranker.before = fail
     context, _, reread = await order(reranker, k=12, budget_ms=60_000)
     assert reread == RerankSummary(read=4, skipped=0, weight=0.5)
-    assert [(one.code, one.reason) for one in context.degraded] == [
-        ("cut_short", "4 of 12 passages were read: out of memory")
-    ]
+    (reported,) = context.degraded
+    assert (reported.code, reported.reason) == ("cut_short", "4 of 12 passages were read: out of memory")
 
 
 async def test_cut_passages_are_counted() -> None:
