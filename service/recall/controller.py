@@ -232,6 +232,7 @@ class RecallController:
             task = asyncio.create_task(self._rebuild(version, lock.pop_all()))
             self._rebuilds.add(task)
             task.add_done_callback(self._rebuilds.discard)
+            await asyncio.sleep(0)  # let it begin, so that whoever looks next sees the index being built
 
     async def _rebuild(self, version: EmbedderVersion, lock: AsyncExitStack) -> None:
         started = time.monotonic()
