@@ -42,7 +42,7 @@ from service.core.ports.embedder import Encoder
 from service.embedder.models.registry import ModelRegistry
 from service.embedder.worker.document_chunker import chunk_documents
 from service.evaluation import beir
-from service.store.postgres.json_records import chunking_from_json, spec_from_json
+from service.store.postgres.json_records import read
 
 TOLERANCE = 0.002
 """Between a score and its cosine recomputed: half precision in the table, bfloat16 in the model."""
@@ -70,8 +70,8 @@ def encoders(
 
     async def load() -> dict[int, tuple[Encoder, EmbedderSpec, ChunkingSettings]]:
         return {
-            number: (await registry.get(spec_from_json(spec)), spec_from_json(spec), chunking_from_json(chunking))
-            for number, spec, chunking in rows
+            number: (await registry.get(spec), spec, read(ChunkingSettings, chunking))
+            for number, spec, chunking in ((one, read(EmbedderSpec, spec), chunking) for one, spec, chunking in rows)
         }
 
     return asyncio.run(load())

@@ -53,7 +53,7 @@ class Filled:
 
     async def run(self, statements: Iterable[str]) -> None:
         """Upkeep that PostgreSQL would get to by itself later."""
-        async with self.pool.apart() as connection:
+        async with self.pool.dedicated() as connection:
             for statement in statements:
                 await connection.execute(statement.encode())
 

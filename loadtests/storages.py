@@ -86,7 +86,7 @@ async def build(pool: Pool, versions: Mapping[Storage, EmbedderVersion]) -> None
         started = time.perf_counter()
         await PostgresVersions(pool).build_index(version)
         seconds = time.perf_counter() - started
-        async with pool.apart() as connection:
+        async with pool.dedicated() as connection:
             await connection.execute(f"VACUUM ANALYZE {names.table}".encode())
             sizes = "SELECT pg_relation_size(%s::regclass), pg_relation_size(%s::regclass)"
             ((table_bytes, index_bytes),) = await (

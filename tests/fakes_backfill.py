@@ -14,7 +14,7 @@ class FakeBackfills:
     def __init__(self, store: FakeStore) -> None:
         self._store = store
         self._enqueued: dict[object, int] = {}
-        self._notes: dict[object, backfill_rate.Notes] = {}
+        self._notes: dict[object, backfill_rate.Samples] = {}
 
     async def advance(self, version: EmbedderVersion, now: datetime, window: int) -> BackfillStatus:
         self._backfilling(version)
@@ -54,14 +54,14 @@ class FakeBackfills:
         if version.state is not VersionState.BACKFILLING or version.paused:
             return Progress(done=done, total=total, failed=failed)
         notes = self._notes.get((version.collection_id, version.number), ())
-        return backfill_rate.of_backfill(notes, now.timestamp(), done=done, total=total, failed=failed)
+        return backfill_rate.backfill_progress(notes, now.timestamp(), done=done, total=total, failed=failed)
 
     async def record_progress(self, version: EmbedderVersion, now: datetime) -> None:
         key, at = (version.collection_id, version.number), now.timestamp()
         notes = self._notes.get(key, ())
         present = self._present(version)
-        if present.state is VersionState.BACKFILLING and not present.paused and backfill_rate.due(notes, at):
-            self._notes[key] = backfill_rate.noted(notes, at, self._counted(version)[1])
+        if present.state is VersionState.BACKFILLING and not present.paused and backfill_rate.is_due(notes, at):
+            self._notes[key] = backfill_rate.add_sample(notes, at, self._counted(version)[1])
 
     async def completeness(self, version: EmbedderVersion) -> Completeness:
         if self._present(version).state is VersionState.RETIRED:

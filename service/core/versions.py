@@ -178,7 +178,7 @@ class PromotionEvidence:
     `effort`: the chosen `ef_search`.
     """
 
-    checks: tuple[PromotionCheck, ...]
+    checks: tuple[PromotionCheck, ...] = ()
     gathered_at: datetime
     judged_at: datetime | None = None
     against: VersionNumber | None = None

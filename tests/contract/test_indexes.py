@@ -124,7 +124,7 @@ class Real:
         return vector_tables.vector_table_of(self.version).table
 
     async def run(self, statement: str) -> None:
-        async with self.pool.apart() as connection:
+        async with self.pool.dedicated() as connection:
             await connection.execute(statement.encode())
 
     async def until(self, what: str, wanted: Any) -> None:

@@ -272,11 +272,11 @@ async def test_however_many_jobs_wait_all_change_their_place(world: World, monke
 async def test_searches_do_not_wait_for_a_promotion(world: World) -> None:
     other = await world.add_version(2, VersionState.READY)
     async with pool_of(world).transaction() as connection:
-        await connection.execute(version_transitions.SQL.switching, {"id": world.collection.id})
+        await connection.execute(version_transitions.SQL.lock_collection, {"id": world.collection.id})
         values = {"id": world.collection.id, "from": 1, "to": other.number}
         for step in (
-            version_transitions.SQL.step_down,
-            version_transitions.SQL.step_up,
+            version_transitions.SQL.demote,
+            version_transitions.SQL.activate,
             version_transitions.SQL.switch,
         ):
             await connection.execute(step, values)

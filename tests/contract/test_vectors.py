@@ -249,7 +249,7 @@ async def test_many_named_documents_are_scanned_like_few(indexed: World, monkeyp
     """A half by each of two connections."""
     named = [DocumentId(f"d{number:03d}") for number in range(0, 200, 2)]
     alone = await indexed.vectors.nearest(VectorQuery(indexed.version, RAMP, 10, EXACT, within=named))
-    monkeypatch.setattr(vectors, "_HALVED", 50)
+    monkeypatch.setattr(vectors, "_MIN_SPLIT", 50)
     assert await indexed.vectors.nearest(VectorQuery(indexed.version, RAMP, 10, EXACT, within=named)) == alone
     assert len(alone) == 10
 
@@ -260,9 +260,9 @@ async def test_who_is_to_leave_processors_to_others_scans_on_one_connection(
     named = [DocumentId(f"d{number:03d}") for number in range(0, 200, 2)]
     whole = await indexed.vectors.nearest(VectorQuery(indexed.version, RAMP, 10, EXACT, within=named))
     assert indexed.pool is not None
-    monkeypatch.setattr(vectors, "_HALVED", 50)
-    monkeypatch.setattr(vectors, "side_by_side", None)  # nothing may call it
-    modest = vectors.PostgresVectors(indexed.pool, alone=True)
+    monkeypatch.setattr(vectors, "_MIN_SPLIT", 50)
+    monkeypatch.setattr(vectors, "gather_limited", None)  # nothing may call it
+    modest = vectors.PostgresVectors(indexed.pool, parallel=False)
     assert await modest.nearest(VectorQuery(indexed.version, RAMP, 10, EXACT, within=named)) == whole
 
 

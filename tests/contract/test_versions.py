@@ -15,7 +15,8 @@ from service.core.versions import EmbedderIdentity, EmbedderVersion, SpaceStatus
 from service.store.postgres.collections import PostgresCollections
 from service.store.postgres.connection.pool import Connection, Pool
 from service.store.postgres.vectors import vector_tables
-from service.store.postgres.versions.versions import COUNTED_ROWS, PostgresVersions, space_status
+from service.store.postgres.vectors.hnsw import COUNTED_ROWS, space_status
+from service.store.postgres.versions.versions import PostgresVersions
 from tests.contract.test_collections import CANARY, IDENTITY, NOW, SETTINGS, create, value
 from tests.fakes_catalog import FakeCollections, FakeVersions
 from tests.storages import sealed
@@ -206,9 +207,7 @@ async def test_one_builds_and_another_is_told_so(pool: Pool, version: EmbedderVe
 
 @pytest.mark.database
 async def test_vectors_too_long_for_hnsw_are_stored_and_have_no_index(pool: Pool) -> None:
-    long = EmbedderIdentity(
-        parts={"weights": "x"}, dimensions=vector_tables.max_indexed_dimensions("halfvec") + 1, max_tokens=10
-    )
+    long = EmbedderIdentity(parts={"weights": "x"}, dimensions=4_001, max_tokens=10)
     collections, versions = PostgresCollections(pool), PostgresVersions(pool)
     collection = await collections.create(CollectionName("long"), SETTINGS, long, {"a": (1.0,)}, NOW)
     (version,) = await versions.of(collection.id)

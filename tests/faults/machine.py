@@ -19,14 +19,14 @@ import numpy as np
 import psutil
 import psycopg
 
-from service.core.collections import EmbedderSpec
+from service.core.collections import ChunkingSettings, EmbedderSpec
 from service.core.documents import Chunk, StoredDocument
 from service.core.ids import DocumentId
 from service.core.ports.embedder import Encoder
 from service.embedder.models.registry import ModelRegistry
 from service.embedder.worker.document_chunker import chunk_documents
 from service.store.embedded.server import EmbeddedServer
-from service.store.postgres import json_records
+from service.store.postgres.json_records import read
 from tests.ports import unused_port
 
 WAIT_SECONDS = 120.0
@@ -253,8 +253,8 @@ def assert_everything_is_there_once(machine: Machine, state: Mapping[str, str | 
     )
     assert written
     for collection, number, spec, chunking in written:
-        encoder = encoder_of(json_records.spec_from_json(spec), machine.environment["AZIMUTH_EMBEDDER"])
-        chunks = chunk_documents(encoder, documents, json_records.chunking_from_json(chunking))
+        encoder = encoder_of(read(EmbedderSpec, spec), machine.environment["AZIMUTH_EMBEDDER"])
+        chunks = chunk_documents(encoder, documents, read(ChunkingSettings, chunking))
         _assert_encoded(machine, f"vectors_{collection}_{number}", encoder, documents, chunks)
 
     def lexical_hits(text: str) -> list[str]:

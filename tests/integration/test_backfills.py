@@ -14,7 +14,7 @@ from service.core.errors import DatabaseUnavailable
 from service.core.versions import BackfillStatus, Completeness, EmbedderVersion, VersionState
 from service.store.postgres.connection.pool import Connection, Pool
 from service.store.postgres.queue import OVERWRITE
-from service.store.postgres.vectors.vector_tables import vector_table_of
+from service.store.postgres.vectors.vector_tables import on_table, vector_table_of
 from service.store.postgres.versions import backfills as module
 from service.store.postgres.versions.backfills import PostgresBackfills
 from tests.filling import drain, set_state
@@ -63,7 +63,7 @@ async def test_what_a_backfill_saw_a_moment_ago_is_not_encoded(pool: Pool) -> No
     """A portion reads documents as they were when its statement began, and may enqueue them after they were replaced
     and encoded, or deleted: nobody would ever do such a job, for its content is nowhere any more."""
     world, backfills, version = await begin(pool, 3)
-    enqueue = module._statement(module.SQL.enqueue, version, overwrite=OVERWRITE)
+    enqueue = on_table(module.SQL.enqueue, version, overwrite=OVERWRITE)
     place = {"collection_id": version.collection_id, "version": version.number}
     async with pool.transaction() as portion:
         await portion.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
@@ -129,7 +129,7 @@ async def test_writers_do_not_wait_for_a_backfill(pool: Pool) -> None:
 @asynccontextmanager
 async def blocked(pool: Pool, version: EmbedderVersion, name: str) -> AsyncIterator[None]:
     """Somebody holds the place of this document's job, and gives it up at the end."""
-    async with pool.apart() as connection:
+    async with pool.dedicated() as connection:
         await connection.execute("BEGIN")
         await connection.execute(
             "INSERT INTO jobs SELECT %s, %s, %s, 1, 2, %s, %s",
@@ -226,7 +226,7 @@ async def test_progress_of_a_build_is_that_of_the_server(pool: Pool) -> None:
 @asynccontextmanager
 async def writing(pool: Pool, version: EmbedderVersion) -> AsyncIterator[Connection]:
     """A transaction that has written to the table and ends later: an index build waits for it."""
-    async with pool.apart() as connection:
+    async with pool.dedicated() as connection:
         await connection.execute("BEGIN")
         await connection.execute(
             sql.SQL("DELETE FROM {} WHERE false").format(vector_table_of(version).table_identifier)

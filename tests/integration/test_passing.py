@@ -30,7 +30,7 @@ def documents_of(world: World) -> FilterMatches:
 
 
 async def named(asked: FilterMatches, world: World, cap: int = 100) -> list[str] | None:
-    ids = (await asked.of(world.collection.id, ONE, cap)).ids
+    ids = (await asked.find(world.collection.id, ONE, cap)).ids
     return None if ids is None else sorted(ids)
 
 
@@ -83,7 +83,7 @@ async def test_a_write_that_commits_late_is_not_missed(world: World) -> None:
 
 
 async def test_after_too_many_changes_all_are_named_again(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(filter_matches, "CHANGED", 3)
+    monkeypatch.setattr(filter_matches, "MAX_CHANGED", 3)
     await world.put(*(doc(f"d{number}", x=1) for number in range(6)))
     asked = documents_of(world)
     assert len(await named(asked, world) or ()) == 6
@@ -116,19 +116,19 @@ async def test_a_deleted_collection_has_nothing_that_passes(world: World) -> Non
 async def test_filters_that_python_takes_for_equal_are_told_apart(world: World) -> None:
     await world.put(doc("number", x=1), doc("boolean", x=True))
     asked = documents_of(world)
-    assert (await asked.of(world.collection.id, parse({"x": 1}), 10)).ids == ("number",)
-    assert (await asked.of(world.collection.id, parse({"x": True}), 10)).ids == ("boolean",)
+    assert (await asked.find(world.collection.id, parse({"x": 1}), 10)).ids == ("number",)
+    assert (await asked.find(world.collection.id, parse({"x": True}), 10)).ids == ("boolean",)
 
 
 async def test_memory_is_bounded(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(filter_matches, "REMEMBERED_IDS", 10)
+    monkeypatch.setattr(filter_matches, "CACHED_IDS", 10)
     await world.put(*(doc(f"d{number}", x=number) for number in range(6)))
     asked = documents_of(world)
     for bound in range(6):
         where = parse({"x": {"$lte": bound}})
-        assert len((await asked.of(world.collection.id, where, 10)).ids or ()) == bound + 1
-    assert sum(1 + len(one.ids) for one in asked._named.values()) <= 10
-    assert len((await asked.of(world.collection.id, parse({"x": {"$lte": 0}}), 10)).ids or ()) == 1
+        assert len((await asked.find(world.collection.id, where, 10)).ids or ()) == bound + 1
+    assert sum(1 + len(one.ids) for one in asked._cache.values()) <= 10
+    assert len((await asked.find(world.collection.id, parse({"x": {"$lte": 0}}), 10)).ids or ()) == 1
 
 
 async def test_of_many_documents_a_sample_tells_the_share(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -139,14 +139,14 @@ async def test_of_many_documents_a_sample_tells_the_share(world: World, monkeypa
     async with world.pool.connection() as connection:
         await connection.execute("ANALYZE documents")
     asked = documents_of(world)
-    many = await asked.of(world.collection.id, ONE, 20)
+    many = await asked.find(world.collection.id, ONE, 20)
     assert (many.ids, many.count, many.total) == (None, 200, 400)
     run = await statements(world, monkeypatch)
-    assert await asked.of(world.collection.id, ONE, 20) == many
+    assert await asked.find(world.collection.id, ONE, 20) == many
     assert run == []
     # Who needs all of them gets them, and then they are known.
     assert len(await named(asked, world, 1_000) or ()) == 200
-    assert (await asked.of(world.collection.id, ONE, 20)).count == 200
+    assert (await asked.find(world.collection.id, ONE, 20)).count == 200
 
 
 async def test_more_than_are_worth_it_are_not_named_again_and_again(
@@ -154,9 +154,9 @@ async def test_more_than_are_worth_it_are_not_named_again_and_again(
 ) -> None:
     await world.put(*(doc(f"d{number}", x=1) for number in range(10)))
     asked = documents_of(world)
-    assert (await asked.of(world.collection.id, ONE, 5)).ids is None
+    assert (await asked.find(world.collection.id, ONE, 5)).ids is None
     run = await statements(world, monkeypatch)
-    assert (await asked.of(world.collection.id, ONE, 5)).ids is None
+    assert (await asked.find(world.collection.id, ONE, 5)).ids is None
     assert run == ["filter_matches.totals"]
     assert len(await named(asked, world, 10) or ()) == 10
 

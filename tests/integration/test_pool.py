@@ -50,18 +50,18 @@ async def test_connections_have_their_limits_and_their_name(database_url: str) -
         shown = {name: await value(pool, f"SHOW {name}") for name in ("statement_timeout", "lock_timeout", "jit")}
         assert shown == {"statement_timeout": "2500ms", "lock_timeout": "2500ms", "jit": "off"}
         assert await value(pool, "SHOW application_name") == "azimuth-test"
-        async with pool.apart() as connection:
+        async with pool.dedicated() as connection:
             assert await (await connection.execute("SHOW statement_timeout")).fetchone() == ("0",)
 
 
-async def test_a_pool_that_works_alone_takes_no_parallel_workers(database_url: str) -> None:
+async def test_a_pool_without_parallelism_takes_no_parallel_workers(database_url: str) -> None:
     wanted = "SHOW max_parallel_workers_per_gather"
-    for alone in (True, False):
+    for parallel in (True, False):
         pool = await open_pool(
-            database_url, size=1, statement_timeout_seconds=5, application_name="azimuth-test", alone=alone
+            database_url, size=1, statement_timeout_seconds=5, application_name="azimuth-test", parallel=parallel
         )
         async with pool:
-            assert (await value(pool, wanted) == "0") is alone
+            assert (await value(pool, wanted) == "0") is not parallel
 
 
 async def test_a_transaction_is_committed_whole_or_not_at_all(pool: Pool) -> None:

@@ -33,7 +33,7 @@ SOUND = ServerFacts(
 
 
 def test_a_sound_server_passes_without_a_word() -> None:
-    checks.judge(SOUND)
+    checks.require_usable(SOUND)
     assert checks.warnings(SOUND) == ()
 
 
@@ -61,13 +61,13 @@ def test_an_unfit_server_is_refused_in_one_clear_sentence(
     facts: ServerFacts, error: type[Misconfigured], message: str
 ) -> None:
     with pytest.raises(error, match=message):
-        checks.judge(facts)
+        checks.require_usable(facts)
 
 
 @pytest.mark.parametrize("version", ["0.8.0", "0.8.1", "0.8.3"])
 def test_a_pgvector_with_known_faults_passes_with_a_warning(version: str) -> None:
     facts = replace(SOUND, vector_installed=version)
-    checks.judge(facts)
+    checks.require_usable(facts)
     (warning,) = checks.warnings(facts)
     assert f"pgvector {version} has known faults" in warning
     assert "CVE-2026-3172" in warning
@@ -76,7 +76,7 @@ def test_a_pgvector_with_known_faults_passes_with_a_warning(version: str) -> Non
 @pytest.mark.parametrize("version", ["0.8.4", "0.9.0", "1.0.0", "0.10.0"])
 def test_newer_ones_pass_without_a_warning(version: str) -> None:
     facts = replace(SOUND, vector_installed=version)
-    checks.judge(facts)
+    checks.require_usable(facts)
     assert checks.warnings(facts) == ()
 
 

@@ -94,7 +94,7 @@ class Plans:
         class Explaining(psycopg.AsyncCursor[Any]):
             async def execute(self, query: Any, params: Any = None, **options: Any) -> Any:
                 text = query if isinstance(query, str) else query.as_string(self.connection)
-                if plans.current and text.startswith("/* ") and not text.startswith("/* vectors.tune"):
+                if plans.current and text.startswith("/* ") and not text.startswith("/* vectors.set_scan"):
                     name = text[3:].split(" */", 1)[0]
                     explained = psycopg.AsyncCursor(self.connection)
                     await explained.execute(f"EXPLAIN (FORMAT JSON) {text}".encode(), params, prepare=False)
@@ -276,7 +276,7 @@ async def run_other_spaces(world: World, plans: Plans) -> None:
     binary = await world.add_version(BINARY, VersionState.FAILED, index=IndexSettings(storage="binary"))
     table = vector_table_of(binary).table
     assert world.pool is not None
-    async with world.pool.apart() as connection:
+    async with world.pool.dedicated() as connection:
         copied = (
             f"INSERT INTO {table} SELECT collection_id, document_id, chunk, {BINARY}, content_revision, starts, ends, "
             f"{sealed(world.collection.id, BINARY)}, embedding FROM {VECTORS}"
@@ -434,7 +434,7 @@ def test_examples_are_read_by_key(plans: Plans) -> None:
         ("page", "documents.page"),
         ("passing_among", "documents.filter_ids"),
         ("get", "documents.get"),
-        ("delete", "documents.bury"),
+        ("delete", "documents.delete"),
         ("claim", "queue.documents"),
     ],
 )
@@ -481,7 +481,7 @@ def test_a_portion_of_a_backfill_is_found_by_keys(plans: Plans) -> None:
         ("charge", "queue.record_failure"),
         ("release", "queue.release"),
         ("write", "queue.finish"),
-        ("delete", "queue.forget"),
+        ("delete", "queue.delete_jobs"),
         ("unfinished", "queue.unfinished"),
     ],
 )

@@ -16,7 +16,7 @@ class Backfill:
     def __init__(self, *, batch: int, batches: int, seconds: float, loading: float, look: float) -> None:
         self.batch, self.batches, self.seconds = batch, batches, seconds
         self.loading, self.look = loading, look
-        self.notes: backfill_rate.Notes = ()
+        self.notes: backfill_rate.Samples = ()
 
     @property
     def total(self) -> int:
@@ -30,11 +30,11 @@ class Backfill:
         return self.batch * min(self.batches, max(0, int((after - self.loading) / self.seconds)))
 
     def note(self, after: float) -> None:
-        if backfill_rate.due(self.notes, START + after):
-            self.notes = backfill_rate.noted(self.notes, START + after, self.done(after))
+        if backfill_rate.is_due(self.notes, START + after):
+            self.notes = backfill_rate.add_sample(self.notes, START + after, self.done(after))
 
     def told(self, after: float) -> float | None:
-        progress = backfill_rate.of_backfill(
+        progress = backfill_rate.backfill_progress(
             self.notes, START + after, done=self.done(after), total=self.total, failed=0
         )
         return progress.eta_seconds
@@ -73,20 +73,20 @@ def test_the_end_is_right_within_a_fifth_after_the_first_tenth(
     steps=st.lists(st.integers(-5, 50), min_size=400, max_size=400),
 )
 def test_notes_stay_few_and_in_order_and_begin_where_the_work_began(gaps: list[float], steps: list[int]) -> None:
-    notes: backfill_rate.Notes = ()
+    notes: backfill_rate.Samples = ()
     at, done, begun = START, 0, (START, 0)
     for gap, step in zip(gaps, steps, strict=False):
         at, done = at + gap, max(0, done + step)
         if not notes or gap > backfill_rate.SILENCE_SECONDS or (len(notes) == 1 and done <= notes[0][1]):
             begun = (at, done)
-        notes = backfill_rate.noted(notes, at, done)
+        notes = backfill_rate.add_sample(notes, at, done)
         assert notes[0] == begun
         assert notes[-1] == (at, done)
-        assert len(notes) <= backfill_rate.MOST_NOTES
+        assert len(notes) <= backfill_rate.MAX_SAMPLES
         assert all(earlier[0] <= later[0] for earlier, later in pairwise(notes))
 
 
-def even(seconds: int, per_second: float, start: float = 0, done: int = 0) -> backfill_rate.Notes:
+def even(seconds: int, per_second: float, start: float = 0, done: int = 0) -> backfill_rate.Samples:
     return [(START + start + second, done + round(per_second * second)) for second in range(seconds)]
 
 
@@ -105,7 +105,7 @@ def test_a_change_of_pace_shows_within_minutes() -> None:
 
 
 def test_who_stands_still_seems_ever_slower() -> None:
-    notes: backfill_rate.Notes = even(100, 10)
+    notes: backfill_rate.Samples = even(100, 10)
     rates = [
         backfill_rate.rate([*notes, *((START + 100 + s, 990) for s in range(0, stalled, 10))])
         for stalled in (20, 60, 900)
@@ -116,27 +116,27 @@ def test_who_stands_still_seems_ever_slower() -> None:
 
 
 def test_a_rest_is_no_part_of_the_pace() -> None:
-    notes: backfill_rate.Notes = ()
+    notes: backfill_rate.Samples = ()
     for at, done in [*even(50, 10), *even(50, 10, start=50 + 3_600, done=500)]:
-        notes = backfill_rate.noted(notes, at, done)
+        notes = backfill_rate.add_sample(notes, at, done)
     assert notes[0][0] > START + 3_600
     assert backfill_rate.rate(notes) == 10
 
 
 def test_a_clock_that_went_back_begins_anew() -> None:
-    assert backfill_rate.due([(START, 5)], START - 10)
-    assert backfill_rate.noted([(START, 5)], START - 10, 6) == ((START - 10, 6),)
+    assert backfill_rate.is_due([(START, 5)], START - 10)
+    assert backfill_rate.add_sample([(START, 5)], START - 10, 6) == ((START - 10, 6),)
 
 
 def test_nothing_left_has_no_end() -> None:
-    progress = backfill_rate.of_backfill(even(20, 10), START + 20, done=195, total=200, failed=5)
+    progress = backfill_rate.backfill_progress(even(20, 10), START + 20, done=195, total=200, failed=5)
     assert (progress.per_second, progress.eta_seconds) == (None, None)
 
 
 def test_a_build_goes_on_as_it_went() -> None:
-    progress = backfill_rate.of_build(1_000, 0.25, 10.0)
+    progress = backfill_rate.build_progress(1_000, 0.25, 10.0)
     assert (progress.done, progress.total) == (250, 1_000)
     assert (progress.per_second, progress.eta_seconds) == (25.0, 30.0)
     for share in (0.0, 1.0):
-        assert backfill_rate.of_build(1_000, share, 10.0).eta_seconds is None
-    assert backfill_rate.of_build(1_000, 0.5, 0.0).eta_seconds is None
+        assert backfill_rate.build_progress(1_000, share, 10.0).eta_seconds is None
+    assert backfill_rate.build_progress(1_000, 0.5, 0.0).eta_seconds is None

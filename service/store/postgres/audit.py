@@ -1,8 +1,7 @@
-"""Who changed what, when, on which evidence. Adapter of `ports.Audit`; entries are written with what they tell of."""
+"""Who changed what, when and on which evidence. Entries are written in the transaction of the change."""
 
-from psycopg.errors import ForeignKeyViolation
+import dataclasses
 
-from service.core.errors import CollectionNotFound
 from service.core.ids import CollectionId
 from service.core.versions import AuditEntry
 from service.store.postgres.connection import sql_files
@@ -12,45 +11,21 @@ SQL = sql_files.load("audit")
 
 
 class PostgresAudit:
+    """Adapter of `ports.Audit`."""
+
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
 
     async def page(self, collection_id: CollectionId, before: int | None, limit: int) -> tuple[AuditEntry, ...]:
         values = {"collection_id": collection_id, "before": before, "limit": limit}
-        async with self._pool.connection() as connection:
-            rows = await (await connection.execute(SQL.page, values)).fetchall()
-        return tuple(
-            AuditEntry(
-                number=number,
-                at=at,
-                actor=actor,
-                action=action,
-                version=version,
-                before=predecessor,
-                note=note,
-                details=details,
-            )
-            for number, at, actor, action, version, predecessor, note, details in rows
-        )
+        return await self._pool.fetch_objects(AuditEntry, SQL.page, values)
 
     async def add(self, collection_id: CollectionId, entry: AuditEntry) -> None:
-        try:
-            async with self._pool.connection() as connection:
-                await write(connection, collection_id, entry)
-        except ForeignKeyViolation as error:
-            raise CollectionNotFound from error
+        async with self._pool.connection() as connection:
+            await write(connection, collection_id, entry)
 
 
 async def write(connection: Connection, collection_id: CollectionId, entry: AuditEntry) -> None:
-    """Inside the caller's transaction, which holds the row of the collection in some way or waits for it here."""
-    values = {
-        "collection_id": collection_id,
-        "at": entry.at,
-        "actor": entry.actor,
-        "action": entry.action,
-        "version": entry.version,
-        "before": entry.before,
-        "note": entry.note,
-        "details": dict(entry.details),
-    }
-    await connection.execute(SQL.insert, values)
+    """Inside the caller's transaction. Waits for whoever has locked the collection exclusively."""
+    values = dataclasses.asdict(entry)
+    await connection.execute(SQL.insert, {**values, "collection_id": collection_id})

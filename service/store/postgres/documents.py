@@ -1,13 +1,13 @@
-"""Documents in PostgreSQL: the truth that both legs follow. Adapter of `ports.Documents`.
+"""Documents in PostgreSQL: the data that both legs follow.
 
 Every transaction takes its locks in the same order: documents (which keep the values of declared fields), changes,
-jobs, vectors, each sorted by id. Deleted documents stay as tombstones, so every read asks for living ones.
+jobs, vectors, each sorted by id. Deleted documents stay as tombstones, so every query selects the living ones.
 """
 
 import dataclasses
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, LiteralString
 
 from psycopg import sql
 from psycopg.types.json import Jsonb
@@ -24,16 +24,18 @@ from service.store.postgres.connection.pool import Connection, Pool, retrying
 from service.store.postgres.filters import indexed_fields
 from service.store.postgres.filters.filter_matches import FilterMatches
 from service.store.postgres.filters.filter_sql import predicate
-from service.store.postgres.rows import stored
+from service.store.postgres.rows import document_of
 from service.store.postgres.vectors import client_vectors, vectors
 
 SQL = sql_files.load("documents")
 
 
 class PostgresDocuments:
+    """Adapter of `ports.Documents`."""
+
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
-        self._passing = FilterMatches(pool)
+        self._filter_matches = FilterMatches(pool)
 
     async def put(
         self,
@@ -42,13 +44,13 @@ class PostgresDocuments:
         now: datetime,
         vectors_of: EmbedderVersion | None = None,
     ) -> tuple[Accepted, ...]:
-        """As the port says; CollectionNotFound where the collection was deleted meanwhile.
+        """CollectionNotFound where the collection was deleted meanwhile.
 
-        Content that stays while its vector becomes another is "updated", without another revision.
+        Unchanged content with another vector is "updated", without another revision.
         """
         if not documents:
             return ()
-        arguments = {
+        values = {
             "collection_id": collection_id,
             "now": now,
             "ids": [document.id for document in documents],
@@ -60,29 +62,30 @@ class PostgresDocuments:
 
         async def commit() -> dict[DocumentId, Accepted]:
             async with self._pool.transaction() as connection:
-                await _hold(connection, collection_id)
+                await _hold_collection(connection, collection_id)
                 if vectors_of is not None:
-                    await client_vectors.ensure(connection, vectors_of)
-                written = await (await connection.execute(SQL.upsert, arguments)).fetchall()
+                    await client_vectors.check_accepts_vectors(connection, vectors_of)
+                written = await (await connection.execute(SQL.upsert, values)).fetchall()
                 accepted = {
-                    id_: Accepted(id=id_, status="created" if born else "updated", revision=revision)
-                    for id_, revision, _, born in written
+                    id_: Accepted(id=id_, status="created" if created else "updated", revision=revision)
+                    for id_, revision, _, created in written
                 }
                 if written:
                     await indexed_fields.keep(connection, collection_id, list(accepted))
                     await change_feed.record(connection, collection_id, list(accepted), now)
-                made_anew = {id_: content for id_, revision, content, _ in written if content == revision}
-                if made_anew:
-                    await queue.enqueue(connection, collection_id, made_anew, now)
-                # The upsert locked these too, so they still are as it saw them.
+                new_content = {id_: content for id_, revision, content, _ in written if content == revision}
+                if new_content:
+                    await queue.enqueue(connection, collection_id, new_content, now)
+                # The upsert locked these too, so they still are as it found them.
                 unchanged = [document.id for document in documents if document.id not in accepted]
-                contents = {id_: content for id_, _, content, _ in written}
+                content_revisions = {id_: content for id_, _, content, _ in written}
                 if unchanged:
                     cursor = await connection.execute(SQL.revisions, {"collection_id": collection_id, "ids": unchanged})
-                    for id_, revision, contents[id_] in await cursor.fetchall():
+                    for id_, revision, content_revisions[id_] in await cursor.fetchall():
                         accepted[id_] = Accepted(id=id_, status="unchanged", revision=revision)
                 if vectors_of is not None:
-                    for id_ in await client_vectors.store(connection, vectors_of, documents, contents) & set(unchanged):
+                    stored = await client_vectors.store(connection, vectors_of, documents, content_revisions)
+                    for id_ in stored & set(unchanged):
                         accepted[id_] = dataclasses.replace(accepted[id_], status="updated")
                 return accepted
 
@@ -92,59 +95,51 @@ class PostgresDocuments:
     async def delete(
         self, collection_id: CollectionId, ids: Sequence[DocumentId], now: datetime, where: Filter | None = None
     ) -> tuple[DocumentId, ...]:
-        bury, values = _filtered(SQL.bury, where)
-        arguments = {**values, "collection_id": collection_id, "ids": list(ids), "now": now}
+        statement, values = _filtered(SQL.delete, where)
+        values = {**values, "collection_id": collection_id, "ids": list(ids), "now": now}
 
         async def commit() -> set[DocumentId]:
             async with self._pool.transaction() as connection:
-                await _hold(connection, collection_id)
-                cursor = await connection.execute(bury, arguments)
-                gone = [row[0] for row in await cursor.fetchall()]
-                if gone:
-                    await indexed_fields.keep(connection, collection_id, gone)
-                    await change_feed.record(connection, collection_id, gone, now)
+                await _hold_collection(connection, collection_id)
+                deleted = [row[0] for row in await (await connection.execute(statement, values)).fetchall()]
+                if deleted:
+                    await indexed_fields.keep(connection, collection_id, deleted)
+                    await change_feed.record(connection, collection_id, deleted, now)
                     # Jobs first: a worker that is storing one of them has committed when this returns, and the next
                     # statement sees what it stored.
-                    await queue.forget(connection, collection_id, gone)
-                    await vectors.remove(connection, collection_id, gone)
-                return set(gone)
+                    await queue.delete_jobs(connection, collection_id, deleted)
+                    await vectors.remove(connection, collection_id, deleted)
+                return set(deleted)
 
-        gone = await retrying(commit) if ids else set()
-        return tuple(id_ for id_ in dict.fromkeys(ids) if id_ in gone)
+        deleted = await retrying(commit) if ids else set()
+        return tuple(id_ for id_ in dict.fromkeys(ids) if id_ in deleted)
 
     async def get(self, collection_id: CollectionId, ids: Sequence[DocumentId]) -> Mapping[DocumentId, StoredDocument]:
-        arguments = {"collection_id": collection_id, "ids": list(ids)}
-        async with self._pool.connection() as connection:
-            rows = await (await connection.execute(SQL.get, arguments)).fetchall()
-        return {row[0]: stored(*row) for row in rows}
+        rows = await self._pool.fetch_all(SQL.get, {"collection_id": collection_id, "ids": list(ids)})
+        return {row[0]: document_of(row) for row in rows}
 
     async def page(
         self, collection_id: CollectionId, after: DocumentId | None, limit: int, where: Filter | None
     ) -> tuple[StoredDocument, ...]:
         query, values = _filtered(SQL.page, where)
-        arguments = {**values, "collection_id": collection_id, "after": after or "", "limit": limit}
-        async with self._pool.connection() as connection:
-            rows = await (await connection.execute(query, arguments, prepare=False)).fetchall()
-        return tuple(stored(*row) for row in rows)
+        values = {**values, "collection_id": collection_id, "after": after or "", "limit": limit}
+        return tuple(map(document_of, await self._pool.fetch_all(query, values, prepare=False)))
 
     async def match_filter(self, collection_id: CollectionId, where: Filter, cap: int) -> FilterMatch:
-        return await self._passing.of(collection_id, where, cap)
+        return await self._filter_matches.find(collection_id, where, cap)
 
     async def filter_ids(
         self, collection_id: CollectionId, ids: Sequence[DocumentId], where: Filter
     ) -> frozenset[DocumentId]:
         query, values = _filtered(SQL.filter_ids, where)
-        arguments = {**values, "collection_id": collection_id, "ids": list(ids)}
-        async with self._pool.connection() as connection:
-            return frozenset(
-                row[0] for row in await (await connection.execute(query, arguments, prepare=False)).fetchall()
-            )
+        values = {**values, "collection_id": collection_id, "ids": list(ids)}
+        return frozenset(row[0] for row in await self._pool.fetch_all(query, values, prepare=False))
 
     async def passages(
         self, collection_id: CollectionId, candidates: Sequence[Candidate], where: Filter | None, default_length: int
     ) -> tuple[Passage | None, ...]:
         query, values = _filtered(SQL.passages, where)
-        arguments = {
+        values = {
             **values,
             "collection_id": collection_id,
             "ids": [candidate.document_id for candidate in candidates],
@@ -153,22 +148,21 @@ class PostgresDocuments:
             "ends": [default_length if candidate.end is None else candidate.end for candidate in candidates],
         }
         passages: list[Passage | None] = [None] * len(candidates)
-        async with self._pool.connection() as connection:
-            for at, title, text, start, metadata, revision in await (
-                await connection.execute(query, arguments, prepare=False)
-            ).fetchall():
-                passages[at - 1] = Passage(
-                    title=title, text=text, start=start, end=start + len(text), metadata=metadata, revision=revision
-                )
+        rows = await self._pool.fetch_all(query, values, prepare=False)
+        for at, title, text, start, metadata, revision in rows:
+            passages[at - 1] = Passage(
+                title=title, text=text, start=start, end=start + len(text), metadata=metadata, revision=revision
+            )
         return tuple(passages)
 
 
-async def _hold(connection: Connection, collection_id: CollectionId) -> None:
+async def _hold_collection(connection: Connection, collection_id: CollectionId) -> None:
     cursor = await connection.execute(SQL.hold_collection, {"collection_id": collection_id})
     if await cursor.fetchone() is None:
         raise CollectionNotFound()
 
 
-def _filtered(query: Any, where: Filter | None) -> tuple[sql.Composed, Mapping[str, Any]]:
-    asked = predicate(where)
-    return sql.SQL(query).format(where=asked.expression), asked.values
+def _filtered(query: LiteralString, where: Filter | None) -> tuple[sql.Composed, Mapping[str, Any]]:
+    """The statement with the filter in it, and the values of the filter's placeholders."""
+    condition = predicate(where)
+    return sql.SQL(query).format(where=condition.expression), condition.values

@@ -1,4 +1,4 @@
-"""What keeps the tables fit over the years: old tombstones are forgotten, a restored change feed is set right."""
+"""Long-term maintenance: purging old tombstones, and repairing the change feed after a restore."""
 
 from datetime import datetime
 
@@ -11,34 +11,25 @@ PURGE_BATCH = 10_000
 
 
 async def purge_tombstones(pool: Pool, older_than: datetime) -> int:
-    """Forget documents that were deleted before `older_than`. Answers how many.
+    """Remove the tombstones of documents that were deleted before `older_than`; returns how many.
 
-    A follower of the change feed that has not seen their deletion by now is told to start again. The revision of a
-    document that comes back after this begins at 1.
+    A follower of the change feed that has not read their deletion by now must start again. A document that comes back
+    after this begins at revision 1.
     """
+    values = {"older_than": older_than, "limit": PURGE_BATCH}
     purged = 0
     while True:
-        batch = await _purge(pool, older_than)
-        purged += batch
+        ((batch,),) = await retrying(lambda: pool.fetch_all(SQL.purge, values))
+        purged += int(batch)
         if batch < PURGE_BATCH:
             return purged
 
 
-async def _purge(pool: Pool, older_than: datetime) -> int:
-    async def commit() -> int:
-        async with pool.connection() as connection:
-            cursor = await connection.execute(SQL.purge, {"older_than": older_than, "limit": PURGE_BATCH})
-            ((count,),) = await cursor.fetchall()
-            return int(count)
-
-    return await retrying(commit)
-
-
 async def repair_after_restore(pool: Pool) -> int:
-    """Bring changes back that lie beyond every transaction of this server. Answers how many; run it at every start.
+    """Renumber changes that lie beyond every transaction of this server; returns how many. Run it at every start.
 
-    Transaction ids belong to the server that gave them out. After a dump was restored into another, changes may carry
-    ids that it will only reach in years, and until then no follower would see them.
+    Transaction ids belong to the server that assigned them. After a dump was restored into another server, changes may
+    carry ids that it will only reach in years, and until then no follower would read them.
     """
 
     async def commit() -> int:

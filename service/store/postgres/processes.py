@@ -1,4 +1,4 @@
-"""The API processes of this installation, by their heartbeats. Adapter of `ports.Processes`."""
+"""The API processes of this installation, by their heartbeats."""
 
 from datetime import datetime, timedelta
 
@@ -10,10 +10,12 @@ from service.store.postgres.connection.pool import Pool, retrying
 SQL = sql_files.load("processes")
 
 FORGOTTEN = timedelta(hours=1)
-"""A process that was silent for so long was killed: its row goes."""
+"""A process that was silent for so long was killed, and its row is deleted."""
 
 
 class PostgresProcesses:
+    """Adapter of `ports.Processes`."""
+
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
 
@@ -25,24 +27,16 @@ class PostgresProcesses:
             "proven": sorted(f"{collection_id}/{number}" for collection_id, number in process.proven),
             "forgotten": process.seen_at - FORGOTTEN,
         }
-
-        async def commit() -> None:
-            async with self._pool.connection() as connection:
-                await connection.execute(SQL.record_heartbeat, values)
-
-        await retrying(commit)
+        await retrying(lambda: self._pool.execute(SQL.record_heartbeat, values))
 
     async def seen_since(self, moment: datetime) -> tuple[ApiProcess, ...]:
-        async with self._pool.connection() as connection:
-            rows = await (await connection.execute(SQL.seen_since, {"moment": moment})).fetchall()
         return tuple(
             ApiProcess(id=str(id_), host=host, seen_at=seen_at, proven=frozenset(map(_space, proven)))
-            for id_, host, seen_at, proven in rows
+            for id_, host, seen_at, proven in await self._pool.fetch_all(SQL.seen_since, {"moment": moment})
         )
 
     async def remove(self, process_id: str) -> None:
-        async with self._pool.connection() as connection:
-            await connection.execute(SQL.remove, {"id": process_id})
+        await self._pool.execute(SQL.remove, {"id": process_id})
 
 
 def _space(text: str) -> tuple[CollectionId, VersionNumber]:

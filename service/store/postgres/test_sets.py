@@ -1,13 +1,12 @@
-"""The judgments that collections bring along, one row a collection. Adapter of `ports.TestSets`."""
+"""The judgments that collections bring along, one row for each collection."""
 
 from datetime import datetime
 
-from psycopg.errors import ForeignKeyViolation
+from psycopg.types.json import Jsonb
 
-from service.core.errors import CollectionNotFound
 from service.core.ids import CollectionId
 from service.core.versions import AuditEntry, Judgments
-from service.store.postgres import audit, json_records
+from service.store.postgres import audit
 from service.store.postgres.connection import sql_files
 from service.store.postgres.connection.pool import Pool
 
@@ -15,38 +14,33 @@ SQL = sql_files.load("test_sets")
 
 
 class PostgresTestSets:
+    """Adapter of `ports.TestSets`."""
+
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
 
     async def put(self, collection_id: CollectionId, judgments: Judgments, entry: AuditEntry) -> None:
         values = {
-            **json_records.judgments_to_json(judgments),
             "collection_id": collection_id,
+            "queries": Jsonb(judgments.queries),
+            "grades": Jsonb(judgments.grades),
             "now": judgments.uploaded_at,
         }
-        try:
-            async with self._pool.transaction() as connection:
-                await connection.execute(SQL.put, values)
-                await audit.write(connection, collection_id, entry)
-        except ForeignKeyViolation as error:
-            raise CollectionNotFound from error
+        async with self._pool.transaction() as connection:
+            await connection.execute(SQL.put, values)
+            await audit.write(connection, collection_id, entry)
 
     async def get(self, collection_id: CollectionId) -> Judgments | None:
-        async with self._pool.connection() as connection:
-            row = await (await connection.execute(SQL.get, {"collection_id": collection_id})).fetchone()
-        if row is None:
-            return None
-        queries, grades, uploaded_at = row
-        return Judgments(queries=queries, grades=grades, uploaded_at=uploaded_at)
+        found = await self._pool.fetch_objects(Judgments, SQL.get, {"collection_id": collection_id})
+        return found[0] if found else None
 
     async def uploaded_at(self, collection_id: CollectionId) -> datetime | None:
-        async with self._pool.connection() as connection:
-            row = await (await connection.execute(SQL.uploaded_at, {"collection_id": collection_id})).fetchone()
+        row = await self._pool.fetch_one(SQL.uploaded_at, {"collection_id": collection_id})
         return None if row is None else row[0]
 
     async def delete(self, collection_id: CollectionId, entry: AuditEntry) -> None:
-        """Nothing happens, and nothing is noted, where there is no test set."""
+        """Writes no audit entry where there is no test set."""
         async with self._pool.transaction() as connection:
-            gone = await connection.execute(SQL.delete, {"collection_id": collection_id})
-            if gone.rowcount:
+            deleted = await connection.execute(SQL.delete, {"collection_id": collection_id})
+            if deleted.rowcount:
                 await audit.write(connection, collection_id, entry)

@@ -1,16 +1,25 @@
 """What is kept as JSON comes back as it was: from rows of older programs too, never half from those of newer ones."""
 
-import json
 from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
+import orjson
 import pytest
 
-from service.core.collections import CollectionSettings, EmbedderSpec, IndexSettings
+from service.core.collections import (
+    ChunkingSettings,
+    CollectionSettings,
+    EmbedderSpec,
+    IndexSettings,
+    MeasuredGain,
+    TuningRecord,
+)
 from service.core.ids import VersionNumber
-from service.core.versions import EmbedderIdentity, Judgments, PromotionCheck, PromotionEvidence
-from service.store.postgres import json_records
+from service.core.logistic import Logistic
+from service.core.recall import CalibrationCurve, CurvePoint
+from service.core.versions import Calibration, EmbedderIdentity, PromotionCheck, PromotionEvidence
+from service.store.postgres.json_records import read
 
 AT = datetime(2026, 7, 1, 12, 0, 0, 250, tzinfo=UTC)
 EVIDENCE = PromotionEvidence(
@@ -25,58 +34,69 @@ EVIDENCE = PromotionEvidence(
     against=VersionNumber(1),
     indexed=True,
 )
+GAIN = MeasuredGain(before=0.5, after=1.0, low=0.25, high=0.75)
+TUNED = TuningRecord(version=VersionNumber(1), at=AT, queries=50, folds=5, fusion=GAIN)
 
 
 def through_json(row: Any) -> Any:
-    return json.loads(json.dumps(row))
-
-
-def test_evidence_comes_back_as_it_was() -> None:
-    assert json_records.evidence_from_json(through_json(json_records.evidence_to_json(EVIDENCE))) == EVIDENCE
-    unjudged = PromotionEvidence(checks=(), gathered_at=AT)
-    assert json_records.evidence_from_json(through_json(json_records.evidence_to_json(unjudged))) == unjudged
-
-
-def test_an_index_comes_back_as_it_was() -> None:
-    index = IndexSettings(m=8, ef_construction=200, storage="binary")
-    assert json_records.index_from_json(through_json(json_records.index_to_json(index))) == index
-
-
-def test_judgments_are_two_columns() -> None:
-    judgments = Judgments(queries={"q": "text"}, grades={"q": {"d": 2}}, uploaded_at=AT)
-    assert through_json(json_records.judgments_to_json(judgments)) == {
-        "queries": {"q": "text"},
-        "grades": {"q": {"d": 2}},
-    }
-
-
-def test_what_an_older_program_did_not_know_takes_its_default() -> None:
-    assert json_records.index_from_json({}) == IndexSettings()
-    assert json_records.evidence_from_json({"gathered_at": AT.isoformat()}) == PromotionEvidence(
-        checks=(), gathered_at=AT
-    )
-    told = {"gathered_at": AT.isoformat(), "checks": [{"name": "warm", "passed": True, "detail": "all"}]}
-    assert json_records.evidence_from_json(told).checks == (PromotionCheck(name="warm", passed=True, detail="all"),)
-    old = asdict(CollectionSettings(embedder=EmbedderSpec(model="m")))
-    del old["embedder"]["identity"]
-    assert json_records.settings_from_json(through_json(old)) == CollectionSettings(embedder=EmbedderSpec(model="m"))
+    """As the driver writes and reads it."""
+    return orjson.loads(orjson.dumps(row))
 
 
 @pytest.mark.parametrize(
-    ("read", "row"),
+    "value",
     [
-        (json_records.index_from_json, {"m": 16, "quantiser": "newer"}),
-        (json_records.evidence_from_json, {**json_records.evidence_to_json(EVIDENCE), "signed_by": "newer"}),
-        (json_records.evidence_from_json, {"gathered_at": AT.isoformat(), "checks": [{"name": "warm", "weight": 1}]}),
-        (json_records.settings_from_json, {"newer": 1}),
-        (json_records.spec_from_json, {"newer": 1}),
-        (json_records.chunking_from_json, {"newer": 1}),
-        (
-            json_records.identity_from_json,
-            {**json_records.identity_to_json(EmbedderIdentity(parts={}, dimensions=1, max_tokens=1)), "newer": 1},
+        EVIDENCE,
+        PromotionEvidence(checks=(), gathered_at=AT),
+        IndexSettings(m=8, ef_construction=200, storage="binary"),
+        CollectionSettings(embedder=EmbedderSpec(model="m"), tuned=TUNED, indexed=("a", "b.c")),
+        Calibration(both=Logistic(weights=(1.0, 2.5), bias=-1.0), rows=3, sources={"own": 2}, learnt_at=AT),
+        CalibrationCurve(
+            points=(CurvePoint(ef_search=40, recall=0.9, low=0.8, high=1.0, milliseconds=2.0),),
+            queries=10,
+            rows=100,
+            measured_at=AT,
+            exact_milliseconds=5.0,
         ),
     ],
+    ids=lambda value: type(value).__name__,
 )
-def test_what_a_newer_program_wrote_is_not_read_half(read: Any, row: dict[str, Any]) -> None:
+def test_it_comes_back_as_it_was(value: Any) -> None:
+    assert read(type(value), through_json(value)) == value
+    assert through_json(value) == through_json(asdict(value)), "as older programs wrote it"
+
+
+def test_moments_are_written_as_older_programs_wrote_them() -> None:
+    assert through_json(EVIDENCE)["gathered_at"] == AT.isoformat()
+
+
+def test_a_whole_number_is_read_as_a_float_where_one_is_meant() -> None:
+    bias = read(Logistic, {"weights": [1, 2], "bias": 0}).bias
+    assert isinstance(bias, float)
+
+
+def test_what_an_older_program_did_not_know_takes_its_default() -> None:
+    assert read(IndexSettings, {}) == IndexSettings()
+    assert read(PromotionEvidence, {"gathered_at": AT.isoformat()}) == PromotionEvidence(checks=(), gathered_at=AT)
+    told = {"gathered_at": AT.isoformat(), "checks": [{"name": "warm", "passed": True, "detail": "all"}]}
+    assert read(PromotionEvidence, told).checks == (PromotionCheck(name="warm", passed=True, detail="all"),)
+    old = asdict(CollectionSettings(embedder=EmbedderSpec(model="m")))
+    del old["embedder"]["identity"]
+    assert read(CollectionSettings, through_json(old)) == CollectionSettings(embedder=EmbedderSpec(model="m"))
+
+
+@pytest.mark.parametrize(
+    ("kind", "row"),
+    [
+        (IndexSettings, {"m": 16, "quantiser": "newer"}),
+        (PromotionEvidence, {**asdict(EVIDENCE), "signed_by": "newer"}),
+        (PromotionEvidence, {"gathered_at": AT.isoformat(), "checks": [{"name": "warm", "weight": 1}]}),
+        (CollectionSettings, {"newer": 1}),
+        (EmbedderSpec, {"newer": 1}),
+        (ChunkingSettings, {"newer": 1}),
+        (EmbedderIdentity, {"parts": {}, "dimensions": 1, "max_tokens": 1, "newer": 1}),
+    ],
+)
+def test_what_a_newer_program_wrote_is_not_read_half(kind: type[Any], row: dict[str, Any]) -> None:
     with pytest.raises(TypeError):
-        read(through_json(row))
+        read(kind, through_json(row))

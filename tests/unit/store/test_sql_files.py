@@ -31,7 +31,7 @@ def test_blocks_become_queries_with_their_names_and_without_comments() -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("SELECT 1", "sample.sql:1: this stands before"),
+        ("SELECT 1", "sample.sql:1: this is before"),
         ("-- name: a\n-- x\nSELECT 1\n-- name: a\n-- x\nSELECT 2", "sample.sql:4: there are two queries named a"),
         ("-- name: A b\n-- x\nSELECT 1", "is not a name"),
         ("-- name: a\n-- x\n", "the query a is empty"),
@@ -53,8 +53,8 @@ def test_an_unknown_name_is_an_error_that_lists_the_known_ones() -> None:
 
 def test_queries_cannot_be_replaced() -> None:
     queries = sql_files.SqlFile("sample", sql_files.parse(TWO, "sample"))
-    with pytest.raises(AttributeError, match="cannot be changed"):
-        queries.first = "SELECT 2"
+    with pytest.raises(AttributeError, match="cannot assign"):
+        queries.first = "SELECT 2"  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize(

@@ -1,12 +1,10 @@
-"""Writers of documents, and who must be alone with a collection.
+"""The lock between writers of documents and whoever needs a collection exclusively.
 
 A writer holds the collection's row FOR KEY SHARE from before it reads which versions are written until it commits
-(`hold_collection` of `documents.sql`). Who changes that set, or deletes the collection, takes the row FOR UPDATE: it
-waits for the writers in progress, and those after it see the change. A lock of a row is not fair, for writers who
-overlap would keep it for ever; so both pass by a lock that is.
+(`hold_collection` of `documents.sql`). Whoever changes that set, or deletes the collection, locks the row FOR UPDATE:
+it waits for the writers in progress, and later writers see the change. Row locks are not fair, so overlapping writers
+could keep the row for ever; an advisory lock, which is fair, is taken before it.
 """
-
-from collections.abc import Sequence
 
 from service.core.ids import CollectionId
 from service.store.postgres.connection import sql_files
@@ -15,25 +13,20 @@ from service.store.postgres.connection.pool import Connection
 SQL = sql_files.load("collection_lock")
 
 
-async def alone(connection: Connection, collection_id: CollectionId) -> bool:
-    """Lock the collection against writers until the transaction ends, waiting for those in progress.
+async def lock_exclusively(connection: Connection, collection_id: CollectionId) -> bool:
+    """Lock the collection against writers until the transaction ends; waits for those in progress.
 
     False where there is no such collection.
     """
-    await connection.execute(SQL.first_in_line, {"id": collection_id})
-    return await (await connection.execute(SQL.alone, {"id": collection_id})).fetchone() is not None
+    await connection.execute(SQL.queue_writers, {"id": collection_id})
+    return await (await connection.execute(SQL.for_update, {"id": collection_id})).fetchone() is not None
 
 
-async def present(connection: Connection, collection_id: CollectionId) -> bool:
-    """Keep the collection from being deleted until the transaction ends; False where there is none."""
-    return await (await connection.execute(SQL.present, {"id": collection_id})).fetchone() is not None
+async def prevent_deletion(connection: Connection, collection_id: CollectionId) -> bool:
+    """Keep the collection from being deleted until the transaction ends. False where there is none."""
+    return await (await connection.execute(SQL.for_key_share, {"id": collection_id})).fetchone() is not None
 
 
-async def unhurried(connection: Connection) -> None:
-    """Let this transaction take as long as there is to delete."""
-    await connection.execute(SQL.no_statement_timeout)
-
-
-async def cancel_builds(connection: Connection, tables: Sequence[str]) -> None:
-    """End index builds on tables that are to be dropped."""
-    await connection.execute(SQL.cancel_builds, {"tables": list(tables)})
+async def cancel_builds(connection: Connection, tables: list[str]) -> None:
+    """Cancel index builds on tables that are about to be dropped."""
+    await connection.execute(SQL.cancel_builds, {"tables": tables})

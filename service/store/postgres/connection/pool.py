@@ -1,4 +1,4 @@
-"""Connections to PostgreSQL: one pool for each process, errors told in the words of `service.core.errors`.
+"""Connections to PostgreSQL: one pool for each process; errors leave as those of `service.core.errors`.
 
 Statements run in autocommit; a transaction is always visible as one (`async with pool.transaction() as connection`).
 Open the pool after the migrations ran: a connection learns the types of pgvector when it is made.
@@ -7,20 +7,21 @@ Open the pool after the migrations ran: a connection learns the types of pgvecto
 import asyncio
 import random
 import select
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from datetime import timedelta
 from time import monotonic
-from typing import Any, TypeVar
+from typing import Any, LiteralString, TypeVar
 
 import orjson
 import psycopg
 from pgvector.psycopg.halfvec import register_halfvec_info
 from pgvector.psycopg.vector import register_vector_info
-from psycopg import AsyncConnection
+from psycopg import AsyncConnection, sql
 from psycopg.conninfo import conninfo_to_dict
 from psycopg.errors import (
     DeadlockDetected,
+    ForeignKeyViolation,
     InterfaceError,
     LockNotAvailable,
     OperationalError,
@@ -28,17 +29,19 @@ from psycopg.errors import (
     ReadOnlySqlTransaction,
     SerializationFailure,
 )
-from psycopg.rows import TupleRow
+from psycopg.rows import TupleRow, class_row
 from psycopg.types import TypeInfo
 from psycopg.types.json import JsonbDumper, set_json_dumps, set_json_loads
 from psycopg_pool import AsyncConnectionPool, PoolClosed, PoolTimeout, TooManyRequests
 
-from service.core.errors import DatabaseUnavailable, Misconfigured, TimedOut
+from service.core.errors import CollectionNotFound, DatabaseUnavailable, Misconfigured, TimedOut
 from service.store.postgres.connection import sql_files
 
 SQL = sql_files.load("pool")
 
 Connection = AsyncConnection[TupleRow]
+Query = LiteralString | sql.Composed
+Values = Mapping[str, Any]
 T = TypeVar("T")
 
 CONNECT_TIMEOUT_SECONDS = 5
@@ -59,10 +62,10 @@ _CONNECTION_DEFAULTS: dict[str, Any] = {
 
 
 class Pool(AsyncConnectionPool[Connection]):
-    """A pool that heals after a restart of the server without asking it anything on the way of a request.
+    """A pool that recovers from a restart of the server without an extra round trip for each request.
 
-    When a server goes away its sockets turn readable; that is looked at for each checkout (microseconds), where the
-    usual `check` would cost a round trip.
+    When a server goes away its sockets become readable. Each checkout looks at that (microseconds); the usual `check`
+    would cost a round trip.
     """
 
     arguments: dict[str, Any]
@@ -82,7 +85,7 @@ class Pool(AsyncConnectionPool[Connection]):
         timeout: float | None = None,  # noqa: ASYNC109
     ) -> AsyncIterator[Connection]:
         """One connection in autocommit. Errors of the database leave as DatabaseUnavailable or TimedOut."""
-        with translated():
+        with translated_errors():
             async with super().connection(timeout) as connection:
                 yield connection
 
@@ -93,11 +96,34 @@ class Pool(AsyncConnectionPool[Connection]):
             yield connection
 
     @asynccontextmanager
-    async def apart(self) -> AsyncIterator[Connection]:
-        """A connection of one's own in autocommit, outside the pool and without its time limits: for long work."""
-        with translated():
+    async def dedicated(self) -> AsyncIterator[Connection]:
+        """A new connection in autocommit, outside the pool and without its time limits: for long work."""
+        with translated_errors():
             async with await Connection.connect(**self.arguments, autocommit=True) as connection:
                 yield connection
+
+    # ------------------------------------------------------------ single statements
+
+    async def execute(self, query: Query, values: Values | None = None) -> int:
+        """Run one statement; returns the number of rows that it affected."""
+        async with self.connection() as connection:
+            return (await connection.execute(query, values)).rowcount
+
+    async def fetch_one(self, query: Query, values: Values | None = None) -> TupleRow | None:
+        async with self.connection() as connection:
+            return await (await connection.execute(query, values)).fetchone()
+
+    async def fetch_all(
+        self, query: Query, values: Values | None = None, *, prepare: bool | None = None
+    ) -> list[TupleRow]:
+        """`prepare=False`: the server plans the statement for these very values each time."""
+        async with self.connection() as connection:
+            return await (await connection.execute(query, values, prepare=prepare)).fetchall()
+
+    async def fetch_objects(self, kind: type[T], query: Query, values: Values | None = None) -> tuple[T, ...]:
+        """Each row as a `kind`, whose fields are the names of the columns."""
+        async with self.connection() as connection, connection.cursor(row_factory=class_row(kind)) as cursor:
+            return tuple(await (await cursor.execute(query, values)).fetchall())
 
 
 async def open_pool(
@@ -107,18 +133,18 @@ async def open_pool(
     statement_timeout_seconds: float,
     application_name: str,
     wait_seconds: float = 5.0,
-    alone: bool = False,
+    parallel: bool = True,
 ) -> Pool:
     """A pool of up to `size` connections; the first is made before it returns.
 
-    `wait_seconds` is the longest that a request waits for a free connection. `alone`: no statement takes parallel
-    workers, which others may want. DatabaseUnavailable where the server does not answer.
+    `wait_seconds` is the longest that a request waits for a free connection. `parallel=False`: no statement uses
+    parallel workers of the server. DatabaseUnavailable where the server does not answer.
     """
 
     async def configure(connection: Connection) -> None:
         await prepare(connection, statement_timeout_seconds=statement_timeout_seconds)
-        if alone:
-            await connection.execute(SQL.alone)
+        if not parallel:
+            await connection.execute(SQL.no_parallel_workers)
 
     arguments = _arguments(url, application_name)
     pool = Pool(
@@ -133,22 +159,22 @@ async def open_pool(
         open=False,
     )
     pool.arguments = arguments
-    # The pool only logs why it cannot connect: try once by hand, so that the caller hears the reason.
-    async with pool.apart():
+    # The pool only logs why it cannot connect. Try once directly, so that the caller gets the reason.
+    async with pool.dedicated():
         pass
-    with translated():
+    with translated_errors():
         await pool.open(wait=True, timeout=CONNECT_TIMEOUT_SECONDS * 2)
     return pool
 
 
 async def connect(url: str, *, application_name: str) -> Connection:
-    """A connection of one's own, in autocommit and with no time limits: for migrations and index builds."""
+    """A single connection in autocommit and without time limits: for migrations and index builds."""
     return await Connection.connect(**_arguments(url, application_name), autocommit=True)
 
 
 def _arguments(url: str, application_name: str) -> dict[str, Any]:
-    """What the URL says goes before our defaults. Misconfigured where it is none; it is not shown: it may hold a
-    password, and so may the parser's own message."""
+    """What the URL says takes precedence over our defaults. Misconfigured where it is not a URL; the message shows
+    neither the URL nor the parser's own text, for both may hold a password."""
     try:
         parsed = conninfo_to_dict(url)
     except psycopg.ProgrammingError:
@@ -157,7 +183,7 @@ def _arguments(url: str, application_name: str) -> dict[str, Any]:
 
 
 async def prepare(connection: Connection, *, statement_timeout_seconds: float) -> None:
-    """Set limits, JSON by orjson and the types of pgvector (numpy arrays are `vector`, HalfVector is `halfvec`).
+    """Set time limits, JSON by orjson and the types of pgvector (numpy arrays are `vector`, HalfVector is `halfvec`).
 
     Where the extension does not exist yet its types are left out.
     """
@@ -178,25 +204,28 @@ async def prepare(connection: Connection, *, statement_timeout_seconds: float) -
 
 
 @contextmanager
-def translated() -> Iterator[None]:
-    """Say what went wrong in the words of the service; the cause is kept."""
+def translated_errors() -> Iterator[None]:
+    """Raise the errors of the driver as errors of the service; the cause is kept."""
     try:
         yield
+    except ForeignKeyViolation as error:  # every foreign key of the schema is one to `collections`
+        raise CollectionNotFound from error
     except (QueryCanceled, LockNotAvailable) as error:
         raise TimedOut("The database did not finish in time.") from error
     except PoolTimeout as error:
         raise DatabaseUnavailable("No database connection became free in time.") from error
     except (OperationalError, InterfaceError, ReadOnlySqlTransaction, PoolClosed, TooManyRequests) as error:
-        raise DatabaseUnavailable(f"The database does not answer: {_first_line(error)}") from error
+        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        raise DatabaseUnavailable(f"The database does not answer: {reason}") from error
 
 
 async def retrying(
     work: Callable[[], Awaitable[T]], *, tries: int = 5, pause: timedelta = timedelta(milliseconds=20)
 ) -> T:
-    """The outcome of `work`, run again where the server broke off its transaction in favour of another.
+    """The result of `work`, which is run again where the server rolled it back because of a concurrent transaction.
 
     `work` opens its own transaction, so that nothing of a failed try remains. The pause doubles and is random, so that
-    two that collided do not meet again.
+    two transactions that collided do not collide again.
     """
     for attempt in range(tries - 1):
         try:
@@ -208,12 +237,8 @@ async def retrying(
     return await work()
 
 
-def _first_line(error: psycopg.Error | Exception) -> str:
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)
-
-
 async def _usable(connection: Connection) -> bool:
-    """False where the server has hung up. Only a connection with something to read is asked: it may be a notice."""
+    """False where the server has hung up. Only a connection with something to read is checked: it may be a notice."""
     poll = select.poll()
     poll.register(connection.fileno(), select.POLLIN)
     if not poll.poll(0):

@@ -4,7 +4,7 @@
     -- One collection, by the name that clients use.
     SELECT id, name FROM collections WHERE name = %(name)s
 
-    SQL = statements.load("collections")
+    SQL = sql_files.load("collections")
     await connection.execute(SQL.by_name, {"name": name})
 
 Each block has one comment line that says what it does. A query reaches the server with its name in front
@@ -13,22 +13,17 @@ Each block has one comment line that says what it does. A query reaches the serv
 
 import re
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from importlib.resources import files
-from types import MappingProxyType
 from typing import LiteralString
 
 _HEADER = re.compile(r"^-- name: *(?P<name>.*?) *$")
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
 
 
+@dataclass(frozen=True, slots=True)
 class SqlFile:
     """The queries of one file as attributes. A name that the file does not have is an AttributeError."""
-
-    __slots__ = ("_file", "_queries")
-
-    def __init__(self, file: str, queries: Mapping[str, LiteralString]) -> None:
-        object.__setattr__(self, "_file", file)
-        object.__setattr__(self, "_queries", MappingProxyType(dict(queries)))
 
     _file: str
     _queries: Mapping[str, LiteralString]
@@ -39,9 +34,6 @@ class SqlFile:
         except KeyError:
             known = ", ".join(self._queries)
             raise AttributeError(f"{self._file}.sql has no query {name!r}; it has {known}") from None
-
-    def __setattr__(self, name: str, value: object) -> None:
-        raise AttributeError(f"the queries of {self._file}.sql cannot be changed")
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._queries)
@@ -76,7 +68,7 @@ def parse(text: str, file: str) -> dict[str, LiteralString]:
         elif current is not None:
             blocks[current].append(line)
         elif line.strip():
-            raise ValueError(f"{place}: this stands before the first `-- name:`")
+            raise ValueError(f"{place}: this is before the first `-- name:`")
 
     queries: dict[str, LiteralString] = {}
     for block, lines in blocks.items():

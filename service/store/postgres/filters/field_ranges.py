@@ -1,11 +1,12 @@
-"""What the values of declared fields answer of a filter: ranges of `indexed_values AS v`, in the order of its key.
+"""What the values of declared fields say about a filter: ranges of `indexed_values AS v`, in the order of its key.
 
-A condition is answered where its operand has an order there: numbers, booleans, and texts shorter than what is kept
-of a text (`indexed.PREFIX`). Of such operands a prefix compares as the whole text would: where it is shorter than the
-limit it is the whole text, and where it is not, it differs from the operand before its end or goes on beyond it.
+A condition gives a range where its operand has an order there: numbers, booleans, and texts shorter than the stored
+prefix of a text (`indexed_fields.PREFIX`). A stored prefix compares with such an operand as the whole text would: where
+it is shorter than the limit it is the whole text, and where it is not, it differs from the operand before the operand's
+end or goes on beyond it.
 
 Conditions on one field narrow the same range. That is their meaning only for documents with one value there: of an
-array each condition may hold for another element. So documents with several values are asked one by one.
+array, each condition may hold for another element. So documents with several values are checked one by one.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,7 +19,7 @@ from psycopg import sql
 from service.core.filters import And, Condition, Filter, Scalar
 from service.store.postgres.filters.indexed_fields import PREFIX
 
-_COMPARED = {"$eq": "=", "$gt": ">", "$gte": ">=", "$lt": "<", "$lte": "<="}
+_COMPARISONS = {"$eq": "=", "$gt": ">", "$gte": ">=", "$lt": "<", "$lte": "<="}
 _BOOLEAN, _NUMBER, _TEXT = 0, 1, 2
 _KINDS = {
     _BOOLEAN: (sql.SQL("v.kind = 0"), sql.SQL("v.number"), sql.SQL("numeric")),
@@ -29,10 +30,10 @@ _KINDS = {
 
 @dataclass(frozen=True, slots=True)
 class FieldRange:
-    """One range of one field, which every document that passes has a value in, unless it has several values there.
+    """A range of one field. Every document that passes has a value in it, unless it has several values there.
 
     `expression` over `indexed_values AS v`, with its placeholders in `values`. `narrowed`: by several conditions, so
-    that it says nothing of documents with several values.
+    that it says nothing about documents with several values.
     """
 
     expression: sql.Composable
@@ -42,25 +43,25 @@ class FieldRange:
 
 @dataclass(frozen=True, slots=True)
 class RangedFilter:
-    """`whole`: the one key says the same as the filter."""
+    """`complete`: the single range is equivalent to the filter."""
 
-    keys: tuple[FieldRange, ...]
-    whole: bool
+    ranges: tuple[FieldRange, ...]
+    complete: bool
 
 
-def answered(where: Filter, fields: Mapping[str, int]) -> RangedFilter:
-    """What fields that are ready (their numbers by name) answer of a filter."""
-    ranges: dict[tuple[int, int], list[Condition]] = {}
-    whole = True
+def ranges_of(where: Filter, fields: Mapping[str, int]) -> RangedFilter:
+    """The ranges that a filter implies in fields that are ready (their numbers by name)."""
+    found: dict[tuple[int, int], list[Condition]] = {}
+    complete = True
     for part in _conjuncts(where):
-        kind = _kind(part) if isinstance(part, Condition) else None
+        kind = _condition_kind(part) if isinstance(part, Condition) else None
         number = fields.get(".".join(part.path)) if isinstance(part, Condition) else None
         if kind is None or number is None or not isinstance(part, Condition):
-            whole = False
+            complete = False
         else:
-            ranges.setdefault((number, kind), []).append(part)
-    keys = tuple(_key(number, kind, parts) for (number, kind), parts in ranges.items())
-    return RangedFilter(keys, whole and len(keys) == 1)
+            found.setdefault((number, kind), []).append(part)
+    ranges = tuple(_range(number, kind, parts) for (number, kind), parts in found.items())
+    return RangedFilter(ranges, complete and len(ranges) == 1)
 
 
 def _conjuncts(where: Filter) -> Iterator[Filter]:
@@ -71,17 +72,17 @@ def _conjuncts(where: Filter) -> Iterator[Filter]:
         yield where
 
 
-def _kind(condition: Condition) -> int | None:
-    """Of the values that can satisfy it; None where the values do not tell."""
+def _condition_kind(condition: Condition) -> int | None:
+    """The kind of the values that can satisfy it; None where the values do not decide."""
     if condition.operator == "$in" and isinstance(condition.operand, tuple):
-        kinds = {_kind_of(one) for one in condition.operand}
+        kinds = {_operand_kind(one) for one in condition.operand}
         return kinds.pop() if len(kinds) == 1 else None
-    if condition.operator in _COMPARED and not isinstance(condition.operand, tuple):
-        return _kind_of(condition.operand)
+    if condition.operator in _COMPARISONS and not isinstance(condition.operand, tuple):
+        return _operand_kind(condition.operand)
     return None
 
 
-def _kind_of(operand: Scalar) -> int | None:
+def _operand_kind(operand: Scalar) -> int | None:
     match operand:
         case bool():
             return _BOOLEAN
@@ -93,23 +94,23 @@ def _kind_of(operand: Scalar) -> int | None:
             return None
 
 
-def _key(number: int, kind: int, conditions: Sequence[Condition]) -> FieldRange:
-    among, column, type_ = _KINDS[kind]
+def _range(number: int, kind: int, conditions: Sequence[Condition]) -> FieldRange:
+    of_kind, column, type_ = _KINDS[kind]
     values: dict[str, Any] = {"field": number}
-    tests = [sql.SQL("v.field = {} AND {}").format(sql.Placeholder("field"), among)]
+    tests = [sql.SQL("v.field = {} AND {}").format(sql.Placeholder("field"), of_kind)]
     for condition in conditions:
         name = f"key_{len(values)}"
         if isinstance(condition.operand, tuple):
-            values[name] = [_bound(one) for one in condition.operand]
+            values[name] = [_value(one) for one in condition.operand]
             tests.append(sql.SQL("{} = ANY ({}::{}[])").format(column, sql.Placeholder(name), type_))
         else:
-            values[name] = _bound(condition.operand)
-            compared = sql.SQL(_COMPARED[condition.operator])
-            tests.append(sql.SQL("{} {} {}::{}").format(column, compared, sql.Placeholder(name), type_))
+            values[name] = _value(condition.operand)
+            comparison = sql.SQL(_COMPARISONS[condition.operator])
+            tests.append(sql.SQL("{} {} {}::{}").format(column, comparison, sql.Placeholder(name), type_))
     return FieldRange(sql.SQL(" AND ").join(tests), values, narrowed=len(conditions) > 1)
 
 
-def _bound(operand: Scalar) -> Decimal | str:
+def _value(operand: Scalar) -> Decimal | str:
     """A number as the decimal that JSON writes."""
     if isinstance(operand, bool):
         return Decimal(operand)

@@ -1,11 +1,11 @@
-"""Which documents pass a filter: how many about, and where they are few enough, which.
+"""Which documents pass a filter: roughly how many, and where they are few enough, their ids.
 
-First a sample tells the share. Then, where it is worth it, the documents are named: along the values of declared
-fields, along the index over all metadata where an equality is demanded, or by looking at each.
+First a sample estimates the share. Then, where it is worth it, the ids are selected: along the values of declared
+fields, along the index over all metadata where the filter requires an equality, or by reading each document.
 
-What was named is remembered together with the horizon of the look: the transaction below which everything had been
-seen. The next time only what changed at or beyond the horizon is asked anew, for the change feed knows each of them
-(`changes.py`). So the answer is exact at every moment, and a filter that comes again costs one look at an index.
+Selected ids are cached together with the horizon of the query: the transaction below which it had seen everything. The
+next time only the documents that changed at or beyond the horizon are checked again, for the change feed lists each of
+them (`change_feed.py`). So the answer is always exact, and a repeated filter costs one index lookup.
 """
 
 import time
@@ -23,7 +23,7 @@ from service.core.search import FilterMatch
 from service.store.postgres.connection import sql_files
 from service.store.postgres.connection.pool import Connection, Pool
 from service.store.postgres.filters import indexed_fields
-from service.store.postgres.filters.field_ranges import FieldRange, RangedFilter, answered
+from service.store.postgres.filters.field_ranges import FieldRange, RangedFilter, ranges_of
 from service.store.postgres.filters.filter_sql import indexed_predicate, predicate
 
 SQL = sql_files.load("filter_matches")
@@ -31,40 +31,41 @@ SQL = sql_files.load("filter_matches")
 COUNTED_DOCUMENTS = 10_000
 """Collections of up to so many documents are counted for every filter (a few milliseconds) and never sampled."""
 TRUSTED_SECONDS = 30.0
-"""How long the size of a larger collection, or the share that a sample told, is good for: a ratio that nobody needs
-exactly."""
+"""How long the size of a larger collection, or a sampled share, is used: a ratio that need not be exact."""
 FIELDS_SECONDS = 1.0
-"""How long fields are believed to be ready; far less than `indexed.KEPT`."""
+"""How long fields are believed to be ready; far less than `indexed_fields.KEPT`."""
 
 SAMPLED_DOCUMENTS = 2_000
 SAMPLED_PAGES = 1_000
-"""Most that a sample reads, also where the collection is one small one of many."""
-TELLING = 50
-"""Passing documents in a sample that make a share of it: it is then right to a quarter or so."""
+"""The most that a sample reads, also where the collection is a small one among many."""
+MIN_SAMPLE_MATCHES = 50
+"""Passing documents that a sample must contain to give a share, which is then right to about a quarter."""
 MARGIN = 2.0
-"""Documents are named unless a sample says that they are more than so many times those that are worth it."""
+"""Ids are selected unless a sample says that there are more than so many times the cap."""
 
-CHANGED = 500
-"""Documents that are asked anew at most; more, and all are named again."""
-REMEMBERED_IDS = 1_000_000
+MAX_CHANGED = 500
+"""Documents that are checked again at most; where more changed, all ids are selected again."""
+CACHED_IDS = 1_000_000
 """Ids in memory, of all filters together: about 70 MB."""
 
-_PROBED = 2_000
-_WIDE_KEY = 0.25
-"""Share of the documents beyond which a key that still leaves them to be asked one by one helps nobody."""
+_MIN_COUNTED = 2_000
+_WIDE_RANGE = 0.25
+"""Share of the documents beyond which a range that leaves them to be checked one by one is no help."""
+
+CacheKey = tuple[CollectionId, str]
 
 
 @dataclass(frozen=True, slots=True)
-class _Named:
-    """`ids` in byte order, as the index of a space has them: of 50,000 a scan then takes two thirds of the time."""
+class _Ids:
+    """`ids` in byte order, as the index of a space has them: a scan of 50,000 then takes two thirds of the time."""
 
     ids: tuple[DocumentId, ...]
     horizon: str
 
 
 @dataclass(frozen=True, slots=True)
-class _Share:
-    """What is believed until a moment: `share` as a sample told it, and that more than so many pass."""
+class _Estimate:
+    """Valid until a moment: the `share` of a sample, and that more than `more_than` documents pass."""
 
     until: float
     share: float | None
@@ -79,119 +80,116 @@ class _Size:
 
 
 class FilterMatches:
+    """Finds and caches the documents that pass filters, for all collections."""
+
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
-        self._named: OrderedDict[tuple[CollectionId, str], _Named] = OrderedDict()
-        self._held = 0
-        self._shares: dict[tuple[CollectionId, str], _Share] = {}
+        self._cache: OrderedDict[CacheKey, _Ids] = OrderedDict()
+        self._cached_ids = 0
+        self._estimates: dict[CacheKey, _Estimate] = {}
         self._sizes: dict[CollectionId, tuple[float, _Size]] = {}
         self._fields: dict[CollectionId, tuple[float, Mapping[str, int]]] = {}
 
-    async def of(self, collection_id: CollectionId, where: Filter, cap: int) -> FilterMatch:
-        """As `ports.Documents.passing`."""
+    async def find(self, collection_id: CollectionId, where: Filter, cap: int) -> FilterMatch:
+        """As `Documents.filter_match`."""
         key = (collection_id, repr(where))  # not `where` itself: to Python 1, 1.0 and True are the same
         async with self._pool.connection() as connection:
             size = await self._size(connection, collection_id)
-            named = await self._brought_up_to_date(connection, key, where)
-            if named is None:
-                known = await self._share(connection, key, where, size)
-                about = round((known.share or 0.0) * size.documents)
-                if known.more_than < cap and about <= MARGIN * cap:
-                    named = await self._name(connection, key, where, cap, size)
-                if named is None:
-                    self._shares[key] = replace(known, more_than=max(cap, known.more_than))
+            found = await self._cached(connection, key, where)
+            if found is None:
+                estimate = await self._estimate(connection, key, where, size)
+                about = round((estimate.share or 0.0) * size.documents)
+                if estimate.more_than < cap and about <= MARGIN * cap:
+                    found = await self._select(connection, key, where, cap, size)
+                if found is None:
+                    self._estimates[key] = replace(estimate, more_than=max(cap, estimate.more_than))
                     count = max(cap + 1, about)
                     return FilterMatch(ids=None, count=count, total=max(size.documents, count))
-        count = len(named.ids)
-        return FilterMatch(ids=named.ids if count <= cap else None, count=count, total=max(count, size.documents))
+        count = len(found.ids)
+        return FilterMatch(ids=found.ids if count <= cap else None, count=count, total=max(count, size.documents))
 
-    # ------------------------------------------------------------ how many about
+    # ------------------------------------------------------------ roughly how many
 
     async def _size(self, connection: Connection, collection_id: CollectionId) -> _Size:
         known = self._sizes.get(collection_id)
         if known is not None and time.monotonic() < known[0] + TRUSTED_SECONDS:
             return known[1]
-        cursor = await connection.execute(SQL.totals, {"collection_id": collection_id})
-        ((documents, all_documents, all_pages),) = await cursor.fetchall()
-        size = _Size(documents, all_documents, all_pages)
+        (row,) = await (await connection.execute(SQL.totals, {"collection_id": collection_id})).fetchall()
+        size = _Size(*row)
         self._sizes.pop(collection_id, None)
-        if documents > COUNTED_DOCUMENTS:
+        if size.documents > COUNTED_DOCUMENTS:
             self._sizes[collection_id] = (time.monotonic(), size)
         return size
 
-    async def _share(self, connection: Connection, key: tuple[CollectionId, str], where: Filter, size: _Size) -> _Share:
-        """Of the documents that pass; not told where they are few, or the collection is too small to ask a sample."""
+    async def _estimate(self, connection: Connection, key: CacheKey, where: Filter, size: _Size) -> _Estimate:
+        """The share that passes; None where it is small, or the collection too small for a sample."""
         now = time.monotonic()
-        self._shares = {one: known for one, known in self._shares.items() if known.until > now}
-        if key in self._shares:
-            return self._shares[key]
-        untold = _Share(now + TRUSTED_SECONDS, None)
+        self._estimates = {one: estimate for one, estimate in self._estimates.items() if estimate.until > now}
+        if key in self._estimates:
+            return self._estimates[key]
+        unknown = _Estimate(now + TRUSTED_SECONDS, None)
         if size.documents <= COUNTED_DOCUMENTS:
-            return untold
+            return unknown
         pages = min(SAMPLED_PAGES, size.all_pages * SAMPLED_DOCUMENTS / max(size.documents, 1))
-        asked = predicate(where)
+        condition = predicate(where)
         values = {"collection_id": key[0], "percent": min(100.0, 100.0 * pages / max(size.all_pages, 1))}
-        query = sql.SQL(SQL.sampled).format(where=asked.expression)
-        cursor = await connection.execute(query, {**asked.values, **values}, prepare=False)
-        ((seen, passed),) = await cursor.fetchall()
-        return replace(untold, share=passed / seen) if passed >= TELLING else untold
+        query = sql.SQL(SQL.sampled).format(where=condition.expression)
+        cursor = await connection.execute(query, {**condition.values, **values}, prepare=False)
+        ((sampled, passed),) = await cursor.fetchall()
+        return replace(unknown, share=passed / sampled) if passed >= MIN_SAMPLE_MATCHES else unknown
 
     # ------------------------------------------------------------ which
 
-    async def _name(
-        self, connection: Connection, key: tuple[CollectionId, str], where: Filter, cap: int, size: _Size
-    ) -> _Named | None:
+    async def _select(self, connection: Connection, key: CacheKey, where: Filter, cap: int, size: _Size) -> _Ids | None:
         """All that pass; None where they are more than `cap`."""
-        ready = await self._ready(connection, key[0])
+        ranged = ranges_of(where, await self._ready_fields(connection, key[0]))
         ((horizon,),) = await (await connection.execute(SQL.horizon)).fetchall()
-        query, values = await self._naming(connection, key[0], where, answered(where, ready), size)
-        arguments = {**values, "collection_id": key[0], "limit": cap + 1}
-        cursor = await connection.execute(query, arguments, prepare=False)
-        rows = await cursor.fetchall()
+        query, values = await self._cheapest_query(connection, key[0], where, ranged, size)
+        values = {**values, "collection_id": key[0], "limit": cap + 1}
+        rows = await (await connection.execute(query, values, prepare=False)).fetchall()
         # A document has as many rows as it has values in a range: only a full page leaves some unread.
-        named = _Named(tuple(sorted({row[0] for row in rows})), horizon)
         if len(rows) > cap:
             return None
-        self._remember(key, named)
-        return named
+        found = _Ids(tuple(sorted({row[0] for row in rows})), horizon)
+        self._remember(key, found)
+        return found
 
-    async def _naming(
-        self, connection: Connection, collection_id: CollectionId, where: Filter, found: RangedFilter, size: _Size
+    async def _cheapest_query(
+        self, connection: Connection, collection_id: CollectionId, where: Filter, ranged: RangedFilter, size: _Size
     ) -> tuple[sql.Composed, Mapping[str, Any]]:
-        """The cheapest statement that names them."""
-        asked = predicate(where)
-        if found.whole:
-            (key,) = found.keys
+        condition = predicate(where)
+        if ranged.complete:
+            (key,) = ranged.ranges
             if not key.narrowed:
-                return sql.SQL(SQL.by_values).format(named=_ranged(key)), key.values
+                return sql.SQL(SQL.by_values).format(named=_in_range(key)), key.values
             query = sql.SQL(SQL.by_both).format(
-                named=sql.SQL(SQL.ranged_alone).format(key=key.expression),
+                named=sql.SQL(SQL.single_value_in_range).format(key=key.expression),
                 several=sql.SQL(SQL.several),
-                where=asked.expression,
+                where=condition.expression,
             )
-            return query, {**asked.values, **key.values}
-        narrowest = await self._narrowest(connection, collection_id, found.keys, size)
+            return query, {**condition.values, **key.values}
+        narrowest = await self._narrowest(connection, collection_id, ranged.ranges, size)
         if narrowest is not None:
-            query = sql.SQL(SQL.by_values_and_metadata).format(named=_candidates(narrowest), where=asked.expression)
-            return query, {**asked.values, **narrowest.values}
-        asked = indexed_predicate(where)
-        return sql.SQL(SQL.by_metadata).format(where=asked.expression), asked.values
+            query = sql.SQL(SQL.by_values_and_metadata).format(named=_candidates(narrowest), where=condition.expression)
+            return query, {**condition.values, **narrowest.values}
+        condition = indexed_predicate(where)
+        return sql.SQL(SQL.by_metadata).format(where=condition.expression), condition.values
 
     async def _narrowest(
-        self, connection: Connection, collection_id: CollectionId, keys: Sequence[FieldRange], size: _Size
+        self, connection: Connection, collection_id: CollectionId, ranges: Sequence[FieldRange], size: _Size
     ) -> FieldRange | None:
-        """The key that leaves the fewest documents to be asked one by one; None where each leaves too many."""
+        """The range that leaves the fewest documents to be checked one by one; None where each leaves too many."""
+        limit = max(_MIN_COUNTED, round(_WIDE_RANGE * size.documents))
         counts = []
-        for key in keys:
+        for key in ranges:
             query = sql.SQL(SQL.counted).format(named=_candidates(key))
-            limit = max(_PROBED, round(_WIDE_KEY * size.documents))
-            arguments = {**key.values, "collection_id": collection_id, "limit": limit}
-            ((count,),) = await (await connection.execute(query, arguments, prepare=False)).fetchall()
+            values = {**key.values, "collection_id": collection_id, "limit": limit}
+            ((count,),) = await (await connection.execute(query, values, prepare=False)).fetchall()
             if count < limit:
                 counts.append((count, key))
         return min(counts, key=lambda one: one[0])[1] if counts else None
 
-    async def _ready(self, connection: Connection, collection_id: CollectionId) -> Mapping[str, int]:
+    async def _ready_fields(self, connection: Connection, collection_id: CollectionId) -> Mapping[str, int]:
         until, fields = self._fields.get(collection_id, (0.0, {}))
         if time.monotonic() >= until:
             declared = await indexed_fields.declared(connection, collection_id)
@@ -199,51 +197,49 @@ class FilterMatches:
             self._fields[collection_id] = (time.monotonic() + FIELDS_SECONDS, fields)
         return fields
 
-    # ------------------------------------------------------------ what is remembered
+    # ------------------------------------------------------------ the cache
 
-    async def _brought_up_to_date(
-        self, connection: Connection, key: tuple[CollectionId, str], where: Filter
-    ) -> _Named | None:
-        """What was named once, as it is now; None where it was not, or where too much changed since."""
-        known = self._named.get(key)
+    async def _cached(self, connection: Connection, key: CacheKey, where: Filter) -> _Ids | None:
+        """Cached ids, brought up to date; None where there are none, or where too much changed since."""
+        known = self._cache.get(key)
         if known is None:
             return None
-        asked = predicate(where)
-        query = sql.SQL(SQL.changed).format(where=asked.expression)
-        arguments = {**asked.values, "collection_id": key[0], "since": known.horizon, "limit": CHANGED}
-        rows = await (await connection.execute(query, arguments, prepare=False)).fetchall()
-        if not rows or rows[0][1] or len(rows) >= CHANGED:
+        condition = predicate(where)
+        query = sql.SQL(SQL.changed).format(where=condition.expression)
+        values = {**condition.values, "collection_id": key[0], "since": known.horizon, "limit": MAX_CHANGED}
+        rows = await (await connection.execute(query, values, prepare=False)).fetchall()
+        if not rows or rows[0][1] or len(rows) >= MAX_CHANGED:
             self._forget(key)
             return None
         changed = {id_: passes for _, _, id_, passes in rows if id_ is not None}
         if not changed:
-            self._named.move_to_end(key, last=True)
+            self._cache.move_to_end(key, last=True)
             return known
         kept = [id_ for id_ in known.ids if id_ not in changed]
-        named = _Named(tuple(sorted((*kept, *(id_ for id_, passes in changed.items() if passes)))), rows[0][0])
-        self._remember(key, named)
-        return named
+        found = _Ids(tuple(sorted((*kept, *(id_ for id_, passes in changed.items() if passes)))), rows[0][0])
+        self._remember(key, found)
+        return found
 
-    def _remember(self, key: tuple[CollectionId, str], named: _Named) -> None:
+    def _remember(self, key: CacheKey, found: _Ids) -> None:
         self._forget(key)
-        self._named[key] = named
-        self._held += 1 + len(named.ids)
-        while self._held > REMEMBERED_IDS:
-            self._forget(next(iter(self._named)))
+        self._cache[key] = found
+        self._cached_ids += 1 + len(found.ids)
+        while self._cached_ids > CACHED_IDS:
+            self._forget(next(iter(self._cache)))
 
-    def _forget(self, key: tuple[CollectionId, str]) -> None:
-        gone = self._named.pop(key, None)
-        if gone is not None:
-            self._held -= 1 + len(gone.ids)
+    def _forget(self, key: CacheKey) -> None:
+        removed = self._cache.pop(key, None)
+        if removed is not None:
+            self._cached_ids -= 1 + len(removed.ids)
 
 
-def _ranged(key: FieldRange) -> sql.Composed:
-    return sql.SQL(SQL.ranged).format(key=key.expression)
+def _in_range(key: FieldRange) -> sql.Composed:
+    return sql.SQL(SQL.in_range).format(key=key.expression)
 
 
 def _candidates(key: FieldRange) -> sql.Composed:
-    """Everything that may pass as far as the key tells."""
+    """Every document that may pass as far as the range tells."""
     if not key.narrowed:
-        return sql.SQL("SELECT DISTINCT r.document_id FROM ({}) AS r").format(_ranged(key))
-    alone = sql.SQL(SQL.ranged_alone).format(key=key.expression)
-    return sql.SQL("{} UNION ALL {}").format(alone, sql.SQL(SQL.several))
+        return sql.SQL("SELECT DISTINCT r.document_id FROM ({}) AS r").format(_in_range(key))
+    single = sql.SQL(SQL.single_value_in_range).format(key=key.expression)
+    return sql.SQL("{} UNION ALL {}").format(single, sql.SQL(SQL.several))

@@ -1,8 +1,8 @@
 """Filters as SQL: fixed fragments over the metadata of `documents AS d`; every name and value is bound.
 
-The meaning is that of `filters.matches`. It is mostly the one that SQL/JSON paths have in lax mode: a member accessor
-looks into the objects of an array, a filter expression looks at its elements. Numbers compare as decimals, strings by
-code point, and what has no order is no match.
+The meaning is that of `filters.matches`, and mostly that of SQL/JSON paths in lax mode: a member accessor reads the
+objects of an array, a filter expression its elements. Numbers compare as decimals, strings by code point, and values
+without an order do not match.
 """
 
 import json
@@ -16,10 +16,11 @@ from psycopg.types.json import Jsonb
 from service.core.filters import And, Condition, Filter, Not, Or
 
 MAX_INDEXED_VALUES = 100
-"""Of `$in`: more are looked for one document at a time."""
+"""Values of `$in` that the index is asked for; a longer list is compared one document at a time."""
 
-_EVERYTHING = sql.SQL("true")
-_NOTHING = sql.SQL("false")
+_AND = sql.SQL(" AND "), sql.SQL("true")
+_OR = sql.SQL(" OR "), sql.SQL("false")
+"""The operator, and what it gives for no parts."""
 _EXISTS = sql.SQL("jsonb_path_exists(d.metadata, {path}::jsonpath)")
 _COMPARES = sql.SQL("jsonb_path_exists(d.metadata, {path}::jsonpath, {operand}::jsonb)")
 _HAS_ELEMENT = sql.SQL(
@@ -31,7 +32,7 @@ _HAS_SUBSTRING = sql.SQL(
     " WHERE jsonb_typeof(found.value) = 'string' AND strpos(found.value #>> '{{}}', {part}) > 0)"
 )
 
-# A filter expression unwraps an array and its comparison would unwrap once more: the type keeps it at one level.
+# A filter expression unwraps an array, and its comparison would unwrap once more: the type test keeps it at one level.
 _TESTS = {
     "$eq": '? (@.type() != "array" && @ == $v)',
     "$in": '? (@.type() != "array" && @ == $v[*])',
@@ -51,28 +52,28 @@ class Predicate:
 
 
 def predicate(where: Filter | None) -> Predicate:
-    """The filter in SQL; None passes everything."""
+    """The filter in SQL; None lets everything pass."""
     if where is None:
-        return Predicate(_EVERYTHING, {})
+        return Predicate(_AND[1], {})
     values: dict[str, Any] = {}
     return Predicate(_compose(where, values), values)
 
 
 def indexed_predicate(where: Filter) -> Predicate:
-    """The same, with what the index over metadata can answer asked first, where the filter demands some equality."""
-    asked = predicate(where)
+    """The same, preceded by a condition for the index over metadata where the filter requires an equality."""
+    condition = predicate(where)
     path = _necessary(where)
     if path is None:
-        return asked
-    expression = sql.SQL("(d.metadata @? {path}::jsonpath AND {asked})")
-    values = {**asked.values, "necessary": path}
-    return Predicate(expression.format(path=sql.Placeholder("necessary"), asked=asked.expression), values)
+        return condition
+    expression = sql.SQL("(d.metadata @? {path}::jsonpath AND {condition})")
+    values = {**condition.values, "necessary": path}
+    return Predicate(expression.format(path=sql.Placeholder("necessary"), condition=condition.expression), values)
 
 
 def _necessary(where: Filter) -> str | None:
-    """A path that exists in whatever passes, made of equalities alone, which is all that the index knows; or None.
+    """A path of equalities alone, which the index supports, that exists in every document that passes; None: none.
 
-    The most selective of several cannot be told from here: the first is taken.
+    Which of several is the most selective is unknown here: the first is taken.
     """
     match where:
         case And(parts):
@@ -86,17 +87,17 @@ def _necessary(where: Filter) -> str | None:
 
 
 def _equality(path: tuple[str, ...], values: Sequence[object]) -> str:
-    """Values are literals of the path's own language here, for the index reads no variables; JSON writes them alike."""
+    """Values are literals of the path language, for the index reads no variables; JSON writes them in the same way."""
     any_of = " || ".join(f"@ == {json.dumps(value, ensure_ascii=False)}" for value in values)
-    return f"{_accessor(path)} ? ({any_of})"
+    return f"{accessor(path)} ? ({any_of})"
 
 
 def _compose(where: Filter, values: dict[str, Any]) -> sql.Composable:
     match where:
-        case And(parts):
-            return _joined(sql.SQL(" AND "), parts, _EVERYTHING, values)
-        case Or(parts):
-            return _joined(sql.SQL(" OR "), parts, _NOTHING, values)
+        case And(parts) | Or(parts):
+            operator, of_none = _AND if isinstance(where, And) else _OR
+            expressions = [_compose(part, values) for part in parts]
+            return sql.SQL("({})").format(operator.join(expressions)) if parts else of_none
         case Not(part):
             return _not(_compose(part, values))
         case Condition():
@@ -105,20 +106,12 @@ def _compose(where: Filter, values: dict[str, Any]) -> sql.Composable:
             assert_never(where)
 
 
-def _joined(
-    operator: sql.SQL, parts: tuple[Filter, ...], of_none: sql.Composable, values: dict[str, Any]
-) -> sql.Composable:
-    if not parts:
-        return of_none
-    return sql.SQL("({})").format(operator.join([_compose(part, values) for part in parts]))
-
-
 def _not(expression: sql.Composable) -> sql.Composable:
     return sql.SQL("NOT ({})").format(expression)
 
 
 def _condition(condition: Condition, values: dict[str, Any]) -> sql.Composable:
-    path, operand = _accessor(condition.path), condition.operand
+    path, operand = accessor(condition.path), condition.operand
 
     def bind(value: object) -> sql.Placeholder:
         name = f"filter_{len(values)}"
@@ -157,6 +150,6 @@ def _condition(condition: Condition, values: dict[str, Any]) -> sql.Composable:
             assert_never(condition.operator)
 
 
-def _accessor(path: tuple[str, ...]) -> str:
-    """The path in the language of SQL/JSON, whose quoted names escape as JSON strings do."""
+def accessor(path: Sequence[str]) -> str:
+    """The path in the SQL/JSON language, whose quoted names are escaped like JSON strings."""
     return "lax $" + "".join(f".{json.dumps(key, ensure_ascii=False)}" for key in path)

@@ -1,9 +1,9 @@
-"""Bring a database to the schema that this program expects: `migrations/NNNN_name.sql`, in order, forward only.
+"""Applies `migrations/NNNN_name.sql` to a database, in order and forward only.
 
-Each file runs in one transaction, and its hash is remembered with it. A file whose first lines say
-`-- transaction: false` (for CREATE INDEX CONCURRENTLY) runs statement by statement, each ending with `;` at the end
-of a line. It is run again from its start where it was broken off, so each of its statements must bear repetition: a
-concurrent index is dropped first (DROP INDEX CONCURRENTLY IF EXISTS), for a broken build leaves an invalid one.
+Each file runs in one transaction, and its hash is stored with it. A file whose first lines say `-- transaction: false`
+(for CREATE INDEX CONCURRENTLY) runs statement by statement, each ending with `;` at the end of a line. Interrupted, it
+runs again from its start, so each of its statements must be repeatable: a concurrent index is dropped first (DROP INDEX
+CONCURRENTLY IF EXISTS), for an interrupted build leaves an invalid one.
 
 Any number of processes may start at once: one migrates, the others wait and find it done.
 """
@@ -13,7 +13,7 @@ import hashlib
 import logging
 import re
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from dataclasses import dataclass
 from importlib.resources import files
 from importlib.resources.abc import Traversable
@@ -24,7 +24,7 @@ from psycopg.errors import InsufficientPrivilege, LockNotAvailable
 
 from service.core.errors import MigrationMismatch, Misconfigured, MissingRights, TimedOut
 from service.store.postgres.connection import sql_files
-from service.store.postgres.connection.pool import Connection, connect, translated
+from service.store.postgres.connection.pool import Connection, connect, translated_errors
 
 _logger = logging.getLogger(__name__)
 
@@ -36,7 +36,7 @@ _STATEMENT_END = re.compile(r";[ \t]*$", re.MULTILINE)
 _HEAD_LINES = 5
 
 _LOCK_KEY = 0x617A696D757468
-"""Of the advisory lock that migrating processes share: "azimuth" in ASCII."""
+"""Key of the advisory lock that migrating processes share: "azimuth" in ASCII."""
 _POLL_SECONDS = 0.2
 
 
@@ -53,7 +53,7 @@ class Migration:
 
     @property
     def statements(self) -> tuple[LiteralString, ...] | None:
-        """One by one where the file asks to run outside a transaction; None where it runs as a whole."""
+        """The single statements where the file runs outside a transaction; None where it runs as a whole."""
         head = "\n".join(self.text.splitlines()[:_HEAD_LINES])
         if not _NO_TRANSACTION.search(head):
             return None
@@ -62,7 +62,7 @@ class Migration:
 
 
 def read(folder: Traversable | None = None) -> tuple[Migration, ...]:
-    """The migrations of this program, or of `folder`; Misconfigured where numbers are missing or doubled."""
+    """The migrations of this program, or of `folder`; Misconfigured where numbers are missing or repeated."""
     if folder is None:
         folder = files("service.store.postgres").joinpath("migrations")
     found: list[Migration] = []
@@ -78,9 +78,9 @@ def read(folder: Traversable | None = None) -> tuple[Migration, ...]:
 
 
 async def pending(url: str, migrations: Sequence[Migration] | None = None) -> tuple[Migration, ...]:
-    """What `apply` would run. Changes nothing. MigrationMismatch as in `apply`."""
+    """What `apply` would run, without running it. MigrationMismatch as in `apply`."""
     wanted = read() if migrations is None else migrations
-    with translated():
+    with translated_errors():
         async with await connect(url, application_name="azimuth migrate") as connection:
             return await _missing(connection, wanted)
 
@@ -92,31 +92,30 @@ async def apply(
     lock_timeout_seconds: float = 5.0,
     patience_seconds: float = 600.0,
 ) -> tuple[Migration, ...]:
-    """Run what is missing and answer it.
+    """Run the missing migrations and return them.
 
     A statement waits at most `lock_timeout_seconds` for a lock, because all others queue behind it meanwhile; then the
-    migration is tried again. TimedOut when `patience_seconds` are over, with what was finished committed.
-    MigrationMismatch where a file that ran has changed since, or the database knows more than this program.
+    migration is tried again. TimedOut after `patience_seconds`; what was finished by then is committed.
+    MigrationMismatch where a file that ran has changed since, or the database has more migrations than this program.
     """
     wanted = read() if migrations is None else migrations
     deadline = monotonic() + patience_seconds
-    with translated():
+    with translated_errors():
         async with await connect(url, application_name="azimuth migrate") as connection:
             await connection.execute(SQL.lock_timeout, {"milliseconds": str(round(lock_timeout_seconds * 1000))})
             if not await _missing(connection, wanted):
                 return ()
-            async with _alone(connection, deadline):
+            async with _migration_lock(connection, deadline):
                 await _execute(connection, SQL.create_table)
                 missing = await _missing(connection, wanted)
                 for migration in missing:
                     _logger.info("migration %s", migration.label)
-                    await _patiently(connection, migration, deadline)
+                    await _run_with_retries(connection, migration, deadline)
                 return missing
 
 
 async def _missing(connection: Connection, wanted: Sequence[Migration]) -> tuple[Migration, ...]:
-    row = await (await connection.execute(SQL.exists)).fetchone()
-    if row is None or not row[0]:
+    if await (await connection.execute(SQL.exists)).fetchone() != (True,):
         return tuple(wanted)
     rows = await (await connection.execute(SQL.applied)).fetchall()
     applied = {number: (name, sha256) for number, name, sha256 in rows}
@@ -136,7 +135,7 @@ async def _missing(connection: Connection, wanted: Sequence[Migration]) -> tuple
     return tuple(migration for migration in wanted if migration.number not in done)
 
 
-async def _patiently(connection: Connection, migration: Migration, deadline: float) -> None:
+async def _run_with_retries(connection: Connection, migration: Migration, deadline: float) -> None:
     while True:
         try:
             return await _run(connection, migration)
@@ -148,20 +147,12 @@ async def _patiently(connection: Connection, migration: Migration, deadline: flo
 
 
 async def _run(connection: Connection, migration: Migration) -> None:
-    single = migration.statements
-    if single is None:
-        async with connection.transaction():
-            await _execute(connection, migration.text)
-            await _record(connection, migration)
-    else:
-        for statement in single:
+    statements = migration.statements
+    async with nullcontext() if statements else connection.transaction():
+        for statement in statements or (migration.text,):
             await _execute(connection, statement)
-        await _record(connection, migration)
-
-
-async def _record(connection: Connection, migration: Migration) -> None:
-    values = {"number": migration.number, "name": migration.name, "sha256": migration.sha256}
-    await connection.execute(SQL.record, values)
+        values = {"number": migration.number, "name": migration.name, "sha256": migration.sha256}
+        await connection.execute(SQL.record, values)
 
 
 async def _execute(connection: Connection, statement: LiteralString) -> None:
@@ -173,13 +164,10 @@ async def _execute(connection: Connection, statement: LiteralString) -> None:
 
 
 @asynccontextmanager
-async def _alone(connection: Connection, deadline: float) -> AsyncIterator[None]:
-    """Hold the migration lock. Asked for again and again instead of waited for: a waiting statement holds a snapshot,
-    and CREATE INDEX CONCURRENTLY in the process that has the lock would wait for that one in turn."""
-    while True:
-        row = await (await connection.execute(SQL.try_lock, {"key": _LOCK_KEY})).fetchone()
-        if row is not None and row[0]:
-            break
+async def _migration_lock(connection: Connection, deadline: float) -> AsyncIterator[None]:
+    """Hold the migration lock. It is polled: a waiting statement would hold a snapshot, for which CREATE INDEX
+    CONCURRENTLY in the process that has the lock would wait in turn."""
+    while await (await connection.execute(SQL.try_lock, {"key": _LOCK_KEY})).fetchone() != (True,):
         if monotonic() > deadline:
             raise TimedOut("Another process is still migrating this database.")
         await asyncio.sleep(_POLL_SECONDS)

@@ -1,4 +1,4 @@
-"""Can this server carry the service? Asked once at each start, answered in one clear sentence where it cannot."""
+"""Checks at each start whether the server can run the service; where it cannot, one clear sentence says why."""
 
 import logging
 import re
@@ -9,26 +9,26 @@ from psycopg.rows import class_row
 
 from service.core.errors import DatabaseTooOld, Misconfigured, MissingRights
 from service.store.postgres.connection import sql_files
-from service.store.postgres.connection.pool import Pool, connect, translated
+from service.store.postgres.connection.pool import Pool, connect, translated_errors
 
 _logger = logging.getLogger(__name__)
 
 SQL = sql_files.load("server_checks")
 
 MIN_SERVER = 14
-"""The oldest major version that the PostgreSQL project still repairs and this service is built for."""
+"""The oldest major version that the PostgreSQL project still maintains and this service supports."""
 
 MIN_VECTOR = (0, 8, 0)
-"""Iterative index scans, without which a filter silently empties answers, came with it."""
+"""The first with iterative index scans, without which a filter silently empties answers."""
 
-SOUND_VECTOR = (0, 8, 4)
+SAFE_VECTOR = (0, 8, 4)
 """CVE-2026-3172 (a parallel HNSW build can leak data of other relations) is fixed in 0.8.2, corruption of an HNSW index
 by vacuum in 0.8.3, a graph left unrepaired in 0.8.4."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ServerFacts:
-    """What the server says of itself and of the role that is connected."""
+    """What the server reports about itself and about the connected role."""
 
     server_version: int
     """As server_version_num: 180004 is 18.4."""
@@ -40,60 +40,58 @@ class ServerFacts:
     vector_available: str | None
     """Version that CREATE or ALTER EXTENSION would give; None where the server does not have it."""
     vector_hidden: bool
-    """It was created in a schema that is not on the search path."""
+    """The extension was created in a schema that is not on the search path."""
     may_create_extension: bool
     schema: str | None
     may_create_tables: bool
     owner: str | None
-    """Of our tables, where there are any."""
+    """The owner of our tables, where there are any."""
     owns_tables: bool
 
 
 async def check(url: str) -> ServerFacts:
-    """Refuse a server that cannot carry the service; log what should be changed on one that can.
+    """Refuse a server that cannot run the service; log what should be changed on one that can.
 
     DatabaseUnavailable where it does not answer (with host, port and database, never the password), DatabaseTooOld,
     MissingRights, or Misconfigured.
     """
-    with translated():
+    with translated_errors():
         async with await connect(url, application_name="azimuth check") as connection:
             async with connection.cursor(row_factory=class_row(ServerFacts)) as cursor:
                 facts = await (await cursor.execute(SQL.facts)).fetchone()
     assert facts is not None
-    judge(facts)
+    require_usable(facts)
     for warning in warnings(facts):
         _logger.warning(warning)
     return facts
 
 
 async def installation(pool: Pool) -> UUID:
-    """What names this database for files that belong to it, such as lexical indexes."""
-    async with pool.connection() as connection:
-        row = await (await connection.execute(SQL.installation)).fetchone()
-    assert row is not None
-    identity: UUID = row[0]
+    """The identity of this database, for files that belong to it such as lexical indexes."""
+    ((identity,),) = await pool.fetch_all(SQL.installation)
+    assert isinstance(identity, UUID)
     return identity
 
 
-def judge(facts: ServerFacts) -> None:
-    """Raise what forbids to use it, as `check` says."""
-    _judge_versions(facts)
-    _judge_rights(facts)
+def require_usable(facts: ServerFacts) -> None:
+    """Raise the first reason not to use the server, as `check` says."""
+    _require_versions(facts)
+    _require_rights(facts)
 
 
 def warnings(facts: ServerFacts) -> tuple[str, ...]:
-    """What works and yet should be changed, one sentence each."""
+    """Reasons to change something although the server is usable, one sentence each."""
     version = facts.vector_installed or facts.vector_available or ""
-    if _parsed(version) >= SOUND_VECTOR:
+    if _parsed(version) >= SAFE_VECTOR:
         return ()
     return (
         f"pgvector {version} has known faults: a parallel index build can leak data (CVE-2026-3172, fixed in 0.8.2), "
         "vacuum can corrupt an HNSW index (fixed in 0.8.3) or leave its graph unrepaired (fixed in 0.8.4). "
-        f"Install {_text(SOUND_VECTOR)} or newer, run ALTER EXTENSION vector UPDATE, and REINDEX the HNSW indexes.",
+        f"Install {_text(SAFE_VECTOR)} or newer, run ALTER EXTENSION vector UPDATE, and REINDEX the HNSW indexes.",
     )
 
 
-def _judge_versions(facts: ServerFacts) -> None:
+def _require_versions(facts: ServerFacts) -> None:
     if facts.server_version // 10_000 < MIN_SERVER:
         raise DatabaseTooOld(
             f"The server is PostgreSQL {facts.server_version // 10_000}, and {MIN_SERVER} or newer is needed."
@@ -103,7 +101,7 @@ def _judge_versions(facts: ServerFacts) -> None:
             f"The database {facts.database} is encoded in {facts.encoding}, and UTF8 is needed: "
             "create it with ENCODING 'UTF8' TEMPLATE template0."
         )
-    needed = f"pgvector {_text(MIN_VECTOR)} or newer (best {_text(SOUND_VECTOR)} or newer) is needed"
+    needed = f"pgvector {_text(MIN_VECTOR)} or newer (best {_text(SAFE_VECTOR)} or newer) is needed"
     version = facts.vector_installed or facts.vector_available
     if version is None:
         raise DatabaseTooOld(f"The server has no pgvector, and {needed}: install it on the server.")
@@ -113,7 +111,7 @@ def _judge_versions(facts: ServerFacts) -> None:
         raise DatabaseTooOld(f"The server has pgvector {version}, and {needed}: {remedy}.")
 
 
-def _judge_rights(facts: ServerFacts) -> None:
+def _require_rights(facts: ServerFacts) -> None:
     if facts.vector_hidden:
         raise Misconfigured(
             f"pgvector is in a schema that the role {facts.role} does not search: "
@@ -142,7 +140,7 @@ def _judge_rights(facts: ServerFacts) -> None:
 
 
 def _parsed(version: str) -> tuple[int, ...]:
-    """(0, 8, 5) of "0.8.5"; () of nothing, which is older than all."""
+    """(0, 8, 5) for "0.8.5"; () for "", which is older than all."""
     return tuple(int(part) for part in re.findall(r"\d+", version)[:3])
 
 

@@ -1,7 +1,7 @@
--- name: try_take
--- Of this session: true for the one process that drives this version.
-SELECT pg_try_advisory_lock(hashtextextended('azimuth driving ' || %(table)s, 0))
+-- name: try_lock
+-- A lock of this session; false where another session holds it.
+SELECT pg_try_advisory_lock(hashtextextended('azimuth driving ' || %(key)s, 0))
 
--- name: let_go
--- Of this session: somebody else may drive it.
-SELECT pg_advisory_unlock(hashtextextended('azimuth driving ' || %(table)s, 0))
+-- name: unlock
+-- Releases the lock of this session.
+SELECT pg_advisory_unlock(hashtextextended('azimuth driving ' || %(key)s, 0))

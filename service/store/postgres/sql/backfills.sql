@@ -1,5 +1,5 @@
--- name: standing
--- How far a backfill has looked, and how many of its jobs wait. No row where it is none.
+-- name: status
+-- How far a backfill has read, and how many of its jobs wait. No row where there is none.
 SELECT v.backfill_enqueued, v.backfill_everything,
        (SELECT count(*)
         FROM jobs AS j
@@ -8,14 +8,14 @@ SELECT v.backfill_enqueued, v.backfill_everything,
             AND j.priority >= 2
             AND j.set_aside_at IS NULL)
 FROM embedder_versions AS v
-WHERE v.collection_id = %(collection_id)s AND v.number = %(version)s AND v.state = 'backfilling'
+WHERE v.collection_id = %(collection_id)s AND v.number = %(number)s AND v.state = 'backfilling'
 
--- name: hold
--- Keeps the collection from being deleted and others from looking further, until this portion is enqueued.
-SELECT v.backfill_cursor, v.spec ->> 'model' = 'external' AS brought
+-- name: lock
+-- Keeps the collection from being deleted and others from reading further, until this portion is enqueued.
+SELECT v.backfill_cursor, v.spec ->> 'model' = 'external' AS external
 FROM collections AS c
 JOIN embedder_versions AS v ON v.collection_id = c.id
-WHERE v.collection_id = %(collection_id)s AND v.number = %(version)s AND v.state = 'backfilling'
+WHERE v.collection_id = %(collection_id)s AND v.number = %(number)s AND v.state = 'backfilling'
 FOR KEY SHARE OF c FOR NO KEY UPDATE OF v
 
 -- name: portion
@@ -33,7 +33,7 @@ FROM (
 -- Jobs for those of a portion that the version lacks. What was written meanwhile has a job already; one for older content
 -- is left from a time in which the version was not written.
 INSERT INTO jobs (collection_id, document_id, embedder_version, content_revision, priority, enqueued_at, available_at)
-SELECT d.collection_id, d.document_id, %(version)s, d.content_revision, %(priority)s, %(now)s::timestamptz,
+SELECT d.collection_id, d.document_id, %(number)s, d.content_revision, %(priority)s, %(now)s::timestamptz,
        %(now)s::timestamptz
 FROM documents AS d
 WHERE d.collection_id = %(collection_id)s
@@ -51,20 +51,20 @@ WHERE d.collection_id = %(collection_id)s
         SELECT FROM jobs AS j
         WHERE j.collection_id = d.collection_id
             AND j.document_id = d.document_id
-            AND j.embedder_version = %(version)s
+            AND j.embedder_version = %(number)s
             AND j.content_revision >= d.content_revision
     )
 ORDER BY d.document_id
 {overwrite}
 WHERE jobs.content_revision < excluded.content_revision
 
--- name: looked
+-- name: move_cursor
 -- Where the next portion begins.
 UPDATE embedder_versions
 SET backfill_cursor = COALESCE(%(last)s, backfill_cursor),
     backfill_enqueued = backfill_enqueued + %(enqueued)s,
     backfill_everything = %(everything)s
-WHERE collection_id = %(collection_id)s AND number = %(version)s
+WHERE collection_id = %(collection_id)s AND number = %(number)s
 RETURNING backfill_enqueued
 
 -- name: drop_outdated
@@ -73,7 +73,7 @@ WITH outdated AS MATERIALIZED (
     SELECT j.document_id, j.content_revision
     FROM jobs AS j
     WHERE j.collection_id = %(collection_id)s
-        AND j.embedder_version = %(version)s
+        AND j.embedder_version = %(number)s
         AND NOT EXISTS (
             SELECT FROM documents AS d
             WHERE d.collection_id = j.collection_id
@@ -86,17 +86,17 @@ DELETE FROM jobs AS j
 USING outdated AS o
 WHERE j.collection_id = %(collection_id)s
     AND j.document_id = o.document_id
-    AND j.embedder_version = %(version)s
+    AND j.embedder_version = %(number)s
     -- Asked of the row as it is when it is deleted: whoever wrote the document meanwhile has made it another job.
     AND j.content_revision = o.content_revision
 
--- name: look_at_all
--- For the present transaction: as long as it takes. How many jobs there are changes too fast for the planner's
--- statistics, and a nested loop over many would never end.
+-- name: plan_full_scan
+-- For the current transaction: no time limit. The number of jobs changes too fast for the planner's statistics, and a
+-- nested loop over many would never end.
 SELECT set_config('statement_timeout', '0', true), set_config('enable_nestloop', 'off', true)
 
--- name: drop_homeless
--- Removes the vectors of documents that are not there.
+-- name: drop_orphans
+-- Removes the vectors of documents that do not exist.
 DELETE FROM {vectors} AS v
 WHERE NOT EXISTS (
     SELECT FROM documents AS d
@@ -104,27 +104,27 @@ WHERE NOT EXISTS (
 )
 
 -- name: start_over
--- From the first document on. What is known of its pace is of another stretch of work.
+-- From the first document on. The samples of its rate belong to another run.
 UPDATE embedder_versions
 SET backfill_cursor = NULL, backfill_enqueued = 0, backfill_everything = false, backfill_notes = '[]'
-WHERE collection_id = %(collection_id)s AND number = %(version)s AND state = 'backfilling'
+WHERE collection_id = %(collection_id)s AND number = %(number)s AND state = 'backfilling'
 RETURNING number
 
--- name: notes
--- What is remembered of the pace of a backfill that does not rest.
+-- name: samples
+-- The samples of the rate of a backfill that is not paused.
 SELECT backfill_notes
 FROM embedder_versions
-WHERE collection_id = %(collection_id)s AND number = %(version)s AND state = 'backfilling' AND NOT paused
+WHERE collection_id = %(collection_id)s AND number = %(number)s AND state = 'backfilling' AND NOT paused
 
--- name: keep_notes
--- Unless somebody else did meanwhile.
+-- name: save_samples
+-- Unless another process saved some meanwhile.
 UPDATE embedder_versions
-SET backfill_notes = %(notes)s
-WHERE collection_id = %(collection_id)s AND number = %(version)s AND state = 'backfilling' AND NOT paused
+SET backfill_notes = %(samples)s
+WHERE collection_id = %(collection_id)s AND number = %(number)s AND state = 'backfilling' AND NOT paused
     AND backfill_notes = %(before)s
 
 -- name: progress
--- How far a version is, in documents. Those that a backfill has not come to yet are not done; neither is who has a job.
+-- The progress of a version, in documents. Those that a backfill has not read yet, or that have a job, are not done.
 -- Tombstones are subtracted, so that an index alone gives the number of all, however long their texts are.
 SELECT v.state, v.paused, v.backfill_notes,
        known.total - gone.total AS total,
@@ -134,7 +134,7 @@ FROM (
     SELECT collection_id, number, state, paused, backfill_notes, backfill_cursor,
            backfill_everything OR state NOT IN ('backfilling', 'failed') AS everything
     FROM embedder_versions
-    WHERE collection_id = %(collection_id)s AND number = %(version)s
+    WHERE collection_id = %(collection_id)s AND number = %(number)s
 ) AS v
 CROSS JOIN LATERAL (
     SELECT count(*) AS total, count(*) FILTER (WHERE v.everything OR d.document_id <= v.backfill_cursor) AS reached
@@ -154,8 +154,7 @@ CROSS JOIN LATERAL (
 ) AS jobs
 
 -- name: build
--- The index build that runs on a table: which share of the table it has taken in, and for how many seconds it has run.
--- By the clock of the server, which began it.
+-- The index build that runs on a table: the share of the table that is indexed, and its seconds by the server's clock.
 SELECT CASE
            WHEN p.phase IN ('initializing', 'waiting for writers before build') THEN 0
            WHEN p.phase NOT LIKE 'building index%%' THEN 1
@@ -167,11 +166,11 @@ JOIN pg_stat_activity AS a ON a.pid = p.pid
 WHERE p.datname = current_database() AND p.relid = to_regclass(%(table)s)
 
 -- name: completeness
--- Documents against first chunks in one snapshot; who has a job is on neither side, for it is not done yet.
+-- Documents against first chunks in one snapshot; what has a job is on neither side, for it is not done yet.
 WITH version AS MATERIALIZED (
     SELECT document_id, priority, set_aside_at
     FROM jobs
-    WHERE collection_id = %(collection_id)s AND embedder_version = %(version)s
+    WHERE collection_id = %(collection_id)s AND embedder_version = %(number)s
 ), active AS MATERIALIZED (
     SELECT j.document_id, j.set_aside_at
     FROM jobs AS j

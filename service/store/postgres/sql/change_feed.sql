@@ -9,9 +9,9 @@ ON CONFLICT (collection_id, document_id) DO UPDATE SET xid = excluded.xid, chang
 -- name: after
 -- The next changes below the horizon with the documents as they are now, beside the state of the feed (always a row).
 SELECT state.purged_xid::text::bigint AS purged,
-       pg_snapshot_xmax(pg_current_snapshot())::text::bigint AS ceiling,
+       pg_snapshot_xmax(pg_current_snapshot())::text::bigint AS next_xid,
        waiting.changed_at AS waiting_since,
-       page.xid::text::bigint, page.document_id, page.alive, page.title, page.text, page.metadata, page.revision,
+       page.xid::text::bigint, page.document_id, page.present, page.title, page.text, page.metadata, page.revision,
        page.content_revision, page.created_at, page.updated_at
 FROM collections AS state
 LEFT JOIN LATERAL (
@@ -23,7 +23,7 @@ LEFT JOIN LATERAL (
     LIMIT 1
 ) AS waiting ON true
 LEFT JOIN LATERAL (
-    SELECT c.xid, c.document_id, d.document_id IS NOT NULL AS alive, d.title, d.text, d.metadata, d.revision, d.content_revision,
+    SELECT c.xid, c.document_id, d.document_id IS NOT NULL AS present, d.title, d.text, d.metadata, d.revision, d.content_revision,
            d.created_at, d.updated_at
     FROM changes AS c
     LEFT JOIN documents AS d

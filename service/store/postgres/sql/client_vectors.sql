@@ -1,4 +1,4 @@
--- name: takes
+-- name: accepts_vectors
 -- A row where the version is written and its vectors come from clients.
 SELECT number
 FROM embedder_versions
@@ -8,7 +8,7 @@ WHERE collection_id = %(collection_id)s
     AND spec ->> 'model' = %(external)s
 
 -- name: end_jobs
--- Ends what was waited for, locking in order of the ids.
+-- Ends the jobs of these documents, locking in order of the ids.
 WITH held AS (
     SELECT collection_id, document_id, embedder_version
     FROM jobs

@@ -5,8 +5,8 @@ VALUES (%(name)s, %(settings)s, %(active_version)s, %(now)s)
 ON CONFLICT (name) DO NOTHING
 RETURNING id, name, settings, active_version, previous_version, created_at
 
--- name: changing
--- Lock a collection against other changes of its settings, and not against writers; no row where it is gone.
+-- name: lock
+-- Locks a collection against other changes of its settings, but not against writers; no row where it is gone.
 SELECT id, name, settings, active_version, previous_version, created_at
 FROM collections
 WHERE id = %(id)s

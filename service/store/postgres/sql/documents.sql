@@ -1,6 +1,6 @@
 -- name: hold_collection
 -- Keeps a collection, and which of its versions are written, as it is while documents are written; no row where it is gone.
--- The lock of the row says so; before it, writers queue behind whoever wants the row for himself (`guard.py`).
+-- The lock of the row says so; before it, writers queue behind whoever locks the row exclusively (`collection_lock.py`).
 WITH queued AS MATERIALIZED (
     SELECT pg_advisory_xact_lock_shared(hashtextextended('azimuth writers ' || %(collection_id)s::bigint, 0))
 )
@@ -27,7 +27,7 @@ ON CONFLICT (collection_id, document_id) DO UPDATE SET
         ELSE d.content_revision
     END,
     created_at = CASE WHEN d.deleted_at IS NOT NULL THEN excluded.created_at ELSE d.created_at END,
-    -- A living document is always updated after it was created, whatever the clocks say: `born` below relies on it.
+    -- A living document is always updated after it was created, whatever the clocks say: `created` below relies on it.
     updated_at = CASE
         WHEN d.deleted_at IS NOT NULL THEN excluded.updated_at
         ELSE greatest(excluded.updated_at, d.created_at + interval '1 microsecond')
@@ -35,7 +35,7 @@ ON CONFLICT (collection_id, document_id) DO UPDATE SET
     deleted_at = NULL
 -- A tombstone's hash is empty: whatever comes back differs.
 WHERE d.content_hash <> excluded.content_hash OR d.metadata <> excluded.metadata
-RETURNING d.document_id, d.revision, d.content_revision, d.created_at = d.updated_at AS born
+RETURNING d.document_id, d.revision, d.content_revision, d.created_at = d.updated_at AS created
 
 -- name: revisions
 -- The revisions of documents that stay as they are.
@@ -43,7 +43,7 @@ SELECT document_id, revision, content_revision
 FROM documents
 WHERE collection_id = %(collection_id)s AND document_id = ANY (%(ids)s::text[])
 
--- name: bury
+-- name: delete
 -- Turns living documents that pass into tombstones, locking them in order of their ids. Asked of the locked row: what
 -- was changed a moment ago, so that it passes no more, stays.
 INSERT INTO documents AS d (

@@ -22,12 +22,12 @@ FROM documents AS d
 WHERE d.collection_id = %(collection_id)s AND d.deleted_at IS NULL AND {where}
 LIMIT %(limit)s
 
--- name: ranged
+-- name: in_range
 -- Part of the statements below: the documents with a value in a range.
 SELECT v.document_id FROM indexed_values AS v WHERE v.collection_id = %(collection_id)s AND {key}
 
--- name: ranged_alone
--- Part of the statements below: those with that one value alone.
+-- name: single_value_in_range
+-- Part of the statements below: those with a single value, which is in the range.
 SELECT v.document_id FROM indexed_values AS v WHERE v.collection_id = %(collection_id)s AND {key} AND NOT v.several
 
 -- name: several

@@ -1,5 +1,5 @@
--- name: look
--- How the table and the index of a version stand. `guarded`: its constraints allow no vector that an index cannot hold.
+-- name: health
+-- The state of the table and the index of a version. `guarded`: its constraints admit no vector that an index cannot hold.
 SELECT
     COALESCE(s.n_dead_tup, 0)::int8 AS dead_rows,
     (COALESCE(s.n_tup_ins, 0) + COALESCE(s.n_tup_upd, 0))::int8 AS written,
@@ -30,11 +30,11 @@ LEFT JOIN pg_index AS i ON i.indexrelid = to_regclass(%(index)s)
 WHERE relation.oid = to_regclass(%(table)s)
 
 -- name: unindexed
--- Rows that no index can hold; looked for only where the table does not refuse them.
+-- Rows that no index can hold; counted only where the table does not reject them.
 SELECT count(*) FROM {vectors} WHERE embedding IS NULL OR {length}(embedding) = 0
 
 -- name: leftovers
--- Invalid indexes that a rebuild left when it was broken off.
+-- Invalid indexes that an interrupted rebuild left.
 SELECT c.relname::text
 FROM pg_index AS i
 JOIN pg_class AS c ON c.oid = i.indexrelid

@@ -73,14 +73,14 @@ ORDER BY document_id, field
 ON CONFLICT (collection_id, field, kind, number, text, document_id) DO UPDATE SET several = excluded.several
 WHERE v.several <> excluded.several
 
--- name: under_way
--- Fields that are not yet, or no longer, as they are to be.
+-- name: pending
+-- Fields that are still to be filled or emptied.
 SELECT collection_id, number, state
 FROM indexed_fields
 WHERE state IN ('building', 'emptying') OR (state = 'dropped' AND dropped_at < %(dropped_before)s)
 ORDER BY collection_id, number
 
--- name: take
+-- name: lock_fields
 -- The fields of a collection that are filled, for this transaction alone; those that another has are left out.
 SELECT number, name, filled_to
 FROM indexed_fields
@@ -96,7 +96,7 @@ WHERE collection_id = %(collection_id)s AND document_id > %(after)s AND deleted_
 ORDER BY document_id
 LIMIT %(limit)s
 
--- name: lock
+-- name: lock_documents
 -- Keep documents as they are until the transaction ends, as an upsert does; nothing is changed.
 INSERT INTO documents AS d (
     collection_id, document_id, title, text, metadata, content_hash, revision, content_revision, created_at, updated_at
@@ -130,7 +130,7 @@ WHERE collection_id = %(collection_id)s
         LIMIT %(limit)s
     )
 
--- name: forget
+-- name: delete_field
 -- A field without values ends.
 DELETE FROM indexed_fields WHERE collection_id = %(collection_id)s AND number = %(number)s AND state = 'emptying'
 

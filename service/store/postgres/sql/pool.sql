@@ -6,8 +6,8 @@ SELECT set_config('statement_timeout', %(statement_timeout)s, false),
        set_config('timezone', 'UTC', false),
        set_config('jit', 'off', false)
 
--- name: alone
--- Each statement of this connection is run by its own process only.
+-- name: no_parallel_workers
+-- Statements of this connection use no parallel workers.
 SELECT set_config('max_parallel_workers_per_gather', '0', false)
 
 -- name: vector_types

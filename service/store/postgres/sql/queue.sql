@@ -25,7 +25,7 @@ WHERE v.collection_id = %(collection_id)s AND v.state NOT IN ('retired', 'failed
 ORDER BY n.document_id COLLATE "C", v.number
 {overwrite}
 
--- name: forget
+-- name: delete_jobs
 -- Removes the jobs of deleted documents; waits for a worker that is just storing one of them.
 WITH held AS (
     SELECT collection_id, document_id, embedder_version

@@ -5,9 +5,9 @@ INSERT INTO recall_probes AS p
      queries, recall, recall_squares, distance_recall, seconds)
 SELECT %(collection_id)s, n.*
 FROM unnest(
-    %(versions)s::integer[], %(legs)s::text[], %(plans)s::text[], %(bands)s::text[], %(ef_searches)s::integer[],
-    %(minutes)s::timestamptz[], %(queries)s::bigint[], %(recalls)s::double precision[],
-    %(recall_squares)s::double precision[], %(distance_recalls)s::double precision[], %(seconds)s::double precision[]
+    %(version)s::integer[], %(leg)s::text[], %(plan)s::text[], %(band)s::text[], %(ef_search)s::integer[],
+    %(minutes)s::timestamptz[], %(queries)s::bigint[], %(recall)s::double precision[],
+    %(recall_squares)s::double precision[], %(distance_recall)s::double precision[], %(seconds)s::double precision[]
 ) AS n (embedder_version, leg, plan, band, ef_search, minute, queries, recall, recall_squares, distance_recall, seconds)
 ORDER BY n.embedder_version, n.leg, n.plan, n.band, n.ef_search, n.minute
 ON CONFLICT (collection_id, embedder_version, leg, plan, band, ef_search, minute) DO UPDATE SET
@@ -19,20 +19,20 @@ ON CONFLICT (collection_id, embedder_version, leg, plan, band, ef_search, minute
 
 -- name: since
 -- What was measured from a moment on, oldest first, in bins of so many minutes.
-SELECT embedder_version, leg, plan, band, ef_search, date_bin(%(width)s, minute, 'epoch') AS bin,
+SELECT date_bin(%(width)s, minute, 'epoch') AS bin, embedder_version, leg, plan, band, ef_search,
     sum(queries)::bigint, sum(recall), sum(recall_squares), sum(distance_recall), sum(seconds)
 FROM recall_probes
 WHERE collection_id = %(collection_id)s AND minute >= %(moment)s
 GROUP BY bin, embedder_version, leg, plan, band, ef_search
 ORDER BY bin, embedder_version, leg, plan, band, ef_search
 
--- name: forget
+-- name: delete_before
 -- Of every collection.
 DELETE FROM recall_probes WHERE minute < %(before)s
 
 -- name: ef_settings
 -- What the controller has chosen, of all versions.
-SELECT embedder_version, band, ef_search, missed, reason, changed_at, target
+SELECT embedder_version AS version, band, ef_search, missed, reason, changed_at, target
 FROM search_efforts
 WHERE collection_id = %(collection_id)s
 ORDER BY embedder_version, band

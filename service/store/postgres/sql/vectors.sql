@@ -7,12 +7,12 @@ SELECT number FROM embedder_versions WHERE collection_id = %(collection_id)s AND
 DELETE FROM {vectors} WHERE collection_id = %(collection_id)s AND document_id = ANY (%(ids)s::text[])
 
 -- name: copy
--- Appends chunks.
+-- Adds chunks.
 COPY {vectors} (collection_id, document_id, chunk, embedder_version, content_revision, starts, ends, seal, embedding)
 FROM STDIN WITH (FORMAT binary)
 
--- name: tune
--- For this transaction: how far HNSW looks, and no plan that would sort the rows rather than take them from the index.
+-- name: set_scan
+-- For this transaction: the extent of the HNSW scan, and no plan that sorts rows instead of taking them from the index.
 SELECT set_config('hnsw.ef_search', %(ef_search)s, true),
        set_config('hnsw.iterative_scan', %(iterative_scan)s, true),
        set_config('hnsw.max_scan_tuples', %(max_scan_tuples)s, true),
@@ -58,12 +58,12 @@ FROM (
 ) AS found
 ORDER BY found.distance
 
--- name: only_named
+-- name: only_ids
 -- Part of the statement above: chunks of the named documents. A join with the names would be a third slower. They come
 -- out of a subquery so that the planner does not look at each of them: of 50,000 that takes a fourth of the scan.
 WHERE v.collection_id = %(collection_id)s AND v.document_id = ANY ((SELECT %(ids)s::text[])::text[])
 
--- name: only_passing
+-- name: only_matching
 -- Part of the statements above: chunks of living documents that pass a filter.
 JOIN documents AS d
     ON d.collection_id = v.collection_id AND d.document_id = v.document_id AND d.deleted_at IS NULL AND {where}

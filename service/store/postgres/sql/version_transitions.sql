@@ -1,10 +1,10 @@
 -- name: columns
--- Part of many statements: everything that a version is.
+-- Part of many statements: the columns of a version, in the order of the fields of EmbedderVersion.
 collection_id, number, state, spec, chunking, identity, fingerprint, canary, index_settings, paused, reason, evidence,
 calibration, created_at
 
--- name: switching
--- Lock a collection against other promotions and changes of its settings, and not against writers.
+-- name: lock_collection
+-- Locks a collection against other promotions and changes of its settings, but not against writers.
 SELECT active_version FROM collections WHERE id = %(id)s FOR NO KEY UPDATE
 
 -- name: next_number
@@ -27,37 +27,37 @@ RETURNING {columns}
 SELECT {columns} FROM embedder_versions WHERE collection_id = %(collection_id)s AND number = %(number)s
 
 -- name: move
--- To another state, from the one that it is thought to be in. Evidence stays where there is no newer.
+-- To another state, from the expected one. Evidence stays where there is no newer.
 UPDATE embedder_versions
 SET state = %(to)s, reason = %(reason)s, evidence = COALESCE(%(evidence)s::jsonb, evidence), paused = false
 WHERE collection_id = %(collection_id)s AND number = %(number)s AND state = %(from)s
 RETURNING {columns}
 
 -- name: save_calibration
--- No row where it was learnt anew by somebody else, or is written no more.
+-- No row where another process has calibrated the version since, or it is not written any more.
 UPDATE embedder_versions
 SET calibration = %(calibration)s
 WHERE collection_id = %(collection_id)s AND number = %(number)s AND state NOT IN ('retired', 'failed')
     AND calibration->>'learnt_at' IS NOT DISTINCT FROM %(before)s::text
 
--- name: start_over
--- The backfill looks at every document again.
+-- name: restart_backfill
+-- The backfill reads every document again.
 UPDATE embedder_versions
 SET backfill_cursor = NULL, backfill_enqueued = 0, backfill_everything = false, backfill_notes = '[]'
 WHERE collection_id = %(collection_id)s AND number = %(number)s
 
 -- name: pause
--- No row where it is so already, or in another state. Time in which it rests is no part of its pace, so notes begin anew.
+-- No row where it is so already, or in another state. Paused time does not count for the rate, so samples begin anew.
 UPDATE embedder_versions
 SET paused = %(paused)s, backfill_notes = '[]'
 WHERE collection_id = %(collection_id)s AND number = %(number)s AND state = %(state)s AND paused <> %(paused)s
 RETURNING {columns}
 
--- name: step_down
+-- name: demote
 -- The version that was active stays complete.
 UPDATE embedder_versions SET state = 'ready' WHERE collection_id = %(id)s AND number = %(from)s AND state = 'active'
 
--- name: step_up
+-- name: activate
 -- No row where it is not ready any more.
 UPDATE embedder_versions SET state = 'active' WHERE collection_id = %(id)s AND number = %(to)s AND state = 'ready'
 RETURNING number
@@ -73,7 +73,7 @@ WHERE c.id = %(id)s AND v.collection_id = c.id AND v.number = %(to)s
 RETURNING c.id, c.name, c.settings, c.active_version, c.previous_version, c.created_at
 
 -- name: reorder
--- Live writes of the active version come first. A job that somebody holds just now is left: it is an order, no more.
+-- Live writes of the active version come first. A locked job is skipped: it is only an order.
 WITH free AS (
     SELECT j.collection_id, j.document_id, j.embedder_version
     FROM jobs AS j
@@ -98,11 +98,11 @@ WHERE collection_id = %(collection_id)s AND number = %(number)s
 RETURNING {columns}
 
 -- name: forget_previous
--- There is no way back to it.
+-- No roll back leads to it any more.
 UPDATE collections SET previous_version = NULL WHERE id = %(collection_id)s AND previous_version = %(number)s
 
 -- name: delete_jobs
--- All jobs of one version, locked in the order in which everybody locks them.
+-- All jobs of one version, locked in the usual order.
 WITH held AS (
     SELECT collection_id, document_id, embedder_version
     FROM jobs
@@ -116,6 +116,6 @@ WHERE j.collection_id = h.collection_id
     AND j.document_id = h.document_id
     AND j.embedder_version = h.embedder_version
 
--- name: be_patient
+-- name: set_lock_timeout
 -- For the rest of this transaction: so many milliseconds for each lock.
-SELECT set_config('lock_timeout', %(patience)s, true)
+SELECT set_config('lock_timeout', %(lock_timeout)s, true)

@@ -1,7 +1,7 @@
 """Vectors that clients bring with their documents, for versions whose embedder is `external`.
 
 Parts of the transaction that writes the documents (`documents.py`), which holds their rows and the collection's: what
-is looked up here stays true until it is committed.
+is read here stays true until it is committed.
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,15 +17,16 @@ from service.core.vector_math import unit
 from service.core.versions import EmbedderVersion
 from service.store.postgres.connection import sql_files
 from service.store.postgres.connection.pool import Connection
-from service.store.postgres.vectors.vector_tables import layout_of, seal, vector_table_of
+from service.store.postgres.rows import version_key
+from service.store.postgres.vectors.vector_tables import layout_of, on_table, seal
 
 SQL = sql_files.load("client_vectors")
 
 
-async def ensure(connection: Connection, version: EmbedderVersion) -> None:
-    """VersionNotFound where the version takes no vectors of clients, or no more."""
-    values = {"collection_id": version.collection_id, "number": version.number, "external": EXTERNAL}
-    if await (await connection.execute(SQL.takes, values)).fetchone() is None:
+async def check_accepts_vectors(connection: Connection, version: EmbedderVersion) -> None:
+    """VersionNotFound where the version takes no vectors of clients, or no longer."""
+    values = {**version_key(version), "external": EXTERNAL}
+    if await (await connection.execute(SQL.accepts_vectors, values)).fetchone() is None:
         raise VersionNotFound(f"The embedder version {version.number} takes no vectors from clients.")
 
 
@@ -35,18 +36,17 @@ async def store(
     documents: Sequence[Document],
     content_revisions: Mapping[DocumentId, int],
 ) -> frozenset[DocumentId]:
-    """Each document's vector as the one chunk that it has in this version; ends their jobs there.
+    """Store each document's vector as its only chunk in this version, and end their jobs there.
 
-    Answers those that had no vector of their present content there, or another one.
+    Returns those that had no vector of their present content there, or another one.
     """
-    layout, names = layout_of(version), vector_table_of(version)
+    layout = layout_of(version)
     vectors = {document.id: document.vector for document in documents if document.vector is not None}
     if not vectors:
         return frozenset()
-    embeddings = [layout.value(_direction(vector)) for vector in vectors.values()]
+    embeddings = [layout.value(_normalized(vector)) for vector in vectors.values()]
     values = {
-        "collection_id": version.collection_id,
-        "number": version.number,
+        **version_key(version),
         "ids": list(vectors),
         "content_revisions": [content_revisions[id_] for id_ in vectors],
         "ends": [len(document.text) for document in documents if document.id in vectors],
@@ -54,11 +54,11 @@ async def store(
         "embeddings": embeddings,
     }
     await connection.execute(SQL.end_jobs, values)
-    query = sql.SQL(SQL.store).format(vectors=names.table_identifier, type=sql.SQL(layout.type))
+    query = on_table(SQL.store, version, type=sql.SQL(layout.type))
     return frozenset(row[0] for row in await (await connection.execute(query, values)).fetchall())
 
 
-def _direction(values: Sequence[float]) -> Vector:
-    """Of length 1. What has none stays as it is: the table refuses it."""
-    direction = unit(values)
-    return np.asarray(values, np.float32) if direction is None else direction
+def _normalized(values: Sequence[float]) -> Vector:
+    """Of length 1. A vector without a direction stays as it is: the table rejects it."""
+    normalized = unit(values)
+    return np.asarray(values, np.float32) if normalized is None else normalized

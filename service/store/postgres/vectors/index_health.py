@@ -1,4 +1,4 @@
-"""How the indexes of versions stand, and how they are built anew beside searches. Adapter of `catalog.Indexes`."""
+"""The health of HNSW indexes, and their rebuilding beside searches."""
 
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -11,28 +11,32 @@ from service.core.index_health import IndexHealth, IndexState
 from service.core.versions import EmbedderVersion
 from service.store.postgres.connection import sql_files
 from service.store.postgres.connection.advisory_lock import transition_lock
-from service.store.postgres.connection.pool import Connection, Pool
-from service.store.postgres.vectors import vector_tables
-from service.store.postgres.versions import versions
+from service.store.postgres.connection.pool import Pool
+from service.store.postgres.vectors import hnsw, vector_tables
 
 SQL = sql_files.load("index_health")
 
 
 class PostgresIndexes:
+    """Adapter of `ports.Indexes`."""
+
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
 
     async def health(self, version: EmbedderVersion) -> IndexHealth:
-        """Catalogue and statistics, which cost the same for any size. VersionNotFound where the table is gone."""
+        """Reads the catalogue and its statistics, which cost the same for any size."""
         names = vector_tables.vector_table_of(version)
         async with self._pool.connection() as connection:
-            status = await versions.space_status(connection, version.collection_id, version.number)
+            status = await hnsw.space_status(connection, version.collection_id, version.number)
             values = {"table": names.table, "index": names.index}
-            row = await (await connection.execute(SQL.look, values)).fetchone()
+            row = await (await connection.execute(SQL.health, values)).fetchone()
             if row is None or row[2] is None:  # dropped meanwhile
                 raise VersionNotFound(f"The embedder version {version.number} has no table.")
             dead, written, table_bytes, cache_bytes, oldest, guarded, building, valid, index_bytes, build = row
-            unindexed = 0 if guarded else await _unindexed(connection, version)
+            unindexed = 0
+            if not guarded:
+                query = vector_tables.on_table(SQL.unindexed, version, length=vector_tables.layout_of(version).length)
+                ((unindexed,),) = await (await connection.execute(query)).fetchall()
         index = None
         if valid is not None:
             index = IndexState(name=names.index, valid=valid, bytes=index_bytes, building=building, build=build)
@@ -42,42 +46,32 @@ class PostgresIndexes:
             unindexed_rows=unindexed,
             written=written,
             index=index,
-            indexable=versions.indexable(version),
+            indexable=hnsw.indexable(version),
             table_bytes=table_bytes,
             cache_bytes=cache_bytes,
             oldest_seconds=oldest,
         )
 
     def ef_search_lock(self, version: EmbedderVersion) -> AbstractAsyncContextManager[bool]:
-        return transition_lock(self._pool, version, what=" effort")
+        return transition_lock(self._pool, version, purpose=" effort")
 
     @asynccontextmanager
     async def rebuild_lock(self, version: EmbedderVersion) -> AsyncIterator[bool]:
-        """The lock of `PostgresVersions.build_index`; it ends with its connection."""
-        async with self._pool.apart() as connection:
-            yield await versions.try_build_lock(connection, version)
+        """The lock of `PostgresVersions.build_index`."""
+        async with self._pool.dedicated() as connection:
+            yield await hnsw.try_build_lock(connection, version)
 
     async def rebuild(self, version: EmbedderVersion) -> None:
-        """As the port says. What an earlier one left when it was broken off is dropped first."""
+        """Invalid indexes of an earlier rebuild that was interrupted are dropped first."""
         names = vector_tables.vector_table_of(version)
-        async with self._pool.apart() as connection:
+        async with self._pool.dedicated() as connection:
             values = {"table": names.table, "index": names.index}
             for (name,) in await (await connection.execute(SQL.leftovers, values)).fetchall():
                 await connection.execute(sql.SQL("DROP INDEX CONCURRENTLY IF EXISTS {}").format(sql.Identifier(name)))
-            status = await versions.space_status(connection, version.collection_id, version.number)
-            await versions.grant_memory(connection, version, status.rows)
+            status = await hnsw.space_status(connection, version.collection_id, version.number)
+            await hnsw.set_build_memory(connection, version, status.rows)
             try:
                 await connection.execute(vector_tables.rebuild_index(version))
                 await connection.execute(vector_tables.analyze(version))
             except (UndefinedTable, UndefinedObject) as error:
                 raise VersionNotFound(f"The embedder version {version.number} has no index.") from error
-
-
-async def _unindexed(connection: Connection, version: EmbedderVersion) -> int:
-    query = sql.SQL(SQL.unindexed).format(
-        vectors=vector_tables.vector_table_of(version).table_identifier, length=vector_tables.layout_of(version).length
-    )
-    row = await (await connection.execute(query)).fetchone()
-    assert row is not None
-    count: int = row[0]
-    return count

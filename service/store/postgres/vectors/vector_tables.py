@@ -1,38 +1,41 @@
-"""The physical spaces: how the table and the index of one embedder version are named and made, in one place.
+"""The physical spaces: names and statements for the table and the index of one embedder version, in one place.
 
-Everything is composed of integers that the database itself gave out; nothing here comes from a user.
+Statements are composed of integers that the database itself assigned; nothing here comes from a user.
 
-Nothing about two vectors of as many dimensions tells of which spaces they are, and a label beside one is soon written
-anew. So each row carries a seal: a digest of the vector, as it is stored, and of its version, made where the vector is
-written. The table asks for its own, and a vector of another version is refused with whatever label it comes.
+Two vectors of the same length do not show to which spaces they belong, and a label beside one is easily rewritten. So
+each row carries a seal: a digest of the vector, as it is stored, and of its version, made where the vector is written.
+The table checks it, and so rejects a vector of another version whatever its label says.
 """
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, LiteralString
 
 from pgvector import HalfVector
 from pgvector import Vector as FullVector
 from psycopg import sql
+from psycopg.errors import UndefinedTable
 
 from service.core.collections import Storage
+from service.core.errors import VersionNotFound
 from service.core.ids import CollectionId, Vector, VersionNumber
 from service.core.versions import EmbedderVersion
 
 SEAL_BYTES = 8
-"""Of a SHA-256: one foreign vector in 2^64 would pass by chance."""
+"""Bytes kept of a SHA-256: one foreign vector in 2^64 would pass by chance."""
 
 _MAX_INLINE_BYTES = 6_000
-"""Inline storage spares a detour for each distance, yet a row with a long id must still fit an 8 kB page."""
+"""Inline storage saves a detour for each distance, but a row with a long id must still fit an 8 kB page."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StorageLayout:
-    """What a storage is to PostgreSQL: the column's type, its class in Python and its function for the length.
+    """A storage in PostgreSQL: the column's type, its class in Python and its function for the length.
 
-    `width`: bytes of a dimension in the table. `indexed`: what HNSW is built over. `max_indexed`: dimensions up to
-    which pgvector does so; longer vectors are scanned exactly.
+    `width`: bytes of a dimension in the table. `indexed`: what HNSW is built over. `max_indexed`: the most dimensions
+    that pgvector indexes.
     """
 
     type: LiteralString
@@ -105,9 +108,18 @@ def layout_of(version: EmbedderVersion) -> StorageLayout:
     return _LAYOUTS[version.index.storage]
 
 
-def max_indexed_dimensions(storage: Storage) -> int:
-    """Vectors that are longer have no index and are scanned exactly."""
-    return _LAYOUTS[storage].max_indexed
+def on_table(query: LiteralString, version: EmbedderVersion, **parts: sql.Composable) -> sql.Composed:
+    """The statement for the table of this version, which is its part `vectors`."""
+    return sql.SQL(query).format(vectors=vector_table_of(version).table_identifier, **parts)
+
+
+@contextmanager
+def missing_table(number: VersionNumber) -> Iterator[None]:
+    """VersionNotFound where the table of this version was dropped meanwhile."""
+    try:
+        yield
+    except UndefinedTable as error:
+        raise VersionNotFound(f"The embedder version {number} has no table.") from error
 
 
 def bits(dimensions: int) -> sql.Composed:
@@ -116,7 +128,7 @@ def bits(dimensions: int) -> sql.Composed:
 
 
 def seal(collection_id: CollectionId, number: VersionNumber, value: Any) -> bytes:
-    """Binds a value of the column to the version that it is written for."""
+    """A digest that binds a value of the column to the version that it is written for."""
     return hashlib.sha256(value.to_binary() + _label(collection_id, number).encode()).digest()[:SEAL_BYTES]
 
 
@@ -127,10 +139,10 @@ def _label(collection_id: CollectionId, number: VersionNumber) -> str:
 def create_table(
     collection_id: CollectionId, number: VersionNumber, dimensions: int, storage: Storage = "halfvec"
 ) -> tuple[sql.Composed, ...]:
-    """The statements that make a version's table. Its CHECKs make it impossible to mix spaces.
+    """The statements that create a version's table. Its CHECKs make it impossible to mix spaces.
 
-    A length is asked for within which pgvector's cosine, of single precision, is defined; NaN and infinity are refused
-    by its types. Dead rows cost recall, so the table is vacuumed earlier than others.
+    They restrict the length to where pgvector's cosine, of single precision, is defined; its types reject NaN and
+    infinity. Dead rows cost recall, so the table is vacuumed earlier than others.
     """
     layout = _LAYOUTS[storage]
     table = vector_table(collection_id, number).table_identifier
@@ -192,7 +204,7 @@ def drop_index(version: EmbedderVersion) -> sql.Composed:
 
 
 def rebuild_index(version: EmbedderVersion) -> sql.Composed:
-    """Build it anew beside searches and writes, which use the old one until then. Cannot run inside a transaction."""
+    """Build it anew beside searches and writes, which use the old index meanwhile. Cannot run inside a transaction."""
     return sql.SQL("REINDEX INDEX CONCURRENTLY {}").format(vector_table_of(version).index_identifier)
 
 

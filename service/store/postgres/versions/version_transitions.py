@@ -1,8 +1,8 @@
-"""How a version comes, moves from state to state and goes: each one transaction, with its audit entry.
+"""The creation, state changes and retirement of versions: each is one transaction, with its audit entry.
 
-What changes which versions are written (register, fail, take up again, retire) is alone with the collection; all else
-neither waits for a writer nor stops one (`guard.py`). Locks are taken in one order: the row of the collection, rows of
-versions, jobs, the table.
+Transitions that change which versions are written (register, fail, resume, retire) lock the collection exclusively;
+others neither wait for a writer nor block one (`collection_lock.py`). Locks are taken in one order: the row of the
+collection, rows of versions, jobs, the table.
 """
 
 import asyncio
@@ -16,6 +16,7 @@ from typing import Any
 
 from psycopg import sql
 from psycopg.errors import LockNotAvailable
+from psycopg.types.json import Jsonb
 
 from service.core.collections import ChunkingSettings, Collection, EmbedderSpec, IndexSettings
 from service.core.errors import CollectionNotFound, Conflict, Overtaken, TimedOut, Unavailable, VersionNotFound
@@ -28,38 +29,35 @@ from service.core.versions import (
     PromotionEvidence,
     VersionState,
 )
-from service.store.postgres import audit, json_records
+from service.store.postgres import audit
 from service.store.postgres.connection import collection_lock, sql_files
 from service.store.postgres.connection.pool import Connection, Pool, retrying
-from service.store.postgres.rows import collection_of, version_of
+from service.store.postgres.rows import collection_of, version_key, version_of
 from service.store.postgres.vectors import vector_tables
 
 SQL = sql_files.load("version_transitions")
 
 COLUMNS = sql.SQL(SQL.columns)
 """Of a version, for `version_of`."""
-SELECT = sql.SQL(SQL.select).format(columns=COLUMNS)
-"""One version, by `collection_id` and `number`."""
 
 MAX_WRITTEN = 8
 """Every document is encoded and stored once for each version that is written."""
 
 REORDERED = 10_000
-"""Jobs that change their place in one transaction: who wants one of them waits for some tenths of a second."""
+"""Jobs whose priority changes in one transaction: a worker that wants one of them waits for some tenths of a second."""
 
 RETIRE_SECONDS = 30.0
-"""So long a retirement goes on trying while the table is read."""
-_FIRST_PATIENCE, _LAST_PATIENCE = 0.1, 2.0
-"""Seconds that a DROP TABLE waits for readers. Readers that come after it wait for it in turn, so the first tries are
-short; the last are longer than the second after which PostgreSQL ends a vacuum of its own that is in the way."""
+"""How long a retirement is tried again while the table is read."""
+_FIRST_LOCK_TIMEOUT, _LAST_LOCK_TIMEOUT = 0.1, 2.0
+"""Seconds that a DROP TABLE waits for readers. Later readers wait for it in turn, so the first tries are short; the
+last are longer than the second after which PostgreSQL cancels an automatic vacuum that is in the way."""
 
-_APART = frozenset({VersionState.ACTIVE, VersionState.RETIRED})
-"""States that no simple move leads to or from."""
+_NO_MOVE = frozenset({VersionState.ACTIVE, VersionState.RETIRED})
+"""States that `move` neither leads to nor leaves: `promote` and `retire` do."""
 
-_INSERT = sql.SQL(SQL.insert).format(columns=COLUMNS)
-_MOVE = sql.SQL(SQL.move).format(columns=COLUMNS)
-_PAUSE = sql.SQL(SQL.pause).format(columns=COLUMNS)
-_RETIRE = sql.SQL(SQL.retire).format(columns=COLUMNS)
+SELECT, _INSERT, _MOVE, _PAUSE, _RETIRE = (
+    sql.SQL(query).format(columns=COLUMNS) for query in (SQL.select, SQL.insert, SQL.move, SQL.pause, SQL.retire)
+)
 
 
 class VersionTransitions:
@@ -79,11 +77,11 @@ class VersionTransitions:
         entry: AuditEntry,
         newest: VersionNumber | None = None,
     ) -> EmbedderVersion:
-        """As the port says; CollectionNotFound where it is gone. The audit entry gets the new number."""
+        """The audit entry gets the new number. CollectionNotFound where the collection is gone."""
 
         async def commit() -> EmbedderVersion:
             async with self._pool.transaction() as connection:
-                if not await collection_lock.alone(connection, collection.id):
+                if not await collection_lock.lock_exclusively(connection, collection.id):
                     raise CollectionNotFound
                 number = await _next_number(connection, collection.id)
                 if newest is not None and number != newest + 1:
@@ -114,31 +112,30 @@ class VersionTransitions:
         reason: str | None = None,
         evidence: PromotionEvidence | None = None,
     ) -> EmbedderVersion:
-        """As the port says; VersionNotFound where it is gone."""
-        # To active and back it is promoted, to retired it is retired.
-        if to is not version.state and not _APART.isdisjoint((version.state, to)):
+        if to is not version.state and not _NO_MOVE.isdisjoint((version.state, to)):
             raise Conflict(f"a version that is {version.state} cannot be moved to {to}")
         values = {
-            **_key(version),
+            **version_key(version),
             "from": version.state.value,
             "to": to.value,
             "reason": reason,
-            "evidence": None if evidence is None else json_records.evidence_to_json(evidence),
+            "evidence": None if evidence is None else Jsonb(evidence),
         }
 
         async def commit() -> EmbedderVersion:
             async with self._pool.transaction() as connection:
-                # Whether it is written changes with these: without a job too many, or a document missed.
-                lock = collection_lock.alone if VersionState.FAILED in (version.state, to) else collection_lock.present
+                # These change whether it is written: without the lock a job would be left, or a document missed.
+                changes_writes = VersionState.FAILED in (version.state, to)
+                lock = collection_lock.lock_exclusively if changes_writes else collection_lock.prevent_deletion
                 if not await lock(connection, version.collection_id):
                     raise VersionNotFound
                 if version.state is VersionState.FAILED:
                     await _next_number(connection, version.collection_id)
                 row = await (await connection.execute(_MOVE, values)).fetchone()
                 if row is None:
-                    raise await _elsewhere(connection, version)
+                    raise await _state_conflict(connection, version)
                 if to is VersionState.BACKFILLING:
-                    await connection.execute(SQL.start_over, values)
+                    await connection.execute(SQL.restart_backfill, values)
                 elif to is VersionState.FAILED:
                     await connection.execute(SQL.delete_jobs, values)
                 if entry is not None:
@@ -150,36 +147,35 @@ class VersionTransitions:
     async def save_calibration(self, version: EmbedderVersion, calibration: Calibration) -> bool:
         before = version.calibration
         values = {
-            **_key(version),
-            "calibration": json_records.calibration_to_json(calibration),
+            **version_key(version),
+            "calibration": Jsonb(calibration),
             "before": None if before is None else before.learnt_at.isoformat(),
         }
-        async with self._pool.connection() as connection:
-            return (await connection.execute(SQL.save_calibration, values)).rowcount == 1
+        return await self._pool.execute(SQL.save_calibration, values) == 1
 
     async def pause(self, version: EmbedderVersion, paused: bool, entry: AuditEntry) -> EmbedderVersion:
-        """As the port says; Conflict where it is in another state by now, VersionNotFound where it is gone."""
-        values = {**_key(version), "state": version.state.value, "paused": paused}
+        """Conflict where it is in another state by now, VersionNotFound where it is gone."""
+        values = {**version_key(version), "state": version.state.value, "paused": paused}
 
         async def commit() -> EmbedderVersion:
             async with self._pool.transaction() as connection:
-                if not await collection_lock.present(connection, version.collection_id):
+                if not await collection_lock.prevent_deletion(connection, version.collection_id):
                     raise VersionNotFound
                 row = await (await connection.execute(_PAUSE, values)).fetchone()
                 if row is not None:
                     await audit.write(connection, version.collection_id, entry)
                     return version_of(row)
-                standing = await (await connection.execute(SELECT, values)).fetchone()
-                if standing is None or version_of(standing).state is not version.state:
-                    raise await _elsewhere(connection, version)
-                return version_of(standing)
+                row = await (await connection.execute(SELECT, values)).fetchone()
+                if row is None or version_of(row).state is not version.state:
+                    raise await _state_conflict(connection, version)
+                return version_of(row)
 
         return await retrying(commit)
 
     async def promote(self, collection: Collection, version: EmbedderVersion, entry: AuditEntry) -> Collection:
-        """As the port says; NotFound where either is gone. Neither waits for writers nor lets a search wait.
+        """NotFound where either is gone. Neither waits for writers nor blocks a search.
 
-        `Collections.update` compares settings, so of it and this the later one sees what the earlier one did.
+        `Collections.update` compares settings, so the later of it and this sees what the earlier one did.
         """
         if version.number == collection.active_version:
             raise Conflict(f"version {version.number} is active already")
@@ -189,14 +185,14 @@ class VersionTransitions:
         async def commit() -> Collection:
             nonlocal reordered
             async with self._pool.transaction() as connection:
-                active = await (await connection.execute(SQL.switching, values)).fetchone()
+                active = await (await connection.execute(SQL.lock_collection, values)).fetchone()
                 if active is None:
                     raise CollectionNotFound
                 if active[0] != collection.active_version:
                     raise Conflict("another version was made active at the same moment")
-                await connection.execute(SQL.step_down, values)
-                if await (await connection.execute(SQL.step_up, values)).fetchone() is None:
-                    raise await _elsewhere(connection, version)
+                await connection.execute(SQL.demote, values)
+                if await (await connection.execute(SQL.activate, values)).fetchone() is None:
+                    raise await _state_conflict(connection, version)
                 row = await (await connection.execute(SQL.switch, values)).fetchone()
                 assert row is not None  # locked above
                 reordered = (await connection.execute(SQL.reorder, values)).rowcount
@@ -204,51 +200,50 @@ class VersionTransitions:
             return collection_of(row)
 
         promoted = await retrying(commit)
-        # It is done; that more jobs are in their old order is no reason to tell of an error.
+        # The promotion is committed: jobs that keep their old order are no reason for an error.
         with suppress(Unavailable):
             while reordered == REORDERED:
-                async with self._pool.connection() as connection:
-                    reordered = (await connection.execute(SQL.reorder, values)).rowcount
+                reordered = await self._pool.execute(SQL.reorder, values)
         return promoted
 
     async def retire(self, version: EmbedderVersion, entry: AuditEntry) -> EmbedderVersion:
-        """As the port says. Nothing more happens where it is retired already.
+        """Does nothing where it is retired already.
 
         TimedOut where somebody reads the table for longer than `RETIRE_SECONDS` without a pause, as a dump does.
         """
         deadline = time.monotonic() + RETIRE_SECONDS
-        patience = _FIRST_PATIENCE
+        lock_timeout = _FIRST_LOCK_TIMEOUT
         while True:
             try:
-                return await retrying(partial(self._retire, version, entry, patience))
+                return await retrying(partial(self._retire, version, entry, lock_timeout))
             except TimedOut as error:
                 if not isinstance(error.__cause__, LockNotAvailable) or time.monotonic() > deadline:
                     raise
-            await asyncio.sleep(patience)
-            patience = min(2 * patience, _LAST_PATIENCE)
+            await asyncio.sleep(lock_timeout)
+            lock_timeout = min(2 * lock_timeout, _LAST_LOCK_TIMEOUT)
 
-    async def _retire(self, version: EmbedderVersion, entry: AuditEntry, patience: float) -> EmbedderVersion:
+    async def _retire(self, version: EmbedderVersion, entry: AuditEntry, lock_timeout: float) -> EmbedderVersion:
         table = vector_tables.vector_table_of(version).table
-        values = {**_key(version), "patience": f"{patience * 1000:.0f}"}
+        values = {**version_key(version), "lock_timeout": f"{lock_timeout * 1000:.0f}"}
         async with self._pool.transaction() as connection:
-            await collection_lock.unhurried(connection)
-            if not await collection_lock.alone(connection, version.collection_id):
+            await connection.execute(collection_lock.SQL.no_statement_timeout)
+            if not await collection_lock.lock_exclusively(connection, version.collection_id):
                 raise VersionNotFound
-            standing = await (await connection.execute(SELECT, values)).fetchone()
-            if standing is None:
+            row = await (await connection.execute(SELECT, values)).fetchone()
+            if row is None:
                 raise VersionNotFound
-            match version_of(standing).state:
+            match version_of(row).state:
                 case VersionState.RETIRED:
-                    return version_of(standing)
+                    return version_of(row)
                 case VersionState.ACTIVE:
                     raise Conflict(f"version {version.number} is active: promote another one first")
             retired = await (await connection.execute(_RETIRE, values)).fetchone()
             assert retired is not None  # the collection is locked
             await connection.execute(SQL.forget_previous, values)
-            # Jobs before the table, as a worker takes them: what it is just storing is waited for.
+            # Jobs before the table, in the order of a worker: what it is storing just now is waited for.
             await connection.execute(SQL.delete_jobs, values)
             await collection_lock.cancel_builds(connection, [table])
-            await connection.execute(SQL.be_patient, values)
+            await connection.execute(SQL.set_lock_timeout, values)
             await connection.execute(vector_tables.drop_table(version.collection_id, version.number))
             await audit.write(connection, version.collection_id, entry)
         return version_of(retired)
@@ -275,16 +270,15 @@ async def insert(
         "collection_id": collection_id,
         "number": number,
         "state": state.value,
-        "spec": json_records.spec_to_json(spec),
-        "chunking": json_records.chunking_to_json(chunking),
-        "identity": json_records.identity_to_json(identity),
+        "spec": Jsonb(spec),
+        "chunking": Jsonb(chunking),
+        "identity": Jsonb(identity),
         "fingerprint": identity.fingerprint,
-        "canary": json_records.canary_to_json(canary),
-        "index": json_records.index_to_json(index),
+        "canary": Jsonb(canary),
+        "index": Jsonb(index),
         "now": now,
     }
-    row = await (await connection.execute(_INSERT, values)).fetchone()
-    assert row is not None
+    (row,) = await (await connection.execute(_INSERT, values)).fetchall()
     for statement in vector_tables.create_table(collection_id, number, identity.dimensions, index.storage):
         await connection.execute(statement)
     return version_of(row)
@@ -292,21 +286,16 @@ async def insert(
 
 async def _next_number(connection: Connection, collection_id: CollectionId) -> VersionNumber:
     """Of a collection that is locked. Conflict where there is no room for one more written version."""
-    row = await (await connection.execute(SQL.next_number, {"collection_id": collection_id})).fetchone()
-    assert row is not None
-    number, written = row
+    rows = await (await connection.execute(SQL.next_number, {"collection_id": collection_id})).fetchall()
+    ((number, written),) = rows
     if written >= MAX_WRITTEN:
         raise Conflict(f"{written} versions are written already, as many as may be: retire one first")
     return VersionNumber(number)
 
 
-async def _elsewhere(connection: Connection, version: EmbedderVersion) -> Conflict | VersionNotFound:
-    """Why no row was in the state that was expected."""
-    row = await (await connection.execute(SELECT, _key(version))).fetchone()
+async def _state_conflict(connection: Connection, version: EmbedderVersion) -> Conflict | VersionNotFound:
+    """Why the version was not in the expected state."""
+    row = await (await connection.execute(SELECT, version_key(version))).fetchone()
     if row is None:
         return VersionNotFound()
     return Conflict(f"version {version.number} is {version_of(row).state} by now, no longer {version.state}")
-
-
-def _key(version: EmbedderVersion) -> dict[str, int]:
-    return {"collection_id": version.collection_id, "number": version.number}

@@ -1,0 +1,83 @@
+"""The HNSW index of a version: its state, and how it is built beside reading and writing."""
+
+import logging
+from collections.abc import Mapping
+
+from psycopg import sql
+from psycopg.errors import DiskFull
+
+from service.core.collections import Storage
+from service.core.errors import VersionNotFound
+from service.core.ids import CollectionId, VersionNumber
+from service.core.versions import EmbedderVersion, SpaceStatus
+from service.store.postgres.connection import sql_files
+from service.store.postgres.connection.pool import Connection
+from service.store.postgres.vectors import vector_tables
+from service.store.postgres.vectors.vector_tables import missing_table, vector_table, vector_table_of
+
+_logger = logging.getLogger(__name__)
+
+SQL = sql_files.load("hnsw")
+
+COUNTED_ROWS = 20_000
+"""Up to here rows are counted (a few milliseconds); beyond, an estimate that is off by some percent is good enough."""
+
+_MIN_BUILD_BYTES = 64 * 2**20
+_GRAPH_BYTES_PER_ROW, _GRAPH_BYTES_PER_LINK = 160, 40
+"""What pgvector holds of a row beside its vector while it builds: headers, neighbours and their distances."""
+_BITS: Mapping[Storage, int] = {"halfvec": 16, "vector": 32, "binary": 1}
+"""Bits of one dimension in the index."""
+
+
+def indexable(version: EmbedderVersion) -> bool:
+    """Longer vectors have no index and are scanned exactly."""
+    return version.dimensions <= vector_tables.layout_of(version).max_indexed
+
+
+async def space_status(connection: Connection, collection_id: CollectionId, number: VersionNumber) -> SpaceStatus:
+    """Rows are counted where the table is small, estimated where it is large. VersionNotFound where it is gone."""
+    names = vector_table(collection_id, number)
+    values = {"table": names.table, "index": names.index, "collection_id": collection_id, "number": number}
+    row = await (await connection.execute(SQL.space_status, values)).fetchone()
+    # No estimate: the table was dropped since the statement began, so that its size is not known any more.
+    if row is None or row[0] is None:
+        raise VersionNotFound(f"The embedder version {number} has no table.")
+    estimated_rows, indexed, firsts, ef_settings = row
+    if estimated_rows > COUNTED_ROWS and firsts:
+        rows = round(estimated_rows)
+        return SpaceStatus(rows=rows, indexed=indexed, chunks_per_document=1 / firsts, ef_settings=ef_settings)
+    count = sql.SQL("SELECT count(*), count(*) FILTER (WHERE chunk = 0) FROM {}").format(names.table_identifier)
+    with missing_table(number):
+        ((chunks, documents),) = await (await connection.execute(count)).fetchall()
+    chunks_per_document = chunks / documents if documents else 1.0
+    return SpaceStatus(rows=chunks, indexed=indexed, chunks_per_document=chunks_per_document, ef_settings=ef_settings)
+
+
+async def try_build_lock(connection: Connection, version: EmbedderVersion) -> bool:
+    """True for the one process that may build the index of this version. The lock ends with the connection."""
+    values = {"index": vector_table_of(version).index}
+    return await (await connection.execute(SQL.try_build_lock, values)).fetchone() == (True,)
+
+
+async def set_build_memory(connection: Connection, version: EmbedderVersion, rows: int) -> None:
+    """As much as the graph needs and no more, for a parallel build allocates all of it at once.
+
+    A graph that does not fit is finished on disk, an order of magnitude slower.
+    """
+    vector = version.dimensions * _BITS[version.index.storage] / 8
+    needed = int(1.1 * rows * (vector + _GRAPH_BYTES_PER_ROW + _GRAPH_BYTES_PER_LINK * version.index.m))
+    ((granted, cached),) = await (await connection.execute(SQL.memory)).fetchall()
+    memory = max(_MIN_BUILD_BYTES, min(needed, max(1024 * int(granted), 1024 * int(cached) // 4)))
+    await connection.execute(SQL.build_session, {"memory": f"{memory // 1024}kB"})
+
+
+async def build(connection: Connection, version: EmbedderVersion) -> None:
+    """Build the index anew; what an unfinished build left is dropped first."""
+    await connection.execute(vector_tables.drop_index(version))
+    try:
+        await connection.execute(vector_tables.create_index(version))
+    except DiskFull:
+        _logger.warning("no room for a parallel build on %s: building in one process", vector_table_of(version).table)
+        await connection.execute(vector_tables.drop_index(version))
+        await connection.execute(SQL.no_parallel_build)
+        await connection.execute(vector_tables.create_index(version))
