@@ -5,7 +5,7 @@ not name takes its default, so that a new setting needs no migration. An unknown
 program wrote must not be read in part.
 """
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Mapping
 from functools import cache
 from typing import Any, TypeVar, cast
 
@@ -19,7 +19,7 @@ _ROW = "row"
 def read(kind: type[T], row: Any) -> T:
     """The object of this type that a JSON column holds."""
     try:
-        return cast(T, _adapter(kind).validate_python({_ROW: row})[_ROW])
+        return cast(T, _adapter(cast(Any, kind)).validate_python({_ROW: row})[_ROW])
     except ValidationError as error:
         raise TypeError(f"This program does not understand a stored {kind}: {error}") from error
 
@@ -29,6 +29,6 @@ def read_optional(kind: type[T], row: Any) -> T | None:
 
 
 @cache
-def _adapter(kind: Hashable) -> TypeAdapter[Mapping[str, Any]]:
+def _adapter(kind: Any) -> TypeAdapter[Mapping[str, Any]]:
     # In a mapping, because the configuration of an adapter does not apply to a dataclass at the top.
-    return TypeAdapter(dict[str, kind], config=ConfigDict(extra="forbid"))  # type: ignore[valid-type]
+    return TypeAdapter(dict[str, kind], config=ConfigDict(extra="forbid"))

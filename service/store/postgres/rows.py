@@ -18,7 +18,7 @@ _VERSION = tuple(field.name for field in fields(EmbedderVersion))
 
 def version_key(version: EmbedderVersion) -> dict[str, Any]:
     """The values by which statements find the row of a version."""
-    return {"collection_id": version.collection_id, "version": version.number}
+    return {"collection_id": version.collection_id, "number": version.number}
 
 
 def document_of(columns: Sequence[Any]) -> StoredDocument:

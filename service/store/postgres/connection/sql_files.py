@@ -21,7 +21,7 @@ _HEADER = re.compile(r"^-- name: *(?P<name>.*?) *$")
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class SqlFile:
     """The queries of one file as attributes. A name that the file does not have is an AttributeError."""
 

@@ -56,7 +56,7 @@ vectors. With 20,000 chunks of MiniLM and 100 candidates that gives a recall@10 
 times the time of halfvec; twice as many would give recall@100 0.95 in 2.6 times (`loadtests/storages.py`)."""
 
 _MIN_SPLIT = 20_000
-"""From so many ids on two connections scan a half each: 50,000 take one connection 37 ms. Parallel workers of the server
+"""From so many ids on two connections scan a half each: one takes 37 ms for 50,000. Parallel workers of the server
 would each read all the ids, and take twice as long as one."""
 
 _SAMPLED_PAGES = 10
