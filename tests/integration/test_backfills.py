@@ -64,7 +64,7 @@ async def test_what_a_backfill_saw_a_moment_ago_is_not_encoded(pool: Pool) -> No
     and encoded, or deleted: nobody would ever do such a job, for its content is nowhere any more."""
     world, backfills, version = await begin(pool, 3)
     enqueue = on_table(module.SQL.enqueue, version, overwrite=OVERWRITE)
-    place = {"collection_id": version.collection_id, "version": version.number}
+    place = {"collection_id": version.collection_id, "number": version.number}
     async with pool.transaction() as portion:
         await portion.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
         await portion.execute("SELECT 1")  # from here on it sees the documents as they are now
@@ -89,7 +89,7 @@ async def test_two_callers_skip_nothing_and_do_nothing_twice(pool: Pool, monkeyp
     async with blocked(pool, version, "d0010"):
         calls = [asyncio.create_task(backfills.advance(version, NOW, 10_000)) for _ in range(3)]
         await until(lambda: waiting_in(pool, "enqueue"))
-        await until(lambda: waiting_in(pool, "hold"))
+        await until(lambda: waiting_in(pool, "lock"))
     await asyncio.gather(*calls)
     assert await backfills.advance(version, NOW, 10_000) == BackfillStatus(enqueued=200, waiting=200, everything=True)
     assert await drain(world, version) == 200

@@ -157,7 +157,7 @@ async def test_a_row_says_of_which_version_its_job_was(
     """Were a worker's batch ever handed to the wrong version, the table would refuse it and the job would stay."""
     await world.put(doc("d"))
     (job,) = await world.queue.claim([other], 10, "w1", NOW, LEASE)
-    monkeypatch.setattr(vectors, "_key", lambda version: (version.collection_id, other.number))
+    monkeypatch.setattr(vectors, "_space", lambda version: (version.collection_id, other.number))
     before = await contents(world)
     with pytest.raises(psycopg.errors.CheckViolation):
         await world.vectors.write(world.version, [encoded(job)])
