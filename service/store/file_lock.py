@@ -1,4 +1,4 @@
-"""One holder among all processes of a machine."""
+"""An exclusive lock among all processes of a machine."""
 
 import fcntl
 import os
@@ -6,15 +6,18 @@ from contextlib import suppress
 from pathlib import Path
 
 
-class Lock:
-    """An flock: the kernel lets go of it when the process dies, however it dies. Local file systems only."""
+class FileLock:
+    """An flock, which the kernel releases when the process dies, however it dies. Local file systems only.
+
+    The `filelock` package has no check for a lock file that was removed while the lock was held.
+    """
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._file: int | None = None
 
-    def held(self) -> bool:
-        """Is it ours? Takes it where it is free. A file that was removed meanwhile is no lock any more."""
+    def acquire(self) -> bool:
+        """Take the lock or keep it, without waiting. A lock whose file was removed meanwhile is lost."""
         if self._file is None:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             self._file = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o644)

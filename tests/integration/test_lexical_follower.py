@@ -213,7 +213,7 @@ async def test_damage_met_by_a_search_is_said_and_repaired(root: Path, feed: Fil
         raw[: len(raw) // 2] = bytes(len(raw) // 2)
         postings.write_bytes(raw)
     async with following(root, feed) as (lexicon, _):
-        await eventually(lambda: lexicon.visible(papers) > Position())
+        await eventually(lambda: lexicon.visible_position(papers) > Position())
         with pytest.raises(LexiconUnavailable):
             await lexicon.search(papers, ParsedQuery(text="heron"), 10)
 
@@ -406,9 +406,9 @@ async def test_lag_grows_while_nobody_looks(root: Path, feed: FileFeed) -> None:
     papers = feed.collections[0]
     lexicon = TantivyLexicon(root, INSTALLATION)
     assert lexicon.lag_seconds(papers.id) is None
-    lexicon.looked(papers, 0.0)
+    lexicon.record_lag(papers, 0.0)
     assert lexicon.lag_seconds(papers.id) == 0.0
-    lexicon.looked(papers, 3.0)
+    lexicon.record_lag(papers, 3.0)
     once = lexicon.lag_seconds(papers.id)
     assert once is not None
     assert once >= 3.0

@@ -16,7 +16,7 @@ from service.core.change_feed import Position
 from service.core.ids import DocumentId
 from service.core.query_syntax import ParsedQuery, Syntax, TypoTolerance, parse_query
 from service.store.lexical.analyzer import analyzer_for
-from service.store.lexical.highlights import as_html, joined
+from service.store.lexical.highlights import as_html, merge_overlapping
 from service.store.lexical.index import LexicalIndex
 from service.store.lexical.indexer import Indexer
 from service.store.lexical.languages import AUTO, KNOWN
@@ -42,7 +42,7 @@ def index(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     indexer.apply(page.changes)
     indexer.commit(caught_up=True)
     yield LexicalIndex(indexer.path, analyzer_for(request.param))
-    indexer.rest()
+    indexer.release_writer()
 
 
 syntaxes = st.sampled_from(["wishes", "plain"])
@@ -111,7 +111,7 @@ def test_highlights_are_safe_html_of_the_passage(
         assert html.unescape(bare) in passage.encode("utf-8", "replace").decode()
     assert bool(found.fragments) == bool(found.spans)
     assert all(0 <= start < end <= len(passage) for start, end in found.spans)
-    assert list(found.spans) == joined(found.spans), "in order, and apart"
+    assert list(found.spans) == merge_overlapping(found.spans), "in order, and apart"
 
 
 @given(any_text, any_text, st.sampled_from(sorted(KNOWN)))
@@ -144,7 +144,7 @@ def _of(language: str, folders: pytest.TempPathFactory) -> LexicalIndex:
         indexer = Indexer(folders.mktemp(language) / "index", analyzer_for(language))
         indexer.apply(page.changes)
         indexer.commit(caught_up=True)
-        indexer.rest()
+        indexer.release_writer()
         _INDEXES[language] = LexicalIndex(indexer.path, analyzer_for(language))
     return _INDEXES[language]
 
@@ -153,7 +153,7 @@ def _of(language: str, folders: pytest.TempPathFactory) -> LexicalIndex:
 def test_marks_change_nothing_but_add_themselves(fragment: str, data: st.DataObject) -> None:
     places = st.integers(0, len(fragment))
     pairs = st.tuples(places, places).map(lambda pair: (min(pair), max(pair)))
-    shown = as_html(fragment, joined(sorted(data.draw(st.lists(pairs)))))
+    shown = as_html(fragment, merge_overlapping(sorted(data.draw(st.lists(pairs)))))
     assert html.unescape(re.sub("</?mark>", "", shown)) == fragment
     assert not re.search("<mark>[^/]*<mark>", shown)
 

@@ -243,10 +243,10 @@ async def _open_recall_monitor(settings: Settings, url: str, lexicon: TantivyLex
         size=PROBE_CONNECTIONS,
         statement_timeout_seconds=PROBE_SECONDS,
         application_name="azimuth-probe",
-        alone=True,
+        parallel=False,
     )
     async with pool:
-        documents, vectors = PostgresDocuments(pool), PostgresVectors(pool, alone=True)
+        documents, vectors = PostgresDocuments(pool), PostgresVectors(pool, parallel=False)
         spaces = SpaceResolver(PostgresCollections(pool), PostgresVersions(pool))
         yield RecallMonitor(
             dense_probe=DenseProbe(

@@ -1,7 +1,7 @@
-"""Keeps the lexical indexes true to the change feed.
+"""Keeps the lexical indexes in step with the change feed.
 
-One process writes: the one that holds the lock of the installation's folder. When it dies another one goes on. The
-others only look when a directory changed, and ask the feed now and then how far behind they are.
+One process writes: the leader, which holds the lock of the installation's folder. When it dies another one takes over.
+The others only check when a directory changed, and now and then ask the feed how far behind they are.
 """
 
 import asyncio
@@ -9,7 +9,7 @@ import logging
 import re
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ from service.core.collections import Collection
 from service.core.errors import NotFound, Unavailable
 from service.core.ids import CollectionId
 from service.core.metrics import LEXICAL_LAG
-from service.store.file_lock import Lock
+from service.store.file_lock import FileLock
 from service.store.lexical.analyzer import analyzer_for
 from service.store.lexical.index import is_damaged
 from service.store.lexical.indexer import Indexer
@@ -33,50 +33,50 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 PAGE = 1000
-"""Changes read at once."""
+"""Changes that are read at once."""
 
 _COMMIT_CHANGES = 20_000
 _COMMIT_SECONDS = 0.5
-"""Longest between two commits while catching up. One costs 5 to 10 ms and a segment that must be merged later."""
+"""The longest time between two commits while catching up. One costs 5 to 10 ms and a segment that is merged later."""
 
 _POLL_SECONDS = 0.1
-_AWAITED_POLL_SECONDS = 0.01
-"""Between two looks at a collection's feed; the second while somebody waits for it."""
+_WAITED_POLL_SECONDS = 0.01
+"""Between two reads of a collection's feed; the second while somebody waits for it."""
 
-_LOOK_COST_SECONDS = 0.02
-"""An idle collection is looked at once in so long times their number: 50 queries a second, however many there are."""
+_POLL_COST_SECONDS = 0.02
+"""An idle collection is polled once in so long times their number: 50 queries a second, however many there are."""
 
 _LIST_SECONDS = 1.0
-"""Between two looks at the list of collections, and between tries after trouble."""
+"""Between two reads of the list of collections, and between tries after an error."""
 
-_REST_SECONDS = 30.0
-"""An index that did not change for so long gives its writer's threads and memory back."""
+_IDLE_SECONDS = 30.0
+"""An index that did not change for so long frees its writer's threads and memory."""
 
 _REPAIR_SECONDS = 600.0
-"""A directory that readers found damaged is built anew at most so often."""
+"""The shortest time between two rebuilds of a directory that readers found damaged."""
 
 _DIRECTORY = re.compile(r"\d+-[a-z]+-[0-9a-f]+")
 
 
 class Listing(Protocol):
-    """All that following needs of `ports.Collections`."""
+    """What the follower needs of `ports.Collections`."""
 
     async def all(self) -> tuple[Collection, ...]: ...
 
 
 class Feed(Protocol):
-    """All that following needs of `ports.Changes`."""
+    """What the follower needs of `ports.ChangeFeed`."""
 
     async def after(self, collection_id: CollectionId, position: Position, limit: int, now: datetime) -> ChangePage: ...
 
 
 @dataclass(slots=True)
-class _Followed:
-    """One collection, and when to turn to it again (all times in monotonic seconds)."""
+class _FollowedCollection:
+    """One collection, and when to process it again (all times in monotonic seconds)."""
 
     collection: Collection
     due: float = 0.0
-    looked_at: float = 0.0
+    checked_at: float = 0.0
     changed_at: float = 0.0
     committed_at: float = 0.0
     indexer: Indexer | None = None
@@ -98,41 +98,41 @@ class Follower:
         self._collections = collections
         self._changes = changes
         self._now = now
-        self._lock = Lock(lexicon.directory / "follower.lock")
-        self._followed: dict[Path, _Followed] = {}
+        self._lock = FileLock(lexicon.directory / "follower.lock")
+        self._followed: dict[Path, _FollowedCollection] = {}
         self._listed_at = float("-inf")
         self._repaired_at: dict[CollectionId, float] = {}
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="lexical-writer")
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Follow until `stop`. Trouble is logged, tried again and seen as lag; it is never raised."""
-        waker = asyncio.create_task(self._wake_at(stop))
+        """Follow until `stop`. Errors are logged, tried again and visible as lag; they are never raised."""
+        waker = asyncio.create_task(self._wake_on(stop))
         try:
             while not stop.is_set():
-                await self._lexicon.nudged(await self._turn())
+                await self._lexicon.wait_for_wake(await self._process_due())
         finally:
             waker.cancel()
-            # What was not committed is forgotten here and read again by whoever leads next.
-            await self._in_thread(self._let_go, list(self._followed.values()))
+            # What was not committed is dropped here and read again by the next leader.
+            await self._close_indexers(self._followed.values())
             self._thread.shutdown()
             self._lock.release()
             self.leading = False
 
-    async def _wake_at(self, stop: asyncio.Event) -> None:
+    async def _wake_on(self, stop: asyncio.Event) -> None:
         await stop.wait()
         self._lexicon.wake()
 
-    async def _turn(self) -> float:
-        """Turn to every collection that is due or waited for. Answers how long to pause."""
+    async def _process_due(self) -> float:
+        """Process every collection that is due or waited for; returns the pause in seconds."""
         try:
-            await self._lead_or_watch()
-            awaited = self._lexicon.awaited()
+            await self._update_leadership()
+            waited_for = self._lexicon.waiting_collections()
             known = {followed.collection.id for followed in self._followed.values()}
-            if time.monotonic() - self._listed_at >= _LIST_SECONDS or awaited - known:
-                await self._list()
+            if time.monotonic() - self._listed_at >= _LIST_SECONDS or waited_for - known:
+                await self._update_collections()
             for followed in list(self._followed.values()):
-                if followed.due <= time.monotonic() or followed.collection.id in awaited:
-                    await self._attend(followed)
+                if followed.due <= time.monotonic() or followed.collection.id in waited_for:
+                    await self._process(followed)
         except Unavailable as error:
             logger.warning("the change feed cannot be read: %s", error)
             return _LIST_SECONDS
@@ -144,49 +144,50 @@ class Follower:
         due = min((followed.due for followed in self._followed.values()), default=float("inf"))
         return min(max(due - time.monotonic(), 0.0), _POLL_SECONDS)
 
-    async def _lead_or_watch(self) -> None:
-        leading = self._lock.held()
+    async def _update_leadership(self) -> None:
+        leading = self._lock.acquire()
         if self.leading and not leading:
-            await self._in_thread(self._let_go, list(self._followed.values()))
+            await self._close_indexers(self._followed.values())
         if self.leading != leading:
             logger.info("this process %s the lexical indexes", "writes" if leading else "no longer writes")
         self.leading = leading
 
-    async def _list(self) -> None:
-        """Meet new collections, forget deleted ones, and former languages once there is an index of the new one."""
+    async def _update_collections(self) -> None:
+        """Add new collections, and remove deleted ones and former languages once the new index is complete."""
         collections = await self._collections.all()
-        former = [self._lexicon.former(one) for one in collections if not self._lexicon.current(one)]
+        outdated = (one for one in collections if not self._lexicon.is_current(one))
+        former = [self._lexicon.in_former_language(one) for one in outdated]
         listed = {self._lexicon.path(one): one for one in (*collections, *former) if one is not None}
         self._listed_at = time.monotonic()
-        gone = [self._followed.pop(path) for path in list(self._followed) if path not in listed]
+        removed = [self._followed.pop(path) for path in list(self._followed) if path not in listed]
         for path, collection in listed.items():
-            self._followed.setdefault(path, _Followed(collection)).collection = collection
-        self._lexicon.keep(listed.values())
-        await self._in_thread(self._let_go, gone)
+            self._followed.setdefault(path, _FollowedCollection(collection)).collection = collection
+        self._lexicon.retain(listed.values())
+        await self._close_indexers(removed)
         names = {collection.name for collection in listed.values()}
-        for followed in gone:
+        for followed in removed:
             if followed.collection.name not in names:
                 with suppress(KeyError):
                     LEXICAL_LAG.remove(followed.collection.name)
         if self.leading:
-            await self._in_thread(self._sweep, set(listed))
+            await self._in_thread(self._remove_unused, set(listed))
 
-    async def _attend(self, followed: _Followed) -> None:
-        """One bounded step, so that a long catch-up of one collection does not keep the others waiting."""
+    async def _process(self, followed: _FollowedCollection) -> None:
+        """One bounded step, so that a long catch-up of one collection does not delay the others."""
         try:
             pause = await (self._follow(followed) if self.leading else self._watch(followed))
         except NotFound:
-            pause = _LIST_SECONDS  # deleted a moment ago; the next look at the list will tell
+            pause = _LIST_SECONDS  # just deleted; the next list of collections will show it
         except Unavailable:
             raise
         except Exception:
             logger.exception("the lexical index of %s cannot be written", followed.collection.name)
-            await self._in_thread(self._let_go, [followed])
+            await self._close_indexers([followed])
             pause = _LIST_SECONDS
         followed.due = time.monotonic() + pause
 
-    async def _follow(self, followed: _Followed) -> float:
-        """Read a page, apply it, and commit where it is time to. Answers when to look again."""
+    async def _follow(self, followed: _FollowedCollection) -> float:
+        """As the leader: read a page, apply it, and commit where it is time. Returns the pause in seconds."""
         collection = followed.collection
         indexer = await self._in_thread(self._indexer, followed)
         page = await self._changes.after(collection.id, indexer.position, PAGE, self._now())
@@ -200,35 +201,36 @@ class Follower:
         if page.changes:
             await self._in_thread(indexer.apply, page.changes)
             followed.changed_at = now
-        elif now - followed.changed_at > _REST_SECONDS and not indexer.pending:
-            await self._in_thread(indexer.rest)
+        elif now - followed.changed_at > _IDLE_SECONDS and not indexer.pending:
+            await self._in_thread(indexer.release_writer)
         waited = now - followed.committed_at >= _COMMIT_SECONDS
-        if indexer.behind and (caught_up or waited or indexer.pending >= _COMMIT_CHANGES):
+        if indexer.needs_commit and (caught_up or waited or indexer.pending >= _COMMIT_CHANGES):
             await self._in_thread(lambda: indexer.commit(caught_up=caught_up))
             followed.committed_at = time.monotonic()
         await self._lexicon.refresh(collection)
-        self._lexicon.looked(collection, page.lag_seconds)
+        self._lexicon.record_lag(collection, page.lag_seconds)
         if not caught_up:
             return 0.0
         return self._pause(collection, idle=not page.changes)
 
-    async def _watch(self, followed: _Followed) -> float:
-        """Show what the leader committed, and ask the feed now and then how far behind this process is."""
+    async def _watch(self, followed: _FollowedCollection) -> float:
+        """As a reader: show what the leader committed, and now and then ask the feed for the lag of this process."""
         collection = followed.collection
         await self._lexicon.refresh(collection)
-        if time.monotonic() - followed.looked_at >= max(_LIST_SECONDS, self._idle_seconds()):
-            page = await self._changes.after(collection.id, self._lexicon.visible(collection), 1, self._now())
-            followed.looked_at = time.monotonic()
-            self._lexicon.looked(collection, page.lag_seconds)
+        if time.monotonic() - followed.checked_at >= max(_LIST_SECONDS, self._idle_seconds()):
+            position = self._lexicon.visible_position(collection)
+            page = await self._changes.after(collection.id, position, 1, self._now())
+            followed.checked_at = time.monotonic()
+            self._lexicon.record_lag(collection, page.lag_seconds)
         return self._pause(collection, idle=False)
 
     def _pause(self, collection: Collection, *, idle: bool) -> float:
-        if collection.id in self._lexicon.awaited():
-            return _AWAITED_POLL_SECONDS
+        if collection.id in self._lexicon.waiting_collections():
+            return _WAITED_POLL_SECONDS
         return self._idle_seconds() if idle else _POLL_SECONDS
 
     def _idle_seconds(self) -> float:
-        return max(_POLL_SECONDS, _LOOK_COST_SECONDS * len(self._followed))
+        return max(_POLL_SECONDS, _POLL_COST_SECONDS * len(self._followed))
 
     def _export_lag(self) -> None:
         for followed in self._followed.values():
@@ -236,28 +238,25 @@ class Follower:
             if lag is not None:
                 LEXICAL_LAG.labels(followed.collection.name).set(lag)
 
+    async def _close_indexers(self, followed: Iterable[_FollowedCollection]) -> None:
+        await self._in_thread(_discard, list(followed))
+
     # ------------------------------------------------------------ in the writer's thread
 
-    def _indexer(self, followed: _Followed) -> Indexer:
+    def _indexer(self, followed: _FollowedCollection) -> Indexer:
         path, collection = self._lexicon.path(followed.collection), followed.collection
         if followed.indexer is not None and is_damaged(path):
             since = time.monotonic() - self._repaired_at.get(collection.id, float("-inf"))
             if since >= _REPAIR_SECONDS:
                 logger.error("the lexical index of %s is damaged and is built anew", collection.name)
-                self._let_go([followed])
+                _discard([followed])
         if followed.indexer is None:
             if is_damaged(path):
                 self._repaired_at[collection.id] = time.monotonic()
             followed.indexer = Indexer(path, analyzer_for(collection.settings.language))
         return followed.indexer
 
-    def _let_go(self, all_followed: list[_Followed]) -> None:
-        for followed in all_followed:
-            if followed.indexer is not None:
-                followed.indexer.discard()
-                followed.indexer = None
-
-    def _sweep(self, used: set[Path]) -> None:
+    def _remove_unused(self, used: set[Path]) -> None:
         """Remove the directories of deleted collections and of former analyzers."""
         for path in self._lexicon.directory.iterdir():
             if _DIRECTORY.fullmatch(path.name) and path not in used:
@@ -265,3 +264,10 @@ class Follower:
 
     async def _in_thread(self, work: Callable[..., T], *arguments: object) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._thread, work, *arguments)
+
+
+def _discard(all_followed: list[_FollowedCollection]) -> None:
+    for followed in all_followed:
+        if followed.indexer is not None:
+            followed.indexer.discard()
+            followed.indexer = None

@@ -1,4 +1,4 @@
-"""Where a passage says what the query asked: every place, and the fragment with the most and rarest of its terms."""
+"""Highlights of a passage: every match, and the fragment with the most and rarest of the query's terms."""
 
 import html
 from bisect import bisect_left
@@ -11,44 +11,44 @@ FRAGMENT_LENGTH = 200
 """Longest fragment, in characters."""
 
 _WORD_REACH = 30
-"""A fragment begins and ends between words, where one ends within so many characters."""
+"""A fragment begins and ends between words, where there is a boundary within so many characters."""
 
 Span = tuple[int, int]
 """[start, end) in code points of the passage."""
 
 
 def highlighted(
-    passage: str, chains: Sequence[LanguageAnalyzer], marked: Callable[[LanguageAnalyzer, str], float]
+    passage: str, chains: Sequence[LanguageAnalyzer], weight_of: Callable[[LanguageAnalyzer, str], float]
 ) -> Highlights:
-    """`marked`: what a term counts in the chain that made it; 0 where the query does not say it."""
-    worth: dict[Span, tuple[float, str]] = {}
+    """`weight_of`: the weight of a term of this chain; 0 where the query does not contain it."""
+    matches: dict[Span, tuple[float, str]] = {}
     for chain in chains:
         for token in chain.tokens(passage):
-            weight = marked(chain, token.term)
+            weight = weight_of(chain, token.term)
             if weight > 0:
                 span = (token.start, token.end)
-                worth[span] = max(worth.get(span, (0.0, "")), (weight, token.term))
-    if not worth:
+                matches[span] = max(matches.get(span, (0.0, "")), (weight, token.term))
+    if not matches:
         return Highlights()
-    spans = joined(sorted(worth))
-    start, end = _best(passage, worth)
+    spans = merge_overlapping(sorted(matches))
+    start, end = _best_window(passage, matches)
     inside = [(max(a, start) - start, min(b, end) - start) for a, b in spans if a < end and b > start]
     return Highlights(fragments=(as_html(passage[start:end], inside),), spans=tuple(spans))
 
 
-def joined(spans: Sequence[Span]) -> list[Span]:
-    """Overlapping and touching ones become one: n-grams overlap. `spans` are sorted."""
-    together: list[Span] = []
+def merge_overlapping(spans: Sequence[Span]) -> list[Span]:
+    """Overlapping and touching spans become one, for n-grams overlap. `spans` are sorted."""
+    merged: list[Span] = []
     for start, end in spans:
-        if together and start <= together[-1][1]:
-            together[-1] = (together[-1][0], max(end, together[-1][1]))
+        if merged and start <= merged[-1][1]:
+            merged[-1] = (merged[-1][0], max(end, merged[-1][1]))
         else:
-            together.append((start, end))
-    return together
+            merged.append((start, end))
+    return merged
 
 
 def as_html(fragment: str, spans: Sequence[Span]) -> str:
-    """Matches in <mark>, all else escaped. A lone surrogate, which no encoding can carry, becomes a question mark."""
+    """Matches in <mark>, all else escaped. A lone surrogate, which no encoding can represent, becomes "?"."""
     parts: list[str] = []
     done = 0
     for start, end in spans:
@@ -61,31 +61,28 @@ def _escaped(text: str) -> str:
     return html.escape(text.encode("utf-8", "replace").decode("utf-8"))
 
 
-def _best(passage: str, worth: dict[Span, tuple[float, str]]) -> Span:
-    """The window whose different terms are worth most; of equals the first. It begins at a match, less some context."""
-    places = sorted(worth)
+def _best_window(passage: str, matches: dict[Span, tuple[float, str]]) -> Span:
+    """The window with the highest sum of weights of different terms; of equals the first. It begins at a match, with
+    some context before it."""
+    places = sorted(matches)
     starts = [start for start, _ in places]
 
     def value(first: int) -> float:
         last = bisect_left(starts, starts[first] + FRAGMENT_LENGTH)
-        said = {
-            worth[place][1]: worth[place][0]
-            for place in places[first:last]
-            if place[1] - starts[first] <= FRAGMENT_LENGTH
-        }
-        return sum(said.values())
+        inside = [place for place in places[first:last] if place[1] - starts[first] <= FRAGMENT_LENGTH]
+        return sum({matches[place][1]: matches[place][0] for place in inside}.values())
 
     first = max(range(len(places)), key=lambda at: (value(at), -at))
-    inside = [end for start, end in places[first:] if end - starts[first] <= FRAGMENT_LENGTH]
-    last = max(inside, default=starts[first] + FRAGMENT_LENGTH)
+    ends = [end for start, end in places[first:] if end - starts[first] <= FRAGMENT_LENGTH]
+    last = max(ends, default=starts[first] + FRAGMENT_LENGTH)
     context = (FRAGMENT_LENGTH - (last - starts[first])) // 2
     start = max(0, starts[first] - context)
     end = min(len(passage), start + FRAGMENT_LENGTH)
-    return _between_words(passage, max(0, end - FRAGMENT_LENGTH), end, starts[first], last)
+    return _trimmed_to_words(passage, max(0, end - FRAGMENT_LENGTH), end, starts[first], last)
 
 
-def _between_words(passage: str, start: int, end: int, first: int, last: int) -> Span:
-    """The same window without the pieces of words at its ends; what is marked stays inside."""
+def _trimmed_to_words(passage: str, start: int, end: int, first: int, last: int) -> Span:
+    """The same window without parts of words at its ends; the matches stay inside."""
     if start > 0 and not passage[start - 1].isspace():
         space = passage.find(" ", start, min(first, start + _WORD_REACH))
         start = space + 1 if space >= 0 else start

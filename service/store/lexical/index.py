@@ -2,7 +2,7 @@
 
     {collection id}-{analyzer version}/
         meta.json, *.idx, *.term ...   Tantivy's own files
-        position.json                  how far the change feed is in the index; written after each commit
+        position.json                  the position in the change feed; written after each commit
         damaged                        left by a reader that could not read; the follower builds anew
 
 Everything here blocks (call it in a thread). The one writer of a directory is `indexer.py`.
@@ -33,7 +33,7 @@ Match = tuple[DocumentId, int, float]
 """Document, content revision, BM25 score."""
 
 _TIES = (1, 100, 1000)
-"""How far beyond the limit to look for documents that tie with the last, so that ids and not disk order decide."""
+"""Additional hits to read in search of documents that tie with the last, so that ids and not disk order decide."""
 
 _SCORE_DIGITS = 4
 """Scores are float32 sums whose order of addition is not fixed: below this they are noise and would break ties."""
@@ -44,9 +44,9 @@ _DAMAGE_FILE = "damaged"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class IndexProgress:
-    """What an index holds. `complete` is False from a (re)start at zero until it has once caught up.
+    """What an index contains. `complete` is False from a (re)start at zero until it has once caught up.
 
-    `generation` names one life of the directory: a reader that finds another one must open it anew.
+    `generation` identifies one life of the directory: a reader that finds another one must open it anew.
     """
 
     generation: str
@@ -55,7 +55,7 @@ class IndexProgress:
 
 
 def schema() -> tantivy.Schema:
-    """`body`: the terms of title and text as our analyzer made them, with positions for phrases. `language`: whose."""
+    """`body`: the terms of title and text as our analyzer made them, with positions for phrases."""
     builder = tantivy.SchemaBuilder()
     builder.add_text_field("document_id", stored=True, tokenizer_name="raw", index_option="basic")
     builder.add_text_field("language", tokenizer_name="raw", index_option="basic")
@@ -64,17 +64,23 @@ def schema() -> tantivy.Schema:
     return builder.build()
 
 
-def attach(index: tantivy.Index) -> tantivy.Index:
-    """What Tantivy does not keep on disk: that terms come apart at spaces, and that we say when to reload."""
+def configure(index: tantivy.Index) -> tantivy.Index:
+    """Set what Tantivy does not keep on disk: terms are separated by spaces, and readers reload on request."""
     index.register_tokenizer("terms", tantivy.TextAnalyzerBuilder(tantivy.Tokenizer.whitespace()).build())
     index.config_reader("manual")
     return index
 
 
-def bag(analyzer: Analyzer, document: StoredDocument) -> TermCounts:
-    """The terms of a document, as its entry in the index would have them."""
+def analysed(analyzer: Analyzer, document: StoredDocument) -> tuple[str, list[str]]:
+    """The language of a document, and the terms of its title and text."""
     text = f"{document.title}\n{document.text}"
-    terms = analyzer.chain(analyzer.language_of(text)).terms(text)
+    language = analyzer.language_of(text)
+    return language, analyzer.chain(language).terms(text)
+
+
+def term_counts(analyzer: Analyzer, document: StoredDocument) -> TermCounts:
+    """The terms of a document, as its entry in the index would have them."""
+    _, terms = analysed(analyzer, document)
     return TermCounts(
         document_id=document.id,
         content_revision=document.content_revision,
@@ -128,7 +134,7 @@ class LexicalIndex:
         return self._view[1]
 
     def stale(self) -> bool:
-        """Has something been committed since the last refresh? One stat, no reading."""
+        """Whether something was committed since the last refresh. One stat, no reading."""
         return _stamp(self.path) != self._seen
 
     def refresh(self) -> None:
@@ -138,9 +144,9 @@ class LexicalIndex:
             progress = read_progress(self.path)
             if progress is None:
                 raise LexiconUnavailable("The lexical index is not built yet.")
-            with self._guarded():
+            with self._damage_detected():
                 if progress.generation != self._generation:
-                    self._index = attach(tantivy.Index.open(str(self.path)))
+                    self._index = configure(tantivy.Index.open(str(self.path)))
                 self._index.reload()
                 # One assignment, so that no search pairs the searcher of one state with the progress of another. The
                 # searcher may be ahead of the position; were it behind (a wipe), the position would have changed too.
@@ -151,94 +157,70 @@ class LexicalIndex:
 
     def search(self, words: ParsedQuery, limit: int, within: Sequence[DocumentId] | None) -> list[Match]:
         """Best first; equal scores in the order of their ids."""
-        searcher = self._searcher()
-        limit = min(limit, searcher.num_docs)  # Tantivy makes room for as many as it is asked for
-        if limit < 1:
-            return []
-        with self._guarded():
-            query = self._reading(searcher, words).query()
+        with self._query(words) as query:
+            # Tantivy allocates memory for as many hits as it is asked for.
+            limit = min(limit, query.searcher.num_docs)
+            if limit < 1:
+                return []
+            search = query.query()
             if within is not None:
-                query = tantivy.Query.boolean_query([self._among(within), (Must, query)])
-            matches = self._matches(searcher, query, limit)
+                search = tantivy.Query.boolean_query([self._only(within), (Must, search)])
+            matches = _matches(query.searcher, search, limit)
         return sorted(matches, key=lambda match: (-match[2], match[0]))[:limit]
 
     def matching_constraints(self, words: ParsedQuery, ids: Sequence[DocumentId]) -> frozenset[DocumentId]:
-        """Those of `ids` that say what must be said, and nothing that must not."""
-        searcher = self._searcher()
-        if not ids or not searcher.num_docs:
-            return frozenset()
-        with self._guarded():
-            wishes = self._reading(searcher, words).wishes()
-            query = tantivy.Query.boolean_query([self._among(ids), *wishes])
-            hits = searcher.search(query, min(len(ids), searcher.num_docs), count=False).hits
+        """Those of `ids` that contain what is required, and nothing that is excluded."""
+        with self._query(words) as query:
+            searcher = query.searcher
+            if not ids or not searcher.num_docs:
+                return frozenset()
+            search = tantivy.Query.boolean_query([self._only(ids), *query.constraints()])
+            hits = searcher.search(search, min(len(ids), searcher.num_docs), count=False).hits
             return frozenset(DocumentId(searcher.doc(address)["document_id"][0]) for _, address in hits)
 
     def max_score(self, words: ParsedQuery) -> float:
         """The highest score that a document could have."""
-        searcher = self._searcher()
-        with self._guarded():
-            return self._reading(searcher, words).max_score()
+        with self._query(words) as query:
+            return query.max_score()
 
     def exact_scores(self, words: ParsedQuery, documents: Sequence[TermCounts]) -> tuple[float, ...]:
         """The BM25 score of each document with its exact length and the statistics of the index."""
-        searcher = self._searcher()
-        with self._guarded():
-            weights, average_length = self._reading(searcher, words).statistics()
+        with self._query(words) as query:
+            weights, average_length = query.statistics()
         return SampleBM25(documents, weights, average_length).scores()
 
     def document_frequencies(self, words: ParsedQuery) -> tuple[int, ...]:
-        """How many documents say each different word."""
-        searcher = self._searcher()
-        with self._guarded():
-            return self._reading(searcher, words).document_frequencies()
+        """How many documents contain each different word."""
+        with self._query(words) as query:
+            return query.document_frequencies()
 
     def unmatched_terms(self, words: ParsedQuery) -> tuple[str, ...]:
-        """Quoted phrases that no document says."""
-        searcher = self._searcher()
-        with self._guarded():
-            return self._reading(searcher, words).unmatched_terms()
+        """Quoted phrases that no document contains."""
+        with self._query(words) as query:
+            return query.unmatched_terms()
 
     def highlight(self, words: ParsedQuery, passages: Sequence[str]) -> list[Highlights]:
         """Aligned with the passages."""
-        searcher = self._searcher()
-        with self._guarded():
-            chains, weight = self._reading(searcher, words).marking()
-            return [highlighted(passage, chains, weight) for passage in passages]
+        with self._query(words) as query:
+            chains, weight_of = query.highlighting()
+            return [highlighted(passage, chains, weight_of) for passage in passages]
 
-    def _searcher(self) -> tantivy.Searcher:
+    @contextmanager
+    def _query(self, words: ParsedQuery) -> Iterator[LexicalQuery]:
         searcher, progress = self._view
         if not progress.complete:
             raise LexiconUnavailable("The lexical index is being built.")
-        return searcher
+        with self._damage_detected():
+            yield LexicalQuery(searcher, self._schema, self._analyzer, words)
 
-    def _reading(self, searcher: tantivy.Searcher, words: ParsedQuery) -> LexicalQuery:
-        return LexicalQuery(searcher, self._schema, self._analyzer, words)
-
-    def _among(self, ids: Sequence[DocumentId]) -> tuple[tantivy.Occur, tantivy.Query]:
+    def _only(self, ids: Sequence[DocumentId]) -> tuple[tantivy.Occur, tantivy.Query]:
         """Scored as the constant 0, so that a filter never changes a BM25 score."""
-        return Must, tantivy.Query.const_score_query(
-            tantivy.Query.term_set_query(self._schema, "document_id", list(ids)), 0.0
-        )
-
-    def _matches(self, searcher: tantivy.Searcher, query: tantivy.Query, limit: int) -> list[Match]:
-        """The best `limit`, and those that tie with the last of them: Tantivy cuts among equals as it likes."""
-        for more in _TIES:
-            hits = searcher.search(query, limit + more, count=False).hits
-            tie = round(hits[limit - 1][0], _SCORE_DIGITS) if len(hits) >= limit else 0.0
-            if len(hits) < limit + more or round(hits[-1][0], _SCORE_DIGITS) < tie:
-                break
-        hits = [hit for hit in hits if round(hit[0], _SCORE_DIGITS) >= tie]
-        addresses = [address for _, address in hits]
-        revisions = searcher.fast_field_values("content_revision", addresses)
-        return [
-            (DocumentId(searcher.doc(address)["document_id"][0]), int(revision or 0), rounded)
-            for (score, address), revision in zip(hits, revisions, strict=True)
-            if (rounded := round(score, _SCORE_DIGITS)) > 0
-        ]
+        only = tantivy.Query.term_set_query(self._schema, "document_id", list(ids))
+        return Must, tantivy.Query.const_score_query(only, 0.0)
 
     @contextmanager
-    def _guarded(self) -> Iterator[None]:
-        """Tantivy answers damaged files with ValueError or a Rust panic, which is no Exception in Python."""
+    def _damage_detected(self) -> Iterator[None]:
+        """Tantivy reports damaged files by ValueError or by a Rust panic, which is no Exception in Python."""
         try:
             yield
         except BaseException as error:
@@ -248,7 +230,25 @@ class LexicalIndex:
             raise LexiconUnavailable(f"The lexical index cannot be read and will be built anew: {error}") from error
 
 
+def _matches(searcher: tantivy.Searcher, query: tantivy.Query, limit: int) -> list[Match]:
+    """The best `limit`, and those that tie with the last of them: Tantivy chooses among equals arbitrarily."""
+    for more in _TIES:
+        hits = searcher.search(query, limit + more, count=False).hits
+        tie = round(hits[limit - 1][0], _SCORE_DIGITS) if len(hits) >= limit else 0.0
+        if len(hits) < limit + more or round(hits[-1][0], _SCORE_DIGITS) < tie:
+            break
+    hits = [hit for hit in hits if round(hit[0], _SCORE_DIGITS) >= tie]
+    addresses = [address for _, address in hits]
+    revisions = searcher.fast_field_values("content_revision", addresses)
+    return [
+        (DocumentId(searcher.doc(address)["document_id"][0]), int(revision or 0), rounded)
+        for (score, address), revision in zip(hits, revisions, strict=True)
+        if (rounded := round(score, _SCORE_DIGITS)) > 0
+    ]
+
+
 def _stamp(path: Path) -> tuple[int, int]:
+    """Changes with each write of the position file."""
     try:
         status = (path / _POSITION_FILE).stat()
     except OSError:

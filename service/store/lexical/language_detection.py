@@ -1,4 +1,4 @@
-"""In which language is a text? The script says it where only one language of ours is written in it; else py3langid.
+"""Detects the language of a text: by its script where only one known language is written in it, else by py3langid.
 
 py3langid (BSD, 4.6 MB, offline, pure Python over NumPy) is a naive Bayes classifier over byte n-grams (Lui and Baldwin
 2012, "langid.py"), trained anew and calibrated; it is restricted to the languages that can be told apart here.
@@ -18,28 +18,28 @@ if TYPE_CHECKING:
     from py3langid.langid import LanguageIdentifier
 
 SAMPLE = 400
-"""Characters that are read: the beginning tells, and 400 are told in 0.5 ms."""
+"""Characters that are read: the beginning is enough, and 400 take 0.5 ms."""
 
-_SURE = 0.05
-"""Below this probability of the most probable of 48 languages nothing can be said."""
+_MIN_PROBABILITY = 0.05
+"""Below this probability of the most probable of 48 languages the language is unknown."""
 
-_NEAR = 0.05
-"""Languages less probable than this share of the most probable one are not what a query is asked in."""
+_MIN_RATIO = 0.05
+"""Languages less probable than this share of the most probable one are not considered for a query."""
 
 _SCRIPTS = {
     "el": r"\p{Greek}", "he": r"\p{Hebrew}", "hi": r"\p{Devanagari}", "hy": r"\p{Armenian}",
     "ja": r"\p{Hiragana}\p{Katakana}", "ka": r"\p{Georgian}", "km": r"\p{Khmer}", "ko": r"\p{Hangul}",
     "lo": r"\p{Lao}", "my": r"\p{Myanmar}", "ta": r"\p{Tamil}", "th": r"\p{Thai}", "zh": r"\p{Han}",
 }  # fmt: skip
-"""Languages that alone are written so, of those that we know."""
+"""Scripts that only one of the known languages uses."""
 
 _LETTERS = regex.compile("|".join(f"(?P<{code}>[{script}])" for code, script in _SCRIPTS.items()) + r"|\p{L}")
 _JAPANESE = 0.05
-"""Of Chinese characters and kana together: so many kana make a text Japanese."""
+"""Share of kana, among kana and Chinese characters, from which a text is Japanese."""
 
 
-def detected(text: str) -> str:
-    """The language of a document."""
+def detect_language(text: str) -> str:
+    """The language of a document, or UNKNOWN."""
     sample = text[:SAMPLE]
     by_script = _by_script(sample)
     if by_script is not None:
@@ -47,13 +47,13 @@ def detected(text: str) -> str:
     if not _LETTERS.search(sample):
         return UNKNOWN
     code, probability = _identifier().classify(sample)
-    return code if probability >= _SURE else UNKNOWN
+    return code if probability >= _MIN_PROBABILITY else UNKNOWN
 
 
-def asked_in(text: str, present: Collection[str]) -> Mapping[str, float]:
+def query_languages(text: str, present: Collection[str]) -> Mapping[str, float]:
     """Those of the languages `present` that a query may be in, each with its weight: 1 for the most probable.
 
-    A name alone may be in any of them, and is looked for in all.
+    A name alone may be in any of them, and is searched in all.
     """
     by_script = _by_script(text[:SAMPLE])
     if by_script is not None and by_script in present:
@@ -62,14 +62,14 @@ def asked_in(text: str, present: Collection[str]) -> Mapping[str, float]:
     if not ranked:
         return dict.fromkeys(present, 1.0)
     best = ranked[0][1]
-    near = {code: probability / best for code, probability in ranked if probability >= _NEAR * best}
-    # What was not told of its documents cannot be told of the query.
+    near = {code: probability / best for code, probability in ranked if probability >= _MIN_RATIO * best}
+    # Documents of unknown language may be in any, so every query is searched in them.
     return near | {code: 1.0 for code in present if code == UNKNOWN}
 
 
-def detector() -> str:
-    """What decides: another one would analyse the same documents otherwise."""
-    return f"py3langid {version('py3langid')} {SAMPLE} {_SURE} {_JAPANESE} {sorted(_SCRIPTS)}"
+def detector_version() -> str:
+    """Everything that decides: with another detector the same documents would be analysed differently."""
+    return f"py3langid {version('py3langid')} {SAMPLE} {_MIN_PROBABILITY} {_JAPANESE} {sorted(_SCRIPTS)}"
 
 
 def _by_script(sample: str) -> str | None:
@@ -84,7 +84,7 @@ def _by_script(sample: str) -> str | None:
 
 @lru_cache(maxsize=1)
 def _identifier() -> "LanguageIdentifier":
-    """Imported and loaded by who needs it: a second of processor time."""
+    """Imported and loaded on first use: a second of processor time."""
     from py3langid.langid import MODEL_FILE, LanguageIdentifier
 
     identifier = LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True)

@@ -1,16 +1,16 @@
 """The lexical leg: BM25 over whole documents, on local disk, one directory for each collection and analyzer.
 
-This is the reading side, and it is the same in every process. `follower.py` keeps the directories true to the change
-feed: in one process it writes them, in the others it only looks when they changed.
+This is the reading side, which is the same in every process. `follower.py` keeps the directories in step with the
+change feed: one process writes them, the others only check when they changed.
 
-Where a collection gets another language, the index of the former one goes on answering, as it did before, and goes on
-being followed, until the new one is complete.
+Where the language of a collection changes, the index of the former language continues to answer and to be followed
+until the new one is complete.
 """
 
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -27,7 +27,7 @@ from service.core.ports.lexicon import LexiconState, TermCounts
 from service.core.query_syntax import Highlights, ParsedQuery
 from service.core.search import Candidate
 from service.store.lexical.analyzer import analyzer_for
-from service.store.lexical.index import LexicalIndex, bag, is_damaged, read_progress
+from service.store.lexical.index import LexicalIndex, Match, is_damaged, read_progress, term_counts
 from service.store.lexical.languages import KNOWN
 
 T = TypeVar("T")
@@ -35,12 +35,12 @@ T = TypeVar("T")
 _YOUNG_SECONDS = 5.0
 """A collection without an index is empty when it is younger than this, and being rebuilt when it is older."""
 
-_TRUST_SECONDS = 10.0
-"""How long "nothing is waiting" is believed after the last look at the change feed."""
+_TRUSTED_SECONDS = 10.0
+"""How long a lag of 0 is believed after the last check of the change feed."""
 
 
 class TantivyLexicon:
-    """The Lexicon port. `root` holds the indexes of all installations; `installation` names the database.
+    """The Lexicon port. `root` holds the indexes of all installations; `installation` identifies the database.
 
     Misconfigured where the folder cannot be made.
     """
@@ -61,20 +61,18 @@ class TantivyLexicon:
         self._now = now
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="lexical")
         self._indexes: dict[Path, LexicalIndex] = {}
-        self._advanced = asyncio.Condition()
+        self._refreshed = asyncio.Condition()
         self._waiting: Counter[CollectionId] = Counter()
-        self._looked: dict[Path, tuple[CollectionId, float, float]] = {}
-        self._nudge = asyncio.Event()
+        self._lags: dict[Path, tuple[CollectionId, float, float]] = {}
+        self._wake = asyncio.Event()
 
     async def search(
         self, collection: Collection, words: ParsedQuery, limit: int, within: Sequence[DocumentId] | None = None
     ) -> tuple[Candidate, ...]:
         if limit < 1 or (within is not None and not within):
             return ()
-        index = await self._index(collection)
-        if index is None:
-            return ()
-        matches = await self._in_thread(lambda: index.search(words, limit, within))
+        none: list[Match] = []
+        matches = await self._query(collection, lambda index: index.search(words, limit, within), none)
         return tuple(
             Candidate(document_id=document_id, content_revision=content_revision, score=score)
             for document_id, content_revision, score in matches
@@ -83,120 +81,109 @@ class TantivyLexicon:
     async def matching_constraints(
         self, collection: Collection, words: ParsedQuery, ids: Sequence[DocumentId]
     ) -> frozenset[DocumentId]:
-        index = await self._index(collection)
-        return frozenset() if index is None else await self._in_thread(lambda: index.matching_constraints(words, ids))
+        return await self._query(collection, lambda index: index.matching_constraints(words, ids), frozenset())
 
     async def unmatched_terms(self, collection: Collection, words: ParsedQuery) -> tuple[str, ...]:
-        index = await self._index(collection)
-        return () if index is None else await self._in_thread(lambda: index.unmatched_terms(words))
+        return await self._query(collection, lambda index: index.unmatched_terms(words), ())
 
     async def max_score(self, collection: Collection, words: ParsedQuery) -> float:
-        index = await self._index(collection)
-        return 0.0 if index is None else await self._in_thread(lambda: index.max_score(words))
+        return await self._query(collection, lambda index: index.max_score(words), 0.0)
 
     async def term_counts(self, collection: Collection, documents: Sequence[StoredDocument]) -> tuple[TermCounts, ...]:
-        """As `ports.LexicalTruth`, made of the documents as they are, not of what the index holds of them."""
+        """Of the documents as they are, not of what the index holds of them."""
         analyzer = analyzer_for(collection.settings.language)
-        return tuple(await self._in_thread(lambda: [bag(analyzer, document) for document in documents]))
+        return tuple(await self._in_thread(lambda: [term_counts(analyzer, document) for document in documents]))
 
     async def exact_scores(
         self, collection: Collection, words: ParsedQuery, bags: Sequence[TermCounts]
     ) -> tuple[float, ...]:
-        index = await self._index(collection)
-        if index is None:
-            return (0.0,) * len(bags)
-        return await self._in_thread(lambda: index.exact_scores(words, bags))
+        return await self._query(collection, lambda index: index.exact_scores(words, bags), (0.0,) * len(bags))
 
     async def document_frequencies(self, collection: Collection, words: ParsedQuery) -> tuple[int, ...]:
-        index = await self._index(collection)
-        return () if index is None else await self._in_thread(lambda: index.document_frequencies(words))
+        return await self._query(collection, lambda index: index.document_frequencies(words), ())
 
     async def highlight(
         self, collection: Collection, words: ParsedQuery, passages: Sequence[str]
     ) -> tuple[Highlights, ...]:
-        index = await self._index(collection)
-        if index is None:
-            return tuple(Highlights() for _ in passages)
-        return tuple(await self._in_thread(lambda: index.highlight(words, passages)))
+        empty = [Highlights() for _ in passages]
+        return tuple(await self._query(collection, lambda index: index.highlight(words, passages), empty))
 
     def state(self, collection: Collection) -> LexiconState:
-        if self.current(collection):
+        if self.is_current(collection):
             return "ready"
-        return "rebuilding" if self.built(collection) else "building"
+        return "rebuilding" if self._complete_index(collection) is not None else "building"
 
     async def wait_until(self, collection: Collection, position: Position) -> None:
+        def reached() -> bool:
+            index = self._complete_index(collection)
+            return (index.progress.position if index else Position()) >= position
+
         self._waiting[collection.id] += 1
-        self._nudge.set()
+        self._wake.set()
         try:
-            async with self._advanced:
-                await self._advanced.wait_for(lambda: self._seen(collection) >= position)
+            async with self._refreshed:
+                await self._refreshed.wait_for(reached)
         finally:
             self._waiting[collection.id] -= 1
             if not self._waiting[collection.id]:
                 del self._waiting[collection.id]
 
     def lag_seconds(self, collection_id: CollectionId) -> float | None:
-        """An upper bound: what was waiting at the last look, grown by the time since. Of a new language's index too."""
-        looks = [(lag, looked_at) for of, lag, looked_at in self._looked.values() if of == collection_id]
-        lags = [(lag, time.monotonic() - looked_at) for lag, looked_at in looks]
-        return max((lag + since if lag > 0 or since > _TRUST_SECONDS else 0.0 for lag, since in lags), default=None)
+        """An upper bound: the lag at the last check, plus the time since. The largest where there are two indexes."""
+        lags = [(lag, time.monotonic() - at) for of, lag, at in self._lags.values() if of == collection_id]
+        return max((lag + since if lag > 0 or since > _TRUSTED_SECONDS else 0.0 for lag, since in lags), default=None)
 
     async def close(self) -> None:
         await asyncio.get_running_loop().run_in_executor(None, self._threads.shutdown)
 
-    # ------------------------------------------------------------ what the follower needs
+    # ------------------------------------------------------------ for the follower
 
     def path(self, collection: Collection) -> Path:
         return self.directory / f"{collection.id}-{analyzer_for(collection.settings.language).version}"
 
-    def visible(self, collection: Collection) -> Position:
-        """How far searches of this process see; the very beginning where there is no index."""
+    def visible_position(self, collection: Collection) -> Position:
+        """The position that searches of this process see; the very beginning where there is no index."""
         index = self._indexes.get(self.path(collection))
         return index.progress.position if index else Position()
 
-    def current(self, collection: Collection) -> bool:
-        """Is its index, in the language that it has now, complete?"""
+    def is_current(self, collection: Collection) -> bool:
+        """Whether the index in its present language is complete."""
         index = self._indexes.get(self.path(collection))
         return index is not None and index.progress.complete
 
-    def built(self, collection: Collection) -> bool:
-        """Can it be searched, if only in its former language?"""
-        return self._answering(collection) is not None
-
-    def former(self, collection: Collection) -> Collection | None:
-        """The collection as it was, where its index of that time is there and complete, and read by the same code."""
-        newest = sorted(self._formers(collection), key=lambda found: -found[0])
-        return newest[0][1] if newest else None
-
-    def _formers(self, collection: Collection) -> Iterator[tuple[float, Collection]]:
+    def in_former_language(self, collection: Collection) -> Collection | None:
+        """The collection with the language of its newest complete index of another language; None: there is none."""
+        found: list[tuple[float, Collection]] = []
         for path in self.directory.glob(f"{collection.id}-*"):
             _, language, *_ = path.name.split("-")
             if language in KNOWN and language != collection.settings.language and not is_damaged(path):
-                was = replace(collection, settings=replace(collection.settings, language=language))
+                former = replace(collection, settings=replace(collection.settings, language=language))
                 progress = read_progress(path)
-                if path == self.path(was) and progress is not None and progress.complete:
-                    yield path.stat().st_mtime, was
+                # Another path: the index was made by another version of the analyzer.
+                if path == self.path(former) and progress is not None and progress.complete:
+                    found.append((path.stat().st_mtime, former))
+        return max(found, key=lambda one: one[0])[1] if found else None
 
-    def awaited(self) -> set[CollectionId]:
-        """The collections that somebody waits for (`wait_until`)."""
+    def waiting_collections(self) -> set[CollectionId]:
+        """The collections of which somebody waits for a position (`wait_until`)."""
         return set(self._waiting)
 
     def wake(self) -> None:
-        """Wake the follower: it turns to what is due, and at once to what somebody waits for."""
-        self._nudge.set()
+        """Wake the follower: it processes what is due, and at once what somebody waits for."""
+        self._wake.set()
 
-    async def nudged(self, seconds: float) -> None:
-        """Return at the next nudge, or after so long."""
+    async def wait_for_wake(self, seconds: float) -> None:
+        """Return at the next `wake`, or after so long."""
         try:
             async with asyncio.timeout(seconds):
-                await self._nudge.wait()
+                await self._wake.wait()
         except TimeoutError:
             return
         finally:
-            self._nudge.clear()
+            self._wake.clear()
 
     async def refresh(self, collection: Collection) -> None:
-        """Show what the writer, in whatever process, has committed meanwhile, and wake who waited for it."""
+        """Show what the writer, in whatever process, has committed meanwhile, and wake whoever waited for it."""
         index = self._indexes.get(self.path(collection))
         try:
             if index is None:
@@ -208,38 +195,39 @@ class TantivyLexicon:
         except LexiconUnavailable:
             self._indexes.pop(self.path(collection), None)
             return
-        async with self._advanced:
-            self._advanced.notify_all()
+        async with self._refreshed:
+            self._refreshed.notify_all()
 
-    def looked(self, collection: Collection, lag_seconds: float) -> None:
-        """The change feed was looked at just now, and this is what it said."""
-        self._looked[self.path(collection)] = (collection.id, lag_seconds, time.monotonic())
+    def record_lag(self, collection: Collection, lag_seconds: float) -> None:
+        """The change feed was checked just now, with this result."""
+        self._lags[self.path(collection)] = (collection.id, lag_seconds, time.monotonic())
 
-    def keep(self, collections: Iterable[Collection]) -> None:
-        """Let go of all other collections."""
+    def retain(self, collections: Iterable[Collection]) -> None:
+        """Forget the indexes of all other collections."""
         paths = {self.path(collection) for collection in collections}
         self._indexes = {path: index for path, index in self._indexes.items() if path in paths}
-        self._looked = {path: look for path, look in self._looked.items() if path in paths}
+        self._lags = {path: lag for path, lag in self._lags.items() if path in paths}
 
     # ------------------------------------------------------------
 
-    def _answering(self, collection: Collection) -> LexicalIndex | None:
-        """The index that is searched: that of the collection's language or, until it is complete, of the former one."""
-        if self.current(collection):
+    async def _query(self, collection: Collection, work: Callable[[LexicalIndex], T], empty: T) -> T:
+        """The result of `work` in a thread; `empty` where the collection is so new that its index must be empty."""
+        index = await self._searched_index(collection)
+        return empty if index is None else await self._in_thread(lambda: work(index))
+
+    def _complete_index(self, collection: Collection) -> LexicalIndex | None:
+        """The index of the collection's language or, until that is complete, of the former one."""
+        if self.is_current(collection):
             return self._indexes[self.path(collection)]
-        of = f"{collection.id}-"
+        prefix = f"{collection.id}-"
         others = [
-            index for path, index in self._indexes.items() if path.name.startswith(of) and index.progress.complete
+            index for path, index in self._indexes.items() if path.name.startswith(prefix) and index.progress.complete
         ]
         return others[-1] if others else None
 
-    def _seen(self, collection: Collection) -> Position:
-        index = self._answering(collection)
-        return index.progress.position if index else Position()
-
-    async def _index(self, collection: Collection) -> LexicalIndex | None:
+    async def _searched_index(self, collection: Collection) -> LexicalIndex | None:
         """None where the collection is so new that nothing can be in it yet."""
-        index = self._answering(collection)
+        index = self._complete_index(collection)
         if index is not None:
             return index
         try:
@@ -247,12 +235,12 @@ class TantivyLexicon:
         except LexiconUnavailable:
             if (self._now() - collection.created_at).total_seconds() < _YOUNG_SECONDS:
                 return None
-            was = self.former(collection)
-            if was is None:
+            former = self.in_former_language(collection)
+            if former is None:
                 raise
-            return await self._open(was)
-        was = None if index.progress.complete else self.former(collection)
-        return index if was is None else await self._open(was)
+            return await self._open(former)
+        former = None if index.progress.complete else self.in_former_language(collection)
+        return index if former is None else await self._open(former)
 
     async def _open(self, collection: Collection) -> LexicalIndex:
         path, analyzer = self.path(collection), analyzer_for(collection.settings.language)

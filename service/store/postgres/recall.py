@@ -57,8 +57,8 @@ class PostgresRecalls:
     async def ef_settings(self, collection_id: CollectionId) -> tuple[EfSetting, ...]:
         return await self._pool.fetch_objects(EfSetting, SQL.ef_settings, {"collection_id": collection_id})
 
-    async def put_ef_setting(self, collection_id: CollectionId, effort: EfSetting, entry: AuditEntry | None) -> None:
-        values = {**dataclasses.asdict(effort), "collection_id": collection_id}
+    async def put_ef_setting(self, collection_id: CollectionId, setting: EfSetting, entry: AuditEntry | None) -> None:
+        values = {**dataclasses.asdict(setting), "collection_id": collection_id}
         async with self._pool.transaction() as connection:
             await connection.execute(SQL.put_ef_setting, values)
             if entry is not None:

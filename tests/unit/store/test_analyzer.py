@@ -7,8 +7,8 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from service.store.lexical import analyzer
-from service.store.lexical.analyzer import Analyzer, LanguageAnalyzer, analyzer_for, population
-from service.store.lexical.language_detection import asked_in, detected
+from service.store.lexical.analyzer import Analyzer, LanguageAnalyzer, analyzer_for, languages_of_term
+from service.store.lexical.language_detection import detect_language, query_languages
 from service.store.lexical.languages import AUTO, KNOWN, LANGUAGES, UNKNOWN
 
 
@@ -108,8 +108,8 @@ def test_repeated_words_count() -> None:
 
 
 def test_highlights_mark_the_longest_ngrams() -> None:
-    assert chain("zh").marked_terms("東京") == {"東京"}
-    assert chain("zh").marked_terms("水") == {"水"}
+    assert chain("zh").highlight_terms("東京") == {"東京"}
+    assert chain("zh").highlight_terms("水") == {"水"}
 
 
 def test_what_is_no_word_has_no_term() -> None:
@@ -131,9 +131,9 @@ def test_in_many_languages_a_term_names_its_own() -> None:
     words = analyzer_for(AUTO)
     assert words.chain("de").terms("die 2 Häuser") == ["de~die", "2", "de~haus"]
     assert words.chain("zh").terms("東京") == ["東", "東京", "京"]
-    assert population("de~haus") == ("de",)
-    assert population("2") is None
-    assert population("東京") == ("ja", "ko", "zh")
+    assert languages_of_term("de~haus") == ("de",)
+    assert languages_of_term("2") is None
+    assert languages_of_term("東京") == ("ja", "ko", "zh")
 
 
 @pytest.mark.parametrize(
@@ -153,15 +153,15 @@ def test_in_many_languages_a_term_names_its_own() -> None:
     ],
 )
 def test_languages_are_told(text: str, language: str) -> None:
-    assert detected(text) == language
+    assert detect_language(text) == language
 
 
 def test_a_query_is_read_in_the_languages_of_the_collection() -> None:
-    assert asked_in("Wie viele Punkte gab die Verteidigung auf?", ["de", "en"]) == {"de": 1.0}
-    assert asked_in("Wie viele Punkte gab die Verteidigung auf?", ["en"]) == {"en": 1.0}
-    assert len(asked_in("Denver Broncos", ["de", "en", "es", UNKNOWN])) > 2, "a name may be in any"
-    assert asked_in("東京", ["zh", "en"]) == {"zh": 1.0}
-    assert asked_in("heron", []) == {}
+    assert query_languages("Wie viele Punkte gab die Verteidigung auf?", ["de", "en"]) == {"de": 1.0}
+    assert query_languages("Wie viele Punkte gab die Verteidigung auf?", ["en"]) == {"en": 1.0}
+    assert len(query_languages("Denver Broncos", ["de", "en", "es", UNKNOWN])) > 2, "a name may be in any"
+    assert query_languages("東京", ["zh", "en"]) == {"zh": 1.0}
+    assert query_languages("heron", []) == {}
 
 
 # ---------------------------------------------------------------- versions
