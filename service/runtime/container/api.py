@@ -135,7 +135,7 @@ async def open_api(settings: Settings, url: str) -> AsyncIterator[FastAPI]:
             processes=store.processes,
             embedders=models,
             verifier=verifier,
-            lexicon_built=lexicon.built,
+            lexicon_built=lexicon.is_searchable,
             check_seconds=settings.check_seconds,
         )
         diagnostics = DiagnosticsService(

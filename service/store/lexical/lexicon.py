@@ -111,7 +111,7 @@ class TantivyLexicon:
     def state(self, collection: Collection) -> LexiconState:
         if self.is_current(collection):
             return "ready"
-        return "rebuilding" if self._complete_index(collection) is not None else "building"
+        return "rebuilding" if self.is_searchable(collection) else "building"
 
     async def wait_until(self, collection: Collection, position: Position) -> None:
         def reached() -> bool:
@@ -150,6 +150,10 @@ class TantivyLexicon:
         """Whether the index in its present language is complete."""
         index = self._indexes.get(self.path(collection))
         return index is not None and index.progress.complete
+
+    def is_searchable(self, collection: Collection) -> bool:
+        """Whether an index is complete, be it in the former language."""
+        return self._complete_index(collection) is not None
 
     def in_former_language(self, collection: Collection) -> Collection | None:
         """The collection with the language of its newest complete index of another language; None: there is none."""
