@@ -8,9 +8,9 @@ from service.core.ids import DocumentId
 
 @dataclass(frozen=True, kw_only=True, slots=True, order=True)
 class Position:
-    """A place in the change feed: everything up to here has been followed.
+    """A place in the change feed, up to which everything has been read.
 
-    `purged` is how far tombstones had been forgotten when this place was reached; it plays no part in the order.
+    `purged`: the position up to which tombstones had been purged then; it does not count for the order.
     """
 
     xid: int = 0
@@ -20,7 +20,7 @@ class Position:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Change:
-    """The present state of a document that changed; `document` is None where it was deleted."""
+    """The current state of a document that changed; `document` is None where it was deleted."""
 
     position: Position
     document_id: DocumentId
@@ -29,9 +29,9 @@ class Change:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ChangePage:
-    """Consecutive changes. `lag_seconds` is the age of the oldest change not yet followed (0: caught up).
+    """Consecutive changes. `lag_seconds`: the age of the oldest change after the position (0: caught up).
 
-    `rebuild` is True where the position asked for is older than what the feed still knows: start again from zero.
+    `rebuild` is True where the position is older than what the feed still contains: start again from zero.
     """
 
     changes: tuple[Change, ...]

@@ -9,16 +9,15 @@ from service.core.ids import CollectionId, CollectionName, VersionNumber
 
 Storage = Literal["halfvec", "vector", "binary"]
 
-
 EXTERNAL = "external"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EmbedderSpec:
-    """What an operator asks for. Everything here moves vectors and is part of the fingerprint.
+    """The requested embedder. Everything here changes vectors and is part of the fingerprint.
 
-    `dimensions` keeps the first so many (Matryoshka) and renormalises; None keeps all. `identity` is of the model
-    `external` alone: the client's own name for whatever made the vectors that it brings.
+    `dimensions` keeps the first so many (Matryoshka) and renormalises; None keeps all. `identity` is for the model
+    `external` only: the client's name for what makes its vectors.
     """
 
     model: str = "default"
@@ -30,13 +29,13 @@ class EmbedderSpec:
 
     @property
     def external(self) -> bool:
-        """The vectors come with the documents and the queries: no model of ours makes them."""
+        """Clients bring the vectors with documents and queries; the service has no model for them."""
         return self.model == EXTERNAL
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ChunkingSettings:
-    """How documents are cut, in tokens of the embedder. `max_tokens` None: as much as the embedder takes."""
+    """How documents are split, in tokens of the embedder. `max_tokens` None: as many as the embedder takes."""
 
     max_tokens: int | None = None
     overlap_tokens: int = 32
@@ -44,10 +43,10 @@ class ChunkingSettings:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class IndexSettings:
-    """How the vectors of a version are stored and indexed. `m`, `ef_construction`: links and effort of HNSW.
+    """How the vectors of a version are stored and indexed. `m`, `ef_construction`: parameters of HNSW.
 
-    `halfvec`: 16 bits a dimension; `vector`: 32; `binary`: halfvec rows under an index of one bit a dimension, whose
-    finds are scored again with the rows. The space is the same; what the index loses differs, and is measured.
+    `halfvec`: 16 bits per dimension; `vector`: 32; `binary`: halfvec rows with an index of one bit per dimension, whose
+    results are scored again with the rows. The space is the same; the recall of the index differs, and is measured.
     """
 
     m: int = 16
@@ -57,8 +56,8 @@ class IndexSettings:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FusionSettings:
-    """How two legs become one ranking. `alpha` weighs the dense leg (convex), as far as it is certain of its finds;
-    `k` damps the ranks (RRF). Where the defaults come from: docs/decisions/0024."""
+    """How the rankings of the two legs are fused. `alpha`: weight of the dense leg (convex), as far as it is certain;
+    `k`: the constant of RRF. The defaults are explained in docs/decisions/0024."""
 
     method: Literal["convex", "rrf"] = "convex"
     alpha: float = 0.5
@@ -67,7 +66,7 @@ class FusionSettings:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RerankSettings:
-    """`depth`: hits of the first stage that the cross-encoder reads. `weight`: its share in the final score."""
+    """`depth`: hits of the first stage that the cross-encoder scores. `weight`: its share in the final score."""
 
     depth: int = 50
     weight: float = 0.6
@@ -85,9 +84,9 @@ class MeasuredGain:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TuningRecord:
-    """On what the ranking was chosen: judged queries, in so many folds, answered by this embedder version.
+    """The data on which the ranking was tuned: judged queries, in so many folds, answered by this embedder version.
 
-    `fusion` is the gain of fusion and candidates, `rerank` that of depth and weight beyond it; None: left as it was.
+    `fusion` is the gain of fusion and candidates, `rerank` that of depth and weight beyond it; None: unchanged.
     """
 
     version: VersionNumber
@@ -100,7 +99,7 @@ class TuningRecord:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CollectionSettings:
-    """`candidates`: documents that each leg brings, unless a search says otherwise."""
+    """`candidates`: documents that each leg retrieves, unless a search sets another number."""
 
     embedder: EmbedderSpec = EmbedderSpec()
     language: str = "en"
@@ -110,13 +109,13 @@ class CollectionSettings:
     candidates: int = 100
     rerank: RerankSettings = RerankSettings()
     tuned: TuningRecord | None = None
-    """None where fusion, candidates and reranking are as they come, or were set by hand since."""
+    """None where fusion, candidates and reranking are the defaults, or were set by hand since."""
     indexed: tuple[str, ...] = ()
-    """Fields of the metadata, dotted where they are nested, that filters find by an index of their own."""
+    """Fields of the metadata, dotted where they are nested, that have an index for filters."""
 
 
 class FieldState(StrEnum):
-    """Of a declared field. While it is `building`, filters look at the documents instead."""
+    """While a declared field is `building`, filters read the documents instead."""
 
     BUILDING = "building"
     READY = "ready"
@@ -135,13 +134,13 @@ class Collection:
     settings: CollectionSettings
     active_version: VersionNumber
     previous_version: VersionNumber | None = None
-    """The version that a roll back would make active again."""
+    """The version that a roll back makes active again."""
     created_at: datetime
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CollectionCounts:
-    """Of one collection. `pending` and `failed` count documents that the active version waits for or has set aside."""
+    """`pending` and `failed` count the documents that the active version has not encoded yet or could not encode."""
 
     documents: int
     chunks: int

@@ -1,4 +1,4 @@
-"""Documents: as a client sends them, as they are committed, and the chunks that they are cut into."""
+"""Documents as sent by clients and as committed, and their chunks."""
 
 import hashlib
 from collections.abc import Mapping
@@ -13,7 +13,7 @@ WriteStatus = Literal["created", "updated", "unchanged"]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Document:
-    """What a client sends. `vector`: for a version whose embedder is `external`; no part of the content."""
+    """A document as a client sends it. `vector`: for versions whose embedder is `external`; not part of the content."""
 
     id: DocumentId
     title: str = ""
@@ -23,7 +23,7 @@ class Document:
 
     @property
     def content_hash(self) -> bytes:
-        """Decides whether the vectors and the lexical entry must be made again."""
+        """Where it changes, the vectors and the lexical entry are made again."""
         return hashlib.blake2b(f"{len(self.title)}:{self.title}{self.text}".encode(), digest_size=16).digest()
 
 
@@ -63,6 +63,6 @@ class Chunk:
     end: int
     text: str
     tokens: int
-    """What the embedder will see, special tokens and prompt included."""
+    """Length in tokens of the embedder, special tokens and prompt included."""
     truncated: bool = False
-    """True where one indivisible piece is longer than the embedder takes: counted and visible, never silent."""
+    """True where one indivisible piece is longer than the embedder takes; such chunks are counted and reported."""

@@ -1,28 +1,29 @@
-"""Filters over metadata: reading what a client sent, and what it means.
+"""Filters over metadata: parsing and meaning.
 
-`matches` is the meaning; `store/predicates.py` says the same in SQL, and a property test holds them together.
+`matches` defines the meaning; `store/postgres/filters/filter_sql.py` expresses it in SQL, and a property test compares
+the two.
 
 - A dotted path walks nested objects and, where it meets an array, each object in it. It may find many values or none.
 - A value that is an array stands for its elements (one level), so `{"tags": "x"}` matches where one tag is "x".
 - Numbers are compared as the decimals that JSON writes (1 equals 1.0), strings by code point. A boolean is no number;
   `$gt $gte $lt $lte` never match across types.
-- `$eq: null` matches null and also where the path finds nothing. `$ne` and `$nin` are the negations of `$eq` and `$in`.
-- `$exists` asks whether the path finds anything, null included.
+- `$eq: null` matches null, and where the path finds nothing. `$ne` and `$nin` are the negations of `$eq` and `$in`.
+- `$exists`: whether the path finds anything, null included.
 - `$contains`: an array that has the element, or a string that has the substring.
 - Several fields, or several operators on one field, must all hold.
 """
 
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
+from operator import ge, gt, le, lt
 from typing import Any, Final, Literal, cast
 
 from service.core.errors import Invalid
 
 Operator = Literal["$eq", "$ne", "$gt", "$gte", "$lt", "$lte", "$in", "$nin", "$exists", "$contains"]
-
 
 Scalar = str | int | float | bool | None
 
@@ -53,30 +54,29 @@ class Not:
 
 Filter = Condition | And | Or | Not
 
-
 MAX_DEPTH: Final = 8
 MAX_CONDITIONS: Final = 100
 MAX_VALUES: Final = 1_000
 MAX_FIELD_LENGTH: Final = 512
 MAX_DECLARED: Final = 16
 
-_ORDERED = {"$gt", "$gte", "$lt", "$lte"}
+_ORDERED: Mapping[str, Callable[[Any, Any], bool]] = {"$gt": gt, "$gte": ge, "$lt": lt, "$lte": le}
 _SETS = {"$in", "$nin"}
 _ONE_VALUE = {"$eq", "$ne", "$contains"}
-_OPERATORS = _ORDERED | _SETS | _ONE_VALUE | {"$exists"}
+_OPERATORS = _ORDERED.keys() | _SETS | _ONE_VALUE | {"$exists"}
 _NOT_TEXT = re.compile("[\0\ud800-\udfff]")
 
 
-# ---------------------------------------------------------------- reading
+# ---------------------------------------------------------------- parsing
 
 
 def parse(raw: object) -> Filter:
-    """The filter that a client means. Invalid names the exact place, such as `filter.year.$gte`."""
-    return _Reading().all_of(raw, "filter", depth=1)
+    """The filter of a client. Invalid names the exact place, such as `filter.year.$gte`."""
+    return _Parser().conjunction(raw, "filter", depth=1)
 
 
 def declared(names: Sequence[str], at: str) -> tuple[str, ...]:
-    """Fields that a collection declares, each once and in order. Invalid names the one that no filter could ask for."""
+    """The fields that a collection declares, sorted. Invalid names one that no filter could use."""
     for number, name in enumerate(names):
         place = f"{at}.{number}"
         if name.startswith("$"):
@@ -89,13 +89,13 @@ def declared(names: Sequence[str], at: str) -> tuple[str, ...]:
     return tuple(sorted(names))
 
 
-class _Reading:
-    """One filter being read, and how much of it there has been so far."""
+class _Parser:
+    """Parses one filter, and counts its conditions."""
 
     def __init__(self) -> None:
         self._parts = 0
 
-    def all_of(self, raw: object, at: str, depth: int) -> Filter:
+    def conjunction(self, raw: object, at: str, depth: int) -> Filter:
         """An object of fields and of `$and`, `$or`, `$not`: all of them must hold."""
         if depth > MAX_DEPTH:
             raise Invalid.at(at, f"nested more than {MAX_DEPTH} deep")
@@ -108,13 +108,12 @@ class _Reading:
             raise Invalid.at(at, "field names must be strings")
         place = f"{at}.{_shown(key)}"
         match key:
-            case "$and":
-                yield And(self._list(value, place, depth))
-            case "$or":
-                yield Or(self._list(value, place, depth))
+            case "$and" | "$or":
+                parts = self._list(value, place, depth)
+                yield And(parts) if key == "$and" else Or(parts)
             case "$not":
                 self._count(place)
-                yield Not(self.all_of(value, place, depth + 1))
+                yield Not(self.conjunction(value, place, depth + 1))
             case _ if key.startswith("$"):
                 raise Invalid.at(place, "unknown operator; here $and, $or and $not are known, or a field name")
             case _:
@@ -126,7 +125,7 @@ class _Reading:
         parts = []
         for number, part in enumerate(raw):
             self._count(at)
-            parts.append(self.all_of(part, f"{at}.{number}", depth + 1))
+            parts.append(self.conjunction(part, f"{at}.{number}", depth + 1))
         return tuple(parts)
 
     def _field(self, path: tuple[str, ...], raw: object, at: str, depth: int) -> Iterator[Filter]:
@@ -231,7 +230,7 @@ def _shown(key: str) -> str:
 
 
 def operands(where: Filter | None) -> int:
-    """How many values are compared with: the size of a filter."""
+    """The number of values that a filter compares with: its size."""
     match where:
         case None:
             return 0
@@ -262,12 +261,10 @@ def _holds(operator: Operator, operand: Scalar | tuple[Scalar, ...], found: list
             return bool(found) == operand
         case "$eq":
             return any(_equal(value, operand) for value in _elements(found)) or (operand is None and not found)
-        case "$ne":
-            return not _holds("$eq", operand, found)
         case "$in":
             return any(_holds("$eq", one, found) for one in cast(tuple[Scalar, ...], operand))
-        case "$nin":
-            return not _holds("$in", operand, found)
+        case "$ne" | "$nin":
+            return not _holds("$eq" if operator == "$ne" else "$in", operand, found)
         case "$contains":
             return any(_contains(value, operand) for value in found)
         case _:
@@ -275,7 +272,7 @@ def _holds(operator: Operator, operand: Scalar | tuple[Scalar, ...], found: list
 
 
 def _found(metadata: Mapping[str, Any], path: tuple[str, ...]) -> list[Any]:
-    """The values at the end of a path. An array on the way stands for the objects in it."""
+    """The values at the end of a path. An array on the path stands for the objects in it."""
     found: list[Any] = [metadata]
     for key in path:
         found = [one[key] for one in _elements(found) if isinstance(one, Mapping) and key in one]
@@ -303,22 +300,10 @@ def _equal(value: object, operand: object) -> bool:
 def _ordered(operator: Operator, value: object, operand: object) -> bool:
     if isinstance(value, bool):
         return False
+    compare = _ORDERED[operator]
     if isinstance(value, int | float) and isinstance(operand, int | float):
-        left, right = _decimal(value), _decimal(operand)
-        less, same = left < right, left == right
-    elif isinstance(value, str) and isinstance(operand, str):
-        less, same = value < operand, value == operand
-    else:
-        return False
-    match operator:
-        case "$lt":
-            return less
-        case "$lte":
-            return less or same
-        case "$gt":
-            return not less and not same
-        case _:
-            return not less
+        return compare(_decimal(value), _decimal(operand))
+    return isinstance(value, str) and isinstance(operand, str) and compare(value, operand)
 
 
 def _contains(value: object, operand: object) -> bool:

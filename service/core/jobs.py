@@ -1,4 +1,4 @@
-"""The queue of documents that wait for an embedder."""
+"""Jobs of the queue: documents that wait for an embedder."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -8,12 +8,12 @@ from service.core.documents import Chunk, StoredDocument
 from service.core.ids import CollectionId, DocumentId, Vectors, VersionNumber
 
 Lane = Literal["live", "backfill"]
-"""What clients have just written, or what fills a new version: never before the former."""
+"""`live`: what clients have just written; `backfill`: what fills a new version, and waits for live jobs."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Job:
-    """One document to encode for one version. `lease` fences the write: whoever lost it cannot store."""
+    """One document to encode for one version. `lease` fences the write: a worker that lost it cannot store."""
 
     collection_id: CollectionId
     document_id: DocumentId
@@ -25,7 +25,7 @@ class Job:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EncodedDocument:
-    """The finished work of one job: chunks and their vectors (shape [len(chunks), dimensions])."""
+    """The result of one job: chunks and their vectors (shape [len(chunks), dimensions])."""
 
     job: Job
     chunks: tuple[Chunk, ...]
@@ -34,7 +34,7 @@ class EncodedDocument:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FailedDocument:
-    """A document that was set aside, and why."""
+    """A document that could not be encoded, and why."""
 
     id: DocumentId
     version: VersionNumber
@@ -52,7 +52,7 @@ class QueueStatus:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ClaimedJob:
-    """A leased job with its document. `lost_leases`: how often a worker took it and never came back."""
+    """A leased job with its document. `lost_leases`: how many leases of it expired with their workers."""
 
     job: Job
     document: StoredDocument
