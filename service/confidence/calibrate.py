@@ -15,7 +15,7 @@ import logging
 import random
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from statistics import median
 
@@ -61,31 +61,22 @@ _COVERED_QUANTILE = 0.25
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TopScores:
-    """The highest cosine, and the highest BM25 as a share of what is possible for this text."""
+    """The highest cosine, and the highest BM25 as a share of what is possible for this text about `subject`."""
 
     cosine: float
     bm25: float
+    subject: str = ""
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
 class ConfidenceCalibrator:
-    def __init__(
-        self,
-        *,
-        collections: Collections,
-        versions: Versions,
-        queue: JobQueue,
-        vectors: VectorStore,
-        lexicon: Lexicon,
-        test_sets: TestSets,
-        sampling: CollectionSampler,
-    ) -> None:
-        self._collections = collections
-        self._versions = versions
-        self._queue = queue
-        self._vectors = vectors
-        self._lexicon = lexicon
-        self._test_sets = test_sets
-        self._sampling = sampling
+    collections: Collections
+    versions: Versions
+    queue: JobQueue
+    vectors: VectorStore
+    lexicon: Lexicon
+    test_sets: TestSets
+    sampling: CollectionSampler
 
     async def calibrate_due(self, now: Clock) -> None:
         """Calibrate the versions that serve or soon may, where that is missing or outdated."""
@@ -93,35 +84,35 @@ class ConfidenceCalibrator:
         async def work(version: EmbedderVersion) -> None:
             if not await self._is_due(version, now()):
                 return
-            async with self._versions.calibration_lock(version) as locked:
+            async with self.versions.calibration_lock(version) as locked:
                 if locked:
                     await self._calibrate_locked(version, now)
 
-        await for_each_version(await self._versions.in_states(COMPLETE_STATES), work, failure_message="not learnt")
+        await for_each_version(await self.versions.in_states(COMPLETE_STATES), work, failure_message="not learnt")
 
     async def _is_due(self, version: EmbedderVersion, now: datetime) -> bool:
         """Not during a bulk load, nor while the lexical leg is behind: the result would be outdated at once."""
         if version.spec.external:
             return False
-        rows = (await self._versions.status(version)).rows
+        rows = (await self.versions.status(version)).rows
         if rows < MIN_CHUNKS:
             return False
         known = version.calibration
         if (
             known is not None
             and similar_size(known.rows, rows, GROWTH)
-            and known.judged_at == await self._test_sets.uploaded_at(version.collection_id)
+            and known.judged_at == await self.test_sets.uploaded_at(version.collection_id)
         ):
             return False
-        waiting = (await self._queue.status(version.collection_id, version.number, now)).pending
-        return waiting <= rows / 10 and self._lexicon.lag_seconds(version.collection_id) == 0.0
+        waiting = (await self.queue.status(version.collection_id, version.number, now)).pending
+        return waiting <= rows / 10 and self.lexicon.lag_seconds(version.collection_id) == 0.0
 
     async def _calibrate_locked(self, version: EmbedderVersion, now: Clock) -> None:
-        version = await self._versions.get(version.collection_id, version.number)
+        version = await self.versions.get(version.collection_id, version.number)
         if not await self._is_due(version, now()):
             return  # another process held the lock before and has done it
         calibration = await self.calibrate(version, now)
-        stored = await self._versions.save_calibration(version, calibration)
+        stored = await self.versions.save_calibration(version, calibration)
         log.info(
             "confidence learnt" if stored else "confidence was learnt by another process",
             extra={
@@ -135,10 +126,10 @@ class ConfidenceCalibrator:
 
     async def calibrate(self, version: EmbedderVersion, now: Clock) -> Calibration:
         """Search and fit. Raises AzimuthError where a leg or the model is not available now."""
-        collection = await self._collections.get(version.collection_id)
-        judgments = await self._test_sets.get(collection.id)
+        collection = await self.collections.get(version.collection_id)
+        judgments = await self.test_sets.get(collection.id)
         judged_at = None if judgments is None else judgments.uploaded_at
-        status = await self._versions.status(version)
+        status = await self.versions.status(version)
         space = Space(collection=collection, version=version, status=status)
         judged = _judged_queries(judgments)
         if len(judged) >= MIN_QUERIES:  # nearest to what people ask
@@ -148,22 +139,10 @@ class ConfidenceCalibrator:
             perturbed, sentences = await self._own_sentences(collection, version)
             own, whole = await self._scores(space, perturbed), await self._scores(space, sentences)
             sources = {"disturbed sentences": len(perturbed), "sentences": len(sentences)}
-        own_scores, whole_scores = _known(own), _known(whole)
-        texts = foreign_texts()
-        foreign = _uncovered(texts, await self._scores(space, texts), own_scores)
+        foreign = _uncovered(await self._scores(space, foreign_texts()), own)
         sources["foreign texts"] = len(foreign)
-        fit = await asyncio.to_thread(fit_calibration, own_scores, whole_scores, foreign)
-        return Calibration(
-            dense=fit.dense,
-            both=fit.both,
-            reason=fit.reason,
-            rows=status.rows,
-            sources=sources,
-            auroc=fit.auroc,
-            error=fit.error,
-            learnt_at=now(),
-            judged_at=judged_at,
-        )
+        unfitted = Calibration(rows=status.rows, sources=sources, learnt_at=now(), judged_at=judged_at)
+        return await asyncio.to_thread(fit_calibration, unfitted, own, whole, foreign)
 
     # ------------------------------------------------------------ search
 
@@ -175,12 +154,12 @@ class ConfidenceCalibrator:
         Every second one of the latter may not find its own document: to find the very text that was encoded is too
         easy.
         """
-        sample = await self._vectors.sample(version, 2 * SENTENCES)
+        sample = await self.vectors.sample(version, 2 * SENTENCES)
         chance = random.Random(version.number)  # noqa: S311  no secret
         ids = (document_id for document_id, _ in sample.chunks)
         found = [
             (document.id, chance.choice(parts))
-            async for document in self._sampling.documents(collection, ids)
+            async for document in self.sampling.documents(collection, ids)
             if (parts := meaningful_sentences(document.text or document.title))
         ][:SENTENCES]
         whole = [
@@ -190,27 +169,28 @@ class ConfidenceCalibrator:
         perturbed = perturbed_sentences([sentence for _, sentence in found], chance)
         return [SyntheticQuery(text=text) for text in perturbed], whole
 
-    async def _scores(self, space: Space, texts: Sequence[SyntheticQuery]) -> list[TopScores | None]:
-        """Aligned with the texts; None where the embedder gives no usable vector."""
-        vectors = await self._sampling.embed_queries(space.version, [one.text for one in texts])
-        scores: list[TopScores | None] = []
-        for one, vector, usable in zip(texts, vectors, finite(vectors), strict=True):
-            scores.append(await self._score(space, one, vector) if usable else None)
+    async def _scores(self, space: Space, queries: Sequence[SyntheticQuery]) -> list[TopScores]:
+        """Of the queries for which the embedder gives a usable vector."""
+        vectors = await self.sampling.embed_queries(space.version, [query.text for query in queries])
+        scores = []
+        for query, vector, usable in zip(queries, vectors, finite(vectors), strict=True):
+            if usable:
+                scores.append(await self._score(space, query, vector))
             await asyncio.sleep(0)  # live searches first
         return scores
 
     async def _score(self, space: Space, query: SyntheticQuery, vector: Vector) -> TopScores:
         limit = retrievers.chunks_for(space, 2 if query.source is None else 10)
         plan = filter_planner.choose_plan(space.status, None, limit, exact=False, ef_search=None)
-        dense = await self._vectors.nearest(VectorQuery(space.version, vector, limit, plan))
+        dense = await self.vectors.nearest(VectorQuery(space.version, vector, limit, plan))
         words = parse_query(query.text, "plain")
-        ceiling = await self._lexicon.max_score(space.collection, words)
-        lexical = await self._lexicon.search(space.collection, words, 2)
+        ceiling = await self.lexicon.max_score(space.collection, words)
+        lexical = await self.lexicon.search(space.collection, words, 2)
         cosine, bm25 = (
             max((row.score for row in rows if row.document_id != query.source), default=0.0)
             for rows in (dense, lexical)
         )
-        return TopScores(cosine=cosine, bm25=bm25 / ceiling if ceiling > 0 else 0.0)
+        return TopScores(cosine=cosine, bm25=bm25 / ceiling if ceiling > 0 else 0.0, subject=query.subject)
 
 
 # ---------------------------------------------------------------- exclude and fit
@@ -225,40 +205,24 @@ def _judged_queries(judgments: Judgments | None) -> list[SyntheticQuery]:
     return [SyntheticQuery(text=text) for text in stable_sample(texts, JUDGED)]
 
 
-def _known(scores: Sequence[TopScores | None]) -> list[TopScores]:
-    return [one for one in scores if one is not None]
-
-
-def _uncovered(
-    texts: Sequence[SyntheticQuery], scores: Sequence[TopScores | None], own: Sequence[TopScores]
-) -> list[TopScores]:
+def _uncovered(foreign: Sequence[TopScores], own: Sequence[TopScores]) -> list[TopScores]:
     """The scores of the foreign texts about subjects that the collection does not cover."""
     limit = float(np.quantile([one.cosine for one in own], _COVERED_QUANTILE)) if own else 0.0
     by_subject: dict[str, list[TopScores]] = defaultdict(list)
-    for text, score in zip(texts, scores, strict=True):
-        if score is not None:
-            by_subject[text.subject].append(score)
+    for one in foreign:
+        by_subject[one.subject].append(one)
     kept = [each for each in by_subject.values() if median(one.cosine for one in each) <= limit]
     return [one for each in kept for one in each]
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class CalibrationFit:
-    dense: Logistic | None = None
-    both: Logistic | None = None
-    reason: str | None = None
-    auroc: float | None = None
-    error: float | None = None
-
-
 def fit_calibration(
-    own: Sequence[TopScores], whole: Sequence[TopScores], foreign: Sequence[TopScores]
-) -> CalibrationFit:
+    unfitted: Calibration, own: Sequence[TopScores], whole: Sequence[TopScores], foreign: Sequence[TopScores]
+) -> Calibration:
     """`both` is fitted to perturbed texts, `dense` to whole ones. The figures are of `both`, on held-out texts."""
     if len(own) < MIN_QUERIES or len(whole) < MIN_QUERIES:
-        return CalibrationFit(reason="the collection has too little text to learn from")
+        return replace(unfitted, reason="the collection has too little text to learn from")
     if len(foreign) < MIN_FOREIGN:
-        return CalibrationFit(reason="the collection covers nearly every subject that is known as foreign")
+        return replace(unfitted, reason="the collection covers nearly every subject that is known as foreign")
     positives, negatives = _features(own), _features(foreign)
     held_out = [
         _fit(np.delete(positives, np.s_[fold::FOLDS], 0), np.delete(negatives, np.s_[fold::FOLDS], 0))
@@ -272,13 +236,10 @@ def fit_calibration(
     dense = _fit(_features(whole)[:, :1], negatives[:, :1])
     if separation < MIN_AUROC or dense.weights[0] <= 0:
         reason = f"its scores do not tell its own texts from foreign ones: AUROC {separation:.2f}"
-        return CalibrationFit(reason=reason, auroc=separation)
-    return CalibrationFit(
-        dense=dense,
-        both=_fit(positives, negatives),
-        auroc=round(separation, 4),
-        error=round(calibration_error(reliability(*balanced(*predicted))), 4),
-    )
+        return replace(unfitted, reason=reason, auroc=separation)
+    error = calibration_error(reliability(*balanced(*predicted)))
+    both = _fit(positives, negatives)
+    return replace(unfitted, dense=dense, both=both, auroc=round(separation, 4), error=round(error, 4))
 
 
 def _fit(positives: Floats, negatives: Floats) -> Logistic:

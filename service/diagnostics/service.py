@@ -84,21 +84,15 @@ class GeometryReport:
     hubs: tuple[Hub, ...] = ()
 
 
+@dataclass(kw_only=True, eq=False)
 class DiagnosticsService:
-    def __init__(
-        self,
-        *,
-        collections: Collections,
-        versions: Versions,
-        vectors: VectorStore,
-        documents: Documents,
-        sampling: CollectionSampler,
-    ) -> None:
-        self._collections = collections
-        self._versions = versions
-        self._vectors = vectors
-        self._documents = documents
-        self._sampling = sampling
+    collections: Collections
+    versions: Versions
+    vectors: VectorStore
+    documents: Documents
+    sampling: CollectionSampler
+
+    def __post_init__(self) -> None:
         self._reports: SampleCache[Key, GeometryReport] = SampleCache(
             seconds=KEPT_SECONDS, growth=GROWTH, capacity=MAX_KEPT
         )
@@ -113,7 +107,7 @@ class DiagnosticsService:
         Raises VersionNotFound; Conflict where the version failed or was retired; Overloaded where too many wait.
         """
         wanted = number or collection.active_version
-        versions = {version.number: version for version in await self._versions.of(collection.id)}
+        versions = {version.number: version for version in await self.versions.of(collection.id)}
         if wanted not in versions:
             raise VersionNotFound(f"collection {collection.name} has no embedder version {wanted}")
         if not versions[wanted].written:
@@ -127,13 +121,13 @@ class DiagnosticsService:
 
         async def work(version: EmbedderVersion) -> None:
             if await self._is_due(version):
-                await self._report(await self._collections.get(version.collection_id), version, SAMPLE_SIZE)
+                await self._report(await self.collections.get(version.collection_id), version, SAMPLE_SIZE)
 
-        await for_each_version(await self._versions.in_states(COMPLETE_STATES), work, failure_message="not diagnosed")
+        await for_each_version(await self.versions.in_states(COMPLETE_STATES), work, failure_message="not diagnosed")
 
     async def _is_due(self, version: EmbedderVersion) -> bool:
         """Never diagnosed, not for hours, or when there was less than half of what is there now."""
-        rows = (await self._versions.status(version)).rows
+        rows = (await self.versions.status(version)).rows
         known = self._reports.entry((version.collection_id, version.number, SAMPLE_SIZE))
         if rows < MIN_ROWS or known is None:
             return rows >= MIN_ROWS
@@ -142,7 +136,7 @@ class DiagnosticsService:
     async def _report(self, collection: Collection, version: EmbedderVersion, size: int) -> GeometryReport:
         """What is remembered, or a new diagnosis."""
         key = (collection.id, version.number, size)
-        rows = (await self._versions.status(version)).rows
+        rows = (await self.versions.status(version)).rows
         if (known := self._reports.get(key, rows)) is not None:
             return known
         if self._waiting >= MAX_WAITING:
@@ -158,7 +152,7 @@ class DiagnosticsService:
     # ------------------------------------------------------------ the stages
 
     async def _diagnose(self, collection: Collection, version: EmbedderVersion, size: int, rows: int) -> GeometryReport:
-        sample = await self._vectors.sample(version, size)
+        sample = await self.vectors.sample(version, size)
         rows = max(len(sample.chunks), rows)  # which is an estimate
         labels = (collection.name, str(version.number))
         if len(sample.chunks) < MIN_ROWS:
@@ -197,7 +191,7 @@ class DiagnosticsService:
 
     async def _read_texts(self, collection: Collection, sample: VectorSample) -> tuple[list[str], Indices]:
         """The texts of the first chunks, as far as they are what was encoded, with the numbers of their rows."""
-        passages = await self._documents.passages(
+        passages = await self.documents.passages(
             collection.id, sample.places[: measure.LEXICAL_ROWS], None, _TEXT_LENGTH
         )
         known = [(row, passage) for row, passage in enumerate(passages) if passage is not None]
@@ -219,7 +213,7 @@ class DiagnosticsService:
         try:
             for at in range(0, len(excerpts), _TEXTS_AT_ONCE):
                 part = [one.text for one in excerpts[at : at + _TEXTS_AT_ONCE]]
-                parts.append(await self._sampling.embed_queries(version, part))
+                parts.append(await self.sampling.embed_queries(version, part))
                 if time.monotonic() > deadline:
                     break
         except (ModelUnavailable, SpaceRefused, Overloaded) as error:
@@ -234,7 +228,7 @@ class DiagnosticsService:
         if version.spec.external:
             return None
         try:
-            norms = await self._sampling.document_norms(version, texts[:NORMS])
+            norms = await self.sampling.document_norms(version, texts[:NORMS])
         except (ModelUnavailable, SpaceRefused):
             return None  # the excerpts that could not be encoded already say why
         return None if norms is None else norms.astype(np.float64)
@@ -245,7 +239,7 @@ class DiagnosticsService:
         """The pairs whose texts are not the same but for white space and letter case."""
         rows = list(dict.fromkeys(row for pair in pairs for row in pair))[:_MAX_COMPARED]
         places = [sample.places[row] for row in rows]
-        passages = await self._documents.passages(collection.id, places, None, _TEXT_LENGTH)
+        passages = await self.documents.passages(collection.id, places, None, _TEXT_LENGTH)
         texts = {
             row: None if passage is None else " ".join(f"{passage.title} {passage.text}".lower().split())
             for row, passage in zip(rows, passages, strict=True)
@@ -259,7 +253,7 @@ class DiagnosticsService:
 
     async def _hubs(self, collection: Collection, sample: VectorSample, picture: GeometryPicture) -> tuple[Hub, ...]:
         chunks = [(sample.chunks[row], count) for row, count in picture.hubs]
-        found = await self._documents.get(collection.id, [document_id for (document_id, _), _ in chunks])
+        found = await self.documents.get(collection.id, [document_id for (document_id, _), _ in chunks])
         titles = {document_id: document.title for document_id, document in found.items()}
         return tuple(
             Hub(document_id=document_id, chunk=chunk, title=titles.get(document_id, ""), occurrences=count)

@@ -64,27 +64,19 @@ class DriftReport:
     history: Sequence[DriftMinute] = ()
 
 
+@dataclass(kw_only=True, eq=False)
 class DriftMonitor:
     """`interval`: seconds between two measurements of one collection."""
 
-    def __init__(
-        self,
-        *,
-        traffic: QueryWindows,
-        collections: Collections,
-        versions: Versions,
-        vectors: VectorStore,
-        lexicon: Lexicon,
-        sampling: CollectionSampler,
-        interval: float = INTERVAL_SECONDS,
-    ) -> None:
-        self._traffic = traffic
-        self._collections = collections
-        self._versions = versions
-        self._vectors = vectors
-        self._lexicon = lexicon
-        self._sampling = sampling
-        self._interval = interval
+    traffic: QueryWindows
+    collections: Collections
+    versions: Versions
+    vectors: VectorStore
+    lexicon: Lexicon
+    sampling: CollectionSampler
+    interval: float = INTERVAL_SECONDS
+
+    def __post_init__(self) -> None:
         self._reports: dict[Key, DriftReport] = {}
         self._due: dict[Key, float] = {}
         """When each version may be measured again, on the monotonic clock."""
@@ -98,29 +90,29 @@ class DriftMonitor:
 
     async def measure_due(self, now: Clock) -> None:
         """Measure each version that has new queries. A failure is logged, and does not hold up other collections."""
-        windows = dict(self._traffic.items())
+        windows = dict(self.traffic.items())
         self._reports = {key: report for key, report in self._reports.items() if key in windows}
         self._due = {key: self._due.get(key, 0.0) for key in windows}
         for key, window in windows.items():
             known = self._reports.get(key, DriftReport())
             if window.seen == known.seen or len(window.latest) < MIN_LATEST or time.monotonic() < self._due[key]:
                 continue
-            self._due[key] = time.monotonic() + self._interval
+            self._due[key] = time.monotonic() + self.interval
             try:
                 await self._measure(key, window, known, now)
             except NotFound:
-                self._traffic.pop(key, None)  # deleted meanwhile
+                self.traffic.pop(key, None)  # deleted meanwhile
             except AzimuthError as error:
                 log.warning("drift is not measured", extra={"collection_id": key[0], "reason": error.detail})
             except Exception:
                 log.exception("drift is not measured", extra={"collection_id": key[0]})
 
     async def _measure(self, key: Key, window: QueryWindow, known: DriftReport, now: Clock) -> None:
-        collection = await self._collections.get(key[0])
+        collection = await self.collections.get(key[0])
         if collection.active_version != key[1]:
-            self._traffic.pop(key, None)
+            self.traffic.pop(key, None)
             return
-        version = await self._versions.get(*key)
+        version = await self.versions.get(*key)
         seen, latest, earlier = window.seen, tuple(window.latest), tuple(window.earlier)
         await self._count_unknown_words(collection, latest)
         reference = await self._reference(collection, version)
@@ -150,7 +142,7 @@ class DriftMonitor:
         if not text:
             return ()
         try:
-            return await self._lexicon.document_frequencies(collection, parse_query(text, "plain"))
+            return await self.lexicon.document_frequencies(collection, parse_query(text, "plain"))
         except AzimuthError as error:
             log.info("words are not looked up", extra={"collection": collection.name, "reason": error.detail})
             return None
@@ -158,14 +150,14 @@ class DriftMonitor:
     async def _reference(self, collection: Collection, version: EmbedderVersion) -> CollectionReference | None:
         """What the collection itself is like; an outdated one while the lexical index is not available."""
         key = (collection.id, version.number)
-        rows = (await self._versions.status(version)).rows
+        rows = (await self.versions.status(version)).rows
         if (known := self._references.get(key, rows)) is not None:
             return known
-        sample = await self._vectors.sample(version, REFERENCE_CHUNKS)
+        sample = await self.vectors.sample(version, REFERENCE_CHUNKS)
         chance = random.Random(version.number)  # noqa: S311  no secret
         rare_words, words = [], []
         chosen = [document_id for document_id, _ in sample.chunks[:REFERENCE_SENTENCES]]
-        async for document in self._sampling.documents(collection, chosen):
+        async for document in self.sampling.documents(collection, chosen):
             parts = meaningful_sentences(document.text or document.title)
             counts = await self._document_frequencies(collection, chance.choice(parts)) if parts else ()
             if counts is None:

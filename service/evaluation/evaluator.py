@@ -9,7 +9,7 @@ import asyncio
 import random
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from service.core.collections import Collection
@@ -60,12 +60,12 @@ class EvaluationResult:
     modes: Mapping[EvaluationMode, ModeEvaluation]
 
 
+@dataclass(kw_only=True, eq=False)
 class Evaluator:
-    def __init__(self, *, search: SearchPipeline, versions: Versions, sampling: CollectionSampler) -> None:
-        self._search = search
-        self._versions = versions
-        self._sampling = sampling
-        self._busy = False
+    search: SearchPipeline
+    versions: Versions
+    sampling: CollectionSampler
+    _busy: bool = field(default=False, init=False)
 
     async def evaluate(
         self, collection: Collection, judgments: Judgments, modes: Sequence[EvaluationMode], seconds: float
@@ -86,13 +86,13 @@ class Evaluator:
     async def _evaluate(
         self, collection: Collection, judgments: Judgments, modes: Sequence[EvaluationMode], deadline: float
     ) -> EvaluationResult:
-        version = await self._versions.get(collection.id, collection.active_version)
+        version = await self.versions.get(collection.id, collection.active_version)
         if version.spec.external and any(mode != "lexical" for mode in modes):
             raise Conflict("the client makes the vectors of queries too: with texts only the mode lexical can be asked")
         relevant = frozenset(
             DocumentId(id_) for grades in judgments.grades.values() for id_, grade in grades.items() if grade > 0
         )
-        existing = await self._sampling.existing_ids(collection, relevant)
+        existing = await self.sampling.existing_ids(collection, relevant)
         if not existing:
             raise Conflict("no document that was judged relevant is in the collection")
         order = random.Random(0).sample(sorted(judgments.queries), min(MAX_QUERIES, len(judgments.queries)))  # noqa: S311
@@ -120,7 +120,7 @@ class Evaluator:
         request = replace(MODE_REQUESTS[mode], text=text, embedder_version=collection.active_version)
         grades = judgments.grades[query]
         try:
-            answer = await search_when_free(self._search, collection.name, request)
+            answer = await search_when_free(self.search, collection.name, request)
         except Invalid as error:
             return EvaluatedQuery(ranking=(), grades=grades, milliseconds=0.0, degraded=(f"query: {error.detail}",))
         return EvaluatedQuery(

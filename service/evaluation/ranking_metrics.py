@@ -154,16 +154,11 @@ def bootstrap(values: Sequence[float], *, resamples: int = 10_000, confidence: f
 
 
 def paired_bootstrap(
-    old: Sequence[float],
-    new: Sequence[float],
-    *,
-    resamples: int = 10_000,
-    confidence: float = 0.95,
-    seed: int = 0,
+    old: Sequence[float], new: Sequence[float], *, confidence: float = 0.95, seed: int = 0
 ) -> Interval:
     """The mean difference new - old over the same queries, with its interval (for retrieval: Sakai 2006).
 
     Paired, because what is easy or hard for both says nothing about which is better.
     """
     differences = [after - before for before, after in zip(old, new, strict=True)]
-    return bootstrap(differences, resamples=resamples, confidence=confidence, seed=seed)
+    return bootstrap(differences, confidence=confidence, seed=seed)

@@ -141,7 +141,7 @@ async def test_it_is_made_once_for_all_who_ask(monkeypatch: pytest.MonkeyPatch) 
     async with edge() as api:
         await filled(api)
         drawn: list[int] = []
-        vectors = api.service.diagnostics._vectors
+        vectors = api.service.diagnostics.vectors
         sample = vectors.sample
 
         async def counted(version: EmbedderVersion, size: int) -> VectorSample:

@@ -270,7 +270,7 @@ async def test_a_collection_of_everything_has_no_foreign_questions() -> None:
 
 async def test_scores_that_tell_nothing_say_so() -> None:
     same = [calibrate.TopScores(cosine=0.5 + 0.001 * (at % 7), bm25=0.3) for at in range(150)]
-    found = calibrate.fit_calibration(same, same, same)
+    found = calibrate.fit_calibration(Calibration(rows=150, learnt_at=NOW), same, same, same)
     assert found.dense is None
     assert found.reason is not None
     assert "AUROC 0.5" in found.reason

@@ -67,7 +67,7 @@ async def test_what_cannot_be_asked_is_unknown_and_the_rest_is_told(
         rows = [{"id": name, "text": text} for name, text in DOCUMENTS.items()]
         for at in range(0, len(rows), 5):
             await api.write(*rows[at : at + 5])
-        sampling = api.service.diagnostics._sampling
+        sampling = api.service.diagnostics.sampling
         monkeypatch.setattr(sampling, "embed_queries", refuse)
         monkeypatch.setattr(sampling, "document_norms", refuse)
         found = await measured(api)
@@ -85,7 +85,7 @@ async def test_when_the_time_is_up_what_was_asked_is_what_counts(monkeypatch: py
         rows = [{"id": name, "text": text} for name, text in DOCUMENTS.items()]
         for at in range(0, len(rows), 5):
             await api.write(*rows[at : at + 5])
-        sampling = api.service.diagnostics._sampling
+        sampling = api.service.diagnostics.sampling
         embedded = sampling.embed_queries
 
         async def counted(version: Any, texts: Any) -> Any:
