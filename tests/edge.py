@@ -98,6 +98,11 @@ class Edge:
         written: Json = answer.json()
         return written
 
+    async def fill(self, documents: Sequence[Json], name: str = "papers") -> None:
+        """Write them, a few in each request."""
+        for at in range(0, len(documents), 5):
+            await self.write(*documents[at : at + 5], name=name)
+
     async def search(self, query: str, name: str = "papers", **request: Any) -> Json:
         answer = await self.client.post(f"/v1/collections/{name}/search", json={"query": query, **request})
         assert answer.status_code == 200, answer.text

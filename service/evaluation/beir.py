@@ -12,10 +12,7 @@ from service.core.errors import Misconfigured
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class BeirJudgments:
-    """As a folder holds them; what a collection was given, and when, is `domain.Judgments`.
-
-    `queries`: id -> text, only judged ones. `grades`: query id -> document id -> relevance.
-    """
+    """`queries`: id -> text, only judged ones. `grades`: query id -> document id -> relevance."""
 
     queries: dict[str, str]
     grades: dict[str, dict[str, int]]
@@ -34,14 +31,12 @@ class BeirJudgments:
 
 def document(row: Mapping[str, Any]) -> dict[str, Any]:
     """A row of `corpus.jsonl` as the API takes it. KeyError without `_id`."""
-    taken: dict[str, Any] = {"id": row["_id"], "title": row.get("title") or "", "text": row.get("text") or ""}
-    if row.get("metadata"):
-        taken["metadata"] = row["metadata"]
-    return taken
+    metadata = {"metadata": row["metadata"]} if row.get("metadata") else {}
+    return {"id": row["_id"], "title": row.get("title") or "", "text": row.get("text") or "", **metadata}
 
 
 def judgments(folder: Path, split: str = "test") -> BeirJudgments:
-    """Misconfigured where a file is missing or a judgment speaks of a query that is not there."""
+    """Raises Misconfigured where a file is missing or wrong, or a judged query is not in `queries.jsonl`."""
     path = folder / "qrels" / f"{split}.tsv"
     if not path.is_file() or not (folder / "queries.jsonl").is_file():
         raise Misconfigured(f"{folder} is not in BEIR layout: queries.jsonl and qrels/{split}.tsv are needed")

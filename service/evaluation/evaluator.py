@@ -65,7 +65,7 @@ class Evaluator:
     search: SearchPipeline
     versions: Versions
     sampling: CollectionSampler
-    _busy: bool = field(default=False, init=False)
+    _running: asyncio.Lock = field(default_factory=asyncio.Lock, init=False)
 
     async def evaluate(
         self, collection: Collection, judgments: Judgments, modes: Sequence[EvaluationMode], seconds: float
@@ -75,13 +75,10 @@ class Evaluator:
         Raises Overloaded where an evaluation is running already; Conflict where no document that was judged relevant is
         in the collection, or the client makes the vectors of queries; and what keeps every leg from answering.
         """
-        if self._busy:
+        if self._running.locked():
             raise Overloaded("another evaluation is running")
-        self._busy = True
-        try:
+        async with self._running:
             return await self._evaluate(collection, judgments, modes, time.monotonic() + seconds)
-        finally:
-            self._busy = False
 
     async def _evaluate(
         self, collection: Collection, judgments: Judgments, modes: Sequence[EvaluationMode], deadline: float

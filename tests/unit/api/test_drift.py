@@ -28,8 +28,7 @@ CODE = ["loop", "task", "cancel", "await", "list", "sort", "key", "value"]
 async def api() -> AsyncIterator[Edge]:
     async with edge() as running:
         await running.collection()
-        for at in range(0, 60, 5):
-            await running.write(*({"id": str(n), "text": f"{sentence(FISH, n)}."} for n in range(at, at + 5)))
+        await running.fill([{"id": str(n), "text": f"{sentence(FISH, n)}."} for n in range(60)])
         yield running
 
 

@@ -38,8 +38,7 @@ SHAPE = {
 async def filled(api: Edge, **settings: Any) -> None:
     await api.collection(**settings)
     rows = [{"id": name, "title": f"about {name}", "text": text} for name, text in DOCUMENTS.items()]
-    for at in range(0, len(rows), 5):
-        await api.write(*rows[at : at + 5])
+    await api.fill(rows)
 
 
 async def diagnosed(api: Edge, **params: Any) -> dict[str, Any]:

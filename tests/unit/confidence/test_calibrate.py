@@ -65,8 +65,7 @@ class Scene:
         )
 
     async def fill(self, pages: int) -> None:
-        for at in range(0, pages, 5):
-            await self.edge.write(*(manual(number) for number in range(at, min(at + 5, pages))))
+        await self.edge.fill([manual(number) for number in range(pages)])
         self.rows(pages)
 
     def rows(self, rows: int) -> None:
@@ -77,10 +76,16 @@ class Scene:
                 status = SpaceStatus(rows=rows, indexed=False, chunks_per_document=1.0)
                 self.edge.store.versions.statuses[key] = status
 
-    async def tend(self, now: datetime = NOW) -> Calibration | None:
+    async def calibrate(self, now: datetime = NOW) -> Calibration | None:
         await self.calibrator.calibrate_due(lambda: now)
         self.edge.service.search.forget(next(iter(self.edge.store.collections.rows.values())).name)
         return (await self.version()).calibration
+
+    async def calibration(self, now: datetime = NOW) -> Calibration:
+        """One that there must be."""
+        calibration = await self.calibrate(now)
+        assert calibration is not None
+        return calibration
 
     async def version(self) -> EmbedderVersion:
         return await self.edge.service.versions.get(CollectionId(1), VersionNumber(1))
@@ -108,8 +113,7 @@ FOREIGN = "Who wrote the letters to the Corinthians?"
 
 async def test_questions_of_its_own_are_told_from_foreign_ones(scene: Scene) -> None:
     assert (await scene.confidence(OWN)) == {"in_domain": None, "withheld": False, "reason": "not calibrated yet"}
-    learnt = await scene.tend()
-    assert learnt is not None
+    learnt = await scene.calibration()
     assert learnt.reason is None
     assert learnt.auroc is not None
     assert learnt.auroc > 0.95
@@ -123,7 +127,7 @@ async def test_questions_of_its_own_are_told_from_foreign_ones(scene: Scene) -> 
 
 @pytest.mark.parametrize("mode", ["hybrid", "dense"])
 async def test_hits_are_withheld_below_the_least_confidence_and_not_above(scene: Scene, mode: str) -> None:
-    await scene.tend()
+    await scene.calibrate()
     refused = await scene.edge.search(FOREIGN, min_confidence=0.5, mode=mode)
     assert refused["hits"] == []
     assert refused["confidence"]["withheld"] is True
@@ -135,13 +139,13 @@ async def test_hits_are_withheld_below_the_least_confidence_and_not_above(scene:
 
 
 async def test_of_several_questions_the_surest_counts(scene: Scene) -> None:
-    await scene.tend()
+    await scene.calibrate()
     found = (await scene.edge.client.post("/v1/collections/papers/search", json={"queries": [FOREIGN, OWN]})).json()
     assert found["confidence"]["in_domain"] == (await scene.confidence(OWN))["in_domain"]
 
 
 async def test_a_filter_that_leaves_nothing_or_no_words_leave_nothing_to_say(scene: Scene) -> None:
-    await scene.tend()
+    await scene.calibrate()
     assert "lexical scores alone" in (await scene.confidence(OWN, mode="lexical"))["reason"]
     assert "found nothing" in (await scene.confidence(OWN, filter={"year": 1}))["reason"]
     like = await scene.edge.client.post("/v1/collections/papers/search", json={"like": {"positive": ["page-1"]}})
@@ -168,7 +172,7 @@ async def test_a_least_confidence_is_a_probability(scene: Scene, least: Any) -> 
 
 
 async def test_without_the_lexical_leg_the_cosine_decides(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
-    await scene.tend()
+    await scene.calibrate()
     dense = await scene.confidence(OWN, mode="dense")
 
     async def lost(*_: Any) -> float:
@@ -183,8 +187,7 @@ async def test_without_the_lexical_leg_the_cosine_decides(scene: Scene, monkeypa
 
 async def test_a_version_shows_what_was_learnt(scene: Scene) -> None:
     assert (await scene.edge.version(1))["confidence"] is None
-    learnt = await scene.tend()
-    assert learnt is not None
+    learnt = await scene.calibration()
     shown = (await scene.edge.version(1))["confidence"]
     assert shown["learnt_at"] == NOW.isoformat()
     assert shown["chunks"] == 60
@@ -197,20 +200,19 @@ async def test_a_version_shows_what_was_learnt(scene: Scene) -> None:
 
 
 async def test_it_is_learnt_once_and_again_when_the_collection_changed_by_a_quarter(scene: Scene) -> None:
-    first = await scene.tend()
-    assert await scene.tend(NOW + timedelta(hours=1)) == first
+    first = await scene.calibrate()
+    assert await scene.calibrate(NOW + timedelta(hours=1)) == first
     scene.rows(74)
-    assert await scene.tend(NOW + timedelta(hours=2)) == first
+    assert await scene.calibrate(NOW + timedelta(hours=2)) == first
     scene.rows(75)
-    again = await scene.tend(NOW + timedelta(hours=3))
-    assert again is not None
+    again = await scene.calibration(NOW + timedelta(hours=3))
     assert again.rows == 75
     assert again.learnt_at == NOW + timedelta(hours=3)
 
 
 async def test_nothing_is_learnt_of_too_few_chunks(scene: Scene) -> None:
     scene.rows(confidence.MIN_CHUNKS - 1)
-    assert await scene.tend() is None
+    assert await scene.calibrate() is None
     assert (await scene.confidence(OWN))["reason"] == "calibration needs 50 chunks, and there are 49"
 
 
@@ -218,32 +220,31 @@ async def test_it_waits_while_a_bulk_load_is_under_way(scene: Scene) -> None:
     for number in range(100, 110):
         body = {"documents": [manual(number)]}
         await scene.edge.client.post("/v1/collections/papers/documents", json=body)
-    assert await scene.tend() is None
+    assert await scene.calibrate() is None
     await scene.edge.encode()
-    assert await scene.tend() is not None
+    assert await scene.calibrate() is not None
 
 
 async def test_it_waits_for_the_lexical_leg(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(scene.lexicon, "lag_seconds", lambda _: 3.0)
-    assert await scene.tend() is None
+    assert await scene.calibrate() is None
     monkeypatch.setattr(scene.lexicon, "lag_seconds", lambda _: 0.0)
-    assert await scene.tend() is not None
+    assert await scene.calibrate() is not None
 
 
 async def test_while_another_process_learns_nothing_is_done(scene: Scene) -> None:
     async with scene.edge.service.versions.calibration_lock(await scene.version()) as ours:
         assert ours
-        assert await scene.tend() is None
+        assert await scene.calibrate() is None
 
 
 async def test_judged_queries_take_the_place_of_sentences_and_a_new_upload_is_learnt_from(scene: Scene) -> None:
-    await scene.tend()
+    await scene.calibrate()
     queries = {str(at): f"{act} the {part}" for at, (act, part) in enumerate((a, p) for a in ACTS for p in PARTS)}
     grades = {query: {"page-1": 1 if int(query) < 80 else 0} for query in queries}
     judgments = Judgments(queries=queries, grades=grades, uploaded_at=NOW)
     await scene.sets.put(CollectionId(1), judgments, AuditEntry(at=NOW, actor="somebody", action="judgments"))
-    learnt = await scene.tend()
-    assert learnt is not None
+    learnt = await scene.calibration()
     assert learnt.judged_at == NOW
     assert learnt.sources["judged queries"] == 80
 
@@ -255,13 +256,10 @@ async def test_a_collection_of_everything_has_no_foreign_questions() -> None:
     async with edge() as here:
         await here.collection(embedder="hashing:256")
         texts = [one.text for one in synthetic_queries.foreign_texts()]
-        for at in range(0, len(texts), 5):
-            pages = [{"id": f"{at + n}", "text": text} for n, text in enumerate(texts[at : at + 5])]
-            await here.write(*pages)
+        await here.fill([{"id": f"{at}", "text": text} for at, text in enumerate(texts)])
         scene = Scene(here)
         scene.rows(len(texts))
-        learnt = await scene.tend()
-        assert learnt is not None
+        learnt = await scene.calibration()
         assert learnt.dense is learnt.both is None
         assert learnt.reason is not None
         found = await scene.confidence(FOREIGN)

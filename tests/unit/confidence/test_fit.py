@@ -1,11 +1,8 @@
 """Calibration against independent ways to the same numbers."""
 
-import itertools
-
 import numpy as np
 import pytest
 from scipy.optimize import minimize
-from scipy.stats import mannwhitneyu
 
 from service.confidence.fit import RIDGE, Bin, auroc, calibration_error, fit_logistic, reliability
 
@@ -89,16 +86,6 @@ def test_probabilities_come_true_as_often_as_they_say() -> None:
 
 
 # ---------------------------------------------------------------- AUROC
-
-
-@pytest.mark.parametrize("seed", range(5))
-def test_auroc_is_the_mann_whitney_statistic(seed: int) -> None:
-    generator = np.random.default_rng(seed)
-    above, below = generator.integers(2, 12, 40) / 10, generator.integers(0, 10, 25) / 10  # with many ties
-    expected = mannwhitneyu(above, below).statistic / (len(above) * len(below))
-    assert auroc(above, below) == pytest.approx(expected)
-    pairs = [1.0 if a > b else 0.5 if a == b else 0.0 for a, b in itertools.product(above, below)]
-    assert auroc(above, below) == pytest.approx(np.mean(pairs))
 
 
 def test_auroc_of_the_ends() -> None:

@@ -5,6 +5,7 @@ import pytest
 
 from service.core.collections import EmbedderSpec
 from service.core.ids import Vectors
+from service.core.vector_math import unit_rows
 from service.diagnostics.geometry import (
     collapse_reasons,
     duplicate_rows,
@@ -21,14 +22,10 @@ from service.diagnostics.geometry import (
 )
 from service.embedder.models.hashing_encoder import HashingEncoder
 from tests.rivals import DOCUMENTS
+from tests.unit_vectors import unit
 
 CHANCE = np.random.default_rng(3)
 ROWS, DIMENSIONS = 300, 64
-
-
-def unit(rows: np.ndarray) -> Vectors:
-    vectors: Vectors = (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
-    return vectors
 
 
 def spread(rows: int = ROWS, dimensions: int = DIMENSIONS) -> Vectors:
@@ -36,8 +33,7 @@ def spread(rows: int = ROWS, dimensions: int = DIMENSIONS) -> Vectors:
 
 
 def test_mean_cosine_is_that_of_all_pairs() -> None:
-    rows = spread(40).astype(np.float64)
-    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    rows = unit_rows(spread(40).astype(np.float64))
     pairs = [float(rows[a] @ rows[b]) for a in range(40) for b in range(40) if a != b]
     assert mean_cosine(rows) == pytest.approx(np.mean(pairs), abs=1e-12)
 
@@ -45,8 +41,7 @@ def test_mean_cosine_is_that_of_all_pairs() -> None:
 @pytest.mark.parametrize(("rows", "dimensions"), [(30, 80), (80, 30)])
 def test_effective_rank_and_first_share_by_their_definitions(rows: int, dimensions: int) -> None:
     vectors = spread(rows, dimensions)
-    wide = vectors.astype(np.float64)
-    wide /= np.linalg.norm(wide, axis=1, keepdims=True)
+    wide = unit_rows(vectors.astype(np.float64))
     singular = np.linalg.svd(wide - wide.mean(axis=0), compute_uv=False)
     singular = singular[singular > 1e-9]
     shares = singular / singular.sum()
@@ -112,6 +107,23 @@ def test_the_map_of_one_dimension_is_a_line() -> None:
     assert plane.variance_shares == pytest.approx((1.0, 0.0))
     assert plane.variance_shares[1] == 0.0
     assert not plane.coordinates[:, 1].any()
+
+
+@pytest.mark.parametrize(("rows", "dimensions"), [(60, 200), (200, 60), (40, 2), (3, 8)])
+def test_the_rows_themselves_fall_on_their_places(rows: int, dimensions: int) -> None:
+    chance = np.random.default_rng(rows)
+    sample = unit_rows(chance.normal(size=(rows, dimensions)) + 0.5)
+    plane = project_on_plane(sample)
+    assert plane.directions.shape == (2, dimensions)
+    np.testing.assert_allclose((sample - plane.mean) @ plane.directions.T, plane.coordinates, atol=1e-9)
+    np.testing.assert_allclose(plane.directions @ plane.directions.T, np.eye(2), atol=1e-9)
+
+
+def test_a_line_has_one_direction() -> None:
+    sample = np.outer(np.linspace(-1, 1, 20), [1.0, 0.0, 0.0])
+    plane = project_on_plane(sample)
+    np.testing.assert_allclose(np.abs((sample - plane.mean) @ plane.directions[0]), np.abs(sample[:, 0]), atol=1e-9)
+    assert abs(np.linalg.norm(plane.directions[0]) - 1) < 1e-9
 
 
 def test_the_jackknife_gives_the_error_of_a_mean() -> None:

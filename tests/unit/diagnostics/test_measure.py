@@ -1,6 +1,7 @@
 """Embedders broken on purpose are found, a sound one is not: spaces made of what little texts are about."""
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from service.diagnostics.measure import (
     near_duplicate_pairs,
 )
 from service.diagnostics.thresholds import GeometryMeasure
+from tests.unit_vectors import unit
 
 SUBJECTS, EACH, DIMENSIONS = 60, 5, 128
 CHANCE = np.random.default_rng(11)
@@ -53,24 +55,31 @@ def noise(length: float) -> Embedder:
     return embed
 
 
-def unit(rows: np.ndarray) -> Vectors:
-    vectors: Vectors = (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
-    return vectors
+def sample(rows: Vectors, texts: Sequence[str] = TEXTS, **fields: Any) -> GeometrySample:
+    """Without excerpts and near duplicates, unless they are given."""
+    known: dict[str, Any] = {
+        "documents": np.arange(len(rows)),
+        "texts": texts[:LEXICAL_ROWS],
+        "text_rows": np.arange(min(len(texts), LEXICAL_ROWS)),
+        "excerpts": np.zeros((0, DIMENSIONS), np.float32),
+        "excerpt_rows": np.zeros(0, np.intp),
+        "different": [],
+    }
+    return GeometrySample(rows=rows, **{**known, **fields})
 
 
-def found(embed: Embedder, texts: Sequence[str] = TEXTS) -> GeometryMeasurements:
-    rows = unit(embed(texts))
+def excerpts(embed: Embedder) -> dict[str, Any]:
+    return {
+        "excerpts": unit(embed([piece.text for piece in PIECES])),
+        "excerpt_rows": np.array([piece.source for piece in PIECES]),
+    }
+
+
+def found(embed: Embedder) -> GeometryMeasurements:
+    rows = unit(embed(TEXTS))
     near = neighbours.nearest_neighbours(rows)
-    subject = GeometrySample(
-        rows=rows,
-        documents=np.arange(len(texts)),
-        texts=texts[:LEXICAL_ROWS],
-        text_rows=np.arange(min(len(texts), LEXICAL_ROWS)),
-        excerpts=unit(embed([piece.text for piece in PIECES])),
-        excerpt_rows=np.array([piece.source for piece in PIECES]),
-        different=[(a, b) for a, b in near_duplicate_pairs(near) if texts[a] != texts[b]],
-    )
-    return measure_sample(subject, near)
+    different = [(a, b) for a, b in near_duplicate_pairs(near) if TEXTS[a] != TEXTS[b]]
+    return measure_sample(sample(rows, different=different, **excerpts(embed)), near)
 
 
 def measures(findings: GeometryMeasurements) -> dict[str, GeometryMeasure]:
@@ -115,7 +124,7 @@ def test_every_figure_comes_with_its_error() -> None:
 def test_errors_are_those_of_other_texts() -> None:
     """Two halves of the texts differ by about what is told."""
     names = ("mean_cosine", "words", "centring", "antihubs")
-    first, second = (measures(found_without_pieces(half)) for half in (TEXTS[::2], TEXTS[1::2]))
+    first, second = (measures(found_without_excerpts(half)) for half in (TEXTS[::2], TEXTS[1::2]))
     for name in names:
         one, other = first[name], second[name]
         assert one.value is not None
@@ -125,26 +134,14 @@ def test_errors_are_those_of_other_texts() -> None:
         assert abs(one.value - other.value) < 5 * float(np.hypot(one.error, other.error)) + 1e-3, name
 
 
-def found_without_pieces(texts: Sequence[str]) -> GeometryMeasurements:
+def found_without_excerpts(texts: Sequence[str]) -> GeometryMeasurements:
     rows = unit(sound(texts))
-    near = neighbours.nearest_neighbours(rows)
-    nothing = np.zeros(0, np.intp)
-    subject = GeometrySample(
-        rows=rows,
-        documents=np.arange(len(texts)),
-        texts=texts,
-        text_rows=np.arange(len(texts)),
-        excerpts=np.zeros((0, DIMENSIONS), np.float32),
-        excerpt_rows=nothing,
-        different=[],
-        no_excerpts="the client makes the vectors",
-        norms=np.array([1.0, 3.0]),
-    )
-    return measure_sample(subject, near)
+    missing = {"no_excerpts": "the client makes the vectors", "norms": np.array([1.0, 3.0])}
+    return measure_sample(sample(rows, texts, **missing), neighbours.nearest_neighbours(rows))
 
 
 def test_what_is_missing_is_said_and_what_is_there_is_judged() -> None:
-    known = measures(found_without_pieces(TEXTS))
+    known = measures(found_without_excerpts(TEXTS))
     assert known["meaning"].message == "not measured: the client makes the vectors"
     assert known["norms"].value == pytest.approx(np.sqrt(2) / 2)
     assert known["words"].verdict == "healthy"
@@ -155,20 +152,12 @@ def test_a_text_is_not_compared_with_chunks_of_its_own_document() -> None:
     rows = unit(sound(TEXTS))
     twice = np.concatenate([rows, rows])
     near = neighbours.nearest_neighbours(twice)
-    sources = np.array([piece.source for piece in PIECES])
-    pieces = unit(sound([piece.text for piece in PIECES]))
 
     def meaning(documents: np.ndarray) -> float:
-        subject = GeometrySample(
-            rows=twice,
-            documents=documents,
-            texts=TEXTS,
-            text_rows=np.arange(len(TEXTS)),
-            excerpts=pieces,
-            excerpt_rows=sources,
-            different=[],
+        return (
+            measures(measure_sample(sample(twice, documents=documents, **excerpts(sound)), near))["meaning"].value
+            or 0.0
         )
-        return measures(measure_sample(subject, near))["meaning"].value or 0.0
 
     known = np.tile(np.arange(len(TEXTS)), 2)
     assert meaning(known) == pytest.approx(measures(found(sound))["meaning"].value or 0.0, rel=1e-3)

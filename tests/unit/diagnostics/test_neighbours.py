@@ -18,11 +18,7 @@ from service.diagnostics.neighbours import (
     sensitivity_index,
     skewness,
 )
-
-
-def unit(rows: np.ndarray) -> Vectors:
-    vectors: Vectors = (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
-    return vectors
+from tests.unit_vectors import unit
 
 
 def gaussian(rows: int, dimensions: int, seed: int = 1) -> Vectors:

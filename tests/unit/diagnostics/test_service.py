@@ -13,6 +13,7 @@ from tests.edge import Edge, edge
 from tests.rivals import DOCUMENTS
 
 EXTERNAL = {"model": "external", "dimensions": 16, "identity": "theirs"}
+ROWS = [{"id": name, "text": text} for name, text in DOCUMENTS.items()]
 PLACES = np.random.default_rng(4).normal(size=(len(DOCUMENTS), 16))
 
 
@@ -24,12 +25,12 @@ async def measured(api: Edge) -> dict[str, GeometryMeasure]:
 
 async def written(api: Edge, texts: list[str], places: np.ndarray) -> None:
     await api.collection(embedder=EXTERNAL)
-    rows = [
-        {"id": f"d{at}", "text": text, "vector": place.tolist()}
-        for at, (text, place) in enumerate(zip(texts, places, strict=True))
-    ]
-    for at in range(0, len(rows), 5):
-        await api.write(*rows[at : at + 5])
+    await api.fill(
+        [
+            {"id": f"d{at}", "text": text, "vector": place.tolist()}
+            for at, (text, place) in enumerate(zip(texts, places, strict=True))
+        ]
+    )
 
 
 async def test_different_texts_at_one_place_are_duplicates() -> None:
@@ -64,9 +65,7 @@ async def test_what_cannot_be_asked_is_unknown_and_the_rest_is_told(
 
     async with edge() as api:
         await api.collection()
-        rows = [{"id": name, "text": text} for name, text in DOCUMENTS.items()]
-        for at in range(0, len(rows), 5):
-            await api.write(*rows[at : at + 5])
+        await api.fill(ROWS)
         sampling = api.service.diagnostics.sampling
         monkeypatch.setattr(sampling, "embed_queries", refuse)
         monkeypatch.setattr(sampling, "document_norms", refuse)
@@ -82,9 +81,7 @@ async def test_when_the_time_is_up_what_was_asked_is_what_counts(monkeypatch: py
     monkeypatch.setattr(service, "ENCODING_SECONDS", -1.0)
     async with edge() as api:
         await api.collection()
-        rows = [{"id": name, "text": text} for name, text in DOCUMENTS.items()]
-        for at in range(0, len(rows), 5):
-            await api.write(*rows[at : at + 5])
+        await api.fill(ROWS)
         sampling = api.service.diagnostics.sampling
         embedded = sampling.embed_queries
 
@@ -102,9 +99,7 @@ async def test_when_the_time_is_up_what_was_asked_is_what_counts(monkeypatch: py
 async def test_lengths_are_told_where_the_encoder_knows_them(monkeypatch: pytest.MonkeyPatch) -> None:
     async with edge() as api:
         await api.collection()
-        rows = [{"id": name, "text": text} for name, text in DOCUMENTS.items()]
-        for at in range(0, len(rows), 5):
-            await api.write(*rows[at : at + 5])
+        await api.fill(ROWS)
         (version,) = await api.service.versions.written()
         encoder = await api.service.embedders.get(version.spec)
         monkeypatch.setattr(

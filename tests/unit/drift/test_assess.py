@@ -3,17 +3,17 @@
 import numpy as np
 import pytest
 
+from service.core.ids import Vectors
 from service.drift.assess import DRIFT_MEASURES, CollectionReference, DriftMeasure, DriftMeasureName, assess_drift
 from service.drift.query_window import MIN_LATEST, WindowedQuery
+from tests.unit_vectors import unit
 
 DIMENSIONS = 32
 
 
-def directions(seed: int, n: int, towards: int) -> np.ndarray:
-    chance = np.random.default_rng(seed)
-    rows = np.eye(DIMENSIONS)[towards] * 0.8 + chance.normal(size=(n, DIMENSIONS)) / np.sqrt(DIMENSIONS)
-    unit: np.ndarray = (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
-    return unit
+def directions(seed: int, n: int, towards: int) -> Vectors:
+    noise = np.random.default_rng(seed).normal(size=(n, DIMENSIONS)) / np.sqrt(DIMENSIONS)
+    return unit(np.eye(DIMENSIONS)[towards] * 0.8 + noise)
 
 
 def queries(

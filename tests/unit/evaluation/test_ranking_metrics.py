@@ -98,18 +98,6 @@ def test_kendall_tau_where_there_is_no_order_to_compare() -> None:
 # ---------------------------------------------------------------- how sure it is
 
 
-def test_the_interval_is_that_of_scipy() -> None:
-    chance = np.random.default_rng(4)
-    old = chance.uniform(size=80)
-    new = np.clip(old + chance.normal(0.02, 0.2, size=80), 0, 1)
-    ours = paired_bootstrap(old.tolist(), new.tolist())
-    theirs = stats.bootstrap(
-        (new - old,), np.mean, n_resamples=10_000, method="percentile", rng=np.random.default_rng(9)
-    ).confidence_interval
-    assert ours.mean == pytest.approx(float((new - old).mean()))
-    assert (ours.low, ours.high) == pytest.approx((theirs.low, theirs.high), abs=0.002)
-
-
 def test_the_interval_is_the_same_every_time_and_wider_where_more_confidence_is_asked() -> None:
     values = [float(value) for value in range(20)]
     assert bootstrap(values) == bootstrap(values)
@@ -118,15 +106,6 @@ def test_the_interval_is_the_same_every_time_and_wider_where_more_confidence_is_
 
 def test_equal_answers_have_no_difference_at_all() -> None:
     assert paired_bootstrap([0.1, 0.9, 0.4], [0.1, 0.9, 0.4]) == Interval(mean=0.0, low=0.0, high=0.0)
-
-
-def test_the_interval_covers_the_truth_as_often_as_it_says() -> None:
-    chance = np.random.default_rng(11)
-    covered = 0
-    for _ in range(300):
-        interval = bootstrap(chance.normal(size=60).tolist(), resamples=1_000)
-        covered += interval.low <= 0.0 <= interval.high
-    assert 0.90 <= covered / 300 <= 0.98
 
 
 def test_pairing_sees_what_the_spread_of_the_queries_hides() -> None:
