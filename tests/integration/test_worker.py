@@ -1,39 +1,26 @@
 """The worker over PostgreSQL: the same promises as over the store in memory, kept by real transactions."""
 
 import asyncio
-from collections.abc import Sequence
 from datetime import UTC, datetime
 
-import numpy as np
 import pytest
 
-from service.core.collections import EmbedderSpec
-from service.core.ids import Role, Vectors
 from service.core.versions import VersionState
-from service.embedder.models.hashing_encoder import HashingEncoder
 from service.store.postgres.connection.pool import Pool
 from service.store.postgres.versions.backfills import PostgresBackfills
-from tests.unit.embedder.worker.test_worker import DIMENSIONS, eventually, running, worker
-from tests.unit.embedder.worker.test_worker import Model as Gated
+from tests.encoders import ScriptedEncoder, eventually
+from tests.unit.embedder.worker.test_worker import DIMENSIONS, LONG, running, worker
 from tests.world import NOW, build, doc
 
 pytestmark = pytest.mark.database
 
-LONG = "A sentence of seven words is here. " * 120
 
-
-class Model(HashingEncoder):
+def faulty() -> ScriptedEncoder:
     """Fails on one text, gives NaN for another."""
-
-    def __init__(self) -> None:
-        super().__init__(EmbedderSpec(model=f"hashing:{DIMENSIONS}"))
-
-    def encode(self, texts: Sequence[str], role: Role) -> Vectors:
-        if any("poison" in text for text in texts):
-            raise RuntimeError("kernel failed")
-        vectors = super().encode(texts, role)
-        vectors[["spoiled" in text for text in texts]] = np.nan
-        return vectors
+    model = ScriptedEncoder(DIMENSIONS)
+    model.fail_on("poison", RuntimeError("kernel failed"))
+    model.spoil = lambda text: "spoiled" in text
+    return model
 
 
 async def test_two_workers_store_everything_once_and_set_aside_what_cannot_be(pool: Pool) -> None:
@@ -46,7 +33,7 @@ async def test_two_workers_store_everything_once_and_set_aside_what_cannot_be(po
         while (await world.queue.status(id_, world.version.number, datetime.now(UTC))).pending:
             await asyncio.sleep(0.02)
 
-    async with running(worker(world, Model(), claim=40)), running(worker(world, Model(), claim=40)):
+    async with running(worker(world, faulty(), claim=40)), running(worker(world, faulty(), claim=40)):
         await asyncio.wait_for(settled(), 60)
         await world.put(doc("d7", "another text"), now=datetime.now(UTC))
         await asyncio.wait_for(settled(), 60)
@@ -63,7 +50,7 @@ async def test_two_workers_store_everything_once_and_set_aside_what_cannot_be(po
 async def test_no_transaction_is_open_while_the_model_runs(pool: Pool) -> None:
     world = await build(pool, dimensions=DIMENSIONS)
     await world.put(*(doc(f"d{n}") for n in range(20)))
-    model = Gated()
+    model = ScriptedEncoder(DIMENSIONS)
     model.gate.clear()
     async with running(worker(world, model, housekeeping=None)):
         await eventually(model.started.is_set)
@@ -92,7 +79,7 @@ async def test_a_backfill_under_live_writes_ends_complete(pool: Pool) -> None:
         while (await world.queue.status(world.collection.id, world.version.number, datetime.now(UTC))).pending:
             await asyncio.sleep(0.02)
 
-    async with running(worker(world, Model(), claim=40)), running(worker(world, Model(), claim=40)):
+    async with running(worker(world, faulty(), claim=40)), running(worker(world, faulty(), claim=40)):
         for n in range(0, 400, 20):
             await world.put(doc(f"d{n}", f"another text {n}"), doc(f"new{n}"), now=datetime.now(UTC))
             await world.delete(f"d{n + 1}", now=datetime.now(UTC))

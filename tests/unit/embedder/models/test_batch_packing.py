@@ -1,15 +1,14 @@
-"""Packing by tokens, on examples."""
+"""Packing by tokens, on examples. Its laws are in `tests/property/test_packing.py`."""
+
+import pytest
 
 from service.embedder.models.batch_packing import pack
 
 
-def test_alike_lengths_share_a_batch_longest_first() -> None:
-    assert pack([10, 100, 12, 90], budget=200) == [[1, 3], [2, 0]]
-
-
-def test_a_text_longer_than_the_budget_goes_alone() -> None:
-    assert pack([5, 900, 5], budget=100) == [[1], [0, 2]]
-
-
-def test_nothing_packs_to_nothing() -> None:
-    assert pack([], budget=100) == []
+@pytest.mark.parametrize(
+    ("lengths", "budget", "batches"),
+    [([10, 100, 12, 90], 200, [[1, 3], [2, 0]]), ([5, 900, 5], 100, [[1], [0, 2]]), ([], 100, [])],
+    ids=["longest first", "a text longer than the budget goes alone", "nothing"],
+)
+def test_packing(lengths: list[int], budget: int, batches: list[list[int]]) -> None:
+    assert pack(lengths, budget) == batches

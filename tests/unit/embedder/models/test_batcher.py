@@ -1,9 +1,9 @@
-"""The online batcher: who shares a pass, who does not wait, who gets which error."""
+"""The online batcher: which texts share a pass, who is not delayed, who gets which error."""
 
 import asyncio
-import threading
-import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,75 +13,64 @@ from service.core.errors import ModelUnavailable, Overloaded
 from service.core.ids import Role, Vectors
 from service.embedder.models.batcher import Batcher
 from service.embedder.models.hashing_encoder import HashingEncoder
+from tests.encoders import ScriptedEncoder, eventually
 
-
-class Watched(HashingEncoder):
-    """Notes each pass; the gate holds passes back until the test opens it."""
-
-    def __init__(self) -> None:
-        super().__init__(EmbedderSpec(model="hashing:64"))
-        self.passes: list[list[str]] = []
-        self.started = threading.Semaphore(0)
-        self.gate = threading.Event()
-        self.gate.set()
-        self.threads: set[int] = set()
-
-    def encode(self, texts: Sequence[str], role: Role) -> Vectors:
-        self.passes.append(list(texts))
-        self.threads.add(threading.get_ident())
-        self.started.release()
-        assert self.gate.wait(10)
-        if "poison" in texts:
-            raise ValueError("no such luck")
-        return super().encode(texts, role)
+PLAIN = HashingEncoder(EmbedderSpec(model="hashing:64"))
 
 
 @pytest.fixture
-def encoder() -> Watched:
-    return Watched()
+def encoder() -> ScriptedEncoder:
+    return ScriptedEncoder()
 
 
-async def eventually(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 10
-    while not condition():
-        assert time.monotonic() < deadline
-        await asyncio.sleep(0.001)
+@asynccontextmanager
+async def batching(encoder: ScriptedEncoder, **settings: Any) -> AsyncIterator[Batcher]:
+    batcher = Batcher(encoder, **settings)
+    try:
+        yield batcher
+    finally:
+        encoder.gate.set()
+        await batcher.close()
 
 
-async def busy(encoder: Watched, batcher: Batcher) -> Awaitable[Vectors]:
-    """Hold the model with one text, so that what comes now must wait."""
-    encoder.gate.clear()
-    held = asyncio.create_task(batcher.embed(["held"], "query"))
-    await asyncio.to_thread(encoder.started.acquire, timeout=10)
-    return held
-
-
-async def test_a_lone_query_does_not_wait_for_company(encoder: Watched) -> None:
-    batcher = Batcher(encoder, window_seconds=3600)
-    vectors = await asyncio.wait_for(batcher.embed(["alone"], "query"), 10)
-    np.testing.assert_array_equal(vectors, HashingEncoder(EmbedderSpec(model="hashing:64")).encode(["alone"], "query"))
-    assert await asyncio.wait_for(batcher.embed(["again"], "query"), 10) is not None
-    assert encoder.passes == [["alone"], ["again"]]
-    await batcher.close()
-
-
-async def test_what_came_while_the_model_was_busy_shares_a_pass_in_one_thread(encoder: Watched) -> None:
-    batcher = Batcher(encoder)
-    held = await busy(encoder, batcher)
-    others = [asyncio.create_task(batcher.embed([f"text {n}"], "query")) for n in range(5)]
+async def start(batcher: Batcher, *requests: list[str], role: Role = "query") -> list[asyncio.Task[Vectors]]:
+    tasks = [asyncio.create_task(batcher.embed(texts, role)) for texts in requests]
     await asyncio.sleep(0)
-    encoder.gate.set()
-    await held
-    vectors = await asyncio.gather(*others)
-    assert encoder.passes == [["held"], [f"text {n}" for n in range(5)]]
+    return tasks
+
+
+@asynccontextmanager
+async def busy(encoder: ScriptedEncoder, **settings: Any) -> AsyncIterator[Batcher]:
+    """A batcher whose model is held by one text, so that what comes now must wait until the gate opens."""
+    async with batching(encoder, **settings) as batcher:
+        encoder.gate.clear()
+        (held,) = await start(batcher, ["held"])
+        await asyncio.to_thread(encoder.started.wait, 10)
+        yield batcher
+        await held
+
+
+async def test_a_lone_query_does_not_wait_for_company(encoder: ScriptedEncoder) -> None:
+    async with batching(encoder, window_seconds=3600) as batcher:
+        vectors = await asyncio.wait_for(batcher.embed(["alone"], "query"), 10)
+        np.testing.assert_array_equal(vectors, PLAIN.encode(["alone"], "query"))
+        assert await asyncio.wait_for(batcher.embed(["again"], "query"), 10) is not None
+    assert encoder.batches == [["alone"], ["again"]]
+
+
+async def test_what_came_while_the_model_was_busy_shares_a_pass_in_one_thread(encoder: ScriptedEncoder) -> None:
+    async with busy(encoder) as batcher:
+        others = await start(batcher, *([f"text {n}"] for n in range(5)))
+        encoder.gate.set()
+        vectors = await asyncio.gather(*others)
+    assert encoder.batches == [["held"], [f"text {n}" for n in range(5)]]
     assert len(encoder.threads) == 1
     for n, vector in enumerate(vectors):
-        np.testing.assert_array_equal(vector[0], encoder.encode([f"text {n}"], "query")[0])
-    await batcher.close()
+        np.testing.assert_array_equal(vector, PLAIN.encode([f"text {n}"], "query"))
 
 
 async def test_callers_that_come_within_the_window_share_a_pass(
-    encoder: Watched, monkeypatch: pytest.MonkeyPatch
+    encoder: ScriptedEncoder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     paused, over = asyncio.Event(), asyncio.Event()
 
@@ -90,117 +79,94 @@ async def test_callers_that_come_within_the_window_share_a_pass(
         await over.wait()
 
     monkeypatch.setattr(Batcher, "_pause", pause)
-    batcher = Batcher(encoder)
-    first = [asyncio.create_task(batcher.embed([text], "query")) for text in ("a", "b")]
-    await paused.wait()
-    late = asyncio.create_task(batcher.embed(["c"], "query"))
-    await asyncio.sleep(0)
-    over.set()
-    await asyncio.gather(*first, late)
-    assert encoder.passes == [["a", "b", "c"]]
-    await batcher.close()
+    async with batching(encoder) as batcher:
+        first = await start(batcher, ["a"], ["b"])
+        await paused.wait()
+        late = await start(batcher, ["c"])
+        over.set()
+        await asyncio.gather(*first, *late)
+    assert encoder.batches == [["a", "b", "c"]]
 
 
-async def test_the_budget_of_tokens_is_kept_and_an_oversize_text_goes_alone(encoder: Watched) -> None:
-    batcher = Batcher(encoder, batch_tokens=20)
-    held = await busy(encoder, batcher)
+async def test_the_budget_of_tokens_is_kept_and_an_oversize_text_goes_alone(encoder: ScriptedEncoder) -> None:
     texts = ["five words are in here"] * 6 + ["word " * 200]
-    others = [asyncio.create_task(batcher.embed([text], "query")) for text in texts]
-    await asyncio.sleep(0)
-    encoder.gate.set()
-    await asyncio.gather(held, *others)
-    assert sorted(len(batch) for batch in encoder.passes[1:]) == [1, 2, 4]
-    assert [texts[-1]] in encoder.passes
-    await batcher.close()
+    async with busy(encoder, batch_tokens=20) as batcher:
+        others = await start(batcher, *([text] for text in texts))
+        encoder.gate.set()
+        await asyncio.gather(*others)
+    assert sorted(len(batch) for batch in encoder.batches[1:]) == [1, 2, 4]
+    assert [texts[-1]] in encoder.batches
 
 
-async def test_a_query_is_not_held_up_by_a_bulk_request(encoder: Watched) -> None:
-    batcher = Batcher(encoder, batch_tokens=8)
-    held = await busy(encoder, batcher)
-    bulk = asyncio.create_task(batcher.embed([f"bulk {n}" for n in range(40)], "query"))
-    await asyncio.sleep(0)
-    query = asyncio.create_task(batcher.embed(["query"], "query"))
-    await asyncio.sleep(0)
-    encoder.gate.set()
-    await query
-    assert not bulk.done()
-    vectors = await bulk
+async def test_a_query_is_not_delayed_by_a_bulk_request(encoder: ScriptedEncoder) -> None:
+    async with busy(encoder, batch_tokens=8) as batcher:
+        bulk, query = await start(batcher, [f"bulk {n}" for n in range(40)], ["query"])
+        encoder.gate.set()
+        await query
+        assert not bulk.done()
+        vectors = await bulk
     assert vectors.shape == (40, 64)
-    np.testing.assert_array_equal(vectors[39], encoder.encode(["bulk 39"], "query")[0])
-    await held
-    await batcher.close()
+    np.testing.assert_array_equal(vectors[39], PLAIN.encode(["bulk 39"], "query")[0])
 
 
-async def test_roles_do_not_mix(encoder: Watched) -> None:
-    batcher = Batcher(encoder)
-    held = await busy(encoder, batcher)
-    others = [asyncio.create_task(batcher.embed([role], role)) for role in ("query", "document")]
-    await asyncio.sleep(0)
-    encoder.gate.set()
-    await asyncio.gather(held, *others)
-    assert encoder.passes[1:] == [["query"], ["document"]]
-    await batcher.close()
+async def test_roles_do_not_mix(encoder: ScriptedEncoder) -> None:
+    async with busy(encoder) as batcher:
+        others = [*await start(batcher, ["query"]), *await start(batcher, ["document"], role="document")]
+        encoder.gate.set()
+        await asyncio.gather(*others)
+    assert encoder.batches[1:] == [["query"], ["document"]]
 
 
-async def test_cancelled_callers_are_dropped_before_encoding(encoder: Watched) -> None:
-    batcher = Batcher(encoder)
-    held = await busy(encoder, batcher)
-    leaves = asyncio.create_task(batcher.embed(["leaves"], "query"))
-    stays = asyncio.create_task(batcher.embed(["stays"], "query"))
-    await asyncio.sleep(0)
-    leaves.cancel()
-    await asyncio.sleep(0)
-    encoder.gate.set()
-    await asyncio.gather(held, stays)
-    assert encoder.passes == [["held"], ["stays"]]
-    await batcher.close()
+async def test_cancelled_callers_are_dropped_before_encoding(encoder: ScriptedEncoder) -> None:
+    async with busy(encoder) as batcher:
+        leaves, stays = await start(batcher, ["leaves"], ["stays"])
+        leaves.cancel()
+        await asyncio.sleep(0)
+        encoder.gate.set()
+        await stays
+    assert encoder.batches == [["held"], ["stays"]]
 
 
-async def test_a_failed_batch_fails_each_waiter_with_the_cause_and_the_next_one_works(encoder: Watched) -> None:
-    batcher = Batcher(encoder)
-    held = await busy(encoder, batcher)
-    others = [asyncio.create_task(batcher.embed([text], "query")) for text in ("poison", "innocent")]
-    await asyncio.sleep(0)
-    encoder.gate.set()
-    await held
-    for outcome in await asyncio.gather(*others, return_exceptions=True):
-        assert isinstance(outcome, ModelUnavailable)
-        assert "no such luck" in outcome.detail
-        assert isinstance(outcome.__cause__, ValueError)
-    assert (await batcher.embed(["innocent"], "query")).shape == (1, 64)
-    await batcher.close()
+async def test_a_failed_batch_fails_each_waiter_with_the_cause_and_the_next_one_works(encoder: ScriptedEncoder) -> None:
+    encoder.fail_on("poison", ValueError("no such luck"))
+    async with busy(encoder) as batcher:
+        others = await start(batcher, ["poison"], ["innocent"])
+        encoder.gate.set()
+        for outcome in await asyncio.gather(*others, return_exceptions=True):
+            assert isinstance(outcome, ModelUnavailable)
+            assert "no such luck" in outcome.detail
+            assert isinstance(outcome.__cause__, ValueError)
+        assert (await batcher.embed(["innocent"], "query")).shape == (1, 64)
 
 
-async def test_too_much_waiting_is_refused_at_once_with_a_time_to_come_back(encoder: Watched) -> None:
-    batcher = Batcher(encoder, most_waiting=3)
-    held = await busy(encoder, batcher)
-    waiting = asyncio.create_task(batcher.embed(["a", "b"], "query"))
-    await asyncio.sleep(0)
-    with pytest.raises(Overloaded) as refused:
-        await batcher.embed(["c", "d"], "query")
-    assert refused.value.retry_after >= 1
-    encoder.gate.set()
-    await asyncio.gather(held, waiting)
-    # Larger than the bound, but nothing else waits: it could never be taken otherwise.
-    assert (await batcher.embed(["a", "b", "c", "d"], "query")).shape == (4, 64)
-    await batcher.close()
+async def test_too_much_waiting_is_refused_at_once_with_a_time_to_come_back(encoder: ScriptedEncoder) -> None:
+    async with busy(encoder, most_waiting=3) as batcher:
+        (waiting,) = await start(batcher, ["a", "b"])
+        with pytest.raises(Overloaded) as refused:
+            await batcher.embed(["c", "d"], "query")
+        assert refused.value.retry_after >= 1
+        encoder.gate.set()
+        await waiting
+        await eventually(lambda: not batcher.busy)
+        # Larger than the bound, but nothing else waits: it could never be taken otherwise.
+        assert (await batcher.embed(["a", "b", "c", "d"], "query")).shape == (4, 64)
 
 
-async def test_closing_fails_those_who_wait(encoder: Watched) -> None:
-    batcher = Batcher(encoder)
-    held = await busy(encoder, batcher)
-    waiting = asyncio.create_task(batcher.embed(["waits"], "query"))
-    await asyncio.sleep(0)
-    closing = asyncio.create_task(batcher.close())
-    await eventually(lambda: waiting.done())
-    encoder.gate.set()
-    await closing
-    for outcome in await asyncio.gather(held, waiting, return_exceptions=True):
-        assert isinstance(outcome, ModelUnavailable)
+async def test_closing_fails_those_who_wait(encoder: ScriptedEncoder) -> None:
+    encoder.gate.clear()
+    async with batching(encoder) as batcher:
+        (held,) = await start(batcher, ["held"])
+        await asyncio.to_thread(encoder.started.wait, 10)
+        (waiting,) = await start(batcher, ["waits"])
+        closing = asyncio.create_task(batcher.close())
+        await eventually(waiting.done)
+        encoder.gate.set()
+        await closing
+        for outcome in await asyncio.gather(held, waiting, return_exceptions=True):
+            assert isinstance(outcome, ModelUnavailable)
 
 
-async def test_nothing_gives_nothing(encoder: Watched) -> None:
-    batcher = Batcher(encoder)
-    assert (await batcher.embed([], "query")).shape == (0, 64)
-    assert encoder.passes == []
-    await batcher.close()
+async def test_nothing_gives_nothing(encoder: ScriptedEncoder) -> None:
+    async with batching(encoder) as batcher:
+        assert (await batcher.embed([], "query")).shape == (0, 64)
+    assert encoder.batches == []

@@ -3,17 +3,16 @@
 import asyncio
 import gc
 import threading
-from collections.abc import Sequence
 
 import pytest
 
 from service.core.collections import EmbedderSpec
 from service.core.errors import Invalid, Misconfigured, ModelUnavailable
-from service.core.ids import Role, Vectors
 from service.core.ports.embedder import Encoder
 from service.embedder.models import registry
 from service.embedder.models.hashing_encoder import HashingEncoder
 from service.embedder.models.registry import ModelRegistry
+from tests.encoders import ScriptedEncoder
 
 
 def spec(model: str = "default", **settings: object) -> EmbedderSpec:
@@ -110,22 +109,10 @@ async def test_embedding_goes_through_one_batcher_for_each_specification() -> No
     await models.close()
 
 
-class Held(HashingEncoder):
-    """Its passes begin, and end when the test says so."""
-
-    def __init__(self) -> None:
-        super().__init__(EmbedderSpec(model="hashing:64"))
-        self.started, self.gate = threading.Event(), threading.Event()
-
-    def encode(self, texts: Sequence[str], role: Role) -> Vectors:
-        self.started.set()
-        assert self.gate.wait(10)
-        return super().encode(texts, role)
-
-
 async def test_no_batch_of_a_forgotten_model_is_answered() -> None:
-    old, new = Held(), HashingEncoder(EmbedderSpec(model="hashing:128"))
+    old, new = ScriptedEncoder(), HashingEncoder(EmbedderSpec(model="hashing:128"))
     encoders = iter((old, new))
+    old.gate.clear()
     models = ModelRegistry(default="hashing", load=lambda _: next(encoders))
     under_way = asyncio.create_task(models.embed(spec(), ["under way"], "query"))
     await asyncio.to_thread(old.started.wait, 10)

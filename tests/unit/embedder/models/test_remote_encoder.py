@@ -4,10 +4,10 @@ import json
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -87,21 +87,13 @@ def test_a_model_that_is_not_served_there_is_unavailable_here() -> None:
 
 def test_nobody_there_is_said_quickly_and_not_tried_for_every_text(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(remote_encoder, "DOWN_SECONDS", 60.0)
-    tries: list[str] = []
     with connected(f"http://127.0.0.1:{unused_port()}") as there:
-        monkeypatch.setattr(there, "_exchange", _counted(tries, there._exchange))
+        exchange = Mock(wraps=there._exchange)
+        monkeypatch.setattr(there, "_exchange", exchange)
         for _ in range(5):
             with pytest.raises(ModelUnavailable, match="does not answer"):
                 RemoteEncoder(there, SPEC)
-    assert len(tries) == 3
-
-
-def _counted(tries: list[str], call: Any) -> Any:
-    def counted(path: str, *rest: Any) -> Any:
-        tries.append(path)
-        return call(path, *rest)
-
-    return counted
+    assert exchange.call_count == 3
 
 
 # ---------------------------------------------------------------- services that misbehave
@@ -111,34 +103,27 @@ Answer = tuple[int, dict[str, str], Any]
 """Status, headers and body."""
 
 
-@dataclass
-class Script:
-    """Answers in turn, the last one for ever."""
-
-    answers: list[Answer]
-    asked: list[tuple[str, Any]] = field(default_factory=list)
-    hold: threading.Event | None = None
-
-
 @contextmanager
-def scripted(script: Script) -> Iterator[str]:
+def answering(
+    *answers: Answer, hold: threading.Event | None = None
+) -> Iterator[tuple[EncoderService, list[tuple[str, Any]]]]:
+    """A service that gives these answers in turn, the last one for ever, and the requests that it gets."""
+    asked: list[tuple[str, Any]] = []
+
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-            status, headers, answer = script.answers[min(len(script.asked), len(script.answers) - 1)]
-            script.asked.append((self.path, body))
-            if script.hold is not None:
-                script.hold.wait(10)
+            status, headers, answer = answers[min(len(asked), len(answers) - 1)]
+            asked.append((self.path, body))
+            if hold is not None:
+                hold.wait(10)
             content = answer if isinstance(answer, bytes) else json.dumps(answer).encode()
-            try:
+            with suppress(ConnectionError):  # the client did not wait
                 self.send_response(status)
-                for name, value in headers.items():
+                for name, value in {**headers, "Content-Length": str(len(content))}.items():
                     self.send_header(name, value)
-                self.send_header("Content-Length", str(len(content)))
                 self.end_headers()
                 self.wfile.write(content)
-            except ConnectionError:  # the client did not wait
-                pass
 
         def log_message(self, *_: Any) -> None: ...
 
@@ -146,10 +131,11 @@ def scripted(script: Script) -> Iterator[str]:
     thread = threading.Thread(target=server.serve_forever, args=(0.01,))
     thread.start()
     try:
-        yield f"http://127.0.0.1:{server.server_port}"
+        with connected(f"http://127.0.0.1:{server.server_port}") as there:
+            yield there, asked
     finally:
-        if script.hold is not None:
-            script.hold.set()
+        if hold is not None:
+            hold.set()
         server.shutdown()
         thread.join()
         server.server_close()
@@ -174,23 +160,21 @@ BUSY: Answer = (503, {"Retry-After": "7"}, {"detail": "loading"})
 
 
 def test_a_busy_service_is_asked_again() -> None:
-    script = Script([BUSY, (429, {}, {"detail": "too much"}), GOOD])
-    with scripted(script) as url, connected(url) as there:
+    with answering(BUSY, (429, {}, {"detail": "too much"}), GOOD) as (there, asked):
         assert RemoteEncoder(there, SPEC).identity == HashingEncoder(SPEC).identity
-    assert [path for path, _ in script.asked] == ["/v1/models/identify"] * 3
+    assert [path for path, _ in asked] == ["/v1/models/identify"] * 3
 
 
 def test_a_service_that_stays_busy_says_when_to_come_back() -> None:
-    with scripted(Script([BUSY])) as url, connected(url) as there:
-        with pytest.raises(ModelUnavailable, match="loading") as refused:
-            RemoteEncoder(there, SPEC)
+    with answering(BUSY) as (there, _), pytest.raises(ModelUnavailable, match="loading") as refused:
+        RemoteEncoder(there, SPEC)
     assert refused.value.retry_after == 7
 
 
 def test_a_service_that_hangs_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(remote_encoder, "IDENTIFY_SECONDS", 0.05)
     started = time.monotonic()
-    with scripted(Script([GOOD], hold=threading.Event())) as url, connected(url) as there:
+    with answering(GOOD, hold=threading.Event()) as (there, _):
         with pytest.raises(ModelUnavailable, match="in time"):
             RemoteEncoder(there, SPEC)
         assert time.monotonic() - started < 5
@@ -212,9 +196,8 @@ def test_a_service_that_hangs_is_given_up(monkeypatch: pytest.MonkeyPatch) -> No
     ids=range(9),
 )
 def test_whoever_does_not_speak_the_protocol_is_no_encoder(answer: Answer) -> None:
-    with scripted(Script([answer])) as url, connected(url) as there:
-        with pytest.raises(ModelUnavailable):
-            RemoteEncoder(there, SPEC)
+    with answering(answer) as (there, _), pytest.raises(ModelUnavailable):
+        RemoteEncoder(there, SPEC)
 
 
 SIGNED = {embeddings.FINGERPRINT_HEADER: HashingEncoder(SPEC).identity.fingerprint}
@@ -232,7 +215,7 @@ SIGNED = {embeddings.FINGERPRINT_HEADER: HashingEncoder(SPEC).identity.fingerpri
     ids=range(5),
 )
 def test_vectors_that_cannot_be_what_was_asked_for_are_none(answer: Answer) -> None:
-    with scripted(Script([GOOD, answer])) as url, connected(url) as there:
+    with answering(GOOD, answer) as (there, _):
         encoder = RemoteEncoder(there, SPEC)
         with pytest.raises(ModelUnavailable):
             encoder.encode(["one", "two"], "document")
@@ -242,12 +225,8 @@ def test_vectors_of_another_embedder_are_refused_by_what_differs() -> None:
     other = HashingEncoder(EmbedderSpec(model="hashing:64", document_prompt="other ")).identity
     changed = description(fingerprint=other.fingerprint, parts=dict(other.parts))
     vectors = {"data": [{"embedding": "AAAAAA=="}]}
-    answers: list[Answer] = [
-        GOOD,
-        (200, {embeddings.FINGERPRINT_HEADER: other.fingerprint}, vectors),
-        (200, {}, changed),
-    ]
-    with scripted(Script(answers)) as url, connected(url) as there:
+    signed: dict[str, str] = {embeddings.FINGERPRINT_HEADER: other.fingerprint}
+    with answering(GOOD, (200, signed, vectors), (200, {}, changed)) as (there, _):
         encoder = RemoteEncoder(there, SPEC)
         with pytest.raises(SpaceRefused, match="document_prompt, query_prompt differ"):
             encoder.encode(["one"], "document")
@@ -256,5 +235,5 @@ def test_vectors_of_another_embedder_are_refused_by_what_differs() -> None:
 
 def test_the_encoder_is_not_asked_through_a_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HTTP_PROXY", f"http://127.0.0.1:{unused_port()}")
-    with scripted(Script([GOOD])) as url, connected(url) as there:
+    with answering(GOOD) as (there, _):
         assert RemoteEncoder(there, SPEC).overhead("query") == 1

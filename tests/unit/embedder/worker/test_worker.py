@@ -3,7 +3,6 @@
 import asyncio
 import dataclasses
 import logging
-import threading
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -17,7 +16,7 @@ from service.core import metrics
 from service.core.collections import EmbedderSpec
 from service.core.documents import Document
 from service.core.errors import DatabaseUnavailable, ModelUnavailable, SpaceRefused
-from service.core.ids import DocumentId, Role, Vectors, VersionNumber
+from service.core.ids import DocumentId, VersionNumber
 from service.core.ports.embedder import Encoder
 from service.core.versions import EmbedderVersion, VersionState
 from service.embedder.models.hashing_encoder import HashingEncoder
@@ -28,6 +27,7 @@ from service.embedder.worker.in_flight import BACKFILL_LIMITS, LIVE_LIMITS, Enco
 from service.embedder.worker.settings import WorkerSettings
 from service.embedder.worker.version_gate import VersionGate
 from service.embedder.worker.worker import Worker
+from tests.encoders import ScriptedEncoder, eventually
 from tests.fakes import Waiting
 from tests.world import World, build, doc
 
@@ -35,29 +35,9 @@ DIMENSIONS = 32
 LONG = "A sentence of seven words is here. " * 120
 
 
-class Model(HashingEncoder):
-    """The hashing encoder with faults to order; notes every batch."""
-
-    def __init__(self) -> None:
-        super().__init__(EmbedderSpec(model=f"hashing:{DIMENSIONS}"))
-        self.batches: list[list[str]] = []
-        self.started = threading.Event()
-        self.gate = threading.Event()
-        self.gate.set()
-        self.fault: Callable[[Sequence[str]], None] = lambda texts: None
-        self.spoil: Callable[[str], bool] = lambda text: False
-
-    def encode(self, texts: Sequence[str], role: Role) -> Vectors:
-        self.batches.append(list(texts))
-        self.started.set()
-        assert self.gate.wait(10)
-        self.fault(texts)
-        vectors = super().encode(texts, role)
-        vectors[[self.spoil(text) for text in texts]] = np.nan
-        return vectors
-
-    def counted(self) -> list[list[str]]:
-        return [batch for batch in self.batches if "quick brown fox" not in batch[0]]
+def counted(model: ScriptedEncoder) -> list[list[str]]:
+    """Batches of documents, without those that test the model itself."""
+    return [batch for batch in model.batches if "quick brown fox" not in batch[0]]
 
 
 @pytest.fixture
@@ -66,8 +46,8 @@ async def world() -> World:
 
 
 @pytest.fixture
-def model() -> Model:
-    return Model()
+def model() -> ScriptedEncoder:
+    return ScriptedEncoder(DIMENSIONS)
 
 
 def worker(world: World, model: Encoder, **settings: Any) -> Worker:
@@ -103,13 +83,6 @@ async def running(one: Worker) -> AsyncIterator[asyncio.Event]:
         await asyncio.wait_for(task, 30)
 
 
-async def eventually(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 20
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        await asyncio.sleep(0.005)
-
-
 def jobs(world: World) -> dict[str, Waiting]:
     assert world.fake is not None
     return {key[1]: waiting for key, waiting in world.fake.jobs.items()}
@@ -128,6 +101,14 @@ async def backfill(world: World, version: EmbedderVersion, *documents: Document)
         world.fake.jobs[world.collection.id, document.id, version.number] = dataclasses.replace(job, priority=2)
 
 
+async def drain(
+    world: World, model: Encoder, until: Callable[[World], dict[str, Waiting]] = jobs, **settings: Any
+) -> None:
+    """Run a worker until no job is left, or none that `until` lists."""
+    async with running(worker(world, model, **settings)):
+        await eventually(lambda: not until(world))
+
+
 async def names(world: World) -> set[str]:
     return {name for name, _ in await world.stored_chunks()}
 
@@ -136,11 +117,10 @@ def value(metric: Any, *labels: str) -> float:
     return float(metric.labels(*labels)._value.get())
 
 
-async def test_documents_become_vectors_of_their_chunks(world: World, model: Model) -> None:
+async def test_documents_become_vectors_of_their_chunks(world: World, model: ScriptedEncoder) -> None:
     texts = {f"d{n}": "some words here. " * (n % 7 + 1) for n in range(60)} | {"long": LONG, "longer": LONG * 3}
     await world.put(*(doc(name, text, title="Title") for name, text in texts.items()))
-    async with running(worker(world, model)):
-        await eventually(lambda: not jobs(world))
+    await drain(world, model)
     assert world.fake is not None
     space = world.fake.space(world.version)
     plain = HashingEncoder(EmbedderSpec(model=f"hashing:{DIMENSIONS}"))
@@ -158,7 +138,7 @@ async def test_documents_become_vectors_of_their_chunks(world: World, model: Mod
     assert max(map(len, model.batches)) > 5
 
 
-async def test_new_documents_are_picked_up_while_it_runs(world: World, model: Model) -> None:
+async def test_new_documents_are_picked_up_while_it_runs(world: World, model: ScriptedEncoder) -> None:
     async with running(worker(world, model)):
         for n in range(3):
             await world.put(doc(f"d{n}"))
@@ -168,7 +148,7 @@ async def test_new_documents_are_picked_up_while_it_runs(world: World, model: Mo
 
 async def test_several_workers_share_the_queue(world: World) -> None:
     await world.put(*(doc(f"d{n}") for n in range(200)))
-    models = [Model() for _ in range(3)]
+    models = [ScriptedEncoder(DIMENSIONS) for _ in range(3)]
     async with running(worker(world, models[0], claim=20)), running(worker(world, models[1], claim=20)):
         async with running(worker(world, models[2], claim=20)):
             await eventually(lambda: not jobs(world))
@@ -176,38 +156,31 @@ async def test_several_workers_share_the_queue(world: World) -> None:
     assert sum(len(batch) for model in models for batch in model.batches) == 200
 
 
-async def test_only_the_document_that_fails_alone_is_charged(world: World, model: Model) -> None:
-    def fault(texts: Sequence[str]) -> None:
-        if any("poison" in text for text in texts):
-            raise RuntimeError("kernel panic at token 7")
-
-    model.fault = fault
+async def test_only_the_document_that_fails_alone_has_failed(world: World, model: ScriptedEncoder) -> None:
+    model.fail_on("poison", RuntimeError("kernel panic at token 7"))
     await world.put(*(doc(f"d{n}") for n in range(30)), doc("bad", "poison"))
     before = value(metrics.DOCUMENTS_SET_ASIDE, world.collection.name)
-    async with running(worker(world, model)):
-        await eventually(lambda: not waiting(world))
+    await drain(world, model, until=waiting)
     assert await names(world) == {f"d{n}" for n in range(30)}
     (failed,) = await world.queue.failed(world.collection.id, None, 10)
     assert (failed.id, failed.attempts, failed.reason) == ("bad", 3, "RuntimeError: kernel panic at token 7")
     assert value(metrics.DOCUMENTS_SET_ASIDE, world.collection.name) == before + 1
 
 
-async def test_a_document_that_failed_before_is_tried_without_others(world: World, model: Model) -> None:
-    model.fault = lambda texts: (_ for _ in ()).throw(ValueError) if any("poison" in text for text in texts) else None
+async def test_a_document_that_failed_before_is_tried_without_others(world: World, model: ScriptedEncoder) -> None:
+    model.fail_on("poison", ValueError())
     await world.put(*(doc(f"d{n}") for n in range(8)), doc("bad", "poison"))
-    async with running(worker(world, model)):
-        await eventually(lambda: not waiting(world))
-    with_poison = [batch for batch in model.counted() if "poison" in " ".join(batch)]
+    await drain(world, model, until=waiting)
+    with_poison = [batch for batch in counted(model) if "poison" in " ".join(batch)]
     assert [len(batch) for batch in with_poison[-2:]] == [1, 1]
 
 
-async def test_unusable_vectors_set_their_document_aside_and_nobody_else(world: World, model: Model) -> None:
+async def test_unusable_vectors_set_their_document_aside_and_nobody_else(world: World, model: ScriptedEncoder) -> None:
     model.spoil = lambda text: "spoiled" in text
     await world.put(
         *(doc(f"d{n}") for n in range(10)), doc("bad", "spoiled"), doc("long", LONG + " spoiled at the end.")
     )
-    async with running(worker(world, model)):
-        await eventually(lambda: not waiting(world))
+    await drain(world, model, until=waiting)
     assert await names(world) == {f"d{n}" for n in range(10)}
     failed = await world.queue.failed(world.collection.id, None, 10)
     assert [one.id for one in failed] == ["bad", "long"]
@@ -215,7 +188,7 @@ async def test_unusable_vectors_set_their_document_aside_and_nobody_else(world: 
 
 
 @pytest.mark.parametrize("how", ["raises", "gives NaN"])
-async def test_what_the_model_does_wrong_is_charged_to_nobody(world: World, model: Model, how: str) -> None:
+async def test_a_failure_of_the_model_is_no_documents_failure(world: World, model: ScriptedEncoder, how: str) -> None:
     broken = True
 
     def fault(texts: Sequence[str]) -> None:
@@ -234,7 +207,7 @@ async def test_what_the_model_does_wrong_is_charged_to_nobody(world: World, mode
     assert len(await names(world)) == 5
 
 
-async def test_an_encoder_service_that_was_away_for_a_moment_is_charged_to_nobody(world: World, model: Model) -> None:
+async def test_a_short_absence_of_the_encoder_service_is_no_failure(world: World, model: ScriptedEncoder) -> None:
     away = 4
 
     def fault(texts: Sequence[str]) -> None:
@@ -245,21 +218,16 @@ async def test_an_encoder_service_that_was_away_for_a_moment_is_charged_to_nobod
 
     model.fault = fault
     await world.put(*(doc(f"d{n}") for n in range(8)))
-    async with running(worker(world, model, max_attempts=1)):
-        await eventually(lambda: not jobs(world))
+    await drain(world, model, max_attempts=1)
     assert len(await names(world)) == 8
-    assert len(model.counted()) <= 6  # a batch whose half meets it is not halved to the last document
+    assert len(counted(model)) <= 6  # a batch whose half meets it is not halved to the last document
 
 
-async def test_a_model_past_hope_ends_the_worker_and_its_leases_count_as_lost(
-    world: World, model: Model, monkeypatch: pytest.MonkeyPatch
+async def test_a_model_that_keeps_failing_ends_the_worker_and_its_leases_count_as_lost(
+    world: World, model: ScriptedEncoder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(failure_policy, "MAX_MODEL_FAILURES", 3)
-
-    def fault(texts: Sequence[str]) -> None:
-        raise RuntimeError("device lost")
-
-    model.fault = fault
+    model.fail_on("", RuntimeError("device lost"))
     await world.put(*(doc(f"d{n}") for n in range(5)))
     with pytest.raises(ModelUnavailable, match="device lost"):
         await asyncio.wait_for(worker(world, model).run(asyncio.Event()), 20)
@@ -267,34 +235,27 @@ async def test_a_model_past_hope_ends_the_worker_and_its_leases_count_as_lost(
     assert all(job.attempts == 0 for job in jobs(world).values())
 
 
-async def test_a_full_device_halves_the_batches(world: World, model: Model) -> None:
+async def test_a_full_device_halves_the_batches(world: World, model: ScriptedEncoder) -> None:
     def fault(texts: Sequence[str]) -> None:
         if max(model.lengths(texts, "document")) * len(texts) > 60:
             raise MemoryError("no room")
 
     model.fault = fault
     await world.put(*(doc(f"d{n}", "six words are in this one") for n in range(60)))
-    async with running(worker(world, model)):
-        await eventually(lambda: not jobs(world))
+    await drain(world, model)
     assert len(await names(world)) == 60
     tried = [max(model.lengths(batch, "document")) * len(batch) for batch in model.batches]
     assert sum(size > 60 for size in tried) <= 6, "once learned, the smaller budget is kept"
 
 
-async def test_a_device_without_room_for_one_text_is_no_documents_fault(world: World, model: Model) -> None:
-    full = True
-
-    def fault(texts: Sequence[str]) -> None:
-        if full:
-            raise MemoryError("no room")
-
-    model.fault = fault
+async def test_a_device_without_room_for_one_text_is_no_documents_fault(world: World, model: ScriptedEncoder) -> None:
+    model.fail_on("", MemoryError("no room"))
     await world.put(doc("d"))
     before = value(metrics.WORKER_BACKOFF, "memory")
     async with running(worker(world, model)):
         await eventually(lambda: value(metrics.WORKER_BACKOFF, "memory") > before)
         assert jobs(world)["d"].attempts == 0
-        full = False
+        model.fault = lambda texts: None
         await eventually(lambda: not jobs(world))
 
 
@@ -316,7 +277,7 @@ class Flaky:
         return call
 
 
-async def test_an_absent_database_costs_time_and_nothing_else(world: World, model: Model) -> None:
+async def test_an_absent_database_costs_time_and_nothing_else(world: World, model: ScriptedEncoder) -> None:
     queue, vectors, versions = Flaky(world.queue), Flaky(world.vectors), Flaky(world.versions)
     await world.put(*(doc(f"d{n}") for n in range(50)))
     model.gate.clear()
@@ -335,7 +296,9 @@ async def test_an_absent_database_costs_time_and_nothing_else(world: World, mode
     assert sum(map(len, model.batches)) == 50, "what was encoded is not encoded again"
 
 
-async def test_a_document_that_workers_died_with_is_charged_first_and_tried_alone(world: World, model: Model) -> None:
+async def test_a_document_that_workers_died_with_is_counted_first_and_tried_alone(
+    world: World, model: ScriptedEncoder
+) -> None:
     await world.put(*(doc(f"d{n}") for n in range(5)), doc("suspect"))
     jobs(world)["suspect"].lost_leases = 3
     attempts: list[int] = []
@@ -346,13 +309,12 @@ async def test_a_document_that_workers_died_with_is_charged_first_and_tried_alon
             assert len(texts) == 1
 
     model.fault = fault
-    async with running(worker(world, model)):
-        await eventually(lambda: not jobs(world))
+    await drain(world, model)
     assert attempts == [1]
     assert "suspect" in await names(world), "success clears the innocent"
 
 
-async def test_suspects_are_charged_one_at_a_time(world: World, model: Model) -> None:
+async def test_suspects_are_tried_one_at_a_time(world: World, model: ScriptedEncoder) -> None:
     """Whoever kills the worker while one is tried must not have the others pay for it."""
     suspects = [f"suspect{number}" for number in range(4)]
     await world.put(*map(doc, suspects))
@@ -364,22 +326,22 @@ async def test_suspects_are_charged_one_at_a_time(world: World, model: Model) ->
         charged.append(sum(job.attempts for job in jobs(world).values()))
 
     model.fault = fault
-    async with running(worker(world, model)):
-        await eventually(lambda: not jobs(world))
+    await drain(world, model)
     assert charged == [1, 1, 1, 1]
 
 
-async def test_a_document_that_kills_workers_ends_set_aside_untried(world: World, model: Model) -> None:
+async def test_a_document_that_kills_workers_becomes_a_dead_letter_untried(
+    world: World, model: ScriptedEncoder
+) -> None:
     await world.put(doc("killer"), doc("other"))
     jobs(world)["killer"].lost_leases, jobs(world)["killer"].attempts = 3, 2
-    async with running(worker(world, model)):
-        await eventually(lambda: not waiting(world))
-    assert model.counted() == [["text of other"]]
+    await drain(world, model, until=waiting)
+    assert counted(model) == [["text of other"]]
     (failed,) = await world.queue.failed(world.collection.id, None, 10)
     assert (failed.id, failed.attempts) == ("killer", 3)
 
 
-async def test_what_changed_while_it_was_encoded_is_encoded_again(world: World, model: Model) -> None:
+async def test_what_changed_while_it_was_encoded_is_encoded_again(world: World, model: ScriptedEncoder) -> None:
     await world.put(doc("d", "old"))
     model.gate.clear()
     before = value(metrics.FENCED_WRITES, world.collection.name)
@@ -393,7 +355,7 @@ async def test_what_changed_while_it_was_encoded_is_encoded_again(world: World, 
     assert value(metrics.FENCED_WRITES, world.collection.name) == before + 1
 
 
-async def test_leases_are_extended_while_work_takes_long(world: World, model: Model) -> None:
+async def test_leases_are_extended_while_work_takes_long(world: World, model: ScriptedEncoder) -> None:
     await world.put(doc("d"))
     model.gate.clear()
     async with running(worker(world, model, lease=timedelta(seconds=0.3))):
@@ -405,7 +367,7 @@ async def test_leases_are_extended_while_work_takes_long(world: World, model: Mo
         await eventually(lambda: not jobs(world))
 
 
-async def test_stopping_finishes_what_is_in_hand_and_claims_no_more(world: World, model: Model) -> None:
+async def test_stopping_finishes_what_is_in_hand_and_claims_no_more(world: World, model: ScriptedEncoder) -> None:
     await world.put(*(doc(f"d{n}") for n in range(10)))
     model.gate.clear()
     async with running(worker(world, model)) as stop:
@@ -418,8 +380,15 @@ async def test_stopping_finishes_what_is_in_hand_and_claims_no_more(world: World
     assert set(jobs(world)) == {"late"}
 
 
-async def test_what_cannot_be_finished_in_time_is_given_back_uncharged(world: World, model: Model) -> None:
-    await world.put(*(doc(f"d{n}") for n in range(10)))
+@pytest.mark.parametrize("lane", ["live", "backfill"])
+async def test_what_cannot_be_finished_in_time_is_given_back_without_a_failure(
+    world: World, model: ScriptedEncoder, lane: str
+) -> None:
+    documents = [doc(f"d{n}") for n in range(100)]
+    if lane == "live":
+        await world.put(*documents)
+    else:
+        await backfill(world, await world.add_version(2, VersionState.BACKFILLING), *documents)
     model.gate.clear()
     try:
         async with running(worker(world, model, grace=timedelta(seconds=0.05))) as stop:
@@ -427,12 +396,12 @@ async def test_what_cannot_be_finished_in_time_is_given_back_uncharged(world: Wo
             stop.set()
     finally:
         model.gate.set()
-    assert len(jobs(world)) == 10
+    assert len(jobs(world)) == 100
     assert {(job.lease, job.worker, job.attempts) for job in jobs(world).values()} == {(None, None, 0)}
 
 
 async def test_a_refused_version_holds_nobody_up_and_is_tried_again(
-    world: World, model: Model, caplog: pytest.LogCaptureFixture
+    world: World, model: ScriptedEncoder, caplog: pytest.LogCaptureFixture
 ) -> None:
     second = await world.add_version(2, VersionState.BACKFILLING)
     await world.put(doc("d"))
@@ -454,7 +423,7 @@ async def test_a_refused_version_holds_nobody_up_and_is_tried_again(
     assert await world.stored_chunks(second) == {("d", 0): 1}
 
 
-async def test_a_collection_that_goes_away_takes_its_work_along(world: World, model: Model) -> None:
+async def test_a_collection_that_goes_away_takes_its_work_along(world: World, model: ScriptedEncoder) -> None:
     await world.put(doc("d"))
     model.gate.clear()
     async with running(worker(world, model)):
@@ -465,10 +434,10 @@ async def test_a_collection_that_goes_away_takes_its_work_along(world: World, mo
         model.gate.set()
         other = await build(None, dimensions=DIMENSIONS)
         assert other.version.number == VersionNumber(1)
-    assert model.counted() == [["text of d"]]
+    assert counted(model) == [["text of d"]]
 
 
-async def test_what_the_store_refuses_is_charged_to_its_document_alone(world: World, model: Model) -> None:
+async def test_what_the_store_refuses_fails_its_document_alone(world: World, model: ScriptedEncoder) -> None:
     class Picky:
         async def write(self, version: EmbedderVersion, encoded: Sequence[Any]) -> frozenset[DocumentId]:
             if any(one.job.document_id == "bad" for one in encoded):
@@ -476,14 +445,13 @@ async def test_what_the_store_refuses_is_charged_to_its_document_alone(world: Wo
             return await world.vectors.write(version, encoded)
 
     await world.put(*(doc(f"d{n}") for n in range(9)), doc("bad"))
-    async with running(worker(world, model, vectors=Picky())):
-        await eventually(lambda: not waiting(world))
+    await drain(world, model, vectors=Picky(), until=waiting)
     assert await names(world) == {f"d{n}" for n in range(9)}
     (failed,) = await world.queue.failed(world.collection.id, None, 10)
     assert (failed.id, failed.reason) == ("bad", "ValueError: numeric field overflow")
 
 
-async def test_housekeeping_comes_around_whether_it_works_or_not(world: World, model: Model) -> None:
+async def test_housekeeping_comes_around_whether_it_works_or_not(world: World, model: ScriptedEncoder) -> None:
     calls = 0
 
     async def housekeeping() -> None:
@@ -497,7 +465,7 @@ async def test_housekeeping_comes_around_whether_it_works_or_not(world: World, m
         await eventually(lambda: not jobs(world))
 
 
-async def test_no_text_is_logged(world: World, model: Model, caplog: pytest.LogCaptureFixture) -> None:
+async def test_no_text_is_logged(world: World, model: ScriptedEncoder, caplog: pytest.LogCaptureFixture) -> None:
     model.spoil = lambda text: "secret" in text
     await world.put(doc("bad", "a secret text"), doc("d"))
     with caplog.at_level(logging.DEBUG, logger="service"):
@@ -510,7 +478,7 @@ async def test_no_text_is_logged(world: World, model: Model, caplog: pytest.LogC
 # ---------------------------------------------------------------- two lanes
 
 
-async def test_a_new_document_overtakes_a_backfill(world: World, model: Model) -> None:
+async def test_a_new_document_overtakes_a_backfill(world: World, model: ScriptedEncoder) -> None:
     second = await world.add_version(2, VersionState.BACKFILLING)
     await backfill(world, second, *(doc(f"old{n}", LONG) for n in range(60)))
     model.fault = lambda texts: time.sleep(0.01)  # it is the model that is busy
@@ -527,7 +495,7 @@ async def test_a_new_document_overtakes_a_backfill(world: World, model: Model) -
     assert len({name for name, _ in await world.stored_chunks(second)}) == 63
 
 
-async def test_a_backfill_is_claimed_when_no_live_write_is_left(world: World, model: Model) -> None:
+async def test_a_backfill_is_claimed_when_no_live_write_is_left(world: World, model: ScriptedEncoder) -> None:
     second = await world.add_version(2, VersionState.BACKFILLING)
     await backfill(world, second, *(doc(f"old{n}") for n in range(50)))
     await world.put(*(doc(f"new{n}") for n in range(150)))
@@ -557,7 +525,7 @@ def test_what_a_backfill_takes_up_at_once_is_less() -> None:
     assert BACKFILL_LIMITS.code_points < LIVE_LIMITS.code_points
 
 
-async def test_passes_of_a_backfill_are_short(world: World, model: Model) -> None:
+async def test_passes_of_a_backfill_are_short(world: World, model: ScriptedEncoder) -> None:
     def padded(batch: Sequence[str]) -> int:
         return max(model.lengths(batch, "document")) * len(batch)
 
@@ -566,8 +534,7 @@ async def test_passes_of_a_backfill_are_short(world: World, model: Model) -> Non
     model.fault = lambda texts: time.sleep(padded(texts) * 1e-4)
     await backfill(world, second, *(doc(f"old{n}", text + "old") for n in range(200)))
     await world.put(*(doc(f"new{n}", text + "new") for n in range(100)))
-    async with running(worker(world, model, batch_tokens=4096, claim=1000)):
-        await eventually(lambda: not jobs(world))
+    await drain(world, model, batch_tokens=4096, claim=1000)
     live = [padded(batch) for batch in model.batches if batch[0].endswith("new")]
     short = [padded(batch) for batch in model.batches if batch[0].endswith("old")]
     assert max(live) > 1500
@@ -579,12 +546,9 @@ async def test_the_active_version_comes_first(world: World) -> None:
     second = await world.add_version(2, VersionState.READY)
     started: list[int] = []
 
-    class Numbered(Model):
-        def __init__(self, number: int) -> None:
-            super().__init__()
-            self.fault = lambda texts: started.append(number)
-
-    models = {1: Numbered(1), 2: Numbered(2)}
+    models = {number: ScriptedEncoder(DIMENSIONS) for number in (1, 2)}
+    models[1].fault = lambda texts: started.append(1)
+    models[2].fault = lambda texts: started.append(2)
 
     async def ensure(version: EmbedderVersion) -> Encoder:
         return models[version.number]
@@ -609,7 +573,7 @@ async def test_the_active_version_comes_first(world: World) -> None:
     assert started[:last].count(2) <= 1, "while its last batch is computed, another model may begin"
 
 
-async def test_a_paused_backfill_rests_and_live_writes_go_on(world: World, model: Model) -> None:
+async def test_a_paused_backfill_rests_and_live_writes_go_on(world: World, model: ScriptedEncoder) -> None:
     second = await world.add_version(2, VersionState.BACKFILLING)
     assert world.fake is not None
     versions = world.fake.collections.versions[world.collection.id]
@@ -624,7 +588,7 @@ async def test_a_paused_backfill_rests_and_live_writes_go_on(world: World, model
     assert len(await world.stored_chunks(second)) == 11
 
 
-async def test_what_the_client_encodes_is_left_alone(world: World, model: Model) -> None:
+async def test_what_the_client_encodes_is_left_alone(world: World, model: ScriptedEncoder) -> None:
     asked: list[int] = []
 
     async def ensure(version: EmbedderVersion) -> Encoder:
@@ -644,7 +608,7 @@ async def test_what_the_client_encodes_is_left_alone(world: World, model: Model)
     assert world.fake.jobs[world.collection.id, DocumentId("d"), second.number].lost_leases == 0
 
 
-async def test_a_backfill_keeps_to_its_rate(world: World, model: Model) -> None:
+async def test_a_backfill_keeps_to_its_rate(world: World, model: ScriptedEncoder) -> None:
     second = await world.add_version(2, VersionState.BACKFILLING)
     await backfill(world, second, *(doc(f"old{n}") for n in range(60)))
     started = time.monotonic()
@@ -654,35 +618,18 @@ async def test_a_backfill_keeps_to_its_rate(world: World, model: Model) -> None:
     assert time.monotonic() - started > 0.55
 
 
-async def test_poison_in_a_backfill_is_set_aside_alone(world: World, model: Model) -> None:
+async def test_poison_in_a_backfill_is_set_aside_alone(world: World, model: ScriptedEncoder) -> None:
     second = await world.add_version(2, VersionState.BACKFILLING)
-    model.fault = lambda texts: (
-        (_ for _ in ()).throw(ValueError("no")) if any("poison" in text for text in texts) else None
-    )
+    model.fail_on("poison", ValueError("no"))
     await backfill(world, second, *(doc(f"old{n}") for n in range(20)), doc("bad", "poison"), doc("killer"))
     jobs(world)["killer"].lost_leases, jobs(world)["killer"].attempts = 3, 2
-    async with running(worker(world, model)):
-        await eventually(lambda: not waiting(world))
+    await drain(world, model, until=waiting)
     assert {name for name, _ in await world.stored_chunks(second)} == {f"old{n}" for n in range(20)}
     failed = await world.queue.failed(world.collection.id, None, 10)
     assert [(one.id, one.attempts) for one in failed] == [("bad", 3), ("killer", 3)]
 
 
-async def test_stopping_in_the_middle_of_a_backfill_gives_back_what_is_in_hand(world: World, model: Model) -> None:
-    second = await world.add_version(2, VersionState.BACKFILLING)
-    await backfill(world, second, *(doc(f"old{n}") for n in range(100)))
-    model.gate.clear()
-    try:
-        async with running(worker(world, model, grace=timedelta(seconds=0.05))) as stop:
-            await eventually(model.started.is_set)
-            stop.set()
-    finally:
-        model.gate.set()
-    assert len(jobs(world)) == 100
-    assert {(job.lease, job.worker, job.attempts) for job in jobs(world).values()} == {(None, None, 0)}
-
-
-async def test_admission_ends_with_the_version(world: World, model: Model) -> None:
+async def test_admission_ends_with_the_version(world: World, model: ScriptedEncoder) -> None:
     asked: list[int] = []
 
     async def ensure(version: EmbedderVersion) -> Encoder:
