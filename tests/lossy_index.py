@@ -74,7 +74,7 @@ class LossyCollection:
     space: Space
     vectors: LossyVectors
     spaces: SpaceResolver
-    chance: random.Random = field(default_factory=lambda: random.Random(3))
+    rng: random.Random = field(default_factory=lambda: random.Random(3))
 
     def dense_probe(self, lower_step: Callable[[int], int | None] = lambda _: None) -> DenseProbe:
         return DenseProbe(
@@ -86,7 +86,7 @@ class LossyCollection:
         )
 
     def vector(self) -> Vector:
-        return unit(*(self.chance.gauss(0, 1) for _ in range(DIMENSIONS)))
+        return unit(*(self.rng.gauss(0, 1) for _ in range(DIMENSIONS)))
 
     def probed_query(
         self,

@@ -7,8 +7,8 @@ Z = 1.959964
 
 
 def wilson(share: float, trials: float, z: float = Z) -> tuple[float, float]:
-    """The score interval of a share of so many trials (Wilson 1927, "Probable inference, the law of succession, and
-    statistical inference"). It stays within [0, 1], and says something where all trials came out alike."""
+    """The score interval of a share of so many trials (Wilson, "Probable inference, the law of succession, and
+    statistical inference", JASA 1927). It stays within [0, 1], and has a width even where all trials agree."""
     if trials <= 0:
         return 0.0, 1.0
     middle = (share + z**2 / (2 * trials)) / (1 + z**2 / trials)

@@ -54,9 +54,9 @@ class WindowedQuery:
 class QueryWindow:
     """The two samples of one version. `seen`: all queries. `seconds`: what `latest` spans where many queries come."""
 
-    def __init__(self, seconds: float, chance: random.Random) -> None:
+    def __init__(self, seconds: float, rng: random.Random) -> None:
         self._pause = seconds / SAMPLE_SIZE
-        self._chance = chance
+        self._rng = rng
         self.latest: deque[WindowedQuery] = deque()
         self.earlier: list[WindowedQuery] = []
         self.seen = 0
@@ -88,7 +88,7 @@ class QueryWindow:
             self._credit = min(1.0, self._credit + SAMPLE_SIZE * (now - self._moved_at) / min(DAY, span))
             if self._credit >= 1.0:
                 self._credit = 0.0
-                self.earlier[self._chance.randrange(SAMPLE_SIZE)] = query
+                self.earlier[self._rng.randrange(SAMPLE_SIZE)] = query
         self._moved_at = now
 
 
@@ -96,8 +96,8 @@ class QueryWindows(QueryLog[Key, QueryWindow]):
     """An observer of live searches. `seconds`: as for `QueryWindow`."""
 
     def __init__(self, seconds: float, *, clock: Callable[[], float] = time.monotonic) -> None:
-        chance = random.Random(0)  # noqa: S311  no secret
-        super().__init__(lambda: QueryWindow(seconds, chance), max_keys=MAX_COLLECTIONS)
+        rng = random.Random(0)  # noqa: S311  no secret
+        super().__init__(lambda: QueryWindow(seconds, rng), max_keys=MAX_COLLECTIONS)
         self._clock = clock
 
     def on_search(self, observed: SearchEvent) -> None:

@@ -62,12 +62,12 @@ class RecallMonitor:
     aggregator: RecallAggregator
     share: float
     budget_ms: float
-    chance: random.Random
+    rng: random.Random
     clock: Callable[[], float] = time.monotonic
 
     def __post_init__(self) -> None:
-        self._dense_queries = ProbeQueue[ProbedQuery](self.chance)
-        self._lexical_queries = ProbeQueue[tuple[CollectionName, ParsedQuery]](self.chance)
+        self._dense_queries = ProbeQueue[ProbedQuery](self.rng)
+        self._lexical_queries = ProbeQueue[tuple[CollectionName, ParsedQuery]](self.rng)
         self._recent_spaces: LruDict[tuple[CollectionId, VersionNumber], tuple[float, Space]] = LruDict(MAX_SPACES)
         self._arrived = asyncio.Event()
         self._lexical_probed_at = self._expired_deleted_at = -math.inf
@@ -76,7 +76,7 @@ class RecallMonitor:
 
     def on_search(self, observed: SearchEvent) -> None:
         """As `SearchObserver`."""
-        if self.budget_ms > 0 and self.chance.random() < self.share:
+        if self.budget_ms > 0 and self.rng.random() < self.share:
             try:
                 self._sample(observed)
             except Exception:  # a client is waiting for an answer that is complete
@@ -102,7 +102,7 @@ class RecallMonitor:
         usable = [(at, vector) for at, vector in enumerate(observed.vectors) if vector is not None]
         if not usable:
             return None
-        at, vector = self.chance.choice(usable)
+        at, vector = self.rng.choice(usable)
         filter_match = observed.filter_match
         return ProbedQuery(
             collection=observed.space.collection.name,
@@ -128,14 +128,14 @@ class RecallMonitor:
     async def _probe_forever(self) -> None:
         while True:
             self._arrived.clear()
-            rest = await self.step()
+            rest = await self.probe_next()
             if rest is not None:
                 await asyncio.sleep(rest)
             else:
                 with suppress(TimeoutError):
                     await asyncio.wait_for(self._arrived.wait(), IDLE_SECONDS)
 
-    async def step(self) -> float | None:
+    async def probe_next(self) -> float | None:
         """Probe one search. The seconds to rest afterwards; None where there was nothing to probe."""
         started = self.clock()
         try:

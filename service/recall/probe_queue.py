@@ -53,9 +53,9 @@ class KindSample(Generic[T]):
     remembered_at: float = -math.inf
     bytes: int = 0
 
-    def add(self, query: LoggedQuery[T], now: float, chance: random.Random) -> None:
+    def add(self, query: LoggedQuery[T], now: float, rng: random.Random) -> None:
         self.arrivals += 1
-        if chance.random() * self.arrivals < 1.0:
+        if rng.random() * self.arrivals < 1.0:
             self._replace_waiting(query)
         if len(self.remembered) < MAX_REMEMBERED or now >= self.remembered_at + MEMORY_SECONDS:
             self.remembered.append(query)
@@ -76,15 +76,15 @@ class KindSample(Generic[T]):
 
 
 class ProbeQueue(QueryLog[Hashable, KindSample[T]]):
-    def __init__(self, chance: random.Random) -> None:
+    def __init__(self, rng: random.Random) -> None:
         super().__init__(KindSample, max_keys=MAX_KINDS, max_bytes=MAX_BYTES, size_of=lambda kind: kind.bytes)
-        self._chance = chance
+        self._rng = rng
 
     def add(self, key: Hashable, query: T, size: int, now: float) -> None:
         """Offer a query of the kind `key`, which takes about `size` bytes."""
         if size <= MAX_QUERY_BYTES:
             logged = LoggedQuery(key=key, query=query, size=size, asked_at=now)
-            self.touch(key).add(logged, now, self._chance)
+            self.touch(key).add(logged, now, self._rng)
             self.trim()
 
     def next_query(self, now: float) -> LoggedQuery[T] | None:

@@ -261,7 +261,7 @@ async def _open_recall_monitor(settings: Settings, url: str, lexicon: TantivyLex
             aggregator=RecallAggregator(PostgresRecalls(pool), utc_now),
             share=settings.probe_share,
             budget_ms=settings.probe_budget_ms,
-            chance=random.Random(),  # noqa: S311  no secret
+            rng=random.Random(),  # noqa: S311  no secret
         )
 
 

@@ -192,9 +192,9 @@ class Traffic:
     missed: bool = False
 
     def __post_init__(self) -> None:
-        self.chance = np.random.default_rng(self.seed)
-        self.misses = 0.079 * self.chance.uniform(0.75, 1.3)
-        self.power = 1.2 * self.chance.uniform(0.85, 1.25)
+        self.rng = np.random.default_rng(self.seed)
+        self.misses = 0.079 * self.rng.uniform(0.75, 1.3)
+        self.power = 1.2 * self.rng.uniform(0.85, 1.25)
         self.found: dict[tuple[float, int], RecallStats] = {}
         self.changed_at = START
         self.calibrate(0.0)
@@ -206,7 +206,7 @@ class Traffic:
     def probe(self, ef_search: int, when: float, queries: int) -> RecallStats:
         spread = 1 / 0.15 - 1
         recall = self.recall(ef_search, when)
-        found = self.chance.binomial(10, self.chance.beta(recall * spread, (1 - recall) * spread, queries)) / 10
+        found = self.rng.binomial(10, self.rng.beta(recall * spread, (1 - recall) * spread, queries)) / 10
         total, squares = float(found.sum()), float((found**2).sum())
         return RecallStats(queries=queries, recall=total, recall_squares=squares, distance_recall=total)
 

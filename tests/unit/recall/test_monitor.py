@@ -60,7 +60,7 @@ class Scene:
             aggregator=RecallAggregator(self.world.recalls, lambda: NOW + self.moment),
             share=share,
             budget_ms=budget_ms,
-            chance=of.chance,
+            rng=of.rng,
             clock=lambda: self.seconds,
         )
 
@@ -96,7 +96,7 @@ async def probe_all(monitor: RecallMonitor, *events: SearchEvent) -> None:
     """Each search is probed before the next one comes."""
     for event in events:
         monitor.on_search(event)
-        assert await monitor.step() is not None
+        assert await monitor.probe_next() is not None
 
 
 def exported(metric: str, collection: str, **labels: str) -> float | None:
@@ -108,7 +108,7 @@ def exported(metric: str, collection: str, **labels: str) -> float | None:
 
 async def test_without_searches_nothing_is_probed(scene: Scene) -> None:
     of = scene.monitor()
-    assert await of.step() is None
+    assert await of.probe_next() is None
     assert await scene.flushed(of) == ()
 
 
@@ -117,7 +117,7 @@ async def test_without_a_share_or_a_budget_nothing_is_sampled(scene: Scene, shar
     of = scene.monitor(share=share, budget_ms=budget_ms)
     of.on_search(scene.collection.event())
     of.on_search(scene.collection.event(EXACT))
-    assert await of.step() is None
+    assert await of.probe_next() is None
     assert await scene.flushed(of) == ()
 
 
@@ -139,7 +139,7 @@ async def test_about_a_share_of_the_searches_is_sampled(scene: Scene) -> None:
 async def test_a_search_that_ran_exactly_is_counted_and_not_probed(scene: Scene) -> None:
     of = scene.monitor()
     of.on_search(scene.collection.event(DensePlan(kind="exact", selectivity=0.001, reason="few_pass")))
-    assert await of.step() is None
+    assert await of.probe_next() is None
     (minute,) = await scene.flushed(of)
     assert (minute.series.plan, minute.series.band, minute.stats.queries) == ("exact", "narrow", 1)
     assert minute.stats.mean == 1.0
@@ -162,7 +162,7 @@ async def test_probes_take_no_more_of_a_minute_than_their_budget(scene: Scene, s
     began = scene.seconds
     for _ in range(20):
         of.on_search(scene.collection.event())
-        rest = await of.step()
+        rest = await of.probe_next()
         assert rest is not None
         scene.seconds += rest
     assert 20 * seconds / (scene.seconds - began) == pytest.approx(0.01)
@@ -172,7 +172,7 @@ async def test_a_failed_probe_costs_as_well(scene: Scene) -> None:
     of = scene.monitor(probe=scene.costly(2.0))
     scene.collection.vectors.failing = DatabaseUnavailable("it does not answer")
     of.on_search(scene.collection.event())
-    assert await of.step() == pytest.approx(2.0 * 99)
+    assert await of.probe_next() == pytest.approx(2.0 * 99)
 
 
 async def test_one_search_is_probed_at_a_time_and_stopping_flushes_the_rest(scene: Scene) -> None:
@@ -267,7 +267,7 @@ async def test_a_probe_long_after_the_search_uses_the_current_space(scene: Scene
     request = SearchRequest(text="w", mode="dense", where=parse({"kind": "thing"}))
     of.on_search(scene.collection.event(request=request, filter_match=FilterMatch(ids=None, count=30, total=30)))
     scene.seconds += FRESH_SECONDS
-    await of.step()
+    await of.probe_next()
     assert await scene.flushed(of) == (), "so few documents are listed, and scanned exactly"
 
 
@@ -277,8 +277,8 @@ async def test_remembered_searches_are_probed_where_none_comes(scene: Scene) -> 
         of.on_search(scene.collection.event())
     for _ in range(3):
         scene.seconds += 60
-        assert await of.step() is not None
-    assert await of.step() is None
+        assert await of.probe_next() is not None
+    assert await of.probe_next() is None
     assert sum(minute.stats.queries for minute in await scene.flushed(of)) == 3
 
 
@@ -289,8 +289,8 @@ async def test_searches_of_a_deleted_collection_are_forgotten(scene: Scene) -> N
     await scene.world.collections.delete(scene.world.collection.id)
     scene.collection.spaces.forget(scene.collection.space.collection.name)
     scene.seconds += FRESH_SECONDS
-    assert await of.step() is not None
-    assert await of.step() is None
+    assert await of.probe_next() is not None
+    assert await of.probe_next() is None
 
 
 async def test_it_goes_on_after_errors_of_any_kind(scene: Scene) -> None:
@@ -306,10 +306,10 @@ async def test_words_are_probed_now_and_then(scene: Scene) -> None:
     await scene.world.put(*(doc(f"d{number:02}", f"number {number}") for number in range(30)))
     for text in ("number", "number 3"):
         of.on_search(scene.collection.event(DensePlan(), SearchRequest(text=text, mode="lexical")))
-    assert await of.step() is not None
-    assert await of.step() is None, "not so soon again, and there is no vector to probe with"
+    assert await of.probe_next() is not None
+    assert await of.probe_next() is None, "not so soon again, and there is no vector to probe with"
     scene.seconds += LEXICAL_SECONDS
-    assert await of.step() is not None
+    assert await of.probe_next() is not None
     (minute,) = await scene.flushed(of)
     assert (minute.series.leg, minute.stats.queries) == ("lexical", 2)
     assert exported("azimuth_lexical_recall_at_k", name) == pytest.approx(minute.stats.mean)
