@@ -12,7 +12,7 @@ from service.core.versions import EmbedderVersion
 
 
 class Documents(Protocol):
-    """Documents as committed: the truth that both legs follow."""
+    """The committed documents, which both legs follow."""
 
     async def put(
         self,
@@ -23,20 +23,20 @@ class Documents(Protocol):
     ) -> tuple[Accepted, ...]:
         """Create or replace, in one transaction with the jobs and the change rows; outcomes in the order given.
 
-        Ids must be distinct. Changed content enqueues a job for every written version; a change of metadata alone
-        raises the revision but makes nothing anew; the same again changes nothing.
+        Ids must be distinct. Changed content enqueues a job for every written version; a change of metadata alone only
+        raises the revision; an identical document changes nothing.
 
-        A document's own `vector` is stored under `vectors_of` in the same transaction, ending its job there, also where
-        the content stays as it was. VersionNotFound where that version takes none (any more).
+        A document's own `vector` is stored under `vectors_of` in the same transaction, which ends its job there, even
+        if the content is unchanged. VersionNotFound where that version takes no vectors (any more).
         """
         ...
 
     async def delete(
         self, collection_id: CollectionId, ids: Sequence[DocumentId], now: datetime, where: Filter | None = None
     ) -> tuple[DocumentId, ...]:
-        """Delete those that pass, with vectors and jobs, in one transaction. Answers those that were there.
+        """Delete the documents that pass, with vectors and jobs, in one transaction; the ids of those that existed.
 
-        `where` is asked of each document as it is when it is deleted, however it was found.
+        `where` is checked on each document as it is when it is deleted.
         """
         ...
 
@@ -51,7 +51,7 @@ class Documents(Protocol):
         ...
 
     async def match_filter(self, collection_id: CollectionId, where: Filter, cap: int) -> FilterMatch:
-        """The documents that pass, named where there are at most `cap`. Stops counting at cap + 1."""
+        """The documents that pass, listed where they are at most `cap`. Stops counting at cap + 1."""
         ...
 
     async def filter_ids(

@@ -12,60 +12,60 @@ from service.core.query_syntax import Highlights, ParsedQuery
 from service.core.search import Candidate
 
 LexiconState = Literal["ready", "rebuilding", "building"]
-"""Of a collection's lexical index. `rebuilding`: that of its former language answers until the new one is complete."""
+"""`rebuilding`: the index of the former language answers until the new one is complete."""
 
 
 class Lexicon(Protocol):
     """BM25 over whole documents (title and text). Its scores are unbounded and at least 0."""
 
     async def search(
-        self, collection: Collection, words: ParsedQuery, limit: int, within: Sequence[DocumentId] | None = None
+        self, collection: Collection, query: ParsedQuery, limit: int, within: Sequence[DocumentId] | None = None
     ) -> tuple[Candidate, ...]:
-        """Up to `limit` best documents, of those that fulfil the wishes."""
+        """Up to `limit` best documents of those that satisfy the constraints of the query."""
         ...
 
     async def matching_constraints(
-        self, collection: Collection, words: ParsedQuery, ids: Sequence[DocumentId]
+        self, collection: Collection, query: ParsedQuery, ids: Sequence[DocumentId]
     ) -> frozenset[DocumentId]:
-        """Those of `ids` that fulfil the wishes."""
+        """Those of `ids` that satisfy the constraints of the query."""
         ...
 
-    async def unmatched_terms(self, collection: Collection, words: ParsedQuery) -> tuple[str, ...]:
-        """The quoted phrases that no document says, and that bind nobody therefore."""
+    async def unmatched_terms(self, collection: Collection, query: ParsedQuery) -> tuple[str, ...]:
+        """The quoted phrases that no document contains, and that are therefore no constraint."""
         ...
 
-    async def max_score(self, collection: Collection, words: ParsedQuery) -> float:
-        """The highest score that any document could have for these words, those that no document says included."""
+    async def max_score(self, collection: Collection, query: ParsedQuery) -> float:
+        """The highest score that any document could have for this query, unknown terms included."""
         ...
 
-    async def document_frequencies(self, collection: Collection, words: ParsedQuery) -> tuple[int, ...]:
-        """For each different word that is looked for, how many documents say it; deleted ones may count for a while."""
+    async def document_frequencies(self, collection: Collection, query: ParsedQuery) -> tuple[int, ...]:
+        """The number of documents with each distinct term; deleted documents may count for a while."""
         ...
 
     async def highlight(
-        self, collection: Collection, words: ParsedQuery, passages: Sequence[str]
+        self, collection: Collection, query: ParsedQuery, passages: Sequence[str]
     ) -> tuple[Highlights, ...]:
-        """Where each passage says what is looked for."""
+        """The matches of the query in each passage."""
         ...
 
     def state(self, collection: Collection) -> LexiconState: ...
 
     async def wait_until(self, collection: Collection, position: Position) -> None:
-        """Return when lexical search sees everything up to `position`. The caller sets the limit of time."""
+        """Return when lexical search sees everything up to `position`. The caller sets the timeout."""
         ...
 
     def wake(self) -> None:
-        """Something was just committed here: look at the change feed now rather than at the next turn."""
+        """Read the change feed now rather than at the next turn: something was just committed."""
         ...
 
     def lag_seconds(self, collection_id: CollectionId) -> float | None:
-        """Age of the oldest committed change that cannot be found yet; None before the first look."""
+        """The age of the oldest committed change that is not indexed yet; None before the feed was read."""
         ...
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TermCounts:
-    """What a document says, for exact scores: how often each of its terms, and how many terms it has."""
+    """The terms of a document with their frequencies, for exact scores. `length`: the number of all terms."""
 
     document_id: DocumentId
     content_revision: int
@@ -74,14 +74,14 @@ class TermCounts:
 
 
 class ExactBM25(Protocol):
-    """What BM25 gives documents where every one is looked at and nothing is rounded."""
+    """Reference implementation of BM25: every document is scored, and no length is rounded."""
 
     async def term_counts(
         self, collection: Collection, documents: Sequence[StoredDocument]
     ) -> tuple[TermCounts, ...]: ...
 
     async def exact_scores(
-        self, collection: Collection, words: ParsedQuery, bags: Sequence[TermCounts]
+        self, collection: Collection, query: ParsedQuery, documents: Sequence[TermCounts]
     ) -> tuple[float, ...]:
-        """The score of each, 0 where it has none of the words. The statistics of terms are those of the collection."""
+        """The score of each document, 0 where it has no term of the query. Statistics of terms are the collection's."""
         ...

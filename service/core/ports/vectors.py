@@ -15,7 +15,7 @@ from service.core.versions import EmbedderVersion, VectorSample
 class VectorQuery:
     """A search for the `limit` chunks of one embedder version that are nearest to `vector`, run as `plan` says.
 
-    `within` names the documents that may be found (they are scanned exactly); `where` filters during the scan.
+    `within` lists the documents that may be found (they are scanned exactly); `where` filters during the scan.
     """
 
     version: EmbedderVersion
@@ -32,7 +32,7 @@ class VectorStore(Protocol):
     async def write(self, version: EmbedderVersion, encoded: Sequence[EncodedDocument]) -> frozenset[DocumentId]:
         """Replace the vectors of these documents, ending their jobs, in one transaction.
 
-        Fenced: a job whose lease or revision is no longer the queue's is skipped. Answers what was stored.
+        Fenced: a job whose lease or revision is no longer the queue's is skipped. Returns what was stored.
         """
         ...
 
@@ -52,8 +52,7 @@ class VectorStore(Protocol):
     async def directions(self, version: EmbedderVersion, ids: Sequence[DocumentId]) -> Mapping[DocumentId, Vector]:
         """The mean direction of all chunks of each of these documents.
 
-        Left out: those that are not there, or not with vectors of their present content, and those whose chunks cancel
-        each other.
+        Without those that have no vectors of their present content, and those whose chunks cancel each other.
         """
         ...
 
@@ -63,7 +62,7 @@ class VectorStore(Protocol):
         chunks: Sequence[tuple[DocumentId, int]],
         revisions: Sequence[int] | None = None,
     ) -> Mapping[tuple[DocumentId, int], Vector]:
-        """The vectors of these chunks, as far as there are any; with `revisions` only those made from that content."""
+        """The existing vectors of these chunks; with `revisions` only those made from that content."""
         ...
 
     async def sample(self, version: EmbedderVersion, size: int) -> VectorSample:
