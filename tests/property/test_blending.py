@@ -8,16 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.search.rerank_blend import (
-    AGREEMENT_SAMPLE,
-    FULL_AGREEMENT,
-    MAX_LOG_ODDS,
-    MIN_AGREEMENT_SAMPLE,
-    MIN_LOG_ODDS,
-    RerankBlend,
-    trusted_weight,
-)
+from service.search import rerank_blend
+from service.search.rerank_blend import AGREEMENT_SAMPLE, FULL_AGREEMENT, RerankBlend, trusted_weight
 
+LOWEST, HIGHEST = rerank_blend.MIN_LOG_ODDS, rerank_blend.MAX_LOG_ODDS
 PROBABILITY = st.floats(0, 1)
 WEIGHT = st.floats(0, 1)
 PAIRS = st.lists(st.tuples(st.floats(0, 2), PROBABILITY), min_size=1, max_size=40).map(
@@ -76,7 +70,7 @@ def test_a_weight_of_nothing_and_of_everything(pairs: list[tuple[float, float]])
 
 
 @pytest.mark.parametrize(
-    ("log_odds", "share"), [(-40, 0), (MIN_LOG_ODDS, 0), (-4.5, 0.25), (-2, 0.5), (0, 0.7), (MAX_LOG_ODDS, 1), (40, 1)]
+    ("log_odds", "share"), [(-40, 0), (LOWEST, 0), (-4.5, 0.25), (-2, 0.5), (0, 0.7), (HIGHEST, 1), (40, 1)]
 )
 def test_a_reranker_counts_by_its_log_odds(log_odds: float, share: float) -> None:
     probability = 1 / (1 + math.exp(-log_odds))
@@ -92,7 +86,7 @@ def test_a_reranker_is_believed_by_the_first_hits_alone_and_never_beyond_its_wei
     assert 0 <= found <= weight
     if len(pairs) >= AGREEMENT_SAMPLE:
         assert trusted_weight([*first, *[0.0] * len(more)], [*relevance, *more], weight) == found
-    if len(pairs) < MIN_AGREEMENT_SAMPLE or weight == 1.0:
+    if len(pairs) < rerank_blend.MIN_AGREEMENT_SAMPLE or weight == 1.0:
         assert found == weight
 
 
@@ -101,10 +95,9 @@ def test_who_agrees_is_believed_and_who_contradicts_is_not() -> None:
     rising = [1 / (1 + math.exp(-(2 - 0.1 * at))) for at in range(AGREEMENT_SAMPLE)]
     assert trusted_weight(first, rising, 0.6) == 0.6
     assert trusted_weight(first, rising[::-1], 0.6) == 0.0
-    assert trusted_weight(first, [0.3] * AGREEMENT_SAMPLE, 0.6) == 0.6, (
-        "it finds all alike: there is nothing to tell by"
-    )
-    assert trusted_weight([1.0] * AGREEMENT_SAMPLE, rising, 0.6) == 0.6
+    equal = [0.3] * AGREEMENT_SAMPLE
+    assert trusted_weight(first, equal, 0.6) == 0.6, "there is nothing to measure by"
+    assert trusted_weight(equal, rising, 0.6) == 0.6
     rng = np.random.default_rng(7)
     noise = [float(one) for one in rng.uniform(0.1, 0.9, AGREEMENT_SAMPLE)]
     log_odds = [math.log(one / (1 - one)) for one in noise]

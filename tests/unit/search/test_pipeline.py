@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from unittest.mock import AsyncMock
@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from service.core import filters
-from service.core.collections import EXTERNAL, Collection, CollectionSettings, EmbedderSpec
+from service.core.collections import EXTERNAL, CollectionSettings, EmbedderSpec
 from service.core.documents import Document
 from service.core.errors import (
     CollectionNotFound,
@@ -70,19 +70,23 @@ class Shouting:
         return RerankScores(scores=tuple(1.0 if self.favourite in passage else 0.1 for passage in passages))
 
 
-@dataclass
 class Zoo:
     """A small collection with everything that a search needs."""
 
-    store: FakeStore
-    collections: FakeCollections
-    versions: FakeVersions
-    documents: FakeDocuments
-    vectors: FakeVectors
-    lexicon: FakeLexicon
-    registry: ModelRegistry
-    verifier: ModelVerifier
-    collection: Collection
+    def __init__(self) -> None:
+        self.collections = FakeCollections()
+        self.store = FakeStore(self.collections)
+        self.versions = self.store.versions
+        self.documents = FakeDocuments(self.store)
+        self.vectors = FakeVectors(self.store)
+        self.lexicon = FakeLexicon(self.store)
+        self.registry = ModelRegistry(default="hashing:256")
+        self.verifier = self.mocked_verifier()
+
+    async def create(self) -> None:
+        spec, identity, canary = await self.verifier.register(EmbedderSpec())
+        settings = CollectionSettings(embedder=spec)
+        self.collection = await self.collections.create(NAME, settings, identity, canary, NOW)
 
     def search(self, **replaced: object) -> SearchPipeline:
         parts: dict[str, object] = {
@@ -104,12 +108,18 @@ class Zoo:
         lexicon.search = AsyncMock(**search)  # type: ignore[method-assign]
         return lexicon
 
+    def mocked_vectors(self, nearest: Any) -> FakeVectors:
+        vectors = FakeVectors(self.store)
+        vectors.nearest = nearest  # type: ignore[method-assign]
+        return vectors
+
     def lost_lexicon(self) -> FakeLexicon:
         return self.mocked_lexicon(side_effect=LexiconUnavailable("being rebuilt"))
 
     def mocked_verifier(self, **ensure: Any) -> ModelVerifier:
         verifier = ModelVerifier(collections=self.collections, versions=self.versions, embedders=self.registry)
-        verifier.ensure = AsyncMock(**ensure)  # type: ignore[method-assign]
+        if ensure:
+            verifier.ensure = AsyncMock(**ensure)  # type: ignore[method-assign]
         return verifier
 
     async def version(self) -> EmbedderVersion:
@@ -135,29 +145,10 @@ class Zoo:
             await self.vectors.write(version, [EncodedDocument(job=one.job, chunks=chunks, vectors=vectors)])
 
 
-async def create(collections: FakeCollections, verifier: ModelVerifier, spec: EmbedderSpec | None = None) -> Collection:
-    spec, identity, canary = await verifier.register(spec or EmbedderSpec())
-    return await collections.create(NAME, CollectionSettings(embedder=spec), identity, canary, NOW)
-
-
 @pytest.fixture
 async def zoo() -> Zoo:
-    collections = FakeCollections()
-    store = FakeStore(collections)
-    versions = store.versions
-    registry = ModelRegistry(default="hashing:256")
-    verifier = ModelVerifier(collections=collections, versions=versions, embedders=registry)
-    zoo = Zoo(
-        store=store,
-        collections=collections,
-        versions=versions,
-        documents=FakeDocuments(store),
-        vectors=FakeVectors(store),
-        lexicon=FakeLexicon(store),
-        registry=registry,
-        verifier=verifier,
-        collection=await create(collections, verifier),
-    )
+    zoo = Zoo()
+    await zoo.create()
     await zoo.write(TEXTS)
     return zoo
 
@@ -263,17 +254,6 @@ async def test_a_model_that_is_swapped_while_it_encodes_the_query_does_not_answe
     assert [(one.stage, one.code) for one in answer.degraded] == [("embed", "SpaceRefused")]
 
 
-class ForgetfulIndex(FakeVectors):
-    """An approximate index that finds next to nothing."""
-
-    plans: list[str]
-
-    async def nearest(self, query: VectorQuery) -> tuple[Candidate, ...]:
-        self.plans.append(query.plan.kind)
-        rows = await super().nearest(query)
-        return rows if query.plan.kind == "exact" else rows[:1]
-
-
 class Indexed(FakeVersions):
     async def status(self, version: EmbedderVersion) -> SpaceStatus:
         return replace(await super().status(version), indexed=True)
@@ -281,12 +261,18 @@ class Indexed(FakeVersions):
 
 @pytest.mark.parametrize("where", [None, {"wheels": False}])
 async def test_an_index_that_brings_too_little_is_not_the_last_word(zoo: Zoo, where: object) -> None:
-    vectors = ForgetfulIndex(zoo.store)
-    vectors.plans = []
+    plans: list[str] = []
+
+    async def finds_next_to_nothing(query: VectorQuery) -> tuple[Candidate, ...]:
+        plans.append(query.plan.kind)
+        rows = await zoo.vectors.nearest(query)
+        return rows if query.plan.kind == "exact" else rows[:1]
+
+    vectors = zoo.mocked_vectors(finds_next_to_nothing)
     search = zoo.search(vectors=vectors, versions=Indexed(zoo.collections), passing_cap=1)
     parsed = None if where is None else filters.parse(where)
     answer = await search.run(NAME, SearchRequest(text="animal", mode="dense", k=3, where=parsed))
-    assert vectors.plans == ["hnsw", "exact"]
+    assert plans == ["hnsw", "exact"]
     assert len(answer.hits) == 3
     assert answer.dense.kind == "exact"
 
@@ -401,12 +387,12 @@ async def test_a_collection_made_anew_by_another_process_is_found_at_once(zoo: Z
     await zoo.collections.delete(zoo.collection.id)
     with pytest.raises(CollectionNotFound):
         await search.run(NAME, SearchRequest(text="cat"))
-    zoo.collection = await create(zoo.collections, zoo.verifier)
+    await zoo.create()
     await zoo.write(TEXTS)
     assert (await search.run(NAME, SearchRequest(text="cat"))).hits
     # The next one finds in memory what is there no more.
     await zoo.collections.delete(zoo.collection.id)
-    zoo.collection = await create(zoo.collections, zoo.verifier)
+    await zoo.create()
     await zoo.write({"cat": TEXTS["cat"]})
     assert [hit.id for hit in (await search.run(NAME, SearchRequest(text="cat"))).hits] == ["cat"]
 

@@ -1,7 +1,7 @@
 """Hits that are chunks, and several queries over both legs: the query's story over fakes."""
 
 import asyncio
-from collections.abc import Sequence
+import itertools
 from dataclasses import replace
 from typing import Any
 
@@ -15,7 +15,7 @@ from service.core.ids import DocumentId
 from service.core.ports.vectors import VectorQuery
 from service.core.search import Candidate, Example, Group, Like, Mode, Query, RerankRequest, SearchRequest
 from service.search.candidates import MAX_PARALLEL_STATEMENTS
-from tests.fakes import FakeVectors, StoredChunk
+from tests.fakes import StoredChunk
 from tests.unit.search.test_pipeline import NAME, NOW, TEXTS, Shouting, Zoo, zoo
 
 __all__ = ["zoo"]
@@ -81,14 +81,12 @@ async def test_the_words_of_a_document_count_for_each_of_its_chunks(book: Zoo) -
 
 
 async def test_chunks_that_the_index_did_not_give_are_looked_up_where_the_words_are(book: Zoo) -> None:
-    class Short(FakeVectors):
-        """The dense leg brings the nearest chunk alone."""
-
-        async def nearest(self, query: VectorQuery) -> tuple[Candidate, ...]:
-            return (await super().nearest(query))[:1]
+    async def nearest_alone(query: VectorQuery) -> tuple[Candidate, ...]:
+        return (await book.vectors.nearest(query))[:1]
 
     request = SearchRequest(text="cat purrs mice", k=1, candidates=1, group_by="chunk", rerank=RerankRequest(depth=6))
-    answer = await book.search(vectors=Short(book.store), reranker=Shouting("mice")).run(NAME, replace(request, k=4))
+    search = book.search(vectors=book.mocked_vectors(nearest_alone), reranker=Shouting("mice"))
+    answer = await search.run(NAME, replace(request, k=4))
     found = {(hit.id, hit.chunk): hit.explanation.dense for hit in answer.hits}
     assert {("book", 0), ("book", 2)} <= found.keys()
     assert [one.rank for one in found.values() if one is not None].count(1) == 1
@@ -167,16 +165,11 @@ CATS, CARS = Query(text="small cat purrs"), Query(text="machine with wheels and 
 @pytest.mark.parametrize("group", ["document", "chunk"])
 @pytest.mark.parametrize("mode", ["hybrid", "dense"])
 async def test_every_query_knows_the_cosine_of_what_others_found(book: Zoo, mode: Mode, group: Group) -> None:
-    exact = {
-        query: {
-            (hit.id, hit.chunk): hit.explanation.dense.score
-            for hit in (
-                await book.search().run(NAME, SearchRequest(text=query.text, mode="dense", k=50, group_by="chunk"))
-            ).hits
-            if hit.explanation.dense is not None
-        }
-        for query in (CATS, CARS)
-    }
+    exact: dict[Query, dict[tuple[str, int], float]] = {}
+    for query in (CATS, CARS):
+        alone = SearchRequest(text=query.text, mode="dense", k=50, group_by="chunk")
+        legs = {(hit.id, hit.chunk): hit.explanation.dense for hit in (await book.search().run(NAME, alone)).hits}
+        exact[query] = {chunk: leg.score for chunk, leg in legs.items() if leg is not None}
     request = SearchRequest(queries=(CATS, CARS), mode=mode, k=2, candidates=2, group_by=group)
     answer = await book.search().run(NAME, request)
     ranks = [one.dense and one.dense.rank for hit in answer.hits for one in hit.explanation.queries]
@@ -206,17 +199,15 @@ async def test_a_leg_that_fails_fails_for_all_queries_and_is_named_once(book: Zo
 
 async def test_what_changed_between_queries_is_told_of_one_content_only(book: Zoo) -> None:
     """The second query sees a newer document than the first."""
+    searches = itertools.count(1)
 
-    class Moving(FakeVectors):
-        seen = 0
+    async def nearest(query: VectorQuery) -> tuple[Candidate, ...]:
+        if next(searches) == 2:
+            await book.write({"cat": "A cat is a machine with wheels now."})
+        return await book.vectors.nearest(query)
 
-        async def nearest(self, query: VectorQuery) -> tuple[Candidate, ...]:
-            Moving.seen += 1
-            if Moving.seen == 2:
-                await book.write({"cat": "A cat is a machine with wheels now."})
-            return await super().nearest(query)
-
-    answer = await book.search(vectors=Moving(book.store)).run(NAME, SearchRequest(queries=(CATS, CARS), k=6))
+    search = book.search(vectors=book.mocked_vectors(nearest))
+    answer = await search.run(NAME, SearchRequest(queries=(CATS, CARS), k=6))
     (cat,) = [hit for hit in answer.hits if hit.id == "cat"]
     assert cat.text == "A cat is a machine with wheels now."
     first, second = cat.explanation.queries
@@ -226,12 +217,8 @@ async def test_what_changed_between_queries_is_told_of_one_content_only(book: Zo
 
 def test_the_wishes_of_each_query_are_its_own() -> None:
     """An odd quote in one does not swallow the next; what any of them excludes is excluded."""
-    asked = (
-        Query(text='an odd "quote'),
-        Query(text='two" +must -not'),
-        Query(vector=(1.0,)),
-        Query(text='+must "a b"'),
-    )
+    texts = ('an odd "quote', 'two" +must -not', '+must "a b"')
+    asked = (*(Query(text=text) for text in texts), Query(vector=(1.0,)))
     words = SearchRequest(queries=asked).parsed_query
     assert (words.quoted, words.required, words.excluded) == (("a b",), ("must",), ("not",))
     assert SearchRequest(queries=asked, syntax="plain").parsed_query.has_constraints is False
@@ -241,15 +228,14 @@ def test_the_wishes_of_each_query_are_its_own() -> None:
 async def test_statements_of_one_search_are_bounded(book: Zoo) -> None:
     running, most = 0, 0
 
-    class Watched(FakeVectors):
-        async def nearest(self, query: VectorQuery) -> tuple[Candidate, ...]:
-            nonlocal running, most
-            running += 1
-            most = max(most, running)
-            await asyncio.sleep(0)
-            running -= 1
-            return await super().nearest(query)
+    async def nearest(query: VectorQuery) -> tuple[Candidate, ...]:
+        nonlocal running, most
+        running += 1
+        most = max(most, running)
+        await asyncio.sleep(0)
+        running -= 1
+        return await book.vectors.nearest(query)
 
-    asked: Sequence[Query] = [Query(text=f"cat number {number}") for number in range(16)]
-    await book.search(vectors=Watched(book.store)).run(NAME, SearchRequest(queries=tuple(asked)))
+    asked = tuple(Query(text=f"cat number {number}") for number in range(16))
+    await book.search(vectors=book.mocked_vectors(nearest)).run(NAME, SearchRequest(queries=asked))
     assert most == MAX_PARALLEL_STATEMENTS
