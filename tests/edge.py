@@ -35,11 +35,20 @@ from service.versions.collection_setup import CollectionService
 from service.versions.promotion_checks import Measure, PromotionChecks
 from service.versions.shadow_traffic import ShadowTraffic
 from service.versions.state_machine import VersionStateMachine
-from tests.fakes import FakeChanges, FakeDocuments, FakeLexicon, FakeQueue, FakeStore, FakeVectors
-from tests.fakes_backfill import FakeBackfills
-from tests.fakes_catalog import FakeAudit, FakeProcesses, FakeTestSets
-from tests.fakes_indexes import FakeIndexes
-from tests.fakes_recall import FakeRecalls
+from tests.fakes import (
+    FakeAudit,
+    FakeBackfills,
+    FakeChanges,
+    FakeDocuments,
+    FakeIndexes,
+    FakeLexicon,
+    FakeProcesses,
+    FakeQueue,
+    FakeRecalls,
+    FakeStore,
+    FakeTestSets,
+    FakeVectors,
+)
 
 LIMITS = RequestLimits(body_bytes=200_000, line_bytes=2_000, documents=DocumentLimits(text_length=1_000, batch=5))
 """Small, so that tests can go beyond them quickly."""

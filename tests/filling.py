@@ -9,8 +9,7 @@ from service.core.jobs import Lane
 from service.core.ports.backfills import Backfills
 from service.core.versions import EmbedderVersion, VersionState
 from service.store.postgres.versions.backfills import PostgresBackfills
-from tests.fakes import FakeStore, Waiting
-from tests.fakes_backfill import FakeBackfills
+from tests.fakes import FakeBackfills, FakeStore, Waiting
 from tests.world import DIMENSIONS, LEASE, NOW, World, encoded
 
 

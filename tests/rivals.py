@@ -21,8 +21,7 @@ from service.core.versions import AuditEntry, EmbedderVersion, Judgments, SpaceS
 from service.embedder.models.registry import ModelRegistry
 from service.search.pipeline import SearchPipeline
 from service.spaces.model_verification import ModelVerifier
-from tests.fakes import FakeDocuments, FakeLexicon, FakeStore, FakeVectors, StoredChunk
-from tests.fakes_catalog import FakeTestSets
+from tests.fakes import FakeDocuments, FakeLexicon, FakeStore, FakeTestSets, FakeVectors, StoredChunk
 
 NAME = CollectionName("subjects")
 NOW = datetime(2026, 3, 1, tzinfo=UTC)

@@ -36,9 +36,17 @@ from service.store.postgres.test_sets import PostgresTestSets
 from service.store.postgres.vectors.vectors import PostgresVectors
 from service.store.postgres.versions import version_transitions
 from service.store.postgres.versions.versions import PostgresVersions
-from tests.fakes import FakeChanges, FakeDocuments, FakeQueue, FakeStore, FakeVectors
-from tests.fakes_catalog import FakeAudit, FakeProcesses, FakeTestSets
-from tests.fakes_recall import FakeRecalls
+from tests.fakes import (
+    FakeAudit,
+    FakeChanges,
+    FakeDocuments,
+    FakeProcesses,
+    FakeQueue,
+    FakeRecalls,
+    FakeStore,
+    FakeTestSets,
+    FakeVectors,
+)
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 LEASE = timedelta(seconds=60)

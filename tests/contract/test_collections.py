@@ -25,7 +25,7 @@ from service.store.postgres.collections import PostgresCollections
 from service.store.postgres.connection.pool import Pool
 from service.store.postgres.vectors import vector_tables
 from service.store.postgres.versions.versions import PostgresVersions
-from tests.fakes_catalog import FakeCollections
+from tests.fakes import FakeCollections
 from tests.storages import sealed
 
 NOW = datetime(2026, 5, 4, 12, 30, tzinfo=UTC)

@@ -26,9 +26,7 @@ from service.store.postgres.versions.versions import PostgresVersions
 from tests.contract.test_collections import create, value
 from tests.contract.test_recalls import ef_setting
 from tests.contract.test_versions import fill
-from tests.fakes_catalog import FakeCollections, FakeVersions
-from tests.fakes_indexes import FakeIndexes
-from tests.fakes_recall import FakeRecalls
+from tests.fakes import FakeCollections, FakeIndexes, FakeRecalls, FakeVersions
 
 ONE = VersionNumber(1)
 

@@ -21,7 +21,7 @@ from service.core.versions import (
     VersionState,
 )
 from service.store.postgres.versions.version_transitions import MAX_WRITTEN
-from tests import fakes_catalog
+from tests.fakes import versions as fake_versions
 from tests.filling import drain
 from tests.world import NOW, World, doc, later
 
@@ -122,7 +122,7 @@ async def test_whoever_knows_of_fewer_versions_is_overtaken(world: World) -> Non
 
 
 async def test_there_is_room_for_so_many_written_versions(world: World) -> None:
-    assert fakes_catalog.MAX_WRITTEN == MAX_WRITTEN
+    assert fake_versions.MAX_WRITTEN == MAX_WRITTEN
     second, *_ = [await register(world) for _ in range(MAX_WRITTEN - 1)]
     with pytest.raises(Conflict):
         await register(world)

@@ -18,7 +18,7 @@ from service.store.postgres.vectors import vector_tables
 from service.store.postgres.vectors.hnsw import COUNTED_ROWS, space_status
 from service.store.postgres.versions.versions import PostgresVersions
 from tests.contract.test_collections import CANARY, IDENTITY, NOW, SETTINGS, create, value
-from tests.fakes_catalog import FakeCollections, FakeVersions
+from tests.fakes import FakeCollections, FakeVersions
 from tests.storages import sealed
 
 

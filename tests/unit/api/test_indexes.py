@@ -11,7 +11,7 @@ from service.core.index_health import IndexHealth
 from service.core.versions import SpaceStatus
 from service.recall.controller import RecallController
 from tests.edge import Edge, Json, assert_problem, edge
-from tests.fakes_indexes import FakeIndexes
+from tests.fakes import FakeIndexes
 
 PLACE = "/v1/collections/papers/versions/1"
 

@@ -19,8 +19,7 @@ from service.search import confidence
 from service.spaces.model_verification import ModelVerifier
 from service.spaces.sampling import CollectionSampler
 from tests.edge import Edge, edge
-from tests.fakes import FakeLexicon
-from tests.fakes_catalog import FakeTestSets
+from tests.fakes import FakeLexicon, FakeTestSets
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 PARTS = ("valve", "gasket", "manifold", "actuator", "flange", "impeller", "solenoid", "bearing", "coupling", "spindle")

@@ -19,8 +19,7 @@ from service.recall.calibration_curve import CurveMeasurer
 from service.recall.controller import RecallController
 from service.runtime.db_gauges import DatabaseGauges, KnownCollections
 from service.spaces.resolver import Space
-from tests.fakes_backfill import FakeBackfills
-from tests.fakes_indexes import FakeIndexes
+from tests.fakes import FakeBackfills, FakeIndexes
 from tests.world import NOW, World, build, doc
 
 LOWS = {60: 0.88, 75: 0.91, 116: 0.94, 146: 0.955, 182: 0.965, 1_000: 0.985}

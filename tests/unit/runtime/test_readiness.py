@@ -9,7 +9,7 @@ from service.core.ids import CollectionName, VersionNumber
 from service.embedder.models.registry import ModelRegistry
 from service.runtime.readiness import Readiness
 from service.spaces.model_verification import ModelVerifier
-from tests.fakes_catalog import FakeCollections, FakeProcesses, FakeVersions
+from tests.fakes import FakeCollections, FakeProcesses, FakeVersions
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 

@@ -38,8 +38,7 @@ from service.embedder.worker import document_chunker as passages
 from service.search.filter_planner import DEFAULT_EF_SEARCH
 from service.search.pipeline import SearchPipeline
 from service.spaces.model_verification import ModelVerifier
-from tests.fakes import FakeDocuments, FakeLexicon, FakeQueue, FakeStore, FakeVectors
-from tests.fakes_catalog import FakeCollections, FakeVersions
+from tests.fakes import FakeCollections, FakeDocuments, FakeLexicon, FakeQueue, FakeStore, FakeVectors, FakeVersions
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 NAME = CollectionName("animals")

@@ -15,7 +15,7 @@ from service.core.versions import EmbedderVersion
 from service.embedder.models.hashing_encoder import HashingEncoder
 from service.embedder.models.registry import ModelRegistry
 from service.spaces.model_verification import CANARY_TEXTS, ModelVerifier
-from tests.fakes_catalog import FakeCollections, FakeVersions
+from tests.fakes import FakeCollections, FakeVersions
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 NAME = CollectionName("books")

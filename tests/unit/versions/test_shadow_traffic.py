@@ -17,7 +17,7 @@ from service.core.versions import VersionState
 from service.search.pipeline import SearchPipeline
 from service.versions import shadow_traffic
 from service.versions.shadow_traffic import ShadowTraffic
-from tests.fakes_catalog import FakeCollections
+from tests.fakes import FakeCollections
 from tests.rivals import BAD, GOOD, NAME, OTHER, QUERIES, Refusing, Rivals
 from tests.running import running, until
 

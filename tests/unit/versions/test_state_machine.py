@@ -39,9 +39,17 @@ from service.spaces.model_verification import ModelVerifier
 from service.versions.collection_setup import CollectionService
 from service.versions.promotion_checks import VALID_FOR, PromotionChecks
 from service.versions.state_machine import VersionStateMachine
-from tests.fakes import FakeDocuments, FakeQueue, FakeStore, FakeVectors
-from tests.fakes_backfill import FakeBackfills
-from tests.fakes_catalog import FakeAudit, FakeProcesses, FakeTestSets, FakeVersions
+from tests.fakes import (
+    FakeAudit,
+    FakeBackfills,
+    FakeDocuments,
+    FakeProcesses,
+    FakeQueue,
+    FakeStore,
+    FakeTestSets,
+    FakeVectors,
+    FakeVersions,
+)
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 NAME = CollectionName("books")

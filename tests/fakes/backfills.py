@@ -7,7 +7,7 @@ from service.core.errors import VersionNotFound
 from service.core.ids import DocumentId
 from service.core.versions import BackfillStatus, Completeness, EmbedderVersion, Progress, VersionState
 from service.store.postgres.versions import backfill_rate
-from tests.fakes import FakeStore, Waiting
+from tests.fakes.store import FakeStore, Waiting
 
 
 class FakeBackfills:

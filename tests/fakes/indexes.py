@@ -2,13 +2,14 @@
 
 import asyncio
 import dataclasses
-from collections.abc import AsyncIterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import Hashable
+from contextlib import AbstractAsyncContextManager
 
 from service.core.ids import CollectionId, VersionNumber
 from service.core.index_health import IndexHealth, IndexState
 from service.core.versions import EmbedderVersion
-from tests.fakes_catalog import FakeVersions
+from tests.fakes.exclusive import exclusive
+from tests.fakes.versions import FakeVersions
 
 Key = tuple[CollectionId, VersionNumber]
 
@@ -26,7 +27,7 @@ class FakeIndexes:
         self.go.set()
         self._builds: dict[Key, int] = {}
         self._building: set[Key] = set()
-        self._held: set[tuple[str, Key]] = set()
+        self._held: set[Hashable] = set()
 
     async def health(self, version: EmbedderVersion) -> IndexHealth:
         key = (version.collection_id, version.number)
@@ -50,21 +51,10 @@ class FakeIndexes:
         )
 
     def ef_search_lock(self, version: EmbedderVersion) -> AbstractAsyncContextManager[bool]:
-        return self._hold("effort", version)
+        return exclusive(self._held, ("effort", version.collection_id, version.number))
 
     def rebuild_lock(self, version: EmbedderVersion) -> AbstractAsyncContextManager[bool]:
-        return self._hold("index", version)
-
-    @asynccontextmanager
-    async def _hold(self, what: str, version: EmbedderVersion) -> AsyncIterator[bool]:
-        key = (what, (version.collection_id, version.number))
-        ours = key not in self._held
-        self._held.add(key)
-        try:
-            yield ours
-        finally:
-            if ours:
-                self._held.discard(key)
+        return exclusive(self._held, ("index", version.collection_id, version.number))
 
     async def rebuild(self, version: EmbedderVersion) -> None:
         await self._versions.status(version)

@@ -8,7 +8,7 @@ from service.core.errors import CollectionNotFound, VersionNotFound
 from service.core.ids import CollectionId, VersionNumber
 from service.core.recall import CalibrationCurve, EfSetting, RecallMinute, merge_minutes
 from service.core.versions import AuditEntry, EmbedderVersion, VersionState
-from tests.fakes_catalog import FakeCollections
+from tests.fakes.collections import FakeCollections
 
 
 class FakeRecalls:

@@ -1,0 +1,173 @@
+"""Collections in memory, with their audit trail, judgments, processes."""
+
+import dataclasses
+import itertools
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+
+import orjson
+
+from service.core.collections import (
+    Collection,
+    CollectionCounts,
+    CollectionSettings,
+    FieldState,
+    IndexedField,
+)
+from service.core.errors import CollectionNotFound, Conflict, VersionNotFound
+from service.core.ids import CollectionId, CollectionName, VersionNumber
+from service.core.recall import Band, EfSetting
+from service.core.versions import (
+    ApiProcess,
+    AuditEntry,
+    EmbedderIdentity,
+    EmbedderVersion,
+    Judgments,
+    VersionState,
+)
+
+
+class FakeCollections:
+    """`known_counts` is what a test says of documents, for they live elsewhere."""
+
+    def __init__(self) -> None:
+        self.rows: dict[CollectionId, Collection] = {}
+        self.versions: dict[CollectionId, list[EmbedderVersion]] = {}
+        self.known_counts: dict[CollectionId, CollectionCounts] = {}
+        self.entries: dict[CollectionId, list[AuditEntry]] = {}
+        self.judgments: dict[CollectionId, Judgments] = {}
+        self.ef_settings: dict[CollectionId, dict[tuple[VersionNumber, Band], EfSetting]] = {}
+        self._ids = itertools.count(1)
+        self._numbers = itertools.count(1)
+
+    def note(self, collection_id: CollectionId, entry: AuditEntry) -> None:
+        if collection_id not in self.rows:
+            raise CollectionNotFound
+        details = orjson.loads(orjson.dumps(entry.details))  # as a database keeps them: lists, where there were tuples
+        self.entries[collection_id].append(dataclasses.replace(entry, number=next(self._numbers), details=details))
+
+    async def create(
+        self,
+        name: CollectionName,
+        settings: CollectionSettings,
+        identity: EmbedderIdentity,
+        canary: Mapping[str, tuple[float, ...]],
+        now: datetime,
+        actor: str = "azimuth",
+    ) -> Collection:
+        if any(row.name == name for row in self.rows.values()):
+            raise Conflict
+        collection = Collection(
+            id=CollectionId(next(self._ids)),
+            name=name,
+            settings=settings,
+            active_version=VersionNumber(1),
+            created_at=now,
+        )
+        version = EmbedderVersion(
+            collection_id=collection.id,
+            number=collection.active_version,
+            state=VersionState.ACTIVE,
+            spec=settings.embedder,
+            chunking=settings.chunking,
+            identity=identity,
+            fingerprint=identity.fingerprint,
+            canary=dict(canary),
+            created_at=now,
+        )
+        self.rows[collection.id] = collection
+        self.versions[collection.id] = [version]
+        self.entries[collection.id] = []
+        details = {"settings": dataclasses.asdict(settings)}
+        self.note(
+            collection.id, AuditEntry(at=now, actor=actor, action="created", version=version.number, details=details)
+        )
+        return collection
+
+    async def update(
+        self, collection: Collection, settings: CollectionSettings, entry: AuditEntry | None = None
+    ) -> Collection:
+        if collection.id not in self.rows:
+            raise CollectionNotFound
+        if self.rows[collection.id].settings != collection.settings:
+            raise Conflict
+        if entry is not None and settings != collection.settings:
+            details = {"before": dataclasses.asdict(collection.settings), "after": dataclasses.asdict(settings)}
+            self.note(collection.id, dataclasses.replace(entry, details={**entry.details, **details}))
+        self.rows[collection.id] = dataclasses.replace(self.rows[collection.id], settings=settings)
+        return self.rows[collection.id]
+
+    async def by_name(self, name: CollectionName) -> Collection:
+        for row in self.rows.values():
+            if row.name == name:
+                return row
+        raise CollectionNotFound
+
+    async def get(self, collection_id: CollectionId) -> Collection:
+        if collection_id not in self.rows:
+            raise CollectionNotFound
+        return self.rows[collection_id]
+
+    async def all(self) -> tuple[Collection, ...]:
+        return tuple(sorted(self.rows.values(), key=lambda row: row.name.encode()))
+
+    async def delete(self, collection_id: CollectionId) -> None:
+        for table in (self.rows, self.versions, self.known_counts, self.entries, self.judgments):
+            table.pop(collection_id, None)
+
+    async def counts(self, collection: Collection) -> CollectionCounts:
+        if collection.id not in self.rows:
+            raise VersionNotFound
+        return self.known_counts.get(collection.id, CollectionCounts(documents=0, chunks=0, pending=0, failed=0))
+
+    async def fields(self, collection_id: CollectionId) -> tuple[IndexedField, ...]:
+        names = sorted(self.rows[collection_id].settings.indexed) if collection_id in self.rows else ()
+        return tuple(IndexedField(name=name, state=FieldState.READY) for name in names)
+
+
+class FakeAudit:
+    def __init__(self, collections: FakeCollections) -> None:
+        self._collections = collections
+
+    async def page(self, collection_id: CollectionId, before: int | None, limit: int) -> tuple[AuditEntry, ...]:
+        entries = reversed(self._collections.entries.get(collection_id, []))
+        return tuple(entry for entry in entries if before is None or entry.number < before)[:limit]
+
+    async def add(self, collection_id: CollectionId, entry: AuditEntry) -> None:
+        self._collections.note(collection_id, entry)
+
+
+class FakeTestSets:
+    def __init__(self, collections: FakeCollections) -> None:
+        self._collections = collections
+
+    async def put(self, collection_id: CollectionId, judgments: Judgments, entry: AuditEntry) -> None:
+        self._collections.note(collection_id, entry)
+        self._collections.judgments[collection_id] = judgments
+
+    async def get(self, collection_id: CollectionId) -> Judgments | None:
+        return self._collections.judgments.get(collection_id)
+
+    async def uploaded_at(self, collection_id: CollectionId) -> datetime | None:
+        judgments = self._collections.judgments.get(collection_id)
+        return None if judgments is None else judgments.uploaded_at
+
+    async def delete(self, collection_id: CollectionId, entry: AuditEntry) -> None:
+        if self._collections.judgments.pop(collection_id, None) is not None:
+            self._collections.note(collection_id, entry)
+
+
+class FakeProcesses:
+    def __init__(self) -> None:
+        self._rows: dict[str, ApiProcess] = {}
+
+    async def record_heartbeat(self, process: ApiProcess) -> None:
+        forgotten = process.seen_at - timedelta(hours=1)
+        self._rows = {id_: row for id_, row in self._rows.items() if row.seen_at >= forgotten}
+        self._rows[process.id] = process
+
+    async def seen_since(self, moment: datetime) -> tuple[ApiProcess, ...]:
+        return tuple(row for _, row in sorted(self._rows.items()) if row.seen_at >= moment)
+
+    async def remove(self, process_id: str) -> None:
+        self._rows.pop(process_id, None)

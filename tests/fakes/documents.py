@@ -1,0 +1,185 @@
+"""Documents and their change feed in memory."""
+
+import dataclasses
+import itertools
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta
+
+import numpy as np
+
+from service.core.change_feed import Change, ChangePage, Position
+from service.core.documents import Accepted, Document, StoredDocument
+from service.core.errors import CollectionNotFound, VersionNotFound
+from service.core.filters import Filter, matches
+from service.core.ids import CollectionId, DocumentId
+from service.core.search import Candidate, FilterMatch, Passage
+from service.core.versions import EmbedderVersion
+from tests.fakes.store import FakeStore, Row, StoredChunk, Waiting
+from tests.fakes.vectors import stored_vector
+
+
+class FakeDocuments:
+    def __init__(self, store: FakeStore) -> None:
+        self._store = store
+
+    async def put(
+        self,
+        collection_id: CollectionId,
+        documents: Sequence[Document],
+        now: datetime,
+        vectors_of: EmbedderVersion | None = None,
+    ) -> tuple[Accepted, ...]:
+        if not documents:
+            return ()
+        xid = self._store.begin(collection_id)
+        if vectors_of is not None:
+            known = {version.number: version for version in self._store.collections.versions[collection_id]}
+            present = known.get(vectors_of.number)
+            if present is None or not (present.written and present.spec.external):
+                raise VersionNotFound
+        accepted = [self._put(collection_id, document, now, xid) for document in documents]
+        if vectors_of is not None:
+            for at, document in enumerate(documents):
+                if self._bring(vectors_of, document) and accepted[at].status == "unchanged":
+                    accepted[at] = dataclasses.replace(accepted[at], status="updated")
+        return tuple(accepted)
+
+    def _bring(self, version: EmbedderVersion, document: Document) -> bool:
+        """Is its vector another one now?"""
+        if document.vector is None:
+            return False
+        stored = self._store.documents[version.collection_id, document.id].document
+        assert stored is not None
+        vector = np.array(document.vector)
+        chunk = StoredChunk(
+            stored.content_revision, 0, len(document.text), stored_vector(version, vector / np.linalg.norm(vector))
+        )
+        self._store.jobs.pop((version.collection_id, document.id, version.number), None)
+        space = self._store.space(version)
+        old = space.get((document.id, 0))
+        space[document.id, 0] = chunk
+        same = old is not None and old.content_revision == chunk.content_revision
+        return not (same and old is not None and np.array_equal(old.embedding, chunk.embedding))
+
+    def _put(self, collection_id: CollectionId, document: Document, now: datetime, xid: int) -> Accepted:
+        store, key = self._store, (collection_id, document.id)
+        row = store.documents.get(key, Row(None, 0))
+        old = row.document
+        same_content = old is not None and (old.title, old.text) == (document.title, document.text)
+        if old is not None and same_content and old.metadata == document.metadata:
+            return Accepted(id=document.id, status="unchanged", revision=row.revision)
+        revision = row.revision + 1
+        new = StoredDocument(
+            id=document.id,
+            title=document.title,
+            text=document.text,
+            metadata=dict(document.metadata),
+            revision=revision,
+            content_revision=old.content_revision if old is not None and same_content else revision,
+            created_at=now if old is None else old.created_at,
+            updated_at=now if old is None else max(now, old.created_at + timedelta(microseconds=1)),
+        )
+        store.documents[key] = Row(new, revision)
+        store.changes[key] = (xid, now)
+        if not same_content:
+            for version in store.collections.versions[collection_id]:
+                if version.written:
+                    store.jobs[*key, version.number] = Waiting(revision, now, now, store.priority(version))
+        return Accepted(id=document.id, status="created" if old is None else "updated", revision=revision)
+
+    async def delete(
+        self, collection_id: CollectionId, ids: Sequence[DocumentId], now: datetime, where: Filter | None = None
+    ) -> tuple[DocumentId, ...]:
+        store, gone = self._store, []
+        xid = store.begin(collection_id)
+        for document_id in ids:
+            row = store.documents.get((collection_id, document_id))
+            if row is None or row.document is None:
+                continue
+            if where is not None and not matches(where, row.document.metadata):
+                continue
+            row.document, row.revision = None, row.revision + 1
+            store.changes[collection_id, document_id] = (xid, now)
+            store.jobs = {key: job for key, job in store.jobs.items() if key[:2] != (collection_id, document_id)}
+            for (owner, _), space in store.vectors.items():
+                for chunk in [chunk for chunk in space if owner == collection_id and chunk[0] == document_id]:
+                    del space[chunk]
+            gone.append(document_id)
+        return tuple(gone)
+
+    async def get(self, collection_id: CollectionId, ids: Sequence[DocumentId]) -> Mapping[DocumentId, StoredDocument]:
+        return {document.id: document for document in self._store.living(collection_id) if document.id in set(ids)}
+
+    async def page(
+        self, collection_id: CollectionId, after: DocumentId | None, limit: int, where: Filter | None
+    ) -> tuple[StoredDocument, ...]:
+        filter_match = (
+            document
+            for document in self._store.living(collection_id)
+            if document.id.encode() > (after or "").encode() and (where is None or matches(where, document.metadata))
+        )
+        return tuple(itertools.islice(filter_match, limit))
+
+    async def match_filter(self, collection_id: CollectionId, where: Filter, cap: int) -> FilterMatch:
+        living = list(self._store.living(collection_id))
+        ids = tuple(document.id for document in living if matches(where, document.metadata))[: cap + 1]
+        return FilterMatch(ids=ids if len(ids) <= cap else None, count=len(ids), total=len(living))
+
+    async def filter_ids(
+        self, collection_id: CollectionId, ids: Sequence[DocumentId], where: Filter
+    ) -> frozenset[DocumentId]:
+        found = await self.get(collection_id, ids)
+        return frozenset(document.id for document in found.values() if matches(where, document.metadata))
+
+    async def passages(
+        self, collection_id: CollectionId, candidates: Sequence[Candidate], where: Filter | None, default_length: int
+    ) -> tuple[Passage | None, ...]:
+        def passage(candidate: Candidate) -> Passage | None:
+            document = self._store.living_one(collection_id, candidate.document_id)
+            if document is None or document.content_revision != candidate.content_revision:
+                return None
+            if where is not None and not matches(where, document.metadata):
+                return None
+            start = candidate.start or 0
+            text = document.text[start : default_length if candidate.end is None else candidate.end]
+            return Passage(
+                title=document.title,
+                text=text,
+                start=start,
+                end=start + len(text),
+                metadata=document.metadata,
+                revision=document.revision,
+            )
+
+        return tuple(passage(candidate) for candidate in candidates)
+
+
+class FakeChanges:
+    def __init__(self, store: FakeStore) -> None:
+        self._store = store
+
+    async def after(self, collection_id: CollectionId, position: Position, limit: int, now: datetime) -> ChangePage:
+        if collection_id not in self._store.collections.rows:
+            raise CollectionNotFound
+        feed = sorted(
+            (Position(xid=xid, document_id=document_id), changed_at)
+            for (owner, document_id), (xid, changed_at) in self._store.changes.items()
+            if owner == collection_id
+        )
+        waiting = [(at, changed_at) for at, changed_at in feed if at > position]
+        lag = max(0.0, (now - waiting[0][1]).total_seconds()) if waiting else 0.0
+        if position.xid and position.xid > max((xid for xid, _ in self._store.changes.values()), default=0):
+            return ChangePage(changes=(), lag_seconds=lag, rebuild=True)
+        changes = (
+            Change(
+                position=at,
+                document_id=DocumentId(at.document_id),
+                document=self._store.living_one(collection_id, DocumentId(at.document_id)),
+            )
+            for at, _ in waiting[:limit]
+        )
+        return ChangePage(changes=tuple(changes), lag_seconds=lag)
+
+    async def position_of(self, collection_id: CollectionId, ids: Sequence[DocumentId]) -> Position:
+        known = ((id_, self._store.changes.get((collection_id, id_))) for id_ in ids)
+        return max((Position(xid=at[0], document_id=id_) for id_, at in known if at), default=Position())

@@ -1,0 +1,95 @@
+"""A lexical index in memory."""
+
+import re
+from collections.abc import Sequence
+
+from service.core.change_feed import Position
+from service.core.collections import Collection
+from service.core.documents import StoredDocument
+from service.core.ids import CollectionId, DocumentId
+from service.core.ports.lexicon import LexiconState
+from service.core.query_syntax import Highlights, ParsedQuery
+from service.core.search import Candidate
+from tests.fakes.store import FakeStore
+
+_WORD = re.compile(r"\w+")
+
+
+class FakeLexicon:
+    """Scores by the number of different query words in a document; knows no typos. Always caught up."""
+
+    def __init__(self, store: FakeStore) -> None:
+        self._store = store
+
+    async def search(
+        self, collection: Collection, words: ParsedQuery, limit: int, within: Sequence[DocumentId] | None = None
+    ) -> tuple[Candidate, ...]:
+        wanted, has_constraints = _words(words.text), self._binding(collection, words)
+        candidates = [
+            Candidate(document_id=document.id, content_revision=document.content_revision, score=float(score))
+            for document in self._store.living(collection.id)
+            if (score := len(wanted & _words(f"{document.title} {document.text}")))
+            and (within is None or document.id in within)
+            and _satisfies(document, has_constraints, words.excluded)
+        ]
+        return tuple(sorted(candidates, key=lambda one: -one.score)[:limit])
+
+    async def matching_constraints(
+        self, collection: Collection, words: ParsedQuery, ids: Sequence[DocumentId]
+    ) -> frozenset[DocumentId]:
+        living, has_constraints = self._store.living(collection.id), self._binding(collection, words)
+        return frozenset(one.id for one in living if one.id in ids and _satisfies(one, has_constraints, words.excluded))
+
+    async def unmatched_terms(self, collection: Collection, words: ParsedQuery) -> tuple[str, ...]:
+        living = list(self._store.living(collection.id))
+        return tuple(one for one in words.quoted if not any(_satisfies(document, [one], []) for document in living))
+
+    async def max_score(self, collection: Collection, words: ParsedQuery) -> float:
+        return float(len(_words(words.text)))
+
+    async def document_frequencies(self, collection: Collection, words: ParsedQuery) -> tuple[int, ...]:
+        said = [_words(f"{document.title} {document.text}") for document in self._store.living(collection.id)]
+        return tuple(sum(word in one for one in said) for word in _words(words.text))
+
+    def _binding(self, collection: Collection, words: ParsedQuery) -> list[str]:
+        living = list(self._store.living(collection.id))
+        said = [one for one in words.quoted if any(_satisfies(document, [one], []) for document in living)]
+        return [*words.required, *said]
+
+    async def highlight(
+        self, collection: Collection, words: ParsedQuery, passages: Sequence[str]
+    ) -> tuple[Highlights, ...]:
+        wanted = _words(words.text)
+        return tuple(_highlights(passage, wanted) for passage in passages)
+
+    def state(self, collection: Collection) -> LexiconState:
+        return "ready"
+
+    async def wait_until(self, collection: Collection, position: Position) -> None: ...
+
+    def wake(self) -> None: ...
+
+    def lag_seconds(self, collection_id: CollectionId) -> float | None:
+        return 0.0
+
+
+def _words(text: str) -> set[str]:
+    return {word.lower() for word in _WORD.findall(text)}
+
+
+def _satisfies(document: StoredDocument, required: Sequence[str], excluded: Sequence[str]) -> bool:
+    said = _phrase(f"{document.title} {document.text}")
+    return all(_phrase(one) in said for one in required) and not any(_phrase(one) in said for one in excluded)
+
+
+def _phrase(text: str) -> str:
+    """ParsedQuery side by side, each with a space on both sides."""
+    return "".join(f" {word.lower()} " for word in _WORD.findall(text))
+
+
+def _highlights(passage: str, wanted: set[str]) -> Highlights:
+    found = [match for match in _WORD.finditer(passage) if match.group().lower() in wanted]
+    return Highlights(
+        fragments=tuple(f"<mark>{match.group()}</mark>" for match in found),
+        spans=tuple(match.span() for match in found),
+    )
