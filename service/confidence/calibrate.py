@@ -34,7 +34,6 @@ from service.core.ports.test_sets import TestSets
 from service.core.ports.vectors import VectorQuery, VectorStore
 from service.core.ports.versions import Versions
 from service.core.query_syntax import parse_query
-from service.core.text import meaningful_sentences
 from service.core.vector_math import finite
 from service.core.versions import COMPLETE_STATES, Calibration, EmbedderVersion, Judgments
 from service.search import filter_planner, retrievers
@@ -155,17 +154,13 @@ class ConfidenceCalibrator:
         easy.
         """
         sample = await self.vectors.sample(version, 2 * SENTENCES)
-        chance = random.Random(version.number)  # noqa: S311  no secret
         ids = (document_id for document_id, _ in sample.chunks)
-        found = [
-            (document.id, chance.choice(parts))
-            async for document in self.sampling.documents(collection, ids)
-            if (parts := meaningful_sentences(document.text or document.title))
-        ][:SENTENCES]
+        found = (await self.sampling.random_sentences(collection, version, ids))[:SENTENCES]
         whole = [
             SyntheticQuery(text=sentence, source=source if at % 2 else None)
             for at, (source, sentence) in enumerate(found)
         ]
+        chance = random.Random(version.number)  # noqa: S311  no secret
         perturbed = perturbed_sentences([sentence for _, sentence in found], chance)
         return [SyntheticQuery(text=text) for text in perturbed], whole
 

@@ -1,7 +1,6 @@
 """Texts as bags of words: which texts are alike by their words, and excerpts that identify the text they are from.
 
-What a space makes of a text should have to do with what the text says, and its words are the one thing that is known
-of that without a relevance judgment. Pure: no I/O.
+Vectors should reflect the content of texts, and words are all that is known of it without relevance judgments. Pure.
 """
 
 import random

@@ -53,7 +53,7 @@ class GeometrySample:
     norms: Floats | None = None
     no_texts: str = "too few texts could be read"
     no_excerpts: str = "too few texts have enough words to take an excerpt of"
-    no_norms: str = "the encoder does not tell them"
+    no_norms: str = "the encoder does not report them"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

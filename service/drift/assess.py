@@ -1,4 +1,4 @@
-"""Drift of live queries: measures of two samples of queries and of the collection, with verdicts and advice. Pure.
+"""Measures of drift of live queries, with verdicts and advice. Pure.
 
 Against the collection: do clients ask for what it holds? That is judged query by query (confidence, words), because a
 set of queries may lie anywhere in the space: queries about five of a hundred subjects are farther from the documents

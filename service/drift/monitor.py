@@ -9,7 +9,6 @@ Searches are not slowed down: `QueryWindows` keeps what they leave behind. All o
 
 import asyncio
 import logging
-import random
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -24,7 +23,6 @@ from service.core.ports.lexicon import Lexicon
 from service.core.ports.vectors import VectorStore
 from service.core.ports.versions import Versions
 from service.core.query_syntax import parse_query
-from service.core.text import meaningful_sentences
 from service.core.verdict import VERDICTS
 from service.core.versions import EmbedderVersion
 from service.drift.assess import DRIFT_MEASURES, CollectionReference, DriftAssessment, DriftMeasureName, assess_drift
@@ -154,12 +152,10 @@ class DriftMonitor:
         if (known := self._references.get(key, rows)) is not None:
             return known
         sample = await self.vectors.sample(version, REFERENCE_CHUNKS)
-        chance = random.Random(version.number)  # noqa: S311  no secret
         rare_words, words = [], []
         chosen = [document_id for document_id, _ in sample.chunks[:REFERENCE_SENTENCES]]
-        async for document in self.sampling.documents(collection, chosen):
-            parts = meaningful_sentences(document.text or document.title)
-            counts = await self._document_frequencies(collection, chance.choice(parts)) if parts else ()
+        for _, sentence in await self.sampling.random_sentences(collection, version, chosen):
+            counts = await self._document_frequencies(collection, sentence)
             if counts is None:
                 outdated = self._references.entry(key)
                 return None if outdated is None else outdated.value

@@ -1,8 +1,7 @@
 """How well the collection as it is answers judged queries: through the real search, in each mode.
 
-Queries come in random order, and each is asked in every mode before the next: when the time is up, those that were
-asked are a fair sample, the same one for all modes. One search runs at a time, behind live ones and not in their
-metrics.
+Queries come in random order, and each runs in every mode before the next: when the time is up, those that ran are a
+random sample, the same one for all modes. One search runs at a time, behind live ones and not in their metrics.
 """
 
 import asyncio
@@ -48,7 +47,7 @@ class ModeEvaluation:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EvaluationResult:
-    """`queries` were asked of the `judged` ones; fewer where there are more than `MAX_QUERIES` or the time was up.
+    """`queries` of the `judged` ones ran; fewer where there are more than `MAX_QUERIES` or the time was up.
 
     `unknown_documents`: judged relevant and not in the collection; they count as not found.
     """
@@ -70,7 +69,7 @@ class Evaluator:
     async def evaluate(
         self, collection: Collection, judgments: Judgments, modes: Sequence[EvaluationMode], seconds: float
     ) -> EvaluationResult:
-        """Takes about `seconds` at most; the first query is asked however long it takes.
+        """Takes about `seconds` at most, but at least one query runs.
 
         Raises Overloaded where an evaluation is running already; Conflict where no document that was judged relevant is
         in the collection, or the client makes the vectors of queries; and what keeps every leg from answering.

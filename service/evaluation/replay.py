@@ -1,6 +1,6 @@
 """The ranking that a search would have given with other settings, from recorded scores of its legs and reranker. Pure.
 
-A query is asked once for the best of each leg, with explanations. Fusion and blending are functions of these scores,
+A query runs once for the best of each leg, with explanations. Fusion and blending are functions of these scores,
 and the functions that serve searches run here, so that thousands of settings cost no search and each gives the answer
 of the service (tests/unit/cli/test_choose_ranking.py compares them). Where a document has several chunks, a leg returns
 only about as many documents as requested: the last few candidates may differ, far from the first ten.

@@ -17,7 +17,7 @@ from service.core.ids import DocumentId, Vectors
 from service.core.ports.documents import Documents
 from service.core.ports.embedder import Embedders, EncoderWithNorms
 from service.core.ports.vectors import VectorStore as Spaces
-from service.core.text import sentences
+from service.core.text import meaningful_sentences, sentences
 from service.core.vector_math import finite, unit_rows
 from service.core.versions import EmbedderVersion, Judgments
 from service.spaces.model_verification import ModelVerifier
@@ -45,6 +45,17 @@ class CollectionSampler:
         for at in range(0, len(distinct), _DOCUMENTS_AT_ONCE):
             for document in (await self._documents.get(collection.id, distinct[at : at + _DOCUMENTS_AT_ONCE])).values():
                 yield document
+
+    async def random_sentences(
+        self, collection: Collection, version: EmbedderVersion, ids: Iterable[DocumentId]
+    ) -> list[tuple[DocumentId, str]]:
+        """One meaningful sentence of each of the documents; the same choice every time for one version."""
+        chance = random.Random(version.number)  # noqa: S311  no secret
+        return [
+            (document.id, chance.choice(parts))
+            async for document in self.documents(collection, ids)
+            if (parts := meaningful_sentences(document.text or document.title))
+        ]
 
     async def existing_ids(self, collection: Collection, ids: Iterable[DocumentId]) -> frozenset[DocumentId]:
         """Those of the ids whose documents exist. A filter that all documents pass finds them without reading texts."""
@@ -103,7 +114,7 @@ class CollectionSampler:
         return vectors
 
     async def document_norms(self, version: EmbedderVersion, texts: Sequence[str]) -> npt.NDArray[np.float32] | None:
-        """The lengths of the texts' vectors before normalisation; None where the encoder cannot tell them."""
+        """The lengths of the texts' vectors before normalisation; None where the encoder does not know them."""
         encoder = await self._verifier.ensure(version)
         if not isinstance(encoder, EncoderWithNorms):
             return None
@@ -113,7 +124,7 @@ class CollectionSampler:
 
 
 async def retry_overloaded(work: Callable[[], Awaitable[T]]) -> T:
-    """Repeat the work while it raises Overloaded, after the pause that the error asks for. The last error is raised."""
+    """Repeat the work while it raises Overloaded, after the pause that the error names. The last error is raised."""
     for _ in range(OVERLOAD_RETRIES):
         try:
             return await work()
