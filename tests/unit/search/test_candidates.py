@@ -1,14 +1,13 @@
 """What the legs brought, completed: each has the exact scores of what only the other found."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 
-from service.core.collections import Collection, FusionSettings
+from service.core.collections import FusionSettings
 from service.core.errors import LexiconUnavailable
 from service.core.ids import DocumentId
-from service.core.query_syntax import ParsedQuery
 from service.core.search import Candidate
 from service.search.candidates import CandidateSet, QueryCandidates, keep_newest_content
 from service.search.dense_certainty import DenseCertainty
@@ -58,16 +57,10 @@ async def test_a_lexicon_that_is_lost_between_search_and_look_up_takes_no_answer
 ) -> None:
     search = FakeLexicon.search
 
-    async def failing(
-        self: FakeLexicon,
-        collection: Collection,
-        words: ParsedQuery,
-        limit: int,
-        within: Sequence[DocumentId] | None = None,
-    ) -> tuple[Candidate, ...]:
-        if within is not None:
+    async def failing(self: FakeLexicon, *query: Any) -> tuple[Candidate, ...]:
+        if query[-1] is not None:  # the ids of a look-up
             raise LexiconUnavailable("being built")
-        return await search(self, collection, words, limit, within)
+        return await search(self, *query)
 
     monkeypatch.setattr(FakeLexicon, "search", failing)
     answer = await api.search("word4", k=8, candidates=2, explain=True)

@@ -61,8 +61,7 @@ def test_a_leg_with_nothing_to_say_does_not_diminish_the_scores_of_the_other() -
 
 
 def test_a_single_hit_is_the_best_one() -> None:
-    (only,) = fuse({A: 0.1}, {A: 0.2}, CONVEX)
-    assert only.score == 1.0
+    assert scores(fuse({A: 0.1}, {A: 0.2}, CONVEX)) == {A: 1.0}
 
 
 def test_a_negative_cosine_is_no_evidence_against_a_document() -> None:

@@ -10,20 +10,9 @@ from unittest.mock import AsyncMock
 import numpy as np
 import pytest
 
-from service.core import filters
+from service.core import errors, filters
 from service.core.collections import EXTERNAL, CollectionSettings, EmbedderSpec
 from service.core.documents import Document
-from service.core.errors import (
-    CollectionNotFound,
-    Conflict,
-    Invalid,
-    LexiconUnavailable,
-    ModelUnavailable,
-    Overloaded,
-    SpaceRefused,
-    Unavailable,
-    VersionNotFound,
-)
 from service.core.ids import CollectionName, DocumentId, VersionNumber
 from service.core.jobs import EncodedDocument
 from service.core.ports.reranker import RerankScores
@@ -113,7 +102,7 @@ class Zoo:
         return vectors
 
     def lost_lexicon(self) -> FakeLexicon:
-        return self.mocked_lexicon(side_effect=LexiconUnavailable("being rebuilt"))
+        return self.mocked_lexicon(side_effect=errors.LexiconUnavailable("being rebuilt"))
 
     def mocked_verifier(self, **ensure: Any) -> ModelVerifier:
         verifier = ModelVerifier(collections=self.collections, versions=self.versions, embedders=self.registry)
@@ -208,7 +197,7 @@ async def test_the_reranker_blends_and_the_unread_stay_behind(zoo: Zoo) -> None:
 
 async def test_a_reranker_that_fails_is_named_and_the_first_stage_answers(zoo: Zoo) -> None:
     plain = await zoo.search().run(NAME, SearchRequest(text="animal"))
-    broken = Shouting("", ModelUnavailable("out of memory"))
+    broken = Shouting("", errors.ModelUnavailable("out of memory"))
     answer = await zoo.search(reranker=broken).run(NAME, SearchRequest(text="animal", rerank=RerankRequest()))
     assert [hit.id for hit in answer.hits] == [hit.id for hit in plain.hits]
     assert [(one.stage, one.reason) for one in answer.degraded] == [("rerank", "out of memory")]
@@ -219,19 +208,19 @@ async def test_without_the_lexical_index_a_hybrid_search_is_dense_and_says_so(zo
     answer = await search.run(NAME, SearchRequest(text="animal"))
     assert answer.hits
     assert [(one.stage, one.code) for one in answer.degraded] == [("lexical", "LexiconUnavailable")]
-    with pytest.raises(LexiconUnavailable):
+    with pytest.raises(errors.LexiconUnavailable):
         await search.run(NAME, SearchRequest(text="animal", mode="lexical"))
 
 
 async def test_a_foreign_model_never_answers_in_a_space(zoo: Zoo) -> None:
-    refusing = zoo.mocked_verifier(side_effect=SpaceRefused("weights differ"))
+    refusing = zoo.mocked_verifier(side_effect=errors.SpaceRefused("weights differ"))
     search = zoo.search(verifier=refusing)
-    with pytest.raises(SpaceRefused):
+    with pytest.raises(errors.SpaceRefused):
         await search.run(NAME, SearchRequest(text="animal", mode="dense"))
     answer = await search.run(NAME, SearchRequest(text="animal"))
     assert [(one.stage, one.reason) for one in answer.degraded] == [("embed", "weights differ")]
     assert all(hit.explanation.dense is None for hit in answer.hits)
-    with pytest.raises(Unavailable):
+    with pytest.raises(errors.Unavailable):
         await zoo.search(verifier=refusing, lexicon=zoo.lost_lexicon()).run(NAME, SearchRequest(text="animal"))
 
 
@@ -247,7 +236,7 @@ async def test_what_changed_after_it_was_encoded_is_dropped_and_refilled(zoo: Zo
 async def test_a_model_that_is_swapped_while_it_encodes_the_query_does_not_answer(zoo: Zoo) -> None:
     """Each call gets another encoder."""
     search = zoo.search(verifier=zoo.mocked_verifier(side_effect=lambda version: HashingEncoder(version.spec)))
-    with pytest.raises(SpaceRefused, match="replaced"):
+    with pytest.raises(errors.SpaceRefused, match="replaced"):
         await search.run(NAME, SearchRequest(text="animal", mode="dense"))
     answer = await search.run(NAME, SearchRequest(text="animal"))
     assert [(one.stage, one.code) for one in answer.degraded] == [("embed", "SpaceRefused")]
@@ -322,7 +311,7 @@ async def test_too_many_at_once_are_turned_away_at_once(zoo: Zoo) -> None:
     search = zoo.search(lexicon=zoo.mocked_lexicon(side_effect=never), max_concurrent=1)
     first = asyncio.create_task(search.run(NAME, SearchRequest(text="animal")))
     await asyncio.sleep(0)
-    with pytest.raises(Overloaded):
+    with pytest.raises(errors.Overloaded):
         await search.run(NAME, SearchRequest(text="animal"))
     first.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -331,15 +320,13 @@ async def test_too_many_at_once_are_turned_away_at_once(zoo: Zoo) -> None:
 
 
 async def test_a_version_that_does_not_exist(zoo: Zoo) -> None:
-    with pytest.raises(VersionNotFound):
+    with pytest.raises(errors.VersionNotFound):
         await zoo.search().run(NAME, SearchRequest(text="animal", embedder_version=VersionNumber(7)))
 
 
 async def test_vectors_on_request(zoo: Zoo) -> None:
     answer = await zoo.search().run(NAME, SearchRequest(text="milk", k=1, include=frozenset({"vector"})))
-    vector = answer.hits[0].vector
-    assert vector is not None
-    assert len(vector) == 256
+    assert len(answer.hits[0].vector or ()) == 256
     assert answer.hits[0].highlights == ()
 
 
@@ -384,7 +371,7 @@ async def test_a_collection_made_anew_by_another_process_is_found_at_once(zoo: Z
     search = zoo.search()
     await search.run(NAME, SearchRequest(text="cat"))
     await zoo.collections.delete(zoo.collection.id)
-    with pytest.raises(CollectionNotFound):
+    with pytest.raises(errors.CollectionNotFound):
         await search.run(NAME, SearchRequest(text="cat"))
     await zoo.create()
     await zoo.write(TEXTS)
@@ -432,7 +419,7 @@ async def test_a_vector_that_is_none_of_the_space_or_does_not_say_so_is_refused(
     pinned = None if number is None else VersionNumber(number)
     for text in ("", "animal"):
         request = SearchRequest(text=text, mode="hybrid" if text else "dense", vector=vector, embedder_version=pinned)
-        with pytest.raises(Invalid) as refused:
+        with pytest.raises(errors.Invalid) as refused:
             await zoo.search().run(NAME, request)
         assert [error.field for error in refused.value.errors] == [field]
 
@@ -461,7 +448,7 @@ async def test_a_version_that_is_being_filled_answers_with_what_it_has_and_says_
 async def test_a_version_that_is_no_more_answers_nothing(zoo: Zoo, state: VersionState) -> None:
     put_version(zoo, replace(await zoo.version(), number=VersionNumber(2), state=state))
     for mode in ("dense", "lexical", "hybrid"):
-        with pytest.raises(Conflict, match=state.value):
+        with pytest.raises(errors.Conflict, match=state.value):
             await zoo.search().run(NAME, SearchRequest(text="animal", mode=mode, embedder_version=VersionNumber(2)))
 
 
@@ -471,9 +458,9 @@ async def test_without_its_vector_an_external_version_answers_by_words(zoo: Zoo)
     answer = await zoo.search().run(NAME, SearchRequest(text="animal"))
     assert answer.hits
     assert [(one.stage, one.code) for one in answer.degraded] == [("dense", "no_vector")]
-    with pytest.raises(Invalid, match="send the query's"):
+    with pytest.raises(errors.Invalid, match="send the query's"):
         await zoo.search().run(NAME, SearchRequest(text="animal", mode="dense"))
-    with pytest.raises(Unavailable):
+    with pytest.raises(errors.Unavailable):
         await zoo.search(lexicon=zoo.lost_lexicon()).run(NAME, SearchRequest(text="animal"))
     both = await zoo.search().run(NAME, SearchRequest(text="animal", vector=(1.0,) * 256))
     assert not both.degraded

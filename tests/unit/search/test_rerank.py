@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -20,16 +21,6 @@ from service.search import rerank
 from service.search.context import SearchContext
 from service.search.rerank import RerankPace, RerankStage
 from service.search.rerank_blend import AGREEMENT_SAMPLE
-
-
-@dataclass
-class Clock:
-    """Stands in for the module `time`: it passes when somebody says so."""
-
-    now: float = 0.0
-
-    def perf_counter(self) -> float:
-        return self.now
 
 
 @dataclass
@@ -140,14 +131,15 @@ async def test_a_reranker_that_has_nothing_to_do_with_the_first_stage_does_not_c
 
 
 @pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    clock = Clock()
-    monkeypatch.setattr(rerank, "time", clock)
-    monkeypatch.setattr(timings, "time", clock)
-    return clock
+def clock(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """In place of the module `time`: time passes when a test sets `now`."""
+    module: Any = SimpleNamespace(now=0.0, perf_counter=lambda: module.now)
+    monkeypatch.setattr(rerank, "time", module)
+    monkeypatch.setattr(timings, "time", module)
+    return module
 
 
-async def test_a_budget_is_kept_by_what_the_portions_before_took(clock: Clock) -> None:
+async def test_a_budget_is_kept_by_what_the_portions_before_took(clock: Any) -> None:
     def work(passages: Sequence[str]) -> None:
         clock.now += 0.11 * len(passages)
 
@@ -161,7 +153,7 @@ async def test_a_budget_is_kept_by_what_the_portions_before_took(clock: Clock) -
     assert [hit.id for hit in ordered[-3:]] == ["d09", "d10", "d11"]
 
 
-async def test_a_budget_that_is_spent_before_leaves_the_first_stage_as_it_was(clock: Clock) -> None:
+async def test_a_budget_that_is_spent_before_leaves_the_first_stage_as_it_was(clock: Any) -> None:
     def late(passages: Sequence[str]) -> None:
         raise AssertionError("nothing should be read")
 

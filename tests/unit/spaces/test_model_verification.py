@@ -1,7 +1,7 @@
 """Proof over fakes: who is admitted to a space, who is refused and why, and what is noticed while running."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import numpy as np
@@ -33,10 +33,10 @@ class Broken(HashingEncoder):
         return super().encode(texts, role) * np.float32(np.nan)
 
 
-@dataclass
 class Place:
-    collections: FakeCollections
-    versions: FakeVersions
+    def __init__(self) -> None:
+        self.collections = FakeCollections()
+        self.versions = FakeVersions(self.collections)
 
     def verifier(self, load: Callable[[EmbedderSpec], HashingEncoder] = HashingEncoder) -> ModelVerifier:
         registry = ModelRegistry(default="hashing:32", load=load)
@@ -53,8 +53,7 @@ class Place:
 
 @pytest.fixture
 def place() -> Place:
-    collections = FakeCollections()
-    return Place(collections, FakeVersions(collections))
+    return Place()
 
 
 async def test_registering_resolves_the_default_and_takes_identity_and_canary(place: Place) -> None:
