@@ -16,8 +16,6 @@ from service.core.logistic import Logistic
 from service.core.text import meaningful_sentences
 from service.core.versions import AuditEntry, Calibration, EmbedderVersion, Judgments, SpaceStatus
 from service.search import confidence
-from service.spaces.model_verification import ModelVerifier
-from service.spaces.sampling import CollectionSampler
 from tests.edge import Edge, edge
 from tests.fakes import FakeLexicon, FakeTestSets
 
@@ -48,9 +46,6 @@ class Scene:
         self.lexicon = here.service.lexicon
         assert isinstance(self.lexicon, FakeLexicon)
         service = here.service
-        verifier = ModelVerifier(
-            collections=service.collections, versions=service.versions, embedders=service.embedders
-        )
         self.calibrator = ConfidenceCalibrator(
             collections=service.collections,
             versions=service.versions,
@@ -58,9 +53,7 @@ class Scene:
             vectors=here.vectors,
             lexicon=service.lexicon,
             test_sets=service.test_sets,
-            sampling=CollectionSampler(
-                vectors=here.vectors, documents=service.documents, embedders=service.embedders, verifier=verifier
-            ),
+            sampling=service.evaluator.sampling,
         )
 
     async def fill(self, pages: int) -> None:
@@ -110,7 +103,7 @@ FOREIGN = "Who wrote the letters to the Corinthians?"
 # ---------------------------------------------------------------- learnt, and applied
 
 
-async def test_questions_of_its_own_are_told_from_foreign_ones(scene: Scene) -> None:
+async def test_own_queries_are_separated_from_foreign_ones(scene: Scene) -> None:
     assert (await scene.confidence(OWN)) == {"in_domain": None, "withheld": False, "reason": "not calibrated yet"}
     learnt = await scene.calibration()
     assert learnt.reason is None
@@ -125,7 +118,7 @@ async def test_questions_of_its_own_are_told_from_foreign_ones(scene: Scene) -> 
 
 
 @pytest.mark.parametrize("mode", ["hybrid", "dense"])
-async def test_hits_are_withheld_below_the_least_confidence_and_not_above(scene: Scene, mode: str) -> None:
+async def test_hits_are_withheld_below_min_confidence_and_not_above(scene: Scene, mode: str) -> None:
     await scene.calibrate()
     refused = await scene.edge.search(FOREIGN, min_confidence=0.5, mode=mode)
     assert refused["hits"] == []
@@ -137,13 +130,13 @@ async def test_hits_are_withheld_below_the_least_confidence_and_not_above(scene:
     assert answered["confidence"]["withheld"] is False
 
 
-async def test_of_several_questions_the_surest_counts(scene: Scene) -> None:
+async def test_of_several_queries_the_highest_confidence_counts(scene: Scene) -> None:
     await scene.calibrate()
     found = (await scene.edge.client.post("/v1/collections/papers/search", json={"queries": [FOREIGN, OWN]})).json()
     assert found["confidence"]["in_domain"] == (await scene.confidence(OWN))["in_domain"]
 
 
-async def test_a_filter_that_leaves_nothing_or_no_words_leave_nothing_to_say(scene: Scene) -> None:
+async def test_searches_without_scores_have_no_confidence(scene: Scene) -> None:
     await scene.calibrate()
     assert "lexical scores alone" in (await scene.confidence(OWN, mode="lexical"))["reason"]
     assert "found nothing" in (await scene.confidence(OWN, filter={"year": 1}))["reason"]
@@ -155,7 +148,7 @@ async def test_a_filter_that_leaves_nothing_or_no_words_leave_nothing_to_say(sce
     }
 
 
-async def test_a_least_confidence_that_cannot_be_held_is_named(scene: Scene) -> None:
+async def test_a_min_confidence_that_cannot_be_applied_is_reported(scene: Scene) -> None:
     answer = await scene.edge.search(FOREIGN, min_confidence=0.5)
     assert len(answer["hits"]) == 10
     assert answer["degraded"] == [
@@ -164,7 +157,7 @@ async def test_a_least_confidence_that_cannot_be_held_is_named(scene: Scene) -> 
 
 
 @pytest.mark.parametrize("least", [-0.1, 1.5, "0.5", True])
-async def test_a_least_confidence_is_a_probability(scene: Scene, least: Any) -> None:
+async def test_min_confidence_is_a_probability(scene: Scene, least: Any) -> None:
     answer = await scene.edge.client.post("/v1/collections/papers/search", json={"query": OWN, "min_confidence": least})
     assert answer.status_code == 422
     assert answer.json()["errors"][0]["field"] == "min_confidence"
@@ -184,7 +177,7 @@ async def test_without_the_lexical_leg_the_cosine_decides(scene: Scene, monkeypa
 # ---------------------------------------------------------------- shown
 
 
-async def test_a_version_shows_what_was_learnt(scene: Scene) -> None:
+async def test_a_version_shows_its_calibration(scene: Scene) -> None:
     assert (await scene.edge.version(1))["confidence"] is None
     learnt = await scene.calibration()
     shown = (await scene.edge.version(1))["confidence"]
@@ -198,7 +191,7 @@ async def test_a_version_shows_what_was_learnt(scene: Scene) -> None:
 # ---------------------------------------------------------------- when
 
 
-async def test_it_is_learnt_once_and_again_when_the_collection_changed_by_a_quarter(scene: Scene) -> None:
+async def test_it_is_calibrated_again_when_the_collection_changed_by_a_quarter(scene: Scene) -> None:
     first = await scene.calibrate()
     assert await scene.calibrate(NOW + timedelta(hours=1)) == first
     scene.rows(74)
@@ -209,7 +202,7 @@ async def test_it_is_learnt_once_and_again_when_the_collection_changed_by_a_quar
     assert again.learnt_at == NOW + timedelta(hours=3)
 
 
-async def test_nothing_is_learnt_of_too_few_chunks(scene: Scene) -> None:
+async def test_too_few_chunks_are_not_calibrated(scene: Scene) -> None:
     scene.rows(confidence.MIN_CHUNKS - 1)
     assert await scene.calibrate() is None
     assert (await scene.confidence(OWN))["reason"] == "calibration needs 50 chunks, and there are 49"
@@ -231,7 +224,7 @@ async def test_it_waits_for_the_lexical_leg(scene: Scene, monkeypatch: pytest.Mo
     assert await scene.calibrate() is not None
 
 
-async def test_while_another_process_learns_nothing_is_done(scene: Scene) -> None:
+async def test_while_another_process_calibrates_nothing_is_done(scene: Scene) -> None:
     async with scene.edge.service.versions.calibration_lock(await scene.version()) as ours:
         assert ours
         assert await scene.calibrate() is None
@@ -251,7 +244,7 @@ async def test_judged_queries_take_the_place_of_sentences_and_a_new_upload_is_le
 # ---------------------------------------------------------------- when nothing can be learnt
 
 
-async def test_a_collection_of_everything_has_no_foreign_questions() -> None:
+async def test_a_collection_that_covers_everything_has_no_foreign_queries() -> None:
     async with edge() as here:
         await here.collection(embedder="hashing:256")
         texts = [one.text for one in synthetic_queries.foreign_texts()]
@@ -265,7 +258,7 @@ async def test_a_collection_of_everything_has_no_foreign_questions() -> None:
         assert found == {"in_domain": None, "withheld": False, "reason": learnt.reason}
 
 
-async def test_scores_that_tell_nothing_say_so() -> None:
+async def test_scores_that_do_not_separate_say_so() -> None:
     same = [calibrate.TopScores(cosine=0.5 + 0.001 * (at % 7), bm25=0.3) for at in range(150)]
     found = calibrate.fit_calibration(Calibration(rows=150, learnt_at=NOW), same, same, same)
     assert found.dense is None
@@ -285,14 +278,14 @@ def test_the_foreign_texts_are_many_short_and_of_many_subjects() -> None:
     assert all(2 <= len(one.text.split()) <= 14 for one in texts)
 
 
-def test_sentences_that_say_something() -> None:
+def test_meaningful_sentences() -> None:
     text = "Yes. This one has five words! No?\n\nA heading\nand another one without end"
     assert meaningful_sentences(text) == ["This one has five words!", "and another one without end"]
     assert meaningful_sentences("Too short.") == ["Too short."]
     assert meaningful_sentences("   ") == []
 
 
-def test_disturbed_texts_are_runs_of_words_with_some_of_others() -> None:
+def test_perturbed_sentences_are_runs_of_words_with_some_replaced() -> None:
     texts = [" ".join(f"w{number}-{at}" for at in range(30)) for number in range(200)]
     chance = random.Random(1)
     made = list(synthetic_queries.perturbed_sentences(texts, chance))
@@ -313,7 +306,7 @@ def test_text_without_spaces_is_taken_in_pairs_of_characters() -> None:
     assert set(made) <= set(sentence)
 
 
-def test_a_probability_is_that_of_its_line() -> None:
+def test_probability_of_one_and_of_many_examples_agree() -> None:
     line = Logistic(weights=(2.0, -1.0), bias=0.5)
     assert line.probability((1.0, 0.5)) == pytest.approx(line.probabilities([[1.0, 0.5]])[0])
     assert dataclasses.replace(line, bias=1e9).probability((0.0, 0.0)) == pytest.approx(1.0)

@@ -39,17 +39,15 @@ def test_the_fit_is_the_minimum_that_a_general_optimiser_finds(true: int, false:
 def test_however_many_there_are_of_each_even_odds_are_meant() -> None:
     few, many = drawn(2, 100, 5_000), drawn(2, 2_500, 2_500)
     probes = np.array([[0.45, 22.0], [0.525, 26.0], [0.6, 30.0]])
-    np.testing.assert_allclose(
-        fit_logistic(*few).probabilities(probes), fit_logistic(*many).probabilities(probes), atol=0.08
-    )
+    of_few, of_many = (fit_logistic(*examples).probabilities(probes) for examples in (few, many))
+    np.testing.assert_allclose(of_few, of_many, atol=0.08)
 
 
 def test_without_balance_the_share_among_the_examples_is_meant() -> None:
     features, labels = drawn(2, 250, 4_750)
-    assert fit_logistic(features, labels, balanced=False).probabilities(features).mean() == pytest.approx(
-        0.05, abs=0.005
-    )
-    assert fit_logistic(features, labels).probabilities(features).mean() > 0.15
+    means = [fit_logistic(features, labels, balanced=it).probabilities(features).mean() for it in (False, True)]
+    assert means[0] == pytest.approx(0.05, abs=0.005)
+    assert means[1] > 0.15
 
 
 def test_classes_that_lie_apart_make_nothing_certain() -> None:
@@ -64,10 +62,8 @@ def test_classes_that_lie_apart_make_nothing_certain() -> None:
 def test_a_feature_that_never_changes_says_nothing() -> None:
     features, labels = drawn(3, 80, 80)
     with_constant = np.hstack([features, np.full((160, 1), 7.0)])
-    found = fit_logistic(with_constant, labels)
-    np.testing.assert_allclose(
-        found.probabilities(with_constant), fit_logistic(features, labels).probabilities(features), atol=1e-6
-    )
+    without, found = (fit_logistic(one, labels).probabilities(one) for one in (features, with_constant))
+    np.testing.assert_allclose(found, without, atol=1e-6)
 
 
 def test_one_class_alone_teaches_nothing() -> None:
@@ -85,17 +81,12 @@ def test_probabilities_come_true_as_often_as_they_say() -> None:
     assert learnt.weights == pytest.approx((2.0, -1.0), abs=0.15)
 
 
-# ---------------------------------------------------------------- AUROC
-
-
-def test_auroc_of_the_ends() -> None:
-    assert auroc([3, 4], [1, 2]) == 1
-    assert auroc([1, 2], [3, 4]) == 0
-    assert auroc([1, 1], [1]) == 0.5
-    assert np.isnan(auroc([], [1]))
-
-
-# ---------------------------------------------------------------- reliability
+@pytest.mark.parametrize(
+    ("positives", "negatives", "expected"),
+    [([3, 4], [1, 2], 1), ([1, 2], [3, 4], 0), ([1, 1], [1], 0.5), ([], [1], np.nan)],
+)
+def test_auroc(positives: list[int], negatives: list[int], expected: float) -> None:
+    assert auroc(positives, negatives) == pytest.approx(expected, nan_ok=True)
 
 
 def test_bins_hold_what_lies_next_to_each_other_and_everything_once() -> None:

@@ -1,11 +1,14 @@
 """What two samples of queries say: measures, verdicts, and words for people."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from service.core.ids import Vectors
 from service.drift.assess import DRIFT_MEASURES, CollectionReference, DriftMeasure, DriftMeasureName, assess_drift
 from service.drift.query_window import MIN_LATEST, WindowedQuery
+from service.drift.two_sample import Estimate
 from tests.unit_vectors import unit
 
 DIMENSIONS = 32
@@ -43,7 +46,15 @@ OWN = CollectionReference(vectors=directions(9, 300, 0), rare_words=[1] * 30 + [
 """Two words of a hundred are said once."""
 
 
-def told(
+FILTERED = queries(1, in_domain=None, cosine=None, unknown=None)
+
+
+def estimate(measure: DriftMeasure) -> Estimate:
+    assert measure.estimate is not None
+    return measure.estimate
+
+
+def measured(
     latest: list[WindowedQuery], earlier: list[WindowedQuery], own: CollectionReference | None = OWN
 ) -> dict[DriftMeasureName, DriftMeasure]:
     measures = {one.name: one for one in assess_drift(latest, earlier, own).measures}
@@ -51,18 +62,18 @@ def told(
     return measures
 
 
-def test_the_same_as_before_and_for_us_is_healthy() -> None:
-    reading = assess_drift(queries(1), queries(2), OWN)
-    verdicts = {one.name: one.verdict for one in reading.measures}
+def test_unchanged_queries_are_healthy() -> None:
+    assessment = assess_drift(queries(1), queries(2), OWN)
+    verdicts = {one.name: one.verdict for one in assessment.measures}
     assert verdicts.pop("corpus_distance") is None
     assert set(verdicts.values()) == {"healthy"}
-    assert reading.verdict == "healthy"
-    assert reading.best_cosine == pytest.approx(0.6, abs=0.02)
-    assert all(one.message and not one.advice for one in reading.measures)
+    assert assessment.verdict == "healthy"
+    assert assessment.best_cosine == pytest.approx(0.6, abs=0.02)
+    assert all(one.message and not one.advice for one in assessment.measures)
 
 
-def test_other_questions_than_before_are_to_be_watched() -> None:
-    measures = told(queries(1, towards=1), queries(2))
+def test_other_queries_than_before_are_watched() -> None:
+    measures = measured(queries(1, towards=1), queries(2))
     for name in ("centroid_shift", "mmd"):
         measure = measures[name]
         assert measure.verdict == "watch"
@@ -74,77 +85,64 @@ def test_other_questions_than_before_are_to_be_watched() -> None:
 @pytest.mark.parametrize(
     ("share", "verdict"), [(0.0, "healthy"), (0.1, "healthy"), (0.4, "watch"), (0.7, "broken"), (1.0, "broken")]
 )
-def test_questions_for_somebody_else_are_told_by_their_share(share: float, verdict: str) -> None:
+def test_the_share_of_out_of_domain_queries_is_judged(share: float, verdict: str) -> None:
     foreign = round(200 * share)
     latest = queries(1, foreign, in_domain=0.1) + queries(3, 200 - foreign) if foreign else queries(3)
-    measure = told(latest, queries(2))["out_of_domain"]
+    measure = measured(latest, queries(2))["out_of_domain"]
     assert measure.verdict == verdict
-    assert measure.estimate is not None
-    assert measure.estimate.value == share
+    assert estimate(measure).value == share
     assert assess_drift(latest, queries(2), OWN).verdict == verdict
 
 
-def test_words_that_nobody_says_are_judged_by_what_is_expected() -> None:
-    more = told(queries(1, unknown=1), queries(2))["unknown_words"]  # one of eight
-    assert more.estimate is not None
-    assert (more.estimate.value, more.verdict) == (0.125, "watch")
-    small = CollectionReference(
-        vectors=OWN.vectors, rare_words=[1, 2] * 75, words=[10] * 150
-    )  # of a small collection 15 % is usual
-    assert told(queries(1, unknown=1), queries(2), small)["unknown_words"].verdict == "healthy"
+def test_unknown_words_are_judged_by_their_expected_share() -> None:
+    more = measured(queries(1, unknown=1), queries(2))["unknown_words"]  # one of eight
+    assert (estimate(more).value, more.verdict) == (0.125, "watch")
+    small = replace(OWN, rare_words=[1, 2] * 75)  # 15 %, as is usual for a small collection
+    assert measured(queries(1, unknown=1), queries(2), small)["unknown_words"].verdict == "healthy"
 
 
-def test_best_finds_that_become_worse_are_to_be_watched_and_better_ones_are_not() -> None:
-    fell = told(queries(1, cosine=0.5), queries(2, cosine=0.6))["top_score"]
-    rose = told(queries(1, cosine=0.7), queries(2, cosine=0.6))["top_score"]
+def test_falling_top_scores_are_watched_and_rising_ones_are_not() -> None:
+    fell = measured(queries(1, cosine=0.5), queries(2, cosine=0.6))["top_score"]
+    rose = measured(queries(1, cosine=0.7), queries(2, cosine=0.6))["top_score"]
     assert (fell.verdict, rose.verdict) == ("watch", "healthy")
-    assert rose.estimate is not None
-    assert rose.estimate.value > 0.2
+    assert estimate(rose).value > 0.2
 
 
-def test_a_small_change_of_many_queries_is_beyond_chance_and_healthy() -> None:
+def test_a_small_change_of_many_queries_is_significant_and_healthy() -> None:
     latest = queries(1, 460) + queries(4, 40, towards=3)
-    measure = told(latest, queries(2, 500))["mmd"]
-    assert measure.estimate is not None
-    assert measure.estimate.p_value is not None
-    assert measure.estimate.p_value <= 0.01
+    measure = measured(latest, queries(2, 500))["mmd"]
+    assert (estimate(measure).p_value or 0.0) <= 0.01
     assert measure.verdict == "healthy"
     assert "little" in measure.message
 
 
-def test_the_distance_to_the_documents_is_told_without_verdict() -> None:
-    measures = [told(queries(1, towards=at), queries(2))["corpus_distance"] for at in (0, 1)]
-    assert all(one.verdict is None and one.estimate is not None for one in measures)
-    near, far = [one.estimate.value for one in measures if one.estimate is not None]
-    assert near < far
+def test_the_distance_to_the_documents_has_no_verdict() -> None:
+    measures = [measured(queries(1, towards=at), queries(2))["corpus_distance"] for at in (0, 1)]
+    assert [one.verdict for one in measures] == [None, None]
+    assert estimate(measures[0]).value < estimate(measures[1]).value
 
 
 @pytest.mark.parametrize(
-    ("latest", "earlier", "own", "untold"),
+    ("latest", "earlier", "own", "missing"),
     [
         (queries(1, MIN_LATEST - 1), queries(2), OWN, set(DRIFT_MEASURES)),
         (queries(1), [], OWN, {"centroid_shift", "mmd", "top_score"}),
         (queries(1), queries(2), None, {"unknown_words", "corpus_distance"}),
-        (
-            queries(1, in_domain=None, cosine=None, unknown=None),
-            queries(2),
-            OWN,
-            {"out_of_domain", "unknown_words", "top_score"},
-        ),
+        (FILTERED, queries(2), OWN, {"out_of_domain", "unknown_words", "top_score"}),
     ],
     ids=["few", "none before", "nothing known of the collection", "all filtered"],
 )
-def test_what_cannot_be_told_says_why(
+def test_a_measure_without_data_says_why(
     latest: list[WindowedQuery],
     earlier: list[WindowedQuery],
     own: CollectionReference | None,
-    untold: set[DriftMeasureName],
+    missing: set[DriftMeasureName],
 ) -> None:
-    measures = told(latest, earlier, own)
-    assert {name for name, one in measures.items() if one.estimate is None} == untold
-    assert all(measures[name].verdict is None and measures[name].message for name in untold)
+    measures = measured(latest, earlier, own)
+    assert {name for name, one in measures.items() if one.estimate is None} == missing
+    assert all(measures[name].verdict is None and measures[name].message for name in missing)
 
 
-def test_where_nothing_can_be_told_there_is_no_verdict() -> None:
+def test_without_measures_there_is_no_verdict() -> None:
     assert assess_drift(queries(1, 10), [], None).verdict is None
     assert assess_drift(queries(1, 10, cosine=None), [], None).best_cosine is None
