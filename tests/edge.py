@@ -2,13 +2,15 @@
 
 import asyncio
 import dataclasses
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import httpx
+import pytest
+from starlette.types import Message
 
 from service.api.app import create_app
 from service.api.dependencies import RequestLimits, Service
@@ -94,17 +96,30 @@ class Edge:
     queue: FakeQueue
     vectors: FakeVectors
 
+    async def call(self, method: str, url: str, body: Any = None, status: int = 200, **params: Any) -> Json:
+        """The JSON of an answer with this status. `body` None: no body at all."""
+        content: Json = {} if body is None else {"json": body}
+        answer = await self.client.request(method, url, params=params or None, **content)
+        assert answer.status_code == status, answer.text
+        shown: Json = answer.json()
+        return shown
+
+    async def get(self, url: str, **params: Any) -> Json:
+        return await self.call("GET", url, **params)
+
+    async def post(self, url: str, body: Any = None, **params: Any) -> Json:
+        return await self.call("POST", url, body, **params)
+
+    async def refused(self, url: str, body: Any, status: int, field: str | None = None) -> Json:
+        """The problem that a POST of this body is."""
+        return assert_problem(await self.client.post(url, json=body), status, field)
+
     async def collection(self, name: str = "papers", **settings: Any) -> Json:
-        answer = await self.client.put(f"/v1/collections/{name}", json=settings)
-        assert answer.status_code == 201, answer.text
-        created: Json = answer.json()
-        return created
+        return await self.call("PUT", f"/v1/collections/{name}", settings, 201)
 
     async def write(self, *documents: Json, name: str = "papers") -> Json:
-        answer = await self.client.post(f"/v1/collections/{name}/documents", json={"documents": documents})
-        assert answer.status_code == 200, answer.text
+        written = await self.post(f"/v1/collections/{name}/documents", {"documents": documents})
         await self.encode()
-        written: Json = answer.json()
         return written
 
     async def fill(self, documents: Sequence[Json], name: str = "papers") -> None:
@@ -113,10 +128,11 @@ class Edge:
             await self.write(*documents[at : at + 5], name=name)
 
     async def search(self, query: str, name: str = "papers", **request: Any) -> Json:
-        answer = await self.client.post(f"/v1/collections/{name}/search", json={"query": query, **request})
-        assert answer.status_code == 200, answer.text
-        found: Json = answer.json()
-        return found
+        return await self.post(f"/v1/collections/{name}/search", {"query": query, **request})
+
+    async def trail(self) -> list[Json]:
+        entries: list[Json] = (await self.get("/v1/collections/papers/audit"))["entries"]
+        return entries
 
     async def encode(self) -> None:
         """Do the worker's part: encode everything that waits."""
@@ -130,16 +146,10 @@ class Edge:
 
     async def register(self, name: str = "papers", **body: Any) -> Json:
         """A new version, just registered."""
-        answer = await self.client.post(f"/v1/collections/{name}/versions", json=body)
-        assert answer.status_code == 202, answer.text
-        made: Json = answer.json()
-        return made
+        return await self.call("POST", f"/v1/collections/{name}/versions", body, 202)
 
     async def version(self, number: int, name: str = "papers") -> Json:
-        answer = await self.client.get(f"/v1/collections/{name}/versions/{number}")
-        assert answer.status_code == 200, answer.text
-        found: Json = answer.json()
-        return found
+        return await self.get(f"/v1/collections/{name}/versions/{number}")
 
     async def advance_all(self) -> None:
         """Move every version on until it waits for nobody but clients."""
@@ -316,6 +326,45 @@ async def edge(**options: Any) -> AsyncIterator[Edge]:
     transport = httpx.ASGITransport(app)
     async with app.router.lifespan_context(app), httpx.AsyncClient(transport=transport, base_url="http://t") as client:
         yield Edge(service, client, store, FakeQueue(store), FakeVectors(store))
+
+
+def api_fixture(*documents: Json, settings: Json | None = None, name: str = "api", **options: Any) -> Any:
+    """A fixture: a running API with these documents in the collection `papers`; `options` as for `build`."""
+
+    @pytest.fixture(name=name)
+    async def fixture() -> AsyncIterator[Edge]:
+        async with edge(**options) as running:
+            await running.collection(**settings or {})
+            await running.fill(documents)
+            yield running
+
+    return fixture
+
+
+async def call_and_leave(
+    service: Service, path: str, body: bytes | Iterable[bytes], leave: asyncio.Event | None = None, kind: str = "json"
+) -> list[Message]:
+    """POST as a client does that disconnects after its body, or later, on `leave`. What was sent to it."""
+    parts = [body] if isinstance(body, bytes) else list(body)
+    more = leave is None
+    whole: list[Message] = [{"type": "http.request", "body": part, "more_body": more} for part in reversed(parts)]
+    sent: list[Message] = []
+
+    async def receive() -> Message:
+        if whole:
+            return whole.pop()
+        if leave is not None:
+            await leave.wait()
+        return {"type": "http.disconnect"}
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    headers = [(b"content-type", f"application/{kind}".encode())]
+    scope = {"type": "http", "method": "POST", "path": path, "query_string": b"", "headers": headers}
+    async with asyncio.timeout(20):
+        await create_app(service)(scope, receive, send)
+    return sent
 
 
 def assert_problem(answer: httpx.Response, status: int, field: str | None = None, *members: str) -> Json:

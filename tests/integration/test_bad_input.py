@@ -16,15 +16,7 @@ pytestmark = pytest.mark.database
 
 JSON = {"Content-Type": "application/json"}
 PAPERS = "/v1/collections/papers"
-TABLES = {
-    "search": ("POST", f"{PAPERS}/search", tables.SEARCHES),
-    "documents": ("POST", f"{PAPERS}/documents", tables.DOCUMENTS),
-    "deletion": ("POST", f"{PAPERS}/documents/delete", tables.DELETIONS),
-    "settings": ("PUT", "/v1/collections/other", tables.SETTINGS),
-    "versions": ("POST", f"{PAPERS}/versions", tables.VERSIONS),
-    "promotion": ("POST", f"{PAPERS}/versions/1/promote", tables.PROMOTIONS),
-    "judgments": ("POST", f"{PAPERS}/judgments", tables.JUDGMENTS),
-}
+TABLES = {**tables.BODIES, "judgments": ("POST", f"{PAPERS}/judgments", tables.JUDGMENTS)}
 # Those whose limits the fixtures of the unit tests set lower than the defaults.
 SMALLER_LIMITS = {"text too long", "too many"}
 

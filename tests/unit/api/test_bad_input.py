@@ -14,6 +14,7 @@ from tests.edge import LIMITS, Edge, assert_problem, edge
 DEEP = 150
 HUGE = "9" * 30
 JSON = {"Content-Type": "application/json"}
+PAPERS = "/v1/collections/papers"
 
 
 # What is refused changes nothing, so all refusals may go to one service.
@@ -78,7 +79,7 @@ NOT_JSON = {
 @pytest.mark.parametrize("route", ["search", "search/batch", "documents", "documents/delete"])
 @pytest.mark.parametrize("body", NOT_JSON.values(), ids=NOT_JSON.keys())
 async def test_malformed_json_is_a_400(api: Edge, route: str, body: bytes) -> None:
-    answer = await api.client.post(f"/v1/collections/papers/{route}", content=body, headers=JSON)
+    answer = await api.client.post(f"{PAPERS}/{route}", content=body, headers=JSON)
     assert_problem(answer, 400)
 
 
@@ -89,15 +90,10 @@ async def test_a_malformed_body_of_settings_is_a_400(api: Edge) -> None:
 @pytest.mark.parametrize("kind", ["text/plain", "application/x-www-form-urlencoded", "application/x-ndjson", None, "!"])
 async def test_another_content_type_is_a_415(api: Edge, kind: str | None) -> None:
     headers = {} if kind is None else {"Content-Type": kind}
-    answer = await api.client.post("/v1/collections/papers/search", content=b'{"query": "x"}', headers=headers)
+    answer = await api.client.post(f"{PAPERS}/search", content=b'{"query": "x"}', headers=headers)
     assert_problem(answer, 415)
-
-
-async def test_documents_of_another_content_type_are_a_415(api: Edge) -> None:
-    answer = await api.client.post(
-        "/v1/collections/papers/documents", content=b"a,b", headers={"Content-Type": "text/csv"}
-    )
-    assert_problem(answer, 415)
+    if kind != "application/x-ndjson":
+        assert_problem(await api.client.post(f"{PAPERS}/documents", content=b"a,b", headers=headers), 415)
 
 
 async def test_a_body_above_the_limit_is_a_413_whether_it_says_so_or_not(api: Edge) -> None:
@@ -108,16 +104,16 @@ async def test_a_body_above_the_limit_is_a_413_whether_it_says_so_or_not(api: Ed
             yield large[at : at + 1_000]
 
     for content in (large, unannounced()):
-        answer = await api.client.post("/v1/collections/papers/search", content=content, headers=JSON)
+        answer = await api.client.post(f"{PAPERS}/search", content=content, headers=JSON)
         assert_problem(answer, 413)
-    answer = await api.client.post("/v1/collections/papers/documents", content=large, headers=JSON)
+    answer = await api.client.post(f"{PAPERS}/documents", content=large, headers=JSON)
     assert_problem(answer, 413)
 
 
 async def test_a_body_that_lies_about_its_length_is_measured(api: Edge) -> None:
     headers = {**JSON, "Content-Length": "10"}
     answer = await api.client.post(
-        "/v1/collections/papers/search", content=b'{"query": "' + b"x" * LIMITS.body_bytes + b'"}', headers=headers
+        f"{PAPERS}/search", content=b'{"query": "' + b"x" * LIMITS.body_bytes + b'"}', headers=headers
     )
     assert_problem(answer, 413)
 
@@ -201,29 +197,22 @@ SEARCHES: dict[str, tuple[Any, str]] = {
 
 
 @pytest.mark.parametrize(("body", "field"), SEARCHES.values(), ids=SEARCHES.keys())
-async def test_a_search_that_cannot_be_accepted_is_a_422(api: Edge, body: Any, field: str) -> None:
-    content = json.dumps(body).encode()
-    answer = await api.client.post("/v1/collections/papers/search", content=content, headers=JSON)
-    assert_problem(answer, 422, field)
-
-
-@pytest.mark.parametrize(("body", "field"), SEARCHES.values(), ids=SEARCHES.keys())
 async def test_in_a_batch_its_place_is_named(api: Edge, body: Any, field: str) -> None:
     content = json.dumps({"searches": [{"query": "fine"}, body]}).encode()
-    answer = await api.client.post("/v1/collections/papers/search/batch", content=content, headers=JSON)
+    answer = await api.client.post(f"{PAPERS}/search/batch", content=content, headers=JSON)
     assert_problem(answer, 422, f"searches.1.{field}" if field else "searches.1")
 
 
 @pytest.mark.parametrize("depth", [9, DEEP])
 async def test_a_deep_filter_is_a_4xx(api: Edge, depth: int) -> None:
     for where in (negated(depth), nested(depth)):
-        answer = await api.client.post("/v1/collections/papers/search", json={"query": "x", "filter": where})
+        answer = await api.client.post(f"{PAPERS}/search", json={"query": "x", "filter": where})
         assert_problem(answer, 422)
 
 
 async def test_a_number_too_large_for_a_float_is_a_422(api: Edge) -> None:
     for body, field in ((b'{"query": "x", "budget_ms": 1e999}', "budget_ms"), (b'{"vector": [1e400]}', "vector.0")):
-        answer = await api.client.post("/v1/collections/papers/search", content=body, headers=JSON)
+        answer = await api.client.post(f"{PAPERS}/search", content=body, headers=JSON)
         assert_problem(answer, 422, field)
 
 
@@ -231,12 +220,12 @@ async def test_a_number_too_large_for_a_float_is_a_422(api: Edge) -> None:
     "searches", [[], [{"query": "x"}] * 65, {"query": "x"}, None], ids=["none", "65", "one", "null"]
 )
 async def test_a_batch_of_another_size_is_a_422(api: Edge, searches: Any) -> None:
-    answer = await api.client.post("/v1/collections/papers/search/batch", json={"searches": searches})
+    answer = await api.client.post(f"{PAPERS}/search/batch", json={"searches": searches})
     assert_problem(answer, 422, "searches")
 
 
 async def test_a_version_that_is_not_there_is_a_404(api: Edge) -> None:
-    answer = await api.client.post("/v1/collections/papers/search", json={"query": "x", "embedder_version": 7})
+    answer = await api.client.post(f"{PAPERS}/search", json={"query": "x", "embedder_version": 7})
     assert assert_problem(answer, 404)["type"] == "urn:azimuth:error:version-not-found"
 
 
@@ -285,28 +274,16 @@ DOCUMENTS: dict[str, tuple[Any, str]] = {
 }
 
 
-@pytest.mark.parametrize(("body", "field"), DOCUMENTS.values(), ids=DOCUMENTS.keys())
-async def test_documents_that_cannot_be_accepted_are_a_422_and_none_is_written(
-    api: Edge, body: Any, field: str
-) -> None:
-    content = json.dumps(body).encode()
-    answer = await api.client.post("/v1/collections/papers/documents", content=content, headers=JSON)
-    assert_problem(answer, 422, field)
-    assert [one["id"] for one in (await api.client.get("/v1/collections/papers/documents")).json()["documents"]] == [
-        "a"
-    ]
-
-
 async def test_ten_megabytes_of_text_are_refused() -> None:
     async with edge() as api:
         await api.collection()
-        answer = await api.client.post("/v1/collections/papers/documents", json=document(text="x" * 10_000_000))
+        answer = await api.client.post(f"{PAPERS}/documents", json=document(text="x" * 10_000_000))
         assert_problem(answer, 413)
 
 
 async def test_every_wrong_value_is_named_at_once(api: Edge) -> None:
     body = {"documents": [{"id": "", "text": 3}, {"text": "x", "colour": "red"}]}
-    problem = assert_problem(await api.client.post("/v1/collections/papers/documents", json=body), 422)
+    problem = assert_problem(await api.client.post(f"{PAPERS}/documents", json=body), 422)
     fields = {one["field"] for one in problem["errors"]}
     assert fields == {"documents.0.id", "documents.0.text", "documents.1.id", "documents.1.colour"}
 
@@ -324,14 +301,6 @@ DELETIONS: dict[str, tuple[Any, str]] = {
 }
 
 
-@pytest.mark.parametrize(("body", "field"), DELETIONS.values(), ids=DELETIONS.keys())
-async def test_a_deletion_that_cannot_be_accepted_is_a_422_and_deletes_nothing(
-    api: Edge, body: Any, field: str
-) -> None:
-    assert_problem(await api.client.post("/v1/collections/papers/documents/delete", json=body), 422, field)
-    assert (await api.client.get("/v1/collections/papers/documents/a")).status_code == 200
-
-
 # ---------------------------------------------------------------- paths and query strings
 
 URLS: dict[str, tuple[str, str, int, str | None]] = {
@@ -343,77 +312,77 @@ URLS: dict[str, tuple[str, str, int, str | None]] = {
     "name with a line break": ("GET", "/v1/collections/a%0A", 422, "collection"),
     "name that is not UTF-8": ("GET", "/v1/collections/%ff", 422, "collection"),
     "name with a wrong document": ("GET", "/v1/collections/A/documents/a", 422, "collection"),
-    "id with NUL": ("GET", "/v1/collections/papers/documents/a%00", 422, "id"),
-    "id with NUL to delete": ("DELETE", "/v1/collections/papers/documents/a%00", 422, "id"),
-    "id empty": ("GET", "/v1/collections/papers/documents/", 422, "id"),
-    "id too long": ("GET", "/v1/collections/papers/documents/" + "x" * 513, 422, "id"),
+    "id with NUL": ("GET", f"{PAPERS}/documents/a%00", 422, "id"),
+    "id with NUL to delete": ("DELETE", f"{PAPERS}/documents/a%00", 422, "id"),
+    "id empty": ("GET", f"{PAPERS}/documents/", 422, "id"),
+    "id too long": ("GET", f"{PAPERS}/documents/" + "x" * 513, 422, "id"),
     "missing collection": ("GET", "/v1/collections/nothing", 404, None),
     "missing collection to delete": ("DELETE", "/v1/collections/nothing", 404, None),
     "documents of a missing collection": ("GET", "/v1/collections/nothing/documents", 404, None),
     "versions of a missing collection": ("GET", "/v1/collections/nothing/versions", 404, None),
-    "missing document": ("GET", "/v1/collections/papers/documents/nothing", 404, None),
-    "missing document to delete": ("DELETE", "/v1/collections/papers/documents/nothing", 404, None),
-    "missing version": ("GET", "/v1/collections/papers/versions/9", 404, None),
-    "version text": ("GET", "/v1/collections/papers/versions/one", 422, "number"),
-    "version zero": ("GET", "/v1/collections/papers/versions/0", 422, "number"),
-    "version beyond 32 bits": ("GET", f"/v1/collections/papers/versions/{HUGE}", 422, "number"),
-    "unknown version to promote": ("POST", "/v1/collections/papers/versions/9/promote", 404, None),
-    "version zero to promote": ("POST", "/v1/collections/papers/versions/0/promote", 422, "number"),
-    "version text to pause": ("POST", "/v1/collections/papers/versions/one/pause", 422, "number"),
-    "unknown verb of a version": ("POST", "/v1/collections/papers/versions/1/activate", 404, None),
-    "version that rests already": ("POST", "/v1/collections/papers/versions/1/pause", 409, None),
-    "active version to resume": ("POST", "/v1/collections/papers/versions/1/resume", 409, None),
-    "active version to retire": ("DELETE", "/v1/collections/papers/versions/1", 409, None),
-    "unknown parameter of retiring": ("DELETE", "/v1/collections/papers/versions/1?force=true", 422, "force"),
-    "nothing to go back to": ("POST", "/v1/collections/papers/versions/rollback", 409, None),
-    "the same version again": ("POST", "/v1/collections/papers/versions", 409, "version"),
-    "promote with another method": ("GET", "/v1/collections/papers/versions/1/promote", 405, None),
+    "missing document": ("GET", f"{PAPERS}/documents/nothing", 404, None),
+    "missing document to delete": ("DELETE", f"{PAPERS}/documents/nothing", 404, None),
+    "missing version": ("GET", f"{PAPERS}/versions/9", 404, None),
+    "version text": ("GET", f"{PAPERS}/versions/one", 422, "number"),
+    "version zero": ("GET", f"{PAPERS}/versions/0", 422, "number"),
+    "version beyond 32 bits": ("GET", f"{PAPERS}/versions/{HUGE}", 422, "number"),
+    "unknown version to promote": ("POST", f"{PAPERS}/versions/9/promote", 404, None),
+    "version zero to promote": ("POST", f"{PAPERS}/versions/0/promote", 422, "number"),
+    "version text to pause": ("POST", f"{PAPERS}/versions/one/pause", 422, "number"),
+    "unknown verb of a version": ("POST", f"{PAPERS}/versions/1/activate", 404, None),
+    "version that rests already": ("POST", f"{PAPERS}/versions/1/pause", 409, None),
+    "active version to resume": ("POST", f"{PAPERS}/versions/1/resume", 409, None),
+    "active version to retire": ("DELETE", f"{PAPERS}/versions/1", 409, None),
+    "unknown parameter of retiring": ("DELETE", f"{PAPERS}/versions/1?force=true", 422, "force"),
+    "nothing to go back to": ("POST", f"{PAPERS}/versions/rollback", 409, None),
+    "the same version again": ("POST", f"{PAPERS}/versions", 409, "version"),
+    "promote with another method": ("GET", f"{PAPERS}/versions/1/promote", 405, None),
     "version to write to that is not there": (
         "POST",
-        "/v1/collections/papers/documents?embedder_version=zero",
+        f"{PAPERS}/documents?embedder_version=zero",
         422,
         "embedder_version",
     ),
-    "judgments that are not there": ("DELETE", "/v1/collections/papers/judgments", 404, None),
-    "judgments in full, perhaps": ("GET", "/v1/collections/papers/judgments?full=perhaps", 422, "full"),
-    "unknown parameter of judgments": ("GET", "/v1/collections/papers/judgments?all=true", 422, "all"),
+    "judgments that are not there": ("DELETE", f"{PAPERS}/judgments", 404, None),
+    "judgments in full, perhaps": ("GET", f"{PAPERS}/judgments?full=perhaps", 422, "full"),
+    "unknown parameter of judgments": ("GET", f"{PAPERS}/judgments?all=true", 422, "all"),
     "trail of a missing collection": ("GET", "/v1/collections/nothing/audit", 404, None),
-    "trail from a made-up place": ("GET", "/v1/collections/papers/audit?cursor=abc", 422, "cursor"),
-    "trail without end": ("GET", "/v1/collections/papers/audit?limit=1001", 422, "limit"),
+    "trail from a made-up place": ("GET", f"{PAPERS}/audit?cursor=abc", 422, "cursor"),
+    "trail without end": ("GET", f"{PAPERS}/audit?limit=1001", 422, "limit"),
     "recall of a missing collection": ("GET", "/v1/collections/nothing/recall", 404, None),
-    "recall with a parameter": ("GET", "/v1/collections/papers/recall?k=5", 422, "k"),
+    "recall with a parameter": ("GET", f"{PAPERS}/recall?k=5", 422, "k"),
     "recall of a name with capitals": ("GET", "/v1/collections/Papers/recall", 422, "collection"),
     "drift of a missing collection": ("GET", "/v1/collections/nothing/drift", 404, None),
-    "drift by another method": ("POST", "/v1/collections/papers/drift", 405, None),
+    "drift by another method": ("POST", f"{PAPERS}/drift", 405, None),
     "geometry of a missing collection": ("GET", "/v1/collections/nothing/geometry", 404, None),
-    "geometry of a missing version": ("GET", "/v1/collections/papers/geometry?version=9", 404, None),
-    "geometry of a version beyond 32 bits": ("GET", f"/v1/collections/papers/geometry?version={HUGE}", 422, "version"),
-    "geometry of nothing": ("GET", "/v1/collections/papers/geometry?sample=0", 422, "sample"),
-    "geometry of everything": ("GET", f"/v1/collections/papers/geometry?sample={HUGE}", 422, "sample"),
-    "geometry with another parameter": ("GET", "/v1/collections/papers/geometry?rows=100", 422, "rows"),
-    "index of a missing version": ("GET", "/v1/collections/papers/versions/9/index", 404, None),
-    "index of version text": ("GET", "/v1/collections/papers/versions/one/index", 422, "number"),
-    "rebuild of a missing version": ("POST", "/v1/collections/papers/versions/9/reindex", 404, None),
-    "rebuild of what has no index": ("POST", "/v1/collections/papers/versions/1/reindex", 409, None),
-    "rebuild of version zero": ("POST", "/v1/collections/papers/versions/0/reindex", 422, "number"),
-    "limit zero": ("GET", "/v1/collections/papers/documents?limit=0", 422, "limit"),
-    "limit too large": ("GET", "/v1/collections/papers/documents?limit=1001", 422, "limit"),
-    "limit text": ("GET", "/v1/collections/papers/documents?limit=ten", 422, "limit"),
-    "limit huge": ("GET", f"/v1/collections/papers/documents?limit={HUGE}", 422, "limit"),
-    "cursor made up": ("GET", "/v1/collections/papers/documents?cursor=abc", 422, "cursor"),
-    "cursor empty": ("GET", "/v1/collections/papers/documents?cursor=", 422, "cursor"),
-    "cursor not base64": ("GET", "/v1/collections/papers/documents?cursor=%2A%2A", 422, "cursor"),
-    "cursor not ASCII": ("GET", "/v1/collections/papers/documents?cursor=%C3%A9", 422, "cursor"),
-    "cursor of what failed": ("GET", "/v1/collections/papers/documents/failed?cursor=abc", 422, "cursor"),
-    "filter not JSON": ("GET", "/v1/collections/papers/documents?filter=year", 422, "filter"),
-    "filter a list": ("GET", "/v1/collections/papers/documents?filter=[]", 422, "filter"),
-    "filter false": ("GET", "/v1/collections/papers/documents?filter=false", 422, "filter"),
+    "geometry of a missing version": ("GET", f"{PAPERS}/geometry?version=9", 404, None),
+    "geometry of a version beyond 32 bits": ("GET", f"{PAPERS}/geometry?version={HUGE}", 422, "version"),
+    "geometry of nothing": ("GET", f"{PAPERS}/geometry?sample=0", 422, "sample"),
+    "geometry of everything": ("GET", f"{PAPERS}/geometry?sample={HUGE}", 422, "sample"),
+    "geometry with another parameter": ("GET", f"{PAPERS}/geometry?rows=100", 422, "rows"),
+    "index of a missing version": ("GET", f"{PAPERS}/versions/9/index", 404, None),
+    "index of version text": ("GET", f"{PAPERS}/versions/one/index", 422, "number"),
+    "rebuild of a missing version": ("POST", f"{PAPERS}/versions/9/reindex", 404, None),
+    "rebuild of what has no index": ("POST", f"{PAPERS}/versions/1/reindex", 409, None),
+    "rebuild of version zero": ("POST", f"{PAPERS}/versions/0/reindex", 422, "number"),
+    "limit zero": ("GET", f"{PAPERS}/documents?limit=0", 422, "limit"),
+    "limit too large": ("GET", f"{PAPERS}/documents?limit=1001", 422, "limit"),
+    "limit text": ("GET", f"{PAPERS}/documents?limit=ten", 422, "limit"),
+    "limit huge": ("GET", f"{PAPERS}/documents?limit={HUGE}", 422, "limit"),
+    "cursor made up": ("GET", f"{PAPERS}/documents?cursor=abc", 422, "cursor"),
+    "cursor empty": ("GET", f"{PAPERS}/documents?cursor=", 422, "cursor"),
+    "cursor not base64": ("GET", f"{PAPERS}/documents?cursor=%2A%2A", 422, "cursor"),
+    "cursor not ASCII": ("GET", f"{PAPERS}/documents?cursor=%C3%A9", 422, "cursor"),
+    "cursor of what failed": ("GET", f"{PAPERS}/documents/failed?cursor=abc", 422, "cursor"),
+    "filter not JSON": ("GET", f"{PAPERS}/documents?filter=year", 422, "filter"),
+    "filter a list": ("GET", f"{PAPERS}/documents?filter=[]", 422, "filter"),
+    "filter false": ("GET", f"{PAPERS}/documents?filter=false", 422, "filter"),
     "filter NaN": ("GET", '/v1/collections/papers/documents?filter={"a":NaN}', 422, "filter"),
-    "filter deep": ("GET", "/v1/collections/papers/documents?filter=" + "[" * 5_000, 422, "filter"),
+    "filter deep": ("GET", f"{PAPERS}/documents?filter=" + "[" * 5_000, 422, "filter"),
     "filter unknown": ("GET", '/v1/collections/papers/documents?filter={"$a":1}', 422, "filter.$a"),
     "unknown parameter": ("GET", "/v1/collections/papers/documents?filtre={}", 422, "filtre"),
-    "unknown parameter of a write": ("POST", "/v1/collections/papers/documents?sync=true", 422, "sync"),
-    "wait unclear": ("POST", "/v1/collections/papers/documents?wait=perhaps", 422, "wait"),
+    "unknown parameter of a write": ("POST", f"{PAPERS}/documents?sync=true", 422, "sync"),
+    "wait unclear": ("POST", f"{PAPERS}/documents?wait=perhaps", 422, "wait"),
     "no such route": ("GET", "/v1/nothing", 404, None),
     "a slash too many": ("GET", "/v1/collections/", 404, None),
     "wrong method": ("PATCH", "/v1/collections/papers", 405, None),
@@ -467,13 +436,6 @@ SETTINGS: dict[str, tuple[Any, str]] = {
     "fusion unknown": ({"fusion": {"method": "magic"}}, "fusion.method"),
     "body a list": ([], ""),
 }
-
-
-@pytest.mark.parametrize(("body", "field"), SETTINGS.values(), ids=SETTINGS.keys())
-async def test_settings_that_cannot_be_accepted_are_a_422_and_create_nothing(api: Edge, body: Any, field: str) -> None:
-    content = json.dumps(body).encode()
-    assert_problem(await api.client.put("/v1/collections/other", content=content, headers=JSON), 422, field)
-    assert (await api.client.get("/v1/collections/other")).status_code == 404
 
 
 async def test_another_embedder_is_a_409_that_says_where_to_go(api: Edge) -> None:
@@ -552,30 +514,39 @@ JUDGMENTS: dict[str, tuple[Any, str]] = {
 }
 
 
-@pytest.mark.parametrize(("body", "field"), VERSIONS.values(), ids=VERSIONS.keys())
-async def test_a_version_that_cannot_be_accepted_is_a_422_and_none_is_registered(
-    api: Edge, body: Any, field: str
+BODIES = {
+    "search": ("POST", f"{PAPERS}/search", SEARCHES),
+    "documents": ("POST", f"{PAPERS}/documents", DOCUMENTS),
+    "deletion": ("POST", f"{PAPERS}/documents/delete", DELETIONS),
+    "settings": ("PUT", "/v1/collections/other", SETTINGS),
+    "versions": ("POST", f"{PAPERS}/versions", VERSIONS),
+    "promotion": ("POST", f"{PAPERS}/versions/1/promote", PROMOTIONS),
+}
+CASES = {
+    f"{name}: {case}": (method, url, body, field)
+    for name, (method, url, cases) in BODIES.items()
+    for case, (body, field) in cases.items()
+}
+
+
+@pytest.mark.parametrize(("method", "url", "body", "field"), CASES.values(), ids=CASES.keys())
+async def test_a_body_that_cannot_be_accepted_is_a_422_and_changes_nothing(
+    api: Edge, method: str, url: str, body: Any, field: str
 ) -> None:
-    content = json.dumps(body).encode()
-    assert_problem(await api.client.post("/v1/collections/papers/versions", content=content, headers=JSON), 422, field)
-    assert len((await api.client.get("/v1/collections/papers/versions")).json()["versions"]) == 1
-
-
-@pytest.mark.parametrize(("body", "field"), PROMOTIONS.values(), ids=PROMOTIONS.keys())
-async def test_a_promotion_that_cannot_be_accepted_is_a_422(api: Edge, body: Any, field: str) -> None:
-    content = json.dumps(body).encode()
-    answer = await api.client.post("/v1/collections/papers/versions/1/promote", content=content, headers=JSON)
+    answer = await api.client.request(method, url, content=json.dumps(body).encode(), headers=JSON)
     assert_problem(answer, 422, field)
+    assert [one["id"] for one in (await api.get(f"{PAPERS}/documents"))["documents"]] == ["a"]
+    assert len((await api.get(f"{PAPERS}/versions"))["versions"]) == 1
+    assert (await api.client.get("/v1/collections/other")).status_code == 404
 
 
 @pytest.mark.parametrize(("body", "field"), JUDGMENTS.values(), ids=JUDGMENTS.keys())
 async def test_judgments_that_cannot_be_accepted_are_a_422_and_none_is_kept(body: Any, field: str) -> None:
     async with edge(limits=RequestLimits()) as api:
         await api.collection()
-        content = json.dumps(body).encode()
-        answer = await api.client.post("/v1/collections/papers/judgments", content=content, headers=JSON)
+        answer = await api.client.post(f"{PAPERS}/judgments", content=json.dumps(body).encode(), headers=JSON)
         assert_problem(answer, 422, field)
-        assert (await api.client.get("/v1/collections/papers/judgments")).json()["uploaded_at"] is None
+        assert (await api.get(f"{PAPERS}/judgments"))["uploaded_at"] is None
 
 
 # ---------------------------------------------------------------- lines of a stream
@@ -605,7 +576,7 @@ async def test_a_wrong_line_is_told_by_number_and_the_others_stand(line: bytes, 
     lines = [b'{"id": "first", "text": "one"}', line, b"", b'{"id": "last", "text": "two"}']
     async with small() as api, api.working():
         answer = await api.client.post(
-            f"/v1/collections/papers/documents?wait={wait}",
+            f"{PAPERS}/documents?wait={wait}",
             content=b"\n".join(lines),
             headers={"Content-Type": "application/x-ndjson"},
         )
@@ -615,4 +586,4 @@ async def test_a_wrong_line_is_told_by_number_and_the_others_stand(line: bytes, 
         (error,) = outcome["errors"]
         assert error["line"] == 2
         assert reason in error["error"]
-        assert (await api.client.get("/v1/collections/papers/documents/last")).status_code == 200
+        assert (await api.client.get(f"{PAPERS}/documents/last")).status_code == 200

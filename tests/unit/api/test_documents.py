@@ -2,25 +2,19 @@
 
 import json
 import logging
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from starlette.types import Message
 
-from service.api.app import create_app
 from service.api.routes import documents as handlers
-from tests.edge import Edge, assert_problem, edge
+from tests.edge import Edge, api_fixture, assert_problem, call_and_leave
 
 PATH = "/v1/collections/papers/documents"
 NDJSON = {"Content-Type": "application/x-ndjson"}
 
 
-@pytest.fixture
-async def api() -> AsyncIterator[Edge]:
-    async with edge() as running:
-        await running.collection()
-        yield running
+api = api_fixture()
 
 
 async def test_a_write_tells_what_came_of_each_document(api: Edge) -> None:
@@ -196,27 +190,9 @@ async def test_what_was_set_aside_is_listed_and_may_be_retried(api: Edge) -> Non
 async def test_a_client_that_leaves_in_the_middle_of_a_stream_leaves_what_was_committed(
     api: Edge, caplog: pytest.LogCaptureFixture
 ) -> None:
-    messages: Iterator[Message] = iter(
-        [{"type": "http.request", "body": b'{"id": "%d", "text": "x"}\n' % n, "more_body": True} for n in range(600)]
-    )
-    sent: list[Message] = []
-
-    async def receive() -> Message:
-        return next(messages, {"type": "http.disconnect"})
-
-    async def send(message: Message) -> None:
-        sent.append(message)
-
-    scope = {
-        "type": "http",
-        "method": "POST",
-        "path": PATH,
-        "query_string": b"",
-        "headers": [(b"content-type", b"application/x-ndjson")],
-    }
+    lines = (b'{"id": "%d", "text": "x"}\n' % n for n in range(600))
     with caplog.at_level(logging.INFO, logger="service.api"):
-        await create_app(api.service)(scope, receive, send)
-    assert sent == []
+        assert await call_and_leave(api.service, PATH, lines, kind="x-ndjson") == []
     (line,) = [vars(record) for record in caplog.records if record.name.startswith("service.api")]
     assert (line["status"], line["levelname"]) == (499, "INFO")
     assert len((await api.client.get(f"{PATH}?limit=1000")).json()["documents"]) == 500

@@ -1,6 +1,5 @@
 """Drift over HTTP: live searches leave queries behind, the lookout compares them, and the route tells."""
 
-from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -15,7 +14,7 @@ from service.core.errors import LexiconUnavailable
 from service.core.ids import CollectionName
 from service.drift.assess import DRIFT_MEASURES
 from service.drift.query_window import MIN_LATEST
-from tests.edge import Edge, Json, assert_problem, edge
+from tests.edge import Edge, Json, api_fixture, assert_problem
 
 PATH = "/v1/collections/papers/drift"
 WHOLE = TypeAdapter(drift.DriftAnswer)
@@ -24,16 +23,11 @@ FISH = ["heron", "pike", "perch", "pond", "river", "reed", "fish", "bank"]
 CODE = ["loop", "task", "cancel", "await", "list", "sort", "key", "value"]
 
 
-@pytest.fixture
-async def api() -> AsyncIterator[Edge]:
-    async with edge() as running:
-        await running.collection()
-        await running.fill([{"id": str(n), "text": f"{sentence(FISH, n)}."} for n in range(60)])
-        yield running
-
-
 def sentence(words: list[str], number: int) -> str:
     return " ".join(words[(number * step) % len(words)] for step in (1, 3, 5, 7)) + f" {words[number % 8]}"
+
+
+api = api_fixture(*({"id": str(n), "text": f"{sentence(FISH, n)}."} for n in range(60)))
 
 
 async def ask(api: Edge, words: list[str], count: int) -> None:
@@ -43,9 +37,7 @@ async def ask(api: Edge, words: list[str], count: int) -> None:
 
 async def look(api: Edge, minutes: float = 0.0) -> Json:
     await api.service.drift_monitor.measure_due(lambda: START + timedelta(minutes=minutes))
-    answer = await api.client.get(PATH)
-    assert answer.status_code == 200, answer.text
-    shown: Json = answer.json()
+    shown = await api.get(PATH)
     WHOLE.validate_python(shown)
     return shown
 

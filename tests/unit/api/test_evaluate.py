@@ -1,7 +1,7 @@
 """A collection judged over HTTP: through the real search, in each mode and in bounded time."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import Any
 
@@ -9,15 +9,13 @@ import orjson
 import pytest
 from prometheus_client import REGISTRY
 from pydantic import TypeAdapter
-from starlette.types import Message
 
-from service.api.app import create_app
 from service.api.routes import evaluate
 from service.core.errors import AzimuthError, ModelUnavailable, Overloaded
 from service.core.ports.reranker import RerankScores
 from service.evaluation.ranking_metrics import ndcg
 from service.spaces.sampling import OVERLOAD_RETRIES
-from tests.edge import Edge, Json, Stuck, WordReranker, assert_problem, edge
+from tests.edge import Edge, Json, Stuck, WordReranker, api_fixture, assert_problem, call_and_leave, edge
 
 PATH = "/v1/collections/papers/evaluate"
 WHOLE = TypeAdapter(evaluate.EvaluationAnswer)
@@ -32,18 +30,12 @@ def row(query: str, document: str, score: int = 1) -> Json:
 QRELS = [row("q1", "b"), row("q2", "a")]
 
 
-@pytest.fixture
-async def api() -> AsyncIterator[Edge]:
-    async with edge(reranker=WordReranker()) as running:
-        await running.collection()
-        await running.write(*({"id": name, "text": text} for name, text in TEXTS.items()))
-        yield running
+DOCUMENTS: list[Json] = [{"id": name, "text": text} for name, text in TEXTS.items()]
+api = api_fixture(*DOCUMENTS, reranker=WordReranker())
 
 
 async def judged(api: Edge, **body: Any) -> Json:
-    answer = await api.client.post(PATH, json=body)
-    assert answer.status_code == 200, answer.text
-    shown: Json = answer.json()
+    shown = await api.post(PATH, body)
     WHOLE.validate_python(shown)
     return shown
 
@@ -185,32 +177,16 @@ async def test_half_an_answer_is_counted_or_asked_again(
 
 
 async def test_one_at_a_time_and_it_ends_when_the_client_has_left() -> None:
-    reranker = Stuck()
+    reranker, leave = Stuck(), asyncio.Event()
     body = {"queries": QUERIES, "qrels": QRELS, "modes": ["rerank"]}
-    whole: list[Message] = [{"type": "http.request", "body": orjson.dumps(body), "more_body": False}]
-    leave = asyncio.Event()
-    sent: list[Message] = []
-
-    async def receive() -> Message:
-        if whole:
-            return whole.pop()
-        await leave.wait()
-        return {"type": "http.disconnect"}
-
-    async def send(message: Message) -> None:
-        sent.append(message)
-
-    headers = [(b"content-type", b"application/json")]
-    scope = {"type": "http", "method": "POST", "path": PATH, "query_string": b"", "headers": headers}
     async with edge(reranker=reranker) as api:
         await api.collection()
-        await api.write(*({"id": name, "text": text} for name, text in TEXTS.items()))
+        await api.write(*DOCUMENTS)
+        running = asyncio.create_task(call_and_leave(api.service, PATH, orjson.dumps(body), leave))
         async with asyncio.timeout(20):
-            running = asyncio.create_task(create_app(api.service)(scope, receive, send))
             await reranker.began.wait()
-            assert_problem(await api.client.post(PATH, json=body), 429)
-            leave.set()
-            await running
-            assert (await judged(api, queries=QUERIES, qrels=QRELS, modes=["lexical"]))["queries"] == 2
-    assert sent == []
+        await api.refused(PATH, body, 429)
+        leave.set()
+        assert await running == []
+        assert (await judged(api, queries=QUERIES, qrels=QRELS, modes=["lexical"]))["queries"] == 2
     assert reranker.cancelled

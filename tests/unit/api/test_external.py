@@ -35,15 +35,11 @@ async def api() -> AsyncIterator[Edge]:
 
 
 async def put(api: Edge, *documents: dict[str, Any], query: str = "") -> Any:
-    answer = await api.client.post(f"{DOCUMENTS}{query}", json={"documents": documents})
-    assert answer.status_code == 200, answer.text
-    return answer.json()
+    return await api.post(f"{DOCUMENTS}{query}", {"documents": documents})
 
 
 async def search(api: Edge, **body: Any) -> Any:
-    answer = await api.client.post(SEARCH, json=body)
-    assert answer.status_code == 200, answer.text
-    return answer.json()
+    return await api.post(SEARCH, body)
 
 
 def ids(found: Any) -> list[str]:

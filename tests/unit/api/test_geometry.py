@@ -17,22 +17,8 @@ from tests.rivals import DOCUMENTS
 
 URL = "/v1/collections/papers/geometry"
 MEASURE = {"name", "value", "error", "verdict", "watch", "broken", "says", "do"}
-SHAPE = {
-    "collection",
-    "version",
-    "rows",
-    "sample",
-    "verdict",
-    "reason",
-    "measures",
-    "cosines",
-    "occurrences",
-    "hubs",
-} | {
-    "antihubs",
-    "map",
-    "before",
-}
+SHAPE = {"collection", "version", "rows", "sample", "verdict", "reason", "measures", "before"}
+SHAPE |= {"cosines", "occurrences", "hubs", "antihubs", "map"}
 
 
 async def filled(api: Edge, **settings: Any) -> None:
@@ -42,10 +28,7 @@ async def filled(api: Edge, **settings: Any) -> None:
 
 
 async def diagnosed(api: Edge, **params: Any) -> dict[str, Any]:
-    answer = await api.client.get(URL, params=params)
-    assert answer.status_code == 200, answer.text
-    found: dict[str, Any] = answer.json()
-    return found
+    return await api.get(URL, **params)
 
 
 def verdict_metric(version: int) -> float | None:

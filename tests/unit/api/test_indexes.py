@@ -27,14 +27,7 @@ class Indexed:
         self.edge.store.versions.statuses[key] = SpaceStatus(rows=rows, indexed=indexed, chunks_per_document=1.0)
 
     async def told(self) -> Json:
-        answer = await self.edge.client.get(f"{PLACE}/index")
-        assert answer.status_code == 200, answer.text
-        found: Json = answer.json()
-        return found
-
-    async def trail(self) -> list[Json]:
-        entries: list[Json] = (await self.edge.client.get("/v1/collections/papers/audit")).json()["entries"]
-        return entries
+        return await self.edge.get(f"{PLACE}/index")
 
 
 @pytest.fixture
@@ -93,7 +86,7 @@ async def test_it_is_built_anew_once_at_a_time_and_that_is_noted(indexed: Indexe
     while (await indexed.told())["index"]["building"] and time.monotonic() < deadline:
         await asyncio.sleep(0.01)
     assert (await indexed.edge.client.post(f"{PLACE}/reindex")).status_code == 202
-    noted = [(entry["action"], entry["version"], entry["actor"]) for entry in await indexed.trail()]
+    noted = [(entry["action"], entry["version"], entry["actor"]) for entry in await indexed.edge.trail()]
     assert noted[:2] == [("reindexed", 1, "client 127.0.0.1")] * 2
     assert noted[2][0] == "created"
 
@@ -104,7 +97,7 @@ async def test_another_process_may_have_the_lock(indexed: Indexed) -> None:
     async with indexed.indexes.rebuild_lock(version) as theirs:
         assert theirs
         assert_problem(await indexed.edge.client.post(f"{PLACE}/reindex"), 409)
-    assert [entry["action"] for entry in await indexed.trail()] == ["created"]
+    assert [entry["action"] for entry in await indexed.edge.trail()] == ["created"]
 
 
 async def test_what_is_not_there_is_not_found(indexed: Indexed) -> None:

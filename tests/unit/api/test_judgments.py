@@ -1,25 +1,19 @@
 """A collection's own test set over HTTP."""
 
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 from pydantic import TypeAdapter
 
 from service.api.routes import judgments
-from tests.edge import Edge, Json, assert_problem, edge
+from tests.edge import Edge, Json, api_fixture, assert_problem
 
 PATH = "/v1/collections/papers/judgments"
 QUERIES = [{"_id": "q1", "text": "cancel a task"}, {"_id": "q2", "text": "sort a list"}]
 WHOLE = TypeAdapter(judgments.JudgmentsAnswer)
 
 
-@pytest.fixture
-async def api() -> AsyncIterator[Edge]:
-    async with edge() as running:
-        await running.collection()
-        await running.write({"id": "a", "text": "cancel a task"}, {"id": "b", "text": "sort a list"})
-        yield running
+api = api_fixture({"id": "a", "text": "cancel a task"}, {"id": "b", "text": "sort a list"})
 
 
 def judged(*rows: tuple[str, str, int]) -> list[Json]:
@@ -27,9 +21,7 @@ def judged(*rows: tuple[str, str, int]) -> list[Json]:
 
 
 async def upload(api: Edge, queries: Any, qrels: Any) -> Json:
-    answer = await api.client.post(PATH, json={"queries": queries, "qrels": qrels})
-    assert answer.status_code == 200, answer.text
-    shown: Json = answer.json()
+    shown = await api.post(PATH, {"queries": queries, "qrels": qrels})
     WHOLE.validate_python(shown)
     return shown
 
@@ -59,9 +51,7 @@ async def test_documents_written_since_are_known(api: Edge) -> None:
 async def test_queries_for_which_nothing_is_relevant_are_dropped(api: Edge) -> None:
     shown = await upload(api, QUERIES, judged(("q1", "a", 1), ("q2", "a", 0)))
     assert (shown["queries"], shown["judgments"]) == (1, 1)
-    problem = assert_problem(
-        await api.client.post(PATH, json={"queries": QUERIES, "qrels": judged(("q1", "a", 0))}), 422, "qrels"
-    )
+    problem = await api.refused(PATH, {"queries": QUERIES, "qrels": judged(("q1", "a", 0))}, 422, "qrels")
     assert "relevant" in problem["detail"]
 
 

@@ -1,12 +1,11 @@
 """Wishes, typos, highlights with their places, and languages over HTTP."""
 
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 
 from service.core.errors import LexiconUnavailable
-from tests.edge import Edge, assert_problem, edge
+from tests.edge import Edge, api_fixture, assert_problem
 from tests.fakes import FakeLexicon
 
 POND = (
@@ -17,12 +16,7 @@ POND = (
 PATH = "/v1/collections/papers/search"
 
 
-@pytest.fixture
-async def api() -> AsyncIterator[Edge]:
-    async with edge() as running:
-        await running.collection()
-        await running.write(*POND)
-        yield running
+api = api_fixture(*POND)
 
 
 def ids(answer: Any) -> set[str]:

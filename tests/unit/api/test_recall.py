@@ -2,7 +2,6 @@
 
 import itertools
 import math
-from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
@@ -11,7 +10,7 @@ import pytest
 from service.api.routes.recall import MAX_EF_SETTINGS, MAX_HISTORY_POINTS, MAX_HOURS
 from service.core.ids import CollectionName, VersionNumber
 from service.core.recall import CalibrationCurve, CurvePoint, RecallMinute, RecallSeries, RecallStats
-from tests.edge import Edge, assert_problem, edge
+from tests.edge import Edge, api_fixture, assert_problem
 
 ONE = VersionNumber(1)
 HNSW = RecallSeries(version=ONE, leg="dense", plan="hnsw", band="all", ef_search=120)
@@ -23,11 +22,7 @@ def found(recall: float, queries: int = 1) -> RecallStats:
     return sum((RecallStats.of_one(recall, 1.0, 0.001) for _ in range(queries)), RecallStats())
 
 
-@pytest.fixture
-async def api() -> AsyncIterator[Edge]:
-    async with edge() as running:
-        await running.collection(recall_target=0.9)
-        yield running
+api = api_fixture(settings={"recall_target": 0.9})
 
 
 async def add(api: Edge, *minutes: RecallMinute) -> None:
@@ -40,9 +35,7 @@ def ago(**time: float) -> datetime:
 
 
 async def test_of_a_new_collection_nothing_is_known(api: Edge) -> None:
-    answer = await api.client.get(PATH)
-    assert answer.status_code == 200, answer.text
-    assert answer.json() == {
+    assert await api.get(PATH) == {
         "collection": "papers",
         "k": 10,
         "target": 0.9,

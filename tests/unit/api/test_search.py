@@ -1,6 +1,5 @@
 """Searches over HTTP: the shape of an answer, and what a request may ask."""
 
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -10,28 +9,24 @@ from service.api.schemas import search_response
 from service.core import search
 from service.core.errors import Invalid, LexiconUnavailable, Overloaded
 from service.core.ids import CollectionName
-from tests.edge import Edge, WordReranker, assert_problem, edge
+from tests.edge import Edge, WordReranker, api_fixture, assert_problem, edge
 
 STAGES = {"embed", "dense", "lexical", "fuse", "fetch", "rerank"}
 PATH = "/v1/collections/papers/search"
 WHOLE = TypeAdapter(search_response.SearchAnswer)
 
 
-@pytest.fixture
-async def api() -> AsyncIterator[Edge]:
-    async with edge(reranker=WordReranker()) as running:
-        await running.collection()
-        await running.write(
-            {
-                "id": "wait_for",
-                "title": "asyncio.wait_for",
-                "text": "cancel a task after a timeout <b>",
-                "metadata": {"n": 1},
-            },
-            {"id": "sort", "title": "list.sort", "text": "sort a list by key", "metadata": {"n": 2}},
-            {"id": "rmtree", "text": "delete a directory tree", "metadata": {"n": 3}},
-        )
-        yield running
+api = api_fixture(
+    {
+        "id": "wait_for",
+        "title": "asyncio.wait_for",
+        "text": "cancel a task after a timeout <b>",
+        "metadata": {"n": 1},
+    },
+    {"id": "sort", "title": "list.sort", "text": "sort a list by key", "metadata": {"n": 2}},
+    {"id": "rmtree", "text": "delete a directory tree", "metadata": {"n": 3}},
+    reranker=WordReranker(),
+)
 
 
 async def test_an_answer_has_the_shape_of_the_contract(api: Edge) -> None:

@@ -22,7 +22,7 @@ from starlette.middleware import Middleware
 from service.api import tracing
 from service.api.app import create_app
 from service.core.errors import DatabaseUnavailable
-from tests.edge import Edge, build, edge
+from tests.edge import Edge, api_fixture, build
 
 TRACE, PARENT = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
 
@@ -35,12 +35,7 @@ async def traced(api: Edge, provider: TracerProvider) -> AsyncIterator[httpx.Asy
         yield client
 
 
-@pytest.fixture
-async def api() -> AsyncIterator[Edge]:
-    async with edge() as running:
-        await running.collection()
-        await running.write({"id": "a", "text": "sort a list"})
-        yield running
+api = api_fixture({"id": "a", "text": "sort a list"})
 
 
 @pytest.fixture

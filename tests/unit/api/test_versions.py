@@ -1,7 +1,6 @@
 """The lifecycle of embedder versions over HTTP: registered, filled, judged, promoted, taken back, retired."""
 
 import asyncio
-from collections.abc import AsyncIterator
 from typing import Any
 
 import httpx
@@ -11,7 +10,7 @@ from pydantic import TypeAdapter
 from service.api.schemas import versions
 from service.core.collections import Collection
 from service.core.versions import EmbedderVersion, PromotionCheck
-from tests.edge import Edge, Json, assert_problem, edge
+from tests.edge import Edge, Json, api_fixture, assert_problem, edge
 
 PATH = "/v1/collections/papers/versions"
 SEARCH = "/v1/collections/papers/search"
@@ -19,12 +18,7 @@ SMALLER: Json = {"embedder": {"model": "hashing:16"}}
 SHAPE = TypeAdapter(versions.VersionAnswer)
 
 
-@pytest.fixture
-async def api() -> AsyncIterator[Edge]:
-    async with edge() as running:
-        await running.collection()
-        await running.write({"id": "a", "text": "cancel a task"}, {"id": "b", "text": "sort a list"})
-        yield running
+api = api_fixture({"id": "a", "text": "cancel a task"}, {"id": "b", "text": "sort a list"})
 
 
 async def worse(collection: Collection, version: EmbedderVersion) -> tuple[PromotionCheck, ...]:
@@ -36,12 +30,7 @@ async def worse(collection: Collection, version: EmbedderVersion) -> tuple[Promo
     )
 
 
-@pytest.fixture
-async def doubtful() -> AsyncIterator[Edge]:
-    async with edge(measure=worse) as running:
-        await running.collection()
-        await running.write({"id": "a", "text": "cancel a task"})
-        yield running
+doubtful = api_fixture({"id": "a", "text": "cancel a task"}, name="doubtful", measure=worse)
 
 
 def valid(answer: Json) -> Json:
@@ -56,13 +45,8 @@ async def post(api: Edge, path: str, body: Any = None) -> httpx.Response:
     return await api.client.post(f"{PATH}/{path}", **said)
 
 
-async def trail(api: Edge) -> list[Json]:
-    entries: list[Json] = (await api.client.get("/v1/collections/papers/audit")).json()["entries"]
-    return entries
-
-
 async def active(api: Edge) -> int:
-    number: int = (await api.client.get("/v1/collections/papers")).json()["active_version"]
+    number: int = (await api.get("/v1/collections/papers"))["active_version"]
     return number
 
 
@@ -80,7 +64,7 @@ async def test_a_new_version_is_filled_from_now_on_and_the_active_one_answers(ap
     assert made["progress"] == {"done": 0, "total": 2, "failed": 0, "per_second": None, "eta_seconds": None}
     assert await api.version(2) == made
     assert (await api.search("cancel"))["embedder_version"] == 1
-    (newest, *_) = await trail(api)
+    (newest, *_) = await api.trail()
     assert (newest["action"], newest["version"], newest["note"]) == ("registered", 2, "smaller")
     assert newest["actor"] == "client 127.0.0.1"
 
@@ -136,7 +120,7 @@ async def test_a_version_that_is_filled_shows_its_evidence_and_answers_once_it_i
     collection = (await api.client.get("/v1/collections/papers")).json()
     assert (collection["active_version"], collection["previous_version"]) == (2, 1)
     assert collection["settings"]["embedder"]["model"] == "hashing:16"
-    (newest, *_) = await trail(api)
+    (newest, *_) = await api.trail()
     assert (newest["action"], newest["version"], newest["before"], newest["note"]) == ("promoted", 2, 1, "better")
     assert newest["details"]["forced"] is False
     assert {check["name"] for check in newest["details"]["checks"]} == set(verdicts)
@@ -151,7 +135,7 @@ async def test_rolling_back_is_immediate_and_can_itself_be_taken_back(api: Edge)
     assert (answer.json()["number"], answer.json()["active"]) == (1, True)
     found = await api.search("written to both", mode="dense")
     assert (found["embedder_version"], found["hits"][0]["id"]) == (1, "c")
-    assert (await trail(api))[0]["action"] == "rolled_back"
+    assert (await api.trail())[0]["action"] == "rolled_back"
     assert (await post(api, "rollback")).json()["number"] == 2
 
 
@@ -195,7 +179,7 @@ async def test_force_overrides_the_evidence_and_is_recorded(doubtful: Edge) -> N
     await doubtful.ready(**SMALLER)
     assert (await post(doubtful, "2/promote", {"force": True})).status_code == 200
     assert await active(doubtful) == 2
-    (newest, *_) = await trail(doubtful)
+    (newest, *_) = await doubtful.trail()
     assert newest["details"]["forced"] is True
     assert [one["name"] for one in newest["details"]["checks"] if one["passed"] is False] == ["geometry", "judgments"]
 
@@ -209,10 +193,10 @@ async def test_only_what_is_ready_can_be_promoted_and_force_does_not_change_that
 
 
 async def test_promoting_the_active_version_changes_nothing(api: Edge) -> None:
-    before = await trail(api)
+    before = await api.trail()
     answer = await post(api, "1/promote")
     assert (answer.status_code, answer.json()["active"]) == (200, True)
-    assert await trail(api) == before
+    assert await api.trail() == before
 
 
 async def test_of_two_promotions_at_once_one_happens(api: Edge) -> None:
@@ -222,7 +206,7 @@ async def test_of_two_promotions_at_once_one_happens(api: Edge) -> None:
     assert sorted(answer.status_code for answer in both) == [200, 409]
     (winner,) = [answer.json()["number"] for answer in both if answer.status_code == 200]
     assert await active(api) == winner
-    assert [entry["action"] for entry in await trail(api)].count("promoted") == 1
+    assert [entry["action"] for entry in await api.trail()].count("promoted") == 1
     same = await asyncio.gather(*(post(api, f"{winner}/promote") for _ in range(2)))
     assert [answer.status_code for answer in same] == [200, 200]
 
@@ -240,7 +224,7 @@ async def test_a_backfill_rests_and_goes_on(api: Edge) -> None:
         assert (await post(api, "2/resume")).json()["paused"] is False
     await api.advance_all()
     assert (await api.version(2))["state"] == "ready"
-    assert [entry["action"] for entry in await trail(api) if entry["action"] in ("paused", "resumed")] == [
+    assert [entry["action"] for entry in await api.trail() if entry["action"] in ("paused", "resumed")] == [
         "resumed",
         "paused",
     ]
@@ -262,7 +246,7 @@ async def test_a_retired_version_keeps_its_entry_and_nothing_else(api: Edge) -> 
         assert gone["fingerprint"]
     assert await api.version(2) == gone
     assert [one["state"] for one in (await api.client.get(PATH)).json()["versions"]] == ["active", "retired"]
-    (newest, *_) = await trail(api)
+    (newest, *_) = await api.trail()
     assert (newest["action"], newest["version"], newest["note"]) == ("retired", 2, "no use")
     for verb in ("promote", "pause", "resume"):
         assert_problem(await post(api, f"2/{verb}"), 409)
@@ -347,7 +331,7 @@ async def test_with_keys_the_trail_names_the_key_by_its_digest() -> None:
         await api.collection()
         api.client.headers["Authorization"] = "Bearer another"
         await api.register(**SMALLER)
-        entries = await trail(api)
+        entries = await api.trail()
         # sha256 of "another" and of "correct-horse"
         assert [entry["actor"] for entry in entries] == ["key ae448ac8", "key 9dca666e"]
         assert "horse" not in str(entries)
@@ -355,7 +339,7 @@ async def test_with_keys_the_trail_names_the_key_by_its_digest() -> None:
 
 async def test_the_trail_comes_page_by_page_newest_first(api: Edge) -> None:
     await api.ready(**SMALLER)
-    everything = await trail(api)
+    everything = await api.trail()
     assert [entry["action"] for entry in everything] == ["ready", "verifying", "indexing", "registered", "created"]
     assert {entry["actor"] for entry in everything[:3]} == {"azimuth"}
     seen: list[Json] = []
@@ -378,5 +362,5 @@ async def test_a_cursor_of_documents_is_none_of_the_trail(api: Edge) -> None:
 
 async def test_changed_settings_are_on_the_trail(api: Edge) -> None:
     await api.client.put("/v1/collections/papers", json={"recall_target": 0.9})
-    (newest, *_) = await trail(api)
+    (newest, *_) = await api.trail()
     assert (newest["action"], newest["actor"]) == ("settings", "client 127.0.0.1")
