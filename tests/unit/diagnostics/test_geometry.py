@@ -6,20 +6,7 @@ import pytest
 from service.core.collections import EmbedderSpec
 from service.core.ids import Vectors
 from service.core.vector_math import unit_rows
-from service.diagnostics.geometry import (
-    collapse_reasons,
-    duplicate_rows,
-    effective_rank,
-    jackknife_error,
-    leading_variance_share,
-    mean_cosine,
-    mean_cosine_error,
-    measure_geometry,
-    participation_ratio,
-    principal_variances,
-    project_on_plane,
-    random_pair_cosines,
-)
+from service.diagnostics import geometry
 from service.embedder.models.hashing_encoder import HashingEncoder
 from tests.rivals import DOCUMENTS
 from tests.unit_vectors import unit
@@ -35,7 +22,7 @@ def spread(rows: int = ROWS, dimensions: int = DIMENSIONS) -> Vectors:
 def test_mean_cosine_is_that_of_all_pairs() -> None:
     rows = unit_rows(spread(40).astype(np.float64))
     pairs = [float(rows[a] @ rows[b]) for a in range(40) for b in range(40) if a != b]
-    assert mean_cosine(rows) == pytest.approx(np.mean(pairs), abs=1e-12)
+    assert geometry.mean_cosine(rows) == pytest.approx(np.mean(pairs), abs=1e-12)
 
 
 @pytest.mark.parametrize(("rows", "dimensions"), [(30, 80), (80, 30)])
@@ -45,16 +32,16 @@ def test_effective_rank_and_first_share_by_their_definitions(rows: int, dimensio
     singular = np.linalg.svd(wide - wide.mean(axis=0), compute_uv=False)
     singular = singular[singular > 1e-9]
     shares = singular / singular.sum()
-    found = measure_geometry(vectors)
+    found = geometry.measure_geometry(vectors)
     assert found.effective_rank == pytest.approx(np.exp(-(shares * np.log(shares)).sum()), rel=1e-9)
     assert found.first_share == pytest.approx(singular[0] ** 2 / (singular**2).sum(), rel=1e-9)
 
 
-def test_the_length_of_rows_plays_no_part() -> None:
+def test_the_length_of_rows_does_not_matter() -> None:
     vectors = spread()
     found, longer = (
-        measure_geometry(vectors),
-        measure_geometry((vectors * CHANCE.uniform(0.5, 9, size=(ROWS, 1))).astype(np.float32)),
+        geometry.measure_geometry(vectors),
+        geometry.measure_geometry((vectors * CHANCE.uniform(0.5, 9, size=(ROWS, 1))).astype(np.float32)),
     )
     assert longer.mean_cosine == pytest.approx(found.mean_cosine, abs=1e-6)
     assert longer.effective_rank == pytest.approx(found.effective_rank, rel=1e-4)
@@ -64,37 +51,37 @@ def test_the_error_of_the_mean_cosine_is_that_of_other_samples() -> None:
     def sample(seed: int) -> np.ndarray:
         return unit(np.random.default_rng(seed).normal(size=(200, 16)) + 0.7).astype(np.float64)
 
-    spread = float(np.std([mean_cosine(sample(seed)) for seed in range(60)], ddof=1))
-    assert 0.6 * spread < mean_cosine_error(sample(99)) < 1.6 * spread
+    spread = float(np.std([geometry.mean_cosine(sample(seed)) for seed in range(60)], ddof=1))
+    assert 0.6 * spread < geometry.mean_cosine_error(sample(99)) < 1.6 * spread
 
 
 def test_cosines_are_of_pairs_of_different_rows() -> None:
     rows = spread(60).astype(np.float64)
-    found = random_pair_cosines(rows, 5_500, np.random.default_rng(1))
+    found = geometry.random_pair_cosines(rows, 5_500, np.random.default_rng(1))
     assert found.shape == (5_500,)
-    assert found.mean() == pytest.approx(mean_cosine(rows), abs=0.02)
+    assert found.mean() == pytest.approx(geometry.mean_cosine(rows), abs=0.02)
     assert found.max() < 0.999, "no row meets itself"
-    assert random_pair_cosines(rows[:1], 10, np.random.default_rng(1)).size == 0
+    assert geometry.random_pair_cosines(rows[:1], 10, np.random.default_rng(1)).size == 0
 
 
 def test_participation_counts_directions_that_share_the_variance() -> None:
-    assert participation_ratio(np.array([2.0, 2.0, 2.0])) == pytest.approx(3)
-    assert participation_ratio(np.array([1.0, 0.0])) == pytest.approx(1)
-    assert participation_ratio(np.zeros(3)) == 0.0
-    assert effective_rank(np.array([1.0, 1e-4])) > participation_ratio(np.array([1.0, 1e-4]))
+    assert geometry.participation_ratio(np.array([2.0, 2.0, 2.0])) == pytest.approx(3)
+    assert geometry.participation_ratio(np.array([1.0, 0.0])) == pytest.approx(1)
+    assert geometry.participation_ratio(np.zeros(3)) == 0.0
+    assert geometry.effective_rank(np.array([1.0, 1e-4])) > geometry.participation_ratio(np.array([1.0, 1e-4]))
 
 
 def test_leading_directions_are_the_strongest() -> None:
-    found = principal_variances(spread(90, 12).astype(np.float64) * np.arange(1, 13))
+    found = geometry.principal_variances(spread(90, 12).astype(np.float64) * np.arange(1, 13))
     assert (np.diff(found) <= 0).all()
-    assert leading_variance_share(found, 3) == pytest.approx(found[:3].sum() / found.sum())
-    assert leading_variance_share(np.zeros(4), 1) == 1.0
+    assert geometry.leading_variance_share(found, 3) == pytest.approx(found[:3].sum() / found.sum())
+    assert geometry.leading_variance_share(np.zeros(4), 1) == 1.0
 
 
 @pytest.mark.parametrize(("rows", "dimensions"), [(30, 80), (80, 30)])
 def test_the_map_shows_the_two_strongest_directions(rows: int, dimensions: int) -> None:
     wide = spread(rows, dimensions).astype(np.float64)
-    plane = project_on_plane(wide)
+    plane = geometry.project_on_plane(wide)
     places, shown = plane.coordinates, plane.variance_shares
     left, singular, _ = np.linalg.svd(wide - wide.mean(axis=0), full_matrices=False)
     for at in (0, 1):
@@ -103,7 +90,7 @@ def test_the_map_shows_the_two_strongest_directions(rows: int, dimensions: int) 
 
 
 def test_the_map_of_one_dimension_is_a_line() -> None:
-    plane = project_on_plane(CHANCE.normal(size=(20, 1)))
+    plane = geometry.project_on_plane(CHANCE.normal(size=(20, 1)))
     assert plane.variance_shares == pytest.approx((1.0, 0.0))
     assert plane.variance_shares[1] == 0.0
     assert not plane.coordinates[:, 1].any()
@@ -113,7 +100,7 @@ def test_the_map_of_one_dimension_is_a_line() -> None:
 def test_the_rows_themselves_fall_on_their_places(rows: int, dimensions: int) -> None:
     chance = np.random.default_rng(rows)
     sample = unit_rows(chance.normal(size=(rows, dimensions)) + 0.5)
-    plane = project_on_plane(sample)
+    plane = geometry.project_on_plane(sample)
     assert plane.directions.shape == (2, dimensions)
     np.testing.assert_allclose((sample - plane.mean) @ plane.directions.T, plane.coordinates, atol=1e-9)
     np.testing.assert_allclose(plane.directions @ plane.directions.T, np.eye(2), atol=1e-9)
@@ -121,39 +108,39 @@ def test_the_rows_themselves_fall_on_their_places(rows: int, dimensions: int) ->
 
 def test_a_line_has_one_direction() -> None:
     sample = np.outer(np.linspace(-1, 1, 20), [1.0, 0.0, 0.0])
-    plane = project_on_plane(sample)
+    plane = geometry.project_on_plane(sample)
     np.testing.assert_allclose(np.abs((sample - plane.mean) @ plane.directions[0]), np.abs(sample[:, 0]), atol=1e-9)
     assert abs(np.linalg.norm(plane.directions[0]) - 1) < 1e-9
 
 
 def test_the_jackknife_gives_the_error_of_a_mean() -> None:
     rows = CHANCE.normal(size=(500, 3))
-    errors = jackknife_error(rows, lambda some: some.mean(axis=0))
+    errors = geometry.jackknife_error(rows, lambda some: some.mean(axis=0))
     np.testing.assert_allclose(errors, 1 / np.sqrt(500), rtol=0.6)
-    assert np.isnan(jackknife_error(rows[:5], lambda some: some.mean(axis=0))).all()
+    assert np.isnan(geometry.jackknife_error(rows[:5], lambda some: some.mean(axis=0))).all()
 
 
 def test_rows_spread_over_all_directions_have_them_all_for_rank() -> None:
     equally = unit(np.concatenate([np.eye(16), -np.eye(16)] * 4))
-    assert measure_geometry(equally).effective_rank == pytest.approx(16, abs=1e-6)
-    assert measure_geometry(equally).mean_cosine == pytest.approx(0, abs=0.01)
+    assert geometry.measure_geometry(equally).effective_rank == pytest.approx(16, abs=1e-6)
+    assert geometry.measure_geometry(equally).mean_cosine == pytest.approx(0, abs=0.01)
 
 
 def test_duplicates_are_equal_vectors_of_different_texts() -> None:
     vectors = spread(10)
     vectors[1] = vectors[0]
     vectors[3] = vectors[2]
-    assert list(duplicate_rows(vectors)) == [0, 1, 2, 3]
-    assert measure_geometry(vectors).duplicates == pytest.approx(0.4)
+    assert list(geometry.duplicate_rows(vectors)) == [0, 1, 2, 3]
+    assert geometry.measure_geometry(vectors).duplicates == pytest.approx(0.4)
     texts = ["same", "same", *map(str, range(2, 10))]
-    assert measure_geometry(vectors, texts).duplicates == pytest.approx(0.2), (
+    assert geometry.measure_geometry(vectors, texts).duplicates == pytest.approx(0.2), (
         "the same text rightly has the same vector"
     )
 
 
-def test_a_sample_of_nothing_and_of_one() -> None:
+def test_samples_of_no_row_and_of_one() -> None:
     for rows in (0, 1):
-        found = measure_geometry(np.ones((rows, 8), np.float32))
+        found = geometry.measure_geometry(np.ones((rows, 8), np.float32))
         assert (found.rows, found.effective_rank, found.duplicates) == (rows, 0.0, 0.0)
 
 
@@ -175,12 +162,12 @@ COLLAPSED = {
 
 
 @pytest.mark.parametrize("vectors", HEALTHY.values(), ids=HEALTHY)
-def test_what_has_room_passes(vectors: Vectors) -> None:
-    assert collapse_reasons(measure_geometry(vectors)) == ()
+def test_sound_spaces_have_no_collapse_reasons(vectors: Vectors) -> None:
+    assert geometry.collapse_reasons(geometry.measure_geometry(vectors)) == ()
 
 
 @pytest.mark.parametrize(("vectors", "words"), COLLAPSED.values(), ids=COLLAPSED)
-def test_what_has_collapsed_is_named(vectors: Vectors, words: tuple[str, ...]) -> None:
-    reasons = "; ".join(collapse_reasons(measure_geometry(vectors)))
+def test_collapse_reasons_name_what_is_wrong(vectors: Vectors, words: tuple[str, ...]) -> None:
+    reasons = "; ".join(geometry.collapse_reasons(geometry.measure_geometry(vectors)))
     for word in words:
         assert word in reasons

@@ -1,4 +1,4 @@
-"""Texts as their words, and pieces that say which text they are from."""
+"""Texts as their words, and excerpts that identify the text they are from."""
 
 import numpy as np
 
@@ -20,11 +20,11 @@ def test_a_text_is_nearest_to_texts_with_its_rare_words() -> None:
     assert int(np.argmax(rows[:3] @ rows[3])) == 0
 
 
-def test_words_in_all_texts_say_nothing() -> None:
+def test_words_in_all_texts_have_no_weight() -> None:
     assert not tfidf_vectors(["the same", "the same"]).any()
 
 
-def test_a_piece_is_a_run_of_at_most_half_of_its_text() -> None:
+def test_an_excerpt_is_a_run_of_at_most_half_of_its_text() -> None:
     found = sample_excerpts(TEXTS, 10)
     assert [one.source for one in found] == [0, 1, 2]
     for one in found:
@@ -34,18 +34,18 @@ def test_a_piece_is_a_run_of_at_most_half_of_its_text() -> None:
     assert len(sample_excerpts(TEXTS, 2)) == 2
 
 
-def test_boilerplate_belongs_to_nobody() -> None:
+def test_boilerplate_gives_no_excerpts() -> None:
     found = sample_excerpts([BOILERPLATE, BOILERPLATE, *TEXTS[:3]], 10)
     assert [one.source for one in found] == [2, 3, 4]
 
 
-def test_scripts_without_spaces_have_pieces_too() -> None:
+def test_scripts_without_spaces_give_excerpts_too() -> None:
     texts = ["今天天气很好我们去公园散步吧孩子们在草地上奔跑", "这家餐厅的面条非常好吃价格也便宜每天都有很多人排队"]
     found = sample_excerpts(texts, 10)
     assert [one.source for one in found] == [0, 1]
     assert all(one.text in texts[one.source] for one in found)
 
 
-def test_of_nothing_there_are_no_pieces() -> None:
+def test_texts_without_words_give_no_excerpts() -> None:
     assert sample_excerpts([], 10) == []
     assert sample_excerpts(["", "one two"], 10) == []
