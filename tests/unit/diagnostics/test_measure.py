@@ -100,7 +100,7 @@ BROKEN: dict[str, tuple[Embedder, str]] = {
 }
 
 
-def test_a_sound_one_is_healthy() -> None:
+def test_a_sound_space_is_healthy() -> None:
     findings = found(sound)
     trouble = [(one.name, one.value, one.verdict) for one in findings.measures if one.verdict not in ("healthy", None)]
     assert trouble == []
@@ -108,20 +108,20 @@ def test_a_sound_one_is_healthy() -> None:
 
 
 @pytest.mark.parametrize(("embed", "name"), BROKEN.values(), ids=BROKEN)
-def test_a_broken_one_is_found_and_named(embed: Embedder, name: str) -> None:
+def test_a_broken_space_is_detected(embed: Embedder, name: str) -> None:
     findings = found(embed)
     assert findings.verdict == "broken"
     assert measures(findings)[name].verdict == "broken", {one.name: one.value for one in findings.measures}
 
 
-def test_every_figure_comes_with_its_error() -> None:
+def test_every_measure_has_its_error() -> None:
     for one in found(sound).measures:
         if one.value is not None:
             assert one.error is not None
             assert 0 <= one.error < 0.2 * abs(one.value) + 0.1, one
 
 
-def test_errors_are_those_of_other_texts() -> None:
+def test_errors_match_the_difference_of_two_halves() -> None:
     """Two halves of the texts differ by about what is told."""
     names = ("mean_cosine", "words", "centring", "antihubs")
     first, second = (measures(found_without_excerpts(half)) for half in (TEXTS[::2], TEXTS[1::2]))
@@ -140,7 +140,7 @@ def found_without_excerpts(texts: Sequence[str]) -> GeometryMeasurements:
     return measure_sample(sample(rows, texts, **missing), neighbours.nearest_neighbours(rows))
 
 
-def test_what_is_missing_is_said_and_what_is_there_is_judged() -> None:
+def test_missing_inputs_are_named_and_the_rest_is_judged() -> None:
     known = measures(found_without_excerpts(TEXTS))
     assert known["meaning"].message == "not measured: the client makes the vectors"
     assert known["norms"].value == pytest.approx(np.sqrt(2) / 2)
@@ -164,7 +164,7 @@ def test_a_text_is_not_compared_with_chunks_of_its_own_document() -> None:
     assert meaning(np.arange(2 * len(TEXTS))) < meaning(known)
 
 
-def test_chunks_of_one_document_are_no_neighbours() -> None:
+def test_chunks_of_one_document_are_not_neighbours() -> None:
     """They overlap: a space of pairs that touch would seem to have no dimension, and every second one a double."""
     rows = unit(sound(TEXTS))
     touching = unit(
@@ -187,7 +187,7 @@ def test_chunks_of_few_documents_are_all_compared() -> None:
     )
 
 
-def test_the_picture_shows_what_was_measured() -> None:
+def test_the_picture_agrees_with_the_measures() -> None:
     picture = found(sound).picture
     assert picture.cosines.sum() == 200_000
     middles = (np.array(COSINE_EDGES[1:]) + np.array(COSINE_EDGES[:-1])) / 2

@@ -57,9 +57,7 @@ async def test_the_same_text_may_lie_at_the_same_place() -> None:
 
 
 @pytest.mark.parametrize("error", [ModelUnavailable("its folder is gone"), SpaceRefused("another model by now")])
-async def test_what_cannot_be_asked_is_unknown_and_the_rest_is_told(
-    error: Exception, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_without_a_model_the_other_measures_remain(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
     async def refuse(*_: Any) -> Any:
         raise error
 
@@ -76,7 +74,7 @@ async def test_what_cannot_be_asked_is_unknown_and_the_rest_is_told(
     assert found["hubness"].verdict == "healthy"
 
 
-async def test_when_the_time_is_up_what_was_asked_is_what_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_excerpts_are_encoded_until_the_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[int] = []
     monkeypatch.setattr(service, "ENCODING_SECONDS", -1.0)
     async with edge() as api:
@@ -96,7 +94,7 @@ async def test_when_the_time_is_up_what_was_asked_is_what_counts(monkeypatch: py
     assert "too few texts" in found["meaning"].message
 
 
-async def test_lengths_are_told_where_the_encoder_knows_them(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_norms_are_measured_where_the_encoder_knows_them(monkeypatch: pytest.MonkeyPatch) -> None:
     async with edge() as api:
         await api.collection()
         await api.fill(ROWS)

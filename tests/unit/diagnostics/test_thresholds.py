@@ -8,12 +8,12 @@ from service.core.verdict import Verdict, worst_verdict
 from service.diagnostics.thresholds import THRESHOLDS, GeometryMeasureName, assess_measure, not_measured
 
 
-def test_every_figure_has_its_words() -> None:
+def test_every_measure_has_a_threshold() -> None:
     assert set(THRESHOLDS) == set(get_args(GeometryMeasureName))
 
 
 @pytest.mark.parametrize("name", get_args(GeometryMeasureName))
-def test_limits_are_in_order_and_told_with_advice(name: GeometryMeasureName) -> None:
+def test_verdicts_follow_the_limits_and_come_with_advice(name: GeometryMeasureName) -> None:
     threshold = THRESHOLDS[name]
     if threshold.limits is None:
         assert assess_measure(name, 1e6, None).verdict == "healthy"
@@ -42,7 +42,7 @@ def test_a_small_sample_cannot_have_a_large_rank() -> None:
         (("broken", "watch", "healthy"), "broken"),
     ],
 )
-def test_the_worst_decides(verdicts: tuple[Verdict, ...], expected: Verdict | None) -> None:
+def test_the_worst_verdict_decides(verdicts: tuple[Verdict, ...], expected: Verdict | None) -> None:
     values = {"healthy": 0.1, "watch": 0.7, "broken": 0.99}
     measures = [
         not_measured("words", "nobody asked"),
@@ -51,7 +51,7 @@ def test_the_worst_decides(verdicts: tuple[Verdict, ...], expected: Verdict | No
     assert worst_verdict(one.verdict for one in measures) == expected
 
 
-def test_what_could_not_be_measured_says_why() -> None:
+def test_an_unmeasured_value_has_a_reason() -> None:
     found = not_measured("meaning", "nobody can be asked")
     assert (found.value, found.verdict, found.advice) == (None, None, "")
     assert found.message == "not measured: nobody can be asked"

@@ -52,7 +52,7 @@ def test_mmd_is_the_unbiased_estimate_of_the_paper() -> None:
     assert found.p_value == pytest.approx(1 / 401)
 
 
-def test_what_differs_but_in_the_middle_is_found_by_mmd_alone() -> None:
+def test_distributions_of_equal_mean_differ_by_mmd_alone() -> None:
     chance = np.random.default_rng(2)
     wide = np.concatenate([around(chance, axis(0), 60, 0.3), around(chance, -axis(0), 60, 0.3)])
     across = np.concatenate([around(chance, axis(1), 60, 0.3), around(chance, -axis(1), 60, 0.3)])
@@ -66,7 +66,7 @@ def test_what_differs_but_in_the_middle_is_found_by_mmd_alone() -> None:
 
 
 @pytest.mark.parametrize("measure", [mmd, centroid_shift])
-def test_where_nothing_differs_small_p_values_are_as_rare_as_they_say(measure: Measured) -> None:
+def test_p_values_of_equal_distributions_are_uniform(measure: Measured) -> None:
     chance = np.random.default_rng(3)
     found = [measure(around(chance, axis(0), 30), around(chance, axis(0), 40)) for _ in range(200)]
     p = [one.p_value for one in found if one.p_value is not None]
@@ -77,7 +77,7 @@ def test_where_nothing_differs_small_p_values_are_as_rare_as_they_say(measure: M
 
 
 @pytest.mark.parametrize("measure", [mmd, centroid_shift])
-def test_the_interval_holds_the_truth_as_often_as_it_says(measure: Measured) -> None:
+def test_the_interval_has_its_coverage(measure: Measured) -> None:
     chance = np.random.default_rng(4)
     there = axis(0) + 0.4 * axis(1)
     truth = measure(around(chance, there, 2_000), around(chance, axis(0), 2_000)).value
@@ -98,7 +98,7 @@ def test_the_shift_is_in_units_of_the_spread() -> None:
     assert centroid_shift(there, here).value == pytest.approx(expected, rel=0.01)
 
 
-def test_queries_that_are_all_the_same() -> None:
+def test_samples_of_equal_rows() -> None:
     same = np.tile(axis(0), (5, 1))
     for measure in (mmd, centroid_shift):
         assert (measure(same, same).value, measure(same, same).p_value) == (0.0, 1.0)
@@ -114,7 +114,7 @@ def test_the_same_samples_give_the_same_answer() -> None:
 # ---------------------------------------------------------------- ks
 
 
-def test_ks_at_its_ends() -> None:
+def test_ks_of_equal_and_of_disjoint_samples() -> None:
     low, high = np.arange(60.0), np.arange(100.0, 160.0)
     same = ks_statistic(low, low)
     assert (same.value, same.low, same.p_value) == (0.0, 0.0, 1.0)
@@ -125,7 +125,7 @@ def test_ks_at_its_ends() -> None:
     assert apart.p_value < 1e-9
 
 
-def test_the_band_of_ks_holds_the_truth() -> None:
+def test_the_interval_of_ks_has_its_coverage() -> None:
     chance = np.random.default_rng(8)
     truth = 2 * stats.norm.cdf(0.25) - 1  # of two normal distributions half a deviation apart
     found = [ks_statistic(chance.normal(0.5, size=150), chance.normal(size=150)) for _ in range(100)]
@@ -135,7 +135,7 @@ def test_the_band_of_ks_holds_the_truth() -> None:
 # ---------------------------------------------------------------- shares
 
 
-def test_a_share_of_words_that_come_together_is_less_certain() -> None:
+def test_clustered_words_widen_the_interval_of_a_share() -> None:
     scattered = pooled_share([1, 0] * 50, [10] * 100)
     together = pooled_share([10] + [0] * 19, [10] * 20)
     assert scattered.value == together.value == 0.05
@@ -149,12 +149,12 @@ def test_a_share_of_queries_is_a_score_interval() -> None:
     assert (found.low, found.high) == pytest.approx((theirs.low, theirs.high), abs=0.002)
 
 
-def test_where_there_is_nothing_to_count_nothing_is_known() -> None:
+def test_a_share_of_nothing_is_unknown() -> None:
     found = pooled_share([0, 0], [0, 0])
     assert math.isnan(found.value)
     assert (found.low, found.high) == (0.0, 1.0)
 
 
-def test_nothing_and_everything_are_uncertain_too() -> None:
+def test_shares_of_0_and_1_are_uncertain_too() -> None:
     assert pooled_share([0] * 50, [4] * 50).high > 0.01
     assert pooled_share([4] * 50, [4] * 50).low < 0.99

@@ -22,7 +22,7 @@ def test_of_equally_good_settings_the_first_is_taken() -> None:
     assert best_setting(np.array([[0.5, 0.5], [1.0, 0.0], [0.4, 0.6 + 1e-12]])) == 0
 
 
-def test_a_setting_that_is_better_is_chosen_and_its_gain_is_told() -> None:
+def test_a_better_setting_is_chosen_with_its_gain() -> None:
     chance = np.random.default_rng(1)
     present = chance.uniform(0.2, 0.6, 200)
     found = select_setting(np.array([present, present - 0.1, present + 0.2]), 0, 5)

@@ -104,17 +104,17 @@ def test_the_interval_is_the_same_every_time_and_wider_where_more_confidence_is_
     assert bootstrap(values, confidence=0.99).high > bootstrap(values, confidence=0.8).high
 
 
-def test_equal_answers_have_no_difference_at_all() -> None:
+def test_equal_values_have_no_difference() -> None:
     assert paired_bootstrap([0.1, 0.9, 0.4], [0.1, 0.9, 0.4]) == Interval(mean=0.0, low=0.0, high=0.0)
 
 
-def test_pairing_sees_what_the_spread_of_the_queries_hides() -> None:
+def test_pairing_removes_the_spread_of_the_queries() -> None:
     chance = np.random.default_rng(6)
     old = chance.uniform(size=100)
     assert paired_bootstrap(old.tolist(), (old - 0.01).tolist()).high < 0
 
 
-def test_draws_are_held_in_memory_a_portion_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_draws_are_made_in_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     values = np.random.default_rng(1).normal(size=50).tolist()
     whole = bootstrap(values, resamples=2_000)
     monkeypatch.setattr(ranking_metrics, "_DRAWN_AT_ONCE", 777)
@@ -123,7 +123,7 @@ def test_draws_are_held_in_memory_a_portion_at_a_time(monkeypatch: pytest.Monkey
 
 
 @pytest.mark.parametrize("values", [[], [0.1, math.nan]])
-def test_what_cannot_be_measured_has_no_interval(values: list[float]) -> None:
+def test_values_that_are_not_finite_have_no_interval(values: list[float]) -> None:
     with pytest.raises(ValueError, match="finite"):
         bootstrap(values)
     with pytest.raises(ValueError, match="zip"):
