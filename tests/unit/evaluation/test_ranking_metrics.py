@@ -11,19 +11,7 @@ from ir_measures import RR, R, nDCG
 from scipy import stats
 
 from service.evaluation import ranking_metrics
-from service.evaluation.ranking_metrics import (
-    EvaluatedQuery,
-    Interval,
-    bootstrap,
-    kendall_tau,
-    mean_metrics,
-    ndcg,
-    overlap_at_k,
-    paired_bootstrap,
-    percentile,
-    recall,
-    reciprocal_rank,
-)
+from service.evaluation.ranking_metrics import EvaluatedQuery, Interval
 
 
 def test_against_trec_eval_on_random_rankings() -> None:
@@ -39,43 +27,49 @@ def test_against_trec_eval_on_random_rankings() -> None:
     seen = 0
     for metric in ir_measures.iter_calc(measures, qrels, run):
         ours = {
-            nDCG @ 10: lambda query: ndcg(rankings[query], qrels[query], 10),
-            R @ 100: lambda query: recall(rankings[query], qrels[query], 100),
-            RR @ 10: lambda query: reciprocal_rank(rankings[query], qrels[query], 10),
+            nDCG @ 10: lambda query: ranking_metrics.ndcg(rankings[query], qrels[query], 10),
+            R @ 100: lambda query: ranking_metrics.recall(rankings[query], qrels[query], 100),
+            RR @ 10: lambda query: ranking_metrics.reciprocal_rank(rankings[query], qrels[query], 10),
         }[metric.measure](metric.query_id)
         assert ours == pytest.approx(metric.value, abs=1e-9), (metric.measure, metric.query_id)
         seen += 1
     assert seen == 120
     means = ir_measures.calc_aggregate(measures, qrels, run)
-    found = mean_metrics(
+    found = ranking_metrics.mean_metrics(
         [EvaluatedQuery(ranking=rankings[query], grades=qrels[query], milliseconds=1.0) for query in run]
     )
     assert found.ndcg_at_10 == pytest.approx(means[nDCG @ 10])
     assert found.recall_at_100 == pytest.approx(means[R @ 100])
-    assert found.mrr_at_10 == pytest.approx(fmean(reciprocal_rank(rankings[query], qrels[query], 10) for query in run))
+    assert found.mrr_at_10 == pytest.approx(
+        fmean(ranking_metrics.reciprocal_rank(rankings[query], qrels[query], 10) for query in run)
+    )
 
 
 def test_ndcg_by_hand() -> None:
-    assert ndcg(["a", "b"], {"a": 1}, 10) == 1.0
-    assert ndcg(["b", "a"], {"a": 1}, 10) == pytest.approx(0.6309, abs=1e-4)
-    assert ndcg(["b"], {"a": 1}, 10) == 0.0
-    assert ndcg(["b"], {"b": 0}, 10) == 0.0
+    assert ranking_metrics.ndcg(["a", "b"], {"a": 1}, 10) == 1.0
+    assert ranking_metrics.ndcg(["b", "a"], {"a": 1}, 10) == pytest.approx(0.6309, abs=1e-4)
+    assert ranking_metrics.ndcg(["b"], {"a": 1}, 10) == 0.0
+    assert ranking_metrics.ndcg(["b"], {"b": 0}, 10) == 0.0
 
 
 def test_percentile_is_nearest_rank() -> None:
     values = [float(value) for value in range(1, 101)]
-    assert (percentile(values, 0.5), percentile(values, 0.95), percentile(values, 1.0)) == (50.0, 95.0, 100.0)
+    assert (
+        ranking_metrics.percentile(values, 0.5),
+        ranking_metrics.percentile(values, 0.95),
+        ranking_metrics.percentile(values, 1.0),
+    ) == (50.0, 95.0, 100.0)
 
 
 # ---------------------------------------------------------------- two rankings
 
 
 def test_overlap_by_hand() -> None:
-    assert overlap_at_k("abcd", "badx", 2) == 1.0
-    assert overlap_at_k("abcd", "xbya", 4) == 0.5
-    assert overlap_at_k("abcd", "a", 4) == overlap_at_k("a", "abcd", 4) == 0.25
-    assert overlap_at_k("", "", 10) == 1.0
-    assert overlap_at_k("a", "", 10) == 0.0
+    assert ranking_metrics.overlap_at_k("abcd", "badx", 2) == 1.0
+    assert ranking_metrics.overlap_at_k("abcd", "xbya", 4) == 0.5
+    assert ranking_metrics.overlap_at_k("abcd", "a", 4) == ranking_metrics.overlap_at_k("a", "abcd", 4) == 0.25
+    assert ranking_metrics.overlap_at_k("", "", 10) == 1.0
+    assert ranking_metrics.overlap_at_k("a", "", 10) == 0.0
 
 
 def test_kendall_tau_against_scipy() -> None:
@@ -85,14 +79,14 @@ def test_kendall_tau_against_scipy() -> None:
         a, b = chance.sample(documents, 20), chance.sample(documents, 20)
         common = [document for document in a if document in b]
         expected = stats.kendalltau([a.index(one) for one in common], [b.index(one) for one in common]).statistic
-        assert kendall_tau(a, b) == pytest.approx(expected, abs=1e-12)
+        assert ranking_metrics.kendall_tau(a, b) == pytest.approx(expected, abs=1e-12)
 
 
 def test_kendall_tau_where_there_is_no_order_to_compare() -> None:
-    assert kendall_tau("abc", "abc") == 1.0
-    assert kendall_tau("abc", "cba") == -1.0
-    assert math.isnan(kendall_tau("abc", "cxy"))
-    assert math.isnan(kendall_tau("", ""))
+    assert ranking_metrics.kendall_tau("abc", "abc") == 1.0
+    assert ranking_metrics.kendall_tau("abc", "cba") == -1.0
+    assert math.isnan(ranking_metrics.kendall_tau("abc", "cxy"))
+    assert math.isnan(ranking_metrics.kendall_tau("", ""))
 
 
 # ---------------------------------------------------------------- how sure it is
@@ -100,31 +94,34 @@ def test_kendall_tau_where_there_is_no_order_to_compare() -> None:
 
 def test_the_interval_is_the_same_every_time_and_wider_where_more_confidence_is_asked() -> None:
     values = [float(value) for value in range(20)]
-    assert bootstrap(values) == bootstrap(values)
-    assert bootstrap(values, confidence=0.99).high > bootstrap(values, confidence=0.8).high
+    assert ranking_metrics.bootstrap(values) == ranking_metrics.bootstrap(values)
+    assert (
+        ranking_metrics.bootstrap(values, confidence=0.99).high > ranking_metrics.bootstrap(values, confidence=0.8).high
+    )
 
 
 def test_equal_values_have_no_difference() -> None:
-    assert paired_bootstrap([0.1, 0.9, 0.4], [0.1, 0.9, 0.4]) == Interval(mean=0.0, low=0.0, high=0.0)
+    assert ranking_metrics.paired_bootstrap([0.1, 0.9, 0.4], [0.1, 0.9, 0.4]) == Interval(mean=0.0, low=0.0, high=0.0)
+    assert ranking_metrics.bootstrap([0.4]) == Interval(mean=0.4, low=0.4, high=0.4)
 
 
 def test_pairing_removes_the_spread_of_the_queries() -> None:
     chance = np.random.default_rng(6)
     old = chance.uniform(size=100)
-    assert paired_bootstrap(old.tolist(), (old - 0.01).tolist()).high < 0
+    assert ranking_metrics.paired_bootstrap(old.tolist(), (old - 0.01).tolist()).high < 0
 
 
 def test_draws_are_made_in_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     values = np.random.default_rng(1).normal(size=50).tolist()
-    whole = bootstrap(values, resamples=2_000)
+    whole = ranking_metrics.bootstrap(values, resamples=2_000)
     monkeypatch.setattr(ranking_metrics, "_DRAWN_AT_ONCE", 777)
-    portioned = bootstrap(values, resamples=2_000)
+    portioned = ranking_metrics.bootstrap(values, resamples=2_000)
     assert (portioned.low, portioned.high) == pytest.approx((whole.low, whole.high), abs=0.03)
 
 
 @pytest.mark.parametrize("values", [[], [0.1, math.nan]])
 def test_values_that_are_not_finite_have_no_interval(values: list[float]) -> None:
     with pytest.raises(ValueError, match="finite"):
-        bootstrap(values)
+        ranking_metrics.bootstrap(values)
     with pytest.raises(ValueError, match="zip"):
-        paired_bootstrap([1.0], [1.0, 2.0])
+        ranking_metrics.paired_bootstrap([1.0], [1.0, 2.0])
