@@ -52,6 +52,14 @@ shutil.rmtree(folder, ignore_errors=True)
 """
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Every test that asks for the server has the marker `database`, so that `make fast` can leave it out."""
+    for item in items:
+        if "server" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.database)
+
+
 @pytest.fixture(scope="session")
 def scratch() -> Iterator[Path]:
     """A folder with a short path (sockets need one) that is gone after the run, however the run ends."""

@@ -3,9 +3,12 @@
 import subprocess
 from pathlib import Path
 
+import pytest
 import yaml
 
 from tests.programs import program
+
+pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[2]
 RULES = ROOT / "deploy" / "rules.yml"

@@ -220,6 +220,7 @@ async def test_without_an_endpoint_nothing_is_around() -> None:
         assert isinstance(middleware.kwargs["traces"], TracerProvider)
 
 
+@pytest.mark.slow
 def test_off_nothing_of_it_is_loaded() -> None:
     program = "import json, sys, service.runtime.container.api; print(json.dumps(list(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)

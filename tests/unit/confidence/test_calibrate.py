@@ -19,6 +19,8 @@ from service.search import confidence
 from tests.edge import Edge, edge
 from tests.fakes import FakeLexicon, FakeTestSets
 
+pytestmark = pytest.mark.slow
+
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 PARTS = ("valve", "gasket", "manifold", "actuator", "flange", "impeller", "solenoid", "bearing", "coupling", "spindle")
 ACTS = ("replace", "inspect", "lubricate", "torque", "align", "calibrate", "drain", "purge", "seal", "mount")

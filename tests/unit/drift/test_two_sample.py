@@ -65,6 +65,7 @@ def test_distributions_of_equal_mean_differ_by_mmd_alone() -> None:
     assert shifted.low == 0.0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("measure", [mmd, centroid_shift])
 def test_p_values_of_equal_distributions_are_uniform(measure: Measured) -> None:
     chance = np.random.default_rng(3)
@@ -76,6 +77,7 @@ def test_p_values_of_equal_distributions_are_uniform(measure: Measured) -> None:
     assert np.mean([one.low == 0 for one in found]) > 0.95
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("measure", [mmd, centroid_shift])
 def test_the_interval_has_its_coverage(measure: Measured) -> None:
     chance = np.random.default_rng(4)
@@ -90,6 +92,7 @@ def test_the_interval_has_its_coverage(measure: Measured) -> None:
 # ---------------------------------------------------------------- centroid
 
 
+@pytest.mark.slow
 def test_the_shift_is_in_units_of_the_spread() -> None:
     chance = np.random.default_rng(5)
     here, there = around(chance, axis(0), 3_000, 0.1), around(chance, axis(0) + 0.2 * axis(1), 3_000, 0.1)

@@ -138,6 +138,7 @@ async def test_the_same_embedder_passes_without_any_difference(rivals: Rivals) -
     assert check.detail.endswith("no difference beyond the noise")
 
 
+@pytest.mark.slow
 async def test_a_difference_within_the_noise_passes(rivals: Rivals) -> None:
     judge(rivals)
     found = [
@@ -323,6 +324,7 @@ async def test_an_index_is_measured_as_it_is_searched(rivals: Rivals) -> None:
     assert set(index.searched) == {("exact", None, 10), ("hnsw", DEFAULT_EF_SEARCH, CollectionSettings().candidates)}
 
 
+@pytest.mark.slow
 async def test_an_index_below_the_recall_target_fails(rivals: Rivals) -> None:
     judge(rivals)
     version = await indexed(rivals)
@@ -348,6 +350,7 @@ async def test_ties_are_no_loss() -> None:
     assert check.figures["recall_at_10_by_id"] == 0.0
 
 
+@pytest.mark.slow
 async def test_queries_come_from_judgments_then_from_clients_then_from_documents(rivals: Rivals) -> None:
     version = await indexed(rivals)
     sentences = (await examine(rivals, version))["recall"].figures

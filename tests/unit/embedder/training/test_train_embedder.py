@@ -30,6 +30,8 @@ from service.embedder.training.training_queries import TrainingQuery, read_docum
 from service.evaluation import beir
 from tests.small import transformer
 
+pytestmark = pytest.mark.slow
+
 RECIPE = BiEncoderRecipe(
     epochs=3.0, minutes=60.0, seed=3, rank=None, words=50, batch=16, rate=1e-3, looks=3, patience=3
 )
