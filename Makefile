@@ -30,7 +30,7 @@ serve: install
 	AZIMUTH_PORT=$(PORT) AZIMUTH_DATA_DIR=$(DATA_DIR) $(BIN)/azimuth up
 
 fast: $(VENV)/.installed-dev   ## the loop while writing code: no database, no model, under a minute
-	$(BIN)/python -m pytest -n 2 -m "not slow and not database and not model and not faults" tests/unit tests/property tests/docs
+	$(BIN)/python -m pytest -n 2 -p no:schemathesis -m "not slow and not database and not model and not faults" tests/unit tests/property tests/docs
 
 test: $(VENV)/.installed-dev   ## fast first: unit and property, then database, two files at a time; then faults, alone
 	$(BIN)/python -m pytest -n 2 --dist loadfile tests/unit tests/property tests/docs tests/contract tests/plans tests/integration
