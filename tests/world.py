@@ -24,29 +24,10 @@ from service.core.ports.test_sets import TestSets
 from service.core.ports.vectors import VectorStore
 from service.core.ports.versions import Versions
 from service.core.versions import EmbedderIdentity, EmbedderVersion, VersionState
-from service.store.postgres.audit import PostgresAudit
-from service.store.postgres.change_feed import PostgresChanges
-from service.store.postgres.collections import PostgresCollections
 from service.store.postgres.connection.pool import Pool
-from service.store.postgres.documents import PostgresDocuments
-from service.store.postgres.processes import PostgresProcesses
-from service.store.postgres.queue import PostgresQueue
-from service.store.postgres.recall import PostgresRecalls
-from service.store.postgres.test_sets import PostgresTestSets
-from service.store.postgres.vectors.vectors import PostgresVectors
+from service.store.postgres.store import Store
 from service.store.postgres.versions import version_transitions
-from service.store.postgres.versions.versions import PostgresVersions
-from tests.fakes import (
-    FakeAudit,
-    FakeChanges,
-    FakeDocuments,
-    FakeProcesses,
-    FakeQueue,
-    FakeRecalls,
-    FakeStore,
-    FakeTestSets,
-    FakeVectors,
-)
+from tests.fakes import FakeAdapters, FakeStore
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 LEASE = timedelta(seconds=60)
@@ -175,47 +156,26 @@ class World:
 
 async def build(pool: Pool | None, *, dimensions: int = DIMENSIONS) -> World:
     """A new collection with an active version 1; in memory where there is no pool."""
-    collections: Collections
-    versions: Versions
-    documents: Documents
-    queue: JobQueue
-    vectors: VectorStore
-    changes: ChangeFeed
-    audit: Audit
-    test_sets: TestSets
-    processes: Processes
-    recalls: RecallStore
-    if pool is not None:
-        fake = None
-        collections, versions, documents = PostgresCollections(pool), PostgresVersions(pool), PostgresDocuments(pool)
-        queue, vectors, changes = PostgresQueue(pool), PostgresVectors(pool), PostgresChanges(pool)
-        audit, test_sets, processes = PostgresAudit(pool), PostgresTestSets(pool), PostgresProcesses(pool)
-        recalls = PostgresRecalls(pool)
-    else:
-        fake = FakeStore()
-        collections, versions, documents = fake.collections, fake.versions, FakeDocuments(fake)
-        queue, vectors, changes = FakeQueue(fake), FakeVectors(fake), FakeChanges(fake)
-        audit, test_sets = FakeAudit(fake.collections), FakeTestSets(fake.collections)
-        processes, recalls = FakeProcesses(), FakeRecalls(fake.collections)
-    taken = len(await collections.all())
+    adapters = Store(pool) if pool is not None else FakeAdapters()
+    collections, versions = adapters.collections, adapters.versions
     identity = EmbedderIdentity(parts={"weights": "test"}, dimensions=dimensions, max_tokens=256)
-    collection = await collections.create(
-        CollectionName(f"c{taken}"), CollectionSettings(), identity, {"text": (1.0,) * dimensions}, NOW
-    )
+    name = CollectionName(f"c{len(await collections.all())}")
+    canary = {"text": (1.0,) * dimensions}
+    collection = await collections.create(name, CollectionSettings(), identity, canary, NOW)
     (version,) = await versions.of(collection.id)
     return World(
         collections=collections,
         versions=versions,
-        documents=documents,
-        queue=queue,
-        vectors=vectors,
-        changes=changes,
-        audit=audit,
-        test_sets=test_sets,
-        processes=processes,
-        recalls=recalls,
+        documents=adapters.documents,
+        queue=adapters.queue,
+        vectors=adapters.vectors,
+        changes=adapters.changes,
+        audit=adapters.audit,
+        test_sets=adapters.test_sets,
+        processes=adapters.processes,
+        recalls=adapters.recalls,
         collection=collection,
         version=version,
         pool=pool,
-        fake=fake,
+        fake=adapters.store if isinstance(adapters, FakeAdapters) else None,
     )

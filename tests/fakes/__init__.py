@@ -20,3 +20,22 @@ from tests.fakes.store import StoredChunk as StoredChunk
 from tests.fakes.store import Waiting as Waiting
 from tests.fakes.vectors import FakeVectors as FakeVectors
 from tests.fakes.versions import FakeVersions as FakeVersions
+
+
+class FakeAdapters:
+    """All of the adapters over one store."""
+
+    def __init__(self) -> None:
+        self.store = FakeStore()
+        self.collections = self.store.collections
+        self.versions = self.store.versions
+        self.documents = FakeDocuments(self.store)
+        self.queue = FakeQueue(self.store)
+        self.vectors = FakeVectors(self.store)
+        self.changes = FakeChanges(self.store)
+        self.backfills = FakeBackfills(self.store)
+        self.lexicon = FakeLexicon(self.store)
+        self.audit = FakeAudit(self.collections)
+        self.test_sets = FakeTestSets(self.collections)
+        self.processes = FakeProcesses()
+        self.recalls = FakeRecalls(self.collections)

@@ -4,8 +4,9 @@ import asyncio
 import html
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from uuid import uuid4
 
 import pytest
@@ -58,36 +59,33 @@ typos = st.sampled_from([None, TypoTolerance(), TypoTolerance(max_edits=1)])
 def test_any_text_is_a_query(index: LexicalIndex, text: str, syntax: Syntax, typos: TypoTolerance | None) -> None:
     words = parse_query(text, syntax, typos)
     matches = index.search(words, 10, None)
-    found = [name for name, _, _ in matches]
+    found = [match.document_id for match in matches]
     assert len(set(found)) == len(matches) <= len(TEXTS)
-    assert all(score > 0 for _, _, score in matches)
-    assert matches == sorted(matches, key=lambda match: (-match[2], match[0]))
-    assert index.matching_constraints(words, found) == set(found), "what is found fulfils the wishes"
+    assert all(match.score > 0 for match in matches)
+    assert matches == sorted(matches, key=lambda match: (-match.score, match.document_id))
+    assert index.matching_constraints(words, found) == set(found), "what is found fulfils the constraints"
 
 
 @given(any_text, st.sets(st.integers(0, len(TEXTS) + 2)))
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_within_is_the_same_ranking_with_fewer_documents(index: LexicalIndex, text: str, chosen: set[int]) -> None:
     names = {DocumentId(f"d{n}") for n in chosen}
-    whole = [match for match in index.search(parse_query(text), 10, None) if match[0] in names]
-    expected: list[tuple[DocumentId, int, Any]] = [(n, r, pytest.approx(s, abs=2e-4)) for n, r, s in whole]
+    whole = [match for match in index.search(parse_query(text), 10, None) if match.document_id in names]
+    expected: list[Any] = [replace(match, score=cast(Any, pytest.approx(match.score, abs=2e-4))) for match in whole]
     assert index.search(parse_query(text), 10, sorted(names)) == expected
 
 
 @given(st.sampled_from(TEXTS), st.data())
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_wishes_hold(index: LexicalIndex, text: str, data: st.DataObject) -> None:
+def test_constraints_hold(index: LexicalIndex, text: str, data: st.DataObject) -> None:
     """A phrase of a document finds it, even one of stop words; excluded, all others are found, and score as before."""
     first = data.draw(st.integers(0, len(text) - 1))
     phrase = text[first : data.draw(st.integers(first + 1, len(text)))].strip()
-    everything = " ".join(TEXTS)
-    scores = {name: score for name, _, score in index.search(ParsedQuery(text=everything), 10, None)}
-    saying = {
-        name: score for name, _, score in index.search(ParsedQuery(text=everything, required=(phrase,)), 10, None)
-    }
-    others = {
-        name: score for name, _, score in index.search(ParsedQuery(text=everything, excluded=(phrase,)), 10, None)
-    }
+    everything = ParsedQuery(text=" ".join(TEXTS))
+    scores, saying, others = (
+        {match.document_id: match.score for match in index.search(words, 10, None)}
+        for words in (everything, replace(everything, required=(phrase,)), replace(everything, excluded=(phrase,)))
+    )
     if re.search(r"[^\W_]", phrase) and re.search(rf"\b{re.escape(phrase)}\b", text):
         assert f"d{TEXTS.index(text)}" in saying
         assert saying.keys().isdisjoint(others)
@@ -168,4 +166,4 @@ def test_a_document_is_found_by_its_own_text(text: str, language: str) -> None:
 
 def test_of_very_many_terms_the_rarest_are_looked_for(index: LexicalIndex) -> None:
     nonsense = " ".join(f"nonsense{n}" for n in range(3 * TERMS_LIMIT))
-    assert [name for name, _, _ in index.search(ParsedQuery(text=f"{nonsense} heron"), 10, None)] == ["d0"]
+    assert [match.document_id for match in index.search(ParsedQuery(text=f"{nonsense} heron"), 10, None)] == ["d0"]

@@ -24,13 +24,11 @@ from service.core.errors import LexiconUnavailable
 from service.core.ids import DocumentId
 from service.core.ports.lexicon import TermCounts
 from service.core.query_syntax import Highlights, ParsedQuery
+from service.core.search import Candidate
 from service.store.lexical.analyzer import Analyzer
 from service.store.lexical.exact_bm25 import SampleBM25
 from service.store.lexical.highlights import highlighted
 from service.store.lexical.query import LexicalQuery, Must
-
-Match = tuple[DocumentId, int, float]
-"""Document, content revision, BM25 score."""
 
 _TIES = (1, 100, 1000)
 """Additional hits to read in search of documents that tie with the last, so that ids and not disk order decide."""
@@ -155,7 +153,7 @@ class LexicalIndex:
             if not self.stale():
                 return
 
-    def search(self, words: ParsedQuery, limit: int, within: Sequence[DocumentId] | None) -> list[Match]:
+    def search(self, words: ParsedQuery, limit: int, within: Sequence[DocumentId] | None) -> list[Candidate]:
         """Best first; equal scores in the order of their ids."""
         with self._query(words) as query:
             # Tantivy allocates memory for as many hits as it is asked for.
@@ -166,7 +164,7 @@ class LexicalIndex:
             if within is not None:
                 search = tantivy.Query.boolean_query([self._only(within), (Must, search)])
             matches = _matches(query.searcher, search, limit)
-        return sorted(matches, key=lambda match: (-match[2], match[0]))[:limit]
+        return sorted(matches, key=lambda match: (-match.score, match.document_id))[:limit]
 
     def matching_constraints(self, words: ParsedQuery, ids: Sequence[DocumentId]) -> frozenset[DocumentId]:
         """Those of `ids` that contain what is required, and nothing that is excluded."""
@@ -176,7 +174,7 @@ class LexicalIndex:
                 return frozenset()
             search = tantivy.Query.boolean_query([self._only(ids), *query.constraints()])
             hits = searcher.search(search, min(len(ids), searcher.num_docs), count=False).hits
-            return frozenset(DocumentId(searcher.doc(address)["document_id"][0]) for _, address in hits)
+            return frozenset(_document_id(searcher, address) for _, address in hits)
 
     def max_score(self, words: ParsedQuery) -> float:
         """The highest score that a document could have."""
@@ -230,7 +228,7 @@ class LexicalIndex:
             raise LexiconUnavailable(f"The lexical index cannot be read and will be built anew: {error}") from error
 
 
-def _matches(searcher: tantivy.Searcher, query: tantivy.Query, limit: int) -> list[Match]:
+def _matches(searcher: tantivy.Searcher, query: tantivy.Query, limit: int) -> list[Candidate]:
     """The best `limit`, and those that tie with the last of them: Tantivy chooses among equals arbitrarily."""
     for more in _TIES:
         hits = searcher.search(query, limit + more, count=False).hits
@@ -241,10 +239,14 @@ def _matches(searcher: tantivy.Searcher, query: tantivy.Query, limit: int) -> li
     addresses = [address for _, address in hits]
     revisions = searcher.fast_field_values("content_revision", addresses)
     return [
-        (DocumentId(searcher.doc(address)["document_id"][0]), int(revision or 0), rounded)
+        Candidate(document_id=_document_id(searcher, address), content_revision=int(revision or 0), score=rounded)
         for (score, address), revision in zip(hits, revisions, strict=True)
         if (rounded := round(score, _SCORE_DIGITS)) > 0
     ]
+
+
+def _document_id(searcher: tantivy.Searcher, address: tantivy.DocAddress) -> DocumentId:
+    return DocumentId(searcher.doc(address)["document_id"][0])
 
 
 def _stamp(path: Path) -> tuple[int, int]:

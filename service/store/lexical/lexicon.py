@@ -12,6 +12,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -27,7 +28,7 @@ from service.core.ports.lexicon import LexiconState, TermCounts
 from service.core.query_syntax import Highlights, ParsedQuery
 from service.core.search import Candidate
 from service.store.lexical.analyzer import analyzer_for
-from service.store.lexical.index import LexicalIndex, Match, is_damaged, read_progress, term_counts
+from service.store.lexical.index import LexicalIndex, is_damaged, read_progress, term_counts
 from service.store.lexical.languages import KNOWN
 
 T = TypeVar("T")
@@ -71,12 +72,7 @@ class TantivyLexicon:
     ) -> tuple[Candidate, ...]:
         if limit < 1 or (within is not None and not within):
             return ()
-        none: list[Match] = []
-        matches = await self._query(collection, lambda index: index.search(words, limit, within), none)
-        return tuple(
-            Candidate(document_id=document_id, content_revision=content_revision, score=score)
-            for document_id, content_revision, score in matches
-        )
+        return await self._query(collection, lambda index: tuple(index.search(words, limit, within)), ())
 
     async def matching_constraints(
         self, collection: Collection, words: ParsedQuery, ids: Sequence[DocumentId]
@@ -178,13 +174,9 @@ class TantivyLexicon:
 
     async def wait_for_wake(self, seconds: float) -> None:
         """Return at the next `wake`, or after so long."""
-        try:
-            async with asyncio.timeout(seconds):
-                await self._wake.wait()
-        except TimeoutError:
-            return
-        finally:
-            self._wake.clear()
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._wake.wait(), seconds)
+        self._wake.clear()
 
     async def refresh(self, collection: Collection) -> None:
         """Show what the writer, in whatever process, has committed meanwhile, and wake whoever waited for it."""
@@ -224,10 +216,8 @@ class TantivyLexicon:
         if self.is_current(collection):
             return self._indexes[self.path(collection)]
         prefix = f"{collection.id}-"
-        others = [
-            index for path, index in self._indexes.items() if path.name.startswith(prefix) and index.progress.complete
-        ]
-        return others[-1] if others else None
+        others = (index for path, index in reversed(self._indexes.items()) if path.name.startswith(prefix))
+        return next((index for index in others if index.progress.complete), None)
 
     async def _searched_index(self, collection: Collection) -> LexicalIndex | None:
         """None where the collection is so new that nothing can be in it yet."""

@@ -29,6 +29,8 @@ SQL = sql_files.load("queue")
 
 MAX_REASON_LENGTH = 1_000
 
+_JOB = ("collection_id", "document_id", "version", "content_revision", "attempts")
+
 LANES: Mapping[Lane, tuple[int, int]] = {"live": (0, 1), "backfill": (2, 2)}
 """The first and the last priority of each lane."""
 
@@ -82,17 +84,10 @@ class PostgresQueue:
             found = await (await connection.execute(SQL.documents, keys)).fetchall()
             documents = {(row[0], row[1]): document_of(row[1:]) for row in found}
             claimed, outdated = [], []
-            for collection_id, document_id, version, content_revision, attempts, lost_leases in rows:
-                job = Job(
-                    collection_id=collection_id,
-                    document_id=document_id,
-                    version=version,
-                    content_revision=content_revision,
-                    attempts=attempts,
-                    lease=ticket,
-                )
-                document = documents.get((collection_id, document_id))
-                if document is None or document.content_revision != content_revision:
+            for *columns, lost_leases in rows:
+                job = Job(**dict(zip(_JOB, columns, strict=True)), lease=ticket)
+                document = documents.get((job.collection_id, job.document_id))
+                if document is None or document.content_revision != job.content_revision:
                     outdated.append(job)
                 else:
                     claimed.append(ClaimedJob(job=job, document=document, lost_leases=lost_leases))

@@ -54,12 +54,14 @@ def ranges_of(where: Filter, fields: Mapping[str, int]) -> RangedFilter:
     found: dict[tuple[int, int], list[Condition]] = {}
     complete = True
     for part in _conjuncts(where):
-        kind = _condition_kind(part) if isinstance(part, Condition) else None
-        number = fields.get(".".join(part.path)) if isinstance(part, Condition) else None
-        if kind is None or number is None or not isinstance(part, Condition):
-            complete = False
-        else:
+        if (
+            isinstance(part, Condition)
+            and (number := fields.get(".".join(part.path))) is not None
+            and (kind := _condition_kind(part)) is not None
+        ):
             found.setdefault((number, kind), []).append(part)
+        else:
+            complete = False
     ranges = tuple(_range(number, kind, parts) for (number, kind), parts in found.items())
     return RangedFilter(ranges, complete and len(ranges) == 1)
 

@@ -161,7 +161,7 @@ class FilterMatches:
         if ranged.complete:
             (key,) = ranged.ranges
             if not key.narrowed:
-                return sql.SQL(SQL.by_values).format(named=_in_range(key)), key.values
+                return sql.SQL(SQL.by_values).format(named=sql.SQL(SQL.in_range).format(key=key.expression)), key.values
             query = sql.SQL(SQL.by_both).format(
                 named=sql.SQL(SQL.single_value_in_range).format(key=key.expression),
                 several=sql.SQL(SQL.several),
@@ -233,13 +233,10 @@ class FilterMatches:
             self._cached_ids -= 1 + len(removed.ids)
 
 
-def _in_range(key: FieldRange) -> sql.Composed:
-    return sql.SQL(SQL.in_range).format(key=key.expression)
-
-
 def _candidates(key: FieldRange) -> sql.Composed:
     """Every document that may pass as far as the range tells."""
     if not key.narrowed:
-        return sql.SQL("SELECT DISTINCT r.document_id FROM ({}) AS r").format(_in_range(key))
+        in_range = sql.SQL(SQL.in_range).format(key=key.expression)
+        return sql.SQL("SELECT DISTINCT r.document_id FROM ({}) AS r").format(in_range)
     single = sql.SQL(SQL.single_value_in_range).format(key=key.expression)
     return sql.SQL("{} UNION ALL {}").format(single, sql.SQL(SQL.several))

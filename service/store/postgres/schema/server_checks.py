@@ -75,23 +75,6 @@ async def installation(pool: Pool) -> UUID:
 
 def require_usable(facts: ServerFacts) -> None:
     """Raise the first reason not to use the server, as `check` says."""
-    _require_versions(facts)
-    _require_rights(facts)
-
-
-def warnings(facts: ServerFacts) -> tuple[str, ...]:
-    """Reasons to change something although the server is usable, one sentence each."""
-    version = facts.vector_installed or facts.vector_available or ""
-    if _parsed(version) >= SAFE_VECTOR:
-        return ()
-    return (
-        f"pgvector {version} has known faults: a parallel index build can leak data (CVE-2026-3172, fixed in 0.8.2), "
-        "vacuum can corrupt an HNSW index (fixed in 0.8.3) or leave its graph unrepaired (fixed in 0.8.4). "
-        f"Install {_text(SAFE_VECTOR)} or newer, run ALTER EXTENSION vector UPDATE, and REINDEX the HNSW indexes.",
-    )
-
-
-def _require_versions(facts: ServerFacts) -> None:
     if facts.server_version // 10_000 < MIN_SERVER:
         raise DatabaseTooOld(
             f"The server is PostgreSQL {facts.server_version // 10_000}, and {MIN_SERVER} or newer is needed."
@@ -109,9 +92,6 @@ def _require_versions(facts: ServerFacts) -> None:
         newer = _parsed(facts.vector_available or "") >= MIN_VECTOR
         remedy = "run ALTER EXTENSION vector UPDATE" if newer else "install a newer one on the server"
         raise DatabaseTooOld(f"The server has pgvector {version}, and {needed}: {remedy}.")
-
-
-def _require_rights(facts: ServerFacts) -> None:
     if facts.vector_hidden:
         raise Misconfigured(
             f"pgvector is in a schema that the role {facts.role} does not search: "
@@ -137,6 +117,18 @@ def _require_rights(facts: ServerFacts) -> None:
             f"The tables in the schema {facts.schema} of {facts.database} belong to {facts.owner}: "
             f"connect as that role, or GRANT {facts.owner} TO {facts.role}."
         )
+
+
+def warnings(facts: ServerFacts) -> tuple[str, ...]:
+    """Reasons to change something although the server is usable, one sentence each."""
+    version = facts.vector_installed or facts.vector_available or ""
+    if _parsed(version) >= SAFE_VECTOR:
+        return ()
+    return (
+        f"pgvector {version} has known faults: a parallel index build can leak data (CVE-2026-3172, fixed in 0.8.2), "
+        "vacuum can corrupt an HNSW index (fixed in 0.8.3) or leave its graph unrepaired (fixed in 0.8.4). "
+        f"Install {_text(SAFE_VECTOR)} or newer, run ALTER EXTENSION vector UPDATE, and REINDEX the HNSW indexes.",
+    )
 
 
 def _parsed(version: str) -> tuple[int, ...]:

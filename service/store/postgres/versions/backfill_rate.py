@@ -74,17 +74,17 @@ def _measured_rate(samples: Samples) -> float | None:
 
 def backfill_progress(samples: Samples, at: float, *, done: int, total: int, failed: int) -> Progress:
     """The progress now, in documents; `samples` are those that were taken before."""
-    left = total - done - failed
-    per_second = rate(add_sample(samples, at, done))
-    if left <= 0 or per_second is None:
-        return Progress(done=done, total=total, failed=failed)
-    return Progress(done=done, total=total, failed=failed, per_second=per_second, eta_seconds=left / per_second)
+    return _progress(done, total, failed, rate(add_sample(samples, at, done)))
 
 
 def build_progress(rows: int, share: float, seconds: float) -> Progress:
     """The progress of an index build, in rows: a share of the table was indexed within `seconds`."""
     done = round(rows * share)
-    per_second = done / seconds if seconds > 0 else 0.0
-    if per_second <= 0 or done >= rows:
-        return Progress(done=done, total=rows, failed=0)
-    return Progress(done=done, total=rows, failed=0, per_second=per_second, eta_seconds=(rows - done) / per_second)
+    return _progress(done, rows, 0, done / seconds if seconds > 0 else None)
+
+
+def _progress(done: int, total: int, failed: int, per_second: float | None) -> Progress:
+    left = total - done - failed
+    if left <= 0 or not per_second:
+        return Progress(done=done, total=total, failed=failed)
+    return Progress(done=done, total=total, failed=failed, per_second=per_second, eta_seconds=left / per_second)

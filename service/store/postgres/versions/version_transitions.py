@@ -133,7 +133,7 @@ class VersionTransitions:
                     await _next_number(connection, version.collection_id)
                 row = await (await connection.execute(_MOVE, values)).fetchone()
                 if row is None:
-                    raise await _state_conflict(connection, version)
+                    raise _state_conflict(version, await _current(connection, version))
                 if to is VersionState.BACKFILLING:
                     await connection.execute(SQL.restart_backfill, values)
                 elif to is VersionState.FAILED:
@@ -165,10 +165,10 @@ class VersionTransitions:
                 if row is not None:
                     await audit.write(connection, version.collection_id, entry)
                     return version_of(row)
-                row = await (await connection.execute(SELECT, values)).fetchone()
-                if row is None or version_of(row).state is not version.state:
-                    raise await _state_conflict(connection, version)
-                return version_of(row)
+                current = await _current(connection, version)
+                if current.state is not version.state:
+                    raise _state_conflict(version, current)
+                return current
 
         return await retrying(commit)
 
@@ -192,7 +192,7 @@ class VersionTransitions:
                     raise Conflict("another version was made active at the same moment")
                 await connection.execute(SQL.demote, values)
                 if await (await connection.execute(SQL.activate, values)).fetchone() is None:
-                    raise await _state_conflict(connection, version)
+                    raise _state_conflict(version, await _current(connection, version))
                 row = await (await connection.execute(SQL.switch, values)).fetchone()
                 assert row is not None  # locked above
                 reordered = (await connection.execute(SQL.reorder, values)).rowcount
@@ -229,14 +229,11 @@ class VersionTransitions:
             await connection.execute(collection_lock.SQL.no_statement_timeout)
             if not await collection_lock.lock_exclusively(connection, version.collection_id):
                 raise VersionNotFound
-            row = await (await connection.execute(SELECT, values)).fetchone()
-            if row is None:
-                raise VersionNotFound
-            match version_of(row).state:
-                case VersionState.RETIRED:
-                    return version_of(row)
-                case VersionState.ACTIVE:
-                    raise Conflict(f"version {version.number} is active: promote another one first")
+            current = await _current(connection, version)
+            if current.state is VersionState.RETIRED:
+                return current
+            if current.state is VersionState.ACTIVE:
+                raise Conflict(f"version {version.number} is active: promote another one first")
             retired = await (await connection.execute(_RETIRE, values)).fetchone()
             assert retired is not None  # the collection is locked
             await connection.execute(SQL.forget_previous, values)
@@ -293,9 +290,12 @@ async def _next_number(connection: Connection, collection_id: CollectionId) -> V
     return VersionNumber(number)
 
 
-async def _state_conflict(connection: Connection, version: EmbedderVersion) -> Conflict | VersionNotFound:
-    """Why the version was not in the expected state."""
+async def _current(connection: Connection, version: EmbedderVersion) -> EmbedderVersion:
     row = await (await connection.execute(SELECT, version_key(version))).fetchone()
     if row is None:
-        return VersionNotFound()
-    return Conflict(f"version {version.number} is {version_of(row).state} by now, no longer {version.state}")
+        raise VersionNotFound
+    return version_of(row)
+
+
+def _state_conflict(version: EmbedderVersion, current: EmbedderVersion) -> Conflict:
+    return Conflict(f"version {version.number} is {current.state} by now, no longer {version.state}")
