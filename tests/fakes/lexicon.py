@@ -22,44 +22,44 @@ class FakeLexicon:
         self._store = store
 
     async def search(
-        self, collection: Collection, words: ParsedQuery, limit: int, within: Sequence[DocumentId] | None = None
+        self, collection: Collection, query: ParsedQuery, limit: int, within: Sequence[DocumentId] | None = None
     ) -> tuple[Candidate, ...]:
-        wanted, has_constraints = _words(words.text), self._binding(collection, words)
+        wanted, required = _words(query.text), self._required(collection, query)
         candidates = [
             Candidate(document_id=document.id, content_revision=document.content_revision, score=float(score))
             for document in self._store.living(collection.id)
             if (score := len(wanted & _words(f"{document.title} {document.text}")))
             and (within is None or document.id in within)
-            and _satisfies(document, has_constraints, words.excluded)
+            and _satisfies(document, required, query.excluded)
         ]
         return tuple(sorted(candidates, key=lambda one: -one.score)[:limit])
 
     async def matching_constraints(
-        self, collection: Collection, words: ParsedQuery, ids: Sequence[DocumentId]
+        self, collection: Collection, query: ParsedQuery, ids: Sequence[DocumentId]
     ) -> frozenset[DocumentId]:
-        living, has_constraints = self._store.living(collection.id), self._binding(collection, words)
-        return frozenset(one.id for one in living if one.id in ids and _satisfies(one, has_constraints, words.excluded))
+        living, required = self._store.living(collection.id), self._required(collection, query)
+        return frozenset(one.id for one in living if one.id in ids and _satisfies(one, required, query.excluded))
 
-    async def unmatched_terms(self, collection: Collection, words: ParsedQuery) -> tuple[str, ...]:
+    async def unmatched_terms(self, collection: Collection, query: ParsedQuery) -> tuple[str, ...]:
         living = list(self._store.living(collection.id))
-        return tuple(one for one in words.quoted if not any(_satisfies(document, [one], []) for document in living))
+        return tuple(one for one in query.quoted if not any(_satisfies(document, [one], []) for document in living))
 
-    async def max_score(self, collection: Collection, words: ParsedQuery) -> float:
-        return float(len(_words(words.text)))
+    async def max_score(self, collection: Collection, query: ParsedQuery) -> float:
+        return float(len(_words(query.text)))
 
-    async def document_frequencies(self, collection: Collection, words: ParsedQuery) -> tuple[int, ...]:
-        said = [_words(f"{document.title} {document.text}") for document in self._store.living(collection.id)]
-        return tuple(sum(word in one for one in said) for word in _words(words.text))
+    async def document_frequencies(self, collection: Collection, query: ParsedQuery) -> tuple[int, ...]:
+        texts = [_words(f"{document.title} {document.text}") for document in self._store.living(collection.id)]
+        return tuple(sum(word in one for one in texts) for word in _words(query.text))
 
-    def _binding(self, collection: Collection, words: ParsedQuery) -> list[str]:
+    def _required(self, collection: Collection, query: ParsedQuery) -> list[str]:
         living = list(self._store.living(collection.id))
-        said = [one for one in words.quoted if any(_satisfies(document, [one], []) for document in living)]
-        return [*words.required, *said]
+        matched = [one for one in query.quoted if any(_satisfies(document, [one], []) for document in living)]
+        return [*query.required, *matched]
 
     async def highlight(
-        self, collection: Collection, words: ParsedQuery, passages: Sequence[str]
+        self, collection: Collection, query: ParsedQuery, passages: Sequence[str]
     ) -> tuple[Highlights, ...]:
-        wanted = _words(words.text)
+        wanted = _words(query.text)
         return tuple(_highlights(passage, wanted) for passage in passages)
 
     def state(self, collection: Collection) -> LexiconState:
@@ -78,12 +78,12 @@ def _words(text: str) -> set[str]:
 
 
 def _satisfies(document: StoredDocument, required: Sequence[str], excluded: Sequence[str]) -> bool:
-    said = _phrase(f"{document.title} {document.text}")
-    return all(_phrase(one) in said for one in required) and not any(_phrase(one) in said for one in excluded)
+    texts = _phrase(f"{document.title} {document.text}")
+    return all(_phrase(one) in texts for one in required) and not any(_phrase(one) in texts for one in excluded)
 
 
 def _phrase(text: str) -> str:
-    """ParsedQuery side by side, each with a space on both sides."""
+    """The words of a text, each with a space on both sides."""
     return "".join(f" {word.lower()} " for word in _WORD.findall(text))
 
 

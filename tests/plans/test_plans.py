@@ -5,11 +5,11 @@ settings that they run under.
 """
 
 import dataclasses
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import psycopg
@@ -36,6 +36,8 @@ from tests.storages import sealed
 from tests.world import LEASE, NOW, World, build, doc, encoded, later
 
 pytestmark = pytest.mark.database
+
+T = TypeVar("T")
 
 ROWS = 6_000
 DIMENSIONS = 16
@@ -78,7 +80,7 @@ def _nodes(tree: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 class Plans:
-    """Plans by what was asked for. `under` names what runs inside it; its statements are told apart by their names."""
+    """Plans by the step that ran (`during`) and the name of the statement."""
 
     def __init__(self) -> None:
         self.found: dict[tuple[str, str], Plan] = {}
@@ -86,6 +88,10 @@ class Plans:
 
     def __getitem__(self, key: tuple[str, str]) -> Plan:
         return self.found[key]
+
+    async def during(self, step: str, work: Awaitable[T]) -> T:
+        self.current = step
+        return await work
 
     def cursors(self) -> type[psycopg.AsyncCursor[Any]]:
         """Cursors that explain each statement before they run it."""
@@ -161,89 +167,69 @@ async def run_everything(world: World, plans: Plans) -> None:
 
     for kind in ("exact", "hnsw", "hnsw_iterative"):
         plan = DensePlan(kind=kind, ef_search=100, selectivity=0.5)
-        plans.current = kind
-        nearest = await world.vectors.nearest(VectorQuery(version, query, 50, plan))
-        plans.current = f"{kind} where"
-        await world.vectors.nearest(VectorQuery(version, query, 50, plan, where=where))
-        plans.current = f"{kind} within"
-        await world.vectors.nearest(VectorQuery(version, query, 50, plan, within=IDS))
-    plans.current = "hnsw far"
-    await world.vectors.nearest(VectorQuery(version, query, 1_000, DensePlan(kind="hnsw", ef_search=1_000)))
+        nearest = await plans.during(kind, world.vectors.nearest(VectorQuery(version, query, 50, plan)))
+        await plans.during(f"{kind} where", world.vectors.nearest(VectorQuery(version, query, 50, plan, where=where)))
+        await plans.during(f"{kind} within", world.vectors.nearest(VectorQuery(version, query, 50, plan, within=IDS)))
+    await plans.during(
+        "hnsw far", world.vectors.nearest(VectorQuery(version, query, 1_000, DensePlan(kind="hnsw", ef_search=1_000)))
+    )
     plans.current = "hnsw_iterative far where"
     several = parse({"year": {"$gte": 2010, "$lte": 2020}, "kind": {"$exists": False}})
     far = DensePlan(kind="hnsw_iterative", ef_search=100, selectivity=0.4)
     await world.vectors.nearest(VectorQuery(version, query, 1_000, far, where=several))
-    plans.current = "score"
-    await world.vectors.score(version, query, IDS)
-    plans.current = "score chunks"
-    await world.vectors.score(version, query, IDS, 10)
-    plans.current = "directions"
-    await world.vectors.directions(version, IDS)
-    plans.current = "get vectors"
-    await world.vectors.get(version, [(id_, 0) for id_ in IDS])
+    await plans.during("score", world.vectors.score(version, query, IDS))
+    await plans.during("score chunks", world.vectors.score(version, query, IDS, 10))
+    await plans.during("directions", world.vectors.directions(version, IDS))
+    await plans.during("get vectors", world.vectors.get(version, [(id_, 0) for id_ in IDS]))
 
     plans.current = "passages"
     candidates = [Candidate(document_id=id_, content_revision=1, score=0.0) for id_ in IDS]
     await world.documents.passages(number, nearest, None, 100)
-    plans.current = "passages where"
-    await world.documents.passages(number, candidates, where, 100)
-    plans.current = "page"
-    await world.documents.page(number, IDS[3], 50, None)
-    plans.current = "passing_among"
-    await world.documents.filter_ids(number, IDS, where)
-    plans.current = "passing equal"
-    await world.documents.match_filter(number, parse({"year": 2003, "kind": {"$exists": False}}), 1_000)
-    plans.current = "passing among values"
-    await world.documents.match_filter(number, parse({"year": {"$in": [2003, 2004]}}), 1_000)
+    await plans.during("passages where", world.documents.passages(number, candidates, where, 100))
+    await plans.during("page", world.documents.page(number, IDS[3], 50, None))
+    await plans.during("passing_among", world.documents.filter_ids(number, IDS, where))
+    await plans.during(
+        "passing equal", world.documents.match_filter(number, parse({"year": 2003, "kind": {"$exists": False}}), 1_000)
+    )
+    await plans.during(
+        "passing among values", world.documents.match_filter(number, parse({"year": {"$in": [2003, 2004]}}), 1_000)
+    )
     for name, raw in DECLARED.items():
-        plans.current = name
-        await world.documents.match_filter(number, parse(raw), 1_000)
-    plans.current = "passing again"
-    await world.documents.match_filter(number, parse(DECLARED["passing declared equal"]), 1_000)
+        await plans.during(name, world.documents.match_filter(number, parse(raw), 1_000))
+    await plans.during(
+        "passing again", world.documents.match_filter(number, parse(DECLARED["passing declared equal"]), 1_000)
+    )
     plans.current = "passing of many"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(filter_matches, "COUNTED_DOCUMENTS", 1_000)
         await PostgresDocuments(world.documents._pool).match_filter(number, where, 10)  # type: ignore[attr-defined]
-    plans.current = "get"
-    await world.documents.get(number, IDS)
-    plans.current = "put"
-    await world.put(*(doc(id_, "again") for id_ in IDS), now=later(2 * ROWS))
-    plans.current = "delete"
-    await world.delete(*IDS[:5], now=later(2 * ROWS))
+    await plans.during("get", world.documents.get(number, IDS))
+    await plans.during("put", world.put(*(doc(id_, "again") for id_ in IDS), now=later(2 * ROWS)))
+    await plans.during("delete", world.delete(*IDS[:5], now=later(2 * ROWS)))
 
-    plans.current = "claim of the backfill"
-    second = await fill_second(world)
+    second = await plans.during("claim of the backfill", fill_second(world))
     assert len(await world.queue.claim([second], 100, "w", later(3 * ROWS), LEASE, "backfill")) == 100
-    plans.current = "claim"
-    claimed = await world.claim(limit=100, now=later(3 * ROWS))
+    claimed = await plans.during("claim", world.claim(limit=100, now=later(3 * ROWS)))
     jobs = [one.job for one in claimed]
     assert len(jobs) == 100
-    plans.current = "extend"
-    await world.queue.extend(jobs, later(4 * ROWS))
-    plans.current = "charge"
-    await world.queue.record_failure(jobs[:5], "once", 3, later(3 * ROWS), later(4 * ROWS))
-    plans.current = "release"
-    await world.queue.release(jobs[:5], later(3 * ROWS) + timedelta(seconds=1))
-    plans.current = "write"
-    await world.store(*(encoded(one, np.ones((1, DIMENSIONS), np.float32)) for one in claimed[5:]))
-    plans.current = "unfinished"
-    await world.queue.unfinished(number, version.number, IDS)
-    plans.current = "set aside"
-    await world.queue.dead_lettered(number, version.number, IDS)
-    plans.current = "failed"
-    await world.queue.failed(number, None, 10)
+    await plans.during("extend", world.queue.extend(jobs, later(4 * ROWS)))
+    await plans.during("charge", world.queue.record_failure(jobs[:5], "once", 3, later(3 * ROWS), later(4 * ROWS)))
+    await plans.during("release", world.queue.release(jobs[:5], later(3 * ROWS) + timedelta(seconds=1)))
+    await plans.during(
+        "write", world.store(*(encoded(one, np.ones((1, DIMENSIONS), np.float32)) for one in claimed[5:]))
+    )
+    await plans.during("unfinished", world.queue.unfinished(number, version.number, IDS))
+    await plans.during("set aside", world.queue.dead_lettered(number, version.number, IDS))
+    await plans.during("failed", world.queue.failed(number, None, 10))
 
-    plans.current = "after"
-    page = await world.changes.after(number, Position(xid=1), 100, NOW)
+    page = await plans.during("after", world.changes.after(number, Position(xid=1), 100, NOW))
     assert len(page.changes) == 100
-    plans.current = "position_of"
-    await world.changes.position_of(number, IDS)
+    await plans.during("position_of", world.changes.position_of(number, IDS))
     plans.current = "purge"
     assert world.pool is not None
     await purge_tombstones(world.pool, NOW)
 
-    plans.current = "among others"
-    await fill_another(world)
+    await plans.during("among others", fill_another(world))
     await world.queue.status(number, version.number, NOW)
     await PostgresBackfills(world.pool).progress(second, NOW)
 
@@ -286,17 +272,15 @@ async def run_other_spaces(world: World, plans: Plans) -> None:
         await connection.execute(f"ANALYZE {table}".encode())
     for kind in ("hnsw", "hnsw_iterative"):
         plan = DensePlan(kind=kind, ef_search=100, selectivity=0.5)
-        plans.current = f"binary {kind}"
-        await world.vectors.nearest(VectorQuery(binary, query, 50, plan))
-        plans.current = f"binary {kind} where"
-        await world.vectors.nearest(VectorQuery(binary, query, 50, plan, where=where))
-    plans.current = "sample"
-    await world.vectors.sample(binary, 100)
+        await plans.during(f"binary {kind}", world.vectors.nearest(VectorQuery(binary, query, 50, plan)))
+        await plans.during(
+            f"binary {kind} where", world.vectors.nearest(VectorQuery(binary, query, 50, plan, where=where))
+        )
+    await plans.during("sample", world.vectors.sample(binary, 100))
     external = await add_external(world, EXTERNAL_NUMBER, VersionState.READY)
     batch = [dataclasses.replace(doc(id_, "again"), vector=(1.0,) * DIMENSIONS) for id_ in IDS]
     for again in ("bring", "bring again"):
-        plans.current = again
-        await world.documents.put(world.collection.id, batch, later(5 * ROWS), vectors_of=external)
+        await plans.during(again, world.documents.put(world.collection.id, batch, later(5 * ROWS), vectors_of=external))
 
 
 @pytest.fixture(scope="module")
@@ -309,92 +293,121 @@ def plans(server: EmbeddedServer, template: str) -> Plans:
 
 VECTORS, HNSW, VECTORS_KEY = "vectors_1_1", "vectors_1_1_hnsw", "vectors_1_1_pkey"
 BINARY, EXTERNAL_NUMBER = 8, 9
+BINARY_VECTORS, BITS = f"vectors_1_{BINARY}", f"vectors_1_{BINARY}_hnsw"
 
 
-@pytest.mark.parametrize("asked", ["passing equal", "passing among values"])
-def test_an_equality_is_found_by_the_index_over_metadata(plans: Plans, asked: str) -> None:
-    plan = plans[asked, "filter_matches.by_metadata"]
-    assert "documents_metadata" in plan.indexes
-    assert not plan.scanned("documents")
+EXACTLY = [
+    # Documents by the values of declared fields, and nothing else; or by values, and then by their own key.
+    ("passing declared equal", "filter_matches.by_values", {"indexed_values_pkey"}, ()),
+    ("passing declared range", "filter_matches.by_values", {"indexed_values_pkey"}, ()),
+    ("passing declared values", "filter_matches.by_values", {"indexed_values_pkey"}, ()),
+    (
+        "passing declared between",
+        "filter_matches.by_both",
+        {"indexed_values_pkey", "indexed_values_several", "documents_pkey"},
+        ("indexed_values", "documents"),
+    ),
+    (
+        "passing declared and asked",
+        "filter_matches.by_values_and_metadata",
+        {"indexed_values_pkey", "documents_pkey"},
+        ("documents",),
+    ),
+    # Along the HNSW index, and filtered documents by their key on the way.
+    *((step, "vectors.nearest_indexed", {HNSW}, (VECTORS,)) for step in ("hnsw", "hnsw_iterative", "hnsw far")),
+    *(
+        (step, "vectors.nearest_indexed", {HNSW, "documents_pkey"}, ("documents",))
+        for step in ("hnsw where", "hnsw_iterative where", "hnsw_iterative far where")
+    ),
+    # Along an index of bits, whose rows are then scored.
+    *((f"binary {kind}", "vectors.nearest_rescored", {BITS}, (BINARY_VECTORS,)) for kind in ("hnsw", "hnsw_iterative")),
+    *(
+        (f"binary {kind} where", "vectors.nearest_rescored", {BITS, "documents_pkey"}, (BINARY_VECTORS,))
+        for kind in ("hnsw", "hnsw_iterative")
+    ),
+    # Chunks of named documents by the key of the space.
+    ("exact within", "vectors.nearest_exact", {VECTORS_KEY}, (VECTORS,)),
+    ("hnsw within", "vectors.nearest_exact", {VECTORS_KEY}, (VECTORS,)),
+    ("score", "vectors.score", {VECTORS_KEY}, (VECTORS,)),
+    ("score chunks", "vectors.score", {VECTORS_KEY}, (VECTORS,)),
+    ("get vectors", "vectors.get", {VECTORS_KEY}, (VECTORS,)),
+    ("write", "vectors.remove", {VECTORS_KEY}, (VECTORS,)),
+    ("delete", "vectors.remove", {VECTORS_KEY}, (VECTORS,)),
+    ("directions", "vectors.directions", {VECTORS_KEY, "documents_pkey"}, (VECTORS, "documents")),
+    # Jobs by their key, of a lane by what can be claimed, of failures by an index of their own.
+    ("bring", "client_vectors.end_jobs", {"jobs_pkey"}, ("jobs",)),
+    ("bring again", "client_vectors.end_jobs", {"jobs_pkey"}, ("jobs",)),
+    ("extend", "queue.extend", {"jobs_pkey"}, ("jobs",)),
+    ("charge", "queue.record_failure", {"jobs_pkey"}, ("jobs",)),
+    ("release", "queue.release", {"jobs_pkey"}, ("jobs",)),
+    ("write", "queue.finish", {"jobs_pkey"}, ("jobs",)),
+    ("delete", "queue.delete_jobs", {"jobs_pkey"}, ("jobs",)),
+    ("unfinished", "queue.unfinished", {"jobs_pkey"}, ("jobs",)),
+    ("claim", "queue.claim", {"jobs_claimable", "jobs_pkey"}, ("jobs",)),
+    ("claim of the backfill", "queue.claim", {"jobs_claimable", "jobs_pkey"}, ("jobs",)),
+    ("failed", "queue.failed", {"jobs_set_aside"}, ()),
+    ("set aside", "queue.dead_lettered", {"jobs_set_aside"}, ()),
+    # A backfill and the feed in the order of their keys.
+    ("claim of the backfill", "backfills.portion", {"documents_pkey"}, ()),
+    ("position_of", "change_feed.position_of", {"changes_pkey"}, ()),
+]
+"""Step, statement, the indexes that it uses and no others, and tables that it must not read from end to end."""
+
+AMONG = [
+    ("passing equal", "filter_matches.by_metadata", "documents_metadata", ("documents",)),
+    ("passing among values", "filter_matches.by_metadata", "documents_metadata", ("documents",)),
+    ("passing again", "filter_matches.changed", "changes_order", ("changes", "documents")),
+    ("put", "indexed_fields.keep", "indexed_values_document", ("indexed_values", "documents")),
+    ("delete", "indexed_fields.keep", "indexed_values_document", ("indexed_values", "documents")),
+    ("passages", "documents.passages", "documents_pkey", ("documents",)),
+    ("passages where", "documents.passages", "documents_pkey", ("documents",)),
+    ("page", "documents.page", "documents_pkey", ("documents",)),
+    ("passing_among", "documents.filter_ids", "documents_pkey", ("documents",)),
+    ("get", "documents.get", "documents_pkey", ("documents",)),
+    ("delete", "documents.delete", "documents_pkey", ("documents",)),
+    ("claim", "queue.documents", "documents_pkey", ("documents",)),
+    # The state of one version without reading the jobs of others.
+    ("among others", "queue.status", "jobs_pkey", ("jobs", "documents")),
+    ("among others", "backfills.progress", "jobs_pkey", ("jobs", "documents")),
+    ("claim of the backfill", "backfills.enqueue", "documents_pkey", ("documents",)),
+    ("purge", "maintenance.purge", "documents_deleted", ("documents",)),
+]
+"""Step, statement, one of the indexes that it uses, and tables that it must not read from end to end."""
 
 
-@pytest.mark.parametrize("asked", ["passing declared equal", "passing declared range", "passing declared values"])
-def test_declared_fields_name_documents_by_the_key_of_their_values_alone(plans: Plans, asked: str) -> None:
-    plan = plans[asked, "filter_matches.by_values"]
-    assert plan.indexes == {"indexed_values_pkey"}
-    assert "Index Only Scan" in {node["Node Type"] for node in plan.nodes}
+@pytest.mark.parametrize(("step", "statement", "indexes", "tables"), EXACTLY)
+def test_these_indexes_and_no_others(
+    plans: Plans, step: str, statement: str, indexes: set[str], tables: tuple[str, ...]
+) -> None:
+    plan = plans[step, statement]
+    assert plan.indexes == indexes
+    assert not any(plan.scanned(table) for table in tables)
 
 
-def test_of_a_range_between_two_bounds_only_documents_with_several_values_are_asked(plans: Plans) -> None:
-    plan = plans["passing declared between", "filter_matches.by_both"]
-    assert plan.indexes == {"indexed_values_pkey", "indexed_values_several", "documents_pkey"}
-    assert not plan.scanned("indexed_values")
-    assert not plan.scanned("documents")
+@pytest.mark.parametrize(("step", "statement", "index", "tables"), AMONG)
+def test_this_index_among_others(plans: Plans, step: str, statement: str, index: str, tables: tuple[str, ...]) -> None:
+    plan = plans[step, statement]
+    assert index in plan.indexes
+    assert not any(plan.scanned(table) for table in tables)
 
 
-def test_a_declared_field_leaves_few_documents_to_be_asked(plans: Plans) -> None:
-    plan = plans["passing declared and asked", "filter_matches.by_values_and_metadata"]
-    assert plan.indexes == {"indexed_values_pkey", "documents_pkey"}
-    assert not plan.scanned("documents")
+@pytest.mark.parametrize(
+    ("step", "statement", "node"),
+    [
+        ("passing declared equal", "filter_matches.by_values", "Index Only Scan"),
+        ("passing declared range", "filter_matches.by_values", "Index Only Scan"),
+        ("passing declared values", "filter_matches.by_values", "Index Only Scan"),
+        ("passing of many", "filter_matches.sampled", "Sample Scan"),
+        ("sample", "vectors.sample", "Sample Scan"),
+    ],
+)
+def test_kinds_of_scans(plans: Plans, step: str, statement: str, node: str) -> None:
+    assert node in {one["Node Type"] for one in plans[step, statement].nodes}
 
 
-def test_a_filter_that_comes_again_is_asked_of_what_changed(plans: Plans) -> None:
-    plan = plans["passing again", "filter_matches.changed"]
-    assert "changes_order" in plan.indexes
-    assert not plan.scanned("changes")
-    assert not plan.scanned("documents")
-
-
-def test_the_share_of_many_documents_is_told_by_a_sample(plans: Plans) -> None:
-    assert "Sample Scan" in {node["Node Type"] for node in plans["passing of many", "filter_matches.sampled"].nodes}
-
-
-@pytest.mark.parametrize("asked", ["put", "delete"])
-def test_the_values_of_declared_fields_are_kept_by_key(plans: Plans, asked: str) -> None:
-    plan = plans[asked, "indexed_fields.keep"]
-    assert "indexed_values_document" in plan.indexes
-    assert not plan.scanned("indexed_values")
-    assert not plan.scanned("documents")
-
-
-@pytest.mark.parametrize("asked", ["hnsw", "hnsw_iterative", "hnsw far"])
-def test_an_indexed_search_walks_the_hnsw_index(plans: Plans, asked: str) -> None:
-    plan = plans[asked, "vectors.nearest_indexed"]
-    assert plan.indexes == {HNSW}
-    assert not plan.scanned(VECTORS)
-
-
-@pytest.mark.parametrize("kind", ["hnsw", "hnsw_iterative"])
-def test_an_index_of_bits_is_walked_and_what_it_gives_is_scored(plans: Plans, kind: str) -> None:
-    index = f"vectors_1_{BINARY}_hnsw"
-    assert plans[f"binary {kind}", "vectors.nearest_rescored"].indexes == {index}
-    filtered = plans[f"binary {kind} where", "vectors.nearest_rescored"]
-    assert filtered.indexes == {index, "documents_pkey"}
-    for plan in (filtered, plans[f"binary {kind}", "vectors.nearest_rescored"]):
-        assert not plan.scanned(f"vectors_1_{BINARY}")
-
-
-def test_a_sample_is_drawn_by_pages(plans: Plans) -> None:
-    assert "Sample Scan" in {node["Node Type"] for node in plans["sample", "vectors.sample"].nodes}
-
-
-@pytest.mark.parametrize("asked", ["bring", "bring again"])
-def test_what_clients_bring_ends_its_jobs_by_key(plans: Plans, asked: str) -> None:
-    plan = plans[asked, "client_vectors.end_jobs"]
-    assert plan.indexes == {"jobs_pkey"}
-    assert not plan.scanned("jobs")
-
-
-@pytest.mark.parametrize("asked", ["hnsw where", "hnsw_iterative where", "hnsw_iterative far where"])
-def test_a_filtered_indexed_search_looks_its_documents_up_on_the_way(plans: Plans, asked: str) -> None:
-    plan = plans[asked, "vectors.nearest_indexed"]
-    assert plan.indexes == {HNSW, "documents_pkey"}
-    assert not plan.scanned("documents")
-
-
-@pytest.mark.parametrize("asked", ["exact", "exact where", "exact within", "hnsw within", "hnsw_iterative within"])
-def test_an_exact_search_never_uses_the_hnsw_index(plans: Plans, asked: str) -> None:
-    assert HNSW not in plans[asked, "vectors.nearest_exact"].indexes
+@pytest.mark.parametrize("step", ["exact", "exact where", "exact within", "hnsw within", "hnsw_iterative within"])
+def test_an_exact_search_never_uses_the_hnsw_index(plans: Plans, step: str) -> None:
+    assert HNSW not in plans[step, "vectors.nearest_exact"].indexes
 
 
 def test_an_exact_search_reads_the_table_once(plans: Plans) -> None:
@@ -402,98 +415,16 @@ def test_an_exact_search_reads_the_table_once(plans: Plans) -> None:
 
 
 @pytest.mark.parametrize(
-    ("asked", "statement"),
-    [
-        ("exact within", "vectors.nearest_exact"),
-        ("hnsw within", "vectors.nearest_exact"),
-        ("score", "vectors.score"),
-        ("score chunks", "vectors.score"),
-        ("get vectors", "vectors.get"),
-        ("write", "vectors.remove"),
-        ("delete", "vectors.remove"),
-    ],
+    ("step", "statement"), [("page", "documents.page"), ("claim of the backfill", "backfills.portion")]
 )
-def test_named_documents_are_found_by_the_key_of_the_space(plans: Plans, asked: str, statement: str) -> None:
-    plan = plans[asked, statement]
-    assert plan.indexes == {VECTORS_KEY}
-    assert not plan.scanned(VECTORS)
+def test_what_comes_in_the_order_of_its_key_is_not_sorted(plans: Plans, step: str, statement: str) -> None:
+    assert not plans[step, statement].sorts()
 
 
-def test_examples_are_read_by_key(plans: Plans) -> None:
-    plan = plans["directions", "vectors.directions"]
-    assert plan.indexes == {VECTORS_KEY, "documents_pkey"}
-    assert not plan.scanned(VECTORS)
-    assert not plan.scanned("documents")
-
-
-@pytest.mark.parametrize(
-    ("asked", "statement"),
-    [
-        ("passages", "documents.passages"),
-        ("passages where", "documents.passages"),
-        ("page", "documents.page"),
-        ("passing_among", "documents.filter_ids"),
-        ("get", "documents.get"),
-        ("delete", "documents.delete"),
-        ("claim", "queue.documents"),
-    ],
-)
-def test_named_documents_are_found_by_their_key(plans: Plans, asked: str, statement: str) -> None:
-    plan = plans[asked, statement]
-    assert "documents_pkey" in plan.indexes
-    assert not plan.scanned("documents")
-
-
-def test_a_page_comes_in_the_order_of_its_key(plans: Plans) -> None:
-    assert not plans["page", "documents.page"].sorts()
-
-
-@pytest.mark.parametrize("statement", ["queue.status", "backfills.progress"])
-def test_how_one_version_stands_is_told_without_looking_at_others(plans: Plans, statement: str) -> None:
-    plan = plans["among others", statement]
-    assert "jobs_pkey" in plan.indexes
-    assert not plan.scanned("jobs")
-    assert not plan.scanned("documents")
-
-
-@pytest.mark.parametrize("asked", ["claim", "claim of the backfill"])
-def test_a_claim_walks_its_lane_of_the_index_of_what_can_be_claimed(plans: Plans, asked: str) -> None:
-    plan = plans[asked, "queue.claim"]
-    assert plan.indexes == {"jobs_claimable", "jobs_pkey"}
-    assert not plan.scanned("jobs")
-    (walk,) = (node for node in plan.nodes if node.get("Index Name") == "jobs_claimable")
+@pytest.mark.parametrize("step", ["claim", "claim of the backfill"])
+def test_a_claim_walks_its_lane_of_the_index_of_what_can_be_claimed(plans: Plans, step: str) -> None:
+    (walk,) = (node for node in plans[step, "queue.claim"].nodes if node.get("Index Name") == "jobs_claimable")
     assert "priority >=" in walk["Index Cond"]
-
-
-def test_a_portion_of_a_backfill_is_found_by_keys(plans: Plans) -> None:
-    portion = plans["claim of the backfill", "backfills.portion"]
-    assert portion.indexes == {"documents_pkey"}
-    assert not portion.sorts()
-    enqueue = plans["claim of the backfill", "backfills.enqueue"]
-    assert "documents_pkey" in enqueue.indexes
-    assert not enqueue.scanned("documents")
-
-
-@pytest.mark.parametrize(
-    ("asked", "statement"),
-    [
-        ("extend", "queue.extend"),
-        ("charge", "queue.record_failure"),
-        ("release", "queue.release"),
-        ("write", "queue.finish"),
-        ("delete", "queue.delete_jobs"),
-        ("unfinished", "queue.unfinished"),
-    ],
-)
-def test_named_jobs_are_found_by_their_key(plans: Plans, asked: str, statement: str) -> None:
-    plan = plans[asked, statement]
-    assert plan.indexes == {"jobs_pkey"}
-    assert not plan.scanned("jobs")
-
-
-def test_what_was_set_aside_has_an_index_of_its_own(plans: Plans) -> None:
-    assert plans["failed", "queue.failed"].indexes == {"jobs_set_aside"}
-    assert plans["set aside", "queue.dead_lettered"].indexes == {"jobs_set_aside"}
 
 
 def test_the_feed_is_read_in_its_order(plans: Plans) -> None:
@@ -501,14 +432,3 @@ def test_the_feed_is_read_in_its_order(plans: Plans) -> None:
     assert plan.indexes - {"collections_pkey"} == {"changes_order", "documents_pkey"}
     assert not plan.scanned("changes")
     assert not plan.scanned("documents")
-
-
-def test_the_place_of_documents_in_the_feed_is_found_by_key(plans: Plans) -> None:
-    assert plans["position_of", "change_feed.position_of"].indexes == {"changes_pkey"}
-
-
-def test_a_purge_looks_at_tombstones_alone(plans: Plans) -> None:
-    plan = plans["purge", "maintenance.purge"]
-    assert "documents_deleted" in plan.indexes
-    assert not plan.scanned("documents")
-    assert not plan.scanned("changes")

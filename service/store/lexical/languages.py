@@ -1,6 +1,6 @@
-"""The languages that a collection can be in, and what sets their words apart: stemmer, stop words, folding, letters.
+"""The languages of collections, and how their words are analysed: stemmer, stop words, folding, letters.
 
-Each choice is measured in docs/languages.md where there is something to measure with. Codes are ISO 639-1.
+Choices are measured in docs/languages.md where there are test data. Codes are ISO 639-1.
 """
 
 from collections.abc import Mapping
@@ -8,25 +8,25 @@ from dataclasses import dataclass
 from typing import Literal
 
 AUTO = "auto"
-"""Not a language: each document is analysed in its own, which is detected (`detection.py`)."""
+"""Not a language: each document is analysed in its own language, which is detected (`language_detection.py`)."""
 
 UNKNOWN = "und"
-"""Of documents whose language cannot be told (ISO 639-2: undetermined): plain words. Not for collections."""
+"""The language of documents for which none is detected (ISO 639-2: undetermined). Not for collections."""
 
 Folding = Literal["none", "latin", "latin_first", "points"]
-"""What happens to accents.
+"""How accents are removed.
 
-`latin`: those of Latin letters go, after the stemmer, which reads them. `latin_first`: before the stemmer, in English,
-where accents come with loan words alone and it would trip over them (resumés, resumes). `points`: as `latin`, and
-combining signs go too, in scripts where they are optional (Hebrew, Arabic). `none`: accents tell words apart.
+`latin`: from Latin letters, after the stemmer, which reads them. `latin_first`: before the stemmer, for English, where
+only loan words have accents, which the stemmer does not know (resumés, resumes). `points`: as `latin`, and combining
+signs too, in scripts where they are optional (Hebrew, Arabic). `none`: accents distinguish words.
 """
 
 
 @dataclass(frozen=True, slots=True)
 class Language:
-    """`stemmer` and `stop_words` are Tantivy's names of its Snowball stemmers and of its lists; None: it has none.
+    """`stemmer` and `stop_words`: Tantivy's names of its Snowball stemmers and of its lists; None: it has none.
 
-    `letters`: spellings of one letter, brought together before anything else is done.
+    `letters`: pairs of characters; the first of each is replaced by the second before anything else is done.
     """
 
     name: str
@@ -34,7 +34,6 @@ class Language:
     stop_words: str | None = None
     folding: Folding = "latin"
     letters: str = ""
-    """Pairs: each letter at an even place becomes the one behind it."""
 
 
 def _stemmed(name: str, *, stop_words: bool = True, folding: Folding = "latin", letters: str = "") -> Language:
@@ -43,7 +42,7 @@ def _stemmed(name: str, *, stop_words: bool = True, folding: Folding = "latin", 
 
 
 _ARABIC_LETTERS = "يیىیكک"
-"""Arabic yeh and kaf as Persian and Urdu write them: keyboards mix the two."""
+"""Arabic yeh and kaf, which Persian and Urdu keyboards mix with their own."""
 
 LANGUAGES: Mapping[str, Language] = {
     "ar": _stemmed("Arabic", stop_words=False),
@@ -97,6 +96,6 @@ LANGUAGES: Mapping[str, Language] = {
 }
 
 KNOWN: frozenset[str] = frozenset({*LANGUAGES, AUTO})
-"""What `language` of a collection may say."""
+"""The values that `language` of a collection may have."""
 
 UNDETERMINED = Language("undetermined")

@@ -68,22 +68,22 @@ class TantivyLexicon:
         self._wake = asyncio.Event()
 
     async def search(
-        self, collection: Collection, words: ParsedQuery, limit: int, within: Sequence[DocumentId] | None = None
+        self, collection: Collection, query: ParsedQuery, limit: int, within: Sequence[DocumentId] | None = None
     ) -> tuple[Candidate, ...]:
         if limit < 1 or (within is not None and not within):
             return ()
-        return await self._query(collection, lambda index: tuple(index.search(words, limit, within)), ())
+        return await self._query(collection, lambda index: tuple(index.search(query, limit, within)), ())
 
     async def matching_constraints(
-        self, collection: Collection, words: ParsedQuery, ids: Sequence[DocumentId]
+        self, collection: Collection, query: ParsedQuery, ids: Sequence[DocumentId]
     ) -> frozenset[DocumentId]:
-        return await self._query(collection, lambda index: index.matching_constraints(words, ids), frozenset())
+        return await self._query(collection, lambda index: index.matching_constraints(query, ids), frozenset())
 
-    async def unmatched_terms(self, collection: Collection, words: ParsedQuery) -> tuple[str, ...]:
-        return await self._query(collection, lambda index: index.unmatched_terms(words), ())
+    async def unmatched_terms(self, collection: Collection, query: ParsedQuery) -> tuple[str, ...]:
+        return await self._query(collection, lambda index: index.unmatched_terms(query), ())
 
-    async def max_score(self, collection: Collection, words: ParsedQuery) -> float:
-        return await self._query(collection, lambda index: index.max_score(words), 0.0)
+    async def max_score(self, collection: Collection, query: ParsedQuery) -> float:
+        return await self._query(collection, lambda index: index.max_score(query), 0.0)
 
     async def term_counts(self, collection: Collection, documents: Sequence[StoredDocument]) -> tuple[TermCounts, ...]:
         """Of the documents as they are, not of what the index holds of them."""
@@ -91,18 +91,18 @@ class TantivyLexicon:
         return tuple(await self._in_thread(lambda: [term_counts(analyzer, document) for document in documents]))
 
     async def exact_scores(
-        self, collection: Collection, words: ParsedQuery, bags: Sequence[TermCounts]
+        self, collection: Collection, query: ParsedQuery, bags: Sequence[TermCounts]
     ) -> tuple[float, ...]:
-        return await self._query(collection, lambda index: index.exact_scores(words, bags), (0.0,) * len(bags))
+        return await self._query(collection, lambda index: index.exact_scores(query, bags), (0.0,) * len(bags))
 
-    async def document_frequencies(self, collection: Collection, words: ParsedQuery) -> tuple[int, ...]:
-        return await self._query(collection, lambda index: index.document_frequencies(words), ())
+    async def document_frequencies(self, collection: Collection, query: ParsedQuery) -> tuple[int, ...]:
+        return await self._query(collection, lambda index: index.document_frequencies(query), ())
 
     async def highlight(
-        self, collection: Collection, words: ParsedQuery, passages: Sequence[str]
+        self, collection: Collection, query: ParsedQuery, passages: Sequence[str]
     ) -> tuple[Highlights, ...]:
         empty = [Highlights() for _ in passages]
-        return tuple(await self._query(collection, lambda index: index.highlight(words, passages), empty))
+        return tuple(await self._query(collection, lambda index: index.highlight(query, passages), empty))
 
     def state(self, collection: Collection) -> LexiconState:
         if self.is_current(collection):

@@ -1,1 +1,1 @@
-"""Connections, statements and locks: what every adapter stands on."""
+"""Connections, statements and locks, which every adapter uses."""

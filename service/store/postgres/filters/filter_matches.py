@@ -234,7 +234,7 @@ class FilterMatches:
 
 
 def _candidates(key: FieldRange) -> sql.Composed:
-    """Every document that may pass as far as the range tells."""
+    """Every document that the range does not exclude."""
     if not key.narrowed:
         in_range = sql.SQL(SQL.in_range).format(key=key.expression)
         return sql.SQL("SELECT DISTINCT r.document_id FROM ({}) AS r").format(in_range)

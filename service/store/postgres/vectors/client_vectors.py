@@ -59,6 +59,6 @@ async def store(
 
 
 def _normalized(values: Sequence[float]) -> Vector:
-    """Of length 1. A vector without a direction stays as it is: the table rejects it."""
+    """Normalised to length 1. A vector without a direction is returned unchanged: the table rejects it."""
     normalized = unit(values)
     return np.asarray(values, np.float32) if normalized is None else normalized

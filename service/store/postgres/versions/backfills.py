@@ -28,7 +28,7 @@ PORTION = 5_000
 """Documents that one transaction reads: some tens of milliseconds."""
 
 PRIORITY, PRIORITY_EXTERNAL = 2, 3
-"""Of what workers encode, and of what waits for vectors that the client brings (`queue.py`)."""
+"""Priorities of jobs that workers encode, and of those that wait for vectors of the client (`queue.py`)."""
 
 
 class PostgresBackfills:

@@ -38,7 +38,7 @@ from service.store.postgres.vectors import vector_tables
 SQL = sql_files.load("version_transitions")
 
 COLUMNS = sql.SQL(SQL.columns)
-"""Of a version, for `version_of`."""
+"""The columns of a version, for `version_of`."""
 
 MAX_WRITTEN = 8
 """Every document is encoded and stored once for each version that is written."""
@@ -282,7 +282,7 @@ async def insert(
 
 
 async def _next_number(connection: Connection, collection_id: CollectionId) -> VersionNumber:
-    """Of a collection that is locked. Conflict where there is no room for one more written version."""
+    """The collection is locked. Conflict where no further version can be written."""
     rows = await (await connection.execute(SQL.next_number, {"collection_id": collection_id})).fetchall()
     ((number, written),) = rows
     if written >= MAX_WRITTEN:
