@@ -7,9 +7,9 @@ canary checks.
 
 import hashlib
 import json
-import threading
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 _TOKENIZER = frozenset(
@@ -28,9 +28,6 @@ _NO_EFFECT = frozenset(("_name_or_path", "transformers_version", "torch_dtype", 
 """Keys of config.json that only say where the model came from and how it was saved."""
 
 _MODEL_CONFIGURATION = "config_sentence_transformers.json"
-
-_digests: dict[tuple[str, int, int, int, int], str] = {}
-_lock = threading.Lock()
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,15 +78,13 @@ def _file_digest(path: Path) -> str:
     Copies can keep the modification time of their original, but the times of an inode cannot be set.
     """
     state = path.stat()
-    key = (str(path.resolve()), state.st_ino, state.st_size, state.st_mtime_ns, state.st_ctime_ns)
-    with _lock:
-        known = _digests.get(key)
-    if known is None:
-        with path.open("rb") as stream:
-            known = hashlib.file_digest(stream, "sha256").hexdigest()
-        with _lock:
-            _digests[key] = known
-    return known
+    return _digest_once(path.resolve(), state.st_ino, state.st_size, state.st_mtime_ns, state.st_ctime_ns)
+
+
+@cache
+def _digest_once(path: Path, *state: int) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _modules_digest(folder: Path) -> str:

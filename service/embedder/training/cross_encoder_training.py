@@ -176,7 +176,7 @@ class CrossEncoderTraining:
         return found
 
     def _with_lora(self, folder: Path) -> nn.Module:
-        require_peft("training needs peft: pip install 'azimuth-search[train]'")
+        require_peft()
         model = adapter.cross_encoder(folder)
         for module in model.modules():
             if isinstance(module, nn.Dropout):

@@ -90,8 +90,10 @@ class CandidateIndex:
 
 @dataclass(frozen=True, slots=True)
 class RankedNegatives:
-    """Wrong documents of a query, best first, with their fused scores, and the scores of the right ones."""
+    """A query of a collection with wrong documents, best first, their fused scores, and those of the right ones."""
 
+    material: Material
+    query: TrainingQuery
     wrong: list[int]
     scores: list[float]
     right_scores: list[float]
@@ -100,9 +102,13 @@ class RankedNegatives:
 def mine_documents(
     queries: Sequence[TrainingQuery], material: Material, index: CandidateIndex, encode: Encode, excluded: Set[int]
 ) -> list[RankedNegatives]:
-    """Negatives for a reranker. `index`: of the material's documents, of which the `excluded` ones are never used."""
-    found = []
-    for query, vector in zip(queries, encode([query.text for query in queries]), strict=True):
+    """Negatives of each query for a reranker; a query that occurs several times is mined once.
+
+    `index`: of the material's documents, of which the `excluded` ones are never used.
+    """
+    once = list({id(query): query for query in queries}.values())
+    mined: dict[int, RankedNegatives] = {}
+    for query, vector in zip(once, encode([query.text for query in once]), strict=True):
         right = list(query.right)
         fused = index.search(query.text, index.vectors @ vector, RERANKER_DEPTH, also=right)
         order = np.array(list(fused))
@@ -110,8 +116,9 @@ def mine_documents(
         if not query.titled:  # the query is the title, so documents with the same title answer it
             usable &= np.array([material.titles[at] != material.titles[right[0]] for at in fused])
         wrong = order[usable].tolist()
-        found.append(RankedNegatives(wrong, [fused[at] for at in wrong], [fused[at] for at in right]))
-    return found
+        scores, right_scores = [fused[at] for at in wrong], [fused[at] for at in right]
+        mined[id(query)] = RankedNegatives(material, query, wrong, scores, right_scores)
+    return [mined[id(query)] for query in queries]
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,7 +31,7 @@ class Adaptation:
         if rank is None:
             model.requires_grad_(True)
         else:
-            require_lora()
+            require_peft("; or --full")
             linear = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
             layers = [name for name in linear if _NOT_ADAPTED not in name]
             inject_lora(model, layers, rank=rank, alpha=2 * rank)
@@ -83,8 +83,3 @@ class Adaptation:
             name: torch.lerp(tensor, tuned[name], share) if tensor.is_floating_point() else tensor
             for name, tensor in self._base.items()
         }
-
-
-def require_lora() -> None:
-    """Misconfigured if the library for LoRA is not installed."""
-    require_peft("training with LoRA needs peft: pip install 'azimuth-search[train]'; or --full")

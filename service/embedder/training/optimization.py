@@ -43,12 +43,13 @@ def map_in_threads(threads: int, work: Callable[[T], R], items: Sequence[T]) -> 
         return list(pool.map(work, items))
 
 
-def require_peft(message: str) -> None:
-    """Misconfigured with the message if `peft`, the library that adds LoRA layers, is not installed."""
+def require_peft(alternative: str = "") -> None:
+    """Misconfigured if `peft`, the library that adds LoRA layers, is not installed."""
     try:
         import peft  # noqa: F401
     except ImportError as error:
-        raise Misconfigured(message) from error
+        message = "training with LoRA needs peft: pip install 'azimuth-search[train]'"
+        raise Misconfigured(message + alternative) from error
 
 
 def inject_lora(model: nn.Module, layers: str | list[str], *, rank: int, alpha: float) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from service.embedder.training.hard_negatives import RankedNegatives
-from service.embedder.training.reranker_data import SENTENCES, Material
+from service.embedder.training.reranker_data import SENTENCES
 from service.embedder.training.training_queries import TITLES, TrainingQuery, keywords, without_asides
 
 SOFT_SHARE = 0.05
@@ -38,29 +38,20 @@ class RankingList:
         return [soft[0] + 1 - SOFT_SHARE, *soft[1:]]
 
 
-@dataclass(frozen=True, slots=True)
-class QueryNegatives:
-    """A query of a collection with its mined negatives."""
-
-    material: Material
-    query: TrainingQuery
-    negatives: RankedNegatives
-
-    def draw(self, size: int, dice: random.Random) -> RankingList | None:
-        """One right passage and `size` - 1 wrong ones, drawn anew each time. None if there is no wrong one."""
-        query, negatives = self.query, self.negatives
-        if not negatives.wrong:
-            return None
-        which = dice.randrange(len(query.right))
-        right = query.answer or self.material.passage(query.right[which], titled=query.titled)
-        drawn = sample_ranks(len(negatives.wrong), size - 1, dice)
-        wrong = [self.material.passage(negatives.wrong[at], titled=query.titled) for at in drawn]
-        return RankingList(
-            query=_vary(query, dice),
-            passages=[right, *wrong],
-            first_stage=[negatives.right_scores[which], *(negatives.scores[at] for at in drawn)],
-            part=f"{self.material.name}/{query.part}",
-        )
+def draw(negatives: RankedNegatives, size: int, dice: random.Random) -> RankingList | None:
+    """One right passage and `size` - 1 wrong ones, drawn anew each time. None if there is no wrong one."""
+    if not negatives.wrong:
+        return None
+    query, material = negatives.query, negatives.material
+    which = dice.randrange(len(query.right))
+    right = query.answer or material.passage(query.right[which], titled=query.titled)
+    drawn = sample_ranks(len(negatives.wrong), size - 1, dice)
+    return RankingList(
+        query=_vary(query, dice),
+        passages=[right, *(material.passage(negatives.wrong[at], titled=query.titled) for at in drawn)],
+        first_stage=[negatives.right_scores[which], *(negatives.scores[at] for at in drawn)],
+        part=f"{material.name}/{query.part}",
+    )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -16,9 +16,10 @@ from service.core.errors import Misconfigured, ModelUnavailable
 from service.core.ids import Role
 from service.embedder.models import source
 from service.embedder.reranker import adapter
-from service.embedder.training import embedder_data, lora, model_card
+from service.embedder.training import embedder_data, model_card
 from service.embedder.training.biencoder_training import BiEncoderRecipe, BiEncoderReport, BiEncoderTraining
 from service.embedder.training.embedder_data import CROPS
+from service.embedder.training.optimization import require_peft
 from service.embedder.training.teacher_labels import Teacher
 from service.embedder.training.trainable_model import TrainableModel
 from service.embedder.training.training_queries import TITLES, Documents, TrainingQuery
@@ -68,7 +69,7 @@ def train(
     if out.exists():
         raise Misconfigured(f"{out} is there already: name a new folder")
     if recipe.rank is not None:
-        lora.require_lora()  # before minutes of work
+        require_peft("; or --full")  # before minutes of work
     chosen = parts or (default_part(subject),)
     judged = {name: _judgments(subject, name) for name in chosen if name not in (TITLES, CROPS)}
     logging.disable_progress_bar()  # a bar for each file is noise

@@ -7,7 +7,7 @@ them (`cross_encoder_training`), write the adapter and its card (`model_card`).
 import logging
 import random
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence, Set
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -20,15 +20,14 @@ from service.embedder.models import device as devices
 from service.embedder.models import source
 from service.embedder.models.pretrained import load_chain
 from service.embedder.reranker.adapter import UNCALIBRATED
-from service.embedder.training import hard_negatives, model_card, ranking_lists, reranker_data
+from service.embedder.training import model_card, ranking_lists, reranker_data
 from service.embedder.training.cross_encoder_training import (
     CrossEncoderRecipe,
     CrossEncoderReport,
     CrossEncoderTraining,
 )
-from service.embedder.training.hard_negatives import CandidateIndex, Encode
-from service.embedder.training.ranking_lists import Accuracy, QueryNegatives, RankingList
-from service.embedder.training.reranker_data import Material
+from service.embedder.training.hard_negatives import CandidateIndex, Encode, RankedNegatives, mine_documents
+from service.embedder.training.ranking_lists import Accuracy, RankingList
 from service.embedder.training.training_queries import TrainingQuery
 
 log = logging.getLogger(__name__)
@@ -56,15 +55,15 @@ def train(
     training = CrossEncoderTraining(recipe)  # first: it fails early if something is missing on this machine
     materials = [reranker_data.read(one, hold_out=hold_out, seed=recipe.seed) for one in sources]
     encode = backbone_encoder(recipe)
-    learned: list[QueryNegatives] = []
-    held_out: list[QueryNegatives] = []
+    learned: list[RankedNegatives] = []
+    held_out: list[RankedNegatives] = []
     for material in materials:
         notify(f"{material.name}: {len(material.texts):,} documents, {len(material.queries):,} questions")
         passages = [material.passage(at, titled=True) for at in range(len(material.texts))]
         index = CandidateIndex(passages, encode(passages))
-        learned += _mine(material, material.queries, index, encode, material.hidden | material.foreign)
-        held_out += _mine(material, _first_of_each_part(material.held_out), index, encode, material.foreign)
-    if not any(one.negatives.wrong for one in learned):
+        learned += mine_documents(material.queries, material, index, encode, material.hidden | material.foreign)
+        held_out += mine_documents(_first_of_each_part(material.held_out), material, index, encode, material.foreign)
+    if not any(one.wrong for one in learned):
         raise Misconfigured("there is nothing to tell apart: no question has a wrong answer beside its right ones")
     dice = random.Random(recipe.seed)  # noqa: S311 not a secret
     measured = list(_draw(held_out, HELD_OUT_SIZE, dice))
@@ -104,25 +103,15 @@ def backbone_encoder(recipe: CrossEncoderRecipe) -> Encode:
     return lambda texts: model.encode(list(texts), normalize_embeddings=True, show_progress_bar=False)
 
 
-def _draw_endlessly(queries: list[QueryNegatives], size: int, dice: random.Random) -> Iterator[RankingList]:
+def _draw_endlessly(queries: list[RankedNegatives], size: int, dice: random.Random) -> Iterator[RankingList]:
     """A list for each query in random order, then again, with other negatives each time."""
     while True:
         dice.shuffle(queries)
         yield from _draw(queries, size, dice)
 
 
-def _draw(queries: Sequence[QueryNegatives], size: int, dice: random.Random) -> Iterator[RankingList]:
-    return filter(None, (one.draw(size, dice) for one in queries))
-
-
-def _mine(
-    material: Material, queries: Sequence[TrainingQuery], index: CandidateIndex, encode: Encode, excluded: Set[int]
-) -> list[QueryNegatives]:
-    """Each query with its negatives. A query that occurs several times is mined once."""
-    once = list({id(query): query for query in queries}.values())
-    mined = hard_negatives.mine_documents(once, material, index, encode, excluded)
-    found = dict(zip(map(id, once), mined, strict=True))
-    return [QueryNegatives(material, query, found[id(query)]) for query in queries]
+def _draw(queries: Sequence[RankedNegatives], size: int, dice: random.Random) -> Iterator[RankingList]:
+    return filter(None, (ranking_lists.draw(one, size, dice) for one in queries))
 
 
 def _first_of_each_part(queries: Sequence[TrainingQuery]) -> list[TrainingQuery]:

@@ -18,7 +18,6 @@ from service.embedder.models.batch_packing import pack
 from service.embedder.worker.failure_bisection import bisect_failures
 from service.embedder.worker.failure_policy import FailurePolicy
 from service.embedder.worker.in_flight import (
-    EncodeBatch,
     EncodingThroughput,
     InFlightChunk,
     InFlightDocument,
@@ -58,49 +57,55 @@ class EncodeStage:
     def close(self) -> None:
         self._threads.shutdown(wait=False, cancel_futures=True)
 
-    def pack(self, encoder: Encoder, version: EmbedderVersion, chunks: Sequence[InFlightChunk]) -> list[EncodeBatch]:
-        """Chunks in batches whose padded tokens are within the memory and the time of a pass, longest first."""
+    def pack(self, chunks: Sequence[InFlightChunk]) -> list[list[InFlightChunk]]:
+        """Batches of the chunks of one version, within the memory and the time of a pass, longest chunks first."""
+        if not chunks:
+            return []
+        encoder = chunks[0].document.encoder
         budget = self._budget(encoder)
         if self._limits.pass_seconds is not None:
             in_time = self._limits.pass_seconds * self._rates.get(id(encoder), 0.0)
             budget = min(budget, max(_MIN_TOKENS, round(in_time)) if in_time else _FIRST_TOKENS)
-        return _batches(encoder, version, chunks, budget)
+        return _batches(chunks, budget)
 
     def _budget(self, encoder: Encoder) -> int:
         """Padded tokens of a pass that fit the memory of the device."""
         return self._budgets.get(id(encoder), self._batch_tokens or encoder.batch_tokens)
 
-    async def encode(self, batch: EncodeBatch) -> None:
+    async def encode(self, batch: Sequence[InFlightChunk]) -> None:
         """Encode one batch and handle its failures. Raises only if the model keeps failing."""
-        chunks = [chunk for chunk in batch.chunks if not chunk.document.is_settled]
+        encoder = batch[0].document.encoder
+        chunks = [chunk for chunk in batch if not chunk.document.is_settled]
         # Packed again, since the budget may have shrunk after the batch was made.
-        for part in _batches(batch.encoder, batch.version, chunks, self._budget(batch.encoder)):
+        for part in _batches(chunks, self._budget(encoder)):
             await self._encode(part)
 
-    async def _encode(self, batch: EncodeBatch) -> None:
+    async def _encode(self, batch: Sequence[InFlightChunk]) -> None:
         encoded: list[tuple[list[InFlightChunk], Vectors]] = []
 
         async def attempt(documents: Sequence[InFlightDocument]) -> None:
             chosen = set(map(id, documents))
-            chunks = [chunk for chunk in batch.chunks if id(chunk.document) in chosen]
-            encoded.append((chunks, await self._forward(batch.encoder, batch.version, chunks)))
+            chunks = [chunk for chunk in batch if id(chunk.document) in chosen]
+            encoded.append((chunks, await self._forward(chunks)))
 
+        documents = list(dict.fromkeys(chunk.document for chunk in batch if not chunk.document.is_settled))
         failed: list[tuple[InFlightDocument, Exception]] = []
         exhausted: MemoryError | None = None
         try:
-            await attempt(batch.documents)
+            await attempt(documents)
         except MemoryError as error:
             exhausted = error
         except Exception as error:  # a model can raise anything
-            log.warning("batch failed", extra={"texts": len(batch.chunks), "reason": repr(error)})
-            failed = await bisect_failures(batch.documents, attempt)
+            log.warning("batch failed", extra={"texts": len(batch), "reason": repr(error)})
+            failed = await bisect_failures(documents, attempt)
         if exhausted is not None:
             await self._shrink_budget(batch, exhausted)
         for chunks, vectors in encoded:
             await self._accept(chunks, vectors)
-        await self.handle_failures(batch.encoder, batch.version, failed)
+        await self.handle_failures(failed)
 
-    async def _forward(self, encoder: Encoder, version: EmbedderVersion, chunks: Sequence[InFlightChunk]) -> Vectors:
+    async def _forward(self, chunks: Sequence[InFlightChunk]) -> Vectors:
+        encoder, version = chunks[0].document.encoder, chunks[0].document.version
         texts = [chunk.chunk.text for chunk in chunks]
         async with self._gate.slot(encoder, self._limits.lane):
             started = time.perf_counter()
@@ -111,7 +116,7 @@ class EncodeStage:
         metrics.EMBED_BATCH_SECONDS.labels("document").observe(seconds)
         metrics.EMBED_BATCH_TEXTS.labels("document").observe(len(texts))
         self._throughput.record_encoding(len(texts), seconds)
-        rate = max(_tokens(encoder, chunk) for chunk in chunks) * len(chunks) / max(seconds, 1e-4)
+        rate = max(map(_tokens, chunks)) * len(chunks) / max(seconds, 1e-4)
         known = self._rates.setdefault(id(encoder), rate)
         self._rates[id(encoder)] = known + 0.1 * (rate - known)
         return vectors
@@ -125,8 +130,7 @@ class EncodeStage:
         if not usable.all():
             reason = Unembeddable("The model gives no usable vector for this document (NaN, infinite or zero).")
             failed = dict.fromkeys(chunk.document for chunk, good in zip(chunks, usable, strict=True) if not good)
-            first = chunks[0].document
-            await self.handle_failures(first.encoder, first.version, [(document, reason) for document in failed])
+            await self.handle_failures([(document, reason) for document in failed])
         if usable.any():
             self._failures.model_succeeded()
         metrics.EMBEDDED_TOKENS.labels("document").inc(sum(chunk.chunk.tokens for chunk in chunks))
@@ -137,13 +141,11 @@ class EncodeStage:
                 if document.is_complete:
                     self._complete(document)
 
-    async def handle_failures(
-        self, encoder: Encoder, version: EmbedderVersion, failed: Sequence[tuple[InFlightDocument, Exception]]
-    ) -> None:
+    async def handle_failures(self, failed: Sequence[tuple[InFlightDocument, Exception]]) -> None:
         """Record failures of documents that failed alone, if the model still encodes a plain sentence."""
         if not failed:
             return
-        fault = await self._model_fault(encoder, version)
+        fault = await self._model_fault(failed[0][0].encoder, failed[0][0].version)
         if fault is None and not any(isinstance(error, MemoryError | Unavailable) for _, error in failed):
             await self._failures.record_failures(failed)
         else:
@@ -159,26 +161,23 @@ class EncodeStage:
             return ModelUnavailable("The model gives no usable vector for a plain sentence.")
         return None
 
-    async def _shrink_budget(self, batch: EncodeBatch, error: MemoryError) -> None:
+    async def _shrink_budget(self, batch: Sequence[InFlightChunk], error: MemoryError) -> None:
         """Out of memory: continue with half as many tokens in a pass, or back off if a single text does not fit."""
-        if len(batch.chunks) == 1:
-            await self._failures.back_off("memory", batch.documents, error)
+        if len(batch) == 1:
+            await self._failures.back_off("memory", [batch[0].document], error)
             return
-        longest = max(_tokens(batch.encoder, chunk) for chunk in batch.chunks)
-        budget = max(1, longest * len(batch.chunks) // 2)
-        self._budgets[id(batch.encoder)] = min(budget, self._budgets.get(id(batch.encoder), budget))
+        encoder = batch[0].document.encoder
+        budget = max(1, max(map(_tokens, batch)) * len(batch) // 2)
+        self._budgets[id(encoder)] = min(budget, self._budgets.get(id(encoder), budget))
         metrics.WORKER_BACKOFF.labels("memory").inc()
-        log.warning("out of memory", extra={"batch_tokens": self._budgets[id(batch.encoder)], "reason": str(error)})
+        log.warning("out of memory", extra={"batch_tokens": self._budgets[id(encoder)], "reason": str(error)})
         await self.encode(batch)
 
 
-def _batches(
-    encoder: Encoder, version: EmbedderVersion, chunks: Sequence[InFlightChunk], budget: int
-) -> list[EncodeBatch]:
-    lengths = [_tokens(encoder, chunk) for chunk in chunks]
-    return [EncodeBatch(encoder, version, [chunks[index] for index in batch]) for batch in pack(lengths, budget)]
+def _batches(chunks: Sequence[InFlightChunk], budget: int) -> list[list[InFlightChunk]]:
+    return [[chunks[index] for index in batch] for batch in pack(list(map(_tokens, chunks)), budget)]
 
 
-def _tokens(encoder: Encoder, chunk: InFlightChunk) -> int:
+def _tokens(chunk: InFlightChunk) -> int:
     """Tokens of a chunk as the model reads them."""
-    return min(chunk.chunk.tokens, encoder.identity.max_tokens)
+    return min(chunk.chunk.tokens, chunk.document.encoder.identity.max_tokens)

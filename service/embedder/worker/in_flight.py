@@ -1,7 +1,7 @@
 """Claimed documents on their way through the worker, and their leases."""
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -56,19 +56,6 @@ class InFlightChunk:
     @property
     def chunk(self) -> Chunk:
         return self.document.chunks[self.number]
-
-
-@dataclass(frozen=True, slots=True)
-class EncodeBatch:
-    """Chunks for one forward pass of one encoder."""
-
-    encoder: Encoder
-    version: EmbedderVersion
-    chunks: Sequence[InFlightChunk]
-
-    @property
-    def documents(self) -> list[InFlightDocument]:
-        return list(dict.fromkeys(chunk.document for chunk in self.chunks if not chunk.document.is_settled))
 
 
 class Leases:

@@ -17,7 +17,6 @@ from service.embedder.worker.encode_stage import EncodeStage
 from service.embedder.worker.failure_bisection import bisect_failures
 from service.embedder.worker.failure_policy import FailurePolicy
 from service.embedder.worker.in_flight import (
-    EncodeBatch,
     EncodingThroughput,
     InFlightChunk,
     InFlightDocument,
@@ -54,7 +53,7 @@ class Pipeline:
         self._vectors, self._failures, self._leases = vectors, failures, leases
         self._capacity = asyncio.Semaphore(_CLAIMS_AT_ONCE)
         self._claims: asyncio.Queue[list[InFlightDocument]] = asyncio.Queue()
-        self._batches: asyncio.Queue[EncodeBatch] = asyncio.Queue(_BATCHES_AHEAD)
+        self._batches: asyncio.Queue[list[InFlightChunk]] = asyncio.Queue(_BATCHES_AHEAD)
         self._complete: asyncio.Queue[InFlightDocument] = asyncio.Queue()
         self._encoding = EncodeStage(limits, failures, self.throughput, gate, self._complete.put_nowait, batch_tokens)
         self._tokenizing = ThreadPoolExecutor(1, thread_name_prefix=f"chunk-{limits.lane}")
@@ -100,12 +99,11 @@ class Pipeline:
 
     async def _chunk_portion(self, documents: Sequence[InFlightDocument]) -> None:
         """Chunk documents of one version and queue the chunks in batches for the model."""
-        encoder, version = documents[0].encoder, documents[0].version
 
         async def attempt(documents: Sequence[InFlightDocument]) -> None:
             stored = [document.claimed.document for document in documents]
             chunks = await asyncio.get_running_loop().run_in_executor(
-                self._tokenizing, chunk_documents, encoder, stored, version.chunking
+                self._tokenizing, chunk_documents, documents[0].encoder, stored, documents[0].version.chunking
             )
             for document, own in zip(documents, chunks, strict=True):
                 document.chunks = own
@@ -114,7 +112,7 @@ class Pipeline:
             await attempt(documents)
         except Exception as error:  # a tokenizer can raise anything
             log.warning("chunking failed", extra={"documents": len(documents), "reason": repr(error)})
-            await self._encoding.handle_failures(encoder, version, await bisect_failures(documents, attempt))
+            await self._encoding.handle_failures(await bisect_failures(documents, attempt))
         chunks = [
             InFlightChunk(document, number)
             for document in documents
@@ -122,7 +120,7 @@ class Pipeline:
             for number in range(len(document.chunks))
         ]
         self.throughput.record_chunking(len(documents), len(chunks))
-        for batch in self._encoding.pack(encoder, version, chunks):
+        for batch in self._encoding.pack(chunks):
             await self._batches.put(batch)
 
     async def _encode(self) -> None:

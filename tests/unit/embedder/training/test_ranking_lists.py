@@ -9,7 +9,7 @@ import pytest
 
 from service.embedder.training import ranking_lists
 from service.embedder.training.hard_negatives import Bm25Index, CandidateIndex, RankedNegatives, Vectors, mine_documents
-from service.embedder.training.ranking_lists import QueryNegatives, RankingList
+from service.embedder.training.ranking_lists import RankingList
 from service.embedder.training.reranker_data import Material
 from service.embedder.training.training_queries import TrainingQuery, keywords
 
@@ -90,36 +90,40 @@ def test_words_are_stemmed_and_ranked() -> None:
 
 # ---------------------------------------------------------------- lists
 
-CANDIDATES = RankedNegatives([1, 2, 3, 4, 5], [0.9, 0.5, 0.4, 0.3, 0.2], [0.8])
+SCORES = [0.9, 0.5, 0.4, 0.3, 0.2]
+
+
+def draw(query: TrainingQuery, size: int) -> RankingList:
+    """Of the right document 0 and the wrong ones 1 to 5."""
+    negatives = RankedNegatives(material(), query, [1, 2, 3, 4, 5], SCORES, [0.8])
+    drawn = ranking_lists.draw(negatives, size, random.Random(7))
+    assert drawn is not None
+    return drawn
 
 
 def test_a_list_begins_with_what_is_right() -> None:
-    drawn = QueryNegatives(material(), ask("sorted list", 0), CANDIDATES).draw(4, random.Random(7))
-    assert drawn is not None
+    drawn = draw(ask("sorted list", 0), 4)
     assert drawn.passages[0] == TEXTS[0]
     assert len(set(drawn.passages)) == 4
     assert drawn.first_stage[0] == 0.8
-    assert [CANDIDATES.scores[TEXTS.index(text) - 1] for text in drawn.passages[1:]] == drawn.first_stage[1:]
+    assert [SCORES[TEXTS.index(text) - 1] for text in drawn.passages[1:]] == drawn.first_stage[1:]
     assert drawn.part == "tiny/train"
 
 
 def test_few_candidates_make_a_short_list_and_none_no_list() -> None:
-    drawn = QueryNegatives(material(), ask("x", 0), CANDIDATES).draw(40, random.Random(7))
-    assert drawn is not None
+    drawn = draw(ask("x", 0), 40)
     assert len(drawn.passages) == 6
-    assert QueryNegatives(material(), ask("x", 0), RankedNegatives([], [], [0.5])).draw(8, random.Random(7)) is None
+    assert ranking_lists.draw(RankedNegatives(material(), ask("x", 0), [], [], [0.5]), 8, random.Random(7)) is None
 
 
 def test_an_answer_of_its_own_is_shown_instead() -> None:
     question = TrainingQuery(text="x", part="sentences", right=(0,), answer="what is left", titled=False)
-    drawn = QueryNegatives(material(), question, CANDIDATES).draw(3, random.Random(7))
-    assert drawn is not None
+    drawn = draw(question, 3)
     assert drawn.passages[0] == "what is left"
 
 
 def test_the_target_is_a_distribution_that_is_never_certain() -> None:
-    drawn = QueryNegatives(material(), ask("x", 0), CANDIDATES).draw(6, random.Random(7))
-    assert drawn is not None
+    drawn = draw(ask("x", 0), 6)
     assert sum(drawn.target) == pytest.approx(1)
     assert 1 - ranking_lists.SOFT_SHARE < drawn.target[0] < 1
     by_first_stage = sorted(zip(drawn.first_stage[1:], drawn.target[1:], strict=True), reverse=True)
@@ -127,10 +131,9 @@ def test_the_target_is_a_distribution_that_is_never_certain() -> None:
 
 
 def test_the_best_candidates_are_drawn_most_often() -> None:
-    many = RankedNegatives(list(range(1, 6)) * 10, [0.5] * 50, [0.8])
     dice, drawn = random.Random(7), Counter[int]()
     for _ in range(2000):
-        drawn.update(ranking_lists.sample_ranks(len(many.wrong), 7, dice))
+        drawn.update(ranking_lists.sample_ranks(50, 7, dice))
     assert all(drawn[rank] > drawn[rank + 20] for rank in range(10))
     assert 0.35 < sum(drawn[rank] for rank in range(10)) / drawn.total() < 0.6
     assert set(drawn) == set(range(50))
