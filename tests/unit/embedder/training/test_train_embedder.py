@@ -3,7 +3,7 @@
 import json
 import random
 import sys
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -49,23 +49,39 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return transformer(tmp_path_factory.mktemp("models") / "small")
 
 
-def training(collection: Path, model: Path, **recipe: Any) -> tuple[BiEncoderTraining, TrainableModel]:
-    chain = TrainableModel(model, device="cpu", precision="float32", longest=48)
-    documents = read_documents(collection)
-    judged = {"train": beir.judgments(collection, "train")}
-    passages, found = embedder_data.gather(documents, judged, ["train"], chain, most=1000, seed=3)
-    return BiEncoderTraining(chain, passages, found, replace(RECIPE, **recipe)), chain
+@dataclass(frozen=True)
+class Case:
+    """One adaptation of the small model to the collection."""
+
+    collection: Path
+    model: Path
+    out: Path
+
+    def training(self, **recipe: Any) -> tuple[BiEncoderTraining, TrainableModel]:
+        chain = TrainableModel(self.model, device="cpu", precision="float32", longest=48)
+        judged = {"train": beir.judgments(self.collection, "train")}
+        passages, found = embedder_data.gather(
+            read_documents(self.collection), judged, ["train"], chain, most=1000, seed=3
+        )
+        return BiEncoderTraining(chain, passages, found, replace(RECIPE, **recipe)), chain
+
+    def adapt(
+        self, *, judged: bool = True, epochs: float = 2.0, rank: int | None = None, **more: Any
+    ) -> BiEncoderReport:
+        subject = TrainingSubject(
+            name="codenames",
+            documents=read_documents(self.collection),
+            judgments=self.collection if judged else None,
+            licence="CC0",
+        )
+        recipe = replace(RECIPE, epochs=epochs, rank=rank)
+        options = {"longest": 48, "device": "cpu", "precision": "float32", **more}
+        return train_embedder.train(subject, str(self.model), self.out, recipe, **options)
 
 
-def adapt(collection: Path, model: Path, out: Path, told: list[str] | None = None, **more: Any) -> BiEncoderReport:
-    subject = TrainingSubject(
-        name="codenames", documents=read_documents(collection), judgments=collection, licence="CC0"
-    )
-    recipe = replace(RECIPE, epochs=more.pop("epochs", 2.0), rank=more.pop("rank", None))
-    notify = (lambda message: None) if told is None else told.append
-    return train_embedder.train(
-        subject, str(model), out, recipe, longest=48, device="cpu", precision="float32", notify=notify, **more
-    )
+@pytest.fixture
+def case(collection: Path, model: Path, tmp_path: Path) -> Case:
+    return Case(collection, model, tmp_path / "adapted")
 
 
 # ---------------------------------------------------------------- learning
@@ -76,14 +92,14 @@ def falls(losses: list[float]) -> bool:
     return sum(losses[-tenth:]) < 0.9 * sum(losses[:tenth])
 
 
-def test_it_learns_by_lora(collection: Path, model: Path) -> None:
+def test_it_learns_by_lora(case: Case) -> None:
     """Weights at random hold little that differences of low rank could bring out, but for what it has read."""
-    run, _ = training(collection, model, rank=8, rate=2e-2)
+    run, _ = case.training(rank=8, rate=2e-2)
     assert falls(run.run().losses)
 
 
-def test_it_learns_what_it_has_not_read(collection: Path, model: Path) -> None:
-    run, _ = training(collection, model)
+def test_it_learns_what_it_has_not_read(case: Case) -> None:
+    run, _ = case.training()
     report = run.run()
     assert falls(report.losses)
     assert report.better
@@ -93,16 +109,16 @@ def test_it_learns_what_it_has_not_read(collection: Path, model: Path) -> None:
     assert report.steps == len(report.losses)
 
 
-def test_the_same_seed_gives_the_same_model(collection: Path, model: Path) -> None:
-    first, one = training(collection, model, epochs=1.0)
-    second, other = training(collection, model, epochs=1.0)
+def test_the_same_seed_gives_the_same_model(case: Case) -> None:
+    first, one = case.training(epochs=1.0)
+    second, other = case.training(epochs=1.0)
     assert first.run().losses == second.run().losses
     assert np.array_equal(one.vectors(["Quillfeather"], "query"), other.vectors(["Quillfeather"], "query"))
-    third, _ = training(collection, model, epochs=1.0, seed=4)
+    third, _ = case.training(epochs=1.0, seed=4)
     assert third.run().losses != first.run().losses
 
 
-def test_what_is_handed_over_is_what_was_measured(collection: Path, model: Path, monkeypatch: Any) -> None:
+def test_what_is_handed_over_is_what_was_measured(case: Case, monkeypatch: Any) -> None:
     kept: list[HeldOut] = []
     scores = HeldOut.scores
 
@@ -111,14 +127,12 @@ def test_what_is_handed_over_is_what_was_measured(collection: Path, model: Path,
         return scores(self, chain)
 
     monkeypatch.setattr(HeldOut, "scores", remember)
-    run, chain = training(collection, model)
+    run, chain = case.training()
     report = run.run()
     assert scores(kept[0], chain) == pytest.approx(report.chosen.scores)
 
 
-def test_it_ends_when_looks_are_no_better_and_keeps_the_best(
-    collection: Path, model: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_it_ends_when_looks_are_no_better_and_keeps_the_best(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
     #            as it was, looks of the run, then the mixtures
     told = iter([0.1, 0.3, 0.5, 0.4, 0.2, 0.0, 0.0])
     at_best: list[Any] = []
@@ -130,26 +144,26 @@ def test_it_ends_when_looks_are_no_better_and_keeps_the_best(
         return [score] * len(self)
 
     monkeypatch.setattr(HeldOut, "scores", scores)
-    run, chain = training(collection, model, looks=10, patience=2)
+    run, chain = case.training(looks=10, patience=2)
     report = run.run()
     assert [candidate.mean for candidate in report.candidates] == pytest.approx([0.1, 0.3, 0.5, 0.4, 0.2, 0.0, 0.0])
     assert report.chosen.mean == pytest.approx(0.5)
     assert np.allclose(chain.vectors(["Which fuse?"], "query"), at_best[0], atol=1e-5)
 
 
-def test_time_ends_a_run(collection: Path, model: Path) -> None:
-    run, _ = training(collection, model, epochs=1000.0, minutes=0.01)
+def test_time_ends_a_run(case: Case) -> None:
+    run, _ = case.training(epochs=1000.0, minutes=0.01)
     assert 1 <= run.run().steps < 1000
 
 
 # ---------------------------------------------------------------- the model that is written
 
 
-def test_it_serves_like_any_other_under_another_fingerprint(collection: Path, model: Path, tmp_path: Path) -> None:
-    report = adapt(collection, model, tmp_path / "adapted")
+def test_it_serves_like_any_other_under_another_fingerprint(case: Case, tmp_path: Path) -> None:
+    report = case.adapt()
     assert report.better
     load = ModelLoader(device="cpu", precision="float32", threads=1)
-    before, after = (load(EmbedderSpec(model=str(folder))) for folder in (model, tmp_path / "adapted"))
+    before, after = (load(EmbedderSpec(model=str(folder))) for folder in (case.model, case.out))
     parts, others = before.identity.parts, after.identity.parts
     assert {name for name in parts if parts[name] != others[name]} == {"weights", "tokenizer", "modules"}
     assert before.identity.fingerprint != after.identity.fingerprint
@@ -158,10 +172,10 @@ def test_it_serves_like_any_other_under_another_fingerprint(collection: Path, mo
     assert not list(tmp_path.glob(".*"))
 
 
-def test_its_card_says_what_it_was_made_of(collection: Path, model: Path, tmp_path: Path) -> None:
-    report = adapt(collection, model, tmp_path / "adapted", command="azimuth train embedder codenames")
-    card = (tmp_path / "adapted" / "README.md").read_text("utf-8")
-    record = json.loads((tmp_path / "adapted" / "training.json").read_text("utf-8"))
+def test_its_card_says_what_it_was_made_of(case: Case) -> None:
+    report = case.adapt(command="azimuth train embedder codenames")
+    card = (case.out / "README.md").read_text("utf-8")
+    record = json.loads((case.out / "training.json").read_text("utf-8"))
     for words in ("CC0", "azimuth train embedder codenames", "# adapted", "| seed | 3 |", f"{report.chosen.mean:.4f}"):
         assert words in card
     assert record["pairs"] == report.pairs
@@ -169,14 +183,12 @@ def test_its_card_says_what_it_was_made_of(collection: Path, model: Path, tmp_pa
     assert record["words"] == report.words
 
 
-def test_where_nothing_is_better_nothing_is_written(
-    collection: Path, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_where_nothing_is_better_nothing_is_written(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(HeldOut, "scores", lambda self, chain: [0.5] * len(self))
-    report = adapt(collection, model, tmp_path / "adapted", epochs=0.1)
+    report = case.adapt(epochs=0.1)
     assert not report.better
     assert report.chosen.name == "as it was"
-    assert not (tmp_path / "adapted").exists()
+    assert not (case.out).exists()
 
 
 # ---------------------------------------------------------------- what it is made of
@@ -190,20 +202,11 @@ def test_judgments_come_before_titles_and_titles_before_text(collection: Path, t
     assert train_embedder.default_part(TrainingSubject(name="c", documents=bare)) == "crops"
 
 
-def test_documents_alone_are_enough(collection: Path, model: Path, tmp_path: Path) -> None:
-    told: list[str] = []
-    subject = TrainingSubject(name="codenames", documents=read_documents(collection))
-    report = train_embedder.train(
-        subject,
-        str(model),
-        tmp_path / "o",
-        replace(RECIPE, epochs=1.0),
-        parts=("crops",),
-        teacher=None,
-        notify=told.append,
-    )
+def test_documents_alone_are_enough(case: Case) -> None:
+    messages: list[str] = []
+    report = case.adapt(judged=False, epochs=1.0, parts=("crops",), teacher=None, notify=messages.append)
     assert set(report.pairs) == {"crops"}
-    assert any("put aside" in message for message in told)
+    assert any("put aside" in message for message in messages)
 
 
 class Reader:
@@ -213,15 +216,11 @@ class Reader:
         return [replace(one, wrong=one.wrong[:1], logits=(0.0, 1.0)) if one.wrong else one for one in examples]
 
 
-def test_a_teacher_has_a_say_in_what_is_wrong(
-    collection: Path, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    subject = TrainingSubject(name="codenames", documents=read_documents(collection))
-
+def test_a_teacher_has_a_say_in_what_is_wrong(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
     def losses(teacher: object) -> list[float]:
         monkeypatch.setattr(train_embedder, "_teacher", lambda *_: teacher)
-        recipe = replace(RECIPE, epochs=0.2)
-        return train_embedder.train(subject, str(model), tmp_path / str(id(teacher)), recipe, parts=("crops",)).losses
+        out = case.out.with_name(str(id(teacher)))
+        return replace(case, out=out).adapt(judged=False, epochs=0.2, parts=("crops",)).losses
 
     assert losses(Reader())[0] != losses(None)[0]
 
@@ -244,39 +243,34 @@ def test_the_reranker_that_ships_reads_what_nobody_judged() -> None:
     assert labelled[0].logits[0] == max(labelled[0].logits)
 
 
-def test_a_teacher_that_is_named_must_be_there(collection: Path, model: Path, tmp_path: Path) -> None:
+def test_a_teacher_that_is_named_must_be_there(case: Case, tmp_path: Path) -> None:
     with pytest.raises(ModelUnavailable):
-        adapt(collection, model, tmp_path / "o", parts=("crops",), teacher=str(tmp_path / "nowhere"))
+        case.adapt(parts=("crops",), teacher=str(tmp_path / "nowhere"))
 
 
 # ---------------------------------------------------------------- what is refused
 
 
-def test_a_folder_that_is_there_is_not_written_over(collection: Path, model: Path, tmp_path: Path) -> None:
-    (tmp_path / "o").mkdir()
-    with pytest.raises(Misconfigured, match="is there already"):
-        adapt(collection, model, tmp_path / "o")
-
-
-def test_without_the_library_it_says_so_at_once(
-    collection: Path, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_without_the_library_it_says_so_at_once(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "peft", None)
     monkeypatch.setattr(embedder_data, "gather", None)
     with pytest.raises(Misconfigured, match=r"azimuth-search\[train\]"):
-        adapt(collection, model, tmp_path / "o", rank=8)
+        case.adapt(rank=8)
 
 
-def test_a_split_that_is_not_there_is_named(collection: Path, model: Path, tmp_path: Path) -> None:
+def test_a_missing_split_and_an_existing_folder_are_named(case: Case) -> None:
     with pytest.raises(Misconfigured, match=r"qrels/dev\.tsv"):
-        adapt(collection, model, tmp_path / "o", parts=("dev",))
+        case.adapt(parts=("dev",))
+    case.out.mkdir()
+    with pytest.raises(Misconfigured, match="is there already"):
+        case.adapt()
 
 
-def test_static_embeddings_are_not_trained(collection: Path, tmp_path: Path) -> None:
+def test_static_embeddings_are_not_trained(case: Case, tmp_path: Path) -> None:
     from tests.models import static_model
 
     with pytest.raises(Misconfigured, match="only such can be trained"):
-        adapt(collection, static_model(tmp_path / "static"), tmp_path / "o")
+        replace(case, model=static_model(tmp_path / "static")).adapt()
 
 
 @pytest.mark.parametrize(
