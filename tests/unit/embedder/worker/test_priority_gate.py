@@ -5,17 +5,17 @@ from contextlib import suppress
 
 import pytest
 
-from service.core.collections import EmbedderSpec
 from service.core.jobs import Lane
-from service.embedder.models.hashing_encoder import HashingEncoder
+from service.core.ports.embedder import Encoder
 from service.embedder.worker.priority_gate import PriorityGate
 from service.embedder.worker.rate_limit import RateLimit
+from tests.encoders import ScriptedEncoder
 
 
-class Streaming(HashingEncoder):
-    def __init__(self, streams: int) -> None:
-        super().__init__(EmbedderSpec(model="hashing:32"))
-        self.streams = streams
+def streaming(streams: int) -> ScriptedEncoder:
+    encoder = ScriptedEncoder()
+    encoder.streams = streams
+    return encoder
 
 
 class Passes:
@@ -28,12 +28,12 @@ class Passes:
         self._ends: dict[str, asyncio.Event] = {}
         self.tasks: dict[str, asyncio.Task[None]] = {}
 
-    async def wants(self, name: str, encoder: Streaming, lane: Lane) -> None:
+    async def wants(self, name: str, encoder: Encoder, lane: Lane) -> None:
         self._ends[name] = asyncio.Event()
         self.tasks[name] = asyncio.create_task(self._run(name, encoder, lane))
         await self.settle()
 
-    async def _run(self, name: str, encoder: Streaming, lane: Lane) -> None:
+    async def _run(self, name: str, encoder: Encoder, lane: Lane) -> None:
         async with self._gate.slot(encoder, lane):
             self.began.append(name)
             self.at_once += 1
@@ -61,7 +61,7 @@ class Passes:
 
 
 async def test_a_live_pass_waits_for_one_pass_at_most() -> None:
-    encoder, passes = Streaming(1), Passes(PriorityGate())
+    encoder, passes = streaming(1), Passes(PriorityGate())
     for name in ("b1", "b2", "b3"):
         await passes.wants(name, encoder, "backfill")
     await passes.wants("l1", encoder, "live")
@@ -74,7 +74,7 @@ async def test_a_live_pass_waits_for_one_pass_at_most() -> None:
 
 
 async def test_as_many_at_once_as_the_encoder_says_and_two_at_most() -> None:
-    passes, encoder = Passes(PriorityGate()), Streaming(5)
+    passes, encoder = Passes(PriorityGate()), streaming(5)
     for name in ("b1", "b2", "b3"):
         await passes.wants(name, encoder, "backfill")
     assert passes.began == ["b1", "b2"]
@@ -83,7 +83,7 @@ async def test_as_many_at_once_as_the_encoder_says_and_two_at_most() -> None:
 
 
 async def test_encoders_do_not_wait_for_each_other() -> None:
-    passes, first, second = Passes(PriorityGate()), Streaming(1), Streaming(1)
+    passes, first, second = Passes(PriorityGate()), streaming(1), streaming(1)
     await passes.wants("b", first, "backfill")
     await passes.wants("l", second, "live")
     assert passes.began == ["b", "l"]
@@ -92,7 +92,7 @@ async def test_encoders_do_not_wait_for_each_other() -> None:
 
 
 async def test_whoever_leaves_makes_room() -> None:
-    encoder, passes = Streaming(1), Passes(PriorityGate())
+    encoder, passes = streaming(1), Passes(PriorityGate())
     await passes.wants("b1", encoder, "backfill")
     await passes.wants("l1", encoder, "live")
     await passes.wants("b2", encoder, "backfill")

@@ -17,6 +17,7 @@ from service.core.collections import EmbedderSpec
 from service.core.documents import Document
 from service.core.errors import DatabaseUnavailable, ModelUnavailable, SpaceRefused
 from service.core.ids import DocumentId, VersionNumber
+from service.core.jobs import Lane
 from service.core.ports.embedder import Encoder
 from service.core.versions import EmbedderVersion, VersionState
 from service.embedder.models.hashing_encoder import HashingEncoder
@@ -32,6 +33,7 @@ from tests.fakes import Waiting
 from tests.world import World, build, doc
 
 DIMENSIONS = 32
+LANES: list[Lane] = ["live", "backfill"]
 LONG = "A sentence of seven words is here. " * 120
 
 
@@ -101,6 +103,16 @@ async def backfill(world: World, version: EmbedderVersion, *documents: Document)
         world.fake.jobs[world.collection.id, document.id, version.number] = dataclasses.replace(job, priority=2)
 
 
+async def queue(world: World, lane: Lane, *documents: Document) -> EmbedderVersion:
+    """Put documents as jobs of one lane; the version that they are for."""
+    if lane == "live":
+        await world.put(*documents)
+        return world.version
+    version = await world.add_version(2, VersionState.BACKFILLING)
+    await backfill(world, version, *documents)
+    return version
+
+
 async def drain(
     world: World, model: Encoder, until: Callable[[World], dict[str, Waiting]] = jobs, **settings: Any
 ) -> None:
@@ -156,12 +168,13 @@ async def test_several_workers_share_the_queue(world: World) -> None:
     assert sum(len(batch) for model in models for batch in model.batches) == 200
 
 
-async def test_only_the_document_that_fails_alone_has_failed(world: World, model: ScriptedEncoder) -> None:
+@pytest.mark.parametrize("lane", LANES)
+async def test_only_the_document_that_fails_alone_has_failed(world: World, model: ScriptedEncoder, lane: Lane) -> None:
     model.fail_on("poison", RuntimeError("kernel panic at token 7"))
-    await world.put(*(doc(f"d{n}") for n in range(30)), doc("bad", "poison"))
+    version = await queue(world, lane, *(doc(f"d{n}") for n in range(30)), doc("bad", "poison"))
     before = value(metrics.DOCUMENTS_SET_ASIDE, world.collection.name)
     await drain(world, model, until=waiting)
-    assert await names(world) == {f"d{n}" for n in range(30)}
+    assert {name for name, _ in await world.stored_chunks(version)} == {f"d{n}" for n in range(30)}
     (failed,) = await world.queue.failed(world.collection.id, None, 10)
     assert (failed.id, failed.attempts, failed.reason) == ("bad", 3, "RuntimeError: kernel panic at token 7")
     assert value(metrics.DOCUMENTS_SET_ASIDE, world.collection.name) == before + 1
@@ -330,10 +343,11 @@ async def test_suspects_are_tried_one_at_a_time(world: World, model: ScriptedEnc
     assert charged == [1, 1, 1, 1]
 
 
+@pytest.mark.parametrize("lane", LANES)
 async def test_a_document_that_kills_workers_becomes_a_dead_letter_untried(
-    world: World, model: ScriptedEncoder
+    world: World, model: ScriptedEncoder, lane: Lane
 ) -> None:
-    await world.put(doc("killer"), doc("other"))
+    await queue(world, lane, doc("killer"), doc("other"))
     jobs(world)["killer"].lost_leases, jobs(world)["killer"].attempts = 3, 2
     await drain(world, model, until=waiting)
     assert counted(model) == [["text of other"]]
@@ -380,15 +394,11 @@ async def test_stopping_finishes_what_is_in_hand_and_claims_no_more(world: World
     assert set(jobs(world)) == {"late"}
 
 
-@pytest.mark.parametrize("lane", ["live", "backfill"])
+@pytest.mark.parametrize("lane", LANES)
 async def test_what_cannot_be_finished_in_time_is_given_back_without_a_failure(
-    world: World, model: ScriptedEncoder, lane: str
+    world: World, model: ScriptedEncoder, lane: Lane
 ) -> None:
-    documents = [doc(f"d{n}") for n in range(100)]
-    if lane == "live":
-        await world.put(*documents)
-    else:
-        await backfill(world, await world.add_version(2, VersionState.BACKFILLING), *documents)
+    await queue(world, lane, *(doc(f"d{n}") for n in range(100)))
     model.gate.clear()
     try:
         async with running(worker(world, model, grace=timedelta(seconds=0.05))) as stop:
@@ -479,8 +489,7 @@ async def test_no_text_is_logged(world: World, model: ScriptedEncoder, caplog: p
 
 
 async def test_a_new_document_overtakes_a_backfill(world: World, model: ScriptedEncoder) -> None:
-    second = await world.add_version(2, VersionState.BACKFILLING)
-    await backfill(world, second, *(doc(f"old{n}", LONG) for n in range(60)))
+    second = await queue(world, "backfill", *(doc(f"old{n}", LONG) for n in range(60)))
     model.fault = lambda texts: time.sleep(0.01)  # it is the model that is busy
     async with running(worker(world, model)):
         for n in range(3):
@@ -496,8 +505,7 @@ async def test_a_new_document_overtakes_a_backfill(world: World, model: Scripted
 
 
 async def test_a_backfill_is_claimed_when_no_live_write_is_left(world: World, model: ScriptedEncoder) -> None:
-    second = await world.add_version(2, VersionState.BACKFILLING)
-    await backfill(world, second, *(doc(f"old{n}") for n in range(50)))
+    await queue(world, "backfill", *(doc(f"old{n}") for n in range(50)))
     await world.put(*(doc(f"new{n}") for n in range(150)))
     claims: list[tuple[str, int, int]] = []
 
@@ -609,24 +617,12 @@ async def test_what_the_client_encodes_is_left_alone(world: World, model: Script
 
 
 async def test_a_backfill_keeps_to_its_rate(world: World, model: ScriptedEncoder) -> None:
-    second = await world.add_version(2, VersionState.BACKFILLING)
-    await backfill(world, second, *(doc(f"old{n}") for n in range(60)))
+    await queue(world, "backfill", *(doc(f"old{n}") for n in range(60)))
     started = time.monotonic()
     async with running(worker(world, model, backfill_per_second=100)):
         await world.put(*(doc(f"new{n}") for n in range(60)))
         await eventually(lambda: not jobs(world))
     assert time.monotonic() - started > 0.55
-
-
-async def test_poison_in_a_backfill_is_set_aside_alone(world: World, model: ScriptedEncoder) -> None:
-    second = await world.add_version(2, VersionState.BACKFILLING)
-    model.fail_on("poison", ValueError("no"))
-    await backfill(world, second, *(doc(f"old{n}") for n in range(20)), doc("bad", "poison"), doc("killer"))
-    jobs(world)["killer"].lost_leases, jobs(world)["killer"].attempts = 3, 2
-    await drain(world, model, until=waiting)
-    assert {name for name, _ in await world.stored_chunks(second)} == {f"old{n}" for n in range(20)}
-    failed = await world.queue.failed(world.collection.id, None, 10)
-    assert [(one.id, one.attempts) for one in failed] == [("bad", 3), ("killer", 3)]
 
 
 async def test_admission_ends_with_the_version(world: World, model: ScriptedEncoder) -> None:
