@@ -34,6 +34,8 @@ class RecallSample:
 
 
 class RecallAggregator:
+    """Collects the samples of this process until they are written and exported."""
+
     def __init__(self, recalls: RecallStore, now: Callable[[], datetime]) -> None:
         self._recalls = recalls
         self._now = now

@@ -62,7 +62,10 @@ class EfChange:
 
 @dataclass(kw_only=True, eq=False)
 class RecallController:
-    """`exact_below`: chunks up to which a version has no index, because an exact scan is as fast."""
+    """Holds the recall target of each version by its `ef_search`, and rebuilds indexes on demand.
+
+    `exact_below`: chunks up to which a version has no index, because an exact scan is as fast.
+    """
 
     collections: Collections
     versions: Versions

@@ -36,6 +36,8 @@ NEAR_SHARE = 0.06
 
 @dataclass(kw_only=True, eq=False)
 class LexicalProbe:
+    """Probes the lexical leg on a sample of documents, which is drawn again after `SAMPLE_SECONDS`."""
+
     lexicon: Lexicon
     truth: ExactBM25
     vectors: VectorStore

@@ -54,7 +54,10 @@ MAX_SPACES = 64
 
 @dataclass(kw_only=True, eq=False)
 class RecallMonitor:
-    """`share`: of live searches, that may be probed. `budget_ms`: of each minute, that probes may take; 0 disables."""
+    """Samples live searches and probes them.
+
+    `share`: of live searches, that may be probed. `budget_ms`: of each minute, that probes may take; 0 disables it.
+    """
 
     dense_probe: DenseProbe
     lexical_probe: LexicalProbe

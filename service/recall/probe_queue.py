@@ -76,6 +76,8 @@ class KindSample(Generic[T]):
 
 
 class ProbeQueue(QueryLog[Hashable, KindSample[T]]):
+    """The sampled queries of all kinds."""
+
     def __init__(self, rng: random.Random) -> None:
         super().__init__(KindSample, max_keys=MAX_KINDS, max_bytes=MAX_BYTES, size_of=lambda kind: kind.bytes)
         self._rng = rng

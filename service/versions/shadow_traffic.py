@@ -6,14 +6,13 @@ compare  for the promotion checks: answers remembered searches at once, where to
 """
 
 import asyncio
-import dataclasses
 import logging
 import math
 import random
 import statistics
 import time
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from service.core import metrics
@@ -135,9 +134,7 @@ class ShadowTraffic:
         if len(request.text) > MAX_TEXT_LENGTH or operands(request.where) > MAX_OPERANDS:
             return
         # Without the cross-encoder, which would even out the difference, and without what only costs time.
-        request = dataclasses.replace(
-            request, k=DEPTH, rerank=None, min_confidence=None, budget_ms=None, include=frozenset()
-        )
+        request = replace(request, k=DEPTH, rerank=None, min_confidence=None, budget_ms=None, include=frozenset())
         self._requests.touch(name)[request] = None
         if random.random() < self._share and not self._queue.full():  # noqa: S311  no secret
             self._queue.put_nowait((name, request))
@@ -195,7 +192,7 @@ class ShadowTraffic:
         for number in random.sample((active, version.number), 2):
             started = time.perf_counter()
             try:
-                pinned = dataclasses.replace(request, embedder_version=number)
+                pinned = replace(request, embedder_version=number)
                 answer = await self._search.run_background(collection.name, pinned)
                 if not answer.complete:
                     raise Unavailable("; ".join(f"{one.stage}: {one.reason}" for one in answer.degraded))
