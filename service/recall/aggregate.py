@@ -50,9 +50,8 @@ class RecallAggregator:
             series = sample.series
             self._add_pending((collection_id, series, minute), sample.stats)
             if sample.live:
-                self._export_later(
-                    (collection_id, name, series.version, series.plan, series.band), minute, sample.stats
-                )
+                exported = (collection_id, name, series.version, series.plan, series.band)
+                self._export_later(exported, minute, sample.stats)
 
     async def flush(self) -> None:
         """Update the metrics and write the pending sums to the database. What cannot be written stays pending."""

@@ -34,8 +34,6 @@ REST_RATIO = 1.0
 
 @dataclass(kw_only=True, eq=False)
 class CurveMeasurer:
-    """Measures calibration curves beside live searches. `rest_ratio`: as `REST_RATIO`."""
-
     vectors: VectorStore
     sampling: CollectionSampler
     rest_ratio: float = REST_RATIO

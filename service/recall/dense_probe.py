@@ -44,7 +44,8 @@ class ProbedQuery:
 class DenseProbe:
     """Runs live searches again, exactly and as they ran. `passing_cap`: as for live searches.
 
-    `lower_step`: a smaller `ef_search` to try as well, to learn if it suffices. It is tried only for searches without a filter: under filters each search has an `ef_search` of its own.
+    `lower_step`: a smaller `ef_search` to try as well, to learn if it suffices; only for searches without a filter,
+    because under filters each search has an `ef_search` of its own.
     """
 
     vectors: VectorStore
