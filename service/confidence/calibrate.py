@@ -69,6 +69,8 @@ class TopScores:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ConfidenceCalibrator:
+    """Keeps the confidence of each version calibrated."""
+
     collections: Collections
     versions: Versions
     queue: JobQueue

@@ -70,6 +70,8 @@ class GeometryPicture:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class GeometryMeasurements:
+    """What was measured of one sample."""
+
     measures: tuple[GeometryMeasure, ...]
     picture: GeometryPicture
 

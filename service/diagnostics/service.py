@@ -61,6 +61,8 @@ Key = tuple[CollectionId, VersionNumber, int]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Hub:
+    """A chunk that is among the nearest of many others. `occurrences`: of how many."""
+
     document_id: DocumentId
     chunk: int
     title: str
@@ -86,6 +88,8 @@ class GeometryReport:
 
 @dataclass(kw_only=True, eq=False)
 class DiagnosticsService:
+    """Diagnoses versions on request and regularly, one at a time, and remembers the reports."""
+
     collections: Collections
     versions: Versions
     vectors: VectorStore

@@ -61,6 +61,8 @@ class EvaluationResult:
 
 @dataclass(kw_only=True, eq=False)
 class Evaluator:
+    """Evaluates collections, one at a time."""
+
     search: SearchPipeline
     versions: Versions
     sampling: CollectionSampler

@@ -16,7 +16,7 @@ from service.core.filters import And
 from service.core.ids import DocumentId, Vectors
 from service.core.ports.documents import Documents
 from service.core.ports.embedder import Embedders, EncoderWithNorms
-from service.core.ports.vectors import VectorStore as Spaces
+from service.core.ports.vectors import VectorStore
 from service.core.text import meaningful_sentences, sentences
 from service.core.vector_math import finite, unit_rows
 from service.core.versions import EmbedderVersion, Judgments
@@ -33,7 +33,11 @@ T = TypeVar("T")
 
 
 class CollectionSampler:
-    def __init__(self, *, vectors: Spaces, documents: Documents, embedders: Embedders, verifier: ModelVerifier) -> None:
+    """Draws documents, sentences and query vectors of a collection."""
+
+    def __init__(
+        self, *, vectors: VectorStore, documents: Documents, embedders: Embedders, verifier: ModelVerifier
+    ) -> None:
         self._vectors = vectors
         self._documents = documents
         self._embedders = embedders
