@@ -1,4 +1,4 @@
-"""Settings, read from the environment (`AZIMUTH_*`) by `wiring` and the commands alone. docs/settings.md lists them."""
+"""Settings, read from the environment (`AZIMUTH_*`) by the runtime and the commands. docs/settings.md lists them."""
 
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -22,7 +22,7 @@ class Settings(BaseSettings):
     api_keys: Annotated[tuple[SecretStr, ...], NoDecode] = Field(
         (), description="Comma-separated keys; a request must carry one as a bearer token."
     )
-    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level that is logged.")
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Lowest level that is logged.")
 
     embedder: str = Field("all-MiniLM-L6-v2", description="Model of new collections that name none.")
     models: Annotated[tuple[str, ...], NoDecode] = Field(
@@ -37,10 +37,10 @@ class Settings(BaseSettings):
         "auto", description="auto: bfloat16 where the device computes in it, float32 elsewhere."
     )
     encoder_url: str | None = Field(
-        None, description="Another Azimuth that encodes in place of models here; both must know the same models."
+        None, description="Another Azimuth that encodes instead of this one; both must know the same models."
     )
     encoder_key: SecretStr | None = Field(None, description="API key for AZIMUTH_ENCODER_URL.")
-    check_seconds: float = Field(30.0, ge=1, description="How often running processes prove their models again.")
+    check_seconds: float = Field(30.0, ge=1, description="How often running processes verify their models.")
     threads: int = Field(0, ge=0, description="Threads of a model on CPU; 0: all cores.")
 
     traces_endpoint: str | None = Field(
@@ -53,7 +53,7 @@ class Settings(BaseSettings):
 
     exact_below: int = Field(7_500, ge=0, description="Chunks up to which a version is scanned exactly, without HNSW.")
     passing_cap: int = Field(
-        50_000, ge=1, description="Most documents that pass a filter and are named, to be scanned exactly."
+        50_000, ge=1, description="Most documents that match a filter and are listed by id for an exact scan."
     )
     max_concurrent_searches: int = Field(64, ge=1, description="Searches at once before 429.")
 
@@ -65,25 +65,25 @@ class Settings(BaseSettings):
     batch_tokens: int = Field(0, ge=0, description="Tokens in one forward pass of the worker; 0: by device.")
     claim: int = Field(512, ge=1, le=10_000, description="Documents that a worker leases at once.")
     lease_seconds: float = Field(
-        60.0, gt=1, description="How long a worker may stay silent before its work is given away."
+        60.0, gt=1, description="How long a worker may be silent before its documents are given to others."
     )
     max_attempts: int = Field(3, ge=1, description="Attempts before a document is set aside.")
 
     backfill_per_second: float = Field(
-        0.0, ge=0, description="Most documents that one worker re-encodes each second for new versions; 0: no limit."
+        0.0, ge=0, description="Most documents that one worker encodes each second for backfills; 0: no limit."
     )
     shadow_share: float = Field(
-        0.05, ge=0, le=1, description="Share of live searches that a version which is to be promoted answers as well."
+        0.05, ge=0, le=1, description="Share of live searches that a candidate version answers as well."
     )
 
     probe_share: float = Field(
         1.0, ge=0, le=1, description="Share of live searches that may be run again exactly, to measure recall."
     )
     probe_budget_ms: float = Field(
-        600.0, ge=0, le=60_000, description="Time of each minute that one process may spend on that; 0: none."
+        600.0, ge=0, le=60_000, description="Time of each minute that one process may spend on recall probes; 0: none."
     )
     drift_seconds: float = Field(
-        600.0, gt=0, description="What the latest live queries span at least, where many come, when they are compared."
+        600.0, gt=0, description="Least time span of the latest live queries when they are compared for drift."
     )
 
     @field_validator("api_keys", "models", mode="before")

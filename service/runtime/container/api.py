@@ -40,13 +40,10 @@ from service.store.lexical.follower import Follower
 from service.store.lexical.languages import KNOWN
 from service.store.lexical.lexicon import TantivyLexicon
 from service.store.postgres import maintenance
-from service.store.postgres.collections import PostgresCollections
 from service.store.postgres.connection.pool import open_pool
-from service.store.postgres.documents import PostgresDocuments
-from service.store.postgres.recall import PostgresRecalls
 from service.store.postgres.schema import server_checks
+from service.store.postgres.store import Store
 from service.store.postgres.vectors.vectors import PostgresVectors
-from service.store.postgres.versions.versions import PostgresVersions
 from service.versions.collection_setup import CollectionService
 from service.versions.search_checks import SearchChecks
 from service.versions.shadow_traffic import ShadowTraffic
@@ -246,19 +243,19 @@ async def _open_recall_monitor(settings: Settings, url: str, lexicon: TantivyLex
         parallel=False,
     )
     async with pool:
-        documents, vectors = PostgresDocuments(pool), PostgresVectors(pool, parallel=False)
-        spaces = SpaceResolver(PostgresCollections(pool), PostgresVersions(pool))
+        store, vectors = Store(pool), PostgresVectors(pool, parallel=False)
+        spaces = SpaceResolver(store.collections, store.versions)
         yield RecallMonitor(
             dense_probe=DenseProbe(
                 vectors=vectors,
-                documents=documents,
+                documents=store.documents,
                 spaces=spaces,
                 passing_cap=settings.passing_cap,
                 lower_step=ef_policy.previous_step,
             ),
-            lexical_probe=LexicalProbe(lexicon=lexicon, truth=lexicon, vectors=vectors, documents=documents),
+            lexical_probe=LexicalProbe(lexicon=lexicon, truth=lexicon, vectors=vectors, documents=store.documents),
             spaces=spaces,
-            aggregator=RecallAggregator(PostgresRecalls(pool), utc_now),
+            aggregator=RecallAggregator(store.recalls, utc_now),
             share=settings.probe_share,
             budget_ms=settings.probe_budget_ms,
             rng=random.Random(),  # noqa: S311  no secret

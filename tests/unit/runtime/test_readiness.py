@@ -1,6 +1,7 @@
-"""What an API process says of itself: to /readyz, and to the other processes."""
+"""What an API process reports: to /readyz, and to the other processes."""
 
 from datetime import UTC, datetime
+from unittest import mock
 
 import pytest
 
@@ -14,29 +15,19 @@ from tests.fakes import FakeCollections, FakeProcesses, FakeVersions
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
 
-class Counted(FakeCollections):
-    """Counts how often all of them were asked for."""
-
-    looks = 0
-
-    async def all(self):  # type: ignore[no-untyped-def]
-        self.looks += 1
-        return await super().all()
+@pytest.fixture
+def collections() -> FakeCollections:
+    return FakeCollections()
 
 
 @pytest.fixture
-def collections() -> Counted:
-    return Counted()
-
-
-@pytest.fixture
-def verifier(collections: Counted) -> ModelVerifier:
+def verifier(collections: FakeCollections) -> ModelVerifier:
     registry = ModelRegistry(default="hashing:32")
     return ModelVerifier(collections=collections, versions=FakeVersions(collections), embedders=registry)
 
 
 @pytest.fixture
-def readiness(collections: Counted, verifier: ModelVerifier) -> Readiness:
+def readiness(collections: FakeCollections, verifier: ModelVerifier) -> Readiness:
     return Readiness(
         collections=collections,
         versions=FakeVersions(collections),
@@ -48,14 +39,14 @@ def readiness(collections: Counted, verifier: ModelVerifier) -> Readiness:
     )
 
 
-async def create(collections: Counted, verifier: ModelVerifier, name: str) -> tuple[int, int]:
+async def create(collections: FakeCollections, verifier: ModelVerifier, name: str) -> tuple[int, int]:
     spec, identity, canary = await verifier.register(EmbedderSpec())
     made = await collections.create(CollectionName(name), CollectionSettings(embedder=spec), identity, canary, NOW)
     return made.id, made.active_version
 
 
 async def test_models_of_deleted_collections_are_not_verified_any_more(
-    collections: Counted, verifier: ModelVerifier, readiness: Readiness
+    collections: FakeCollections, verifier: ModelVerifier, readiness: Readiness
 ) -> None:
     gone, kept = await create(collections, verifier, "gone"), await create(collections, verifier, "kept")
     await readiness.check_models()
@@ -67,10 +58,11 @@ async def test_models_of_deleted_collections_are_not_verified_any_more(
 
 
 async def test_collections_are_read_once_for_many_versions(
-    collections: Counted, verifier: ModelVerifier, readiness: Readiness
+    collections: FakeCollections, verifier: ModelVerifier, readiness: Readiness
 ) -> None:
     for number in range(20):
         await create(collections, verifier, f"c{number}")
-    await readiness.check_models()
+    with mock.patch.object(collections, "all", wraps=collections.all) as read:
+        await readiness.check_models()
     assert len(verifier.verified) == 20
-    assert collections.looks == 1
+    assert read.await_count == 1
