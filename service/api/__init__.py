@@ -1,5 +1,5 @@
-"""The HTTP edge: what comes in becomes domain values, what goes out becomes JSON, what fails becomes one error shape.
+"""The HTTP API: requests become domain values, results become JSON, and errors become problem documents.
 
-Useful for: wire shapes (`schemas`, `answers`), statuses (`failures`), requests and keys (`middleware`), one module of
-handlers for each resource. Not useful for: how a search or an ingest works; handlers call the stories and no more.
+Useful for: JSON of requests and answers (`schemas`), statuses (`problems`), request ids and keys (`middleware`), one
+module of handlers for each resource (`routes`). Not useful for: how a search or an ingest works.
 """

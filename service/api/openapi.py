@@ -18,7 +18,7 @@ from service.api.schemas.versions import Refusal
 from service.core import collections, documents, errors, jobs, recall, search, versions
 
 DESCRIPTION = """\
-Vector search that cannot fail silently: cosine retrieval over pgvector blended with BM25 and reranking, where
+Vector search that cannot go wrong silently: cosine retrieval over pgvector blended with BM25 and reranking, where
 every answer says which embedder version answered, how it ran, and which stages failed.
 
 Errors are RFC 9457 problem documents (`application/problem+json`) of one shape, `Problem`. Every response carries

@@ -43,7 +43,7 @@ def papers(client: httpx.Client) -> None:
 
 
 @pytest.mark.parametrize("name", TABLES)
-def test_what_the_fakes_refuse_the_real_stack_refuses_too(client: httpx.Client, name: str) -> None:
+def test_the_real_stack_refuses_what_the_fakes_refuse(client: httpx.Client, name: str) -> None:
     method, url, cases = TABLES[name]
     for case, (body, field) in cases.items():
         if case in SMALLER_LIMITS:
@@ -53,7 +53,7 @@ def test_what_the_fakes_refuse_the_real_stack_refuses_too(client: httpx.Client, 
 
 
 @pytest.mark.parametrize("case", [case for case in tables.URLS if case != "made-up method"])
-def test_urls_that_lead_nowhere(client: httpx.Client, case: str) -> None:
+def test_invalid_urls_get_their_status(client: httpx.Client, case: str) -> None:
     method, url, status, _ = tables.URLS[case]
     assert_problem(client.request(method, url), status)
 
@@ -71,7 +71,7 @@ def test_a_body_above_the_limit_is_a_413(client: httpx.Client) -> None:
     "target",
     ["/v1/collections/%", "/v1/collections/%zz", "/v1/collections/\xff", "//", "/%00", "/..%2f..%2fetc/passwd"],
 )
-def test_raw_targets_never_surprise(service: Running, target: str) -> None:
+def test_raw_targets_never_cause_a_500(service: Running, target: str) -> None:
     with socket.create_connection((urlsplit(service.url).hostname, urlsplit(service.url).port), timeout=10) as raw:
         raw.sendall(f"GET {target} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode("latin-1"))
         status = int(raw.makefile("rb").readline().split()[1])
@@ -113,7 +113,7 @@ def test_unusual_metadata_is_kept_and_can_be_filtered(client: httpx.Client, valu
         assert "m" in [one["id"] for one in page.json()["documents"]]
 
 
-def test_nothing_of_all_this_was_a_surprise_to_the_service(service: Running, client: httpx.Client) -> None:
+def test_the_log_has_no_unhandled_errors(service: Running, client: httpx.Client) -> None:
     assert "unhandled" not in service.log
     assert '"status":500' not in service.log
     assert client.get("/readyz").status_code == 200

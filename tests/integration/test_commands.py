@@ -174,7 +174,7 @@ def test_migrate_says_what_it_did(database_url: str, empty_database_url: str) ->
         (["frobnicate"], {}, 2, "frobnicate"),
     ],
 )
-def test_what_cannot_work_ends_with_one_clear_line(
+def test_a_command_that_cannot_work_ends_with_one_clear_line(
     arguments: list[str], environment: dict[str, str], code: int, said: str, tmp_path: Path
 ) -> None:
     done = azimuth(arguments, AZIMUTH_DATA_DIR=str(tmp_path), **({"AZIMUTH_PORT": str(unused_port())} | environment))

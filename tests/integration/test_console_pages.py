@@ -73,10 +73,14 @@ def arrived(page: Page) -> None:
     assert page.text("#problem") == ""
 
 
-def test_every_view_is_reached_by_its_link(page: Page, service: Running) -> None:
+def show(page: Page, service: Running, view: str, **asked: str) -> None:
     page.look()
-    page.open(address(service, "search"))
+    page.open(address(service, view, **asked))
     arrived(page)
+
+
+def test_every_view_is_reached_by_its_link(page: Page, service: Running) -> None:
+    show(page, service, "search")
     for view in VIEWS:
         page.click(f'#views a[data-view="{view}"]')
         wanted = "null" if view == "search" else json.dumps(view)
@@ -105,9 +109,7 @@ def test_a_view_fits_and_can_be_read(page: Page, service: Running, view: str) ->
 
 @pytest.mark.parametrize("view", VIEWS)
 def test_headings_and_charts_are_told_to_those_who_do_not_see(page: Page, service: Running, view: str) -> None:
-    page.look()
-    page.open(address(service, view, **({"q": "timeout"} if view == "search" else {})))
-    arrived(page)
+    show(page, service, view, **({"q": "timeout"} if view == "search" else {}))
     nodes = page.accessible()
     headings = [int(one["level"]) for one in nodes if one["role"] == "heading"]
     assert all(after - before <= 1 for before, after in pairwise(headings)), headings
@@ -122,9 +124,7 @@ def test_headings_and_charts_are_told_to_those_who_do_not_see(page: Page, servic
 
 
 def test_a_search_shows_the_score_of_each_stage(page: Page, service: Running) -> None:
-    page.look()
-    page.open(address(service, "search"))
-    arrived(page)
+    show(page, service, "search")
     page.click("#query")
     page.type("cancel a task after a timeout")
     page.press("Enter", 13)
@@ -137,9 +137,7 @@ def test_a_search_shows_the_score_of_each_stage(page: Page, service: Running) ->
 
 
 def test_recall_is_shown_beside_its_target(page: Page, service: Running) -> None:
-    page.look()
-    page.open(address(service, "recall"))
-    arrived(page)
+    show(page, service, "recall")
     shown = page.text("#answer")
     for words in ("target 95", "By plan and filter", "hnsw", "lexical", "Recall by ef_search", "whole search"):
         assert words in shown, words
@@ -151,9 +149,7 @@ def test_recall_is_shown_beside_its_target(page: Page, service: Running) -> None
 
 
 def test_hits_stand_out_on_the_map(page: Page, service: Running) -> None:
-    page.look()
-    page.open(address(service, "geometry"))
-    arrived(page)
+    show(page, service, "geometry")
     page.click("#map-query")
     page.type("socket server client")
     page.press("Enter", 13)
@@ -164,9 +160,7 @@ def test_hits_stand_out_on_the_map(page: Page, service: Running) -> None:
 
 
 def test_an_index_is_built_anew_on_demand(page: Page, service: Running) -> None:
-    page.look()
-    page.open(address(service, "index"))
-    arrived(page)
+    show(page, service, "index")
     page.click('[data-key="reindex 1"]')
     page.until("document.querySelector('#dialog').open")
     page.click("#dialog-yes")
@@ -177,9 +171,7 @@ def test_an_index_is_built_anew_on_demand(page: Page, service: Running) -> None:
 
 
 def test_all_collections_are_on_the_overview(page: Page, service: Running) -> None:
-    page.look()
-    page.open(address(service, "overview"))
-    arrived(page)
+    show(page, service, "overview")
     row = page.text("#answer tbody tr")
     assert scene.COLLECTION in row
     assert "of 95" in row  # recall beside its target

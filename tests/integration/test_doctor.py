@@ -13,7 +13,7 @@ from tests.rivals import DOCUMENTS
 pytestmark = pytest.mark.database
 
 
-def test_what_a_client_brings_is_found_to_mean_nothing(client: httpx.Client, service: Running) -> None:
+def test_meaningless_external_vectors_are_found(client: httpx.Client, service: Running) -> None:
     embedder = {"model": "external", "dimensions": 32, "identity": "a constant and noise"}
     client.put("/v1/collections/theirs", json={"embedder": embedder}).raise_for_status()
     rows = np.eye(32)[0] + 0.1 * np.random.default_rng(1).normal(size=(len(DOCUMENTS), 32)) / np.sqrt(32)

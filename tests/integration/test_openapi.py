@@ -85,5 +85,5 @@ def test_answers_are_as_the_document_says(service: Running, label: str, mode: Ge
     run()
 
 
-def test_the_service_was_never_surprised(service: Running) -> None:
+def test_the_log_has_no_unhandled_error(service: Running) -> None:
     assert "unhandled" not in service.log

@@ -32,12 +32,12 @@ router = collection_router("", "search", 409, 429)
 @router.post("/search", summary="Search a collection", response_model=SearchAnswer)
 async def search(service: ServiceDep, request: Request, collection: CollectionPath, body: SearchBody) -> Response:
     """Every answer says which version answered, how the dense leg ran, and which stages failed and why."""
-    wanted = body.request()
-    work = service.search.run(collection, wanted)
+    search_request = body.request()
+    work = service.search.run(collection, search_request)
     # A cross-encoder takes long: it stops as soon as nobody waits for it.
-    result = await (run_until_disconnect(request, work) if wanted.rerank else work)
-    service.shadow.add(collection, wanted)
-    return _response(request, result, wanted, body.explain)
+    result = await (run_until_disconnect(request, work) if search_request.rerank else work)
+    service.shadow.add(collection, search_request)
+    return _response(request, result, search_request, body.explain)
 
 
 @router.post("/similar/{id:id}", summary="Documents similar to a document", response_model=SearchAnswer)
@@ -49,15 +49,15 @@ async def similar(
     body: Annotated[SimilarBody, Body(default_factory=SimilarBody)],
 ) -> Response:
     """A search that is `like` this one document, which is left out of the answer. The body may be left out."""
-    wanted = body.request(id)
+    search_request = body.request(id)
     try:
-        result = await service.search.run(collection, wanted)
+        result = await service.search.run(collection, search_request)
     except Invalid as error:
         found = await service.collections.by_name(collection)
         if id not in await service.documents.get(found.id, [id]):
             raise DocumentNotFound from error
         raise Invalid.at("id", "; ".join(one.message for one in error.errors)) from error
-    return _response(request, result, wanted, body.explain)
+    return _response(request, result, search_request, body.explain)
 
 
 @router.post("/search/batch", summary="Run several searches")
@@ -68,15 +68,15 @@ async def batch(service: ServiceDep, request: Request, collection: CollectionPat
     searches are not in the sample that a new version is tried on.
     """
     started = time.perf_counter()
-    wanted = []
+    requests = []
     for at, search in enumerate(body.searches):
         with _errors_placed(at):
-            wanted.append(search.request())
-    results = await _run_batch(service, collection, wanted)
+            requests.append(search.request())
+    results = await _run_batch(service, collection, requests)
     request.state.searches = tuple(result.timings for result in results)
     answers = [
         search_answer(result, one, explain=search.explain)
-        for result, one, search in zip(results, wanted, body.searches, strict=True)
+        for result, one, search in zip(results, requests, body.searches, strict=True)
     ]
     return {"results": answers, "took_ms": round((time.perf_counter() - started) * 1000, 3)}
 
@@ -106,8 +106,8 @@ async def _run_batch(
     return await gather_limited([partial(run, at, request) for at, request in enumerate(requests)], BATCH_CONCURRENCY)
 
 
-def _response(request: Request, result: SearchResult, wanted: SearchRequest, explain: bool) -> Response:
-    answer = search_answer(result, wanted, explain=explain)
+def _response(request: Request, result: SearchResult, search_request: SearchRequest, explain: bool) -> Response:
+    answer = search_answer(result, search_request, explain=explain)
     request.state.timings = answer["timings_ms"]
     request.state.searches = (result.timings,)
     stages = [result.timings.header()] if result.timings.seconds else []

@@ -110,7 +110,7 @@ async def test_a_body_above_the_limit_is_a_413_whether_it_says_so_or_not(api: Ed
     assert_problem(answer, 413)
 
 
-async def test_a_body_that_lies_about_its_length_is_measured(api: Edge) -> None:
+async def test_a_body_longer_than_its_content_length_is_a_413(api: Edge) -> None:
     headers = {**JSON, "Content-Length": "10"}
     answer = await api.client.post(
         f"{PAPERS}/search", content=b'{"query": "' + b"x" * LIMITS.body_bytes + b'"}', headers=headers
@@ -180,6 +180,12 @@ SEARCHES: dict[str, tuple[Any, str]] = {
     "include unknown": ({"query": "x", "include": ["all"]}, "include.0"),
     "include text": ({"query": "x", "include": "text"}, "include"),
     "explain a number": ({"query": "x", "explain": 1}, "explain"),
+    "too many typos": ({"query": "x", "typos": {"max_edits": 3}}, "typos.max_edits"),
+    "no typos": ({"query": "x", "typos": {"max_edits": 0}}, "typos.max_edits"),
+    "typos unknown field": ({"query": "x", "typos": {"edits": 1}}, "typos.edits"),
+    "typos text": ({"query": "x", "typos": "yes"}, "typos"),
+    "syntax unknown": ({"query": "x", "syntax": "lucene"}, "syntax"),
+    "syntax null": ({"query": "x", "syntax": None}, "syntax"),
     "filter a list": ({"query": "x", "filter": [1]}, "filter"),
     "filter text": ({"query": "x", "filter": "year = 1"}, "filter"),
     "filter with an unknown operator": ({"query": "x", "filter": {"year": {"$near": 1}}}, "filter.year.$near"),
@@ -197,7 +203,7 @@ SEARCHES: dict[str, tuple[Any, str]] = {
 
 
 @pytest.mark.parametrize(("body", "field"), SEARCHES.values(), ids=SEARCHES.keys())
-async def test_in_a_batch_its_place_is_named(api: Edge, body: Any, field: str) -> None:
+async def test_an_invalid_search_of_a_batch_is_named_by_its_place(api: Edge, body: Any, field: str) -> None:
     content = json.dumps({"searches": [{"query": "fine"}, body]}).encode()
     answer = await api.client.post(f"{PAPERS}/search/batch", content=content, headers=JSON)
     assert_problem(answer, 422, f"searches.1.{field}" if field else "searches.1")
@@ -220,13 +226,12 @@ async def test_a_number_too_large_for_a_float_is_a_422(api: Edge) -> None:
     "searches", [[], [{"query": "x"}] * 65, {"query": "x"}, None], ids=["none", "65", "one", "null"]
 )
 async def test_a_batch_of_another_size_is_a_422(api: Edge, searches: Any) -> None:
-    answer = await api.client.post(f"{PAPERS}/search/batch", json={"searches": searches})
-    assert_problem(answer, 422, "searches")
+    await api.refused(f"{PAPERS}/search/batch", {"searches": searches}, 422, "searches")
 
 
 async def test_a_version_that_is_not_there_is_a_404(api: Edge) -> None:
-    answer = await api.client.post(f"{PAPERS}/search", json={"query": "x", "embedder_version": 7})
-    assert assert_problem(answer, 404)["type"] == "urn:azimuth:error:version-not-found"
+    problem = await api.refused(f"{PAPERS}/search", {"query": "x", "embedder_version": 7}, 404)
+    assert problem["type"] == "urn:azimuth:error:version-not-found"
 
 
 # ---------------------------------------------------------------- documents
@@ -281,9 +286,9 @@ async def test_ten_megabytes_of_text_are_refused() -> None:
         assert_problem(answer, 413)
 
 
-async def test_every_wrong_value_is_named_at_once(api: Edge) -> None:
+async def test_all_invalid_values_are_reported_at_once(api: Edge) -> None:
     body = {"documents": [{"id": "", "text": 3}, {"text": "x", "colour": "red"}]}
-    problem = assert_problem(await api.client.post(f"{PAPERS}/documents", json=body), 422)
+    problem = await api.refused(f"{PAPERS}/documents", body, 422)
     fields = {one["field"] for one in problem["errors"]}
     assert fields == {"documents.0.id", "documents.0.text", "documents.1.id", "documents.1.colour"}
 
@@ -352,14 +357,20 @@ URLS: dict[str, tuple[str, str, int, str | None]] = {
     "recall of a missing collection": ("GET", "/v1/collections/nothing/recall", 404, None),
     "recall with a parameter": ("GET", f"{PAPERS}/recall?k=5", 422, "k"),
     "recall of a name with capitals": ("GET", "/v1/collections/Papers/recall", 422, "collection"),
+    "evaluation of a missing collection": ("POST", "/v1/collections/nothing/evaluate", 404, None),
     "drift of a missing collection": ("GET", "/v1/collections/nothing/drift", 404, None),
     "drift by another method": ("POST", f"{PAPERS}/drift", 405, None),
     "geometry of a missing collection": ("GET", "/v1/collections/nothing/geometry", 404, None),
     "geometry of a missing version": ("GET", f"{PAPERS}/geometry?version=9", 404, None),
     "geometry of a version beyond 32 bits": ("GET", f"{PAPERS}/geometry?version={HUGE}", 422, "version"),
+    "geometry of version zero": ("GET", f"{PAPERS}/geometry?version=0", 422, "version"),
+    "geometry of too few": ("GET", f"{PAPERS}/geometry?sample=99", 422, "sample"),
+    "geometry of too many": ("GET", f"{PAPERS}/geometry?sample=5001", 422, "sample"),
     "geometry of nothing": ("GET", f"{PAPERS}/geometry?sample=0", 422, "sample"),
     "geometry of everything": ("GET", f"{PAPERS}/geometry?sample={HUGE}", 422, "sample"),
     "geometry with another parameter": ("GET", f"{PAPERS}/geometry?rows=100", 422, "rows"),
+    "index of a missing collection": ("GET", "/v1/collections/nothing/versions/1/index", 404, None),
+    "rebuild in a missing collection": ("POST", "/v1/collections/nothing/versions/1/reindex", 404, None),
     "index of a missing version": ("GET", f"{PAPERS}/versions/9/index", 404, None),
     "index of version text": ("GET", f"{PAPERS}/versions/one/index", 422, "number"),
     "rebuild of a missing version": ("POST", f"{PAPERS}/versions/9/reindex", 404, None),
@@ -393,13 +404,13 @@ URLS: dict[str, tuple[str, str, int, str | None]] = {
 
 
 @pytest.mark.parametrize(("method", "url", "status", "field"), URLS.values(), ids=URLS.keys())
-async def test_urls_that_lead_nowhere(api: Edge, method: str, url: str, status: int, field: str | None) -> None:
+async def test_invalid_urls_get_their_status(api: Edge, method: str, url: str, status: int, field: str | None) -> None:
     answer = await api.client.request(method, url)
     problem = assert_problem(answer, status, field)
     assert "\0" not in json.dumps(problem)
 
 
-async def test_a_wrong_method_is_told_which_are_right(api: Edge) -> None:
+async def test_a_405_names_the_allowed_methods(api: Edge) -> None:
     answer = await api.client.post("/livez")
     assert_problem(answer, 405)
     assert answer.headers["allow"] == "GET"
@@ -438,7 +449,7 @@ SETTINGS: dict[str, tuple[Any, str]] = {
 }
 
 
-async def test_another_embedder_is_a_409_that_says_where_to_go(api: Edge) -> None:
+async def test_another_embedder_is_a_409_that_names_the_right_route(api: Edge) -> None:
     wanted = {"embedder": {"model": "default", "query_prompt": "query: "}}
     problem = assert_problem(await api.client.put("/v1/collections/papers", json=wanted), 409)
     assert "/versions" in problem["detail"]
@@ -572,7 +583,9 @@ LINES = {
 
 @pytest.mark.parametrize("wait", [False, True])
 @pytest.mark.parametrize(("line", "reason"), LINES.values(), ids=LINES.keys())
-async def test_a_wrong_line_is_told_by_number_and_the_others_stand(line: bytes, reason: str, wait: bool) -> None:
+async def test_an_invalid_line_is_reported_by_number_and_the_others_are_written(
+    line: bytes, reason: str, wait: bool
+) -> None:
     lines = [b'{"id": "first", "text": "one"}', line, b"", b'{"id": "last", "text": "two"}']
     async with small() as api, api.working():
         answer = await api.client.post(

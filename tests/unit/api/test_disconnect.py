@@ -15,7 +15,7 @@ from tests.edge import Stuck, call_and_leave, edge
         ("/rerank", {"query": "sort", "documents": ["a", "b"]}),
     ],
 )
-async def test_reading_ends_when_the_client_has_left(path: str, body: dict[str, Any]) -> None:
+async def test_reranking_stops_when_the_client_disconnects(path: str, body: dict[str, Any]) -> None:
     reranker = Stuck()
     async with edge(reranker=reranker) as api:
         await api.collection()

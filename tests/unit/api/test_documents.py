@@ -17,7 +17,7 @@ NDJSON = {"Content-Type": "application/x-ndjson"}
 api = api_fixture()
 
 
-async def test_a_write_tells_what_came_of_each_document(api: Edge) -> None:
+async def test_a_write_reports_the_status_of_each_document(api: Edge) -> None:
     first = await api.write({"id": "a", "text": "one"}, {"id": "b", "title": "two", "metadata": {"year": 2020}})
     assert first == {
         "results": [
@@ -53,15 +53,15 @@ async def test_a_document_comes_back_as_it_was_sent(api: Edge) -> None:
 
 
 @pytest.mark.parametrize("twin", ["a\n", "a\nb", "a\r\n", "\na", "a ", "a/", "../a", "a%00", "a\u2028"])
-async def test_no_id_is_taken_for_another(api: Edge, twin: str) -> None:
+async def test_similar_ids_are_not_confused(api: Edge, twin: str) -> None:
     await api.write({"id": "a", "text": "one"}, {"id": twin, "text": "two"})
     url = f"{PATH}/" + "".join(f"%{byte:02X}" for byte in twin.encode())
     assert (await api.client.get(url)).json()["id"] == twin
     assert (await api.client.delete(url)).status_code == 204
-    assert (await api.client.get(f"{PATH}/a")).json()["text"] == "one"
+    assert (await api.get(f"{PATH}/a"))["text"] == "one"
 
 
-async def test_wait_answers_when_both_legs_find_it(api: Edge) -> None:
+async def test_wait_answers_when_both_legs_find_the_document(api: Edge) -> None:
     async with api.working():
         answer = await api.client.post(f"{PATH}?wait=true", json={"documents": [{"id": "a", "text": "wait for me"}]})
     assert answer.json()["searchable"] is True
@@ -69,12 +69,12 @@ async def test_wait_answers_when_both_legs_find_it(api: Edge) -> None:
         assert [hit["id"] for hit in (await api.search("wait", mode=mode))["hits"]] == ["a"]
 
 
-async def test_without_wait_nothing_is_said_of_searching(api: Edge) -> None:
+async def test_without_wait_the_answer_has_no_searchable(api: Edge) -> None:
     answer = await api.client.post(PATH, json={"documents": [{"id": "a", "text": "x"}]})
     assert "searchable" not in answer.json()
 
 
-async def test_a_stream_is_read_line_by_line_however_it_is_cut(api: Edge) -> None:
+async def test_a_stream_is_read_by_line_whatever_its_network_chunks(api: Edge) -> None:
     lines = [json.dumps({"id": f"ü{n}", "text": f"text {n}"}, ensure_ascii=False) for n in range(20)]
     body = "\r\n".join([*lines[:10], "", "   ", *lines[10:]]).encode()
 
@@ -117,7 +117,7 @@ async def test_the_last_line_of_an_id_wins(api: Edge) -> None:
     body = b'{"id": "a", "text": "first"}\n{"id": "a", "text": "second"}\n'
     answer = await api.client.post(PATH, content=body, headers=NDJSON)
     assert (answer.json()["created"], answer.json()["updated"]) == (1, 1)
-    assert (await api.client.get(f"{PATH}/a")).json()["text"] == "second"
+    assert (await api.get(f"{PATH}/a"))["text"] == "second"
 
 
 async def test_pages_cover_everything_once_in_order(api: Edge) -> None:
@@ -133,7 +133,7 @@ async def test_pages_cover_everything_once_in_order(api: Edge) -> None:
 
 async def test_a_full_last_page_has_no_next(api: Edge) -> None:
     await api.write({"id": "a", "text": "x"}, {"id": "b", "text": "x"})
-    assert (await api.client.get(f"{PATH}?limit=2")).json()["next_cursor"] is None
+    assert (await api.get(f"{PATH}?limit=2"))["next_cursor"] is None
 
 
 async def test_a_listing_may_be_filtered(api: Edge) -> None:
@@ -145,27 +145,27 @@ async def test_a_listing_may_be_filtered(api: Edge) -> None:
 async def test_an_altered_or_foreign_cursor_is_refused(api: Edge) -> None:
     await api.collection("other")
     await api.write({"id": "a", "text": "x"}, {"id": "b", "text": "x"})
-    cursor = (await api.client.get(f"{PATH}?limit=1")).json()["next_cursor"]
+    cursor = (await api.get(f"{PATH}?limit=1"))["next_cursor"]
     for tampered in (cursor[:-1], cursor + "A", cursor.swapcase(), "A" + cursor[1:]):
         assert_problem(await api.client.get(PATH, params={"cursor": tampered}), 422, "cursor")
     assert_problem(await api.client.get("/v1/collections/other/documents", params={"cursor": cursor}), 422, "cursor")
 
 
-async def test_deleting_by_id_tells_what_was_not_there(api: Edge) -> None:
+async def test_deleting_by_id_reports_missing_documents(api: Edge) -> None:
     await api.write({"id": "a", "text": "x"}, {"id": "b", "text": "x"})
     answer = await api.client.post(f"{PATH}/delete", json={"ids": ["b", "nothing", "b"]})
     assert answer.json() == {"deleted": 1, "missing": ["nothing"]}
     assert (await api.client.post(f"{PATH}/delete", json={"ids": []})).json() == {"deleted": 0, "missing": []}
 
 
-async def test_deleting_by_filter_deletes_what_passes(api: Edge) -> None:
+async def test_deleting_by_filter_deletes_matching_documents(api: Edge) -> None:
     await api.write(*({"id": str(year), "text": "x", "metadata": {"year": year}} for year in (2018, 2019, 2020)))
     answer = await api.client.post(f"{PATH}/delete", json={"filter": {"year": {"$lt": 2020}}})
     assert answer.json() == {"deleted": 2}
-    assert [one["id"] for one in (await api.client.get(PATH)).json()["documents"]] == ["2020"]
+    assert [one["id"] for one in (await api.get(PATH))["documents"]] == ["2020"]
 
 
-async def test_what_was_set_aside_is_listed_and_may_be_retried(api: Edge) -> None:
+async def test_failed_documents_are_listed_and_can_be_retried(api: Edge) -> None:
     await api.client.post(
         PATH, json={"documents": [{"id": name, "text": name} for name in ("good", "poison", "worse")]}
     )
@@ -175,16 +175,16 @@ async def test_what_was_set_aside_is_listed_and_may_be_retried(api: Edge) -> Non
     bad = [one.job for one in claimed if one.job.document_id != "good"]
     await api.queue.record_failure(bad, "not a number", 1, now, now)
 
-    first = (await api.client.get(f"{PATH}/failed?limit=1")).json()
+    first = await api.get(f"{PATH}/failed?limit=1")
     assert [(one["id"], one["reason"], one["attempts"]) for one in first["documents"]] == [
         ("poison", "not a number", 1)
     ]
-    rest = (await api.client.get(f"{PATH}/failed?cursor={first['next_cursor']}")).json()
+    rest = await api.get(f"{PATH}/failed?cursor={first['next_cursor']}")
     assert [one["id"] for one in rest["documents"]] == ["worse"]
     assert rest["next_cursor"] is None
 
     assert (await api.client.post(f"{PATH}/failed/retry")).json() == {"retried": 2}
-    assert (await api.client.get(f"{PATH}/failed")).json() == {"documents": [], "next_cursor": None}
+    assert (await api.get(f"{PATH}/failed")) == {"documents": [], "next_cursor": None}
 
 
 async def test_a_client_that_leaves_in_the_middle_of_a_stream_leaves_what_was_committed(
@@ -195,4 +195,4 @@ async def test_a_client_that_leaves_in_the_middle_of_a_stream_leaves_what_was_co
         assert await call_and_leave(api.service, PATH, lines, kind="x-ndjson") == []
     (line,) = [vars(record) for record in caplog.records if record.name.startswith("service.api")]
     assert (line["status"], line["levelname"]) == (499, "INFO")
-    assert len((await api.client.get(f"{PATH}?limit=1000")).json()["documents"]) == 500
+    assert len((await api.get(f"{PATH}?limit=1000"))["documents"]) == 500

@@ -47,7 +47,7 @@ def told(shown: Json) -> dict[str, Any]:
     return {one["name"]: one for one in shown["measures"]}
 
 
-async def test_before_anything_was_asked_there_is_nothing_to_tell(api: Edge) -> None:
+async def test_without_queries_the_report_is_empty(api: Edge) -> None:
     shown = await look(api)
     assert shown == {
         "collection": "papers",
@@ -64,7 +64,7 @@ async def test_before_anything_was_asked_there_is_nothing_to_tell(api: Edge) -> 
     assert (await look(api))["measures"] == []
 
 
-async def test_the_same_questions_are_healthy_and_others_are_not(api: Edge) -> None:
+async def test_the_same_queries_are_healthy_and_different_ones_are_not(api: Edge) -> None:
     await ask(api, FISH, 2 * MIN_LATEST)
     same = await look(api)
     counts = same["queries"], same["reference_queries"], same["seen_queries"]
@@ -89,7 +89,7 @@ async def test_the_same_questions_are_healthy_and_others_are_not(api: Edge) -> N
     assert REGISTRY.get_sample_value("azimuth_drift", labels) is None
 
 
-async def test_history_is_by_minute_and_of_minutes_in_which_something_was_asked(api: Edge) -> None:
+async def test_history_has_the_minutes_with_queries(api: Edge) -> None:
     await ask(api, FISH, 60)
     await look(api)
     await ask(api, FISH, 20)
@@ -108,13 +108,15 @@ async def test_history_is_by_minute_and_of_minutes_in_which_something_was_asked(
     assert shown["measured_at"] == (START + timedelta(minutes=9)).isoformat()
 
 
-async def test_probes_and_evaluations_are_no_live_queries(api: Edge) -> None:
+async def test_evaluations_are_not_live_queries(api: Edge) -> None:
     body = {"queries": [{"_id": "q", "text": "pike"}], "qrels": [{"query-id": "q", "corpus-id": "1", "score": 1}]}
     assert (await api.client.post("/v1/collections/papers/evaluate", json=body)).status_code == 200
     assert (await look(api))["seen_queries"] == 0
 
 
-async def test_without_a_lexical_index_the_rest_is_told(api: Edge, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_without_a_lexical_index_the_other_measures_are_reported(
+    api: Edge, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async def unavailable(*_: Any) -> tuple[int, ...]:
         raise LexiconUnavailable
 
@@ -125,7 +127,7 @@ async def test_without_a_lexical_index_the_rest_is_told(api: Edge, monkeypatch: 
     assert measures["mmd"]["value"] is not None
 
 
-async def test_another_version_begins_anew(api: Edge) -> None:
+async def test_a_promotion_resets_the_windows(api: Edge) -> None:
     await ask(api, FISH, 2 * MIN_LATEST)
     await look(api)
     await api.ready(index={"storage": "vector"})
@@ -146,7 +148,7 @@ async def test_a_deleted_collection_is_forgotten(api: Edge) -> None:
     assert_problem(gone, 404)
 
 
-async def test_trouble_with_one_collection_holds_up_no_other(api: Edge, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_error_in_one_collection_does_not_stop_the_others(api: Edge, monkeypatch: pytest.MonkeyPatch) -> None:
     await api.collection("other")
     await api.write({"id": "1", "text": "pike"}, name="other")
     await ask(api, FISH, MIN_LATEST)
@@ -162,5 +164,5 @@ async def test_trouble_with_one_collection_holds_up_no_other(api: Edge, monkeypa
 
     monkeypatch.setattr(api.service.collections, "get", broken)
     assert (await look(api))["queries"] == 0
-    other = (await api.client.get("/v1/collections/other/drift")).json()
+    other = await api.get("/v1/collections/other/drift")
     assert other["queries"] == MIN_LATEST

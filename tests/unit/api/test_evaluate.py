@@ -40,7 +40,7 @@ async def judged(api: Edge, **body: Any) -> Json:
     return shown
 
 
-async def test_each_mode_gets_its_marks(api: Edge) -> None:
+async def test_each_mode_gets_its_metrics(api: Edge) -> None:
     shown = await judged(api, queries=QUERIES, qrels=QRELS, modes=["dense", "lexical", "hybrid", "rerank"])
     assert (shown["collection"], shown["version"]) == ("papers", 1)
     assert (shown["queries"], shown["judged_queries"], shown["unknown_documents"]) == (2, 2, 0)
@@ -52,7 +52,7 @@ async def test_each_mode_gets_its_marks(api: Edge) -> None:
     assert 0 < lexical["p50_ms"] <= lexical["p95_ms"]
 
 
-async def test_the_marks_are_those_of_what_clients_get(api: Edge) -> None:
+async def test_metrics_are_those_of_the_answers_of_clients(api: Edge) -> None:
     qrels = [row("q1", "d", 1), row("q1", "c", 2), row("q2", "c", 1)]
     shown = await judged(api, queries=QUERIES, qrels=qrels, modes=["hybrid"])
     of_clients = [
@@ -63,7 +63,7 @@ async def test_the_marks_are_those_of_what_clients_get(api: Edge) -> None:
     assert 0 < shown["modes"]["hybrid"]["ndcg_at_10"] < 1
 
 
-async def test_left_out_it_is_the_collections_own_test_set(api: Edge) -> None:
+async def test_without_a_body_the_stored_judgments_are_used(api: Edge) -> None:
     await api.client.post("/v1/collections/papers/judgments", json={"queries": QUERIES, "qrels": QRELS})
     answer = await api.client.post(PATH)
     assert answer.status_code == 200, answer.text
@@ -71,8 +71,8 @@ async def test_left_out_it_is_the_collections_own_test_set(api: Edge) -> None:
     assert list(answer.json()["modes"]) == ["dense", "lexical", "hybrid"]
 
 
-async def test_no_judgments_is_a_state_of_the_collection(api: Edge) -> None:
-    problem = assert_problem(await api.client.post(PATH, json={}), 409)
+async def test_without_judgments_it_is_a_409(api: Edge) -> None:
+    problem = await api.refused(PATH, {}, 409)
     assert "no judgments" in problem["detail"]
 
 
@@ -99,36 +99,29 @@ async def test_a_relevant_document_that_is_not_there_counts_as_not_found(api: Ed
         ({"queries": QUERIES, "qrels": QRELS, "k": 10}, 422, "k"),
     ],
 )
-async def test_what_cannot_be_judged_is_refused_with_the_reason(
-    api: Edge, body: Json, status: int, field: str | None
-) -> None:
+async def test_invalid_evaluations_are_refused_by_field(api: Edge, body: Json, status: int, field: str | None) -> None:
     assert_problem(await api.client.post(PATH, json=body), status, field)
 
 
-async def test_a_collection_that_is_not_there(api: Edge) -> None:
-    body = {"queries": QUERIES, "qrels": QRELS}
-    assert_problem(await api.client.post("/v1/collections/nothing/evaluate", json=body), 404)
-
-
-async def test_reranking_takes_a_reranker() -> None:
+async def test_the_mode_rerank_needs_a_reranker() -> None:
     async with edge() as api:
         await api.collection()
         body = {"queries": QUERIES, "qrels": QRELS, "modes": ["dense", "rerank"]}
-        problem = assert_problem(await api.client.post(PATH, json=body), 422, "modes.1")
+        problem = await api.refused(PATH, body, 422, "modes.1")
         assert "AZIMUTH_RERANKER" in problem["detail"]
 
 
-async def test_texts_do_not_meet_vectors_of_the_client() -> None:
+async def test_external_vectors_allow_only_lexical_evaluation() -> None:
     async with edge() as api:
         await api.collection(embedder={"model": "external", "dimensions": 2, "identity": "ours"})
         await api.write({"id": "b", "text": "sort a list", "vector": [1.0, 0.0]})
         body = {"queries": QUERIES[:1], "qrels": QRELS[:1]}
-        assert_problem(await api.client.post(PATH, json=body), 409)
+        await api.refused(PATH, body, 409)
         shown = await judged(api, **body, modes=["lexical"])
         assert shown["modes"]["lexical"]["ndcg_at_10"] == 1.0
 
 
-async def test_when_the_time_is_up_what_was_asked_is_the_sample(api: Edge, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_spent_budget_limits_the_sample(api: Edge, monkeypatch: pytest.MonkeyPatch) -> None:
     clock = iter(float(at) for at in range(1_000))
     monkeypatch.setattr("service.evaluation.evaluator.time", SimpleNamespace(monotonic=lambda: next(clock)))
     queries = [{"_id": f"q{at}", "text": f"sort {at}"} for at in range(20)]
@@ -156,7 +149,7 @@ async def test_live_metrics_do_not_count_it(api: Edge) -> None:
 
 
 @pytest.mark.parametrize(("error", "status"), [(Overloaded("busy", retry_after=0.0), 429), (ModelUnavailable(), 200)])
-async def test_half_an_answer_is_counted_or_asked_again(
+async def test_degraded_answers_are_counted_or_retried(
     api: Edge, monkeypatch: pytest.MonkeyPatch, error: AzimuthError, status: int
 ) -> None:
     asked = []
@@ -176,7 +169,7 @@ async def test_half_an_answer_is_counted_or_asked_again(
         assert len(asked) == 1 + OVERLOAD_RETRIES
 
 
-async def test_one_at_a_time_and_it_ends_when_the_client_has_left() -> None:
+async def test_one_evaluation_at_a_time_and_it_stops_when_the_client_disconnects() -> None:
     reranker, leave = Stuck(), asyncio.Event()
     body = {"queries": QUERIES, "qrels": QRELS, "modes": ["rerank"]}
     async with edge(reranker=reranker) as api:

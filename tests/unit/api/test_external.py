@@ -49,7 +49,7 @@ def ids(found: Any) -> list[str]:
 # ---------------------------------------------------------------- documents
 
 
-async def test_brought_vectors_are_found_at_once_whatever_their_length(api: Edge) -> None:
+async def test_external_vectors_of_any_length_are_found_at_once(api: Edge) -> None:
     found = await search(api, vector=[1, 2], include=["vector"])
     assert ids(found) == ["north", "east"]
     assert found["plan"]["mode"] == "dense"
@@ -65,7 +65,7 @@ async def test_a_document_gets_its_vector_later_without_any_other_change(api: Ed
     assert (await put(api, {"id": "mute", "text": "without a vector", "vector": [1, 1]}))["unchanged"] == 1
 
 
-async def test_waiting_for_a_document_without_its_vector_is_in_vain_and_short(api: Edge) -> None:
+async def test_wait_for_a_document_without_a_vector_ends_at_once(api: Edge) -> None:
     answer = await put(
         api, {"id": "x", "text": "x", "vector": [1, 0]}, {"id": "y", "text": "y", "vector": [1, 0]}, query="?wait=true"
     )
@@ -82,14 +82,14 @@ async def test_waiting_for_a_document_without_its_vector_is_in_vain_and_short(ap
         ([0.0, -0.0], "no direction"),
     ],
 )
-async def test_a_vector_that_is_none_of_this_version_is_refused(api: Edge, vector: list[float], reason: str) -> None:
+async def test_a_vector_that_does_not_fit_the_version_is_refused(api: Edge, vector: list[float], reason: str) -> None:
     body = {"documents": [{"id": "fine", "text": "x", "vector": [1, 0]}, {"id": "bad", "text": "x", "vector": vector}]}
-    problem = assert_problem(await api.client.post(DOCUMENTS, json=body), 422, "documents.1.vector")
+    problem = await api.refused(DOCUMENTS, body, 422, "documents.1.vector")
     assert reason in problem["errors"][0]["message"]
     assert_problem(await api.client.get(f"{DOCUMENTS}/fine"), 404)
 
 
-async def test_lines_of_a_stream_bring_vectors_too(api: Edge) -> None:
+async def test_lines_of_a_stream_can_have_vectors(api: Edge) -> None:
     rows: list[dict[str, Any]] = [
         {"id": "s", "text": "south", "vector": [0, -1]},
         {"id": "t", "text": "too long", "vector": [1, 2, 3]},
@@ -103,24 +103,23 @@ async def test_lines_of_a_stream_bring_vectors_too(api: Edge) -> None:
     assert ids(await search(api, vector=[0, -1]))[0] == "s"
 
 
-async def test_where_no_version_takes_vectors_the_reason_is_told(api: Edge) -> None:
+async def test_vectors_without_an_external_version_are_refused_with_the_reason(api: Edge) -> None:
     body = {"documents": [{"id": "b", "text": "x", "vector": [1.0] * 32}]}
-    problem = assert_problem(await api.client.post("/v1/collections/papers/documents", json=body), 422)
+    problem = await api.refused("/v1/collections/papers/documents", body, 422)
     assert "no embedder version of this collection takes vectors" in problem["errors"][0]["message"]
     line = json.dumps(body["documents"][0])
     outcome = (await api.client.post("/v1/collections/papers/documents", content=line, headers=NDJSON)).json()
     assert "no embedder version of this collection takes vectors" in outcome["errors"][0]["error"]
 
 
-async def test_where_several_versions_take_vectors_one_must_be_named(api: Edge) -> None:
+async def test_with_several_external_versions_one_must_be_named(api: Edge) -> None:
     await api.register("theirs", embedder=external("other", 3))
     document = {"id": "x", "text": "x", "vector": [1, 0, 0]}
-    problem = assert_problem(await api.client.post(DOCUMENTS, json={"documents": [document]}), 422)
+    problem = await api.refused(DOCUMENTS, {"documents": [document]}, 422)
     assert "(1, 2): name one" in problem["errors"][0]["message"]
     await put(api, document, query="?embedder_version=2")
     assert ids(await search(api, vector=[1, 0, 0], embedder_version=2)) == ["x"]
-    answer = await api.client.post(f"{DOCUMENTS}?embedder_version=1", json={"documents": [document]})
-    assert_problem(answer, 422, "documents.0.vector")
+    await api.refused(f"{DOCUMENTS}?embedder_version=1", {"documents": [document]}, 422, "documents.0.vector")
 
 
 async def test_a_version_that_takes_no_vectors_cannot_be_named(api: Edge) -> None:
@@ -156,14 +155,14 @@ async def test_words_and_a_vector_answer_together(api: Edge) -> None:
     assert found["timings_ms"]["embed"] == 0.0
 
 
-async def test_words_alone_find_what_has_them_and_the_answer_says_what_is_missing(api: Edge) -> None:
+async def test_a_query_without_a_vector_degrades_to_the_lexical_leg(api: Edge) -> None:
     found = await search(api, query="north")
     assert ids(found) == ["north"]
     (degraded,) = found["degraded"]
     assert degraded["stage"] == "dense"
     assert "send the query's" in degraded["reason"]
     assert found["plan"]["dense"] == "none"
-    assert_problem(await api.client.post(SEARCH, json={"query": "north", "mode": "dense"}), 422, "vector")
+    await api.refused(SEARCH, {"query": "north", "mode": "dense"}, 422, "vector")
     assert ids(await search(api, query="north", mode="lexical")) == ["north"]
 
 
@@ -178,10 +177,10 @@ async def test_words_alone_find_what_has_them_and_the_answer_says_what_is_missin
         ({"vector": [1, 0], "rerank": True}, "query"),
     ],
 )
-async def test_a_search_by_a_vector_that_cannot_be_is_refused(api: Edge, body: Any, field: str) -> None:
-    assert_problem(await api.client.post(SEARCH, json=body), 422, field)
+async def test_an_invalid_search_by_vector_is_refused(api: Edge, body: Any, field: str) -> None:
+    await api.refused(SEARCH, body, 422, field)
     batch = {"searches": [{"query": "fine"}, body]}
-    assert_problem(await api.client.post(f"{SEARCH}/batch", json=batch), 422, f"searches.1.{field}")
+    await api.refused(f"{SEARCH}/batch", batch, 422, f"searches.1.{field}")
 
 
 async def test_without_words_there_is_nothing_to_highlight(api: Edge) -> None:
@@ -211,7 +210,7 @@ async def test_after_a_change_of_spaces_a_vector_must_say_which_it_is_of(api: Ed
     promoted = await api.client.post("/v1/collections/theirs/versions/2/promote")
     assert promoted.status_code == 200, promoted.text
 
-    assert_problem(await api.client.post(SEARCH, json={"vector": [1, 0]}), 422, "embedder_version")
+    await api.refused(SEARCH, {"vector": [1, 0]}, 422, "embedder_version")
     for number in (1, 2):
         assert (await search(api, vector=[1, 0], embedder_version=number))["embedder_version"] == number
     await api.client.delete("/v1/collections/theirs/versions/1")

@@ -9,7 +9,6 @@ import pytest
 
 from service.core.index_health import IndexHealth
 from service.core.versions import SpaceStatus
-from service.recall.controller import RecallController
 from tests.edge import Edge, Json, assert_problem, edge
 from tests.fakes import FakeIndexes
 
@@ -40,7 +39,7 @@ async def indexed() -> AsyncIterator[Indexed]:
         await here.service.recall_controller.cancel_rebuilds()
 
 
-async def test_a_small_space_has_none_and_needs_none(indexed: Indexed) -> None:
+async def test_a_small_space_needs_no_index(indexed: Indexed) -> None:
     indexed.rows(500, indexed=False)
     told = await indexed.told()
     assert (told["version"], told["rows"], told["index"]) == (1, 500, None)
@@ -50,7 +49,7 @@ async def test_a_small_space_has_none_and_needs_none(indexed: Indexed) -> None:
     assert_problem(await indexed.edge.client.post(f"{PLACE}/reindex"), 409)
 
 
-async def test_how_an_index_stands(indexed: Indexed) -> None:
+async def test_the_state_of_an_index(indexed: Indexed) -> None:
     indexed.rows(50_000)
     told = await indexed.told()
     name = told["index"]["name"]
@@ -73,7 +72,7 @@ async def test_how_an_index_stands(indexed: Indexed) -> None:
     assert all(one["says"] and one["do"] for one in told["advice"])
 
 
-async def test_it_is_built_anew_once_at_a_time_and_that_is_noted(indexed: Indexed) -> None:
+async def test_one_rebuild_at_a_time_and_it_is_on_the_audit_trail(indexed: Indexed) -> None:
     indexed.rows(50_000)
     indexed.indexes.go.clear()
     answer = await indexed.edge.client.post(f"{PLACE}/reindex")
@@ -91,18 +90,10 @@ async def test_it_is_built_anew_once_at_a_time_and_that_is_noted(indexed: Indexe
     assert noted[2][0] == "created"
 
 
-async def test_another_process_may_have_the_lock(indexed: Indexed) -> None:
+async def test_a_rebuild_in_another_process_is_a_409(indexed: Indexed) -> None:
     indexed.rows(50_000)
     (version,) = await indexed.edge.service.versions.written()
     async with indexed.indexes.rebuild_lock(version) as theirs:
         assert theirs
         assert_problem(await indexed.edge.client.post(f"{PLACE}/reindex"), 409)
     assert [entry["action"] for entry in await indexed.edge.trail()] == ["created"]
-
-
-async def test_what_is_not_there_is_not_found(indexed: Indexed) -> None:
-    assert isinstance(indexed.edge.service.recall_controller, RecallController)
-    for place in ("/v1/collections/papers/versions/7", "/v1/collections/nobody/versions/1"):
-        assert_problem(await indexed.edge.client.get(f"{place}/index"), 404)
-        assert_problem(await indexed.edge.client.post(f"{place}/reindex"), 404)
-    assert_problem(await indexed.edge.client.get("/v1/collections/papers/versions/x/index"), 422)

@@ -26,11 +26,11 @@ async def upload(api: Edge, queries: Any, qrels: Any) -> Json:
     return shown
 
 
-async def test_a_set_is_counted_and_can_be_had_back(api: Edge) -> None:
+async def test_judgments_are_counted_and_can_be_downloaded(api: Edge) -> None:
     qrels = judged(("q1", "a", 2), ("q1", "b", 0), ("q2", "b", 1), ("q2", "gone", 1))
     shown = await upload(api, QUERIES, qrels)
     assert (shown["queries"], shown["judgments"], shown["unknown_documents"]) == (2, 4, 1)
-    assert (await api.client.get(PATH)).json() == shown
+    assert (await api.get(PATH)) == shown
     full = WHOLE.validate_python((await api.client.get(PATH, params={"full": "true"})).json())
     assert full["set"] == {"queries": QUERIES, "qrels": qrels}
     assert (await api.client.post(PATH, json=full["set"])).status_code == 200
@@ -45,7 +45,7 @@ async def test_an_upload_replaces_the_whole_set(api: Edge) -> None:
 async def test_documents_written_since_are_known(api: Edge) -> None:
     assert (await upload(api, QUERIES, judged(("q1", "late", 1))))["unknown_documents"] == 1
     await api.write({"id": "late", "text": "x"})
-    assert (await api.client.get(PATH)).json()["unknown_documents"] == 0
+    assert (await api.get(PATH))["unknown_documents"] == 0
 
 
 async def test_queries_for_which_nothing_is_relevant_are_dropped(api: Edge) -> None:
@@ -55,38 +55,38 @@ async def test_queries_for_which_nothing_is_relevant_are_dropped(api: Edge) -> N
     assert "relevant" in problem["detail"]
 
 
-async def test_further_columns_of_beir_are_read_over(api: Edge) -> None:
+async def test_further_columns_of_beir_are_ignored(api: Edge) -> None:
     rows = [{"_id": "q1", "text": "cancel a task", "metadata": {"source": "x"}}]
     assert (await upload(api, rows, judged(("q1", "a", 1))))["queries"] == 1
 
 
 async def test_a_collection_without_a_set_says_so(api: Edge) -> None:
     nothing = {"queries": 0, "judgments": 0, "unknown_documents": 0, "uploaded_at": None}
-    assert (await api.client.get(PATH)).json() == nothing
+    assert (await api.get(PATH)) == nothing
     assert_problem(await api.client.delete(PATH), 404)
     await upload(api, QUERIES, judged(("q1", "a", 1)))
     assert (await api.client.delete(PATH)).status_code == 204
-    assert (await api.client.get(PATH)).json() == nothing
+    assert (await api.get(PATH)) == nothing
 
 
 async def test_changes_of_the_set_are_on_the_trail(api: Edge) -> None:
     await upload(api, QUERIES, judged(("q1", "a", 1), ("q2", "b", 1)))
     await api.client.delete(PATH)
-    entries = (await api.client.get("/v1/collections/papers/audit")).json()["entries"][:2]
+    entries = (await api.get("/v1/collections/papers/audit"))["entries"][:2]
     assert [entry["action"] for entry in entries] == ["judgments", "judgments"]
     assert [entry["details"]["queries"] for entry in entries] == [0, 2]
     assert {entry["actor"] for entry in entries} == {"client 127.0.0.1"}
 
 
-async def test_what_is_wrong_is_told_by_row_a_hundred_at_most(api: Edge) -> None:
+async def test_at_most_a_hundred_errors_are_reported_by_row(api: Edge) -> None:
     body = {"queries": QUERIES, "qrels": judged(("q1", "a", 1), *(("nobody", str(at), 1) for at in range(500)))}
-    problem = assert_problem(await api.client.post(PATH, json=body), 422, "qrels.1.query-id")
+    problem = await api.refused(PATH, body, 422, "qrels.1.query-id")
     assert len(problem["errors"]) == judgments.MAX_REPORTED_ERRORS
     assert problem["detail"].startswith("500 ")
-    assert (await api.client.get(PATH)).json()["queries"] == 0
+    assert (await api.get(PATH))["queries"] == 0
 
 
-async def test_many_documents_are_looked_for_in_portions(api: Edge, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_many_documents_are_looked_up_in_batches(api: Edge, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(judgments, "LOOKUP_BATCH", 3)
     rows = [("q1", name, 1) for name in ("a", "b", "c", "d", "e", "f", "g")]
     assert (await upload(api, QUERIES, judged(*rows)))["unknown_documents"] == 5

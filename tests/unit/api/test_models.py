@@ -12,7 +12,7 @@ from service.core.ids import Role, Vectors
 from service.core.ports.embedder import Encoder
 from service.embedder.models.hashing_encoder import HashingEncoder
 from service.embedder.models.registry import ModelRegistry
-from tests.edge import LIMITS, Edge, WordReranker, assert_problem, edge
+from tests.edge import LIMITS, Edge, Json, WordReranker, assert_problem, edge
 
 TEXTS = ["a cat purrs", "a dog barks loudly"]
 
@@ -45,28 +45,9 @@ async def test_base64_holds_the_same_numbers(api: Edge) -> None:
 
 
 async def test_a_text_that_is_too_long_is_refused_not_cut(api: Edge) -> None:
-    answer = await api.client.post("/v1/embeddings", json={"input": ["short", "word " * 10_000]})
-    problem = assert_problem(answer, 422)
+    problem = await api.refused("/v1/embeddings", {"input": ["short", "word " * 10_000]}, 422)
     assert [error["field"] for error in problem["errors"]] == ["input.1"]
     assert "tokens" in problem["errors"][0]["message"]
-
-
-@pytest.mark.parametrize(
-    ("body", "field"),
-    [
-        ({"input": []}, "input"),
-        ({"input": ""}, "input"),
-        ({"input": "x", "model": "somebody/elses"}, "model"),
-        ({"input": "x", "encoding_format": "int8"}, "encoding_format"),
-        ({"input": "x", "dimensions": 0}, "dimensions"),
-        ({"input": "a\0b"}, "input"),
-        ({"input": "x", "inputs": "x"}, "inputs"),
-        ({"input": [1, 2, 3]}, "input"),
-    ],
-)
-async def test_bad_embedding_requests(api: Edge, body: dict[str, Any], field: str) -> None:
-    problem = assert_problem(await api.client.post("/v1/embeddings", json=body), 422)
-    assert any(error["field"].startswith(field) for error in problem["errors"]), problem
 
 
 @pytest.mark.parametrize("path", ["/rerank", "/v1/rerank", "/v2/rerank"])
@@ -85,21 +66,6 @@ async def test_reranking_as_text_embeddings_inference_does(api: Edge) -> None:
     assert answer == [{"index": 1, "score": 1.0, "text": TEXTS[1]}, {"index": 0, "score": 0.0, "text": TEXTS[0]}]
 
 
-@pytest.mark.parametrize(
-    "body",
-    [
-        {"query": "x"},
-        {"query": "x", "documents": ["a"], "texts": ["a"]},
-        {"query": "x", "documents": []},
-        {"query": "", "documents": ["a"]},
-        {"query": "x", "documents": ["a"], "top_n": 0},
-        {"query": "x", "documents": ["a"], "model": "another"},
-    ],
-)
-async def test_bad_rerank_requests(api: Edge, body: dict[str, Any]) -> None:
-    assert_problem(await api.client.post("/rerank", json=body), 422)
-
-
 async def test_without_a_reranker_it_is_unavailable() -> None:
     async with edge() as bare:
         answer = await bare.client.post("/rerank", json={"query": "x", "documents": ["a"]})
@@ -109,7 +75,7 @@ async def test_without_a_reranker_it_is_unavailable() -> None:
 # ---------------------------------------------------------------- what another Azimuth needs to encode here
 
 
-async def test_every_answer_names_what_encoded_it(api: Edge) -> None:
+async def test_every_answer_has_the_fingerprint(api: Edge) -> None:
     expected = HashingEncoder(EmbedderSpec(model="hashing:32")).identity.fingerprint
     for path, body in (
         ("/v1/embeddings", {"input": "a text"}),
@@ -121,7 +87,7 @@ async def test_every_answer_names_what_encoded_it(api: Edge) -> None:
         assert answer.headers["x-azimuth-fingerprint"] == expected
 
 
-async def test_a_text_is_cut_where_that_is_asked_for(api: Edge) -> None:
+async def test_truncate_cuts_a_long_text(api: Edge) -> None:
     long, cut = "word " * 10_000, "word " * 256
     answer = await embeddings(api, input=[long, cut], truncate=True)
     first, second = (one["embedding"] for one in answer["data"])
@@ -129,7 +95,7 @@ async def test_a_text_is_cut_where_that_is_asked_for(api: Edge) -> None:
     assert answer["usage"]["prompt_tokens"] == 512
 
 
-async def test_what_has_no_vector_is_refused_or_comes_as_it_is() -> None:
+async def test_texts_without_a_usable_vector_are_refused_or_returned() -> None:
     embedders = Mute(default="hashing:32")
     async with edge(embedders=embedders) as api:
         texts = ["a word", "silence"]
@@ -153,7 +119,7 @@ class Mute(ModelRegistry):
         return vectors
 
 
-async def test_a_model_that_is_swapped_while_it_encodes_gives_no_answer() -> None:
+async def test_a_model_replaced_during_encoding_is_a_503() -> None:
     embedders = Swapped(default="hashing:32")
     async with edge(embedders=embedders) as api:
         answer = await api.client.post("/v1/embeddings", json={"input": "a text"})
@@ -186,11 +152,11 @@ async def test_tokens_are_shown_as_text_embeddings_inference_does(api: Edge) -> 
 
 async def test_models_are_listed_as_openai_does_with_what_they_are(api: Edge) -> None:
     names = ["hashing:32", "all-MiniLM-L6-v2", "hashing"]
-    answer = (await api.client.get("/v1/models")).json()
+    answer = await api.get("/v1/models")
     assert answer["object"] == "list"
     assert {model["id"]: model["azimuth"] for model in answer["data"]} == dict.fromkeys(names)  # none is in memory
     identified = (await api.client.post("/v1/models/identify", json={"model": "default"})).json()
-    model, *others = (await api.client.get("/v1/models")).json()["data"]
+    model, *others = (await api.get("/v1/models"))["data"]
     assert identified == model
     assert [other["azimuth"] for other in others] == [None, None]
     assert (model["id"], model["object"], model["owned_by"]) == ("hashing:32", "model", "azimuth")
@@ -200,21 +166,41 @@ async def test_models_are_listed_as_openai_does_with_what_they_are(api: Edge) ->
     assert model["azimuth"]["limits"]["body_bytes"] == LIMITS.body_bytes
 
 
-@pytest.mark.parametrize(
-    ("path", "body", "field"),
-    [
-        ("/v1/embeddings", {"input": "x", "model": "external"}, "model"),
-        ("/v1/embeddings", {"input": "x", "query_prompt": "a\0b"}, "query_prompt"),
-        ("/v1/embeddings", {"input": "x" * 100_001}, "input.0"),
-        ("/v1/embeddings", {"input": "x", "unusable": "hide"}, "unusable"),
-        ("/v1/models/identify", {"model": "somebody/elses"}, "model"),
-        ("/v1/models/identify", {"identity": "mine"}, "identity"),
-        ("/tokenize", {"inputs": []}, "inputs"),
-        ("/tokenize", {"inputs": "x", "return": "ids"}, "return"),
-        ("/tokenize", {"inputs": "x", "wanted": "lengths"}, "wanted"),
-        ("/tokenize", {"inputs": "x", "add_special_tokens": True}, "add_special_tokens"),
+BAD_REQUESTS: dict[str, list[tuple[Json, str]]] = {
+    "/v1/embeddings": [
+        ({"input": []}, "input"),
+        ({"input": ""}, "input"),
+        ({"input": "x", "model": "somebody/elses"}, "model"),
+        ({"input": "x", "encoding_format": "int8"}, "encoding_format"),
+        ({"input": "x", "dimensions": 0}, "dimensions"),
+        ({"input": "a\0b"}, "input"),
+        ({"input": "x", "inputs": "x"}, "inputs"),
+        ({"input": [1, 2, 3]}, "input"),
+        ({"input": "x", "model": "external"}, "model"),
+        ({"input": "x", "query_prompt": "a\0b"}, "query_prompt"),
+        ({"input": "x" * 100_001}, "input.0"),
+        ({"input": "x", "unusable": "hide"}, "unusable"),
     ],
-)
-async def test_bad_requests_of_encoders(api: Edge, path: str, body: dict[str, Any], field: str) -> None:
-    problem = assert_problem(await api.client.post(path, json=body), 422)
-    assert any(error["field"].startswith(field) for error in problem["errors"]), problem
+    "/v1/models/identify": [({"model": "somebody/elses"}, "model"), ({"identity": "mine"}, "identity")],
+    "/tokenize": [
+        ({"inputs": []}, "inputs"),
+        ({"inputs": "x", "return": "ids"}, "return"),
+        ({"inputs": "x", "wanted": "lengths"}, "wanted"),
+        ({"inputs": "x", "add_special_tokens": True}, "add_special_tokens"),
+    ],
+    "/rerank": [
+        ({"query": "x"}, ""),
+        ({"query": "x", "documents": ["a"], "texts": ["a"]}, ""),
+        ({"query": "x", "documents": []}, "documents"),
+        ({"query": "", "documents": ["a"]}, "query"),
+        ({"query": "x", "documents": ["a"], "top_n": 0}, "top_n"),
+        ({"query": "x", "documents": ["a"], "model": "another"}, "model"),
+    ],
+}
+
+
+@pytest.mark.parametrize("path", BAD_REQUESTS)
+async def test_bad_requests_are_refused_by_field(api: Edge, path: str) -> None:
+    for body, field in BAD_REQUESTS[path]:
+        problem = await api.refused(path, body, 422)
+        assert any(error["field"].startswith(field) for error in problem["errors"]), (body, problem)

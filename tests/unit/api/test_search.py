@@ -87,7 +87,7 @@ async def test_the_header_carries_the_stages(api: Edge) -> None:
         (["highlights", "highlights"], {"highlights", "highlight_offsets"}),
     ],
 )
-async def test_hits_carry_what_is_asked_for(api: Edge, include: list[str] | None, present: set[str]) -> None:
+async def test_hits_have_the_included_fields(api: Edge, include: list[str] | None, present: set[str]) -> None:
     asked: dict[str, Any] = {} if include is None else {"include": include}
     for hit in (await api.search("sort", **asked))["hits"]:
         assert set(hit) == {"id", "chunk", "score", "title", "start", "end", "revision"} | present
@@ -95,7 +95,7 @@ async def test_hits_carry_what_is_asked_for(api: Edge, include: list[str] | None
             assert len(hit["vector"]) == 32
 
 
-async def test_one_hit_a_document_may_be_said_aloud(api: Edge) -> None:
+async def test_group_by_document_is_accepted(api: Edge) -> None:
     assert (await api.search("sort", group_by="document"))["hits"]
 
 
@@ -155,12 +155,10 @@ async def test_a_batch_fails_with_the_place_of_what_failed(api: Edge, monkeypatc
 
     monkeypatch.setattr(api.service.search, "run", picky)
     searches = [{"query": "sort"}] * 9 + [{"query": "bad"}]
-    assert_problem(await api.client.post(f"{PATH}/batch", json={"searches": searches}), 422, "searches.9.query")
+    await api.refused(f"{PATH}/batch", {"searches": searches}, 422, "searches.9.query")
 
 
-async def test_too_much_at_once_is_a_429_that_says_when_to_come_back(
-    api: Edge, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_overload_is_a_429_with_retry_after(api: Edge, monkeypatch: pytest.MonkeyPatch) -> None:
     async def full(*_: Any) -> search.SearchResult:
         raise Overloaded("too many searches at once", retry_after=1.4)
 
@@ -171,7 +169,7 @@ async def test_too_much_at_once_is_a_429_that_says_when_to_come_back(
         assert answer.headers["retry-after"] == "2"
 
 
-async def test_what_is_not_there_now_is_a_503(api: Edge, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_unavailable_index_is_a_503(api: Edge, monkeypatch: pytest.MonkeyPatch) -> None:
     async def gone(*_: Any) -> search.SearchResult:
         raise LexiconUnavailable
 
@@ -181,7 +179,7 @@ async def test_what_is_not_there_now_is_a_503(api: Edge, monkeypatch: pytest.Mon
     assert int(answer.headers["retry-after"]) >= 1
 
 
-async def test_what_clients_ask_one_by_one_is_what_a_new_version_is_tried_on(api: Edge) -> None:
+async def test_single_searches_are_the_shadow_traffic(api: Edge) -> None:
     name = CollectionName("papers")
     await api.search("sort a list")
     await api.client.post(f"{PATH}/batch", json={"searches": [{"query": "cancel"}]})

@@ -82,7 +82,7 @@ async def test_a_request_and_its_stages_are_spans(api: Edge, memory: Memory) -> 
     assert "papers" not in told
 
 
-async def test_the_clients_trace_goes_on_and_is_told_back_and_logged(
+async def test_the_trace_of_the_client_is_continued_returned_and_logged(
     api: Edge, memory: Memory, caplog: pytest.LogCaptureFixture
 ) -> None:
     provider, exporter = memory
@@ -99,7 +99,7 @@ async def test_the_clients_trace_goes_on_and_is_told_back_and_logged(
     assert [vars(record)["trace_id"] for record in caplog.records if record.message == "request"] == [TRACE]
 
 
-async def test_what_the_client_does_not_want_sampled_is_not(api: Edge, memory: Memory) -> None:
+async def test_unsampled_traces_are_not_exported(api: Edge, memory: Memory) -> None:
     provider, exporter = memory
     async with traced(api, provider) as client:
         answer = await client.post(SEARCH, json={"query": "sort"}, headers={"traceparent": f"00-{TRACE}-{PARENT}-00"})
@@ -109,7 +109,7 @@ async def test_what_the_client_does_not_want_sampled_is_not(api: Edge, memory: M
 
 
 @pytest.mark.parametrize("header", ["", "nonsense", "00-0-0-01", "ff-" + "0" * 32 + "-" + "0" * 16 + "-01", "\xff\xfe"])
-async def test_a_header_that_is_none_begins_a_trace(api: Edge, memory: Memory, header: str) -> None:
+async def test_an_invalid_header_starts_a_new_trace(api: Edge, memory: Memory, header: str) -> None:
     provider, exporter = memory
     async with traced(api, provider) as client:
         headers = [(b"traceparent", header.encode("latin-1"))]
@@ -210,7 +210,7 @@ def test_the_name_of_the_service_can_be_set(monkeypatch: pytest.MonkeyPatch) -> 
 # ---------------------------------------------------------------- off
 
 
-async def test_without_an_endpoint_nothing_is_around() -> None:
+async def test_without_an_endpoint_there_is_no_middleware() -> None:
     from service.runtime.container.api import tracing_middleware
     from service.runtime.settings import Settings
 
@@ -221,7 +221,7 @@ async def test_without_an_endpoint_nothing_is_around() -> None:
 
 
 @pytest.mark.slow
-def test_off_nothing_of_it_is_loaded() -> None:
+def test_without_tracing_the_sdk_is_not_loaded() -> None:
     program = "import json, sys, service.runtime.container.api; print(json.dumps(list(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     loaded = set(json.loads(done.stdout))
@@ -231,7 +231,7 @@ def test_off_nothing_of_it_is_loaded() -> None:
     assert "service.api.tracing" not in loaded
 
 
-async def test_off_answers_and_logs_have_no_trace(caplog: pytest.LogCaptureFixture) -> None:
+async def test_without_tracing_answers_and_logs_have_no_trace(caplog: pytest.LogCaptureFixture) -> None:
     service, _ = build()
     transport = httpx.ASGITransport(create_app(service))
     with caplog.at_level(logging.INFO, "service.api.middleware"):
