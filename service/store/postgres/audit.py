@@ -5,16 +5,13 @@ import dataclasses
 from service.core.ids import CollectionId
 from service.core.versions import AuditEntry
 from service.store.postgres.connection import sql_files
-from service.store.postgres.connection.pool import Connection, Pool
+from service.store.postgres.connection.pool import Adapter, Connection
 
 SQL = sql_files.load("audit")
 
 
-class PostgresAudit:
+class PostgresAudit(Adapter):
     """Adapter of `ports.Audit`."""
-
-    def __init__(self, pool: Pool) -> None:
-        self._pool = pool
 
     async def page(self, collection_id: CollectionId, before: int | None, limit: int) -> tuple[AuditEntry, ...]:
         values = {"collection_id": collection_id, "before": before, "limit": limit}

@@ -11,17 +11,14 @@ from service.core.change_feed import Change, ChangePage, Position
 from service.core.errors import CollectionNotFound
 from service.core.ids import CollectionId, DocumentId
 from service.store.postgres.connection import sql_files
-from service.store.postgres.connection.pool import Connection, Pool
+from service.store.postgres.connection.pool import Adapter, Connection
 from service.store.postgres.rows import document_of
 
 SQL = sql_files.load("change_feed")
 
 
-class PostgresChanges:
+class PostgresChanges(Adapter):
     """Adapter of `ports.ChangeFeed`."""
-
-    def __init__(self, pool: Pool) -> None:
-        self._pool = pool
 
     async def after(self, collection_id: CollectionId, position: Position, limit: int, now: datetime) -> ChangePage:
         """The lag is the age of the first change after the position, in the order of the feed.

@@ -12,7 +12,7 @@ from service.core.ids import CollectionId, CollectionName, VersionNumber
 from service.core.versions import AuditEntry, EmbedderIdentity, VersionState
 from service.store.postgres import audit
 from service.store.postgres.connection import collection_lock, sql_files
-from service.store.postgres.connection.pool import Pool, retrying
+from service.store.postgres.connection.pool import Adapter, retrying
 from service.store.postgres.filters import indexed_fields
 from service.store.postgres.rows import collection_of
 from service.store.postgres.vectors import hnsw, vector_tables
@@ -23,11 +23,8 @@ SQL = sql_files.load("collections")
 FIRST_VERSION = VersionNumber(1)
 
 
-class PostgresCollections:
+class PostgresCollections(Adapter):
     """Adapter of `ports.Collections`."""
-
-    def __init__(self, pool: Pool) -> None:
-        self._pool = pool
 
     async def create(
         self,

@@ -5,7 +5,7 @@ from datetime import datetime, timedelta
 from service.core.ids import CollectionId, VersionNumber
 from service.core.versions import ApiProcess
 from service.store.postgres.connection import sql_files
-from service.store.postgres.connection.pool import Pool, retrying
+from service.store.postgres.connection.pool import Adapter, retrying
 
 SQL = sql_files.load("processes")
 
@@ -13,11 +13,8 @@ FORGOTTEN = timedelta(hours=1)
 """A process that was silent for so long was killed, and its row is deleted."""
 
 
-class PostgresProcesses:
+class PostgresProcesses(Adapter):
     """Adapter of `ports.Processes`."""
-
-    def __init__(self, pool: Pool) -> None:
-        self._pool = pool
 
     async def record_heartbeat(self, process: ApiProcess) -> None:
         values = {

@@ -22,7 +22,7 @@ from service.core.ids import CollectionId, DocumentId, VersionNumber
 from service.core.jobs import ClaimedJob, FailedDocument, Job, Lane, QueueStatus
 from service.core.versions import EmbedderVersion
 from service.store.postgres.connection import sql_files
-from service.store.postgres.connection.pool import Connection, Pool, retrying
+from service.store.postgres.connection.pool import Adapter, Connection, retrying
 from service.store.postgres.rows import document_of
 
 SQL = sql_files.load("queue")
@@ -44,11 +44,8 @@ _FINISH, _EXTEND, _RELEASE, _RECORD_FAILURE, _DROP_OUTDATED = (
 )
 
 
-class PostgresQueue:
+class PostgresQueue(Adapter):
     """Adapter of `ports.JobQueue`."""
-
-    def __init__(self, pool: Pool) -> None:
-        self._pool = pool
 
     async def claim(
         self,

@@ -12,7 +12,7 @@ from service.core.recall import CalibrationCurve, EfSetting, RecallMinute, Recal
 from service.core.versions import AuditEntry, EmbedderVersion
 from service.store.postgres import audit
 from service.store.postgres.connection import sql_files
-from service.store.postgres.connection.pool import Pool, retrying
+from service.store.postgres.connection.pool import Adapter, retrying
 from service.store.postgres.json_records import read
 from service.store.postgres.rows import version_key
 
@@ -22,11 +22,8 @@ _SERIES = ("version", "leg", "plan", "band", "ef_search")
 _SUMS = ("queries", "recall", "recall_squares", "distance_recall", "seconds")
 
 
-class PostgresRecalls:
+class PostgresRecalls(Adapter):
     """Adapter of `ports.RecallStore`."""
-
-    def __init__(self, pool: Pool) -> None:
-        self._pool = pool
 
     async def add(self, collection_id: CollectionId, minutes: Sequence[RecallMinute]) -> None:
         if not minutes:

@@ -8,16 +8,13 @@ from service.core.ids import CollectionId
 from service.core.versions import AuditEntry, Judgments
 from service.store.postgres import audit
 from service.store.postgres.connection import sql_files
-from service.store.postgres.connection.pool import Pool
+from service.store.postgres.connection.pool import Adapter
 
 SQL = sql_files.load("test_sets")
 
 
-class PostgresTestSets:
+class PostgresTestSets(Adapter):
     """Adapter of `ports.TestSets`."""
-
-    def __init__(self, pool: Pool) -> None:
-        self._pool = pool
 
     async def put(self, collection_id: CollectionId, judgments: Judgments, entry: AuditEntry) -> None:
         values = {

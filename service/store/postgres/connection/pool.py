@@ -126,6 +126,13 @@ class Pool(AsyncConnectionPool[Connection]):
             return tuple(await (await cursor.execute(query, values)).fetchall())
 
 
+class Adapter:
+    """Base of the adapters, which all work on one pool."""
+
+    def __init__(self, pool: Pool) -> None:
+        self._pool = pool
+
+
 async def open_pool(
     url: str,
     *,

@@ -15,7 +15,7 @@ from datetime import datetime, timedelta
 from service.core.collections import FieldState, IndexedField
 from service.core.ids import CollectionId, DocumentId
 from service.store.postgres.connection import collection_lock, sql_files
-from service.store.postgres.connection.pool import Connection, Pool, retrying
+from service.store.postgres.connection.pool import Adapter, Connection, retrying
 from service.store.postgres.filters.filter_sql import accessor
 
 SQL = sql_files.load("indexed_fields")
@@ -81,11 +81,8 @@ async def remove(connection: Connection, collection_id: CollectionId) -> None:
 # ---------------------------------------------------------------- background work
 
 
-class IndexedFields:
+class IndexedFields(Adapter):
     """Fills the values of declared fields and deletes those of dropped ones."""
-
-    def __init__(self, pool: Pool) -> None:
-        self._pool = pool
 
     async def maintain(self, now: datetime) -> None:
         """Fill what was declared and empty what was dropped. Any number of processes may do this at once."""

@@ -11,17 +11,14 @@ from service.core.index_health import IndexHealth, IndexState
 from service.core.versions import EmbedderVersion
 from service.store.postgres.connection import sql_files
 from service.store.postgres.connection.advisory_lock import transition_lock
-from service.store.postgres.connection.pool import Pool
+from service.store.postgres.connection.pool import Adapter
 from service.store.postgres.vectors import hnsw, vector_tables
 
 SQL = sql_files.load("index_health")
 
 
-class PostgresIndexes:
+class PostgresIndexes(Adapter):
     """Adapter of `ports.Indexes`."""
-
-    def __init__(self, pool: Pool) -> None:
-        self._pool = pool
 
     async def health(self, version: EmbedderVersion) -> IndexHealth:
         """Reads the catalogue and its statistics, which cost the same for any size."""

@@ -31,7 +31,7 @@ from service.core.versions import (
 )
 from service.store.postgres import audit
 from service.store.postgres.connection import collection_lock, sql_files
-from service.store.postgres.connection.pool import Connection, Pool, retrying
+from service.store.postgres.connection.pool import Adapter, Connection, retrying
 from service.store.postgres.rows import collection_of, version_key, version_of
 from service.store.postgres.vectors import vector_tables
 
@@ -60,11 +60,8 @@ SELECT, _INSERT, _MOVE, _PAUSE, _RETIRE = (
 )
 
 
-class VersionTransitions:
+class VersionTransitions(Adapter):
     """The part of `PostgresVersions` that changes them."""
-
-    def __init__(self, pool: Pool) -> None:
-        self._pool = pool
 
     async def register(
         self,
