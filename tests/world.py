@@ -33,6 +33,8 @@ NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 LEASE = timedelta(seconds=60)
 DIMENSIONS = 4
 
+Adapters = Store | FakeAdapters
+
 
 def later(seconds: float) -> datetime:
     return NOW + timedelta(seconds=seconds)
@@ -156,7 +158,7 @@ class World:
 
 async def build(pool: Pool | None, *, dimensions: int = DIMENSIONS) -> World:
     """A new collection with an active version 1; in memory where there is no pool."""
-    adapters = Store(pool) if pool is not None else FakeAdapters()
+    adapters: Adapters = Store(pool) if pool is not None else FakeAdapters()
     collections, versions = adapters.collections, adapters.versions
     identity = EmbedderIdentity(parts={"weights": "test"}, dimensions=dimensions, max_tokens=256)
     name = CollectionName(f"c{len(await collections.all())}")

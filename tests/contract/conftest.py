@@ -3,7 +3,9 @@
 import pytest
 
 from service.store.postgres.connection.pool import Pool
-from tests.world import World, build
+from service.store.postgres.store import Store
+from tests.fakes import FakeAdapters
+from tests.world import Adapters, World, build
 
 
 @pytest.fixture
@@ -15,6 +17,12 @@ async def memory() -> World:
 async def postgres(pool: Pool) -> World:
     """For what only a real database can show."""
     return await build(pool)
+
+
+@pytest.fixture(params=["memory", pytest.param("postgres", marks=pytest.mark.database)])
+def store(request: pytest.FixtureRequest) -> Adapters:
+    """Adapters without any collection."""
+    return FakeAdapters() if request.param == "memory" else Store(request.getfixturevalue("pool"))
 
 
 @pytest.fixture(params=["memory", pytest.param("postgres", marks=pytest.mark.database)])

@@ -25,8 +25,8 @@ from service.store.postgres.collections import PostgresCollections
 from service.store.postgres.connection.pool import Pool
 from service.store.postgres.vectors import vector_tables
 from service.store.postgres.versions.versions import PostgresVersions
-from tests.fakes import FakeCollections
 from tests.storages import sealed
+from tests.world import Adapters
 
 NOW = datetime(2026, 5, 4, 12, 30, tzinfo=UTC)
 IDENTITY = EmbedderIdentity(parts={"weights": "sha256:ab", "pooling": "mean"}, dimensions=4, max_tokens=256)
@@ -40,11 +40,9 @@ SETTINGS = CollectionSettings(
 )
 
 
-@pytest.fixture(params=["fake", pytest.param("postgres", marks=pytest.mark.database)])
-def collections(request: pytest.FixtureRequest) -> Collections:
-    if request.param == "fake":
-        return FakeCollections()
-    return PostgresCollections(request.getfixturevalue("pool"))
+@pytest.fixture
+def collections(store: Adapters) -> Collections:
+    return store.collections
 
 
 async def create(collections: Collections, name: str, settings: CollectionSettings = SETTINGS) -> Collection:

@@ -12,35 +12,24 @@ from service.core.collections import Collection
 from service.core.errors import VersionNotFound
 from service.core.ids import VersionNumber
 from service.core.index_health import IndexState
-from service.core.ports.collections import Collections
 from service.core.ports.indexes import Indexes
-from service.core.ports.recall import RecallStore
-from service.core.ports.versions import Versions
 from service.core.versions import EmbedderVersion
 from service.store.postgres.collections import PostgresCollections
 from service.store.postgres.connection.pool import Pool
-from service.store.postgres.recall import PostgresRecalls
 from service.store.postgres.vectors import vector_tables
 from service.store.postgres.vectors.index_health import PostgresIndexes
 from service.store.postgres.versions.versions import PostgresVersions
 from tests.contract.test_collections import create, value
 from tests.contract.test_recalls import ef_setting
 from tests.contract.test_versions import fill
-from tests.fakes import FakeCollections, FakeIndexes, FakeRecalls, FakeVersions
+from tests.world import Adapters
 
 ONE = VersionNumber(1)
 
 
-@dataclass
-class Store:
-    collections: Collections
-    versions: Versions
-    indexes: Indexes
-    recalls: RecallStore
-
-    async def version(self) -> tuple[Collection, EmbedderVersion]:
-        collection = await create(self.collections, "papers")
-        return collection, await self.versions.get(collection.id, ONE)
+async def version_of(store: Adapters) -> tuple[Collection, EmbedderVersion]:
+    collection = await create(store.collections, "papers")
+    return collection, await store.versions.get(collection.id, ONE)
 
 
 async def index_of(indexes: Indexes, version: EmbedderVersion) -> IndexState:
@@ -49,26 +38,16 @@ async def index_of(indexes: Indexes, version: EmbedderVersion) -> IndexState:
     return index
 
 
-@pytest.fixture(params=["fake", pytest.param("postgres", marks=pytest.mark.database)])
-def store(request: pytest.FixtureRequest) -> Store:
-    if request.param == "fake":
-        collections = FakeCollections()
-        versions = FakeVersions(collections)
-        return Store(collections, versions, FakeIndexes(versions), FakeRecalls(collections))
-    pool = request.getfixturevalue("pool")
-    return Store(PostgresCollections(pool), PostgresVersions(pool), PostgresIndexes(pool), PostgresRecalls(pool))
-
-
-async def test_without_an_index_its_state_is_unknown(store: Store) -> None:
-    _, version = await store.version()
+async def test_without_an_index_its_state_is_unknown(store: Adapters) -> None:
+    _, version = await version_of(store)
     health = await store.indexes.health(version)
     assert (health.rows, health.dead_rows, health.unindexed_rows, health.index) == (0, 0, 0, None)
     assert health.indexable
     assert health.cache_bytes > 0
 
 
-async def test_a_rebuilt_index_is_another_build(store: Store) -> None:
-    _, version = await store.version()
+async def test_a_rebuilt_index_is_another_build(store: Adapters) -> None:
+    _, version = await version_of(store)
     await store.versions.build_index(version)
     before = await index_of(store.indexes, version)
     assert (before.valid, before.building) == (True, False)
@@ -81,8 +60,8 @@ async def test_a_rebuilt_index_is_another_build(store: Store) -> None:
     assert after.build != before.build
 
 
-async def test_one_at_a_time_rebuilds_and_one_sets_ef_search_beside_it(store: Store) -> None:
-    _, version = await store.version()
+async def test_one_at_a_time_rebuilds_and_one_sets_ef_search_beside_it(store: Adapters) -> None:
+    _, version = await version_of(store)
     async with store.indexes.rebuild_lock(version) as ours, store.indexes.ef_search_lock(version) as also_ours:
         assert (ours, also_ours) == (True, True)
         async with store.indexes.rebuild_lock(version) as second, store.indexes.ef_search_lock(version) as third:
@@ -91,8 +70,8 @@ async def test_one_at_a_time_rebuilds_and_one_sets_ef_search_beside_it(store: St
         assert (again, also_again) == (True, True)
 
 
-async def test_a_version_that_is_gone_is_not_found(store: Store) -> None:
-    collection, version = await store.version()
+async def test_a_version_that_is_gone_is_not_found(store: Adapters) -> None:
+    collection, version = await version_of(store)
     await store.collections.delete(collection.id)
     with pytest.raises(VersionNotFound):
         await store.indexes.health(version)
@@ -100,8 +79,8 @@ async def test_a_version_that_is_gone_is_not_found(store: Store) -> None:
         await store.indexes.rebuild(version)
 
 
-async def test_the_status_of_a_version_has_its_ef_settings(store: Store) -> None:
-    collection, version = await store.version()
+async def test_the_status_of_a_version_has_its_ef_settings(store: Adapters) -> None:
+    collection, version = await version_of(store)
     assert (await store.versions.status(version)).ef_settings == {}
     for setting in (ef_setting(ef_search=149), ef_setting("wide", ef_search=186), ef_setting(version=2, ef_search=76)):
         await store.recalls.put_ef_setting(collection.id, setting, None)

@@ -1,7 +1,7 @@
 """What `ports.Versions` promises, of the fake and of PostgreSQL; and how a real index is built."""
 
 import asyncio
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import cast
 
 import psycopg
@@ -9,8 +9,6 @@ import pytest
 
 from service.core.errors import VersionNotFound
 from service.core.ids import CollectionId, CollectionName, VersionNumber
-from service.core.ports.collections import Collections
-from service.core.ports.versions import Versions
 from service.core.versions import EmbedderIdentity, EmbedderVersion, SpaceStatus, VersionState
 from service.store.postgres.collections import PostgresCollections
 from service.store.postgres.connection.pool import Connection, Pool
@@ -18,26 +16,11 @@ from service.store.postgres.vectors import vector_tables
 from service.store.postgres.vectors.hnsw import COUNTED_ROWS, space_status
 from service.store.postgres.versions.versions import PostgresVersions
 from tests.contract.test_collections import CANARY, IDENTITY, NOW, SETTINGS, create, value
-from tests.fakes import FakeCollections, FakeVersions
 from tests.storages import sealed
+from tests.world import Adapters
 
 
-@dataclass
-class Store:
-    collections: Collections
-    versions: Versions
-
-
-@pytest.fixture(params=["fake", pytest.param("postgres", marks=pytest.mark.database)])
-def store(request: pytest.FixtureRequest) -> Store:
-    if request.param == "fake":
-        collections = FakeCollections()
-        return Store(collections, FakeVersions(collections))
-    pool = request.getfixturevalue("pool")
-    return Store(PostgresCollections(pool), PostgresVersions(pool))
-
-
-async def test_the_first_version_is_active_and_read_back_as_it_was_given(store: Store) -> None:
+async def test_the_first_version_is_active_and_read_back_as_it_was_given(store: Adapters) -> None:
     collection = await create(store.collections, "papers")
     assert await store.versions.of(collection.id) == (
         EmbedderVersion(
@@ -54,7 +37,7 @@ async def test_the_first_version_is_active_and_read_back_as_it_was_given(store: 
     )
 
 
-async def test_versions_of_all_collections_are_written(store: Store) -> None:
+async def test_versions_of_all_collections_are_written(store: Adapters) -> None:
     first, second = await create(store.collections, "one"), await create(store.collections, "two")
     assert [version.collection_id for version in await store.versions.written()] == [first.id, second.id]
     await store.collections.delete(first.id)
@@ -62,20 +45,20 @@ async def test_versions_of_all_collections_are_written(store: Store) -> None:
     assert await store.versions.of(first.id) == ()
 
 
-async def test_versions_are_told_by_their_states(store: Store) -> None:
+async def test_versions_are_told_by_their_states(store: Adapters) -> None:
     first, second = await create(store.collections, "one"), await create(store.collections, "two")
     active = await store.versions.in_states({VersionState.ACTIVE, VersionState.READY})
     assert [(version.collection_id, version.number) for version in active] == [(first.id, 1), (second.id, 1)]
     assert await store.versions.in_states({VersionState.READY, VersionState.FAILED}) == ()
 
 
-async def test_an_empty_space_has_neither_rows_nor_index(store: Store) -> None:
+async def test_an_empty_space_has_neither_rows_nor_index(store: Adapters) -> None:
     collection = await create(store.collections, "papers")
     (version,) = await store.versions.of(collection.id)
     assert await store.versions.status(version) == SpaceStatus(rows=0, indexed=False, chunks_per_document=1.0)
 
 
-async def test_a_built_index_is_reported_and_building_again_changes_nothing(store: Store) -> None:
+async def test_a_built_index_is_reported_and_building_again_changes_nothing(store: Adapters) -> None:
     collection = await create(store.collections, "papers")
     (version,) = await store.versions.of(collection.id)
     assert await store.versions.build_index(version)
@@ -84,7 +67,7 @@ async def test_a_built_index_is_reported_and_building_again_changes_nothing(stor
     assert (await store.versions.status(version)).indexed
 
 
-async def test_a_space_that_is_gone_is_not_found(store: Store) -> None:
+async def test_a_space_that_is_gone_is_not_found(store: Adapters) -> None:
     collection = await create(store.collections, "papers")
     (version,) = await store.versions.of(collection.id)
     await store.collections.delete(collection.id)

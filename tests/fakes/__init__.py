@@ -39,3 +39,4 @@ class FakeAdapters:
         self.test_sets = FakeTestSets(self.collections)
         self.processes = FakeProcesses()
         self.recalls = FakeRecalls(self.collections)
+        self.indexes = FakeIndexes(self.versions)
