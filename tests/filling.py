@@ -114,8 +114,7 @@ async def lose_document(world: World, name: str) -> None:
 
 async def execute(world: World, query: str, *values: object) -> None:
     assert world.pool is not None
-    async with world.pool.connection() as connection:
-        await connection.execute(query.encode(), values)
+    await world.pool.execute(query.encode(), values)
 
 
 def _fake(world: World) -> FakeStore:

@@ -128,8 +128,7 @@ class World:
             return {key: row.content_revision for key, row in self.fake.space(version).items()}
         assert self.pool is not None
         query = f"SELECT document_id, chunk, content_revision FROM vectors_{version.collection_id}_{version.number}"
-        async with self.pool.connection() as connection:
-            rows = await (await connection.execute(query.encode())).fetchall()
+        rows = await self.pool.fetch_all(query.encode())
         assert len(rows) == len({row[:2] for row in rows})
         return {(name, chunk): revision for name, chunk, revision in rows}
 

@@ -162,8 +162,7 @@ async def fill(pool: Pool, collection: Collection) -> None:
 
 
 async def value(pool: Pool, query: str, *arguments: object) -> Any:
-    async with pool.connection() as connection:
-        row = await (await connection.execute(query, arguments)).fetchone()
+    row = await pool.fetch_one(query, arguments)
     return None if row is None else row[0]
 
 
@@ -180,8 +179,7 @@ async def test_counts_are_of_documents_and_not_of_tombstones_or_of_other_version
 async def test_settings_that_an_older_program_wrote_can_be_changed(pool: Pool) -> None:
     collections = PostgresCollections(pool)
     created = await create(collections, "papers")
-    async with pool.connection() as connection:
-        await connection.execute("UPDATE collections SET settings = settings #- '{embedder,identity}'")
+    await pool.execute("UPDATE collections SET settings = settings #- '{embedder,identity}'")
     changed = await collections.update(created, replace(SETTINGS, recall_target=0.5))
     assert changed.settings == replace(SETTINGS, recall_target=0.5)
 

@@ -167,11 +167,9 @@ async def test_a_claim_is_committed_before_anything_else_happens(postgres: World
 async def test_a_job_without_its_document_is_ended(postgres: World) -> None:
     await postgres.put(doc("a"), doc("b"))
     assert postgres.pool is not None
-    async with postgres.pool.connection() as connection:
-        await connection.execute("DELETE FROM documents WHERE document_id = 'a'")
+    await postgres.pool.execute("DELETE FROM documents WHERE document_id = 'a'")
     assert ids(await postgres.claim()) == ["b"]
-    async with postgres.pool.connection() as connection:
-        assert await (await connection.execute("SELECT document_id FROM jobs")).fetchall() == [("b",)]
+    assert await postgres.pool.fetch_all("SELECT document_id FROM jobs") == [("b",)]
 
 
 # ---------------------------------------------------------------- the fence

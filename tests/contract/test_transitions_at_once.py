@@ -38,8 +38,7 @@ def pool_of(world: World) -> Pool:
 
 
 async def value(world: World, query: str, *arguments: object) -> Any:
-    async with pool_of(world).connection() as connection:
-        row = await (await connection.execute(query.encode(), arguments)).fetchone()
+    row = await pool_of(world).fetch_one(query.encode(), arguments)
     return None if row is None else row[0]
 
 

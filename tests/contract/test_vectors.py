@@ -163,8 +163,7 @@ async def test_the_table_refuses_rows_of_another_space(postgres: World, column: 
     assert postgres.pool is not None
     table = f"vectors_{postgres.collection.id}_1"
     with pytest.raises(psycopg.errors.CheckViolation):
-        async with postgres.pool.connection() as connection:
-            await connection.execute(f"UPDATE {table} SET {column} = {value}".encode())
+        await postgres.pool.execute(f"UPDATE {table} SET {column} = {value}".encode())
 
 
 @pytest.mark.database
@@ -208,9 +207,8 @@ async def indexed(pool: Pool, storage: Storage) -> World:
         vectors = generator.normal(size=(2, WIDE)).astype(np.float32)
         work.append(encoded(one, vectors / np.linalg.norm(vectors, axis=1, keepdims=True), ["01234", "56789"]))
     await world.store(*work)
-    async with pool.connection() as connection:
-        await connection.execute(create_index(world.version))
-        await connection.execute(f"ANALYZE vectors_{world.collection.id}_1, documents".encode())
+    await pool.execute(create_index(world.version))
+    await pool.execute(f"ANALYZE vectors_{world.collection.id}_1, documents".encode())
     return world
 
 
@@ -498,14 +496,12 @@ async def test_a_sample_of_a_large_space_comes_from_all_over_it(pool: Pool) -> N
         f"{sealed(world.collection.id)}, embedding FROM generate_series(1, 50000) AS n, "
         "LATERAL (SELECT ('[1,2,3,' || n || ']')::halfvec AS embedding)"
     )
-    async with pool.connection() as connection:
-        await connection.execute(fill.encode())
-        await connection.execute(f"ANALYZE {table}".encode())
+    await pool.execute(fill.encode())
+    await pool.execute(f"ANALYZE {table}".encode())
     places = [int(id_[1:]) for id_, _ in (await world.vectors.sample(world.version, 500)).chunks]
     assert len(places) == 500
     assert all(90 < sum(low < place <= low + 16_667 for place in places) < 243 for low in (0, 16_667, 33_334))
-    async with pool.connection() as connection:
-        await connection.execute(f"DELETE FROM {table} WHERE document_id > 'd000300'".encode())
+    await pool.execute(f"DELETE FROM {table} WHERE document_id > 'd000300'".encode())
     assert len((await world.vectors.sample(world.version, 500)).chunks) == 300
 
 

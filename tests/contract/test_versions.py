@@ -99,8 +99,7 @@ async def fill(pool: Pool, version: EmbedderVersion, documents: int, chunks: int
              )
     """
     values = {"id": version.collection_id, "number": version.number, "documents": documents, "chunks": chunks}
-    async with pool.connection() as connection:
-        await connection.execute(query, {**values, "since": since})
+    await pool.execute(query, {**values, "since": since})
 
 
 async def test_a_space_that_goes_while_it_is_looked_at_is_not_found() -> None:
@@ -129,9 +128,8 @@ async def test_a_small_space_is_counted(pool: Pool, version: EmbedderVersion) ->
 async def test_a_large_space_is_estimated_once_it_was_analysed(pool: Pool, version: EmbedderVersion) -> None:
     documents = COUNTED_ROWS
     await fill(pool, version, documents=documents, chunks=3)
-    async with pool.connection() as connection:
-        await connection.execute(vector_tables.analyze(version))
-        await connection.execute(f"DELETE FROM {vector_tables.vector_table_of(version).table} WHERE document_id = 'd1'")
+    await pool.execute(vector_tables.analyze(version))
+    await pool.execute(f"DELETE FROM {vector_tables.vector_table_of(version).table} WHERE document_id = 'd1'")
     status = await PostgresVersions(pool).status(version)
     # There are 3 rows fewer by now: it was not counted.
     assert status.rows == 3 * documents
@@ -194,13 +192,12 @@ async def test_vectors_too_long_for_hnsw_are_stored_and_have_no_index(pool: Pool
     collections, versions = PostgresCollections(pool), PostgresVersions(pool)
     collection = await collections.create(CollectionName("long"), SETTINGS, long, {"a": (1.0,)}, NOW)
     (version,) = await versions.of(collection.id)
-    async with pool.connection() as connection:
-        await connection.execute(
-            f"INSERT INTO {vector_tables.vector_table_of(version).table} "
-            f"SELECT %s, %s, 0, 1, 1, 0, 1, {sealed(version.collection_id)}, embedding "
-            "FROM (SELECT array_fill(0.5, %s)::halfvec AS embedding)",
-            (collection.id, "i" * 500, [long.dimensions]),
-        )
+    await pool.execute(
+        f"INSERT INTO {vector_tables.vector_table_of(version).table} "
+        f"SELECT %s, %s, 0, 1, 1, 0, 1, {sealed(version.collection_id)}, embedding "
+        "FROM (SELECT array_fill(0.5, %s)::halfvec AS embedding)",
+        (collection.id, "i" * 500, [long.dimensions]),
+    )
     assert not await versions.build_index(version)
     status = await versions.status(version)
     assert (status.rows, status.indexable) == (1, False)
@@ -214,11 +211,10 @@ async def test_every_length_of_vector_fits_beside_a_long_id(pool: Pool, dimensio
     collection = await collections.create(CollectionName("some"), SETTINGS, identity, CANARY, NOW)
     (version,) = await versions.of(collection.id)
     table = vector_tables.vector_table_of(version).table
-    async with pool.connection() as connection:
-        await connection.execute(
-            f"INSERT INTO {table} SELECT %s, %s || n, 0, 1, 1, 0, 1, {sealed(version.collection_id)}, embedding "
-            "FROM generate_series(1, 20) AS n, LATERAL (SELECT "
-            "(SELECT array_agg(random()) FROM generate_series(1, %s + 0 * n))::real[]::vector::halfvec AS embedding)",
-            (collection.id, "\U0001f9ed" * 400, dimensions),
-        )
+    await pool.execute(
+        f"INSERT INTO {table} SELECT %s, %s || n, 0, 1, 1, 0, 1, {sealed(version.collection_id)}, embedding "
+        "FROM generate_series(1, 20) AS n, LATERAL (SELECT "
+        "(SELECT array_agg(random()) FROM generate_series(1, %s + 0 * n))::real[]::vector::halfvec AS embedding)",
+        (collection.id, "\U0001f9ed" * 400, dimensions),
+    )
     assert await versions.build_index(version)

@@ -34,8 +34,7 @@ async def begin(pool: Pool, documents: int) -> tuple[World, PostgresBackfills, E
 
 
 async def ask(pool: Pool, query: str) -> list[Any]:
-    async with pool.connection() as connection:
-        return await (await connection.execute(query.encode())).fetchall()
+    return await pool.fetch_all(query.encode())
 
 
 async def waiting_in(pool: Pool, statement: str) -> list[Any]:

@@ -40,8 +40,7 @@ def fields_of(world: World) -> IndexedFields:
 
 async def rows(world: World, query: str) -> list[Any]:
     assert world.pool is not None
-    async with world.pool.connection() as connection:
-        return await (await connection.execute(query.encode())).fetchall()
+    return await world.pool.fetch_all(query.encode())
 
 
 async def values(world: World) -> set[tuple[Any, ...]]:

@@ -136,8 +136,7 @@ async def test_of_many_documents_a_sample_tells_the_share(world: World, monkeypa
     monkeypatch.setattr(filter_matches, "SAMPLED_DOCUMENTS", 10_000)
     await world.put(*(doc(f"d{number}", x=number % 2) for number in range(400)))
     assert world.pool is not None
-    async with world.pool.connection() as connection:
-        await connection.execute("ANALYZE documents")
+    await world.pool.execute("ANALYZE documents")
     asked = documents_of(world)
     many = await asked.find(world.collection.id, ONE, 20)
     assert (many.ids, many.count, many.total) == (None, 200, 400)

@@ -21,8 +21,7 @@ pytestmark = pytest.mark.database
 
 
 async def value(pool: Pool, query: str, *arguments: object) -> Any:
-    async with pool.connection() as connection:
-        row = await (await connection.execute(query, arguments)).fetchone()
+    row = await pool.fetch_one(query, arguments)
     assert row is not None
     return row[0]
 
@@ -216,8 +215,7 @@ async def test_while_the_server_is_away_requests_fail_soon_and_after_it_they_wor
 @pytest.mark.faults
 async def test_a_connection_that_breaks_in_the_middle_is_told_and_replaced(pool: Pool) -> None:
     async def suicide() -> None:
-        async with pool.connection() as connection:
-            await connection.execute("SELECT pg_terminate_backend(pg_backend_pid())")
+        await pool.execute("SELECT pg_terminate_backend(pg_backend_pid())")
 
     for _ in range(8):
         with pytest.raises(DatabaseUnavailable):

@@ -53,8 +53,7 @@ async def other(world: World) -> EmbedderVersion:
 
 async def rows(world: World, query: str) -> list[Any]:
     assert world.pool is not None
-    async with world.pool.connection() as connection:
-        return await (await connection.execute(query.encode())).fetchall()
+    return await world.pool.fetch_all(query.encode())
 
 
 async def contents(world: World) -> list[Any]:
@@ -268,9 +267,8 @@ async def test_the_vectors_of_an_older_database_get_their_seals(pool: Pool) -> N
     await world.put_and_store({"a": unit(1, 2, 3, 4)[None], "b": unit(0, 1, 0, 0)[None]})
     before = await contents_of_first(world)
     await execute(world, "ALTER TABLE vectors_1_1 DROP COLUMN seal")
-    async with pool.connection() as connection:
-        await connection.execute(vector_tables.create_index(world.version))
-        await connection.execute(seals.text.encode())
+    await pool.execute(vector_tables.create_index(world.version))
+    await pool.execute(seals.text.encode())
     assert await contents_of_first(world) == before
     assert (await world.versions.status(world.version)).indexed
     with pytest.raises(psycopg.errors.CheckViolation):
@@ -301,9 +299,8 @@ async def test_each_storage_finds_what_an_exact_scan_finds(pool: Pool, storage: 
         await world.put(*map(doc, names))
         work = await world.claim(limit=1_000)
         await world.store(*(encoded(one, made[int(one.job.document_id[1:])][None]) for one in work))
-    async with pool.connection() as connection:
-        await connection.execute(vector_tables.create_index(world.version))
-        await connection.execute(vector_tables.analyze(world.version))
+    await pool.execute(vector_tables.create_index(world.version))
+    await pool.execute(vector_tables.analyze(world.version))
     plan = DensePlan(kind="hnsw", ef_search=DEFAULT_EF_SEARCH)
     common = 0
     for query in made[count:]:

@@ -240,8 +240,7 @@ async def fill_another(world: World) -> None:
     other = await build(world.pool, dimensions=DIMENSIONS)
     for start in range(0, 2 * ROWS, 1_000):
         await other.put(*(doc(f"d{number:05d}") for number in range(start, start + 1_000)))
-    async with world.pool.connection() as connection:
-        await connection.execute("VACUUM ANALYZE jobs, documents")
+    await world.pool.execute("VACUUM ANALYZE jobs, documents")
 
 
 async def fill_second(world: World) -> EmbedderVersion:
@@ -250,8 +249,7 @@ async def fill_second(world: World) -> EmbedderVersion:
     version = await world.add_version(2, VersionState.BACKFILLING)
     backfills = PostgresBackfills(world.pool)
     await backfills.advance(version, later(ROWS), ROWS // 3)
-    async with world.pool.connection() as connection:
-        await connection.execute("ANALYZE jobs")
+    await world.pool.execute("ANALYZE jobs")
     await backfills.advance(version, later(ROWS), ROWS // 2)
     return version
 

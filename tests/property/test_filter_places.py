@@ -78,8 +78,7 @@ async def test_all_places_agree_with_the_reference(
     await declare(world, declared)
     await world.put(*documents)
     await world.drain()
-    async with pool.connection() as connection:
-        await connection.execute(create_index(world.version))
+    await pool.execute(create_index(world.version))
     for where in asked:
         await both_legs_and_the_listing(world, where, expected(where, documents))
     await declare(world, later_declared)

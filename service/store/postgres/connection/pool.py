@@ -18,6 +18,7 @@ import psycopg
 from pgvector.psycopg.halfvec import register_halfvec_info
 from pgvector.psycopg.vector import register_vector_info
 from psycopg import AsyncConnection, sql
+from psycopg.abc import Params
 from psycopg.conninfo import conninfo_to_dict
 from psycopg.errors import (
     DeadlockDetected,
@@ -40,7 +41,7 @@ from service.store.postgres.connection import sql_files
 SQL = sql_files.load("pool")
 
 Connection = AsyncConnection[TupleRow]
-Query = LiteralString | sql.Composed
+Query = LiteralString | bytes | sql.Composed
 Values = Mapping[str, Any]
 T = TypeVar("T")
 
@@ -104,23 +105,23 @@ class Pool(AsyncConnectionPool[Connection]):
 
     # ------------------------------------------------------------ single statements
 
-    async def execute(self, query: Query, values: Values | None = None) -> int:
+    async def execute(self, query: Query, values: Params | None = None) -> int:
         """Run one statement; returns the number of rows that it affected."""
         async with self.connection() as connection:
             return (await connection.execute(query, values)).rowcount
 
-    async def fetch_one(self, query: Query, values: Values | None = None) -> TupleRow | None:
+    async def fetch_one(self, query: Query, values: Params | None = None) -> TupleRow | None:
         async with self.connection() as connection:
             return await (await connection.execute(query, values)).fetchone()
 
     async def fetch_all(
-        self, query: Query, values: Values | None = None, *, prepare: bool | None = None
+        self, query: Query, values: Params | None = None, *, prepare: bool | None = None
     ) -> list[TupleRow]:
         """`prepare=False`: the server plans the statement for these very values each time."""
         async with self.connection() as connection:
             return await (await connection.execute(query, values, prepare=prepare)).fetchall()
 
-    async def fetch_objects(self, kind: type[T], query: Query, values: Values | None = None) -> tuple[T, ...]:
+    async def fetch_objects(self, kind: type[T], query: Query, values: Params | None = None) -> tuple[T, ...]:
         """Each row as a `kind`, whose fields are the names of the columns."""
         async with self.connection() as connection, connection.cursor(row_factory=class_row(kind)) as cursor:
             return tuple(await (await cursor.execute(query, values)).fetchall())
