@@ -1,4 +1,4 @@
-"""Short words for a second version beside the first: how it is filled, and what can have gone wrong with it."""
+"""Helpers for a second version beside the first: filling it, and damaging what it contains."""
 
 import dataclasses
 from datetime import datetime

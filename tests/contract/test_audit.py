@@ -1,4 +1,4 @@
-"""What `ports.Audit` promises, of the fake and of PostgreSQL; and what the other ports note there."""
+"""The contract of the port `Audit`, for the fake and for PostgreSQL; and the entries that other ports write."""
 
 import json
 from dataclasses import asdict, replace

@@ -1,4 +1,4 @@
-"""What `ports.Backfills` promises, in memory and in PostgreSQL."""
+"""The contract of the port `Backfills`, for the fake and for PostgreSQL."""
 
 import dataclasses
 from dataclasses import dataclass
@@ -8,8 +8,8 @@ import pytest
 from service.core.errors import VersionNotFound
 from service.core.ports.backfills import Backfills
 from service.core.versions import BackfillStatus, Completeness, EmbedderVersion, Progress, VersionState
-from tests import filling
-from tests.filling import backfills_of, drain, enqueue, set_state
+from tests import second_version
+from tests.second_version import backfills_of, drain, enqueue, set_state
 from tests.world import LEASE, NOW, World, doc, encoded, later
 
 NAMES = [f"d{number:02d}" for number in range(10)]
@@ -162,7 +162,7 @@ async def test_a_version_that_is_not_there_is_not_found(filled: Filling) -> None
 async def test_documents_wait_for_the_vectors_that_the_client_brings(world: World) -> None:
     await world.put(doc("a"), doc("b"))
     backfills = backfills_of(world)
-    version = await filling.add_external(world, 2, VersionState.BACKFILLING)
+    version = await second_version.add_external(world, 2, VersionState.BACKFILLING)
     await world.put(doc("c"))
     assert await backfills.advance(version, NOW, 100) == BackfillStatus(enqueued=2, waiting=3, everything=True)
     assert await drain(world, version) == 0
@@ -173,7 +173,7 @@ async def test_documents_wait_for_the_vectors_that_the_client_brings(world: Worl
 async def test_nothing_waits_for_ever_for_a_document_that_is_gone(world: World) -> None:
     """The backfill saw "a" a moment before it was deleted."""
     backfills = backfills_of(world)
-    version = await filling.add_external(world, 2, VersionState.BACKFILLING)
+    version = await second_version.add_external(world, 2, VersionState.BACKFILLING)
     await enqueue(world, version, "a", priority=3)
     await backfills.advance(version, NOW, 100)
     assert await backfills.advance(version, NOW, 100) == BackfillStatus(enqueued=0, waiting=0, everything=True)
@@ -184,9 +184,9 @@ async def test_nothing_waits_for_ever_for_a_document_that_is_gone(world: World) 
 
 async def test_a_restart_finds_what_was_missed(filled: Filling) -> None:
     await filled.fill()
-    await filling.lose_vectors(filled.world, filled.version, "d03")
-    await filling.age_vectors(filled.world, filled.version, "d04")
-    await filling.lose_document(filled.world, "d05")
+    await second_version.lose_vectors(filled.world, filled.version, "d03")
+    await second_version.age_vectors(filled.world, filled.version, "d04")
+    await second_version.lose_document(filled.world, "d05")
     assert not (await filled.completeness()).agrees
     await filled.backfills.restart(filled.version)
     assert await filled.advance() == BackfillStatus(enqueued=2, waiting=2, everything=True)
@@ -209,29 +209,29 @@ async def test_a_filled_version_is_complete(filled: Filling) -> None:
 
 async def test_a_missing_vector_is_noticed(filled: Filling) -> None:
     await filled.fill()
-    await filling.lose_vectors(filled.world, filled.version, "d03")
+    await second_version.lose_vectors(filled.world, filled.version, "d03")
     found = await filled.completeness()
     assert (found.documents, found.stored, found.agrees) == (10, 9, False)
 
 
 async def test_a_vector_of_older_content_is_noticed(filled: Filling) -> None:
     await filled.fill()
-    await filling.age_vectors(filled.world, filled.version, "d03")
+    await second_version.age_vectors(filled.world, filled.version, "d03")
     found = await filled.completeness()
     assert (found.documents, found.stored, found.agrees) == (10, 10, False)
 
 
 async def test_a_vector_without_its_document_is_noticed(filled: Filling) -> None:
     await filled.fill()
-    await filling.lose_document(filled.world, "d03")
+    await second_version.lose_document(filled.world, "d03")
     found = await filled.completeness()
     assert (found.documents, found.stored, found.agrees) == (9, 10, False)
 
 
 async def test_one_too_many_does_not_make_up_for_one_too_few(filled: Filling) -> None:
     await filled.fill()
-    await filling.lose_document(filled.world, "d03")
-    await filling.lose_vectors(filled.world, filled.version, "d04")
+    await second_version.lose_document(filled.world, "d03")
+    await second_version.lose_vectors(filled.world, filled.version, "d04")
     found = await filled.completeness()
     assert (found.documents, found.stored, found.agrees) == (9, 9, False)
 

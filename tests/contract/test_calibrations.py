@@ -1,4 +1,4 @@
-"""What `ports.Versions` promises of what is learnt about a version's scores, of the fake and of PostgreSQL."""
+"""The contract of the port `Versions` for calibrations, for the fake and for PostgreSQL."""
 
 from dataclasses import replace
 

@@ -1,4 +1,4 @@
-"""What `ports.Changes` promises, in memory and in PostgreSQL; late commits, purges and restores in PostgreSQL alone."""
+"""The contract of the port `ChangeFeed`, for the fake and for PostgreSQL; late commits, purges and restores."""
 
 import asyncio
 

@@ -1,4 +1,4 @@
-"""Vectors that clients bring: what `ports.Documents.put` promises of them, in memory and in PostgreSQL."""
+"""The contract of `Documents.put` for vectors of clients, for the fake and for PostgreSQL."""
 
 import asyncio
 import dataclasses
@@ -14,7 +14,7 @@ from service.core.ports.vectors import VectorQuery
 from service.core.search import DensePlan
 from service.core.versions import EmbedderVersion, VersionState
 from service.store.postgres import documents
-from tests.filling import add_external
+from tests.second_version import add_external
 from tests.storages import STORAGES
 from tests.world import NOW, World, doc, later, unit
 

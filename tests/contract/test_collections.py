@@ -1,4 +1,4 @@
-"""What `ports.Collections` promises, of the fake and of PostgreSQL; and what only a database can show."""
+"""The contract of the port `Collections`, for the fake and for PostgreSQL; and what only a database can show."""
 
 import asyncio
 from collections.abc import Callable, Iterator

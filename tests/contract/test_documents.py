@@ -1,4 +1,4 @@
-"""What `ports.Documents` promises, in memory and in PostgreSQL."""
+"""The contract of the port `Documents`, for the fake and for PostgreSQL."""
 
 import asyncio
 from typing import Any

@@ -1,4 +1,4 @@
-"""What the search story may rely on from any Lexicon."""
+"""The contract of the port `Lexicon`, for the fake and for Tantivy."""
 
 import asyncio
 from collections.abc import AsyncIterator

@@ -1,4 +1,4 @@
-"""What `ports.Processes` promises, of the fake and of PostgreSQL."""
+"""The contract of the port `Processes`, for the fake and for PostgreSQL."""
 
 import asyncio
 import uuid

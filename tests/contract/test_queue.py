@@ -1,4 +1,4 @@
-"""What `ports.Queue` promises, in memory and in PostgreSQL."""
+"""The contract of the port `JobQueue`, for the fake and for PostgreSQL."""
 
 import asyncio
 import dataclasses
@@ -11,7 +11,7 @@ from service.core.ids import DocumentId
 from service.core.jobs import QueueStatus
 from service.core.versions import EmbedderVersion, VersionState
 from service.store.postgres import queue as module
-from tests.filling import add_external, drain, enqueue
+from tests.second_version import add_external, drain, enqueue
 from tests.world import LEASE, NOW, World, doc, encoded, later
 
 

@@ -1,4 +1,4 @@
-"""What `ports.TestSets` promises, of the fake and of PostgreSQL."""
+"""The contract of the port `TestSets`, for the fake and for PostgreSQL."""
 
 from dataclasses import replace
 

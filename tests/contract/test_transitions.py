@@ -1,4 +1,4 @@
-"""What `ports.Versions` promises of a version's life, of the fake and of PostgreSQL."""
+"""The contract of the port `Versions` for state changes, for the fake and for PostgreSQL."""
 
 import asyncio
 from dataclasses import replace
@@ -22,7 +22,7 @@ from service.core.versions import (
 )
 from service.store.postgres.versions.version_transitions import MAX_WRITTEN
 from tests.fakes import versions as fake_versions
-from tests.filling import drain
+from tests.second_version import drain
 from tests.world import NOW, World, doc, later
 
 SPEC = EmbedderSpec(model="another/model", dimensions=4)
@@ -52,7 +52,7 @@ async def register(world: World, at: datetime = NOW) -> EmbedderVersion:
     )
 
 
-async def noted(world: World) -> list[tuple[Action, VersionNumber | None]]:
+async def audited(world: World) -> list[tuple[Action, VersionNumber | None]]:
     """What the audit says since the collection was created, oldest first."""
     entries = await world.audit.page(world.collection.id, None, 100)
     return [(one.action, one.version) for one in reversed(entries)][1:]
@@ -152,17 +152,17 @@ async def test_a_version_moves_and_says_so(world: World) -> None:
     )
     assert ready == replace(version, state=VersionState.READY, evidence=EVIDENCE)
     assert await world.versions.get(world.collection.id, version.number) == ready
-    assert await noted(world) == [("registered", 2), ("indexing", 2), ("verifying", 2), ("ready", 2)]
+    assert await audited(world) == [("registered", 2), ("indexing", 2), ("verifying", 2), ("ready", 2)]
 
 
-async def test_new_evidence_replaces_the_old_and_is_not_noted(world: World) -> None:
+async def test_new_evidence_replaces_the_old_and_writes_no_audit_entry(world: World) -> None:
     version = await world.add_version(2, VersionState.READY)
     first = await world.versions.move(version, VersionState.READY, None, evidence=EVIDENCE)
     newer = replace(EVIDENCE, gathered_at=later(60), judged_at=None)
     assert (await world.versions.move(first, VersionState.READY, None, evidence=newer)).evidence == newer
     kept = await world.versions.move(first, VersionState.VERIFYING, None)
     assert kept.evidence == newer
-    assert await noted(world) == []
+    assert await audited(world) == []
 
 
 async def test_an_active_version_takes_evidence_and_cannot_be_moved(world: World) -> None:
@@ -190,7 +190,7 @@ async def test_of_two_that_move_it_from_the_same_state_one_wins(world: World) ->
     (lost,) = [outcome for outcome in outcomes if not isinstance(outcome, EmbedderVersion)]
     assert isinstance(lost, Conflict)
     assert await world.versions.get(world.collection.id, version.number) == won
-    assert len(await noted(world)) == 1
+    assert len(await audited(world)) == 1
 
 
 async def test_a_failed_version_keeps_its_reason_and_is_not_written(world: World) -> None:
@@ -226,21 +226,21 @@ async def test_what_is_gone_cannot_be_moved_paused_promoted_or_retired(world: Wo
     await check(version)
 
 
-async def test_a_backfill_rests_and_goes_on_and_each_is_noted_once(world: World) -> None:
+async def test_a_backfill_pauses_and_resumes_and_is_audited_once(world: World) -> None:
     version = await register(world)
     for paused in (True, True, False, False, True):
         seen = await world.versions.pause(version, paused, entry("paused" if paused else "resumed"))
         assert seen == replace(version, paused=paused)
-    assert [action for action, _ in await noted(world)] == ["registered", "paused", "resumed", "paused"]
+    assert [action for action, _ in await audited(world)] == ["registered", "paused", "resumed", "paused"]
     assert not (await world.versions.move(version, VersionState.INDEXING, None)).paused
     with pytest.raises(Conflict):
         await world.versions.pause(version, True, entry("paused"))
 
 
-# ---------------------------------------------------------------- driving
+# ---------------------------------------------------------------- the transition lock
 
 
-async def test_one_at_a_time_drives_a_version(world: World) -> None:
+async def test_one_at_a_time_holds_the_lock_of_a_version(world: World) -> None:
     other = await world.add_version(2, VersionState.BACKFILLING)
     async with world.versions.transition_lock(world.version) as first:
         assert first
@@ -256,7 +256,7 @@ async def test_one_at_a_time_drives_a_version(world: World) -> None:
         assert again
 
 
-async def test_who_waits_drives_when_the_other_is_done(world: World) -> None:
+async def test_who_waits_gets_the_lock_when_the_other_is_done(world: World) -> None:
     async def wait() -> bool:
         async with world.versions.transition_lock(world.version, wait_seconds=10) as ours:
             return ours
@@ -270,7 +270,7 @@ async def test_who_waits_drives_when_the_other_is_done(world: World) -> None:
     assert await waiting
 
 
-async def test_a_failure_while_driving_comes_through_and_leaves_nothing_locked(world: World) -> None:
+async def test_an_error_under_the_lock_is_raised_and_leaves_nothing_locked(world: World) -> None:
     with pytest.raises(Conflict, match="mine"):
         async with world.versions.transition_lock(world.version):
             raise Conflict("mine")
@@ -295,7 +295,7 @@ async def test_a_promotion_changes_versions_settings_and_the_way_back(world: Wor
     )
     assert await world.collections.by_name(world.collection.name) == promoted
     assert [one.state for one in await world.versions.of(world.collection.id)] == ["ready", "active"]
-    assert await noted(world) == [("registered", 2), ("promoted", 2)]
+    assert await audited(world) == [("registered", 2), ("promoted", 2)]
     back = await world.versions.promote(promoted, world.version, entry("rolled_back", version=world.version.number))
     assert back == replace(world.collection, previous_version=other.number)
     assert [one.state for one in await world.versions.of(world.collection.id)] == ["active", "ready"]
@@ -312,7 +312,7 @@ async def test_of_two_promotions_at_once_one_wins(world: World) -> None:
     assert [await state(world, number) for number in (1, 2, 3)] == [
         VersionState.ACTIVE if number == active else VersionState.READY for number in (1, 2, 3)
     ]
-    assert await noted(world) == [("promoted", active)]
+    assert await audited(world) == [("promoted", active)]
 
 
 @pytest.mark.parametrize("unready", [VersionState.BACKFILLING, VersionState.FAILED, VersionState.RETIRED])
@@ -326,7 +326,7 @@ async def test_only_what_is_ready_is_promoted_and_nothing_changes_otherwise(
         await world.versions.promote(world.collection, world.version, entry("promoted"))
     assert await world.collections.by_name(world.collection.name) == world.collection
     assert [await state(world, number) for number in (1, 2)] == [VersionState.ACTIVE, unready]
-    assert await noted(world) == []
+    assert await audited(world) == []
 
 
 async def test_jobs_of_the_promoted_version_come_first_from_then_on(world: World) -> None:
@@ -380,7 +380,7 @@ async def test_a_retired_version_leaves_its_row_and_nothing_else(world: World) -
     with pytest.raises(VersionNotFound):
         await world.vectors.get(retired, [(DocumentId("a"), 0)])
     assert await world.versions.retire(version, entry("retired", version=version.number)) == retired
-    assert await noted(world) == [("registered", 2), ("retired", 2)]
+    assert await audited(world) == [("registered", 2), ("retired", 2)]
     # Life goes on without it.
     await world.put(doc("c"))
     await world.delete("a")

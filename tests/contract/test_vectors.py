@@ -1,4 +1,4 @@
-"""What `ports.Vectors` promises, in memory and in PostgreSQL; and what the table of a version refuses by itself."""
+"""The contract of the port `VectorStore`, for the fake and for PostgreSQL; and what a version's table rejects by itself."""
 
 import asyncio
 import dataclasses

@@ -1,4 +1,4 @@
-"""What `ports.Versions` promises, of the fake and of PostgreSQL; and how a real index is built."""
+"""The contract of the port `Versions`, for the fake and for PostgreSQL; and how a real index is built."""
 
 import asyncio
 from dataclasses import replace

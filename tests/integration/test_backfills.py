@@ -17,7 +17,7 @@ from service.store.postgres.queue import OVERWRITE
 from service.store.postgres.vectors.vector_tables import on_table, vector_table_of
 from service.store.postgres.versions import backfills as module
 from service.store.postgres.versions.backfills import PostgresBackfills
-from tests.filling import drain, set_state
+from tests.second_version import drain, set_state
 from tests.world import LEASE, NOW, World, build, doc, encoded
 
 pytestmark = pytest.mark.database

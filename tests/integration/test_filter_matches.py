@@ -24,7 +24,7 @@ async def world(pool: Pool) -> World:
     return await build(pool)
 
 
-def documents_of(world: World) -> FilterMatches:
+def filter_matches_of(world: World) -> FilterMatches:
     assert world.pool is not None
     return FilterMatches(world.pool)
 
@@ -50,7 +50,7 @@ async def statements(world: World, monkeypatch: pytest.MonkeyPatch) -> list[str]
 
 async def test_a_filter_that_comes_again_asks_only_what_changed(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     await world.put(*(doc(f"d{number}", x=number % 2) for number in range(6)))
-    asked = documents_of(world)
+    asked = filter_matches_of(world)
     assert await named(asked, world) == ["d1", "d3", "d5"]
     run = await statements(world, monkeypatch)
     await world.put(doc("d0", x=1), doc("d1", x=0), doc("new", x=1), now=later(1))
@@ -69,7 +69,7 @@ async def test_a_filter_that_comes_again_asks_only_what_changed(world: World, mo
 async def test_a_write_that_commits_late_is_not_missed(world: World) -> None:
     """It has the lower transaction id of the two, and was not to be seen when the filter was asked."""
     await world.put(doc("a", x=0), doc("b", x=0))
-    asked = documents_of(world)
+    asked = filter_matches_of(world)
     assert world.pool is not None
     async with world.pool.connection() as connection:
         async with connection.transaction():
@@ -85,7 +85,7 @@ async def test_a_write_that_commits_late_is_not_missed(world: World) -> None:
 async def test_after_too_many_changes_all_are_named_again(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(filter_matches, "MAX_CHANGED", 3)
     await world.put(*(doc(f"d{number}", x=1) for number in range(6)))
-    asked = documents_of(world)
+    asked = filter_matches_of(world)
     assert len(await named(asked, world) or ()) == 6
     await world.put(*(doc(f"d{number}", x=0) for number in range(5)), now=later(1))
     run = await statements(world, monkeypatch)
@@ -96,7 +96,7 @@ async def test_after_too_many_changes_all_are_named_again(world: World, monkeypa
 async def test_what_was_forgotten_of_deleted_documents_is_noticed(world: World) -> None:
     """Their rows in the change feed go with their tombstones."""
     await world.put(doc("a", x=1), doc("b", x=1))
-    asked = documents_of(world)
+    asked = filter_matches_of(world)
     assert await named(asked, world) == ["a", "b"]
     await world.delete("a", now=later(1))
     assert world.pool is not None
@@ -107,7 +107,7 @@ async def test_what_was_forgotten_of_deleted_documents_is_noticed(world: World) 
 
 async def test_a_deleted_collection_has_nothing_that_passes(world: World) -> None:
     await world.put(doc("a", x=1))
-    asked = documents_of(world)
+    asked = filter_matches_of(world)
     assert await named(asked, world) == ["a"]
     await world.collections.delete(world.collection.id)
     assert await named(asked, world) == []
@@ -115,7 +115,7 @@ async def test_a_deleted_collection_has_nothing_that_passes(world: World) -> Non
 
 async def test_filters_that_python_takes_for_equal_are_told_apart(world: World) -> None:
     await world.put(doc("number", x=1), doc("boolean", x=True))
-    asked = documents_of(world)
+    asked = filter_matches_of(world)
     assert (await asked.find(world.collection.id, parse({"x": 1}), 10)).ids == ("number",)
     assert (await asked.find(world.collection.id, parse({"x": True}), 10)).ids == ("boolean",)
 
@@ -123,7 +123,7 @@ async def test_filters_that_python_takes_for_equal_are_told_apart(world: World) 
 async def test_memory_is_bounded(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(filter_matches, "CACHED_IDS", 10)
     await world.put(*(doc(f"d{number}", x=number) for number in range(6)))
-    asked = documents_of(world)
+    asked = filter_matches_of(world)
     for bound in range(6):
         where = parse({"x": {"$lte": bound}})
         assert len((await asked.find(world.collection.id, where, 10)).ids or ()) == bound + 1
@@ -137,7 +137,7 @@ async def test_of_many_documents_a_sample_tells_the_share(world: World, monkeypa
     await world.put(*(doc(f"d{number}", x=number % 2) for number in range(400)))
     assert world.pool is not None
     await world.pool.execute("ANALYZE documents")
-    asked = documents_of(world)
+    asked = filter_matches_of(world)
     many = await asked.find(world.collection.id, ONE, 20)
     assert (many.ids, many.count, many.total) == (None, 200, 400)
     run = await statements(world, monkeypatch)
@@ -152,7 +152,7 @@ async def test_more_than_are_worth_it_are_not_named_again_and_again(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await world.put(*(doc(f"d{number}", x=1) for number in range(10)))
-    asked = documents_of(world)
+    asked = filter_matches_of(world)
     assert (await asked.find(world.collection.id, ONE, 5)).ids is None
     run = await statements(world, monkeypatch)
     assert (await asked.find(world.collection.id, ONE, 5)).ids is None
@@ -161,7 +161,7 @@ async def test_more_than_are_worth_it_are_not_named_again_and_again(
 
 
 async def test_many_at_once_agree(world: World) -> None:
-    asked = documents_of(world)
+    asked = filter_matches_of(world)
 
     async def write() -> None:
         for number in range(20):

@@ -23,7 +23,7 @@ from service.search.filter_planner import DEFAULT_EF_SEARCH
 from service.store.postgres.connection.pool import Pool
 from service.store.postgres.schema import migrations
 from service.store.postgres.vectors import vector_tables, vectors
-from tests.filling import drain, execute
+from tests.second_version import drain, execute
 from tests.storages import STORAGES, sealed, stored_as
 from tests.world import LEASE, NOW, World, build, doc, encoded, unit
 

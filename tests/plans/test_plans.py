@@ -31,7 +31,7 @@ from service.store.postgres.maintenance import purge_tombstones
 from service.store.postgres.vectors.vector_tables import create_index, vector_table_of
 from service.store.postgres.versions.backfills import PostgresBackfills
 from tests.conftest import create_database, run_apart, url_of
-from tests.filling import add_external
+from tests.second_version import add_external
 from tests.storages import sealed
 from tests.world import LEASE, NOW, World, build, doc, encoded, later
 

@@ -1,4 +1,4 @@
-"""When a backfill ends, told from notes: right within a fifth after the first tenth, whatever the batches are like."""
+"""The estimated end of a backfill is right within a fifth after the first tenth, whatever the batches are like."""
 
 from itertools import pairwise
 
@@ -11,12 +11,12 @@ START = 1_750_000_000.0
 
 
 class Backfill:
-    """Batches land one after the other, evenly, after the model was loaded; it is looked at every so often."""
+    """Batches are completed evenly, one after the other, after the model was loaded; samples are taken regularly."""
 
     def __init__(self, *, batch: int, batches: int, seconds: float, loading: float, look: float) -> None:
         self.batch, self.batches, self.seconds = batch, batches, seconds
         self.loading, self.look = loading, look
-        self.notes: backfill_rate.Samples = ()
+        self.samples: backfill_rate.Samples = ()
 
     @property
     def total(self) -> int:
@@ -29,13 +29,13 @@ class Backfill:
     def done(self, after: float) -> int:
         return self.batch * min(self.batches, max(0, int((after - self.loading) / self.seconds)))
 
-    def note(self, after: float) -> None:
-        if backfill_rate.is_due(self.notes, START + after):
-            self.notes = backfill_rate.add_sample(self.notes, START + after, self.done(after))
+    def sample(self, after: float) -> None:
+        if backfill_rate.is_due(self.samples, START + after):
+            self.samples = backfill_rate.add_sample(self.samples, START + after, self.done(after))
 
-    def told(self, after: float) -> float | None:
+    def eta(self, after: float) -> float | None:
         progress = backfill_rate.backfill_progress(
-            self.notes, START + after, done=self.done(after), total=self.total, failed=0
+            self.samples, START + after, done=self.done(after), total=self.total, failed=0
         )
         return progress.eta_seconds
 
@@ -57,11 +57,11 @@ def test_the_end_is_right_within_a_fifth_after_the_first_tenth(
     backfill = Backfill(batch=batch, batches=batches, seconds=seconds, loading=loading, look=look)
     at, looked = phase * look, 0
     while at < backfill.ends:
-        backfill.note(at)
+        backfill.sample(at)
         looked += 1
         if looked % 7 == 0 and at >= loading + tenth and backfill.done(at) < backfill.total:
             left = backfill.ends - at
-            eta = backfill.told(at)
+            eta = backfill.eta(at)
             assert eta is not None
             assert abs(eta - left) <= 0.2 * left + seconds + look
         at += look
