@@ -1,4 +1,4 @@
-"""The contract of the port `VectorStore`, for the fake and for PostgreSQL; and what a version's table rejects by itself."""
+"""The contract of the port `VectorStore`, for the fake and for PostgreSQL; and what a table rejects by itself."""
 
 import asyncio
 import dataclasses
