@@ -31,6 +31,8 @@ POLL_SECONDS = (0.02, 0.25)
 
 @dataclass(kw_only=True, slots=True)
 class IngestService:
+    """Writes and deletes documents, and waits until they are searchable."""
+
     documents: Documents
     queue: JobQueue
     changes: ChangeFeed

@@ -36,6 +36,8 @@ class KnownCollections:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DatabaseGauges:
+    """Sets the gauges of all collections and versions from the database."""
+
     known: KnownCollections
     versions: Versions
     queue: JobQueue

@@ -28,6 +28,8 @@ _SEARCHED_STATES = frozenset({VersionState.VERIFYING, VersionState.READY, Versio
 
 @dataclass(kw_only=True, slots=True)
 class Readiness:
+    """Verifies the models of this API process, and reports what it still lacks."""
+
     collections: Collections
     versions: Versions
     processes: Processes

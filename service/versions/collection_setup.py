@@ -14,6 +14,8 @@ from service.spaces.model_verification import ModelVerifier
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CollectionService:
+    """Creates and configures collections."""
+
     collections: Collections
     embedders: Embedders
     verifier: ModelVerifier

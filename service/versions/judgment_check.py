@@ -38,6 +38,8 @@ worse would be refused."""
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class JudgmentCheck:
+    """Compares two versions by the judgments of their collection."""
+
     search: SearchPipeline
     verifier: ModelVerifier
     sampling: CollectionSampler

@@ -44,6 +44,8 @@ SHADOW_QUERIES = 100
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SearchChecks:
+    """Makes the promotion checks that search in a version."""
+
     search: SearchPipeline
     versions: Versions
     vectors: VectorStore

@@ -61,6 +61,8 @@ BUILD_STATES = frozenset({VersionState.BACKFILLING, VersionState.INDEXING, Versi
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class VersionStateMachine:
+    """Registers, advances, promotes and retires embedder versions."""
+
     versions: Versions
     backfills: Backfills
     queue: JobQueue
