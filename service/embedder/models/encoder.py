@@ -34,7 +34,7 @@ class SentenceTransformerEncoder:
             "document": spec.document_prompt or model.prompts["document"],
         }
         self._prompt_lengths = {role: model.prompt_length(prompt) for role, prompt in self._prompts.items()}
-        self._overheads = {role: model.lengths([prompt])[0] for role, prompt in self._prompts.items()}
+        self._overheads = {role: model.tokenizer.lengths([prompt])[0] for role, prompt in self._prompts.items()}
         self.identity = EmbedderIdentity(
             parts={
                 **content.parts,
@@ -47,13 +47,13 @@ class SentenceTransformerEncoder:
         )
 
     def offsets(self, texts: Sequence[str]) -> list[npt.NDArray[np.int64]]:
-        return [np.array(encoding.offsets, dtype=np.int64).reshape(-1, 2) for encoding in self._model.tokens(texts)]
+        return self._model.tokenizer.offsets(texts)
 
     def overhead(self, role: Role) -> int:
         return self._overheads[role]
 
     def lengths(self, texts: Sequence[str], role: Role) -> list[int]:
-        return self._model.lengths(self._prompted(texts, role))
+        return self._model.tokenizer.lengths(self._prompted(texts, role))
 
     def unchanged(self) -> bool:
         try:

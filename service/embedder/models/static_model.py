@@ -13,7 +13,6 @@ import numpy.typing as npt
 import torch
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Normalize, StaticEmbedding
-from tokenizers import Encoding
 
 from service.core.errors import ModelUnavailable
 from service.embedder.models import pretrained, source
@@ -49,21 +48,16 @@ class StaticModel:
         self._rest = [module.float().eval() for module in rest]
         self.prompts = pretrained.role_prompts(chain)
         saved = first.tokenizer.truncation
-        self._tokenizer, self._truncating = pretrained.tokenizer_copies(first.tokenizer.to_str())
         self.max_tokens = min(MAX_TOKENS, int(saved["max_length"])) if saved else MAX_TOKENS
-        self._truncating.enable_truncation(self.max_tokens, direction=saved["direction"] if saved else "right")
+        direction = saved["direction"] if saved else "right"
+        self.tokenizer = pretrained.TextTokenizer(
+            first.tokenizer.to_str(), self.max_tokens, special=False, direction=direction
+        )
         try:
             self.dimensions = int(self.forward([pretrained.PROBE_TEXT], 0).shape[1])
         except Exception as error:  # a module that does not fit the one before it
             raise ModelUnavailable(f"{folder.name} cannot be used: {error}") from error
         log.info("model loaded", extra={"model": folder.name, "static": True, "dimensions": self.dimensions})
-
-    def tokens(self, texts: Sequence[str]) -> list[Encoding]:
-        """All tokens of each text, without truncation. The model sees no special tokens."""
-        return self._tokenizer.encode_batch(list(texts), add_special_tokens=False)
-
-    def lengths(self, texts: Sequence[str]) -> list[int]:
-        return [len(encoding) for encoding in self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)]
 
     def prompt_length(self, prompt: str) -> int:
         """Matters to pooling only, which static models do not have."""
@@ -75,7 +69,7 @@ class StaticModel:
 
         `scaled` False leaves out modules that only scale vectors to length 1.
         """
-        encodings = self._truncating.encode_batch_fast(list(texts), add_special_tokens=False)
+        encodings = self.tokenizer.truncated(texts)
         lengths = [len(encoding) for encoding in encodings]
         ids = np.fromiter((token for encoding in encodings for token in encoding.ids), np.int64, sum(lengths))
         starts = np.cumsum([0, *lengths[:-1]], dtype=np.int64)

@@ -50,8 +50,9 @@ class TransformerModel:
         self.prompts = pretrained.role_prompts(chain)
         self._padding = Padding.of(tokenizer)
         self._special = frozenset(tokenizer.all_special_ids)
-        self._tokenizer, self._truncating = pretrained.tokenizer_copies(tokenizer.backend_tokenizer.to_str())
-        self._truncating.enable_truncation(self.max_tokens, direction=tokenizer.truncation_side)
+        self.tokenizer = pretrained.TextTokenizer(
+            tokenizer.backend_tokenizer.to_str(), self.max_tokens, direction=tokenizer.truncation_side
+        )
         self.packed = self.device.type == "cpu" and packed_linear.pack_linear_layers(
             self._transformer.model, self._probe, tolerance=1e-4 if self.dtype == torch.float32 else 0.05
         )
@@ -68,17 +69,9 @@ class TransformerModel:
             },
         )
 
-    def tokens(self, texts: Sequence[str]) -> list[Encoding]:
-        """All tokens of each text, without special tokens and without truncation."""
-        return self._tokenizer.encode_batch(list(texts), add_special_tokens=False)
-
-    def lengths(self, texts: Sequence[str]) -> list[int]:
-        """Tokens of each text, special ones included."""
-        return [len(encoding) for encoding in self._tokenizer.encode_batch_fast(list(texts))]
-
     def prompt_length(self, prompt: str) -> int:
         """Tokens of the prompt at the head of a text."""
-        return pretrained.prompt_length(self._truncating.encode(prompt).ids, self._special) if prompt else 0
+        return pretrained.prompt_length(self.tokenizer.truncated([prompt])[0].ids, self._special) if prompt else 0
 
     @torch.inference_mode()
     def forward(self, texts: Sequence[str], prompt_length: int, *, scaled: bool = True) -> npt.NDArray[np.float32]:
@@ -86,7 +79,7 @@ class TransformerModel:
 
         `scaled`: see `pretrained.embed`. MemoryError if the device has no room for the pass.
         """
-        encodings = self._truncating.encode_batch_fast(list(texts))
+        encodings = self.tokenizer.truncated(texts)
         if self.device.type == "cpu":
             devices.use_threads(len(encodings) * max(map(len, encodings)), self._threads)
         with devices.memory_errors(self.device, f"{len(texts)} texts"):
@@ -98,4 +91,4 @@ class TransformerModel:
 
     @torch.inference_mode()
     def _probe(self) -> torch.Tensor:
-        return torch.nn.functional.normalize(self._embed([self._truncating.encode(pretrained.PROBE_TEXT)], 0))
+        return torch.nn.functional.normalize(self._embed(self.tokenizer.truncated([pretrained.PROBE_TEXT]), 0))

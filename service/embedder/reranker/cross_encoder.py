@@ -47,9 +47,9 @@ class PackedCrossEncoder:
         self.pass_overhead = devices.pass_overhead(self.device)
         self._threads = threads or torch.get_num_threads()
         self._padding = Padding.of(loaded.tokenizer)
-        self._tokenizer, self._truncating = pretrained.tokenizer_copies(loaded.tokenizer.backend_tokenizer.to_str())
-        self._truncating.enable_truncation(self.max_tokens, strategy="only_second")
-        self._max_query_tokens = (self.max_tokens - self._tokenizer.num_special_tokens_to_add(is_pair=True)) // 2
+        serialized = loaded.tokenizer.backend_tokenizer.to_str()
+        self._tokenizer = pretrained.TextTokenizer(serialized, self.max_tokens, strategy="only_second")
+        self._max_query_tokens = (self.max_tokens - self._tokenizer.pair_overhead) // 2
         self._network = loaded.network.to(dtype)
         _use_float32_output(self._network)
         self._network.to(self.device).eval()
@@ -72,11 +72,11 @@ class PackedCrossEncoder:
 
         A query is truncated only if it would take more than half of the input, never in favour of a passage.
         """
-        own = self._tokenizer.encode(query, add_special_tokens=False)
-        query_truncated = len(own) > self._max_query_tokens
+        (offsets,) = self._tokenizer.offsets([query])
+        query_truncated = len(offsets) > self._max_query_tokens
         if query_truncated:
-            query = query[: own.offsets[self._max_query_tokens - 1][1]]
-        encodings = self._truncating.encode_batch_fast([(query, passage) for passage in passages])
+            query = query[: offsets[self._max_query_tokens - 1, 1]]
+        encodings = self._tokenizer.truncated([(query, passage) for passage in passages])
         return encodings, sum(query_truncated or bool(encoding.overflowing) for encoding in encodings)
 
     @torch.inference_mode()
@@ -93,7 +93,7 @@ class PackedCrossEncoder:
 
     @torch.inference_mode()
     def _probe(self) -> torch.Tensor:
-        return self._log_odds([self._truncating.encode(*_PROBE)])
+        return self._log_odds(self._tokenizer.truncated([_PROBE]))
 
 
 class Float32Linear(nn.Module):
