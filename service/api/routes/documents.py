@@ -15,7 +15,7 @@ from service.api.bodies import JSON, NDJSON, media_type, parse_json, read_json, 
 from service.api.cursors import decode_cursor, split_page
 from service.api.dependencies import Service, ServiceDep
 from service.api.routing import collection_router
-from service.api.schemas.base import CollectionPath, DocumentIdPath, PageQuery, parse_filter
+from service.api.schemas.base import CollectionPath, DocumentIdPath, PageQuery, parse_filter, select_fields
 from service.api.schemas.documents import (
     DeletedAnswer,
     DeletionBody,
@@ -28,7 +28,6 @@ from service.api.schemas.documents import (
     RetriedAnswer,
     WriteQuery,
     WrittenAnswer,
-    document_answer,
     streamed_answer,
     written_answer,
 )
@@ -165,7 +164,7 @@ async def list_documents(
     found = await service.collections.by_name(collection)
     rows = await service.documents.page(found.id, None if after is None else DocumentId(after), query.limit + 1, where)
     page, next_cursor = split_page(collection, rows, query.limit, lambda document: document.id)
-    return {"documents": [document_answer(one) for one in page], "next_cursor": next_cursor}
+    return {"documents": [select_fields(DocumentAnswer, one) for one in page], "next_cursor": next_cursor}
 
 
 def _filter_from_url(text: str | None) -> Filter | None:
@@ -203,7 +202,7 @@ async def get(service: ServiceDep, collection: CollectionPath, id: DocumentIdPat
     document = (await service.documents.get(found.id, [id])).get(id)
     if document is None:
         raise DocumentNotFound
-    return document_answer(document)
+    return select_fields(DocumentAnswer, document)
 
 
 @router.delete("/{id:id}", summary="Delete one document", status_code=204)

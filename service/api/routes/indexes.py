@@ -7,7 +7,7 @@ from service.api.bodies import JsonResponse
 from service.api.dependencies import ActorDep, Service, ServiceDep
 from service.api.problems import error_responses
 from service.api.routing import collection_router
-from service.api.schemas.base import CollectionPath, VersionPath
+from service.api.schemas.base import CollectionPath, VersionPath, select_fields
 from service.core.collections import Collection
 from service.core.errors import VersionNotFound
 from service.core.ids import VersionNumber
@@ -81,9 +81,7 @@ async def _answer(service: Service, collection: Collection, number: VersionNumbe
         "rows": health.rows,
         "dead_rows": health.dead_rows,
         "unindexed_rows": health.unindexed_rows,
-        "index": None
-        if index is None
-        else {"name": index.name, "valid": index.valid, "bytes": index.bytes, "building": index.building},
+        "index": None if index is None else select_fields(IndexStateAnswer, index),
         "table_bytes": health.table_bytes,
         "cache_bytes": health.cache_bytes,
         "advice": [{"verdict": one.verdict, "says": one.finding, "do": one.action} for one in advice],

@@ -13,20 +13,9 @@ from typing_extensions import TypedDict
 
 from service.api.dependencies import ServiceDep
 from service.api.routing import collection_router
-from service.api.schemas.base import CollectionPath, QueryParameters
+from service.api.schemas.base import CollectionPath, QueryParameters, select_fields
 from service.core.periodic import utc_now
-from service.core.recall import (
-    Band,
-    CalibrationCurve,
-    CurvePoint,
-    EfSetting,
-    K,
-    RecallMinute,
-    RecallSeries,
-    RecallStats,
-    SeriesLeg,
-    merge_minutes,
-)
+from service.core.recall import Band, CurvePoint, K, RecallMinute, RecallSeries, RecallStats, SeriesLeg, merge_minutes
 from service.recall.aggregate import RETENTION
 
 MAX_HOURS = round(RETENTION / timedelta(hours=1))
@@ -111,13 +100,14 @@ async def get(service: ServiceDep, collection: CollectionPath, query: Annotated[
     for version in reversed(await service.versions.of(found.id)):
         if version.written or version.number in measured:
             own = _merge_numerous_settings([minute for minute in minutes if minute.series.version == version.number])
+            curve = await service.recalls.curve(version)
             versions.append(
                 {
                     "version": version.number,
                     "active": version.number == found.active_version,
                     "series": _series_answers(own),
-                    "efforts": [_effort_answer(one) for one in settings if one.version == version.number],
-                    "curve": _curve_answer(await service.recalls.curve(version)),
+                    "efforts": [select_fields(EffortAnswer, one) for one in settings if one.version == version.number],
+                    "curve": None if curve is None else select_fields(CurveAnswer, curve),
                     "history": [{"minute": minute.at, **_series_fields(minute.series, minute.stats)} for minute in own],
                 }
             )
@@ -159,26 +149,4 @@ def _series_fields(series: RecallSeries, stats: RecallStats) -> SeriesFields:
         "ef_search": series.ef_search,
         "queries": stats.queries,
         "recall": stats.mean,
-    }
-
-
-def _effort_answer(setting: EfSetting) -> EffortAnswer:
-    return {
-        "band": setting.band,
-        "ef_search": setting.ef_search,
-        "missed": setting.missed,
-        "reason": setting.reason,
-        "changed_at": setting.changed_at,
-    }
-
-
-def _curve_answer(curve: CalibrationCurve | None) -> CurveAnswer | None:
-    if curve is None:
-        return None
-    return {
-        "points": curve.points,
-        "queries": curve.queries,
-        "rows": curve.rows,
-        "measured_at": curve.measured_at,
-        "exact_milliseconds": curve.exact_milliseconds,
     }

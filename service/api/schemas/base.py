@@ -6,7 +6,7 @@ in the same order, is a part of them as it is (see `bodies.JsonResponse`).
 """
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self, TypeVar, cast
 
 from fastapi import Path
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
@@ -25,6 +25,7 @@ MAX_DIMENSIONS = 4_000
 """What pgvector's halfvec can index."""
 
 Settings = TypeVar("Settings", bound="DataclassInstance")
+Shape = TypeVar("Shape")
 
 
 class RequestBody(BaseModel):
@@ -122,3 +123,8 @@ class PageQuery(QueryParameters):
         Annotated[str, Field(max_length=8 * MAX_ID_LENGTH, description="`next_cursor` of the page before.")] | None
     ) = None
     limit: Annotated[int, Field(ge=1, le=MAX_PAGE)] = 100
+
+
+def select_fields(shape: type[Shape], value: object) -> Shape:
+    """An answer whose fields are some of a domain value's, under the same names."""
+    return cast(Shape, {name: getattr(value, name) for name in shape.__annotations__})

@@ -17,7 +17,7 @@ from service.api.schemas.base import (
     VectorField,
     VersionNumberField,
 )
-from service.core.documents import Accepted, Document, StoredDocument, WriteStatus
+from service.core.documents import Accepted, Document, WriteStatus
 from service.core.jobs import FailedDocument
 from service.ingest.stream import StreamOutcome
 
@@ -117,18 +117,6 @@ class FailedPage(TypedDict):
 
 class RetriedAnswer(TypedDict):
     retried: int
-
-
-def document_answer(stored: StoredDocument) -> DocumentAnswer:
-    return {
-        "id": stored.id,
-        "title": stored.title,
-        "text": stored.text,
-        "metadata": dict(stored.metadata),
-        "revision": stored.revision,
-        "created_at": stored.created_at,
-        "updated_at": stored.updated_at,
-    }
 
 
 def written_answer(accepted: Sequence[Accepted]) -> WrittenAnswer:

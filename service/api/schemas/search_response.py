@@ -2,10 +2,11 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any, Literal, NotRequired
+from typing import Any, Literal, NotRequired, cast
 
 from typing_extensions import TypedDict
 
+from service.api.schemas.base import select_fields
 from service.core.search import (
     Confidence,
     DiversityExplanation,
@@ -36,7 +37,7 @@ class ExplanationAnswer(TypedDict):
     diversity: NotRequired[DiversityExplanation]
 
 
-class HitAnswer(TypedDict):
+class HitFields(TypedDict):
     id: str
     chunk: int
     score: float
@@ -45,15 +46,18 @@ class HitAnswer(TypedDict):
     """Where the chunk begins in the document's text, in code points."""
     end: int
     revision: int
-    text: NotRequired[str]
-    metadata: NotRequired[Mapping[str, Any]]
-    highlights: NotRequired[tuple[str, ...]]
+
+
+class HitAnswer(HitFields, total=False):
+    text: str
+    metadata: Mapping[str, Any]
+    highlights: tuple[str, ...]
     """HTML-escaped, matches in <mark>."""
-    highlight_offsets: NotRequired[tuple[tuple[int, int], ...]]
+    highlight_offsets: tuple[tuple[int, int], ...]
     """Every match: [start, end) in code points of the document's text, as `start` and `end` of the hit."""
-    vector: NotRequired[tuple[float, ...] | None]
+    vector: tuple[float, ...] | None
     """Null where the version has no vector of the content in this answer."""
-    explain: NotRequired[ExplanationAnswer]
+    explain: ExplanationAnswer
 
 
 class RerankSummaryAnswer(TypedDict):
@@ -137,22 +141,14 @@ def search_answer(result: SearchResult, request: SearchRequest, *, explain: bool
             },
             "wishes": _wishes(result) if result.parsed_query.has_constraints else None,
         },
-        "degraded": [{"stage": one.stage, "reason": one.reason} for one in result.degraded],
+        "degraded": [select_fields(DegradedAnswer, one) for one in result.degraded],
         "took_ms": round(result.timings.elapsed * 1000, 3),
         "timings_ms": dict.fromkeys(STAGES, 0.0) | result.timings.milliseconds(),
     }
 
 
 def _hit(hit: Hit, request: SearchRequest, explain: bool) -> HitAnswer:
-    answer: HitAnswer = {
-        "id": hit.id,
-        "chunk": hit.chunk,
-        "score": hit.score,
-        "title": hit.title,
-        "start": hit.start,
-        "end": hit.end,
-        "revision": hit.revision,
-    }
+    answer = cast(HitAnswer, select_fields(HitFields, hit))
     if "text" in request.include:
         answer["text"] = hit.text
     if "metadata" in request.include:
