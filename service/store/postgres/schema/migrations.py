@@ -52,11 +52,14 @@ class Migration:
         return f"{self.number:04d}_{self.name}"
 
     @property
-    def statements(self) -> tuple[LiteralString, ...] | None:
-        """The single statements where the file runs outside a transaction; None where it runs as a whole."""
-        head = "\n".join(self.text.splitlines()[:_HEAD_LINES])
-        if not _NO_TRANSACTION.search(head):
-            return None
+    def transactional(self) -> bool:
+        return not _NO_TRANSACTION.search("\n".join(self.text.splitlines()[:_HEAD_LINES]))
+
+    @property
+    def statements(self) -> tuple[LiteralString, ...]:
+        """The file as a whole, or its single statements where it runs outside a transaction."""
+        if self.transactional:
+            return (self.text,)
         parts = _STATEMENT_END.split(self.text)
         return tuple(part for part in parts if re.sub(r"--.*", "", part).strip())
 
@@ -106,11 +109,15 @@ async def apply(
             if not await _missing(connection, wanted):
                 return ()
             async with _migration_lock(connection, deadline):
-                await _execute(connection, SQL.create_table)
-                missing = await _missing(connection, wanted)
-                for migration in missing:
-                    _logger.info("migration %s", migration.label)
-                    await _run_with_retries(connection, migration, deadline)
+                try:
+                    await connection.execute(SQL.create_table)
+                    missing = await _missing(connection, wanted)
+                    for migration in missing:
+                        _logger.info("migration %s", migration.label)
+                        await _run(connection, migration, deadline)
+                except InsufficientPrivilege as error:
+                    reason = str(error).splitlines()[0]
+                    raise MissingRights(f"The database role may not change the schema: {reason}.") from error
                 return missing
 
 
@@ -135,32 +142,21 @@ async def _missing(connection: Connection, wanted: Sequence[Migration]) -> tuple
     return tuple(migration for migration in wanted if migration.number not in done)
 
 
-async def _run_with_retries(connection: Connection, migration: Migration, deadline: float) -> None:
+async def _run(connection: Connection, migration: Migration, deadline: float) -> None:
+    """Tried again where a statement does not get its lock."""
     while True:
         try:
-            return await _run(connection, migration)
+            async with connection.transaction() if migration.transactional else nullcontext():
+                for statement in migration.statements:
+                    await connection.execute(statement)
+                values = {"number": migration.number, "name": migration.name, "sha256": migration.sha256}
+                await connection.execute(SQL.record, values)
+            return
         except LockNotAvailable as error:
             if monotonic() > deadline:
                 raise TimedOut(f"The migration {migration.label} did not get its locks in time.") from error
             _logger.warning("migration %s waits for a lock that others hold; trying again", migration.label)
             await asyncio.sleep(_POLL_SECONDS)
-
-
-async def _run(connection: Connection, migration: Migration) -> None:
-    statements = migration.statements
-    async with nullcontext() if statements else connection.transaction():
-        for statement in statements or (migration.text,):
-            await _execute(connection, statement)
-        values = {"number": migration.number, "name": migration.name, "sha256": migration.sha256}
-        await connection.execute(SQL.record, values)
-
-
-async def _execute(connection: Connection, statement: LiteralString) -> None:
-    try:
-        await connection.execute(statement)
-    except InsufficientPrivilege as error:
-        reason = str(error).splitlines()[0]
-        raise MissingRights(f"The database role may not change the schema: {reason}.") from error
 
 
 @asynccontextmanager
