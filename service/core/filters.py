@@ -281,10 +281,7 @@ def _found(metadata: Mapping[str, Any], path: tuple[str, ...]) -> list[Any]:
 
 def _elements(values: list[Any]) -> Iterator[Any]:
     for value in values:
-        if isinstance(value, list | tuple):
-            yield from value
-        else:
-            yield value
+        yield from value if isinstance(value, list | tuple) else (value,)
 
 
 def _equal(value: object, operand: object) -> bool:
