@@ -15,22 +15,8 @@ from service.api.bodies import JSON, NDJSON, media_type, parse_json, read_json, 
 from service.api.cursors import decode_cursor, split_page
 from service.api.dependencies import Service, ServiceDep
 from service.api.routing import collection_router
+from service.api.schemas import documents as schemas
 from service.api.schemas.base import CollectionPath, DocumentIdPath, PageQuery, parse_filter, select_fields
-from service.api.schemas.documents import (
-    DeletedAnswer,
-    DeletionBody,
-    DocumentAnswer,
-    DocumentBody,
-    DocumentPage,
-    DocumentsBody,
-    FailedPage,
-    ListQuery,
-    RetriedAnswer,
-    WriteQuery,
-    WrittenAnswer,
-    streamed_answer,
-    written_answer,
-)
 from service.core.collections import Collection
 from service.core.documents import Document
 from service.core.errors import DocumentNotFound, Invalid
@@ -70,8 +56,8 @@ router = collection_router("/documents", "documents")
     },
 )
 async def write(
-    service: ServiceDep, request: Request, collection: CollectionPath, query: Annotated[WriteQuery, Query()]
-) -> WrittenAnswer:
+    service: ServiceDep, request: Request, collection: CollectionPath, query: Annotated[schemas.WriteQuery, Query()]
+) -> schemas.WrittenAnswer:
     """Create or replace, by id. What the answer counts is committed; content that did not change is not encoded again.
 
     A `vector` is for a version whose embedder is `external`: the only one, or the one that is named.
@@ -88,7 +74,7 @@ async def write(
     documents = _parse_documents(await read_json(request, service.limits.body_bytes))
     with_vectors = query.embedder_version is not None or any(document.vector is not None for document in documents)
     target = vector_target(await service.versions.of(found.id), query.embedder_version) if with_vectors else None
-    answer = written_answer(await service.ingest.write(found, documents, target))
+    answer = schemas.written_answer(await service.ingest.write(found, documents, target))
     if query.wait:
         ids = [document.id for document in documents]
         answer["searchable"] = await service.ingest.wait_until_searchable(found, ids)
@@ -97,12 +83,14 @@ async def write(
 
 def _parse_documents(body: Any) -> list[Document]:
     try:
-        return [one.document() for one in DocumentsBody.model_validate(body).documents]
+        return [one.document() for one in schemas.DocumentsBody.model_validate(body).documents]
     except ValidationError as error:
         raise problems.invalid_from_pydantic(error.errors()) from error
 
 
-async def _write_stream(service: Service, request: Request, collection: Collection, query: WriteQuery) -> WrittenAnswer:
+async def _write_stream(
+    service: Service, request: Request, collection: Collection, query: schemas.WriteQuery
+) -> schemas.WrittenAnswer:
     target = vector_target(await service.versions.of(collection.id), query.embedder_version)
     waiter = _SearchableWaiter(service, collection) if query.wait else None
     max_bytes = service.limits.line_bytes
@@ -114,7 +102,7 @@ async def _write_stream(service: Service, request: Request, collection: Collecti
                 await waiter.add(document.id)
             yield number, document
 
-    answer = streamed_answer(await service.ingest.stream(collection, parse_lines(), target))
+    answer = schemas.streamed_answer(await service.ingest.stream(collection, parse_lines(), target))
     if waiter is not None:
         answer["searchable"] = await waiter.finish()
     return answer
@@ -123,7 +111,7 @@ async def _write_stream(service: Service, request: Request, collection: Collecti
 def _parse_line(line: bytes) -> Document | str:
     """The document of a line, or why it is refused."""
     try:
-        return DocumentBody.model_validate(parse_json(line)).document()
+        return schemas.DocumentBody.model_validate(parse_json(line)).document()
     except ValidationError as error:
         return problems.join_messages(error.errors())
     except ValueError as error:
@@ -156,15 +144,15 @@ class _SearchableWaiter:
 
 @router.get("", summary="List documents")
 async def list_documents(
-    service: ServiceDep, collection: CollectionPath, query: Annotated[ListQuery, Query()]
-) -> DocumentPage:
+    service: ServiceDep, collection: CollectionPath, query: Annotated[schemas.ListQuery, Query()]
+) -> schemas.DocumentPage:
     """In the byte order of their ids, page by page."""
     after = decode_cursor(collection, query.cursor)
     where = _filter_from_url(query.filter)
     found = await service.collections.by_name(collection)
     rows = await service.documents.page(found.id, None if after is None else DocumentId(after), query.limit + 1, where)
     page, next_cursor = split_page(collection, rows, query.limit, lambda document: document.id)
-    return {"documents": [select_fields(DocumentAnswer, one) for one in page], "next_cursor": next_cursor}
+    return {"documents": [select_fields(schemas.DocumentAnswer, one) for one in page], "next_cursor": next_cursor}
 
 
 def _filter_from_url(text: str | None) -> Filter | None:
@@ -180,7 +168,7 @@ def _filter_from_url(text: str | None) -> Filter | None:
 @router.get("/failed", summary="List the documents that were set aside")
 async def list_failed(
     service: ServiceDep, collection: CollectionPath, query: Annotated[PageQuery, Query()]
-) -> FailedPage:
+) -> schemas.FailedPage:
     """Documents that the embedder could not encode, and why. Lexical search finds them all the same."""
     after = decode_cursor(collection, query.cursor)
     found = await service.collections.by_name(collection)
@@ -190,19 +178,19 @@ async def list_failed(
 
 
 @router.post("/failed/retry", summary="Encode the documents again that were set aside")
-async def retry(service: ServiceDep, collection: CollectionPath) -> RetriedAnswer:
+async def retry(service: ServiceDep, collection: CollectionPath) -> schemas.RetriedAnswer:
     found = await service.collections.by_name(collection)
     return {"retried": await service.queue.retry(found.id, utc_now())}
 
 
 # After "/failed", which would otherwise be taken for an id.
 @router.get("/{id:id}", summary="One document")
-async def get(service: ServiceDep, collection: CollectionPath, id: DocumentIdPath) -> DocumentAnswer:
+async def get(service: ServiceDep, collection: CollectionPath, id: DocumentIdPath) -> schemas.DocumentAnswer:
     found = await service.collections.by_name(collection)
     document = (await service.documents.get(found.id, [id])).get(id)
     if document is None:
         raise DocumentNotFound
-    return select_fields(DocumentAnswer, document)
+    return select_fields(schemas.DocumentAnswer, document)
 
 
 @router.delete("/{id:id}", summary="Delete one document", status_code=204)
@@ -214,7 +202,9 @@ async def delete(service: ServiceDep, collection: CollectionPath, id: DocumentId
 
 
 @router.post("/delete", summary="Delete documents by id or by filter")
-async def delete_many(service: ServiceDep, collection: CollectionPath, body: DeletionBody) -> DeletedAnswer:
+async def delete_many(
+    service: ServiceDep, collection: CollectionPath, body: schemas.DeletionBody
+) -> schemas.DeletedAnswer:
     found = await service.collections.by_name(collection)
     if body.filter is not None:
         where = parse_filter(body.filter)

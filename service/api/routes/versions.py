@@ -11,19 +11,8 @@ from service.api.bodies import JsonResponse
 from service.api.dependencies import ActorDep, Service, ServiceDep
 from service.api.problems import error_responses, service_error_response
 from service.api.routing import collection_router
+from service.api.schemas import versions as schemas
 from service.api.schemas.base import CollectionPath, VersionPath
-from service.api.schemas.versions import (
-    DROPPED_SPACE,
-    NO_PROGRESS,
-    NoteQuery,
-    PromotionBody,
-    Refusal,
-    RollBackBody,
-    VersionAnswer,
-    VersionBody,
-    VersionsAnswer,
-    version_answer,
-)
 from service.core.collections import Collection
 from service.core.errors import PromotionRefused, VersionNotFound
 from service.core.periodic import utc_now
@@ -34,7 +23,7 @@ CONFLICT = error_responses(409)
 
 
 @router.get("", summary="List the embedder versions")
-async def list_versions(service: ServiceDep, collection: CollectionPath) -> VersionsAnswer:
+async def list_versions(service: ServiceDep, collection: CollectionPath) -> schemas.VersionsAnswer:
     """All that ever existed: numbers are not used again."""
     found = await service.collections.by_name(collection)
     return {
@@ -45,7 +34,7 @@ async def list_versions(service: ServiceDep, collection: CollectionPath) -> Vers
 
 
 @router.get("/{number}", summary="One embedder version: state, progress and evidence")
-async def get(service: ServiceDep, collection: CollectionPath, number: VersionPath) -> VersionAnswer:
+async def get(service: ServiceDep, collection: CollectionPath, number: VersionPath) -> schemas.VersionAnswer:
     found = await service.collections.by_name(collection)
     return await _answer(service, found, await service.versions.get(found.id, number))
 
@@ -54,7 +43,7 @@ async def get(service: ServiceDep, collection: CollectionPath, number: VersionPa
     "",
     summary="Register a new embedder version",
     status_code=202,
-    response_model=VersionAnswer,
+    response_model=schemas.VersionAnswer,
     response_description="It is being filled; `Location` has its progress.",
     responses=CONFLICT,
 )
@@ -62,7 +51,7 @@ async def register(
     service: ServiceDep,
     actor: ActorDep,
     collection: CollectionPath,
-    body: Annotated[VersionBody, Body(default_factory=VersionBody)],
+    body: Annotated[schemas.VersionBody, Body(default_factory=schemas.VersionBody)],
 ) -> Response:
     """Workers fill it while the active version goes on answering; from now on all writes go to both.
 
@@ -86,8 +75,8 @@ async def register(
 @router.post(
     "/{number}/promote",
     summary="Make this version the active one",
-    response_model=VersionAnswer,
-    responses=error_responses(409, schema=Refusal.__name__),
+    response_model=schemas.VersionAnswer,
+    responses=error_responses(409, schema=schemas.Refusal.__name__),
 )
 async def promote(
     service: ServiceDep,
@@ -95,7 +84,7 @@ async def promote(
     actor: ActorDep,
     collection: CollectionPath,
     number: VersionPath,
-    body: Annotated[PromotionBody, Body(default_factory=PromotionBody)],
+    body: Annotated[schemas.PromotionBody, Body(default_factory=schemas.PromotionBody)],
 ) -> Response:
     """Where the evidence speaks against it: 409, with what failed in `errors` and all of it in `checks`.
 
@@ -118,8 +107,8 @@ async def roll_back(
     service: ServiceDep,
     actor: ActorDep,
     collection: CollectionPath,
-    body: Annotated[RollBackBody, Body(default_factory=RollBackBody)],
-) -> VersionAnswer:
+    body: Annotated[schemas.RollBackBody, Body(default_factory=schemas.RollBackBody)],
+) -> schemas.VersionAnswer:
     """It stayed complete, so nothing is lost and there is no delay. Answers the version that is active now.
 
     A second roll back reverts the first one; a client that may have to repeat a request names the version in `from`.
@@ -138,8 +127,8 @@ async def retire(
     actor: ActorDep,
     collection: CollectionPath,
     number: VersionPath,
-    query: Annotated[NoteQuery, Query()],
-) -> VersionAnswer:
+    query: Annotated[schemas.NoteQuery, Query()],
+) -> schemas.VersionAnswer:
     """Also one that is being filled. Its vectors are dropped at once and for good; its entry stays."""
     found = await service.collections.by_name(collection)
     await service.state_machine.retire(found, number, actor=actor, now=utc_now(), note=query.note)
@@ -149,7 +138,9 @@ async def retire(
 
 
 @router.post("/{number}/pause", summary="Pause a backfill", responses=CONFLICT)
-async def pause(service: ServiceDep, actor: ActorDep, collection: CollectionPath, number: VersionPath) -> VersionAnswer:
+async def pause(
+    service: ServiceDep, actor: ActorDep, collection: CollectionPath, number: VersionPath
+) -> schemas.VersionAnswer:
     """Live writes still go to the version."""
     found = await service.collections.by_name(collection)
     version = await service.state_machine.pause(found, number, actor=actor, now=utc_now())
@@ -159,19 +150,19 @@ async def pause(service: ServiceDep, actor: ActorDep, collection: CollectionPath
 @router.post("/{number}/resume", summary="Resume a backfill, or retry a version that failed", responses=CONFLICT)
 async def resume(
     service: ServiceDep, actor: ActorDep, collection: CollectionPath, number: VersionPath
-) -> VersionAnswer:
+) -> schemas.VersionAnswer:
     """What the version has already is not made anew."""
     found = await service.collections.by_name(collection)
     version = await service.state_machine.resume(found, number, actor=actor, now=utc_now())
     return await _answer(service, found, version)
 
 
-async def _answer(service: Service, collection: Collection, version: EmbedderVersion) -> VersionAnswer:
+async def _answer(service: Service, collection: Collection, version: EmbedderVersion) -> schemas.VersionAnswer:
     """With the state of its table and of the queue; a version without a table has neither."""
     if version.state is not VersionState.RETIRED:
         with suppress(VersionNotFound):  # retired, or deleted with its collection, since it was read
             status = await service.versions.status(version)
             progress = await service.backfills.progress(version, utc_now())
-            return version_answer(collection, version, status, progress)
+            return schemas.version_answer(collection, version, status, progress)
         version = await service.versions.get(collection.id, version.number)
-    return version_answer(collection, version, DROPPED_SPACE, NO_PROGRESS)
+    return schemas.version_answer(collection, version, schemas.DROPPED_SPACE, schemas.NO_PROGRESS)

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any, Literal, NotRequired, cast
+from typing import Any, Literal, cast
 
 from typing_extensions import TypedDict
 
@@ -24,7 +24,7 @@ STAGES = ("embed", "dense", "lexical", "fuse", "fetch", "rerank")
 """Always in `timings_ms`, whether they ran or not; others are there where they ran."""
 
 
-class ExplanationAnswer(TypedDict):
+class ExplanationFields(TypedDict):
     dense: LegExplanation | None
     """Of several queries, that of the one that counts most for this hit."""
     lexical: LegExplanation | None
@@ -32,9 +32,12 @@ class ExplanationAnswer(TypedDict):
     certainty: float
     """Of the dense leg: 0 where its best find is no better than chance would give, 1 where it stands out."""
     rerank: RerankExplanation | None
-    queries: NotRequired[tuple[QueryExplanation, ...]]
+
+
+class ExplanationAnswer(ExplanationFields, total=False):
+    queries: tuple[QueryExplanation, ...]
     """Only where there are several queries: what each contributes to this hit, in their order."""
-    diversity: NotRequired[DiversityExplanation]
+    diversity: DiversityExplanation
 
 
 class HitFields(TypedDict):
@@ -174,13 +177,7 @@ def _wishes(result: SearchResult) -> WishesAnswer:
 
 
 def _explanation(explanation: Explanation) -> ExplanationAnswer:
-    answer: ExplanationAnswer = {
-        "dense": explanation.dense,
-        "lexical": explanation.lexical,
-        "fusion": explanation.fusion,
-        "certainty": explanation.certainty,
-        "rerank": explanation.rerank,
-    }
+    answer = cast(ExplanationAnswer, select_fields(ExplanationFields, explanation))
     if explanation.queries:
         answer["queries"] = explanation.queries
     if explanation.diversity is not None:

@@ -8,7 +8,7 @@ from pydantic import Field
 from typing_extensions import TypedDict
 
 from service.api import problems
-from service.api.schemas.base import QueryParameters, RequestBody, Settings, Text, VersionNumberField
+from service.api.schemas.base import QueryParameters, RequestBody, Text, VersionNumberField
 from service.api.schemas.collections import ChunkingBody, EmbedderField, VersionSummary, version_summary
 from service.core.collections import ChunkingSettings, Collection, EmbedderSpec, IndexSettings, Storage
 from service.core.errors import Invalid
@@ -41,18 +41,16 @@ class VersionBody(RequestBody):
     note: Note = ""
 
     def chunking_settings(self, base: ChunkingSettings) -> ChunkingSettings:
-        return _changed(base, self.chunking)
+        return base if self.chunking is None else self.chunking.apply_to(base)
 
     def index_settings(self, base: IndexSettings) -> IndexSettings:
         """Invalid where pgvector could not build the index."""
-        index = _changed(base, self.index)
-        if self.index is not None and index.ef_construction < 2 * index.m:
+        if self.index is None:
+            return base
+        index = self.index.apply_to(base)
+        if index.ef_construction < 2 * index.m:
             raise Invalid.at("index.ef_construction", f"must be at least twice m, which is {index.m}")
         return index
-
-
-def _changed(base: Settings, body: RequestBody | None) -> Settings:
-    return base if body is None else body.apply_to(base)
 
 
 class PromotionBody(RequestBody):
