@@ -32,7 +32,7 @@ def library(client: httpx.Client) -> httpx.Client:
     return client
 
 
-def asked(client: httpx.Client, path: str = "search", **body: Any) -> dict[str, Any]:
+def run_search(client: httpx.Client, path: str = "search", **body: Any) -> dict[str, Any]:
     answer = client.post(f"{PATH}/{path}", json=body)
     assert answer.status_code == 200, answer.text
     found: dict[str, Any] = answer.json()
@@ -44,29 +44,32 @@ def ids(answer: dict[str, Any]) -> list[str]:
 
 
 def test_hits_are_near_the_positive_examples_and_never_the_examples(library: httpx.Client) -> None:
-    near = asked(library, like={"positive": ["cats"]}, k=5)
+    near = run_search(library, like={"positive": ["cats"]}, k=5)
     assert ids(near)[0] in {"kitten", "book/one"}
     assert sorted(ids(near)) == ["book/one", "budget", "debate", "kitten", "rain"]
-    away = asked(library, like={"positive": ["budget", {"text": RAIN}], "negative": ["debate"]}, k=10)
+    away = run_search(library, like={"positive": ["budget", {"text": RAIN}], "negative": ["debate"]}, k=10)
     assert not {"budget", "debate"} & set(ids(away))
     assert ids(away)[0] in {"rain", "book/one"}
-    filtered = asked(library, like={"positive": ["cats"]}, filter={"kind": "paper"})
+    filtered = run_search(library, like={"positive": ["cats"]}, filter={"kind": "paper"})
     assert sorted(ids(filtered)) == ["debate", "rain"]
     assert not filtered["plan"]["underfilled"]
 
 
 def test_a_document_of_many_chunks_is_one_example(library: httpx.Client) -> None:
     chunks = {
-        hit["chunk"] for hit in asked(library, query="x", group_by="chunk", k=50)["hits"] if hit["id"] == "book/one"
+        hit["chunk"]
+        for hit in run_search(library, query="x", group_by="chunk", k=50)["hits"]
+        if hit["id"] == "book/one"
     }
     assert len(chunks) >= 3
     (vector,) = (
-        hit["vector"] for hit in asked(library, query=CATS, k=1, filter={"kind": "book"}, include=["vector"])["hits"]
+        hit["vector"]
+        for hit in run_search(library, query=CATS, k=1, filter={"kind": "book"}, include=["vector"])["hits"]
     )
     assert len(vector) == 64
-    similar = asked(library, "similar/book%2Fone", k=10)
+    similar = run_search(library, "similar/book%2Fone", k=10)
     assert sorted(ids(similar)) == ["budget", "cats", "debate", "kitten", "rain"]
-    by_vector = asked(library, like={"positive": [{"vector": vector}]}, embedder_version=1, k=1)
+    by_vector = run_search(library, like={"positive": [{"vector": vector}]}, embedder_version=1, k=1)
     assert ids(by_vector) == ["book/one"]
 
 
@@ -91,7 +94,7 @@ def test_an_example_that_was_changed_and_is_not_encoded_again_is_not_used_as_it_
 
 
 def test_chunks_are_hits_with_their_own_places(library: httpx.Client) -> None:
-    answer = asked(library, query="parliament debate budget", group_by="chunk", k=50, explain=True)
+    answer = run_search(library, query="parliament debate budget", group_by="chunk", k=50, explain=True)
     of_book = {hit["chunk"]: hit for hit in answer["hits"] if hit["id"] == "book/one"}
     assert len(of_book) >= 3
     text = DOCUMENTS[0]["text"]
@@ -101,21 +104,21 @@ def test_chunks_are_hits_with_their_own_places(library: httpx.Client) -> None:
     assert all(one == lexical[0] for one in lexical)
     best = max(of_book.values(), key=lambda hit: hit["score"])
     assert "budget" in best["text"]
-    assert len(asked(library, query="parliament debate budget", group_by="chunk", k=4)["hits"]) == 4
-    books = asked(library, query="cat", group_by="chunk", k=50, filter={"kind": "book"})
+    assert len(run_search(library, query="parliament debate budget", group_by="chunk", k=4)["hits"]) == 4
+    books = run_search(library, query="cat", group_by="chunk", k=50, filter={"kind": "book"})
     assert {hit["id"] for hit in books["hits"]} == {"book/one"}
     assert len(books["hits"]) == len(of_book)
 
 
 def test_several_queries_and_diversity(library: httpx.Client) -> None:
-    answer = asked(library, queries=["small cat mice", {"query": "rain rivers", "weight": 2}], k=6, explain=True)
+    answer = run_search(library, queries=["small cat mice", {"query": "rain rivers", "weight": 2}], k=6, explain=True)
     assert {"cats", "rain"} <= set(ids(answer)[:4])
     for hit in answer["hits"]:
         assert hit["score"] == pytest.approx(sum(one["gain"] for one in hit["explain"]["queries"]))
         assert all(one["dense"] is not None for one in hit["explain"]["queries"])
-    plain = asked(library, query="small cat purrs hunts mice", k=2)
+    plain = run_search(library, query="small cat purrs hunts mice", k=2)
     assert set(ids(plain)) <= {"cats", "kitten", "book/one"}
-    diverse = asked(library, query="small cat purrs hunts mice", k=3, diversity=1.0)
+    diverse = run_search(library, query="small cat purrs hunts mice", k=3, diversity=1.0)
     assert ids(diverse)[0] == ids(plain)[0]
     assert set(ids(diverse)) & {"budget", "debate", "rain"}
 
@@ -128,7 +131,7 @@ def test_a_batch_answers_as_its_searches_would_alone(library: httpx.Client) -> N
         {"like": {"positive": ["cats", {"text": "purrs"}]}, "group_by": "chunk"},
         {"query": "budget", "mode": "dense", "diversity": 0.5},
     ]
-    together = asked(library, "search/batch", searches=searches)["results"]
+    together = run_search(library, "search/batch", searches=searches)["results"]
     for search, answer in zip(searches, together, strict=True):
-        assert answer["hits"] == asked(library, **search)["hits"]
+        assert answer["hits"] == run_search(library, **search)["hits"]
         assert answer["degraded"] == []

@@ -15,7 +15,7 @@ from tests.ports import unused_port
 ENVIRONMENT = {name: value for name, value in os.environ.items() if not name.startswith("AZIMUTH_")}
 
 
-def azimuth(arguments: Sequence[str], given: str = "", **environment: str) -> subprocess.CompletedProcess[str]:
+def run_azimuth(arguments: Sequence[str], given: str = "", **environment: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "service", *arguments],
         input=given,
@@ -55,32 +55,32 @@ def test_ingest_tells_refused_lines_and_keeps_the_others(address: str) -> None:
         '{"id": "", "text": "no id"}',
         '{"id": "b", "text": "fine"}',
     ]
-    done = azimuth(["ingest", "-", "-c", "from-stdin", "--url", address], given="\n".join(lines))
+    done = run_azimuth(["ingest", "-", "-c", "from-stdin", "--url", address], given="\n".join(lines))
     assert done.returncode == 1, done.stderr
     assert "2 created" in done.stdout
     assert "2 refused" in done.stdout
     assert "line 2" in done.stderr
     assert "line 3" in done.stderr
-    again = azimuth(["ingest", "-", "-c", "from-stdin", "--url", address], given=lines[0] + "\n")
+    again = run_azimuth(["ingest", "-", "-c", "from-stdin", "--url", address], given=lines[0] + "\n")
     assert (again.returncode, "1 unchanged" in again.stdout) == (0, True)
 
 
 def test_search_prints_hits_and_json(address: str) -> None:
     documents = '{"id": "whale", "title": "Whales", "text": "whales sing in the sea", "metadata": {"legs": 0}}\n'
     documents += '{"id": "horse", "title": "Horses", "text": "horses run on land", "metadata": {"legs": 4}}\n'
-    assert azimuth(["ingest", "-", "-c", "beasts", "--url", address], given=documents).returncode == 0
-    shown = azimuth(["search", "who sings in the sea", "-c", "beasts", "--url", address])
+    assert run_azimuth(["ingest", "-", "-c", "beasts", "--url", address], given=documents).returncode == 0
+    shown = run_azimuth(["search", "who sings in the sea", "-c", "beasts", "--url", address])
     assert shown.returncode == 0, shown.stderr
     assert shown.stdout.index("whale") < shown.stdout.index("horse")
     exact = ["search", "animals", "-c", "beasts", "--url", address, "--filter", '{"legs": {"$gt": 2}}', "--json"]
-    answer = json.loads(azimuth(exact).stdout)
+    answer = json.loads(run_azimuth(exact).stdout)
     assert [hit["id"] for hit in answer["hits"]] == ["horse"]
 
 
 def test_eval_measures_through_the_service(address: str, folder: Path) -> None:
     report = folder / "report.json"
     arguments = ["eval", str(folder), "-c", "tiny", "--modes", "lexical,hybrid,rerank", "--json", str(report)]
-    done = azimuth([*arguments, "--url", address])
+    done = run_azimuth([*arguments, "--url", address])
     assert done.returncode == 0, done.stderr
     results = {result["mode"]: result for result in json.loads(report.read_text())["results"]}
     assert results.keys() == {"lexical", "hybrid", "rerank"}
@@ -92,29 +92,29 @@ def test_eval_measures_through_the_service(address: str, folder: Path) -> None:
 def test_another_embedder_for_a_live_collection(address: str, folder: Path) -> None:
     """Evaluated, re-indexed, promoted on evidence, rolled back, retired: and all of it is on record."""
     here = ["-c", "changing", "--url", address]
-    done = azimuth(["eval", str(folder), "--modes", "dense", "--upload-judgments", *here])
+    done = run_azimuth(["eval", str(folder), "--modes", "dense", "--upload-judgments", *here])
     assert done.returncode == 0, done.stderr
     assert "4 queries with 4 judgments" in done.stderr
 
-    made = azimuth(
+    made = run_azimuth(
         ["reindex", "--embedder", "hashing:128", "--storage", "vector", "--promote", "--note", "wider", *here]
     )
     assert made.returncode == 0, made.stderr
     for check in ("complete", "canary", "warm", "recall", "geometry", "judgments", "shadow"):
         assert check in made.stdout
     assert f"azimuth versions rollback -c changing --url {address}" in made.stderr
-    again = azimuth(["reindex", "--embedder", "hashing:128", "--storage", "vector", *here])
+    again = run_azimuth(["reindex", "--embedder", "hashing:128", "--storage", "vector", *here])
     assert (again.returncode, "Version 2 is active" in again.stderr) == (0, True)
-    found = json.loads(azimuth(["search", "penguin", "--mode", "dense", "--json", *here]).stdout)
+    found = json.loads(run_azimuth(["search", "penguin", "--mode", "dense", "--json", *here]).stdout)
     assert found["embedder_version"] == 2
 
-    assert azimuth(["versions", "rollback", *here]).returncode == 0
-    listed = json.loads(azimuth(["versions", "--json", *here]).stdout)
+    assert run_azimuth(["versions", "rollback", *here]).returncode == 0
+    listed = json.loads(run_azimuth(["versions", "--json", *here]).stdout)
     assert (listed["active_version"], listed["previous_version"]) == (1, 2)
-    assert "hashing:128" in azimuth(["versions", "show", "2", *here]).stdout
-    assert azimuth(["versions", "retire", "2", *here]).returncode == 2, "nobody was there to confirm it"
-    assert azimuth(["versions", "retire", "2", "--yes", *here]).returncode == 0
-    trail = json.loads(azimuth(["versions", "audit", "--json", *here]).stdout)["entries"]
+    assert "hashing:128" in run_azimuth(["versions", "show", "2", *here]).stdout
+    assert run_azimuth(["versions", "retire", "2", *here]).returncode == 2, "nobody was there to confirm it"
+    assert run_azimuth(["versions", "retire", "2", "--yes", *here]).returncode == 0
+    trail = json.loads(run_azimuth(["versions", "audit", "--json", *here]).stdout)["entries"]
     asked = [entry["action"] for entry in reversed(trail) if entry["actor"] != "azimuth"]
     assert asked == ["created", "judgments", "registered", "promoted", "rolled_back", "retired"]
 
@@ -122,13 +122,13 @@ def test_another_embedder_for_a_live_collection(address: str, folder: Path) -> N
 def test_a_worse_embedder_is_refused_and_can_be_forced(address: str, tmp_path: Path) -> None:
     judged(tmp_path)
     here = ["-c", "worse", "--url", address]
-    assert azimuth(["ingest", str(tmp_path), *here]).returncode == 0
+    assert run_azimuth(["ingest", str(tmp_path), *here]).returncode == 0
     reindex = ["reindex", "--embedder", "hashing:8", "--judgments", str(tmp_path), *here]
-    refused = azimuth([*reindex, "--promote"])
+    refused = run_azimuth([*reindex, "--promote"])
     assert refused.returncode == 1, refused.stdout
     assert "judgments  FAILED" in refused.stderr
-    assert azimuth(["versions", "promote", "2", "--force", *here]).returncode == 0
-    assert "by force, against" in azimuth(["versions", "audit", *here]).stdout
+    assert run_azimuth(["versions", "promote", "2", "--force", *here]).returncode == 0
+    assert "by force, against" in run_azimuth(["versions", "audit", *here]).stdout
 
 
 def judged(folder: Path) -> None:
@@ -148,22 +148,22 @@ def test_eval_starts_a_service_where_none_runs(folder: Path, tmp_path: Path) -> 
         "AZIMUTH_DATA_DIR": str(tmp_path / "data"),
         "AZIMUTH_EMBEDDER": "hashing:32",
     }
-    done = azimuth(["eval", str(folder), "--modes", "dense"], **environment)
+    done = run_azimuth(["eval", str(folder), "--modes", "dense"], **environment)
     assert done.returncode == 0, done.stderr
     assert "dense" in done.stdout
     assert not (tmp_path / "data" / "postgres" / "postmaster.pid").exists(), "it was left running"
 
 
 def test_migrate_says_what_it_did(database_url: str, empty_database_url: str) -> None:
-    assert azimuth(["migrate", "--check"], AZIMUTH_DATABASE_URL=database_url).returncode == 0
-    pending = azimuth(["migrate", "--check"], AZIMUTH_DATABASE_URL=empty_database_url)
+    assert run_azimuth(["migrate", "--check"], AZIMUTH_DATABASE_URL=database_url).returncode == 0
+    pending = run_azimuth(["migrate", "--check"], AZIMUTH_DATABASE_URL=empty_database_url)
     assert (pending.returncode, "pending 0001_foundation" in pending.stdout) == (1, True)
-    assert "applied 0001_foundation" in azimuth(["migrate"], AZIMUTH_DATABASE_URL=empty_database_url).stdout
-    assert "up to date" in azimuth(["migrate"], AZIMUTH_DATABASE_URL=empty_database_url).stdout
+    assert "applied 0001_foundation" in run_azimuth(["migrate"], AZIMUTH_DATABASE_URL=empty_database_url).stdout
+    assert "up to date" in run_azimuth(["migrate"], AZIMUTH_DATABASE_URL=empty_database_url).stdout
 
 
 @pytest.mark.parametrize(
-    ("arguments", "environment", "code", "said"),
+    ("arguments", "environment", "code", "message"),
     [
         (["search", "x", "-c", "c"], {"AZIMUTH_PORT": "1"}, 3, "azimuth up"),
         (["ingest", "/nowhere.jsonl", "-c", "c"], {}, 2, "no file"),
@@ -175,25 +175,27 @@ def test_migrate_says_what_it_did(database_url: str, empty_database_url: str) ->
     ],
 )
 def test_a_command_that_cannot_work_ends_with_one_clear_line(
-    arguments: list[str], environment: dict[str, str], code: int, said: str, tmp_path: Path
+    arguments: list[str], environment: dict[str, str], code: int, message: str, tmp_path: Path
 ) -> None:
-    done = azimuth(arguments, AZIMUTH_DATA_DIR=str(tmp_path), **({"AZIMUTH_PORT": str(unused_port())} | environment))
+    done = run_azimuth(
+        arguments, AZIMUTH_DATA_DIR=str(tmp_path), **({"AZIMUTH_PORT": str(unused_port())} | environment)
+    )
     assert done.returncode == code, done.stderr
-    assert said in done.stderr
+    assert message in done.stderr
     assert "Traceback" not in done.stderr
     assert "secret" not in done.stderr
 
 
 def test_a_refusal_of_the_service_is_told_as_it_says(address: str) -> None:
-    done = azimuth(["search", "x", "-c", "never-made", "--url", address])
+    done = run_azimuth(["search", "x", "-c", "never-made", "--url", address])
     assert done.returncode == 2
     assert "404" in done.stderr
-    bad = azimuth(["search", "x", "-c", "never-made", "--url", address, "--filter", "{"])
+    bad = run_azimuth(["search", "x", "-c", "never-made", "--url", address, "--filter", "{"])
     assert (bad.returncode, "not JSON" in bad.stderr) == (2, True)
 
 
 def test_help_teaches() -> None:
-    shown = azimuth(["--help"]).stdout
+    shown = run_azimuth(["--help"]).stdout
     for command in ("up", "serve", "worker", "migrate", "ingest", "search", "eval", "reindex", "versions", "judgments"):
         assert command in shown
-        assert len(azimuth([command, "--help"]).stdout.split()) > 20
+        assert len(run_azimuth([command, "--help"]).stdout.split()) > 20

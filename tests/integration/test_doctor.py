@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from tests.integration.conftest import Running, written
-from tests.integration.test_commands import azimuth
+from tests.integration.test_commands import run_azimuth
 from tests.rivals import DOCUMENTS
 
 pytestmark = pytest.mark.database
@@ -23,13 +23,13 @@ def test_meaningless_external_vectors_are_found(client: httpx.Client, service: R
     ]
     body = {"documents": documents}
     client.post("/v1/collections/theirs/documents", json=body, params={"wait": "true"}).raise_for_status()
-    done = azimuth(["doctor", "-c", "theirs", "--url", service.url, "--json"])
+    done = run_azimuth(["doctor", "-c", "theirs", "--url", service.url, "--json"])
     assert done.returncode == 1, done.stderr
     found = json.loads(done.stdout)
     assert (found["verdict"], found["rows"], found["sample"]) == ("broken", len(DOCUMENTS), len(DOCUMENTS))
     verdicts = {one["name"]: one["verdict"] for one in found["measures"]}
     assert (verdicts["mean_cosine"], verdicts["words"], verdicts["meaning"]) == ("broken", "broken", None)
-    shown = azimuth(["doctor", "-c", "theirs", "--url", service.url])
+    shown = run_azimuth(["doctor", "-c", "theirs", "--url", service.url])
     assert shown.returncode == 1
     assert "theirs, version 1: broken" in shown.stdout
     metrics = client.get("/metrics").text
@@ -43,6 +43,6 @@ def test_words_find_their_texts_and_too_few_texts_are_not_judged(client: httpx.C
     measured = {one["name"]: one["value"] for one in found["measures"]}
     assert measured["meaning"] > 2
     written(client, "few", {"id": "a", "text": "one text alone"})
-    done = azimuth(["doctor", "-c", "few", "--url", service.url])
+    done = run_azimuth(["doctor", "-c", "few", "--url", service.url])
     assert done.returncode == 0, done.stderr
     assert "1 vectors are too few to tell" in done.stdout

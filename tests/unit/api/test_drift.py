@@ -17,7 +17,7 @@ from service.drift.query_window import MIN_LATEST
 from tests.edge import Edge, Json, api_fixture, assert_problem
 
 PATH = "/v1/collections/papers/drift"
-WHOLE = TypeAdapter(drift.DriftAnswer)
+ANSWER = TypeAdapter(drift.DriftAnswer)
 START = datetime(2026, 3, 1, 12, 0, 10, tzinfo=UTC)
 FISH = ["heron", "pike", "perch", "pond", "river", "reed", "fish", "bank"]
 CODE = ["loop", "task", "cancel", "await", "list", "sort", "key", "value"]
@@ -30,25 +30,25 @@ def sentence(words: list[str], number: int) -> str:
 api = api_fixture(*({"id": str(n), "text": f"{sentence(FISH, n)}."} for n in range(60)))
 
 
-async def ask(api: Edge, words: list[str], count: int) -> None:
+async def run_queries(api: Edge, words: list[str], count: int) -> None:
     for number in range(count):
         await api.search(sentence(words, number), k=1, include=[])
 
 
-async def look(api: Edge, minutes: float = 0.0) -> Json:
+async def measure_drift(api: Edge, minutes: float = 0.0) -> Json:
     await api.service.drift_monitor.measure_due(lambda: START + timedelta(minutes=minutes))
     shown = await api.get(PATH)
-    WHOLE.validate_python(shown)
+    ANSWER.validate_python(shown)
     return shown
 
 
-def told(shown: Json) -> dict[str, Any]:
+def measures_by_name(shown: Json) -> dict[str, Any]:
     assert [one["name"] for one in shown["measures"]] == list(DRIFT_MEASURES)
     return {one["name"]: one for one in shown["measures"]}
 
 
 async def test_without_queries_the_report_is_empty(api: Edge) -> None:
-    shown = await look(api)
+    shown = await measure_drift(api)
     assert shown == {
         "collection": "papers",
         "version": 1,
@@ -60,25 +60,25 @@ async def test_without_queries_the_report_is_empty(api: Edge) -> None:
         "measures": [],
         "history": [],
     }
-    await ask(api, FISH, MIN_LATEST - 1)
-    assert (await look(api))["measures"] == []
+    await run_queries(api, FISH, MIN_LATEST - 1)
+    assert (await measure_drift(api))["measures"] == []
 
 
 async def test_the_same_queries_are_healthy_and_different_ones_are_not(api: Edge) -> None:
-    await ask(api, FISH, 2 * MIN_LATEST)
-    same = await look(api)
+    await run_queries(api, FISH, 2 * MIN_LATEST)
+    same = await measure_drift(api)
     counts = same["queries"], same["reference_queries"], same["seen_queries"]
     assert counts == (MIN_LATEST, MIN_LATEST, 2 * MIN_LATEST)
     assert same["verdict"] == "healthy"
-    assert told(same)["mmd"]["p"] > 0.01
-    assert told(same)["unknown_words"]["value"] == 0.0
-    await ask(api, CODE, 2 * MIN_LATEST)
-    other = await look(api, minutes=1)
-    measures = told(other)
+    assert measures_by_name(same)["mmd"]["p"] > 0.01
+    assert measures_by_name(same)["unknown_words"]["value"] == 0.0
+    await run_queries(api, CODE, 2 * MIN_LATEST)
+    other = await measure_drift(api, minutes=1)
+    measures = measures_by_name(other)
     assert other["verdict"] == "watch"
     for name in ("centroid_shift", "mmd", "unknown_words", "top_score"):
         assert measures[name]["verdict"] == "watch", name
-        assert measures[name]["value"] > told(same)[name]["value"]
+        assert measures[name]["value"] > measures_by_name(same)[name]["value"]
         assert measures[name]["low"] <= measures[name]["value"] <= measures[name]["high"]
     assert measures["unknown_words"]["value"] == 1.0
     assert measures["out_of_domain"]["value"] is None  # nothing was learnt here
@@ -90,13 +90,13 @@ async def test_the_same_queries_are_healthy_and_different_ones_are_not(api: Edge
 
 
 async def test_history_has_the_minutes_with_queries(api: Edge) -> None:
-    await ask(api, FISH, 60)
-    await look(api)
-    await ask(api, FISH, 20)
-    await look(api, minutes=0.5)
-    await look(api, minutes=5)
-    await ask(api, CODE, 30)
-    shown = await look(api, minutes=9)
+    await run_queries(api, FISH, 60)
+    await measure_drift(api)
+    await run_queries(api, FISH, 20)
+    await measure_drift(api, minutes=0.5)
+    await measure_drift(api, minutes=5)
+    await run_queries(api, CODE, 30)
+    shown = await measure_drift(api, minutes=9)
     assert [(one["minute"], one["queries"]) for one in shown["history"]] == [
         ("2026-03-01T12:00:00+00:00", 80),
         ("2026-03-01T12:09:00+00:00", 30),
@@ -111,7 +111,7 @@ async def test_history_has_the_minutes_with_queries(api: Edge) -> None:
 async def test_evaluations_are_not_live_queries(api: Edge) -> None:
     body = {"queries": [{"_id": "q", "text": "pike"}], "qrels": [{"query-id": "q", "corpus-id": "1", "score": 1}]}
     assert (await api.client.post("/v1/collections/papers/evaluate", json=body)).status_code == 200
-    assert (await look(api))["seen_queries"] == 0
+    assert (await measure_drift(api))["seen_queries"] == 0
 
 
 async def test_without_a_lexical_index_the_other_measures_are_reported(
@@ -121,26 +121,26 @@ async def test_without_a_lexical_index_the_other_measures_are_reported(
         raise LexiconUnavailable
 
     monkeypatch.setattr(api.service.lexicon, "document_frequencies", unavailable)
-    await ask(api, FISH, 2 * MIN_LATEST)
-    measures = told(await look(api))
+    await run_queries(api, FISH, 2 * MIN_LATEST)
+    measures = measures_by_name(await measure_drift(api))
     assert measures["unknown_words"]["value"] is None
     assert measures["mmd"]["value"] is not None
 
 
 async def test_a_promotion_resets_the_windows(api: Edge) -> None:
-    await ask(api, FISH, 2 * MIN_LATEST)
-    await look(api)
+    await run_queries(api, FISH, 2 * MIN_LATEST)
+    await measure_drift(api)
     await api.ready(index={"storage": "vector"})
     assert (await api.client.post("/v1/collections/papers/versions/2/promote", json={"force": True})).status_code == 200
-    await ask(api, FISH, 5)
-    shown = await look(api)
+    await run_queries(api, FISH, 5)
+    shown = await measure_drift(api)
     assert (shown["version"], shown["queries"], shown["measures"]) == (2, 0, [])
-    await ask(api, FISH, MIN_LATEST)
-    assert (await look(api))["queries"] == MIN_LATEST
+    await run_queries(api, FISH, MIN_LATEST)
+    assert (await measure_drift(api))["queries"] == MIN_LATEST
 
 
 async def test_a_deleted_collection_is_forgotten(api: Edge) -> None:
-    await ask(api, FISH, MIN_LATEST)
+    await run_queries(api, FISH, MIN_LATEST)
     assert (await api.client.delete("/v1/collections/papers")).status_code == 204
     await api.service.drift_monitor.measure_due(lambda: START)
     await api.service.drift_monitor.measure_due(lambda: START)
@@ -151,7 +151,7 @@ async def test_a_deleted_collection_is_forgotten(api: Edge) -> None:
 async def test_an_error_in_one_collection_does_not_stop_the_others(api: Edge, monkeypatch: pytest.MonkeyPatch) -> None:
     await api.collection("other")
     await api.write({"id": "1", "text": "pike"}, name="other")
-    await ask(api, FISH, MIN_LATEST)
+    await run_queries(api, FISH, MIN_LATEST)
     for number in range(MIN_LATEST):
         await api.search(sentence(FISH, number), "other")
     get, by_name = api.service.collections.get, api.service.collections.by_name
@@ -163,6 +163,6 @@ async def test_an_error_in_one_collection_does_not_stop_the_others(api: Edge, mo
         return await get(collection_id)
 
     monkeypatch.setattr(api.service.collections, "get", broken)
-    assert (await look(api))["queries"] == 0
+    assert (await measure_drift(api))["queries"] == 0
     other = await api.get("/v1/collections/other/drift")
     assert other["queries"] == MIN_LATEST

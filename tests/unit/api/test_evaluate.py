@@ -18,7 +18,7 @@ from service.spaces.sampling import OVERLOAD_RETRIES
 from tests.edge import Edge, Json, Stuck, WordReranker, api_fixture, assert_problem, call_and_leave, edge
 
 PATH = "/v1/collections/papers/evaluate"
-WHOLE = TypeAdapter(evaluate.EvaluationAnswer)
+ANSWER = TypeAdapter(evaluate.EvaluationAnswer)
 TEXTS = {"a": "cancel a running task", "b": "sort a list by key", "c": "read a file line by line", "d": "sort of odd"}
 QUERIES = [{"_id": "q1", "text": "sort a list"}, {"_id": "q2", "text": "cancel task"}]
 
@@ -34,14 +34,14 @@ DOCUMENTS: list[Json] = [{"id": name, "text": text} for name, text in TEXTS.item
 api = api_fixture(*DOCUMENTS, reranker=WordReranker())
 
 
-async def judged(api: Edge, **body: Any) -> Json:
+async def run_evaluation(api: Edge, **body: Any) -> Json:
     shown = await api.post(PATH, body)
-    WHOLE.validate_python(shown)
+    ANSWER.validate_python(shown)
     return shown
 
 
 async def test_each_mode_gets_its_metrics(api: Edge) -> None:
-    shown = await judged(api, queries=QUERIES, qrels=QRELS, modes=["dense", "lexical", "hybrid", "rerank"])
+    shown = await run_evaluation(api, queries=QUERIES, qrels=QRELS, modes=["dense", "lexical", "hybrid", "rerank"])
     assert (shown["collection"], shown["version"]) == ("papers", 1)
     assert (shown["queries"], shown["judged_queries"], shown["unknown_documents"]) == (2, 2, 0)
     assert list(shown["modes"]) == ["dense", "lexical", "hybrid", "rerank"]
@@ -54,7 +54,7 @@ async def test_each_mode_gets_its_metrics(api: Edge) -> None:
 
 async def test_metrics_are_those_of_the_answers_of_clients(api: Edge) -> None:
     qrels = [row("q1", "d", 1), row("q1", "c", 2), row("q2", "c", 1)]
-    shown = await judged(api, queries=QUERIES, qrels=qrels, modes=["hybrid"])
+    shown = await run_evaluation(api, queries=QUERIES, qrels=qrels, modes=["hybrid"])
     of_clients = [
         ndcg([hit["id"] for hit in (await api.search(query["text"], k=100))["hits"]], grades, 10)
         for query, grades in zip(QUERIES, ({"d": 1, "c": 2}, {"c": 1}), strict=True)
@@ -77,7 +77,7 @@ async def test_without_judgments_it_is_a_409(api: Edge) -> None:
 
 
 async def test_a_relevant_document_that_is_not_there_counts_as_not_found(api: Edge) -> None:
-    shown = await judged(api, queries=QUERIES, qrels=[*QRELS, row("q1", "gone")], modes=["lexical"])
+    shown = await run_evaluation(api, queries=QUERIES, qrels=[*QRELS, row("q1", "gone")], modes=["lexical"])
     assert shown["unknown_documents"] == 1
     assert shown["modes"]["lexical"]["recall_at_100"] == 0.75
 
@@ -117,7 +117,7 @@ async def test_external_vectors_allow_only_lexical_evaluation() -> None:
         await api.write({"id": "b", "text": "sort a list", "vector": [1.0, 0.0]})
         body = {"queries": QUERIES[:1], "qrels": QRELS[:1]}
         await api.refused(PATH, body, 409)
-        shown = await judged(api, **body, modes=["lexical"])
+        shown = await run_evaluation(api, **body, modes=["lexical"])
         assert shown["modes"]["lexical"]["ndcg_at_10"] == 1.0
 
 
@@ -125,7 +125,7 @@ async def test_a_spent_budget_limits_the_sample(api: Edge, monkeypatch: pytest.M
     clock = iter(float(at) for at in range(1_000))
     monkeypatch.setattr("service.evaluation.evaluator.time", SimpleNamespace(monotonic=lambda: next(clock)))
     queries = [{"_id": f"q{at}", "text": f"sort {at}"} for at in range(20)]
-    shown = await judged(api, queries=queries, qrels=[row(f"q{at}", "b") for at in range(20)], budget_seconds=5)
+    shown = await run_evaluation(api, queries=queries, qrels=[row(f"q{at}", "b") for at in range(20)], budget_seconds=5)
     assert (shown["queries"], shown["judged_queries"]) == (5, 20)
     assert {len(shown["modes"])} == {3}
 
@@ -135,14 +135,14 @@ async def test_large_sets_are_sampled(api: Edge, monkeypatch: pytest.MonkeyPatch
     queries = [{"_id": f"q{at}", "text": f"sort {at}"} for at in range(20)]
     body = {"queries": queries, "qrels": [row(f"q{at}", "b") for at in range(20)]}
     await api.client.post("/v1/collections/papers/judgments", json=body)
-    shown = await judged(api, modes=["lexical"])
+    shown = await run_evaluation(api, modes=["lexical"])
     assert (shown["queries"], shown["judged_queries"]) == (3, 20)
 
 
 async def test_live_metrics_do_not_count_it(api: Edge) -> None:
     labels = {"collection": "papers", "version": "1", "mode": "hybrid"}
     before = REGISTRY.get_sample_value("azimuth_search_seconds_count", labels) or 0.0
-    await judged(api, queries=QUERIES, qrels=QRELS)
+    await run_evaluation(api, queries=QUERIES, qrels=QRELS)
     assert (REGISTRY.get_sample_value("azimuth_search_seconds_count", labels) or 0.0) == before
     await api.search("sort a list")
     assert REGISTRY.get_sample_value("azimuth_search_seconds_count", labels) == before + 1
@@ -181,5 +181,5 @@ async def test_one_evaluation_at_a_time_and_it_stops_when_the_client_disconnects
         await api.refused(PATH, body, 429)
         leave.set()
         assert await running == []
-        assert (await judged(api, queries=QUERIES, qrels=QRELS, modes=["lexical"]))["queries"] == 2
+        assert (await run_evaluation(api, queries=QUERIES, qrels=QRELS, modes=["lexical"]))["queries"] == 2
     assert reranker.cancelled

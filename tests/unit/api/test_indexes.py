@@ -25,7 +25,7 @@ class Indexed:
         key = (collection.id, collection.active_version)
         self.edge.store.versions.statuses[key] = SpaceStatus(rows=rows, indexed=indexed, chunks_per_document=1.0)
 
-    async def told(self) -> Json:
+    async def index_state(self) -> Json:
         return await self.edge.get(f"{PLACE}/index")
 
 
@@ -41,9 +41,9 @@ async def indexed() -> AsyncIterator[Indexed]:
 
 async def test_a_small_space_needs_no_index(indexed: Indexed) -> None:
     indexed.rows(500, indexed=False)
-    told = await indexed.told()
-    assert (told["version"], told["rows"], told["index"]) == (1, 500, None)
-    (only,) = told["advice"]
+    index_state = await indexed.index_state()
+    assert (index_state["version"], index_state["rows"], index_state["index"]) == (1, 500, None)
+    (only,) = index_state["advice"]
     assert only["verdict"] == "healthy"
     assert "exactly" in only["says"]
     assert_problem(await indexed.edge.client.post(f"{PLACE}/reindex"), 409)
@@ -51,10 +51,10 @@ async def test_a_small_space_needs_no_index(indexed: Indexed) -> None:
 
 async def test_the_state_of_an_index(indexed: Indexed) -> None:
     indexed.rows(50_000)
-    told = await indexed.told()
-    name = told["index"]["name"]
-    assert told["index"] == {"name": name, "valid": True, "bytes": 8_192, "building": False}
-    assert [one["verdict"] for one in told["advice"]] == ["healthy"]
+    index_state = await indexed.index_state()
+    name = index_state["index"]["name"]
+    assert index_state["index"] == {"name": name, "valid": True, "bytes": 8_192, "building": False}
+    assert [one["verdict"] for one in index_state["advice"]] == ["healthy"]
     (collection,) = indexed.edge.store.collections.rows.values()
     indexed.indexes.healths[collection.id, collection.active_version] = IndexHealth(
         rows=50_000,
@@ -66,10 +66,10 @@ async def test_the_state_of_an_index(indexed: Indexed) -> None:
         table_bytes=1,
         cache_bytes=4_096,
     )
-    told = await indexed.told()
-    assert told["dead_rows"] == 30_000
-    assert [one["verdict"] for one in told["advice"]] == ["broken", "watch"]
-    assert all(one["says"] and one["do"] for one in told["advice"])
+    index_state = await indexed.index_state()
+    assert index_state["dead_rows"] == 30_000
+    assert [one["verdict"] for one in index_state["advice"]] == ["broken", "watch"]
+    assert all(one["says"] and one["do"] for one in index_state["advice"])
 
 
 async def test_one_rebuild_at_a_time_and_it_is_on_the_audit_trail(indexed: Indexed) -> None:
@@ -79,10 +79,10 @@ async def test_one_rebuild_at_a_time_and_it_is_on_the_audit_trail(indexed: Index
     assert answer.status_code == 202
     assert answer.headers["location"] == f"{PLACE}/index"
     assert_problem(await indexed.edge.client.post(f"{PLACE}/reindex"), 409)
-    assert (await indexed.told())["index"]["building"] is True
+    assert (await indexed.index_state())["index"]["building"] is True
     indexed.indexes.go.set()
     deadline = time.monotonic() + 5
-    while (await indexed.told())["index"]["building"] and time.monotonic() < deadline:
+    while (await indexed.index_state())["index"]["building"] and time.monotonic() < deadline:
         await asyncio.sleep(0.01)
     assert (await indexed.edge.client.post(f"{PLACE}/reindex")).status_code == 202
     noted = [(entry["action"], entry["version"], entry["actor"]) for entry in await indexed.edge.trail()]

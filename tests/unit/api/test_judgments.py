@@ -10,67 +10,67 @@ from tests.edge import Edge, Json, api_fixture, assert_problem
 
 PATH = "/v1/collections/papers/judgments"
 QUERIES = [{"_id": "q1", "text": "cancel a task"}, {"_id": "q2", "text": "sort a list"}]
-WHOLE = TypeAdapter(judgments.JudgmentsAnswer)
+ANSWER = TypeAdapter(judgments.JudgmentsAnswer)
 
 
 api = api_fixture({"id": "a", "text": "cancel a task"}, {"id": "b", "text": "sort a list"})
 
 
-def judged(*rows: tuple[str, str, int]) -> list[Json]:
+def judgment_rows(*rows: tuple[str, str, int]) -> list[Json]:
     return [{"query-id": query, "corpus-id": document, "score": score} for query, document, score in rows]
 
 
 async def upload(api: Edge, queries: Any, qrels: Any) -> Json:
     shown = await api.post(PATH, {"queries": queries, "qrels": qrels})
-    WHOLE.validate_python(shown)
+    ANSWER.validate_python(shown)
     return shown
 
 
 async def test_judgments_are_counted_and_can_be_downloaded(api: Edge) -> None:
-    qrels = judged(("q1", "a", 2), ("q1", "b", 0), ("q2", "b", 1), ("q2", "gone", 1))
+    qrels = judgment_rows(("q1", "a", 2), ("q1", "b", 0), ("q2", "b", 1), ("q2", "gone", 1))
     shown = await upload(api, QUERIES, qrels)
     assert (shown["queries"], shown["judgments"], shown["unknown_documents"]) == (2, 4, 1)
     assert (await api.get(PATH)) == shown
-    full = WHOLE.validate_python((await api.client.get(PATH, params={"full": "true"})).json())
+    full = ANSWER.validate_python((await api.client.get(PATH, params={"full": "true"})).json())
     assert full["set"] == {"queries": QUERIES, "qrels": qrels}
     assert (await api.client.post(PATH, json=full["set"])).status_code == 200
 
 
 async def test_an_upload_replaces_the_whole_set(api: Edge) -> None:
-    await upload(api, QUERIES, judged(("q1", "a", 1), ("q2", "b", 1)))
-    shown = await upload(api, [{"_id": "q9", "text": "other"}], judged(("q9", "a", 1)))
+    await upload(api, QUERIES, judgment_rows(("q1", "a", 1), ("q2", "b", 1)))
+    shown = await upload(api, [{"_id": "q9", "text": "other"}], judgment_rows(("q9", "a", 1)))
     assert (shown["queries"], shown["judgments"]) == (1, 1)
 
 
 async def test_documents_written_since_are_known(api: Edge) -> None:
-    assert (await upload(api, QUERIES, judged(("q1", "late", 1))))["unknown_documents"] == 1
+    assert (await upload(api, QUERIES, judgment_rows(("q1", "late", 1))))["unknown_documents"] == 1
     await api.write({"id": "late", "text": "x"})
     assert (await api.get(PATH))["unknown_documents"] == 0
 
 
 async def test_queries_for_which_nothing_is_relevant_are_dropped(api: Edge) -> None:
-    shown = await upload(api, QUERIES, judged(("q1", "a", 1), ("q2", "a", 0)))
+    shown = await upload(api, QUERIES, judgment_rows(("q1", "a", 1), ("q2", "a", 0)))
     assert (shown["queries"], shown["judgments"]) == (1, 1)
-    problem = await api.refused(PATH, {"queries": QUERIES, "qrels": judged(("q1", "a", 0))}, 422, "qrels")
+    problem = await api.refused(PATH, {"queries": QUERIES, "qrels": judgment_rows(("q1", "a", 0))}, 422, "qrels")
     assert "relevant" in problem["detail"]
 
 
 async def test_further_columns_of_beir_are_ignored(api: Edge) -> None:
     rows = [{"_id": "q1", "text": "cancel a task", "metadata": {"source": "x"}}]
-    assert (await upload(api, rows, judged(("q1", "a", 1))))["queries"] == 1
+    assert (await upload(api, rows, judgment_rows(("q1", "a", 1))))["queries"] == 1
 
 
 async def test_a_collection_without_a_set_says_so(api: Edge) -> None:
     nothing = {"queries": 0, "judgments": 0, "unknown_documents": 0, "uploaded_at": None}
     assert (await api.get(PATH)) == nothing
     assert_problem(await api.client.delete(PATH), 404)
-    await upload(api, QUERIES, judged(("q1", "a", 1)))
+    await upload(api, QUERIES, judgment_rows(("q1", "a", 1)))
     assert (await api.client.delete(PATH)).status_code == 204
     assert (await api.get(PATH)) == nothing
 
 
 async def test_changes_of_the_set_are_on_the_trail(api: Edge) -> None:
-    await upload(api, QUERIES, judged(("q1", "a", 1), ("q2", "b", 1)))
+    await upload(api, QUERIES, judgment_rows(("q1", "a", 1), ("q2", "b", 1)))
     await api.client.delete(PATH)
     entries = (await api.get("/v1/collections/papers/audit"))["entries"][:2]
     assert [entry["action"] for entry in entries] == ["judgments", "judgments"]
@@ -79,7 +79,7 @@ async def test_changes_of_the_set_are_on_the_trail(api: Edge) -> None:
 
 
 async def test_at_most_a_hundred_errors_are_reported_by_row(api: Edge) -> None:
-    body = {"queries": QUERIES, "qrels": judged(("q1", "a", 1), *(("nobody", str(at), 1) for at in range(500)))}
+    body = {"queries": QUERIES, "qrels": judgment_rows(("q1", "a", 1), *(("nobody", str(at), 1) for at in range(500)))}
     problem = await api.refused(PATH, body, 422, "qrels.1.query-id")
     assert len(problem["errors"]) == judgments.MAX_REPORTED_ERRORS
     assert problem["detail"].startswith("500 ")
@@ -89,12 +89,12 @@ async def test_at_most_a_hundred_errors_are_reported_by_row(api: Edge) -> None:
 async def test_many_documents_are_looked_up_in_batches(api: Edge, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(judgments, "LOOKUP_BATCH", 3)
     rows = [("q1", name, 1) for name in ("a", "b", "c", "d", "e", "f", "g")]
-    assert (await upload(api, QUERIES, judged(*rows)))["unknown_documents"] == 5
+    assert (await upload(api, QUERIES, judgment_rows(*rows)))["unknown_documents"] == 5
 
 
 async def test_a_collection_that_is_not_there_has_no_judgments(api: Edge) -> None:
     url = "/v1/collections/nothing/judgments"
     assert_problem(await api.client.get(url), 404)
     assert_problem(await api.client.delete(url), 404)
-    body = {"queries": QUERIES, "qrels": judged(("q1", "a", 1))}
+    body = {"queries": QUERIES, "qrels": judgment_rows(("q1", "a", 1))}
     assert_problem(await api.client.post(url, json=body), 404)

@@ -13,7 +13,7 @@ from tests.edge import Edge, WordReranker, api_fixture, assert_problem, edge
 
 STAGES = {"embed", "dense", "lexical", "fuse", "fetch", "rerank"}
 PATH = "/v1/collections/papers/search"
-WHOLE = TypeAdapter(search_response.SearchAnswer)
+ANSWER = TypeAdapter(search_response.SearchAnswer)
 
 
 api = api_fixture(
@@ -31,7 +31,7 @@ api = api_fixture(
 
 async def test_an_answer_has_the_shape_of_the_contract(api: Edge) -> None:
     answer = await api.search("cancel a task", explain=True, rerank=True, k=2)
-    WHOLE.validate_python(answer)
+    ANSWER.validate_python(answer)
     assert set(answer) == {"hits", "confidence", "embedder_version", "plan", "degraded", "took_ms", "timings_ms"}
     assert answer["embedder_version"] == 1
     assert answer["plan"] == {

@@ -24,7 +24,7 @@ TEXTS = {
     "truck": "a truck is a machine with many wheels",
     "a/b c": "a boat is a machine that swims",
 }
-WHOLE = TypeAdapter(search_response.SearchAnswer)
+ANSWER = TypeAdapter(search_response.SearchAnswer)
 
 
 @pytest.fixture
@@ -38,9 +38,9 @@ async def api() -> AsyncIterator[Edge]:
         yield running
 
 
-async def asked(api: Edge, **body: Any) -> Json:
+async def run_search(api: Edge, **body: Any) -> Json:
     found = await api.post(PATH, body)
-    WHOLE.validate_python(found)
+    ANSWER.validate_python(found)
     return found
 
 
@@ -58,7 +58,7 @@ async def vector_of(api: Edge, text: str, role: Role = "document") -> list[float
 
 
 async def test_hits_are_like_the_examples_which_are_left_out(api: Edge) -> None:
-    answer = await asked(api, like={"positive": ["cat"]}, k=5)
+    answer = await run_search(api, like={"positive": ["cat"]}, k=5)
     assert answer["plan"]["mode"] == "dense"
     assert ids(answer)[0] == "kitten"
     assert "cat" not in ids(answer)
@@ -68,21 +68,21 @@ async def test_hits_are_like_the_examples_which_are_left_out(api: Edge) -> None:
 
 
 async def test_an_example_may_be_an_id_a_text_or_a_vector(api: Edge) -> None:
-    by_id = await asked(api, like={"positive": [{"id": "cat"}]}, k=3)
-    by_text = await asked(api, like={"positive": [{"text": "\n" + TEXTS["cat"]}]}, k=4)
+    by_id = await run_search(api, like={"positive": [{"id": "cat"}]}, k=3)
+    by_text = await run_search(api, like={"positive": [{"text": "\n" + TEXTS["cat"]}]}, k=4)
     vector = await vector_of(api, "\n" + TEXTS["cat"])
-    by_vector = await asked(api, like={"positive": [{"vector": vector}]}, k=4, embedder_version=1)
+    by_vector = await run_search(api, like={"positive": [{"vector": vector}]}, k=4, embedder_version=1)
     assert ids(by_text) == ids(by_vector) == ["cat", *ids(by_id)]
 
 
 async def test_negative_examples_push_away(api: Edge) -> None:
-    both = await asked(api, like={"positive": ["car"], "negative": [{"text": "truck with many wheels"}]})
-    one = await asked(api, like={"positive": ["car"]})
+    both = await run_search(api, like={"positive": ["car"], "negative": [{"text": "truck with many wheels"}]})
+    one = await run_search(api, like={"positive": ["car"]})
     assert ids(both).index("truck") > ids(one).index("truck") == 0
 
 
 async def test_like_keeps_to_filter_grouping_and_diversity(api: Edge) -> None:
-    answer = await asked(
+    answer = await run_search(
         api,
         like={"positive": ["car"]},
         filter={"wheels": True},
@@ -135,16 +135,16 @@ async def test_of_an_external_version_examples_are_ids_and_vectors() -> None:
         await api.collection(embedder={"model": "external", "dimensions": 3, "identity": "theirs"})
         rows = {"x": [1, 0, 0], "xy": [1, 1, 0], "y": [0, 1, 0], "z": [0, 0, 1]}
         await api.write(*({"id": name, "text": name, "vector": list(map(float, row))} for name, row in rows.items()))
-        assert ids(await asked(api, like={"positive": ["x"]}, k=2))[0] == "xy"
+        assert ids(await run_search(api, like={"positive": ["x"]}, k=2))[0] == "xy"
         near_y = {"positive": ["xy", {"vector": [0.0, 1.0, 0.0]}], "negative": ["x"]}
-        assert ids(await asked(api, like=near_y))[0] == "y"
+        assert ids(await run_search(api, like=near_y))[0] == "y"
         assert ids((await api.client.post(f"{SIMILAR}/x", json={"k": 1})).json()) == ["xy"]
         refused = await api.client.post(PATH, json={"like": {"positive": ["x", {"text": "words"}]}})
         assert_problem(refused, 422, "like.positive.1.text")
 
 
 async def test_a_text_example_that_is_too_long_is_not_cut_silently(api: Edge) -> None:
-    answer = await asked(api, like={"positive": [{"text": "cat " * 2_000}]})
+    answer = await run_search(api, like={"positive": [{"text": "cat " * 2_000}]})
     (cut,) = answer["degraded"]
     assert "like.positive.0.text" in cut["reason"]
 
@@ -153,11 +153,11 @@ async def test_a_text_example_that_is_too_long_is_not_cut_silently(api: Edge) ->
 
 
 async def test_similar_is_like_one_document(api: Edge) -> None:
-    like = await asked(api, like={"positive": ["cat"]}, k=3)
+    like = await run_search(api, like={"positive": ["cat"]}, k=3)
     for body in (None, {}, {"k": 10}):
         answer = await api.client.post(f"{SIMILAR}/cat", json=body)
         assert answer.status_code == 200, answer.text
-        WHOLE.validate_python(answer.json())
+        ANSWER.validate_python(answer.json())
         assert ids(answer.json())[:3] == ids(like)
         assert "total" in answer.headers["server-timing"]
     no_body = await api.client.post(f"{SIMILAR}/cat")
@@ -195,7 +195,7 @@ async def test_similar_to_what_is_not_there(api: Edge) -> None:
 
 async def test_several_queries_are_fused_and_explained_one_by_one(api: Edge) -> None:
     queries = ["small cat", {"query": "machine with wheels", "weight": 3}]
-    answer = await asked(api, queries=queries, explain=True)
+    answer = await run_search(api, queries=queries, explain=True)
     assert set(ids(answer)[:2]) == {"car", "truck"}
     assert answer["plan"]["mode"] == "hybrid"
     for hit in answer["hits"]:
@@ -210,18 +210,18 @@ async def test_several_queries_are_fused_and_explained_one_by_one(api: Edge) -> 
 
 
 async def test_one_query_among_several_that_are_the_same_answers_as_alone(api: Edge) -> None:
-    alone = await asked(api, query="small cat")
-    thrice = await asked(api, queries=["small cat", {"query": "small cat", "weight": 7}, {"query": "small cat"}])
+    alone = await run_search(api, query="small cat")
+    thrice = await run_search(api, queries=["small cat", {"query": "small cat", "weight": 7}, {"query": "small cat"}])
     assert ids(thrice) == ids(alone)
     assert [hit["score"] for hit in thrice["hits"]] == pytest.approx([hit["score"] for hit in alone["hits"]])
 
 
 async def test_queries_may_bring_vectors(api: Edge) -> None:
     vector = await vector_of(api, "machine with wheels", "query")
-    only = await asked(api, queries=[{"vector": vector}, {"vector": vector, "weight": 2}], embedder_version=1)
+    only = await run_search(api, queries=[{"vector": vector}, {"vector": vector, "weight": 2}], embedder_version=1)
     assert only["plan"]["mode"] == "dense"
     assert set(ids(only)[:2]) == {"car", "truck"}
-    mixed = await asked(api, queries=["cat", {"vector": vector, "weight": 9}], embedder_version=1, explain=True)
+    mixed = await run_search(api, queries=["cat", {"vector": vector, "weight": 9}], embedder_version=1, explain=True)
     assert mixed["plan"]["mode"] == "hybrid"
     assert set(ids(mixed)[:2]) == {"car", "truck"}
     assert all(hit["explain"]["queries"][1]["lexical"] is None for hit in mixed["hits"])
@@ -238,7 +238,7 @@ async def test_of_several_queries_each_passage_is_read_with_the_one_that_counts_
     async with edge(reranker=Noting()) as api:
         await api.collection()
         await api.write(*({"id": name, "text": text} for name, text in list(TEXTS.items())[:4]))
-        answer = await asked(api, queries=["small cat purrs", "machine with four wheels"], rerank=True)
+        answer = await run_search(api, queries=["small cat purrs", "machine with four wheels"], rerank=True)
         assert answer["plan"]["reranked"]
         assert len(pairs) == len(set(pairs)) == 4, "no passage is read more than once"
         assert ("machine with four wheels", TEXTS["car"]) in pairs
@@ -282,10 +282,10 @@ async def test_contradicting_fields_are_refused(api: Edge, body: Json, field: st
 
 
 async def test_diverse_hits_keep_their_scores_and_say_why_they_stand_where_they_do(api: Edge) -> None:
-    plain = await asked(api, query="a small cat that purrs", k=6)
-    same = await asked(api, query="a small cat that purrs", k=6, diversity=0)
+    plain = await run_search(api, query="a small cat that purrs", k=6)
+    same = await run_search(api, query="a small cat that purrs", k=6, diversity=0)
     assert ids(same) == ids(plain)
-    diverse = await asked(api, query="a small cat that purrs", k=3, diversity=0.9, explain=True)
+    diverse = await run_search(api, query="a small cat that purrs", k=3, diversity=0.9, explain=True)
     scores = {hit["id"]: hit["score"] for hit in plain["hits"]}
     assert ids(diverse)[0] == ids(plain)[0]
     assert ids(diverse) != ids(plain)[:3]
@@ -337,7 +337,7 @@ async def test_a_batch_is_encoded_in_one_call(api: Edge, calls: Calls) -> None:
     ((role, texts),) = calls
     assert role == "query"
     assert sorted(texts) == sorted({*(f"machine number {at}" for at in range(20)), "cat", "dog"})
-    alone = await asked(api, query="machine number 7")
+    alone = await run_search(api, query="machine number 7")
     assert answer["results"][7]["hits"] == alone["hits"]
 
 
@@ -358,7 +358,7 @@ async def test_each_version_encodes_its_own(api: Edge, calls: Calls) -> None:
 
 
 async def test_several_queries_are_encoded_in_one_call(api: Edge, calls: Calls) -> None:
-    await asked(api, queries=["one", "two", "three", "two"])
+    await run_search(api, queries=["one", "two", "three", "two"])
     assert calls == [("query", ["one", "two", "three"])]
 
 
@@ -417,7 +417,7 @@ async def test_a_text_that_gives_no_vector_is_named_by_its_place(api: Edge, embe
 
 
 async def test_only_single_text_queries_are_shadow_traffic(api: Edge) -> None:
-    await asked(api, like={"positive": ["cat"]})
-    await asked(api, queries=["one", "two"])
+    await run_search(api, like={"positive": ["cat"]})
+    await run_search(api, queries=["one", "two"])
     await api.client.post(f"{SIMILAR}/cat")
     assert api.service.shadow.recent(CollectionName("papers")) == ()
