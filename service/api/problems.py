@@ -35,10 +35,9 @@ from service.core.errors import (
 log = logging.getLogger(__name__)
 
 MEDIA_TYPE = "application/problem+json"
-UNPROCESSABLE = 422
 
 STATUS_CODES: Mapping[type[AzimuthError], int] = {
-    Invalid: UNPROCESSABLE,
+    Invalid: 422,
     TooLarge: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
     NotFound: HTTPStatus.NOT_FOUND,
     Conflict: HTTPStatus.CONFLICT,

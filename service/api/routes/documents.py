@@ -1,7 +1,7 @@
 """Documents: write, read, list, delete; and those that were set aside."""
 
 from collections.abc import AsyncIterator, Sequence
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import Query
 from pydantic import ValidationError
@@ -71,7 +71,11 @@ async def write(
     found = await service.collections.by_name(collection)
     if kind == NDJSON:
         return await _write_stream(service, request, found, query)
-    documents = _parse_documents(await read_json(request, service.limits.body_bytes))
+    content = await read_json(request, service.limits.body_bytes)
+    try:
+        documents = [one.document() for one in schemas.DocumentsBody.model_validate(content).documents]
+    except ValidationError as error:
+        raise problems.invalid_from_pydantic(error.errors()) from error
     with_vectors = query.embedder_version is not None or any(document.vector is not None for document in documents)
     target = vector_target(await service.versions.of(found.id), query.embedder_version) if with_vectors else None
     answer = schemas.written_answer(await service.ingest.write(found, documents, target))
@@ -79,13 +83,6 @@ async def write(
         ids = [document.id for document in documents]
         answer["searchable"] = await service.ingest.wait_until_searchable(found, ids)
     return answer
-
-
-def _parse_documents(body: Any) -> list[Document]:
-    try:
-        return [one.document() for one in schemas.DocumentsBody.model_validate(body).documents]
-    except ValidationError as error:
-        raise problems.invalid_from_pydantic(error.errors()) from error
 
 
 async def _write_stream(

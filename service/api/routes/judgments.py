@@ -1,6 +1,6 @@
 """A collection's own test set, in the format of BEIR: every new version is evaluated on it."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from datetime import datetime
 from typing import Annotated, NotRequired
 
@@ -137,7 +137,11 @@ async def get(
         return JudgmentsAnswer(queries=0, judgments=0, unknown_documents=0, uploaded_at=None)
     answer = await _answer(service, found, judgments)
     if query.full:
-        answer["set"] = _judgment_set(judgments)
+        rows = ((query, *row) for query, grades in judgments.grades.items() for row in grades.items())
+        answer["set"] = {
+            "queries": [{"_id": query, "text": text} for query, text in judgments.queries.items()],
+            "qrels": [{"query-id": query, "corpus-id": document, "score": score} for query, document, score in rows],
+        }
     return answer
 
 
@@ -157,32 +161,16 @@ def _audit_entry(at: datetime, actor: str, queries: int, judgments: int) -> Audi
 
 async def _answer(service: Service, collection: Collection, judgments: Judgments) -> JudgmentsAnswer:
     judged = sorted({DocumentId(document) for grades in judgments.grades.values() for document in grades})
+    unknown = len(judged)
+    for at in range(0, len(judged), LOOKUP_BATCH):  # by a filter that all documents pass, which reads no texts
+        unknown -= len(await service.documents.filter_ids(collection.id, judged[at : at + LOOKUP_BATCH], And(())))
     return {
         "queries": len(judgments.queries),
         "judgments": _count(judgments),
-        "unknown_documents": len(judged) - await _count_existing(service, collection, judged),
+        "unknown_documents": unknown,
         "uploaded_at": judgments.uploaded_at,
     }
 
 
 def _count(judgments: Judgments) -> int:
     return sum(map(len, judgments.grades.values()))
-
-
-async def _count_existing(service: Service, collection: Collection, ids: Sequence[DocumentId]) -> int:
-    """How many of the documents exist, by a filter that all of them pass, which reads no texts."""
-    count = 0
-    for at in range(0, len(ids), LOOKUP_BATCH):
-        count += len(await service.documents.filter_ids(collection.id, ids[at : at + LOOKUP_BATCH], And(())))
-    return count
-
-
-def _judgment_set(judgments: Judgments) -> JudgmentSet:
-    return {
-        "queries": [{"_id": query, "text": text} for query, text in judgments.queries.items()],
-        "qrels": [
-            {"query-id": query, "corpus-id": document, "score": score}
-            for query, grades in judgments.grades.items()
-            for document, score in grades.items()
-        ],
-    }

@@ -1,7 +1,7 @@
 """Search: one query, several at once, or documents similar to one document."""
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from typing import Annotated
@@ -11,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from service.api.bodies import JsonResponse
-from service.api.dependencies import Service, ServiceDep
+from service.api.dependencies import ServiceDep
 from service.api.disconnect import run_until_disconnect
 from service.api.routing import collection_router
 from service.api.schemas.base import CollectionPath, DocumentIdPath
@@ -19,7 +19,6 @@ from service.api.schemas.search_request import BatchBody, SearchBody, SimilarBod
 from service.api.schemas.search_response import BatchAnswer, SearchAnswer, search_answer
 from service.core.concurrency import gather_limited
 from service.core.errors import DocumentNotFound, FieldError, Invalid
-from service.core.ids import CollectionName
 from service.core.search import SearchRequest, SearchResult
 from service.search.encode_query import SharedQueryEncoding
 
@@ -72,7 +71,14 @@ async def batch(service: ServiceDep, request: Request, collection: CollectionPat
     for at, search in enumerate(body.searches):
         with _errors_placed(at):
             requests.append(search.request())
-    results = await _run_batch(service, collection, requests)
+    shared = SharedQueryEncoding(requests)
+
+    async def run(at: int, search_request: SearchRequest) -> SearchResult:
+        with _errors_placed(at):
+            return await service.search.run(collection, search_request, shared)
+
+    # Some at a time. The first that fails ends the others, and its error is raised.
+    results = await gather_limited([partial(run, at, one) for at, one in enumerate(requests)], BATCH_CONCURRENCY)
     request.state.searches = tuple(result.timings for result in results)
     answers = [
         search_answer(result, one, explain=search.explain)
@@ -91,19 +97,6 @@ def _errors_placed(at: int) -> Iterator[None]:
         errors = [FieldError(f"{place}.{one.field}" if one.field else place, one.message) for one in error.errors]
         detail = f"{place}.{error.detail}" if len(errors) == 1 else f"{place}: {error.detail}"
         raise Invalid(detail, errors) from error
-
-
-async def _run_batch(
-    service: Service, name: CollectionName, requests: Sequence[SearchRequest]
-) -> Sequence[SearchResult]:
-    """Some at a time. The first that fails ends the others, and its error is raised."""
-    shared = SharedQueryEncoding(list(requests))
-
-    async def run(at: int, request: SearchRequest) -> SearchResult:
-        with _errors_placed(at):
-            return await service.search.run(name, request, shared)
-
-    return await gather_limited([partial(run, at, request) for at, request in enumerate(requests)], BATCH_CONCURRENCY)
 
 
 def _response(request: Request, result: SearchResult, search_request: SearchRequest, explain: bool) -> Response:

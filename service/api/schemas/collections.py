@@ -24,8 +24,6 @@ from service.core.ports.lexicon import LexiconState
 from service.core.versions import EmbedderVersion, VersionState
 
 MAX_CANDIDATES = 1_000
-MAX_TUNED_QUERIES = 10_000
-MAX_FOLDS = 100
 
 _DEFAULTS = CollectionSettings()
 
@@ -96,8 +94,8 @@ class TunedBody(RequestBody):
     """On what `fusion`, `candidates` and `rerank` of the same request were chosen; `azimuth tune` sends it."""
 
     version: Annotated[VersionNumberField, Field(description="The embedder version that answered: the active one.")]
-    queries: Annotated[int, Field(ge=1, le=MAX_TUNED_QUERIES)]
-    folds: Annotated[int, Field(ge=2, le=MAX_FOLDS)]
+    queries: Annotated[int, Field(ge=1, le=10_000)]
+    folds: Annotated[int, Field(ge=2, le=100)]
     fusion: GainBody | None = None
     rerank: GainBody | None = None
 
