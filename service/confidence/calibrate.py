@@ -4,10 +4,8 @@ search     texts like queries for the collection (judged queries where there are
            own documents) and foreign texts get the top scores that a search would get
 exclude    subjects of the foreign texts that the collection turns out to cover
 fit        the log-odds that a text is of the first kind, by logistic regression, and its error on held-out texts
-store      the calibration with the version
 
-docs/decisions/0023 has the reasons for these texts and scores, with measurements. It runs beside live searches, one
-text at a time, and again when the collection has grown or shrunk by a quarter.
+docs/decisions/0023 has the reasons for these texts and scores, with measurements.
 """
 
 import asyncio
@@ -69,7 +67,7 @@ class TopScores:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ConfidenceCalibrator:
-    """Keeps the confidence of each version calibrated."""
+    """Keeps the confidence of each version calibrated, beside live searches."""
 
     collections: Collections
     versions: Versions
@@ -95,16 +93,12 @@ class ConfidenceCalibrator:
         """Not during a bulk load, nor while the lexical leg is behind: the result would be outdated at once."""
         if version.spec.external:
             return False
-        rows = (await self.versions.status(version)).rows
+        rows, known = (await self.versions.status(version)).rows, version.calibration
         if rows < MIN_CHUNKS:
             return False
-        known = version.calibration
-        if (
-            known is not None
-            and similar_size(known.rows, rows, GROWTH)
-            and known.judged_at == await self.test_sets.uploaded_at(version.collection_id)
-        ):
-            return False
+        if known is not None and similar_size(known.rows, rows, GROWTH):
+            if known.judged_at == await self.test_sets.uploaded_at(version.collection_id):
+                return False
         waiting = (await self.queue.status(version.collection_id, version.number, now)).pending
         return waiting <= rows / 10 and self.lexicon.lag_seconds(version.collection_id) == 0.0
 
@@ -114,15 +108,10 @@ class ConfidenceCalibrator:
             return  # another process held the lock before and has done it
         calibration = await self.calibrate(version, now)
         stored = await self.versions.save_calibration(version, calibration)
+        figures = {name: getattr(calibration, name) for name in ("auroc", "error", "reason")}
         log.info(
             "confidence learnt" if stored else "confidence was learnt by another process",
-            extra={
-                "collection_id": version.collection_id,
-                "version": version.number,
-                "auroc": calibration.auroc,
-                "error": calibration.error,
-                "reason": calibration.reason,
-            },
+            extra={"collection_id": version.collection_id, "version": version.number, **figures},
         )
 
     async def calibrate(self, version: EmbedderVersion, now: Clock) -> Calibration:
@@ -162,8 +151,7 @@ class ConfidenceCalibrator:
             SyntheticQuery(text=sentence, source=source if at % 2 else None)
             for at, (source, sentence) in enumerate(found)
         ]
-        chance = random.Random(version.number)  # noqa: S311  no secret
-        perturbed = perturbed_sentences([sentence for _, sentence in found], chance)
+        perturbed = perturbed_sentences([query.text for query in whole], random.Random(version.number))  # noqa: S311
         return [SyntheticQuery(text=text) for text in perturbed], whole
 
     async def _scores(self, space: Space, queries: Sequence[SyntheticQuery]) -> list[TopScores]:
@@ -205,11 +193,10 @@ def _judged_queries(judgments: Judgments | None) -> list[SyntheticQuery]:
 def _uncovered(foreign: Sequence[TopScores], own: Sequence[TopScores]) -> list[TopScores]:
     """The scores of the foreign texts about subjects that the collection does not cover."""
     limit = float(np.quantile([one.cosine for one in own], _COVERED_QUANTILE)) if own else 0.0
-    by_subject: dict[str, list[TopScores]] = defaultdict(list)
+    cosines: dict[str, list[float]] = defaultdict(list)
     for one in foreign:
-        by_subject[one.subject].append(one)
-    kept = [each for each in by_subject.values() if median(one.cosine for one in each) <= limit]
-    return [one for each in kept for one in each]
+        cosines[one.subject].append(one.cosine)
+    return [one for one in foreign if median(cosines[one.subject]) <= limit]
 
 
 def fit_calibration(

@@ -8,7 +8,7 @@ operators are told beyond that, `neighbours.py` the measures of nearest neighbou
 `vectors`: a sample of a space, shape [n, dimensions], without zero or NaN rows. `rows`: the same at length 1.
 """
 
-from collections import defaultdict
+from collections import Counter
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 
@@ -31,7 +31,6 @@ MIN_EFFECTIVE_RANK = 3.0
 """Or half the dimensions, where there are fewer than six."""
 MAX_DUPLICATES = 0.5
 """Share of rows that have the vector of a different text."""
-_JACKKNIFE_GROUPS = 10
 _PAIRS_AT_ONCE = 1_000
 """64 MB in two arrays of 4,000 dimensions."""
 
@@ -192,7 +191,7 @@ def project_on_plane(rows: Floats) -> PlaneProjection:
     return PlaneProjection(coordinates=coordinates, variance_shares=(first, second), mean=mean, directions=directions)
 
 
-def jackknife_error(rows: Floats, statistic: Callable[[Floats], Floats], groups: int = _JACKKNIFE_GROUPS) -> Floats:
+def jackknife_error(rows: Floats, statistic: Callable[[Floats], Floats], groups: int = 10) -> Floats:
     """Standard errors of what `statistic` gives, by leaving out one group of the rows after another.
 
     Quenouille 1956, "Notes on bias in estimation"; by groups as in Kunsch 1989. NaN for fewer rows than groups.
@@ -217,10 +216,9 @@ def duplicate_rows(vectors: Vectors) -> npt.NDArray[np.intp]:
 
 def _duplicate_share(vectors: Vectors, texts: Sequence[Hashable] | None) -> float:
     groups = np.unique(_row_keys(vectors), return_inverse=True)[1].tolist()
-    texts_of: dict[int, set[Hashable]] = defaultdict(set)
-    for group, text in zip(groups, range(len(groups)) if texts is None else texts, strict=True):
-        texts_of[group].add(text)
-    return sum(len(texts_of[group]) > 1 for group in groups) / max(1, len(groups))
+    distinct = set(zip(groups, range(len(groups)) if texts is None else texts, strict=True))
+    texts_of = Counter(group for group, _ in distinct)
+    return sum(texts_of[group] > 1 for group in groups) / max(1, len(groups))
 
 
 def _row_keys(vectors: Vectors) -> npt.NDArray[np.void]:

@@ -4,8 +4,9 @@ Time grows with the square of the rows. Spectra and the map use at most `SPECTRU
 thousands of rows nor thousands of dimensions make a matrix whose eigenvalues take minutes.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -31,6 +32,12 @@ NEAR_DUPLICATE, DUPLICATE = 0.99, 1.0 - 1e-6
 _RESAMPLES = 50
 _FULL_RANK_ROWS = 150
 """With fewer rows their number keeps the effective rank below its limit, which is therefore lowered."""
+_SPECTRUM_MEASURES: dict[GeometryMeasureName, Callable[[Floats], float]] = {
+    "first_direction": partial(geometry.leading_variance_share, directions=1),
+    "ten_directions": partial(geometry.leading_variance_share, directions=10),
+    "effective_rank": geometry.effective_rank,
+    "participation_ratio": geometry.participation_ratio,
+}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -38,9 +45,8 @@ class GeometrySample:
     """What is measured. `rows`: [n, dimensions], of length 1; `documents[i]`: a number for the document of row i.
 
     `texts`: of the first rows, as far as they are known, with the numbers of their rows. `excerpts`: the vectors of a
-    few words of some rows' texts, [m, dimensions], and the rows that they are from. `different`: pairs of rows of
-    `near_duplicate_pairs` whose texts are not the same. `norms`: of vectors before normalisation. The reasons say why
-    something is missing.
+    few words of some rows' texts, [m, dimensions], and the rows that they are from; `no_excerpts`: why there are none.
+    `different`: the `near_duplicate_pairs` whose texts are not the same. `norms`: of vectors before normalisation.
     """
 
     rows: Vectors
@@ -51,9 +57,7 @@ class GeometrySample:
     excerpt_rows: Indices
     different: Sequence[tuple[int, int]]
     norms: Floats | None = None
-    no_texts: str = "too few texts could be read"
-    no_excerpts: str = "too few texts have enough words to take an excerpt of"
-    no_norms: str = "the encoder does not report them"
+    no_excerpts: str = ""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -124,16 +128,15 @@ def measure_sample(sample: GeometrySample, near: NearestNeighbours) -> GeometryM
 def _query_separation(sample: GeometrySample) -> GeometryMeasure:
     """Whether excerpts, as queries, lie nearer to their own text than to texts of other documents."""
     if len(sample.excerpts) < MIN_TEXTS:
-        return not_measured("meaning", sample.no_excerpts)
+        return not_measured("meaning", sample.no_excerpts or "too few texts have enough words to take an excerpt of")
     cosines = sample.excerpts @ sample.rows.T
     own = cosines[np.arange(len(cosines)), sample.excerpt_rows]
     others = sample.documents[None, :] != sample.documents[sample.excerpt_rows][:, None]
     kept = [(one, line[other]) for one, line, other in zip(own, cosines, others, strict=True) if other.any()]
 
-    def separation(chosen: npt.NDArray[np.intp]) -> float:
-        return neighbours.sensitivity_index(
-            np.array([kept[at][0] for at in chosen]), np.concatenate([kept[at][1] for at in chosen])
-        )
+    def separation(chosen: Indices) -> float:
+        own_cosines, other_cosines = zip(*(kept[at] for at in chosen), strict=True)
+        return neighbours.sensitivity_index(np.array(own_cosines), np.concatenate(other_cosines))
 
     random = np.random.default_rng(0)
     resampled = [separation(random.integers(len(kept), size=len(kept))) for _ in range(_RESAMPLES)]
@@ -144,7 +147,7 @@ def _lexical_agreement(sample: GeometrySample) -> GeometryMeasure:
     """The share of each text's neighbours that are neighbours by their words too, beyond chance."""
     chosen = sample.text_rows[:LEXICAL_ROWS]
     if len(chosen) < MIN_TEXTS:
-        return not_measured("words", sample.no_texts)
+        return not_measured("words", "too few texts could be read")
     documents = sample.documents[chosen]
     by_words = document_neighbours(lexical_similarity.tfidf_vectors(sample.texts[: len(chosen)]), documents)
     by_vector = document_neighbours(np.ascontiguousarray(sample.rows[chosen]), documents)
@@ -156,27 +159,15 @@ def _lexical_agreement(sample: GeometrySample) -> GeometryMeasure:
 def _spectrum_measures(rows: Floats) -> Iterator[GeometryMeasure]:
     yield assess_measure("mean_cosine", geometry.mean_cosine(rows), geometry.mean_cosine_error(rows))
     rows = rows[:SPECTRUM_ROWS]
-    names: tuple[GeometryMeasureName, ...] = (
-        "first_direction",
-        "ten_directions",
-        "effective_rank",
-        "participation_ratio",
-    )
-    for name, value, error in zip(names, _spectrum(rows), geometry.jackknife_error(rows, _spectrum), strict=True):
+    errors = geometry.jackknife_error(rows, _spectrum)
+    for name, value, error in zip(_SPECTRUM_MEASURES, _spectrum(rows), errors, strict=True):
         scale = min(1.0, len(rows) / _FULL_RANK_ROWS) if name == "effective_rank" else 1.0
         yield assess_measure(name, float(value), float(error), scale)
 
 
 def _spectrum(rows: Floats) -> Floats:
     variances = geometry.principal_variances(rows)
-    return np.array(
-        [
-            geometry.leading_variance_share(variances, 1),
-            geometry.leading_variance_share(variances, 10),
-            geometry.effective_rank(variances),
-            geometry.participation_ratio(variances),
-        ]
-    )
+    return np.array([measure(variances) for measure in _SPECTRUM_MEASURES.values()])
 
 
 def _neighbour_measures(sample: GeometrySample, near: NearestNeighbours, counts: Counts) -> Iterator[GeometryMeasure]:
@@ -194,14 +185,14 @@ def _neighbour_measures(sample: GeometrySample, near: NearestNeighbours, counts:
 def _duplicate_measures(sample: GeometrySample) -> Iterator[GeometryMeasure]:
     pairs = np.array(sample.different, np.intp).reshape(-1, 2)
     equal = np.einsum("ij,ij->i", sample.rows[pairs[:, 0]], sample.rows[pairs[:, 1]]) > DUPLICATE
-    names: tuple[tuple[GeometryMeasureName, Indices], ...] = (("duplicates", pairs[equal]), ("near_duplicates", pairs))
-    for name, chosen in names:
-        yield _mean_measure(name, np.isin(np.arange(len(sample.rows)), chosen))
+    rows = np.arange(len(sample.rows))
+    yield _mean_measure("duplicates", np.isin(rows, pairs[equal]))
+    yield _mean_measure("near_duplicates", np.isin(rows, pairs))
 
 
 def _norm_spread(sample: GeometrySample) -> GeometryMeasure:
     if sample.norms is None or len(sample.norms) < 2:
-        return not_measured("norms", sample.no_norms)
+        return not_measured("norms", "the encoder does not report them")
     spread = float(sample.norms.std(ddof=1) / sample.norms.mean())
     return assess_measure("norms", spread, spread / float(np.sqrt(2 * len(sample.norms))))
 
@@ -214,7 +205,7 @@ def _mean_measure(name: GeometryMeasureName, values: npt.NDArray[np.generic]) ->
 
 
 def _occurrence_histogram(counts: Counts) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Edges and counts of occurrences. The steps grow as the Fibonacci numbers do, because hubs lie far out."""
+    """Edges and counts. The steps grow as the Fibonacci numbers do, because hubs lie far out."""
     edges = [0, 1, 2]
     while edges[-1] <= counts.max(initial=0):
         edges.append(edges[-1] + edges[-2])

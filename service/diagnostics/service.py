@@ -1,20 +1,18 @@
-"""The diagnosis of a space, top to bottom: sample -> read -> query -> compare -> measure -> judge.
+"""The diagnosis of a space: what its vectors tell about the model that made them.
 
-sample    random chunks of the version
-read      the texts of some of them
+sample    random chunks of the version, and the texts of some of them
 query     a few words of each text, encoded as a query: they should lie near the text that they are from
 compare   the texts of vectors that lie at nearly one place: are they equal too?
-measure   the shape of the sample (`measure.py`), in a thread
-judge     each measure, in words (`thresholds.py`)
+measure   the shape of the sample (`measure.py`), in a thread, and judge each measure in words (`thresholds.py`)
 
-One diagnosis runs at a time. It is remembered for some minutes, and repeated every few hours for versions that serve.
-Its time and memory are bounded by the size of the sample: a second for 2,000 vectors of 384 dimensions, beside what it
+Time and memory are bounded by the size of the sample: a second for 2,000 vectors of 384 dimensions, beside what it
 takes to encode 200 short texts.
 """
 
 import asyncio
 import time
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, field
 from functools import partial
 
 import numpy as np
@@ -71,10 +69,7 @@ class Hub:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class GeometryReport:
-    """The diagnosis of one version. `verdict` None: there was too little to measure, for this `reason`.
-
-    `chunks`: those of the sample, row by row.
-    """
+    """`verdict` None: there was too little to measure, for this `reason`. `chunks`: of the sample, row by row."""
 
     version: VersionNumber
     rows: int
@@ -88,20 +83,18 @@ class GeometryReport:
 
 @dataclass(kw_only=True, eq=False)
 class DiagnosticsService:
-    """Diagnoses versions on request and regularly, one at a time, and remembers the reports."""
+    """Diagnoses versions on request and regularly, one at a time, and remembers the reports for some minutes."""
 
     collections: Collections
     versions: Versions
     vectors: VectorStore
     documents: Documents
     sampling: CollectionSampler
+    _one_at_a_time: asyncio.Lock = field(default_factory=asyncio.Lock, init=False)
+    _waiting: int = field(default=0, init=False)
 
     def __post_init__(self) -> None:
-        self._reports: SampleCache[Key, GeometryReport] = SampleCache(
-            seconds=KEPT_SECONDS, growth=GROWTH, capacity=MAX_KEPT
-        )
-        self._one_at_a_time = asyncio.Lock()
-        self._waiting = 0
+        self._reports = SampleCache[Key, GeometryReport](seconds=KEPT_SECONDS, growth=GROWTH, capacity=MAX_KEPT)
 
     async def diagnose(
         self, collection: Collection, number: VersionNumber | None, size: int = SAMPLE_SIZE
@@ -133,12 +126,11 @@ class DiagnosticsService:
         """Never diagnosed, not for hours, or when there was less than half of what is there now."""
         rows = (await self.versions.status(version)).rows
         known = self._reports.entry((version.collection_id, version.number, SAMPLE_SIZE))
-        if rows < MIN_ROWS or known is None:
-            return rows >= MIN_ROWS
-        return time.monotonic() >= known.computed_at + REGULAR_SECONDS or rows > 2 * known.rows
+        return rows >= MIN_ROWS and (
+            known is None or time.monotonic() >= known.computed_at + REGULAR_SECONDS or rows > 2 * known.rows
+        )
 
     async def _report(self, collection: Collection, version: EmbedderVersion, size: int) -> GeometryReport:
-        """What is remembered, or a new diagnosis."""
         key = (collection.id, version.number, size)
         rows = (await self.versions.status(version)).rows
         if (known := self._reports.get(key, rows)) is not None:
@@ -158,15 +150,14 @@ class DiagnosticsService:
     async def _diagnose(self, collection: Collection, version: EmbedderVersion, size: int, rows: int) -> GeometryReport:
         sample = await self.vectors.sample(version, size)
         rows = max(len(sample.chunks), rows)  # which is an estimate
-        labels = (collection.name, str(version.number))
+        labels = {"collection": collection.name, "version": str(version.number)}
         if len(sample.chunks) < MIN_ROWS:
             reason = f"{len(sample.chunks)} vectors are too few to tell (at least {MIN_ROWS})"
-            metrics.GEOMETRY_VERDICT.remove_by_labels({"collection": labels[0], "version": labels[1]})
+            metrics.GEOMETRY_VERDICT.remove_by_labels(labels)
             return GeometryReport(version=version.number, rows=rows, chunks=sample.chunks, reason=reason)
         texts, text_rows = await self._read_texts(collection, sample)
         excerpts, excerpt_rows, no_excerpts = await self._embed_excerpts(version, texts, text_rows)
-        norms = await self._norms(version, texts)
-        documents = _document_numbers(sample)
+        documents = np.unique([document_id for document_id, _ in sample.chunks], return_inverse=True)[1]
         near = await asyncio.to_thread(measure.document_neighbours, sample.vectors, documents)
         pairs = await asyncio.to_thread(measure.near_duplicate_pairs, near)
         measured = GeometrySample(
@@ -177,12 +168,12 @@ class DiagnosticsService:
             excerpts=excerpts,
             excerpt_rows=excerpt_rows,
             different=await self._with_different_texts(collection, sample, pairs),
-            norms=norms,
-            **({"no_excerpts": no_excerpts} if no_excerpts else {}),
+            norms=await self._norms(version, texts),
+            no_excerpts=no_excerpts,
         )
         found = await asyncio.to_thread(measure.measure_sample, measured, near)
         if found.verdict is not None:
-            metrics.GEOMETRY_VERDICT.labels(*labels).set(VERDICTS.index(found.verdict))
+            metrics.GEOMETRY_VERDICT.labels(**labels).set(VERDICTS.index(found.verdict))
         return GeometryReport(
             version=version.number,
             rows=rows,
@@ -195,9 +186,8 @@ class DiagnosticsService:
 
     async def _read_texts(self, collection: Collection, sample: VectorSample) -> tuple[list[str], Indices]:
         """The texts of the first chunks, as far as they are what was encoded, with the numbers of their rows."""
-        passages = await self.documents.passages(
-            collection.id, sample.places[: measure.LEXICAL_ROWS], None, _TEXT_LENGTH
-        )
+        places = sample.places[: measure.LEXICAL_ROWS]
+        passages = await self.documents.passages(collection.id, places, None, _TEXT_LENGTH)
         known = [(row, passage) for row, passage in enumerate(passages) if passage is not None]
         texts = [passage.text[:_TEXT_LENGTH] if passage.text.strip() else passage.title for _, passage in known]
         return texts, np.array([row for row, _ in known], np.intp)
@@ -229,12 +219,10 @@ class DiagnosticsService:
 
     async def _norms(self, version: EmbedderVersion, texts: list[str]) -> npt.NDArray[np.float64] | None:
         """The lengths of vectors before normalisation; None where they are not known."""
-        if version.spec.external:
-            return None
-        try:
-            norms = await self.sampling.document_norms(version, texts[:NORMS])
-        except (ModelUnavailable, SpaceRefused):
-            return None  # the excerpts that could not be encoded already say why
+        norms = None
+        with suppress(ModelUnavailable, SpaceRefused):  # the excerpts that could not be encoded already say why
+            if not version.spec.external:
+                norms = await self.sampling.document_norms(version, texts[:NORMS])
         return None if norms is None else norms.astype(np.float64)
 
     async def _with_different_texts(
@@ -256,16 +244,9 @@ class DiagnosticsService:
         ]
 
     async def _hubs(self, collection: Collection, sample: VectorSample, picture: GeometryPicture) -> tuple[Hub, ...]:
-        chunks = [(sample.chunks[row], count) for row, count in picture.hubs]
-        found = await self.documents.get(collection.id, [document_id for (document_id, _), _ in chunks])
+        found = await self.documents.get(collection.id, [sample.chunks[row][0] for row, _ in picture.hubs])
         titles = {document_id: document.title for document_id, document in found.items()}
         return tuple(
             Hub(document_id=document_id, chunk=chunk, title=titles.get(document_id, ""), occurrences=count)
-            for (document_id, chunk), count in chunks
+            for (document_id, chunk), count in ((sample.chunks[row], count) for row, count in picture.hubs)
         )
-
-
-def _document_numbers(sample: VectorSample) -> Indices:
-    """A number for the document of each row."""
-    known: dict[DocumentId, int] = {}
-    return np.array([known.setdefault(document_id, len(known)) for document_id, _ in sample.chunks], np.intp)

@@ -6,26 +6,15 @@ reader who sees a value near a limit.
 """
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
-from service.core.verdict import Verdict
+from service.core.verdict import VERDICTS, Verdict
 
 GeometryMeasureName = Literal[
-    "meaning",
-    "words",
-    "mean_cosine",
-    "first_direction",
-    "ten_directions",
-    "effective_rank",
-    "participation_ratio",
-    "intrinsic_dimension",
-    "hubness",
-    "antihubs",
-    "centring",
-    "duplicates",
-    "near_duplicates",
-    "norms",
-]
+    "meaning", "words", "mean_cosine", "first_direction", "ten_directions", "effective_rank", "participation_ratio",
+    "intrinsic_dimension", "hubness", "antihubs", "centring", "duplicates", "near_duplicates", "norms",
+]  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -39,14 +28,6 @@ class Threshold:
     problem: str = ""
     advice: str = ""
     limits: tuple[float, float] | None = None
-
-    def verdict(self, value: float, scale: float = 1.0) -> Verdict:
-        """`scale` shrinks the limits, where a sample is too small for the value to become larger."""
-        if self.limits is None:
-            return "healthy"
-        watch, broken = (limit * scale for limit in self.limits)
-        sign = 1.0 if broken > watch else -1.0
-        return "broken" if sign * value > sign * broken else "watch" if sign * value > sign * watch else "healthy"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -149,28 +130,22 @@ THRESHOLDS: dict[GeometryMeasureName, Threshold] = {
         advice="If they are templates, put what differs first or leave out what does not; `diversity` thins them out.",
         limits=(0.2, 0.6),
     ),
-    "norms": Threshold(
-        message="lengths before normalisation vary by {value:.0%}",
-    ),
+    "norms": Threshold(message="lengths before normalisation vary by {value:.0%}"),
 }
 
 
 def assess_measure(name: GeometryMeasureName, value: float, error: float | None, scale: float = 1.0) -> GeometryMeasure:
-    """The measure in words. `scale`: as for `Threshold.verdict`."""
+    """The measure in words. `scale` shrinks the limits, where a sample is too small for the value to become larger."""
     threshold = THRESHOLDS[name]
-    verdict = threshold.verdict(value, scale)
+    message, verdict = threshold.message.format(value=value), VERDICTS[0]
     watch, broken = (None, None) if threshold.limits is None else (limit * scale for limit in threshold.limits)
-    message = threshold.message.format(value=value)
-    return GeometryMeasure(
-        name=name,
-        value=value,
-        error=error,
-        verdict=verdict,
-        watch=watch,
-        broken=broken,
-        message=message if verdict == "healthy" else f"{message}: {threshold.problem}",
-        advice="" if verdict == "healthy" else threshold.advice,
-    )
+    if watch is not None and broken is not None:
+        sign = 1.0 if broken > watch else -1.0
+        verdict = VERDICTS[sum(sign * value > sign * limit for limit in (watch, broken))]
+    measure = partial(GeometryMeasure, name=name, value=value, error=error, verdict=verdict, watch=watch, broken=broken)
+    if verdict == "healthy":
+        return measure(message=message)
+    return measure(message=f"{message}: {threshold.problem}", advice=threshold.advice)
 
 
 def not_measured(name: GeometryMeasureName, reason: str) -> GeometryMeasure:

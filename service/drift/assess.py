@@ -108,9 +108,9 @@ def _out_of_domain(latest: Sequence[WindowedQuery]) -> DriftMeasure:
             "most of the queries ask for nothing in this collection: wrong collection, wrong language, or an embedder "
             "that knows neither; set min_confidence to return no hits rather than unrelated ones"
         )
-        return _judged("out_of_domain", estimate, "broken", message, advice)
+        return DriftMeasure(name="out_of_domain", estimate=estimate, verdict="broken", message=message, advice=advice)
     advice = "look at the queries: documents may be missing, or a client may search the wrong collection"
-    return _judged("out_of_domain", estimate, _watch(estimate.low >= OUT_WATCH), message, advice)
+    return _judged("out_of_domain", estimate, estimate.low >= OUT_WATCH, message, advice)
 
 
 def _unknown_words(latest: Sequence[WindowedQuery], reference: CollectionReference | None) -> DriftMeasure:
@@ -127,7 +127,7 @@ def _unknown_words(latest: Sequence[WindowedQuery], reference: CollectionReferen
     beyond = estimate.value - expected.value > UNKNOWN_WATCH and estimate.low > expected.high
     message = f"{estimate.value:.1%} of the words are in no document, where {expected.value:.1%} are expected"
     advice = "the lexical leg cannot find these words: look for another language, missing names, or typos (`typos`)"
-    return _judged("unknown_words", estimate, _watch(beyond), message, advice)
+    return _judged("unknown_words", estimate, beyond, message, advice)
 
 
 def _corpus_distance(latest: Sequence[WindowedQuery], reference: CollectionReference | None) -> DriftMeasure:
@@ -148,15 +148,14 @@ def _moved(
     if min(len(latest), len(earlier)) < MIN_LATEST:
         return DriftMeasure(name=name, message=f"{MIN_LATEST} queries and {MIN_LATEST} earlier ones are needed")
     if name == "mmd":
-        estimate = two_sample.mmd(_vectors(latest), _vectors(earlier))
-        moved = _exceeds(estimate, MMD_WATCH)
-        distance = f"the queries lie {estimate.value:.2f} (MMD) from the earlier ones"
+        measure, limit, words = two_sample.mmd, MMD_WATCH, "the queries lie {:.2f} (MMD) from the earlier ones"
     else:
-        estimate = two_sample.centroid_shift(_vectors(latest), _vectors(earlier))
-        moved = _exceeds(estimate, SHIFT_WATCH)
-        distance = f"the centroid of the queries moved by {estimate.value:.2f} of their spread"
+        measure, limit = two_sample.centroid_shift, SHIFT_WATCH
+        words = "the centroid of the queries moved by {:.2f} of their spread"
+    estimate = measure(_vectors(latest), _vectors(earlier))
+    moved, distance = _exceeds(estimate, limit), words.format(estimate.value)
     advice = "clients ask for other things than before: out_of_domain tells whether this collection has them"
-    return _judged(name, estimate, _watch(moved), f"{distance}: {_significance(estimate, moved)}", advice)
+    return _judged(name, estimate, moved, f"{distance}: {_significance(estimate, moved)}", advice)
 
 
 def _top_score(latest: Sequence[WindowedQuery], earlier: Sequence[WindowedQuery]) -> DriftMeasure:
@@ -172,19 +171,16 @@ def _top_score(latest: Sequence[WindowedQuery], earlier: Sequence[WindowedQuery]
         "the best hits are worse than before: other queries, deleted documents, or the index; see out_of_domain and "
         "recall"
     )
-    return _judged("top_score", estimate, _watch(fell), f"{medians}: {_significance(estimate, fell)}", advice)
+    return _judged("top_score", estimate, fell, f"{medians}: {_significance(estimate, fell)}", advice)
 
 
 # ---------------------------------------------------------------- shared by the measures
 
 
-def _judged(name: DriftMeasureName, estimate: Estimate, verdict: Verdict, message: str, advice: str) -> DriftMeasure:
-    advice = "" if verdict == "healthy" else advice
-    return DriftMeasure(name=name, estimate=estimate, verdict=verdict, message=message, advice=advice)
-
-
-def _watch(reached: bool) -> Verdict:
-    return "watch" if reached else "healthy"
+def _judged(name: DriftMeasureName, estimate: Estimate, watched: bool, message: str, advice: str) -> DriftMeasure:
+    if not watched:
+        return DriftMeasure(name=name, estimate=estimate, verdict="healthy", message=message)
+    return DriftMeasure(name=name, estimate=estimate, verdict="watch", message=message, advice=advice)
 
 
 def _exceeds(estimate: Estimate, limit: float) -> bool:

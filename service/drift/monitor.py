@@ -78,7 +78,7 @@ class DriftMonitor:
         self._reports: dict[Key, DriftReport] = {}
         self._due: dict[Key, float] = {}
         """When each version may be measured again, on the monotonic clock."""
-        self._references: SampleCache[Key, CollectionReference] = SampleCache(
+        self._references = SampleCache[Key, CollectionReference](
             seconds=REFERENCE_SECONDS, growth=REFERENCE_GROWTH, capacity=MAX_COLLECTIONS
         )
 
@@ -130,8 +130,8 @@ class DriftMonitor:
         """Of the queries that were not counted yet. Their texts are no longer kept then."""
         for query in queries:
             if query.words is None:
-                counts = await self._document_frequencies(collection, parse_query(query.text, query.syntax).text)
-                if counts is None:
+                text = parse_query(query.text, query.syntax).text
+                if (counts := await self._document_frequencies(collection, text)) is None:
                     return
                 query.words, query.text = (sum(count == 0 for count in counts), len(counts)), ""
 
@@ -155,8 +155,7 @@ class DriftMonitor:
         rare_words, words = [], []
         chosen = [document_id for document_id, _ in sample.chunks[:REFERENCE_SENTENCES]]
         for _, sentence in await self.sampling.random_sentences(collection, version, chosen):
-            counts = await self._document_frequencies(collection, sentence)
-            if counts is None:
+            if (counts := await self._document_frequencies(collection, sentence)) is None:
                 outdated = self._references.entry(key)
                 return None if outdated is None else outdated.value
             rare_words.append(sum(count <= 1 for count in counts))  # only in the document that it is from
@@ -171,8 +170,8 @@ def _recorded(
     """The history with what was measured now, which replaces an earlier measurement of the same minute."""
     minute = moment.replace(second=0, microsecond=0)
     if history and history[-1].at == minute:
-        queries += history[-1].queries
-        history = history[:-1]
+        *history, replaced = history
+        queries += replaced.queries
     values: dict[DriftMeasureName, float | None] = dict.fromkeys(DRIFT_MEASURES)
     values |= {one.name: one.estimate.value for one in assessment.measures if one.estimate is not None}
     newest = DriftMinute(at=minute, queries=queries, values=values, best_cosine=assessment.best_cosine)

@@ -35,8 +35,7 @@ class Selection:
 
 def select_setting(scores: Floats, present: int, folds: int, seed: int = 0) -> Selection:
     """The best setting against the one in use (`present`). Of equally good settings the first is taken."""
-    after = held_out_scores(scores, split_folds(scores.shape[1], folds, seed))
-    before = scores[present]
+    before, after = scores[present], held_out_scores(scores, split_folds(scores.shape[1], folds, seed))
     return Selection(
         chosen=best_setting(scores),
         before=float(before.mean()),

@@ -96,12 +96,11 @@ class Evaluator:
         order = random.Random(0).sample(sorted(judgments.queries), min(MAX_QUERIES, len(judgments.queries)))  # noqa: S311
         answers: dict[EvaluationMode, list[EvaluatedQuery]] = {mode: [] for mode in modes}
         queries = 0
-        for query in order:
-            if queries and time.monotonic() >= deadline:
-                break
+        for queries, query in enumerate(order, 1):
             for mode, answered in answers.items():
                 answered.append(await self._ask(collection, judgments, query, mode))
-            queries += 1
+            if time.monotonic() >= deadline:
+                break
         return EvaluationResult(
             version=version.number,
             queries=queries,
@@ -114,9 +113,8 @@ class Evaluator:
         self, collection: Collection, judgments: Judgments, query: str, mode: EvaluationMode
     ) -> EvaluatedQuery:
         """Asks the version that was active at the beginning. A text that its model cannot encode finds nothing."""
-        text = judgments.queries[query]
+        text, grades = judgments.queries[query], judgments.grades[query]
         request = replace(MODE_REQUESTS[mode], text=text, embedder_version=collection.active_version)
-        grades = judgments.grades[query]
         try:
             answer = await search_when_free(self.search, collection.name, request)
         except Invalid as error:

@@ -90,9 +90,7 @@ def _mean(values: Iterable[float]) -> float:
 
 def percentile(values: Sequence[float], share: float) -> float:
     """The nearest-rank percentile (share in [0, 1]); NaN without values."""
-    if not values:
-        return math.nan
-    return sorted(values)[max(0, math.ceil(share * len(values)) - 1)]
+    return sorted(values)[max(0, math.ceil(share * len(values)) - 1)] if values else math.nan
 
 
 # ---------------------------------------------------------------- two rankings

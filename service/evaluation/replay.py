@@ -65,15 +65,8 @@ def recorded_query(answers: Sequence[Mapping[str, Any]], grades: Mapping[str, in
 def rerank_request(text: str, settings: RankingSettings) -> dict[str, Any]:
     """The search that shows the reranker's scores of the best hits of a first stage."""
     fusion = {"method": settings.fusion.method, "alpha": settings.fusion.alpha, "k": settings.fusion.k}
-    return {
-        "query": text,
-        "k": MAX_DEPTH,
-        "candidates": settings.candidates,
-        "fusion": fusion,
-        "rerank": {"depth": MAX_DEPTH},
-        "include": [],
-        "explain": True,
-    }
+    request = {"query": text, "k": MAX_DEPTH, "candidates": settings.candidates, "include": [], "explain": True}
+    return {**request, "fusion": fusion, "rerank": {"depth": MAX_DEPTH}}
 
 
 def rerank_scores(answer: Mapping[str, Any]) -> dict[str, float]:

@@ -4,6 +4,7 @@ import asyncio
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from functools import partial
+from itertools import chain
 from typing import TypeVar
 
 import numpy as np
@@ -86,17 +87,13 @@ class CollectionSampler:
             sample = await self._vectors.sample(version, most)
             return perturbed_vectors(sample.vectors), {"disturbed vectors": len(sample.chunks)}
         judged = [] if judgments is None else [judgments.queries[query] for query in sorted(judgments.queries)]
-        texts = stable_sample(judged, most)
-        sources = {"judged queries": len(texts)}
-        if len(texts) < MIN_QUERIES:
-            texts += live[:most]
-            sources["live queries"] = len(live[:most])
-        if len(texts) < MIN_QUERIES:
-            first = await self._first_sentences(collection, version, most)
-            texts += first
-            sources["first sentences"] = len(first)
-        vectors = await self.embed_queries(version, texts)
-        return vectors[finite(vectors)], {source: count for source, count in sources.items() if count}
+        texts = {"judged queries": stable_sample(judged, most)}
+        if len(texts["judged queries"]) < MIN_QUERIES:
+            texts["live queries"] = list(live[:most])
+        if sum(map(len, texts.values())) < MIN_QUERIES:
+            texts["first sentences"] = await self._first_sentences(collection, version, most)
+        vectors = await self.embed_queries(version, list(chain(*texts.values())))
+        return vectors[finite(vectors)], {source: len(part) for source, part in texts.items() if part}
 
     async def _first_sentences(self, collection: Collection, version: EmbedderVersion, most: int) -> list[str]:
         """Of random documents. These are easy queries, since the document repeats them word by word."""
