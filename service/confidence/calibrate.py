@@ -81,11 +81,10 @@ class ConfidenceCalibrator:
         """Calibrate the versions that serve or soon may, where that is missing or outdated."""
 
         async def work(version: EmbedderVersion) -> None:
-            if not await self._is_due(version, now()):
-                return
-            async with self.versions.calibration_lock(version) as locked:
-                if locked:
-                    await self._calibrate_locked(version, now)
+            if await self._is_due(version, now()):
+                async with self.versions.calibration_lock(version) as locked:
+                    if locked:
+                        await self._calibrate_locked(version, now)
 
         await for_each_version(await self.versions.in_states(COMPLETE_STATES), work, failure_message="not learnt")
 
@@ -97,7 +96,8 @@ class ConfidenceCalibrator:
         if rows < MIN_CHUNKS:
             return False
         if known is not None and similar_size(known.rows, rows, GROWTH):
-            if known.judged_at == await self.test_sets.uploaded_at(version.collection_id):
+            uploaded_at = await self.test_sets.uploaded_at(version.collection_id)
+            if known.judged_at == uploaded_at:
                 return False
         waiting = (await self.queue.status(version.collection_id, version.number, now)).pending
         return waiting <= rows / 10 and self.lexicon.lag_seconds(version.collection_id) == 0.0
@@ -115,10 +115,9 @@ class ConfidenceCalibrator:
         )
 
     async def calibrate(self, version: EmbedderVersion, now: Clock) -> Calibration:
-        """Search and fit. Raises AzimuthError where a leg or the model is not available now."""
+        """Raises AzimuthError where a leg or the model is not available now."""
         collection = await self.collections.get(version.collection_id)
         judgments = await self.test_sets.get(collection.id)
-        judged_at = None if judgments is None else judgments.uploaded_at
         status = await self.versions.status(version)
         space = Space(collection=collection, version=version, status=status)
         judged = _judged_queries(judgments)
@@ -131,6 +130,7 @@ class ConfidenceCalibrator:
             sources = {"disturbed sentences": len(perturbed), "sentences": len(sentences)}
         foreign = _uncovered(await self._scores(space, foreign_texts()), own)
         sources["foreign texts"] = len(foreign)
+        judged_at = None if judgments is None else judgments.uploaded_at
         unfitted = Calibration(rows=status.rows, sources=sources, learnt_at=now(), judged_at=judged_at)
         return await asyncio.to_thread(fit_calibration, unfitted, own, whole, foreign)
 
@@ -208,12 +208,10 @@ def fit_calibration(
     if len(foreign) < MIN_FOREIGN:
         return replace(unfitted, reason="the collection covers nearly every subject that is known as foreign")
     positives, negatives = _features(own), _features(foreign)
-    held_out = [
-        _fit(np.delete(positives, np.s_[fold::FOLDS], 0), np.delete(negatives, np.s_[fold::FOLDS], 0))
-        for fold in range(FOLDS)
-    ]
+    folds = [np.s_[fold::FOLDS] for fold in range(FOLDS)]
+    held_out = [_fit(np.delete(positives, fold, 0), np.delete(negatives, fold, 0)) for fold in folds]
     predicted = [
-        np.concatenate([line.probabilities(features[fold::FOLDS]) for fold, line in enumerate(held_out)])
+        np.concatenate([line.probabilities(features[fold]) for fold, line in zip(folds, held_out, strict=True)])
         for features in (positives, negatives)
     ]
     separation = auroc(*predicted)

@@ -73,7 +73,7 @@ def reliability(probabilities: npt.ArrayLike, outcomes: npt.ArrayLike, bins: int
     """The bins of a reliability diagram, in rising order, each with as equal a count as can be.
 
     Equal mass, because with equal widths nearly all predictions of a good classifier lie in two bins (Nixon et al.
-    2019, "Measuring calibration in deep learning"). scikit-learn's `calibration_curve` gives no counts, and merges ties.
+    2019, "Measuring calibration in deep learning"). Not `sklearn.calibration_curve`: no counts, and ties are merged.
     """
     predicted, came = np.asarray(probabilities, np.float64), np.asarray(outcomes, np.float64)
     order = np.argsort(predicted, kind="stable")

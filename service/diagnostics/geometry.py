@@ -2,8 +2,7 @@
 
 A broken embedder still returns neighbours. The geometry of its vectors gives it away without any relevance judgment:
 all in one place, along one line, or equal for different texts. The limits below are so far out that only broken spaces
-reach them, because they decide over promotions (docs/decisions/0013 has the measurements). `thresholds.py` has what
-operators are told beyond that, `neighbours.py` the measures of nearest neighbours.
+reach them, because they decide over promotions (docs/decisions/0013 has the measurements).
 
 `vectors`: a sample of a space, shape [n, dimensions], without zero or NaN rows. `rows`: the same at length 1.
 """
@@ -153,8 +152,7 @@ def effective_rank(variances: Floats) -> float:
 def participation_ratio(variances: Floats) -> float:
     """How many directions share the variance: its squared sum over the sum of its squares.
 
-    Gao et al. 2017, "A theory of multineuronal dimensionality, dynamics and measurement". It counts strong directions
-    alone, where the effective rank counts faint ones too.
+    Gao et al. 2017, "A theory of multineuronal dimensionality, dynamics and measurement". Faint ones hardly count.
     """
     squares = float(np.square(variances).sum())
     return float(variances.sum() ** 2 / squares) if squares > 0 else 0.0

@@ -8,6 +8,7 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from zlib import crc32
 
 import numpy as np
@@ -66,12 +67,8 @@ def sample_excerpts(texts: Sequence[str], most: int, seed: int = 0) -> list[Exce
     own = similarity[at, sources].copy()
     similarity[at, sources] = -1.0
     identifying = np.flatnonzero(own > similarity.max(axis=1, initial=0.0)).tolist()
-    best: dict[int, int] = {}
-    for number in identifying:
-        known = best.setdefault(excerpts[number].source, number)
-        if own[number] > own[known]:
-            best[excerpts[number].source] = number
-    return [excerpts[number] for number in best.values()][:most]
+    of_texts = groupby(identifying, key=lambda number: excerpts[number].source)
+    return [excerpts[max(numbers, key=own.__getitem__)] for _, numbers in of_texts][:most]
 
 
 def _random_excerpts(text: str, chance: random.Random) -> list[str]:

@@ -139,8 +139,7 @@ def sensitivity_index(own: npt.NDArray[np.floating], others: npt.NDArray[np.floa
 
     d' (Green and Swets 1966, "Signal detection theory and psychophysics") over the cosines `own` [m] and `others`
     [m, n], over all queries at once: a space in which some queries are near to everything is worse for it. It does not
-    depend on how many others there are. For one query it is the ratio of Arampatzis and Kamps 2009, on which
-    `dense_certainty.certainty` stands.
+    depend on how many others there are. For one query: Arampatzis and Kamps 2009, as in `dense_certainty.certainty`.
     """
     spread = float(np.std(others))
     return float((np.mean(own) - np.mean(others)) / spread) if spread > 0 else 0.0

@@ -85,7 +85,7 @@ class QueryWindow:
             self.earlier.append(query)
         else:
             span = max(now - self._first_moved_at, self._pause)
-            self._credit = min(1.0, self._credit + SAMPLE_SIZE * (now - self._moved_at) / min(DAY, span))
+            self._credit += SAMPLE_SIZE * (now - self._moved_at) / min(DAY, span)
             if self._credit >= 1.0:
                 self._credit = 0.0
                 self.earlier[self._rng.randrange(SAMPLE_SIZE)] = query

@@ -5,8 +5,7 @@ mmd              the maximum mean discrepancy, which compares whole distribution
                  Borgwardt, Rasch, Schoelkopf and Smola, "A kernel two-sample test", JMLR 13, 2012)
 ks               the largest difference of two distribution functions, for one number a query
 
-A p-value says how probable so large a difference is where the distributions are equal. With many queries the smallest
-difference is significant; whether it matters, its size says.
+With many queries the smallest difference is significant; whether it matters, its size says.
 
 `sample`, `reference`: shape [m, dimensions] and [n, dimensions], rows of length 1; at least two rows each. scipy and
 scikit-learn are imported on first use, which is in a thread, because that takes a second.
@@ -141,10 +140,10 @@ def pooled_share(counts: Sequence[int], totals: Sequence[int]) -> Estimate:
     to count, the value is NaN and the interval is [0, 1].
     """
     part, whole = np.asarray(counts, np.float64), np.asarray(totals, np.float64)
-    if whole.sum() <= 0:
+    n, trials = len(whole), float(whole.sum())
+    if trials <= 0:
         return Estimate(value=math.nan, low=0.0, high=1.0)
-    n, ratio = len(whole), float(part.sum() / whole.sum())
-    trials = float(whole.sum())
+    ratio = float(part.sum()) / trials
     if n > 1:
         variance = float(np.square(part - ratio * whole).sum()) / (n * (n - 1)) / float(whole.mean()) ** 2
         if variance > 0:

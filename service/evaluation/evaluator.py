@@ -9,6 +9,7 @@ import random
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from typing import Literal
 
 from service.core.collections import Collection
@@ -87,18 +88,18 @@ class Evaluator:
         version = await self.versions.get(collection.id, collection.active_version)
         if version.spec.external and any(mode != "lexical" for mode in modes):
             raise Conflict("the client makes the vectors of queries too: with texts only the mode lexical can be asked")
-        relevant = frozenset(
-            DocumentId(id_) for grades in judgments.grades.values() for id_, grade in grades.items() if grade > 0
-        )
+        graded = chain.from_iterable(grades.items() for grades in judgments.grades.values())
+        relevant = frozenset(DocumentId(document) for document, grade in graded if grade > 0)
         existing = await self.sampling.existing_ids(collection, relevant)
         if not existing:
             raise Conflict("no document that was judged relevant is in the collection")
         order = random.Random(0).sample(sorted(judgments.queries), min(MAX_QUERIES, len(judgments.queries)))  # noqa: S311
         answers: dict[EvaluationMode, list[EvaluatedQuery]] = {mode: [] for mode in modes}
         queries = 0
-        for queries, query in enumerate(order, 1):
+        for query in order:
             for mode, answered in answers.items():
                 answered.append(await self._ask(collection, judgments, query, mode))
+            queries += 1
             if time.monotonic() >= deadline:
                 break
         return EvaluationResult(

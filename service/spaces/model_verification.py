@@ -87,11 +87,10 @@ class ModelVerifier:
 
     async def _is_current(self, version: EmbedderVersion) -> bool:
         """Whether the verified encoder is the one in use: the versions that share a model may have reloaded it."""
-        try:
+        with suppress(Invalid, ModelUnavailable):
             encoder = await self._embedders.get(version.spec)
-        except (Invalid, ModelUnavailable):
-            return False
-        return self._verified.get((version.collection_id, version.number)) is encoder
+            return self._verified.get((version.collection_id, version.number)) is encoder
+        return False
 
     async def reverify(self, version: EmbedderVersion) -> Encoder:
         """Check again that the model is the registered one, on disk and in its vectors. Raises like `ensure`."""

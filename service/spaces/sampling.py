@@ -99,19 +99,16 @@ class CollectionSampler:
         """Of random documents. These are easy queries, since the document repeats them word by word."""
         sample = await self._vectors.sample(version, most)
         ids = (document_id for document_id, _ in sample.chunks)
-        return [
-            next(iter(sentences(document.text)), document.title) async for document in self.documents(collection, ids)
-        ]
+        documents = self.documents(collection, ids)
+        return [next(iter(sentences(document.text)), document.title) async for document in documents]
 
     async def embed_queries(self, version: EmbedderVersion, texts: Sequence[str]) -> Vectors:
         """The vectors of the texts as queries, encoded in small batches so that live searches need not wait long."""
         await self._verifier.ensure(version)
         vectors = np.zeros((len(texts), version.dimensions), np.float32)
         for at in range(0, len(texts), _TEXTS_AT_ONCE):
-            part = texts[at : at + _TEXTS_AT_ONCE]
-            vectors[at : at + _TEXTS_AT_ONCE] = await retry_overloaded(
-                partial(self._embedders.embed, version.spec, part, "query")
-            )
+            embed = partial(self._embedders.embed, version.spec, texts[at : at + _TEXTS_AT_ONCE], "query")
+            vectors[at : at + _TEXTS_AT_ONCE] = await retry_overloaded(embed)
         return vectors
 
     async def document_norms(self, version: EmbedderVersion, texts: Sequence[str]) -> npt.NDArray[np.float32] | None:

@@ -30,13 +30,8 @@ def _allowed(field: FieldInfo) -> str:
     if get_origin(field.annotation) is Literal:
         return ", ".join(f"`{choice}`" for choice in get_args(field.annotation))
     words = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}
-    limits = [
-        f"{word} {getattr(limit, name):,}"
-        for limit in field.metadata
-        for name, word in words.items()
-        if hasattr(limit, name)
-    ]
-    return ", ".join(limits)
+    limits = ((word, getattr(limit, name, None)) for limit in field.metadata for name, word in words.items())
+    return ", ".join(f"{word} {value:,}" for word, value in limits if value is not None)
 
 
 def written() -> str:

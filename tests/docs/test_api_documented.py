@@ -15,76 +15,58 @@ from service.ingest.validation import DocumentLimits
 from tests.edge import build
 
 PAGE = (Path(__file__).parents[2] / "docs" / "api.md").read_text(encoding="utf-8")
-KINDS = [
-    kind
-    for kind in vars(errors).values()
-    if inspect.isclass(kind) and issubclass(kind, errors.AzimuthError) and kind is not errors.AzimuthError
-]
+CLASSES = [kind for kind in vars(errors).values() if inspect.isclass(kind)]
+KINDS = [kind for kind in CLASSES if issubclass(kind, errors.AzimuthError) and kind is not errors.AzimuthError]
 
 
 def test_every_route_has_its_heading() -> None:
     document = create_app(build()[0]).openapi()
-    routes = {f"{method.upper()} {path}" for path, operations in document["paths"].items() for method in operations} | {
-        "GET /",
-        "GET /docs",
-        "GET /openapi.json",
-    }
-    assert set(re.findall(r"`((?:GET|PUT|POST|DELETE) /[^`?]*)", PAGE)) == routes
+    routes = {f"{method.upper()} {path}" for path, operations in document["paths"].items() for method in operations}
+    documented = set(re.findall(r"`((?:GET|PUT|POST|DELETE) /[^`?]*)", PAGE))
+    assert documented == routes | {"GET /", "GET /docs", "GET /openapi.json"}
+
+
+def section(heading: str) -> str:
+    return PAGE.partition(f"\n## {heading}")[2].partition("\n## ")[0]
 
 
 def test_every_field_of_a_search_is_explained() -> None:
-    section = PAGE.partition("\n## Search")[2].partition("\n## ")[0]
-    assert [field for field in search_request.SearchBody.model_fields if f"| `{field}` |" not in section] == []
+    text = section("Search")
+    assert [field for field in search_request.SearchBody.model_fields if f"| `{field}` |" not in text] == []
 
 
 def test_everything_about_versions_is_explained() -> None:
-    section = PAGE.partition("\n## Embedder versions")[2].partition("\n## ")[0]
-    assert [field for field in versions.VersionBody.model_fields if f"| `{field}` |" not in section] == []
-    named = {*versions.VersionAnswer.__annotations__, *Progress.__annotations__}
-    for body in (versions.IndexBody, versions.PromotionBody):
-        named |= set(body.model_fields)
-    assert [field for field in sorted(named) if f'"{field}"' not in section] == []
+    text = section("Embedder versions")
+    assert [field for field in versions.VersionBody.model_fields if f"| `{field}` |" not in text] == []
+    bodies = {*versions.IndexBody.model_fields, *versions.PromotionBody.model_fields}
+    named = {*versions.VersionAnswer.__annotations__, *Progress.__annotations__, *bodies}
+    assert [field for field in sorted(named) if f'"{field}"' not in text] == []
     words = {*map(str, VersionState), *get_args(CheckName)}
-    assert [word for word in sorted(words) if not re.search(rf"\b{word}\b", section)] == []
+    assert [word for word in sorted(words) if not re.search(rf"\b{word}\b", text)] == []
 
 
 def test_everything_on_the_audit_trail_is_explained() -> None:
-    section = PAGE.partition("\n## Audit trail")[2].partition("\n## ")[0]
-    assert [action for action in get_args(Action) if f"`{action}`" not in section] == []
+    assert [action for action in get_args(Action) if f"`{action}`" not in section("Audit trail")] == []
 
 
 def test_every_status_is_explained() -> None:
-    section = PAGE.partition("## Errors")[2].partition("\n## ")[0]
     statuses = set(problems.STATUS_DESCRIPTIONS) | {int(status) for status in problems.STATUS_CODES.values()} | {405}
-    assert set(map(int, re.findall(r"^\| (\d{3}) \|", section, re.MULTILINE))) == statuses
+    assert set(map(int, re.findall(r"^\| (\d{3}) \|", section("Errors"), re.MULTILINE))) == statuses
 
 
 def test_the_limits_are_those_of_the_code() -> None:
-    section = PAGE.partition("## Limits")[2].partition("\n## ")[0]
-    limits = DocumentLimits()
-    for limit in (
-        limits.id_length,
-        limits.title_length,
-        limits.text_length,
-        limits.metadata_bytes,
-        limits.metadata_depth,
-        limits.batch,
-        search_request.MAX_SEARCHES,
-        search_request.MAX_QUERIES,
-        search_request.MAX_EXAMPLES,
-        search_request.MAX_WEIGHT,
-        base.MAX_PAGE,
-        documents.MAX_DELETED,
-        base.MAX_DIMENSIONS,
-        documents.MAX_FILTER_IN_URL,
-        search_request.MAX_BUDGET_MS,
-        versions.MAX_NOTE,
-        judgments.MAX_QUERIES,
-        judgments.MAX_JUDGMENTS,
-        judgments.MAX_SCORE,
-        evaluate.MAX_SECONDS,
+    text = section("Limits")
+    for module, names in (
+        (DocumentLimits(), "id_length title_length text_length metadata_bytes metadata_depth batch"),
+        (search_request, "MAX_SEARCHES MAX_QUERIES MAX_EXAMPLES MAX_WEIGHT MAX_BUDGET_MS"),
+        (base, "MAX_PAGE MAX_DIMENSIONS"),
+        (documents, "MAX_DELETED MAX_FILTER_IN_URL"),
+        (versions, "MAX_NOTE"),
+        (judgments, "MAX_QUERIES MAX_JUDGMENTS MAX_SCORE"),
+        (evaluate, "MAX_SECONDS"),
     ):
-        assert re.search(rf"(?<![\d,]){limit:,}(?![\d,])", section), limit
+        for name in names.split():
+            assert re.search(rf"(?<![\d,]){getattr(module, name):,}(?![\d,])", text), name
 
 
 def test_the_tree_of_errors_is_drawn_as_it_is() -> None:
@@ -112,10 +94,7 @@ def test_every_error_has_the_status_that_the_tree_says() -> None:
         family = next((one for one in kind.__mro__ if one.__name__ in stated), None)
         if family is not None:
             assert problems.http_status(kind) == stated[family.__name__], kind
-    explained = {
-        status: meaning for status, meaning in problems.STATUS_DESCRIPTIONS.items() if status in set(stated.values())
-    }
-    assert set(explained) == set(stated.values())
+    assert set(stated.values()) <= set(problems.STATUS_DESCRIPTIONS)
 
 
 def test_every_error_that_a_client_can_meet_is_in_the_reference() -> None:

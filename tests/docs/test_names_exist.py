@@ -14,13 +14,12 @@ PATH = re.compile(r"`((?:service|tests|loadtests|migrations|deploy|examples|docs
 
 def names(module: Path) -> set[str]:
     """Classes and functions of a module, methods as `Class.method`."""
+    defined = (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
     found = set()
     for node in ast.parse(module.read_text(encoding="utf-8")).body:
-        if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
-            found.add(node.name)
-        if isinstance(node, ast.ClassDef):
-            methods = (one for one in node.body if isinstance(one, ast.FunctionDef | ast.AsyncFunctionDef))
-            found |= {f"{node.name}.{method.name}" for method in methods}
+        if isinstance(node, defined):
+            inner = (one for one in node.body if isinstance(one, defined) and isinstance(node, ast.ClassDef))
+            found |= {node.name, *(f"{node.name}.{method.name}" for method in inner)}
     return found
 
 

@@ -123,15 +123,10 @@ def test_every_measure_has_its_error() -> None:
 
 def test_errors_match_the_difference_of_two_halves() -> None:
     """Two halves of the texts differ by about what is told."""
-    names = ("mean_cosine", "words", "centring", "antihubs")
     first, second = (measures(found_without_excerpts(half)) for half in (TEXTS[::2], TEXTS[1::2]))
-    for name in names:
-        one, other = first[name], second[name]
-        assert one.value is not None
-        assert other.value is not None
-        assert one.error is not None
-        assert other.error is not None
-        assert abs(one.value - other.value) < 5 * float(np.hypot(one.error, other.error)) + 1e-3, name
+    for name in ("mean_cosine", "words", "centring", "antihubs"):
+        values, errors = np.array([(half[name].value, half[name].error) for half in (first, second)], np.float64).T
+        assert abs(values[0] - values[1]) < 5 * np.hypot(*errors) + 1e-3, name
 
 
 def found_without_excerpts(texts: Sequence[str]) -> GeometryMeasurements:
@@ -154,10 +149,8 @@ def test_a_text_is_not_compared_with_chunks_of_its_own_document() -> None:
     near = neighbours.nearest_neighbours(twice)
 
     def meaning(documents: np.ndarray) -> float:
-        return (
-            measures(measure_sample(sample(twice, documents=documents, **excerpts(sound)), near))["meaning"].value
-            or 0.0
-        )
+        findings = measure_sample(sample(twice, documents=documents, **excerpts(sound)), near)
+        return measures(findings)["meaning"].value or 0.0
 
     known = np.tile(np.arange(len(TEXTS)), 2)
     assert meaning(known) == pytest.approx(measures(found(sound))["meaning"].value or 0.0, rel=1e-3)
@@ -166,37 +159,33 @@ def test_a_text_is_not_compared_with_chunks_of_its_own_document() -> None:
 
 def test_chunks_of_one_document_are_not_neighbours() -> None:
     """They overlap: a space of pairs that touch would seem to have no dimension, and every second one a double."""
-    rows = unit(sound(TEXTS))
-    touching = unit(
-        np.repeat(rows, 2, axis=0) + 0.05 * np.random.default_rng(1).normal(size=(2 * len(rows), DIMENSIONS)) / 11
-    )
+    rows = np.repeat(unit(sound(TEXTS)), 2, axis=0)
+    touching = unit(rows + 0.05 * np.random.default_rng(1).normal(size=rows.shape) / 11)
     near = document_neighbours(touching, np.arange(len(touching)) // 2)
     assert near_duplicate_pairs(near) == []
     assert (near.ids // 2 != np.arange(len(touching))[:, None] // 2).all()
-    dimension = neighbours.intrinsic_dimension(neighbours.distance_ratios(near))
-    assert dimension > 10
-    assert (
-        float(neighbours.intrinsic_dimension(neighbours.distance_ratios(neighbours.nearest_neighbours(touching)))) < 5
-    )
+    ratios, of_any = map(neighbours.distance_ratios, (near, neighbours.nearest_neighbours(touching)))
+    assert neighbours.intrinsic_dimension(of_any) < 5 < 10 < neighbours.intrinsic_dimension(ratios)
 
 
 def test_chunks_of_few_documents_are_all_compared() -> None:
     rows = unit(sound(TEXTS[:60]))
-    np.testing.assert_array_equal(
-        document_neighbours(rows, np.arange(60) // 20).ids, neighbours.nearest_neighbours(rows).ids
-    )
+    near = document_neighbours(rows, np.arange(60) // 20)
+    np.testing.assert_array_equal(near.ids, neighbours.nearest_neighbours(rows).ids)
 
 
 def test_the_picture_agrees_with_the_measures() -> None:
-    picture = found(sound).picture
+    findings = found(sound)
+    picture = findings.picture
     assert picture.cosines.sum() == 200_000
     middles = (np.array(COSINE_EDGES[1:]) + np.array(COSINE_EDGES[:-1])) / 2
-    mean = measures(found(sound))["mean_cosine"].value
+    mean = measures(findings)["mean_cosine"].value
     assert float(picture.cosines @ middles / picture.cosines.sum()) == pytest.approx(mean, abs=0.01)
     edges, counts = picture.occurrences
     assert sum(counts) == len(TEXTS)
     assert len(edges) == len(counts) + 1
-    assert [count for _, count in picture.hubs] == sorted((count for _, count in picture.hubs), reverse=True)
-    assert picture.hubs[0][1] < edges[-1]
+    hubs = [count for _, count in picture.hubs]
+    assert hubs == sorted(hubs, reverse=True)
+    assert hubs[0] < edges[-1]
     assert picture.plane.coordinates.shape == (len(TEXTS), 2)
     assert 0 < picture.plane.variance_shares[1] <= picture.plane.variance_shares[0] < 1

@@ -31,9 +31,8 @@ def test_neighbours_of_other_groups_leave_out_the_own_one() -> None:
     vectors, groups = gaussian(700, 6), np.arange(700) // 3
     near = vectors @ vectors.T
     near[groups[:, None] == groups] = -np.inf
-    np.testing.assert_array_equal(
-        neighbours.nearest_neighbours(vectors, 5, groups).ids, np.argsort(-near, axis=1)[:, :5]
-    )
+    found = neighbours.nearest_neighbours(vectors, 5, groups)
+    np.testing.assert_array_equal(found.ids, np.argsort(-near, axis=1)[:, :5])
 
 
 def test_no_rows_have_no_neighbours() -> None:
@@ -48,9 +47,7 @@ def test_no_rows_have_no_neighbours() -> None:
 def test_occurrences_count_who_is_near_to_others() -> None:
     star = unit(np.array([[1.0, 0.0, 0.0], [1.0, 0.4, 0.0], [1.0, -0.4, 0.0], [1.0, 0.0, 0.4]]))
     counts = neighbours.occurrences(neighbours.nearest_neighbours(star, 1))
-    assert counts[0] == 3
-    assert counts.sum() == 4
-    assert neighbours.antihubs(counts) == 0.5
+    assert (counts[0], counts.sum(), neighbours.antihubs(counts)) == (3, 4, 0.5)
 
 
 def test_skewness_is_the_third_standardised_moment() -> None:
@@ -102,8 +99,9 @@ def test_pairs_above_a_cosine_are_listed_once() -> None:
     rows = gaussian(50, 20)
     rows[7] = rows[3]
     rows[9] = unit(rows[3:4] + 0.05 * rows[5:6])[0]
-    assert neighbours.pairs_above(neighbours.nearest_neighbours(rows), 0.99) == [(3, 7), (3, 9), (7, 9)]
-    assert neighbours.pairs_above(neighbours.nearest_neighbours(rows), 1 - 1e-6) == [(3, 7)]
+    near = neighbours.nearest_neighbours(rows)
+    assert neighbours.pairs_above(near, 0.99) == [(3, 7), (3, 9), (7, 9)]
+    assert neighbours.pairs_above(near, 1 - 1e-6) == [(3, 7)]
 
 
 def test_overlap_is_the_share_that_both_have() -> None:
@@ -117,8 +115,7 @@ def test_a_cone_changes_nothing_once_it_is_taken_away() -> None:
     rows = gaussian(400, 32)
     cone = unit(0.3 * rows + np.eye(32)[0])
     near = [neighbours.nearest_neighbours(neighbours.centred_directions(one)) for one in (rows, cone)]
-    kept = neighbours.neighbour_overlap(*near).mean()
-    assert kept > 0.85
+    assert neighbours.neighbour_overlap(*near).mean() > 0.85
     assert not neighbours.centred_directions(np.ones((3, 4), np.float32)).any()
 
 
@@ -126,10 +123,8 @@ def test_separation_is_counted_in_deviations_of_the_others() -> None:
     others = np.random.default_rng(5).normal(0.2, 0.1, size=(50, 400))
     assert neighbours.sensitivity_index(np.full(50, 0.7), others) == pytest.approx(5.0, rel=0.03)
     assert neighbours.sensitivity_index(others[0], others) == pytest.approx(0.0, abs=0.15)
-    squeezed = 0.9 + 0.1 * others
-    assert neighbours.sensitivity_index(np.full(50, 0.97), squeezed) == pytest.approx(5.0, rel=0.03), (
-        "a cone plays no part"
-    )
+    cone = neighbours.sensitivity_index(np.full(50, 0.97), 0.9 + 0.1 * others)
+    assert cone == pytest.approx(5.0, rel=0.03), "a cone plays no part"
     assert neighbours.sensitivity_index(np.ones(3), np.ones((3, 5))) == 0.0
 
 

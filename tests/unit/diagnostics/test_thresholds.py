@@ -29,8 +29,9 @@ def test_verdicts_follow_the_limits_and_come_with_advice(name: GeometryMeasureNa
 
 def test_a_small_sample_cannot_have_a_large_rank() -> None:
     assert assess_measure("effective_rank", 20.0, None).verdict == "watch"
-    assert assess_measure("effective_rank", 20.0, None, scale=0.3).verdict == "healthy"
-    assert assess_measure("effective_rank", 20.0, None, scale=0.3).watch == pytest.approx(12.0)
+    scaled = assess_measure("effective_rank", 20.0, None, scale=0.3)
+    assert scaled.verdict == "healthy"
+    assert scaled.watch == pytest.approx(12.0)
 
 
 @pytest.mark.parametrize(

@@ -30,68 +30,56 @@ def numbers(some: Sequence[WindowedQuery]) -> list[int]:
     return [int(one.cosine) for one in some if one.cosine is not None]
 
 
-def window(seconds: float = 1e-9) -> QueryWindow:
-    return QueryWindow(seconds, random.Random(1))
-
-
-def fill(window: QueryWindow, first: int, last: int, *, every: float = 1.0) -> None:
-    """One query each `every` seconds; the number says when."""
-    for number in range(first, last):
+def filled(queries: int, *, every: float = 1.0, seconds: float = 1e-9) -> QueryWindow:
+    """A window after one query each `every` seconds; the number says when."""
+    window = QueryWindow(seconds, random.Random(1))
+    for number in range(queries):
         if window.wants(number * every):
             window.add(numbered(number), number * every)
+    return window
 
 
 # ---------------------------------------------------------------- windows
 
 
-def test_the_latest_are_half_of_all_until_there_are_enough() -> None:
-    filled = window()
-    fill(filled, 0, MIN_LATEST)
-    assert (len(filled.latest), len(filled.earlier)) == (MIN_LATEST, 0)
-    fill(filled, MIN_LATEST, 2 * MIN_LATEST)
-    assert numbers(filled.latest) == [*range(MIN_LATEST, 2 * MIN_LATEST)]
-    assert numbers(filled.earlier) == [*range(MIN_LATEST)]
-    fill(filled, 2 * MIN_LATEST, 300)
-    assert numbers(filled.latest) == [*range(150, 300)]
-    assert numbers(filled.earlier) == [*range(150)]
+@pytest.mark.parametrize(("queries", "moved"), [(MIN_LATEST, 0), (2 * MIN_LATEST, MIN_LATEST), (300, 150)])
+def test_the_latest_are_half_of_all_until_there_are_enough(queries: int, moved: int) -> None:
+    window = filled(queries)
+    assert numbers(window.latest) == [*range(moved, queries)]
+    assert numbers(window.earlier) == [*range(moved)]
 
 
 def test_both_samples_are_bounded_and_all_are_counted() -> None:
-    filled = window()
-    fill(filled, 0, 5 * SAMPLE_SIZE)
-    assert (len(filled.latest), len(filled.earlier), filled.seen) == (SAMPLE_SIZE, SAMPLE_SIZE, 5 * SAMPLE_SIZE)
-    assert numbers(filled.latest) == [*range(4 * SAMPLE_SIZE, 5 * SAMPLE_SIZE)]
+    window = filled(5 * SAMPLE_SIZE)
+    assert (len(window.latest), len(window.earlier), window.seen) == (SAMPLE_SIZE, SAMPLE_SIZE, 5 * SAMPLE_SIZE)
+    assert numbers(window.latest) == [*range(4 * SAMPLE_SIZE, 5 * SAMPLE_SIZE)]
 
 
 def test_the_earlier_ones_are_spread_over_the_time_that_there_was() -> None:
-    filled = window()
-    fill(filled, 0, 21 * SAMPLE_SIZE)
-    parts = np.histogram(numbers(filled.earlier), bins=4, range=(0, 20 * SAMPLE_SIZE))[0]
+    earlier = filled(21 * SAMPLE_SIZE).earlier
+    parts = np.histogram(numbers(earlier), bins=4, range=(0, 20 * SAMPLE_SIZE))[0]
     assert parts.min() > SAMPLE_SIZE / 4 / 2
     assert parts.max() < SAMPLE_SIZE / 4 * 2
 
 
 def test_what_is_older_than_some_days_is_forgotten() -> None:
-    filled = window()
     every = query_window.DAY / SAMPLE_SIZE / 10
-    fill(filled, 0, 10 * SAMPLE_SIZE * 5, every=every)  # five days, ten times as many as are kept a day
-    old = sum(number * every < query_window.DAY for number in numbers(filled.earlier))
+    window = filled(10 * SAMPLE_SIZE * 5, every=every)  # five days, ten times as many as are kept a day
+    old = sum(number * every < query_window.DAY for number in numbers(window.earlier))
     assert old < SAMPLE_SIZE / 10
 
 
 def test_of_many_queries_the_latest_span_the_time_that_they_should() -> None:
-    filled = window(seconds=100.0)
-    fill(filled, 0, 50_000, every=0.01)  # 500 seconds
-    times = [number * 0.01 for number in numbers(filled.latest)]
+    window = filled(50_000, every=0.01, seconds=100.0)  # 500 seconds
+    times = [number * 0.01 for number in numbers(window.latest)]
     assert times[-1] - times[0] == pytest.approx(100.0, rel=0.05)
-    assert filled.seen == 50_000
+    assert window.seen == 50_000
 
 
 def test_texts_are_let_go_with_the_latest() -> None:
-    filled = window()
-    fill(filled, 0, 300)
-    assert {one.text for one in filled.earlier} == {""}
-    assert all(one.text for one in filled.latest)
+    window = filled(300)
+    assert {one.text for one in window.earlier} == {""}
+    assert all(one.text for one in window.latest)
 
 
 # ---------------------------------------------------------------- the observer

@@ -19,9 +19,8 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_judgments_are_of_judged_queries_only(folder: Path) -> None:
-    judgments = beir.judgments(folder)
-    assert judgments.queries == {"q1": "one?"}
-    assert judgments.grades == {"q1": {"d1": 2, "d2": 0}}
+    grades = {"q1": {"d1": 2, "d2": 0}}
+    assert beir.judgments(folder) == beir.BeirJudgments(queries={"q1": "one?"}, grades=grades)
 
 
 @pytest.mark.parametrize("missing", ["queries.jsonl", "qrels/test.tsv"])
@@ -46,11 +45,8 @@ def test_rows_become_documents_and_other_lines_pass_unchanged(folder: Path) -> N
     assert total == len(sent) == 5
     assert json.loads(sent[0]) == {"id": "d1", "title": "One", "text": "first"}
     assert json.loads(sent[1]) == {"id": "d2", "title": "", "text": "second", "metadata": {"year": 2020}}
-    assert [line.strip() for line in sent[2:]] == [
-        b'{"id": "d3", "text": "ours already"}',
-        b'not JSON "_id"',
-        b'["_id"]',
-    ]
+    others = [b'{"id": "d3", "text": "ours already"}', b'not JSON "_id"', b'["_id"]']
+    assert [line.strip() for line in sent[2:]] == others
 
 
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:

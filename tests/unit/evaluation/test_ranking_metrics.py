@@ -2,6 +2,7 @@
 
 import math
 import random
+from functools import partial
 from statistics import fmean
 
 import ir_measures
@@ -23,26 +24,22 @@ def test_against_trec_eval_on_random_rankings() -> None:
         qrels[query] = {document: chance.randint(0, 3) for document in chance.sample(documents, 30)}
         rankings[query] = chance.sample(documents, 150)
         run[query] = {document: float(-rank) for rank, document in enumerate(rankings[query])}
-    measures = [nDCG @ 10, R @ 100, RR @ 10]
-    seen = 0
-    for metric in ir_measures.iter_calc(measures, qrels, run):
-        ours = {
-            nDCG @ 10: lambda query: ranking_metrics.ndcg(rankings[query], qrels[query], 10),
-            R @ 100: lambda query: ranking_metrics.recall(rankings[query], qrels[query], 100),
-            RR @ 10: lambda query: ranking_metrics.reciprocal_rank(rankings[query], qrels[query], 10),
-        }[metric.measure](metric.query_id)
-        assert ours == pytest.approx(metric.value, abs=1e-9), (metric.measure, metric.query_id)
-        seen += 1
-    assert seen == 120
-    means = ir_measures.calc_aggregate(measures, qrels, run)
-    found = ranking_metrics.mean_metrics(
-        [EvaluatedQuery(ranking=rankings[query], grades=qrels[query], milliseconds=1.0) for query in run]
-    )
-    assert found.ndcg_at_10 == pytest.approx(means[nDCG @ 10])
-    assert found.recall_at_100 == pytest.approx(means[R @ 100])
-    assert found.mrr_at_10 == pytest.approx(
-        fmean(ranking_metrics.reciprocal_rank(rankings[query], qrels[query], 10) for query in run)
-    )
+    ours = {
+        nDCG @ 10: partial(ranking_metrics.ndcg, k=10),
+        R @ 100: partial(ranking_metrics.recall, k=100),
+        RR @ 10: partial(ranking_metrics.reciprocal_rank, k=10),
+    }
+    theirs = list(ir_measures.iter_calc(list(ours), qrels, run))
+    assert len(theirs) == 120
+    for metric in theirs:
+        found = ours[metric.measure](rankings[metric.query_id], qrels[metric.query_id])
+        assert found == pytest.approx(metric.value, abs=1e-9), (metric.measure, metric.query_id)
+    means = ir_measures.calc_aggregate(list(ours), qrels, run)
+    queries = [EvaluatedQuery(ranking=rankings[query], grades=qrels[query], milliseconds=1.0) for query in run]
+    metrics = ranking_metrics.mean_metrics(queries)
+    assert metrics.ndcg_at_10 == pytest.approx(means[nDCG @ 10])
+    assert metrics.recall_at_100 == pytest.approx(means[R @ 100])
+    assert metrics.mrr_at_10 == pytest.approx(fmean(ours[RR @ 10](query.ranking, query.grades) for query in queries))
 
 
 def test_ndcg_by_hand() -> None:
@@ -54,11 +51,7 @@ def test_ndcg_by_hand() -> None:
 
 def test_percentile_is_nearest_rank() -> None:
     values = [float(value) for value in range(1, 101)]
-    assert (
-        ranking_metrics.percentile(values, 0.5),
-        ranking_metrics.percentile(values, 0.95),
-        ranking_metrics.percentile(values, 1.0),
-    ) == (50.0, 95.0, 100.0)
+    assert [ranking_metrics.percentile(values, share) for share in (0.5, 0.95, 1.0)] == [50.0, 95.0, 100.0]
 
 
 # ---------------------------------------------------------------- two rankings
@@ -95,9 +88,8 @@ def test_kendall_tau_where_there_is_no_order_to_compare() -> None:
 def test_the_interval_is_the_same_every_time_and_wider_where_more_confidence_is_asked() -> None:
     values = [float(value) for value in range(20)]
     assert ranking_metrics.bootstrap(values) == ranking_metrics.bootstrap(values)
-    assert (
-        ranking_metrics.bootstrap(values, confidence=0.99).high > ranking_metrics.bootstrap(values, confidence=0.8).high
-    )
+    wide, narrow = (ranking_metrics.bootstrap(values, confidence=confidence) for confidence in (0.99, 0.8))
+    assert wide.high > narrow.high
 
 
 def test_equal_values_have_no_difference() -> None:

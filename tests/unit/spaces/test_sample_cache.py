@@ -1,18 +1,17 @@
 """What is sampled is remembered: for a time, up to a growth, of so many keys, and computed once for all who ask."""
 
 import asyncio
+from unittest.mock import AsyncMock
 
 import pytest
 
-from service.spaces.sample_cache import SampleCache
+from service.spaces.sample_cache import CachedSample, SampleCache
 
 
 class Scene:
     def __init__(self, capacity: int = 2) -> None:
         self.now, self.computed = 0.0, 0
-        self.cache: SampleCache[str, int] = SampleCache(
-            seconds=10.0, growth=2.0, capacity=capacity, clock=lambda: self.now
-        )
+        self.cache = SampleCache[str, int](seconds=10.0, growth=2.0, capacity=capacity, clock=lambda: self.now)
 
     async def value(self, key: str = "a", rows: int = 100) -> int:
         return await self.cache.get_or_compute(key, self._compute, rows)
@@ -54,12 +53,7 @@ async def test_a_failure_is_told_and_an_outdated_value_can_still_be_had() -> Non
     await scene.value()
     scene.now = 11.0
 
-    async def fail() -> int:
-        raise ValueError("no")
-
     with pytest.raises(ValueError, match="no"):
-        await scene.cache.get_or_compute("a", fail, 100)
-    entry = scene.cache.entry("a")
-    assert entry is not None
-    assert (entry.value, entry.rows, entry.computed_at) == (1, 100, 0.0)
+        await scene.cache.get_or_compute("a", AsyncMock(side_effect=ValueError("no")), 100)
+    assert scene.cache.entry("a") == CachedSample(value=1, rows=100, computed_at=0.0)
     assert await scene.value() == 2
