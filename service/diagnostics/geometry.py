@@ -67,20 +67,16 @@ def measure_geometry(vectors: Vectors, texts: Sequence[Hashable] | None = None) 
 
 def collapse_reasons(geometry: Geometry) -> tuple[str, ...]:
     """Each limit that the space violates, in words; none for a sound space."""
-    reasons = []
+    found = []
     if geometry.mean_cosine > MAX_MEAN_COSINE:
-        reasons.append(f"the mean cosine of two vectors is {geometry.mean_cosine:.4f} (at most {MAX_MEAN_COSINE})")
+        found.append(f"the mean cosine of two vectors is {geometry.mean_cosine:.4f} (at most {MAX_MEAN_COSINE})")
     if geometry.first_share > MAX_FIRST_SHARE:
-        reasons.append(
-            f"one direction holds {geometry.first_share:.0%} of the variance (at most {MAX_FIRST_SHARE:.0%})"
-        )
+        found.append(f"one direction holds {geometry.first_share:.0%} of the variance (at most {MAX_FIRST_SHARE:.0%})")
     if geometry.effective_rank < (least := min(MIN_EFFECTIVE_RANK, geometry.dimensions / 2)):
-        reasons.append(f"the effective rank is {geometry.effective_rank:.1f} (at least {least:g})")
+        found.append(f"the effective rank is {geometry.effective_rank:.1f} (at least {least:g})")
     if geometry.duplicates > MAX_DUPLICATES:
-        reasons.append(
-            f"{geometry.duplicates:.0%} of the vectors stand for several texts (at most {MAX_DUPLICATES:.0%})"
-        )
-    return tuple(reasons)
+        found.append(f"{geometry.duplicates:.0%} of the vectors stand for several texts (at most {MAX_DUPLICATES:.0%})")
+    return tuple(found)
 
 
 # ---------------------------------------------------------------- cosines

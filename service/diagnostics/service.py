@@ -236,12 +236,8 @@ class DiagnosticsService:
             row: None if passage is None else " ".join(f"{passage.title} {passage.text}".lower().split())
             for row, passage in zip(rows, passages, strict=True)
         }
-        gone = {row for row, text in texts.items() if text is None}
-        return [
-            (one, other)
-            for one, other in pairs
-            if not gone & {one, other} and texts.get(one, one) != texts.get(other, other)
-        ]
+        known = [pair for pair in pairs if all(texts.get(row, "") is not None for row in pair)]
+        return [(one, other) for one, other in known if texts.get(one, one) != texts.get(other, other)]
 
     async def _hubs(self, collection: Collection, sample: VectorSample, picture: GeometryPicture) -> tuple[Hub, ...]:
         found = await self.documents.get(collection.id, [sample.chunks[row][0] for row, _ in picture.hubs])
