@@ -31,4 +31,3 @@ class SearchObserver(Protocol):
 
     def on_search(self, event: SearchEvent) -> None:
         """Must take microseconds, never wait and never raise: a client is waiting for the answer."""
-        ...

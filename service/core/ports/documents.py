@@ -29,7 +29,6 @@ class Documents(Protocol):
         A document's own `vector` is stored under `vectors_of` in the same transaction, which ends its job there, even
         if the content is unchanged. VersionNotFound where that version takes no vectors (any more).
         """
-        ...
 
     async def delete(
         self, collection_id: CollectionId, ids: Sequence[DocumentId], now: datetime, where: Filter | None = None
@@ -38,7 +37,6 @@ class Documents(Protocol):
 
         `where` is checked on each document as it is when it is deleted.
         """
-        ...
 
     async def get(
         self, collection_id: CollectionId, ids: Sequence[DocumentId]
@@ -48,17 +46,14 @@ class Documents(Protocol):
         self, collection_id: CollectionId, after: DocumentId | None, limit: int, where: Filter | None
     ) -> tuple[StoredDocument, ...]:
         """Up to `limit` documents with ids after `after`, in byte order of the ids."""
-        ...
 
     async def match_filter(self, collection_id: CollectionId, where: Filter, cap: int) -> FilterMatch:
         """The documents that pass, listed where they are at most `cap`. Stops counting at cap + 1."""
-        ...
 
     async def filter_ids(
         self, collection_id: CollectionId, ids: Sequence[DocumentId], where: Filter
     ) -> frozenset[DocumentId]:
         """Those of `ids` that exist and pass."""
-        ...
 
     async def passages(
         self, collection_id: CollectionId, candidates: Sequence[Candidate], where: Filter | None, default_length: int
@@ -68,4 +63,3 @@ class Documents(Protocol):
         None where the document was deleted, its content is no longer of the candidate's revision, or it no longer
         passes the filter. A candidate without offsets gives the first `default_length` code points.
         """
-        ...

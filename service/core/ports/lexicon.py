@@ -22,45 +22,36 @@ class Lexicon(Protocol):
         self, collection: Collection, query: ParsedQuery, limit: int, within: Sequence[DocumentId] | None = None
     ) -> tuple[Candidate, ...]:
         """Up to `limit` best documents of those that satisfy the constraints of the query."""
-        ...
 
     async def matching_constraints(
         self, collection: Collection, query: ParsedQuery, ids: Sequence[DocumentId]
     ) -> frozenset[DocumentId]:
         """Those of `ids` that satisfy the constraints of the query."""
-        ...
 
     async def unmatched_terms(self, collection: Collection, query: ParsedQuery) -> tuple[str, ...]:
         """The quoted phrases that no document contains, and that are therefore no constraint."""
-        ...
 
     async def max_score(self, collection: Collection, query: ParsedQuery) -> float:
         """The highest score that any document could have for this query, unknown terms included."""
-        ...
 
     async def document_frequencies(self, collection: Collection, query: ParsedQuery) -> tuple[int, ...]:
         """The number of documents with each distinct term; deleted documents may count for a while."""
-        ...
 
     async def highlight(
         self, collection: Collection, query: ParsedQuery, passages: Sequence[str]
     ) -> tuple[Highlights, ...]:
         """The matches of the query in each passage."""
-        ...
 
     def state(self, collection: Collection) -> LexiconState: ...
 
     async def wait_until(self, collection: Collection, position: Position) -> None:
         """Return when lexical search sees everything up to `position`. The caller sets the timeout."""
-        ...
 
     def wake(self) -> None:
         """Read the change feed now rather than at the next turn: something was just committed."""
-        ...
 
     def lag_seconds(self, collection_id: CollectionId) -> float | None:
         """The age of the oldest committed change that is not indexed yet; None before the feed was read."""
-        ...
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -84,4 +75,3 @@ class ExactBM25(Protocol):
         self, collection: Collection, query: ParsedQuery, documents: Sequence[TermCounts]
     ) -> tuple[float, ...]:
         """The score of each document, 0 where it has no term of the query. Statistics of terms are the collection's."""
-        ...

@@ -25,11 +25,9 @@ class Reranker(Protocol):
     @property
     def portion(self) -> int:
         """Passages of one `read` that suit the device it runs on, for who can do with less than all."""
-        ...
 
     async def read(self, query: str, passages: Sequence[str]) -> RerankScores:
         """Judge each passage. Cancelled, it leaves out what has not begun yet.
 
         ModelUnavailable where the model cannot be loaded or fails, Overloaded where too much waits for it.
         """
-        ...

@@ -34,11 +34,9 @@ class VectorStore(Protocol):
 
         Fenced: a job whose lease or revision is no longer the queue's is skipped. Returns what was stored.
         """
-        ...
 
     async def nearest(self, query: VectorQuery) -> tuple[Candidate, ...]:
         """Up to `limit` nearest chunks, best first."""
-        ...
 
     async def score(
         self, version: EmbedderVersion, vector: Vector, ids: Sequence[DocumentId], chunks: int = 1
@@ -47,14 +45,12 @@ class VectorStore(Protocol):
 
         Documents without vectors are left out.
         """
-        ...
 
     async def directions(self, version: EmbedderVersion, ids: Sequence[DocumentId]) -> Mapping[DocumentId, Vector]:
         """The mean direction of all chunks of each of these documents.
 
         Without those that have no vectors of their present content, and those whose chunks cancel each other.
         """
-        ...
 
     async def get(
         self,
@@ -63,8 +59,6 @@ class VectorStore(Protocol):
         revisions: Sequence[int] | None = None,
     ) -> Mapping[tuple[DocumentId, int], Vector]:
         """The existing vectors of these chunks; with `revisions` only those made from that content."""
-        ...
 
     async def sample(self, version: EmbedderVersion, size: int) -> VectorSample:
         """About `size` random chunks, all of them where there are fewer."""
-        ...
