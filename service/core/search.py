@@ -135,16 +135,10 @@ class Explanation:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Hit:
+class Hit(Passage):
     id: DocumentId
     chunk: int
     score: float
-    title: str
-    text: str
-    start: int
-    end: int
-    metadata: Mapping[str, Any]
-    revision: int
     content_revision: int
     highlights: tuple[str, ...] = ()
     highlight_offsets: tuple[tuple[int, int], ...] = ()

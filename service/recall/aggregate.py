@@ -1,6 +1,6 @@
 """What probes measured: summed by the minute for all processes in the database, and exported as metrics by this one."""
 
-from collections import deque
+from collections import defaultdict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -40,7 +40,7 @@ class RecallAggregator:
         self._recalls = recalls
         self._now = now
         self._pending: LruDict[tuple[CollectionId, RecallSeries, datetime], RecallStats] = LruDict(MAX_PENDING)
-        self._windows: dict[_Exported, deque[tuple[datetime, RecallStats]]] = {}
+        self._windows: defaultdict[_Exported, dict[datetime, RecallStats]] = defaultdict(dict)
         self._changed: set[_Exported] = set()
 
     def record(self, name: CollectionName, collection_id: CollectionId, samples: Iterable[RecallSample]) -> None:
@@ -51,7 +51,12 @@ class RecallAggregator:
             self._add_pending((collection_id, series, minute), sample.stats)
             if sample.live:
                 exported = (collection_id, name, series.version, series.plan, series.band)
-                self._export_later(exported, minute, sample.stats)
+                window = self._windows[exported]
+                window[minute] = window.get(minute, RecallStats()) + sample.stats
+                self._changed.add(exported)
+                if series.plan != LEXICAL_PLAN:
+                    labels = (name, str(series.version), series.plan, series.band)
+                    metrics.RECALL_SAMPLES.labels(*labels).inc(sample.stats.queries)
 
     async def flush(self) -> None:
         """Update the metrics and write the pending sums to the database. What cannot be written stays pending."""
@@ -75,27 +80,16 @@ class RecallAggregator:
     def _add_pending(self, key: tuple[CollectionId, RecallSeries, datetime], stats: RecallStats) -> None:
         self._pending[key] = self._pending.get(key, RecallStats()) + stats
 
-    def _export_later(self, exported: _Exported, minute: datetime, stats: RecallStats) -> None:
-        window = self._windows.setdefault(exported, deque())
-        if window and window[-1][0] == minute:
-            window[-1] = (minute, window[-1][1] + stats)
-        else:
-            window.append((minute, stats))
-        self._changed.add(exported)
-        _, name, version, plan, band = exported
-        if plan != LEXICAL_PLAN:
-            metrics.RECALL_SAMPLES.labels(name, str(version), plan, band).inc(stats.queries)
-
     def _export(self) -> None:
         """Set each gauge to the mean over the window, and remove it where there was no probe for so long."""
         for exported, window in list(self._windows.items()):
-            while window and window[0][0] < self._now() - WINDOW:
-                window.popleft()
+            for minute in [minute for minute in window if minute < self._now() - WINDOW]:
+                del window[minute]
             if not window:
                 del self._windows[exported]
                 _set_gauges(exported, None)
             elif exported in self._changed:  # what did not change may be of a collection that is gone
-                _set_gauges(exported, sum((stats for _, stats in window), RecallStats()))
+                _set_gauges(exported, sum(window.values(), RecallStats()))
         self._changed.clear()
 
 

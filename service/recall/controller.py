@@ -143,9 +143,8 @@ class RecallController:
         self, collection: Collection, version: EmbedderVersion, curve: CalibrationCurve, now: datetime
     ) -> list[EfChange]:
         target = collection.settings.recall_target
-        known = {
-            one.band: one for one in await self.recalls.ef_settings(collection.id) if one.version == version.number
-        }
+        settings = await self.recalls.ef_settings(collection.id)
+        known = {one.band: one for one in settings if one.version == version.number}
         minutes = await self._recent_minutes(collection.id, now)
         since = max(curve.measured_at, now - PROBE_RETENTION)
         unfiltered = known.get("all")
@@ -153,8 +152,7 @@ class RecallController:
             probes = ProbeHistory.of(minutes, version.number, "all").since(since)
             return _initial_changes(known, ef_policy.initial_decision(curve, target, probes))
         changes = []
-        bands: dict[Band, None] = dict.fromkeys(minute.series.band for minute in minutes)
-        for band in bands:
+        for band in dict.fromkeys(minute.series.band for minute in minutes):
             before = known.get(band, unfiltered)
             probes = ProbeHistory.of(minutes, version.number, band).since(since)
             decision = ef_policy.next_decision(

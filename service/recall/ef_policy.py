@@ -19,6 +19,7 @@ by chance is so little below the target that thousands of probes are needed to t
 """
 
 import itertools
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -44,15 +45,8 @@ STEP_MISS_RATIO = 1.4
 cannot be measured."""
 
 
-def _ladder() -> tuple[int, ...]:
-    steps, at = [], float(K)
-    while at < MAX_EF_SEARCH:
-        steps.append(round(at))
-        at *= STEP_RATIO
-    return (*steps, MAX_EF_SEARCH)
-
-
-EF_STEPS = _ladder()
+_STEPS = math.ceil(math.log(MAX_EF_SEARCH / K, STEP_RATIO))
+EF_STEPS = (*(round(K * STEP_RATIO**step) for step in range(_STEPS)), MAX_EF_SEARCH)
 """From the depth that recall is promised for to the most that pgvector takes."""
 
 
@@ -197,7 +191,11 @@ def next_decision(
     missing = {ef: found for ef in fresh.by_ef_search if ef >= now and (found := evidence_of_miss(fresh, ef, target))}
     if missing:
         worst = max(missing)
-        return _raise(worst, missing[worst], target_missed, target)
+        reason = f"{_describe_probes(worst, missing[worst])}: misses the target {target:g}"
+        higher = next_step(worst)
+        if higher is not None:
+            return EfDecision(ef_search=higher, reason=reason)
+        return None if target_missed else EfDecision(ef_search=MAX_EF_SEARCH, target_missed=True, reason=reason)
     found = fresh.at(now)
     if target_missed and holds_target(found, target):
         return EfDecision(ef_search=now, reason=f"{_describe_probes(now, found)}: holds the target {target:g} again")
@@ -213,15 +211,6 @@ def next_decision(
         return None
     reason = f"{_describe_probes(lower, fresh.at(lower))}: holds the target {target:g}"
     return EfDecision(ef_search=lower, reason=reason)
-
-
-def _raise(ef_search: int, found: RecallStats, target_missed: bool, target: float) -> EfDecision | None:
-    """A step above `ef_search`. At the end of the ladder, once, the decision that the target is missed."""
-    reason = f"{_describe_probes(ef_search, found)}: misses the target {target:g}"
-    higher = next_step(ef_search)
-    if higher is not None:
-        return EfDecision(ef_search=higher, reason=reason)
-    return None if target_missed else EfDecision(ef_search=MAX_EF_SEARCH, target_missed=True, reason=reason)
 
 
 def _describe_point(point: CurvePoint) -> str:

@@ -23,11 +23,9 @@ class IndexAdvice:
     action: str = ""
 
 
-_healthy, _watch, _broken = (
-    partial(IndexAdvice, "healthy"),
-    partial(IndexAdvice, "watch"),
-    partial(IndexAdvice, "broken"),
-)
+_healthy = partial(IndexAdvice, "healthy")
+_watch = partial(IndexAdvice, "watch")
+_broken = partial(IndexAdvice, "broken")
 
 
 def advise(health: IndexHealth, *, exact_below: int, target_missed: bool) -> tuple[IndexAdvice, ...]:

@@ -9,7 +9,7 @@ document in one byte, which alone costs a few percent of recall by id, and next 
 """
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
@@ -76,9 +76,7 @@ class LexicalProbe:
         given = [(one.document_id, exact.get(one.document_id, 0.0)) for one in found]
         return RecallStats.of_one(*recall_at_k(true, given, near=NEAR_SHARE * true[-1][1]), seconds)
 
-    async def _changed(
-        self, collection: Collection, ids: Sequence[DocumentId], revisions: Mapping[DocumentId, int]
-    ) -> bool:
+    async def _changed(self, collection: Collection, ids: list[DocumentId], revisions: dict[DocumentId, int]) -> bool:
         now = await self.documents.get(collection.id, ids) if ids else {}
         return any(one not in now or now[one].content_revision != revisions[one] for one in ids)
 

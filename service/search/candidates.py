@@ -6,6 +6,7 @@ its chunks.
 """
 
 import asyncio
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -234,17 +235,15 @@ def keep_newest_content(candidates: CandidateSet) -> CandidateSet:
     its old vector would have it dropped as stale, and its scores would speak of two texts.
     """
     newest: dict[DocumentId, int] = {}
-    outdated = False
-    for query in candidates.queries:
-        for found in (*query.dense_lists, query.lexical_candidates, query.lexical_lookups):
-            for one in found.values():
-                known = newest.setdefault(one.document_id, one.content_revision)
-                outdated |= known != one.content_revision
-                newest[one.document_id] = max(known, one.content_revision)
-    if not outdated:
-        return candidates
 
     def current(one: Candidate) -> bool:
         return one.content_revision == newest[one.document_id]
 
-    return CandidateSet(queries=tuple(query.filtered(current) for query in candidates.queries))
+    queries = candidates.queries
+    lists = [(*one.dense_lists, one.lexical_candidates, one.lexical_lookups) for one in queries]
+    known = [one for found in itertools.chain.from_iterable(lists) for one in found.values()]
+    for one in known:
+        newest[one.document_id] = max(one.content_revision, newest.get(one.document_id, 0))
+    if all(map(current, known)):
+        return candidates
+    return CandidateSet(queries=tuple(one.filtered(current) for one in queries))

@@ -22,7 +22,6 @@ from service.spaces.resolver import Space
 NEGATIVE_WEIGHT = 0.5
 """Leads from the positive mean as far beyond it as it is away from the negative one: p + (p - n), scaled."""
 
-
 EncodedTexts = tuple[Encoder, Mapping[str, Vector]]
 """Vectors by text, and the encoder that made them."""
 Encode = Callable[[Space, Sequence[str], Role], Coroutine[Any, Any, EncodedTexts]]
@@ -66,16 +65,14 @@ class SharedQueryEncoding:
         return list(dict.fromkeys(text for request in here for text in _texts_to_encode(request, role)))
 
 
+@dataclass(eq=False)
 class QueryEncoder:
     """Encodes texts with the embedder of the version, checks vectors of the client, and combines examples."""
 
-    def __init__(
-        self, embedders: Embedders, verifier: ModelVerifier, documents: Documents, vectors: VectorStore
-    ) -> None:
-        self._embedders = embedders
-        self._verifier = verifier
-        self._documents = documents
-        self._vectors = vectors
+    embedders: Embedders
+    verifier: ModelVerifier
+    documents: Documents
+    vectors: VectorStore
 
     async def encode(self, context: SearchContext, shared: SharedQueryEncoding) -> list[Vector | None]:
         """The vector of each query; None where the dense leg is not wanted or had to be given up."""
@@ -124,9 +121,9 @@ class QueryEncoder:
         return vectors
 
     async def _encode_verified(self, space: Space, texts: Sequence[str], role: Role) -> EncodedTexts:
-        encoder = await self._verifier.ensure(space.version)
-        vectors = await self._embedders.embed(space.version.spec, texts, role)
-        if await self._verifier.ensure(space.version) is not encoder:
+        encoder = await self.verifier.ensure(space.version)
+        vectors = await self.embedders.embed(space.version.spec, texts, role)
+        if await self.verifier.ensure(space.version) is not encoder:
             # Replaced since it was verified: which of the two models gave these vectors is unknown.
             raise SpaceRefused("the model was replaced while it encoded the query")
         return encoder, dict(zip(texts, vectors, strict=True))
@@ -166,11 +163,11 @@ class QueryEncoder:
         """
         if not like.ids:
             return {}
-        directions = await self._vectors.directions(space.version, list(like.ids))
+        directions = await self.vectors.directions(space.version, list(like.ids))
         missing = like.ids - directions.keys()
         if not missing:
             return directions
-        existing = await self._documents.get(space.collection.id, list(missing))
+        existing = await self.documents.get(space.collection.id, list(missing))
         lacking = f"version {space.version.number} has no vector yet of document"
         errors = [
             FieldError(field, f"{lacking} {id_!r} as it is now" if id_ in existing else f"there is no document {id_!r}")
@@ -219,9 +216,8 @@ def _client_vector(context: SearchContext, values: Sequence[float], field: str) 
         if space.ambiguous:
             raise Invalid.at("embedder_version", "the active version has changed: say which one the vector is of")
     if len(values) != version.dimensions:
-        raise Invalid.at(
-            field, f"has {len(values)} numbers; version {version.number} has {version.dimensions} dimensions"
-        )
+        wrong = f"has {len(values)} numbers; version {version.number} has {version.dimensions} dimensions"
+        raise Invalid.at(field, wrong)
     vector = unit(values)
     if vector is None:
         raise Invalid.at(field, "has no direction: its numbers are all zero, or not finite")

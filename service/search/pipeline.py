@@ -8,8 +8,8 @@ the legs run for each, and fusion makes one ranking of all.
 """
 
 import asyncio
-import dataclasses
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 
 from service.core import metrics
@@ -47,37 +47,31 @@ UNEMBEDDED_LENGTH = 1000
 """Code points shown of a document that only the lexical leg knows yet."""
 
 
+@dataclass(kw_only=True, eq=False)
 class SearchPipeline:
     """`passing_cap`: most documents that a filter may list by id. `max_concurrent`: live searches before Overloaded.
     `observers` are informed of every live search."""
 
-    def __init__(
-        self,
-        *,
-        collections: Collections,
-        versions: Versions,
-        documents: Documents,
-        vectors: VectorStore,
-        lexicon: Lexicon,
-        embedders: Embedders,
-        verifier: ModelVerifier,
-        reranker: Reranker | None,
-        passing_cap: int,
-        max_concurrent: int,
-        observers: Sequence[SearchObserver] = (),
-    ) -> None:
-        self._documents = documents
-        self._vectors = vectors
-        self._lexicon = lexicon
-        self._spaces = SpaceResolver(collections, versions)
-        self._encoder = QueryEncoder(embedders, verifier, documents, vectors)
-        self._certainty = DenseCertainty(vectors)
-        self._dense = DenseRetriever(vectors, documents, self._certainty)
-        self._lexical = LexicalRetriever(lexicon, documents)
-        self._rerank_stage = RerankStage(reranker)
-        self._passing_cap = passing_cap
-        self._free = max_concurrent
-        self._observers = observers
+    collections: Collections
+    versions: Versions
+    documents: Documents
+    vectors: VectorStore
+    lexicon: Lexicon
+    embedders: Embedders
+    verifier: ModelVerifier
+    reranker: Reranker | None
+    passing_cap: int
+    max_concurrent: int
+    observers: Sequence[SearchObserver] = ()
+
+    def __post_init__(self) -> None:
+        self._spaces = SpaceResolver(self.collections, self.versions)
+        self._encoder = QueryEncoder(self.embedders, self.verifier, self.documents, self.vectors)
+        self._certainty = DenseCertainty(self.vectors)
+        self._dense = DenseRetriever(self.vectors, self.documents, self._certainty)
+        self._lexical = LexicalRetriever(self.lexicon, self.documents)
+        self._rerank_stage = RerankStage(self.reranker)
+        self._free = self.max_concurrent
 
     async def run(
         self, name: CollectionName, request: SearchRequest, shared: SharedQueryEncoding | None = None
@@ -123,7 +117,7 @@ class SearchPipeline:
             candidates = await self._retrieve(context, vectors, filter_match, width)
             candidates = await self._apply_constraints(context, candidates)
             candidates = await self._complete_scores(context, candidates, wanted)
-            confidence = confidence or await assess_confidence(self._lexicon, context, candidates)
+            confidence = confidence or await assess_confidence(self.lexicon, context, candidates)
             ranking = [] if confidence.withheld else _fuse(context, candidates)
             hits = await self._fetch(context, candidates, ranking, wanted)
             complete = len(hits) >= wanted or len(hits) == len(ranking) or candidates.exhausted
@@ -136,7 +130,7 @@ class SearchPipeline:
 
         possible = filter_match.count if filter_match is not None and request.group_by == "document" else request.k
         more_exist = (context.stale > 0 or not candidates.exhausted) and not confidence.withheld
-        plan = dataclasses.replace(candidates.plan, underfilled=len(hits) < min(request.k, possible) and more_exist)
+        plan = replace(candidates.plan, underfilled=len(hits) < min(request.k, possible) and more_exist)
         if context.live:
             event = SearchEvent(
                 space=space,
@@ -150,7 +144,7 @@ class SearchPipeline:
                 best_bm25=retrievers.best_score(*(query.lexical_candidates for query in candidates.queries)),
             )
             _record_metrics(context, event)
-            for observer in self._observers:
+            for observer in self.observers:
                 observer.on_search(event)
         return SearchResult(
             hits=tuple(hits),
@@ -170,8 +164,8 @@ class SearchPipeline:
             return None
         with context.timings.stage("filter"):
             rows = retrievers.chunks_for(context.space, width)
-            cap = filter_planner.max_allowlist(context.space.status, rows, self._passing_cap)
-            return await self._documents.match_filter(context.space.collection.id, context.request.where, cap)
+            cap = filter_planner.max_allowlist(context.space.status, rows, self.passing_cap)
+            return await self.documents.match_filter(context.space.collection.id, context.request.where, cap)
 
     async def _retrieve(
         self, context: SearchContext, vectors: Sequence[Vector | None], filter_match: FilterMatch | None, width: int
@@ -212,8 +206,8 @@ class SearchPipeline:
             return candidates
 
         async def apply() -> CandidateSet:
-            context.unmatched_terms = await self._lexicon.unmatched_terms(context.space.collection, query)
-            return await candidate_sets.apply_constraints(self._lexicon, context.space, candidates, query)
+            context.unmatched_terms = await self.lexicon.unmatched_terms(context.space.collection, query)
+            return await candidate_sets.apply_constraints(self.lexicon, context.space, candidates, query)
 
         hybrid = context.request.mode == "hybrid"
         return await context.run_stage("wishes", apply(), optional=hybrid, in_budget=False) or candidates
@@ -223,7 +217,7 @@ class SearchPipeline:
         if any(query.dense is not None for query in candidates.queries):
             with context.timings.stage("dense"):
                 candidates = await candidate_sets.complete_scores(
-                    self._vectors, self._lexicon, context, candidates, wanted
+                    self.vectors, self.lexicon, context, candidates, wanted
                 )
                 candidates = await candidate_sets.add_certainty(self._certainty, context.space, candidates)
         return candidate_sets.keep_newest_content(candidates)
@@ -239,7 +233,7 @@ class SearchPipeline:
                 page = ranking[at : at + wanted - len(hits)]
                 at += len(page)
                 found = [candidates.candidate(fused.item) for fused in page]
-                passages = await self._documents.passages(
+                passages = await self.documents.passages(
                     context.space.collection.id, found, context.request.where, UNEMBEDDED_LENGTH
                 )
                 fresh = [
@@ -262,27 +256,27 @@ class SearchPipeline:
             return hits
         picks = mmr([hit.score for hit in hits], vectors, request.diversity, request.k)
         return [
-            dataclasses.replace(hit, explanation=dataclasses.replace(hit.explanation, diversity=pick))
+            replace(hit, explanation=replace(hit.explanation, diversity=pick))
             for hit, pick in ((hits[pick.rank - 1], pick) for pick in picks)
         ]
 
     async def _vectors_of(self, space: Space, hits: Sequence[Hit]) -> list[Vector | None]:
         """None for a hit whose document has another content in the space than in the answer."""
         chunks, contents = [(hit.id, hit.chunk) for hit in hits], [hit.content_revision for hit in hits]
-        vectors = await self._vectors.get(space.version, chunks, contents)
+        vectors = await self.vectors.get(space.version, chunks, contents)
         return [vectors.get(chunk) for chunk in chunks]
 
     async def _decorate(self, context: SearchContext, hits: list[Hit]) -> list[Hit]:
         """Add highlights and vectors where the request includes them."""
         request = context.request
         if "highlights" in request.include and hits:
-            work = self._lexicon.highlight(context.space.collection, request.parsed_query, [hit.text for hit in hits])
+            work = self.lexicon.highlight(context.space.collection, request.parsed_query, [hit.text for hit in hits])
             highlights = await context.run_stage("highlight", work, optional=True, in_budget=False)
             if highlights is not None:
                 hits = [_highlighted(*pair) for pair in zip(hits, highlights, strict=True)]
         if "vector" in request.include and hits:
             hits = [
-                dataclasses.replace(hit, vector=None if vector is None else tuple(map(float, vector)))
+                replace(hit, vector=None if vector is None else tuple(map(float, vector)))
                 for hit, vector in zip(hits, await self._vectors_of(context.space, hits), strict=True)
             ]
         return hits
@@ -335,7 +329,7 @@ def _hit(fused: FusedItem[Item], candidate: Candidate, passage: Passage) -> Hit:
 
 def _highlighted(hit: Hit, highlights: Highlights) -> Hit:
     offsets = tuple((hit.start + start, hit.start + end) for start, end in highlights.spans)
-    return dataclasses.replace(hit, highlights=highlights.fragments, highlight_offsets=offsets)
+    return replace(hit, highlights=highlights.fragments, highlight_offsets=offsets)
 
 
 def _record_metrics(context: SearchContext, event: SearchEvent) -> None:

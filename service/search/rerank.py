@@ -6,6 +6,7 @@ be trusted; from then on it goes on only while another portion can change the an
 
 import asyncio
 import time
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
@@ -109,10 +110,9 @@ class _PassageScorer:
 
 async def _score(request: SearchRequest, reranker: Reranker, hits: Sequence[Hit]) -> RerankScores:
     """Score each passage with the query that contributes most to its hit."""
-    places_by_query: dict[str, list[int]] = {}
+    places_by_query: defaultdict[str, list[int]] = defaultdict(list)
     for at, hit in enumerate(hits):
-        query = request.model_text(request.rerank_query(hit.explanation))
-        places_by_query.setdefault(query, []).append(at)
+        places_by_query[request.model_text(request.rerank_query(hit.explanation))].append(at)
     scores = [0.0] * len(hits)
     truncated = 0
     for query, places in places_by_query.items():

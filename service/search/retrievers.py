@@ -7,6 +7,7 @@ leaves an answer short while enough documents pass.
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 from service.core.filters import Filter
 from service.core.ids import DocumentId, Vector
@@ -62,9 +63,8 @@ class DenseRetriever:
         by_document = request.group_by == "document"
         excluded = frozenset() if request.like is None else request.like.ids
         limit = chunks_for(space, width + len(excluded)) if by_document or excluded else width
-        plan = filter_planner.choose_plan(
-            space.status, filter_match, limit, exact=request.exact, ef_search=request.ef_search
-        )
+        choose_plan = partial(filter_planner.choose_plan, space.status, ef_search=request.ef_search)
+        plan = choose_plan(filter_match, limit, exact=request.exact)
         if self._certainty is not None and where is not None and filter_match is not None and plan.kind != "exact":
             sampled = await self._certainty.nearest_sampled(space, vector)
             passing = await self._documents.filter_ids(space.collection.id, sampled, where) if sampled else frozenset()
@@ -84,7 +84,7 @@ class DenseRetriever:
                 limit *= 4
             elif filter_match is None and len(rows) >= limit and limit < MAX_WIDTH:  # documents have many chunks
                 limit = min(MAX_WIDTH, 4 * limit)
-                plan = filter_planner.choose_plan(space.status, None, limit, ef_search=request.ef_search)
+                plan = choose_plan(None, limit)
             else:
                 if where is not None:
                     within, where = await _resolve_allowlist(self._documents, space, where)

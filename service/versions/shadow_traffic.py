@@ -107,14 +107,16 @@ class ShadowTargets(NamedTuple):
     expires_at: float
 
 
+@dataclass(kw_only=True, eq=False)
 class ShadowTraffic:
     """`share`: of the live searches, that are answered again while there is a candidate."""
 
-    def __init__(self, *, search: SearchPipeline, collections: Collections, versions: Versions, share: float) -> None:
-        self._search = search
-        self._collections = collections
-        self._versions = versions
-        self._share = share
+    search: SearchPipeline
+    collections: Collections
+    versions: Versions
+    share: float
+
+    def __post_init__(self) -> None:
         self._requests: QueryLog[CollectionName, LruDict[SearchRequest, None]] = QueryLog(
             lambda: LruDict(MAX_REMEMBERED), max_keys=MAX_COLLECTIONS
         )
@@ -136,7 +138,7 @@ class ShadowTraffic:
         # Without the cross-encoder, which would even out the difference, and without what only costs time.
         request = replace(request, k=DEPTH, rerank=None, min_confidence=None, budget_ms=None, include=frozenset())
         self._requests.touch(name)[request] = None
-        if random.random() < self._share and not self._queue.full():  # noqa: S311  no secret
+        if random.random() < self.share and not self._queue.full():  # noqa: S311  no secret
             self._queue.put_nowait((name, request))
 
     def recent(self, name: CollectionName) -> tuple[SearchRequest, ...]:
@@ -166,12 +168,12 @@ class ShadowTraffic:
         targets = self._targets.get(name)
         if targets is not None and time.monotonic() <= targets.expires_at:
             return targets
-        collection = await self._collections.by_name(name)
+        collection = await self.collections.by_name(name)
         # The previous version is ready too, but needs no evidence.
         others = (collection.active_version, collection.previous_version)
         candidates = tuple(
             version
-            for version in await self._versions.of(collection.id)
+            for version in await self.versions.of(collection.id)
             if version.state in _CANDIDATE_STATES and version.number not in others and not version.spec.external
         )
         kept = {(collection.id, collection.active_version, version.number) for version in candidates}
@@ -193,7 +195,7 @@ class ShadowTraffic:
             started = time.perf_counter()
             try:
                 pinned = replace(request, embedder_version=number)
-                answer = await self._search.run_background(collection.name, pinned)
+                answer = await self.search.run_background(collection.name, pinned)
                 if not answer.complete:
                     raise Unavailable("; ".join(f"{one.stage}: {one.reason}" for one in answer.degraded))
             except AzimuthError as error:
@@ -207,9 +209,8 @@ class ShadowTraffic:
             window.errors += 1
             return
         (old, old_ms), (new, new_ms) = answers[active], answers[version.number]
-        window.comparisons[request] = ShadowComparison(
-            overlap_at_k(old, new, DEPTH), kendall_tau(old, new), old_ms, new_ms
-        )
+        overlap, tau = overlap_at_k(old, new, DEPTH), kendall_tau(old, new)
+        window.comparisons[request] = ShadowComparison(overlap, tau, old_ms, new_ms)
         mean = statistics.fmean(one.overlap for one in window.comparisons.values())
         metrics.SHADOW_OVERLAP.labels(collection.name, str(version.number)).set(mean)
 

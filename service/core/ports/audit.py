@@ -1,5 +1,3 @@
-"""Port of the audit log."""
-
 from typing import Protocol
 
 from service.core.ids import CollectionId

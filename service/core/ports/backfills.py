@@ -1,5 +1,3 @@
-"""Port of backfills."""
-
 from datetime import datetime
 from typing import Protocol
 
@@ -7,7 +5,7 @@ from service.core.versions import BackfillStatus, Completeness, EmbedderVersion,
 
 
 class Backfills(Protocol):
-    """Give a new version the documents that are older than it."""
+    """Backfills give a new version the documents that are older than it."""
 
     async def advance(self, version: EmbedderVersion, now: datetime, window: int) -> BackfillStatus:
         """Enqueue the next documents whose current content the version lacks, up to about `window` waiting jobs.

@@ -1,5 +1,3 @@
-"""Port of the change feed."""
-
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Protocol
@@ -9,7 +7,7 @@ from service.core.ids import CollectionId, DocumentId
 
 
 class ChangeFeed(Protocol):
-    """Each document once, at its latest change. Late commits are never skipped."""
+    """The changes of a collection: each document once, at its latest one. Late commits are never skipped."""
 
     async def after(self, collection_id: CollectionId, position: Position, limit: int, now: datetime) -> ChangePage:
         """The next changes, at most `limit`; continue with the position of the last one. CollectionNotFound."""

@@ -1,5 +1,3 @@
-"""Port of the collections and their settings."""
-
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Protocol

@@ -1,5 +1,3 @@
-"""Port of the documents as committed."""
-
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Protocol
@@ -57,7 +55,7 @@ class Documents(Protocol):
 
     async def passages(
         self, collection_id: CollectionId, candidates: Sequence[Candidate], where: Filter | None, default_length: int
-    ) -> tuple["Passage | None", ...]:
+    ) -> tuple[Passage | None, ...]:
         """The text of each candidate's chunk as it stands now, aligned with `candidates`.
 
         None where the document was deleted, its content is no longer of the candidate's revision, or it no longer

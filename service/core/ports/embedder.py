@@ -1,5 +1,3 @@
-"""Ports of the embedding models."""
-
 from collections.abc import Mapping, Sequence
 from typing import Protocol, runtime_checkable
 

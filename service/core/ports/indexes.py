@@ -1,5 +1,3 @@
-"""Port of the HNSW indexes."""
-
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 

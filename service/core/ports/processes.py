@@ -1,5 +1,3 @@
-"""Port of the heartbeats of the API processes."""
-
 from datetime import datetime
 from typing import Protocol
 

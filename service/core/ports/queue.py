@@ -1,5 +1,3 @@
-"""Port of the queue of documents that wait for an embedder."""
-
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Protocol
@@ -20,7 +18,7 @@ class JobQueue(Protocol):
         now: datetime,
         lease: timedelta,
         lane: Lane = "live",
-    ) -> tuple["ClaimedJob", ...]:
+    ) -> tuple[ClaimedJob, ...]:
         """Lease jobs of one lane, oldest first, and commit; then read their documents.
 
         Of live writes, those of the active version come first.

@@ -1,5 +1,3 @@
-"""Port of the recall measurements."""
-
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Protocol

@@ -1,5 +1,3 @@
-"""Port of the cross-encoder."""
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol

@@ -1,5 +1,3 @@
-"""Port of the judgments of collections."""
-
 from datetime import datetime
 from typing import Protocol
 

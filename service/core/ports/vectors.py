@@ -1,5 +1,3 @@
-"""Port of the vector tables."""
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol

@@ -1,5 +1,3 @@
-"""Port of embedder versions."""
-
 from collections.abc import Iterable, Mapping
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol
