@@ -2,7 +2,6 @@ import numpy as np
 import pytest
 
 from service.core.ids import Vector
-from service.core.vector_math import direction
 from service.search.encode_query import NEGATIVE_WEIGHT, rocchio
 from tests.world import unit
 
@@ -30,11 +29,3 @@ def test_positive_examples_attract_and_negative_ones_repel_by_their_weight(
 )
 def test_examples_that_cancel_each_other_point_nowhere(positive: list[Vector], negative: list[Vector]) -> None:
     assert rocchio(positive, negative) is None
-
-
-def test_a_direction_has_length_one() -> None:
-    found = direction(np.array([3.0, 4.0]) / 100)
-    assert found is not None
-    np.testing.assert_allclose(found, unit(3, 4), atol=1e-6)
-    assert found.dtype == np.float32
-    assert direction(np.zeros(2)) is None

@@ -3,23 +3,20 @@
 import asyncio
 from collections.abc import Sequence
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Any
 from unittest.mock import AsyncMock
 
-import numpy as np
 import pytest
 
 from service.core import errors, filters
 from service.core.collections import EXTERNAL, CollectionSettings, EmbedderSpec
-from service.core.documents import Document
-from service.core.ids import CollectionName, DocumentId, VersionNumber
+from service.core.ids import CollectionName, VersionNumber
 from service.core.jobs import EncodedDocument
 from service.core.ports.reranker import RerankScores
 from service.core.ports.vectors import VectorQuery
 from service.core.query_syntax import ParsedQuery
 from service.core.search import Candidate, FilterMatch, RerankRequest, SearchRequest
-from service.core.vector_math import unit
 from service.core.versions import EmbedderVersion, SpaceStatus, VersionState
 from service.embedder.models.hashing_encoder import HashingEncoder
 from service.embedder.models.registry import ModelRegistry
@@ -28,8 +25,8 @@ from service.search.filter_planner import DEFAULT_EF_SEARCH
 from service.search.pipeline import SearchPipeline
 from service.spaces.model_verification import ModelVerifier
 from tests.fakes import FakeCollections, FakeDocuments, FakeLexicon, FakeQueue, FakeStore, FakeVectors, FakeVersions
+from tests.world import NOW, doc
 
-NOW = datetime(2026, 1, 1, tzinfo=UTC)
 NAME = CollectionName("animals")
 TEXTS = {
     "cat": "A cat is a small animal that purrs and hunts mice.",
@@ -114,10 +111,7 @@ class Zoo:
         return (await self.versions.of(self.collection.id))[0]
 
     async def write(self, texts: dict[str, str], *, encode: bool = True) -> None:
-        documents = [
-            Document(id=DocumentId(name), title=name, text=text, metadata={"wheels": name in {"car", "bus"}})
-            for name, text in texts.items()
-        ]
+        documents = [doc(name, text, title=name, wheels=name in {"car", "bus"}) for name, text in texts.items()]
         await self.documents.put(self.collection.id, documents, NOW)
         if encode:
             await self.encode()
@@ -143,18 +137,16 @@ async def zoo() -> Zoo:
 
 async def test_a_hybrid_answer_says_how_it_came_about(zoo: Zoo) -> None:
     answer = await zoo.search().run(NAME, SearchRequest(text="a small animal that purrs", k=3))
-    assert answer.hits[0].id == "cat"
-    assert answer.embedder_version == 1
-    assert answer.dense.kind == "exact"
-    assert not answer.degraded
-    assert not answer.rerank_summary
-    explanation = answer.hits[0].explanation
-    assert explanation.dense is not None
-    assert explanation.lexical is not None
-    assert explanation.dense.rank == explanation.lexical.rank == 1
-    assert answer.hits[0].score == explanation.fusion
+    assert (answer.embedder_version, answer.dense.kind, answer.degraded, answer.rerank_summary) == (
+        1,
+        "exact",
+        (),
+        None,
+    )
+    best = answer.hits[0]
+    assert (best.id, best.text, best.score) == ("cat", TEXTS["cat"], best.explanation.fusion)
+    assert [leg and leg.rank for leg in (best.explanation.dense, best.explanation.lexical)] == [1, 1]
     assert {"embed", "dense", "lexical", "fuse", "fetch"} <= answer.timings.seconds.keys()
-    assert answer.hits[0].text == TEXTS["cat"]
 
 
 @pytest.mark.parametrize(("mode", "other"), [("dense", "lexical"), ("lexical", "dense")])
@@ -185,11 +177,9 @@ async def test_the_reranker_blends_and_the_unread_stay_behind(zoo: Zoo) -> None:
     reranker = Shouting("milk")
     request = SearchRequest(text="a small animal that purrs", rerank=RerankRequest(depth=3, weight=0.9))
     answer = await zoo.search(reranker=reranker).run(NAME, request)
-    assert len(reranker.seen) == 3
-    assert answer.rerank_summary
-    assert answer.hits[0].id == "cow"
-    assert answer.hits[0].explanation.rerank is not None
-    assert answer.hits[0].explanation.rerank.rank == 1
+    assert (len(reranker.seen), answer.rerank_summary is not None) == (3, True)
+    first = answer.hits[0].explanation.rerank
+    assert (answer.hits[0].id, first and first.rank) == ("cow", 1)
     assert [hit.explanation.rerank is not None for hit in answer.hits] == [True] * 3 + [False] * (len(answer.hits) - 3)
     scores = [hit.score for hit in answer.hits]
     assert scores == sorted(scores, reverse=True)
@@ -247,8 +237,8 @@ class Indexed(FakeVersions):
         return replace(await super().status(version), indexed=True)
 
 
-@pytest.mark.parametrize("where", [None, {"wheels": False}])
-async def test_an_index_that_brings_too_little_is_not_the_last_word(zoo: Zoo, where: object) -> None:
+@pytest.mark.parametrize("where", [None, filters.parse({"wheels": False})])
+async def test_an_index_that_brings_too_little_is_not_the_last_word(zoo: Zoo, where: filters.Filter | None) -> None:
     plans: list[str] = []
 
     async def finds_next_to_nothing(query: VectorQuery) -> tuple[Candidate, ...]:
@@ -258,19 +248,16 @@ async def test_an_index_that_brings_too_little_is_not_the_last_word(zoo: Zoo, wh
 
     vectors = zoo.mocked_vectors(finds_next_to_nothing)
     search = zoo.search(vectors=vectors, versions=Indexed(zoo.collections), passing_cap=1)
-    parsed = None if where is None else filters.parse(where)
-    answer = await search.run(NAME, SearchRequest(text="animal", mode="dense", k=3, where=parsed))
-    assert plans == ["hnsw", "exact"]
-    assert len(answer.hits) == 3
-    assert answer.dense.kind == "exact"
+    answer = await search.run(NAME, SearchRequest(text="animal", mode="dense", k=3, where=where))
+    assert (plans, len(answer.hits), answer.dense.kind) == (["hnsw", "exact"], 3, "exact")
 
 
 async def test_the_index_is_searched_as_deep_as_the_answer_needs_and_says_so(zoo: Zoo) -> None:
     search = zoo.search(versions=Indexed(zoo.collections))
-    answer = await search.run(NAME, SearchRequest(text="animal", mode="dense", k=3, candidates=5))
-    assert (answer.dense.kind, answer.dense.ef_search) == ("hnsw", DEFAULT_EF_SEARCH)
-    deeper = await search.run(NAME, SearchRequest(text="animal", mode="dense", k=3, candidates=5, ef_search=300))
-    assert deeper.dense.ef_search == 300
+    for wanted, used in ((None, DEFAULT_EF_SEARCH), (300, 300)):
+        request = SearchRequest(text="animal", mode="dense", k=3, candidates=5, ef_search=wanted)
+        plan = (await search.run(NAME, request)).dense
+        assert (plan.kind, plan.ef_search) == ("hnsw", used)
 
 
 async def never(*_: object) -> tuple[Candidate, ...]:
@@ -279,10 +266,8 @@ async def never(*_: object) -> tuple[Candidate, ...]:
 
 
 async def test_a_leg_that_outlasts_the_budget_is_left_out_visibly(zoo: Zoo) -> None:
-    answer = await zoo.search(lexicon=zoo.mocked_lexicon(side_effect=never)).run(
-        NAME, SearchRequest(text="animal", budget_ms=100)
-    )
-    assert answer.hits
+    search = zoo.search(lexicon=zoo.mocked_lexicon(side_effect=never))
+    answer = await search.run(NAME, SearchRequest(text="animal", budget_ms=100))
     assert [(one.stage, one.code) for one in answer.degraded] == [("lexical", "budget")]
     assert answer.hits[0].highlights, "what is already found is still shown in full"
 
@@ -326,14 +311,12 @@ async def test_a_version_that_does_not_exist(zoo: Zoo) -> None:
 
 async def test_vectors_on_request(zoo: Zoo) -> None:
     answer = await zoo.search().run(NAME, SearchRequest(text="milk", k=1, include=frozenset({"vector"})))
-    assert len(answer.hits[0].vector or ()) == 256
-    assert answer.hits[0].highlights == ()
+    assert (len(answer.hits[0].vector or ()), answer.hits[0].highlights) == (256, ())
 
 
 async def test_a_filter_that_nothing_passes(zoo: Zoo) -> None:
     answer = await zoo.search().run(NAME, SearchRequest(text="animal", where=filters.parse({"wheels": 4})))
-    assert answer.hits == ()
-    assert not answer.dense.underfilled
+    assert (answer.hits, answer.dense.underfilled) == ((), False)
     assert FilterMatch(ids=(), count=0, total=0).selectivity == 0.0
 
 
@@ -341,8 +324,7 @@ async def test_a_changed_document_is_found_by_its_new_words_before_it_is_encoded
     await zoo.write({"cat": "The lynx prowls by night."}, encode=False)
     answer = await zoo.search().run(NAME, SearchRequest(text="lynx prowls night", k=5, include=frozenset({"vector"})))
     (cat,) = [hit for hit in answer.hits if hit.id == "cat"]
-    assert cat.vector is None
-    assert cat.text == "The lynx prowls by night."
+    assert (cat.vector, cat.text) == (None, "The lynx prowls by night.")
     assert cat.explanation.lexical is not None
     assert cat.explanation.dense is None  # the vector that there is speaks of another text
 
@@ -360,11 +342,9 @@ async def test_a_lexical_index_that_lags_does_not_lend_its_old_scores(zoo: Zoo) 
 
 async def test_an_answer_left_short_by_what_changed_says_so(zoo: Zoo) -> None:
     await zoo.write({name: f"{text} Once more." for name, text in TEXTS.items() if name != "dog"}, encode=False)
-    answer = await zoo.search().run(NAME, SearchRequest(text="an animal", mode="dense", k=3))
-    assert [hit.id for hit in answer.hits] == ["dog"]
-    assert answer.dense.underfilled
-    enough = await zoo.search().run(NAME, SearchRequest(text="an animal", mode="dense", k=1))
-    assert not enough.dense.underfilled
+    for k, underfilled in ((3, True), (1, False)):
+        answer = await zoo.search().run(NAME, SearchRequest(text="an animal", mode="dense", k=k))
+        assert ([hit.id for hit in answer.hits], answer.dense.underfilled) == (["dog"], underfilled)
 
 
 async def test_a_collection_made_anew_by_another_process_is_found_at_once(zoo: Zoo) -> None:
@@ -407,18 +387,17 @@ async def test_a_vector_of_the_client_answers_as_the_text_that_it_is_of_without_
     ("number", "vector", "field"),
     [
         (None, (1.0,) * 256, "embedder_version"),
-        (1, (1.0,) * 255, "vector"),
-        (1, (0.0,) * 256, "vector"),
-        (1, (float("nan"),) * 256, "vector"),
-        (1, (*(1.0,) * 255, float("inf")), "vector"),
+        (VersionNumber(1), (1.0,) * 255, "vector"),
+        (VersionNumber(1), (0.0,) * 256, "vector"),
+        (VersionNumber(1), (float("nan"),) * 256, "vector"),
+        (VersionNumber(1), (*(1.0,) * 255, float("inf")), "vector"),
     ],
 )
 async def test_a_vector_that_is_none_of_the_space_or_does_not_say_so_is_refused(
-    zoo: Zoo, number: int | None, vector: tuple[float, ...], field: str
+    zoo: Zoo, number: VersionNumber | None, vector: tuple[float, ...], field: str
 ) -> None:
-    pinned = None if number is None else VersionNumber(number)
     for text in ("", "animal"):
-        request = SearchRequest(text=text, mode="hybrid" if text else "dense", vector=vector, embedder_version=pinned)
+        request = SearchRequest(text=text, mode="hybrid" if text else "dense", vector=vector, embedder_version=number)
         with pytest.raises(errors.Invalid) as refused:
             await zoo.search().run(NAME, request)
         assert [error.field for error in refused.value.errors] == [field]
@@ -465,16 +444,3 @@ async def test_without_its_vector_an_external_version_answers_by_words(zoo: Zoo)
     both = await zoo.search().run(NAME, SearchRequest(text="animal", vector=(1.0,) * 256))
     assert not both.degraded
     assert all(hit.explanation.dense is not None for hit in both.hits)
-
-
-@pytest.mark.parametrize("scale", [5e-324, 1e-200, 1.0, 1e200, 1.7e308])
-def test_a_direction_survives_whatever_its_length(scale: float) -> None:
-    vector = unit((0.0, -scale, scale))
-    assert vector is not None
-    np.testing.assert_allclose(vector, [0.0, -np.sqrt(0.5), np.sqrt(0.5)], rtol=1e-6)
-    assert vector.dtype == np.float32
-
-
-@pytest.mark.parametrize("values", [(), (0.0, -0.0), (float("nan"), 1.0), (float("inf"), 1.0)])
-def test_what_has_no_direction(values: tuple[float, ...]) -> None:
-    assert unit(values) is None
