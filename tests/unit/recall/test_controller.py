@@ -1,6 +1,7 @@
 """The recall controller: when an index is calibrated, how probes then move `ef_search`, and what is recorded."""
 
 import dataclasses
+import re
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import Any
@@ -12,7 +13,7 @@ from service.core.errors import ModelUnavailable
 from service.core.ids import VersionNumber
 from service.core.index_health import IndexHealth
 from service.core.periodic import Clock
-from service.core.recall import Band, CalibrationCurve, CurvePoint, EfSetting, RecallMinute, RecallSeries, RecallStats
+from service.core.recall import Band, CalibrationCurve, EfSetting, RecallMinute, RecallSeries
 from service.core.versions import AuditEntry, Judgments, SpaceStatus, VersionState
 from service.recall import ef_policy
 from service.recall.calibration_curve import CurveMeasurer
@@ -20,6 +21,7 @@ from service.recall.controller import RecallController
 from service.runtime.db_gauges import DatabaseGauges, KnownCollections
 from service.spaces.resolver import Space
 from tests.fakes import FakeBackfills, FakeIndexes
+from tests.unit.recall.test_ef_policy import curve, stats
 from tests.world import NOW, World, build, doc
 
 LOWS = {60: 0.88, 75: 0.91, 116: 0.94, 146: 0.955, 182: 0.965, 1_000: 0.985}
@@ -41,16 +43,10 @@ class FakeCurves(CurveMeasurer):
             raise ModelUnavailable
         self.times += 1
         assert health.index is not None
-        points = (
-            CurvePoint(ef_search=ef, recall=min(1.0, low + 0.01), low=low, high=1.0, milliseconds=1.0)
-            for ef, low in self.lows.items()
-        )
-        return CalibrationCurve(
-            points=tuple(points),
-            queries=200,
+        return dataclasses.replace(
+            curve(self.lows),
             rows=space.status.rows,
             measured_at=now(),
-            exact_milliseconds=30.0,
             target=space.collection.settings.recall_target,
             build=health.index.build,
             written=health.written,
@@ -90,8 +86,10 @@ class Scene:
         )
         self.set_index(ROWS)
 
-    def set_index(self, rows: int, *, written: int = ROWS, dead: int = 0, indexed: bool = True) -> None:
-        key = (self.world.collection.id, VersionNumber(1))
+    def set_index(
+        self, rows: int, *, written: int = ROWS, dead: int = 0, indexed: bool = True, number: int = 1
+    ) -> None:
+        key = (self.world.collection.id, VersionNumber(number))
         self.versions.statuses[key] = SpaceStatus(rows=rows, indexed=indexed, chunks_per_document=1.0)
         self.indexes.healths[key] = IndexHealth(
             rows=rows,
@@ -120,13 +118,8 @@ class Scene:
     async def add_probes(self, ef_search: int, recall: float, queries: int = 1_000, band: Band = "all") -> None:
         """Right now, by live searches."""
         series = RecallSeries(version=VersionNumber(1), leg="dense", plan="hnsw", band=band, ef_search=ef_search)
-        found = RecallStats(
-            queries=queries,
-            recall=queries * recall,
-            recall_squares=queries * (recall**2 + 0.01),
-            distance_recall=queries * recall,
-        )
-        await self.world.recalls.add(self.world.collection.id, [RecallMinute(series=series, at=self.now, stats=found)])
+        found = RecallMinute(series=series, at=self.now, stats=stats(recall, queries))
+        await self.world.recalls.add(self.world.collection.id, [found])
 
     async def ef_settings(self) -> dict[str, EfSetting]:
         return {one.band: one for one in await self.world.recalls.ef_settings(self.world.collection.id)}
@@ -229,17 +222,12 @@ async def test_one_process_at_a_time(scene: Scene) -> None:
 
 async def test_a_version_is_calibrated_before_it_is_judged(scene: Scene) -> None:
     second = await scene.world.add_version(2, VersionState.VERIFYING)
-    scene.versions.statuses[second.collection_id, second.number] = SpaceStatus(
-        rows=ROWS, indexed=True, chunks_per_document=1.0
-    )
+    scene.set_index(ROWS, number=2)
     await scene.recall_controller.prepare(scene.world.collection, second, lambda: NOW)
     assert (await scene.world.versions.status(second)).ef_settings == {"all": 146}
     await scene.recall_controller.prepare(scene.world.collection, second, lambda: NOW)
     assert scene.curves.times == 1
-    # Who promotes is not kept waiting because much was written since.
-    scene.indexes.healths[second.collection_id, second.number] = dataclasses.replace(
-        await scene.indexes.health(second), written=10 * ROWS
-    )
+    scene.set_index(ROWS, written=10 * ROWS, number=2)  # who promotes is not kept waiting because of that
     await scene.recall_controller.prepare(scene.world.collection, second, lambda: NOW)
     assert scene.curves.times == 1
 
@@ -270,8 +258,7 @@ async def test_probes_move_it_a_step_and_each_move_is_recorded_with_its_reason(c
     await calibrated.add_probes(146, 0.92)
     assert await calibrated.adjusted() == 182
     newest = (await calibrated.audit_trail())[0]
-    assert "ef_search 146 found 0.9200" in newest.note
-    assert "misses the target 0.95" in newest.note
+    assert re.match(r"ef_search 146 found 0\.9200 .*: misses the target 0\.95$", newest.note)
     assert newest.details["before"] == 146
     await calibrated.adjust()
     await calibrated.add_probes(182, 0.97)

@@ -2,7 +2,7 @@
 
 import itertools
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 
 import numpy as np
@@ -24,10 +24,8 @@ def at(minute: float) -> datetime:
 
 
 def stats(recall: float, queries: int, deviation: float = 0.1) -> RecallStats:
-    squares = queries * (recall**2 + deviation**2)
-    return RecallStats(
-        queries=queries, recall=queries * recall, recall_squares=squares, distance_recall=queries * recall
-    )
+    total, squares = queries * recall, queries * (recall**2 + deviation**2)
+    return RecallStats(queries=queries, recall=total, recall_squares=squares, distance_recall=total)
 
 
 def minute(ef_search: int, found: RecallStats, when: float = 0, plan: str = "hnsw", band: Band = "all") -> RecallMinute:
@@ -53,18 +51,13 @@ def curve(lows: Mapping[int, float], above: float = 0.01) -> CalibrationCurve:
 def test_the_ladder_goes_from_what_is_promised_to_what_pgvector_takes() -> None:
     assert (EF_STEPS[0], EF_STEPS[-1]) == (10, limits.MAX_EF_SEARCH)
     steps = [upper / lower for lower, upper in itertools.pairwise(EF_STEPS)]
-    assert max(steps) <= 1.34  # ten is a small number to take a quarter of
-    assert all(upper > lower for lower, upper in itertools.pairwise(EF_STEPS))
+    assert all(1 < step <= 1.34 for step in steps)  # ten is a small number to take a quarter of
 
 
 def test_steps_below_and_above_are_found_from_anywhere() -> None:
-    assert ef_policy.previous_step(EF_STEPS[3]) == EF_STEPS[2]
-    assert ef_policy.next_step(EF_STEPS[3]) == EF_STEPS[4]
-    assert (ef_policy.previous_step(EF_STEPS[3] + 1), ef_policy.next_step(EF_STEPS[3] + 1)) == (
-        EF_STEPS[3],
-        EF_STEPS[4],
-    )
-    assert (ef_policy.previous_step(10), ef_policy.next_step(1_000)) == (None, None)
+    starts = (EF_STEPS[3], EF_STEPS[3] + 1, 10, 1_000)
+    found = [(ef_policy.previous_step(start), ef_policy.next_step(start)) for start in starts]
+    assert found == [(EF_STEPS[2], EF_STEPS[4]), (EF_STEPS[3], EF_STEPS[4]), (None, EF_STEPS[1]), (EF_STEPS[-2], None)]
 
 
 def test_what_is_shifted_keeps_its_distance_as_far_as_the_ladder_goes() -> None:
@@ -84,9 +77,8 @@ def test_it_begins_with_the_smallest_that_is_sure_to_hold() -> None:
 
 def test_where_none_is_sure_it_begins_with_the_largest_and_says_so_only_if_that_misses() -> None:
     unsure = ef_policy.initial_decision(curve({10: 0.5, 1_000: 0.94}, above=0.02), 0.95)
-    assert (unsure.ef_search, unsure.target_missed) == (1_000, False)
     missed = ef_policy.initial_decision(curve({10: 0.5, 1_000: 0.93}), 0.95)
-    assert (missed.ef_search, missed.target_missed) == (1_000, True)
+    assert [(one.ef_search, one.target_missed) for one in (unsure, missed)] == [(1_000, False), (1_000, True)]
     assert "misses the target 0.95" in missed.reason
 
 
@@ -133,16 +125,15 @@ def test_what_was_found_before_the_last_change_is_not_enough_to_go_down() -> Non
 
 
 def test_a_step_that_ever_missed_is_not_tried_again() -> None:
-    bad = [minute(48, stats(0.90, 300), 1)]
+    bad = minute(48, stats(0.90, 300), 1)
     good = [minute(48, stats(0.98, 2_000), when) for when in range(10, 40)]
     assert step(60, ProbeHistory.of(good, ONE, "all"), changed=5) == 48
-    assert step(60, ProbeHistory.of([*bad, *good], ONE, "all"), changed=5) is None
+    assert step(60, ProbeHistory.of([bad, *good], ONE, "all"), changed=5) is None
 
 
 def test_a_decay_shows_in_the_last_probes_first() -> None:
     good = [minute(60, stats(0.97, 1_000), when) for when in range(50)]
-    bad = [minute(60, stats(0.88, 300), 51)]
-    assert step(60, ProbeHistory.of([*good, *bad], ONE, "all")) == 75
+    assert step(60, ProbeHistory.of([*good, minute(60, stats(0.88, 300), 51)], ONE, "all")) == 75
 
 
 def test_that_the_largest_misses_is_decided_once_and_taken_back() -> None:
@@ -216,9 +207,7 @@ class Traffic:
             one = self.probe(ef_step, when, 300)
             low, high = one.interval
             points.append(CurvePoint(ef_search=ef_step, recall=one.mean, low=low, high=high, milliseconds=1.0))
-        drawn = CalibrationCurve(
-            points=tuple(points), queries=300, rows=1, measured_at=at(when), exact_milliseconds=1.0
-        )
+        drawn = replace(curve({}), points=tuple(points), queries=300, measured_at=at(when))
         self._take(ef_policy.initial_decision(drawn, self.target), when)
         self.found.clear()
 

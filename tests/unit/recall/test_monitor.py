@@ -4,6 +4,8 @@ import asyncio
 import dataclasses
 from collections.abc import Sequence
 from datetime import timedelta
+from functools import partial
+from unittest.mock import AsyncMock
 
 import pytest
 from prometheus_client import REGISTRY
@@ -141,16 +143,15 @@ async def test_a_search_that_ran_exactly_is_counted_and_not_probed(scene: Scene)
     of.on_search(scene.collection.event(DensePlan(kind="exact", selectivity=0.001, reason="few_pass")))
     assert await of.probe_next() is None
     (minute,) = await scene.flushed(of)
-    assert (minute.series.plan, minute.series.band, minute.stats.queries) == ("exact", "narrow", 1)
-    assert minute.stats.mean == 1.0
+    series, stats = minute.series, minute.stats
+    assert (series.plan, series.band, stats.queries, stats.mean) == ("exact", "narrow", 1, 1.0)
 
 
 async def test_of_several_queries_one_is_probed(scene: Scene) -> None:
     of = scene.monitor()
     request = SearchRequest(mode="dense", queries=(Query(text="a"), Query(text="b")))
     await probe_all(of, scene.collection.event(request=request))
-    (minute,) = await scene.flushed(of)
-    assert minute.stats.queries == 1
+    assert [minute.stats.queries for minute in await scene.flushed(of)] == [1]
 
 
 # ---------------------------------------------------------------- what it costs
@@ -201,10 +202,7 @@ async def test_a_search_that_comes_while_it_idles_is_probed_at_once(scene: Scene
     of = scene.monitor(budget_ms=60_000.0)
     probed = asyncio.Event()
 
-    async def meanwhile() -> None:
-        probed.set()
-
-    scene.collection.vectors.meanwhile = meanwhile
+    scene.collection.vectors.meanwhile = AsyncMock(side_effect=probed.set)
     async with running(of.run):
         await asyncio.sleep(0)
         of.on_search(scene.collection.event())
@@ -220,9 +218,8 @@ async def test_samples_are_summed_by_the_minute_and_exported(scene: Scene) -> No
     for seconds in (1, 59, 61):
         scene.moment = timedelta(seconds=seconds)
         await probe_all(of, scene.collection.event())
-    first, second = await scene.flushed(of)
-    assert (first.at, first.stats.queries) == (NOW, 2)
-    assert (second.at, second.stats.queries) == (NOW + timedelta(minutes=1), 1)
+    first, second = minutes = await scene.flushed(of)
+    assert [(one.at, one.stats.queries) for one in minutes] == [(NOW, 2), (NOW + timedelta(minutes=1), 1)]
     mean = (first.stats + second.stats).mean
     assert 0 < mean < 1
     assert exported("azimuth_recall_at_k", name, **HNSW_LABELS) == pytest.approx(mean)
@@ -253,13 +250,13 @@ async def test_what_is_tried_besides_is_stored_and_not_exported(scene: Scene) ->
 
 async def test_a_probe_during_a_write_is_left_out(scene: Scene) -> None:
     of, event = scene.monitor(), scene.collection.event()
-    vector = event.vectors[0]
+    (vector,) = event.vectors
     assert vector is not None
     scene.collection.vectors.meanwhile = lambda: scene.world.put_and_store({"new": vector[None, :]})
-    before = REGISTRY.get_sample_value("azimuth_probes_total", {"outcome": "torn"}) or 0.0
+    torn = partial(REGISTRY.get_sample_value, "azimuth_probes_total", {"outcome": "torn"})
+    before = torn() or 0.0
     await probe_all(of, event)
-    assert await scene.flushed(of) == ()
-    assert REGISTRY.get_sample_value("azimuth_probes_total", {"outcome": "torn"}) == before + 1
+    assert (await scene.flushed(of), torn()) == ((), before + 1)
 
 
 async def test_a_probe_long_after_the_search_uses_the_current_space(scene: Scene) -> None:

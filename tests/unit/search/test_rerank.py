@@ -1,6 +1,7 @@
 """The second stage over a cross-encoder that is told what to say: portions, early exit, budget, and what goes wrong."""
 
 import asyncio
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from types import SimpleNamespace
@@ -83,8 +84,7 @@ async def test_portions_are_read_in_the_order_of_the_first_stage_down_to_the_dep
     assert [hit.score for hit in ordered] == sorted((hit.score for hit in ordered), reverse=True)
     explained = ordered[0].explanation.rerank
     assert explained is not None
-    assert (explained.rank, explained.score) == (1, 1.0)
-    assert explained.share == pytest.approx(0.5)
+    assert (explained.rank, explained.score, explained.share) == (1, 1.0, pytest.approx(0.5))
     assert ordered[0].score == pytest.approx(0.5 * FALLING[8] + explained.share)
     assert ordered[-1].explanation.rerank is None
 
@@ -107,18 +107,17 @@ RELEVANCE = st.lists(st.floats(0, 1), min_size=len(MANY), max_size=len(MANY))
 def test_the_first_k_are_those_of_reading_everything(
     relevance: list[float], weight: float, k: int, portion: int
 ) -> None:
-    async def both() -> tuple[list[Hit], list[Hit]]:
-        _, quick, _ = await order(told(relevance, portion=portion), first=MANY, k=k, weight=weight)
-        _, whole, _ = await order(told(relevance, portion=portion), first=MANY, k=len(MANY), weight=weight)
-        return quick[:k], whole[:k]
+    def answer(wanted: int) -> list[tuple[DocumentId, float]]:
+        reranker = told(relevance, portion=portion)
+        _, ordered, _ = asyncio.run(order(reranker, first=MANY, k=wanted, weight=weight))
+        return [(hit.id, hit.score) for hit in ordered[:k]]
 
-    quick, whole = asyncio.run(both())
-    assert [(hit.id, hit.score) for hit in quick] == [(hit.id, hit.score) for hit in whole]
+    assert answer(k) == answer(len(MANY))
 
 
 async def test_a_reranker_that_has_nothing_to_do_with_the_first_stage_does_not_count() -> None:
     apart = [0.9, 0.5, 0.2, 0.6] * 10
-    _, ordered, reread = await order(told(apart), first=MANY, k=10, weight=0.6)
+    _, _, reread = await order(told(apart), first=MANY, k=10, weight=0.6)
     assert reread is not None
     assert reread.weight < 0.2
     contrary = [0.02 + 0.02 * at for at in range(len(MANY))]
@@ -154,14 +153,11 @@ async def test_a_budget_is_kept_by_what_the_portions_before_took(clock: Any) -> 
 
 
 async def test_a_budget_that_is_spent_before_leaves_the_first_stage_as_it_was(clock: Any) -> None:
-    def late(passages: Sequence[str]) -> None:
-        raise AssertionError("nothing should be read")
-
     context = SearchContext(SearchRequest(text="q", budget_ms=50), NOWHERE)
     clock.now += 1.0
-    first = hits(FALLING)
-    ordered, reread = await RerankStage(told([1.0] * 12, before=late)).rerank(context, RerankSettings(), first)
-    assert (ordered, reread) == (first, None)
+    first, reranker = hits(FALLING), told([1.0] * 12)
+    assert await RerankStage(reranker).rerank(context, RerankSettings(), first) == (first, None)
+    assert reranker.portions == []
     assert [(one.code, one.reason) for one in context.degraded] == [("budget", "the budget of 50 ms was spent")]
 
 
@@ -204,9 +200,7 @@ def test_a_pace_that_fits_nothing_is_doubted_until_it_is_tried_again() -> None:
     assert pace.passages_within(0.001) > 100  # nothing is known
     pace.record(8.0, 4)  # a model was loaded meanwhile
     assert pace.passages_within(0.1) == 0
-    refused = 0
-    while not pace.passages_within(0.1):
-        refused += 1
+    refused = next(number for number in itertools.count() if pace.passages_within(0.1))
     assert 10 < refused < 50
     for _ in range(4):
         pace.record(0.01, 4)

@@ -16,7 +16,7 @@ from service.core.ports.vectors import VectorQuery
 from service.core.search import Candidate, DensePlan, FilterMatch, SearchRequest
 from service.core.versions import SpaceStatus
 from service.search import filter_planner, retrievers
-from service.search.retrievers import DenseRetriever, LexicalRetriever
+from service.search.retrievers import DenseRetriever, LegResult, LexicalRetriever
 from service.spaces.resolver import Space
 
 TOTAL = 10_000
@@ -27,8 +27,8 @@ WIDTH = 100
 QUERY = np.ones(4, np.float32)
 
 
-def one(id_: DocumentId) -> Candidate:
-    return Candidate(document_id=id_, content_revision=1, score=1.0, chunk=0)
+def candidates(ids: Sequence[DocumentId]) -> tuple[Candidate, ...]:
+    return tuple(Candidate(document_id=id_, content_revision=1, score=1.0, chunk=0) for id_ in ids)
 
 
 @dataclass
@@ -63,7 +63,7 @@ class Vectors:
     async def nearest(self, query: VectorQuery) -> tuple[Candidate, ...]:
         self.plans.append((query.plan, query.within is not None))
         found = self.passing_ids if query.plan.kind == "exact" else self.passing_ids[: self.by_index]
-        return tuple(map(one, found[: query.limit]))
+        return candidates(found[: query.limit])
 
 
 @dataclass
@@ -76,17 +76,12 @@ class Words:
         self, collection: Collection, text: str, limit: int, within: Sequence[DocumentId] | None = None
     ) -> tuple[Candidate, ...]:
         self.looks.append((limit, None if within is None else len(within)))
-        return tuple(map(one, ([*within] if within is not None else ALL)[:limit]))
+        return candidates((ALL if within is None else within)[:limit])
 
 
 STATUS = SpaceStatus(rows=TOTAL, indexed=True, chunks_per_document=1.0)
 COLLECTION: Any = SimpleNamespace(id=1)
 SPACE = Space(collection=COLLECTION, version=None, status=STATUS)  # type: ignore[arg-type]
-
-
-def any_of(port: object) -> Any:
-    """A port of which only one or two methods are needed."""
-    return port
 
 
 def many(count: int) -> FilterMatch:
@@ -98,12 +93,13 @@ def listed(ids: Sequence[DocumentId]) -> FilterMatch:
     return FilterMatch(ids=tuple(ids), count=len(ids), total=TOTAL)
 
 
-async def search_dense(vectors: Vectors, documents: Metadata, filter_match: FilterMatch) -> retrievers.LegResult:
-    return await DenseRetriever(any_of(vectors), any_of(documents)).search(SPACE, REQUEST, QUERY, filter_match, WIDTH)
+async def search_dense(vectors: Any, documents: Any, filter_match: FilterMatch, certainty: Any = None) -> LegResult:
+    """The ports are fakes of the one or two methods that are needed."""
+    return await DenseRetriever(vectors, documents, certainty).search(SPACE, REQUEST, QUERY, filter_match, WIDTH)
 
 
-async def search_lexical(words: Words, documents: Metadata, filter_match: FilterMatch) -> retrievers.LegResult:
-    return await LexicalRetriever(any_of(words), any_of(documents)).search(SPACE, REQUEST, filter_match, WIDTH)
+async def search_lexical(words: Any, documents: Any, filter_match: FilterMatch) -> LegResult:
+    return await LexicalRetriever(words, documents).search(SPACE, REQUEST, filter_match, WIDTH)
 
 
 async def test_the_index_is_enough_where_it_brings_what_is_wanted() -> None:
@@ -126,16 +122,14 @@ async def test_where_the_index_is_stuck_all_that_pass_are_scanned(count: int) ->
 
 @pytest.mark.parametrize(("passes_near", "reason"), [(0, "far_from_query"), (20, "many_pass")])
 async def test_the_index_is_not_tried_where_nothing_near_passes(passes_near: int, reason: str) -> None:
-    filter_match = ALL[-5_000:]
-    documents, vectors = Metadata(filter_match), Vectors(filter_match, by_index=WIDTH)
+    far = ALL[-5_000:]
+    documents, vectors = Metadata(far), Vectors(far, by_index=WIDTH)
 
     class Sample:
         async def nearest_sampled(self, space: Space, vector: Vector) -> Sequence[DocumentId]:
-            return [*ALL[: 25 - passes_near], *filter_match[:passes_near]]
+            return [*ALL[: 25 - passes_near], *far[:passes_near]]
 
-    found = many(5_000)
-    retriever = DenseRetriever(any_of(vectors), any_of(documents), any_of(Sample()))
-    leg = await retriever.search(SPACE, REQUEST, QUERY, found, WIDTH)
+    leg = await search_dense(vectors, documents, many(5_000), Sample())
     assert (leg.plan.reason, len(leg.candidates)) == (reason, WIDTH)
     assert [named for _, named in vectors.plans] == [passes_near == 0]
 
