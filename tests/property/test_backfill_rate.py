@@ -1,5 +1,7 @@
 """The estimated end of a backfill is right within a fifth after the first tenth, whatever the batches are like."""
 
+from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 
 from hypothesis import given, settings
@@ -10,13 +12,15 @@ from service.store.postgres.versions import backfill_rate
 START = 1_750_000_000.0
 
 
+@dataclass
 class Backfill:
     """Batches are completed evenly, one after the other, after the model was loaded; samples are taken regularly."""
 
-    def __init__(self, *, batch: int, batches: int, seconds: float, loading: float, look: float) -> None:
-        self.batch, self.batches, self.seconds = batch, batches, seconds
-        self.loading, self.look = loading, look
-        self.samples: backfill_rate.Samples = ()
+    batch: int
+    batches: int
+    seconds: float
+    loading: float
+    samples: backfill_rate.Samples = ()
 
     @property
     def total(self) -> int:
@@ -34,10 +38,8 @@ class Backfill:
             self.samples = backfill_rate.add_sample(self.samples, START + after, self.done(after))
 
     def eta(self, after: float) -> float | None:
-        progress = backfill_rate.backfill_progress(
-            self.samples, START + after, done=self.done(after), total=self.total, failed=0
-        )
-        return progress.eta_seconds
+        progress = partial(backfill_rate.backfill_progress, self.samples, START + after, total=self.total)
+        return progress(done=self.done(after), failed=0).eta_seconds
 
 
 @settings(deadline=None, max_examples=60)
@@ -54,14 +56,13 @@ def test_the_end_is_right_within_a_fifth_after_the_first_tenth(
 ) -> None:
     tenth = batches * seconds / 10
     look = min(looks, tenth / 12)
-    backfill = Backfill(batch=batch, batches=batches, seconds=seconds, loading=loading, look=look)
+    backfill = Backfill(batch, batches, seconds, loading)
     at, looked = phase * look, 0
     while at < backfill.ends:
         backfill.sample(at)
         looked += 1
         if looked % 7 == 0 and at >= loading + tenth and backfill.done(at) < backfill.total:
-            left = backfill.ends - at
-            eta = backfill.eta(at)
+            left, eta = backfill.ends - at, backfill.eta(at)
             assert eta is not None
             assert abs(eta - left) <= 0.2 * left + seconds + look
         at += look
@@ -91,10 +92,10 @@ def even(seconds: int, per_second: float, start: float = 0, done: int = 0) -> ba
 
 
 def test_nothing_is_told_before_two_batches_have_landed() -> None:
-    assert backfill_rate.rate(()) is None
-    assert backfill_rate.rate([(START, 0), (START + 5, 0)]) is None
-    assert backfill_rate.rate([(START, 0), (START + 5, 64), (START + 6, 64)]) is None
-    assert backfill_rate.rate([(START, 0), (START + 5, 64), (START + 6, 64), (START + 10, 128)]) == 64 / 5
+    samples = [(START, 0), (START + 5, 64), (START + 6, 64), (START + 10, 128)]
+    for too_few in ([], [(START, 0), (START + 5, 0)], samples[:3]):
+        assert backfill_rate.rate(too_few) is None
+    assert backfill_rate.rate(samples) == 64 / 5
 
 
 def test_a_change_of_pace_shows_within_minutes() -> None:
@@ -106,13 +107,10 @@ def test_a_change_of_pace_shows_within_minutes() -> None:
 
 def test_who_stands_still_seems_ever_slower() -> None:
     notes: backfill_rate.Samples = even(100, 10)
-    rates = [
-        backfill_rate.rate([*notes, *((START + 100 + s, 990) for s in range(0, stalled, 10))])
-        for stalled in (20, 60, 900)
-    ]
-    assert all(rate is not None for rate in rates)
-    assert rates == sorted(rates, key=lambda rate: -(rate or 0))
-    assert (rates[-1] or 0) < 2
+    stalls = [[(START + 100 + second, 990) for second in range(0, stalled, 10)] for stalled in (20, 60, 900)]
+    rates = [rate for stalled in stalls if (rate := backfill_rate.rate([*notes, *stalled])) is not None]
+    assert (len(rates), rates) == (3, sorted(rates, reverse=True))
+    assert rates[-1] < 2
 
 
 def test_a_rest_is_no_part_of_the_pace() -> None:
@@ -134,9 +132,7 @@ def test_nothing_left_has_no_end() -> None:
 
 
 def test_a_build_goes_on_as_it_went() -> None:
-    progress = backfill_rate.build_progress(1_000, 0.25, 10.0)
-    assert (progress.done, progress.total) == (250, 1_000)
-    assert (progress.per_second, progress.eta_seconds) == (25.0, 30.0)
-    for share in (0.0, 1.0):
-        assert backfill_rate.build_progress(1_000, share, 10.0).eta_seconds is None
-    assert backfill_rate.build_progress(1_000, 0.5, 0.0).eta_seconds is None
+    now = backfill_rate.build_progress(1_000, 0.25, 10.0)
+    assert (now.done, now.total, now.per_second, now.eta_seconds) == (250, 1_000, 25.0, 30.0)
+    for share, seconds in ((0.0, 10.0), (1.0, 10.0), (0.5, 0.0)):
+        assert backfill_rate.build_progress(1_000, share, seconds).eta_seconds is None

@@ -98,8 +98,7 @@ def test_who_agrees_is_believed_and_who_contradicts_is_not() -> None:
     equal = [0.3] * AGREEMENT_SAMPLE
     assert trusted_weight(first, equal, 0.6) == 0.6, "there is nothing to measure by"
     assert trusted_weight(equal, rising, 0.6) == 0.6
-    rng = np.random.default_rng(7)
-    noise = [float(one) for one in rng.uniform(0.1, 0.9, AGREEMENT_SAMPLE)]
+    noise = np.random.default_rng(7).uniform(0.1, 0.9, AGREEMENT_SAMPLE).tolist()
     log_odds = [math.log(one / (1 - one)) for one in noise]
     agreement = float(np.corrcoef(first, log_odds)[0, 1])
     assert trusted_weight(first, noise, 0.6) == pytest.approx(0.6 * min(1, max(0, agreement / FULL_AGREEMENT)))

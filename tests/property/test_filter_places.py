@@ -13,11 +13,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from service.core import filters
-from service.core.collections import Collection
 from service.core.documents import Document
 from service.core.filters import Filter
-from service.core.ids import DocumentId
-from service.core.search import Candidate, FilterMatch, SearchRequest
+from service.core.search import FilterMatch, SearchRequest
 from service.core.versions import SpaceStatus
 from service.search.retrievers import DenseRetriever, LexicalRetriever
 from service.spaces.resolver import Space
@@ -25,6 +23,7 @@ from service.store.postgres.connection.pool import Pool
 from service.store.postgres.filters.indexed_fields import PREFIX, IndexedFields
 from service.store.postgres.vectors.vector_tables import create_index
 from tests.property.test_filters import FILTERS, KEYS, METADATA
+from tests.unit.search.test_retrievers_under_filters import Words
 from tests.world import World, build, doc, later, telling
 
 DOCUMENTS, ASKED, EXAMPLES = 40, 10, 25
@@ -42,19 +41,6 @@ BETWEEN = st.builds(
     st.just({}) | FILTERS,
 )
 DECLARED = st.sets(st.sampled_from(["a", "b", "A", "a.b", "é", "x y", 'q"\\', "b.a"]) | KEYS, max_size=4)
-
-
-class Words:
-    """A lexical index in which all documents have the word."""
-
-    def __init__(self, ids: Sequence[DocumentId]) -> None:
-        self._ids = ids
-
-    async def search(
-        self, collection: Collection, text: str, limit: int, within: Sequence[DocumentId] | None = None
-    ) -> tuple[Candidate, ...]:
-        found = [id_ for id_ in self._ids if within is None or id_ in set(within)]
-        return tuple(Candidate(document_id=id_, content_revision=1, score=1.0) for id_ in found[:limit])
 
 
 @given(

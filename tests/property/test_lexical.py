@@ -3,11 +3,9 @@
 import asyncio
 import html
 import re
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any, cast
-from uuid import uuid4
 
 import pytest
 from hypothesis import HealthCheck, example, given, settings
@@ -34,18 +32,23 @@ any_text = st.one_of(
 
 
 @pytest.fixture(scope="module", params=["en", AUTO])
-def index(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LexicalIndex]:
-    folder: Path = tmp_path_factory.mktemp("lexical")
-    feed = FileFeed(folder / "feed", collection())
-    feed.write(*((f"d{n}", text) for n, text in enumerate(TEXTS)))
+def index(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> LexicalIndex:
+    return _index_of(TEXTS, request.param, tmp_path_factory)
+
+
+def _index_of(texts: Sequence[str], language: str, folders: pytest.TempPathFactory) -> LexicalIndex:
+    feed = FileFeed(folders.mktemp(language) / "feed", collection())
+    feed.write(*((f"d{n}", text) for n, text in enumerate(texts)))
     page = asyncio.run(feed.after(feed.collections[0].id, Position(), 100, NOW))
-    indexer = Indexer(folder / uuid4().hex, analyzer_for(request.param))
+    indexer = Indexer(folders.mktemp(language) / "index", analyzer_for(language))
     indexer.apply(page.changes)
     indexer.commit(caught_up=True)
-    yield LexicalIndex(indexer.path, analyzer_for(request.param))
     indexer.release_writer()
+    return LexicalIndex(indexer.path, analyzer_for(language))
 
 
+_INDEXES: dict[str, LexicalIndex] = {}
+"""By language, each with a document in each script."""
 syntaxes = st.sampled_from(["wishes", "plain"])
 typos = st.sampled_from([None, TypoTolerance(), TypoTolerance(max_edits=1)])
 
@@ -122,29 +125,13 @@ def test_every_highlighted_place_says_a_word_of_the_query(
     tmp_path_factory: pytest.TempPathFactory, query: str, passage: str, language: str
 ) -> None:
     """In stemmed, folded and n-gram languages, with characters of any width: `text[start:end]` analysed is a term."""
-    index = _of(language, tmp_path_factory)
-    (found,) = index.highlight(ParsedQuery(text=query), [passage])
+    if language not in _INDEXES:
+        _INDEXES[language] = _index_of([*TEXTS, "Zwei Häuser", "ภาษาไทย", "ışık", "水道"], language, tmp_path_factory)
+    (found,) = _INDEXES[language].highlight(ParsedQuery(text=query), [passage])
     words = analyzer_for(language)
     chains = [words.chain(code) for code in (sorted(KNOWN - {AUTO}) if language == AUTO else [language])]
     for start, end in found.spans:
         assert any(set(chain.terms(passage[start:end])) & set(chain.terms(query)) for chain in chains)
-
-
-_INDEXES: dict[str, LexicalIndex] = {}
-
-
-def _of(language: str, folders: pytest.TempPathFactory) -> LexicalIndex:
-    """An index with one document in each script."""
-    if language not in _INDEXES:
-        feed = FileFeed(folders.mktemp(language) / "feed", collection())
-        feed.write(*((f"d{n}", text) for n, text in enumerate([*TEXTS, "Zwei Häuser", "ภาษาไทย", "ışık", "水道"])))
-        page = asyncio.run(feed.after(feed.collections[0].id, Position(), 100, NOW))
-        indexer = Indexer(folders.mktemp(language) / "index", analyzer_for(language))
-        indexer.apply(page.changes)
-        indexer.commit(caught_up=True)
-        indexer.release_writer()
-        _INDEXES[language] = LexicalIndex(indexer.path, analyzer_for(language))
-    return _INDEXES[language]
 
 
 @given(st.text(max_size=50), st.data())

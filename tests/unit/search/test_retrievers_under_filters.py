@@ -70,13 +70,14 @@ class Vectors:
 class Words:
     """All documents have the word, in the order of their ids."""
 
+    ids: Sequence[DocumentId] = field(default_factory=lambda: ALL)
     looks: list[tuple[int, int | None]] = field(default_factory=list)
 
     async def search(
         self, collection: Collection, text: str, limit: int, within: Sequence[DocumentId] | None = None
     ) -> tuple[Candidate, ...]:
         self.looks.append((limit, None if within is None else len(within)))
-        return candidates((ALL if within is None else within)[:limit])
+        return candidates((self.ids if within is None else within)[:limit])
 
 
 STATUS = SpaceStatus(rows=TOTAL, indexed=True, chunks_per_document=1.0)

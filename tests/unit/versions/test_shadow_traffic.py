@@ -1,7 +1,6 @@
 """Shadow traffic: what is remembered, what is compared, and that nothing of it reaches a client."""
 
 import asyncio
-from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -48,8 +47,12 @@ def add_texts(of: ShadowTraffic, *texts: str, **request: Any) -> None:
 
 
 def counted(version: int) -> float:
+    return measured("searches_total", version) or 0.0
+
+
+def measured(metric: str, version: int) -> float | None:
     labels = {"collection": NAME, "version": str(version)}
-    return REGISTRY.get_sample_value("azimuth_shadow_searches_total", labels) or 0.0
+    return REGISTRY.get_sample_value(f"azimuth_shadow_{metric}", labels)
 
 
 # ---------------------------------------------------------------- what is remembered
@@ -59,11 +62,8 @@ def test_searches_are_remembered_once_each_newest_first(rivals: Rivals) -> None:
     of = shadow_of(rivals)
     add_texts(of, "a", "b", "a")
     of.add(NAME, SearchRequest(text="b", where=filters.parse({"tags": {"$in": ["x", "y"]}})))
-    assert [(request.text, request.where is None) for request in of.recent(NAME)] == [
-        ("b", False),
-        ("a", True),
-        ("b", True),
-    ]
+    recent = [(request.text, request.where is None) for request in of.recent(NAME)]
+    assert recent == [("b", False), ("a", True), ("b", True)]
     assert of.recent(CollectionName("others")) == ()
 
 
@@ -124,8 +124,7 @@ async def test_a_candidate_answers_live_searches_again(rivals: Rivals) -> None:
     assert -1 < report.kendall_tau < 1
     assert 0 < report.old_p50_ms <= report.old_p95_ms
     assert 0 < report.new_p50_ms <= report.new_p95_ms
-    labels = {"collection": NAME, "version": str(candidate.number)}
-    assert REGISTRY.get_sample_value("azimuth_shadow_overlap_at_10", labels) == pytest.approx(report.overlap_at_10)
+    assert measured("overlap_at_10", candidate.number) == pytest.approx(report.overlap_at_10)
 
 
 async def test_the_same_embedder_answers_the_same(rivals: Rivals) -> None:
@@ -133,28 +132,23 @@ async def test_the_same_embedder_answers_the_same(rivals: Rivals) -> None:
     of = shadow_of(rivals)
     add_texts(of, *list(QUERIES.values())[:5])
     report = await of.compare(collection, candidate, 5)
-    assert report is not None
-    assert (report.queries, report.overlap_at_10, report.kendall_tau) == (5, 1.0, 1.0)
+    assert (report and (report.queries, report.overlap_at_10, report.kendall_tau)) == (5, 1.0, 1.0)
 
 
 async def test_only_versions_that_may_be_promoted_are_asked(rivals: Rivals) -> None:
     first = await rivals.active()
     backfilling = await rivals.add(OTHER, VersionState.BACKFILLING)
     ready = await rivals.add(BAD, VersionState.READY)
-    row = rivals.collections.rows[first.collection_id]
-    rivals.collections.rows[row.id] = replace(row, previous_version=ready.number)
+    rows, id_ = rivals.collections.rows, first.collection_id
+    rows[id_] = replace(rows[id_], previous_version=ready.number)
     candidate = await rivals.add(OTHER, VersionState.READY)
-    before = {version.number: counted(version.number) for version in (first, backfilling, ready, candidate)}
+    numbers = [version.number for version in (first, backfilling, ready, candidate)]
+    before = [counted(number) for number in numbers]
     of = shadow_of(rivals)
     async with running(of.run):
         of.add(NAME, SearchRequest(text="a word"))
-        await until(lambda: counted(candidate.number) > before[candidate.number])
-    assert {number: counted(number) - count for number, count in before.items()} == {
-        first.number: 0,
-        backfilling.number: 0,
-        ready.number: 0,
-        candidate.number: 1,
-    }
+        await until(lambda: counted(candidate.number) > before[-1])
+    assert [counted(number) - count for number, count in zip(numbers, before, strict=True)] == [0, 0, 0, 1]
 
 
 async def test_no_share_no_search(rivals: Rivals) -> None:
@@ -176,8 +170,7 @@ async def test_a_candidate_that_cannot_answer_is_counted_and_hurts_nobody(rivals
         of.add(NAME, SearchRequest(text="a word", mode="hybrid"))  # the words alone would look like agreement
         await until(lambda: counted(candidate.number) == before + 2)
     report = of.report(collection, candidate)
-    assert report is not None
-    assert (report.queries, report.errors) == (0, 2)
+    assert (report and (report.queries, report.errors)) == (0, 2)
 
 
 async def test_trouble_of_the_active_version_is_not_the_candidates(rivals: Rivals) -> None:
@@ -202,9 +195,8 @@ async def test_it_goes_on_after_trouble_of_any_kind(rivals: Rivals, caplog: pyte
     async with running(of.run):
         add_texts(of, "one", "two", "three")
         await until(lambda: counted(candidate.number) == before + 1)
-    assert [record.levelname for record in caplog.records if record.name == "service.versions.shadow_traffic"] == [
-        "ERROR"
-    ]
+    levels = [record.levelname for record in caplog.records if record.name == "service.versions.shadow_traffic"]
+    assert levels == ["ERROR"]
 
 
 async def test_stopping_does_not_wait_for_a_search(rivals: Rivals) -> None:
@@ -228,8 +220,7 @@ async def test_cancelling_leaves_nothing_behind(rivals: Rivals) -> None:
     await asyncio.sleep(0)
     others = asyncio.all_tasks() - {task}
     task.cancel()
-    with suppress(asyncio.CancelledError):
-        await task
+    await asyncio.wait([task])
     assert not [one for one in asyncio.all_tasks() - others if not one.done()]
 
 
@@ -244,8 +235,7 @@ async def test_remembered_searches_fill_up_what_was_not_answered_live(rivals: Ri
     before = counted(candidate.number)
     for limit in (10, 15):
         report = await of.compare(collection, candidate, limit)
-        assert report is not None
-        assert report.queries == limit
+        assert (report and report.queries) == limit
     assert counted(candidate.number) == before + 15, "what was compared already is not asked again"
 
 
@@ -268,11 +258,11 @@ async def test_what_was_measured_against_another_active_version_does_not_count(r
 
 async def test_a_version_that_is_a_candidate_no_more_leaves_no_gauge(rivals: Rivals) -> None:
     collection, candidate = await rivals.collection(), await rivals.add(OTHER)
-    of, labels = shadow_of(rivals), {"collection": NAME, "version": str(candidate.number)}
+    of = shadow_of(rivals)
     of.add(NAME, SearchRequest(text="a word"))
     assert await of.compare(collection, candidate, 10) is not None
-    assert REGISTRY.get_sample_value("azimuth_shadow_overlap_at_10", labels) is not None
+    assert measured("overlap_at_10", candidate.number) is not None
     await rivals.versions.move(candidate, VersionState.FAILED, None)
     async with running(of.run):
-        await until(lambda: REGISTRY.get_sample_value("azimuth_shadow_overlap_at_10", labels) is None)
+        await until(lambda: measured("overlap_at_10", candidate.number) is None)
     assert of.report(collection, candidate) is None
