@@ -49,9 +49,7 @@ def fit_logistic(features: npt.ArrayLike, labels: npt.ArrayLike, *, balanced: bo
 
 def auroc(positives: npt.ArrayLike, negatives: npt.ArrayLike) -> float:
     """The probability that a positive is scored above a negative, ties counting half: the area under the ROC curve.
-
-    NaN where one of them is empty.
-    """
+    NaN where one of them is empty."""
     from sklearn.metrics import roc_auc_score
 
     above, below = np.asarray(positives, np.float64), np.asarray(negatives, np.float64)

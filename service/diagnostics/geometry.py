@@ -37,8 +37,7 @@ _PAIRS_AT_ONCE = 1_000
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Geometry:
     """`mean_cosine`: of all pairs of rows. `first_share`: of the variance, along its strongest direction.
-    `effective_rank`: of the centred rows. `duplicates`: share of rows whose vector a different text has too.
-    """
+    `effective_rank`: of the centred rows. `duplicates`: share of rows whose vector a different text has too."""
 
     rows: int
     dimensions: int

@@ -86,10 +86,8 @@ class GeometryMeasurements:
 
 
 def document_neighbours(rows: Vectors, documents: Indices) -> NearestNeighbours:
-    """The nearest rows of other documents: chunks of one document overlap, and are near for that alone.
-
-    Of any document where there are too few documents to compare with.
-    """
+    """The nearest rows of other documents (chunks of one document overlap, and are near for that alone), or of any
+    document where there are too few."""
     groups = documents if len(np.unique(documents)) >= MIN_TEXTS else None
     return neighbours.nearest_neighbours(rows, groups=groups)
 

@@ -12,7 +12,7 @@ takes to encode 200 short texts.
 import asyncio
 import time
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 import numpy as np
@@ -150,11 +150,12 @@ class DiagnosticsService:
     async def _diagnose(self, collection: Collection, version: EmbedderVersion, size: int, rows: int) -> GeometryReport:
         sample = await self.vectors.sample(version, size)
         rows = max(len(sample.chunks), rows)  # which is an estimate
+        report = GeometryReport(version=version.number, rows=rows, chunks=sample.chunks)
         labels = {"collection": collection.name, "version": str(version.number)}
         if len(sample.chunks) < MIN_ROWS:
             reason = f"{len(sample.chunks)} vectors are too few to tell (at least {MIN_ROWS})"
             metrics.GEOMETRY_VERDICT.remove_by_labels(labels)
-            return GeometryReport(version=version.number, rows=rows, chunks=sample.chunks, reason=reason)
+            return replace(report, reason=reason)
         texts, text_rows = await self._read_texts(collection, sample)
         excerpts, excerpt_rows, no_excerpts = await self._embed_excerpts(version, texts, text_rows)
         documents = np.unique([document_id for document_id, _ in sample.chunks], return_inverse=True)[1]
@@ -174,15 +175,8 @@ class DiagnosticsService:
         found = await asyncio.to_thread(measure.measure_sample, measured, near)
         if found.verdict is not None:
             metrics.GEOMETRY_VERDICT.labels(**labels).set(VERDICTS.index(found.verdict))
-        return GeometryReport(
-            version=version.number,
-            rows=rows,
-            chunks=sample.chunks,
-            verdict=found.verdict,
-            measures=found.measures,
-            picture=found.picture,
-            hubs=await self._hubs(collection, sample, found.picture),
-        )
+        hubs = await self._hubs(collection, sample, found.picture)
+        return replace(report, verdict=found.verdict, measures=found.measures, picture=found.picture, hubs=hubs)
 
     async def _read_texts(self, collection: Collection, sample: VectorSample) -> tuple[list[str], Indices]:
         """The texts of the first chunks, as far as they are what was encoded, with the numbers of their rows."""

@@ -39,10 +39,8 @@ DriftReference = Literal["collection", "earlier"]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CollectionReference:
-    """What a version's own collection is like. `vectors`: random chunks, [n, dimensions].
-
-    `rare_words`, `words`: for sentences of its documents, the number of words that no other document has, and of all.
-    """
+    """What a version's own collection is like. `vectors`: random chunks, [n, dimensions]. `rare_words`, `words`: for
+    sentences of its documents, the number of words that no other document has, and of all."""
 
     vectors: Vectors
     rare_words: Sequence[int]

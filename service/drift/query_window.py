@@ -37,11 +37,8 @@ Key = tuple[CollectionId, VersionNumber]
 
 @dataclass(kw_only=True, slots=True)
 class WindowedQuery:
-    """One live query. `vector`: half precision. `cosine`: of its best hit, None under a filter.
-
-    `in_domain`: None where unknown. `words`: how many of its words no document has, and how many it has; None until
-    they were looked up.
-    """
+    """One live query. `cosine`: of its best hit, None under a filter. `in_domain`: None where unknown.
+    `words`: how many of its words no document has, and how many it has; None until they were looked up."""
 
     vector: npt.NDArray[np.float16]
     cosine: float | None

@@ -48,10 +48,8 @@ class ModeEvaluation:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EvaluationResult:
-    """`queries` of the `judged` ones ran; fewer where there are more than `MAX_QUERIES` or the time was up.
-
-    `unknown_documents`: judged relevant and not in the collection; they count as not found.
-    """
+    """`queries` of the `judged` ones ran: fewer where there are more than `MAX_QUERIES` or the time was up.
+    `unknown_documents`: judged relevant and not in the collection; they count as not found."""
 
     version: VersionNumber
     queries: int

@@ -6,7 +6,7 @@ against judgments are as trec_eval computes them, and tested equal to `ir_measur
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from statistics import fmean
@@ -53,10 +53,8 @@ class EvaluatedQuery:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RankingMetrics:
-    """Means over judged queries, and percentiles of their latencies; NaN of no queries.
-
-    `ndcg_per_query`: nDCG@10 of each. `degraded`: answers that lacked a stage, by `stage: reason`.
-    """
+    """Means over judged queries, and percentiles of their latencies; NaN of no queries. `ndcg_per_query`: nDCG@10.
+    `degraded`: answers that lacked a stage, by `stage: reason`."""
 
     queries: int
     ndcg_at_10: float
@@ -74,8 +72,8 @@ def mean_metrics(queries: Sequence[EvaluatedQuery]) -> RankingMetrics:
     return RankingMetrics(
         queries=len(queries),
         ndcg_at_10=_mean(ndcgs),
-        mrr_at_10=_mean(reciprocal_rank(query.ranking, query.grades, 10) for query in queries),
-        recall_at_100=_mean(recall(query.ranking, query.grades, 100) for query in queries),
+        mrr_at_10=_mean([reciprocal_rank(query.ranking, query.grades, 10) for query in queries]),
+        recall_at_100=_mean([recall(query.ranking, query.grades, 100) for query in queries]),
         p50_ms=percentile(milliseconds, 0.50),
         p95_ms=percentile(milliseconds, 0.95),
         degraded=Counter(reason for query in queries for reason in query.degraded),
@@ -83,9 +81,8 @@ def mean_metrics(queries: Sequence[EvaluatedQuery]) -> RankingMetrics:
     )
 
 
-def _mean(values: Iterable[float]) -> float:
-    known = list(values)
-    return fmean(known) if known else math.nan
+def _mean(values: Sequence[float]) -> float:
+    return fmean(values) if values else math.nan
 
 
 def percentile(values: Sequence[float], share: float) -> float:

@@ -8,6 +8,7 @@ only about as many documents as requested: the last few candidates may differ, f
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import product
 from typing import Any
 
 from service.core.collections import FusionSettings, RerankSettings
@@ -50,16 +51,12 @@ def leg_requests(text: str) -> tuple[dict[str, Any], ...]:
 def recorded_query(answers: Sequence[Mapping[str, Any]], grades: Mapping[str, int]) -> RecordedQuery:
     """From the answers to `leg_requests`."""
     hits = [hit for answer in answers for hit in answer["hits"]]
-    dense, lexical = (
-        {
-            hit["id"]: RankedScore(explained["score"], explained["rank"])
-            for hit in hits
-            if (explained := hit["explain"][leg]) is not None
-        }
-        for leg in ("dense", "lexical")
-    )
+    legs: dict[str, dict[str, RankedScore]] = {"dense": {}, "lexical": {}}
+    for hit, (leg, scores) in product(hits, legs.items()):
+        if (explained := hit["explain"][leg]) is not None:
+            scores[hit["id"]] = RankedScore(explained["score"], explained["rank"])
     certainty = hits[0]["explain"]["certainty"] if hits else 1.0
-    return RecordedQuery(grades=grades, dense=dense, lexical=lexical, certainty=certainty)
+    return RecordedQuery(grades=grades, dense=legs["dense"], lexical=legs["lexical"], certainty=certainty)
 
 
 def rerank_request(text: str, settings: RankingSettings) -> dict[str, Any]:

@@ -20,9 +20,7 @@ Key = tuple[CollectionName, VersionNumber | None]
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Space:
     """Read once at the start of a search, which takes encoder, table and settings from it: no answer mixes two.
-
-    `previous`: the version that was active before.
-    """
+    `previous`: the version that was active before."""
 
     collection: Collection
     version: EmbedderVersion
