@@ -80,12 +80,10 @@ class Claimer:
             self._written = await self._versions.written()
             self._written_at = time.monotonic()
         # External vectors come with the documents, so no worker encodes for their versions.
-        encodable = [version for version in self._written if not version.spec.external]
-        encoders = self._version_gate.writable(encodable)
+        encodable = {key_of(version): version for version in self._written if not version.spec.external}
+        encoders = self._version_gate.writable(list(encodable.values()))
         versions = {
-            key_of(version): version
-            for version in encodable
-            if key_of(version) in encoders and not (backfill and version.paused)
+            key: version for key, version in encodable.items() if key in encoders and not (backfill and version.paused)
         }
         if versions:
             claimed = await self._queue.claim(

@@ -17,12 +17,7 @@ from service.core.versions import EmbedderVersion
 from service.embedder.models.batch_packing import pack
 from service.embedder.worker.failure_bisection import bisect_failures
 from service.embedder.worker.failure_policy import FailurePolicy
-from service.embedder.worker.in_flight import (
-    EncodingThroughput,
-    InFlightChunk,
-    InFlightDocument,
-    LaneLimits,
-)
+from service.embedder.worker.in_flight import EncodingThroughput, InFlightChunk, InFlightDocument, LaneLimits
 from service.embedder.worker.priority_gate import MAX_STREAMS, PriorityGate
 
 log = logging.getLogger(__name__)
@@ -47,8 +42,7 @@ class EncodeStage:
         batch_tokens: int,
     ) -> None:
         self._limits, self._failures, self._throughput, self._gate = limits, failures, throughput, gate
-        self._complete = complete
-        self._batch_tokens = batch_tokens
+        self._complete, self._batch_tokens = complete, batch_tokens
         self._budgets: dict[int, int] = {}
         self._rates: dict[int, float] = {}
         # Threads of the lane's own: a live pass must not wait for a thread that is busy with a backfill.
@@ -74,32 +68,28 @@ class EncodeStage:
 
     async def encode(self, batch: Sequence[InFlightChunk]) -> None:
         """Encode one batch and handle its failures. Raises only if the model keeps failing."""
-        encoder = batch[0].document.encoder
         chunks = [chunk for chunk in batch if not chunk.document.is_settled]
         # Packed again, since the budget may have shrunk after the batch was made.
-        for part in _batches(chunks, self._budget(encoder)):
+        for part in _batches(chunks, self._budget(batch[0].document.encoder)):
             await self._encode(part)
 
     async def _encode(self, batch: Sequence[InFlightChunk]) -> None:
         encoded: list[tuple[list[InFlightChunk], Vectors]] = []
 
         async def attempt(documents: Sequence[InFlightDocument]) -> None:
-            chosen = set(map(id, documents))
-            chunks = [chunk for chunk in batch if id(chunk.document) in chosen]
+            chosen = set(documents)
+            chunks = [chunk for chunk in batch if chunk.document in chosen]
             encoded.append((chunks, await self._forward(chunks)))
 
         documents = list(dict.fromkeys(chunk.document for chunk in batch if not chunk.document.is_settled))
         failed: list[tuple[InFlightDocument, Exception]] = []
-        exhausted: MemoryError | None = None
         try:
             await attempt(documents)
         except MemoryError as error:
-            exhausted = error
+            await self._shrink_budget(batch, error)
         except Exception as error:  # a model can raise anything
             log.warning("batch failed", extra={"texts": len(batch), "reason": repr(error)})
             failed = await bisect_failures(documents, attempt)
-        if exhausted is not None:
-            await self._shrink_budget(batch, exhausted)
         for chunks, vectors in encoded:
             await self._accept(chunks, vectors)
         await self.handle_failures(failed)
@@ -166,11 +156,11 @@ class EncodeStage:
         if len(batch) == 1:
             await self._failures.back_off("memory", [batch[0].document], error)
             return
-        encoder = batch[0].document.encoder
+        encoder = id(batch[0].document.encoder)
         budget = max(1, max(map(_tokens, batch)) * len(batch) // 2)
-        self._budgets[id(encoder)] = min(budget, self._budgets.get(id(encoder), budget))
+        self._budgets[encoder] = min(budget, self._budgets.get(encoder, budget))
         metrics.WORKER_BACKOFF.labels("memory").inc()
-        log.warning("out of memory", extra={"batch_tokens": self._budgets[id(encoder)], "reason": str(error)})
+        log.warning("out of memory", extra={"batch_tokens": self._budgets[encoder], "reason": str(error)})
         await self.encode(batch)
 
 

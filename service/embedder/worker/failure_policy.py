@@ -29,12 +29,7 @@ class FailurePolicy:
     """The worker's reactions to failures. One for each run."""
 
     def __init__(
-        self,
-        queue: JobQueue,
-        collections: Collections,
-        leases: Leases,
-        settings: WorkerSettings,
-        stop: asyncio.Event,
+        self, queue: JobQueue, collections: Collections, leases: Leases, settings: WorkerSettings, stop: asyncio.Event
     ) -> None:
         self._queue, self._collections, self._leases = queue, collections, leases
         self._settings, self._stop = settings, stop

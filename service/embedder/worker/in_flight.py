@@ -62,25 +62,25 @@ class Leases:
     """All documents that are claimed and not settled."""
 
     def __init__(self) -> None:
-        self._held: dict[int, InFlightDocument] = {}
+        self._held: dict[InFlightDocument, None] = {}
         self.empty = asyncio.Event()
         self.empty.set()
 
     def hold(self, documents: Iterable[InFlightDocument]) -> None:
-        self._held |= {id(document): document for document in documents}
+        self._held |= dict.fromkeys(documents)
         if self._held:
             self.empty.clear()
 
     def settle(self, documents: Iterable[InFlightDocument]) -> None:
         for document in documents:
             document.settled.set()
-            self._held.pop(id(document), None)
+            self._held.pop(document, None)
         if not self._held:
             self.empty.set()
 
     @property
     def jobs(self) -> list[Job]:
-        return [document.job for document in self._held.values()]
+        return [document.job for document in self._held]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

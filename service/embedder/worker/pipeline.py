@@ -16,13 +16,7 @@ from service.embedder.worker.document_chunker import chunk_documents
 from service.embedder.worker.encode_stage import EncodeStage
 from service.embedder.worker.failure_bisection import bisect_failures
 from service.embedder.worker.failure_policy import FailurePolicy
-from service.embedder.worker.in_flight import (
-    EncodingThroughput,
-    InFlightChunk,
-    InFlightDocument,
-    LaneLimits,
-    Leases,
-)
+from service.embedder.worker.in_flight import EncodingThroughput, InFlightChunk, InFlightDocument, LaneLimits, Leases
 from service.embedder.worker.priority_gate import MAX_STREAMS, PriorityGate
 from service.embedder.worker.version_gate import key_of
 

@@ -35,12 +35,11 @@ class VersionGate:
         `retry_seconds`: first delay after a failure. `recheck_seconds`: age at which a verification is renewed, since
         it may have been withdrawn.
         """
-        self._ensure = ensure
-        self._retry_seconds = retry_seconds
-        self._recheck_seconds = recheck_seconds
-        self._verified: dict[Key, tuple[Encoder, float]] = {}
+        self._ensure, self._retry_seconds, self._recheck_seconds = ensure, retry_seconds, recheck_seconds
+        self._verified: dict[Key, Encoder] = {}
+        self._refused: dict[Key, Backoff] = {}
+        self._due: dict[Key, float] = {}
         self._running: dict[Key, asyncio.Task[None]] = {}
-        self._refused: dict[Key, tuple[float, Backoff]] = {}
 
     def writable(self, versions: Sequence[EmbedderVersion]) -> dict[Key, Encoder]:
         """Those of the versions that may be written; the others are being verified or will be retried.
@@ -48,15 +47,13 @@ class VersionGate:
         Versions that are not named any more are forgotten, so that the model of a retired version leaves the memory.
         """
         named = {key_of(version): version for version in versions}
-        self._verified = {key: verified for key, verified in self._verified.items() if key in named}
-        self._refused = {key: refused for key, refused in self._refused.items() if key in named}
-        now = time.monotonic()
+        self._verified = {key: encoder for key, encoder in self._verified.items() if key in named}
+        self._refused = {key: backoff for key, backoff in self._refused.items() if key in named}
+        self._due = {key: due for key, due in self._due.items() if key in named}
         for key, version in named.items():
-            due = self._verified[key][1] + self._recheck_seconds if key in self._verified else 0.0
-            due = max(due, self._refused[key][0] if key in self._refused else 0.0)
-            if key not in self._running and now >= due:
+            if key not in self._running and time.monotonic() >= self._due.get(key, 0.0):
                 self._running[key] = asyncio.create_task(self._verify(version))
-        return {key: self._verified[key][0] for key in named if key in self._verified}
+        return dict(self._verified)
 
     async def close(self) -> None:
         for task in self._running.values():
@@ -66,12 +63,13 @@ class VersionGate:
     async def _verify(self, version: EmbedderVersion) -> None:
         key = key_of(version)
         try:
-            self._verified[key] = (await self._ensure(version), time.monotonic())
+            self._verified[key] = await self._ensure(version)
             self._refused.pop(key, None)
+            self._due[key] = time.monotonic() + self._recheck_seconds
         except Exception as error:  # a model may raise anything; the other versions must go on
-            _, backoff = self._refused.get(key, (0.0, Backoff(initial=self._retry_seconds, maximum=60.0)))
+            backoff = self._refused.setdefault(key, Backoff(initial=self._retry_seconds, maximum=60.0))
             delay = backoff.next_delay()
-            self._refused[key] = (time.monotonic() + delay, backoff)
+            self._due[key] = time.monotonic() + delay
             self._verified.pop(key, None)
             log.warning(
                 "version skipped",

@@ -18,7 +18,7 @@ dead letter. A lost lease harms nothing, since the write is fenced.
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
 from service.core.errors import AzimuthError, Unavailable
@@ -85,10 +85,14 @@ class Worker:
                 log.info("worker stops", extra={"in_hand": len(self._leases.jobs)})
                 self._stopping.set()
                 with suppress(TimeoutError):
-                    await asyncio.wait_for(self._finished(claiming), self._settings.grace.total_seconds())
+                    async with asyncio.timeout(self._settings.grace.total_seconds()):
+                        await asyncio.wait(claiming)
+                        await self._leases.empty.wait()
                 for stage in running:
                     stage.cancel()
-            await self._release_claimed()
+            if jobs := self._leases.jobs:
+                with suppress(Unavailable, TimeoutError):
+                    await asyncio.wait_for(self._queue.release(jobs, utc_now()), _RELEASE_SECONDS)
         except ExceptionGroup as errors:
             # A stage ends by a defect or a model that keeps failing. Leases run out: see `FailurePolicy.back_off`.
             raise errors.exceptions[0] from errors
@@ -97,26 +101,17 @@ class Worker:
             for lane in self._lanes:
                 lane.close()
 
-    async def _finished(self, claiming: Sequence[asyncio.Task[None]]) -> None:
-        await asyncio.wait(claiming)
-        await self._leases.empty.wait()
-
-    async def _release_claimed(self) -> None:
-        if jobs := self._leases.jobs:
-            with suppress(Unavailable, TimeoutError):
-                await asyncio.wait_for(self._queue.release(jobs, utc_now()), _RELEASE_SECONDS)
-
     async def _extend_leases(self) -> None:
         """Extend the leases of all claimed documents well before they run out."""
-        interval = self._settings.lease.total_seconds() / 3
+        regular = interval = self._settings.lease.total_seconds() / 3
         while True:
             await asyncio.sleep(interval)
+            interval = regular
             try:
                 if jobs := self._leases.jobs:
                     await self._queue.extend(jobs, utc_now() + self._settings.lease)
-                interval = self._settings.lease.total_seconds() / 3
             except Unavailable as error:
-                interval = min(1.0, interval)
+                interval = min(1.0, regular)
                 log.warning("leases not extended", extra={"reason": error.detail})
 
     async def _keep_house(self, housekeeping: Callable[[], Awaitable[None]]) -> None:

@@ -19,13 +19,7 @@ def offsets(text: str) -> np.ndarray:
 
 def cut(text: str, title: str = "", most: int = 20, overlap: int = 0, overhead: int = 2) -> tuple[Chunk, ...]:
     return split_document(
-        title,
-        text,
-        offsets(title),
-        offsets(text),
-        max_tokens=most,
-        overlap_tokens=overlap,
-        overhead=overhead,
+        title, text, offsets(title), offsets(text), max_tokens=most, overlap_tokens=overlap, overhead=overhead
     )
 
 
