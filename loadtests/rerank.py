@@ -83,10 +83,7 @@ def seen() -> Iterator[list[list[Encoding]]]:
 
 
 def tensors(pairs: PackedCrossEncoder, batches: Sequence[Sequence[Encoding]]) -> Batches:
-    return [
-        {name: torch.from_numpy(array).to(pairs.device) for name, array in pairs._padding.arrays(batch).items()}
-        for batch in batches
-    ]
+    return [pairs._padding.tensors(batch, pairs.device) for batch in batches]
 
 
 @torch.inference_mode()

@@ -4,7 +4,7 @@ import asyncio
 import time
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -35,13 +35,6 @@ class _Item:
     length: int = 0
 
 
-@dataclass(slots=True)
-class _Pass:
-    items: list[_Item] = field(default_factory=list)
-    vectors: Vectors | None = None
-    seconds: float = 0.0
-
-
 class Batcher:
     """Runs one encoder in a thread of its own. Use it from one event loop and `close` it at the end.
 
@@ -54,10 +47,8 @@ class Batcher:
         self, encoder: Encoder, *, batch_tokens: int = 8192, most_waiting: int = 4096, window_seconds: float = 0.001
     ) -> None:
         """`batch_tokens`: padded tokens of one pass. `most_waiting`: texts that may wait before Overloaded."""
-        self._encoder = encoder
-        self._budget = batch_tokens
-        self._most_waiting = most_waiting
-        self._window = window_seconds
+        self._encoder, self._budget = encoder, batch_tokens
+        self._most_waiting, self._window = most_waiting, window_seconds
         self._waiting: list[_Item] = []
         self._arrivals = 0
         self._texts_per_second = 100.0
@@ -79,10 +70,8 @@ class Batcher:
             return np.zeros((0, self._encoder.identity.dimensions), dtype=np.float32)
         # A request larger than the limit is accepted when nothing else waits: it could never be accepted otherwise.
         if self._waiting and len(self._waiting) + len(texts) > self._most_waiting:
-            raise Overloaded(
-                f"{len(self._waiting)} texts wait for the embedder.",
-                retry_after=max(1.0, len(self._waiting) / self._texts_per_second),
-            )
+            after = max(1.0, len(self._waiting) / self._texts_per_second)
+            raise Overloaded(f"{len(self._waiting)} texts wait for the embedder.", retry_after=after)
         request = _Request(role, asyncio.get_running_loop().create_future(), [None] * len(texts), len(texts))
         self._arrivals += 1
         self._waiting.extend(_Item(request, position, text, self._arrivals) for position, text in enumerate(texts))
@@ -111,18 +100,18 @@ class Batcher:
             if not self._waiting:
                 return
             candidates: list[_Item] = []
-            encoded = _Pass()
+            batch: list[_Item] = []
             try:
                 candidates = self._next()
-                await loop.run_in_executor(self._thread, self._encode, candidates, encoded)
+                vectors, seconds = await loop.run_in_executor(self._thread, self._encode, candidates, batch)
             except asyncio.CancelledError:
                 self._fail(candidates, ModelUnavailable("The embedder is shutting down."))
                 raise
             except Exception as error:  # any error of the model must reach the callers
-                self._fail(encoded.items or candidates or self._waiting, error)
+                self._fail(batch or candidates or self._waiting, error)
                 continue
-            self._answer(encoded)
-            several_callers = _callers(encoded.items) > 1
+            self._answer(batch, vectors, seconds)
+            several_callers = _callers(batch) > 1
 
     async def _pause(self) -> None:
         await asyncio.sleep(self._window)
@@ -139,8 +128,11 @@ class Batcher:
         most = max(1, self._budget // max(1, self._encoder.overhead(role) + 1))
         return [item for item in self._waiting if item.request.role == role][:most]
 
-    def _encode(self, candidates: Sequence[_Item], encoded: _Pass) -> None:
-        """In the model's thread: count tokens, take as many texts as fit the budget, encode them."""
+    def _encode(self, candidates: Sequence[_Item], batch: list[_Item]) -> tuple[Vectors, float]:
+        """In the model's thread: count tokens, add as many texts to `batch` as fit the budget, encode them.
+
+        Vectors and the seconds that they took. If the model fails, `batch` says whose texts it failed on.
+        """
         role = candidates[0].request.role
         if len(candidates) > 1:
             most = self._encoder.identity.max_tokens
@@ -151,23 +143,22 @@ class Batcher:
         longest = 0
         for item in candidates:
             longest = max(longest, item.length)
-            if encoded.items and longest * (len(encoded.items) + 1) > self._budget:
+            if batch and longest * (len(batch) + 1) > self._budget:
                 break
-            encoded.items.append(item)
+            batch.append(item)
         started = time.perf_counter()
-        encoded.vectors = self._encoder.encode([item.text for item in encoded.items], role)
-        encoded.seconds = time.perf_counter() - started
+        vectors = self._encoder.encode([item.text for item in batch], role)
+        return vectors, time.perf_counter() - started
 
-    def _answer(self, encoded: _Pass) -> None:
-        assert encoded.vectors is not None
-        role = encoded.items[0].request.role
-        metrics.EMBED_BATCH_SECONDS.labels(role).observe(encoded.seconds)
-        metrics.EMBED_BATCH_TEXTS.labels(role).observe(len(encoded.items))
-        metrics.EMBEDDED_TOKENS.labels(role).inc(sum(item.length for item in encoded.items))
-        self._texts_per_second += 0.2 * (len(encoded.items) / max(encoded.seconds, 1e-4) - self._texts_per_second)
-        done = set(map(id, encoded.items))
-        self._waiting = [item for item in self._waiting if id(item) not in done]
-        for item, vector in zip(encoded.items, encoded.vectors, strict=True):
+    def _answer(self, batch: Sequence[_Item], vectors: Vectors, seconds: float) -> None:
+        role = batch[0].request.role
+        metrics.EMBED_BATCH_SECONDS.labels(role).observe(seconds)
+        metrics.EMBED_BATCH_TEXTS.labels(role).observe(len(batch))
+        metrics.EMBEDDED_TOKENS.labels(role).inc(sum(item.length for item in batch))
+        self._texts_per_second += 0.2 * (len(batch) / max(seconds, 1e-4) - self._texts_per_second)
+        done = set(batch)
+        self._waiting = [item for item in self._waiting if item not in done]
+        for item, vector in zip(batch, vectors, strict=True):
             request = item.request
             request.vectors[item.position] = vector
             request.missing -= 1
@@ -176,15 +167,13 @@ class Batcher:
 
     def _fail(self, items: Iterable[_Item], cause: BaseException) -> None:
         for answer in [item.request.answer for item in items]:
-            if answer.done():
-                continue
-            if isinstance(cause, AzimuthError):
-                answer.set_exception(cause)
-                continue
-            error = ModelUnavailable(f"The embedder failed: {cause or type(cause).__name__}")
-            error.__cause__ = cause
-            answer.set_exception(error)
+            error = cause
+            if not isinstance(cause, AzimuthError):
+                error = ModelUnavailable(f"The embedder failed: {cause or type(cause).__name__}")
+                error.__cause__ = cause
+            if not answer.done():
+                answer.set_exception(error)
 
 
 def _callers(items: Iterable[_Item]) -> int:
-    return len({id(item.request) for item in items})
+    return len({item.request for item in items})

@@ -1,9 +1,10 @@
 """Where a model runs, in which precision, and how much it computes in one forward pass."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
+from tokenizers import Encoding
 
 from service.core.errors import ModelUnavailable
 
@@ -68,18 +69,17 @@ def pass_overhead(device: torch.device) -> int:
 
 
 def use_threads(tokens: int, most: int) -> None:
-    """Set how many cores the calling thread uses for a pass of `tokens` padded tokens.
-
-    The setting belongs to the calling thread and costs nothing to change.
-    """
+    """Set how many cores the calling thread, and no other, uses for a pass of `tokens` padded tokens. Costs nothing."""
     torch.set_num_threads(max(1, min(most, tokens // TOKENS_PER_THREAD)))
 
 
 @contextmanager
-def memory_errors(device: torch.device, what: str) -> Iterator[None]:
-    """Turn torch's out-of-memory error into MemoryError, after freeing the cache of the device."""
+def forward_pass(device: torch.device, encodings: Sequence[Encoding], threads: int, what: str) -> Iterator[None]:
+    """One pass, on CPU in at most `threads` threads. MemoryError, with the device's cache freed, if it does not fit."""
+    if device.type == "cpu":
+        use_threads(len(encodings) * max(map(len, encodings)), threads)
     try:
         yield
     except torch.OutOfMemoryError as error:
         torch.cuda.empty_cache()
-        raise MemoryError(f"no room on {device} for {what}") from error
+        raise MemoryError(f"no room on {device} for {len(encodings)} {what}") from error

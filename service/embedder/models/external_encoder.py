@@ -1,14 +1,9 @@
 """Vectors that the client brings: no model here, only the client's statement of what made them."""
 
-from collections.abc import Sequence
 from typing import NoReturn
-
-import numpy as np
-import numpy.typing as npt
 
 from service.core.collections import EXTERNAL, EmbedderSpec
 from service.core.errors import Invalid
-from service.core.ids import Role, Vectors
 from service.core.versions import EmbedderIdentity
 
 MAX_DIMENSIONS = 4_000
@@ -45,17 +40,7 @@ class ExternalEncoder:
     def unchanged(self) -> bool:
         return True
 
-    def offsets(self, texts: Sequence[str]) -> list[npt.NDArray[np.int64]]:
-        self._refuse()
-
-    def overhead(self, role: Role) -> int:
-        self._refuse()
-
-    def lengths(self, texts: Sequence[str], role: Role) -> list[int]:
-        self._refuse()
-
-    def encode(self, texts: Sequence[str], role: Role) -> Vectors:
-        self._refuse()
-
-    def _refuse(self) -> NoReturn:
+    def _refuse(self, *_: object, **__: object) -> NoReturn:
         raise Invalid(REFUSAL)
+
+    offsets = overhead = lengths = encode = _refuse

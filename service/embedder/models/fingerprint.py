@@ -12,22 +12,10 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-_TOKENIZER = frozenset(
-    (
-        "tokenizer.json",
-        "tokenizer_config.json",
-        "special_tokens_map.json",
-        "added_tokens.json",
-        "vocab.txt",
-        "vocab.json",
-        "merges.txt",
-    )
-)
-_TOKENIZER_SUFFIXES = frozenset((".model", ".tiktoken"))
-_NO_EFFECT = frozenset(("_name_or_path", "transformers_version", "torch_dtype", "dtype", "use_cache"))
+_TOKENIZER = {"tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"}
+_TOKENIZER |= {"vocab.txt", "vocab.json", "merges.txt"}
+_NO_EFFECT = {"_name_or_path", "transformers_version", "torch_dtype", "dtype", "use_cache"}
 """Keys of config.json that only say where the model came from and how it was saved."""
-
-_MODEL_CONFIGURATION = "config_sentence_transformers.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +32,7 @@ class Content:
 
 def content(folder: Path) -> Content:
     """The present content. OSError, ValueError, KeyError or TypeError if files are missing or malformed."""
-    configuration = folder / _MODEL_CONFIGURATION
+    configuration = folder / "config_sentence_transformers.json"
     prompts = json.loads(configuration.read_text("utf-8")).get("prompts", {}) if configuration.is_file() else {}
     return Content(parts(folder), json.dumps(prompts, sort_keys=True))
 
@@ -52,17 +40,17 @@ def content(folder: Path) -> Content:
 def parts(folder: Path) -> Mapping[str, str]:
     """Digests of the folder's weights, tokenizer and modules. Blocks: reads every byte of the weights once."""
     # Names relative to the folder are part of a digest: swapping the weights of two modules is a change.
-    files = sorted(path for path in folder.rglob("*") if path.is_file() and not _is_hidden(path.relative_to(folder)))
-    tokenizer = (path for path in files if path.name in _TOKENIZER or path.suffix in _TOKENIZER_SUFFIXES)
+    files = sorted(
+        path
+        for path in folder.rglob("*")
+        if path.is_file() and not any(part.startswith(".") for part in path.relative_to(folder).parts)
+    )
+    tokenizer = (path for path in files if path.name in _TOKENIZER or path.suffix in (".model", ".tiktoken"))
     return {
         "weights": _digest(folder, (path for path in files if path.suffix == ".safetensors")),
         "tokenizer": _digest(folder, tokenizer),
         "modules": _modules_digest(folder),
     }
-
-
-def _is_hidden(path: Path) -> bool:
-    return any(part.startswith(".") for part in path.parts)
 
 
 def _digest(folder: Path, files: Iterable[Path]) -> str:

@@ -5,9 +5,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from tokenizers import Encoding
+
+_ATTRIBUTES = {"input_ids": "ids", "attention_mask": "attention_mask", "token_type_ids": "type_ids"}
+"""Of an `Encoding`, by the name of the input."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,23 +31,16 @@ class Padding:
             left=tokenizer.padding_side == "left",
         )
 
-    def arrays(self, encodings: Sequence[Encoding]) -> dict[str, npt.NDArray[np.int64]]:
-        """The inputs of the model by name, each [n, longest]."""
-        shape = (len(encodings), max(map(len, encodings)))
-        ids = np.full(shape, self.token, dtype=np.int64)
-        mask = np.zeros(shape, dtype=np.int64)
-        types = np.full(shape, self.type, dtype=np.int64)
-        for row, encoding in enumerate(encodings):
-            length = len(encoding)
-            columns = slice(shape[1] - length, None) if self.left else slice(length)
-            ids[row, columns] = encoding.ids
-            mask[row, columns] = 1
-            if "token_type_ids" in self.inputs:
-                types[row, columns] = encoding.type_ids
-        arrays = {"input_ids": ids, "attention_mask": mask, "token_type_ids": types}
-        return {name: array for name, array in arrays.items() if name in self.inputs or name == "attention_mask"}
-
     def tensors(self, encodings: Sequence[Encoding], device: torch.device) -> dict[str, torch.Tensor]:
-        """`arrays` on the device of the model."""
-        arrays = self.arrays(encodings)
+        """The inputs of the model by name, each [n, longest], on its device."""
+        longest = max(map(len, encodings))
+        arrays = {
+            name: np.full((len(encodings), longest), value, dtype=np.int64)
+            for name, value in (("input_ids", self.token), ("attention_mask", 0), ("token_type_ids", self.type))
+            if name in self.inputs or name == "attention_mask"
+        }
+        for row, encoding in enumerate(encodings):
+            columns = slice(longest - len(encoding), None) if self.left else slice(len(encoding))
+            for name, array in arrays.items():
+                array[row, columns] = getattr(encoding, _ATTRIBUTES[name])
         return {name: torch.from_numpy(array).to(device, non_blocking=True) for name, array in arrays.items()}

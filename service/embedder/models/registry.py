@@ -94,14 +94,11 @@ class ModelRegistry:
 
     async def get(self, spec: EmbedderSpec) -> Encoder:
         spec = self.resolve(spec)
-        while True:
-            encoder = self._alive.get(spec)
-            if encoder is None:
-                encoder = await self._load_once(spec)
-                if self._alive.get(spec) is not encoder:
-                    continue  # forgotten between the end of the load and now: its files may be gone
-            self._keep(spec, encoder)
-            return encoder
+        while (encoder := self._alive.get(spec)) is None:
+            # Not returned as it is: it may have been forgotten since the end of the load, and its files may be gone.
+            encoder = await self._load_once(spec)
+        self._keep(spec, encoder)
+        return encoder
 
     async def forget(self, spec: EmbedderSpec) -> None:
         spec = self.resolve(spec)
@@ -169,8 +166,6 @@ class ModelRegistry:
         """Cache the encoder and evict the least recently used ones, except those with a busy batcher."""
         self._cache[spec] = encoder
         self._cache.move_to_end(spec)
-        if len(self._cache) <= CACHED_ENCODERS:
-            return
         for old in list(self._cache)[:-CACHED_ENCODERS]:
             batcher = self._batchers.get(old)
             if batcher is not None and batcher.busy:

@@ -7,9 +7,9 @@ fingerprint of its embedder, and an answer of another embedder is refused, so no
 
 import base64
 import logging
-import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, Literal
 
 import httpx
@@ -50,15 +50,13 @@ class EncoderService:
         """Misconfigured if `url` is no valid address."""
         self.url = url.rstrip("/")
         headers = {b"Authorization": f"Bearer {key}".encode()} if key else None
-        timeout = httpx.Timeout(BULK_SECONDS, connect=CONNECT_SECONDS)
         try:
-            self._http = httpx.Client(base_url=self.url, headers=headers, timeout=timeout, trust_env=False)
+            self._http = httpx.Client(base_url=self.url, headers=headers, trust_env=False)
         except httpx.InvalidURL as error:
             raise Misconfigured(f"{url} is no address of an encoder: {error}") from error
         if self._http.base_url.scheme not in ("http", "https") or not self._http.base_url.host:
             raise Misconfigured(f"{url} is no address of an encoder: it must start with http:// or https://")
         self._down: tuple[float, str] = (0.0, "")
-        self._lock = threading.Lock()
 
     def __call__(self, spec: EmbedderSpec) -> Encoder:
         """ModelUnavailable if the service lacks the model or does not answer; Invalid as for a local model."""
@@ -68,6 +66,15 @@ class EncoderService:
 
     def close(self) -> None:
         self._http.close()
+
+    @contextmanager
+    def reading(self) -> Iterator[None]:
+        """ModelUnavailable if an answer that is read in the block does not have the form of the protocol."""
+        try:
+            yield
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            reason = f"The encoder at {self.url} does not use the protocol of this Azimuth version."
+            raise ModelUnavailable(reason) from error
 
     def post(self, path: str, body: Mapping[str, Any], seconds: float) -> tuple[Any, str | None]:
         """The JSON of the answer and the fingerprint that it names.
@@ -106,8 +113,7 @@ class EncoderService:
 
     def _unreachable(self, what: str) -> ModelUnavailable:
         reason = f"The encoder at {self.url} {what}."
-        with self._lock:
-            self._down = (time.monotonic() + DOWN_SECONDS, reason)
+        self._down = (time.monotonic() + DOWN_SECONDS, reason)
         log.warning("encoder unreachable", extra={"reason": reason})
         return ModelUnavailable(reason)
 
@@ -143,25 +149,17 @@ class RemoteEncoder:
 
     def __init__(self, remote: EncoderService, spec: EmbedderSpec) -> None:
         self._remote = remote
-        optional = {"revision": spec.revision, "dimensions": spec.dimensions}
-        self._spec: dict[str, Any] = {
-            "model": spec.model,
-            "query_prompt": spec.query_prompt,
-            "document_prompt": spec.document_prompt,
-            **{name: value for name, value in optional.items() if value is not None},
-        }
+        fields = ("model", "revision", "dimensions", "query_prompt", "document_prompt")
+        values = {name: getattr(spec, name) for name in fields}
+        self._spec = {name: value for name, value in values.items() if value is not None}
         described = self._describe()
         self.identity = self._identity_of(described)
-        try:
+        with remote.reading():
             self.batch_tokens = int(described["batch_tokens"])
-            self._overheads: dict[Role, int] = {
-                "query": int(described["overhead"]["query"]),
-                "document": int(described["overhead"]["document"]),
-            }
-            self._max_texts = max(1, int(described["limits"]["texts"]))
-            self._max_bytes = min(_MAX_REQUEST_BYTES, int(described["limits"]["body_bytes"]))
-        except (KeyError, TypeError, ValueError) as error:
-            raise self._protocol_error() from error
+            overhead, limits = described["overhead"], described["limits"]
+            self._overheads: dict[Role, int] = {"query": int(overhead["query"]), "document": int(overhead["document"])}
+            self._max_texts = max(1, int(limits["texts"]))
+            self._max_bytes = min(_MAX_REQUEST_BYTES, int(limits["body_bytes"]))
         log.info("model loaded", extra={"model": spec.model, "encoder": remote.url})
 
     def unchanged(self) -> bool:
@@ -173,10 +171,8 @@ class RemoteEncoder:
 
     def offsets(self, texts: Sequence[str]) -> list[npt.NDArray[np.int64]]:
         rows = self._tokenize(texts, "offsets", "document")
-        try:
+        with self._remote.reading():
             return [np.frombuffer(base64.b64decode(row), "<i4").reshape(-1, 2).astype(np.int64) for row in rows]
-        except (TypeError, ValueError) as error:
-            raise self._protocol_error() from error
 
     def lengths(self, texts: Sequence[str], role: Role) -> list[int]:
         return [int(length) for length in self._tokenize(texts, "lengths", role)]
@@ -188,11 +184,9 @@ class RemoteEncoder:
         options = {"input_type": role, "encoding_format": "base64", "truncate": True, "unusable": "return"}
         for start, portion in self._portions(texts):
             answer = self._ask("/v1/embeddings", {**options, "input": portion}, seconds)
-            try:
+            with self._remote.reading():
                 rows = [np.frombuffer(base64.b64decode(one["embedding"]), "<f4") for one in answer["data"]]
                 vectors[start : start + len(portion)] = np.stack(rows).reshape(len(portion), -1)
-            except (KeyError, TypeError, ValueError) as error:
-                raise self._protocol_error() from error
         return vectors
 
     def _tokenize(self, texts: Sequence[str], wanted: Literal["offsets", "lengths"], role: Role) -> list[Any]:
@@ -200,8 +194,9 @@ class RemoteEncoder:
         for _, portion in self._portions(texts):
             request = {"inputs": portion, "return": wanted, "input_type": role}
             answer = self._ask("/tokenize", request, BULK_SECONDS)
-            if not isinstance(answer, list) or len(answer) != len(portion):
-                raise self._protocol_error()
+            with self._remote.reading():
+                if not isinstance(answer, list) or len(answer) != len(portion):
+                    raise ValueError("not one row for each text")
             rows += answer
         return rows
 
@@ -221,8 +216,9 @@ class RemoteEncoder:
     def _ask(self, path: str, request: Mapping[str, Any], seconds: float) -> Any:
         """The answer to a request about this embedder. SpaceRefused if another embedder answered."""
         answer, fingerprint = self._remote.post(path, {**self._spec, **request}, seconds)
-        if fingerprint is None:
-            raise self._protocol_error()
+        with self._remote.reading():
+            if fingerprint is None:
+                raise ValueError("the answer names no fingerprint")
         if fingerprint != self.identity.fingerprint:
             differing = self.identity.differing(self._identity_of(self._describe())) or ("the fingerprint",)
             raise SpaceRefused(
@@ -240,13 +236,12 @@ class RemoteEncoder:
                 errors = [FieldError(f"embedder.{one.field}", one.message) for one in error.errors]
                 raise Invalid(error.detail, errors) from error
             raise ModelUnavailable(error.detail) from error  # the two services do not allow the same models
-        described = answer.get("azimuth") if isinstance(answer, dict) else None
-        if not isinstance(described, dict):
-            raise self._protocol_error()
-        return described
+        with self._remote.reading():
+            described: Mapping[str, Any] = answer["azimuth"]
+            return described
 
     def _identity_of(self, described: Mapping[str, Any]) -> EmbedderIdentity:
-        try:
+        with self._remote.reading():
             identity = EmbedderIdentity(
                 parts={str(name): str(value) for name, value in described["parts"].items()},
                 dimensions=int(described["dimensions"]),
@@ -254,9 +249,4 @@ class RemoteEncoder:
             )
             if identity.fingerprint != described["fingerprint"]:
                 raise ValueError("the fingerprint does not follow from the parts")
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
-            raise self._protocol_error() from error
-        return identity
-
-    def _protocol_error(self) -> ModelUnavailable:
-        return ModelUnavailable(f"The encoder at {self._remote.url} does not use the protocol of this Azimuth version.")
+            return identity

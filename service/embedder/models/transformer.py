@@ -80,9 +80,7 @@ class TransformerModel:
         `scaled`: see `pretrained.embed`. MemoryError if the device has no room for the pass.
         """
         encodings = self.tokenizer.truncated(texts)
-        if self.device.type == "cpu":
-            devices.use_threads(len(encodings) * max(map(len, encodings)), self._threads)
-        with devices.memory_errors(self.device, f"{len(texts)} texts"):
+        with devices.forward_pass(self.device, encodings, self._threads, "texts"):
             return self._embed(encodings, prompt_length, scaled).cpu().numpy()
 
     def _embed(self, encodings: Sequence[Encoding], prompt_length: int, scaled: bool = True) -> torch.Tensor:

@@ -82,9 +82,7 @@ class PackedCrossEncoder:
     @torch.inference_mode()
     def forward(self, encodings: Sequence[Encoding]) -> npt.NDArray[np.float32]:
         """One pass over all pairs: log-odds, [n], float32. MemoryError if the device has no room for it."""
-        if self.device.type == "cpu":
-            devices.use_threads(len(encodings) * max(map(len, encodings)), self._threads)
-        with devices.memory_errors(self.device, f"{len(encodings)} pairs"):
+        with devices.forward_pass(self.device, encodings, self._threads, "pairs"):
             return self._log_odds(encodings).cpu().numpy()
 
     def _log_odds(self, encodings: Sequence[Encoding]) -> torch.Tensor:
