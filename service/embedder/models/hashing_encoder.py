@@ -25,7 +25,6 @@ MAX_TOKENS = 256
 
 _NAME = re.compile(r"hashing(?::(\d{1,4}))?")
 _TOKEN = re.compile(r"\w+|[^\w\s]")
-_WORD_WEIGHT, _TRIGRAM_WEIGHT = 1.0, 0.25
 
 
 def dimensions_of(model: str) -> int | None:
@@ -82,16 +81,11 @@ class HashingEncoder:
 
 
 @lru_cache(maxsize=65536)
-def _features(token: str, dimensions: int) -> tuple[tuple[int, float], ...]:
-    framed = f"<{token}>"
+def _features(token: str, dimensions: int) -> list[tuple[int, float]]:
+    framed, features = f"<{token}>", []
     trigrams = [framed[start : start + 3] for start in range(len(framed) - 2)] if len(token) > 2 else []
-    return (
-        _feature("word " + token, dimensions, _WORD_WEIGHT),
-        *(_feature("trigram " + trigram, dimensions, _TRIGRAM_WEIGHT) for trigram in trigrams),
-    )
-
-
-def _feature(name: str, dimensions: int, weight: float) -> tuple[int, float]:
-    # Not hash(): each process salts it differently.
-    value = int.from_bytes(hashlib.blake2b(name.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "big")
-    return (value >> 1) % dimensions, weight if value & 1 else -weight
+    for name, weight in [(f"word {token}", 1.0), *((f"trigram {trigram}", 0.25) for trigram in trigrams)]:
+        # Not hash(): each process salts it differently.
+        value = int.from_bytes(hashlib.blake2b(name.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "big")
+        features.append(((value >> 1) % dimensions, weight if value & 1 else -weight))
+    return features

@@ -23,9 +23,6 @@ MAX_TOKENS = 512
 """Static models have no longest input, but a mean over many more tokens says little about any part of the text. This
 is the length of a passage unless the collection sets less or the tokenizer was saved with a shorter limit."""
 
-BATCH_TOKENS = 65_536
-"""Nothing is padded and only rows are read, so a pass may be large."""
-
 
 def is_static(folder: Path) -> bool:
     chain = source.modules(folder)
@@ -35,7 +32,7 @@ def is_static(folder: Path) -> bool:
 class StaticModel:
     """Rows, tokenizer and the modules after them, always on CPU in float32. Safe to use from several threads."""
 
-    batch_tokens = BATCH_TOKENS
+    batch_tokens = 65_536  # nothing is padded and only rows are read, so a pass may be large
     streams = 1
 
     def __init__(self, folder: Path) -> None:

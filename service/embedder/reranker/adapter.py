@@ -115,10 +115,9 @@ def describe(folder: Path) -> AdapterDescription:
 def read(folder: Path) -> dict[str, torch.Tensor]:
     """The saved weights. ModelUnavailable if the file is missing or malformed."""
     try:
-        weights: dict[str, torch.Tensor] = load_file(folder / WEIGHTS)
+        return dict(load_file(folder / WEIGHTS))
     except (OSError, SafetensorError) as error:
         raise ModelUnavailable(f"The weights of the adapter {folder.name} cannot be read: {error}") from error
-    return weights
 
 
 def save(folder: Path, weights: dict[str, torch.Tensor], description: AdapterDescription) -> None:

@@ -26,8 +26,6 @@ from service.embedder.reranker.adapter import UNCALIBRATED, LoadedCrossEncoder
 log = logging.getLogger(__name__)
 
 _PROBE = ("how to sort a list", pretrained.PROBE_TEXT)
-_TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 0.25}
-"""Of log-odds, which are a few units: a larger difference than rounding means that the packed model is another one."""
 
 
 class PackedCrossEncoder:
@@ -51,10 +49,15 @@ class PackedCrossEncoder:
         self._tokenizer = pretrained.TextTokenizer(serialized, self.max_tokens, strategy="only_second")
         self._max_query_tokens = (self.max_tokens - self._tokenizer.pair_overhead) // 2
         self._network = loaded.network.to(dtype)
-        _use_float32_output(self._network)
+        # With the 8 bits of bfloat16 log-odds of 5 are equal within 0.03, so the output layer computes in float32.
+        outputs = [layer for layer in packed_linear.linear_layers(self._network) if layer[2].out_features == 1]
+        for parent, attribute, layer in outputs[-1:]:
+            setattr(parent, attribute, Float32Linear(layer))
         self._network.to(self.device).eval()
         packed = self.device.type == "cpu" and packed_linear.pack_linear_layers(
-            self._network, self._probe, _TOLERANCE.get(dtype, 0.25)
+            self._network,
+            self._probe,
+            tolerance=1e-3 if dtype == torch.float32 else 0.25,  # log-odds are a few units
         )
         log.info(
             "reranker loaded",
@@ -104,13 +107,6 @@ class Float32Linear(nn.Module):
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
         return nn.functional.linear(inputs.float(), self.weight, self.bias)
-
-
-def _use_float32_output(network: nn.Module) -> None:
-    """Compute the output layer in float32. With the 8 bits of bfloat16 log-odds of 5 are equal within 0.03."""
-    outputs = [layer for layer in packed_linear.linear_layers(network) if layer[2].out_features == 1]
-    for parent, name, layer in outputs[-1:]:
-        setattr(parent, name, Float32Linear(layer))
 
 
 def _load_published(name: str, dtype: torch.dtype) -> LoadedCrossEncoder:

@@ -51,8 +51,7 @@ class CrossEncoderReranker:
         """
         self.name = model
         self._device, self._precision, self._threads = device, precision, threads
-        self._batch_tokens = batch_tokens
-        self._most_waiting = most_waiting
+        self._batch_tokens, self._most_waiting = batch_tokens, most_waiting
         self._waiting = 0
         self._passages_per_second = 50.0
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="rerank")
@@ -74,9 +73,8 @@ class CrossEncoderReranker:
         cancelled = threading.Event()
         self._waiting += len(passages)
         try:
-            return await asyncio.get_running_loop().run_in_executor(
-                self._thread, self._score, query, list(passages), cancelled
-            )
+            loop = asyncio.get_running_loop()
+            return await loop.run_in_executor(self._thread, self._score, query, list(passages), cancelled)
         finally:
             self._waiting -= len(passages)
             cancelled.set()

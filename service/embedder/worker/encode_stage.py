@@ -6,8 +6,6 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
-import numpy as np
-
 from service.core import metrics
 from service.core.errors import ModelUnavailable, Unavailable, Unembeddable
 from service.core.ids import Vectors
@@ -127,7 +125,7 @@ class EncodeStage:
         for chunk, vector, good in zip(chunks, vectors, usable, strict=True):
             document = chunk.document
             if good and not document.is_settled:
-                document.rows[chunk.number] = vector
+                document.rows[chunk.chunk.number] = vector
                 if document.is_complete:
                     self._complete(document)
 
@@ -147,7 +145,7 @@ class EncodeStage:
             vectors = await self._in_thread(encoder, [PROBE_TEXT])
         except Exception as error:  # a model can raise anything
             return error
-        if vectors.shape != (1, version.dimensions) or not finite(np.asarray(vectors)).all():
+        if vectors.shape != (1, version.dimensions) or not finite(vectors).all():
             return ModelUnavailable("The model gives no usable vector for a plain sentence.")
         return None
 

@@ -51,11 +51,7 @@ class InFlightChunk:
     """One chunk of one document."""
 
     document: InFlightDocument
-    number: int
-
-    @property
-    def chunk(self) -> Chunk:
-        return self.document.chunks[self.number]
+    chunk: Chunk
 
 
 class Leases:

@@ -107,12 +107,8 @@ class Pipeline:
         except Exception as error:  # a tokenizer can raise anything
             log.warning("chunking failed", extra={"documents": len(documents), "reason": repr(error)})
             await self._encoding.handle_failures(await bisect_failures(documents, attempt))
-        chunks = [
-            InFlightChunk(document, number)
-            for document in documents
-            if not document.is_settled
-            for number in range(len(document.chunks))
-        ]
+        usable = [document for document in documents if not document.is_settled]
+        chunks = [InFlightChunk(document, chunk) for document in usable for chunk in document.chunks]
         self.throughput.record_chunking(len(documents), len(chunks))
         for batch in self._encoding.pack(chunks):
             await self._batches.put(batch)

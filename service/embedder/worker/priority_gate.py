@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from weakref import WeakKeyDictionary
 
 from service.core.jobs import Lane
 from service.core.ports.embedder import Encoder
@@ -15,30 +16,23 @@ class PriorityGate:
     """Shared by both lanes. A live pass waits for at most one pass that already runs."""
 
     def __init__(self) -> None:
-        self._slots: dict[int, _Slots] = {}
+        self._slots: WeakKeyDictionary[Encoder, _Slots] = WeakKeyDictionary()
 
     @asynccontextmanager
     async def slot(self, encoder: Encoder, lane: Lane) -> AsyncIterator[None]:
         """Hold one of the encoder's streams while the block runs."""
-        slots = self._slots.setdefault(id(encoder), _Slots(max(1, min(MAX_STREAMS, encoder.streams))))
-        slots.users += 1
+        slots = self._slots.setdefault(encoder, _Slots(max(1, min(MAX_STREAMS, encoder.streams))))
+        await slots.acquire(lane)
         try:
-            await slots.acquire(lane)
-            try:
-                yield
-            finally:
-                await slots.release()
+            yield
         finally:
-            slots.users -= 1
-            if not slots.users:  # another encoder may get the same id
-                del self._slots[id(encoder)]
+            await slots.release()
 
 
 class _Slots:
-    """The streams of one encoder; `users` counts holders and waiters."""
+    """The streams of one encoder."""
 
     def __init__(self, free: int) -> None:
-        self.users = 0
         self._free = free
         self._live_waiting = 0
         self._changed = asyncio.Condition()

@@ -3,7 +3,6 @@
 import time
 from collections.abc import Callable
 
-_BURST_SECONDS = 1.0
 _PORTION_SECONDS = 0.25
 
 
@@ -12,18 +11,15 @@ class RateLimit:
 
     def __init__(self, per_second: float, clock: Callable[[], float] = time.monotonic) -> None:
         """`per_second` 0: no limit."""
-        self._rate = per_second
-        self._clock = clock
-        self._capacity = max(1.0, per_second * _BURST_SECONDS)
-        self._level = 0.0
-        self._updated = clock()
+        self._rate, self._clock = per_second, clock
+        self._level, self._updated = 0.0, clock()
 
     def available(self, wanted: int) -> int:
         """How many of `wanted` may be taken now; 0 until a portion is large enough to be worth a claim."""
         if not self._rate:
             return wanted
         now = self._clock()
-        self._level = min(self._capacity, self._level + (now - self._updated) * self._rate)
+        self._level = min(max(1.0, self._rate), self._level + (now - self._updated) * self._rate)
         self._updated = now
         portion = max(1.0, min(wanted, self._rate * _PORTION_SECONDS))
         return min(wanted, int(self._level)) if self._level >= portion else 0

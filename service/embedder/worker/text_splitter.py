@@ -66,11 +66,12 @@ def split_document(
             for sentence in _cut(text, starts, 0, len(text), sentence_starts(text), sentence=True)
             for part in _parts(text, starts, sentence, budget)
         ]
-        spans = [
-            _strip(text, units[first].start, units[last - 1].end, sum(unit.tokens for unit in units[first:last]))
-            for first, last in _groups(units, budget, min(overlap_tokens, budget // 2))
-        ]
-        spans = [span for span in spans if span[0] < span[1]]
+        spans = []
+        for first, last in _groups(units, budget, min(overlap_tokens, budget // 2)):
+            start, end = units[first].start, units[last - 1].end
+            start, end = end - len(text[start:end].lstrip()), start + len(text[start:end].rstrip())
+            if start < end:
+                spans.append((start, end, sum(unit.tokens for unit in units[first:last])))
     fixed = overhead + prefix_tokens
     return tuple(
         Chunk(number=number, start=start, end=end, text=prefix + text[start:end], tokens=fixed + tokens)
@@ -89,11 +90,6 @@ def _heading(title: str, offsets: Offsets, most: int) -> tuple[str, int, bool]:
         words = WHITE_SPACE.split(title[:end])
         end -= len(words[-1]) if len(words) > 1 and words[0] else 0
     return title[:end].rstrip(), most, True
-
-
-def _strip(text: str, start: int, end: int, tokens: int) -> tuple[int, int, int]:
-    piece = text[start:end]
-    return start + len(piece) - len(piece.lstrip()), end - len(piece) + len(piece.rstrip()), tokens
 
 
 def _cut(
