@@ -12,14 +12,10 @@ from service.evaluation.beir import BeirJudgments
 READ_SECONDS = 600.0
 STREAM_DOCUMENTS = 500
 """Documents per NDJSON request: small enough that a broken connection costs little, large enough to be fast."""
-
 STREAM_BYTES = 8 * 2**20
 """A request also ends when its lines reach this size."""
-
-
 PAGE_DOCUMENTS = 100
 """Documents per page of a listing."""
-
 ANY_ADDRESS = ("0.0.0.0", "::")  # noqa: S104 compared with, not bound to
 
 
@@ -135,14 +131,13 @@ class Client:
 
     def documents(self, name: str) -> Iterator[dict[str, Any]]:
         """All documents, read page by page, ordered by id."""
-        cursor: str | None = None
+        params: dict[str, Any] = {"limit": PAGE_DOCUMENTS}
         while True:
-            params = {"limit": PAGE_DOCUMENTS} | ({"cursor": cursor} if cursor else {})
             page = self.call("GET", f"/v1/collections/{name}/documents", params=params)
             yield from page["documents"]
-            cursor = page["next_cursor"]
-            if cursor is None:
+            if page["next_cursor"] is None:
                 return
+            params["cursor"] = page["next_cursor"]
 
     def search(self, name: str, request: dict[str, Any]) -> dict[str, Any]:
         return self.call("POST", f"/v1/collections/{name}/search", json=request)
@@ -179,8 +174,7 @@ class Client:
 
     def roll_back(self, name: str, note: str = "") -> dict[str, Any]:
         """Roll back; returns the version that is active now. Refused if another operator was faster."""
-        leaving = self.call("GET", f"/v1/collections/{name}")["active_version"]
-        request = {"from": leaving, "note": note}
+        request = {"from": self.call("GET", f"/v1/collections/{name}")["active_version"], "note": note}
         return self.call("POST", f"/v1/collections/{name}/versions/rollback", json=request)
 
     def retire(self, name: str, number: int, note: str = "") -> dict[str, Any]:

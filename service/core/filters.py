@@ -295,11 +295,9 @@ def _equal(value: object, operand: object) -> bool:
 
 
 def _ordered(operator: Operator, value: object, operand: object) -> bool:
-    if isinstance(value, bool):
-        return False
     compare = _ORDERED[operator]
     if isinstance(value, int | float) and isinstance(operand, int | float):
-        return compare(_decimal(value), _decimal(operand))
+        return not isinstance(value, bool) and compare(_decimal(value), _decimal(operand))
     return isinstance(value, str) and isinstance(operand, str) and compare(value, operand)
 
 

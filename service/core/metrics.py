@@ -136,16 +136,7 @@ GEOMETRY_VERDICT = Gauge(
 _OF_INDEX = (EF_SEARCH, RECALL_TARGET_MISSED, DEAD_ROWS, VECTORS, INDEX_BYTES, GEOMETRY_VERDICT)
 _OF_QUEUE = (QUEUE_PENDING, QUEUE_FAILED, QUEUE_OLDEST, BACKFILL_REMAINING)
 _OF_RECALL = (RECALL_TARGET, RECALL, DISTANCE_RECALL, LEXICAL_RECALL)
-_OF_COLLECTION = (
-    *_OF_INDEX,
-    *_OF_QUEUE,
-    *_OF_RECALL,
-    VERSION_STATE,
-    CANARY_COSINE,
-    SHADOW_OVERLAP,
-    DRIFT,
-    DRIFT_VERDICT,
-)
+_OF_QUALITY = (VERSION_STATE, CANARY_COSINE, SHADOW_OVERLAP, DRIFT, DRIFT_VERDICT)
 
 
 def remove_version(collection: str, version: str) -> None:
@@ -156,5 +147,5 @@ def remove_version(collection: str, version: str) -> None:
 
 def remove_collection(collection: str) -> None:
     """Remove the gauges of a deleted collection: an alert on its backlog would never end."""
-    for gauge in _OF_COLLECTION:
+    for gauge in (*_OF_INDEX, *_OF_QUEUE, *_OF_RECALL, *_OF_QUALITY):
         gauge.remove_by_labels({"collection": collection})

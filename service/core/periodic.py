@@ -32,10 +32,7 @@ async def repeat_every(name: str, seconds: float, work: Callable[[], Awaitable[N
 
 
 async def for_each_version(
-    versions: Iterable[EmbedderVersion],
-    work: Callable[[EmbedderVersion], Awaitable[None]],
-    *,
-    failure_message: str,
+    versions: Iterable[EmbedderVersion], work: Callable[[EmbedderVersion], Awaitable[None]], *, failure_message: str
 ) -> None:
     """Call `work` on each version. `failure_message` is logged for one that failed and is left for the next call."""
     for version in versions:

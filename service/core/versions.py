@@ -49,8 +49,7 @@ class EmbedderIdentity:
 
     def differing(self, other: "EmbedderIdentity") -> tuple[str, ...]:
         """The names of the parts that are not equal."""
-        own, others = self._all_parts, other._all_parts
-        return tuple(sorted(part for part in own.keys() | others.keys() if own.get(part) != others.get(part)))
+        return tuple(sorted({name for name, _ in self._all_parts.items() ^ other._all_parts.items()}))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -122,10 +121,6 @@ class Progress:
     eta_seconds: float | None = None
 
 
-_ALLOWED_LAG, _ALLOWED_LAG_SHARE = 10, 0.01
-"""Documents that live writes may have in progress, as a count and as a share of all."""
-
-
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Completeness:
     """Documents compared with vectors, in one snapshot. Documents that wait in the queue are on neither side.
@@ -149,8 +144,8 @@ class Completeness:
 
     @property
     def lagging(self) -> bool:
-        """Under live writes a few documents are always behind. Are these more than that?"""
-        return self.behind > max(_ALLOWED_LAG, _ALLOWED_LAG_SHARE * (self.documents + self.behind))
+        """Under live writes a few documents are always behind. Are these more than 10 and more than 1 % of all?"""
+        return self.behind > max(10, 0.01 * (self.documents + self.behind))
 
     @property
     def complete(self) -> bool:

@@ -25,8 +25,6 @@ from service.ingest.stream import Lines, StreamOutcome, batches
 from service.ingest.validation import DocumentLimits, VectorTarget, document_errors
 
 DELETE_BATCH = 1_000
-POLL_SECONDS = (0.02, 0.25)
-"""First and longest pause between two queries of the queue while a client waits."""
 
 
 @dataclass(kw_only=True, slots=True)
@@ -71,9 +69,8 @@ class IngestService:
     ) -> tuple[Accepted, ...]:
         has_vectors = any(document.vector is not None for document in documents)
         version = target if has_vectors and isinstance(target, EmbedderVersion) else None
-        accepted = await self.documents.put(
-            collection.id, [_normalised(document) for document in documents], datetime.now(UTC), version
-        )
+        normalised = [_normalised(document) for document in documents]
+        accepted = await self.documents.put(collection.id, normalised, datetime.now(UTC), version)
         for one in accepted:
             metrics.DOCUMENTS_WRITTEN.labels(collection.name, one.status).inc()
         self.lexicon.wake()
@@ -102,13 +99,12 @@ class IngestService:
                 self._waits.add(timeout)
                 self.lexicon.wake()
                 await self.lexicon.wait_until(collection, await self.changes.position_of(collection.id, ids))
-                pause, longest = POLL_SECONDS
-                waiting = tuple(ids)
+                pause, waiting = 0.02, tuple(ids)
                 while waiting := await self.queue.unfinished(collection.id, collection.active_version, waiting):
                     if collection.settings.embedder.external:
                         return False  # a document that came without its vector gets none by waiting
                     await asyncio.sleep(pause)
-                    pause = min(longest, pause * 1.5)
+                    pause = min(0.25, pause * 1.5)
                 return not await self.queue.dead_lettered(collection.id, collection.active_version, ids)
         except TimeoutError:
             return False
@@ -124,7 +120,6 @@ class IngestService:
 
 
 def _normalised(document: Document) -> Document:
-    """The document with its vector at length 1."""
     if document.vector is None or (vector := unit(document.vector)) is None:
         return document
     return replace(document, vector=tuple(vector.tolist()))

@@ -50,19 +50,21 @@ async def migrate(settings: Settings, *, apply: bool = True) -> list[str]:
 
 
 @asynccontextmanager
-async def _process(settings: Settings, *, supervised: bool) -> AsyncIterator[tuple[asyncio.Event, str]]:
-    """What `serve` and `worker` share: an event that tells them to stop, and the URL of a migrated database."""
+async def _process(
+    settings: Settings, *, supervised: bool, migrated: bool
+) -> AsyncIterator[tuple[asyncio.Event, str, EmbeddedServer | None]]:
+    """What all processes share: an event that tells them to stop, and the database. `migrated`: by the supervisor."""
     stop = supervisor.stop_on_signals()
-    async with database(settings) as (url, _), in_background(_stop_when_orphaned(stop, supervised=supervised)):
-        if not supervised:
+
+    async def stop_when_orphaned() -> None:
+        if supervised:
+            await supervisor.wait_for_parent_exit()
+            stop.set()
+
+    async with database(settings) as (url, embedded), in_background(stop_when_orphaned()):
+        if not migrated:
             await migrations.apply(url)
-        yield stop, url
-
-
-async def _stop_when_orphaned(stop: asyncio.Event, *, supervised: bool) -> None:
-    if supervised:
-        await supervisor.wait_for_parent_exit()
-        stop.set()
+        yield stop, url, embedded
 
 
 # ---------------------------------------------------------------- up
@@ -78,9 +80,7 @@ async def up(
     """Run PostgreSQL, an API and workers until SIGTERM or SIGINT."""
     require_key_or_loopback(settings)
     require_free_port(settings.host, settings.port)
-    stop = supervisor.stop_on_signals()
-    async with database(settings) as (url, embedded), in_background(_stop_when_orphaned(stop, supervised=supervised)):
-        await migrations.apply(url)
+    async with _process(settings, supervised=supervised, migrated=False) as (stop, url, embedded):
         environment = os.environ | {"AZIMUTH_DATABASE_URL": url, "AZIMUTH_LOG_LEVEL": settings.log_level}
         children = [supervisor.ManagedProcess("api", ["serve"], environment)]
         for number in range(workers):
@@ -105,13 +105,10 @@ async def _call(on_started: OnStarted, stop: asyncio.Event) -> None:
 
 def require_key_or_loopback(settings: Settings) -> None:
     """Misconfigured where anybody on the network could read and write: no key, and not bound to loopback."""
-    if settings.api_keys or settings.host == "localhost":
-        return
-    try:
-        local = ipaddress.ip_address(settings.host).is_loopback
-    except ValueError:
-        local = False
-    if not local:
+    local = settings.host == "localhost"
+    with suppress(ValueError):
+        local = local or ipaddress.ip_address(settings.host).is_loopback
+    if not local and not settings.api_keys:
         raise Misconfigured(
             f"AZIMUTH_HOST is {settings.host}, which others can reach: set AZIMUTH_API_KEYS first, or keep to 127.0.0.1"
         )
@@ -142,7 +139,10 @@ def serve(settings: Settings, *, supervised: bool) -> None:
     require_free_port(settings.host, settings.port)
 
     async def run() -> None:
-        async with _process(settings, supervised=supervised) as (stop, url), open_api(settings, url) as app:
+        async with (
+            _process(settings, supervised=supervised, migrated=supervised) as (stop, url, _),
+            open_api(settings, url) as app,
+        ):
             config = uvicorn.Config(
                 app,
                 host=settings.host,
@@ -184,7 +184,7 @@ def worker(settings: Settings, *, supervised: bool) -> None:
                 start_http_server(settings.worker_port, settings.host)
             except OSError as error:  # a worker can work without metrics
                 log.warning("no metrics of this worker: port %d cannot be used (%s)", settings.worker_port, error)
-        async with _process(settings, supervised=supervised) as (stop, url):
+        async with _process(settings, supervised=supervised, migrated=supervised) as (stop, url, _):
             await run_worker(settings, url, stop)
 
     _run(run())

@@ -29,8 +29,7 @@ class Settings(BaseSettings):
         (), description="Comma-separated models (hub ids or folders) that collections may name besides the default."
     )
     reranker: str = Field(
-        "azimuth-minilm-l6",
-        description="Cross-encoder: the bundled one, a hub id, or a folder; `none`: no reranking.",
+        "azimuth-minilm-l6", description="Cross-encoder: the bundled one, a hub id, or a folder; `none`: no reranking."
     )
     device: str = Field("auto", description="auto, cpu, cuda, cuda:1, mps.")
     precision: Literal["auto", "float32", "bfloat16"] = Field(

@@ -12,6 +12,7 @@ import signal
 import sys
 import time
 from contextlib import suppress
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from service.core.errors import Misconfigured, Unavailable
@@ -34,26 +35,26 @@ class Database(Protocol):
     def start(self) -> str: ...
 
 
+@dataclass(eq=False)
 class ManagedProcess:
     """A command of `azimuth` in a process of its own, restarted when it dies."""
 
-    def __init__(self, name: str, arguments: list[str], environment: dict[str, str]) -> None:
-        self.name = name
-        self._arguments = arguments
-        self._environment = environment
-        self._process: asyncio.subprocess.Process | None = None
-        self._started = 0.0
-        self._early_deaths = 0
-        self._restart_at: float | None = None
+    name: str
+    arguments: list[str]
+    environment: dict[str, str]
+    _process: asyncio.subprocess.Process | None = field(default=None, init=False)
+    _started: float = field(default=0.0, init=False)
+    _early_deaths: int = field(default=0, init=False)
+    _restart_at: float | None = field(default=None, init=False)
 
     async def start(self) -> None:
         self._process = await asyncio.create_subprocess_exec(
             sys.executable,
             "-m",
             "service",
-            *self._arguments,
+            *self.arguments,
             "--supervised",
-            env=self._environment,
+            env=self.environment,
             stdin=asyncio.subprocess.PIPE,
             # Ctrl-C in a terminal signals the whole group; only the supervisor is to receive it, and stops in order.
             start_new_session=True,

@@ -30,7 +30,6 @@ MEASURES: Mapping[str, Callable[[Sequence[str], Mapping[str, int]], float]] = {
     "nDCG@10": lambda ranking, grades: ndcg(ranking, grades, 10),
     "Recall@100": lambda ranking, grades: recall(ranking, grades, 100),
 }
-
 CONFIDENCE = 1 - 0.05 / (len(MODES) * len(MEASURES))
 """Of each interval, so that all together have 95 % (Bonferroni). With 95 % for each, one in ten versions that are no
 worse would be refused."""
@@ -86,10 +85,9 @@ class JudgmentCheck:
                 new.append(await self._ranking(collection, version, text, mode))
             grades = [judgments.grades[query] for query in queries]
             for name, measure in MEASURES.items():
-                difference = await asyncio.to_thread(
+                differences[name, mode] = await asyncio.to_thread(
                     MetricDifference.between, list(map(measure, old, grades)), list(map(measure, new, grades))
                 )
-                differences[name, mode] = difference
             figures[mode] = {name: differences[name, mode].figures() for name in MEASURES}
         return _verdict(differences, len(queries), figures)
 
@@ -100,7 +98,6 @@ class JudgmentCheck:
         request = SearchRequest(
             text=text, k=DEPTH, candidates=DEPTH, mode=mode, embedder_version=version.number, include=frozenset()
         )
-
         try:
             answer = await search_when_free(self.search, collection.name, request)
         except Invalid:
@@ -147,12 +144,11 @@ class MetricDifference:
 
 def _relevant_documents(judgments: Judgments) -> Mapping[str, frozenset[DocumentId]]:
     """By query. A query without relevant documents is left out: no ranking of it is better than another."""
-    relevant = {
-        query: frozenset(DocumentId(id_) for id_, grade in grades.items() if grade > 0)
+    return {
+        query: ids
         for query, grades in judgments.grades.items()
-        if query in judgments.queries
+        if query in judgments.queries and (ids := frozenset(DocumentId(id_) for id_ in grades if grades[id_] > 0))
     }
-    return {query: ids for query, ids in relevant.items() if ids}
 
 
 def _verdict(

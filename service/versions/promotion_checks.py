@@ -38,7 +38,6 @@ HEARTBEAT_TIMEOUT = timedelta(seconds=8)
 """Four heartbeats. An API process that is silent for longer is gone; a promotion waits longer than this."""
 SETTLE_SECONDS = 10.0
 """Longest wait for the last documents, and for other processes to load the query encoder."""
-_POLL_SECONDS = 0.05
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -124,7 +123,7 @@ class PromotionChecks:
             found = await self.backfills.completeness(version)
             if found.behind == 0 or time.monotonic() > deadline:
                 break
-            await asyncio.sleep(_POLL_SECONDS)
+            await asyncio.sleep(0.05)
         detail = f"{found.stored} of {found.documents} documents, checksums {'agree' if found.agrees else 'differ'}"
         for count, what in (
             (found.waiting, "wait"),
@@ -144,12 +143,9 @@ class PromotionChecks:
         except (SpaceRefused, ModelUnavailable) as error:
             return PromotionCheck(name="canary", passed=False, detail=error.detail)
         lowest = self.verifier.canary_cosines[version.collection_id, version.number]
-        return PromotionCheck(
-            name="canary",
-            passed=True,
-            detail=f"lowest cosine to the registered vectors {lowest:.4f}, needed {CANARY_COSINE}",
-            figures={"lowest_cosine": lowest, "needed": CANARY_COSINE},
-        )
+        detail = f"lowest cosine to the registered vectors {lowest:.4f}, needed {CANARY_COSINE}"
+        figures = {"lowest_cosine": lowest, "needed": CANARY_COSINE}
+        return PromotionCheck(name="canary", passed=True, detail=detail, figures=figures)
 
     async def _warm_check(self, version: EmbedderVersion, now: Clock) -> PromotionCheck:
         """API processes load the query encoder of a new version by themselves within seconds; wait for that."""
@@ -160,13 +156,10 @@ class PromotionChecks:
             cold = [process for process in processes if key not in process.proven]
             if not cold or time.monotonic() > deadline:
                 break
-            await asyncio.sleep(4 * _POLL_SECONDS)
-        hosts = ", ".join(sorted({process.host for process in cold}))
-        return PromotionCheck(
-            name="warm",
-            passed=not cold,
-            detail=f"{len(cold)} of {len(processes)} API processes have not loaded its query encoder: {hosts}"
-            if cold
-            else f"all {len(processes)} API processes have loaded its query encoder",
-            figures={"processes": len(processes), "cold": len(cold)},
-        )
+            await asyncio.sleep(0.2)
+        detail = f"all {len(processes)} API processes have loaded its query encoder"
+        if cold:
+            hosts = ", ".join(sorted({process.host for process in cold}))
+            detail = f"{len(cold)} of {len(processes)} API processes have not loaded its query encoder: {hosts}"
+        figures = {"processes": len(processes), "cold": len(cold)}
+        return PromotionCheck(name="warm", passed=not cold, detail=detail, figures=figures)

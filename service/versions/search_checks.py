@@ -11,7 +11,7 @@ docs/decisions/0013 says where the limits come from. One search runs at a time, 
 import asyncio
 import dataclasses
 import time
-from collections.abc import Hashable
+from contextlib import suppress
 from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
@@ -24,7 +24,7 @@ from service.core.ports.vectors import VectorQuery, VectorStore
 from service.core.ports.versions import Versions
 from service.core.recall import TIE
 from service.core.search import DensePlan
-from service.core.versions import EmbedderVersion, Judgments, PromotionCheck, VectorSample
+from service.core.versions import EmbedderVersion, Judgments, PromotionCheck
 from service.diagnostics import geometry
 from service.evaluation.ranking_metrics import bootstrap
 from service.search import filter_planner, retrievers
@@ -68,12 +68,10 @@ class SearchChecks:
 
     async def _active_version(self, collection: Collection, version: EmbedderVersion) -> EmbedderVersion | None:
         """The version to compare with; None where there is no other."""
-        if version.number == collection.active_version:
-            return None
-        try:
-            return await self.versions.get(collection.id, collection.active_version)
-        except VersionNotFound:
-            return None
+        if version.number != collection.active_version:
+            with suppress(VersionNotFound):
+                return await self.versions.get(collection.id, collection.active_version)
+        return None
 
     # ------------------------------------------------------------ recall
 
@@ -158,19 +156,16 @@ class SearchChecks:
         return PromotionCheck(name="geometry", passed=not reasons, detail=detail, figures=figures)
 
     async def _measure_geometry(self, collection: Collection, version: EmbedderVersion) -> geometry.Geometry:
+        """Documents with equal contents have equal vectors, which is no sign of collapse."""
         sample = await self.vectors.sample(version, GEOMETRY_ROWS)
-        contents = await self._content_keys(collection, sample)
-        return await asyncio.to_thread(geometry.measure_geometry, sample.vectors, contents)
-
-    async def _content_keys(self, collection: Collection, sample: VectorSample) -> list[Hashable]:
-        """A key of each row's text: documents with equal contents have equal vectors, which is no sign of collapse."""
         rows = await asyncio.to_thread(geometry.duplicate_rows, sample.vectors)
         repeated = [sample.chunks[row][0] for row in rows]
         contents = {
             document.id: hash((document.title, document.text))
             async for document in self.sampling.documents(collection, repeated)
         }
-        return [(contents.get(document_id, document_id), chunk) for document_id, chunk in sample.chunks]
+        keys = [(contents.get(document_id, document_id), chunk) for document_id, chunk in sample.chunks]
+        return await asyncio.to_thread(geometry.measure_geometry, sample.vectors, keys)
 
     # ------------------------------------------------------------ shadow
 

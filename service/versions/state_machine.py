@@ -24,9 +24,9 @@ change a version, and what a killed process left undone is done again.
 
 import logging
 import time
-from collections.abc import Mapping, Set
+from collections.abc import Set
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from typing import Any, cast
 
@@ -138,8 +138,7 @@ class VersionStateMachine:
         return await self._needs_index(version, now) or await self._needs_evidence(version, now)
 
     async def _advance(self, version: EmbedderVersion, states: Set[VersionState], now: Clock) -> None:
-        async with self.versions.transition_lock(version) as locked:
-            moved = locked
+        async with self.versions.transition_lock(version) as moved:
             while moved:
                 version = await self.versions.get(version.collection_id, version.number)
                 try:
@@ -183,10 +182,8 @@ class VersionStateMachine:
     ) -> None:
         """Change the state. The action in the audit log is called like the new state."""
         details = {} if evidence is None else _check_details(evidence)
-        action = cast("Action", to.value)
-        entry = AuditEntry(
-            action=action, actor=SERVICE, at=now, version=version.number, note=reason or "", details=details
-        )
+        action, note = cast(Action, to.value), reason or ""
+        entry = AuditEntry(action=action, actor=SERVICE, at=now, version=version.number, note=note, details=details)
         await self.versions.move(version, to, entry, reason=reason, evidence=evidence)
         log.info("version changed its state", extra={**_log_fields(version), "state": to.value})
 
@@ -201,8 +198,8 @@ class VersionStateMachine:
             return False
         completeness = await self.backfills.completeness(version)
         if not completeness.agrees:
-            counts = asdict(completeness)
-            log.warning("documents and vectors differ; the backfill starts over", extra=_log_fields(version) | counts)
+            extra = _log_fields(version) | asdict(completeness)
+            log.warning("documents and vectors differ; the backfill starts over", extra=extra)
             await self.backfills.restart(version)
             return False
         await self._move(version, VersionState.INDEXING, now)
@@ -233,14 +230,7 @@ class VersionStateMachine:
     # ------------------------------------------------------------ promote and roll back
 
     async def promote(
-        self,
-        collection: Collection,
-        number: VersionNumber,
-        *,
-        force: bool,
-        actor: str,
-        now: Clock,
-        note: str = "",
+        self, collection: Collection, number: VersionNumber, *, force: bool, actor: str, now: Clock, note: str = ""
     ) -> Collection:
         """Make the version active if its evidence allows it, or if `force` overrides that. No change where it is.
 
@@ -259,22 +249,15 @@ class VersionStateMachine:
             version = await self.versions.move(version, version.state, None, evidence=evidence)
             if evidence.failed and not force:
                 metrics.PROMOTIONS.labels(collection.name, "refused").inc()
-                raise PromotionRefused(
-                    f"version {number} is not promoted: "
-                    + "; ".join(f"{check.name}: {check.detail}" for check in evidence.failed),
-                    [FieldError(check.name, check.detail) for check in evidence.failed],
-                )
+                reasons = "; ".join(f"{check.name}: {check.detail}" for check in evidence.failed)
+                errors = [FieldError(check.name, check.detail) for check in evidence.failed]
+                raise PromotionRefused(f"version {number} is not promoted: {reasons}", errors)
             details = {**_check_details(evidence), "forced": bool(evidence.failed)}
-            return await self._activate(collection, version, "promoted", actor, now(), note, details)
+            entry = AuditEntry(action="promoted", actor=actor, at=now(), version=number, note=note, details=details)
+            return await self._activate(collection, version, entry)
 
     async def roll_back(
-        self,
-        collection: Collection,
-        *,
-        leaving: VersionNumber | None = None,
-        actor: str,
-        now: datetime,
-        note: str = "",
+        self, collection: Collection, *, leaving: VersionNumber | None = None, actor: str, now: datetime, note: str = ""
     ) -> Collection:
         """Make the previously active version active again. It stayed complete, so only its model is checked.
 
@@ -288,29 +271,13 @@ class VersionStateMachine:
         if version.state is not VersionState.READY:
             raise Conflict(f"version {version.number} is {version.state}: there is nothing to go back to")
         await self.verifier.ensure(version)
-        return await self._activate(collection, version, "rolled_back", actor, now, note, {})
+        entry = AuditEntry(action="rolled_back", actor=actor, at=now, version=version.number, note=note)
+        return await self._activate(collection, version, entry)
 
-    async def _activate(
-        self,
-        collection: Collection,
-        version: EmbedderVersion,
-        action: Action,
-        actor: str,
-        now: datetime,
-        note: str,
-        details: Mapping[str, Any],
-    ) -> Collection:
-        entry = AuditEntry(
-            action=action,
-            actor=actor,
-            at=now,
-            version=version.number,
-            before=collection.active_version,
-            note=note,
-            details=details,
-        )
+    async def _activate(self, collection: Collection, version: EmbedderVersion, entry: AuditEntry) -> Collection:
+        entry = replace(entry, before=collection.active_version)
         activated = await self.versions.promote(collection, version, entry)
-        metrics.PROMOTIONS.labels(collection.name, action).inc()
+        metrics.PROMOTIONS.labels(collection.name, entry.action).inc()
         return activated
 
     # ------------------------------------------------------------ pause, resume, retire

@@ -25,8 +25,6 @@ def version_tasks(machine: VersionStateMachine, fields: IndexedFields) -> list[C
 async def load_reranker_last(reranker: CrossEncoderReranker | None, readiness: Readiness) -> None:
     """Load the reranker once the API is ready, so that it does not delay what every search needs."""
     if reranker is not None:
-        while True:
-            if not await readiness.missing():
-                break
+        while await readiness.missing():  # noqa: ASYNC110 there is no event to wait for
             await asyncio.sleep(2.0)
         await reranker.warm()
