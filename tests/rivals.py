@@ -8,6 +8,7 @@ import random
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from typing import Any
 
 import numpy as np
 
@@ -21,6 +22,7 @@ from service.core.versions import AuditEntry, EmbedderVersion, Judgments, SpaceS
 from service.embedder.models.registry import ModelRegistry
 from service.search.pipeline import SearchPipeline
 from service.spaces.model_verification import ModelVerifier
+from service.versions.shadow_traffic import ShadowTraffic
 from tests.fakes import FakeDocuments, FakeLexicon, FakeStore, FakeTestSets, FakeVectors, StoredChunk
 
 NAME = CollectionName("subjects")
@@ -147,6 +149,20 @@ class Rivals:
             "max_concurrent": 10,
         }
         return kind(**{**parts, **replaced})  # type: ignore[arg-type]
+
+    def shadow(self, *, share: float = 1.0, search: SearchPipeline | None = None) -> ShadowTraffic:
+        search = search or self.search()
+        return ShadowTraffic(search=search, collections=self.collections, versions=self.versions, share=share)
+
+    def refusing(self, *numbers: VersionNumber) -> "Refusing":
+        """A verifier that does not admit these versions."""
+        verifier = Refusing(collections=self.collections, versions=self.versions, embedders=self.registry)
+        verifier.refused = frozenset(numbers)
+        return verifier
+
+    def judge(self, **parts: Any) -> None:
+        (collection,) = self.collections.rows
+        self.collections.judgments[collection] = judgments(**parts)
 
 
 class Refusing(ModelVerifier):

@@ -3,7 +3,6 @@
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
 from unittest import mock
 
 import numpy as np
@@ -27,36 +26,12 @@ from service.versions import judgment_check, search_checks
 from service.versions.search_checks import SearchChecks
 from service.versions.shadow_traffic import ShadowTraffic
 from tests.fakes import FakeLexicon
-from tests.rivals import (
-    BAD,
-    DOCUMENTS,
-    GOOD,
-    GRADES,
-    NAME,
-    NOW,
-    OTHER,
-    QUERIES,
-    Refusing,
-    Rivals,
-    ScannedVectors,
-    judgments,
-)
+from tests.rivals import BAD, DOCUMENTS, GOOD, GRADES, NAME, NOW, OTHER, QUERIES, Rivals, ScannedVectors
 
 CHANCE = np.random.default_rng(8)
 THEIRS = EmbedderSpec(model=EXTERNAL, dimensions=16, identity="theirs")
-
-
-@pytest.fixture
-async def rivals() -> Rivals:
-    rivals = Rivals()
-    await rivals.create()
-    return rivals
-
-
-def shadow_of(rivals: Rivals, search: SearchPipeline | None = None) -> ShadowTraffic:
-    return ShadowTraffic(
-        search=search or rivals.search(), collections=rivals.collections, versions=rivals.versions, share=0.0
-    )
+FEW = dict(list(GRADES.items())[: judgment_check.MIN_QUERIES - 1])
+"""Judgments that are one too few to decide."""
 
 
 async def examine(
@@ -80,7 +55,7 @@ async def examine(
         test_sets=rivals.test_sets,
         verifier=verifier,
         sampling=sampler,
-        shadow=shadow or shadow_of(rivals),
+        shadow=shadow or rivals.shadow(share=0.0),
     )
     made = await checks.measure(await rivals.collection(), version)
     assert [check.name for check in made] == ["recall", "geometry", "judgments", "shadow"]
@@ -91,35 +66,32 @@ def noise(dimensions: int) -> Vectors:
     return CHANCE.normal(size=(len(DOCUMENTS), dimensions)).astype(np.float32)
 
 
-def judge(rivals: Rivals, **parts: Any) -> None:
-    (collection,) = rivals.collections.rows
-    rivals.collections.judgments[collection] = judgments(**parts)
-
-
 # ---------------------------------------------------------------- judgments
 
 
-async def test_a_worse_version_is_refused_with_the_interval(rivals: Rivals) -> None:
-    judge(rivals)
-    check = (await examine(rivals, await rivals.add(BAD)))["judgments"]
+@pytest.fixture
+async def candidate(rivals: Rivals) -> EmbedderVersion:
+    """A worse version, and judgments that say so."""
+    rivals.judge()
+    return await rivals.add(BAD)
+
+
+async def test_a_worse_version_is_refused_with_the_interval(rivals: Rivals, candidate: EmbedderVersion) -> None:
+    check = (await examine(rivals, candidate))["judgments"]
     assert check.passed is False
     found = check.figures["dense"]["nDCG@10"]
-    assert found["high"] < 0
-    assert found["low"] < found["difference"] < found["high"]
+    assert found["low"] < found["difference"] < found["high"] < 0
     assert found["difference"] == pytest.approx(found["new"] - found["old"], abs=2e-4)
     assert found["old"] > 0.9
     assert check.figures["queries"] == len(QUERIES)
-    first = check.detail.split(";")[0]
-    assert re.fullmatch(
-        r"nDCG@10 dense 0\.\d{4} -> 0\.\d{4}, difference -0\.\d{4} \[-0\.\d{4}, -0\.\d{4}\] over 30 queries: "
-        r"worse beyond the noise",
-        first,
-    )
+    number = r"0\.\d{4}"
+    difference = rf"nDCG@10 dense {number} -> {number}, difference -{number} \[-{number}, -{number}\]"
+    assert re.fullmatch(f"{difference} over 30 queries: worse beyond the noise", check.detail.split(";")[0])
 
 
 async def test_a_version_that_is_worse_in_one_measure_is_refused(rivals: Rivals) -> None:
     """The lexical leg repairs the first ten of a hybrid answer, but not the dense mode."""
-    judge(rivals)
+    rivals.judge()
     check = (await examine(rivals, await rivals.add(EmbedderSpec(model="hashing:40"))))["judgments"]
     found = {(mode, name): figures for mode in ("dense", "hybrid") for name, figures in check.figures[mode].items()}
     worse = {key for key, figures in found.items() if figures["high"] < 0}
@@ -130,7 +102,7 @@ async def test_a_version_that_is_worse_in_one_measure_is_refused(rivals: Rivals)
 
 
 async def test_the_same_embedder_passes_without_any_difference(rivals: Rivals) -> None:
-    judge(rivals)
+    rivals.judge()
     check = (await examine(rivals, await rivals.add(GOOD)))["judgments"]
     assert check.passed is True
     for found in (*check.figures["dense"].values(), *check.figures["hybrid"].values()):
@@ -140,7 +112,7 @@ async def test_the_same_embedder_passes_without_any_difference(rivals: Rivals) -
 
 @pytest.mark.slow
 async def test_a_difference_within_the_noise_passes(rivals: Rivals) -> None:
-    judge(rivals)
+    rivals.judge()
     found = [
         (await examine(rivals, await rivals.add(EmbedderSpec(model=f"hashing:{dimensions}"))))["judgments"]
         for dimensions in (249, 250, 251)
@@ -152,7 +124,7 @@ async def test_a_difference_within_the_noise_passes(rivals: Rivals) -> None:
 async def test_a_better_version_passes() -> None:
     rivals = Rivals()
     await rivals.create(BAD)
-    judge(rivals)
+    rivals.judge()
     check = (await examine(rivals, await rivals.add(GOOD)))["judgments"]
     assert check.passed is True
     assert "better beyond the noise" in check.detail
@@ -162,84 +134,65 @@ async def test_a_better_version_passes() -> None:
 async def test_without_judgments_or_a_comparison_nothing_is_decided(rivals: Rivals) -> None:
     candidate = await rivals.add(BAD)
     assert (await examine(rivals, candidate))["judgments"].passed is None
-    judge(rivals)
+    rivals.judge()
     assert (await examine(rivals, await rivals.active()))["judgments"].passed is None
     theirs = await rivals.add(THEIRS, vectors=noise(16))
     assert "client" in (await examine(rivals, theirs))["judgments"].detail
-    judge(rivals, grades={"q00-0": {"s00-0": 0}, "unknown query": {"s00-0": 1}})
+    rivals.judge(grades={"q00-0": {"s00-0": 0}, "unknown query": {"s00-0": 1}})
     assert (await examine(rivals, candidate))["judgments"].passed is None
 
 
-async def test_few_queries_decide_nothing(rivals: Rivals) -> None:
-    candidate = await rivals.add(BAD)
-    judge(rivals, grades=dict(list(GRADES.items())[: judgment_check.MIN_QUERIES - 1]))
+async def test_few_queries_decide_nothing(rivals: Rivals, candidate: EmbedderVersion) -> None:
+    rivals.judge(grades=FEW)
     few = (await examine(rivals, candidate))["judgments"]
     assert few.passed is None
     assert few.figures["dense"]["nDCG@10"]["difference"] < 0, "it is reported all the same"
-    judge(rivals, grades=dict(list(GRADES.items())[: judgment_check.MIN_QUERIES]))
+    rivals.judge(grades=dict(list(GRADES.items())[: judgment_check.MIN_QUERIES]))
     assert (await examine(rivals, candidate))["judgments"].passed is False
 
 
-async def test_missing_judged_documents_are_counted(rivals: Rivals) -> None:
-    candidate = await rivals.add(BAD)
+async def test_missing_judged_documents_are_counted(rivals: Rivals, candidate: EmbedderVersion) -> None:
     await rivals.documents.delete(candidate.collection_id, [DocumentId("s00-0"), DocumentId("s01-0")], NOW)
-    judge(rivals)
     figures = (await examine(rivals, candidate))["judgments"].figures
     assert (figures["relevant_documents"], figures["relevant_documents_missing"]) == (len(DOCUMENTS), 2)
-    judge(rivals, grades={query: {"elsewhere": 1} for query in GRADES})
+    rivals.judge(grades={query: {"elsewhere": 1} for query in GRADES})
     nowhere = (await examine(rivals, candidate))["judgments"]
     assert nowhere.passed is None
     assert "no document that was judged relevant is in the collection" in nowhere.detail
 
 
-async def test_queries_without_documents_are_left_out(rivals: Rivals) -> None:
-    candidate = await rivals.add(BAD)
-    known = dict(list(GRADES.items())[: judgment_check.MIN_QUERIES - 1])
-    judge(rivals, grades={query: known.get(query, {"elsewhere": 1}) for query in GRADES})
+async def test_queries_without_documents_are_left_out(rivals: Rivals, candidate: EmbedderVersion) -> None:
+    rivals.judge(grades={query: FEW.get(query, {"elsewhere": 1}) for query in GRADES})
     few = (await examine(rivals, candidate))["judgments"]
     assert few.passed is None, "all others are found by neither version, which looks like agreement"
-    assert few.figures["queries"] == judgment_check.MIN_QUERIES - 1
-    assert few.figures["queries_without_documents"] == len(GRADES) - (judgment_check.MIN_QUERIES - 1)
+    counts = (few.figures["queries"], few.figures["queries_without_documents"])
+    assert counts == (len(FEW), len(GRADES) - len(FEW))
 
 
-async def test_of_many_queries_a_fixed_sample_is_used(rivals: Rivals, monkeypatch: pytest.MonkeyPatch) -> None:
-    candidate = await rivals.add(BAD)
-    judge(rivals)
+async def test_of_many_queries_a_fixed_sample_is_used(
+    rivals: Rivals, candidate: EmbedderVersion, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(judgment_check, "MAX_QUERIES", 15)
     first, second = [(await examine(rivals, candidate))["judgments"] for _ in range(2)]
     assert first == second
     assert first.figures["queries"] == 15
 
 
-async def test_a_refused_active_version_decides_nothing(rivals: Rivals) -> None:
-    candidate = await rivals.add(BAD)
-    judge(rivals)
-    verifier = refusing(rivals, VersionNumber(1))
+async def test_a_refused_active_version_decides_nothing(rivals: Rivals, candidate: EmbedderVersion) -> None:
+    verifier = rivals.refusing(VersionNumber(1))
     check = (await examine(rivals, candidate, search=rivals.search(verifier=verifier), verifier=verifier))["judgments"]
     assert check.passed is None
-    assert "cannot be searched" in check.detail
-    assert "the weights differ" in check.detail
+    assert re.search("cannot be searched.*the weights differ", check.detail)
 
 
-async def test_incomplete_answers_are_no_evidence(rivals: Rivals) -> None:
-    candidate = await rivals.add(BAD)
-    judge(rivals)
-
+async def test_incomplete_answers_are_no_evidence(rivals: Rivals, candidate: EmbedderVersion) -> None:
     lexicon = FakeLexicon(rivals.store)
-    with (
-        mock.patch.object(lexicon, "search", side_effect=LexiconUnavailable("being rebuilt")),
-        pytest.raises(Unavailable, match="being rebuilt"),
-    ):
+    unavailable = mock.patch.object(lexicon, "search", side_effect=LexiconUnavailable("being rebuilt"))
+    with unavailable, pytest.raises(Unavailable, match="being rebuilt"):
         await examine(rivals, candidate, search=rivals.search(lexicon=lexicon))
     with pytest.raises(Unavailable) as raised:
-        await examine(rivals, candidate, search=rivals.search(verifier=refusing(rivals, candidate.number)))
+        await examine(rivals, candidate, search=rivals.search(verifier=rivals.refusing(candidate.number)))
     assert not isinstance(raised.value, SpaceRefused), "that would fail the version for good"
-
-
-def refusing(rivals: Rivals, *numbers: VersionNumber) -> Refusing:
-    verifier = Refusing(collections=rivals.collections, versions=rivals.versions, embedders=rivals.registry)
-    verifier.refused = frozenset(numbers)
-    return verifier
 
 
 class Busy(ModelRegistry):
@@ -254,10 +207,10 @@ class Busy(ModelRegistry):
         return await super().embed(spec, texts, role)
 
 
-async def test_searches_of_a_busy_service_are_repeated(rivals: Rivals, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_searches_of_a_busy_service_are_repeated(
+    rivals: Rivals, candidate: EmbedderVersion, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(evaluator, "BUSY_SECONDS", 0.0)
-    candidate = await rivals.add(BAD)
-    judge(rivals)
     expected = (await examine(rivals, candidate))["judgments"]
     busy = Busy(default=GOOD.model)
     check = (await examine(rivals, candidate, search=rivals.search(embedders=busy)))["judgments"]
@@ -272,9 +225,7 @@ async def test_repetition_ends() -> None:
     assert ask.await_count == sampling.OVERLOAD_RETRIES + 1
 
 
-async def test_database_errors_are_raised(rivals: Rivals) -> None:
-    candidate = await rivals.add(BAD)
-    judge(rivals)
+async def test_database_errors_are_raised(rivals: Rivals, candidate: EmbedderVersion) -> None:
     unavailable = mock.patch.object(rivals.vectors, "nearest", side_effect=DatabaseUnavailable)
     with unavailable, pytest.raises(DatabaseUnavailable):
         await examine(rivals, candidate)
@@ -315,7 +266,7 @@ async def test_an_exact_scan_loses_nothing(rivals: Rivals) -> None:
 
 
 async def test_an_index_is_measured_as_it_is_searched(rivals: Rivals) -> None:
-    judge(rivals, queries={f"q{number}": f"query {number}" for number in range(60)}, grades={})
+    rivals.judge(queries={f"q{number}": f"query {number}" for number in range(60)}, grades={})
     version, index = await indexed(rivals), Index(rivals)
     check = (await examine(rivals, version, vectors=index))["recall"]
     assert check.passed is True
@@ -326,7 +277,7 @@ async def test_an_index_is_measured_as_it_is_searched(rivals: Rivals) -> None:
 
 @pytest.mark.slow
 async def test_an_index_below_the_recall_target_fails(rivals: Rivals) -> None:
-    judge(rivals)
+    rivals.judge()
     version = await indexed(rivals)
     check = (await examine(rivals, version, vectors=Index(rivals, loses=[4])))["recall"]
     assert check.passed is False
@@ -334,9 +285,9 @@ async def test_an_index_below_the_recall_target_fails(rivals: Rivals) -> None:
     assert check.figures["low"] <= check.figures["recall_at_10"] <= check.figures["high"]
     assert check.figures["ef_search"] == DEFAULT_EF_SEARCH
     assert "below the target 0.95" in check.detail
-    (collection,) = rivals.collections.rows.values()
-    lenient = replace(collection, settings=replace(collection.settings, recall_target=0.8))
-    rivals.collections.rows[collection.id] = lenient
+    collection = await rivals.collection()
+    settings = replace(collection.settings, recall_target=0.8)
+    rivals.collections.rows[collection.id] = replace(collection, settings=settings)
     assert (await examine(rivals, version, vectors=Index(rivals, loses=[4])))["recall"].passed is True
 
 
@@ -346,27 +297,27 @@ async def test_ties_are_no_loss() -> None:
     version = await indexed(rivals)
     check = (await examine(rivals, version, vectors=Index(rivals, loses=range(10))))["recall"]
     assert check.passed is True
-    assert check.figures["recall_at_10"] == 1.0
-    assert check.figures["recall_at_10_by_id"] == 0.0
+    assert (check.figures["recall_at_10"], check.figures["recall_at_10_by_id"]) == (1.0, 0.0)
 
 
 @pytest.mark.slow
 async def test_queries_come_from_judgments_then_from_clients_then_from_documents(rivals: Rivals) -> None:
-    version = await indexed(rivals)
-    sentences = (await examine(rivals, version))["recall"].figures
-    assert sentences["sources"] == {"first sentences": len(DOCUMENTS)}
-    shadow = shadow_of(rivals)
+    version, shadow = await indexed(rivals), rivals.shadow(share=0.0)
+
+    async def sources() -> dict[str, int]:
+        figures = (await examine(rivals, version, shadow=shadow))["recall"].figures
+        assert figures["queries"] == sum(figures["sources"].values())
+        found: dict[str, int] = figures["sources"]
+        return found
+
+    assert await sources() == {"first sentences": len(DOCUMENTS)}
     for number in range(sampling.MIN_QUERIES):
         shadow.add(NAME, SearchRequest(text=f"a live query {number}"))
-    live = (await examine(rivals, version, shadow=shadow))["recall"].figures
-    assert live["sources"] == {"live queries": sampling.MIN_QUERIES}
-    judge(rivals)
-    judged = (await examine(rivals, version, shadow=shadow))["recall"].figures
-    assert judged["sources"] == {"judged queries": len(QUERIES), "live queries": sampling.MIN_QUERIES}
-    judge(rivals, queries={f"q{number}": f"query {number}" for number in range(1000)}, grades={})
-    most = (await examine(rivals, version, shadow=shadow))["recall"].figures
-    assert most["sources"] == {"judged queries": search_checks.RECALL_QUERIES}
-    assert most["queries"] == search_checks.RECALL_QUERIES
+    assert await sources() == {"live queries": sampling.MIN_QUERIES}
+    rivals.judge()
+    assert await sources() == {"judged queries": len(QUERIES), "live queries": sampling.MIN_QUERIES}
+    rivals.judge(queries={f"q{number}": f"query {number}" for number in range(1000)}, grades={})
+    assert await sources() == {"judged queries": search_checks.RECALL_QUERIES}
 
 
 async def test_first_sentences_of_documents_are_queries(rivals: Rivals) -> None:
@@ -383,8 +334,7 @@ async def test_first_sentences_of_documents_are_queries(rivals: Rivals) -> None:
 
 
 async def test_disturbed_client_vectors_are_queries(rivals: Rivals) -> None:
-    rows = noise(16)
-    index = Index(rivals)
+    rows, index = noise(16), Index(rivals)
     check = (await examine(rivals, await indexed(rivals, THEIRS, rows), vectors=index))["recall"]
     assert check.passed is True
     assert check.figures["sources"] == {"disturbed vectors": len(DOCUMENTS)}
@@ -396,7 +346,7 @@ async def test_disturbed_client_vectors_are_queries(rivals: Rivals) -> None:
 
 
 async def test_the_measurement_of_recall_has_a_deadline(rivals: Rivals, monkeypatch: pytest.MonkeyPatch) -> None:
-    judge(rivals)
+    rivals.judge()
     monkeypatch.setattr(search_checks, "RECALL_SECONDS", -1.0)
     assert (await examine(rivals, await indexed(rivals)))["recall"].figures["queries"] == 1
 
@@ -404,15 +354,14 @@ async def test_the_measurement_of_recall_has_a_deadline(rivals: Rivals, monkeypa
 async def test_nothing_is_measured_with_a_refused_model(rivals: Rivals) -> None:
     version = await indexed(rivals)
     with pytest.raises(SpaceRefused):
-        await examine(rivals, version, verifier=refusing(rivals, version.number))
+        await examine(rivals, version, verifier=rivals.refusing(version.number))
 
 
 # ---------------------------------------------------------------- geometry
 
 
 async def test_a_collapsed_space_is_found(rivals: Rivals) -> None:
-    point = 1 + 0.01 * noise(8)
-    check = (await examine(rivals, await rivals.add(BAD, vectors=point)))["geometry"]
+    check = (await examine(rivals, await rivals.add(BAD, vectors=1 + 0.01 * noise(8))))["geometry"]
     assert check.passed is False
     assert "mean cosine" in check.detail
     assert check.figures["mean_cosine"] > 0.99
@@ -424,8 +373,7 @@ async def test_a_spread_out_space_passes_with_figures_of_the_active_one(rivals: 
     assert check.passed is True
     assert (check.figures["rows"], check.figures["dimensions"]) == (len(DOCUMENTS), 250)
     assert check.figures["active"]["dimensions"] == 256
-    alone = (await examine(rivals, await rivals.active()))["geometry"]
-    assert "active" not in alone.figures
+    assert "active" not in (await examine(rivals, await rivals.active()))["geometry"].figures
 
 
 async def test_equal_documents_are_no_sign_of_collapse(rivals: Rivals) -> None:
@@ -434,8 +382,7 @@ async def test_equal_documents_are_no_sign_of_collapse(rivals: Rivals) -> None:
     await rivals.documents.put(collection.id, copies, NOW)
     version = await rivals.add(OTHER)
     assert (await examine(rivals, version))["geometry"].figures["duplicates"] == 0.0
-    changed = [replace(copy, title="another title") for copy in copies]
-    await rivals.documents.put(collection.id, changed, NOW)
+    await rivals.documents.put(collection.id, [replace(copy, title="another title") for copy in copies], NOW)
     check = (await examine(rivals, version))["geometry"]
     assert check.figures["duplicates"] == 1.0, "different contents by now, with the same vectors still"
     assert check.passed is False
@@ -453,7 +400,7 @@ async def test_few_vectors_decide_nothing() -> None:
 
 
 async def test_live_searches_are_compared_for_information(rivals: Rivals) -> None:
-    candidate, shadow = await rivals.add(BAD), shadow_of(rivals)
+    candidate, shadow = await rivals.add(BAD), rivals.shadow(share=0.0)
     assert (await examine(rivals, candidate, shadow=shadow))["shadow"].figures == {}
     for text in QUERIES.values():
         shadow.add(NAME, SearchRequest(text=text, mode="dense"))
@@ -467,7 +414,7 @@ async def test_live_searches_are_compared_for_information(rivals: Rivals) -> Non
 
 async def test_failed_searches_of_the_candidate_are_counted(rivals: Rivals) -> None:
     candidate = await rivals.add(OTHER)
-    shadow = shadow_of(rivals, rivals.search(verifier=refusing(rivals, candidate.number)))
+    shadow = rivals.shadow(share=0.0, search=rivals.search(verifier=rivals.refusing(candidate.number)))
     shadow.add(NAME, SearchRequest(text="a word"))
     check = (await examine(rivals, candidate, shadow=shadow))["shadow"]
     assert check.detail == "1 live searches it could not answer in full"

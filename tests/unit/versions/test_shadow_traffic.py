@@ -17,28 +17,8 @@ from service.search.pipeline import SearchPipeline
 from service.versions import shadow_traffic
 from service.versions.shadow_traffic import ShadowTraffic
 from tests.fakes import FakeCollections
-from tests.rivals import BAD, GOOD, NAME, OTHER, QUERIES, Refusing, Rivals
+from tests.rivals import BAD, GOOD, NAME, OTHER, QUERIES, Rivals
 from tests.running import running, until
-
-
-@pytest.fixture
-async def rivals() -> Rivals:
-    rivals = Rivals()
-    await rivals.create()
-    return rivals
-
-
-def shadow_of(rivals: Rivals, *, share: float = 1.0, search: SearchPipeline | None = None) -> ShadowTraffic:
-    return ShadowTraffic(
-        search=search or rivals.search(), collections=rivals.collections, versions=rivals.versions, share=share
-    )
-
-
-def refusing(rivals: Rivals, *numbers: VersionNumber) -> SearchPipeline:
-    """A search pipeline that refuses to answer in these versions."""
-    verifier = Refusing(collections=rivals.collections, versions=rivals.versions, embedders=rivals.registry)
-    verifier.refused = frozenset(numbers)
-    return rivals.search(verifier=verifier)
 
 
 def add_texts(of: ShadowTraffic, *texts: str, **request: Any) -> None:
@@ -59,7 +39,7 @@ def measured(metric: str, version: int) -> float | None:
 
 
 def test_searches_are_remembered_once_each_newest_first(rivals: Rivals) -> None:
-    of = shadow_of(rivals)
+    of = rivals.shadow()
     add_texts(of, "a", "b", "a")
     of.add(NAME, SearchRequest(text="b", where=filters.parse({"tags": {"$in": ["x", "y"]}})))
     recent = [(request.text, request.where is None) for request in of.recent(NAME)]
@@ -68,7 +48,7 @@ def test_searches_are_remembered_once_each_newest_first(rivals: Rivals) -> None:
 
 
 def test_what_is_remembered_is_bounded(rivals: Rivals) -> None:
-    of = shadow_of(rivals)
+    of = rivals.shadow()
     add_texts(of, *(f"query {number}" for number in range(shadow_traffic.MAX_REMEMBERED + 10)))
     assert len(of.recent(NAME)) == shadow_traffic.MAX_REMEMBERED
     assert of.recent(NAME)[0].text == f"query {shadow_traffic.MAX_REMEMBERED + 9}"
@@ -79,7 +59,7 @@ def test_what_is_remembered_is_bounded(rivals: Rivals) -> None:
 
 
 def test_very_long_searches_are_not_remembered(rivals: Rivals) -> None:
-    of = shadow_of(rivals)
+    of = rivals.shadow()
     names = [f"name {number}" for number in range(shadow_traffic.MAX_OPERANDS)]
     of.add(NAME, SearchRequest(text="a" * (shadow_traffic.MAX_TEXT_LENGTH + 1)))
     add_texts(of, "many", where=filters.parse({"$not": {"$or": [{"by": {"$in": names}}, {"x": 1}]}}))
@@ -89,21 +69,21 @@ def test_very_long_searches_are_not_remembered(rivals: Rivals) -> None:
 
 
 def test_what_cannot_be_asked_of_another_version_is_left_out(rivals: Rivals) -> None:
-    of = shadow_of(rivals)
+    of = rivals.shadow()
     of.add(NAME, SearchRequest(text="", vector=(1.0, 0.0)))
     of.add(NAME, SearchRequest(text="pinned", embedder_version=VersionNumber(1)))
     assert of.recent(NAME) == ()
 
 
 def test_what_costs_time_and_says_nothing_is_taken_off(rivals: Rivals) -> None:
-    of = shadow_of(rivals)
+    of = rivals.shadow()
     of.add(NAME, SearchRequest(text="a", k=50, budget_ms=5.0, rerank=RerankRequest(), candidates=70, mode="dense"))
     (request,) = of.recent(NAME)
     assert request == SearchRequest(text="a", k=10, candidates=70, mode="dense", include=frozenset())
 
 
 def test_adding_never_waits_however_many_are_queued(rivals: Rivals) -> None:
-    of = shadow_of(rivals)
+    of = rivals.shadow()
     add_texts(of, *(f"query {number}" for number in range(10 * shadow_traffic.MAX_QUEUED)))
 
 
@@ -112,7 +92,7 @@ def test_adding_never_waits_however_many_are_queued(rivals: Rivals) -> None:
 
 async def test_a_candidate_answers_live_searches_again(rivals: Rivals) -> None:
     collection, candidate = await rivals.collection(), await rivals.add(BAD)
-    of, before = shadow_of(rivals), counted(candidate.number)
+    of, before = rivals.shadow(), counted(candidate.number)
     async with running(of.run):
         add_texts(of, *list(QUERIES.values())[:20], mode="dense")
         await until(lambda: counted(candidate.number) == before + 20)
@@ -129,7 +109,7 @@ async def test_a_candidate_answers_live_searches_again(rivals: Rivals) -> None:
 
 async def test_the_same_embedder_answers_the_same(rivals: Rivals) -> None:
     collection, candidate = await rivals.collection(), await rivals.add(GOOD, VersionState.READY)
-    of = shadow_of(rivals)
+    of = rivals.shadow()
     add_texts(of, *list(QUERIES.values())[:5])
     report = await of.compare(collection, candidate, 5)
     assert (report and (report.queries, report.overlap_at_10, report.kendall_tau)) == (5, 1.0, 1.0)
@@ -144,7 +124,7 @@ async def test_only_versions_that_may_be_promoted_are_asked(rivals: Rivals) -> N
     candidate = await rivals.add(OTHER, VersionState.READY)
     numbers = [version.number for version in (first, backfilling, ready, candidate)]
     before = [counted(number) for number in numbers]
-    of = shadow_of(rivals)
+    of = rivals.shadow()
     async with running(of.run):
         of.add(NAME, SearchRequest(text="a word"))
         await until(lambda: counted(candidate.number) > before[-1])
@@ -153,7 +133,7 @@ async def test_only_versions_that_may_be_promoted_are_asked(rivals: Rivals) -> N
 
 async def test_no_share_no_search(rivals: Rivals) -> None:
     candidate = await rivals.add(OTHER)
-    of, before = shadow_of(rivals, share=0.0), counted(candidate.number)
+    of, before = rivals.shadow(share=0.0), counted(candidate.number)
     async with running(of.run):
         of.add(NAME, SearchRequest(text="a word"))
         for _ in range(20):
@@ -164,7 +144,10 @@ async def test_no_share_no_search(rivals: Rivals) -> None:
 
 async def test_a_candidate_that_cannot_answer_is_counted_and_hurts_nobody(rivals: Rivals) -> None:
     collection, candidate = await rivals.collection(), await rivals.add(OTHER)
-    of, before = shadow_of(rivals, search=refusing(rivals, candidate.number)), counted(candidate.number)
+    of, before = (
+        rivals.shadow(search=rivals.search(verifier=rivals.refusing(candidate.number))),
+        counted(candidate.number),
+    )
     async with running(of.run):
         of.add(NAME, SearchRequest(text="a word", mode="dense"))
         of.add(NAME, SearchRequest(text="a word", mode="hybrid"))  # the words alone would look like agreement
@@ -175,7 +158,7 @@ async def test_a_candidate_that_cannot_answer_is_counted_and_hurts_nobody(rivals
 
 async def test_trouble_of_the_active_version_is_not_the_candidates(rivals: Rivals) -> None:
     collection, candidate = await rivals.collection(), await rivals.add(OTHER)
-    of = shadow_of(rivals, search=refusing(rivals, collection.active_version, candidate.number))
+    of = rivals.shadow(search=rivals.search(verifier=rivals.refusing(collection.active_version, candidate.number)))
     add_texts(of, *(f"word {number}" for number in range(10)), mode="dense")
     assert await of.compare(collection, candidate, 10) is None
 
@@ -209,14 +192,14 @@ async def test_stopping_does_not_wait_for_a_search(rivals: Rivals) -> None:
             await asyncio.Event().wait()
             raise AssertionError
 
-    of = shadow_of(rivals, search=rivals.search(Endless))
+    of = rivals.shadow(search=rivals.search(Endless))
     async with running(of.run):
         of.add(NAME, SearchRequest(text="a word"))
         await asyncio.wait_for(began.wait(), 5)
 
 
 async def test_cancelling_leaves_nothing_behind(rivals: Rivals) -> None:
-    task = asyncio.create_task(shadow_of(rivals).run(asyncio.Event()))
+    task = asyncio.create_task(rivals.shadow().run(asyncio.Event()))
     await asyncio.sleep(0)
     others = asyncio.all_tasks() - {task}
     task.cancel()
@@ -229,7 +212,7 @@ async def test_cancelling_leaves_nothing_behind(rivals: Rivals) -> None:
 
 async def test_remembered_searches_fill_up_what_was_not_answered_live(rivals: Rivals) -> None:
     collection, candidate = await rivals.collection(), await rivals.add(OTHER)
-    of = shadow_of(rivals, share=0.0)
+    of = rivals.shadow(share=0.0)
     assert await of.compare(collection, candidate, 10) is None, "nothing was asked yet"
     add_texts(of, *QUERIES.values())
     before = counted(candidate.number)
@@ -241,7 +224,7 @@ async def test_remembered_searches_fill_up_what_was_not_answered_live(rivals: Ri
 
 async def test_comparing_ends_when_its_time_is_up(rivals: Rivals, monkeypatch: pytest.MonkeyPatch) -> None:
     collection, candidate = await rivals.collection(), await rivals.add(OTHER)
-    of = shadow_of(rivals, share=0.0)
+    of = rivals.shadow(share=0.0)
     add_texts(of, *QUERIES.values())
     monkeypatch.setattr(shadow_traffic, "COMPARE_SECONDS", -1.0)
     assert await of.compare(collection, candidate, 10) is None
@@ -250,7 +233,7 @@ async def test_comparing_ends_when_its_time_is_up(rivals: Rivals, monkeypatch: p
 async def test_what_was_measured_against_another_active_version_does_not_count(rivals: Rivals) -> None:
     collection, candidate = await rivals.collection(), await rivals.add(OTHER)
     other = await rivals.add(BAD)
-    of = shadow_of(rivals, share=0.0)
+    of = rivals.shadow(share=0.0)
     of.add(NAME, SearchRequest(text="a word"))
     assert await of.compare(collection, candidate, 10) is not None
     assert of.report(replace(collection, active_version=other.number), candidate) is None
@@ -258,7 +241,7 @@ async def test_what_was_measured_against_another_active_version_does_not_count(r
 
 async def test_a_version_that_is_a_candidate_no_more_leaves_no_gauge(rivals: Rivals) -> None:
     collection, candidate = await rivals.collection(), await rivals.add(OTHER)
-    of = shadow_of(rivals)
+    of = rivals.shadow()
     of.add(NAME, SearchRequest(text="a word"))
     assert await of.compare(collection, candidate, 10) is not None
     assert measured("overlap_at_10", candidate.number) is not None

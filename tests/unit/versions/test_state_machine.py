@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from unittest import mock
 
@@ -23,7 +23,6 @@ from service.core.errors import (
 )
 from service.core.ids import CollectionId, CollectionName, DocumentId, Role, Vectors, VersionNumber
 from service.core.jobs import EncodedDocument, QueueStatus
-from service.core.ports.embedder import Encoder
 from service.core.versions import (
     ApiProcess,
     BackfillStatus,
@@ -39,17 +38,7 @@ from service.spaces.model_verification import ModelVerifier
 from service.versions.collection_setup import CollectionService
 from service.versions.promotion_checks import VALID_FOR, PromotionChecks
 from service.versions.state_machine import VersionStateMachine
-from tests.fakes import (
-    FakeAudit,
-    FakeBackfills,
-    FakeDocuments,
-    FakeProcesses,
-    FakeQueue,
-    FakeStore,
-    FakeTestSets,
-    FakeVectors,
-    FakeVersions,
-)
+from tests.fakes import FakeAdapters, FakeQueue, FakeVersions
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 NAME = CollectionName("books")
@@ -86,26 +75,23 @@ class BusyQueue(FakeQueue):
         return QueueStatus(pending=self.waiting, failed=0, oldest_seconds=0.0)
 
 
-@dataclass
-class Place:
+class Place(FakeAdapters):
     """One process over a store; the test sets the results of its measurements."""
 
-    store: FakeStore = field(default_factory=FakeStore)
-    at: datetime = NOW
+    versions: CountingVersions
+    queue: BusyQueue
+    at = NOW
     measured: tuple[PromotionCheck, ...] = (PromotionCheck(name="recall", passed=True, detail="0.99"),)
-    examined: int = 0
-    calibrated: int = 40
+    examined = 0
+    calibrated = 40
     """`ef_search` that is chosen before the measurements."""
     allowed: tuple[str, ...] = ()
     """Models beside the hashing ones."""
 
-    def __post_init__(self) -> None:
-        self.versions = CountingVersions(self.store.collections, self.store)
-        self.store.versions = self.versions
+    def __init__(self) -> None:
+        super().__init__()
+        self.store.versions = self.versions = CountingVersions(self.collections, self.store)
         self.queue = BusyQueue(self.store)
-        self.processes = FakeProcesses()
-        self.test_sets = FakeTestSets(self.store.collections)
-        self.backfills = FakeBackfills(self.store)
         self.models: dict[str, HashingEncoder] = {}
         self.machine = self.state_machine()
 
@@ -116,12 +102,12 @@ class Place:
             allowed=self.allowed,
             load=lambda spec: self.models.get(spec.model) or HashingEncoder(_hashing(spec)),
         )
-        self.verifier = ModelVerifier(collections=self.store.collections, versions=self.versions, embedders=registry)
+        self.verifier = ModelVerifier(collections=self.collections, versions=self.versions, embedders=registry)
         self.collection_service = CollectionService(
-            collections=self.store.collections, embedders=registry, verifier=self.verifier
+            collections=self.collections, embedders=registry, verifier=self.verifier
         )
         checks = PromotionChecks(
-            collections=self.store.collections,
+            collections=self.collections,
             versions=self.versions,
             backfills=self.backfills,
             test_sets=self.test_sets,
@@ -160,31 +146,37 @@ class Place:
 
     async def write(self, collection: Collection, *names: str, text: str = "some words") -> None:
         documents = [Document(id=DocumentId(name), text=f"{text} of {name}") for name in names]
-        await FakeDocuments(self.store).put(collection.id, documents, self.at)
+        await self.documents.put(collection.id, documents, self.at)
 
     async def encode(self) -> None:
         """Work as a worker: encode all waiting jobs of every version."""
         for version in await self.versions.written():
             await self.encode_of(version)
 
-    async def advance(self) -> None:
-        await self.machine.advance_all(self.now)
+    async def advance(self, machine: VersionStateMachine | None = None) -> None:
+        await (machine or self.machine).advance_all(self.now)
 
-    async def encode_and_advance(self) -> None:
+    async def encode_and_advance(self, machine: VersionStateMachine | None = None) -> None:
         await self.encode()
+        await self.advance(machine)
+
+    async def complete(self, version: EmbedderVersion) -> EmbedderVersion:
+        """Advance it until it can be promoted."""
         await self.advance()
+        await self.encode_and_advance()
+        return await self.state(version, VersionState.READY)
 
     async def maintain(self) -> None:
         await self.machine.maintain_complete(self.now)
 
     async def encode_of(self, version: EmbedderVersion) -> None:
-        encoder: Encoder = HashingEncoder(_hashing(version.spec))
+        encoder = HashingEncoder(_hashing(version.spec))
         for lane in ("live", "backfill"):
             for claimed in await self.queue.claim([version], 1000, "w", self.at, timedelta(minutes=1), lane):
                 text = claimed.document.text
                 chunk = Chunk(number=0, start=0, end=len(text), text=text, tokens=1)
                 row = EncodedDocument(job=claimed.job, chunks=(chunk,), vectors=encoder.encode([text], "document"))
-                assert await FakeVectors(self.store).write(version, [row])
+                assert await self.vectors.write(version, [row])
 
     async def register(self, collection: Collection, spec: EmbedderSpec = OTHER) -> EmbedderVersion:
         return await self.machine.register(
@@ -193,10 +185,7 @@ class Place:
 
     async def ready(self, collection: Collection, spec: EmbedderSpec = OTHER) -> EmbedderVersion:
         """A version that can be promoted."""
-        version = await self.register(collection, spec)
-        await self.advance()
-        await self.encode_and_advance()
-        return await self.state(version, VersionState.READY)
+        return await self.complete(await self.register(collection, spec))
 
     async def state(self, version: EmbedderVersion, expected: VersionState) -> EmbedderVersion:
         found = await self.versions.get(version.collection_id, version.number)
@@ -207,7 +196,7 @@ class Place:
         return await self.machine.promote(collection, VersionNumber(number), force=force, actor="eve", now=self.now)
 
     async def actions(self, collection: Collection) -> list[str]:
-        entries = await FakeAudit(self.store.collections).page(collection.id, None, 100)
+        entries = await self.audit.page(collection.id, None, 100)
         return [entry.action for entry in reversed(entries)]
 
 
@@ -241,15 +230,13 @@ async def test_a_new_collection_has_one_version_with_identity_and_canary(place: 
     collection = await place.create(0)
     assert collection.settings.embedder.model == "hashing:32", "default is resolved once, so it stays what it was"
     (version,) = await place.versions.of(collection.id)
-    assert version.fingerprint == version.identity.fingerprint
+    assert (version.fingerprint, version.dimensions) == (version.identity.fingerprint, 32)
     assert version.canary
-    assert version.dimensions == 32
     with pytest.raises(Conflict):
         await place.create(0)
 
 
-async def test_settings_change_in_place_but_not_the_embedder_or_chunking(place: Place) -> None:
-    collection = await place.create(0)
+async def test_settings_change_in_place_but_not_the_embedder_or_chunking(place: Place, collection: Collection) -> None:
     changed = await place.collection_service.configure(
         collection, replace(collection.settings, recall_target=0.99), NOW, actor="ada"
     )
@@ -263,10 +250,9 @@ async def test_settings_change_in_place_but_not_the_embedder_or_chunking(place: 
             await place.collection_service.configure(changed, settings, NOW, actor="ada")
 
 
-async def test_settings_change_although_the_model_is_no_longer_allowed(place: Place) -> None:
-    collection = await place.create(0)
+async def test_settings_change_although_the_model_is_no_longer_allowed(place: Place, collection: Collection) -> None:
     settings = replace(collection.settings, embedder=EmbedderSpec(model="once/allowed"))
-    place.store.collections.rows[collection.id] = collection = replace(collection, settings=settings)
+    place.collections.rows[collection.id] = collection = replace(collection, settings=settings)
     changed = await place.collection_service.configure(collection, replace(settings, language="de"), NOW, actor="ada")
     assert changed.settings.language == "de"
 
@@ -275,7 +261,7 @@ async def test_no_collection_for_a_model_without_usable_vectors(place: Place) ->
     place.models["hashing:32"] = Broken(EmbedderSpec(model="hashing:32"))
     with pytest.raises(Invalid, match="unusable"):
         await place.create(0)
-    assert await place.store.collections.all() == ()
+    assert await place.collections.all() == ()
 
 
 # ---------------------------------------------------------------- register, backfill, index, verify
@@ -293,8 +279,7 @@ async def test_a_version_becomes_ready(place: Place, collection: Collection, ver
     assert await place.actions(collection) == ["created", "registered", "indexing", "verifying", "ready"]
 
 
-async def test_omitted_settings_are_those_of_the_active_version(place: Place) -> None:
-    collection = await place.create(0)
+async def test_omitted_settings_are_those_of_the_active_version(place: Place, collection: Collection) -> None:
     chunking, index = ChunkingSettings(max_tokens=64), IndexSettings(m=8)
     chunked = await place.machine.register(
         collection, embedder=None, chunking=chunking, index=index, actor="eve", now=NOW
@@ -333,7 +318,7 @@ async def test_of_two_equal_concurrent_registrations_one_succeeds(place: Place, 
 async def test_live_writes_reach_both_versions(place: Place, collection: Collection, version: EmbedderVersion) -> None:
     await place.advance()
     await place.write(collection, "doc-1", "new", text="other words")
-    await FakeDocuments(place.store).delete(collection.id, [DocumentId("doc-2")], NOW)
+    await place.documents.delete(collection.id, [DocumentId("doc-2")], NOW)
     await place.encode_and_advance()
     await place.state(version, VersionState.READY)
     for one in await place.versions.of(collection.id):
@@ -343,9 +328,8 @@ async def test_live_writes_reach_both_versions(place: Place, collection: Collect
 
 async def test_only_a_process_that_can_search_verifies(place: Place, version: EmbedderVersion) -> None:
     worker = place.state_machine(measure=False)
-    await worker.advance_all(place.now)
-    await place.encode()
-    await worker.advance_all(place.now)
+    await place.advance(worker)
+    await place.encode_and_advance(worker)
     await place.state(version, VersionState.VERIFYING)
     assert place.examined == 0
     await place.advance()
@@ -368,9 +352,7 @@ async def test_a_missing_vector_is_found_and_encoded_again(place: Place, version
     place.store.jobs.clear()
     await place.advance()
     await place.state(version, VersionState.BACKFILLING)
-    await place.advance()
-    await place.encode_and_advance()
-    await place.state(version, VersionState.READY)
+    await place.complete(version)
 
 
 @pytest.mark.parametrize(
@@ -427,9 +409,7 @@ async def test_a_swapped_model_fails_a_version(place: Place, collection: Collect
     place.models.clear()
     place.machine = place.state_machine()
     await place.machine.resume(collection, version.number, actor="eve", now=NOW)
-    await place.advance()
-    await place.encode_and_advance()
-    await place.state(version, VersionState.READY)
+    await place.complete(version)
     assert {key[0] for key in place.store.space(version)} == {"doc-0", "doc-1", "doc-2", "meanwhile"}
     assert (await place.actions(collection))[1:4] == ["registered", "failed", "resumed"]
 
@@ -441,10 +421,10 @@ async def test_a_process_without_the_model_leaves_the_version_to_others(place: P
     version = await place.register(collection, EmbedderSpec(model="shop/model"))
     place.allowed = ()
     other = place.state_machine()
-    await other.advance_all(place.now)
+    await place.advance(other)
     await place.state(version, VersionState.BACKFILLING)
     await place.encode()
-    await other.advance_all(place.now)
+    await place.advance(other)
     await place.state(version, VersionState.VERIFYING)
     await place.advance()
     await place.state(version, VersionState.READY)
@@ -458,13 +438,10 @@ async def test_a_backfill_is_paused_and_resumed(place: Place, collection: Collec
     await place.write(collection, "new")
     assert len(place.store.jobs) == 2, "live writes still go to both"
     await place.machine.resume(collection, version.number, actor="eve", now=NOW)
-    await place.advance()
-    await place.encode_and_advance()
-    await place.state(version, VersionState.READY)
-    with pytest.raises(Conflict, match="ready"):
-        await place.machine.pause(collection, version.number, actor="eve", now=NOW)
-    with pytest.raises(Conflict, match="nothing to resume"):
-        await place.machine.resume(collection, version.number, actor="eve", now=NOW)
+    await place.complete(version)
+    for change, message in ((place.machine.pause, "ready"), (place.machine.resume, "nothing to resume")):
+        with pytest.raises(Conflict, match=message):
+            await change(collection, version.number, actor="eve", now=NOW)
 
 
 async def test_all_but_active_can_be_retired(place: Place, collection: Collection, version: EmbedderVersion) -> None:
@@ -473,10 +450,9 @@ async def test_all_but_active_can_be_retired(place: Place, collection: Collectio
     assert retired.state is VersionState.RETIRED
     assert not place.store.jobs
     assert await place.machine.retire(collection, version.number, actor="eve", now=NOW) == retired
-    with pytest.raises(Conflict, match="active"):
-        await place.machine.retire(collection, VersionNumber(1), actor="eve", now=NOW)
-    with pytest.raises(VersionNotFound):
-        await place.machine.retire(collection, VersionNumber(9), actor="eve", now=NOW)
+    for number, error, message in ((1, Conflict, "active"), (9, VersionNotFound, "embedder version")):
+        with pytest.raises(error, match=message):
+            await place.machine.retire(collection, VersionNumber(number), actor="eve", now=NOW)
 
 
 # ---------------------------------------------------------------- promote and roll back
@@ -509,11 +485,11 @@ async def test_a_refused_promotion_names_all_failed_checks(place: Place, collect
     with pytest.raises(PromotionRefused) as refusal:
         await place.promote(collection, 2)
     assert [error.field for error in refusal.value.errors] == ["complete", "recall", "judgments"]
-    assert (await place.store.collections.by_name(NAME)).active_version == 1
+    assert (await place.collections.by_name(NAME)).active_version == 1
 
     promoted = await place.promote(collection, 2, force=True)
     assert promoted.active_version == 2
-    (entry, *_) = await FakeAudit(place.store.collections).page(collection.id, None, 1)
+    (entry, *_) = await place.audit.page(collection.id, None, 1)
     assert (entry.action, entry.actor, entry.version, entry.before) == ("promoted", "eve", 2, 1)
     assert entry.details["forced"] is True
     assert {check["name"]: check["passed"] for check in entry.details["checks"]}["recall"] is False
@@ -534,7 +510,7 @@ async def test_evidence_is_renewed_when_old_or_after_new_judgments(place: Place,
     await place.maintain()
     assert place.examined == 1
     judgments = Judgments(queries={"q": "words"}, grades={"q": {"doc-0": 1}}, uploaded_at=NOW)
-    entry = (await FakeAudit(place.store.collections).page(collection.id, None, 1))[0]
+    entry = (await place.audit.page(collection.id, None, 1))[0]
     await place.test_sets.put(collection.id, judgments, entry)
     await place.maintain()
     assert place.examined == 2
@@ -557,15 +533,14 @@ async def test_a_version_with_another_model_cannot_become_active(place: Place, c
 
 async def test_a_promotion_waits_for_the_encoder_of_every_api_process(place: Place, collection: Collection) -> None:
     await place.ready(collection)
-    first, both = ({(collection.id, VersionNumber(number)) for number in range(1, most + 1)} for most in (1, 2))
-    other = ApiProcess(id="other", host="b", seen_at=NOW, proven=frozenset(first))
-    dead = ApiProcess(id="dead", host="c", seen_at=NOW - timedelta(minutes=1), proven=frozenset())
-    for process in (other, dead):
-        await place.processes.record_heartbeat(process)
+    first, both = (frozenset((collection.id, VersionNumber(one)) for one in numbers) for numbers in ((1,), (1, 2)))
+    other = ApiProcess(id="other", host="b", seen_at=NOW, proven=first)
+    await place.processes.record_heartbeat(other)
+    await place.processes.record_heartbeat(replace(other, id="dead", host="c", seen_at=NOW - timedelta(minutes=1)))
     with pytest.raises(PromotionRefused) as refusal:
         await place.promote(collection, 2)
     assert [(error.field, "1 of 1" in error.message) for error in refusal.value.errors] == [("warm", True)]
-    await place.processes.record_heartbeat(replace(other, proven=frozenset(both)))
+    await place.processes.record_heartbeat(replace(other, proven=both))
     assert (await place.promote(collection, 2)).active_version == 2
 
 
@@ -576,7 +551,7 @@ async def test_of_two_concurrent_promotions_one_succeeds(place: Place, collectio
     examined = place.examined
     with pytest.raises(Conflict):
         await place.promote(collection, 3)  # in `collection` version 1 is still active
-    assert (await place.store.collections.by_name(NAME)).active_version == 2
+    assert (await place.collections.by_name(NAME)).active_version == 2
     await place.promote(promoted, 3)
     assert place.examined == examined + 1, "its evidence compared it with version 1, but it would replace version 2"
 
@@ -591,17 +566,7 @@ async def test_the_previous_version_is_not_promoted_by_old_evidence(place: Place
         await place.promote(promoted, 2)
 
 
-async def test_a_version_is_measured_again_with_a_new_index(place: Place, collection: Collection) -> None:
-    await place.ready(collection)
-    place.versions.rows = 101
-    await place.state_machine(measure=False).maintain_complete(place.now)
-    assert place.versions.built > 0
-    examined = place.examined
-    await place.promote(collection, 2)
-    assert place.examined == examined + 1
-
-
-async def test_a_version_is_measured_again_with_a_new_ef_search(place: Place, collection: Collection) -> None:
+async def test_a_version_is_measured_again_with_a_new_ef_search_or_index(place: Place, collection: Collection) -> None:
     place.calibrated = 80  # before it is measured for the first time, so that counts
     await place.ready(collection)
     examined = place.examined
@@ -610,6 +575,11 @@ async def test_a_version_is_measured_again_with_a_new_ef_search(place: Place, co
     place.versions.effort = place.calibrated = 100
     await place.maintain()
     assert place.examined == examined + 1
+    place.versions.rows = 101
+    await place.state_machine(measure=False).maintain_complete(place.now)
+    assert place.versions.built > 0
+    await place.promote(collection, 2)
+    assert place.examined == examined + 2
 
 
 async def test_an_index_build_of_another_process_is_waited_for(place: Place, version: EmbedderVersion) -> None:
@@ -678,12 +648,11 @@ async def test_idle_versions_are_not_locked(place: Place, collection: Collection
     lock.assert_not_called()
     await place.machine.resume(collection, version.number, actor="eve", now=NOW)
     worker = place.state_machine(measure=False)
-    await worker.advance_all(place.now)
-    await place.encode()
-    await worker.advance_all(place.now)
+    await place.advance(worker)
+    await place.encode_and_advance(worker)
     await place.state(version, VersionState.VERIFYING)
     before = lock.call_count
-    await worker.advance_all(place.now)
+    await place.advance(worker)
     assert lock.call_count == before > 0
 
 
