@@ -18,18 +18,7 @@ from rich.text import Text
 
 from service import __version__
 from service.cli import doctor, judgments, load_documents, reindex, shell, train, tune, versions
-from service.cli.shell import (
-    EXIT_PARTIAL,
-    EXIT_UNREACHABLE,
-    EXIT_USAGE,
-    Collection,
-    Url,
-    connect,
-    err,
-    fail,
-    out,
-    print_err,
-)
+from service.cli.shell import EXIT_PARTIAL, EXIT_UNREACHABLE, EXIT_USAGE, Collection, Url, err, fail, out, print_err
 from service.client.http_client import Refused, Unreachable, address_of
 from service.core.errors import AzimuthError, Misconfigured, Unavailable
 from service.evaluation import beir
@@ -48,9 +37,6 @@ app = typer.Typer(
 Supervised = Annotated[bool, typer.Option("--supervised", hidden=True)]
 
 
-# ---------------------------------------------------------------- processes
-
-
 @app.command()
 def up(
     demo: Annotated[
@@ -66,7 +52,7 @@ def up(
     address = address_of(settings.host, settings.port)
 
     def show(stopped: Callable[[], bool]) -> None:
-        with connect(address) as client:
+        with shell.connect(address) as client:
             loaded = load_documents.demo_corpus(client, err, stopped)
         if loaded:
             out.print(load_documents.welcome(address), markup=False, highlight=False, soft_wrap=True)
@@ -104,9 +90,6 @@ def migrate(
     raise typer.Exit(EXIT_PARTIAL if check and names else 0)
 
 
-# ---------------------------------------------------------------- clients of a running service
-
-
 @app.command()
 def ingest(
     source: Annotated[str, typer.Argument(help="A JSONL file, a folder in BEIR layout, or - for standard input.")],
@@ -119,7 +102,7 @@ def ingest(
     Refused lines are reported on standard error and the exit code is 1; all other lines are committed.
     """
     lines, total = load_documents.lines_of(source)
-    with connect(url) as client:
+    with shell.connect(url) as client:
         client.ensure_collection(collection)
         loaded = load_documents.load(client, collection, lines, total, err, wait=wait)
     _print_refused(loaded)
@@ -142,7 +125,7 @@ def search(
     request: dict[str, Any] = {"query": text, "mode": mode, "k": k, "rerank": rerank, "explain": True}
     if where is not None:
         request["filter"] = _parse_json(where, "--filter")
-    with connect(url) as client:
+    with shell.connect(url) as client:
         answer = client.search(collection, request)
     if as_json:
         out.print_json(data=answer)
@@ -190,7 +173,7 @@ def evaluate(
     judged = beir.judgments(folder, split)
     name = collection or folder.resolve().name.lower().replace(".", "-")
     settings = _settings(default_log_level="warning")
-    with processes.running_service(settings, url) as address, connect(address) as client:
+    with processes.running_service(settings, url) as address, shell.connect(address) as client:
         client.ensure_collection(name)
         lines, total = load_documents.lines_of(str(folder))
         loaded = load_documents.load(client, name, lines, total, err, wait=True)
@@ -202,27 +185,19 @@ def evaluate(
             for mode in chosen:
                 task = progress.add_task(f"{mode} queries", total=len(judged.queries))
                 advance = functools.partial(progress.advance, task)
-                scores = measure(client, name, judged, mode, concurrency=concurrency, progress=advance)
-                results.append(scores.as_json())
+                results.append(measure(client, name, judged, mode, concurrency=concurrency, progress=advance))
         state = client.call("GET", f"/v1/collections/{name}")
-    table = Table("mode", "queries", "nDCG@10", "MRR@10", "Recall@100", "p50 ms", "p95 ms")
+    columns = ("mode", "queries", "nDCG@10", "MRR@10", "Recall@100", "p50_ms", "p95_ms")
+    table = Table(*(column.replace("_", " ") for column in columns))
     for result in results:
-        table.add_row(
-            *(str(result[key]) for key in ("mode", "queries", "nDCG@10", "MRR@10", "Recall@100", "p50_ms", "p95_ms"))
-        )
+        table.add_row(*(str(result[column]) for column in columns))
     out.print(table)
     for result in results:
         for reason, times in result["degraded"].items():
             err.print(f"{result['mode']}: {times} answers without {reason}", style="yellow", markup=False)
     if as_json is not None:
-        report: dict[str, Any] = {
-            "collection": name,
-            "folder": folder.name,
-            "split": split,
-            "azimuth": __version__,
-            "results": results,
-        }
-        report |= {"refused": loaded.counts["refused"], "state": state}
+        report: dict[str, Any] = {"collection": name, "folder": folder.name, "split": split, "azimuth": __version__}
+        report |= {"results": results, "refused": loaded.counts["refused"], "state": state}
         as_json.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
 
 
@@ -232,9 +207,6 @@ app.add_typer(train.app, name="train")
 app.command()(judgments.judgments)
 app.command("tune")(tune.tune_collection)
 app.command()(doctor.doctor)
-
-
-# ---------------------------------------------------------------- parts of the commands
 
 
 def _settings(default_log_level: str | None = None) -> Settings:

@@ -67,15 +67,15 @@ class TuningOutcome:
         """The body of the PUT request: the settings that change, with their evidence."""
         if not self.changed:
             return {}
-        told: dict[str, Any] = {"version": self.version, "queries": self.queries, "folds": self.folds}
-        wanted: dict[str, Any] = {}
+        evidence: dict[str, Any] = {"version": self.version, "queries": self.queries, "folds": self.folds}
+        wanted: dict[str, Any] = {"tuned": evidence}
         if self.fusion.better:
             wanted |= {"fusion": asdict(self.after.fusion), "candidates": self.after.candidates}
-            told["fusion"] = gain_to_json(self.fusion)
+            evidence["fusion"] = gain_to_json(self.fusion)
         if self.rerank is not None and self.rerank.better and self.after.rerank is not None:
-            wanted |= {"rerank": asdict(self.after.rerank)}
-            told["rerank"] = gain_to_json(self.rerank)
-        return {**wanted, "tuned": told}
+            wanted["rerank"] = asdict(self.after.rerank)
+            evidence["rerank"] = gain_to_json(self.rerank)
+        return wanted
 
 
 def tune(
@@ -103,17 +103,15 @@ def tune(
     before = replace(present, rerank=None)
     after = best if fusion.better else before
 
-    how = present.rerank or RerankSettings()
-    rerank = None
+    how, rerank = present.rerank or RerankSettings(), None
     reranker_missing = _reranker_unavailable(client, collection, judgments.queries[queries[0]], after)
     if reranker_missing is None:
         reread = _record_reranker(client, collection, judgments, queries, recorded, after, version, progress)
         second = [replace(after, rerank=one) for one in rerank_grid(how)]
         scores = _ndcg_table(reread, second, progress("settings of the reranking", len(reread)))
         rerank = cross_validation.select_setting(scores, 0, folds)
-        how, best = second[0].rerank or how, replace(best, rerank=second[rerank.chosen].rerank)
-        if rerank.better:
-            how = second[rerank.chosen].rerank or how
+        best = replace(best, rerank=second[rerank.chosen].rerank)
+        how = second[rerank.chosen if rerank.better else 0].rerank or how
     return TuningOutcome(
         version=version,
         queries=len(queries),
@@ -129,9 +127,8 @@ def tune(
 
 def sample_queries(judgments: BeirJudgments, most: int) -> list[str]:
     """At most `most` queries that have a relevant document; the same ones at every call."""
-    usable = sorted(query for query, grades in judgments.grades.items() if any(grade > 0 for grade in grades.values()))
-    chosen = usable if len(usable) <= most else random.Random(0).sample(usable, most)  # noqa: S311 no secret
-    return sorted(chosen)
+    usable = sorted(query for query, grades in judgments.grades.items() if max(grades.values(), default=0) > 0)
+    return sorted(random.Random(0).sample(usable, min(most, len(usable))))  # noqa: S311 no secret
 
 
 def settings_in_use(settings: Mapping[str, Any]) -> RankingSettings:
@@ -149,12 +146,8 @@ def first_stage_grid(present: RankingSettings) -> list[RankingSettings]:
     others = [RankingSettings(fusion=fusion, candidates=candidates) for fusion in FUSIONS for candidates in CANDIDATES]
 
     def distance(other: RankingSettings) -> tuple[bool, float, int]:
-        fusion, now = other.fusion, here.fusion
-        return (
-            fusion.method != now.method,
-            round(abs(fusion.alpha - now.alpha), 4),
-            abs(other.candidates - here.candidates),
-        )
+        alphas = round(abs(other.fusion.alpha - here.fusion.alpha), 4)
+        return other.fusion.method != here.fusion.method, alphas, abs(other.candidates - here.candidates)
 
     return [here, *sorted((other for other in others if other != here), key=distance)]
 
@@ -162,14 +155,8 @@ def first_stage_grid(present: RankingSettings) -> list[RankingSettings]:
 def rerank_grid(present: RerankSettings) -> list[RerankSettings]:
     """The reranking in use, then all others by growing distance in weight, shallow before deep."""
     here = replace(present, depth=min(present.depth, replay.MAX_DEPTH))
-
-    def distance(other: RerankSettings) -> tuple[float, int]:
-        return round(abs(other.weight - here.weight), 4), other.depth
-
-    return [here, *sorted((other for other in RERANKINGS if other != here), key=distance)]
-
-
-# ---------------------------------------------------------------- through the service
+    others = [other for other in RERANKINGS if other != here]
+    return [here, *sorted(others, key=lambda other: (round(abs(other.weight - here.weight), 4), other.depth))]
 
 
 def _record_legs(
@@ -177,20 +164,18 @@ def _record_legs(
 ) -> tuple[list[RecordedQuery], int]:
     """The scores that both legs give for each query, and the embedder version that answered."""
     step = progress("queries", len(queries))
+    versions: set[int] = set()
 
-    def ask(query: str) -> tuple[RecordedQuery, set[int]]:
+    def ask(query: str) -> RecordedQuery:
         answers = client.searches(collection, replay.leg_requests(judgments.queries[query]))
         for answer in answers:
             _require_complete(answer)
+            versions.add(answer["embedder_version"])
         step()
-        return replay.recorded_query(answers, judgments.grades[query]), {
-            answer["embedder_version"] for answer in answers
-        }
+        return replay.recorded_query(answers, judgments.grades[query])
 
     with ThreadPoolExecutor(CONCURRENT_SEARCHES) as threads:
-        told = list(threads.map(ask, queries))
-    versions = set().union(*(version for _, version in told))
-    return [recorded for recorded, _ in told], _single_version(versions)
+        return list(threads.map(ask, queries)), _single_version(versions)
 
 
 def _reranker_unavailable(client: Client, collection: str, text: str, recipe: RankingSettings) -> str | None:
@@ -244,14 +229,11 @@ def _ndcg_table(
     recorded: Sequence[RecordedQuery], recipes: Sequence[RankingSettings], step: Callable[[], None]
 ) -> cross_validation.Floats:
     """nDCG@10 by setting and query."""
-    columns = []
-    for one in recorded:
-        columns.append([replay.quality(one, replay.ranking(one, recipe)) for recipe in recipes])
+    scores = np.empty((len(recipes), len(recorded)))
+    for query, one in enumerate(recorded):
+        scores[:, query] = [replay.quality(one, replay.ranking(one, recipe)) for recipe in recipes]
         step()
-    return np.array(columns).T
-
-
-# ---------------------------------------------------------------- as the API has it
+    return scores
 
 
 def gain_to_json(found: Selection) -> dict[str, float]:

@@ -8,22 +8,20 @@ from rich.table import Table
 from rich.text import Text
 
 from service.cli import shell
-from service.client.http_client import Client
 
 STYLES = {"healthy": "green", "watch": "yellow", "broken": "bold red", None: "dim"}
 ORDER = ("broken", "watch", "healthy", None)
 HUBS = 3
-
-Version = Annotated[int | None, typer.Option("--version", "-v", min=1, help="Which version; default: the active one.")]
-Sample = Annotated[int, typer.Option("--sample", min=100, max=5_000, help="Chunks that are looked at.")]
 
 
 def doctor(
     collection: Annotated[
         str | None, typer.Option("--collection", "-c", help="Name of the collection; default: all of them.")
     ] = None,
-    version: Version = None,
-    sample: Sample = 2_000,
+    version: Annotated[
+        int | None, typer.Option("--version", "-v", min=1, help="Which version; default: the active one.")
+    ] = None,
+    sample: Annotated[int, typer.Option("--sample", min=100, max=5_000, help="Chunks that are looked at.")] = 2_000,
     as_json: shell.AsJson = False,
     url: shell.Url = None,
 ) -> None:
@@ -31,23 +29,17 @@ def doctor(
     if version is not None and collection is None:
         shell.fail("--version needs --collection: each collection has its own versions")
     with shell.connect(url) as client:
-        names = [collection] if collection is not None else _collection_names(client)
-        found = [_geometry(client, name, version, sample) for name in names]
+        names = [collection]
+        if collection is None:
+            names = [one["name"] for one in client.call("GET", "/v1/collections")["collections"]]
+        params = {"sample": sample} | ({} if version is None else {"version": version})
+        found = [client.call("GET", f"/v1/collections/{name}/geometry", params=params) for name in names]
     if as_json:
         shell.out.print_json(data=found[0] if collection is not None else {"collections": found})
     else:
         for one in found:
             _print_report(one)
     raise typer.Exit(shell.EXIT_PARTIAL if any(one["verdict"] == "broken" for one in found) else 0)
-
-
-def _collection_names(client: Client) -> list[str]:
-    return [one["name"] for one in client.call("GET", "/v1/collections")["collections"]]
-
-
-def _geometry(client: Client, name: str, version: int | None, sample: int) -> dict[str, Any]:
-    params = {"sample": sample} | ({} if version is None else {"version": version})
-    return client.call("GET", f"/v1/collections/{name}/geometry", params=params)
 
 
 def _print_report(found: Mapping[str, Any]) -> None:
@@ -57,8 +49,7 @@ def _print_report(found: Mapping[str, Any]) -> None:
     if found["reason"]:
         shell.print_out(found["reason"])
         return
-    before = found["before"]
-    shell.out.print(_table(found["measures"], before))
+    shell.out.print(_table(found["measures"], found["before"]))
     for one in found["hubs"][:HUBS]:
         name = f"{one['id']} ({one['title']})" if one["title"] else one["id"]
         shell.print_out(f"near to {one['occurrences']:,} others: {name}, chunk {one['chunk']}")

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
@@ -88,59 +89,54 @@ def _display(screen: Console, clock: Callable[[], float]) -> Iterator[Callable[[
     if not screen.is_terminal:
         yield _Lines(screen, clock)
         return
-    columns = (
-        SpinnerColumn(),
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TextColumn("{task.fields[told]}"),
-        TimeElapsedColumn(),
-    )
+    description, told = TextColumn("{task.description}"), TextColumn("{task.fields[told]}")
+    columns = (SpinnerColumn(), description, BarColumn(), told, TimeElapsedColumn())
     with Progress(*columns, console=screen) as progress:
         yield _Bars(progress)
 
 
+@dataclass
 class _Bars:
     """One bar for each phase; the bar of a finished phase stays, full."""
 
-    def __init__(self, progress: Progress) -> None:
-        self._progress = progress
-        self._tasks: dict[str, TaskID] = {}
+    progress: Progress
+    tasks: dict[str, TaskID] = field(default_factory=dict)
 
     def __call__(self, version: dict[str, Any]) -> None:
         state, progress = version["state"], version["progress"]
-        for phase, task in self._tasks.items():
+        for phase, task in self.tasks.items():
             if phase != state:
-                total = self._progress.tasks[task].total or 1
-                self._progress.update(task, total=total, completed=total, told="")
+                total = self.progress.tasks[task].total or 1
+                self.progress.update(task, total=total, completed=total, told="")
         if state not in PHASES:
             return
-        if state not in self._tasks:
-            self._tasks[state] = self._progress.add_task(PHASES[state], total=None, told="")
+        if state not in self.tasks:
+            self.tasks[state] = self.progress.add_task(PHASES[state], total=None, told="")
         counted = state in UNITS and progress["total"] > 0
-        self._progress.update(
-            self._tasks[state],
+        self.progress.update(
+            self.tasks[state],
             total=progress["total"] if counted else None,
             completed=progress["done"] if counted else 0,
             told=progress_text(version),
         )
 
 
+@dataclass
 class _Lines:
     """One line for each phase, repeated every `LINE_SECONDS`."""
 
-    def __init__(self, screen: Console, clock: Callable[[], float]) -> None:
-        self._screen = screen
-        self._clock = clock
-        self._state = ""
-        self._said = 0.0
+    screen: Console
+    clock: Callable[[], float]
+    state: str = ""
+    said: float = 0.0
 
     def __call__(self, version: dict[str, Any]) -> None:
         state = version["state"]
-        if state not in PHASES or (state == self._state and self._clock() - self._said < LINE_SECONDS):
+        if state not in PHASES or (state == self.state and self.clock() - self.said < LINE_SECONDS):
             return
-        self._state, self._said = state, self._clock()
+        self.state, self.said = state, self.clock()
         line = ": ".join(filter(None, (PHASES[state], progress_text(version))))
-        self._screen.print(line, markup=False, highlight=False, soft_wrap=True)
+        self.screen.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 def progress_text(version: Mapping[str, Any]) -> str:

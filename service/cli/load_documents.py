@@ -5,6 +5,7 @@ import shlex
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -70,9 +71,6 @@ def progress_bar(screen: Console) -> Progress:
     return Progress(*columns, console=screen)
 
 
-# ---------------------------------------------------------------- where documents come from
-
-
 def lines_of(source: str) -> tuple[Iterator[bytes], int | None]:
     """NDJSON lines of a file, a BEIR folder or standard input (`-`), and their number if it is known."""
     if source == "-":
@@ -95,18 +93,10 @@ def _file_lines(path: Path) -> Iterator[bytes]:
 def _with_api_ids(lines: Iterable[bytes]) -> Iterator[bytes]:
     """Rename BEIR's `_id` to `id`. A line that is not JSON is sent as it is: the service reports its number."""
     for line in lines:
-        if not line.strip():
-            continue
-        if b'"_id"' not in line:
+        if line.strip():
+            with suppress(ValueError, TypeError, AttributeError, KeyError):
+                line = ndjson(beir.document(json.loads(line))) if b'"_id"' in line else line
             yield line
-            continue
-        try:
-            yield ndjson(beir.document(json.loads(line)))
-        except (ValueError, TypeError, AttributeError, KeyError):
-            yield line
-
-
-# ---------------------------------------------------------------- the demo
 
 
 def demo_corpus(client: Client, screen: Console, stopped: Callable[[], bool]) -> bool:

@@ -3,12 +3,11 @@
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from typing import Any
 
 from service.client.http_client import Client
 from service.evaluation.beir import BeirJudgments
-from service.evaluation.ranking_metrics import EvaluatedQuery, RankingMetrics, mean_metrics
+from service.evaluation.ranking_metrics import EvaluatedQuery, mean_metrics
 
 DEPTH = 100
 """Hits requested per query; Recall@100 needs that many."""
@@ -21,26 +20,6 @@ MODES: dict[str, dict[str, Any]] = {
 }
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ModeScores:
-    """Latencies are as the client saw them."""
-
-    mode: str
-    metrics: RankingMetrics
-
-    def as_json(self) -> dict[str, Any]:
-        return {
-            "mode": self.mode,
-            "queries": self.metrics.queries,
-            "nDCG@10": round(self.metrics.ndcg_at_10, 4),
-            "MRR@10": round(self.metrics.mrr_at_10, 4),
-            "Recall@100": round(self.metrics.recall_at_100, 4),
-            "p50_ms": round(self.metrics.p50_ms, 2),
-            "p95_ms": round(self.metrics.p95_ms, 2),
-            "degraded": dict(self.metrics.degraded),
-        }
-
-
 def measure(
     client: Client,
     collection: str,
@@ -49,8 +28,11 @@ def measure(
     *,
     concurrency: int = 1,
     progress: Callable[[], None] = lambda: None,
-) -> ModeScores:
-    """Run every judged query once. With `concurrency` above 1 the latencies include the wait under that load."""
+) -> dict[str, Any]:
+    """Run every judged query once; mean metrics, with latencies as the client saw them.
+
+    With `concurrency` above 1 these include the wait under that load.
+    """
 
     def run(query: str) -> EvaluatedQuery:
         request = {"query": judgments.queries[query], "k": DEPTH, "include": [], **MODES[mode]}
@@ -66,4 +48,14 @@ def measure(
         )
 
     with ThreadPoolExecutor(concurrency) as threads:
-        return ModeScores(mode=mode, metrics=mean_metrics(list(threads.map(run, judgments.queries))))
+        metrics = mean_metrics(list(threads.map(run, judgments.queries)))
+    return {
+        "mode": mode,
+        "queries": metrics.queries,
+        "nDCG@10": round(metrics.ndcg_at_10, 4),
+        "MRR@10": round(metrics.mrr_at_10, 4),
+        "Recall@100": round(metrics.recall_at_100, 4),
+        "p50_ms": round(metrics.p50_ms, 2),
+        "p95_ms": round(metrics.p95_ms, 2),
+        "degraded": dict(metrics.degraded),
+    }

@@ -47,14 +47,8 @@ def reindex(
     check of its evidence did.
     """
     test_set = None if judgments is None else beir.judgments(judgments)
-    spec = _given(
-        model=embedder,
-        revision=revision,
-        dimensions=dimensions,
-        query_prompt=query_prompt,
-        document_prompt=document_prompt,
-        identity=identity,
-    )
+    prompts = {"query_prompt": query_prompt, "document_prompt": document_prompt}
+    spec = _given(model=embedder, revision=revision, dimensions=dimensions, identity=identity, **prompts)
     body: dict[str, Any] = {
         "chunking": _given(max_tokens=max_tokens, overlap_tokens=overlap_tokens),
         "index": _given(m=m, ef_construction=ef_construction, storage=storage),
@@ -117,10 +111,8 @@ def _promote_or_explain(
         shell.print_err(f"Version {number} is active.", "dim")
         return
     if state == "failed":
-        again = shell.command_line(f"versions resume {number}", collection, url)
-        shell.fail(
-            f"Version {number} failed: {version['reason']}\nIt goes on where it stopped by: {again}", shell.EXIT_PARTIAL
-        )
+        again = f"It goes on where it stopped by: {shell.command_line(f'versions resume {number}', collection, url)}"
+        shell.fail(f"Version {number} failed: {version['reason']}\n{again}", shell.EXIT_PARTIAL)
     if state != "ready":
         shell.fail(f"Version {number} is {state}: it was ended by another operator.", shell.EXIT_PARTIAL)
     failed = [check["name"] for check in version["checks"] if check["passed"] is False]
@@ -131,7 +123,6 @@ def _promote_or_explain(
         return
     by = shell.command_line(f"versions promote {number}" + (" --force" if failed else ""), collection, url)
     if failed:
-        shell.fail(
-            f"The evidence speaks against it: {', '.join(failed)}. In spite of it, on record: {by}", shell.EXIT_PARTIAL
-        )
+        against = f"The evidence speaks against it: {', '.join(failed)}."
+        shell.fail(f"{against} In spite of it, on record: {by}", shell.EXIT_PARTIAL)
     shell.print_err(f"The version is complete and kept up to date. Promote it by: {by}", "dim")

@@ -89,13 +89,8 @@ def evidence(checks: Iterable[Mapping[str, Any]]) -> Table:
 def audit(entries: Iterable[Mapping[str, Any]]) -> Table:
     table = plain_table("", "when", "who", "what", "note", right=(0,))
     for entry in entries:
-        table.add_row(
-            str(entry["number"]),
-            local_time(entry["at"]),
-            Text(entry["actor"]),
-            Text(describe_action(entry)),
-            Text(entry["note"]),
-        )
+        words = (Text(word) for word in (entry["actor"], describe_action(entry), entry["note"]))
+        table.add_row(str(entry["number"]), local_time(entry["at"]), *words)
     return table
 
 

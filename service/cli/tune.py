@@ -1,12 +1,11 @@
 """`azimuth tune`: fusion and reranking of a collection, chosen on judged queries and kept with the evidence."""
 
-from collections.abc import Callable
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.progress import Progress
 from rich.table import Table
 
 from service.cli import choose_ranking, load_documents, shell, tables
@@ -47,8 +46,14 @@ def tune_collection(
         client.call("GET", f"/v1/collections/{collection}")  # a wrong name is told before a wrong folder
         judged = _stored_judgments(client, collection) if judgments is None else beir.judgments(judgments, split)
         with load_documents.progress_bar(shell.err) as progress:
-            steps = _progress_steps(progress)
-            found = choose_ranking.tune(client, collection, judged, sample=sample, folds=folds, progress=steps)
+            found = choose_ranking.tune(
+                client,
+                collection,
+                judged,
+                sample=sample,
+                folds=folds,
+                progress=lambda stage, steps: partial(progress.advance, progress.add_task(stage, total=steps)),
+            )
         wanted = found.settings()
         if wanted and not dry_run:
             client.call("PUT", f"/v1/collections/{collection}", json=wanted)
@@ -77,14 +82,6 @@ def _stored_judgments(client: Client, collection: str) -> beir.BeirJudgments:
     for row in kept["set"]["qrels"]:
         grades.setdefault(row["query-id"], {})[row["corpus-id"]] = row["score"]
     return beir.BeirJudgments(queries={row["_id"]: row["text"] for row in kept["set"]["queries"]}, grades=grades)
-
-
-def _progress_steps(progress: Progress) -> choose_ranking.Progress:
-    def start(stage: str, steps: int) -> Callable[[], None]:
-        task = progress.add_task(stage, total=steps)
-        return lambda: progress.advance(task)
-
-    return start
 
 
 def _print_tuning_state(collection: dict[str, Any], as_json: bool) -> None:
@@ -130,17 +127,10 @@ def _ranking_text(recipe: RankingSettings) -> str:
 
 
 def _outcome_json(found: choose_ranking.TuningOutcome, *, stored: bool) -> dict[str, Any]:
-    choices = {"fusion": found.fusion, "rerank": found.rerank}
-    return {
-        "version": found.version,
-        "queries": found.queries,
-        "folds": found.folds,
-        "before": asdict(found.before),
-        "after": asdict(found.after),
-        "best": asdict(found.best),
-        "gains": {
-            name: None if choice is None else {**choose_ranking.gain_to_json(choice), "better": choice.better}
-            for name, choice in choices.items()
-        },
-        "stored": stored,
+    gains = {
+        name: None if choice is None else {**choose_ranking.gain_to_json(choice), "better": choice.better}
+        for name, choice in (("fusion", found.fusion), ("rerank", found.rerank))
     }
+    figures = {name: getattr(found, name) for name in ("version", "queries", "folds")}
+    settings = {name: asdict(getattr(found, name)) for name in ("before", "after", "best")}
+    return {**figures, **settings, "gains": gains, "stored": stored}

@@ -14,9 +14,6 @@ app = typer.Typer(
 )
 
 Number = Annotated[int, typer.Argument(min=1, help="Number of the version.", metavar="VERSION")]
-Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
-
-AUDIT_PAGE = 100
 
 
 @app.callback(invoke_without_command=True)
@@ -94,7 +91,11 @@ def resume(number: Number, collection: shell.Collection, url: shell.Url = None) 
 
 @app.command()
 def retire(
-    number: Number, collection: shell.Collection, yes: Yes = False, note: shell.Note = "", url: shell.Url = None
+    number: Number,
+    collection: shell.Collection,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    note: shell.Note = "",
+    url: shell.Url = None,
 ) -> None:
     """Retire a version, also one in progress: its vectors are dropped, and it cannot be restored."""
     with shell.connect(url) as client:
@@ -111,7 +112,7 @@ def retire(
 @app.command()
 def audit(
     collection: shell.Collection,
-    limit: Annotated[int, typer.Option(min=1, max=1_000, help="Newest entries to show.")] = AUDIT_PAGE,
+    limit: Annotated[int, typer.Option(min=1, max=1_000, help="Newest entries to show.")] = 100,
     as_json: shell.AsJson = False,
     url: shell.Url = None,
 ) -> None:
@@ -122,9 +123,6 @@ def audit(
         shell.out.print_json(data=trail)
         return
     shell.out.print(tables.audit(trail["entries"]))
-
-
-# ---------------------------------------------------------------- parts of the commands
 
 
 def promote_version(client: Client, collection: str, number: int, *, force: bool, note: str, url: str | None) -> str:

@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from statistics import fmean
 
 import torch
 
@@ -34,8 +35,7 @@ log = logging.getLogger(__name__)
 MIXTURES = (0.5, 0.75)
 """Shares of the trained weights that are evaluated beside the whole of them."""
 LORA_RATE, FULL_RATE, ROWS_RATE = 1e-3, 1e-4, 3e-3
-_WARM_UP = 0.06
-_RECENT_STEPS = 20
+_WARM_UP, _RECENT_STEPS = 0.06, 20
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -75,7 +75,7 @@ class ModelCandidate:
 
     @property
     def mean(self) -> float:
-        return sum(self.scores) / len(self.scores)
+        return fmean(self.scores)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -189,7 +189,6 @@ class BiEncoderTraining:
         return best[0]
 
     def _step(self, adaptation: Adaptation, optimizer: torch.optim.Optimizer, batch: TrainingBatch) -> float:
-        optimizer.zero_grad(set_to_none=True)
         inputs: list[tuple[list[str], Role]] = [(batch.queries, "query"), (batch.texts, "document")]
         loss = adaptation.chain.backpropagate(inputs, partial(self._loss, batch), adaptation.trained)
         optimizer_step(optimizer, adaptation.trained, loss)
@@ -209,6 +208,6 @@ class BiEncoderTraining:
         candidate = ModelCandidate(name, held_out.scores(chain))
         self._candidates.append(candidate)
         recent = self._losses[-_RECENT_STEPS:]
-        loss = f", loss {sum(recent) / len(recent):.3f}" if recent else ""
+        loss = f", loss {fmean(recent):.3f}" if recent else ""
         self._notify(f"{name}: nDCG@10 {candidate.mean:.4f}{loss}")
         return candidate

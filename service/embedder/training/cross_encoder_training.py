@@ -9,7 +9,7 @@ import logging
 import random
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -17,6 +17,7 @@ from pathlib import Path
 import torch
 from torch import nn
 from torch.nn import functional
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from service.core.errors import Misconfigured
 from service.core.logistic import Logistic
@@ -31,7 +32,6 @@ from service.embedder.training.optimization import (
     learning_rate_factor,
     map_in_threads,
     optimizer_step,
-    require_peft,
 )
 from service.embedder.training.ranking_lists import RankingList
 
@@ -46,7 +46,7 @@ _PASS_TOKENS = 1024
 """Padded tokens of one forward pass in one thread of a CPU: enough for fast products, few enough for little padding."""
 _WARM_UP = 0.04
 _AVERAGE_FROM, _AVERAGE_DECAY = 0.6, 0.997
-_LOG_EVERY = 20
+_LOG_EVERY, _SAVE_EVERY_SECONDS = 20, 300
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -96,33 +96,30 @@ class CrossEncoderTraining:
         self.device = devices.choose(recipe.device)
         self._threads = (recipe.threads or torch.get_num_threads()) if self.device.type == "cpu" else 1
         self._dtype = devices.precision(self.device, "auto")
-        default_tokens = _PASS_TOKENS if self._threads > 1 else devices.batch_tokens(self.device)
-        self._pass_tokens = recipe.pass_tokens or default_tokens
+        fit = _PASS_TOKENS if self._threads > 1 else devices.batch_tokens(self.device)
+        self._pass_tokens = recipe.pass_tokens or fit
         folder = source.folder(*source.split(recipe.backbone))
-        named_by_path = Path(recipe.backbone).is_dir()
-        self._backbone = str(folder.resolve()) if named_by_path else source.canonical(recipe.backbone)
+        is_path = Path(recipe.backbone).is_dir()
+        self._backbone = str(folder.resolve()) if is_path else source.canonical(recipe.backbone)
         self._digests = adapter.digests(folder)
         self._tokenizer = adapter.tokenizer_of(folder)
         self.model = self._with_lora(folder)
         self._trained = [weights for weights in self.model.parameters() if weights.requires_grad]
         if recipe.start is not None:
             self._continue_from(Path(recipe.start))
-        self._average: list[torch.Tensor] | None = None
+        self._weights = nn.ParameterList(self._trained)
+        average = get_ema_multi_avg_fn(_AVERAGE_DECAY)  # type: ignore[no-untyped-call]
+        self._average = AveragedModel(self._weights, multi_avg_fn=average)
         self._optimizer = torch.optim.AdamW(self._trained, lr=recipe.learning_rate, weight_decay=0.01)
 
-    def run(
-        self,
-        lists: Iterator[RankingList],
-        each_minute: Callable[["CrossEncoderTraining"], None] = lambda training: None,
-    ) -> CrossEncoderReport:
-        """Train until the time is over. `each_minute` is called about once a minute, between two steps."""
+    def run(self, lists: Iterator[RankingList], out: Path | None = None) -> CrossEncoderReport:
+        """Train until the time is over. Meanwhile the adapter is saved to `out` every five minutes."""
         recipe = self.recipe
         dice = random.Random(recipe.seed)  # noqa: S311 not a secret
         parts: Counter[str] = Counter()
         losses: list[float] = []
         tokens = 0
-        start = last_logged = last_called = time.monotonic()
-        self.model.train()
+        start = last_logged = last_saved = time.monotonic()
         while (progress := self._progress(start, len(losses))) < 1:
             batch = [next(lists) for _ in range(recipe.lists)]
             for group in self._optimizer.param_groups:
@@ -132,7 +129,7 @@ class CrossEncoderTraining:
             losses.append(loss)
             tokens += count
             if progress >= _AVERAGE_FROM:
-                self._update_average()
+                self._average.update_parameters(self._weights)
             now = time.monotonic()
             if len(losses) % _LOG_EVERY == 0:
                 figures = {
@@ -144,11 +141,12 @@ class CrossEncoderTraining:
                 }
                 log.info("training", extra=figures)
                 last_logged = now
-            if now - last_called >= 60:
-                each_minute(self)
-                last_called = time.monotonic()
+            if out is not None and now - last_saved >= _SAVE_EVERY_SECONDS:
+                self.save(out)
+                last_saved = time.monotonic()
         seconds = time.monotonic() - start
-        self._use_average()
+        if self._average.n_averaged:  # the running average ranks better than the last weights
+            self._weights.load_state_dict(self._average.module.state_dict())
         if recipe.start is not None and recipe.keep:
             trained = adapter.extract(self.model.state_dict())
             self._copy_weights(averaged(adapter.read(Path(recipe.start)), trained, recipe.keep))
@@ -170,17 +168,11 @@ class CrossEncoderTraining:
     @torch.no_grad()
     def logits(self, lists: Sequence[RankingList]) -> list[list[float]]:
         """The logits of each list's passages."""
-        self.model.eval()
-        found = [self._logits([self._encode(one, self.recipe.max_tokens)])[0].tolist() for one in lists]
-        self.model.train()
-        return found
+        return [self._logits([self._encode(one, self.recipe.max_tokens)])[0].tolist() for one in lists]
 
     def _with_lora(self, folder: Path) -> nn.Module:
-        require_peft()
-        model = adapter.cross_encoder(folder)
-        for module in model.modules():
-            if isinstance(module, nn.Dropout):
-                module.p = 0.0  # training takes less than one pass over the data, so it cannot overfit
+        # Without dropout: training takes less than one pass over the data, so it cannot overfit.
+        model = adapter.cross_encoder(folder).eval()
         inject_lora(model, _LAYERS, rank=self.recipe.rank, alpha=self.recipe.alpha)
         for name, weights in model.named_parameters():
             if name.startswith(adapter.FULL_LAYERS):
@@ -202,8 +194,8 @@ class CrossEncoderTraining:
             target.copy_(weights[name])
 
     def _progress(self, start: float, steps: int) -> float:
-        by_time = (time.monotonic() - start) / (60 * self.recipe.minutes)
-        return max(by_time, steps / self.recipe.steps) if self.recipe.steps else by_time
+        by_steps = steps / self.recipe.steps if self.recipe.steps else 0.0
+        return max(by_steps, (time.monotonic() - start) / (60 * self.recipe.minutes))
 
     def _step(self, batch: Sequence[RankingList], dice: random.Random) -> tuple[float, int]:
         """One update of the weights: its loss and the number of tokens.
@@ -238,7 +230,7 @@ class CrossEncoderTraining:
         """One vector of logits for each list, in float32. Pairs of similar length of all lists share a pass."""
         pairs = list(chain.from_iterable(lists))
         batches = pack([len(pair["input_ids"]) for pair in pairs], self._pass_tokens)
-        parts: list[torch.Tensor] = []
+        parts = []
         for batch in batches:
             inputs = self._tokenizer.pad([pairs[at] for at in batch], return_tensors="pt").to(self.device)
             with torch.autocast(self.device.type, self._dtype, enabled=self._dtype != torch.float32):
@@ -246,26 +238,13 @@ class CrossEncoderTraining:
         order = torch.tensor(list(chain.from_iterable(batches)), device=self.device)
         return list(torch.split(torch.cat(parts)[torch.argsort(order)], [len(one) for one in lists]))
 
-    @torch.no_grad()
-    def _update_average(self) -> None:
-        if self._average is None:
-            self._average = [weights.detach().clone() for weights in self._trained]
-        for average, weights in zip(self._average, self._trained, strict=True):
-            average.lerp_(weights, 1 - _AVERAGE_DECAY)
-
-    def _use_average(self) -> None:
-        """Replace the weights by their running average, which ranks better than the last of them."""
-        for weights, average in zip(self._trained, self._average or (), strict=False):
-            weights.data.copy_(average)
-
 
 def list_loss(logits: Sequence[torch.Tensor], targets: Sequence[Sequence[float]]) -> torch.Tensor:
     """Mean over the lists of the softmax cross-entropy, plus a small pointwise one."""
-    total = torch.zeros((), device=logits[0].device)
+    losses = []
     for scores, target in zip(logits, targets, strict=True):
-        wanted = torch.tensor(target, device=scores.device)
-        right = torch.zeros_like(wanted)
+        right = torch.zeros_like(scores)
         right[0] = 1.0
-        total = total - (wanted * functional.log_softmax(scores, dim=0)).sum()
-        total = total + _POINTWISE * functional.binary_cross_entropy_with_logits(scores, right)
-    return total / len(logits)
+        listwise = functional.cross_entropy(scores, torch.tensor(target, device=scores.device))
+        losses.append(listwise + _POINTWISE * functional.binary_cross_entropy_with_logits(scores, right))
+    return torch.stack(losses).mean()

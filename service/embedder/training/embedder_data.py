@@ -36,10 +36,8 @@ _OVERLAP_TOKENS = 16
 _HELD_OUT_SHARE, _MIN_HELD_OUT, _MAX_HELD_OUT = 0.1, 20, 200
 _TITLE_WORDS = (2, 40)
 _CROP_WORDS = (3, 16)
-_ANSWER_SHARE = (0.5, 1.0)
-"""Of a cropped passage, as the answer."""
-_MIN_PASSAGE_WORDS = 12
-"""Of a passage to be cropped."""
+_ANSWER_SHARE, _MIN_PASSAGE_WORDS = (0.5, 1.0), 12
+"""Of a cropped passage: the share that is the answer, and its shortest length."""
 
 
 @dataclass(frozen=True, slots=True)

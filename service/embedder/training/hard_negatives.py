@@ -36,14 +36,11 @@ class Bm25Index:
     """BM25 over texts in memory, with English stems."""
 
     def __init__(self, texts: Sequence[str]) -> None:
-        analyzer = tantivy.TextAnalyzerBuilder(tantivy.Tokenizer.simple()).filter(tantivy.Filter.lowercase())
-        analyzer = analyzer.filter(tantivy.Filter.stopword("english")).filter(tantivy.Filter.stemmer("english"))
-        self._analyzer = analyzer.build()
-        builder = tantivy.SchemaBuilder()
-        builder.add_text_field("text", tokenizer_name="stems", index_option="freq")
-        builder.add_integer_field("at", stored=True)
-        self._schema = builder.build()
-        index = tantivy.Index(self._schema)
+        stems = tantivy.TextAnalyzerBuilder(tantivy.Tokenizer.simple()).filter(tantivy.Filter.lowercase())
+        stems = stems.filter(tantivy.Filter.stopword("english")).filter(tantivy.Filter.stemmer("english"))
+        self._analyzer = stems.build()
+        builder = tantivy.SchemaBuilder().add_text_field("text", tokenizer_name="stems", index_option="freq")
+        index = tantivy.Index(builder.add_integer_field("at", stored=True).build())
         index.register_tokenizer("stems", self._analyzer)
         writer = index.writer(heap_size=64_000_000, num_threads=1)
         for at, text in enumerate(texts):
@@ -51,7 +48,7 @@ class Bm25Index:
         writer.commit()
         writer.wait_merging_threads()
         index.reload()
-        self._searcher = index.searcher()
+        self._schema, self._searcher = index.schema, index.searcher()
 
     def search(self, text: str, depth: int) -> dict[int, float]:
         """Positions of the best texts and their scores, best first."""

@@ -9,12 +9,9 @@ import copy
 import torch
 from torch import nn
 
-from service.embedder.training.optimization import cast_frozen, inject_lora, require_peft
+from service.embedder.training.optimization import cast_frozen, inject_lora
 from service.embedder.training.trainable_model import State, TrainableModel
 from service.embedder.training.vocabulary import AddedRows
-
-_NOT_ADAPTED = "pooler"
-"""A layer over [CLS] that embedders do not use."""
 
 
 class Adaptation:
@@ -31,9 +28,8 @@ class Adaptation:
         if rank is None:
             model.requires_grad_(True)
         else:
-            require_peft("; or --full")
             linear = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
-            layers = [name for name in linear if _NOT_ADAPTED not in name]
+            layers = [name for name in linear if "pooler" not in name]  # a layer over [CLS] that embedders do not use
             inject_lora(model, layers, rank=rank, alpha=2 * rank)
             if added:
                 table = model.get_input_embeddings()  # type: ignore[operator]

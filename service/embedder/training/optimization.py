@@ -13,8 +13,6 @@ from service.core.errors import Misconfigured
 T = TypeVar("T")
 R = TypeVar("R")
 
-_MAX_GRADIENT_NORM = 1.0
-
 
 def learning_rate_factor(progress: float, *, warm_up: float, decay: Literal["linear", "cosine"]) -> float:
     """Factor of the learning rate at `progress` in [0, 1]: linear warm-up, then decay to 0."""
@@ -25,11 +23,12 @@ def learning_rate_factor(progress: float, *, warm_up: float, decay: Literal["lin
 
 
 def optimizer_step(optimizer: torch.optim.Optimizer, weights: Sequence[nn.Parameter], loss: float) -> None:
-    """Clip the gradients and update the weights. Misconfigured if the loss is not finite."""
+    """Clip the gradients, update the weights and forget the gradients. Misconfigured if the loss is not finite."""
     if not math.isfinite(loss):
         raise Misconfigured("training diverged: the loss is no number; a lower --learning-rate may help")
-    nn.utils.clip_grad_norm_(weights, _MAX_GRADIENT_NORM)
+    nn.utils.clip_grad_norm_(weights, max_norm=1.0)
     optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
 
 
 def map_in_threads(threads: int, work: Callable[[T], R], items: Sequence[T]) -> list[R]:
@@ -54,6 +53,7 @@ def require_peft(alternative: str = "") -> None:
 
 def inject_lora(model: nn.Module, layers: str | list[str], *, rank: int, alpha: float) -> None:
     """Add LoRA layers in place; `layers`: names, or a pattern of names. Only the added weights are trainable then."""
+    require_peft()
     from peft import LoraConfig, inject_adapter_in_model
 
     inject_adapter_in_model(LoraConfig(r=rank, lora_alpha=alpha, target_modules=layers), model)

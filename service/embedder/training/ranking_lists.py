@@ -5,6 +5,7 @@ import random
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import fmean
 
 from service.embedder.training.hard_negatives import RankedNegatives
 from service.embedder.training.reranker_data import SENTENCES
@@ -68,14 +69,11 @@ def accuracy(lists: Sequence[RankingList], logits: Sequence[Sequence[float]]) ->
     hits: dict[str, list[tuple[bool, bool]]] = defaultdict(list)
     for one, scores in zip(lists, logits, strict=True):
         hits[one.part].append((one.first_stage[0] == max(one.first_stage), scores[0] == max(scores)))
-    return {
-        part: Accuracy(
-            lists=len(of_part),
-            first_stage=sum(first for first, _ in of_part) / len(of_part),
-            reranker=sum(second for _, second in of_part) / len(of_part),
-        )
-        for part, of_part in sorted(hits.items())
-    }
+    found = {}
+    for part, of_part in sorted(hits.items()):
+        first_stage, reranker = map(fmean, zip(*of_part, strict=True))
+        found[part] = Accuracy(lists=len(of_part), first_stage=first_stage, reranker=reranker)
+    return found
 
 
 def _vary(query: TrainingQuery, dice: random.Random) -> str:

@@ -7,6 +7,9 @@ vectors do, and its doubts soften the assumed right and wrong (Wang et al., "GPL
 import random
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import islice
+
+import numpy as np
 
 from service.embedder.models.batch_packing import pack
 from service.embedder.reranker import adapter
@@ -41,15 +44,13 @@ class Teacher:
             pairs += [(one.query.text, answer) for answer in answers]
         logits = iter(self._logits(pairs))
         for at in derived:
-            one = labelled[at]
-            labelled[at] = replace(one, logits=tuple(next(logits) for _ in range(1 + len(one.wrong))))
+            labelled[at] = replace(labelled[at], logits=tuple(islice(logits, 1 + len(labelled[at].wrong))))
         return labelled
 
     def _logits(self, pairs: Sequence[tuple[str, str]]) -> list[float]:
         """One logit for each pair of query and passage."""
         encodings = [self._reranker.tokens(query, [passage])[0][0] for query, passage in pairs]
-        found = [0.0] * len(pairs)
+        found = np.empty(len(pairs))
         for batch in pack([len(encoding) for encoding in encodings], self._reranker.batch_tokens):
-            for at, logit in zip(batch, self._reranker.forward([encodings[at] for at in batch]).tolist(), strict=True):
-                found[at] = logit
-        return found
+            found[batch] = self._reranker.forward([encodings[at] for at in batch])
+        return found.tolist()

@@ -6,8 +6,9 @@ them (`cross_encoder_training`), write the adapter and its card (`model_card`).
 
 import logging
 import random
-from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
+from itertools import groupby, islice
+from operator import attrgetter
 from pathlib import Path
 
 import numpy as np
@@ -28,14 +29,12 @@ from service.embedder.training.cross_encoder_training import (
 )
 from service.embedder.training.hard_negatives import CandidateIndex, Encode, RankedNegatives, mine_documents
 from service.embedder.training.ranking_lists import Accuracy, RankingList
-from service.embedder.training.training_queries import TrainingQuery
 
 log = logging.getLogger(__name__)
 
 HELD_OUT_LISTS = 50
 """Of each part: enough to see whether anything was learned, in less than a minute."""
 HELD_OUT_SIZE = 12
-_SAVE_EVERY_MINUTES = 5
 
 
 def train(
@@ -62,21 +61,15 @@ def train(
         passages = [material.passage(at, titled=True) for at in range(len(material.texts))]
         index = CandidateIndex(passages, encode(passages))
         learned += mine_documents(material.queries, material, index, encode, material.hidden | material.foreign)
-        held_out += mine_documents(_first_of_each_part(material.held_out), material, index, encode, material.foreign)
+        by_part = groupby(sorted(material.held_out, key=attrgetter("part")), attrgetter("part"))
+        first = [query for _, of_part in by_part for query in islice(of_part, HELD_OUT_LISTS)]
+        held_out += mine_documents(first, material, index, encode, material.foreign)
     if not any(one.wrong for one in learned):
         raise Misconfigured("there is nothing to tell apart: no question has a wrong answer beside its right ones")
     dice = random.Random(recipe.seed)  # noqa: S311 not a secret
     measured = list(_draw(held_out, HELD_OUT_SIZE, dice))
-    minutes = 0
-
-    def each_minute(running: CrossEncoderTraining) -> None:
-        nonlocal minutes
-        minutes += 1
-        if minutes % _SAVE_EVERY_MINUTES == 0:
-            running.save(out)
-
     notify(f"training on {training.device} for {recipe.minutes:g} minutes")
-    report = training.run(_draw_endlessly(learned, recipe.list_size, dice), each_minute)
+    report = training.run(_draw_endlessly(learned, recipe.list_size, dice), out)
     logits = training.logits(measured)
     training.save(out, calibrated(logits))
     accuracy = ranking_lists.accuracy(measured, logits)
@@ -112,11 +105,3 @@ def _draw_endlessly(queries: list[RankedNegatives], size: int, dice: random.Rand
 
 def _draw(queries: Sequence[RankedNegatives], size: int, dice: random.Random) -> Iterator[RankingList]:
     return filter(None, (ranking_lists.draw(one, size, dice) for one in queries))
-
-
-def _first_of_each_part(queries: Sequence[TrainingQuery]) -> list[TrainingQuery]:
-    """At most `HELD_OUT_LISTS` queries of each part."""
-    by_part: dict[str, list[TrainingQuery]] = defaultdict(list)
-    for query in queries:
-        by_part[query.part].append(query)
-    return [query for part in sorted(by_part) for query in by_part[part][:HELD_OUT_LISTS]]

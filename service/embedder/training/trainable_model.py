@@ -6,6 +6,7 @@ passes of similar length, and the vectors stay connected to the weights.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -56,15 +57,15 @@ class TrainableModel:
         """
         self.device = devices.choose(device)
         self.dtype = devices.precision(self.device, precision)
-        chain = pretrained.load_chain(SentenceTransformer, folder, str(self.device), torch.float32)
-        first = chain[0]
+        self._chain = pretrained.load_chain(SentenceTransformer, folder, str(self.device), torch.float32)
+        first = self._chain[0]
         if not isinstance(first, Transformer) or first.tokenizer is None or not first.tokenizer.is_fast:
             raise Misconfigured(f"{folder.name} is no transformer with a fast tokenizer: only such can be trained.")
-        self._chain = chain.eval()
+        self._chain.eval()
         given = {role: prompt for role, prompt in (prompts or {}).items() if prompt}
-        self.prompts = pretrained.role_prompts(chain) | given
-        chain.prompts.update(self.prompts)
-        self.longest = min(longest, pretrained.max_tokens(folder, chain))
+        self.prompts = pretrained.role_prompts(self._chain) | given
+        self._chain.prompts.update(self.prompts)
+        self.longest = min(longest, pretrained.max_tokens(folder, self._chain))
         self.threads = torch.get_num_threads() if self.device.type == "cpu" else 1
         self._pass_tokens = devices.batch_tokens(self.device) // self.threads
         self._prompt_lengths = {
@@ -86,10 +87,8 @@ class TrainableModel:
     def vectors(self, texts: Sequence[str], role: Role) -> npt.NDArray[np.float32]:
         """Unit vectors of the texts with the prompt of the role: [n, dimensions], in the order of the texts."""
         passes = self._passes(texts, role)
-        found = torch.cat(map_in_threads(self.threads, self._infer, passes)).cpu().numpy()
-        rows: npt.NDArray[np.float32] = np.empty_like(found)
-        rows[[at for one in passes for at in one.positions]] = found
-        return rows
+        rows: npt.NDArray[np.float32] = torch.cat(map_in_threads(self.threads, self._infer, passes)).cpu().numpy()
+        return rows[_order(passes)]
 
     def backpropagate(
         self,
@@ -103,13 +102,11 @@ class TrainableModel:
         (gradient caching: Gao et al., RepL4NLP 2021). Passes run in parallel; their gradients are added in a fixed
         order, so that the sum does not depend on which pass ended first.
         """
-        passes = [(number, one) for number, (texts, role) in enumerate(inputs) for one in self._passes(texts, role)]
-        outputs = map_in_threads(self.threads, lambda one: self._forward(one[1]), passes)
+        passes = [self._passes(texts, role) for texts, role in inputs]
+        outputs = map_in_threads(self.threads, self._forward, list(chain.from_iterable(passes)))
         rows = torch.cat(outputs).detach().requires_grad_()
-        row_of: list[dict[int, int]] = [{} for _ in inputs]
-        for row, (number, at) in enumerate((number, at) for number, one in passes for at in one.positions):
-            row_of[number][at] = row
-        value = loss(*(rows[[found[at] for at in range(len(found))]] for found in row_of))
+        sets = torch.split(rows, [len(texts) for texts, _ in inputs])
+        value = loss(*(vectors[_order(of_set)] for vectors, of_set in zip(sets, passes, strict=True)))
         value.backward()  # type: ignore[no-untyped-call]
         assert rows.grad is not None
         carried = list(zip(outputs, torch.split(rows.grad, [len(output) for output in outputs]), strict=True))
@@ -123,8 +120,7 @@ class TrainableModel:
 
     def state(self) -> State:
         """The weights themselves, not a copy."""
-        state: State = self.transformer.state_dict()
-        return state
+        return self.transformer.state_dict()
 
     def load(self, state: State) -> None:
         """RuntimeError if the weights belong to another model."""
@@ -134,7 +130,7 @@ class TrainableModel:
         """Write in the format of sentence-transformers, in safetensors. OSError if writing fails."""
         self._chain.save(str(folder), create_model_card=False, safe_serialization=True)
 
-    def _passes(self, texts: Sequence[str], role: Role) -> "list[_TokenizedPass]":
+    def _passes(self, texts: Sequence[str], role: Role) -> list[_TokenizedPass]:
         """Texts of similar length share a pass, which keeps padding small."""
         prompt = self.prompts[role]
         found = self.tokenizer([prompt + text for text in texts], truncation=True, max_length=self.longest)
@@ -146,10 +142,10 @@ class TrainableModel:
         return passes
 
     @torch.inference_mode()
-    def _infer(self, one: "_TokenizedPass") -> torch.Tensor:
+    def _infer(self, one: _TokenizedPass) -> torch.Tensor:
         return self._forward(one)
 
-    def _forward(self, one: "_TokenizedPass") -> torch.Tensor:
+    def _forward(self, one: _TokenizedPass) -> torch.Tensor:
         inputs = {
             name: (tensor.pin_memory() if self.device.type == "cuda" else tensor).to(self.device, non_blocking=True)
             for name, tensor in one.inputs.items()
@@ -157,3 +153,8 @@ class TrainableModel:
         autocast = None if self.dtype == torch.float32 else (self.device.type, self.dtype)
         pooled = pretrained.embed(self._chain, inputs, one.prompt_length, autocast=autocast)
         return nn.functional.normalize(pooled, dim=1)
+
+
+def _order(passes: Sequence[_TokenizedPass]) -> npt.NDArray[np.int64]:
+    """For each text, in order, its row among the outputs of all passes."""
+    return np.argsort([at for one in passes for at in one.positions])
