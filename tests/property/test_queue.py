@@ -33,6 +33,7 @@ T = TypeVar("T")
 NAMES = st.sampled_from(["a", "b", "c"])
 TEXTS = st.text("xyz", min_size=1, max_size=7)
 SOME = st.sets(NAMES, min_size=1)
+SLOW = [HealthCheck.too_slow]
 
 
 def pieces(text: str) -> list[str]:
@@ -159,10 +160,9 @@ class Machine(RuleBasedStateMachine):
         stored = self.wait(self.world.stored_chunks())
         assert {name for name, _ in stored} <= set(self.living)
         for name in {name for name, _ in stored}:
-            revisions = {revision for (owner, _), revision in stored.items() if owner == name}
-            assert len(revisions) == 1
+            (revision,) = {revision for (owner, _), revision in stored.items() if owner == name}
             chunks = sorted(chunk for owner, chunk in stored if owner == name)
-            assert chunks == list(range(len(pieces(self.texts[name, revisions.pop()]))))
+            assert chunks == list(range(len(pieces(self.texts[name, revision]))))
 
     def teardown(self) -> None:
         if not hasattr(self, "world"):
@@ -173,11 +173,8 @@ class Machine(RuleBasedStateMachine):
             stored = self.wait(self.world.store(*map(self.encode, claimed)))
             assert stored == {one.job.document_id for one in claimed}
 
-        expected = {
-            (name, number): piece
-            for name, (text, _) in self.living.items()
-            for number, piece in enumerate(pieces(text))
-        }
+        cut = {name: pieces(text) for name, (text, _) in self.living.items()}
+        expected = {(name, number): piece for name, parts in cut.items() for number, piece in enumerate(parts)}
         assert set(self.wait(self.world.stored_chunks())) == set(expected)
         asked = [(DocumentId(name), number) for name, number in expected]
         vectors = self.wait(self.world.vectors.get(self.world.version, asked))
@@ -199,14 +196,7 @@ def test_nothing_is_lost_or_doubled_in_postgres(database_url: str) -> None:
         pool = runner.run(open_pool(database_url, size=2, statement_timeout_seconds=15, application_name="machine"))
         try:
             machine = type("InPostgres", (Machine,), {"runner": runner, "pool": pool})
-            run_state_machine_as_test(
-                machine,
-                settings=settings(
-                    max_examples=25,
-                    stateful_step_count=30,
-                    deadline=None,
-                    suppress_health_check=[HealthCheck.too_slow],
-                ),
-            )
+            how = settings(max_examples=25, stateful_step_count=30, deadline=None, suppress_health_check=SLOW)
+            run_state_machine_as_test(machine, settings=how)
         finally:
             runner.run(pool.close())

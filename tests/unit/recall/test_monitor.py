@@ -315,19 +315,19 @@ async def test_words_are_probed_now_and_then(scene: Scene) -> None:
 # ---------------------------------------------------------------- where other processes see it
 
 
+@dataclasses.dataclass
 class UnwritableOnce:
     """Recalls that cannot be written at first. `deleted_before`: the moments of deletions."""
 
-    def __init__(self, world: World) -> None:
-        self._world = world
-        self._refused = False
-        self.deleted_before: list[object] = []
+    world: World
+    refused: bool = False
+    deleted_before: list[object] = dataclasses.field(default_factory=list)
 
     async def add(self, collection_id: CollectionId, minutes: Sequence[RecallMinute]) -> None:
-        if not self._refused:
-            self._refused = True
+        if not self.refused:
+            self.refused = True
             raise DatabaseUnavailable("it does not answer")
-        await self._world.recalls.add(collection_id, minutes)
+        await self.world.recalls.add(collection_id, minutes)
 
     async def delete_before(self, before: object) -> int:
         self.deleted_before.append(before)

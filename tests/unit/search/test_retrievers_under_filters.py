@@ -15,7 +15,7 @@ from service.core.ids import CollectionId, DocumentId, Vector
 from service.core.ports.vectors import VectorQuery
 from service.core.search import Candidate, DensePlan, FilterMatch, SearchRequest
 from service.core.versions import SpaceStatus
-from service.search import filter_planner, retrievers
+from service.search import filter_planner
 from service.search.retrievers import DenseRetriever, LegResult, LexicalRetriever
 from service.spaces.resolver import Space
 
@@ -25,6 +25,8 @@ WHERE = parse({"x": 1})
 REQUEST = SearchRequest(text="word", where=WHERE, k=10)
 WIDTH = 100
 QUERY = np.ones(4, np.float32)
+MOST = filter_planner.MAX_ALLOWLIST_IDS
+STUCK = ("exact", "index_gave_too_few")
 
 
 def candidates(ids: Sequence[DocumentId]) -> tuple[Candidate, ...]:
@@ -103,22 +105,29 @@ async def search_lexical(words: Any, documents: Any, filter_match: FilterMatch) 
     return await LexicalRetriever(words, documents).search(SPACE, REQUEST, filter_match, WIDTH)
 
 
-async def test_the_index_is_enough_where_it_brings_what_is_wanted() -> None:
-    documents, vectors = Metadata(ALL[:5_000]), Vectors(ALL[:5_000], by_index=WIDTH)
-    leg = await search_dense(vectors, documents, many(5_000))
-    assert (leg.plan.kind, len(leg.candidates), documents.named) == ("hnsw", WIDTH, [])
-
-
-@pytest.mark.parametrize("count", [1_500, 5_000])
-async def test_where_the_index_is_stuck_all_that_pass_are_scanned(count: int) -> None:
-    """More than are asked for is still too few: beyond what is near, the index finds by chance."""
-    far = ALL[-count:]
-    documents, vectors = Metadata(far), Vectors(far, by_index=WIDTH - 1)
-    leg = await search_dense(vectors, documents, many(count))
-    assert (leg.plan.kind, leg.plan.reason) == ("exact", "index_gave_too_few")
-    assert [id_ for id_, _ in leg.candidates] == far[:WIDTH]
-    assert documents.named == [filter_planner.MAX_ALLOWLIST_IDS]
-    assert [named for _, named in vectors.plans] == [False, True]
+@pytest.mark.parametrize(
+    ("passing_ids", "by_index", "nameable", "plan", "looks", "named"),
+    [
+        pytest.param(ALL[:5_000], WIDTH, math.inf, ("hnsw", "many_pass"), [False], [], id="the index is enough"),
+        # More than are asked for is still too few: beyond what is near, the index finds by chance.
+        pytest.param(ALL[-1_500:], WIDTH - 1, math.inf, STUCK, [False, True], [MOST], id="the index is stuck"),
+        pytest.param(ALL[-5_000:], WIDTH - 1, math.inf, STUCK, [False, True], [MOST], id="it is stuck, and many pass"),
+        pytest.param(ALL[:5_000], 0, 10, STUCK, [False, False], [MOST], id="what cannot be named is filtered"),
+    ],
+)
+async def test_where_the_index_brings_too_little_all_that_pass_are_scanned(
+    passing_ids: list[DocumentId],
+    by_index: int,
+    nameable: float,
+    plan: tuple[str, str],
+    looks: list[bool],
+    named: list[int],
+) -> None:
+    documents, vectors = Metadata(passing_ids, nameable), Vectors(passing_ids, by_index)
+    leg = await search_dense(vectors, documents, many(len(passing_ids)))
+    assert ((leg.plan.kind, leg.plan.reason), documents.named) == (plan, named)
+    assert [id_ for id_, _ in leg.candidates] == passing_ids[:WIDTH]
+    assert [within for _, within in vectors.plans] == looks
 
 
 @pytest.mark.parametrize(("passes_near", "reason"), [(0, "far_from_query"), (20, "many_pass")])
@@ -135,55 +144,51 @@ async def test_the_index_is_not_tried_where_nothing_near_passes(passes_near: int
     assert [named for _, named in vectors.plans] == [passes_near == 0]
 
 
-async def test_what_cannot_be_named_is_filtered_while_it_is_scanned() -> None:
-    documents, vectors = Metadata(ALL[:5_000], nameable=10), Vectors(ALL[:5_000], by_index=0)
-    leg = await search_dense(vectors, documents, many(5_000))
-    assert (leg.plan.kind, len(leg.candidates)) == ("exact", WIDTH)
-    assert [named for _, named in vectors.plans] == [False, False]
-
-
 async def test_an_estimate_that_was_too_high_ends_with_what_there_is() -> None:
-    documents, vectors = Metadata(ALL[:3]), Vectors(ALL[:3], by_index=3)
-    leg = await search_dense(vectors, documents, many(4_000))
+    leg = await search_dense(Vectors(ALL[:3], by_index=3), Metadata(ALL[:3]), many(4_000))
     assert (len(leg.candidates), leg.exhausted) == (3, True)
 
 
-async def test_few_are_named_to_the_words() -> None:
-    words, documents = Words(), Metadata(ALL[:50])
-    leg = await search_lexical(words, documents, listed(ALL[:50]))
-    assert (words.looks, len(leg.candidates), leg.exhausted) == ([(WIDTH, 50)], 50, True)
-
-
-async def test_many_are_found_by_looking_as_much_deeper_as_the_filter_drops() -> None:
-    words, documents = Words(), Metadata(ALL[::4])
-    leg = await search_lexical(words, documents, many(TOTAL // 4))
-    depth = math.ceil(retrievers.DEPTH_MARGIN * WIDTH * 4)
-    assert (words.looks, documents.asked) == ([(depth, None)], [depth])
-    assert [id_ for id_, _ in leg.candidates] == ALL[::4][:WIDTH]
-    assert not leg.exhausted
-
-
-async def test_names_that_are_more_than_the_look_is_deep_are_compared_here() -> None:
-    half = ALL[::2]
-    words, documents = Words(), Metadata(half)
-    leg = await search_lexical(words, documents, listed(half))
-    assert words.looks == [(math.ceil(retrievers.DEPTH_MARGIN * WIDTH * 2), None)]
-    assert documents.asked == []
-    assert [id_ for id_, _ in leg.candidates] == half[:WIDTH]
-
-
-async def test_words_that_stand_in_what_does_not_pass_lead_to_naming_what_does() -> None:
-    far = ALL[-5_000:]
-    words, documents = Words(), Metadata(far)
-    leg = await search_lexical(words, documents, many(5_000))
-    assert words.looks == [(260, None), (WIDTH, 5_000)]
-    assert documents.named == [filter_planner.MAX_ALLOWLIST_IDS]
-    assert [id_ for id_, _ in leg.candidates] == far[:WIDTH]
-
-
-async def test_beyond_all_names_it_looks_ever_deeper() -> None:
-    far = ALL[-5_000:]
-    words, documents = Words(), Metadata(far, nameable=0)
-    leg = await search_lexical(words, documents, many(5_000))
-    assert [look for look, _ in words.looks] == [260, 2_080, 16_640]
-    assert [id_ for id_, _ in leg.candidates] == far[:WIDTH]
+@pytest.mark.parametrize(
+    ("filter_match", "passing_ids", "nameable", "looks", "asked", "named"),
+    [
+        pytest.param(listed(ALL[:50]), ALL[:50], math.inf, [(WIDTH, 50)], [], [], id="few are named"),
+        pytest.param(
+            many(2_500), ALL[::4], math.inf, [(520, None)], [520], [], id="as much deeper as the filter drops"
+        ),
+        pytest.param(
+            listed(ALL[::2]), ALL[::2], math.inf, [(260, None)], [], [], id="more names than the look is deep"
+        ),
+        pytest.param(
+            many(5_000),
+            ALL[-5_000:],
+            math.inf,
+            [(260, None), (WIDTH, 5_000)],
+            [260],
+            [MOST],
+            id="other documents say it",
+        ),
+        pytest.param(
+            many(5_000),
+            ALL[-5_000:],
+            0,
+            [(260, None), (2_080, None), (16_640, None)],
+            [260, 2_080, TOTAL],
+            [MOST, MOST],
+            id="beyond all names it looks ever deeper",
+        ),
+    ],
+)
+async def test_words_are_looked_for_deeper_and_within_names(
+    filter_match: FilterMatch,
+    passing_ids: list[DocumentId],
+    nameable: float,
+    looks: list[tuple[int, int | None]],
+    asked: list[int],
+    named: list[int],
+) -> None:
+    words, documents = Words(), Metadata(passing_ids, nameable)
+    leg = await search_lexical(words, documents, filter_match)
+    assert (words.looks, documents.asked, documents.named) == (looks, asked, named)
+    assert [id_ for id_, _ in leg.candidates] == passing_ids[:WIDTH]
+    assert leg.exhausted is (len(passing_ids) < WIDTH)
