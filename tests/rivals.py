@@ -61,7 +61,7 @@ class ScannedVectors(FakeVectors):
 
     def _ranked(self, version: EmbedderVersion, vector: Vector) -> list[Candidate]:
         space = self._store.space(version)
-        rows = np.stack([row.embedding for row in space.values()]).astype(np.float32)
+        rows = np.array([row.embedding for row in space.values()], np.float32).reshape(-1, len(vector))
         scores = (rows / np.linalg.norm(rows, axis=1, keepdims=True)) @ (vector / np.linalg.norm(vector))
         keys, values = list(space), list(space.values())
         return [

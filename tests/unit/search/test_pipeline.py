@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Any
 from unittest.mock import AsyncMock
@@ -19,12 +19,11 @@ from service.core.query_syntax import ParsedQuery
 from service.core.search import Candidate, FilterMatch, RerankRequest, SearchRequest
 from service.core.versions import EmbedderVersion, SpaceStatus, VersionState
 from service.embedder.models.hashing_encoder import HashingEncoder
-from service.embedder.models.registry import ModelRegistry
 from service.embedder.worker import document_chunker as passages
 from service.search.filter_planner import DEFAULT_EF_SEARCH
-from service.search.pipeline import SearchPipeline
 from service.spaces.model_verification import ModelVerifier
-from tests.fakes import FakeCollections, FakeDocuments, FakeLexicon, FakeQueue, FakeStore, FakeVectors, FakeVersions
+from tests.fakes import FakeLexicon, FakeQueue, FakeVectors, FakeVersions
+from tests.rivals import Rivals
 from tests.world import NOW, doc
 
 NAME = CollectionName("animals")
@@ -37,16 +36,15 @@ TEXTS = {
 }
 
 
+@dataclass
 class Shouting:
     """A cross-encoder that likes what it is told to like."""
 
-    name = "shouting"
-    portion = 2
-
-    def __init__(self, favourite: str, failure: Exception | None = None) -> None:
-        self.favourite = favourite
-        self.failure = failure
-        self.seen: list[str] = []
+    favourite: str
+    failure: Exception | None = None
+    name: str = "shouting"
+    portion: int = 2
+    seen: list[str] = field(default_factory=list)
 
     async def read(self, query: str, passages: Sequence[str]) -> RerankScores:
         if self.failure is not None:
@@ -55,38 +53,16 @@ class Shouting:
         return RerankScores(scores=tuple(1.0 if self.favourite in passage else 0.1 for passage in passages))
 
 
-class Zoo:
+class Zoo(Rivals):
     """A small collection with everything that a search needs."""
 
-    def __init__(self) -> None:
-        self.collections = FakeCollections()
-        self.store = FakeStore(self.collections)
-        self.versions = self.store.versions
-        self.documents = FakeDocuments(self.store)
-        self.vectors = FakeVectors(self.store)
+    def __post_init__(self) -> None:
+        super().__post_init__()
         self.lexicon = FakeLexicon(self.store)
-        self.registry = ModelRegistry(default="hashing:256")
-        self.verifier = self.mocked_verifier()
 
-    async def create(self) -> None:
+    async def open(self) -> None:
         spec, identity, canary = await self.verifier.register(EmbedderSpec())
-        settings = CollectionSettings(embedder=spec)
-        self.collection = await self.collections.create(NAME, settings, identity, canary, NOW)
-
-    def search(self, **replaced: object) -> SearchPipeline:
-        parts: dict[str, object] = {
-            "collections": self.collections,
-            "versions": self.versions,
-            "documents": self.documents,
-            "vectors": self.vectors,
-            "lexicon": self.lexicon,
-            "embedders": self.registry,
-            "verifier": self.verifier,
-            "reranker": None,
-            "passing_cap": 100,
-            "max_concurrent": 10,
-        }
-        return SearchPipeline(**{**parts, **replaced})  # type: ignore[arg-type]
+        self.animals = await self.collections.create(NAME, CollectionSettings(embedder=spec), identity, canary, NOW)
 
     def mocked_lexicon(self, **search: Any) -> FakeLexicon:
         lexicon = FakeLexicon(self.store)
@@ -103,20 +79,19 @@ class Zoo:
 
     def mocked_verifier(self, **ensure: Any) -> ModelVerifier:
         verifier = ModelVerifier(collections=self.collections, versions=self.versions, embedders=self.registry)
-        if ensure:
-            verifier.ensure = AsyncMock(**ensure)  # type: ignore[method-assign]
+        verifier.ensure = AsyncMock(**ensure)  # type: ignore[method-assign]
         return verifier
 
     async def version(self) -> EmbedderVersion:
-        return (await self.versions.of(self.collection.id))[0]
+        return (await self.versions.of(self.animals.id))[0]
 
     async def write(self, texts: dict[str, str], *, encode: bool = True) -> None:
         documents = [doc(name, text, title=name, wheels=name in {"car", "bus"}) for name, text in texts.items()]
-        await self.documents.put(self.collection.id, documents, NOW)
+        await self.documents.put(self.animals.id, documents, NOW)
         if encode:
-            await self.encode()
+            await self.encode_all()
 
-    async def encode(self) -> None:
+    async def encode_all(self) -> None:
         """What a worker would do."""
         version = await self.version()
         encoder = await self.verifier.ensure(version)
@@ -130,7 +105,7 @@ class Zoo:
 @pytest.fixture
 async def zoo() -> Zoo:
     zoo = Zoo()
-    await zoo.create()
+    await zoo.open()
     await zoo.write(TEXTS)
     return zoo
 
@@ -330,7 +305,7 @@ async def test_a_changed_document_is_found_by_its_new_words_before_it_is_encoded
 
 
 async def test_a_lexical_index_that_lags_does_not_lend_its_old_scores(zoo: Zoo) -> None:
-    old = await zoo.lexicon.search(zoo.collection, ParsedQuery(text="purrs"), 1)
+    old = await zoo.lexicon.search(zoo.animals, ParsedQuery(text="purrs"), 1)
     await zoo.write({"cat": "The lynx prowls by night."})
     lagging = zoo.mocked_lexicon(return_value=old)
     answer = await zoo.search(lexicon=lagging).run(NAME, SearchRequest(text="purrs", k=5))
@@ -350,15 +325,15 @@ async def test_an_answer_left_short_by_what_changed_says_so(zoo: Zoo) -> None:
 async def test_a_collection_made_anew_by_another_process_is_found_at_once(zoo: Zoo) -> None:
     search = zoo.search()
     await search.run(NAME, SearchRequest(text="cat"))
-    await zoo.collections.delete(zoo.collection.id)
+    await zoo.collections.delete(zoo.animals.id)
     with pytest.raises(errors.CollectionNotFound):
         await search.run(NAME, SearchRequest(text="cat"))
-    await zoo.create()
+    await zoo.open()
     await zoo.write(TEXTS)
     assert (await search.run(NAME, SearchRequest(text="cat"))).hits
     # The next one finds in memory what is there no more.
-    await zoo.collections.delete(zoo.collection.id)
-    await zoo.create()
+    await zoo.collections.delete(zoo.animals.id)
+    await zoo.open()
     await zoo.write({"cat": TEXTS["cat"]})
     assert [hit.id for hit in (await search.run(NAME, SearchRequest(text="cat"))).hits] == ["cat"]
 
@@ -368,7 +343,7 @@ async def test_a_collection_made_anew_by_another_process_is_found_at_once(zoo: Z
 
 def put_version(zoo: Zoo, version: EmbedderVersion) -> None:
     """Beside or in place of what is there."""
-    versions = zoo.collections.versions[zoo.collection.id]
+    versions = zoo.collections.versions[zoo.animals.id]
     versions[:] = [*(one for one in versions if one.number != version.number), version]
 
 

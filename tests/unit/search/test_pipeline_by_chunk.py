@@ -26,8 +26,8 @@ ANIMAL = "A cat is a small animal that purrs and hunts mice."
 async def put_chunks(zoo: Zoo, name: str, *texts: str, wheels: bool = False) -> None:
     """A document of several chunks, each with the vector of its own text."""
     document = doc(name, "".join(texts), wheels=wheels)
-    await zoo.documents.put(zoo.collection.id, [document], NOW)
-    await zoo.encode()
+    await zoo.documents.put(zoo.animals.id, [document], NOW)
+    await zoo.encode_all()
     version = await zoo.version()
     space = zoo.store.space(version)
     revision = space.pop((document.id, 0)).content_revision
@@ -63,7 +63,7 @@ async def test_of_a_document_only_its_best_chunk_is_a_hit_unless_chunks_are(book
     assert {("book", 0), ("book", 2)} <= set(chunks(by_chunk)[:3])
     assert not by_chunk.dense.underfilled
     hit = next(hit for hit in by_chunk.hits if (hit.id, hit.chunk) == ("book", 2))
-    (document,) = (await book.documents.get(book.collection.id, [hit.id])).values()
+    (document,) = (await book.documents.get(book.animals.id, [hit.id])).values()
     assert document.text[hit.start : hit.end] == hit.text == "A small cat purrs beside its mice. "
 
 
