@@ -31,15 +31,14 @@ SeriesLeg = Literal["dense", "lexical"]
 Band = Literal["all", "wide", "medium", "narrow"]
 """Share of the documents that pass the filter: no filter; at least a tenth; at least a hundredth; less."""
 BANDS: tuple[Band, ...] = ("all", "wide", "medium", "narrow")
-_WIDE, _MEDIUM = 0.1, 0.01
 
 
 def band_of(selectivity: float | None) -> Band:
     if selectivity is None:
         return "all"
-    if selectivity >= _WIDE:
+    if selectivity >= 0.1:
         return "wide"
-    return "medium" if selectivity >= _MEDIUM else "narrow"
+    return "medium" if selectivity >= 0.01 else "narrow"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, order=True)

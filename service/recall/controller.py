@@ -189,6 +189,9 @@ class RecallController:
                 changed_at=now,
                 target=target,
             )
+            if before is not None and (before.ef_search, before.missed) == (setting.ef_search, setting.missed):
+                await self.recalls.put_ef_setting(collection.id, setting, None)
+                continue
             details = {
                 "band": setting.band,
                 "ef_search": setting.ef_search,
@@ -196,15 +199,12 @@ class RecallController:
                 "target": target,
                 "missed": setting.missed,
             }
-            entry = None
-            if before is None or (before.ef_search, before.missed) != (setting.ef_search, setting.missed):
-                entry = AuditEntry(
-                    action="effort", actor=SERVICE, at=now, version=version.number, note=setting.reason, details=details
-                )
+            entry = AuditEntry(
+                action="effort", actor=SERVICE, at=now, version=version.number, note=setting.reason, details=details
+            )
             await self.recalls.put_ef_setting(collection.id, setting, entry)
-            if entry is not None:
-                extra = {"collection_id": collection.id, "version": version.number, **details, "reason": setting.reason}
-                log.log(logging.WARNING if setting.missed else logging.INFO, "ef_search set", extra=extra)
+            extra = {"collection_id": collection.id, "version": version.number, **details, "reason": setting.reason}
+            log.log(logging.WARNING if setting.missed else logging.INFO, "ef_search set", extra=extra)
 
     # ------------------------------------------------------------ reindex
 
@@ -276,11 +276,10 @@ def _initial_changes(known: Mapping[Band, EfSetting], decision: EfDecision) -> l
     """Set the unfiltered band, and shift those with an `ef_search` of their own by as many steps."""
     unfiltered = known.get("all")
     changes = [EfChange(band="all", before=unfiltered, decision=decision)]
-    if unfiltered is not None:
-        for band, before in known.items():
-            if band != "all":
-                ef_search = ef_policy.shifted(before.ef_search, unfiltered.ef_search, decision.ef_search)
-                reason = f"as far from that of searches without a filter as before: {decision.reason}"
-                shifted = EfDecision(ef_search=ef_search, reason=reason)
-                changes.append(EfChange(band=band, before=before, decision=shifted))
+    for band, before in known.items():
+        if unfiltered is not None and band != "all":
+            ef_search = ef_policy.shifted(before.ef_search, unfiltered.ef_search, decision.ef_search)
+            reason = f"as far from that of searches without a filter as before: {decision.reason}"
+            shifted = EfDecision(ef_search=ef_search, reason=reason)
+            changes.append(EfChange(band=band, before=before, decision=shifted))
     return changes

@@ -8,6 +8,7 @@ Where none waits, remembered queries are probed, each at most once in `REPEAT_SE
 over would only make their number look large.
 """
 
+import itertools
 import math
 import random
 from collections import deque
@@ -92,11 +93,7 @@ class ProbeQueue(QueryLog[Hashable, KindSample[T]]):
     def next_query(self, now: float) -> LoggedQuery[T] | None:
         """The query to probe now, which counts as probed; None where there is none."""
         kinds = sorted(self.values(), key=lambda kind: kind.probed_at)
-        for kind in kinds:
-            if kind.waiting is not None:
-                return kind.mark_probed(kind.waiting, now)
-        for kind in kinds:
-            for query in kind.remembered:
-                if now >= query.probed_at + REPEAT_SECONDS:
-                    return kind.mark_probed(query, now)
-        return None
+        waiting = ((kind, kind.waiting) for kind in kinds if kind.waiting is not None)
+        due = ((kind, one) for kind in kinds for one in kind.remembered if now >= one.probed_at + REPEAT_SECONDS)
+        kind, query = next(itertools.chain(waiting, due), (None, None))
+        return None if kind is None or query is None else kind.mark_probed(query, now)

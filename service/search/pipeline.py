@@ -82,13 +82,12 @@ class SearchPipeline:
             raise Overloaded("too many searches at once")
         self._free -= 1
         try:
-            try:
-                return await self._search(name, request, shared)
-            except NotFound:
-                # The cached space may be of a collection that was deleted, and recreated, meanwhile, or of a version
-                # that was active a moment ago and is retired by now.
-                self.forget(name)
-                return await self._search(name, request, shared)
+            return await self._search(name, request, shared)
+        except NotFound:
+            # The cached space may be of a collection that was deleted, and recreated, meanwhile, or of a version
+            # that was active a moment ago and is retired by now.
+            self.forget(name)
+            return await self._search(name, request, shared)
         finally:
             self._free += 1
 

@@ -43,8 +43,7 @@ class QueryLog(LruDict[K, M]):
     def touch(self, key: K) -> M:
         """The memory of this key, new where there is none. The key becomes the most recently used one."""
         known = self.get(key)
-        memory = self._new_memory() if known is None else known
-        self[key] = memory
+        self[key] = memory = self._new_memory() if known is None else known
         return memory
 
     @property

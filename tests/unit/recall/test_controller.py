@@ -33,8 +33,7 @@ class FakeCurves(CurveMeasurer):
 
     def __init__(self) -> None:
         self.lows: Mapping[int, float] = LOWS
-        self.broken = False
-        self.times = 0
+        self.broken, self.times = False, 0
 
     async def measure(
         self, space: Space, health: IndexHealth, judgments: Judgments | None, live: Sequence[str], now: Clock

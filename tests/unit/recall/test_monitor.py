@@ -44,19 +44,13 @@ class Scene:
     def world(self) -> World:
         return self.collection.world
 
-    def monitor(
-        self, *, share: float = 1.0, budget_ms: float = 600.0, probe: DenseProbe | None = None
-    ) -> RecallMonitor:
-        of = self.collection
+    def monitor(self, share: float = 1.0, budget_ms: float = 600.0, probe: DenseProbe | None = None) -> RecallMonitor:
+        of, documents = self.collection, self.world.documents
         assert self.world.fake is not None
         return RecallMonitor(
             dense_probe=probe or of.dense_probe(),
             lexical_probe=LexicalProbe(
-                lexicon=FakeLexicon(self.world.fake),
-                truth=WordTruth(),
-                vectors=of.vectors,
-                documents=self.world.documents,
-                clock=lambda: self.seconds,
+                lexicon=FakeLexicon(self.world.fake), truth=WordTruth(), vectors=of.vectors, documents=documents
             ),
             spaces=of.spaces,
             aggregator=RecallAggregator(self.world.recalls, lambda: NOW + self.moment),
@@ -108,17 +102,13 @@ def exported(metric: str, collection: str, **labels: str) -> float | None:
 # ---------------------------------------------------------------- what is sampled
 
 
-async def test_without_searches_nothing_is_probed(scene: Scene) -> None:
-    of = scene.monitor()
-    assert await of.probe_next() is None
-    assert await scene.flushed(of) == ()
-
-
-@pytest.mark.parametrize(("share", "budget_ms"), [(0.0, 600.0), (1.0, 0.0)])
-async def test_without_a_share_or_a_budget_nothing_is_sampled(scene: Scene, share: float, budget_ms: float) -> None:
+@pytest.mark.parametrize(("share", "budget_ms", "searches"), [(1.0, 600.0, 0), (0.0, 600.0, 1), (1.0, 0.0, 1)])
+async def test_without_searches_a_share_or_a_budget_nothing_is_sampled(
+    scene: Scene, share: float, budget_ms: float, searches: int
+) -> None:
     of = scene.monitor(share=share, budget_ms=budget_ms)
-    of.on_search(scene.collection.event())
-    of.on_search(scene.collection.event(EXACT))
+    for event in (scene.collection.event(), scene.collection.event(EXACT)) * searches:
+        of.on_search(event)
     assert await of.probe_next() is None
     assert await scene.flushed(of) == ()
 
@@ -134,8 +124,8 @@ async def test_about_a_share_of_the_searches_is_sampled(scene: Scene) -> None:
     of = scene.monitor(share=0.25)
     for _ in range(2_000):
         of.on_search(scene.collection.event(EXACT))
-    (counted,) = [minute.stats.queries for minute in await scene.flushed(of)]
-    assert 400 < counted < 600
+    (minute,) = await scene.flushed(of)
+    assert 400 < minute.stats.queries < 600
 
 
 async def test_a_search_that_ran_exactly_is_counted_and_not_probed(scene: Scene) -> None:

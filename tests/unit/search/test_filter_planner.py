@@ -32,8 +32,8 @@ def listed(count: int, total: int = 100_000) -> FilterMatch:
 
 
 def test_without_a_filter_a_plain_scan_of_the_index_with_as_many_rows_as_are_wanted() -> None:
-    assert choose_plan(LARGE, None, LIMIT) == DensePlan(kind="hnsw", ef_search=DEFAULT_EF_SEARCH)
-    assert choose_plan(LARGE, None, 600).ef_search == 600
+    for limit, ef_search in ((LIMIT, DEFAULT_EF_SEARCH), (600, 600)):
+        assert choose_plan(LARGE, None, limit) == DensePlan(kind="hnsw", ef_search=ef_search)
 
 
 @pytest.mark.parametrize(
@@ -61,8 +61,7 @@ def test_the_ef_search_of_the_client_is_respected(filter_match: FilterMatch | No
 
 
 def test_a_scan_that_is_wider_than_the_index_allows_or_than_the_client_wants_is_iterative() -> None:
-    assert choose_plan(LARGE, many(0.92), 900).kind == "hnsw"
-    assert choose_plan(LARGE, many(0.85), 900).kind == "hnsw_iterative"
+    assert [choose_plan(LARGE, many(share), 900).kind for share in (0.92, 0.85)] == ["hnsw", "hnsw_iterative"]
     plan = choose_plan(LARGE, many(0.5), LIMIT, ef_search=40)
     assert (plan.kind, plan.ef_search) == ("hnsw_iterative", 40)
 

@@ -3,17 +3,16 @@
 import asyncio
 from dataclasses import replace
 from typing import Any
+from unittest.mock import AsyncMock
 
 import pytest
 from prometheus_client import REGISTRY
 
 from service.core import filters
-from service.core.collections import Collection
 from service.core.errors import DatabaseUnavailable
 from service.core.ids import CollectionName, VersionNumber
 from service.core.search import RerankRequest, SearchRequest, SearchResult
 from service.core.versions import VersionState
-from service.search.pipeline import SearchPipeline
 from service.versions import shadow_traffic
 from service.versions.shadow_traffic import ShadowTraffic
 from tests.fakes import FakeCollections
@@ -165,16 +164,10 @@ async def test_trouble_of_the_active_version_is_not_the_candidates(rivals: Rival
 
 async def test_it_goes_on_after_trouble_of_any_kind(rivals: Rivals, caplog: pytest.LogCaptureFixture) -> None:
     candidate = await rivals.add(OTHER)
-    troubles: list[Exception] = [ZeroDivisionError(), DatabaseUnavailable()]
-
-    class Troubled(FakeCollections):
-        async def by_name(self, name: CollectionName) -> Collection:
-            if troubles:
-                raise troubles.pop()
-            return await rivals.collections.by_name(name)
-
-    of = ShadowTraffic(search=rivals.search(), collections=Troubled(), versions=rivals.versions, share=1.0)
-    before = counted(candidate.number)
+    troubled, of, before = FakeCollections(), rivals.shadow(), counted(candidate.number)
+    answers = [DatabaseUnavailable(), ZeroDivisionError(), await rivals.collection()]
+    troubled.by_name = AsyncMock(side_effect=answers)  # type: ignore[method-assign]
+    of.collections = troubled
     async with running(of.run):
         add_texts(of, "one", "two", "three")
         await until(lambda: counted(candidate.number) == before + 1)
@@ -184,15 +177,14 @@ async def test_it_goes_on_after_trouble_of_any_kind(rivals: Rivals, caplog: pyte
 
 async def test_stopping_does_not_wait_for_a_search(rivals: Rivals) -> None:
     await rivals.add(OTHER)
-    began = asyncio.Event()
+    began, search = asyncio.Event(), rivals.search()
 
-    class Endless(SearchPipeline):
-        async def run_background(self, name: CollectionName, request: SearchRequest) -> SearchResult:
-            began.set()
-            await asyncio.Event().wait()
-            raise AssertionError
+    async def endless(name: CollectionName, request: SearchRequest) -> SearchResult:
+        began.set()
+        return await asyncio.Future()
 
-    of = rivals.shadow(search=rivals.search(Endless))
+    search.run_background = endless  # type: ignore[method-assign]
+    of = rivals.shadow(search=search)
     async with running(of.run):
         of.add(NAME, SearchRequest(text="a word"))
         await asyncio.wait_for(began.wait(), 5)
@@ -204,6 +196,7 @@ async def test_cancelling_leaves_nothing_behind(rivals: Rivals) -> None:
     others = asyncio.all_tasks() - {task}
     task.cancel()
     await asyncio.wait([task])
+    assert task.cancelled()
     assert not [one for one in asyncio.all_tasks() - others if not one.done()]
 
 
