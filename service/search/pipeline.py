@@ -182,9 +182,8 @@ class SearchPipeline:
             for at, one in enumerate(requests)
             if one.text and request.mode != "dense"
         }
-        dense_results, lexical_results = await asyncio.gather(
-            _run_leg(context, "dense", dense), _run_leg(context, "lexical", lexical)
-        )
+        legs = _run_leg(context, "dense", dense), _run_leg(context, "lexical", lexical)
+        dense_results, lexical_results = await asyncio.gather(*legs)
         if not dense_results and not lexical_results:
             if not context.only_over_budget():
                 reasons = "; ".join(f"{one.stage}: {one.reason}" for one in context.degraded)

@@ -150,7 +150,5 @@ async def test_only_some_collections_and_beginnings_of_texts_are_kept(monkeypatc
 
 
 def test_a_query_takes_about_a_kilobyte() -> None:
-    one = WindowedQuery(
-        vector=np.zeros(384, np.float16), cosine=0.5, in_domain=0.5, text="", syntax="wishes", words=(1, 7)
-    )
+    one = dataclasses.replace(numbered(1), vector=np.zeros(384, np.float16), words=(1, 7))
     assert sys.getsizeof(one.vector) + sys.getsizeof(one) < 1_500

@@ -153,12 +153,8 @@ async def test_an_estimate_that_was_too_high_ends_with_what_there_is() -> None:
     ("filter_match", "passing_ids", "nameable", "looks", "asked", "named"),
     [
         pytest.param(listed(ALL[:50]), ALL[:50], math.inf, [(WIDTH, 50)], [], [], id="few are named"),
-        pytest.param(
-            many(2_500), ALL[::4], math.inf, [(520, None)], [520], [], id="as much deeper as the filter drops"
-        ),
-        pytest.param(
-            listed(ALL[::2]), ALL[::2], math.inf, [(260, None)], [], [], id="more names than the look is deep"
-        ),
+        pytest.param(many(2_500), ALL[::4], math.inf, [(520, None)], [520], [], id="deeper by what the filter drops"),
+        pytest.param(listed(ALL[::2]), ALL[::2], math.inf, [(260, None)], [], [], id="more names than it is deep"),
         pytest.param(
             many(5_000),
             ALL[-5_000:],
