@@ -3,9 +3,7 @@
 The protocol is JSON over a WebSocket, and `websockets` comes with uvicorn: nothing has to be installed but Chromium.
 """
 
-import base64
 import json
-import subprocess
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -16,6 +14,7 @@ import httpx
 from websockets.sync.client import ClientConnection, connect
 
 from tests.programs import program
+from tests.running import process, wait_for
 
 DEADLINE_SECONDS = 60.0
 FLAGS = (
@@ -134,10 +133,9 @@ class Page:
 
     def press(self, key: str, code: int) -> None:
         """A key by its name and its number."""
-        for kind in ("rawKeyDown", "char", "keyUp"):
-            extra = {"text": "\r"} if key == "Enter" and kind == "char" else {}
-            if kind != "char" or extra:
-                self.send("Input.dispatchKeyEvent", type=kind, key=key, code=key, windowsVirtualKeyCode=code, **extra)
+        for kind in ("rawKeyDown", *(["char"] if key == "Enter" else []), "keyUp"):
+            text = {"text": "\r"} if kind == "char" else {}
+            self.send("Input.dispatchKeyEvent", type=kind, key=key, code=key, windowsVirtualKeyCode=code, **text)
 
     def choose(self, selector: str, value: str) -> None:
         """An option of a select, as a user would: the page hears of the change."""
@@ -149,20 +147,15 @@ class Page:
             }})()"""
         )
 
-    def photograph(self, file: Path, *, whole: bool = False) -> None:
-        picture = self.send("Page.captureScreenshot", format="png", captureBeyondViewport=whole)
-        file.write_bytes(base64.b64decode(picture["data"]))
-
     def accessible(self) -> list[dict[str, Any]]:
         """What a screen reader is told of: role, name and properties of each node that is not ignored."""
-        nodes = self.send("Accessibility.getFullAXTree")["nodes"]
         return [
             {
                 "role": node["role"]["value"],
                 "name": node.get("name", {}).get("value", ""),
                 **{one["name"]: one["value"].get("value") for one in node.get("properties", [])},
             }
-            for node in nodes
+            for node in self.send("Accessibility.getFullAXTree")["nodes"]
             if not node["ignored"]
         ]
 
@@ -170,34 +163,16 @@ class Page:
 @contextmanager
 def browser(folder: Path) -> Iterator[Page]:
     """A fresh Chromium that keeps what it keeps in `folder`. Skips the test where there is none."""
-    profile = folder / "profile"
-    with (folder / "chromium.log").open("wb") as log:
-        process = subprocess.Popen(
-            [program("chromium"), *FLAGS, f"--user-data-dir={profile}", "about:blank"],
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-        )
-    try:
-        port = _port(profile / "DevToolsActivePort", process, folder / "chromium.log")
-        tabs = httpx.get(f"http://127.0.0.1:{port}/json/list", trust_env=False).json()
+    profile, log = folder / "profile", folder / "chromium.log"
+    with process([program("chromium"), *FLAGS, f"--user-data-dir={profile}", "about:blank"], log) as chromium:
+
+        def port() -> str:
+            assert chromium.poll() is None, log.read_text(errors="replace")
+            file = profile / "DevToolsActivePort"
+            return file.read_text().partition("\n")[0] if file.exists() else ""
+
+        number = wait_for(port, lambda: log.read_text(errors="replace"), DEADLINE_SECONDS)
+        tabs = httpx.get(f"http://127.0.0.1:{number}/json/list", trust_env=False).json()
         address = next(tab["webSocketDebuggerUrl"] for tab in tabs if tab["type"] == "page")
         with connect(address, max_size=None, proxy=None, ping_interval=None) as connection:
             yield Page(connection)
-    finally:
-        process.terminate()
-        try:
-            process.wait(20)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-
-
-def _port(file: Path, process: "subprocess.Popen[bytes]", log: Path) -> int:
-    deadline = time.monotonic() + DEADLINE_SECONDS
-    while time.monotonic() < deadline:
-        assert process.poll() is None, log.read_text(errors="replace")
-        if file.exists() and (lines := file.read_text().splitlines()):
-            return int(lines[0])
-        time.sleep(0.05)
-    raise AssertionError(f"Chromium does not listen: {log.read_text(errors='replace')}")

@@ -1,8 +1,6 @@
 """An encoder for tests of what surrounds encoders: its passes can be held back, fail, or give NaN."""
 
-import asyncio
 import threading
-import time
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -43,10 +41,3 @@ class ScriptedEncoder(HashingEncoder):
         vectors = super().encode(texts, role)
         vectors[[self.spoil(text) for text in texts]] = np.nan
         return vectors
-
-
-async def eventually(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 20
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        await asyncio.sleep(0.002)

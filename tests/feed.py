@@ -23,6 +23,13 @@ def collection(number: int = 1, name: str = "papers", language: str = "en", crea
     )
 
 
+def stored_document(name: str, text: str, revision: int = 1, title: str = "") -> StoredDocument:
+    times = {"created_at": NOW, "updated_at": NOW}
+    return StoredDocument(
+        id=DocumentId(name), title=title, text=text, metadata={}, revision=revision, content_revision=revision, **times
+    )
+
+
 class Line(TypedDict):
     """One write to one document; no text where it was deleted."""
 
@@ -80,17 +87,6 @@ class FileFeed:
         return [(number, json.loads(line)) for number, line in enumerate(whole, start=1)]
 
     def _change(self, number: int, line: Line) -> Change:
-        name = DocumentId(line["id"])
-        document = None
-        if line["text"] is not None:
-            document = StoredDocument(
-                id=name,
-                title="",
-                text=line["text"],
-                metadata={},
-                revision=number,
-                content_revision=number,
-                created_at=NOW,
-                updated_at=NOW,
-            )
+        name, text = DocumentId(line["id"]), line["text"]
+        document = None if text is None else stored_document(name, text, number)
         return Change(position=Position(xid=number, document_id=name), document_id=name, document=document)

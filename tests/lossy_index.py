@@ -51,14 +51,12 @@ class WordTruth:
 
     async def term_counts(self, collection: Collection, documents: Sequence[StoredDocument]) -> tuple[TermCounts, ...]:
         self.counted.append(len(documents))
+        bags = ((one, one.text.lower().split()) for one in documents)
         return tuple(
             TermCounts(
-                document_id=one.id,
-                content_revision=one.content_revision,
-                counts=dict.fromkeys(one.text.lower().split(), 1),
-                length=len(one.text.split()),
+                document_id=one.id, content_revision=one.content_revision, counts=dict.fromkeys(bag, 1), length=len(bag)
             )
-            for one in documents
+            for one, bag in bags
         )
 
     async def exact_scores(
@@ -133,9 +131,8 @@ async def lossy_collection() -> LossyCollection:
     world = await build(None)
     assert world.fake is not None
     generator = np.random.default_rng(1)
-    rows = {f"d{number:02}": generator.normal(size=(1, DIMENSIONS)).astype(np.float32) for number in range(ROWS)}
-    units = {name: row / np.linalg.norm(row) for name, row in rows.items()}
-    await world.put_and_store(units, kind="thing")
+    rows = {f"d{number:02}": unit(*generator.normal(size=DIMENSIONS))[None] for number in range(ROWS)}
+    await world.put_and_store(rows, kind="thing")
     status = SpaceStatus(rows=ROWS, indexed=True, chunks_per_document=1.0)
     world.fake.versions.statuses[world.collection.id, world.version.number] = status
     return LossyCollection(

@@ -1,7 +1,6 @@
 """What tests of embedders need: a small static model, and an encoder service on a port of its own."""
 
 import threading
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -24,6 +23,7 @@ from service.api.dependencies import RequestLimits
 from service.api.middleware import ApiKeyMiddleware, RequestLogMiddleware
 from service.api.routes import embeddings, models, rerank
 from service.core.ports.embedder import Embedders
+from tests.running import wait_for
 
 START_SECONDS = 20.0
 
@@ -72,11 +72,8 @@ def encoders(
     server = uvicorn.Server(uvicorn.Config(app, port=0, log_config=None, lifespan="off"))
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
-    deadline = time.monotonic() + START_SECONDS
-    while not server.started:
-        assert thread.is_alive()
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
+    wait_for(lambda: server.started or not thread.is_alive(), "the service of models is started", START_SECONDS)
+    assert thread.is_alive()
     port = server.servers[0].sockets[0].getsockname()[1]
     try:
         yield Encoders(f"http://127.0.0.1:{port}", app.state.service)

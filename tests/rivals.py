@@ -6,7 +6,6 @@ embedder with room finds the documents of the subject, one without mixes them up
 
 import random
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
@@ -23,7 +22,8 @@ from service.embedder.models.registry import ModelRegistry
 from service.search.pipeline import SearchPipeline
 from service.spaces.model_verification import ModelVerifier
 from service.versions.shadow_traffic import ShadowTraffic
-from tests.fakes import FakeDocuments, FakeLexicon, FakeStore, FakeTestSets, FakeVectors, StoredChunk
+from tests.fakes import FakeAdapters, FakeVectors, StoredChunk
+from tests.fakes.vectors import candidate_of
 
 NAME = CollectionName("subjects")
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
@@ -63,29 +63,17 @@ class ScannedVectors(FakeVectors):
         space = self._store.space(version)
         rows = np.array([row.embedding for row in space.values()], np.float32).reshape(-1, len(vector))
         scores = (rows / np.linalg.norm(rows, axis=1, keepdims=True)) @ (vector / np.linalg.norm(vector))
-        keys, values = list(space), list(space.values())
-        return [
-            Candidate(
-                document_id=keys[at][0],
-                content_revision=values[at].content_revision,
-                score=float(scores[at]),
-                chunk=keys[at][1],
-                start=values[at].start,
-                end=values[at].end,
-            )
-            for at in np.argsort(-scores, kind="stable").tolist()
-        ]
+        ranked = zip(space.items(), scores.tolist(), strict=True)
+        return sorted((candidate_of(*item, score) for item, score in ranked), key=lambda one: -one.score)
 
 
-@dataclass
-class Rivals:
-    store: FakeStore = field(default_factory=FakeStore)
-    registry: ModelRegistry = field(default_factory=lambda: ModelRegistry(default=GOOD.model))
+class Rivals(FakeAdapters):
+    vectors: ScannedVectors
 
-    def __post_init__(self) -> None:
-        self.collections, self.versions = self.store.collections, self.store.versions
-        self.documents, self.vectors = FakeDocuments(self.store), ScannedVectors(self.store)
-        self.test_sets = FakeTestSets(self.collections)
+    def __init__(self) -> None:
+        super().__init__()
+        self.vectors = ScannedVectors(self.store)
+        self.registry = ModelRegistry(default=GOOD.model)
         self.verifier = ModelVerifier(collections=self.collections, versions=self.versions, embedders=self.registry)
 
     async def collection(self) -> Collection:
@@ -131,8 +119,7 @@ class Rivals:
         await self.set_status(version, indexed=False)
 
     async def set_status(self, version: EmbedderVersion, *, indexed: bool) -> None:
-        rows = len(self.store.space(version))
-        status = SpaceStatus(rows=rows, indexed=indexed, chunks_per_document=1.0)
+        status = SpaceStatus(rows=len(self.store.space(version)), indexed=indexed, chunks_per_document=1.0)
         self.versions.statuses[version.collection_id, version.number] = status
 
     def search(self, kind: type[SearchPipeline] = SearchPipeline, **replaced: object) -> SearchPipeline:
@@ -141,7 +128,7 @@ class Rivals:
             "versions": self.versions,
             "documents": self.documents,
             "vectors": self.vectors,
-            "lexicon": FakeLexicon(self.store),
+            "lexicon": self.lexicon,
             "embedders": self.registry,
             "verifier": self.verifier,
             "reranker": None,

@@ -90,17 +90,17 @@ class FakeVectors:
         return VectorSample(
             chunks=tuple(chunks),
             vectors=np.stack(rows) if rows else np.empty((0, version.dimensions), np.float32),
-            places=tuple(_candidate(key, space[key], 1.0) for key in chunks),
+            places=tuple(candidate_of(key, space[key], 1.0) for key in chunks),
         )
 
     def _ranked(self, version: EmbedderVersion, vector: Vector) -> list[Candidate]:
         query = _unit(stored_vector(version, vector))
         space = self._store.space(version)
-        candidates = [_candidate(key, row, float(_unit(row.embedding) @ query)) for key, row in space.items()]
+        candidates = [candidate_of(key, row, float(_unit(row.embedding) @ query)) for key, row in space.items()]
         return sorted(candidates, key=lambda one: -one.score)
 
 
-def _candidate(key: tuple[DocumentId, int], row: StoredChunk, score: float) -> Candidate:
+def candidate_of(key: tuple[DocumentId, int], row: StoredChunk, score: float) -> Candidate:
     document_id, chunk = key
     return Candidate(
         document_id=document_id,

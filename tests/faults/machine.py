@@ -7,10 +7,8 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +19,14 @@ import psycopg
 
 from service.core.collections import ChunkingSettings, EmbedderSpec
 from service.core.documents import Chunk, StoredDocument
-from service.core.ids import DocumentId
 from service.core.ports.embedder import Encoder
 from service.embedder.models.registry import ModelRegistry
 from service.embedder.worker.document_chunker import chunk_documents
 from service.store.embedded.server import EmbeddedServer
 from service.store.postgres.json_records import read
+from tests.feed import stored_document
 from tests.ports import unused_port
+from tests.running import T, wait_for
 
 WAIT_SECONDS = 120.0
 PAUSE_SECONDS = 0.04
@@ -42,18 +41,9 @@ class Machine:
     def __init__(self, folder: Path, **settings: str) -> None:
         self.folder = folder
         self.port = unused_port()
-        own = {
-            "EMBEDDER": MODEL,
-            "RERANKER": "none",
-            "LOG_LEVEL": "warning",
-            "LEASE_SECONDS": "2",
-            "CLAIM": "40",
-        } | settings
-        self.environment = (
-            os.environ
-            | {"AZIMUTH_DATA_DIR": str(folder), "AZIMUTH_PORT": str(self.port)}
-            | {f"AZIMUTH_{name}": value for name, value in own.items()}
-        )
+        own = {"EMBEDDER": MODEL, "RERANKER": "none", "LOG_LEVEL": "warning", "LEASE_SECONDS": "2", "CLAIM": "40"}
+        own |= {"DATA_DIR": str(folder), "PORT": str(self.port), **settings}
+        self.environment = os.environ | {f"AZIMUTH_{name}": value for name, value in own.items()}
         self.environment.pop("AZIMUTH_DATABASE_URL", None)
         self.http = self.client()
         self.process: subprocess.Popen[bytes] | None = None
@@ -99,48 +89,42 @@ class Machine:
 
     def kill(self, what: str) -> bool:
         try:
-            processes_of = self.processes_of(what)
-            for victim in processes_of:
-                victim.send_signal(signal.SIGKILL)
+            victims = self.processes_of(what)
+            for victim in victims:
+                victim.kill()
         except (psutil.Error, OSError, IndexError, ValueError):
             return False  # it is just being restarted
-        return bool(processes_of)
+        return bool(victims)
 
     # ------------------------------------------------------------ wait and repeat
 
     @staticmethod
-    def until(condition: Callable[[], object], what: str, seconds: float = WAIT_SECONDS) -> None:
-        deadline = time.monotonic() + seconds
-        while not condition():
-            assert time.monotonic() < deadline, f"not {what} after {seconds} s"
-            time.sleep(0.05)
+    def until(condition: Callable[[], T | None], what: str | Callable[[], object], seconds: float = WAIT_SECONDS) -> T:
+        return wait_for(condition, what, seconds)
 
     def send(self, method: str, path: str, **request: Any) -> httpx.Response:
         """Repeat a request until it is acknowledged. All requests of these tests are idempotent."""
-        deadline = time.monotonic() + WAIT_SECONDS
-        while True:
-            try:
+
+        def acknowledged() -> httpx.Response | None:
+            with suppress(httpx.TransportError):
                 response = self.http.request(method, path, **request)
-                if response.status_code < 500:
-                    return response
-            except httpx.TransportError:
-                pass
-            assert time.monotonic() < deadline, f"{method} {path} was never acknowledged"
-            time.sleep(0.05)
+                return response if response.status_code < 500 else None
+            return None
+
+        return self.until(acknowledged, f"{method} {path} acknowledged")
 
     # ------------------------------------------------------------ database
 
     @contextmanager
     def database(self) -> Iterator["psycopg.Connection[Any]"]:
         """A connection of our own, as soon as the database accepts one."""
-        deadline = time.monotonic() + WAIT_SECONDS
-        while True:
-            try:
-                connection = psycopg.connect(EmbeddedServer(self.folder / "postgres").url)
-                break
-            except psycopg.OperationalError:
-                assert time.monotonic() < deadline, "the database did not come back"
-                time.sleep(0.02)
+
+        def connected() -> "psycopg.Connection[Any] | None":
+            with suppress(psycopg.OperationalError):
+                return psycopg.connect(EmbeddedServer(self.folder / "postgres").url)
+            return None
+
+        connection = self.until(connected, "back: the database")
         try:
             yield connection
         finally:
@@ -158,6 +142,18 @@ class Machine:
         with self.database() as connection:
             connection.execute(statement, values)
             connection.commit()
+
+
+@contextmanager
+def running(folder: Path, collection: Mapping[str, Any], **settings: str) -> Iterator[Machine]:
+    """A machine with one collection that has these settings."""
+    machine = Machine(folder, **settings)
+    machine.start()
+    try:
+        assert machine.send("PUT", COLLECTION, json=collection).status_code in {200, 201}
+        yield machine
+    finally:
+        machine.stop()
 
 
 class Client(threading.Thread):
@@ -231,12 +227,9 @@ def sentence(chance: random.Random, words: int) -> str:
     )
 
 
-# ---------------------------------------------------------------- what must be stored
-
-
-def settled(machine: Machine) -> bool:
-    """No job waits in any version."""
-    return machine.select("SELECT count(*) FROM jobs") == [(0,)] and machine.ready()
+def settle(machine: Machine, seconds: float = WAIT_SECONDS) -> None:
+    """Wait until no job is left in any version."""
+    machine.until(lambda: machine.select("SELECT count(*) FROM jobs") == [(0,)] and machine.ready(), "settled", seconds)
 
 
 def assert_everything_is_there_once(machine: Machine, state: Mapping[str, str | None]) -> None:
@@ -244,10 +237,9 @@ def assert_everything_is_there_once(machine: Machine, state: Mapping[str, str | 
     expected = {document_id: text for document_id, text in state.items() if text is not None}
     assert machine.send("GET", f"{COLLECTION}/documents/failed").json()["documents"] == []
     rows = machine.select("SELECT document_id, text, content_revision FROM documents WHERE deleted_at IS NULL")
-    assert {document_id: text for document_id, text, _ in rows} == expected
-    assert len(rows) == len(expected)
+    assert sorted((document_id, text) for document_id, text, _ in rows) == sorted(expected.items())
     assert machine.select("SELECT count(*) FROM jobs") == [(0,)]
-    documents = [_document(*row) for row in sorted(rows)]
+    documents = [stored_document(name, text, revision, name) for name, text, revision in sorted(rows)]
     written = machine.select(
         "SELECT collection_id, number, spec, chunking FROM embedder_versions WHERE state NOT IN ('retired', 'failed')"
     )
@@ -271,20 +263,6 @@ def assert_everything_is_there_once(machine: Machine, state: Mapping[str, str | 
 
 def encoder_of(spec: EmbedderSpec, default: str = MODEL) -> Encoder:
     return asyncio.run(ModelRegistry(default=default, device="cpu", precision="float32", threads=1).get(spec))
-
-
-def _document(document_id: str, text: str, content_revision: int) -> StoredDocument:
-    at = datetime.now(UTC)
-    return StoredDocument(
-        id=DocumentId(document_id),
-        title=document_id,
-        text=text,
-        metadata={},
-        revision=content_revision,
-        content_revision=content_revision,
-        created_at=at,
-        updated_at=at,
-    )
 
 
 def _assert_encoded(

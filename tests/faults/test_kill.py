@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.faults.machine import COLLECTION, Machine, Writer, assert_everything_is_there_once, settled
+from tests.faults.machine import Machine, Writer, assert_everything_is_there_once, running, settle
 
 pytestmark = pytest.mark.faults
 
@@ -20,11 +20,8 @@ DOCUMENTS = 150
 
 @pytest.fixture
 def machine(tmp_path: Path) -> Iterator[Machine]:
-    machine = Machine(tmp_path / "data")
-    machine.start()
-    assert machine.send("PUT", COLLECTION, json={}).status_code in {200, 201}
-    yield machine
-    machine.stop()
+    with running(tmp_path / "data", {}) as machine:
+        yield machine
     assert not (tmp_path / "data" / "postgres" / "postmaster.pid").exists(), "the embedded server outlived its users"
 
 
@@ -37,7 +34,7 @@ def test_no_acknowledged_write_is_lost_or_duplicated(machine: Machine, victim: s
         time.sleep(chance.uniform(0.1, 1.5))
         machine.until(lambda: machine.kill(victim), f"{victim} was back to be killed again", 60)
     writer.finish()
-    machine.until(lambda: settled(machine), "settled")
+    settle(machine)
     assert_everything_is_there_once(machine, writer.state)
     if victim != "worker":
         return
@@ -49,5 +46,5 @@ def test_no_acknowledged_write_is_lost_or_duplicated(machine: Machine, victim: s
     psutil.wait_procs(orphans, timeout=40)
     assert not [orphan for orphan in orphans if orphan.is_running() and orphan.status() != psutil.STATUS_ZOMBIE]
     machine.start()
-    machine.until(lambda: settled(machine), "settled")
+    settle(machine)
     assert_everything_is_there_once(machine, writer.state)

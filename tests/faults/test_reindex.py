@@ -7,11 +7,11 @@ index build waits for a transaction, evidence for an API process that never gets
 import json
 import random
 import signal
-import threading
 import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +30,9 @@ from tests.faults.machine import (
     Writer,
     assert_everything_is_there_once,
     encoder_of,
+    running,
     sentence,
-    settled,
+    settle,
 )
 from tests.models import static_model
 
@@ -50,17 +51,6 @@ TARGETS: dict[int, dict[str, Any]] = {
     2: {"embedder": {"model": MODEL, "query_prompt": "what a reader asks: ", "document_prompt": "page of a book: "}},
     3: {"embedder": {"model": "hashing:32"}, "chunking": {"max_tokens": 24, "overlap_tokens": 4}},
 }
-
-
-@contextmanager
-def running(folder: Path, **settings: str) -> Iterator[Machine]:
-    machine = Machine(folder, **settings)
-    machine.start()
-    try:
-        assert machine.send("PUT", COLLECTION, json=SETTINGS).status_code in {200, 201}
-        yield machine
-    finally:
-        machine.stop()
 
 
 LEASED = "SELECT count(*) > 0 FROM jobs WHERE lease IS NOT NULL"
@@ -98,14 +88,11 @@ class Searcher(Client):
             "include": ["text", "vector"],
             "explain": True,
         }
-        try:
+        with suppress(httpx.TransportError):  # killed, and not back yet
             answer = self._http.post(f"{COLLECTION}/search", json=question)
-        except httpx.TransportError:
-            return  # killed, and not back yet
-        if answer.status_code == 503:
-            return  # no database, or no proven model yet
-        assert answer.status_code == 200, answer.text
-        self._check(str(question["query"]), answer.json())
+            if answer.status_code != 503:  # no database, or no proven model yet
+                assert answer.status_code == 200, answer.text
+                self._check(str(question["query"]), answer.json())
 
     def _check(self, query: str, answer: Mapping[str, Any]) -> None:
         number = answer["embedder_version"]
@@ -140,10 +127,9 @@ class Operator:
 
     def promote(self, number: int) -> None:
         # 409: the evidence was lost with a killed process, or another process holds the lock.
-        try:
-            self._machine.until(lambda: self._accepted("POST", f"versions/{number}/promote"), f"{number} promoted")
-        except AssertionError as failure:
-            raise AssertionError(f"{failure}: {self.refused}") from failure
+        self._machine.until(
+            lambda: self._accepted("POST", f"versions/{number}/promote"), lambda: f"{number} promoted: {self.refused}"
+        )
 
     def roll_back(self, leaving: int, to: int) -> None:
         # 409: it was done, and its answer lost.
@@ -248,31 +234,25 @@ class Reindex:
 
     def change(self, moment: str, request: Callable[[], None]) -> None:
         """Kill when a change lacks only its audit entry and its commit."""
-        failures: list[BaseException] = []
 
-        def requesting() -> None:
+        def reached() -> bool:
+            return (asking.done() and asking.exception() is not None) or self.waits_for("audit")
+
+        with ThreadPoolExecutor(1) as threads:
             try:
-                request()
-            except BaseException as failure:
-                failures.append(failure)
-
-        asking = threading.Thread(target=requesting, daemon=True)
-        try:
-            with self.killer.at(moment, "audit", "EXCLUSIVE", lambda: failures or self.waits_for("audit")):
-                asking.start()
-        except AssertionError as failure:
-            raise AssertionError(f"{failure}: {self.operator.refused}") from failure
-        asking.join()
-        if failures:
-            raise failures[0]
+                with self.killer.at(moment, "audit", "EXCLUSIVE", reached):
+                    asking = threads.submit(request)
+            except AssertionError as failure:
+                raise AssertionError(f"{failure}: {self.operator.refused}") from failure
+            asking.result()
 
 
 def test_a_reindex_killed_in_every_state_completes(tmp_path: Path) -> None:
     encoders = {1: encoder_of(EmbedderSpec())}
-    with running(tmp_path / "data", EXACT_BELOW="10", BACKFILL_PER_SECOND="100") as machine:
+    with running(tmp_path / "data", SETTINGS, EXACT_BELOW="10", BACKFILL_PER_SECOND="100") as machine:
         killer, writer, searcher = Killer(machine, 133), Writer(machine, 7, DOCUMENTS), Searcher(machine, 7, encoders)
         writer.write_all()
-        machine.until(lambda: settled(machine), "settled")
+        settle(machine)
         writer.start()
         searcher.start()
         with ExitStack() as ends:
@@ -287,7 +267,7 @@ def test_a_reindex_killed_in_every_state_completes(tmp_path: Path) -> None:
                 searcher.answered_by(number)
                 reindex.roll_back()
             reindex.retire()
-        machine.until(lambda: settled(machine), "settled")
+        settle(machine)
         assert_everything_is_there_once(machine, writer.state)
         machine.until(lambda: indexes(machine) == {"vectors_1_1_hnsw": True, "vectors_1_2_hnsw": True}, "all indexed")
 
@@ -316,10 +296,10 @@ def indexes(machine: Machine) -> dict[str, bool]:
 
 def test_a_stopped_worker_releases_its_backfill_jobs(tmp_path: Path) -> None:
     """The leases are too long to expire within the test."""
-    with running(tmp_path / "data", LEASE_SECONDS="600", BACKFILL_PER_SECOND="100") as machine:
+    with running(tmp_path / "data", SETTINGS, LEASE_SECONDS="600", BACKFILL_PER_SECOND="100") as machine:
         writer = Writer(machine, 7, DOCUMENTS)
         writer.write_all()
-        machine.until(lambda: settled(machine), "settled")
+        settle(machine)
         Operator(machine).register(TARGETS[2])
         with machine.database() as connection:
             # Nothing can be stored now, so the worker holds leases when it is told to stop.
@@ -328,9 +308,7 @@ def test_a_stopped_worker_releases_its_backfill_jobs(tmp_path: Path) -> None:
             (worker,) = machine.processes_of("worker")
             worker.send_signal(signal.SIGTERM)
         psutil.wait_procs([worker], timeout=30)
-        assert machine.select("SELECT count(*) FROM jobs") > [(0,)], (
-            "the backfill was over before the worker was stopped"
-        )
+        assert machine.select("SELECT count(*) FROM jobs") > [(0,)], "the backfill was over before the worker stopped"
         state = "SELECT state FROM embedder_versions WHERE number = 2"
         machine.until(lambda: machine.select(state) == [("ready",)], "ready", 60)
         assert_everything_is_there_once(machine, writer.state)
@@ -340,10 +318,10 @@ def test_a_model_swapped_at_runtime_is_refused_until_restored(tmp_path: Path) ->
     folder = static_model(tmp_path / "model")
     weights = next(folder.rglob("model.safetensors"))
     own, other = weights.read_bytes(), flipped(weights.read_bytes())
-    with running(tmp_path / "data", EMBEDDER=str(folder), CHECK_SECONDS="1") as machine:
+    with running(tmp_path / "data", SETTINGS, EMBEDDER=str(folder), CHECK_SECONDS="1") as machine:
         writer = Writer(machine, 7, 20)
         writer.write_all()
-        machine.until(lambda: settled(machine), "settled")
+        settle(machine)
         assert dense(machine).status_code == 200
         # Shows that the worker continues with other models.
         assert machine.send("PUT", "/v1/collections/others", json={"embedder": MODEL}).is_success
@@ -370,7 +348,7 @@ def test_a_model_swapped_at_runtime_is_refused_until_restored(tmp_path: Path) ->
         replace(weights, own)
         machine.until(lambda: dense(machine).status_code == 200, "taken back by the api", 20)
         assert machine.send("DELETE", "/v1/collections/others").is_success
-        machine.until(lambda: settled(machine), "taken back by the worker", 30)
+        settle(machine, 30)
         assert_everything_is_there_once(machine, writer.state)
 
 

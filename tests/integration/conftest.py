@@ -3,9 +3,7 @@
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,9 +14,10 @@ import pytest
 from service.store.embedded.server import EmbeddedServer
 from tests.conftest import create_database, url_of
 from tests.ports import unused_port
+from tests.running import process, wait_for
 
-READY_SECONDS = 60.0
 MODEL = "hashing:64"
+COMMAND = (sys.executable, "-m", "service")
 
 
 @dataclass
@@ -52,47 +51,25 @@ def service(
         "AZIMUTH_LOG_LEVEL": "info",
         "AZIMUTH_API_KEYS": "",
         "OMP_NUM_THREADS": "1",
+        **getattr(request.module, "SETTINGS", {}),
     }
-    environment |= getattr(request.module, "SETTINGS", {})
     running = Running(f"http://127.0.0.1:{port}", folder / "serve.log", worker_port)
     with (
-        _process("serve", environment, running.log_file) as api,
-        _process("worker", environment, folder / "worker.log"),
+        process([*COMMAND, "serve"], running.log_file, environment) as api,
+        process([*COMMAND, "worker"], folder / "worker.log", environment),
     ):
-        _until_ready(running, api)
+        wait_for(lambda: not _unready(running, api), lambda: f"ready: {_unready(running, api)}\n{running.log}")
         yield running
 
 
-@contextmanager
-def _process(command: str, environment: dict[str, str], log_file: Path) -> Iterator["subprocess.Popen[bytes]"]:
-    with log_file.open("wb") as log:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "service", command], env=environment, stdin=subprocess.DEVNULL, stderr=log
-        )
+def _unready(running: Running, api: "subprocess.Popen[bytes]") -> str:
+    """Why the service is not ready; empty once it is."""
+    assert api.poll() is None, f"the api ended:\n{running.log}"
     try:
-        yield process
-    finally:
-        process.terminate()
-        try:
-            process.wait(30)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-
-
-def _until_ready(running: Running, api: "subprocess.Popen[bytes]") -> None:
-    deadline, last = time.monotonic() + READY_SECONDS, ""
-    while time.monotonic() < deadline:
-        assert api.poll() is None, f"the api ended:\n{running.log}"
-        try:
-            answer = httpx.get(f"{running.url}/readyz", trust_env=False)
-            if answer.status_code == 200:
-                return
-            last = answer.text
-        except httpx.TransportError as error:
-            last = str(error)
-        time.sleep(0.1)
-    raise AssertionError(f"not ready: {last}\n{running.log}")
+        answer = httpx.get(f"{running.url}/readyz", trust_env=False)
+    except httpx.TransportError as error:
+        return str(error)
+    return "" if answer.status_code == 200 else answer.text
 
 
 @pytest.fixture

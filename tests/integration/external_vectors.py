@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -15,14 +16,13 @@ PATH = "/v1/collections/space"
 
 
 @asynccontextmanager
-async def client_of(settings: Settings, url: str) -> AsyncIterator[httpx.AsyncClient]:
-    async with api.open_api(settings, url) as app:
-        transport = httpx.ASGITransport(app)
-        async with (
-            app.router.lifespan_context(app),
-            httpx.AsyncClient(transport=transport, base_url="http://t", timeout=60) as client,
-        ):
-            yield client
+async def client_of(url: str, folder: Path, **settings: Any) -> AsyncIterator[httpx.AsyncClient]:
+    async with (
+        api.open_api(Settings(data_dir=folder, embedder="hashing:16", reranker="none", **settings), url) as app,
+        app.router.lifespan_context(app),
+        httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://t", timeout=60) as client,
+    ):
+        yield client
 
 
 async def fill(client: httpx.AsyncClient, rows: npt.NDArray[np.float32], **settings: Any) -> None:

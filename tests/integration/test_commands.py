@@ -10,6 +10,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from tests.integration.beir import write_beir
 from tests.ports import unused_port
 
 ENVIRONMENT = {name: value for name, value in os.environ.items() if not name.startswith("AZIMUTH_")}
@@ -36,16 +37,8 @@ def address(client: httpx.Client) -> str:
 def folder(tmp_path: Path) -> Path:
     """A tiny collection in BEIR layout whose answers are plain."""
     topics = ["volcano lava eruption", "violin orchestra music", "penguin antarctic ice", "bread flour oven"]
-    (tmp_path / "qrels").mkdir()
-    rows = [
-        {"_id": f"d{at}", "title": topic.split()[0], "text": f"All about {topic}."} for at, topic in enumerate(topics)
-    ]
-    (tmp_path / "corpus.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    queries = [{"_id": f"q{at}", "text": topic} for at, topic in enumerate(topics)]
-    (tmp_path / "queries.jsonl").write_text("".join(json.dumps(query) + "\n" for query in queries))
-    judged = "".join(f"q{at}\td{at}\t1\n" for at in range(len(topics)))
-    (tmp_path / "qrels" / "test.tsv").write_text(f"query-id\tcorpus-id\tscore\n{judged}")
-    return tmp_path
+    documents = [{"title": topic.split()[0], "text": f"All about {topic}."} for topic in topics]
+    return write_beir(tmp_path, documents, topics)
 
 
 def test_ingest_tells_refused_lines_and_keeps_the_others(address: str) -> None:
@@ -96,14 +89,13 @@ def test_another_embedder_for_a_live_collection(address: str, folder: Path) -> N
     assert done.returncode == 0, done.stderr
     assert "4 queries with 4 judgments" in done.stderr
 
-    made = run_azimuth(
-        ["reindex", "--embedder", "hashing:128", "--storage", "vector", "--promote", "--note", "wider", *here]
-    )
+    reindex = ["reindex", "--embedder", "hashing:128", "--storage", "vector", *here]
+    made = run_azimuth([*reindex, "--promote", "--note", "wider"])
     assert made.returncode == 0, made.stderr
     for check in ("complete", "canary", "warm", "recall", "geometry", "judgments", "shadow"):
         assert check in made.stdout
     assert f"azimuth versions rollback -c changing --url {address}" in made.stderr
-    again = run_azimuth(["reindex", "--embedder", "hashing:128", "--storage", "vector", *here])
+    again = run_azimuth(reindex)
     assert (again.returncode, "Version 2 is active" in again.stderr) == (0, True)
     found = json.loads(run_azimuth(["search", "penguin", "--mode", "dense", "--json", *here]).stdout)
     assert found["embedder_version"] == 2
@@ -120,7 +112,9 @@ def test_another_embedder_for_a_live_collection(address: str, folder: Path) -> N
 
 
 def test_a_worse_embedder_is_refused_and_can_be_forced(address: str, tmp_path: Path) -> None:
-    judged(tmp_path)
+    # Sixty documents of words that are their own: eight dimensions cannot tell them apart.
+    texts = [" ".join(f"w{at}x{word}" for word in range(8)) for at in range(60)]
+    write_beir(tmp_path, [{"text": text} for text in texts], [" ".join(text.split()[:4]) for text in texts])
     here = ["-c", "worse", "--url", address]
     assert run_azimuth(["ingest", str(tmp_path), *here]).returncode == 0
     reindex = ["reindex", "--embedder", "hashing:8", "--judgments", str(tmp_path), *here]
@@ -129,17 +123,6 @@ def test_a_worse_embedder_is_refused_and_can_be_forced(address: str, tmp_path: P
     assert "judgments  FAILED" in refused.stderr
     assert run_azimuth(["versions", "promote", "2", "--force", *here]).returncode == 0
     assert "by force, against" in run_azimuth(["versions", "audit", *here]).stdout
-
-
-def judged(folder: Path) -> None:
-    """Sixty documents of words that are their own, and a query for each: eight dimensions cannot tell them apart."""
-    rows = [{"_id": f"d{at}", "text": " ".join(f"w{at}x{word}" for word in range(8))} for at in range(60)]
-    queries = [{"_id": f"q{at}", "text": " ".join(row["text"].split()[:4])} for at, row in enumerate(rows)]
-    (folder / "qrels").mkdir()
-    (folder / "corpus.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    (folder / "queries.jsonl").write_text("".join(json.dumps(query) + "\n" for query in queries))
-    graded = "".join(f"q{at}\td{at}\t1\n" for at in range(len(rows)))
-    (folder / "qrels" / "test.tsv").write_text(f"query-id\tcorpus-id\tscore\n{graded}")
 
 
 def test_eval_starts_a_service_where_none_runs(folder: Path, tmp_path: Path) -> None:

@@ -10,7 +10,8 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, suppress
+from functools import partial
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -23,11 +24,14 @@ from service.core.errors import DatabaseUnavailable, Misconfigured
 from service.store.embedded import account
 from service.store.embedded import server as embedded
 from service.store.embedded.server import EmbeddedServer
+from tests.running import wait_for
 
 pytestmark = [pytest.mark.database, pytest.mark.faults]
 
 SMALL = {"shared_buffers": "16MB"}
 NOBODY = 65534
+until = partial(wait_for, what="it happens", seconds=20)
+Make = Callable[[], EmbeddedServer]
 
 
 @pytest.fixture
@@ -38,7 +42,7 @@ def folder(scratch: Path) -> Iterator[Path]:
 
 
 @pytest.fixture
-def made(folder: Path) -> Iterator[Callable[[], EmbeddedServer]]:
+def made(folder: Path) -> Iterator[Make]:
     """Makes servers on the folder; they are stopped in the end."""
     servers: list[EmbeddedServer] = []
 
@@ -67,21 +71,12 @@ def kill(process: psutil.Process) -> None:
     until(lambda: not process.is_running() or process.status() == psutil.STATUS_ZOMBIE)
 
 
-def until(condition: Callable[[], bool], seconds: float = 20) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.01)
-
-
 def running_in(folder: Path) -> list[psutil.Process]:
     found = []
     for process in psutil.process_iter():
-        try:
+        with suppress(psutil.Error):
             if process.status() != psutil.STATUS_ZOMBIE and process.cwd() == str(folder):
                 found.append(process)
-        except psutil.Error:
-            continue
     return found
 
 
@@ -95,11 +90,14 @@ with EmbeddedServer(Path(sys.argv[1]), settings={"shared_buffers": "16MB"}) as s
 """
 
 
+def starting(folder: Path) -> subprocess.Popen[str]:
+    command = [sys.executable, "-c", HOLDER, str(folder)]
+    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+
 def holder(folder: Path) -> subprocess.Popen[str]:
     """Another process of ours that uses the server until its standard input ends."""
-    process = subprocess.Popen(
-        [sys.executable, "-c", HOLDER, str(folder)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    )
+    process = starting(folder)
     assert process.stdout is not None
     assert process.stdout.readline().startswith("postgresql://")
     return process
@@ -108,7 +106,7 @@ def holder(folder: Path) -> subprocess.Popen[str]:
 # ---------------------------------------------------------------- life
 
 
-def test_it_starts_stops_and_keeps_its_data(made: Callable[[], EmbeddedServer], folder: Path) -> None:
+def test_it_starts_stops_and_keeps_its_data(made: Make, folder: Path) -> None:
     server = made()
     assert not server.alive()
     url = server.start()
@@ -122,7 +120,7 @@ def test_it_starts_stops_and_keeps_its_data(made: Callable[[], EmbeddedServer], 
     assert execute(made().start(), "SELECT a FROM kept") == [(1,)]
 
 
-def test_it_is_durable_and_quiet_about_contents(made: Callable[[], EmbeddedServer], folder: Path) -> None:
+def test_it_is_durable_and_quiet_about_contents(made: Make, folder: Path) -> None:
     url = made().start()
     settings: dict[str, str] = dict(execute(url, "SELECT name, setting FROM pg_settings"))
     assert (settings["fsync"], settings["synchronous_commit"], settings["full_page_writes"]) == ("on", "on", "on")
@@ -133,15 +131,14 @@ def test_it_is_durable_and_quiet_about_contents(made: Callable[[], EmbeddedServe
     assert "confidential" not in (folder / "server.log").read_text()
 
 
-def test_text_sorts_and_folds_the_same_on_every_system(made: Callable[[], EmbeddedServer]) -> None:
+def test_text_sorts_and_folds_the_same_on_every_system(made: Make) -> None:
     url = made().start()
-    assert execute(url, "SELECT datlocprovider, datlocale FROM pg_database WHERE datname = 'postgres'") == [
-        ("b", "C.UTF-8")
-    ]
+    locale = "SELECT datlocprovider, datlocale FROM pg_database WHERE datname = 'postgres'"
+    assert execute(url, locale) == [("b", "C.UTF-8")]
     assert execute(url, "SELECT lower('ÄÉ')") == [("äé",)]
 
 
-def test_two_projects_live_side_by_side(made: Callable[[], EmbeddedServer], folder: Path) -> None:
+def test_two_projects_live_side_by_side(made: Make, folder: Path) -> None:
     first = made().start()
     with EmbeddedServer(folder.with_name("other"), settings=SMALL) as other:
         execute(first, "CREATE TABLE a ()")
@@ -165,7 +162,7 @@ def test_deep_and_odd_folders_work(folder: Path, name: str) -> None:
 # ---------------------------------------------------------------- sharing
 
 
-def test_processes_share_one_server_and_the_last_one_stops_it(made: Callable[[], EmbeddedServer], folder: Path) -> None:
+def test_processes_share_one_server_and_the_last_one_stops_it(made: Make, folder: Path) -> None:
     server = made()
     url = server.start()
     with holder(folder) as other:
@@ -176,7 +173,7 @@ def test_processes_share_one_server_and_the_last_one_stops_it(made: Callable[[],
     assert running_in(folder) == []
 
 
-def test_a_killed_process_does_not_count_as_a_user(made: Callable[[], EmbeddedServer], folder: Path) -> None:
+def test_a_killed_process_does_not_count_as_a_user(made: Make, folder: Path) -> None:
     with holder(folder) as other:
         before = postmaster(folder).pid
         other.kill()
@@ -190,12 +187,7 @@ def test_a_killed_process_does_not_count_as_a_user(made: Callable[[], EmbeddedSe
 
 
 def test_many_that_start_at_once_get_one_server(folder: Path) -> None:
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-c", HOLDER, str(folder)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-        )
-        for _ in range(4)
-    ]
+    processes = [starting(folder) for _ in range(4)]
     urls = {process.stdout.readline() for process in processes if process.stdout is not None}
     try:
         assert len(urls) == 1
@@ -210,9 +202,7 @@ def test_many_that_start_at_once_get_one_server(folder: Path) -> None:
 # ---------------------------------------------------------------- kill -9
 
 
-def test_after_the_server_was_killed_it_starts_with_all_that_was_committed(
-    made: Callable[[], EmbeddedServer], folder: Path
-) -> None:
+def test_after_the_server_was_killed_it_starts_with_all_that_was_committed(made: Make, folder: Path) -> None:
     server = made()
     url = server.start()
     execute(url, "CREATE TABLE kept (a integer)")
@@ -226,7 +216,7 @@ def test_after_the_server_was_killed_it_starts_with_all_that_was_committed(
     assert execute(url, "SELECT a FROM kept") == [(1,)]
 
 
-def test_after_server_and_process_were_killed_it_starts(made: Callable[[], EmbeddedServer], folder: Path) -> None:
+def test_after_server_and_process_were_killed_it_starts(made: Make, folder: Path) -> None:
     with holder(folder) as other:
         kill(postmaster(folder))
         other.kill()
@@ -237,7 +227,7 @@ def test_after_server_and_process_were_killed_it_starts(made: Callable[[], Embed
     assert running_in(folder) == []
 
 
-def test_a_pid_file_that_names_someone_else_by_now_is_stale(made: Callable[[], EmbeddedServer], folder: Path) -> None:
+def test_a_pid_file_that_names_someone_else_by_now_is_stale(made: Make, folder: Path) -> None:
     server = made()
     server.start()
     kill(postmaster(folder))
@@ -252,7 +242,7 @@ def test_a_pid_file_that_names_someone_else_by_now_is_stale(made: Callable[[], E
         assert stranger.poll() is None, "it stopped a process that is not its own"
 
 
-def test_another_server_s_pid_is_not_taken_for_ours(made: Callable[[], EmbeddedServer], folder: Path) -> None:
+def test_another_server_s_pid_is_not_taken_for_ours(made: Make, folder: Path) -> None:
     server = made()
     server.start()
     kill(postmaster(folder))
@@ -268,7 +258,7 @@ def test_another_server_s_pid_is_not_taken_for_ours(made: Callable[[], EmbeddedS
 
 
 def test_backends_that_go_on_computing_are_ended_before_a_new_start(
-    made: Callable[[], EmbeddedServer], folder: Path, monkeypatch: pytest.MonkeyPatch
+    made: Make, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(embedded, "_ORPHAN_SECONDS", 1.0)
     server = made()
@@ -276,16 +266,15 @@ def test_backends_that_go_on_computing_are_ended_before_a_new_start(
     computing = "SELECT count(*) FROM generate_series(1, 100000) a, generate_series(1, 1000000) b"
     with closing(psycopg.connect(url)) as connection:
         connection.pgconn.send_query(computing.encode())
-        until(
-            lambda: bool(execute(url, "SELECT 1 FROM pg_stat_activity WHERE state = 'active' AND query LIKE '%gen%b'"))
-        )
+        active = "SELECT 1 FROM pg_stat_activity WHERE state = 'active' AND query LIKE '%gen%b'"
+        until(lambda: execute(url, active))
         kill(postmaster(folder))
         time.sleep(0.2)  # the others leave; the one that computes does not notice
         assert running_in(folder) != []
         assert execute(server.start(), "SELECT 1") == [(1,)]
 
 
-def test_a_server_that_is_just_stopping_is_waited_for(made: Callable[[], EmbeddedServer], folder: Path) -> None:
+def test_a_server_that_is_just_stopping_is_waited_for(made: Make, folder: Path) -> None:
     server = made()
     url = server.start()
     before = postmaster(folder)
@@ -302,9 +291,7 @@ def test_a_server_that_is_just_stopping_is_waited_for(made: Callable[[], Embedde
     assert execute(url, "SELECT 1") == [(1,)]
 
 
-def test_a_kill_in_the_middle_of_the_first_start_leaves_nothing_in_the_way(
-    made: Callable[[], EmbeddedServer], folder: Path
-) -> None:
+def test_a_kill_in_the_middle_of_the_first_start_leaves_nothing_in_the_way(made: Make, folder: Path) -> None:
     half_made = folder.with_name("postgres.new")
     half_made.mkdir(parents=True)
     (half_made / "PG_VERSION").write_text("18\n")
@@ -315,16 +302,14 @@ def test_a_kill_in_the_middle_of_the_first_start_leaves_nothing_in_the_way(
 # ---------------------------------------------------------------- refusals
 
 
-def test_a_folder_of_another_major_version_is_refused(made: Callable[[], EmbeddedServer], folder: Path) -> None:
+def test_a_folder_of_another_major_version_is_refused(made: Make, folder: Path) -> None:
     folder.mkdir(parents=True)
     (folder / "PG_VERSION").write_text("15\n")
     with pytest.raises(Misconfigured, match="made by PostgreSQL 15"):
         made().start()
 
 
-def test_a_folder_with_something_else_is_refused_and_left_alone(
-    made: Callable[[], EmbeddedServer], folder: Path
-) -> None:
+def test_a_folder_with_something_else_is_refused_and_left_alone(made: Make, folder: Path) -> None:
     folder.mkdir(parents=True)
     (folder / "thesis.txt").write_text("years of work")
     with pytest.raises(Misconfigured, match="not a PostgreSQL data folder"):
@@ -332,17 +317,13 @@ def test_a_folder_with_something_else_is_refused_and_left_alone(
     assert [path.name for path in folder.iterdir()] == ["thesis.txt"]
 
 
-def test_without_the_wheel_it_says_what_to_do(
-    made: Callable[[], EmbeddedServer], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_without_the_wheel_it_says_what_to_do(made: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(Misconfigured, match=r"azimuth-search\[embedded\].*AZIMUTH_DATABASE_URL"):
         made().start()
 
 
-def test_a_server_that_cannot_start_says_why_and_is_no_longer_used(
-    folder: Path, made: Callable[[], EmbeddedServer]
-) -> None:
+def test_a_server_that_cannot_start_says_why_and_is_no_longer_used(folder: Path, made: Make) -> None:
     broken = EmbeddedServer(folder, settings={**SMALL, "max_connections": "many"})
     with pytest.raises(DatabaseUnavailable, match='invalid value for parameter "max_connections"'):
         broken.start()
@@ -375,17 +356,14 @@ root_only = pytest.mark.skipif(
 
 
 @root_only
-def test_an_ordinary_user_runs_it_and_is_kept_out_of_another_user_s_folder(
-    made: Callable[[], EmbeddedServer], folder: Path
-) -> None:
+def test_an_ordinary_user_runs_it_and_is_kept_out_of_another_user_s_folder(made: Make, folder: Path) -> None:
     made().start()
     theirs = folder.with_name("theirs")
     theirs.mkdir()
     os.chown(theirs, NOBODY, NOBODY)
     script = AS_NOBODY.format(NOBODY)
-    done = subprocess.run(
-        [sys.executable, "-c", script, str(theirs), str(folder)], capture_output=True, text=True, cwd="/"
-    )
+    command = [sys.executable, "-c", script, str(theirs), str(folder)]
+    done = subprocess.run(command, capture_output=True, text=True, cwd="/")
     assert done.returncode == 0, done.stderr
     assert "belongs to another user" in done.stdout or "cannot be written" in done.stdout
     assert (theirs / "postgres" / "PG_VERSION").stat().st_uid == NOBODY
@@ -396,9 +374,7 @@ def test_an_ordinary_user_runs_it_and_is_kept_out_of_another_user_s_folder(
 
 
 @root_only
-def test_root_s_server_runs_as_its_own_user_and_can_reach_its_folder(
-    made: Callable[[], EmbeddedServer], folder: Path
-) -> None:
+def test_root_s_server_runs_as_its_own_user_and_can_reach_its_folder(made: Make, folder: Path) -> None:
     folder.parent.chmod(0o700)
     made().start()
     assert postmaster(folder).uids().real == pwd.getpwnam(account.SYSTEM_USER).pw_uid
@@ -407,7 +383,7 @@ def test_root_s_server_runs_as_its_own_user_and_can_reach_its_folder(
 
 
 def test_what_belongs_to_other_servers_in_the_environment_is_ignored(
-    made: Callable[[], EmbeddedServer], monkeypatch: pytest.MonkeyPatch
+    made: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name, value in {"PGDATA": "/nowhere", "PGPORT": "1", "PGHOST": "nowhere", "PGOPTIONS": "-c x"}.items():
         monkeypatch.setenv(name, value)

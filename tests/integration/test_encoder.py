@@ -2,7 +2,6 @@
 
 import json
 import shutil
-from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -13,13 +12,13 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Pooling
 
 from service.core.collections import ChunkingSettings, EmbedderSpec
-from service.core.documents import StoredDocument
 from service.core.errors import ModelUnavailable
-from service.core.ids import DocumentId, Role
+from service.core.ids import Role
 from service.embedder.models import fingerprint
 from service.embedder.models.encoder import SentenceTransformerEncoder
 from service.embedder.models.transformer import TransformerModel
 from service.embedder.worker.document_chunker import chunk_documents
+from tests.feed import stored_document
 
 pytestmark = pytest.mark.model
 
@@ -66,16 +65,9 @@ def test_precision_is_not_part_of_the_fingerprint() -> None:
 
 def variant(folder: Path, reference: SentenceTransformer, **changes: object) -> Path:
     """The default model, saved with other pooling or prompts."""
-    model = SentenceTransformer(
-        modules=[
-            reference[0],
-            Pooling(
-                384, pooling_mode=changes.get("pooling", "mean"), include_prompt=changes.get("include_prompt", True)
-            ),
-        ],
-        prompts=changes.get("prompts", {}),
-        device="cpu",
-    )
+    mode, include_prompt = changes.get("pooling", "mean"), changes.get("include_prompt", True)
+    modules = [reference[0], Pooling(384, pooling_mode=mode, include_prompt=include_prompt)]
+    model = SentenceTransformer(modules=modules, prompts=changes.get("prompts", {}), device="cpu")
     model.save(str(folder), create_model_card=False)
     return folder
 
@@ -107,8 +99,7 @@ def test_fingerprints_of_changed_files_differ(tmp_path: Path, reference: Sentenc
     ]
     for number, change in enumerate(changes):
         prints.add(load(variant(tmp_path / str(number), reference, **change)).identity.fingerprint)
-    shorter = tmp_path / "shorter"
-    shutil.copytree(DEFAULT, shorter)
+    shorter = Path(shutil.copytree(DEFAULT, tmp_path / "shorter"))
     (shorter / "sentence_bert_config.json").write_text(json.dumps({"max_seq_length": 128, "do_lower_case": False}))
     encoder = load(shorter)
     assert encoder.identity.max_tokens == 128
@@ -125,13 +116,10 @@ def test_a_folder_that_cannot_be_loaded_says_why(tmp_path: Path) -> None:
 def test_unusable_rows_are_passed_through(monkeypatch: pytest.MonkeyPatch) -> None:
     encoder = load()
 
-    def forward(texts: list[str], prompt_length: int, *, scaled: bool = True) -> np.ndarray:
-        rows = np.ones((3, 384), dtype=np.float32)
-        rows[0, 5] = np.nan
-        rows[1] = 0.0
-        return rows
-
-    monkeypatch.setattr(encoder._model, "forward", forward)
+    rows = np.ones((3, 384), dtype=np.float32)
+    rows[0, 5] = np.nan
+    rows[1] = 0.0
+    monkeypatch.setattr(encoder._model, "forward", lambda *arguments, **options: rows)
     broken, zero, good = encoder.encode(["a", "b", "c"], "document")
     assert np.isnan(broken[5])
     assert not zero.any()
@@ -163,8 +151,9 @@ def test_passages_fit_as_the_embedder_counts_them(reference: SentenceTransformer
         + "日本語の長い文章です。" * 80
         + "".join(chr(0x1F600 + n % 40) for n in range(600))
     )
-    document = stored(text)
-    (chunks,) = chunk_documents(encoder, [document], ChunkingSettings(max_tokens=64, overlap_tokens=16))
+    (chunks,) = chunk_documents(
+        encoder, [stored_document("d", text, title="A title")], ChunkingSettings(max_tokens=64, overlap_tokens=16)
+    )
     assert max(part.tokens for part in chunks) <= 64
     assert not any(part.truncated for part in chunks)
     assert [part.tokens for part in chunks] == encoder.lengths([part.text for part in chunks], "document")
@@ -172,17 +161,3 @@ def test_passages_fit_as_the_embedder_counts_them(reference: SentenceTransformer
     for part in chunks:
         covered[part.start : part.end] = True
     assert all(text[i].isspace() for i in np.flatnonzero(~covered))
-
-
-def stored(text: str) -> StoredDocument:
-    now = datetime.now(UTC)
-    return StoredDocument(
-        id=DocumentId("d"),
-        title="A title",
-        text=text,
-        metadata={},
-        revision=1,
-        content_revision=1,
-        created_at=now,
-        updated_at=now,
-    )

@@ -9,6 +9,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from tests.integration.beir import write_beir
 from tests.integration.conftest import Running, written
 
 pytestmark = pytest.mark.database
@@ -71,19 +72,14 @@ def test_reindex(service: Running, client: httpx.Client) -> None:
     written(client, "other", *rows())
     lines = run(service, "reindex.py", "other", "hashing:128").splitlines()
     assert lines[0] == "version 2 is registered"
-    assert [line.split()[0] for line in lines[1:-2]] == [
-        "complete", "canary", "warm", "recall", "geometry", "judgments", "shadow",
-    ]  # fmt: skip
+    checks = ["complete", "canary", "warm", "recall", "geometry", "judgments", "shadow"]
+    assert [line.split()[0] for line in lines[1:-2]] == checks
     assert lines[-2:] == ["version 2 answers from now on", "version 1 answers again"]
 
 
 def test_tune(service: Running, client: httpx.Client, tmp_path: Path) -> None:
     written(client, "judged", *rows())
-    (tmp_path / "qrels").mkdir()
-    queries = [{"_id": f"q{at}", "text": row["text"].removeprefix("All about ")} for at, row in enumerate(rows())]
-    (tmp_path / "queries.jsonl").write_text("".join(json.dumps(query) + "\n" for query in queries))
-    judgments = "".join(f"q{at}\td{at}\t1\n" for at in range(len(queries)))
-    (tmp_path / "qrels" / "test.tsv").write_text(f"query-id\tcorpus-id\tscore\n{judgments}")
+    write_beir(tmp_path, rows(), [row["text"].removeprefix("All about ") for row in rows()])
     counted, *modes, tuned = run(service, "tune.py", "judged", str(tmp_path)).split("\n", 4)
     assert counted == "40 queries with 40 judgments"
     assert [line.split()[0] for line in modes] == ["dense", "lexical", "hybrid"]

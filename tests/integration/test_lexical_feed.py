@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 from uuid import UUID
 
@@ -11,11 +12,12 @@ from service.core.change_feed import Position
 from service.core.ids import DocumentId
 from service.core.query_syntax import ParsedQuery
 from service.store.lexical.follower import Follower
-from service.store.lexical.index import IndexProgress, read_progress, write_progress
+from service.store.lexical.index import write_progress
 from service.store.lexical.lexicon import TantivyLexicon
 from service.store.postgres.connection.pool import Pool
 from service.store.postgres.maintenance import purge_tombstones
 from tests.contract.conftest import postgres
+from tests.integration.test_lexical_follower import progress_on_disk
 from tests.world import World, doc, later
 
 __all__ = ["postgres"]
@@ -49,9 +51,8 @@ class Followed:
         return await self.found()
 
     async def found(self) -> list[str]:
-        return [
-            one.document_id for one in await self.lexicon.search(self.world.collection, ParsedQuery(text="heron"), 100)
-        ]
+        hits = await self.lexicon.search(self.world.collection, ParsedQuery(text="heron"), 100)
+        return [hit.document_id for hit in hits]
 
 
 @pytest.fixture
@@ -93,9 +94,7 @@ async def test_what_was_purged_while_nobody_followed_does_not_stay(followed: Fol
     assert await purge_tombstones(pool, later(3600)) == 1
     await followed.start()
     assert await followed.found_after("c") == ["b", "c"]
-    life = read_progress(followed.lexicon.path(followed.world.collection))
-    assert life is not None
-    assert life.position.purged > 0
+    assert progress_on_disk(followed.lexicon.path(followed.world.collection)).position.purged > 0
 
 
 async def test_an_index_ahead_of_its_server_begins_again(followed: Followed) -> None:
@@ -104,9 +103,7 @@ async def test_an_index_ahead_of_its_server_begins_again(followed: Followed) -> 
     await followed.found_after("a")
     await followed.stop()
     path = followed.lexicon.path(followed.world.collection)
-    progress = read_progress(path)
-    assert progress is not None
-    write_progress(path, IndexProgress(generation=progress.generation, position=Position(xid=10**9), complete=True))
+    write_progress(path, replace(progress_on_disk(path), position=Position(xid=10**9), complete=True))
     await followed.world.put(doc("b", "heron"))
     await followed.start()
     async with asyncio.timeout(20):

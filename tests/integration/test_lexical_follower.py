@@ -8,7 +8,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 from typing import cast
 from uuid import UUID
@@ -27,8 +28,10 @@ from service.store.lexical.index import IndexProgress, mark_damaged, read_progre
 from service.store.lexical.indexer import Indexer
 from service.store.lexical.lexicon import TantivyLexicon
 from tests.feed import FileFeed, collection
+from tests.running import running, until
 
 INSTALLATION = UUID("5a000000-0000-4000-8000-000000000002")
+PAPERS = collection()
 
 _PROCESS = """
 import asyncio, sys
@@ -81,20 +84,11 @@ async def following(root: Path, feed: FileFeed) -> AsyncIterator[tuple[TantivyLe
     """A process's worth of lexicon and follower, in this process."""
     lexicon = TantivyLexicon(root, INSTALLATION)
     follower = Follower(lexicon, feed, feed)
-    stop = asyncio.Event()
-    task = asyncio.create_task(follower.run(stop))
     try:
-        yield lexicon, follower
+        async with running(follower.run, 20):
+            yield lexicon, follower
     finally:
-        stop.set()
-        await task
         await lexicon.close()
-
-
-async def eventually(holds: Callable[[], bool], seconds: float = 20.0) -> None:
-    async with asyncio.timeout(seconds):
-        while not holds():
-            await asyncio.sleep(0.01)
 
 
 async def reached(lexicon: TantivyLexicon, papers: Collection, position: Position) -> None:
@@ -108,8 +102,7 @@ async def found(lexicon: TantivyLexicon, papers: Collection, text: str) -> list[
 
 def entries(path: Path) -> dict[str, int]:
     """What the directory really holds: document -> content revision; a document twice fails."""
-    index = tantivy.Index.open(str(path))
-    searcher = index.searcher()
+    searcher = tantivy.Index.open(str(path)).searcher()
     hits = searcher.search(tantivy.Query.all_query(), max(1, searcher.num_docs)).hits
     addresses = [address for _, address in hits]
     names = [searcher.doc(address)["document_id"][0] for address in addresses]
@@ -122,6 +115,12 @@ def entries(path: Path) -> dict[str, int]:
 def leads(follower: Follower) -> bool:
     """Asked anew at each call, where the type checker would take the attribute to stay as it was once seen."""
     return follower.leading
+
+
+def progress_on_disk(path: Path) -> IndexProgress:
+    progress = read_progress(path)
+    assert progress is not None
+    return progress
 
 
 def position_on_disk(path: Path) -> Position:
@@ -142,49 +141,39 @@ def root(tmp_path: Path) -> Path:
 async def test_catches_up_in_pages_with_what_was_written_before_it_started(root: Path, feed: FileFeed) -> None:
     position = feed.write(*((f"d{n}", f"heron number {n}") for n in range(2 * follower_module.PAGE + 7)))
     async with following(root, feed) as (lexicon, _):
-        papers = feed.collections[0]
-        await reached(lexicon, papers, position)
-        assert len(await found(lexicon, papers, "heron")) == 2 * follower_module.PAGE + 7
-        assert entries(lexicon.path(papers)) == feed.live()
+        await reached(lexicon, PAPERS, position)
+        assert len(await found(lexicon, PAPERS, "heron")) == 2 * follower_module.PAGE + 7
+        assert entries(lexicon.path(PAPERS)) == feed.live()
 
 
 async def test_goes_on_where_it_stopped(root: Path, feed: FileFeed) -> None:
-    papers = feed.collections[0]
     async with following(root, feed) as (lexicon, _):
-        await reached(lexicon, papers, feed.write(("a", "heron"), ("b", "heron")))
-        life = read_progress(lexicon.path(papers))
+        await reached(lexicon, PAPERS, feed.write(("a", "heron"), ("b", "heron")))
+        life = progress_on_disk(lexicon.path(PAPERS))
     position = feed.write("a", ("c", "heron"))
     async with following(root, feed) as (lexicon, _):
-        await reached(lexicon, papers, position)
-        assert await found(lexicon, papers, "heron") == ["b", "c"]
-        now = read_progress(lexicon.path(papers))
-    assert life is not None
-    assert now is not None
-    assert now.generation == life.generation
+        await reached(lexicon, PAPERS, position)
+        assert await found(lexicon, PAPERS, "heron") == ["b", "c"]
+        assert progress_on_disk(lexicon.path(PAPERS)).generation == life.generation
 
 
 async def test_an_old_position_is_replayed_without_doubling(root: Path, feed: FileFeed) -> None:
     """As after a crash between the commit and the writing of the position."""
-    papers = feed.collections[0]
     async with following(root, feed) as (lexicon, _):
-        first = feed.write(("a", "heron"), ("b", "heron"))
-        await reached(lexicon, papers, first)
-        await reached(lexicon, papers, feed.write(("c", "heron"), "b"))
-    path = lexicon.path(papers)
-    progress = read_progress(path)
-    assert progress is not None
-    write_progress(path, IndexProgress(generation=progress.generation, position=first, complete=True))
+        await reached(lexicon, PAPERS, first := feed.write(("a", "heron"), ("b", "heron")))
+        await reached(lexicon, PAPERS, feed.write(("c", "heron"), "b"))
+    path = lexicon.path(PAPERS)
+    write_progress(path, replace(progress_on_disk(path), position=first, complete=True))
     async with following(root, feed) as (lexicon, _):
-        await reached(lexicon, papers, feed.write(("d", "heron")))
+        await reached(lexicon, PAPERS, feed.write(("d", "heron")))
         assert entries(path) == feed.live()
 
 
 @pytest.mark.parametrize("harm", ["no position", "torn position", "no meta", "torn segment", "marked"])
 async def test_a_torn_directory_is_built_anew(root: Path, feed: FileFeed, harm: str) -> None:
-    papers = feed.collections[0]
     async with following(root, feed) as (lexicon, _):
-        await reached(lexicon, papers, feed.write(*((f"d{n}", "heron") for n in range(50))))
-    path = lexicon.path(papers)
+        await reached(lexicon, PAPERS, feed.write(*((f"d{n}", "heron") for n in range(50))))
+    path = lexicon.path(PAPERS)
     match harm:
         case "no position":
             (path / "position.json").unlink()
@@ -198,100 +187,91 @@ async def test_a_torn_directory_is_built_anew(root: Path, feed: FileFeed, harm: 
         case "marked":
             mark_damaged(path)
     async with following(root, feed) as (lexicon, _):
-        await reached(lexicon, papers, feed.write(("new", "heron")))
-        assert len(await found(lexicon, papers, "heron")) == 51
+        await reached(lexicon, PAPERS, feed.write(("new", "heron")))
+        assert len(await found(lexicon, PAPERS, "heron")) == 51
         assert entries(path) == feed.live()
 
 
 async def test_damage_met_by_a_search_is_said_and_repaired(root: Path, feed: FileFeed) -> None:
-    papers = feed.collections[0]
     async with following(root, feed) as (lexicon, _):
-        await reached(lexicon, papers, feed.write(*((f"d{n}", f"heron {n}") for n in range(300))))
-        before = read_progress(lexicon.path(papers))
-    for postings in lexicon.path(papers).glob("*.store"):
+        await reached(lexicon, PAPERS, feed.write(*((f"d{n}", f"heron {n}") for n in range(300))))
+        before = progress_on_disk(lexicon.path(PAPERS))
+    for postings in lexicon.path(PAPERS).glob("*.store"):
         raw = bytearray(postings.read_bytes())
         raw[: len(raw) // 2] = bytes(len(raw) // 2)
         postings.write_bytes(raw)
     async with following(root, feed) as (lexicon, _):
-        await eventually(lambda: lexicon.visible_position(papers) > Position())
+        await until(lambda: lexicon.visible_position(PAPERS) > Position())
         with pytest.raises(LexiconUnavailable):
-            await lexicon.search(papers, ParsedQuery(text="heron"), 10)
+            await lexicon.search(PAPERS, ParsedQuery(text="heron"), 10)
 
         def repaired() -> bool:
-            now = read_progress(lexicon.path(papers))
-            return now is not None and before is not None and now.generation != before.generation and now.complete
+            now = read_progress(lexicon.path(PAPERS))
+            return now is not None and now.generation != before.generation and now.complete
 
-        await eventually(repaired)
-        await reached(lexicon, papers, feed.write(("new", "heron")))
-        assert len(await found(lexicon, papers, "heron")) == 301
+        await until(repaired)
+        await reached(lexicon, PAPERS, feed.write(("new", "heron")))
+        assert len(await found(lexicon, PAPERS, "heron")) == 301
 
 
 async def test_told_to_rebuild_it_wipes_and_starts_from_zero(root: Path, feed: FileFeed) -> None:
-    papers = feed.collections[0]
     async with following(root, feed) as (lexicon, _):
-        await reached(lexicon, papers, feed.write(("ghost", "heron"), ("b", "heron")))
+        await reached(lexicon, PAPERS, feed.write(("ghost", "heron"), ("b", "heron")))
     # The feed loses all memory of "ghost", as a purged tombstone does.
-    text = feed.path.read_text().replace('"ghost"', '"c"')
-    feed.path.write_text(text)
+    feed.path.write_text(feed.path.read_text().replace('"ghost"', '"c"'))
     position = feed.write(("d", "heron"))
     feed.rebuild_before = position.xid
     async with following(root, feed) as (lexicon, _):
-        await reached(lexicon, papers, position)
-        assert await found(lexicon, papers, "heron") == ["b", "c", "d"]
+        await reached(lexicon, PAPERS, position)
+        assert await found(lexicon, PAPERS, "heron") == ["b", "c", "d"]
 
 
 def test_a_position_is_kept_whole(tmp_path: Path) -> None:
     progress = IndexProgress(generation="g", position=Position(xid=7, document_id='ä"\n', purged=3), complete=True)
     write_progress(tmp_path, progress)
-    read = read_progress(tmp_path)
+    read = progress_on_disk(tmp_path)
     assert read == progress
-    assert read is not None
     assert read.position.purged == 3  # plays no part in equality
 
 
 async def test_killed_between_being_told_to_rebuild_and_the_wipe(root: Path, feed: FileFeed) -> None:
     """The position says zero and the index is still full, also of what the feed forgot."""
-    papers = feed.collections[0]
     async with following(root, feed) as (lexicon, _):
-        await reached(lexicon, papers, feed.write(("ghost", "heron"), ("b", "heron")))
+        await reached(lexicon, PAPERS, feed.write(("ghost", "heron"), ("b", "heron")))
     feed.path.write_text(feed.path.read_text().replace('"ghost"', '"c"'))
-    path = lexicon.path(papers)
-    progress = read_progress(path)
-    assert progress is not None
-    write_progress(path, IndexProgress(generation=progress.generation, position=Position()))
+    path = lexicon.path(PAPERS)
+    write_progress(path, replace(progress_on_disk(path), position=Position(), complete=False))
     async with following(root, feed) as (lexicon, _):
-        await reached(lexicon, papers, feed.write(("d", "heron")))
-        assert await found(lexicon, papers, "heron") == ["b", "c", "d"]
+        await reached(lexicon, PAPERS, feed.write(("d", "heron")))
+        assert await found(lexicon, PAPERS, "heron") == ["b", "c", "d"]
 
 
 async def test_another_language_gets_another_directory_and_the_old_one_goes(root: Path, feed: FileFeed) -> None:
-    papers = feed.collections[0]
     async with following(root, feed) as (lexicon, _):
-        position = feed.write(("a", "die Häuser"))
-        await reached(lexicon, papers, position)
+        await reached(lexicon, PAPERS, feed.write(("a", "die Häuser")))
         german = collection(language="de")
         feed.collections[:] = [german]
-        await eventually(lambda: lexicon.state(german) == "ready")
+        await until(lambda: lexicon.state(german) == "ready")
         assert await found(lexicon, german, "Haus") == ["a"]
-        await eventually(lambda: not lexicon.path(papers).exists())
+        await until(lambda: not lexicon.path(PAPERS).exists())
 
 
 async def test_the_former_language_answers_and_is_followed_until_the_new_one_is_complete(
     root: Path, feed: FileFeed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    papers, german = feed.collections[0], collection(language="de")
+    german = collection(language="de")
     complete, commit = asyncio.Event(), Indexer.commit
 
     def slow_commit(indexer: Indexer, *, caught_up: bool) -> None:
         commit(indexer, caught_up=caught_up and (complete.is_set() or indexer.path == english))
 
     async with following(root, feed) as (lexicon, _):
-        await reached(lexicon, papers, feed.write(("a", "die Häuser")))
-        english = lexicon.path(papers)
-        assert lexicon.state(papers) == "ready"
+        await reached(lexicon, PAPERS, feed.write(("a", "die Häuser")))
+        english = lexicon.path(PAPERS)
+        assert lexicon.state(PAPERS) == "ready"
         monkeypatch.setattr(Indexer, "commit", slow_commit)
         feed.collections[:] = [german]
-        await eventually(lambda: lexicon.path(german).exists())
+        await until(lambda: lexicon.path(german).exists())
         assert lexicon.state(german) == "rebuilding"
         await reached(lexicon, german, feed.write(("b", "Häuser")))
         assert await found(lexicon, german, "Haus") == [], "of English, which it still is"
@@ -300,21 +280,20 @@ async def test_the_former_language_answers_and_is_followed_until_the_new_one_is_
     async with following(root, feed) as (lexicon, _):
         assert await found(lexicon, german, "Häuser") == ["a", "b"]
         complete.set()
-        await eventually(lambda: lexicon.state(german) == "ready")
+        await until(lambda: lexicon.state(german) == "ready")
         assert await found(lexicon, german, "Haus") == ["a", "b"]
-        await eventually(lambda: not english.exists())
+        await until(lambda: not english.exists())
 
 
 async def test_a_deleted_collection_leaves_nothing(root: Path, feed: FileFeed) -> None:
-    papers = feed.collections[0]
     async with following(root, feed) as (lexicon, _):
-        await reached(lexicon, papers, feed.write(("a", "heron")))
+        await reached(lexicon, PAPERS, feed.write(("a", "heron")))
         assert REGISTRY.get_sample_value("azimuth_lexical_lag_seconds", {"collection": "papers"}) is not None
         feed.collections.clear()
-        await eventually(lambda: not lexicon.path(papers).exists())
+        await until(lambda: not lexicon.path(PAPERS).exists())
         assert REGISTRY.get_sample_value("azimuth_lexical_lag_seconds", {"collection": "papers"}) is None
         with pytest.raises(LexiconUnavailable):
-            await lexicon.search(papers, ParsedQuery(text="heron"), 10)
+            await lexicon.search(PAPERS, ParsedQuery(text="heron"), 10)
 
 
 async def test_collections_do_not_mix(root: Path, tmp_path: Path) -> None:
@@ -330,97 +309,87 @@ async def test_collections_do_not_mix(root: Path, tmp_path: Path) -> None:
 
 
 async def test_while_it_is_built_it_says_so(root: Path, feed: FileFeed) -> None:
-    papers = feed.collections[0]
     lexicon = TantivyLexicon(root, INSTALLATION)
     with pytest.raises(LexiconUnavailable):
-        await lexicon.search(papers, ParsedQuery(text="heron"), 10)
+        await lexicon.search(PAPERS, ParsedQuery(text="heron"), 10)
     await lexicon.close()
 
 
 async def test_an_unfinished_build_is_not_searched(root: Path, feed: FileFeed) -> None:
-    papers = feed.collections[0]
     async with following(root, feed) as (lexicon, _):
-        await reached(lexicon, papers, feed.write(("a", "heron")))
-    path = lexicon.path(papers)
-    progress = read_progress(path)
-    assert progress is not None
-    write_progress(path, IndexProgress(generation=progress.generation, position=progress.position, complete=False))
+        await reached(lexicon, PAPERS, feed.write(("a", "heron")))
+    path = lexicon.path(PAPERS)
+    write_progress(path, replace(progress_on_disk(path), complete=False))
     lexicon = TantivyLexicon(root, INSTALLATION)
     with pytest.raises(LexiconUnavailable, match="being built"):
-        await lexicon.search(papers, ParsedQuery(text="heron"), 10)
+        await lexicon.search(PAPERS, ParsedQuery(text="heron"), 10)
     await lexicon.close()
 
 
 async def test_one_writes_and_the_others_see_it(root: Path, feed: FileFeed) -> None:
-    papers = feed.collections[0]
     async with following(root, feed) as (one, first), following(root, feed) as (other, second):
         position = feed.write(("a", "heron"))
-        await asyncio.gather(reached(one, papers, position), reached(other, papers, position))
-        assert await found(one, papers, "heron") == await found(other, papers, "heron") == ["a"]
+        await asyncio.gather(reached(one, PAPERS, position), reached(other, PAPERS, position))
+        assert await found(one, PAPERS, "heron") == await found(other, PAPERS, "heron") == ["a"]
         assert sorted([first.leading, second.leading]) == [False, True]
-        await eventually(lambda: one.lag_seconds(papers.id) == other.lag_seconds(papers.id) == 0)
+        await until(lambda: one.lag_seconds(PAPERS.id) == other.lag_seconds(PAPERS.id) == 0)
 
 
 async def test_the_next_one_takes_over(root: Path, feed: FileFeed) -> None:
-    papers = feed.collections[0]
     async with following(root, feed) as (_, first):
-        await eventually(lambda: first.leading)
+        await until(lambda: first.leading)
         async with following(root, feed) as (other, second):
-            await reached(other, papers, feed.write(("a", "heron")))
+            await reached(other, PAPERS, feed.write(("a", "heron")))
             assert not second.leading
             # The lock's file is gone, so the lock is void: whoever held it steps down, and one of the two leads.
             (other.directory / "follower.lock").unlink()
-            await reached(other, papers, feed.write(("b", "heron")))
-            await eventually(lambda: first.leading != second.leading)
-            assert await found(other, papers, "heron") == ["a", "b"]
+            await reached(other, PAPERS, feed.write(("b", "heron")))
+            await until(lambda: first.leading != second.leading)
+            assert await found(other, PAPERS, "heron") == ["a", "b"]
 
 
 async def test_the_whole_folder_may_vanish_while_it_runs(root: Path, feed: FileFeed) -> None:
-    papers = feed.collections[0]
     async with following(root, feed) as (lexicon, _):
-        await reached(lexicon, papers, feed.write(("a", "heron")))
+        await reached(lexicon, PAPERS, feed.write(("a", "heron")))
         shutil.rmtree(lexicon.directory)
-        await reached(lexicon, papers, feed.write(("b", "heron")))
-        assert await found(lexicon, papers, "heron") == ["a", "b"]
+        await reached(lexicon, PAPERS, feed.write(("b", "heron")))
+        assert await found(lexicon, PAPERS, "heron") == ["a", "b"]
 
 
 async def test_trouble_of_the_database_is_waited_out(
     root: Path, feed: FileFeed, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    papers, read = feed.collections[0], feed.after
+    read = feed.after
     monkeypatch.setattr(follower_module, "_LIST_SECONDS", 0.05)
     async with following(root, feed) as (lexicon, _):
-        await reached(lexicon, papers, feed.write(("a", "heron")))
+        await reached(lexicon, PAPERS, feed.write(("a", "heron")))
 
         async def refuse(*_: object) -> None:
             raise DatabaseUnavailable
 
         monkeypatch.setattr(feed, "after", refuse)
-        await eventually(lambda: "cannot be read" in caplog.text)
-        assert await found(lexicon, papers, "heron") == ["a"]
+        await until(lambda: "cannot be read" in caplog.text)
+        assert await found(lexicon, PAPERS, "heron") == ["a"]
         monkeypatch.setattr(feed, "after", read)
-        await reached(lexicon, papers, feed.write(("b", "heron")))
+        await reached(lexicon, PAPERS, feed.write(("b", "heron")))
 
 
 async def test_lag_grows_while_nobody_looks(root: Path, feed: FileFeed) -> None:
-    papers = feed.collections[0]
     lexicon = TantivyLexicon(root, INSTALLATION)
-    assert lexicon.lag_seconds(papers.id) is None
-    lexicon.record_lag(papers, 0.0)
-    assert lexicon.lag_seconds(papers.id) == 0.0
-    lexicon.record_lag(papers, 3.0)
-    once = lexicon.lag_seconds(papers.id)
-    assert once is not None
+    assert lexicon.lag_seconds(PAPERS.id) is None
+    lexicon.record_lag(PAPERS, 0.0)
+    assert lexicon.lag_seconds(PAPERS.id) == 0.0
+    lexicon.record_lag(PAPERS, 3.0)
+    once = lexicon.lag_seconds(PAPERS.id) or 0.0
     assert once >= 3.0
-    await eventually(lambda: (lexicon.lag_seconds(papers.id) or 0.0) > once)
+    await until(lambda: (lexicon.lag_seconds(PAPERS.id) or 0.0) > once)
     await lexicon.close()
 
 
 async def test_a_young_collection_is_empty_and_not_unavailable(root: Path, feed: FileFeed) -> None:
-    papers = feed.collections[0]
-    lexicon = TantivyLexicon(root, INSTALLATION, now=lambda: papers.created_at)
-    assert await lexicon.search(papers, ParsedQuery(text="heron"), 10) == ()
-    assert await lexicon.highlight(papers, ParsedQuery(text="heron"), ["a heron"]) == (Highlights(),)
+    lexicon = TantivyLexicon(root, INSTALLATION, now=lambda: PAPERS.created_at)
+    assert await lexicon.search(PAPERS, ParsedQuery(text="heron"), 10) == ()
+    assert await lexicon.highlight(PAPERS, ParsedQuery(text="heron"), ["a heron"]) == (Highlights(),)
     await lexicon.close()
 
 
@@ -428,10 +397,9 @@ async def test_a_young_collection_is_empty_and_not_unavailable(root: Path, feed:
 async def test_killed_at_any_moment_nothing_is_lost_or_doubled(root: Path, feed: FileFeed) -> None:
     """A process is killed (-9) at random points while documents come, change and go; then compare with the input."""
     rng = random.Random(20250101)
-    papers = feed.collections[0]
     written = 0
     lexicon = TantivyLexicon(root, INSTALLATION)
-    path = lexicon.path(papers)
+    path = lexicon.path(PAPERS)
     await lexicon.close()
     for round_ in range(8):
         command = [sys.executable, "-c", _PROCESS, str(feed.path), str(root)]
@@ -456,18 +424,17 @@ async def test_killed_at_any_moment_nothing_is_lost_or_doubled(root: Path, feed:
     assert before is not None, "no process ever committed: the test did not test"
     assert before.position.xid > 0
     async with following(root, feed) as (lexicon, _):
-        await reached(lexicon, papers, feed.write(("last", "heron")))
-        after = read_progress(lexicon.path(papers))
-        assert after is not None
-        assert after.generation == before.generation, "built anew instead of carried on"
-        assert entries(lexicon.path(papers)) == feed.live()
-        assert len(await found(lexicon, papers, "heron")) == len(feed.live())
+        await reached(lexicon, PAPERS, feed.write(("last", "heron")))
+        assert progress_on_disk(lexicon.path(PAPERS)).generation == before.generation, (
+            "built anew instead of carried on"
+        )
+        assert entries(lexicon.path(PAPERS)) == feed.live()
+        assert len(await found(lexicon, PAPERS, "heron")) == len(feed.live())
 
 
 @pytest.mark.faults
 @pytest.mark.parametrize("point", ["before the commit", "before the position", "after the position"])
 async def test_killed_around_a_commit(root: Path, feed: FileFeed, point: str) -> None:
-    papers = feed.collections[0]
     process = subprocess.Popen([sys.executable, "-c", _SUICIDE, str(feed.path), str(root), point])
     try:
         for number in range(10_000):
@@ -479,28 +446,27 @@ async def test_killed_around_a_commit(root: Path, feed: FileFeed, point: str) ->
         process.kill()
     assert process.wait() == -signal.SIGKILL
     async with following(root, feed) as (lexicon, _):
-        assert position_on_disk(lexicon.path(papers)) > Position()
-        await reached(lexicon, papers, feed.write("d0"))
-        assert entries(lexicon.path(papers)) == feed.live()
+        assert position_on_disk(lexicon.path(PAPERS)) > Position()
+        await reached(lexicon, PAPERS, feed.write("d0"))
+        assert entries(lexicon.path(PAPERS)) == feed.live()
 
 
 @pytest.mark.faults
 async def test_when_the_writing_process_is_killed_another_goes_on(root: Path, feed: FileFeed) -> None:
-    papers = feed.collections[0]
     process = subprocess.Popen([sys.executable, "-c", _PROCESS, str(feed.path), str(root)])
     try:
         first = feed.write(("a", "heron"))
         reader = TantivyLexicon(root, INSTALLATION)
-        await eventually(lambda: position_on_disk(reader.path(papers)) >= first)
+        await until(lambda: position_on_disk(reader.path(PAPERS)) >= first)
         await reader.close()
         async with following(root, feed) as (lexicon, follower):
-            await reached(lexicon, papers, feed.write(("b", "heron")))
+            await reached(lexicon, PAPERS, feed.write(("b", "heron")))
             assert not leads(follower)
             process.kill()
             process.wait()
-            await reached(lexicon, papers, feed.write(("c", "heron")))
+            await reached(lexicon, PAPERS, feed.write(("c", "heron")))
             assert leads(follower)
-            assert await found(lexicon, papers, "heron") == ["a", "b", "c"]
+            assert await found(lexicon, PAPERS, "heron") == ["a", "b", "c"]
     finally:
         process.kill()
         process.wait()

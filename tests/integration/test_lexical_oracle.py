@@ -10,22 +10,18 @@ import asyncio
 import math
 import random
 from collections.abc import AsyncIterator
-from datetime import UTC, datetime
 from pathlib import Path
-from uuid import UUID
 
 import numpy as np
 import pytest
 from rank_bm25 import BM25Okapi
 
 from service.core.collections import Collection
-from service.core.documents import StoredDocument
-from service.core.ids import DocumentId
 from service.core.query_syntax import ParsedQuery
 from service.store.lexical.analyzer import analyzer_for
-from service.store.lexical.follower import Follower
 from service.store.lexical.lexicon import TantivyLexicon
-from tests.feed import FileFeed
+from tests.feed import FileFeed, stored_document
+from tests.integration.test_lexical_follower import following
 
 DOCUMENTS = 2000
 QUERIES = 100
@@ -65,7 +61,7 @@ class Compared:
         self._lexicon = lexicon
         self._papers = papers
         self.queries = queries
-        self._documents = [_document(n, text) for n, text in enumerate(corpus)]
+        self._documents = [stored_document(f"{n}", text) for n, text in enumerate(corpus)]
         self._analyzer = analyzer_for("en").chain("en")
         self.oracle = LuceneBM25([self._analyzer.terms(text) for text in corpus])
 
@@ -84,36 +80,16 @@ class Compared:
         return {int(n): float(scores[n]) for n in np.flatnonzero(scores > 0)}
 
 
-def _document(n: int, text: str) -> StoredDocument:
-    at = datetime(2026, 3, 1, tzinfo=UTC)
-    return StoredDocument(
-        id=DocumentId(f"{n}"),
-        title="",
-        text=text,
-        metadata={},
-        revision=1,
-        content_revision=1,
-        created_at=at,
-        updated_at=at,
-    )
-
-
 @pytest.fixture
 async def compared(tmp_path: Path) -> AsyncIterator[Compared]:
     rng = random.Random(7)
     corpus = texts(rng)
     queries = [" ".join(rng.choices(rng.choice(corpus).split(), k=rng.randrange(1, 12))) for _ in range(QUERIES)]
     feed = FileFeed(tmp_path / "feed")
-    lexicon = TantivyLexicon(tmp_path / "lexical", UUID("5a000000-0000-4000-8000-000000000003"))
-    stop = asyncio.Event()
-    following = asyncio.create_task(Follower(lexicon, feed, feed).run(stop))
-    async with asyncio.timeout(60):
+    async with following(tmp_path / "lexical", feed) as (lexicon, _):
         position = feed.write(*((f"{n}", text) for n, text in enumerate(corpus)))
-        await lexicon.wait_until(feed.collections[0], position)
-    yield Compared(lexicon, feed.collections[0], corpus, queries)
-    stop.set()
-    await following
-    await lexicon.close()
+        await asyncio.wait_for(lexicon.wait_until(feed.collections[0], position), 60)
+        yield Compared(lexicon, feed.collections[0], corpus, queries)
 
 
 async def test_with_lengths_rounded_alike_the_scores_are_the_same(compared: Compared) -> None:

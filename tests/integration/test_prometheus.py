@@ -3,7 +3,6 @@
 import json
 import math
 import random
-import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +16,7 @@ from tests.integration import scene
 from tests.integration.conftest import Running
 from tests.ports import unused_port
 from tests.programs import program
+from tests.running import process, wait_for
 
 pytestmark = pytest.mark.database
 
@@ -46,33 +46,17 @@ def configuration(service: Running) -> str:
 @pytest.fixture(scope="module")
 def prometheus(service: Running, tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
     """Its HTTP API, after it has found everything well."""
-    command = program("prometheus")
     folder = tmp_path_factory.mktemp("prometheus")
     (folder / "prometheus.yml").write_text(configuration(service))
     address = f"127.0.0.1:{unused_port()}"
-    with (folder / "log").open("wb") as log:
-        process = subprocess.Popen(
-            [
-                command,
-                f"--config.file={folder / 'prometheus.yml'}",
-                f"--storage.tsdb.path={folder / 'data'}",
-                f"--web.listen-address={address}",
-            ],
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-        )
-    try:
-        with httpx.Client(base_url=f"http://{address}/api/v1", trust_env=False, timeout=30) as client:
-            deadline = time.monotonic() + DEADLINE_SECONDS
-            while not _up(client):
-                assert process.poll() is None, (folder / "log").read_text()
-                assert time.monotonic() < deadline, (folder / "log").read_text()
-                time.sleep(0.1)
-            yield client
-    finally:
-        process.terminate()
-        process.wait(30)
+    files = [f"--config.file={folder / 'prometheus.yml'}", f"--storage.tsdb.path={folder / 'data'}"]
+    with (
+        process([program("prometheus"), *files, f"--web.listen-address={address}"], folder / "log") as started,
+        httpx.Client(base_url=f"http://{address}/api/v1", trust_env=False, timeout=30) as client,
+    ):
+        wait_for(lambda: started.poll() is not None or _up(client), (folder / "log").read_text, DEADLINE_SECONDS)
+        assert started.poll() is None, (folder / "log").read_text()
+        yield client
 
 
 def _up(client: httpx.Client) -> bool:
@@ -113,14 +97,14 @@ def test_every_panel_has_data(prometheus: httpx.Client, filled: httpx.Client) ->
 
 
 def test_the_rules_are_evaluated_and_nothing_is_wrong(prometheus: httpx.Client, filled: httpx.Client) -> None:
-    deadline = time.monotonic() + DEADLINE_SECONDS
-    while True:
+    def rules() -> list[dict[str, Any]]:
         groups = prometheus.get("/rules").json()["data"]["groups"]
-        rules = [rule for group in groups for rule in group["rules"]]
-        if rules and all(rule["health"] == "ok" for rule in rules):
-            break
-        assert time.monotonic() < deadline, [rule for rule in rules if rule["health"] != "ok"]
-        time.sleep(0.2)
+        return [rule for group in groups for rule in group["rules"]]
+
+    def evaluated() -> bool:
+        return {rule["health"] for rule in rules()} == {"ok"}
+
+    wait_for(evaluated, lambda: [rule for rule in rules() if rule["health"] != "ok"], DEADLINE_SECONDS)
     alerts: list[dict[str, Any]] = prometheus.get("/alerts").json()["data"]["alerts"]
     assert [alert["labels"]["alertname"] for alert in alerts if alert["state"] == "firing"] == []
 

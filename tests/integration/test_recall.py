@@ -11,60 +11,40 @@ import numpy.typing as npt
 import psycopg
 import pytest
 
-from service.runtime.settings import Settings
-from service.store.embedded.server import EmbeddedServer
-from tests.conftest import create_database, url_of
 from tests.integration.external_vectors import PATH, client_of, fill
+from tests.unit_vectors import unit
 
 pytestmark = pytest.mark.database
 
 DOCUMENTS, DIMENSIONS, QUERIES = 2_000, 48, 100
 """As many queries as are remembered: each is probed once."""
 Floats = npt.NDArray[np.float32]
-Json = dict[str, Any]
 
 
-def directions(count: int, seed: int) -> Floats:
-    rows = np.random.default_rng(seed).normal(size=(count, DIMENSIONS)).astype(np.float32)
-    units: Floats = rows / np.linalg.norm(rows, axis=1, keepdims=True)
-    return units
-
-
-STORED, ASKED = directions(DOCUMENTS, 1), directions(QUERIES, 2)
+STORED, ASKED = (
+    unit(np.random.default_rng(seed).normal(size=(count, DIMENSIONS))) for count, seed in ((DOCUMENTS, 1), (QUERIES, 2))
+)
 
 
 @pytest.fixture
-async def http(server: EmbeddedServer, template: str, tmp_path: Path) -> AsyncIterator[httpx.AsyncClient]:
+async def http(database_url: str, tmp_path: Path) -> AsyncIterator[httpx.AsyncClient]:
     """A service whose collection has vectors of the client's own, with an index over them."""
-    create_database(server, "recall", template)
-    settings = Settings(
-        data_dir=tmp_path,
-        embedder="hashing:16",
-        reranker="none",
-        exact_below=500,
-        passing_cap=400,
-        probe_budget_ms=60_000,
-    )
-    async with client_of(settings, url_of(server, "recall")) as client:
+    options = {"exact_below": 500, "passing_cap": 400, "probe_budget_ms": 60_000}
+    async with client_of(database_url, tmp_path, **options) as client:
         await fill(client, STORED)
-        await indexed(client)
-        with psycopg.connect(url_of(server, "recall"), autocommit=True) as connection:
+        async with asyncio.timeout(60):
+            while (await search(client, ASKED[0]))["plan"]["dense"] != "hnsw":
+                await asyncio.sleep(0.1)
+        with psycopg.connect(database_url, autocommit=True) as connection:
             connection.execute("VACUUM ANALYZE")
         yield client
 
 
-async def indexed(client: httpx.AsyncClient) -> None:
-    async with asyncio.timeout(60):
-        while (await search(client, ASKED[0]))["plan"]["dense"] != "hnsw":
-            await asyncio.sleep(0.1)
-
-
-async def search(client: httpx.AsyncClient, vector: Floats, **request: Any) -> Json:
+async def search(client: httpx.AsyncClient, vector: Floats, **request: Any) -> Any:
     body = {"vector": vector.tolist(), "embedder_version": 1, "mode": "dense", "include": [], **request}
     answer = await client.post(f"{PATH}/search", json=body)
     assert answer.status_code == 200, answer.text
-    found: Json = answer.json()
-    return found
+    return answer.json()
 
 
 def truth(vector: Floats, among: Sequence[int]) -> set[str]:
@@ -74,7 +54,7 @@ def truth(vector: Floats, among: Sequence[int]) -> set[str]:
     return {f"{among[at]}" for at in np.argsort(-cosines)[:10]}
 
 
-async def live(client: httpx.AsyncClient, among: Sequence[int], **request: Any) -> tuple[float, Json]:
+async def live(client: httpx.AsyncClient, among: Sequence[int], **request: Any) -> tuple[float, Any]:
     """The true recall@10 of what clients get, and the plan."""
     shares = []
     for vector in ASKED:
@@ -83,15 +63,14 @@ async def live(client: httpx.AsyncClient, among: Sequence[int], **request: Any) 
     return float(np.mean(shares)), answer["plan"]
 
 
-async def reported(client: httpx.AsyncClient, ef_search: int, plan: str) -> Json:
+async def reported(client: httpx.AsyncClient, ef_search: int, plan: str) -> Any:
     """What the service reports of these searches, when it has probed every one of them."""
     async with asyncio.timeout(60):
         while True:
             (version,) = (await client.get(f"{PATH}/recall")).json()["versions"]
             for series in version["series"]:
                 if (series["plan"], series["ef_search"]) == (plan, ef_search) and series["queries"] >= QUERIES:
-                    found: Json = series
-                    return found
+                    return series
             await asyncio.sleep(0.2)
 
 

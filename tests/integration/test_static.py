@@ -14,7 +14,8 @@ from service.core.vector_math import finite
 from service.embedder.models.loader import ModelLoader
 from service.embedder.models.static_model import MAX_TOKENS
 from service.embedder.worker.document_chunker import chunk_documents
-from tests.integration.test_encoder import TEXTS, stored
+from tests.feed import stored_document
+from tests.integration.test_encoder import TEXTS
 from tests.models import static_model
 
 pytestmark = pytest.mark.model
@@ -28,9 +29,8 @@ def load(folder: Path, **settings: Any) -> Encoder:
 def test_agreement_with_the_library(tmp_path: Path, shape: dict[str, Any]) -> None:
     encoder = load(static_model(tmp_path, **shape))
     texts = [text for text in TEXTS if shape.get("longest") or encoder.lengths([text], "document")[0] <= MAX_TOKENS]
-    expected = SentenceTransformer(str(tmp_path), device="cpu").encode(
-        texts, normalize_embeddings=True, show_progress_bar=False
-    )
+    library = SentenceTransformer(str(tmp_path), device="cpu")
+    expected = library.encode(texts, normalize_embeddings=True, show_progress_bar=False)
     vectors = encoder.encode(texts, "document")
     assert encoder.identity.dimensions == expected.shape[1]
     usable = finite(expected)
@@ -61,11 +61,11 @@ def test_a_text_without_tokens_has_no_vector_and_spoils_nobody_elses(tmp_path: P
 def test_a_longer_text_counts_up_to_the_limit_and_passages_keep_to_it(tmp_path: Path) -> None:
     encoder = load(static_model(tmp_path))
     assert encoder.identity.max_tokens == MAX_TOKENS
-    (chunks,) = chunk_documents(encoder, [stored("The tower stands by the river. " * 300)], ChunkingSettings())
+    sentence = "The tower stands by the river. "
+    (chunks,) = chunk_documents(encoder, [stored_document("d", sentence * 300)], ChunkingSettings())
     assert len(chunks) > 1
     assert max(part.tokens for part in chunks) <= MAX_TOKENS
-    shorter = ChunkingSettings(max_tokens=64)
-    (short,) = chunk_documents(encoder, [stored("The tower stands by the river. " * 30)], shorter)
+    (short,) = chunk_documents(encoder, [stored_document("d", sentence * 30)], ChunkingSettings(max_tokens=64))
     assert 32 < max(part.tokens for part in short) <= 64
     assert load(static_model(tmp_path / "short", longest=40)).identity.max_tokens == 40
 
@@ -73,12 +73,13 @@ def test_a_longer_text_counts_up_to_the_limit_and_passages_keep_to_it(tmp_path: 
 def test_the_fingerprint_covers_rows_tokenizer_and_modules(tmp_path: Path) -> None:
     plain = load(static_model(tmp_path / "plain")).identity
     assert load(static_model(tmp_path / "again")).identity == plain
-    bare = load(static_model(tmp_path / "bare", normalize=False)).identity
-    assert plain.differing(bare) == ("modules",)
-    dense = load(static_model(tmp_path / "dense", dense=384)).identity
-    assert plain.differing(dense) == ("modules", "weights")
-    limited = load(static_model(tmp_path / "limited", longest=40)).identity
-    assert plain.differing(limited) == ("max_tokens", "tokenizer")
+    for shape, differing in (
+        ({"normalize": False}, ("modules",)),
+        ({"dense": 384}, ("modules", "weights")),
+        ({"longest": 40}, ("max_tokens", "tokenizer")),
+    ):
+        other = load(static_model(tmp_path / "-".join(shape), **shape)).identity
+        assert plain.differing(other) == differing
 
 
 def test_a_chain_that_does_not_fit_says_so(tmp_path: Path) -> None:

@@ -4,8 +4,7 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -14,7 +13,9 @@ import psutil
 import pytest
 
 from service.store.embedded.server import EmbeddedServer
+from tests.integration.beir import write_beir
 from tests.ports import unused_port
+from tests.running import wait_for
 
 pytestmark = pytest.mark.database
 
@@ -40,13 +41,6 @@ def started(folder: Path, *arguments: str, port: int) -> Iterator[subprocess.Pop
             pass  # stops what a failed test left
 
 
-def until(condition: Callable[[], bool], what: str, seconds: float = 60.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, what
-        time.sleep(0.05)
-
-
 def alive(port: int) -> bool:
     try:
         return httpx.get(f"http://127.0.0.1:{port}/livez", trust_env=False).is_success
@@ -58,7 +52,7 @@ def alive(port: int) -> bool:
 def test_a_stopped_api_stops_its_database(scratch: Path, number: signal.Signals) -> None:
     folder, port = scratch / f"serve-{number.name}", unused_port()
     with started(folder, "serve", port=port) as process:
-        until(lambda: alive(port), "serves")
+        wait_for(lambda: alive(port), "serves")
         process.send_signal(number)
         assert process.wait(STOP_SECONDS) == 0
         assert not EmbeddedServer(folder / "postgres").alive()
@@ -68,18 +62,14 @@ def test_the_demo_stops_before_the_service_is_ready(scratch: Path) -> None:
     folder, port = scratch / "demo", unused_port()
     with started(folder, "up", "--demo", "--workers", "0", port=port) as process:
         server = EmbeddedServer(folder / "postgres")
-        until(server.alive, "starts")  # the signals are heard from before this
+        wait_for(server.alive, "starts")  # the signals are heard from before this
         process.send_signal(signal.SIGINT)
         assert process.wait(STOP_SECONDS) == 0
         assert not server.alive()
 
 
 def test_a_temporary_service_ends_when_its_command_is_killed(scratch: Path) -> None:
-    folder, judged = scratch / "killed", scratch / "judged"
-    (judged / "qrels").mkdir(parents=True)
-    (judged / "corpus.jsonl").write_text('{"_id": "a", "text": "one"}\n')
-    (judged / "queries.jsonl").write_text('{"_id": "q", "text": "one"}\n')
-    (judged / "qrels" / "test.tsv").write_text("query-id\tcorpus-id\tscore\nq\ta\t1\n")
+    folder, judged = scratch / "killed", write_beir(scratch / "judged", [{"text": "one"}], ["one"])
     server = EmbeddedServer(folder / "postgres")
     with started(folder, "eval", str(judged), "--collection", "judged", port=unused_port()) as process:
         children: list[psutil.Process] = []
@@ -94,7 +84,7 @@ def test_a_temporary_service_ends_when_its_command_is_killed(scratch: Path) -> N
             except psutil.NoSuchProcess:  # one that PostgreSQL's start has finished with
                 return False
 
-        until(serving, "starts a service")
+        wait_for(serving, "starts a service")
         process.kill()
-        until(lambda: not any(child.is_running() for child in children), "everything ends", STOP_SECONDS)
+        wait_for(lambda: not any(child.is_running() for child in children), "everything ends", STOP_SECONDS)
         assert not server.alive()

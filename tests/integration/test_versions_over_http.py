@@ -1,6 +1,5 @@
 """The lifecycle as clients see it: a whole service changes the embedder of a collection, and goes back."""
 
-import time
 from typing import Any
 
 import httpx
@@ -8,10 +7,10 @@ import pytest
 
 from tests.edge import assert_problem
 from tests.integration.conftest import Running, written
+from tests.running import wait_for
 
 pytestmark = pytest.mark.database
 
-DEADLINE_SECONDS = 60.0
 TEXTS = {
     "wait_for": "cancel a task after a timeout",
     "sort": "sort a list by several keys",
@@ -27,13 +26,7 @@ def papers(client: httpx.Client) -> None:
 
 def reached(client: httpx.Client, path: str, state: str) -> Any:
     """The version once it is in this state."""
-    deadline = time.monotonic() + DEADLINE_SECONDS
-    while True:
-        version = client.get(path).raise_for_status().json()
-        if version["state"] == state:
-            return version
-        assert time.monotonic() < deadline, version
-        time.sleep(0.05)
+    return wait_for(lambda: (one := ok(client.get(path)))["state"] == state and one, lambda: client.get(path).text)
 
 
 def ok(answer: httpx.Response) -> Any:
@@ -72,13 +65,12 @@ def test_promote_and_roll_back_over_http(client: httpx.Client) -> None:
 
     written(client, "papers", {"id": "late", "text": "cancel after a timeout"})
     assert ok(client.post(f"{versions}/rollback"))["number"] == 1
-    deadline = time.monotonic() + DEADLINE_SECONDS
-    while True:  # its worker comes to it behind the active version
-        again = ok(client.post(search, json=question))
-        if again["hits"][0]["id"] == "late":
-            break
-        assert time.monotonic() < deadline, again
-        time.sleep(0.05)
+
+    def late() -> Any:
+        found = ok(client.post(search, json=question))
+        return found["hits"][0]["id"] == "late" and found
+
+    again = wait_for(late, "found by the first version, whose worker comes to it behind the active one")
     assert again["embedder_version"] == 1
     cosines = {hit["id"]: hit["explain"]["dense"]["score"] for hit in before["hits"]}
     for hit in again["hits"][1:]:
@@ -88,14 +80,9 @@ def test_promote_and_roll_back_over_http(client: httpx.Client) -> None:
     assert_problem(client.post(search, json={**question, "embedder_version": 2}), 409)
     entries = ok(client.get("/v1/collections/papers/audit"))["entries"]
     actions = [entry["action"] for entry in reversed(entries)]
+    steps = ["registered", "ready", "promoted", "rolled_back", "retired"]
     assert actions[0] == "created"
-    assert [one for one in actions if one in {"registered", "ready", "promoted", "rolled_back", "retired"}] == [
-        "registered",
-        "ready",
-        "promoted",
-        "rolled_back",
-        "retired",
-    ]
+    assert [one for one in actions if one in steps] == steps
 
 
 def test_client_vectors_are_stored_and_found(client: httpx.Client) -> None:

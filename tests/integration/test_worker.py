@@ -8,7 +8,8 @@ import pytest
 from service.core.versions import VersionState
 from service.store.postgres.connection.pool import Pool
 from service.store.postgres.versions.backfills import PostgresBackfills
-from tests.encoders import ScriptedEncoder, eventually
+from tests.encoders import ScriptedEncoder
+from tests.running import until
 from tests.unit.embedder.worker.test_worker import DIMENSIONS, LONG, running, worker
 from tests.world import NOW, build, doc
 
@@ -53,7 +54,7 @@ async def test_no_transaction_is_open_while_the_model_runs(pool: Pool) -> None:
     model = ScriptedEncoder(DIMENSIONS)
     model.gate.clear()
     async with running(worker(world, model, housekeeping=None)):
-        await eventually(model.started.is_set)
+        await until(model.started.is_set)
         async with pool.connection() as connection:
             for _ in range(50):  # whatever the other stages are at in the meantime
                 cursor = await connection.execute(

@@ -22,7 +22,7 @@ from service.embedder.models.hashing_encoder import HashingEncoder
 from service.embedder.worker import document_chunker as passages
 from service.search.filter_planner import DEFAULT_EF_SEARCH
 from service.spaces.model_verification import ModelVerifier
-from tests.fakes import FakeLexicon, FakeQueue, FakeVectors, FakeVersions
+from tests.fakes import FakeLexicon, FakeVectors, FakeVersions
 from tests.rivals import Rivals
 from tests.world import NOW, doc
 
@@ -55,10 +55,6 @@ class Shouting:
 
 class Zoo(Rivals):
     """A small collection with everything that a search needs."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.lexicon = FakeLexicon(self.store)
 
     async def open(self) -> None:
         spec, identity, canary = await self.verifier.register(EmbedderSpec())
@@ -95,7 +91,7 @@ class Zoo(Rivals):
         """What a worker would do."""
         version = await self.version()
         encoder = await self.verifier.ensure(version)
-        claimed = await FakeQueue(self.store).claim([version], 100, "test", NOW, timedelta(seconds=60))
+        claimed = await self.queue.claim([version], 100, "test", NOW, timedelta(seconds=60))
         for one in claimed:
             (chunks,) = passages.chunk_documents(encoder, [one.document], version.chunking)
             vectors = encoder.encode([chunk.text for chunk in chunks], "document")

@@ -13,7 +13,8 @@ from service.core.errors import ModelUnavailable, Overloaded
 from service.core.ids import Role, Vectors
 from service.embedder.models.batcher import Batcher
 from service.embedder.models.hashing_encoder import HashingEncoder
-from tests.encoders import ScriptedEncoder, eventually
+from tests.encoders import ScriptedEncoder
+from tests.running import until
 
 PLAIN = HashingEncoder(EmbedderSpec(model="hashing:64"))
 
@@ -147,7 +148,7 @@ async def test_too_much_waiting_is_refused_at_once_with_a_time_to_come_back(enco
         assert refused.value.retry_after >= 1
         encoder.gate.set()
         await waiting
-        await eventually(lambda: not batcher.busy)
+        await until(lambda: not batcher.busy)
         # Larger than the bound, but nothing else waits: it could never be taken otherwise.
         assert (await batcher.embed(["a", "b", "c", "d"], "query")).shape == (4, 64)
 
@@ -159,7 +160,7 @@ async def test_closing_fails_those_who_wait(encoder: ScriptedEncoder) -> None:
         await asyncio.to_thread(encoder.started.wait, 10)
         (waiting,) = await start(batcher, ["waits"])
         closing = asyncio.create_task(batcher.close())
-        await eventually(waiting.done)
+        await until(waiting.done)
         encoder.gate.set()
         await closing
         for outcome in await asyncio.gather(held, waiting, return_exceptions=True):

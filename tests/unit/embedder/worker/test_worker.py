@@ -28,8 +28,9 @@ from service.embedder.worker.in_flight import BACKFILL_LIMITS, LIVE_LIMITS, Enco
 from service.embedder.worker.settings import WorkerSettings
 from service.embedder.worker.version_gate import VersionGate
 from service.embedder.worker.worker import Worker
-from tests.encoders import ScriptedEncoder, eventually
+from tests.encoders import ScriptedEncoder
 from tests.fakes import Waiting
+from tests.running import until as eventually
 from tests.world import World, build, doc
 
 DIMENSIONS = 32
