@@ -122,7 +122,7 @@ class Rivals(FakeAdapters):
         status = SpaceStatus(rows=len(self.store.space(version)), indexed=indexed, chunks_per_document=1.0)
         self.versions.statuses[version.collection_id, version.number] = status
 
-    def search(self, kind: type[SearchPipeline] = SearchPipeline, **replaced: object) -> SearchPipeline:
+    def search(self, **replaced: object) -> SearchPipeline:
         parts: dict[str, object] = {
             "collections": self.collections,
             "versions": self.versions,
@@ -135,7 +135,7 @@ class Rivals(FakeAdapters):
             "passing_cap": 100,
             "max_concurrent": 10,
         }
-        return kind(**{**parts, **replaced})  # type: ignore[arg-type]
+        return SearchPipeline(**{**parts, **replaced})  # type: ignore[arg-type]
 
     def shadow(self, *, share: float = 1.0, search: SearchPipeline | None = None) -> ShadowTraffic:
         search = search or self.search()
