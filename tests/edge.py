@@ -2,11 +2,12 @@
 
 import asyncio
 import dataclasses
+import inspect
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import httpx
 import pytest
@@ -37,25 +38,13 @@ from service.versions.collection_setup import CollectionService
 from service.versions.promotion_checks import Measure, PromotionChecks
 from service.versions.shadow_traffic import ShadowTraffic
 from service.versions.state_machine import VersionStateMachine
-from tests.fakes import (
-    FakeAudit,
-    FakeBackfills,
-    FakeChanges,
-    FakeDocuments,
-    FakeIndexes,
-    FakeLexicon,
-    FakeProcesses,
-    FakeQueue,
-    FakeRecalls,
-    FakeStore,
-    FakeTestSets,
-    FakeVectors,
-)
+from tests.fakes import FakeAdapters, FakeQueue, FakeStore, FakeVectors
 
 LIMITS = RequestLimits(body_bytes=200_000, line_bytes=2_000, documents=DocumentLimits(text_length=1_000, batch=5))
 """Small, so that tests can go beyond them quickly."""
 
 Json = dict[str, Any]
+T = TypeVar("T")
 
 
 class WordReranker:
@@ -66,8 +55,7 @@ class WordReranker:
 
     async def read(self, query: str, passages: Sequence[str]) -> RerankScores:
         wanted = set(query.lower().split())
-        shares = (len(wanted & set(passage.lower().split())) / len(wanted) for passage in passages)
-        return RerankScores(scores=tuple(shares))
+        return RerankScores(scores=tuple(len(wanted & set(one.lower().split())) / len(wanted) for one in passages))
 
 
 class Stuck(WordReranker):
@@ -101,8 +89,7 @@ class Edge:
         content: Json = {} if body is None else {"json": body}
         answer = await self.client.request(method, url, params=params or None, **content)
         assert answer.status_code == status, answer.text
-        shown: Json = answer.json()
-        return shown
+        return cast(Json, answer.json())
 
     async def get(self, url: str, **params: Any) -> Json:
         return await self.call("GET", url, **params)
@@ -131,8 +118,7 @@ class Edge:
         return await self.post(f"/v1/collections/{name}/search", {"query": query, **request})
 
     async def trail(self) -> list[Json]:
-        entries: list[Json] = (await self.get("/v1/collections/papers/audit"))["entries"]
-        return entries
+        return cast(list[Json], (await self.get("/v1/collections/papers/audit"))["entries"])
 
     async def encode(self) -> None:
         """Do the worker's part: encode everything that waits."""
@@ -183,8 +169,8 @@ def now() -> datetime:
 
 
 def _encoded(claimed: ClaimedJob, encoder: Encoder) -> EncodedDocument:
-    text = claimed.document.text
-    chunk = Chunk(number=0, start=0, end=len(text), text=f"{claimed.document.title}\n{text}", tokens=1)
+    title, text = claimed.document.title, claimed.document.text
+    chunk = Chunk(number=0, start=0, end=len(text), text=f"{title}\n{text}", tokens=1)
     return EncodedDocument(job=claimed.job, chunks=(chunk,), vectors=encoder.encode([chunk.text], "document"))
 
 
@@ -195,53 +181,35 @@ async def nothing_against_it(collection: Collection, version: EmbedderVersion) -
     )
 
 
+def connect(kind: type[T], adapters: FakeAdapters, **others: Any) -> T:
+    """An object whose parameters are filled by the adapters of the same names, and by `others`."""
+    ports = {name: port for name, port in vars(adapters).items() if name in inspect.signature(kind).parameters}
+    return kind(**ports | others)
+
+
 def build(
     *,
     reranker: Reranker | None = None,
     limits: RequestLimits = LIMITS,
     measure: Measure = nothing_against_it,
     **changes: Any,
-) -> tuple[Service, FakeStore]:
+) -> tuple[Service, FakeAdapters]:
     """A service over a new store; `changes` replace fields of it. `measure` makes the measured checks."""
-    store = FakeStore()
-    documents, queue, lexicon = FakeDocuments(store), FakeQueue(store), FakeLexicon(store)
+    adapters = FakeAdapters()
     embedders = ModelRegistry(default="hashing:32")
-    verifier = ModelVerifier(collections=store.collections, versions=store.versions, embedders=embedders)
-    backfills, test_sets = FakeBackfills(store), FakeTestSets(store.collections)
-    checks = PromotionChecks(
-        collections=store.collections,
-        versions=store.versions,
-        backfills=backfills,
-        test_sets=test_sets,
-        processes=FakeProcesses(),
-        verifier=verifier,
-        measure=measure,
-    )
-    state_machine = VersionStateMachine(
-        versions=store.versions,
-        backfills=backfills,
-        queue=queue,
-        verifier=verifier,
-        checks=checks,
-        exact_below=10_000,
-    )
+    verifier = connect(ModelVerifier, adapters, embedders=embedders)
+    sampling = connect(CollectionSampler, adapters, embedders=embedders, verifier=verifier)
+    checks = connect(PromotionChecks, adapters, verifier=verifier, measure=measure)
     traffic = QueryWindows(600.0)
-    search = SearchPipeline(
-        collections=store.collections,
-        versions=store.versions,
-        documents=documents,
-        vectors=FakeVectors(store),
-        lexicon=lexicon,
+    search = connect(
+        SearchPipeline,
+        adapters,
         embedders=embedders,
         verifier=verifier,
         reranker=reranker,
         passing_cap=1_000,
         max_concurrent=64,
         observers=(traffic,),
-    )
-
-    sampling = CollectionSampler(
-        vectors=FakeVectors(store), documents=documents, embedders=embedders, verifier=verifier
     )
 
     @asynccontextmanager
@@ -254,58 +222,24 @@ def build(
 
     async def refresh_metrics() -> None: ...
 
-    recall_controller = RecallController(
-        collections=store.collections,
-        versions=store.versions,
-        queue=queue,
-        recalls=FakeRecalls(store.collections),
-        indexes=FakeIndexes(store.versions),
-        audit=FakeAudit(store.collections),
-        test_sets=test_sets,
-        curve_measurer=CurveMeasurer(vectors=FakeVectors(store), sampling=sampling, rest_ratio=0.0),
-        live_texts=lambda _: (),
-        exact_below=10_000,
-    )
-    service = Service(
+    service = connect(
+        Service,
+        adapters,
         search=search,
-        shadow=ShadowTraffic(search=search, collections=store.collections, versions=store.versions, share=0.0),
-        drift_monitor=DriftMonitor(
-            traffic=traffic,
-            collections=store.collections,
-            versions=store.versions,
-            vectors=FakeVectors(store),
-            lexicon=lexicon,
-            sampling=sampling,
-            interval=0.0,
+        shadow=connect(ShadowTraffic, adapters, search=search, share=0.0),
+        drift_monitor=connect(DriftMonitor, adapters, traffic=traffic, sampling=sampling, interval=0.0),
+        evaluator=connect(Evaluator, adapters, search=search, sampling=sampling),
+        ingest=connect(IngestService, adapters, limits=limits.documents, wait_seconds=5.0),
+        collection_service=connect(CollectionService, adapters, embedders=embedders, verifier=verifier),
+        state_machine=connect(VersionStateMachine, adapters, verifier=verifier, checks=checks, exact_below=10_000),
+        diagnostics=connect(DiagnosticsService, adapters, sampling=sampling),
+        recall_controller=connect(
+            RecallController,
+            adapters,
+            curve_measurer=connect(CurveMeasurer, adapters, sampling=sampling, rest_ratio=0.0),
+            live_texts=lambda _: (),
+            exact_below=10_000,
         ),
-        evaluator=Evaluator(search=search, versions=store.versions, sampling=sampling),
-        ingest=IngestService(
-            documents=documents,
-            queue=queue,
-            changes=FakeChanges(store),
-            lexicon=lexicon,
-            limits=limits.documents,
-            wait_seconds=5.0,
-        ),
-        collection_service=CollectionService(collections=store.collections, embedders=embedders, verifier=verifier),
-        state_machine=state_machine,
-        diagnostics=DiagnosticsService(
-            collections=store.collections,
-            versions=store.versions,
-            vectors=FakeVectors(store),
-            documents=documents,
-            sampling=sampling,
-        ),
-        recall_controller=recall_controller,
-        collections=store.collections,
-        versions=store.versions,
-        backfills=backfills,
-        audit=FakeAudit(store.collections),
-        test_sets=test_sets,
-        recalls=FakeRecalls(store.collections),
-        documents=documents,
-        queue=queue,
-        lexicon=lexicon,
         embedders=embedders,
         reranker=reranker,
         limits=limits,
@@ -315,17 +249,17 @@ def build(
         refresh_metrics=refresh_metrics,
         run=run,
     )
-    return dataclasses.replace(service, **changes), store
+    return dataclasses.replace(service, **changes), adapters
 
 
 @asynccontextmanager
 async def edge(**options: Any) -> AsyncIterator[Edge]:
     """A running API; `options` as for `build`."""
-    service, store = build(**options)
+    service, adapters = build(**options)
     app = create_app(service)
     transport = httpx.ASGITransport(app)
     async with app.router.lifespan_context(app), httpx.AsyncClient(transport=transport, base_url="http://t") as client:
-        yield Edge(service, client, store, FakeQueue(store), FakeVectors(store))
+        yield Edge(service, client, adapters.store, adapters.queue, adapters.vectors)
 
 
 def api_fixture(*documents: Json, settings: Json | None = None, name: str = "api", **options: Any) -> Any:
@@ -345,14 +279,12 @@ async def call_and_leave(
     service: Service, path: str, body: bytes | Iterable[bytes], leave: asyncio.Event | None = None, kind: str = "json"
 ) -> list[Message]:
     """POST as a client does that disconnects after its body, or later, on `leave`. What was sent to it."""
-    parts = [body] if isinstance(body, bytes) else list(body)
-    more = leave is None
-    whole: list[Message] = [{"type": "http.request", "body": part, "more_body": more} for part in reversed(parts)]
+    parts = iter([body] if isinstance(body, bytes) else body)
     sent: list[Message] = []
 
     async def receive() -> Message:
-        if whole:
-            return whole.pop()
+        if (part := next(parts, None)) is not None:
+            return {"type": "http.request", "body": part, "more_body": leave is None}
         if leave is not None:
             await leave.wait()
         return {"type": "http.disconnect"}
@@ -373,11 +305,9 @@ def assert_problem(answer: httpx.Response, status: int, field: str | None = None
     assert answer.headers["content-type"] == "application/problem+json"
     problem: Json = answer.json()
     assert set(problem) == {"type", "title", "status", "detail", "errors", "request_id", *members}
-    assert problem["status"] == status
     assert problem["type"].startswith("urn:azimuth:error:")
-    assert problem["title"]
-    assert problem["detail"]
-    assert problem["request_id"] == answer.headers["x-request-id"]
+    assert (problem["status"], problem["request_id"]) == (status, answer.headers["x-request-id"])
+    assert all((problem["title"], problem["detail"]))
     assert all(set(one) == {"field", "message"} and one["message"] for one in problem["errors"])
     if field is not None:
         assert field in [one["field"] for one in problem["errors"]], problem
