@@ -11,60 +11,57 @@ import pytest
 
 from service.core import filters
 from service.core.collections import EXTERNAL, Collection, CollectionSettings, EmbedderSpec
-from service.core.documents import Document
+from service.core.documents import Accepted, Document
 from service.core.errors import Conflict, Invalid, VersionNotFound
 from service.core.ids import CollectionName, DocumentId, VersionNumber
 from service.core.versions import EmbedderVersion, VersionState
 from service.embedder.models.registry import ModelRegistry
 from service.ingest.service import IngestService
 from service.ingest.stream import BATCH_DOCUMENTS
-from service.ingest.validation import DocumentLimits, vector_target
+from service.ingest.validation import DocumentLimits, VectorTarget, vector_target
 from service.spaces.model_verification import ModelVerifier
-from tests.fakes import FakeChanges, FakeDocuments, FakeLexicon, FakeQueue, FakeStore
+from tests.fakes import FakeAdapters
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 LIMITS = DocumentLimits(id_length=20, title_length=30, text_length=200, metadata_bytes=200, metadata_depth=3, batch=5)
 
 
-class Place:
-    """A collection and the story that writes into it."""
+class Place(FakeAdapters):
+    """A collection, its only version, and the service that writes into it."""
 
-    def __init__(self, store: FakeStore, collection: Collection) -> None:
-        self.store = store
-        self.documents = FakeDocuments(store)
-        self.queue = FakeQueue(store)
-        self.collection = collection
+    collection: Collection
+    version: EmbedderVersion
+
+    async def create(self, spec: EmbedderSpec) -> "Place":
+        registry = ModelRegistry(default="hashing:16")
+        verifier = ModelVerifier(collections=self.collections, versions=self.versions, embedders=registry)
+        spec, identity, canary = await verifier.register(spec)
+        settings = CollectionSettings(embedder=spec)
+        self.collection = await self.collections.create(CollectionName("c"), settings, identity, canary, NOW)
+        (self.version,) = self.collections.versions[self.collection.id]
         self.ingest = IngestService(
             documents=self.documents,
             queue=self.queue,
-            changes=FakeChanges(store),
-            lexicon=FakeLexicon(store),
+            changes=self.changes,
+            lexicon=self.lexicon,
             limits=LIMITS,
             wait_seconds=0.1,
         )
+        return self
+
+    async def write(self, *documents: Document, target: VectorTarget | None = None) -> tuple[Accepted, ...]:
+        return await self.ingest.write(self.collection, documents, target)
 
 
 @pytest.fixture
 async def place() -> Place:
-    store = FakeStore()
-    return Place(store, await collection_of(store, EmbedderSpec(model="hashing:16")))
+    return await Place().create(EmbedderSpec(model="hashing:16"))
 
 
 @pytest.fixture
 async def theirs() -> Place:
     """Its only version takes the client's own vectors, of three dimensions."""
-    store = FakeStore()
-    spec = EmbedderSpec(model=EXTERNAL, dimensions=3, identity="theirs")
-    return Place(store, await collection_of(store, spec))
-
-
-async def collection_of(store: FakeStore, spec: EmbedderSpec) -> Collection:
-    verifier = ModelVerifier(
-        collections=store.collections, versions=store.versions, embedders=ModelRegistry(default="hashing:16")
-    )
-    spec, identity, canary = await verifier.register(spec)
-    settings = CollectionSettings(embedder=spec)
-    return await store.collections.create(CollectionName("c"), settings, identity, canary, NOW)
+    return await Place().create(EmbedderSpec(model=EXTERNAL, dimensions=3, identity="theirs"))
 
 
 def document(name: str = "a", **parts: Any) -> Document:
@@ -93,21 +90,21 @@ def document(name: str = "a", **parts: Any) -> Document:
 )
 async def test_an_invalid_document_is_refused_with_its_batch(place: Place, bad: Document, field: str) -> None:
     with pytest.raises(Invalid) as refused:
-        await place.ingest.write(place.collection, [bad, document("good")])
+        await place.write(bad, document("good"))
     assert [error.field for error in refused.value.errors] == [field]
     assert await place.documents.page(place.collection.id, None, 10, None) == ()
 
 
 async def test_repeated_ids_and_too_many_documents_are_refused(place: Place) -> None:
     with pytest.raises(Invalid, match="cannot be accepted") as refused:
-        await place.ingest.write(place.collection, [document("a"), document("a")])
+        await place.write(document("a"), document("a"))
     assert refused.value.errors[0].field == "documents.1.id"
     with pytest.raises(Invalid, match="at most 5"):
-        await place.ingest.write(place.collection, [document(str(number)) for number in range(6)])
+        await place.write(*(document(str(number)) for number in range(6)))
 
 
 async def test_a_title_alone_is_a_document(place: Place) -> None:
-    (accepted,) = await place.ingest.write(place.collection, [document(title="only a title", text="")])
+    (accepted,) = await place.write(document(title="only a title", text=""))
     assert accepted.status == "created"
 
 
@@ -139,29 +136,27 @@ async def test_a_stream_that_breaks_off_keeps_what_was_committed(place: Place) -
 
 
 async def test_delete_by_filter(place: Place) -> None:
-    await place.ingest.write(place.collection, [document(str(year), metadata={"year": year}) for year in range(5)])
+    await place.write(*(document(str(year), metadata={"year": year}) for year in range(5)))
     assert await place.ingest.delete_matching(place.collection, filters.parse({"year": {"$gte": 2}})) == 3
-    left = await place.documents.page(place.collection.id, None, 10, None)
-    assert [one.id for one in left] == ["0", "1"]
+    assert [one.id for one in await place.documents.page(place.collection.id, None, 10, None)] == ["0", "1"]
 
 
 async def test_waiting_times_out(place: Place) -> None:
-    await place.ingest.write(place.collection, [document("a")])
+    await place.write(document("a"))
     assert not await place.ingest.wait_until_searchable(place.collection, [DocumentId("a")])
     assert await place.ingest.wait_until_searchable(place.collection, [])
 
 
 async def test_a_document_that_was_set_aside_is_not_searchable(place: Place) -> None:
-    await place.ingest.write(place.collection, [document("a")])
-    (version,) = place.store.collections.versions[place.collection.id]
-    (claimed,) = await place.queue.claim([version], 10, "w", datetime.now(UTC), timedelta(seconds=60))
+    await place.write(document("a"))
+    (claimed,) = await place.queue.claim([place.version], 10, "w", datetime.now(UTC), timedelta(seconds=60))
     assert await place.queue.record_failure([claimed.job], "poison", 1, NOW, NOW) == ("a",)
     assert not await place.ingest.wait_until_searchable(place.collection, [DocumentId("a")])
 
 
 async def test_waits_end_when_the_process_stops(place: Place) -> None:
     patient = replace(place.ingest, wait_seconds=60.0)
-    await patient.write(place.collection, [document("a")])
+    await place.write(document("a"))
     async with asyncio.timeout(5), asyncio.TaskGroup() as group:
         waiting = group.create_task(patient.wait_until_searchable(place.collection, [DocumentId("a")]))
         while not patient._waits:
@@ -174,15 +169,9 @@ async def test_waits_end_when_the_process_stops(place: Place) -> None:
 # ---------------------------------------------------------------- vectors that clients bring
 
 
-def version_of(place: Place) -> EmbedderVersion:
-    (version,) = place.store.collections.versions[place.collection.id]
-    return version
-
-
 async def test_a_client_vector_is_stored_at_length_one(theirs: Place) -> None:
-    brought = document(vector=(0.0, 3e300, 4e300))
-    await theirs.ingest.write(theirs.collection, [brought, document("mute")], version_of(theirs))
-    stored = theirs.store.space(version_of(theirs))
+    await theirs.write(document(vector=(0.0, 3e300, 4e300)), document("mute"), target=theirs.version)
+    stored = theirs.store.space(theirs.version)
     np.testing.assert_allclose(stored[DocumentId("a"), 0].embedding, [0.0, 0.6, 0.8], atol=1e-3)
     assert [key[1] for key in theirs.store.jobs] == ["mute"]
 
@@ -198,11 +187,11 @@ async def test_a_client_vector_is_stored_at_length_one(theirs: Place) -> None:
 )
 async def test_an_invalid_vector_is_refused(theirs: Place, vector: tuple[float, ...], reason: str) -> None:
     with pytest.raises(Invalid) as refused:
-        await theirs.ingest.write(theirs.collection, [document(vector=vector)], version_of(theirs))
+        await theirs.write(document(vector=vector), target=theirs.version)
     (error,) = refused.value.errors
     assert error.field == "documents.0.vector"
     assert reason in error.message
-    outcome = await theirs.ingest.stream(theirs.collection, lines(document(vector=vector)), version_of(theirs))
+    outcome = await theirs.ingest.stream(theirs.collection, lines(document(vector=vector)), theirs.version)
     assert reason in outcome.errors[0][1]
     assert not theirs.store.documents
 
@@ -210,26 +199,23 @@ async def test_an_invalid_vector_is_refused(theirs: Place, vector: tuple[float, 
 async def test_a_vector_without_a_target_is_refused_with_the_reason(place: Place) -> None:
     for takes in (None, "there is none"):
         with pytest.raises(Invalid) as refused:
-            await place.ingest.write(place.collection, [document(vector=(1.0,))], takes)
+            await place.write(document(vector=(1.0,)), target=takes)
         assert (takes or "no embedder version") in refused.value.errors[0].message
 
 
 async def test_a_missing_client_vector_is_not_waited_for(theirs: Place) -> None:
     patient = replace(theirs.ingest, wait_seconds=60.0)
-    await patient.write(
-        theirs.collection, [document("mute"), document("a", vector=(1.0, 0.0, 0.0))], version_of(theirs)
-    )
+    await theirs.write(document("mute"), document("a", vector=(1.0, 0.0, 0.0)), target=theirs.version)
     async with asyncio.timeout(5):
         assert await patient.wait_until_searchable(theirs.collection, [DocumentId("a")])
         assert not await patient.wait_until_searchable(theirs.collection, [DocumentId("a"), DocumentId("mute")])
 
 
 async def test_the_vector_target_is_the_named_or_the_only_external_version(theirs: Place) -> None:
-    first = version_of(theirs)
+    first = theirs.version
     second = replace(first, number=VersionNumber(2))
     ours = replace(first, number=VersionNumber(3), spec=EmbedderSpec(model="hashing:16"))
     gone = replace(first, number=VersionNumber(4), state=VersionState.RETIRED)
-
     assert vector_target([first, ours, gone], None) == first
     assert vector_target([first, second, ours], VersionNumber(2)) == second
     assert "takes vectors" in str(vector_target([ours, gone], None))

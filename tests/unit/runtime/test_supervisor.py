@@ -5,12 +5,14 @@ import os
 import signal
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from service.core.errors import DatabaseUnavailable, Misconfigured
 from service.runtime import supervisor
+from tests.running import running, until
 
 SECONDS = 20.0
 
@@ -55,40 +57,31 @@ class Fragile:
         return "postgresql:///"
 
 
-async def until(condition: object) -> None:
-    deadline = time.monotonic() + SECONDS
-    while not condition():  # type: ignore[operator]
-        assert time.monotonic() < deadline
-        await asyncio.sleep(0.02)
+def steady(folder: Path) -> Script:
+    return Script("steady", folder, "import time; time.sleep(60)")
 
 
 async def test_a_dead_child_is_restarted_and_stopped_at_the_end(tmp_path: Path) -> None:
-    steady = Script("steady", tmp_path, "import time; time.sleep(60)")
-    stop = asyncio.Event()
-    running = asyncio.create_task(supervisor.run([steady], None, stop))
-    await until(lambda: steady.started == 1)
-    os.kill(steady.pid, signal.SIGKILL)
-    await until(lambda: steady.started == 2)
-    last = steady.pid
-    stop.set()
-    await asyncio.wait_for(running, SECONDS)
+    child = steady(tmp_path)
+    async with running(partial(supervisor.run, [child], None), SECONDS):
+        await until(lambda: child.started == 1)
+        os.kill(child.pid, signal.SIGKILL)
+        await until(lambda: child.started == 2)
+        last = child.pid
     with pytest.raises(ProcessLookupError):
         os.kill(last, 0)
 
 
 async def test_a_failed_start_of_the_database_is_repeated_beside_the_children(tmp_path: Path) -> None:
-    steady, database, stop = Script("steady", tmp_path, "import time; time.sleep(60)"), Fragile(), asyncio.Event()
-    running = asyncio.create_task(supervisor.run([steady], database, stop))
-    await until(lambda: database.starts == 2 and steady.started == 1)
-    stop.set()
-    await asyncio.wait_for(running, SECONDS)
+    child, database = steady(tmp_path), Fragile()
+    async with running(partial(supervisor.run, [child], database), SECONDS):
+        await until(lambda: database.starts == 2 and child.started == 1)
 
 
 async def test_a_misconfigured_child_stops_all(tmp_path: Path) -> None:
-    steady = Script("steady", tmp_path, "import time; time.sleep(60)")
-    hopeless = Script("hopeless", tmp_path, "raise SystemExit(2)")
+    child, hopeless = steady(tmp_path), Script("hopeless", tmp_path, "raise SystemExit(2)")
     with pytest.raises(Misconfigured, match="hopeless"):
-        await asyncio.wait_for(supervisor.run([steady, hopeless], None, asyncio.Event()), SECONDS)
+        await asyncio.wait_for(supervisor.run([child, hopeless], None, asyncio.Event()), SECONDS)
     assert hopeless.started == 1
     with pytest.raises(ProcessLookupError):
-        os.kill(steady.pid, 0)
+        os.kill(child.pid, 0)
