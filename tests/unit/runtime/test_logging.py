@@ -10,13 +10,9 @@ def test_a_line_is_one_json_object_with_its_extras() -> None:
     record.route = "/v1/collections"
     line = JsonFormatter().format(record)
     assert "\n" not in line
-    assert json.loads(line) | {"time": ""} == {
-        "time": "",
-        "level": "info",
-        "logger": "service.api",
-        "message": "served 3",
-        "route": "/v1/collections",
-    }
+    fields = json.loads(line)
+    assert fields.pop("time")
+    assert fields == {"level": "info", "logger": "service.api", "message": "served 3", "route": "/v1/collections"}
 
 
 def test_an_exception_stays_on_the_line() -> None:

@@ -103,9 +103,7 @@ class Place(FakeAdapters):
             load=lambda spec: self.models.get(spec.model) or HashingEncoder(_hashing(spec)),
         )
         self.verifier = ModelVerifier(collections=self.collections, versions=self.versions, embedders=registry)
-        self.collection_service = CollectionService(
-            collections=self.collections, embedders=registry, verifier=self.verifier
-        )
+        self.setup = CollectionService(collections=self.collections, embedders=registry, verifier=self.verifier)
         checks = PromotionChecks(
             collections=self.collections,
             versions=self.versions,
@@ -136,13 +134,13 @@ class Place(FakeAdapters):
         return self.measured
 
     async def create(self, documents: int = 3) -> Collection:
-        collection = await self.collection_service.create(NAME, CollectionSettings(), self.at, actor="azimuth")
+        collection = await self.setup.create(NAME, CollectionSettings(), self.at, actor="azimuth")
         await self.write(collection, *(f"doc-{number}" for number in range(documents)))
         await self.encode()
         return collection
 
     async def create_other(self) -> Collection:
-        return await self.collection_service.create(CollectionName("others"), CollectionSettings(), NOW, actor="ada")
+        return await self.setup.create(CollectionName("others"), CollectionSettings(), NOW, actor="ada")
 
     async def write(self, collection: Collection, *names: str, text: str = "some words") -> None:
         documents = [Document(id=DocumentId(name), text=f"{text} of {name}") for name in names]
@@ -237,9 +235,8 @@ async def test_a_new_collection_has_one_version_with_identity_and_canary(place: 
 
 
 async def test_settings_change_in_place_but_not_the_embedder_or_chunking(place: Place, collection: Collection) -> None:
-    changed = await place.collection_service.configure(
-        collection, replace(collection.settings, recall_target=0.99), NOW, actor="ada"
-    )
+    settings = replace(collection.settings, recall_target=0.99)
+    changed = await place.setup.configure(collection, settings, NOW, actor="ada")
     assert changed.settings.recall_target == 0.99
     for settings, error, message in (
         (replace(changed.settings, embedder=OTHER), EmbedderChange, "new version"),
@@ -247,13 +244,13 @@ async def test_settings_change_in_place_but_not_the_embedder_or_chunking(place: 
         (replace(changed.settings, embedder=EmbedderSpec(model="unheard/of")), Invalid, "unheard/of"),
     ):
         with pytest.raises(error, match=message):
-            await place.collection_service.configure(changed, settings, NOW, actor="ada")
+            await place.setup.configure(changed, settings, NOW, actor="ada")
 
 
 async def test_settings_change_although_the_model_is_no_longer_allowed(place: Place, collection: Collection) -> None:
     settings = replace(collection.settings, embedder=EmbedderSpec(model="once/allowed"))
     place.collections.rows[collection.id] = collection = replace(collection, settings=settings)
-    changed = await place.collection_service.configure(collection, replace(settings, language="de"), NOW, actor="ada")
+    changed = await place.setup.configure(collection, replace(settings, language="de"), NOW, actor="ada")
     assert changed.settings.language == "de"
 
 
@@ -431,8 +428,7 @@ async def test_a_process_without_the_model_leaves_the_version_to_others(place: P
 
 
 async def test_a_backfill_is_paused_and_resumed(place: Place, collection: Collection, version: EmbedderVersion) -> None:
-    paused = await place.machine.pause(collection, version.number, actor="eve", now=NOW)
-    assert paused.paused
+    assert (await place.machine.pause(collection, version.number, actor="eve", now=NOW)).paused
     await place.advance()
     assert not place.store.jobs
     await place.write(collection, "new")
@@ -487,8 +483,7 @@ async def test_a_refused_promotion_names_all_failed_checks(place: Place, collect
     assert [error.field for error in refusal.value.errors] == ["complete", "recall", "judgments"]
     assert (await place.collections.by_name(NAME)).active_version == 1
 
-    promoted = await place.promote(collection, 2, force=True)
-    assert promoted.active_version == 2
+    assert (await place.promote(collection, 2, force=True)).active_version == 2
     (entry, *_) = await place.audit.page(collection.id, None, 1)
     assert (entry.action, entry.actor, entry.version, entry.before) == ("promoted", "eve", 2, 1)
     assert entry.details["forced"] is True
@@ -510,7 +505,7 @@ async def test_evidence_is_renewed_when_old_or_after_new_judgments(place: Place,
     await place.maintain()
     assert place.examined == 1
     judgments = Judgments(queries={"q": "words"}, grades={"q": {"doc-0": 1}}, uploaded_at=NOW)
-    entry = (await place.audit.page(collection.id, None, 1))[0]
+    (entry,) = await place.audit.page(collection.id, None, 1)
     await place.test_sets.put(collection.id, judgments, entry)
     await place.maintain()
     assert place.examined == 2
