@@ -77,12 +77,13 @@ class PromotionChecks:
     async def evidence_for_promotion(self, version: EmbedderVersion, now: Clock) -> PromotionEvidence:
         """The measurements of the version where they are still valid, else new ones; the other checks are repeated."""
         collection = await self.collections.get(version.collection_id)
-        if version.evidence is None or not await self._is_valid(version.evidence, collection, version, now()):
+        evidence = await self._valid_evidence(collection, version, now())
+        if evidence is None:
             return await self.collect_evidence(version, now)
         repeated = await self._repeated_checks(version, now)
         names = {check.name for check in repeated}
-        measured = [check for check in version.evidence.checks if check.name not in names]
-        return dataclasses.replace(version.evidence, checks=(*repeated, *measured))
+        measured = [check for check in evidence.checks if check.name not in names]
+        return dataclasses.replace(evidence, checks=(*repeated, *measured))
 
     async def needs_evidence(self, version: EmbedderVersion, now: datetime) -> bool:
         """Evidence is kept valid for a version that waits to be promoted, but not for the previously active one."""
@@ -91,20 +92,19 @@ class PromotionChecks:
         collection = await self.collections.get(version.collection_id)
         if version.number == collection.previous_version:
             return False
-        return version.evidence is None or not await self._is_valid(version.evidence, collection, version, now)
+        return await self._valid_evidence(collection, version, now) is None
 
-    async def _is_valid(
-        self, evidence: PromotionEvidence, collection: Collection, version: EmbedderVersion, now: datetime
-    ) -> bool:
-        """Is it young, and are judgments, index, `ef_search` and active version still those that it was made with?"""
-        if now - evidence.gathered_at > VALID_FOR:
-            return False
-        status = await self.versions.status(version)
-        return (
-            evidence.against == collection.active_version
-            and evidence.judged_at == await self.test_sets.uploaded_at(collection.id)
-            and (evidence.indexed, evidence.effort) == (status.indexed, status.ef_settings.get("all"))
-        )
+    async def _valid_evidence(
+        self, collection: Collection, version: EmbedderVersion, now: datetime
+    ) -> PromotionEvidence | None:
+        """The evidence if it is young, and judgments, index, `ef_search` and active version are still those of then."""
+        evidence = version.evidence
+        if evidence is None or now - evidence.gathered_at > VALID_FOR:
+            return None
+        status, judged_at = await self.versions.status(version), await self.test_sets.uploaded_at(collection.id)
+        then = (evidence.against, evidence.judged_at, evidence.indexed, evidence.effort)
+        current = (collection.active_version, judged_at, status.indexed, status.ef_settings.get("all"))
+        return evidence if then == current else None
 
     async def _repeated_checks(self, version: EmbedderVersion, now: Clock) -> tuple[PromotionCheck, ...]:
         return (

@@ -60,12 +60,14 @@ async def open_api(settings: Settings, url: str) -> AsyncIterator[FastAPI]:
     async with AsyncExitStack() as stack:
         store = await stack.enter_async_context(components.open_store(settings, url, "api"))
         await maintenance.repair_after_restore(store.pool)
+        collections, versions, documents, vectors = store.collections, store.versions, store.documents, store.vectors
+        queue, recalls, test_sets = store.queue, store.recalls, store.test_sets
         models = components.model_registry(settings)
         stack.push_async_callback(models.close)
         verifier = components.model_verifier(store, models)
         lexicon = TantivyLexicon(settings.data_dir / "lexical", await server_checks.installation(store.pool))
         stack.push_async_callback(lexicon.close)
-        follower = Follower(lexicon, store.collections, store.changes)
+        follower = Follower(lexicon, collections, store.changes)
         reranker = None
         if settings.reranker != NO_RERANKER:
             reranker = CrossEncoderReranker(
@@ -80,10 +82,10 @@ async def open_api(settings: Settings, url: str) -> AsyncIterator[FastAPI]:
         recall_monitor = await stack.enter_async_context(_open_recall_monitor(settings, url, lexicon))
         query_windows = QueryWindows(settings.drift_seconds)
         search = SearchPipeline(
-            collections=store.collections,
-            versions=store.versions,
-            documents=store.documents,
-            vectors=store.vectors,
+            collections=collections,
+            versions=versions,
+            documents=documents,
+            vectors=vectors,
             lexicon=lexicon,
             embedders=models,
             verifier=verifier,
@@ -92,43 +94,34 @@ async def open_api(settings: Settings, url: str) -> AsyncIterator[FastAPI]:
             max_concurrent=settings.max_concurrent_searches,
             observers=(recall_monitor, query_windows),
         )
-        shadow = ShadowTraffic(
-            search=search, collections=store.collections, versions=store.versions, share=settings.shadow_share
-        )
-        sampling = CollectionSampler(
-            vectors=store.vectors, documents=store.documents, embedders=models, verifier=verifier
-        )
+        shadow = ShadowTraffic(search=search, collections=collections, versions=versions, share=settings.shadow_share)
+        sampling = CollectionSampler(vectors=vectors, documents=documents, embedders=models, verifier=verifier)
         recall_controller = RecallController(
-            collections=store.collections,
-            versions=store.versions,
-            queue=store.queue,
-            recalls=store.recalls,
+            collections=collections,
+            versions=versions,
+            queue=queue,
+            recalls=recalls,
             indexes=store.indexes,
             audit=store.audit,
-            test_sets=store.test_sets,
-            curve_measurer=CurveMeasurer(vectors=store.vectors, sampling=sampling),
+            test_sets=test_sets,
+            curve_measurer=CurveMeasurer(vectors=vectors, sampling=sampling),
             live_texts=lambda name: [request.text for request in shadow.recent(name)],
             exact_below=settings.exact_below,
         )
         search_checks = SearchChecks(
             search=search,
-            versions=store.versions,
-            vectors=store.vectors,
-            test_sets=store.test_sets,
+            versions=versions,
+            vectors=vectors,
+            test_sets=test_sets,
             verifier=verifier,
             sampling=sampling,
             shadow=shadow,
         )
-        machine = components.state_machine(
-            settings,
-            store,
-            verifier,
-            measure=search_checks.measure,
-            prepare=partial(recall_controller.prepare, now=utc_now),
-        )
+        prepare = partial(recall_controller.prepare, now=utc_now)
+        machine = components.state_machine(settings, store, verifier, measure=search_checks.measure, prepare=prepare)
         readiness = Readiness(
-            collections=store.collections,
-            versions=store.versions,
+            collections=collections,
+            versions=versions,
             processes=store.processes,
             embedders=models,
             verifier=verifier,
@@ -136,36 +129,32 @@ async def open_api(settings: Settings, url: str) -> AsyncIterator[FastAPI]:
             check_seconds=settings.check_seconds,
         )
         diagnostics = DiagnosticsService(
-            collections=store.collections,
-            versions=store.versions,
-            vectors=store.vectors,
-            documents=store.documents,
-            sampling=sampling,
+            collections=collections, versions=versions, vectors=vectors, documents=documents, sampling=sampling
         )
         calibrator = ConfidenceCalibrator(
-            collections=store.collections,
-            versions=store.versions,
-            queue=store.queue,
-            vectors=store.vectors,
+            collections=collections,
+            versions=versions,
+            queue=queue,
+            vectors=vectors,
             lexicon=lexicon,
-            test_sets=store.test_sets,
+            test_sets=test_sets,
             sampling=sampling,
         )
         drift_monitor = DriftMonitor(
             traffic=query_windows,
-            collections=store.collections,
-            versions=store.versions,
-            vectors=store.vectors,
+            collections=collections,
+            versions=versions,
+            vectors=vectors,
             lexicon=lexicon,
             sampling=sampling,
             interval=min(INTERVAL_SECONDS, settings.drift_seconds),
         )
         gauges = DatabaseGauges(
-            known=KnownCollections(store.collections),
-            versions=store.versions,
-            queue=store.queue,
+            known=KnownCollections(collections),
+            versions=versions,
+            queue=queue,
             backfills=store.backfills,
-            recalls=store.recalls,
+            recalls=recalls,
             indexes=store.indexes,
         )
 
@@ -196,28 +185,22 @@ async def open_api(settings: Settings, url: str) -> AsyncIterator[FastAPI]:
                 search=search,
                 shadow=shadow,
                 drift_monitor=drift_monitor,
-                evaluator=Evaluator(search=search, versions=store.versions, sampling=sampling),
+                evaluator=Evaluator(search=search, versions=versions, sampling=sampling),
                 ingest=IngestService(
-                    documents=store.documents,
-                    queue=store.queue,
-                    changes=store.changes,
-                    lexicon=lexicon,
-                    limits=limits.documents,
+                    documents=documents, queue=queue, changes=store.changes, lexicon=lexicon, limits=limits.documents
                 ),
-                collection_service=CollectionService(
-                    collections=store.collections, embedders=models, verifier=verifier
-                ),
+                collection_service=CollectionService(collections=collections, embedders=models, verifier=verifier),
                 state_machine=machine,
                 diagnostics=diagnostics,
                 recall_controller=recall_controller,
-                collections=store.collections,
-                versions=store.versions,
+                collections=collections,
+                versions=versions,
                 backfills=store.backfills,
                 audit=store.audit,
-                test_sets=store.test_sets,
-                recalls=store.recalls,
-                documents=store.documents,
-                queue=store.queue,
+                test_sets=test_sets,
+                recalls=recalls,
+                documents=documents,
+                queue=queue,
                 lexicon=lexicon,
                 embedders=models,
                 reranker=reranker,
