@@ -9,14 +9,10 @@ import httpx
 from service.core.errors import Misconfigured
 from service.evaluation.beir import BeirJudgments
 
-READ_SECONDS = 600.0
 STREAM_DOCUMENTS = 500
 """Documents per NDJSON request: small enough that a broken connection costs little, large enough to be fast."""
 STREAM_BYTES = 8 * 2**20
 """A request also ends when its lines reach this size."""
-PAGE_DOCUMENTS = 100
-"""Documents per page of a listing."""
-ANY_ADDRESS = ("0.0.0.0", "::")  # noqa: S104 compared with, not bound to
 
 
 class Refused(Exception):
@@ -50,7 +46,7 @@ class Unreachable(Exception):
 
 def address_of(host: str, port: int) -> str:
     """The URL at which a client on the same machine reaches a service that listens on `host` and `port`."""
-    host = "127.0.0.1" if host in ANY_ADDRESS else host
+    host = "127.0.0.1" if host in ("0.0.0.0", "::") else host  # noqa: S104 compared with, not bound to
     return f"http://{f'[{host}]' if ':' in host else host}:{port}"
 
 
@@ -60,7 +56,7 @@ class Client:
     def __init__(self, url: str, key: str | None = None) -> None:
         self.url = url.rstrip("/")
         headers = {b"Authorization": f"Bearer {key}".encode()} if key else None
-        timeout = httpx.Timeout(READ_SECONDS, connect=5.0)
+        timeout = httpx.Timeout(600.0, connect=5.0)
         try:
             self._http = httpx.Client(base_url=self.url, headers=headers, timeout=timeout, trust_env=False)
         except httpx.InvalidURL as error:
@@ -131,7 +127,7 @@ class Client:
 
     def documents(self, name: str) -> Iterator[dict[str, Any]]:
         """All documents, read page by page, ordered by id."""
-        params: dict[str, Any] = {"limit": PAGE_DOCUMENTS}
+        params: dict[str, Any] = {"limit": 100}
         while True:
             page = self.call("GET", f"/v1/collections/{name}/documents", params=params)
             yield from page["documents"]

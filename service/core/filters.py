@@ -109,7 +109,7 @@ class _Parser:
         place = f"{at}.{_shown(key)}"
         match key:
             case "$and" | "$or":
-                parts = self._list(value, place, depth)
+                parts = tuple(self._list(value, place, depth))
                 yield And(parts) if key == "$and" else Or(parts)
             case "$not":
                 self._count(place)
@@ -119,14 +119,12 @@ class _Parser:
             case _:
                 yield from self._field(_path(key, place), value, place, depth)
 
-    def _list(self, raw: object, at: str, depth: int) -> tuple[Filter, ...]:
+    def _list(self, raw: object, at: str, depth: int) -> Iterator[Filter]:
         if not isinstance(raw, list | tuple):
             raise Invalid.at(at, "expected a list of filters")
-        parts = []
         for number, part in enumerate(raw):
             self._count(at)
-            parts.append(self.conjunction(part, f"{at}.{number}", depth + 1))
-        return tuple(parts)
+            yield self.conjunction(part, f"{at}.{number}", depth + 1)
 
     def _field(self, path: tuple[str, ...], raw: object, at: str, depth: int) -> Iterator[Filter]:
         if isinstance(raw, list | tuple):

@@ -25,7 +25,6 @@ START_SECONDS = 300.0
 KEEP_ALIVE_SECONDS = 75
 """Longer than clients and proxies keep an idle connection, so that they close it first: a server that does may close it
 while a request is being sent."""
-MAX_PORT = 65_535
 
 
 @asynccontextmanager
@@ -85,7 +84,7 @@ async def up(
         children = [supervisor.ManagedProcess("api", ["serve"], environment)]
         for number in range(workers):
             port = (settings.worker_port or settings.port + 1) + number
-            own = {"AZIMUTH_WORKER_PORT": str(port if port <= MAX_PORT else 0)}
+            own = {"AZIMUTH_WORKER_PORT": str(port if port <= 65_535 else 0)}
             children.append(supervisor.ManagedProcess(f"worker {number}", ["worker"], environment | own))
         calling = None if on_started is None else asyncio.create_task(_call(on_started, stop))
         await supervisor.run(children, embedded, stop)

@@ -49,7 +49,6 @@ from service.versions.search_checks import SearchChecks
 from service.versions.shadow_traffic import ShadowTraffic
 
 EF_SEARCH_SECONDS = 10.0
-PROBE_CONNECTIONS = 2
 PROBE_SECONDS = 30.0
 """Longest statement of a recall probe: an exact scan of some ten million chunks."""
 
@@ -219,11 +218,7 @@ async def open_api(settings: Settings, url: str) -> AsyncIterator[FastAPI]:
 async def _open_recall_monitor(settings: Settings, url: str, lexicon: TantivyLexicon) -> AsyncIterator[RecallMonitor]:
     """It has connections of its own, so that probes and live searches never wait for each other's."""
     pool = await open_pool(
-        url,
-        size=PROBE_CONNECTIONS,
-        statement_timeout_seconds=PROBE_SECONDS,
-        application_name="azimuth-probe",
-        parallel=False,
+        url, size=2, statement_timeout_seconds=PROBE_SECONDS, application_name="azimuth-probe", parallel=False
     )
     async with pool:
         store, vectors = Store(pool), PostgresVectors(pool, parallel=False)

@@ -14,7 +14,6 @@ from service.runtime.settings import Settings
 from service.store.postgres import maintenance
 
 TOMBSTONE_AGE = timedelta(days=1)
-HOUSEKEEPING_SECONDS = 5.0
 
 
 async def run_worker(settings: Settings, url: str, stop: asyncio.Event) -> None:
@@ -43,7 +42,7 @@ async def run_worker(settings: Settings, url: str, stop: asyncio.Event) -> None:
                 max_attempts=settings.max_attempts,
                 batch_tokens=settings.batch_tokens,
                 backfill_per_second=settings.backfill_per_second,
-                housekeeping_seconds=HOUSEKEEPING_SECONDS,
+                housekeeping_seconds=5.0,
             ),
             housekeeping=keep_house,
         )
