@@ -5,13 +5,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from typer.testing import CliRunner
 
 from service.cli import app
 from service.client.http_client import Client
 from service.core.errors import DatabaseUnavailable, Misconfigured
 from service.embedder.reranker.adapter import BUNDLED
 from service.runtime.settings import Settings
+from tests.commands import azimuth
 
 
 def test_brackets_in_documents_are_no_markup(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -21,8 +21,8 @@ def test_brackets_in_documents_are_no_markup(monkeypatch: pytest.MonkeyPatch) ->
         return {"hits": [hit], "degraded": [], "plan": plan, "embedder_version": 1, "took_ms": 1.0}
 
     monkeypatch.setattr(Client, "search", search)
-    done = CliRunner().invoke(app.app, ["search", "x", "-c", "c"], env={"COLUMNS": "200"})
-    assert done.exit_code == 0, done.exception
+    done = azimuth("search", "x", "-c", "c")
+    assert done.exit_code == 0
     assert "[/red]" in done.stdout
     assert "list[int] [bold]x" in done.stdout
 

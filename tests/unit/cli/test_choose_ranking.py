@@ -2,21 +2,21 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
-from typer.testing import CliRunner, Result
 
-from service.cli import app, choose_ranking, shell
-from service.client.http_client import Client
+from service.cli import choose_ranking, shell
 from service.core.collections import FusionSettings, RerankSettings
 from service.core.errors import Misconfigured, Unavailable
 from service.evaluation import replay
 from service.evaluation.beir import BeirJudgments
 from service.evaluation.replay import RankingSettings
+from tests import beir
+from tests.commands import azimuth, connected
 from tests.edge import Edge, WordReranker, edge
 
 WORDS = ("whale fin sea deep song calf krill ocean", "wave harbour ship sail crew storm port rope")
@@ -61,13 +61,7 @@ async def test_a_replay_answers_as_the_service_does(recipe: RankingSettings) -> 
             }
             if recipe.rerank is not None:
                 relevance = replay.rerank_scores(await answered(api, replay.rerank_request(text, recipe)))
-                heard = replay.RecordedQuery(
-                    grades=heard.grades,
-                    dense=heard.dense,
-                    lexical=heard.lexical,
-                    certainty=heard.certainty,
-                    relevance=relevance,
-                )
+                heard = replace(heard, relevance=relevance)
             served = [hit["id"] for hit in (await answered(api, body))["hits"]]
             assert replay.ranking(heard, recipe) == served
 
@@ -110,13 +104,7 @@ class Legs:
                 return httpx.Response(200, json=self._found(body))
             case "POST", "/v1/collections/c/search/batch":
                 return httpx.Response(200, json={"results": [self._found(one) for one in body["searches"]]})
-        problem = {
-            "type": "urn:azimuth:error:collection-not-found",
-            "title": "None",
-            "status": 404,
-            "detail": "no such",
-        }
-        return httpx.Response(404, json={**problem, "errors": [], "request_id": "r"})
+        raise AssertionError(f"nobody expected {request.method} {request.url.path}")
 
     def _found(self, body: dict[str, Any]) -> dict[str, Any]:
         query = body["query"]
@@ -145,12 +133,6 @@ def judged(count: int) -> BeirJudgments:
         queries={f"q{at}": f"q{at}" for at in range(count)},
         grades={f"q{at}": {f"right-q{at}": 1} for at in range(count)},
     )
-
-
-def connected(legs: Legs) -> Client:
-    client = Client("http://t")
-    client._http._transport = httpx.MockTransport(legs)
-    return client
 
 
 def test_what_is_better_on_queries_that_it_was_not_chosen_on_is_found_and_told() -> None:
@@ -221,25 +203,15 @@ def legs(monkeypatch: pytest.MonkeyPatch) -> Legs:
     return made
 
 
-def azimuth(*arguments: str) -> Result:
-    done = CliRunner().invoke(app.app, ["tune", *arguments], env={"COLUMNS": "200"})
-    if done.exception is not None and not isinstance(done.exception, SystemExit):
-        raise done.exception
-    return done
-
-
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    (tmp_path / "qrels").mkdir()
-    lines = [json.dumps({"_id": f"q{at}", "text": f"q{at}"}) for at in range(40)]
-    (tmp_path / "queries.jsonl").write_text("\n".join(lines))
-    rows = "".join(f"q{at}\tright-q{at}\t1\n" for at in range(40))
-    (tmp_path / "qrels" / "train.tsv").write_text(f"query-id\tcorpus-id\tscore\n{rows}")
-    return tmp_path
+    queries = [f"q{at}" for at in range(40)]
+    rows = [(query, f"right-{query}", 1) for query in queries]
+    return beir.write(tmp_path / "judged", dict(zip(queries, queries, strict=True)), train=rows)
 
 
 def test_it_sets_what_is_better_with_the_evidence(legs: Legs, folder: Path) -> None:
-    done = azimuth("-c", "c", "--judgments", str(folder), "--split", "train")
+    done = azimuth("tune", "-c", "c", "--judgments", folder, "--split", "train")
     assert done.exit_code == 0, done.output
     (sent,) = legs.sent
     assert sent.keys() == {"fusion", "candidates", "tuned"}
@@ -249,7 +221,7 @@ def test_it_sets_what_is_better_with_the_evidence(legs: Legs, folder: Path) -> N
 
 
 def test_a_dry_run_sets_nothing(legs: Legs, folder: Path) -> None:
-    done = azimuth("-c", "c", "--judgments", str(folder), "--split", "train", "--dry-run", "--json")
+    done = azimuth("tune", "-c", "c", "--judgments", folder, "--split", "train", "--dry-run", "--json")
     assert done.exit_code == 0, done.output
     told = json.loads(done.stdout)
     assert legs.sent == []
@@ -259,27 +231,27 @@ def test_a_dry_run_sets_nothing(legs: Legs, folder: Path) -> None:
 
 def test_noise_sets_nothing(legs: Legs, folder: Path) -> None:
     legs.useful = False
-    done = azimuth("-c", "c", "--judgments", str(folder), "--split", "train")
+    done = azimuth("tune", "-c", "c", "--judgments", folder, "--split", "train")
     assert (done.exit_code, legs.sent) == (0, [])
     assert "c stays as it is" in done.stdout
 
 
 def test_its_own_test_set_is_taken_and_asked_for_where_there_is_none(legs: Legs) -> None:
-    done = azimuth("-c", "c")
+    done = azimuth("tune", "-c", "c")
     assert done.exit_code == 2
     assert "azimuth judgments" in done.stderr
     wire = judged(40).wire()
     legs.judgments = {"queries": 40, "judgments": 40, "unknown_documents": 0, "uploaded_at": "2026-01-01", "set": wire}
-    done = azimuth("-c", "c", "--sample", "35")
+    done = azimuth("tune", "-c", "c", "--sample", "35")
     assert done.exit_code == 0, done.output
     assert legs.sent[0]["tuned"]["queries"] == 35
 
 
 def test_whether_it_is_tuned_is_told_and_whether_it_still_fits(legs: Legs) -> None:
-    assert "c is not tuned" in azimuth("-c", "c", "--check").stdout
+    assert "c is not tuned" in azimuth("tune", "-c", "c", "--check").stdout
     legs.settings["tuned"] = {"version": 1, "at": "2026-01-01T00:00:00+00:00", "queries": 40, "outdated": False}
-    done = azimuth("-c", "c", "--check")
+    done = azimuth("tune", "-c", "c", "--check")
     assert (done.exit_code, "tuned on version 1 with 40 queries" in done.stdout) == (0, True)
     legs.settings["tuned"]["outdated"] = True
-    done = azimuth("-c", "c", "--check")
+    done = azimuth("tune", "-c", "c", "--check")
     assert (done.exit_code, "tune again" in done.stderr) == (1, True)

@@ -5,10 +5,10 @@ from typing import Any
 
 import httpx
 import pytest
-from typer.testing import CliRunner, Result
+from typer.testing import Result
 
-from service.cli import app, shell
-from service.client.http_client import Client
+from service.cli import shell
+from tests.commands import azimuth, connected
 
 
 def measure(name: str, verdict: str | None, value: float | None = 1.0, do: str = "") -> dict[str, Any]:
@@ -31,7 +31,7 @@ def found(verdict: str | None, *measures: dict[str, Any], **changed: Any) -> dic
     }
 
 
-def azimuth(monkeypatch: pytest.MonkeyPatch, answer: dict[str, Any], *arguments: str) -> tuple[Result, list[str]]:
+def diagnose(monkeypatch: pytest.MonkeyPatch, answer: dict[str, Any], *arguments: str) -> tuple[Result, list[str]]:
     asked: list[str] = []
 
     def respond(request: httpx.Request) -> httpx.Response:
@@ -40,18 +40,13 @@ def azimuth(monkeypatch: pytest.MonkeyPatch, answer: dict[str, Any], *arguments:
             return httpx.Response(200, json={"collections": [{"name": "papers"}, {"name": "notes"}]})
         return httpx.Response(200, json=answer)
 
-    client = Client("http://t")
-    client._http._transport = httpx.MockTransport(respond)
-    monkeypatch.setattr(shell, "connect", lambda _: client)
-    done = CliRunner().invoke(app.app, ["doctor", *arguments], env={"COLUMNS": "200"})
-    if done.exception is not None and not isinstance(done.exception, SystemExit):
-        raise done.exception
-    return done, asked
+    monkeypatch.setattr(shell, "connect", lambda _: connected(respond))
+    return azimuth("doctor", *arguments), asked
 
 
 def test_what_is_broken_comes_first_with_what_to_do_and_exit_code_1(monkeypatch: pytest.MonkeyPatch) -> None:
     answer = found("broken", measure("hubness", "healthy"), measure("meaning", "broken", 0.31, "another model"))
-    done, asked = azimuth(monkeypatch, answer, "-c", "papers")
+    done, asked = diagnose(monkeypatch, answer, "-c", "papers")
     assert done.exit_code == 1
     assert asked == ["/v1/collections/papers/geometry?sample=2000"]
     assert "papers, version 2: broken (2,000 of 12,345 chunks)" in done.stdout
@@ -64,13 +59,13 @@ def test_what_is_broken_comes_first_with_what_to_do_and_exit_code_1(monkeypatch:
 
 @pytest.mark.parametrize("verdict", ["healthy", "watch"])
 def test_what_works_is_exit_code_0(monkeypatch: pytest.MonkeyPatch, verdict: str) -> None:
-    done, _ = azimuth(monkeypatch, found(verdict, measure("hubness", verdict)), "-c", "papers")
+    done, _ = diagnose(monkeypatch, found(verdict, measure("hubness", verdict)), "-c", "papers")
     assert done.exit_code == 0
 
 
 def test_too_little_to_tell_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     answer = found(None, reason="3 vectors are too few to tell (at least 50)", hubs=[])
-    done, _ = azimuth(monkeypatch, answer, "-c", "papers")
+    done, _ = diagnose(monkeypatch, answer, "-c", "papers")
     assert done.exit_code == 0
     assert "3 vectors are too few to tell" in done.stdout
     assert "no verdict" in done.stdout
@@ -79,7 +74,7 @@ def test_too_little_to_tell_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_version_before_stands_beside(monkeypatch: pytest.MonkeyPatch) -> None:
     before = {"version": 1, "verdict": "healthy", "measures": [measure("hubness", "healthy", 0.77)]}
     answer = found("watch", measure("hubness", "watch", 4.5), measure("norms", None, None), before=before)
-    done, asked = azimuth(monkeypatch, answer, "-c", "papers", "--version", "2", "--sample", "500")
+    done, asked = diagnose(monkeypatch, answer, "-c", "papers", "--version", "2", "--sample", "500")
     assert asked == ["/v1/collections/papers/geometry?sample=500&version=2"]
     assert "version 1" in done.stdout
     assert "0.77" in done.stdout
@@ -87,23 +82,20 @@ def test_the_version_before_stands_beside(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_all_collections_where_none_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    done, asked = azimuth(monkeypatch, found("broken", measure("meaning", "broken")), "--json")
+    done, asked = diagnose(monkeypatch, found("broken", measure("meaning", "broken")), "--json")
     assert done.exit_code == 1
-    assert [one.partition("?")[0] for one in asked[1:]] == [
-        "/v1/collections/papers/geometry",
-        "/v1/collections/notes/geometry",
-    ]
+    assert asked[1:] == [f"/v1/collections/{name}/geometry?sample=2000" for name in ("papers", "notes")]
     assert len(json.loads(done.stdout)["collections"]) == 2
 
 
 def test_json_is_the_whole_answer(monkeypatch: pytest.MonkeyPatch) -> None:
     answer = found("healthy", measure("hubness", "healthy"))
-    done, _ = azimuth(monkeypatch, answer, "-c", "papers", "--json")
+    done, _ = diagnose(monkeypatch, answer, "-c", "papers", "--json")
     assert json.loads(done.stdout) == answer
 
 
 def test_a_version_without_a_collection_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    done, asked = azimuth(monkeypatch, found("healthy"), "--version", "2")
+    done, asked = diagnose(monkeypatch, found("healthy"), "--version", "2")
     assert done.exit_code == 2
     assert "--version needs --collection" in done.stderr
     assert asked == []
