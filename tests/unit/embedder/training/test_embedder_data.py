@@ -1,14 +1,13 @@
 """What an embedder learns from, which wrong passages it is shown, and who is whose rival in a step."""
 
 import random
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from service.core.errors import Misconfigured
+from service.core.errors import Misconfigured, ModelUnavailable
 from service.embedder.training.batches import batch, batches
 from service.embedder.training.embedder_data import MIN_QUERIES, Passages, crop_queries, gather, hold_out
 from service.embedder.training.hard_negatives import CandidateIndex, MinedExample, mine_passages
@@ -93,17 +92,12 @@ def test_gathering_takes_at_most_what_was_asked_for(chain: TrainableModel) -> No
 
 
 def test_too_little_to_learn_from_says_how_little(chain: TrainableModel) -> None:
-    documents = [document(at) for at in range(30)]
-    with pytest.raises(
-        Misconfigured, match=rf"30 documents gave \d+ queries with answers .crops.: at least {MIN_QUERIES}"
-    ):
-        gather(documents, {}, ["crops"], chain, most=1000, seed=1)
-
-
-def test_a_judgment_of_a_document_that_is_not_there_counts_for_nothing(chain: TrainableModel) -> None:
-    judged = BeirJudgments(queries={"q": "pump"}, grades={"q": {"elsewhere": 1, "d0": 0}})
+    reason = rf"30 documents gave \d+ queries with answers .crops.: at least {MIN_QUERIES}"
+    with pytest.raises(Misconfigured, match=reason):
+        gather([document(at) for at in range(30)], {}, ["crops"], chain, most=1000, seed=1)
+    nowhere = BeirJudgments(queries={"q": "pump"}, grades={"q": {"elsewhere": 1, "d0": 0}})
     with pytest.raises(Misconfigured, match="gave 0 queries"):
-        gather([document(0)], {"train": judged}, ["train"], chain, most=1000, seed=1)
+        gather([document(0)], {"train": nowhere}, ["train"], chain, most=1000, seed=1)
 
 
 # ---------------------------------------------------------------- mining
@@ -115,28 +109,31 @@ def rows(*angles: float) -> np.ndarray[Any, np.dtype[np.float32]]:
     return np.stack([np.cos(radians), np.sin(radians)], axis=1).astype(np.float32)
 
 
-def mined(one: TrainingQuery, angles: Sequence[float], documents: list[int], titles: list[str]) -> MinedExample:
+def mined(
+    angles: list[float], documents: list[int], titles: list[str] | None = None, *, judged: bool = False
+) -> MinedExample:
+    """What a query that document 0 answers gets of passages at these angles."""
     texts = [f"passage {at}" for at in range(len(angles))]
-    passages = Passages(texts, texts, documents, titles)
-    (found,) = mine_passages([one], rows(0.0), passages, CandidateIndex(texts, rows(*angles)))
+    passages = Passages(texts, texts, documents, titles or [""] * len(angles))
+    index = CandidateIndex(texts, rows(*angles))
+    (found,) = mine_passages([query("q", 0, judged=judged)], rows(0.0), passages, index)
     return found
 
 
 def test_of_the_right_documents_the_nearest_passage_answers() -> None:
-    found = mined(query("q", 0), [80, 30, 60], [0, 0, 1], ["", ""])
+    found = mined([80, 30, 60], [0, 0, 1])
     assert (found.passage, found.wrong) == (1, (2,))
 
 
 def test_what_may_answer_too_is_not_shown_as_wrong() -> None:
-    #         right, same title, near-duplicate of the right one, wrong
-    found = mined(query("q", 0, judged=True), [40, 60, 45, 70], [0, 1, 2, 3], ["a pump", "a pump", "", ""])
+    #              right, same title, near-duplicate of the right one, wrong
+    found = mined([40, 60, 45, 70], [0, 1, 2, 3], ["a pump", "a pump", "", ""], judged=True)
     assert found.wrong == (3,)
 
 
-def test_only_where_nobody_judged_what_ranks_as_high_is_left_out() -> None:
-    angles, documents, titles = [60, 10, 85], [0, 1, 2], ["", "", ""]
-    assert mined(query("q", 0), angles, documents, titles).wrong == (2,)
-    assert mined(query("q", 0, judged=True), angles, documents, titles).wrong == (1, 2)
+@pytest.mark.parametrize(("judged", "wrong"), [(False, (2,)), (True, (1, 2))])
+def test_only_where_nobody_judged_what_ranks_as_high_is_left_out(judged: bool, wrong: tuple[int, ...]) -> None:
+    assert mined([60, 10, 85], [0, 1, 2], judged=judged).wrong == wrong
 
 
 def test_words_find_wrong_passages_too() -> None:
@@ -164,13 +161,8 @@ def test_rivals_are_wrong_answers_of_all_queries() -> None:
 
 
 def test_a_document_of_the_same_title_and_one_that_answers_too_are_no_rivals() -> None:
-    examples = [
-        MinedExample(query("x", 0, 3), 0, ()),
-        MinedExample(query("y", 2), 2, ()),
-        MinedExample(query("z", 3), 3, ()),
-    ]
-    made = batch(examples, PASSAGES, 1, random.Random(1))
-    assert made.negatives[0].tolist() == [False, False, False]
+    examples = [MinedExample(one, one.right[0], ()) for one in (query("x", 0, 3), query("y", 2), query("z", 3))]
+    assert batch(examples, PASSAGES, 1, random.Random(1)).negatives[0].tolist() == [False, False, False]
 
 
 def test_what_the_teacher_finds_better_than_the_answer_is_no_rival() -> None:
@@ -189,7 +181,5 @@ def test_each_example_comes_once_before_any_comes_again() -> None:
 
 
 def test_paths_are_not_models(tmp_path: Path) -> None:
-    from service.core.errors import ModelUnavailable
-
     with pytest.raises(ModelUnavailable):
         TrainableModel(tmp_path, device="cpu")

@@ -111,15 +111,13 @@ def test_a_list_begins_with_what_is_right() -> None:
 
 
 def test_few_candidates_make_a_short_list_and_none_no_list() -> None:
-    drawn = draw(ask("x", 0), 40)
-    assert len(drawn.passages) == 6
+    assert len(draw(ask("x", 0), 40).passages) == 6
     assert ranking_lists.draw(RankedNegatives(material(), ask("x", 0), [], [], [0.5]), 8, random.Random(7)) is None
 
 
 def test_an_answer_of_its_own_is_shown_instead() -> None:
-    question = TrainingQuery(text="x", part="sentences", right=(0,), answer="what is left", titled=False)
-    drawn = draw(question, 3)
-    assert drawn.passages[0] == "what is left"
+    query = TrainingQuery(text="x", part="sentences", right=(0,), answer="what is left", titled=False)
+    assert draw(query, 3).passages[0] == "what is left"
 
 
 def test_the_target_is_a_distribution_that_is_never_certain() -> None:
@@ -152,13 +150,11 @@ def test_keywords(text: str, left: str) -> None:
 
 
 def test_accuracy_counts_who_put_the_right_passage_on_top() -> None:
-    def one(part: str, *first_stage: float) -> RankingList:
-        return RankingList(query="q", passages=["x"] * 2, first_stage=[*first_stage], part=part)
-
-    found = ranking_lists.accuracy(
-        [one("a", 0.9, 0.1), one("a", 0.2, 0.5), one("b", 0.9, 0.1)], [[1.0, 0.0], [3.0, 2.0], [0.0, 1.0]]
-    )
-    assert found == {
+    lists = [
+        RankingList(query="q", passages=["x"] * 2, first_stage=scores, part=part)
+        for part, scores in (("a", [0.9, 0.1]), ("a", [0.2, 0.5]), ("b", [0.9, 0.1]))
+    ]
+    assert ranking_lists.accuracy(lists, [[1.0, 0.0], [3.0, 2.0], [0.0, 1.0]]) == {
         "a": ranking_lists.Accuracy(lists=2, first_stage=0.5, reranker=1.0),
         "b": ranking_lists.Accuracy(lists=1, first_stage=1.0, reranker=0.0),
     }

@@ -1,6 +1,5 @@
 """What is learnt from, and above all what is not: documents that other splits judge, and those held out."""
 
-import json
 import random
 from pathlib import Path
 
@@ -10,6 +9,7 @@ from service.core.errors import Misconfigured
 from service.embedder.training import reranker_data
 from service.embedder.training.reranker_data import Material
 from service.embedder.training.training_queries import TrainingQuery
+from tests import beir
 
 SENTENCES = (
     "The cat sat on the mat all day. It was a very warm and quiet day for cats. "
@@ -17,20 +17,15 @@ SENTENCES = (
 )
 
 
-def write(folder: Path, documents: int = 40) -> Path:
-    (folder / "qrels").mkdir(parents=True)
+def write(folder: Path) -> Path:
     rows = [
         {"_id": f"d{n}", "title": f"Title {n // 2 if n < 4 else n}", "text": f"Number {n}. {SENTENCES}"}
-        for n in range(documents)
+        for n in range(40)
     ]
-    (folder / "corpus.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    asked = [{"_id": f"q{n}", "text": f"what of {n}?"} for n in range(documents)]
-    (folder / "queries.jsonl").write_text("".join(json.dumps(query) + "\n" for query in asked))
-    head = "query-id\tcorpus-id\tscore\n"
-    train = "".join(f"q{n}\td{n}\t1\n" for n in range(20)) + "q0\td1\t1\nq0\td2\t0\nq1\tgone\t1\n"
-    (folder / "qrels" / "train.tsv").write_text(head + train)
-    (folder / "qrels" / "test.tsv").write_text(head + "".join(f"q{n}\td{n}\t1\n" for n in range(30, documents)))
-    return folder
+    judged = [(f"q{n}", f"d{n}", 1) for n in range(40)]
+    train = [*judged[:20], ("q0", "d1", 1), ("q0", "d2", 0), ("q1", "gone", 1)]
+    queries = {f"q{n}": f"what of {n}?" for n in range(40)}
+    return beir.write(folder, queries, documents=rows, train=train, test=judged[30:])
 
 
 @pytest.fixture
@@ -49,9 +44,8 @@ def of(material: Material, part: str) -> list[TrainingQuery]:
 def test_judged_questions_with_all_their_answers(folder: Path) -> None:
     material = read(str(folder))
     assert len(material.queries) == 20
-    assert material.queries[0] == TrainingQuery(
-        text="what of 0?", part="train", right=(0, 1), judged=True
-    )  # d2 was judged irrelevant
+    # d2 was judged irrelevant
+    assert material.queries[0] == TrainingQuery(text="what of 0?", part="train", right=(0, 1), judged=True)
     assert material.foreign == frozenset(range(30, 40))
     assert not material.hidden
 
@@ -103,17 +97,11 @@ def test_of_what_is_held_out_nothing_is_learnt(folder: Path) -> None:
 
 @pytest.mark.parametrize(
     ("parts", "said"),
-    [
-        ("=train*x", "number"),
-        ("=train*0", "no part"),
-        ("=train*inf", "no part"),
-        ("=,", "no part"),
-        ("=dev", "qrels/dev.tsv"),
-    ],
+    [("train*x", "number"), *((part, "no part") for part in ("train*0", "train*inf", ",")), ("dev", "qrels/dev.tsv")],
 )
 def test_what_cannot_be_learnt_from(folder: Path, parts: str, said: str) -> None:
     with pytest.raises(Misconfigured, match=said):
-        read(f"{folder}{parts}")
+        read(f"{folder}={parts}")
 
 
 def test_folders_that_are_none(tmp_path: Path, folder: Path) -> None:

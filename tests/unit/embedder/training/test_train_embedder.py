@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from typer.testing import CliRunner
 
 from loadtests import codenames, company
 from service.cli import app
@@ -28,6 +27,8 @@ from service.embedder.training.train_embedder import TrainingSubject
 from service.embedder.training.trainable_model import TrainableModel
 from service.embedder.training.training_queries import TrainingQuery, read_documents
 from service.evaluation import beir
+from tests.commands import azimuth
+from tests.models import static_model
 from tests.small import transformer
 
 pytestmark = pytest.mark.slow
@@ -134,7 +135,8 @@ def test_what_is_handed_over_is_what_was_measured(case: Case, monkeypatch: Any) 
 
 def test_it_ends_when_looks_are_no_better_and_keeps_the_best(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
     #            as it was, looks of the run, then the mixtures
-    told = iter([0.1, 0.3, 0.5, 0.4, 0.2, 0.0, 0.0])
+    expected = [0.1, 0.3, 0.5, 0.4, 0.2, 0.0, 0.0]
+    told = iter(expected)
     at_best: list[Any] = []
 
     def scores(self: HeldOut, chain: TrainableModel) -> list[float]:
@@ -146,7 +148,7 @@ def test_it_ends_when_looks_are_no_better_and_keeps_the_best(case: Case, monkeyp
     monkeypatch.setattr(HeldOut, "scores", scores)
     run, chain = case.training(looks=10, patience=2)
     report = run.run()
-    assert [candidate.mean for candidate in report.candidates] == pytest.approx([0.1, 0.3, 0.5, 0.4, 0.2, 0.0, 0.0])
+    assert [candidate.mean for candidate in report.candidates] == pytest.approx(expected)
     assert report.chosen.mean == pytest.approx(0.5)
     assert np.allclose(chain.vectors(["Which fuse?"], "query"), at_best[0], atol=1e-5)
 
@@ -188,7 +190,7 @@ def test_where_nothing_is_better_nothing_is_written(case: Case, monkeypatch: pyt
     report = case.adapt(epochs=0.1)
     assert not report.better
     assert report.chosen.name == "as it was"
-    assert not (case.out).exists()
+    assert not case.out.exists()
 
 
 # ---------------------------------------------------------------- what it is made of
@@ -230,11 +232,8 @@ def test_the_reranker_that_ships_reads_what_nobody_judged() -> None:
     texts = ["A pump moves fluids through pipes.", "The museum opens at ten.", "Valves stop fluids."]
     passages = Passages(texts, texts, [0, 1, 2], ["", "", ""])
     guessed = TrainingQuery(text="what does a pump move", part="titles", right=(0,))
-    examples = [
-        MinedExample(guessed, 0, (1, 2)),
-        MinedExample(replace(guessed, judged=True), 0, (1,)),
-        MinedExample(guessed, 0, ()),
-    ]
+    judged, alone = MinedExample(replace(guessed, judged=True), 0, (1,)), MinedExample(guessed, 0, ())
+    examples = [MinedExample(guessed, 0, (1, 2)), judged, alone]
     labelled = Teacher(device="cpu", precision="float32").label(examples, passages, 2, seed=1)
     assert labelled[1:] == examples[1:]
     assert labelled[0].logits is not None
@@ -267,8 +266,6 @@ def test_a_missing_split_and_an_existing_folder_are_named(case: Case) -> None:
 
 
 def test_static_embeddings_are_not_trained(case: Case, tmp_path: Path) -> None:
-    from tests.models import static_model
-
     with pytest.raises(Misconfigured, match="only such can be trained"):
         replace(case, model=static_model(tmp_path / "static")).adapt()
 
@@ -296,17 +293,14 @@ def test_a_running_service_lends_documents_model_and_prompts(
 ) -> None:
     spec = {"model": str(model), "revision": None, "query_prompt": "find: ", "document_prompt": ""}
     documents = read_documents(collection)
-    monkeypatch.setattr(
-        Client, "versions", lambda *_: {"active_version": 2, "versions": [{"number": 2, "embedder": spec}]}
-    )
+    found = {"active_version": 2, "versions": [{"number": 2, "embedder": spec}]}
+    monkeypatch.setattr(Client, "versions", lambda *_: found)
     monkeypatch.setattr(Client, "documents", lambda *_: iter(documents))
     scores = count(0.1, 0.01)
     monkeypatch.setattr(HeldOut, "scores", lambda self, chain: [next(scores)] * len(self))
     monkeypatch.setenv("AZIMUTH_DEVICE", "cpu")
     options = ["--epochs", "0.2", "--batch", "16", "--full", "--max-tokens", "48"]
-    done = CliRunner().invoke(
-        app.app, ["train", "embedder", str(collection), "-c", "papers", "--out", str(tmp_path / "o"), *options]
-    )
+    done = azimuth("train", "embedder", collection, "-c", "papers", "--out", tmp_path / "o", *options)
     assert done.exit_code == 0, done.output
     assert f"azimuth reindex -c papers --embedder {tmp_path / 'o'}" in done.output
     assert TrainableModel(tmp_path / "o", device="cpu").prompts == {"query": "find: ", "document": ""}
