@@ -176,9 +176,13 @@ class BiEncoderTraining:
             if progress < 1:
                 for group in optimizer.param_groups:
                     group["lr"] = group["peak"] * learning_rate_factor(progress, warm_up=_WARM_UP, decay="linear")
-                self._losses.append(self._step(adaptation, optimizer, next(drawn)))
-            if min(1.0, progress) * recipe.looks >= evaluated + 1:
-                evaluated = int(min(1.0, progress) * recipe.looks)
+                batch = next(drawn)
+                inputs: list[tuple[list[str], Role]] = [(batch.queries, "query"), (batch.texts, "document")]
+                loss = adaptation.chain.backpropagate(inputs, partial(self._loss, batch), adaptation.trained)
+                optimizer_step(optimizer, adaptation.trained, loss)
+                self._losses.append(loss)
+            if (due := int(min(1.0, progress) * recipe.looks)) > evaluated:
+                evaluated = due
                 candidate = self._evaluate(f"after {len(self._losses)} steps", held_out, adaptation.chain)
                 if best is None or candidate.mean > best[0].mean:
                     best, without_gain = (candidate, adaptation.snapshot()), 0
@@ -188,21 +192,14 @@ class BiEncoderTraining:
         adaptation.restore(best[1])
         return best[0]
 
-    def _step(self, adaptation: Adaptation, optimizer: torch.optim.Optimizer, batch: TrainingBatch) -> float:
-        inputs: list[tuple[list[str], Role]] = [(batch.queries, "query"), (batch.texts, "document")]
-        loss = adaptation.chain.backpropagate(inputs, partial(self._loss, batch), adaptation.trained)
-        optimizer_step(optimizer, adaptation.trained, loss)
-        return loss
-
     def _loss(self, batch: TrainingBatch, queries: torch.Tensor, texts: torch.Tensor) -> torch.Tensor:
-        temperature = self._recipe.temperature
-        negatives = torch.from_numpy(batch.negatives).to(texts.device)
-        loss = contrastive_loss.info_nce(queries, texts, negatives, temperature)
+        arrays = (batch.negatives, batch.columns, batch.logits)
+        negatives, columns, logits = (torch.from_numpy(array).to(texts.device) for array in arrays)
+        loss = contrastive_loss.info_nce(queries, texts, negatives, self._recipe.temperature)
         if self._teacher is None:
             return loss
-        candidates = texts[torch.from_numpy(batch.columns).to(texts.device)]
-        logits = torch.from_numpy(batch.logits).to(texts.device)
-        return loss + self._recipe.taught * contrastive_loss.distillation(queries, candidates, logits, temperature)
+        taught = contrastive_loss.distillation(queries, texts[columns], logits, self._recipe.temperature)
+        return loss + self._recipe.taught * taught
 
     def _evaluate(self, name: str, held_out: HeldOut, chain: TrainableModel) -> ModelCandidate:
         candidate = ModelCandidate(name, held_out.scores(chain))

@@ -206,9 +206,8 @@ class CrossEncoderTraining:
         caps = [round(self.recipe.max_tokens * dice.choices(_CAPS, _CAP_WEIGHTS)[0]) for _ in batch]
         encoded = [self._encode(one, cap) for one, cap in zip(batch, caps, strict=True)]
         tokens = [sum(len(pair["input_ids"]) for pair in pairs) for pairs in encoded]
-        jobs = [[at] for at in sorted(range(len(batch)), key=lambda at: -tokens[at])]
-        if self._threads == 1:
-            jobs = [list(range(len(batch)))]
+        longest_first = sorted(range(len(batch)), key=lambda at: -tokens[at])
+        jobs = [longest_first] if self._threads == 1 else [[at] for at in longest_first]
 
         def gradients(job: Sequence[int]) -> tuple[float, Sequence[torch.Tensor]]:
             logits = self._logits([encoded[at] for at in job])

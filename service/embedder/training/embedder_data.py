@@ -99,6 +99,7 @@ def split_documents(documents: Documents, wanted: Iterable[int], chain: Trainabl
     """Split documents as the service does, with the chain's own tokenizer, to `chain.longest` tokens."""
     tokenizer = chain.tokenizer.backend_tokenizer
     overhead = len(chain.tokenizer(chain.prompts["document"])["input_ids"])
+    limits = {"max_tokens": chain.longest, "overlap_tokens": _OVERLAP_TOKENS, "overhead": overhead}
     passages = Passages([], [], [], [fold(document["title"]) for document in documents])
     for at in wanted:
         title, text = documents[at]["title"], documents[at]["text"]
@@ -106,15 +107,7 @@ def split_documents(documents: Documents, wanted: Iterable[int], chain: Trainabl
             np.array(tokenizer.encode(part, add_special_tokens=False).offsets, dtype=np.int64).reshape(-1, 2)
             for part in (title, text)
         )
-        for chunk in split_document(
-            title,
-            text,
-            title_offsets,
-            text_offsets,
-            max_tokens=chain.longest,
-            overlap_tokens=_OVERLAP_TOKENS,
-            overhead=overhead,
-        ):
+        for chunk in split_document(title, text, title_offsets, text_offsets, **limits):
             passages.texts.append(chunk.text)
             passages.bodies.append(text[chunk.start : chunk.end])
             passages.documents.append(at)

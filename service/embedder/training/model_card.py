@@ -20,8 +20,6 @@ from service.embedder.training.ranking_lists import Accuracy
 from service.embedder.training.reranker_data import Material, Source
 from service.embedder.training.trainable_model import TrainableModel
 
-_WORDS_SHOWN = 20
-
 
 def write_embedder_card(
     folder: Path,
@@ -58,7 +56,7 @@ def write_embedder_card(
         (f"{candidate.name}{' (this model)' if candidate is report.chosen else ''}", f"{candidate.mean:.4f}")
         for candidate in report.candidates
     ]
-    shown = ", ".join(f"`{word}`" for word in report.words[:_WORDS_SHOWN])
+    shown = ", ".join(f"`{word}`" for word in report.words[:20])
     stated = licence or "not stated"
     values = record | {
         "yaml_model": json.dumps(model),

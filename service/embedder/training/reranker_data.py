@@ -100,8 +100,9 @@ def read(source: Source, *, hold_out: float, seed: int) -> Material:
     titles = [document["title"] for document in documents]
     texts = [document["text"] for document in documents]
     positions = {document["id"]: at for at, document in enumerate(documents)}
-    hidden = {at for at, document in enumerate(documents) if share(titles[at] or document["id"], seed) < hold_out}
-    foreign = {positions[document] for document in _judged_elsewhere(source) if document in positions}
+    drawn = [share(document["title"] or document["id"], seed) for document in documents]
+    hidden = frozenset(at for at, value in enumerate(drawn) if value < hold_out)
+    foreign = frozenset(positions[document] for document in _judged_elsewhere(source) if document in positions)
     dice = random.Random(f"{seed} {source.name}")  # noqa: S311 not a secret
     queries: list[TrainingQuery] = []
     held_out: list[TrainingQuery] = []
@@ -120,13 +121,7 @@ def read(source: Source, *, hold_out: float, seed: int) -> Material:
     if not queries:
         raise Misconfigured(f"{source.folder} has nothing to learn from: {', '.join(source.parts)} gave no query")
     return Material(
-        name=source.name,
-        titles=titles,
-        texts=texts,
-        foreign=frozenset(foreign),
-        hidden=frozenset(hidden),
-        queries=queries,
-        held_out=held_out,
+        name=source.name, titles=titles, texts=texts, foreign=foreign, hidden=hidden, queries=queries, held_out=held_out
     )
 
 
@@ -134,13 +129,10 @@ def _sentence_queries(
     titles: Sequence[str], texts: Sequence[str], excluded: Set[int], dice: random.Random
 ) -> Iterator[TrainingQuery]:
     """Half of the queries are last sentences: those of abstracts state a result, as queries do."""
+    shortest, longest = _SENTENCE_WORDS
     for at, text in enumerate(texts):
         sentences = _SENTENCE_END.split(text)
-        fit = [
-            index
-            for index, sentence in enumerate(sentences)
-            if _SENTENCE_WORDS[0] <= len(sentence.split()) <= _SENTENCE_WORDS[1]
-        ]
+        fit = [index for index, sentence in enumerate(sentences) if shortest <= len(sentence.split()) <= longest]
         if at in excluded or len(sentences) < 3 or not fit:
             continue
         chosen = fit[-1] if dice.random() < 0.5 else dice.choice(fit)

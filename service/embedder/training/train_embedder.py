@@ -73,13 +73,8 @@ def train(
     chosen = parts or (default_part(subject),)
     judged = {name: _judgments(subject, name) for name in chosen if name not in (TITLES, CROPS)}
     logging.disable_progress_bar()  # a bar for each file is noise
-    chain = TrainableModel(
-        source.folder(*source.split(model)),
-        prompts=subject.prompts,
-        device=device,
-        precision=precision,
-        longest=longest,
-    )
+    base = source.folder(*source.split(model))
+    chain = TrainableModel(base, prompts=subject.prompts, device=device, precision=precision, longest=longest)
     passages, queries = embedder_data.gather(
         subject.documents, judged, chosen, chain, most=most_pairs, seed=recipe.seed
     )

@@ -87,7 +87,8 @@ class TrainableModel:
     def vectors(self, texts: Sequence[str], role: Role) -> npt.NDArray[np.float32]:
         """Unit vectors of the texts with the prompt of the role: [n, dimensions], in the order of the texts."""
         passes = self._passes(texts, role)
-        rows: npt.NDArray[np.float32] = torch.cat(map_in_threads(self.threads, self._infer, passes)).cpu().numpy()
+        outputs = map_in_threads(self.threads, torch.inference_mode()(self._forward), passes)
+        rows: npt.NDArray[np.float32] = torch.cat(outputs).cpu().numpy()
         return rows[_order(passes)]
 
     def backpropagate(
@@ -140,10 +141,6 @@ class TrainableModel:
             inputs = dict(self.tokenizer.pad(rows, return_tensors="pt"))
             passes.append(_TokenizedPass(batch, inputs, self._prompt_lengths[role]))
         return passes
-
-    @torch.inference_mode()
-    def _infer(self, one: _TokenizedPass) -> torch.Tensor:
-        return self._forward(one)
 
     def _forward(self, one: _TokenizedPass) -> torch.Tensor:
         inputs = {

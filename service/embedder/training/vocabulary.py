@@ -54,11 +54,11 @@ def unknown_names(texts: Iterable[str], tokenizer: PreTrainedTokenizerFast, most
     ]
     if not names or most < 1:
         return []
-    pieces = [len(ids) for ids in tokenizer(names, add_special_tokens=False)["input_ids"]]
+    pieces = tokenizer(names, add_special_tokens=False)["input_ids"]
     saved = {
-        word: (count - 1) * documents[word]
-        for word, count in zip(names, pieces, strict=True)
-        if count - len(_PART.findall(word)) >= MIN_EXTRA_PIECES
+        word: (len(ids) - 1) * documents[word]
+        for word, ids in zip(names, pieces, strict=True)
+        if len(ids) - len(_PART.findall(word)) >= MIN_EXTRA_PIECES
     }
     return sorted(saved, key=lambda word: (-saved[word], word))[:most]
 
