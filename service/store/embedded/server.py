@@ -20,8 +20,7 @@ import shutil
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Any, Self
 from urllib.parse import quote
@@ -54,8 +53,6 @@ class EmbeddedServer:
         self._settings = dict(settings or {})
         self._users: IO[bytes] | None = None
 
-    # ------------------------------------------------------------ start and stop
-
     def start(self) -> str:
         """Start it unless it runs, and return its URL. Safe at any time, also after anything was killed.
 
@@ -72,8 +69,7 @@ class EmbeddedServer:
             if account is not None:
                 grant_traversal(account, self.folder, binaries)
             if self._users is None:
-                self._users = _open(self._sibling("users"))
-                fcntl.flock(self._users, fcntl.LOCK_SH)
+                self._users = _locked(self._sibling("users"), fcntl.LOCK_SH)
             try:
                 self._initialise(binaries, account)
                 self._await_transition()
@@ -95,7 +91,7 @@ class EmbeddedServer:
             except BlockingIOError:
                 _logger.info("the embedded server goes on: other processes use it")
             else:
-                if self._postmaster() is not None:
+                if self._running():
                     self._shut_down()
             finally:
                 self._release_users_lock()
@@ -103,7 +99,7 @@ class EmbeddedServer:
     def alive(self) -> bool:
         """Whether it accepts connections now. Cheap: no connection is made."""
         lines = self._pid_file()
-        return self._postmaster() is not None and len(lines) > 7 and lines[7].strip() == "ready"
+        return self._running() and len(lines) > 7 and lines[7].strip() == "ready"
 
     @property
     def url(self) -> str:
@@ -115,8 +111,6 @@ class EmbeddedServer:
 
     def __exit__(self, *_: object) -> None:
         self.stop()
-
-    # ------------------------------------------------------------ the folder
 
     def _initialise(self, binaries: Path, account: pwd.struct_passwd | None) -> None:
         """Create the database cluster in a sibling folder and rename that: a kill leaves nothing half-made."""
@@ -138,8 +132,8 @@ class EmbeddedServer:
         # The built-in locale sorts and folds the same on every system, so no upgrade of a C library breaks an index.
         arguments = ["--username=postgres", "--auth=trust", "--encoding=UTF8", "--no-instructions", "--locale=C"]
         arguments += ["--locale-provider=builtin", "--builtin-locale=C.UTF-8", "--pgdata=."]
-        status, output = _run(binaries / "initdb", arguments, fresh, account)
-        if status:
+        failed, output = _run(binaries / "initdb", arguments, fresh, account)
+        if failed:
             raise Misconfigured(f"No database could be made in {self.folder}: {output}")
         with (fresh / "postgresql.conf").open("a") as conf:
             conf.write("\ninclude_if_exists = 'azimuth.conf'\n")
@@ -158,13 +152,11 @@ class EmbeddedServer:
         lines = ["# Written at each start. Change a setting by ALTER SYSTEM, which overrides this file."]
         lines += (f"{name} = '{value}'" for name, value in settings.items())
         path = self.folder / "azimuth.conf"
-        path.write_text("\n".join(lines) + "\n")
+        path.write_text("\n".join((*lines, "")))
         path.chmod(0o644)  # not secret, and the server's user must read what root wrote
 
     def _sibling(self, name: str) -> Path:
         return self.folder.with_name(f"{self.folder.name}.{name}")
-
-    # ------------------------------------------------------------ the process
 
     def _launch(self, binaries: Path, account: pwd.struct_passwd | None) -> None:
         self._configure(account)
@@ -190,13 +182,12 @@ class EmbeddedServer:
                 return
         _logger.error("the embedded server in %s does not stop", self.folder)
 
-    def _postmaster(self) -> int | None:
-        """The id of the running server of this folder; None where the pid file is missing, stale or another's."""
+    def _running(self) -> bool:
+        """Whether a server of this folder runs. False where the pid file is missing, stale or another's."""
         try:
-            pid = int(self._pid_file()[0])
+            return _serves(int(self._pid_file()[0]), self.folder)
         except (IndexError, ValueError):
-            return None
-        return pid if _serves(pid, self.folder) else None
+            return False
 
     def _pid_file(self) -> list[str]:
         try:
@@ -207,7 +198,7 @@ class EmbeddedServer:
     def _await_transition(self) -> None:
         """Wait for a server that is just starting (whoever started it was killed meanwhile) or stopping."""
         deadline = time.monotonic() + _START_SECONDS
-        while self._postmaster() is not None and not self.alive():
+        while self._running() and not self.alive():
             if time.monotonic() > deadline:
                 raise DatabaseUnavailable(f"The embedded server in {self.folder} neither starts nor stops.")
             time.sleep(0.05)
@@ -237,8 +228,6 @@ class EmbeddedServer:
         for remains in (self.folder / "postmaster.pid", self._socket_folder() / f"{_SOCKET}.lock"):
             remains.unlink(missing_ok=True)
 
-    # ------------------------------------------------------------ the socket
-
     def _socket_folder(self) -> Path:
         """The data folder, or one in the temporary folder where that path is too long or contains a list separator."""
         path = str(self.folder / _SOCKET)
@@ -261,14 +250,9 @@ class EmbeddedServer:
                 os.chown(folder, account.pw_uid, account.pw_gid)
         return folder
 
-    # ------------------------------------------------------------ locks
-
-    @contextmanager
-    def _start_lock(self) -> Iterator[None]:
-        """One process at a time starts or stops the server."""
-        with _open(self._sibling("lock")) as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            yield
+    def _start_lock(self) -> IO[bytes]:
+        """Held by the one process that starts or stops the server, until it is closed."""
+        return _locked(self._sibling("lock"), fcntl.LOCK_EX)
 
     def _release_users_lock(self) -> None:
         if self._users is not None:
@@ -296,9 +280,9 @@ def _run(program: Path, arguments: list[str], folder: Path, account: pwd.struct_
     Output goes through a file: a server that pg_ctl leaves running would keep a pipe open for ever.
     """
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PG")}
-    identity: dict[str, Any] = {}
-    if account is not None:
-        identity = {"user": account.pw_uid, "group": account.pw_gid, "extra_groups": []}
+    identity: dict[str, Any] = (
+        {} if account is None else {"user": account.pw_uid, "group": account.pw_gid, "extra_groups": []}
+    )
     with tempfile.TemporaryFile("w+") as output:
         done = subprocess.run(  # noqa: S603 a fixed program with arguments of our own
             [program, *arguments],
@@ -325,8 +309,11 @@ def _serves(pid: int, folder: Path) -> bool:
         return False
 
 
-def _open(path: Path) -> IO[bytes]:
+def _locked(path: Path, mode: int) -> IO[bytes]:
+    """The file, opened and locked: waits until nobody holds a lock that excludes this one."""
     try:
-        return path.open("ab")
+        file = path.open("ab")
     except OSError as error:
         raise Misconfigured(f"The data folder {path.parent} cannot be written: {error.strerror}.") from error
+    fcntl.flock(file, mode)
+    return file

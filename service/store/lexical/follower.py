@@ -241,8 +241,6 @@ class Follower:
     async def _close_indexers(self, followed: Iterable[_FollowedCollection]) -> None:
         await self._in_thread(_discard, list(followed))
 
-    # ------------------------------------------------------------ in the writer's thread
-
     def _indexer(self, followed: _FollowedCollection) -> Indexer:
         path, collection = self._lexicon.path(followed.collection), followed.collection
         if followed.indexer is not None and is_damaged(path):

@@ -132,8 +132,6 @@ class TantivyLexicon:
     async def close(self) -> None:
         await asyncio.get_running_loop().run_in_executor(None, self._threads.shutdown)
 
-    # ------------------------------------------------------------ for the follower
-
     def path(self, collection: Collection) -> Path:
         return self.directory / f"{collection.id}-{analyzer_for(collection.settings.language).version}"
 
@@ -203,8 +201,6 @@ class TantivyLexicon:
         paths = {self.path(collection) for collection in collections}
         self._indexes = {path: index for path, index in self._indexes.items() if path in paths}
         self._lags = {path: lag for path, lag in self._lags.items() if path in paths}
-
-    # ------------------------------------------------------------
 
     async def _query(self, collection: Collection, work: Callable[[LexicalIndex], T], empty: T) -> T:
         """The result of `work` in a thread; `empty` where the collection is so new that its index must be empty."""

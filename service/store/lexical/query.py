@@ -52,8 +52,6 @@ class LexicalQuery:
         self._chains = [analyzer.chain(code) for code in self._languages]
         self._all_chains = [analyzer.chain(code) for code in self._documents] or self._chains
 
-    # ------------------------------------------------------------ scores and constraints
-
     def query(self) -> tantivy.Query:
         """Any of the words, and all of the constraints."""
         scored = tantivy.Query.boolean_query([(Should, one) for one in self._scored_queries()])
@@ -89,8 +87,6 @@ class LexicalQuery:
         if len(terms) == 1:
             return tantivy.Query.term_query(self._schema, "body", terms[0], "basic")
         return tantivy.Query.phrase_query(self._schema, "body", list(terms))
-
-    # ------------------------------------------------------------ words
 
     def _scored_queries(self) -> list[tantivy.Query]:
         """Any of the terms that the index contains, and similar terms for those that it does not."""
@@ -164,8 +160,6 @@ class LexicalQuery:
                 terms.setdefault(self._words.text[token.start : token.end], set()).add(token.term)
         return {word: frozenset(found) for word, found in terms.items()}
 
-    # ------------------------------------------------------------ typos
-
     def _unknown_words(self) -> list[tuple[str, frozenset[str]]]:
         """The first words of the query that no document contains in any language, with their terms."""
         words = self._terms_by_word().items()
@@ -188,8 +182,6 @@ class LexicalQuery:
                         queries.append(tantivy.Query.const_score_query(fuzzy, score))
             if queries:
                 yield tantivy.Query.disjunction_max_query(queries)
-
-    # ------------------------------------------------------------ highlights
 
     def highlighting(self) -> tuple[list[LanguageAnalyzer], Callable[[LanguageAnalyzer, str], float]]:
         """The chains that analyse a passage, and the weight of a term there: its idf, or 0 where it is not searched."""

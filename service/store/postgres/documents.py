@@ -20,7 +20,7 @@ from service.core.search import Candidate, FilterMatch, Passage
 from service.core.versions import EmbedderVersion
 from service.store.postgres import change_feed, queue
 from service.store.postgres.connection import sql_files
-from service.store.postgres.connection.pool import Connection, Pool, retrying
+from service.store.postgres.connection.pool import Adapter, Connection, Pool, retrying
 from service.store.postgres.filters import indexed_fields
 from service.store.postgres.filters.filter_matches import FilterMatches
 from service.store.postgres.filters.filter_sql import predicate
@@ -30,11 +30,11 @@ from service.store.postgres.vectors import client_vectors, vectors
 SQL = sql_files.load("documents")
 
 
-class PostgresDocuments:
+class PostgresDocuments(Adapter):
     """Adapter of `ports.Documents`."""
 
     def __init__(self, pool: Pool) -> None:
-        self._pool = pool
+        super().__init__(pool)
         self._filter_matches = FilterMatches(pool)
 
     async def put(

@@ -150,9 +150,6 @@ class PostgresQueue(Adapter):
         return tuple(id_ for id_ in ids if id_ in found)
 
 
-# ---------------------------------------------------------------- parts of other modules' transactions
-
-
 async def enqueue(
     connection: Connection, collection_id: CollectionId, content_revisions: Mapping[DocumentId, int], now: datetime
 ) -> None:

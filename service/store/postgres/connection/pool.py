@@ -103,8 +103,6 @@ class Pool(AsyncConnectionPool[Connection]):
             async with await Connection.connect(**self.arguments, autocommit=True) as connection:
                 yield connection
 
-    # ------------------------------------------------------------ single statements
-
     async def execute(self, query: Query, values: Params | None = None) -> int:
         """Run one statement; returns the number of rows that it affected."""
         async with self.connection() as connection:

@@ -9,7 +9,6 @@ them (`change_feed.py`). So the answer is always exact, and a repeated filter co
 """
 
 import time
-from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -84,7 +83,7 @@ class FilterMatches:
 
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
-        self._cache: OrderedDict[CacheKey, _Ids] = OrderedDict()
+        self._cache: dict[CacheKey, _Ids] = {}  # the least recently used first
         self._cached_ids = 0
         self._estimates: dict[CacheKey, _Estimate] = {}
         self._sizes: dict[CollectionId, tuple[float, _Size]] = {}
@@ -108,15 +107,13 @@ class FilterMatches:
         count = len(found.ids)
         return FilterMatch(ids=found.ids if count <= cap else None, count=count, total=max(count, size.documents))
 
-    # ------------------------------------------------------------ roughly how many
-
     async def _size(self, connection: Connection, collection_id: CollectionId) -> _Size:
-        known = self._sizes.get(collection_id)
+        known = self._sizes.pop(collection_id, None)
         if known is not None and time.monotonic() < known[0] + TRUSTED_SECONDS:
+            self._sizes[collection_id] = known
             return known[1]
         (row,) = await (await connection.execute(SQL.totals, {"collection_id": collection_id})).fetchall()
         size = _Size(*row)
-        self._sizes.pop(collection_id, None)
         if size.documents > COUNTED_DOCUMENTS:
             self._sizes[collection_id] = (time.monotonic(), size)
         return size
@@ -137,8 +134,6 @@ class FilterMatches:
         cursor = await connection.execute(query, {**condition.values, **values}, prepare=False)
         ((sampled, passed),) = await cursor.fetchall()
         return replace(unknown, share=passed / sampled) if passed >= MIN_SAMPLE_MATCHES else unknown
-
-    # ------------------------------------------------------------ which
 
     async def _select(self, connection: Connection, key: CacheKey, where: Filter, cap: int, size: _Size) -> _Ids | None:
         """All that pass; None where they are more than `cap`."""
@@ -197,8 +192,6 @@ class FilterMatches:
             self._fields[collection_id] = (time.monotonic() + FIELDS_SECONDS, fields)
         return fields
 
-    # ------------------------------------------------------------ the cache
-
     async def _cached(self, connection: Connection, key: CacheKey, where: Filter) -> _Ids | None:
         """Cached ids, brought up to date; None where there are none, or where too much changed since."""
         known = self._cache.get(key)
@@ -212,13 +205,11 @@ class FilterMatches:
             self._forget(key)
             return None
         changed = {id_: passes for _, _, id_, passes in rows if id_ is not None}
-        if not changed:
-            self._cache.move_to_end(key, last=True)
-            return known
-        kept = [id_ for id_ in known.ids if id_ not in changed]
-        found = _Ids(tuple(sorted((*kept, *(id_ for id_, passes in changed.items() if passes)))), rows[0][0])
-        self._remember(key, found)
-        return found
+        if changed:
+            passing = {id_ for id_, passes in changed.items() if passes}
+            known = _Ids(tuple(sorted(passing.union(known.ids) - (changed.keys() - passing))), rows[0][0])
+        self._remember(key, known)
+        return known
 
     def _remember(self, key: CacheKey, found: _Ids) -> None:
         self._forget(key)
@@ -228,8 +219,7 @@ class FilterMatches:
             self._forget(next(iter(self._cache)))
 
     def _forget(self, key: CacheKey) -> None:
-        removed = self._cache.pop(key, None)
-        if removed is not None:
+        if (removed := self._cache.pop(key, None)) is not None:
             self._cached_ids -= 1 + len(removed.ids)
 
 

@@ -34,9 +34,6 @@ Field = tuple[int, str]
 """Number and name."""
 
 
-# ---------------------------------------------------------------- parts of other modules' transactions
-
-
 async def declare(
     connection: Connection, collection_id: CollectionId, names: Sequence[str], now: datetime, *, empty: bool = False
 ) -> None:
@@ -76,9 +73,6 @@ async def declared(connection: Connection, collection_id: CollectionId) -> tuple
 async def remove(connection: Connection, collection_id: CollectionId) -> None:
     """All values of a collection that is deleted; a foreign key deletes its fields."""
     await connection.execute(SQL.delete_values, {"collection_id": collection_id})
-
-
-# ---------------------------------------------------------------- background work
 
 
 class IndexedFields(Adapter):

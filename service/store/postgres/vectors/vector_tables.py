@@ -8,9 +8,9 @@ The table checks it, and so rejects a vector of another version whatever its lab
 """
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, LiteralString
 
 from pgvector import HalfVector
@@ -32,49 +32,42 @@ _MAX_INLINE_BYTES = 6_000
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StorageLayout:
-    """A storage in PostgreSQL: the column's type, its class in Python and its function for the length.
+    """A storage in PostgreSQL: the column's type, `value` (a vector as the column holds it, rounded to its precision)
+    and the function for the length.
 
     `width`: bytes of a dimension in the table. `indexed`: what HNSW is built over. `max_indexed`: the most dimensions
     that pgvector indexes.
     """
 
     type: LiteralString
-    adapted: Any
+    value: Callable[[Vector], Any]
     length: sql.SQL
     width: int
     indexed: sql.SQL
     max_indexed: int
 
-    def value(self, vector: Vector) -> Any:
-        """The vector as the column holds it, rounded to its precision."""
-        return self.adapted(vector)
 
-
+_HALFVEC = StorageLayout(
+    type="halfvec",
+    value=HalfVector,
+    length=sql.SQL("l2_norm"),
+    width=2,
+    indexed=sql.SQL("embedding halfvec_cosine_ops"),
+    max_indexed=4_000,
+)
 _LAYOUTS: Mapping[Storage, StorageLayout] = {
-    "halfvec": StorageLayout(
-        type="halfvec",
-        adapted=HalfVector,
-        length=sql.SQL("l2_norm"),
-        width=2,
-        indexed=sql.SQL("embedding halfvec_cosine_ops"),
-        max_indexed=4_000,
-    ),
+    "halfvec": _HALFVEC,
     "vector": StorageLayout(
         type="vector",
-        adapted=FullVector,
+        value=FullVector,
         length=sql.SQL("vector_norm"),
         width=4,
         indexed=sql.SQL("embedding vector_cosine_ops"),
         max_indexed=2_000,
     ),
     # One bit a dimension, its sign. A halfvec holds 16,000 dimensions, and HNSW over bits takes more than that.
-    "binary": StorageLayout(
-        type="halfvec",
-        adapted=HalfVector,
-        length=sql.SQL("l2_norm"),
-        width=2,
-        indexed=sql.SQL("(binary_quantize(embedding)::{bits}) bit_hamming_ops"),
-        max_indexed=16_000,
+    "binary": replace(
+        _HALFVEC, indexed=sql.SQL("(binary_quantize(embedding)::{bits}) bit_hamming_ops"), max_indexed=16_000
     ),
 }
 
@@ -173,11 +166,8 @@ def create_table(
         label=sql.Literal(_label(collection_id, number)),
         seal_bytes=sql.Literal(SEAL_BYTES),
     )
-    inline = dimensions * layout.width <= _MAX_INLINE_BYTES
-    alter = sql.SQL("ALTER TABLE {} ALTER COLUMN embedding SET STORAGE {}").format(
-        table, sql.SQL("PLAIN" if inline else "EXTERNAL")
-    )
-    return create, alter
+    place = sql.SQL("PLAIN" if dimensions * layout.width <= _MAX_INLINE_BYTES else "EXTERNAL")
+    return create, sql.SQL("ALTER TABLE {} ALTER COLUMN embedding SET STORAGE {}").format(table, place)
 
 
 def drop_table(collection_id: CollectionId, number: VersionNumber) -> sql.Composed:

@@ -29,7 +29,7 @@ from service.core.vector_math import direction
 from service.core.versions import EmbedderVersion, VectorSample
 from service.store.postgres import queue
 from service.store.postgres.connection import sql_files
-from service.store.postgres.connection.pool import Connection, Pool, Values, retrying
+from service.store.postgres.connection.pool import Adapter, Connection, Pool, Values, retrying
 from service.store.postgres.filters.filter_sql import predicate
 from service.store.postgres.rows import text_array
 from service.store.postgres.vectors import hnsw
@@ -46,7 +46,7 @@ from service.store.postgres.vectors.vector_tables import (
 SQL = sql_files.load("vectors")
 
 _MAX_SCAN_TUPLES = 400_000
-"""Rows that an iterative scan reads at most, where the plan sets no other limit."""
+"""Rows that an iterative scan reads at most, where the plan sets no lower limit."""
 _SCAN_MEMORY = 16
 """Multiple of work_mem for an iterative scan: room for as many rows as it may read."""
 
@@ -65,12 +65,12 @@ _SAMPLED_PAGES = 10
 _COPY_TYPES = ("int8", "text", "int4", "int4", "int8", "int8", "int8", "bytea")
 
 
-class PostgresVectors:
+class PostgresVectors(Adapter):
     """Adapter of `ports.VectorStore`."""
 
     def __init__(self, pool: Pool, *, parallel: bool = True) -> None:
         """`parallel=False`: no scan uses a second connection, and with it a second processor of the server."""
-        self._pool = pool
+        super().__init__(pool)
         self._parallel = parallel
 
     async def write(self, version: EmbedderVersion, encoded: Sequence[EncodedDocument]) -> frozenset[DocumentId]:
@@ -78,9 +78,9 @@ class PostgresVectors:
 
         Each row carries the version and the seal of its job, and the table rejects those that are not its own.
         """
-        own = [one for one in encoded if (one.job.collection_id, one.job.version) == _space(version)]
-        copy = on_table(SQL.copy, version)
-        remove = on_table(SQL.remove, version)
+        space = (version.collection_id, version.number)
+        own = [one for one in encoded if (one.job.collection_id, one.job.version) == space]
+        copy, remove = on_table(SQL.copy, version), on_table(SQL.remove, version)
         layout = layout_of(version)
 
         async def commit() -> frozenset[DocumentId]:
@@ -112,17 +112,11 @@ class PostgresVectors:
         if within is None or len(within) < _MIN_SPLIT or not self._parallel:
             return await self._nearest(query)
         middle = len(within) // 2
-        halves = await gather_limited(
-            [
-                partial(self._nearest, replace(query, within=half, where=None))
-                for half in (within[:middle], within[middle:])
-            ],
-            limit=2,
-        )
+        queries = [replace(query, within=half, where=None) for half in (within[:middle], within[middle:])]
+        halves = await gather_limited([partial(self._nearest, half) for half in queries], limit=2)
         return tuple(islice(heapq.merge(*halves, key=lambda one: -one.score), query.limit))
 
     async def _nearest(self, query: VectorQuery) -> tuple[Candidate, ...]:
-        """On one connection."""
         version, plan, limit = query.version, query.plan, query.limit
         restriction, values = _restriction(query.within, query.where)
         indexed = plan.kind in ("hnsw", "hnsw_iterative") and query.within is None
@@ -195,20 +189,16 @@ class PostgresVectors:
                 if len(rows) >= size or percent >= 100.0:
                     break
                 percent *= 4
+        vectors = [_unit(row[-1]) for row in rows]
         return VectorSample(
             chunks=tuple((row[0], row[3]) for row in rows),
-            vectors=np.stack([_unit(row[-1]) for row in rows])
-            if rows
-            else np.empty((0, version.dimensions), np.float32),
+            vectors=np.stack(vectors) if vectors else np.empty((0, version.dimensions), np.float32),
             places=_candidates([row[:-1] for row in rows]),
         )
 
     async def _fetch(self, version: EmbedderVersion, query: sql.Composed, values: Values) -> list[TupleRow]:
         async with self._pool.connection() as connection:
             return await _fetch(connection, version, query, values)
-
-
-# ---------------------------------------------------------------- parts of other modules' transactions
 
 
 async def remove(connection: Connection, collection_id: CollectionId, ids: Sequence[DocumentId]) -> None:
@@ -258,11 +248,9 @@ def _restriction(within: Sequence[DocumentId] | None, where: Filter | None) -> t
 
 
 def _nearest_statement(version: EmbedderVersion, indexed: bool, restriction: sql.Composable) -> sql.Composed:
-    if not indexed:
-        return on_table(SQL.nearest_exact, version, only=restriction)
-    if version.index.storage == "binary":
+    if indexed and version.index.storage == "binary":
         return on_table(SQL.nearest_rescored, version, only=restriction, bits=bits(version.dimensions))
-    return on_table(SQL.nearest_indexed, version, only=restriction)
+    return on_table(SQL.nearest_indexed if indexed else SQL.nearest_exact, version, only=restriction)
 
 
 def _scan_settings(version: EmbedderVersion, plan: DensePlan, limit: int) -> dict[str, str]:
@@ -284,10 +272,6 @@ def _scan_settings(version: EmbedderVersion, plan: DensePlan, limit: int) -> dic
 
 def _ef_search(plan: DensePlan, limit: int) -> int:
     return min(MAX_EF_SEARCH, max(1, plan.ef_search or limit))
-
-
-def _space(version: EmbedderVersion) -> tuple[CollectionId, VersionNumber]:
-    return version.collection_id, version.number
 
 
 def _candidates(rows: Sequence[Sequence[Any]]) -> tuple[Candidate, ...]:

@@ -15,12 +15,12 @@ from psycopg.types.json import Jsonb
 from service.core.errors import VersionNotFound
 from service.core.versions import BackfillStatus, Completeness, EmbedderVersion, Progress, VersionState
 from service.store.postgres.connection import sql_files
-from service.store.postgres.connection.pool import Pool, retrying
+from service.store.postgres.connection.pool import Adapter, retrying
 from service.store.postgres.queue import OVERWRITE
 from service.store.postgres.rows import version_key
+from service.store.postgres.vectors.hnsw import space_status
 from service.store.postgres.vectors.vector_tables import on_table, vector_table_of
 from service.store.postgres.versions import backfill_rate
-from service.store.postgres.versions.versions import PostgresVersions
 
 SQL = sql_files.load("backfills")
 
@@ -31,12 +31,8 @@ PRIORITY, PRIORITY_EXTERNAL = 2, 3
 """Priorities of jobs that workers encode, and of those that wait for vectors of the client (`queue.py`)."""
 
 
-class PostgresBackfills:
+class PostgresBackfills(Adapter):
     """Adapter of `ports.Backfills`. Methods raise VersionNotFound where the version is gone or in another state."""
-
-    def __init__(self, pool: Pool) -> None:
-        self._pool = pool
-        self._versions = PostgresVersions(pool)
 
     async def advance(self, version: EmbedderVersion, now: datetime, window: int) -> BackfillStatus:
         """Killed at any moment, it has enqueued some portions, and the next call continues after them."""
@@ -113,8 +109,9 @@ class PostgresBackfills:
         return Progress(done=done, total=total, failed=failed)
 
     async def _build_progress(self, version: EmbedderVersion) -> Progress:
-        status = await self._versions.status(version)
-        row = await self._pool.fetch_one(SQL.build, {"table": vector_table_of(version).table})
+        async with self._pool.connection() as connection:
+            status = await space_status(connection, version.collection_id, version.number)
+            row = await (await connection.execute(SQL.build, {"table": vector_table_of(version).table})).fetchone()
         if row is None or status.indexed:
             return Progress(done=status.rows if status.indexed else 0, total=status.rows, failed=0)
         share, seconds = row

@@ -243,9 +243,6 @@ class VersionTransitions(Adapter):
         return version_of(retired)
 
 
-# ---------------------------------------------------------------- parts of transactions
-
-
 async def insert(
     connection: Connection,
     collection_id: CollectionId,
