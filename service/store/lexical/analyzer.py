@@ -166,8 +166,7 @@ def _grams(run: str, start: int, shortest: int, longest: int) -> Iterator[Token]
 
     A run of decomposed characters is composed first; each of its terms then has the place of the whole run.
     """
-    composed = unicodedata.normalize("NFKC", run)
-    composed = "".join(c for c in composed if not c.isspace())
+    composed = "".join(c for c in unicodedata.normalize("NFKC", run) if not c.isspace())
     same, length = composed == run, len(composed)
     for at in range(length):
         for size in range(min(shortest, length), longest + 1):

@@ -165,10 +165,9 @@ class Follower:
         self._lexicon.retain(listed.values())
         await self._close_indexers(removed)
         names = {collection.name for collection in listed.values()}
-        for followed in removed:
-            if followed.collection.name not in names:
-                with suppress(KeyError):
-                    LEXICAL_LAG.remove(followed.collection.name)
+        for name in {followed.collection.name for followed in removed} - names:
+            with suppress(KeyError):
+                LEXICAL_LAG.remove(name)
         if self.leading:
             await self._in_thread(self._remove_unused, set(listed))
 
@@ -209,9 +208,7 @@ class Follower:
             followed.committed_at = time.monotonic()
         await self._lexicon.refresh(collection)
         self._lexicon.record_lag(collection, page.lag_seconds)
-        if not caught_up:
-            return 0.0
-        return self._pause(collection, idle=not page.changes)
+        return self._pause(collection, idle=not page.changes) if caught_up else 0.0
 
     async def _watch(self, followed: _FollowedCollection) -> float:
         """As a reader: show what the leader committed, and now and then ask the feed for the lag of this process."""
@@ -234,8 +231,7 @@ class Follower:
 
     def _export_lag(self) -> None:
         for followed in self._followed.values():
-            lag = self._lexicon.lag_seconds(followed.collection.id)
-            if lag is not None:
+            if (lag := self._lexicon.lag_seconds(followed.collection.id)) is not None:
                 LEXICAL_LAG.labels(followed.collection.name).set(lag)
 
     async def _close_indexers(self, followed: Iterable[_FollowedCollection]) -> None:
@@ -243,14 +239,14 @@ class Follower:
 
     def _indexer(self, followed: _FollowedCollection) -> Indexer:
         path, collection = self._lexicon.path(followed.collection), followed.collection
-        if followed.indexer is not None and is_damaged(path):
-            since = time.monotonic() - self._repaired_at.get(collection.id, float("-inf"))
-            if since >= _REPAIR_SECONDS:
-                logger.error("the lexical index of %s is damaged and is built anew", collection.name)
-                _discard([followed])
+        damaged, now = is_damaged(path), time.monotonic()
+        repaired_at = self._repaired_at.get(collection.id, float("-inf"))
+        if followed.indexer is not None and damaged and now - repaired_at >= _REPAIR_SECONDS:
+            logger.error("the lexical index of %s is damaged and is built anew", collection.name)
+            _discard([followed])
         if followed.indexer is None:
-            if is_damaged(path):
-                self._repaired_at[collection.id] = time.monotonic()
+            if damaged:
+                self._repaired_at[collection.id] = now
             followed.indexer = Indexer(path, analyzer_for(collection.settings.language))
         return followed.indexer
 

@@ -49,12 +49,11 @@ def merge_overlapping(spans: Sequence[Span]) -> list[Span]:
 
 def as_html(fragment: str, spans: Sequence[Span]) -> str:
     """Matches in <mark>, all else escaped. A lone surrogate, which no encoding can represent, becomes "?"."""
-    parts: list[str] = []
-    done = 0
+    marked, done = "", 0
     for start, end in spans:
-        parts += [_escaped(fragment[done:start]), "<mark>", _escaped(fragment[start:end]), "</mark>"]
+        marked += f"{_escaped(fragment[done:start])}<mark>{_escaped(fragment[start:end])}</mark>"
         done = end
-    return "".join([*parts, _escaped(fragment[done:])])
+    return marked + _escaped(fragment[done:])
 
 
 def _escaped(text: str) -> str:

@@ -11,10 +11,11 @@ Everything here blocks (call it in a thread). The one writer of a directory is `
 import json
 import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import tantivy
 
@@ -29,6 +30,8 @@ from service.store.lexical.analyzer import Analyzer
 from service.store.lexical.exact_bm25 import SampleBM25
 from service.store.lexical.highlights import highlighted
 from service.store.lexical.query import LexicalQuery, Must
+
+T = TypeVar("T")
 
 _TIES = (1, 100, 1000)
 """Additional hits to read in search of documents that tie with the last, so that ids and not disk order decide."""
@@ -176,26 +179,14 @@ class LexicalIndex:
             hits = searcher.search(search, min(len(ids), searcher.num_docs), count=False).hits
             return frozenset(_document_id(searcher, address) for _, address in hits)
 
-    def max_score(self, words: ParsedQuery) -> float:
-        """The highest score that a document could have."""
+    def evaluate(self, words: ParsedQuery, method: Callable[[LexicalQuery], T]) -> T:
+        """The result of a method of the query."""
         with self._query(words) as query:
-            return query.max_score()
+            return method(query)
 
     def exact_scores(self, words: ParsedQuery, documents: Sequence[TermCounts]) -> tuple[float, ...]:
         """The BM25 score of each document with its exact length and the statistics of the index."""
-        with self._query(words) as query:
-            weights, average_length = query.statistics()
-        return SampleBM25(documents, weights, average_length).scores()
-
-    def document_frequencies(self, words: ParsedQuery) -> tuple[int, ...]:
-        """How many documents contain each different word."""
-        with self._query(words) as query:
-            return query.document_frequencies()
-
-    def unmatched_terms(self, words: ParsedQuery) -> tuple[str, ...]:
-        """Quoted phrases that no document contains."""
-        with self._query(words) as query:
-            return query.unmatched_terms()
+        return SampleBM25(documents, *self.evaluate(words, LexicalQuery.statistics)).scores()
 
     def highlight(self, words: ParsedQuery, passages: Sequence[str]) -> list[Highlights]:
         """Aligned with the passages."""

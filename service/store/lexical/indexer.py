@@ -86,8 +86,8 @@ class Indexer:
 
     def release_writer(self) -> None:
         """Wait for merges and free the writer's threads and memory; the next change opens it again."""
-        if self._writer is not None:
-            writer, self._writer = self._writer, None
+        writer, self._writer = self._writer, None
+        if writer is not None:
             writer.wait_merging_threads()
 
     def discard(self) -> None:

@@ -41,8 +41,7 @@ _JAPANESE = 0.05
 def detect_language(text: str) -> str:
     """The language of a document, or UNKNOWN."""
     sample = text[:SAMPLE]
-    by_script = _by_script(sample)
-    if by_script is not None:
+    if (by_script := _by_script(sample)) is not None:
         return by_script
     if not _LETTERS.search(sample):
         return UNKNOWN

@@ -30,6 +30,7 @@ from service.core.search import Candidate
 from service.store.lexical.analyzer import analyzer_for
 from service.store.lexical.index import LexicalIndex, is_damaged, read_progress, term_counts
 from service.store.lexical.languages import KNOWN
+from service.store.lexical.query import LexicalQuery
 
 T = TypeVar("T")
 
@@ -80,10 +81,10 @@ class TantivyLexicon:
         return await self._query(collection, lambda index: index.matching_constraints(query, ids), frozenset())
 
     async def unmatched_terms(self, collection: Collection, query: ParsedQuery) -> tuple[str, ...]:
-        return await self._query(collection, lambda index: index.unmatched_terms(query), ())
+        return await self._query(collection, lambda index: index.evaluate(query, LexicalQuery.unmatched_terms), ())
 
     async def max_score(self, collection: Collection, query: ParsedQuery) -> float:
-        return await self._query(collection, lambda index: index.max_score(query), 0.0)
+        return await self._query(collection, lambda index: index.evaluate(query, LexicalQuery.max_score), 0.0)
 
     async def term_counts(self, collection: Collection, documents: Sequence[StoredDocument]) -> tuple[TermCounts, ...]:
         """Of the documents as they are, not of what the index holds of them."""
@@ -96,7 +97,7 @@ class TantivyLexicon:
         return await self._query(collection, lambda index: index.exact_scores(query, bags), (0.0,) * len(bags))
 
     async def document_frequencies(self, collection: Collection, query: ParsedQuery) -> tuple[int, ...]:
-        return await self._query(collection, lambda index: index.document_frequencies(query), ())
+        return await self._query(collection, lambda index: index.evaluate(query, LexicalQuery.document_frequencies), ())
 
     async def highlight(
         self, collection: Collection, query: ParsedQuery, passages: Sequence[str]
@@ -120,9 +121,7 @@ class TantivyLexicon:
             async with self._refreshed:
                 await self._refreshed.wait_for(reached)
         finally:
-            self._waiting[collection.id] -= 1
-            if not self._waiting[collection.id]:
-                del self._waiting[collection.id]
+            self._waiting -= Counter([collection.id])  # without those that nobody waits for any more
 
     def lag_seconds(self, collection_id: CollectionId) -> float | None:
         """An upper bound: the lag at the last check, plus the time since. The largest where there are two indexes."""
@@ -217,11 +216,9 @@ class TantivyLexicon:
 
     async def _searched_index(self, collection: Collection) -> LexicalIndex | None:
         """None where the collection is so new that nothing can be in it yet."""
-        index = self._complete_index(collection)
-        if index is not None:
-            return index
+        complete = self._complete_index(collection)
         try:
-            index = self._indexes.get(self.path(collection)) or await self._open(collection)
+            index = complete or self._indexes.get(self.path(collection)) or await self._open(collection)
         except LexiconUnavailable:
             if (self._now() - collection.created_at).total_seconds() < _YOUNG_SECONDS:
                 return None

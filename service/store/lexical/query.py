@@ -7,7 +7,8 @@ language: where one document in twelve is German, "der" is not a rare word.
 
 import json
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cache
 from typing import Any
 
@@ -45,16 +46,19 @@ class LexicalQuery:
         self._analyzer = analyzer
         self._words = words
         self._documents = dict(searcher.terms_with_prefix("language", "")) if analyzer.automatic else {}
-        self._languages: Mapping[str, float] = {analyzer.language: 1.0}
+        self._languages = (
+            query_languages(words.text, self._documents) if analyzer.automatic else {analyzer.language: 1.0}
+        )
         """The languages in which the words are searched, each with its weight."""
-        if analyzer.automatic:
-            self._languages = query_languages(words.text, self._documents)
         self._chains = [analyzer.chain(code) for code in self._languages]
         self._all_chains = [analyzer.chain(code) for code in self._documents] or self._chains
 
     def query(self) -> tantivy.Query:
-        """Any of the words, and all of the constraints."""
-        scored = tantivy.Query.boolean_query([(Should, one) for one in self._scored_queries()])
+        """Any of the terms that the index contains, or terms similar to those that it does not; all constraints."""
+        queries = [self._term_query(term, weight) for term, weight in self.weights().items()]
+        if self._words.typos is not None:
+            queries += self._fuzzy_queries(self._words.typos)
+        scored = tantivy.Query.boolean_query([(Should, query) for query in queries])
         if not self._words.has_constraints:
             return scored
         return tantivy.Query.boolean_query([*self.constraints(), (Must, scored)])
@@ -63,11 +67,10 @@ class LexicalQuery:
         """What every hit must and must not contain. Scored as the constant 0, so that no BM25 score changes."""
         unmatched = self.unmatched_terms()
         required = [*self._words.required, *(phrase for phrase in self._words.quoted if phrase not in unmatched)]
-        musts = [query for phrase in required for query in self._phrase_queries(phrase)]
-        excluded = [query for phrase in self._words.excluded for query in self._phrase_queries(phrase)]
-        return [(Must, tantivy.Query.const_score_query(query, 0.0)) for query in musts] + [
-            (MustNot, query) for query in excluded
-        ]
+        must = [query for phrase in required for query in self._phrase_queries(phrase)]
+        must_not = [query for phrase in self._words.excluded for query in self._phrase_queries(phrase)]
+        constant = [(Must, tantivy.Query.const_score_query(query, 0.0)) for query in must]
+        return constant + [(MustNot, query) for query in must_not]
 
     def unmatched_terms(self) -> tuple[str, ...]:
         """Quoted phrases that no document contains: their quotation marks belong to the text and are no constraint."""
@@ -87,13 +90,6 @@ class LexicalQuery:
         if len(terms) == 1:
             return tantivy.Query.term_query(self._schema, "body", terms[0], "basic")
         return tantivy.Query.phrase_query(self._schema, "body", list(terms))
-
-    def _scored_queries(self) -> list[tantivy.Query]:
-        """Any of the terms that the index contains, and similar terms for those that it does not."""
-        scored = [self._term_query(term, weight) for term, weight in self.weights().items()]
-        if self._words.typos is not None:
-            scored += self._fuzzy_queries(self._words.typos)
-        return scored
 
     def weights(self) -> dict[str, float]:
         """The terms that the index contains, rarest first, each with its weight: how often the query repeats it."""
@@ -149,18 +145,18 @@ class LexicalQuery:
         """For each different word of the query, how many documents contain it, in the language where most do."""
         return tuple(map(self._document_frequency, self._terms_by_word().values()))
 
-    def _document_frequency(self, terms: frozenset[str]) -> int:
+    def _document_frequency(self, terms: Iterable[str]) -> int:
         return max(self.searcher.doc_freq("body", term) for term in terms)
 
-    def _terms_by_word(self) -> Mapping[str, frozenset[str]]:
+    def _terms_by_word(self) -> Mapping[str, set[str]]:
         """The words of the query, each with its terms in the languages that the query may be in."""
-        terms: dict[str, set[str]] = {}
+        terms: dict[str, set[str]] = defaultdict(set)
         for chain in self._chains:
             for token in chain.tokens(self._words.text, stop_words=False):
-                terms.setdefault(self._words.text[token.start : token.end], set()).add(token.term)
-        return {word: frozenset(found) for word, found in terms.items()}
+                terms[self._words.text[token.start : token.end]].add(token.term)
+        return terms
 
-    def _unknown_words(self) -> list[tuple[str, frozenset[str]]]:
+    def _unknown_words(self) -> list[tuple[str, set[str]]]:
         """The first words of the query that no document contains in any language, with their terms."""
         words = self._terms_by_word().items()
         return [(word, terms) for word, terms in words if not self._document_frequency(terms)][:TYPOS_LIMIT]
