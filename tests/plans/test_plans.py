@@ -100,8 +100,9 @@ class Plans:
         class Explaining(psycopg.AsyncCursor[Any]):
             async def execute(self, query: Any, params: Any = None, **options: Any) -> Any:
                 text = query if isinstance(query, str) else query.as_string(self.connection)
-                if plans.current and text.startswith("/* ") and not text.startswith("/* vectors.set_scan"):
-                    name = text[3:].split(" */", 1)[0]
+                name = text[3:].split(" */", 1)[0] if text.startswith("/* ") else ""
+                # The settings of a scan and the definition of a table have no plan.
+                if plans.current and name and name != "vectors.set_scan" and not name.startswith("vector_tables."):
                     explained = psycopg.AsyncCursor(self.connection)
                     await explained.execute(f"EXPLAIN (FORMAT JSON) {text}".encode(), params, prepare=False)
                     ((tree,),) = await explained.fetchall()

@@ -148,7 +148,20 @@ async def open_pool(
     """
 
     async def configure(connection: Connection) -> None:
-        await prepare(connection, statement_timeout_seconds=statement_timeout_seconds)
+        """Set time limits, JSON by orjson and the types of pgvector (numpy arrays are `vector`, HalfVector is
+        `halfvec`). Where the extension does not exist yet its types are left out."""
+        limits = {
+            "statement_timeout": _milliseconds(statement_timeout_seconds),
+            "lock_timeout": _milliseconds(min(LOCK_TIMEOUT_SECONDS, statement_timeout_seconds)),
+            "idle_in_transaction_timeout": _milliseconds(IDLE_IN_TRANSACTION_SECONDS),
+        }
+        await connection.execute(SQL.session, limits)
+        set_json_dumps(orjson.dumps, context=connection)
+        set_json_loads(orjson.loads, context=connection)
+        connection.adapters.register_dumper(dict, JsonbDumper)
+        register = {"vector": register_vector_info, "halfvec": register_halfvec_info}
+        for name, oid, array_oid in await (await connection.execute(SQL.vector_types)).fetchall():
+            register[name](connection, TypeInfo(name, oid, array_oid))
         if not parallel:
             await connection.execute(SQL.no_parallel_workers)
 
@@ -173,9 +186,12 @@ async def open_pool(
     return pool
 
 
-async def connect(url: str, *, application_name: str) -> Connection:
-    """A single connection in autocommit and without time limits: for migrations and index builds."""
-    return await Connection.connect(**_arguments(url, application_name), autocommit=True)
+@asynccontextmanager
+async def connect(url: str, *, application_name: str) -> AsyncIterator[Connection]:
+    """A single connection in autocommit and without time limits, for migrations. Errors leave as those of a pool."""
+    with translated_errors():
+        async with await Connection.connect(**_arguments(url, application_name), autocommit=True) as connection:
+            yield connection
 
 
 def _arguments(url: str, application_name: str) -> dict[str, Any]:
@@ -186,27 +202,6 @@ def _arguments(url: str, application_name: str) -> dict[str, Any]:
     except psycopg.ProgrammingError:
         raise Misconfigured("AZIMUTH_DATABASE_URL is not an address that PostgreSQL understands.") from None
     return {**_CONNECTION_DEFAULTS, "application_name": application_name, **parsed}
-
-
-async def prepare(connection: Connection, *, statement_timeout_seconds: float) -> None:
-    """Set time limits, JSON by orjson and the types of pgvector (numpy arrays are `vector`, HalfVector is `halfvec`).
-
-    Where the extension does not exist yet its types are left out.
-    """
-    await connection.execute(
-        SQL.session,
-        {
-            "statement_timeout": _milliseconds(statement_timeout_seconds),
-            "lock_timeout": _milliseconds(min(LOCK_TIMEOUT_SECONDS, statement_timeout_seconds)),
-            "idle_in_transaction_timeout": _milliseconds(IDLE_IN_TRANSACTION_SECONDS),
-        },
-    )
-    set_json_dumps(orjson.dumps, context=connection)
-    set_json_loads(orjson.loads, context=connection)
-    connection.adapters.register_dumper(dict, JsonbDumper)
-    register = {"vector": register_vector_info, "halfvec": register_halfvec_info}
-    for name, oid, array_oid in await (await connection.execute(SQL.vector_types)).fetchall():
-        register[name](connection, TypeInfo(name, oid, array_oid))
 
 
 @contextmanager
@@ -247,12 +242,11 @@ async def _usable(connection: Connection) -> bool:
     """False where the server has hung up. Only a connection with something to read is checked: it may be a notice."""
     poll = select.poll()
     poll.register(connection.fileno(), select.POLLIN)
-    if not poll.poll(0):
-        return True
-    try:
-        await Pool.check_connection(connection)
-    except psycopg.Error:
-        return False
+    if poll.poll(0):
+        try:
+            await Pool.check_connection(connection)
+        except psycopg.Error:
+            return False
     return True
 
 

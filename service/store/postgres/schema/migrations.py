@@ -24,7 +24,7 @@ from psycopg.errors import InsufficientPrivilege, LockNotAvailable
 
 from service.core.errors import MigrationMismatch, Misconfigured, MissingRights, TimedOut
 from service.store.postgres.connection import sql_files
-from service.store.postgres.connection.pool import Connection, connect, translated_errors
+from service.store.postgres.connection.pool import Connection, connect
 
 _logger = logging.getLogger(__name__)
 
@@ -82,10 +82,8 @@ def read(folder: Traversable | None = None) -> tuple[Migration, ...]:
 
 async def pending(url: str, migrations: Sequence[Migration] | None = None) -> tuple[Migration, ...]:
     """What `apply` would run, without running it. MigrationMismatch as in `apply`."""
-    wanted = read() if migrations is None else migrations
-    with translated_errors():
-        async with await connect(url, application_name="azimuth migrate") as connection:
-            return await _missing(connection, wanted)
+    async with connect(url, application_name="azimuth migrate") as connection:
+        return await _missing(connection, read() if migrations is None else migrations)
 
 
 async def apply(
@@ -103,22 +101,21 @@ async def apply(
     """
     wanted = read() if migrations is None else migrations
     deadline = monotonic() + patience_seconds
-    with translated_errors():
-        async with await connect(url, application_name="azimuth migrate") as connection:
-            await connection.execute(SQL.lock_timeout, {"milliseconds": str(round(lock_timeout_seconds * 1000))})
-            if not await _missing(connection, wanted):
-                return ()
-            async with _migration_lock(connection, deadline):
-                try:
-                    await connection.execute(SQL.create_table)
-                    missing = await _missing(connection, wanted)
-                    for migration in missing:
-                        _logger.info("migration %s", migration.label)
-                        await _run(connection, migration, deadline)
-                except InsufficientPrivilege as error:
-                    reason = str(error).splitlines()[0]
-                    raise MissingRights(f"The database role may not change the schema: {reason}.") from error
-                return missing
+    async with connect(url, application_name="azimuth migrate") as connection:
+        await connection.execute(SQL.lock_timeout, {"milliseconds": str(round(lock_timeout_seconds * 1000))})
+        if not await _missing(connection, wanted):
+            return ()
+        async with _migration_lock(connection, deadline):
+            try:
+                await connection.execute(SQL.create_table)
+                missing = await _missing(connection, wanted)
+                for migration in missing:
+                    _logger.info("migration %s", migration.label)
+                    await _run(connection, migration, deadline)
+            except InsufficientPrivilege as error:
+                reason = str(error).splitlines()[0]
+                raise MissingRights(f"The database role may not change the schema: {reason}.") from error
+            return missing
 
 
 async def _missing(connection: Connection, wanted: Sequence[Migration]) -> tuple[Migration, ...]:

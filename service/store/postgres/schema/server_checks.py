@@ -9,7 +9,7 @@ from psycopg.rows import class_row
 
 from service.core.errors import DatabaseTooOld, Misconfigured, MissingRights
 from service.store.postgres.connection import sql_files
-from service.store.postgres.connection.pool import Pool, connect, translated_errors
+from service.store.postgres.connection.pool import Pool, connect
 
 _logger = logging.getLogger(__name__)
 
@@ -55,11 +55,9 @@ async def check(url: str) -> ServerFacts:
     DatabaseUnavailable where it does not answer (with host, port and database, never the password), DatabaseTooOld,
     MissingRights, or Misconfigured.
     """
-    with translated_errors():
-        async with await connect(url, application_name="azimuth check") as connection:
-            async with connection.cursor(row_factory=class_row(ServerFacts)) as cursor:
-                facts = await (await cursor.execute(SQL.facts)).fetchone()
-    assert facts is not None
+    async with connect(url, application_name="azimuth check") as connection:
+        async with connection.cursor(row_factory=class_row(ServerFacts)) as cursor:
+            (facts,) = await (await cursor.execute(SQL.facts)).fetchall()
     require_usable(facts)
     for warning in warnings(facts):
         _logger.warning(warning)

@@ -22,6 +22,9 @@ from service.core.collections import Storage
 from service.core.errors import VersionNotFound
 from service.core.ids import CollectionId, Vector, VersionNumber
 from service.core.versions import EmbedderVersion
+from service.store.postgres.connection import sql_files
+
+SQL = sql_files.load("vector_tables")
 
 SEAL_BYTES = 8
 """Bytes kept of a SHA-256: one foreign vector in 2^64 would pass by chance."""
@@ -83,10 +86,6 @@ class VectorTable:
     def table_identifier(self) -> sql.Identifier:
         return sql.Identifier(self.table)
 
-    @property
-    def index_identifier(self) -> sql.Identifier:
-        return sql.Identifier(self.index)
-
 
 def vector_table(collection_id: CollectionId, number: VersionNumber) -> VectorTable:
     table = f"vectors_{collection_id:d}_{number:d}"
@@ -103,7 +102,11 @@ def layout_of(version: EmbedderVersion) -> StorageLayout:
 
 def on_table(query: LiteralString, version: EmbedderVersion, **parts: sql.Composable) -> sql.Composed:
     """The statement for the table of this version, which is its part `vectors`."""
-    return sql.SQL(query).format(vectors=vector_table_of(version).table_identifier, **parts)
+    return _on(vector_table_of(version), query, **parts)
+
+
+def _on(names: VectorTable, query: LiteralString, **parts: sql.Composable) -> sql.Composed:
+    return sql.SQL(query).format(vectors=names.table_identifier, index=sql.Identifier(names.index), **parts)
 
 
 @contextmanager
@@ -137,26 +140,10 @@ def create_table(
     They restrict the length to where pgvector's cosine, of single precision, is defined; its types reject NaN and
     infinity. Dead rows cost recall, so the table is vacuumed earlier than others.
     """
-    layout = _LAYOUTS[storage]
-    table = vector_table(collection_id, number).table_identifier
-    create = sql.SQL(
-        """
-        CREATE TABLE {table} (
-            collection_id bigint NOT NULL CHECK (collection_id = {collection_id}),
-            document_id text COLLATE "C" NOT NULL,
-            chunk integer NOT NULL,
-            embedder_version integer NOT NULL CHECK (embedder_version = {number}),
-            content_revision bigint NOT NULL,
-            starts bigint NOT NULL,
-            ends bigint NOT NULL,
-            seal bytea NOT NULL,
-            embedding {type}({dimensions}) NOT NULL CHECK ({length}(embedding) BETWEEN 1e-15 AND 1e15),
-            PRIMARY KEY (collection_id, document_id, chunk),
-            CONSTRAINT sealed CHECK (seal = substring(sha256({send}(embedding) || {label}::bytea) FOR {seal_bytes}))
-        ) WITH (autovacuum_vacuum_scale_factor = 0.05, autovacuum_analyze_scale_factor = 0.05)
-        """
-    ).format(
-        table=table,
+    layout, names = _LAYOUTS[storage], vector_table(collection_id, number)
+    create = _on(
+        names,
+        SQL.create,
         collection_id=sql.Literal(int(collection_id)),
         number=sql.Literal(int(number)),
         type=sql.SQL(layout.type),
@@ -166,37 +153,33 @@ def create_table(
         label=sql.Literal(_label(collection_id, number)),
         seal_bytes=sql.Literal(SEAL_BYTES),
     )
-    place = sql.SQL("PLAIN" if dimensions * layout.width <= _MAX_INLINE_BYTES else "EXTERNAL")
-    return create, sql.SQL("ALTER TABLE {} ALTER COLUMN embedding SET STORAGE {}").format(table, place)
+    inline = dimensions * layout.width <= _MAX_INLINE_BYTES
+    return create, _on(names, SQL.set_storage, storage=sql.SQL("PLAIN" if inline else "EXTERNAL"))
 
 
 def drop_table(collection_id: CollectionId, number: VersionNumber) -> sql.Composed:
-    return sql.SQL("DROP TABLE IF EXISTS {}").format(vector_table(collection_id, number).table_identifier)
+    return _on(vector_table(collection_id, number), SQL.drop)
 
 
 def create_index(version: EmbedderVersion) -> sql.Composed:
     """Build the HNSW index beside running writes. Cannot run inside a transaction."""
-    names, index = vector_table_of(version), version.index
-    return sql.SQL(
-        "CREATE INDEX CONCURRENTLY {index} ON {table} USING hnsw ({indexed})"
-        " WITH (m = {m}, ef_construction = {ef_construction})"
-    ).format(
-        index=names.index_identifier,
-        table=names.table_identifier,
+    return on_table(
+        SQL.create_index,
+        version,
         indexed=layout_of(version).indexed.format(bits=bits(version.dimensions)),
-        m=sql.Literal(int(index.m)),
-        ef_construction=sql.Literal(int(index.ef_construction)),
+        m=sql.Literal(int(version.index.m)),
+        ef_construction=sql.Literal(int(version.index.ef_construction)),
     )
 
 
 def drop_index(version: EmbedderVersion) -> sql.Composed:
-    return sql.SQL("DROP INDEX CONCURRENTLY IF EXISTS {}").format(vector_table_of(version).index_identifier)
+    return on_table(SQL.drop_index, version)
 
 
 def rebuild_index(version: EmbedderVersion) -> sql.Composed:
     """Build it anew beside searches and writes, which use the old index meanwhile. Cannot run inside a transaction."""
-    return sql.SQL("REINDEX INDEX CONCURRENTLY {}").format(vector_table_of(version).index_identifier)
+    return on_table(SQL.rebuild_index, version)
 
 
 def analyze(version: EmbedderVersion) -> sql.Composed:
-    return sql.SQL("ANALYZE {}").format(vector_table_of(version).table_identifier)
+    return on_table(SQL.analyze, version)

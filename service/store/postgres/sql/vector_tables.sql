@@ -1,0 +1,40 @@
+-- name: create
+-- The table of one version.
+CREATE TABLE {vectors} (
+    collection_id bigint NOT NULL CHECK (collection_id = {collection_id}),
+    document_id text COLLATE "C" NOT NULL,
+    chunk integer NOT NULL,
+    embedder_version integer NOT NULL CHECK (embedder_version = {number}),
+    content_revision bigint NOT NULL,
+    starts bigint NOT NULL,
+    ends bigint NOT NULL,
+    seal bytea NOT NULL,
+    embedding {type}({dimensions}) NOT NULL CHECK ({length}(embedding) BETWEEN 1e-15 AND 1e15),
+    PRIMARY KEY (collection_id, document_id, chunk),
+    CONSTRAINT sealed CHECK (seal = substring(sha256({send}(embedding) || {label}::bytea) FOR {seal_bytes}))
+) WITH (autovacuum_vacuum_scale_factor = 0.05, autovacuum_analyze_scale_factor = 0.05);
+
+-- name: set_storage
+-- Whether vectors are kept inside their rows (PLAIN) or beside them (EXTERNAL).
+ALTER TABLE {vectors} ALTER COLUMN embedding SET STORAGE {storage};
+
+-- name: drop
+-- The table with its index.
+DROP TABLE IF EXISTS {vectors};
+
+-- name: create_index
+-- The HNSW index, built beside running writes.
+CREATE INDEX CONCURRENTLY {index} ON {vectors} USING hnsw ({indexed})
+WITH (m = {m}, ef_construction = {ef_construction});
+
+-- name: drop_index
+-- The index alone.
+DROP INDEX CONCURRENTLY IF EXISTS {index};
+
+-- name: rebuild_index
+-- The index anew; searches and writes use the old one meanwhile.
+REINDEX INDEX CONCURRENTLY {index};
+
+-- name: analyze
+-- The planner's statistics of the table.
+ANALYZE {vectors};
