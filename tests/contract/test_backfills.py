@@ -61,9 +61,6 @@ async def filled(world: World) -> Filling:
     return Filling(world, backfills_of(world), version)
 
 
-# ---------------------------------------------------------------- advance
-
-
 async def test_everything_that_was_there_is_enqueued_and_encoded(filled: Filling) -> None:
     assert await filled.advance() == BackfillStatus(enqueued=10, waiting=10, everything=True)
     assert await filled.waiting() == NAMES
@@ -156,9 +153,6 @@ async def test_a_version_that_is_not_there_is_not_found(filled: Filling) -> None
             await asked
 
 
-# ---------------------------------------------------------------- what the client brings
-
-
 async def test_documents_wait_for_the_vectors_that_the_client_brings(world: World) -> None:
     await world.put(doc("a"), doc("b"))
     backfills = backfills_of(world)
@@ -179,9 +173,6 @@ async def test_nothing_waits_for_ever_for_a_document_that_is_gone(world: World) 
     assert await backfills.advance(version, NOW, 100) == BackfillStatus(enqueued=0, waiting=0, everything=True)
 
 
-# ---------------------------------------------------------------- restart
-
-
 async def test_a_restart_finds_what_was_missed(filled: Filling) -> None:
     await filled.fill()
     await second_version.lose_vectors(filled.world, filled.version, "d03")
@@ -194,9 +185,6 @@ async def test_a_restart_finds_what_was_missed(filled: Filling) -> None:
     await drain(filled.world, filled.version)
     assert (await filled.completeness()).complete
     assert ("d05", 0) not in await filled.world.stored_chunks(filled.version)
-
-
-# ---------------------------------------------------------------- completeness
 
 
 async def test_a_filled_version_is_complete(filled: Filling) -> None:
@@ -278,9 +266,6 @@ async def test_behind_are_those_that_the_active_version_has_alone(filled: Fillin
     assert (await filled.completeness()).behind == 1
     active = await filled.backfills.completeness(filled.world.version)
     assert (active.behind, active.failed, active.complete) == (0, 0, True)
-
-
-# ---------------------------------------------------------------- progress
 
 
 async def test_progress_counts_documents_that_are_done(filled: Filling) -> None:

@@ -133,8 +133,6 @@ async def test_an_empty_collection_counts_nothing(collections: Collections) -> N
     assert await collections.counts(created) == CollectionCounts(documents=0, chunks=0, pending=0, failed=0)
 
 
-# ---------------------------------------------------------------- only with a database
-
 FILL = """
     INSERT INTO documents (collection_id, document_id, title, text, metadata, content_hash, revision, content_revision,
                            created_at, updated_at, deleted_at)

@@ -87,9 +87,6 @@ async def test_the_status_of_a_version_has_its_ef_settings(store: Adapters) -> N
     assert (await store.versions.status(version)).ef_settings == {"all": 149, "wide": 186}
 
 
-# ---------------------------------------------------------------- only with a database
-
-
 @dataclass
 class Real:
     pool: Pool

@@ -66,9 +66,6 @@ async def state(world: World, number: int) -> VersionState:
     return (await world.versions.get(world.collection.id, VersionNumber(number))).state
 
 
-# ---------------------------------------------------------------- register
-
-
 async def test_a_registered_version_is_read_back_as_it_was_given(world: World) -> None:
     made = await register(world, later(7))
     assert made == EmbedderVersion(
@@ -137,9 +134,6 @@ async def test_nothing_is_registered_in_a_collection_that_is_gone(world: World) 
     await world.collections.delete(world.collection.id)
     with pytest.raises(CollectionNotFound):
         await register(world)
-
-
-# ---------------------------------------------------------------- move and pause
 
 
 async def test_a_version_moves_and_says_so(world: World) -> None:
@@ -237,9 +231,6 @@ async def test_a_backfill_pauses_and_resumes_and_is_audited_once(world: World) -
         await world.versions.pause(version, True, entry("paused"))
 
 
-# ---------------------------------------------------------------- the transition lock
-
-
 async def test_one_at_a_time_holds_the_lock_of_a_version(world: World) -> None:
     other = await world.add_version(2, VersionState.BACKFILLING)
     async with world.versions.transition_lock(world.version) as first:
@@ -276,9 +267,6 @@ async def test_an_error_under_the_lock_is_raised_and_leaves_nothing_locked(world
             raise Conflict("mine")
     async with world.versions.transition_lock(world.version) as again:
         assert again
-
-
-# ---------------------------------------------------------------- promote
 
 
 async def test_a_promotion_changes_versions_settings_and_the_way_back(world: World) -> None:
@@ -357,9 +345,6 @@ async def test_settings_and_promotions_see_each_other(world: World) -> None:
     with pytest.raises(Conflict):
         await world.collections.update(changed, replace(changed.settings, recall_target=0.8), entry("settings"))
     assert await world.collections.by_name(world.collection.name) == promoted
-
-
-# ---------------------------------------------------------------- retire
 
 
 async def test_a_retired_version_leaves_its_row_and_nothing_else(world: World) -> None:

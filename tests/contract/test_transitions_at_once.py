@@ -120,9 +120,6 @@ class Writers:
             at += 1
 
 
-# ---------------------------------------------------------------- register
-
-
 async def test_whatever_commits_after_a_registration_goes_to_the_version(world: World) -> None:
     async with Writers(world, 5) as writers:
         for _ in range(3):
@@ -189,9 +186,6 @@ async def test_a_registration_that_breaks_off_leaves_nothing(world: World, monke
     assert (await register(world)).number == 2
 
 
-# ---------------------------------------------------------------- driving
-
-
 async def kill_drivers(world: World) -> Any:
     """Waits until they are gone, and answers how many there were."""
     return await value(
@@ -239,9 +233,6 @@ async def test_who_waits_to_drive_is_in_nobodys_way(world: World) -> None:
             assert await world.versions.build_index(world.version)
         assert not waiting.done()
     assert await waiting
-
-
-# ---------------------------------------------------------------- promote
 
 
 async def test_a_promotion_waits_for_no_writer_and_no_job_that_is_held(world: World) -> None:
@@ -303,9 +294,6 @@ async def test_promotions_and_writes_at_once(world: World) -> None:
     assert collection.active_version == 1
     for version in (world.version, other):
         assert set(await pending(world, version, *writers.acknowledged)) == set(writers.acknowledged)
-
-
-# ---------------------------------------------------------------- retire
 
 
 async def test_retiring_ends_a_running_index_build(world: World) -> None:
@@ -433,9 +421,6 @@ async def test_deleting_the_collection_takes_everything_of_all_versions(world: W
     assert await value(world, "SELECT count(*) FROM pg_tables WHERE tablename LIKE 'vectors%%'") == 0
     for table in ("embedder_versions", "audit", "jobs"):
         assert await value(world, f"SELECT count(*) FROM {table}") == 0
-
-
-# ---------------------------------------------------------------- move
 
 
 async def test_operators_at_once_leave_one_state_and_one_note_for_each_step(world: World) -> None:

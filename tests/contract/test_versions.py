@@ -77,9 +77,6 @@ async def test_a_space_that_is_gone_is_not_found(store: Adapters) -> None:
         await store.versions.build_index(version)
 
 
-# ---------------------------------------------------------------- only with a database
-
-
 @pytest.fixture
 async def version(pool: Pool) -> EmbedderVersion:
     collection = await create(PostgresCollections(pool), "papers")

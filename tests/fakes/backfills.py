@@ -89,8 +89,6 @@ class FakeBackfills:
             behind=sum(job.priority < 2 and id_ not in active for id_, job in pending.items()),
         )
 
-    # ------------------------------------------------------------ what there is
-
     def _present(self, version: EmbedderVersion) -> EmbedderVersion:
         for one in self._store.collections.versions.get(version.collection_id, ()):
             if one.number == version.number:

@@ -81,8 +81,6 @@ class FakeVersions:
         self.statuses[version.collection_id, version.number] = dataclasses.replace(status, indexed=True)
         return True
 
-    # ------------------------------------------------------------ the lifecycle
-
     async def register(
         self,
         collection: Collection,

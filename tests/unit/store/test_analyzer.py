@@ -124,9 +124,6 @@ def test_long_digests_are_words_and_endless_runs_are_not() -> None:
     assert chain("en").terms("0" * 256) == []
 
 
-# ---------------------------------------------------------------- many languages in one collection
-
-
 def test_in_many_languages_a_term_names_its_own() -> None:
     words = analyzer_for(AUTO)
     assert words.chain("de").terms("die 2 Häuser") == ["de~die", "2", "de~haus"]
@@ -162,9 +159,6 @@ def test_a_query_is_read_in_the_languages_of_the_collection() -> None:
     assert len(query_languages("Denver Broncos", ["de", "en", "es", UNKNOWN])) > 2, "a name may be in any"
     assert query_languages("東京", ["zh", "en"]) == {"zh": 1.0}
     assert query_languages("heron", []) == {}
-
-
-# ---------------------------------------------------------------- versions
 
 
 def test_the_version_names_language_and_chain() -> None:
