@@ -102,7 +102,7 @@ async def age_vectors(world: World, version: EmbedderVersion, name: str) -> None
     )
 
 
-async def lose_document(world: World, name: str) -> None:
+async def lose_document(world: World, _: EmbedderVersion, name: str) -> None:
     """The document alone: its vectors stay behind."""
     if world.fake is not None:
         del world.fake.documents[world.collection.id, DocumentId(name)]

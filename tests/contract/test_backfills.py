@@ -1,11 +1,13 @@
 """The contract of the port `Backfills`, for the fake and for PostgreSQL."""
 
 import dataclasses
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 import pytest
 
 from service.core.errors import VersionNotFound
+from service.core.ids import VersionNumber
 from service.core.ports.backfills import Backfills
 from service.core.versions import BackfillStatus, Completeness, EmbedderVersion, Progress, VersionState
 from tests import second_version
@@ -42,6 +44,13 @@ class Filling:
         """Encode so many documents of the backfill."""
         claimed = await self.world.queue.claim([self.version], limit, "w", NOW, LEASE, "backfill")
         assert len(await self.world.vectors.write(self.version, [encoded(one) for one in claimed])) == limit
+
+    async def encode_one_a_second(self) -> None:
+        """The first five of the ten."""
+        await self.advance()
+        for second in range(5):
+            await self.backfills.record_progress(self.version, later(second))
+            await self.encode(1)
 
     async def fill(self) -> None:
         assert (await self.advance()).everything
@@ -142,7 +151,7 @@ async def test_only_a_version_that_is_backfilling_is_filled(filled: Filling, sta
 
 
 async def test_a_version_that_is_not_there_is_not_found(filled: Filling) -> None:
-    missing = dataclasses.replace(filled.version, number=type(filled.version.number)(9))
+    missing = dataclasses.replace(filled.version, number=VersionNumber(9))
     for asked in (
         filled.backfills.advance(missing, NOW, 10),
         filled.backfills.restart(missing),
@@ -177,7 +186,7 @@ async def test_a_restart_finds_what_was_missed(filled: Filling) -> None:
     await filled.fill()
     await second_version.lose_vectors(filled.world, filled.version, "d03")
     await second_version.age_vectors(filled.world, filled.version, "d04")
-    await second_version.lose_document(filled.world, "d05")
+    await second_version.lose_document(filled.world, filled.version, "d05")
     assert not (await filled.completeness()).agrees
     await filled.backfills.restart(filled.version)
     assert await filled.advance() == BackfillStatus(enqueued=2, waiting=2, everything=True)
@@ -195,33 +204,25 @@ async def test_a_filled_version_is_complete(filled: Filling) -> None:
     assert found.documents_checksum == found.stored_checksum
 
 
-async def test_a_missing_vector_is_noticed(filled: Filling) -> None:
+@pytest.mark.parametrize(
+    ("damages", "documents", "stored"),
+    [
+        ([second_version.lose_vectors], 10, 9),
+        ([second_version.age_vectors], 10, 10),
+        ([second_version.lose_document], 9, 10),
+        ([second_version.lose_document, second_version.lose_vectors], 9, 9),
+    ],
+    ids=["a missing vector", "a vector of older content", "a vector without its document", "one of each kind"],
+)
+async def test_what_is_missing_or_too_much_is_noticed(
+    filled: Filling, damages: list[Callable[..., Awaitable[None]]], documents: int, stored: int
+) -> None:
+    """One too many does not make up for one too few."""
     await filled.fill()
-    await second_version.lose_vectors(filled.world, filled.version, "d03")
+    for damage, name in zip(damages, NAMES, strict=False):
+        await damage(filled.world, filled.version, name)
     found = await filled.completeness()
-    assert (found.documents, found.stored, found.agrees) == (10, 9, False)
-
-
-async def test_a_vector_of_older_content_is_noticed(filled: Filling) -> None:
-    await filled.fill()
-    await second_version.age_vectors(filled.world, filled.version, "d03")
-    found = await filled.completeness()
-    assert (found.documents, found.stored, found.agrees) == (10, 10, False)
-
-
-async def test_a_vector_without_its_document_is_noticed(filled: Filling) -> None:
-    await filled.fill()
-    await second_version.lose_document(filled.world, "d03")
-    found = await filled.completeness()
-    assert (found.documents, found.stored, found.agrees) == (9, 10, False)
-
-
-async def test_one_too_many_does_not_make_up_for_one_too_few(filled: Filling) -> None:
-    await filled.fill()
-    await second_version.lose_document(filled.world, "d03")
-    await second_version.lose_vectors(filled.world, filled.version, "d04")
-    found = await filled.completeness()
-    assert (found.documents, found.stored, found.agrees) == (9, 9, False)
+    assert (found.documents, found.stored, found.agrees) == (documents, stored, False)
 
 
 async def test_documents_that_wait_are_on_neither_side(filled: Filling) -> None:
@@ -281,30 +282,20 @@ async def test_progress_counts_documents_that_are_done(filled: Filling) -> None:
 
 
 async def test_rate_and_end_are_told_from_notes(filled: Filling) -> None:
-    await filled.advance()
-    for second in range(5):
-        await filled.backfills.record_progress(filled.version, later(second))
-        await filled.encode(1)
+    await filled.encode_one_a_second()
     progress = await filled.progress(5)
     assert (progress.done, progress.total) == (5, 10)
-    assert progress.per_second == pytest.approx(1.0)
-    assert progress.eta_seconds == pytest.approx(5.0)
+    assert (progress.per_second, progress.eta_seconds) == pytest.approx((1.0, 5.0))
 
 
 async def test_a_restart_forgets_the_pace(filled: Filling) -> None:
-    await filled.advance()
-    for second in range(5):
-        await filled.backfills.record_progress(filled.version, later(second))
-        await filled.encode(1)
+    await filled.encode_one_a_second()
     await filled.backfills.restart(filled.version)
     assert (await filled.progress(5)).per_second is None
 
 
 async def test_who_rests_has_no_end(filled: Filling) -> None:
-    await filled.advance()
-    for second in range(5):
-        await filled.backfills.record_progress(filled.version, later(second))
-        await filled.encode(1)
+    await filled.encode_one_a_second()
     await set_state(filled.world, filled.version, VersionState.BACKFILLING, paused=True)
     await filled.backfills.record_progress(filled.version, later(5))
     progress = await filled.progress(5)

@@ -1,11 +1,12 @@
 """The contract of the port `Collections`, for the fake and for PostgreSQL; and what only a database can show."""
 
 import asyncio
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
@@ -164,6 +165,22 @@ async def value(pool: Pool, query: str, *arguments: object) -> Any:
     return None if row is None else row[0]
 
 
+async def until(pool: Pool, query: str) -> None:
+    """Until the query gives something that is true."""
+    async with asyncio.timeout(20):
+        while not await value(pool, query):
+            await asyncio.sleep(0.01)
+
+
+@asynccontextmanager
+async def open_snapshot(pool: Pool) -> AsyncIterator[None]:
+    """A reader whose end a concurrent index build waits for."""
+    async with pool.transaction() as reader:
+        await reader.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+        await reader.execute("SELECT count(*) FROM documents")
+        yield
+
+
 @pytest.mark.database
 async def test_counts_are_of_documents_and_not_of_tombstones_or_of_other_versions(pool: Pool) -> None:
     collections = PostgresCollections(pool)
@@ -192,10 +209,8 @@ async def test_nothing_of_a_deleted_collection_remains_and_all_of_the_others(poo
     await collections.delete(collection.id)
     for table in ("documents", "changes", "jobs", "embedder_versions", "audit"):
         assert await value(pool, f"SELECT count(*) FROM {table} WHERE collection_id = %s", collection.id) == 0
-    assert (
-        await value(pool, "SELECT to_regclass(%s)", vector_tables.vector_table(collection.id, VersionNumber(1)).table)
-        is None
-    )
+    table = vector_tables.vector_table(collection.id, VersionNumber(1)).table
+    assert await value(pool, "SELECT to_regclass(%s)", table) is None
     assert await collections.counts(other) == before
 
 
@@ -209,32 +224,21 @@ async def test_the_tables_refuse_vectors_of_another_version_and_vectors_without_
     """
     async with pool.connection() as connection:
         await connection.execute(insert, (collection.id, 1, "[1,2,3,4]"))
-        for wrong in (
-            (collection.id + 1, 1, "[1,2,3,4]"),
-            (collection.id, 2, "[1,2,3,4]"),
-            (collection.id, 1, "[0,0,0,0]"),
+        for other_collection, number, vector, message in (
+            (1, 1, "[1,2,3,4]", "violates check constraint"),
+            (0, 2, "[1,2,3,4]", "violates check constraint"),
+            (0, 1, "[0,0,0,0]", "violates check constraint"),
+            (0, 1, "[1,2,3]", "expected 4 dimensions"),
         ):
-            with pytest.raises(Exception, match="violates check constraint"):
-                await connection.execute(insert, wrong)
-        with pytest.raises(Exception, match="expected 4 dimensions"):
-            await connection.execute(insert, (collection.id, 1, "[1,2,3]"))
-
-
-@contextmanager
-def instead(target: Any, name: str, replacement: Callable[..., Any]) -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(target, name, replacement)
-        yield
+            with pytest.raises(Exception, match=message):
+                await connection.execute(insert, (collection.id + other_collection, number, vector))
 
 
 @pytest.mark.database
-async def test_a_creation_that_breaks_off_leaves_nothing(pool: Pool) -> None:
+async def test_a_creation_that_breaks_off_leaves_nothing(pool: Pool, monkeypatch: pytest.MonkeyPatch) -> None:
     collections = PostgresCollections(pool)
-
-    def fail(*_: object) -> None:
-        raise RuntimeError("broken off")
-
-    with instead(vector_tables, "create_table", fail), pytest.raises(RuntimeError):
+    monkeypatch.setattr(vector_tables, "create_table", Mock(side_effect=RuntimeError("broken off")))
+    with pytest.raises(RuntimeError):
         await create(collections, "papers")
     assert await collections.all() == ()
     assert await value(pool, "SELECT count(*) FROM embedder_versions") == 0
@@ -247,9 +251,7 @@ async def test_a_deletion_waits_for_a_writer_that_holds_the_collection(pool: Poo
     async with pool.transaction() as writer:
         await writer.execute("SELECT FROM collections WHERE id = %s FOR KEY SHARE", (collection.id,))
         deletion = asyncio.create_task(collections.delete(collection.id))
-        async with asyncio.timeout(10):
-            while not await value(pool, "SELECT count(*) FROM pg_locks WHERE NOT granted"):
-                await asyncio.sleep(0.01)
+        await until(pool, "SELECT count(*) FROM pg_locks WHERE NOT granted")
         await writer.execute(FILL.split(";")[0], {"id": collection.id, "now": NOW})
     await deletion
     assert await value(pool, "SELECT count(*) FROM documents") == 0
@@ -262,16 +264,9 @@ async def test_a_deletion_ends_a_running_index_build(pool: Pool) -> None:
     await fill(pool, collection)
     (version,) = await versions.of(collection.id)
     table = vector_tables.vector_table_of(version).table
-    async with pool.transaction() as reader:
-        # An open snapshot that has the table locked: a concurrent build waits for it to end.
-        await reader.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
-        await reader.execute("SELECT count(*) FROM documents")
+    async with open_snapshot(pool):
         build = asyncio.create_task(versions.build_index(version))
-        async with asyncio.timeout(10):
-            while not await value(
-                pool, "SELECT count(*) FROM pg_stat_progress_create_index WHERE phase LIKE 'waiting%%'"
-            ):
-                await asyncio.sleep(0.01)
+        await until(pool, "SELECT count(*) FROM pg_stat_progress_create_index WHERE phase LIKE 'waiting%%'")
         await collections.delete(collection.id)
     with pytest.raises(TimedOut):
         await build

@@ -8,28 +8,19 @@ from typing import Any
 import psycopg
 import pytest
 
-from service.core.collections import Collection
 from service.core.errors import VersionNotFound
-from service.core.ids import VersionNumber
 from service.core.index_health import IndexState
 from service.core.ports.indexes import Indexes
 from service.core.versions import EmbedderVersion
-from service.store.postgres.collections import PostgresCollections
 from service.store.postgres.connection.pool import Pool
+from service.store.postgres.store import Store
 from service.store.postgres.vectors import vector_tables
 from service.store.postgres.vectors.index_health import PostgresIndexes
 from service.store.postgres.versions.versions import PostgresVersions
-from tests.contract.test_collections import create, value
+from tests.contract.test_collections import value
 from tests.contract.test_recalls import ef_setting
-from tests.contract.test_versions import fill
+from tests.contract.test_versions import fill, first_version
 from tests.world import Adapters
-
-ONE = VersionNumber(1)
-
-
-async def version_of(store: Adapters) -> tuple[Collection, EmbedderVersion]:
-    collection = await create(store.collections, "papers")
-    return collection, await store.versions.get(collection.id, ONE)
 
 
 async def index_of(indexes: Indexes, version: EmbedderVersion) -> IndexState:
@@ -39,7 +30,7 @@ async def index_of(indexes: Indexes, version: EmbedderVersion) -> IndexState:
 
 
 async def test_without_an_index_its_state_is_unknown(store: Adapters) -> None:
-    _, version = await version_of(store)
+    version = await first_version(store)
     health = await store.indexes.health(version)
     assert (health.rows, health.dead_rows, health.unindexed_rows, health.index) == (0, 0, 0, None)
     assert health.indexable
@@ -47,7 +38,7 @@ async def test_without_an_index_its_state_is_unknown(store: Adapters) -> None:
 
 
 async def test_a_rebuilt_index_is_another_build(store: Adapters) -> None:
-    _, version = await version_of(store)
+    version = await first_version(store)
     await store.versions.build_index(version)
     before = await index_of(store.indexes, version)
     assert (before.valid, before.building) == (True, False)
@@ -61,7 +52,7 @@ async def test_a_rebuilt_index_is_another_build(store: Adapters) -> None:
 
 
 async def test_one_at_a_time_rebuilds_and_one_sets_ef_search_beside_it(store: Adapters) -> None:
-    _, version = await version_of(store)
+    version = await first_version(store)
     async with store.indexes.rebuild_lock(version) as ours, store.indexes.ef_search_lock(version) as also_ours:
         assert (ours, also_ours) == (True, True)
         async with store.indexes.rebuild_lock(version) as second, store.indexes.ef_search_lock(version) as third:
@@ -71,8 +62,8 @@ async def test_one_at_a_time_rebuilds_and_one_sets_ef_search_beside_it(store: Ad
 
 
 async def test_a_version_that_is_gone_is_not_found(store: Adapters) -> None:
-    collection, version = await version_of(store)
-    await store.collections.delete(collection.id)
+    version = await first_version(store)
+    await store.collections.delete(version.collection_id)
     with pytest.raises(VersionNotFound):
         await store.indexes.health(version)
     with pytest.raises(VersionNotFound):
@@ -80,10 +71,10 @@ async def test_a_version_that_is_gone_is_not_found(store: Adapters) -> None:
 
 
 async def test_the_status_of_a_version_has_its_ef_settings(store: Adapters) -> None:
-    collection, version = await version_of(store)
+    version = await first_version(store)
     assert (await store.versions.status(version)).ef_settings == {}
     for setting in (ef_setting(ef_search=149), ef_setting("wide", ef_search=186), ef_setting(version=2, ef_search=76)):
-        await store.recalls.put_ef_setting(collection.id, setting, None)
+        await store.recalls.put_ef_setting(version.collection_id, setting, None)
     assert (await store.versions.status(version)).ef_settings == {"all": 149, "wide": 186}
 
 
@@ -112,9 +103,7 @@ class Real:
 
 @pytest.fixture
 async def real(pool: Pool) -> Real:
-    collection = await create(PostgresCollections(pool), "papers")
-    (version,) = await PostgresVersions(pool).of(collection.id)
-    return Real(pool, version, PostgresIndexes(pool))
+    return Real(pool, await first_version(Store(pool)), PostgresIndexes(pool))
 
 
 @pytest.mark.database
@@ -129,8 +118,7 @@ async def test_dead_rows_are_counted_until_a_vacuum_takes_them_out(real: Real) -
     health = await real.indexes.health(real.version)
     assert health.rows == 200 - dead
     assert health.index is not None
-    assert health.index.bytes > 0
-    assert health.table_bytes > 0
+    assert min(health.index.bytes, health.table_bytes) > 0
     await real.until("written", 200)
     await real.run(f"VACUUM {real.table}")
     await real.until("dead_rows", 0)

@@ -1,14 +1,13 @@
 """Transitions beside writers, workers, readers and index builds: what only PostgreSQL can show."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import pytest
-from psycopg import sql
 
 from service.core.collections import Collection
 from service.core.errors import AzimuthError, Conflict, TimedOut, VersionNotFound
@@ -21,10 +20,13 @@ from service.store.postgres.connection.pool import Pool, open_pool
 from service.store.postgres.vectors import vector_tables
 from service.store.postgres.versions import version_transitions
 from service.store.postgres.versions.versions import PostgresVersions
-from tests.contract.test_transitions import entry, pending, register
+from tests.contract import test_collections
+from tests.contract.test_transitions import audited, entry, pending, register
 from tests.world import LEASE, NOW, World, doc, encoded
 
 pytestmark = pytest.mark.database
+
+HELD_SECONDS = 0.2
 
 
 @pytest.fixture
@@ -38,18 +40,11 @@ def pool_of(world: World) -> Pool:
 
 
 async def value(world: World, query: str, *arguments: object) -> Any:
-    row = await pool_of(world).fetch_one(query.encode(), arguments)
-    return None if row is None else row[0]
+    return await test_collections.value(pool_of(world), query, *arguments)
 
 
-async def until(condition: Callable[[], Awaitable[Any]]) -> None:
-    async with asyncio.timeout(20):
-        while not await condition():
-            await asyncio.sleep(0.01)
-
-
-async def somebody_waits(world: World) -> Any:
-    return await value(world, "SELECT count(*) FROM pg_locks WHERE NOT granted")
+async def until_somebody_waits(world: World) -> None:
+    await test_collections.until(pool_of(world), "SELECT count(*) FROM pg_locks WHERE NOT granted")
 
 
 def table_of(version: EmbedderVersion) -> str:
@@ -57,67 +52,67 @@ def table_of(version: EmbedderVersion) -> str:
 
 
 @asynccontextmanager
-async def another_pool(url: str) -> AsyncIterator[Pool]:
-    """Of another process, as it were."""
-    async with await open_pool(url, size=2, statement_timeout_seconds=15, application_name="another") as pool:
-        yield pool
+async def reading(world: World, version: EmbedderVersion) -> AsyncIterator[None]:
+    async with pool_of(world).transaction() as reader:
+        await reader.execute(f"SELECT count(*) FROM {table_of(version)}".encode())
+        yield
 
 
-class Holders:
-    """Writers that take their time, one always beginning before another ends."""
-
-    def __init__(self, world: World, count: int, seconds: float) -> None:
-        self.world, self.count, self.seconds = world, count, seconds
-        self.begun = 0
-        self._stop = asyncio.Event()
-
-    async def __aenter__(self) -> "Holders":
-        self._tasks = [asyncio.create_task(self._hold(number)) for number in range(self.count)]
-        await until(self._all_begun)
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        self._stop.set()
-        await asyncio.gather(*self._tasks)
-
-    async def _all_begun(self) -> bool:
-        return self.begun > 2 * self.count
-
-    async def _hold(self, number: int) -> None:
-        await asyncio.sleep(number * self.seconds / self.count)
-        while not self._stop.is_set():
-            async with pool_of(self.world).transaction() as connection:
-                await connection.execute(documents.SQL.hold_collection, {"collection_id": self.world.collection.id})
-                self.begun += 1
-                await connection.execute("SELECT pg_sleep(%s)", (self.seconds,))
-
-
-class Writers:
-    """Clients that write one document after the other, so closely that there is never a moment without one."""
+class Background:
+    """So many tasks that repeat a step until the block ends. It begins when they have done a few."""
 
     def __init__(self, world: World, count: int) -> None:
         self.world, self.count = world, count
-        self.acknowledged: list[DocumentId] = []
+        self.steps = 0
         self._stop = asyncio.Event()
 
-    async def __aenter__(self) -> "Writers":
-        self._tasks = [asyncio.create_task(self._write(number)) for number in range(self.count)]
-        await until(self._begun)
+    async def __aenter__(self) -> Self:
+        self._tasks = [asyncio.create_task(self._repeat(number)) for number in range(self.count)]
+        await self.until_steps(2 * self.count)
         return self
 
     async def __aexit__(self, *_: object) -> None:
         self._stop.set()
         await asyncio.gather(*self._tasks)
 
-    async def _begun(self) -> bool:
-        return len(self.acknowledged) > 3 * self.count
+    async def until_steps(self, steps: int) -> None:
+        async with asyncio.timeout(20):
+            while self.steps <= steps:
+                await asyncio.sleep(0.01)
 
-    async def _write(self, number: int) -> None:
-        at = 0
+    async def _repeat(self, number: int) -> None:
         while not self._stop.is_set():
-            written = await self.world.put(*(doc(f"w{number}-{at}-{n}") for n in range(20)))
-            self.acknowledged.extend(one.id for one in written)
-            at += 1
+            await self.step(number)
+
+    async def step(self, number: int) -> None:
+        raise NotImplementedError
+
+
+class Holders(Background):
+    """Writers that take their time, one always beginning before another ends."""
+
+    async def _repeat(self, number: int) -> None:
+        await asyncio.sleep(number * HELD_SECONDS / self.count)
+        await super()._repeat(number)
+
+    async def step(self, number: int) -> None:
+        async with pool_of(self.world).transaction() as connection:
+            await connection.execute(documents.SQL.hold_collection, {"collection_id": self.world.collection.id})
+            self.steps += 1
+            await connection.execute("SELECT pg_sleep(%s)", (HELD_SECONDS,))
+
+
+class Writers(Background):
+    """Clients that write one document after the other, so closely that there is never a moment without one."""
+
+    def __init__(self, world: World, count: int) -> None:
+        super().__init__(world, count)
+        self.acknowledged: list[DocumentId] = []
+
+    async def step(self, number: int) -> None:
+        written = await self.world.put(*(doc(f"w{number}-{self.steps}-{n}") for n in range(20)))
+        self.steps += 1
+        self.acknowledged.extend(one.id for one in written)
 
 
 async def test_whatever_commits_after_a_registration_goes_to_the_version(world: World) -> None:
@@ -125,15 +120,10 @@ async def test_whatever_commits_after_a_registration_goes_to_the_version(world: 
         for _ in range(3):
             version = await register(world)
             there = set(await value(world, "SELECT array_agg(document_id) FROM documents"))
-            before = len(writers.acknowledged)
-            await until(lambda before=before: _more(writers, before + 200))  # type: ignore[misc]
+            await writers.until_steps(writers.steps + 10)
             later_ones = set(writers.acknowledged) - there
             assert later_ones
             assert set(await pending(world, version, *later_ones)) == later_ones
-
-
-async def _more(writers: Writers, count: int) -> bool:
-    return len(writers.acknowledged) >= count
 
 
 async def test_a_writer_that_has_read_the_versions_is_waited_for(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -149,7 +139,7 @@ async def test_a_writer_that_has_read_the_versions_is_waited_for(world: World, m
         writing = asyncio.create_task(world.put(doc("before")))
         await read.wait()
     registration = asyncio.create_task(register(world))
-    await until(lambda: somebody_waits(world))
+    await until_somebody_waits(world)
     following = asyncio.create_task(world.put(doc("after")))
     assert await world.versions.of(world.collection.id) == (world.version,)
     go_on.set()
@@ -161,7 +151,7 @@ async def test_a_writer_that_has_read_the_versions_is_waited_for(world: World, m
 
 
 async def test_writers_who_overlap_leave_room_for_a_registration_and_a_deletion(world: World) -> None:
-    async with Holders(world, 6, seconds=0.2):
+    async with Holders(world, 6):
         async with asyncio.timeout(4):
             await register(world)
         async with asyncio.timeout(4):
@@ -206,7 +196,7 @@ async def test_processes_exclude_each_other_and_a_killed_one_lets_go(world: Worl
                 assert other
             raise Conflict("the body's own")
 
-    async with another_pool(database_url) as pool:
+    async with await open_pool(database_url, size=2, statement_timeout_seconds=15, application_name="another") as pool:
         with pytest.raises(Conflict, match="the body's own"):
             await die(PostgresVersions(pool))
 
@@ -264,12 +254,8 @@ async def test_searches_do_not_wait_for_a_promotion(world: World) -> None:
     async with pool_of(world).transaction() as connection:
         await connection.execute(version_transitions.SQL.lock_collection, {"id": world.collection.id})
         values = {"id": world.collection.id, "from": 1, "to": other.number}
-        for step in (
-            version_transitions.SQL.demote,
-            version_transitions.SQL.activate,
-            version_transitions.SQL.switch,
-        ):
-            await connection.execute(step, values)
+        for step in ("demote", "activate", "switch"):
+            await connection.execute(getattr(version_transitions.SQL, step), values)
         async with asyncio.timeout(5):
             assert await world.collections.by_name(world.collection.name) == world.collection
             assert (await world.versions.get(world.collection.id, world.version.number)).state == "active"
@@ -298,12 +284,11 @@ async def test_promotions_and_writes_at_once(world: World) -> None:
 
 async def test_retiring_ends_a_running_index_build(world: World) -> None:
     version = await world.add_version(2, VersionState.INDEXING)
-    async with pool_of(world).transaction() as reader:
-        # A build waits for this snapshot to end.
-        await reader.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
-        await reader.execute("SELECT count(*) FROM documents")
+    pool = pool_of(world)
+    async with test_collections.open_snapshot(pool):
         build = asyncio.create_task(world.versions.build_index(version))
-        await until(lambda: value(world, "SELECT count(*) FROM pg_stat_progress_create_index WHERE phase ~ 'waiting'"))
+        waiting = "SELECT count(*) FROM pg_stat_progress_create_index WHERE phase ~ 'waiting'"
+        await test_collections.until(pool, waiting)
         await world.versions.retire(version, entry("retired"))
     with pytest.raises(TimedOut):
         await build
@@ -329,7 +314,7 @@ async def test_retiring_waits_for_what_a_worker_is_storing_and_drops_it(
         work = asyncio.create_task(world.vectors.write(version, [encoded(first)]))
         await storing.wait()
     retirement = asyncio.create_task(world.versions.retire(version, entry("retired")))
-    await until(lambda: somebody_waits(world))
+    await until_somebody_waits(world)
     go_on.set()
     assert await work == {first.job.document_id}
     assert (await retirement).state is VersionState.RETIRED
@@ -367,8 +352,7 @@ async def test_writers_and_workers_go_on_while_versions_come_and_go(world: World
         done.set()
         await asyncio.gather(*workers, deleter)
     await world.drain()
-    numbers = await value(world, "SELECT array_agg(DISTINCT embedder_version) FROM jobs")
-    assert numbers is None
+    assert await value(world, "SELECT array_agg(DISTINCT embedder_version) FROM jobs") is None
     assert await value(world, "SELECT count(*) FROM pg_tables WHERE tablename LIKE 'vectors%%'") == 1
     living = {DocumentId(name) for name in writers.acknowledged}
     assert {name for name, _ in await world.stored_chunks()} == living
@@ -376,13 +360,11 @@ async def test_writers_and_workers_go_on_while_versions_come_and_go(world: World
 
 async def test_searches_do_not_pile_up_behind_a_retirement(world: World) -> None:
     version = await world.add_version(2, VersionState.READY)
-    count = sql.SQL("SELECT count(*) FROM {}").format(vector_tables.vector_table_of(version).table_identifier)
     waited = 0.0
     loop = asyncio.get_running_loop()
-    async with pool_of(world).transaction() as reader:
-        await reader.execute(count)
+    async with reading(world, version):
         retirement = asyncio.create_task(world.versions.retire(version, entry("retired")))
-        await until(lambda: somebody_waits(world))
+        await until_somebody_waits(world)
         for _ in range(10):
             started = loop.time()
             await world.versions.status(version)
@@ -400,9 +382,7 @@ async def test_a_retirement_gives_up_where_the_table_is_read_for_ever(
     monkeypatch.setattr(version_transitions, "RETIRE_SECONDS", 0.2)
     version = await world.add_version(2, VersionState.READY)
     await world.put(doc("a"))
-    count = sql.SQL("SELECT count(*) FROM {}").format(vector_tables.vector_table_of(version).table_identifier)
-    async with pool_of(world).transaction() as reader:
-        await reader.execute(count)
+    async with reading(world, version):
         with pytest.raises(TimedOut):
             await world.versions.retire(version, entry("retired"))
     # Nothing of it happened.
@@ -440,7 +420,7 @@ async def test_operators_at_once_leave_one_state_and_one_note_for_each_step(worl
 
     outcomes = await asyncio.gather(*(act(number) for number in range(9)))
     assert set(outcomes) <= {"done", "Conflict"}
-    notes = [one.action for one in reversed(await world.audit.page(world.collection.id, None, 100))][1:]
+    notes = [action for action, _ in await audited(world)]
     assert len(notes) == len(set(notes))
     assert notes[-1] == "retired"
     assert len(notes) <= 2

@@ -9,13 +9,14 @@ import pytest
 
 from service.core.errors import VersionNotFound
 from service.core.ids import CollectionId, CollectionName, VersionNumber
-from service.core.versions import EmbedderIdentity, EmbedderVersion, SpaceStatus, VersionState
+from service.core.versions import EmbedderVersion, SpaceStatus, VersionState
 from service.store.postgres.collections import PostgresCollections
 from service.store.postgres.connection.pool import Connection, Pool
+from service.store.postgres.store import Store
 from service.store.postgres.vectors import vector_tables
 from service.store.postgres.vectors.hnsw import COUNTED_ROWS, space_status
 from service.store.postgres.versions.versions import PostgresVersions
-from tests.contract.test_collections import CANARY, IDENTITY, NOW, SETTINGS, create, value
+from tests.contract.test_collections import CANARY, IDENTITY, NOW, SETTINGS, create, open_snapshot, until, value
 from tests.storages import sealed
 from tests.world import Adapters
 
@@ -52,25 +53,27 @@ async def test_versions_are_told_by_their_states(store: Adapters) -> None:
     assert await store.versions.in_states({VersionState.READY, VersionState.FAILED}) == ()
 
 
-async def test_an_empty_space_has_neither_rows_nor_index(store: Adapters) -> None:
+async def first_version(store: Adapters) -> EmbedderVersion:
+    """Of a new collection."""
     collection = await create(store.collections, "papers")
-    (version,) = await store.versions.of(collection.id)
+    return await store.versions.get(collection.id, VersionNumber(1))
+
+
+async def test_an_empty_space_has_neither_rows_nor_index(store: Adapters) -> None:
+    version = await first_version(store)
     assert await store.versions.status(version) == SpaceStatus(rows=0, indexed=False, chunks_per_document=1.0)
 
 
 async def test_a_built_index_is_reported_and_building_again_changes_nothing(store: Adapters) -> None:
-    collection = await create(store.collections, "papers")
-    (version,) = await store.versions.of(collection.id)
-    assert await store.versions.build_index(version)
-    assert (await store.versions.status(version)).indexed
-    assert await store.versions.build_index(version)
-    assert (await store.versions.status(version)).indexed
+    version = await first_version(store)
+    for _ in range(2):
+        assert await store.versions.build_index(version)
+        assert (await store.versions.status(version)).indexed
 
 
 async def test_a_space_that_is_gone_is_not_found(store: Adapters) -> None:
-    collection = await create(store.collections, "papers")
-    (version,) = await store.versions.of(collection.id)
-    await store.collections.delete(collection.id)
+    version = await first_version(store)
+    await store.collections.delete(version.collection_id)
     with pytest.raises(VersionNotFound):
         await store.versions.status(version)
     with pytest.raises(VersionNotFound):
@@ -79,9 +82,7 @@ async def test_a_space_that_is_gone_is_not_found(store: Adapters) -> None:
 
 @pytest.fixture
 async def version(pool: Pool) -> EmbedderVersion:
-    collection = await create(PostgresCollections(pool), "papers")
-    (only,) = await PostgresVersions(pool).of(collection.id)
-    return only
+    return await first_version(Store(pool))
 
 
 async def fill(pool: Pool, version: EmbedderVersion, documents: int, chunks: int, since: int = 0) -> None:
@@ -169,31 +170,29 @@ async def test_an_invalid_leftover_is_not_an_index_and_is_built_anew(pool: Pool,
 async def test_one_builds_and_another_is_told_so(pool: Pool, version: EmbedderVersion) -> None:
     await fill(pool, version, documents=50, chunks=1)
     versions = PostgresVersions(pool)
-    async with pool.transaction() as reader:
-        # A build waits for this snapshot to end.
-        await reader.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
-        await reader.execute("SELECT count(*) FROM documents")
+    async with open_snapshot(pool):
         first = asyncio.create_task(versions.build_index(version))
-        async with asyncio.timeout(10):
-            while not await value(pool, "SELECT count(*) FROM pg_stat_progress_create_index"):
-                await asyncio.sleep(0.01)
+        await until(pool, "SELECT count(*) FROM pg_stat_progress_create_index")
         assert not await versions.build_index(version)
         assert not (await versions.status(version)).indexed
     assert await first
     assert (await versions.status(version)).indexed
 
 
+async def with_dimensions(pool: Pool, dimensions: int) -> EmbedderVersion:
+    identity = replace(IDENTITY, dimensions=dimensions)
+    collection = await PostgresCollections(pool).create(CollectionName("some"), SETTINGS, identity, CANARY, NOW)
+    return await PostgresVersions(pool).get(collection.id, VersionNumber(1))
+
+
 @pytest.mark.database
 async def test_vectors_too_long_for_hnsw_are_stored_and_have_no_index(pool: Pool) -> None:
-    long = EmbedderIdentity(parts={"weights": "x"}, dimensions=4_001, max_tokens=10)
-    collections, versions = PostgresCollections(pool), PostgresVersions(pool)
-    collection = await collections.create(CollectionName("long"), SETTINGS, long, {"a": (1.0,)}, NOW)
-    (version,) = await versions.of(collection.id)
+    version, versions = await with_dimensions(pool, 4_001), PostgresVersions(pool)
     await pool.execute(
         f"INSERT INTO {vector_tables.vector_table_of(version).table} "
         f"SELECT %s, %s, 0, 1, 1, 0, 1, {sealed(version.collection_id)}, embedding "
         "FROM (SELECT array_fill(0.5, %s)::halfvec AS embedding)",
-        (collection.id, "i" * 500, [long.dimensions]),
+        (version.collection_id, "i" * 500, [version.dimensions]),
     )
     assert not await versions.build_index(version)
     status = await versions.status(version)
@@ -203,15 +202,12 @@ async def test_vectors_too_long_for_hnsw_are_stored_and_have_no_index(pool: Pool
 @pytest.mark.database
 @pytest.mark.parametrize("dimensions", [1, 384, 3_000, 3_001, 4_000])
 async def test_every_length_of_vector_fits_beside_a_long_id(pool: Pool, dimensions: int) -> None:
-    identity = replace(IDENTITY, dimensions=dimensions)
-    collections, versions = PostgresCollections(pool), PostgresVersions(pool)
-    collection = await collections.create(CollectionName("some"), SETTINGS, identity, CANARY, NOW)
-    (version,) = await versions.of(collection.id)
+    version = await with_dimensions(pool, dimensions)
     table = vector_tables.vector_table_of(version).table
     await pool.execute(
         f"INSERT INTO {table} SELECT %s, %s || n, 0, 1, 1, 0, 1, {sealed(version.collection_id)}, embedding "
         "FROM generate_series(1, 20) AS n, LATERAL (SELECT "
         "(SELECT array_agg(random()) FROM generate_series(1, %s + 0 * n))::real[]::vector::halfvec AS embedding)",
-        (collection.id, "\U0001f9ed" * 400, dimensions),
+        (version.collection_id, "\U0001f9ed" * 400, dimensions),
     )
-    assert await versions.build_index(version)
+    assert await PostgresVersions(pool).build_index(version)
