@@ -1,10 +1,11 @@
 """Backfills in memory. There is no cursor: each call looks at every document, so nothing can be missed."""
 
+from collections import Counter
 from datetime import datetime
 
 from service.core.documents import StoredDocument
 from service.core.errors import VersionNotFound
-from service.core.ids import DocumentId
+from service.core.ids import DocumentId, VersionNumber
 from service.core.versions import BackfillStatus, Completeness, EmbedderVersion, Progress, VersionState
 from service.store.postgres.versions import backfill_rate
 from tests.fakes.store import FakeStore, Waiting
@@ -13,7 +14,7 @@ from tests.fakes.store import FakeStore, Waiting
 class FakeBackfills:
     def __init__(self, store: FakeStore) -> None:
         self._store = store
-        self._enqueued: dict[object, int] = {}
+        self._enqueued: Counter[object] = Counter()
         self._notes: dict[object, backfill_rate.Samples] = {}
 
     async def advance(self, version: EmbedderVersion, now: datetime, window: int) -> BackfillStatus:
@@ -27,9 +28,9 @@ class FakeBackfills:
         for document in self._lacking(version)[: max(0, window - self._waiting(version))]:
             job = Waiting(document.content_revision, now, now, priority)
             store.jobs[version.collection_id, document.id, version.number] = job
-            self._enqueued[key] = self._enqueued.get(key, 0) + 1
+            self._enqueued[key] += 1
         return BackfillStatus(
-            enqueued=self._enqueued.get(key, 0),
+            enqueued=self._enqueued[key],
             waiting=self._waiting(version),
             everything=not self._lacking(version),
         )
@@ -66,7 +67,8 @@ class FakeBackfills:
     async def completeness(self, version: EmbedderVersion) -> Completeness:
         if self._present(version).state is VersionState.RETIRED:
             raise VersionNotFound
-        jobs, active = self._jobs(version), self._active_jobs(version)
+        active_version = self._store.collections.rows[version.collection_id].active_version
+        jobs, active = self._jobs(version), self._jobs(version, active_version)
         wanted = {
             (document.id, document.content_revision)
             for document in self._store.living(version.collection_id)
@@ -90,22 +92,16 @@ class FakeBackfills:
         )
 
     def _present(self, version: EmbedderVersion) -> EmbedderVersion:
-        for one in self._store.collections.versions.get(version.collection_id, ()):
-            if one.number == version.number:
-                return one
-        raise VersionNotFound
+        return self._store.collections.version(version.collection_id, version.number)
 
     def _backfilling(self, version: EmbedderVersion) -> None:
         if self._present(version).state is not VersionState.BACKFILLING:
             raise VersionNotFound
 
-    def _jobs(self, version: EmbedderVersion) -> dict[DocumentId, Waiting]:
-        mine = (version.collection_id, version.number)
-        return {key[1]: job for key, job in self._store.jobs.items() if (key[0], key[2]) == mine}
-
-    def _active_jobs(self, version: EmbedderVersion) -> dict[DocumentId, Waiting]:
-        active = (version.collection_id, self._store.collections.rows[version.collection_id].active_version)
-        return {key[1]: job for key, job in self._store.jobs.items() if (key[0], key[2]) == active}
+    def _jobs(self, version: EmbedderVersion, number: VersionNumber | None = None) -> dict[DocumentId, Waiting]:
+        """Of the version, or of that with this number."""
+        space = (version.collection_id, number or version.number)
+        return {key[1]: job for key, job in self._store.jobs.items() if (key[0], key[2]) == space}
 
     def _waiting(self, version: EmbedderVersion) -> int:
         return sum(job.priority >= 2 and job.set_aside_at is None for job in self._jobs(version).values())

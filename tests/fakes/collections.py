@@ -46,6 +46,13 @@ class FakeCollections:
         details = orjson.loads(orjson.dumps(entry.details))  # as a database keeps them: lists, where there were tuples
         self.entries[collection_id].append(dataclasses.replace(entry, number=next(self._numbers), details=details))
 
+    def version(self, collection_id: CollectionId, number: VersionNumber) -> EmbedderVersion:
+        """VersionNotFound where there is none."""
+        for version in self.versions.get(collection_id, ()):
+            if version.number == number:
+                return version
+        raise VersionNotFound
+
     async def create(
         self,
         name: CollectionName,
@@ -79,9 +86,8 @@ class FakeCollections:
         self.versions[collection.id] = [version]
         self.entries[collection.id] = []
         details = {"settings": dataclasses.asdict(settings)}
-        self.note(
-            collection.id, AuditEntry(at=now, actor=actor, action="created", version=version.number, details=details)
-        )
+        entry = AuditEntry(at=now, actor=actor, action="created", version=version.number, details=details)
+        self.note(collection.id, entry)
         return collection
 
     async def update(

@@ -33,9 +33,8 @@ class FakeDocuments:
             return ()
         xid = self._store.begin(collection_id)
         if vectors_of is not None:
-            known = {version.number: version for version in self._store.collections.versions[collection_id]}
-            present = known.get(vectors_of.number)
-            if present is None or not (present.written and present.spec.external):
+            present = self._store.collections.version(collection_id, vectors_of.number)
+            if not (present.written and present.spec.external):
                 raise VersionNotFound
         accepted = [self._put(collection_id, document, now, xid) for document in documents]
         if vectors_of is not None:
@@ -51,15 +50,13 @@ class FakeDocuments:
         stored = self._store.documents[version.collection_id, document.id].document
         assert stored is not None
         vector = np.array(document.vector)
-        chunk = StoredChunk(
-            stored.content_revision, 0, len(document.text), stored_vector(version, vector / np.linalg.norm(vector))
-        )
+        embedding = stored_vector(version, vector / np.linalg.norm(vector))
         self._store.jobs.pop((version.collection_id, document.id, version.number), None)
         space = self._store.space(version)
         old = space.get((document.id, 0))
-        space[document.id, 0] = chunk
-        same = old is not None and old.content_revision == chunk.content_revision
-        return not (same and old is not None and np.array_equal(old.embedding, chunk.embedding))
+        space[document.id, 0] = StoredChunk(stored.content_revision, 0, len(document.text), embedding)
+        same = old is not None and old.content_revision == stored.content_revision
+        return not (same and old is not None and np.array_equal(old.embedding, embedding))
 
     def _put(self, collection_id: CollectionId, document: Document, now: datetime, xid: int) -> Accepted:
         store, key = self._store, (collection_id, document.id)

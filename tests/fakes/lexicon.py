@@ -24,7 +24,7 @@ class FakeLexicon:
     async def search(
         self, collection: Collection, query: ParsedQuery, limit: int, within: Sequence[DocumentId] | None = None
     ) -> tuple[Candidate, ...]:
-        wanted, required = _words(query.text), self._required(collection, query)
+        wanted, required = _words(query.text), await self._required(collection, query)
         candidates = [
             Candidate(document_id=document.id, content_revision=document.content_revision, score=float(score))
             for document in self._store.living(collection.id)
@@ -37,12 +37,16 @@ class FakeLexicon:
     async def matching_constraints(
         self, collection: Collection, query: ParsedQuery, ids: Sequence[DocumentId]
     ) -> frozenset[DocumentId]:
-        living, required = self._store.living(collection.id), self._required(collection, query)
+        living, required = self._store.living(collection.id), await self._required(collection, query)
         return frozenset(one.id for one in living if one.id in ids and _satisfies(one, required, query.excluded))
 
     async def unmatched_terms(self, collection: Collection, query: ParsedQuery) -> tuple[str, ...]:
         living = list(self._store.living(collection.id))
         return tuple(one for one in query.quoted if not any(_satisfies(document, [one], []) for document in living))
+
+    async def _required(self, collection: Collection, query: ParsedQuery) -> list[str]:
+        unmatched = await self.unmatched_terms(collection, query)
+        return [*query.required, *(one for one in query.quoted if one not in unmatched)]
 
     async def max_score(self, collection: Collection, query: ParsedQuery) -> float:
         return float(len(_words(query.text)))
@@ -50,11 +54,6 @@ class FakeLexicon:
     async def document_frequencies(self, collection: Collection, query: ParsedQuery) -> tuple[int, ...]:
         texts = [_words(f"{document.title} {document.text}") for document in self._store.living(collection.id)]
         return tuple(sum(word in one for one in texts) for word in _words(query.text))
-
-    def _required(self, collection: Collection, query: ParsedQuery) -> list[str]:
-        living = list(self._store.living(collection.id))
-        matched = [one for one in query.quoted if any(_satisfies(document, [one], []) for document in living)]
-        return [*query.required, *matched]
 
     async def highlight(
         self, collection: Collection, query: ParsedQuery, passages: Sequence[str]

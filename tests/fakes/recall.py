@@ -55,8 +55,7 @@ class FakeRecalls:
         return self._curves.get((version.collection_id, version.number))
 
     async def put_curve(self, version: EmbedderVersion, curve: CalibrationCurve) -> None:
-        versions = self._collections.versions.get(version.collection_id, [])
-        if not any(one.number == version.number and one.state is not VersionState.RETIRED for one in versions):
+        if self._collections.version(version.collection_id, version.number).state is VersionState.RETIRED:
             raise VersionNotFound
         self._curves[version.collection_id, version.number] = curve
 

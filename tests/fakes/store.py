@@ -78,8 +78,7 @@ class FakeStore:
         return None if row is None else row.document
 
     def space(self, version: EmbedderVersion) -> dict[tuple[DocumentId, int], StoredChunk]:
-        known = self.collections.versions.get(version.collection_id, ())
-        if version.number not in {one.number for one in known if one.state is not VersionState.RETIRED}:
+        if self.collections.version(version.collection_id, version.number).state is VersionState.RETIRED:
             raise VersionNotFound
         return self.vectors.setdefault((version.collection_id, version.number), {})
 

@@ -23,20 +23,14 @@ class FakeVectors:
 
     async def write(self, version: EmbedderVersion, encoded: Sequence[EncodedDocument]) -> frozenset[DocumentId]:
         store, space = self._store, self._store.space(version)
-        own = [
-            one
-            for one in encoded
-            if (one.job.collection_id, one.job.version) == (version.collection_id, version.number)
-        ]
-        ours = {job for job, _ in store.held([one.job for one in own])}
-        for one in own:
-            job = one.job
-            if job not in ours:
-                continue
+        key = (version.collection_id, version.number)
+        own = {one.job: one for one in encoded if (one.job.collection_id, one.job.version) == key}
+        ours = [job for job, _ in store.held(list(own))]
+        for job in ours:
             del store.jobs[job.collection_id, job.document_id, job.version]
-            for key in [key for key in space if key[0] == job.document_id]:
-                del space[key]
-            for chunk, vector in zip(one.chunks, one.vectors, strict=True):
+            for old in [old for old in space if old[0] == job.document_id]:
+                del space[old]
+            for chunk, vector in zip(own[job].chunks, own[job].vectors, strict=True):
                 space[job.document_id, chunk.number] = StoredChunk(
                     job.content_revision, chunk.start, chunk.end, stored_vector(version, vector)
                 )

@@ -8,12 +8,7 @@ from collections.abc import AsyncIterator, Hashable, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import TYPE_CHECKING
 
-from service.core.collections import (
-    ChunkingSettings,
-    Collection,
-    EmbedderSpec,
-    IndexSettings,
-)
+from service.core.collections import ChunkingSettings, Collection, EmbedderSpec, IndexSettings
 from service.core.errors import CollectionNotFound, Conflict, Overtaken, VersionNotFound
 from service.core.ids import CollectionId, VersionNumber
 from service.core.versions import (
@@ -31,9 +26,7 @@ from tests.fakes.exclusive import exclusive
 if TYPE_CHECKING:
     from tests.fakes.store import FakeStore
 
-
 MAX_WRITTEN = 8
-
 
 EMPTY = SpaceStatus(rows=0, indexed=False, chunks_per_document=1.0)
 
@@ -61,10 +54,7 @@ class FakeVersions:
         return itertools.chain.from_iterable(self._collections.versions.values())
 
     async def get(self, collection_id: CollectionId, number: VersionNumber) -> EmbedderVersion:
-        for version in self._collections.versions.get(collection_id, ()):
-            if version.number == number:
-                return version
-        raise VersionNotFound
+        return self._collections.version(collection_id, number)
 
     async def status(self, version: EmbedderVersion) -> SpaceStatus:
         if (await self.get(version.collection_id, version.number)).state is VersionState.RETIRED:
@@ -72,9 +62,9 @@ class FakeVersions:
         status = self.statuses.get((version.collection_id, version.number), EMPTY)
         chosen = self._collections.ef_settings.get(version.collection_id, {}).items()
         ef_settings: dict[str, int] = {
-            band: effort.ef_search for (number, band), effort in chosen if number == version.number
+            band: one.ef_search for (number, band), one in chosen if number == version.number
         }
-        return dataclasses.replace(status, ef_settings=ef_settings) if ef_settings else status
+        return dataclasses.replace(status, ef_settings=ef_settings)
 
     async def build_index(self, version: EmbedderVersion) -> bool:
         status = await self.status(version)
@@ -95,11 +85,12 @@ class FakeVersions:
         if collection.id not in self._collections.rows:
             raise CollectionNotFound
         self._require_room(collection.id)
-        if newest is not None and newest != self._collections.versions[collection.id][-1].number:
+        last = self._collections.versions[collection.id][-1].number
+        if newest is not None and newest != last:
             raise Overtaken
         version = EmbedderVersion(
             collection_id=collection.id,
-            number=VersionNumber(1 + self._collections.versions[collection.id][-1].number),
+            number=VersionNumber(last + 1),
             state=VersionState.BACKFILLING,
             spec=spec,
             chunking=chunking,

@@ -7,7 +7,6 @@ settings that they run under.
 import dataclasses
 from collections.abc import AsyncIterator, Awaitable, Iterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, TypeVar
 
@@ -42,7 +41,9 @@ T = TypeVar("T")
 ROWS = 6_000
 DIMENSIONS = 16
 IDS = [DocumentId(f"d{number:05d}") for number in range(20)]
-DECLARED = {
+FILTERS = {
+    "passing equal": {"year": 2003, "kind": {"$exists": False}},
+    "passing among values": {"year": {"$in": [2003, 2004]}},
     "passing declared equal": {"rank": 7},
     "passing declared range": {"rank": {"$lt": 50}},
     "passing declared between": {"rank": {"$gte": 100, "$lt": 150}},
@@ -51,15 +52,11 @@ DECLARED = {
 }
 
 
-@dataclass
 class Plan:
     """What EXPLAIN says of one statement."""
 
-    tree: dict[str, Any]
-    nodes: list[dict[str, Any]] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        self.nodes = list(_nodes(self.tree))
+    def __init__(self, tree: dict[str, Any]) -> None:
+        self.nodes = list(_nodes(tree))
 
     @property
     def indexes(self) -> set[str]:
@@ -133,12 +130,16 @@ async def collect(url: str, plans: Plans) -> None:
             await run_other_spaces(world, plans)
 
 
+def pool_of(world: World) -> Pool:
+    assert world.pool is not None
+    return world.pool
+
+
 async def fill(world: World) -> None:
     """Documents with vectors, every third waiting again with new content, some deleted; two fields declared."""
     wanted = dataclasses.replace(world.collection.settings, indexed=("rank", "tags"))
     world.collection = await world.collections.update(world.collection, wanted)
-    assert world.pool is not None
-    await IndexedFields(world.pool).maintain(NOW)
+    await IndexedFields(pool_of(world)).maintain(NOW)
     generator = np.random.default_rng(3)
     for start in range(0, ROWS, 1_000):
         batch = [
@@ -153,8 +154,7 @@ async def fill(world: World) -> None:
     (poison, *_) = await world.claim(limit=1, now=later(ROWS))
     await world.queue.record_failure([poison.job], "poison", 1, NOW, NOW)
     await world.delete(*(f"d{number:05d}" for number in range(ROWS - 50, ROWS)), now=later(1))
-    assert world.pool is not None
-    async with world.pool.connection() as connection:
+    async with pool_of(world).connection() as connection:
         await connection.execute(create_index(world.version))
         # As if clients had written one by one: an index over few transactions would be skipped through.
         await connection.execute("UPDATE changes SET xid = (substr(document_id, 2)::integer + 3)::text::xid8")
@@ -171,35 +171,24 @@ async def run_everything(world: World, plans: Plans) -> None:
         nearest = await plans.during(kind, world.vectors.nearest(VectorQuery(version, query, 50, plan)))
         await plans.during(f"{kind} where", world.vectors.nearest(VectorQuery(version, query, 50, plan, where=where)))
         await plans.during(f"{kind} within", world.vectors.nearest(VectorQuery(version, query, 50, plan, within=IDS)))
-    await plans.during(
-        "hnsw far", world.vectors.nearest(VectorQuery(version, query, 1_000, DensePlan(kind="hnsw", ef_search=1_000)))
-    )
-    plans.current = "hnsw_iterative far where"
+    far = VectorQuery(version, query, 1_000, DensePlan(kind="hnsw", ef_search=1_000))
+    await plans.during("hnsw far", world.vectors.nearest(far))
     several = parse({"year": {"$gte": 2010, "$lte": 2020}, "kind": {"$exists": False}})
-    far = DensePlan(kind="hnsw_iterative", ef_search=100, selectivity=0.4)
-    await world.vectors.nearest(VectorQuery(version, query, 1_000, far, where=several))
+    iterative = DensePlan(kind="hnsw_iterative", ef_search=100, selectivity=0.4)
+    far = dataclasses.replace(far, plan=iterative, where=several)
+    await plans.during("hnsw_iterative far where", world.vectors.nearest(far))
     await plans.during("score", world.vectors.score(version, query, IDS))
     await plans.during("score chunks", world.vectors.score(version, query, IDS, 10))
     await plans.during("directions", world.vectors.directions(version, IDS))
     await plans.during("get vectors", world.vectors.get(version, [(id_, 0) for id_ in IDS]))
 
-    plans.current = "passages"
     candidates = [Candidate(document_id=id_, content_revision=1, score=0.0) for id_ in IDS]
-    await world.documents.passages(number, nearest, None, 100)
+    await plans.during("passages", world.documents.passages(number, nearest, None, 100))
     await plans.during("passages where", world.documents.passages(number, candidates, where, 100))
     await plans.during("page", world.documents.page(number, IDS[3], 50, None))
     await plans.during("passing_among", world.documents.filter_ids(number, IDS, where))
-    await plans.during(
-        "passing equal", world.documents.match_filter(number, parse({"year": 2003, "kind": {"$exists": False}}), 1_000)
-    )
-    await plans.during(
-        "passing among values", world.documents.match_filter(number, parse({"year": {"$in": [2003, 2004]}}), 1_000)
-    )
-    for name, raw in DECLARED.items():
-        await plans.during(name, world.documents.match_filter(number, parse(raw), 1_000))
-    await plans.during(
-        "passing again", world.documents.match_filter(number, parse(DECLARED["passing declared equal"]), 1_000)
-    )
+    for step, raw in (*FILTERS.items(), ("passing again", FILTERS["passing declared equal"])):
+        await plans.during(step, world.documents.match_filter(number, parse(raw), 1_000))
     plans.current = "passing of many"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(filter_matches, "COUNTED_DOCUMENTS", 1_000)
@@ -216,9 +205,8 @@ async def run_everything(world: World, plans: Plans) -> None:
     await plans.during("extend", world.queue.extend(jobs, later(4 * ROWS)))
     await plans.during("charge", world.queue.record_failure(jobs[:5], "once", 3, later(3 * ROWS), later(4 * ROWS)))
     await plans.during("release", world.queue.release(jobs[:5], later(3 * ROWS) + timedelta(seconds=1)))
-    await plans.during(
-        "write", world.store(*(encoded(one, np.ones((1, DIMENSIONS), np.float32)) for one in claimed[5:]))
-    )
+    work = [encoded(one, np.ones((1, DIMENSIONS), np.float32)) for one in claimed[5:]]
+    await plans.during("write", world.store(*work))
     await plans.during("unfinished", world.queue.unfinished(number, version.number, IDS))
     await plans.during("set aside", world.queue.dead_lettered(number, version.number, IDS))
     await plans.during("failed", world.queue.failed(number, None, 10))
@@ -226,31 +214,27 @@ async def run_everything(world: World, plans: Plans) -> None:
     page = await plans.during("after", world.changes.after(number, Position(xid=1), 100, NOW))
     assert len(page.changes) == 100
     await plans.during("position_of", world.changes.position_of(number, IDS))
-    plans.current = "purge"
-    assert world.pool is not None
-    await purge_tombstones(world.pool, NOW)
+    await plans.during("purge", purge_tombstones(pool_of(world), NOW))
 
     await plans.during("among others", fill_another(world))
     await world.queue.status(number, version.number, NOW)
-    await PostgresBackfills(world.pool).progress(second, NOW)
+    await PostgresBackfills(pool_of(world)).progress(second, NOW)
 
 
 async def fill_another(world: World) -> None:
     """Another collection, where more waits than in this one."""
-    assert world.pool is not None
-    other = await build(world.pool, dimensions=DIMENSIONS)
+    other = await build(pool_of(world), dimensions=DIMENSIONS)
     for start in range(0, 2 * ROWS, 1_000):
         await other.put(*(doc(f"d{number:05d}") for number in range(start, start + 1_000)))
-    await world.pool.execute("VACUUM ANALYZE jobs, documents")
+    await pool_of(world).execute("VACUUM ANALYZE jobs, documents")
 
 
 async def fill_second(world: World) -> EmbedderVersion:
     """A second version, half enqueued."""
-    assert world.pool is not None
     version = await world.add_version(2, VersionState.BACKFILLING)
-    backfills = PostgresBackfills(world.pool)
+    backfills = PostgresBackfills(pool_of(world))
     await backfills.advance(version, later(ROWS), ROWS // 3)
-    await world.pool.execute("ANALYZE jobs")
+    await pool_of(world).execute("ANALYZE jobs")
     await backfills.advance(version, later(ROWS), ROWS // 2)
     return version
 
@@ -260,8 +244,7 @@ async def run_other_spaces(world: World, plans: Plans) -> None:
     where, query = parse({"year": {"$gte": 2010}}), np.full(DIMENSIONS, 0.25, np.float32)
     binary = await world.add_version(BINARY, VersionState.FAILED, index=IndexSettings(storage="binary"))
     table = vector_table_of(binary).table
-    assert world.pool is not None
-    async with world.pool.dedicated() as connection:
+    async with pool_of(world).dedicated() as connection:
         copied = (
             f"INSERT INTO {table} SELECT collection_id, document_id, chunk, {BINARY}, content_revision, starts, ends, "
             f"{sealed(world.collection.id, BINARY)}, embedding FROM {VECTORS}"
@@ -270,11 +253,9 @@ async def run_other_spaces(world: World, plans: Plans) -> None:
         await connection.execute(create_index(binary))
         await connection.execute(f"ANALYZE {table}".encode())
     for kind in ("hnsw", "hnsw_iterative"):
-        plan = DensePlan(kind=kind, ef_search=100, selectivity=0.5)
-        await plans.during(f"binary {kind}", world.vectors.nearest(VectorQuery(binary, query, 50, plan)))
-        await plans.during(
-            f"binary {kind} where", world.vectors.nearest(VectorQuery(binary, query, 50, plan, where=where))
-        )
+        asked = VectorQuery(binary, query, 50, DensePlan(kind=kind, ef_search=100, selectivity=0.5))
+        await plans.during(f"binary {kind}", world.vectors.nearest(asked))
+        await plans.during(f"binary {kind} where", world.vectors.nearest(dataclasses.replace(asked, where=where)))
     await plans.during("sample", world.vectors.sample(binary, 100))
     external = await add_external(world, EXTERNAL_NUMBER, VersionState.READY)
     batch = [dataclasses.replace(doc(id_, "again"), vector=(1.0,) * DIMENSIONS) for id_ in IDS]
