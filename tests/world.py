@@ -140,18 +140,7 @@ class World:
             return version
         assert self.pool is not None
         async with self.pool.transaction() as connection:
-            await version_transitions.insert(
-                connection,
-                version.collection_id,
-                version.number,
-                state=state,
-                spec=version.spec,
-                chunking=version.chunking,
-                identity=version.identity,
-                canary=version.canary,
-                index=version.index,
-                now=NOW,
-            )
+            await version_transitions.insert(connection, version)
         return version
 
 

@@ -44,56 +44,38 @@ def _stemmed(name: str, *, stop_words: bool = True, folding: Folding = "latin", 
 _ARABIC_LETTERS = "يیىیكک"
 """Arabic yeh and kaf, which Persian and Urdu keyboards mix with their own."""
 
-LANGUAGES: Mapping[str, Language] = {
+_STEMMED = {
+    "da": "Danish", "de": "German", "es": "Spanish", "fi": "Finnish", "fr": "French", "hu": "Hungarian",
+    "it": "Italian", "nl": "Dutch", "no": "Norwegian", "pt": "Portuguese", "sv": "Swedish",
+}  # fmt: skip
+_PLAIN = {
+    "bg": "Bulgarian", "ca": "Catalan", "cs": "Czech", "et": "Estonian", "eu": "Basque", "ga": "Irish",
+    "gl": "Galician", "hi": "Hindi", "hr": "Croatian", "hy": "Armenian", "id": "Indonesian", "ja": "Japanese",
+    "ka": "Georgian", "km": "Khmer", "ko": "Korean", "lo": "Lao", "lt": "Lithuanian", "lv": "Latvian",
+    "my": "Burmese", "pl": "Polish", "sk": "Slovak", "sl": "Slovenian", "sr": "Serbian", "th": "Thai",
+    "uk": "Ukrainian", "zh": "Chinese",
+}  # fmt: skip
+_OTHERS = {
     "ar": _stemmed("Arabic", stop_words=False),
-    "bg": Language("Bulgarian"),
-    "ca": Language("Catalan"),
-    "cs": Language("Czech"),
-    "da": _stemmed("Danish"),
-    "de": _stemmed("German"),
     "el": _stemmed("Greek", stop_words=False),
     "en": _stemmed("English", folding="latin_first"),
-    "es": _stemmed("Spanish"),
-    "et": Language("Estonian"),
-    "eu": Language("Basque"),
     "fa": Language("Persian", folding="points", letters=_ARABIC_LETTERS),
-    "fi": _stemmed("Finnish"),
-    "fr": _stemmed("French"),
-    "ga": Language("Irish"),
-    "gl": Language("Galician"),
     "he": Language("Hebrew", folding="points"),
-    "hi": Language("Hindi"),
-    "hr": Language("Croatian"),
-    "hu": _stemmed("Hungarian"),
-    "hy": Language("Armenian"),
-    "id": Language("Indonesian"),
-    "it": _stemmed("Italian"),
-    "ja": Language("Japanese"),
-    "ka": Language("Georgian"),
-    "km": Language("Khmer"),
-    "ko": Language("Korean"),
-    "lo": Language("Lao"),
-    "lt": Language("Lithuanian"),
-    "lv": Language("Latvian"),
-    "my": Language("Burmese"),
-    "nl": _stemmed("Dutch"),
-    "no": _stemmed("Norwegian"),
-    "pl": Language("Polish"),
-    "pt": _stemmed("Portuguese"),
     "ro": _stemmed("Romanian", stop_words=False),
     "ru": _stemmed("Russian", letters="ёеЁЕ"),
-    "sk": Language("Slovak"),
-    "sl": Language("Slovenian"),
-    "sr": Language("Serbian"),
-    "sv": _stemmed("Swedish"),
     "ta": _stemmed("Tamil", stop_words=False),
-    "th": Language("Thai"),
     "tr": _stemmed("Turkish", stop_words=False, letters="İiIı"),  # or lower case would take ı for i
-    "uk": Language("Ukrainian"),
     "ur": Language("Urdu", folding="points", letters=_ARABIC_LETTERS),
     "vi": Language("Vietnamese", folding="none"),
-    "zh": Language("Chinese"),
 }
+_ALL = {
+    **{code: _stemmed(name) for code, name in _STEMMED.items()},
+    **{code: Language(name) for code, name in _PLAIN.items()},
+    **_OTHERS,
+}
+
+LANGUAGES: Mapping[str, Language] = dict(sorted(_ALL.items()))
+"""By code, in the order of codes: the version of an analyzer depends on it."""
 
 KNOWN: frozenset[str] = frozenset({*LANGUAGES, AUTO})
 """The values that `language` of a collection may have."""

@@ -9,7 +9,7 @@ from psycopg.types.json import Jsonb
 from service.core.collections import Collection, CollectionCounts, CollectionSettings, IndexedField
 from service.core.errors import CollectionNotFound, Conflict
 from service.core.ids import CollectionId, CollectionName, VersionNumber
-from service.core.versions import AuditEntry, EmbedderIdentity, VersionState
+from service.core.versions import AuditEntry, EmbedderIdentity, EmbedderVersion, VersionState
 from service.store.postgres import audit
 from service.store.postgres.connection import collection_lock, sql_files
 from service.store.postgres.connection.pool import Adapter, retrying
@@ -41,17 +41,18 @@ class PostgresCollections(Adapter):
             if row is None:
                 raise Conflict(f"There is a collection named {name} already.")
             collection = collection_of(row)
-            await version_transitions.insert(
-                connection,
-                collection.id,
-                FIRST_VERSION,
+            version = EmbedderVersion(
+                collection_id=collection.id,
+                number=FIRST_VERSION,
                 state=VersionState.ACTIVE,
                 spec=settings.embedder,
                 chunking=settings.chunking,
                 identity=identity,
+                fingerprint=identity.fingerprint,
                 canary=canary,
-                now=now,
+                created_at=now,
             )
+            await version_transitions.insert(connection, version)
             await indexed_fields.declare(connection, collection.id, settings.indexed, now, empty=True)
             details = {"settings": settings}
             entry = AuditEntry(at=now, actor=actor, action="created", version=FIRST_VERSION, details=details)

@@ -10,9 +10,7 @@ import dataclasses
 import time
 from collections.abc import Mapping
 from contextlib import suppress
-from datetime import datetime
 from functools import partial
-from typing import Any
 
 from psycopg import sql
 from psycopg.errors import LockNotAvailable
@@ -83,18 +81,19 @@ class VersionTransitions(Adapter):
                 number = await _next_number(connection, collection.id)
                 if newest is not None and number != newest + 1:
                     raise Overtaken
-                version = await insert(
-                    connection,
-                    collection.id,
-                    number,
+                version = EmbedderVersion(
+                    collection_id=collection.id,
+                    number=number,
                     state=VersionState.BACKFILLING,
                     spec=spec,
                     chunking=chunking,
                     index=index,
                     identity=identity,
+                    fingerprint=identity.fingerprint,
                     canary=canary,
-                    now=entry.at,
+                    created_at=entry.at,
                 )
+                version = await insert(connection, version)
                 await audit.write(connection, collection.id, dataclasses.replace(entry, version=number))
             return version
 
@@ -243,34 +242,18 @@ class VersionTransitions(Adapter):
         return version_of(retired)
 
 
-async def insert(
-    connection: Connection,
-    collection_id: CollectionId,
-    number: VersionNumber,
-    *,
-    state: VersionState,
-    spec: EmbedderSpec,
-    chunking: ChunkingSettings,
-    identity: EmbedderIdentity,
-    canary: Mapping[str, tuple[float, ...]],
-    now: datetime,
-    index: IndexSettings = IndexSettings(),  # noqa: B008 frozen
-) -> EmbedderVersion:
-    """A version and its table, inside the caller's transaction."""
-    values: dict[str, Any] = {
-        "collection_id": collection_id,
-        "number": number,
-        "state": state.value,
-        "spec": Jsonb(spec),
-        "chunking": Jsonb(chunking),
-        "identity": Jsonb(identity),
-        "fingerprint": identity.fingerprint,
-        "canary": Jsonb(canary),
-        "index": Jsonb(index),
-        "now": now,
+async def insert(connection: Connection, version: EmbedderVersion) -> EmbedderVersion:
+    """Store a version and create its table, inside the caller's transaction; returns it as it is stored."""
+    values = {
+        **version_key(version),
+        "state": version.state.value,
+        "fingerprint": version.identity.fingerprint,
+        "now": version.created_at,
+        **{name: Jsonb(getattr(version, name)) for name in ("spec", "chunking", "identity", "canary", "index")},
     }
     (row,) = await (await connection.execute(_INSERT, values)).fetchall()
-    for statement in vector_tables.create_table(collection_id, number, identity.dimensions, index.storage):
+    storage = version.index.storage
+    for statement in vector_tables.create_table(version.collection_id, version.number, version.dimensions, storage):
         await connection.execute(statement)
     return version_of(row)
 
