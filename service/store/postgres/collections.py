@@ -102,10 +102,10 @@ class PostgresCollections(Adapter):
         return tuple(map(collection_of, await self._pool.fetch_all(SQL.all)))
 
     async def delete(self, collection_id: CollectionId) -> None:
-        """One transaction of any size: one or two seconds for a million short documents.
+        """Does nothing where it is gone. One transaction of any size: a second or two for a million short documents.
 
-        Does nothing where it is gone. Index builds on its tables are cancelled. Writers lock the collection's row FOR
-        KEY SHARE first, so this waits for them, and later ones find it gone. Foreign keys delete audit and judgments.
+        It waits for writers in progress, and later ones find the collection gone. Index builds on its tables are
+        cancelled. Foreign keys delete audit and judgments.
         """
         await retrying(lambda: self._delete(collection_id))
 

@@ -13,7 +13,7 @@ from service.core.versions import AuditEntry, EmbedderVersion
 from service.store.postgres import audit
 from service.store.postgres.connection import sql_files
 from service.store.postgres.connection.pool import Adapter, retrying
-from service.store.postgres.json_records import read
+from service.store.postgres.json_records import read_optional
 from service.store.postgres.rows import version_key
 
 SQL = sql_files.load("recall")
@@ -63,7 +63,7 @@ class PostgresRecalls(Adapter):
 
     async def curve(self, version: EmbedderVersion) -> CalibrationCurve | None:
         row = await self._pool.fetch_one(SQL.curve, version_key(version))
-        return None if row is None or row[0] is None else read(CalibrationCurve, row[0])
+        return None if row is None else read_optional(CalibrationCurve, row[0])
 
     async def put_curve(self, version: EmbedderVersion, curve: CalibrationCurve) -> None:
         if not await self._pool.execute(SQL.put_curve, {**version_key(version), "curve": Jsonb(curve)}):

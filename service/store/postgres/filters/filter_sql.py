@@ -53,17 +53,14 @@ class Predicate:
 
 def predicate(where: Filter | None) -> Predicate:
     """The filter in SQL; None lets everything pass."""
-    if where is None:
-        return Predicate(_AND[1], {})
     values: dict[str, Any] = {}
-    return Predicate(_compose(where, values), values)
+    return Predicate(_AND[1] if where is None else _compose(where, values), values)
 
 
 def indexed_predicate(where: Filter) -> Predicate:
     """The same, preceded by a condition for the index over metadata where the filter requires an equality."""
     condition = predicate(where)
-    path = _necessary(where)
-    if path is None:
+    if (path := _necessary(where)) is None:
         return condition
     expression = sql.SQL("(d.metadata @? {path}::jsonpath AND {condition})")
     values = {**condition.values, "necessary": path}
@@ -80,8 +77,10 @@ def _necessary(where: Filter) -> str | None:
             return next(filter(None, map(_necessary, parts)), None)
         case Condition(path, "$eq", operand) if operand is not None:
             return _equality(path, (operand,))
-        case Condition(path, "$in", tuple(operands)) if operands and None not in operands:
-            return _equality(path, operands) if len(operands) <= MAX_INDEXED_VALUES else None
+        case Condition(path, "$in", tuple(operands)) if (
+            0 < len(operands) <= MAX_INDEXED_VALUES and None not in operands
+        ):
+            return _equality(path, operands)
         case _:
             return None
 
@@ -125,10 +124,9 @@ def _condition(condition: Condition, values: dict[str, Any]) -> sql.Composable:
         return _COMPARES.format(path=bind(f"{path} {_TESTS[operator]}"), operand=bind(Jsonb({"v": operand})))
 
     def equals(operator: str) -> sql.Composable:
-        with_null = operand is None or (isinstance(operand, tuple) and None in operand)
-        if not with_null:
-            return compares(operator)
-        return sql.SQL("({} OR {})").format(compares(operator), _not(exists()))
+        if operand is None or (isinstance(operand, tuple) and None in operand):
+            return sql.SQL("({} OR {})").format(compares(operator), _not(exists()))
+        return compares(operator)
 
     match condition.operator:
         case "$exists":

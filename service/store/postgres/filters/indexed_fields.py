@@ -11,6 +11,7 @@ Processes cache for a moment which fields are ready. So the values of a dropped 
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
+from typing import Any
 
 from service.core.collections import FieldState, IndexedField
 from service.core.ids import CollectionId, DocumentId
@@ -30,9 +31,6 @@ DELETE_BATCH = 5_000
 KEPT = timedelta(seconds=60)
 """How long writers keep the values of a field that was dropped."""
 
-Field = tuple[int, str]
-"""Number and name."""
-
 
 async def declare(
     connection: Connection, collection_id: CollectionId, names: Sequence[str], now: datetime, *, empty: bool = False
@@ -47,12 +45,13 @@ async def keep(connection: Connection, collection_id: CollectionId, ids: Sequenc
     """Update the values of documents that this transaction wrote or deleted; it holds the collection."""
     fields = await (await connection.execute(SQL.kept, {"collection_id": collection_id})).fetchall()
     if fields:
-        await _keep(connection, collection_id, ids, [(number, name) for number, name in fields])
+        await _keep(connection, collection_id, ids, fields)
 
 
 async def _keep(
-    connection: Connection, collection_id: CollectionId, ids: Sequence[DocumentId], fields: Sequence[Field]
+    connection: Connection, collection_id: CollectionId, ids: Sequence[DocumentId], fields: Sequence[Sequence[Any]]
 ) -> None:
+    """`fields`: number and name of each."""
     values = {
         "collection_id": collection_id,
         "ids": list(ids),

@@ -7,9 +7,10 @@ content that was replaced meanwhile is deleted when it is claimed.
 """
 
 from datetime import datetime
+from typing import LiteralString
 
 from psycopg.errors import UndefinedTable
-from psycopg.rows import class_row
+from psycopg.rows import TupleRow, class_row
 from psycopg.types.json import Jsonb
 
 from service.core.errors import VersionNotFound
@@ -36,10 +37,7 @@ class PostgresBackfills(Adapter):
 
     async def advance(self, version: EmbedderVersion, now: datetime, window: int) -> BackfillStatus:
         """Killed at any moment, it has enqueued some portions, and the next call continues after them."""
-        row = await self._pool.fetch_one(SQL.status, version_key(version))
-        if row is None:
-            raise _not_found(version)
-        enqueued, everything, waiting = row
+        enqueued, everything, waiting = await self._fetch(SQL.status, version)
         while waiting < window and not everything:
             before = enqueued
             enqueued, everything = await self._enqueue_portion(version, now, min(PORTION, window - waiting))
@@ -87,18 +85,14 @@ class PostgresBackfills(Adapter):
 
         # Apart, for it may take long, and nobody can pause or retire the version while its row is locked.
         await retrying(remove_orphans)
-        if await self._pool.fetch_one(SQL.start_over, version_key(version)) is None:
-            raise _not_found(version)
+        await self._fetch(SQL.start_over, version)
 
     async def progress(self, version: EmbedderVersion, now: datetime) -> Progress:
         """Documents are counted, about 0.1 s for a million; rows as PostgresVersions.status does it.
 
         A retired version has nothing left to do.
         """
-        row = await self._pool.fetch_one(SQL.progress, version_key(version))
-        if row is None:
-            raise _not_found(version)
-        state, paused, samples, total, done, failed = row
+        state, paused, samples, total, done, failed = await self._fetch(SQL.progress, version)
         match VersionState(state):
             case VersionState.RETIRED:
                 return Progress(done=0, total=0, failed=0)
@@ -133,10 +127,8 @@ class PostgresBackfills(Adapter):
 
     async def completeness(self, version: EmbedderVersion) -> Completeness:
         """One statement, so one moment. About a second for a million documents."""
-        async with (
-            self._pool.transaction() as connection,
-            connection.cursor(row_factory=class_row(Completeness)) as cursor,
-        ):
+        async with self._pool.transaction() as connection:
+            cursor = connection.cursor(row_factory=class_row(Completeness))
             await connection.execute(SQL.plan_full_scan)
             try:
                 await cursor.execute(on_table(SQL.completeness, version), version_key(version))
@@ -144,6 +136,13 @@ class PostgresBackfills(Adapter):
                 raise _not_found(version) from error
             (found,) = await cursor.fetchall()
             return found
+
+    async def _fetch(self, query: LiteralString, version: EmbedderVersion) -> TupleRow:
+        """The row of a version. VersionNotFound where the statement finds none."""
+        row = await self._pool.fetch_one(query, version_key(version))
+        if row is None:
+            raise _not_found(version)
+        return row
 
 
 def _not_found(version: EmbedderVersion) -> VersionNotFound:
