@@ -126,15 +126,8 @@ class EmbeddedServer:
         if account is not None:
             os.chown(fresh, account.pw_uid, account.pw_gid)
         # The built-in locale sorts and folds the same on every system, so no upgrade of a C library breaks an index.
-        locale = ["--locale=C", "--locale-provider=builtin", "--builtin-locale=C.UTF-8"]
-        arguments = [
-            "--username=postgres",
-            "--auth=trust",
-            "--encoding=UTF8",
-            "--no-instructions",
-            *locale,
-            "--pgdata=.",
-        ]
+        arguments = ["--username=postgres", "--auth=trust", "--encoding=UTF8", "--no-instructions", "--pgdata=."]
+        arguments += ["--locale=C", "--locale-provider=builtin", "--builtin-locale=C.UTF-8"]
         failed, output = _run(binaries / "initdb", arguments, fresh, account)
         if failed:
             raise Misconfigured(f"No database could be made in {self.folder}: {output}")

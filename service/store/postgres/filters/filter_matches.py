@@ -155,13 +155,11 @@ class FilterMatches:
         condition = predicate(where)
         if ranged.complete:
             (key,) = ranged.ranges
+            in_range = sql.SQL(SQL.single_value_in_range if key.narrowed else SQL.in_range).format(key=key.expression)
             if not key.narrowed:
-                return sql.SQL(SQL.by_values).format(named=sql.SQL(SQL.in_range).format(key=key.expression)), key.values
-            query = sql.SQL(SQL.by_both).format(
-                named=sql.SQL(SQL.single_value_in_range).format(key=key.expression),
-                several=sql.SQL(SQL.several),
-                where=condition.expression,
-            )
+                return sql.SQL(SQL.by_values).format(named=in_range), key.values
+            several = sql.SQL(SQL.several)
+            query = sql.SQL(SQL.by_both).format(named=in_range, several=several, where=condition.expression)
             return query, {**condition.values, **key.values}
         narrowest = await self._narrowest(connection, collection_id, ranged.ranges, size)
         if narrowest is not None:
@@ -225,8 +223,7 @@ class FilterMatches:
 
 def _candidates(key: FieldRange) -> sql.Composed:
     """Every document that the range does not exclude."""
-    if not key.narrowed:
-        in_range = sql.SQL(SQL.in_range).format(key=key.expression)
-        return sql.SQL("SELECT DISTINCT r.document_id FROM ({}) AS r").format(in_range)
-    single = sql.SQL(SQL.single_value_in_range).format(key=key.expression)
-    return sql.SQL("{} UNION ALL {}").format(single, sql.SQL(SQL.several))
+    in_range = sql.SQL(SQL.single_value_in_range if key.narrowed else SQL.in_range).format(key=key.expression)
+    if key.narrowed:
+        return sql.SQL("{} UNION ALL {}").format(in_range, sql.SQL(SQL.several))
+    return sql.SQL("SELECT DISTINCT r.document_id FROM ({}) AS r").format(in_range)

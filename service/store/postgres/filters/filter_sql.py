@@ -77,10 +77,8 @@ def _necessary(where: Filter) -> str | None:
             return next(filter(None, map(_necessary, parts)), None)
         case Condition(path, "$eq", operand) if operand is not None:
             return _equality(path, (operand,))
-        case Condition(path, "$in", tuple(operands)) if (
-            0 < len(operands) <= MAX_INDEXED_VALUES and None not in operands
-        ):
-            return _equality(path, operands)
+        case Condition(path, "$in", tuple(values)) if 0 < len(values) <= MAX_INDEXED_VALUES and None not in values:
+            return _equality(path, values)
         case _:
             return None
 
