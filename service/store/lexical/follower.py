@@ -146,9 +146,9 @@ class Follower:
 
     async def _update_leadership(self) -> None:
         leading = self._lock.acquire()
-        if self.leading and not leading:
-            await self._close_indexers(self._followed.values())
         if self.leading != leading:
+            if not leading:
+                await self._close_indexers(self._followed.values())
             logger.info("this process %s the lexical indexes", "writes" if leading else "no longer writes")
         self.leading = leading
 

@@ -82,12 +82,8 @@ def analysed(analyzer: Analyzer, document: StoredDocument) -> tuple[str, list[st
 def term_counts(analyzer: Analyzer, document: StoredDocument) -> TermCounts:
     """The terms of a document, as its entry in the index would have them."""
     _, terms = analysed(analyzer, document)
-    return TermCounts(
-        document_id=document.id,
-        content_revision=document.content_revision,
-        counts=Counter(terms),
-        length=len(terms),
-    )
+    revision = document.content_revision
+    return TermCounts(document_id=document.id, content_revision=revision, counts=Counter(terms), length=len(terms))
 
 
 def read_progress(path: Path) -> IndexProgress | None:

@@ -29,7 +29,7 @@ def document_of(columns: Sequence[Any]) -> StoredDocument:
 def collection_of(row: TupleRow) -> Collection:
     """id, name, settings, active_version, previous_version, created_at."""
     values = dict(zip(_COLLECTION, row, strict=True))
-    return Collection(**{**values, "settings": read(CollectionSettings, values["settings"])})
+    return Collection(**values | {"settings": read(CollectionSettings, values["settings"])})
 
 
 def version_of(row: TupleRow) -> EmbedderVersion:

@@ -28,24 +28,24 @@ by vacuum in 0.8.3, a graph left unrepaired in 0.8.4."""
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ServerFacts:
-    """What the server reports about itself and about the connected role."""
+    """What the server reports about itself and about the connected role.
+
+    `server_version`: as server_version_num, 180004 is 18.4. `vector_installed`: the version of pgvector in this
+    database, `vector_available`: that which CREATE or ALTER EXTENSION would give; None where there is none.
+    `vector_hidden`: it is in a schema that is not on the search path. `owner`: of our tables, where there are any.
+    """
 
     server_version: int
-    """As server_version_num: 180004 is 18.4."""
     encoding: str
     database: str
     role: str
     vector_installed: str | None
-    """Version of pgvector in this database; None where the extension was not created yet."""
     vector_available: str | None
-    """Version that CREATE or ALTER EXTENSION would give; None where the server does not have it."""
     vector_hidden: bool
-    """The extension was created in a schema that is not on the search path."""
     may_create_extension: bool
     schema: str | None
     may_create_tables: bool
     owner: str | None
-    """The owner of our tables, where there are any."""
     owns_tables: bool
 
 

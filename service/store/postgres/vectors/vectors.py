@@ -128,9 +128,9 @@ class PostgresVectors(Adapter):
             "limit": limit,
             "rescored": max(_RESCORED * limit, _ef_search(plan, limit)),
         }
+        if not indexed:
+            return _candidates(await self._fetch(version, statement, values))
         async with self._pool.connection() as connection:
-            if not indexed:
-                return _candidates(await _fetch(connection, version, statement, values))
             # One round trip for all of it: the settings end with the transaction.
             cursor = connection.cursor(binary=True)
             with missing_table(version.number):
@@ -183,12 +183,11 @@ class PostgresVectors(Adapter):
         query = on_table(SQL.sample, version)
         async with self._pool.connection() as connection:
             status = await hnsw.space_status(connection, version.collection_id, version.number)
-            percent = 100.0 * _SAMPLED_PAGES * size / max(1, status.rows)
-            while True:
-                rows = await _fetch(connection, version, query, {"percent": min(100.0, percent), "size": size})
-                if len(rows) >= size or percent >= 100.0:
-                    break
-                percent *= 4
+        percent = min(100.0, 100.0 * _SAMPLED_PAGES * size / max(1, status.rows))
+        while len(rows := await self._fetch(version, query, {"percent": percent, "size": size})) < size:
+            if percent == 100.0:
+                break
+            percent = min(100.0, 4 * percent)
         vectors = [_unit(row[-1]) for row in rows]
         return VectorSample(
             chunks=tuple((row[0], row[3]) for row in rows),
@@ -197,8 +196,11 @@ class PostgresVectors(Adapter):
         )
 
     async def _fetch(self, version: EmbedderVersion, query: sql.Composed, values: Values) -> list[TupleRow]:
-        async with self._pool.connection() as connection:
-            return await _fetch(connection, version, query, values)
+        """Rows in binary format. VersionNotFound where the table was dropped meanwhile."""
+        with missing_table(version.number):
+            async with self._pool.connection() as connection:
+                cursor = connection.cursor(binary=True)
+                return await (await cursor.execute(query, values, prepare=False)).fetchall()
 
 
 async def remove(connection: Connection, collection_id: CollectionId, ids: Sequence[DocumentId]) -> None:
@@ -226,15 +228,6 @@ def _rows(encoded: EncodedDocument, layout: StorageLayout) -> Iterator[tuple[Any
             seal(job.collection_id, job.version, value),
             value,
         )
-
-
-async def _fetch(
-    connection: Connection, version: EmbedderVersion, query: sql.Composed, values: Values
-) -> list[TupleRow]:
-    """Rows in binary format. VersionNotFound where the table was dropped meanwhile."""
-    cursor = connection.cursor(binary=True)
-    with missing_table(version.number):
-        return await (await cursor.execute(query, values, prepare=False)).fetchall()
 
 
 def _restriction(within: Sequence[DocumentId] | None, where: Filter | None) -> tuple[sql.Composable, Values]:

@@ -141,12 +141,8 @@ class VersionTransitions(Adapter):
         return await retrying(commit)
 
     async def save_calibration(self, version: EmbedderVersion, calibration: Calibration) -> bool:
-        before = version.calibration
-        values = {
-            **version_key(version),
-            "calibration": Jsonb(calibration),
-            "before": None if before is None else before.learnt_at.isoformat(),
-        }
+        before = None if version.calibration is None else version.calibration.learnt_at.isoformat()
+        values = {**version_key(version), "calibration": Jsonb(calibration), "before": before}
         return await self._pool.execute(SQL.save_calibration, values) == 1
 
     async def pause(self, version: EmbedderVersion, paused: bool, entry: AuditEntry) -> EmbedderVersion:
@@ -158,12 +154,11 @@ class VersionTransitions(Adapter):
                 if not await collection_lock.prevent_deletion(connection, version.collection_id):
                     raise VersionNotFound
                 row = await (await connection.execute(_PAUSE, values)).fetchone()
-                if row is not None:
-                    await audit.write(connection, version.collection_id, entry)
-                    return version_of(row)
-                current = await _current(connection, version)
+                current = await _current(connection, version) if row is None else version_of(row)
                 if current.state is not version.state:
                     raise _state_conflict(version, current)
+                if row is not None:
+                    await audit.write(connection, version.collection_id, entry)
                 return current
 
         return await retrying(commit)
@@ -260,8 +255,8 @@ async def insert(connection: Connection, version: EmbedderVersion) -> EmbedderVe
 
 async def _next_number(connection: Connection, collection_id: CollectionId) -> VersionNumber:
     """The collection is locked. Conflict where no further version can be written."""
-    rows = await (await connection.execute(SQL.next_number, {"collection_id": collection_id})).fetchall()
-    ((number, written),) = rows
+    key = {"collection_id": collection_id}
+    ((number, written),) = await (await connection.execute(SQL.next_number, key)).fetchall()
     if written >= MAX_WRITTEN:
         raise Conflict(f"{written} versions are written already, as many as may be: retire one first")
     return VersionNumber(number)
