@@ -24,5 +24,4 @@ class PostgresAudit(Adapter):
 
 async def write(connection: Connection, collection_id: CollectionId, entry: AuditEntry) -> None:
     """Inside the caller's transaction. Waits for whoever has locked the collection exclusively."""
-    values = dataclasses.asdict(entry)
-    await connection.execute(SQL.insert, {**values, "collection_id": collection_id})
+    await connection.execute(SQL.insert, {**dataclasses.asdict(entry), "collection_id": collection_id})

@@ -6,20 +6,15 @@ from service.store.embedded import memory_settings
 from service.store.embedded.memory_settings import GB, MB, MachineResources
 
 
-def megabytes(settings: dict[str, str], name: str) -> int:
-    assert settings[name].endswith("MB")
-    return int(settings[name].removesuffix("MB"))
-
-
 @pytest.mark.parametrize(
     ("memory", "shared", "maintenance", "cache"),
     [(512 * MB, 128, 64, 256), (8 * GB, 1024, 512, 4096), (16 * GB, 2048, 1024, 8192), (512 * GB, 2048, 2048, 65536)],
 )
 def test_memory_is_shared_out_by_size_and_capped(memory: int, shared: int, maintenance: int, cache: int) -> None:
     settings = memory_settings.settings(MachineResources(memory=memory, cores=4, shared_memory=memory // 2))
-    assert megabytes(settings, "shared_buffers") == shared
-    assert megabytes(settings, "maintenance_work_mem") == maintenance
-    assert megabytes(settings, "effective_cache_size") == cache
+    assert settings["shared_buffers"] == f"{shared}MB"
+    assert settings["maintenance_work_mem"] == f"{maintenance}MB"
+    assert settings["effective_cache_size"] == f"{cache}MB"
 
 
 def test_builds_are_parallel_only_where_the_graph_fits_shared_memory() -> None:

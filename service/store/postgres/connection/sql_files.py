@@ -17,7 +17,8 @@ from dataclasses import dataclass
 from importlib.resources import files
 from typing import LiteralString
 
-_HEADER = re.compile(r"^-- name: *(?P<name>.*?) *$")
+_BLOCK = re.compile(r"^-- name: *(?P<name>.*?) *$\n?(?P<lines>.*?)(?=^-- name:|\Z)", re.MULTILINE | re.DOTALL)
+_COMMENT = re.compile(r"\s*--")
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
 
 
@@ -50,33 +51,23 @@ def parse(text: str, file: str) -> dict[str, LiteralString]:
 
     ValueError names the line: text before the first block, a bad or repeated name, no comment line, an empty query.
     """
-    blocks: dict[str, list[str]] = {}
-    described: set[str] = set()
-    current: str | None = None
-    for number, line in enumerate(text.splitlines(), start=1):
-        place = f"{file}.sql:{number}"
-        if header := _HEADER.match(line):
-            current = header["name"]
-            if not _NAME.fullmatch(current):
-                raise ValueError(f"{place}: {current!r} is not a name of lower-case letters, digits and underscores")
-            if current in blocks:
-                raise ValueError(f"{place}: there are two queries named {current}")
-            blocks[current] = []
-        elif line.lstrip().startswith("--"):
-            if current is not None and not blocks[current]:
-                described.add(current)
-        elif current is not None:
-            blocks[current].append(line)
-        elif line.strip():
-            raise ValueError(f"{place}: this is before the first `-- name:`")
-
+    blocks = list(_BLOCK.finditer(text))
+    for number, line in enumerate(text[: blocks[0].start() if blocks else None].splitlines(), start=1):
+        if line.strip() and not _COMMENT.match(line):
+            raise ValueError(f"{file}.sql:{number}: this is before the first `-- name:`")
     queries: dict[str, LiteralString] = {}
-    for block, lines in blocks.items():
-        body = "\n".join(lines).strip().removesuffix(";")
+    for block in blocks:
+        name, lines = block["name"], block["lines"].splitlines()
+        place = f"{file}.sql:{1 + text.count(chr(10), 0, block.start())}"
+        if not _NAME.fullmatch(name):
+            raise ValueError(f"{place}: {name!r} is not a name of lower-case letters, digits and underscores")
+        if name in queries:
+            raise ValueError(f"{place}: there are two queries named {name}")
+        body = "\n".join(line for line in lines if not _COMMENT.match(line)).strip().removesuffix(";")
         if not body:
-            raise ValueError(f"{file}.sql: the query {block} is empty")
-        if block not in described:
-            raise ValueError(f"{file}.sql: the query {block} has no comment line that says what it does")
+            raise ValueError(f"{place}: the query {name} is empty")
+        if not _COMMENT.match(lines[0]):
+            raise ValueError(f"{place}: the query {name} has no comment line that says what it does")
         # Literal in all but syntax: the text comes from this package's own files and never from a user.
-        queries[block] = f"/* {file}.{block} */ {body}"
+        queries[name] = f"/* {file}.{name} */ {body}"
     return queries
