@@ -164,6 +164,10 @@ class Edge:
             yield
 
 
+def hit_ids(answer: Json) -> list[str]:
+    return [hit["id"] for hit in answer["hits"]]
+
+
 def now() -> datetime:
     return datetime.now(UTC)
 
@@ -262,13 +266,16 @@ async def edge(**options: Any) -> AsyncIterator[Edge]:
         yield Edge(service, client, adapters.store, adapters.queue, adapters.vectors)
 
 
-def api_fixture(*documents: Json, settings: Json | None = None, name: str = "api", **options: Any) -> Any:
-    """A fixture: a running API with these documents in the collection `papers`; `options` as for `build`."""
+def api_fixture(
+    *documents: Json, settings: Json | None = None, name: str = "api", collection: bool = True, **options: Any
+) -> Any:
+    """A fixture: a running API with these documents in the collection `papers`, if any; `options` as for `build`."""
 
     @pytest.fixture(name=name)
     async def fixture() -> AsyncIterator[Edge]:
         async with edge(**options) as running:
-            await running.collection(**settings or {})
+            if collection:
+                await running.collection(**settings or {})
             await running.fill(documents)
             yield running
 

@@ -2,7 +2,7 @@
 
 import json
 from dataclasses import asdict, replace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -57,18 +57,13 @@ async def test_pages_go_from_the_newest_to_the_oldest_and_are_of_one_collection(
 
 def as_json(settings: CollectionSettings) -> dict[str, Any]:
     """As the trail keeps them: lists, where the settings have tuples."""
-    kept: dict[str, Any] = json.loads(json.dumps(asdict(settings)))
-    return kept
+    return cast(dict[str, Any], json.loads(json.dumps(asdict(settings))))
 
 
 async def test_a_collection_begins_with_who_created_it(world: World) -> None:
+    settings, version = world.collection.settings, world.version
     created = await world.collections.create(
-        CollectionName("other"),
-        world.collection.settings,
-        world.version.identity,
-        world.version.canary,
-        later(2),
-        "key 3f9a1c2e",
+        CollectionName("other"), settings, version.identity, version.canary, later(2), "key 3f9a1c2e"
     )
     (entry,) = await world.audit.page(created.id, None, 10)
     assert entry == AuditEntry(

@@ -71,10 +71,8 @@ async def test_the_same_again_changes_nothing(world: World, external: EmbedderVe
 
 async def test_another_vector_of_the_same_content_replaces_it(world: World, external: EmbedderVersion) -> None:
     await put(world, external, bringing("a", 1, 0, 0, 0), bringing("b", 1, 0, 0, 0))
-    assert await put(world, external, bringing("a", 0, 1, 0, 0), bringing("b", 1, 0, 0, 0)) == [
-        ("updated", 1),
-        ("unchanged", 1),
-    ]
+    changed = await put(world, external, bringing("a", 0, 1, 0, 0), bringing("b", 1, 0, 0, 0))
+    assert changed == [("updated", 1), ("unchanged", 1)]
     read = await world.vectors.get(external, [(DocumentId("a"), 0)])
     np.testing.assert_allclose(read[DocumentId("a"), 0], unit(0, 1, 0, 0))
 
@@ -123,10 +121,9 @@ async def test_a_version_that_is_not_written_takes_none(world: World, state: Ver
 
 async def test_a_version_with_a_model_takes_none(world: World) -> None:
     """A vector that a client made must never stand beside those of a model."""
-    with pytest.raises(VersionNotFound):
-        await put(world, world.version, bringing("a", 1, 0, 0, 0))
-    with pytest.raises(VersionNotFound):
-        await put(world, dataclasses.replace(world.version, number=VersionNumber(9)), bringing("a", 1, 0, 0, 0))
+    for version in (world.version, dataclasses.replace(world.version, number=VersionNumber(9))):
+        with pytest.raises(VersionNotFound):
+            await put(world, version, bringing("a", 1, 0, 0, 0))
     assert await world.stored_chunks() == {}
     assert await world.documents.get(world.collection.id, [DocumentId("a")]) == {}
 

@@ -114,10 +114,6 @@ async def test_nothing_is_put_into_a_collection_that_is_gone(world: World) -> No
         await world.delete("a")
 
 
-async def test_nothing_to_put(world: World) -> None:
-    assert await world.put() == ()
-
-
 async def test_collections_keep_apart(world: World) -> None:
     await world.put(doc("a"))
     elsewhere = CollectionId(world.collection.id + 1000)
@@ -138,11 +134,8 @@ async def test_overlapping_puts_in_opposite_orders_all_commit(postgres: World, m
     """Locks are taken in the order of ids, whatever the order of the batch: no try is in vain."""
     monkeypatch.setattr(module, "retrying", lambda work: work())
     forwards = [f"d{number:03d}" for number in range(200)]
-    rounds = [
-        postgres.put(*(doc(name, f"round {turn}") for name in (forwards if turn % 2 else reversed(forwards))))
-        for turn in range(12)
-    ]
-    await asyncio.gather(*rounds)
+    batches = [[doc(name, f"round {turn}") for name in forwards[:: (-1) ** turn]] for turn in range(12)]
+    await asyncio.gather(*(postgres.put(*batch) for batch in batches))
     found = await postgres.documents.get(postgres.collection.id, [DocumentId(name) for name in forwards])
     assert {document.revision for document in found.values()} == {12}
     assert len({document.text for document in found.values()}) == 1
@@ -356,5 +349,6 @@ async def test_passages_pass_the_filter_as_documents_are_now(world: World) -> No
     assert [passage is not None for passage in passages] == [False, True]
 
 
-async def test_no_candidates_no_passages(world: World) -> None:
+async def test_of_nothing_comes_nothing(world: World) -> None:
+    assert await world.put() == ()
     assert await world.documents.passages(world.collection.id, [], None, 10) == ()

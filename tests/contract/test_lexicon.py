@@ -1,11 +1,11 @@
 """The contract of the port `Lexicon`, for the fake and for Tantivy."""
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import suppress
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Protocol
 from uuid import UUID
 
 import pytest
@@ -26,38 +26,13 @@ from tests.feed import NOW, FileFeed, collection
 INSTALLATION = UUID("5a000000-0000-4000-8000-000000000001")
 
 
-class Subject(Protocol):
+@dataclass
+class Subject:
     """A lexicon, and a way to put (id, text) pairs and to delete ids that waits until searches see it."""
 
     lexicon: Lexicon
     papers: Collection
-
-    async def write(self, *documents: tuple[str, str] | str) -> None: ...
-
-
-class MemorySubject:
-    def __init__(self, store: FakeStore, papers: Collection) -> None:
-        self.lexicon: Lexicon = FakeLexicon(store)
-        self.papers = papers
-        self._documents = FakeDocuments(store)
-
-    async def write(self, *documents: tuple[str, str] | str) -> None:
-        put = [Document(id=DocumentId(one[0]), text=one[1]) for one in documents if isinstance(one, tuple)]
-        deleted = [DocumentId(one) for one in documents if isinstance(one, str)]
-        await self._documents.put(self.papers.id, put, NOW)
-        await self._documents.delete(self.papers.id, deleted, NOW)
-
-
-class TantivySubject:
-    def __init__(self, lexicon: TantivyLexicon, feed: FileFeed) -> None:
-        self.lexicon: Lexicon = lexicon
-        self.papers = feed.collections[0]
-        self._feed = feed
-
-    async def write(self, *documents: tuple[str, str] | str) -> None:
-        position = self._feed.write(*documents)
-        async with asyncio.timeout(60):
-            await self.lexicon.wait_until(self.papers, position)
+    write: Callable[..., Awaitable[None]]
 
 
 @pytest.fixture
@@ -65,20 +40,41 @@ async def memory() -> Subject:
     store = FakeStore()
     identity = EmbedderIdentity(parts={}, dimensions=4, max_tokens=16)
     papers = await store.collections.create(CollectionName("papers"), CollectionSettings(), identity, {}, NOW)
-    return MemorySubject(store, papers)
+    stored = FakeDocuments(store)
+
+    async def write(*documents: tuple[str, str] | str) -> None:
+        put = [Document(id=DocumentId(one[0]), text=one[1]) for one in documents if isinstance(one, tuple)]
+        await stored.put(papers.id, put, NOW)
+        await stored.delete(papers.id, [DocumentId(one) for one in documents if isinstance(one, str)], NOW)
+
+    return Subject(FakeLexicon(store), papers, write)
+
+
+@asynccontextmanager
+async def following_lexicon(folder: Path, language: str = "en") -> AsyncIterator[Subject]:
+    """Tantivy's lexicon of one collection, which follows a feed."""
+    feed = FileFeed(folder / "feed", collection(language=language, created_at=datetime.now(UTC)))
+    lexicon = TantivyLexicon(folder / "lexical", INSTALLATION)
+    (papers,) = feed.collections
+
+    async def write(*documents: tuple[str, str] | str) -> None:
+        position = feed.write(*documents)
+        async with asyncio.timeout(60):
+            await lexicon.wait_until(papers, position)
+
+    stop = asyncio.Event()
+    following = asyncio.create_task(Follower(lexicon, feed, feed).run(stop))
+    yield Subject(lexicon, papers, write)
+    stop.set()
+    await following
+    await lexicon.close()
 
 
 @pytest.fixture
 async def tantivy(tmp_path: Path) -> AsyncIterator[Subject]:
     """What only the real one promises: languages, BM25, safe HTML, and being behind."""
-    feed = FileFeed(tmp_path / "feed", collection(created_at=datetime.now(UTC)))
-    lexicon = TantivyLexicon(tmp_path / "lexical", INSTALLATION)
-    stop = asyncio.Event()
-    following = asyncio.create_task(Follower(lexicon, feed, feed).run(stop))
-    yield TantivySubject(lexicon, feed)
-    stop.set()
-    await following
-    await lexicon.close()
+    async with following_lexicon(tmp_path) as subject:
+        yield subject
 
 
 @pytest.fixture(params=["memory", "tantivy"])
@@ -175,31 +171,23 @@ async def test_words_are_counted_as_the_language_reads_them(tantivy: Subject) ->
 
 async def test_within_restricts_and_leaves_scores_alone(subject: Subject) -> None:
     await subject.write(*((f"d{n}", "heron " * n + "bird") for n in range(1, 6)))
-    everywhere = {
-        c.document_id: c.score for c in await subject.lexicon.search(subject.papers, ParsedQuery(text="heron"), 10)
-    }
+    words = ParsedQuery(text="heron")
+    everywhere = {one.document_id: one.score for one in await subject.lexicon.search(subject.papers, words, 10)}
     chosen = [DocumentId("d2"), DocumentId("d4"), DocumentId("unknown")]
-    within = await subject.lexicon.search(subject.papers, ParsedQuery(text="heron"), 10, chosen)
-    assert {c.document_id: c.score for c in within} == pytest.approx(
-        {name: everywhere[name] for name in (DocumentId("d2"), DocumentId("d4"))}
-    )
+    within = {one.document_id: one.score for one in await subject.lexicon.search(subject.papers, words, 10, chosen)}
+    assert within == pytest.approx({name: everywhere[name] for name in chosen[:2]})
 
 
-async def test_within_nothing_is_nothing(subject: Subject) -> None:
-    await subject.write(("a", "heron"))
-    assert await subject.lexicon.search(subject.papers, ParsedQuery(text="heron"), 10, []) == ()
-
-
-async def test_within_does_not_find_what_does_not_match(subject: Subject) -> None:
+@pytest.mark.parametrize("within", [[], ["b"]])
+async def test_within_does_not_find_what_does_not_match(subject: Subject, within: list[DocumentId]) -> None:
     await subject.write(("a", "heron"), ("b", "pike"))
-    assert await subject.lexicon.search(subject.papers, ParsedQuery(text="heron"), 10, [DocumentId("b")]) == ()
+    assert await subject.lexicon.search(subject.papers, ParsedQuery(text="heron"), 10, within) == ()
 
 
 async def test_at_most_limit_and_equal_scores_in_the_order_of_ids(subject: Subject) -> None:
     await subject.write(*((f"d{n:02}", "the same heron") for n in reversed(range(30))))
-    assert ids(await subject.lexicon.search(subject.papers, ParsedQuery(text="heron"), 5)) == [
-        f"d{n:02}" for n in range(5)
-    ]
+    found = await subject.lexicon.search(subject.papers, ParsedQuery(text="heron"), 5)
+    assert ids(found) == [f"d{n:02}" for n in range(5)]
     assert await subject.lexicon.search(subject.papers, ParsedQuery(text="heron"), 0) == ()
 
 
@@ -308,14 +296,8 @@ async def test_a_known_word_stands_for_itself(tantivy: Subject) -> None:
 
 @pytest.fixture
 async def mixed(tmp_path: Path) -> AsyncIterator[Subject]:
-    feed = FileFeed(tmp_path / "feed", collection(language="auto", created_at=datetime.now(UTC)))
-    lexicon = TantivyLexicon(tmp_path / "lexical", INSTALLATION)
-    stop = asyncio.Event()
-    following = asyncio.create_task(Follower(lexicon, feed, feed).run(stop))
-    yield TantivySubject(lexicon, feed)
-    stop.set()
-    await following
-    await lexicon.close()
+    async with following_lexicon(tmp_path, language="auto") as subject:
+        yield subject
 
 
 async def test_each_document_is_read_in_its_language(mixed: Subject) -> None:

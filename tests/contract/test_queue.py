@@ -2,21 +2,29 @@
 
 import asyncio
 import dataclasses
+from collections.abc import Iterable
 from datetime import timedelta
 from uuid import uuid4
 
 import pytest
 
 from service.core.ids import DocumentId
-from service.core.jobs import QueueStatus
+from service.core.jobs import ClaimedJob, QueueStatus
 from service.core.versions import EmbedderVersion, VersionState
 from service.store.postgres import queue as module
 from tests.second_version import add_external, drain, enqueue
 from tests.world import LEASE, NOW, World, doc, encoded, later
 
 
-def ids(claimed: object) -> list[str]:
-    return [one.job.document_id for one in claimed]  # type: ignore[attr-defined]
+def ids(claimed: Iterable[ClaimedJob]) -> list[str]:
+    return [one.job.document_id for one in claimed]
+
+
+async def put_and_claim(world: World) -> ClaimedJob:
+    """The job of a new document `a`."""
+    await world.put(doc("a"))
+    (claimed,) = await world.claim()
+    return claimed
 
 
 # ---------------------------------------------------------------- claim
@@ -83,22 +91,16 @@ async def test_of_live_writes_those_of_the_active_version_come_first(world: Worl
     await world.put(doc("old"), now=NOW)
     await world.put(doc("new"), now=later(5))
     claimed = await world.queue.claim([second, world.version], 10, "w", later(5), LEASE)
-    assert [(one.job.document_id, one.job.version) for one in claimed] == [
-        ("old", 1),
-        ("new", 1),
-        ("old", 2),
-        ("new", 2),
-    ]
+    assert ids(claimed) == ["old", "new"] * 2
+    assert [one.job.version for one in claimed] == [1, 1, 2, 2]
 
 
 async def test_each_lane_has_its_own_jobs(world: World) -> None:
     second = await world.add_version(2, VersionState.BACKFILLING)
     await world.put(doc("filled"), doc("written"))
     await enqueue(world, second, "filled")
-    live = await world.queue.claim([second], 10, "w", NOW, LEASE)
-    assert ids(live) == ["written"]
-    backfill = await world.queue.claim([second], 10, "w", NOW, LEASE, "backfill")
-    assert ids(backfill) == ["filled"]
+    assert ids(await world.queue.claim([second], 10, "w", NOW, LEASE)) == ["written"]
+    assert ids(await world.queue.claim([second], 10, "w", NOW, LEASE, "backfill")) == ["filled"]
     assert await world.queue.claim([world.version], 10, "w", NOW, LEASE, "backfill") == ()
 
 
@@ -176,8 +178,7 @@ async def test_a_job_without_its_document_is_ended(postgres: World) -> None:
 
 
 async def test_changed_content_takes_the_job_from_whoever_has_it(world: World) -> None:
-    await world.put(doc("a"))
-    (stale,) = await world.claim(worker="slow")
+    stale = await put_and_claim(world)
     await world.put(doc("a", "newer"))
     (fresh,) = await world.claim(worker="fast")
     assert (fresh.job.content_revision, fresh.lost_leases) == (2, 0)
@@ -188,16 +189,14 @@ async def test_changed_content_takes_the_job_from_whoever_has_it(world: World) -
 
 
 async def test_a_lost_lease_cannot_store(world: World) -> None:
-    await world.put(doc("a"))
-    (slow,) = await world.claim(worker="slow")
+    slow = await put_and_claim(world)
     (fast,) = await world.claim(worker="fast", now=NOW + LEASE)
     assert await world.store(encoded(slow)) == frozenset()
     assert await world.store(encoded(fast)) == {"a"}
 
 
 async def test_a_lease_is_good_for_the_content_that_it_was_given_for(world: World) -> None:
-    await world.put(doc("a"))
-    (claimed,) = await world.claim()
+    claimed = await put_and_claim(world)
     forged = dataclasses.replace(claimed, job=dataclasses.replace(claimed.job, content_revision=7))
     assert await world.store(encoded(forged)) == frozenset()
     assert await world.store(encoded(claimed)) == {"a"}
@@ -214,15 +213,13 @@ async def test_a_lost_lease_is_skipped_beside_the_one_that_took_it(world: World)
 
 
 async def test_an_expired_lease_that_nobody_took_can_still_store(world: World) -> None:
-    await world.put(doc("a"))
-    (claimed,) = await world.claim()
+    claimed = await put_and_claim(world)
     await world.queue.extend([claimed.job], later(-1))
     assert await world.store(encoded(claimed)) == {"a"}
 
 
 async def test_a_deleted_document_cannot_be_stored(world: World) -> None:
-    await world.put(doc("a"))
-    (claimed,) = await world.claim()
+    claimed = await put_and_claim(world)
     await world.delete("a")
     assert await world.store(encoded(claimed)) == frozenset()
     await world.put(doc("a"))
@@ -234,16 +231,14 @@ async def test_a_deleted_document_cannot_be_stored(world: World) -> None:
 
 
 async def test_heartbeats_keep_a_lease(world: World) -> None:
-    await world.put(doc("a"))
-    (claimed,) = await world.claim()
+    claimed = await put_and_claim(world)
     await world.queue.extend([claimed.job], NOW + 2 * LEASE)
     assert await world.claim(now=NOW + LEASE) == ()
     assert len(await world.claim(now=NOW + 2 * LEASE)) == 1
 
 
 async def test_released_work_is_available_from_then_on_uncharged(world: World) -> None:
-    await world.put(doc("a"))
-    (claimed,) = await world.claim()
+    claimed = await put_and_claim(world)
     await world.queue.release([claimed.job], later(10))
     assert await world.claim(now=later(9)) == ()
     (again,) = await world.claim(now=later(10))
@@ -253,8 +248,7 @@ async def test_released_work_is_available_from_then_on_uncharged(world: World) -
 
 
 async def test_whoever_lost_a_lease_moves_nothing(world: World) -> None:
-    await world.put(doc("a"))
-    (slow,) = await world.claim(worker="slow")
+    slow = await put_and_claim(world)
     (fast,) = await world.claim(worker="fast", now=NOW + LEASE)
     await world.queue.release([slow.job], NOW)
     await world.queue.extend([slow.job], NOW)
@@ -280,8 +274,7 @@ async def test_the_same_jobs_in_opposite_orders_never_wait_for_each_other(
     monkeypatch.setattr(module, "retrying", lambda work: work())
     await postgres.put(*(doc(f"d{number:03d}") for number in range(400)))
     jobs = [one.job for one in await postgres.claim(limit=400)]
-    moved = [postgres.queue.extend(jobs[::-1] if turn % 2 else jobs, later(turn)) for turn in range(16)]
-    await asyncio.gather(*moved)
+    await asyncio.gather(*(postgres.queue.extend(jobs[:: (-1) ** turn], later(turn)) for turn in range(16)))
     assert len(await postgres.claim(limit=400, now=later(20))) == 400
 
 
@@ -303,15 +296,13 @@ async def test_a_charged_document_comes_back_and_is_set_aside_at_the_limit(world
 
 async def test_a_document_charged_beforehand_can_still_be_stored(world: World) -> None:
     """The attempt is counted before a risky document is tried, so that a crash cannot escape it."""
-    await world.put(doc("a"))
-    (claimed,) = await world.claim()
+    claimed = await put_and_claim(world)
     assert await world.queue.record_failure([claimed.job], "tried alone", 3, NOW, NOW + LEASE) == ()
     assert await world.store(encoded(claimed)) == {"a"}
 
 
 async def test_the_lease_of_a_charged_attempt_is_not_lost_once_more(world: World) -> None:
-    await world.put(doc("a"))
-    (claimed,) = await world.claim()
+    claimed = await put_and_claim(world)
     await world.queue.record_failure([claimed.job], "tried alone", 3, NOW, NOW + LEASE)
     (again,) = await world.claim(now=NOW + LEASE)
     assert (again.job.attempts, again.lost_leases) == (1, 0)
@@ -319,15 +310,13 @@ async def test_the_lease_of_a_charged_attempt_is_not_lost_once_more(world: World
 
 
 async def test_what_was_set_aside_cannot_be_stored_by_its_last_holder(world: World) -> None:
-    await world.put(doc("a"))
-    (claimed,) = await world.claim()
+    claimed = await put_and_claim(world)
     assert await world.queue.record_failure([claimed.job], "poison", 1, NOW, NOW) == ("a",)
     assert await world.store(encoded(claimed)) == frozenset()
 
 
 async def test_new_content_gets_a_new_chance(world: World) -> None:
-    await world.put(doc("a"))
-    (claimed,) = await world.claim()
+    claimed = await put_and_claim(world)
     await world.queue.record_failure([claimed.job], "poison", 1, NOW, NOW)
     await world.put(doc("a", "better"), now=later(1))
     (again,) = await world.claim(now=later(1))
@@ -336,8 +325,7 @@ async def test_new_content_gets_a_new_chance(world: World) -> None:
 
 
 async def test_any_reason_can_be_kept(world: World) -> None:
-    await world.put(doc("a"))
-    (claimed,) = await world.claim()
+    claimed = await put_and_claim(world)
     await world.queue.record_failure([claimed.job], "NUL \0, half a pair \ud800, " + "long " * 1_000, 1, NOW, NOW)
     (failed,) = await world.queue.failed(world.collection.id, None, 10)
     assert failed.reason.startswith("NUL ")

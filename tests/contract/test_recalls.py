@@ -3,6 +3,7 @@
 import asyncio
 from dataclasses import replace
 from datetime import datetime
+from typing import Any
 
 import pytest
 
@@ -39,17 +40,9 @@ def minute(series: RecallSeries, at: datetime = NOW, stats: RecallStats = STATS)
     return RecallMinute(series=series, at=at, stats=stats)
 
 
-def ef_setting(band: Band = "all", version: int = 1, **changes: object) -> EfSetting:
-    setting = EfSetting(
-        version=VersionNumber(version),
-        band=band,
-        ef_search=120,
-        missed=False,
-        reason="calibrated",
-        changed_at=later(1),
-        target=0.95,
-    )
-    return replace(setting, **changes)  # type: ignore[arg-type]
+def ef_setting(band: Band = "all", version: int = 1, **changes: Any) -> EfSetting:
+    fields: dict[str, Any] = {"ef_search": 120, "missed": False, "reason": "calibrated", "changed_at": later(1)}
+    return EfSetting(version=VersionNumber(version), band=band, target=0.95, **(fields | changes))
 
 
 async def audit_entries(world: World) -> int:

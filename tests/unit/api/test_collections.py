@@ -1,24 +1,19 @@
 """Collections and their versions over HTTP."""
 
 import asyncio
-from collections.abc import AsyncIterator
 from contextlib import suppress
 from typing import Any
+from unittest.mock import AsyncMock
 
 import pytest
 
-from service.core.collections import Collection, CollectionSettings
+from service.core.collections import Collection
 from service.core.ids import CollectionName
 from service.core.query_syntax import ParsedQuery
-from service.core.versions import AuditEntry
-from tests.edge import Edge, Json, assert_problem, edge
+from tests.edge import Edge, Json, api_fixture, assert_problem
 from tests.fakes import FakeLexicon
 
-
-@pytest.fixture
-async def api() -> AsyncIterator[Edge]:
-    async with edge() as running:
-        yield running
+api = api_fixture(collection=False)
 
 
 async def test_a_new_collection_has_the_defaults_and_one_active_version(api: Edge) -> None:
@@ -63,8 +58,7 @@ async def test_a_put_changes_only_the_fields_that_were_sent(api: Edge) -> None:
     answer = await api.client.put("/v1/collections/papers", json={"fusion": {"method": "rrf"}, "recall_target": 0.9})
     assert answer.status_code == 200
     settings = answer.json()["settings"]
-    assert settings["language"] == "de"
-    assert settings["recall_target"] == 0.9
+    assert (settings["language"], settings["recall_target"]) == ("de", 0.9)
     assert settings["fusion"] == {"method": "rrf", "alpha": 0.3, "k": 60}
     assert settings["chunking"] == {"max_tokens": None, "overlap_tokens": 16}
     assert settings["rerank"] == {"depth": 20, "weight": 0.6}
@@ -86,7 +80,7 @@ async def test_the_tuning_record_is_kept_until_the_ranking_changes(api: Edge) ->
     tuned = answer.json()["settings"]["tuned"]
     assert tuned.pop("at")
     assert tuned == {**TUNED, "outdated": False}
-    (entry, *_) = (await api.get("/v1/collections/papers/audit"))["entries"]
+    (entry, *_) = await api.trail()
     assert (entry["action"], entry["version"]) == ("tuned", 1)
     assert entry["details"]["after"]["tuned"]["fusion"] == TUNED["fusion"]
     assert (entry["details"]["before"]["candidates"], entry["details"]["after"]["candidates"]) == (100, 200)
@@ -95,8 +89,7 @@ async def test_the_tuning_record_is_kept_until_the_ranking_changes(api: Edge) ->
     assert kept.json()["settings"]["tuned"] is not None
     by_hand = await api.client.put("/v1/collections/papers", json={"candidates": 50})
     assert by_hand.json()["settings"]["tuned"] is None
-    entries = (await api.get("/v1/collections/papers/audit"))["entries"]
-    assert [one["action"] for one in entries[:2]] == ["settings", "settings"]
+    assert [one["action"] for one in (await api.trail())[:2]] == ["settings", "settings"]
 
 
 async def test_a_promotion_marks_the_tuning_record_as_outdated(api: Edge) -> None:
@@ -163,11 +156,9 @@ async def test_a_put_of_a_collection_deleted_meanwhile_creates_it(api: Edge, mon
     await api.collection()
     update = api.store.collections.update
 
-    async def too_late(
-        collection: Collection, settings: CollectionSettings, entry: AuditEntry | None = None
-    ) -> Collection:
+    async def too_late(collection: Collection, *changes: Any) -> Collection:
         await api.store.collections.delete(collection.id)
-        return await update(collection, settings, entry)
+        return await update(collection, *changes)
 
     monkeypatch.setattr(api.store.collections, "update", too_late)
     assert (await api.client.put("/v1/collections/papers", json={"language": "de"})).status_code == 201
@@ -179,12 +170,8 @@ async def test_the_list_leaves_out_a_collection_deleted_meanwhile(api: Edge, mon
     everything = await api.store.collections.all()
     await api.client.delete("/v1/collections/a")
 
-    async def a_moment_ago() -> tuple[Collection, ...]:
-        return everything
-
-    monkeypatch.setattr(api.store.collections, "all", a_moment_ago)
-    listed = (await api.get("/v1/collections"))["collections"]
-    assert [one["name"] for one in listed] == ["b"]
+    monkeypatch.setattr(api.store.collections, "all", AsyncMock(return_value=everything))
+    assert [one["name"] for one in (await api.get("/v1/collections"))["collections"]] == ["b"]
 
 
 async def test_a_changed_setting_applies_to_the_next_search(api: Edge) -> None:
@@ -200,8 +187,7 @@ async def test_a_changed_setting_applies_to_the_next_search(api: Edge) -> None:
 async def test_the_list_names_all(api: Edge) -> None:
     for name in ("b", "a"):
         await api.collection(name)
-    listed = (await api.get("/v1/collections"))["collections"]
-    assert [one["name"] for one in listed] == ["a", "b"]
+    assert [one["name"] for one in (await api.get("/v1/collections"))["collections"]] == ["a", "b"]
 
 
 async def test_a_deleted_collection_is_gone_at_once(api: Edge) -> None:
@@ -223,8 +209,7 @@ async def test_fields_are_declared_and_shown(api: Edge) -> None:
         {"field": "year", "state": "ready"},
     ]
     await api.client.put("/v1/collections/papers", json={"language": "de"})
-    kept = (await api.get("/v1/collections/papers"))["settings"]["indexed"]
-    assert kept == ["author.name", "year"]
+    assert (await api.get("/v1/collections/papers"))["settings"]["indexed"] == ["author.name", "year"]
     gone = await api.client.put("/v1/collections/papers", json={"indexed": []})
     assert (gone.json()["settings"]["indexed"], gone.json()["fields"]) == ([], [])
 

@@ -2,6 +2,7 @@
 
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from unittest.mock import AsyncMock
 
 import pytest
 from prometheus_client import REGISTRY
@@ -117,10 +118,7 @@ async def test_evaluations_are_not_live_queries(api: Edge) -> None:
 async def test_without_a_lexical_index_the_other_measures_are_reported(
     api: Edge, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def unavailable(*_: Any) -> tuple[int, ...]:
-        raise LexiconUnavailable
-
-    monkeypatch.setattr(api.service.lexicon, "document_frequencies", unavailable)
+    monkeypatch.setattr(api.service.lexicon, "document_frequencies", AsyncMock(side_effect=LexiconUnavailable))
     await run_queries(api, FISH, 2 * MIN_LATEST)
     measures = measures_by_name(await measure_drift(api))
     assert measures["unknown_words"]["value"] is None
@@ -144,8 +142,7 @@ async def test_a_deleted_collection_is_forgotten(api: Edge) -> None:
     assert (await api.client.delete("/v1/collections/papers")).status_code == 204
     await api.service.drift_monitor.measure_due(lambda: START)
     await api.service.drift_monitor.measure_due(lambda: START)
-    gone = await api.client.get(PATH)
-    assert_problem(gone, 404)
+    assert_problem(await api.client.get(PATH), 404)
 
 
 async def test_an_error_in_one_collection_does_not_stop_the_others(api: Edge, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -164,5 +161,4 @@ async def test_an_error_in_one_collection_does_not_stop_the_others(api: Edge, mo
 
     monkeypatch.setattr(api.service.collections, "get", broken)
     assert (await measure_drift(api))["queries"] == 0
-    other = await api.get("/v1/collections/other/drift")
-    assert other["queries"] == MIN_LATEST
+    assert (await api.get("/v1/collections/other/drift"))["queries"] == MIN_LATEST

@@ -1,9 +1,9 @@
 """A collection judged over HTTP: through the real search, in each mode and in bounded time."""
 
 import asyncio
-from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import AsyncMock
 
 import orjson
 import pytest
@@ -12,7 +12,6 @@ from pydantic import TypeAdapter
 
 from service.api.routes import evaluate
 from service.core.errors import AzimuthError, ModelUnavailable, Overloaded
-from service.core.ports.reranker import RerankScores
 from service.evaluation.ranking_metrics import ndcg
 from service.spaces.sampling import OVERLOAD_RETRIES
 from tests.edge import Edge, Json, Stuck, WordReranker, api_fixture, assert_problem, call_and_leave, edge
@@ -28,8 +27,6 @@ def row(query: str, document: str, score: int = 1) -> Json:
 
 
 QRELS = [row("q1", "b"), row("q2", "a")]
-
-
 DOCUMENTS: list[Json] = [{"id": name, "text": text} for name, text in TEXTS.items()]
 api = api_fixture(*DOCUMENTS, reranker=WordReranker())
 
@@ -65,15 +62,13 @@ async def test_metrics_are_those_of_the_answers_of_clients(api: Edge) -> None:
 
 async def test_without_a_body_the_stored_judgments_are_used(api: Edge) -> None:
     await api.client.post("/v1/collections/papers/judgments", json={"queries": QUERIES, "qrels": QRELS})
-    answer = await api.client.post(PATH)
-    assert answer.status_code == 200, answer.text
-    assert answer.json()["queries"] == 2
-    assert list(answer.json()["modes"]) == ["dense", "lexical", "hybrid"]
+    answer = await api.post(PATH)
+    assert answer["queries"] == 2
+    assert list(answer["modes"]) == ["dense", "lexical", "hybrid"]
 
 
 async def test_without_judgments_it_is_a_409(api: Edge) -> None:
-    problem = await api.refused(PATH, {}, 409)
-    assert "no judgments" in problem["detail"]
+    assert "no judgments" in (await api.refused(PATH, {}, 409))["detail"]
 
 
 async def test_a_relevant_document_that_is_not_there_counts_as_not_found(api: Edge) -> None:
@@ -152,21 +147,16 @@ async def test_live_metrics_do_not_count_it(api: Edge) -> None:
 async def test_degraded_answers_are_counted_or_retried(
     api: Edge, monkeypatch: pytest.MonkeyPatch, error: AzimuthError, status: int
 ) -> None:
-    asked = []
-
-    async def read(query: str, passages: Sequence[str]) -> RerankScores:
-        asked.append(query)
-        raise error
-
+    read = AsyncMock(side_effect=error)
     monkeypatch.setattr(api.service.reranker, "read", read)
     monkeypatch.setattr("service.evaluation.evaluator.BUSY_SECONDS", 0.0)
     answer = await api.client.post(PATH, json={"queries": QUERIES, "qrels": QRELS, "modes": ["rerank"]})
     assert answer.status_code == status
     if status == 200:
         assert answer.json()["modes"]["rerank"]["degraded"] == {f"rerank: {error.detail}": 2}
-        assert len(asked) == 2
+        assert read.await_count == 2
     else:
-        assert len(asked) == 1 + OVERLOAD_RETRIES
+        assert read.await_count == 1 + OVERLOAD_RETRIES
 
 
 async def test_one_evaluation_at_a_time_and_it_stops_when_the_client_disconnects() -> None:

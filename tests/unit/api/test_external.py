@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from tests.edge import Edge, assert_problem, edge
+from tests.edge import hit_ids as ids
 
 DOCUMENTS = "/v1/collections/theirs/documents"
 SEARCH = "/v1/collections/theirs/search"
@@ -40,10 +41,6 @@ async def put(api: Edge, *documents: dict[str, Any], query: str = "") -> Any:
 
 async def search(api: Edge, **body: Any) -> Any:
     return await api.post(SEARCH, body)
-
-
-def ids(found: Any) -> list[str]:
-    return [hit["id"] for hit in found["hits"]]
 
 
 # ---------------------------------------------------------------- documents

@@ -67,9 +67,7 @@ async def test_the_report_compares_with_the_previous_version(api: Edge) -> None:
     found = await diagnosed(api, version=2)
     assert found["version"] == 2
     assert found["before"]["version"] == 1
-    worse, before = (
-        {one["name"]: one["value"] for one in each} for each in (found["measures"], found["before"]["measures"])
-    )
+    worse, before = ({one["name"]: one["value"] for one in each["measures"]} for each in (found, found["before"]))
     assert worse["effective_rank"] < 8.1 < before["effective_rank"]
     assert found["verdict"] == "broken"
     assert (await diagnosed(api))["before"] is None
@@ -83,12 +81,11 @@ async def test_external_vectors_are_judged_without_queries(api: Edge) -> None:
     for at, (name, text) in enumerate(DOCUMENTS.items()):
         vector = [1.0, *(0.01 * ((at * step) % 7) for step in range(1, 8))]
         await api.write({"id": name, "text": text, "vector": vector}, name="theirs")
-    answer = await api.client.get("/v1/collections/theirs/geometry")
-    found = {one["name"]: one for one in answer.json()["measures"]}
+    report = await api.get("/v1/collections/theirs/geometry")
+    found = {one["name"]: one for one in report["measures"]}
     assert found["meaning"]["value"] is None
     assert "the client makes the vectors" in found["meaning"]["says"]
-    assert found["mean_cosine"]["verdict"] == "broken"
-    assert answer.json()["verdict"] == "broken"
+    assert found["mean_cosine"]["verdict"] == report["verdict"] == "broken"
 
 
 async def test_a_retired_version_is_a_409(api: Edge) -> None:

@@ -1,7 +1,7 @@
 """The models as a service: OpenAI's embeddings, Cohere's, Jina's and TEI's reranking, over the hashing encoder."""
 
 import base64
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -12,15 +12,12 @@ from service.core.ids import Role, Vectors
 from service.core.ports.embedder import Encoder
 from service.embedder.models.hashing_encoder import HashingEncoder
 from service.embedder.models.registry import ModelRegistry
-from tests.edge import LIMITS, Edge, Json, WordReranker, assert_problem, edge
+from tests.edge import LIMITS, Edge, Json, WordReranker, api_fixture, assert_problem, edge
 
 TEXTS = ["a cat purrs", "a dog barks loudly"]
 
 
-@pytest.fixture
-async def api() -> AsyncIterator[Edge]:
-    async with edge(reranker=WordReranker()) as running:
-        yield running
+api = api_fixture(collection=False, reranker=WordReranker())
 
 
 async def embeddings(api: Edge, **body: Any) -> Any:
@@ -29,8 +26,7 @@ async def embeddings(api: Edge, **body: Any) -> Any:
 
 async def test_embeddings_have_openais_shape_and_are_the_models(api: Edge) -> None:
     answer = await embeddings(api, model="default", input=TEXTS, user="somebody")
-    assert answer["object"] == "list"
-    assert answer["model"] == "hashing:32"
+    assert (answer["object"], answer["model"]) == ("list", "hashing:32")
     assert [one["index"] for one in answer["data"]] == [0, 1]
     expected = HashingEncoder(EmbedderSpec(model="hashing:32")).encode(TEXTS, "document")
     np.testing.assert_allclose([one["embedding"] for one in answer["data"]], expected, atol=1e-6)

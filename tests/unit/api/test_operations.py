@@ -5,29 +5,24 @@ import dataclasses
 import logging
 import re
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
+from unittest.mock import AsyncMock
 
 import httpx
 import pytest
 
 from service.api import problems
+from service.api.app import create_app
 from service.core import collections, documents, errors, jobs, recall, search, versions
-from service.core.errors import DatabaseUnavailable
-from tests.edge import Edge, assert_problem, build, edge
+from service.core.errors import DatabaseUnavailable, Unembeddable
+from tests.edge import Edge, api_fixture, assert_problem, build, edge
 
 SECRET = "correct-horse"
 
 
-@pytest.fixture
-async def api() -> AsyncIterator[Edge]:
-    async with edge() as running:
-        yield running
-
-
-@pytest.fixture
-async def locked() -> AsyncIterator[Edge]:
-    async with edge(api_keys=(SECRET, "another")) as running:
-        yield running
+api = api_fixture(collection=False)
+locked = api_fixture(name="locked", collection=False, api_keys=(SECRET, "another"))
 
 
 def bearer(key: str) -> dict[str, str]:
@@ -43,35 +38,25 @@ async def test_alive_and_ready(api: Edge) -> None:
 
 
 async def test_not_ready_says_what_is_missing() -> None:
-    async def missing() -> list[str]:
-        return ["models: loading", "database: it does not answer"]
-
-    async with edge(missing=missing) as api:
-        answer = await api.client.get("/readyz")
-        problem = assert_problem(answer, 503)
-        assert [one["message"] for one in problem["errors"]] == await missing()
+    reasons = ["models: loading", "database: it does not answer"]
+    async with edge(missing=AsyncMock(return_value=reasons)) as api:
+        problem = assert_problem(answer := await api.client.get("/readyz"), 503)
+        assert [one["message"] for one in problem["errors"]] == reasons
         assert "retry-after" in answer.headers
         assert (await api.client.get("/livez")).status_code == 200
 
 
 async def test_metrics_are_brought_up_to_date_first() -> None:
-    calls = []
-
-    async def refresh() -> None:
-        calls.append(1)
-
+    refresh = AsyncMock()
     async with edge(refresh_metrics=refresh) as api:
         answer = await api.client.get("/metrics")
-        assert calls == [1]
+        refresh.assert_awaited_once_with()
         assert answer.headers["content-type"].startswith("text/plain")
         assert "azimuth_http_request_seconds_bucket" in answer.text
 
 
 async def test_metrics_answer_also_without_a_database() -> None:
-    async def refresh() -> None:
-        raise DatabaseUnavailable
-
-    async with edge(refresh_metrics=refresh) as api:
+    async with edge(refresh_metrics=AsyncMock(side_effect=DatabaseUnavailable)) as api:
         assert (await api.client.get("/metrics")).status_code == 200
 
 
@@ -151,9 +136,8 @@ async def test_one_log_line_a_request_without_texts_queries_or_keys(
         await locked.search("private text")
         await locked.client.get("/v1/collections/papers/documents/private-id?limit=1")
     first, second = [vars(record) for record in caplog.records if record.name.startswith("service.api")]
-    assert first["method"] == "POST"
-    assert first["route"] == "/v1/collections/{collection}/search"
-    assert first["status"] == 200
+    called = ("POST", "/v1/collections/{collection}/search", 200)
+    assert (first["method"], first["route"], first["status"]) == called
     assert first["ms"] > 0
     assert set(first["timings"]) >= {"embed", "dense", "lexical"}
     assert first["request_id"] != second["request_id"]
@@ -166,30 +150,16 @@ async def test_one_log_line_a_request_without_texts_queries_or_keys(
 # ---------------------------------------------------------------- surprises
 
 
-async def test_an_unexpected_error_is_logged_and_not_shown(
-    api: Edge, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize("error", [RuntimeError("password=hunter2 in a connection string"), Unembeddable("hunter2")])
+async def test_an_unexpected_error_or_one_without_a_status_is_logged_and_not_shown(
+    api: Edge, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, error: Exception
 ) -> None:
-    async def broken() -> None:
-        raise RuntimeError("password=hunter2 in a connection string")
-
-    monkeypatch.setattr(api.service.collections, "all", broken)
+    monkeypatch.setattr(api.service.collections, "all", AsyncMock(side_effect=error))
     answer = await api.client.get("/v1/collections")
     problem = assert_problem(answer, 500)
     assert "hunter2" not in answer.text
     assert "hunter2" in caplog.text
     assert any(vars(record).get("request_id") == problem["request_id"] for record in caplog.records)
-
-
-async def test_a_service_error_without_a_status_is_a_500(api: Edge, monkeypatch: pytest.MonkeyPatch) -> None:
-    from service.core.errors import Unembeddable
-
-    async def broken() -> None:
-        raise Unembeddable("document secret")
-
-    monkeypatch.setattr(api.service.collections, "all", broken)
-    answer = await api.client.get("/v1/collections")
-    assert_problem(answer, 500)
-    assert "secret" not in answer.text
 
 
 # ---------------------------------------------------------------- the console and the reference
@@ -203,8 +173,7 @@ async def test_the_console_is_served_without_anything_from_elsewhere(api: Edge) 
     assert "unsafe" not in policy
     for name in ("console.js", "console.css"):
         assert f'"console/{name}"' in page.text
-        file = await api.client.get(f"/console/{name}")
-        assert file.status_code == 200
+        assert (await api.client.get(f"/console/{name}")).status_code == 200
     assert "style=" not in page.text.replace("xmlns", "")
     assert "<script>" not in page.text
 
@@ -271,10 +240,6 @@ def test_values_of_the_domain_in_answers_have_the_fields_of_the_wire(kind: Any, 
 
 
 async def test_the_application_runs_what_the_service_needs() -> None:
-    from contextlib import asynccontextmanager
-
-    from service.api.app import create_app
-
     events = []
 
     @asynccontextmanager

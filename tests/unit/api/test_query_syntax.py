@@ -1,6 +1,7 @@
 """Wishes, typos, highlights with their places, and languages over HTTP."""
 
 from typing import Any
+from unittest.mock import AsyncMock
 
 import pytest
 
@@ -65,11 +66,8 @@ async def test_wishes_of_several_queries_bind_all_of_the_answer(api: Edge) -> No
 async def test_without_a_lexical_index_wishes_are_not_kept_and_the_answer_says_so(
     api: Edge, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def gone(*_: Any, **__: Any) -> Any:
-        raise LexiconUnavailable("being built")
-
     for method in ("search", "unmatched_terms", "matching_constraints", "highlight"):
-        monkeypatch.setattr(FakeLexicon, method, gone)
+        monkeypatch.setattr(FakeLexicon, method, AsyncMock(side_effect=LexiconUnavailable("being built")))
     answer = await api.search("heron -pike")
     assert {one["stage"] for one in answer["degraded"]} >= {"lexical", "wishes"}
     await api.refused(PATH, {"query": "heron -pike", "mode": "dense"}, 503)

@@ -53,7 +53,7 @@ async def test_series_are_means_with_their_intervals_over_the_hours(api: Edge) -
         RecallMinute(series=HNSW, at=ago(hours=3), stats=found(0.0, 100)),
     ]
     await add(api, *minutes)
-    (version,) = (await api.client.get(PATH, params={"hours": 2})).json()["versions"]
+    (version,) = (await api.get(PATH, hours=2))["versions"]
     dense, lexical = version["series"]
     low, high = (minutes[0].stats + minutes[1].stats).interval
     assert dense == {
@@ -69,11 +69,8 @@ async def test_series_are_means_with_their_intervals_over_the_hours(api: Edge) -
     }
     assert low < 0.875 < high
     assert (lexical["leg"], lexical["ef_search"], lexical["queries"]) == ("lexical", 0, 1)
-    assert [(one["leg"], one["queries"], one["recall"]) for one in version["history"]] == [
-        ("dense", 20, pytest.approx(0.5)),
-        ("lexical", 1, 1.0),
-        ("dense", 60, 1.0),
-    ]
+    history = [(one["leg"], one["queries"], one["recall"]) for one in version["history"]]
+    assert history == [("dense", 20, pytest.approx(0.5)), ("lexical", 1, 1.0), ("dense", 60, 1.0)]
     (version,) = (await api.get(PATH))["versions"]
     assert version["series"][0]["queries"] == 180
 
@@ -81,15 +78,14 @@ async def test_series_are_means_with_their_intervals_over_the_hours(api: Edge) -
 async def test_a_long_history_is_merged_without_loss(api: Edge) -> None:
     hours = 48
     await add(api, *(RecallMinute(series=HNSW, at=ago(minutes=at), stats=found(1.0)) for at in range(1, 60 * hours)))
-    (version,) = (await api.client.get(PATH, params={"hours": hours})).json()["versions"]
+    (version,) = (await api.get(PATH, hours=hours))["versions"]
     history = version["history"]
     assert len(history) <= MAX_HISTORY_POINTS + 1
     assert sum(one["queries"] for one in history) == 60 * hours - 1
     moments = [datetime.fromisoformat(one["minute"]) for one in history]
     assert moments == sorted(moments)
-    assert {after - before for before, after in itertools.pairwise(moments)} == {
-        timedelta(minutes=math.ceil(60 * hours / MAX_HISTORY_POINTS))
-    }
+    step = timedelta(minutes=math.ceil(60 * hours / MAX_HISTORY_POINTS))
+    assert {after - before for before, after in itertools.pairwise(moments)} == {step}
 
 
 async def test_numerous_ef_settings_are_merged(api: Edge) -> None:

@@ -1,6 +1,7 @@
 """Searches over HTTP: the shape of an answer, and what a request may ask."""
 
 from typing import Any
+from unittest.mock import AsyncMock
 
 import pytest
 from pydantic import TypeAdapter
@@ -11,7 +12,6 @@ from service.core.errors import Invalid, LexiconUnavailable, Overloaded
 from service.core.ids import CollectionName
 from tests.edge import Edge, WordReranker, api_fixture, assert_problem, edge
 
-STAGES = {"embed", "dense", "lexical", "fuse", "fetch", "rerank"}
 PATH = "/v1/collections/papers/search"
 ANSWER = TypeAdapter(search_response.SearchAnswer)
 
@@ -46,7 +46,7 @@ async def test_an_answer_has_the_shape_of_the_contract(api: Edge) -> None:
         "wishes": None,
     }
     assert answer["degraded"] == []
-    assert set(answer["timings_ms"]) >= STAGES
+    assert set(answer["timings_ms"]) >= {"embed", "dense", "lexical", "fuse", "fetch", "rerank"}
     assert answer["took_ms"] > 0
     first = answer["hits"][0]
     assert len(answer["hits"]) == 2
@@ -138,9 +138,7 @@ async def test_a_batch_answers_each_in_its_place(api: Edge) -> None:
         {"query": text, "k": 1, "explain": at % 2 == 0}
         for at, text in enumerate(["sort list", "tree", "cancel a task after"] * 10)
     ]
-    answer = await api.client.post(f"{PATH}/batch", json={"searches": searches})
-    assert answer.status_code == 200
-    found = answer.json()["results"]
+    found = (await api.post(f"{PATH}/batch", {"searches": searches}))["results"]
     assert [one["hits"][0]["id"] for one in found] == ["sort", "rmtree", "wait_for"] * 10
     assert ["explain" in one["hits"][0] for one in found] == [True, False] * 15
 
@@ -159,9 +157,7 @@ async def test_a_batch_fails_with_the_place_of_what_failed(api: Edge, monkeypatc
 
 
 async def test_overload_is_a_429_with_retry_after(api: Edge, monkeypatch: pytest.MonkeyPatch) -> None:
-    async def full(*_: Any) -> search.SearchResult:
-        raise Overloaded("too many searches at once", retry_after=1.4)
-
+    full = AsyncMock(side_effect=Overloaded("too many searches at once", retry_after=1.4))
     monkeypatch.setattr(api.service.search, "run", full)
     for path, body in ((PATH, {"query": "x"}), (f"{PATH}/batch", {"searches": [{"query": "x"}]})):
         answer = await api.client.post(path, json=body)
@@ -170,19 +166,15 @@ async def test_overload_is_a_429_with_retry_after(api: Edge, monkeypatch: pytest
 
 
 async def test_an_unavailable_index_is_a_503(api: Edge, monkeypatch: pytest.MonkeyPatch) -> None:
-    async def gone(*_: Any) -> search.SearchResult:
-        raise LexiconUnavailable
-
-    monkeypatch.setattr(api.service.search, "run", gone)
+    monkeypatch.setattr(api.service.search, "run", AsyncMock(side_effect=LexiconUnavailable))
     answer = await api.client.post(PATH, json={"query": "x"})
     assert assert_problem(answer, 503)["type"] == "urn:azimuth:error:lexicon-unavailable"
     assert int(answer.headers["retry-after"]) >= 1
 
 
 async def test_single_searches_are_the_shadow_traffic(api: Edge) -> None:
-    name = CollectionName("papers")
     await api.search("sort a list")
     await api.client.post(f"{PATH}/batch", json={"searches": [{"query": "cancel"}]})
     await api.client.post(PATH, json={"query": "refused", "embedder_version": 7})
     await api.search("pinned", embedder_version=1)
-    assert [one.text for one in api.service.shadow.recent(name)] == ["sort a list"]
+    assert [one.text for one in api.service.shadow.recent(CollectionName("papers"))] == ["sort a list"]

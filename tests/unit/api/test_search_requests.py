@@ -2,7 +2,9 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from typing import Any
+from functools import partial
+from typing import Any, cast
+from unittest.mock import AsyncMock
 
 import numpy as np
 import pytest
@@ -13,6 +15,7 @@ from service.core.collections import EmbedderSpec
 from service.core.errors import Overloaded
 from service.core.ids import CollectionName, Role, Vectors
 from tests.edge import Edge, Json, WordReranker, assert_problem, edge
+from tests.edge import hit_ids as ids
 
 PATH = "/v1/collections/papers/search"
 SIMILAR = "/v1/collections/papers/similar"
@@ -44,14 +47,9 @@ async def run_search(api: Edge, **body: Any) -> Json:
     return found
 
 
-def ids(answer: Json) -> list[str]:
-    return [hit["id"] for hit in answer["hits"]]
-
-
 async def vector_of(api: Edge, text: str, role: Role = "document") -> list[float]:
     (vector,) = await api.service.embedders.embed(EmbedderSpec(model="hashing:32"), [text], role)
-    values: list[float] = vector.tolist()
-    return values
+    return cast(list[float], vector.tolist())
 
 
 # ---------------------------------------------------------------- like
@@ -308,11 +306,7 @@ Calls = list[tuple[Role, list[str]]]
 @pytest.fixture
 def embed_as(api: Edge, monkeypatch: pytest.MonkeyPatch) -> Patched:
     """Puts something in the place of encoding."""
-
-    def patch(embed: Embed) -> None:
-        monkeypatch.setattr(api.service.embedders, "embed", embed)
-
-    return patch
+    return partial(monkeypatch.setattr, api.service.embedders, "embed")
 
 
 @pytest.fixture
@@ -365,10 +359,7 @@ async def test_several_queries_are_encoded_in_one_call(api: Edge, calls: Calls) 
 async def test_a_failed_encoding_affects_each_search_as_it_would_alone(api: Edge, embed_as: Patched) -> None:
     """A hybrid search does without, and says so; a dense one cannot, and neither can the batch."""
 
-    async def full(*_: Any) -> Vectors:
-        raise Overloaded("too much waits for the embedder")
-
-    embed_as(full)
+    embed_as(AsyncMock(side_effect=Overloaded("too much waits for the embedder")))
     searches = [{"query": "cat"}, {"query": "cat", "mode": "lexical"}, {"query": "dog", "budget_ms": 60_000}]
     answer = await api.client.post(f"{PATH}/batch", json={"searches": searches})
     stages = [[one["stage"] for one in found["degraded"]] for found in answer.json()["results"]]

@@ -9,6 +9,7 @@ import threading
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from unittest.mock import AsyncMock
 
 import httpx
 import pytest
@@ -135,11 +136,7 @@ async def test_faults_are_marked_and_errors_of_clients_are_not(
         assert (await client.post(SEARCH, json={})).status_code == 422
         assert split(exporter)[0].status.status_code is StatusCode.UNSET
         exporter.clear()
-
-        async def down(*_: object) -> None:
-            raise DatabaseUnavailable
-
-        monkeypatch.setattr(api.service.search, "run", down)
+        monkeypatch.setattr(api.service.search, "run", AsyncMock(side_effect=DatabaseUnavailable))
         assert (await client.post(SEARCH, json={"query": "sort"})).status_code == 503
     assert split(exporter)[0].status.status_code is StatusCode.ERROR
 
