@@ -40,14 +40,20 @@ api = api_fixture({"id": "a", "text": "sort a list"})
 
 
 @pytest.fixture
-def memory() -> Iterator[tuple[TracerProvider, InMemorySpanExporter]]:
-    exporter, provider = InMemorySpanExporter(), TracerProvider(shutdown_on_exit=False)
+def exporter() -> InMemorySpanExporter:
+    return InMemorySpanExporter()
+
+
+@pytest.fixture
+async def client(api: Edge, exporter: InMemorySpanExporter) -> AsyncIterator[httpx.AsyncClient]:
+    """A client of the API whose spans go to `exporter`."""
+    provider = TracerProvider(shutdown_on_exit=False)
     provider.add_span_processor(SimpleSpanProcessor(exporter))
-    yield provider, exporter
+    async with traced(api, provider) as client:
+        yield client
     provider.shutdown()
 
 
-Memory = tuple[TracerProvider, InMemorySpanExporter]
 SEARCH = "/v1/collections/papers/search"
 
 
@@ -58,10 +64,8 @@ def split(exporter: InMemorySpanExporter) -> tuple[ReadableSpan, list[ReadableSp
     return request, [span for span in spans if span.kind is not SpanKind.SERVER]
 
 
-async def test_a_request_and_its_stages_are_spans(api: Edge, memory: Memory) -> None:
-    provider, exporter = memory
-    async with traced(api, provider) as client:
-        answer = await client.post(SEARCH, json={"query": "a secret question", "k": 1})
+async def test_a_request_and_its_stages_are_spans(client: httpx.AsyncClient, exporter: InMemorySpanExporter) -> None:
+    answer = await client.post(SEARCH, json={"query": "a secret question", "k": 1})
     request, stages = split(exporter)
     assert request.name == "POST /v1/collections/{collection}/search"
     assert request.attributes is not None
@@ -84,13 +88,11 @@ async def test_a_request_and_its_stages_are_spans(api: Edge, memory: Memory) -> 
 
 
 async def test_the_trace_of_the_client_is_continued_returned_and_logged(
-    api: Edge, memory: Memory, caplog: pytest.LogCaptureFixture
+    client: httpx.AsyncClient, exporter: InMemorySpanExporter, caplog: pytest.LogCaptureFixture
 ) -> None:
-    provider, exporter = memory
     headers = {"traceparent": f"00-{TRACE}-{PARENT}-01"}
     with caplog.at_level(logging.INFO, "service.api.middleware"):
-        async with traced(api, provider) as client:
-            answer = await client.post(SEARCH, json={"query": "sort"}, headers=headers)
+        answer = await client.post(SEARCH, json={"query": "sort"}, headers=headers)
     request, _ = split(exporter)
     assert request.context is not None
     assert request.parent is not None
@@ -100,52 +102,44 @@ async def test_the_trace_of_the_client_is_continued_returned_and_logged(
     assert [vars(record)["trace_id"] for record in caplog.records if record.message == "request"] == [TRACE]
 
 
-async def test_unsampled_traces_are_not_exported(api: Edge, memory: Memory) -> None:
-    provider, exporter = memory
-    async with traced(api, provider) as client:
-        answer = await client.post(SEARCH, json={"query": "sort"}, headers={"traceparent": f"00-{TRACE}-{PARENT}-00"})
+async def test_unsampled_traces_are_not_exported(client: httpx.AsyncClient, exporter: InMemorySpanExporter) -> None:
+    answer = await client.post(SEARCH, json={"query": "sort"}, headers={"traceparent": f"00-{TRACE}-{PARENT}-00"})
     assert answer.status_code == 200
     assert exporter.get_finished_spans() == ()
     assert answer.headers["traceparent"].startswith(f"00-{TRACE}-")
 
 
 @pytest.mark.parametrize("header", ["", "nonsense", "00-0-0-01", "ff-" + "0" * 32 + "-" + "0" * 16 + "-01", "\xff\xfe"])
-async def test_an_invalid_header_starts_a_new_trace(api: Edge, memory: Memory, header: str) -> None:
-    provider, exporter = memory
-    async with traced(api, provider) as client:
-        headers = [(b"traceparent", header.encode("latin-1"))]
-        answer = await client.post(SEARCH, json={"query": "sort"}, headers=headers)
+async def test_an_invalid_header_starts_a_new_trace(
+    client: httpx.AsyncClient, exporter: InMemorySpanExporter, header: str
+) -> None:
+    headers = [(b"traceparent", header.encode("latin-1"))]
+    answer = await client.post(SEARCH, json={"query": "sort"}, headers=headers)
     assert answer.status_code == 200
     assert split(exporter)[0].parent is None
 
 
-async def test_searches_of_a_batch_are_numbered(api: Edge, memory: Memory) -> None:
-    provider, exporter = memory
-    async with traced(api, provider) as client:
-        answer = await client.post(f"{SEARCH}/batch", json={"searches": [{"query": "sort"}, {"query": "list"}]})
+async def test_searches_of_a_batch_are_numbered(client: httpx.AsyncClient, exporter: InMemorySpanExporter) -> None:
+    answer = await client.post(f"{SEARCH}/batch", json={"searches": [{"query": "sort"}, {"query": "list"}]})
     assert answer.status_code == 200
     numbers = {span.attributes["azimuth.search"] for span in split(exporter)[1] if span.attributes}
     assert numbers == {0, 1}
 
 
 async def test_faults_are_marked_and_errors_of_clients_are_not(
-    api: Edge, memory: Memory, monkeypatch: pytest.MonkeyPatch
+    api: Edge, client: httpx.AsyncClient, exporter: InMemorySpanExporter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    provider, exporter = memory
-    async with traced(api, provider) as client:
-        assert (await client.post(SEARCH, json={})).status_code == 422
-        assert split(exporter)[0].status.status_code is StatusCode.UNSET
-        exporter.clear()
-        monkeypatch.setattr(api.service.search, "run", AsyncMock(side_effect=DatabaseUnavailable))
-        assert (await client.post(SEARCH, json={"query": "sort"})).status_code == 503
+    assert (await client.post(SEARCH, json={})).status_code == 422
+    assert split(exporter)[0].status.status_code is StatusCode.UNSET
+    exporter.clear()
+    monkeypatch.setattr(api.service.search, "run", AsyncMock(side_effect=DatabaseUnavailable))
+    assert (await client.post(SEARCH, json={"query": "sort"})).status_code == 503
     assert split(exporter)[0].status.status_code is StatusCode.ERROR
 
 
-async def test_health_checks_leave_no_traces(api: Edge, memory: Memory) -> None:
-    provider, exporter = memory
-    async with traced(api, provider) as client:
-        for path in sorted(tracing.UNTRACED_PATHS):
-            assert "traceparent" not in (await client.get(path)).headers
+async def test_health_checks_leave_no_traces(client: httpx.AsyncClient, exporter: InMemorySpanExporter) -> None:
+    for path in sorted(tracing.UNTRACED_PATHS):
+        assert "traceparent" not in (await client.get(path)).headers
     assert exporter.get_finished_spans() == ()
 
 
