@@ -82,8 +82,7 @@ class LexicalQuery:
     def _phrase_queries(self, phrase: str) -> Iterator[tantivy.Query]:
         """One query for documents of any language that contain it; none where it has no word (`"🙂"`)."""
         phrases = {tuple(chain.terms(phrase)) for chain in self._all_chains}
-        queries = [self._phrase_query(terms) for terms in sorted(phrases) if terms]
-        if queries:
+        if queries := [self._phrase_query(terms) for terms in sorted(phrases) if terms]:
             yield tantivy.Query.boolean_query([(Should, query) for query in queries])
 
     def _phrase_query(self, terms: tuple[str, ...]) -> tantivy.Query:

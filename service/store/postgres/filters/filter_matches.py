@@ -122,11 +122,9 @@ class FilterMatches:
         """The share that passes; None where it is small, or the collection too small for a sample."""
         now = time.monotonic()
         self._estimates = {one: estimate for one, estimate in self._estimates.items() if estimate.until > now}
-        if key in self._estimates:
-            return self._estimates[key]
         unknown = _Estimate(now + TRUSTED_SECONDS, None)
-        if size.documents <= COUNTED_DOCUMENTS:
-            return unknown
+        if key in self._estimates or size.documents <= COUNTED_DOCUMENTS:
+            return self._estimates.get(key, unknown)
         pages = min(SAMPLED_PAGES, size.all_pages * SAMPLED_DOCUMENTS / max(size.documents, 1))
         condition = predicate(where)
         values = {"collection_id": key[0], "percent": min(100.0, 100.0 * pages / max(size.all_pages, 1))}

@@ -11,7 +11,7 @@ import heapq
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from itertools import islice
+from itertools import chain, islice
 from typing import Any
 
 import numpy as np
@@ -91,10 +91,9 @@ class PostgresVectors(Adapter):
                     await connection.execute(remove, {"collection_id": version.collection_id, "ids": list(stored)})
                     async with connection.cursor() as cursor, cursor.copy(copy) as rows:
                         rows.set_types((*_COPY_TYPES, layout.type))
-                        for one in own:
-                            if one.job in finished:  # not by its document, which may have been claimed again meanwhile
-                                for row in _rows(one, layout):
-                                    await rows.write_row(row)
+                        # By jobs and not by documents, which may have been claimed again meanwhile.
+                        for row in chain.from_iterable(_rows(one, layout) for one in own if one.job in finished):
+                            await rows.write_row(row)
                 return stored
 
         with missing_table(version.number):
