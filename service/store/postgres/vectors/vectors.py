@@ -78,8 +78,7 @@ class PostgresVectors(Adapter):
 
         Each row carries the version and the seal of its job, and the table rejects those that are not its own.
         """
-        space = (version.collection_id, version.number)
-        own = [one for one in encoded if (one.job.collection_id, one.job.version) == space]
+        own = [one for one in encoded if (one.job.collection_id, one.job.version) == _space(version)]
         copy, remove = on_table(SQL.copy, version), on_table(SQL.remove, version)
         layout = layout_of(version)
 
@@ -264,6 +263,10 @@ def _scan_settings(version: EmbedderVersion, plan: DensePlan, limit: int) -> dic
 
 def _ef_search(plan: DensePlan, limit: int) -> int:
     return min(MAX_EF_SEARCH, max(1, plan.ef_search or limit))
+
+
+def _space(version: EmbedderVersion) -> tuple[CollectionId, VersionNumber]:
+    return version.collection_id, version.number
 
 
 def _candidates(rows: Sequence[Sequence[Any]]) -> tuple[Candidate, ...]:
