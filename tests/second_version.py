@@ -9,7 +9,7 @@ from service.core.jobs import Lane
 from service.core.ports.backfills import Backfills
 from service.core.versions import EmbedderVersion, VersionState
 from service.store.postgres.versions.backfills import PostgresBackfills
-from tests.fakes import FakeBackfills, FakeStore, Waiting
+from tests.fakes import FakeBackfills, Waiting
 from tests.world import DIMENSIONS, LEASE, NOW, World, encoded
 
 
@@ -38,8 +38,7 @@ async def enqueue(
         key = (version.collection_id, DocumentId(name), version.number)
         world.fake.jobs[key] = Waiting(content_revision, NOW, NOW, priority)
         return
-    await execute(
-        world,
+    await world.execute(
         """
         INSERT INTO jobs (
             collection_id, document_id, embedder_version, content_revision, priority, enqueued_at, available_at
@@ -67,8 +66,7 @@ async def set_state(
         versions = world.fake.collections.versions[version.collection_id]
         versions[:] = [moved if one.number == version.number else one for one in versions]
         return moved
-    await execute(
-        world,
+    await world.execute(
         "UPDATE embedder_versions SET state = %s, paused = %s WHERE collection_id = %s AND number = %s",
         state.value,
         paused,
@@ -79,7 +77,7 @@ async def set_state(
 
 
 def backfills_of(world: World) -> Backfills:
-    return PostgresBackfills(world.pool) if world.pool is not None else FakeBackfills(_fake(world))
+    return FakeBackfills(world.fake) if world.fake is not None else PostgresBackfills(world.database)
 
 
 async def lose_vectors(world: World, version: EmbedderVersion, name: str) -> None:
@@ -88,7 +86,7 @@ async def lose_vectors(world: World, version: EmbedderVersion, name: str) -> Non
         for key in [key for key in space if key[0] == name]:
             del space[key]
         return
-    await execute(world, f"DELETE FROM {_table(version)} WHERE document_id = %s", name)
+    await world.execute(f"DELETE FROM {_table(version)} WHERE document_id = %s", name)
 
 
 async def age_vectors(world: World, version: EmbedderVersion, name: str) -> None:
@@ -97,8 +95,8 @@ async def age_vectors(world: World, version: EmbedderVersion, name: str) -> None
         for key, row in world.fake.space(version).items():
             row.content_revision -= key[0] == name
         return
-    await execute(
-        world, f"UPDATE {_table(version)} SET content_revision = content_revision - 1 WHERE document_id = %s", name
+    await world.execute(
+        f"UPDATE {_table(version)} SET content_revision = content_revision - 1 WHERE document_id = %s", name
     )
 
 
@@ -107,19 +105,9 @@ async def lose_document(world: World, _: EmbedderVersion, name: str) -> None:
     if world.fake is not None:
         del world.fake.documents[world.collection.id, DocumentId(name)]
         return
-    await execute(
-        world, "DELETE FROM documents WHERE collection_id = %s AND document_id = %s", world.collection.id, name
+    await world.execute(
+        "DELETE FROM documents WHERE collection_id = %s AND document_id = %s", world.collection.id, name
     )
-
-
-async def execute(world: World, query: str, *values: object) -> None:
-    assert world.pool is not None
-    await world.pool.execute(query.encode(), values)
-
-
-def _fake(world: World) -> FakeStore:
-    assert world.fake is not None
-    return world.fake
 
 
 def _table(version: EmbedderVersion) -> str:

@@ -13,21 +13,12 @@ from service.core.documents import Accepted, Chunk, Document, StoredDocument
 from service.core.ids import CollectionName, DocumentId, Vector, VersionNumber
 from service.core.ids import Vectors as VectorArray
 from service.core.jobs import ClaimedJob, EncodedDocument
-from service.core.ports.audit import Audit
-from service.core.ports.change_feed import ChangeFeed
-from service.core.ports.collections import Collections
 from service.core.ports.documents import Documents
-from service.core.ports.processes import Processes
-from service.core.ports.queue import JobQueue
-from service.core.ports.recall import RecallStore
-from service.core.ports.test_sets import TestSets
-from service.core.ports.vectors import VectorStore
-from service.core.ports.versions import Versions
 from service.core.versions import EmbedderIdentity, EmbedderVersion, VersionState
 from service.store.postgres.connection.pool import Pool
 from service.store.postgres.store import Store
 from service.store.postgres.versions import version_transitions
-from tests.fakes import FakeAdapters, FakeStore
+from tests.fakes import FakeAdapters
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 LEASE = timedelta(seconds=60)
@@ -72,21 +63,19 @@ def telling(text: str) -> Vector:
 
 @dataclass
 class World:
-    collections: Collections
-    versions: Versions
-    documents: Documents
-    queue: JobQueue
-    vectors: VectorStore
-    changes: ChangeFeed
-    audit: Audit
-    test_sets: TestSets
-    processes: Processes
-    recalls: RecallStore
+    adapters: Adapters
     collection: Collection
     version: EmbedderVersion
     pool: Pool | None
     """None in memory."""
-    fake: FakeStore | None
+
+    def __post_init__(self) -> None:
+        adapters = self.adapters
+        self.fake = adapters.store if isinstance(adapters, FakeAdapters) else None
+        self.documents: Documents = adapters.documents
+        self.collections, self.versions, self.processes = adapters.collections, adapters.versions, adapters.processes
+        self.queue, self.vectors, self.changes = adapters.queue, adapters.vectors, adapters.changes
+        self.audit, self.test_sets, self.recalls = adapters.audit, adapters.test_sets, adapters.recalls
 
     # ------------------------------------------------------------ what clients and workers do
 
@@ -121,14 +110,25 @@ class World:
 
     # ------------------------------------------------------------ what tests look at
 
+    @property
+    def database(self) -> Pool:
+        assert self.pool is not None
+        return self.pool
+
+    async def execute(self, query: str, *values: object) -> None:
+        await self.database.execute(query.encode(), values)
+
+    async def rows(self, query: str) -> list[Any]:
+        return await self.database.fetch_all(query.encode())
+
     async def stored_chunks(self, version: EmbedderVersion | None = None) -> dict[tuple[str, int], int]:
         """(document, chunk) -> content revision, as the space holds it."""
         version = version or self.version
         if self.fake is not None:
             return {key: row.content_revision for key, row in self.fake.space(version).items()}
-        assert self.pool is not None
-        query = f"SELECT document_id, chunk, content_revision FROM vectors_{version.collection_id}_{version.number}"
-        rows = await self.pool.fetch_all(query.encode())
+        rows = await self.rows(
+            f"SELECT document_id, chunk, content_revision FROM vectors_{version.collection_id}_{version.number}"
+        )
         assert len(rows) == len({row[:2] for row in rows})
         return {(name, chunk): revision for name, chunk, revision in rows}
 
@@ -138,8 +138,7 @@ class World:
         if self.fake is not None:
             self.fake.collections.versions[self.collection.id].append(version)
             return version
-        assert self.pool is not None
-        async with self.pool.transaction() as connection:
+        async with self.database.transaction() as connection:
             await version_transitions.insert(connection, version)
         return version
 
@@ -153,19 +152,4 @@ async def build(pool: Pool | None, *, dimensions: int = DIMENSIONS) -> World:
     canary = {"text": (1.0,) * dimensions}
     collection = await collections.create(name, CollectionSettings(), identity, canary, NOW)
     (version,) = await versions.of(collection.id)
-    return World(
-        collections=collections,
-        versions=versions,
-        documents=adapters.documents,
-        queue=adapters.queue,
-        vectors=adapters.vectors,
-        changes=adapters.changes,
-        audit=adapters.audit,
-        test_sets=adapters.test_sets,
-        processes=adapters.processes,
-        recalls=adapters.recalls,
-        collection=collection,
-        version=version,
-        pool=pool,
-        fake=adapters.store if isinstance(adapters, FakeAdapters) else None,
-    )
+    return World(adapters, collection, version, pool)

@@ -25,8 +25,7 @@ async def world(pool: Pool) -> World:
 
 
 def filter_matches_of(world: World) -> FilterMatches:
-    assert world.pool is not None
-    return FilterMatches(world.pool)
+    return FilterMatches(world.database)
 
 
 async def named(asked: FilterMatches, world: World, cap: int = 100) -> list[str] | None:
@@ -70,8 +69,7 @@ async def test_a_write_that_commits_late_is_not_missed(world: World) -> None:
     """It has the lower transaction id of the two, and was not to be seen when the filter was asked."""
     await world.put(doc("a", x=0), doc("b", x=0))
     asked = filter_matches_of(world)
-    assert world.pool is not None
-    async with world.pool.connection() as connection:
+    async with world.database.connection() as connection:
         async with connection.transaction():
             await connection.execute("SELECT pg_current_xact_id()")
             late = "UPDATE documents SET metadata = '{\"x\": 1}' WHERE document_id = 'a'"
@@ -99,9 +97,8 @@ async def test_what_was_forgotten_of_deleted_documents_is_noticed(world: World) 
     asked = filter_matches_of(world)
     assert await named(asked, world) == ["a", "b"]
     await world.delete("a", now=later(1))
-    assert world.pool is not None
     await world.put(doc("c", x=0), now=later(2))  # the latest change of a collection is never purged
-    assert await purge_tombstones(world.pool, NOW + timedelta(days=1)) == 1
+    assert await purge_tombstones(world.database, NOW + timedelta(days=1)) == 1
     assert await named(asked, world) == ["b"]
 
 
@@ -135,8 +132,7 @@ async def test_of_many_documents_a_sample_tells_the_share(world: World, monkeypa
     monkeypatch.setattr(filter_matches, "COUNTED_DOCUMENTS", 100)
     monkeypatch.setattr(filter_matches, "SAMPLED_DOCUMENTS", 10_000)
     await world.put(*(doc(f"d{number}", x=number % 2) for number in range(400)))
-    assert world.pool is not None
-    await world.pool.execute("ANALYZE documents")
+    await world.database.execute("ANALYZE documents")
     asked = filter_matches_of(world)
     many = await asked.find(world.collection.id, ONE, 20)
     assert (many.ids, many.count, many.total) == (None, 200, 400)

@@ -34,13 +34,7 @@ async def declare(world: World, *names: str) -> None:
 
 
 def fields_of(world: World) -> IndexedFields:
-    assert world.pool is not None
-    return IndexedFields(world.pool)
-
-
-async def rows(world: World, query: str) -> list[Any]:
-    assert world.pool is not None
-    return await world.pool.fetch_all(query.encode())
+    return IndexedFields(world.database)
 
 
 async def values(world: World) -> set[tuple[Any, ...]]:
@@ -49,7 +43,7 @@ async def values(world: World) -> set[tuple[Any, ...]]:
         "SELECT f.name, v.kind, v.number, v.text, v.document_id, v.several FROM indexed_values AS v"
         " JOIN indexed_fields AS f ON f.collection_id = v.collection_id AND f.number = v.field"
     )
-    return set(await rows(world, query))
+    return set(await world.rows(query))
 
 
 async def states(world: World) -> dict[str, FieldState]:
@@ -58,8 +52,7 @@ async def states(world: World) -> dict[str, FieldState]:
 
 async def found(world: World, raw: dict[str, Any]) -> list[str]:
     """What passes, as a process that has just started finds it."""
-    assert world.pool is not None
-    filter_match = await PostgresDocuments(world.pool).match_filter(world.collection.id, filters.parse(raw), 1_000)
+    filter_match = await PostgresDocuments(world.database).match_filter(world.collection.id, filters.parse(raw), 1_000)
     assert filter_match.ids is not None
     return sorted(filter_match.ids)
 
@@ -119,7 +112,7 @@ async def test_a_dropped_field_is_kept_until_no_process_believes_in_it(world: Wo
     await declare(world, "a", "b")
     await world.put(doc("1", a=1, b=1))
     await fields_of(world).maintain(NOW)
-    believing = PostgresDocuments(world.pool)  # type: ignore[arg-type]
+    believing = PostgresDocuments(world.database)
     assert (await believing.match_filter(world.collection.id, filters.parse({"a": 1}), 10)).ids == ("1",)
     await declare(world, "b")
     assert await states(world) == {"b": FieldState.READY}
@@ -128,10 +121,10 @@ async def test_a_dropped_field_is_kept_until_no_process_believes_in_it(world: Wo
     two = await believing.match_filter(world.collection.id, filters.parse({"a": {"$lt": 2}}), 10)
     assert set(two.ids or ()) == {"1", "2"}
     # The settings were changed at the time of this machine, not of the tests.
-    await rows(world, f"UPDATE indexed_fields SET dropped_at = '{NOW}' WHERE state = 'dropped' RETURNING number")
+    await world.rows(f"UPDATE indexed_fields SET dropped_at = '{NOW}' WHERE state = 'dropped' RETURNING number")
     await fields_of(world).maintain(AFTER)
     assert {name for name, *_ in await values(world)} == {"b"}
-    assert await rows(world, "SELECT name, state FROM indexed_fields") == [("b", "ready")]
+    assert await world.rows("SELECT name, state FROM indexed_fields") == [("b", "ready")]
 
 
 async def test_declared_again_a_field_begins_anew(world: World) -> None:
@@ -149,7 +142,7 @@ async def test_a_deleted_collection_leaves_nothing(world: World) -> None:
     await declare(world, "a")
     await world.put(doc("1", a=1))
     await world.collections.delete(world.collection.id)
-    assert await rows(world, "SELECT count(*) FROM indexed_values UNION ALL SELECT count(*) FROM indexed_fields") == [
+    assert await world.rows("SELECT count(*) FROM indexed_values UNION ALL SELECT count(*) FROM indexed_fields") == [
         (0,),
         (0,),
     ]
@@ -206,7 +199,7 @@ async def agrees(world: World, ids: Sequence[str]) -> None:
         " JOIN indexed_fields AS f ON f.collection_id = v.collection_id AND f.number = v.field AND f.state = 'ready'"
         " WHERE v.kind = 1"
     )
-    assert {(name, float(number), id_) for name, number, id_ in await rows(world, query)} == numbers
+    assert {(name, float(number), id_) for name, number, id_ in await world.rows(query)} == numbers
     for raw in ({"a": 3}, {"a": {"$gte": 4}}, {"a": {"$gt": 2, "$lt": 7}}, {"b": {"$lt": 0.5}}):
         right = sorted(id_ for id_, one in there.items() if filters.matches(filters.parse(raw), one.metadata))
         assert await found(world, raw) == right

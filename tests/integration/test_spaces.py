@@ -23,7 +23,7 @@ from service.search.filter_planner import DEFAULT_EF_SEARCH
 from service.store.postgres.connection.pool import Pool
 from service.store.postgres.schema import migrations
 from service.store.postgres.vectors import vector_tables, vectors
-from tests.second_version import drain, execute
+from tests.second_version import drain
 from tests.storages import STORAGES, sealed, stored_as
 from tests.world import LEASE, NOW, World, build, doc, encoded, unit
 
@@ -51,13 +51,8 @@ async def other(world: World) -> EmbedderVersion:
     return version
 
 
-async def rows(world: World, query: str) -> list[Any]:
-    assert world.pool is not None
-    return await world.pool.fetch_all(query.encode())
-
-
 async def contents(world: World) -> list[Any]:
-    return [await rows(world, f"SELECT t::text FROM vectors_1_{number} AS t ORDER BY 1") for number in (1, 2)]
+    return [await world.rows(f"SELECT t::text FROM vectors_1_{number} AS t ORDER BY 1") for number in (1, 2)]
 
 
 # ---------------------------------------------------------------- statements
@@ -112,16 +107,15 @@ FOREIGN = {
 async def test_no_statement_carries_a_vector_over(world: World, other: EmbedderVersion, statement: str) -> None:
     before = await contents(world)
     with pytest.raises(psycopg.IntegrityError):
-        await execute(world, statement.format(own="vectors_1_1", other="vectors_1_2"))
+        await world.execute(statement.format(own="vectors_1_1", other="vectors_1_2"))
     assert await contents(world) == before
 
 
 async def test_nor_does_a_copy(world: World, other: EmbedderVersion) -> None:
-    assert world.pool is not None
     before = await contents(world)
     query = "SELECT collection_id, document_id, chunk, {}, content_revision, starts, ends, seal, embedding"
     for number in ("embedder_version", "1"):
-        async with world.pool.connection() as connection, connection.cursor() as cursor:
+        async with world.database.connection() as connection, connection.cursor() as cursor:
             source = f"COPY ({query.format(number)} FROM vectors_1_2 WHERE document_id = 'c') TO STDOUT (FORMAT binary)"
             async with cursor.copy(source.encode()) as copied:
                 blocks = [bytes(block) async for block in copied]
@@ -139,11 +133,10 @@ async def copy_in(cursor: psycopg.AsyncCursor[Any], table: str, blocks: list[byt
 async def test_the_same_copy_into_its_own_space_is_taken(world: World, other: EmbedderVersion) -> None:
     """What the tests above see refused is refused for its origin, and for nothing else."""
     before = await contents(world)
-    await execute(world, "CREATE TABLE kept AS SELECT * FROM vectors_1_2")
-    await execute(world, "DELETE FROM vectors_1_2")
-    await execute(world, "INSERT INTO vectors_1_2 SELECT * FROM kept")
-    await execute(
-        world,
+    await world.execute("CREATE TABLE kept AS SELECT * FROM vectors_1_2")
+    await world.execute("DELETE FROM vectors_1_2")
+    await world.execute("INSERT INTO vectors_1_2 SELECT * FROM kept")
+    await world.execute(
         "UPDATE vectors_1_2 AS v SET seal = k.seal, embedding = k.embedding FROM kept AS k "
         "WHERE v.document_id = k.document_id",
     )
@@ -172,8 +165,7 @@ async def test_vectors_of_other_dimensions_do_not_fit_the_type(world: World) -> 
     (job,) = await world.queue.claim([longer], 1, "w1", NOW, LEASE)
     await world.vectors.write(longer, [encoded(job, np.eye(1, 5, dtype=np.float32))])
     with pytest.raises(psycopg.DataError, match="expected 4 dimensions, not 5"):
-        await execute(
-            world,
+        await world.execute(
             f"INSERT INTO vectors_1_1 SELECT collection_id, document_id, chunk, 1, 1, 0, 1, {sealed(1)}, embedding "
             "FROM vectors_1_2",
         )
@@ -188,9 +180,9 @@ async def test_what_has_no_direction_is_refused(pool: Pool, storage: Storage, va
     seal = sealed(1).replace("halfvec", kind)
     source = f"(SELECT '{{{value}}}'::real[]::vector::{kind} AS embedding)"
     with pytest.raises(psycopg.Error, match=r"NaN|infinite|check constraint"):
-        await execute(world, f"INSERT INTO vectors_1_1 SELECT 1, 'd', 0, 1, 1, 0, 1, {seal}, embedding FROM {source}")
+        await world.execute(f"INSERT INTO vectors_1_1 SELECT 1, 'd', 0, 1, 1, 0, 1, {seal}, embedding FROM {source}")
     finite = "(SELECT '{1,0,0,1}'::real[]::vector::" + kind + " AS embedding)"
-    await execute(world, f"INSERT INTO vectors_1_1 SELECT 1, 'd', 0, 1, 1, 0, 1, {seal}, embedding FROM {finite}")
+    await world.execute(f"INSERT INTO vectors_1_1 SELECT 1, 'd', 0, 1, 1, 0, 1, {seal}, embedding FROM {finite}")
 
 
 # ---------------------------------------------------------------- tables
@@ -214,8 +206,7 @@ async def test_every_table_of_vectors_has_all_checks(pool: Pool) -> None:
     await register(world, spec=external)
     await register(world, identity=dataclasses.replace(world.version.identity, dimensions=3))
     await register(second, IndexSettings(m=8, ef_construction=32, storage="vector"))
-    tables = await rows(
-        world,
+    tables = await world.rows(
         """
         SELECT c.relname, array_agg(pg_get_constraintdef(k.oid) ORDER BY k.oid),
                (SELECT count(*) FROM pg_attribute WHERE attrelid = c.oid AND attnum > 0 AND NOT attnotnull)
@@ -247,7 +238,7 @@ async def test_numbers_are_never_given_out_again(pool: Pool) -> None:
         numbers.append(version.number)
         await world.versions.retire(version, dataclasses.replace(ENTRY, action="retired", version=version.number))
     assert numbers == [2, 3, 4]
-    remaining = await rows(world, "SELECT relname FROM pg_class WHERE relkind = 'r' AND relname ~ '^vectors_'")
+    remaining = await world.rows("SELECT relname FROM pg_class WHERE relkind = 'r' AND relname ~ '^vectors_'")
     assert remaining == [("vectors_1_1",)]
     at_once = await asyncio.gather(*(register(world) for _ in range(4)))
     assert sorted(version.number for version in at_once) == [5, 6, 7, 8]
@@ -266,20 +257,20 @@ async def test_the_vectors_of_an_older_database_get_their_seals(pool: Pool) -> N
     world = await build(pool)
     await world.put_and_store({"a": unit(1, 2, 3, 4)[None], "b": unit(0, 1, 0, 0)[None]})
     before = await contents_of_first(world)
-    await execute(world, "ALTER TABLE vectors_1_1 DROP COLUMN seal")
+    await world.execute("ALTER TABLE vectors_1_1 DROP COLUMN seal")
     await pool.execute(vector_tables.create_index(world.version))
     await pool.execute(seals.text.encode())
     assert await contents_of_first(world) == before
     assert (await world.versions.status(world.version)).indexed
     with pytest.raises(psycopg.errors.CheckViolation):
-        await execute(world, "UPDATE vectors_1_1 SET embedding = '[4,3,2,1]' WHERE document_id = 'a'")
+        await world.execute("UPDATE vectors_1_1 SET embedding = '[4,3,2,1]' WHERE document_id = 'a'")
     await world.put(doc("a", "again"))
     await world.drain()
     assert await world.stored_chunks() == {("a", 0): 2, ("b", 0): 1}
 
 
 async def contents_of_first(world: World) -> list[Any]:
-    return await rows(world, "SELECT document_id, chunk, seal, embedding::text FROM vectors_1_1 ORDER BY 1, 2")
+    return await world.rows("SELECT document_id, chunk, seal, embedding::text FROM vectors_1_1 ORDER BY 1, 2")
 
 
 # ---------------------------------------------------------------- what the index of each storage loses
