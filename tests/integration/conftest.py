@@ -60,6 +60,9 @@ def service(
     ):
         wait_for(lambda: not _unready(running, api), lambda: f"ready: {_unready(running, api)}\n{running.log}")
         yield running
+        assert not _unready(running, api)
+    assert "unhandled" not in running.log
+    assert '"status":500' not in running.log
 
 
 def _unready(running: Running, api: "subprocess.Popen[bytes]") -> str:

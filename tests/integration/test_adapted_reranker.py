@@ -9,7 +9,7 @@ import torch
 from service.core.errors import ModelUnavailable
 from service.embedder.models import source
 from service.embedder.reranker import adapter
-from service.embedder.reranker.reranker import CrossEncoderReranker
+from tests.integration.test_reranker import reranker
 
 pytestmark = pytest.mark.model
 
@@ -30,16 +30,9 @@ def made(folder: Path, **differing: object) -> Path:
     for layer in range(6):
         name = f"bert.encoder.layer.{layer}.attention.self.query"
         weights |= {f"{name}.lora_A": torch.randn(RANK, 384), f"{name}.lora_B": torch.randn(384, RANK) * 0.05}
-    told = {
-        "backbone": source.BUNDLED,
-        "digests": adapter.digests(backbone),
-        "rank": RANK,
-        "alpha": 2 * RANK,
-        "max_tokens": LONGEST,
-        "slope": SLOPE,
-        "offset": OFFSET,
-    }
-    adapter.save(folder, weights, adapter.AdapterDescription(**{**told, **differing}))  # type: ignore[arg-type]
+    own = {"rank": RANK, "alpha": 2 * RANK, "max_tokens": LONGEST, "slope": SLOPE, "offset": OFFSET}
+    told = {"backbone": source.BUNDLED, "digests": adapter.digests(backbone), **own, **differing}
+    adapter.save(folder, weights, adapter.AdapterDescription(**told))  # type: ignore[arg-type]
     return folder
 
 
@@ -57,25 +50,22 @@ def log_odds(folder: Path) -> np.ndarray:
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 async def test_scores_are_the_calibrated_probabilities_of_the_merged_model(tmp_path: Path, precision: str) -> None:
     folder = made(tmp_path / "mine")
-    reranker = CrossEncoderReranker(str(folder), device="cpu", precision=precision)
-    reading = await reranker.read(QUERY, PASSAGES)
+    async with reranker(str(folder), precision=precision) as opened:
+        reading = await opened.read(QUERY, PASSAGES)
     expected = 1 / (1 + np.exp(-log_odds(folder)))
     assert expected.std() > 0.05
     np.testing.assert_allclose(reading.scores, expected, atol=1e-4 if precision == "float32" else 0.15)
     assert reading.truncated == 1
-    reranker.close()
 
 
 async def test_an_adapter_of_another_backbone_is_refused(tmp_path: Path) -> None:
     folder = made(tmp_path / "mine", digests={"weights": "0", "tokenizer": "0"})
-    reranker = CrossEncoderReranker(str(folder), device="cpu")
-    with pytest.raises(ModelUnavailable, match="another all-MiniLM-L6-v2"):
-        await reranker.read(QUERY, PASSAGES)
-    reranker.close()
+    async with reranker(str(folder), precision="auto") as opened:
+        with pytest.raises(ModelUnavailable, match="another all-MiniLM-L6-v2"):
+            await opened.read(QUERY, PASSAGES)
 
 
 async def test_the_bundled_one_knows_a_dog_that_barks() -> None:
-    reranker = CrossEncoderReranker(adapter.BUNDLED, device="cpu")
-    scores = (await reranker.read(QUERY, PASSAGES)).scores
+    async with reranker(adapter.BUNDLED, precision="auto") as opened:
+        scores = (await opened.read(QUERY, PASSAGES)).scores
     assert scores[0] > 0.5 > max(scores[1], scores[2])
-    reranker.close()

@@ -21,7 +21,6 @@ from sentence_transformers.sentence_transformer.modules import Dense
 from service.core.collections import ChunkingSettings, Collection, EmbedderSpec
 from service.core.errors import CollectionNotFound, ModelUnavailable, SpaceRefused
 from service.core.ids import CollectionId, VersionNumber
-from service.core.ports.embedder import Encoder
 from service.core.versions import EmbedderVersion, VersionState
 from service.embedder.models.loader import ModelLoader
 from service.embedder.models.registry import ModelRegistry
@@ -36,8 +35,8 @@ SERVED = "served"
 """What the model is called where the encoder service knows it by a name and not by its folder."""
 
 
-def local(folder: Path, precision: str = "float32") -> ModelRegistry:
-    return ModelRegistry(default=str(folder), device="cpu", precision=precision, threads=1)
+def local(folder: Path, precision: str = "float32", encoder_url: str | None = None) -> ModelRegistry:
+    return ModelRegistry(default=str(folder), device="cpu", precision=precision, threads=1, encoder_url=encoder_url)
 
 
 class Catalog:
@@ -77,6 +76,11 @@ class Process:
             created_at=NOW,
         )
         self.catalog.known.append(version)
+        return version
+
+    async def verified(self, spec: EmbedderSpec = DEFAULT, number: int = 1) -> EmbedderVersion:
+        version = await self.register(spec, number)
+        await self.verifier.ensure(version)
         return version
 
 
@@ -134,13 +138,7 @@ def append_dense(folder: Path) -> None:
     append(folder, "2_Dense", "models.Dense")
 
 
-def append_normalize(folder: Path) -> None:
-    append(folder, "2_Normalize", "models.Normalize")
-
-
-Swap = tuple[Callable[[Path], None], str]
-
-SWAPS: dict[str, Swap] = {
+SWAPS: dict[str, tuple[Callable[[Path], None], str]] = {
     "weights": (flip_a_weight, "weights differ"),
     "prompt": (
         lambda folder: change_json(folder, "config_sentence_transformers.json", prompts={"document": "passage: "}),
@@ -164,7 +162,7 @@ SWAPS: dict[str, Swap] = {
     ),
     "foreign model": (another_model_of_the_same_dimensions, "max_tokens, modules, tokenizer, weights differ"),
     "dense": (append_dense, "modules, weights differ"),
-    "normalize": (append_normalize, "modules differ"),
+    "normalize": (lambda folder: append(folder, "2_Normalize", "models.Normalize"), "modules differ"),
 }
 
 
@@ -174,33 +172,22 @@ async def test_a_swapped_model_is_refused_while_running_and_after_a_restart(
     folder: Path, catalog: Catalog, swap: str, place: str
 ) -> None:
     with encoders(local(folder)) if place == "remote" else nullcontext() as service:
-
-        def start() -> Process:
-            url = service.url if service else None
-            return Process(
-                catalog,
-                ModelRegistry(default=str(folder), device="cpu", precision="float32", threads=1, encoder_url=url),
-            )
-
-        running = start()
-        version = await running.register()
-        await running.verifier.ensure(version)
-
+        url = service.url if service else None
+        running = Process(catalog, local(folder, encoder_url=url))
+        version = await running.verified()
         change, reason = SWAPS[swap]
         change(folder)
         await running.verifier.reverify_all()
         assert not running.verifier.verified
-        with pytest.raises(SpaceRefused, match=rf"version 1 .*: {reason}"):
-            await running.verifier.ensure(version)
-        with pytest.raises(SpaceRefused, match=rf"version 1 .*: {reason}"):
-            await start().verifier.ensure(version)
+        for process in (running, Process(catalog, local(folder, encoder_url=url))):
+            with pytest.raises(SpaceRefused, match=rf"version 1 .*: {reason}"):
+                await process.verifier.ensure(version)
 
 
 async def test_a_static_model_is_watched_like_any_other(tmp_path: Path, catalog: Catalog) -> None:
     folder = static_model(tmp_path / "static")
     running = Process(catalog, local(folder))
-    version = await running.register()
-    await running.verifier.ensure(version)
+    version = await running.verified()
     flip_a_weight(folder)
     await running.verifier.reverify_all()
     for process in (running, Process(catalog, local(folder))):
@@ -210,9 +197,7 @@ async def test_a_static_model_is_watched_like_any_other(tmp_path: Path, catalog:
 
 async def test_what_one_version_finds_out_holds_for_all_that_share_the_model(folder: Path, catalog: Catalog) -> None:
     running = Process(catalog, local(folder))
-    first, second = await running.register(number=1), await running.register(number=2)
-    await running.verifier.ensure(first)
-    await running.verifier.ensure(second)
+    first, second = await running.verified(number=1), await running.verified(number=2)
     flip_a_weight(folder)
     with pytest.raises(SpaceRefused):
         await running.verifier.reverify(first)
@@ -223,8 +208,7 @@ async def test_what_one_version_finds_out_holds_for_all_that_share_the_model(fol
 
 async def test_another_prompt_of_the_model_does_not_matter_to_who_names_his_own(folder: Path, catalog: Catalog) -> None:
     running = Process(catalog, local(folder))
-    version = await running.register(EmbedderSpec(document_prompt="own: ", query_prompt="own: "))
-    await running.verifier.ensure(version)
+    version = await running.verified(EmbedderSpec(document_prompt="own: ", query_prompt="own: "))
     SWAPS["prompt"][0](folder)
     await running.verifier.reverify_all()
     assert (await running.verifier.ensure(version)).identity == version.identity
@@ -234,8 +218,7 @@ async def test_a_model_that_is_gone_is_unavailable_and_comes_back(
     folder: Path, tmp_path: Path, catalog: Catalog
 ) -> None:
     running = Process(catalog, local(folder))
-    version = await running.register()
-    await running.verifier.ensure(version)
+    version = await running.verified()
     (folder / "model.safetensors").rename(tmp_path / "aside")
     await running.verifier.reverify_all()
     with pytest.raises(ModelUnavailable):
@@ -255,14 +238,10 @@ async def test_another_precision_of_the_same_model_is_admitted(folder: Path, cat
 # ---------------------------------------------------------------- another service encodes
 
 
-def renamed(folder: Path) -> Callable[[EmbedderSpec], Encoder]:
-    """Load the model of a folder under whatever name it is asked for."""
-    loader = ModelLoader(device="cpu", precision="float32", threads=1)
-    return lambda spec: loader(replace(spec, model=str(folder)))
-
-
 def serving(folder: Path) -> ModelRegistry:
-    return ModelRegistry(default=SERVED, load=renamed(folder))
+    """Loads the model of a folder under whatever name it is asked for."""
+    loader = ModelLoader(device="cpu", precision="float32", threads=1)
+    return ModelRegistry(default=SERVED, load=lambda spec: loader(replace(spec, model=str(folder))))
 
 
 async def test_a_collection_may_move_between_a_model_here_and_one_elsewhere(folder: Path, catalog: Catalog) -> None:
@@ -308,8 +287,7 @@ async def test_a_service_that_was_started_with_another_model_is_refused_at_the_n
 async def test_a_service_that_is_gone_is_no_proof_of_anything(folder: Path, catalog: Catalog) -> None:
     with encoders(serving(folder)) as service:
         running = Process(catalog, ModelRegistry(default=SERVED, encoder_url=service.url))
-        version = await running.register()
-        await running.verifier.ensure(version)
+        version = await running.verified()
     await running.verifier.reverify_all()
     with pytest.raises(ModelUnavailable, match="does not answer"):
         await running.verifier.ensure(version)

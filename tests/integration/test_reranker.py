@@ -46,24 +46,14 @@ def save(folder: Path, labels: int = 1) -> Path:
     )
     PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
-        pad_token="[PAD]",
-        unk_token="[UNK]",
-        cls_token="[CLS]",
-        sep_token="[SEP]",
         model_max_length=64,
         model_input_names=["input_ids", "token_type_ids", "attention_mask"],
+        **{f"{name}_token": f"[{name.upper()}]" for name in ("pad", "unk", "cls", "sep")},
     ).save_pretrained(folder)
     torch.manual_seed(7)
-    config = BertConfig(
-        vocab_size=len(vocabulary),
-        hidden_size=32,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        intermediate_size=64,
-        max_position_embeddings=64,
-        initializer_range=0.4,  # the usual 0.02 gives the same score to everything
-        num_labels=labels,
-    )
+    shape = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
+    shape |= {"vocab_size": len(vocabulary), "max_position_embeddings": 64, "num_labels": labels}
+    config = BertConfig(initializer_range=0.4, **shape)  # the usual 0.02 gives the same score to everything
     BertForSequenceClassification(config).save_pretrained(folder)
     return folder
 
@@ -144,12 +134,11 @@ async def test_a_pair_that_is_too_long_loses_the_end_of_its_passage_and_is_count
     async with reranker(str(folder)) as opened:
         reading = await opened.read(long_query, [whole, longer, longer + " cancel"])
         assert (await opened.read(QUERY, [whole])).truncated == 0
+        kept = longer.split()[: 64 - 3 - len(long_query.split())]
+        alone = await opened.read(long_query, [" ".join(kept)])
     assert reading.truncated == 2
     assert REGISTRY.get_sample_value("azimuth_rerank_truncated_pairs_total") == before + 2
     assert reading.scores[1] == pytest.approx(reading.scores[2], abs=1e-6)  # they differ only in what was cut
-    kept = longer.split()[: 64 - 3 - len(long_query.split())]
-    async with reranker(str(folder)) as opened:
-        alone = await opened.read(long_query, [" ".join(kept)])
     assert alone.truncated == 0
     assert alone.scores[0] == pytest.approx(reading.scores[1], abs=1e-5)
 
@@ -209,9 +198,7 @@ async def test_what_fails_fails_for_its_own_caller_alone(folder: Path) -> None:
 
 
 async def test_a_number_that_is_none_is_no_score(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(
-        PackedCrossEncoder, "forward", lambda self, encodings: np.full(len(encodings), np.nan, np.float32)
-    )
+    monkeypatch.setattr(PackedCrossEncoder, "forward", lambda _, pairs: np.full(len(pairs), np.nan, np.float32))
     async with reranker(str(folder)) as opened:
         with pytest.raises(ModelUnavailable, match="no usable number"):
             await opened.read(QUERY, PASSAGES)

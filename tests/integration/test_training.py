@@ -48,6 +48,10 @@ def passage(subject: str, dice: random.Random) -> str:
     return " ".join(words)
 
 
+def about(subject: str, dice: random.Random) -> str:
+    return ". ".join(f"It {passage(subject, dice)}" for _ in range(4))
+
+
 def some_lists(seed: int = 7) -> Iterator[RankingList]:
     dice = random.Random(seed)
     while True:
@@ -234,11 +238,7 @@ def difference(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 def collection(tmp_path: Path) -> Path:
     dice = random.Random(7)
     documents = [
-        {
-            "_id": f"{subject}-{n}",
-            "title": f"All about {subject} {n}",
-            "text": ". ".join(f"It {passage(subject, dice)}" for _ in range(4)),
-        }
+        {"_id": f"{subject}-{n}", "title": f"All about {subject} {n}", "text": about(subject, dice)}
         for subject in SUBJECTS
         for n in range(3)
     ]
