@@ -1,7 +1,7 @@
 """Judged collections in BEIR layout, written to a folder."""
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,3 +24,10 @@ def write(
         lines = ["\t".join(map(str, row)) for row in (("query-id", "corpus-id", "score"), *judgments)]
         (folder / "qrels" / f"{split}.tsv").write_text("\n".join(lines) + "\n")
     return folder
+
+
+def write_pairs(folder: Path, documents: Sequence[Mapping[str, Any]], queries: Sequence[str]) -> Path:
+    """The query q0 is answered by the document d0, q1 by d1 and so on."""
+    corpus = [{**document, "_id": f"d{at}"} for at, document in enumerate(documents)]
+    graded = [(f"q{at}", f"d{at}", 1) for at in range(len(queries))]
+    return write(folder, {f"q{at}": query for at, query in enumerate(queries)}, documents=corpus, test=graded)

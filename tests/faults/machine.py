@@ -25,7 +25,7 @@ from service.embedder.worker.document_chunker import chunk_documents
 from service.store.embedded.server import EmbeddedServer
 from service.store.postgres.json_records import read
 from tests.feed import stored_document
-from tests.ports import unused_port
+from tests.programs import unused_port
 from tests.running import T, wait_for
 
 WAIT_SECONDS = 120.0

@@ -13,7 +13,7 @@ import pytest
 
 from service.store.embedded.server import EmbeddedServer
 from tests.conftest import create_database, url_of
-from tests.ports import unused_port
+from tests.programs import unused_port
 from tests.running import process, wait_for
 
 MODEL = "hashing:64"

@@ -39,11 +39,8 @@ async def ask(pool: Pool, query: str) -> list[Any]:
 
 async def waiting_in(pool: Pool, statement: str) -> list[Any]:
     """Who waits for a lock in this statement."""
-    return await ask(
-        pool,
-        "SELECT pid FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
-        f" AND datname = current_database() AND query LIKE '/* backfills.{statement} */%'",
-    )
+    locked = "SELECT pid FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+    return await ask(pool, f"{locked} AND query LIKE '/* backfills.{statement} */%'")
 
 
 async def until(found: Callable[[], Awaitable[Any]]) -> Any:
@@ -104,9 +101,8 @@ async def test_killed_in_the_middle_it_goes_on_where_it_was(pool: Pool, monkeypa
         with pytest.raises(DatabaseUnavailable):
             await advancing
     # What was committed stands, what was under way is as if it had never been.
-    assert await ask(pool, "SELECT backfill_cursor, backfill_enqueued FROM embedder_versions WHERE number = 2") == [
-        ("d0099", 100)
-    ]
+    progress = "SELECT backfill_cursor, backfill_enqueued FROM embedder_versions WHERE number = 2"
+    assert await ask(pool, progress) == [("d0099", 100)]
     assert await ask(pool, "SELECT count(*) FROM jobs") == [(100,)]
     assert await backfills.advance(version, NOW, 10_000) == BackfillStatus(enqueued=200, waiting=200, everything=True)
     assert await drain(world, version) == 200
@@ -130,10 +126,8 @@ async def blocked(pool: Pool, version: EmbedderVersion, name: str) -> AsyncItera
     """Somebody holds the place of this document's job, and gives it up at the end."""
     async with pool.dedicated() as connection:
         await connection.execute("BEGIN")
-        await connection.execute(
-            "INSERT INTO jobs SELECT %s, %s, %s, 1, 2, %s, %s",
-            (version.collection_id, name, version.number, NOW, NOW),
-        )
+        job = (version.collection_id, name, version.number, NOW, NOW)
+        await connection.execute("INSERT INTO jobs SELECT %s, %s, %s, 1, 2, %s, %s", job)
         yield
         await connection.execute("ROLLBACK")
 
@@ -227,8 +221,7 @@ async def writing(pool: Pool, version: EmbedderVersion) -> AsyncIterator[Connect
     """A transaction that has written to the table and ends later: an index build waits for it."""
     async with pool.dedicated() as connection:
         await connection.execute("BEGIN")
-        await connection.execute(
-            sql.SQL("DELETE FROM {} WHERE false").format(vector_table_of(version).table_identifier)
-        )
+        table = vector_table_of(version).table_identifier
+        await connection.execute(sql.SQL("DELETE FROM {} WHERE false").format(table))
         yield connection
         await connection.execute("ROLLBACK")

@@ -80,12 +80,8 @@ def test_raw_targets_never_cause_a_500(service: Running, target: str) -> None:
 
 @pytest.mark.parametrize("text", ODD_TEXTS.values(), ids=ODD_TEXTS.keys())
 def test_unusual_text_is_kept_as_it_is_and_found(client: httpx.Client, text: str) -> None:
-    document: dict[str, Any] = {
-        "id": f"odd {text[:100]}",
-        "title": text[:200],
-        "text": text,
-        "metadata": {"tag": text, text[:100]: [text]},
-    }
+    metadata = {"tag": text, text[:100]: [text]}
+    document: dict[str, Any] = {"id": f"odd {text[:100]}", "title": text[:200], "text": text, "metadata": metadata}
     written(client, "odd", document)
     found = client.get(f"/v1/collections/odd/documents/{quote(document['id'], safe='')}").json()
     assert {key: found[key] for key in document} == document

@@ -10,8 +10,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.integration.beir import write_beir
-from tests.ports import unused_port
+from tests.beir import write_pairs
+from tests.programs import unused_port
 
 ENVIRONMENT = {name: value for name, value in os.environ.items() if not name.startswith("AZIMUTH_")}
 
@@ -38,7 +38,7 @@ def folder(tmp_path: Path) -> Path:
     """A tiny collection in BEIR layout whose answers are plain."""
     topics = ["volcano lava eruption", "violin orchestra music", "penguin antarctic ice", "bread flour oven"]
     documents = [{"title": topic.split()[0], "text": f"All about {topic}."} for topic in topics]
-    return write_beir(tmp_path, documents, topics)
+    return write_pairs(tmp_path, documents, topics)
 
 
 def test_ingest_tells_refused_lines_and_keeps_the_others(address: str) -> None:
@@ -114,7 +114,7 @@ def test_another_embedder_for_a_live_collection(address: str, folder: Path) -> N
 def test_a_worse_embedder_is_refused_and_can_be_forced(address: str, tmp_path: Path) -> None:
     # Sixty documents of words that are their own: eight dimensions cannot tell them apart.
     texts = [" ".join(f"w{at}x{word}" for word in range(8)) for at in range(60)]
-    write_beir(tmp_path, [{"text": text} for text in texts], [" ".join(text.split()[:4]) for text in texts])
+    write_pairs(tmp_path, [{"text": text} for text in texts], [" ".join(text.split()[:4]) for text in texts])
     here = ["-c", "worse", "--url", address]
     assert run_azimuth(["ingest", str(tmp_path), *here]).returncode == 0
     reindex = ["reindex", "--embedder", "hashing:8", "--judgments", str(tmp_path), *here]
@@ -126,12 +126,8 @@ def test_a_worse_embedder_is_refused_and_can_be_forced(address: str, tmp_path: P
 
 
 def test_eval_starts_a_service_where_none_runs(folder: Path, tmp_path: Path) -> None:
-    environment = {
-        "AZIMUTH_PORT": str(unused_port()),
-        "AZIMUTH_DATA_DIR": str(tmp_path / "data"),
-        "AZIMUTH_EMBEDDER": "hashing:32",
-    }
-    done = run_azimuth(["eval", str(folder), "--modes", "dense"], **environment)
+    own = {"AZIMUTH_PORT": str(unused_port()), "AZIMUTH_DATA_DIR": str(tmp_path / "data")}
+    done = run_azimuth(["eval", str(folder), "--modes", "dense"], AZIMUTH_EMBEDDER="hashing:32", **own)
     assert done.returncode == 0, done.stderr
     assert "dense" in done.stdout
     assert not (tmp_path / "data" / "postgres" / "postmaster.pid").exists(), "it was left running"

@@ -5,7 +5,7 @@ Light and dark, on a desk and on a phone: nothing may be wider than the window, 
 
 import json
 from collections.abc import Iterator
-from itertools import pairwise
+from itertools import pairwise, product
 
 import httpx
 import pytest
@@ -95,8 +95,8 @@ def test_every_view_is_reached_by_its_link(page: Page, service: Running) -> None
 @pytest.mark.parametrize("view", VIEWS)
 def test_a_view_fits_and_can_be_read(page: Page, service: Running, view: str) -> None:
     asked = {"q": "timeout of a task"} if view == "search" else {}
-    looks: tuple[tuple[int, Scheme], ...] = ((1280, "light"), (1280, "dark"), (390, "light"), (390, "dark"))
-    for width, scheme in looks:
+    schemes: tuple[Scheme, ...] = ("light", "dark")
+    for width, scheme in product((1280, 390), schemes):
         page.look(width=width, scheme=scheme)
         page.open(address(service, view, **asked))
         arrived(page)

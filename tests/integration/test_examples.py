@@ -9,7 +9,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.integration.beir import write_beir
+from tests.beir import write_pairs
 from tests.integration.conftest import Running, written
 
 pytestmark = pytest.mark.database
@@ -79,7 +79,7 @@ def test_reindex(service: Running, client: httpx.Client) -> None:
 
 def test_tune(service: Running, client: httpx.Client, tmp_path: Path) -> None:
     written(client, "judged", *rows())
-    write_beir(tmp_path, rows(), [row["text"].removeprefix("All about ") for row in rows()])
+    write_pairs(tmp_path, rows(), [row["text"].removeprefix("All about ") for row in rows()])
     counted, *modes, tuned = run(service, "tune.py", "judged", str(tmp_path)).split("\n", 4)
     assert counted == "40 queries with 40 judgments"
     assert [line.split()[0] for line in modes] == ["dense", "lexical", "hybrid"]

@@ -11,7 +11,7 @@ import pytest
 
 from service.core import filters
 from service.core.collections import FieldState
-from service.core.ids import DocumentId
+from service.core.ids import CollectionName, DocumentId
 from service.store.postgres.connection.pool import Pool
 from service.store.postgres.documents import PostgresDocuments
 from service.store.postgres.filters.indexed_fields import KEPT, IndexedFields
@@ -98,13 +98,8 @@ async def test_what_was_there_before_is_filled_in_portions_that_anyone_may_go_on
 
 async def test_a_new_collection_has_nothing_to_fill(world: World) -> None:
     settings = dataclasses.replace(world.collection.settings, indexed=("a",))
-    created = await world.collections.create(
-        world.collection.name.__class__("other"),
-        settings,
-        world.version.identity,
-        {"text": (1.0,) * world.version.dimensions},
-        NOW,
-    )
+    name, canary = CollectionName("other"), {"text": (1.0,) * world.version.dimensions}
+    created = await world.collections.create(name, settings, world.version.identity, canary, NOW)
     assert [field.state for field in await world.collections.fields(created.id)] == [FieldState.READY]
 
 
@@ -142,10 +137,8 @@ async def test_a_deleted_collection_leaves_nothing(world: World) -> None:
     await declare(world, "a")
     await world.put(doc("1", a=1))
     await world.collections.delete(world.collection.id)
-    assert await world.rows("SELECT count(*) FROM indexed_values UNION ALL SELECT count(*) FROM indexed_fields") == [
-        (0,),
-        (0,),
-    ]
+    counts = "SELECT count(*) FROM indexed_values UNION ALL SELECT count(*) FROM indexed_fields"
+    assert await world.rows(counts) == [(0,), (0,)]
 
 
 async def test_nothing_is_lost_while_fields_are_declared_beside_writes(world: World) -> None:

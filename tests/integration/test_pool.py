@@ -4,6 +4,7 @@ import asyncio
 import random
 from collections.abc import AsyncIterator
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,8 @@ from service.store.embedded.server import EmbeddedServer
 from service.store.postgres.connection.pool import Pool, open_pool, retrying
 
 pytestmark = pytest.mark.database
+
+pool_of = partial(open_pool, size=2, statement_timeout_seconds=5, application_name="tests")
 
 
 async def value(pool: Pool, query: str, *arguments: object) -> Any:
@@ -38,7 +41,7 @@ async def test_json_and_vectors_go_and_come_as_python_values(pool: Pool) -> None
 
 
 async def test_a_database_without_the_extension_can_be_used(empty_database_url: str) -> None:
-    pool = await open_pool(empty_database_url, size=2, statement_timeout_seconds=5, application_name="tests")
+    pool = await pool_of(empty_database_url)
     async with pool:
         assert await value(pool, "SELECT %s", {"a": 1}) == {"a": 1}
 
@@ -96,9 +99,7 @@ async def test_what_takes_too_long_is_timed_out(database_url: str) -> None:
 
 
 async def test_an_exhausted_pool_says_so(database_url: str) -> None:
-    pool = await open_pool(
-        database_url, size=1, statement_timeout_seconds=5, application_name="tests", wait_seconds=0.05
-    )
+    pool = await pool_of(database_url, size=1, wait_seconds=0.05)
     async with pool:
         async with pool.connection():
             with pytest.raises(DatabaseUnavailable, match="No database connection became free"):
@@ -113,9 +114,7 @@ async def test_mistakes_of_ours_are_not_dressed_up(pool: Pool) -> None:
 
 async def test_an_unreachable_server_is_told_when_the_pool_opens(tmp_path: Path) -> None:
     with pytest.raises(DatabaseUnavailable, match="does not answer"):
-        await open_pool(
-            f"postgresql:///search?host={tmp_path}", size=2, statement_timeout_seconds=5, application_name="tests"
-        )
+        await pool_of(f"postgresql:///search?host={tmp_path}")
 
 
 # ---------------------------------------------------------------- deadlocks
@@ -172,7 +171,7 @@ async def own_server(scratch: Path) -> AsyncIterator[EmbeddedServer]:
 
 @pytest.mark.faults
 async def test_a_restart_between_requests_is_not_noticed_by_them(own_server: EmbeddedServer) -> None:
-    pool = await open_pool(own_server.url, size=4, statement_timeout_seconds=5, application_name="tests")
+    pool = await pool_of(own_server.url, size=4)
     async with pool:
         # All connections were made and lie in the pool.
         await asyncio.gather(*(value(pool, "SELECT pg_sleep(0.05)") for _ in range(4)))
@@ -188,9 +187,7 @@ async def test_a_restart_between_requests_is_not_noticed_by_them(own_server: Emb
 
 @pytest.mark.faults
 async def test_while_the_server_is_away_requests_fail_soon_and_after_it_they_work(own_server: EmbeddedServer) -> None:
-    pool = await open_pool(
-        own_server.url, size=4, statement_timeout_seconds=5, application_name="tests", wait_seconds=0.5
-    )
+    pool = await pool_of(own_server.url, size=4, wait_seconds=0.5)
     async with pool:
         await asyncio.to_thread(own_server.stop)
         for _ in range(6):

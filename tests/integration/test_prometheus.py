@@ -14,8 +14,7 @@ import yaml
 
 from tests.integration import scene
 from tests.integration.conftest import Running
-from tests.ports import unused_port
-from tests.programs import program
+from tests.programs import program, unused_port
 from tests.running import process, wait_for
 
 pytestmark = pytest.mark.database

@@ -13,8 +13,8 @@ import psutil
 import pytest
 
 from service.store.embedded.server import EmbeddedServer
-from tests.integration.beir import write_beir
-from tests.ports import unused_port
+from tests.beir import write_pairs
+from tests.programs import unused_port
 from tests.running import wait_for
 
 pytestmark = pytest.mark.database
@@ -69,7 +69,7 @@ def test_the_demo_stops_before_the_service_is_ready(scratch: Path) -> None:
 
 
 def test_a_temporary_service_ends_when_its_command_is_killed(scratch: Path) -> None:
-    folder, judged = scratch / "killed", write_beir(scratch / "judged", [{"text": "one"}], ["one"])
+    folder, judged = scratch / "killed", write_pairs(scratch / "judged", [{"text": "one"}], ["one"])
     server = EmbeddedServer(folder / "postgres")
     with started(folder, "eval", str(judged), "--collection", "judged", port=unused_port()) as process:
         children: list[psutil.Process] = []

@@ -11,7 +11,7 @@ from service.store.postgres.versions.backfills import PostgresBackfills
 from tests.encoders import ScriptedEncoder
 from tests.running import until
 from tests.unit.embedder.worker.test_worker import DIMENSIONS, LONG, running, worker
-from tests.world import NOW, build, doc
+from tests.world import NOW, World, build, doc
 
 pytestmark = pytest.mark.database
 
@@ -24,26 +24,27 @@ def faulty() -> ScriptedEncoder:
     return model
 
 
+async def settled(world: World) -> None:
+    """Until no job waits for the active version."""
+    while (await world.queue.status(world.collection.id, world.version.number, datetime.now(UTC))).pending:
+        await asyncio.sleep(0.02)
+
+
 async def test_two_workers_store_everything_once_and_set_aside_what_cannot_be(pool: Pool) -> None:
     world = await build(pool, dimensions=DIMENSIONS)
     good = {f"d{n}": f"text number {n}" for n in range(300)} | {"long": LONG}
     await world.put(*(doc(name, text) for name, text in good.items()), doc("bad", "poison"), doc("nan", "spoiled"))
-    id_ = world.collection.id
-
-    async def settled() -> None:
-        while (await world.queue.status(id_, world.version.number, datetime.now(UTC))).pending:
-            await asyncio.sleep(0.02)
 
     async with running(worker(world, faulty(), claim=40)), running(worker(world, faulty(), claim=40)):
-        await asyncio.wait_for(settled(), 60)
+        await asyncio.wait_for(settled(world), 60)
         await world.put(doc("d7", "another text"), now=datetime.now(UTC))
-        await asyncio.wait_for(settled(), 60)
+        await asyncio.wait_for(settled(world), 60)
 
     stored = await world.stored_chunks()
     assert {name for name, _ in stored} == set(good)
     assert [number for name, number in sorted(stored) if name == "long"] == list(range(5))
     assert {revision for (name, _), revision in stored.items() if name == "d7"} == {2}
-    failed = await world.queue.failed(id_, None, 10)
+    failed = await world.queue.failed(world.collection.id, None, 10)
     assert [(one.id, one.attempts) for one in failed] == [("bad", 3), ("nan", 3)]
     assert failed[0].reason == "RuntimeError: kernel failed"
 
@@ -77,8 +78,7 @@ async def test_a_backfill_under_live_writes_ends_complete(pool: Pool) -> None:
     async def complete() -> None:
         while (found := await backfills.completeness(second)).waiting or found.behind or not found.agrees:
             await asyncio.sleep(0.02)
-        while (await world.queue.status(world.collection.id, world.version.number, datetime.now(UTC))).pending:
-            await asyncio.sleep(0.02)
+        await settled(world)
 
     async with running(worker(world, faulty(), claim=40)), running(worker(world, faulty(), claim=40)):
         for n in range(0, 400, 20):

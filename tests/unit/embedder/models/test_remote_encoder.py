@@ -21,7 +21,7 @@ from service.embedder.models.hashing_encoder import HashingEncoder
 from service.embedder.models.registry import ModelRegistry
 from service.embedder.models.remote_encoder import EncoderService, RemoteEncoder
 from tests.models import encoders
-from tests.ports import unused_port
+from tests.programs import unused_port
 
 SPEC = EmbedderSpec(model="hashing:64", query_prompt="find ", document_prompt="read ")
 TEXTS = ["a tall tower", "a deep river", "a long bridge", "a small house", "an old road"]
