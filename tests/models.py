@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Dense, Normalize, StaticEmbedding
 from starlette.middleware import Middleware
+from starlette.types import ASGIApp
 from tokenizers import Tokenizer
 
 from service.api import problems
@@ -63,12 +64,19 @@ class Encoders:
 def encoders(
     embedders: Embedders, *, keys: Sequence[str] = (), limits: RequestLimits | None = None
 ) -> Iterator[Encoders]:
-    """The real handlers behind a real socket, in a thread with an event loop of its own."""
+    """The real handlers, running."""
     app = FastAPI(middleware=[Middleware(RequestLogMiddleware), Middleware(ApiKeyMiddleware, keys=keys)])
     app.state.service = SimpleNamespace(embedders=embedders, limits=limits or RequestLimits(), reranker=None)
     problems.install(app)
     for resource in (embeddings, models, rerank):
         app.include_router(resource.router)
+    with serving(app) as url:
+        yield Encoders(url, app.state.service)
+
+
+@contextmanager
+def serving(app: ASGIApp) -> Iterator[str]:
+    """The address of an application that runs behind a real socket, in a thread with an event loop of its own."""
     server = uvicorn.Server(uvicorn.Config(app, port=0, log_config=None, lifespan="off"))
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
@@ -76,7 +84,7 @@ def encoders(
     assert thread.is_alive()
     port = server.servers[0].sockets[0].getsockname()[1]
     try:
-        yield Encoders(f"http://127.0.0.1:{port}", app.state.service)
+        yield f"http://127.0.0.1:{port}"
     finally:
         server.should_exit = True
         thread.join(START_SECONDS)

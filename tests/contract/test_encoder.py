@@ -17,17 +17,8 @@ from service.embedder.models.registry import ModelRegistry
 from service.embedder.models.remote_encoder import EncoderService, RemoteEncoder
 from tests.models import encoders, static_model
 
-TEXTS = [
-    "How to cancel a task after a timeout?",
-    "",
-    " ",
-    "🙂",
-    "日本語の文章です。",
-    "Übergrößenträger; naïve café.",
-    "one " * 2000,
-    "a\u0000b\ud7ff\u200bc",
-]
-
+TEXTS = ["How to cancel a task after a timeout?", "", " ", "🙂", "日本語の文章です。", "Übergrößenträger; naïve café."]
+TEXTS += ["one " * 2000, "a\u0000b\ud7ff\u200bc"]
 
 KINDS = [
     "hashing",
@@ -60,10 +51,10 @@ def make(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
             yield Make(lambda spec: RemoteEncoder(remote, spec), model)
             remote.close()
     elif model == "static":
-        # The mean of no rows has no direction.
+        folder = static_model(tmp_path_factory.mktemp("static"))
         yield Make(
-            loader, str(static_model(tmp_path_factory.mktemp("static"))), [text for text in TEXTS if text.strip()]
-        )
+            loader, str(folder), [text for text in TEXTS if text.strip()]
+        )  # the mean of no rows has no direction
     else:
         yield Make(loader, model)
 
@@ -113,11 +104,10 @@ def test_offsets_name_the_tokens_in_code_points_uncut(make: Make) -> None:
 
 def test_lengths_count_everything_that_the_model_would_see(make: Make) -> None:
     encoder = make(query_prompt="search for this: ")
-    plain = [len(offsets) for offsets in encoder.offsets(["one two three", "one " * 3000])]
+    texts = ["one two three", "one " * 3000]
     for role in ("query", "document"):
-        assert encoder.lengths(["one two three", "one " * 3000], role) == [
-            encoder.overhead(role) + count for count in plain
-        ]
+        expected = [encoder.overhead(role) + len(offsets) for offsets in encoder.offsets(texts)]
+        assert encoder.lengths(texts, role) == expected
     assert encoder.overhead("query") > encoder.overhead("document")
 
 
@@ -149,11 +139,7 @@ def test_fewer_dimensions_are_the_first_ones_renormalised(make: Make) -> None:
 
 
 def test_whatever_moves_vectors_changes_the_fingerprint(make: Make) -> None:
-    prints = [
-        make().identity.fingerprint,
-        make(query_prompt="q: ").identity.fingerprint,
-        make(document_prompt="q: ").identity.fingerprint,
-        make(dimensions=32).identity.fingerprint,
-    ]
+    settings: list[dict[str, Any]] = [{}, {"query_prompt": "q: "}, {"document_prompt": "q: "}, {"dimensions": 32}]
+    prints = [make(**each).identity.fingerprint for each in settings]
     assert len(set(prints)) == 4
     assert make().identity.fingerprint == prints[0]

@@ -3,6 +3,7 @@
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -23,13 +24,7 @@ from tests.feed import stored_document
 pytestmark = pytest.mark.model
 
 TEXTS = [
-    "How to cancel a task after a timeout?",
-    "",
-    " ",
-    "\n",
-    "a",
-    "🙂🙃",
-    "日本語の文章です。もう一つの文。",
+    *("How to cancel a task after a timeout?", "", " ", "\n", "a", "🙂🙃", "日本語の文章です。もう一つの文。"),
     "Größe, naïve, Ελληνικά, العربية",
     "x" * 5000,
     "Supercalifragilisticexpialidocious " * 40,
@@ -63,11 +58,12 @@ def test_precision_is_not_part_of_the_fingerprint() -> None:
     assert load(precision="bfloat16").identity == load(precision="float32").identity
 
 
-def variant(folder: Path, reference: SentenceTransformer, **changes: object) -> Path:
+def variant(
+    folder: Path, reference: SentenceTransformer, prompts: dict[str, str] | None = None, **changes: Any
+) -> Path:
     """The default model, saved with other pooling or prompts."""
-    mode, include_prompt = changes.get("pooling", "mean"), changes.get("include_prompt", True)
-    modules = [reference[0], Pooling(384, pooling_mode=mode, include_prompt=include_prompt)]
-    model = SentenceTransformer(modules=modules, prompts=changes.get("prompts", {}), device="cpu")
+    pooling = Pooling(384, **{"pooling_mode": "mean", "include_prompt": True, **changes})
+    model = SentenceTransformer(modules=[reference[0], pooling], prompts=prompts, device="cpu")
     model.save(str(folder), create_model_card=False)
     return folder
 
@@ -78,7 +74,7 @@ def test_the_prompts_of_the_model_itself_are_used_as_the_library_uses_them(
     tmp_path: Path, reference: SentenceTransformer, pooling: str, include_prompt: bool
 ) -> None:
     prompts = {"query": "Represent this sentence for searching: ", "passage": "passage: "}
-    folder = variant(tmp_path, reference, pooling=pooling, include_prompt=include_prompt, prompts=prompts)
+    folder = variant(tmp_path, reference, prompts=prompts, pooling_mode=pooling, include_prompt=include_prompt)
     library = SentenceTransformer(str(folder), device="cpu")
     encoder = load(folder)
     texts = TEXTS[:8] + TEXTS[11:]
@@ -91,12 +87,8 @@ def test_the_prompts_of_the_model_itself_are_used_as_the_library_uses_them(
 
 def test_fingerprints_of_changed_files_differ(tmp_path: Path, reference: SentenceTransformer) -> None:
     prints = {load().identity.fingerprint}
-    changes: list[dict[str, object]] = [
-        {},
-        {"pooling": "cls"},
-        {"include_prompt": False},
-        {"prompts": {"query": "query: ", "document": ""}},
-    ]
+    prompts = {"query": "query: ", "document": ""}
+    changes: list[dict[str, Any]] = [{}, {"pooling_mode": "cls"}, {"include_prompt": False}, {"prompts": prompts}]
     for number, change in enumerate(changes):
         prints.add(load(variant(tmp_path / str(number), reference, **change)).identity.fingerprint)
     shorter = Path(shutil.copytree(DEFAULT, tmp_path / "shorter"))
@@ -142,18 +134,12 @@ def test_packed_layers_give_the_vectors_of_plain_ones() -> None:
     assert not any(type(module) is torch.nn.Linear for module in model._transformer.model.modules())
 
 
-def test_passages_fit_as_the_embedder_counts_them(reference: SentenceTransformer) -> None:
+def test_passages_fit_as_the_embedder_counts_them() -> None:
     encoder = load(document_prompt="passage: ")
-    text = (
-        "Dr. Smith measured 3.14 ± 0.01 units. " * 60
-        + "antidisestablishmentarianism" * 60
-        + " "
-        + "日本語の長い文章です。" * 80
-        + "".join(chr(0x1F600 + n % 40) for n in range(600))
-    )
-    (chunks,) = chunk_documents(
-        encoder, [stored_document("d", text, title="A title")], ChunkingSettings(max_tokens=64, overlap_tokens=16)
-    )
+    text = "Dr. Smith measured 3.14 ± 0.01 units. " * 60 + "antidisestablishmentarianism" * 60
+    text += " " + "日本語の長い文章です。" * 80 + "".join(chr(0x1F600 + n % 40) for n in range(600))
+    document = stored_document("d", text, title="A title")
+    (chunks,) = chunk_documents(encoder, [document], ChunkingSettings(max_tokens=64, overlap_tokens=16))
     assert max(part.tokens for part in chunks) <= 64
     assert not any(part.truncated for part in chunks)
     assert [part.tokens for part in chunks] == encoder.lengths([part.text for part in chunks], "document")

@@ -13,6 +13,7 @@ from service.embedder.models import registry
 from service.embedder.models.hashing_encoder import HashingEncoder
 from service.embedder.models.registry import ModelRegistry
 from tests.encoders import ScriptedEncoder
+from tests.running import until
 
 
 def spec(model: str = "default", **settings: object) -> EmbedderSpec:
@@ -21,10 +22,8 @@ def spec(model: str = "default", **settings: object) -> EmbedderSpec:
 
 def test_default_is_resolved_to_its_name_and_what_was_asked_for_stays() -> None:
     models = ModelRegistry(default="sentence-transformers/all-MiniLM-L6-v2")
-    asked = spec(query_prompt="q: ", dimensions=128)
-    resolved = models.resolve(asked)
-    assert resolved == spec("all-MiniLM-L6-v2", query_prompt="q: ", dimensions=128)
-    assert models.resolve(resolved) == resolved
+    resolved = spec("all-MiniLM-L6-v2", query_prompt="q: ", dimensions=128)
+    assert models.resolve(spec(query_prompt="q: ", dimensions=128)) == resolved == models.resolve(resolved)
 
 
 @pytest.mark.parametrize("model", ["someone/else", "/etc", "../model", "", "hashing:x", "all-MiniLM-L6-v2/../.."])
@@ -97,9 +96,8 @@ async def test_a_failed_load_tells_why_is_not_repeated_at_once_and_can_be_repeat
 
 
 async def test_what_the_client_got_wrong_stays_the_clients_error() -> None:
-    models = ModelRegistry(default="hashing")
     with pytest.raises(Invalid, match="dimensions"):
-        await models.get(spec(dimensions=10_000))
+        await ModelRegistry(default="hashing").get(spec(dimensions=10_000))
 
 
 async def test_embedding_goes_through_one_batcher_for_each_specification() -> None:
@@ -122,8 +120,7 @@ async def test_no_batch_of_a_forgotten_model_is_answered() -> None:
     await asyncio.wait([under_way, waiting])
     old.gate.set()
     await forgetting
-    for outcome in (under_way, waiting):
-        assert isinstance(outcome.exception(), ModelUnavailable)
+    assert {type(outcome.exception()) for outcome in (under_way, waiting)} == {ModelUnavailable}
     assert (await models.embed(spec(), ["after"], "query")).shape == (1, 128)
     assert await models.get(spec()) is new
     await models.close()
@@ -134,8 +131,7 @@ async def test_a_model_that_is_forgotten_while_it_loads_reaches_nobody() -> None
     loads.gate.clear()
     models = ModelRegistry(default="hashing:64", load=loads)
     asked = [asyncio.create_task(models.get(spec())), asyncio.create_task(models.embed(spec(), ["text"], "query"))]
-    while not loads.count:
-        await asyncio.sleep(0.001)
+    await until(lambda: loads.count > 0)
     await models.forget(spec())
     loads.gate.set()
     encoder, _ = await asyncio.gather(*asked)

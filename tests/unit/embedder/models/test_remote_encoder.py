@@ -1,16 +1,20 @@
 """An encoder of another service: what it asks for and how it fails. The promises of encoders are in `contract/`."""
 
+import asyncio
 import json
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from contextlib import closing, contextmanager
 from typing import Any
 from unittest.mock import Mock
 
 import numpy as np
 import pytest
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
 
 from service.api.dependencies import RequestLimits
 from service.api.routes import embeddings, models
@@ -20,20 +24,15 @@ from service.embedder.models import remote_encoder
 from service.embedder.models.hashing_encoder import HashingEncoder
 from service.embedder.models.registry import ModelRegistry
 from service.embedder.models.remote_encoder import EncoderService, RemoteEncoder
-from tests.models import encoders
+from tests.models import encoders, serving
 from tests.programs import unused_port
 
 SPEC = EmbedderSpec(model="hashing:64", query_prompt="find ", document_prompt="read ")
 TEXTS = ["a tall tower", "a deep river", "a long bridge", "a small house", "an old road"]
 
 
-@contextmanager
-def connected(url: str, key: str | None = None) -> Iterator[EncoderService]:
-    opened = EncoderService(url, key)
-    try:
-        yield opened
-    finally:
-        opened.close()
+def connected(url: str, key: str | None = None) -> closing[EncoderService]:
+    return closing(EncoderService(url, key))
 
 
 @pytest.fixture(autouse=True)
@@ -110,35 +109,18 @@ def answering(
     """A service that gives these answers in turn, the last one for ever, and the requests that it gets."""
     asked: list[tuple[str, Any]] = []
 
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-            status, headers, answer = answers[min(len(asked), len(answers) - 1)]
-            asked.append((self.path, body))
-            if hold is not None:
-                hold.wait(10)
-            content = answer if isinstance(answer, bytes) else json.dumps(answer).encode()
-            with suppress(ConnectionError):  # the client did not wait
-                self.send_response(status)
-                for name, value in {**headers, "Content-Length": str(len(content))}.items():
-                    self.send_header(name, value)
-                self.end_headers()
-                self.wfile.write(content)
+    async def respond(request: Request) -> Response:
+        status, headers, answer = answers[min(len(asked), len(answers) - 1)]
+        asked.append((request.url.path, await request.json()))
+        if hold is not None:
+            await asyncio.to_thread(hold.wait, 10)
+        return Response(answer if isinstance(answer, bytes) else json.dumps(answer), status, headers)
 
-        def log_message(self, *_: Any) -> None: ...
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-    thread.start()
-    try:
-        with connected(f"http://127.0.0.1:{server.server_port}") as there:
-            yield there, asked
-    finally:
+    app = Starlette(routes=[Route("/{path:path}", respond, methods=["POST"])])
+    with serving(app) as url, connected(url) as there:
+        yield there, asked
         if hold is not None:
             hold.set()
-        server.shutdown()
-        thread.join()
-        server.server_close()
 
 
 def description(**changes: Any) -> dict[str, Any]:

@@ -43,10 +43,11 @@ class Passes:
             finally:
                 self.at_once -= 1
 
-    async def end(self, name: str) -> None:
-        self._ends[name].set()
-        await self.tasks[name]
-        await self.settle()
+    async def end(self, *names: str) -> None:
+        for name in names:
+            self._ends[name].set()
+            await self.tasks[name]
+            await self.settle()
 
     async def cancel(self, name: str) -> None:
         self.tasks[name].cancel()
@@ -67,8 +68,7 @@ async def test_a_live_pass_waits_for_one_pass_at_most() -> None:
     await passes.wants("l1", encoder, "live")
     await passes.wants("l2", encoder, "live")
     assert passes.began == ["b1"]
-    for name in ("b1", "l1", "l2", "b2", "b3"):
-        await passes.end(name)
+    await passes.end("b1", "l1", "l2", "b2", "b3")
     assert passes.began == ["b1", "l1", "l2", "b2", "b3"]
     assert passes.most == 1
 
@@ -78,8 +78,7 @@ async def test_as_many_at_once_as_the_encoder_says_and_two_at_most() -> None:
     for name in ("b1", "b2", "b3"):
         await passes.wants(name, encoder, "backfill")
     assert passes.began == ["b1", "b2"]
-    for name in ("b2", "b1", "b3"):
-        await passes.end(name)
+    await passes.end("b2", "b1", "b3")
 
 
 async def test_encoders_do_not_wait_for_each_other() -> None:
@@ -87,8 +86,7 @@ async def test_encoders_do_not_wait_for_each_other() -> None:
     await passes.wants("b", first, "backfill")
     await passes.wants("l", second, "live")
     assert passes.began == ["b", "l"]
-    await passes.end("b")
-    await passes.end("l")
+    await passes.end("b", "l")
 
 
 async def test_whoever_leaves_makes_room() -> None:
@@ -109,13 +107,6 @@ class Clock:
         return self.seconds
 
 
-def test_without_a_rate_all_is_allowed() -> None:
-    limit = RateLimit(0)
-    assert limit.available(500) == 500
-    limit.consume(500)
-    assert limit.available(500) == 500
-
-
 @pytest.mark.parametrize("rate", [0.5, 3.0, 40.0, 900.0])
 def test_over_time_the_rate_is_kept_and_used_up(rate: float) -> None:
     clock = Clock()
@@ -131,29 +122,19 @@ def test_over_time_the_rate_is_kept_and_used_up(rate: float) -> None:
     assert 0.98 * 600 * rate <= taken <= 600 * rate
 
 
-def test_what_is_saved_up_is_a_second_at_most() -> None:
+@pytest.mark.parametrize(
+    ("rate", "steps"),
+    [
+        pytest.param(0, [(0, 500, 500, 500), (0, 500, 500, 0)], id="without a rate all is allowed"),
+        pytest.param(20, [(3600, 1_000, 20, 20), (0, 1_000, 0, 0)], id="what is saved up is a second at most"),
+        pytest.param(40, [(0.125, 64, 0, 0), (0, 5, 5, 0), (0.125, 64, 10, 0)], id="a portion is worth the way"),
+        pytest.param(10, [(1, 8, 8, 2), (0, 64, 8, 0)], id="what is not taken stays"),
+    ],
+)
+def test_what_may_be_taken(rate: float, steps: list[tuple[float, int, int, int]]) -> None:
     clock = Clock()
-    limit = RateLimit(20, clock)
-    clock.seconds += 3600
-    assert limit.available(1_000) == 20
-    limit.consume(20)
-    assert limit.available(1_000) == 0
-
-
-def test_it_waits_for_a_portion_that_is_worth_the_way() -> None:
-    clock = Clock()
-    limit = RateLimit(40, clock)
-    clock.seconds += 0.125
-    assert limit.available(64) == 0
-    assert limit.available(5) == 5
-    clock.seconds += 0.125
-    assert limit.available(64) == 10
-
-
-def test_what_is_not_taken_stays() -> None:
-    clock = Clock()
-    limit = RateLimit(10, clock)
-    clock.seconds += 1
-    assert limit.available(8) == 8
-    limit.consume(2)
-    assert limit.available(64) == 8
+    limit = RateLimit(rate, clock)
+    for seconds, wanted, available, taken in steps:
+        clock.seconds += seconds
+        assert limit.available(wanted) == available
+        limit.consume(taken)
