@@ -118,8 +118,7 @@ class Batcher:
 
     def _drop_finished(self) -> None:
         """Drop texts whose caller was cancelled or already got an error."""
-        if any(item.request.answer.done() for item in self._waiting):
-            self._waiting = [item for item in self._waiting if not item.request.answer.done()]
+        self._waiting = [item for item in self._waiting if not item.request.answer.done()]
 
     def _next(self) -> list[_Item]:
         """Candidates for the next pass, in order: of one role, since prompts differ, and no more than could fit."""

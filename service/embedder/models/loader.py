@@ -36,10 +36,7 @@ class ModelLoader:
         return SentenceTransformerEncoder(model, folder, content, spec)
 
     def _shared(self, folder: Path) -> "tuple[fingerprint.Content, EmbeddingModel]":
-        """The model of a folder: the one in memory, unless the content of the folder has changed since it was loaded.
-
-        Sharing a model of other content would register one model as another.
-        """
+        """The model of a folder; another one after its content has changed, or one would be registered as the other."""
         content = fingerprint.content(folder)
         loaded = self._models.get(folder)
         if loaded is None or loaded[0] != content:

@@ -10,7 +10,7 @@ import logging
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, Literal
+from typing import Any
 
 import httpx
 import numpy as np
@@ -170,48 +170,47 @@ class RemoteEncoder:
         return self._overheads[role]
 
     def offsets(self, texts: Sequence[str]) -> list[npt.NDArray[np.int64]]:
-        rows = self._tokenize(texts, "offsets", "document")
+        rows = self._rows("/tokenize", "inputs", texts, {"return": "offsets", "input_type": "document"}, BULK_SECONDS)
         with self._remote.reading():
             return [np.frombuffer(base64.b64decode(row), "<i4").reshape(-1, 2).astype(np.int64) for row in rows]
 
     def lengths(self, texts: Sequence[str], role: Role) -> list[int]:
-        return [int(length) for length in self._tokenize(texts, "lengths", role)]
+        rows = self._rows("/tokenize", "inputs", texts, {"return": "lengths", "input_type": role}, BULK_SECONDS)
+        return [int(length) for length in rows]
 
     def encode(self, texts: Sequence[str], role: Role) -> Vectors:
-        vectors = np.zeros((len(texts), self.identity.dimensions), dtype=np.float32)
-        seconds = QUERY_SECONDS if role == "query" else BULK_SECONDS
         # Like a local encoder: long texts are truncated, and unusable vectors are left to the caller.
         options = {"input_type": role, "encoding_format": "base64", "truncate": True, "unusable": "return"}
-        for start, portion in self._portions(texts):
-            answer = self._ask("/v1/embeddings", {**options, "input": portion}, seconds)
-            with self._remote.reading():
-                rows = [np.frombuffer(base64.b64decode(one["embedding"]), "<f4") for one in answer["data"]]
-                vectors[start : start + len(portion)] = np.stack(rows).reshape(len(portion), -1)
-        return vectors
+        seconds = QUERY_SECONDS if role == "query" else BULK_SECONDS
+        rows = self._rows("/v1/embeddings", "input", texts, options, seconds)
+        with self._remote.reading():
+            vectors = [np.frombuffer(base64.b64decode(row["embedding"]), "<f4") for row in rows]
+            return np.array(vectors, np.float32).reshape(len(texts), self.identity.dimensions)
 
-    def _tokenize(self, texts: Sequence[str], wanted: Literal["offsets", "lengths"], role: Role) -> list[Any]:
+    def _rows(
+        self, path: str, field: str, texts: Sequence[str], options: Mapping[str, Any], seconds: float
+    ) -> list[Any]:
+        """What the service answers for each of the texts, which are sent as `field`, in portions that it accepts."""
         rows: list[Any] = []
-        for _, portion in self._portions(texts):
-            request = {"inputs": portion, "return": wanted, "input_type": role}
-            answer = self._ask("/tokenize", request, BULK_SECONDS)
+        for portion in self._portions(texts):
+            answer = self._ask(path, {**options, field: portion}, seconds)
             with self._remote.reading():
-                if not isinstance(answer, list) or len(answer) != len(portion):
+                found = answer["data"] if field == "input" else answer
+                if not isinstance(found, list) or len(found) != len(portion):
                     raise ValueError("not one row for each text")
-            rows += answer
+            rows += found
         return rows
 
-    def _portions(self, texts: Sequence[str]) -> Iterator[tuple[int, list[orjson.Fragment]]]:
-        """The texts as JSON in portions that the service accepts, each with the position of its first text."""
-        start, size, portion = 0, 0, list[orjson.Fragment]()
-        for position, text in enumerate(texts):
-            written = orjson.dumps(text)
+    def _portions(self, texts: Sequence[str]) -> Iterator[list[orjson.Fragment]]:
+        size, portion = 0, list[orjson.Fragment]()
+        for written in map(orjson.dumps, texts):
             if portion and (len(portion) == self._max_texts or size + len(written) > self._max_bytes // 2):
-                yield start, portion
-                start, size, portion = position, 0, []
+                yield portion
+                size, portion = 0, []
             portion.append(orjson.Fragment(written))
             size += len(written)
         if portion:
-            yield start, portion
+            yield portion
 
     def _ask(self, path: str, request: Mapping[str, Any], seconds: float) -> Any:
         """The answer to a request about this embedder. SpaceRefused if another embedder answered."""

@@ -17,8 +17,9 @@ def chunk_documents(
 ) -> list[tuple[Chunk, ...]]:
     """The chunks of each document, with lengths as the embedder counts them. Blocks: call it in a thread.
 
-    A passage may tokenize into more tokens on its own than within its text. Such a document is split again with less
-    room until every chunk fits; only what cannot be split further stays too long and is marked as truncated.
+    A passage may tokenize into more tokens on its own than within its text (subword merges across the cut). Such a
+    document is split again with less room until every chunk fits; only what cannot be split further stays too long and
+    is marked as truncated.
     """
     most = min(chunking.max_tokens or encoder.identity.max_tokens, encoder.identity.max_tokens)
     overhead = encoder.overhead("document")

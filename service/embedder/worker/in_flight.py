@@ -42,7 +42,7 @@ class InFlightDocument:
         return not self.is_settled and len(self.rows) == len(self.chunks) > 0
 
     def encoded(self) -> EncodedDocument:
-        vectors = np.stack([self.rows[number] for number in range(len(self.chunks))])
+        vectors = np.stack([self.rows[chunk.number] for chunk in self.chunks])
         return EncodedDocument(job=self.job, chunks=self.chunks, vectors=vectors)
 
 

@@ -1,7 +1,4 @@
-"""One lane of the worker: the stages from claimed documents to stored vectors. Each lane has stages of its own.
-
-Live documents never queue behind a backfill; the lanes meet only at the model (see `priority_gate`).
-"""
+"""One lane of the worker: the stages from claimed documents to stored vectors."""
 
 import asyncio
 import logging
@@ -31,7 +28,7 @@ _WRITE_AT_ONCE = 256
 
 
 class Pipeline:
-    """The stages after the claim: chunk, encode, write."""
+    """Chunk, encode, write. Live documents never queue behind a backfill: the lanes meet only at the `PriorityGate`."""
 
     def __init__(
         self,

@@ -1,8 +1,6 @@
 """Split a document's text into passages that fit the embedder. Pure arithmetic on token offsets.
 
-Cuts fall, in order of preference, after sentences, at line ends, between words, between tokens. A passage on its own
-may tokenize into a token or two more than inside its text (subword merges across the cut), so the caller
-(`document_chunker`) counts again and, if a chunk is too long, splits again with a smaller budget.
+Cuts fall, in order of preference, after sentences, at line ends, between words, between tokens.
 """
 
 import re

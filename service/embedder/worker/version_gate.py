@@ -30,10 +30,9 @@ class VersionGate:
         retry_seconds: float = 5.0,
         recheck_seconds: float = 2.0,
     ) -> None:
-        """`ensure` returns the verified encoder or raises.
+        """`ensure` returns the verified encoder or raises. `retry_seconds`: first delay after a failure.
 
-        `retry_seconds`: first delay after a failure. `recheck_seconds`: age at which a verification is renewed, since
-        it may have been withdrawn.
+        `recheck_seconds`: age at which a verification is renewed, since it may have been withdrawn.
         """
         self._ensure, self._retry_seconds, self._recheck_seconds = ensure, retry_seconds, recheck_seconds
         self._verified: dict[Key, Encoder] = {}
