@@ -85,15 +85,9 @@ class FailurePolicy:
         dead_lettered = await self.retry_database(
             lambda: self._queue.record_failure([job], reason, self._settings.max_attempts, utc_now(), utc_now() + wait)
         )
-        log.warning(
-            "document dead-lettered" if dead_lettered else "document failure recorded",
-            extra={
-                "collection_id": job.collection_id,
-                "document_id": job.document_id,
-                "version": job.version,
-                "reason": reason,
-            },
-        )
+        place = {"collection_id": job.collection_id, "document_id": job.document_id, "version": job.version}
+        message = "document dead-lettered" if dead_lettered else "document failure recorded"
+        log.warning(message, extra={**place, "reason": reason})
         if dead_lettered:
             metrics.DOCUMENTS_SET_ASIDE.labels(await self.collection_name(job.collection_id)).inc()
         return bool(dead_lettered)

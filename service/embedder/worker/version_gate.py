@@ -70,14 +70,8 @@ class VersionGate:
             delay = backoff.next_delay()
             self._due[key] = time.monotonic() + delay
             self._verified.pop(key, None)
-            log.warning(
-                "version skipped",
-                extra={
-                    "collection_id": version.collection_id,
-                    "version": version.number,
-                    "reason": error.detail if isinstance(error, AzimuthError) else repr(error),
-                    "retry_seconds": round(delay, 1),
-                },
-            )
+            reason = error.detail if isinstance(error, AzimuthError) else repr(error)
+            place = {"collection_id": version.collection_id, "version": version.number}
+            log.warning("version skipped", extra={**place, "reason": reason, "retry_seconds": round(delay, 1)})
         finally:
             self._running.pop(key, None)

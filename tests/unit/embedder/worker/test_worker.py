@@ -494,22 +494,22 @@ async def test_a_new_document_overtakes_a_backfill(world: World, model: Scripted
     assert len({name for name, _ in await world.stored_chunks(second)}) == 63
 
 
-async def test_a_backfill_is_claimed_when_no_live_write_is_left(world: World, model: ScriptedEncoder) -> None:
+async def test_a_backfill_is_claimed_when_no_live_write_is_left(
+    world: World, model: ScriptedEncoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
     await queue(world, "backfill", *(doc(f"old{n}") for n in range(50)))
     await world.put(*(doc(f"new{n}") for n in range(150)))
     claims: list[tuple[str, int, int]] = []
+    claim = world.queue.claim
 
-    class Watched:
-        def __getattr__(self, name: str) -> Any:
-            return getattr(world.queue, name)
+    async def watched(*arguments: Any) -> Any:
+        claimed = await claim(*arguments)
+        free = [name for (_, name, _), job in world.fake.jobs.items() if job.lease is None and job.priority < 2]  # type: ignore[union-attr]
+        claims.append((arguments[-1], len(claimed), len(free)))
+        return claimed
 
-        async def claim(self, *arguments: Any) -> Any:
-            claimed = await world.queue.claim(*arguments)
-            free = [name for (_, name, _), job in world.fake.jobs.items() if job.lease is None and job.priority < 2]  # type: ignore[union-attr]
-            claims.append((arguments[-1], len(claimed), len(free)))
-            return claimed
-
-    await drain(world, model, queue=Watched(), claim=20)
+    monkeypatch.setattr(world.queue, "claim", watched)
+    await drain(world, model, claim=20)
     assert sum(count for lane, count, _ in claims if lane == "live") == 300
     assert sum(count for lane, count, _ in claims if lane == "backfill") == 50
     assert all(free == 0 for lane, count, free in claims if lane == "backfill" and count)
@@ -539,7 +539,7 @@ async def test_passes_of_a_backfill_are_short(world: World, model: ScriptedEncod
     assert sum(short) / len(short) > 200
 
 
-async def test_the_active_version_comes_first(world: World) -> None:
+async def test_the_active_version_comes_first(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     second = await world.add_version(2, VersionState.READY)
     started: list[int] = []
 
@@ -551,17 +551,16 @@ async def test_the_active_version_comes_first(world: World) -> None:
     async def ensure(version: EmbedderVersion) -> Encoder:
         return models[version.number]
 
-    class Gated:
-        def __getattr__(self, name: str) -> Any:
-            return getattr(world.queue, name)
+    claim = world.queue.claim
 
-        async def claim(self, versions: Sequence[EmbedderVersion], *arguments: Any) -> Any:
-            if len(versions) == 2:
-                both.set()
-            return await world.queue.claim(versions, *arguments) if both.is_set() else ()
+    async def gated(versions: Sequence[EmbedderVersion], *arguments: Any) -> Any:
+        if len(versions) == 2:
+            both.set()
+        return await claim(versions, *arguments) if both.is_set() else ()
 
+    monkeypatch.setattr(world.queue, "claim", gated)
     await world.put(*(doc(f"d{n}", LONG[:600]) for n in range(20)))
-    await drain(world, models[1], ensure=ensure, queue=Gated())
+    await drain(world, models[1], ensure=ensure)
     assert len(await world.stored_chunks(second)) == 20
     assert started.count(1) == started.count(2) > 5
     last = len(started) - started[::-1].index(1)
