@@ -35,13 +35,9 @@ class SentenceTransformerEncoder:
         }
         self._prompt_lengths = {role: model.prompt_length(prompt) for role, prompt in self._prompts.items()}
         self._overheads = {role: model.tokenizer.lengths([prompt])[0] for role, prompt in self._prompts.items()}
+        prompts = {f"{role}_prompt": prompt for role, prompt in self._prompts.items()}
         self.identity = EmbedderIdentity(
-            parts={
-                **content.parts,
-                "query_prompt": self._prompts["query"],
-                "document_prompt": self._prompts["document"],
-                "normalisation": "l2",
-            },
+            parts={**content.parts, **prompts, "normalisation": "l2"},
             dimensions=kept_dimensions(spec, model.dimensions),
             max_tokens=model.max_tokens,
         )

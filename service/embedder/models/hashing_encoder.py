@@ -45,17 +45,9 @@ class HashingEncoder:
             raise Invalid.at("embedder.model", "a hashing encoder is named hashing or hashing:N, N from 8 to 4000")
         self._full = full
         self._prompts: dict[Role, str] = {"query": spec.query_prompt, "document": spec.document_prompt}
-        self.identity = EmbedderIdentity(
-            parts={
-                "model": "hashing",
-                "algorithm": "words and trigrams, blake2b, 1",
-                "full_dimensions": str(full),
-                "query_prompt": spec.query_prompt,
-                "document_prompt": spec.document_prompt,
-            },
-            dimensions=kept_dimensions(spec, full),
-            max_tokens=MAX_TOKENS,
-        )
+        parts = {"model": "hashing", "algorithm": "words and trigrams, blake2b, 1", "full_dimensions": str(full)}
+        parts |= {f"{role}_prompt": prompt for role, prompt in self._prompts.items()}
+        self.identity = EmbedderIdentity(parts=parts, dimensions=kept_dimensions(spec, full), max_tokens=MAX_TOKENS)
 
     def offsets(self, texts: Sequence[str]) -> list[npt.NDArray[np.int64]]:
         return [

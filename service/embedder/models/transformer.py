@@ -57,17 +57,9 @@ class TransformerModel:
             self._transformer.model, self._probe, tolerance=1e-4 if self.dtype == torch.float32 else 0.05
         )
         self.dimensions = int(self._probe().shape[1])
-        log.info(
-            "model loaded",
-            extra={
-                "model": folder.name,
-                "device": str(self.device),
-                "precision": str(self.dtype).removeprefix("torch."),
-                "packed": self.packed,
-                "dimensions": self.dimensions,
-                "max_tokens": self.max_tokens,
-            },
-        )
+        runs = {"device": str(self.device), "precision": str(self.dtype).removeprefix("torch."), "packed": self.packed}
+        sizes = {"dimensions": self.dimensions, "max_tokens": self.max_tokens}
+        log.info("model loaded", extra={"model": folder.name, **runs, **sizes})
 
     def prompt_length(self, prompt: str) -> int:
         """Tokens of the prompt at the head of a text."""

@@ -59,16 +59,8 @@ class PackedCrossEncoder:
             self._probe,
             tolerance=1e-3 if dtype == torch.float32 else 0.25,  # log-odds are a few units
         )
-        log.info(
-            "reranker loaded",
-            extra={
-                "model": name,
-                "device": str(self.device),
-                "precision": str(dtype).removeprefix("torch."),
-                "packed": packed,
-                "max_tokens": self.max_tokens,
-            },
-        )
+        runs = {"device": str(self.device), "precision": str(dtype).removeprefix("torch."), "packed": packed}
+        log.info("reranker loaded", extra={"model": name, **runs, "max_tokens": self.max_tokens})
 
     def tokens(self, query: str, passages: Sequence[str]) -> tuple[list[Encoding], int]:
         """The query with each passage as the model reads them, and how many of these pairs were truncated.
