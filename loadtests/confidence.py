@@ -73,9 +73,6 @@ def python_docs(queries: int) -> Subject:
     )
 
 
-# ---------------------------------------------------------------- through the service
-
-
 def ingest(client: Client, subject: Subject) -> None:
     client.ensure_collection(subject.name)
     for _ in client.ingest(subject.name, map(ndjson, subject.documents)):
@@ -120,9 +117,6 @@ def measure(place: Sandbox, subjects: Sequence[Subject], mode: str) -> tuple[Tab
             for other in subjects
         }
     return found, figures
-
-
-# ---------------------------------------------------------------- what came out
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -175,13 +169,7 @@ def report(found: Table, figures: Mapping[str, Mapping[str, Any]], names: Sequen
     table(
         columns,
         [
-            (
-                name,
-                one["chunks"],
-                sum(one["sources"].values()),
-                one["auroc"],
-                one["expected_calibration_error"],
-            )
+            (name, one["chunks"], sum(one["sources"].values()), one["auroc"], one["expected_calibration_error"])
             for name, one in figures.items()
         ],
     )

@@ -73,9 +73,6 @@ SETTINGS: dict[str, Setting] = {
 }
 
 
-# ---------------------------------------------------------------- what the legs say
-
-
 def asked(client: Client, folder: str, queries: int, language: str) -> list[RecordedQuery]:
     """The collection is loaded where it is not there yet."""
     if folder == demo_corpus.COLLECTION:
@@ -124,9 +121,6 @@ def kept(path: Path | None, ask: Callable[[], list[RecordedQuery]]) -> list[Reco
         )
         for row in rows
     ]
-
-
-# ---------------------------------------------------------------- which setting
 
 
 def mean(said: Sequence[RecordedQuery], setting: Setting) -> float:

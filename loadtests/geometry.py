@@ -98,9 +98,6 @@ def corpus(path: Path | None, most: int) -> Corpus:
     return Corpus(name=name, texts=texts, pieces=lexical_similarity.sample_excerpts(texts[:LEXICAL_ROWS], PIECES))
 
 
-# ---------------------------------------------------------------- models, sound and broken
-
-
 class Bundled:
     """The bundled model, and models with its weights moved about."""
 
@@ -196,9 +193,6 @@ def spaces(model: Bundled, one: Corpus, *, alone: bool) -> dict[str, Space]:
         return {SOUND: found[SOUND]}
     texts, pieces = derived(found[SOUND].texts, one.texts), derived(found[SOUND].pieces, questions)
     return found | {name: Space(texts=texts[name], pieces=pieces[name]) for name in texts}
-
-
-# ---------------------------------------------------------------- examine
 
 
 def stored(rows: Rows) -> tuple[Vectors, npt.NDArray[np.bool_]]:

@@ -29,9 +29,6 @@ CALM_SECONDS = 900.0
 PATH = f"/v1/collections/{COLLECTION}"
 
 
-# ---------------------------------------------------------------- the service
-
-
 class Machine:
     """`azimuth up` on a folder, its children, and its embedded server."""
 
@@ -101,9 +98,6 @@ def insist(http: httpx.Client, method: str, path: str, **request: Any) -> Any:
         if time.monotonic() > deadline:
             raise RuntimeError(f"{method} {path} was never taken")
         time.sleep(0.1)
-
-
-# ---------------------------------------------------------------- clients without pause
 
 
 @dataclass

@@ -56,11 +56,7 @@ class Bench:
 
 class Way:
     def __init__(
-        self,
-        plan: DensePlan,
-        limit: int = 100,
-        within: Sequence[DocumentId] | None = None,
-        where: Filter | None = None,
+        self, plan: DensePlan, limit: int = 100, within: Sequence[DocumentId] | None = None, where: Filter | None = None
     ) -> None:
         self.plan, self.limit, self.within, self.where = plan, limit, within, where
 

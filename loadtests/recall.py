@@ -50,9 +50,6 @@ QUIET = {"AZIMUTH_EMBEDDER": f"hashing:{DIMENSIONS}", "AZIMUTH_RERANKER": "none"
 Request = dict[str, Any]
 
 
-# ---------------------------------------------------------------- the collection
-
-
 def vectors_of(documents: int, queries: int) -> tuple[Vectors, Vectors]:
     """What is stored, and what is asked: half way from some of it to where nothing is, which an index finds hard."""
     stored = clustered(documents, DIMENSIONS, SEED)
@@ -103,9 +100,6 @@ def truth(stored: Vectors, asked: Vectors, filter_match: np.ndarray | None) -> l
         best = np.argpartition(-cosines, K, axis=1)[:, :K]
         found += [{f"{places[place]}" for place in own} for own in best]
     return found
-
-
-# ---------------------------------------------------------------- is it true?
 
 
 @dataclass
@@ -180,9 +174,6 @@ def request(vector: np.ndarray, **options: Any) -> Request:
         "include": [],
         **options,
     }
-
-
-# ---------------------------------------------------------------- what does it cost?
 
 
 @dataclass

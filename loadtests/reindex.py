@@ -48,9 +48,6 @@ TOLERANCE = 0.002
 """Between a score and its cosine recomputed: half precision in the table, bfloat16 in the model."""
 
 
-# ---------------------------------------------------------------- what went wrong
-
-
 @dataclass
 class Verdict:
     rows: list[tuple[str, int]] = field(default_factory=list)
@@ -150,9 +147,6 @@ def foreign(
             kept = vectors.get((one, chunk.number))
             bad += kept is None or float(kept @ vector) / float(np.linalg.norm(kept)) < 0.998
     return bad
-
-
-# ---------------------------------------------------------------- the operator
 
 
 class Operator:

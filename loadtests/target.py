@@ -93,9 +93,6 @@ def replace(address: str, client: Client, corpus: Corpus) -> Corpus:
     return Corpus(kept + names, np.concatenate([corpus.vectors[~gone], fresh]))
 
 
-# ---------------------------------------------------------------- arrive
-
-
 def standing(client: Client) -> dict[str, Any]:
     found: dict[str, Any] = client.call("GET", f"{PATH}/recall")["versions"][0]
     return found
@@ -121,9 +118,6 @@ def arrive(address: str, client: Client, target: float, since: str, asked: Vecto
     return effort
 
 
-# ---------------------------------------------------------------- measure
-
-
 def recall(answers: Answers, true: Sequence[set[str]]) -> float:
     found = (len({hit["id"] for hit in body["hits"]} & own) / K for body, own in zip(answers.bodies, true, strict=True))
     return float(np.mean(list(found)))
@@ -143,10 +137,7 @@ def in_turns(address: str, asked: Vectors, ef_search: int) -> tuple[Answers, Ans
     """As the service does it, and with this `ef_search`."""
     requests = [one for vector in asked for one in (request(vector), request(vector, ef_search=ef_search))]
     both = ask(address, COLLECTION, requests)
-    return (
-        Answers(both.seconds[::2], both.bodies[::2]),
-        Answers(both.seconds[1::2], both.bodies[1::2]),
-    )
+    return (Answers(both.seconds[::2], both.bodies[::2]), Answers(both.seconds[1::2], both.bodies[1::2]))
 
 
 def rows_of(

@@ -71,8 +71,6 @@ class Page:
                 entry = message["params"]["entry"]
                 self.complaints.append(f"{entry['text']} {entry.get('url', '')}")
 
-    # ------------------------------------------------------------ looking
-
     def evaluate(self, script: str) -> Any:
         """The value of a JavaScript expression, as JSON; a promise is waited for."""
         answer = self.send("Runtime.evaluate", expression=script, returnByValue=True, awaitPromise=True)
@@ -97,8 +95,6 @@ class Page:
 
     def text(self, selector: str) -> str:
         return str(self.evaluate(f"document.querySelector({json.dumps(selector)})?.innerText ?? ''"))
-
-    # ------------------------------------------------------------ doing
 
     def open(self, url: str) -> None:
         """Go there; it is shown once it has loaded."""

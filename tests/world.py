@@ -77,8 +77,6 @@ class World:
         self.queue, self.vectors, self.changes = adapters.queue, adapters.vectors, adapters.changes
         self.audit, self.test_sets, self.recalls = adapters.audit, adapters.test_sets, adapters.recalls
 
-    # ------------------------------------------------------------ what clients and workers do
-
     async def put(self, *documents: Document, now: datetime = NOW) -> tuple[Accepted, ...]:
         return await self.documents.put(self.collection.id, documents, now)
 
@@ -107,8 +105,6 @@ class World:
             for one in await self.claim(limit=len(rows))
         ]
         assert len(await self.store(*work)) == len(rows)
-
-    # ------------------------------------------------------------ what tests look at
 
     @property
     def database(self) -> Pool:

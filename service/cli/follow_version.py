@@ -12,11 +12,7 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn
 
 from service.client.http_client import Client, Refused, Unreachable
 
-PHASES = {
-    "backfilling": "encoding documents",
-    "indexing": "building the index",
-    "verifying": "gathering evidence",
-}
+PHASES = {"backfilling": "encoding documents", "indexing": "building the index", "verifying": "gathering evidence"}
 """The states that end by themselves. In every other state a version stays until an operator decides."""
 
 UNITS = {"backfilling": "documents", "indexing": "chunks"}

@@ -14,12 +14,7 @@ Folder = Annotated[Path, typer.Argument(help="BEIR layout: queries.jsonl and qre
 Split = Annotated[str, typer.Option(help="Which judgments.")]
 
 
-def judgments(
-    folder: Folder,
-    collection: shell.Collection,
-    split: Split = "test",
-    url: shell.Url = None,
-) -> None:
+def judgments(folder: Folder, collection: shell.Collection, split: Split = "test", url: shell.Url = None) -> None:
     """Upload queries and judgments as the collection's test set; they replace the former test set.
 
     A new version is compared with the active version on these queries before it can be promoted.

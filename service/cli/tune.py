@@ -18,8 +18,7 @@ from service.evaluation.replay import RankingSettings
 def tune_collection(
     collection: shell.Collection,
     judgments: Annotated[
-        Path | None,
-        typer.Option(help="Judged queries in BEIR layout; default: the collection's own test set."),
+        Path | None, typer.Option(help="Judged queries in BEIR layout; default: the collection's own test set.")
     ] = None,
     split: Annotated[str, typer.Option(help="Which judgments of the folder.")] = "test",
     sample: Annotated[

@@ -91,8 +91,6 @@ class Client:
         except httpx.TransportError:
             return False
 
-    # ------------------------------------------------------------ collections and documents
-
     def ensure_collection(self, name: str, settings: dict[str, Any] | None = None) -> dict[str, Any]:
         """The collection; it is created with `settings` if it does not exist, and left unchanged if it does."""
         try:
@@ -143,8 +141,6 @@ class Client:
         body = {"searches": list(requests)}
         results: list[dict[str, Any]] = self.call("POST", f"/v1/collections/{name}/search/batch", json=body)["results"]
         return results
-
-    # ------------------------------------------------------------ embedder versions
 
     def versions(self, name: str) -> dict[str, Any]:
         """`active_version` and `versions`, each in the shape of `version`."""

@@ -134,8 +134,6 @@ class ConfidenceCalibrator:
         unfitted = Calibration(rows=status.rows, sources=sources, learnt_at=now(), judged_at=judged_at)
         return await asyncio.to_thread(fit_calibration, unfitted, own, whole, foreign)
 
-    # ------------------------------------------------------------ search
-
     async def _own_sentences(
         self, collection: Collection, version: EmbedderVersion
     ) -> tuple[list[SyntheticQuery], list[SyntheticQuery]]:
@@ -176,9 +174,6 @@ class ConfidenceCalibrator:
             for rows in (dense, lexical)
         )
         return TopScores(cosine=cosine, bm25=bm25 / ceiling if ceiling > 0 else 0.0, subject=query.subject)
-
-
-# ---------------------------------------------------------------- exclude and fit
 
 
 def _judged_queries(judgments: Judgments | None) -> list[SyntheticQuery]:

@@ -67,9 +67,6 @@ _OPERATORS = _ORDERED.keys() | _SETS | _ONE_VALUE | {"$exists"}
 _NOT_TEXT = re.compile("[\0\ud800-\udfff]")
 
 
-# ---------------------------------------------------------------- parsing
-
-
 def parse(raw: object) -> Filter:
     """The filter of a client. Invalid names the exact place, such as `filter.year.$gte`."""
     return _Parser().conjunction(raw, "filter", depth=1)
@@ -222,9 +219,6 @@ def _text(value: str, at: str) -> str:
 def _shown(key: str) -> str:
     """A key as it may stand in an error: short, and encodable in UTF-8."""
     return _NOT_TEXT.sub("\N{REPLACEMENT CHARACTER}", key[:MAX_FIELD_LENGTH])
-
-
-# ---------------------------------------------------------------- meaning
 
 
 def operands(where: Filter | None) -> int:

@@ -78,9 +78,6 @@ def collapse_reasons(geometry: Geometry) -> tuple[str, ...]:
     return tuple(found)
 
 
-# ---------------------------------------------------------------- cosines
-
-
 def mean_cosine(rows: Floats) -> float:
     """The mean over all pairs of different rows, without forming the pairs.
 
@@ -112,9 +109,6 @@ def random_pair_cosines(rows: Floats, pairs: int, random: np.random.Generator) -
     second = (first + random.integers(1, n, size=pairs)) % n
     parts = (slice(start, start + _PAIRS_AT_ONCE) for start in range(0, pairs, _PAIRS_AT_ONCE))
     return np.concatenate([np.einsum("ij,ij->i", rows[first[part]], rows[second[part]]) for part in parts])
-
-
-# ---------------------------------------------------------------- principal directions
 
 
 def principal_variances(rows: Floats) -> Floats:
@@ -196,9 +190,6 @@ def jackknife_error(rows: Floats, statistic: Callable[[Floats], Floats], groups:
     left_out = np.stack([statistic(rows[group_of != group]) for group in range(groups)])
     errors: Floats = np.sqrt((groups - 1) / groups * np.square(left_out - left_out.mean(axis=0)).sum(axis=0))
     return errors
-
-
-# ---------------------------------------------------------------- duplicates
 
 
 def duplicate_rows(vectors: Vectors) -> npt.NDArray[np.intp]:

@@ -120,9 +120,6 @@ def measure_sample(sample: GeometrySample, near: NearestNeighbours) -> GeometryM
     return GeometryMeasurements(measures=measures, picture=picture)
 
 
-# ---------------------------------------------------------------- the measures
-
-
 def _query_separation(sample: GeometrySample) -> GeometryMeasure:
     """Whether excerpts, as queries, lie nearer to their own text than to texts of other documents."""
     if len(sample.excerpts) < MIN_TEXTS:

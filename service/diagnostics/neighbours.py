@@ -59,9 +59,6 @@ def nearest_neighbours(rows: Vectors, k: int = K, groups: Indices | None = None)
     return NearestNeighbours(ids=ids, cosines=cosines)
 
 
-# ---------------------------------------------------------------- hubs
-
-
 def occurrences(near: NearestNeighbours) -> Counts:
     """How often each row is among the k nearest of others, [n]: its mean is k."""
     counts: Counts = np.bincount(near.ids.ravel(), minlength=len(near.ids))
@@ -82,9 +79,6 @@ def skewness(counts: npt.NDArray[np.number]) -> float:
 def antihubs(counts: Counts) -> float:
     """The share of rows that are among the nearest of no other: documents that hardly any query finds."""
     return float((counts == 0).mean()) if counts.size else 0.0
-
-
-# ---------------------------------------------------------------- dimension
 
 
 def distance_ratios(near: NearestNeighbours) -> Floats:
@@ -111,9 +105,6 @@ def intrinsic_dimension(ratios: Floats) -> float:
     logs = np.log(np.sort(ratios)[:kept])
     squares = float(np.square(logs).sum())
     return float(logs @ -np.log1p(-np.arange(1, kept + 1) / len(ratios))) / squares if squares > 0 else 0.0
-
-
-# ---------------------------------------------------------------- near duplicates and agreement
 
 
 def pairs_above(near: NearestNeighbours, cosine: float) -> list[tuple[int, int]]:

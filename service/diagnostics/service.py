@@ -145,8 +145,6 @@ class DiagnosticsService:
         finally:
             self._waiting -= 1
 
-    # ------------------------------------------------------------ the stages
-
     async def _diagnose(self, collection: Collection, version: EmbedderVersion, size: int, rows: int) -> GeometryReport:
         sample = await self.vectors.sample(version, size)
         rows = max(len(sample.chunks), rows)  # which is an estimate

@@ -91,9 +91,6 @@ def assess_drift(
     return DriftAssessment(measures=measures, best_cosine=median(cosines) if cosines else None)
 
 
-# ---------------------------------------------------------------- against the collection
-
-
 def _out_of_domain(latest: Sequence[WindowedQuery]) -> DriftMeasure:
     known = [query.in_domain for query in latest if query.in_domain is not None]
     if len(known) < MIN_LATEST:
@@ -136,9 +133,6 @@ def _corpus_distance(latest: Sequence[WindowedQuery], reference: CollectionRefer
     return DriftMeasure(name="corpus_distance", estimate=estimate, message=message)
 
 
-# ---------------------------------------------------------------- against earlier queries
-
-
 def _moved(
     name: Literal["centroid_shift", "mmd"], latest: Sequence[WindowedQuery], earlier: Sequence[WindowedQuery]
 ) -> DriftMeasure:
@@ -170,9 +164,6 @@ def _top_score(latest: Sequence[WindowedQuery], earlier: Sequence[WindowedQuery]
         "recall"
     )
     return _judged("top_score", estimate, fell, f"{medians}: {_significance(estimate, fell)}", advice)
-
-
-# ---------------------------------------------------------------- shared by the measures
 
 
 def _judged(name: DriftMeasureName, estimate: Estimate, watched: bool, message: str, advice: str) -> DriftMeasure:

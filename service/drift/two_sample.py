@@ -37,9 +37,6 @@ class Estimate:
     p_value: float | None = None
 
 
-# ---------------------------------------------------------------- vectors
-
-
 def mmd(sample: npt.ArrayLike, reference: npt.ArrayLike, *, seed: int = 0) -> Estimate:
     """The MMD with a Gaussian kernel as wide as the median distance of two rows (the "median heuristic"), in [0, 1].
 
@@ -111,9 +108,6 @@ def _unbiased_squares(between: Floats, labels: Floats, m: int, n: int) -> Floats
     return squares
 
 
-# ---------------------------------------------------------------- numbers
-
-
 def ks_statistic(sample: npt.ArrayLike, reference: npt.ArrayLike) -> Estimate:
     """The Kolmogorov-Smirnov statistic of two samples of numbers, in [0, 1]; 1 where they do not overlap.
 
@@ -127,9 +121,6 @@ def ks_statistic(sample: npt.ArrayLike, reference: npt.ArrayLike) -> Estimate:
     value, p_value = float(test.statistic), float(test.pvalue)
     half = sum(math.sqrt(math.log(2 / 0.025) / (2 * size)) for size in (len(a), len(b)))
     return Estimate(value=value, low=max(0.0, value - half), high=min(1.0, value + half), p_value=p_value)
-
-
-# ---------------------------------------------------------------- shares
 
 
 def pooled_share(counts: Sequence[int], totals: Sequence[int]) -> Estimate:

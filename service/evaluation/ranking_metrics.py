@@ -38,9 +38,6 @@ def reciprocal_rank(ranking: Sequence[str], grades: Mapping[str, int], k: int) -
     return next((1.0 / rank for rank, document in enumerate(ranking[:k], 1) if grades.get(document, 0) > 0), 0.0)
 
 
-# ---------------------------------------------------------------- judged queries
-
-
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EvaluatedQuery:
     """The answer to one judged query. `ranking`: 100 deep. `degraded`: `stage: reason` of stages that did not run."""
@@ -90,9 +87,6 @@ def percentile(values: Sequence[float], share: float) -> float:
     return sorted(values)[max(0, math.ceil(share * len(values)) - 1)] if values else math.nan
 
 
-# ---------------------------------------------------------------- two rankings
-
-
 def overlap_at_k(a: Sequence[str], b: Sequence[str], k: int) -> float:
     """How many of the first k the two have in common, as a share of the longer; 1 where both are empty."""
     first, second = set(a[:k]), set(b[:k])
@@ -109,9 +103,6 @@ def kendall_tau(a: Sequence[str], b: Sequence[str]) -> float:
     places = [place[item] for item in a if item in place]
     signs = [1 if earlier < later else -1 for earlier, later in combinations(places, 2)]
     return sum(signs) / len(signs) if signs else math.nan
-
-
-# ---------------------------------------------------------------- confidence intervals
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -106,8 +106,6 @@ class RecallController:
                 if ours and calibration_due(await self.recalls.curve(version), health, index, target):
                     await self._calibrate(collection, version, health, now)
 
-    # ------------------------------------------------------------ calibrate
-
     async def prepare(self, collection: Collection, version: EmbedderVersion, now: Clock) -> None:
         """Set the `ef_search` of a version before its promotion is judged by its recall.
 
@@ -136,8 +134,6 @@ class RecallController:
         extra = {"collection_id": collection.id, "version": version.number, "queries": curve.queries}
         log.info("calibrated", extra=extra)
         await self._apply_changes(collection, version, curve, now())
-
-    # ------------------------------------------------------------ hold
 
     async def _changes(
         self, collection: Collection, version: EmbedderVersion, curve: CalibrationCurve, now: datetime
@@ -171,8 +167,6 @@ class RecallController:
         self._minutes[collection_id] = (*kept, *await self.recalls.since(collection_id, max(again, oldest)))
         return self._minutes[collection_id]
 
-    # ------------------------------------------------------------ audit
-
     async def _apply_changes(
         self, collection: Collection, version: EmbedderVersion, curve: CalibrationCurve, now: datetime
     ) -> None:
@@ -205,8 +199,6 @@ class RecallController:
             await self.recalls.put_ef_setting(collection.id, setting, entry)
             extra = {"collection_id": collection.id, "version": version.number, **details, "reason": setting.reason}
             log.log(logging.WARNING if setting.missed else logging.INFO, "ef_search set", extra=extra)
-
-    # ------------------------------------------------------------ reindex
 
     async def health(
         self, collection: Collection, version: EmbedderVersion

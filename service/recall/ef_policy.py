@@ -78,9 +78,6 @@ class EfDecision:
     reason: str
 
 
-# ---------------------------------------------------------------- evidence
-
-
 @dataclass(frozen=True, slots=True)
 class ProbeHistory:
     """What probes measured in one band of one version, by `ef_search`, oldest minutes first."""
@@ -152,9 +149,6 @@ def ever_missed(probes: ProbeHistory, ef_search: int, target: float) -> bool:
             if misses_target(window, target):
                 return True
     return False
-
-
-# ---------------------------------------------------------------- decisions
 
 
 def initial_decision(curve: CalibrationCurve, target: float, probes: ProbeHistory = ProbeHistory({})) -> EfDecision:

@@ -75,8 +75,6 @@ class RecallMonitor:
         self._arrived = asyncio.Event()
         self._lexical_probed_at = self._expired_deleted_at = -math.inf
 
-    # ------------------------------------------------------------ sample
-
     def on_search(self, observed: SearchEvent) -> None:
         """As `SearchObserver`."""
         if self.budget_ms > 0 and self.rng.random() < self.share:
@@ -116,8 +114,6 @@ class RecallMonitor:
             filter_match=None if filter_match is None else replace(filter_match, ids=None),
             width=observed.width,
         )
-
-    # ------------------------------------------------------------ probe
 
     async def run(self, stop: asyncio.Event) -> None:
         """Probe and flush until `stop`. Errors are counted and logged, never raised."""
@@ -197,8 +193,6 @@ class RecallMonitor:
         series = RecallSeries(version=space.version.number, leg="lexical", plan=LEXICAL_PLAN, band="all", ef_search=0)
         self.aggregator.record(name, space.collection.id, (RecallSample(series=series, stats=stats, live=True),))
         return "compared"
-
-    # ------------------------------------------------------------ flush
 
     async def _flush_forever(self) -> None:
         while True:

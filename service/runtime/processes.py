@@ -66,9 +66,6 @@ async def _process(
         yield stop, url, embedded
 
 
-# ---------------------------------------------------------------- up
-
-
 OnStarted = Callable[[Callable[[], bool]], None]
 """Runs in a thread once the processes were started; its argument says whether they are to stop."""
 
@@ -122,9 +119,6 @@ def require_free_port(host: str, port: int) -> None:
             probe.bind((host, port))
         except OSError as error:
             raise Misconfigured(f"port {port} on {host} cannot be used ({error.strerror}); set AZIMUTH_PORT") from error
-
-
-# ---------------------------------------------------------------- serve and worker
 
 
 def serve(settings: Settings, *, supervised: bool) -> None:
@@ -194,9 +188,6 @@ def _run(work: Coroutine[None, None, None]) -> None:
 
     os.environ.setdefault("TQDM_DISABLE", "1")  # progress bars of libraries have no place in a log
     uvloop.run(work)
-
-
-# ---------------------------------------------------------------- a service for the length of a command
 
 
 @contextmanager

@@ -126,9 +126,6 @@ class CandidateSet:
         ]
 
 
-# ---------------------------------------------------------------- stages
-
-
 async def apply_constraints(
     lexicon: Lexicon, space: Space, candidates: CandidateSet, query: ParsedQuery
 ) -> CandidateSet:

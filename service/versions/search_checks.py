@@ -73,8 +73,6 @@ class SearchChecks:
                 return await self.versions.get(collection.id, collection.active_version)
         return None
 
-    # ------------------------------------------------------------ recall
-
     async def _recall_check(
         self, collection: Collection, version: EmbedderVersion, judgments: Judgments | None
     ) -> PromotionCheck:
@@ -133,8 +131,6 @@ class SearchChecks:
                 break
         return by_distance, by_id
 
-    # ------------------------------------------------------------ geometry
-
     async def _geometry_check(
         self, collection: Collection, version: EmbedderVersion, active: EmbedderVersion | None
     ) -> PromotionCheck:
@@ -166,8 +162,6 @@ class SearchChecks:
         }
         keys = [(contents.get(document_id, document_id), chunk) for document_id, chunk in sample.chunks]
         return await asyncio.to_thread(geometry.measure_geometry, sample.vectors, keys)
-
-    # ------------------------------------------------------------ shadow
 
     async def _shadow_check(
         self, collection: Collection, version: EmbedderVersion, active: EmbedderVersion | None

@@ -71,8 +71,6 @@ class VersionStateMachine:
     exact_below: int
     """Chunks up to which a version has no index, because an exact scan is as fast."""
 
-    # ------------------------------------------------------------ register
-
     async def register(
         self,
         collection: Collection,
@@ -102,8 +100,6 @@ class VersionStateMachine:
             newest = max((other.number for other in known), default=None)
             with suppress(Overtaken):  # another version was registered meanwhile: compare with that, too
                 return await self.versions.register(collection, spec, chunking, index, identity, canary, entry, newest)
-
-    # ------------------------------------------------------------ advance
 
     async def advance_all(self, now: Clock, states: Set[VersionState] = BUILD_STATES) -> None:
         """Advance every version that is in one of `states`, one after the other, until it leaves them or has to wait.
@@ -227,8 +223,6 @@ class VersionStateMachine:
     async def _needs_evidence(self, version: EmbedderVersion, now: datetime) -> bool:
         return self._can_measure and await self.checks.needs_evidence(version, now)
 
-    # ------------------------------------------------------------ promote and roll back
-
     async def promote(
         self, collection: Collection, number: VersionNumber, *, force: bool, actor: str, now: Clock, note: str = ""
     ) -> Collection:
@@ -279,8 +273,6 @@ class VersionStateMachine:
         activated = await self.versions.promote(collection, version, entry)
         metrics.PROMOTIONS.labels(collection.name, entry.action).inc()
         return activated
-
-    # ------------------------------------------------------------ pause, resume, retire
 
     async def pause(
         self, collection: Collection, number: VersionNumber, *, actor: str, now: datetime

@@ -124,9 +124,6 @@ async def test_collections_have_feeds_of_their_own_and_a_deleted_one_has_none(wo
         await world.changes.after(world.collection.id, START, 10, NOW)
 
 
-# ---------------------------------------------------------------- late commits
-
-
 @pytest.mark.database
 async def test_a_late_commit_is_never_skipped(postgres: World) -> None:
     """The older transaction commits last. Whoever followed by commit order of ids would pass it by."""
@@ -172,9 +169,6 @@ async def test_a_follower_sees_everything_while_many_write(postgres: World) -> N
         pass
     alive = await postgres.documents.page(postgres.collection.id, None, 100, None)
     assert {name: revision for name, revision in known.items() if revision} == {one.id: one.revision for one in alive}
-
-
-# ---------------------------------------------------------------- purge
 
 
 async def purge(world: World, seconds: float) -> int:
@@ -243,9 +237,6 @@ async def test_a_document_that_came_back_is_not_purged(postgres: World) -> None:
     await postgres.put(doc("a", "back"), doc("b"), now=later(2))
     assert await purge(postgres, 100) == 0
     assert (await postgres.get("a")).text == "back"
-
-
-# ---------------------------------------------------------------- restore
 
 
 async def shift(pool: Pool, by: int) -> None:

@@ -19,9 +19,6 @@ def names(documents: Any) -> list[str]:
     return [document.id for document in documents]
 
 
-# ---------------------------------------------------------------- put
-
-
 async def test_created_updated_unchanged_in_the_order_given(world: World) -> None:
     await world.put(doc("b"), doc("a"))
     accepted = await world.put(doc("c"), doc("a"), doc("b", "other"), now=later(1))
@@ -186,9 +183,6 @@ async def test_a_collection_deleted_under_its_writers_leaves_nothing_behind(post
         assert await cursor.fetchall() == [(0, 0, 0)]
 
 
-# ---------------------------------------------------------------- delete
-
-
 async def test_deleting_takes_vectors_and_jobs_along(world: World) -> None:
     await world.put(doc("a"), doc("b"), doc("c"))
     await world.drain()
@@ -236,9 +230,6 @@ async def test_created_and_updated_are_told_apart_within_one_instant(world: Worl
     assert [(await world.put(doc("a", text)))[0].status for text in ("1", "2")] == ["created", "updated"]
     await world.delete("a")
     assert [(await world.put(doc("a", text)))[0].status for text in ("2", "3")] == ["created", "updated"]
-
-
-# ---------------------------------------------------------------- reading
 
 
 async def test_pages_go_through_all_in_byte_order(world: World) -> None:

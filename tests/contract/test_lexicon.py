@@ -229,9 +229,6 @@ async def test_lag_is_zero_when_all_is_followed(subject: Subject) -> None:
             await asyncio.sleep(0.01)
 
 
-# ---------------------------------------------------------------- wishes
-
-
 POND = (("a", "the grey heron of the pond"), ("b", "a heron, grey with age, at a pond"), ("c", "heron and pike"))
 
 
@@ -273,9 +270,6 @@ async def test_phrases_are_read_as_documents_are(tantivy: Subject) -> None:
     assert ids(await tantivy.lexicon.search(tantivy.papers, parse_query('hamlet "to be or not"'), 10)) == ["c"]
 
 
-# ---------------------------------------------------------------- typos
-
-
 async def test_an_unknown_word_may_stand_for_a_similar_one(tantivy: Subject) -> None:
     await tantivy.write(("a", "a heron in the reeds"), ("b", "a pike in the pond"))
     assert ids(await tantivy.lexicon.search(tantivy.papers, ParsedQuery(text="hreon"), 10)) == []
@@ -289,9 +283,6 @@ async def test_a_known_word_stands_for_itself(tantivy: Subject) -> None:
     await tantivy.write(("a", "heron"), ("b", "herons nest here, hero"))
     typed = await tantivy.lexicon.search(tantivy.papers, ParsedQuery(text="hero", typos=TypoTolerance()), 10)
     assert typed == await tantivy.lexicon.search(tantivy.papers, ParsedQuery(text="hero"), 10)
-
-
-# ---------------------------------------------------------------- languages
 
 
 @pytest.fixture

@@ -27,9 +27,6 @@ async def put_and_claim(world: World) -> ClaimedJob:
     return claimed
 
 
-# ---------------------------------------------------------------- claim
-
-
 async def test_old_before_new(world: World) -> None:
     await world.put(doc("c"), now=later(0))
     await world.put(doc("b"), now=later(1))
@@ -174,9 +171,6 @@ async def test_a_job_without_its_document_is_ended(postgres: World) -> None:
     assert await postgres.pool.fetch_all("SELECT document_id FROM jobs") == [("b",)]
 
 
-# ---------------------------------------------------------------- the fence
-
-
 async def test_changed_content_takes_the_job_from_whoever_has_it(world: World) -> None:
     stale = await put_and_claim(world)
     await world.put(doc("a", "newer"))
@@ -227,9 +221,6 @@ async def test_a_deleted_document_cannot_be_stored(world: World) -> None:
     assert await world.stored_chunks() == {}
 
 
-# ---------------------------------------------------------------- extend, release
-
-
 async def test_heartbeats_keep_a_lease(world: World) -> None:
     claimed = await put_and_claim(world)
     await world.queue.extend([claimed.job], NOW + 2 * LEASE)
@@ -276,9 +267,6 @@ async def test_the_same_jobs_in_opposite_orders_never_wait_for_each_other(
     jobs = [one.job for one in await postgres.claim(limit=400)]
     await asyncio.gather(*(postgres.queue.extend(jobs[:: (-1) ** turn], later(turn)) for turn in range(16)))
     assert len(await postgres.claim(limit=400, now=later(20))) == 400
-
-
-# ---------------------------------------------------------------- charge, failed, retry
 
 
 async def test_a_charged_document_comes_back_and_is_set_aside_at_the_limit(world: World) -> None:
@@ -353,9 +341,6 @@ async def test_retry_forgets_attempts(world: World) -> None:
         ("a", 0, 0),
         ("b", 0, 0),
     ]
-
-
-# ---------------------------------------------------------------- status
 
 
 async def test_status_tells_of_one_version(world: World) -> None:

@@ -49,9 +49,6 @@ async def audit_entries(world: World) -> int:
     return sum(entry.action == "tuned" for entry in await world.audit.page(world.collection.id, None, 100))
 
 
-# ---------------------------------------------------------------- what was measured
-
-
 async def test_nothing_is_known_at_first(world: World) -> None:
     assert await world.recalls.since(world.collection.id, NOW) == ()
     assert await world.recalls.ef_settings(world.collection.id) == ()
@@ -108,9 +105,6 @@ async def test_old_minutes_are_deleted_and_counted(world: World) -> None:
     assert await world.recalls.since(world.collection.id, NOW) == (minute(DENSE, later(60)),)
 
 
-# ---------------------------------------------------------------- what was chosen
-
-
 async def test_a_setting_replaces_the_former_one(world: World) -> None:
     entry = AuditEntry(at=NOW, actor="azimuth", action="tuned", version=ONE)
     await world.recalls.put_ef_setting(world.collection.id, ef_setting("wide"), entry)
@@ -129,9 +123,6 @@ async def test_another_reason_alone_is_not_audited(world: World) -> None:
     assert await audit_entries(world) == 0
 
 
-# ---------------------------------------------------------------- what the index was found to do
-
-
 async def test_a_curve_is_read_back_as_it_was_and_replaced(world: World) -> None:
     await world.recalls.put_curve(world.version, CURVE)
     assert await world.recalls.curve(world.version) == CURVE
@@ -147,9 +138,6 @@ async def test_a_retired_version_takes_no_curve(world: World) -> None:
     await world.versions.retire(second, AuditEntry(at=NOW, actor="azimuth", action="retired", version=second.number))
     with pytest.raises(VersionNotFound):
         await world.recalls.put_curve(second, CURVE)
-
-
-# ---------------------------------------------------------------- whose collection is gone
 
 
 async def test_all_of_it_goes_with_the_collection(world: World) -> None:

@@ -30,9 +30,7 @@ class FakeBackfills:
             store.jobs[version.collection_id, document.id, version.number] = job
             self._enqueued[key] += 1
         return BackfillStatus(
-            enqueued=self._enqueued[key],
-            waiting=self._waiting(version),
-            everything=not self._lacking(version),
+            enqueued=self._enqueued[key], waiting=self._waiting(version), everything=not self._lacking(version)
         )
 
     async def restart(self, version: EmbedderVersion) -> None:

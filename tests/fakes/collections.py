@@ -7,24 +7,11 @@ from datetime import datetime, timedelta
 
 import orjson
 
-from service.core.collections import (
-    Collection,
-    CollectionCounts,
-    CollectionSettings,
-    FieldState,
-    IndexedField,
-)
+from service.core.collections import Collection, CollectionCounts, CollectionSettings, FieldState, IndexedField
 from service.core.errors import CollectionNotFound, Conflict, VersionNotFound
 from service.core.ids import CollectionId, CollectionName, VersionNumber
 from service.core.recall import Band, EfSetting
-from service.core.versions import (
-    ApiProcess,
-    AuditEntry,
-    EmbedderIdentity,
-    EmbedderVersion,
-    Judgments,
-    VersionState,
-)
+from service.core.versions import ApiProcess, AuditEntry, EmbedderIdentity, EmbedderVersion, Judgments, VersionState
 
 
 class FakeCollections:

@@ -89,11 +89,7 @@ class FakeQueue:
     ) -> tuple[FailedDocument, ...]:
         latest = {
             document_id: FailedDocument(
-                id=document_id,
-                version=number,
-                attempts=job.attempts,
-                reason=job.reason,
-                failed_at=job.set_aside_at,
+                id=document_id, version=number, attempts=job.attempts, reason=job.reason, failed_at=job.set_aside_at
             )
             for (document_id, number), job in sorted(self._of(collection_id).items(), key=lambda item: item[0][1])
             if job.set_aside_at is not None and document_id.encode() > (after or "").encode()

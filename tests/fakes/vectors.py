@@ -65,10 +65,7 @@ class FakeVectors:
         return {document_id: mean for document_id, mean in means.items() if mean is not None}
 
     async def get(
-        self,
-        version: EmbedderVersion,
-        chunks: Sequence[tuple[DocumentId, int]],
-        revisions: Sequence[int] | None = None,
+        self, version: EmbedderVersion, chunks: Sequence[tuple[DocumentId, int]], revisions: Sequence[int] | None = None
     ) -> Mapping[tuple[DocumentId, int], Vector]:
         space = self._store.space(version)
         return {

@@ -49,8 +49,6 @@ class Machine:
         self.process: subprocess.Popen[bytes] | None = None
         self._log = folder.with_suffix(".log")
 
-    # ------------------------------------------------------------ start and stop
-
     def client(self) -> httpx.Client:
         return httpx.Client(base_url=f"http://127.0.0.1:{self.port}", timeout=20.0, trust_env=False)
 
@@ -76,8 +74,6 @@ class Machine:
         assert self.process.wait(60) == 0
         self.http.close()
 
-    # ------------------------------------------------------------ kill
-
     def processes_of(self, what: str) -> list[psutil.Process]:
         """Processes of this machine: its api, its worker, or its postmaster."""
         if what == "postgres":
@@ -96,8 +92,6 @@ class Machine:
             return False  # it is just being restarted
         return bool(victims)
 
-    # ------------------------------------------------------------ wait and repeat
-
     @staticmethod
     def until(condition: Callable[[], T | None], what: str | Callable[[], object], seconds: float = WAIT_SECONDS) -> T:
         return wait_for(condition, what, seconds)
@@ -112,8 +106,6 @@ class Machine:
             return None
 
         return self.until(acknowledged, f"{method} {path} acknowledged")
-
-    # ------------------------------------------------------------ database
 
     @contextmanager
     def database(self) -> Iterator["psycopg.Connection[Any]"]:

@@ -52,9 +52,6 @@ async def until(found: Callable[[], Awaitable[Any]]) -> Any:
     return there
 
 
-# ---------------------------------------------------------------- one against another
-
-
 async def test_what_a_backfill_saw_a_moment_ago_is_not_encoded(pool: Pool) -> None:
     """A portion reads documents as they were when its statement began, and may enqueue them after they were replaced
     and encoded, or deleted: nobody would ever do such a job, for its content is nowhere any more."""
@@ -132,9 +129,6 @@ async def blocked(pool: Pool, version: EmbedderVersion, name: str) -> AsyncItera
         await connection.execute("ROLLBACK")
 
 
-# ---------------------------------------------------------------- all at once
-
-
 async def test_under_constant_writing_it_ends_complete(pool: Pool, monkeypatch: pytest.MonkeyPatch) -> None:
     """Writers write, replace and delete, two workers encode both lanes, the backfill runs, stops and starts over."""
     monkeypatch.setattr(module, "PORTION", 20)
@@ -192,9 +186,6 @@ LIVING = "SELECT document_id, content_revision FROM documents WHERE deleted_at I
 
 async def nothing_waits(pool: Pool) -> bool:
     return await ask(pool, "SELECT count(*) FROM jobs") == [(0,)]
-
-
-# ---------------------------------------------------------------- the index
 
 
 async def test_progress_of_a_build_is_that_of_the_server(pool: Pool) -> None:

@@ -103,9 +103,6 @@ def holder(folder: Path) -> subprocess.Popen[str]:
     return process
 
 
-# ---------------------------------------------------------------- life
-
-
 def test_it_starts_stops_and_keeps_its_data(made: Make, folder: Path) -> None:
     server = made()
     assert not server.alive()
@@ -159,9 +156,6 @@ def test_deep_and_odd_folders_work(folder: Path, name: str) -> None:
     assert sockets == deep or not sockets.exists()
 
 
-# ---------------------------------------------------------------- sharing
-
-
 def test_processes_share_one_server_and_the_last_one_stops_it(made: Make, folder: Path) -> None:
     server = made()
     url = server.start()
@@ -197,9 +191,6 @@ def test_many_that_start_at_once_get_one_server(folder: Path) -> None:
         for process in processes:
             process.communicate("")
     assert running_in(folder) == []
-
-
-# ---------------------------------------------------------------- kill -9
 
 
 def test_after_the_server_was_killed_it_starts_with_all_that_was_committed(made: Make, folder: Path) -> None:
@@ -299,9 +290,6 @@ def test_a_kill_in_the_middle_of_the_first_start_leaves_nothing_in_the_way(made:
     assert not half_made.exists()
 
 
-# ---------------------------------------------------------------- refusals
-
-
 def test_a_folder_of_another_major_version_is_refused(made: Make, folder: Path) -> None:
     folder.mkdir(parents=True)
     (folder / "PG_VERSION").write_text("15\n")
@@ -329,8 +317,6 @@ def test_a_server_that_cannot_start_says_why_and_is_no_longer_used(folder: Path,
         broken.start()
     assert execute(made().start(), "SELECT 1") == [(1,)]
 
-
-# ---------------------------------------------------------------- users
 
 AS_NOBODY = """
 import os, sys

@@ -92,9 +92,6 @@ async def catalog() -> AsyncIterator[Catalog]:
         await process.registry.close()
 
 
-# ---------------------------------------------------------------- swaps
-
-
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     return Path(shutil.copytree(get_model_path(), tmp_path / "model"))
@@ -233,9 +230,6 @@ async def test_another_precision_of_the_same_model_is_admitted(folder: Path, cat
     other = Process(catalog, local(folder, precision="bfloat16"))
     assert (await other.verifier.ensure(version)).identity.fingerprint == version.fingerprint
     assert 0.999 <= other.verifier.canary_cosines[version.collection_id, version.number] < 1.0
-
-
-# ---------------------------------------------------------------- another service encodes
 
 
 def serving(folder: Path) -> ModelRegistry:

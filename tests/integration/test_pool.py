@@ -83,9 +83,6 @@ async def test_a_transaction_is_committed_whole_or_not_at_all(pool: Pool) -> Non
         assert await value(pool, "SELECT count(*) FROM t") == 1, "autocommit"
 
 
-# ---------------------------------------------------------------- errors
-
-
 async def test_what_takes_too_long_is_timed_out(database_url: str) -> None:
     pool = await open_pool(database_url, size=2, statement_timeout_seconds=0.05, application_name="tests")
     async with pool:
@@ -115,9 +112,6 @@ async def test_mistakes_of_ours_are_not_dressed_up(pool: Pool) -> None:
 async def test_an_unreachable_server_is_told_when_the_pool_opens(tmp_path: Path) -> None:
     with pytest.raises(DatabaseUnavailable, match="does not answer"):
         await pool_of(f"postgresql:///search?host={tmp_path}")
-
-
-# ---------------------------------------------------------------- deadlocks
 
 
 async def test_transactions_that_deadlock_both_succeed_in_the_end(pool: Pool) -> None:
@@ -155,9 +149,6 @@ async def test_only_so_many_tries_are_made_and_other_errors_not_tried_again() ->
     with pytest.raises(DatabaseUnavailable):
         await retrying(lambda: fail(psycopg.OperationalError()), tries=3, pause=timedelta(0))
     assert tries == 4
-
-
-# ---------------------------------------------------------------- healing
 
 
 @pytest.fixture

@@ -31,10 +31,7 @@ def configuration(service: Running) -> str:
     found = yaml.safe_load((DEPLOY / "prometheus.yml").read_text())
     found["global"] = {"scrape_interval": "1s", "scrape_timeout": "1s", "evaluation_interval": "1s"}
     found["rule_files"] = [str(DEPLOY / name) for name in found["rule_files"]]
-    targets = {
-        "azimuth-api": service.url.removeprefix("http://"),
-        "azimuth-worker": f"127.0.0.1:{service.worker_port}",
-    }
+    targets = {"azimuth-api": service.url.removeprefix("http://"), "azimuth-worker": f"127.0.0.1:{service.worker_port}"}
     for job in found["scrape_configs"]:
         del job["dns_sd_configs"]
         job.pop("authorization", None)

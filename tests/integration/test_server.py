@@ -80,9 +80,6 @@ def test_newer_ones_pass_without_a_warning(version: str) -> None:
     assert checks.warnings(facts) == ()
 
 
-# ---------------------------------------------------------------- real servers
-
-
 @pytest.mark.database
 async def test_the_embedded_server_passes_before_and_after_the_migrations(
     empty_database_url: str, caplog: pytest.LogCaptureFixture

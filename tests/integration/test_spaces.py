@@ -55,8 +55,6 @@ async def contents(world: World) -> list[Any]:
     return [await world.rows(f"SELECT t::text FROM vectors_1_{number} AS t ORDER BY 1") for number in (1, 2)]
 
 
-# ---------------------------------------------------------------- statements
-
 FOREIGN = {
     "rows as they are": "INSERT INTO {own} SELECT * FROM {other}",
     "one row as it is": "INSERT INTO {own} SELECT * FROM {other} WHERE document_id = 'c'",
@@ -138,7 +136,7 @@ async def test_the_same_copy_into_its_own_space_is_taken(world: World, other: Em
     await world.execute("INSERT INTO vectors_1_2 SELECT * FROM kept")
     await world.execute(
         "UPDATE vectors_1_2 AS v SET seal = k.seal, embedding = k.embedding FROM kept AS k "
-        "WHERE v.document_id = k.document_id",
+        "WHERE v.document_id = k.document_id"
     )
     assert await contents(world) == before
 
@@ -167,7 +165,7 @@ async def test_vectors_of_other_dimensions_do_not_fit_the_type(world: World) -> 
     with pytest.raises(psycopg.DataError, match="expected 4 dimensions, not 5"):
         await world.execute(
             f"INSERT INTO vectors_1_1 SELECT collection_id, document_id, chunk, 1, 1, 0, 1, {sealed(1)}, embedding "
-            "FROM vectors_1_2",
+            "FROM vectors_1_2"
         )
 
 
@@ -183,9 +181,6 @@ async def test_what_has_no_direction_is_refused(pool: Pool, storage: Storage, va
         await world.execute(f"INSERT INTO vectors_1_1 SELECT 1, 'd', 0, 1, 1, 0, 1, {seal}, embedding FROM {source}")
     finite = "(SELECT '{1,0,0,1}'::real[]::vector::" + kind + " AS embedding)"
     await world.execute(f"INSERT INTO vectors_1_1 SELECT 1, 'd', 0, 1, 1, 0, 1, {seal}, embedding FROM {finite}")
-
-
-# ---------------------------------------------------------------- tables
 
 
 async def register(world: World, index: IndexSettings = IndexSettings(), **changes: Any) -> EmbedderVersion:  # noqa: B008 frozen
@@ -213,7 +208,7 @@ async def test_every_table_of_vectors_has_all_checks(pool: Pool) -> None:
         FROM pg_class AS c JOIN pg_constraint AS k ON k.conrelid = c.oid
         WHERE c.relkind = 'r' AND c.relname ~ '^vectors_' AND k.contype = 'c' AND k.convalidated
         GROUP BY c.oid
-        """,
+        """
     )
     assert len(tables) == len(await world.versions.of(world.collection.id)) + 2 == 8
     for name, checks, nullable in tables:
@@ -248,9 +243,6 @@ async def test_numbers_are_never_given_out_again(pool: Pool) -> None:
     assert again.id > world.collection.id
 
 
-# ---------------------------------------------------------------- databases made before there were seals
-
-
 async def test_the_vectors_of_an_older_database_get_their_seals(pool: Pool) -> None:
     """The rows and their index stay, and what is foreign is refused from then on."""
     (seals,) = (migration for migration in migrations.read() if migration.name == "seals")
@@ -272,8 +264,6 @@ async def test_the_vectors_of_an_older_database_get_their_seals(pool: Pool) -> N
 async def contents_of_first(world: World) -> list[Any]:
     return await world.rows("SELECT document_id, chunk, seal, embedding::text FROM vectors_1_1 ORDER BY 1, 2")
 
-
-# ---------------------------------------------------------------- what the index of each storage loses
 
 CANDIDATES = 100
 RECALL = 0.9

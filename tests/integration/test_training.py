@@ -149,9 +149,6 @@ def test_calibration_is_fitted_on_lists_with_the_right_passage_first() -> None:
     assert train_reranker.calibrated([]) == adapter.UNCALIBRATED
 
 
-# ---------------------------------------------------------------- adapters
-
-
 @pytest.fixture(scope="module")
 def made(backbone: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("made")
@@ -229,9 +226,6 @@ def difference(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         if not name.endswith(adapter.UP):
             added[layer] = tensor.float() if layer == name else weights[layer + adapter.UP].float() @ tensor.float()
     return added
-
-
-# ---------------------------------------------------------------- the command
 
 
 @pytest.fixture

@@ -74,10 +74,7 @@ def test_the_end_is_right_within_a_fifth_after_the_first_tenth(
 
 
 @settings(deadline=None)
-@given(
-    gaps=st.lists(st.floats(0, 200), max_size=400),
-    steps=st.lists(st.integers(-5, 50), min_size=400, max_size=400),
-)
+@given(gaps=st.lists(st.floats(0, 200), max_size=400), steps=st.lists(st.integers(-5, 50), min_size=400, max_size=400))
 def test_notes_stay_few_and_in_order_and_begin_where_the_work_began(gaps: list[float], steps: list[int]) -> None:
     notes: backfill_rate.Samples = ()
     at, done, begun = START, 0, (START, 0)

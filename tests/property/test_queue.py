@@ -63,8 +63,6 @@ class Machine(RuleBasedStateMachine):
     def begin(self) -> None:
         self.world: World = self.wait(build(self.pool))
 
-    # ------------------------------------------------------------ clients
-
     @rule(names=SOME, text=TEXTS, number=st.integers(0, 1))
     def put(self, names: set[str], text: str, number: int) -> None:
         accepted = self.wait(self.world.put(*(doc(name, text, n=number) for name in names), now=self.now))
@@ -89,8 +87,6 @@ class Machine(RuleBasedStateMachine):
         for name in gone:
             del self.living[name]
             self.revisions[name] += 1
-
-    # ------------------------------------------------------------ workers
 
     @precondition(lambda self: self.living)
     @rule(limit=st.integers(1, 4))
@@ -149,8 +145,6 @@ class Machine(RuleBasedStateMachine):
 
     def encode(self, one: ClaimedJob) -> EncodedDocument:
         return encoded(one, pieces=pieces(one.document.text))
-
-    # ------------------------------------------------------------ what must hold
 
     @invariant()
     def whatever_is_stored_was_once_the_content(self) -> None:

@@ -51,10 +51,7 @@ class VectorStore(Protocol):
         """
 
     async def get(
-        self,
-        version: EmbedderVersion,
-        chunks: Sequence[tuple[DocumentId, int]],
-        revisions: Sequence[int] | None = None,
+        self, version: EmbedderVersion, chunks: Sequence[tuple[DocumentId, int]], revisions: Sequence[int] | None = None
     ) -> Mapping[tuple[DocumentId, int], Vector]:
         """The existing vectors of these chunks; with `revisions` only those made from that content."""
 

@@ -87,8 +87,6 @@ class CrossEncoderReranker:
     def close(self) -> None:
         self._thread.shutdown(wait=False, cancel_futures=True)
 
-    # ------------------------------------------------------------ in the thread of the model
-
     def _score(self, query: str, passages: list[str], cancelled: threading.Event) -> RerankScores:
         """`cancelled` is set when the caller no longer waits; it is checked between passes."""
         model = self._loaded()

@@ -45,10 +45,7 @@ async def open_store(url: str, *, name: str, pool_size: int, statement_timeout_s
     """Check the server and open the pool. DatabaseTooOld, MissingRights or DatabaseUnavailable where it is unusable."""
     await server_checks.check(url)
     pool = await open_pool(
-        url,
-        size=pool_size,
-        statement_timeout_seconds=statement_timeout_seconds,
-        application_name=f"azimuth-{name}",
+        url, size=pool_size, statement_timeout_seconds=statement_timeout_seconds, application_name=f"azimuth-{name}"
     )
     async with pool:
         yield Store(pool)

@@ -45,8 +45,6 @@ def document(**changes: Any) -> dict[str, Any]:
     return {"documents": [{"id": "b", "text": "other text"} | changes]}
 
 
-# ---------------------------------------------------------------- bodies that are no JSON
-
 NOT_JSON = {
     "nothing but a brace": b"{",
     "trailing comma": b'{"query": "x",}',
@@ -102,8 +100,6 @@ async def test_a_body_above_the_limit_is_a_413_whatever_it_says(api: Edge) -> No
     ):
         assert_problem(await api.client.post(f"{PAPERS}/{route}", content=content, headers=headers), 413)
 
-
-# ---------------------------------------------------------------- searches
 
 SEARCHES: dict[str, tuple[Any, str]] = {
     "no query": ({}, "query"),
@@ -218,8 +214,6 @@ async def test_a_version_that_is_not_there_is_a_404(api: Edge) -> None:
     assert problem["type"] == "urn:azimuth:error:version-not-found"
 
 
-# ---------------------------------------------------------------- documents
-
 DOCUMENTS: dict[str, tuple[Any, str]] = {
     "no documents": ({}, "documents"),
     "an empty list": ({"documents": []}, "documents"),
@@ -288,8 +282,6 @@ DELETIONS: dict[str, tuple[Any, str]] = {
     "unknown field": ({"ids": ["a"], "force": True}, "force"),
 }
 
-
-# ---------------------------------------------------------------- paths and query strings
 
 URLS: dict[str, tuple[str, str, int, str | None]] = {
     "name with capitals": ("GET", "/v1/collections/Papers", 422, "collection"),
@@ -398,8 +390,6 @@ async def test_a_405_names_the_allowed_methods(api: Edge) -> None:
     assert answer.headers["allow"] == "GET"
 
 
-# ---------------------------------------------------------------- settings of a collection
-
 SETTINGS: dict[str, tuple[Any, str]] = {
     "unknown field": ({"shards": 3}, "shards"),
     "unknown language": ({"language": "klingon"}, "language"),
@@ -436,8 +426,6 @@ async def test_another_embedder_is_a_409_that_names_the_right_route(api: Edge) -
     problem = assert_problem(await api.client.put("/v1/collections/papers", json=wanted), 409)
     assert "/versions" in problem["detail"]
 
-
-# ---------------------------------------------------------------- versions and judgments
 
 VERSIONS: dict[str, tuple[Any, str]] = {
     "unknown field": ({"shards": 3}, "shards"),
@@ -541,8 +529,6 @@ async def test_judgments_that_cannot_be_accepted_are_a_422_and_none_is_kept(body
         assert_problem(answer, 422, field)
         assert (await api.get(f"{PAPERS}/judgments"))["uploaded_at"] is None
 
-
-# ---------------------------------------------------------------- lines of a stream
 
 LINES = {
     "not JSON": (b"{", "not JSON"),

@@ -204,10 +204,7 @@ async def test_fields_are_declared_and_shown(api: Edge) -> None:
     created = await api.client.put("/v1/collections/papers", json={"indexed": ["year", "author.name"]})
     assert created.status_code == 201
     assert created.json()["settings"]["indexed"] == ["author.name", "year"]
-    assert created.json()["fields"] == [
-        {"field": "author.name", "state": "ready"},
-        {"field": "year", "state": "ready"},
-    ]
+    assert created.json()["fields"] == [{"field": "author.name", "state": "ready"}, {"field": "year", "state": "ready"}]
     await api.client.put("/v1/collections/papers", json={"language": "de"})
     assert (await api.get("/v1/collections/papers"))["settings"]["indexed"] == ["author.name", "year"]
     gone = await api.client.put("/v1/collections/papers", json={"indexed": []})

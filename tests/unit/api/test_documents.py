@@ -25,10 +25,7 @@ def url_of(name: str) -> str:
 async def test_a_write_reports_the_status_of_each_document(api: Edge) -> None:
     first = await api.write({"id": "a", "text": "one"}, {"id": "b", "title": "two", "metadata": {"year": 2020}})
     assert first == {
-        "results": [
-            {"id": "a", "status": "created", "revision": 1},
-            {"id": "b", "status": "created", "revision": 1},
-        ],
+        "results": [{"id": "a", "status": "created", "revision": 1}, {"id": "b", "status": "created", "revision": 1}],
         "created": 2,
         "updated": 0,
         "unchanged": 0,

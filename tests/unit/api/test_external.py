@@ -43,9 +43,6 @@ async def search(api: Edge, **body: Any) -> Any:
     return await api.post(SEARCH, body)
 
 
-# ---------------------------------------------------------------- documents
-
-
 async def test_external_vectors_of_any_length_are_found_at_once(api: Edge) -> None:
     found = await search(api, vector=[1, 2], include=["vector"])
     assert ids(found) == ["north", "east"]
@@ -140,9 +137,6 @@ async def test_a_new_external_version_is_complete_when_every_document_has_its_ve
     shown = await api.version(2, "theirs")
     assert shown["state"] == "ready"
     assert {one["name"]: one["passed"] for one in shown["checks"]}["canary"] is None
-
-
-# ---------------------------------------------------------------- searches
 
 
 async def test_words_and_a_vector_answer_together(api: Edge) -> None:

@@ -68,9 +68,6 @@ async def test_without_a_reranker_it_is_unavailable() -> None:
         assert "AZIMUTH_RERANKER" in assert_problem(answer, 503)["detail"]
 
 
-# ---------------------------------------------------------------- what another Azimuth needs to encode here
-
-
 async def test_every_answer_has_the_fingerprint(api: Edge) -> None:
     expected = HashingEncoder(EmbedderSpec(model="hashing:32")).identity.fingerprint
     for path, body in (

@@ -29,9 +29,6 @@ def bearer(key: str) -> dict[str, str]:
     return {"Authorization": f"Bearer {key}"}
 
 
-# ---------------------------------------------------------------- health and metrics
-
-
 async def test_alive_and_ready(api: Edge) -> None:
     assert (await api.get("/livez")) == {"status": "alive"}
     assert (await api.get("/readyz")) == {"status": "ready"}
@@ -72,9 +69,6 @@ async def test_requests_are_counted_by_template_and_never_by_path(api: Edge) -> 
     assert "wp-admin" not in text
 
 
-# ---------------------------------------------------------------- keys
-
-
 @pytest.mark.parametrize("path", ["/v1/collections", "/metrics", "/nothing", "/v1/collections/a/search", "/console"])
 @pytest.mark.parametrize(
     "headers",
@@ -107,9 +101,6 @@ async def test_each_key_is_accepted(locked: Edge, key: str) -> None:
 @pytest.mark.parametrize("path", ["/livez", "/readyz", "/", "/console/console.js", "/docs", "/openapi.json"])
 async def test_paths_without_data_need_no_key(locked: Edge, path: str) -> None:
     assert (await locked.client.get(path)).status_code == 200
-
-
-# ---------------------------------------------------------------- ids and logs
 
 
 async def test_every_answer_names_its_request(api: Edge) -> None:
@@ -147,9 +138,6 @@ async def test_one_log_line_a_request_without_texts_queries_or_keys(
     assert SECRET not in everything
 
 
-# ---------------------------------------------------------------- surprises
-
-
 @pytest.mark.parametrize("error", [RuntimeError("password=hunter2 in a connection string"), Unembeddable("hunter2")])
 async def test_an_unexpected_error_or_one_without_a_status_is_logged_and_not_shown(
     api: Edge, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, error: Exception
@@ -160,9 +148,6 @@ async def test_an_unexpected_error_or_one_without_a_status_is_logged_and_not_sho
     assert "hunter2" not in answer.text
     assert "hunter2" in caplog.text
     assert any(vars(record).get("request_id") == problem["request_id"] for record in caplog.records)
-
-
-# ---------------------------------------------------------------- the console and the reference
 
 
 async def test_the_console_is_served_without_anything_from_elsewhere(api: Edge) -> None:

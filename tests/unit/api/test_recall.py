@@ -39,9 +39,7 @@ async def test_a_new_collection_has_no_recall(api: Edge) -> None:
         "collection": "papers",
         "k": 10,
         "target": 0.9,
-        "versions": [
-            {"version": 1, "active": True, "series": [], "efforts": [], "curve": None, "history": []},
-        ],
+        "versions": [{"version": 1, "active": True, "series": [], "efforts": [], "curve": None, "history": []}],
     }
 
 

@@ -17,12 +17,7 @@ ANSWER = TypeAdapter(search_response.SearchAnswer)
 
 
 api = api_fixture(
-    {
-        "id": "wait_for",
-        "title": "asyncio.wait_for",
-        "text": "cancel a task after a timeout <b>",
-        "metadata": {"n": 1},
-    },
+    {"id": "wait_for", "title": "asyncio.wait_for", "text": "cancel a task after a timeout <b>", "metadata": {"n": 1}},
     {"id": "sort", "title": "list.sort", "text": "sort a list by key", "metadata": {"n": 2}},
     {"id": "rmtree", "text": "delete a directory tree", "metadata": {"n": 3}},
     reranker=WordReranker(),

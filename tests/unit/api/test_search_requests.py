@@ -52,9 +52,6 @@ async def vector_of(api: Edge, text: str, role: Role = "document") -> list[float
     return cast(list[float], vector.tolist())
 
 
-# ---------------------------------------------------------------- like
-
-
 async def test_hits_are_like_the_examples_which_are_left_out(api: Edge) -> None:
     answer = await run_search(api, like={"positive": ["cat"]}, k=5)
     assert answer["plan"]["mode"] == "dense"
@@ -147,9 +144,6 @@ async def test_a_text_example_that_is_too_long_is_not_cut_silently(api: Edge) ->
     assert "like.positive.0.text" in cut["reason"]
 
 
-# ---------------------------------------------------------------- similar
-
-
 async def test_similar_is_like_one_document(api: Edge) -> None:
     like = await run_search(api, like={"positive": ["cat"]}, k=3)
     for body in (None, {}, {"k": 10}):
@@ -186,9 +180,6 @@ async def test_similar_to_what_is_not_there(api: Edge) -> None:
     problem = assert_problem(await api.client.post(f"{SIMILAR}/new"), 422, "id")
     assert "no vector yet" in problem["detail"]
     await api.refused(f"{SIMILAR}/cat", {"query": "x"}, 422, "query")
-
-
-# ---------------------------------------------------------------- several queries
 
 
 async def test_several_queries_are_fused_and_explained_one_by_one(api: Edge) -> None:
@@ -276,9 +267,6 @@ async def test_contradicting_fields_are_refused(api: Edge, body: Json, field: st
     assert_problem(batch, 422, f"searches.1.{field}")
 
 
-# ---------------------------------------------------------------- diverse hits
-
-
 async def test_diverse_hits_keep_their_scores_and_say_why_they_stand_where_they_do(api: Edge) -> None:
     plain = await run_search(api, query="a small cat that purrs", k=6)
     same = await run_search(api, query="a small cat that purrs", k=6, diversity=0)
@@ -293,9 +281,6 @@ async def test_diverse_hits_keep_their_scores_and_say_why_they_stand_where_they_
         assert ids(plain)[why["rank"] - 1] == hit["id"]
         assert (why["similarity"] is None) == (place == 0)
     assert "diversify" in diverse["timings_ms"]
-
-
-# ---------------------------------------------------------------- many searches at once
 
 
 Embed = Callable[[EmbedderSpec, Sequence[str], Role], Awaitable[Vectors]]

@@ -143,9 +143,6 @@ async def test_health_checks_leave_no_traces(client: httpx.AsyncClient, exporter
     assert exporter.get_finished_spans() == ()
 
 
-# ---------------------------------------------------------------- a receiver
-
-
 @contextmanager
 def receiver() -> Iterator[tuple[str, list[ExportTraceServiceRequest]]]:
     """OTLP over HTTP, as a collector takes it."""
@@ -196,9 +193,6 @@ def test_the_name_of_the_service_can_be_set(monkeypatch: pytest.MonkeyPatch) -> 
     provider = tracing.create_tracer_provider("http://127.0.0.1:9/v1/traces")
     assert provider.resource.attributes["service.name"] == "search-eu"
     provider.shutdown()
-
-
-# ---------------------------------------------------------------- off
 
 
 async def test_without_an_endpoint_there_is_no_middleware() -> None:

@@ -48,9 +48,6 @@ async def active(api: Edge) -> int:
     return cast(int, (await api.get("/v1/collections/papers"))["active_version"])
 
 
-# ---------------------------------------------------------------- register
-
-
 async def test_a_new_version_is_filled_from_now_on_and_the_active_one_answers(api: Edge) -> None:
     answer = await api.client.post(PATH, json={**SMALLER, "note": "smaller"})
     assert answer.status_code == 202
@@ -90,9 +87,6 @@ async def test_ef_construction_and_m_must_fit_whichever_was_sent(api: Edge) -> N
         await api.refused(PATH, {"index": index}, 422, "index.ef_construction")
     assert (await api.get(PATH))["versions"][1:] == []
     await api.register(index={"m": 64, "ef_construction": 128})
-
-
-# ---------------------------------------------------------------- promote and roll back
 
 
 async def test_a_version_that_is_filled_shows_its_evidence_and_answers_once_it_is_promoted(api: Edge) -> None:
@@ -201,9 +195,6 @@ async def test_of_two_promotions_at_once_one_happens(api: Edge) -> None:
     assert [answer.status_code for answer in same] == [200, 200]
 
 
-# ---------------------------------------------------------------- pause, resume, retire
-
-
 async def test_a_backfill_can_be_paused_and_resumed(api: Edge) -> None:
     await api.register(**SMALLER)
     for _ in range(2):  # again changes nothing
@@ -253,9 +244,6 @@ async def test_a_version_retired_while_it_is_described_is_described_as_retired(
     assert (await api.version(2))["state"] == "retired"
 
 
-# ---------------------------------------------------------------- searching in one of several
-
-
 async def test_a_pinned_search_answers_in_a_version_that_is_not_active(api: Edge) -> None:
     await api.ready(**SMALLER)
     found = await api.search("cancel a task", embedder_version=2)
@@ -289,9 +277,6 @@ async def test_a_retired_version_is_noticed_though_another_process_retired_it(ap
     version = await api.store.versions.get(collection.id, (await api.store.versions.of(collection.id))[1].number)
     await api.service.state_machine.retire(collection, version.number, actor="elsewhere", now=version.created_at)
     await api.refused(SEARCH, {"query": "x", "embedder_version": 2}, 409)
-
-
-# ---------------------------------------------------------------- which, and who
 
 
 @pytest.mark.parametrize("verb", ["promote", "pause", "resume"])

@@ -66,9 +66,6 @@ async def test_a_replay_answers_as_the_service_does(recipe: RankingSettings) -> 
             assert replay.ranking(heard, recipe) == served
 
 
-# ---------------------------------------------------------------- the story, against a service that is made up
-
-
 class Legs:
     """Collection `c`, in which the dense leg is right about every query and the lexical leg about none.
 
@@ -191,9 +188,6 @@ def test_the_sample_is_bounded_the_same_every_time_and_has_only_answerable_queri
     assert len(chosen) == len(set(chosen)) == 40
     assert chosen == choose_ranking.sample_queries(judgments, 40)
     assert "q7" not in choose_ranking.sample_queries(judgments, 100)
-
-
-# ---------------------------------------------------------------- the command
 
 
 @pytest.fixture

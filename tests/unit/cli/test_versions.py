@@ -108,9 +108,6 @@ def service(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeService]:
 FILLING = {"done": 1200, "total": 5183, "failed": 3, "per_second": 85.4, "eta_seconds": 46.6}
 
 
-# ---------------------------------------------------------------- reindex
-
-
 def test_a_version_is_registered_followed_and_waits(service: FakeService) -> None:
     service.then(version(2, "backfilling", progress=FILLING), version(2, "indexing"), version(2, "ready"))
     done = azimuth("reindex", "-c", "c", "--embedder", "other", "--dimensions", "128", "--storage", "binary")
@@ -235,9 +232,6 @@ def test_newer_evidence_is_not_waited_for_for_ever(service: FakeService) -> None
     assert found["state"] == "ready"
 
 
-# ---------------------------------------------------------------- following
-
-
 def test_it_rides_out_a_restart(service: FakeService) -> None:
     service.then(
         version(2, "backfilling", progress=FILLING),
@@ -292,9 +286,6 @@ def test_a_slow_rate_is_not_rounded_to_none() -> None:
     assert progress_text(version(1, "active")) == ""
 
 
-# ---------------------------------------------------------------- versions
-
-
 def test_the_list(service: FakeService) -> None:
     found = [
         version(1, "active", chunks=5183),
@@ -346,12 +337,7 @@ def test_pause_and_resume_say_what_it_is_now(service: FakeService, verb: str) ->
 
 @pytest.mark.parametrize(
     ("arguments", "interactive", "given", "code", "retired"),
-    [
-        (["--yes"], False, None, 0, 1),
-        ([], False, None, 2, 0),
-        ([], True, "y\n", 0, 1),
-        ([], True, "n\n", 1, 0),
-    ],
+    [(["--yes"], False, None, 0, 1), ([], False, None, 2, 0), ([], True, "y\n", 0, 1), ([], True, "n\n", 1, 0)],
 )
 def test_vectors_are_not_dropped_by_mistake(
     service: FakeService,
@@ -383,9 +369,6 @@ def test_the_audit_trail_in_words(service: FakeService) -> None:
     assert "version 2 promoted in place of 1 by force, against judgments" in shown
     assert "[b]why[/b]" in shown
     assert json.loads(azimuth("versions", "audit", "-c", "c", "--json").stdout)["entries"] == entries
-
-
-# ---------------------------------------------------------------- judgments
 
 
 @pytest.fixture

@@ -102,9 +102,6 @@ OWN = "align the impeller of a bearing unit before I drain its sump and casing"
 FOREIGN = "Who wrote the letters to the Corinthians?"
 
 
-# ---------------------------------------------------------------- learnt, and applied
-
-
 async def test_own_queries_are_separated_from_foreign_ones(scene: Scene) -> None:
     assert (await scene.confidence(OWN)) == no_confidence("not calibrated yet")
     learnt = await scene.calibration()
@@ -170,9 +167,6 @@ async def test_without_the_lexical_leg_the_cosine_decides(scene: Scene, monkeypa
     assert (await scene.confidence(OWN))["in_domain"] == dense["in_domain"]
 
 
-# ---------------------------------------------------------------- shown
-
-
 async def test_a_version_shows_its_calibration(scene: Scene) -> None:
     assert (await scene.edge.version(1))["confidence"] is None
     learnt = await scene.calibration()
@@ -180,9 +174,6 @@ async def test_a_version_shows_its_calibration(scene: Scene) -> None:
     assert (shown["learnt_at"], shown["chunks"], shown["reason"]) == (NOW.isoformat(), 60, None)
     assert shown["sources"].keys() == {"disturbed sentences", "sentences", "foreign texts"}
     assert shown["expected_calibration_error"] == learnt.error
-
-
-# ---------------------------------------------------------------- when
 
 
 async def test_it_is_calibrated_again_when_the_collection_changed_by_a_quarter(scene: Scene) -> None:
@@ -232,9 +223,6 @@ async def test_judged_queries_take_the_place_of_sentences_and_a_new_upload_is_le
     assert (learnt.judged_at, learnt.sources["judged queries"]) == (NOW, 80)
 
 
-# ---------------------------------------------------------------- when nothing can be learnt
-
-
 async def test_a_collection_that_covers_everything_has_no_foreign_queries() -> None:
     async with edge() as here:
         await here.collection(embedder="hashing:256")
@@ -253,9 +241,6 @@ async def test_scores_that_do_not_separate_say_so() -> None:
     found = calibrate.fit_calibration(Calibration(rows=150, learnt_at=NOW), same, same, same)
     assert found.dense is None
     assert "AUROC 0.5" in (found.reason or "")
-
-
-# ---------------------------------------------------------------- texts
 
 
 def test_the_foreign_texts_are_many_short_and_of_many_subjects() -> None:

@@ -13,9 +13,6 @@ def gaussian(rows: int, dimensions: int, seed: int = 1) -> Vectors:
     return unit(np.random.default_rng(seed).normal(size=(rows, dimensions)))
 
 
-# ---------------------------------------------------------------- neighbours
-
-
 @pytest.mark.parametrize(("rows", "k"), [(1_100, 10), (37, 5), (4, 10), (2, 1), (1, 10)])
 def test_neighbours_are_those_of_a_full_sort(rows: int, k: int) -> None:
     vectors = gaussian(rows, 6)
@@ -41,9 +38,6 @@ def test_no_rows_have_no_neighbours() -> None:
     assert neighbours.antihubs(neighbours.occurrences(found)) == 0.0
 
 
-# ---------------------------------------------------------------- hubs
-
-
 def test_occurrences_count_who_is_near_to_others() -> None:
     star = unit(np.array([[1.0, 0.0, 0.0], [1.0, 0.4, 0.0], [1.0, -0.4, 0.0], [1.0, 0.0, 0.4]]))
     counts = neighbours.occurrences(neighbours.nearest_neighbours(star, 1))
@@ -64,9 +58,6 @@ def test_hubs_grow_with_the_dimension() -> None:
     found = [neighbours.skewness(neighbours.occurrences(neighbours.nearest_neighbours(rows))) for rows in spaces]
     assert found[0] < 1
     assert found[0] + 0.5 < found[1] < found[2]
-
-
-# ---------------------------------------------------------------- dimension
 
 
 @pytest.mark.parametrize(("dimensions", "within"), [(2, 0.1), (4, 0.1), (8, 0.2)])
@@ -90,9 +81,6 @@ def test_duplicates_do_not_make_the_dimension_infinite() -> None:
     found = neighbours.distance_ratios(neighbours.nearest_neighbours(np.concatenate([rows, rows]), 2))
     assert np.isfinite(found).all()
     assert neighbours.intrinsic_dimension(np.zeros(0)) == 0.0
-
-
-# ---------------------------------------------------------------- doubles and meaning
 
 
 def test_pairs_above_a_cosine_are_listed_once() -> None:

@@ -39,9 +39,6 @@ def filled(queries: int, *, every: float = 1.0, seconds: float = 1e-9) -> QueryW
     return window
 
 
-# ---------------------------------------------------------------- windows
-
-
 @pytest.mark.parametrize(("queries", "moved"), [(MIN_LATEST, 0), (2 * MIN_LATEST, MIN_LATEST), (300, 150)])
 def test_the_latest_are_half_of_all_until_there_are_enough(queries: int, moved: int) -> None:
     window = filled(queries)
@@ -80,9 +77,6 @@ def test_texts_are_let_go_with_the_latest() -> None:
     window = filled(300)
     assert {one.text for one in window.earlier} == {""}
     assert all(one.text for one in window.latest)
-
-
-# ---------------------------------------------------------------- the observer
 
 
 async def event(

@@ -30,9 +30,6 @@ def axis(at: int, dimensions: int = 16) -> Rows:
     return one
 
 
-# ---------------------------------------------------------------- mmd
-
-
 def plain_mmd_square(x: Rows, y: Rows) -> float:
     """As the paper has it, term by term."""
     rows = [*x, *y]
@@ -92,9 +89,6 @@ def test_the_interval_has_its_coverage(measure: Measured) -> None:
     assert np.mean([one.high - one.low for one in found]) < 1.5 * truth
 
 
-# ---------------------------------------------------------------- centroid
-
-
 @pytest.mark.slow
 def test_the_shift_is_in_units_of_the_spread() -> None:
     chance = np.random.default_rng(5)
@@ -117,9 +111,6 @@ def test_the_same_samples_give_the_same_answer() -> None:
     assert mmd(x, y) == mmd(x, y)
 
 
-# ---------------------------------------------------------------- ks
-
-
 def test_ks_of_equal_and_of_disjoint_samples() -> None:
     low, high = np.arange(60.0), np.arange(100.0, 160.0)
     same = ks_statistic(low, low)
@@ -135,9 +126,6 @@ def test_the_interval_of_ks_has_its_coverage() -> None:
     truth = 2 * stats.norm.cdf(0.25) - 1  # of two normal distributions half a deviation apart
     found = [ks_statistic(chance.normal(0.5, size=150), chance.normal(size=150)) for _ in range(100)]
     assert sum(one.low <= truth <= one.high for one in found) >= 95
-
-
-# ---------------------------------------------------------------- shares
 
 
 def test_clustered_words_widen_the_interval_of_a_share() -> None:

@@ -54,9 +54,6 @@ def test_percentile_is_nearest_rank() -> None:
     assert [ranking_metrics.percentile(values, share) for share in (0.5, 0.95, 1.0)] == [50.0, 95.0, 100.0]
 
 
-# ---------------------------------------------------------------- two rankings
-
-
 def test_overlap_by_hand() -> None:
     assert ranking_metrics.overlap_at_k("abcd", "badx", 2) == 1.0
     assert ranking_metrics.overlap_at_k("abcd", "xbya", 4) == 0.5
@@ -80,9 +77,6 @@ def test_kendall_tau_where_there_is_no_order_to_compare() -> None:
     assert ranking_metrics.kendall_tau("abc", "cba") == -1.0
     assert math.isnan(ranking_metrics.kendall_tau("abc", "cxy"))
     assert math.isnan(ranking_metrics.kendall_tau("", ""))
-
-
-# ---------------------------------------------------------------- how sure it is
 
 
 def test_the_interval_is_the_same_every_time_and_wider_where_more_confidence_is_asked() -> None:

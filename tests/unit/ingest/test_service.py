@@ -166,9 +166,6 @@ async def test_waits_end_when_the_process_stops(place: Place) -> None:
     assert not await patient.wait_until_searchable(place.collection, [DocumentId("a")])
 
 
-# ---------------------------------------------------------------- vectors that clients bring
-
-
 async def test_a_client_vector_is_stored_at_length_one(theirs: Place) -> None:
     await theirs.write(document(vector=(0.0, 3e300, 4e300)), document("mute"), target=theirs.version)
     stored = theirs.store.space(theirs.version)

@@ -149,9 +149,6 @@ async def calibrated(scene: Scene) -> Scene:
     return scene
 
 
-# ---------------------------------------------------------------- calibrate
-
-
 async def test_an_index_is_calibrated_when_it_is_there_and_once(scene: Scene) -> None:
     scene.set_index(5_000, indexed=False)
     await scene.adjust()
@@ -232,9 +229,6 @@ async def test_without_a_model_it_stays_as_it_is_and_comes_later(scene: Scene) -
     assert await scene.ef_settings() == {}
     scene.curves.broken = False
     assert await scene.adjusted() == 146
-
-
-# ---------------------------------------------------------------- hold
 
 
 async def test_another_target_is_acted_on_at_once_and_measured_after(scene: Scene) -> None:

@@ -77,9 +77,6 @@ async def test_a_filtered_search_is_probed_with_its_filter(scene: LossyCollectio
     assert sample.series.plan in ("hnsw", "hnsw_iterative")
 
 
-# ---------------------------------------------------------------- what is tried besides
-
-
 async def test_the_step_below_is_tried_as_well_and_is_no_live_search(scene: LossyCollection) -> None:
     probe = scene.dense_probe(lower_step=lambda ef_search: ef_search // 20)
     samples = await samples_of(scene, scene.probed_query(), probe) or ()
@@ -107,9 +104,6 @@ async def test_nothing_is_tried_besides(scene: LossyCollection, request_: Search
 
 async def test_fewer_rows_than_the_answer_needs_are_not_tried(scene: LossyCollection) -> None:
     await only_sample(scene, scene.probed_query(), scene.dense_probe(lower_step=lambda _: 9))
-
-
-# ---------------------------------------------------------------- what measures nothing
 
 
 async def test_what_would_run_exactly_by_now_needs_no_probe(scene: LossyCollection) -> None:
@@ -143,9 +137,6 @@ async def test_a_document_that_ceases_to_pass_voids_the_probe_and_other_changes_
     assert await samples_of(scene, query) is None
     scene.vectors.meanwhile = lambda: scene.world.put(doc(nearest[25], "0123456789", kind="other"))
     assert (await only_sample(scene, query)).stats.recall == 1.0
-
-
-# ---------------------------------------------------------------- longer ago
 
 
 async def test_a_remembered_search_is_planned_again(scene: LossyCollection) -> None:

@@ -45,9 +45,6 @@ def curve(lows: Mapping[int, float], above: float = 0.01) -> CalibrationCurve:
     return CalibrationCurve(points=points, queries=200, rows=1, measured_at=START, exact_milliseconds=1.0)
 
 
-# ---------------------------------------------------------------- the ladder
-
-
 def test_the_ladder_goes_from_what_is_promised_to_what_pgvector_takes() -> None:
     assert (EF_STEPS[0], EF_STEPS[-1]) == (10, limits.MAX_EF_SEARCH)
     steps = [upper / lower for lower, upper in itertools.pairwise(EF_STEPS)]
@@ -64,9 +61,6 @@ def test_what_is_shifted_keeps_its_distance_as_far_as_the_ladder_goes() -> None:
     assert ef_policy.shifted(EF_STEPS[7], EF_STEPS[5], EF_STEPS[9]) == EF_STEPS[11]
     assert ef_policy.shifted(EF_STEPS[5], EF_STEPS[9], EF_STEPS[2]) == EF_STEPS[0]
     assert ef_policy.shifted(EF_STEPS[-1], EF_STEPS[5], EF_STEPS[9]) == EF_STEPS[-1]
-
-
-# ---------------------------------------------------------------- where it begins
 
 
 def test_it_begins_with_the_smallest_that_is_sure_to_hold() -> None:
@@ -87,9 +81,6 @@ def test_probes_overrule_the_curve() -> None:
     assert ef_policy.initial_decision(curve(lows), 0.95, probes({60: stats(0.90, 1_000)})).ef_search == 75
     assert ef_policy.initial_decision(curve(lows), 0.95, probes({60: stats(0.96, 1_000)})).ef_search == 48
     assert ef_policy.initial_decision(curve(lows), 0.95, probes({75: stats(0.90, 1_000)})).target_missed
-
-
-# ---------------------------------------------------------------- how it moves
 
 
 def step(now: int, found: ProbeHistory, *, changed: float = -1, filtered: bool = False) -> int | None:
@@ -162,9 +153,6 @@ def test_under_filters_all_probes_of_the_band_are_taken_together() -> None:
     assert under(0.955, 1_000) is None
     assert under(0.99, 1_000) == 48
     assert under(0.90, 1_000, now=1_000) == 1_000
-
-
-# ---------------------------------------------------------------- an hour of traffic
 
 
 @dataclass

@@ -99,9 +99,6 @@ def exported(metric: str, collection: str, **labels: str) -> float | None:
     return REGISTRY.get_sample_value(metric, {"collection": collection, **labels})
 
 
-# ---------------------------------------------------------------- what is sampled
-
-
 @pytest.mark.parametrize(("share", "budget_ms", "searches"), [(1.0, 600.0, 0), (0.0, 600.0, 1), (1.0, 0.0, 1)])
 async def test_without_searches_a_share_or_a_budget_nothing_is_sampled(
     scene: Scene, share: float, budget_ms: float, searches: int
@@ -142,9 +139,6 @@ async def test_of_several_queries_one_is_probed(scene: Scene) -> None:
     request = SearchRequest(mode="dense", queries=(Query(text="a"), Query(text="b")))
     await probe_all(of, scene.collection.event(request=request))
     assert [minute.stats.queries for minute in await scene.flushed(of)] == [1]
-
-
-# ---------------------------------------------------------------- what it costs
 
 
 @pytest.mark.parametrize("seconds", [0.01, 0.5, 20.0])
@@ -197,9 +191,6 @@ async def test_a_search_that_comes_while_it_idles_is_probed_at_once(scene: Scene
         await asyncio.sleep(0)
         of.on_search(scene.collection.event())
         await asyncio.wait_for(probed.wait(), monitor.IDLE_SECONDS * 0.8)
-
-
-# ---------------------------------------------------------------- what is measured
 
 
 async def test_samples_are_summed_by_the_minute_and_exported(scene: Scene) -> None:
@@ -300,9 +291,6 @@ async def test_words_are_probed_now_and_then(scene: Scene) -> None:
     (minute,) = await scene.flushed(of)
     assert (minute.series.leg, minute.stats.queries) == ("lexical", 2)
     assert exported("azimuth_lexical_recall_at_k", name) == pytest.approx(minute.stats.mean)
-
-
-# ---------------------------------------------------------------- where other processes see it
 
 
 @dataclasses.dataclass

@@ -107,9 +107,6 @@ def test_what_lies_at_the_lower_bound_is_still_told_apart_by_its_cosine() -> Non
         assert [(fused.item, fused.score) for fused in ranking] == [(B, 0.0), (C, 0.0), (A, 0.0)]
 
 
-# ---------------------------------------------------------------- several queries
-
-
 def test_several_queries_are_summed_by_their_weights() -> None:
     asked = [said({A: 0.8, B: 0.4}, {B: 10.0}, weight=3.0), said({B: 0.5, C: 0.5}, None, weight=1.0)]
     ranking = fuse_queries(asked, CONVEX)

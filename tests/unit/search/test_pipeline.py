@@ -334,9 +334,6 @@ async def test_a_collection_made_anew_by_another_process_is_found_at_once(zoo: Z
     assert [hit.id for hit in (await search.run(NAME, SearchRequest(text="cat"))).hits] == ["cat"]
 
 
-# ---------------------------------------------------------------- versions, and vectors that clients bring
-
-
 def put_version(zoo: Zoo, version: EmbedderVersion) -> None:
     """Beside or in place of what is there."""
     versions = zoo.collections.versions[zoo.animals.id]

@@ -128,9 +128,6 @@ async def test_without_the_dense_leg_chunks_cannot_be_told_apart_and_the_answer_
     assert [one.stage for one in answer.degraded] == ["embed"]
 
 
-# ---------------------------------------------------------------- examples
-
-
 async def test_a_long_example_with_many_chunks_leaves_room_for_others(zoo: Zoo) -> None:
     await put_chunks(zoo, "cats", *(f"{ANIMAL} Number {number}. " for number in range(40)))
     like = Like(positive=(Example(id=DocumentId("cats")),))
@@ -150,9 +147,6 @@ async def test_a_document_is_one_example_in_the_direction_of_all_its_chunks(book
     found = await book.search().run(NAME, by_id)
     expected = [hit for hit in (await book.search().run(NAME, replace(by_vector, k=6))).hits if hit.id != "book"]
     assert [hit.id for hit in found.hits] == [hit.id for hit in expected]
-
-
-# ---------------------------------------------------------------- several queries
 
 
 CATS, CARS = Query(text="small cat purrs"), Query(text="machine with wheels and engine")

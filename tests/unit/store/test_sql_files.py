@@ -22,10 +22,7 @@ FROM t
 
 def test_blocks_become_queries_with_their_names_and_without_comments() -> None:
     queries = sql_files.parse(TWO, "sample")
-    assert queries == {
-        "first": "/* sample.first */ SELECT 1",
-        "second": "/* sample.second */ SELECT %(a)s\nFROM t",
-    }
+    assert queries == {"first": "/* sample.first */ SELECT 1", "second": "/* sample.second */ SELECT %(a)s\nFROM t"}
 
 
 @pytest.mark.parametrize(

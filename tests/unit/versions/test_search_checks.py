@@ -66,9 +66,6 @@ def noise(dimensions: int) -> Vectors:
     return CHANCE.normal(size=(len(DOCUMENTS), dimensions)).astype(np.float32)
 
 
-# ---------------------------------------------------------------- judgments
-
-
 @pytest.fixture
 async def candidate(rivals: Rivals) -> EmbedderVersion:
     """A worse version, and judgments that say so."""
@@ -231,9 +228,6 @@ async def test_database_errors_are_raised(rivals: Rivals, candidate: EmbedderVer
         await examine(rivals, candidate)
 
 
-# ---------------------------------------------------------------- recall
-
-
 class Index(ScannedVectors):
     """An approximate index that misses the ranks in `loses`, and records how it was searched."""
 
@@ -357,9 +351,6 @@ async def test_nothing_is_measured_with_a_refused_model(rivals: Rivals) -> None:
         await examine(rivals, version, verifier=rivals.refusing(version.number))
 
 
-# ---------------------------------------------------------------- geometry
-
-
 async def test_a_collapsed_space_is_found(rivals: Rivals) -> None:
     check = (await examine(rivals, await rivals.add(BAD, vectors=1 + 0.01 * noise(8))))["geometry"]
     assert check.passed is False
@@ -394,9 +385,6 @@ async def test_few_vectors_decide_nothing() -> None:
     check = (await examine(rivals, await rivals.add(GOOD)))["geometry"]
     assert check.passed is None
     assert "too few" in check.detail
-
-
-# ---------------------------------------------------------------- shadow
 
 
 async def test_live_searches_are_compared_for_information(rivals: Rivals) -> None:

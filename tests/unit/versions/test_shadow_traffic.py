@@ -34,9 +34,6 @@ def measured(metric: str, version: int) -> float | None:
     return REGISTRY.get_sample_value(f"azimuth_shadow_{metric}", labels)
 
 
-# ---------------------------------------------------------------- what is remembered
-
-
 def test_searches_are_remembered_once_each_newest_first(rivals: Rivals) -> None:
     of = rivals.shadow()
     add_texts(of, "a", "b", "a")
@@ -84,9 +81,6 @@ def test_what_costs_time_and_says_nothing_is_taken_off(rivals: Rivals) -> None:
 def test_adding_never_waits_however_many_are_queued(rivals: Rivals) -> None:
     of = rivals.shadow()
     add_texts(of, *(f"query {number}" for number in range(10 * shadow_traffic.MAX_QUEUED)))
-
-
-# ---------------------------------------------------------------- what is answered again
 
 
 async def test_a_candidate_answers_live_searches_again(rivals: Rivals) -> None:
@@ -198,9 +192,6 @@ async def test_cancelling_leaves_nothing_behind(rivals: Rivals) -> None:
     await asyncio.wait([task])
     assert task.cancelled()
     assert not [one for one in asyncio.all_tasks() - others if not one.done()]
-
-
-# ---------------------------------------------------------------- for the evidence
 
 
 async def test_remembered_searches_fill_up_what_was_not_answered_live(rivals: Rivals) -> None:

@@ -221,9 +221,6 @@ async def version(place: Place, collection: Collection) -> EmbedderVersion:
     return await place.register(collection)
 
 
-# ---------------------------------------------------------------- create and configure
-
-
 async def test_a_new_collection_has_one_version_with_identity_and_canary(place: Place) -> None:
     collection = await place.create(0)
     assert collection.settings.embedder.model == "hashing:32", "default is resolved once, so it stays what it was"
@@ -259,9 +256,6 @@ async def test_no_collection_for_a_model_without_usable_vectors(place: Place) ->
     with pytest.raises(Invalid, match="unusable"):
         await place.create(0)
     assert await place.collections.all() == ()
-
-
-# ---------------------------------------------------------------- register, backfill, index, verify
 
 
 async def test_a_version_becomes_ready(place: Place, collection: Collection, version: EmbedderVersion) -> None:
@@ -390,9 +384,6 @@ async def test_a_deleted_version_does_not_stop_index_builds_of_others(place: Pla
     assert place.versions.built == 1
 
 
-# ---------------------------------------------------------------- failing, pausing, resuming, retiring
-
-
 async def test_a_swapped_model_fails_a_version(place: Place, collection: Collection, version: EmbedderVersion) -> None:
     place.models[OTHER.model] = HashingEncoder(EmbedderSpec(model="hashing:64"))
     place.machine = place.state_machine()
@@ -449,9 +440,6 @@ async def test_all_but_active_can_be_retired(place: Place, collection: Collectio
     for number, error, message in ((1, Conflict, "active"), (9, VersionNotFound, "embedder version")):
         with pytest.raises(error, match=message):
             await place.machine.retire(collection, VersionNumber(number), actor="eve", now=NOW)
-
-
-# ---------------------------------------------------------------- promote and roll back
 
 
 async def test_promote_and_roll_back(place: Place, collection: Collection) -> None:

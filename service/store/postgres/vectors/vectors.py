@@ -158,10 +158,7 @@ class PostgresVectors(Adapter):
         return {id_: mean for id_, mean in means.items() if mean is not None}
 
     async def get(
-        self,
-        version: EmbedderVersion,
-        chunks: Sequence[tuple[DocumentId, int]],
-        revisions: Sequence[int] | None = None,
+        self, version: EmbedderVersion, chunks: Sequence[tuple[DocumentId, int]], revisions: Sequence[int] | None = None
     ) -> Mapping[tuple[DocumentId, int], Vector]:
         """Normalised again, for half precision changes the length a little."""
         values = {

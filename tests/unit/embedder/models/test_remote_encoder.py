@@ -95,9 +95,6 @@ def test_nobody_there_is_said_quickly_and_not_tried_for_every_text(monkeypatch: 
     assert exchange.call_count == 3
 
 
-# ---------------------------------------------------------------- services that misbehave
-
-
 Answer = tuple[int, dict[str, str], Any]
 """Status, headers and body."""
 

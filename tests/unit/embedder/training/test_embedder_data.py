@@ -34,9 +34,6 @@ def chain(tmp_path_factory: pytest.TempPathFactory) -> TrainableModel:
     return TrainableModel(folder, device="cpu", precision="float32", longest=32)
 
 
-# ---------------------------------------------------------------- pairs
-
-
 def test_a_title_of_several_documents_is_asked_once() -> None:
     titles = ["what is a pump", "what is a pump", "pump", ""]
     documents = [document(at, title) for at, title in enumerate(titles)]
@@ -100,9 +97,6 @@ def test_too_little_to_learn_from_says_how_little(chain: TrainableModel) -> None
         gather([document(0)], {"train": nowhere}, ["train"], chain, most=1000, seed=1)
 
 
-# ---------------------------------------------------------------- mining
-
-
 def rows(*angles: float) -> np.ndarray[Any, np.dtype[np.float32]]:
     """Unit vectors at so many degrees from the query."""
     radians = np.deg2rad(angles)
@@ -143,8 +137,6 @@ def test_words_find_wrong_passages_too() -> None:
     (found,) = mine_passages([query("quillfeather", 0)], rows(0.0), passages, CandidateIndex(texts, vectors))
     assert 100 in found.wrong
 
-
-# ---------------------------------------------------------------- batches
 
 PASSAGES = Passages(
     [f"T\n{at}" for at in range(6)], [str(at) for at in range(6)], [0, 1, 2, 3, 4, 5], ["a", "b", "a", "", "", ""]

@@ -36,9 +36,6 @@ def disturbed(adaptation: Adaptation) -> Adaptation:
     return adaptation
 
 
-# ---------------------------------------------------------------- words
-
-
 def test_names_that_are_broken_up_are_found_those_first_that_cost_most(chain: TrainableModel) -> None:
     texts = ["The Quillfeather is well-known, says Quillfeather.", "XR-4410b and/or QUILLFEATHER", "xr-4410B"]
     texts += ["XR-4410b", "Quillfeather", "Quillfeather", "Zyxomma once", "12345678 98765432", "12345678", "12345678"]
@@ -80,9 +77,6 @@ def test_the_tokenizer_keeps_them_when_it_is_saved(chain: TrainableModel, tmp_pa
     assert again.tokenize("a Quillfeather") == ["a", "quillfeather"]
     loaded = TrainableModel(tmp_path, device="cpu", precision="float32", longest=32)
     assert np.allclose(loaded.vectors(TEXTS, "query"), chain.vectors(TEXTS, "query"), atol=1e-6)
-
-
-# ---------------------------------------------------------------- weights
 
 
 @pytest.mark.parametrize("rank", [4, None])

@@ -88,8 +88,6 @@ def test_words_are_stemmed_and_ranked() -> None:
     assert list(found.values()) == sorted(found.values(), reverse=True)
 
 
-# ---------------------------------------------------------------- lists
-
 SCORES = [0.9, 0.5, 0.4, 0.3, 0.2]
 
 

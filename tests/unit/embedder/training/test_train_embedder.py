@@ -85,9 +85,6 @@ def case(collection: Path, model: Path, tmp_path: Path) -> Case:
     return Case(collection, model, tmp_path / "adapted")
 
 
-# ---------------------------------------------------------------- learning
-
-
 def falls(losses: list[float]) -> bool:
     tenth = max(1, len(losses) // 10)
     return sum(losses[-tenth:]) < 0.9 * sum(losses[:tenth])
@@ -158,9 +155,6 @@ def test_time_ends_a_run(case: Case) -> None:
     assert 1 <= run.run().steps < 1000
 
 
-# ---------------------------------------------------------------- the model that is written
-
-
 def test_it_serves_like_any_other_under_another_fingerprint(case: Case, tmp_path: Path) -> None:
     report = case.adapt()
     assert report.better
@@ -191,9 +185,6 @@ def test_where_nothing_is_better_nothing_is_written(case: Case, monkeypatch: pyt
     assert not report.better
     assert report.chosen.name == "as it was"
     assert not case.out.exists()
-
-
-# ---------------------------------------------------------------- what it is made of
 
 
 def test_judgments_come_before_titles_and_titles_before_text(collection: Path, tmp_path: Path) -> None:
@@ -245,9 +236,6 @@ def test_the_reranker_that_ships_reads_what_nobody_judged() -> None:
 def test_a_teacher_that_is_named_must_be_there(case: Case, tmp_path: Path) -> None:
     with pytest.raises(ModelUnavailable):
         case.adapt(parts=("crops",), teacher=str(tmp_path / "nowhere"))
-
-
-# ---------------------------------------------------------------- what is refused
 
 
 def test_without_the_library_it_says_so_at_once(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -316,9 +304,6 @@ def test_documents_of_a_service_come_page_by_page(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(Client, "call", call)
     with Client("http://localhost") as client:
         assert [one["id"] for one in client.documents("c")] == ["a", "b"]
-
-
-# ---------------------------------------------------------------- the collection with codenames
 
 
 def test_no_fact_is_asked_by_both_splits() -> None:
