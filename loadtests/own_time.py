@@ -9,7 +9,8 @@ import asyncio
 import cProfile
 import pstats
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import httpx
 import uvloop
@@ -17,20 +18,29 @@ import uvloop
 from loadtests import prepare
 from loadtests.figures import heading, table
 from loadtests.sandbox import Sandbox
+from service.api import middleware
+from service.api.bodies import JsonResponse
+from service.api.schemas import search_response
+from service.api.schemas.search_request import SearchBody
+from service.embedder.models.batcher import Batcher
 from service.runtime.container.api import open_api
+from service.search import candidates, pipeline
+from service.search.encode_query import QueryEncoder
+from service.search.rerank import RerankStage
+from service.search.retrievers import DenseRetriever, LexicalRetriever
 
-STAGES = {
-    "embed": [("asking.py", "vectors"), ("batcher.py", "_run")],
-    "dense": [("legs.py", "dense")],
-    "lexical": [("legs.py", "lexical")],
-    "look up": [("finds.py", "look_up")],
-    "fuse": [("search.py", "_fuse")],
-    "fetch": [("search.py", "_fetch")],
-    "hits": [("reranking.py", "order")],
-    "highlight": [("search.py", "_dress")],
-    "metrics": [("search.py", "_observe"), ("middleware.py", "_report")],
-    "answer": [("hits.py", "search"), ("answers.py", "render")],
-    "request": [("questions.py", "request")],
+STAGES: dict[str, list[Callable[..., Any]]] = {
+    "embed": [QueryEncoder.encode, Batcher._run],
+    "dense": [DenseRetriever.search],
+    "lexical": [LexicalRetriever.search],
+    "look up": [candidates.complete_scores],
+    "fuse": [pipeline._fuse],
+    "fetch": [pipeline.SearchPipeline._fetch],
+    "rerank": [RerankStage.rerank],
+    "highlight": [pipeline.SearchPipeline._decorate],
+    "metrics": [pipeline._record_metrics, middleware._report_request],
+    "answer": [search_response.search_answer, JsonResponse.render],
+    "request": [SearchBody.request],
 }
 """Functions whose time, with all that they call, is the stage's. None of them calls another."""
 
@@ -59,11 +69,8 @@ async def _measure(place: Sandbox, queries: Sequence[str]) -> None:
     statistics = pstats.Stats(profile).stats  # type: ignore[attr-defined]
     rows: list[list[object]] = []
     for stage, functions in STAGES.items():
-        seconds = sum(
-            figures[3]
-            for (file, _, name), figures in statistics.items()
-            if any(file.endswith(f"/{end}") and "service" in file and name == wanted for end, wanted in functions)
-        )
+        codes = {(one.__code__.co_filename, one.__code__.co_firstlineno) for one in functions}
+        seconds = sum(figures[3] for (file, line, _), figures in statistics.items() if (file, line) in codes)
         rows.append([stage, scale * seconds])
     rows.append(["everything, client of the test included", 1e3 * whole / len(queries)])
     heading("Computed by the event loop's thread for one hybrid search, ms")
