@@ -2,6 +2,7 @@ import math
 from collections.abc import Callable, Mapping
 from random import Random
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -36,6 +37,7 @@ def scored(ranking: list[FusedItem[DocumentId]]) -> list[tuple[DocumentId, float
     return [(fused.item, fused.score) for fused in ranking]
 
 
+@pytest.mark.slow
 @given(QUERIES, HOW)
 def test_it_ranks_the_union_once_and_in_order(queries: list[Query], how: FusionSettings) -> None:
     ranking = fuse([evidence(query) for query in queries], how)

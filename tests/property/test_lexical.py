@@ -115,6 +115,7 @@ def test_highlights_are_safe_html_of_the_passage(
     assert list(found.spans) == merge_overlapping(found.spans), "in order, and apart"
 
 
+@pytest.mark.slow
 @given(any_text, any_text, st.sampled_from(sorted(KNOWN)))
 @example("Häuser", "🙂 Zwei Ha\u0308user 🙂", "de")
 @example("東京 水", "水道は東京の🙂東", "ja")

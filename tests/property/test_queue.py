@@ -178,6 +178,7 @@ class Machine(RuleBasedStateMachine):
         assert (status.pending, status.failed) == (0, 0)
 
 
+@pytest.mark.slow
 def test_nothing_is_lost_or_doubled_in_memory() -> None:
     with asyncio.Runner() as runner:
         machine = type("InMemory", (Machine,), {"runner": runner})

@@ -79,6 +79,7 @@ async def test_nothing_is_encoded(models: ModelRegistry) -> None:
     await models.close()
 
 
+@pytest.mark.slow
 def test_neither_external_vectors_nor_a_remote_encoder_need_torch() -> None:
     program = (
         "import asyncio, sys\n"

@@ -140,6 +140,7 @@ async def test_a_model_that_is_forgotten_while_it_loads_reaches_nobody() -> None
     await models.close()
 
 
+@pytest.mark.slow
 async def test_what_somebody_holds_stays_the_same_however_many_others_are_asked_for(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -125,6 +125,7 @@ def test_white_space_alone_never_makes_a_chunk() -> None:
     assert [part.text for part in cut(text, most=11)] == ["a b c d e f g h.", "i j k l m n o p."]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("piece", ["!?.", "a.", ". ", "。」", "\n ", '"', "\t", "- \n"])
 def test_long_runs_of_anything_take_time_in_proportion(piece: str) -> None:
     text = piece * 60_000  # the square of which would be hours

@@ -475,6 +475,7 @@ async def test_no_text_is_logged(world: World, model: ScriptedEncoder, caplog: p
     assert not any("secret" in f"{record.__dict__}" for record in caplog.records)
 
 
+@pytest.mark.slow
 async def test_a_new_document_overtakes_a_backfill(world: World, model: ScriptedEncoder) -> None:
     second = await queue(world, "backfill", *(doc(f"old{n}", LONG) for n in range(60)))
     model.fault = lambda texts: time.sleep(0.01)  # it is the model that is busy
