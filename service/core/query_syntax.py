@@ -66,14 +66,17 @@ class ParsedQuery:
     required: tuple[str, ...] = ()
     excluded: tuple[str, ...] = ()
     typos: TypoTolerance | None = None
+    identifiers: bool = True
+    """Whether a document scores higher for an identifier of the query that it holds verbatim."""
 
     @classmethod
     def union(cls, queries: Sequence["ParsedQuery"], typos: TypoTolerance | None) -> "ParsedQuery":
         def distinct(name: str) -> tuple[str, ...]:
             return tuple(dict.fromkeys(one for query in queries for one in getattr(query, name)))
 
-        constraints = {name: distinct(name) for name in ("quoted", "required", "excluded")}
-        return cls(text=" ".join(query.text for query in queries), typos=typos, **constraints)
+        text = " ".join(query.text for query in queries)
+        quoted, required, excluded = map(distinct, ("quoted", "required", "excluded"))
+        return cls(text=text, quoted=quoted, required=required, excluded=excluded, typos=typos)
 
     @property
     def has_constraints(self) -> bool:

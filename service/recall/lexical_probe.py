@@ -54,7 +54,7 @@ class LexicalProbe:
 
         Documents are sampled by the chunks of `version`. Constraints and typos are left out, because they do not rank.
         """
-        plain = ParsedQuery(text=words.text)
+        plain = ParsedQuery(text=words.text, identifiers=False)
         if self.lexicon.state(collection) != "ready":
             return RecallStats()
         sample = await self._samples.get_or_compute(collection.id, partial(self._draw, collection, version))

@@ -62,6 +62,7 @@ def schema() -> tantivy.Schema:
     builder.add_text_field("language", tokenizer_name="raw", index_option="basic")
     builder.add_unsigned_field("content_revision", fast=True)
     builder.add_text_field("body", tokenizer_name="terms", index_option="position")
+    builder.add_text_field("identifier", tokenizer_name="terms", index_option="basic")
     return builder.build()
 
 

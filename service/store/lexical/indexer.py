@@ -17,6 +17,7 @@ import tantivy
 from service.core.change_feed import Change, Position
 from service.core.documents import StoredDocument
 from service.store.lexical.analyzer import Analyzer
+from service.store.lexical.identifiers import index_terms
 from service.store.lexical.index import (
     IndexProgress,
     analysed,
@@ -101,6 +102,7 @@ class Indexer:
         entry.add_text("language", language)
         entry.add_unsigned("content_revision", document.content_revision)
         entry.add_text("body", " ".join(terms))
+        entry.add_text("identifier", " ".join(index_terms(f"{document.title}\n{document.text}")))
         return entry
 
     def _open_writer(self) -> tantivy.IndexWriter:

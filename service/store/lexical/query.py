@@ -17,6 +17,7 @@ from rapidfuzz.distance import OSA
 
 from service.core.query_syntax import ParsedQuery, TypoTolerance
 from service.store.lexical.analyzer import Analyzer, LanguageAnalyzer, languages_of_term
+from service.store.lexical.identifiers import query_identifiers
 from service.store.lexical.language_detection import query_languages
 
 TERMS_LIMIT = 1024
@@ -25,6 +26,9 @@ TERMS_LIMIT = 1024
 K1, B = 1.2, 0.75
 SATURATION = K1 + 1
 """k1 + 1: the most that a term can score, as a multiple of its idf."""
+
+WHOLE, PHRASE = 1.0, 0.5
+"""Weights of an identifier that is found whole, and of its parts found in their order, as factors of their idf."""
 
 _DISCOUNT = (0.8, 0.5)
 """The weight of a similar word, by the edits between."""
@@ -58,6 +62,7 @@ class LexicalQuery:
         queries = [self._term_query(term, weight) for term, weight in self.weights().items()]
         if self._words.typos is not None:
             queries += self._fuzzy_queries(self._words.typos)
+        queries += [tantivy.Query.const_score_query(query, score) for query, score in self._identifiers()]
         scored = tantivy.Query.boolean_query([(Should, query) for query in queries])
         if not self._words.has_constraints:
             return scored
@@ -89,6 +94,17 @@ class LexicalQuery:
         if len(terms) == 1:
             return tantivy.Query.term_query(self._schema, "body", terms[0], "basic")
         return tantivy.Query.phrase_query(self._schema, "body", list(terms))
+
+    def _identifiers(self) -> Iterator[tuple[tantivy.Query, float]]:
+        """Queries for documents that hold an identifier of the query verbatim, and what each adds to the score."""
+        total = self.searcher.num_docs
+        for one in query_identifiers(self._words.text) if self._words.identifiers else ():
+            whole = tantivy.Query.term_query(self._schema, "identifier", one.form, "basic")
+            yield whole, WHOLE * idf(total, self.searcher.doc_freq("identifier", one.form))
+            for terms in sorted({tuple(chain.terms(one.text)) for chain in self._chains}):
+                if len(terms) > 1:
+                    rareness = sum(idf(total, self.searcher.doc_freq("body", term)) for term in terms)
+                    yield self._phrase_query(terms), PHRASE * rareness
 
     def weights(self) -> dict[str, float]:
         """The terms that the index contains, rarest first, each with its weight: how often the query repeats it."""
@@ -138,7 +154,8 @@ class LexicalQuery:
         for term, times in chain.query_terms(self._words.text).items():
             count = self.searcher.doc_freq("body", term)
             score += times * self._idf_ratio(term, count) * idf(self.searcher.num_docs, count)
-        return SATURATION * self._languages[chain.code] * score
+        verbatim = sum(added for _, added in self._identifiers())
+        return SATURATION * self._languages[chain.code] * score + verbatim
 
     def document_frequencies(self) -> tuple[int, ...]:
         """For each different word of the query, how many documents contain it, in the language where most do."""

@@ -88,11 +88,11 @@ async def test_words_that_no_document_has_measure_nothing(scene: Scene) -> None:
     assert await scene.probe_once(ParsedQuery(text="nobody")) == RecallStats()
 
 
-async def test_constraints_do_not_rank_and_are_left_out(scene: Scene) -> None:
+async def test_constraints_and_identifiers_are_left_out(scene: Scene) -> None:
     words = parse_query('number +other -"something else"', "wishes")
     assert words.has_constraints
     await scene.probe_once(words)
-    assert scene.lexicon.asked == [ParsedQuery(text=words.text)]
+    assert scene.lexicon.asked == [ParsedQuery(text=words.text, identifiers=False)]
 
 
 async def test_an_index_that_is_being_rebuilt_is_not_measured(scene: Scene) -> None:

