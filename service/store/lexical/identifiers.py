@@ -17,11 +17,13 @@ _TRAILING = re.compile(r"[^\w+#]+$")
 _SIGNED = re.compile(r"^(?:\.[^\W\d_]+|[^\W\d_]{1,3}(?:\+{1,2}|#))$")
 """`.NET`, `C++`, `C#`: the sign belongs to the name."""
 _DIGITS = re.compile(r"\d")
-_TELLING_JOINER = re.compile(r"(?<=\w)[._/:@\\=&~%](?=\w)|\w_\w|\w::?\w")
+_TELLING_JOINER = re.compile(r"(?<=\w)[._/:@\\=&~%](?=\w)|\w::\w")
 _INNER_JOINER = re.compile(rf"(?<=\w)[{_JOINERS},](?=[\w{_JOINERS}])")
 _VERSION = re.compile(r"v\d")
 _LONGEST = 200
 """Characters. Longer runs (base64, tracking links) are not indexed as a whole."""
+QUERY_LIMIT = 64
+"""Identifiers of one query that are searched, the first ones; each costs a term query and a phrase query."""
 _BARE = re.compile(r"^[A-Z]{1,4}$")
 _LETTER = re.compile(r"^[B-HJ-Z]$")
 _NUMBER = re.compile(r"(?<![\w.])[+(]?\d(?:[\d]|[- /()]{1,2}(?=\d))*(?!\w)")
@@ -42,11 +44,11 @@ def identifiers(text: str) -> Iterator[Identifier]:
     A word that is only hyphenated (`anti-inflammatory`) is none.
     """
     for match in _RUN.finditer(text):
+        if len(match.group()) > _LONGEST:  # first, because stripping a long run of signs takes quadratic time
+            continue
         run = _TRAILING.sub("", _LEADING.sub("", match.group(), count=1))
         if run.endswith(("+", "#")) and not _SIGNED.match(run):
             run = run.rstrip("+#")
-        if not run or len(run) > _LONGEST:
-            continue
         joined = bool(_INNER_JOINER.search(run)) and bool(_DIGITS.search(run) or _TELLING_JOINER.search(run))
         if joined or _SIGNED.match(run) or _BARE.match(run):
             form = unicodedata.normalize("NFKC", run).casefold()
@@ -72,4 +74,4 @@ def query_identifiers(text: str) -> list[Identifier]:
     """The identifiers of a query. A short word in capitals is one only as a single letter or as nearly all of it."""
     bare = _BARE if len(text.split()) <= 2 else _LETTER
     found = [one for one in identifiers(text) if bare.match(one.text) or not _BARE.match(one.text)]
-    return list(dict.fromkeys((*found, *long_numbers(text))))
+    return list(dict.fromkeys((*found, *long_numbers(text))))[:QUERY_LIMIT]

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from service.core.change_feed import Position
 from service.core.query_syntax import parse_query
 from service.store.lexical.analyzer import analyzer_for
-from service.store.lexical.identifiers import index_terms, query_identifiers
+from service.store.lexical.identifiers import QUERY_LIMIT, index_terms, query_identifiers
 from service.store.lexical.index import LexicalIndex
 from service.store.lexical.indexer import Indexer
 from service.store.lexical.languages import AUTO
@@ -37,6 +37,7 @@ Search = Callable[[str], list[str]]
         ("ＡＢ－１２", []),
         ("an anti-inflammatory, well-known drug ... end", []),
         ("#1 # + - / : . _", []),
+        ("a" + 200_000 * "-" + "1 a" + 200_000 * "." + "1", []),
     ],
 )
 def test_identifiers_of_a_document(text: str, terms: list[str]) -> None:
@@ -49,6 +50,10 @@ def test_short_words_in_capitals_are_identifiers_of_a_query_only_where_they_are_
     assert [one.form for one in query_identifiers("NET")] == ["net"]
     assert [one.form for one in query_identifiers("HOW DOES NET WORK")] == []
     assert [one.form for one in query_identifiers("which compilers for C are there")] == ["c"]
+
+
+def test_a_query_has_a_bounded_number_of_identifiers() -> None:
+    assert len(query_identifiers(" ".join(f"1.{number}" for number in range(10_000)))) == QUERY_LIMIT
 
 
 @given(st.text(max_size=200))
