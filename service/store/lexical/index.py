@@ -73,9 +73,14 @@ def configure(index: tantivy.Index) -> tantivy.Index:
     return index
 
 
+def indexed_text(document: StoredDocument) -> str:
+    """What the lexical leg searches of a document."""
+    return f"{document.title}\n{document.text}"
+
+
 def analysed(analyzer: Analyzer, document: StoredDocument) -> tuple[str, list[str]]:
     """The language of a document, and the terms of its title and text."""
-    text = f"{document.title}\n{document.text}"
+    text = indexed_text(document)
     language = analyzer.language_of(text)
     return language, analyzer.chain(language).terms(text)
 

@@ -22,6 +22,7 @@ from service.store.lexical.index import (
     IndexProgress,
     analysed,
     configure,
+    indexed_text,
     is_damaged,
     read_progress,
     schema,
@@ -102,7 +103,7 @@ class Indexer:
         entry.add_text("language", language)
         entry.add_unsigned("content_revision", document.content_revision)
         entry.add_text("body", " ".join(terms))
-        entry.add_text("identifier", " ".join(index_terms(f"{document.title}\n{document.text}")))
+        entry.add_text("identifier", " ".join(index_terms(indexed_text(document))))
         return entry
 
     def _open_writer(self) -> tantivy.IndexWriter:
