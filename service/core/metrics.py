@@ -115,7 +115,7 @@ RERANK_SKIPPED = Counter(
     "azimuth_rerank_skipped_pairs_total", "Pairs not scored because they could no longer change the answer."
 )
 RERANK_TRUNCATED = Counter(
-    "azimuth_rerank_truncated_pairs_total", "Pairs cut to the maximum length of the cross-encoder."
+    "azimuth_rerank_truncated_pairs_total", "Passages cut to the maximum length of the cross-encoder."
 )
 RERANK_PASS_SECONDS = Histogram("azimuth_rerank_pass_seconds", "One forward pass of the cross-encoder.", buckets=_BATCH)
 

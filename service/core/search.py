@@ -298,5 +298,5 @@ class SearchResult:
 
     @property
     def complete(self) -> bool:
-        """Whether every stage did its part. A query that was cut to the embedder's limit counts as answered."""
-        return all(degradation.code == "truncated" for degradation in self.degraded)
+        """Whether every stage did its part. A query that was cut to the limit of a model counts as answered."""
+        return all(degradation.code == "query_truncated" for degradation in self.degraded)

@@ -115,7 +115,7 @@ class QueryEncoder:
                 if length > limit:
                     what = "the query" if field == "query" else field
                     cut = f"{what} has {length} tokens, of which the embedder reads {limit}"
-                    context.degrade("embed", "truncated", cut)
+                    context.degrade("embed", "query_truncated", cut)
             if not np.isfinite(vectors[text]).all() or not vectors[text].any():
                 raise Invalid.at(field, "the embedder gives no usable vector for this text")
         return vectors

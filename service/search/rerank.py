@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from service.core import metrics
 from service.core.collections import RerankSettings
 from service.core.errors import Overloaded, Unavailable
-from service.core.ports.reranker import Reranker, RerankScores
+from service.core.ports.reranker import Reranker, RerankScores, query_cut_reason
 from service.core.search import Hit, RerankExplanation, RerankSummary, SearchRequest
 from service.search.context import SearchContext
 from service.search.rerank_blend import AGREEMENT_SAMPLE, RerankBlend, trusted_weight
@@ -41,12 +41,16 @@ class RerankStage:
         with context.timings.stage("rerank"):
             await scorer.score_until(min(AGREEMENT_SAMPLE, len(first)))
             relevance = scorer.relevance
-            blend = RerankBlend(first, trusted_weight(first, relevance, settings.weight))
+            # A reranker that did not read the whole query counts by as much less.
+            weight = trusted_weight(first, relevance, settings.weight) * scorer.query_share
+            blend = RerankBlend(first, weight)
             while scorer.running and (required := blend.required(relevance, pool_size)) > len(relevance):
                 await scorer.score_until(required)
         read = len(relevance)
         if not read:
             return hits, None
+        if scorer.query_share < 1:
+            context.degrade("rerank", "query_truncated", query_cut_reason(scorer.query_share))
         skipped = len(first) - read if blend.required(relevance, pool_size) <= read else 0
         metrics.RERANK_SKIPPED.inc(skipped)
         summary = RerankSummary(read=read, skipped=skipped, truncated=scorer.truncated, weight=blend.weight)
@@ -57,7 +61,8 @@ class RerankStage:
 class _PassageScorer:
     """Scores the first hits of a search in order, within the budget.
 
-    `relevance`: of the hits scored so far. `truncated`: how many of them were cut. `running`: may it go on?
+    `relevance`: of the hits scored so far. `truncated`: how many of them were cut. `query_share`: how much of the query
+    was read, at least. `running`: may it go on?
     """
 
     context: SearchContext
@@ -66,6 +71,7 @@ class _PassageScorer:
     hits: Sequence[Hit]
     relevance: list[float] = field(default_factory=list)
     truncated: int = 0
+    query_share: float = 1.0
     running: bool = True
 
     async def score_until(self, count: int) -> None:
@@ -94,6 +100,7 @@ class _PassageScorer:
             self.pace.record(time.perf_counter() - started, len(hits))
             self.relevance += scores.scores
             self.truncated += scores.truncated
+            self.query_share = min(self.query_share, scores.query_share)
 
     def _stop(self, error: Unavailable | Overloaded | None = None) -> None:
         """Stop because of `error`, or else because the budget is spent, and report it."""
@@ -114,15 +121,16 @@ async def _score(request: SearchRequest, reranker: Reranker, hits: Sequence[Hit]
     for at, hit in enumerate(hits):
         places_by_query[request.model_text(request.rerank_query(hit.explanation))].append(at)
     scores = [0.0] * len(hits)
-    truncated = 0
+    truncated, share = 0, 1.0
     for query, places in places_by_query.items():
         read = [hits[at] for at in places]
         passages = [f"{hit.title}\n{hit.text}" if hit.title else hit.text for hit in read]
         found = await reranker.read(query, passages)
         truncated += found.truncated
+        share = min(share, found.query_share)
         for at, score in zip(places, found.scores, strict=True):
             scores[at] = score
-    return RerankScores(scores=tuple(scores), truncated=truncated)
+    return RerankScores(scores=tuple(scores), truncated=truncated, query_share=share)
 
 
 @dataclass(slots=True)

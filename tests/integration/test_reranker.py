@@ -143,14 +143,44 @@ async def test_a_pair_that_is_too_long_loses_the_end_of_its_passage_and_is_count
     assert alone.scores[0] == pytest.approx(reading.scores[1], abs=1e-5)
 
 
-async def test_a_query_that_leaves_no_room_is_cut_to_half_of_it(folder: Path) -> None:
-    endless = "how to sort a list by key " * 1_000
+ROOM = 64 - 3
+"""Tokens of query and passage together, of which the passage keeps a quarter."""
+LONG = "function " * 200
+
+
+@pytest.mark.parametrize("words", [30, 45, ROOM - ROOM // 4])
+async def test_the_passage_is_cut_before_the_query(folder: Path, words: int) -> None:
+    query = " ".join((WORDS * 10)[:words])
     async with reranker(str(folder)) as opened:
-        reading = await opened.read(endless, PASSAGES[:4])
-        half = " ".join(endless.split()[: (64 - 3) // 2])
-        assert reading.truncated == 4
-        again = await opened.read(half, PASSAGES[:4])
-    np.testing.assert_allclose(reading.scores, again.scores, atol=1e-5)
+        reading = await opened.read(query, [LONG, "sorted list"])
+        same = await opened.read(query, ["function " * (ROOM - words), "sorted list"])
+    assert (reading.query_share, reading.truncated) == (1.0, 1)
+    assert (same.query_share, same.truncated) == (1.0, 0)
+    np.testing.assert_allclose(reading.scores, same.scores, atol=1e-5)
+
+
+@pytest.mark.parametrize(("passage", "left"), [(LONG, ROOM - ROOM // 4), ("python list", ROOM - 2), ("", ROOM)])
+async def test_a_query_that_does_not_fit_keeps_its_beginning_and_its_end(folder: Path, passage: str, left: int) -> None:
+    words = (WORDS * 80)[:1_000]
+    ends = " ".join(words[: left - left // 2] + words[-(left // 2) :])
+    async with reranker(str(folder)) as opened:
+        reading = await opened.read(" ".join(words), [passage])
+        same = await opened.read(ends, [passage])
+        assert reading.query_share == pytest.approx(left / 1_000)
+        assert reading.scores == pytest.approx(same.scores, abs=1e-5)
+        assert same.query_share == 1
+        # A score depends on no other passage.
+        beside = await opened.read(" ".join(words), [LONG, passage, "sorted"])
+        assert beside.scores[1] == pytest.approx(reading.scores[0], abs=1e-5)
+        assert beside.query_share == pytest.approx((ROOM - ROOM // 4) / 1_000)
+
+
+@pytest.mark.parametrize("text", ["a" * 10_000, "東京都" * 3_000, "É-x_" * 2_500, "🙂 " * 3_000, "x\n" * 5_000])
+async def test_any_long_query_is_read_and_reported(text: str) -> None:
+    async with reranker("azimuth-minilm-l6", precision="float32") as opened:
+        reading = await opened.read(text, ["a dog barks", "stone " * 400])
+    assert len(reading.scores) == 2
+    assert reading.query_share <= 1
 
 
 async def test_many_callers_at_once(folder: Path) -> None:

@@ -15,7 +15,9 @@ from service.api.problems import error_responses
 from service.api.routes.embeddings import MAX_LENGTH, MAX_TEXTS
 from service.api.routing import JsonRoute
 from service.api.schemas.base import OneOfBody, RequestBody, Text
+from service.api.schemas.search_response import DegradedAnswer
 from service.core.errors import Invalid, ModelUnavailable
+from service.core.ports.reranker import RerankScores, query_cut_reason
 
 MAX_QUERY_LENGTH = 10_000
 
@@ -56,9 +58,17 @@ class RerankResultAnswer(TypedDict):
     document: NotRequired[PassageAnswer]
 
 
+class RerankMeta(TypedDict):
+    warnings: list[str]
+
+
 class RerankAnswer(TypedDict):
     model: str
     results: list[RerankResultAnswer]
+    degraded: list[DegradedAnswer]
+    """What the model did not read, as in the answer to a search."""
+    meta: RerankMeta
+    """The same in words, where Cohere's API has it."""
 
 
 class ScoredText(TypedDict):
@@ -68,28 +78,48 @@ class ScoredText(TypedDict):
 
 
 async def rerank(service: ServiceDep, request: Request, body: RerankBody) -> Response:
-    """Best first, scores in [0, 1]. A request with `texts` gets the shape of text-embeddings-inference: a bare list."""
+    """Best first, scores in [0, 1]. A request with `texts` gets the shape of text-embeddings-inference: a bare list.
+
+    What had to be cut is in `degraded`, and its codes are in the header `X-Azimuth-Degraded`.
+    """
     reranker = service.reranker
     if reranker is None:
         raise ModelUnavailable("no reranker is configured: AZIMUTH_RERANKER")
     if body.model not in (None, "default", reranker.name):
         raise Invalid.at("model", f"this service reranks with {reranker.name}")
     passages = body.passages
-    scores = (await run_until_disconnect(request, reranker.read(body.query, passages))).scores
+    reading = await run_until_disconnect(request, reranker.read(body.query, passages))
+    scores, degraded = reading.scores, _degraded(reading)
+    headers = {"X-Azimuth-Degraded": ", ".join(one["code"] for one in degraded)} if degraded else None
     order = sorted(range(len(passages)), key=lambda at: (-scores[at], at))[: body.top_n]
     if body.texts is not None:
         return JsonResponse(
             [
                 ScoredText(index=at, score=scores[at]) | ({"text": passages[at]} if body.return_text else {})
                 for at in order
-            ]
+            ],
+            headers=headers,
         )
     results = [
         RerankResultAnswer(index=at, relevance_score=scores[at])
         | ({"document": PassageAnswer(text=passages[at])} if body.return_documents else {})
         for at in order
     ]
-    return JsonResponse(RerankAnswer(model=reranker.name, results=results))
+    meta = RerankMeta(warnings=[one["reason"] for one in degraded])
+    return JsonResponse(
+        RerankAnswer(model=reranker.name, results=results, degraded=degraded, meta=meta), headers=headers
+    )
+
+
+def _degraded(reading: RerankScores) -> list[DegradedAnswer]:
+    notes: list[DegradedAnswer] = []
+    if reading.query_share < 1:
+        cut = query_cut_reason(reading.query_share)
+        notes.append({"stage": "rerank", "code": "query_truncated", "reason": cut})
+    if reading.truncated:
+        cut = f"{reading.truncated} of {len(reading.scores)} texts were read without their end"
+        notes.append({"stage": "rerank", "code": "passages_truncated", "reason": cut})
+    return notes
 
 
 for _path in ("/rerank", "/v1/rerank", "/v2/rerank"):

@@ -100,6 +100,8 @@ class PlanAnswer(TypedDict):
 
 class DegradedAnswer(TypedDict):
     stage: str
+    code: str
+    """Of a small set, for programs: see the API reference."""
     reason: str
 
 

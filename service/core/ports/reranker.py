@@ -7,11 +7,18 @@ from typing import Protocol
 class RerankScores:
     """What a cross-encoder made of passages: the probability of each to be relevant, in their order.
 
-    `truncated`: of how many it did not see everything, for they are longer than it takes with the query.
+    `truncated`: how many passages it read without their end, because they are longer than it takes with the query.
+    `query_share`: how much of the query it read with each of them, at least: below 1 where the query was cut.
     """
 
     scores: tuple[float, ...]
     truncated: int = 0
+    query_share: float = 1.0
+
+
+def query_cut_reason(query_share: float) -> str:
+    """Tell whoever asked that the query was cut."""
+    return f"the query is longer than the reranker takes: it read {query_share:.0%} of it, the beginning and the end"
 
 
 class Reranker(Protocol):

@@ -1,8 +1,8 @@
 """A cross-encoder in memory: pairs of texts in, log-odds of relevance out, with little overhead.
 
 `CrossEncoder.predict` truncates both texts of a pair that is too long and, in bfloat16, rounds the output to 8 bits.
-This module calls the network directly: only the passage is truncated, and counted, and the last layer computes in
-float32, so that different passages do not get equal scores.
+This module calls the network directly: the passage is truncated first, then the query, and both are counted. The last
+layer computes in float32, so that different passages do not get equal scores.
 """
 
 import logging
@@ -25,6 +25,8 @@ from service.embedder.reranker.adapter import UNCALIBRATED, LoadedCrossEncoder
 
 log = logging.getLogger(__name__)
 
+MIN_PASSAGE_SHARE = 0.25
+"""Of the input, which a passage keeps (if it is that long) before the query is cut: about 50 words of 256 tokens."""
 _PROBE = ("how to sort a list", pretrained.PROBE_TEXT)
 
 
@@ -47,7 +49,8 @@ class PackedCrossEncoder:
         self._padding = Padding.of(loaded.tokenizer)
         serialized = loaded.tokenizer.backend_tokenizer.to_str()
         self._tokenizer = pretrained.TextTokenizer(serialized, self.max_tokens, strategy="only_second")
-        self._max_query_tokens = (self.max_tokens - self._tokenizer.pair_overhead) // 2
+        self._room = self.max_tokens - self._tokenizer.pair_overhead
+        self._min_passage_tokens = int(MIN_PASSAGE_SHARE * self._room)
         self._network = loaded.network.to(dtype)
         # With the 8 bits of bfloat16 log-odds of 5 are equal within 0.03, so the output layer computes in float32.
         outputs = [layer for layer in packed_linear.linear_layers(self._network) if layer[2].out_features == 1]
@@ -62,17 +65,36 @@ class PackedCrossEncoder:
         runs = {"device": str(self.device), "precision": str(dtype).removeprefix("torch."), "packed": packed}
         log.info("reranker loaded", extra={"model": name, **runs, "max_tokens": self.max_tokens})
 
-    def tokens(self, query: str, passages: Sequence[str]) -> tuple[list[Encoding], int]:
-        """The query with each passage as the model reads them, and how many of these pairs were truncated.
+    def tokens(self, query: str, passages: Sequence[str]) -> tuple[list[Encoding], int, float]:
+        """The query with each passage as the model reads them, how many passages were truncated, and how much of the
+        query was read with each of them, at least: a share, 1 where it was not cut.
 
-        A query is truncated only if it would take more than half of the input, never in favour of a passage.
+        A passage is truncated down to `MIN_PASSAGE_SHARE` of the input. Only a query that does not fit beside that is
+        cut, as little as the length of the passage allows: a score depends on no other passage.
         """
         (offsets,) = self._tokenizer.offsets([query])
-        query_truncated = len(offsets) > self._max_query_tokens
-        if query_truncated:
-            query = query[: offsets[self._max_query_tokens - 1, 1]]
-        encodings = self._tokenizer.truncated([(query, passage) for passage in passages])
-        return encodings, sum(query_truncated or bool(encoding.overflowing) for encoding in encodings)
+        queries, share = [query] * len(passages), 1.0
+        if len(offsets) > self._room - self._min_passage_tokens:
+            lengths = map(len, self._tokenizer.offsets(passages))
+            rooms = [self._room - min(length, self._min_passage_tokens) for length in lengths]
+            by_room = {room: self._ends(query, offsets, room) for room in set(rooms)}
+            queries, share = [by_room[room] for room in rooms], min(1.0, min(rooms) / len(offsets))
+        encodings = self._tokenizer.truncated(list(zip(queries, passages, strict=True)))
+        return encodings, sum(bool(encoding.overflowing) for encoding in encodings), share
+
+    def _ends(self, query: str, offsets: npt.NDArray[np.int64], room: int) -> str:
+        """The query, or as much of its beginning and its end as `room` tokens hold: the question is at either.
+
+        A cut within a word may change its tokens, so that fewer than `room` of the original ones fit.
+        """
+        if len(offsets) <= room:
+            return query
+        for kept in range(room, 1, -1):
+            tail = kept // 2
+            ends = f"{query[: offsets[kept - tail - 1, 1]]} {query[offsets[-tail, 0] :]}"
+            if len(self._tokenizer.offsets([ends])[0]) <= room:
+                return ends
+        return ""
 
     @torch.inference_mode()
     def forward(self, encodings: Sequence[Encoding]) -> npt.NDArray[np.float32]:

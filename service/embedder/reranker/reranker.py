@@ -93,7 +93,7 @@ class CrossEncoderReranker:
         scores = [0.0] * len(passages)
         started = time.perf_counter()
         try:
-            encodings, truncated = model.tokens(query, passages)
+            encodings, truncated, query_share = model.tokens(query, passages)
             budget = self._batch_tokens or model.batch_tokens
             for batch in cheapest_packing(list(map(len, encodings)), budget, model.pass_overhead):
                 if cancelled.is_set():
@@ -112,7 +112,7 @@ class CrossEncoderReranker:
         metrics.RERANK_TRUNCATED.inc(truncated)
         rate = len(passages) / max(time.perf_counter() - started, 1e-4)
         self._passages_per_second += 0.2 * (rate - self._passages_per_second)
-        return RerankScores(scores=tuple(scores), truncated=truncated)
+        return RerankScores(scores=tuple(scores), truncated=truncated, query_share=query_share)
 
     def _loaded(self) -> "PackedCrossEncoder":
         if self._model is None:

@@ -2,6 +2,7 @@
 
 import base64
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 from service.core.collections import EmbedderSpec
 from service.core.ids import Role, Vectors
 from service.core.ports.embedder import Encoder
+from service.core.ports.reranker import RerankScores
 from service.embedder.models.hashing_encoder import HashingEncoder
 from service.embedder.models.registry import ModelRegistry
 from tests.edge import LIMITS, Edge, Json, WordReranker, api_fixture, assert_problem, edge
@@ -60,6 +62,32 @@ async def test_reranking_as_cohere_and_jina_do(api: Edge, path: str) -> None:
 async def test_reranking_as_text_embeddings_inference_does(api: Edge) -> None:
     answer = (await api.client.post("/rerank", json={"query": "dog", "texts": TEXTS, "return_text": True})).json()
     assert answer == [{"index": 1, "score": 1.0, "text": TEXTS[1]}, {"index": 0, "score": 0.0, "text": TEXTS[0]}]
+
+
+class ShortSighted(WordReranker):
+    """Reads a part of the query, and the beginning of one passage."""
+
+    async def read(self, query: str, passages: Sequence[str]) -> RerankScores:
+        return replace(await super().read(query, passages), truncated=1, query_share=0.25)
+
+
+async def test_reranking_tells_what_was_not_read_in_every_shape(api: Edge) -> None:
+    whole = await api.client.post("/rerank", json={"query": "dog", "documents": TEXTS})
+    assert (whole.json()["degraded"], whole.json()["meta"]) == ([], {"warnings": []})
+    assert "X-Azimuth-Degraded" not in whole.headers
+    async with edge(reranker=ShortSighted()) as cutting:
+        cohere = await cutting.client.post("/v2/rerank", json={"query": "dog", "documents": TEXTS})
+        tei = await cutting.client.post("/rerank", json={"query": "dog", "texts": TEXTS})
+    told = cohere.json()
+    assert [(one["stage"], one["code"]) for one in told["degraded"]] == [
+        ("rerank", "query_truncated"),
+        ("rerank", "passages_truncated"),
+    ]
+    assert told["meta"]["warnings"] == [one["reason"] for one in told["degraded"]]
+    assert "25%" in told["meta"]["warnings"][0]
+    assert isinstance(tei.json(), list)
+    for answer in (cohere, tei):
+        assert answer.headers["X-Azimuth-Degraded"] == "query_truncated, passages_truncated"
 
 
 async def test_without_a_reranker_it_is_unavailable() -> None:

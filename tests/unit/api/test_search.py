@@ -112,7 +112,9 @@ async def test_without_a_reranker_the_answer_says_so() -> None:
         await api.collection()
         await api.write({"id": "a", "text": "x"})
         answer = await api.search("x", rerank=True)
-        assert answer["degraded"] == [{"stage": "rerank", "reason": "no reranker is configured"}]
+        assert answer["degraded"] == [
+            {"stage": "rerank", "code": "not_configured", "reason": "no reranker is configured"}
+        ]
         assert answer["plan"]["reranked"] is False
 
 

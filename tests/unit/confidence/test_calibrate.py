@@ -146,7 +146,7 @@ async def test_a_min_confidence_that_cannot_be_applied_is_reported(scene: Scene)
     answer = await scene.edge.search(FOREIGN, min_confidence=0.5)
     assert len(answer["hits"]) == 10
     reason = "min_confidence was not applied: not calibrated yet"
-    assert answer["degraded"] == [{"stage": "confidence", "reason": reason}]
+    assert answer["degraded"] == [{"stage": "confidence", "code": "untold", "reason": reason}]
 
 
 @pytest.mark.parametrize("least", [-0.1, 1.5, "0.5", True])

@@ -259,7 +259,7 @@ async def test_a_query_that_the_embedder_cannot_read_to_its_end_says_so(zoo: Zoo
     fits = await zoo.search().run(NAME, SearchRequest(text="animal " * (most - 5)))
     assert not fits.degraded
     cut = await zoo.search().run(NAME, SearchRequest(text="animal " * (most + 5)))
-    assert [(one.stage, one.code) for one in cut.degraded] == [("embed", "truncated")]
+    assert [(one.stage, one.code) for one in cut.degraded] == [("embed", "query_truncated")]
     assert cut.hits[0].explanation.dense is not None, "the dense leg answers all the same"
 
 

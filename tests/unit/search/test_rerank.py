@@ -31,6 +31,7 @@ class Told:
     relevance: dict[str, float]
     portion: int = 4
     truncated: int = 0
+    query_share: float = 1.0
     before: Callable[[Sequence[str]], None] = lambda passages: None
     name: str = "told"
     portions: list[list[str]] = field(default_factory=list)
@@ -38,7 +39,8 @@ class Told:
     async def read(self, query: str, passages: Sequence[str]) -> RerankScores:
         self.before(passages)
         self.portions.append(list(passages))
-        return RerankScores(scores=tuple(self.relevance[passage] for passage in passages), truncated=self.truncated)
+        scores = tuple(self.relevance[passage] for passage in passages)
+        return RerankScores(scores=scores, truncated=self.truncated, query_share=self.query_share)
 
 
 def hits(first: Sequence[float]) -> list[Hit]:
@@ -193,6 +195,18 @@ async def test_cut_passages_are_counted() -> None:
     context, _, reread = await order(told([0.5] * 12, truncated=2), k=12)
     assert reread == RerankSummary(read=12, skipped=0, truncated=2, weight=0.5)
     assert not context.degraded
+
+
+@pytest.mark.parametrize("weight", [0.5, 1.0])
+async def test_a_reranker_that_read_a_part_of_the_query_says_so_and_counts_by_as_much(weight: float) -> None:
+    reranker = told([0.0] * 8 + [1.0], query_share=0.2)
+    context, ordered, reread = await order(reranker, first=FALLING[:9], weight=weight)
+    assert reread is not None
+    assert reread.weight == pytest.approx(0.2 * weight)
+    (reported,) = context.degraded
+    assert (reported.stage, reported.code) == ("rerank", "query_truncated")
+    assert "read 20% of it" in reported.reason
+    assert ordered[0].id == "d00"  # alone it would say d08
 
 
 def test_a_pace_that_fits_nothing_is_doubted_until_it_is_tried_again() -> None:
