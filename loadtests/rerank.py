@@ -145,7 +145,7 @@ def measure(asked: Sequence[Question], name: str, rounds: int, one_core: bool) -
 
                 with seen() as batches:
                     ours()
-                encodings, _ = pairs.tokens(query, passages)
+                encodings, *_ = pairs.tokens(query, passages)
                 packing = cheapest_packing(list(map(len, encodings)), pairs.batch_tokens, pairs.pass_overhead)
                 same = tensors(pairs, batches)
                 at_once = tensors(pairs, [[encodings[at] for at in batch] for batch in packing])
