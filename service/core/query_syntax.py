@@ -7,12 +7,18 @@
 There is no syntax error: whatever does not follow the grammar to the letter is plain words. An operator stands at the
 beginning of a word, after white space or at the very start, and directly before a quotation mark or a letter that does
 not stand alone; a quotation ends before white space, at the end or before punctuation. So `c++`, `-5 degrees`,
-`e-mail`, `state-of-the-art`, `- a bullet`, `ls -l`, `--help`, `6" pipe` and `"unbalanced` keep their meaning. A query
-of nothing but exclusions is plain words too.
+`e-mail`, `- a bullet`, `ls -l`, `--help`, `6" pipe` and `"unbalanced` keep their meaning. A query of nothing but
+exclusions is plain words too.
+
+People type hyphens that exclude nothing: options of commands, dashes, pasted texts. A hyphen excludes a word only where
+that is clear: the word is written in small letters alone, of at least three (`-Xmx512m`, `-rf`, `Berlin -Hamburg` and
+`Thanks -Anna` are words), the query has one line, and does not search for the same word. What documents write with the
+hyphen (`java -jar`) is a word too: the caller says so by `as_words`. A quotation is always clear: `-"Hamburg"`.
 """
 
 import re
-from collections.abc import Sequence
+import unicodedata
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -26,12 +32,15 @@ _CONSTRAINT = re.compile(
     r"""
     (?<!\S)(?P<sign>[+-])?
     (?: (?P<open>["“„«])(?P<phrase>[^"“”„«»]+)["”“»](?![^\s.,;:!?)\]}])
-      | (?<=[+-])(?P<term>(?![A-Za-z](?!\w))[^\W\d_]\S*)
+      | (?<=[+-])(?P<term>(?![A-Za-z](?![^\w\s]*\w))[^\W\d_]\S*)
     )
     """,
     re.VERBOSE,
 )
 _TRAILING_PUNCTUATION = re.compile(r"[.,;:!?)\]}\"”“»]+$")
+_WORD = re.compile(r"\w+")
+_SHORTEST_EXCLUSION = 3
+"""Letters of an alphabet; shorter words after a hyphen are options (`-rf`, `-it`)."""
 _LONGEST_TYPO = 40
 """Letters; longer words are not corrected."""
 
@@ -65,6 +74,8 @@ class ParsedQuery:
     quoted: tuple[str, ...] = ()
     required: tuple[str, ...] = ()
     excluded: tuple[str, ...] = ()
+    as_words: tuple[str, ...] = ()
+    """Parts of the text that look like constraints and are read as words, the first `MAX_CONSTRAINTS`."""
     typos: TypoTolerance | None = None
     identifiers: bool = True
     """Whether a document scores higher for an identifier of the query that it holds verbatim."""
@@ -75,8 +86,8 @@ class ParsedQuery:
             return tuple(dict.fromkeys(one for query in queries for one in getattr(query, name)))
 
         text = " ".join(query.text for query in queries)
-        quoted, required, excluded = map(distinct, ("quoted", "required", "excluded"))
-        return cls(text=text, quoted=quoted, required=required, excluded=excluded, typos=typos)
+        quoted, required, excluded, as_words = map(distinct, ("quoted", "required", "excluded", "as_words"))
+        return cls(text=text, quoted=quoted, required=required, excluded=excluded, as_words=as_words, typos=typos)
 
     @property
     def has_constraints(self) -> bool:
@@ -91,27 +102,56 @@ class Highlights:
     spans: tuple[tuple[int, int], ...] = ()
 
 
-def parse_query(text: str, syntax: Syntax = "wishes", typos: TypoTolerance | None = None) -> ParsedQuery:
-    """Parse any text; see the module for the grammar."""
+def parse_query(
+    text: str, syntax: Syntax = "wishes", typos: TypoTolerance | None = None, as_words: Collection[str] = ()
+) -> ParsedQuery:
+    """Parse any text; see the module for the grammar. `as_words`: constraints that are none (`-jar`, or a
+    phrase without its quotation marks)."""
     if syntax == "plain":
         return ParsedQuery(text=text, typos=typos)
+    found = [
+        (match, match["sign"] or "", match["phrase"] or _TRAILING_PUNCTUATION.sub("", match["term"]))
+        for match in _CONSTRAINT.finditer(text)
+    ]
+    searched_for = {words.casefold() for _, sign, words in found if sign == "+"}
+    searched_for.update(_WORD.findall(_CONSTRAINT.sub(" ", text).casefold()))
+    contradictory = searched_for.intersection(words.casefold() for _, sign, words in found if sign == "-")
+    several_lines = "\n" in text.strip()
     by_sign: dict[str, list[str]] = {"": [], "+": [], "-": []}
     kept: list[str] = []
+    literal: list[str] = []
     end = 0
-    for match in _CONSTRAINT.finditer(text):
-        constraint = match["phrase"] or _TRAILING_PUNCTUATION.sub("", match["term"])
-        if not re.search(r"\w", constraint):
+    for match, sign, words in found:
+        if not _WORD.search(words):
+            continue
+        unclear = sign == "-" and not match["phrase"] and not _is_clear_exclusion(words)
+        signed = bool(sign) and (unclear or several_lines or words.casefold() in contradictory)
+        if signed or sign + words in as_words:
+            literal.append(match.group() if match["phrase"] else sign + words)
             continue
         kept.append(text[end : match.start()])
         end = match.end()
-        sign = match["sign"] or ""
-        by_sign[sign].append(constraint)
+        by_sign[sign].append(words)
         if sign != "-":
-            kept.append(constraint)
+            kept.append(words)
         if sum(map(len, by_sign.values())) == MAX_CONSTRAINTS:
             break
     searched = " ".join("".join([*kept, text[end:]]).split())
-    if not end or not re.search(r"\w", searched):
+    if not _WORD.search(searched):
         return ParsedQuery(text=text, typos=typos)
     quoted, required, excluded = map(tuple, by_sign.values())
-    return ParsedQuery(text=searched, quoted=quoted, required=required, excluded=excluded, typos=typos)
+    return ParsedQuery(
+        text=searched if end else text,
+        quoted=quoted,
+        required=required,
+        excluded=excluded,
+        as_words=tuple(dict.fromkeys(literal))[:MAX_CONSTRAINTS],
+        typos=typos,
+    )
+
+
+def _is_clear_exclusion(word: str) -> bool:
+    """Whether a word after a hyphen is written as people write what they exclude, not as an option or a name."""
+    if any(unicodedata.category(sign)[0] not in "LM" and sign not in "-'’" for sign in word) or word != word.lower():
+        return False
+    return len(word) >= _SHORTEST_EXCLUSION or word == word.upper()

@@ -200,7 +200,8 @@ class SearchRequest:
     """A search for `text`, for a `vector` of a space that the client names, or both; or for several `queries`; or, in
     the mode dense, for what is `like` examples.
 
-    `syntax`: whether texts have operators (`query_syntax`). `typos`: whether unknown words stand for similar ones.
+    `syntax`: whether texts have operators (`query_syntax`); `as_words`: those that turned out to be none, see
+    `parse_query`. `typos`: whether unknown words stand for similar ones.
     `fusion`, `candidates` None: as the collection's settings say. `diversity` in [0, 1]: of MMR.
     """
 
@@ -209,6 +210,7 @@ class SearchRequest:
     queries: tuple[Query, ...] = ()
     like: Like | None = None
     syntax: Syntax = "wishes"
+    as_words: frozenset[str] = frozenset()
     typos: TypoTolerance | None = None
     k: int = 10
     mode: Mode = "hybrid"
@@ -249,12 +251,13 @@ class SearchRequest:
     @property
     def parsed_query(self) -> ParsedQuery:
         """The texts as the lexical leg reads them; of several queries the union of terms and constraints."""
-        each = [parse_query(query.text, self.syntax, self.typos) for query in self.effective_queries if query.text]
+        texts = [query.text for query in self.effective_queries if query.text]
+        each = [parse_query(text, self.syntax, self.typos, self.as_words) for text in texts]
         return each[0] if len(each) == 1 else ParsedQuery.union(each, self.typos)
 
     def model_text(self, query: Query) -> str:
         """A query as models read it: without operators and excluded terms."""
-        return parse_query(query.text, self.syntax).text
+        return parse_query(query.text, self.syntax, as_words=self.as_words).text
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -7,7 +7,7 @@ its chunks.
 
 import asyncio
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 
@@ -16,7 +16,6 @@ from service.core.errors import Unavailable
 from service.core.ids import DocumentId, Vector
 from service.core.ports.lexicon import Lexicon
 from service.core.ports.vectors import VectorStore
-from service.core.query_syntax import ParsedQuery
 from service.core.search import Candidate, DensePlan, Query
 from service.search.context import SearchContext
 from service.search.dense_certainty import DenseCertainty
@@ -89,6 +88,25 @@ class CandidateSet:
         plans = [query.dense.plan for query in self.queries if query.dense is not None]
         return max(plans, key=lambda plan: _PLANS_BY_EFFORT.index(plan.kind), default=DensePlan())
 
+    @property
+    def documents(self) -> list[DocumentId]:
+        """What the legs found for any query."""
+        items = (item for one in self.queries for item in (*one.dense_candidates, *one.lexical_candidates))
+        return list(dict.fromkeys(document for document, _ in items))
+
+    def within(self, kept: Collection[DocumentId], *, all_required: bool) -> "CandidateSet":
+        """Without the documents that are not `kept`.
+
+        `all_required`: these have terms that are required. Where the lexical legs found all such documents, the dense
+        legs have no more to give.
+        """
+        lexical = [one.lexical for one in self.queries if one.lexical is not None]
+        all_found = all_required and bool(lexical) and all(leg.exhausted for leg in lexical)
+        queries = [one.filtered(lambda candidate: candidate.document_id in kept) for one in self.queries]
+        if all_found:
+            queries = [replace(one, dense=one.dense and replace(one.dense, exhausted=True)) for one in queries]
+        return CandidateSet(queries=tuple(queries))
+
     def candidate(self, item: Item) -> Candidate:
         """The dense candidate nearest to any query, since it names a chunk; else the lexical one.
 
@@ -124,23 +142,6 @@ class CandidateSet:
             )
             for query, weight in zip(self.queries, weights, strict=True)
         ]
-
-
-async def apply_constraints(
-    lexicon: Lexicon, space: Space, candidates: CandidateSet, query: ParsedQuery
-) -> CandidateSet:
-    """Without the documents that violate the constraints of the query, whichever leg found them.
-
-    Where the lexical legs found all documents that have the required terms, the dense legs have no more to give.
-    """
-    items = (item for one in candidates.queries for item in (*one.dense_candidates, *one.lexical_candidates))
-    kept = await lexicon.matching_constraints(space.collection, query, list(dict.fromkeys(item[0] for item in items)))
-    lexical = [one.lexical for one in candidates.queries if one.lexical is not None]
-    all_found = bool(query.required) and bool(lexical) and all(leg.exhausted for leg in lexical)
-    queries = [one.filtered(lambda candidate: candidate.document_id in kept) for one in candidates.queries]
-    if all_found:
-        queries = [replace(one, dense=one.dense and replace(one.dense, exhausted=True)) for one in queries]
-    return CandidateSet(queries=tuple(queries))
 
 
 async def complete_scores(

@@ -27,6 +27,8 @@ class SearchContext:
     degraded: list[Degradation] = field(default_factory=list)
     stale: int = 0
     unmatched_terms: tuple[str, ...] = ()
+    given_up: tuple[str, ...] = ()
+    """Constraints that left no document and are read as words instead."""
 
     def has_failed(self, stage: str) -> bool:
         return any(one.stage == stage and one.code not in PARTIAL_CODES for one in self.degraded)

@@ -43,6 +43,10 @@ class SharedQueryEncoding:
         self._requests = requests
         self._pending: dict[tuple[CollectionId, VersionNumber, Role], _PendingEncoding] = {}
 
+    def including(self, request: SearchRequest) -> "SharedQueryEncoding":
+        """Itself, or an encoding of this search alone where it reads its query in another way than at first."""
+        return self if request in self._requests else SharedQueryEncoding([request])
+
     async def get(self, space: Space, role: Role, encode: Encode) -> EncodedTexts:
         """All texts of this role for this version. A failure is a failure of every search that needs them."""
         key = (space.version.collection_id, space.version.number, role)
@@ -77,6 +81,7 @@ class QueryEncoder:
     async def encode(self, context: SearchContext, shared: SharedQueryEncoding) -> list[Vector | None]:
         """The vector of each query; None where the dense leg is not wanted or had to be given up."""
         request, space, version = context.request, context.space, context.space.version
+        shared = shared.including(request)
         vectors: list[Vector | None] = [None] * len(request.effective_queries)
         if request.mode == "lexical":
             return vectors

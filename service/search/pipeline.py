@@ -27,7 +27,7 @@ from service.core.query_syntax import Highlights
 from service.core.search import Candidate, FilterMatch, Hit, Passage, SearchRequest, SearchResult
 from service.core.timings import Timings
 from service.search import candidates as candidate_sets
-from service.search import filter_planner, retrievers
+from service.search import constraints, filter_planner, retrievers
 from service.search.candidates import MAX_PARALLEL_STATEMENTS, CandidateSet, QueryCandidates
 from service.search.confidence import assess_confidence
 from service.search.context import SearchContext
@@ -105,6 +105,7 @@ class SearchPipeline:
         timings = Timings()
         space = await self._spaces.resolve(name, request.embedder_version)
         context = SearchContext(request, space, live, timings)
+        await constraints.keep_hyphens(self.lexicon, context)
         rerank = request.rerank.resolve(space.collection.settings.rerank) if request.rerank else None
         wanted = max(request.pool_size, rerank.depth if rerank else 0)
         width = max(request.candidates or _default_candidates(space, request, wanted), wanted)
@@ -114,15 +115,22 @@ class SearchPipeline:
         confidence = None
         while True:
             candidates = await self._retrieve(context, vectors, filter_match, width)
-            candidates = await self._apply_constraints(context, candidates)
+            candidates = await constraints.apply_constraints(self.lexicon, context, candidates)
             candidates = await self._complete_scores(context, candidates, wanted)
             confidence = confidence or await assess_confidence(self.lexicon, context, candidates)
             ranking = [] if confidence.withheld else _fuse(context, candidates)
             hits = await self._fetch(context, candidates, ranking, wanted)
+            if confidence.withheld:
+                break
+            if await constraints.give_up_constraints(self.lexicon, context, candidates, hits):
+                vectors = await self._encoder.encode(context, shared)
+                continue
             complete = len(hits) >= wanted or len(hits) == len(ranking) or candidates.exhausted
             if complete or width >= retrievers.MAX_WIDTH:
                 break
             width = min(4 * width, retrievers.MAX_WIDTH)  # some documents have changed: retrieve more in their place
+        constraints.report_constraints(context, found=bool(hits))
+        request = context.request
         hits, rerank_summary = await self._rerank_stage.rerank(context, rerank, hits)
         hits = await self._diversify(context, hits[: request.pool_size])
         hits = await self._decorate(context, hits[: request.k])
@@ -196,19 +204,6 @@ class SearchPipeline:
                 for at, vector in enumerate(vectors)
             )
         )
-
-    async def _apply_constraints(self, context: SearchContext, candidates: CandidateSet) -> CandidateSet:
-        """Drop what violates the required and excluded terms of the query, whichever leg found it."""
-        query = context.request.parsed_query
-        if not query.has_constraints:
-            return candidates
-
-        async def apply() -> CandidateSet:
-            context.unmatched_terms = await self.lexicon.unmatched_terms(context.space.collection, query)
-            return await candidate_sets.apply_constraints(self.lexicon, context.space, candidates, query)
-
-        hybrid = context.request.mode == "hybrid"
-        return await context.run_stage("wishes", apply(), optional=hybrid, in_budget=False) or candidates
 
     async def _complete_scores(self, context: SearchContext, candidates: CandidateSet, wanted: int) -> CandidateSet:
         """Look up the scores that one leg lacks of the other's candidates, and the certainty of the dense leg."""

@@ -264,6 +264,21 @@ async def test_quotations_that_no_document_says_are_named(subject: Subject) -> N
     assert await subject.lexicon.unmatched_terms(subject.papers, words) == ("unheard of",)
 
 
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("java -jar", {"-jar"}),
+        ("-jar java", {"-jar"}),
+        ("java -verbose -dry-run", {"-verbose", "-dry-run"}),
+        ("java -coffee -list", set()),
+        ("java -with", {"-with"}),
+    ],
+)
+async def test_hyphens_that_documents_write_exclude_nothing(tantivy: Subject, text: str, found: set[str]) -> None:
+    await tantivy.write(("a", "java -jar app.jar runs it, `--verbose` or (--dry-run) says more"), ("b", "- and\n-list"))
+    assert await tantivy.lexicon.options(tantivy.papers, text) == found
+
+
 async def test_phrases_are_read_as_documents_are(tantivy: Subject) -> None:
     await tantivy.write(("a", "Two Grey Herons"), ("b", "the grey and the heron"), ("c", "to be or not to be"))
     assert ids(await tantivy.lexicon.search(tantivy.papers, parse_query('"grey heron"'), 10)) == ["a"]

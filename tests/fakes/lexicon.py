@@ -13,6 +13,7 @@ from service.core.search import Candidate
 from tests.fakes.store import FakeStore
 
 _WORD = re.compile(r"\w+")
+_OPTION = re.compile(r"(?<!\S)-\w+")
 
 
 class FakeLexicon:
@@ -47,6 +48,10 @@ class FakeLexicon:
     async def _required(self, collection: Collection, query: ParsedQuery) -> list[str]:
         unmatched = await self.unmatched_terms(collection, query)
         return [*query.required, *(one for one in query.quoted if one not in unmatched)]
+
+    async def options(self, collection: Collection, text: str) -> frozenset[str]:
+        texts = " ".join(document.text for document in self._store.living(collection.id))
+        return frozenset(word for word in _OPTION.findall(text) if f" {word}" in texts)
 
     async def max_score(self, collection: Collection, query: ParsedQuery) -> float:
         return float(len(_words(query.text)))

@@ -82,6 +82,8 @@ class WishesAnswer(TypedDict):
     excluded: tuple[str, ...]
     unsaid: tuple[str, ...]
     """Phrases in quotation marks that no document contains: they were searched as words."""
+    as_words: tuple[str, ...]
+    """Parts of the query that look like operators and were read as words: options, names, what left no document."""
 
 
 class PlanAnswer(TypedDict):
@@ -123,6 +125,7 @@ class BatchAnswer(TypedDict):
 
 
 def search_answer(result: SearchResult, request: SearchRequest, *, explain: bool) -> SearchAnswer:
+    words = result.parsed_query
     dense, reread, in_domain = result.dense, result.rerank_summary, result.confidence.in_domain
     return {
         "hits": [_hit(hit, request, explain) for hit in result.hits],
@@ -144,7 +147,7 @@ def search_answer(result: SearchResult, request: SearchRequest, *, explain: bool
                 "truncated": reread.truncated,
                 "weight": round(reread.weight, 4),
             },
-            "wishes": _wishes(result) if result.parsed_query.has_constraints else None,
+            "wishes": _wishes(result) if words.has_constraints or words.as_words else None,
         },
         "degraded": [select_fields(DegradedAnswer, one) for one in result.degraded],
         "took_ms": round(result.timings.elapsed * 1000, 3),
@@ -175,6 +178,7 @@ def _wishes(result: SearchResult) -> WishesAnswer:
         "required": words.required,
         "excluded": words.excluded,
         "unsaid": unmatched,
+        "as_words": words.as_words,
     }
 
 

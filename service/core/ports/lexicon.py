@@ -29,6 +29,9 @@ class Lexicon(Protocol):
     async def unmatched_terms(self, collection: Collection, query: ParsedQuery) -> tuple[str, ...]:
         """The quoted phrases that no document contains, and that are therefore no constraint."""
 
+    async def options(self, collection: Collection, text: str) -> frozenset[str]:
+        """Of the exclusions in a query (`-jar`) those that belong to the text: documents write the hyphen, too."""
+
     async def max_score(self, collection: Collection, query: ParsedQuery) -> float:
         """The highest score that any document could have for this query, unknown terms included."""
 

@@ -29,7 +29,7 @@ import tantivy
 from service.store.lexical.language_detection import detect_language, detector_version
 from service.store.lexical.languages import AUTO, LANGUAGES, UNDETERMINED, Language
 
-_FORMAT = 3
+_FORMAT = 4
 """Increased when this file makes other terms with the same chain."""
 
 _SYLLABIC = r"\p{Han}\p{Hiragana}\p{Katakana}\p{Hangul}ー々〆"

@@ -27,6 +27,7 @@ QUERY_LIMIT = 64
 _BARE = re.compile(r"^[A-Z]{1,4}$")
 _LETTER = re.compile(r"^[B-HJ-Z]$")
 _NUMBER = re.compile(r"(?<![\w.])[+(]?\d(?:[\d]|[- /()]{1,2}(?=\d))*(?!\w)")
+_OPTION = re.compile(r"(?:(?<=[^\s-] )|(?<=[`\"'(\[]))-{1,2}([^\W\d_]\w*(?:-\w+)*)")
 _LEAST_DIGITS, _MOST_DIGITS = 7, 20
 """Of a long number (telephone, ISBN, account), which is also indexed as its digits alone, however it is grouped."""
 
@@ -65,13 +66,20 @@ def long_numbers(text: str) -> Iterator[Identifier]:
             yield Identifier(f"#{digits}", match.group())
 
 
+def options(text: str) -> Iterator[Identifier]:
+    """Words with a hyphen before them, as in `java -jar` (form `-jar`). The items of a list are none."""
+    for match in _OPTION.finditer(text):
+        yield Identifier(f"-{match[1]}".casefold(), match[1])
+
+
 def index_terms(text: str) -> list[str]:
     """The identifiers of a document as terms of the index."""
-    return [one.form for one in (*identifiers(text), *long_numbers(text))]
+    found = (*identifiers(text), *long_numbers(text), *options(text))
+    return [one.form for one in found if len(one.form) <= _LONGEST]
 
 
 def query_identifiers(text: str) -> list[Identifier]:
     """The identifiers of a query. A short word in capitals is one only as a single letter or as nearly all of it."""
     bare = _BARE if len(text.split()) <= 2 else _LETTER
     found = [one for one in identifiers(text) if bare.match(one.text) or not _BARE.match(one.text)]
-    return list(dict.fromkeys((*found, *long_numbers(text))))[:QUERY_LIMIT]
+    return list(dict.fromkeys((*found, *long_numbers(text), *options(text))))[:QUERY_LIMIT]

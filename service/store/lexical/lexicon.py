@@ -81,6 +81,10 @@ class TantivyLexicon:
     async def unmatched_terms(self, collection: Collection, query: ParsedQuery) -> tuple[str, ...]:
         return await self._query(collection, lambda index: index.evaluate(query, LexicalQuery.unmatched_terms), ())
 
+    async def options(self, collection: Collection, text: str) -> frozenset[str]:
+        query = ParsedQuery(text=text)
+        return await self._query(collection, lambda index: index.evaluate(query, LexicalQuery.options), frozenset())
+
     async def max_score(self, collection: Collection, query: ParsedQuery) -> float:
         return await self._query(collection, lambda index: index.evaluate(query, LexicalQuery.max_score), 0.0)
 

@@ -17,7 +17,7 @@ from rapidfuzz.distance import OSA
 
 from service.core.query_syntax import ParsedQuery, TypoTolerance
 from service.store.lexical.analyzer import Analyzer, LanguageAnalyzer, languages_of_term
-from service.store.lexical.identifiers import query_identifiers
+from service.store.lexical.identifiers import Identifier, options, query_identifiers
 from service.store.lexical.language_detection import query_languages
 
 TERMS_LIMIT = 1024
@@ -80,6 +80,15 @@ class LexicalQuery:
     def unmatched_terms(self) -> tuple[str, ...]:
         """Quoted phrases that no document contains: their quotation marks belong to the text and are no constraint."""
         return tuple(phrase for phrase in self._words.quoted if not self._occurs(phrase))
+
+    def options(self) -> frozenset[str]:
+        """Exclusions of the text that are none: a document writes the hyphen, too, or it stands before a stop word."""
+
+        def belongs(one: Identifier) -> bool:
+            stop_word = any(chain.is_stop_word(one.text) for chain in self._chains)
+            return stop_word or self.searcher.doc_freq("identifier", one.form) > 0
+
+        return frozenset(f"-{one.text}" for one in options(f"; {self._words.text}") if belongs(one))
 
     def _occurs(self, phrase: str) -> bool:
         return any(self.searcher.search(query, 1, count=False).hits for query in self._phrase_queries(phrase))

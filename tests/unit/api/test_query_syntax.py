@@ -1,5 +1,6 @@
 """Wishes, typos, highlights with their places, and languages over HTTP."""
 
+import itertools
 from typing import Any
 from unittest.mock import AsyncMock
 
@@ -47,9 +48,50 @@ async def test_the_plan_shows_how_a_query_was_read(api: Edge) -> None:
         "required": ["pond"],
         "excluded": ["pike"],
         "unsaid": ["never heard of"],
+        "as_words": [],
     }
     assert answer["degraded"] == []
     assert (await api.search("heron pond"))["plan"]["wishes"] is None
+
+
+@pytest.mark.parametrize("mode", ["hybrid", "lexical", "dense"])
+@pytest.mark.parametrize(
+    ("query", "given_up"),
+    [("herons heron -grey -pike", "-grey, -pike"), ('"grey heron" "with age"', "grey heron, with age")],
+)
+async def test_what_leaves_nothing_is_given_up_visibly(api: Edge, mode: str, query: str, given_up: str) -> None:
+    answer = await api.search(query, mode=mode)
+    assert ids(answer) == {"a", "b", "c"}
+    assert [one["stage"] for one in answer["degraded"]] == ["wishes"]
+    assert given_up in answer["degraded"][0]["reason"]
+    assert len(answer["plan"]["wishes"]["as_words"]) == given_up.count(",") + 1
+
+
+async def test_what_is_required_and_missing_leaves_nothing_and_the_answer_says_so(api: Edge) -> None:
+    answer = await api.search("heron +unheard")
+    assert answer["hits"] == []
+    assert "unheard" in answer["degraded"][0]["reason"]
+
+
+async def test_a_term_that_is_required_and_excluded_is_a_word(api: Edge) -> None:
+    answer = await api.search("grey +pond -pond")
+    assert ids(answer) == {"a", "b", "c"}
+    assert "+pond" in answer["degraded"][0]["reason"]
+
+
+async def test_what_documents_write_with_a_hyphen_excludes_nothing(api: Edge) -> None:
+    await api.fill([{"id": "d", "text": "heron --pike and heron -pike start the catch"}])
+    for query in ("heron -pike", "what does heron -pike do"):
+        answer = await api.search(query)
+        assert "d" in ids(answer)
+        assert answer["plan"]["wishes"]["as_words"] == ["-pike"]
+
+
+async def test_a_sign_never_empties_an_answer_in_silence(api: Edge) -> None:
+    words = ["heron", "grey", "pike", "pond", "unheard", "-and", '"with age"', '-"grey heron"', "+pond", "-heron"]
+    for query in itertools.permutations(words, 3):
+        answer = await api.search(" ".join(query))
+        assert answer["hits"] or answer["degraded"], query
 
 
 async def test_plain_queries_have_no_wishes(api: Edge) -> None:

@@ -1,6 +1,10 @@
 """What is a wish, and how much is only words."""
 
+import re
+
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from service.core.query_syntax import MAX_CONSTRAINTS, ParsedQuery, TypoTolerance, parse_query
 
@@ -18,6 +22,11 @@ from service.core.query_syntax import MAX_CONSTRAINTS, ParsedQuery, TypoToleranc
         ("駅 +東京", ParsedQuery(text="駅 東京", required=("東京",))),
         ("call +wait_for, please", ParsedQuery(text="call wait_for please", required=("wait_for",))),
         ("heron -state-of-the-art", ParsedQuery(text="heron", excluded=("state-of-the-art",))),
+        ("error +E-7325", ParsedQuery(text="error E-7325", required=("E-7325",))),
+        ("driver +x.509 +v2", ParsedQuery(text="driver x.509 v2", required=("x.509", "v2"))),
+        ("駅 -東京", ParsedQuery(text="駅", excluded=("東京",))),
+        ("नदी -हिंदी", ParsedQuery(text="नदी", excluded=("हिंदी",))),
+        ('Jaguar -"Auto"', ParsedQuery(text="Jaguar", excluded=("Auto",))),
     ],
 )
 def test_wishes(text: str, expected: ParsedQuery) -> None:
@@ -36,6 +45,43 @@ def test_wishes(text: str, expected: ParsedQuery) -> None:
 )  # fmt: skip
 def test_all_else_is_words(text: str) -> None:
     assert parse_query(text) == ParsedQuery(text=text)
+
+
+@pytest.mark.parametrize(
+    ("text", "as_words"),
+    [
+        ("what does tar -xf do", ("-xf",)),
+        ("rm -rf /tmp", ("-rf",)),
+        ("set -Xmx512m -Xms64m", ("-Xmx512m", "-Xms64m")),
+        ("gcc -Wall -Werror -std=c++17", ("-Wall", "-Werror", "-std=c++17")),
+        ("Berlin -Hamburg", ("-Hamburg",)),
+        ("Thanks -Anna", ("-Anna",)),
+        ("docker run -it ubuntu", ("-it",)),
+        ("-import os\n+import sys", ("-import", "+import")),
+        ('-"name": "a"\n+"name": "b"', ('-"name"', '+"name"')),
+        ("apple +pie -pie", ("+pie", "-pie")),
+        ("Apple pie -apple", ("-apple",)),
+    ],
+)
+def test_signs_that_are_not_clearly_operators_belong_to_the_text(text: str, as_words: tuple[str, ...]) -> None:
+    words = parse_query(text)
+    assert words.as_words == as_words
+    assert not words.required
+    assert not words.excluded
+    assert set(re.findall(r"\w+", words.text)) == set(re.findall(r"\w+", text))
+
+
+def test_the_caller_names_constraints_that_are_words() -> None:
+    assert parse_query('java -jar "a b" +lib', as_words={"-jar", "a b"}) == ParsedQuery(
+        text='java -jar "a b" lib', required=("lib",), as_words=("-jar", '"a b"')
+    )
+
+
+@given(st.text(st.sampled_from('ab \n+-"A1.東')))
+def test_no_text_loses_a_word_but_to_an_exclusion(text: str) -> None:
+    words = parse_query(text)
+    left = re.findall(r"\w+", f"{words.text} {' '.join(words.excluded)}")
+    assert sorted(left) == sorted(re.findall(r"\w+", text))
 
 
 def test_plain_is_plain() -> None:
