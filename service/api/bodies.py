@@ -1,10 +1,11 @@
 """JSON over HTTP: bodies are read strictly and within the limits, answers are written with orjson."""
 
+import re
 from collections.abc import AsyncIterator
 from typing import Any
 
+import jiter
 import orjson
-from pydantic_core import from_json
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
@@ -13,6 +14,12 @@ from service.core.errors import TooLarge
 
 JSON = "application/json"
 NDJSON = "application/x-ndjson"
+_JSON_REASONS = {
+    "EOF while parsing": "it ends within",
+    "recursion limit exceeded": "nested too deeply",
+    "Detected duplicate key": "duplicate key",
+}
+_NO_NUMBERS = re.compile(rb"[:,\[]\s*[+-]?(NaN|Infinity|inf)\b", re.IGNORECASE)
 
 
 class JsonResponse(Response):
@@ -25,11 +32,20 @@ class JsonResponse(Response):
 
 
 def parse_json(data: bytes | str) -> Any:
-    """JSON as the standard has it. ValueError for NaN, invalid UTF-8, half surrogates and bottomless nesting.
+    """JSON as the standard has it. ValueError for NaN, invalid UTF-8, half surrogates, a key twice, bottomless nesting.
 
     Integers keep every digit, so that whoever checks them sees what was sent.
     """
-    return from_json(data, allow_inf_nan=False)
+    data = data.encode() if isinstance(data, str) else data
+    try:
+        return jiter.from_json(data, allow_inf_nan=False, catch_duplicate_keys=True)
+    except ValueError as error:
+        reason = str(error)
+        for theirs, ours in _JSON_REASONS.items():
+            reason = reason.replace(theirs, ours)
+        if _NO_NUMBERS.search(data):
+            reason += " (NaN and Infinity are no JSON)"
+        raise ValueError(reason) from error
 
 
 def media_type(request: Request) -> str:

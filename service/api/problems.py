@@ -9,7 +9,7 @@ import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from http import HTTPStatus
-from typing import Any
+from typing import Any, NotRequired
 
 import orjson
 from fastapi import FastAPI
@@ -60,13 +60,15 @@ STATUS_DESCRIPTIONS = {
     503: "Something that is needed is not available now; retry after `Retry-After`.",
 }
 
-_MESSAGES = {
-    "extra_forbidden": "unknown field",
-    "missing": "is required",
-    "string_unicode": "is not Unicode text",
-    "model_type": "expected an object",
-    "model_attributes_type": "expected an object",
-}
+MAX_PLACES = 20
+"""Most places that one error names."""
+
+_MESSAGES = {"extra_forbidden": "unknown field", "missing": "is required", "string_unicode": "is not Unicode text"}
+_TYPE = re.compile(r"Input should be a valid (\w+).*", re.DOTALL)
+_TYPES = {"integer": "an integer", "boolean": "true or false", "dictionary": "an object"}
+_NOT_FOR_PEOPLE = re.compile(r"^(Value error,|Input|String|List|Dictionary) | after validation")
+_KINDS = {"NoneType": "null", "int": "an integer", "float": "a decimal number", "str": "a string", "list": "a list"}
+_KINDS |= {"bool": "a boolean", "dict": "an object"}
 
 
 class Problem(TypedDict):
@@ -80,6 +82,11 @@ class Problem(TypedDict):
     errors: list[FieldError]
     request_id: str
     """Also in the header `X-Request-ID` and in the log."""
+    error: NotRequired[dict[str, str | None] | str]
+    """As OpenAI has it, on its routes; the text alone, as text-embeddings-inference has it, on `/rerank`."""
+    message: NotRequired[str]
+    """As Cohere has it, on `/rerank`."""
+    error_type: NotRequired[str]
 
 
 def error_responses(*statuses: int, schema: str = "Problem") -> dict[int | str, dict[str, Any]]:
@@ -100,15 +107,32 @@ def problem_response(
     **members: Any,
 ) -> Response:
     """A problem document. `kind` becomes the URN in `type`; `members` are extensions of this kind of problem."""
+    errors = list(errors)
+    more = len(errors) - MAX_PLACES
     body: Problem = {
         "type": f"urn:azimuth:error:{kind}",
         "title": title,
         "status": status,
-        "detail": detail,
-        "errors": list(errors),
+        "detail": detail if more <= 0 else f"{detail}; the first {MAX_PLACES} are named, {more} more are not",
+        "errors": errors[:MAX_PLACES],
         "request_id": scope.get("state", {}).get("request_id", ""),
     }
+    members |= _as_others_say(scope.get("path", ""), kind, status, detail, errors)
     return Response(orjson.dumps({**body, **members}), status, headers, media_type=MEDIA_TYPE)
+
+
+def _as_others_say(path: str, kind: str, status: int, detail: str, errors: Sequence[FieldError]) -> dict[str, Any]:
+    """The members that clients of the APIs whose routes these are look for, and print."""
+    message = _in_words(errors) if len(errors) > 1 else detail
+    if path.startswith(("/v1/embeddings", "/v1/models")):
+        types = {401: "authentication_error", 429: "rate_limit_error"}
+        fault = "server_error" if status >= HTTPStatus.INTERNAL_SERVER_ERROR else "invalid_request_error"
+        field = errors[0].field if errors else None
+        return {"error": {"message": message, "type": types.get(status, fault), "param": field, "code": kind}}
+    if path.endswith("/rerank") or path == "/tokenize":
+        types = {422: "Validation", 429: "Overloaded", 503: "Unhealthy"}
+        return {"message": message, "error": message, "error_type": types.get(status, "Backend")}
+    return {}
 
 
 def http_status(kind: type[AzimuthError]) -> int:
@@ -161,7 +185,7 @@ def install(app: FastAPI) -> None:
 
     async def handle(request: Request, error: Exception) -> Response:
         if isinstance(error, RequestValidationError):
-            error = invalid_from_pydantic(error.errors())
+            error = invalid_from_pydantic([{**one, "loc": one["loc"][1:]} for one in error.errors()])
         if isinstance(error, HTTPException):
             return http_error_response(request.scope, error)
         assert isinstance(error, AzimuthError)
@@ -181,16 +205,24 @@ def invalid_from_pydantic(failures: Sequence[Any]) -> Invalid:
 
 def join_messages(failures: Sequence[Any]) -> str:
     """All errors that pydantic found in one value, in one line."""
-    errors = map(_field_error, failures)
-    return "; ".join(f"{error.field}: {error.message}" if error.field else error.message for error in errors)
+    return _in_words([_field_error(failure) for failure in failures])
+
+
+def _in_words(errors: Sequence[FieldError]) -> str:
+    reasons = [f"{error.field}: {error.message}" if error.field else error.message for error in errors[:MAX_PLACES]]
+    more = [f"and {len(errors) - MAX_PLACES} more"] if len(errors) > MAX_PLACES else []
+    return "; ".join([*reasons, *more])
 
 
 def _field_error(failure: Mapping[str, Any]) -> FieldError:
-    place = [str(part) for part in failure["loc"]]
-    if place and place[0] in {"body", "query", "path", "header"}:
-        place = place[1:]
-    message = _MESSAGES.get(failure["type"]) or failure["msg"].removeprefix("Value error, ")
-    return FieldError(".".join(place), message)
+    """The place as the client wrote it, the rule, and what kind of value came."""
+    place, value = ".".join(map(str, failure["loc"])), failure["input"]
+    message = _MESSAGES.get(failure["type"]) or _NOT_FOR_PEOPLE.sub("", failure["msg"])
+    if wanted := _TYPE.match(failure["msg"]):
+        message = f"expected {_TYPES.get(wanted[1], f'a {wanted[1]}')}"
+    if message.startswith("expected "):
+        message += f", not {_KINDS[type(value).__name__]}"
+    return FieldError(place, message if place or value is not None else "an object is required")
 
 
 def _kebab_case(name: str) -> str:

@@ -1,16 +1,18 @@
 """Routes that read JSON bodies strictly, write answers as JSON, and document how they can fail."""
 
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from functools import wraps
 from typing import Any
 
 from fastapi import APIRouter
 from fastapi.routing import APIRoute
+from pydantic import BaseModel
 from starlette.requests import Request
 from starlette.responses import Response
 
 from service.api.bodies import JsonResponse, read_json
 from service.api.problems import error_responses
+from service.core.errors import Invalid
 
 
 class JsonRoute(APIRoute):
@@ -18,15 +20,20 @@ class JsonRoute(APIRoute):
 
     def __init__(self, path: str, endpoint: Callable[..., Awaitable[Any]], **options: Any) -> None:
         super().__init__(path, _rendered(endpoint), **options)
-        if self.body_field is not None:
-            self.responses = error_responses(413, 415, 422) | self.responses
+        self.responses = error_responses(*(() if self.body_field is None else (413, 415)), 422) | self.responses
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         handle = super().get_route_handler()
-        if self.body_field is None:
-            return handle
+        known = _field_names(self.dependant.query_params)
+        listed = ", ".join(sorted(known)) or "none"
+        in_body = _field_names([] if self.body_field is None else [self.body_field])
 
         async def read_and_handle(request: Request) -> Response:
+            if unknown := [name for name in request.query_params if name not in known]:
+                hint = "it is a field of the body" if unknown[0] in in_body else f"this route takes {listed}"
+                raise Invalid.at(unknown[0], f"unknown query parameter; {hint}")
+            if self.body_field is None:
+                return await handle(request)
             max_bytes = request.app.state.service.limits.body_bytes
             return await handle(_ParsedRequest(request, await read_json(request, max_bytes)))
 
@@ -52,6 +59,16 @@ def _rendered(endpoint: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitabl
         return answer if isinstance(answer, Response) else JsonResponse(answer)
 
     return render
+
+
+def _field_names(fields: Iterable[Any]) -> set[str]:
+    """Names on the wire; instead of a model, those of its fields."""
+    names = set()
+    for field in fields:
+        kind = field.field_info.annotation
+        is_model = isinstance(kind, type) and issubclass(kind, BaseModel)
+        names |= {one.alias or name for name, one in kind.model_fields.items()} if is_model else {field.alias}
+    return names
 
 
 class _ParsedRequest(Request):

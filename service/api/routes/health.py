@@ -13,11 +13,10 @@ from typing_extensions import TypedDict
 from service.api.bodies import JsonResponse
 from service.api.dependencies import ServiceDep
 from service.api.problems import error_responses, problem_response
-from service.api.routing import JsonRoute
 from service.core.errors import AzimuthError, FieldError
 
 log = logging.getLogger(__name__)
-router = APIRouter(tags=["operations"], route_class=JsonRoute)
+router = APIRouter(tags=["operations"])  # probes and scrapers add parameters of their own, which mean nothing here
 
 
 class StatusAnswer(TypedDict):

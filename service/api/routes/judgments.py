@@ -30,8 +30,6 @@ from service.core.versions import AuditEntry, Judgments
 MAX_QUERIES = 10_000
 MAX_JUDGMENTS = 200_000
 MAX_SCORE = 100
-MAX_REPORTED_ERRORS = 100
-"""Most errors of one upload that are named one by one."""
 LOOKUP_BATCH = 1_000
 """Documents that are looked up at once."""
 
@@ -63,8 +61,7 @@ class JudgmentsBody(RequestBody):
         """Without the queries for which nothing is relevant. Invalid where the rows do not fit together."""
         errors = list(self._errors())
         if errors:
-            more = "" if len(errors) <= MAX_REPORTED_ERRORS else f"; the first {MAX_REPORTED_ERRORS} are listed"
-            raise Invalid(f"{len(errors)} of the rows are invalid{more}", errors[:MAX_REPORTED_ERRORS])
+            raise Invalid(f"{len(errors)} of the rows are invalid", errors)
         grades: dict[str, dict[str, int]] = {}
         for row in self.qrels:
             grades.setdefault(row.query_id, {})[row.corpus_id] = row.score

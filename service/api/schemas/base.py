@@ -29,9 +29,21 @@ Shape = TypeVar("Shape")
 
 
 class RequestBody(BaseModel):
-    """A JSON object that a client sends."""
+    """A JSON object that a client sends. `null` in an optional field means its default."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _null_is_default(cls, value: Any) -> Any:
+        """Without the nulls whose fields have another default: where null is the default, it stands for itself."""
+        if not isinstance(value, dict) or None not in value.values():
+            return value
+        fields = cls.model_fields.items()
+        others = {
+            field.alias or name for name, field in fields if not field.is_required() and field.default is not None
+        }
+        return {name: one for name, one in value.items() if one is not None or name not in others}
 
     def apply_to(self, settings: Settings) -> Settings:
         """`settings` with the fields changed that the client sent."""
@@ -55,9 +67,13 @@ class OneOfBody(RequestBody):
 
 def text_as(field: str, shape: Any) -> BeforeValidator:
     """A text stands for an object with this one field. `shape`: of what may be sent."""
-    return BeforeValidator(
-        lambda value: {field: value} if isinstance(value, str) else value, json_schema_input_type=shape
-    )
+
+    def read(value: Any) -> Any:
+        if not isinstance(value, str | dict | BaseModel | None):
+            raise ValueError("expected a string or an object")
+        return {field: value} if isinstance(value, str) else value
+
+    return BeforeValidator(read, json_schema_input_type=shape)
 
 
 class QueryParameters(BaseModel):

@@ -118,7 +118,6 @@ SEARCHES: dict[str, tuple[Any, str]] = {
     "k fractional": ({"query": "x", "k": 1.5}, "k"),
     "k a whole float": ({"query": "x", "k": 3.0}, "k"),
     "k true": ({"query": "x", "k": True}, "k"),
-    "k null": ({"query": "x", "k": None}, "k"),
     "mode unknown": ({"query": "x", "mode": "magic"}, "mode"),
     "mode a number": ({"query": "x", "mode": 1}, "mode"),
     "unknown field": ({"query": "x", "colour": "red"}, "colour"),
@@ -166,7 +165,6 @@ SEARCHES: dict[str, tuple[Any, str]] = {
     "typos unknown field": ({"query": "x", "typos": {"edits": 1}}, "typos.edits"),
     "typos text": ({"query": "x", "typos": "yes"}, "typos"),
     "syntax unknown": ({"query": "x", "syntax": "lucene"}, "syntax"),
-    "syntax null": ({"query": "x", "syntax": None}, "syntax"),
     "filter a list": ({"query": "x", "filter": [1]}, "filter"),
     "filter text": ({"query": "x", "filter": "year = 1"}, "filter"),
     "filter with an unknown operator": ({"query": "x", "filter": {"year": {"$near": 1}}}, "filter.year.$near"),
@@ -238,7 +236,6 @@ DOCUMENTS: dict[str, tuple[Any, str]] = {
     "title with NUL": (document(title="\0"), "documents.0.title"),
     "title a list": (document(title=["x"]), "documents.0.title"),
     "metadata a list": (document(metadata=[]), "documents.0.metadata"),
-    "metadata null": (document(metadata=None), "documents.0.metadata"),
     "metadata with NUL in a value": (document(metadata={"a": "\0"}), "documents.0.metadata.a"),
     "metadata with a huge integer": (document(metadata={"a": 2**63}), "documents.0.metadata.a"),
     "metadata with a very huge integer": (document(metadata={"a": int(HUGE)}), "documents.0.metadata.a"),
@@ -393,7 +390,6 @@ async def test_a_405_names_the_allowed_methods(api: Edge) -> None:
 SETTINGS: dict[str, tuple[Any, str]] = {
     "unknown field": ({"shards": 3}, "shards"),
     "unknown language": ({"language": "klingon"}, "language"),
-    "language null": ({"language": None}, "language"),
     "language with NUL": ({"language": "en\0"}, "language"),
     "recall of nothing": ({"recall_target": 0}, "recall_target"),
     "recall above 1": ({"recall_target": 1.1}, "recall_target"),
@@ -449,14 +445,12 @@ VERSIONS: dict[str, tuple[Any, str]] = {
     "index a list": ({"index": []}, "index"),
     "note too long": ({"note": "x" * 1_001}, "note"),
     "note with NUL": ({"note": "\0"}, "note"),
-    "note null": ({"note": None}, "note"),
     "body a list": ([], ""),
 }
 
 PROMOTIONS: dict[str, tuple[Any, str]] = {
     "force text": ({"force": "true"}, "force"),
     "force a number": ({"force": 1}, "force"),
-    "force null": ({"force": None}, "force"),
     "note a number": ({"note": 3}, "note"),
     "unknown field": ({"evidence": False}, "evidence"),
     "body true": (True, ""),
