@@ -129,7 +129,7 @@ class SearchPipeline:
             if complete or width >= retrievers.MAX_WIDTH:
                 break
             width = min(4 * width, retrievers.MAX_WIDTH)  # some documents have changed: retrieve more in their place
-        constraints.report_constraints(context, found=bool(hits))
+        constraints.report_constraints(context, found=bool(hits) or confidence.withheld)
         request = context.request
         hits, rerank_summary = await self._rerank_stage.rerank(context, rerank, hits)
         hits = await self._diversify(context, hits[: request.pool_size])
