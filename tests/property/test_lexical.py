@@ -3,6 +3,7 @@
 import asyncio
 import html
 import re
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, cast
@@ -15,6 +16,7 @@ from service.core.change_feed import Position
 from service.core.ids import DocumentId
 from service.core.query_syntax import ParsedQuery, Syntax, TypoTolerance, parse_query
 from service.store.lexical.analyzer import analyzer_for
+from service.store.lexical.folding import fold, unify
 from service.store.lexical.highlights import as_html, merge_overlapping
 from service.store.lexical.index import LexicalIndex
 from service.store.lexical.indexer import Indexer
@@ -150,6 +152,32 @@ def test_a_document_is_found_by_its_own_text(text: str, language: str) -> None:
     words = analyzer_for(language)
     chain = words.chain(words.language_of(text))
     assert set(chain.query_terms(text)) <= set(chain.terms(text))
+
+
+_DIGITS = [chr(zero) for zero in (0x660, 0x6F0, 0x966, 0x9E6, 0xC66, 0xE50, 0x1040, 0x17E0, 0xFF10)]
+_LETTERS = st.sampled_from("aéñößłçœжйёїάςωאבשكةىأؤئگچہकनहिंदी्क़বাংதமிழ்ෆＡＢưệａ")
+_words = st.text(_LETTERS, min_size=1, max_size=12)
+
+
+@given(any_text)
+@example("ΐ\u0345")
+@example("\u0958\u093c")
+def test_folding_is_idempotent(text: str) -> None:
+    for word in (text, *text.split()):
+        assert fold(fold(word, {}), {}) == fold(word, {})
+        assert unify(unify(word)) == unify(word)
+
+
+@given(_words, st.integers(0, 10**12), st.sampled_from(_DIGITS), st.sampled_from(sorted(KNOWN - {AUTO, "tr"})))
+def test_a_word_meets_itself_in_every_spelling(word: str, number: int, zero: str, language: str) -> None:
+    """Composed or decomposed, in any case, with the digits of any script, and whatever invisible is pasted into it."""
+    terms = analyzer_for(language).chain(language).terms
+    digits = "".join(chr(ord(zero) + int(digit)) for digit in str(number))
+    assert terms(digits) == [str(number)]
+    for same in (*(unicodedata.normalize(form, word) for form in ("NFC", "NFD", "NFKC")), word.upper(), word.lower()):
+        assert terms(f"{same}{digits}") == terms(f"{word}{number}")
+    for invisible in "\u200b\ufeff\u2060\u00ad\u200e":
+        assert terms(invisible.join(f"{word}{digits}")) == terms(f"{word}{number}")
 
 
 def test_of_very_many_terms_the_rarest_are_looked_for(index: LexicalIndex) -> None:

@@ -8,6 +8,7 @@ in the same order, is a part of them as it is (see `bodies.JsonResponse`).
 from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self, TypeVar, cast
 
+import regex
 from fastapi import Path
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
@@ -88,8 +89,12 @@ def _without_nul(text: str) -> str:
     return text
 
 
+_INVISIBLE = regex.compile(r"[\u2800\p{Default_Ignorable_Code_Point}]+")
+"""Characters without width, marks of direction and the like, and the blank of Braille."""
+
+
 def _not_blank(text: str) -> str:
-    if not text.strip():
+    if not _INVISIBLE.sub("", text).strip():
         raise ValueError("must not be empty")
     return text
 

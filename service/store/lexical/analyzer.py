@@ -6,8 +6,9 @@ tables of Unicode is never searched (`lexicon.py`).
 
 1. Words are runs of letters, digits and their combining signs; runs of a script that is written without spaces are cut
    into n-grams of characters instead, in whatever language: a text may mix both.
-2. A word is normalised to NFKC and case-folded; spellings of one letter are unified (`languages.py`).
-3. Stemming and accents. Snowball stemmers read accents, so these are folded after the stemmer, except in English.
+2. The spellings of a word are folded (`folding.py`), and those of one letter of the language (`languages.py`).
+3. German compounds, and words of the Arabic script with a zero-width non-joiner, give the terms of their parts too.
+4. Stemming and accents. Snowball stemmers read accents, so these are removed after the stemmer, except in English.
 
 Stop words are indexed but not searched, unless the query has no other words: "to be or not to be".
 """
@@ -26,25 +27,32 @@ from typing import NamedTuple
 import regex
 import tantivy
 
+from service.store.lexical.compounds import dictionary_version, split_compound
+from service.store.lexical.folding import IGNORABLE, SYLLABIC, UNSPACED, fold, unify
 from service.store.lexical.language_detection import detect_language, detector_version
 from service.store.lexical.languages import AUTO, LANGUAGES, UNDETERMINED, Language
 
 _FORMAT = 4
 """Increased when this file makes other terms with the same chain."""
 
-_SYLLABIC = r"\p{Han}\p{Hiragana}\p{Katakana}\p{Hangul}ー々〆"
-_UNSPACED = r"\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}"
-_INVISIBLE = "\u00ad\u200c\u200d"
-"""Soft hyphens and joiners occur inside words and are no part of them."""
+_SIGNS = r"[\u02b9-\u02bf]"
+"""Apostrophes that are letters by their category: a word is cut at any apostrophe."""
 
+_LETTER = rf"[\p{{L}}\p{{N}}]--{_SIGNS}"
+_IN_WORD = rf"[\p{{L}}\p{{N}}\p{{M}}{IGNORABLE}]--{_SIGNS}"
 _TOKENS = regex.compile(
-    rf"(?V1)(?P<syllabic>[{_SYLLABIC}]+)|(?P<unspaced>[{_UNSPACED}]+)"
-    rf"|[[\p{{L}}\p{{N}}]--[{_SYLLABIC}{_UNSPACED}]][[\p{{L}}\p{{N}}\p{{M}}{_INVISIBLE}]--[{_SYLLABIC}{_UNSPACED}]]*"
+    rf"(?V1)(?P<syllabic>[{SYLLABIC}][{SYLLABIC}{IGNORABLE}]*)|(?P<unspaced>[{UNSPACED}][[{UNSPACED}]{IGNORABLE}]*)"
+    rf"|[[{_LETTER}]--[{SYLLABIC}[{UNSPACED}]]][[{_IN_WORD}]--[{SYLLABIC}[{UNSPACED}]]]*"
 )
 # For texts without such runs, and for ASCII texts: two and four times as fast.
-_RUN = regex.compile(rf"[{_SYLLABIC}{_UNSPACED}]")
-_WORDS = regex.compile(rf"[\p{{L}}\p{{N}}][\p{{L}}\p{{N}}\p{{M}}{_INVISIBLE}]*")
+_RUN = regex.compile(rf"(?V1)[{SYLLABIC}[{UNSPACED}]]")
+_WORDS = regex.compile(rf"(?V1)[{_LETTER}][{_IN_WORD}]*")
 _ASCII_WORDS = re.compile(r"[^\W_]+")
+_VISIBLE = regex.compile(r"\X")
+
+_JOINED = regex.compile(r"(?<=\p{Arabic}\p{M}*)\u200c+(?=\p{Arabic})")
+"""Between the parts of a Persian or Urdu word, some of which are often written apart."""
+
 _GRAMS = {"syllabic": (1, 2), "unspaced": (2, 3)}
 """Shortest and longest n-grams, in characters. A character of Thai or Khmer is a letter, one of Chinese a syllable."""
 
@@ -77,7 +85,7 @@ class LanguageAnalyzer:
         self._letters = str.maketrans(dict(zip(language.letters[::2], language.letters[1::2], strict=True)))
         self._stem = _stemming(language)
         self._stops = None if language.stop_words is None else _raw(tantivy.Filter.stopword(language.stop_words))
-        self.term = lru_cache(_CACHED_WORDS)(self._term)
+        self.terms_of_word = lru_cache(_CACHED_WORDS)(self._terms_of_word)
         self.is_stop_word = lru_cache(_CACHED_WORDS)(self._is_stop_word)
 
     def tokens(self, text: str, *, stop_words: bool = True) -> Iterator[Token]:
@@ -86,8 +94,8 @@ class LanguageAnalyzer:
             start, end = match.span()
             if match.lastgroup is None:
                 word = match.group()
-                if (stop_words or not self.is_stop_word(word)) and (term := self.term(word)):
-                    yield Token(start, end, term)
+                if stop_words or not self.is_stop_word(word):
+                    yield from (Token(start, end, term) for term in self.terms_of_word(word))
             else:
                 yield from _grams(match.group(), start, *_GRAMS[match.lastgroup])
 
@@ -96,7 +104,7 @@ class LanguageAnalyzer:
         if _RUN.search(text):
             return [token.term for token in self.tokens(text)]
         words: list[str] = (_ASCII_WORDS if text.isascii() else _WORDS).findall(text)
-        return [term for word in words if (term := self.term(word))]
+        return [term for word in words for term in self.terms_of_word(word)]
 
     def query_terms(self, text: str) -> Counter[str]:
         """The terms to search, each with the number of its occurrences in the query."""
@@ -107,12 +115,17 @@ class LanguageAnalyzer:
         tokens = list(self.tokens(text, stop_words=False)) or list(self.tokens(text))
         return frozenset(token.term for token in tokens if not token.part)
 
+    def _terms_of_word(self, word: str) -> tuple[str, ...]:
+        """Its term and those of its parts; none for a word without a term."""
+        parts = _JOINED.split(word)
+        if self._language.compounds:
+            parts = [simple for part in parts for simple in split_compound(unify(part).lower())]
+        words = [word, *parts] if len(parts) > 1 else [word]
+        return tuple(term for one in words if (term := self._term(one)))
+
     def _term(self, word: str) -> str:
         """Empty where the word has no term."""
-        folded = unicodedata.normalize("NFKC", word.translate(self._letters)).casefold()
-        folded = unicodedata.normalize("NFC", "".join(c for c in folded if c not in _INVISIBLE and not c.isspace()))
-        if self._language.folding == "points":
-            folded = "".join(c for c in folded if unicodedata.category(c) != "Mn")
+        folded = fold(word, self._letters)
         if len(folded.encode()) > _LONGEST_TERM:
             return ""
         (term,) = self._stem.analyze(folded) or ("",)
@@ -120,7 +133,7 @@ class LanguageAnalyzer:
         return term if not term or term.isdecimal() else f"{self.tag}{term}"
 
     def _is_stop_word(self, word: str) -> bool:
-        return self._stops is not None and not self._stops.analyze(unicodedata.normalize("NFC", word.lower()))
+        return self._stops is not None and not self._stops.analyze(unify(word).lower())
 
 
 class Analyzer:
@@ -164,16 +177,20 @@ _WRITTEN_IN = {"syllabic": ("ja", "ko", "zh"), "unspaced": ("km", "lo", "my", "t
 def _grams(run: str, start: int, shortest: int, longest: int) -> Iterator[Token]:
     """N-grams by place, and from short to long, so that those of a phrase follow each other as in a document.
 
-    A run of decomposed characters is composed first; each of its terms then has the place of the whole run.
+    Characters that were decomposed, and those without width, have the place of the visible character they belong to.
     """
-    composed = "".join(c for c in unicodedata.normalize("NFKC", run) if not c.isspace())
-    same, length = composed == run, len(composed)
+    if run == fold(run, {}):
+        folded = [(one, at, at + 1) for at, one in enumerate(run)]
+    else:
+        folded = [(one, *found.span()) for found in _VISIBLE.finditer(run) for one in fold(found.group(), {})]
+    length = len(folded)
     for at in range(length):
         for size in range(min(shortest, length), longest + 1):
             if at + size <= length:
                 part = size < min(longest, length)
-                first, last = (start + at, start + at + size) if same else (start, start + len(run))
-                yield Token(first, last, composed[at : at + size], part)
+                characters = folded[at : at + size]
+                first, last = start + characters[0][1], start + characters[-1][2]
+                yield Token(first, last, "".join(one for one, _, _ in characters), part)
 
 
 def _raw(*filters: tantivy.Filter) -> tantivy.TextAnalyzer:
@@ -197,4 +214,6 @@ def _digest(language: str) -> str:
     made_of.append({code: astuple(one) for code, one in languages.items()})
     if language == AUTO:
         made_of.append(detector_version())
+    if any(one.compounds for one in languages.values()):
+        made_of.append(dictionary_version())
     return f"{language}-{hashlib.sha256(json.dumps(made_of).encode()).hexdigest()[:10]}"

@@ -5,13 +5,17 @@ whole, in a field of its own, so that a query can tell `1.2.3` from `1.3.2` and 
 """
 
 import re
-import unicodedata
 from collections.abc import Iterator
 from typing import NamedTuple
+
+import regex
+
+from service.store.lexical.folding import SYLLABIC, UNSPACED, unify
 
 _JOINERS = re.escape(".-/:_+#@\\=&?~%*$€£")
 # Runs without spaces; a comma only within a number.
 _RUN = re.compile(rf"(?:[\w{_JOINERS}]|(?<=\d),(?=\d))+")
+_WITHOUT_SPACES = regex.compile(f"(?V1)[{SYLLABIC}[{UNSPACED}]]+")
 _LEADING = re.compile(r"^(?:[^\w.]|\.(?![^\W\d_])|\.(?=\.))*(?:(?<=\.)\.)?")
 _TRAILING = re.compile(r"[^\w+#]+$")
 _SIGNED = re.compile(r"^(?:\.[^\W\d_]+|[^\W\d_]{1,3}(?:\+{1,2}|#))$")
@@ -52,7 +56,7 @@ def identifiers(text: str) -> Iterator[Identifier]:
             run = run.rstrip("+#")
         joined = bool(_INNER_JOINER.search(run)) and bool(_DIGITS.search(run) or _TELLING_JOINER.search(run))
         if joined or _SIGNED.match(run) or _BARE.match(run):
-            form = unicodedata.normalize("NFKC", run).casefold()
+            form = run.casefold()
             yield Identifier(form, run)
             if _VERSION.match(form):
                 yield Identifier(form[1:], run[1:])
@@ -72,14 +76,21 @@ def options(text: str) -> Iterator[Identifier]:
         yield Identifier(f"-{match[1]}".casefold(), match[1])
 
 
+def _spaced(text: str) -> str:
+    """Full-width signs and digits of any script are ASCII; words of a script without spaces belong to no identifier."""
+    return text if text.isascii() else str(_WITHOUT_SPACES.sub(" ", unify(text)))
+
+
 def index_terms(text: str) -> list[str]:
     """The identifiers of a document as terms of the index."""
+    text = _spaced(text)
     found = (*identifiers(text), *long_numbers(text), *options(text))
     return [one.form for one in found if len(one.form) <= _LONGEST]
 
 
 def query_identifiers(text: str) -> list[Identifier]:
     """The identifiers of a query. A short word in capitals is one only as a single letter or as nearly all of it."""
+    text = _spaced(text)
     bare = _BARE if len(text.split()) <= 2 else _LETTER
     found = [one for one in identifiers(text) if bare.match(one.text) or not _BARE.match(one.text)]
     return list(dict.fromkeys((*found, *long_numbers(text), *options(text))))[:QUERY_LIMIT]

@@ -5,7 +5,7 @@ Choices are measured in docs/languages.md where there are test data. Codes are I
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 AUTO = "auto"
 """Not a language: each document is analysed in its own language, which is detected (`language_detection.py`)."""
@@ -13,12 +13,11 @@ AUTO = "auto"
 UNKNOWN = "und"
 """The language of documents for which none is detected (ISO 639-2: undetermined). Not for collections."""
 
-Folding = Literal["none", "latin", "latin_first", "points"]
+Folding = Literal["none", "latin", "latin_first"]
 """How accents are removed.
 
 `latin`: from Latin letters, after the stemmer, which reads them. `latin_first`: before the stemmer, for English, where
-only loan words have accents, which the stemmer does not know (resumés, resumes). `points`: as `latin`, and combining
-signs too, in scripts where they are optional (Hebrew, Arabic). `none`: accents distinguish words.
+only loan words have accents, which the stemmer does not know (resumés, resumes). `none`: accents distinguish words.
 """
 
 
@@ -27,6 +26,7 @@ class Language:
     """`stemmer` and `stop_words`: Tantivy's names of its Snowball stemmers and of its lists; None: it has none.
 
     `letters`: pairs of characters; the first of each is replaced by the second before anything else is done.
+    `compounds`: words are also split into the parts that they are compounded of (`compounds.py`).
     """
 
     name: str
@@ -34,38 +34,36 @@ class Language:
     stop_words: str | None = None
     folding: Folding = "latin"
     letters: str = ""
+    compounds: bool = False
 
 
-def _stemmed(name: str, *, stop_words: bool = True, folding: Folding = "latin", letters: str = "") -> Language:
+def _stemmed(name: str, *, stop_words: bool = True, **others: Any) -> Language:
     known_as = name.lower()
-    return Language(name, known_as, known_as if stop_words else None, folding, letters)
+    return Language(name, known_as, known_as if stop_words else None, **others)
 
-
-_ARABIC_LETTERS = "يیىیكک"
-"""Arabic yeh and kaf, which Persian and Urdu keyboards mix with their own."""
 
 _STEMMED = {
-    "da": "Danish", "de": "German", "es": "Spanish", "fi": "Finnish", "fr": "French", "hu": "Hungarian",
+    "da": "Danish", "es": "Spanish", "fi": "Finnish", "fr": "French", "hu": "Hungarian",
     "it": "Italian", "nl": "Dutch", "no": "Norwegian", "pt": "Portuguese", "sv": "Swedish",
 }  # fmt: skip
 _PLAIN = {
     "bg": "Bulgarian", "ca": "Catalan", "cs": "Czech", "et": "Estonian", "eu": "Basque", "ga": "Irish",
-    "gl": "Galician", "hi": "Hindi", "hr": "Croatian", "hy": "Armenian", "id": "Indonesian", "ja": "Japanese",
-    "ka": "Georgian", "km": "Khmer", "ko": "Korean", "lo": "Lao", "lt": "Lithuanian", "lv": "Latvian",
-    "my": "Burmese", "pl": "Polish", "sk": "Slovak", "sl": "Slovenian", "sr": "Serbian", "th": "Thai",
+    "gl": "Galician", "he": "Hebrew", "hi": "Hindi", "hr": "Croatian", "hy": "Armenian", "id": "Indonesian",
+    "ja": "Japanese", "ka": "Georgian", "km": "Khmer", "ko": "Korean", "lo": "Lao", "lt": "Lithuanian",
+    "lv": "Latvian", "my": "Burmese", "pl": "Polish", "sk": "Slovak", "sl": "Slovenian", "sr": "Serbian", "th": "Thai",
     "uk": "Ukrainian", "zh": "Chinese",
 }  # fmt: skip
 _OTHERS = {
     "ar": _stemmed("Arabic", stop_words=False),
+    "de": _stemmed("German", compounds=True),
     "el": _stemmed("Greek", stop_words=False),
     "en": _stemmed("English", folding="latin_first"),
-    "fa": Language("Persian", folding="points", letters=_ARABIC_LETTERS),
-    "he": Language("Hebrew", folding="points"),
+    "fa": Language("Persian", letters="ةه"),
     "ro": _stemmed("Romanian", stop_words=False),
     "ru": _stemmed("Russian", letters="ёеЁЕ"),
     "ta": _stemmed("Tamil", stop_words=False),
     "tr": _stemmed("Turkish", stop_words=False, letters="İiIı"),  # or lower case would take ı for i
-    "ur": Language("Urdu", folding="points", letters=_ARABIC_LETTERS),
+    "ur": Language("Urdu", letters="ةه"),
     "vi": Language("Vietnamese", folding="none"),
 }
 _ALL = {

@@ -53,10 +53,63 @@ def chain(language: str) -> LanguageAnalyzer:
         ("vi", "tiếng Việt", "TIẾNG"),
         ("vi", unicodedata.normalize("NFD", "tiếng Việt"), "tiếng"),
         ("pl", "Łódź", "lodz"),
+        ("en", "ＴＨＥ ＦＵＬＬ", "full"),
+        ("uk", "м’ята", "мʼята"),
+        ("ja", "ﾃﾞｰﾀ", "データ"),
+        ("fa", "۱۲۳۴", "1234"),
+        ("ar", "١٢٣٤", "۱۲۳۴"),
+        ("th", "ปี๒๕๖๗", "2567"),
+        ("my", "၂၀၂၄", "2024"),
+        ("zh", "电话１２３４", "१२३४"),
+        ("ar", "القران", "القرآن"),
+        ("ar", "المدرسه", "مدرسة"),
+        ("ar", "القاهره", "القاهرة"),
+        ("ar", "المستشفي", "المستشفى"),
+        ("ar", "العَرَبِيَّة", "العربيــة"),
+        ("ar", "أحمد", "احمد"),
+        ("en", "إِلى", "الي"),
+        ("fa", "کتاب‌ها", "کتاب ها"),
+        ("fa", "کتاب‌ها", "کتابها"),
+        ("fa", "خانهٔ", "خانۀ"),
+        ("ur", "پہلے", "پهلے"),
+        ("hi", "क़लम", "कलम"),
+        ("hi", "\u0958लम", "क़लम"),
+        ("hi", "हिंदी", "हिन्दी"),
+        ("hi", "चाँद", "चांद"),
+        ("en", "હિંદી", "હિન્દી"),
+        ("en", "అంబర్", "అమ్బర్"),
+        ("en", "അവൻ", "അവന്\u200d"),
+        ("hi", "क्\u200dष", "क्ष"),
+        ("en", "he\u200bron", "heron"),
+        ("en", "\ufeffhe\u2060ron\u200e", "heron"),
+        ("th", "ภา\u200bษา", "าษา"),
+        ("zh", "东\u200b京", "东京"),
+        ("de", "Ihre Krankenversicherung", "Versicherung"),
+        ("de", "eine Versicherung für Kranke", "Krankenversicherung"),
+        ("de", "Haftpflicht-Versicherung", "Haftpflichtversicherung"),
+        ("de", "am Arbeitstag", "Tage"),
+        ("de", "DER SCHULBUS", "Busse der Schulen"),
     ],
 )
 def test_a_query_meets_the_documents_that_say_it(language: str, document: str, query: str) -> None:
     assert set(chain(language).query_terms(query)) & set(chain(language).terms(document))
+
+
+@pytest.mark.parametrize("word", ["Übersetzungen", "Versicherung", "Gegenstand", "Gesellschaft", "Produktion"])
+def test_a_word_that_is_no_compound_has_one_term(word: str) -> None:
+    assert len(chain("de").terms(word)) == 1
+
+
+def test_an_arabic_word_is_cut_at_a_non_joiner_and_a_word_of_an_indic_script_is_not() -> None:
+    assert chain("fa").terms("می‌خواهم") == ["ميخواهم", "مي", "خواهم"]
+    assert len(chain("hi").terms("राज\u200cकुमार")) == 1
+
+
+def test_each_character_of_a_run_has_its_own_place() -> None:
+    """Khmer marks the borders of its words by zero-width spaces; Thai am and half-width kana are two characters."""
+    text = "น้ำตาล\u200bทราย ﾃﾞｰﾀ"
+    places = {text[token.start : token.end] for token in chain("th").tokens(text)}
+    assert {"ตาล", "าล\u200bท", "ﾃﾞｰ", "ﾃﾞ"} <= places
 
 
 def test_in_vietnamese_accents_tell_words_apart() -> None:
