@@ -32,6 +32,9 @@ QUERY_CONFIDENCE = Histogram(
     _COLLECTION,
     buckets=(0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95),
 )
+BACKGROUND_FAILURES = Counter(
+    "azimuth_background_failures_total", "Failed runs of background tasks; each runs again.", ["task"]
+)
 WITHHELD = Counter("azimuth_withheld_total", "Answers without hits because the confidence was too low.", _COLLECTION)
 UNDERFILLED = Counter(
     "azimuth_underfilled_total", "Answers with fewer hits than requested although more documents match.", _COLLECTION

@@ -3,9 +3,10 @@
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime
 
+from service.core import metrics
 from service.core.errors import AzimuthError, Conflict, NotFound
 from service.core.versions import EmbedderVersion
 
@@ -21,14 +22,30 @@ def utc_now() -> datetime:
 async def repeat_every(name: str, seconds: float, work: Callable[[], Awaitable[None]]) -> None:
     """Call `work` without end, with a pause of `seconds` between two calls."""
     while True:
-        message, extra = f"background task failed; it runs again in {seconds:g} s", {"what": name}
-        try:
-            await work()
-        except AzimuthError as error:
-            log.warning(message, extra={**extra, "reason": error.detail})
-        except Exception:
-            log.exception(message, extra=extra)
+        await _succeeds(name, seconds, work)
         await asyncio.sleep(seconds)
+
+
+async def keep_running(name: str, work: Callable[[], Awaitable[None]], seconds: float = 1.0) -> None:
+    """Run `work` to its end. Where it fails, run it again after a pause of `seconds`."""
+    while True:
+        if await _succeeds(name, seconds, work):
+            return
+        await asyncio.sleep(seconds)
+
+
+async def _succeeds(name: str, seconds: float, work: Callable[[], Awaitable[None]]) -> bool:
+    message, extra = f"background task failed; it runs again in {seconds:g} s", {"what": name}
+    try:
+        await work()
+    except AzimuthError as error:
+        log.warning(message, extra={**extra, "reason": error.detail})
+    except Exception:
+        log.exception(message, extra=extra)
+    else:
+        return True
+    metrics.BACKGROUND_FAILURES.labels(name).inc()
+    return False
 
 
 async def for_each_version(
@@ -49,7 +66,10 @@ async def for_each_version(
 
 @asynccontextmanager
 async def in_background(*works: Awaitable[None]) -> AsyncIterator[None]:
-    """Run all of `works` as tasks while the block runs; at its end they are cancelled, the last one first."""
+    """Run all of `works` as tasks while the block runs; at its end they are cancelled, the last one first.
+
+    An error of one of them is logged and keeps neither the others nor the caller from ending.
+    """
     async with AsyncExitStack() as stack:
         for work in works:
             stack.push_async_callback(_cancel, asyncio.ensure_future(work))
@@ -58,5 +78,9 @@ async def in_background(*works: Awaitable[None]) -> AsyncIterator[None]:
 
 async def _cancel(task: asyncio.Future[None]) -> None:
     task.cancel()
-    with suppress(asyncio.CancelledError):
+    try:
         await task
+    except asyncio.CancelledError:
+        pass
+    except Exception:
+        log.exception("background task failed at its end")

@@ -255,6 +255,21 @@ async def test_a_missing_model_says_so_and_can_come_later(tmp_path: Path, monkey
         assert len((await opened.read(QUERY, PASSAGES)).scores) == len(PASSAGES)
 
 
+async def test_any_error_of_a_load_is_remembered_for_a_while(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    loads = []
+
+    def damaged(self: PackedCrossEncoder, *args: Any, **settings: Any) -> None:
+        loads.append(args)
+        raise ValueError("header too large")
+
+    monkeypatch.setattr(PackedCrossEncoder, "__init__", damaged)
+    async with reranker(str(folder)) as opened:
+        for _ in range(2):
+            with pytest.raises(ModelUnavailable, match="header too large"):
+                await opened.read(QUERY, PASSAGES)
+    assert len(loads) == 1
+
+
 async def test_models_that_give_several_numbers_are_refused(tmp_path: Path) -> None:
     async with reranker(str(save(tmp_path, labels=3))) as opened:
         with pytest.raises(ModelUnavailable, match="gives 3 numbers"):

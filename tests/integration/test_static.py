@@ -1,5 +1,7 @@
 """Static models agree with the library: alone, normalised, behind a dense layer, with a shorter limit."""
 
+import gc
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,19 @@ pytestmark = pytest.mark.model
 
 def load(folder: Path, **settings: Any) -> Encoder:
     return ModelLoader(device="cpu", precision="auto", threads=1)(EmbedderSpec(model=str(folder), **settings))
+
+
+def test_weights_stay_in_memory_as_long_as_an_encoder_uses_them(tmp_path: Path) -> None:
+    loader = ModelLoader(device="cpu", precision="auto", threads=1)
+    spec = EmbedderSpec(model=str(static_model(tmp_path)))
+    first, second = loader(spec), loader(replace(spec, query_prompt="q: "))
+    assert len(loader._models) == 1
+    del first
+    gc.collect()
+    assert len(loader._models) == 1
+    del second
+    gc.collect()
+    assert not loader._models
 
 
 @pytest.mark.parametrize("shape", [{}, {"normalize": False}, {"dense": 96}, {"longest": 40}], ids=str)

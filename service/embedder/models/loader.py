@@ -3,6 +3,7 @@
 import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
+from weakref import WeakValueDictionary
 
 from service.core.collections import EmbedderSpec
 from service.core.errors import ModelUnavailable
@@ -21,7 +22,9 @@ class ModelLoader:
 
     def __init__(self, *, device: str, precision: str, threads: int) -> None:
         self._device, self._precision, self._threads = device, precision, threads
-        self._models: dict[Path, tuple[fingerprint.Content, EmbeddingModel]] = {}
+        self._contents: dict[Path, fingerprint.Content] = {}
+        self._models: WeakValueDictionary[Path, EmbeddingModel] = WeakValueDictionary()
+        """In memory as long as an encoder uses them."""
         self._lock = threading.Lock()
 
     def __call__(self, spec: EmbedderSpec) -> Encoder:
@@ -32,19 +35,20 @@ class ModelLoader:
 
         folder = source.folder(spec.model, spec.revision)
         with self._lock:
-            content, model = self._shared(folder)
+            model = self._shared(folder)
+            content = self._contents[folder]
         return SentenceTransformerEncoder(model, folder, content, spec)
 
-    def _shared(self, folder: Path) -> "tuple[fingerprint.Content, EmbeddingModel]":
+    def _shared(self, folder: Path) -> "EmbeddingModel":
         """The model of a folder; another one after its content has changed, or one would be registered as the other."""
         content = fingerprint.content(folder)
-        loaded = self._models.get(folder)
-        if loaded is None or loaded[0] != content:
-            loaded = (content, self._load(folder))
+        model = self._models.get(folder)
+        if model is None or self._contents[folder] != content:
+            model = self._load(folder)
             if fingerprint.content(folder) != content:
                 raise ModelUnavailable(f"{folder.name} was changed while it was loaded.")
-            self._models[folder] = loaded
-        return loaded
+            self._models[folder], self._contents[folder] = model, content
+        return model
 
     def _load(self, folder: Path) -> "EmbeddingModel":
         from service.embedder.models.static_model import StaticModel, is_static

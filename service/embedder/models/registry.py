@@ -26,6 +26,9 @@ for each request."""
 CACHED_ENCODERS = 64
 """Encoders that stay in memory without another reference. Clients of `/v1/embeddings` make one for each prompt."""
 
+IDLE_SECONDS = 600.0
+"""Encoders that were not used for so long leave the cache: a retired version must not keep its model in memory."""
+
 
 class ModelRegistry:
     """Models by specification, each loaded once, in a thread, for all concurrent callers.
@@ -65,7 +68,7 @@ class ModelRegistry:
         self._load = load or self._remote or ModelLoader(device=device, precision=precision, threads=threads)
         self._loads: dict[EmbedderSpec, asyncio.Task[Encoder]] = {}
         self._failures: dict[EmbedderSpec, tuple[float, ModelUnavailable]] = {}
-        self._cache: OrderedDict[EmbedderSpec, Encoder] = OrderedDict()
+        self._cache: OrderedDict[EmbedderSpec, tuple[float, Encoder]] = OrderedDict()
         self._alive: WeakValueDictionary[EmbedderSpec, Encoder] = WeakValueDictionary()
         self._batchers: dict[EmbedderSpec, Batcher] = {}
         self._closing: set[asyncio.Task[None]] = set()
@@ -163,10 +166,14 @@ class ModelRegistry:
                 del self._loads[spec]
 
     def _keep(self, spec: EmbedderSpec, encoder: Encoder) -> None:
-        """Cache the encoder and evict the least recently used ones, except those with a busy batcher."""
-        self._cache[spec] = encoder
+        """Cache the encoder and evict those that were not used recently, except those with a busy batcher."""
+        now = time.monotonic()
+        self._cache[spec] = (now, encoder)
         self._cache.move_to_end(spec)
-        for old in list(self._cache)[:-CACHED_ENCODERS]:
+        surplus = len(self._cache) - CACHED_ENCODERS
+        for place, (old, (used, _)) in enumerate(list(self._cache.items())):
+            if place >= surplus and now - used < IDLE_SECONDS:
+                break
             batcher = self._batchers.get(old)
             if batcher is not None and batcher.busy:
                 continue

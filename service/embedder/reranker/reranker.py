@@ -124,8 +124,9 @@ class CrossEncoderReranker:
                 self._model = PackedCrossEncoder(
                     self.name, device=self._device, precision=self._precision, threads=self._threads
                 )
-            except ModelUnavailable as error:
-                self._failed = (time.monotonic(), error)
-                log.warning("reranker not loaded", extra={"model": self.name, "reason": error.detail})
-                raise
+            except Exception as error:  # damaged files can raise anything
+                reason = error if isinstance(error, ModelUnavailable) else ModelUnavailable(f"{self.name}: {error!r}")
+                self._failed = (time.monotonic(), reason)
+                log.warning("reranker not loaded", extra={"model": self.name, "reason": reason.detail})
+                raise reason from error
         return self._model

@@ -13,7 +13,7 @@ from service.api.app import create_app
 from service.api.dependencies import RequestLimits, Service
 from service.confidence.calibrate import ConfidenceCalibrator
 from service.core.errors import Misconfigured
-from service.core.periodic import in_background, repeat_every, utc_now
+from service.core.periodic import in_background, keep_running, repeat_every, utc_now
 from service.diagnostics.service import DiagnosticsService
 from service.drift.monitor import INTERVAL_SECONDS, DriftMonitor
 from service.drift.query_window import QueryWindows
@@ -161,10 +161,10 @@ async def open_api(settings: Settings, url: str) -> AsyncIterator[FastAPI]:
         async def run() -> AsyncIterator[None]:
             stop = asyncio.Event()
             async with in_background(
-                follower.run(stop),
-                shadow.run(stop),
-                recall_monitor.run(stop),
-                load_reranker_last(reranker, readiness),
+                keep_running("lexical index", partial(follower.run, stop)),
+                keep_running("shadow traffic", partial(shadow.run, stop)),
+                keep_running("recall monitor", partial(recall_monitor.run, stop)),
+                keep_running("reranker", partial(load_reranker_last, reranker, readiness)),
                 *version_tasks(machine, store.fields),
                 # name in the log, seconds between two runs, work
                 repeat_every("models", min(2.0, settings.check_seconds), readiness.check_models),

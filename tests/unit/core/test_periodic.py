@@ -5,8 +5,9 @@ import logging
 
 import pytest
 
+from service.core import metrics
 from service.core.errors import Conflict, ModelUnavailable, NotFound
-from service.core.periodic import for_each_version, repeat_every
+from service.core.periodic import for_each_version, in_background, keep_running, repeat_every
 from service.core.versions import EmbedderVersion, VersionState
 from tests.world import build
 
@@ -44,3 +45,34 @@ async def test_a_failed_run_is_followed_by_the_next(caplog: pytest.LogCaptureFix
     message = "background task failed; it runs again in 0 s"
     told = [(record.levelname, record.message) for record in caplog.records]
     assert told == [("WARNING", message), ("ERROR", message)]
+
+
+async def test_a_task_that_died_runs_again_and_is_counted() -> None:
+    turns: list[Exception] = [ValueError("a fault"), ModelUnavailable("not yet")]
+    failures = metrics.BACKGROUND_FAILURES.labels("dying")
+    before = failures._value.get()
+
+    async def work() -> None:
+        if turns:
+            raise turns.pop(0)
+
+    await asyncio.wait_for(keep_running("dying", work, 0.0), 5)
+    assert failures._value.get() == before + 2
+
+
+async def test_a_task_that_raises_at_its_end_keeps_no_other_from_ending(caplog: pytest.LogCaptureFixture) -> None:
+    ended = []
+
+    async def work(number: int) -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.append(number)
+            if number == 1:
+                raise ValueError("a fault at the end")
+
+    async with in_background(*map(work, range(3))):
+        await asyncio.sleep(0)
+        ended.append(-1)
+    assert ended == [-1, 2, 1, 0]
+    assert [record.message for record in caplog.records] == ["background task failed at its end"]

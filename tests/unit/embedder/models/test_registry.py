@@ -162,6 +162,17 @@ async def test_what_somebody_holds_stays_the_same_however_many_others_are_asked_
     await models.close()
 
 
+async def test_what_was_not_used_for_long_leaves_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    models = ModelRegistry(default="hashing:64", load=Loads())
+    await models.embed(spec(query_prompt="retired: "), ["text"], "query")
+    await models.get(spec())
+    assert len(models._cache) == 2
+    monkeypatch.setattr(registry, "IDLE_SECONDS", 0.0)
+    held = await models.get(spec())
+    assert [encoder for _, encoder in models._cache.values()] in ([held], [])
+    await models.close()
+
+
 async def test_models_are_listed_and_none_is_loaded_for_it() -> None:
     loads = Loads()
     models = ModelRegistry(default="hashing:64", allowed=["some/model@abc"], load=loads)
