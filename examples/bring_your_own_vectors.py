@@ -39,4 +39,4 @@ with httpx.Client(base_url=os.environ.get("AZIMUTH_URL", "http://127.0.0.1:8000"
 
     words_alone = client.post(f"{collection}/search", json={"query": question, "k": 1}).json()
     print(f"without a vector: {words_alone['degraded'][0]['reason']}")
-    client.delete(collection).raise_for_status()
+    client.delete(collection, params={"confirm": "example-vectors"}).raise_for_status()

@@ -23,4 +23,4 @@ echo "The same under a filter:"
 curl -fsS "${json[@]}" "$url/search" -d '{"query": "who waits for fish", "filter": {"legs": {"$gt": 2}}, "k": 1, "include": []}'
 echo
 
-curl -fsS "${json[@]}" -X DELETE "$url"
+curl -fsS "${json[@]}" -X DELETE "$url?confirm=example-curl"

@@ -30,4 +30,4 @@ with httpx.Client(base_url=os.environ.get("AZIMUTH_URL", "http://127.0.0.1:8000"
     problem = refused.json()
     print(f"{refused.status_code} {problem['type']}: {problem['detail']}")
 
-    client.delete(collection).raise_for_status()
+    client.delete(collection, params={"confirm": "example-httpx"}).raise_for_status()

@@ -56,6 +56,7 @@ STATUS_DESCRIPTIONS = {
     413: "The request is larger than a documented limit.",
     415: "The body has another content type than this route takes.",
     422: "The request is invalid; `errors` names the fields.",
+    428: "A deletion for good must be confirmed: `?confirm=` with the name of what is deleted.",
     429: "Too many requests are waiting; retry after `Retry-After`.",
     503: "Something that is needed is not available now; retry after `Retry-After`.",
 }

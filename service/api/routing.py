@@ -7,6 +7,7 @@ from typing import Any
 from fastapi import APIRouter
 from fastapi.routing import APIRoute
 from pydantic import BaseModel
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -48,6 +49,15 @@ def collection_router(path: str, tag: str, *statuses: int) -> APIRouter:
         route_class=JsonRoute,
         responses=error_responses(404, 422, 503, *statuses),
     )
+
+
+def require_confirmation(name: object, confirm: str, loss: str) -> None:
+    """428 unless the request says the name of what it deletes twice. For what nobody could bring back.
+
+    A client or proxy resolves `..`, so a URL that was to delete one document may arrive as that of its collection.
+    """
+    if confirm != str(name):
+        raise HTTPException(428, f"this deletes {loss} for good; if you mean it, add ?confirm={name} to the URL")
 
 
 def _rendered(endpoint: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Response]]:

@@ -170,7 +170,7 @@ class Client:
         return self.call("POST", f"/v1/collections/{name}/versions/rollback", json=request)
 
     def retire(self, name: str, number: int, note: str = "") -> dict[str, Any]:
-        params = {"note": note} if note else {}
+        params = {"confirm": number, "note": note}
         return self.call("DELETE", f"/v1/collections/{name}/versions/{number}", params=params)
 
     def upload_judgments(self, name: str, judgments: BeirJudgments) -> dict[str, Any]:

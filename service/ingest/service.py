@@ -16,6 +16,7 @@ from service.core.errors import FieldError, Invalid
 from service.core.filters import Filter
 from service.core.ids import DocumentId
 from service.core.ports.change_feed import ChangeFeed
+from service.core.ports.collections import Collections
 from service.core.ports.documents import Documents
 from service.core.ports.lexicon import Lexicon
 from service.core.ports.queue import JobQueue
@@ -25,12 +26,15 @@ from service.ingest.stream import Lines, StreamOutcome, batches
 from service.ingest.validation import DocumentLimits, VectorTarget, document_errors
 
 DELETE_BATCH = 1_000
+STILL_THERE_SECONDS = 0.5
+"""How often a wait looks whether its collection was deleted."""
 
 
 @dataclass(kw_only=True, slots=True)
 class IngestService:
     """Writes and deletes documents, and waits until they are searchable."""
 
+    collections: Collections
     documents: Documents
     queue: JobQueue
     changes: ChangeFeed
@@ -93,23 +97,36 @@ class IngestService:
         return deleted
 
     async def wait_until_searchable(self, collection: Collection, ids: Sequence[DocumentId]) -> bool:
-        """Wait until both legs find these documents. False where one was set aside, or after `wait_seconds`."""
+        """Wait until both legs find these documents. False where one was set aside, or after `wait_seconds`.
+
+        CollectionNotFound soon after the collection was deleted.
+        """
+        waiting = asyncio.create_task(self._until_searchable(collection, ids))
         try:
             async with asyncio.timeout(self.wait_seconds) as timeout:
                 self._waits.add(timeout)
-                self.lexicon.wake()
-                await self.lexicon.wait_until(collection, await self.changes.position_of(collection.id, ids))
-                pause, waiting = 0.02, tuple(ids)
-                while waiting := await self.queue.unfinished(collection.id, collection.active_version, waiting):
-                    if collection.settings.embedder.external:
-                        return False  # a document that came without its vector gets none by waiting
-                    await asyncio.sleep(pause)
-                    pause = min(0.25, pause * 1.5)
-                return not await self.queue.dead_lettered(collection.id, collection.active_version, ids)
+                done: set[asyncio.Task[bool]] = set()
+                while not done:
+                    done, _ = await asyncio.wait([waiting], timeout=STILL_THERE_SECONDS)
+                    searchable = bool(done) and waiting.result()
+                    await self.collections.get(collection.id)  # its jobs go with it, so nothing seems unfinished
+                return searchable
         except TimeoutError:
             return False
         finally:
             self._waits.discard(timeout)
+            waiting.cancel()
+
+    async def _until_searchable(self, collection: Collection, ids: Sequence[DocumentId]) -> bool:
+        self.lexicon.wake()
+        await self.lexicon.wait_until(collection, await self.changes.position_of(collection.id, ids))
+        pause, waiting = 0.02, tuple(ids)
+        while waiting := await self.queue.unfinished(collection.id, collection.active_version, waiting):
+            if collection.settings.embedder.external:
+                return False  # a document that came without its vector gets none by waiting
+            await asyncio.sleep(pause)
+            pause = min(0.25, pause * 1.5)
+        return not await self.queue.dead_lettered(collection.id, collection.active_version, ids)
 
     def stop_waiting(self) -> None:
         """End all waits, present and future, because the process stops. The documents are committed all the same."""

@@ -9,7 +9,7 @@ from typing import Any
 
 from service.core.documents import Document
 from service.core.errors import Conflict, FieldError, Invalid, VersionNotFound
-from service.core.ids import VersionNumber
+from service.core.ids import VersionNumber, unsafe_in_url
 from service.core.vector_math import unit
 from service.core.versions import EmbedderVersion
 
@@ -44,6 +44,8 @@ def document_errors(
     ]
     if not document.id.strip():
         errors.append(FieldError(f"{prefix}id", "must not be empty"))
+    elif "\0" not in document.id and (reason := unsafe_in_url(document.id)):
+        errors.append(FieldError(f"{prefix}id", reason))
     if not document.text.strip() and not document.title.strip():
         errors.append(FieldError(f"{prefix}text", "must not be empty where there is no title either"))
     if not errors and len(json.dumps(document.metadata, ensure_ascii=False).encode()) > limits.metadata_bytes:

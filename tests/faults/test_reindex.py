@@ -347,7 +347,7 @@ def test_a_model_swapped_at_runtime_is_refused_until_restored(tmp_path: Path) ->
 
         replace(weights, own)
         machine.until(lambda: dense(machine).status_code == 200, "taken back by the api", 20)
-        assert machine.send("DELETE", "/v1/collections/others").is_success
+        assert machine.send("DELETE", "/v1/collections/others?confirm=others").is_success
         settle(machine, 30)
         assert_everything_is_there_once(machine, writer.state)
 

@@ -34,7 +34,7 @@ def test_meaningless_external_vectors_are_found(client: httpx.Client, service: R
     assert "theirs, version 1: broken" in shown.stdout
     metrics = client.get("/metrics").text
     assert 'azimuth_geometry_verdict{collection="theirs",version="1"} 2.0' in metrics
-    client.delete("/v1/collections/theirs").raise_for_status()
+    client.delete("/v1/collections/theirs?confirm=theirs").raise_for_status()
 
 
 def test_words_find_their_texts_and_too_few_texts_are_not_judged(client: httpx.Client, service: Running) -> None:

@@ -20,7 +20,7 @@ TEXTS = {
 
 @pytest.fixture
 def papers(client: httpx.Client) -> None:
-    client.delete("/v1/collections/papers")
+    client.delete("/v1/collections/papers?confirm=papers")
     written(client, "papers", *({"id": name, "text": text} for name, text in TEXTS.items()))
 
 
@@ -86,7 +86,7 @@ def test_promote_and_roll_back_over_http(client: httpx.Client) -> None:
 
 
 def test_client_vectors_are_stored_and_found(client: httpx.Client) -> None:
-    client.delete("/v1/collections/theirs")
+    client.delete("/v1/collections/theirs?confirm=theirs")
     embedder = {"model": "external", "dimensions": 3, "identity": "theirs"}
     ok(client.put("/v1/collections/theirs", json={"embedder": embedder}))
     rows = [

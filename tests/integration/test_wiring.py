@@ -58,7 +58,7 @@ async def test_gauges_of_a_deleted_collection_are_removed(database_url: str, tmp
         await http.put("/v1/collections/passing-by")
         await http.post("/v1/collections/passing-by/documents", json={"documents": [{"id": "a", "text": "one"}]})
         assert 'azimuth_queue_pending{collection="passing-by"} 1.0' in (await http.get("/metrics")).text
-        await http.delete("/v1/collections/passing-by")
+        await http.delete("/v1/collections/passing-by?confirm=passing-by")
         left = [
             line
             for line in (await http.get("/metrics")).text.splitlines()

@@ -192,7 +192,7 @@ const retirement = (one) => new Question({
     one.previous ? " It is the version that a roll back would go to." : "")],
   label: "Drop its vectors",
   danger: true,
-  act: async (note) => (await call(`${versionPath(one)}${note && `?note=${encodeURIComponent(note)}`}`, { method: "DELETE" }), look()),
+  act: async (note) => (await call(`${versionPath(one)}?confirm=${one.number}&note=${encodeURIComponent(note)}`, { method: "DELETE" }), look()),
 });
 
 function openRegistration() {

@@ -4,14 +4,14 @@ from contextlib import suppress
 from dataclasses import asdict
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Body
+from fastapi import APIRouter, Body, Query
 from starlette.responses import Response
 
 from service.api.bodies import JsonResponse
 from service.api.dependencies import ActorDep, Service, ServiceDep
 from service.api.problems import error_responses
-from service.api.routing import JsonRoute
-from service.api.schemas.base import CollectionPath
+from service.api.routing import JsonRoute, require_confirmation
+from service.api.schemas.base import CollectionPath, ConfirmedQuery
 from service.api.schemas.collections import CollectionAnswer, CollectionBody, CollectionsAnswer, version_summary
 from service.core.collections import Collection, CollectionSettings
 from service.core.errors import CollectionNotFound, Conflict, EmbedderChange, Invalid, NotFound
@@ -92,10 +92,14 @@ async def get(service: ServiceDep, collection: CollectionPath) -> CollectionAnsw
     "/{collection}",
     summary="Delete a collection with everything in it",
     status_code=204,
-    responses=error_responses(404, 422, 503),
+    responses=error_responses(404, 422, 428, 503),
 )
-async def delete(service: ServiceDep, collection: CollectionPath) -> Response:
+async def delete(
+    service: ServiceDep, collection: CollectionPath, query: Annotated[ConfirmedQuery, Query()]
+) -> Response:
+    """The URL must name the collection twice: `/v1/collections/papers?confirm=papers`."""
     found = await service.collections.by_name(collection)
+    require_confirmation(found.name, query.confirm, f"the collection {found.name} with all its documents")
     await service.collections.delete(found.id)
     service.search.forget(found.name)
     return Response(status_code=204)

@@ -9,11 +9,13 @@ from pydantic import ConfigDict, Field
 from starlette.responses import Response
 from typing_extensions import TypedDict
 
+from service.api import problems
 from service.api.dependencies import ActorDep, Service, ServiceDep
-from service.api.routing import collection_router
+from service.api.routing import collection_router, require_confirmation
 from service.api.schemas.base import (
     MAX_ID_LENGTH,
     CollectionPath,
+    ConfirmedQuery,
     DocumentIdField,
     QueryParameters,
     QueryText,
@@ -142,11 +144,17 @@ async def get(
     return answer
 
 
-@router.delete("", summary="Delete the judgments of a collection", status_code=204)
-async def delete(service: ServiceDep, actor: ActorDep, collection: CollectionPath) -> Response:
+@router.delete(
+    "", summary="Delete the judgments of a collection", status_code=204, responses=problems.error_responses(428)
+)
+async def delete(
+    service: ServiceDep, actor: ActorDep, collection: CollectionPath, query: Annotated[ConfirmedQuery, Query()]
+) -> Response:
+    """`confirm` names the collection."""
     found = await service.collections.by_name(collection)
     if await service.test_sets.uploaded_at(found.id) is None:
         raise NotFound(f"collection {found.name} has no judgments")
+    require_confirmation(found.name, query.confirm, f"the judgments of the collection {found.name}")
     await service.test_sets.delete(found.id, _audit_entry(utc_now(), actor, 0, 0))
     return Response(status_code=204)
 

@@ -10,7 +10,7 @@ from starlette.responses import Response
 from service.api.bodies import JsonResponse
 from service.api.dependencies import ActorDep, Service, ServiceDep
 from service.api.problems import error_responses, service_error_response
-from service.api.routing import collection_router
+from service.api.routing import collection_router, require_confirmation
 from service.api.schemas import versions as schemas
 from service.api.schemas.base import CollectionPath, VersionPath
 from service.core.collections import Collection
@@ -121,16 +121,21 @@ async def roll_back(
     return await _answer(service, found, await service.versions.get(found.id, found.active_version))
 
 
-@router.delete("/{number}", summary="Retire a version", responses=CONFLICT)
+@router.delete("/{number}", summary="Retire a version", responses=error_responses(409, 428))
 async def retire(
     service: ServiceDep,
     actor: ActorDep,
     collection: CollectionPath,
     number: VersionPath,
-    query: Annotated[schemas.NoteQuery, Query()],
+    query: Annotated[schemas.RetirementQuery, Query()],
 ) -> schemas.VersionAnswer:
-    """Also one that is being filled. Its vectors are dropped at once and for good; its entry stays."""
+    """Also one that is being filled. Its vectors are dropped at once and for good; its entry stays.
+
+    Vectors that no model here can make again (`external`) are dropped only where `confirm` repeats the number.
+    """
     found = await service.collections.by_name(collection)
+    if (await service.versions.get(found.id, number)).spec.external:
+        require_confirmation(number, query.confirm, f"the vectors of version {number}, which only clients have,")
     await service.state_machine.retire(found, number, actor=actor, now=utc_now(), note=query.note)
     service.search.forget(found.name)
     found = await service.collections.by_name(collection)  # it may have been the previous version

@@ -83,6 +83,10 @@ class QueryParameters(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+class ConfirmedQuery(QueryParameters):
+    confirm: Annotated[str, Field(description="The last name or number in the path once more; 428 without it.")] = ""
+
+
 def _without_nul(text: str) -> str:
     if "\0" in text:
         raise ValueError("contains a NUL character")
@@ -107,7 +111,11 @@ QueryText = Annotated[
 DocumentIdField = Annotated[
     DocumentId,
     AfterValidator(_without_nul),
-    Field(min_length=1, max_length=MAX_ID_LENGTH, description="Any text, unique in its collection."),
+    Field(
+        min_length=1,
+        max_length=MAX_ID_LENGTH,
+        description="Unique in its collection. Any text but for `.` and `..` between slashes.",
+    ),
 ]
 CollectionPath = Annotated[
     CollectionName, Path(pattern="^[a-z0-9][a-z0-9_-]{0,62}$", description="Name of a collection.", examples=["papers"])

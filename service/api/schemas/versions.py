@@ -8,7 +8,7 @@ from pydantic import Field
 from typing_extensions import TypedDict
 
 from service.api import problems
-from service.api.schemas.base import QueryParameters, RequestBody, Text, VersionNumberField
+from service.api.schemas.base import ConfirmedQuery, RequestBody, Text, VersionNumberField
 from service.api.schemas.collections import ChunkingBody, EmbedderField, VersionSummary, version_summary
 from service.core.collections import ChunkingSettings, Collection, EmbedderSpec, IndexSettings, Storage
 from service.core.errors import Invalid
@@ -67,7 +67,7 @@ class RollBackBody(RequestBody):
     note: Note = ""
 
 
-class NoteQuery(QueryParameters):
+class RetirementQuery(ConfirmedQuery):
     note: Note = ""
 
 

@@ -186,7 +186,12 @@ async def open_api(settings: Settings, url: str) -> AsyncIterator[FastAPI]:
                 drift_monitor=drift_monitor,
                 evaluator=Evaluator(search=search, versions=versions, sampling=sampling),
                 ingest=IngestService(
-                    documents=documents, queue=queue, changes=store.changes, lexicon=lexicon, limits=limits.documents
+                    collections=collections,
+                    documents=documents,
+                    queue=queue,
+                    changes=store.changes,
+                    lexicon=lexicon,
+                    limits=limits.documents,
                 ),
                 collection_service=CollectionService(collections=collections, embedders=models, verifier=verifier),
                 state_machine=machine,

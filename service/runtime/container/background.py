@@ -2,12 +2,17 @@
 
 import asyncio
 from collections.abc import Coroutine
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
+from service.core.collections import EmbedderSpec
+from service.core.errors import AzimuthError
 from service.core.periodic import repeat_every, utc_now
+from service.core.ports.collections import Collections
 from service.embedder.reranker.reranker import CrossEncoderReranker
 from service.runtime.readiness import Readiness
+from service.spaces.model_verification import ModelVerifier
 from service.store.postgres.filters.indexed_fields import IndexedFields
 from service.versions.state_machine import BUILD_STATES, VersionStateMachine
 
@@ -28,3 +33,13 @@ async def load_reranker_last(reranker: CrossEncoderReranker | None, readiness: R
         while await readiness.missing():  # noqa: ASYNC110 there is no event to wait for
             await asyncio.sleep(2.0)
         await reranker.warm()
+
+
+async def load_default_model(collections: Collections, verifier: ModelVerifier) -> None:
+    """Load it in a worker of a new installation, so that the first document does not wait for it.
+
+    Where there are collections, the worker loads what their versions need and nothing else.
+    """
+    with suppress(AzimuthError):  # the API reports what is wrong with it
+        if not await collections.all():
+            await verifier.register(EmbedderSpec())

@@ -8,7 +8,7 @@ from service.core.periodic import in_background, repeat_every, utc_now
 from service.embedder.worker.settings import WorkerSettings
 from service.embedder.worker.worker import Worker
 from service.runtime.container import components
-from service.runtime.container.background import version_tasks
+from service.runtime.container.background import load_default_model, version_tasks
 from service.runtime.db_gauges import KnownCollections
 from service.runtime.settings import Settings
 from service.store.postgres import maintenance
@@ -48,5 +48,6 @@ async def run_worker(settings: Settings, url: str, stop: asyncio.Event) -> None:
         )
         # Side by side: a swapped model must be noticed also while an index is built for minutes.
         verification = repeat_every("models", settings.check_seconds, verifier.reverify_all)
-        async with in_background(*version_tasks(machine, store.fields), verification):
+        loading = load_default_model(store.collections, verifier)
+        async with in_background(*version_tasks(machine, store.fields), verification, loading):
             await worker.run(stop)

@@ -168,7 +168,7 @@ async def test_the_list_leaves_out_a_collection_deleted_meanwhile(api: Edge, mon
     for name in ("a", "b"):
         await api.collection(name)
     everything = await api.store.collections.all()
-    await api.client.delete("/v1/collections/a")
+    await api.client.delete("/v1/collections/a?confirm=a")
 
     monkeypatch.setattr(api.store.collections, "all", AsyncMock(return_value=everything))
     assert [one["name"] for one in (await api.get("/v1/collections"))["collections"]] == ["b"]
@@ -194,10 +194,10 @@ async def test_a_deleted_collection_is_gone_at_once(api: Edge) -> None:
     await api.collection()
     await api.write({"id": "a", "text": "x"})
     await api.search("x")
-    assert (await api.client.delete("/v1/collections/papers")).status_code == 204
+    assert (await api.client.delete("/v1/collections/papers?confirm=papers")).status_code == 204
     assert_problem(await api.client.get("/v1/collections/papers"), 404)
     await api.refused("/v1/collections/papers/search", {"query": "x"}, 404)
-    assert_problem(await api.client.delete("/v1/collections/papers"), 404)
+    assert_problem(await api.client.delete("/v1/collections/papers?confirm=papers"), 404)
 
 
 async def test_fields_are_declared_and_shown(api: Edge) -> None:

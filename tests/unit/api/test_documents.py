@@ -8,6 +8,8 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from service.api.routes import documents as handlers
+from service.core.documents import Document
+from service.core.ids import DocumentId
 from tests.edge import Edge, api_fixture, assert_problem, call_and_leave
 
 PATH = "/v1/collections/papers/documents"
@@ -52,13 +54,23 @@ async def test_a_document_comes_back_as_it_was_sent(api: Edge) -> None:
     assert_problem(await api.client.get(url), 404)
 
 
-@pytest.mark.parametrize("twin", ["a\n", "a\nb", "a\r\n", "\na", "a ", "a/", "../a", "a%00", "a\u2028"])
+@pytest.mark.parametrize("twin", ["a ", " a", "a/", "/a", "..a", "a..", "a%00", "a\u2028", "https://a"])
 async def test_similar_ids_are_not_confused(api: Edge, twin: str) -> None:
     await api.write({"id": "a", "text": "one"}, {"id": twin, "text": "two"})
     url = url_of(twin)
     assert (await api.client.get(url)).json()["id"] == twin
     assert (await api.client.delete(url)).status_code == 204
     assert (await api.get(f"{PATH}/a"))["text"] == "one"
+
+
+@pytest.mark.parametrize("old", ["..", "../b", "x/../b", "b\n"])
+async def test_what_was_stored_under_an_id_that_is_refused_now_can_be_deleted(api: Edge, old: str) -> None:
+    await api.write({"id": "b", "text": "another"})
+    (collection,) = await api.store.collections.all()
+    document = Document(id=DocumentId(old), text="old")
+    await api.service.documents.put(collection.id, [document], datetime.now(UTC))
+    assert (await api.post(f"{PATH}/delete", {"ids": [old]})) == {"deleted": 1, "missing": []}
+    assert [one["id"] for one in (await api.get(PATH))["documents"]] == ["b"]
 
 
 async def test_wait_answers_when_both_legs_find_the_document(api: Edge) -> None:

@@ -139,7 +139,7 @@ async def test_a_promotion_resets_the_windows(api: Edge) -> None:
 
 async def test_a_deleted_collection_is_forgotten(api: Edge) -> None:
     await run_queries(api, FISH, MIN_LATEST)
-    assert (await api.client.delete("/v1/collections/papers")).status_code == 204
+    assert (await api.client.delete("/v1/collections/papers?confirm=papers")).status_code == 204
     await api.service.drift_monitor.measure_due(lambda: START)
     await api.service.drift_monitor.measure_due(lambda: START)
     assert_problem(await api.client.get(PATH), 404)

@@ -119,7 +119,7 @@ async def test_with_several_external_versions_one_must_be_named(api: Edge) -> No
 async def test_a_version_that_takes_no_vectors_cannot_be_named(api: Edge) -> None:
     await api.register("theirs", embedder="hashing:16")
     await api.register("theirs", embedder=external("other"))
-    await api.client.delete("/v1/collections/theirs/versions/3")
+    await api.client.delete("/v1/collections/theirs/versions/3?confirm=3")
     document = {"documents": [{"id": "x", "text": "x", "vector": [1, 0]}]}
     for number, status, field in ((2, 422, "embedder_version"), (3, 409, None), (9, 404, None)):
         assert_problem(await api.client.post(f"{DOCUMENTS}?embedder_version={number}", json=document), status, field)
@@ -204,7 +204,7 @@ async def test_after_a_change_of_spaces_a_vector_must_say_which_it_is_of(api: Ed
     await api.refused(SEARCH, {"vector": [1, 0]}, 422, "embedder_version")
     for number in (1, 2):
         assert (await search(api, vector=[1, 0], embedder_version=number))["embedder_version"] == number
-    await api.client.delete("/v1/collections/theirs/versions/1")
+    await api.client.delete("/v1/collections/theirs/versions/1?confirm=1")
     assert (await search(api, vector=[1, 0]))["embedder_version"] == 2
 
 

@@ -66,13 +66,13 @@ async def test_a_collection_without_a_set_says_so(api: Edge) -> None:
     assert (await api.get(PATH)) == nothing
     assert_problem(await api.client.delete(PATH), 404)
     await upload(api, QUERIES, judgment_rows(("q1", "a", 1)))
-    assert (await api.client.delete(PATH)).status_code == 204
+    assert (await api.client.delete(PATH, params={"confirm": "papers"})).status_code == 204
     assert (await api.get(PATH)) == nothing
 
 
 async def test_changes_of_the_set_are_on_the_trail(api: Edge) -> None:
     await upload(api, QUERIES, judgment_rows(("q1", "a", 1), ("q2", "b", 1)))
-    await api.client.delete(PATH)
+    await api.client.delete(PATH, params={"confirm": "papers"})
     told = [(one["action"], one["details"]["queries"], one["actor"]) for one in (await api.trail())[:2]]
     assert told == [("judgments", queries, "client 127.0.0.1") for queries in (0, 2)]
 

@@ -12,7 +12,7 @@ import pytest
 from service.core import filters
 from service.core.collections import EXTERNAL, Collection, CollectionSettings, EmbedderSpec
 from service.core.documents import Accepted, Document
-from service.core.errors import Conflict, Invalid, VersionNotFound
+from service.core.errors import CollectionNotFound, Conflict, Invalid, VersionNotFound
 from service.core.ids import CollectionName, DocumentId, VersionNumber
 from service.core.versions import EmbedderVersion, VersionState
 from service.embedder.models.registry import ModelRegistry
@@ -40,6 +40,7 @@ class Place(FakeAdapters):
         self.collection = await self.collections.create(CollectionName("c"), settings, identity, canary, NOW)
         (self.version,) = self.collections.versions[self.collection.id]
         self.ingest = IngestService(
+            collections=self.collections,
             documents=self.documents,
             queue=self.queue,
             changes=self.changes,
@@ -164,6 +165,19 @@ async def test_waits_end_when_the_process_stops(place: Place) -> None:
         patient.stop_waiting()
     assert waiting.result() is False
     assert not await patient.wait_until_searchable(place.collection, [DocumentId("a")])
+
+
+async def test_a_wait_ends_when_its_collection_is_deleted(place: Place) -> None:
+    patient = replace(place.ingest, wait_seconds=60.0)
+    await place.write(document("a"))
+    waiting = asyncio.create_task(patient.wait_until_searchable(place.collection, [DocumentId("a")]))
+    while not patient._waits:
+        await asyncio.sleep(0)
+    await place.collections.delete(place.collection.id)
+    async with asyncio.timeout(5):
+        with pytest.raises(CollectionNotFound):
+            await waiting
+    assert not patient._waits
 
 
 async def test_a_client_vector_is_stored_at_length_one(theirs: Place) -> None:
