@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal, Self
 
 import numpy.typing as npt
 from fastapi import APIRouter
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 from starlette.responses import Response
 from typing_extensions import TypedDict
 
@@ -21,6 +21,7 @@ from service.api.bodies import JsonResponse
 from service.api.dependencies import Service, ServiceDep
 from service.api.problems import error_responses
 from service.api.routing import JsonRoute
+from service.api.schemas.base import MAX_DIMENSIONS, RequestBody
 from service.api.schemas.collections import ModelBody
 from service.core.collections import EXTERNAL, EmbedderSpec
 from service.core.errors import FieldError, Invalid, ModelUnavailable
@@ -37,11 +38,53 @@ FINGERPRINT_HEADER = "X-Azimuth-Fingerprint"
 
 router = APIRouter(tags=["models"], route_class=JsonRoute, responses=error_responses(503))
 
-TextsField = (
-    Annotated[str, Field(max_length=MAX_UNCUT_LENGTH)]
-    | Annotated[list[Annotated[str, Field(max_length=MAX_UNCUT_LENGTH)]], Field(min_length=1, max_length=MAX_TEXTS)]
-)
+_Texts = list[Annotated[str, Field(max_length=MAX_UNCUT_LENGTH)]]
+
+
+def _text_list(value: Any) -> Any:
+    if isinstance(value, list) and value and all(type(one) in (int, list) for one in value):
+        raise ValueError(
+            "token ids cannot be read, for nothing says which tokenizer made them: send the texts "
+            "(for OpenAIEmbeddings of LangChain set check_embedding_ctx_length=False)"
+        )
+    if not isinstance(value, str | list):
+        raise ValueError("expected a string or a list of strings")
+    return [value] if isinstance(value, str) else value
+
+
+TextsField = Annotated[
+    _Texts,
+    Field(min_length=1, max_length=MAX_TEXTS),
+    BeforeValidator(_text_list, json_schema_input_type=Annotated[str, Field(max_length=MAX_UNCUT_LENGTH)] | _Texts),
+]
 """One text, or several."""
+
+_ROLES: Mapping[str, Role] = {
+    **dict.fromkeys(("query", "search_query", "retrieval.query"), "query"),
+    **dict.fromkeys(("document", "passage", "search_document", "retrieval.passage", "classification"), "document"),
+    **dict.fromkeys(("clustering", "separation", "text-matching"), "document"),
+}
+RoleField = Annotated[
+    Role,
+    BeforeValidator(lambda value: _ROLES.get(value, value) if isinstance(value, str) else value, str),
+    Field(description=f"What the texts are, as other APIs name it, too: {', '.join(_ROLES)}."),
+]
+TruncateField = Annotated[
+    bool,
+    BeforeValidator(
+        lambda value: value == "END" if value in ("NONE", "START", "END") else value,
+        bool | Literal["NONE", "START", "END"],
+    ),
+]
+"""Texts are cut at their end only, so that `START` leaves them whole."""
+
+
+class OtherApisBody(RequestBody):
+    """What clients of OpenAI, Cohere, Jina and text-embeddings-inference send, and what changes nothing here."""
+
+    user: Annotated[str | None, Field(max_length=512)] = None
+    priority: int | None = None
+    truncation_direction: Literal["left", "right", "Left", "Right"] | None = None
 
 
 class EncoderBody(ModelBody):
@@ -59,15 +102,28 @@ class EncoderBody(ModelBody):
             raise Invalid(error.detail.removeprefix("embedder."), errors) from error
 
 
-class EmbeddingsBody(EncoderBody):
-    """OpenAI's request. `input_type` says which of the model's prompts goes before the texts."""
+class EmbeddingsBody(EncoderBody, OtherApisBody):
+    """OpenAI's request. `input_type` says which of the model's prompts goes before the texts.
+
+    `embedding_types`, `late_chunking`, `normalize` and `normalized` change nothing: vectors have length 1.
+    """
 
     input: TextsField
     encoding_format: Literal["float", "base64"] = "float"
-    input_type: Role = "document"
-    truncate: Annotated[bool, Field(description="Cut a text that is longer than the model takes; else refuse it.")] = (
-        False
+    embedding_type: Literal["float", "base64"] | None = None
+    embedding_types: list[Literal["float"]] | None = None
+    input_type: RoleField = "document"
+    task: RoleField | None = None
+    prompt_name: RoleField | None = None
+    truncate_dim: Annotated[int, Field(ge=1, le=MAX_DIMENSIONS, description="Another name of `dimensions`.")] | None = (
+        None
     )
+    late_chunking: bool | None = None
+    normalize: bool | None = None
+    normalized: bool | None = None
+    truncate: Annotated[
+        TruncateField, Field(description="Cut a text at its end that is longer than the model takes; else refuse it.")
+    ] = False
     unusable: Annotated[
         Literal["refuse", "return"],
         Field(
@@ -75,29 +131,37 @@ class EmbeddingsBody(EncoderBody):
             "as it is, in base64; such texts may be empty."
         ),
     ] = "refuse"
-    user: Annotated[str | None, Field(max_length=512, description="Accepted for OpenAI's clients, and not used.")] = (
-        None
-    )
 
     @property
-    def texts(self) -> list[str]:
-        return [self.input] if isinstance(self.input, str) else self.input
+    def role(self) -> Role:
+        return self.task or self.prompt_name or self.input_type
+
+    @property
+    def packed(self) -> bool:
+        return "base64" in (self.encoding_format, self.embedding_type)
+
+    @property
+    def cuts(self) -> bool:
+        return self.truncate and self.truncation_direction not in ("left", "Left")
+
+    def spec(self) -> EmbedderSpec:
+        return replace(super().spec(), dimensions=self.dimensions or self.truncate_dim)
 
     @model_validator(mode="after")
     def _base64_for_unusable(self) -> Self:
-        if self.unusable == "return" and self.encoding_format != "base64":
+        if self.unusable == "return" and not self.packed:
             raise ValueError("unusable rows cannot be written as JSON numbers: request base64")
         return self
 
     def check_texts(self) -> None:
         """Invalid where a text cannot be encoded whole."""
         reasons: dict[int, str] = {}
-        for at, text in enumerate(self.texts):
+        for at, text in enumerate(self.input):
             if self.unusable == "refuse" and not text:
                 reasons[at] = "must not be empty"
             elif self.unusable == "refuse" and "\0" in text:
                 reasons[at] = "contains a NUL character"
-            elif not self.truncate and len(text) > MAX_LENGTH:
+            elif not self.cuts and len(text) > MAX_LENGTH:
                 reasons[at] = f"should have at most {MAX_LENGTH} characters"
         _refuse(reasons)
 
@@ -128,20 +192,19 @@ async def embeddings(service: ServiceDep, body: EmbeddingsBody) -> Response:
     """
     body.check_texts()
     spec, encoder = await body.encoder(service)
-    lengths = await asyncio.to_thread(encoder.lengths, body.texts, body.input_type)
+    lengths = await asyncio.to_thread(encoder.lengths, body.input, body.role)
     max_tokens = encoder.identity.max_tokens
-    if not body.truncate:
+    if not body.cuts:
         too_long = {at: length for at, length in enumerate(lengths) if length > max_tokens}
         _refuse({at: f"has {length} tokens; this model takes {max_tokens}" for at, length in too_long.items()})
-    vectors = await service.embedders.embed(spec, body.texts, body.input_type)
+    vectors = await service.embedders.embed(spec, body.input, body.role)
     if await service.embedders.get(spec) is not encoder:
         raise ModelUnavailable("the model was replaced while it encoded; try again", retry_after=1.0)
     if body.unusable == "refuse":
         unusable = [at for at, usable in enumerate(finite(vectors)) if not usable]
         _refuse(dict.fromkeys(unusable, "the model gives no usable vector for this text"))
-    packed = body.encoding_format == "base64"
     data = [
-        EmbeddingAnswer(object="embedding", index=at, embedding=_base64(row, "<f4") if packed else row.tolist())
+        EmbeddingAnswer(object="embedding", index=at, embedding=_base64(row, "<f4") if body.packed else row.tolist())
         for at, row in enumerate(vectors)
     ]
     tokens = sum(min(length, max_tokens) for length in lengths)
@@ -182,10 +245,6 @@ class TokenizeBody(EncoderBody):
         ),
     ] = "tokens"
 
-    @property
-    def texts(self) -> list[str]:
-        return [self.inputs] if isinstance(self.inputs, str) else self.inputs
-
 
 class TokenAnswer(TypedDict):
     text: str
@@ -202,11 +261,11 @@ async def tokenize(service: ServiceDep, body: TokenizeBody) -> Response:
 
     def result() -> list[list[TokenAnswer]] | list[str] | list[int]:
         if body.result == "lengths":
-            return list(encoder.lengths(body.texts, body.input_type))
-        offsets = encoder.offsets(body.texts)
+            return list(encoder.lengths(body.inputs, body.input_type))
+        offsets = encoder.offsets(body.inputs)
         if body.result == "offsets":
             return [_base64(pairs, "<i4") for pairs in offsets]
-        return [_tokens(text, pairs) for text, pairs in zip(body.texts, offsets, strict=True)]
+        return [_tokens(text, pairs) for text, pairs in zip(body.inputs, offsets, strict=True)]
 
     return signed_response(await asyncio.to_thread(result), encoder)
 

@@ -1,9 +1,11 @@
 """Reranking, in the shapes of Cohere and Jina (`documents`) and of text-embeddings-inference (`texts`)."""
 
+import json
+import math
 from typing import Annotated, NotRequired
 
 from fastapi import APIRouter
-from pydantic import Field
+from pydantic import ConfigDict, Field
 from starlette.requests import Request
 from starlette.responses import Response
 from typing_extensions import TypedDict
@@ -12,9 +14,9 @@ from service.api.bodies import JsonResponse
 from service.api.dependencies import ServiceDep
 from service.api.disconnect import run_until_disconnect
 from service.api.problems import error_responses
-from service.api.routes.embeddings import MAX_LENGTH, MAX_TEXTS
+from service.api.routes.embeddings import MAX_LENGTH, MAX_TEXTS, OtherApisBody, TruncateField
 from service.api.routing import JsonRoute
-from service.api.schemas.base import OneOfBody, RequestBody, Text
+from service.api.schemas.base import OneOfBody, RequestBody, Text, text_as
 from service.api.schemas.search_response import DegradedAnswer
 from service.core.errors import Invalid, ModelUnavailable
 from service.core.ports.reranker import RerankScores, query_cut_reason
@@ -27,25 +29,47 @@ PassageText = Annotated[Text, Field(min_length=1, max_length=MAX_LENGTH)]
 
 
 class PassageBody(RequestBody):
-    text: PassageText
+    """A passage with fields of any names, of which the reranker reads `text`, or those in `rank_fields`."""
+
+    model_config = ConfigDict(extra="allow")
+
+    text: PassageText | None = None
 
 
-class RerankBody(OneOfBody):
+PassageField = Annotated[PassageBody, text_as("text", PassageText | PassageBody)]
+
+
+class RerankBody(OneOfBody, OtherApisBody):
     """Either `documents` (Cohere, Jina) or `texts` (text-embeddings-inference), with the options of each."""
 
     alternatives = ("documents", "texts")
 
     query: Annotated[Text, Field(min_length=1, max_length=MAX_QUERY_LENGTH)]
-    documents: Annotated[list[PassageText | PassageBody], Field(min_length=1, max_length=MAX_TEXTS)] | None = None
+    documents: Annotated[list[PassageField], Field(min_length=1, max_length=MAX_TEXTS)] | None = None
+    rank_fields: Annotated[list[Text], Field(min_length=1, max_length=100)] | None = None
     texts: Annotated[list[PassageText], Field(min_length=1, max_length=MAX_TEXTS)] | None = None
     model: Annotated[Text, Field(min_length=1, max_length=300)] | None = None
     top_n: Annotated[int, Field(ge=1, le=MAX_TEXTS)] | None = None
     return_documents: bool = False
     return_text: bool = False
+    raw_scores: Annotated[bool, Field(description="Log-odds instead of probabilities.")] = False
+    truncate: TruncateField | None = None
+    max_tokens_per_doc: int | None = None
+    max_chunks_per_doc: int | None = None
 
-    @property
     def passages(self) -> list[str]:
-        return [one if isinstance(one, str) else one.text for one in self.documents or self.texts or ()]
+        """Invalid where a document has nothing to read, or too much."""
+        passages = list(self.texts or ())
+        for at, document in enumerate(self.documents or ()):
+            fields = document.model_dump(include=set(self.rank_fields or ["text"]), exclude_none=True)
+            values = [fields[name] for name in self.rank_fields or ["text"] if name in fields]
+            passage = "\n".join(one if isinstance(one, str) else json.dumps(one, ensure_ascii=False) for one in values)
+            if not 0 < len(passage) <= MAX_LENGTH:
+                place = "" if self.rank_fields else ".text"
+                reason = f"should have at most {MAX_LENGTH} characters to read" if passage else "is required"
+                raise Invalid.at(f"documents.{at}{place}", reason)
+            passages.append(passage)
+        return passages
 
 
 class PassageAnswer(TypedDict):
@@ -87,9 +111,10 @@ async def rerank(service: ServiceDep, request: Request, body: RerankBody) -> Res
         raise ModelUnavailable("no reranker is configured: AZIMUTH_RERANKER")
     if body.model not in (None, "default", reranker.name):
         raise Invalid.at("model", f"this service reranks with {reranker.name}")
-    passages = body.passages
+    passages = body.passages()
     reading = await run_until_disconnect(request, reranker.read(body.query, passages))
-    scores, degraded = reading.scores, _degraded(reading)
+    degraded = _degraded(reading)
+    scores = [_log_odds(one) for one in reading.scores] if body.raw_scores else reading.scores
     headers = {"X-Azimuth-Degraded": ", ".join(one["code"] for one in degraded)} if degraded else None
     order = sorted(range(len(passages)), key=lambda at: (-scores[at], at))[: body.top_n]
     if body.texts is not None:
@@ -109,6 +134,11 @@ async def rerank(service: ServiceDep, request: Request, body: RerankBody) -> Res
     return JsonResponse(
         RerankAnswer(model=reranker.name, results=results, degraded=degraded, meta=meta), headers=headers
     )
+
+
+def _log_odds(probability: float) -> float:
+    within = min(max(probability, 1e-9), 1 - 1e-9)
+    return math.log(within / (1 - within))
 
 
 def _degraded(reading: RerankScores) -> list[DegradedAnswer]:

@@ -70,7 +70,7 @@ def text_as(field: str, shape: Any) -> BeforeValidator:
     """A text stands for an object with this one field. `shape`: of what may be sent."""
 
     def read(value: Any) -> Any:
-        if not isinstance(value, str | dict | BaseModel | None):
+        if not isinstance(value, str | dict):
             raise ValueError("expected a string or an object")
         return {field: value} if isinstance(value, str) else value
 

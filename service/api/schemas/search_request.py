@@ -3,7 +3,7 @@
 from dataclasses import replace
 from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BeforeValidator, ConfigDict, Field, model_validator
 
 from service.api.schemas.base import (
     DocumentIdField,
@@ -33,7 +33,7 @@ MAX_BUDGET_MS = 60_000
 
 def _object_from_bool(value: Any) -> Any:
     """`true` stands for an object with all defaults, `false` for none."""
-    if not isinstance(value, bool | dict | BaseModel | None):
+    if not isinstance(value, bool | dict | None):
         raise ValueError("expected true, false or an object")
     return ({} if value else None) if isinstance(value, bool) else value
 
