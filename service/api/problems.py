@@ -124,7 +124,7 @@ def problem_response(
 
 def _as_others_say(path: str, kind: str, status: int, detail: str, errors: Sequence[FieldError]) -> dict[str, Any]:
     """The members that clients of the APIs whose routes these are look for, and print."""
-    message = _in_words(errors) if len(errors) > 1 else detail
+    message = _in_words(errors) or detail
     if path.startswith(("/v1/embeddings", "/v1/models")):
         types = {401: "authentication_error", 429: "rate_limit_error"}
         fault = "server_error" if status >= HTTPStatus.INTERNAL_SERVER_ERROR else "invalid_request_error"

@@ -42,7 +42,8 @@ _Texts = list[Annotated[str, Field(max_length=MAX_UNCUT_LENGTH)]]
 
 
 def _text_list(value: Any) -> Any:
-    if isinstance(value, list) and value and all(type(one) in (int, list) for one in value):
+    ids = value[0] if isinstance(value, list) and value and isinstance(value[0], list) else value
+    if isinstance(ids, list) and ids and all(type(one) is int for one in ids):
         raise ValueError(
             "token ids cannot be read, for nothing says which tokenizer made them: send the texts "
             "(for OpenAIEmbeddings of LangChain set check_embedding_ctx_length=False)"
@@ -59,23 +60,25 @@ TextsField = Annotated[
 ]
 """One text, or several."""
 
-_ROLES: Mapping[str, Role] = {
-    **dict.fromkeys(("query", "search_query", "retrieval.query"), "query"),
-    **dict.fromkeys(("document", "passage", "search_document", "retrieval.passage", "classification"), "document"),
-    **dict.fromkeys(("clustering", "separation", "text-matching"), "document"),
-}
-RoleField = Annotated[
-    Role,
-    BeforeValidator(lambda value: _ROLES.get(value, value) if isinstance(value, str) else value, str),
-    Field(description=f"What the texts are, as other APIs name it, too: {', '.join(_ROLES)}."),
-]
-TruncateField = Annotated[
-    bool,
-    BeforeValidator(
-        lambda value: value == "END" if value in ("NONE", "START", "END") else value,
-        bool | Literal["NONE", "START", "END"],
-    ),
-]
+_OTHER_NAMES_OF_DOCUMENT = ("passage", "classification", "clustering", "separation", "text-matching")
+
+
+def _role(value: Any) -> Any:
+    """As Cohere (`search_query`) and Jina (`retrieval.query`, `text-matching`) name it, too."""
+    name = value.rpartition(".")[2].removeprefix("search_") if isinstance(value, str) else value
+    return "document" if name in _OTHER_NAMES_OF_DOCUMENT else name
+
+
+RoleField = Annotated[Role, BeforeValidator(_role, str)]
+
+
+def _truncate(value: Any) -> Any:
+    if isinstance(value, str) and value not in ("NONE", "START", "END"):
+        raise ValueError("should be true, false, 'NONE', 'START' or 'END'")
+    return value == "END" if isinstance(value, str) else value
+
+
+TruncateField = Annotated[bool, BeforeValidator(_truncate, bool | Literal["NONE", "START", "END"])]
 """Texts are cut at their end only, so that `START` leaves them whole."""
 
 
