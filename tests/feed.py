@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TypedDict
 
-from service.core.change_feed import Change, ChangePage, Position
+from service.core.change_feed import NOTHING_SEEN, Change, ChangePage, Position, Snapshot
 from service.core.collections import Collection, CollectionSettings
 from service.core.documents import StoredDocument
 from service.core.ids import CollectionId, CollectionName, DocumentId, VersionNumber
@@ -68,7 +68,14 @@ class FileFeed:
     async def all(self) -> tuple[Collection, ...]:
         return tuple(self.collections)
 
-    async def after(self, collection_id: CollectionId, position: Position, limit: int, now: datetime) -> ChangePage:
+    async def ahead(
+        self, collection_id: CollectionId, seen: Snapshot, position: Position, limit: int
+    ) -> tuple[tuple[Change, ...], Snapshot]:
+        raise AssertionError("no transaction is ever open here")
+
+    async def after(
+        self, collection_id: CollectionId, position: Position, limit: int, now: datetime, seen: Snapshot = NOTHING_SEEN
+    ) -> ChangePage:
         if Position() < position < Position(xid=self.rebuild_before):
             return ChangePage(changes=(), lag_seconds=1.0, rebuild=True)
         changes = sorted(

@@ -19,6 +19,20 @@ class Position:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Snapshot:
+    """The transactions that had ended at a moment: those below `xmax`, but for the `running` ones."""
+
+    xmax: int = 0
+    running: tuple[int, ...] = ()
+
+    def includes(self, xid: int) -> bool:
+        return xid < self.xmax and xid not in self.running
+
+
+NOTHING_SEEN = Snapshot()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Change:
     """The current state of a document that changed; `document` is None where it was deleted."""
 
@@ -29,11 +43,13 @@ class Change:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ChangePage:
-    """Consecutive changes. `lag_seconds`: the age of the oldest change after the position (0: caught up).
+    """Consecutive changes. `lag_seconds`: the age of the oldest change that was not read (0: caught up).
 
     `rebuild` is True where the position is older than what the feed still contains: start again from zero.
+    `ahead`: further changes are committed, and come after a transaction that still runs (`ChangeFeed.ahead`).
     """
 
     changes: tuple[Change, ...]
     lag_seconds: float
     rebuild: bool = False
+    ahead: bool = False

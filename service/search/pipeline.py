@@ -43,6 +43,8 @@ from service.spaces.resolver import Space, SpaceResolver
 
 OVERSAMPLING = 2
 """Candidates for each hit wanted: some documents may have changed since they were encoded."""
+MAX_LEXICAL_LAG_SECONDS = 30.0
+"""Beyond this an answer says that its lexical leg is behind the documents."""
 UNEMBEDDED_LENGTH = 1000
 """Code points shown of a document that only the lexical leg knows yet."""
 
@@ -198,6 +200,9 @@ class SearchPipeline:
                 raise Unavailable(f"no leg could answer: {reasons}")
             # A late answer is better than none, and the lexical leg is the quicker one.
             lexical_results = await _run_searches(lexical)
+        lag = self.lexicon.lag_seconds(context.space.collection.id) or 0.0
+        if lexical_results and lag > MAX_LEXICAL_LAG_SECONDS:
+            context.degrade("lexical", "lagging", f"the lexical index lacks changes of the last {lag:.0f} s")
         return CandidateSet(
             queries=tuple(
                 QueryCandidates(vector=vector, dense=dense_results.get(at), lexical=lexical_results.get(at))

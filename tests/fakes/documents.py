@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 
 import numpy as np
 
-from service.core.change_feed import Change, ChangePage, Position
+from service.core.change_feed import NOTHING_SEEN, Change, ChangePage, Position, Snapshot
 from service.core.documents import Accepted, Document, StoredDocument
 from service.core.errors import CollectionNotFound, VersionNotFound
 from service.core.filters import Filter, matches
@@ -155,7 +155,14 @@ class FakeChanges:
     def __init__(self, store: FakeStore) -> None:
         self._store = store
 
-    async def after(self, collection_id: CollectionId, position: Position, limit: int, now: datetime) -> ChangePage:
+    async def ahead(
+        self, collection_id: CollectionId, seen: Snapshot, position: Position, limit: int
+    ) -> tuple[tuple[Change, ...], Snapshot]:
+        raise AssertionError("no transaction is ever open here")
+
+    async def after(
+        self, collection_id: CollectionId, position: Position, limit: int, now: datetime, seen: Snapshot = NOTHING_SEEN
+    ) -> ChangePage:
         if collection_id not in self._store.collections.rows:
             raise CollectionNotFound
         feed = sorted(

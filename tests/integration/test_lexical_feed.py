@@ -11,9 +11,11 @@ import pytest
 from service.core.change_feed import Position
 from service.core.ids import DocumentId
 from service.core.query_syntax import ParsedQuery
+from service.store.lexical import follower as follower_module
 from service.store.lexical.follower import Follower
 from service.store.lexical.index import write_progress
 from service.store.lexical.lexicon import TantivyLexicon
+from service.store.postgres import change_feed as feed_of_store
 from service.store.postgres.connection.pool import Pool
 from service.store.postgres.maintenance import purge_tombstones
 from tests.contract.conftest import postgres
@@ -73,16 +75,40 @@ async def test_follows_what_is_written_changed_and_deleted(followed: Followed) -
     assert candidate.content_revision == (await followed.world.get("c")).content_revision
 
 
-async def test_a_transaction_that_commits_late_is_not_skipped(followed: Followed, pool: Pool) -> None:
+async def test_an_open_transaction_of_somebody_else_holds_nothing_up(
+    followed: Followed, pool: Pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(follower_module, "PAGE", 3)
+    await followed.world.put(doc("before", "heron"))
     async with pool.transaction() as connection:
         await connection.execute("SELECT pg_current_xact_id()")  # an old transaction holds the horizon back
-        await followed.world.put(doc("a", "heron"))
-        position = await followed.world.changes.position_of(followed.world.collection.id, [DocumentId("a")])
-        with pytest.raises(TimeoutError):
-            async with asyncio.timeout(0.5):
-                await followed.lexicon.wait_until(followed.world.collection, position)
-        assert followed.lexicon.lag_seconds(followed.world.collection.id)
-    assert await followed.found_after("a") == ["a"]
+        for letter in "abcdefgh":
+            await followed.world.put(doc(letter, "heron"), doc(letter * 2, "heron"))
+        await followed.world.delete("b")
+        await followed.world.put(doc("c", "pike"))
+        assert len(await followed.found_after("a", "b", "c", "hh")) == 15
+        assert followed.lexicon.lag_seconds(followed.world.collection.id) == 0
+        await followed.stop()
+        await followed.start()
+        await followed.world.put(doc("i", "heron"))
+        assert len(await followed.found_after("i")) == 16
+    await followed.world.put(doc("j", "heron"))
+    assert len(await followed.found_after("j")) == 17
+
+
+async def test_what_is_committed_late_is_not_skipped(followed: Followed, pool: Pool) -> None:
+    """Two transactions write; the older one commits last, behind what was read ahead of it."""
+    collection = followed.world.collection.id
+    async with pool.transaction() as oldest:
+        await oldest.execute("SELECT pg_current_xact_id()")
+        async with pool.transaction() as late:
+            await feed_of_store.record(late, collection, [DocumentId("late")], later(0))
+            await followed.world.put(doc("quick", "heron"))
+            assert await followed.found_after("quick") == ["quick"]
+        position = await followed.world.changes.position_of(collection, [DocumentId("late")])
+        async with asyncio.timeout(5):
+            await followed.lexicon.wait_until(followed.world.collection, position)
+    assert await followed.found_after("quick") == ["quick"]
 
 
 async def test_what_was_purged_while_nobody_followed_does_not_stay(followed: Followed, pool: Pool) -> None:

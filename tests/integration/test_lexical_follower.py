@@ -201,7 +201,7 @@ async def test_damage_met_by_a_search_is_said_and_repaired(root: Path, feed: Fil
         raw[: len(raw) // 2] = bytes(len(raw) // 2)
         postings.write_bytes(raw)
     async with following(root, feed) as (lexicon, _):
-        await until(lambda: lexicon.visible_position(PAPERS) > Position())
+        await until(lambda: lexicon.visible_progress(PAPERS).position > Position())
         with pytest.raises(LexiconUnavailable):
             await lexicon.search(PAPERS, ParsedQuery(text="heron"), 10)
 

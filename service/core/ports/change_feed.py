@@ -2,15 +2,29 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Protocol
 
-from service.core.change_feed import ChangePage, Position
+from service.core.change_feed import NOTHING_SEEN, Change, ChangePage, Position, Snapshot
 from service.core.ids import CollectionId, DocumentId
 
 
 class ChangeFeed(Protocol):
     """The changes of a collection: each document once, at its latest one. Late commits are never skipped."""
 
-    async def after(self, collection_id: CollectionId, position: Position, limit: int, now: datetime) -> ChangePage:
-        """The next changes, at most `limit`; continue with the position of the last one. CollectionNotFound."""
+    async def after(
+        self, collection_id: CollectionId, position: Position, limit: int, now: datetime, seen: Snapshot = NOTHING_SEEN
+    ) -> ChangePage:
+        """The next changes, at most `limit`; continue with the position of the last one. CollectionNotFound.
+
+        A change is among them once all older transactions of the server have ended, whatever they do. `seen`: of the
+        changes that were read ahead, for the lag.
+        """
+
+    async def ahead(
+        self, collection_id: CollectionId, seen: Snapshot, position: Position, limit: int
+    ) -> tuple[tuple[Change, ...], Snapshot]:
+        """Up to `limit` committed changes after `position` that are not `seen`, and the transactions that have ended.
+
+        Those that come after a running transaction come again in `after`, once it has ended.
+        """
 
     async def position_of(self, collection_id: CollectionId, ids: Sequence[DocumentId]) -> Position:
         """The last position of these documents' changes."""

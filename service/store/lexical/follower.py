@@ -14,10 +14,11 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Protocol, TypeVar
 
-from service.core.change_feed import ChangePage, Position
+from service.core.change_feed import NOTHING_SEEN, Change, ChangePage, Position, Snapshot
 from service.core.collections import Collection
 from service.core.errors import NotFound, Unavailable
 from service.core.ids import CollectionId
@@ -67,7 +68,13 @@ class Listing(Protocol):
 class Feed(Protocol):
     """What the follower needs of `ports.ChangeFeed`."""
 
-    async def after(self, collection_id: CollectionId, position: Position, limit: int, now: datetime) -> ChangePage: ...
+    async def after(
+        self, collection_id: CollectionId, position: Position, limit: int, now: datetime, seen: Snapshot = NOTHING_SEEN
+    ) -> ChangePage: ...
+
+    async def ahead(
+        self, collection_id: CollectionId, seen: Snapshot, position: Position, limit: int
+    ) -> tuple[tuple[Change, ...], Snapshot]: ...
 
 
 @dataclass(slots=True)
@@ -189,16 +196,23 @@ class Follower:
         """As the leader: read a page, apply it, and commit where it is time. Returns the pause in seconds."""
         collection = followed.collection
         indexer = await self._in_thread(self._indexer, followed)
-        page = await self._changes.after(collection.id, indexer.position, PAGE, self._now())
-        if page.rebuild and indexer.position > Position():
+        page = await self._changes.after(collection.id, indexer.position, PAGE, self._now(), indexer.seen)
+        if page.rebuild:
             logger.warning("the lexical index of %s is built anew: the feed no longer knows its place", collection.name)
             await self._in_thread(indexer.wipe)
             await self._lexicon.refresh(collection)
             return 0.0
         now = time.monotonic()
         caught_up = len(page.changes) < PAGE
+        lag, ahead = page.lag_seconds, tuple[Change, ...]()
         if page.changes:
             await self._in_thread(indexer.apply, page.changes)
+        if page.ahead and caught_up:
+            ahead, snapshot = await self._changes.ahead(collection.id, indexer.seen, indexer.ahead_at, PAGE)
+            caught_up = len(ahead) < PAGE
+            await self._in_thread(partial(indexer.apply_ahead, ahead, snapshot, exhausted=caught_up))
+            lag = 0.0 if caught_up else lag
+        if page.changes or ahead:
             followed.changed_at = now
         elif now - followed.changed_at > _IDLE_SECONDS and not indexer.pending:
             await self._in_thread(indexer.release_writer)
@@ -207,16 +221,16 @@ class Follower:
             await self._in_thread(lambda: indexer.commit(caught_up=caught_up))
             followed.committed_at = time.monotonic()
         await self._lexicon.refresh(collection)
-        self._lexicon.record_lag(collection, page.lag_seconds)
-        return self._pause(collection, idle=not page.changes) if caught_up else 0.0
+        self._lexicon.record_lag(collection, lag)
+        return self._pause(collection, idle=not (page.changes or ahead)) if caught_up else 0.0
 
     async def _watch(self, followed: _FollowedCollection) -> float:
         """As a reader: show what the leader committed, and now and then ask the feed for the lag of this process."""
         collection = followed.collection
         await self._lexicon.refresh(collection)
         if time.monotonic() - followed.checked_at >= max(_LIST_SECONDS, self._idle_seconds()):
-            position = self._lexicon.visible_position(collection)
-            page = await self._changes.after(collection.id, position, 1, self._now())
+            progress = self._lexicon.visible_progress(collection)
+            page = await self._changes.after(collection.id, progress.position, 1, self._now(), progress.seen)
             followed.checked_at = time.monotonic()
             self._lexicon.record_lag(collection, page.lag_seconds)
         return self._pause(collection, idle=False)

@@ -19,7 +19,7 @@ from typing import TypeVar
 
 import tantivy
 
-from service.core.change_feed import Position
+from service.core.change_feed import NOTHING_SEEN, Position, Snapshot
 from service.core.documents import StoredDocument
 from service.core.errors import LexiconUnavailable
 from service.core.ids import DocumentId
@@ -48,11 +48,16 @@ class IndexProgress:
     """What an index contains. `complete` is False from a (re)start at zero until it has once caught up.
 
     `generation` identifies one life of the directory: a reader that finds another one must open it anew.
+    `seen`: all changes of these transactions are in it, too, although some lie after the position.
     """
 
     generation: str
     position: Position
     complete: bool = False
+    seen: Snapshot = NOTHING_SEEN
+
+    def includes(self, position: Position) -> bool:
+        return self.position >= position or self.seen.includes(position.xid)
 
 
 def schema() -> tantivy.Schema:
@@ -97,7 +102,9 @@ def read_progress(path: Path) -> IndexProgress | None:
     try:
         raw = json.loads((path / _POSITION_FILE).read_bytes())
         position = Position(**raw["position"])
-        return IndexProgress(generation=str(raw["generation"]), position=position, complete=raw["complete"] is True)
+        seen = Snapshot(xmax=raw["seen"]["xmax"], running=tuple(raw["seen"]["running"]))
+        generation, complete = str(raw["generation"]), raw["complete"] is True
+        return IndexProgress(generation=generation, position=position, complete=complete, seen=seen)
     except (OSError, ValueError, KeyError, TypeError):
         return None
 

@@ -14,8 +14,9 @@ from pathlib import Path
 
 import tantivy
 
-from service.core.change_feed import Change, Position
+from service.core.change_feed import NOTHING_SEEN, Change, Position, Snapshot
 from service.core.documents import StoredDocument
+from service.core.ids import DocumentId
 from service.store.lexical.analyzer import Analyzer
 from service.store.lexical.identifiers import index_terms
 from service.store.lexical.index import (
@@ -46,24 +47,49 @@ class Indexer:
         self._analyzer = analyzer
         self._writer: tantivy.IndexWriter | None = None
         self._index, self.progress = self._open_existing() or self._create()
-        self.position = self.progress.position
+        self.position, self.seen = self.progress.position, self.progress.seen
         self.pending = 0
+        self._ahead: dict[DocumentId, int] = {}
+        self._ahead_at, self._ahead_from = Position(), NOTHING_SEEN
         # Entries at position zero were committed just before a crash, or by a generation that was to be wiped.
         if self.position == Position() and self._index.searcher().num_docs:
             self.wipe()
 
     @property
     def needs_commit(self) -> bool:
-        return self.pending > 0 or not self.progress.complete
+        return self.pending > 0 or not self.progress.complete or self.seen != self.progress.seen
 
     def apply(self, changes: Sequence[Change]) -> None:
         """Replace each document's entry by what the change says. Not visible before `commit`."""
+        self._replace([one for one in changes if self._ahead.pop(one.document_id, 0) != one.position.xid])
+        self.position = changes[-1].position
+
+    @property
+    def ahead_at(self) -> Position:
+        """Where `apply_ahead` continues: after its last page if that was full, else after all that was applied."""
+        return max(self.position, self._ahead_at)
+
+    def apply_ahead(self, changes: Sequence[Change], snapshot: Snapshot, *, exhausted: bool) -> None:
+        """Apply changes that lie after transactions which still run, and leave the position where it is.
+
+        `snapshot`: the transactions that had ended when they were read. `exhausted`: there are no more of them.
+        """
+        self._replace([one for one in changes if self._ahead.get(one.document_id) != one.position.xid])
+        self._ahead.update((one.document_id, one.position.xid) for one in changes)
+        first = self._ahead_at == Position()
+        if first:
+            self._ahead_from = snapshot  # the earliest of several pages: whatever committed since comes again
+        if not exhausted:
+            self._ahead_at = changes[-1].position
+        elif changes or not first:
+            self.seen, self._ahead_at = self._ahead_from, Position()
+
+    def _replace(self, changes: Sequence[Change]) -> None:
         writer = self._open_writer()
         for change in changes:
             writer.delete_documents_by_term("document_id", change.document_id)
             if change.document is not None:
                 writer.add_document(self._entry(change.document))
-        self.position = changes[-1].position
         self.pending += len(changes)
 
     def commit(self, *, caught_up: bool) -> None:
@@ -71,15 +97,17 @@ class Indexer:
         if self.pending:
             self._open_writer().commit()
             self.pending = 0
-        progress = replace(self.progress, position=self.position, complete=self.progress.complete or caught_up)
+        complete = self.progress.complete or caught_up
+        progress = replace(self.progress, position=self.position, complete=complete, seen=self.seen)
         if progress != self.progress:
             write_progress(self.path, progress)
             self.progress = progress
 
     def wipe(self) -> None:
         """Start again from zero, in place. The position is written first, so that no reader uses the old entries."""
-        self.position, self.pending = Position(), 0
-        self.progress = replace(self.progress, position=self.position, complete=False)
+        self.position, self.seen, self.pending = Position(), NOTHING_SEEN, 0
+        self._ahead, self._ahead_at = {}, Position()
+        self.progress = replace(self.progress, position=self.position, complete=False, seen=self.seen)
         write_progress(self.path, self.progress)
         writer = self._open_writer()
         writer.rollback()

@@ -26,7 +26,7 @@ from service.core.ports.lexicon import LexiconState, TermCounts
 from service.core.query_syntax import Highlights, ParsedQuery
 from service.core.search import Candidate
 from service.store.lexical.analyzer import analyzer_for
-from service.store.lexical.index import LexicalIndex, is_damaged, read_progress, term_counts
+from service.store.lexical.index import IndexProgress, LexicalIndex, is_damaged, read_progress, term_counts
 from service.store.lexical.languages import KNOWN
 from service.store.lexical.query import LexicalQuery
 
@@ -115,7 +115,7 @@ class TantivyLexicon:
     async def wait_until(self, collection: Collection, position: Position) -> None:
         def reached() -> bool:
             index = self._complete_index(collection)
-            return (index.progress.position if index else Position()) >= position
+            return index is not None and index.progress.includes(position)
 
         self._waiting[collection.id] += 1
         self._wake.set()
@@ -136,10 +136,10 @@ class TantivyLexicon:
     def path(self, collection: Collection) -> Path:
         return self.directory / f"{collection.id}-{analyzer_for(collection.settings.language).version}"
 
-    def visible_position(self, collection: Collection) -> Position:
-        """The position that searches of this process see; the very beginning where there is no index."""
+    def visible_progress(self, collection: Collection) -> IndexProgress:
+        """What searches of this process see; the very beginning where there is no index."""
         index = self._indexes.get(self.path(collection))
-        return index.progress.position if index else Position()
+        return index.progress if index else IndexProgress(generation="", position=Position())
 
     def is_current(self, collection: Collection) -> bool:
         """Whether the index in its present language is complete."""

@@ -1,13 +1,15 @@
 """The change feed in PostgreSQL.
 
 A sequence number is not a commit order: a transaction may take a low number and commit late. Changes therefore carry
-the id of their transaction, and followers read only below `pg_snapshot_xmin`, under which everything has ended.
+the id of their transaction, and followers keep their place below `pg_snapshot_xmin`, under which everything has ended.
+What is committed above it, because some transaction of the server is still open, is read ahead of that place.
 """
 
 from collections.abc import Sequence
 from datetime import datetime
+from typing import Any
 
-from service.core.change_feed import Change, ChangePage, Position
+from service.core.change_feed import NOTHING_SEEN, Change, ChangePage, Position, Snapshot
 from service.core.errors import CollectionNotFound
 from service.core.ids import CollectionId, DocumentId
 from service.store.postgres.connection import sql_files
@@ -20,7 +22,9 @@ SQL = sql_files.load("change_feed")
 class PostgresChanges(Adapter):
     """Adapter of `ports.ChangeFeed`."""
 
-    async def after(self, collection_id: CollectionId, position: Position, limit: int, now: datetime) -> ChangePage:
+    async def after(
+        self, collection_id: CollectionId, position: Position, limit: int, now: datetime, seen: Snapshot = NOTHING_SEEN
+    ) -> ChangePage:
         """The lag is the age of the first change after the position, in the order of the feed.
 
         A position is unusable where it lies at or before tombstones that were purged since it was reached, or beyond
@@ -31,29 +35,50 @@ class PostgresChanges(Adapter):
             "xid": str(position.xid),
             "document_id": position.document_id,
             "limit": limit,
+            **_columns(seen),
         }
         rows = await self._pool.fetch_all(SQL.after, values, prepare=False)
         if not rows:
             raise CollectionNotFound()
-        purged, next_xid, waiting_since = rows[0][:3]
+        purged, next_xid, ahead, waiting_since = rows[0][:4]
         lag_seconds = 0.0 if waiting_since is None else max(0.0, (now - waiting_since).total_seconds())
         missed = position.xid <= purged and position.purged != purged
-        if position.xid > 0 and (missed or position.xid >= next_xid):
+        if (position.xid > 0 and (missed or position.xid >= next_xid)) or seen.xmax > next_xid:
             return ChangePage(changes=(), lag_seconds=lag_seconds, rebuild=True)
-        changes = tuple(
-            Change(
-                position=Position(xid=xid, document_id=document_id, purged=purged),
-                document_id=document_id,
-                document=document_of((document_id, *columns)) if present else None,
-            )
-            for _, _, _, xid, document_id, present, *columns in rows
-            if xid is not None
-        )
-        return ChangePage(changes=changes, lag_seconds=lag_seconds)
+        changes = tuple(_change(row[4:], purged) for row in rows if row[4] is not None)
+        return ChangePage(changes=changes, lag_seconds=lag_seconds, ahead=bool(ahead))
+
+    async def ahead(
+        self, collection_id: CollectionId, seen: Snapshot, position: Position, limit: int
+    ) -> tuple[tuple[Change, ...], Snapshot]:
+        values = {
+            "collection_id": collection_id,
+            "xid": str(position.xid),
+            "document_id": position.document_id,
+            "limit": limit,
+            **_columns(seen),
+        }
+        rows = await self._pool.fetch_all(SQL.ahead, values, prepare=False)
+        _, xmax, running = rows[0][0].split(":")
+        snapshot = Snapshot(xmax=int(xmax), running=tuple(map(int, running.split(","))) if running else ())
+        return tuple(_change(row[1:], position.purged) for row in rows if row[1] is not None), snapshot
 
     async def position_of(self, collection_id: CollectionId, ids: Sequence[DocumentId]) -> Position:
         row = await self._pool.fetch_one(SQL.position_of, {"collection_id": collection_id, "ids": list(ids)})
         return Position() if row is None else Position(xid=row[0], document_id=row[1])
+
+
+def _columns(seen: Snapshot) -> dict[str, Any]:
+    return {"seen": str(seen.xmax), "running": list(map(str, seen.running))}
+
+
+def _change(row: Sequence[Any], purged: int) -> Change:
+    xid, document_id, present, *columns = row
+    return Change(
+        position=Position(xid=xid, document_id=document_id, purged=purged),
+        document_id=document_id,
+        document=document_of((document_id, *columns)) if present else None,
+    )
 
 
 async def record(connection: Connection, collection_id: CollectionId, ids: Sequence[DocumentId], now: datetime) -> None:

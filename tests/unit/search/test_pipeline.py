@@ -300,6 +300,18 @@ async def test_a_changed_document_is_found_by_its_new_words_before_it_is_encoded
     assert cat.explanation.dense is None  # the vector that there is speaks of another text
 
 
+async def test_an_answer_says_that_its_lexical_index_is_far_behind(zoo: Zoo, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(FakeLexicon, "lag_seconds", lambda *_: 95.0)
+    searches: list[tuple[SearchRequest, list[str]]] = [
+        (SearchRequest(text="purrs"), ["lexical"]),
+        (SearchRequest(text="purrs", mode="dense"), []),
+    ]
+    for request, expected in searches:
+        answer = await zoo.search().run(NAME, request)
+        assert [one.stage for one in answer.degraded] == expected
+        assert all("95 s" in one.reason for one in answer.degraded)
+
+
 async def test_a_lexical_index_that_lags_does_not_lend_its_old_scores(zoo: Zoo) -> None:
     old = await zoo.lexicon.search(zoo.animals, ParsedQuery(text="purrs"), 1)
     await zoo.write({"cat": "The lynx prowls by night."})

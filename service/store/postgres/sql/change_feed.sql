@@ -10,18 +10,23 @@ ON CONFLICT (collection_id, document_id) DO UPDATE SET xid = excluded.xid, chang
 -- The next changes below the horizon with the documents as they are now, beside the state of the feed (always a row).
 SELECT state.purged_xid::text::bigint AS purged,
        pg_snapshot_xmax(pg_current_snapshot())::text::bigint AS next_xid,
+       latest.xid >= pg_snapshot_xmin(pg_current_snapshot()) AS ahead,
        waiting.changed_at AS waiting_since,
        page.xid::text::bigint, page.document_id, page.present, page.title, page.text, page.metadata, page.revision,
        page.content_revision, page.created_at, page.updated_at
 FROM collections AS state
 LEFT JOIN LATERAL (
-    -- The oldest change not yet followed, whether it may be followed already or not.
+    -- The oldest change not yet read, whether it may be followed already or not.
     SELECT c.changed_at
     FROM changes AS c
     WHERE c.collection_id = state.id AND (c.xid, c.document_id) > (%(xid)s::text::xid8, %(document_id)s)
+        AND (c.xid >= %(seen)s::text::xid8 OR c.xid = ANY (%(running)s::text[]::xid8[]))
     ORDER BY c.xid, c.document_id
     LIMIT 1
 ) AS waiting ON true
+LEFT JOIN LATERAL (
+    SELECT c.xid FROM changes AS c WHERE c.collection_id = state.id ORDER BY c.xid DESC, c.document_id DESC LIMIT 1
+) AS latest ON true
 LEFT JOIN LATERAL (
     SELECT c.xid, c.document_id, d.document_id IS NOT NULL AS present, d.title, d.text, d.metadata, d.revision, d.content_revision,
            d.created_at, d.updated_at
@@ -35,6 +40,38 @@ LEFT JOIN LATERAL (
     LIMIT %(limit)s
 ) AS page ON true
 WHERE state.id = %(collection_id)s
+ORDER BY page.xid, page.document_id
+
+-- name: ahead
+-- Committed changes that an earlier snapshot did not show. Whatever was running then is older than all that began since,
+-- so that two walks of the index, one after the other, keep the order.
+SELECT pg_current_snapshot()::text, page.*
+FROM (VALUES (1)) AS one (row)
+LEFT JOIN LATERAL (
+    SELECT c.xid::text::bigint, c.document_id, d.document_id IS NOT NULL AS present, d.title, d.text, d.metadata,
+           d.revision, d.content_revision, d.created_at, d.updated_at
+    FROM (
+        (
+            SELECT xid, document_id
+            FROM changes
+            WHERE collection_id = %(collection_id)s AND xid = ANY (%(running)s::text[]::xid8[])
+                AND (xid, document_id) > (%(xid)s::text::xid8, %(document_id)s)
+            ORDER BY xid, document_id
+            LIMIT %(limit)s
+        ) UNION ALL (
+            SELECT xid, document_id
+            FROM changes
+            WHERE collection_id = %(collection_id)s AND xid >= %(seen)s::text::xid8
+                AND (xid, document_id) > (%(xid)s::text::xid8, %(document_id)s)
+            ORDER BY xid, document_id
+            LIMIT %(limit)s
+        )
+    ) AS c
+    LEFT JOIN documents AS d
+        ON d.collection_id = %(collection_id)s AND d.document_id = c.document_id AND d.deleted_at IS NULL
+    ORDER BY c.xid, c.document_id
+    LIMIT %(limit)s
+) AS page ON true
 ORDER BY page.xid, page.document_id
 
 -- name: position_of
