@@ -76,7 +76,7 @@ class Compared:
         return {int(bag.document_id): score for bag, score in zip(bags, scores, strict=True) if score > 0}
 
     def theirs(self, query: str) -> dict[int, float]:
-        scores = self.oracle.get_scores(list(self._analyzer.query_terms(query).elements()))
+        scores = self.oracle.get_scores([token.term for token in self._analyzer.query_tokens(query)])
         return {int(n): float(scores[n]) for n in np.flatnonzero(scores > 0)}
 
 

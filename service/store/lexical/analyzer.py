@@ -17,9 +17,9 @@ import hashlib
 import json
 import re
 import unicodedata
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Iterator
-from dataclasses import astuple
+from dataclasses import astuple, replace
 from functools import lru_cache
 from importlib.metadata import version
 from typing import NamedTuple
@@ -59,6 +59,9 @@ _GRAMS = {"syllabic": (1, 2), "unspaced": (2, 3)}
 _LONGEST_TERM = 255
 """In bytes. Longer runs (base64, sequences) are not indexed; a SHA-512 in hexadecimal still is."""
 
+_PART_WEIGHT = 0.5
+"""Of the parts of a word, in queries, beside the word. On XQuAD de nDCG@10 is within .001 of its best from .3 to .7."""
+
 _CACHED_WORDS = 2**16
 """Words of a chain whose terms are cached: most texts use few words."""
 
@@ -67,12 +70,16 @@ _TAG = "~"
 
 
 class Token(NamedTuple):
-    """`text[start:end]`, in code points, and its term. `part`: of a longer n-gram that begins there."""
+    """`text[start:end]`, in code points, and its term.
+
+    `part`: of a longer n-gram that begins there. `weight`: in queries.
+    """
 
     start: int
     end: int
     term: str
     part: bool = False
+    weight: float = 1.0
 
 
 class LanguageAnalyzer:
@@ -81,6 +88,7 @@ class LanguageAnalyzer:
     def __init__(self, code: str, language: Language, tag: str = "") -> None:
         self.code = code
         self.tag = tag
+        self.stemmed = language.stemmer is not None
         self._language = language
         self._letters = str.maketrans(dict(zip(language.letters[::2], language.letters[1::2], strict=True)))
         self._stem = _stemming(language)
@@ -95,7 +103,8 @@ class LanguageAnalyzer:
             if match.lastgroup is None:
                 word = match.group()
                 if stop_words or not self.is_stop_word(word):
-                    yield from (Token(start, end, term) for term in self.terms_of_word(word))
+                    for at, term in enumerate(self.terms_of_word(word)):
+                        yield Token(start, end, term, weight=_PART_WEIGHT if at else 1.0)
             else:
                 yield from _grams(match.group(), start, *_GRAMS[match.lastgroup])
 
@@ -106,14 +115,20 @@ class LanguageAnalyzer:
         words: list[str] = (_ASCII_WORDS if text.isascii() else _WORDS).findall(text)
         return [term for word in words for term in self.terms_of_word(word)]
 
-    def query_terms(self, text: str) -> Counter[str]:
-        """The terms to search, each with the number of its occurrences in the query."""
-        return Counter(token.term for token in self.tokens(text, stop_words=False)) or Counter(self.terms(text))
+    def query_tokens(self, text: str) -> list[Token]:
+        """What is searched of a query: its stop words only where it has no other words."""
+        return list(self.tokens(text, stop_words=False)) or list(self.tokens(text))
+
+    def query_terms(self, text: str) -> dict[str, float]:
+        """The terms to search, each with its weight: how often the query says it."""
+        weights: dict[str, float] = defaultdict(float)
+        for token in self.query_tokens(text):
+            weights[token.term] += token.weight
+        return dict(weights)
 
     def highlight_terms(self, text: str) -> frozenset[str]:
         """The terms that highlights of this query mark: the longest n-grams, for single characters are everywhere."""
-        tokens = list(self.tokens(text, stop_words=False)) or list(self.tokens(text))
-        return frozenset(token.term for token in tokens if not token.part)
+        return frozenset(token.term for token in self.query_tokens(text) if not token.part)
 
     def _terms_of_word(self, word: str) -> tuple[str, ...]:
         """Its term and those of its parts; none for a word without a term."""
@@ -146,20 +161,27 @@ class Analyzer:
         self._chains: dict[str, LanguageAnalyzer] = {}
 
     def language_of(self, text: str) -> str:
-        """The language in which a document is analysed; `languages.UNKNOWN` where it cannot be detected."""
+        """The language in which a document is analysed; see `detect_language` for one that is not certain."""
         return detect_language(text) if self.automatic else self.language
 
     def chain(self, code: str) -> LanguageAnalyzer:
-        """The chain for documents of this language."""
+        """The chain for documents of this language. Of one that is guessed (`und-de`), only compounds are regarded."""
         if code not in self._chains:
-            language = LANGUAGES.get(code, UNDETERMINED)
-            self._chains[code] = LanguageAnalyzer(code, language, f"{code}{_TAG}" if self.automatic else "")
+            certain, _, guess = code.partition("-")
+            language = LANGUAGES.get(certain, UNDETERMINED)
+            if guess:
+                language = replace(language, compounds=LANGUAGES[guess].compounds)
+            self._chains[code] = LanguageAnalyzer(code, language, f"{certain}{_TAG}" if self.automatic else "")
         return self._chains[code]
 
 
 @lru_cache(maxsize=64)
 def analyzer_for(language: str) -> Analyzer:
     return Analyzer(language)
+
+
+def untagged(term: str) -> str:
+    return term.rpartition(_TAG)[2]
 
 
 def languages_of_term(term: str) -> tuple[str, ...] | None:

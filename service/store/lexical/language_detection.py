@@ -5,13 +5,14 @@ py3langid (BSD, 4.6 MB, offline, pure Python over NumPy) is a naive Bayes classi
 """
 
 from collections import Counter
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from functools import lru_cache
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 import regex
 
+from service.store.lexical.folding import unify
 from service.store.lexical.languages import LANGUAGES, UNKNOWN
 
 if TYPE_CHECKING:
@@ -20,8 +21,11 @@ if TYPE_CHECKING:
 SAMPLE = 400
 """Characters that are read: the beginning is enough, and 400 take 0.5 ms."""
 
-_MIN_PROBABILITY = 0.05
-"""Below this probability of the most probable of 48 languages the language is unknown."""
+_SHORT = 100
+_CERTAIN, _MIN_PROBABILITY = 0.65, 0.05
+"""The probability from which a text of fewer than 100 characters, or a longer one, is in the most probable of 48
+languages. Of two words out of texts in six languages 41 % are certain, and 1.4 % of these in another language; of four
+words 72 and 0.8 %."""
 
 _MIN_RATIO = 0.05
 """Languages less probable than this share of the most probable one are not considered for a query."""
@@ -39,36 +43,42 @@ _JAPANESE = 0.05
 
 
 def detect_language(text: str) -> str:
-    """The language of a document, or UNKNOWN."""
-    sample = text[:SAMPLE]
+    """The language of a document. Where it is not certain, UNKNOWN, a hyphen and the best guess: `und-en`."""
+    sample = unify(text[:SAMPLE])
     if (by_script := _by_script(sample)) is not None:
         return by_script
     if not _LETTERS.search(sample):
         return UNKNOWN
     code, probability = _identifier().classify(sample)
-    return code if probability >= _MIN_PROBABILITY else UNKNOWN
+    certain = probability >= (_CERTAIN if len(sample) < _SHORT else _MIN_PROBABILITY)
+    return code if certain else f"{UNKNOWN}-{code}"
 
 
-def query_languages(text: str, present: Collection[str]) -> Mapping[str, float]:
+def query_languages(text: str, present: Mapping[str, int]) -> Mapping[str, float]:
     """Those of the languages `present` that a query may be in, each with its weight: 1 for the most probable.
 
-    A name alone may be in any of them, and is searched in all.
+    `present`: how many documents are in each language, or were guessed to be. A name alone may be in any language, and
+    is searched in all. Where the text says little, the language of most documents is as probable as that of the text.
     """
-    by_script = _by_script(text[:SAMPLE])
+    sample = unify(text[:SAMPLE])
+    by_script = _by_script(sample)
     if by_script is not None and by_script in present:
         return {by_script: 1.0}
-    ranked = [(code, probability) for code, probability in _identifier().rank(text[:SAMPLE]) if code in present]
-    if not ranked:
-        return dict.fromkeys(present, 1.0)
-    best = ranked[0][1]
-    near = {code: probability / best for code, probability in ranked if probability >= _MIN_RATIO * best}
-    # Documents of unknown language may be in any, so every query is searched in them.
-    return near | {code: 1.0 for code in present if code == UNKNOWN}
+    by_text = {code: probability for code, probability in _identifier().rank(sample) if code in present}
+    by_share = {code: probability * present[code] for code, probability in by_text.items()}
+    near: dict[str, float] = {}
+    for measure in (by_text, by_share):
+        best = max(measure.values(), default=0.0)
+        for code, value in measure.items():
+            if value >= _MIN_RATIO * best:
+                near[code] = max(near.get(code, 0.0), value / best)
+    return near or dict.fromkeys(present, 1.0)
 
 
 def detector_version() -> str:
     """Everything that decides: with another detector the same documents would be analysed differently."""
-    return f"py3langid {version('py3langid')} {SAMPLE} {_MIN_PROBABILITY} {_JAPANESE} {sorted(_SCRIPTS)}"
+    limits = (SAMPLE, _SHORT, _CERTAIN, _MIN_PROBABILITY, _JAPANESE)
+    return f"py3langid {version('py3langid')} {limits} {sorted(_SCRIPTS)}"
 
 
 def _by_script(sample: str) -> str | None:

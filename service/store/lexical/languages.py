@@ -11,7 +11,7 @@ AUTO = "auto"
 """Not a language: each document is analysed in its own language, which is detected (`language_detection.py`)."""
 
 UNKNOWN = "und"
-"""The language of documents for which none is detected (ISO 639-2: undetermined). Not for collections."""
+"""The language of documents for which none is certain (ISO 639-2: undetermined). Not for collections."""
 
 Folding = Literal["none", "latin", "latin_first"]
 """How accents are removed.
@@ -78,4 +78,5 @@ LANGUAGES: Mapping[str, Language] = dict(sorted(_ALL.items()))
 KNOWN: frozenset[str] = frozenset({*LANGUAGES, AUTO})
 """The values that `language` of a collection may have."""
 
-UNDETERMINED = Language("undetermined")
+UNDETERMINED = Language("undetermined", "arabic")
+"""Words as they are, but for those of the Arabic script: their prefixes are no letters to search a word by."""

@@ -7,7 +7,7 @@ language: where one document in twelve is German, "der" is not a rare word.
 
 import json
 import math
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cache
 from typing import Any
@@ -19,6 +19,8 @@ from service.core.query_syntax import ParsedQuery, TypoTolerance
 from service.store.lexical.analyzer import Analyzer, LanguageAnalyzer, languages_of_term
 from service.store.lexical.identifiers import Identifier, options, query_identifiers
 from service.store.lexical.language_detection import query_languages
+from service.store.lexical.languages import UNKNOWN
+from service.store.lexical.word_forms import WordForms
 
 TERMS_LIMIT = 1024
 """Distinct terms of one query that are searched: the rarest. 15 ms at 100,000 documents; ordinary queries have 10."""
@@ -49,12 +51,16 @@ class LexicalQuery:
         self._schema = schema
         self._analyzer = analyzer
         self._words = words
-        self._documents = dict(searcher.terms_with_prefix("language", "")) if analyzer.automatic else {}
-        self._languages = (
-            query_languages(words.text, self._documents) if analyzer.automatic else {analyzer.language: 1.0}
-        )
+        self._documents: Counter[str] = Counter()
+        guessed: Counter[str] = Counter()
+        for language, count in searcher.terms_with_prefix("language", "") if analyzer.automatic else ():
+            certain, _, guess = language.partition("-")
+            self._documents[certain] += count
+            guessed[guess or certain] += count
+        self._languages = dict(query_languages(words.text, guessed)) if analyzer.automatic else {analyzer.language: 1.0}
         """The languages in which the words are searched, each with its weight."""
         self._chains = [analyzer.chain(code) for code in self._languages]
+        self._word_forms = WordForms(searcher, analyzer.chain(UNKNOWN))
         self._all_chains = [analyzer.chain(code) for code in self._documents] or self._chains
 
     def query(self) -> tantivy.Query:
@@ -95,7 +101,12 @@ class LexicalQuery:
 
     def _phrase_queries(self, phrase: str) -> Iterator[tantivy.Query]:
         """One query for documents of any language that contain it; none where it has no word (`"🙂"`)."""
-        phrases = {tuple(chain.terms(phrase)) for chain in self._all_chains}
+        phrases: set[tuple[str, ...]] = set()
+        for chain in (*self._all_chains, *self._chains):
+            terms = tuple(chain.terms(phrase))
+            phrases.add(terms)
+            if len(terms) == 1:
+                phrases |= {(form,) for form in self._forms(chain, terms[0], phrase)}
         if queries := [self._phrase_query(terms) for terms in sorted(phrases) if terms]:
             yield tantivy.Query.boolean_query([(Should, query) for query in queries])
 
@@ -110,7 +121,8 @@ class LexicalQuery:
         for one in query_identifiers(self._words.text) if self._words.identifiers else ():
             whole = tantivy.Query.term_query(self._schema, "identifier", one.form, "basic")
             yield whole, WHOLE * idf(total, self.searcher.doc_freq("identifier", one.form))
-            for terms in sorted({tuple(chain.terms(one.text)) for chain in self._chains}):
+            undetermined = [self._analyzer.chain(UNKNOWN)] if self._documents[UNKNOWN] else []
+            for terms in sorted({tuple(chain.terms(one.text)) for chain in (*self._chains, *undetermined)}):
                 if len(terms) > 1:
                     rareness = sum(idf(total, self.searcher.doc_freq("body", term)) for term in terms)
                     yield self._phrase_query(terms), PHRASE * rareness
@@ -118,28 +130,47 @@ class LexicalQuery:
     def weights(self) -> dict[str, float]:
         """The terms that the index contains, rarest first, each with its weight: how often the query repeats it."""
         weights: dict[str, float] = {}
+        counts: dict[str, int] = {}
         for chain in self._chains:
-            for term, times in chain.query_terms(self._words.text).items():
-                weights[term] = max(weights.get(term, 0.0), times * self._languages[chain.code])
+            for term, times, forms in self._searched(chain):
+                counts |= dict.fromkeys((term, *forms), self._frequency(term) + sum(forms.values()))
+                for one in (term, *forms):
+                    weights[one] = max(weights.get(one, 0.0), times * self._languages[chain.code])
         for chain in self._all_chains:
             for phrase in (*self._words.required, *self._words.quoted):
                 # Required terms are searched, even if they are only stop words: "to be or not to be".
                 weights = dict.fromkeys(chain.terms(phrase), 1.0) | weights
-        known = {term: count for term in weights if (count := self.searcher.doc_freq("body", term))}
+        known = {term: counts.get(term, count) for term in weights if (count := self._frequency(term))}
+        total = self.searcher.num_docs
         rarest = sorted(known, key=lambda term: (known[term], term))[:TERMS_LIMIT]
-        return {term: weights[term] * self._idf_ratio(term, known[term]) for term in rarest}
+        return {
+            term: weights[term] * self._idf(term, known[term]) / idf(total, self._frequency(term)) for term in rarest
+        }
+
+    def _searched(self, chain: LanguageAnalyzer) -> Iterator[tuple[str, float, Mapping[str, int]]]:
+        """Each term of the query in this language, its weight there, and its forms."""
+        text = self._words.text
+        words = {token.term: text[token.start : token.end] for token in chain.query_tokens(text)}
+        for term, times in chain.query_terms(text).items():
+            yield term, times, self._forms(chain, term, words[term])
+
+    def _forms(self, chain: LanguageAnalyzer, term: str, word: str) -> Mapping[str, int]:
+        """The forms of the word in documents of undetermined language, each with the number of these."""
+        return self._word_forms.of(chain, term, word) if self._documents[UNKNOWN] else {}
+
+    def _frequency(self, term: str) -> int:
+        return self.searcher.doc_freq("body", term)
 
     def _term_query(self, term: str, weight: float) -> tantivy.Query:
         query = tantivy.Query.term_query(self._schema, "body", term, "freq")
         return query if weight == 1.0 else tantivy.Query.boost_query(query, weight)
 
-    def _idf_ratio(self, term: str, count: int) -> float:
-        """The idf among the documents of the term's languages, divided by the idf among all documents."""
+    def _idf(self, term: str, count: int) -> float:
+        """The idf of a term in `count` documents, among those that may be in its languages."""
         languages = languages_of_term(term) if self._analyzer.automatic else None
         if languages is None:
-            return 1.0
-        documents = max(count, sum(self._documents.get(code, 0) for code in languages))
-        return idf(documents, count) / idf(self.searcher.num_docs, count)
+            return idf(self.searcher.num_docs, count)
+        return idf(max(count, sum(self._documents[code] for code in {*languages, UNKNOWN})), count)
 
     def statistics(self) -> tuple[dict[str, float], float]:
         """The idf of each term times its weight, and the average length of a document, as the index has them."""
@@ -160,9 +191,8 @@ class LexicalQuery:
         """
         chain = max(self._chains, key=lambda one: self._languages[one.code])
         score = 0.0
-        for term, times in chain.query_terms(self._words.text).items():
-            count = self.searcher.doc_freq("body", term)
-            score += times * self._idf_ratio(term, count) * idf(self.searcher.num_docs, count)
+        for term, times, forms in self._searched(chain):
+            score += times * self._idf(term, self._frequency(term) + sum(forms.values()))
         verbatim = sum(added for _, added in self._identifiers())
         return SATURATION * self._languages[chain.code] * score + verbatim
 
@@ -171,14 +201,15 @@ class LexicalQuery:
         return tuple(map(self._document_frequency, self._terms_by_word().values()))
 
     def _document_frequency(self, terms: Iterable[str]) -> int:
-        return max(self.searcher.doc_freq("body", term) for term in terms)
+        return max(map(self._frequency, terms))
 
     def _terms_by_word(self) -> Mapping[str, set[str]]:
         """The words of the query, each with its terms in the languages that the query may be in."""
         terms: dict[str, set[str]] = defaultdict(set)
         for chain in self._chains:
             for token in chain.tokens(self._words.text, stop_words=False):
-                terms[self._words.text[token.start : token.end]].add(token.term)
+                word = self._words.text[token.start : token.end]
+                terms[word] |= {token.term, *self._forms(chain, token.term, word)}
         return terms
 
     def _unknown_words(self) -> list[tuple[str, set[str]]]:

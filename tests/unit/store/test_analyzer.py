@@ -207,11 +207,11 @@ def test_languages_are_told(text: str, language: str) -> None:
 
 
 def test_a_query_is_read_in_the_languages_of_the_collection() -> None:
-    assert query_languages("Wie viele Punkte gab die Verteidigung auf?", ["de", "en"]) == {"de": 1.0}
-    assert query_languages("Wie viele Punkte gab die Verteidigung auf?", ["en"]) == {"en": 1.0}
-    assert len(query_languages("Denver Broncos", ["de", "en", "es", UNKNOWN])) > 2, "a name may be in any"
-    assert query_languages("東京", ["zh", "en"]) == {"zh": 1.0}
-    assert query_languages("heron", []) == {}
+    assert query_languages("Wie viele Punkte gab die Verteidigung auf?", {"de": 1, "en": 1}) == {"de": 1.0}
+    assert query_languages("Wie viele Punkte gab die Verteidigung auf?", {"en": 1}) == {"en": 1.0}
+    assert len(query_languages("Denver Broncos", {"de": 1, "en": 1, "es": 1})) > 2, "a name may be in any"
+    assert query_languages("東京", {"zh": 1, "en": 1}) == {"zh": 1.0}
+    assert query_languages("heron", {}) == {}
 
 
 def test_the_version_names_language_and_chain() -> None:
