@@ -139,6 +139,8 @@ class Hit(Passage):
     id: DocumentId
     chunk: int
     score: float
+    relevance: float | None = None
+    """The probability that it answers the query; None where no calibrated reranker read it with all of the query."""
     content_revision: int
     highlights: tuple[str, ...] = ()
     highlight_offsets: tuple[tuple[int, int], ...] = ()

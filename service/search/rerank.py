@@ -14,9 +14,10 @@ from service.core import metrics
 from service.core.collections import RerankSettings
 from service.core.errors import Overloaded, Unavailable
 from service.core.ports.reranker import Reranker, RerankScores, query_cut_reason
+from service.core.relevance import RelevanceCalibration
 from service.core.search import Hit, RerankExplanation, RerankSummary, SearchRequest
 from service.search.context import SearchContext
-from service.search.rerank_blend import AGREEMENT_SAMPLE, RerankBlend, trusted_weight
+from service.search.rerank_blend import AGREEMENT_SAMPLE, RerankBlend, log_odds, trusted_weight
 
 
 class RerankStage:
@@ -54,7 +55,7 @@ class RerankStage:
         skipped = len(first) - read if blend.required(relevance, pool_size) <= read else 0
         metrics.RERANK_SKIPPED.inc(skipped)
         summary = RerankSummary(read=read, skipped=skipped, truncated=scorer.truncated, weight=blend.weight)
-        return _blended(hits, blend, relevance), summary
+        return _blended(hits, blend, relevance, scorer.calibrated()), summary
 
 
 @dataclass(slots=True)
@@ -72,6 +73,7 @@ class _PassageScorer:
     relevance: list[float] = field(default_factory=list)
     truncated: int = 0
     query_share: float = 1.0
+    calibration: RelevanceCalibration | None = None
     running: bool = True
 
     async def score_until(self, count: int) -> None:
@@ -101,6 +103,13 @@ class _PassageScorer:
             self.relevance += scores.scores
             self.truncated += scores.truncated
             self.query_share = min(self.query_share, scores.query_share)
+            self.calibration = scores.calibration
+
+    def calibrated(self) -> Sequence[float | None]:
+        """The relevance of each hit that was read; unknown where the query was cut, or without a calibration."""
+        if self.calibration is None or self.query_share < 1:
+            return [None] * len(self.relevance)
+        return self.calibration.probabilities([log_odds(one) for one in self.relevance])
 
     def _stop(self, error: Unavailable | Overloaded | None = None) -> None:
         """Stop because of `error`, or else because the budget is spent, and report it."""
@@ -121,16 +130,16 @@ async def _score(request: SearchRequest, reranker: Reranker, hits: Sequence[Hit]
     for at, hit in enumerate(hits):
         places_by_query[request.model_text(request.rerank_query(hit.explanation))].append(at)
     scores = [0.0] * len(hits)
-    truncated, share = 0, 1.0
+    truncated, share, calibration = 0, 1.0, None
     for query, places in places_by_query.items():
         read = [hits[at] for at in places]
         passages = [f"{hit.title}\n{hit.text}" if hit.title else hit.text for hit in read]
         found = await reranker.read(query, passages)
         truncated += found.truncated
-        share = min(share, found.query_share)
+        share, calibration = min(share, found.query_share), found.calibration
         for at, score in zip(places, found.scores, strict=True):
             scores[at] = score
-    return RerankScores(scores=tuple(scores), truncated=truncated, query_share=share)
+    return RerankScores(scores=tuple(scores), truncated=truncated, query_share=share, calibration=calibration)
 
 
 @dataclass(slots=True)
@@ -158,7 +167,9 @@ class RerankPace:
         self.seconds = latest if self.seconds is None else 0.5 * self.seconds + 0.5 * latest
 
 
-def _blended(hits: Sequence[Hit], blend: RerankBlend, relevance: Sequence[float]) -> list[Hit]:
+def _blended(
+    hits: Sequence[Hit], blend: RerankBlend, relevance: Sequence[float], calibrated: Sequence[float | None]
+) -> list[Hit]:
     """The scored hits by their final score, then the others."""
     by_relevance = sorted(range(len(relevance)), key=lambda at: -relevance[at])
     ranks = {at: rank for rank, at in enumerate(by_relevance, start=1)}
@@ -166,7 +177,8 @@ def _blended(hits: Sequence[Hit], blend: RerankBlend, relevance: Sequence[float]
     for at, one in enumerate(relevance):
         rerank = RerankExplanation(rank=ranks[at], score=one, share=blend.share(one))
         explanation = replace(hits[at].explanation, rerank=rerank)
-        scored.append(replace(hits[at], score=blend.score(at, one), explanation=explanation))
+        score = blend.score(at, one)
+        scored.append(replace(hits[at], score=score, relevance=calibrated[at], explanation=explanation))
     scored.sort(key=lambda hit: (-hit.score, hit.id, hit.chunk))
     floor = scored[-1].score
     return scored + [replace(hit, score=blend.unread_score(hit.score, floor)) for hit in hits[len(relevance) :]]

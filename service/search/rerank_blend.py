@@ -41,7 +41,7 @@ def trusted_weight(first: Sequence[float], relevance: Sequence[float], weight: f
     read = min(AGREEMENT_SAMPLE, len(relevance))
     if weight == 1.0 or read < MIN_AGREEMENT_SAMPLE:
         return weight
-    both = np.array([first[:read], [_log_odds(one) for one in relevance[:read]]])
+    both = np.array([first[:read], [log_odds(one) for one in relevance[:read]]])
     centred = both - both.mean(axis=1, keepdims=True)
     spread = np.linalg.norm(centred, axis=1)
     if spread.min() < _EPSILON:
@@ -49,7 +49,8 @@ def trusted_weight(first: Sequence[float], relevance: Sequence[float], weight: f
     return weight * min(1.0, max(0.0, float(centred[0] @ centred[1] / spread.prod()) / FULL_AGREEMENT))
 
 
-def _log_odds(probability: float) -> float:
+def log_odds(probability: float) -> float:
+    """Of a probability, within the bounds."""
     inner = min(max(probability, _EPSILON), 1 - _EPSILON)
     return min(max(math.log(inner / (1 - inner)), MIN_LOG_ODDS), MAX_LOG_ODDS)
 
@@ -69,7 +70,7 @@ class RerankBlend:
 
     def share(self, relevance: float) -> float:
         """What of a score comes from the reranker."""
-        return self.weight * (_log_odds(relevance) - MIN_LOG_ODDS) / (MAX_LOG_ODDS - MIN_LOG_ODDS)
+        return self.weight * (log_odds(relevance) - MIN_LOG_ODDS) / (MAX_LOG_ODDS - MIN_LOG_ODDS)
 
     def unread_score(self, first: float, floor: float) -> float:
         """The score of an unread hit: below `floor`, the lowest of those that were read, in the old order."""

@@ -1,7 +1,7 @@
 // The hits of an answer, each with the scores of its stages.
 // Of the highlights' HTML only <mark> is understood; all else goes in as text.
 
-import { count, el, number, shorten } from "./dom.js";
+import { count, el, number, percent, shorten } from "./dom.js";
 
 const place = (rank) => (rank === null ? "–" : `#${rank}`);
 
@@ -51,8 +51,17 @@ function scores(hit, at, plan, best) {
   const heads = ["scaled", "score", "rank"].map((name) =>
     el("th", { scope: "col" }, el("span", { class: at ? "unseen" : "" }, name)));
   return el("table", { class: "scores", "aria-label": "Scores by stage" },
-    el("thead", {}, el("tr", {}, el("td", { class: "total", colspan: "2" }, el("b", {}, number(hit.score)), "score"), ...heads)),
-    el("tbody", {}, ...rows.filter(Boolean)));
+    el("thead", {}, el("tr", {}, total(number(hit.score), "relative score", "It orders the hits of this answer, and is no probability."), ...heads)),
+    el("tbody", {}, ...[...rows, relevance(hit, plan)].filter(Boolean)));
+}
+
+const total = (figure, name, title) => el("td", { class: "total", colspan: "2", title }, el("b", {}, figure), name);
+
+function relevance(hit, plan) {
+  if (!plan.rerank) return false;
+  const known = hit.relevance !== null;
+  const title = known ? "The probability that this hit answers the query." : "No calibrated reranker read this hit with the whole query.";
+  return el("tr", { class: "relevance" }, total(known ? percent(hit.relevance) : "–", "relevance", title));
 }
 
 function leg(name, scored, asked) {

@@ -44,6 +44,10 @@ class HitFields(TypedDict):
     id: str
     chunk: int
     score: float
+    """For the order within this answer alone, and no probability: the fused score of both legs (`hybrid`), the cosine
+    (`dense`) or BM25 (`lexical`) as a share of the best hit's, or the blend with the reranker (`rerank`)."""
+    relevance: float | None
+    """The probability that it answers the query; null where no calibrated reranker read it with the whole query."""
     title: str
     start: int
     """Where the chunk begins in the document's text, in code points."""

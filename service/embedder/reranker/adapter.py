@@ -20,6 +20,7 @@ from torch import nn
 
 from service.core.errors import ModelUnavailable
 from service.core.logistic import Logistic
+from service.core.relevance import RelevanceCalibration
 from service.embedder.models import fingerprint, pretrained, source
 
 if TYPE_CHECKING:
@@ -45,7 +46,8 @@ class AdapterDescription:
 
     `digests`: of the backbone's weights and tokenizer, as in `fingerprint.parts`. `rank`, `alpha`: of LoRA.
     `max_tokens`: the longest pair, special tokens included, that the adapter was trained for. `slope`, `offset`: its
-    calibration, the line from its logit to the log-odds of relevance.
+    calibration, the line from its logit to the log-odds of relevance. `relevance`: what the hits of a search are made
+    probabilities with, fitted over several collections; None where that was not done.
     """
 
     backbone: str
@@ -55,6 +57,7 @@ class AdapterDescription:
     max_tokens: int
     slope: float = 1.0
     offset: float = 0.0
+    relevance: RelevanceCalibration | None = None
     format: int = FORMAT
 
 
@@ -70,6 +73,7 @@ class LoadedCrossEncoder:
     tokenizer: Any
     max_tokens: int
     calibration: Logistic
+    relevance: RelevanceCalibration | None = None
 
 
 def is_adapter(name: str) -> bool:
@@ -96,7 +100,8 @@ def load_reranker(name: str = BUNDLED) -> LoadedCrossEncoder:
     except (KeyError, RuntimeError) as error:
         raise ModelUnavailable(f"The adapter {folder.name} does not fit {description.backbone}: {error}") from error
     calibration = Logistic(weights=(description.slope,), bias=description.offset)
-    return LoadedCrossEncoder(model.eval(), tokenizer_of(backbone), description.max_tokens, calibration)
+    tokenizer = tokenizer_of(backbone)
+    return LoadedCrossEncoder(model.eval(), tokenizer, description.max_tokens, calibration, description.relevance)
 
 
 def describe(folder: Path) -> AdapterDescription:
@@ -107,6 +112,8 @@ def describe(folder: Path) -> AdapterDescription:
             raise ModelUnavailable(
                 f"The adapter {folder.name} has format {values.get('format')}; this version reads format {FORMAT}."
             )
+        if values.get("relevance"):
+            values["relevance"] = RelevanceCalibration(**values["relevance"])
         return AdapterDescription(**{key: values[key] for key in AdapterDescription.__slots__ if key in values})
     except (OSError, ValueError, AttributeError, TypeError) as error:
         raise ModelUnavailable(f"{folder} holds no readable adapter: {error}") from error

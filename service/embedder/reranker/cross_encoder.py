@@ -41,7 +41,7 @@ class PackedCrossEncoder:
         self.device = devices.choose(device)
         dtype = devices.precision(self.device, precision)
         loaded = adapter.load_reranker(name) if adapter.is_adapter(name) else _load_published(name, dtype)
-        self.calibration = loaded.calibration
+        self.calibration, self.relevance = loaded.calibration, loaded.relevance
         self.max_tokens = loaded.max_tokens
         self.batch_tokens = devices.batch_tokens(self.device)
         self.pass_overhead = devices.pass_overhead(self.device)

@@ -112,7 +112,9 @@ class CrossEncoderReranker:
         metrics.RERANK_TRUNCATED.inc(truncated)
         rate = len(passages) / max(time.perf_counter() - started, 1e-4)
         self._passages_per_second += 0.2 * (rate - self._passages_per_second)
-        return RerankScores(scores=tuple(scores), truncated=truncated, query_share=query_share)
+        return RerankScores(
+            scores=tuple(scores), truncated=truncated, query_share=query_share, calibration=model.relevance
+        )
 
     def _loaded(self) -> "PackedCrossEncoder":
         if self._model is None:

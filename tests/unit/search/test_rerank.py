@@ -17,6 +17,7 @@ from service.core.collections import RerankSettings
 from service.core.errors import ModelUnavailable
 from service.core.ids import DocumentId
 from service.core.ports.reranker import RerankScores
+from service.core.relevance import RelevanceCalibration
 from service.core.search import Explanation, Hit, RerankSummary, SearchRequest
 from service.search import rerank
 from service.search.context import SearchContext
@@ -32,6 +33,7 @@ class Told:
     portion: int = 4
     truncated: int = 0
     query_share: float = 1.0
+    calibration: RelevanceCalibration | None = None
     before: Callable[[Sequence[str]], None] = lambda passages: None
     name: str = "told"
     portions: list[list[str]] = field(default_factory=list)
@@ -40,7 +42,9 @@ class Told:
         self.before(passages)
         self.portions.append(list(passages))
         scores = tuple(self.relevance[passage] for passage in passages)
-        return RerankScores(scores=scores, truncated=self.truncated, query_share=self.query_share)
+        return RerankScores(
+            scores=scores, truncated=self.truncated, query_share=self.query_share, calibration=self.calibration
+        )
 
 
 def hits(first: Sequence[float]) -> list[Hit]:
@@ -207,6 +211,27 @@ async def test_a_reranker_that_read_a_part_of_the_query_says_so_and_counts_by_as
     assert (reported.stage, reported.code) == ("rerank", "query_truncated")
     assert "read 20% of it" in reported.reason
     assert ordered[0].id == "d00"  # alone it would say d08
+
+
+CALIBRATION = RelevanceCalibration(slope=1.0, offset=-4.5, base=-6.0)
+
+
+async def test_hits_that_were_read_have_their_relevance_whatever_their_score() -> None:
+    read = [0.8, *[0.001] * (AGREEMENT_SAMPLE + 6), 0.7]
+    _, ordered, _ = await order(told(read, calibration=CALIBRATION), first=MANY, k=40, depth=len(MANY) - 2, weight=0.1)
+    assert ordered[0].relevance is not None
+    assert ordered[0].relevance > 0.8
+    assert [hit.relevance is None for hit in ordered] == [False] * (len(MANY) - 2) + [True] * 2  # below the depth
+    _, ordered, _ = await order(told([0.001] * 12, calibration=CALIBRATION))
+    assert ordered[0].score == pytest.approx(0.5, abs=0.01)
+    assert max(hit.relevance or 0 for hit in ordered) < 0.05  # the best of nothing
+
+
+@pytest.mark.parametrize("how", [{}, {"calibration": CALIBRATION, "query_share": 0.9}])
+async def test_without_a_calibration_or_the_whole_query_relevance_is_unknown(how: dict[str, Any]) -> None:
+    _, ordered, reread = await order(told([0.9] * 12, **how))
+    assert reread is not None
+    assert {hit.relevance for hit in ordered} == {None}
 
 
 def test_a_pace_that_fits_nothing_is_doubted_until_it_is_tried_again() -> None:
