@@ -6,6 +6,7 @@ import { hitList } from "./hits.js";
 import { clearProblem, showCounts, showProblem } from "./page.js";
 
 const STAGES = ["filter", "embed", "dense", "lexical", "fuse", "fetch", "rerank", "confidence", "highlight"];
+const PARTLY = new Set(["query_truncated", "cut_short", "incomplete", "contradictory", "given_up", "not_found"]);
 const PLANS = {
   exact: "exact scan",
   hnsw: "HNSW index",
@@ -107,7 +108,7 @@ function showAnswer(answer, collection, state, body, path) {
     el("span", {}, plan.rerank ? `reranked ${plan.rerank.read} of ${plan.rerank.read + plan.rerank.skipped}` : "not reranked"),
     copyButton(path, body),
   );
-  const notes = answer.degraded.map((one) => note(`Without ${one.stage}.`, one.reason));
+  const notes = answer.degraded.map((one) => note(`${PARTLY.has(one.code) ? "In part:" : "Without"} ${one.stage}.`, one.reason));
   if (plan.underfilled) notes.push(note("Fewer hits than asked for.", "More documents pass, but the index did not give them."));
   if (collection.counts.pending) {
     notes.push(note("Still being encoded.", `${count(collection.counts.pending)} documents are not in the dense leg yet.`));
