@@ -9,9 +9,10 @@ import csv
 import re
 from bisect import bisect_right
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
-from itertools import accumulate, islice
+from itertools import accumulate, islice, pairwise
+from typing import Literal
 
 _SHARE = 3
 """Title and context take at most this part, 1 / `_SHARE`, of a chunk."""
@@ -32,107 +33,99 @@ _DELIMITER_ROW = re.compile(r"(?=.*[|+])(?=.*[-=])[|+:=\- \t]+")
 _NUMBER = re.compile(r"[-+$€£¥~<>]{0,2}\d[\d.,:/ \-]*(?:%|[^\W\d]{1,3})?")
 _ROW = re.compile(r".*\||[ \t]*\+[-=+]+")
 _COLUMN = re.compile(r"(?!\d[\d.,:/ -]*$)\w[\w .#%/°$€&+-]{0,40}(?:[(\[][^()\[\]]{0,20}[)\]])?|(?:19|20)\d\d")
+_GAP = re.compile(r"\s*(?=\S)")
 _PIECE = re.compile(r"[A-Za-z]{1,4}|\S")
 
 
-@dataclass(frozen=True, slots=True)
-class Heading:
-    """`text[start:end]` with its marks. `level`: 1 is the highest. `title`: without markup."""
-
-    start: int
-    end: int
-    level: int
-    title: str
+PartKind = Literal["heading", "lead", "row", "text"]
 
 
 @dataclass(frozen=True, slots=True)
-class Block:
-    """A table or a fenced code block. It may be cut at `rows` alone, the offsets at which its lines start.
+class Part:
+    """A stretch of a text, from `start` to the next part: a heading, a row of a table or a line of code, or text.
 
-    `body`: where the first row below the header starts, or the code below its fence. `header`: of a table.
+    `lead`: the header of a table, with the line below it, or the opening fence of code. `path`: the titles of the
+    headings above, from the highest. `header`: of the table, for its rows.
     """
 
     start: int
-    end: int
-    body: int
-    rows: tuple[int, ...]
+    kind: PartKind
+    path: tuple[str, ...] = ()
     header: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Outline:
-    """The headings and blocks of a text, in order. `parents`: for each heading the one above it, or -1."""
-
-    headings: Sequence[Heading]
-    parents: Sequence[int]
-    blocks: Sequence[Block]
-
-    def context(self, start: int, title: str, max_tokens: int) -> str:
-        """The path of headings and the table header of the passage at `start`, each in a line, as far as there are any.
-
-        Neither the title nor a heading with which the passage begins is repeated. `max_tokens`: of a chunk. Where the
-        room does not suffice, the highest headings are left out first. Tokens are estimated from the characters, so
-        that the context is the same wherever it is made.
-        """
-        room = max_tokens // _SHARE - _estimated_tokens(title)
-        block = self.blocks[bisect_right(self.blocks, start, key=lambda one: one.start) - 1] if self.blocks else None
-        header = _shortened(block.header, room * 2 // 3) if block and block.body <= start < block.end else ""
-        room -= _estimated_tokens(header)
-        path: list[str] = []
-        at = bisect_right(self.headings, start, key=lambda one: one.start) - 1
-        if at >= 0 and start < self.headings[at].end:
-            at = self.parents[at]
-        while at >= 0:
-            if (heading := self.headings[at].title).casefold() != title.strip().casefold():
-                heading = heading if path else _shortened(heading, room)
-                room -= _estimated_tokens(heading) + 1
-                if room < 0 or not heading:
-                    break
-                path.insert(0, heading)
-            at = self.parents[at]
-        return "\n".join(line for line in (" > ".join(path), header) if line)
 
 
 def passage_contexts(title: str, text: str, starts: Sequence[int], max_tokens: int) -> list[str]:
     """The context of each passage of a document, by where it starts. `max_tokens`: of a chunk."""
-    if not any(starts):
-        return [""] * len(starts)
-    outline = outline_of(text)
-    return [outline.context(start, title, max_tokens) for start in starts]
+    parts = parts_of(text) if any(starts) else []
+    return [context_at(parts, start, title, max_tokens) for start in starts]
 
 
-def outline_of(text: str) -> Outline:
-    """The headings and blocks of a text, in time proportional to its length."""
+def context_at(parts: Sequence[Part], start: int, title: str, max_tokens: int) -> str:
+    """The path of headings and the table header of the passage at `start`, each in a line, as far as there are any.
+
+    Neither the title nor a heading with which the passage begins is repeated. `max_tokens`: of a chunk. Where the room
+    does not suffice, the highest headings are left out first. Tokens are estimated from the characters, so that the
+    context is the same wherever it is made.
+    """
+    if not parts:
+        return ""
+    part = parts[bisect_right(parts, start, key=lambda one: one.start) - 1]
+    room = max_tokens // _SHARE - estimated_tokens(title)
+    header = _shortened(part.header, room * 2 // 3)
+    room -= estimated_tokens(header)
+    path: list[str] = []
+    for heading in reversed(part.path):
+        if heading.casefold() != title.strip().casefold():
+            shown = heading if path else _shortened(heading, room)
+            room -= estimated_tokens(shown) + 1
+            if room < 0 or not shown:
+                break
+            path.insert(0, shown)
+    return "\n".join(line for line in (" > ".join(path), header) if line)
+
+
+def parts_of(text: str) -> list[Part]:
+    """The parts of a text, in time proportional to its length; none of a text without headings, tables and code."""
     lines = text.replace("\ufeff", " ").split("\n")
-    starts = [min(start, len(text)) for start in accumulate((len(line) + 1 for line in lines), initial=0)]
-    blocks, free = _blocks(lines, starts)
+    offsets = accumulate((len(line) + 1 for line in lines), initial=0)
+    starts = [offset + len(line) - len(line.lstrip()) for offset, line in zip(offsets, lines, strict=False)]
+    rows, free = _rows(lines, starts)
     headings = _headings(lines, starts, free)
-    parents: list[int] = []
-    path: list[int] = []
-    for at, heading in enumerate(headings):
-        while path and headings[path[-1]].level >= heading.level:
-            path.pop()
-        parents.append(path[-1] if path else -1)
-        path.append(at)
-    return Outline(headings, parents, blocks)
+    if not rows and not headings:
+        return []
+    paragraphs = [starts[at] for before, at in pairwise([-2, *free]) if before < at - 1]
+    behind = [gap.end() for end, _, _ in headings.values() if (gap := _GAP.match(text, end))]
+    parts: list[Part] = []
+    path: list[tuple[int, str]] = []
+    titles: tuple[str, ...] = ()
+    for start in sorted({0, *paragraphs, *behind, *rows, *headings}):
+        if start in headings:
+            _, level, title = headings[start]
+            path = [one for one in path if one[0] < level]
+            parts.append(Part(start, "heading", tuple(one for _, one in path)))
+            path.append((level, title))
+            titles = tuple(one for _, one in path)
+        else:
+            kind, header = rows.get(start, ("text", ""))
+            parts.append(Part(start, kind, titles, header))
+    return parts
 
 
-def _headings(lines: Sequence[str], starts: Sequence[int], free: Sequence[int]) -> list[Heading]:
-    """The headings among the lines `free`, which are in no block."""
-    found: list[tuple[str, Heading]] = []
+def _headings(lines: Sequence[str], starts: Sequence[int], free: Sequence[int]) -> dict[int, tuple[int, int, str]]:
+    """End, level and title of each heading among the lines `free`, by its start."""
+    found: list[tuple[str, int, int, int, str]] = []  # kind, start, end, level, title
     hashes = comments = 0
 
-    def add(kind: str, level: int, title: str, first: int, last: int) -> None:
-        start = starts[first] + len(lines[first]) - len(lines[first].lstrip())
-        found.append((kind, Heading(start, starts[last + 1], level, _MARKUP.sub(r"\1", title).strip())))
+    def add(kind: str, level: int, title: str, start: int, end: int) -> None:
+        found.append((kind, start, end, level, _MARKUP.sub(r"\1", title).strip()))
 
     texts = {at: lines[at].strip() for at in free}
     for at, line in texts.items():
+        start, end = starts[at], starts[at] + len(line)
         above, below = texts.get(at - 1, ""), texts.get(at + 1, "")
         if "<h" in line or "<H" in line:
-            for tag in _HTML.finditer(lines[at]):
-                start, end = (starts[at] + edge for edge in tag.span())
-                found.append(("<", Heading(start, end, int(tag[1]), _MARKUP.sub(r"\1", tag[2]).strip())))
+            for tag in _HTML.finditer(line):
+                add("<", int(tag[1]), tag[2], start + tag.start(), start + tag.end())
         elif len(line) > _MAX_HEADING:
             continue
         elif match := _MARKED.fullmatch(lines[at].rstrip()):
@@ -141,60 +134,61 @@ def _headings(lines: Sequence[str], starts: Sequence[int], free: Sequence[int]) 
                 hashes += 1
                 comments += bool(code or match[1] in (above.partition(" ")[0], below.partition(" ")[0]))
             if not (code and match[1] == "#"):
-                add(line[0], len(match[1]), match[2].rstrip("#= \t"), at, at)
+                add(line[0], len(match[1]), match[2].rstrip("#= \t"), start, end)
         elif above and _UNDERLINE.fullmatch(line) and (line[0] in "=-" or len(line) >= len(above)):
             over = texts.get(at - 2, "")
-            taken = _NO_TITLE.fullmatch(above) or (found and found[-1][1].end > starts[at - 1])
+            taken = _NO_TITLE.fullmatch(above) or (found and found[-1][2] > starts[at - 1])
             if over in ("", line) and not taken:
-                add("_" + line[0] + over[:1], 0, above, at - 2 if over else at - 1, at)
+                add("_" + line[0] + over[:1], 0, above, starts[at - 2 if over else at - 1], end)
         elif not (above or below or _NO_TITLE.fullmatch(line)) and (match := _NUMBERED.fullmatch(line)):
-            add("1", match[1].count(".") + 1, line, at, at)
-    kinds = dict.fromkeys(kind for kind, _ in found)
+            add("1", match[1].count(".") + 1, line, start, end)
+    kinds = dict.fromkeys(kind for kind, *_ in found)
     if 2 * comments > hashes or lines[0].startswith("#!"):
         kinds.pop("#", None)
-    if kinds.keys() != {"1"} or all(one.level == 1 for _, one in found):
+    if kinds.keys() != {"1"} or all(level == 1 for _, _, _, level, _ in found):
         kinds.pop("1", None)
     order = [kind for kind in kinds if kind[0] == "_"]
     if {"_=", "_-"}.issuperset(order):
         order = ["_=", "_-"]
     levels = {kind: level for level, kind in enumerate(order, start=1)}
-    return [replace(one, level=levels.get(kind, one.level)) for kind, one in found if kind in kinds]
+    return {start: (end, levels.get(kind, level), title) for kind, start, end, level, title in found if kind in kinds}
 
 
-def _blocks(lines: Sequence[str], starts: Sequence[int]) -> tuple[list[Block], list[int]]:
-    """The code blocks and tables, and the lines outside of them that are not blank."""
-    blocks: list[Block] = []
+def _rows(lines: Sequence[str], starts: Sequence[int]) -> tuple[dict[int, tuple[PartKind, str]], list[int]]:
+    """Kind and header of the lines of code and tables, by their start, and the other lines that are not blank."""
+    rows: dict[int, tuple[PartKind, str]] = {}
     free: list[int] = []
     delimiters = [one for one in "\t;," if any(one in line for line in lines)]
     at = 0
     while at < len(lines):
-        line, below = lines[at].strip(), lines[at + 1].strip() if at + 1 < len(lines) else ""
-        rows: Sequence[int] = ()
-        header, body = "", at + 1
-        above = lines[at - 1].strip() if at else ""
-        if (fence := _FENCE.match(line)) and not (line[0] == "~" and above and len(line) >= len(above)):
-            end = _end_of_code(lines, at, fence[0])
-            rows = range(at, max(end - 1, at + 1) if lines[end - 1].strip().startswith(fence[0]) else end)
-        elif "|" in line and _DELIMITER_ROW.fullmatch(below):
+        line, above = lines[at].strip(), lines[at - 1].strip() if at else ""
+        body, end = at + 1, at + 1
+        header = ""
+        records: list[int] = []
+        if not line:
+            pass
+        elif (fence := _FENCE.match(line)) and not (line[0] == "~" and above and len(line) >= len(above)):
+            closing = _closing_fence(lines, at, fence[0])
+            end = min(closing + 1, len(lines))
+            records = [row for row in range(at, max(closing, body)) if lines[row].strip()]
+        elif "|" in line and body < len(lines) and _DELIMITER_ROW.fullmatch(lines[body].strip()):
             header, body = " | ".join(cell for one in line.split("|") if (cell := one.strip())), at + 2
             end = next((row for row in range(body, len(lines)) if not _ROW.match(lines[row])), len(lines))
-            rows = range(at, end)
-        elif records := next(filter(None, (_records(lines, at, delimiter) for delimiter in delimiters)), None):
-            header, (*rows, end) = line, records
-        if rows:
-            blocks.append(Block(starts[at], starts[end], starts[body], tuple(starts[row] for row in rows), header))
-            at = end
+            records = list(range(at, end))
+        elif found := next(filter(None, (_records(lines, at, delimiter) for delimiter in delimiters)), None):
+            header, (*records, end) = line, found
         else:
-            free += [at] * bool(line)
-            at += 1
-    return blocks, free
+            free.append(at)
+        rows |= {starts[row]: ("lead", "") if row < body else ("row", header) for row in records}
+        at = end
+    return rows, free
 
 
-def _end_of_code(lines: Sequence[str], at: int, fence: str) -> int:
-    """The line below the code block that opens in line `at`; without a closing fence it is the rest of the text."""
+def _closing_fence(lines: Sequence[str], at: int, fence: str) -> int:
+    """The line that closes the code block that opens in line `at`; a block that is never closed is the whole rest."""
     for row in range(at + 1, len(lines)):
         if (line := lines[row].strip()).startswith(fence) and not line.strip(fence[0]):
-            return row + 1
+            return row
     return len(lines)
 
 
@@ -239,14 +233,14 @@ def _is_header(names: Sequence[str], samples: Sequence[Sequence[str]]) -> bool:
 
 
 @lru_cache(maxsize=1024)
-def _estimated_tokens(text: str) -> int:
+def estimated_tokens(text: str) -> int:
     """About as many tokens as a tokenizer makes of a text, rather more than fewer."""
     return sum(1 for _ in _PIECE.finditer(text))
 
 
 def _shortened(text: str, most: int) -> str:
     """The first words of a text, in at most `most` estimated tokens."""
-    if _estimated_tokens(text) <= most:
+    if not text or estimated_tokens(text) <= most:
         return text
     cut = text[: next(islice(_PIECE.finditer(text), max(0, most), None)).start()]
     return (cut.rpartition(" ")[0] or cut).rstrip(" |,;\t")

@@ -15,7 +15,10 @@ TOKENIZERS = {
 }
 CHARACTERS = st.one_of(st.sampled_from("ab cd. E\n!。」- 1\t"), st.characters(codec="utf-8"))
 WORDS = st.lists(st.sampled_from(["Word", "two", "Dr.", "End.", "\n\n", "- x", "長い文。", "!?"]), max_size=120)
-TEXT = st.text(alphabet=CHARACTERS, max_size=400) | WORDS.map(" ".join)
+MARKUP = """# One|## Two three|### long long long long long long long|Title\n=====|```|x = 1  # c|  y. Z|1.1 A|\r||
+a¦b\n--¦--|1¦2|n,m\na,1\nb,2|Word two. End it.|<h2>x</h2> y. Z|long long long long long long long long long long"""
+LINES = st.lists(st.sampled_from(MARKUP.replace("|\n", "|").split("|")), max_size=60).map("\n".join)
+TEXT = st.text(alphabet=CHARACTERS, max_size=400) | WORDS.map(" ".join) | LINES.map(lambda text: text.replace("¦", "|"))
 
 
 @settings(max_examples=300, deadline=None)

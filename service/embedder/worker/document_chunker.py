@@ -31,6 +31,7 @@ def chunk_documents(
             documents[index].text,
             *offsets[2 * index : 2 * index + 2],
             max_tokens=room,
+            context_tokens=most,
             overlap_tokens=chunking.overlap_tokens,
             overhead=overhead,
         )

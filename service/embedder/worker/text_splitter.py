@@ -1,21 +1,32 @@
 """Split a document's text into passages that fit the embedder. Pure arithmetic on token offsets.
 
-Cuts fall, in order of preference, after sentences, at line ends, between words, between tokens.
+Cuts fall, in order of preference, after sentences, at line ends, between words, between tokens. In a text with
+headings, tables or code they fall rather before a heading or a paragraph, and inside tables and code at line ends.
 """
 
 import re
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+import sys
+from bisect import bisect_right
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cache
 
 import numpy as np
 import numpy.typing as npt
 
 from service.core.documents import Chunk
+from service.core.passage_context import Part, context_at, estimated_tokens, parts_of
 from service.core.text import WHITE_SPACE, sentence_starts
 
 Offsets = npt.NDArray[np.int64]
 """Shape [n, 2]: start and end of each token, in code points."""
 
+Room = Callable[[int], int]
+"""Tokens of a passage, by where it starts: its context takes some."""
+
+_HEADING = 2
+_BORDERS = {"heading": _HEADING, "lead": 1, "text": 1}
+"""How good a place for a cut is before each kind of part; others: 0."""
 _LINE_END = re.compile(r"\n")
 
 
@@ -23,13 +34,14 @@ _LINE_END = re.compile(r"\n")
 class _Unit:
     """A stretch that is kept together: `text[start:end]`, and the number of tokens that begin in it.
 
-    `sentence`: a whole sentence, which may be repeated as overlap; parts of one may not.
+    `sentence`: a whole sentence, which may be repeated as overlap; parts of one may not. `border`: see `_BORDERS`.
     """
 
     start: int
     end: int
     tokens: int
     sentence: bool
+    border: int = 0
 
 
 def split_document(
@@ -41,12 +53,15 @@ def split_document(
     max_tokens: int,
     overlap_tokens: int,
     overhead: int,
+    context_tokens: int | None = None,
 ) -> tuple[Chunk, ...]:
     """Split one document. Chunks cover every character of the text that is not white space, in order.
 
     `max_tokens`: what the embedder takes; `overhead`: tokens of it for special tokens and prompt. A chunk's text is the
-    title, a newline and the passage; a title longer than half of the room is shortened. Neighbours share whole
-    sentences of up to `overlap_tokens` (at most half a chunk). A document that fits is one chunk over the whole text.
+    title, the context (`passage_context.context_at`) and the passage, in lines; a title longer than half of the room is
+    shortened. `context_tokens`: the length of a chunk for which the context is made, `max_tokens` by default.
+    Neighbours share whole sentences of up to `overlap_tokens` (at most half a chunk). A document that fits is one chunk
+    over the whole text.
     """
     room = max(1, max_tokens - overhead)
     if not text.strip():
@@ -56,25 +71,64 @@ def split_document(
     prefix, prefix_tokens = (heading + "\n", cost + 1) if heading.strip() else ("", 0)
     budget = max(1, room - prefix_tokens)
     starts = np.maximum.accumulate(text_offsets[:, 0]) if len(text_offsets) else np.zeros(0, np.int64)
+    parts = [] if len(starts) <= budget else parts_of(text)
+
+    @cache
+    def context_of(start: int) -> tuple[str, int]:
+        context = context_at(parts, start, title, context_tokens or max_tokens)
+        cost = estimated_tokens(context) + 1
+        return (context + "\n", cost) if context and prefix_tokens + cost <= room // 2 else ("", 0)
+
+    def room_at(start: int) -> int:
+        return budget - context_of(start)[1]
+
     if len(starts) <= budget:
         spans = [(0, len(text), len(starts))]
     else:
-        units = [
-            part
-            for sentence in _cut(text, starts, 0, len(text), sentence_starts(text), sentence=True)
-            for part in _parts(text, starts, sentence, budget)
-        ]
+        units = _units(text, starts, parts, room_at)
         spans = []
-        for first, last in _groups(units, budget, min(overlap_tokens, budget // 2)):
+        for first, last in _groups(units, budget, min(overlap_tokens, budget // 2), room_at):
             start, end = units[first].start, units[last - 1].end
             start, end = end - len(text[start:end].lstrip()), start + len(text[start:end].rstrip())
             if start < end:
                 spans.append((start, end, sum(unit.tokens for unit in units[first:last])))
-    fixed = overhead + prefix_tokens
-    return tuple(
-        Chunk(number=number, start=start, end=end, text=prefix + text[start:end], tokens=fixed + tokens)
-        for number, (start, end, tokens) in enumerate(spans)
-    )
+    chunks = []
+    for number, (start, end, tokens) in enumerate(spans):
+        context, cost = context_of(start)
+        own = prefix + context + text[start:end]
+        chunks.append(
+            Chunk(number=number, start=start, end=end, text=own, tokens=overhead + prefix_tokens + cost + tokens)
+        )
+    return tuple(chunks)
+
+
+def _units(text: str, starts: npt.NDArray[np.int64], parts: Sequence[Part], room_at: Room) -> list[_Unit]:
+    """The sentences of a text, the rows of its tables and the lines of its code; parts of those that are too long.
+
+    Headings, table headers and opening fences are one unit with what follows, so that none ends a chunk, unless they
+    fill half of it.
+    """
+    kinds: dict[int, str] = {part.start: part.kind for part in parts}
+    for start in sentence_starts(text):
+        if not parts or parts[bisect_right(parts, start, key=lambda part: part.start) - 1].kind == "text":
+            kinds.setdefault(start, "sentence")
+    units: list[_Unit] = []
+    held: list[_Unit] = []
+    for piece in _cut(text, starts, 0, len(text), sorted(kinds), sentence=True):
+        kind, room = kinds[piece.start], room_at(piece.start)
+        unit = replace(piece, sentence=kind != "row", border=_BORDERS.get(kind, 0))
+        leads = kind in ("heading", "lead") and unit.tokens <= room // 2
+        taken = sum(one.tokens for one in held)
+        if taken + unit.tokens * leads > room // 2:
+            units += held
+            held, taken = [], 0
+        held.append(unit)
+        if not leads:
+            start, border = held[0].start, held[0].border
+            first, *others = _parts(text, starts, unit, min(room, room_at(start)) - taken)
+            units += (replace(first, start=start, border=border, tokens=taken + first.tokens), *others)
+            held = []
+    return units + held
 
 
 def _heading(title: str, offsets: Offsets, most: int) -> tuple[str, int, bool]:
@@ -129,43 +183,63 @@ def _finer_borders(text: str, token_starts: npt.NDArray[np.int64], unit: _Unit) 
     yield [int(start) for start in np.unique(token_starts[first:last])]
 
 
-def _groups(units: Sequence[_Unit], budget: int, overlap: int) -> list[tuple[int, int]]:
+def _groups(
+    units: Sequence[_Unit], budget: int, overlap: int, room_at: Room = lambda _: sys.maxsize
+) -> list[tuple[int, int]]:
     """Group neighbouring units into the fewest chunks and, among those, into the most even ones.
 
     Full chunks would leave a last one of a few words, whose vector says little and which ranks by chance. So the
     smallest budget with the same number of chunks is searched for (the linear partition problem, by bisection on its
-    answer); it bounds the longest chunk and so evens out the others.
+    answer); it bounds the longest chunk and so evens out the others. It must not lose cuts at good places.
     """
-    best = _fill(units, budget, overlap)
+
+    def goodness(groups: Sequence[tuple[int, int]]) -> int:
+        return sum(units[last].border for _, last in groups[:-1])
+
+    best = _fill(units, budget, overlap, room_at)
     low, high = 1, budget
     while low < high and len(best) > 1:
         middle = (low + high) // 2
-        candidate = _fill(units, middle, overlap)
-        if len(candidate) <= len(best):
+        candidate = _fill(units, middle, overlap, room_at)
+        if len(candidate) <= len(best) and goodness(candidate) >= goodness(best):
             best, high = candidate, middle
         else:
             low = middle + 1
     return best
 
 
-def _fill(units: Sequence[_Unit], budget: int, overlap: int) -> list[tuple[int, int]]:
-    """Fill one chunk after another; each begins with the last sentences of the previous one, within `overlap`."""
+def _fill(units: Sequence[_Unit], budget: int, overlap: int, room_at: Room) -> list[tuple[int, int]]:
+    """Fill one chunk after another; each begins with the last sentences of the previous one, within `overlap`.
+
+    A chunk ends before a heading in its second half, or before a paragraph in its last quarter, where there is one.
+    """
     groups: list[tuple[int, int]] = []
     first = new = 0
     while new < len(units):
+        most = min(budget, room_at(units[first].start))
         tokens = sum(unit.tokens for unit in units[first:new])
         last = new
-        while last < len(units) and (last == new or tokens + units[last].tokens <= budget):
+        while last < len(units) and (last == new or tokens + units[last].tokens <= most):
             tokens += units[last].tokens
             last += 1
+        if last < len(units):
+            best = last
+            for at in range(last - 1, new, -1):
+                tokens -= units[at].tokens
+                if tokens < most // 2:
+                    break
+                if units[at].border > units[best].border and tokens >= most * (4 - units[at].border) // 4:
+                    best = at
+            last = best
         groups.append((first, last))
         previous, first, new = first, last, last
         if new == len(units):
             break
         repeated = 0
-        while first - 1 > previous and units[first - 1].sentence:
+        while first - 1 > previous and units[first - 1].sentence and units[first].border < _HEADING:
             repeated += units[first - 1].tokens
-            if repeated > overlap or repeated + units[new].tokens > budget:
+            most = min(budget, room_at(units[first - 1].start))
+            if repeated > overlap or repeated + units[new].tokens > most:
                 break
             first -= 1
     return groups

@@ -1,35 +1,38 @@
 """What counts as a heading, a table or code, and what a passage is told of the text above it."""
 
 import time
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.core.passage_context import outline_of, passage_contexts
+from service.core.passage_context import parts_of, passage_contexts
+
+
+def paths(text: str) -> list[str]:
+    """The path of each heading, itself included, as the text below it has it."""
+    parts = parts_of(text)
+    return [" > ".join(below.path) for part, below in pairwise(parts) if part.kind == "heading"]
 
 
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("# A\n\nText.\n\n## B ##\n\nText.\n\n### C {#c}\nText.", [(1, "A"), (2, "B"), (3, "C")]),
-        ("# **Bold** and `code`\n\n## [Link](http://x.example)\n", [(1, "Bold and code"), (2, "Link")]),
-        ("# Überschrift\r\n\r\nText.\r\n\r\n## 見出し\r\n\r\n本文。\r\n", [(1, "Überschrift"), (2, "見出し")]),
-        ("\ufeff# First\n\nText.", [(1, "First")]),
-        ("# Project\n[![Build](x.svg)](y)\n\n## Use\nRun it.", [(1, "Project"), (2, "Use")]),
-        ("Title\n=====\n\nText.\n\nPart\n---\n\nText.", [(1, "Title"), (2, "Part")]),
-        ("****\nPart\n****\n\nChapter\n=======\n\nSection\n-------\n\nDetail\n~~~~~~\n\nText", [
-            (1, "Part"), (2, "Chapter"), (3, "Section"), (4, "Detail"),
-        ]),
-        ("<h1>Doc</h1><p>Text</p><H2 class='a'>Sub <b>part</b></H2>", [(1, "Doc"), (2, "Sub part")]),
-        ("= Book\n\n== Chapter\n\nText.\n\n==Wiki==\n\n=== Deep ===\n", [
-            (1, "Book"), (2, "Chapter"), (2, "Wiki"), (3, "Deep"),
-        ]),
-        ("1 Intro\n\nText.\n\n1.1 Scope\n\nText.\n\n2 Terms\n\nX.", [(1, "1 Intro"), (2, "1.1 Scope"), (1, "2 Terms")]),
+        ("# A\n\nText.\n\n## B ##\n\nText.\n\n### C {#c}\nText.\n\n# D\n\nx", ["A", "A > B", "A > B > C", "D"]),
+        ("# **Bold** and `code`\n\n## [Link](http://x.example)\n\nText.", ["Bold and code", "Bold and code > Link"]),
+        ("# Überschrift\r\n\r\nText.\r\n\r\n## 見出し\r\n\r\n本文。\r\n", ["Überschrift", "Überschrift > 見出し"]),
+        ("\ufeff# First\n\nText.", ["First"]),
+        ("# Project\n[![Build](x.svg)](y)\n\n## Use\nRun it.", ["Project", "Project > Use"]),
+        ("Title\n=====\n\nText.\n\nPart\n---\n\nText.", ["Title", "Title > Part"]),
+        ("***\nI\n***\n\nOne\n===\n\nA\n---\n\nB\n~~~\n\nx", ["I", "I > One", "I > One > A", "I > One > A > B"]),
+        ("<h1>Doc</h1><p>Text</p><H2 class='a'>Sub <b>part</b></H2><p>x", ["Doc", "Doc > Sub part"]),
+        ("= A\n\n== B\n\nText.\n\n==Wiki==\n\n=== Deep ===\n\nx", ["A", "A > B", "A > Wiki", "A > Wiki > Deep"]),
+        ("1 Intro\n\nText.\n\n1.1 Scope\n\nText.\n\n2 Terms\n\nText.", ["1 Intro", "1 Intro > 1.1 Scope", "2 Terms"]),
     ],
 )  # fmt: skip
-def test_headings(text: str, expected: list[tuple[int, str]]) -> None:
-    assert [(heading.level, heading.title) for heading in outline_of(text).headings] == expected
+def test_headings(text: str, expected: list[str]) -> None:
+    assert paths(text) == expected
 
 
 @pytest.mark.parametrize(
@@ -51,7 +54,7 @@ def test_headings(text: str, expected: list[tuple[int, str]]) -> None:
     ],
 )
 def test_what_is_no_heading(text: str) -> None:
-    assert not outline_of(text).headings
+    assert not paths(text + "\n\nText.")
 
 
 @pytest.mark.parametrize(
@@ -63,17 +66,18 @@ def test_what_is_no_heading(text: str) -> None:
         ("| a | b |\n+===+===+\n| 1 | 2 |\n+---+---+\n| 3 | 4 |", "a | b"),
         ("part,price\nA-1,2.50\nB-2,3\nC,4", "part,price"),
         ("name;city\nAnna;Ulm\nBob;Rom", "name;city"),
-        ("name,note\nA,\"x, y\"\nB,\"two\nlines, z\"\nC,4", "name,note"),
+        ('name,note\nA,"x, y"\nB,"two\nlines, z"\nC,4', "name,note"),
         ("a\tb\tc\nx\ty\tz\nx\t\tz", "a\tb\tc"),
         ("Country,2019,2020\nFrance,1,2\nSpain,3,4", "Country,2019,2020"),
         ("name, weight (kg), price\nbolt, 2.5, 1 €\nnut, 3, 2 €", "name, weight (kg), price"),
     ],
-)  # fmt: skip
+)
 def test_rows_of_a_table_know_its_header(table: str, header: str) -> None:
     text = f"Before it.\n\n{table}\n\nBehind it."
-    (block,) = outline_of(text).blocks
-    assert (text[block.start : block.end].strip(), block.header) == (table.strip(), header)
-    starts = [0, block.start, block.body, block.rows[-1], text.index("Behind")]
+    rows = [part for part in parts_of(text) if part.kind == "row"]
+    assert rows
+    assert {row.header for row in rows} == {header}
+    starts = [0, text.index(table.strip()), rows[0].start, rows[-1].start, text.index("Behind")]
     assert passage_contexts("", text, starts, 256) == ["", "", header, header, ""]
 
 
@@ -91,20 +95,15 @@ def test_rows_of_a_table_know_its_header(table: str, header: str) -> None:
         '"unbalanced\n",\n"\n"',
     ],
 )
-def test_what_is_no_table(text: str) -> None:
-    assert not outline_of(text).blocks
+def test_plain_text_has_no_parts(text: str) -> None:
+    assert not parts_of(text)
 
 
 def test_the_path_of_a_passage_and_its_limits() -> None:
     text = "# Manual\n\n## Linux\n\n### Proxy\n\nbody\n\n## Windows\n\nend"
     starts = [0, text.index("### "), text.index("body"), text.index("## Windows"), text.index("end")]
-    assert passage_contexts("", text, starts, 256) == [
-        "",
-        "Manual > Linux",
-        "Manual > Linux > Proxy",
-        "Manual",
-        "Manual > Windows",
-    ]
+    full = ["", "Manual > Linux", "Manual > Linux > Proxy", "Manual", "Manual > Windows"]
+    assert passage_contexts("", text, starts, 256) == full
     assert passage_contexts("MANUAL", text, starts, 256) == ["", "Linux", "Linux > Proxy", "", "Windows"]
     assert passage_contexts("", text, starts, 18)[2] == "Linux > Proxy"  # a third of 18, and the highest goes first
     assert passage_contexts("a long title of many words", text, starts, 16) == [""] * 5
@@ -112,41 +111,31 @@ def test_the_path_of_a_passage_and_its_limits() -> None:
     assert passage_contexts("", rows, [len(rows) - 10], 64) == ["Prices\nPart number | Price | Column | Column"]
 
 
-@given(
-    st.lists(
-        st.sampled_from(
-            [
-                "# A",
-                "## B",
-                "===",
-                "---",
-                "```",
-                "~~~",
-                "| a | b |",
-                "|--|--|",
-                "a,b",
-                "1,2",
-                '"',
-                "",
-                " \r",
-                "x\ty",
-                "1.1 A",
-                "Text.",
-            ]
-        ),
-        max_size=60,
-    ).map("\n".join)
-    | st.text()
-)
-def test_any_text_has_an_outline(text: str) -> None:
-    outline = outline_of(text)
-    for spans in (outline.headings, outline.blocks):
-        edges = [edge for span in spans for edge in (span.start, span.end)]
-        assert edges == sorted(edges)
-        assert all(0 <= edge <= len(text) for edge in edges)
-    for block in outline.blocks:
-        assert block.rows[0] == block.start <= block.body <= block.end
-        assert all(text[row - 1 : row] in ("", "\n") for row in block.rows)
+LINES = [
+    "# A",
+    "## B",
+    "===",
+    "---",
+    "```",
+    "~~~",
+    "| a | b |",
+    "|--|--|",
+    "a,b",
+    "1,2",
+    '"',
+    "",
+    " \r",
+    "x\ty",
+    "1.1 A",
+]
+
+
+@given(st.lists(st.sampled_from([*LINES, "<h2>x</h2> y", "Text."]), max_size=60).map("\n".join) | st.text())
+def test_any_text_has_parts(text: str) -> None:
+    starts = [part.start for part in parts_of(text)]
+    assert starts == sorted(set(starts))
+    assert all(0 <= start <= len(text) for start in starts)
+    assert all(text[start - 1 : start].isspace() or not start or "<h" in text for start in starts)
     assert all(len(context) <= 4 * 64 for context in passage_contexts("", text, range(len(text)), 192))
 
 
@@ -155,7 +144,7 @@ def test_any_text_has_an_outline(text: str) -> None:
     "piece",
     [
         "# A\n\n",
-        "## A\ntext\n",
+        "## A\nx\n",
         "```\n",
         "| a |\n|--|\n",
         "a,b\n",
@@ -170,5 +159,5 @@ def test_any_text_has_an_outline(text: str) -> None:
 def test_long_texts_take_time_in_proportion(piece: str) -> None:
     text = piece * 100_000  # the square of which would be hours
     started = time.process_time()
-    outline_of(text)
+    parts_of(text)
     assert time.process_time() - started < 20

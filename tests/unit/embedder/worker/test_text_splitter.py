@@ -125,8 +125,87 @@ def test_white_space_alone_never_makes_a_chunk() -> None:
     assert [part.text for part in cut(text, most=11)] == ["a b c d e f g h.", "i j k l m n o p."]
 
 
+def body(chunk: Chunk, text: str) -> str:
+    return text[chunk.start : chunk.end]
+
+
+def prose(word: str, sentences: int = 8) -> str:
+    return " ".join(f"{word.title()} one two three." for _ in range(sentences))
+
+
+def test_later_chunks_of_a_section_carry_title_and_headings() -> None:
+    text = f"# Guide\n\n## Linux\n\n{prose('a')}\n\n### Proxy\n\n{prose('b', 20)}\n\n## Windows\n\n{prose('c')}\n"
+    chunks = cut(text, title="Guide", most=42)
+    carried = [part.text.removesuffix(body(part, text)) for part in chunks]
+    assert set(carried) == {"Guide\n" + path for path in ("", "Linux\n", "Linux > Proxy\n", "Windows\n")}
+    for before, part in zip(carried, chunks, strict=True):
+        assert (before == "Guide\nLinux > Proxy\n") == ("Proxy" not in body(part, text) and "B one" in body(part, text))
+    assert all(part.tokens <= 42 for part in chunks)
+    assert all(not body(part, text).splitlines()[-1].startswith("#") for part in chunks)
+
+
+def test_a_cut_falls_rather_before_a_heading_or_a_paragraph_than_in_a_paragraph() -> None:
+    for below, start in (("## Next\n\n", "## Next"), ("", "B one"), ("## A\n\n## B\n\n", "## A")):
+        text = f"# Top\n\n{prose('a', 7)}\n\n{below}{prose('b')}"
+        first, second, *_ = cut(text, most=46)
+        assert body(first, text).endswith("A one two three.")
+        assert body(second, text).startswith(start)
+
+
+def test_the_text_of_a_document_that_fits_is_unchanged() -> None:
+    text = "# A heading\n\n| a | b |\n|---|---|\n| 1 | 2 |\n"
+    assert [part.text for part in cut(text, title="Title", most=99)] == ["Title\n" + text]
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+@pytest.mark.parametrize(
+    ("head", "row", "header"),
+    [
+        ("| Part | Price |{end}|---|---|", "| AB{n} | {n} |", "Part | Price"),
+        ("part,price", "AB{n},{n}", "part,price"),
+        ("part\tprice\tstock", "AB{n}\t{n}\t7", "part\tprice\tstock"),
+    ],
+)
+def test_tables_are_cut_between_rows_and_carry_their_header(head: str, row: str, header: str, end: str) -> None:
+    rows = [row.format(n=n) for n in range(40)]
+    text = end.join(["# Prices", "", "Here they are.", "", head.format(end=end), *rows, "", "That is all.", ""])
+    chunks = cut(text, title="Shop", most=45)
+    assert len(chunks) >= 4
+    for part in chunks[1:-1]:
+        assert part.text == f"Shop\nPrices\n{header}\n{body(part, text)}"
+        assert set(body(part, text).split(end)) <= {*rows, "", "That is all."}
+    assert head.format(end=end) + end + rows[0] in body(chunks[0], text)
+
+
+def test_code_is_cut_between_lines() -> None:
+    lines = [f'print("Line {n}. One. Two!")  # Yes. No.' for n in range(20)]
+    text = "# Use\n\nLike this:\n\n```python\n" + "\n".join(lines) + "\n```\n\nDone. Good.\n"
+    chunks = cut(text, most=60)
+    assert len(chunks) > 4
+    assert {line for part in chunks for line in body(part, text).splitlines()} == set(text.splitlines())
+    assert all(not body(part, text).startswith("```\n") for part in chunks)
+    assert all(not body(part, text).endswith("```python") for part in chunks)
+
+
+def test_a_row_or_line_longer_than_a_chunk_is_cut_at_words() -> None:
+    text = "| a | b |\n|---|---|\n| x | " + "word " * 60 + "|\n| y | z |\n"
+    chunks = cut(text, most=24)
+    assert max(part.tokens for part in chunks) <= 24
+    assert [part.text.startswith("a | b\n") for part in chunks] == [False] + [True] * (len(chunks) - 1)
+
+
+def test_context_takes_at_most_half_of_a_chunk() -> None:
+    text = "".join(f"{'#' * n} Heading {n} of many words in a row\n\n" for n in range(1, 7)) + prose("x", 40)
+    for most in (16, 24, 48, 96):
+        chunks = cut(text, title="A title of words", most=most)
+        assert max(part.tokens for part in chunks) <= most
+        assert all(len(WORDS.findall(part.text.removesuffix(body(part, text)))) <= most // 2 for part in chunks)
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("piece", ["!?.", "a.", ". ", "。」", "\n ", '"', "\t", "- \n"])
+@pytest.mark.parametrize(
+    "piece", ["!?.", "a.", ". ", "。」", "\n ", '"', "\t", "- \n", "# a\n\n", "|a|\n|-|\n", "```\n", "a,1\n"]
+)
 def test_long_runs_of_anything_take_time_in_proportion(piece: str) -> None:
     text = piece * 60_000  # the square of which would be hours
     chunks = cut("x" + text + "x", most=256)
