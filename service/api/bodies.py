@@ -14,11 +14,6 @@ from service.core.errors import TooLarge
 
 JSON = "application/json"
 NDJSON = "application/x-ndjson"
-_JSON_REASONS = {
-    "EOF while parsing": "it ends within",
-    "recursion limit exceeded": "nested too deeply",
-    "Detected duplicate key": "duplicate key",
-}
 _NO_NUMBERS = re.compile(rb"[:,\[]\s*[+-]?(NaN|Infinity|inf)\b", re.IGNORECASE)
 
 
@@ -40,9 +35,7 @@ def parse_json(data: bytes | str) -> Any:
     try:
         return jiter.from_json(data, allow_inf_nan=False, catch_duplicate_keys=True)
     except ValueError as error:
-        reason = str(error)
-        for theirs, ours in _JSON_REASONS.items():
-            reason = reason.replace(theirs, ours)
+        reason = str(error).replace("recursion limit exceeded", "nested too deeply").replace("Detected dup", "dup")
         if _NO_NUMBERS.search(data):
             reason += " (NaN and Infinity are no JSON)"
         raise ValueError(reason) from error

@@ -44,8 +44,11 @@ def describe(app: FastAPI) -> dict[str, Any]:
         schema = TypeAdapter[Any](shape).json_schema(ref_template="#/components/schemas/{model}", mode="serialization")
         schemas.update(schema.pop("$defs", {}) | {shape.__name__: schema})
     for body in (schema for name, schema in schemas.items() if name.endswith("Body")):
-        for name in body["properties"].keys() - set(body.get("required", ())):
-            body["properties"][name] = _or_null(body["properties"][name])
+        for name in body["properties"].keys() - set(body.get("required", ())):  # null is the default: `RequestBody`
+            field = body["properties"][name]
+            if {"type": "null"} not in field.get("anyOf", ()):
+                about = {key: field.pop(key) for key in ("title", "description", "default", "examples") if key in field}
+                body["properties"][name] = about | {"anyOf": [field, {"type": "null"}]}
     for name in schemas.keys() & _DOMAIN_VALUES:  # answers have all of their fields, also those with a default
         schemas[name]["required"] = list(schemas[name]["properties"])
     components["securitySchemes"] = {
@@ -63,15 +66,6 @@ def describe(app: FastAPI) -> dict[str, Any]:
                 operation["responses"].setdefault("401", common["401"])
                 operation["security"] = [{_SECURITY_SCHEME: []}, {}]
     return document
-
-
-def _or_null(schema: dict[str, Any]) -> dict[str, Any]:
-    """Of an optional field: see `RequestBody`, whose validator pydantic cannot describe."""
-    about = {key: schema[key] for key in schema.keys() & {"title", "description", "default", "examples"}}
-    kind = {key: value for key, value in schema.items() if key not in about}
-    kinds = kind["anyOf"] if kind.keys() == {"anyOf"} else [kind]
-    null = {"type": "null"}
-    return about | {"anyOf": kinds if null in kinds else [*kinds, null]}
 
 
 def install(app: FastAPI) -> None:

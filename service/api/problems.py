@@ -84,9 +84,8 @@ class Problem(TypedDict):
     request_id: str
     """Also in the header `X-Request-ID` and in the log."""
     error: NotRequired[dict[str, str | None] | str]
-    """As OpenAI has it, on its routes; the text alone, as text-embeddings-inference has it, on `/rerank`."""
+    """On the routes of other APIs, as their clients look for it: OpenAI's object, or the text; so are the next two."""
     message: NotRequired[str]
-    """As Cohere has it, on `/rerank`."""
     error_type: NotRequired[str]
 
 
@@ -131,8 +130,8 @@ def _as_others_say(path: str, kind: str, status: int, detail: str, errors: Seque
         field = errors[0].field if errors else None
         return {"error": {"message": message, "type": types.get(status, fault), "param": field, "code": kind}}
     if path.endswith("/rerank") or path == "/tokenize":
-        types = {422: "Validation", 429: "Overloaded", 503: "Unhealthy"}
-        return {"message": message, "error": message, "error_type": types.get(status, "Backend")}
+        types = {429: "Overloaded", 500: "Backend", 503: "Unhealthy"}
+        return {"message": message, "error": message, "error_type": types.get(status, "Validation")}
     return {}
 
 

@@ -6,7 +6,6 @@ from typing import Any
 
 from fastapi import APIRouter
 from fastapi.routing import APIRoute
-from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
@@ -72,13 +71,8 @@ def _rendered(endpoint: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitabl
 
 
 def _field_names(fields: Iterable[Any]) -> set[str]:
-    """Names on the wire; instead of a model, those of its fields."""
-    names = set()
-    for field in fields:
-        kind = field.field_info.annotation
-        is_model = isinstance(kind, type) and issubclass(kind, BaseModel)
-        names |= {one.alias or name for name, one in kind.model_fields.items()} if is_model else {field.alias}
-    return names
+    """Of parameters; of one that is a model, the names of its fields."""
+    return {name for one in fields for name in getattr(one.field_info.annotation, "model_fields", (one.alias,))}
 
 
 class _ParsedRequest(Request):

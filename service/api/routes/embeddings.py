@@ -72,14 +72,10 @@ def _role(value: Any) -> Any:
 RoleField = Annotated[Role, BeforeValidator(_role, str)]
 
 
-def _truncate(value: Any) -> Any:
-    if isinstance(value, str) and value not in ("NONE", "START", "END"):
-        raise ValueError("should be true, false, 'NONE', 'START' or 'END'")
-    return value == "END" if isinstance(value, str) else value
-
-
-TruncateField = Annotated[bool, BeforeValidator(_truncate, bool | Literal["NONE", "START", "END"])]
-"""Texts are cut at their end only, so that `START` leaves them whole."""
+TruncateField = Annotated[
+    bool, BeforeValidator(lambda value: {"NONE": False, "START": False, "END": True}.get(str(value), value), bool | str)
+]
+"""Also in Cohere's words. Texts are cut at their end alone, so that `START` leaves them whole."""
 
 
 class OtherApisBody(RequestBody):
@@ -118,9 +114,7 @@ class EmbeddingsBody(EncoderBody, OtherApisBody):
     input_type: RoleField = "document"
     task: RoleField | None = None
     prompt_name: RoleField | None = None
-    truncate_dim: Annotated[int, Field(ge=1, le=MAX_DIMENSIONS, description="Another name of `dimensions`.")] | None = (
-        None
-    )
+    truncate_dim: Annotated[int | None, Field(ge=1, le=MAX_DIMENSIONS)] = None
     late_chunking: bool | None = None
     normalize: bool | None = None
     normalized: bool | None = None

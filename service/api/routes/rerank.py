@@ -114,7 +114,9 @@ async def rerank(service: ServiceDep, request: Request, body: RerankBody) -> Res
     passages = body.passages()
     reading = await run_until_disconnect(request, reranker.read(body.query, passages))
     degraded = _degraded(reading)
-    scores = [_log_odds(one) for one in reading.scores] if body.raw_scores else reading.scores
+    scores = list(reading.scores)
+    if body.raw_scores:
+        scores = [math.log(max(one, 1e-9) / max(1 - one, 1e-9)) for one in scores]
     headers = {"X-Azimuth-Degraded": ", ".join(one["code"] for one in degraded)} if degraded else None
     order = sorted(range(len(passages)), key=lambda at: (-scores[at], at))[: body.top_n]
     if body.texts is not None:
@@ -134,11 +136,6 @@ async def rerank(service: ServiceDep, request: Request, body: RerankBody) -> Res
     return JsonResponse(
         RerankAnswer(model=reranker.name, results=results, degraded=degraded, meta=meta), headers=headers
     )
-
-
-def _log_odds(probability: float) -> float:
-    within = min(max(probability, 1e-9), 1 - 1e-9)
-    return math.log(within / (1 - within))
 
 
 def _degraded(reading: RerankScores) -> list[DegradedAnswer]:

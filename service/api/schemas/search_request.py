@@ -161,15 +161,15 @@ class SearchBody(ResultOptionsBody):
     syntax: Annotated[
         Syntax, Field(description='Are `"a phrase"`, `+term` and `-term` in the query operators, or only words?')
     ] = "wishes"
-    typos: Annotated[TyposBody | None, BeforeValidator(_object_from_bool, json_schema_input_type=bool | TyposBody)] = (
-        Field(None, json_schema_extra={"default": False})
-    )
+    typos: Annotated[
+        TyposBody | None, BeforeValidator(_object_from_bool, json_schema_input_type=bool | TyposBody | None)
+    ] = Field(None, json_schema_extra={"default": False})
     min_confidence: Annotated[
         float | None, Field(ge=0, le=1, description="No hits where `confidence.in_domain` is below this.")
     ] = None
     fusion: Annotated[FusionBody | None, Field(description="Default: as the collection's settings say.")] = None
     rerank: Annotated[
-        RerankingBody | None, BeforeValidator(_object_from_bool, json_schema_input_type=bool | RerankingBody)
+        RerankingBody | None, BeforeValidator(_object_from_bool, json_schema_input_type=bool | RerankingBody | None)
     ] = Field(None, json_schema_extra={"default": False})
 
     def request(self) -> SearchRequest:
