@@ -5,13 +5,12 @@ up, so that fusion compares like with like. Where hits are chunks, the lexical s
 its chunks.
 """
 
-import asyncio
 import itertools
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 
-from service.core.concurrency import gather_limited
+from service.core.concurrency import both, gather_limited
 from service.core.errors import Unavailable
 from service.core.ids import DocumentId, Vector
 from service.core.ports.lexicon import Lexicon
@@ -178,7 +177,7 @@ async def complete_scores(
         return {(candidate.document_id, None): candidate for candidate in found}
 
     async def complete(one: QueryCandidates, query: Query) -> QueryCandidates:
-        dense_lookups, lexical_lookups = await asyncio.gather(cosines(one), bm25(one, query))
+        dense_lookups, lexical_lookups = await both(cosines(one), bm25(one, query))
         return replace(one, dense_lookups=dense_lookups, lexical_lookups=lexical_lookups)
 
     works = [partial(complete, *pair) for pair in zip(candidates.queries, request.effective_queries, strict=True)]

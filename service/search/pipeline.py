@@ -7,13 +7,13 @@ A stage that cannot do its part is reported in `SearchResult.degraded`, never hi
 the legs run for each, and fusion makes one ranking of all.
 """
 
-import asyncio
+import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
 from service.core import metrics
-from service.core.concurrency import gather_limited
+from service.core.concurrency import both, gather_limited
 from service.core.errors import NotFound, Overloaded, Unavailable
 from service.core.ids import CollectionName, Vector
 from service.core.ports.collections import Collections
@@ -40,6 +40,8 @@ from service.search.rerank import RerankStage
 from service.search.retrievers import DenseRetriever, Item, LegResult, LexicalRetriever
 from service.spaces.model_verification import ModelVerifier
 from service.spaces.resolver import Space, SpaceResolver
+
+log = logging.getLogger(__name__)
 
 OVERSAMPLING = 2
 """Candidates for each hit wanted: some documents may have changed since they were encoded."""
@@ -128,7 +130,7 @@ class SearchPipeline:
                 vectors = await self._encoder.encode(context, shared)
                 continue
             complete = len(hits) >= wanted or len(hits) == len(ranking) or candidates.exhausted
-            if complete or width >= retrievers.MAX_WIDTH:
+            if complete or width >= retrievers.MAX_WIDTH or context.remaining_seconds() == 0:
                 break
             width = min(4 * width, retrievers.MAX_WIDTH)  # some documents have changed: retrieve more in their place
         constraints.report_constraints(context, found=bool(hits) or confidence.withheld)
@@ -154,7 +156,10 @@ class SearchPipeline:
             )
             _record_metrics(context, event)
             for observer in self.observers:
-                observer.on_search(event)
+                try:
+                    observer.on_search(event)
+                except Exception:  # the answer is complete, whatever becomes of its statistics
+                    log.exception("an observer of searches failed")
         return SearchResult(
             hits=tuple(hits),
             mode=request.mode,
@@ -193,7 +198,7 @@ class SearchPipeline:
             if one.text and request.mode != "dense"
         }
         legs = _run_leg(context, "dense", dense), _run_leg(context, "lexical", lexical)
-        dense_results, lexical_results = await asyncio.gather(*legs)
+        dense_results, lexical_results = await both(*legs)
         if not dense_results and not lexical_results:
             if not context.only_over_budget():
                 reasons = "; ".join(f"{one.stage}: {one.reason}" for one in context.degraded)
@@ -225,7 +230,7 @@ class SearchPipeline:
     ) -> list[Hit]:
         """Read the passages of the first `wanted` items; documents that changed since the legs ran are dropped."""
         hits: list[Hit] = []
-        at = 0
+        at = context.stale = 0
         with context.timings.stage("fetch"):
             while len(hits) < wanted and at < len(ranking):
                 page = ranking[at : at + wanted - len(hits)]
@@ -240,7 +245,6 @@ class SearchPipeline:
                     if passage is not None
                 ]
                 context.stale += len(page) - len(fresh)
-                metrics.STALE_HITS.labels(context.space.collection.name).inc(len(page) - len(fresh))
                 hits += fresh
         return hits
 
@@ -333,6 +337,7 @@ def _highlighted(hit: Hit, highlights: Highlights) -> Hit:
 def _record_metrics(context: SearchContext, event: SearchEvent) -> None:
     name, version = event.space.collection.name, str(event.space.version.number)
     metrics.SEARCH_SECONDS.labels(name, version, context.request.mode).observe(context.timings.elapsed)
+    metrics.STALE_HITS.labels(name).inc(context.stale)
     for stage, seconds in context.timings.seconds.items():
         metrics.SEARCH_STAGE_SECONDS.labels(name, stage).observe(seconds)
     for degradation in context.degraded:

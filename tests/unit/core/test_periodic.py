@@ -6,6 +6,7 @@ import logging
 import pytest
 
 from service.core import metrics
+from service.core.concurrency import both
 from service.core.errors import Conflict, ModelUnavailable, NotFound
 from service.core.periodic import for_each_version, in_background, keep_running, repeat_every
 from service.core.versions import EmbedderVersion, VersionState
@@ -76,3 +77,21 @@ async def test_a_task_that_raises_at_its_end_keeps_no_other_from_ending(caplog: 
         ended.append(-1)
     assert ended == [-1, 2, 1, 0]
     assert [record.message for record in caplog.records] == ["background task failed at its end"]
+
+
+async def test_when_one_of_two_fails_the_other_one_stops() -> None:
+    stopped = asyncio.Event()
+
+    async def fail() -> None:
+        await asyncio.sleep(0)
+        raise NotFound("gone")
+
+    async def work() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            stopped.set()
+
+    with pytest.raises(NotFound):
+        await both(work(), fail())
+    assert stopped.is_set()

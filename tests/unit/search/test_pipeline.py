@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Any
-from unittest.mock import AsyncMock
+from unittest.mock import AsyncMock, Mock
 
 import pytest
 
@@ -298,6 +298,15 @@ async def test_a_changed_document_is_found_by_its_new_words_before_it_is_encoded
     assert (cat.vector, cat.text) == (None, "The lynx prowls by night.")
     assert cat.explanation.lexical is not None
     assert cat.explanation.dense is None  # the vector that there is speaks of another text
+
+
+async def test_an_observer_that_fails_does_not_fail_the_answer(zoo: Zoo) -> None:
+    failing, following = Mock(), Mock()
+    failing.on_search.side_effect = ValueError("a fault")
+    search = zoo.search()
+    search.observers = (failing, following)
+    assert (await search.run(NAME, SearchRequest(text="purrs"))).hits
+    following.on_search.assert_called_once()
 
 
 async def test_an_answer_says_that_its_lexical_index_is_far_behind(zoo: Zoo, monkeypatch: pytest.MonkeyPatch) -> None:
