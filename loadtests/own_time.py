@@ -24,8 +24,9 @@ from service.api.schemas import search_response
 from service.api.schemas.search_request import SearchBody
 from service.embedder.models.batcher import Batcher
 from service.runtime.container.api import open_api
-from service.search import candidates, pipeline
+from service.search import candidates, events, pipeline
 from service.search.encode_query import QueryEncoder
+from service.search.passages import PassageSelector
 from service.search.rerank import RerankStage
 from service.search.retrievers import DenseRetriever, LexicalRetriever
 
@@ -36,9 +37,10 @@ STAGES: dict[str, list[Callable[..., Any]]] = {
     "look up": [candidates.complete_scores],
     "fuse": [pipeline._fuse],
     "fetch": [pipeline.SearchPipeline._fetch],
+    "passages": [PassageSelector.choose],
     "rerank": [RerankStage.rerank],
     "highlight": [pipeline.SearchPipeline._decorate],
-    "metrics": [pipeline._record_metrics, middleware._report_request],
+    "metrics": [events.record_metrics, middleware._report_request],
     "answer": [search_response.search_answer, JsonResponse.render],
     "request": [SearchBody.request],
 }

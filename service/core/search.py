@@ -1,6 +1,6 @@
 """The domain objects of a search: the request, the result, and the explanation of each hit."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -53,7 +53,7 @@ class FilterMatch:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Passage:
-    """A chunk read back from its document."""
+    """A chunk read back from its document. `partial`: the document has more text."""
 
     title: str
     text: str
@@ -61,6 +61,18 @@ class Passage:
     end: int
     metadata: Mapping[str, Any]
     revision: int
+    partial: bool = False
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ChunkScores:
+    """All chunks of a document in one space, aligned; the cosines are 0 where there is no query vector."""
+
+    content_revision: int
+    chunks: Sequence[int | None]
+    starts: Sequence[int]
+    ends: Sequence[int]
+    cosines: Sequence[float]
 
 
 DIVERSITY_POOL_FACTOR, MIN_DIVERSITY_POOL, MAX_DIVERSITY_POOL = 3, 50, 1_000
@@ -145,6 +157,7 @@ class Hit(Passage):
     highlights: tuple[str, ...] = ()
     highlight_offsets: tuple[tuple[int, int], ...] = ()
     """[start, end) of every match, in code points of the document's text."""
+    title_highlight: str | None = None
     vector: tuple[float, ...] | None = None
     explanation: Explanation
 
@@ -238,11 +251,15 @@ class SearchRequest:
         """The same search with only this query."""
         return replace(self, text=query.text, vector=query.vector, queries=()) if self.queries else self
 
-    def rerank_query(self, explanation: Explanation) -> Query:
-        """The query with text that contributes most to a hit: a cross-encoder reads them together."""
+    def main_query(self, explanation: Explanation) -> int:
+        """The number of the query with text that contributes most to a hit: what its passage shall answer."""
         gains = [query.gain for query in explanation.queries] or [0.0]
-        with_text = [(gain, query) for gain, query in zip(gains, self.effective_queries, strict=True) if query.text]
-        return max(with_text, key=lambda one: one[0])[1]
+        with_text = [at for at, query in enumerate(self.effective_queries) if query.text]
+        return max(with_text, key=lambda at: gains[at])
+
+    def rerank_query(self, explanation: Explanation) -> Query:
+        """What a cross-encoder reads together with the passage of a hit."""
+        return self.effective_queries[self.main_query(explanation)]
 
     @property
     def pool_size(self) -> int:
@@ -303,5 +320,7 @@ class SearchResult:
 
     @property
     def complete(self) -> bool:
-        """Whether every stage did its part. A query that was cut to the limit of a model counts as answered."""
-        return all(degradation.code == "query_truncated" for degradation in self.degraded)
+        """Whether every stage did its part. A query that was cut to the limit of a model counts as answered, and so
+        does one whose long documents were not read for their best passage, which ranks no document."""
+        harmless = {("passages", "incomplete")}
+        return all(one.code == "query_truncated" or (one.stage, one.code) in harmless for one in self.degraded)

@@ -6,7 +6,7 @@ its chunks.
 """
 
 import itertools
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 
@@ -34,6 +34,7 @@ class QueryCandidates:
 
     `dense_lookups`: what other lists found, with its exact cosine for this query.
     `lexical_lookups`: what the dense legs found, with its BM25 score, by document.
+    `lexical_shares`: what a chunk has of its document's BM25 score, in [0, 1]; others have all of it.
     """
 
     vector: Vector | None
@@ -41,6 +42,7 @@ class QueryCandidates:
     lexical: LegResult | None
     dense_lookups: CandidatesByItem = field(default_factory=dict)
     lexical_lookups: CandidatesByItem = field(default_factory=dict)
+    lexical_shares: Mapping[Item, float] = field(default_factory=dict)
     certainty: float = 1.0
 
     @property
@@ -82,6 +84,11 @@ class CandidateSet:
         return all(leg is None or leg.exhausted for leg in legs)
 
     @property
+    def has_lexical(self) -> bool:
+        """Whether a lexical leg found anything."""
+        return any(query.lexical_candidates for query in self.queries)
+
+    @property
     def plan(self) -> DensePlan:
         """The most thorough plan of all queries."""
         plans = [query.dense.plan for query in self.queries if query.dense is not None]
@@ -118,7 +125,7 @@ class CandidateSet:
         return next(found[item] for found in lexical if item in found)
 
     def leg_scores(self, weights: Sequence[float]) -> list[LegScores[Item]]:
-        """The input of fusion. A lexical score, which is of a document, goes to each known chunk of it."""
+        """The input of fusion. Of a lexical score, which is of a document, each known chunk of it has its share."""
         chunks: dict[DocumentId, dict[Item, None]] = {}
         for query in self.queries:
             for item in query.dense_candidates:
@@ -130,7 +137,18 @@ class CandidateSet:
         def lexical(query: QueryCandidates, found: int) -> dict[Item, RankedScore]:
             scores = {**query.lexical_candidates, **query.lexical_lookups}
             ranked = rank_scores({item: one.score for item, one in scores.items()}, found)
-            return {chunk: score for item, score in ranked.items() for chunk in chunks.get(item[0], (item,))}
+            of_chunks = {
+                chunk: replace(score, score=score.score * share)
+                for item, score in ranked.items()
+                for chunk in chunks.get(item[0], (item,))
+                if (share := query.lexical_shares.get(chunk, 1.0)) > 0
+            }
+            if not query.lexical_shares:
+                return of_chunks
+            best_first = sorted(of_chunks.items(), key=lambda one: (one[1].rank is None, -one[1].score))
+            return rank_scores(
+                {item: one.score for item, one in best_first}, sum(one.rank is not None for _, one in best_first)
+            )
 
         return [
             LegScores(

@@ -3,8 +3,10 @@
 from dataclasses import dataclass
 from typing import Protocol
 
+from service.core import metrics
 from service.core.ids import Vector
 from service.core.search import Confidence, DensePlan, FilterMatch, SearchRequest
+from service.search.context import SearchContext
 from service.spaces.resolver import Space
 
 
@@ -31,3 +33,19 @@ class SearchObserver(Protocol):
 
     def on_search(self, event: SearchEvent) -> None:
         """Must take microseconds, never wait and never raise: a client is waiting for the answer."""
+
+
+def record_metrics(context: SearchContext, event: SearchEvent) -> None:
+    name, version = event.space.collection.name, str(event.space.version.number)
+    metrics.SEARCH_SECONDS.labels(name, version, context.request.mode).observe(context.timings.elapsed)
+    metrics.STALE_HITS.labels(name).inc(context.stale)
+    for stage, seconds in context.timings.seconds.items():
+        metrics.SEARCH_STAGE_SECONDS.labels(name, stage).observe(seconds)
+    for degradation in context.degraded:
+        metrics.DEGRADED.labels(degradation.stage, degradation.code).inc()
+    if event.plan.underfilled:
+        metrics.UNDERFILLED.labels(name).inc()
+    if event.confidence.in_domain is not None:
+        metrics.QUERY_CONFIDENCE.labels(name).observe(event.confidence.in_domain)
+    if event.confidence.withheld:
+        metrics.WITHHELD.labels(name).inc()

@@ -33,9 +33,10 @@ from service.search.confidence import assess_confidence
 from service.search.context import SearchContext
 from service.search.dense_certainty import DenseCertainty
 from service.search.encode_query import QueryEncoder, SharedQueryEncoding
-from service.search.events import SearchEvent, SearchObserver
+from service.search.events import SearchEvent, SearchObserver, record_metrics
 from service.search.fusion import FusedItem, fuse
 from service.search.mmr import mmr
+from service.search.passages import UNEMBEDDED_LENGTH, PassageSelector
 from service.search.rerank import RerankStage
 from service.search.retrievers import DenseRetriever, Item, LegResult, LexicalRetriever
 from service.spaces.model_verification import ModelVerifier
@@ -47,8 +48,6 @@ OVERSAMPLING = 2
 """Candidates for each hit wanted: some documents may have changed since they were encoded."""
 MAX_LEXICAL_LAG_SECONDS = 30.0
 """Beyond this an answer says that its lexical leg is behind the documents."""
-UNEMBEDDED_LENGTH = 1000
-"""Code points shown of a document that only the lexical leg knows yet."""
 
 
 @dataclass(kw_only=True, eq=False)
@@ -74,6 +73,7 @@ class SearchPipeline:
         self._certainty = DenseCertainty(self.vectors)
         self._dense = DenseRetriever(self.vectors, self.documents, self._certainty)
         self._lexical = LexicalRetriever(self.lexicon, self.documents)
+        self._passages = PassageSelector(self.documents, self.vectors, self.lexicon)
         self._rerank_stage = RerankStage(self.reranker)
         self._free = self.max_concurrent
 
@@ -122,8 +122,10 @@ class SearchPipeline:
             candidates = await constraints.apply_constraints(self.lexicon, context, candidates)
             candidates = await self._complete_scores(context, candidates, wanted)
             confidence = confidence or await assess_confidence(self.lexicon, context, candidates)
-            ranking = [] if confidence.withheld else _fuse(context, candidates)
-            hits = await self._fetch(context, candidates, ranking, wanted)
+            ranked, ranking = candidates, list[FusedItem[Item]]()
+            if not confidence.withheld:
+                ranked, ranking = await self._passages.rank(context, candidates, partial(_fuse, context), wanted)
+            hits = await self._fetch(context, ranked, ranking, wanted)
             if confidence.withheld:
                 break
             if await constraints.give_up_constraints(self.lexicon, context, candidates, hits):
@@ -135,6 +137,7 @@ class SearchPipeline:
             width = min(4 * width, retrievers.MAX_WIDTH)  # some documents have changed: retrieve more in their place
         constraints.report_constraints(context, found=bool(hits) or confidence.withheld)
         request = context.request
+        hits = await self._passages.choose(context, candidates, hits)
         hits, rerank_summary = await self._rerank_stage.rerank(context, rerank, hits)
         hits = await self._diversify(context, hits[: request.pool_size])
         hits = await self._decorate(context, hits[: request.k])
@@ -154,7 +157,7 @@ class SearchPipeline:
                 best_cosine=retrievers.best_score(*(query.dense_candidates for query in candidates.queries)),
                 best_bm25=retrievers.best_score(*(query.lexical_candidates for query in candidates.queries)),
             )
-            _record_metrics(context, event)
+            record_metrics(context, event)
             for observer in self.observers:
                 try:
                     observer.on_search(event)
@@ -272,10 +275,11 @@ class SearchPipeline:
         """Add highlights and vectors where the request includes them."""
         request = context.request
         if "highlights" in request.include and hits:
-            work = self.lexicon.highlight(context.space.collection, request.parsed_query, [hit.text for hit in hits])
+            texts = [text for hit in hits for text in (hit.text, hit.title)]
+            work = self.lexicon.highlight(context.space.collection, request.parsed_query, texts)
             highlights = await context.run_stage("highlight", work, optional=True, in_budget=False)
             if highlights is not None:
-                hits = [_highlighted(*pair) for pair in zip(hits, highlights, strict=True)]
+                hits = [_highlighted(*all_) for all_ in zip(hits, highlights[::2], highlights[1::2], strict=True)]
         if "vector" in request.include and hits:
             hits = [
                 replace(hit, vector=None if vector is None else tuple(map(float, vector)))
@@ -324,27 +328,13 @@ def _hit(fused: FusedItem[Item], candidate: Candidate, passage: Passage) -> Hit:
         end=passage.end,
         metadata=passage.metadata,
         revision=passage.revision,
+        partial=passage.partial,
         content_revision=candidate.content_revision,
         explanation=fused.explanation,
     )
 
 
-def _highlighted(hit: Hit, highlights: Highlights) -> Hit:
-    offsets = tuple((hit.start + start, hit.start + end) for start, end in highlights.spans)
-    return replace(hit, highlights=highlights.fragments, highlight_offsets=offsets)
-
-
-def _record_metrics(context: SearchContext, event: SearchEvent) -> None:
-    name, version = event.space.collection.name, str(event.space.version.number)
-    metrics.SEARCH_SECONDS.labels(name, version, context.request.mode).observe(context.timings.elapsed)
-    metrics.STALE_HITS.labels(name).inc(context.stale)
-    for stage, seconds in context.timings.seconds.items():
-        metrics.SEARCH_STAGE_SECONDS.labels(name, stage).observe(seconds)
-    for degradation in context.degraded:
-        metrics.DEGRADED.labels(degradation.stage, degradation.code).inc()
-    if event.plan.underfilled:
-        metrics.UNDERFILLED.labels(name).inc()
-    if event.confidence.in_domain is not None:
-        metrics.QUERY_CONFIDENCE.labels(name).observe(event.confidence.in_domain)
-    if event.confidence.withheld:
-        metrics.WITHHELD.labels(name).inc()
+def _highlighted(hit: Hit, text: Highlights, title: Highlights) -> Hit:
+    offsets = tuple((hit.start + start, hit.start + end) for start, end in text.spans)
+    marked = title.fragments[0] if title.fragments else None
+    return replace(hit, highlights=text.fragments, highlight_offsets=offsets, title_highlight=marked)

@@ -304,10 +304,10 @@ async def test_passages_are_aligned_and_counted_in_code_points(world: World) -> 
         4,
     )
     assert passages == (
-        Passage(title="B", text="234", start=2, end=5, metadata={}, revision=1),
+        Passage(title="B", text="234", start=2, end=5, metadata={}, revision=1, partial=True),
         None,
-        Passage(title="A", text="é\u0301a", start=1, end=4, metadata={"x": 1}, revision=1),
-        Passage(title="B", text="0123", start=0, end=4, metadata={}, revision=1),
+        Passage(title="A", text="é\u0301a", start=1, end=4, metadata={"x": 1}, revision=1, partial=True),
+        Passage(title="B", text="0123", start=0, end=4, metadata={}, revision=1, partial=True),
     )
 
 
@@ -317,6 +317,22 @@ async def test_passages_end_where_the_text_ends(world: World) -> None:
         world.collection.id, [candidate("a"), candidate("a", start=3, end=50), candidate("a", start=0, end=0)], None, 99
     )
     assert [(one.text, one.start, one.end) for one in passages if one] == [("short", 0, 5), ("rt", 3, 5), ("", 0, 0)]
+    assert [one.partial for one in passages if one] == [False, True, True]
+
+
+async def test_texts_are_read_in_order_up_to_a_number_of_bytes(world: World) -> None:
+    await world.put(doc("a", "12345"), doc("b", "äöü"), doc("c", "123"), doc("d", "old"), doc("gone"))
+    await world.put(doc("d", "new"))
+    await world.delete("gone")
+    revisions = {DocumentId(name): 1 for name in ("d", "missing", "gone", "b", "a", "c")}
+
+    async def read(limit: int) -> dict[DocumentId, str]:
+        return dict(await world.documents.texts(world.collection.id, revisions, limit))
+
+    assert await read(100) == {"b": "äöü", "a": "12345", "c": "123"}
+    assert list(await read(11)) == ["b", "a"]
+    assert list(await read(1)) == ["b"], "the first in any case"
+    assert await world.documents.texts(world.collection.id, {}, 100) == {}
 
 
 async def test_stale_candidates_have_no_passage(world: World) -> None:

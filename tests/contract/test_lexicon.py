@@ -325,3 +325,55 @@ async def test_each_document_is_read_in_its_language(mixed: Subject) -> None:
     assert ids(await mixed.lexicon.search(mixed.papers, parse_query("+Haus Häuser"), 10)) == ["de"]
     (found,) = await mixed.lexicon.highlight(mixed.papers, ParsedQuery(text="Haus am Fluss"), ["Häuser am Fluss"])
     assert found.spans[0] == (0, 6)
+
+
+@pytest.mark.parametrize(
+    ("query", "best", "others"),
+    [
+        (
+            "what does E-7325 mean",
+            "Fault E-7325: the pump stands still.",
+            ["Fault E-7352: a fault.", "What does it mean"],
+        ),
+        ("1.2.3", "Fixed in v1.2.3 of the driver.", ["Fixed in 1.3.2 and 3.2.1 and 2.1.3.", "1 and 2 and 3"]),
+        ('press "reset all" fault', "A fault: reset all of it.", ["Reset the fault, all of it.", "fault press fault"]),
+        ("+sluice fault fault", "The sluice gate.", ["A fault is a fault.", "Fault of the pump"]),
+        ("batteries", "The battery is empty.", ["The bat flies at night.", "Nothing of the kind."]),
+        ("C++ fault", "A fault of C++ code.", ["A fault of C code.", "A fault."]),
+        ("fault of the sluice", "The sluice gate.", ["The fault.", "A fault of the pump."]),
+    ],
+)
+async def test_the_passage_that_says_it_scores_best(tantivy: Subject, query: str, best: str, others: list[str]) -> None:
+    """Among passages that are analysed, and among so many that most are only looked through."""
+    manual = " ".join([best, *others])
+    await tantivy.write(("manual", manual), *((f"n{at}", f"A fault of part {at}.") for at in range(5)))
+    for filler in ([], ["Every fault is written down by the staff. " * 20] * 200):
+        passages = [*others, *filler, best]
+        scores = await tantivy.lexicon.score_passages(tantivy.papers, parse_query(query), passages)
+        assert len(scores) == len(passages)
+        assert max(scores) == scores[-1] > max(scores[:-1]) >= 0
+    assert await tantivy.lexicon.score_passages(tantivy.papers, parse_query(query), []) == ()
+    assert await tantivy.lexicon.score_passages(tantivy.papers, parse_query(query), ["", "🙂"]) == (0.0, 0.0)
+
+
+async def test_a_passage_in_a_language_without_spaces_scores_by_its_words(mixed: Subject) -> None:
+    passages = ["城市的老房子在河边。", "没有人知道是谁建造的。", "Nobody knows."]
+    await mixed.write(("zh", "".join(passages)), ("en", "The old houses of the town stand by the river."))
+    scores = await mixed.lexicon.score_passages(mixed.papers, ParsedQuery(text="谁建造"), passages)
+    assert max(scores) == scores[1] > scores[2] == 0
+
+
+@pytest.mark.parametrize(
+    ("query", "passage", "marked"),
+    [
+        ("fault E-7325", "See e-7325 and E-73251, xE-7325.", ["e-7325"]),
+        ("10.0.0.1", "Use 10.0.0.1.", ["10.0.0.1"]),
+        ("C++", "C++ and C", ["C++", "C"]),
+    ],
+)
+async def test_an_identifier_is_marked_as_one(tantivy: Subject, query: str, passage: str, marked: list[str]) -> None:
+    await tantivy.write(("a", passage))
+    (found,) = await tantivy.lexicon.highlight(tantivy.papers, ParsedQuery(text=query), [passage])
+    spans = [passage[start:end] for start, end in found.spans]
+    assert [one for one in spans if one in marked] == marked
+    assert f"<mark>{marked[0]}</mark>" in found.fragments[0]

@@ -60,6 +60,11 @@ class FakeLexicon:
         texts = [_words(f"{document.title} {document.text}") for document in self._store.living(collection.id)]
         return tuple(sum(word in one for one in texts) for word in _words(query.text))
 
+    async def score_passages(
+        self, collection: Collection, query: ParsedQuery, passages: Sequence[str]
+    ) -> tuple[float, ...]:
+        return tuple(float(len(_words(query.text) & _words(passage))) for passage in passages)
+
     async def highlight(
         self, collection: Collection, query: ParsedQuery, passages: Sequence[str]
     ) -> tuple[Highlights, ...]:

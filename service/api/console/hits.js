@@ -18,7 +18,7 @@ function hitRow(hit, at, plan, best, choose) {
     el("summary", {}, `Passage ${hit.chunk + 1}, characters ${count(hit.start)} to ${count(hit.end)}`),
     el("div", { class: "passage" }, text));
   const body = el("div", {},
-    el("h2", {}, hit.title || hit.id),
+    el("h2", {}, ...(hit.title_highlight ? marked(hit.title_highlight) : [hit.title || hit.id])),
     hit.title !== hit.id && el("div", { class: "id" }, hit.id),
     ...snippets.map((parts) => el("p", { class: "snippet" }, ...parts)),
     chips(hit.metadata ?? {}, choose),

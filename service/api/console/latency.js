@@ -9,7 +9,7 @@ const KEY = "azimuth-latency";
 const KEPT = 240;
 const SMOOTH = 3;
 const QUANTILES = [["p50", 0.5], ["p95", 0.95], ["p99", 0.99]];
-const STAGES = ["filter", "embed", "dense", "lexical", "fuse", "fetch", "rerank", "confidence", "highlight"];
+const STAGES = ["filter", "embed", "dense", "lexical", "fuse", "fetch", "passages", "rerank", "confidence", "highlight"];
 
 function remembered() {
   try {

@@ -5,7 +5,7 @@ import { $, card, count, el, ms, note, percent } from "./dom.js";
 import { hitList } from "./hits.js";
 import { clearProblem, showCounts, showProblem } from "./page.js";
 
-const STAGES = ["filter", "embed", "dense", "lexical", "fuse", "fetch", "rerank", "confidence", "highlight"];
+const STAGES = ["filter", "embed", "dense", "lexical", "fuse", "fetch", "passages", "rerank", "confidence", "highlight"];
 const PARTLY = new Set(["query_truncated", "cut_short", "incomplete", "contradictory", "given_up", "not_found"]);
 const PLANS = {
   exact: "exact scan",

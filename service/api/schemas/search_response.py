@@ -62,6 +62,8 @@ class HitAnswer(HitFields, total=False):
     """HTML-escaped, matches in <mark>."""
     highlight_offsets: tuple[tuple[int, int], ...]
     """Every match: [start, end) in code points of the document's text, as `start` and `end` of the hit."""
+    title_highlight: str | None
+    """As `highlights`, of the title; null where nothing matches."""
     vector: tuple[float, ...] | None
     """Null where the version has no vector of the content in this answer."""
     explain: ExplanationAnswer
@@ -168,6 +170,7 @@ def _hit(hit: Hit, request: SearchRequest, explain: bool) -> HitAnswer:
     if "highlights" in request.include:
         answer["highlights"] = hit.highlights
         answer["highlight_offsets"] = hit.highlight_offsets
+        answer["title_highlight"] = hit.title_highlight
     if "vector" in request.include:
         answer["vector"] = hit.vector
     if explain:

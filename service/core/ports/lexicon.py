@@ -38,6 +38,11 @@ class Lexicon(Protocol):
     async def document_frequencies(self, collection: Collection, query: ParsedQuery) -> tuple[int, ...]:
         """The number of documents with each distinct term; deleted documents may count for a while."""
 
+    async def score_passages(
+        self, collection: Collection, query: ParsedQuery, passages: Sequence[str]
+    ) -> tuple[float, ...]:
+        """How much each passage says of what the query asks: at least 0, comparable within one call."""
+
     async def highlight(
         self, collection: Collection, query: ParsedQuery, passages: Sequence[str]
     ) -> tuple[Highlights, ...]:

@@ -5,7 +5,7 @@ from typing import Protocol
 from service.core.filters import Filter
 from service.core.ids import DocumentId, Vector
 from service.core.jobs import EncodedDocument
-from service.core.search import Candidate, DensePlan
+from service.core.search import Candidate, ChunkScores, DensePlan
 from service.core.versions import EmbedderVersion, VectorSample
 
 
@@ -43,6 +43,11 @@ class VectorStore(Protocol):
 
         Documents without vectors are left out.
         """
+
+    async def chunks(
+        self, version: EmbedderVersion, vector: Vector | None, ids: Sequence[DocumentId]
+    ) -> Mapping[DocumentId, ChunkScores]:
+        """All chunks of each of these documents, in order, with their exact cosines."""
 
     async def directions(self, version: EmbedderVersion, ids: Sequence[DocumentId]) -> Mapping[DocumentId, Vector]:
         """The mean direction of all chunks of each of these documents.

@@ -1,6 +1,7 @@
 """Highlights of a passage: every match, and the fragment with the most and rarest of the query's terms."""
 
 import html
+import re
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
 
@@ -10,6 +11,9 @@ from service.store.lexical.analyzer import LanguageAnalyzer
 FRAGMENT_LENGTH = 200
 """Longest fragment, in characters."""
 
+_VERBATIM_WEIGHT = 100.0
+"""Of an identifier of the query: more than any words together, whose weights are idf."""
+
 _WORD_REACH = 30
 """A fragment begins and ends between words, where there is a boundary within so many characters."""
 
@@ -18,9 +22,13 @@ Span = tuple[int, int]
 
 
 def highlighted(
-    passage: str, chains: Sequence[LanguageAnalyzer], weight_of: Callable[[LanguageAnalyzer, str], float]
+    passage: str,
+    chains: Sequence[LanguageAnalyzer],
+    weight_of: Callable[[LanguageAnalyzer, str], float],
+    verbatim: Sequence[str] = (),
 ) -> Highlights:
-    """`weight_of`: the weight of a term of this chain; 0 where the query does not contain it."""
+    """`weight_of`: the weight of a term of this chain; 0 where the query does not contain it. `verbatim`: identifiers,
+    each marked as one where it stands as it is."""
     matches: dict[Span, tuple[float, str]] = {}
     for chain in chains:
         for token in chain.tokens(passage):
@@ -28,6 +36,9 @@ def highlighted(
             if weight > 0:
                 span = (token.start, token.end)
                 matches[span] = max(matches.get(span, (0.0, "")), (weight, token.term))
+    for identifier in verbatim:
+        for found in re.finditer(rf"(?<!\w){re.escape(identifier)}(?!\w)", passage, re.IGNORECASE):
+            matches[found.span()] = (_VERBATIM_WEIGHT, identifier)
     if not matches:
         return Highlights()
     spans = merge_overlapping(sorted(matches))

@@ -29,6 +29,8 @@ from service.core.search import Candidate
 from service.store.lexical.analyzer import Analyzer
 from service.store.lexical.exact_bm25 import SampleBM25
 from service.store.lexical.highlights import highlighted
+from service.store.lexical.identifiers import query_identifiers
+from service.store.lexical.passage_scorer import PassageScorer
 from service.store.lexical.query import LexicalQuery, Must
 
 T = TypeVar("T")
@@ -197,11 +199,17 @@ class LexicalIndex:
         """The BM25 score of each document with its exact length and the statistics of the index."""
         return SampleBM25(documents, *self.evaluate(words, LexicalQuery.statistics)).scores()
 
+    def score_passages(self, words: ParsedQuery, passages: Sequence[str]) -> tuple[float, ...]:
+        """Aligned with the passages."""
+        with self._query(words) as query:
+            return PassageScorer(query, words).scores(passages)
+
     def highlight(self, words: ParsedQuery, passages: Sequence[str]) -> list[Highlights]:
         """Aligned with the passages."""
         with self._query(words) as query:
             chains, weight_of = query.highlighting()
-            return [highlighted(passage, chains, weight_of) for passage in passages]
+            verbatim = [one.text for one in query_identifiers(words.text)]
+            return [highlighted(passage, chains, weight_of, verbatim) for passage in passages]
 
     @contextmanager
     def _query(self, words: ParsedQuery) -> Iterator[LexicalQuery]:

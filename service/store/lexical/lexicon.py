@@ -101,6 +101,12 @@ class TantivyLexicon:
     async def document_frequencies(self, collection: Collection, query: ParsedQuery) -> tuple[int, ...]:
         return await self._query(collection, lambda index: index.evaluate(query, LexicalQuery.document_frequencies), ())
 
+    async def score_passages(
+        self, collection: Collection, query: ParsedQuery, passages: Sequence[str]
+    ) -> tuple[float, ...]:
+        zeros = (0.0,) * len(passages)
+        return await self._query(collection, lambda index: index.score_passages(query, passages), zeros)
+
     async def highlight(
         self, collection: Collection, query: ParsedQuery, passages: Sequence[str]
     ) -> tuple[Highlights, ...]:

@@ -149,11 +149,28 @@ class PostgresDocuments(Adapter):
         }
         passages: list[Passage | None] = [None] * len(candidates)
         rows = await self._pool.fetch_all(query, values, prepare=False)
-        for at, title, text, start, metadata, revision in rows:
+        for at, title, text, start, metadata, revision, partial in rows:
             passages[at - 1] = Passage(
-                title=title, text=text, start=start, end=start + len(text), metadata=metadata, revision=revision
+                title=title,
+                text=text,
+                start=start,
+                end=start + len(text),
+                metadata=metadata,
+                revision=revision,
+                partial=partial,
             )
         return tuple(passages)
+
+    async def texts(
+        self, collection_id: CollectionId, content_revisions: Mapping[DocumentId, int], limit: int
+    ) -> Mapping[DocumentId, str]:
+        values = {
+            "collection_id": collection_id,
+            "ids": list(content_revisions),
+            "content_revisions": list(content_revisions.values()),
+            "limit": limit,
+        }
+        return dict(await self._pool.fetch_all(SQL.texts, values))
 
 
 async def _hold_collection(connection: Connection, collection_id: CollectionId) -> None:

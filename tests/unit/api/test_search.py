@@ -75,11 +75,11 @@ async def test_the_header_carries_the_stages(api: Edge) -> None:
 @pytest.mark.parametrize(
     ("include", "present"),
     [
-        (None, {"text", "metadata", "highlights", "highlight_offsets"}),
+        (None, {"text", "metadata", "highlights", "highlight_offsets", "title_highlight"}),
         ([], set()),
         (["text"], {"text"}),
         (["vector", "metadata"], {"vector", "metadata"}),
-        (["highlights", "highlights"], {"highlights", "highlight_offsets"}),
+        (["highlights", "highlights"], {"highlights", "highlight_offsets", "title_highlight"}),
     ],
 )
 async def test_hits_have_the_included_fields(api: Edge, include: list[str] | None, present: set[str]) -> None:

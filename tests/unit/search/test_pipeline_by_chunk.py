@@ -67,13 +67,13 @@ async def test_of_a_document_only_its_best_chunk_is_a_hit_unless_chunks_are(book
     assert document.text[hit.start : hit.end] == hit.text == "A small cat purrs beside its mice. "
 
 
-async def test_the_words_of_a_document_count_for_each_of_its_chunks(book: Zoo) -> None:
+async def test_each_chunk_counts_the_words_that_it_holds(book: Zoo) -> None:
     answer = await book.search().run(NAME, SearchRequest(text="cat purrs mice", k=20, group_by="chunk"))
-    of_book = [hit.explanation for hit in answer.hits if hit.id == "book"]
+    of_book = {hit.chunk: hit.explanation for hit in answer.hits if hit.id == "book"}
     assert len(of_book) == 4, "also the chunks that are about something else"
-    assert of_book[0].lexical is not None
-    assert all(one.lexical == of_book[0].lexical for one in of_book)
-    assert len({one.dense.score for one in of_book if one.dense is not None}) == 4
+    lexical = {chunk: one.lexical and one.lexical.score for chunk, one in of_book.items()}
+    assert lexical == {0: pytest.approx(2.0), 1: None, 2: 3.0, 3: None}, "of the score 3 of the document"
+    assert len({one.dense.score for one in of_book.values() if one.dense is not None}) == 4
     assert [hit.score for hit in answer.hits] == sorted((hit.score for hit in answer.hits), reverse=True)
 
 
@@ -119,12 +119,10 @@ async def test_what_is_not_encoded_yet_is_one_hit_without_chunks(book: Zoo) -> N
     assert cat.explanation.dense is None
 
 
-async def test_without_the_dense_leg_chunks_cannot_be_told_apart_and_the_answer_says_that_it_is_missing(
-    book: Zoo,
-) -> None:
+async def test_without_the_dense_leg_words_tell_chunks_apart_and_the_answer_says_that_it_is_missing(book: Zoo) -> None:
     refusing = book.mocked_verifier(side_effect=SpaceRefused("weights differ"))
     answer = await book.search(verifier=refusing).run(NAME, SearchRequest(text="cat purrs", group_by="chunk"))
-    assert len(answer.hits) == len({hit.id for hit in answer.hits})
+    assert [chunk for chunk in chunks(answer) if chunk[0] == "book"] == [("book", 2), ("book", 0)]
     assert [one.stage for one in answer.degraded] == ["embed"]
 
 

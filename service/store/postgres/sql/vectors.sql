@@ -80,6 +80,18 @@ CROSS JOIN LATERAL (
     LIMIT %(chunks)s
 ) AS best
 
+-- name: chunks
+-- All chunks of each of the named documents, in one row a document, with their cosines where there is a vector.
+SELECT v.document_id,
+       v.content_revision,
+       array_agg(v.chunk ORDER BY v.chunk) AS chunks,
+       array_agg(v.starts::integer ORDER BY v.chunk) AS starts,
+       array_agg(v.ends::integer ORDER BY v.chunk) AS ends,
+       array_agg(coalesce(1 - (v.embedding <=> %(vector)s), 0) ORDER BY v.chunk) AS cosines
+FROM {vectors} AS v
+WHERE v.collection_id = %(collection_id)s AND v.document_id = ANY (%(ids)s::text[])
+GROUP BY v.document_id, v.content_revision
+
 -- name: directions
 -- The mean of the vectors of each of the named documents, as far as they are of what it is now.
 SELECT v.document_id, avg(v.embedding::vector) AS mean

@@ -1,0 +1,111 @@
+"""Scores passages of documents that were found: which of them says what the query asks?
+
+BM25 with the passages as documents. The idf of a term is that of the index plus that among the passages: within a
+manual, a word that each of its passages has tells nothing, however rare it is elsewhere.
+"""
+
+from collections.abc import Sequence
+
+from service.core.query_syntax import ParsedQuery
+from service.store.lexical.analyzer import LanguageAnalyzer
+from service.store.lexical.identifiers import Identifier, index_terms, long_numbers, query_identifiers
+from service.store.lexical.query import K1, PHRASE, SATURATION, WHOLE, B, LexicalQuery, idf
+
+ANALYSED_LENGTH = 40_000
+"""Characters that are analysed of one call, in 1 ms: of the passages that hold the query's rarest words as written."""
+_LITERALS = 4
+"""Words that are looked for as written; each takes 1 ms for a million characters."""
+_LEAST_STEM = 4
+_DEMANDED = 10.0
+"""What a required or quoted phrase adds, as a multiple of the best score without: such a passage is the best."""
+
+
+class PassageScorer:
+    def __init__(self, query: LexicalQuery, words: ParsedQuery) -> None:
+        self._searcher = query.searcher
+        self._words = words
+        self._chains, self._weight = query.highlighting()
+        self._identifiers = query_identifiers(words.text) if words.identifiers else []
+
+    def scores(self, passages: Sequence[str]) -> tuple[float, ...]:
+        """Aligned with the passages; comparable with each other alone."""
+        scores = self._rough_scores(passages)
+        analysed, length = list[int](), 0
+        for at in sorted(range(len(passages)), key=lambda at: -scores[at]):
+            if scores[at] or self._words.typos is not None or not passages[at].isascii():
+                length += len(passages[at])
+                if length > ANALYSED_LENGTH:
+                    break
+                analysed.append(at)
+        texts = [passages[at] for at in analysed]
+        by_chain = [self._bm25(chain, texts, len(passages)) for chain in self._chains]
+        for at, *exact in zip(analysed, *by_chain, strict=True):
+            scores[at] = max(exact)
+        return tuple(scores)
+
+    def _rough_scores(self, passages: Sequence[str]) -> list[float]:
+        """The idf of the rarest words that a passage holds as written, or their stems: BM25 of one occurrence each.
+
+        In ASCII a passage without any of them has none of their terms; elsewhere letters have several spellings.
+        """
+        words: dict[str, float] = {}
+        stems: dict[str, str] = {}
+        for chain in self._chains:
+            for token in chain.tokens(self._words.text, stop_words=False):
+                word = self._words.text[token.start : token.end].casefold()
+                stem = token.term.removeprefix(chain.tag)
+                # All but the last letter, for "batteries" has the stem "batteri", and "battery" too.
+                stems[word] = stem[:-1] if len(stem) > _LEAST_STEM else stem
+                words[word] = max(words.get(word, 0.0), self._weight(chain, token.term))
+        rarest = sorted(words, key=lambda word: -words[word])[:_LITERALS]
+        sought = {stems[word] if word.startswith(stems[word]) else word: words[word] for word in rarest}
+        sought |= {stems[word]: words[word] for word in rarest}
+        verbatim = (*(one.text for one in self._identifiers), *self._words.required, *self._words.quoted)
+        sought |= dict.fromkeys(map(str.casefold, verbatim[:_LITERALS]), sum(words.values()))
+        return [sum(weight for word, weight in sought.items() if word in text) for text in map(str.casefold, passages)]
+
+    def _bm25(self, chain: LanguageAnalyzer, texts: Sequence[str], passages: int) -> list[float]:
+        """Of texts that are the only ones with such words among so many passages."""
+        terms = [chain.terms(text) for text in texts]
+        held = [set(own) for own in terms]
+        weights: dict[str, float] = {}
+        for term in set[str]().union(*held):
+            if (weight := self._weight(chain, term)) > 0:
+                weights[term] = weight + idf(passages, sum(term in own for own in held))
+        average = sum(map(len, terms)) / max(1, len(terms))
+
+        def bm25(own: Sequence[str], distinct: set[str]) -> float:
+            norm = K1 * (1 - B + B * len(own) / average) if average else K1
+            counts = {term: own.count(term) for term in weights.keys() & distinct}
+            return sum(weights[term] * SATURATION * count / (count + norm) for term, count in counts.items())
+
+        def holders(phrase: str) -> list[int]:
+            parts = chain.terms(phrase)
+            candidates = [at for at, own in enumerate(held) if parts and own.issuperset(parts)]
+            return [at for at in candidates if _contains(terms[at], parts)]
+
+        scores = [bm25(own, distinct) for own, distinct in zip(terms, held, strict=True)]
+        for one in self._identifiers:
+            whole = [at for at, text in enumerate(texts) if _holds(text, one)]
+            parts = sum(weights.get(part, 0.0) for part in chain.terms(one.text))
+            rareness = idf(self._searcher.num_docs, self._searcher.doc_freq("identifier", one.form))
+            for at in holders(one.text):
+                scores[at] += PHRASE * parts
+            for at in whole:  # more than any near miss has by repeating the parts
+                scores[at] += WHOLE * (rareness + idf(passages, len(whole)) + SATURATION * parts)
+        best = max(scores, default=0.0) or 1.0
+        for phrase in (*self._words.required, *self._words.quoted):
+            for at in holders(phrase):
+                scores[at] += _DEMANDED * best
+        return scores
+
+
+def _contains(terms: Sequence[str], phrase: Sequence[str]) -> bool:
+    starts = (at for at, term in enumerate(terms) if term == phrase[0])
+    return any(terms[at : at + len(phrase)] == phrase for at in starts)
+
+
+def _holds(text: str, identifier: Identifier) -> bool:
+    if identifier.form.startswith("#"):
+        return any(one.form == identifier.form for one in long_numbers(text))
+    return identifier.form in text.casefold() and identifier.form in index_terms(text)
