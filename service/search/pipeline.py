@@ -12,7 +12,6 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
-from service.core import metrics
 from service.core.concurrency import both, gather_limited
 from service.core.errors import NotFound, Overloaded, Unavailable
 from service.core.ids import CollectionName, Vector
