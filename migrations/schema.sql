@@ -61,7 +61,8 @@ CREATE TABLE public.documents (
     content_revision bigint NOT NULL,
     created_at timestamp with time zone NOT NULL,
     updated_at timestamp with time zone NOT NULL,
-    deleted_at timestamp with time zone
+    deleted_at timestamp with time zone,
+    sent_metadata jsonb
 );
 
 CREATE TABLE public.embedder_versions (
@@ -94,7 +95,9 @@ CREATE TABLE public.indexed_fields (
     state text NOT NULL,
     filled_to text COLLATE pg_catalog."C",
     dropped_at timestamp with time zone,
-    CONSTRAINT indexed_fields_state_check CHECK ((state = ANY (ARRAY['building'::text, 'ready'::text, 'dropped'::text, 'emptying'::text])))
+    type text,
+    CONSTRAINT indexed_fields_state_check CHECK ((state = ANY (ARRAY['building'::text, 'ready'::text, 'dropped'::text, 'emptying'::text]))),
+    CONSTRAINT indexed_fields_type_check CHECK ((type = ANY (ARRAY['datetime'::text, 'number'::text, 'string'::text])))
 );
 
 ALTER TABLE public.indexed_fields ALTER COLUMN number ADD GENERATED ALWAYS AS IDENTITY (

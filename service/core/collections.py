@@ -1,11 +1,13 @@
 """Collections and their settings: embedder, chunking, index, fusion and reranking."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 from typing import Literal
 
 from service.core.ids import CollectionId, CollectionName, VersionNumber
+from service.core.metadata import FieldType
 
 Storage = Literal["halfvec", "vector", "binary"]
 
@@ -98,6 +100,14 @@ class TuningRecord:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class DeclaredField:
+    """A field of the metadata, dotted where it is nested, all of whose values are of this type."""
+
+    field: str
+    type: FieldType
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class CollectionSettings:
     """`candidates`: documents that each leg retrieves, unless a search sets another number."""
 
@@ -110,8 +120,13 @@ class CollectionSettings:
     rerank: RerankSettings = RerankSettings()
     tuned: TuningRecord | None = None
     """None where fusion, candidates and reranking are the defaults, or were set by hand since."""
-    indexed: tuple[str, ...] = ()
-    """Fields of the metadata, dotted where they are nested, that have an index for filters."""
+    indexed: tuple[str | DeclaredField, ...] = ()
+    """Fields of the metadata that have an index for filters; a str is a field with values of any type."""
+
+    @property
+    def field_types(self) -> Mapping[str, FieldType | None]:
+        """The declared fields in order, each with its type; None: any."""
+        return dict((one, None) if isinstance(one, str) else (one.field, one.type) for one in self.indexed)
 
 
 class FieldState(StrEnum):
@@ -125,6 +140,7 @@ class FieldState(StrEnum):
 class IndexedField:
     name: str
     state: FieldState
+    type: FieldType | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

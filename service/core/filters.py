@@ -3,7 +3,7 @@
 `matches` defines the meaning; `store/postgres/filters/filter_sql.py` expresses it in SQL, and a property test compares
 the two.
 
-- A dotted path walks nested objects and, where it meets an array, each object in it. It may find many values or none.
+- A name with dots finds many values or none: see `metadata.find`. Keys and strings are compared in NFC.
 - A value that is an array stands for its elements (one level), so `{"tags": "x"}` matches where one tag is "x".
 - Numbers are compared as the decimals that JSON writes (1 equals 1.0), strings by code point. A boolean is no number;
   `$gt $gte $lt $lte` never match across types.
@@ -11,30 +11,46 @@ the two.
 - `$exists`: whether the path finds anything, null included.
 - `$contains`: an array that has the element, or a string that has the substring.
 - Several fields, or several operators on one field, must all hold.
+- Of a field that is declared with a type, operands have this type (`typed`). Instants are compared with the texts that
+  name one; no other text equals an instant, or is before or after it.
 """
 
 import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from operator import ge, gt, le, lt
 from typing import Any, Final, Literal, cast
 
+from service.core.collections import DeclaredField
 from service.core.errors import Invalid
+from service.core.metadata import (
+    MAX_FIELD_LENGTH,
+    FieldType,
+    Instant,
+    elements,
+    find,
+    instant,
+    is_of_type,
+    name_error,
+    nfc,
+    type_error,
+)
 
 Operator = Literal["$eq", "$ne", "$gt", "$gte", "$lt", "$lte", "$in", "$nin", "$exists", "$contains"]
 
-Scalar = str | int | float | bool | None
+Scalar = str | int | float | bool | Instant | None
 
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """One field against one operand. `path` is the dotted field name, split."""
+    """One field against one operand. `path` is the dotted field name, split; `at` its place in the client's filter."""
 
     path: tuple[str, ...]
     operator: Operator
     operand: Scalar | tuple[Scalar, ...]
+    at: str = field(default="filter", compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +73,6 @@ Filter = Condition | And | Or | Not
 MAX_DEPTH: Final = 8
 MAX_CONDITIONS: Final = 100
 MAX_VALUES: Final = 1_000
-MAX_FIELD_LENGTH: Final = 512
 MAX_DECLARED: Final = 16
 
 _ORDERED: Mapping[str, Callable[[Any, Any], bool]] = {"$gt": gt, "$gte": ge, "$lt": lt, "$lte": le}
@@ -72,18 +87,48 @@ def parse(raw: object) -> Filter:
     return _Parser().conjunction(raw, "filter", depth=1)
 
 
-def declared(names: Sequence[str], at: str) -> tuple[str, ...]:
-    """The fields that a collection declares, sorted. Invalid names one that no filter could use."""
-    for number, name in enumerate(names):
+def declared(fields: Sequence[str | DeclaredField], at: str) -> tuple[str | DeclaredField, ...]:
+    """The fields that a collection declares, sorted by name. Invalid names one that no filter could use."""
+    found: dict[str, str | DeclaredField] = {}
+    for number, one in enumerate(fields):
         place = f"{at}.{number}"
-        if name.startswith("$"):
-            raise Invalid.at(place, "a field name cannot begin with $")
+        name = nfc(one if isinstance(one, str) else one.field)
         _path(name, place)
-        if name in names[:number]:
+        if name in found:
             raise Invalid.at(place, "named twice")
-    if len(names) > MAX_DECLARED:
+        found[name] = name if isinstance(one, str) else replace(one, field=name)
+    if len(found) > MAX_DECLARED:
         raise Invalid.at(at, f"more than {MAX_DECLARED} fields")
-    return tuple(sorted(names))
+    return tuple(found[name] for name in sorted(found))
+
+
+def typed(where: Filter | None, types: Mapping[str, FieldType | None]) -> Filter | None:
+    """The filter with operands of the declared types. Invalid names an operand that is of another type."""
+    match where:
+        case And(parts) | Or(parts):
+            return replace(where, parts=tuple(cast(Filter, typed(part, types)) for part in parts))
+        case Not(part):
+            return Not(cast(Filter, typed(part, types)))
+        case Condition() if where.operator != "$exists" and (kind := types.get(".".join(where.path))) is not None:
+            return _typed_condition(where, kind)
+        case _:
+            return where
+
+
+def _typed_condition(condition: Condition, kind: FieldType) -> Condition:
+    def convert(value: Scalar, at: str) -> Scalar:
+        if value is None or isinstance(value, Instant):
+            return value
+        if not is_of_type(value, kind):
+            raise Invalid.at(at, type_error(value, kind))
+        return instant(value) if kind == "datetime" and isinstance(value, str) else value
+
+    at, operand = condition.at, condition.operand
+    if kind == "datetime" and condition.operator == "$contains":
+        raise Invalid.at(at, "the field is declared as datetime: $eq and $in find the elements of an array")
+    if isinstance(operand, tuple):
+        return replace(condition, operand=tuple(convert(one, f"{at}.{number}") for number, one in enumerate(operand)))
+    return replace(condition, operand=convert(operand, at))
 
 
 class _Parser:
@@ -152,7 +197,7 @@ class _Parser:
         if operator not in _OPERATORS:
             raise Invalid.at(at, f"unknown operator; known are {', '.join(sorted(_OPERATORS))} and $not")
         self._count(at)
-        return Condition(path, cast(Operator, operator), _operand(operator, operand, at))
+        return Condition(path, cast(Operator, operator), _operand(operator, operand, at), at)
 
     def _count(self, at: str) -> None:
         self._parts += 1
@@ -166,13 +211,10 @@ def _and(parts: Iterator[Filter]) -> Filter:
 
 
 def _path(name: str, at: str) -> tuple[str, ...]:
-    if len(name) > MAX_FIELD_LENGTH:
-        raise Invalid.at(at, f"a field name longer than {MAX_FIELD_LENGTH} characters")
-    _text(name, at)
-    path = tuple(name.split("."))
-    if not all(path):
-        raise Invalid.at(at, "an empty field name")
-    return path
+    name = _text(name, at)
+    if error := name_error(name):
+        raise Invalid.at(at, error)
+    return tuple(name.split("."))
 
 
 def _operand(operator: str, raw: object, at: str) -> Scalar | tuple[Scalar, ...]:
@@ -213,7 +255,7 @@ def _scalar(raw: object, at: str) -> Scalar:
 def _text(value: str, at: str) -> str:
     if _NOT_TEXT.search(value):
         raise Invalid.at(at, "contains a NUL character or half of a surrogate pair")
-    return value
+    return cast(str, nfc(value))
 
 
 def _shown(key: str) -> str:
@@ -236,15 +278,19 @@ def operands(where: Filter | None) -> int:
 
 def matches(where: Filter, metadata: Mapping[str, Any]) -> bool:
     """Whether a document with this metadata passes."""
+    return _matches(where, nfc(metadata))
+
+
+def _matches(where: Filter, metadata: Mapping[str, Any]) -> bool:
     match where:
         case And(parts):
-            return all(matches(part, metadata) for part in parts)
+            return all(_matches(part, metadata) for part in parts)
         case Or(parts):
-            return any(matches(part, metadata) for part in parts)
+            return any(_matches(part, metadata) for part in parts)
         case Not(part):
-            return not matches(part, metadata)
+            return not _matches(part, metadata)
         case Condition(path, operator, operand):
-            return _holds(operator, operand, _found(metadata, path))
+            return _holds(operator, operand, find(metadata, path))
 
 
 def _holds(operator: Operator, operand: Scalar | tuple[Scalar, ...], found: list[Any]) -> bool:
@@ -252,7 +298,7 @@ def _holds(operator: Operator, operand: Scalar | tuple[Scalar, ...], found: list
         case "$exists":
             return bool(found) == operand
         case "$eq":
-            return any(_equal(value, operand) for value in _elements(found)) or (operand is None and not found)
+            return any(_equal(value, operand) for value in elements(found)) or (operand is None and not found)
         case "$in":
             return any(_holds("$eq", one, found) for one in cast(tuple[Scalar, ...], operand))
         case "$ne" | "$nin":
@@ -260,23 +306,12 @@ def _holds(operator: Operator, operand: Scalar | tuple[Scalar, ...], found: list
         case "$contains":
             return any(_contains(value, operand) for value in found)
         case _:
-            return any(_ordered(operator, value, operand) for value in _elements(found))
-
-
-def _found(metadata: Mapping[str, Any], path: tuple[str, ...]) -> list[Any]:
-    """The values at the end of a path. An array on the path stands for the objects in it."""
-    found: list[Any] = [metadata]
-    for key in path:
-        found = [one[key] for one in _elements(found) if isinstance(one, Mapping) and key in one]
-    return found
-
-
-def _elements(values: list[Any]) -> Iterator[Any]:
-    for value in values:
-        yield from value if isinstance(value, list | tuple) else (value,)
+            return any(_ordered(operator, value, operand) for value in elements(found))
 
 
 def _equal(value: object, operand: object) -> bool:
+    if isinstance(operand, Instant):
+        return isinstance(value, str) and instant(value) == operand
     if isinstance(value, bool) or isinstance(operand, bool):
         return value is operand
     if isinstance(value, int | float) and isinstance(operand, int | float):
@@ -288,6 +323,8 @@ def _equal(value: object, operand: object) -> bool:
 
 def _ordered(operator: Operator, value: object, operand: object) -> bool:
     compare = _ORDERED[operator]
+    if isinstance(operand, Instant):
+        return isinstance(value, str) and (moment := instant(value)) is not None and compare(moment, operand)
     if isinstance(value, int | float) and isinstance(operand, int | float):
         return not isinstance(value, bool) and compare(_decimal(value), _decimal(operand))
     return isinstance(value, str) and isinstance(operand, str) and compare(value, operand)

@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from service.core.collections import FusionSettings, RerankSettings
-from service.core.filters import Filter
+from service.core.collections import CollectionSettings, FusionSettings, RerankSettings
+from service.core.filters import Filter, typed
 from service.core.ids import DocumentId, VersionNumber
 from service.core.query_syntax import ParsedQuery, Syntax, TypoTolerance, parse_query
 from service.core.timings import Timings
@@ -246,6 +246,10 @@ class SearchRequest:
     def effective_queries(self) -> tuple[Query, ...]:
         """The queries, of which there mostly is one."""
         return self.queries or (Query(text=self.text, vector=self.vector),)
+
+    def for_collection(self, settings: CollectionSettings) -> "SearchRequest":
+        """The same search with the filter read by the types of declared fields. Invalid names a value of another."""
+        return self if self.where is None else replace(self, where=typed(self.where, settings.field_types))
 
     def for_query(self, query: Query) -> "SearchRequest":
         """The same search with only this query."""

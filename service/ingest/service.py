@@ -51,9 +51,10 @@ class IngestService:
         if len(documents) > self.limits.batch:
             raise Invalid.at("documents", f"at most {self.limits.batch} documents in one request")
         errors: list[FieldError] = []
+        types = collection.settings.field_types
         first: dict[DocumentId, int] = {}
         for at, document in enumerate(documents):
-            errors += document_errors(document, target, self.limits, f"documents.{at}.")
+            errors += document_errors(document, target, self.limits, types, f"documents.{at}.")
             if first.setdefault(document.id, at) != at:
                 errors.append(FieldError(f"documents.{at}.id", "the same id twice in one request"))
         if errors:
@@ -63,7 +64,8 @@ class IngestService:
     async def stream(self, collection: Collection, lines: Lines, target: VectorTarget | None = None) -> StreamOutcome:
         """Write documents as they arrive. What was committed stays, also where the stream breaks off."""
         outcome = StreamOutcome()
-        async for batch in batches(lines, lambda one: document_errors(one, target, self.limits), outcome):
+        types = collection.settings.field_types
+        async for batch in batches(lines, lambda one: document_errors(one, target, self.limits, types), outcome):
             for accepted in await self._commit(collection, batch, target):
                 outcome.counts[accepted.status] += 1
         return outcome

@@ -10,6 +10,7 @@ from typing import Any
 from service.core.documents import Document
 from service.core.errors import Conflict, FieldError, Invalid, VersionNotFound
 from service.core.ids import VersionNumber, unsafe_in_url
+from service.core.metadata import FieldType, name_error, nfc, type_errors
 from service.core.vector_math import unit
 from service.core.versions import EmbedderVersion
 
@@ -32,9 +33,16 @@ class DocumentLimits:
 
 
 def document_errors(
-    document: Document, target: VectorTarget | None, limits: DocumentLimits, prefix: str = ""
+    document: Document,
+    target: VectorTarget | None,
+    limits: DocumentLimits,
+    types: Mapping[str, FieldType | None],
+    prefix: str = "",
 ) -> list[FieldError]:
-    """Everything that is wrong with the document; `prefix` begins the name of each field."""
+    """Everything that is wrong with the document; `prefix` begins the name of each field.
+
+    `types`: of the declared fields of its metadata.
+    """
     errors = [
         *_text_errors(document.id, f"{prefix}id", limits.id_length),
         *_text_errors(document.title, f"{prefix}title", limits.title_length),
@@ -50,6 +58,8 @@ def document_errors(
         errors.append(FieldError(f"{prefix}text", "must not be empty where there is no title either"))
     if not errors and len(json.dumps(document.metadata, ensure_ascii=False).encode()) > limits.metadata_bytes:
         errors.append(FieldError(f"{prefix}metadata", f"larger than {limits.metadata_bytes} bytes"))
+    if not errors:
+        errors += [FieldError(f"{prefix}metadata.{at}", error) for at, error in type_errors(document.metadata, types)]
     return errors
 
 
@@ -98,8 +108,8 @@ def _text_errors(text: str, field: str, max_length: int) -> Iterator[FieldError]
         yield FieldError(field, "contains half of a surrogate pair, which is not Unicode text")
 
 
-def _metadata_errors(value: Any, field: str, depth: int) -> Iterator[FieldError]:
-    """Metadata must be JSON that PostgreSQL can store and filters can compare."""
+def _metadata_errors(value: Any, field: str, depth: int, name: str | None = None) -> Iterator[FieldError]:
+    """Metadata must be JSON that PostgreSQL can store and filters can compare; `name`: by which they find the value."""
     match value:
         case str():
             yield from _text_errors(value, field, 1_000_000)
@@ -112,9 +122,16 @@ def _metadata_errors(value: Any, field: str, depth: int) -> Iterator[FieldError]
         case Mapping() | list() | tuple() if depth == 0:
             yield FieldError(field, "nested too deeply")
         case Mapping():
+            if len(set(map(nfc, value))) < len(value):
+                yield FieldError(field, "two keys are the same text, composed differently (they are compared in NFC)")
             for key, inner in value.items():
                 yield from _text_errors(key, field, 512)
-                yield from _metadata_errors(inner, f"{field}.{key}", depth - 1)
+                inner_name = key if name is None else f"{name}.{key}"
+                if error := name_error(inner_name):
+                    yield FieldError(
+                        field, f'no filter could have the field "{inner_name[:100]}" ({error}): rename the key'
+                    )
+                yield from _metadata_errors(inner, f"{field}.{key}", depth - 1, inner_name)
         case list() | tuple():
             for at, inner in enumerate(value):
-                yield from _metadata_errors(inner, f"{field}.{at}", depth - 1)
+                yield from _metadata_errors(inner, f"{field}.{at}", depth - 1, name)

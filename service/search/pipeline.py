@@ -107,7 +107,7 @@ class SearchPipeline:
     ) -> SearchResult:
         timings = Timings()
         space = await self._spaces.resolve(name, request.embedder_version)
-        context = SearchContext(request, space, live, timings)
+        context = SearchContext(request.for_collection(space.collection.settings), space, live, timings)
         await constraints.keep_hyphens(self.lexicon, context)
         rerank = request.rerank.resolve(space.collection.settings.rerank) if request.rerank else None
         wanted = max(request.pool_size, rerank.depth if rerank else 0)
@@ -147,7 +147,7 @@ class SearchPipeline:
         if context.live:
             event = SearchEvent(
                 space=space,
-                request=request,
+                request=context.request,
                 vectors=tuple(vectors),
                 plan=plan,
                 filter_match=filter_match,

@@ -114,7 +114,7 @@ class FakeCollections:
         return self.known_counts.get(collection.id, CollectionCounts(documents=0, chunks=0, pending=0, failed=0))
 
     async def fields(self, collection_id: CollectionId) -> tuple[IndexedField, ...]:
-        names = sorted(self.rows[collection_id].settings.indexed) if collection_id in self.rows else ()
+        names = sorted(self.rows[collection_id].settings.field_types) if collection_id in self.rows else ()
         return tuple(IndexedField(name=name, state=FieldState.READY) for name in names)
 
 

@@ -3,6 +3,7 @@
 import asyncio
 import dataclasses
 import random
+import re
 from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
@@ -10,7 +11,8 @@ from typing import Any
 import pytest
 
 from service.core import filters
-from service.core.collections import FieldState
+from service.core.collections import DeclaredField, FieldState
+from service.core.errors import Invalid
 from service.core.ids import CollectionName, DocumentId
 from service.store.postgres.connection.pool import Pool
 from service.store.postgres.documents import PostgresDocuments
@@ -27,9 +29,10 @@ async def world(pool: Pool) -> World:
     return await build(pool)
 
 
-async def declare(world: World, *names: str) -> None:
+async def declare(world: World, *names: str, **types: Any) -> None:
     before = await world.collections.get(world.collection.id)
-    settings = dataclasses.replace(before.settings, indexed=filters.declared(names, "indexed"))
+    typed = [DeclaredField(field=name, type=kind) for name, kind in types.items()]
+    settings = dataclasses.replace(before.settings, indexed=filters.declared([*names, *typed], "indexed"))
     world.collection = await world.collections.update(before, settings)
 
 
@@ -52,7 +55,9 @@ async def states(world: World) -> dict[str, FieldState]:
 
 async def found(world: World, raw: dict[str, Any]) -> list[str]:
     """What passes, as a process that has just started finds it."""
-    filter_match = await PostgresDocuments(world.database).match_filter(world.collection.id, filters.parse(raw), 1_000)
+    where = filters.typed(filters.parse(raw), world.collection.settings.field_types)
+    assert where is not None
+    filter_match = await PostgresDocuments(world.database).match_filter(world.collection.id, where, 1_000)
     assert filter_match.ids is not None
     return sorted(filter_match.ids)
 
@@ -196,3 +201,77 @@ async def agrees(world: World, ids: Sequence[str]) -> None:
     for raw in ({"a": 3}, {"a": {"$gte": 4}}, {"a": {"$gt": 2, "$lt": 7}}, {"b": {"$lt": 0.5}}):
         right = sorted(id_ for id_, one in there.items() if filters.matches(filters.parse(raw), one.metadata))
         assert await found(world, raw) == right
+
+
+async def test_instants_are_found_by_their_index_and_kept(world: World) -> None:
+    await declare(world, at="datetime")
+    await fields_of(world).maintain(NOW)
+    await world.put(
+        doc("1", at="2024-05-01T12:00:00+02:00"), doc("2", at=["2024-05-01", "2024-05-02t00:00z"]), doc("3")
+    )
+    await world.put(doc("4", at=None), doc("5", at="2024-05-01 10:00:00.5"))
+    told = {(kind, float(number), text, id_, several) for _, kind, number, text, id_, several in await values(world)}
+    assert told == {
+        (3, 1714557600.0, "", "1", False),
+        (3, 1714521600.0, "", "2", True),
+        (3, 1714608000.0, "", "2", True),
+        (3, 1714557600.5, "", "5", False),
+    }
+    for raw, right in (
+        ("2024-05-01T10:00Z", ["1"]),
+        ({"$gte": "2024-05-01T10:00Z", "$lt": "2024-05-02"}, ["1", "2", "5"]),
+        ({"$in": ["2024-05-02", "2024-05-01T05:00:00.500-05:00"]}, ["2", "5"]),
+        ({"$ne": "2024-05-01"}, ["1", "3", "4", "5"]),
+        (None, ["3", "4"]),
+    ):
+        assert await found(world, {"at": raw}) == right
+
+
+async def test_a_literal_key_with_dots_has_an_index_too(world: World) -> None:
+    await declare(world, "source.url")
+    await fields_of(world).maintain(NOW)
+    await world.put(doc("1", **{"source.url": "a"}), doc("2", source={"url": "a"}), doc("3", source=[{"url": "b"}]))
+    assert await found(world, {"source.url": "a"}) == ["1", "2"]
+    assert await found(world, {"source.url": {"$gt": "a"}}) == ["3"]
+
+
+async def test_a_type_is_refused_while_documents_have_other_values(world: World) -> None:
+    await world.put(doc("1", at="2024-05-01"), doc("2", at="soon"), doc("3", at=[None, 5]), doc("4", at={"$date": 1}))
+    await world.put(*(doc(f"5{number}", at="x") for number in range(5)))
+    for kind, ids in (("datetime", ["2", "3", "4"]), ("string", ["3", "4"]), ("number", ["1", "2", "4"])):
+        with pytest.raises(Invalid) as refused:
+            await declare(world, at=kind)
+        assert re.findall(r"document (\w+):", str(refused.value)) == ids
+    assert await states(world) == {}
+    await world.delete("2", "3", "4", *(f"5{number}" for number in range(5)))
+    await declare(world, at="datetime")
+    assert await found(world, {"at": {"$gte": "2024-04-30T22:00-02:00"}}) == ["1"]
+    await fields_of(world).maintain(NOW)
+    assert await found(world, {"at": {"$gte": "2024-04-30T22:00-02:00"}}) == ["1"]
+    await declare(world, "at")  # texts again
+    await fields_of(world).maintain(NOW)
+    assert await found(world, {"at": {"$gte": "2024-05-01T02:00+02:00"}}) == []
+    assert {(kind, text) for _, kind, _, text, *_ in await values(world)} >= {(2, "2024-05-01")}
+
+
+async def test_a_write_that_was_validated_before_the_type_was_declared_is_refused(world: World) -> None:
+    await declare(world, n="number")
+    await world.put(doc("1", n=1))
+    with pytest.raises(Invalid, match="document 1: the field is declared as number"):
+        await world.put(doc("1", n="1"), doc("2", n=2))
+    assert await found(world, {"n": {"$exists": True}}) == ["1"]
+
+
+async def test_filters_compare_in_nfc_and_documents_come_back_as_sent(world: World) -> None:
+    apart, together = {"a cafe\u0301": "e\u0301"}, {"a café": "é"}
+    await world.put(doc("1", **apart), doc("2", **together), doc("3", x=1))
+    assert await found(world, apart) == await found(world, together) == ["1", "2"]
+    assert await found(world, {"a café": {"$ne": "é"}}) == ["3"]
+    assert (await world.get("1")).metadata == apart
+    for metadata, status in ((apart, "unchanged"), (together, "updated"), (apart, "updated")):
+        (again,) = await world.put(doc("1", **metadata), now=later(1))
+        assert again.status == status
+        assert (await world.get("1")).metadata == metadata
+    await world.delete("1")
+    await world.put(doc("1", **together), now=later(2))
+    assert (await world.get("1")).metadata == together

@@ -1,6 +1,7 @@
 """Applying migrations, on databases of its own."""
 
 import asyncio
+import json
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -22,6 +23,17 @@ INDEX = """\
 DROP INDEX CONCURRENTLY IF EXISTS one_a;
 CREATE UNIQUE INDEX CONCURRENTLY one_a
     ON one (a);
+"""
+
+
+INSERTED = """
+INSERT INTO collections (id, name, settings, active_version, created_at) OVERRIDING SYSTEM VALUE
+VALUES (1, 'c', '{{}}', 1, now());
+INSERT INTO indexed_fields (collection_id, name, state) VALUES (1, 'a.b', 'ready'), (1, 'c', 'ready');
+INSERT INTO documents (
+    collection_id, document_id, title, text, metadata, content_hash, revision, content_revision, created_at, updated_at
+)
+SELECT v.*, '', 1, 1, now(), now() FROM (SELECT c, d, 't', 't', m FROM (VALUES {}) AS w (c, d, m)) AS v
 """
 
 
@@ -49,6 +61,22 @@ async def test_what_is_missing_runs_in_order_and_once(empty_database_url: str, t
     assert rows(empty_database_url, "SELECT a, b FROM one") == [(1, None)]
     recorded = rows(empty_database_url, "SELECT number, name, sha256 FROM schema_migrations ORDER BY number")
     assert recorded == [(migration.number, migration.name, migration.sha256) for migration in both]
+
+
+async def test_stored_metadata_is_brought_to_nfc(empty_database_url: str) -> None:
+    """What was sent is kept beside it; a field with a dot in its name is filled again."""
+    known = migrations.read()
+    await migrations.apply(empty_database_url, known[:8])
+    sent = {"1": '{"cafe\u0301": "o\u0308"}', "2": '{"café": "ö"}', "3": '{"a": "line\\n\u0303"}'}
+    rows(empty_database_url, INSERTED.format(", ".join(f"(1, '{id_}', '{text}'::jsonb)" for id_, text in sent.items())))
+    await migrations.apply(empty_database_url, known)
+    query = "SELECT document_id, metadata, coalesce(sent_metadata, metadata) FROM documents ORDER BY document_id"
+    stored = {str(id_): (now, before) for id_, now, before in rows(empty_database_url, query)}
+    assert {id_: before for id_, (_, before) in stored.items()} == {id_: json.loads(text) for id_, text in sent.items()}
+    assert stored["1"][0] == stored["2"][0] == {"café": "ö"}
+    assert stored["3"][0] == {"a": "line\n\u0303"}
+    states = rows(empty_database_url, "SELECT name, state FROM indexed_fields ORDER BY name")
+    assert states == [("a.b", "building"), ("c", "ready")]
 
 
 async def test_many_starters_migrate_once(empty_database_url: str, tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from service.core import filters
 from service.core.documents import Document
 from service.core.filters import Filter
+from service.core.metadata import name_error, nfc
 from service.core.search import FilterMatch, SearchRequest
 from service.core.versions import SpaceStatus
 from service.search.retrievers import DenseRetriever, LexicalRetriever
@@ -80,7 +81,7 @@ def expected(where: Filter, documents: Sequence[Document]) -> set[str]:
 
 async def declare(world: World, fields: set[str]) -> None:
     """Declare these fields, and only these, and fill them."""
-    names = filters.declared([name for name in fields if not name.startswith("$")], "indexed")
+    names = filters.declared(sorted({nfc(name) for name in fields if not name_error(name)}), "indexed")
     before = world.collection
     world.collection = await world.collections.update(before, dataclasses.replace(before.settings, indexed=names))
     assert world.pool is not None

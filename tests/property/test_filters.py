@@ -9,12 +9,15 @@ from psycopg.types.json import Jsonb
 
 from service.core import filters
 from service.core.errors import Invalid
-from service.core.filters import Filter
+from service.core.filters import Filter, typed
+from service.core.metadata import DATETIME, instant, name_error, nfc
 from service.store.postgres.connection.pool import Pool
-from service.store.postgres.filters.filter_sql import indexed_predicate, predicate
+from service.store.postgres.filters.filter_sql import INSTANT, indexed_predicate, predicate
 
 # Few names and values, so that filters and metadata meet; among them what quoting, collation and arithmetic stumble on.
-KEYS = st.sampled_from(["a", "b", 'q"\\', "é", "\U0001d49c", "x y", "$v", "A", "\n", "@", "null"])
+KEYS = st.sampled_from(
+    ["a", "b", "a.b", "b.", ".", "", 'q"\\', "é", "e\u0301", "\U0001d49c", "x y", "$v", "A", "\n", "@", "null"]
+)
 WORDS = ["", "a", "ab", "b", "B", "é", "e\u0301", "z", "%", "_", "\\", '"', "null", "1", "true", "2024-02-29"]
 STRINGS = st.sampled_from(
     [*WORDS, "\uffff", "\U00010000", "\U0001f600", "2024-02-29T00:00:00Z", "a\tb", "\x7f", "\x01"]
@@ -28,7 +31,7 @@ VALUES = st.recursive(
 )
 METADATA = st.dictionaries(KEYS, VALUES, max_size=4)
 
-FIELDS = st.lists(KEYS, min_size=1, max_size=3).map(".".join).filter(lambda name: not name.startswith("$"))
+FIELDS = st.lists(KEYS, min_size=1, max_size=3).map(".".join).filter(lambda name: not name_error(name))
 OPERATORS = st.one_of(
     st.tuples(st.sampled_from(["$eq", "$ne", "$contains"]), SCALARS),
     st.tuples(st.sampled_from(["$gt", "$gte", "$lt", "$lte"]), NUMBERS | STRINGS),
@@ -54,7 +57,7 @@ async def passes(pool: Pool, where: Filter, rows: list[dict[str, Any]]) -> list[
         asked.expression
     )
     async with pool.connection() as connection:
-        cursor = await connection.execute(query, {**asked.values, "rows": [Jsonb(row) for row in rows]})
+        cursor = await connection.execute(query, {**asked.values, "rows": [Jsonb(nfc(row)) for row in rows]})
         return [row[0] for row in await cursor.fetchall()]
 
 
@@ -62,6 +65,9 @@ async def passes(pool: Pool, where: Filter, rows: list[dict[str, Any]]) -> list[
 @example(raw={"a": 1}, rows=[{"a": [[1]]}, {"a": [1]}, {"a": 1.0}, {"a": True}, {"a": "1"}, {"a": {"a": 1}}])
 @example(raw={"a.b": 1}, rows=[{"a": [{"b": 2}, {"b": [1]}]}, {"a": [[{"b": 1}]]}, {"a": [1, {"c": 1}]}])
 @example(raw={"a.b": None}, rows=[{}, {"a": None}, {"a": {"b": None}}, {"a": []}, {"a": [{"b": 1}, {}]}])
+@example(raw={"a.b.b": {"$ne": 1}}, rows=[{"a.b.b": 1}, {"a.b": {"b": 1}}, {"a": {"b.b": 1}}, {"a": {"b": {"b": 1}}}])
+@example(raw={"a.b": {"$contains": "b"}}, rows=[{"a.b": ["b"]}, {"a": [{"b": "abc"}]}, {"a": {"b": 1}, "a.b": "b"}])
+@example(raw={"é": {"$in": ["e\u0301"]}}, rows=[{"e\u0301": "é"}, {"é": ["e\u0301"]}, {"e": "é"}])
 @example(raw={"a": {"$gt": "\uffff"}}, rows=[{"a": "\U00010000"}, {"a": "\ufffe"}, {"a": 70000}])
 @example(raw={"a": {"$gt": 0}}, rows=[{"a": True}, {"a": None}, {"a": "1"}, {"a": [None, True, 1]}, {"a": {}}])
 @example(
@@ -85,7 +91,7 @@ async def passes_by_index(pool: Pool, where: Filter, rows: list[dict[str, Any]])
         await connection.execute("CREATE INDEX ON rows USING gin (metadata jsonb_path_ops)")
         await connection.execute("SET LOCAL enable_seqscan = off")
         inserted = "INSERT INTO rows SELECT n, value FROM unnest(%s::jsonb[]) WITH ORDINALITY AS given (value, n)"
-        await connection.execute(inserted, ([Jsonb(row) for row in rows],))
+        await connection.execute(inserted, ([Jsonb(nfc(row)) for row in rows],))
         query = sql.SQL("SELECT d.n FROM rows AS d WHERE {}").format(asked.expression)
         found = {row[0] for row in await (await connection.execute(query, asked.values, prepare=False)).fetchall()}
     return [n in found for n in range(1, len(rows) + 1)]
@@ -120,7 +126,73 @@ async def test_any_text_is_only_a_name_or_a_value(pool: Pool, name: str, value: 
     nested: Any = value
     for key in reversed(name.split(".")):
         nested = {key: nested}
-    assert await passes(pool, where, [nested, {}]) == [True, False]
+    assert await passes(pool, where, [nested, {name: value}, {}]) == [True, True, False]
+
+
+# Most of them name an instant; the others differ in a few characters from one that does.
+TIMES = st.from_regex(DATETIME, fullmatch=True).map(lambda text: text.replace("\n", ""))
+NEARLY = st.builds(
+    lambda text, at, sign: text[:at] + sign + text[at + 1 :],
+    TIMES,
+    st.integers(0, 24),
+    st.sampled_from("0159-:.TzZ+ ,"),
+)
+FEW = [
+    "2024-02-29",
+    "2024-02-29T00:00:00Z",
+    "2024-02-29 01:00+01",
+    "2024-02-28T23:59:60",
+    "2024-03-01T05:29:59.5+05:30",
+]
+MOMENTS = st.sampled_from(FEW)
+TIMED = st.one_of(
+    MOMENTS,
+    st.none(),
+    st.fixed_dictionaries({"$not": st.fixed_dictionaries({"$gt": MOMENTS})}),
+    st.tuples(st.sampled_from(["$gt", "$gte", "$lt", "$lte", "$eq", "$ne"]), MOMENTS).map(lambda pair: dict([pair])),
+    st.tuples(st.sampled_from(["$in", "$nin"]), st.lists(MOMENTS | st.none(), max_size=3)).map(
+        lambda pair: dict([pair])
+    ),
+)
+
+
+@given(texts=st.lists(TIMES | NEARLY, min_size=20, max_size=20))
+@example(texts=["0001-01-01T00:00:00+15:59", "9999-12-31T23:59:60-15:59", "2024-05-01T00:00:00.9999995"])
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+async def test_postgres_reads_the_same_instants(pool: Pool, texts: list[str]) -> None:
+    query = sql.SQL("SELECT {} FROM unnest(%(texts)s::jsonb[]) WITH ORDINALITY AS e (value, n) ORDER BY n").format(
+        INSTANT
+    )
+    async with pool.connection() as connection:
+        values = {"texts": [Jsonb(text) for text in texts], "datetime": DATETIME}
+        rows = await (await connection.execute(query, values)).fetchall()
+    assert [row[0] for row in rows] == [instant(text) for text in texts]
+
+
+@given(
+    raw=st.dictionaries(st.sampled_from(["a", "a.b"]), TIMED, min_size=1),
+    rows=st.lists(
+        st.recursive(
+            st.dictionaries(KEYS, MOMENTS | st.lists(MOMENTS | SCALARS, max_size=3) | SCALARS, max_size=3),
+            lambda inner: st.dictionaries(KEYS, inner | st.lists(inner, max_size=2), max_size=2),
+            max_leaves=3,
+        ),
+        min_size=1,
+        max_size=8,
+    ),
+)
+@example(raw={"a": {"$in": [None, "2024-02-29"]}}, rows=[{}, {"a": None}, {"a": []}, {"a": ["x", FEW[2]]}, {"a": "x"}])
+@example(
+    raw={"a.b": {"$gt": FEW[0]}}, rows=[{"a.b": FEW[4]}, {"a": [{"b": [[FEW[4]]]}]}, {"a": {"b": 5, "a.b": FEW[4]}}]
+)
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+async def test_postgres_and_the_reference_agree_on_instants(
+    pool: Pool, raw: dict[str, Any], rows: list[dict[str, Any]]
+) -> None:
+    where = typed(filters.parse(raw), {"a": "datetime", "a.b": "datetime"})
+    assert where is not None
+    assert await passes(pool, where, rows) == [filters.matches(where, row) for row in rows]
+    assert await passes_by_index(pool, where, rows) == [filters.matches(where, row) for row in rows]
 
 
 @given(raw=FILTERS)

@@ -145,21 +145,21 @@ async def list_documents(
 ) -> schemas.DocumentPage:
     """In the byte order of their ids, page by page."""
     after = decode_cursor(collection, query.cursor)
-    where = _filter_from_url(query.filter)
     found = await service.collections.by_name(collection)
+    where = _filter_from_url(query.filter, found)
     rows = await service.documents.page(found.id, None if after is None else DocumentId(after), query.limit + 1, where)
     page, next_cursor = split_page(collection, rows, query.limit, lambda document: document.id)
     return {"documents": [select_fields(schemas.DocumentAnswer, one) for one in page], "next_cursor": next_cursor}
 
 
-def _filter_from_url(text: str | None) -> Filter | None:
+def _filter_from_url(text: str | None, collection: Collection) -> Filter | None:
     try:
         value = {} if text is None else parse_json(text)
     except ValueError as error:
         raise Invalid.at("filter", f"not JSON: {error}") from error
     if not isinstance(value, dict):
         raise Invalid.at("filter", "expected an object")
-    return parse_filter(value)
+    return parse_filter(value, collection.settings)
 
 
 @router.get("/failed", summary="List the documents that were set aside")
@@ -204,7 +204,7 @@ async def delete_many(
 ) -> schemas.DeletedAnswer:
     found = await service.collections.by_name(collection)
     if body.filter is not None:
-        where = parse_filter(body.filter)
+        where = parse_filter(body.filter, found.settings)
         if where is None:
             raise Invalid.at("filter", "an empty filter would delete everything: delete the collection instead")
         return {"deleted": await service.ingest.delete_matching(found, where)}

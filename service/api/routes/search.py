@@ -52,6 +52,8 @@ async def similar(
     try:
         result = await service.search.run(collection, search_request)
     except Invalid as error:
+        if any(one.field.startswith("filter") for one in error.errors):
+            raise
         found = await service.collections.by_name(collection)
         if id not in await service.documents.get(found.id, [id]):
             raise DocumentNotFound from error

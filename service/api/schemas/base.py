@@ -13,6 +13,7 @@ from fastapi import Path
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from service.core import filters
+from service.core.collections import CollectionSettings
 from service.core.filters import Filter
 from service.core.ids import CollectionName, DocumentId, VersionNumber
 from service.ingest.validation import DocumentLimits
@@ -142,9 +143,13 @@ FilterField = Annotated[
 ]
 
 
-def parse_filter(raw: Any) -> Filter | None:
-    """The filter that a client sent; None where it is empty. Invalid names the exact place of an error in it."""
-    return filters.parse(raw) if raw else None
+def parse_filter(raw: Any, settings: CollectionSettings | None = None) -> Filter | None:
+    """The filter that a client sent; None where it is empty. Invalid names the exact place of an error in it.
+
+    `settings`: of the collection whose declared types it follows; a search applies them later.
+    """
+    where = filters.parse(raw) if raw else None
+    return where if settings is None else filters.typed(where, settings.field_types)
 
 
 class PageQuery(QueryParameters):

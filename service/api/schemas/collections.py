@@ -13,6 +13,7 @@ from service.core.collections import (
     ChunkingSettings,
     CollectionCounts,
     CollectionSettings,
+    DeclaredField,
     EmbedderSpec,
     FieldState,
     FusionSettings,
@@ -20,6 +21,7 @@ from service.core.collections import (
     RerankSettings,
     TuningRecord,
 )
+from service.core.metadata import FieldType
 from service.core.ports.lexicon import LexiconState
 from service.core.versions import EmbedderVersion, VersionState
 
@@ -110,6 +112,18 @@ class TunedBody(RequestBody):
         )
 
 
+class DeclaredFieldBody(RequestBody):
+    """A field of the metadata that has an index for filters; nested ones by dots."""
+
+    field: str
+    type: Annotated[
+        FieldType | None, Field(description="Values of another type are refused; `datetime`: compared as instants.")
+    ] = None
+
+    def declared(self) -> str | DeclaredField:
+        return self.field if self.type is None else DeclaredField(field=self.field, type=self.type)
+
+
 class CollectionBody(RequestBody):
     """Settings of a collection. What is left out keeps its value, or gets its default in a new collection."""
 
@@ -122,11 +136,11 @@ class CollectionBody(RequestBody):
     rerank: RerankingBody = RerankingBody()
     tuned: TunedBody | None = None
     indexed: Annotated[
-        list[str],
+        list[Annotated[DeclaredFieldBody, text_as("field", str | DeclaredFieldBody)]],
         Field(
             max_length=filters.MAX_DECLARED,
-            description="Fields of the metadata that filters find by an index of their own; nested ones by dots.",
-            examples=[["year", "author.name"]],
+            description="Fields of the metadata that filters find by an index of their own, by name or with a type.",
+            examples=[["year", {"field": "published", "type": "datetime"}]],
         ),
     ] = Field([])
 
@@ -141,7 +155,7 @@ class CollectionBody(RequestBody):
         if "embedder" in changes:
             changes["embedder"] = self.embedder.spec()
         if "indexed" in changes:
-            changes["indexed"] = filters.declared(self.indexed, "indexed")
+            changes["indexed"] = filters.declared([one.declared() for one in self.indexed], "indexed")
         if self.tuned is not None:
             changes["tuned"] = self.tuned.record(now)
         changed = replace(base, **changes)
@@ -177,7 +191,7 @@ class SettingsAnswer(TypedDict):
     rerank: RerankSettings
     tuned: TunedAnswer | None
     """On what fusion, candidates and rerank were chosen; null where they are the defaults or were set by hand."""
-    indexed: list[str]
+    indexed: list[str | DeclaredField]
 
 
 class FieldAnswer(TypedDict):

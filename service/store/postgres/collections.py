@@ -53,7 +53,7 @@ class PostgresCollections(Adapter):
                 created_at=now,
             )
             await version_transitions.insert(connection, version)
-            await indexed_fields.declare(connection, collection.id, settings.indexed, now, empty=True)
+            await indexed_fields.declare(connection, collection.id, settings.field_types, now, empty=True)
             details = {"settings": settings}
             entry = AuditEntry(at=now, actor=actor, action="created", version=FIRST_VERSION, details=details)
             await audit.write(connection, collection.id, entry)
@@ -67,6 +67,7 @@ class PostgresCollections(Adapter):
         async with self._pool.transaction() as connection:
             if settings.indexed != before.indexed:
                 # Every later write keeps the values of the new fields, and no write in progress goes on without them.
+                await connection.execute(collection_lock.SQL.no_statement_timeout)
                 await collection_lock.lock_exclusively(connection, collection.id)
             row = await (await connection.execute(SQL.lock, values)).fetchone()
             if row is None:
@@ -80,7 +81,7 @@ class PostgresCollections(Adapter):
             assert row is not None  # locked above
             if settings.indexed != before.indexed:
                 now = datetime.now(UTC) if entry is None else entry.at
-                await indexed_fields.declare(connection, collection.id, settings.indexed, now)
+                await indexed_fields.declare(connection, collection.id, settings.field_types, now)
             if entry is not None:
                 entry = dataclasses.replace(entry, details={**entry.details, "before": before, "after": settings})
                 await audit.write(connection, collection.id, entry)

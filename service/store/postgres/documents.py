@@ -16,6 +16,7 @@ from service.core.documents import Accepted, Document, StoredDocument
 from service.core.errors import CollectionNotFound
 from service.core.filters import Filter
 from service.core.ids import CollectionId, DocumentId
+from service.core.metadata import nfc
 from service.core.search import Candidate, FilterMatch, Passage
 from service.core.versions import EmbedderVersion
 from service.store.postgres import change_feed, queue
@@ -44,19 +45,21 @@ class PostgresDocuments(Adapter):
         now: datetime,
         vectors_of: EmbedderVersion | None = None,
     ) -> tuple[Accepted, ...]:
-        """CollectionNotFound where the collection was deleted meanwhile.
+        """CollectionNotFound where the collection was deleted meanwhile; Invalid where a field got a type meanwhile.
 
         Unchanged content with another vector is "updated", without another revision.
         """
         if not documents:
             return ()
+        normal = [(dict(document.metadata), nfc(document.metadata)) for document in documents]
         values = {
             "collection_id": collection_id,
             "now": now,
             "ids": [document.id for document in documents],
             "titles": [document.title for document in documents],
             "texts": [document.text for document in documents],
-            "metadata": [Jsonb(dict(document.metadata)) for document in documents],
+            "metadata": [Jsonb(metadata) for _, metadata in normal],
+            "sent": [None if sent == metadata else Jsonb(sent) for sent, metadata in normal],
             "hashes": [document.content_hash for document in documents],
         }
 

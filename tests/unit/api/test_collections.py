@@ -5,6 +5,7 @@ from contextlib import suppress
 from typing import Any
 from unittest.mock import AsyncMock
 
+import orjson
 import pytest
 
 from service.core.collections import Collection
@@ -211,9 +212,37 @@ async def test_fields_are_declared_and_shown(api: Edge) -> None:
     assert (gone.json()["settings"]["indexed"], gone.json()["fields"]) == ([], [])
 
 
+async def test_a_declared_field_may_have_a_type(api: Edge) -> None:
+    indexed = ["year", {"field": "at", "type": "datetime"}, {"field": "b", "type": None}]
+    created = await api.client.put("/v1/collections/papers", json={"indexed": indexed})
+    shown = [{"field": "at", "type": "datetime"}, "b", "year"]
+    assert created.json()["settings"]["indexed"] == shown
+    again = await api.client.put("/v1/collections/papers", json={"indexed": shown})
+    assert (again.status_code, again.json()["settings"]["indexed"]) == (200, shown)
+    await api.write({"id": "a", "text": "x", "metadata": {"at": "2024-05-01T12:00:00+02:00"}})
+    await api.write({"id": "b", "text": "x", "metadata": {"at": "2024-05-01T11:00:00Z"}})
+    where = {"at": {"$lt": "2024-05-01T10:30:00Z"}}
+    assert [hit["id"] for hit in (await api.search("x", mode="lexical", filter=where))["hits"]] == ["a"]
+    listed = await api.client.get("/v1/collections/papers/documents", params={"filter": orjson.dumps(where).decode()})
+    assert [one["id"] for one in listed.json()["documents"]] == ["a"]
+    bad = {"filter": {"at": {"$lt": 5}}}
+    for route, body, at in (
+        ("search", {"query": "x", **bad}, ""),
+        ("similar/a", bad, ""),
+        ("search/batch", {"searches": [{"query": "x"}, {"query": "x", **bad}]}, "searches.1."),
+        ("documents/delete", bad, ""),
+    ):
+        answer = await api.client.post(f"/v1/collections/papers/{route}", json=body)
+        assert_problem(answer, 422, f"{at}filter.at.$lt")
+    answer = await api.client.post("/v1/collections/papers/documents/delete", json={"filter": where})
+    assert answer.json() == {"deleted": 1}
+
+
 @pytest.mark.parametrize(
     ("indexed", "field"),
     [
+        ([{"field": "a", "type": "date"}], "indexed.0.type"),
+        ([{"type": "number"}], "indexed.0.field"),
         (["$year"], "indexed.0"),
         (["a", "a"], "indexed.1"),
         ([1], "indexed.0"),

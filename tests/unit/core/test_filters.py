@@ -6,19 +6,10 @@ from typing import Any
 import pytest
 
 from service.core import filters
+from service.core.collections import DeclaredField
 from service.core.errors import Invalid
-from service.core.filters import (
-    MAX_CONDITIONS,
-    MAX_DEPTH,
-    MAX_FIELD_LENGTH,
-    MAX_VALUES,
-    And,
-    Condition,
-    Not,
-    Or,
-    matches,
-    parse,
-)
+from service.core.filters import MAX_CONDITIONS, MAX_DEPTH, MAX_VALUES, And, Condition, Not, Or, matches, parse, typed
+from service.core.metadata import MAX_FIELD_LENGTH, Instant
 
 
 def nested(depth: int, innermost: Any = None) -> dict[str, Any]:
@@ -63,9 +54,7 @@ def test_the_limits_themselves_are_allowed() -> None:
         ([], "filter", "expected an object"),
         ("a", "filter", "expected an object"),
         ({"": 1}, "filter.", "an empty field name"),
-        ({"a..b": 1}, "filter.a..b", "an empty field name"),
-        ({".a": 1}, "filter..a", "an empty field name"),
-        ({"a.": {"$gt": 1}}, "filter.a.", "an empty field name"),
+        ({"a.a.a.a.a.a.a.a.a": 1}, "filter.a.a.a.a.a.a.a.a.a", "with 8 dots or more"),
         ({"a" * (MAX_FIELD_LENGTH + 1): 1}, "filter." + "a" * MAX_FIELD_LENGTH, "longer than"),
         ({"a\0b": 1}, "filter.a\N{REPLACEMENT CHARACTER}b", "NUL"),
         ({"a\ud800": 1}, "filter.a\N{REPLACEMENT CHARACTER}", "surrogate"),
@@ -205,8 +194,89 @@ def test_strings_are_ordered_by_code_point() -> None:
     assert matches(parse({"s": {"$lt": "a"}}), {"s": "Z"})
 
 
+@pytest.mark.parametrize(
+    ("raw", "metadata", "expected"),
+    [
+        ({"source.url": "a"}, {"source.url": "a"}, True),
+        ({"source.url": {"$ne": "a"}}, {"source.url": "a"}, False),
+        ({"source.url": {"$ne": "a"}}, {"source": {"url": "a"}}, False),
+        ({"source.url": {"$nin": ["a"]}}, {"source.url": "b", "source": {"url": "a"}}, False),
+        ({"source.url": None}, {"source.url": "a"}, False),
+        ({"source.url": None}, {"source": {"url": None}, "source.url": "a"}, True),
+        ({"source.url": {"$exists": False}}, {"source.url": None}, False),
+        ({"source.url": {"$not": {"$eq": "a"}}}, {"source.url": ["b", "a"]}, False),
+        ({"a.b.c": 1}, {"a.b": {"c": 1}}, True),
+        ({"a.b.c": 1}, {"a": {"b.c": 1}}, True),
+        ({"a.b.c": 1}, {"a": [{"b": 2}, {"b.c": [1]}]}, True),
+        ({"a.b.c": 1}, {"a.b.c.d": 1, "b.c": 1}, False),
+        ({"Nr.": {"$gt": 1}}, {"Nr.": 2}, True),
+        ({"a..b": 1}, {"a..b": 1}, True),
+        ({"...": 1}, {"...": 1}, True),
+        ({"a.$b": 1}, {"a": {"$b": 1}}, True),
+        ({"url.path": {"$contains": "x"}}, {"url.path": "axb"}, True),
+        ({"cafe\u0301": "e\u0301"}, {"café": "é"}, True),
+        ({"café": {"$contains": "é"}}, {"cafe\u0301": ["e\u0301"]}, True),
+        ({"n": {"$ne": "\uac00"}}, {"n": "\u1100\u1161"}, False),
+        ({"n": "K"}, {"n": "\u212a"}, True),  # the Kelvin sign is a K in NFC
+        ({"n": "ﬁ"}, {"n": "fi"}, False),  # a ligature is another text in NFC
+    ],
+)
+def test_names_with_dots_and_unicode_forms(raw: Any, metadata: dict[str, Any], expected: bool) -> None:
+    assert matches(parse(raw), metadata) is expected
+
+
+@pytest.mark.parametrize(
+    ("raw", "value", "expected"),
+    [
+        ({"$gt": "2024-05-01T12:00:00Z"}, "2024-05-01T13:30:00+02:00", False),
+        ({"$lt": "2024-05-01T12:00:00Z"}, "2024-05-01T13:30:00+02:00", True),
+        ("2024-05-01T12:00:00Z", "2024-05-01 14:00:00.000+0200", True),
+        ({"$in": [None, "2024-05-01"]}, "2024-05-01t00:00z", True),
+        ({"$nin": ["2024-05-01"]}, ["2023-01-01", "2024-04-30T20:00:00-04"], False),
+        ({"$gte": "2024-05-01", "$lt": "2024-05-02"}, "2024-05-01T23:59:59.999999Z", True),
+        ({"$not": {"$gt": "2024-05-01"}}, "2024-05-01T00:00:01Z", False),
+        ({"$ne": "2024-05-01"}, None, True),
+        (None, None, True),
+        ({"$exists": True}, "2024-05-01", True),
+        ({"$gt": "2000-01-01"}, "yesterday", False),  # stored before the field had a type
+    ],
+)
+def test_instants(raw: Any, value: Any, expected: bool) -> None:
+    where = typed(parse({"at.utc": raw}), {"at.utc": "datetime"})
+    assert where is not None
+    assert matches(where, {"at": {"utc": value}}) is expected
+    assert typed(where, {"at.utc": "datetime"}) == where
+
+
+@pytest.mark.parametrize(
+    ("kind", "raw", "place"),
+    [
+        ("datetime", {"f": "yesterday"}, "filter.f"),
+        ("datetime", {"f": {"$gte": 1_714_521_600}}, "filter.f.$gte"),
+        ("datetime", {"$or": [{"f": {"$in": ["2024-05-01", "2024-13-01"]}}]}, "filter.$or.0.f.$in.1"),
+        ("datetime", {"$not": {"f": {"$not": {"$lt": ""}}}}, "filter.$not.f.$not.$lt"),
+        ("datetime", {"f": {"$contains": "2024"}}, "filter.f.$contains"),
+        ("number", {"f": {"$lt": "5"}}, "filter.f.$lt"),
+        ("number", {"f": True}, "filter.f"),
+        ("string", {"f": {"$ne": 5}}, "filter.f.$ne"),
+    ],
+)
+def test_operands_have_the_type_of_the_field(kind: Any, raw: Any, place: str) -> None:
+    with pytest.raises(Invalid, match=f"declared as {kind}") as refused:
+        typed(parse(raw), {"f": kind, "g": None})
+    assert [error.field for error in refused.value.errors] == [place]
+
+
+def test_a_type_leaves_other_fields_and_null_as_they_are() -> None:
+    where = parse({"g": "5", "f": {"$in": [None]}, "h": {"$exists": True}})
+    assert typed(where, {"f": "number", "g": None, "h": "datetime"}) == where
+    assert typed(parse({"f": "1970-01-01T00:00:01Z"}), {"f": "datetime"}) == Condition(("f",), "$eq", Instant(1))
+
+
 def test_declared_fields_come_in_order() -> None:
     assert filters.declared(["year", "author.name"], "indexed") == ("author.name", "year")
+    at = DeclaredField(field="e\u0301", type="datetime")
+    assert filters.declared([at, "z", "a"], "indexed") == ("a", "z", DeclaredField(field="é", type="datetime"))
     assert filters.declared([], "indexed") == ()
 
 
@@ -215,7 +285,8 @@ def test_declared_fields_come_in_order() -> None:
     [
         (["year", "$year"], "indexed.1"),
         ([""], "indexed.0"),
-        (["a..b"], "indexed.0"),
+        (["a.b.c.d.e.f.g.h.i"], "indexed.0"),
+        (["e\u0301", "é"], "indexed.1"),
         (["a", "b", "a"], "indexed.2"),
         (["a\0"], "indexed.0"),
         (["x" * 513], "indexed.0"),

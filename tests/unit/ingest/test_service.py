@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from service.core import filters
-from service.core.collections import EXTERNAL, Collection, CollectionSettings, EmbedderSpec
+from service.core.collections import EXTERNAL, Collection, CollectionSettings, DeclaredField, EmbedderSpec
 from service.core.documents import Accepted, Document
 from service.core.errors import CollectionNotFound, Conflict, Invalid, VersionNotFound
 from service.core.ids import CollectionName, DocumentId, VersionNumber
@@ -87,6 +87,10 @@ def document(name: str = "a", **parts: Any) -> Document:
         (document(metadata={"a": {"b": {"c": {"d": 1}}}}), "documents.0.metadata.a.b.c"),
         (document(metadata={"a": [[[1]]]}), "documents.0.metadata.a.0.0"),
         (document(metadata={"a": "x" * 200}), "documents.0.metadata"),
+        (document(metadata={"$a": 1}), "documents.0.metadata"),
+        (document(metadata={"": 1}), "documents.0.metadata"),
+        (document(metadata={"é": 1, "e\u0301": 2}), "documents.0.metadata"),
+        (document(metadata={"b": [{"a.a.a.a.a.a.a.a": 1}]}), "documents.0.metadata.b.0"),
     ],
 )
 async def test_an_invalid_document_is_refused_with_its_batch(place: Place, bad: Document, field: str) -> None:
@@ -94,6 +98,20 @@ async def test_an_invalid_document_is_refused_with_its_batch(place: Place, bad: 
         await place.write(bad, document("good"))
     assert [error.field for error in refused.value.errors] == [field]
     assert await place.documents.page(place.collection.id, None, 10, None) == ()
+
+
+async def test_metadata_has_the_types_of_declared_fields(place: Place) -> None:
+    indexed = (DeclaredField(field="a.at", type="datetime"), DeclaredField(field="n", type="number"), "x")
+    place.collection = replace(place.collection, settings=replace(place.collection.settings, indexed=indexed))
+    with pytest.raises(Invalid) as refused:
+        await place.write(
+            document("1", metadata={"a": {"at": "2024-05-01"}, "n": 5, "x": "1"}),
+            document("2", metadata={"a": [{"at": "soon"}], "n": "5"}),
+            document("3", metadata={"a.at": 5, "n": None}),
+        )
+    places = ["documents.1.metadata.a.at", "documents.1.metadata.n", "documents.2.metadata.a.at"]
+    assert [error.field for error in refused.value.errors] == places
+    assert all("declared as" in error.message for error in refused.value.errors)
 
 
 async def test_repeated_ids_and_too_many_documents_are_refused(place: Place) -> None:

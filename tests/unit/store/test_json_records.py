@@ -10,6 +10,7 @@ import pytest
 from service.core.collections import (
     ChunkingSettings,
     CollectionSettings,
+    DeclaredField,
     EmbedderSpec,
     IndexSettings,
     MeasuredGain,
@@ -50,6 +51,7 @@ def through_json(row: Any) -> Any:
         PromotionEvidence(checks=(), gathered_at=AT),
         IndexSettings(m=8, ef_construction=200, storage="binary"),
         CollectionSettings(embedder=EmbedderSpec(model="m"), tuned=TUNED, indexed=("a", "b.c")),
+        CollectionSettings(indexed=("a", DeclaredField(field="b.c", type="datetime"))),
         Calibration(both=Logistic(weights=(1.0, 2.5), bias=-1.0), rows=3, sources={"own": 2}, learnt_at=AT),
         CalibrationCurve(
             points=(CurvePoint(ef_search=40, recall=0.9, low=0.8, high=1.0, milliseconds=2.0),),

@@ -22,7 +22,7 @@ from service.core.search import FilterMatch
 from service.store.postgres.connection import sql_files
 from service.store.postgres.connection.pool import Connection, Pool
 from service.store.postgres.filters import indexed_fields
-from service.store.postgres.filters.field_ranges import FieldRange, RangedFilter, ranges_of
+from service.store.postgres.filters.field_ranges import FieldNumbers, FieldRange, RangedFilter, ranges_of
 from service.store.postgres.filters.filter_sql import indexed_predicate, predicate
 
 SQL = sql_files.load("filter_matches")
@@ -87,7 +87,7 @@ class FilterMatches:
         self._cached_ids = 0
         self._estimates: dict[CacheKey, _Estimate] = {}
         self._sizes: dict[CollectionId, tuple[float, _Size]] = {}
-        self._fields: dict[CollectionId, tuple[float, Mapping[str, int]]] = {}
+        self._fields: dict[CollectionId, tuple[float, FieldNumbers]] = {}
 
     async def find(self, collection_id: CollectionId, where: Filter, cap: int) -> FilterMatch:
         """As `Documents.filter_match`."""
@@ -180,11 +180,12 @@ class FilterMatches:
                 counts.append((count, key))
         return min(counts, key=lambda one: one[0])[1] if counts else None
 
-    async def _ready_fields(self, connection: Connection, collection_id: CollectionId) -> Mapping[str, int]:
+    async def _ready_fields(self, connection: Connection, collection_id: CollectionId) -> FieldNumbers:
         until, fields = self._fields.get(collection_id, (0.0, {}))
         if time.monotonic() >= until:
             declared = await indexed_fields.declared(connection, collection_id)
-            fields = {field.name: number for number, field in declared if field.state is FieldState.READY}
+            ready = [(number, field) for number, field in declared if field.state is FieldState.READY]
+            fields = {(field.name, field.type == "datetime"): number for number, field in ready}
             self._fields[collection_id] = (time.monotonic() + FIELDS_SECONDS, fields)
         return fields
 

@@ -14,6 +14,7 @@ from psycopg import sql
 from psycopg.types.json import Jsonb
 
 from service.core.filters import And, Condition, Filter, Not, Or
+from service.core.metadata import DATETIME, Instant, readings
 
 MAX_INDEXED_VALUES = 100
 """Values of `$in` that the index is asked for; a longer list is compared one document at a time."""
@@ -32,8 +33,21 @@ _HAS_SUBSTRING = sql.SQL(
     " WHERE jsonb_typeof(found.value) = 'string' AND strpos(found.value #>> '{{}}', {part}) > 0)"
 )
 
+COMPARISONS = {"$eq": "=", "$in": "=", "$gt": ">", "$gte": ">=", "$lt": "<", "$lte": "<="}
+INSTANT = sql.SQL(
+    "CASE WHEN jsonb_typeof(e.value) = 'string' AND e.value #>> '{}' ~ %(datetime)s"
+    " THEN extract(epoch FROM replace(e.value #>> '{}', ',', '.')::timestamptz) END"
+)
+"""The seconds since 1970 of the JSON value `e.value`; NULL where it names no instant. `datetime` is DATETIME.
+
+The time zone of a session is UTC (`pool.sql`), so a text without an offset is in UTC."""
+_COMPARES_INSTANT = sql.SQL(
+    "EXISTS (SELECT FROM jsonb_path_query(d.metadata, {path}::jsonpath) AS e (value)"
+    " WHERE {instant} {operator} ANY ({operands}::numeric[]))"
+)
+
 # A filter expression unwraps an array, and its comparison would unwrap once more: the type test keeps it at one level.
-_TESTS = {
+_TESTS: Mapping[str, str] = {
     "$eq": '? (@.type() != "array" && @ == $v)',
     "$in": '? (@.type() != "array" && @ == $v[*])',
     "$gt": '? (@.type() != "array" && @ > $v)',
@@ -75,18 +89,21 @@ def _necessary(where: Filter) -> str | None:
     match where:
         case And(parts):
             return next(filter(None, map(_necessary, parts)), None)
-        case Condition(path, "$eq", operand) if operand is not None:
-            return _equality(path, (operand,))
-        case Condition(path, "$in", tuple(values)) if 0 < len(values) <= MAX_INDEXED_VALUES and None not in values:
-            return _equality(path, values)
+        case Condition(path, "$eq" | "$in", operand):
+            return _equality(accessors(path), operand if isinstance(operand, tuple) else (operand,))
         case _:
             return None
 
 
-def _equality(path: tuple[str, ...], values: Sequence[object]) -> str:
+def _equality(paths: Sequence[str], values: Sequence[object]) -> str | None:
     """Values are literals of the path language, for the index reads no variables; JSON writes them in the same way."""
-    any_of = " || ".join(f"@ == {json.dumps(value, ensure_ascii=False)}" for value in values)
-    return f"{accessor(path)} ? ({any_of})"
+    if not 0 < len(paths) * len(values) <= MAX_INDEXED_VALUES or any(isinstance(one, Instant | None) for one in values):
+        return None
+    found = [json.dumps(value, ensure_ascii=False) for value in values]
+    if len(paths) == 1:
+        return f"{paths[0]} ? ({' || '.join(f'@ == {value}' for value in found)})"
+    members = [path.removeprefix("lax $") for path in paths]
+    return f"lax $ ? ({' || '.join(f'@{member} == {value}' for member in members for value in found)})"
 
 
 def _compose(where: Filter, values: dict[str, Any]) -> sql.Composable:
@@ -108,27 +125,37 @@ def _not(expression: sql.Composable) -> sql.Composable:
 
 
 def _condition(condition: Condition, values: dict[str, Any]) -> sql.Composable:
-    path, operand = accessor(condition.path), condition.operand
+    paths, operand = accessors(condition.path), condition.operand
+    operands = operand if isinstance(operand, tuple) else (operand,)
 
     def bind(value: object) -> sql.Placeholder:
         name = f"filter_{len(values)}"
         values[name] = value
         return sql.Placeholder(name)
 
-    def exists() -> sql.Composable:
-        return _EXISTS.format(path=bind(path))
+    def any_path(expression: sql.SQL, end: str = "", **parts: sql.Composable) -> sql.Composable:
+        """It holds of what one of the paths finds."""
+        each = [expression.format(path=bind(path + end), **parts) for path in paths]
+        return each[0] if len(each) == 1 else sql.SQL("({})").format(_OR[0].join(each))
 
     def compares(operator: str) -> sql.Composable:
-        return _COMPARES.format(path=bind(f"{path} {_TESTS[operator]}"), operand=bind(Jsonb({"v": operand})))
+        if instants := [one for one in operands if isinstance(one, Instant)]:
+            values["datetime"] = DATETIME
+            symbol = sql.SQL(COMPARISONS[operator])
+            return any_path(_COMPARES_INSTANT, "[*]", instant=INSTANT, operator=symbol, operands=bind(instants))
+        return any_path(_COMPARES, f" {_TESTS[operator]}", operand=bind(Jsonb({"v": operand})))
 
     def equals(operator: str) -> sql.Composable:
-        if operand is None or (isinstance(operand, tuple) and None in operand):
-            return sql.SQL("({} OR {})").format(compares(operator), _not(exists()))
-        return compares(operator)
+        if None not in operands:
+            return compares(operator)
+        parts = [compares(operator), _not(any_path(_EXISTS))]
+        if any(isinstance(one, Instant) for one in operands):
+            parts.append(any_path(_COMPARES, f" {_TESTS['$eq']}", operand=bind(Jsonb({"v": None}))))
+        return sql.SQL("({})").format(_OR[0].join(parts))
 
     match condition.operator:
         case "$exists":
-            return exists() if operand else _not(exists())
+            return any_path(_EXISTS) if operand else _not(any_path(_EXISTS))
         case "$eq" | "$in":
             return equals(condition.operator)
         case "$ne":
@@ -138,14 +165,16 @@ def _condition(condition: Condition, values: dict[str, Any]) -> sql.Composable:
         case "$gt" | "$gte" | "$lt" | "$lte":
             return compares(condition.operator)
         case "$contains":
-            element = _HAS_ELEMENT.format(path=bind(path), element=bind(Jsonb(operand)))
+            element = any_path(_HAS_ELEMENT, element=bind(Jsonb(operand)))
             if not isinstance(operand, str):
                 return element
-            return sql.SQL("({} OR {})").format(element, _HAS_SUBSTRING.format(path=bind(path), part=bind(operand)))
+            return sql.SQL("({} OR {})").format(element, any_path(_HAS_SUBSTRING, part=bind(operand)))
         case _:
             assert_never(condition.operator)
 
 
-def accessor(path: Sequence[str]) -> str:
-    """The path in the SQL/JSON language, whose quoted names are escaped like JSON strings."""
-    return "lax $" + "".join(f".{json.dumps(key, ensure_ascii=False)}" for key in path)
+def accessors(path: Sequence[str]) -> list[str]:
+    """Paths in the SQL/JSON language, one for each way to read a name; quoted keys are escaped like JSON strings."""
+    return [
+        "lax $" + "".join(f".{json.dumps(key, ensure_ascii=False)}" for key in keys) for keys in readings(tuple(path))
+    ]

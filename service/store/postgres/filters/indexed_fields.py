@@ -9,15 +9,19 @@ Processes cache for a moment which fields are ready. So the values of a dropped 
 (`KEPT`), and are removed when no process can still believe in it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
+from psycopg import sql
+
 from service.core.collections import FieldState, IndexedField
+from service.core.errors import Invalid
 from service.core.ids import CollectionId, DocumentId
+from service.core.metadata import DATETIME, FieldType, type_error
 from service.store.postgres.connection import collection_lock, sql_files
 from service.store.postgres.connection.pool import Adapter, Connection, retrying
-from service.store.postgres.filters.filter_sql import accessor
+from service.store.postgres.filters.filter_sql import INSTANT, accessors
 
 SQL = sql_files.load("indexed_fields")
 
@@ -28,45 +32,93 @@ FILL_BATCH = 500
 """Documents that are filled in one transaction: writes of the same documents wait for its 30 ms or so."""
 DELETE_BATCH = 5_000
 
+NAMED_DOCUMENTS = 3
+"""Documents that are named where a field cannot be declared with a type because of them."""
+
 KEPT = timedelta(seconds=60)
 """How long writers keep the values of a field that was dropped."""
 
 
 async def declare(
-    connection: Connection, collection_id: CollectionId, names: Sequence[str], now: datetime, *, empty: bool = False
+    connection: Connection,
+    collection_id: CollectionId,
+    types: Mapping[str, FieldType | None],
+    now: datetime,
+    *,
+    empty: bool = False,
 ) -> None:
-    """Make these the declared fields. The caller has locked the collection; `empty`: there is nothing to fill."""
-    values = {"collection_id": collection_id, "names": list(names), "now": now}
+    """Make these the declared fields. The caller has locked the collection; `empty`: there is nothing to fill.
+
+    Invalid names the first documents that have a value of another type.
+    """
+    values = {"collection_id": collection_id, "names": list(types), "types": list(types.values()), "now": now}
     await connection.execute(SQL.undeclare, values)
-    await connection.execute(SQL.declare, {**values, "state": "ready" if empty else "building"})
+    cursor = await connection.execute(SQL.declare, {**values, "state": "ready" if empty else "building"})
+    for name, kind in await cursor.fetchall():
+        if not empty:
+            await _check_type(connection, collection_id, name, kind)
+
+
+async def _check_type(
+    connection: Connection,
+    collection_id: CollectionId,
+    name: str,
+    kind: FieldType | None,
+    ids: Sequence[DocumentId] | None = None,
+) -> None:
+    """Invalid names the first documents (of these) with a value in the field that is not of its type."""
+    if kind is None:
+        return
+    query = sql.SQL(SQL.of_other_types).format(instant=INSTANT)
+    values: dict[str, Any] = {"collection_id": collection_id, "paths": _paths(name), "type": kind, "datetime": DATETIME}
+    values |= {"ids": None if ids is None else list(ids), "limit": NAMED_DOCUMENTS}
+    # Planned for these values: whether there are ids decides where it begins.
+    if rows := await (await connection.execute(query, values, prepare=False)).fetchall():
+        errors = "; ".join(f"document {id_}: {type_error(value, kind)}" for id_, value in rows)
+        raise Invalid.at("indexed" if ids is None else "documents", f"{name}: {errors}")
 
 
 async def keep(connection: Connection, collection_id: CollectionId, ids: Sequence[DocumentId]) -> None:
-    """Update the values of documents that this transaction wrote or deleted; it holds the collection."""
+    """Update the values of documents that this transaction wrote or deleted; it holds the collection.
+
+    Invalid where a field got a type since the documents were validated, and they have a value of another.
+    """
     fields = await (await connection.execute(SQL.kept, {"collection_id": collection_id})).fetchall()
+    for _, name, kind, dropped in fields:
+        if not dropped:
+            await _check_type(connection, collection_id, name, kind, ids)
     if fields:
-        await _keep(connection, collection_id, ids, fields)
+        await _keep(connection, collection_id, ids, [field[:3] for field in fields])
 
 
 async def _keep(
     connection: Connection, collection_id: CollectionId, ids: Sequence[DocumentId], fields: Sequence[Sequence[Any]]
 ) -> None:
-    """`fields`: number and name of each."""
+    """`fields`: number, name and type of each."""
+    paths = [(number, path, kind == "datetime") for number, name, kind in fields for path in _paths(name)]
     values = {
         "collection_id": collection_id,
         "ids": list(ids),
-        "fields": [number for number, _ in fields],
-        # An array stands for its elements, one level deep; in lax mode anything else is an array of itself.
-        "paths": [f"{accessor(name.split('.'))}[*]" for _, name in fields],
+        "fields": [number for number, _, _ in paths],
+        "paths": [path for _, path, _ in paths],
+        "instants": [instants for _, _, instants in paths],
         "prefix": PREFIX,
+        "datetime": DATETIME,
     }
-    await connection.execute(SQL.keep, values)
+    await connection.execute(sql.SQL(SQL.keep).format(instant=INSTANT), values)
+
+
+def _paths(name: str) -> list[str]:
+    """An array stands for its elements, one level deep; in lax mode anything else is an array of itself."""
+    return [f"{path}[*]" for path in accessors(name.split("."))]
 
 
 async def declared(connection: Connection, collection_id: CollectionId) -> tuple[tuple[int, IndexedField], ...]:
     """The fields with their numbers."""
     rows = await (await connection.execute(SQL.fields, {"collection_id": collection_id})).fetchall()
-    return tuple((number, IndexedField(name=name, state=FieldState(state))) for number, name, state in rows)
+    return tuple(
+        (number, IndexedField(name=name, state=FieldState(state), type=type_)) for number, name, state, type_ in rows
+    )
 
 
 async def remove(connection: Connection, collection_id: CollectionId) -> None:
@@ -99,15 +151,15 @@ class IndexedFields(Adapter):
             rows = await (await connection.execute(SQL.lock_fields, key)).fetchall()
             if not rows:
                 return False
-            after = min(filled_to or "" for _, _, filled_to in rows)
-            fields = [(number, name) for number, name, filled_to in rows if (filled_to or "") == after]
+            after = min(filled_to or "" for *_, filled_to in rows)
+            fields = [field for *field, filled_to in rows if (filled_to or "") == after]
             portion = {**key, "after": after, "limit": limit}
             ids = [row[0] for row in await (await connection.execute(SQL.portion, portion)).fetchall()]
             if ids:
                 await connection.execute(SQL.lock_documents, {**key, "ids": ids})
                 await _keep(connection, collection_id, ids, fields)
             values = {"filled_to": ids[-1] if ids else after, "state": "building" if len(ids) == limit else "ready"}
-            await connection.execute(SQL.filled, {**key, **values, "numbers": [number for number, _ in fields]})
+            await connection.execute(SQL.filled, {**key, **values, "numbers": [number for number, _, _ in fields]})
             return True
 
     async def _empty(self, collection_id: CollectionId, number: int) -> None:

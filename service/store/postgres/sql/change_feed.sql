@@ -28,7 +28,8 @@ LEFT JOIN LATERAL (
     SELECT c.xid FROM changes AS c WHERE c.collection_id = state.id ORDER BY c.xid DESC, c.document_id DESC LIMIT 1
 ) AS latest ON true
 LEFT JOIN LATERAL (
-    SELECT c.xid, c.document_id, d.document_id IS NOT NULL AS present, d.title, d.text, d.metadata, d.revision, d.content_revision,
+    SELECT c.xid, c.document_id, d.document_id IS NOT NULL AS present, d.title, d.text,
+           coalesce(d.sent_metadata, d.metadata) AS metadata, d.revision, d.content_revision,
            d.created_at, d.updated_at
     FROM changes AS c
     LEFT JOIN documents AS d

@@ -9,17 +9,20 @@ SELECT c.id FROM collections AS c CROSS JOIN queued WHERE c.id = %(collection_id
 -- name: upsert
 -- Creates or replaces documents, locking them in order of their ids. What would not change gives no row.
 INSERT INTO documents AS d (
-    collection_id, document_id, title, text, metadata, content_hash, revision, content_revision, created_at, updated_at
+    collection_id, document_id, title, text, metadata, sent_metadata, content_hash, revision, content_revision,
+    created_at, updated_at
 )
-SELECT %(collection_id)s::bigint, n.document_id, n.title, n.text, n.metadata, n.content_hash, 1, 1,
-       %(now)s::timestamptz, %(now)s::timestamptz
-FROM unnest(%(ids)s::text[], %(titles)s::text[], %(texts)s::text[], %(metadata)s::jsonb[], %(hashes)s::bytea[])
-    AS n (document_id, title, text, metadata, content_hash)
+SELECT %(collection_id)s::bigint, n.document_id, n.title, n.text, n.metadata, n.sent,
+       n.content_hash, 1, 1, %(now)s::timestamptz, %(now)s::timestamptz
+FROM unnest(
+    %(ids)s::text[], %(titles)s::text[], %(texts)s::text[], %(metadata)s::jsonb[], %(sent)s::jsonb[], %(hashes)s::bytea[]
+) AS n (document_id, title, text, metadata, sent, content_hash)
 ORDER BY n.document_id COLLATE "C"
 ON CONFLICT (collection_id, document_id) DO UPDATE SET
     title = excluded.title,
     text = excluded.text,
     metadata = excluded.metadata,
+    sent_metadata = excluded.sent_metadata,
     content_hash = excluded.content_hash,
     revision = d.revision + 1,
     content_revision = CASE
@@ -34,7 +37,9 @@ ON CONFLICT (collection_id, document_id) DO UPDATE SET
     END,
     deleted_at = NULL
 -- A tombstone's hash is empty: whatever comes back differs.
-WHERE d.content_hash <> excluded.content_hash OR d.metadata <> excluded.metadata
+WHERE d.content_hash <> excluded.content_hash
+    OR d.metadata <> excluded.metadata
+    OR d.sent_metadata IS DISTINCT FROM excluded.sent_metadata
 RETURNING d.document_id, d.revision, d.content_revision, d.created_at = d.updated_at AS created
 
 -- name: revisions
@@ -59,6 +64,7 @@ ON CONFLICT (collection_id, document_id) DO UPDATE SET
     title = excluded.title,
     text = excluded.text,
     metadata = excluded.metadata,
+    sent_metadata = NULL,
     content_hash = excluded.content_hash,
     revision = d.revision + 1,
     content_revision = d.revision + 1,
@@ -69,13 +75,14 @@ RETURNING d.document_id
 
 -- name: get
 -- Living documents by id.
-SELECT document_id, title, text, metadata, revision, content_revision, created_at, updated_at
+SELECT document_id, title, text, coalesce(sent_metadata, metadata), revision, content_revision, created_at, updated_at
 FROM documents
 WHERE collection_id = %(collection_id)s AND document_id = ANY (%(ids)s::text[]) AND deleted_at IS NULL
 
 -- name: page
 -- The next living documents that pass, in byte order of their ids.
-SELECT d.document_id, d.title, d.text, d.metadata, d.revision, d.content_revision, d.created_at, d.updated_at
+SELECT d.document_id, d.title, d.text, coalesce(d.sent_metadata, d.metadata), d.revision, d.content_revision,
+       d.created_at, d.updated_at
 FROM documents AS d
 WHERE d.collection_id = %(collection_id)s AND d.document_id > %(after)s AND d.deleted_at IS NULL AND {where}
 ORDER BY d.document_id
@@ -89,7 +96,8 @@ WHERE d.collection_id = %(collection_id)s AND d.document_id = ANY (%(ids)s::text
 
 -- name: passages
 -- The pieces of text that candidates point to, where their documents still are of that content and pass.
-SELECT c.at, d.title, p.text, c.starts, d.metadata, d.revision, octet_length(p.text) < octet_length(d.text) AS partial
+SELECT c.at, d.title, p.text, c.starts, coalesce(d.sent_metadata, d.metadata), d.revision,
+       octet_length(p.text) < octet_length(d.text) AS partial
 FROM unnest(%(ids)s::text[], %(content_revisions)s::bigint[], %(starts)s::integer[], %(ends)s::integer[])
     WITH ORDINALITY AS c (document_id, content_revision, starts, ends, at)
 JOIN documents AS d

@@ -1,47 +1,73 @@
 -- name: declare
 -- New fields of a collection; the others are there already.
-INSERT INTO indexed_fields (collection_id, name, state)
-SELECT %(collection_id)s, n.name, %(state)s
-FROM unnest(%(names)s::text[]) AS n (name)
+INSERT INTO indexed_fields (collection_id, name, type, state)
+SELECT %(collection_id)s, n.name, n.type, %(state)s
+FROM unnest(%(names)s::text[], %(types)s::text[]) AS n (name, type)
 WHERE NOT EXISTS (
     SELECT FROM indexed_fields AS f
     WHERE f.collection_id = %(collection_id)s AND f.name = n.name AND f.state IN ('building', 'ready')
 )
+RETURNING name, type
 
 -- name: undeclare
--- Drop the fields of a collection that are not named (any more).
-UPDATE indexed_fields
+-- Drop the fields of a collection that are not named with this type (any more).
+UPDATE indexed_fields AS f
 SET state = 'dropped', dropped_at = %(now)s
-WHERE collection_id = %(collection_id)s AND state IN ('building', 'ready') AND name <> ALL (%(names)s::text[])
+WHERE f.collection_id = %(collection_id)s
+    AND f.state IN ('building', 'ready')
+    AND NOT EXISTS (
+        SELECT FROM unnest(%(names)s::text[], %(types)s::text[]) AS n (name, type)
+        WHERE n.name = f.name AND n.type IS NOT DISTINCT FROM f.type
+    )
+
+-- name: of_other_types
+-- The first living documents with a value that is not of the type of a field, in the order of ids.
+SELECT d.document_id, e.value
+FROM documents AS d
+CROSS JOIN unnest(%(paths)s::jsonpath[]) AS p (path)
+CROSS JOIN LATERAL jsonb_path_query(d.metadata, p.path) AS e (value)
+WHERE d.collection_id = %(collection_id)s
+    AND (%(ids)s::text[] IS NULL OR d.document_id = ANY (%(ids)s::text[]))
+    AND d.deleted_at IS NULL
+    AND jsonb_typeof(e.value) <> 'null'
+    AND CASE %(type)s WHEN 'datetime' THEN {instant} IS NULL ELSE jsonb_typeof(e.value) <> %(type)s END
+ORDER BY d.document_id
+LIMIT %(limit)s
 
 -- name: fields
 -- The fields of a collection that are declared, in the order of names.
-SELECT number, name, state FROM indexed_fields
+SELECT number, name, state, type FROM indexed_fields
 WHERE collection_id = %(collection_id)s AND state IN ('building', 'ready')
 ORDER BY name
 
 -- name: kept
--- The fields of a collection whose values writers keep.
-SELECT number, name FROM indexed_fields WHERE collection_id = %(collection_id)s AND state <> 'emptying' ORDER BY number
+-- The fields of a collection whose values writers keep, and whether they were dropped.
+SELECT number, name, type, state = 'dropped' FROM indexed_fields
+WHERE collection_id = %(collection_id)s AND state <> 'emptying'
+ORDER BY number
 
 -- name: keep
 -- Make the values of documents those of their metadata. What stays as it is is not touched.
 WITH found AS (
     SELECT DISTINCT
            f.field,
-           CASE jsonb_typeof(e.value) WHEN 'boolean' THEN 0 WHEN 'number' THEN 1 ELSE 2 END::smallint AS kind,
+           CASE jsonb_typeof(e.value)
+               WHEN 'boolean' THEN 0
+               WHEN 'number' THEN 1
+               ELSE CASE WHEN f.instants THEN 3 ELSE 2 END
+           END::smallint AS kind,
            CASE jsonb_typeof(e.value)
                WHEN 'number' THEN e.value::numeric
                WHEN 'boolean' THEN e.value::boolean::integer::numeric
-               ELSE 0
+               ELSE CASE WHEN f.instants THEN {instant} ELSE 0 END
            END AS number,
-           CASE jsonb_typeof(e.value)
-               WHEN 'string' THEN left(e.value #>> '{}', %(prefix)s)
+           CASE
+               WHEN jsonb_typeof(e.value) = 'string' AND NOT f.instants THEN left(e.value #>> '{{}}', %(prefix)s)
                ELSE ''
            END COLLATE "C" AS text,
            d.document_id
     FROM documents AS d
-    CROSS JOIN unnest(%(fields)s::bigint[], %(paths)s::jsonpath[]) AS f (field, path)
+    CROSS JOIN unnest(%(fields)s::bigint[], %(paths)s::jsonpath[], %(instants)s::boolean[]) AS f (field, path, instants)
     CROSS JOIN LATERAL jsonb_path_query(d.metadata, f.path) AS e (value)
     WHERE d.collection_id = %(collection_id)s
         AND d.document_id = ANY (%(ids)s::text[])
@@ -51,6 +77,7 @@ WITH found AS (
 told AS MATERIALIZED (
     SELECT field, kind, number, text, document_id, count(*) OVER (PARTITION BY field, document_id) > 1 AS several
     FROM found
+    WHERE number IS NOT NULL
 ),
 gone AS (
     DELETE FROM indexed_values AS v
@@ -82,7 +109,7 @@ ORDER BY collection_id, number
 
 -- name: lock_fields
 -- The fields of a collection that are filled, for this transaction alone; those that another has are left out.
-SELECT number, name, filled_to
+SELECT number, name, type, filled_to
 FROM indexed_fields
 WHERE collection_id = %(collection_id)s AND state = 'building'
 ORDER BY number

@@ -1,0 +1,124 @@
+"""Metadata of documents: how a name finds values in it, its Unicode form, and the types of declared fields.
+
+- A name finds the values at all keys that, joined by dots, spell it: `a.b` finds the key "a.b" as well as the key "b"
+  of an object at "a". Where it meets an array, each object in it is searched.
+- Keys and strings are compared in the normal form NFC.
+- A `datetime` is an instant: a text without an offset is in UTC, a date alone is its midnight.
+"""
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from datetime import date
+from decimal import Decimal
+from typing import Any, Final, Literal
+from unicodedata import normalize
+
+FieldType = Literal["datetime", "number", "string"]
+
+MAX_FIELD_LENGTH: Final = 512
+MAX_PARTS: Final = 8
+"""Parts of a name, between its dots: with n parts there are 2^(n-1) ways to read it."""
+
+DATETIME: Final = (
+    r"^(?:(?!0000)[0-9]{4}-(?:(?:0[13578]|1[02])-(?:0[1-9]|[12][0-9]|3[01])|(?:0[469]|11)-(?:0[1-9]|[12][0-9]|30)"
+    r"|02-(?:0[1-9]|1[0-9]|2[0-8]))|(?:[0-9]{2}(?:0[48]|[2468][048]|[13579][26])|(?:0[48]|[2468][048]|[13579][26])00)"
+    r"-02-29)(?:[Tt ](?:[01][0-9]|2[0-3]):[0-5][0-9](?::(?:[0-5][0-9](?:[.,][0-9]+)?|60))?"
+    r"(?: ?(?:[Zz]|[+-](?:0[0-9]|1[0-5])(?::?[0-5][0-9])?))?)?$"
+)
+"""The texts that name an instant, in the regular expressions of both Python and PostgreSQL."""
+_PARTS = re.compile(r"(.{4})-(..)-(..)(?:.(..):(..)(?::(..)(?:[.,](\d+))?)?(?: ?(?:[Zz]|([+-])(..):?(\d\d)?))?)?")
+
+EXPECTED: Final[Mapping[FieldType, str]] = {
+    "datetime": "a date and time such as 2024-05-01T12:30:00Z, 2024-05-01T14:30:00.250+02:00 or 2024-05-01, as a text",
+    "number": "a number",
+    "string": "a string",
+}
+
+
+class Instant(Decimal):
+    """A moment, in seconds since 1970 in UTC."""
+
+
+def instant(text: str) -> Instant | None:
+    """The moment that a text names, rounded to microseconds as in PostgreSQL; None where it names none."""
+    if not re.fullmatch(DATETIME, text) or (parts := _PARTS.fullmatch(text)) is None:
+        return None
+    year, month, day, hour, minute, second, fraction, sign, hours, minutes = parts.groups(default="0")
+    days = date(int(year), int(month), int(day)).toordinal() - date(1970, 1, 1).toordinal()
+    offset = (-1 if sign == "-" else 1) * (60 * int(hours) + int(minutes))
+    whole = 86_400 * days + 60 * (60 * int(hour) + int(minute) - offset) + int(second)
+    return Instant(whole + Decimal(round(float(f".{fraction}") * 1_000_000)).scaleb(-6))
+
+
+def name_error(name: str) -> str | None:
+    """Why a filter cannot have a field of this name; None where it can."""
+    if not name:
+        return "an empty field name"
+    if name.startswith("$"):
+        return "a field name cannot begin with $"
+    if len(name) > MAX_FIELD_LENGTH:
+        return f"a field name longer than {MAX_FIELD_LENGTH} characters"
+    return f"a field name with {MAX_PARTS} dots or more" if name.count(".") >= MAX_PARTS else None
+
+
+def nfc(value: Any) -> Any:
+    """A JSON value with its keys and strings in NFC."""
+    match value:
+        case str():
+            return value if value.isascii() else normalize("NFC", value)
+        case Mapping():
+            return {nfc(key): nfc(inner) for key, inner in value.items()}
+        case list() | tuple():
+            return [nfc(inner) for inner in value]
+        case _:
+            return value
+
+
+def find(metadata: Mapping[str, Any], path: tuple[str, ...]) -> list[Any]:
+    """The values that a name finds, given its parts."""
+    found: list[list[Any]] = [[metadata], *([] for _ in path)]
+    for start in range(len(path)):
+        objects = [one for one in elements(found[start]) if isinstance(one, Mapping)]
+        for end in range(start + 1, len(path) + 1):
+            key = ".".join(path[start:end])
+            found[end] += [one[key] for one in objects if key in one]
+    return found[-1]
+
+
+def readings(path: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
+    """The keys, from the outermost object inwards, that a name can stand for; those without dots first."""
+    if not path:
+        yield ()
+    for end in range(1, len(path) + 1):
+        for rest in readings(path[end:]):
+            yield (".".join(path[:end]), *rest)
+
+
+def elements(values: list[Any]) -> Iterator[Any]:
+    """The values, with each array replaced by its elements (one level)."""
+    for value in values:
+        yield from value if isinstance(value, list | tuple) else (value,)
+
+
+def is_of_type(value: object, kind: FieldType) -> bool:
+    if kind == "number":
+        return isinstance(value, int | float) and not isinstance(value, bool)
+    return isinstance(value, str) and (kind == "string" or instant(value) is not None)
+
+
+def type_errors(metadata: Mapping[str, Any], types: Mapping[str, FieldType | None]) -> Iterator[tuple[str, str]]:
+    """Each declared field that has a value of another type, and what is wrong with it. Null is of every type."""
+    for name, kind in types.items():
+        if kind is not None:
+            for value in elements(find(metadata, tuple(name.split(".")))):
+                if value is not None and not is_of_type(value, kind):
+                    yield name, type_error(value, kind)
+                    break
+
+
+def type_error(value: object, kind: FieldType) -> str:
+    """What to tell whoever sent a value of another type."""
+    return (
+        f"the field is declared as {kind}: expected {EXPECTED[kind]}, not {json.dumps(value, ensure_ascii=False)[:80]}"
+    )
