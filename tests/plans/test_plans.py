@@ -7,7 +7,7 @@ settings that they run under.
 import dataclasses
 from collections.abc import AsyncIterator, Awaitable, Iterator
 from contextlib import asynccontextmanager
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any, TypeVar
 
 import numpy as np
@@ -15,8 +15,8 @@ import psycopg
 import pytest
 
 from service.core.change_feed import Position
-from service.core.collections import IndexSettings
-from service.core.filters import parse
+from service.core.collections import DeclaredField, IndexSettings
+from service.core.filters import Filter, parse, typed
 from service.core.ids import DocumentId
 from service.core.ports.vectors import VectorQuery
 from service.core.search import Candidate, DensePlan
@@ -41,6 +41,8 @@ T = TypeVar("T")
 ROWS = 6_000
 DIMENSIONS = 16
 IDS = [DocumentId(f"d{number:05d}") for number in range(20)]
+AT = DeclaredField(field="at", type="datetime")
+MIDNIGHT = datetime(2024, 1, 1)
 FILTERS = {
     "passing equal": {"year": 2003, "kind": {"$exists": False}},
     "passing among values": {"year": {"$in": [2003, 2004]}},
@@ -48,6 +50,8 @@ FILTERS = {
     "passing declared range": {"rank": {"$lt": 50}},
     "passing declared between": {"rank": {"$gte": 100, "$lt": 150}},
     "passing declared values": {"tags": {"$in": [3, 4]}},
+    "passing declared instants": {"at": {"$gte": "2024-01-01T02:00+02:00", "$lt": "2024-01-01T00:30"}},
+    "passing equal with dots": {"b.year": 2003, "kind": {"$exists": False}},
     "passing declared and asked": {"rank": {"$lt": 50}, "kind": {"$exists": False}},
 }
 
@@ -137,13 +141,20 @@ def pool_of(world: World) -> Pool:
 
 async def fill(world: World) -> None:
     """Documents with vectors, every third waiting again with new content, some deleted; two fields declared."""
-    wanted = dataclasses.replace(world.collection.settings, indexed=("rank", "tags"))
+    wanted = dataclasses.replace(world.collection.settings, indexed=("rank", "tags", AT))
     world.collection = await world.collections.update(world.collection, wanted)
     await IndexedFields(pool_of(world)).maintain(NOW)
     generator = np.random.default_rng(3)
     for start in range(0, ROWS, 1_000):
         batch = [
-            doc(f"d{number:05d}", "some words " * 20, year=2000 + number % 25, rank=number, tags=[number, -number])
+            doc(
+                f"d{number:05d}",
+                "some words " * 20,
+                year=2000 + number % 25,
+                rank=number,
+                tags=[number, -number],
+                at=f"{MIDNIGHT + timedelta(minutes=number)}",
+            )
             for number in range(start, start + 1_000)
         ]
         await world.put(*batch, now=later(start))
@@ -190,7 +201,7 @@ async def run_everything(world: World, plans: Plans) -> None:
     await plans.during("page", world.documents.page(number, IDS[3], 50, None))
     await plans.during("passing_among", world.documents.filter_ids(number, IDS, where))
     for step, raw in (*FILTERS.items(), ("passing again", FILTERS["passing declared equal"])):
-        await plans.during(step, world.documents.match_filter(number, parse(raw), 1_000))
+        await plans.during(step, world.documents.match_filter(number, typed_filter(raw), 1_000))
     plans.current = "passing of many"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(filter_matches, "COUNTED_DOCUMENTS", 1_000)
@@ -221,6 +232,12 @@ async def run_everything(world: World, plans: Plans) -> None:
     await plans.during("among others", fill_another(world))
     await world.queue.status(number, version.number, NOW)
     await PostgresBackfills(pool_of(world)).progress(second, NOW)
+
+
+def typed_filter(raw: Any) -> Filter:
+    where = typed(parse(raw), {"at": "datetime"})
+    assert where is not None
+    return where
 
 
 async def fill_another(world: World) -> None:
@@ -338,6 +355,9 @@ EXACTLY = [
 
 AMONG = [
     ("passing equal", "filter_matches.by_metadata", "documents_metadata", ("documents",)),
+    ("passing equal with dots", "filter_matches.by_metadata", "documents_metadata", ("documents",)),
+    ("passing declared instants", "filter_matches.by_both", "indexed_values_pkey", ("indexed_values", "documents")),
+    ("put", "indexed_fields.of_other_types", "documents_pkey", ("documents",)),
     ("passing among values", "filter_matches.by_metadata", "documents_metadata", ("documents",)),
     ("passing again", "filter_matches.changed", "changes_order", ("changes", "documents")),
     ("put", "indexed_fields.keep", "indexed_values_document", ("indexed_values", "documents")),

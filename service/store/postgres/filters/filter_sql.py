@@ -99,11 +99,15 @@ def _equality(paths: Sequence[str], values: Sequence[object]) -> str | None:
     """Values are literals of the path language, for the index reads no variables; JSON writes them in the same way."""
     if not 0 < len(paths) * len(values) <= MAX_INDEXED_VALUES or any(isinstance(one, Instant | None) for one in values):
         return None
-    found = [json.dumps(value, ensure_ascii=False) for value in values]
+    any_of = " || ".join(f"@ == {json.dumps(value, ensure_ascii=False)}" for value in values)
+    return _any_path(paths, f" ? ({any_of})")
+
+
+def _any_path(paths: Sequence[str], test: str = "") -> str:
+    """A path that finds something where one of the paths does and it passes the test; one, to read metadata once."""
     if len(paths) == 1:
-        return f"{paths[0]} ? ({' || '.join(f'@ == {value}' for value in found)})"
-    members = [path.removeprefix("lax $") for path in paths]
-    return f"lax $ ? ({' || '.join(f'@{member} == {value}' for member in members for value in found)})"
+        return f"lax ${paths[0]}{test}"
+    return "lax $ ? (" + " || ".join(f"exists(@{path}{test})" for path in paths) + ")"
 
 
 def _compose(where: Filter, values: dict[str, Any]) -> sql.Composable:
@@ -133,29 +137,36 @@ def _condition(condition: Condition, values: dict[str, Any]) -> sql.Composable:
         values[name] = value
         return sql.Placeholder(name)
 
-    def any_path(expression: sql.SQL, end: str = "", **parts: sql.Composable) -> sql.Composable:
-        """It holds of what one of the paths finds."""
-        each = [expression.format(path=bind(path + end), **parts) for path in paths]
-        return each[0] if len(each) == 1 else sql.SQL("({})").format(_OR[0].join(each))
+    def exists() -> sql.Composable:
+        return _EXISTS.format(path=bind(_any_path(paths)))
 
-    def compares(operator: str) -> sql.Composable:
+    def queries(expression: sql.SQL, end: str = "", **parts: sql.Composable) -> sql.Composable:
+        """It holds of a value that one of the paths finds."""
+        each = [expression.format(path=bind(f"lax ${path}{end}"), **parts) for path in paths]
+        return sql.SQL("({})").format(_OR[0].join(each))
+
+    def compares(operator: str, operand: object) -> sql.Composable:
+        path = bind(_any_path(paths, f" {_TESTS[operator]}"))
+        return _COMPARES.format(path=path, operand=bind(Jsonb({"v": operand})))
+
+    def holds(operator: str) -> sql.Composable:
         if instants := [one for one in operands if isinstance(one, Instant)]:
             values["datetime"] = DATETIME
             symbol = sql.SQL(COMPARISONS[operator])
-            return any_path(_COMPARES_INSTANT, "[*]", instant=INSTANT, operator=symbol, operands=bind(instants))
-        return any_path(_COMPARES, f" {_TESTS[operator]}", operand=bind(Jsonb({"v": operand})))
+            return queries(_COMPARES_INSTANT, "[*]", instant=INSTANT, operator=symbol, operands=bind(instants))
+        return compares(operator, operand)
 
     def equals(operator: str) -> sql.Composable:
         if None not in operands:
-            return compares(operator)
-        parts = [compares(operator), _not(any_path(_EXISTS))]
+            return holds(operator)
+        parts = [holds(operator), _not(exists())]
         if any(isinstance(one, Instant) for one in operands):
-            parts.append(any_path(_COMPARES, f" {_TESTS['$eq']}", operand=bind(Jsonb({"v": None}))))
+            parts.append(compares("$eq", None))
         return sql.SQL("({})").format(_OR[0].join(parts))
 
     match condition.operator:
         case "$exists":
-            return any_path(_EXISTS) if operand else _not(any_path(_EXISTS))
+            return exists() if operand else _not(exists())
         case "$eq" | "$in":
             return equals(condition.operator)
         case "$ne":
@@ -163,18 +174,16 @@ def _condition(condition: Condition, values: dict[str, Any]) -> sql.Composable:
         case "$nin":
             return _not(equals("$in"))
         case "$gt" | "$gte" | "$lt" | "$lte":
-            return compares(condition.operator)
+            return holds(condition.operator)
         case "$contains":
-            element = any_path(_HAS_ELEMENT, element=bind(Jsonb(operand)))
+            element = queries(_HAS_ELEMENT, element=bind(Jsonb(operand)))
             if not isinstance(operand, str):
                 return element
-            return sql.SQL("({} OR {})").format(element, any_path(_HAS_SUBSTRING, part=bind(operand)))
+            return sql.SQL("({} OR {})").format(element, queries(_HAS_SUBSTRING, part=bind(operand)))
         case _:
             assert_never(condition.operator)
 
 
 def accessors(path: Sequence[str]) -> list[str]:
     """Paths in the SQL/JSON language, one for each way to read a name; quoted keys are escaped like JSON strings."""
-    return [
-        "lax $" + "".join(f".{json.dumps(key, ensure_ascii=False)}" for key in keys) for keys in readings(tuple(path))
-    ]
+    return ["".join(f".{json.dumps(key, ensure_ascii=False)}" for key in keys) for keys in readings(tuple(path))]

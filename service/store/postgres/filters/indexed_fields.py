@@ -110,7 +110,7 @@ async def _keep(
 
 def _paths(name: str) -> list[str]:
     """An array stands for its elements, one level deep; in lax mode anything else is an array of itself."""
-    return [f"{path}[*]" for path in accessors(name.split("."))]
+    return [f"lax ${path}[*]" for path in accessors(name.split("."))]
 
 
 async def declared(connection: Connection, collection_id: CollectionId) -> tuple[tuple[int, IndexedField], ...]:
