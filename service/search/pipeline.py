@@ -147,7 +147,7 @@ class SearchPipeline:
         if context.live:
             event = SearchEvent(
                 space=space,
-                request=context.request,
+                request=request,
                 vectors=tuple(vectors),
                 plan=plan,
                 filter_match=filter_match,
