@@ -63,11 +63,13 @@ STATUS_DESCRIPTIONS = {
 
 MAX_PLACES = 20
 """Most places that one error names."""
+MAX_NAME = 200
+"""Most characters of a name that a client made up, in the place of an error."""
 
 _MESSAGES = {"extra_forbidden": "unknown field", "missing": "is required", "string_unicode": "is not Unicode text"}
 _TYPE = re.compile(r"Input should be a valid (\w+).*", re.DOTALL)
 _TYPES = {"integer": "an integer", "boolean": "true or false", "dictionary": "an object"}
-_NOT_FOR_PEOPLE = re.compile(r"^(Value error,|Input|String|List|Dictionary) | after validation")
+_NOT_FOR_PEOPLE = re.compile(r"^(Value error,|Value|Input|String|List|Dictionary) | after validation")
 _KINDS = {"NoneType": "null", "int": "an integer", "float": "a decimal number", "str": "a string", "list": "a list"}
 _KINDS |= {"bool": "a boolean", "dict": "an object"}
 
@@ -216,12 +218,16 @@ def _in_words(errors: Sequence[FieldError]) -> str:
 
 def _field_error(failure: Mapping[str, Any]) -> FieldError:
     """The place as the client wrote it, the rule, and what kind of value came."""
-    place, value = ".".join(map(str, failure["loc"])), failure["input"]
+    place, value = ".".join(str(part)[:MAX_NAME] for part in failure["loc"]), failure["input"]
     message = _MESSAGES.get(failure["type"]) or _NOT_FOR_PEOPLE.sub("", failure["msg"])
     if wanted := _TYPE.match(failure["msg"]):
         message = f"expected {_TYPES.get(wanted[1], f'a {wanted[1]}')}"
+    if failure["type"] == "literal_error" and not isinstance(value, str):
+        message = message.replace("should be", "expected")
     if message.startswith("expected "):
         message += f", not {_KINDS[type(value).__name__]}"
+    if isinstance(value, str):
+        message = message.replace(" item", " character")
     return FieldError(place, message if place or value is not None else "an object is required")
 
 

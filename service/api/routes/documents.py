@@ -67,7 +67,7 @@ async def write(
     """
     kind = media_type(request)
     if kind not in {JSON, NDJSON}:
-        raise HTTPException(415, f"this route takes {JSON} or {NDJSON}")
+        raise HTTPException(415, f"this route takes {JSON} or {NDJSON}, not {kind or 'a body without a type'}")
     found = await service.collections.by_name(collection)
     if kind == NDJSON:
         return await _write_stream(service, request, found, query)

@@ -11,7 +11,7 @@ import pytest_asyncio
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from service.api.problems import MAX_PLACES
+from service.api.problems import MAX_NAME, MAX_PLACES
 from service.core.collections import EmbedderSpec
 from service.core.errors import Overloaded
 from service.core.ids import Role, Vectors
@@ -38,6 +38,13 @@ async def api() -> AsyncIterator[Edge]:
 
 
 MESSAGES: dict[str, tuple[str, Any, str]] = {
+    "an empty query": (f"{PAPERS}/search", {"query": ""}, "query: should have at least 1 character, not 0"),
+    "a mode that is a number": (
+        f"{PAPERS}/search",
+        {"query": "x", "mode": 1},
+        "mode: expected 'hybrid', 'dense' or 'lexical', not an integer",
+    ),
+    "a long name": (f"{PAPERS}/search", {"query": "x", "n" * 5_000: 1}, "n" * MAX_NAME + ": unknown field"),
     "a document that is a number": (
         f"{PAPERS}/documents",
         {"documents": [{"id": "b", "text": "x"}, 3]},

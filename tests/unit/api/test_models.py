@@ -90,6 +90,85 @@ async def test_reranking_tells_what_was_not_read_in_every_shape(api: Edge) -> No
         assert answer.headers["X-Azimuth-Degraded"] == "query_truncated, passages_truncated"
 
 
+@pytest.mark.parametrize("word", ["query", "search_query", "retrieval.query", "code.query"])
+@pytest.mark.parametrize("field", ["input_type", "task", "prompt_name"])
+async def test_what_other_apis_call_a_query_is_one(api: Edge, field: str, word: str) -> None:
+    prompts = {"query_prompt": "asked: ", "document_prompt": "told: "}
+    expected = await embeddings(api, input="a cat", input_type="query", **prompts)
+    assert await embeddings(api, input="a cat", **{field: word}, **prompts) == expected
+    assert expected != await embeddings(api, input="a cat", **prompts)
+
+
+@pytest.mark.parametrize("word", ["passage", "search_document", "retrieval.passage", "classification", "text-matching"])
+async def test_what_is_not_a_query_is_a_document(api: Edge, word: str) -> None:
+    prompts = {"query_prompt": "asked: ", "document_prompt": "told: "}
+    expected = await embeddings(api, input="a cat", **prompts)
+    assert await embeddings(api, input="a cat", input_type=word, **prompts) == expected
+
+
+NO_OPS: dict[str, list[Json]] = {
+    "/v1/embeddings": [
+        {"user": "u", "priority": 3, "late_chunking": True, "normalize": True, "normalized": False},
+        {"embedding_types": ["float"], "embedding_type": "float", "truncate": "NONE", "truncation_direction": "right"},
+        dict.fromkeys(("encoding_format", "user", "dimensions", "input_type", "truncate", "task", "normalized")),
+    ],
+    "/rerank": [
+        {"user": "u", "priority": 0, "max_tokens_per_doc": 4096, "max_chunks_per_doc": 10, "return_documents": None},
+        {"truncate": True, "truncation_direction": "Right", "raw_scores": False, "rank_fields": None, "top_n": None},
+        {"truncate": "END", "return_text": None, "model": None},
+    ],
+}
+
+
+@pytest.mark.parametrize("path", NO_OPS)
+async def test_fields_of_other_apis_are_accepted(api: Edge, path: str) -> None:
+    body: Json = {"input": TEXTS} if path == "/v1/embeddings" else {"query": "dog", "documents": TEXTS}
+    expected = (await api.client.post(path, json=body)).json()
+    for fields in NO_OPS[path]:
+        assert (await api.client.post(path, json=body | fields)).json() == expected, fields
+
+
+async def test_dimensions_and_base64_by_other_names(api: Edge) -> None:
+    expected = await embeddings(api, input="a cat", model="hashing:64", encoding_format="base64")
+    assert await embeddings(api, input="a cat", model="hashing:64", embedding_type="base64") == expected
+    problem = await api.refused("/v1/embeddings", {"input": "a cat", "truncate_dim": 5_000}, 422, "truncate_dim")
+    assert problem["error"]["param"] == "truncate_dim"
+
+
+@pytest.mark.parametrize(
+    ("fields", "status"),
+    [
+        ({"truncate": "END"}, 200),
+        ({"truncate": True, "truncation_direction": "right"}, 200),
+        ({"truncate": "START"}, 422),
+        ({"truncate": "NONE"}, 422),
+        ({"truncate": True, "truncation_direction": "Left"}, 422),
+    ],
+)
+async def test_a_text_is_cut_only_at_its_end(api: Edge, fields: Json, status: int) -> None:
+    answer = await api.client.post("/v1/embeddings", json={"input": "word " * 10_000} | fields)
+    assert answer.status_code == status, answer.text
+
+
+async def test_documents_are_read_by_their_rank_fields(api: Edge) -> None:
+    documents = [{"title": "cat", "text": "purrs"}, {"title": "dog", "text": "barks", "year": 2020, "tags": ["a"]}]
+    body = {"query": "dog barks", "documents": documents}
+    both = await api.post("/v1/rerank", body | {"rank_fields": ["title", "text"], "return_documents": True})
+    assert both["results"][0] == {"index": 1, "relevance_score": 1.0, "document": {"text": "dog\nbarks"}}
+    alone = await api.post("/v1/rerank", body)
+    assert [(one["index"], one["relevance_score"]) for one in alone["results"]] == [(1, 0.5), (0, 0.0)]
+    other = await api.post("/v1/rerank", body | {"query": "2020", "documents": documents[1:], "rank_fields": ["year"]})
+    assert other["results"][0]["relevance_score"] == 1.0
+    await api.refused("/v1/rerank", body | {"rank_fields": ["year"]}, 422, "documents.0")
+
+
+async def test_raw_scores_are_log_odds(api: Edge) -> None:
+    body = {"query": "dog barks", "texts": ["dog", "dog barks", "cat"], "raw_scores": True}
+    scores = {one["index"]: one["score"] for one in (await api.client.post("/rerank", json=body)).json()}
+    assert scores[0] == pytest.approx(0.0)
+    assert scores[1] > 10 > -10 > scores[2]
+
+
 async def test_without_a_reranker_it_is_unavailable() -> None:
     async with edge() as bare:
         answer = await bare.client.post("/rerank", json={"query": "x", "documents": ["a"]})

@@ -1,6 +1,7 @@
 """`null` in an optional field of a body means its default: in every body, at every depth."""
 
 import copy
+import json
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
@@ -134,6 +135,14 @@ async def test_null_is_as_if_the_field_were_left_out(api: Edge, route: str) -> N
         await answered(changed(body, place, null=False))  # and once more, for a write that changes nothing
         expected = await answered(changed(body, place, null=False))
         assert await answered(changed(body, place, null=True)) == expected, place
+
+
+async def test_null_is_the_default_in_a_line_of_a_stream_too(api: Edge) -> None:
+    line = json.dumps({"id": "line", "text": "a text", "title": None, "metadata": None, "vector": None})
+    headers = {"Content-Type": "application/x-ndjson"}
+    assert (await api.client.post(f"{PAPERS}/documents", content=line, headers=headers)).json()["created"] == 1
+    written = await api.get(f"{PAPERS}/documents/line")
+    assert (written["title"], written["metadata"]) == ("", {})
 
 
 async def test_the_document_says_so() -> None:
