@@ -1,13 +1,12 @@
 """Collections and their settings: embedder, chunking, index, fusion and reranking."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 from typing import Literal
 
 from service.core.ids import CollectionId, CollectionName, VersionNumber
-from service.core.metadata import FieldType
+from service.core.metadata import FieldType, FieldTypes
 
 Storage = Literal["halfvec", "vector", "binary"]
 
@@ -124,8 +123,8 @@ class CollectionSettings:
     """Fields of the metadata that have an index for filters; a str is a field with values of any type."""
 
     @property
-    def field_types(self) -> Mapping[str, FieldType | None]:
-        """The declared fields in order, each with its type; None: any."""
+    def field_types(self) -> FieldTypes:
+        """The declared fields in order."""
         return dict((one, None) if isinstance(one, str) else (one.field, one.type) for one in self.indexed)
 
 

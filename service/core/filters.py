@@ -25,18 +25,7 @@ from typing import Any, Final, Literal, cast
 
 from service.core.collections import DeclaredField
 from service.core.errors import Invalid
-from service.core.metadata import (
-    MAX_FIELD_LENGTH,
-    FieldType,
-    Instant,
-    elements,
-    find,
-    instant,
-    is_of_type,
-    name_error,
-    nfc,
-    type_error,
-)
+from service.core.metadata import FieldTypes, Instant, elements, find, instant, name_error, nfc, read, type_error
 
 Operator = Literal["$eq", "$ne", "$gt", "$gte", "$lt", "$lte", "$in", "$nin", "$exists", "$contains"]
 
@@ -102,33 +91,30 @@ def declared(fields: Sequence[str | DeclaredField], at: str) -> tuple[str | Decl
     return tuple(found[name] for name in sorted(found))
 
 
-def typed(where: Filter | None, types: Mapping[str, FieldType | None]) -> Filter | None:
+def typed(where: Filter, types: FieldTypes) -> Filter:
     """The filter with operands of the declared types. Invalid names an operand that is of another type."""
     match where:
         case And(parts) | Or(parts):
-            return replace(where, parts=tuple(cast(Filter, typed(part, types)) for part in parts))
+            return replace(where, parts=tuple(typed(part, types) for part in parts))
         case Not(part):
-            return Not(cast(Filter, typed(part, types)))
-        case Condition() if where.operator != "$exists" and (kind := types.get(".".join(where.path))) is not None:
-            return _typed_condition(where, kind)
-        case _:
-            return where
+            return Not(typed(part, types))
+        case Condition(path, operator, operand, at):
+            kind = types.get(".".join(path))
+    if kind is None or operator == "$exists":
+        return where
+    if kind == "datetime" and operator == "$contains":
+        raise Invalid.at(at, "the field is declared as datetime: $eq and $in find the elements of an array")
 
-
-def _typed_condition(condition: Condition, kind: FieldType) -> Condition:
     def convert(value: Scalar, at: str) -> Scalar:
         if value is None or isinstance(value, Instant):
             return value
-        if not is_of_type(value, kind):
+        if (operand := read(value, kind)) is None:
             raise Invalid.at(at, type_error(value, kind))
-        return instant(value) if kind == "datetime" and isinstance(value, str) else value
+        return cast(Scalar, operand)
 
-    at, operand = condition.at, condition.operand
-    if kind == "datetime" and condition.operator == "$contains":
-        raise Invalid.at(at, "the field is declared as datetime: $eq and $in find the elements of an array")
     if isinstance(operand, tuple):
-        return replace(condition, operand=tuple(convert(one, f"{at}.{number}") for number, one in enumerate(operand)))
-    return replace(condition, operand=convert(operand, at))
+        return replace(where, operand=tuple(convert(one, f"{at}.{number}") for number, one in enumerate(operand)))
+    return replace(where, operand=convert(operand, at))
 
 
 class _Parser:
@@ -260,7 +246,7 @@ def _text(value: str, at: str) -> str:
 
 def _shown(key: str) -> str:
     """A key as it may stand in an error: short, and encodable in UTF-8."""
-    return _NOT_TEXT.sub("\N{REPLACEMENT CHARACTER}", key[:MAX_FIELD_LENGTH])
+    return _NOT_TEXT.sub("\N{REPLACEMENT CHARACTER}", key[:512])
 
 
 def operands(where: Filter | None) -> int:
@@ -278,19 +264,15 @@ def operands(where: Filter | None) -> int:
 
 def matches(where: Filter, metadata: Mapping[str, Any]) -> bool:
     """Whether a document with this metadata passes."""
-    return _matches(where, nfc(metadata))
-
-
-def _matches(where: Filter, metadata: Mapping[str, Any]) -> bool:
     match where:
         case And(parts):
-            return all(_matches(part, metadata) for part in parts)
+            return all(matches(part, metadata) for part in parts)
         case Or(parts):
-            return any(_matches(part, metadata) for part in parts)
+            return any(matches(part, metadata) for part in parts)
         case Not(part):
-            return not _matches(part, metadata)
+            return not matches(part, metadata)
         case Condition(path, operator, operand):
-            return _holds(operator, operand, find(metadata, path))
+            return _holds(operator, operand, find(nfc(metadata), path))
 
 
 def _holds(operator: Operator, operand: Scalar | tuple[Scalar, ...], found: list[Any]) -> bool:

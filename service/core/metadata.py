@@ -15,6 +15,8 @@ from typing import Any, Final, Literal
 from unicodedata import normalize
 
 FieldType = Literal["datetime", "number", "string"]
+FieldTypes = Mapping[str, FieldType | None]
+"""The types of declared fields by name; None: any."""
 
 MAX_FIELD_LENGTH: Final = 512
 MAX_PARTS: Final = 8
@@ -30,7 +32,7 @@ DATETIME: Final = (
 _PARTS = re.compile(r"(.{4})-(..)-(..)(?:.(..):(..)(?::(..)(?:[.,](\d+))?)?(?: ?(?:[Zz]|([+-])(..):?(\d\d)?))?)?")
 
 EXPECTED: Final[Mapping[FieldType, str]] = {
-    "datetime": "a date and time such as 2024-05-01T12:30:00Z, 2024-05-01T14:30:00.250+02:00 or 2024-05-01, as a text",
+    "datetime": 'a text such as "2024-05-01T12:30:00Z", "2024-05-01T14:30:00.25+02:00" or "2024-05-01"',
     "number": "a number",
     "string": "a string",
 }
@@ -101,24 +103,24 @@ def elements(values: list[Any]) -> Iterator[Any]:
         yield from value if isinstance(value, list | tuple) else (value,)
 
 
-def is_of_type(value: object, kind: FieldType) -> bool:
+def read(value: Any, kind: FieldType) -> Any:
+    """The value as filters compare it; None where it is of another type."""
     if kind == "number":
-        return isinstance(value, int | float) and not isinstance(value, bool)
-    return isinstance(value, str) and (kind == "string" or instant(value) is not None)
+        return value if isinstance(value, int | float) and not isinstance(value, bool) else None
+    return (value if kind == "string" else instant(value)) if isinstance(value, str) else None
 
 
-def type_errors(metadata: Mapping[str, Any], types: Mapping[str, FieldType | None]) -> Iterator[tuple[str, str]]:
-    """Each declared field that has a value of another type, and what is wrong with it. Null is of every type."""
+def type_errors(metadata: Mapping[str, Any], types: FieldTypes) -> Iterator[tuple[str, str]]:
+    """Fields with a value of another type than theirs, and what is wrong with it. Null is of every type."""
     for name, kind in types.items():
         if kind is not None:
-            for value in elements(find(metadata, tuple(name.split(".")))):
-                if value is not None and not is_of_type(value, kind):
-                    yield name, type_error(value, kind)
-                    break
+            values = elements(find(nfc(metadata), tuple(name.split("."))))
+            yield from [(name, type_error(one, kind)) for one in values if one is not None and read(one, kind) is None][
+                :1
+            ]
 
 
 def type_error(value: object, kind: FieldType) -> str:
     """What to tell whoever sent a value of another type."""
-    return (
-        f"the field is declared as {kind}: expected {EXPECTED[kind]}, not {json.dumps(value, ensure_ascii=False)[:80]}"
-    )
+    given = json.dumps(value, ensure_ascii=False)[:80]
+    return f"the field is declared as {kind}: expected {EXPECTED[kind]}, not {given}"

@@ -10,7 +10,7 @@ from typing import Any
 from service.core.documents import Document
 from service.core.errors import Conflict, FieldError, Invalid, VersionNotFound
 from service.core.ids import VersionNumber, unsafe_in_url
-from service.core.metadata import FieldType, name_error, nfc, type_errors
+from service.core.metadata import FieldTypes, name_error, nfc, type_errors
 from service.core.vector_math import unit
 from service.core.versions import EmbedderVersion
 
@@ -33,16 +33,9 @@ class DocumentLimits:
 
 
 def document_errors(
-    document: Document,
-    target: VectorTarget | None,
-    limits: DocumentLimits,
-    types: Mapping[str, FieldType | None],
-    prefix: str = "",
+    document: Document, target: VectorTarget | None, limits: DocumentLimits, types: FieldTypes, prefix: str = ""
 ) -> list[FieldError]:
-    """Everything that is wrong with the document; `prefix` begins the name of each field.
-
-    `types`: of the declared fields of its metadata.
-    """
+    """Everything that is wrong with the document, whose metadata has these types; `prefix` begins each field's name."""
     errors = [
         *_text_errors(document.id, f"{prefix}id", limits.id_length),
         *_text_errors(document.title, f"{prefix}title", limits.title_length),
@@ -126,12 +119,10 @@ def _metadata_errors(value: Any, field: str, depth: int, name: str | None = None
                 yield FieldError(field, "two keys are the same text, composed differently (they are compared in NFC)")
             for key, inner in value.items():
                 yield from _text_errors(key, field, 512)
-                inner_name = key if name is None else f"{name}.{key}"
-                if error := name_error(inner_name):
-                    yield FieldError(
-                        field, f'no filter could have the field "{inner_name[:100]}" ({error}): rename the key'
-                    )
-                yield from _metadata_errors(inner, f"{field}.{key}", depth - 1, inner_name)
+                full_name = key if name is None else f"{name}.{key}"
+                if error := name_error(full_name):
+                    yield FieldError(field, f'no filter could name the key "{full_name[:100]}" ({error}): rename it')
+                yield from _metadata_errors(inner, f"{field}.{key}", depth - 1, full_name)
         case list() | tuple():
             for at, inner in enumerate(value):
                 yield from _metadata_errors(inner, f"{field}.{at}", depth - 1, name)

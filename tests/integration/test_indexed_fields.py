@@ -56,7 +56,6 @@ async def states(world: World) -> dict[str, FieldState]:
 async def found(world: World, raw: dict[str, Any]) -> list[str]:
     """What passes, as a process that has just started finds it."""
     where = filters.typed(filters.parse(raw), world.collection.settings.field_types)
-    assert where is not None
     filter_match = await PostgresDocuments(world.database).match_filter(world.collection.id, where, 1_000)
     assert filter_match.ids is not None
     return sorted(filter_match.ids)

@@ -235,9 +235,7 @@ async def run_everything(world: World, plans: Plans) -> None:
 
 
 def typed_filter(raw: Any) -> Filter:
-    where = typed(parse(raw), {"at": "datetime"})
-    assert where is not None
-    return where
+    return typed(parse(raw), {"at": "datetime"})
 
 
 async def fill_another(world: World) -> None:

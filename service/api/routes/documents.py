@@ -159,7 +159,7 @@ def _filter_from_url(text: str | None, collection: Collection) -> Filter | None:
         raise Invalid.at("filter", f"not JSON: {error}") from error
     if not isinstance(value, dict):
         raise Invalid.at("filter", "expected an object")
-    return parse_filter(value, collection.settings)
+    return parse_filter(value, collection.settings.field_types)
 
 
 @router.get("/failed", summary="List the documents that were set aside")
@@ -204,7 +204,7 @@ async def delete_many(
 ) -> schemas.DeletedAnswer:
     found = await service.collections.by_name(collection)
     if body.filter is not None:
-        where = parse_filter(body.filter, found.settings)
+        where = parse_filter(body.filter, found.settings.field_types)
         if where is None:
             raise Invalid.at("filter", "an empty filter would delete everything: delete the collection instead")
         return {"deleted": await service.ingest.delete_matching(found, where)}

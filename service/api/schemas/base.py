@@ -13,9 +13,9 @@ from fastapi import Path
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from service.core import filters
-from service.core.collections import CollectionSettings
 from service.core.filters import Filter
 from service.core.ids import CollectionName, DocumentId, VersionNumber
+from service.core.metadata import FieldTypes
 from service.ingest.validation import DocumentLimits
 
 if TYPE_CHECKING:
@@ -143,13 +143,10 @@ FilterField = Annotated[
 ]
 
 
-def parse_filter(raw: Any, settings: CollectionSettings | None = None) -> Filter | None:
+def parse_filter(raw: Any, types: FieldTypes | None = None) -> Filter | None:
     """The filter that a client sent; None where it is empty. Invalid names the exact place of an error in it.
-
-    `settings`: of the collection whose declared types it follows; a search applies them later.
-    """
-    where = filters.parse(raw) if raw else None
-    return where if settings is None else filters.typed(where, settings.field_types)
+    `types`: of declared fields; a search applies them later."""
+    return filters.typed(filters.parse(raw), types or {}) if raw else None
 
 
 class PageQuery(QueryParameters):

@@ -113,12 +113,10 @@ class TunedBody(RequestBody):
 
 
 class DeclaredFieldBody(RequestBody):
-    """A field of the metadata that has an index for filters; nested ones by dots."""
+    """A field of the metadata that has an index for filters: its name and the type of its values."""
 
     field: str
-    type: Annotated[
-        FieldType | None, Field(description="Values of another type are refused; `datetime`: compared as instants.")
-    ] = None
+    type: FieldType | None = None
 
     def declared(self) -> str | DeclaredField:
         return self.field if self.type is None else DeclaredField(field=self.field, type=self.type)

@@ -243,7 +243,6 @@ def test_names_with_dots_and_unicode_forms(raw: Any, metadata: dict[str, Any], e
 )
 def test_instants(raw: Any, value: Any, expected: bool) -> None:
     where = typed(parse({"at.utc": raw}), {"at.utc": "datetime"})
-    assert where is not None
     assert matches(where, {"at": {"utc": value}}) is expected
     assert typed(where, {"at.utc": "datetime"}) == where
 

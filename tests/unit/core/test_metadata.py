@@ -52,7 +52,7 @@ def test_texts_that_name_no_instant(text: str) -> None:
         (
             "datetime",
             "soon",
-            'such as 2024-05-01T12:30:00Z, 2024-05-01T14:30:00.250+02:00 or 2024-05-01, as a text, not "soon"',
+            'such as "2024-05-01T12:30:00Z", "2024-05-01T14:30:00.25+02:00" or "2024-05-01", not "soon"',
         ),
         ("datetime", ["2024-05-01", 1714521600], "not 1714521600"),
         ("datetime", [["2024-05-01"]], 'not ["2024-05-01"]'),
@@ -68,6 +68,11 @@ def test_values_of_another_type_are_named(kind: Any, value: Any, told: str) -> N
         ((name, message),) = type_errors(metadata, {"a.b": kind, "c": None})
         assert name == "a.b"
         assert told in message
+
+
+def test_one_error_a_field_and_names_in_any_unicode_form() -> None:
+    errors = list(type_errors({"e\u0301": ["x"] * 1_000, "n": "5"}, {"é": "datetime", "n": "number"}))
+    assert [name for name, _ in errors] == ["é", "n"]
 
 
 @pytest.mark.parametrize("metadata", [{}, {"f": None}, {"f": []}, {"f": [None]}])

@@ -31,8 +31,7 @@ _KINDS = {
 
 
 FieldNumbers = Mapping[tuple[str, bool], int]
-"""The numbers of fields that are ready, by name and by whether they hold instants. Settings are read at another moment
-than fields: a filter may not know yet that a field got this type, or lost it."""
+"""Fields that are ready, by name and by whether they hold instants: a filter may know of a type earlier or later."""
 
 
 @dataclass(frozen=True, slots=True)

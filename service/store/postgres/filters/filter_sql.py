@@ -38,9 +38,7 @@ INSTANT = sql.SQL(
     "CASE WHEN jsonb_typeof(e.value) = 'string' AND e.value #>> '{}' ~ %(datetime)s"
     " THEN extract(epoch FROM replace(e.value #>> '{}', ',', '.')::timestamptz) END"
 )
-"""The seconds since 1970 of the JSON value `e.value`; NULL where it names no instant. `datetime` is DATETIME.
-
-The time zone of a session is UTC (`pool.sql`), so a text without an offset is in UTC."""
+"""The seconds since 1970 of the JSON value `e.value` (in UTC, as is the session); NULL where it names no instant."""
 _COMPARES_INSTANT = sql.SQL(
     "EXISTS (SELECT FROM jsonb_path_query(d.metadata, {path}::jsonpath) AS e (value)"
     " WHERE {instant} {operator} ANY ({operands}::numeric[]))"

@@ -18,7 +18,7 @@ from psycopg import sql
 from service.core.collections import FieldState, IndexedField
 from service.core.errors import Invalid
 from service.core.ids import CollectionId, DocumentId
-from service.core.metadata import DATETIME, FieldType, type_error
+from service.core.metadata import DATETIME, FieldType, FieldTypes, type_error
 from service.store.postgres.connection import collection_lock, sql_files
 from service.store.postgres.connection.pool import Adapter, Connection, retrying
 from service.store.postgres.filters.filter_sql import INSTANT, accessors
@@ -32,20 +32,12 @@ FILL_BATCH = 500
 """Documents that are filled in one transaction: writes of the same documents wait for its 30 ms or so."""
 DELETE_BATCH = 5_000
 
-NAMED_DOCUMENTS = 3
-"""Documents that are named where a field cannot be declared with a type because of them."""
-
 KEPT = timedelta(seconds=60)
 """How long writers keep the values of a field that was dropped."""
 
 
 async def declare(
-    connection: Connection,
-    collection_id: CollectionId,
-    types: Mapping[str, FieldType | None],
-    now: datetime,
-    *,
-    empty: bool = False,
+    connection: Connection, collection_id: CollectionId, types: FieldTypes, now: datetime, *, empty: bool = False
 ) -> None:
     """Make these the declared fields. The caller has locked the collection; `empty`: there is nothing to fill.
 
@@ -55,27 +47,18 @@ async def declare(
     await connection.execute(SQL.undeclare, values)
     cursor = await connection.execute(SQL.declare, {**values, "state": "ready" if empty else "building"})
     for name, kind in await cursor.fetchall():
-        if not empty:
-            await _check_type(connection, collection_id, name, kind)
+        if kind and not empty:
+            await _check_type(connection, {"collection_id": collection_id, "ids": None}, name, kind)
 
 
-async def _check_type(
-    connection: Connection,
-    collection_id: CollectionId,
-    name: str,
-    kind: FieldType | None,
-    ids: Sequence[DocumentId] | None = None,
-) -> None:
-    """Invalid names the first documents (of these) with a value in the field that is not of its type."""
-    if kind is None:
-        return
+async def _check_type(connection: Connection, of: Mapping[str, Any], name: str, kind: FieldType) -> None:
+    """Invalid names the first documents of a collection (`ids`: of these) with a value that is not of the type."""
     query = sql.SQL(SQL.of_other_types).format(instant=INSTANT)
-    values: dict[str, Any] = {"collection_id": collection_id, "paths": _paths(name), "type": kind, "datetime": DATETIME}
-    values |= {"ids": None if ids is None else list(ids), "limit": NAMED_DOCUMENTS}
+    values = {**of, "paths": _paths(name), "type": kind, "datetime": DATETIME}
     # Planned for these values: whether there are ids decides where it begins.
     if rows := await (await connection.execute(query, values, prepare=False)).fetchall():
         errors = "; ".join(f"document {id_}: {type_error(value, kind)}" for id_, value in rows)
-        raise Invalid.at("indexed" if ids is None else "documents", f"{name}: {errors}")
+        raise Invalid.at("documents" if of["ids"] else "indexed", f"{name}: {errors}")
 
 
 async def keep(connection: Connection, collection_id: CollectionId, ids: Sequence[DocumentId]) -> None:
@@ -85,8 +68,8 @@ async def keep(connection: Connection, collection_id: CollectionId, ids: Sequenc
     """
     fields = await (await connection.execute(SQL.kept, {"collection_id": collection_id})).fetchall()
     for _, name, kind, dropped in fields:
-        if not dropped:
-            await _check_type(connection, collection_id, name, kind, ids)
+        if kind and not dropped:
+            await _check_type(connection, {"collection_id": collection_id, "ids": list(ids)}, name, kind)
     if fields:
         await _keep(connection, collection_id, ids, [field[:3] for field in fields])
 
@@ -99,9 +82,9 @@ async def _keep(
     values = {
         "collection_id": collection_id,
         "ids": list(ids),
-        "fields": [number for number, _, _ in paths],
-        "paths": [path for _, path, _ in paths],
-        "instants": [instants for _, _, instants in paths],
+        "fields": [one[0] for one in paths],
+        "paths": [one[1] for one in paths],
+        "instants": [one[2] for one in paths],
         "prefix": PREFIX,
         "datetime": DATETIME,
     }
@@ -116,9 +99,7 @@ def _paths(name: str) -> list[str]:
 async def declared(connection: Connection, collection_id: CollectionId) -> tuple[tuple[int, IndexedField], ...]:
     """The fields with their numbers."""
     rows = await (await connection.execute(SQL.fields, {"collection_id": collection_id})).fetchall()
-    return tuple(
-        (number, IndexedField(name=name, state=FieldState(state), type=type_)) for number, name, state, type_ in rows
-    )
+    return tuple((one, IndexedField(name=name, state=FieldState(state), type=kind)) for one, name, state, kind in rows)
 
 
 async def remove(connection: Connection, collection_id: CollectionId) -> None:

@@ -49,7 +49,8 @@ ORDER BY page.xid, page.document_id
 SELECT pg_current_snapshot()::text, page.*
 FROM (VALUES (1)) AS one (row)
 LEFT JOIN LATERAL (
-    SELECT c.xid::text::bigint, c.document_id, d.document_id IS NOT NULL AS present, d.title, d.text, d.metadata,
+    SELECT c.xid::text::bigint, c.document_id, d.document_id IS NOT NULL AS present, d.title, d.text,
+           coalesce(d.sent_metadata, d.metadata),
            d.revision, d.content_revision, d.created_at, d.updated_at
     FROM (
         (

@@ -32,7 +32,7 @@ WHERE d.collection_id = %(collection_id)s
     AND jsonb_typeof(e.value) <> 'null'
     AND CASE %(type)s WHEN 'datetime' THEN {instant} IS NULL ELSE jsonb_typeof(e.value) <> %(type)s END
 ORDER BY d.document_id
-LIMIT %(limit)s
+LIMIT 3
 
 -- name: fields
 -- The fields of a collection that are declared, in the order of names.
