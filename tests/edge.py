@@ -248,6 +248,7 @@ def build(
         reranker=reranker,
         limits=limits,
         api_keys=(),
+        cors_origins=(),
         languages=frozenset({"en", "de"}),
         missing=missing,
         refresh_metrics=refresh_metrics,

@@ -6,12 +6,14 @@ from typing import Any
 
 from fastapi import FastAPI
 from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
 
 from service import __version__
 from service.api import openapi as reference
 from service.api import problems
+from service.api.content_coding import CompressionMiddleware
 from service.api.dependencies import Service
-from service.api.middleware import ApiKeyMiddleware, RequestLogMiddleware
+from service.api.middleware import ApiKeyMiddleware, HeadMiddleware, RequestLogMiddleware
 from service.api.routes import (
     audit,
     collections,
@@ -76,7 +78,14 @@ def create_app(service: Service, around: Sequence[Middleware] = ()) -> FastAPI:
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
-        middleware=[*around, Middleware(RequestLogMiddleware), Middleware(ApiKeyMiddleware, keys=service.api_keys)],
+        middleware=[
+            *around,
+            Middleware(RequestLogMiddleware),
+            *_cross_origin(service.cors_origins),  # before the keys: browsers ask for permission without one
+            Middleware(ApiKeyMiddleware, keys=service.api_keys),
+            Middleware(HeadMiddleware),
+            Middleware(CompressionMiddleware),
+        ],
     )
     app.state.service = service
     problems.install(app)
@@ -84,3 +93,18 @@ def create_app(service: Service, around: Sequence[Middleware] = ()) -> FastAPI:
     for resource in RESOURCES:
         app.include_router(resource.router)
     return app
+
+
+def _cross_origin(origins: Sequence[str]) -> list[Middleware]:
+    """Lets pages of these origins use the API from a browser. Keys are sent as headers, so no cookies are allowed."""
+    if not origins:
+        return []
+    return [
+        Middleware(
+            CORSMiddleware,
+            allow_origins=origins,
+            allow_methods=["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"],
+            allow_headers=["*"],
+            expose_headers=["ETag", "Location", "Retry-After", "Server-Timing", "X-Request-ID"],
+        )
+    ]

@@ -1,5 +1,6 @@
 """JSON over HTTP: bodies are read strictly and within the limits, answers are written with orjson."""
 
+import codecs
 import re
 from collections.abc import AsyncIterator
 from typing import Any
@@ -10,6 +11,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
+from service.api.content_coding import unpacked_body
 from service.core.errors import TooLarge
 
 JSON = "application/json"
@@ -52,18 +54,25 @@ async def read_body(request: Request, max_bytes: int) -> bytes:
     if declared.isdecimal() and int(declared) > max_bytes:
         raise too_large
     body = bytearray()
-    async for part in request.stream():
+    async for part in unpacked_body(request):
         body += part
         if len(body) > max_bytes:
             raise too_large
     return bytes(body)
 
 
+def _without_mark(data: bytes) -> bytes:
+    """Without a byte order mark. 400 for another encoding than UTF-8: no JSON text begins with NUL among four bytes."""
+    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) or b"\0" in data[:4]:
+        raise HTTPException(400, "the body is in UTF-16 or UTF-32; JSON is sent in UTF-8")
+    return data.removeprefix(codecs.BOM_UTF8)
+
+
 async def read_json(request: Request, max_bytes: int) -> Any:
     """The body as JSON; None where there is no body at all."""
     if media_type(request) not in {JSON, ""}:
         raise HTTPException(415, f"this route takes {JSON}, not {media_type(request)}")
-    data = await read_body(request, max_bytes)
+    data = _without_mark(await read_body(request, max_bytes))
     if not data:
         return None
     if not media_type(request):
@@ -80,11 +89,14 @@ async def read_lines(request: Request, max_bytes: int) -> AsyncIterator[tuple[in
     Holds at most one line and one network chunk, however long the stream or a line is.
     """
     number, pending, too_long = 1, bytearray(), False
-    async for chunk in request.stream():
+    async for chunk in unpacked_body(request):
         *complete, rest = chunk.split(b"\n")
         for piece in complete:
+            if not (piece or pending or too_long):  # millions of blank lines must not take seconds
+                number += 1
+                continue
             too_long = too_long or len(pending) + len(piece) > max_bytes
-            line = None if too_long else bytes(pending + piece).strip()
+            line = None if too_long else _line(number, pending + piece)
             if line is None or line:
                 yield number, line
             number, too_long = number + 1, False
@@ -96,5 +108,10 @@ async def read_lines(request: Request, max_bytes: int) -> AsyncIterator[tuple[in
             pending += rest
     if too_long:
         yield number, None
-    elif line := bytes(pending).strip():
+    elif line := _line(number, pending):
         yield number, line
+
+
+def _line(number: int, data: bytearray) -> bytes:
+    line = bytes(data)
+    return (_without_mark(line) if number == 1 else line).strip()

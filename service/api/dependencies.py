@@ -70,6 +70,7 @@ class Service:
     reranker: Reranker | None
     limits: RequestLimits
     api_keys: tuple[str, ...]
+    cors_origins: tuple[str, ...]
     languages: frozenset[str]
     missing: Callable[[], Awaitable[list[str]]]
     refresh_metrics: Callable[[], Awaitable[None]]

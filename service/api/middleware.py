@@ -119,3 +119,24 @@ class ApiKeyMiddleware:
         """In constant time: every key is compared, and of all of them only the digests."""
         matches = [hmac.compare_digest(digest, key) for key in self._digests]
         return any(matches)
+
+
+class HeadMiddleware:
+    """Answers HEAD as GET, without the body: every route that can be read has both."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["method"] != "HEAD":
+            await self._app(scope, receive, send)
+            return
+
+        async def send_without_body(message: Message) -> None:
+            await send({**message, "body": b""} if message["type"] == "http.response.body" else message)
+
+        read = {**scope, "method": "GET"}
+        try:
+            await self._app(read, receive, send_without_body)
+        finally:
+            scope["route"] = read.get("route")

@@ -17,6 +17,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.routing import Match, Mount
 from starlette.types import Scope
 from typing_extensions import TypedDict
 
@@ -54,7 +55,7 @@ STATUS_DESCRIPTIONS = {
     404: "The resource does not exist.",
     409: "Conflict with the current state.",
     413: "The request is larger than a documented limit.",
-    415: "The body has another content type than this route takes.",
+    415: "The body has another content type or coding than this route takes.",
     422: "The request is invalid; `errors` names the fields.",
     428: "A deletion for good must be confirmed: `?confirm=` with the name of what is deleted.",
     429: "Too many requests are waiting; retry after `Retry-After`.",
@@ -189,12 +190,28 @@ def install(app: FastAPI) -> None:
         if isinstance(error, RequestValidationError):
             error = invalid_from_pydantic([{**one, "loc": one["loc"][1:]} for one in error.errors()])
         if isinstance(error, HTTPException):
+            if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+                error.headers = {"Allow": ", ".join(_allowed_methods(app, request.scope["path"]))}
+                if request.method == "OPTIONS":
+                    return Response(status_code=204, headers=error.headers)
             return http_error_response(request.scope, error)
         assert isinstance(error, AzimuthError)
         return service_error_response(request.scope, error)
 
     for kind in (AzimuthError, HTTPException, RequestValidationError):
         app.add_exception_handler(kind, handle)
+
+
+def _allowed_methods(app: FastAPI, path: str) -> list[str]:
+    """All methods of a path. FastAPI itself names those of the first route that has the path."""
+    scope: Scope = {"type": "http", "path": path, "headers": []}
+    routes = [route for route in app.routes if not isinstance(route, Mount)]  # a folder of files matches any method
+    found = [
+        method
+        for method in ("GET", "POST", "PUT", "PATCH", "DELETE")
+        if any(route.matches({**scope, "method": method})[0] is Match.FULL for route in routes)
+    ] or ["GET"]
+    return [*found, *(["HEAD"] if "GET" in found else []), "OPTIONS"]
 
 
 def invalid_from_pydantic(failures: Sequence[Any]) -> Invalid:

@@ -7,6 +7,8 @@ from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 NO_RERANKER = "none"
+Origin = Annotated[str, Field(pattern=r"^(\*|[a-z][a-z0-9+.-]*://[^/\s]+)$")]
+"""As browsers send it: scheme, host and port, without a slash at the end."""
 
 
 class Settings(BaseSettings):
@@ -21,6 +23,9 @@ class Settings(BaseSettings):
     worker_port: int = Field(0, ge=0, le=65535, description="Port of a worker's /metrics and /livez; 0: none.")
     api_keys: Annotated[tuple[SecretStr, ...], NoDecode] = Field(
         (), description="Comma-separated keys; a request must carry one as a bearer token."
+    )
+    cors_origins: Annotated[tuple[Origin, ...], NoDecode] = Field(
+        (), description="Comma-separated origins of pages that may use the API, `https://app.example.com`; `*`: all."
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Lowest level that is logged.")
 
@@ -85,7 +90,7 @@ class Settings(BaseSettings):
         600.0, gt=0, description="Least time span of the latest live queries when they are compared for drift."
     )
 
-    @field_validator("api_keys", "models", mode="before")
+    @field_validator("api_keys", "cors_origins", "models", mode="before")
     @classmethod
     def _split(cls, value: Any) -> Any:
         return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value

@@ -60,6 +60,6 @@ async def console_file(request: Request, name: str) -> Response:
         "X-Content-Type-Options": "nosniff",
         "Referrer-Policy": "no-referrer",
     }
-    if request.headers.get("if-none-match") == file.etag:
+    if file.etag in request.headers.get("if-none-match", ""):
         return Response(status_code=304, headers=headers)
     return Response(file.body, headers=headers, media_type=file.media_type)

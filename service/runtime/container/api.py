@@ -210,6 +210,7 @@ async def open_api(settings: Settings, url: str) -> AsyncIterator[FastAPI]:
                 reranker=reranker,
                 limits=limits,
                 api_keys=tuple(key.get_secret_value() for key in settings.api_keys),
+                cors_origins=settings.cors_origins,
                 languages=KNOWN,
                 missing=readiness.missing,
                 refresh_metrics=partial(gauges.refresh, utc_now),

@@ -58,7 +58,6 @@ NOT_JSON = {
     "bottomless objects": b'{"filter": ' + b'{"a":' * 20_000,
     "thousands of digits": b'{"query": "x", "k": ' + b"9" * 10_000 + b"}",
     "UTF-16": '{"query": "x"}'.encode("utf-16"),
-    "a byte order mark": b'\xef\xbb\xbf{"query": "x"}',
     "a raw control character": b'{"query": "a\x01b"}',
     "a raw NUL": b'{"query": "a\0b"}',
     "two values": b'{"query": "x"} {"query": "y"}',
@@ -389,7 +388,7 @@ async def test_invalid_urls_get_their_status(api: Edge, method: str, url: str, s
 async def test_a_405_names_the_allowed_methods(api: Edge) -> None:
     answer = await api.client.post("/livez")
     assert_problem(answer, 405)
-    assert answer.headers["allow"] == "GET"
+    assert answer.headers["allow"] == "GET, HEAD, OPTIONS"
 
 
 SETTINGS: dict[str, tuple[Any, str]] = {
