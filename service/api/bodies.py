@@ -28,12 +28,11 @@ class JsonResponse(Response):
         return orjson.dumps(content)
 
 
-def parse_json(data: bytes | str) -> Any:
+def parse_json(data: bytes) -> Any:
     """JSON as the standard has it. ValueError for NaN, invalid UTF-8, half surrogates, a key twice, bottomless nesting.
 
     Integers keep every digit, so that whoever checks them sees what was sent.
     """
-    data = data.encode() if isinstance(data, str) else data
     try:
         return jiter.from_json(data, allow_inf_nan=False, catch_duplicate_keys=True)
     except ValueError as error:

@@ -62,10 +62,8 @@ STATUS_DESCRIPTIONS = {
     503: "Something that is needed is not available now; retry after `Retry-After`.",
 }
 
-MAX_PLACES = 20
-"""Most places that one error names."""
-MAX_NAME = 200
-"""Most characters of a name that a client made up, in the place of an error."""
+MAX_PLACES, MAX_NAME = 20, 200
+"""Most places that one error names, and most characters of each name in them, which a client may have made up."""
 
 _MESSAGES = {"extra_forbidden": "unknown field", "missing": "is required", "string_unicode": "is not Unicode text"}
 _TYPE = re.compile(r"Input should be a valid (\w+).*", re.DOTALL)
@@ -242,7 +240,7 @@ def _field_error(failure: Mapping[str, Any]) -> FieldError:
     if failure["type"] == "literal_error" and not isinstance(value, str):
         message = message.replace("should be", "expected")
     if message.startswith("expected "):
-        message += f", not {_KINDS[type(value).__name__]}"
+        message += f", not {_KINDS.get(type(value).__name__, 'another value')}"
     if isinstance(value, str):
         message = message.replace(" item", " character")
     return FieldError(place, message if place or value is not None else "an object is required")

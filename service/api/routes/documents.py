@@ -154,7 +154,7 @@ async def list_documents(
 
 def _filter_from_url(text: str | None, collection: Collection) -> Filter | None:
     try:
-        value = {} if text is None else parse_json(text)
+        value = {} if text is None else parse_json(text.encode())
     except ValueError as error:
         raise Invalid.at("filter", f"not JSON: {error}") from error
     if not isinstance(value, dict):

@@ -60,13 +60,11 @@ TextsField = Annotated[
 ]
 """One text, or several."""
 
-_OTHER_NAMES_OF_DOCUMENT = ("passage", "classification", "clustering", "separation", "text-matching")
-
 
 def _role(value: Any) -> Any:
     """As Cohere (`search_query`) and Jina (`retrieval.query`, `text-matching`) name it, too."""
     name = value.rpartition(".")[2].removeprefix("search_") if isinstance(value, str) else value
-    return "document" if name in _OTHER_NAMES_OF_DOCUMENT else name
+    return "document" if name in ("passage", "classification", "clustering", "separation", "text-matching") else name
 
 
 RoleField = Annotated[Role, BeforeValidator(_role, str)]
@@ -79,10 +77,14 @@ TruncateField = Annotated[
 
 
 class OtherApisBody(RequestBody):
-    """What clients of OpenAI, Cohere, Jina and text-embeddings-inference send, and what changes nothing here."""
+    """What clients of OpenAI, Cohere, Jina and TEI send and what changes nothing here: vectors have length 1."""
 
     user: Annotated[str | None, Field(max_length=512)] = None
     priority: int | None = None
+    embedding_types: list[Literal["float"]] | None = None
+    late_chunking: bool | None = None
+    normalize: bool | None = None
+    normalized: bool | None = None
     truncation_direction: Literal["left", "right", "Left", "Right"] | None = None
 
 
@@ -102,22 +104,15 @@ class EncoderBody(ModelBody):
 
 
 class EmbeddingsBody(EncoderBody, OtherApisBody):
-    """OpenAI's request. `input_type` says which of the model's prompts goes before the texts.
-
-    `embedding_types`, `late_chunking`, `normalize` and `normalized` change nothing: vectors have length 1.
-    """
+    """OpenAI's request. `input_type` says which of the model's prompts goes before the texts."""
 
     input: TextsField
     encoding_format: Literal["float", "base64"] = "float"
     embedding_type: Literal["float", "base64"] | None = None
-    embedding_types: list[Literal["float"]] | None = None
     input_type: RoleField = "document"
     task: RoleField | None = None
     prompt_name: RoleField | None = None
     truncate_dim: Annotated[int | None, Field(ge=1, le=MAX_DIMENSIONS)] = None
-    late_chunking: bool | None = None
-    normalize: bool | None = None
-    normalized: bool | None = None
     truncate: Annotated[
         TruncateField, Field(description="Cut a text at its end that is longer than the model takes; else refuse it.")
     ] = False

@@ -114,9 +114,7 @@ async def rerank(service: ServiceDep, request: Request, body: RerankBody) -> Res
     passages = body.passages()
     reading = await run_until_disconnect(request, reranker.read(body.query, passages))
     degraded = _degraded(reading)
-    scores = list(reading.scores)
-    if body.raw_scores:
-        scores = [math.log(max(one, 1e-9) / max(1 - one, 1e-9)) for one in scores]
+    scores = [math.log(max(one, 1e-9) / max(1 - one, 1e-9)) if body.raw_scores else one for one in reading.scores]
     headers = {"X-Azimuth-Degraded": ", ".join(one["code"] for one in degraded)} if degraded else None
     order = sorted(range(len(passages)), key=lambda at: (-scores[at], at))[: body.top_n]
     if body.texts is not None:

@@ -42,9 +42,7 @@ class RequestBody(BaseModel):
         if not isinstance(value, dict) or None not in value.values():
             return value
         fields = cls.model_fields.items()
-        others = {
-            field.alias or name for name, field in fields if not field.is_required() and field.default is not None
-        }
+        others = {one.alias or name for name, one in fields if not one.is_required() and one.default is not None}
         return {name: one for name, one in value.items() if one is not None or name not in others}
 
     def apply_to(self, settings: Settings) -> Settings:

@@ -19,7 +19,13 @@ QUERY = {"_id": "q", "text": "some text"}
 QREL = {"query-id": "q", "corpus-id": "a", "score": 1}
 SPEC: Json = {"model": "default"}
 BODIES: dict[str, Json] = {
-    "PUT /v1/collections/{collection}": {"embedder": {}, "chunking": {}, "fusion": {}, "rerank": {}},
+    "PUT /v1/collections/{collection}": {
+        "embedder": {},
+        "chunking": {},
+        "fusion": {},
+        "rerank": {},
+        "indexed": [{"field": "year"}],
+    },
     "POST /v1/collections/{collection}/documents": {"documents": [{"id": "n", "text": "new text", "title": "new"}]},
     "POST /v1/collections/{collection}/documents/delete": {"ids": ["nobody"]},
     "POST /v1/collections/{collection}/search": {
