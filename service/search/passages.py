@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
+from service.core.concurrency import both
 from service.core.ids import DocumentId
 from service.core.ports.documents import Documents
 from service.core.ports.lexicon import Lexicon
@@ -29,7 +30,7 @@ UNEMBEDDED_LENGTH = 1000
 """Most code points of a passage of a document that has no chunks yet."""
 TEXT_LIMIT = 4_000_000
 """Bytes of text that are read for one search; documents further down keep the best chunk by cosine."""
-_ROUNDS = 4
+_ROUNDS = 3
 """Of scoring the chunks of documents that rise into the first hits when those above them are scored."""
 
 Scores = npt.NDArray[np.float64]
@@ -71,7 +72,8 @@ class PassageSelector:
         by_chunk = context.request.group_by == "chunk"
         if by_chunk or not candidates.has_lexical or not any(hit.partial for hit in hits):
             return hits
-        return await context.run_stage("passages", self._choose(context, candidates, hits), optional=True) or hits
+        work = self._choose(context, candidates, hits)
+        return await context.run_stage("passages", work, optional=True, in_budget=False) or hits
 
     async def rank(
         self, context: SearchContext, candidates: CandidateSet, fuse: Callable[[CandidateSet], Ranking], wanted: int
@@ -125,7 +127,7 @@ class PassageSelector:
     ) -> tuple[dict[DocumentId, PassageScores], Mapping[DocumentId, str]]:
         """The passages of documents, best document first, scored for query `number`; and the texts."""
         space, request = context.space, context.request
-        texts, encoded = await asyncio.gather(
+        texts, encoded = await both(
             self._documents.texts(space.collection.id, revisions, TEXT_LIMIT),
             self._vectors.chunks(space.version, query.vector, list(revisions)),
         )

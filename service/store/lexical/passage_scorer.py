@@ -13,6 +13,8 @@ from service.store.lexical.query import K1, PHRASE, SATURATION, WHOLE, B, Lexica
 
 ANALYSED_LENGTH = 40_000
 """Characters that are analysed of one call, in 1 ms: of the passages that hold the query's rarest words as written."""
+_LANGUAGES = 3
+"""In which passages are analysed where the query may be in many: an identifier alone may be in any."""
 _LITERALS = 4
 """Words that are looked for as written; each takes 1 ms for a million characters."""
 _LEAST_STEM = 4
@@ -24,7 +26,8 @@ class PassageScorer:
     def __init__(self, query: LexicalQuery, words: ParsedQuery) -> None:
         self._searcher = query.searcher
         self._words = words
-        self._chains, self._weight = query.highlighting()
+        chains, self._weight = query.highlighting()
+        self._chains = chains[:_LANGUAGES]
         self._identifiers = query_identifiers(words.text) if words.identifiers else []
 
     def scores(self, passages: Sequence[str]) -> tuple[float, ...]:
@@ -34,7 +37,7 @@ class PassageScorer:
         for at in sorted(range(len(passages)), key=lambda at: -scores[at]):
             if scores[at] or self._words.typos is not None or not passages[at].isascii():
                 length += len(passages[at])
-                if length > ANALYSED_LENGTH:
+                if length > ANALYSED_LENGTH / len(self._chains):
                     break
                 analysed.append(at)
         texts = [passages[at] for at in analysed]

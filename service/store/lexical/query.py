@@ -236,7 +236,8 @@ class LexicalQuery:
                 yield tantivy.Query.disjunction_max_query(queries)
 
     def highlighting(self) -> tuple[list[LanguageAnalyzer], Callable[[LanguageAnalyzer, str], float]]:
-        """The chains that analyse a passage, and the weight of a term there: its idf, or 0 where it is not searched."""
+        """The chains that analyse a passage, likely ones first, and the weight of a term there: its idf, or 0 where it
+        is not searched."""
         terms = {chain.code: chain.highlight_terms(self._words.text) for chain in self._chains}
         phrases = " ".join((*self._words.required, *self._words.quoted))
         if phrases:
@@ -254,7 +255,8 @@ class LexicalQuery:
                 return _DISCOUNT[-1]
             return 0.0
 
-        return [self._analyzer.chain(code) for code in terms], weight
+        likely_first = sorted(terms, key=lambda code: -self._languages.get(code, 0.0))
+        return [self._analyzer.chain(code) for code in likely_first], weight
 
 
 def _explanation(node: Mapping[str, Any]) -> dict[str, float]:
