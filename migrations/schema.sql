@@ -246,7 +246,7 @@ CREATE INDEX indexed_values_document ON public.indexed_values USING btree (colle
 
 CREATE INDEX indexed_values_several ON public.indexed_values USING btree (collection_id, field, document_id) WHERE several;
 
-CREATE INDEX jobs_claimable ON public.jobs USING btree (priority, enqueued_at, available_at) WHERE (set_aside_at IS NULL);
+CREATE INDEX jobs_claimable_by_collection ON public.jobs USING btree (collection_id, priority, enqueued_at, available_at) WHERE (set_aside_at IS NULL);
 
 CREATE INDEX jobs_set_aside ON public.jobs USING btree (collection_id, document_id) WHERE (set_aside_at IS NOT NULL);
 

@@ -77,6 +77,19 @@ async def test_jobs_of_several_collections_in_one_claim(world: World) -> None:
     ]
 
 
+async def test_a_collection_does_not_wait_for_the_backlog_of_another_one(world: World) -> None:
+    await world.put(*(doc(f"old{n}", "backlog") for n in range(50)))
+    other = await world.collections.create(
+        type(world.collection.name)("other"), world.collection.settings, world.version.identity, {}, NOW
+    )
+    (version,) = await world.versions.of(other.id)
+    await world.documents.put(other.id, [doc("new1", "fresh"), doc("new2", "fresh")], later(60))
+    claimed = await world.queue.claim([world.version, version], 10, "w", later(60), LEASE)
+    assert len(claimed) == 10
+    assert {"new1", "new2"} < set(ids(claimed))
+    assert len(await world.queue.claim([world.version, version], 100, "w", later(60), LEASE)) == 42
+
+
 async def test_deleted_documents_are_not_claimed(world: World) -> None:
     await world.put(doc("a"), doc("b"))
     await world.delete("a")

@@ -1,6 +1,7 @@
 """The queue in memory."""
 
 import itertools
+from collections import Counter
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 
@@ -36,8 +37,14 @@ class FakeQueue:
             and waiting.available_at <= now
         ]
         available.sort(key=lambda item: (item[1].priority, item[1].enqueued_at, item[0][1].encode()))
+        turns: Counter[CollectionId] = Counter()
+        by_turn = []
+        for key, waiting in available:
+            turns[key[0]] += 1
+            by_turn.append((turns[key[0]], key, waiting))
+        by_turn.sort(key=lambda turn: turn[0])
         claimed = []
-        for (collection_id, document_id, number), waiting in available[:limit]:
+        for _, (collection_id, document_id, number), waiting in by_turn[:limit]:
             document = store.living_one(collection_id, document_id)
             if document is None or document.content_revision != waiting.content_revision:
                 del store.jobs[collection_id, document_id, number]

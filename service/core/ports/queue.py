@@ -21,7 +21,8 @@ class JobQueue(Protocol):
     ) -> tuple[ClaimedJob, ...]:
         """Lease jobs of one lane, oldest first, and commit; then read their documents.
 
-        Of live writes, those of the active version come first.
+        Collections take turns: none waits for the backlog of another one. Of live writes of a collection, those of the
+        active version come first.
         """
 
     async def extend(self, jobs: Sequence[Job], until: datetime) -> None:

@@ -10,7 +10,9 @@ Every method is one statement in its own transaction: a lease, a failure or a re
     3                     waits for the client, who brings the vectors of this version: no worker claims it
 """
 
+import math
 import uuid
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from functools import partial
@@ -56,7 +58,9 @@ class PostgresQueue(Adapter):
         lease: timedelta,
         lane: Lane = "live",
     ) -> tuple[ClaimedJob, ...]:
-        """A job whose content has been replaced since stays, with its new content, for the next claim.
+        """Collections take turns: none waits for the backlog of another one.
+
+        A job whose content has been replaced since stays, with its new content, for the next claim.
 
         A job is deleted where its document is gone, or has other content although the job is still ours: a backfill
         enqueues what it read a moment ago, and meanwhile that content was replaced and the new content has its own job.
@@ -67,14 +71,22 @@ class PostgresQueue(Adapter):
             "spaces": [f"{version.collection_id}/{version.number}" for version in versions],
             "first": first,
             "last": last,
-            "limit": limit,
             "lease": ticket,
             "worker": worker,
             "now": now,
             "until": now + lease,
         }
         async with self._pool.connection() as connection:
-            rows = await (await connection.execute(SQL.claim, values, prepare=False)).fetchall()
+            rows: list[tuple[Any, ...]] = []
+            waiting = list(dict.fromkeys(version.collection_id for version in versions))
+            while waiting and len(rows) < limit:
+                wanted = limit - len(rows)
+                share = math.ceil(wanted / len(waiting))
+                turn = values | {"collections": waiting, "share": share, "limit": wanted}
+                taken = await (await connection.execute(SQL.claim, turn, prepare=False)).fetchall()
+                rows += taken
+                counts = Counter(row[0] for row in taken)
+                waiting = [collection for collection in waiting if counts[collection] == share]
             if not rows:
                 return ()
             keys = {"collections": [row[0] for row in rows], "ids": [row[1] for row in rows]}

@@ -41,18 +41,26 @@ WHERE j.collection_id = h.collection_id
     AND j.embedder_version = h.embedder_version
 
 -- name: claim
--- Leases the first available jobs of one lane and the named spaces. A lease that ran out on its worker counts as lost.
+-- Leases the first available jobs of one lane and the named spaces, of each collection at most its share.
+-- A lease that ran out on its worker counts as lost.
 WITH available AS (
-    SELECT collection_id, document_id, embedder_version
-    FROM jobs
-    WHERE set_aside_at IS NULL
-        AND priority BETWEEN %(first)s AND %(last)s
-        AND available_at <= %(now)s
-        -- Nearly every job is of a named space. Of this form of the question the planner believes it too.
-        AND array_position(%(spaces)s::text[], collection_id || '/' || embedder_version) IS NOT NULL
-    ORDER BY priority, enqueued_at
+    SELECT j.collection_id, j.document_id, j.embedder_version
+    FROM unnest(%(collections)s::bigint[]) AS n (collection_id)
+    CROSS JOIN LATERAL (
+        SELECT collection_id, document_id, embedder_version, enqueued_at
+        FROM jobs
+        WHERE collection_id = n.collection_id
+            AND set_aside_at IS NULL
+            AND priority BETWEEN %(first)s AND %(last)s
+            AND available_at <= %(now)s
+            -- Nearly every job is of a named space. Of this form of the question the planner believes it too.
+            AND array_position(%(spaces)s::text[], collection_id || '/' || embedder_version) IS NOT NULL
+        ORDER BY priority, enqueued_at
+        LIMIT %(share)s
+        FOR UPDATE SKIP LOCKED
+    ) AS j
+    ORDER BY j.enqueued_at
     LIMIT %(limit)s
-    FOR UPDATE SKIP LOCKED
 ), leased AS (
     UPDATE jobs AS j
     SET lease = %(lease)s,
