@@ -2,8 +2,9 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any, Literal, cast
+from typing import Annotated, Any, Literal, cast
 
+from pydantic import Field
 from typing_extensions import TypedDict
 
 from service.api.schemas.base import select_fields
@@ -40,14 +41,21 @@ class ExplanationAnswer(ExplanationFields, total=False):
     diversity: DiversityExplanation
 
 
+SCORE = (
+    "Orders the hits of this answer alone, and is no probability: the fused score of both legs (hybrid), the cosine "
+    "(dense) or BM25 (lexical) as a share of the best hit's, or the blend with the reranker (rerank)."
+)
+RELEVANCE = (
+    "The probability, in [0, 1], that the hit answers the query; null where no calibrated reranker read it with all of "
+    "the query."
+)
+
+
 class HitFields(TypedDict):
     id: str
     chunk: int
-    score: float
-    """For the order within this answer alone, and no probability: the fused score of both legs (`hybrid`), the cosine
-    (`dense`) or BM25 (`lexical`) as a share of the best hit's, or the blend with the reranker (`rerank`)."""
-    relevance: float | None
-    """The probability that it answers the query; null where no calibrated reranker read it with the whole query."""
+    score: Annotated[float, Field(description=SCORE)]
+    relevance: Annotated[float | None, Field(description=RELEVANCE)]
     title: str
     start: int
     """Where the chunk begins in the document's text, in code points."""
