@@ -2,6 +2,7 @@
 
 import json
 import socket
+import unicodedata
 from typing import Any
 from urllib.parse import quote, urlsplit
 
@@ -81,7 +82,8 @@ def test_raw_targets_never_cause_a_500(service: Running, target: str) -> None:
 @pytest.mark.parametrize("text", ODD_TEXTS.values(), ids=ODD_TEXTS.keys())
 def test_unusual_text_is_kept_as_it_is_and_found(client: httpx.Client, text: str) -> None:
     metadata = {"tag": text, text[:100]: [text]}
-    document: dict[str, Any] = {"id": f"odd {text[:100]}", "title": text[:200], "text": text, "metadata": metadata}
+    odd_id = "odd " + "".join(one for one in text[:100] if unicodedata.category(one) != "Cc")  # URLs lose these
+    document: dict[str, Any] = {"id": odd_id, "title": text[:200], "text": text, "metadata": metadata}
     written(client, "odd", document)
     found = client.get(f"/v1/collections/odd/documents/{quote(document['id'], safe='')}").json()
     assert {key: found[key] for key in document} == document
