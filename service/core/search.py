@@ -132,7 +132,8 @@ class DiversityExplanation:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Explanation:
-    """How the score of a hit came about. `certainty`: of the dense leg, see `DenseCertainty`.
+    """How the score of a hit came about. `certainty`: of the dense leg, see `DenseCertainty`. `context`: see
+    `passage_context.context_at`.
 
     `queries`: all of them where there were several; the legs are then of the one that contributes most to this hit.
     """
@@ -144,6 +145,7 @@ class Explanation:
     queries: tuple[QueryExplanation, ...] = ()
     rerank: RerankExplanation | None = None
     diversity: DiversityExplanation | None = None
+    context: str = ""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -217,7 +219,8 @@ class SearchRequest:
 
     `syntax`: whether texts have operators (`query_syntax`); `as_words`: those that turned out to be none, see
     `parse_query`. `typos`: whether unknown words stand for similar ones.
-    `fusion`, `candidates` None: as the collection's settings say. `diversity` in [0, 1]: of MMR.
+    `fusion`, `candidates` None: as the collection's settings say. `diversity` in [0, 1]: of MMR. `explain`: the answer
+    shows how each hit came about.
     """
 
     text: str = ""
@@ -240,6 +243,7 @@ class SearchRequest:
     diversity: float = 0.0
     min_confidence: float | None = None
     budget_ms: float | None = None
+    explain: bool = False
     include: frozenset[Include] = frozenset({"text", "metadata", "highlights"})
 
     @property

@@ -79,6 +79,11 @@ class EmbedderVersion:
         return self.identity.dimensions
 
     @property
+    def max_chunk_tokens(self) -> int:
+        most = self.identity.max_tokens
+        return min(self.chunking.max_tokens or most, most)
+
+    @property
     def written(self) -> bool:
         """Do live writes go to this version?"""
         return self.state not in (VersionState.RETIRED, VersionState.FAILED)

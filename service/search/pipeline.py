@@ -35,6 +35,7 @@ from service.search.encode_query import QueryEncoder, SharedQueryEncoding
 from service.search.events import SearchEvent, SearchObserver, record_metrics
 from service.search.fusion import FusedItem, fuse
 from service.search.mmr import mmr
+from service.search.passage_contexts import add_contexts
 from service.search.passages import UNEMBEDDED_LENGTH, PassageSelector
 from service.search.rerank import RerankStage
 from service.search.retrievers import DenseRetriever, Item, LegResult, LexicalRetriever
@@ -137,6 +138,7 @@ class SearchPipeline:
         constraints.report_constraints(context, found=bool(hits) or confidence.withheld)
         request = context.request
         hits = await self._passages.choose(context, candidates, hits)
+        hits = await add_contexts(self.documents, context, rerank, hits)
         hits, rerank_summary = await self._rerank_stage.rerank(context, rerank, hits)
         hits = await self._diversify(context, hits[: request.pool_size])
         hits = await self._decorate(context, hits[: request.k])

@@ -133,7 +133,8 @@ async def _score(request: SearchRequest, reranker: Reranker, hits: Sequence[Hit]
     truncated, share, calibration = 0, 1.0, None
     for query, places in places_by_query.items():
         read = [hits[at] for at in places]
-        passages = [f"{hit.title}\n{hit.text}" if hit.title else hit.text for hit in read]
+        shown = [(hit.title, hit.explanation.context, hit.text) for hit in read]
+        passages = ["\n".join(filter(None, lines)) for lines in shown]
         found = await reranker.read(query, passages)
         truncated += found.truncated
         share, calibration = min(share, found.query_share), found.calibration

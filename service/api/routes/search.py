@@ -36,7 +36,7 @@ async def search(service: ServiceDep, request: Request, collection: CollectionPa
     # A cross-encoder takes long: it stops as soon as nobody waits for it.
     result = await (run_until_disconnect(request, work) if search_request.rerank else work)
     service.shadow.add(collection, search_request)
-    return _response(request, result, search_request, body.explain)
+    return _response(request, result, search_request)
 
 
 @router.post("/similar/{id:id}", summary="Documents similar to a document", response_model=SearchAnswer)
@@ -58,7 +58,7 @@ async def similar(
         if id not in await service.documents.get(found.id, [id]):
             raise DocumentNotFound from error
         raise Invalid.at("id", "; ".join(one.message for one in error.errors)) from error
-    return _response(request, result, search_request, body.explain)
+    return _response(request, result, search_request)
 
 
 @router.post("/search/batch", summary="Run several searches")
@@ -82,10 +82,7 @@ async def batch(service: ServiceDep, request: Request, collection: CollectionPat
     # Some at a time. The first that fails ends the others, and its error is raised.
     results = await gather_limited([partial(run, at, one) for at, one in enumerate(requests)], BATCH_CONCURRENCY)
     request.state.searches = tuple(result.timings for result in results)
-    answers = [
-        search_answer(result, one, explain=search.explain)
-        for result, one, search in zip(results, requests, body.searches, strict=True)
-    ]
+    answers = [search_answer(*both) for both in zip(results, requests, strict=True)]
     return {"results": answers, "took_ms": round((time.perf_counter() - started) * 1000, 3)}
 
 
@@ -101,8 +98,8 @@ def _errors_placed(at: int) -> Iterator[None]:
         raise Invalid(detail, errors) from error
 
 
-def _response(request: Request, result: SearchResult, search_request: SearchRequest, explain: bool) -> Response:
-    answer = search_answer(result, search_request, explain=explain)
+def _response(request: Request, result: SearchResult, search_request: SearchRequest) -> Response:
+    answer = search_answer(result, search_request)
     request.state.timings = answer["timings_ms"]
     request.state.searches = (result.timings,)
     stages = [result.timings.header()] if result.timings.seconds else []

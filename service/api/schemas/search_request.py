@@ -133,6 +133,7 @@ class ResultOptionsBody(RequestBody):
             group_by=self.group_by,
             diversity=self.diversity,
             budget_ms=self.budget_ms,
+            explain=self.explain,
             include=frozenset(self.include),
         )
 

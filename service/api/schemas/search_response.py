@@ -33,6 +33,8 @@ class ExplanationFields(TypedDict):
     certainty: float
     """Of the dense leg: 0 where its best find is no better than chance would give, 1 where it stands out."""
     rerank: RerankExplanation | None
+    context: str
+    """What the chunk carried besides title and text: the headings above it, and the header of the table it is in."""
 
 
 class ExplanationAnswer(ExplanationFields, total=False):
@@ -138,11 +140,11 @@ class BatchAnswer(TypedDict):
     took_ms: float
 
 
-def search_answer(result: SearchResult, request: SearchRequest, *, explain: bool) -> SearchAnswer:
+def search_answer(result: SearchResult, request: SearchRequest) -> SearchAnswer:
     words = result.parsed_query
     dense, reread, in_domain = result.dense, result.rerank_summary, result.confidence.in_domain
     return {
-        "hits": [_hit(hit, request, explain) for hit in result.hits],
+        "hits": [_hit(hit, request) for hit in result.hits],
         "confidence": replace(result.confidence, in_domain=None if in_domain is None else round(in_domain, 4)),
         "embedder_version": result.embedder_version,
         "plan": {
@@ -169,7 +171,7 @@ def search_answer(result: SearchResult, request: SearchRequest, *, explain: bool
     }
 
 
-def _hit(hit: Hit, request: SearchRequest, explain: bool) -> HitAnswer:
+def _hit(hit: Hit, request: SearchRequest) -> HitAnswer:
     answer = cast(HitAnswer, select_fields(HitFields, hit))
     if "text" in request.include:
         answer["text"] = hit.text
@@ -181,7 +183,7 @@ def _hit(hit: Hit, request: SearchRequest, explain: bool) -> HitAnswer:
         answer["title_highlight"] = hit.title_highlight
     if "vector" in request.include:
         answer["vector"] = hit.vector
-    if explain:
+    if request.explain:
         answer["explain"] = _explanation(hit.explanation)
     return answer
 

@@ -1,0 +1,62 @@
+"""The context that a chunk was encoded with: shown in explanations and read by the reranker."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from service.core.errors import DatabaseUnavailable
+from service.core.ports.reranker import RerankScores
+from service.core.search import RerankRequest, SearchRequest
+from service.embedder.worker import document_chunker
+from tests.feed import stored_document
+from tests.unit.search.test_pipeline import NAME, Zoo, zoo
+
+__all__ = ["zoo"]
+
+TABLE = "# Prices\n\n## Spare parts\n\n| Part | Price |\n|---|---|\n" + "".join(
+    f"| AB{n} | {n} coins |\n" for n in range(200)
+)
+QUERY = "price of AB150"
+
+
+@dataclass
+class Reading:
+    read_passages: list[str] = field(default_factory=list)
+    portion: int = 64
+    name: str = "reading"
+
+    async def read(self, query: str, passages: Sequence[str]) -> RerankScores:
+        self.read_passages += passages
+        return RerankScores(scores=(0.5,) * len(passages))
+
+
+async def test_explanation_and_reranker_have_what_the_chunk_carried(zoo: Zoo) -> None:
+    await zoo.write({"shop": TABLE})
+    reader = Reading()
+    request = SearchRequest(text=QUERY, k=3, group_by="chunk", explain=True, rerank=RerankRequest(depth=20))
+    answer = await zoo.search(reranker=reader).run(NAME, request)
+    encoder = await zoo.verifier.ensure(await zoo.version())
+    document = stored_document("shop", TABLE, title="shop")
+    (chunks,) = document_chunker.chunk_documents(encoder, [document], (await zoo.version()).chunking)
+    carried = {chunk.start: chunk.text for chunk in chunks}
+    assert set(carried.values()) <= {*reader.read_passages, carried[0]}
+    hits = [hit for hit in answer.hits if hit.id == "shop"]
+    assert any(hit.start > 0 for hit in hits)
+    for hit in hits:
+        assert hit.explanation.context == ("" if hit.start == 0 else "Prices > Spare parts\nPart | Price")
+        lines = (hit.title, hit.explanation.context, hit.text)
+        assert "\n".join(line for line in lines if line) == carried[hit.start].rstrip("\n")
+
+
+async def test_a_search_that_needs_no_context_does_not_read_the_texts(zoo: Zoo) -> None:
+    await zoo.write({"shop": TABLE})
+
+    async def refuse(*_: object) -> dict[str, str]:
+        raise DatabaseUnavailable("not now")
+
+    zoo.documents.texts = refuse  # type: ignore[method-assign]
+    answer = await zoo.search().run(NAME, SearchRequest(text=QUERY, mode="dense"))
+    assert answer.degraded == ()
+    assert "context" not in answer.timings.seconds
+    answer = await zoo.search().run(NAME, SearchRequest(text=QUERY, mode="dense", group_by="chunk", explain=True))
+    assert [one.stage for one in answer.degraded] == ["context"]
+    assert {hit.explanation.context for hit in answer.hits} == {""}
