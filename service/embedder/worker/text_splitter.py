@@ -114,9 +114,9 @@ def _units(text: str, starts: npt.NDArray[np.int64], parts: Sequence[Part], room
             kinds.setdefault(start, "sentence")
     units: list[_Unit] = []
     held: list[_Unit] = []
-    for piece in _cut(text, starts, 0, len(text), sorted(kinds), sentence=True):
-        kind, room = kinds[piece.start], room_at(piece.start)
-        unit = replace(piece, sentence=kind != "row", border=_BORDERS.get(kind, 0))
+    for whole in _cut(text, starts, 0, len(text), sorted(kinds), sentence=True):
+        kind, room = kinds[whole.start], room_at(whole.start)
+        unit = replace(whole, sentence=kind != "row", border=_BORDERS.get(kind, 0)) if parts else whole
         leads = kind in ("heading", "lead") and unit.tokens <= room // 2
         taken = sum(one.tokens for one in held)
         if taken + unit.tokens * leads > room // 2:
@@ -125,7 +125,12 @@ def _units(text: str, starts: npt.NDArray[np.int64], parts: Sequence[Part], room
         held.append(unit)
         if not leads:
             start, border = held[0].start, held[0].border
-            first, *others = _parts(text, starts, unit, min(room, room_at(start)) - taken)
+            room = min(room, room_at(start)) - taken
+            pieces = [unit]
+            if kind == "row" and unit.tokens > room:
+                borders = [unit.start + border for border in sentence_starts(text[unit.start : unit.end])]
+                pieces = _cut(text, starts, unit.start, unit.end, borders, sentence=False)
+            first, *others = (part for piece in pieces for part in _parts(text, starts, piece, room))
             units += (replace(first, start=start, border=border, tokens=taken + first.tokens), *others)
             held = []
     return units + held

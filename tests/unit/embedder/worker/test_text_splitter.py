@@ -194,6 +194,11 @@ def test_a_row_or_line_longer_than_a_chunk_is_cut_at_words() -> None:
     assert [part.text.startswith("a | b\n") for part in chunks] == [False] + [True] * (len(chunks) - 1)
 
 
+def test_a_line_of_code_longer_than_a_chunk_is_cut_at_sentences() -> None:
+    text = "```\n" + prose("a", 30) + "\n```\n"
+    assert all(body(part, text).removesuffix("\n```").endswith("three.") for part in cut(text, most=33))
+
+
 def test_context_takes_at_most_half_of_a_chunk() -> None:
     text = "".join(f"{'#' * n} Heading {n} of many words in a row\n\n" for n in range(1, 7)) + prose("x", 40)
     for most in (16, 24, 48, 96):
