@@ -54,12 +54,6 @@ class Part:
     header: str = ""
 
 
-def passage_contexts(title: str, text: str, starts: Sequence[int], max_tokens: int) -> list[str]:
-    """The context of each passage of a document, by where it starts. `max_tokens`: of a chunk."""
-    parts = parts_of(text) if any(starts) else []
-    return [context_at(parts, start, title, max_tokens) for start in starts]
-
-
 def context_at(parts: Sequence[Part], start: int, title: str, max_tokens: int) -> str:
     """The path of headings and the table header of the passage at `start`, each in a line, as far as there are any.
 
@@ -222,7 +216,9 @@ def _cells(record: str, delimiter: str) -> list[str]:
     """The cells of one record; none of a line without the delimiter."""
     if delimiter not in record or len(record) > _MAX_RECORD:
         return []
-    return next(csv.reader([record], delimiter=delimiter)) if '"' in record else record.split(delimiter)
+    return (
+        next(csv.reader([record.replace("\r", " ")], delimiter=delimiter)) if '"' in record else record.split(delimiter)
+    )
 
 
 def _is_header(names: Sequence[str], samples: Sequence[Sequence[str]]) -> bool:

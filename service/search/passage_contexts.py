@@ -1,13 +1,11 @@
 """The context of the passages that were found: what their chunks carried of the text above them."""
 
 import asyncio
-from collections import defaultdict
-from collections.abc import Mapping
 from dataclasses import replace
 
 from service.core.collections import RerankSettings
 from service.core.ids import DocumentId
-from service.core.passage_context import passage_contexts
+from service.core.passage_context import Part, context_at, parts_of
 from service.core.ports.documents import Documents
 from service.core.search import Hit
 from service.search.context import SearchContext
@@ -18,34 +16,18 @@ async def add_contexts(
     documents: Documents, context: SearchContext, rerank: RerankSettings | None, hits: list[Hit]
 ) -> list[Hit]:
     """The hits, those with their context that a reranker reads or the answer explains; others have none."""
-    count = max(rerank.depth if rerank else 0, context.request.pool_size if context.request.explain else 0)
-    starts: defaultdict[DocumentId, list[int]] = defaultdict(list)
-    for hit in hits[:count]:
-        if hit.start > 0:
-            starts[hit.id].append(hit.start)
-    if not starts:
+    request, version = context.request, context.space.version
+    count = max(rerank.depth if rerank else 0, request.pool_size if request.explain else 0)
+    revisions = {hit.id: hit.content_revision for hit in hits[:count] if hit.start > 0}
+    if not revisions:
         return hits
-    work = _contexts(documents, context, {hit.id: hit for hit in hits[:count] if hit.id in starts}, starts)
-    found = await context.run_stage("context", work, optional=True) or {}
+
+    async def read() -> dict[DocumentId, list[Part]]:
+        texts = await documents.texts(context.space.collection.id, revisions, TEXT_LIMIT)
+        return await asyncio.to_thread(lambda: {id_: parts_of(text) for id_, text in texts.items()})
+
+    parts = await context.run_stage("context", read(), optional=True) or {}
+    contexts = [context_at(parts.get(hit.id, ()), hit.start, hit.title, version.max_chunk_tokens) for hit in hits]
     return [
-        replace(hit, explanation=replace(hit.explanation, context=found.get((hit.id, hit.start), ""))) for hit in hits
+        replace(hit, explanation=replace(hit.explanation, context=one)) for hit, one in zip(hits, contexts, strict=True)
     ]
-
-
-async def _contexts(
-    documents: Documents, context: SearchContext, hits: Mapping[DocumentId, Hit], starts: Mapping[DocumentId, list[int]]
-) -> dict[tuple[DocumentId, int], str]:
-    revisions = {id_: hit.content_revision for id_, hit in hits.items()}
-    texts = await documents.texts(context.space.collection.id, revisions, TEXT_LIMIT)
-    longest = context.space.version.max_chunk_tokens
-
-    def read() -> dict[tuple[DocumentId, int], str]:
-        return {
-            (id_, start): one
-            for id_, text in texts.items()
-            for start, one in zip(
-                starts[id_], passage_contexts(hits[id_].title, text, starts[id_], longest), strict=True
-            )
-        }
-
-    return await asyncio.to_thread(read)

@@ -1,13 +1,19 @@
 """What counts as a heading, a table or code, and what a passage is told of the text above it."""
 
 import time
+from collections.abc import Sequence
 from itertools import pairwise
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.core.passage_context import parts_of, passage_contexts
+from service.core.passage_context import context_at, parts_of
+
+
+def passage_contexts(title: str, text: str, starts: Sequence[int], max_tokens: int) -> list[str]:
+    parts = parts_of(text)
+    return [context_at(parts, start, title, max_tokens) for start in starts]
 
 
 def paths(text: str) -> list[str]:
@@ -93,6 +99,7 @@ def test_rows_of_a_table_know_its_header(table: str, header: str) -> None:
         "one line, with commas, alone",
         "a | b\nc | d\ne | f",
         '"unbalanced\n",\n"\n"',
+        'a,b\n"c"\rd,"e"\rf\n"g"\rh,"i"\rj',
     ],
 )
 def test_plain_text_has_no_parts(text: str) -> None:

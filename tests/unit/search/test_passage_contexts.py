@@ -53,7 +53,7 @@ async def test_a_search_that_needs_no_context_does_not_read_the_texts(zoo: Zoo) 
     async def refuse(*_: object) -> dict[str, str]:
         raise DatabaseUnavailable("not now")
 
-    zoo.documents.texts = refuse  # type: ignore[method-assign]
+    zoo.documents.texts = refuse  # type: ignore[method-assign,assignment]
     answer = await zoo.search().run(NAME, SearchRequest(text=QUERY, mode="dense"))
     assert answer.degraded == ()
     assert "context" not in answer.timings.seconds
