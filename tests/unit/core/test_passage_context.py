@@ -99,7 +99,6 @@ def test_rows_of_a_table_know_its_header(table: str, header: str) -> None:
         "one line, with commas, alone",
         "a | b\nc | d\ne | f",
         '"unbalanced\n",\n"\n"',
-        'a,b\n"c"\rd,"e"\rf\n"g"\rh,"i"\rj',
     ],
 )
 def test_plain_text_has_no_parts(text: str) -> None:
