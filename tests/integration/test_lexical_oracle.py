@@ -10,6 +10,7 @@ import asyncio
 import math
 import random
 from collections.abc import AsyncIterator
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -63,7 +64,7 @@ class Compared:
         self.queries = queries
         self._documents = [stored_document(f"{n}", text) for n, text in enumerate(corpus)]
         self._analyzer = analyzer_for("en").chain("en")
-        self.oracle = LuceneBM25([self._analyzer.terms(text) for text in corpus])
+        self.oracle = LuceneBM25([[*chain.from_iterable(self._analyzer.sequences(text))] for text in corpus])
 
     async def ours(self, query: str) -> dict[int, float]:
         candidates = await self._lexicon.search(self._papers, ParsedQuery(text=query), DOCUMENTS)

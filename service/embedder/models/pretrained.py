@@ -10,7 +10,9 @@ import numpy.typing as npt
 import torch
 from sentence_transformers import CrossEncoder, SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Normalize
-from tokenizers import Encoding, Tokenizer
+from tokenizers import Encoding, Tokenizer, pre_tokenizers
+from tokenizers.models import WordPiece
+from tokenizers.pre_tokenizers import FixedLength
 from torch import nn
 
 from service.core.errors import ModelUnavailable
@@ -73,6 +75,7 @@ class TextTokenizer:
     def __init__(self, serialized: str, max_tokens: int, *, special: bool = True, **truncation: str) -> None:
         """`special`: whether the model reads special tokens. `truncation`: see `Tokenizer.enable_truncation`."""
         self._whole: Tokenizer = Tokenizer.from_str(serialized)
+        _cut_long_words(self._whole)
         self._whole.no_truncation()
         self._whole.no_padding()
         self._truncating: Tokenizer = Tokenizer.from_str(self._whole.to_str())
@@ -93,6 +96,17 @@ class TextTokenizer:
     def truncated(self, texts: Sequence[str | tuple[str, str]]) -> list[Encoding]:
         """The tokens of each text, or pair of texts, as the model reads them."""
         return self._truncating.encode_batch_fast(list(texts), add_special_tokens=self._special)
+
+
+def _cut_long_words(tokenizer: Tokenizer) -> None:
+    """Let WordPiece read runs without spaces in pieces: it takes a word of over 100 characters for one unknown token.
+
+    All other texts keep their tokens.
+    """
+    if isinstance(tokenizer.model, WordPiece):
+        longest: int = tokenizer.model.max_input_chars_per_word
+        cut = [one for one in (tokenizer.pre_tokenizer, FixedLength(longest)) if one is not None]
+        tokenizer.pre_tokenizer = pre_tokenizers.Sequence(cut)
 
 
 def embed(

@@ -22,6 +22,7 @@ from collections.abc import Iterator
 from dataclasses import astuple, replace
 from functools import lru_cache
 from importlib.metadata import version
+from itertools import chain
 from typing import NamedTuple
 
 import regex
@@ -31,12 +32,13 @@ from service.store.lexical.compounds import dictionary_version, split_compound
 from service.store.lexical.folding import IGNORABLE, SYLLABIC, UNSPACED, fold, unify
 from service.store.lexical.language_detection import detect_language, detector_version
 from service.store.lexical.languages import AUTO, LANGUAGES, UNDETERMINED, Language
+from service.store.lexical.word_parts import LONGEST_WORD, part_sequences, symbol_terms, symbols
 
 _FORMAT = 4
 """Increased when this file makes other terms with the same chain."""
 
-_SIGNS = r"[\u02b9-\u02bf]"
-"""Apostrophes that are letters by their category: a word is cut at any apostrophe."""
+_SIGNS = r"[\u02b9-\u02bf\u20e3]"
+"""Apostrophes that are letters by their category, for a word is cut at any apostrophe; the sign of keycaps (1️⃣)."""
 
 _LETTER = rf"[\p{{L}}\p{{N}}]--{_SIGNS}"
 _IN_WORD = rf"[\p{{L}}\p{{N}}\p{{M}}{IGNORABLE}]--{_SIGNS}"
@@ -94,6 +96,7 @@ class LanguageAnalyzer:
         self._stem = _stemming(language)
         self._stops = None if language.stop_words is None else _raw(tantivy.Filter.stopword(language.stop_words))
         self.terms_of_word = lru_cache(_CACHED_WORDS)(self._terms_of_word)
+        self.parts = lru_cache(_CACHED_WORDS)(self._parts)
         self.is_stop_word = lru_cache(_CACHED_WORDS)(self._is_stop_word)
 
     def tokens(self, text: str, *, stop_words: bool = True) -> Iterator[Token]:
@@ -102,7 +105,7 @@ class LanguageAnalyzer:
             start, end = match.span()
             if match.lastgroup is None:
                 word = match.group()
-                if stop_words or not self.is_stop_word(word):
+                if end - start <= LONGEST_WORD and (stop_words or not self.is_stop_word(word)):
                     for at, term in enumerate(self.terms_of_word(word)):
                         yield Token(start, end, term, weight=_PART_WEIGHT if at else 1.0)
             else:
@@ -112,8 +115,28 @@ class LanguageAnalyzer:
         """Every term, in order."""
         if _RUN.search(text):
             return [token.term for token in self.tokens(text)]
-        words: list[str] = (_ASCII_WORDS if text.isascii() else _WORDS).findall(text)
-        return [term for word in words for term in self.terms_of_word(word)]
+        return [term for word in _words(text) for term in self.terms_of_word(word)]
+
+    def sequences(self, text: str) -> list[list[str]]:
+        """Every term of a document. Terms of a sequence follow each other: first those of its words, then the parts of
+        each different word, then its symbols. So a phrase is found across words, or within one."""
+        parts = (one for sequences in self.compounds(text).values() for one in sequences)
+        return [self.terms(text), *parts, symbol_terms(text)]
+
+    def compounds(self, text: str) -> dict[str, list[list[str]]]:
+        """The terms of words that are made of parts (`getUserById`), each with the sequences of its parts."""
+        return {
+            terms[0]: [[part.term for part in one] for one in sequences]
+            for word in dict.fromkeys(_words(text))
+            if (sequences := self.parts(word)) and (terms := self.terms_of_word(word))
+        }
+
+    def inner_tokens(self, text: str) -> Iterator[Token]:
+        """The parts of its words, and its symbols."""
+        for match in _TOKENS.finditer(text):
+            for part in chain.from_iterable(self.parts(match.group())) if match.lastgroup is None else ():
+                yield part._replace(start=match.start() + part.start, end=match.start() + part.end)
+        yield from (Token(one.start, one.end, term) for one in symbols(text) for term in one.terms)
 
     def query_tokens(self, text: str) -> list[Token]:
         """What is searched of a query: its stop words only where it has no other words."""
@@ -128,7 +151,7 @@ class LanguageAnalyzer:
 
     def highlight_terms(self, text: str) -> frozenset[str]:
         """The terms that highlights of this query mark: the longest n-grams, for single characters are everywhere."""
-        return frozenset(token.term for token in self.query_tokens(text) if not token.part)
+        return frozenset(token.term for token in self.query_tokens(text) if not token.part).union(symbol_terms(text))
 
     def _terms_of_word(self, word: str) -> tuple[str, ...]:
         """Its term and those of its parts; none for a word without a term."""
@@ -146,6 +169,13 @@ class LanguageAnalyzer:
         (term,) = self._stem.analyze(folded) or ("",)
         # Numbers are the same in all languages.
         return term if not term or term.isdecimal() else f"{self.tag}{term}"
+
+    def _parts(self, word: str) -> tuple[tuple[Token, ...], ...]:
+        """Sequences of the parts of a word, with their places in it."""
+        return tuple(
+            tuple(Token(*place, terms[0]) for place in sequence if (terms := self.terms_of_word(word[slice(*place)])))
+            for sequence in part_sequences(word)
+        )
 
     def _is_stop_word(self, word: str) -> bool:
         return self._stops is not None and not self._stops.analyze(unify(word).lower())
@@ -194,6 +224,15 @@ def languages_of_term(term: str) -> tuple[str, ...] | None:
 
 
 _WRITTEN_IN = {"syllabic": ("ja", "ko", "zh"), "unspaced": ("km", "lo", "my", "th")}
+
+
+def _words(text: str) -> list[str]:
+    """Without runs of scripts that are written without spaces, and without runs that are too long for a word."""
+    if _RUN.search(text):
+        words = [match.group() for match in _TOKENS.finditer(text) if match.lastgroup is None]
+    else:
+        words = (_ASCII_WORDS if text.isascii() else _WORDS).findall(text)
+    return [word for word in words if len(word) <= LONGEST_WORD]
 
 
 def _grams(run: str, start: int, shortest: int, longest: int) -> Iterator[Token]:

@@ -5,14 +5,19 @@ import re
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
 
+import regex
+
 from service.core.query_syntax import Highlights
-from service.store.lexical.analyzer import LanguageAnalyzer
+from service.store.lexical.analyzer import LanguageAnalyzer, Token
+from service.store.lexical.word_parts import run_grams
 
 FRAGMENT_LENGTH = 200
 """Longest fragment, in characters."""
 
 _VERBATIM_WEIGHT = 100.0
 """Of an identifier of the query: more than any words together, whose weights are idf."""
+_APART_WEIGHT = 5.0
+"""Of the parts of a word in their order, about an idf."""
 
 _WORD_REACH = 30
 """A fragment begins and ends between words, where there is a boundary within so many characters."""
@@ -26,16 +31,21 @@ def highlighted(
     chains: Sequence[LanguageAnalyzer],
     weight_of: Callable[[LanguageAnalyzer, str], float],
     verbatim: Sequence[str] = (),
+    apart: Sequence["regex.Pattern[str]"] = (),
 ) -> Highlights:
     """`weight_of`: the weight of a term of this chain; 0 where the query does not contain it. `verbatim`: identifiers,
-    each marked as one where it stands as it is."""
+    each marked as one where it stands as it is. `apart`: words whose parts may be written apart."""
     matches: dict[Span, tuple[float, str]] = {}
+    grams = [Token(*span, gram) for span, gram in run_grams(passage)]
     for chain in chains:
-        for token in chain.tokens(passage):
+        for token in (*chain.tokens(passage), *chain.inner_tokens(passage), *grams):
             weight = weight_of(chain, token.term)
             if weight > 0:
                 span = (token.start, token.end)
                 matches[span] = max(matches.get(span, (0.0, "")), (weight, token.term))
+    for pattern in apart:
+        for found in pattern.finditer(passage):
+            matches.setdefault(found.span(), (_APART_WEIGHT, pattern.pattern))
     for identifier in verbatim:
         for found in re.finditer(rf"(?<!\w){re.escape(identifier)}(?!\w)", passage, re.IGNORECASE):
             matches[found.span()] = (_VERBATIM_WEIGHT, identifier)

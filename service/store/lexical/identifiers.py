@@ -23,6 +23,9 @@ _SIGNED = re.compile(r"^(?:\.[^\W\d_]+|[^\W\d_]{1,3}(?:\+{1,2}|#))$")
 _DIGITS = re.compile(r"\d")
 _TELLING_JOINER = re.compile(r"(?<=\w)[._/:@\\=&~%](?=\w)|\w::\w")
 _INNER_JOINER = re.compile(rf"(?<=\w)[{_JOINERS},](?=[\w{_JOINERS}])")
+_MIXED_CASE = regex.compile(r"[\p{L}\p{Nd}]*(?:\p{Ll}\p{Lu}|\p{Lu}{2}(?!s(?!\p{Ll}))\p{Ll})[\p{L}\p{Nd}]*")
+"""`getUserById`, `HTTPServer`: capitals within the word."""
+_HYPHENATED = re.compile(r"^[^\W_]+(?:-[^\W_]+){2,}$")
 _VERSION = re.compile(r"v\d")
 _LONGEST = 200
 """Characters. Longer runs (base64, tracking links) are not indexed as a whole."""
@@ -37,7 +40,7 @@ _LEAST_DIGITS, _MOST_DIGITS = 7, 20
 
 
 class Identifier(NamedTuple):
-    """`form`: the identifier as it is indexed, folded in case. `text`: as it stands in the text."""
+    """`form`: as it is indexed, folded in case unless capitals tell it apart. `text`: as it stands in the text."""
 
     form: str
     text: str
@@ -46,7 +49,7 @@ class Identifier(NamedTuple):
 def identifiers(text: str) -> Iterator[Identifier]:
     """Every identifier of a text, in order, and short words in capitals, as the counterpart of `C++` and `.NET`.
 
-    A word that is only hyphenated (`anti-inflammatory`) is none.
+    A word that is only hyphenated is none (`anti-inflammatory`), unless twice and more (`get-user-by-id`).
     """
     for match in _RUN.finditer(text):
         if len(match.group()) > _LONGEST:  # first, because stripping a long run of signs takes quadratic time
@@ -55,11 +58,14 @@ def identifiers(text: str) -> Iterator[Identifier]:
         if run.endswith(("+", "#")) and not _SIGNED.match(run):
             run = run.rstrip("+#")
         joined = bool(_INNER_JOINER.search(run)) and bool(_DIGITS.search(run) or _TELLING_JOINER.search(run))
-        if joined or _SIGNED.match(run) or _BARE.match(run):
+        if joined or _HYPHENATED.match(run) or _SIGNED.match(run) or _BARE.match(run):
             form = run.casefold()
             yield Identifier(form, run)
             if _VERSION.match(form):
                 yield Identifier(form[1:], run[1:])
+        # As it is written, so that getUserByID is told from getUserById.
+        if not (run.islower() or run.isupper()):
+            yield from (Identifier(word, word) for word in _MIXED_CASE.findall(run))
 
 
 def long_numbers(text: str) -> Iterator[Identifier]:

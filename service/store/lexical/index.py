@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
+from itertools import chain
 from pathlib import Path
 from typing import TypeVar
 
@@ -32,6 +33,7 @@ from service.store.lexical.highlights import highlighted
 from service.store.lexical.identifiers import query_identifiers
 from service.store.lexical.passage_scorer import PassageScorer
 from service.store.lexical.query import LexicalQuery, Must
+from service.store.lexical.word_parts import words_apart
 
 T = TypeVar("T")
 
@@ -63,7 +65,10 @@ class IndexProgress:
 
 
 def schema() -> tantivy.Schema:
-    """`body`: the terms of title and text as our analyzer made them, with positions for phrases."""
+    """`body`: the sequences of terms of title and text as our analyzer made them, with positions for phrases.
+
+    `identifier`: identifiers whole, and substrings of very long runs.
+    """
     builder = tantivy.SchemaBuilder()
     builder.add_text_field("document_id", stored=True, tokenizer_name="raw", index_option="basic")
     builder.add_text_field("language", tokenizer_name="raw", index_option="basic")
@@ -85,16 +90,16 @@ def indexed_text(document: StoredDocument) -> str:
     return f"{document.title}\n{document.text}"
 
 
-def analysed(analyzer: Analyzer, document: StoredDocument) -> tuple[str, list[str]]:
-    """The language of a document, and the terms of its title and text."""
+def analysed(analyzer: Analyzer, document: StoredDocument) -> tuple[str, list[list[str]]]:
+    """The language of a document, and the sequences of terms of its title and text."""
     text = indexed_text(document)
     language = analyzer.language_of(text)
-    return language, analyzer.chain(language).terms(text)
+    return language, analyzer.chain(language).sequences(text)
 
 
 def term_counts(analyzer: Analyzer, document: StoredDocument) -> TermCounts:
     """The terms of a document, as its entry in the index would have them."""
-    _, terms = analysed(analyzer, document)
+    terms = list(chain.from_iterable(analysed(analyzer, document)[1]))
     revision = document.content_revision
     return TermCounts(document_id=document.id, content_revision=revision, counts=Counter(terms), length=len(terms))
 
@@ -209,7 +214,8 @@ class LexicalIndex:
         with self._query(words) as query:
             chains, weight_of = query.highlighting()
             verbatim = [one.text for one in query_identifiers(words.text)]
-            return [highlighted(passage, chains, weight_of, verbatim) for passage in passages]
+            apart = words_apart(words.text)
+            return [highlighted(passage, chains, weight_of, verbatim, apart) for passage in passages]
 
     @contextmanager
     def _query(self, words: ParsedQuery) -> Iterator[LexicalQuery]:

@@ -29,6 +29,7 @@ from service.store.lexical.index import (
     schema,
     write_progress,
 )
+from service.store.lexical.word_parts import run_grams
 
 logger = logging.getLogger(__name__)
 
@@ -125,13 +126,15 @@ class Indexer:
         self._writer = None
 
     def _entry(self, document: StoredDocument) -> tantivy.Document:
-        language, terms = analysed(self._analyzer, document)
+        language, sequences = analysed(self._analyzer, document)
+        text = indexed_text(document)
         entry = tantivy.Document()
         entry.add_text("document_id", document.id)
         entry.add_text("language", language)
         entry.add_unsigned("content_revision", document.content_revision)
-        entry.add_text("body", " ".join(terms))
-        entry.add_text("identifier", " ".join(index_terms(indexed_text(document))))
+        for terms in sequences:
+            entry.add_text("body", " ".join(terms))
+        entry.add_text("identifier", " ".join((*index_terms(text), *(gram for _, gram in run_grams(text)))))
         return entry
 
     def _open_writer(self) -> tantivy.IndexWriter:

@@ -5,6 +5,7 @@ manual, a word that each of its passages has tells nothing, however rare it is e
 """
 
 from collections.abc import Sequence
+from itertools import chain as chained
 
 from service.core.query_syntax import ParsedQuery
 from service.store.lexical.analyzer import LanguageAnalyzer
@@ -69,7 +70,7 @@ class PassageScorer:
 
     def _bm25(self, chain: LanguageAnalyzer, texts: Sequence[str], passages: int) -> list[float]:
         """Of texts that are the only ones with such words among so many passages."""
-        terms = [chain.terms(text) for text in texts]
+        terms = [list(chained.from_iterable(chain.sequences(text))) for text in texts]
         held = [set(own) for own in terms]
         weights: dict[str, float] = {}
         for term in set[str]().union(*held):
@@ -111,4 +112,4 @@ def _contains(terms: Sequence[str], phrase: Sequence[str]) -> bool:
 def _holds(text: str, identifier: Identifier) -> bool:
     if identifier.form.startswith("#"):
         return any(one.form == identifier.form for one in long_numbers(text))
-    return identifier.form in text.casefold() and identifier.form in index_terms(text)
+    return identifier.form.casefold() in text.casefold() and identifier.form in index_terms(text)

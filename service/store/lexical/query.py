@@ -10,6 +10,7 @@ import math
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cache
+from itertools import islice
 from typing import Any
 
 import tantivy
@@ -17,10 +18,11 @@ from rapidfuzz.distance import OSA
 
 from service.core.query_syntax import ParsedQuery, TypoTolerance
 from service.store.lexical.analyzer import Analyzer, LanguageAnalyzer, languages_of_term
-from service.store.lexical.identifiers import Identifier, options, query_identifiers
+from service.store.lexical.identifiers import QUERY_LIMIT, Identifier, options, query_identifiers
 from service.store.lexical.language_detection import query_languages
 from service.store.lexical.languages import UNKNOWN
 from service.store.lexical.word_forms import WordForms
+from service.store.lexical.word_parts import query_grams, symbol_terms
 
 TERMS_LIMIT = 1024
 """Distinct terms of one query that are searched: the rarest. 15 ms at 100,000 documents; ordinary queries have 10."""
@@ -65,7 +67,7 @@ class LexicalQuery:
 
     def query(self) -> tantivy.Query:
         """Any of the terms that the index contains, or terms similar to those that it does not; all constraints."""
-        queries = [self._term_query(term, weight) for term, weight in self.weights().items()]
+        queries = self._word_queries()
         if self._words.typos is not None:
             queries += self._fuzzy_queries(self._words.typos)
         queries += [tantivy.Query.const_score_query(query, score) for query, score in self._identifiers()]
@@ -73,6 +75,16 @@ class LexicalQuery:
         if not self._words.has_constraints:
             return scored
         return tantivy.Query.boolean_query([*self.constraints(), (Must, scored)])
+
+    def _word_queries(self) -> list[tantivy.Query]:
+        """A query for each word: its term or, with a lower score, its parts in their order: get_user_by_id."""
+        queries = {term: [self._term_query(term, weight)] for term, weight in self.weights().items()}
+        for chain in self._chains if self._words.identifiers else ():
+            for term, sequences in islice(chain.compounds(self._words.text).items(), QUERY_LIMIT):
+                score = PHRASE * self._languages[chain.code] * idf(self.searcher.num_docs, self._frequency(term))
+                phrases = [self._phrase_query(tuple(one), len(one) - 2) for one in sequences if len(one) > 1]
+                queries.setdefault(term, []).extend(tantivy.Query.const_score_query(one, score) for one in phrases)
+        return [tantivy.Query.disjunction_max_query(one) if len(one) > 1 else one[0] for one in queries.values() if one]
 
     def constraints(self) -> list[tuple[tantivy.Occur, tantivy.Query]]:
         """What every hit must and must not contain. Scored as the constant 0, so that no BM25 score changes."""
@@ -110,10 +122,10 @@ class LexicalQuery:
         if queries := [self._phrase_query(terms) for terms in sorted(phrases) if terms]:
             yield tantivy.Query.boolean_query([(Should, query) for query in queries])
 
-    def _phrase_query(self, terms: tuple[str, ...]) -> tantivy.Query:
+    def _phrase_query(self, terms: tuple[str, ...], slop: int = 0) -> tantivy.Query:
         if len(terms) == 1:
             return tantivy.Query.term_query(self._schema, "body", terms[0], "basic")
-        return tantivy.Query.phrase_query(self._schema, "body", list(terms))
+        return tantivy.Query.phrase_query(self._schema, "body", list(terms), slop)
 
     def _identifiers(self) -> Iterator[tuple[tantivy.Query, float]]:
         """Queries for documents that hold an identifier of the query verbatim, and what each adds to the score."""
@@ -126,6 +138,11 @@ class LexicalQuery:
                 if len(terms) > 1:
                     rareness = sum(idf(total, self.searcher.doc_freq("body", term)) for term in terms)
                     yield self._phrase_query(terms), PHRASE * rareness
+        grams = query_grams(self._words.text) if self._words.identifiers else []
+        for gram in grams:
+            if count := self.searcher.doc_freq("identifier", gram):
+                found = tantivy.Query.term_query(self._schema, "identifier", gram, "basic")
+                yield found, WHOLE * idf(total, count) / len(grams)
 
     def weights(self) -> dict[str, float]:
         """The terms that the index contains, rarest first, each with its weight: how often the query repeats it."""
@@ -153,6 +170,7 @@ class LexicalQuery:
         words = {token.term: text[token.start : token.end] for token in chain.query_tokens(text)}
         for term, times in chain.query_terms(text).items():
             yield term, times, self._forms(chain, term, words[term])
+        yield from ((symbol, 1.0, {}) for symbol in symbol_terms(text) if self._frequency(symbol))
 
     def _forms(self, chain: LanguageAnalyzer, term: str, word: str) -> Mapping[str, int]:
         """The forms of the word in documents of undetermined language, each with the number of these."""
@@ -242,6 +260,7 @@ class LexicalQuery:
         phrases = " ".join((*self._words.required, *self._words.quoted))
         if phrases:
             terms = {chain.code: chain.highlight_terms(phrases) for chain in self._all_chains} | terms
+        grams = frozenset(query_grams(self._words.text))
         misspelled: list[tuple[str, int]] = []
         if self._words.typos is not None:
             for word, unknown in self._unknown_words():
@@ -249,7 +268,7 @@ class LexicalQuery:
 
         @cache
         def weight(chain: LanguageAnalyzer, term: str) -> float:
-            if term in terms[chain.code]:
+            if term in terms[chain.code] or term in grams:
                 return idf(self.searcher.num_docs, self.searcher.doc_freq("body", term))
             if any(edits and OSA.distance(wrong, term, score_cutoff=edits) <= edits for wrong, edits in misspelled):
                 return _DISCOUNT[-1]

@@ -70,8 +70,8 @@ def test_a_query_has_no_identifier_that_the_same_text_as_a_document_has_not(text
 
 
 @pytest.fixture(params=["en", "de", AUTO])
-def search(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[dict[str, str]], Search]:
-    def over(texts: dict[str, str]) -> Search:
+def build(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[dict[str, str]], LexicalIndex]:
+    def over(texts: dict[str, str]) -> LexicalIndex:
         feed = FileFeed(tmp_path / "feed", collection())
         feed.write(*texts.items())
         page = asyncio.run(feed.after(feed.collections[0].id, Position(), 1_000, NOW))
@@ -80,7 +80,15 @@ def search(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[dict[str
         indexer.apply(page.changes)
         indexer.commit(caught_up=True)
         indexer.release_writer()
-        index = LexicalIndex(indexer.path, analyzer)
+        return LexicalIndex(indexer.path, analyzer)
+
+    return over
+
+
+@pytest.fixture
+def search(build: Callable[[dict[str, str]], LexicalIndex]) -> Callable[[dict[str, str]], Search]:
+    def over(texts: dict[str, str]) -> Search:
+        index = build(texts)
 
         def find(query: str) -> list[str]:
             matches = index.search(parse_query(query), 10, None)
@@ -107,6 +115,9 @@ def search(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[dict[str
         ("C#", ["C++", "C", "F#"]),
         (".NET", ["NET", "net weight"]),
         ("snake_case_name", ["name_case_snake", "case_snake_name"]),
+        ("findOrderByKey", ["find_order_by_key", "FindOrderByKEY", "findOrderByKeys2", "find order by key"]),
+        ("find-order-by-key", ["findOrderByKey", "find order by key", "key-by-order-find"]),
+        ("BRCA2", ["BRCA1", "BRCA 3", "BRCA22"]),
     ],
 )
 def test_the_document_that_holds_an_identifier_verbatim_ranks_first(
@@ -115,3 +126,71 @@ def test_the_document_that_holds_an_identifier_verbatim_ranks_first(
     texts = {"wanted": f"The report of last week lists {wanted} with its owner."}
     texts |= {f"other{at}": f"The report of last week lists {one} with its owner." for at, one in enumerate(others)}
     assert search(texts)(question.format(wanted))[0] == "wanted"
+
+
+PARTS = {
+    "camel": "The method findOrderByKey is old.",
+    "snake": "The method find_order_by_key is old.",
+    "kebab": "The method find-order-by-key is old.",
+    "prose": "How to find an order by its key, and find order by key.",
+    "product": "新しいiPad12Miniの画面です",
+    "database": "It runs on MariaDB11 today.",
+    "cyrillic": "Метод НайтиЗаказ устарел.",
+    "request": "An XMLHttpRequest is sent.",
+    "turtle": "Slow🐢 but sure 👌🏿",
+    "run": "Sequence " + 300 * "gattaca" + "tail",
+}
+CODE = {"camel", "snake", "kebab", "prose"}
+
+
+QUERIES = {
+    "order by key": CODE,
+    "findOrderByKey": CODE,
+    "FIND_ORDER_BY_KEY": CODE,
+    '"order by key"': CODE,
+    "+order method": CODE,
+    "ipad": {"product"},
+    "iPad 12": {"product"},
+    "iPad12": {"product"},
+    "画面": {"product"},
+    "MariaDB": {"database"},
+    "mariadb 11": {"database"},
+    "заказ": {"cyrillic"},
+    "http request": {"request"},
+    "🐢": {"turtle"},
+    "slow": {"turtle"},
+    '"slow but sure"': {"turtle"},
+    "👌": {"turtle"},
+    "👌🏻": {"turtle"},
+    300 * "gattaca" + "tail": {"run"},
+    "gattacagattacaga": {"run"},
+    20 * "taca" + "gat": set(),
+    "thod old -order": set(),
+}
+
+
+def test_parts_of_identifiers_symbols_and_runs_are_found_and_marked(
+    build: Callable[[dict[str, str]], LexicalIndex],
+) -> None:
+    index = build(PARTS)
+    for query, found in QUERIES.items():
+        words = parse_query(query)
+        assert {match.document_id for match in index.search(words, 20, None)} == found, query
+        assert all(shown.spans for shown in index.highlight(words, [PARTS[name] for name in found])), query
+
+
+@pytest.mark.parametrize(
+    ("query", "text", "marked"),
+    [
+        ("order by key", "call findOrderByKey()", ["OrderByKey", "Order", "Key"]),
+        ("findOrderByKey", "to find order by key, order", ["find order by key"]),
+        ("iPad12", "新しいiPad12Mini", ["iPad12"]),
+        ("👌", "sure👌🏿", ["👌🏿"]),
+    ],
+)
+def test_the_part_is_marked(
+    build: Callable[[dict[str, str]], LexicalIndex], query: str, text: str, marked: list[str]
+) -> None:
+    (shown,) = build({"only": text}).highlight(parse_query(query), [text])
+    assert {text[start:end] for start, end in shown.spans} <= set(marked)
+    assert shown.spans

@@ -1,0 +1,132 @@
+"""What a word is made of, and what is found although it is no word: parts of identifiers, symbols, very long runs.
+
+- `getUserById`, `HTTPServer`, `PostgreSQL16`: a word is cut before a capital after a small letter, before the last
+  capital of several, and between letters and digits, in every script that has capitals or digits.
+- Emoji and other symbols (`★`, `™`, `€`).
+- Runs without a border (base64, sequences): no word is that long, so substrings of them are indexed.
+"""
+
+import hashlib
+import re
+import unicodedata
+from collections.abc import Iterator
+from itertools import islice, pairwise
+from typing import NamedTuple
+
+import regex
+
+from service.store.lexical.folding import SYLLABIC, UNSPACED
+
+Span = tuple[int, int]
+"""[start, end) in code points."""
+
+_UNSPACED = f"[{SYLLABIC}[{UNSPACED}]]"
+_NUMBER_BORDER = r"(?<=\p{L}\p{M}*)(?=\p{Nd})|(?<=\p{Nd}\p{M}*)(?=\p{L})"
+_NUMBER_BORDERS = regex.compile(_NUMBER_BORDER)
+# The s of a plural belongs to its capitals: URLs.
+_BORDER = (
+    rf"{_NUMBER_BORDER}|(?<=\p{{Ll}}\p{{M}}*)(?=\p{{Lu}})"
+    r"|(?<=\p{Lu}\p{M}*)(?=\p{Lu}\p{M}*(?!s(?!\p{Ll}))\p{Ll})"
+)
+_BORDERS = regex.compile(_BORDER)
+_EDGE = rf"(?:\b|(?<=_|{_UNSPACED})|(?=_|{_UNSPACED})|{_BORDER})"
+_MOST_PARTS = 32
+_FEW_PARTS, _LEAST_LENGTH = 4, 2.5
+"""A word of more parts than a few is a digest or base64 where they are shorter than this on average."""
+
+_PICTURE = r"\p{Extended_Pictographic}[\uFE0E\uFE0F]?\p{EMod}?[\U000E0020-\U000E007F]*"
+_SYMBOLS = regex.compile(
+    rf"(?V1)\p{{RI}}{{2}}|[#*]\uFE0F?\u20E3|{_PICTURE}(?:\u200D{_PICTURE})*"
+    r"|[[\p{So}\p{Sc}]--[\p{ASCII}\p{RI}\u2500-\u259F\u2800-\u28FF\uFFFC\uFFFD]]"
+)
+"""Flags, keycaps, emoji and their sequences, other symbols. What only draws (boxes, braille) is none."""
+_VARIATIONS = regex.compile(r"[\uFE0E\uFE0F]")
+_VARIANT = regex.compile(r"[\p{EMod}\U000E0020-\U000E007F]")
+
+LONGEST_WORD = 255
+"""Code points. Longer runs are no words."""
+_LONG, _READ = 65, 2**15
+"""Code points: runs from the first on are found by substrings, of as much of them as the second says."""
+_GRAM, _WINDOW = 16, 32
+_QUERY_GRAMS, _QUERY_WORDS = 64, 16
+_RUNS = re.compile(rf"[^\W_]{{{_GRAM},}}")
+_SPACED = regex.compile(rf"(?V1)[^{_UNSPACED}]{{{_GRAM},}}")
+
+
+class Symbol(NamedTuple):
+    """Its place, and its terms: as it is written, without the tone of the skin, and each emoji of a sequence."""
+
+    start: int
+    end: int
+    terms: tuple[str, ...]
+
+
+def part_sequences(word: str) -> list[list[Span]]:
+    """The parts of a word, in order, as sequences; none where it is not made of parts.
+
+    `iPhone15Pro`: i, Phone, 15, Pro; with borders at digits alone iPhone, 15, Pro; pairs of neighbours iPhone, Phone15,
+    15Pro, so that names that are made of parts themselves (`getGitHubToken`) are found.
+    """
+    parts = _cut(word, _BORDERS)
+    if not 1 < len(parts) <= _MOST_PARTS or (len(parts) > _FEW_PARTS and len(word) < _LEAST_LENGTH * len(parts)):
+        return []
+    coarse = _cut(word, _NUMBER_BORDERS)
+    pairs = [(start, end) for (start, _), (_, end) in pairwise(parts) if (start, end) not in coarse]
+    sequences = [parts, coarse if 1 < len(coarse) < len(parts) else [], pairs if len(parts) > 2 else []]
+    return [sequence for sequence in sequences if sequence]
+
+
+def _cut(word: str, borders: "regex.Pattern[str]") -> list[Span]:
+    return list(pairwise([0, *(match.start() for match in borders.finditer(word)), len(word)]))
+
+
+def symbols(text: str) -> Iterator[Symbol]:
+    """Every emoji and symbol, in order."""
+    if text.isascii():
+        return
+    for match in _SYMBOLS.finditer(text):
+        written = _VARIATIONS.sub("", match.group())
+        plain = _VARIANT.sub("", written)
+        terms = dict.fromkeys((written, plain, *filter(None, plain.split("\u200d"))))
+        yield Symbol(*match.span(), tuple(terms))
+
+
+def symbol_terms(text: str) -> list[str]:
+    """Each different one once, however often it is repeated."""
+    return list(dict.fromkeys(term for one in symbols(text) for term in one.terms))
+
+
+def run_grams(text: str, *, shortest: int = _LONG) -> Iterator[tuple[Span, str]]:
+    """Substrings of 16 characters by which the very long runs of a text are found, each with its place.
+
+    Of each run a digest of the whole, the first one and, of each 32 neighbours, the smallest (winnowing: Schleimer,
+    Wilkerson and Aiken 2003), about one in 17. So a query meets a run of which it holds any 47 characters, or the
+    first 16.
+    """
+    for found in _RUNS.finditer(text):
+        for piece in _SPACED.finditer(text, *found.span()) if len(found.group()) >= shortest else ():
+            run = piece.group()
+            if len(run) < shortest:
+                continue
+            folded = unicodedata.normalize("NFKC", run).casefold()
+            yield piece.span(), hashlib.blake2b(folded.encode(), digest_size=_GRAM // 2).hexdigest()
+            folded, run = folded[:_READ], run[:_READ]
+            grams = [(folded[at : at + _GRAM], at) for at in range(max(1, len(folded) - _GRAM + 1))]
+            chosen = {grams[0], *(min(grams[at : at + _WINDOW]) for at in range(max(1, len(grams) - _WINDOW + 1)))}
+            for gram, at in sorted(chosen, key=lambda one: one[1]):
+                start, end = (at, at + len(gram)) if len(folded) == len(run) else (0, len(run))
+                yield (piece.start() + start, piece.start() + end), gram
+
+
+def words_apart(text: str) -> list["regex.Pattern[str]"]:
+    """Patterns of the words of a query that others may write apart: get_user_by_id."""
+    words = dict.fromkeys(word for word in re.findall(r"[^\W_]+", text) if part_sequences(word))
+    cut = ([regex.escape(word[start:end]) for start, end in _cut(word, _BORDERS)] for word in words)
+    joined = (r"[\W_]{0,3}".join(parts) for parts in islice(cut, _QUERY_WORDS))
+    return [regex.compile(rf"(?V1){_EDGE}(?i:{parts}){_EDGE}") for parts in joined]
+
+
+def query_grams(text: str) -> list[str]:
+    """Those of the long words of a query, a bounded number spread over it."""
+    grams = list(dict.fromkeys(gram for _, gram in run_grams(text, shortest=_GRAM)))
+    return grams[:: len(grams) // _QUERY_GRAMS + 1]
