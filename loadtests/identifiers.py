@@ -1,10 +1,12 @@
 """Are identifiers found verbatim, and is the passage shown that holds them? `python -m loadtests.identifiers`.
 
-Two seeded collections, searched through the HTTP API with the default model:
+Three seeded collections, searched through the HTTP API with the default model:
 
 - identifiers: versions, addresses, error codes, part numbers, dates, paths and so on. Each stands in one document; its
   near misses (other digits, another order, a part of it) stand in others. A query is the identifier alone or within a
   question. Counted: the document that holds the string verbatim ranks first, with a higher score than the second.
+- names: words that are joined to one name in several ways (`findOrderByKey`, `find_order_by_key`, `FindOrderByKey2`).
+  Counted: for the words apart all these rank before names of other words; for one of them it ranks first, alone.
 - passages: one manual of many chunks that explains fault codes, among short documents. A query is about one code.
   Counted: the text of the manual's hit holds the code.
 """
@@ -65,6 +67,15 @@ KINDS: dict[str, Callable[[Dice], str]] = {
     "path": lambda dice: f"/{dice.choice(('etc', 'var', 'usr'))}/{_name(dice)}/{_name(dice)}.{dice.choice(EXTENSIONS)}",
     "language": lambda dice: dice.choice(LANGUAGES),
 }
+JOINED: dict[str, Callable[[Sequence[str]], str]] = {
+    "camelCase": lambda words: words[0] + "".join(map(str.capitalize, words[1:])),
+    "PascalCase": lambda words: "".join(map(str.capitalize, words)),
+    "snake_case": "_".join,
+    "kebab-case": "-".join,
+    "with a number": lambda words: "".join(map(str.capitalize, words)) + "16",
+    "ACRONYM first": lambda words: words[0].upper() + "".join(map(str.capitalize, words[1:])),
+    "between ideographs": lambda words: "新しい" + words[0] + "".join(map(str.capitalize, words[1:])) + "です",
+}
 TEXTS = (
     "The team noted {} in the report of this week and closed the ticket.",
     "After the change the monitor showed {} for about an hour.",
@@ -110,6 +121,17 @@ def identifier_documents(dice: Dice, each: int) -> tuple[list[dict[str, Any]], l
                 for other in sorted(near_misses(dice, identifier)):
                     texts[f"{target}-near-{len(texts)}"] = dice.choice(TEXTS).format(other)
     return [{"id": name, "text": text} for name, text in texts.items()], targets
+
+
+def name_documents(dice: Dice, each: int) -> tuple[list[dict[str, Any]], list[tuple[str, ...]]]:
+    """Documents that each hold one name, and the words of the names."""
+    chosen = list(dict.fromkeys(tuple(sorted(dice.sample(_NAMES, 3))) for _ in range(20 * each)))[:each]
+    documents = [
+        {"id": f"{' '.join(words)}: {way}", "text": TEXTS[0].format(join(words))}
+        for words in chosen
+        for way, join in JOINED.items()
+    ]
+    return documents, chosen
 
 
 def manual_documents(dice: Dice, codes: int) -> tuple[list[dict[str, Any]], list[str]]:
@@ -167,6 +189,31 @@ def verbatim_first(address: str, targets: Sequence[tuple[str, str, str]], show: 
     return min(map(_share, whole.values()))
 
 
+def parts_found(address: str, names: Sequence[tuple[str, ...]]) -> float:
+    """Print how often the parts find their names, and a name its document; returns the lowest share."""
+    rows: list[list[object]] = []
+    for mode in MODES:
+        queries = [" ".join(words) for words in names]
+        requests = [{"query": query, "mode": mode, "k": len(JOINED)} for query in queries]
+        answers = ask(address, "names", requests).bodies
+        found = [
+            hit["id"].startswith(f"{query}:")
+            for query, answer in zip(queries, answers, strict=True)
+            for hit in answer["hits"]
+        ]
+        exact = [(" ".join(words), way, JOINED[way](words)) for words in names for way in list(JOINED)[:4]]
+        bodies = ask(address, "names", [{"query": name, "mode": mode, "k": 2} for _, _, name in exact]).bodies
+        hits = [body["hits"] for body in bodies]
+        first = [
+            two[0]["id"] == f"{words}: {way}" and two[0]["score"] > two[1]["score"]
+            for (words, way, _), two in zip(exact, hits, strict=True)
+        ]
+        rows.append([mode, sum(found) / (len(names) * len(JOINED)), _share(first)])
+    heading(f"Names that are joined of words, in {len(JOINED)} ways: share of {len(names)} names")
+    table(["mode", "found by the words apart", "the name as written first, alone"], rows)
+    return min(float(str(share)) for row in rows for share in row[1:])
+
+
 def passage_shown(address: str, codes: Sequence[str]) -> float:
     """Print how often the shown passage of the manual holds the code; returns the lowest share of a way."""
     ways: dict[str, dict[str, Any]] = {
@@ -195,12 +242,16 @@ def _share(found: Sequence[bool]) -> float:
 def measure(place: Sandbox, each: int, codes: int, seed: int, show: bool) -> bool:
     dice = Dice(seed)
     documents, targets = identifier_documents(dice, each)
+    named, names = name_documents(dice, each)
     manual, inside = manual_documents(dice, codes)
     with place.api() as address, place.process("worker"):
         load(address, "identifiers", documents)
+        load(address, "names", named)
         load(address, "manual", manual)
         print(f"{len(documents):,} documents, {len(targets)} identifiers, seed {seed}")
-        lowest = min(verbatim_first(address, targets, show), passage_shown(address, inside))
+        lowest = min(
+            verbatim_first(address, targets, show), parts_found(address, names), passage_shown(address, inside)
+        )
     print(f"\nlowest share {lowest:.3f}; wanted {LEAST_SHARE}")
     return lowest >= LEAST_SHARE
 

@@ -11,6 +11,7 @@ from service.core.query_syntax import ParsedQuery
 from service.store.lexical.analyzer import LanguageAnalyzer
 from service.store.lexical.identifiers import Identifier, index_terms, long_numbers, query_identifiers
 from service.store.lexical.query import K1, PHRASE, SATURATION, WHOLE, B, LexicalQuery, idf
+from service.store.lexical.word_parts import compound_words, query_grams, run_grams
 
 ANALYSED_LENGTH = 40_000
 """Characters that are analysed of one call, in 1 ms: of the passages that hold the query's rarest words as written."""
@@ -30,6 +31,7 @@ class PassageScorer:
         chains, self._weight = query.highlighting()
         self._chains = chains[:_LANGUAGES]
         self._identifiers = query_identifiers(words.text) if words.identifiers else []
+        self._apart = compound_words(words.text)
 
     def scores(self, passages: Sequence[str]) -> tuple[float, ...]:
         """Aligned with the passages; comparable with each other alone."""
@@ -64,13 +66,15 @@ class PassageScorer:
         rarest = sorted(words, key=lambda word: -words[word])[:_LITERALS]
         sought = {stems[word] if word.startswith(stems[word]) else word: words[word] for word in rarest}
         sought |= {stems[word]: words[word] for word in rarest}
+        sought |= dict.fromkeys(query_grams(self._words.text)[:_LITERALS], 1.0)
+        sought |= {max(parts, key=len).casefold(): 1.0 for parts in self._apart}
         verbatim = (*(one.text for one in self._identifiers), *self._words.required, *self._words.quoted)
         sought |= dict.fromkeys(map(str.casefold, verbatim[:_LITERALS]), sum(words.values()))
         return [sum(weight for word, weight in sought.items() if word in text) for text in map(str.casefold, passages)]
 
     def _bm25(self, chain: LanguageAnalyzer, texts: Sequence[str], passages: int) -> list[float]:
         """Of texts that are the only ones with such words among so many passages."""
-        terms = [list(chained.from_iterable(chain.sequences(text))) for text in texts]
+        terms = [[*chained(*chain.sequences(text)), *(gram for _, gram in run_grams(text))] for text in texts]
         held = [set(own) for own in terms]
         weights: dict[str, float] = {}
         for term in set[str]().union(*held):
@@ -97,6 +101,9 @@ class PassageScorer:
                 scores[at] += PHRASE * parts
             for at in whole:  # more than any near miss has by repeating the parts
                 scores[at] += WHOLE * (rareness + idf(passages, len(whole)) + SATURATION * parts)
+        for apart in self._apart:
+            for at in holders(" ".join(apart)):
+                scores[at] += PHRASE * idf(passages, 0)
         best = max(scores, default=0.0) or 1.0
         for phrase in (*self._words.required, *self._words.quoted):
             for at in holders(phrase):

@@ -87,8 +87,8 @@ def symbols(text: str) -> Iterator[Symbol]:
     for match in _SYMBOLS.finditer(text):
         written = _VARIATIONS.sub("", match.group())
         plain = _VARIANT.sub("", written)
-        terms = dict.fromkeys((written, plain, *filter(None, plain.split("\u200d"))))
-        yield Symbol(*match.span(), tuple(terms))
+        terms = tuple(dict.fromkeys((written, plain, *filter(None, plain.split("\u200d")))))
+        yield Symbol(match.start(), match.end(), terms)
 
 
 def symbol_terms(text: str) -> list[str]:
@@ -118,11 +118,15 @@ def run_grams(text: str, *, shortest: int = _LONG) -> Iterator[tuple[Span, str]]
                 yield (piece.start() + start, piece.start() + end), gram
 
 
+def compound_words(text: str) -> list[list[str]]:
+    """The parts of the first words of a query that are made of parts."""
+    words = (word for word in dict.fromkeys(re.findall(r"[^\W_]+", text)) if part_sequences(word))
+    return [[word[start:end] for start, end in _cut(word, _BORDERS)] for word in islice(words, _QUERY_WORDS)]
+
+
 def words_apart(text: str) -> list["regex.Pattern[str]"]:
-    """Patterns of the words of a query that others may write apart: get_user_by_id."""
-    words = dict.fromkeys(word for word in re.findall(r"[^\W_]+", text) if part_sequences(word))
-    cut = ([regex.escape(word[start:end]) for start, end in _cut(word, _BORDERS)] for word in words)
-    joined = (r"[\W_]{0,3}".join(parts) for parts in islice(cut, _QUERY_WORDS))
+    """Patterns of these words, for others write their parts in another way: get_user_by_id."""
+    joined = (r"[\W_]{0,3}".join(map(regex.escape, parts)) for parts in compound_words(text))
     return [regex.compile(rf"(?V1){_EDGE}(?i:{parts}){_EDGE}") for parts in joined]
 
 

@@ -194,3 +194,11 @@ def test_the_part_is_marked(
     (shown,) = build({"only": text}).highlight(parse_query(query), [text])
     assert {text[start:end] for start, end in shown.spans} <= set(marked)
     assert shown.spans
+
+
+@pytest.mark.parametrize("query", ["order by key", "findOrderByKey", "iPad12", "🐢", "gattacagattacagatta"])
+def test_the_passage_with_the_parts_is_the_best(build: Callable[[dict[str, str]], LexicalIndex], query: str) -> None:
+    passages = ["The keys are in the drawer.", "see find_order_by_key", "新しいiPad12Mini", "Slow🐢", PARTS["run"]]
+    scores = build(PARTS).score_passages(parse_query(query), passages)
+    best = {"order by key": 1, "findOrderByKey": 1, "iPad12": 2, "🐢": 3}.get(query, 4)
+    assert scores[best] == max(scores) > 0
