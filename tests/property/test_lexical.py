@@ -179,6 +179,7 @@ def test_folding_is_idempotent(text: str) -> None:
 
 
 @given(_words, st.integers(0, 10**12), st.sampled_from(_DIGITS), st.sampled_from(sorted(KNOWN - {AUTO, "tr"})))
+@settings(deadline=None)  # the dictionary of German is read once
 def test_a_word_meets_itself_in_every_spelling(word: str, number: int, zero: str, language: str) -> None:
     """Composed or decomposed, in any case, with the digits of any script, and whatever invisible is pasted into it."""
     terms = analyzer_for(language).chain(language).terms
