@@ -22,7 +22,7 @@ Vector = npt.NDArray[np.float32]
 Role = Literal["query", "document"]
 
 
-_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f]")
+_CONTROL = re.compile("[\x01-\x1f\x7f-\x9f]")
 _DOTS = re.compile(r"\s*\.+\s*([;?#].*)?", re.DOTALL)
 
 

@@ -45,7 +45,7 @@ def document_errors(
     ]
     if not document.id.strip():
         errors.append(FieldError(f"{prefix}id", "must not be empty"))
-    elif "\0" not in document.id and (reason := unsafe_in_url(document.id)):
+    elif reason := unsafe_in_url(document.id):
         errors.append(FieldError(f"{prefix}id", reason))
     if not document.text.strip() and not document.title.strip():
         errors.append(FieldError(f"{prefix}text", "must not be empty where there is no title either"))

@@ -9,8 +9,8 @@ from pydantic import ConfigDict, Field
 from starlette.responses import Response
 from typing_extensions import TypedDict
 
-from service.api import problems
 from service.api.dependencies import ActorDep, Service, ServiceDep
+from service.api.problems import error_responses
 from service.api.routing import collection_router, require_confirmation
 from service.api.schemas.base import (
     MAX_ID_LENGTH,
@@ -144,9 +144,7 @@ async def get(
     return answer
 
 
-@router.delete(
-    "", summary="Delete the judgments of a collection", status_code=204, responses=problems.error_responses(428)
-)
+@router.delete("", summary="Delete the judgments of a collection", status_code=204, responses=error_responses(428))
 async def delete(
     service: ServiceDep, actor: ActorDep, collection: CollectionPath, query: Annotated[ConfirmedQuery, Query()]
 ) -> Response:

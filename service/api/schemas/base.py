@@ -110,11 +110,7 @@ QueryText = Annotated[
 DocumentIdField = Annotated[
     DocumentId,
     AfterValidator(_without_nul),
-    Field(
-        min_length=1,
-        max_length=MAX_ID_LENGTH,
-        description="Unique in its collection. Any text but for `.` and `..` between slashes.",
-    ),
+    Field(min_length=1, max_length=MAX_ID_LENGTH, description="Any text but `.`, `..`; unique in its collection."),
 ]
 CollectionPath = Annotated[
     CollectionName, Path(pattern="^[a-z0-9][a-z0-9_-]{0,62}$", description="Name of a collection.", examples=["papers"])

@@ -158,8 +158,9 @@ async def test_zstd_is_unpacked_where_its_library_is(api: Edge) -> None:
         ("gzip;q=0.5", True),
         ("gzip;q=0.5, identity", False),
         ("identity;q=0.5, gzip", True),
-        ("gzip;q=high", False),
+        ("identity, gzip;q=0.9", False),
         (",;,", False),
+        ("deflate;q=0.5, gzip;q=1.0", True),
     ],
 )
 def test_weights_decide_on_compression(accepted: str, wanted: bool) -> None:
