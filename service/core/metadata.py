@@ -112,9 +112,10 @@ def read(value: Any, kind: FieldType) -> Any:
 
 def type_errors(metadata: Mapping[str, Any], types: FieldTypes) -> Iterator[tuple[str, str]]:
     """Fields with a value of another type than theirs, and what is wrong with it. Null is of every type."""
+    metadata = nfc(metadata) if any(types.values()) else {}
     for name, kind in types.items():
         if kind is not None:
-            values = elements(find(nfc(metadata), tuple(name.split("."))))
+            values = elements(find(metadata, tuple(name.split("."))))
             yield from [(name, type_error(one, kind)) for one in values if one is not None and read(one, kind) is None][
                 :1
             ]
