@@ -107,6 +107,7 @@ SEARCHES: dict[str, tuple[Any, str]] = {
     "query a list": ({"query": ["x"]}, "query"),
     "query empty": ({"query": ""}, "query"),
     "query blank": ({"query": " \t\n\u3000"}, "query"),
+    "query without width": ({"query": "\u200b\u200c\ufeff \u2060\u00ad\u200e\u202e"}, "query"),
     "query with NUL": ({"query": "a\0b"}, "query"),
     "query too long": ({"query": "x" * 10_001}, "query"),
     "k zero": ({"query": "x", "k": 0}, "k"),
