@@ -55,6 +55,8 @@ def test_headings(text: str, expected: list[str]) -> None:
         "1. First item\n\n2. Second item\n\n3. Third item\n",
         "We are #1 and #hashtag\n#nospace\n####### seven\n    # indented code\n",
         "A sentence of a letter.\n-----\nanother\n",
+        "---\ntitle: Front matter\n---\n\nText.",
+        "---\ntitle: Front matter\ntags: [a]\n---\n\nText.",
         "Two lines of\na paragraph\n---\n\nmore text",
         "# " + "a line of code points without end " * 10,
     ],
