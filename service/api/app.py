@@ -96,6 +96,7 @@ def create_app(service: Service, around: Sequence[Middleware] = ()) -> FastAPI:
         ],
     )
     app.state.service = service
+    app.state.leaving = False
     problems.install(app)
     reference.install(app)
     for resource in RESOURCES:

@@ -83,6 +83,7 @@ async def up(
             port = (settings.worker_port or settings.port + 1) + number
             own = {"AZIMUTH_WORKER_PORT": str(port if port <= 65_535 else 0)}
             children.append(supervisor.ManagedProcess(f"worker {number}", ["worker"], environment | own))
+        children[0].stop_seconds += settings.drain_seconds
         calling = None if on_started is None else asyncio.create_task(_call(on_started, stop))
         await supervisor.run(children, embedded, stop)
         if calling is not None:
@@ -154,6 +155,8 @@ def serve(settings: Settings, *, supervised: bool) -> None:
 
             async def stop_server() -> None:
                 await stop.wait()
+                app.state.leaving = True
+                await asyncio.sleep(settings.drain_seconds)
                 server.should_exit = True
                 app.state.service.ingest.stop_waiting()
 

@@ -21,6 +21,9 @@ class Settings(BaseSettings):
     host: str = Field("127.0.0.1", description="Address to listen on. Without an API key only loopback is accepted.")
     port: int = Field(8000, ge=0, le=65535, description="Port of the API and the console.")
     worker_port: int = Field(0, ge=0, le=65535, description="Port of a worker's /metrics and /livez; 0: none.")
+    drain_seconds: float = Field(
+        0.0, ge=0, le=300, description="How long a stopped API goes on answering, not ready, while balancers turn away."
+    )
     api_keys: Annotated[tuple[SecretStr, ...], NoDecode] = Field(
         (), description="Comma-separated keys; a request must carry one as a bearer token."
     )

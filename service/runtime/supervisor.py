@@ -42,6 +42,7 @@ class ManagedProcess:
     name: str
     arguments: list[str]
     environment: dict[str, str]
+    stop_seconds: float = STOP_SECONDS
     _process: asyncio.subprocess.Process | None = field(default=None, init=False)
     _started: float = field(default=0.0, init=False)
     _early_deaths: int = field(default=0, init=False)
@@ -85,7 +86,7 @@ class ManagedProcess:
             return
         self._process.terminate()
         try:
-            await asyncio.wait_for(self._process.wait(), STOP_SECONDS)
+            await asyncio.wait_for(self._process.wait(), self.stop_seconds)
         except TimeoutError:
             log.warning("the %s did not stop in time; it is killed", self.name)
             self._process.kill()

@@ -4,7 +4,10 @@ import os
 import signal
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -23,12 +26,13 @@ STOP_SECONDS = 30.0
 
 
 @contextmanager
-def started(folder: Path, *arguments: str, port: int) -> Iterator[subprocess.Popen[bytes]]:
+def started(folder: Path, *arguments: str, port: int, drain_seconds: int = 0) -> Iterator[subprocess.Popen[bytes]]:
     environment = os.environ | {
         "AZIMUTH_DATA_DIR": str(folder),
         "AZIMUTH_PORT": str(port),
         "AZIMUTH_EMBEDDER": "hashing:16",
         "AZIMUTH_LOG_LEVEL": "error",
+        "AZIMUTH_DRAIN_SECONDS": str(drain_seconds),
     }
     environment.pop("AZIMUTH_DATABASE_URL", None)
     process = subprocess.Popen([sys.executable, "-m", "service", *arguments], env=environment)
@@ -56,6 +60,41 @@ def test_a_stopped_api_stops_its_database(scratch: Path, number: signal.Signals)
         process.send_signal(number)
         assert process.wait(STOP_SECONDS) == 0
         assert not EmbeddedServer(folder / "postgres").alive()
+
+
+def test_a_stopping_api_breaks_no_request(scratch: Path) -> None:
+    """Clients send without a pause until the readiness turns, as they do behind a load balancer."""
+    folder, port = scratch / "drained", unused_port()
+    address, turned_away, stopped = f"http://127.0.0.1:{port}", threading.Event(), threading.Event()
+
+    def send(_: int) -> tuple[int, bool]:
+        answered, closed = 0, False
+        with httpx.Client(base_url=address, trust_env=False, timeout=20) as client:
+            while not turned_away.is_set():
+                answer = client.post("/v1/embeddings", json={"input": ["text"] * 20, "model": "default"})
+                answered += answer.raise_for_status().is_success
+                closed = answer.headers.get("connection") == "close"
+                assert stopped.is_set() or not closed
+        return answered, closed
+
+    with started(folder, "serve", port=port, drain_seconds=2) as process, ThreadPoolExecutor(12) as clients:
+        wait_for(lambda: ready(address) == 200, "is ready")
+        results = clients.map(send, range(12))
+        time.sleep(0.5)
+        stopped.set()
+        process.send_signal(signal.SIGTERM)
+        wait_for(lambda: ready(address) == 503, "says that it stops")
+        time.sleep(0.5)
+        turned_away.set()
+        assert all(answered > 0 and closed for answered, closed in results)
+        assert process.wait(STOP_SECONDS) == 0
+
+
+def ready(address: str) -> int:
+    try:
+        return httpx.get(f"{address}/readyz", trust_env=False).status_code
+    except httpx.TransportError:
+        return 0
 
 
 def test_the_demo_stops_before_the_service_is_ready(scratch: Path) -> None:

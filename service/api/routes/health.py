@@ -35,8 +35,8 @@ async def livez() -> StatusAnswer:
     responses=error_responses(503),
 )
 async def readyz(service: ServiceDep, request: Request) -> Response:
-    """503 until everything is there that is needed; `errors` says what is missing."""
-    missing = await service.missing()
+    """503 until everything is there that is needed, and once the process stops; `errors` says what is missing."""
+    missing = ["this process is stopping"] if request.app.state.leaving else await service.missing()
     if missing:
         return problem_response(
             request.scope,
