@@ -32,7 +32,7 @@ from service.store.lexical.compounds import dictionary_version, split_compound
 from service.store.lexical.folding import IGNORABLE, SYLLABIC, UNSPACED, fold, unify
 from service.store.lexical.language_detection import detect_language, detector_version
 from service.store.lexical.languages import AUTO, LANGUAGES, UNDETERMINED, Language
-from service.store.lexical.word_parts import LONGEST_WORD, part_sequences, symbol_terms, symbols
+from service.store.lexical.word_parts import LONGEST_WORD, part_sequences, run_grams, symbol_terms, symbols
 
 _FORMAT = 4
 """Increased when this file makes other terms with the same chain."""
@@ -132,11 +132,11 @@ class LanguageAnalyzer:
         }
 
     def inner_tokens(self, text: str) -> Iterator[Token]:
-        """The parts of its words, and its symbols."""
+        """The parts of its words, its symbols, and substrings of very long runs."""
         for match in _TOKENS.finditer(text):
             for part in chain.from_iterable(self.parts(match.group())) if match.lastgroup is None else ():
                 yield part._replace(start=match.start() + part.start, end=match.start() + part.end)
-        yield from (Token(one.start, one.end, term) for one in symbols(text) for term in one.terms)
+        yield from (Token(*place, term) for place, term in (*symbols(text), *run_grams(text)))
 
     def query_tokens(self, text: str) -> list[Token]:
         """What is searched of a query: its stop words only where it has no other words."""

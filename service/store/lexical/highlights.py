@@ -8,8 +8,7 @@ from collections.abc import Callable, Sequence
 import regex
 
 from service.core.query_syntax import Highlights
-from service.store.lexical.analyzer import LanguageAnalyzer, Token
-from service.store.lexical.word_parts import run_grams
+from service.store.lexical.analyzer import LanguageAnalyzer
 
 FRAGMENT_LENGTH = 200
 """Longest fragment, in characters."""
@@ -36,9 +35,8 @@ def highlighted(
     """`weight_of`: the weight of a term of this chain; 0 where the query does not contain it. `verbatim`: identifiers,
     each marked as one where it stands as it is. `apart`: words whose parts may be written apart."""
     matches: dict[Span, tuple[float, str]] = {}
-    grams = [Token(*span, gram) for span, gram in run_grams(passage)]
     for chain in chains:
-        for token in (*chain.tokens(passage), *chain.inner_tokens(passage), *grams):
+        for token in (*chain.tokens(passage), *chain.inner_tokens(passage)):
             weight = weight_of(chain, token.term)
             if weight > 0:
                 span = (token.start, token.end)

@@ -11,7 +11,6 @@ import re
 import unicodedata
 from collections.abc import Iterator
 from itertools import islice, pairwise
-from typing import NamedTuple
 
 import regex
 
@@ -53,14 +52,6 @@ _RUNS = re.compile(rf"[^\W_]{{{_GRAM},}}")
 _SPACED = regex.compile(rf"(?V1)[^{_UNSPACED}]{{{_GRAM},}}")
 
 
-class Symbol(NamedTuple):
-    """Its place, and its terms: as it is written, without the tone of the skin, and each emoji of a sequence."""
-
-    start: int
-    end: int
-    terms: tuple[str, ...]
-
-
 def part_sequences(word: str) -> list[list[Span]]:
     """The parts of a word, in order, as sequences; none where it is not made of parts.
 
@@ -80,20 +71,18 @@ def _cut(word: str, borders: "regex.Pattern[str]") -> list[Span]:
     return list(pairwise([0, *(match.start() for match in borders.finditer(word)), len(word)]))
 
 
-def symbols(text: str) -> Iterator[Symbol]:
-    """Every emoji and symbol, in order."""
-    if text.isascii():
-        return
-    for match in _SYMBOLS.finditer(text):
+def symbols(text: str) -> Iterator[tuple[Span, str]]:
+    """The terms of every emoji and symbol, each with its place: as it is written, without the tone of the skin, and
+    each emoji of a sequence."""
+    for match in _SYMBOLS.finditer(text) if not text.isascii() else ():
         written = _VARIATIONS.sub("", match.group())
         plain = _VARIANT.sub("", written)
-        terms = tuple(dict.fromkeys((written, plain, *filter(None, plain.split("\u200d")))))
-        yield Symbol(match.start(), match.end(), terms)
+        yield from ((match.span(), term) for term in (written, plain, *plain.split("\u200d")) if term)
 
 
 def symbol_terms(text: str) -> list[str]:
     """Each different one once, however often it is repeated."""
-    return list(dict.fromkeys(term for one in symbols(text) for term in one.terms))
+    return list(dict.fromkeys(term for _, term in symbols(text)))
 
 
 def run_grams(text: str, *, shortest: int = _LONG) -> Iterator[tuple[Span, str]]:
@@ -105,17 +94,16 @@ def run_grams(text: str, *, shortest: int = _LONG) -> Iterator[tuple[Span, str]]
     """
     for found in _RUNS.finditer(text):
         for piece in _SPACED.finditer(text, *found.span()) if len(found.group()) >= shortest else ():
-            run = piece.group()
-            if len(run) < shortest:
+            if len(piece.group()) < shortest:
                 continue
-            folded = unicodedata.normalize("NFKC", run).casefold()
+            folded = unicodedata.normalize("NFKC", piece.group()).casefold()
             yield piece.span(), hashlib.blake2b(folded.encode(), digest_size=_GRAM // 2).hexdigest()
-            folded, run = folded[:_READ], run[:_READ]
+            aligned, folded = len(folded) == len(piece.group()), folded[:_READ]
             grams = [(folded[at : at + _GRAM], at) for at in range(max(1, len(folded) - _GRAM + 1))]
             chosen = {grams[0], *(min(grams[at : at + _WINDOW]) for at in range(max(1, len(grams) - _WINDOW + 1)))}
             for gram, at in sorted(chosen, key=lambda one: one[1]):
-                start, end = (at, at + len(gram)) if len(folded) == len(run) else (0, len(run))
-                yield (piece.start() + start, piece.start() + end), gram
+                start = piece.start() + at
+                yield ((start, start + len(gram)) if aligned else piece.span()), gram
 
 
 def compound_words(text: str) -> list[list[str]]:
