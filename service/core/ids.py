@@ -21,24 +21,13 @@ Vector = npt.NDArray[np.float32]
 
 Role = Literal["query", "document"]
 
+_CONTROL = re.compile(r"[\x01-\x1f\x7f-\x9f]")
+_RESOLVED = re.compile(r"(^|[/\\])\s*\.+\s*([/\\;?#]|$)|^[/\\]+$")
 
-_CONTROL = re.compile("[\x01-\x1f\x7f-\x9f]")
-_DOTS = re.compile(r"\s*\.+\s*([;?#].*)?", re.DOTALL)
 
+def changes_in_urls(document_id: str) -> bool:
+    """Whether a URL with this id would be another one: clients and proxies resolve `..` (RFC 3986, 5.2.4).
 
-def unsafe_in_url(document_id: str) -> str | None:
-    """Why an id cannot be part of a URL: clients and proxies resolve `..` before they send the rest (RFC 3986, 5.2.4).
-
-    None where it can. Also as some of them read it: with a backslash, escaped (even twice), or before `;`, `?` and `#`.
+    Also as some of them read it: with a backslash, escaped (even twice), or before `;`, `?` and `#`.
     """
-    if _CONTROL.search(document_id):
-        return "contains a control character, which URLs lose"
-    path = document_id
-    for _ in range(3):
-        path = unquote(path)
-    segments = [segment for segment in re.split(r"[/\\]", path) if segment]
-    if not segments:
-        return "consists of slashes alone, which URLs lose"
-    if dots := next((segment for segment in segments if _DOTS.fullmatch(segment)), None):
-        return f"has the path segment {dots!r}, which clients and proxies resolve, so its URL would be another one"
-    return None
+    return bool(_CONTROL.search(document_id) or _RESOLVED.search(unquote(unquote(document_id))))

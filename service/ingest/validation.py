@@ -9,7 +9,7 @@ from typing import Any
 
 from service.core.documents import Document
 from service.core.errors import Conflict, FieldError, Invalid, VersionNotFound
-from service.core.ids import VersionNumber, unsafe_in_url
+from service.core.ids import VersionNumber, changes_in_urls
 from service.core.metadata import FieldTypes, name_error, nfc, type_errors
 from service.core.vector_math import unit
 from service.core.versions import EmbedderVersion
@@ -45,7 +45,8 @@ def document_errors(
     ]
     if not document.id.strip():
         errors.append(FieldError(f"{prefix}id", "must not be empty"))
-    elif reason := unsafe_in_url(document.id):
+    elif changes_in_urls(document.id):
+        reason = "its URL would be another one: no '.' or '..' between slashes, no slashes alone, no control characters"
         errors.append(FieldError(f"{prefix}id", reason))
     if not document.text.strip() and not document.title.strip():
         errors.append(FieldError(f"{prefix}text", "must not be empty where there is no title either"))
