@@ -226,6 +226,34 @@ async def test_instants_are_found_by_their_index_and_kept(world: World) -> None:
         assert await found(world, {"at": raw}) == right
 
 
+async def test_the_index_of_instants_agrees_with_the_reference(world: World) -> None:
+    """Alone, with another field, in arrays, at literal and nested keys; by the index wherever it serves."""
+    chance = random.Random(11)
+
+    def moment() -> str:
+        day, offset = chance.randint(1, 3), chance.choice(["", "Z", "z", "+02:00", "-0330", " +14"])
+        time = chance.choice(["T00:00", " 10:00:00", "t22:30:00.5", "T23:59:60"])
+        return f"2024-05-0{day}" + chance.choice(["", time + offset])
+
+    def metadata(number: int) -> dict[str, Any]:
+        value: Any = [moment(), moment()] if chance.random() < 0.2 else chance.choice([moment(), None])
+        at = chance.choice([{"a.at": value}, {"a": {"at": value}}, {"a": [{"at": moment()}, {"at": value}]}, {}])
+        return {**at, "n": number % 3}
+
+    await declare(world, "n", **{"a.at": "datetime"})
+    await fields_of(world).maintain(NOW)
+    documents = [doc(f"d{number}", **metadata(number)) for number in range(80)]
+    await world.put(*documents)
+    for _ in range(60):
+        low, high = moment(), moment()
+        test = chance.choice(
+            [low, {"$gte": low, "$lt": high}, {"$in": [low, high]}, {"$ne": low}, {"$not": {"$gt": low}}]
+        )
+        raw: dict[str, Any] = {"a.at": test, **chance.choice([{}, {"n": 1}, {"n": {"$gt": 0}}])}
+        where = filters.typed(filters.parse(raw), world.collection.settings.field_types)
+        assert await found(world, raw) == sorted(one.id for one in documents if filters.matches(where, one.metadata))
+
+
 async def test_a_literal_key_with_dots_has_an_index_too(world: World) -> None:
     await declare(world, "source.url")
     await fields_of(world).maintain(NOW)
