@@ -105,7 +105,7 @@ def _not_blank(text: str) -> str:
 Text = Annotated[str, AfterValidator(_without_nul)]
 """Text that PostgreSQL can store."""
 QueryText = Annotated[
-    Text, Field(min_length=1, max_length=10_000, examples=["cancel a task"]), AfterValidator(_not_blank)
+    Text, AfterValidator(_not_blank), Field(min_length=1, max_length=10_000, examples=["cancel a task"])
 ]
 DocumentIdField = Annotated[
     DocumentId,
