@@ -76,6 +76,15 @@ JOINED: dict[str, Callable[[Sequence[str]], str]] = {
     "ACRONYM first": lambda words: words[0].upper() + "".join(map(str.capitalize, words[1:])),
     "between ideographs": lambda words: "新しい" + words[0] + "".join(map(str.capitalize, words[1:])) + "です",
 }
+CODES: tuple[Callable[[Dice], str], ...] = (
+    lambda dice: f"{letters(dice, 1)}{digits(dice, 2)}.{digits(dice, 2)}",
+    lambda dice: f"{letters(dice, 1)}-{digits(dice, 4)}",
+    lambda dice: f"{letters(dice, 2)}{digits(dice, 3)}",
+    lambda dice: f"{digits(dice, 2)}/{digits(dice, 3)}",
+    lambda dice: digits(dice, 5),
+    *(KINDS[kind] for kind in ("error code", "hexadecimal", "SKU", "version")),
+)
+"""Shapes of fault codes."""
 TEXTS = (
     "The team noted {} in the report of this week and closed the ticket.",
     "After the change the monitor showed {} for about an hour.",
@@ -136,7 +145,7 @@ def name_documents(dice: Dice, each: int) -> tuple[list[dict[str, Any]], list[tu
 
 def manual_documents(dice: Dice, codes: int) -> tuple[list[dict[str, Any]], list[str]]:
     """A manual with the codes spread over its length, among short documents that hold other codes."""
-    known = list(dict.fromkeys(f"{letters(dice, 1)}{digits(dice, 2)}.{digits(dice, 2)}" for _ in range(2 * codes)))
+    known = list(dict.fromkeys(dice.choice(CODES)(dice) for _ in range(2 * codes)))
     inside, outside = known[:codes], known[codes:]
     parts, tools = ("pump", "valve", "sensor", "drive", "heater"), ("cable", "fuse", "relay", "seal")
     sections = []
