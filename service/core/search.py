@@ -1,6 +1,6 @@
 """The domain objects of a search: the request, the result, and the explanation of each hit."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -62,17 +62,6 @@ class Passage:
     metadata: Mapping[str, Any]
     revision: int
     partial: bool = False
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ChunkScores:
-    """All chunks of a document in one space, aligned; the cosines are 0 where there is no query vector."""
-
-    content_revision: int
-    chunks: Sequence[int | None]
-    starts: Sequence[int]
-    ends: Sequence[int]
-    cosines: Sequence[float]
 
 
 DIVERSITY_POOL_FACTOR, MIN_DIVERSITY_POOL, MAX_DIVERSITY_POOL = 3, 50, 1_000

@@ -112,9 +112,14 @@ def _leg_weights(query: LegScores[Item], settings: FusionSettings) -> tuple[floa
     """The weights of the dense and the lexical leg; reciprocal ranks are not weighted."""
     if settings.method == "rrf" or not (_has_evidence(query.dense) and _has_evidence(query.lexical)):
         return 1.0, 1.0
-    odds = settings.alpha * query.certainty
-    weight = odds / (odds + 1.0 - settings.alpha) if settings.alpha < 1.0 else 1.0
+    weight = dense_weight(settings, query.certainty)
     return weight, 1.0 - weight
+
+
+def dense_weight(settings: FusionSettings, certainty: float) -> float:
+    """What the dense leg has of both in a convex combination."""
+    odds = settings.alpha * certainty
+    return odds / (odds + 1.0 - settings.alpha) if settings.alpha < 1.0 else 1.0
 
 
 def _has_evidence(scores: Mapping[Item, RankedScore] | None) -> bool:

@@ -1,61 +1,44 @@
 """The passage of each found document that is shown, reranked and highlighted: the best by both legs.
 
-The legs find documents (BM25) and chunks (cosine). Here the passages of the documents found are scored by both, and
-fused as documents are: cosine and BM25 as shares of the best, the dense leg with the weight that the settings give it.
-A document that is not encoded yet has windows of sentences as its passages.
+The legs find documents (BM25) and chunks (cosine). Here the passages of the documents found are scored by both, each
+score as a share of the best, with the weights that the legs have in fusion. A document that is not encoded yet has
+windows of sentences as its passages.
 """
 
 import asyncio
 from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from itertools import accumulate, pairwise
 
 import numpy as np
 import numpy.typing as npt
 
-from service.core.concurrency import both
 from service.core.ids import DocumentId
 from service.core.ports.documents import Documents
 from service.core.ports.lexicon import Lexicon
 from service.core.ports.vectors import VectorStore
-from service.core.search import Candidate, ChunkScores, Hit
+from service.core.search import Candidate, Hit
 from service.core.text import sentence_starts
 from service.search.candidates import CandidateSet, QueryCandidates
 from service.search.context import SearchContext
-from service.search.fusion import FusedItem
+from service.search.fusion import FusedItem, dense_weight
 from service.search.retrievers import Item
 
 UNEMBEDDED_LENGTH = 1000
 """Most code points of a passage of a document that has no chunks yet."""
 TEXT_LIMIT = 4_000_000
-"""Bytes of text that are read for one search; documents further down keep the best chunk by cosine."""
+"""Code points that are read at once; documents further down keep the best chunk by cosine."""
+_UNKNOWN_LENGTH = 100_000
+"""What a document without chunks counts."""
+_MAX_CHUNKS = 10_000
 _ROUNDS = 3
 """Of scoring the chunks of documents that rise into the first hits when those above them are scored."""
 
-Scores = npt.NDArray[np.float64]
 Ranking = list[FusedItem[Item]]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class PassageScores:
-    """The passages of a document with their scores for one query. `fused`: in the order of preference."""
-
-    passages: ChunkScores
-    lexical: Scores
-    fused: Scores
-
-    def candidate(self, document_id: DocumentId, at: int) -> Candidate:
-        """The passage number `at`, scored by its cosine."""
-        passages = self.passages
-        return Candidate(
-            document_id=document_id,
-            content_revision=passages.content_revision,
-            score=passages.cosines[at],
-            chunk=passages.chunks[at],
-            start=passages.starts[at],
-            end=passages.ends[at],
-        )
+Scored = Mapping[DocumentId, Sequence[tuple[Candidate, float, str]]]
+"""The passages of each document, best first: place and cosine, lexical score, and text."""
 
 
 class PassageSelector:
@@ -86,21 +69,14 @@ class PassageSelector:
         return ranked or (candidates, fuse(candidates))
 
     async def _choose(self, context: SearchContext, candidates: CandidateSet, hits: Sequence[Hit]) -> list[Hit]:
-        chosen = list(hits)
-        places: defaultdict[int, list[int]] = defaultdict(list)
-        for at, hit in enumerate(hits):
+        by_query: defaultdict[int, dict[DocumentId, int]] = defaultdict(dict)
+        for hit in hits:
             if hit.partial:
-                places[context.request.main_query(hit.explanation)].append(at)
-        for number, of_query in places.items():
-            revisions = {hits[at].id: hits[at].content_revision for at in of_query}
-            scored, texts = await self._score(context, number, candidates.queries[number], revisions)
-            for at in of_query:
-                if (one := scored.get(hits[at].id)) is not None:
-                    best = one.candidate(hits[at].id, int(np.argmax(one.fused)))
-                    text = texts[best.document_id][best.start : best.end]
-                    start = best.start or 0
-                    chosen[at] = replace(hits[at], chunk=best.chunk or 0, text=text, start=start, end=start + len(text))
-        return chosen
+                by_query[context.request.main_query(hit.explanation)][hit.id] = hit.content_revision
+        scored: dict[DocumentId, Sequence[tuple[Candidate, float, str]]] = {}
+        for number, revisions in by_query.items():
+            scored |= await self._score(context, number, candidates.queries[number], revisions)
+        return [_showing(hit, *scored[hit.id][0]) if hit.id in scored else hit for hit in hits]
 
     async def _rank_chunks(
         self, context: SearchContext, candidates: CandidateSet, fuse: Callable[[CandidateSet], Ranking], wanted: int
@@ -116,90 +92,87 @@ class PassageSelector:
             if not revisions:
                 break
             seen |= revisions.keys()
-            numbers = [at for at, query in enumerate(candidates.queries) if query.lexical is not None]
-            scored = {at: (await self._score(context, at, candidates.queries[at], revisions))[0] for at in numbers}
+            scored = [
+                {} if query.lexical is None else await self._score(context, number, query, revisions)
+                for number, query in enumerate(candidates.queries)
+            ]
             candidates = _with_chunks(candidates, scored, wanted)
             ranking = fuse(candidates)
         return candidates, ranking
 
     async def _score(
         self, context: SearchContext, number: int, query: QueryCandidates, revisions: Mapping[DocumentId, int]
-    ) -> tuple[dict[DocumentId, PassageScores], Mapping[DocumentId, str]]:
-        """The passages of documents, best document first, scored for query `number`; and the texts."""
+    ) -> Scored:
+        """The passages of documents, given best first with the content that was found, for query `number`."""
         space, request = context.space, context.request
-        texts, encoded = await both(
-            self._documents.texts(space.collection.id, revisions, TEXT_LIMIT),
-            self._vectors.chunks(space.version, query.vector, list(revisions)),
-        )
-        if len(texts) < len(revisions):
-            unread = f"the texts of {len(revisions) - len(texts)} of {len(revisions)} documents were not read"
+        chunks: defaultdict[DocumentId, list[Candidate]] = defaultdict(list)
+        for one in await self._vectors.score(space.version, query.vector, list(revisions), _MAX_CHUNKS):
+            if one.content_revision == revisions[one.document_id]:
+                chunks[one.document_id].append(one)
+        lengths = [max((one.end or 0 for one in chunks[id_]), default=_UNKNOWN_LENGTH) for id_ in revisions]
+        read = [id_ for id_, total in zip(revisions, accumulate(lengths), strict=True) if total <= TEXT_LIMIT]
+        if len(read) < len(revisions):
+            unread = f"the texts of {len(revisions) - len(read)} of {len(revisions)} documents were not read"
             context.degrade("passages", "incomplete", f"{unread}: of these the best chunk by cosine is shown")
-        known = {id_: one for id_, one in encoded.items() if one.content_revision == revisions[id_]}
-        missing = {id_: text for id_, text in texts.items() if id_ not in known}
-        if missing:
-            known |= await asyncio.to_thread(
-                lambda: {id_: _windows(text, revisions[id_]) for id_, text in missing.items()}
-            )
-        found = [(id_, known[id_]) for id_ in texts]
-        if not found:
-            return {}, texts
-        pieces = [texts[id_][start:end] for id_, one in found for start, end in zip(one.starts, one.ends, strict=True)]
+        passages: list[tuple[Candidate, str]] = []
+        for id_, document in (await self._documents.get(space.collection.id, read)).items():
+            if document.content_revision == revisions[id_]:
+                places = chunks[id_] or await asyncio.to_thread(_windows, id_, revisions[id_], document.text)
+                passages += ((one, document.text[one.start : one.end]) for one in places)
         parsed = request.for_query(request.effective_queries[number]).parsed_query
-        lexical = np.array(await self._lexicon.score_passages(space.collection, parsed, pieces))
-        cosines = np.array([cosine for _, one in found for cosine in one.cosines])
-        settings = request.fusion or space.collection.settings.fusion
-        odds = settings.alpha * query.certainty
-        weight = odds / (odds + 1 - settings.alpha) if settings.alpha < 1 else 1.0
-        fused = weight * _shares(cosines) + (1 - weight) * _shares(lexical)
-        borders = np.cumsum([len(one.starts) for _, one in found])[:-1]
-        parts = zip(found, np.split(lexical, borders), np.split(fused, borders), strict=True)
-        return {id_: PassageScores(passages=one, lexical=lex, fused=both) for (id_, one), lex, both in parts}, texts
+        texts = [text for _, text in passages]
+        lexical = np.array(await self._lexicon.score_passages(space.collection, parsed, texts))
+        weight = dense_weight(request.fusion or space.collection.settings.fusion, query.certainty)
+        fused = weight * _shares(np.array([one.score for one, _ in passages])) + (1 - weight) * _shares(lexical)
+        scored: defaultdict[DocumentId, list[tuple[Candidate, float, str]]] = defaultdict(list)
+        for at in np.argsort(-fused, kind="stable").tolist():
+            one, text = passages[at]
+            scored[one.document_id].append((one, float(lexical[at]), text))
+        return scored
 
 
-def _with_chunks(
-    candidates: CandidateSet, scored: Mapping[int, Mapping[DocumentId, PassageScores]], each: int
-) -> CandidateSet:
+def _showing(hit: Hit, passage: Candidate, _: float, text: str) -> Hit:
+    start = passage.start or 0
+    return replace(hit, chunk=passage.chunk or 0, text=text, start=start, end=start + len(text))
+
+
+def _with_chunks(candidates: CandidateSet, scored: Sequence[Scored], each: int) -> CandidateSet:
     """With the best `each` chunks of the scored documents for any query, and what each has of its document's BM25."""
-    known = {item for query in candidates.queries for item in query.dense_candidates}
-    for found in scored.values():
-        for id_, one in found.items():
-            best = np.argsort(-one.fused, kind="stable")[:each].tolist()
-            known |= {(id_, chunk) for at in best if (chunk := one.passages.chunks[at]) is not None}
+    kept = {item for query in candidates.queries for item in query.dense_candidates}
+    kept |= {(id_, one.chunk) for found in scored for id_, own in found.items() for one, _, _ in own[:each]}
 
-    def completed(number: int, query: QueryCandidates) -> QueryCandidates:
+    def completed(query: QueryCandidates, found: Scored) -> QueryCandidates:
         lookups, shares, lexical = dict(query.dense_lookups), dict(query.lexical_shares), query.lexical_candidates
-        for id_, one in scored.get(number, {}).items():
-            if one.passages.chunks[0] is None and (id_, None) in lexical:
-                window = one.candidate(id_, int(np.argmax(one.fused)))
-                found = replace(lexical[id_, None], start=window.start, end=window.end)
-                lexical = {**lexical, (id_, None): found}
-            own_shares = _shares(one.lexical) if one.lexical.any() else np.ones(len(one.lexical))
-            for at, share in enumerate(own_shares.tolist()):
-                item = (id_, one.passages.chunks[at])
-                if item in known:
-                    shares[item] = share
-                    if query.dense is None or item not in query.dense.candidates:
-                        lookups[item] = one.candidate(id_, at)
+        for id_, passages in found.items():
+            best = max(score for _, score, _ in passages)
+            for one, score, _ in passages:
+                if one.chunk is not None and (id_, one.chunk) in kept:
+                    shares[id_, one.chunk] = score / best if best else 1.0
+                    lookups[id_, one.chunk] = one
+            window = passages[0][0]
+            if window.chunk is None and (id_, None) in lexical:
+                shown = replace(lexical[id_, None], start=window.start, end=window.end)
+                lexical = lexical | {(id_, None): shown}
         leg = query.lexical and replace(query.lexical, candidates=lexical)
         return replace(query, dense_lookups=lookups, lexical=leg, lexical_shares=shares)
 
-    return CandidateSet(queries=tuple(completed(*pair) for pair in enumerate(candidates.queries)))
+    return CandidateSet(queries=tuple(map(completed, candidates.queries, scored)))
 
 
-def _shares(scores: Scores) -> Scores:
+def _shares(scores: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     """Scores as shares of the best; all 0 where none is above 0."""
     positive = np.maximum(scores, 0.0)
-    best = positive.max(initial=0.0)
-    return positive / best if best > 0 else positive
+    return positive / (positive.max(initial=0.0) or 1.0)
 
 
-def _windows(text: str, content_revision: int) -> ChunkScores:
+def _windows(document_id: DocumentId, content_revision: int, text: str) -> list[Candidate]:
     """Passages of whole sentences, as long as `UNEMBEDDED_LENGTH` allows; a longer sentence is cut."""
-    borders, starts = [*sentence_starts(text), len(text)], [0]
+    borders, starts = sentence_starts(text), [0]
     while starts[-1] + UNEMBEDDED_LENGTH < len(text):
         most = starts[-1] + UNEMBEDDED_LENGTH
         border = borders[bisect_right(borders, most) - 1]
         starts.append(border if border > starts[-1] else most)
-    ends = [*starts[1:], len(text)]
-    unknown, zeros = [None] * len(starts), [0.0] * len(starts)
-    return ChunkScores(content_revision=content_revision, chunks=unknown, starts=starts, ends=ends, cosines=zeros)
+    return [
+        Candidate(document_id=document_id, content_revision=content_revision, score=0.0, start=start, end=end)
+        for start, end in pairwise([*starts, len(text)])
+    ]

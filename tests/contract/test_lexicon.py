@@ -341,6 +341,7 @@ async def test_each_document_is_read_in_its_language(mixed: Subject) -> None:
         ("batteries", "The battery is empty.", ["The bat flies at night.", "Nothing of the kind."]),
         ("C++ fault", "A fault of C++ code.", ["A fault of C code.", "A fault."]),
         ("fault of the sluice", "The sluice gate.", ["The fault.", "A fault of the pump."]),
+        ("to be or not to be", "To be or not to be.", ["A fault.", "Nothing."]),
     ],
 )
 async def test_the_passage_that_says_it_scores_best(tantivy: Subject, query: str, best: str, others: list[str]) -> None:

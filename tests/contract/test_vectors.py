@@ -354,18 +354,8 @@ async def test_score_gives_as_many_chunks_of_each_document_as_asked_for(world: W
         assert [one.chunk for one in scored if one.document_id == "a"] == chunks
         assert [one.chunk for one in scored if one.document_id == "b"] == [0]
         assert len(scored) == len(chunks) + 1
-
-
-async def test_all_chunks_come_in_order_with_their_cosines_or_without_a_vector(world: World) -> None:
-    await world.put_and_store({"a": rows(Y, X, unit(1, 1, 0, 0)), "b": rows(Y), "c": rows(X)})
-    asked = [DocumentId(name) for name in ("a", "b", "missing")]
-    for vector, cosines in ((X, [0.0, 1.0, 0.5**0.5]), (None, [0.0, 0.0, 0.0])):
-        found = await world.vectors.chunks(world.version, vector, asked)
-        assert set(found) == {"a", "b"}
-        a = found[DocumentId("a")]
-        assert (a.content_revision, list(a.chunks), list(a.starts)) == (1, [0, 1, 2], [0, 10, 20])
-        assert list(a.cosines) == pytest.approx(cosines, abs=1e-3)
-    assert await world.vectors.chunks(world.version, X, []) == {}
+    first = await world.vectors.score(world.version, None, asked, 2)
+    assert [(one.chunk, one.start, one.score) for one in first if one.document_id == "a"] == [(0, 0, 0.0), (1, 10, 0.0)]
 
 
 async def test_the_direction_of_a_document_is_that_of_all_its_chunks(world: World) -> None:

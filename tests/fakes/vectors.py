@@ -9,7 +9,7 @@ from service.core.filters import matches
 from service.core.ids import DocumentId, Vector
 from service.core.jobs import EncodedDocument
 from service.core.ports.vectors import VectorQuery
-from service.core.search import Candidate, ChunkScores
+from service.core.search import Candidate
 from service.core.vector_math import direction
 from service.core.versions import EmbedderVersion, VectorSample
 from tests.fakes.store import FakeStore, StoredChunk
@@ -47,32 +47,15 @@ class FakeVectors:
         return tuple(one for one in ranked if passes(one.document_id))[: query.limit]
 
     async def score(
-        self, version: EmbedderVersion, vector: Vector, ids: Sequence[DocumentId], chunks: int = 1
+        self, version: EmbedderVersion, vector: Vector | None, ids: Sequence[DocumentId], chunks: int = 1
     ) -> tuple[Candidate, ...]:
         best: dict[DocumentId, list[Candidate]] = {id_: [] for id_ in ids}
-        for one in self._ranked(version, vector):
+        rows = sorted(self._store.space(version).items())
+        ranked = [candidate_of(*row, 0.0) for row in rows] if vector is None else self._ranked(version, vector)
+        for one in ranked:
             if one.document_id in best:
                 best[one.document_id].append(one)
         return tuple(one for ranked in best.values() for one in ranked[:chunks])
-
-    async def chunks(
-        self, version: EmbedderVersion, vector: Vector | None, ids: Sequence[DocumentId]
-    ) -> Mapping[DocumentId, ChunkScores]:
-        query = None if vector is None else _unit(stored_vector(version, vector))
-        rows: dict[DocumentId, list[tuple[int, StoredChunk]]] = {}
-        for (document_id, chunk), row in sorted(self._store.space(version).items(), key=lambda one: one[0]):
-            if document_id in ids:
-                rows.setdefault(document_id, []).append((chunk, row))
-        return {
-            document_id: ChunkScores(
-                content_revision=own[0][1].content_revision,
-                chunks=[chunk for chunk, _ in own],
-                starts=[row.start for _, row in own],
-                ends=[row.end for _, row in own],
-                cosines=[0.0 if query is None else float(_unit(row.embedding) @ query) for _, row in own],
-            )
-            for document_id, own in rows.items()
-        }
 
     async def directions(self, version: EmbedderVersion, ids: Sequence[DocumentId]) -> Mapping[DocumentId, Vector]:
         rows: dict[DocumentId, list[np.ndarray]] = {}

@@ -190,14 +190,12 @@ async def run_everything(world: World, plans: Plans) -> None:
     await plans.during("hnsw_iterative far where", world.vectors.nearest(far))
     await plans.during("score", world.vectors.score(version, query, IDS))
     await plans.during("score chunks", world.vectors.score(version, query, IDS, 10))
-    await plans.during("all chunks", world.vectors.chunks(version, query, IDS))
     await plans.during("directions", world.vectors.directions(version, IDS))
     await plans.during("get vectors", world.vectors.get(version, [(id_, 0) for id_ in IDS]))
 
     candidates = [Candidate(document_id=id_, content_revision=1, score=0.0) for id_ in IDS]
     await plans.during("passages", world.documents.passages(number, nearest, None, 100))
     await plans.during("passages where", world.documents.passages(number, candidates, where, 100))
-    await plans.during("texts", world.documents.texts(number, dict.fromkeys(IDS, 1), 10_000))
     await plans.during("page", world.documents.page(number, IDS[3], 50, None))
     await plans.during("passing_among", world.documents.filter_ids(number, IDS, where))
     for step, raw in (*FILTERS.items(), ("passing again", FILTERS["passing declared equal"])):
@@ -327,7 +325,6 @@ EXACTLY = [
     ("hnsw within", "vectors.nearest_exact", {VECTORS_KEY}, (VECTORS,)),
     ("score", "vectors.score", {VECTORS_KEY}, (VECTORS,)),
     ("score chunks", "vectors.score", {VECTORS_KEY}, (VECTORS,)),
-    ("all chunks", "vectors.chunks", {VECTORS_KEY}, (VECTORS,)),
     ("get vectors", "vectors.get", {VECTORS_KEY}, (VECTORS,)),
     ("write", "vectors.remove", {VECTORS_KEY}, (VECTORS,)),
     ("delete", "vectors.remove", {VECTORS_KEY}, (VECTORS,)),
@@ -362,7 +359,6 @@ AMONG = [
     ("delete", "indexed_fields.keep", "indexed_values_document", ("indexed_values", "documents")),
     ("passages", "documents.passages", "documents_pkey", ("documents",)),
     ("passages where", "documents.passages", "documents_pkey", ("documents",)),
-    ("texts", "documents.texts", "documents_pkey", ("documents",)),
     ("page", "documents.page", "documents_pkey", ("documents",)),
     ("passing_among", "documents.filter_ids", "documents_pkey", ("documents",)),
     ("get", "documents.get", "documents_pkey", ("documents",)),

@@ -5,7 +5,7 @@ from typing import Protocol
 from service.core.filters import Filter
 from service.core.ids import DocumentId, Vector
 from service.core.jobs import EncodedDocument
-from service.core.search import Candidate, ChunkScores, DensePlan
+from service.core.search import Candidate, DensePlan
 from service.core.versions import EmbedderVersion, VectorSample
 
 
@@ -37,17 +37,12 @@ class VectorStore(Protocol):
         """Up to `limit` nearest chunks, best first."""
 
     async def score(
-        self, version: EmbedderVersion, vector: Vector, ids: Sequence[DocumentId], chunks: int = 1
+        self, version: EmbedderVersion, vector: Vector | None, ids: Sequence[DocumentId], chunks: int = 1
     ) -> tuple[Candidate, ...]:
         """The best `chunks` chunks of each of these documents with their exact cosines.
 
-        Documents without vectors are left out.
+        Documents without vectors are left out. Without a query vector the first chunks, scored 0.
         """
-
-    async def chunks(
-        self, version: EmbedderVersion, vector: Vector | None, ids: Sequence[DocumentId]
-    ) -> Mapping[DocumentId, ChunkScores]:
-        """All chunks of each of these documents, in order, with their exact cosines."""
 
     async def directions(self, version: EmbedderVersion, ids: Sequence[DocumentId]) -> Mapping[DocumentId, Vector]:
         """The mean direction of all chunks of each of these documents.

@@ -57,15 +57,14 @@ class PassageScorer:
         words: dict[str, float] = {}
         stems: dict[str, str] = {}
         for chain in self._chains:
-            for token in chain.tokens(self._words.text, stop_words=False):
+            for token in chain.query_tokens(self._words.text):
                 word = self._words.text[token.start : token.end].casefold()
                 stem = token.term.removeprefix(chain.tag)
                 # All but the last letter, for "batteries" has the stem "batteri", and "battery" too.
                 stems[word] = stem[:-1] if len(stem) > _LEAST_STEM else stem
                 words[word] = max(words.get(word, 0.0), self._weight(chain, token.term))
         rarest = sorted(words, key=lambda word: -words[word])[:_LITERALS]
-        sought = {stems[word] if word.startswith(stems[word]) else word: words[word] for word in rarest}
-        sought |= {stems[word]: words[word] for word in rarest}
+        sought = {literal: words[word] for word in rarest for literal in (word, stems[word])}
         sought |= dict.fromkeys(query_grams(self._words.text)[:_LITERALS], 1.0)
         sought |= {max(parts, key=len).casefold(): 1.0 for parts in self._apart}
         verbatim = (*(one.text for one in self._identifiers), *self._words.required, *self._words.quoted)

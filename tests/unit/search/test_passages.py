@@ -105,7 +105,7 @@ async def test_a_document_that_is_not_encoded_yet_shows_the_sentences_with_the_w
 
 
 async def test_texts_that_are_not_read_are_reported(manual: Zoo, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(passages, "TEXT_LIMIT", 10)
+    monkeypatch.setattr(passages, "TEXT_LIMIT", 2 * len("".join(SECTIONS)) - 1)
     await put_chunks(manual, "other", *SECTIONS)
     answer = await manual.search().run(NAME, SearchRequest(text="7325 filter blocked", k=6))
     assert [(one.stage, one.code) for one in answer.degraded] == [("passages", "incomplete")]
@@ -115,8 +115,8 @@ async def test_texts_that_are_not_read_are_reported(manual: Zoo, monkeypatch: py
 
 @given(st.text(st.sampled_from("ab .\n。!"), max_size=3 * UNEMBEDDED_LENGTH))
 def test_windows_cover_the_text_in_order_and_are_never_too_long(text: str) -> None:
-    found = _windows(text, 1)
-    pieces = [text[start:end] for start, end in zip(found.starts, found.ends, strict=True)]
+    found = _windows(DocumentId("a"), 1, text)
+    pieces = [text[one.start : one.end] for one in found]
     assert "".join(pieces) == text
     assert all(len(piece) <= UNEMBEDDED_LENGTH for piece in pieces)
     assert all(pieces) or not text

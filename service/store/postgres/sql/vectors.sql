@@ -70,27 +70,16 @@ JOIN documents AS d
 
 -- name: score
 -- The best chunks of each of the named documents, at most so many of each. The index cannot serve this expression.
-SELECT n.document_id, best.content_revision, 1 - best.distance AS score, best.chunk, best.starts, best.ends
+-- Without a vector the first ones, scored 0.
+SELECT n.document_id, best.content_revision, coalesce(1 - best.distance, 0) AS score, best.chunk, best.starts, best.ends
 FROM unnest(%(ids)s::text[]) AS n (document_id)
 CROSS JOIN LATERAL (
     SELECT v.content_revision, v.chunk, v.starts, v.ends, (v.embedding <=> %(vector)s) + 0 AS distance
     FROM {vectors} AS v
     WHERE v.collection_id = %(collection_id)s AND v.document_id = n.document_id
-    ORDER BY distance
+    ORDER BY distance, v.chunk
     LIMIT %(chunks)s
 ) AS best
-
--- name: chunks
--- All chunks of each of the named documents, in one row a document, with their cosines where there is a vector.
-SELECT v.document_id,
-       v.content_revision,
-       array_agg(v.chunk ORDER BY v.chunk) AS chunks,
-       array_agg(v.starts::integer ORDER BY v.chunk) AS starts,
-       array_agg(v.ends::integer ORDER BY v.chunk) AS ends,
-       array_agg(coalesce(1 - (v.embedding <=> %(vector)s), 0) ORDER BY v.chunk) AS cosines
-FROM {vectors} AS v
-WHERE v.collection_id = %(collection_id)s AND v.document_id = ANY (%(ids)s::text[])
-GROUP BY v.document_id, v.content_revision
 
 -- name: directions
 -- The mean of the vectors of each of the named documents, as far as they are of what it is now.

@@ -24,7 +24,7 @@ from service.core.ids import CollectionId, DocumentId, Vector, VersionNumber
 from service.core.jobs import EncodedDocument
 from service.core.limits import MAX_EF_SEARCH
 from service.core.ports.vectors import VectorQuery
-from service.core.search import Candidate, ChunkScores, DensePlan
+from service.core.search import Candidate, DensePlan
 from service.core.vector_math import direction
 from service.core.versions import EmbedderVersion, VectorSample
 from service.store.postgres import queue
@@ -138,32 +138,17 @@ class PostgresVectors(Adapter):
             return _candidates(await cursor.fetchall())
 
     async def score(
-        self, version: EmbedderVersion, vector: Vector, ids: Sequence[DocumentId], chunks: int = 1
+        self, version: EmbedderVersion, vector: Vector | None, ids: Sequence[DocumentId], chunks: int = 1
     ) -> tuple[Candidate, ...]:
         if not ids:
             return ()
         values = {
             "collection_id": version.collection_id,
-            "vector": layout_of(version).value(vector),
+            "vector": None if vector is None else layout_of(version).value(vector),
             "ids": list(dict.fromkeys(ids)),
             "chunks": chunks,
         }
         return _candidates(await self._fetch(version, on_table(SQL.score, version), values))
-
-    async def chunks(
-        self, version: EmbedderVersion, vector: Vector | None, ids: Sequence[DocumentId]
-    ) -> Mapping[DocumentId, ChunkScores]:
-        """As arrays: a book has thousands of chunks."""
-        values = {
-            "collection_id": version.collection_id,
-            "vector": None if vector is None else layout_of(version).value(vector),
-            "ids": list(ids),
-        }
-        rows = await self._fetch(version, on_table(SQL.chunks, version), values)
-        return {
-            id_: ChunkScores(content_revision=revision, chunks=chunks, starts=starts, ends=ends, cosines=cosines)
-            for id_, revision, chunks, starts, ends, cosines in rows
-        }
 
     async def directions(self, version: EmbedderVersion, ids: Sequence[DocumentId]) -> Mapping[DocumentId, Vector]:
         """The server computes the means: a book has thousands of chunks."""
