@@ -10,11 +10,12 @@ from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from itertools import accumulate, pairwise
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
 
+from service.core.concurrency import both
 from service.core.ids import DocumentId
 from service.core.ports.documents import Documents
 from service.core.ports.lexicon import Lexicon
@@ -29,9 +30,7 @@ from service.search.retrievers import Item
 UNEMBEDDED_LENGTH = 1000
 """Most code points of a passage of a document that has no chunks yet."""
 TEXT_LIMIT = 4_000_000
-"""Code points that are read at once; documents further down keep the best chunk by cosine."""
-_UNKNOWN_LENGTH = 100_000
-"""What a document without chunks counts."""
+"""Bytes of text that are read at once; documents further down keep the best chunk by cosine."""
 _MAX_CHUNKS = 10_000
 _ROUNDS = 3
 """Of scoring the chunks of documents that rise into the first hits when those above them are scored."""
@@ -105,29 +104,30 @@ class PassageSelector:
     ) -> Scored:
         """The passages of documents, given best first with the content that was found, for query `number`."""
         space, request = context.space, context.request
+        texts, rows = await both(
+            self._documents.texts(space.collection.id, revisions, TEXT_LIMIT),
+            self._vectors.score(space.version, query.vector, list(revisions), _MAX_CHUNKS),
+        )
+        if len(texts) < len(revisions):
+            unread = f"the texts of {len(revisions) - len(texts)} of {len(revisions)} documents were not read"
+            context.degrade("passages", "incomplete", f"{unread}: of these the best chunk by cosine is shown")
         chunks: defaultdict[DocumentId, list[Candidate]] = defaultdict(list)
-        for one in await self._vectors.score(space.version, query.vector, list(revisions), _MAX_CHUNKS):
+        for one in rows:
             if one.content_revision == revisions[one.document_id]:
                 chunks[one.document_id].append(one)
-        lengths = [max((one.end or 0 for one in chunks[id_]), default=_UNKNOWN_LENGTH) for id_ in revisions]
-        read = [id_ for id_, total in zip(revisions, accumulate(lengths), strict=True) if total <= TEXT_LIMIT]
-        if len(read) < len(revisions):
-            unread = f"the texts of {len(revisions) - len(read)} of {len(revisions)} documents were not read"
-            context.degrade("passages", "incomplete", f"{unread}: of these the best chunk by cosine is shown")
         passages: list[tuple[Candidate, str]] = []
-        for id_, document in (await self._documents.get(space.collection.id, read)).items():
-            if document.content_revision == revisions[id_]:
-                places = chunks[id_] or await asyncio.to_thread(_windows, id_, revisions[id_], document.text)
-                passages += ((one, document.text[one.start : one.end]) for one in places)
+        for id_, text in texts.items():
+            places = chunks[id_] or await asyncio.to_thread(_windows, id_, revisions[id_], text)
+            passages += ((one, text[one.start : one.end]) for one in places)
         parsed = request.for_query(request.effective_queries[number]).parsed_query
-        texts = [text for _, text in passages]
-        lexical = np.array(await self._lexicon.score_passages(space.collection, parsed, texts))
+        pieces = [piece for _, piece in passages]
+        lexical = np.array(await self._lexicon.score_passages(space.collection, parsed, pieces))
         weight = dense_weight(request.fusion or space.collection.settings.fusion, query.certainty)
         fused = weight * _shares(np.array([one.score for one, _ in passages])) + (1 - weight) * _shares(lexical)
         scored: defaultdict[DocumentId, list[tuple[Candidate, float, str]]] = defaultdict(list)
         for at in np.argsort(-fused, kind="stable").tolist():
-            one, text = passages[at]
-            scored[one.document_id].append((one, float(lexical[at]), text))
+            one, piece = passages[at]
+            scored[one.document_id].append((one, float(lexical[at]), piece))
         return scored
 
 

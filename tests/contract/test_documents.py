@@ -320,6 +320,21 @@ async def test_passages_end_where_the_text_ends(world: World) -> None:
     assert [one.partial for one in passages if one] == [False, True, True]
 
 
+async def test_texts_are_read_in_order_up_to_a_number_of_bytes(world: World) -> None:
+    await world.put(doc("a", "12345"), doc("b", "äöü"), doc("c", "123"), doc("d", "old"), doc("gone"))
+    await world.put(doc("d", "new"))
+    await world.delete("gone")
+    revisions = {DocumentId(name): 1 for name in ("d", "missing", "gone", "b", "a", "c")}
+
+    async def read(limit: int) -> dict[DocumentId, str]:
+        return dict(await world.documents.texts(world.collection.id, revisions, limit))
+
+    assert await read(100) == {"b": "äöü", "a": "12345", "c": "123"}
+    assert list(await read(11)) == ["b", "a"]
+    assert list(await read(1)) == ["b"], "the first in any case"
+    assert await world.documents.texts(world.collection.id, {}, 100) == {}
+
+
 async def test_stale_candidates_have_no_passage(world: World) -> None:
     await world.put(doc("changed"), doc("gone"), doc("kept", x=1), doc("back"))
     await world.put(doc("changed", "new"), doc("kept", x=2))

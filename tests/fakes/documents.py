@@ -151,6 +151,20 @@ class FakeDocuments:
 
         return tuple(passage(candidate) for candidate in candidates)
 
+    async def texts(
+        self, collection_id: CollectionId, content_revisions: Mapping[DocumentId, int], limit: int
+    ) -> Mapping[DocumentId, str]:
+        found: dict[DocumentId, str] = {}
+        left = limit
+        for id_, revision in content_revisions.items():
+            document = self._store.living_one(collection_id, id_)
+            if document is not None and document.content_revision == revision:
+                left -= len(document.text.encode())
+                if found and left < 0:
+                    break
+                found[id_] = document.text
+        return found
+
 
 class FakeChanges:
     def __init__(self, store: FakeStore) -> None:

@@ -196,6 +196,7 @@ async def run_everything(world: World, plans: Plans) -> None:
     candidates = [Candidate(document_id=id_, content_revision=1, score=0.0) for id_ in IDS]
     await plans.during("passages", world.documents.passages(number, nearest, None, 100))
     await plans.during("passages where", world.documents.passages(number, candidates, where, 100))
+    await plans.during("texts", world.documents.texts(number, dict.fromkeys(IDS, 1), 10_000))
     await plans.during("page", world.documents.page(number, IDS[3], 50, None))
     await plans.during("passing_among", world.documents.filter_ids(number, IDS, where))
     for step, raw in (*FILTERS.items(), ("passing again", FILTERS["passing declared equal"])):
@@ -359,6 +360,7 @@ AMONG = [
     ("delete", "indexed_fields.keep", "indexed_values_document", ("indexed_values", "documents")),
     ("passages", "documents.passages", "documents_pkey", ("documents",)),
     ("passages where", "documents.passages", "documents_pkey", ("documents",)),
+    ("texts", "documents.texts", "documents_pkey", ("documents",)),
     ("page", "documents.page", "documents_pkey", ("documents",)),
     ("passing_among", "documents.filter_ids", "documents_pkey", ("documents",)),
     ("get", "documents.get", "documents_pkey", ("documents",)),

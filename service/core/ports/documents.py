@@ -61,3 +61,11 @@ class Documents(Protocol):
         None where the document was deleted, its content is no longer of the candidate's revision, or it no longer
         passes the filter. A candidate without offsets gives the first `default_length` code points.
         """
+
+    async def texts(
+        self, collection_id: CollectionId, content_revisions: Mapping[DocumentId, int], limit: int
+    ) -> Mapping[DocumentId, str]:
+        """The texts of the first of these documents that together have at most `limit` bytes, and of the very first.
+
+        Without documents that are deleted, or no longer of this content.
+        """

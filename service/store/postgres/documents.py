@@ -164,6 +164,17 @@ class PostgresDocuments(Adapter):
             )
         return tuple(passages)
 
+    async def texts(
+        self, collection_id: CollectionId, content_revisions: Mapping[DocumentId, int], limit: int
+    ) -> Mapping[DocumentId, str]:
+        values = {
+            "collection_id": collection_id,
+            "ids": list(content_revisions),
+            "content_revisions": list(content_revisions.values()),
+            "limit": limit,
+        }
+        return dict(await self._pool.fetch_all(SQL.texts, values))
+
 
 async def _hold_collection(connection: Connection, collection_id: CollectionId) -> None:
     cursor = await connection.execute(SQL.hold_collection, {"collection_id": collection_id})

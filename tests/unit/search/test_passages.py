@@ -105,7 +105,7 @@ async def test_a_document_that_is_not_encoded_yet_shows_the_sentences_with_the_w
 
 
 async def test_texts_that_are_not_read_are_reported(manual: Zoo, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(passages, "TEXT_LIMIT", 2 * len("".join(SECTIONS)) - 1)
+    monkeypatch.setattr(passages, "TEXT_LIMIT", 10)
     await put_chunks(manual, "other", *SECTIONS)
     answer = await manual.search().run(NAME, SearchRequest(text="7325 filter blocked", k=6))
     assert [(one.stage, one.code) for one in answer.degraded] == [("passages", "incomplete")]

@@ -106,3 +106,18 @@ JOIN documents AS d
     AND d.content_revision = c.content_revision
 CROSS JOIN LATERAL (SELECT substring(d.text FROM c.starts + 1 FOR c.ends - c.starts) AS text OFFSET 0) AS p
 WHERE d.deleted_at IS NULL AND {where}
+
+-- name: texts
+-- The texts of documents that still are of that content, in the order given, up to a number of bytes; always the first.
+SELECT t.document_id, t.text
+FROM (
+    SELECT d.document_id, d.text, sum(octet_length(d.text)) OVER (ORDER BY n.at) AS total
+    FROM unnest(%(ids)s::text[], %(content_revisions)s::bigint[])
+        WITH ORDINALITY AS n (document_id, content_revision, at)
+    JOIN documents AS d
+        ON d.collection_id = %(collection_id)s
+        AND d.document_id = n.document_id
+        AND d.content_revision = n.content_revision
+    WHERE d.deleted_at IS NULL
+) AS t
+WHERE t.total <= %(limit)s OR t.total = octet_length(t.text)
