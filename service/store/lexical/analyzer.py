@@ -28,14 +28,14 @@ from typing import NamedTuple
 import regex
 import tantivy
 
-from service.store.lexical.compounds import dictionary_version, split_compound
+from service.store.lexical.compounds import split_compound
 from service.store.lexical.folding import IGNORABLE, SYLLABIC, UNSPACED, fold, unify
 from service.store.lexical.language_detection import detect_language, detector_version
 from service.store.lexical.languages import AUTO, LANGUAGES, UNDETERMINED, Language
 from service.store.lexical.word_parts import LONGEST_WORD, part_sequences, run_grams, symbol_terms, symbols
 
 _FORMAT = 4
-"""Increased when this file makes other terms with the same chain."""
+"""Increased when this package makes other terms with the same chain."""
 
 _SIGNS = r"[\u02b9-\u02bf\u20e3]"
 """Apostrophes that are letters by their category, for a word is cut at any apostrophe; the sign of keycaps (1️⃣)."""
@@ -271,10 +271,9 @@ def _stemming(language: Language) -> tantivy.TextAnalyzer:
 def _digest(language: str) -> str:
     """The version of an analyzer: language and digest of everything that decides its terms."""
     languages = LANGUAGES if language == AUTO else {language: LANGUAGES.get(language, UNDETERMINED)}
-    made_of = [_FORMAT, version("tantivy"), version("regex"), unicodedata.unidata_version, _LONGEST_TERM, _GRAMS]
+    made_of = [_FORMAT, unicodedata.unidata_version, _LONGEST_TERM, _GRAMS]
+    made_of += map(version, ("tantivy", "regex", "simplemma"))
     made_of.append({code: astuple(one) for code, one in languages.items()})
     if language == AUTO:
         made_of.append(detector_version())
-    if any(one.compounds for one in languages.values()):
-        made_of.append(dictionary_version())
     return f"{language}-{hashlib.sha256(json.dumps(made_of).encode()).hexdigest()[:10]}"

@@ -6,7 +6,6 @@ memory, 9 µs a look-up). The left side may be joined by an s, or have lost its 
 
 from collections.abc import Mapping
 from functools import lru_cache
-from importlib.metadata import version
 
 _SHORTEST, _LONGEST = 8, 64
 """Letters of a word that is split."""
@@ -28,11 +27,6 @@ def split_compound(word: str) -> list[str]:
             left = word[:joined] if _is_noun(word[:joined]) else word[:joined].removesuffix("s")
             return [*split_compound(left), *split_compound(word[joined:])]
     return [word]
-
-
-def dictionary_version() -> str:
-    """What decides where words are split, beside this file."""
-    return f"simplemma {version('simplemma')}"
 
 
 def _splits(word: str, at: int) -> bool:
