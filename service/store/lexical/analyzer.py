@@ -99,8 +99,9 @@ class LanguageAnalyzer:
         self.parts = lru_cache(_CACHED_WORDS)(self._parts)
         self.is_stop_word = lru_cache(_CACHED_WORDS)(self._is_stop_word)
 
-    def tokens(self, text: str, *, stop_words: bool = True) -> Iterator[Token]:
-        """In the order of the text, with or without stop words."""
+    def tokens(self, text: str, *, stop_words: bool = True, within: bool = False) -> Iterator[Token]:
+        """In the order of the text, with or without stop words. `within`: also what is found within words (their parts,
+        substrings of very long runs) and between them (symbols)."""
         for match in _TOKENS.finditer(text):
             start, end = match.span()
             if match.lastgroup is None:
@@ -108,8 +109,12 @@ class LanguageAnalyzer:
                 if end - start <= LONGEST_WORD and (stop_words or not self.is_stop_word(word)):
                     for at, term in enumerate(self.terms_of_word(word)):
                         yield Token(start, end, term, weight=_PART_WEIGHT if at else 1.0)
+                for one in chain.from_iterable(self.parts(word)) if within else ():
+                    yield Token(start + one.start, start + one.end, one.term)
             else:
                 yield from _grams(match.group(), start, *_GRAMS[match.lastgroup])
+        for place, term in chain(symbols(text), run_grams(text)) if within else ():
+            yield Token(*place, term)
 
     def terms(self, text: str) -> list[str]:
         """Every term, in order."""
@@ -130,13 +135,6 @@ class LanguageAnalyzer:
             for word in dict.fromkeys(_words(text))
             if (sequences := self.parts(word)) and (terms := self.terms_of_word(word))
         }
-
-    def inner_tokens(self, text: str) -> Iterator[Token]:
-        """The parts of its words, its symbols, and substrings of very long runs."""
-        for match in _TOKENS.finditer(text):
-            for part in chain.from_iterable(self.parts(match.group())) if match.lastgroup is None else ():
-                yield part._replace(start=match.start() + part.start, end=match.start() + part.end)
-        yield from (Token(*place, term) for place, term in (*symbols(text), *run_grams(text)))
 
     def query_tokens(self, text: str) -> list[Token]:
         """What is searched of a query: its stop words only where it has no other words."""

@@ -36,7 +36,7 @@ def highlighted(
     each marked as one where it stands as it is. `apart`: words whose parts may be written apart."""
     matches: dict[Span, tuple[float, str]] = {}
     for chain in chains:
-        for token in (*chain.tokens(passage), *chain.inner_tokens(passage)):
+        for token in chain.tokens(passage, within=True):
             weight = weight_of(chain, token.term)
             if weight > 0:
                 span = (token.start, token.end)
