@@ -7,7 +7,8 @@ Two seeded collections of Markdown, chunked and ranked by the default model, wit
 - rows: price lists, stock lists and data sheets with the same part numbers in long tables. A query names a part number
   and a column. The column is in the header of the right table alone.
 
-Counted: the chunk that ranks first holds the wanted sentence of that section, or the row of that table.
+Counted: the chunk that ranks first holds the wanted sentence of that section, or the row of that table. With `--url`
+the same is asked of a running service, in hybrid searches with `group_by: chunk`.
 """
 
 import argparse
@@ -19,7 +20,9 @@ from datetime import UTC, datetime
 
 import numpy as np
 
+from loadtests.clients import ask
 from loadtests.figures import heading, table
+from loadtests.identifiers import load
 from service.core.collections import ChunkingSettings, EmbedderSpec
 from service.core.documents import Chunk, StoredDocument
 from service.core.ids import DocumentId
@@ -133,9 +136,24 @@ def ranked_first(
         vectors = np.concatenate([encoder.encode(texts[at : at + 32], "document") for at in range(0, len(texts), 32)])
         order = np.argsort(-(wanted @ vectors.T), axis=1, kind="stable")[:, :10]
         ranks = [_rank([found[at] for at in row], query) for row, query in zip(order.tolist(), queries, strict=True)]
-        first = statistics.mean(rank == 1 for rank in ranks)
-        results.append((name, len(texts), first, statistics.mean(1 / rank if rank else 0.0 for rank in ranks)))
+        results.append((name, len(texts), *_figures(ranks)))
     return results
+
+
+def asked(url: str, name: str, documents: Sequence[tuple[str, str]], queries: Sequence[Query]) -> tuple[float, float]:
+    """The share of right first chunks, and MRR@10, of hybrid searches of a service."""
+    load(url, name, [{"id": str(at), "title": title, "text": text} for at, (title, text) in enumerate(documents)])
+    requests = [{"query": query.text, "k": 10, "group_by": "chunk", "include": []} for query in queries]
+    ranks = []
+    for query, answer in zip(queries, ask(url, name, requests).bodies, strict=True):
+        places = [(int(hit["id"]), hit["start"] <= query.start < hit["end"]) for hit in answer["hits"]]
+        right = (rank for rank, place in enumerate(places, start=1) if place == (query.document, True))
+        ranks.append(next(right, 0))
+    return _figures(ranks)
+
+
+def _figures(ranks: Sequence[int]) -> tuple[float, float]:
+    return statistics.mean(rank == 1 for rank in ranks), statistics.mean(1 / rank if rank else 0.0 for rank in ranks)
 
 
 def _rank(chunks: Sequence[tuple[int, Chunk]], query: Query) -> int:
@@ -148,11 +166,15 @@ def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     arguments.add_argument("--rows", type=int, default=240, help="rows of each table")
     arguments.add_argument("--seed", type=int, default=1)
+    arguments.add_argument("--url", help="ask this service, which gets two collections, sections and rows")
     chosen = arguments.parse_args()
     encoder = ModelLoader(device="auto", precision="auto", threads=0)(EmbedderSpec(model=source.BUNDLED))
     dice = random.Random(chosen.seed)
     for name, (documents, queries) in (("sections", sections(dice)), ("rows", rows(dice, chosen.rows))):
         heading(f"{name}: {len(queries)} queries, {len(documents)} documents")
+        if chosen.url:
+            table(["search", "right first", "MRR@10"], [["hybrid", *asked(chosen.url, name, documents, queries)]])
+            continue
         table(["chunks are encoded as", "chunks", "right first", "MRR@10"], ranked_first(encoder, documents, queries))
 
 

@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from service.core.concurrency import both
 from service.core.ids import DocumentId
+from service.core.passage_context import context_at, parts_of
 from service.core.ports.documents import Documents
 from service.core.ports.lexicon import Lexicon
 from service.core.ports.vectors import VectorStore
@@ -31,6 +32,8 @@ UNEMBEDDED_LENGTH = 1000
 """Most code points of a passage of a document that has no chunks yet."""
 TEXT_LIMIT = 4_000_000
 """Bytes of text that are read at once; documents further down keep the best chunk by cosine."""
+CONTEXT_SHARE = 0.5
+"""What a word counts in the headings above a passage: less than in the passage, which shows it."""
 _MAX_CHUNKS = 10_000
 _ROUNDS = 3
 """Of scoring the chunks of documents that rise into the first hits when those above them are scored."""
@@ -121,7 +124,11 @@ class PassageSelector:
             passages += ((one, text[one.start : one.end]) for one in places)
         parsed = request.for_query(request.effective_queries[number]).parsed_query
         pieces = [piece for _, piece in passages]
-        lexical = np.array(await self._lexicon.score_passages(space.collection, parsed, pieces))
+        parts = await asyncio.to_thread(lambda: {id_: parts_of(text) for id_, text in texts.items()})
+        longest = space.version.max_chunk_tokens
+        contexts = [context_at(parts[one.document_id], one.start or 0, "", longest) for one, _ in passages]
+        scores = np.array(await self._lexicon.score_passages(space.collection, parsed, [*pieces, *contexts]))
+        lexical = scores[: len(pieces)] + CONTEXT_SHARE * scores[len(pieces) :]
         weight = dense_weight(request.fusion or space.collection.settings.fusion, query.certainty)
         fused = weight * _shares(np.array([one.score for one, _ in passages])) + (1 - weight) * _shares(lexical)
         scored: defaultdict[DocumentId, list[tuple[Candidate, float, str]]] = defaultdict(list)

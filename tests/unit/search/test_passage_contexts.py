@@ -2,6 +2,9 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
 
 from service.core.errors import DatabaseUnavailable
 from service.core.ports.reranker import RerankScores
@@ -45,6 +48,17 @@ async def test_explanation_and_reranker_have_what_the_chunk_carried(zoo: Zoo) ->
         assert hit.explanation.context == ("" if hit.start == 0 else "Prices > Spare parts\nPart | Price")
         lines = (hit.title, hit.explanation.context, hit.text)
         assert "\n".join(line for line in lines if line) == carried[hit.start].rstrip("\n")
+
+
+@pytest.mark.parametrize("request_", [{"mode": "lexical"}, {"mode": "lexical", "group_by": "chunk"}, {}])
+async def test_words_of_the_headings_count_for_the_passage(zoo: Zoo, request_: dict[str, Any]) -> None:
+    filler = "One two three four five six seven eight. " * 40
+    parts = ("pump", "fuse", "belt")
+    await zoo.write({"manual": "".join(f"## The {part}\n\n{filler}\n\nThe torque is high.\n\n" for part in parts)})
+    for part in parts:
+        answer = await zoo.search().run(NAME, SearchRequest(text=f"torque {part}", k=5, explain=True, **request_))
+        best = next(hit for hit in answer.hits if hit.id == "manual")
+        assert (best.explanation.context, "torque" in best.text) == (f"The {part}", True)
 
 
 async def test_a_search_that_needs_no_context_does_not_read_the_texts(zoo: Zoo) -> None:
