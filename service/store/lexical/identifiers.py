@@ -54,6 +54,8 @@ def identifiers(text: str) -> Iterator[Identifier]:
     for match in _RUN.finditer(text):
         if len(match.group()) > _LONGEST:  # first, because stripping a long run of signs takes quadratic time
             continue
+        if len(match.group()) > 1 and match.group().isalpha() and (match.group().islower() or match.group().istitle()):
+            continue  # as most words are
         run = _TRAILING.sub("", _LEADING.sub("", match.group(), count=1))
         if run.endswith(("+", "#")) and not _SIGNED.match(run):
             run = run.rstrip("+#")
