@@ -32,7 +32,7 @@ UNEMBEDDED_LENGTH = 1000
 """Most code points of a passage of a document that has no chunks yet."""
 TEXT_LIMIT = 4_000_000
 """Bytes of text that are read at once; documents further down keep the best chunk by cosine."""
-CONTEXT_SHARE = 0.5
+CONTEXT_SHARE = 0.9
 """What a word counts in the headings above a passage: less than in the passage, which shows it."""
 _MAX_CHUNKS = 10_000
 _ROUNDS = 3
@@ -127,8 +127,10 @@ class PassageSelector:
         parts = await asyncio.to_thread(lambda: {id_: parts_of(text) for id_, text in texts.items()})
         longest = space.version.max_chunk_tokens
         contexts = [context_at(parts[one.document_id], one.start or 0, "", longest) for one, _ in passages]
-        scores = np.array(await self._lexicon.score_passages(space.collection, parsed, [*pieces, *contexts]))
-        lexical = scores[: len(pieces)] + CONTEXT_SHARE * scores[len(pieces) :]
+        lexical = np.array(await self._lexicon.score_passages(space.collection, parsed, pieces))
+        if any(contexts):  # apart, so that they do not change how rare a word is in the passages
+            scores = await self._lexicon.score_passages(space.collection, parsed, contexts)
+            lexical = lexical + CONTEXT_SHARE * np.array(scores)
         weight = dense_weight(request.fusion or space.collection.settings.fusion, query.certainty)
         fused = weight * _shares(np.array([one.score for one, _ in passages])) + (1 - weight) * _shares(lexical)
         scored: defaultdict[DocumentId, list[tuple[Candidate, float, str]]] = defaultdict(list)
