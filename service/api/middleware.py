@@ -54,7 +54,7 @@ class RequestLogMiddleware:
                 status = message["status"]
                 headers = MutableHeaders(scope=message)
                 headers.append("X-Request-ID", request_id)
-                if scope["app"].state.leaving:
+                if getattr(scope["app"].state, "leaving", False):
                     headers["Connection"] = "close"
             await send(message)
 
