@@ -47,9 +47,11 @@ _TOKENS = regex.compile(
     rf"|[[{_LETTER}]--[{SYLLABIC}[{UNSPACED}]]][[{_IN_WORD}]--[{SYLLABIC}[{UNSPACED}]]]*"
 )
 # For texts without such runs, and for ASCII texts: two and four times as fast.
+_MAYBE_RUN = re.compile("[\u0e00-\u1fff\u2e80-\U0010ffff]")
 _RUN = regex.compile(rf"(?V1)[{SYLLABIC}[{UNSPACED}]]")
 _WORDS = regex.compile(rf"(?V1)[{_LETTER}][{_IN_WORD}]*")
 _ASCII_WORDS = re.compile(r"[^\W_]+")
+_TOO_LONG = re.compile(rf"\w{{{LONGEST_WORD}}}")
 _VISIBLE = regex.compile(r"\X")
 
 _JOINED = regex.compile(r"(?<=\p{Arabic}\p{M}*)\u200c+(?=\p{Arabic})")
@@ -102,7 +104,7 @@ class LanguageAnalyzer:
     def tokens(self, text: str, *, stop_words: bool = True, within: bool = False) -> Iterator[Token]:
         """In the order of the text, with or without stop words. `within`: also what is found within words (their parts,
         substrings of very long runs) and between them (symbols)."""
-        for match in _TOKENS.finditer(text):
+        for match in (_ASCII_WORDS if text.isascii() else _TOKENS).finditer(text):
             start, end = match.span()
             if match.lastgroup is None:
                 word = match.group()
@@ -118,21 +120,29 @@ class LanguageAnalyzer:
 
     def terms(self, text: str) -> list[str]:
         """Every term, in order."""
-        if _RUN.search(text):
+        return self._terms_of(text, None if _has_run(text) else _words(text))
+
+    def _terms_of(self, text: str, words: list[str] | None) -> list[str]:
+        """`words`: all that the text is made of, where it has no runs of scripts that are written without spaces."""
+        if words is None:
             return [token.term for token in self.tokens(text)]
-        return [term for word in _words(text) for term in self.terms_of_word(word)]
+        return [term for word in words for term in self.terms_of_word(word)]
 
     def sequences(self, text: str) -> list[list[str]]:
         """Every term of a document. Terms of a sequence follow each other: first those of its words, then the parts of
         each different word, then its symbols. So a phrase is found across words, or within one."""
-        parts = (one for sequences in self.compounds(text).values() for one in sequences)
-        return [self.terms(text), *parts, symbol_terms(text)]
+        words = _words(text)
+        parts = (one for sequences in self._compounds_of(words).values() for one in sequences)
+        return [self._terms_of(text, None if _has_run(text) else words), *parts, symbol_terms(text)]
 
     def compounds(self, text: str) -> dict[str, list[list[str]]]:
         """The terms of words that are made of parts (`getUserById`), each with the sequences of its parts."""
+        return self._compounds_of(_words(text))
+
+    def _compounds_of(self, words: list[str]) -> dict[str, list[list[str]]]:
         return {
             terms[0]: [[part.term for part in one] for one in sequences]
-            for word in dict.fromkeys(_words(text))
+            for word in dict.fromkeys(words)
             if (sequences := self.parts(word)) and (terms := self.terms_of_word(word))
         }
 
@@ -224,13 +234,17 @@ def languages_of_term(term: str) -> tuple[str, ...] | None:
 _WRITTEN_IN = {"syllabic": ("ja", "ko", "zh"), "unspaced": ("km", "lo", "my", "th")}
 
 
+def _has_run(text: str) -> bool:
+    return _MAYBE_RUN.search(text) is not None and _RUN.search(text) is not None
+
+
 def _words(text: str) -> list[str]:
     """Without runs of scripts that are written without spaces, and without runs that are too long for a word."""
-    if _RUN.search(text):
+    if _has_run(text):
         words = [match.group() for match in _TOKENS.finditer(text) if match.lastgroup is None]
     else:
         words = (_ASCII_WORDS if text.isascii() else _WORDS).findall(text)
-    return [word for word in words if len(word) <= LONGEST_WORD]
+    return [word for word in words if len(word) <= LONGEST_WORD] if _TOO_LONG.search(text) else words
 
 
 def _grams(run: str, start: int, shortest: int, longest: int) -> Iterator[Token]:

@@ -48,7 +48,7 @@ _LONG, _READ = 65, 2**15
 """Code points: runs from the first on are found by substrings, of as much of them as the second says."""
 _GRAM, _WINDOW = 16, 32
 _QUERY_GRAMS, _QUERY_WORDS = 64, 16
-_RUNS = re.compile(rf"[^\W_]{{{_GRAM},}}")
+_RUNS = re.compile(rf"(?<![^\W_])[^\W_]{{{_GRAM},}}")
 _SPACED = regex.compile(rf"(?V1)[^{_UNSPACED}]{{{_GRAM},}}")
 
 
