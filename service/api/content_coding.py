@@ -69,7 +69,7 @@ async def unpacked_body(request: Request) -> AsyncIterator[bytes]:
                     yield piece
                     await asyncio.sleep(0)
             except _FAILURES as error:
-                raise HTTPException(400, f"the body is not {coding}: {error}") from error
+                raise HTTPException(400, f"the body is not {coding}, or it is damaged") from error
             part = decoder.unused_data.lstrip(b"\0")  # another member
     if decoder is not None and not decoder.eof:
         raise HTTPException(400, f"the body ends within its {coding} stream")

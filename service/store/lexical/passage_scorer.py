@@ -9,6 +9,7 @@ from itertools import chain as chained
 
 from service.core.query_syntax import ParsedQuery
 from service.store.lexical.analyzer import LanguageAnalyzer
+from service.store.lexical.folding import unify
 from service.store.lexical.identifiers import Identifier, index_terms, long_numbers, query_identifiers
 from service.store.lexical.query import K1, PHRASE, SATURATION, WHOLE, B, LexicalQuery, idf
 from service.store.lexical.word_parts import compound_words, query_grams, run_grams
@@ -118,4 +119,4 @@ def _contains(terms: Sequence[str], phrase: Sequence[str]) -> bool:
 def _holds(text: str, identifier: Identifier) -> bool:
     if identifier.form.startswith("#"):
         return any(one.form == identifier.form for one in long_numbers(text))
-    return identifier.form.casefold() in text.casefold() and identifier.form in index_terms(text)
+    return identifier.form.casefold() in unify(text).casefold() and identifier.form in index_terms(text)
