@@ -8,6 +8,7 @@ from service.core.collections import CollectionSettings, FusionSettings, RerankS
 from service.core.filters import Filter, typed
 from service.core.ids import DocumentId, VersionNumber
 from service.core.query_syntax import ParsedQuery, Syntax, TypoTolerance, parse_query
+from service.core.text import break_long_words
 from service.core.timings import Timings
 
 
@@ -272,8 +273,8 @@ class SearchRequest:
         return each[0] if len(each) == 1 else ParsedQuery.union(each, self.typos)
 
     def model_text(self, query: Query) -> str:
-        """A query as models read it: without operators and excluded terms."""
-        return parse_query(query.text, self.syntax, as_words=self.as_words).text
+        """A query as models read it: without operators and excluded terms, long runs of letters in pieces."""
+        return break_long_words(parse_query(query.text, self.syntax, as_words=self.as_words).text)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

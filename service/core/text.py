@@ -16,6 +16,7 @@ _BORDER = re.compile(
 
 
 WHITE_SPACE = re.compile(r"\s+")
+_LONG_WORD = re.compile(r"[0-9A-Za-z\u00c0-\u024f\u0370-\u052f]{100}(?=[0-9A-Za-z\u00c0-\u024f\u0370-\u052f])")
 _LAST_WORD = re.compile(r"[^\s(\[\"'“‘«]*$")
 _ABBREVIATIONS = frozenset(
     re.findall(
@@ -31,6 +32,14 @@ _NUMBERED = frozenset(("no", "nos", "p", "art", "abs"))
 MIN_SENTENCE_WORDS = 4
 _MAX_WORD_LENGTH = 20
 """Characters. Text whose words are longer on average is in a script without spaces."""
+
+
+def break_long_words(text: str) -> str:
+    """The text with a space after each 100 letters or digits of a run without spaces, in alphabets with capitals.
+
+    Tokenizers of the BERT family take a longer word for one unknown token. All other texts stay as they are.
+    """
+    return _LONG_WORD.sub(r"\g<0> ", text)
 
 
 def sentence_starts(text: str) -> list[int]:

@@ -75,17 +75,21 @@ class TextTokenizer:
     def __init__(self, serialized: str, max_tokens: int, *, special: bool = True, **truncation: str) -> None:
         """`special`: whether the model reads special tokens. `truncation`: see `Tokenizer.enable_truncation`."""
         self._whole: Tokenizer = Tokenizer.from_str(serialized)
-        _cut_long_words(self._whole)
         self._whole.no_truncation()
         self._whole.no_padding()
+        self._cutting: Tokenizer = Tokenizer.from_str(self._whole.to_str())
+        _cut_long_words(self._cutting)
         self._truncating: Tokenizer = Tokenizer.from_str(self._whole.to_str())
         self._truncating.enable_truncation(max_tokens, **truncation)
         self._special = special
         self.pair_overhead = self._whole.num_special_tokens_to_add(is_pair=True)
 
     def offsets(self, texts: Sequence[str]) -> list[npt.NDArray[np.int64]]:
-        """The tokens of each text as [n, 2] offsets, without special tokens and without truncation."""
-        encodings = self._whole.encode_batch(list(texts), add_special_tokens=False)
+        """The tokens of each text as [n, 2] offsets, without special tokens and without truncation.
+
+        A word that is too long for the model has offsets within, so that it can be split (`break_long_words`).
+        """
+        encodings = self._cutting.encode_batch(list(texts), add_special_tokens=False)
         return [np.array(encoding.offsets, dtype=np.int64).reshape(-1, 2) for encoding in encodings]
 
     def lengths(self, texts: Sequence[str]) -> list[int]:
@@ -99,10 +103,7 @@ class TextTokenizer:
 
 
 def _cut_long_words(tokenizer: Tokenizer) -> None:
-    """Let WordPiece read runs without spaces in pieces: it takes a word of over 100 characters for one unknown token.
-
-    All other texts keep their tokens.
-    """
+    """Let WordPiece cut runs without spaces: it takes a word of over 100 characters for one unknown token."""
     if isinstance(tokenizer.model, WordPiece):
         longest: int = tokenizer.model.max_input_chars_per_word
         cut = [one for one in (tokenizer.pre_tokenizer, FixedLength(longest)) if one is not None]

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from service.core.documents import Chunk
 from service.core.passage_context import Part, context_at, estimated_tokens, parts_of
-from service.core.text import WHITE_SPACE, sentence_starts
+from service.core.text import WHITE_SPACE, break_long_words, sentence_starts
 
 Offsets = npt.NDArray[np.int64]
 """Shape [n, 2]: start and end of each token, in code points."""
@@ -66,6 +66,7 @@ def split_document(
     room = max(1, max_tokens - overhead)
     if not text.strip():
         heading, cost, cut = _heading(title, title_offsets, room)
+        heading = break_long_words(heading)
         return (Chunk(number=0, start=0, end=len(text), text=heading, tokens=overhead + cost, truncated=cut),)
     heading, cost, _ = _heading(title, title_offsets, room // 2 - 1)
     prefix, prefix_tokens = (heading + "\n", cost + 1) if heading.strip() else ("", 0)
@@ -95,7 +96,7 @@ def split_document(
     chunks = []
     for number, (start, end, tokens) in enumerate(spans):
         context, cost = context_of(start)
-        own = prefix + context + text[start:end]
+        own = break_long_words(prefix + context + text[start:end])
         chunks.append(
             Chunk(number=number, start=start, end=end, text=own, tokens=overhead + prefix_tokens + cost + tokens)
         )

@@ -38,7 +38,7 @@ async def api() -> AsyncIterator[Edge]:
 
 
 MESSAGES: dict[str, tuple[str, Any, str]] = {
-    "an empty query": (f"{PAPERS}/search", {"query": ""}, "query: should have at least 1 character, not 0"),
+    "an empty query": (f"{PAPERS}/search", {"query": ""}, "query: must not be empty"),
     "a mode that is a number": (
         f"{PAPERS}/search",
         {"query": "x", "mode": 1},
