@@ -13,29 +13,6 @@ from service.embedder.models.pretrained import TextTokenizer
 SERIALIZED = (Path(get_model_path()) / "tokenizer.json").read_text("utf-8")
 
 
-@pytest.mark.parametrize(
-    "text", ["a" * 100, "a" * 300, "Two words, naïve; 東京 🦊", "x" * 99 + " " + "y" * 100 + "!", ""]
-)
-def test_ordinary_texts_keep_their_tokens(text: str) -> None:
-    own = Tokenizer.from_str(SERIALIZED)
-    own.no_truncation()
-    own.no_padding()
-    tokens = TextTokenizer(SERIALIZED, 512).truncated([text])[0]
-    assert tokens.ids == own.encode(text).ids
-
-
-@pytest.mark.parametrize("run", ["gattaca" * 1_000, "a" * 101, "Ж" * 300])
-def test_a_long_run_is_read_in_pieces(run: str) -> None:
-    (offsets,) = TextTokenizer(SERIALIZED, 512).offsets([f"see {run}"])
-    assert len(offsets) > len(run) // 100
-    assert np.all(np.diff(offsets, axis=1) <= 100)
-    model = TextTokenizer(SERIALIZED, 512)
-    unknown, broken = model.truncated([run, break_long_words(run)])
-    assert len(unknown.ids) == 3
-    assert len(broken.ids) > len(run) // 100
-    assert Tokenizer.from_str(SERIALIZED).token_to_id("[UNK]") not in broken.ids
-
-
 @pytest.mark.parametrize("text", ["", "a" * 100, "a" * 300, "Two words, naïve; 東京 🦊", f"{'x' * 99} {'y' * 100}!"])
 def test_texts_have_the_tokens_of_the_model(text: str) -> None:
     own = Tokenizer.from_str(SERIALIZED)
@@ -47,13 +24,13 @@ def test_texts_have_the_tokens_of_the_model(text: str) -> None:
 
 @pytest.mark.parametrize("run", ["gattaca" * 1_000, "a" * 101, "Ж" * 300])
 def test_a_long_run_is_read_in_pieces(run: str) -> None:
-    (offsets,) = TextTokenizer(SERIALIZED, 512).offsets([f"see {run}"])
+    model = TextTokenizer(SERIALIZED, 512)
+    (offsets,) = model.offsets([f"see {run}"])
     assert len(offsets) > len(run) // 100
     assert np.all(np.diff(offsets, axis=1) <= 100)
-    model = TextTokenizer(SERIALIZED, 512)
     unknown, broken = model.truncated([run, break_long_words(run)])
     assert len(unknown.ids) == 3
-    assert len(broken.ids) > len(run) // 100
+    assert len(broken.ids) > min(500, len(run) // 100)
     assert Tokenizer.from_str(SERIALIZED).token_to_id("[UNK]") not in broken.ids
 
 
