@@ -201,16 +201,18 @@ class Writer(Client):
 
     def _write(self, ids: Sequence[str]) -> None:
         self._round += 1
-        texts = {
-            one: f"marker{self._round}x{one.replace('-', '')} of round {self._round}. {sentence(self._chance, 30)}"
-            for one in ids
-        }
+        texts = {one: f"{marker(self._round, one)} of round {self._round}. {sentence(self._chance, 30)}" for one in ids}
         self._acknowledged("documents", {"documents": [{"id": one, "title": one, "text": texts[one]} for one in ids]})
         self.state |= texts
 
     def _acknowledged(self, path: str, body: object) -> None:
         response = self._machine.send("POST", f"{COLLECTION}/{path}", json=body)
         assert response.status_code == 200, response.text
+
+
+def marker(round_: int, document_id: str) -> str:
+    """A word of letters alone: with digits it would be made of parts, by which other markers are found, too."""
+    return f"marker{round_}x{document_id.replace('-', '')}".translate(str.maketrans("0123456789", "abcdefghij"))
 
 
 def sentence(chance: random.Random, words: int) -> str:
