@@ -211,8 +211,9 @@ class Writer(Client):
 
 
 def marker(round_: int, document_id: str) -> str:
-    """A word of letters alone: with digits it would be made of parts, by which other markers are found, too."""
-    return f"marker{round_}x{document_id.replace('-', '')}".translate(str.maketrans("0123456789", "abcdefghij"))
+    """A word without digits, by whose parts other markers would be found, and without an ending that has a stem."""
+    letters = str.maketrans("0123456789", "bcdfghjklm")
+    return f"marker{round_}x{document_id.replace('-', '')}q".translate(letters)
 
 
 def sentence(chance: random.Random, words: int) -> str:
