@@ -24,6 +24,8 @@ from service.store.lexical.languages import AUTO, KNOWN
 from service.store.lexical.query import TERMS_LIMIT
 from tests.feed import NOW, FileFeed, collection
 
+pytestmark = pytest.mark.slow
+
 TEXTS = [
     "a heron stood in the reeds",
     "list.sort(sortKey=None)",

@@ -17,6 +17,8 @@ from service.drift.assess import DRIFT_MEASURES
 from service.drift.query_window import MIN_LATEST
 from tests.edge import Edge, Json, api_fixture, assert_problem
 
+pytestmark = pytest.mark.slow
+
 PATH = "/v1/collections/papers/drift"
 ANSWER = TypeAdapter(drift.DriftAnswer)
 START = datetime(2026, 3, 1, 12, 0, 10, tzinfo=UTC)

@@ -16,6 +16,8 @@ from service.evaluation.ranking_metrics import ndcg
 from service.spaces.sampling import OVERLOAD_RETRIES
 from tests.edge import Edge, Json, Stuck, WordReranker, api_fixture, assert_problem, call_and_leave, edge
 
+pytestmark = pytest.mark.slow
+
 PATH = "/v1/collections/papers/evaluate"
 ANSWER = TypeAdapter(evaluate.EvaluationAnswer)
 TEXTS = {"a": "cancel a running task", "b": "sort a list by key", "c": "read a file line by line", "d": "sort of odd"}

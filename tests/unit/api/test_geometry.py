@@ -15,6 +15,8 @@ from service.diagnostics.thresholds import THRESHOLDS
 from tests.edge import Edge, api_fixture, assert_problem, edge
 from tests.rivals import DOCUMENTS
 
+pytestmark = pytest.mark.slow
+
 URL = "/v1/collections/papers/geometry"
 MEASURE = {"name", "value", "error", "verdict", "watch", "broken", "says", "do"}
 SHAPE = {"collection", "version", "rows", "sample", "verdict", "reason", "measures", "before"}

@@ -25,6 +25,8 @@ from service.api.app import create_app
 from service.core.errors import DatabaseUnavailable
 from tests.edge import Edge, api_fixture, build
 
+pytestmark = pytest.mark.slow
+
 TRACE, PARENT = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
 
 

@@ -20,6 +20,8 @@ from service.diagnostics.measure import (
 from service.diagnostics.thresholds import GeometryMeasure
 from tests.unit_vectors import unit
 
+pytestmark = pytest.mark.slow
+
 SUBJECTS, EACH, DIMENSIONS = 60, 5, 128
 CHANCE = np.random.default_rng(11)
 WORDS = [[f"w{subject}x{number}" for number in range(80)] for subject in range(SUBJECTS)]

@@ -28,6 +28,8 @@ from service.versions.shadow_traffic import ShadowTraffic
 from tests.fakes import FakeLexicon
 from tests.rivals import BAD, DOCUMENTS, GOOD, GRADES, NAME, NOW, OTHER, QUERIES, Rivals, ScannedVectors
 
+pytestmark = pytest.mark.slow
+
 CHANCE = np.random.default_rng(8)
 THEIRS = EmbedderSpec(model=EXTERNAL, dimensions=16, identity="theirs")
 FEW = dict(list(GRADES.items())[: judgment_check.MIN_QUERIES - 1])

@@ -27,6 +27,8 @@ from service.embedder.models.remote_encoder import EncoderService, RemoteEncoder
 from tests.models import encoders, serving
 from tests.programs import unused_port
 
+pytestmark = pytest.mark.slow
+
 SPEC = EmbedderSpec(model="hashing:64", query_prompt="find ", document_prompt="read ")
 TEXTS = ["a tall tower", "a deep river", "a long bridge", "a small house", "an old road"]
 

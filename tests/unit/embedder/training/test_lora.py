@@ -14,6 +14,8 @@ from service.embedder.training.trainable_model import TrainableModel
 from service.embedder.training.vocabulary import add_tokens, unknown_names
 from tests.small import transformer
 
+pytestmark = pytest.mark.slow
+
 TEXTS = ["Quillfeather draws 20 mA.", "What does the XR-4410b draw?", "words that every tokenizer knows", ""]
 WORDS = ["quillfeather", "xr-4410b"]
 

@@ -33,6 +33,8 @@ from tests.fakes import Waiting
 from tests.running import until as eventually
 from tests.world import World, build, doc
 
+pytestmark = pytest.mark.slow
+
 DIMENSIONS = 32
 LANES: list[Lane] = ["live", "backfill"]
 LONG = "A sentence of seven words is here. " * 120
