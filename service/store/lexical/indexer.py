@@ -86,6 +86,8 @@ class Indexer:
             self.seen, self._ahead_at = self._ahead_from, Position()
 
     def _replace(self, changes: Sequence[Change]) -> None:
+        if not changes:
+            return  # no writer is opened, which takes threads and memory, while another transaction stays open
         writer = self._open_writer()
         for change in changes:
             writer.delete_documents_by_term("document_id", change.document_id)

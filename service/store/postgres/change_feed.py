@@ -30,13 +30,7 @@ class PostgresChanges(Adapter):
         A position is unusable where it lies at or before tombstones that were purged since it was reached, or beyond
         every transaction of this server (which was restored from a backup).
         """
-        values = {
-            "collection_id": collection_id,
-            "xid": str(position.xid),
-            "document_id": position.document_id,
-            "limit": limit,
-            **_columns(seen),
-        }
+        values = _parameters(collection_id, position, seen, limit)
         rows = await self._pool.fetch_all(SQL.after, values, prepare=False)
         if not rows:
             raise CollectionNotFound()
@@ -51,13 +45,7 @@ class PostgresChanges(Adapter):
     async def ahead(
         self, collection_id: CollectionId, seen: Snapshot, position: Position, limit: int
     ) -> tuple[tuple[Change, ...], Snapshot]:
-        values = {
-            "collection_id": collection_id,
-            "xid": str(position.xid),
-            "document_id": position.document_id,
-            "limit": limit,
-            **_columns(seen),
-        }
+        values = _parameters(collection_id, position, seen, limit)
         rows = await self._pool.fetch_all(SQL.ahead, values, prepare=False)
         _, xmax, running = rows[0][0].split(":")
         snapshot = Snapshot(xmax=int(xmax), running=tuple(map(int, running.split(","))) if running else ())
@@ -68,8 +56,15 @@ class PostgresChanges(Adapter):
         return Position() if row is None else Position(xid=row[0], document_id=row[1])
 
 
-def _columns(seen: Snapshot) -> dict[str, Any]:
-    return {"seen": str(seen.xmax), "running": list(map(str, seen.running))}
+def _parameters(collection_id: CollectionId, position: Position, seen: Snapshot, limit: int) -> dict[str, Any]:
+    return {
+        "collection_id": collection_id,
+        "xid": str(position.xid),
+        "document_id": position.document_id,
+        "seen": str(seen.xmax),
+        "running": list(map(str, seen.running)),
+        "limit": limit,
+    }
 
 
 def _change(row: Sequence[Any], purged: int) -> Change:
