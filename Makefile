@@ -32,9 +32,9 @@ serve: install
 fast: $(VENV)/.installed-dev   ## the loop while writing code: no database, no model, under a minute
 	$(BIN)/python -m pytest -n 2 -p no:schemathesis -m "not slow and not database and not model and not faults" tests/unit tests/property tests/docs
 
-test: $(VENV)/.installed-dev   ## fast first: unit and property, then database, two files at a time; then faults, alone
+test: $(VENV)/.installed-dev   ## fast first: unit and property, then database, two files at a time; then faults and attacks, alone
 	$(BIN)/python -m pytest -n 2 --dist loadfile tests/unit tests/property tests/docs tests/contract tests/plans tests/integration
-	$(BIN)/python -m pytest tests/faults
+	$(BIN)/python -m pytest tests/faults tests/abuse
 
 check: $(VENV)/.installed-dev   ## lint, types, import contract
 	$(BIN)/ruff format --check .

@@ -1,0 +1,121 @@
+"""A well-behaved client searches while somebody attacks the service: what the client sees, quiet and attacked.
+
+Times are compared with those of the same service a moment before, never with a constant of some machine.
+"""
+
+import statistics
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import httpx
+
+from tests.faults.machine import Machine
+
+SEARCHES = "/v1/collections/calm/search"
+QUIET_SECONDS = 3.0
+ATTACK_SECONDS = 4.0
+PAUSE_SECONDS = 0.05
+SLOWER = 3.0
+"""How much slower the 95th percentile of searches may get."""
+LIVEZ_SECONDS = 0.1
+TRIES = 3
+"""A machine that is busy with something else may spoil a measurement; harm that an attack does shows each time."""
+
+Attack = Callable[[Machine], object]
+
+
+@dataclass
+class Experience:
+    """What the client saw: seconds of each search and of each `/livez`, and the answers other than 200."""
+
+    searches: list[float] = field(default_factory=list)
+    livez: list[float] = field(default_factory=list)
+    refused: list[int | str] = field(default_factory=list)
+
+    def measure(self, client: httpx.Client, method: str, path: str, seconds: list[float], **request: object) -> None:
+        started = time.perf_counter()
+        try:
+            status: int | str = client.request(method, path, **request).status_code  # type: ignore[arg-type]
+        except httpx.TransportError as error:
+            status = repr(error)
+        seconds.append(time.perf_counter() - started)
+        if status != 200:
+            self.refused.append(status)
+
+    def __str__(self) -> str:
+        counts = f"{len(self.searches)} searches, {len(self.livez)} /livez, refused {self.refused[:5]}"
+        return f"p95 {p95(self.searches):.3f} s, /livez p95 {p95(self.livez):.3f} s ({counts})"
+
+
+def p95(seconds: list[float]) -> float:
+    """The 95th percentile of at least two values."""
+    return statistics.quantiles(seconds, n=20, method="inclusive")[-1]
+
+
+@contextmanager
+def searching(machine: Machine) -> Iterator[Experience]:
+    """One client searches, and one asks `/livez`, for as long as the block lasts."""
+    experience, stop = Experience(), threading.Event()
+
+    def search() -> None:
+        with machine.client() as client:
+            while not stop.wait(PAUSE_SECONDS):
+                query = {"query": f"the colour of planet {len(experience.searches)}", "k": 5}
+                experience.measure(client, "POST", SEARCHES, experience.searches, json=query)
+
+    def ask_health() -> None:
+        with machine.client() as client:
+            while not stop.wait(PAUSE_SECONDS):
+                experience.measure(client, "GET", "/livez", experience.livez)
+
+    threads = [threading.Thread(target=search), threading.Thread(target=ask_health)]
+    for thread in threads:
+        thread.start()
+    try:
+        yield experience
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
+
+
+@contextmanager
+def calm_service(folder: Path, **settings: str) -> Iterator[Machine]:
+    """`azimuth up` with the model that ships, and a small collection that is searched.
+
+    `settings`: environment variables without their `AZIMUTH_`.
+    """
+    machine = Machine(folder, **{"EMBEDDER": "all-MiniLM-L6-v2", "RERANKER": "auto", **settings})
+    machine.start()
+    try:
+        assert machine.send("PUT", SEARCHES.removesuffix("/search"), json={}).is_success
+        documents = [{"id": f"d{n}", "text": f"Planet {n} has the colour {n * 7919 % 360}."} for n in range(100)]
+        path = SEARCHES.replace("search", "documents?wait=true")
+        assert machine.send("POST", path, json={"documents": documents}).is_success
+        with searching(machine):
+            time.sleep(1)  # the first requests load what is loaded on demand
+        yield machine
+    finally:
+        machine.stop()
+
+
+def assert_unharmed(machine: Machine, attack: Attack) -> None:
+    """The attack, repeated for some seconds, neither slows nor fails the client's searches, and health is answered."""
+    told = []
+    for _ in range(TRIES):
+        with searching(machine) as quiet:
+            time.sleep(QUIET_SECONDS)
+        with searching(machine) as attacked:
+            end = time.monotonic() + ATTACK_SECONDS
+            while time.monotonic() < end:
+                attack(machine)
+        assert not quiet.refused, quiet
+        slower = p95(attacked.searches) / p95(quiet.searches)
+        told.append(f"quiet: {quiet}; attacked: {attacked}")
+        if slower < SLOWER and p95(attacked.livez) < LIVEZ_SECONDS and not attacked.refused:
+            return
+    raise AssertionError("\n".join(told))
