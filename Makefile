@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 PORT   ?= 8000
 DATA_DIR ?= azimuth-data
 
-.PHONY: install demo serve fast test check docs bench clean lock
+.PHONY: install demo serve fast test chaos check docs bench clean lock
 
 install: $(VENV)/.installed
 $(VENV)/.installed: pyproject.toml requirements.lock
@@ -35,6 +35,9 @@ fast: $(VENV)/.installed-dev   ## the loop while writing code: no database, no m
 test: $(VENV)/.installed-dev   ## fast first: unit and property, then database, two files at a time; then faults and attacks, alone
 	$(BIN)/python -m pytest -n 2 --dist loadfile tests/unit tests/property tests/docs tests/contract tests/plans tests/integration
 	$(BIN)/python -m pytest tests/faults tests/abuse
+
+chaos: $(VENV)/.installed-dev   ## the service is broken every ten seconds, for ten minutes
+	CHAOS_MINUTES=10 $(BIN)/python -m pytest -s tests/faults/test_chaos.py
 
 check: $(VENV)/.installed-dev   ## lint, types, import contract
 	$(BIN)/ruff format --check .
