@@ -13,7 +13,7 @@ from service.api import openapi as reference
 from service.api import problems
 from service.api.content_coding import CompressionMiddleware
 from service.api.dependencies import Service
-from service.api.middleware import ApiKeyMiddleware, HeadMiddleware, RequestLogMiddleware
+from service.api.middleware import ApiKeyMiddleware, HeadMiddleware, RequestLogMiddleware, UnhandledErrorMiddleware
 from service.api.routes import (
     audit,
     collections,
@@ -26,12 +26,14 @@ from service.api.routes import (
     health,
     indexes,
     judgments,
+    metrics,
     models,
     recall,
     rerank,
     search,
     versions,
 )
+from service.api.web_security import AllowedHostsMiddleware, CrossOriginMiddleware, SecurityHeadersMiddleware
 
 RESOURCES = (
     collections,
@@ -70,13 +72,6 @@ def create_app(service: Service, around: Sequence[Middleware] = ()) -> FastAPI:
         async with service.run():
             yield
 
-    cross_origin = Middleware(  # without cookies: keys are sent as headers
-        CORSMiddleware,
-        allow_origins=service.cors_origins,
-        allow_methods=["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"],
-        allow_headers=["*"],
-        expose_headers=["ETag", "Location", "Retry-After", "Server-Timing", "X-Request-ID"],
-    )
     app = Api(
         title="Azimuth",
         version=__version__,
@@ -85,20 +80,56 @@ def create_app(service: Service, around: Sequence[Middleware] = ()) -> FastAPI:
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
+        openapi_url="/openapi.json" if service.docs else None,
         middleware=[
             *around,
-            Middleware(RequestLogMiddleware),
-            *([cross_origin] if service.cors_origins else []),  # before the keys: browsers ask without one
-            Middleware(ApiKeyMiddleware, keys=service.api_keys),
+            *_protections(service.allowed_hosts, service.cors_origins, service.api_keys),
             Middleware(HeadMiddleware),
             # Level 1 is several times as fast as 9, and hardly larger. What is smaller fits one packet anyway.
             Middleware(CompressionMiddleware, minimum_size=1_500, compresslevel=1),
         ],
     )
     app.state.service = service
+    app.state.refresh_metrics = service.refresh_metrics
     app.state.leaving = False
     problems.install(app)
-    reference.install(app)
+    if service.docs:
+        reference.install(app)
     for resource in RESOURCES:
         app.include_router(resource.router)
+    if service.metrics:
+        app.include_router(metrics.router)
     return app
+
+
+def create_worker_app(*, api_keys: Sequence[str], allowed_hosts: Sequence[str], with_metrics: bool) -> FastAPI:
+    """What a worker answers: whether it lives, and its metrics, behind the same checks as the API."""
+
+    async def nothing_to_refresh() -> None: ...
+
+    app = FastAPI(openapi_url=None, middleware=[*_protections(allowed_hosts, (), api_keys), Middleware(HeadMiddleware)])
+    app.state.refresh_metrics = nothing_to_refresh
+    problems.install(app)
+    app.add_api_route("/livez", health.livez)
+    if with_metrics:
+        app.include_router(metrics.router)
+    return app
+
+
+def _protections(allowed_hosts: Sequence[str], origins: Sequence[str], api_keys: Sequence[str]) -> list[Middleware]:
+    cors = Middleware(  # without cookies: keys are sent as headers
+        CORSMiddleware,
+        allow_origins=origins,
+        allow_methods=["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"],
+        allow_headers=["*"],
+        expose_headers=["ETag", "Location", "Retry-After", "Server-Timing", "X-Request-ID"],
+    )
+    return [
+        Middleware(RequestLogMiddleware),
+        Middleware(SecurityHeadersMiddleware),
+        Middleware(AllowedHostsMiddleware, allowed=allowed_hosts),
+        *([cors] if origins else []),  # before the keys: browsers ask without one
+        Middleware(UnhandledErrorMiddleware),
+        Middleware(CrossOriginMiddleware, trusted=origins),
+        Middleware(ApiKeyMiddleware, keys=api_keys),
+    ]

@@ -44,8 +44,10 @@ class RequestLimits:
 class Service:
     """The running service as the HTTP API sees it.
 
-    `missing` names what it still needs before it can answer (empty: ready). `refresh_metrics` updates the gauges that
-    are read on demand. `run` is entered before the first request and left after the last.
+    `allowed_hosts`: see `web_security.AllowedHostsMiddleware`. `metrics`, `docs`: whether there are `/metrics`, and
+    `/docs` with `/openapi.json`. `missing` names what it still needs before it can answer (empty: ready).
+    `refresh_metrics` updates the gauges that are read on demand. `run` is entered before the first request and left
+    after the last.
     """
 
     search: SearchPipeline
@@ -71,6 +73,9 @@ class Service:
     limits: RequestLimits
     api_keys: tuple[str, ...]
     cors_origins: tuple[str, ...]
+    allowed_hosts: tuple[str, ...]
+    metrics: bool
+    docs: bool
     languages: frozenset[str]
     missing: Callable[[], Awaitable[list[str]]]
     refresh_metrics: Callable[[], Awaitable[None]]

@@ -2,7 +2,7 @@
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
-from service.api import problems
+from service.api import problems, web_security
 
 
 class HttpProtocol(HttpToolsProtocol):
@@ -13,6 +13,7 @@ class HttpProtocol(HttpToolsProtocol):
             {}, kind="malformed", title="The request is malformed.", status=400, detail="the request is not valid HTTP"
         )
         lines = [STATUS_LINE[400]]
+        response.headers.update(web_security.HEADERS)
         lines += [b"%s: %s\r\n" % header for header in response.raw_headers]
         self.transport.write(b"".join([*lines, b"connection: close\r\n\r\n", bytes(response.body)]))
         self.transport.close()

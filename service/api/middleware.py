@@ -1,4 +1,4 @@
-"""What surrounds every request: an id, a log line, a metric, and authentication by API keys."""
+"""What surrounds every request: an id, a log line, a metric, an answer, and authentication by API keys."""
 
 import asyncio
 import hashlib
@@ -6,6 +6,7 @@ import hmac
 import logging
 import re
 import time
+import traceback
 import uuid
 from collections.abc import Sequence
 
@@ -31,7 +32,7 @@ _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS"
 
 
 class RequestLogMiddleware:
-    """Gives the request an id, and logs and measures its outcome. Outermost: it also answers unhandled exceptions.
+    """Gives the request an id, and logs and measures its outcome. Outermost, so that it sees all of them.
 
     The log line has no path, no query and no body: those may hold document ids, texts and keys.
     """
@@ -62,19 +63,39 @@ class RequestLogMiddleware:
             await self._app(scope, receive, send_with_request_id)
         except ClientDisconnect:
             status = CLIENT_DISCONNECTED
+        finally:
+            _report_request(scope, status, time.perf_counter() - started)
+
+
+class UnhandledErrorMiddleware:
+    """Answers what no handler answered. Inside the CORS middleware, so that pages can read these answers, too."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        started = False
+
+        async def send_noting(message: Message) -> None:
+            nonlocal started
+            started = True
+            await send(message)
+
+        try:
+            await self._app(scope, receive, send_noting)
+        except ClientDisconnect:
+            raise
         except asyncio.CancelledError:
-            if status:
+            if started:
                 raise
             # The server stops and does not wait any longer. The task ends with this answer.
             response = problems.service_error_response(scope, Unavailable("the service is stopping"))
-            await response(scope, receive, send_with_request_id)
+            await response(scope, receive, send)
         except Exception as error:
             response = problems.unexpected_error_response(scope, error)
-            if status:  # half an answer is out: breaking the connection is the only way to say so
+            if started:  # half an answer is out: breaking the connection is the only way to say so
                 raise
-            await response(scope, receive, send_with_request_id)
-        finally:
-            _report_request(scope, status, time.perf_counter() - started)
+            await response(scope, receive, send)
 
 
 def _request_id(scope: Scope) -> str:
@@ -124,8 +145,12 @@ class ApiKeyMiddleware:
         return any(matches)
 
 
+class _HeadersSent(Exception):
+    """All that a HEAD request asks for is sent."""
+
+
 class HeadMiddleware:
-    """Answers HEAD as GET, without the body: every route that can be read has both."""
+    """Answers HEAD as GET, without the body: every route that can be read has both. A stream ends at its beginning."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -136,10 +161,17 @@ class HeadMiddleware:
             return
 
         async def send_without_body(message: Message) -> None:
-            await send({**message, "body": b""} if message["type"] == "http.response.body" else message)
+            if message["type"] == "http.response.start":
+                await send(message)
+                return
+            await send({"type": "http.response.body", "body": b""})
+            if message.get("more_body"):
+                raise _HeadersSent
 
         read = {**scope, "method": "GET"}
         try:
             await self._app(read, receive, send_without_body)
+        except _HeadersSent as sent:
+            traceback.clear_frames(sent.__traceback__)  # they hold the stream, which ends with its last reference
         finally:
             scope["route"] = read.get("route")

@@ -5,7 +5,6 @@ from importlib.resources import files
 from typing import Any
 
 from fastapi import FastAPI
-from fastapi.openapi.docs import get_swagger_ui_html
 from fastapi.openapi.utils import get_openapi
 from pydantic import TypeAdapter
 from starlette.responses import HTMLResponse
@@ -15,6 +14,7 @@ from service.api import problems
 from service.api.middleware import OPEN_PATHS
 from service.api.schemas.documents import DocumentsBody
 from service.api.schemas.versions import Refusal
+from service.api.web_security import PAGE_POLICY, SAFE_METHODS
 from service.core import collections, documents, errors, jobs, recall, search, versions
 
 DESCRIPTION = """\
@@ -25,7 +25,21 @@ Errors are RFC 9457 problem documents (`application/problem+json`) of one shape,
 `X-Request-ID`. Unknown fields are errors, and nothing is coerced.
 """
 
-_ASSETS = "/console/swagger"
+_ASSETS = "console/swagger"
+_PAGE = f"""\
+<!doctype html>
+<html lang="en">
+<head>
+  <meta charset="utf-8">
+  <title>Azimuth API</title>
+  <link rel="icon" href="{_ASSETS}/favicon.png">
+  <link rel="stylesheet" href="{_ASSETS}/swagger-ui.css">
+  <script src="{_ASSETS}/swagger-ui-bundle.js" defer></script>
+  <script src="console/reference.js" type="module"></script>
+</head>
+<body><div id="swagger-ui"></div></body>
+</html>
+"""
 _SECURITY_SCHEME = "ApiKey"
 _DOMAIN_VALUES = {
     name
@@ -58,10 +72,13 @@ def describe(app: FastAPI) -> dict[str, Any]:
             "description": "Needed where the service runs with API keys.",
         }
     }
-    common = {str(status): response for status, response in problems.error_responses(400, 401).items()}
+    common = {str(status): response for status, response in problems.error_responses(400, 401, 403, 421).items()}
     for path, operations in document["paths"].items():
-        for operation in operations.values():
-            operation["responses"].setdefault("400", common["400"])  # before any route: see `http_protocol`
+        for method, operation in operations.items():
+            for status in ("400", "421"):  # before any route: see `http_protocol` and `web_security`
+                operation["responses"].setdefault(status, common[status])
+            if method.upper() not in SAFE_METHODS:
+                operation["responses"].setdefault("403", common["403"])
             if path not in OPEN_PATHS:
                 operation["responses"].setdefault("401", common["401"])
                 operation["security"] = [{_SECURITY_SCHEME: []}, {}]
@@ -69,15 +86,9 @@ def describe(app: FastAPI) -> dict[str, Any]:
 
 
 def install(app: FastAPI) -> None:
-    """Serve the page with assets of our own: FastAPI's default loads them from a CDN and is blank without internet."""
-    app.mount(_ASSETS, StaticFiles(directory=str(files("fastapi_offline") / "static")))
+    """Serve the page with assets of our own: FastAPI's loads them from a CDN and has a script within the page."""
+    app.mount(f"/{_ASSETS}", StaticFiles(directory=str(files("fastapi_offline") / "static")))
 
     @app.get("/docs", include_in_schema=False)
     async def page() -> HTMLResponse:
-        return get_swagger_ui_html(
-            openapi_url="/openapi.json",
-            title=f"{app.title} API",
-            swagger_js_url=f"{_ASSETS}/swagger-ui-bundle.js",
-            swagger_css_url=f"{_ASSETS}/swagger-ui.css",
-            swagger_favicon_url=f"{_ASSETS}/favicon.png",
-        )
+        return HTMLResponse(_PAGE, headers={"Content-Security-Policy": PAGE_POLICY})

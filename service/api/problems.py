@@ -52,10 +52,12 @@ STATUS_CODES: Mapping[type[AzimuthError], int] = {
 STATUS_DESCRIPTIONS = {
     400: "The request cannot be read: malformed HTTP or JSON, or invalid UTF-8.",
     401: "An API key is needed, or the one that was sent is unknown.",
+    403: "The request comes from a page of another origin.",
     404: "The resource does not exist.",
     409: "Conflict with the current state.",
     413: "The request is larger than a documented limit.",
     415: "The body has another content type or coding than this route takes.",
+    421: "The request was sent to a host name that is none of this service's.",
     422: "The request is invalid; `errors` names the fields.",
     428: "A deletion for good must be confirmed: `?confirm=` with the name of what is deleted.",
     429: "Too many requests are waiting; retry after `Retry-After`.",

@@ -10,8 +10,9 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
-from service.api.bodies import JsonResponse, read_json
+from service.api.bodies import JSON, JsonResponse, media_type, read_json
 from service.api.problems import error_responses
+from service.api.web_security import FORM_TYPES, SAFE_METHODS
 from service.core.errors import Invalid
 
 
@@ -20,7 +21,8 @@ class JsonRoute(APIRoute):
 
     def __init__(self, path: str, endpoint: Callable[..., Awaitable[Any]], **options: Any) -> None:
         super().__init__(path, _rendered(endpoint), **options)
-        self.responses = error_responses(*(() if self.body_field is None else (413, 415)), 422) | self.responses
+        of_body = () if set(self.methods or ()) <= SAFE_METHODS else (415,) if self.body_field is None else (413, 415)
+        self.responses = error_responses(*of_body, 422) | self.responses
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         handle = super().get_route_handler()
@@ -32,6 +34,8 @@ class JsonRoute(APIRoute):
             if unknown := [name for name in request.query_params if name not in known]:
                 hint = "it is a field of the body" if unknown[0] in in_body else f"this route takes {listed}"
                 raise Invalid.at(unknown[0], f"unknown query parameter; {hint}")
+            if request.method not in SAFE_METHODS and media_type(request) in FORM_TYPES:
+                raise HTTPException(415, f"this route takes {JSON}, not {media_type(request)}")
             if self.body_field is None:
                 return await handle(request)
             max_bytes = request.app.state.service.limits.body_bytes

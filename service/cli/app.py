@@ -19,7 +19,7 @@ from rich.text import Text
 from service import __version__
 from service.cli import doctor, judgments, load_documents, reindex, shell, train, tune, versions
 from service.cli.shell import EXIT_PARTIAL, EXIT_UNREACHABLE, EXIT_USAGE, Collection, Url, err, fail, out, print_err
-from service.client.http_client import Refused, Unreachable, address_of
+from service.client.http_client import Refused, Unreachable
 from service.core.errors import AzimuthError, Misconfigured, Unavailable
 from service.evaluation import beir
 from service.runtime import logging
@@ -49,7 +49,7 @@ def up(
     from service.runtime import processes
 
     settings = _settings(default_log_level="warning" if demo else None)
-    address = address_of(settings.host, settings.port)
+    address = settings.address()
 
     def show(stopped: Callable[[], bool]) -> None:
         with shell.connect(address) as client:

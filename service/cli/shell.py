@@ -8,7 +8,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from service.client.http_client import Client, address_of
+from service.client.http_client import Client
 from service.runtime.settings import Settings
 
 EXIT_PARTIAL, EXIT_USAGE, EXIT_UNREACHABLE, EXIT_INTERRUPTED = 1, 2, 3, 130
@@ -29,7 +29,7 @@ Force = Annotated[bool, typer.Option("--force", help="Promote even where checks 
 def connect(url: str | None) -> Client:
     settings = Settings()
     key = settings.api_keys[0].get_secret_value() if settings.api_keys else None
-    return Client(url or address_of(settings.host, settings.port), key)
+    return Client(url or settings.address(), key, settings.tls_certificate)
 
 
 def print_err(message: str, style: str = "red") -> None:

@@ -1,7 +1,9 @@
 """Client of the HTTP API for the commands; its exceptions read as messages for a shell user."""
 
 import json
+import ssl
 from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import Any, Self
 
 import httpx
@@ -44,21 +46,19 @@ class Unreachable(Exception):
     """No service answers at the address."""
 
 
-def address_of(host: str, port: int) -> str:
-    """The URL at which a client on the same machine reaches a service that listens on `host` and `port`."""
-    host = "127.0.0.1" if host in ("0.0.0.0", "::") else host  # noqa: S104 compared with, not bound to
-    return f"http://{f'[{host}]' if ':' in host else host}:{port}"
-
-
 class Client:
     """One connection pool to one service. Use as a context manager."""
 
-    def __init__(self, url: str, key: str | None = None) -> None:
+    def __init__(self, url: str, key: str | None = None, certificate: Path | None = None) -> None:
+        """`certificate`: a PEM file that is trusted besides the usual authorities, and those of `SSL_CERT_FILE`."""
         self.url = url.rstrip("/")
         headers = {b"Authorization": f"Bearer {key}".encode()} if key else None
         timeout = httpx.Timeout(600.0, connect=5.0)
         try:
-            self._http = httpx.Client(base_url=self.url, headers=headers, timeout=timeout, trust_env=False)
+            verify = _tls(httpx.URL(self.url), certificate)
+            self._http = httpx.Client(
+                base_url=self.url, headers=headers, timeout=timeout, verify=verify, trust_env=False
+            )
         except httpx.InvalidURL as error:
             raise Misconfigured(f"{url} is no address of a service: {error}") from error
 
@@ -180,3 +180,15 @@ class Client:
 
 def ndjson(value: dict[str, Any]) -> bytes:
     return json.dumps(value, ensure_ascii=False).encode() + b"\n"
+
+
+def _tls(url: httpx.URL, certificate: Path | None) -> ssl.SSLContext | bool:
+    """How the certificate of a service is verified. On this machine it need not have the name of the address."""
+    if url.scheme != "https":
+        return True
+    context = httpx.create_ssl_context()
+    if certificate is not None:
+        context.load_verify_locations(certificate)
+        context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN  # the service's own is enough, without its issuer's
+        context.check_hostname = url.host not in {"127.0.0.1", "::1", "localhost"}
+    return context

@@ -1,7 +1,6 @@
 """The processes of one machine: what `azimuth up`, `serve`, `worker` and `migrate` start, and how they stop."""
 
 import asyncio
-import ipaddress
 import logging
 import os
 import socket
@@ -9,12 +8,19 @@ import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
-from contextlib import asynccontextmanager, contextmanager, nullcontext, suppress
+from contextlib import asynccontextmanager, contextmanager, suppress
 
-from service.client.http_client import Client, address_of
+from service.client.http_client import Client
 from service.core.errors import Misconfigured
 from service.core.periodic import in_background
 from service.runtime import supervisor
+from service.runtime.http_server import (
+    allowed_hosts,
+    first_free_port,
+    require_free_port,
+    require_key_or_loopback,
+    serve_http,
+)
 from service.runtime.settings import Settings
 from service.store.embedded.server import EmbeddedServer
 from service.store.postgres.schema import migrations
@@ -22,9 +28,6 @@ from service.store.postgres.schema import migrations
 log = logging.getLogger(__name__)
 
 START_SECONDS = 300.0
-KEEP_ALIVE_SECONDS = 75
-"""Longer than clients and proxies keep an idle connection, so that they close it first: a server that does may close it
-while a request is being sent."""
 
 
 @asynccontextmanager
@@ -76,12 +79,15 @@ async def up(
     """Run PostgreSQL, an API and workers until SIGTERM or SIGINT."""
     require_key_or_loopback(settings)
     require_free_port(settings.host, settings.port)
+    if settings.worker_port and workers:
+        require_free_port(settings.host, settings.worker_port, "AZIMUTH_WORKER_PORT")
     async with _process(settings, supervised=supervised, migrated=False) as (stop, url, embedded):
         environment = os.environ | {"AZIMUTH_DATABASE_URL": url, "AZIMUTH_LOG_LEVEL": settings.log_level}
         children = [supervisor.ManagedProcess("api", ["serve"], environment)]
+        port = settings.worker_port or settings.port
         for number in range(workers):
-            port = (settings.worker_port or settings.port + 1) + number
-            own = {"AZIMUTH_WORKER_PORT": str(port if port <= 65_535 else 0)}
+            port = first_free_port(settings.host, port + 1 if number or not settings.worker_port else port)
+            own = {"AZIMUTH_WORKER_PORT": str(port)}
             children.append(supervisor.ManagedProcess(f"worker {number}", ["worker"], environment | own))
         children[0].stop_seconds += settings.drain_seconds
         calling = None if on_started is None else asyncio.create_task(_call(on_started, stop))
@@ -100,33 +106,8 @@ async def _call(on_started: OnStarted, stop: asyncio.Event) -> None:
             stop.set()
 
 
-def require_key_or_loopback(settings: Settings) -> None:
-    """Misconfigured where anybody on the network could read and write: no key, and not bound to loopback."""
-    local = settings.host == "localhost"
-    with suppress(ValueError):
-        local = local or ipaddress.ip_address(settings.host).is_loopback
-    if not local and not settings.api_keys:
-        raise Misconfigured(
-            f"AZIMUTH_HOST is {settings.host}, which others can reach: set AZIMUTH_API_KEYS first, or keep to 127.0.0.1"
-        )
-
-
-def require_free_port(host: str, port: int) -> None:
-    """Misconfigured where another program listens there already."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family, socket.SOCK_STREAM) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-        except OSError as error:
-            raise Misconfigured(f"port {port} on {host} cannot be used ({error.strerror}); set AZIMUTH_PORT") from error
-
-
 def serve(settings: Settings, *, supervised: bool) -> None:
     """Run the API in this process until it is told to stop."""
-    import uvicorn
-
-    from service.api.http_protocol import HttpProtocol
     from service.runtime.container.api import open_api
 
     require_key_or_loopback(settings)
@@ -137,51 +118,39 @@ def serve(settings: Settings, *, supervised: bool) -> None:
             _process(settings, supervised=supervised, migrated=supervised) as (stop, url, _),
             open_api(settings, url) as app,
         ):
-            config = uvicorn.Config(
-                app,
-                host=settings.host,
-                port=settings.port,
-                loop="uvloop",
-                http=HttpProtocol,
-                log_config=None,
-                access_log=False,
-                server_header=False,
-                timeout_graceful_shutdown=20,
-                timeout_keep_alive=KEEP_ALIVE_SECONDS,
+            stop_waiting = app.state.service.ingest.stop_waiting
+            await serve_http(
+                app, settings, settings.port, stop, drain_seconds=settings.drain_seconds, on_exit=stop_waiting
             )
-            server = uvicorn.Server(config)
-            # Its own handling of signals would end the process before the database is stopped.
-            server.capture_signals = nullcontext  # type: ignore[assignment]
-
-            async def stop_server() -> None:
-                await stop.wait()
-                app.state.leaving = True
-                await asyncio.sleep(settings.drain_seconds)
-                server.should_exit = True
-                app.state.service.ingest.stop_waiting()
-
-            async with in_background(stop_server()):
-                await server.serve()
-            if not server.started:
-                raise Misconfigured("the API could not start; see the log above for the reason")
 
     _run(run())
 
 
 def worker(settings: Settings, *, supervised: bool) -> None:
     """Run one worker in this process until it is told to stop: it finishes its batch and releases other claims."""
-    from prometheus_client import start_http_server
-
+    from service.api.app import create_worker_app
     from service.runtime.container.worker import run_worker
 
+    port = settings.worker_port
+    if port:
+        require_key_or_loopback(settings)
+        if supervised:  # a neighbour may have taken it since the supervisor looked; the work is more important
+            port = first_free_port(settings.host, port)
+        require_free_port(settings.host, port, "AZIMUTH_WORKER_PORT")
+
     async def run() -> None:
-        if settings.worker_port:
-            try:
-                start_http_server(settings.worker_port, settings.host)
-            except OSError as error:  # a worker can work without metrics
-                log.warning("no metrics of this worker: port %d cannot be used (%s)", settings.worker_port, error)
         async with _process(settings, supervised=supervised, migrated=supervised) as (stop, url, _):
-            await run_worker(settings, url, stop)
+            listening = []
+            if port:
+                log.info("metrics and health of this worker: %s", settings.address(port))
+                app = create_worker_app(
+                    api_keys=[key.get_secret_value() for key in settings.api_keys],
+                    allowed_hosts=allowed_hosts(settings),
+                    with_metrics=settings.expose_metrics,
+                )
+                listening.append(serve_http(app, settings, port, stop))
+            async with in_background(*listening):
+                await run_worker(settings, url, stop)
 
     _run(run())
 
@@ -196,7 +165,7 @@ def _run(work: Coroutine[None, None, None]) -> None:
 @contextmanager
 def running_service(settings: Settings, url: str | None) -> Iterator[str]:
     """The address of the service. Where none runs and no `url` is given, one is started for the length of the block."""
-    address = url or address_of(settings.host, settings.port)
+    address = url or settings.address()
     with _client(settings, address) as client:
         if url is not None or client.alive():
             yield address
@@ -207,7 +176,7 @@ def running_service(settings: Settings, url: str | None) -> Iterator[str]:
     command = [sys.executable, "-m", "service", "up", "--supervised"]
     process = subprocess.Popen(command, env=environment, stdin=subprocess.PIPE, start_new_session=True)  # noqa: S603 a fixed command
     try:
-        address = address_of(settings.host, port)
+        address = settings.address(port)
         with _client(settings, address) as client:
             deadline = time.monotonic() + START_SECONDS
             while not client.ready():
@@ -221,7 +190,8 @@ def running_service(settings: Settings, url: str | None) -> Iterator[str]:
 
 
 def _client(settings: Settings, address: str) -> Client:
-    return Client(address, settings.api_keys[0].get_secret_value() if settings.api_keys else None)
+    key = settings.api_keys[0].get_secret_value() if settings.api_keys else None
+    return Client(address, key, settings.tls_certificate)
 
 
 def _unused_port() -> int:

@@ -3,12 +3,14 @@
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, SecretStr, field_validator
+from pydantic import Field, IPvAnyNetwork, SecretStr, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 NO_RERANKER = "none"
 Origin = Annotated[str, Field(pattern=r"^(\*|[a-z][a-z0-9+.-]*://[^/\s]+)$")]
 """As browsers send it: scheme, host and port, without a slash at the end."""
+Host = Annotated[str, Field(pattern=r"^(\*|(\*\.)?[A-Za-z0-9_][A-Za-z0-9_.-]*|[0-9A-Fa-f.:]+(/\d{1,3})?)$")]
+"""A name, `*.` and a name, an address, a network, or `*`: without scheme and port."""
 
 
 class Settings(BaseSettings):
@@ -20,7 +22,12 @@ class Settings(BaseSettings):
     data_dir: Path = Field(Path("azimuth-data"), description="Lexical indexes and the embedded server live here.")
     host: str = Field("127.0.0.1", description="Address to listen on. Without an API key only loopback is accepted.")
     port: int = Field(8000, ge=0, le=65535, description="Port of the API and the console.")
-    worker_port: int = Field(0, ge=0, le=65535, description="Port of a worker's /metrics and /livez; 0: none.")
+    worker_port: int = Field(
+        0,
+        ge=0,
+        le=65535,
+        description="Port of a worker's /metrics and /livez; 0: none, under `azimuth up` a free one after the API's.",
+    )
     drain_seconds: float = Field(
         0.0, ge=0, le=300, description="How long a stopped API goes on answering, not ready, while balancers turn away."
     )
@@ -30,6 +37,21 @@ class Settings(BaseSettings):
     cors_origins: Annotated[tuple[Origin, ...], NoDecode] = Field(
         (), description="Comma-separated origins of pages that may use the API, `https://app.example.com`; `*`: all."
     )
+    allowed_hosts: Annotated[tuple[Host, ...], NoDecode] = Field(
+        (),
+        description="Comma-separated host names by which clients reach the service, `*.example.com`; none: on loopback "
+        "those of loopback, elsewhere all. Where it listens beyond loopback, addresses are allowed as well.",
+    )
+    trusted_proxies: Annotated[tuple[IPvAnyNetwork, ...], NoDecode] = Field(
+        (), description="Comma-separated addresses and networks of proxies whose `X-Forwarded-For` and `-Proto` count."
+    )
+    tls_certificate: Path | None = Field(
+        None,
+        description="PEM file with the certificate chain: the service speaks TLS. It is read again when it changes.",
+    )
+    tls_key: Path | None = Field(None, description="PEM file with its key; none: it is in the file of the certificate.")
+    expose_metrics: bool = Field(True, description="Whether there is /metrics.")
+    expose_docs: bool = Field(True, description="Whether there are /docs and /openapi.json.")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Lowest level that is logged.")
 
     embedder: str = Field("all-MiniLM-L6-v2", description="Model of new collections that name none.")
@@ -93,7 +115,13 @@ class Settings(BaseSettings):
         600.0, gt=0, description="Least time span of the latest live queries when they are compared for drift."
     )
 
-    @field_validator("api_keys", "cors_origins", "models", mode="before")
+    @field_validator("api_keys", "cors_origins", "allowed_hosts", "trusted_proxies", "models", mode="before")
     @classmethod
     def _split(cls, value: Any) -> Any:
         return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+    def address(self, port: int | None = None) -> str:
+        """The URL at which a client on this machine reaches the API, or a process of the service on another port."""
+        host = "127.0.0.1" if self.host in ("0.0.0.0", "::") else self.host  # noqa: S104 compared with, not bound to
+        scheme = "http" if self.tls_certificate is None else "https"
+        return f"{scheme}://{f'[{host}]' if ':' in host else host}:{self.port if port is None else port}"

@@ -9,13 +9,10 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
+from service.api.web_security import PAGE_POLICY
+
 router = APIRouter(include_in_schema=False)
 
-CONTENT_SECURITY_POLICY = (
-    "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:; "
-    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-)
-"""The console loads nothing from elsewhere and runs no inline script, whatever a document contains."""
 MEDIA_TYPES = {
     ".html": "text/html; charset=utf-8",
     ".js": "text/javascript; charset=utf-8",
@@ -53,13 +50,7 @@ async def console_file(request: Request, name: str) -> Response:
     file = _FILES.get(name)
     if file is None:
         raise HTTPException(404)
-    headers = {
-        "ETag": file.etag,
-        "Cache-Control": "no-cache",
-        "Content-Security-Policy": CONTENT_SECURITY_POLICY,
-        "X-Content-Type-Options": "nosniff",
-        "Referrer-Policy": "no-referrer",
-    }
+    headers = {"ETag": file.etag, "Content-Security-Policy": PAGE_POLICY}
     if file.etag in request.headers.get("if-none-match", ""):
         return Response(status_code=304, headers=headers)
     return Response(file.body, headers=headers, media_type=file.media_type)

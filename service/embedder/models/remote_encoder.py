@@ -51,7 +51,8 @@ class EncoderService:
         self.url = url.rstrip("/")
         headers = {b"Authorization": f"Bearer {key}".encode()} if key else None
         try:
-            self._http = httpx.Client(base_url=self.url, headers=headers, trust_env=False)
+            verify = httpx.create_ssl_context()  # the usual authorities, and those of `SSL_CERT_FILE`
+            self._http = httpx.Client(base_url=self.url, headers=headers, verify=verify, trust_env=False)
         except httpx.InvalidURL as error:
             raise Misconfigured(f"{url} is no address of an encoder: {error}") from error
         if self._http.base_url.scheme not in ("http", "https") or not self._http.base_url.host:

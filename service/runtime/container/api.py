@@ -31,6 +31,7 @@ from service.recall.monitor import RecallMonitor
 from service.runtime.container import components
 from service.runtime.container.background import load_reranker_last, version_tasks
 from service.runtime.db_gauges import DatabaseGauges, KnownCollections
+from service.runtime.http_server import allowed_hosts
 from service.runtime.readiness import Readiness
 from service.runtime.settings import NO_RERANKER, Settings
 from service.search.pipeline import SearchPipeline
@@ -211,6 +212,9 @@ async def open_api(settings: Settings, url: str) -> AsyncIterator[FastAPI]:
                 limits=limits,
                 api_keys=tuple(key.get_secret_value() for key in settings.api_keys),
                 cors_origins=settings.cors_origins,
+                allowed_hosts=allowed_hosts(settings),
+                metrics=settings.expose_metrics,
+                docs=settings.expose_docs,
                 languages=KNOWN,
                 missing=readiness.missing,
                 refresh_metrics=partial(gauges.refresh, utc_now),

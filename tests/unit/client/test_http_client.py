@@ -4,24 +4,8 @@ import httpx
 import pytest
 
 from service.client import http_client
-from service.client.http_client import Client, Refused, address_of
+from service.client.http_client import Client, Refused
 from service.core.errors import Misconfigured
-
-
-@pytest.mark.parametrize(
-    ("host", "address"),
-    [
-        ("127.0.0.1", "http://127.0.0.1:8000"),
-        ("0.0.0.0", "http://127.0.0.1:8000"),
-        ("::", "http://127.0.0.1:8000"),
-        ("::1", "http://[::1]:8000"),
-        ("localhost", "http://localhost:8000"),
-    ],
-)
-def test_where_a_service_is_found(host: str, address: str) -> None:
-    assert address_of(host, 8000) == address
-    with Client(address):
-        pass
 
 
 def test_an_address_that_is_none_is_told() -> None:

@@ -1,0 +1,132 @@
+"""What keeps other web sites out of a service that a user's browser can reach.
+
+A page can give its own name the address of the service (DNS rebinding), so that the browser takes both for one site
+and lets the page read all answers: the `Host` of such a request is a name that nobody allowed. It can also send forms
+to the service, whose answers it cannot read (CSRF): browsers tell where such a request comes from.
+"""
+
+import ipaddress
+import re
+from collections.abc import Sequence
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from service.api import problems
+
+SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
+"""They change nothing (RFC 9110, 9.2.1)."""
+FORM_TYPES = frozenset({"text/plain", "application/x-www-form-urlencoded", "multipart/form-data"})
+"""Content types that a page may send to other sites without asking them first (Fetch, "CORS-safelisted")."""
+
+PAGE_POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+"""Of pages for people: they load nothing from elsewhere and run no inline script, whatever a document contains."""
+HEADERS = {
+    "Content-Security-Policy": "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+}
+"""Of every response that does not set them itself."""
+STRICT_TRANSPORT = "max-age=2592000"
+"""A month, over TLS. `localhost` is left out: there the rule would bind all other local services as well."""
+
+_HOST = re.compile(r"(?:\[([0-9a-f:.]+)\]|([\w.-]+?)\.?)(?::\d{1,5})?", re.IGNORECASE | re.ASCII)
+
+
+class SecurityHeadersMiddleware:
+    """Adds what tells browsers to guess, embed, refer and keep nothing."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def send_with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                for name, value in HEADERS.items():
+                    headers.setdefault(name, value)
+                headers.setdefault("Cache-Control", "no-cache" if "etag" in headers else "no-store")
+                if scope.get("scheme") == "https" and host_of(scope) != "localhost":
+                    headers["Strict-Transport-Security"] = STRICT_TRANSPORT
+            await send(message)
+
+        await self._app(scope, receive, send_with_headers)
+
+
+class AllowedHostsMiddleware:
+    """Refuses requests that were sent to another name than those of this service.
+
+    `allowed`: names, `*.example.com` for all names below one, addresses, networks (`10.0.0.0/8`), or `*` for all.
+    """
+
+    def __init__(self, app: ASGIApp, allowed: Sequence[str]) -> None:
+        self._app = app
+        self._any = "*" in allowed
+        self._names, self._networks = set[str](), []
+        for one in allowed:
+            try:
+                self._networks.append(ipaddress.ip_network(one))
+            except ValueError:
+                self._names.add(one.lower())
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and not self._any and not self._allows(host_of(scope)):
+            detail = "the Host of this request is none of this service's; AZIMUTH_ALLOWED_HOSTS lists those that are"
+            await problems.http_error_response(scope, HTTPException(421, detail))(scope, receive, send)
+            return
+        await self._app(scope, receive, send)
+
+    def _allows(self, host: str) -> bool:
+        try:
+            address = ipaddress.ip_address(host)
+        except ValueError:
+            above = (f"*{host[at:]}" for at, sign in enumerate(host) if sign == ".")
+            return host in self._names or any(one in self._names for one in above)
+        address = getattr(address, "ipv4_mapped", None) or address
+        return any(address in network for network in self._networks)
+
+
+class CrossOriginMiddleware:
+    """Refuses changes that a browser sends on behalf of another site, as Go's `http.CrossOriginProtection` does.
+
+    `trusted`: the origins that may use the API anyway. A request with a key passes: no browser adds one by itself.
+    """
+
+    def __init__(self, app: ASGIApp, trusted: Sequence[str]) -> None:
+        self._app = app
+        self._trusted = frozenset(trusted)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and scope["method"] not in SAFE_METHODS and not self._allows(Headers(scope=scope)):
+            detail = "this request comes from a page of another origin; AZIMUTH_CORS_ORIGINS lists those that may"
+            await problems.http_error_response(scope, HTTPException(403, detail))(scope, receive, send)
+            return
+        await self._app(scope, receive, send)
+
+    def _allows(self, headers: Headers) -> bool:
+        origin, site = headers.get("origin"), headers.get("sec-fetch-site")
+        if "*" in self._trusted or origin in self._trusted or _has_key(headers):
+            return True
+        if site is not None:
+            return site in {"same-origin", "none"}  # none: the user typed the address
+        return origin is None or origin.lower().partition("://")[2] == headers.get("host", "").lower()
+
+
+def _has_key(headers: Headers) -> bool:
+    """In a header that a page has to ask for. Not `Basic`, which a browser sends by itself once it knows it."""
+    bearer = headers.get("authorization", "").lower().startswith("bearer ")
+    return bearer or "api-key" in headers or "x-api-key" in headers
+
+
+def host_of(scope: Scope) -> str:
+    """The name or address of the `Host` header, in lower case and without port; empty where there is no valid one."""
+    sent = Headers(scope=scope).getlist("host")
+    found = _HOST.fullmatch(sent[0]) if len(sent) == 1 else None
+    return "" if found is None else (found[1] or found[2]).lower()

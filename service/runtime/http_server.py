@@ -1,0 +1,175 @@
+"""How the processes listen: on which address and port, over TLS or not, behind which proxies."""
+
+import asyncio
+import ipaddress
+import logging
+import socket
+import ssl
+from collections.abc import Callable
+from contextlib import nullcontext, suppress
+from pathlib import Path
+
+from fastapi import FastAPI
+
+from service.core.errors import Misconfigured
+from service.core.periodic import in_background, repeat_every
+from service.runtime.settings import Settings
+
+log = logging.getLogger(__name__)
+
+KEEP_ALIVE_SECONDS = 75
+"""Longer than clients and proxies keep an idle connection, so that they close it first: a server that does may close it
+while a request is being sent."""
+TLS_CHECK_SECONDS = 2.0
+NEXT_PORTS = 50
+"""So many ports after the wanted one are tried before the system chooses one."""
+LOOPBACK_HOSTS = ("localhost", "*.localhost", "127.0.0.0/8", "::1")
+ALL_ADDRESSES = ("0.0.0.0/0", "::/0")
+"""No page can rebind an address: health checks and scrapers use the address of a container."""
+
+
+async def serve_http(
+    app: FastAPI,
+    settings: Settings,
+    port: int,
+    stop: asyncio.Event,
+    *,
+    drain_seconds: float = 0.0,
+    on_exit: Callable[[], None] = lambda: None,
+) -> None:
+    """Answer requests until `stop`, and `drain_seconds` longer; `on_exit` is called before the last are waited for."""
+    import uvicorn
+
+    from service.api.http_protocol import HttpProtocol
+
+    certificate, key = settings.tls_certificate, settings.tls_key
+    context = None if certificate is None else tls_context(certificate, key)
+    config = uvicorn.Config(
+        app,
+        host=settings.host,
+        port=port,
+        loop="uvloop",
+        http=HttpProtocol,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=bool(settings.trusted_proxies),
+        forwarded_allow_ips=[str(one) for one in settings.trusted_proxies],
+        ssl_certfile=certificate,
+        ssl_context_factory=None if context is None else lambda *_: context,
+        timeout_graceful_shutdown=20,
+        timeout_keep_alive=KEEP_ALIVE_SECONDS,
+    )
+    server = uvicorn.Server(config)
+    # Its own handling of signals would end the process before the database is stopped.
+    server.capture_signals = nullcontext  # type: ignore[assignment]
+
+    async def stop_server() -> None:
+        await stop.wait()
+        app.state.leaving = True
+        await asyncio.sleep(drain_seconds)
+        server.should_exit = True
+        on_exit()
+
+    works = [stop_server()]
+    if context is not None and certificate is not None:
+        works.append(repeat_every("TLS certificate", TLS_CHECK_SECONDS, CertificateReload(context, certificate, key)))
+    async with in_background(*works):
+        await server.serve()
+    if not server.started:
+        raise Misconfigured(f"nothing could listen on port {port}; see the log above for the reason")
+
+
+def tls_context(certificate: Path, key: Path | None) -> ssl.SSLContext:
+    """For TLS 1.2 and later. Misconfigured where the files cannot be read, do not match, or need a passphrase."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    try:
+        context.load_cert_chain(certificate, key, password="")
+    except (OSError, ValueError) as error:
+        raise Misconfigured(
+            f"AZIMUTH_TLS_CERTIFICATE {certificate} with AZIMUTH_TLS_KEY {key or certificate} cannot be used: {error}"
+        ) from error
+    return context
+
+
+class CertificateReload:
+    """Loads the files into a context that is in use when they have changed: new connections get the new certificate.
+
+    Files that cannot be used, such as ones that are half written, leave the former certificate in place.
+    """
+
+    def __init__(self, context: ssl.SSLContext, certificate: Path, key: Path | None) -> None:
+        self._context = context
+        self._files = (certificate, key)
+        self._loaded = self._stamps()
+
+    async def __call__(self) -> None:
+        stamps = self._stamps()
+        if stamps == self._loaded:
+            return
+        self._loaded = stamps
+        tls_context(*self._files)  # in vain where they are unusable: then the one in use stays as it is
+        self._context.load_cert_chain(*self._files, password="")
+        log.info("the TLS certificate was read again")
+
+    def _stamps(self) -> list[tuple[int, int, int]]:
+        """What changes with a file, also behind a link."""
+        found = []
+        for file in filter(None, self._files):
+            with suppress(OSError):
+                stat = file.stat()
+                found.append((stat.st_ino, stat.st_size, stat.st_mtime_ns))
+        return found
+
+
+def allowed_hosts(settings: Settings) -> tuple[str, ...]:
+    """The hosts that requests may name; see `web_security.AllowedHostsMiddleware`."""
+    if is_loopback(settings.host):
+        return (*LOOPBACK_HOSTS, *settings.allowed_hosts)
+    return (*LOOPBACK_HOSTS, *ALL_ADDRESSES, *settings.allowed_hosts) if settings.allowed_hosts else ("*",)
+
+
+def is_loopback(host: str) -> bool:
+    with suppress(ValueError):
+        return ipaddress.ip_address(host).is_loopback
+    return host == "localhost"
+
+
+def require_key_or_loopback(settings: Settings) -> None:
+    """Misconfigured where anybody on the network could read and write: no key, and not bound to loopback."""
+    if not is_loopback(settings.host) and not settings.api_keys:
+        raise Misconfigured(
+            f"AZIMUTH_HOST is {settings.host}, which others can reach: set AZIMUTH_API_KEYS first, or keep to 127.0.0.1"
+        )
+
+
+def require_free_port(host: str, port: int, setting: str = "AZIMUTH_PORT") -> None:
+    """Misconfigured where another program listens there already."""
+    if (reason := _occupied(host, port)) is not None:
+        raise Misconfigured(f"port {port} on {host} cannot be used ({reason}); set {setting}")
+
+
+def first_free_port(host: str, wanted: int) -> int:
+    """`wanted`, or one of the next ports, or any that is free."""
+    candidates = range(wanted, min(wanted + NEXT_PORTS, 65_536))
+    if found := next((port for port in candidates if _occupied(host, port) is None), None):
+        return found
+    with socket.socket(_family(host)) as free:
+        free.bind((host, 0))
+        return int(free.getsockname()[1])
+
+
+def _occupied(host: str, port: int) -> str | None:
+    """Why nothing can listen there; None where it can."""
+    with socket.socket(_family(host)) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            return error.strerror
+    return None
+
+
+def _family(host: str) -> socket.AddressFamily:
+    return socket.AF_INET6 if ":" in host else socket.AF_INET
