@@ -196,3 +196,19 @@ def test_a_word_meets_itself_in_every_spelling(word: str, number: int, zero: str
 def test_of_very_many_terms_the_rarest_are_looked_for(index: LexicalIndex) -> None:
     nonsense = " ".join(f"nonsense{n}" for n in range(3 * TERMS_LIMIT))
     assert [match.document_id for match in index.search(ParsedQuery(text=f"{nonsense} heron"), 10, None)] == ["d0"]
+
+
+@given(
+    st.one_of(any_text, st.text("กาแฟ東京tokyoIdX \u0e48\u200b5", max_size=60)),
+    st.sampled_from(["en", "th", "zh", "de"]),
+)
+@example("東京tokyoกาแฟgetUserById", "th")
+@settings(deadline=None)
+def test_terms_are_those_of_the_tokens_in_their_order(text: str, language: str) -> None:
+    """Documents are indexed by their terms, and highlighted by tokens, all or those of a query alone."""
+    chain = analyzer_for(language).chain(language)
+    tokens = list(chain.tokens(text))
+    assert chain.terms(text) == [token.term for token in tokens]
+    within = list(chain.tokens(text, within=True))
+    some = {token.term for token in within[::2]}
+    assert list(chain.tokens(text, within=True, only=some)) == [token for token in within if token.term in some]

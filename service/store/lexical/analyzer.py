@@ -18,7 +18,7 @@ import json
 import re
 import unicodedata
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence, Set
 from dataclasses import astuple, replace
 from functools import lru_cache
 from importlib.metadata import version
@@ -32,7 +32,7 @@ from service.store.lexical.compounds import split_compound
 from service.store.lexical.folding import IGNORABLE, SYLLABIC, UNSPACED, fold, unify
 from service.store.lexical.language_detection import detect_language, detector_version
 from service.store.lexical.languages import AUTO, LANGUAGES, UNDETERMINED, Language
-from service.store.lexical.word_parts import LONGEST_WORD, part_sequences, run_grams, symbol_terms, symbols
+from service.store.lexical.word_parts import LONGEST_WORD, Span, part_sequences, run_grams, symbol_terms, symbols
 
 _FORMAT = 4
 """Increased when this package makes other terms with the same chain."""
@@ -51,7 +51,6 @@ _MAYBE_RUN = re.compile("[\u0e00-\u1fff\u2e80-\U0010ffff]")
 _RUN = regex.compile(rf"(?V1)[{SYLLABIC}[{UNSPACED}]]")
 _WORDS = regex.compile(rf"(?V1)[{_LETTER}][{_IN_WORD}]*")
 _ASCII_WORDS = re.compile(r"[^\W_]+")
-_TOO_LONG = re.compile(rf"\w{{{LONGEST_WORD}}}")
 _VISIBLE = regex.compile(r"\X")
 
 _JOINED = regex.compile(r"(?<=\p{Arabic}\p{M}*)\u200c+(?=\p{Arabic})")
@@ -101,22 +100,31 @@ class LanguageAnalyzer:
         self.parts = lru_cache(_CACHED_WORDS)(self._parts)
         self.is_stop_word = lru_cache(_CACHED_WORDS)(self._is_stop_word)
 
-    def tokens(self, text: str, *, stop_words: bool = True, within: bool = False) -> Iterator[Token]:
+    def tokens(
+        self, text: str, *, stop_words: bool = True, within: bool = False, only: Set[str] | None = None
+    ) -> Iterator[Token]:
         """In the order of the text, with or without stop words. `within`: also what is found within words (their parts,
-        substrings of very long runs) and between them (symbols)."""
+        substrings of very long runs) and between them (symbols). `only`: these terms alone."""
         for match in (_ASCII_WORDS if text.isascii() else _TOKENS).finditer(text):
+            if match.lastgroup is not None:
+                yield from _grams(match.group(), match.start(), *_GRAMS[match.lastgroup], only)
+                continue
+            word = match.group()
+            terms = self.terms_of_word(word) if len(word) <= LONGEST_WORD else ()
+            parts = self.parts(word) if within else ()
+            if only is not None and not parts and only.isdisjoint(terms):
+                continue  # as most words of a passage
             start, end = match.span()
-            if match.lastgroup is None:
-                word = match.group()
-                if end - start <= LONGEST_WORD and (stop_words or not self.is_stop_word(word)):
-                    for at, term in enumerate(self.terms_of_word(word)):
+            if stop_words or not self.is_stop_word(word):
+                for at, term in enumerate(terms):
+                    if only is None or term in only:
                         yield Token(start, end, term, weight=_PART_WEIGHT if at else 1.0)
-                for one in chain.from_iterable(self.parts(word)) if within else ():
+            for one in chain.from_iterable(parts):
+                if only is None or one.term in only:
                     yield Token(start + one.start, start + one.end, one.term)
-            else:
-                yield from _grams(match.group(), start, *_GRAMS[match.lastgroup])
         for place, term in chain(symbols(text), run_grams(text)) if within else ():
-            yield Token(*place, term)
+            if only is None or term in only:
+                yield Token(*place, term)
 
     def terms(self, text: str) -> list[str]:
         """Every term, in order."""
@@ -124,9 +132,15 @@ class LanguageAnalyzer:
 
     def _terms_of(self, text: str, words: list[str] | None) -> list[str]:
         """`words`: all that the text is made of, where it has no runs of scripts that are written without spaces."""
-        if words is None:
-            return [token.term for token in self.tokens(text)]
-        return [term for word in words for term in self.terms_of_word(word)]
+        if words is not None:
+            return [term for word in words for term in self.terms_of_word(word)]
+        terms: list[str] = []
+        for match in _TOKENS.finditer(text):
+            if match.lastgroup is not None:
+                terms += _gram_terms(match.group(), *_GRAMS[match.lastgroup])
+            elif len(word := match.group()) <= LONGEST_WORD:
+                terms += self.terms_of_word(word)
+        return terms
 
     def sequences(self, text: str) -> list[list[str]]:
         """Every term of a document. Terms of a sequence follow each other: first those of its words, then the parts of
@@ -235,7 +249,7 @@ _WRITTEN_IN = {"syllabic": ("ja", "ko", "zh"), "unspaced": ("km", "lo", "my", "t
 
 
 def _has_run(text: str) -> bool:
-    return _MAYBE_RUN.search(text) is not None and _RUN.search(text) is not None
+    return not text.isascii() and _MAYBE_RUN.search(text) is not None and _RUN.search(text) is not None
 
 
 def _words(text: str) -> list[str]:
@@ -244,26 +258,38 @@ def _words(text: str) -> list[str]:
         words = [match.group() for match in _TOKENS.finditer(text) if match.lastgroup is None]
     else:
         words = (_ASCII_WORDS if text.isascii() else _WORDS).findall(text)
-    return [word for word in words if len(word) <= LONGEST_WORD] if _TOO_LONG.search(text) else words
+    return (
+        words if max(map(len, words), default=0) <= LONGEST_WORD else [one for one in words if len(one) <= LONGEST_WORD]
+    )
 
 
-def _grams(run: str, start: int, shortest: int, longest: int) -> Iterator[Token]:
+def _grams(run: str, start: int, shortest: int, longest: int, only: Set[str] | None) -> Iterator[Token]:
     """N-grams by place, and from short to long, so that those of a phrase follow each other as in a document.
 
     Characters that were decomposed, and those without width, have the place of the visible character they belong to.
     """
-    if run == fold(run, {}):
-        folded = [(one, at, at + 1) for at, one in enumerate(run)]
-    else:
-        folded = [(one, *found.span()) for found in _VISIBLE.finditer(run) for one in fold(found.group(), {})]
+    folded, places = _folded(run)
+    for at in range(len(folded)):
+        for size in range(min(shortest, len(folded)), min(longest, len(folded) - at) + 1):
+            if only is None or folded[at : at + size] in only:
+                part = size < min(longest, len(folded))
+                yield Token(start + places[at][0], start + places[at + size - 1][1], folded[at : at + size], part)
+
+
+def _gram_terms(run: str, shortest: int, longest: int) -> list[str]:
+    """The terms of `_grams`."""
+    folded, _ = _folded(run)
     length = len(folded)
-    for at in range(length):
-        for size in range(min(shortest, length), longest + 1):
-            if at + size <= length:
-                part = size < min(longest, length)
-                characters = folded[at : at + size]
-                first, last = start + characters[0][1], start + characters[-1][2]
-                yield Token(first, last, "".join(one for one, _, _ in characters), part)
+    sizes = range(min(shortest, length), longest + 1)
+    return [folded[at : at + size] for at in range(length) for size in sizes if at + size <= length]
+
+
+def _folded(run: str) -> tuple[str, Sequence[Span]]:
+    """A run with one spelling of each character, and the places of its characters in the run."""
+    if run == fold(run, {}):
+        return run, [(at, at + 1) for at in range(len(run))]
+    visible = [(fold(found.group(), {}), found.span()) for found in _VISIBLE.finditer(run)]
+    return "".join(one for one, _ in visible), [place for one, place in visible for _ in one]
 
 
 def _raw(*filters: tantivy.Filter) -> tantivy.TextAnalyzer:

@@ -3,12 +3,12 @@
 import html
 import re
 from bisect import bisect_left
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import regex
 
 from service.core.query_syntax import Highlights
-from service.store.lexical.analyzer import LanguageAnalyzer
+from service.store.lexical.query import TermWeights
 
 FRAGMENT_LENGTH = 200
 """Longest fragment, in characters."""
@@ -26,21 +26,18 @@ Span = tuple[int, int]
 
 
 def highlighted(
-    passage: str,
-    chains: Sequence[LanguageAnalyzer],
-    weight_of: Callable[[LanguageAnalyzer, str], float],
-    verbatim: Sequence[str] = (),
-    apart: Sequence["regex.Pattern[str]"] = (),
+    passage: str, weights: TermWeights, verbatim: Sequence[str] = (), apart: Sequence["regex.Pattern[str]"] = ()
 ) -> Highlights:
-    """`weight_of`: the weight of a term of this chain; 0 where the query does not contain it. `verbatim`: identifiers,
-    each marked as one where it stands as it is. `apart`: words whose parts may be written apart."""
+    """`verbatim`: identifiers, each marked as one where it stands as it is. `apart`: words whose parts may be written
+    apart."""
     matches: dict[Span, tuple[float, str]] = {}
-    for chain in chains:
-        for token in chain.tokens(passage, within=True):
-            weight = weight_of(chain, token.term)
-            if weight > 0:
+    for chain in weights.chains:
+        tokens = list(chain.tokens(passage, within=True, only=weights.searched(chain)))
+        weight_of = weights.weigh(chain, {token.term for token in tokens})
+        for token in tokens:
+            if token.term in weight_of:
                 span = (token.start, token.end)
-                matches[span] = max(matches.get(span, (0.0, "")), (weight, token.term))
+                matches[span] = max(matches.get(span, (0.0, "")), (weight_of[token.term], token.term))
     for pattern in apart:
         for found in pattern.finditer(passage):
             matches.setdefault(found.span(), (_APART_WEIGHT, pattern.pattern))

@@ -212,10 +212,10 @@ class LexicalIndex:
     def highlight(self, words: ParsedQuery, passages: Sequence[str]) -> list[Highlights]:
         """Aligned with the passages."""
         with self._query(words) as query:
-            chains, weight_of = query.highlighting()
+            weights = query.highlighting()
             verbatim = [one.text for one in query_identifiers(words.text)]
             apart = words_apart(words.text)
-            return [highlighted(passage, chains, weight_of, verbatim, apart) for passage in passages]
+            return [highlighted(passage, weights, verbatim, apart) for passage in passages]
 
     @contextmanager
     def _query(self, words: ParsedQuery) -> Iterator[LexicalQuery]:

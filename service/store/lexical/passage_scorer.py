@@ -29,9 +29,10 @@ class PassageScorer:
     def __init__(self, query: LexicalQuery, words: ParsedQuery) -> None:
         self._searcher = query.searcher
         self._words = words
-        chains, self._weight = query.highlighting()
-        self._chains = chains[:_LANGUAGES]
+        self._weights = query.highlighting()
+        self._chains = self._weights.chains[:_LANGUAGES]
         self._identifiers = query_identifiers(words.text) if words.identifiers else []
+        self._grams = query_grams(words.text)
         self._apart = compound_words(words.text)
 
     def scores(self, passages: Sequence[str]) -> tuple[float, ...]:
@@ -58,15 +59,17 @@ class PassageScorer:
         words: dict[str, float] = {}
         stems: dict[str, str] = {}
         for chain in self._chains:
-            for token in chain.query_tokens(self._words.text):
+            tokens = chain.query_tokens(self._words.text)
+            weights = self._weights.weigh(chain, {token.term for token in tokens})
+            for token in tokens:
                 word = self._words.text[token.start : token.end].casefold()
                 stem = token.term.removeprefix(chain.tag)
                 # All but the last letter, for "batteries" has the stem "batteri", and "battery" too.
                 stems[word] = stem[:-1] if len(stem) > _LEAST_STEM else stem
-                words[word] = max(words.get(word, 0.0), self._weight(chain, token.term))
+                words[word] = max(words.get(word, 0.0), weights.get(token.term, 0.0))
         rarest = sorted(words, key=lambda word: -words[word])[:_LITERALS]
         sought = {literal: words[word] for word in rarest for literal in (word, stems[word])}
-        sought |= dict.fromkeys(query_grams(self._words.text)[:_LITERALS], 1.0)
+        sought |= dict.fromkeys(self._grams[:_LITERALS], 1.0)
         sought |= {max(parts, key=len).casefold(): 1.0 for parts in self._apart}
         verbatim = (*(one.text for one in self._identifiers), *self._words.required, *self._words.quoted)
         sought |= dict.fromkeys(map(str.casefold, verbatim[:_LITERALS]), sum(words.values()))
@@ -74,12 +77,12 @@ class PassageScorer:
 
     def _bm25(self, chain: LanguageAnalyzer, texts: Sequence[str], passages: int) -> list[float]:
         """Of texts that are the only ones with such words among so many passages."""
-        terms = [[*chained(*chain.sequences(text)), *(gram for _, gram in run_grams(text))] for text in texts]
+        terms = [list(chained(*chain.sequences(text))) for text in texts]
+        if self._grams:
+            terms = [[*own, *(gram for _, gram in run_grams(text))] for own, text in zip(terms, texts, strict=True)]
         held = [set(own) for own in terms]
-        weights: dict[str, float] = {}
-        for term in set[str]().union(*held):
-            if (weight := self._weight(chain, term)) > 0:
-                weights[term] = weight + idf(passages, sum(term in own for own in held))
+        in_index = self._weights.weigh(chain, set[str]().union(*held))
+        weights = {term: weight + idf(passages, sum(term in own for own in held)) for term, weight in in_index.items()}
         average = sum(map(len, terms)) / max(1, len(terms))
 
         def bm25(own: Sequence[str], distinct: set[str]) -> float:

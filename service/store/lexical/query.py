@@ -8,7 +8,8 @@ language: where one document in twelve is German, "der" is not a rare word.
 import json
 import math
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
+from dataclasses import dataclass
 from functools import cache
 from itertools import islice
 from typing import Any
@@ -253,9 +254,8 @@ class LexicalQuery:
             if queries:
                 yield tantivy.Query.disjunction_max_query(queries)
 
-    def highlighting(self) -> tuple[list[LanguageAnalyzer], Callable[[LanguageAnalyzer, str], float]]:
-        """The chains that analyse a passage, likely ones first, and the weight of a term there: its idf, or 0 where it
-        is not searched."""
+    def highlighting(self) -> "TermWeights":
+        """What is searched in passages, in the languages that the query may be in."""
         terms = {chain.code: chain.highlight_terms(self._words.text) for chain in self._chains}
         phrases = " ".join((*self._words.required, *self._words.quoted))
         if phrases:
@@ -265,17 +265,38 @@ class LexicalQuery:
         if self._words.typos is not None:
             for word, unknown in self._unknown_words():
                 misspelled += ((term, self._words.typos.max_edits_for(word)) for term in unknown)
-
-        @cache
-        def weight(chain: LanguageAnalyzer, term: str) -> float:
-            if term in terms[chain.code] or term in grams:
-                return idf(self.searcher.num_docs, self.searcher.doc_freq("body", term))
-            if any(edits and OSA.distance(wrong, term, score_cutoff=edits) <= edits for wrong, edits in misspelled):
-                return _DISCOUNT[-1]
-            return 0.0
-
         likely_first = sorted(terms, key=lambda code: -self._languages.get(code, 0.0))
-        return [self._analyzer.chain(code) for code in likely_first], weight
+        return TermWeights(
+            rareness=cache(lambda term: idf(self.searcher.num_docs, self.searcher.doc_freq("body", term))),
+            chains=[self._analyzer.chain(code) for code in likely_first],
+            terms={code: own | grams for code, own in terms.items()},
+            misspelled=[(term, edits) for term, edits in misspelled if edits],
+        )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TermWeights:
+    """The weights of the terms of passages. `chains`: analyse the passages, likely ones first. `terms`: what is
+    searched, by the code of the chain. `misspelled`: terms of the query that no document has, with the edits that they
+    allow. `rareness`: the idf in the index."""
+
+    rareness: Callable[[str], float]
+    chains: Sequence[LanguageAnalyzer]
+    terms: Mapping[str, frozenset[str]]
+    misspelled: Sequence[tuple[str, int]]
+
+    def searched(self, chain: LanguageAnalyzer) -> frozenset[str] | None:
+        """All terms that have a weight; None where terms that are like them have one, too."""
+        return None if self.misspelled else self.terms[chain.code]
+
+    def weigh(self, chain: LanguageAnalyzer, terms: Set[str]) -> dict[str, float]:
+        """The weight of those that are searched."""
+        searched = self.terms[chain.code].intersection(terms)
+        weights = {term: self.rareness(term) for term in searched}
+        for term in terms - searched if self.misspelled else ():
+            if any(OSA.distance(wrong, term, score_cutoff=edits) <= edits for wrong, edits in self.misspelled):
+                weights[term] = _DISCOUNT[-1]
+        return weights
 
 
 def _explanation(node: Mapping[str, Any]) -> dict[str, float]:
