@@ -17,6 +17,7 @@ the two.
 
 import math
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
@@ -62,6 +63,12 @@ Filter = Condition | And | Or | Not
 MAX_DEPTH: Final = 8
 MAX_CONDITIONS: Final = 100
 MAX_VALUES: Final = 1_000
+"""In one list."""
+MAX_VALUES_IN_ALL: Final = 10_000
+MAX_CHARACTERS: Final = 500_000
+"""Code points of all names and texts; metadata has 65,536 bytes at most."""
+MAX_READINGS: Final = 1_000
+"""Of all names: each can be read in 2^(n-1) ways, given n parts between dots, and each of them is looked for."""
 MAX_DECLARED: Final = 16
 
 _ORDERED: Mapping[str, Callable[[Any, Any], bool]] = {"$gt": gt, "$gte": ge, "$lt": lt, "$lte": le}
@@ -118,10 +125,10 @@ def typed(where: Filter, types: FieldTypes) -> Filter:
 
 
 class _Parser:
-    """Parses one filter, and counts its conditions."""
+    """Parses one filter, and counts what it is made of: that decides what it costs for each document."""
 
     def __init__(self) -> None:
-        self._parts = 0
+        self._counts: Counter[str] = Counter()
 
     def conjunction(self, raw: object, at: str, depth: int) -> Filter:
         """An object of fields and of `$and`, `$or`, `$not`: all of them must hold."""
@@ -145,6 +152,7 @@ class _Parser:
             case _ if key.startswith("$"):
                 raise Invalid.at(place, "unknown operator; here $and, $or and $not are known, or a field name")
             case _:
+                self._count(place, "characters in all", MAX_CHARACTERS, len(key))  # before they are normalised
                 yield from self._field(_path(key, place), value, place, depth)
 
     def _list(self, raw: object, at: str, depth: int) -> Iterator[Filter]:
@@ -183,12 +191,18 @@ class _Parser:
         if operator not in _OPERATORS:
             raise Invalid.at(at, f"unknown operator; known are {', '.join(sorted(_OPERATORS))} and $not")
         self._count(at)
+        self._count(at, "ways to read the dots of all field names", MAX_READINGS, 2 ** (len(path) - 1))
+        values = operand if isinstance(operand, list | tuple) else (operand,)
+        if len(values) <= MAX_VALUES:  # `_operand` refuses a longer list
+            self._count(at, "values in all", MAX_VALUES_IN_ALL, len(values))
+            characters = sum(len(one) for one in values if isinstance(one, str))
+            self._count(at, "characters in all", MAX_CHARACTERS, characters)
         return Condition(path, cast(Operator, operator), _operand(operator, operand, at), at)
 
-    def _count(self, at: str) -> None:
-        self._parts += 1
-        if self._parts > MAX_CONDITIONS:
-            raise Invalid.at(at, f"more than {MAX_CONDITIONS} conditions")
+    def _count(self, at: str, what: str = "conditions", most: int = MAX_CONDITIONS, more: int = 1) -> None:
+        self._counts[what] += more
+        if self._counts[what] > most:
+            raise Invalid.at(at, f"more than {most} {what}")
 
 
 def _and(parts: Iterator[Filter]) -> Filter:

@@ -8,7 +8,21 @@ import pytest
 from service.core import filters
 from service.core.collections import DeclaredField
 from service.core.errors import Invalid
-from service.core.filters import MAX_CONDITIONS, MAX_DEPTH, MAX_VALUES, And, Condition, Not, Or, matches, parse, typed
+from service.core.filters import (
+    MAX_CHARACTERS,
+    MAX_CONDITIONS,
+    MAX_DEPTH,
+    MAX_READINGS,
+    MAX_VALUES,
+    MAX_VALUES_IN_ALL,
+    And,
+    Condition,
+    Not,
+    Or,
+    matches,
+    parse,
+    typed,
+)
 from service.core.metadata import MAX_FIELD_LENGTH, Instant
 
 
@@ -45,6 +59,9 @@ def test_the_limits_themselves_are_allowed() -> None:
     parse({f"f{n}": n for n in range(MAX_CONDITIONS)})
     parse({"a": {"$in": list(range(MAX_VALUES))}})
     parse({"a" * MAX_FIELD_LENGTH: 1})
+    parse({f"f{n}": {"$nin": [n] * MAX_VALUES} for n in range(MAX_VALUES_IN_ALL // MAX_VALUES)})
+    parse({"a": "x" * (MAX_CHARACTERS - 1)})
+    parse({f"a.b.c.d.e.f.g.h{n}": 1 for n in range(MAX_READINGS // 128)})
 
 
 @pytest.mark.parametrize(
@@ -91,6 +108,13 @@ def test_the_limits_themselves_are_allowed() -> None:
         (nested(MAX_DEPTH + 1), "filter" + ".$not" * MAX_DEPTH, "nested more than 8 deep"),
         ({f"f{n}": n for n in range(MAX_CONDITIONS + 1)}, f"filter.f{MAX_CONDITIONS}", "more than 100 conditions"),
         ({"$or": [{}] * (MAX_CONDITIONS + 1)}, "filter.$or", "more than 100 conditions"),
+        ({"$and": [{"a": {"$nin": [0] * MAX_VALUES}}] * 49}, "filter.$and.10.a.$nin", "more than 10000 values in all"),
+        ({f"f{n}": {"$in": [0] * MAX_VALUES} for n in range(11)}, "filter.f10.$in", "more than 10000 values in all"),
+        ({"a": {"$in": ["x" * 1_000] * 501}}, "filter.a.$in", "more than 500000 characters in all"),
+        ({"a": {"$contains": "x" * MAX_CHARACTERS}}, "filter.a.$contains", "characters in all"),
+        ({"x" * (MAX_CHARACTERS + 1): 1}, "filter." + "x" * 512, "characters in all"),
+        ({f"a.b.c.d.e.f.g.h{n}": 1 for n in range(8)}, "filter.a.b.c.d.e.f.g.h7", "more than 1000 ways to read the"),
+        ({"$or": [{"a.b.c.d.e.f": {"$exists": True}}] * 32}, "filter.$or.31.a.b.c.d.e.f.$exists", "ways to read the"),
     ],
 )
 def test_what_is_refused_and_where(raw: object, field: str, message: str) -> None:

@@ -24,6 +24,7 @@ from service.store.postgres.connection.pool import Connection, Pool
 from service.store.postgres.filters import indexed_fields
 from service.store.postgres.filters.field_ranges import FieldNumbers, FieldRange, RangedFilter, ranges_of
 from service.store.postgres.filters.filter_sql import indexed_predicate, predicate
+from service.store.postgres.filters.simplify import simplified
 
 SQL = sql_files.load("filter_matches")
 
@@ -90,7 +91,8 @@ class FilterMatches:
         self._fields: dict[CollectionId, tuple[float, FieldNumbers]] = {}
 
     async def find(self, collection_id: CollectionId, where: Filter, cap: int) -> FilterMatch:
-        """As `Documents.filter_match`."""
+        """As `Documents.match_filter`."""
+        where = simplified(where)
         key = (collection_id, repr(where))  # not `where` itself: to Python 1, 1.0 and True are the same
         async with self._pool.connection() as connection:
             size = await self._size(connection, collection_id)

@@ -13,24 +13,31 @@ from typing import Any, assert_never
 from psycopg import sql
 from psycopg.types.json import Jsonb
 
-from service.core.filters import And, Condition, Filter, Not, Or
+from service.core.filters import And, Condition, Filter, Not, Or, Scalar
 from service.core.metadata import DATETIME, Instant, readings
+from service.store.postgres.filters.simplify import simplified
 
 MAX_INDEXED_VALUES = 100
 """Values of `$in` that the index is asked for; a longer list is compared one document at a time."""
+MIN_HASHED_VALUES = 9
+"""From so many values on PostgreSQL looks each value of a document up in a hash table, whose time does not grow with
+their number; a path compares with one after the other."""
 
 _AND = sql.SQL(" AND "), sql.SQL("true")
 _OR = sql.SQL(" OR "), sql.SQL("false")
 """The operator, and what it gives for no parts."""
 _EXISTS = sql.SQL("jsonb_path_exists(d.metadata, {path}::jsonpath)")
 _COMPARES = sql.SQL("jsonb_path_exists(d.metadata, {path}::jsonpath, {operand}::jsonb)")
-_HAS_ELEMENT = sql.SQL(
-    "EXISTS (SELECT FROM jsonb_path_query(d.metadata, {path}::jsonpath) AS found (value)"
-    " WHERE jsonb_typeof(found.value) = 'array' AND found.value @> {element}::jsonb)"
+_FINDS = sql.SQL(
+    "EXISTS (SELECT FROM unnest({paths}::jsonpath[]) AS p (path), jsonb_path_query(d.metadata, p.path) AS e (value)"
+    " WHERE {test})"
 )
-_HAS_SUBSTRING = sql.SQL(
-    "EXISTS (SELECT FROM jsonb_path_query(d.metadata, {path}::jsonpath) AS found (value)"
-    " WHERE jsonb_typeof(found.value) = 'string' AND strpos(found.value #>> '{{}}', {part}) > 0)"
+"""One of the values `e.value` that the paths find passes a test."""
+_IS_ANY_OF = sql.SQL("e.value = ANY ({values}::jsonb[])")
+_HAS_ELEMENT = sql.SQL("jsonb_typeof(e.value) = 'array' AND e.value @> {element}::jsonb")
+_HAS_ELEMENT_OR_PART = sql.SQL(
+    "CASE jsonb_typeof(e.value) WHEN 'array' THEN e.value @> {element}::jsonb"
+    " WHEN 'string' THEN strpos(e.value #>> '{{}}', {part}) > 0 END"
 )
 
 COMPARISONS = {"$eq": "=", "$in": "=", "$gt": ">", "$gte": ">=", "$lt": "<", "$lte": "<="}
@@ -39,10 +46,7 @@ INSTANT = sql.SQL(
     " THEN extract(epoch FROM replace(e.value #>> '{}', ',', '.')::timestamptz) END"
 )
 """The seconds since 1970 of the JSON value `e.value` (in UTC, as is the session); NULL where it names no instant."""
-_COMPARES_INSTANT = sql.SQL(
-    "EXISTS (SELECT FROM jsonb_path_query(d.metadata, {path}::jsonpath) AS e (value)"
-    " WHERE {instant} {operator} ANY ({operands}::numeric[]))"
-)
+_COMPARES_INSTANT = sql.SQL("{instant} {operator} ANY ({operands}::numeric[])")
 
 # A filter expression unwraps an array, and its comparison would unwrap once more: the type test keeps it at one level.
 _TESTS: Mapping[str, str] = {
@@ -66,13 +70,13 @@ class Predicate:
 def predicate(where: Filter | None) -> Predicate:
     """The filter in SQL; None lets everything pass."""
     values: dict[str, Any] = {}
-    return Predicate(_AND[1] if where is None else _compose(where, values), values)
+    return Predicate(_AND[1] if where is None else _compose(simplified(where), values), values)
 
 
 def indexed_predicate(where: Filter) -> Predicate:
     """The same, preceded by a condition for the index over metadata where the filter requires an equality."""
     condition = predicate(where)
-    if (path := _necessary(where)) is None:
+    if (path := _necessary(simplified(where))) is None:
         return condition
     expression = sql.SQL("(d.metadata @? {path}::jsonpath AND {condition})")
     values = {**condition.values, "necessary": path}
@@ -138,12 +142,12 @@ def _condition(condition: Condition, values: dict[str, Any]) -> sql.Composable:
     def exists() -> sql.Composable:
         return _EXISTS.format(path=bind(_any_path(paths)))
 
-    def queries(expression: sql.SQL, end: str = "", **parts: sql.Composable) -> sql.Composable:
-        """It holds of a value that one of the paths finds."""
-        each = [expression.format(path=bind(f"lax ${path}{end}"), **parts) for path in paths]
-        return sql.SQL("({})").format(_OR[0].join(each))
+    def finds(test: sql.Composable, end: str = "") -> sql.Composable:
+        return _FINDS.format(paths=bind([f"lax ${path}{end}" for path in paths]), test=test)
 
-    def compares(operator: str, operand: object) -> sql.Composable:
+    def compares(operator: str, operand: Scalar | tuple[Scalar, ...]) -> sql.Composable:
+        if isinstance(operand, tuple) and len(operand) >= MIN_HASHED_VALUES:
+            return finds(_IS_ANY_OF.format(values=bind([Jsonb(one) for one in operand])), "[*]")
         path = bind(_any_path(paths, f" {_TESTS[operator]}"))
         return _COMPARES.format(path=path, operand=bind(Jsonb({"v": operand})))
 
@@ -151,7 +155,8 @@ def _condition(condition: Condition, values: dict[str, Any]) -> sql.Composable:
         if instants := [one for one in operands if isinstance(one, Instant)]:
             values["datetime"] = DATETIME
             symbol = sql.SQL(COMPARISONS[operator])
-            return queries(_COMPARES_INSTANT, "[*]", instant=INSTANT, operator=symbol, operands=bind(instants))
+            test = _COMPARES_INSTANT.format(instant=INSTANT, operator=symbol, operands=bind(instants))
+            return finds(test, "[*]")
         return compares(operator, operand)
 
     def equals(operator: str) -> sql.Composable:
@@ -174,10 +179,10 @@ def _condition(condition: Condition, values: dict[str, Any]) -> sql.Composable:
         case "$gt" | "$gte" | "$lt" | "$lte":
             return holds(condition.operator)
         case "$contains":
-            element = queries(_HAS_ELEMENT, element=bind(Jsonb(operand)))
+            element = bind(Jsonb(operand))
             if not isinstance(operand, str):
-                return element
-            return sql.SQL("({} OR {})").format(element, queries(_HAS_SUBSTRING, part=bind(operand)))
+                return finds(_HAS_ELEMENT.format(element=element))
+            return finds(_HAS_ELEMENT_OR_PART.format(element=element, part=bind(operand)))
         case _:
             assert_never(condition.operator)
 
