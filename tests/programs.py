@@ -5,7 +5,7 @@ import socket
 
 import pytest
 
-PACKAGES = {"promtool": "prometheus", "prometheus": "prometheus", "chromium": "chromium"}
+PACKAGES = {"promtool": "prometheus", "prometheus": "prometheus", "chromium": "chromium", "openssl": "openssl"}
 """Of Debian and its children, as `.ci/run` installs them."""
 
 
