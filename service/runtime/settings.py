@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, IPvAnyNetwork, SecretStr, field_validator
+from pydantic import AfterValidator, Field, IPvAnyNetwork, SecretStr, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 NO_RERANKER = "none"
@@ -13,8 +13,21 @@ Host = Annotated[str, Field(pattern=r"^(\*|(\*\.)?[A-Za-z0-9_][A-Za-z0-9_.-]*|[0
 """A name, `*.` and a name, an address, a network, or `*`: without scheme and port."""
 
 
+def _sendable(key: SecretStr) -> SecretStr:
+    """Without the line break that files end with. Clients refuse to send others, and show the key as they do."""
+    value = key.get_secret_value().strip()
+    if not value.isprintable():
+        raise ValueError("has control characters, which no header can carry")
+    return SecretStr(value)
+
+
+Key = Annotated[SecretStr, AfterValidator(_sendable)]
+
+
 class Settings(BaseSettings):
-    model_config = SettingsConfigDict(env_prefix="AZIMUTH_", frozen=True, extra="ignore", env_ignore_empty=True)
+    model_config = SettingsConfigDict(
+        env_prefix="AZIMUTH_", frozen=True, extra="ignore", env_ignore_empty=True, hide_input_in_errors=True
+    )
 
     database_url: str | None = Field(
         None, description="PostgreSQL to use; none: an embedded server in the data folder."
@@ -31,7 +44,7 @@ class Settings(BaseSettings):
     drain_seconds: float = Field(
         0.0, ge=0, le=300, description="How long a stopped API goes on answering, not ready, while balancers turn away."
     )
-    api_keys: Annotated[tuple[SecretStr, ...], NoDecode] = Field(
+    api_keys: Annotated[tuple[Key, ...], NoDecode] = Field(
         (), description="Comma-separated keys; a request must carry one as a bearer token."
     )
     cors_origins: Annotated[tuple[Origin, ...], NoDecode] = Field(
@@ -68,7 +81,7 @@ class Settings(BaseSettings):
     encoder_url: str | None = Field(
         None, description="Another Azimuth that encodes instead of this one; both must know the same models."
     )
-    encoder_key: SecretStr | None = Field(None, description="API key for AZIMUTH_ENCODER_URL.")
+    encoder_key: Key | None = Field(None, description="API key for AZIMUTH_ENCODER_URL.")
     check_seconds: float = Field(30.0, ge=1, description="How often running processes verify their models.")
     threads: int = Field(0, ge=0, description="Threads of a model on CPU; 0: all cores.")
 
@@ -119,6 +132,11 @@ class Settings(BaseSettings):
     @classmethod
     def _split(cls, value: Any) -> Any:
         return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+    def secrets(self) -> list[str]:
+        """What no log may show. Passwords within addresses are recognised by their form."""
+        keys = (*self.api_keys, *([] if self.encoder_key is None else [self.encoder_key]))
+        return [key.get_secret_value() for key in keys]
 
     def address(self, port: int | None = None) -> str:
         """The URL at which a client on this machine reaches the API, or a process of the service on another port."""

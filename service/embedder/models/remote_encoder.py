@@ -57,6 +57,8 @@ class EncoderService:
             raise Misconfigured(f"{url} is no address of an encoder: {error}") from error
         if self._http.base_url.scheme not in ("http", "https") or not self._http.base_url.host:
             raise Misconfigured(f"{url} is no address of an encoder: it must start with http:// or https://")
+        if self._http.base_url.userinfo:  # every message names the address
+            raise Misconfigured("the address of an encoder holds a password; its key is AZIMUTH_ENCODER_KEY")
         self._down: tuple[float, str] = (0.0, "")
 
     def __call__(self, spec: EmbedderSpec) -> Encoder:

@@ -1,8 +1,12 @@
 import json
 import logging
 import sys
+from typing import Any
+
+import pytest
 
 from service.runtime.logging import JsonFormatter
+from service.runtime.settings import Settings
 
 
 def test_a_line_is_one_json_object_with_its_extras() -> None:
@@ -22,3 +26,58 @@ def test_an_exception_stays_on_the_line() -> None:
         record = logging.LogRecord("service", logging.ERROR, "file", 1, "failed", (), sys.exc_info())
     line = json.loads(JsonFormatter().format(record))
     assert "ValueError: broken" in line["exception"]
+
+
+def logged(secrets: list[str], message: str, *values: object, error: Any = None, **extra: object) -> str:
+    record = logging.LogRecord("service", logging.ERROR, "file", 1, message, values, error)
+    vars(record).update(extra)
+    line = JsonFormatter(secrets).format(record)
+    assert json.loads(line)["time"]
+    return line
+
+
+KEYS = ["a-long-secret", 'with "quotes" and \\', "schlüssel-öä", "12345678"]
+
+
+@pytest.mark.parametrize("key", KEYS)
+def test_no_line_shows_a_key(key: str) -> None:
+    try:
+        raise ValueError(f"Illegal header value {f'Bearer {key}'.encode()!r}")
+    except ValueError as error:
+        traceback = (type(error), error, error.__traceback__)
+    for line in (
+        logged([key], "sent %s", key),
+        logged([key], "sent", headers={"X-API-Key": key}),
+        logged([key], "sent", **{key: [key]}),
+        logged([key], f"/v1/collections?key={key}", error=traceback),
+    ):
+        assert key not in line
+        assert "***" in line
+    assert json.dumps(key, ensure_ascii=False)[1:-1] not in logged([key], "failed", error=traceback)
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("Authorization: Bearer sk-1234.5/x+y=, next", "Authorization: Bearer ***, next"),
+        ("b'Bearer abc'", "b'Bearer ***'"),
+        ("postgresql://me:p%40ss@db:5432/x", "postgresql://me:***@db:5432/x"),
+        ("http://127.0.0.1:8000/livez and a@b.example", "http://127.0.0.1:8000/livez and a@b.example"),
+        ("the bearer", "the bearer"),
+    ],
+)
+def test_credentials_of_any_origin_are_hidden(text: str, shown: str) -> None:
+    """Those that no setting holds: of clients, of the database."""
+    assert json.loads(logged([], "%s", text))["message"] == shown
+
+
+def test_a_short_secret_leaves_lines_as_they_are() -> None:
+    assert json.loads(logged(["e", "1"], "level 1"))["message"] == "level 1"
+
+
+@pytest.mark.parametrize("name", ["api_keys", "encoder_key"])
+def test_a_key_that_no_header_can_carry_is_refused_without_showing_it(name: str) -> None:
+    assert Settings.model_validate({name: "secret-key\n"}).secrets() == ["secret-key"]
+    with pytest.raises(ValueError, match="control characters") as caught:
+        Settings.model_validate({name: "secret\n-key"})
+    assert "secret" not in str(caught.value)

@@ -186,3 +186,9 @@ async def test_models_are_listed_and_none_is_loaded_for_it() -> None:
 def test_an_address_that_is_none_is_told_at_the_start(url: str) -> None:
     with pytest.raises(Misconfigured, match="no address of an encoder"):
         ModelRegistry(default="hashing", encoder_url=url)
+
+
+def test_an_address_with_a_password_is_refused_without_repeating_it() -> None:
+    with pytest.raises(Misconfigured, match="AZIMUTH_ENCODER_KEY") as caught:
+        ModelRegistry(default="hashing", encoder_url="https://me:s3cret@encoder")
+    assert "s3cret" not in str(caught.value)
