@@ -29,6 +29,7 @@ FLAGS = (
     "--no-proxy-server",
     "--hide-scrollbars",
     "--force-prefers-reduced-motion",
+    "--host-resolver-rules=MAP *.example 127.0.0.1",  # a foreign name that points here
     "--remote-debugging-port=0",
 )
 Scheme = Literal["light", "dark"]

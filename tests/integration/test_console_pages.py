@@ -5,7 +5,9 @@ Light and dark, on a desk and on a phone: nothing may be wider than the window, 
 
 import json
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import pairwise, product
+from threading import Thread
 
 import httpx
 import pytest
@@ -178,3 +180,89 @@ def test_all_collections_are_on_the_overview(page: Page, service: Running) -> No
     page.click("#answer tbody td:nth-child(3) a")
     page.until("new URLSearchParams(location.search).get('view') === 'recall'")
     arrived(page)
+
+
+def test_the_reference_is_shown_and_answers(page: Page, service: Running) -> None:
+    page.look()
+    page.open(f"{service.url}/docs")
+    page.until("document.querySelectorAll('.opblock').length > 30", "every route is listed")
+    page.click("#operations-operations-livez_livez_get button.opblock-summary-control")
+    page.click("#operations-operations-livez_livez_get .try-out__btn")
+    page.click("#operations-operations-livez_livez_get .execute")
+    page.until("document.querySelector('.live-responses-table')?.innerText.includes('alive')", "an answer is shown")
+    assert page.complaints == []
+
+
+class Foreign(BaseHTTPRequestHandler):
+    """The page of another origin."""
+
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.send_header("Content-Type", "text/html")
+        self.end_headers()
+        self.wfile.write(b"<!doctype html><title>Elsewhere</title><body>")
+
+    def log_message(self, *_: object) -> None: ...
+
+
+# What a page may try on another origin without asking it: each is sent, and what the page can read of it is returned.
+ATTACKS = """
+(async () => {
+  const service = "SERVICE", documents = `${service}/v1/collections/COLLECTION/documents`;
+  const body = '{"documents": [{"id": "foreign", "text": "x"}]}';
+  const read = (url, options) => fetch(url, options).then((one) => one.text(), () => "");
+  for (const type of ["text/plain", "application/x-www-form-urlencoded"])
+    await read(documents, { method: "POST", mode: "no-cors", body: new Blob([body], { type }) });
+  await read(`${documents}/failed/retry`, { method: "POST", mode: "no-cors" });
+  await read(documents, { method: "POST", headers: { "Content-Type": "application/json" }, body });
+  await read(`${service}/v1/collections/COLLECTION?confirm=COLLECTION`, { method: "DELETE" });
+  navigator.sendBeacon(documents, body);
+  for (const kind of ["text/plain", "multipart/form-data"]) {
+    const frame = Object.assign(document.createElement("iframe"), { name: kind });
+    const form = Object.assign(document.createElement("form"), {
+      method: "POST", enctype: kind, action: documents, target: kind,
+    });
+    form.append(Object.assign(document.createElement("input"), { name: body.replace("x", "x="), value: "" }));
+    document.body.append(frame, form);
+    const loaded = new Promise((resolve) => frame.addEventListener("load", resolve));
+    form.submit();
+    await loaded;
+  }
+  const element = (tag, address) => new Promise((resolve) => {
+    const one = Object.assign(document.createElement(tag), { src: address });
+    one.addEventListener("load", () => resolve(`${tag} ${address}`));
+    one.addEventListener("error", () => resolve(""));
+    document.body.append(one);
+  });
+  return [await read(`${service}/v1/collections`), await element("script", `${service}/console/dom.js`),
+          await element("img", `${service}/console/swagger/favicon.png`)].join("");
+})()
+"""
+
+
+def test_pages_of_others_read_and_change_nothing(page: Page, service: Running, client: httpx.Client) -> None:
+    path = f"/v1/collections/{scene.COLLECTION}/documents"
+    before = client.get(path).json()
+    with ThreadingHTTPServer(("127.0.0.1", 0), Foreign) as foreign:
+        Thread(target=foreign.serve_forever).start()
+        page.open(f"http://127.0.0.1:{foreign.server_port}/")
+        assert page.evaluate(ATTACKS.replace("SERVICE", service.url).replace("COLLECTION", scene.COLLECTION)) == ""
+        foreign.shutdown()
+    counted = 'azimuth_http_request_seconds_count{method="POST",route="unmatched",status="403"}'
+    assert f"{counted} 6.0" in client.get("/metrics").text
+    page.open(service.url.replace("127.0.0.1", "rebound.example") + "/v1/collections")
+    assert '"status":421' in page.text("body")
+    assert client.get(path).json() == before
+    page.complaints.clear()
+
+
+def test_a_script_within_the_console_is_not_run(page: Page, service: Running) -> None:
+    """Whatever finds a way to put HTML into it."""
+    show(page, service, "search")
+    markup = '<img src=x onerror="window.ran = 1"><p style="color: red" id="styled">x</p>'
+    page.evaluate(f"document.body.insertAdjacentHTML('beforeend', {json.dumps(markup)})")
+    assert page.evaluate("getComputedStyle(document.querySelector('#styled')).color") != "rgb(255, 0, 0)"
+    page.until("document.images[0].complete")
+    assert page.evaluate("window.ran ?? 0") == 0
+    assert any("Content Security Policy" in one for one in page.complaints)  # so that no other test misses one
+    page.complaints.clear()
