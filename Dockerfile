@@ -29,12 +29,13 @@ ENV PATH=/opt/azimuth/bin:$PATH \
     AZIMUTH_DATA_DIR=/var/lib/azimuth/data \
     AZIMUTH_HOST=0.0.0.0 \
     AZIMUTH_PORT=8000
-USER azimuth
+# By number, so that Kubernetes can see that it is not root.
+USER 10001:10001
 WORKDIR /var/lib/azimuth
 # data: lexical indexes. models: what was fetched from a model hub.
 VOLUME ["/var/lib/azimuth/data", "/var/lib/azimuth/models"]
 EXPOSE 8000
 HEALTHCHECK --interval=10s --timeout=3s --start-period=60s --retries=3 \
-    CMD ["python", "-c", "import os, urllib.request; urllib.request.urlopen(f\"http://127.0.0.1:{os.environ['AZIMUTH_PORT']}/livez\", timeout=2)"]
+    CMD ["python", "-c", "import os, ssl; from urllib.request import urlopen; scheme = 'https' if os.environ.get('AZIMUTH_TLS_CERTIFICATE') else 'http'; urlopen(f\"{scheme}://127.0.0.1:{os.environ['AZIMUTH_PORT']}/livez\", timeout=2, context=ssl._create_unverified_context())"]
 ENTRYPOINT ["azimuth"]
 CMD ["serve"]

@@ -23,6 +23,10 @@ $(VENV)/.installed-docs: $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint requirements.lock --editable '.[embedded,docs]'
 	touch $@
 
+$(VENV)/.installed-audit: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint requirements.lock --editable '.[embedded,audit]'
+	touch $@
+
 demo: install   ## everything embedded, a real corpus loaded, served until stopped
 	AZIMUTH_PORT=$(PORT) AZIMUTH_DATA_DIR=$(DATA_DIR) $(BIN)/azimuth up --demo
 
@@ -48,10 +52,16 @@ check: $(VENV)/.installed-dev   ## lint, types, import contract
 docs: $(VENV)/.installed-docs   ## the documentation site, into site/; a broken link or anchor is an error
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
 
+audit: $(VENV)/.installed-audit   ## locked packages with known vulnerabilities are an error; unknown ones are named
+	$(BIN)/python .ci/audit requirements.lock
+
+sbom: $(VENV)/.installed-audit   ## what is installed, as a CycloneDX software bill of materials, into sbom.json
+	$(BIN)/cyclonedx-py environment --pyproject pyproject.toml --output-reproducible --output-file sbom.json $(BIN)/python
+
 bench: $(VENV)/.installed-dev
 	$(BIN)/python -m loadtests.run
 
-lock: $(VENV)/.installed-dev $(VENV)/.installed-docs   ## write the exact versions that are installed now
+lock: $(VENV)/.installed-dev $(VENV)/.installed-docs $(VENV)/.installed-audit   ## write the exact versions that are installed now
 	$(BIN)/python -m pip freeze --exclude-editable --local | grep -viE '^(pip|setuptools|wheel)==' | sed -E 's/\+cpu//; s/ @ .*//' | sort -f > requirements.lock
 
 clean:
