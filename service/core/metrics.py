@@ -46,6 +46,11 @@ QUEUE_OLDEST = Gauge("azimuth_queue_oldest_seconds", "Age of the oldest waiting 
 LEXICAL_LAG = Gauge(
     "azimuth_lexical_lag_seconds", "Age of the oldest committed change that lexical search cannot see.", _COLLECTION
 )
+LEXICAL_REBUILDS = Counter(
+    "azimuth_lexical_rebuilds_total",
+    "Lexical indexes that were begun: new ones, damaged ones, and after the database was restored.",
+    ["reason"],
+)
 VERSION_STATE = Gauge(
     "azimuth_version_state", "1 for the state an embedder version is in.", ["collection", "version", "state"]
 )

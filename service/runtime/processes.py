@@ -1,6 +1,7 @@
 """The processes of one machine: what `azimuth up`, `serve`, `worker` and `migrate` start, and how they stop."""
 
 import asyncio
+import faulthandler
 import logging
 import os
 import socket
@@ -158,6 +159,7 @@ def worker(settings: Settings, *, supervised: bool) -> None:
 def _run(work: Coroutine[None, None, None]) -> None:
     import uvloop
 
+    faulthandler.enable()  # a signal that ends the process leaves a trace in the log
     os.environ.setdefault("TQDM_DISABLE", "1")  # progress bars of libraries have no place in a log
     uvloop.run(work)
 

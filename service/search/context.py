@@ -10,7 +10,7 @@ from service.core.search import Degradation, SearchRequest
 from service.core.timings import Timings
 from service.spaces.resolver import Space
 
-PARTIAL_CODES = frozenset({"query_truncated", "incomplete", "lagging", "cut_short"})
+PARTIAL_CODES = frozenset({"query_truncated", "incomplete", "lagging", "rebuilding", "cut_short"})
 """Codes of stages that ran, though not over everything."""
 
 T = TypeVar("T")

@@ -212,6 +212,8 @@ class SearchPipeline:
         lag = self.lexicon.lag_seconds(context.space.collection.id) or 0.0
         if lexical_results and lag > MAX_LEXICAL_LAG_SECONDS:
             context.degrade("lexical", "lagging", f"the lexical index lacks changes of the last {lag:.0f} s")
+        if lexical_results and self.lexicon.state(context.space.collection) == "rebuilding":
+            context.degrade("lexical", "rebuilding", "the lexical index is built anew; the former one answers")
         return CandidateSet(
             queries=tuple(
                 QueryCandidates(vector=vector, dense=dense_results.get(at), lexical=lexical_results.get(at))

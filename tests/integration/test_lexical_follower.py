@@ -24,7 +24,7 @@ from service.core.errors import DatabaseUnavailable, LexiconUnavailable
 from service.core.query_syntax import Highlights, ParsedQuery
 from service.store.lexical import follower as follower_module
 from service.store.lexical.follower import Follower
-from service.store.lexical.index import IndexProgress, mark_damaged, read_progress, write_progress
+from service.store.lexical.index import IndexProgress, read_progress, write_progress
 from service.store.lexical.indexer import Indexer
 from service.store.lexical.lexicon import TantivyLexicon
 from tests.feed import FileFeed, collection
@@ -167,51 +167,6 @@ async def test_an_old_position_is_replayed_without_doubling(root: Path, feed: Fi
     async with following(root, feed) as (lexicon, _):
         await reached(lexicon, PAPERS, feed.write(("d", "heron")))
         assert entries(path) == feed.live()
-
-
-@pytest.mark.parametrize("harm", ["no position", "torn position", "no meta", "torn segment", "marked"])
-async def test_a_torn_directory_is_built_anew(root: Path, feed: FileFeed, harm: str) -> None:
-    async with following(root, feed) as (lexicon, _):
-        await reached(lexicon, PAPERS, feed.write(*((f"d{n}", "heron") for n in range(50))))
-    path = lexicon.path(PAPERS)
-    match harm:
-        case "no position":
-            (path / "position.json").unlink()
-        case "torn position":
-            (path / "position.json").write_text('{"generation": "x", "posi')
-        case "no meta":
-            (path / "meta.json").unlink()
-        case "torn segment":
-            segment = next(path.glob("*.term"))
-            segment.write_bytes(segment.read_bytes()[:-10])
-        case "marked":
-            mark_damaged(path)
-    async with following(root, feed) as (lexicon, _):
-        await reached(lexicon, PAPERS, feed.write(("new", "heron")))
-        assert len(await found(lexicon, PAPERS, "heron")) == 51
-        assert entries(path) == feed.live()
-
-
-async def test_damage_met_by_a_search_is_said_and_repaired(root: Path, feed: FileFeed) -> None:
-    async with following(root, feed) as (lexicon, _):
-        await reached(lexicon, PAPERS, feed.write(*((f"d{n}", f"heron {n}") for n in range(300))))
-        before = progress_on_disk(lexicon.path(PAPERS))
-    for postings in lexicon.path(PAPERS).glob("*.store"):
-        raw = bytearray(postings.read_bytes())
-        raw[: len(raw) // 2] = bytes(len(raw) // 2)
-        postings.write_bytes(raw)
-    async with following(root, feed) as (lexicon, _):
-        await until(lambda: lexicon.visible_progress(PAPERS).position > Position())
-        with pytest.raises(LexiconUnavailable):
-            await lexicon.search(PAPERS, ParsedQuery(text="heron"), 10)
-
-        def repaired() -> bool:
-            now = read_progress(lexicon.path(PAPERS))
-            return now is not None and now.generation != before.generation and now.complete
-
-        await until(repaired)
-        await reached(lexicon, PAPERS, feed.write(("new", "heron")))
-        assert len(await found(lexicon, PAPERS, "heron")) == 301
 
 
 async def test_told_to_rebuild_it_wipes_and_starts_from_zero(root: Path, feed: FileFeed) -> None:

@@ -215,7 +215,7 @@ class CollectionAnswer(TypedDict):
     """The version that a roll back would make active again."""
     versions: list[VersionSummary]
     lexical_state: LexiconState
-    """`rebuilding`: its former language answers until the index of the new one is complete."""
+    """`rebuilding`: the former index answers until the new one is complete."""
     lexical_lag_seconds: float | None
     """Age of the oldest committed change that lexical search cannot see yet; null while it is not known."""
     created_at: datetime

@@ -10,7 +10,7 @@ from service.core.query_syntax import Highlights, ParsedQuery
 from service.core.search import Candidate
 
 LexiconState = Literal["ready", "rebuilding", "building"]
-"""`rebuilding`: the index of the former language answers until the new one is complete."""
+"""`rebuilding`: the former index (of another language, or a damaged one) answers until the new one is complete."""
 
 
 class Lexicon(Protocol):

@@ -169,6 +169,7 @@ async def open_api(settings: Settings, url: str) -> AsyncIterator[FastAPI]:
                 *version_tasks(machine, store.fields),
                 # name in the log, seconds between two runs, work
                 repeat_every("models", min(2.0, settings.check_seconds), readiness.check_models),
+                repeat_every("lexical files", 60.0, lexicon.verify),
                 repeat_every("heartbeat", 2.0, readiness.send_heartbeat),
                 repeat_every("confidence", 2.0, partial(calibrator.calibrate_due, utc_now)),
                 repeat_every("geometry", 60.0, diagnostics.diagnose_due),

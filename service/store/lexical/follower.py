@@ -28,6 +28,7 @@ from service.store.lexical.analyzer import analyzer_for
 from service.store.lexical.index import is_damaged
 from service.store.lexical.indexer import Indexer
 from service.store.lexical.lexicon import TantivyLexicon
+from service.store.lexical.verification import panics_raised
 
 logger = logging.getLogger(__name__)
 
@@ -56,7 +57,7 @@ _IDLE_SECONDS = 30.0
 _REPAIR_SECONDS = 600.0
 """The shortest time between two rebuilds of a directory that readers found damaged."""
 
-_DIRECTORY = re.compile(r"\d+-[a-z]+-[0-9a-f]+")
+_DIRECTORY = re.compile(r"\d+-[a-z]+-[0-9a-f]+(\.new|\.old)?")
 
 
 class Listing(Protocol):
@@ -253,13 +254,14 @@ class Follower:
 
     def _indexer(self, followed: _FollowedCollection) -> Indexer:
         path, collection = self._lexicon.path(followed.collection), followed.collection
-        damaged, now = is_damaged(path), time.monotonic()
+        now = time.monotonic()
+        damaged = is_damaged(path) or (followed.indexer is not None and not followed.indexer.in_place())
         repaired_at = self._repaired_at.get(collection.id, float("-inf"))
         if followed.indexer is not None and damaged and now - repaired_at >= _REPAIR_SECONDS:
             logger.error("the lexical index of %s is damaged and is built anew", collection.name)
             _discard([followed])
         if followed.indexer is None:
-            if damaged:
+            if is_damaged(path):
                 self._repaired_at[collection.id] = now
             followed.indexer = Indexer(path, analyzer_for(collection.settings.language))
         return followed.indexer
@@ -271,7 +273,8 @@ class Follower:
                 shutil.rmtree(path, ignore_errors=True)
 
     async def _in_thread(self, work: Callable[..., T], *arguments: object) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._thread, work, *arguments)
+        with panics_raised():
+            return await asyncio.get_running_loop().run_in_executor(self._thread, work, *arguments)
 
 
 def _discard(all_followed: list[_FollowedCollection]) -> None:

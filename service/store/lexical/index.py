@@ -9,7 +9,9 @@ Everything here blocks (call it in a thread). The one writer of a directory is `
 """
 
 import json
+import logging
 import os
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -33,7 +35,10 @@ from service.store.lexical.highlights import highlighted
 from service.store.lexical.identifiers import query_identifiers
 from service.store.lexical.passage_scorer import PassageScorer
 from service.store.lexical.query import LexicalQuery, Must
+from service.store.lexical.verification import IndexFiles, panics_raised
 from service.store.lexical.word_parts import words_apart
+
+logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -42,6 +47,9 @@ _TIES = (1, 100, 1000)
 
 _SCORE_DIGITS = 4
 """Scores are float32 sums whose order of addition is not fixed: below this they are noise and would break ties."""
+
+_CHECK_SECONDS = 0.1
+"""Between two looks at the sizes of the files before a search; one takes 50 microseconds a segment."""
 
 _POSITION_FILE = "position.json"
 _DAMAGE_FILE = "damaged"
@@ -53,12 +61,14 @@ class IndexProgress:
 
     `generation` identifies one life of the directory: a reader that finds another one must open it anew.
     `seen`: all changes of these transactions are in it, too, although some lie after the position.
+    `opstamp`: the number of Tantivy's commit that holds all this.
     """
 
     generation: str
     position: Position
     complete: bool = False
     seen: Snapshot = NOTHING_SEEN
+    opstamp: int = 0
 
     def includes(self, position: Position) -> bool:
         return self.position >= position or self.seen.includes(position.xid)
@@ -110,8 +120,8 @@ def read_progress(path: Path) -> IndexProgress | None:
         raw = json.loads((path / _POSITION_FILE).read_bytes())
         position = Position(**raw["position"])
         seen = Snapshot(xmax=raw["seen"]["xmax"], running=tuple(raw["seen"]["running"]))
-        generation, complete = str(raw["generation"]), raw["complete"] is True
-        return IndexProgress(generation=generation, position=position, complete=complete, seen=seen)
+        generation, complete, opstamp = str(raw["generation"]), raw["complete"] is True, int(raw["opstamp"])
+        return IndexProgress(generation=generation, position=position, complete=complete, seen=seen, opstamp=opstamp)
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
@@ -142,6 +152,12 @@ class LexicalIndex:
         self.path = path
         self._analyzer = analyzer
         self._schema = schema()
+        self._files = IndexFiles(path)
+        self._checked_at = 0.0
+        self._unreadable = ""
+        self.damaged = False
+        """Its files were found to be damaged; while none is too short, it answers until the new index is complete."""
+        self._replaced = False
         self._generation = ""
         self.refresh()
 
@@ -161,9 +177,19 @@ class LexicalIndex:
             progress = read_progress(self.path)
             if progress is None:
                 raise LexiconUnavailable("The lexical index is not built yet.")
-            with self._damage_detected():
-                if progress.generation != self._generation:
+            another = progress.generation != self._generation
+            if another and self.damaged and not self._unreadable and not progress.complete:
+                self._replaced = True  # its files are deleted, and stay for as long as they are mapped
+                return
+            if another and is_damaged(self.path):
+                raise LexiconUnavailable("The lexical index is damaged and will be built anew.")
+            with self._damage_detected(progress.generation):
+                if another:
+                    self._files = IndexFiles(self.path, progress.opstamp)
+                self._check_files()
+                if another:
                     self._index = configure(tantivy.Index.open(str(self.path)))
+                    self.damaged = self._replaced = False
                 self._index.reload()
                 # One assignment, so that no search pairs the searcher of one state with the progress of another. The
                 # searcher may be ahead of the position; were it behind (a wipe), the position would have changed too.
@@ -171,6 +197,16 @@ class LexicalIndex:
             self._generation = progress.generation
             if not self.stale():
                 return
+
+    def verify(self) -> None:
+        """Read all files again. Where one is damaged, the follower builds the index anew."""
+        try:
+            if not self.damaged:
+                self._files.check(contents=True)
+        except ValueError as error:
+            with suppress(ValueError):
+                self._check_files()  # whether it may still answer
+            self._report_damage(error, self._generation)
 
     def search(self, words: ParsedQuery, limit: int, within: Sequence[DocumentId] | None) -> list[Candidate]:
         """Best first; equal scores in the order of their ids."""
@@ -222,7 +258,11 @@ class LexicalIndex:
         searcher, progress = self._view
         if not progress.complete:
             raise LexiconUnavailable("The lexical index is being built.")
-        with self._damage_detected():
+        if self._unreadable:
+            raise LexiconUnavailable(self._unreadable)
+        with self._damage_detected(progress.generation):
+            if not self._replaced and time.monotonic() - self._checked_at > _CHECK_SECONDS:
+                self._check_files()
             yield LexicalQuery(searcher, self._schema, self._analyzer, words)
 
     def _only(self, ids: Sequence[DocumentId]) -> tuple[tantivy.Occur, tantivy.Query]:
@@ -230,16 +270,32 @@ class LexicalIndex:
         only = tantivy.Query.term_set_query(self._schema, "document_id", list(ids))
         return Must, tantivy.Query.const_score_query(only, 0.0)
 
-    @contextmanager
-    def _damage_detected(self) -> Iterator[None]:
-        """Tantivy reports damaged files by ValueError or by a Rust panic, which is no Exception in Python."""
+    def _check_files(self) -> None:
+        """ValueError; nothing is read from then on, for that might end the process."""
         try:
-            yield
-        except BaseException as error:
-            if not (isinstance(error, ValueError) or type(error).__name__ == "PanicException"):
-                raise
-            mark_damaged(self.path)
+            self._files.check()
+        except ValueError as error:
+            self._unreadable = f"The lexical index cannot be read and will be built anew: {error}"
+            raise
+        self._unreadable, self._checked_at = "", time.monotonic()
+
+    @contextmanager
+    def _damage_detected(self, generation: str) -> Iterator[None]:
+        """Tantivy reports damaged files by ValueError or by a panic."""
+        try:
+            with panics_raised():
+                yield
+        except ValueError as error:
+            self._report_damage(error, generation)
             raise LexiconUnavailable(f"The lexical index cannot be read and will be built anew: {error}") from error
+
+    def _report_damage(self, error: ValueError, generation: str) -> None:
+        """Leave a mark for the follower, unless it has replaced the index meanwhile."""
+        logger.error("damage of the lexical index %s: %s", self.path.name, error)
+        self.damaged = True
+        progress = read_progress(self.path)
+        if progress is None or progress.generation == generation:
+            mark_damaged(self.path)
 
 
 def _matches(searcher: tantivy.Searcher, query: tantivy.Query, limit: int) -> list[Candidate]:

@@ -17,6 +17,7 @@ import tantivy
 from service.core.change_feed import NOTHING_SEEN, Change, Position, Snapshot
 from service.core.documents import StoredDocument
 from service.core.ids import DocumentId
+from service.core.metrics import LEXICAL_REBUILDS
 from service.store.lexical.analyzer import Analyzer
 from service.store.lexical.identifiers import index_terms
 from service.store.lexical.index import (
@@ -29,9 +30,13 @@ from service.store.lexical.index import (
     schema,
     write_progress,
 )
+from service.store.lexical.verification import IndexFiles, panics_raised
 from service.store.lexical.word_parts import run_grams
 
 logger = logging.getLogger(__name__)
+
+DRAFTS = (".new", ".old")
+"""Endings of the directories beside an index while it is replaced."""
 
 _HEAP_BYTES = 64 * 2**20
 """Memory of a writer before it writes a segment. One thread takes in more than the analysis gives it."""
@@ -97,11 +102,12 @@ class Indexer:
 
     def commit(self, *, caught_up: bool) -> None:
         """Make visible what was applied, then store its position."""
+        opstamp = self.progress.opstamp
         if self.pending:
-            self._open_writer().commit()
+            opstamp = self._open_writer().commit()
             self.pending = 0
         complete = self.progress.complete or caught_up
-        progress = replace(self.progress, position=self.position, complete=complete, seen=self.seen)
+        progress = replace(self.progress, position=self.position, complete=complete, seen=self.seen, opstamp=opstamp)
         if progress != self.progress:
             write_progress(self.path, progress)
             self.progress = progress
@@ -110,7 +116,7 @@ class Indexer:
         """Start again from zero, in place. The position is written first, so that no reader uses the old entries."""
         self.position, self.seen, self.pending = Position(), NOTHING_SEEN, 0
         self._ahead, self._ahead_at = {}, Position()
-        self.progress = replace(self.progress, position=self.position, complete=False, seen=self.seen)
+        self.progress = IndexProgress(generation=uuid.uuid4().hex, position=self.position)
         write_progress(self.path, self.progress)
         writer = self._open_writer()
         writer.rollback()
@@ -122,6 +128,10 @@ class Indexer:
         writer, self._writer = self._writer, None
         if writer is not None:
             writer.wait_merging_threads()
+
+    def in_place(self) -> bool:
+        """Whether the directory is as this left it; somebody may have removed or overwritten it."""
+        return read_progress(self.path) == self.progress and not is_damaged(self.path)
 
     def discard(self) -> None:
         """Drop what was not committed and unlock the directory."""
@@ -140,6 +150,7 @@ class Indexer:
         return entry
 
     def _open_writer(self) -> tantivy.IndexWriter:
+        self._files.check()
         if self._writer is None:
             self._writer = self._index.writer(_HEAP_BYTES, 1)
         return self._writer
@@ -149,17 +160,29 @@ class Indexer:
         if progress is None or is_damaged(self.path):
             return None
         try:
-            index = configure(tantivy.Index.open(str(self.path)))
-            index.reload()
+            self._files = IndexFiles(self.path, progress.opstamp)
+            self._files.check()
+            with panics_raised():
+                index = configure(tantivy.Index.open(str(self.path)))
+                index.reload()
         except ValueError as error:
-            logger.warning("lexical index %s is built anew: %s", self.path.name, error)
+            logger.error("lexical index %s is built anew: %s", self.path.name, error)
             return None
         return index, progress
 
     def _create(self) -> tuple[tantivy.Index, IndexProgress]:
-        shutil.rmtree(self.path, ignore_errors=True)
-        self.path.mkdir(parents=True)
-        index = configure(tantivy.Index(schema(), path=str(self.path), reuse=False))
+        """Made beside what is there, which it then replaces: no reader ever meets half of a directory."""
+        LEXICAL_REBUILDS.labels("damaged" if self.path.exists() else "new").inc()
+        draft, former = (self.path.with_name(self.path.name + ending) for ending in DRAFTS)
+        for leftover in (draft, former):
+            shutil.rmtree(leftover, ignore_errors=True)
+        draft.mkdir(parents=True)
+        tantivy.Index(schema(), path=str(draft), reuse=False)
         progress = IndexProgress(generation=uuid.uuid4().hex, position=Position())
-        write_progress(self.path, progress)
-        return index, progress
+        write_progress(draft, progress)
+        if self.path.exists():
+            self.path.rename(former)
+        draft.rename(self.path)
+        shutil.rmtree(former, ignore_errors=True)
+        self._files = IndexFiles(self.path)
+        return configure(tantivy.Index.open(str(self.path))), progress
