@@ -24,6 +24,9 @@ T = TypeVar("T")
 MAX_MODEL_FAILURES = 8
 """Consecutive failures of the model after which the process ends: nothing else repairs a broken GPU context."""
 
+MAX_DATABASE_SECONDS = 3.0
+"""Longest pause before the database is called again: while it is away such a call costs nothing."""
+
 
 class FailurePolicy:
     """The worker's reactions to failures. One for each run."""
@@ -119,7 +122,7 @@ class FailurePolicy:
 
 def database_failed(error: Unavailable, backoff: Backoff) -> float:
     """Count and log a failed call of the database; the seconds to wait before the next one."""
-    delay = backoff.next_delay()
+    delay = min(backoff.next_delay(), MAX_DATABASE_SECONDS)
     metrics.WORKER_BACKOFF.labels("database").inc()
     log.warning("database unavailable", extra={"reason": error.detail, "pause_seconds": round(delay, 1)})
     return delay

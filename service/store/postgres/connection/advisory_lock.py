@@ -4,12 +4,13 @@ import asyncio
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from typing import LiteralString
 
 import psycopg
 
 from service.core.versions import EmbedderVersion
 from service.store.postgres.connection import sql_files
-from service.store.postgres.connection.pool import Pool
+from service.store.postgres.connection.pool import Connection, Pool, translated_errors
 from service.store.postgres.vectors.vector_tables import vector_table_of
 
 SQL = sql_files.load("advisory_lock")
@@ -23,21 +24,44 @@ async def transition_lock(
 ) -> AsyncIterator[bool]:
     """As `Versions.transition_lock`, or the lock of another kind of work (`purpose`) that may run beside it.
 
-    The lock belongs to a dedicated connection and ends with it, however the process dies. It only avoids double work:
-    transitions exclude each other by the states that they start from.
+    The lock belongs to the one connection that this process keeps beside its pool, and ends with it, however the
+    process dies. It only avoids double work: transitions exclude each other by the states that they start from.
     """
-    key = {"key": vector_table_of(version).table + purpose}
-    async with pool.dedicated() as connection:
-        deadline = time.monotonic() + wait_seconds
+    key = vector_table_of(version).table + purpose
+    deadline = time.monotonic() + wait_seconds
+    with translated_errors():
         # A statement that waits would hold a snapshot, which an index build of the lock's holder would wait for.
-        while not (held := await (await connection.execute(SQL.try_lock, key)).fetchone() == (True,)):
-            if time.monotonic() >= deadline:
-                break
+        while (connection := await _try_lock(pool, key)) is None and time.monotonic() < deadline:  # noqa: ASYNC110
             await asyncio.sleep(_POLL_SECONDS)
-        try:
-            yield held
-        finally:
-            if held:
-                # Closing the connection releases it too, but only some moments later; a broken one already has.
-                with suppress(psycopg.Error):
-                    await connection.execute(SQL.unlock, key)
+    if connection is None:
+        yield False
+        return
+    try:
+        yield True
+    finally:
+        pool.heartbeat.locks.discard(key)
+        with suppress(psycopg.Error):  # a broken connection has released it already
+            await _execute(connection, SQL.unlock, key)
+
+
+async def _try_lock(pool: Pool, key: str) -> Connection | None:
+    """The connection that holds the lock now; None where another task or process holds it."""
+    connection, locks = await pool.heartbeat.connection(), pool.heartbeat.locks
+    if key in locks:
+        return None
+    locks.add(key)  # before the server is asked, for whom other tasks of this process are the same holder
+    held = False
+    try:
+        held = await _execute(connection, SQL.try_lock, key)
+    finally:
+        if not held:
+            locks.discard(key)
+    return connection if held else None
+
+
+async def _execute(connection: Connection, query: LiteralString, key: str) -> bool:
+    try:
+        return await (await connection.execute(query, {"key": key})).fetchone() == (True,)
+    except asyncio.CancelledError:
+        connection.cut()  # whether it holds the lock is not known: now it does not
+        raise

@@ -6,7 +6,6 @@ Open the pool after the migrations ran: a connection learns the types of pgvecto
 
 import asyncio
 import random
-import select
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from datetime import timedelta
@@ -17,7 +16,7 @@ import orjson
 import psycopg
 from pgvector.psycopg.halfvec import register_halfvec_info
 from pgvector.psycopg.vector import register_vector_info
-from psycopg import AsyncConnection, sql
+from psycopg import sql
 from psycopg.abc import Params
 from psycopg.conninfo import conninfo_to_dict
 from psycopg.errors import (
@@ -36,21 +35,23 @@ from psycopg.types.json import JsonbDumper, set_json_dumps, set_json_loads
 from psycopg_pool import AsyncConnectionPool, PoolClosed, PoolTimeout, TooManyRequests
 
 from service.core.errors import CollectionNotFound, DatabaseUnavailable, Misconfigured, TimedOut
-from service.store.postgres.connection import sql_files
+from service.store.postgres.connection import heartbeat, sql_files
 
 SQL = sql_files.load("pool")
 
-Connection = AsyncConnection[TupleRow]
+Connection = heartbeat.Connection
 Query = LiteralString | bytes | sql.Composed
 Values = Mapping[str, Any]
 T = TypeVar("T")
 
-CONNECT_TIMEOUT_SECONDS = 5
+CONNECT_TIMEOUT_SECONDS = 3
 LOCK_TIMEOUT_SECONDS = 5
 IDLE_IN_TRANSACTION_SECONDS = 60
 _RECONNECT_SECONDS = 8.0
 """How long one attempt to replace a lost connection goes on; the next caller starts another. The pauses between tries
 double, so a long attempt would notice the server's return late."""
+_MARGIN_SECONDS = 3.0
+"""How much later than by the server's time limit a statement is ended from here."""
 
 _CONNECTION_DEFAULTS: dict[str, Any] = {
     "connect_timeout": CONNECT_TIMEOUT_SECONDS,
@@ -58,7 +59,7 @@ _CONNECTION_DEFAULTS: dict[str, Any] = {
     "keepalives_idle": 15,
     "keepalives_interval": 5,
     "keepalives_count": 3,
-    "tcp_user_timeout": 15_000,
+    "tcp_user_timeout": 5_000,
 }
 
 
@@ -70,9 +71,11 @@ class Pool(AsyncConnectionPool[Connection]):
     """
 
     arguments: dict[str, Any]
+    heartbeat: heartbeat.Heartbeat
 
     async def getconn(self, timeout: float | None = None) -> Connection:  # noqa: ASYNC109 the parent's signature
         deadline = monotonic() + (self.timeout if timeout is None else timeout)
+        await self.heartbeat.require_available()
         while True:
             connection = await super().getconn(max(0.001, deadline - monotonic()))
             if await _usable(connection):
@@ -99,9 +102,15 @@ class Pool(AsyncConnectionPool[Connection]):
     @asynccontextmanager
     async def dedicated(self) -> AsyncIterator[Connection]:
         """A new connection in autocommit, outside the pool and without its time limits: for long work."""
+        await self.heartbeat.require_available()
         with translated_errors():
             async with await Connection.connect(**self.arguments, autocommit=True) as connection:
+                self.heartbeat.watch(connection)
                 yield connection
+
+    async def close(self, timeout: float = 5.0) -> None:  # noqa: ASYNC109 the parent's signature
+        await self.heartbeat.stop()
+        await super().close(timeout)
 
     async def execute(self, query: Query, values: Params | None = None) -> int:
         """Run one statement; returns the number of rows that it affected."""
@@ -138,7 +147,7 @@ async def open_pool(
     size: int,
     statement_timeout_seconds: float,
     application_name: str,
-    wait_seconds: float = 5.0,
+    wait_seconds: float = 3.0,
     parallel: bool = True,
 ) -> Pool:
     """A pool of up to `size` connections; the first is made before it returns.
@@ -150,6 +159,8 @@ async def open_pool(
     async def configure(connection: Connection) -> None:
         """Set time limits, JSON by orjson and the types of pgvector (numpy arrays are `vector`, HalfVector is
         `halfvec`). Where the extension does not exist yet its types are left out."""
+        beat.watch(connection)
+        connection.limit_seconds = statement_timeout_seconds + _MARGIN_SECONDS
         limits = {
             "statement_timeout": _milliseconds(statement_timeout_seconds),
             "lock_timeout": _milliseconds(min(LOCK_TIMEOUT_SECONDS, statement_timeout_seconds)),
@@ -165,9 +176,14 @@ async def open_pool(
         if not parallel:
             await connection.execute(SQL.no_parallel_workers)
 
+    async def connect_when_available() -> dict[str, Any]:
+        await beat.available.wait()
+        return {**arguments, "autocommit": True}
+
     arguments = _arguments(url, application_name)
+    beat = heartbeat.Heartbeat(arguments)
     pool = Pool(
-        kwargs={**arguments, "autocommit": True},
+        kwargs=connect_when_available,
         connection_class=Connection,
         min_size=min(2, size),
         max_size=size,
@@ -177,11 +193,10 @@ async def open_pool(
         name=application_name,
         open=False,
     )
-    pool.arguments = arguments
-    # The pool only logs why it cannot connect. Try once directly, so that the caller gets the reason.
-    async with pool.dedicated():
-        pass
+    pool.arguments, pool.heartbeat = arguments, beat
     with translated_errors():
+        # The pool only logs why it cannot connect; this tells the caller the reason.
+        await beat.start()
         await pool.open(wait=True, timeout=CONNECT_TIMEOUT_SECONDS * 2)
     return pool
 
@@ -240,9 +255,7 @@ async def retrying(
 
 async def _usable(connection: Connection) -> bool:
     """False where the server has hung up. Only a connection with something to read is checked: it may be a notice."""
-    poll = select.poll()
-    poll.register(connection.fileno(), select.POLLIN)
-    if poll.poll(0):
+    if heartbeat.has_input(connection):
         try:
             await Pool.check_connection(connection)
         except psycopg.Error:
