@@ -7,6 +7,7 @@ from datetime import timedelta
 from uuid import uuid4
 
 import pytest
+from psycopg.errors import DivisionByZero
 
 from service.core.ids import DocumentId
 from service.core.jobs import ClaimedJob, QueueStatus
@@ -52,6 +53,25 @@ async def test_a_leased_job_is_nobody_elses_until_its_lease_ends(world: World) -
     assert again.lost_leases == 1
     (thrice,) = await world.claim(worker="w3", now=NOW + 2 * LEASE)
     assert thrice.lost_leases == 2
+
+
+async def test_a_worker_that_lost_touch_with_the_database_is_not_taken_for_dead(world: World) -> None:
+    await world.put(doc("a"))
+    for number in range(4):
+        (again,) = await world.claim(worker="w1", now=NOW + number * LEASE)
+        assert again.lost_leases == 0
+
+
+async def test_a_claim_whose_documents_cannot_be_read_leases_nothing(
+    postgres: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await postgres.put(doc("a"))
+    with monkeypatch.context() as broken:
+        broken.setitem(module.SQL._queries, "documents", "SELECT 1 / 0")
+        with pytest.raises(DivisionByZero):
+            await postgres.claim(worker="w1")
+    (claimed,) = await postgres.claim(worker="w2")
+    assert claimed.lost_leases == 0
 
 
 async def test_only_the_named_versions_are_claimed(world: World) -> None:

@@ -49,7 +49,7 @@ class FakeQueue:
             if document is None or document.content_revision != waiting.content_revision:
                 del store.jobs[collection_id, document_id, number]
                 continue
-            waiting.lost_leases += waiting.worker is not None
+            waiting.lost_leases += waiting.worker not in (None, worker)
             waiting.lease, waiting.worker, waiting.available_at = ticket, worker, now + lease
             job = Job(
                 collection_id=collection_id,

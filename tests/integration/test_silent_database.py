@@ -91,13 +91,13 @@ async def after_a_budget(pool: Pool) -> None:
 
 
 async def test_every_call_ends_new_ones_fail_at_once_and_it_heals(fault: Fault) -> None:
-    calls: list[Callable[[Pool], Awaitable[None]]] = [in_transaction, in_copy, outside_the_pool, after_a_budget]
+    calls: list[Callable[[Pool], Awaitable[object]]] = [in_transaction, in_copy, outside_the_pool, after_a_budget]
     async with await open_through(fault.proxy) as pool:
         await pool.execute("CREATE TABLE kept (a text)")
         await asyncio.gather(*(pool.execute("SELECT pg_sleep(0.05)") for _ in range(SIZE)))
-        tasks = [asyncio.ensure_future(call(pool)) for call in calls]
         # More than the pool has connections: some wait for one.
-        tasks += [asyncio.ensure_future(pool.execute("SELECT pg_sleep(60)")) for _ in range(SIZE)]
+        calls += [lambda pool: pool.execute("SELECT pg_sleep(60)")] * SIZE
+        tasks = [asyncio.ensure_future(call(pool)) for call in calls]
         await asyncio.sleep(0.3)
         fault.begin()
         async with asyncio.timeout(ENOUGH_SECONDS):

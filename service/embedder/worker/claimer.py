@@ -4,6 +4,7 @@ import asyncio
 import os
 import socket
 import time
+import uuid
 
 from service.core.errors import Unavailable
 from service.core.jobs import Lane
@@ -39,7 +40,8 @@ class Claimer:
         self._queue, self._versions, self._version_gate, self._failures = queue, versions, version_gate, failures
         self._settings, self._stop = settings, stop
         self._backfill_rate = RateLimit(settings.backfill_per_second)
-        self._worker = f"{socket.gethostname()}:{os.getpid()}"
+        # Unique: containers often have the same name and number when they are started again.
+        self._worker = f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
         self._written: tuple[EmbedderVersion, ...] = ()
         self._written_at = float("-inf")
         self._live_backlog = False
@@ -57,7 +59,7 @@ class Claimer:
                 documents = await self._claim(pipeline)
                 backoff.reset()
             except Unavailable as error:
-                delay = database_failed(error, backoff)
+                delay = database_failed(error.detail, backoff)
             pipeline.submit(documents)
             self._claimed[pipeline.limits.lane] = bool(documents)
             if documents:

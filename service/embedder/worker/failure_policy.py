@@ -36,7 +36,7 @@ class FailurePolicy:
     ) -> None:
         self._queue, self._collections, self._leases = queue, collections, leases
         self._settings, self._stop = settings, stop
-        self._model_backoff = settings.backoff()
+        self._model_backoff, self._refusals = settings.backoff(), settings.backoff()
         self._names: dict[CollectionId, str] = {}
 
     async def collection_name(self, collection_id: CollectionId) -> str:
@@ -58,7 +58,7 @@ class FailurePolicy:
             try:
                 return await call()
             except Unavailable as error:
-                await asyncio.sleep(database_failed(error, backoff))
+                await asyncio.sleep(database_failed(error.detail, backoff))
 
     async def record_failures(self, failed: Sequence[tuple[InFlightDocument, Exception]]) -> None:
         """Count a failed attempt for documents that failed alone, and settle them."""
@@ -114,15 +114,26 @@ class FailurePolicy:
         log.error("model failed", extra={"cause": cause, "reason": repr(error), "pause_seconds": round(delay, 1)})
         if self._model_backoff.failures >= MAX_MODEL_FAILURES:
             raise ModelUnavailable(f"The model failed {MAX_MODEL_FAILURES} times in a row: {error}") from error
+        await self._give_back(documents, delay)
+
+    def database_accepted(self) -> None:
+        """The database stored something, so its refusals are not consecutive."""
+        self._refusals.reset()
+
+    async def database_refused(self, documents: Sequence[InFlightDocument], error: Exception) -> None:
+        """It answers, but stores none of these documents: neither they nor the model are to blame."""
+        await self._give_back(documents, database_failed(f"it refuses all documents: {error!r}", self._refusals))
+
+    async def _give_back(self, documents: Sequence[InFlightDocument], delay: float) -> None:
         documents = [document for document in documents if not document.is_settled]
         self._leases.settle(documents)
         await self._release(documents, timedelta(seconds=delay))
         await self.sleep(delay)
 
 
-def database_failed(error: Unavailable, backoff: Backoff) -> float:
+def database_failed(reason: str, backoff: Backoff) -> float:
     """Count and log a failed call of the database; the seconds to wait before the next one."""
     delay = min(backoff.next_delay(), MAX_DATABASE_SECONDS)
     metrics.WORKER_BACKOFF.labels("database").inc()
-    log.warning("database unavailable", extra={"reason": error.detail, "pause_seconds": round(delay, 1)})
+    log.warning("database unavailable", extra={"reason": reason, "pause_seconds": round(delay, 1)})
     return delay

@@ -139,6 +139,7 @@ class Pipeline:
             chunks = sum(len(one.chunks) for one in encoded if one.job.document_id in stored)
             await self._record_write(documents, len(stored), chunks)
             self._leases.settle(documents)
+            self._failures.database_accepted()
 
         try:
             await attempt(documents)
@@ -146,7 +147,7 @@ class Pipeline:
             log.exception("storing failed", extra={"documents": len(documents)})
             failed = await bisect_failures(documents, attempt)
             if len(failed) == len(documents) > 1:
-                await self._failures.back_off("database", documents, error)
+                await self._failures.database_refused(documents, error)
             else:
                 await self._failures.record_failures(failed)
 

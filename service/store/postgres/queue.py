@@ -1,6 +1,6 @@
 """The queue in PostgreSQL: a table from which jobs are claimed with SKIP LOCKED.
 
-Every method is one statement in its own transaction: a lease, a failure or a release is committed when it returns.
+Every method is a transaction of its own: a lease, a failure or a release is committed when it returns.
 `available_at` is also the end of the lease, so that the jobs of a dead worker become available by themselves.
 
     priority   lane
@@ -76,7 +76,8 @@ class PostgresQueue(Adapter):
             "now": now,
             "until": now + lease,
         }
-        async with self._pool.connection() as connection:
+        # One transaction: a lease whose documents could not be read would seem to have been lost by a worker that died.
+        async with self._pool.transaction() as connection:
             rows: list[tuple[Any, ...]] = []
             waiting = list(dict.fromkeys(version.collection_id for version in versions))
             while waiting and len(rows) < limit:

@@ -42,7 +42,7 @@ WHERE j.collection_id = h.collection_id
 
 -- name: claim
 -- Leases the first available jobs of one lane and the named spaces, of each collection at most its share.
--- A lease that ran out on its worker counts as lost.
+-- A lease that ran out on another worker counts as lost. Who claims its own job again is alive: the database was away.
 WITH available AS (
     SELECT j.collection_id, j.document_id, j.embedder_version
     FROM unnest(%(collections)s::bigint[]) AS n (collection_id)
@@ -66,7 +66,7 @@ WITH available AS (
     SET lease = %(lease)s,
         worker = %(worker)s,
         available_at = %(until)s,
-        lost_leases = j.lost_leases + CASE WHEN j.worker IS NULL THEN 0 ELSE 1 END
+        lost_leases = j.lost_leases + CASE WHEN j.worker <> %(worker)s THEN 1 ELSE 0 END
     FROM available AS a
     WHERE j.collection_id = a.collection_id
         AND j.document_id = a.document_id

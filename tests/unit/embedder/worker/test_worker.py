@@ -454,6 +454,25 @@ async def test_what_the_store_refuses_fails_its_document_alone(world: World, mod
     assert (failed.id, failed.reason) == ("bad", "ValueError: numeric field overflow")
 
 
+async def test_a_database_that_refuses_everything_is_not_a_failure_of_the_model(
+    world: World, model: ScriptedEncoder
+) -> None:
+    refusals = 0
+
+    class Refusing:
+        async def write(self, version: EmbedderVersion, encoded: Sequence[Any]) -> frozenset[DocumentId]:
+            nonlocal refusals
+            # Each round: the batch and, bisected, its documents.
+            if refusals < 6 * failure_policy.MAX_MODEL_FAILURES:
+                refusals += 1
+                raise PermissionError("permission denied for table vectors")
+            return await world.vectors.write(version, encoded)
+
+    await world.put(*(doc(f"d{n}") for n in range(2)))
+    await drain(world, model, vectors=Refusing(), until=waiting)
+    assert await names(world) == {"d0", "d1"}
+
+
 async def test_housekeeping_comes_around_whether_it_works_or_not(world: World, model: ScriptedEncoder) -> None:
     calls = 0
 
