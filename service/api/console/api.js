@@ -15,9 +15,14 @@ export async function call(path, options = {}) {
   return (await answered(path, options)).json();
 }
 
-// What is no JSON: the metrics.
-export async function read(path) {
-  return (await answered(path)).text();
+// Of this process, as Prometheus reads them; empty where the operator closed them.
+export async function readMetrics() {
+  try {
+    return await (await answered("metrics")).text();
+  } catch (error) {
+    if (error.status === 404) return "";
+    throw error;
+  }
 }
 
 async function answered(path, options = {}) {

@@ -1,6 +1,6 @@
 // All collections on one page: is search still right, fast and up to date? What needs somebody stands on top.
 
-import { call, read } from "./api.js";
+import { call, readMetrics } from "./api.js";
 import { count, el, grid, ms, share, verdict } from "./dom.js";
 import { histogram, matching, parse, quantile, sum } from "./exposition.js";
 import { reading, section } from "./reading.js";
@@ -12,7 +12,7 @@ const SLOW = 0.5;
 const view = reading({
   view: "overview", title: "Overview", seconds: 10,
   async load() {
-    const [{ collections }, text] = await Promise.all([call("v1/collections"), read("metrics")]);
+    const [{ collections }, text] = await Promise.all([call("v1/collections"), readMetrics()]);
     const samples = parse(text);
     const found = collections.map((one) => looked(one, samples));
     const wrong = found.flatMap((one) => one.wrong);

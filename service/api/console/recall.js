@@ -1,6 +1,6 @@
 // Recall and latency of a collection: what searches find of what there is to be found, what was promised, and at what cost.
 
-import { call, collectionPath, read } from "./api.js";
+import { call, collectionPath, readMetrics } from "./api.js";
 import { lines } from "./chart.js";
 import { card, count, el, grid, moment, ms, note, share, verdict } from "./dom.js";
 import { parse } from "./exposition.js";
@@ -15,7 +15,7 @@ let hours = 24;
 const view = reading({
   view: "recall", title: "Recall and latency", seconds: 10,
   async load(name, collections, again) {
-    const [found, text] = await Promise.all([call(`${collectionPath(name)}/recall?hours=${hours}`), read("metrics")]);
+    const [found, text] = await Promise.all([call(`${collectionPath(name)}/recall?hours=${hours}`), readMetrics()]);
     const samples = parse(text);
     const active = found.versions.find((one) => one.active) ?? found.versions[0];
     const chart = latencyChart(noticed(samples, name));

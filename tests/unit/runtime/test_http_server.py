@@ -17,7 +17,7 @@ from starlette.requests import Request
 
 from service.client.http_client import Client, Refused, Unreachable
 from service.core.errors import Misconfigured
-from service.runtime import http_server
+from service.runtime import http_server, processes
 from service.runtime.settings import Settings
 from tests.programs import program, unused_port
 from tests.running import running, until
@@ -41,8 +41,8 @@ def test_an_occupied_port_is_refused() -> None:
         other.listen()
         port = other.getsockname()[1]
         with pytest.raises(Misconfigured, match=f"port {port} .* AZIMUTH_PORT"):
-            http_server.require_free_port("127.0.0.1", port)
-    http_server.require_free_port("127.0.0.1", port)
+            http_server.require_free_port("127.0.0.1", port, "AZIMUTH_PORT")
+    http_server.require_free_port("127.0.0.1", port, "AZIMUTH_PORT")
 
 
 @pytest.mark.parametrize(
@@ -158,7 +158,7 @@ def test_files_that_are_no_certificate_are_told(tmp_path: Path) -> None:
         with pytest.raises(Misconfigured, match="AZIMUTH_TLS_CERTIFICATE"):
             http_server.tls_context(*pair)
     with pytest.raises(Misconfigured, match="No such file"):
-        http_server.tls_context(tmp_path / "missing", key)
+        http_server.require_usable(Settings(tls_certificate=tmp_path / "missing"), unused_port())
 
 
 @pytest.mark.parametrize(
@@ -180,11 +180,19 @@ def test_a_proxy_is_named_by_its_address(sent: str) -> None:
         Settings.model_validate({"trusted_proxies": sent})
 
 
+@pytest.mark.parametrize("closed", [{}, {"host": "0.0.0.0"}])
+def test_a_worker_that_cannot_have_its_port_says_so(closed: dict[str, str]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as neighbour:
+        port = neighbour.getsockname()[1]
+        with pytest.raises(Misconfigured, match="AZIMUTH_API_KEYS" if closed else "AZIMUTH_WORKER_PORT"):
+            processes.worker(Settings.model_validate({"worker_port": port, **closed}), supervised=False)
+
+
 def test_the_next_free_port_is_used() -> None:
     with socket.create_server(("127.0.0.1", 0)) as first:
         port = first.getsockname()[1]
         found = http_server.first_free_port("127.0.0.1", port)
         assert found > port
-        http_server.require_free_port("127.0.0.1", found)
+        http_server.require_free_port("127.0.0.1", found, "AZIMUTH_PORT")
     assert http_server.first_free_port("127.0.0.1", port) == port
     assert 0 < http_server.first_free_port("127.0.0.1", 65_536) < 65_536
