@@ -136,14 +136,6 @@ def is_loopback(host: str) -> bool:
     return host == "localhost"
 
 
-def require_usable(settings: Settings, port: int, setting: str = "AZIMUTH_PORT") -> None:
-    """Misconfigured where these settings do not let a process listen on `port`, which `setting` chooses."""
-    require_key_or_loopback(settings)
-    require_free_port(settings.host, port, setting)
-    if settings.tls_certificate is not None:
-        tls_context(settings.tls_certificate, settings.tls_key)
-
-
 def require_key_or_loopback(settings: Settings) -> None:
     """Misconfigured where anybody on the network could read and write: no key, and not bound to loopback."""
     if not is_loopback(settings.host) and not settings.api_keys:
@@ -152,10 +144,12 @@ def require_key_or_loopback(settings: Settings) -> None:
         )
 
 
-def require_free_port(host: str, port: int, setting: str) -> None:
-    """Misconfigured where another program listens there already."""
-    if (reason := _occupied(host, port)) is not None:
-        raise Misconfigured(f"port {port} on {host} cannot be used ({reason}); set {setting}")
+def require_usable(settings: Settings, port: int, setting: str = "AZIMUTH_PORT") -> None:
+    """Misconfigured where nothing can listen on `port`, which `setting` chooses, or the TLS files cannot be used."""
+    if (reason := _occupied(settings.host, port)) is not None:
+        raise Misconfigured(f"port {port} on {settings.host} cannot be used ({reason}); set {setting}")
+    if settings.tls_certificate is not None:
+        tls_context(settings.tls_certificate, settings.tls_key)
 
 
 def first_free_port(host: str, wanted: int) -> int:

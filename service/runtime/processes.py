@@ -15,7 +15,13 @@ from service.client.http_client import Client
 from service.core.errors import Misconfigured
 from service.core.periodic import in_background
 from service.runtime import supervisor
-from service.runtime.http_server import allowed_hosts, first_free_port, require_free_port, require_usable, serve_http
+from service.runtime.http_server import (
+    allowed_hosts,
+    first_free_port,
+    require_key_or_loopback,
+    require_usable,
+    serve_http,
+)
 from service.runtime.settings import Settings
 from service.store.embedded.server import EmbeddedServer
 from service.store.postgres.schema import migrations
@@ -72,9 +78,10 @@ async def up(
     settings: Settings, *, workers: int, on_started: OnStarted | None = None, supervised: bool = False
 ) -> None:
     """Run PostgreSQL, an API and workers until SIGTERM or SIGINT."""
+    require_key_or_loopback(settings)
     require_usable(settings, settings.port)
     if settings.worker_port and workers:
-        require_free_port(settings.host, settings.worker_port, "AZIMUTH_WORKER_PORT")
+        require_usable(settings, settings.worker_port, "AZIMUTH_WORKER_PORT")
     async with _process(settings, supervised=supervised, migrated=False) as (stop, url, embedded):
         environment = os.environ | {"AZIMUTH_DATABASE_URL": url, "AZIMUTH_LOG_LEVEL": settings.log_level}
         children = [supervisor.ManagedProcess("api", ["serve"], environment)]
@@ -104,6 +111,7 @@ def serve(settings: Settings, *, supervised: bool) -> None:
     """Run the API in this process until it is told to stop."""
     from service.runtime.container.api import open_api
 
+    require_key_or_loopback(settings)
     require_usable(settings, settings.port)
 
     async def run() -> None:
@@ -126,6 +134,7 @@ def worker(settings: Settings, *, supervised: bool) -> None:
 
     port = settings.worker_port
     if port:
+        require_key_or_loopback(settings)
         if supervised:  # a neighbour may have taken it since the supervisor looked; the work is more important
             port = first_free_port(settings.host, port)
         require_usable(settings, port, "AZIMUTH_WORKER_PORT")

@@ -41,8 +41,8 @@ def test_an_occupied_port_is_refused() -> None:
         other.listen()
         port = other.getsockname()[1]
         with pytest.raises(Misconfigured, match=f"port {port} .* AZIMUTH_PORT"):
-            http_server.require_free_port("127.0.0.1", port, "AZIMUTH_PORT")
-    http_server.require_free_port("127.0.0.1", port, "AZIMUTH_PORT")
+            http_server.require_usable(Settings(), port)
+    http_server.require_usable(Settings(), port)
 
 
 @pytest.mark.parametrize(
@@ -193,6 +193,6 @@ def test_the_next_free_port_is_used() -> None:
         port = first.getsockname()[1]
         found = http_server.first_free_port("127.0.0.1", port)
         assert found > port
-        http_server.require_free_port("127.0.0.1", found, "AZIMUTH_PORT")
+        http_server.require_usable(Settings(), found)
     assert http_server.first_free_port("127.0.0.1", port) == port
     assert 0 < http_server.first_free_port("127.0.0.1", 65_536) < 65_536
