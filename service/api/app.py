@@ -11,6 +11,7 @@ from starlette.middleware.cors import CORSMiddleware
 from service import __version__
 from service.api import openapi as reference
 from service.api import problems
+from service.api.admission import AdmissionMiddleware, limited_routes
 from service.api.content_coding import CompressionMiddleware
 from service.api.dependencies import Service
 from service.api.middleware import ApiKeyMiddleware, HeadMiddleware, RequestLogMiddleware, UnhandledErrorMiddleware
@@ -72,6 +73,7 @@ def create_app(service: Service, around: Sequence[Middleware] = ()) -> FastAPI:
         async with service.run():
             yield
 
+    limited = limited_routes(route for resource in RESOURCES for route in resource.router.routes)
     app = Api(
         title="Azimuth",
         version=__version__,
@@ -84,6 +86,7 @@ def create_app(service: Service, around: Sequence[Middleware] = ()) -> FastAPI:
         middleware=[
             *around,
             *_protections(service.allowed_hosts, service.cors_origins, service.api_keys),
+            Middleware(AdmissionMiddleware, routes=limited, most=service.limits.concurrent),
             Middleware(HeadMiddleware),
             # Level 1 is several times as fast as 9, and hardly larger. What is smaller fits one packet anyway.
             Middleware(CompressionMiddleware, minimum_size=1_500, compresslevel=1),

@@ -4,10 +4,10 @@ import asyncio
 import hashlib
 import hmac
 import logging
+import random
 import re
 import time
 import traceback
-import uuid
 from collections.abc import Sequence
 
 from starlette.datastructures import Headers, MutableHeaders
@@ -99,9 +99,12 @@ class UnhandledErrorMiddleware:
 
 
 def _request_id(scope: Scope) -> str:
-    """The client's own, where it is harmless in headers and logs; else a new one."""
+    """The client's own, where it is harmless in headers and logs; else a new one, which need not be a secret.
+
+    Not a UUID: for its randomness the operating system is asked, and with that the interpreter lock given away.
+    """
     sent = Headers(scope=scope).get("x-request-id", "")
-    return sent if _REQUEST_ID.fullmatch(sent) else uuid.uuid4().hex
+    return sent if _REQUEST_ID.fullmatch(sent) else f"{random.getrandbits(128):032x}"
 
 
 def _report_request(scope: Scope, status: int, seconds: float) -> None:

@@ -1,7 +1,9 @@
 """Client of the HTTP API for the commands; its exceptions read as messages for a shell user."""
 
 import json
+import random
 import ssl
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Self
@@ -15,6 +17,8 @@ STREAM_DOCUMENTS = 500
 """Documents per NDJSON request: small enough that a broken connection costs little, large enough to be fast."""
 STREAM_BYTES = 8 * 2**20
 """A request also ends when its lines reach this size."""
+ATTEMPTS = 20
+"""Requests that one call makes at most while the service has no room."""
 
 
 class Refused(Exception):
@@ -69,11 +73,18 @@ class Client:
         self._http.close()
 
     def call(self, method: str, path: str, **request: Any) -> dict[str, Any]:
-        """The JSON of a 2xx answer. Raises Refused on any other status, Unreachable if no service answers."""
-        try:
-            response = self._http.request(method, path, **request)
-        except httpx.TransportError as error:
-            raise Unreachable(f"no service answers at {self.url} ({error})") from error
+        """The JSON of a 2xx answer. Raises Refused on any other status, Unreachable if no service answers.
+
+        Where the service has no room (429), the request is repeated.
+        """
+        for attempt in range(ATTEMPTS):
+            try:
+                response = self._http.request(method, path, **request)
+            except httpx.TransportError as error:
+                raise Unreachable(f"no service answers at {self.url} ({error})") from error
+            if response.status_code != httpx.codes.TOO_MANY_REQUESTS or attempt == ATTEMPTS - 1:
+                break
+            time.sleep(random.random() * float(response.headers.get("Retry-After", 1)))  # noqa: S311  no secret
         if not response.is_success:
             raise Refused(response)
         answer: dict[str, Any] = response.json() if response.content else {}

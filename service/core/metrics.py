@@ -11,6 +11,9 @@ _BATCH = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
 REQUESTS = Histogram(
     "azimuth_http_request_seconds", "HTTP requests by route template.", ["method", "route", "status"], buckets=_LATENCY
 )
+ADMISSION_LIMIT = Gauge(
+    "azimuth_admission_limit", "Requests to a route that are admitted at once; others get 429.", ["route"]
+)
 SEARCH_SECONDS = Histogram(
     "azimuth_search_seconds",
     "Whole searches, by the embedder version that answered.",

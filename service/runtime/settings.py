@@ -97,7 +97,12 @@ class Settings(BaseSettings):
     passing_cap: int = Field(
         50_000, ge=1, description="Most documents that match a filter and are listed by id for an exact scan."
     )
-    max_concurrent_searches: int = Field(64, ge=1, description="Searches at once before 429.")
+    max_concurrent_searches: int = Field(
+        64, ge=1, description="Most searches, and most requests to any one route, at once; the limit adapts below this."
+    )
+    budget_ms: float = Field(
+        15_000.0, ge=0, le=60_000, description="`budget_ms` of a search that brings none; 0: none."
+    )
 
     max_body_bytes: int = Field(32 * 2**20, ge=1024, description="Largest JSON body; NDJSON streams have no limit.")
     max_line_bytes: int = Field(8 * 2**20, ge=1024, description="Longest line of an NDJSON stream.")

@@ -19,6 +19,9 @@ from service.core.search import Hit, RerankExplanation, RerankSummary, SearchReq
 from service.search.context import SearchContext
 from service.search.rerank_blend import AGREEMENT_SAMPLE, RerankBlend, log_odds, trusted_weight
 
+AMPLE = 4.0
+"""A deadline so many times as far off as a batch is expected to take does not make it smaller."""
+
 
 class RerankStage:
     """Reranks the first hits of a search; without a reranker the answer says so."""
@@ -53,7 +56,8 @@ class RerankStage:
         if scorer.query_share < 1:
             context.degrade("rerank", "query_truncated", query_cut_reason(scorer.query_share))
         skipped = len(first) - read if blend.required(relevance, pool_size) <= read else 0
-        metrics.RERANK_SKIPPED.inc(skipped)
+        if context.live:
+            metrics.RERANK_SKIPPED.inc(skipped)
         summary = RerankSummary(read=read, skipped=skipped, truncated=scorer.truncated, weight=blend.weight)
         return _blended(hits, blend, relevance, scorer.calibrated()), summary
 
@@ -83,8 +87,10 @@ class _PassageScorer:
 
     async def _score_portion(self, wanted: int) -> None:
         count, portion, seconds = len(self.relevance), self.reranker.portion, self.context.remaining_seconds()
-        # Without a deadline one large batch is packed best; a deadline is met best in portions.
-        size = max(wanted, portion) if seconds is None else min(portion, self.pace.passages_within(seconds))
+        # One large batch is packed best; a deadline that is not far off is met best in portions.
+        size = max(wanted, portion)
+        if seconds is not None and not self.pace.is_ample(seconds, size):
+            size = min(portion, self.pace.passages_within(seconds))
         hits = self.hits[count : count + size]
         if not hits:
             self._stop()
@@ -162,6 +168,10 @@ class RerankPace:
         if not count:
             self.seconds *= 0.9
         return count
+
+    def is_ample(self, seconds: float, passages: int) -> bool:
+        """Whether so many passages take only a small part of `seconds`, as far as is known."""
+        return self.seconds is not None and AMPLE * passages * self.seconds < seconds
 
     def record(self, seconds: float, passages: int) -> None:
         latest = seconds / passages

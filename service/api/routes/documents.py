@@ -44,7 +44,7 @@ router = collection_router("/documents", "documents")
 @router.post(
     "",
     summary="Write documents",
-    responses=problems.error_responses(413, 415),
+    responses=problems.error_responses(413, 415, 429),
     openapi_extra={
         "requestBody": {
             "required": True,
@@ -80,6 +80,7 @@ async def write(
     target = vector_target(await service.versions.of(found.id), query.embedder_version) if with_vectors else None
     answer = schemas.written_answer(await service.ingest.write(found, documents, target))
     if query.wait:
+        request.state.admission.finish(answered=True)  # from here on it waits for workers
         ids = [document.id for document in documents]
         answer["searchable"] = await service.ingest.wait_until_searchable(found, ids)
     return answer
@@ -190,7 +191,7 @@ async def get(service: ServiceDep, collection: CollectionPath, id: DocumentIdPat
     return select_fields(schemas.DocumentAnswer, document)
 
 
-@router.delete("/{id:id}", summary="Delete one document", status_code=204)
+@router.delete("/{id:id}", summary="Delete one document", status_code=204, responses=problems.error_responses(429))
 async def delete(service: ServiceDep, collection: CollectionPath, id: DocumentIdPath) -> Response:
     found = await service.collections.by_name(collection)
     if not await service.ingest.delete(found, [id]):
@@ -198,7 +199,7 @@ async def delete(service: ServiceDep, collection: CollectionPath, id: DocumentId
     return Response(status_code=204)
 
 
-@router.post("/delete", summary="Delete documents by id or by filter")
+@router.post("/delete", summary="Delete documents by id or by filter", responses=problems.error_responses(429))
 async def delete_many(
     service: ServiceDep, collection: CollectionPath, body: schemas.DeletionBody
 ) -> schemas.DeletedAnswer:

@@ -36,7 +36,7 @@ MAX_UNCUT_LENGTH = 2_000_000
 
 FINGERPRINT_HEADER = "X-Azimuth-Fingerprint"
 
-router = APIRouter(tags=["models"], route_class=JsonRoute, responses=error_responses(503))
+router = APIRouter(tags=["models"], route_class=JsonRoute, responses=error_responses(429, 503))
 
 _Texts = list[Annotated[str, Field(max_length=MAX_UNCUT_LENGTH)]]
 
@@ -176,7 +176,7 @@ class EmbeddingsAnswer(TypedDict):
     usage: UsageAnswer
 
 
-@router.post("/v1/embeddings", summary="Encode texts", response_model=EmbeddingsAnswer, responses=error_responses(429))
+@router.post("/v1/embeddings", summary="Encode texts", response_model=EmbeddingsAnswer)
 async def embeddings(service: ServiceDep, body: EmbeddingsBody) -> Response:
     """Vectors of length 1, in the order of the texts. A text longer than the model takes is refused, unless `truncate`.
 

@@ -23,7 +23,7 @@ from service.core.ports.reranker import RerankScores, query_cut_reason
 
 MAX_QUERY_LENGTH = 10_000
 
-router = APIRouter(tags=["models"], route_class=JsonRoute, responses=error_responses(503))
+router = APIRouter(tags=["models"], route_class=JsonRoute, responses=error_responses(429, 503))
 
 PassageText = Annotated[Text, Field(min_length=1, max_length=MAX_LENGTH)]
 

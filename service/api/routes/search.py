@@ -3,6 +3,7 @@
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from typing import Annotated
 
@@ -11,7 +12,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from service.api.bodies import JsonResponse
-from service.api.dependencies import ServiceDep
+from service.api.dependencies import Service, ServiceDep
 from service.api.disconnect import run_until_disconnect
 from service.api.routing import collection_router
 from service.api.schemas.base import CollectionPath, DocumentIdPath
@@ -31,7 +32,7 @@ router = collection_router("", "search", 409, 429)
 @router.post("/search", summary="Search a collection", response_model=SearchAnswer)
 async def search(service: ServiceDep, request: Request, collection: CollectionPath, body: SearchBody) -> Response:
     """Every answer says which version answered, how the dense leg ran, and which stages failed and why."""
-    search_request = body.request()
+    search_request = _with_budget(service, body.request())
     work = service.search.run(collection, search_request)
     # A cross-encoder takes long: it stops as soon as nobody waits for it.
     result = await (run_until_disconnect(request, work) if search_request.rerank else work)
@@ -48,7 +49,7 @@ async def similar(
     body: Annotated[SimilarBody, Body(default_factory=SimilarBody)],
 ) -> Response:
     """A search that is `like` this one document, which is left out of the answer. The body may be left out."""
-    search_request = body.request(id)
+    search_request = _with_budget(service, body.request(id))
     try:
         result = await service.search.run(collection, search_request)
     except Invalid as error:
@@ -72,7 +73,7 @@ async def batch(service: ServiceDep, request: Request, collection: CollectionPat
     requests = []
     for at, search in enumerate(body.searches):
         with _errors_placed(at):
-            requests.append(search.request())
+            requests.append(_with_budget(service, search.request()))
     shared = SharedQueryEncoding(requests)
 
     async def run(at: int, search_request: SearchRequest) -> SearchResult:
@@ -84,6 +85,11 @@ async def batch(service: ServiceDep, request: Request, collection: CollectionPat
     request.state.searches = tuple(result.timings for result in results)
     answers = [search_answer(*both) for both in zip(results, requests, strict=True)]
     return {"results": answers, "took_ms": round((time.perf_counter() - started) * 1000, 3)}
+
+
+def _with_budget(service: Service, request: SearchRequest) -> SearchRequest:
+    """A client that sets no budget gets that of the process."""
+    return request if request.budget_ms is not None else replace(request, budget_ms=service.limits.budget_ms)
 
 
 @contextmanager

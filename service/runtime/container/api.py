@@ -77,6 +77,8 @@ async def open_api(settings: Settings, url: str) -> AsyncIterator[FastAPI]:
         limits = RequestLimits(
             body_bytes=settings.max_body_bytes,
             line_bytes=settings.max_line_bytes,
+            concurrent=settings.max_concurrent_searches,
+            budget_ms=settings.budget_ms or None,
             documents=DocumentLimits(text_length=settings.max_text_length, batch=settings.max_batch),
         )
         recall_monitor = await stack.enter_async_context(_open_recall_monitor(settings, url, lexicon))

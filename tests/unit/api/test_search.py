@@ -1,5 +1,6 @@
 """Searches over HTTP: the shape of an answer, and what a request may ask."""
 
+from dataclasses import replace
 from typing import Any
 from unittest.mock import AsyncMock
 
@@ -10,7 +11,7 @@ from service.api.schemas import search_response
 from service.core import search
 from service.core.errors import Invalid, LexiconUnavailable, Overloaded
 from service.core.ids import CollectionName
-from tests.edge import Edge, WordReranker, api_fixture, assert_problem, edge
+from tests.edge import LIMITS, Edge, WordReranker, api_fixture, assert_problem, edge
 
 PATH = "/v1/collections/papers/search"
 ANSWER = TypeAdapter(search_response.SearchAnswer)
@@ -160,6 +161,22 @@ async def test_overload_is_a_429_with_retry_after(api: Edge, monkeypatch: pytest
         answer = await api.client.post(path, json=body)
         assert assert_problem(answer, 429)["detail"] == "too many searches at once"
         assert answer.headers["retry-after"] == "2"
+
+
+@pytest.mark.parametrize(("default", "sent", "budget"), [(None, None, None), (50.0, None, 50.0), (50.0, 900.0, 900.0)])
+async def test_a_search_without_a_budget_has_that_of_the_process(
+    default: float | None, sent: float | None, budget: float | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with edge(limits=replace(LIMITS, budget_ms=default)) as api:
+        await api.collection()
+        await api.write({"id": "a", "text": "sort"})
+        run = AsyncMock(wraps=api.service.search.run)
+        monkeypatch.setattr(api.service.search, "run", run)
+        one = {"k": 3} | ({} if sent is None else {"budget_ms": sent})
+        await api.post(PATH, {"query": "sort"} | one)
+        await api.post(f"{PATH}/batch", {"searches": [{"query": "sort"} | one]})
+        await api.post("/v1/collections/papers/similar/a", one)
+        assert [call.args[1].budget_ms for call in run.await_args_list] == [budget] * 3
 
 
 async def test_an_unavailable_index_is_a_503(api: Edge, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,15 +14,15 @@ def test_an_address_that_is_none_is_told() -> None:
 
 
 class Answering(Client):
-    """Keeps what would be sent."""
+    """Keeps what would be sent. The first `busy` requests find no room."""
 
-    def __init__(self, key: str | None = None) -> None:
+    def __init__(self, key: str | None = None, busy: int = 0) -> None:
         super().__init__("http://t", key)
         self.sent: list[httpx.Request] = []
 
         def answer(request: httpx.Request) -> httpx.Response:
             self.sent.append(request)
-            return httpx.Response(200, json={})
+            return httpx.Response(200 if len(self.sent) > busy else 429, json={}, headers={"Retry-After": "1"})
 
         self._http._transport = httpx.MockTransport(answer)
 
@@ -31,6 +31,19 @@ def test_a_key_may_be_any_text() -> None:
     with Answering("schlüssel") as one:
         one.call("GET", "/")
     assert one.sent[0].headers.raw[-1] == (b"Authorization", "Bearer schlüssel".encode())
+
+
+def test_where_there_is_no_room_it_tries_again_and_not_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    pauses: list[float] = []
+    monkeypatch.setattr(http_client.time, "sleep", pauses.append)
+    with Answering(busy=3) as one:
+        one.call("POST", "/v1/collections/c/search", json={"query": "x"})
+    assert [request.content for request in one.sent] == [one.sent[0].content] * 4
+    assert len(pauses) == 3
+    assert all(0 <= pause <= 1 for pause in pauses)
+    with Answering(busy=100) as one, pytest.raises(Refused):
+        one.call("GET", "/")
+    assert len(one.sent) == http_client.ATTEMPTS
 
 
 def test_long_documents_are_not_gathered_by_the_hundred(monkeypatch: pytest.MonkeyPatch) -> None:

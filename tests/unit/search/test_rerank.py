@@ -104,6 +104,9 @@ async def test_it_stops_when_the_answer_is_settled_and_counts_what_it_saved() ->
     assert [hit.id for hit in ordered[:3]] == ["d00", "d01", "d02"]
     assert not context.degraded
     assert REGISTRY.get_sample_value("azimuth_rerank_skipped_pairs_total") == before + 8
+    unseen = SearchContext(SearchRequest(text="q", k=3), NOWHERE, live=False)  # an evaluation
+    await RerankStage(reranker).rerank(unseen, RerankSettings(weight=0.1), hits(MANY))
+    assert REGISTRY.get_sample_value("azimuth_rerank_skipped_pairs_total") == before + 8
 
 
 RELEVANCE = st.lists(st.floats(0, 1), min_size=len(MANY), max_size=len(MANY))
@@ -157,6 +160,18 @@ async def test_a_budget_is_kept_by_what_the_portions_before_took(clock: Any) -> 
     told_so = [(one.stage, one.code, one.reason) for one in context.degraded]
     assert told_so == [("rerank", "cut_short", "the budget of 1000 ms allowed 9 of 12 passages")]
     assert [hit.id for hit in ordered[-3:]] == ["d09", "d10", "d11"]
+
+
+@pytest.mark.parametrize(("budget_ms", "portions"), [(None, [12]), (60_000, [12]), (4_000, [4, 8])])
+async def test_only_a_deadline_that_is_near_makes_the_portions_small(
+    clock: Any, budget_ms: float | None, portions: list[int]
+) -> None:
+    reranker = told([1.0] * 12, before=lambda passages: setattr(clock, "now", clock.now + 0.1 * len(passages)))
+    stage = RerankStage(reranker)
+    for budget in (None, budget_ms):  # the first shows its pace
+        context = SearchContext(SearchRequest(text="q", k=12, budget_ms=budget), NOWHERE)
+        await stage.rerank(context, RerankSettings(), hits(FALLING))
+    assert [len(portion) for portion in reranker.portions] == [12, *portions]
 
 
 async def test_a_budget_that_is_spent_before_leaves_the_first_stage_as_it_was(clock: Any) -> None:
