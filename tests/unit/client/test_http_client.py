@@ -35,7 +35,7 @@ def test_a_key_may_be_any_text() -> None:
 
 def test_where_there_is_no_room_it_tries_again_and_not_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
     pauses: list[float] = []
-    monkeypatch.setattr(http_client.time, "sleep", pauses.append)
+    monkeypatch.setattr("time.sleep", pauses.append)
     with Answering(busy=3) as one:
         one.call("POST", "/v1/collections/c/search", json={"query": "x"})
     assert [request.content for request in one.sent] == [one.sent[0].content] * 4
