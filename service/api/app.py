@@ -27,14 +27,13 @@ from service.api.routes import (
     health,
     indexes,
     judgments,
-    metrics,
     models,
     recall,
     rerank,
     search,
     versions,
 )
-from service.api.web_security import AllowedHostsMiddleware, CrossOriginMiddleware, SecurityHeadersMiddleware
+from service.api.web_security import WebSecurityMiddleware
 
 RESOURCES = (
     collections,
@@ -101,7 +100,7 @@ def create_app(service: Service, around: Sequence[Middleware] = ()) -> FastAPI:
     for resource in RESOURCES:
         app.include_router(resource.router)
     if service.metrics:
-        app.include_router(metrics.router)
+        app.include_router(health.metrics_router)
     return app
 
 
@@ -115,7 +114,7 @@ def create_worker_app(*, api_keys: Sequence[str], allowed_hosts: Sequence[str], 
     problems.install(app)
     app.add_api_route("/livez", health.livez)
     if with_metrics:
-        app.include_router(metrics.router)
+        app.include_router(health.metrics_router)
     return app
 
 
@@ -129,10 +128,8 @@ def _protections(allowed_hosts: Sequence[str], origins: Sequence[str], api_keys:
     )
     return [
         Middleware(RequestLogMiddleware),
-        Middleware(SecurityHeadersMiddleware),
-        Middleware(AllowedHostsMiddleware, allowed=allowed_hosts),
+        Middleware(WebSecurityMiddleware, hosts=allowed_hosts, origins=origins),
         *([cors] if origins else []),  # before the keys: browsers ask without one
         Middleware(UnhandledErrorMiddleware),
-        Middleware(CrossOriginMiddleware, trusted=origins),
         Middleware(ApiKeyMiddleware, keys=api_keys),
     ]

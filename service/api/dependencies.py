@@ -47,7 +47,7 @@ class RequestLimits:
 class Service:
     """The running service as the HTTP API sees it.
 
-    `allowed_hosts`: see `web_security.AllowedHostsMiddleware`. `metrics`, `docs`: whether there are `/metrics`, and
+    `allowed_hosts`: see `web_security.WebSecurityMiddleware`. `metrics`, `docs`: whether there are `/metrics`, and
     `/docs` with `/openapi.json`. `missing` names what it still needs before it can answer (empty: ready).
     `refresh_metrics` updates the gauges that are read on demand. `run` is entered before the first request and left
     after the last.

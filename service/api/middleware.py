@@ -85,14 +85,11 @@ class UnhandledErrorMiddleware:
             await self._app(scope, receive, send_noting)
         except ClientDisconnect:
             raise
-        except asyncio.CancelledError:
-            if started:
-                raise
-            # The server stops and does not wait any longer. The task ends with this answer.
-            response = problems.service_error_response(scope, Unavailable("the service is stopping"))
-            await response(scope, receive, send)
-        except Exception as error:
-            response = problems.unexpected_error_response(scope, error)
+        except (asyncio.CancelledError, Exception) as error:
+            if isinstance(error, Exception):
+                response = problems.unexpected_error_response(scope, error)
+            else:  # the server stops and does not wait any longer; the task ends with this answer
+                response = problems.service_error_response(scope, Unavailable("the service is stopping"))
             if started:  # half an answer is out: breaking the connection is the only way to say so
                 raise
             await response(scope, receive, send)

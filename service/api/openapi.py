@@ -7,14 +7,16 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from pydantic import TypeAdapter
-from starlette.responses import HTMLResponse
+from starlette.requests import Request
+from starlette.responses import Response
 from starlette.staticfiles import StaticFiles
 
 from service.api import problems
 from service.api.middleware import OPEN_PATHS
+from service.api.routes.console import console_file
 from service.api.schemas.documents import DocumentsBody
 from service.api.schemas.versions import Refusal
-from service.api.web_security import PAGE_POLICY, SAFE_METHODS
+from service.api.web_security import SAFE_METHODS
 from service.core import collections, documents, errors, jobs, recall, search, versions
 
 DESCRIPTION = """\
@@ -25,21 +27,7 @@ Errors are RFC 9457 problem documents (`application/problem+json`) of one shape,
 `X-Request-ID`. Unknown fields are errors, and nothing is coerced.
 """
 
-_ASSETS = "console/swagger"
-_PAGE = f"""\
-<!doctype html>
-<html lang="en">
-<head>
-  <meta charset="utf-8">
-  <title>Azimuth API</title>
-  <link rel="icon" href="{_ASSETS}/favicon.png">
-  <link rel="stylesheet" href="{_ASSETS}/swagger-ui.css">
-  <script src="{_ASSETS}/swagger-ui-bundle.js" defer></script>
-  <script src="console/reference.js" type="module"></script>
-</head>
-<body><div id="swagger-ui"></div></body>
-</html>
-"""
+_ASSETS = "/console/swagger"
 _SECURITY_SCHEME = "ApiKey"
 _DOMAIN_VALUES = {
     name
@@ -87,8 +75,8 @@ def describe(app: FastAPI) -> dict[str, Any]:
 
 def install(app: FastAPI) -> None:
     """Serve the page with assets of our own: FastAPI's loads them from a CDN and has a script within the page."""
-    app.mount(f"/{_ASSETS}", StaticFiles(directory=str(files("fastapi_offline") / "static")))
+    app.mount(_ASSETS, StaticFiles(directory=str(files("fastapi_offline") / "static")))
 
     @app.get("/docs", include_in_schema=False)
-    async def page() -> HTMLResponse:
-        return HTMLResponse(_PAGE, headers={"Content-Security-Policy": PAGE_POLICY})
+    async def page(request: Request) -> Response:
+        return await console_file(request, "reference.html")

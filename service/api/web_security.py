@@ -35,88 +35,69 @@ HEADERS = {
 }
 """Of every response that does not set them itself."""
 STRICT_TRANSPORT = "max-age=2592000"
-"""A month, over TLS. `localhost` is left out: there the rule would bind all other local services as well."""
+"""A month. Not for `localhost`, where the rule would bind all other local services as well."""
 
 _HOST = re.compile(r"(?:\[([0-9a-f:.]+)\]|([\w.-]+?)\.?)(?::\d{1,5})?", re.IGNORECASE | re.ASCII)
 
 
-class SecurityHeadersMiddleware:
-    """Adds what tells browsers to guess, embed, refer and keep nothing."""
+class WebSecurityMiddleware:
+    """Refuses requests to names that are none of this service's, and changes on behalf of other origins.
 
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        async def send_with_headers(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                headers = MutableHeaders(scope=message)
-                for name, value in HEADERS.items():
-                    headers.setdefault(name, value)
-                headers.setdefault("Cache-Control", "no-cache" if "etag" in headers else "no-store")
-                if scope.get("scheme") == "https" and host_of(scope) != "localhost":
-                    headers["Strict-Transport-Security"] = STRICT_TRANSPORT
-            await send(message)
-
-        await self._app(scope, receive, send_with_headers)
-
-
-class AllowedHostsMiddleware:
-    """Refuses requests that were sent to another name than those of this service.
-
-    `allowed`: names, `*.example.com` for all names below one, addresses, networks (`10.0.0.0/8`), or `*` for all.
+    `hosts`: names, `*.example.com` for all names below one, addresses, networks (`10.0.0.0/8`), or `*` for all.
+    `origins`: those whose pages may change something. Every answer gets the headers above.
     """
 
-    def __init__(self, app: ASGIApp, allowed: Sequence[str]) -> None:
+    def __init__(self, app: ASGIApp, hosts: Sequence[str], origins: Sequence[str]) -> None:
         self._app = app
-        self._any = "*" in allowed
-        self._names, self._networks = set[str](), []
-        for one in allowed:
+        self._names, self._networks, self._origins = set[str](), [], frozenset(origins)
+        for one in hosts:
             try:
                 self._networks.append(ipaddress.ip_network(one))
             except ValueError:
                 self._names.add(one.lower())
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and not self._any and not self._allows(host_of(scope)):
-            detail = "the Host of this request is none of this service's; AZIMUTH_ALLOWED_HOSTS lists those that are"
-            await problems.http_error_response(scope, HTTPException(421, detail))(scope, receive, send)
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
             return
-        await self._app(scope, receive, send)
+        request = Headers(scope=scope)
 
-    def _allows(self, host: str) -> bool:
+        async def send_with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                for name, value in HEADERS.items():
+                    headers.setdefault(name, value)
+                headers.setdefault("Cache-Control", "no-cache" if "etag" in headers else "no-store")
+                if scope.get("scheme") == "https" and host_of(request) != "localhost":
+                    headers["Strict-Transport-Security"] = STRICT_TRANSPORT
+            await send(message)
+
+        app = self._app
+        if not self.allows_host(host_of(request)):
+            detail = "the Host of this request is none of this service's; AZIMUTH_ALLOWED_HOSTS lists those that are"
+            app = problems.http_error_response(scope, HTTPException(421, detail))
+        elif scope["method"] not in SAFE_METHODS and not self._allows_change(request):
+            detail = "this request comes from a page of another origin; AZIMUTH_CORS_ORIGINS lists those that may"
+            app = problems.http_error_response(scope, HTTPException(403, detail))
+        await app(scope, receive, send_with_headers)
+
+    def allows_host(self, host: str) -> bool:
         try:
             address = ipaddress.ip_address(host)
         except ValueError:
             above = (f"*{host[at:]}" for at, sign in enumerate(host) if sign == ".")
-            return host in self._names or any(one in self._names for one in above)
+            return not self._names.isdisjoint({"*", host, *above})
         address = getattr(address, "ipv4_mapped", None) or address
-        return any(address in network for network in self._networks)
+        return "*" in self._names or any(address in network for network in self._networks)
 
-
-class CrossOriginMiddleware:
-    """Refuses changes that a browser sends on behalf of another site, as Go's `http.CrossOriginProtection` does.
-
-    `trusted`: the origins that may use the API anyway. A request with a key passes: no browser adds one by itself.
-    """
-
-    def __init__(self, app: ASGIApp, trusted: Sequence[str]) -> None:
-        self._app = app
-        self._trusted = frozenset(trusted)
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and scope["method"] not in SAFE_METHODS and not self._allows(Headers(scope=scope)):
-            detail = "this request comes from a page of another origin; AZIMUTH_CORS_ORIGINS lists those that may"
-            await problems.http_error_response(scope, HTTPException(403, detail))(scope, receive, send)
-            return
-        await self._app(scope, receive, send)
-
-    def _allows(self, headers: Headers) -> bool:
-        origin, site = headers.get("origin"), headers.get("sec-fetch-site")
-        if "*" in self._trusted or origin in self._trusted or _has_key(headers):
+    def _allows_change(self, request: Headers) -> bool:
+        """The algorithm of Go's `http.CrossOriginProtection`. With a key all may: no browser adds one by itself."""
+        origin, site = request.get("origin"), request.get("sec-fetch-site")
+        if not self._origins.isdisjoint({"*", origin}) or _has_key(request):
             return True
         if site is not None:
             return site in {"same-origin", "none"}  # none: the user typed the address
-        return origin is None or origin.lower().partition("://")[2] == headers.get("host", "").lower()
+        return origin is None or origin.lower().partition("://")[2] == request.get("host", "").lower()
 
 
 def _has_key(headers: Headers) -> bool:
@@ -125,8 +106,8 @@ def _has_key(headers: Headers) -> bool:
     return bearer or "api-key" in headers or "x-api-key" in headers
 
 
-def host_of(scope: Scope) -> str:
-    """The name or address of the `Host` header, in lower case and without port; empty where there is no valid one."""
-    sent = Headers(scope=scope).getlist("host")
+def host_of(request: Headers) -> str:
+    """The name or address of the `Host`, in lower case and without port; empty where there is no valid one."""
+    sent = request.getlist("host")
     found = _HOST.fullmatch(sent[0]) if len(sent) == 1 else None
     return "" if found is None else (found[1] or found[2]).lower()

@@ -213,7 +213,8 @@ def _settings(default_log_level: str | None = None) -> Settings:
     settings = Settings()
     if default_log_level and "log_level" not in settings.model_fields_set:
         settings = settings.model_copy(update={"log_level": default_log_level})
-    logging.configure(settings.log_level, settings.secrets())
+    keys = [key.get_secret_value() for key in (*settings.api_keys, settings.encoder_key) if key is not None]
+    logging.configure(settings.log_level, hidden=keys)
     return settings
 
 

@@ -20,9 +20,8 @@ log = logging.getLogger(__name__)
 KEEP_ALIVE_SECONDS = 75
 """Longer than clients and proxies keep an idle connection, so that they close it first: a server that does may close it
 while a request is being sent."""
-TLS_CHECK_SECONDS = 2.0
+TLS_RELOAD_SECONDS = 5.0
 NEXT_PORTS = 50
-"""So many ports after the wanted one are tried before the system chooses one."""
 LOOPBACK_HOSTS = ("localhost", "*.localhost", "127.0.0.0/8", "::1")
 ALL_ADDRESSES = ("0.0.0.0/0", "::/0")
 """No page can rebind an address: health checks and scrapers use the address of a container."""
@@ -71,10 +70,13 @@ async def serve_http(
         server.should_exit = True
         on_exit()
 
-    works = [stop_server()]
-    if context is not None and certificate is not None:
-        works.append(repeat_every("TLS certificate", TLS_CHECK_SECONDS, CertificateReload(context, certificate, key)))
-    async with in_background(*works):
+    async def renew_certificate() -> None:
+        """New connections get what the files hold now. Where they cannot be used, the former stays in use."""
+        if context is not None and certificate is not None:
+            tls_context(certificate, key)
+            context.load_cert_chain(certificate, key, password="")
+
+    async with in_background(stop_server(), repeat_every("certificate", TLS_RELOAD_SECONDS, renew_certificate)):
         await server.serve()
     if not server.started:
         raise Misconfigured(f"nothing could listen on port {port}; see the log above for the reason")
@@ -87,44 +89,13 @@ def tls_context(certificate: Path, key: Path | None) -> ssl.SSLContext:
     try:
         context.load_cert_chain(certificate, key, password="")
     except (OSError, ValueError) as error:
-        raise Misconfigured(
-            f"AZIMUTH_TLS_CERTIFICATE {certificate} with AZIMUTH_TLS_KEY {key or certificate} cannot be used: {error}"
-        ) from error
+        files = f"AZIMUTH_TLS_CERTIFICATE {certificate} with AZIMUTH_TLS_KEY {key or certificate}"
+        raise Misconfigured(f"{files} cannot be used: {error}") from error
     return context
 
 
-class CertificateReload:
-    """Loads the files into a context that is in use when they have changed: new connections get the new certificate.
-
-    Files that cannot be used, such as ones that are half written, leave the former certificate in place.
-    """
-
-    def __init__(self, context: ssl.SSLContext, certificate: Path, key: Path | None) -> None:
-        self._context = context
-        self._files = (certificate, key)
-        self._loaded = self._stamps()
-
-    async def __call__(self) -> None:
-        stamps = self._stamps()
-        if stamps == self._loaded:
-            return
-        self._loaded = stamps
-        tls_context(*self._files)  # in vain where they are unusable: then the one in use stays as it is
-        self._context.load_cert_chain(*self._files, password="")
-        log.info("the TLS certificate was read again")
-
-    def _stamps(self) -> list[tuple[int, int, int]]:
-        """What changes with a file, also behind a link."""
-        found = []
-        for file in filter(None, self._files):
-            with suppress(OSError):
-                stat = file.stat()
-                found.append((stat.st_ino, stat.st_size, stat.st_mtime_ns))
-        return found
-
-
 def allowed_hosts(settings: Settings) -> tuple[str, ...]:
-    """The hosts that requests may name; see `web_security.AllowedHostsMiddleware`."""
+    """The hosts that requests may name; see `web_security.WebSecurityMiddleware`."""
     if is_loopback(settings.host):
         return (*LOOPBACK_HOSTS, *settings.allowed_hosts)
     return (*LOOPBACK_HOSTS, *ALL_ADDRESSES, *settings.allowed_hosts) if settings.allowed_hosts else ("*",)
@@ -153,25 +124,18 @@ def require_usable(settings: Settings, port: int, setting: str = "AZIMUTH_PORT")
 
 
 def first_free_port(host: str, wanted: int) -> int:
-    """`wanted`, or one of the next ports, or any that is free."""
-    candidates = range(wanted, min(wanted + NEXT_PORTS, 65_536))
-    if found := next((port for port in candidates if _occupied(host, port) is None), None):
-        return found
-    with socket.socket(_family(host)) as free:
-        free.bind((host, 0))
-        return int(free.getsockname()[1])
+    """`wanted`, or one of the next; beyond the last they go on in the middle. Misconfigured if none is free."""
+    for port in range(wanted, wanted + NEXT_PORTS):
+        port = port if port < 65_536 else port - 32_768
+        if _occupied(host, port) is None:
+            return port
+    raise Misconfigured(f"port {wanted} and the next {NEXT_PORTS} are not free; set AZIMUTH_WORKER_PORT")
 
 
 def _occupied(host: str, port: int) -> str | None:
     """Why nothing can listen there; None where it can."""
-    with socket.socket(_family(host)) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-        except OSError as error:
-            return error.strerror
+    try:
+        socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET).close()
+    except OSError as error:
+        return error.strerror
     return None
-
-
-def _family(host: str) -> socket.AddressFamily:
-    return socket.AF_INET6 if ":" in host else socket.AF_INET

@@ -11,20 +11,19 @@ import orjson
 
 _STANDARD_FIELDS = set(vars(logging.LogRecord("", 0, "", 0, "", None, None))) | {"message", "asctime", "taskName"}
 _CREDENTIALS = re.compile(r"(\bbearer +)[^\s\"'\\,]+|(://[^/\s:@\"]*:)[^/\s@\"\\]+(?=@)", re.IGNORECASE)
-HIDDEN = "***"
-LEAST_SECRET = 8
-"""Characters. A shorter one may be a part of anything."""
+LEAST_HIDDEN = 8
+"""Characters of a key that is recognised anywhere; a shorter one may be a part of anything."""
 
 
 class JsonFormatter(logging.Formatter):
     """Writes time, level, logger, message, and every field of `extra`.
 
-    `secrets` and what looks like credentials are hidden wherever they stand: messages of libraries may quote headers.
+    The keys in `hidden` and what looks like credentials become `***`: messages of libraries may quote headers.
     """
 
-    def __init__(self, secrets: Iterable[str] = ()) -> None:
+    def __init__(self, hidden: Iterable[str] = ()) -> None:
         super().__init__()
-        self._secrets = [orjson.dumps(secret).decode()[1:-1] for secret in secrets if len(secret) >= LEAST_SECRET]
+        self._hidden = [orjson.dumps(key).decode()[1:-1] for key in hidden if len(key) >= LEAST_HIDDEN]
 
     def format(self, record: logging.LogRecord) -> str:
         line: dict[str, Any] = {
@@ -37,14 +36,14 @@ class JsonFormatter(logging.Formatter):
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
         text = orjson.dumps(line, default=str).decode()
-        for secret in self._secrets:
-            text = text.replace(secret, HIDDEN)
-        return _CREDENTIALS.sub(rf"\1\2{HIDDEN}", text)
+        for key in self._hidden:
+            text = text.replace(key, "***")
+        return _CREDENTIALS.sub(r"\1\2***", text)
 
 
-def configure(level: str, secrets: Iterable[str] = ()) -> None:
+def configure(level: str, hidden: Iterable[str] = ()) -> None:
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(JsonFormatter(secrets))
+    handler.setFormatter(JsonFormatter(hidden))
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
     for verbose in ("httpx", "httpcore", "sentence_transformers", "transformers", "psycopg.pool", "uvicorn.error"):
         logging.getLogger(verbose).setLevel(max(logging.WARNING, logging.getLevelName(level.upper())))

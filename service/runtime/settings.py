@@ -138,11 +138,6 @@ class Settings(BaseSettings):
     def _split(cls, value: Any) -> Any:
         return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
 
-    def secrets(self) -> list[str]:
-        """What no log may show. Passwords within addresses are recognised by their form."""
-        keys = (*self.api_keys, *([] if self.encoder_key is None else [self.encoder_key]))
-        return [key.get_secret_value() for key in keys]
-
     def address(self, port: int | None = None) -> str:
         """The URL at which a client on this machine reaches the API, or a process of the service on another port."""
         host = "127.0.0.1" if self.host in ("0.0.0.0", "::") else self.host  # noqa: S104 compared with, not bound to

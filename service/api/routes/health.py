@@ -1,8 +1,11 @@
-"""Liveness and readiness."""
+"""Liveness, readiness and metrics."""
 
+import logging
 from http import HTTPStatus
 
 from fastapi import APIRouter
+from prometheus_client import REGISTRY
+from prometheus_client.exposition import choose_encoder
 from starlette.requests import Request
 from starlette.responses import Response
 from typing_extensions import TypedDict
@@ -10,9 +13,11 @@ from typing_extensions import TypedDict
 from service.api.bodies import JsonResponse
 from service.api.dependencies import ServiceDep
 from service.api.problems import error_responses, problem_response
-from service.core.errors import FieldError
+from service.core.errors import AzimuthError, FieldError
 
-router = APIRouter(tags=["operations"])  # probes add parameters of their own, which mean nothing here
+log = logging.getLogger(__name__)
+router = APIRouter(tags=["operations"])  # probes and scrapers add parameters of their own, which mean nothing here
+metrics_router = APIRouter(tags=["operations"])
 
 
 class StatusAnswer(TypedDict):
@@ -44,3 +49,21 @@ async def readyz(service: ServiceDep, request: Request) -> Response:
             headers={"Retry-After": "2"},
         )
     return JsonResponse(StatusAnswer(status="ready"))
+
+
+@metrics_router.get(
+    "/metrics",
+    summary="Metrics for Prometheus",
+    response_class=Response,
+    responses={
+        200: {"description": "Text format of Prometheus.", "content": {"text/plain": {"schema": {"type": "string"}}}}
+    },
+)
+async def metrics(request: Request) -> Response:
+    try:
+        await request.app.state.refresh_metrics()
+    except AzimuthError as error:
+        # What this process counted itself is needed most when something else is down.
+        log.warning("some metrics are not up to date: %s", error.detail)
+    render, content_type = choose_encoder(request.headers.get("accept", ""))
+    return Response(render(REGISTRY), media_type=content_type)

@@ -77,7 +77,8 @@ def test_a_short_secret_leaves_lines_as_they_are() -> None:
 
 @pytest.mark.parametrize("name", ["api_keys", "encoder_key"])
 def test_a_key_that_no_header_can_carry_is_refused_without_showing_it(name: str) -> None:
-    assert Settings.model_validate({name: "secret-key\n"}).secrets() == ["secret-key"]
+    found = getattr(Settings.model_validate({name: "secret-key\n"}), name)
+    assert (found[0] if name == "api_keys" else found).get_secret_value() == "secret-key"
     with pytest.raises(ValueError, match="control characters") as caught:
         Settings.model_validate({name: "secret\n-key"})
     assert "secret" not in str(caught.value)
