@@ -1,6 +1,7 @@
 """Every metric of the service. Labels have few values (collections, stages, versions) and never contain texts."""
 
 from prometheus_client import Counter, Gauge, Histogram
+from prometheus_client.metrics import MetricWrapperBase
 
 _COLLECTION = ["collection"]
 _VERSION = ["collection", "version"]
@@ -145,9 +146,11 @@ GEOMETRY_VERDICT = Gauge(
 )
 
 _OF_INDEX = (EF_SEARCH, RECALL_TARGET_MISSED, DEAD_ROWS, VECTORS, INDEX_BYTES, GEOMETRY_VERDICT)
-_OF_QUEUE = (QUEUE_PENDING, QUEUE_FAILED, QUEUE_OLDEST, BACKFILL_REMAINING)
-_OF_RECALL = (RECALL_TARGET, RECALL, DISTANCE_RECALL, LEXICAL_RECALL)
-_OF_QUALITY = (VERSION_STATE, CANARY_COSINE, SHADOW_OVERLAP, DRIFT, DRIFT_VERDICT)
+_OF_COLLECTION = [
+    metric
+    for metric in list(vars().values())
+    if isinstance(metric, MetricWrapperBase) and metric._labelnames[:1] == ("collection",)
+]
 
 
 def remove_version(collection: str, version: str) -> None:
@@ -157,6 +160,11 @@ def remove_version(collection: str, version: str) -> None:
 
 
 def remove_collection(collection: str) -> None:
-    """Remove the gauges of a deleted collection: an alert on its backlog would never end."""
-    for gauge in (*_OF_INDEX, *_OF_QUEUE, *_OF_RECALL, *_OF_QUALITY):
-        gauge.remove_by_labels({"collection": collection})
+    """Remove all series of a deleted collection: they would be kept, and their alerts go on, for ever."""
+    for metric in _OF_COLLECTION:
+        metric.remove_by_labels({"collection": collection})
+
+
+def measured_collections() -> set[str]:
+    """The names of the collections that have any series."""
+    return {labels[0] for metric in _OF_COLLECTION for labels in list(metric._metrics)}

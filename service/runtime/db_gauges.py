@@ -19,18 +19,22 @@ from service.core.versions import EmbedderVersion, VersionState
 
 @dataclass(slots=True)
 class KnownCollections:
-    """The collections that existed at the last `refresh`."""
+    """The collections that existed, or had metrics, at the last `refresh`."""
 
     collections: Collections
     _names: set[str] = field(default_factory=set, init=False)
 
     async def refresh(self) -> tuple[Collection, ...]:
-        """The collections that exist. Removes the metrics of those that were deleted since the last call."""
+        """The collections that exist. Removes the metrics of those that were deleted since the last call.
+
+        What still ran when its collection was deleted may leave metrics behind: these go with the next call. So do
+        those of a collection that no call saw. Not at once: a collection may be newer than the list of those that are.
+        """
         existing = await self.collections.all()
         names: set[str] = {collection.name for collection in existing}
         for name in self._names - names:
             metrics.remove_collection(name)
-        self._names = names
+        self._names = names | metrics.measured_collections()
         return existing
 
 
