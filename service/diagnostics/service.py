@@ -13,7 +13,6 @@ import asyncio
 import time
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -94,7 +93,9 @@ class DiagnosticsService:
     _waiting: int = field(default=0, init=False)
 
     def __post_init__(self) -> None:
-        self._reports = SampleCache[Key, GeometryReport](seconds=KEPT_SECONDS, growth=GROWTH, capacity=MAX_KEPT)
+        self._reports = SampleCache[Key, GeometryReport](
+            seconds=KEPT_SECONDS, growth=GROWTH, capacity=MAX_KEPT, outdated_seconds=REGULAR_SECONDS
+        )
 
     async def diagnose(
         self, collection: Collection, number: VersionNumber | None, size: int = SAMPLE_SIZE
@@ -135,13 +136,16 @@ class DiagnosticsService:
         rows = (await self.versions.status(version)).rows
         if (known := self._reports.get(key, rows)) is not None:
             return known
+
+        async def diagnose() -> GeometryReport:
+            async with self._one_at_a_time:
+                return await self._diagnose(collection, version, size, rows)
+
         if self._waiting >= MAX_WAITING:
             raise Overloaded("too many diagnoses are waiting; try again later", retry_after=5.0)
         self._waiting += 1
         try:
-            async with self._one_at_a_time:
-                work = partial(self._diagnose, collection, version, size, rows)
-                return await self._reports.get_or_compute(key, work, rows)
+            return await self._reports.get_or_compute(key, diagnose, rows)
         finally:
             self._waiting -= 1
 

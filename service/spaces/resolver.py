@@ -1,11 +1,11 @@
 """Resolution of a search's space: which version of which collection answers, and the state of its vectors."""
 
 import asyncio
-import time
 from dataclasses import dataclass
 
 from service.core.collections import Collection
 from service.core.errors import Conflict, VersionNotFound
+from service.core.expiring import ExpiringDict
 from service.core.ids import CollectionName, VersionNumber
 from service.core.ports.collections import Collections
 from service.core.ports.versions import Versions
@@ -42,7 +42,7 @@ class SpaceResolver:
     def __init__(self, collections: Collections, versions: Versions) -> None:
         self._collections = collections
         self._versions = versions
-        self._cached: dict[Key, tuple[float, Space]] = {}
+        self._cached = ExpiringDict[Key, Space]()
         self._pending: dict[Key, asyncio.Task[Space]] = {}
 
     async def resolve(self, name: CollectionName, number: VersionNumber | None) -> Space:
@@ -51,8 +51,7 @@ class SpaceResolver:
         CollectionNotFound or VersionNotFound; Conflict where the version failed or was retired.
         """
         key = (name, number)
-        expires, space = self._cached.get(key, (0.0, None))
-        if space is not None and time.monotonic() < expires:
+        if (space := self._cached.get(key)) is not None:
             return space
         task = self._pending.get(key)
         if task is None:
@@ -80,9 +79,9 @@ class SpaceResolver:
         if self._pending.get(key) is task:
             del self._pending[key]
             if found is not None:
-                self._cached[key] = (time.monotonic() + CACHE_SECONDS, found)
+                self._cached.put(key, found, CACHE_SECONDS)
 
     def forget(self, name: CollectionName) -> None:
         """This process changed the collection: the next search reads it anew."""
-        self._cached = {key: cached for key, cached in self._cached.items() if key[0] != name}
+        self._cached.forget(lambda key: key[0] == name)
         self._pending = {key: task for key, task in self._pending.items() if key[0] != name}

@@ -6,7 +6,6 @@ import time
 from collections.abc import Awaitable, Callable, Hashable
 from dataclasses import dataclass
 from typing import Generic, TypeVar
-from weakref import WeakValueDictionary
 
 from service.core.lru import LruDict
 
@@ -26,20 +25,29 @@ class CachedSample(Generic[V]):
 class SampleCache(Generic[K, V]):
     """Remembers values for `seconds`, or until the number of rows has grown or shrunk by the factor `growth`.
 
-    Of more than `capacity` keys those that were computed last are kept. Concurrent callers share one computation.
+    Of more than `capacity` keys those that were computed last are kept. Concurrent callers share one computation, which
+    goes on where some or all of them leave: the next one needs it, too. Outdated values are there for
+    `outdated_seconds` more, by default for as long again.
     """
 
     def __init__(
-        self, *, seconds: float, capacity: int, growth: float = math.inf, clock: Callable[[], float] | None = None
+        self,
+        *,
+        seconds: float,
+        capacity: int,
+        growth: float = math.inf,
+        outdated_seconds: float | None = None,
+        clock: Callable[[], float] | None = None,
     ) -> None:
         self.seconds = seconds
+        self._kept_seconds = seconds + (seconds if outdated_seconds is None else outdated_seconds)
         self._growth = growth
         self._clock = clock or (lambda: time.monotonic())
         self._entries: LruDict[K, CachedSample[V]] = LruDict(capacity)
-        self._locks: WeakValueDictionary[K, asyncio.Lock] = WeakValueDictionary()
+        self._computing: dict[K, asyncio.Task[V]] = {}
 
     def entry(self, key: K) -> CachedSample[V] | None:
-        """What was computed last, however old it is."""
+        """What was computed last, also where it is outdated."""
         return self._entries.get(key)
 
     def get(self, key: K, rows: int = 0) -> V | None:
@@ -50,6 +58,9 @@ class SampleCache(Generic[K, V]):
         return entry.value if similar_size(entry.rows, rows, self._growth) else None
 
     def put(self, key: K, value: V, rows: int = 0) -> V:
+        long_ago = self._clock() - self._kept_seconds
+        while self._entries and self._entries[oldest := next(iter(self._entries))].computed_at <= long_ago:
+            del self._entries[oldest]
         self._entries[key] = CachedSample(value=value, rows=rows, computed_at=self._clock())
         return value
 
@@ -57,9 +68,19 @@ class SampleCache(Generic[K, V]):
         """The value, computed where it is missing or outdated. A failure is raised, and leaves the entry as it was."""
         if (value := self.get(key, rows)) is not None:
             return value
-        async with self._locks.setdefault(key, asyncio.Lock()):
-            value = self.get(key, rows)  # another caller may have computed it meanwhile
-            return self.put(key, await compute(), rows) if value is None else value
+        task = self._computing.get(key)
+        if task is None:
+            task = self._computing[key] = asyncio.create_task(self._compute(key, compute, rows))
+            task.add_done_callback(lambda done: self._finished(key, done))
+        return await asyncio.shield(task)
+
+    async def _compute(self, key: K, compute: Callable[[], Awaitable[V]], rows: int) -> V:
+        return self.put(key, await compute(), rows)
+
+    def _finished(self, key: K, task: asyncio.Task[V]) -> None:
+        del self._computing[key]
+        if not task.cancelled():
+            task.exception()  # retrieved, although all that waited for it may have left
 
     def forget(self, key: K) -> None:
         self._entries.pop(key, None)

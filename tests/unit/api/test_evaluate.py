@@ -12,6 +12,8 @@ from pydantic import TypeAdapter
 
 from service.api.routes import evaluate
 from service.core.errors import AzimuthError, ModelUnavailable, Overloaded
+from service.core.ids import CollectionName
+from service.core.search import SearchRequest
 from service.evaluation.ranking_metrics import ndcg
 from service.spaces.sampling import OVERLOAD_RETRIES
 from tests.edge import Edge, Json, Stuck, WordReranker, api_fixture, assert_problem, call_and_leave, edge
@@ -136,10 +138,24 @@ async def test_large_sets_are_sampled(api: Edge, monkeypatch: pytest.MonkeyPatch
     assert (shown["queries"], shown["judged_queries"]) == (3, 20)
 
 
+def _live_samples() -> dict[str, float]:
+    """What is measured of searches. The work of the models is measured apart from who wanted it."""
+    apart = ("azimuth_embed", "azimuth_rerank_pass", "azimuth_reranked", "azimuth_http", "azimuth_admission")
+    samples = [sample for family in REGISTRY.collect() for sample in family.samples]
+    return {
+        f"{one.name}{one.labels}": one.value
+        for one in samples
+        if one.name.startswith("azimuth_") and not one.name.startswith(apart) and not one.name.endswith("_created")
+    }
+
+
 async def test_live_metrics_do_not_count_it(api: Edge) -> None:
     labels = {"collection": "papers", "version": "1", "mode": "hybrid"}
     before = REGISTRY.get_sample_value("azimuth_search_seconds_count", labels) or 0.0
-    await run_evaluation(api, queries=QUERIES, qrels=QRELS)
+    shown = _live_samples()
+    await run_evaluation(api, queries=QUERIES, qrels=QRELS, modes=["hybrid", "dense", "lexical", "rerank"])
+    await api.service.search.run_background(CollectionName("papers"), SearchRequest(text="sort"))  # shadow traffic
+    assert _live_samples() == shown
     assert (REGISTRY.get_sample_value("azimuth_search_seconds_count", labels) or 0.0) == before
     await api.search("sort a list")
     assert REGISTRY.get_sample_value("azimuth_search_seconds_count", labels) == before + 1

@@ -57,3 +57,42 @@ async def test_a_failure_is_told_and_an_outdated_value_can_still_be_had() -> Non
         await scene.cache.get_or_compute("a", AsyncMock(side_effect=ValueError("no")), 100)
     assert scene.cache.entry("a") == CachedSample(value=1, rows=100, computed_at=0.0)
     assert await scene.value() == 2
+
+
+async def test_a_caller_that_leaves_does_not_take_the_value_from_the_others() -> None:
+    """Otherwise callers that are more impatient than the computation is long would begin it again and again."""
+    scene, go = Scene(), asyncio.Event()
+
+    async def slow() -> int:
+        scene.computed += 1
+        await go.wait()
+        return 7
+
+    async def impatient() -> int:
+        async with asyncio.timeout(0.01):
+            return await scene.cache.get_or_compute("a", slow, 100)
+
+    for _ in range(3):
+        with pytest.raises(TimeoutError):
+            await impatient()
+    go.set()
+    assert await scene.cache.get_or_compute("a", slow, 100) == 7
+    assert scene.computed == 1
+
+
+async def test_a_failure_is_that_of_all_who_wait_and_the_next_begins_anew() -> None:
+    scene = Scene()
+    fails = AsyncMock(side_effect=ValueError("no"))
+    calls = [scene.cache.get_or_compute("a", fails, 100) for _ in range(5)]
+    assert [str(one) for one in await asyncio.gather(*calls, return_exceptions=True)] == ["no"] * 5
+    assert fails.await_count == 1
+    assert await scene.value() == 1
+
+
+@pytest.mark.parametrize(("age", "kept"), [(19.9, True), (20.0, False)])
+async def test_what_expired_long_ago_is_removed_when_another_is_computed(age: float, kept: bool) -> None:
+    scene = Scene(capacity=100)
+    await scene.value("a")
+    scene.now = age
+    await scene.value("b")
+    assert (scene.cache.entry("a") is not None) == kept

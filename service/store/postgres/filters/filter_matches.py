@@ -16,6 +16,7 @@ from typing import Any
 from psycopg import sql
 
 from service.core.collections import FieldState
+from service.core.expiring import ExpiringDict
 from service.core.filters import Filter
 from service.core.ids import CollectionId, DocumentId
 from service.core.search import FilterMatch
@@ -87,8 +88,8 @@ class FilterMatches:
         self._cache: dict[CacheKey, _Ids] = {}  # the least recently used first
         self._cached_ids = 0
         self._estimates: dict[CacheKey, _Estimate] = {}
-        self._sizes: dict[CollectionId, tuple[float, _Size]] = {}
-        self._fields: dict[CollectionId, tuple[float, FieldNumbers]] = {}
+        self._sizes = ExpiringDict[CollectionId, _Size]()
+        self._fields = ExpiringDict[CollectionId, FieldNumbers]()
 
     async def find(self, collection_id: CollectionId, where: Filter, cap: int) -> FilterMatch:
         """As `Documents.match_filter`."""
@@ -110,14 +111,12 @@ class FilterMatches:
         return FilterMatch(ids=found.ids if count <= cap else None, count=count, total=max(count, size.documents))
 
     async def _size(self, connection: Connection, collection_id: CollectionId) -> _Size:
-        known = self._sizes.pop(collection_id, None)
-        if known is not None and time.monotonic() < known[0] + TRUSTED_SECONDS:
-            self._sizes[collection_id] = known
-            return known[1]
+        if (known := self._sizes.get(collection_id)) is not None:
+            return known
         (row,) = await (await connection.execute(SQL.totals, {"collection_id": collection_id})).fetchall()
         size = _Size(*row)
         if size.documents > COUNTED_DOCUMENTS:
-            self._sizes[collection_id] = (time.monotonic(), size)
+            self._sizes.put(collection_id, size, TRUSTED_SECONDS)
         return size
 
     async def _estimate(self, connection: Connection, key: CacheKey, where: Filter, size: _Size) -> _Estimate:
@@ -183,12 +182,11 @@ class FilterMatches:
         return min(counts, key=lambda one: one[0])[1] if counts else None
 
     async def _ready_fields(self, connection: Connection, collection_id: CollectionId) -> FieldNumbers:
-        until, fields = self._fields.get(collection_id, (0.0, {}))
-        if time.monotonic() >= until:
+        if (fields := self._fields.get(collection_id)) is None:
             declared = await indexed_fields.declared(connection, collection_id)
             ready = [(number, field) for number, field in declared if field.state is FieldState.READY]
             fields = {(field.name, field.type == "datetime"): number for number, field in ready}
-            self._fields[collection_id] = (time.monotonic() + FIELDS_SECONDS, fields)
+            self._fields.put(collection_id, fields, FIELDS_SECONDS)
         return fields
 
     async def _cached(self, connection: Connection, key: CacheKey, where: Filter) -> _Ids | None:
