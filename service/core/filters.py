@@ -64,7 +64,7 @@ MAX_DEPTH: Final = 8
 MAX_CONDITIONS: Final = 100
 MAX_VALUES: Final = 1_000
 """In one list."""
-MAX_VALUES_IN_ALL: Final = 10_000
+MAX_VALUES_IN_ALL: Final = 5_000
 MAX_CHARACTERS: Final = 500_000
 """Code points of all names and texts; metadata has 65,536 bytes at most."""
 MAX_READINGS: Final = 1_000

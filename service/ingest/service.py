@@ -93,9 +93,9 @@ class IngestService:
     async def delete_matching(self, collection: Collection, where: Filter) -> int:
         """Delete all documents that match the filter, in batches in the order of their ids. Returns how many."""
         deleted, after = 0, None
-        while page := await self.documents.page(collection.id, after, DELETE_BATCH, where):
-            deleted += len(await self.delete(collection, [document.id for document in page], where))
-            after = page[-1].id
+        while page := await self.documents.page_ids(collection.id, after, DELETE_BATCH, where):
+            deleted += len(await self.delete(collection, page, where))
+            after = page[-1]
         return deleted
 
     async def wait_until_searchable(self, collection: Collection, ids: Sequence[DocumentId]) -> bool:

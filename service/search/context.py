@@ -1,17 +1,20 @@
 """The state of one search while it runs: its request, its timings, and what had to be left out."""
 
 import asyncio
-from collections.abc import Awaitable
+from collections.abc import AsyncIterator, Awaitable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from service.core.errors import Overloaded, Unavailable
+from service.core.errors import Overloaded, TimedOut, Unavailable
 from service.core.search import Degradation, SearchRequest
 from service.core.timings import Timings
 from service.spaces.resolver import Space
 
 PARTIAL_CODES = frozenset({"query_truncated", "incomplete", "lagging", "rebuilding", "cut_short"})
 """Codes of stages that ran, though not over everything."""
+FILTER_GRACE_SECONDS = 1.0
+"""What a filter may take beyond the budget: what was once listed is known to the searches after it."""
 
 T = TypeVar("T")
 
@@ -51,6 +54,17 @@ class SearchContext:
                     raise
                 self.degrade(stage, type(error).__name__, error.detail)
         return None
+
+    @asynccontextmanager
+    async def filter_deadline(self) -> AsyncIterator[None]:
+        """TimedOut where the statements of a search with a filter go on after its budget and the grace."""
+        remaining = None if self.request.where is None else self.remaining_seconds()
+        try:
+            async with asyncio.timeout(None if remaining is None else remaining + FILTER_GRACE_SECONDS):
+                yield
+        except TimeoutError as error:
+            what = f"the filter was not evaluated within the budget of {self.request.budget_ms:g} ms"
+            raise TimedOut(f"{what}: declare its fields as `indexed`, or ask for less") from error
 
     def remaining_seconds(self) -> float | None:
         """Seconds left of the budget, at least 0; None for a search without a budget."""

@@ -26,7 +26,7 @@ from service.core.query_syntax import Highlights
 from service.core.search import Candidate, FilterMatch, Hit, Passage, SearchRequest, SearchResult
 from service.core.timings import Timings
 from service.search import candidates as candidate_sets
-from service.search import constraints, filter_planner, retrievers
+from service.search import constraints, retrievers
 from service.search.candidates import MAX_PARALLEL_STATEMENTS, CandidateSet, QueryCandidates
 from service.search.confidence import assess_confidence
 from service.search.context import SearchContext
@@ -114,11 +114,13 @@ class SearchPipeline:
         wanted = max(request.pool_size, rerank.depth if rerank else 0)
         width = max(request.candidates or _default_candidates(space, request, wanted), wanted)
 
-        filter_match = await self._match_filter(context, width)
+        async with context.filter_deadline():
+            filter_match = await retrievers.match_filter(self.documents, context, width, self.passing_cap)
         vectors = await self._encoder.encode(context, shared)
         confidence = None
         while True:
-            candidates = await self._retrieve(context, vectors, filter_match, width)
+            async with context.filter_deadline():
+                candidates = await self._retrieve(context, vectors, filter_match, width)
             candidates = await constraints.apply_constraints(self.lexicon, context, candidates)
             candidates = await self._complete_scores(context, candidates, wanted)
             confidence = confidence or await assess_confidence(self.lexicon, context, candidates)
@@ -176,14 +178,6 @@ class SearchPipeline:
             confidence=confidence,
             timings=context.timings,
         )
-
-    async def _match_filter(self, context: SearchContext, width: int) -> FilterMatch | None:
-        if context.request.where is None:
-            return None
-        with context.timings.stage("filter"):
-            rows = retrievers.chunks_for(context.space, width)
-            cap = filter_planner.max_allowlist(context.space.status, rows, self.passing_cap)
-            return await self.documents.match_filter(context.space.collection.id, context.request.where, cap)
 
     async def _retrieve(
         self, context: SearchContext, vectors: Sequence[Vector | None], filter_match: FilterMatch | None, width: int

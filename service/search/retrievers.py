@@ -6,7 +6,7 @@ leaves an answer short while enough documents pass.
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 from service.core.filters import Filter
@@ -16,6 +16,7 @@ from service.core.ports.lexicon import Lexicon
 from service.core.ports.vectors import VectorQuery, VectorStore
 from service.core.search import Candidate, DensePlan, FilterMatch, SearchRequest
 from service.search import filter_planner
+from service.search.context import FILTER_GRACE_SECONDS, SearchContext
 from service.search.dense_certainty import DenseCertainty
 from service.spaces.resolver import Space
 
@@ -56,7 +57,9 @@ class DenseRetriever:
     ) -> LegResult:
         """The best chunk of each of the nearest documents, or the nearest chunks; without the example documents.
 
-        Where the index returns (or the sample predicts) too few, an exact scan of the passing documents replaces it.
+        Where the index returns (or the sample predicts) too few, an exact scan of the passing documents replaces it;
+        where a client's `ef_search` alone is too small, the index is followed further. Where a few documents have all
+        of the nearest chunks, or there are no more documents than are wanted, the scan is of documents.
         """
         within = None if filter_match is None else filter_match.ids
         where = request.where if within is None else None
@@ -72,19 +75,25 @@ class DenseRetriever:
             if filter_planner.is_anticorrelated(filter_match, len(sampled), passed):
                 plan = filter_planner.exact_fallback(plan, "far_from_query")
                 within, where = await _resolve_allowlist(self._documents, space, where)
+        all_documents = by_document and request.k * space.status.chunks_per_document >= space.status.rows
         while True:
-            rows = await self._vectors.nearest(VectorQuery(space.version, vector, limit, plan, within, where))
+            query = VectorQuery(space.version, vector, limit, plan, within, where, all_documents)
+            rows = await self._vectors.nearest(query)
             candidates = _group((row for row in rows if row.document_id not in excluded), by_document)
             needed = min(request.k, len(within)) if by_document and within is not None else request.k
             exhausted = plan.kind == "exact" and len(rows) < limit
             underfilled = filter_planner.is_underfilled(plan, limit, len(rows), request.k)
             if (len(candidates) >= needed and not underfilled) or exhausted:
                 return LegResult(candidates=candidates, exhausted=exhausted, plan=plan)
-            if plan.kind == "exact":
+            if plan.kind == "exact" and by_document and not all_documents:
+                all_documents = True
+            elif plan.kind == "exact":
                 limit *= 4
+            elif filter_match is None and request.ef_search is not None and plan.kind == "hnsw":
+                plan = replace(plan, kind="hnsw_iterative")
             elif filter_match is None and len(rows) >= limit and limit < MAX_WIDTH:  # documents have many chunks
                 limit = min(MAX_WIDTH, 4 * limit)
-                plan = choose_plan(None, limit)
+                plan = replace(choose_plan(None, limit), kind=plan.kind)
             else:
                 if where is not None:
                     within, where = await _resolve_allowlist(self._documents, space, where)
@@ -139,6 +148,18 @@ class LexicalRetriever:
 
 def best_score(*lists: CandidatesByItem) -> float | None:
     return max((one.score for found in lists for one in found.values()), default=None)
+
+
+async def match_filter(documents: Documents, context: SearchContext, width: int, cap: int) -> FilterMatch | None:
+    """The documents that pass the filter of a search, listed where half of the budget is enough."""
+    space, where = context.space, context.request.where
+    if where is None:
+        return None
+    remaining = context.remaining_seconds()
+    seconds = None if remaining is None else max(remaining / 2, FILTER_GRACE_SECONDS)
+    with context.timings.stage("filter"):
+        cap = filter_planner.max_allowlist(space.status, chunks_for(space, width), cap)
+        return await documents.match_filter(space.collection.id, where, cap, seconds)
 
 
 def chunks_for(space: Space, width: int) -> int:

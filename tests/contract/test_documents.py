@@ -246,6 +246,16 @@ async def test_pages_go_through_all_in_byte_order(world: World) -> None:
     assert seen == sorted(ids, key=str.encode)
 
 
+async def test_ids_come_in_the_pages_of_their_documents(world: World) -> None:
+    await world.put(*(doc(f"{letter}{number}", even=number % 2 == 0) for letter in "bäB" for number in range(3)))
+    where, after, ids = parse({"even": True}), None, list[DocumentId]()
+    while page := await world.documents.page_ids(world.collection.id, after, 2, where):
+        ids += page
+        after = page[-1]
+    assert ids == [one.id for one in await world.documents.page(world.collection.id, None, 100, where)]
+    assert len(ids) == 6
+
+
 async def test_pages_under_a_filter(world: World) -> None:
     await world.put(*(doc(f"d{number}", number=number) for number in range(10)))
     even = parse({"number": {"$in": [0, 2, 4, 6, 8]}})

@@ -236,6 +236,19 @@ async def test_many_named_documents_are_scanned_like_few(indexed: World, monkeyp
     assert await vectors.PostgresVectors(indexed.pool, parallel=False).nearest(query) == whole
 
 
+@pytest.mark.parametrize("restricted", [{}, {"within": ["a", "b"]}, {"where": parse({"kind": "new"})}])
+async def test_an_exact_scan_of_documents_gives_of_each_the_best_chunk(
+    world: World, restricted: dict[str, Any]
+) -> None:
+    between = unit(2, 1, 0, 0)
+    await world.put_and_store({"a": rows(X, between, Y), "b": rows(Y, unit(1, 2, 0, 0))}, kind="new")
+    await world.put_and_store({"c": rows(Y, X)}, kind="old")
+    query = VectorQuery(world.version, X, 2, EXACT, by_document=True, **restricted)
+    expected = [("a", 0), ("b", 1)] if restricted else [("a", 0), ("c", 1)]
+    assert found(await world.vectors.nearest(query)) == expected
+    assert found(await world.vectors.nearest(dataclasses.replace(query, limit=1))) in ([("a", 0)], [("c", 1)])
+
+
 async def test_where_documents_pass_as_they_are_now(world: World, plan: DensePlan) -> None:
     await world.put_and_store({"x": rows(X), "xy": rows(unit(1, 1, 0, 0)), "y": rows(Y)}, kind="old")
     await world.put(doc("y", "0123456789", kind="new"))

@@ -117,7 +117,14 @@ class FakeDocuments:
         )
         return tuple(itertools.islice(filter_match, limit))
 
-    async def match_filter(self, collection_id: CollectionId, where: Filter, cap: int) -> FilterMatch:
+    async def page_ids(
+        self, collection_id: CollectionId, after: DocumentId | None, limit: int, where: Filter
+    ) -> tuple[DocumentId, ...]:
+        return tuple(document.id for document in await self.page(collection_id, after, limit, where))
+
+    async def match_filter(
+        self, collection_id: CollectionId, where: Filter, cap: int, seconds: float | None = None
+    ) -> FilterMatch:
         living = list(self._store.living(collection_id))
         ids = tuple(document.id for document in living if matches(where, document.metadata))[: cap + 1]
         return FilterMatch(ids=ids if len(ids) <= cap else None, count=len(ids), total=len(living))

@@ -43,8 +43,11 @@ class FakeVectors:
             document = self._store.living_one(query.version.collection_id, document_id)
             return query.where is None or (document is not None and matches(query.where, document.metadata))
 
-        ranked = self._ranked(query.version, query.vector)
-        return tuple(one for one in ranked if passes(one.document_id))[: query.limit]
+        ranked = [one for one in self._ranked(query.version, query.vector) if passes(one.document_id)]
+        if query.by_document and query.plan.kind == "exact":
+            best: dict[DocumentId, Candidate] = {}
+            ranked = [one for one in ranked if best.setdefault(one.document_id, one) is one]
+        return tuple(ranked)[: query.limit]
 
     async def score(
         self, version: EmbedderVersion, vector: Vector | None, ids: Sequence[DocumentId], chunks: int = 1

@@ -1,16 +1,20 @@
 """What is remembered of a filter is exact at every moment, and what a sample tells is never taken for more."""
 
 import asyncio
+import time
+from dataclasses import replace
 from datetime import timedelta
 
 import psycopg
 import pytest
+from psycopg import sql
 
 from service.core.filters import parse
 from service.core.ids import DocumentId
 from service.store.postgres.connection.pool import Pool
 from service.store.postgres.filters import filter_matches
 from service.store.postgres.filters.filter_matches import FilterMatches
+from service.store.postgres.filters.filter_sql import Predicate, predicate
 from service.store.postgres.maintenance import purge_tombstones
 from tests.world import NOW, World, build, doc, later
 
@@ -166,3 +170,29 @@ async def test_many_at_once_agree(world: World) -> None:
 
     await asyncio.gather(write(), read(), read())
     assert await named(asked, world) == sorted(DocumentId(f"d{number}") for number in range(20))
+
+
+async def test_what_takes_too_long_to_list_counts_as_many(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And is not tried again for a while, also with more time."""
+    await world.put(*(doc(f"d{number}", x=number) for number in range(6)))
+    slow = Predicate(sql.SQL("pg_sleep(1) IS NOT NULL"), {})
+    monkeypatch.setattr(filter_matches, "indexed_predicate", lambda where: slow)
+    asked = filter_matches_of(world)
+    started = time.monotonic()
+    found = await asked.find(world.collection.id, ONE, 3, seconds=0.2)
+    assert (found.ids, found.count, found.total) == (None, 4, 6)
+    assert await asked.find(world.collection.id, ONE, 100) == replace(found, count=101, total=101)
+    assert time.monotonic() - started < 4
+    monkeypatch.undo()
+    assert await named(filter_matches_of(world), world) == ["d1"]
+
+
+async def test_a_chain_of_conditions_on_one_field_is_one_lookup(world: World) -> None:
+    """It is the same filter as the list of its values."""
+    await world.put(*(doc(f"d{number}", x=number) for number in range(6)))
+    chain = parse({"$and": [{"x": {"$nin": [number]}} for number in range(1, 6)]})
+    asked = filter_matches_of(world)
+    assert (await asked.find(world.collection.id, chain, 10)).ids == ("d0",)
+    assert (await asked.find(world.collection.id, parse({"x": {"$nin": [1, 2, 3, 4, 5]}}), 10)).ids == ("d0",)
+    assert len(asked._cache) == 1
+    assert predicate(chain).lookups == 1

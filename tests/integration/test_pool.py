@@ -14,8 +14,9 @@ import psycopg
 import pytest
 from pgvector import HalfVector
 
-from service.core.errors import DatabaseUnavailable, TimedOut
+from service.core.errors import DatabaseUnavailable, Overloaded, TimedOut
 from service.store.embedded.server import EmbeddedServer
+from service.store.postgres.connection import pool as pool_module
 from service.store.postgres.connection.pool import Pool, open_pool, retrying
 
 pytestmark = pytest.mark.database
@@ -209,3 +210,42 @@ async def test_a_connection_that_breaks_in_the_middle_is_told_and_replaced(pool:
         with pytest.raises(DatabaseUnavailable):
             await suicide()
     assert await value(pool, "SELECT 1") == 1
+
+
+@pytest.mark.parametrize("size", [2, 4, 10])
+async def test_filters_leave_connections_to_others(
+    database_url: str, size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Large ones take a part of the share of all, so that small ones do not wait for them."""
+    monkeypatch.setattr(pool_module, "_FILTER_WAIT_SECONDS", 0.3)
+    pool = await open_pool(database_url, size=size, statement_timeout_seconds=5, application_name="tests")
+    share, of_large = max(1, size // 2), max(1, size // 5)
+
+    async def evaluate(lookups: int) -> str:
+        try:
+            await pool.fetch_all("SELECT pg_sleep(0.6)", lookups=lookups)
+        except Overloaded:
+            return "refused"
+        return "done"
+
+    async with pool:
+        large = [asyncio.create_task(evaluate(100)) for _ in range(size)]
+        await asyncio.sleep(0.05)
+        small = [asyncio.create_task(evaluate(1)) for _ in range(size)]
+        async with asyncio.timeout(0.5):
+            assert await value(pool, "SELECT 1") == 1
+        assert [await one for one in large].count("done") == of_large
+        assert [await one for one in small].count("done") == share - of_large
+        assert await evaluate(100) == await evaluate(1) == "done"
+
+
+async def test_a_filter_that_is_given_up_frees_its_share_and_its_statement(database_url: str) -> None:
+    async with await pool_of(database_url) as pool:
+        for _ in range(3):
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(0.2):
+                    await pool.fetch_all("SELECT pg_sleep(4)", lookups=100)
+        async with asyncio.timeout(1):
+            assert await pool.fetch_all("SELECT 1", lookups=100) == [(1,)]
+        running = "SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'SELECT pg_sleep(4)' AND state = 'active'"
+        assert await value(pool, running) == 0

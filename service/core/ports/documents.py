@@ -45,8 +45,18 @@ class Documents(Protocol):
     ) -> tuple[StoredDocument, ...]:
         """Up to `limit` documents with ids after `after`, in byte order of the ids."""
 
-    async def match_filter(self, collection_id: CollectionId, where: Filter, cap: int) -> FilterMatch:
-        """The documents that pass, listed where they are at most `cap`. Stops counting at cap + 1."""
+    async def page_ids(
+        self, collection_id: CollectionId, after: DocumentId | None, limit: int, where: Filter
+    ) -> tuple[DocumentId, ...]:
+        """The ids of such a page."""
+
+    async def match_filter(
+        self, collection_id: CollectionId, where: Filter, cap: int, seconds: float | None = None
+    ) -> FilterMatch:
+        """The documents that pass, listed where they are at most `cap`. Stops counting at cap + 1.
+
+        What takes longer than `seconds` to list counts as more than can be listed.
+        """
 
     async def filter_ids(
         self, collection_id: CollectionId, ids: Sequence[DocumentId], where: Filter

@@ -14,6 +14,7 @@ class VectorQuery:
     """A search for the `limit` chunks of one embedder version that are nearest to `vector`, run as `plan` says.
 
     `within` lists the documents that may be found (they are scanned exactly); `where` filters during the scan.
+    `by_document`: an exact scan gives only the best chunk of each document, `limit` of these.
     """
 
     version: EmbedderVersion
@@ -22,6 +23,7 @@ class VectorQuery:
     plan: DensePlan
     within: Sequence[DocumentId] | None = None
     where: Filter | None = None
+    by_document: bool = False
 
 
 class VectorStore(Protocol):

@@ -7,9 +7,10 @@ jobs, vectors, each sorted by id. Deleted documents stay as tombstones, so every
 import dataclasses
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Any, LiteralString
+from typing import LiteralString
 
 from psycopg import sql
+from psycopg.rows import TupleRow
 from psycopg.types.json import Jsonb
 
 from service.core.documents import Accepted, Document, StoredDocument
@@ -21,10 +22,10 @@ from service.core.search import Candidate, FilterMatch, Passage
 from service.core.versions import EmbedderVersion
 from service.store.postgres import change_feed, queue
 from service.store.postgres.connection import sql_files
-from service.store.postgres.connection.pool import Adapter, Connection, Pool, retrying
+from service.store.postgres.connection.pool import Adapter, Connection, Pool, Values, retrying
 from service.store.postgres.filters import indexed_fields
 from service.store.postgres.filters.filter_matches import FilterMatches
-from service.store.postgres.filters.filter_sql import predicate
+from service.store.postgres.filters.filter_sql import Predicate, predicate
 from service.store.postgres.rows import document_of
 from service.store.postgres.vectors import client_vectors, vectors
 
@@ -98,13 +99,15 @@ class PostgresDocuments(Adapter):
     async def delete(
         self, collection_id: CollectionId, ids: Sequence[DocumentId], now: datetime, where: Filter | None = None
     ) -> tuple[DocumentId, ...]:
-        statement, values = _filtered(SQL.delete, where)
-        values = {**values, "collection_id": collection_id, "ids": list(ids), "now": now}
+        statement, condition = _filtered(SQL.delete, where)
+        values = {**condition.values, "collection_id": collection_id, "ids": list(ids), "now": now}
 
         async def commit() -> set[DocumentId]:
             async with self._pool.transaction() as connection:
                 await _hold_collection(connection, collection_id)
-                deleted = [row[0] for row in await (await connection.execute(statement, values)).fetchall()]
+                deleted = [
+                    row[0] for row in await (await connection.execute(statement, values, prepare=False)).fetchall()
+                ]
                 if deleted:
                     await indexed_fields.keep(connection, collection_id, deleted)
                     await change_feed.record(connection, collection_id, deleted, now)
@@ -124,26 +127,38 @@ class PostgresDocuments(Adapter):
     async def page(
         self, collection_id: CollectionId, after: DocumentId | None, limit: int, where: Filter | None
     ) -> tuple[StoredDocument, ...]:
-        query, values = _filtered(SQL.page, where)
-        values = {**values, "collection_id": collection_id, "after": after or "", "limit": limit}
-        return tuple(map(document_of, await self._pool.fetch_all(query, values, prepare=False)))
+        return tuple(map(document_of, await self._page(SQL.page, collection_id, after, limit, where)))
 
-    async def match_filter(self, collection_id: CollectionId, where: Filter, cap: int) -> FilterMatch:
-        return await self._filter_matches.find(collection_id, where, cap)
+    async def page_ids(
+        self, collection_id: CollectionId, after: DocumentId | None, limit: int, where: Filter
+    ) -> tuple[DocumentId, ...]:
+        return tuple(id_ for (id_,) in await self._page(SQL.page_ids, collection_id, after, limit, where))
+
+    async def _page(
+        self,
+        query: LiteralString,
+        collection_id: CollectionId,
+        after: DocumentId | None,
+        limit: int,
+        where: Filter | None,
+    ) -> list[TupleRow]:
+        return await self._fetch(query, where, {"collection_id": collection_id, "after": after or "", "limit": limit})
+
+    async def match_filter(
+        self, collection_id: CollectionId, where: Filter, cap: int, seconds: float | None = None
+    ) -> FilterMatch:
+        return await self._filter_matches.find(collection_id, where, cap, seconds)
 
     async def filter_ids(
         self, collection_id: CollectionId, ids: Sequence[DocumentId], where: Filter
     ) -> frozenset[DocumentId]:
-        query, values = _filtered(SQL.filter_ids, where)
-        values = {**values, "collection_id": collection_id, "ids": list(ids)}
-        return frozenset(row[0] for row in await self._pool.fetch_all(query, values, prepare=False))
+        values = {"collection_id": collection_id, "ids": list(ids)}
+        return frozenset(row[0] for row in await self._fetch(SQL.filter_ids, where, values))
 
     async def passages(
         self, collection_id: CollectionId, candidates: Sequence[Candidate], where: Filter | None, default_length: int
     ) -> tuple[Passage | None, ...]:
-        query, values = _filtered(SQL.passages, where)
         values = {
-            **values,
             "collection_id": collection_id,
             "ids": [candidate.document_id for candidate in candidates],
             "content_revisions": [candidate.content_revision for candidate in candidates],
@@ -151,8 +166,7 @@ class PostgresDocuments(Adapter):
             "ends": [default_length if candidate.end is None else candidate.end for candidate in candidates],
         }
         passages: list[Passage | None] = [None] * len(candidates)
-        rows = await self._pool.fetch_all(query, values, prepare=False)
-        for at, title, text, start, metadata, revision, partial in rows:
+        for at, title, text, start, metadata, revision, partial in await self._fetch(SQL.passages, where, values):
             passages[at - 1] = Passage(
                 title=title,
                 text=text,
@@ -175,6 +189,12 @@ class PostgresDocuments(Adapter):
         }
         return dict(await self._pool.fetch_all(SQL.texts, values))
 
+    async def _fetch(self, query: LiteralString, where: Filter | None, values: Values) -> list[TupleRow]:
+        """The rows of a statement with a filter in it."""
+        statement, condition = _filtered(query, where)
+        values = {**condition.values, **values}
+        return await self._pool.fetch_all(statement, values, prepare=False, lookups=condition.lookups)
+
 
 async def _hold_collection(connection: Connection, collection_id: CollectionId) -> None:
     cursor = await connection.execute(SQL.hold_collection, {"collection_id": collection_id})
@@ -182,7 +202,6 @@ async def _hold_collection(connection: Connection, collection_id: CollectionId) 
         raise CollectionNotFound()
 
 
-def _filtered(query: LiteralString, where: Filter | None) -> tuple[sql.Composed, Mapping[str, Any]]:
-    """The statement with the filter in it, and the values of the filter's placeholders."""
+def _filtered(query: LiteralString, where: Filter | None) -> tuple[sql.Composed, Predicate]:
     condition = predicate(where)
-    return sql.SQL(query).format(where=condition.expression), condition.values
+    return sql.SQL(query).format(where=condition.expression), condition

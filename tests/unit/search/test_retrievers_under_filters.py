@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -147,6 +147,67 @@ async def test_the_index_is_not_tried_where_nothing_near_passes(passes_near: int
 async def test_an_estimate_that_was_too_high_ends_with_what_there_is() -> None:
     leg = await search_dense(Vectors(ALL[:3], by_index=3), Metadata(ALL[:3]), many(4_000))
     assert (len(leg.candidates), leg.exhausted) == (3, True)
+
+
+@dataclass
+class Chunks:
+    """A space of documents with `each` chunks, all of those of one document nearer than all of those of the next."""
+
+    documents: int
+    each: int
+    queries: list[VectorQuery] = field(default_factory=list)
+
+    @property
+    def space(self) -> Space:
+        status = SpaceStatus(rows=self.documents * self.each, indexed=True, chunks_per_document=self.each)
+        return Space(collection=COLLECTION, version=None, status=status)  # type: ignore[arg-type]
+
+    async def nearest(self, query: VectorQuery) -> tuple[Candidate, ...]:
+        self.queries.append(query)
+        exact = query.plan.kind == "exact"
+        each = 1 if query.by_document and exact else self.each
+        rows = query.limit if exact or query.plan.kind == "hnsw_iterative" else min(query.limit, query.plan.ef_search or 0)
+        ids = query.within or ALL[: self.documents]
+        return candidates([id_ for id_ in ids for _ in range(each)][:rows])
+
+
+@pytest.mark.parametrize(
+    ("documents", "each", "request_", "scans"),
+    [
+        pytest.param(5, 10_000, {}, ["documents"], id="fewer documents than hits"),
+        pytest.param(10, 10_000, {}, ["documents"], id="as many"),
+        pytest.param(40, 10_000, {}, ["chunks", "documents"], id="the nearest chunks are of one document"),
+        pytest.param(500, 2, {}, ["chunks"], id="enough at once"),
+        pytest.param(5, 10, {"group_by": "chunk"}, ["chunks"], id="hits are chunks"),
+    ],
+)
+async def test_an_exact_scan_is_never_repeated_for_documents_of_many_chunks(
+    documents: int, each: int, request_: dict[str, Any], scans: list[str]
+) -> None:
+    chunks = Chunks(documents, each)
+    request = replace(REQUEST, where=None, exact=True, **request_)
+    leg = await DenseRetriever(chunks, Metadata([])).search(chunks.space, request, QUERY, None, WIDTH)  # type: ignore[arg-type]
+    assert ["documents" if query.by_document else "chunks" for query in chunks.queries] == scans
+    assert len(leg.candidates) >= min(documents, request.k)
+
+
+async def test_listed_documents_of_many_chunks_are_scanned_at_most_twice() -> None:
+    chunks = Chunks(10_000, 5_000)
+    retriever = DenseRetriever(chunks, Metadata([]))  # type: ignore[arg-type]
+    leg = await retriever.search(chunks.space, REQUEST, QUERY, listed(ALL[:30]), WIDTH)
+    assert ([query.by_document for query in chunks.queries], len(leg.candidates)) == ([False, True], 30)
+
+
+@pytest.mark.parametrize("ef_search", [1, 5, 9, 10, 77])
+@pytest.mark.parametrize("each", [1, 3])
+async def test_a_small_ef_search_of_the_client_is_no_exact_scan(ef_search: int, each: int) -> None:
+    """The index is followed on from there."""
+    chunks = Chunks(TOTAL, each)
+    request = replace(REQUEST, where=None, ef_search=ef_search)
+    leg = await DenseRetriever(chunks, Metadata([])).search(chunks.space, request, QUERY, None, WIDTH)  # type: ignore[arg-type]
+    assert {(query.plan.kind == "exact", query.plan.ef_search) for query in chunks.queries} == {(False, ef_search)}
+    assert len(chunks.queries) <= 2
+    assert len(leg.candidates) >= request.k
 
 
 @pytest.mark.parametrize(

@@ -7,8 +7,9 @@ Open the pool after the migrations ran: a connection learns the types of pgvecto
 import asyncio
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from datetime import timedelta
+from functools import cached_property
 from time import monotonic
 from typing import Any, LiteralString, TypeVar
 
@@ -34,7 +35,7 @@ from psycopg.types import TypeInfo
 from psycopg.types.json import JsonbDumper, set_json_dumps, set_json_loads
 from psycopg_pool import AsyncConnectionPool, PoolClosed, PoolTimeout, TooManyRequests
 
-from service.core.errors import CollectionNotFound, DatabaseUnavailable, Misconfigured, TimedOut
+from service.core.errors import CollectionNotFound, DatabaseUnavailable, Misconfigured, Overloaded, TimedOut
 from service.store.postgres.connection import heartbeat, sql_files
 
 SQL = sql_files.load("pool")
@@ -52,6 +53,12 @@ _RECONNECT_SECONDS = 8.0
 double, so a long attempt would notice the server's return late."""
 _MARGIN_SECONDS = 3.0
 """How much later than by the server's time limit a statement is ended from here."""
+
+_FILTERS_SHARE, _LARGE_FILTERS_SHARE = 2, 5
+"""Filters of clients take one in so many connections of a pool, and at least one; of these, large filters."""
+_FILTER_WAIT_SECONDS = 2.0
+_LARGE_FILTER = 20
+"""Lookups in each document beyond which a filter is large."""
 
 _CONNECTION_DEFAULTS: dict[str, Any] = {
     "connect_timeout": CONNECT_TIMEOUT_SECONDS,
@@ -73,6 +80,12 @@ class Pool(AsyncConnectionPool[Connection]):
     arguments: dict[str, Any]
     heartbeat: heartbeat.Heartbeat
 
+    @cached_property
+    def _filter_slots(self) -> tuple[asyncio.Semaphore, asyncio.Semaphore]:
+        """For large filters, and for all."""
+        large, all_ = (max(1, self.max_size // share) for share in (_LARGE_FILTERS_SHARE, _FILTERS_SHARE))
+        return asyncio.Semaphore(large), asyncio.Semaphore(all_)
+
     async def getconn(self, timeout: float | None = None) -> Connection:  # noqa: ASYNC109 the parent's signature
         deadline = monotonic() + (self.timeout if timeout is None else timeout)
         await self.heartbeat.require_available()
@@ -92,6 +105,25 @@ class Pool(AsyncConnectionPool[Connection]):
         with translated_errors():
             async with super().connection(timeout) as connection:
                 yield connection
+
+    @asynccontextmanager
+    async def filtering(self, lookups: int) -> AsyncIterator[Connection]:
+        """One connection for a statement with a client's filter, which makes so many lookups in each document.
+
+        Such statements may read a whole collection, so they take only a share of the pool: requests without a filter
+        still find a connection, and those with a small filter do beside large ones. Overloaded where none of the share
+        becomes free soon. Without lookups it is any connection.
+        """
+        large, all_filters = self._filter_slots
+        slots = [large, all_filters] if lookups > _LARGE_FILTER else [all_filters] if lookups else []
+        async with AsyncExitStack() as stack:
+            try:
+                async with asyncio.timeout(_FILTER_WAIT_SECONDS):
+                    for one in slots:
+                        await stack.enter_async_context(one)
+            except TimeoutError as error:
+                raise Overloaded("too many searches with filters at once") from error
+            yield await stack.enter_async_context(self.connection())
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Connection]:
@@ -122,10 +154,10 @@ class Pool(AsyncConnectionPool[Connection]):
             return await (await connection.execute(query, values)).fetchone()
 
     async def fetch_all(
-        self, query: Query, values: Params | None = None, *, prepare: bool | None = None
+        self, query: Query, values: Params | None = None, *, prepare: bool | None = None, lookups: int = 0
     ) -> list[TupleRow]:
-        """`prepare=False`: the server plans the statement for these very values each time."""
-        async with self.connection() as connection:
+        """`prepare=False`: the server plans the statement for these very values each time. `lookups`: of a filter."""
+        async with self.filtering(lookups) as connection:
             return await (await connection.execute(query, values, prepare=prepare)).fetchall()
 
     async def fetch_objects(self, kind: type[T], query: Query, values: Params | None = None) -> tuple[T, ...]:

@@ -8,6 +8,8 @@ next time only the documents that changed at or beyond the horizon are checked a
 them (`change_feed.py`). So the answer is always exact, and a repeated filter costs one index lookup.
 """
 
+import asyncio
+import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -24,7 +26,7 @@ from service.store.postgres.connection import sql_files
 from service.store.postgres.connection.pool import Connection, Pool
 from service.store.postgres.filters import indexed_fields
 from service.store.postgres.filters.field_ranges import FieldNumbers, FieldRange, RangedFilter, ranges_of
-from service.store.postgres.filters.filter_sql import indexed_predicate, predicate
+from service.store.postgres.filters.filter_sql import Predicate, indexed_predicate, predicate
 from service.store.postgres.filters.simplify import simplified
 
 SQL = sql_files.load("filter_matches")
@@ -35,6 +37,9 @@ TRUSTED_SECONDS = 30.0
 """How long the size of a larger collection, or a sampled share, is used: a ratio that need not be exact."""
 FIELDS_SECONDS = 1.0
 """How long fields are believed to be ready; far less than `indexed_fields.KEPT`."""
+
+LISTING_SECONDS = 5.0
+"""What takes longer to list, and is not limited by the request, is searched along the index of vectors instead."""
 
 SAMPLED_DOCUMENTS = 2_000
 SAMPLED_PAGES = 1_000
@@ -70,7 +75,7 @@ class _Estimate:
 
     until: float
     share: float | None
-    more_than: int = -1
+    more_than: float = -1
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,20 +96,28 @@ class FilterMatches:
         self._sizes = ExpiringDict[CollectionId, _Size]()
         self._fields = ExpiringDict[CollectionId, FieldNumbers]()
 
-    async def find(self, collection_id: CollectionId, where: Filter, cap: int) -> FilterMatch:
+    async def find(
+        self, collection_id: CollectionId, where: Filter, cap: int, seconds: float | None = None
+    ) -> FilterMatch:
         """As `Documents.match_filter`."""
         where = simplified(where)
         key = (collection_id, repr(where))  # not `where` itself: to Python 1, 1.0 and True are the same
-        async with self._pool.connection() as connection:
+        condition = predicate(where)
+        async with self._pool.filtering(condition.lookups) as connection:
             size = await self._size(connection, collection_id)
-            found = await self._cached(connection, key, where)
+            found = await self._cached(connection, key, condition)
             if found is None:
-                estimate = await self._estimate(connection, key, where, size)
+                estimate = await self._estimate(connection, key, condition, size)
                 about = round((estimate.share or 0.0) * size.documents)
+                more_than: float = cap
                 if estimate.more_than < cap and about <= MARGIN * cap:
-                    found = await self._select(connection, key, where, cap, size)
+                    try:
+                        async with asyncio.timeout(LISTING_SECONDS if seconds is None else seconds):
+                            found = await self._select(connection, key, where, cap, size)
+                    except TimeoutError:
+                        more_than = math.inf
                 if found is None:
-                    self._estimates[key] = replace(estimate, more_than=max(cap, estimate.more_than))
+                    self._estimates[key] = replace(estimate, more_than=max(more_than, estimate.more_than))
                     count = max(cap + 1, about)
                     return FilterMatch(ids=None, count=count, total=max(size.documents, count))
         count = len(found.ids)
@@ -119,7 +132,7 @@ class FilterMatches:
             self._sizes.put(collection_id, size, TRUSTED_SECONDS)
         return size
 
-    async def _estimate(self, connection: Connection, key: CacheKey, where: Filter, size: _Size) -> _Estimate:
+    async def _estimate(self, connection: Connection, key: CacheKey, condition: Predicate, size: _Size) -> _Estimate:
         """The share that passes; None where it is small, or the collection too small for a sample."""
         now = time.monotonic()
         self._estimates = {one: estimate for one, estimate in self._estimates.items() if estimate.until > now}
@@ -127,7 +140,6 @@ class FilterMatches:
         if key in self._estimates or size.documents <= COUNTED_DOCUMENTS:
             return self._estimates.get(key, unknown)
         pages = min(SAMPLED_PAGES, size.all_pages * SAMPLED_DOCUMENTS / max(size.documents, 1))
-        condition = predicate(where)
         values = {"collection_id": key[0], "percent": min(100.0, 100.0 * pages / max(size.all_pages, 1))}
         query = sql.SQL(SQL.sampled).format(where=condition.expression)
         cursor = await connection.execute(query, {**condition.values, **values}, prepare=False)
@@ -189,12 +201,11 @@ class FilterMatches:
             self._fields.put(collection_id, fields, FIELDS_SECONDS)
         return fields
 
-    async def _cached(self, connection: Connection, key: CacheKey, where: Filter) -> _Ids | None:
+    async def _cached(self, connection: Connection, key: CacheKey, condition: Predicate) -> _Ids | None:
         """Cached ids, brought up to date; None where there are none, or where too much changed since."""
         known = self._cache.get(key)
         if known is None:
             return None
-        condition = predicate(where)
         query = sql.SQL(SQL.changed).format(where=condition.expression)
         values = {**condition.values, "collection_id": key[0], "since": known.horizon, "limit": MAX_CHANGED}
         rows = await (await connection.execute(query, values, prepare=False)).fetchall()

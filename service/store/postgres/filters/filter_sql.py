@@ -7,15 +7,17 @@ without an order do not match.
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, assert_never
 
+import orjson
 from psycopg import sql
 from psycopg.types.json import Jsonb
 
 from service.core.filters import And, Condition, Filter, Not, Or, Scalar
 from service.core.metadata import DATETIME, Instant, readings
 from service.store.postgres.filters.simplify import simplified
+from service.store.postgres.rows import text_array
 
 MAX_INDEXED_VALUES = 100
 """Values of `$in` that the index is asked for; a longer list is compared one document at a time."""
@@ -61,16 +63,32 @@ _TESTS: Mapping[str, str] = {
 
 @dataclass(frozen=True, slots=True)
 class Predicate:
-    """A boolean expression over `documents AS d`, never NULL, and the values of its placeholders (`filter_N`)."""
+    """A boolean expression over `documents AS d`, never NULL, and the values of its placeholders (`filter_N`).
+
+    `lookups`: how often a document is searched for a path: what the expression costs for it, in microseconds or so.
+    """
 
     expression: sql.Composable
     values: Mapping[str, Any]
+    lookups: int = 0
 
 
 def predicate(where: Filter | None) -> Predicate:
     """The filter in SQL; None lets everything pass."""
-    values: dict[str, Any] = {}
-    return Predicate(_AND[1] if where is None else _compose(simplified(where), values), values)
+    if where is None:
+        return Predicate(_AND[1], {})
+    simple, values = simplified(where), dict[str, Any]()
+    return Predicate(_compose(simple, values), values, _lookups(simple))
+
+
+def _lookups(where: Filter) -> int:
+    match where:
+        case And(parts) | Or(parts):
+            return 1 + sum(map(_lookups, parts))
+        case Not(part):
+            return _lookups(part)
+        case Condition(path):
+            return len(list(readings(path)))
 
 
 def indexed_predicate(where: Filter) -> Predicate:
@@ -80,7 +98,8 @@ def indexed_predicate(where: Filter) -> Predicate:
         return condition
     expression = sql.SQL("(d.metadata @? {path}::jsonpath AND {condition})")
     values = {**condition.values, "necessary": path}
-    return Predicate(expression.format(path=sql.Placeholder("necessary"), condition=condition.expression), values)
+    both = expression.format(path=sql.Placeholder("necessary"), condition=condition.expression)
+    return replace(condition, expression=both, values=values)
 
 
 def _necessary(where: Filter) -> str | None:
@@ -147,7 +166,8 @@ def _condition(condition: Condition, values: dict[str, Any]) -> sql.Composable:
 
     def compares(operator: str, operand: Scalar | tuple[Scalar, ...]) -> sql.Composable:
         if isinstance(operand, tuple) and len(operand) >= MIN_HASHED_VALUES:
-            return finds(_IS_ANY_OF.format(values=bind([Jsonb(one) for one in operand])), "[*]")
+            array = bind(text_array([orjson.dumps(one).decode() for one in operand]))
+            return finds(_IS_ANY_OF.format(values=array), "[*]")
         path = bind(_any_path(paths, f" {_TESTS[operator]}"))
         return _COMPARES.format(path=path, operand=bind(Jsonb({"v": operand})))
 

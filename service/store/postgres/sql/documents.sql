@@ -88,6 +88,14 @@ WHERE d.collection_id = %(collection_id)s AND d.document_id > %(after)s AND d.de
 ORDER BY d.document_id
 LIMIT %(limit)s
 
+-- name: page_ids
+-- The ids of the same, without reading their texts.
+SELECT d.document_id
+FROM documents AS d
+WHERE d.collection_id = %(collection_id)s AND d.document_id > %(after)s AND d.deleted_at IS NULL AND {where}
+ORDER BY d.document_id
+LIMIT %(limit)s
+
 -- name: filter_ids
 -- Those of the named documents that live and pass.
 SELECT d.document_id

@@ -58,6 +58,19 @@ FROM (
 ) AS found
 ORDER BY found.distance
 
+-- name: nearest_documents
+-- The nearest documents by looking at all of their chunks: of each its best.
+SELECT found.document_id, found.content_revision, 1 - found.distance AS score, found.chunk, found.starts, found.ends
+FROM (
+    SELECT DISTINCT ON (v.document_id) v.document_id, v.content_revision, v.chunk, v.starts, v.ends,
+           (v.embedding <=> %(vector)s) + 0 AS distance
+    FROM {vectors} AS v
+    {only}
+    ORDER BY v.document_id, distance
+) AS found
+ORDER BY found.distance
+LIMIT %(limit)s
+
 -- name: only_ids
 -- Part of the statement above: chunks of the named documents. A join with the names would be a third slower. They come
 -- out of a subquery so that the planner does not look at each of them: of 50,000 that takes a fourth of the scan.

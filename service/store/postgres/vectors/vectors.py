@@ -116,9 +116,9 @@ class PostgresVectors(Adapter):
 
     async def _nearest(self, query: VectorQuery) -> tuple[Candidate, ...]:
         version, plan, limit = query.version, query.plan, query.limit
-        restriction, values = _restriction(query.within, query.where)
+        restriction, values, lookups = _restriction(query.within, query.where)
         indexed = plan.kind in ("hnsw", "hnsw_iterative") and query.within is None
-        statement = _nearest_statement(version, indexed, restriction)
+        statement = _nearest_statement(query, indexed, restriction)
         values = {
             **values,
             "collection_id": version.collection_id,
@@ -127,8 +127,8 @@ class PostgresVectors(Adapter):
             "rescored": max(_RESCORED * limit, _ef_search(plan, limit)),
         }
         if not indexed:
-            return _candidates(await self._fetch(version, statement, values))
-        async with self._pool.connection() as connection:
+            return _candidates(await self._fetch(version, statement, values, lookups))
+        async with self._pool.filtering(lookups) as connection:
             # One round trip for all of it: the settings end with the transaction.
             cursor = connection.cursor(binary=True)
             with missing_table(version.number):
@@ -190,10 +190,12 @@ class PostgresVectors(Adapter):
             places=_candidates([row[:-1] for row in rows]),
         )
 
-    async def _fetch(self, version: EmbedderVersion, query: sql.Composed, values: Values) -> list[TupleRow]:
-        """Rows in binary format. VersionNotFound where the table was dropped meanwhile."""
+    async def _fetch(
+        self, version: EmbedderVersion, query: sql.Composed, values: Values, lookups: int = 0
+    ) -> list[TupleRow]:
+        """Rows in binary format. VersionNotFound where the table was dropped meanwhile. `lookups`: of a filter."""
         with missing_table(version.number):
-            async with self._pool.connection() as connection:
+            async with self._pool.filtering(lookups) as connection:
                 cursor = connection.cursor(binary=True)
                 return await (await cursor.execute(query, values, prepare=False)).fetchall()
 
@@ -225,20 +227,25 @@ def _rows(encoded: EncodedDocument, layout: StorageLayout) -> Iterator[tuple[Any
         )
 
 
-def _restriction(within: Sequence[DocumentId] | None, where: Filter | None) -> tuple[sql.Composable, Values]:
-    """The part of a statement that restricts it to some documents, and its values."""
+def _restriction(within: Sequence[DocumentId] | None, where: Filter | None) -> tuple[sql.Composable, Values, int]:
+    """The part of a statement that restricts it to some documents, its values, and the lookups of the filter."""
     if within is not None:
-        return sql.SQL(SQL.only_ids), {"ids": text_array(within)}
+        return sql.SQL(SQL.only_ids), {"ids": text_array(within)}, 0
     if where is not None:
         condition = predicate(where)
-        return sql.SQL(SQL.only_matching).format(where=condition.expression), condition.values
-    return sql.SQL(""), {}
+        only = sql.SQL(SQL.only_matching).format(where=condition.expression)
+        return only, condition.values, condition.lookups
+    return sql.SQL(""), {}, 0
 
 
-def _nearest_statement(version: EmbedderVersion, indexed: bool, restriction: sql.Composable) -> sql.Composed:
-    if indexed and version.index.storage == "binary":
+def _nearest_statement(query: VectorQuery, indexed: bool, restriction: sql.Composable) -> sql.Composed:
+    version = query.version
+    if not indexed:
+        statement = SQL.nearest_documents if query.by_document else SQL.nearest_exact
+        return on_table(statement, version, only=restriction)
+    if version.index.storage == "binary":
         return on_table(SQL.nearest_rescored, version, only=restriction, bits=bits(version.dimensions))
-    return on_table(SQL.nearest_indexed if indexed else SQL.nearest_exact, version, only=restriction)
+    return on_table(SQL.nearest_indexed, version, only=restriction)
 
 
 def _scan_settings(version: EmbedderVersion, plan: DensePlan, limit: int) -> dict[str, str]:
