@@ -166,7 +166,9 @@ class Chunks:
         self.queries.append(query)
         exact = query.plan.kind == "exact"
         each = 1 if query.by_document and exact else self.each
-        rows = query.limit if exact or query.plan.kind == "hnsw_iterative" else min(query.limit, query.plan.ef_search or 0)
+        rows = (
+            query.limit if exact or query.plan.kind == "hnsw_iterative" else min(query.limit, query.plan.ef_search or 0)
+        )
         ids = query.within or ALL[: self.documents]
         return candidates([id_ for id_ in ids for _ in range(each)][:rows])
 
