@@ -22,7 +22,7 @@ from service.api import middleware
 from service.api.bodies import JsonResponse
 from service.api.schemas import search_response
 from service.api.schemas.search_request import SearchBody
-from service.embedder.models.batcher import Batcher
+from service.embedder.models.scheduler import PassScheduler
 from service.runtime.container.api import open_api
 from service.search import candidates, events, pipeline
 from service.search.encode_query import QueryEncoder
@@ -31,7 +31,7 @@ from service.search.rerank import RerankStage
 from service.search.retrievers import DenseRetriever, LexicalRetriever
 
 STAGES: dict[str, list[Callable[..., Any]]] = {
-    "embed": [QueryEncoder.encode, Batcher._run],
+    "embed": [QueryEncoder.encode, PassScheduler._serve],
     "dense": [DenseRetriever.search],
     "lexical": [LexicalRetriever.search],
     "look up": [candidates.complete_scores],

@@ -27,7 +27,6 @@ from typing import Any
 
 import torch
 from sentence_transformers import CrossEncoder
-from tokenizers import Encoding
 
 from loadtests.encode import words
 from loadtests.figures import heading, median, table
@@ -36,6 +35,8 @@ from service.core.ids import DocumentId
 from service.core.search import Explanation, Hit, SearchRequest
 from service.embedder.models.batch_packing import cheapest_packing
 from service.embedder.models.device import use_threads
+from service.embedder.models.scheduler import PassScheduler
+from service.embedder.models.text_tokenizer import Tokens
 from service.embedder.reranker import adapter
 from service.embedder.reranker.cross_encoder import PackedCrossEncoder
 from service.embedder.reranker.reranker import CrossEncoderReranker
@@ -66,12 +67,12 @@ def questions(collection: Path | None, count: int) -> list[Question]:
 
 
 @contextmanager
-def seen() -> Iterator[list[list[Encoding]]]:
+def seen() -> Iterator[list[list[Tokens]]]:
     """The batches that go through the network meanwhile."""
-    batches: list[list[Encoding]] = []
+    batches: list[list[Tokens]] = []
     forward = PackedCrossEncoder.forward
 
-    def noted(self: PackedCrossEncoder, encodings: Sequence[Encoding]) -> Any:
+    def noted(self: PackedCrossEncoder, encodings: Sequence[Tokens]) -> Any:
         batches.append(list(encodings))
         return forward(self, encodings)
 
@@ -82,7 +83,7 @@ def seen() -> Iterator[list[list[Encoding]]]:
         PackedCrossEncoder.forward = forward  # type: ignore[method-assign]
 
 
-def tensors(pairs: PackedCrossEncoder, batches: Sequence[Sequence[Encoding]]) -> Batches:
+def tensors(pairs: PackedCrossEncoder, batches: Sequence[Sequence[Tokens]]) -> Batches:
     return [pairs._padding.tensors(batch, pairs.device) for batch in batches]
 
 
@@ -125,7 +126,7 @@ def library(name: str, dtype: torch.dtype) -> Iterator[CrossEncoder]:
 
 def measure(asked: Sequence[Question], name: str, rounds: int, one_core: bool) -> None:
     clock = time.process_time if one_core else time.perf_counter
-    reranker = CrossEncoderReranker(name, device="cpu", threads=1 if one_core else 0)
+    reranker = CrossEncoderReranker(name, PassScheduler(), device="cpu", threads=1 if one_core else 0)
     stage, everything = RerankStage(reranker), RerankSettings(depth=DEPTH, weight=1.0)
     times: dict[str, list[float]] = {}
     padded, portioned, passes, whole = 0, 0, 0, 0

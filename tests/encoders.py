@@ -8,6 +8,7 @@ import numpy as np
 from service.core.collections import EmbedderSpec
 from service.core.ids import Role, Vectors
 from service.embedder.models.hashing_encoder import HashingEncoder
+from service.embedder.models.text_input import TextInput
 
 
 class ScriptedEncoder(HashingEncoder):
@@ -32,12 +33,13 @@ class ScriptedEncoder(HashingEncoder):
 
         self.fault = fault
 
-    def encode(self, texts: Sequence[str], role: Role) -> Vectors:
-        self.batches.append(list(texts))
+    def forward(self, inputs: Sequence[TextInput], role: Role) -> Vectors:
+        texts = [one.text for one in inputs]
+        self.batches.append(texts)
         self.threads.add(threading.get_ident())
         self.started.set()
         assert self.gate.wait(10)
         self.fault(texts)
-        vectors = super().encode(texts, role)
+        vectors = super().forward(inputs, role)
         vectors[[self.spoil(text) for text in texts]] = np.nan
         return vectors

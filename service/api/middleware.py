@@ -17,6 +17,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.api import problems
 from service.core import metrics
+from service.core.caller import CALLER, Caller
 from service.core.errors import Unavailable
 
 log = logging.getLogger(__name__)
@@ -136,7 +137,9 @@ class ApiKeyMiddleware:
                 await problems.http_error_response(scope, error)(scope, receive, send)
                 return
             host, _ = scope.get("client") or ("unknown", 0)
-            scope.setdefault("state", {})["actor"] = f"key {digest.hex()[:8]}" if self._digests else f"client {host}"
+            actor = f"key {digest.hex()[:8]}" if self._digests else f"client {host}"
+            scope.setdefault("state", {})["actor"] = actor
+            CALLER.set(Caller(actor))
         await self._app(scope, receive, send)
 
     def _is_known(self, digest: bytes) -> bool:

@@ -11,6 +11,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from service.api.bodies import JSON, JsonResponse, media_type, read_json
+from service.api.disconnect import run_until_disconnect
 from service.api.problems import error_responses
 from service.api.web_security import FORM_TYPES, SAFE_METHODS
 from service.core.errors import Invalid
@@ -18,6 +19,9 @@ from service.core.errors import Invalid
 
 class JsonRoute(APIRoute):
     """A handler returns its answer, whose shape is its return annotation, or a Response with status and headers."""
+
+    changes_nothing = False
+    """Whether a POST only reads. The work of what only reads ends as soon as the client disconnects."""
 
     def __init__(self, path: str, endpoint: Callable[..., Awaitable[Any]], **options: Any) -> None:
         super().__init__(path, _rendered(endpoint), **options)
@@ -36,20 +40,28 @@ class JsonRoute(APIRoute):
                 raise Invalid.at(unknown[0], f"unknown query parameter; {hint}")
             if request.method not in SAFE_METHODS and media_type(request) in FORM_TYPES:
                 raise HTTPException(415, f"this route takes {JSON}, not {media_type(request)}")
-            if self.body_field is None:
-                return await handle(request)
-            max_bytes = request.app.state.service.limits.body_bytes
-            return await handle(_ParsedRequest(request, await read_json(request, max_bytes)))
+            if self.body_field is not None:
+                max_bytes = request.app.state.service.limits.body_bytes
+                request = _ParsedRequest(request, await read_json(request, max_bytes))
+            if self.changes_nothing or "GET" in (self.methods or ()):
+                return await run_until_disconnect(request, handle(request))
+            return await handle(request)
 
         return read_and_handle
 
 
-def collection_router(path: str, tag: str, *statuses: int) -> APIRouter:
+class QueryRoute(JsonRoute):
+    """A route that changes nothing, whatever its method is."""
+
+    changes_nothing = True
+
+
+def collection_router(path: str, tag: str, *statuses: int, route_class: type[JsonRoute] = JsonRoute) -> APIRouter:
     """A router for `path` below a collection. `statuses`: errors of all its routes beside the usual ones."""
     return APIRouter(
         prefix=f"/v1/collections/{{collection}}{path}",
         tags=[tag],
-        route_class=JsonRoute,
+        route_class=route_class,
         responses=error_responses(404, 422, 503, *statuses),
     )
 

@@ -14,11 +14,13 @@ import pytest
 import torch
 from prometheus_client import REGISTRY
 from sentence_transformers import CrossEncoder
-from tokenizers import Encoding, Tokenizer, models, normalizers, pre_tokenizers, processors
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 from transformers import BertConfig, BertForSequenceClassification, PreTrainedTokenizerFast
 
 from service.core.errors import ModelUnavailable, Overloaded
-from service.embedder.reranker import reranker as module
+from service.embedder.models import loading
+from service.embedder.models.scheduler import PassScheduler
+from service.embedder.models.text_tokenizer import Tokens
 from service.embedder.reranker.cross_encoder import PackedCrossEncoder
 from service.embedder.reranker.reranker import CrossEncoderReranker
 
@@ -70,12 +72,12 @@ def expected(folder: Path) -> np.ndarray:
 
 
 @asynccontextmanager
-async def reranker(model: str, **settings: Any) -> AsyncIterator[CrossEncoderReranker]:
-    opened = CrossEncoderReranker(model, **{"device": "cpu", "precision": "float32", **settings})
+async def reranker(model: str, most_waiting: int = 4096, **settings: Any) -> AsyncIterator[CrossEncoderReranker]:
+    scheduler = PassScheduler(most_waiting=most_waiting)
     try:
-        yield opened
+        yield CrossEncoderReranker(model, scheduler, **{"device": "cpu", "precision": "float32", **settings})
     finally:
-        opened.close()
+        await scheduler.close()
 
 
 @contextmanager
@@ -84,7 +86,7 @@ def watched_passes(then: Callable[[int], None] = lambda number: None) -> Iterato
     passes: list[list[int]] = []
     forward = PackedCrossEncoder.forward
 
-    def watched(self: PackedCrossEncoder, encodings: Sequence[Encoding]) -> Any:
+    def watched(self: PackedCrossEncoder, encodings: Sequence[Tokens]) -> Any:
         passes.append(list(map(len, encodings)))
         then(len(passes))
         return forward(self, encodings)
@@ -213,18 +215,21 @@ async def test_a_caller_who_leaves_takes_the_remaining_passes_along(folder: Path
     assert [len(lengths) for lengths in passes] == [1, 1]
 
 
-async def test_what_fails_fails_for_its_own_caller_alone(folder: Path) -> None:
-    def fail(number: int) -> None:
-        if number == 1:
-            raise RuntimeError("out of luck")
+async def test_what_fails_fails_for_its_own_caller_alone(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    forward = PackedCrossEncoder.forward
 
-    with watched_passes(fail):
-        async with reranker(str(folder)) as opened:
-            first = asyncio.create_task(opened.read(QUERY, ["python"]))
-            second = asyncio.create_task(opened.read(QUERY, ["python"]))
-            with pytest.raises(ModelUnavailable, match="out of luck"):
-                await first
-            assert len((await second).scores) == 1
+    def fail(self: PackedCrossEncoder, pairs: Sequence[Tokens]) -> Any:
+        if max(map(len, pairs)) > 15:
+            raise RuntimeError("out of luck")
+        return forward(self, pairs)
+
+    monkeypatch.setattr(PackedCrossEncoder, "forward", fail)
+    async with reranker(str(folder)) as opened:
+        first = asyncio.create_task(opened.read(QUERY, ["python " * 20]))
+        second = asyncio.create_task(opened.read(QUERY, ["python"]))
+        with pytest.raises(ModelUnavailable, match="out of luck"):
+            await first
+        assert len((await second).scores) == 1
 
 
 async def test_a_number_that_is_none_is_no_score(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -251,7 +256,7 @@ async def test_a_missing_model_says_so_and_can_come_later(tmp_path: Path, monkey
             with pytest.raises(ModelUnavailable, match="no folder"):
                 await opened.read(QUERY, PASSAGES)
         save(tmp_path / "later")
-        monkeypatch.setattr(module, "RETRY_SECONDS", 0.0)
+        monkeypatch.setattr(loading, "RETRY_SECONDS", 0.0)
         assert len((await opened.read(QUERY, PASSAGES)).scores) == len(PASSAGES)
 
 

@@ -7,7 +7,7 @@ answer names the fingerprint of the model.
 
 import asyncio
 import base64
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Annotated, Any, Literal, Self
 
@@ -20,12 +20,13 @@ from typing_extensions import TypedDict
 from service.api.bodies import JsonResponse
 from service.api.dependencies import Service, ServiceDep
 from service.api.problems import error_responses
-from service.api.routing import JsonRoute
+from service.api.routing import QueryRoute
 from service.api.schemas.base import MAX_DIMENSIONS, RequestBody
 from service.api.schemas.collections import ModelBody
 from service.core.collections import EXTERNAL, EmbedderSpec
 from service.core.errors import FieldError, Invalid, ModelUnavailable
 from service.core.ids import Role
+from service.core.portions import portions
 from service.core.ports.embedder import Encoder
 from service.core.vector_math import finite
 
@@ -33,10 +34,12 @@ MAX_TEXTS = 1_000
 MAX_LENGTH = 100_000
 MAX_UNCUT_LENGTH = 2_000_000
 """Of a text that may be cut or is only tokenized: a whole document with its title."""
+TOKENIZED_AT_ONCE = 1_000_000
+"""Characters."""
 
 FINGERPRINT_HEADER = "X-Azimuth-Fingerprint"
 
-router = APIRouter(tags=["models"], route_class=JsonRoute, responses=error_responses(429, 503))
+router = APIRouter(tags=["models"], route_class=QueryRoute, responses=error_responses(429, 503))
 
 _Texts = list[Annotated[str, Field(max_length=MAX_UNCUT_LENGTH)]]
 
@@ -184,12 +187,11 @@ async def embeddings(service: ServiceDep, body: EmbeddingsBody) -> Response:
     """
     body.check_texts()
     spec, encoder = await body.encoder(service)
-    lengths = await asyncio.to_thread(encoder.lengths, body.input, body.role)
-    max_tokens = encoder.identity.max_tokens
+    inputs = await service.embedders.read(encoder, body.input, body.role)
     if not body.cuts:
-        too_long = {at: length for at, length in enumerate(lengths) if length > max_tokens}
-        _refuse({at: f"has {length} tokens; this model takes {max_tokens}" for at, length in too_long.items()})
-    vectors = await service.embedders.embed(spec, body.input, body.role)
+        too_long = f"has more tokens than the {encoder.identity.max_tokens} that this model takes"
+        _refuse({at: too_long for at, one in enumerate(inputs) if one.cut})
+    vectors = await service.embedders.forward(encoder, inputs, body.role)
     if await service.embedders.get(spec) is not encoder:
         raise ModelUnavailable("the model was replaced while it encoded; try again", retry_after=1.0)
     if body.unusable == "refuse":
@@ -199,7 +201,7 @@ async def embeddings(service: ServiceDep, body: EmbeddingsBody) -> Response:
         EmbeddingAnswer(object="embedding", index=at, embedding=_base64(row, "<f4") if body.packed else row.tolist())
         for at, row in enumerate(vectors)
     ]
-    tokens = sum(min(length, max_tokens) for length in lengths)
+    tokens = sum(map(len, inputs))
     usage = UsageAnswer(prompt_tokens=tokens, total_tokens=tokens)
     return signed_response(EmbeddingsAnswer(object="list", data=data, model=spec.model, usage=usage), encoder)
 
@@ -251,15 +253,18 @@ async def tokenize(service: ServiceDep, body: TokenizeBody) -> Response:
     """Where the tokens of each text begin and end; all of them, however long the text is."""
     _, encoder = await body.encoder(service)
 
-    def result() -> list[list[TokenAnswer]] | list[str] | list[int]:
+    def result(texts: Sequence[str]) -> Sequence[list[TokenAnswer] | str | int]:
         if body.result == "lengths":
-            return list(encoder.lengths(body.inputs, body.input_type))
-        offsets = encoder.offsets(body.inputs)
+            return encoder.lengths(texts, body.input_type)
+        offsets = encoder.offsets(texts)
         if body.result == "offsets":
             return [_base64(pairs, "<i4") for pairs in offsets]
-        return [_tokens(text, pairs) for text, pairs in zip(body.inputs, offsets, strict=True)]
+        return [_tokens(text, pairs) for text, pairs in zip(texts, offsets, strict=True)]
 
-    return signed_response(await asyncio.to_thread(result), encoder)
+    answer: list[list[TokenAnswer] | str | int] = []
+    for texts in portions(body.inputs, len, TOKENIZED_AT_ONCE):  # a tokenizer takes a multiple of them as memory
+        answer += await asyncio.to_thread(result, texts)
+    return signed_response(answer, encoder)
 
 
 def _tokens(text: str, offsets: npt.NDArray[Any]) -> list[TokenAnswer]:

@@ -4,13 +4,11 @@ from typing import Annotated, Self
 
 from fastapi import Body
 from pydantic import Field, model_validator
-from starlette.requests import Request
 from typing_extensions import TypedDict
 
 from service.api.dependencies import ServiceDep
-from service.api.disconnect import run_until_disconnect
 from service.api.routes.judgments import MAX_JUDGMENTS, JudgedQueryBody, JudgmentBody, JudgmentsBody
-from service.api.routing import collection_router
+from service.api.routing import QueryRoute, collection_router
 from service.api.schemas.base import CollectionPath, RequestBody
 from service.core.collections import Collection
 from service.core.errors import Conflict, Invalid
@@ -22,7 +20,7 @@ MAX_SECONDS = 600
 _DEFAULT_MODES: list[EvaluationMode] = ["dense", "lexical", "hybrid"]
 """Reranking must be named: it takes longer than all others together."""
 
-router = collection_router("", "truth", 409, 429)
+router = collection_router("", "truth", 409, 429, route_class=QueryRoute)
 
 
 class EvaluationBody(RequestBody):
@@ -79,7 +77,6 @@ class EvaluationAnswer(TypedDict):
 @router.post("/evaluate", summary="Evaluate the collection in its current state")
 async def evaluate(
     service: ServiceDep,
-    request: Request,
     collection: CollectionPath,
     body: Annotated[EvaluationBody, Body(default_factory=EvaluationBody)],
 ) -> EvaluationAnswer:
@@ -94,8 +91,7 @@ async def evaluate(
     if judgments is None:
         raise Conflict(f"collection {found.name} has no judgments: upload them, or send queries and qrels")
     modes = list(dict.fromkeys(body.modes))
-    evaluation = service.evaluator.evaluate(found, judgments, modes, body.budget_seconds)
-    return _answer(found, await run_until_disconnect(request, evaluation))
+    return _answer(found, await service.evaluator.evaluate(found, judgments, modes, body.budget_seconds))
 
 
 def _answer(collection: Collection, result: EvaluationResult) -> EvaluationAnswer:

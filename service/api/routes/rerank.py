@@ -6,16 +6,14 @@ from typing import Annotated, NotRequired
 
 from fastapi import APIRouter
 from pydantic import ConfigDict, Field
-from starlette.requests import Request
 from starlette.responses import Response
 from typing_extensions import TypedDict
 
 from service.api.bodies import JsonResponse
 from service.api.dependencies import ServiceDep
-from service.api.disconnect import run_until_disconnect
 from service.api.problems import error_responses
 from service.api.routes.embeddings import MAX_LENGTH, MAX_TEXTS, OtherApisBody, TruncateField
-from service.api.routing import JsonRoute
+from service.api.routing import QueryRoute
 from service.api.schemas.base import OneOfBody, RequestBody, Text, text_as
 from service.api.schemas.search_response import DegradedAnswer
 from service.core.errors import Invalid, ModelUnavailable
@@ -23,7 +21,7 @@ from service.core.ports.reranker import RerankScores, query_cut_reason
 
 MAX_QUERY_LENGTH = 10_000
 
-router = APIRouter(tags=["models"], route_class=JsonRoute, responses=error_responses(429, 503))
+router = APIRouter(tags=["models"], route_class=QueryRoute, responses=error_responses(429, 503))
 
 PassageText = Annotated[Text, Field(min_length=1, max_length=MAX_LENGTH)]
 
@@ -101,7 +99,7 @@ class ScoredText(TypedDict):
     text: NotRequired[str]
 
 
-async def rerank(service: ServiceDep, request: Request, body: RerankBody) -> Response:
+async def rerank(service: ServiceDep, body: RerankBody) -> Response:
     """Best first, scores in [0, 1]. A request with `texts` gets the shape of text-embeddings-inference: a bare list.
 
     What had to be cut is in `degraded`, and its codes are in the header `X-Azimuth-Degraded`.
@@ -112,7 +110,7 @@ async def rerank(service: ServiceDep, request: Request, body: RerankBody) -> Res
     if body.model not in (None, "default", reranker.name):
         raise Invalid.at("model", f"this service reranks with {reranker.name}")
     passages = body.passages()
-    reading = await run_until_disconnect(request, reranker.read(body.query, passages))
+    reading = await reranker.read(body.query, passages)
     degraded = _degraded(reading)
     scores = [math.log(max(one, 1e-9) / max(1 - one, 1e-9)) if body.raw_scores else one for one in reading.scores]
     headers = {"X-Azimuth-Degraded": ", ".join(one["code"] for one in degraded)} if degraded else None

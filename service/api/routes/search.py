@@ -13,8 +13,7 @@ from starlette.responses import Response
 
 from service.api.bodies import JsonResponse
 from service.api.dependencies import Service, ServiceDep
-from service.api.disconnect import run_until_disconnect
-from service.api.routing import collection_router
+from service.api.routing import QueryRoute, collection_router
 from service.api.schemas.base import CollectionPath, DocumentIdPath
 from service.api.schemas.search_request import BatchBody, SearchBody, SimilarBody
 from service.api.schemas.search_response import BatchAnswer, SearchAnswer, search_answer
@@ -26,16 +25,14 @@ from service.search.encode_query import SharedQueryEncoding
 BATCH_CONCURRENCY = 8
 """Searches of one batch that run together: enough to keep the database busy, too few to crowd others out."""
 
-router = collection_router("", "search", 409, 429)
+router = collection_router("", "search", 409, 429, route_class=QueryRoute)
 
 
 @router.post("/search", summary="Search a collection", response_model=SearchAnswer)
 async def search(service: ServiceDep, request: Request, collection: CollectionPath, body: SearchBody) -> Response:
     """Every answer says which version answered, how the dense leg ran, and which stages failed and why."""
     search_request = _with_budget(service, body.request())
-    work = service.search.run(collection, search_request)
-    # A cross-encoder takes long: it stops as soon as nobody waits for it.
-    result = await (run_until_disconnect(request, work) if search_request.rerank else work)
+    result = await service.search.run(collection, search_request)
     service.shadow.add(collection, search_request)
     return _response(request, result, search_request)
 

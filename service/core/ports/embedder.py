@@ -1,5 +1,5 @@
 from collections.abc import Mapping, Sequence
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -8,6 +8,16 @@ from service.core.collections import EmbedderSpec
 from service.core.ids import Role
 from service.core.ids import Vectors as VectorArray
 from service.core.versions import EmbedderIdentity
+
+
+class ModelInput(Protocol):
+    """A text as one encoder reads it. `len`: its tokens, at most what the model takes."""
+
+    @property
+    def cut(self) -> bool:
+        """Whether the text has more tokens than the model takes."""
+
+    def __len__(self) -> int: ...
 
 
 class Encoder(Protocol):
@@ -36,6 +46,12 @@ class Encoder(Protocol):
     def unchanged(self) -> bool:
         """Are the files that it was loaded from still what they were? A swapped model must not go unnoticed."""
 
+    def read(self, texts: Sequence[str], role: Role) -> Sequence[ModelInput]:
+        """Each text as the model reads it, with the prompt of the role. The work grows with what is read of a text."""
+
+    def forward(self, inputs: Sequence[Any], role: Role) -> VectorArray:
+        """One forward pass over what `read` gave for this role; rows as `encode` gives them."""
+
     def encode(self, texts: Sequence[str], role: Role) -> VectorArray:
         """One forward pass over all of them; rows of length 1, float32. Unusable rows stay as the model gave them."""
 
@@ -62,5 +78,14 @@ class Embedders(Protocol):
     async def forget(self, spec: EmbedderSpec) -> None:
         """Let go of what was loaded: the next `get` loads it anew."""
 
+    async def read(self, encoder: Encoder, texts: Sequence[str], role: Role) -> Sequence[ModelInput]:
+        """`Encoder.read` in turns with what others have read. Overloaded where too much waits."""
+
+    async def forward(self, encoder: Encoder, inputs: Sequence[ModelInput], role: Role) -> VectorArray:
+        """`Encoder.forward` in turns with concurrent callers, in passes that may be shared with them: [n, dimensions].
+
+        Overloaded where too much waits. ModelUnavailable where the model fails.
+        """
+
     async def embed(self, spec: EmbedderSpec, texts: Sequence[str], role: Role) -> VectorArray:
-        """Encode with what concurrent callers ask for, as one batch. Overloaded where too much waits."""
+        """`get`, `read` and `forward` in one."""

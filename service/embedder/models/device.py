@@ -4,9 +4,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
-from tokenizers import Encoding
 
 from service.core.errors import ModelUnavailable
+from service.embedder.models.text_tokenizer import Tokens
 
 TOKENS_PER_THREAD = 32
 """Padded tokens of a pass on CPU that justify another thread. On 2 cores a second thread takes a short query from 3.0
@@ -74,12 +74,12 @@ def use_threads(tokens: int, most: int) -> None:
 
 
 @contextmanager
-def forward_pass(device: torch.device, encodings: Sequence[Encoding], threads: int, what: str) -> Iterator[None]:
+def forward_pass(device: torch.device, texts: Sequence[Tokens], threads: int, what: str) -> Iterator[None]:
     """One pass, on CPU in at most `threads` threads. MemoryError, with the device's cache freed, if it does not fit."""
     if device.type == "cpu":
-        use_threads(len(encodings) * max(map(len, encodings)), threads)
+        use_threads(len(texts) * max(map(len, texts)), threads)
     try:
         yield
     except torch.OutOfMemoryError as error:
         torch.cuda.empty_cache()
-        raise MemoryError(f"no room on {device} for {len(encodings)} {what}") from error
+        raise MemoryError(f"no room on {device} for {len(texts)} {what}") from error

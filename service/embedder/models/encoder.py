@@ -13,6 +13,7 @@ from service.core.versions import EmbedderIdentity
 from service.embedder.models import fingerprint
 from service.embedder.models.dimensions import kept_dimensions
 from service.embedder.models.static_model import StaticModel
+from service.embedder.models.text_tokenizer import Tokens
 from service.embedder.models.transformer import TransformerModel
 
 EmbeddingModel = TransformerModel | StaticModel
@@ -57,11 +58,17 @@ class SentenceTransformerEncoder:
         except (OSError, ValueError, KeyError, TypeError):
             return False  # some or all of the files are missing
 
+    def read(self, texts: Sequence[str], role: Role) -> list[Tokens]:
+        return self._model.tokenizer.read(self._prompted(texts, role))
+
     def encode(self, texts: Sequence[str], role: Role) -> Vectors:
+        return self.forward(self.read(texts, role), role)
+
+    def forward(self, inputs: Sequence[Tokens], role: Role) -> Vectors:
         kept = self.identity.dimensions
-        if not texts:
+        if not inputs:
             return np.zeros((0, kept), dtype=np.float32)
-        vectors = self._model.forward(self._prompted(texts, role), self._prompt_lengths[role])[:, :kept]
+        vectors = self._model.forward(inputs, self._prompt_lengths[role])[:, :kept]
         usable = finite(vectors)
         norms = np.linalg.norm(vectors.astype(np.float64), axis=1, keepdims=True).astype(np.float32)
         unit: Vectors = np.divide(vectors, norms, out=vectors.copy(), where=usable[:, None])
@@ -69,7 +76,7 @@ class SentenceTransformerEncoder:
 
     def norms(self, texts: Sequence[str], role: Role) -> npt.NDArray[np.float32]:
         """Lengths of the vectors as the last trained layer gives them, before any scaling: [n]."""
-        vectors = self._model.forward(self._prompted(texts, role), self._prompt_lengths[role], scaled=False)
+        vectors = self._model.forward(self.read(texts, role), self._prompt_lengths[role], scaled=False)
         lengths: npt.NDArray[np.float32] = np.linalg.norm(vectors[:, : self.identity.dimensions], axis=1)
         return lengths
 

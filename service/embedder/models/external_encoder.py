@@ -43,4 +43,4 @@ class ExternalEncoder:
     def _refuse(self, *_: object, **__: object) -> NoReturn:
         raise Invalid(REFUSAL)
 
-    offsets = overhead = lengths = encode = _refuse
+    offsets = overhead = lengths = read = forward = encode = _refuse

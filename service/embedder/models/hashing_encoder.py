@@ -9,6 +9,7 @@ import hashlib
 import re
 from collections.abc import Sequence
 from functools import lru_cache
+from itertools import islice
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +20,7 @@ from service.core.ids import Role, Vectors
 from service.core.vector_math import unit_rows
 from service.core.versions import EmbedderIdentity
 from service.embedder.models.dimensions import kept_dimensions
+from service.embedder.models.text_input import TextInput
 
 DIMENSIONS = 256
 MAX_TOKENS = 256
@@ -63,10 +65,22 @@ class HashingEncoder:
     def unchanged(self) -> bool:
         return True
 
+    def read(self, texts: Sequence[str], role: Role) -> list[TextInput]:
+        return [self._read(self._prompts[role] + text) for text in texts]
+
+    @staticmethod
+    def _read(text: str) -> TextInput:
+        ends = [match.end() for match in islice(_TOKEN.finditer(text), MAX_TOKENS + 1)]
+        read = ends[:MAX_TOKENS]
+        return TextInput(text[: read[-1] if read else 0], len(read), cut=len(ends) > MAX_TOKENS)
+
     def encode(self, texts: Sequence[str], role: Role) -> Vectors:
-        vectors = np.zeros((len(texts), self._full), dtype=np.float64)
-        for row, text in zip(vectors, texts, strict=True):
-            for token in _TOKEN.findall(self._prompts[role] + text)[:MAX_TOKENS] or [""]:
+        return self.forward(self.read(texts, role), role)
+
+    def forward(self, inputs: Sequence[TextInput], role: Role) -> Vectors:
+        vectors = np.zeros((len(inputs), self._full), dtype=np.float64)
+        for row, one in zip(vectors, inputs, strict=True):
+            for token in _TOKEN.findall(one.text) or [""]:
                 for position, value in _features(token.lower(), self._full):
                     row[position] += value
         return unit_rows(vectors[:, : self.identity.dimensions]).astype(np.float32)

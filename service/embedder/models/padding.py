@@ -6,10 +6,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from tokenizers import Encoding
 
-_ATTRIBUTES = {"input_ids": "ids", "attention_mask": "attention_mask", "token_type_ids": "type_ids"}
-"""Of an `Encoding`, by the name of the input."""
+from service.embedder.models.text_tokenizer import Tokens
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,16 +29,17 @@ class Padding:
             left=tokenizer.padding_side == "left",
         )
 
-    def tensors(self, encodings: Sequence[Encoding], device: torch.device) -> dict[str, torch.Tensor]:
+    def tensors(self, texts: Sequence[Tokens], device: torch.device) -> dict[str, torch.Tensor]:
         """The inputs of the model by name, each [n, longest], on its device."""
-        longest = max(map(len, encodings))
+        longest = max(map(len, texts))
         arrays = {
-            name: np.full((len(encodings), longest), value, dtype=np.int64)
+            name: np.full((len(texts), longest), value, dtype=np.int64)
             for name, value in (("input_ids", self.token), ("attention_mask", 0), ("token_type_ids", self.type))
             if name in self.inputs or name == "attention_mask"
         }
-        for row, encoding in enumerate(encodings):
-            columns = slice(longest - len(encoding), None) if self.left else slice(len(encoding))
-            for name, array in arrays.items():
-                array[row, columns] = getattr(encoding, _ATTRIBUTES[name])
+        for row, text in enumerate(texts):
+            columns = slice(longest - len(text), None) if self.left else slice(len(text))
+            for name, values in (("input_ids", text.ids), ("attention_mask", 1), ("token_type_ids", text.type_ids)):
+                if name in arrays:
+                    arrays[name][row, columns] = values
         return {name: torch.from_numpy(array).to(device, non_blocking=True) for name, array in arrays.items()}

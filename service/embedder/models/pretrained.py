@@ -5,14 +5,9 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, TypeVar
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from sentence_transformers import CrossEncoder, SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Normalize
-from tokenizers import Encoding, Tokenizer, pre_tokenizers
-from tokenizers.models import WordPiece
-from tokenizers.pre_tokenizers import FixedLength
 from torch import nn
 
 from service.core.errors import ModelUnavailable
@@ -64,50 +59,6 @@ def role_prompts(chain: SentenceTransformer) -> dict[Role, str]:
 def prompt_length(ids: Sequence[int], special: Collection[int]) -> int:
     """Tokens of an encoded prompt at the head of a text; a special token that closes it, such as [SEP], is left out."""
     return len(ids) - (1 if ids[-1] in special else 0)
-
-
-class TextTokenizer:
-    """Private copies of a tokenizer, one of which truncates. Safe to use from several threads at once.
-
-    transformers changes the settings of its own tokenizer in every call, which two threads cannot do at once.
-    """
-
-    def __init__(self, serialized: str, max_tokens: int, *, special: bool = True, **truncation: str) -> None:
-        """`special`: whether the model reads special tokens. `truncation`: see `Tokenizer.enable_truncation`."""
-        self._whole: Tokenizer = Tokenizer.from_str(serialized)
-        self._whole.no_truncation()
-        self._whole.no_padding()
-        self._cutting: Tokenizer = Tokenizer.from_str(self._whole.to_str())
-        _cut_long_words(self._cutting)
-        self._truncating: Tokenizer = Tokenizer.from_str(self._whole.to_str())
-        self._truncating.enable_truncation(max_tokens, **truncation)
-        self._special = special
-        self.pair_overhead = self._whole.num_special_tokens_to_add(is_pair=True)
-
-    def offsets(self, texts: Sequence[str]) -> list[npt.NDArray[np.int64]]:
-        """The tokens of each text as [n, 2] offsets, without special tokens and without truncation.
-
-        A word that is too long for the model has offsets within, so that it can be split (`break_long_words`).
-        """
-        encodings = self._cutting.encode_batch(list(texts), add_special_tokens=False)
-        return [np.array(encoding.offsets, dtype=np.int64).reshape(-1, 2) for encoding in encodings]
-
-    def lengths(self, texts: Sequence[str]) -> list[int]:
-        """Tokens of each text without truncation, special ones included."""
-        encodings = self._whole.encode_batch_fast(list(texts), add_special_tokens=self._special)
-        return [len(encoding) for encoding in encodings]
-
-    def truncated(self, texts: Sequence[str | tuple[str, str]]) -> list[Encoding]:
-        """The tokens of each text, or pair of texts, as the model reads them."""
-        return self._truncating.encode_batch_fast(list(texts), add_special_tokens=self._special)
-
-
-def _cut_long_words(tokenizer: Tokenizer) -> None:
-    """Let WordPiece cut runs without spaces: it takes a word of over 100 characters for one unknown token."""
-    if isinstance(tokenizer.model, WordPiece):
-        longest: int = tokenizer.model.max_input_chars_per_word
-        cut = [one for one in (tokenizer.pre_tokenizer, FixedLength(longest)) if one is not None]
-        tokenizer.pre_tokenizer = pre_tokenizers.Sequence(cut)
 
 
 def embed(

@@ -1,30 +1,35 @@
 """`Embedders`: the models that may be used, and those that are in memory."""
 
 import asyncio
-import logging
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
-from weakref import WeakValueDictionary
+from dataclasses import dataclass, replace
+from functools import partial
+from weakref import WeakKeyDictionary, WeakValueDictionary
 
+import numpy as np
+
+from service.core import metrics
 from service.core.collections import EXTERNAL, EmbedderSpec
-from service.core.errors import Invalid, ModelUnavailable
+from service.core.errors import Invalid
 from service.core.ids import Role, Vectors
-from service.core.ports.embedder import Encoder
+from service.core.portions import portions
+from service.core.ports.embedder import Encoder, ModelInput
 from service.embedder.models import external_encoder, hashing_encoder, source
-from service.embedder.models.batcher import Batcher
 from service.embedder.models.loader import ModelLoader
-from service.embedder.models.remote_encoder import EncoderService
-
-log = logging.getLogger(__name__)
-
-RETRY_SECONDS = 10.0
-"""How long the error of a failed load is repeated without another try: a missing model must not cost a download attempt
-for each request."""
+from service.embedder.models.loading import SharedLoads
+from service.embedder.models.pass_budget import PassBudget
+from service.embedder.models.remote_encoder import EncoderService, RemoteEncoder
+from service.embedder.models.scheduler import PassScheduler
 
 CACHED_ENCODERS = 64
 """Encoders that stay in memory without another reference. Clients of `/v1/embeddings` make one for each prompt."""
+
+READ_AT_ONCE = 10_000
+"""Characters that are tokenized on the event loop, which takes about 2 ms, or else in one turn of a thread."""
+
+REMOTE_STREAMS = 4
 
 IDLE_SECONDS = 600.0
 """Encoders that were not used for so long leave the cache: a retired version must not keep its model in memory."""
@@ -66,12 +71,13 @@ class ModelRegistry:
         self._batch_tokens = batch_tokens
         self._remote = EncoderService(encoder_url, encoder_key) if encoder_url else None
         self._load = load or self._remote or ModelLoader(device=device, precision=precision, threads=threads)
-        self._loads: dict[EmbedderSpec, asyncio.Task[Encoder]] = {}
-        self._failures: dict[EmbedderSpec, tuple[float, ModelUnavailable]] = {}
+        self._loads = SharedLoads[EmbedderSpec, Encoder](self._remember)
         self._cache: OrderedDict[EmbedderSpec, tuple[float, Encoder]] = OrderedDict()
         self._alive: WeakValueDictionary[EmbedderSpec, Encoder] = WeakValueDictionary()
-        self._batchers: dict[EmbedderSpec, Batcher] = {}
-        self._closing: set[asyncio.Task[None]] = set()
+        self._budgets: WeakKeyDictionary[Encoder, PassBudget] = WeakKeyDictionary()
+        self.scheduler = PassScheduler()
+        # The other service bounds its passes itself; here it is the requests under way that are bounded.
+        self._remote_scheduler = PassScheduler(streams=REMOTE_STREAMS, pass_seconds=None)
 
     def resolve(self, spec: EmbedderSpec) -> EmbedderSpec:
         model = self._default if spec.model == "default" else source.canonical(spec.model)
@@ -99,74 +105,57 @@ class ModelRegistry:
         spec = self.resolve(spec)
         while (encoder := self._alive.get(spec)) is None:
             # Not returned as it is: it may have been forgotten since the end of the load, and its files may be gone.
-            encoder = await self._load_once(spec)
+            make: Callable[[EmbedderSpec], Encoder] = external_encoder.ExternalEncoder if spec.external else self._load
+            encoder = await self._loads.load(spec, spec.model, partial(make, spec))
         self._keep(spec, encoder)
         return encoder
 
     async def forget(self, spec: EmbedderSpec) -> None:
         spec = self.resolve(spec)
-        self._loads.pop(spec, None)
-        self._failures.pop(spec, None)
+        self._loads.forget(spec)
         self._cache.pop(spec, None)
         self._alive.pop(spec, None)
-        if batcher := self._batchers.pop(spec, None):
-            await batcher.close()
+
+    async def read(self, encoder: Encoder, texts: Sequence[str], role: Role) -> Sequence[ModelInput]:
+        scheduler = self._scheduler_of(encoder)
+        with scheduler.admit(len(texts), "embedder"):
+            if isinstance(encoder, RemoteEncoder):
+                return await asyncio.to_thread(encoder.read, texts, role)
+            if sum(map(len, texts)) <= READ_AT_ONCE:
+                return encoder.read(texts, role)
+            read: list[ModelInput] = []
+            for part in portions(texts, len, READ_AT_ONCE):
+                read += await scheduler.tokenize(partial(encoder.read, part, role))
+            return read
+
+    async def forward(self, encoder: Encoder, inputs: Sequence[ModelInput], role: Role) -> Vectors:
+        if not inputs:
+            return np.zeros((0, encoder.identity.dimensions), dtype=np.float32)
+        budget = self._budgets.setdefault(encoder, PassBudget(min(self._batch_tokens, encoder.batch_tokens)))
+        scheduler = self._scheduler_of(encoder)
+        with scheduler.admit(len(inputs), "embedder"):
+            return await scheduler.run(_EncoderPasses(encoder, role, budget), inputs)
 
     async def embed(self, spec: EmbedderSpec, texts: Sequence[str], role: Role) -> Vectors:
-        spec = self.resolve(spec)
         encoder = await self.get(spec)
-        batcher = self._batchers.get(spec)
-        if batcher is None:
-            batcher = self._batchers[spec] = Batcher(encoder, batch_tokens=self._batch_tokens)
-        return await batcher.embed(texts, role)
+        return await self.forward(encoder, await self.read(encoder, texts, role), role)
+
+    def _scheduler_of(self, encoder: Encoder) -> PassScheduler:
+        return self._remote_scheduler if isinstance(encoder, RemoteEncoder) else self.scheduler
 
     async def close(self) -> None:
-        """End the threads of the online batchers; waiting callers get ModelUnavailable."""
-        for batcher in self._batchers.values():
-            await batcher.close()
-        self._batchers.clear()
-        await asyncio.gather(*self._closing)
+        """End the threads of the models; waiting callers get ModelUnavailable."""
+        await self.scheduler.close()
+        await self._remote_scheduler.close()
         if self._remote is not None:
             self._remote.close()
 
-    async def _load_once(self, spec: EmbedderSpec) -> Encoder:
-        failed = self._failures.get(spec)
-        if failed and time.monotonic() - failed[0] < RETRY_SECONDS:
-            raise ModelUnavailable(failed[1].detail, retry_after=RETRY_SECONDS) from failed[1]
-        task = self._loads.get(spec)
-        if task is None:
-            task = self._loads[spec] = asyncio.create_task(self._run_load(spec))
-        # Shielded: a cancelled caller must not cancel the load of the others.
-        return await asyncio.shield(task)
-
-    async def _run_load(self, spec: EmbedderSpec) -> Encoder:
-        """Load and remember the outcome, unless the specification was forgotten meanwhile."""
-        task = asyncio.current_task()
-        make: Callable[[EmbedderSpec], Encoder] = external_encoder.ExternalEncoder if spec.external else self._load
-        try:
-            encoder = await asyncio.to_thread(make, spec)
-        except Invalid:
-            raise
-        except Exception as error:
-            reason = error if isinstance(error, ModelUnavailable) else ModelUnavailable(f"{spec.model}: {error}")
-            if self._loads.get(spec) is task:
-                recent = time.monotonic() - RETRY_SECONDS
-                self._failures = {one: failed for one, failed in self._failures.items() if failed[0] > recent}
-                self._failures[spec] = (time.monotonic(), reason)
-            log.warning("model not loaded", extra={"model": spec.model, "reason": reason.detail})
-            raise reason from error
-        else:
-            if self._loads.get(spec) is task:
-                self._failures.pop(spec, None)
-                self._alive[spec] = encoder
-                self._keep(spec, encoder)
-            return encoder
-        finally:
-            if self._loads.get(spec) is task:
-                del self._loads[spec]
+    def _remember(self, spec: EmbedderSpec, encoder: Encoder) -> None:
+        self._alive[spec] = encoder
+        self._keep(spec, encoder)
 
     def _keep(self, spec: EmbedderSpec, encoder: Encoder) -> None:
-        """Cache the encoder and evict those that were not used recently, except those with a busy batcher."""
+        """Cache the encoder and evict those that were not used recently; what is under way holds its own."""
         now = time.monotonic()
         self._cache[spec] = (now, encoder)
         self._cache.move_to_end(spec)
@@ -174,12 +163,23 @@ class ModelRegistry:
         for place, (old, (used, _)) in enumerate(list(self._cache.items())):
             if place >= surplus and now - used < IDLE_SECONDS:
                 break
-            batcher = self._batchers.get(old)
-            if batcher is not None and batcher.busy:
-                continue
             del self._cache[old]
-            if batcher is not None:
-                del self._batchers[old]
-                closing = asyncio.create_task(batcher.close())
-                self._closing.add(closing)
-                closing.add_done_callback(self._closing.discard)
+
+
+@dataclass(frozen=True, slots=True)
+class _EncoderPasses:
+    """An encoder in one role, whose prompt its texts share: a `PassModel`."""
+
+    encoder: Encoder
+    role: Role
+    budget: PassBudget
+    kind = "embedder"
+    pass_overhead = 64
+
+    def forward(self, inputs: Sequence[ModelInput]) -> Vectors:
+        return self.encoder.forward(inputs, self.role)
+
+    def record(self, inputs: Sequence[ModelInput], seconds: float) -> None:
+        metrics.EMBED_BATCH_SECONDS.labels(self.role).observe(seconds)
+        metrics.EMBED_BATCH_TEXTS.labels(self.role).observe(len(inputs))
+        metrics.EMBEDDED_TOKENS.labels(self.role).inc(sum(map(len, inputs)))

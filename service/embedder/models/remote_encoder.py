@@ -23,6 +23,7 @@ from service.core.ids import Role, Vectors
 from service.core.ports.embedder import Encoder
 from service.core.versions import EmbedderIdentity
 from service.embedder.models import hashing_encoder
+from service.embedder.models.text_input import TextInput
 
 log = logging.getLogger(__name__)
 
@@ -180,6 +181,18 @@ class RemoteEncoder:
     def lengths(self, texts: Sequence[str], role: Role) -> list[int]:
         rows = self._rows("/tokenize", "inputs", texts, {"return": "lengths", "input_type": role}, BULK_SECONDS)
         return [int(length) for length in rows]
+
+    def read(self, texts: Sequence[str], role: Role) -> list[TextInput]:
+        most = self.identity.max_tokens
+        # A token is at least one byte, so that most texts are known to fit without asking.
+        lengths = [len(text.encode(errors="surrogatepass")) + self._overheads[role] for text in texts]
+        unknown = [at for at, length in enumerate(lengths) if length > most]
+        for at, length in zip(unknown, self.lengths([texts[at] for at in unknown], role), strict=True):
+            lengths[at] = length
+        return [TextInput(text, min(length, most), length > most) for text, length in zip(texts, lengths, strict=True)]
+
+    def forward(self, inputs: Sequence[TextInput], role: Role) -> Vectors:
+        return self.encode([one.text for one in inputs], role)
 
     def encode(self, texts: Sequence[str], role: Role) -> Vectors:
         # Like a local encoder: long texts are truncated, and unusable vectors are left to the caller.

@@ -16,6 +16,7 @@ from sentence_transformers.sentence_transformer.modules import Normalize, Static
 
 from service.core.errors import ModelUnavailable
 from service.embedder.models import pretrained, source
+from service.embedder.models.text_tokenizer import TextTokenizer, Tokens
 
 log = logging.getLogger(__name__)
 
@@ -47,11 +48,9 @@ class StaticModel:
         saved = first.tokenizer.truncation
         self.max_tokens = min(MAX_TOKENS, int(saved["max_length"])) if saved else MAX_TOKENS
         direction = saved["direction"] if saved else "right"
-        self.tokenizer = pretrained.TextTokenizer(
-            first.tokenizer.to_str(), self.max_tokens, special=False, direction=direction
-        )
+        self.tokenizer = TextTokenizer(first.tokenizer.to_str(), self.max_tokens, special=False, direction=direction)
         try:
-            self.dimensions = int(self.forward([pretrained.PROBE_TEXT], 0).shape[1])
+            self.dimensions = int(self.forward(self.tokenizer.read([pretrained.PROBE_TEXT]), 0).shape[1])
         except Exception as error:  # a module that does not fit the one before it
             raise ModelUnavailable(f"{folder.name} cannot be used: {error}") from error
         log.info("model loaded", extra={"model": folder.name, "static": True, "dimensions": self.dimensions})
@@ -61,14 +60,13 @@ class StaticModel:
         return 0
 
     @torch.inference_mode()
-    def forward(self, texts: Sequence[str], prompt_length: int, *, scaled: bool = True) -> npt.NDArray[np.float32]:
-        """Means of the first `max_tokens` rows of each text, through the modules after them: [n, dimensions].
+    def forward(self, texts: Sequence[Tokens], prompt_length: int, *, scaled: bool = True) -> npt.NDArray[np.float32]:
+        """Means of the rows of each text, through the modules after them: [n, dimensions].
 
         `scaled` False leaves out modules that only scale vectors to length 1.
         """
-        encodings = self.tokenizer.truncated(texts)
-        lengths = [len(encoding) for encoding in encodings]
-        ids = np.fromiter((token for encoding in encodings for token in encoding.ids), np.int64, sum(lengths))
+        lengths = list(map(len, texts))
+        ids = np.concatenate([text.ids for text in texts]).astype(np.int64)
         starts = np.cumsum([0, *lengths[:-1]], dtype=np.int64)
         torch.set_num_threads(1)  # of the calling thread only; reading rows is bound by memory, not by arithmetic
         features = {"sentence_embedding": self._embedding(torch.from_numpy(ids), torch.from_numpy(starts))}

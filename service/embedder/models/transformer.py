@@ -13,12 +13,12 @@ import numpy.typing as npt
 import torch
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.modules import Transformer
-from tokenizers import Encoding
 
 from service.core.errors import ModelUnavailable
 from service.embedder.models import device as devices
 from service.embedder.models import packed_linear, pretrained
 from service.embedder.models.padding import Padding
+from service.embedder.models.text_tokenizer import TextTokenizer, Tokens
 
 log = logging.getLogger(__name__)
 
@@ -50,7 +50,7 @@ class TransformerModel:
         self.prompts = pretrained.role_prompts(chain)
         self._padding = Padding.of(tokenizer)
         self._special = frozenset(tokenizer.all_special_ids)
-        self.tokenizer = pretrained.TextTokenizer(
+        self.tokenizer = TextTokenizer(
             tokenizer.backend_tokenizer.to_str(), self.max_tokens, direction=tokenizer.truncation_side
         )
         self.packed = self.device.type == "cpu" and packed_linear.pack_linear_layers(
@@ -63,22 +63,21 @@ class TransformerModel:
 
     def prompt_length(self, prompt: str) -> int:
         """Tokens of the prompt at the head of a text."""
-        return pretrained.prompt_length(self.tokenizer.truncated([prompt])[0].ids, self._special) if prompt else 0
+        return pretrained.prompt_length(self.tokenizer.read([prompt])[0].ids.tolist(), self._special) if prompt else 0
 
     @torch.inference_mode()
-    def forward(self, texts: Sequence[str], prompt_length: int, *, scaled: bool = True) -> npt.NDArray[np.float32]:
-        """One pass over all texts, truncated to what the model takes: [n, dimensions].
+    def forward(self, texts: Sequence[Tokens], prompt_length: int, *, scaled: bool = True) -> npt.NDArray[np.float32]:
+        """One pass over all texts: [n, dimensions].
 
         `scaled`: see `pretrained.embed`. MemoryError if the device has no room for the pass.
         """
-        encodings = self.tokenizer.truncated(texts)
-        with devices.forward_pass(self.device, encodings, self._threads, "texts"):
-            return self._embed(encodings, prompt_length, scaled).cpu().numpy()
+        with devices.forward_pass(self.device, texts, self._threads, "texts"):
+            return self._embed(texts, prompt_length, scaled).cpu().numpy()
 
-    def _embed(self, encodings: Sequence[Encoding], prompt_length: int, scaled: bool = True) -> torch.Tensor:
-        inputs = self._padding.tensors(encodings, self.device)
+    def _embed(self, texts: Sequence[Tokens], prompt_length: int, scaled: bool = True) -> torch.Tensor:
+        inputs = self._padding.tensors(texts, self.device)
         return pretrained.embed(self._modules, inputs, prompt_length, scaled=scaled)
 
     @torch.inference_mode()
     def _probe(self) -> torch.Tensor:
-        return torch.nn.functional.normalize(self._embed(self.tokenizer.truncated([pretrained.PROBE_TEXT]), 0))
+        return torch.nn.functional.normalize(self._embed(self.tokenizer.read([pretrained.PROBE_TEXT]), 0))

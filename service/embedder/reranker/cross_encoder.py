@@ -13,13 +13,15 @@ import numpy.typing as npt
 import torch
 from sentence_transformers import CrossEncoder
 from sentence_transformers.base.modules import Transformer
-from tokenizers import Encoding
 from torch import nn
 
+from service.core import metrics
 from service.core.errors import ModelUnavailable
 from service.embedder.models import device as devices
 from service.embedder.models import packed_linear, pretrained, source
 from service.embedder.models.padding import Padding
+from service.embedder.models.pass_budget import PassBudget
+from service.embedder.models.text_tokenizer import TextTokenizer, Tokens
 from service.embedder.reranker import adapter
 from service.embedder.reranker.adapter import UNCALIBRATED, LoadedCrossEncoder
 
@@ -31,24 +33,28 @@ _PROBE = ("how to sort a list", pretrained.PROBE_TEXT)
 
 
 class PackedCrossEncoder:
-    """Weights and tokenizer of one cross-encoder. Use it from one thread."""
+    """Weights and tokenizer of one cross-encoder: a `PassModel` of the scheduler. Use `forward` from one thread."""
 
-    def __init__(self, name: str, *, device: str, precision: str, threads: int) -> None:
+    kind = "reranker"
+
+    def __init__(self, name: str, *, device: str, precision: str, threads: int, batch_tokens: int = 0) -> None:
         """Blocks, for minutes if it downloads. ModelUnavailable with the reason if it cannot be loaded.
 
         `name`: see `CrossEncoderReranker`. `threads`: upper bound for one pass on CPU; 0: the default of torch.
+        `batch_tokens`: padded tokens of one pass; 0: by device.
         """
         self.device = devices.choose(device)
         dtype = devices.precision(self.device, precision)
         loaded = adapter.load_reranker(name) if adapter.is_adapter(name) else _load_published(name, dtype)
         self.calibration, self.relevance = loaded.calibration, loaded.relevance
         self.max_tokens = loaded.max_tokens
-        self.batch_tokens = devices.batch_tokens(self.device)
+        self.batch_tokens = batch_tokens or devices.batch_tokens(self.device)
+        self.budget = PassBudget(self.batch_tokens)
         self.pass_overhead = devices.pass_overhead(self.device)
         self._threads = threads or torch.get_num_threads()
         self._padding = Padding.of(loaded.tokenizer)
         serialized = loaded.tokenizer.backend_tokenizer.to_str()
-        self._tokenizer = pretrained.TextTokenizer(serialized, self.max_tokens, strategy="only_second")
+        self._tokenizer = TextTokenizer(serialized, self.max_tokens, strategy="only_second")
         self._room = self.max_tokens - self._tokenizer.pair_overhead
         self._min_passage_tokens = int(MIN_PASSAGE_SHARE * self._room)
         self._network = loaded.network.to(dtype)
@@ -65,9 +71,9 @@ class PackedCrossEncoder:
         runs = {"device": str(self.device), "precision": str(dtype).removeprefix("torch."), "packed": packed}
         log.info("reranker loaded", extra={"model": name, **runs, "max_tokens": self.max_tokens})
 
-    def tokens(self, query: str, passages: Sequence[str]) -> tuple[list[Encoding], int, float]:
-        """The query with each passage as the model reads them, how many passages were truncated, and how much of the
-        query was read with each of them, at least: a share, 1 where it was not cut.
+    def tokens(self, query: str, passages: Sequence[str]) -> tuple[list[Tokens], float]:
+        """The query with each passage as the model reads them, and how much of the query was read with each of them,
+        at least: a share, 1 where it was not cut.
 
         A passage is truncated down to `MIN_PASSAGE_SHARE` of the input. Only a query that does not fit beside that is
         cut, as little as the length of the passage allows: a score depends on no other passage.
@@ -75,12 +81,10 @@ class PackedCrossEncoder:
         (offsets,) = self._tokenizer.offsets([query])
         queries, share = [query] * len(passages), 1.0
         if len(offsets) > self._room - self._min_passage_tokens:
-            lengths = map(len, self._tokenizer.offsets(passages))
-            rooms = [self._room - min(length, self._min_passage_tokens) for length in lengths]
+            rooms = [self._room - self._tokenizer.count(passage, self._min_passage_tokens) for passage in passages]
             by_room = {room: self._ends(query, offsets, room) for room in set(rooms)}
             queries, share = [by_room[room] for room in rooms], min(1.0, min(rooms) / len(offsets))
-        encodings = self._tokenizer.truncated(list(zip(queries, passages, strict=True)))
-        return encodings, sum(bool(encoding.overflowing) for encoding in encodings), share
+        return self._tokenizer.read(list(zip(queries, passages, strict=True))), share
 
     def _ends(self, query: str, offsets: npt.NDArray[np.int64], room: int) -> str:
         """The query, or as much of its beginning and its end as `room` tokens hold: the question is at either.
@@ -97,18 +101,22 @@ class PackedCrossEncoder:
         return ""
 
     @torch.inference_mode()
-    def forward(self, encodings: Sequence[Encoding]) -> npt.NDArray[np.float32]:
+    def forward(self, pairs: Sequence[Tokens]) -> npt.NDArray[np.float32]:
         """One pass over all pairs: log-odds, [n], float32. MemoryError if the device has no room for it."""
-        with devices.forward_pass(self.device, encodings, self._threads, "pairs"):
-            return self._log_odds(encodings).cpu().numpy()
+        with devices.forward_pass(self.device, pairs, self._threads, "pairs"):
+            return self._log_odds(pairs).cpu().numpy()
 
-    def _log_odds(self, encodings: Sequence[Encoding]) -> torch.Tensor:
-        logits: torch.Tensor = self._network(**self._padding.tensors(encodings, self.device)).logits
-        return logits.float().reshape(len(encodings))
+    def record(self, pairs: Sequence[Tokens], seconds: float) -> None:
+        metrics.RERANK_PASS_SECONDS.observe(seconds)
+        metrics.RERANKED_PAIRS.inc(len(pairs))
+
+    def _log_odds(self, pairs: Sequence[Tokens]) -> torch.Tensor:
+        logits: torch.Tensor = self._network(**self._padding.tensors(pairs, self.device)).logits
+        return logits.float().reshape(len(pairs))
 
     @torch.inference_mode()
     def _probe(self) -> torch.Tensor:
-        return self._log_odds(self._tokenizer.truncated([_PROBE]))
+        return self._log_odds(self._tokenizer.read([_PROBE]))
 
 
 class Float32Linear(nn.Module):

@@ -1,34 +1,28 @@
 """`Reranker` over a cross-encoder, which reads query and passage together and gives a probability of relevance."""
 
-import asyncio
-import logging
-import threading
-import time
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from service.core import metrics
-from service.core.errors import AzimuthError, ModelUnavailable, Overloaded
+from service.core.errors import ModelUnavailable
 from service.core.ports.reranker import RerankScores
-from service.embedder.models.batch_packing import cheapest_packing
+from service.embedder.models.loading import SharedLoads
+from service.embedder.models.scheduler import PassScheduler
 
 if TYPE_CHECKING:
+    from service.embedder.models.text_tokenizer import Tokens
     from service.embedder.reranker.cross_encoder import PackedCrossEncoder
 
-log = logging.getLogger(__name__)
-
-RETRY_SECONDS = 30.0
-"""How long the error of a failed load is repeated without another try: otherwise every search would try again."""
 PORTION, PORTION_ON_GPU = 16, 128
-"""Passages of the length of an embedder's chunks that fill about one forward pass."""
+"""Passages of the length of an embedder's chunks that are tokenized, and read before the next are chosen, at once."""
 
 
 class CrossEncoderReranker:
-    """Loaded at the first use or by `warm`, in the one thread in which it then runs.
+    """Loaded at the first use or by `warm`.
 
     An activation in the model's configuration is ignored. The score is the logistic function of the log-odds, after the
     calibration of the model if it has one, so that scores of all models have the same meaning.
@@ -37,26 +31,23 @@ class CrossEncoderReranker:
     def __init__(
         self,
         model: str,
+        scheduler: PassScheduler,
         *,
         device: str = "auto",
         precision: str = "auto",
         threads: int = 0,
         batch_tokens: int = 0,
-        most_waiting: int = 4096,
     ) -> None:
         """`model`: the bundled one, a folder (with an adapter or a whole model), a hub id, or `id@revision`.
 
-        `batch_tokens`: padded tokens of one pass; 0: by device. `most_waiting`: passages that may wait before
-        Overloaded.
+        `scheduler`: of all models of the process. `batch_tokens`: padded tokens of one pass; 0: by device.
         """
         self.name = model
-        self._device, self._precision, self._threads = device, precision, threads
-        self._batch_tokens, self._most_waiting = batch_tokens, most_waiting
-        self._waiting = 0
-        self._passages_per_second = 50.0
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="rerank")
+        self._scheduler = scheduler
+        settings = {"device": device, "precision": precision, "threads": threads, "batch_tokens": batch_tokens}
+        self._settings: Mapping[str, Any] = settings
         self._model: PackedCrossEncoder | None = None
-        self._failed: tuple[float, ModelUnavailable] | None = None
+        self._loads = SharedLoads[str, "PackedCrossEncoder"](self._remember)
 
     @property
     def portion(self) -> int:
@@ -66,69 +57,37 @@ class CrossEncoderReranker:
     async def read(self, query: str, passages: Sequence[str]) -> RerankScores:
         if not passages:
             return RerankScores(scores=())
-        # A request larger than the limit is accepted when nothing else waits: it could never be accepted otherwise.
-        if self._waiting and self._waiting + len(passages) > self._most_waiting:
-            after = max(1.0, self._waiting / self._passages_per_second)
-            raise Overloaded(f"{self._waiting} passages wait for the reranker.", retry_after=after)
-        cancelled = threading.Event()
-        self._waiting += len(passages)
-        try:
-            loop = asyncio.get_running_loop()
-            return await loop.run_in_executor(self._thread, self._score, query, list(passages), cancelled)
-        finally:
-            self._waiting -= len(passages)
-            cancelled.set()
+        with self._scheduler.admit(len(passages), "reranker"):
+            model = await self._loaded()
+            pairs: list[Tokens] = []
+            share = 1.0
+            try:
+                for at in range(0, len(passages), PORTION):
+                    work = partial(model.tokens, query, passages[at : at + PORTION])
+                    read, read_share = await self._scheduler.tokenize(work)
+                    pairs, share = pairs + read, min(share, read_share)
+            except Exception as error:  # a tokenizer can raise anything
+                raise ModelUnavailable(f"The reranker failed: {error or type(error).__name__}") from error
+            log_odds = await self._scheduler.run(model, pairs)
+        if not np.isfinite(log_odds).all():
+            raise ModelUnavailable("The reranker gives no usable number for a pair.")
+        truncated = sum(pair.cut for pair in pairs)
+        metrics.RERANK_TRUNCATED.inc(truncated)
+        scores = tuple(map(float, model.calibration.probabilities(log_odds[:, None])))
+        return RerankScores(scores=scores, truncated=truncated, query_share=share, calibration=model.relevance)
 
     async def warm(self) -> None:
         """Load the model ahead of the first search. A failure shows at that search."""
         with suppress(ModelUnavailable):
-            await asyncio.get_running_loop().run_in_executor(self._thread, self._loaded)
+            await self._loaded()
 
-    def close(self) -> None:
-        self._thread.shutdown(wait=False, cancel_futures=True)
+    async def _loaded(self) -> "PackedCrossEncoder":
+        return self._model or await self._loads.load(self.name, self.name, self._load)
 
-    def _score(self, query: str, passages: list[str], cancelled: threading.Event) -> RerankScores:
-        """`cancelled` is set when the caller no longer waits; it is checked between passes."""
-        model = self._loaded()
-        scores = [0.0] * len(passages)
-        started = time.perf_counter()
-        try:
-            encodings, truncated, query_share = model.tokens(query, passages)
-            budget = self._batch_tokens or model.batch_tokens
-            for batch in cheapest_packing(list(map(len, encodings)), budget, model.pass_overhead):
-                if cancelled.is_set():
-                    break
-                with metrics.RERANK_PASS_SECONDS.time():
-                    log_odds = model.forward([encodings[index] for index in batch])
-                if not np.isfinite(log_odds).all():
-                    raise ModelUnavailable("The reranker gives no usable number for a pair.")
-                metrics.RERANKED_PAIRS.inc(len(batch))
-                for index, score in zip(batch, model.calibration.probabilities(log_odds[:, None]), strict=True):
-                    scores[index] = float(score)
-        except AzimuthError:
-            raise
-        except Exception as error:  # a model can raise anything
-            raise ModelUnavailable(f"The reranker failed: {error or type(error).__name__}") from error
-        metrics.RERANK_TRUNCATED.inc(truncated)
-        rate = len(passages) / max(time.perf_counter() - started, 1e-4)
-        self._passages_per_second += 0.2 * (rate - self._passages_per_second)
-        return RerankScores(
-            scores=tuple(scores), truncated=truncated, query_share=query_share, calibration=model.relevance
-        )
+    def _load(self) -> "PackedCrossEncoder":
+        from service.embedder.reranker.cross_encoder import PackedCrossEncoder
 
-    def _loaded(self) -> "PackedCrossEncoder":
-        if self._model is None:
-            if self._failed and time.monotonic() - self._failed[0] < RETRY_SECONDS:
-                raise ModelUnavailable(self._failed[1].detail, retry_after=RETRY_SECONDS) from self._failed[1]
-            from service.embedder.reranker.cross_encoder import PackedCrossEncoder
+        return PackedCrossEncoder(self.name, **self._settings)
 
-            try:
-                self._model = PackedCrossEncoder(
-                    self.name, device=self._device, precision=self._precision, threads=self._threads
-                )
-            except Exception as error:  # damaged files can raise anything
-                reason = error if isinstance(error, ModelUnavailable) else ModelUnavailable(f"{self.name}: {error!r}")
-                self._failed = (time.monotonic(), reason)
-                log.warning("reranker not loaded", extra={"model": self.name, "reason": reason.detail})
-                raise reason from error
-        return self._model
+    def _remember(self, _: str, model: "PackedCrossEncoder") -> None:
+        self._model = model

@@ -5,6 +5,7 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from weakref import WeakKeyDictionary
 
 from service.core import metrics
 from service.core.errors import ModelUnavailable, Unavailable, Unembeddable
@@ -13,6 +14,7 @@ from service.core.ports.embedder import Encoder
 from service.core.vector_math import finite
 from service.core.versions import EmbedderVersion
 from service.embedder.models.batch_packing import pack
+from service.embedder.models.pass_budget import PassBudget
 from service.embedder.worker.failure_bisection import bisect_failures
 from service.embedder.worker.failure_policy import FailurePolicy
 from service.embedder.worker.in_flight import EncodingThroughput, InFlightChunk, InFlightDocument, LaneLimits
@@ -22,9 +24,6 @@ log = logging.getLogger(__name__)
 
 PROBE_TEXT = "The quick brown fox jumps over the lazy dog."
 """Encoded after documents failed: if this fails too, the model is at fault."""
-
-_FIRST_TOKENS, _MIN_TOKENS = 512, 256
-"""Padded tokens of a time-limited pass before its rate was measured, and its minimum."""
 
 
 class EncodeStage:
@@ -41,8 +40,7 @@ class EncodeStage:
     ) -> None:
         self._limits, self._failures, self._throughput, self._gate = limits, failures, throughput, gate
         self._complete, self._batch_tokens = complete, batch_tokens
-        self._budgets: dict[int, int] = {}
-        self._rates: dict[int, float] = {}
+        self._budgets: WeakKeyDictionary[Encoder, PassBudget] = WeakKeyDictionary()
         # Threads of the lane's own: a live pass must not wait for a thread that is busy with a backfill.
         self._threads = ThreadPoolExecutor(MAX_STREAMS, thread_name_prefix=f"model-{limits.lane}")
 
@@ -53,22 +51,16 @@ class EncodeStage:
         """Batches of the chunks of one version, within the memory and the time of a pass, longest chunks first."""
         if not chunks:
             return []
-        encoder = chunks[0].document.encoder
-        budget = self._budget(encoder)
-        if self._limits.pass_seconds is not None:
-            in_time = self._limits.pass_seconds * self._rates.get(id(encoder), 0.0)
-            budget = min(budget, max(_MIN_TOKENS, round(in_time)) if in_time else _FIRST_TOKENS)
-        return _batches(chunks, budget)
+        return _batches(chunks, self._budget(chunks[0].document.encoder).tokens(self._limits.pass_seconds))
 
-    def _budget(self, encoder: Encoder) -> int:
-        """Padded tokens of a pass that fit the memory of the device."""
-        return self._budgets.get(id(encoder), self._batch_tokens or encoder.batch_tokens)
+    def _budget(self, encoder: Encoder) -> PassBudget:
+        return self._budgets.setdefault(encoder, PassBudget(self._batch_tokens or encoder.batch_tokens))
 
     async def encode(self, batch: Sequence[InFlightChunk]) -> None:
         """Encode one batch and handle its failures. Raises only if the model keeps failing."""
         chunks = [chunk for chunk in batch if not chunk.document.is_settled]
         # Packed again, since the budget may have shrunk after the batch was made.
-        for part in _batches(chunks, self._budget(batch[0].document.encoder)):
+        for part in _batches(chunks, self._budget(batch[0].document.encoder).tokens()):
             await self._encode(part)
 
     async def _encode(self, batch: Sequence[InFlightChunk]) -> None:
@@ -104,9 +96,7 @@ class EncodeStage:
         metrics.EMBED_BATCH_SECONDS.labels("document").observe(seconds)
         metrics.EMBED_BATCH_TEXTS.labels("document").observe(len(texts))
         self._throughput.record_encoding(len(texts), seconds)
-        rate = max(map(_tokens, chunks)) * len(chunks) / max(seconds, 1e-4)
-        known = self._rates.setdefault(id(encoder), rate)
-        self._rates[id(encoder)] = known + 0.1 * (rate - known)
+        self._budget(encoder).record(_padded(chunks), seconds)
         return vectors
 
     async def _in_thread(self, encoder: Encoder, texts: list[str]) -> Vectors:
@@ -154,16 +144,19 @@ class EncodeStage:
         if len(batch) == 1:
             await self._failures.back_off("memory", [batch[0].document], error)
             return
-        encoder = id(batch[0].document.encoder)
-        budget = max(1, max(map(_tokens, batch)) * len(batch) // 2)
-        self._budgets[encoder] = min(budget, self._budgets.get(encoder, budget))
+        budget = self._budget(batch[0].document.encoder)
+        budget.shrink(_padded(batch))
         metrics.WORKER_BACKOFF.labels("memory").inc()
-        log.warning("out of memory", extra={"batch_tokens": self._budgets[encoder], "reason": str(error)})
+        log.warning("out of memory", extra={"batch_tokens": budget.tokens(), "reason": str(error)})
         await self.encode(batch)
 
 
 def _batches(chunks: Sequence[InFlightChunk], budget: int) -> list[list[InFlightChunk]]:
     return [[chunks[index] for index in batch] for batch in pack(list(map(_tokens, chunks)), budget)]
+
+
+def _padded(chunks: Sequence[InFlightChunk]) -> int:
+    return max(map(_tokens, chunks)) * len(chunks)
 
 
 def _tokens(chunk: InFlightChunk) -> int:

@@ -2,12 +2,13 @@
 
 import asyncio
 import logging
-from collections.abc import Coroutine, Iterator, Sequence
+from collections.abc import Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from service.core import metrics
 from service.core.errors import NotFound
+from service.core.portions import portions
 from service.core.ports.vectors import VectorStore
 from service.embedder.worker.document_chunker import chunk_documents
 from service.embedder.worker.encode_stage import EncodeStage
@@ -81,7 +82,7 @@ class Pipeline:
                 suspect = _is_suspect(group[0])
                 if suspect and not await self._failures.record_failure_in_advance(group[0]):
                     continue
-                for portion in _portions(group, self.limits.code_points):
+                for portion in portions(group, _code_points, self.limits.code_points):
                     await self._chunk_portion(portion)
                 if suspect:
                     # One suspect at a time: if it kills this process, no innocent one has paid for it as well.
@@ -166,13 +167,5 @@ def _is_suspect(document: InFlightDocument) -> bool:
     return document.claimed.lost_leases >= ISOLATE_AFTER_LOST_LEASES
 
 
-def _portions(documents: Sequence[InFlightDocument], most: int) -> Iterator[Sequence[InFlightDocument]]:
-    """Split documents, in order, into portions of at most `most` code points, or of one document."""
-    start = size = 0
-    for position, document in enumerate(documents):
-        length = len(document.claimed.document.title) + len(document.claimed.document.text)
-        if position > start and size + length > most:
-            yield documents[start:position]
-            start, size = position, 0
-        size += length
-    yield documents[start:]
+def _code_points(document: InFlightDocument) -> int:
+    return len(document.claimed.document.title) + len(document.claimed.document.text)

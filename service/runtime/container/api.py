@@ -71,9 +71,12 @@ async def open_api(settings: Settings, url: str) -> AsyncIterator[FastAPI]:
         reranker = None
         if settings.reranker != NO_RERANKER:
             reranker = CrossEncoderReranker(
-                settings.reranker, device=settings.device, precision=settings.precision, threads=settings.threads
+                settings.reranker,
+                models.scheduler,
+                device=settings.device,
+                precision=settings.precision,
+                threads=settings.threads,
             )
-            stack.callback(reranker.close)
         limits = RequestLimits(
             body_bytes=settings.max_body_bytes,
             line_bytes=settings.max_line_bytes,

@@ -12,9 +12,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from service.api.problems import MAX_NAME, MAX_PLACES
-from service.core.collections import EmbedderSpec
 from service.core.errors import Overloaded
 from service.core.ids import Role, Vectors
+from service.core.ports.embedder import Encoder, ModelInput
 from service.embedder.models.registry import ModelRegistry
 from tests.edge import LIMITS, Edge, Json, WordReranker, assert_problem, edge
 from tests.unit.api.test_null_is_default import BODIES, PAPERS
@@ -295,7 +295,7 @@ async def test_unavailable_and_overloaded_have_the_shape_too() -> None:
 class Busy(ModelRegistry):
     """Too much waits for it."""
 
-    async def embed(self, spec: EmbedderSpec, texts: Sequence[str], role: Role) -> Vectors:
+    async def forward(self, encoder: Encoder, inputs: Sequence[ModelInput], role: Role) -> Vectors:
         raise Overloaded("too many texts wait")
 
 

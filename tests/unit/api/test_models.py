@@ -213,9 +213,9 @@ async def test_texts_without_a_usable_vector_are_refused_or_returned() -> None:
 class Mute(ModelRegistry):
     """Of the text `silence` it has nothing to say."""
 
-    async def embed(self, spec: EmbedderSpec, texts: Sequence[str], role: Role) -> Vectors:
-        vectors = await super().embed(spec, texts, role)
-        vectors[[text == "silence" for text in texts]] = 0.0
+    async def forward(self, encoder: Encoder, inputs: Sequence[Any], role: Role) -> Vectors:
+        vectors = await super().forward(encoder, inputs, role)
+        vectors[[one.text == "silence" for one in inputs]] = 0.0
         return vectors
 
 

@@ -14,6 +14,7 @@ from service.core.ids import CollectionName, Role, Vectors
 from service.core.versions import EmbedderVersion
 from service.embedder.models.hashing_encoder import HashingEncoder
 from service.embedder.models.registry import ModelRegistry
+from service.embedder.models.text_input import TextInput
 from service.spaces.model_verification import CANARY_TEXTS, ModelVerifier
 from tests.fakes import FakeCollections, FakeVersions
 
@@ -24,13 +25,13 @@ NAME = CollectionName("books")
 class Rotated(HashingEncoder):
     """Another space under the same fingerprint."""
 
-    def encode(self, texts: Sequence[str], role: Role) -> Vectors:
-        return np.roll(super().encode(texts, role), 1, axis=1)
+    def forward(self, inputs: Sequence[TextInput], role: Role) -> Vectors:
+        return np.roll(super().forward(inputs, role), 1, axis=1)
 
 
 class Broken(HashingEncoder):
-    def encode(self, texts: Sequence[str], role: Role) -> Vectors:
-        return super().encode(texts, role) * np.float32(np.nan)
+    def forward(self, inputs: Sequence[TextInput], role: Role) -> Vectors:
+        return super().forward(inputs, role) * np.float32(np.nan)
 
 
 class Place:

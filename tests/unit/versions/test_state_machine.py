@@ -34,6 +34,7 @@ from service.core.versions import (
 )
 from service.embedder.models.hashing_encoder import HashingEncoder
 from service.embedder.models.registry import ModelRegistry
+from service.embedder.models.text_input import TextInput
 from service.spaces.model_verification import ModelVerifier
 from service.versions.collection_setup import CollectionService
 from service.versions.promotion_checks import VALID_FOR, PromotionChecks
@@ -46,8 +47,8 @@ OTHER = EmbedderSpec(model="hashing:16")
 
 
 class Broken(HashingEncoder):
-    def encode(self, texts: Sequence[str], role: Role) -> Vectors:
-        return super().encode(texts, role) * np.float32(np.nan)
+    def forward(self, inputs: Sequence[TextInput], role: Role) -> Vectors:
+        return super().forward(inputs, role) * np.float32(np.nan)
 
 
 class CountingVersions(FakeVersions):

@@ -9,7 +9,7 @@ import pytest
 from service.core.collections import EmbedderSpec
 from service.core.errors import Invalid, Misconfigured, ModelUnavailable
 from service.core.ports.embedder import Encoder
-from service.embedder.models import registry
+from service.embedder.models import loading, registry
 from service.embedder.models.hashing_encoder import HashingEncoder
 from service.embedder.models.registry import ModelRegistry
 from tests.encoders import ScriptedEncoder
@@ -91,7 +91,7 @@ async def test_a_failed_load_tells_why_is_not_repeated_at_once_and_can_be_repeat
             await models.get(spec())
     assert loads.count == 1
     loads.failure = None
-    monkeypatch.setattr(registry, "RETRY_SECONDS", 0.0)
+    monkeypatch.setattr(loading, "RETRY_SECONDS", 0.0)
     assert (await models.get(spec())).identity.dimensions == 256
 
 
@@ -100,14 +100,14 @@ async def test_what_the_client_got_wrong_stays_the_clients_error() -> None:
         await ModelRegistry(default="hashing").get(spec(dimensions=10_000))
 
 
-async def test_embedding_goes_through_one_batcher_for_each_specification() -> None:
+async def test_texts_of_both_roles_are_embedded() -> None:
     models = ModelRegistry(default="hashing:64")
     first, second = await asyncio.gather(models.embed(spec(), ["a"], "query"), models.embed(spec(), ["b"], "document"))
     assert first.shape == second.shape == (1, 64)
     await models.close()
 
 
-async def test_no_batch_of_a_forgotten_model_is_answered() -> None:
+async def test_what_is_under_way_ends_with_the_model_that_it_began_with() -> None:
     old, new = ScriptedEncoder(), HashingEncoder(EmbedderSpec(model="hashing:128"))
     encoders = iter((old, new))
     old.gate.clear()
@@ -116,12 +116,11 @@ async def test_no_batch_of_a_forgotten_model_is_answered() -> None:
     await asyncio.to_thread(old.started.wait, 10)
     waiting = asyncio.create_task(models.embed(spec(), ["waits"], "query"))
     await asyncio.sleep(0)
-    forgetting = asyncio.create_task(models.forget(spec()))
-    await asyncio.wait([under_way, waiting])
+    await models.forget(spec())
+    after = asyncio.create_task(models.embed(spec(), ["after"], "query"))
     old.gate.set()
-    await forgetting
-    assert {type(outcome.exception()) for outcome in (under_way, waiting)} == {ModelUnavailable}
-    assert (await models.embed(spec(), ["after"], "query")).shape == (1, 128)
+    assert (await under_way).shape == (await waiting).shape == (1, 64)
+    assert (await after).shape == (1, 128)
     assert await models.get(spec()) is new
     await models.close()
 
@@ -156,7 +155,6 @@ async def test_what_somebody_holds_stays_the_same_however_many_others_are_asked_
     async with asyncio.timeout(10):  # threads that end hold on to their encoder until they have
         while gc.collect() or sum(encoder is not None for encoder in models._alive.values()) > 5:
             await asyncio.sleep(0.01)
-    assert len(models._batchers) <= 4
     await models.embed(spec(query_prompt="first: "), ["text"], "query")
     assert loads.count == 23
     await models.close()

@@ -1,0 +1,38 @@
+"""How many tokens one forward pass of one model may have."""
+
+FIRST_TOKENS, MIN_TOKENS = 512, 256
+"""Padded tokens of a time-limited pass before its rate was measured, and its minimum."""
+
+_SMOOTHING = 0.2
+_GROWTH = 1.02
+
+
+class PassBudget:
+    """Padded tokens that fit the memory of the device and, by the rate measured so far, a given time.
+
+    Every model object has one of its own. Running out of memory halves it; passes that fill it let it grow back slowly,
+    since whatever else took the memory may be gone.
+    """
+
+    def __init__(self, most: int) -> None:
+        """`most`: tokens that suit the device."""
+        self._most = self._fitting = float(most)
+        self._rate = 0.0
+
+    def tokens(self, seconds: float | None = None) -> int:
+        """The budget of a pass that is to take at most `seconds`; None: of any length."""
+        if seconds is None:
+            return int(self._fitting)
+        return int(min(self._fitting, max(MIN_TOKENS, seconds * self._rate) if self._rate else FIRST_TOKENS))
+
+    def record(self, tokens: int, seconds: float) -> None:
+        """A pass of so many padded tokens succeeded."""
+        if tokens >= MIN_TOKENS:  # a smaller one costs about the same however small it is
+            rate = tokens / max(seconds, 1e-4)
+            self._rate += (_SMOOTHING if self._rate else 1.0) * (rate - self._rate)
+        if 2 * tokens > self._fitting:
+            self._fitting = min(self._most, _GROWTH * self._fitting)
+
+    def shrink(self, tokens: int) -> None:
+        """The device had no room for a pass of so many padded tokens."""
+        self._fitting = max(1.0, min(self._fitting, tokens // 2))
