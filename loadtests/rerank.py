@@ -72,9 +72,9 @@ def seen() -> Iterator[list[list[Tokens]]]:
     batches: list[list[Tokens]] = []
     forward = PackedCrossEncoder.forward
 
-    def noted(self: PackedCrossEncoder, encodings: Sequence[Tokens]) -> Any:
-        batches.append(list(encodings))
-        return forward(self, encodings)
+    def noted(self: PackedCrossEncoder, pairs: Sequence[Tokens]) -> Any:
+        batches.append(list(pairs))
+        return forward(self, pairs)
 
     PackedCrossEncoder.forward = noted  # type: ignore[method-assign]
     try:
@@ -126,7 +126,8 @@ def library(name: str, dtype: torch.dtype) -> Iterator[CrossEncoder]:
 
 def measure(asked: Sequence[Question], name: str, rounds: int, one_core: bool) -> None:
     clock = time.process_time if one_core else time.perf_counter
-    reranker = CrossEncoderReranker(name, PassScheduler(), device="cpu", threads=1 if one_core else 0)
+    scheduler = PassScheduler()
+    reranker = CrossEncoderReranker(name, scheduler, device="cpu", threads=1 if one_core else 0)
     stage, everything = RerankStage(reranker), RerankSettings(depth=DEPTH, weight=1.0)
     times: dict[str, list[float]] = {}
     padded, portioned, passes, whole = 0, 0, 0, 0
@@ -167,7 +168,7 @@ def measure(asked: Sequence[Question], name: str, rounds: int, one_core: bool) -
                 whole += sum(inputs["input_ids"].numel() for inputs in at_once)
                 portioned += sum(map(len, encodings))
                 passes += len(same)
-    reranker.close()
+        runner.run(scheduler.close())
     reference = median(times["bare passes, same batches"])
     share = 100 * padded / portioned - 100
     heading(

@@ -127,7 +127,8 @@ def test_any_text_is_read_as_if_it_was_tokenized_whole(side: str, parts: list[st
 
 @pytest.mark.parametrize("text", [PROSE * 25_000, "a" * 1_900_000, " " * 1_900_000, "a b " * 500_000])
 def test_little_of_a_very_long_text_is_tokenized(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    tokenizer, seen = TextTokenizer(SERIALIZED, 256), []
+    tokenizer = TextTokenizer(SERIALIZED, 256)
+    seen: list[int] = []
     real = tokenizer._truncating
 
     class Watched:
