@@ -14,6 +14,7 @@ from starlette.datastructures import Headers
 from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import StreamingResponse
+from starlette.types import Message
 
 from service.api.app import create_app, create_worker_app
 from service.api.content_coding import CompressionMiddleware
@@ -97,6 +98,22 @@ async def test_addresses_are_hosts_of_what_others_can_reach(host: str) -> None:
 )
 async def test_names_are_allowed_by_setting(host: str, expected: int) -> None:
     assert await status(host, PUBLIC) == expected
+
+
+@pytest.mark.parametrize(("version", "expected"), [("1.0", 200), ("1.1", 421)])
+async def test_without_a_host_old_health_checks_alone_are_answered(version: str, expected: int) -> None:
+    sent: list[Message] = []
+
+    async def receive() -> Message:
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    scope = {"type": "http", "method": "GET", "path": "/livez", "query_string": b"", "headers": []}
+    app = create_worker_app(api_keys=(), allowed_hosts=LOCAL, with_metrics=True)
+    await app({**scope, "http_version": version}, receive, send)
+    assert sent[0]["status"] == expected
 
 
 @given(st.text(st.characters(max_codepoint=255), max_size=40), st.integers(0, 3))
