@@ -9,6 +9,7 @@ import re
 import time
 import traceback
 from collections.abc import Sequence
+from http import HTTPStatus
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
@@ -35,7 +36,8 @@ _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS"
 class RequestLogMiddleware:
     """Gives the request an id, and logs and measures its outcome. Outermost, so that it sees all of them.
 
-    The log line has no path, no query and no body: those may hold document ids, texts and keys.
+    The log line has no path, no query and no body: those may hold document ids, texts and keys. What is refused with
+    429 is logged at the level debug: in an overload the log would cost more than the refusals.
     """
 
     def __init__(self, app: ASGIApp) -> None:
@@ -110,9 +112,12 @@ def _report_request(scope: Scope, status: int, seconds: float) -> None:
     method = scope["method"] if scope["method"] in _METHODS else "OTHER"
     metrics.REQUESTS.labels(method, route, str(status)).observe(seconds)
     state = scope["state"]
+    level = logging.DEBUG if status == HTTPStatus.TOO_MANY_REQUESTS else logging.INFO  # to refuse must cost little
+    if not log.isEnabledFor(level):
+        return
     fields = {"method": method, "route": route, "status": status, "ms": round(seconds * 1000, 3)}
     fields |= {name: state[name] for name in ("request_id", "trace_id", "timings") if name in state}
-    log.info("request", extra=fields)
+    log.log(level, "request", extra=fields)
 
 
 class ApiKeyMiddleware:

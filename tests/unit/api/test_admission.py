@@ -186,3 +186,11 @@ async def test_another_key_is_admitted_beside_a_flood(monkeypatch: pytest.Monkey
         await held.until(3)
         held.go.set()
         assert [(await one).status_code for one in (*asking, served)] == [200] * 3
+
+
+async def test_refusals_do_not_fill_the_log(api: Edge, full: None, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "service.api.middleware")
+    await api.client.post(SEARCH, json={"query": "x"})
+    assert not caplog.records
+    await api.client.get("/livez")
+    assert [record.__dict__["status"] for record in caplog.records] == [200]
