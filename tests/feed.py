@@ -70,7 +70,7 @@ class FileFeed:
 
     async def ahead(
         self, collection_id: CollectionId, seen: Snapshot, position: Position, limit: int
-    ) -> tuple[tuple[Change, ...], Snapshot]:
+    ) -> tuple[tuple[Change, ...], Snapshot, bool]:
         raise AssertionError("no transaction is ever open here")
 
     async def after(

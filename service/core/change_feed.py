@@ -46,10 +46,12 @@ class ChangePage:
     """Consecutive changes. `lag_seconds`: the age of the oldest change that was not read (0: caught up).
 
     `rebuild` is True where the position is older than what the feed still contains: start again from zero.
+    `cut`: more follow, left out of this page because together they are too large.
     `ahead`: further changes are committed, and come after a transaction that still runs (`ChangeFeed.ahead`).
     """
 
     changes: tuple[Change, ...]
     lag_seconds: float
     rebuild: bool = False
+    cut: bool = False
     ahead: bool = False

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from service.core.change_feed import Change, Position
+from service.core.change_feed import NOTHING_SEEN, Change, Position
 from service.core.errors import CollectionNotFound
 from service.core.ids import CollectionId, DocumentId
 from service.store.postgres import change_feed as feed_of_store
@@ -49,6 +49,35 @@ async def test_pages_of_any_size_give_the_same(world: World) -> None:
     assert len(whole) == 12
     for limit in (1, 2, 5, 12):
         assert await follow(world, limit=limit) == whole
+
+
+@pytest.mark.parametrize("horizon_held", [False, True])
+async def test_a_page_of_long_documents_is_shorter(
+    postgres: World, monkeypatch: pytest.MonkeyPatch, horizon_held: bool
+) -> None:
+    """Not more bytes than are allowed, yet at least one document; nothing is skipped."""
+    monkeypatch.setattr(feed_of_store, "PAGE_BYTES", 10_000)
+    assert postgres.pool is not None
+    feed, collection_id = postgres.changes, postgres.collection.id
+    sizes = [4_000, 4_000, 4_000, 30_000, 1, 1, 20_000, 9_000]
+    async with postgres.pool.transaction() as connection:
+        if horizon_held:
+            await connection.execute("SELECT pg_current_xact_id()")
+        for number, size in enumerate(sizes):
+            await postgres.put(doc(f"d{number}", "x" * size))
+        await postgres.delete("d5")
+        position, pages = Position(), list[list[str]]()
+        while True:
+            if horizon_held:
+                changes, _, cut = await feed.ahead(collection_id, NOTHING_SEEN, position, 100)
+            else:
+                page = await feed.after(collection_id, position, 100, NOW)
+                changes, cut = page.changes, page.cut
+            pages.append([one.document_id for one in changes])
+            position = changes[-1].position
+            if not cut:
+                break
+    assert pages == [["d0", "d1"], ["d2"], ["d3"], ["d4"], ["d6"], ["d7", "d5"]]
 
 
 async def test_only_what_is_new_follows_a_position(world: World) -> None:

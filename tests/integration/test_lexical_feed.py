@@ -75,10 +75,12 @@ async def test_follows_what_is_written_changed_and_deleted(followed: Followed) -
     assert candidate.content_revision == (await followed.world.get("c")).content_revision
 
 
+@pytest.mark.parametrize("page_bytes", [1, 1_000_000])
 async def test_an_open_transaction_of_somebody_else_holds_nothing_up(
-    followed: Followed, pool: Pool, monkeypatch: pytest.MonkeyPatch
+    followed: Followed, pool: Pool, monkeypatch: pytest.MonkeyPatch, page_bytes: int
 ) -> None:
     monkeypatch.setattr(follower_module, "PAGE", 3)
+    monkeypatch.setattr(feed_of_store, "PAGE_BYTES", page_bytes)
     await followed.world.put(doc("before", "heron"))
     async with pool.transaction() as connection:
         await connection.execute("SELECT pg_current_xact_id()")  # an old transaction holds the horizon back

@@ -14,14 +14,16 @@ class ChangeFeed(Protocol):
     ) -> ChangePage:
         """The next changes, at most `limit`; continue with the position of the last one. CollectionNotFound.
 
+        Of large documents a page has fewer (`ChangePage.cut`).
         A change is among them once all older transactions of the server have ended, whatever they do. `seen`: of the
         changes that were read ahead, for the lag.
         """
 
     async def ahead(
         self, collection_id: CollectionId, seen: Snapshot, position: Position, limit: int
-    ) -> tuple[tuple[Change, ...], Snapshot]:
-        """Up to `limit` committed changes after `position` that are not `seen`, and the transactions that have ended.
+    ) -> tuple[tuple[Change, ...], Snapshot, bool]:
+        """Up to `limit` committed changes after `position` that are not `seen`, the transactions that have ended, and
+        whether more was left out as in `ChangePage.cut`.
 
         Those that come after a running transaction come again in `after`, once it has ended.
         """

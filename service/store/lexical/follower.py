@@ -75,7 +75,7 @@ class Feed(Protocol):
 
     async def ahead(
         self, collection_id: CollectionId, seen: Snapshot, position: Position, limit: int
-    ) -> tuple[tuple[Change, ...], Snapshot]: ...
+    ) -> tuple[tuple[Change, ...], Snapshot, bool]: ...
 
 
 @dataclass(slots=True)
@@ -204,13 +204,13 @@ class Follower:
             await self._lexicon.refresh(collection)
             return 0.0
         now = time.monotonic()
-        caught_up = len(page.changes) < PAGE
+        caught_up = len(page.changes) < PAGE and not page.cut
         lag, ahead = page.lag_seconds, tuple[Change, ...]()
         if page.changes:
             await self._in_thread(indexer.apply, page.changes)
         if page.ahead and caught_up:
-            ahead, snapshot = await self._changes.ahead(collection.id, indexer.seen, indexer.ahead_at, PAGE)
-            caught_up = len(ahead) < PAGE
+            ahead, snapshot, cut = await self._changes.ahead(collection.id, indexer.seen, indexer.ahead_at, PAGE)
+            caught_up = len(ahead) < PAGE and not cut
             await self._in_thread(partial(indexer.apply_ahead, ahead, snapshot, exhausted=caught_up))
             lag = 0.0 if caught_up else lag
         if page.changes or ahead:

@@ -18,6 +18,9 @@ from service.store.postgres.rows import document_of
 
 SQL = sql_files.load("change_feed")
 
+PAGE_BYTES = 16_000_000
+"""Of documents that are read at once: a page of long ones is shorter."""
+
 
 class PostgresChanges(Adapter):
     """Adapter of `ports.ChangeFeed`."""
@@ -39,17 +42,19 @@ class PostgresChanges(Adapter):
         missed = position.xid <= purged and position.purged != purged
         if (position.xid > 0 and (missed or position.xid >= next_xid)) or seen.xmax > next_xid:
             return ChangePage(changes=(), lag_seconds=lag_seconds, rebuild=True)
-        changes = tuple(_change(row[4:], purged) for row in rows if row[4] is not None)
-        return ChangePage(changes=changes, lag_seconds=lag_seconds, ahead=bool(ahead))
+        changes = tuple(_change(row[4:-1], purged) for row in rows if row[4] is not None)
+        cut = len(changes) < (rows[0][-1] or 0)
+        return ChangePage(changes=changes, lag_seconds=lag_seconds, ahead=bool(ahead), cut=cut)
 
     async def ahead(
         self, collection_id: CollectionId, seen: Snapshot, position: Position, limit: int
-    ) -> tuple[tuple[Change, ...], Snapshot]:
+    ) -> tuple[tuple[Change, ...], Snapshot, bool]:
         values = _parameters(collection_id, position, seen, limit)
         rows = await self._pool.fetch_all(SQL.ahead, values, prepare=False)
         _, xmax, running = rows[0][0].split(":")
         snapshot = Snapshot(xmax=int(xmax), running=tuple(map(int, running.split(","))) if running else ())
-        return tuple(_change(row[1:], position.purged) for row in rows if row[1] is not None), snapshot
+        changes = tuple(_change(row[1:-1], position.purged) for row in rows if row[1] is not None)
+        return changes, snapshot, len(changes) < (rows[0][-1] or 0)
 
     async def position_of(self, collection_id: CollectionId, ids: Sequence[DocumentId]) -> Position:
         row = await self._pool.fetch_one(SQL.position_of, {"collection_id": collection_id, "ids": list(ids)})
@@ -64,6 +69,7 @@ def _parameters(collection_id: CollectionId, position: Position, seen: Snapshot,
         "seen": str(seen.xmax),
         "running": list(map(str, seen.running)),
         "limit": limit,
+        "bytes": PAGE_BYTES,
     }
 
 

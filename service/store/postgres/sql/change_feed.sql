@@ -7,13 +7,14 @@ ORDER BY n.document_id COLLATE "C"
 ON CONFLICT (collection_id, document_id) DO UPDATE SET xid = excluded.xid, changed_at = excluded.changed_at
 
 -- name: after
--- The next changes below the horizon with the documents as they are now, beside the state of the feed (always a row).
+-- The next changes below the horizon with the documents as they are now, up to a number of bytes and always the first,
+-- beside the state of the feed (always a row). `found`: how many there are without the limit of bytes.
 SELECT state.purged_xid::text::bigint AS purged,
        pg_snapshot_xmax(pg_current_snapshot())::text::bigint AS next_xid,
        latest.xid >= pg_snapshot_xmin(pg_current_snapshot()) AS ahead,
        waiting.changed_at AS waiting_since,
        page.xid::text::bigint, page.document_id, page.present, page.title, page.text, page.metadata, page.revision,
-       page.content_revision, page.created_at, page.updated_at
+       page.content_revision, page.created_at, page.updated_at, page.found
 FROM collections AS state
 LEFT JOIN LATERAL (
     -- The oldest change not yet read, whether it may be followed already or not.
@@ -28,17 +29,25 @@ LEFT JOIN LATERAL (
     SELECT c.xid FROM changes AS c WHERE c.collection_id = state.id ORDER BY c.xid DESC, c.document_id DESC LIMIT 1
 ) AS latest ON true
 LEFT JOIN LATERAL (
-    SELECT c.xid, c.document_id, d.document_id IS NOT NULL AS present, d.title, d.text,
-           coalesce(d.sent_metadata, d.metadata) AS metadata, d.revision, d.content_revision,
-           d.created_at, d.updated_at
-    FROM changes AS c
-    LEFT JOIN documents AS d
-        ON d.collection_id = c.collection_id AND d.document_id = c.document_id AND d.deleted_at IS NULL
-    WHERE c.collection_id = state.id
-        AND (c.xid, c.document_id) > (%(xid)s::text::xid8, %(document_id)s)
-        AND c.xid < pg_snapshot_xmin(pg_current_snapshot())
-    ORDER BY c.xid, c.document_id
-    LIMIT %(limit)s
+    SELECT r.*
+    FROM (
+        SELECT c.xid, c.document_id, d.document_id IS NOT NULL AS present, d.title, d.text,
+               coalesce(d.sent_metadata, d.metadata) AS metadata, d.revision, d.content_revision,
+               d.created_at, d.updated_at, count(*) OVER () AS found, coalesce(octet_length(d.title) + octet_length(d.text) + pg_column_size(d.metadata), 0) AS size,
+               sum(coalesce(octet_length(d.title) + octet_length(d.text) + pg_column_size(d.metadata), 0)) OVER (ORDER BY c.xid, c.document_id) AS total
+        FROM (
+            SELECT xid, document_id
+            FROM changes
+            WHERE collection_id = state.id
+                AND (xid, document_id) > (%(xid)s::text::xid8, %(document_id)s)
+                AND xid < pg_snapshot_xmin(pg_current_snapshot())
+            ORDER BY xid, document_id
+            LIMIT %(limit)s
+        ) AS c
+        LEFT JOIN documents AS d
+            ON d.collection_id = state.id AND d.document_id = c.document_id AND d.deleted_at IS NULL
+    ) AS r
+    WHERE r.total <= %(bytes)s OR r.total = r.size
 ) AS page ON true
 WHERE state.id = %(collection_id)s
 ORDER BY page.xid, page.document_id
@@ -49,30 +58,36 @@ ORDER BY page.xid, page.document_id
 SELECT pg_current_snapshot()::text, page.*
 FROM (VALUES (1)) AS one (row)
 LEFT JOIN LATERAL (
-    SELECT c.xid::text::bigint, c.document_id, d.document_id IS NOT NULL AS present, d.title, d.text,
-           coalesce(d.sent_metadata, d.metadata),
-           d.revision, d.content_revision, d.created_at, d.updated_at
+    SELECT r.xid::text::bigint, r.document_id, r.present, r.title, r.text, r.metadata, r.revision, r.content_revision,
+           r.created_at, r.updated_at, r.found
     FROM (
-        (
-            SELECT xid, document_id
-            FROM changes
-            WHERE collection_id = %(collection_id)s AND xid = ANY (%(running)s::text[]::xid8[])
-                AND (xid, document_id) > (%(xid)s::text::xid8, %(document_id)s)
+        SELECT c.xid, c.document_id, d.document_id IS NOT NULL AS present, d.title, d.text,
+               coalesce(d.sent_metadata, d.metadata) AS metadata, d.revision, d.content_revision,
+               d.created_at, d.updated_at, count(*) OVER () AS found, coalesce(octet_length(d.title) + octet_length(d.text) + pg_column_size(d.metadata), 0) AS size,
+               sum(coalesce(octet_length(d.title) + octet_length(d.text) + pg_column_size(d.metadata), 0)) OVER (ORDER BY c.xid, c.document_id) AS total
+        FROM (
+            (
+                SELECT xid, document_id
+                FROM changes
+                WHERE collection_id = %(collection_id)s AND xid = ANY (%(running)s::text[]::xid8[])
+                    AND (xid, document_id) > (%(xid)s::text::xid8, %(document_id)s)
+                ORDER BY xid, document_id
+                LIMIT %(limit)s
+            ) UNION ALL (
+                SELECT xid, document_id
+                FROM changes
+                WHERE collection_id = %(collection_id)s AND xid >= %(seen)s::text::xid8
+                    AND (xid, document_id) > (%(xid)s::text::xid8, %(document_id)s)
+                ORDER BY xid, document_id
+                LIMIT %(limit)s
+            )
             ORDER BY xid, document_id
             LIMIT %(limit)s
-        ) UNION ALL (
-            SELECT xid, document_id
-            FROM changes
-            WHERE collection_id = %(collection_id)s AND xid >= %(seen)s::text::xid8
-                AND (xid, document_id) > (%(xid)s::text::xid8, %(document_id)s)
-            ORDER BY xid, document_id
-            LIMIT %(limit)s
-        )
-    ) AS c
-    LEFT JOIN documents AS d
-        ON d.collection_id = %(collection_id)s AND d.document_id = c.document_id AND d.deleted_at IS NULL
-    ORDER BY c.xid, c.document_id
-    LIMIT %(limit)s
+        ) AS c
+        LEFT JOIN documents AS d
+            ON d.collection_id = %(collection_id)s AND d.document_id = c.document_id AND d.deleted_at IS NULL
+    ) AS r
+    WHERE r.total <= %(bytes)s OR r.total = r.size
 ) AS page ON true
 ORDER BY page.xid, page.document_id
 
