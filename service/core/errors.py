@@ -18,7 +18,8 @@
     |   |-- LexiconUnavailable
     |   |-- ModelUnavailable
     |   |-- SpaceRefused
-    |   `-- TimedOut
+    |   |-- TimedOut
+    |   `-- WritesRefused
     |-- Unembeddable                one document without a usable vector; never leaves the worker
     `-- Misconfigured               the operator must change something first                (exit code 2)
         |-- DatabaseTooOld
@@ -137,6 +138,13 @@ class SpaceRefused(Unavailable):
 
 class TimedOut(Unavailable):
     """The operation did not finish in time."""
+
+
+class WritesRefused(Unavailable):
+    """The database accepts no writes now, because its disk is nearly full or it is a standby; searches go on."""
+
+    def __init__(self, detail: str | None = None, retry_after: float = 30.0) -> None:
+        super().__init__(detail, retry_after)
 
 
 class Unembeddable(AzimuthError):

@@ -44,6 +44,10 @@ UNDERFILLED = Counter(
     "azimuth_underfilled_total", "Answers with fewer hits than requested although more documents match.", _COLLECTION
 )
 
+DISK_FREE = Gauge("azimuth_disk_free_bytes", "Free space on the disk of the data folder.")
+DISK_RESERVE = Gauge(
+    "azimuth_disk_reserve_bytes", "Free space below which nothing more is written to the disk of the data folder."
+)
 QUEUE_PENDING = Gauge("azimuth_queue_pending", "Documents that wait for the embedder.", _COLLECTION)
 QUEUE_FAILED = Gauge("azimuth_queue_failed", "Documents that were set aside.", _COLLECTION)
 QUEUE_OLDEST = Gauge("azimuth_queue_oldest_seconds", "Age of the oldest waiting document.", _COLLECTION)

@@ -10,10 +10,12 @@ import sys
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
+from functools import partial
 
 from service.client.http_client import Client
+from service.core import metrics
 from service.core.errors import Misconfigured
-from service.core.periodic import in_background
+from service.core.periodic import in_background, repeat_every
 from service.runtime import supervisor
 from service.runtime.http_server import (
     allowed_hosts,
@@ -23,6 +25,7 @@ from service.runtime.http_server import (
     serve_http,
 )
 from service.runtime.settings import Settings
+from service.store import disk_space
 from service.store.embedded.server import EmbeddedServer
 from service.store.postgres.schema import migrations
 
@@ -32,6 +35,8 @@ START_SECONDS = 300.0
 SWITCH_SECONDS = 0.0005
 """How soon the event loop gets Python's interpreter lock back from the threads of models and of the lexical index. It
 gives it up at each read and write; with Python's own 5 ms a refusal took half a second in an overload."""
+SPACE_SECONDS = 0.25
+"""Between two looks at the free space of the embedded server's disk: what is written meanwhile must fit the reserve."""
 
 
 @asynccontextmanager
@@ -42,8 +47,10 @@ async def database(settings: Settings) -> AsyncIterator[tuple[str, EmbeddedServe
         return
     embedded = EmbeddedServer(settings.data_dir / "postgres")
     url = await asyncio.to_thread(embedded.start)
+    guard = repeat_every("disk space", SPACE_SECONDS, lambda: asyncio.to_thread(embedded.guard_space))
     try:
-        yield url, embedded
+        async with in_background(guard):
+            yield url, embedded
     finally:
         await asyncio.to_thread(embedded.stop)
 
@@ -61,6 +68,8 @@ async def _process(
 ) -> AsyncIterator[tuple[asyncio.Event, str, EmbeddedServer | None]]:
     """What all processes share: an event that tells them to stop, and the database. `migrated`: by the supervisor."""
     stop = supervisor.stop_on_signals()
+    metrics.DISK_FREE.set_function(partial(disk_space.free_bytes, settings.data_dir))
+    metrics.DISK_RESERVE.set_function(partial(disk_space.reserve_bytes, settings.data_dir))
 
     async def stop_when_orphaned() -> None:
         if supervised:

@@ -15,15 +15,16 @@ _CGROUP_LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class MachineResources:
-    """What the server may use. `shared_memory`: the space that parallel workers share."""
+    """What the server may use. `shared_memory`: the space that parallel workers share. `disk`: the size of its own."""
 
     memory: int
     cores: int
     shared_memory: int
+    disk: int
 
 
-def this_machine() -> MachineResources:
-    """Read from the system; a limit of the container applies where it is lower."""
+def this_machine(folder: Path) -> MachineResources:
+    """For a server in this folder. Read from the system; a limit of the container applies where it is lower."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     for limit in _CGROUP_LIMITS:
         with suppress(OSError, ValueError):  # no such file, or "max"
@@ -32,7 +33,8 @@ def this_machine() -> MachineResources:
     cores = len(affinity(0)) if affinity else os.cpu_count() or 1
     # Where shared memory is not a file system (macOS) it is taken from memory itself.
     shared_memory = shutil.disk_usage(_SHARED_MEMORY).free if _SHARED_MEMORY.is_dir() else memory
-    return MachineResources(memory=memory, cores=cores, shared_memory=shared_memory)
+    disk = shutil.disk_usage(folder).total
+    return MachineResources(memory=memory, cores=cores, shared_memory=shared_memory, disk=disk)
 
 
 def settings(machine: MachineResources) -> dict[str, str]:
@@ -53,7 +55,8 @@ def settings(machine: MachineResources) -> dict[str, str]:
         "max_parallel_workers": str(machine.cores),
         "max_parallel_workers_per_gather": str(min(machine.cores // 2, 4)),
         "max_parallel_maintenance_workers": str(builders),
-        "max_wal_size": "2GB",
+        # Between two checkpoints the log may take a tenth of the disk.
+        "max_wal_size": _megabytes(_between(64 * MB, machine.disk // 10, 2 * GB)),
         "wal_compression": "on",
         "random_page_cost": "1.1",
         "timezone": "UTC",

@@ -12,6 +12,7 @@ import logging
 import os
 import pwd
 import shutil
+import signal
 import subprocess
 import tempfile
 import time
@@ -21,9 +22,12 @@ from pathlib import Path
 from typing import IO, Any, Self
 from urllib.parse import quote
 
+import psycopg
+
 from service.core.errors import DatabaseUnavailable, Misconfigured
 from service.store.embedded import memory_settings
 from service.store.embedded.account import grant_traversal, server_account
+from service.store.embedded.space_guard import READ_ONLY_FILE, SpaceGuard
 
 _logger = logging.getLogger(__name__)
 
@@ -48,6 +52,7 @@ class EmbeddedServer:
         self.folder = folder.absolute().resolve()
         self._settings = dict(settings or {})
         self._users: IO[bytes] | None = None
+        self._space = SpaceGuard(self.folder)
 
     def start(self) -> str:
         """Start it unless it runs, and return its URL. Safe at any time, also after anything was killed.
@@ -97,6 +102,14 @@ class EmbeddedServer:
         lines = self._pid_file()
         return self._running() and len(lines) > 7 and lines[7].strip() == "ready"
 
+    def guard_space(self) -> None:
+        """Let it take only reading transactions while its disk is nearly full. To be called every moment."""
+        if self._running() and self._space.update():
+            os.kill(int(self._pid_file()[0]), signal.SIGHUP)
+            if self._space.low:  # an index build would go on writing for hours
+                with suppress(psycopg.Error), psycopg.connect(self.url, connect_timeout=2) as connection:
+                    connection.execute("SELECT pg_cancel_backend(pid) FROM pg_stat_progress_create_index")
+
     @property
     def url(self) -> str:
         return f"postgresql://postgres@/postgres?host={quote(str(self._socket_folder()), safe='')}"
@@ -139,7 +152,7 @@ class EmbeddedServer:
 
     def _configure(self, account: pwd.struct_passwd | None) -> None:
         settings = {
-            **memory_settings.settings(memory_settings.this_machine()),
+            **memory_settings.settings(memory_settings.this_machine(self.folder)),
             **self._settings,
             "listen_addresses": "",
             "unix_socket_directories": str(self._make_socket_folder(account)),
@@ -147,14 +160,20 @@ class EmbeddedServer:
         }
         lines = ["# Written at each start. Change a setting by ALTER SYSTEM, which overrides this file."]
         lines += (f"{name} = '{value}'" for name, value in settings.items())
-        path = self.folder / "azimuth.conf"
-        path.write_text("\n".join((*lines, "")))
-        path.chmod(0o644)  # not secret, and the server's user must read what root wrote
+        lines.append(f"include_if_exists = '{READ_ONLY_FILE}'")
+        fresh = self.folder / "azimuth.conf.new"
+        try:
+            fresh.write_text("\n".join((*lines, "")))
+            fresh.chmod(0o644)  # not secret, and the server's user must read what root wrote
+            fresh.replace(self.folder / "azimuth.conf")
+        except OSError as error:
+            _logger.warning("the settings of the database are those of its last start: %s", error.strerror)
 
     def _sibling(self, name: str) -> Path:
         return self.folder.with_name(f"{self.folder.name}.{name}")
 
     def _launch(self, binaries: Path, account: pwd.struct_passwd | None) -> None:
+        self._space.prepare()
         self._configure(account)
         log = self.folder / "server.log"
         if log.exists() and log.stat().st_size > _MAX_LOG_BYTES:

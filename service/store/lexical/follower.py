@@ -23,6 +23,7 @@ from service.core.collections import Collection
 from service.core.errors import NotFound, Unavailable
 from service.core.ids import CollectionId
 from service.core.metrics import LEXICAL_LAG
+from service.store.disk_space import has_room
 from service.store.file_lock import FileLock
 from service.store.lexical.analyzer import analyzer_for
 from service.store.lexical.index import is_damaged
@@ -182,7 +183,8 @@ class Follower:
     async def _process(self, followed: _FollowedCollection) -> None:
         """One bounded step, so that a long catch-up of one collection does not delay the others."""
         try:
-            pause = await (self._follow(followed) if self.leading else self._watch(followed))
+            writes = self.leading and has_room(self._lexicon.directory)
+            pause = await (self._follow(followed) if writes else self._watch(followed))
         except NotFound:
             pause = _LIST_SECONDS  # just deleted; the next list of collections will show it
         except Unavailable:

@@ -112,7 +112,7 @@ class PostgresCollections(Adapter):
 
     async def _delete(self, collection_id: CollectionId) -> None:
         key = {"id": collection_id}
-        async with self._pool.transaction() as connection:
+        async with self._pool.transaction(even_when_full=True) as connection:
             await connection.execute(collection_lock.SQL.no_statement_timeout)
             await collection_lock.lock_exclusively(connection, collection_id)
             rows = await (await connection.execute(SQL.version_numbers, key)).fetchall()

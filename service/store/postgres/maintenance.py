@@ -33,7 +33,7 @@ async def repair_after_restore(pool: Pool) -> int:
     """
 
     async def commit() -> int:
-        async with pool.transaction() as connection:
+        async with pool.transaction(even_when_full=True) as connection:
             repaired = (await connection.execute(SQL.repair_changes)).rowcount
             await connection.execute(SQL.repair_purged)
             return repaired

@@ -22,7 +22,10 @@ from psycopg.abc import Params
 from psycopg.conninfo import conninfo_to_dict
 from psycopg.errors import (
     DeadlockDetected,
+    DiskFull,
+    FeatureNotSupported,
     ForeignKeyViolation,
+    IdleInTransactionSessionTimeout,
     InterfaceError,
     LockNotAvailable,
     OperationalError,
@@ -35,7 +38,14 @@ from psycopg.types import TypeInfo
 from psycopg.types.json import JsonbDumper, set_json_dumps, set_json_loads
 from psycopg_pool import AsyncConnectionPool, PoolClosed, PoolTimeout, TooManyRequests
 
-from service.core.errors import CollectionNotFound, DatabaseUnavailable, Misconfigured, Overloaded, TimedOut
+from service.core.errors import (
+    CollectionNotFound,
+    DatabaseUnavailable,
+    Misconfigured,
+    Overloaded,
+    TimedOut,
+    WritesRefused,
+)
 from service.store.postgres.connection import heartbeat, sql_files
 
 SQL = sql_files.load("pool")
@@ -126,9 +136,17 @@ class Pool(AsyncConnectionPool[Connection]):
             yield await stack.enter_async_context(self.connection())
 
     @asynccontextmanager
-    async def transaction(self) -> AsyncIterator[Connection]:
-        """One connection inside a transaction: committed at the end, rolled back by any exception."""
+    async def transaction(self, *, even_when_full: bool = False) -> AsyncIterator[Connection]:
+        """One connection inside a transaction: committed at the end, rolled back by any exception.
+
+        `even_when_full`: also while the server takes no writes because its disk is nearly full; for what frees space.
+        """
         async with self.connection() as connection, connection.transaction():
+            if even_when_full:
+                try:
+                    await connection.execute(SQL.allow_writes)
+                except FeatureNotSupported as error:  # a standby
+                    raise WritesRefused from error
             yield connection
 
     @asynccontextmanager
@@ -260,11 +278,18 @@ def translated_errors() -> Iterator[None]:
         raise CollectionNotFound from error
     except (QueryCanceled, LockNotAvailable) as error:
         raise TimedOut("The database did not finish in time.") from error
+    except ReadOnlySqlTransaction as error:
+        raise WritesRefused from error
+    except DiskFull as error:
+        raise WritesRefused(f"The disk of the database is full: {_first_line(error)}") from error
     except PoolTimeout as error:
         raise DatabaseUnavailable("No database connection became free in time.") from error
-    except (OperationalError, InterfaceError, ReadOnlySqlTransaction, PoolClosed, TooManyRequests) as error:
-        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
-        raise DatabaseUnavailable(f"The database does not answer: {reason}") from error
+    except (OperationalError, InterfaceError, IdleInTransactionSessionTimeout, PoolClosed, TooManyRequests) as error:
+        raise DatabaseUnavailable(f"The database does not answer: {_first_line(error)}") from error
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
 async def retrying(

@@ -15,3 +15,7 @@ SELECT set_config('max_parallel_workers_per_gather', '0', false)
 SELECT typname::text, oid::int8, typarray::int8
 FROM pg_type
 WHERE oid IN (to_regtype('vector'), to_regtype('halfvec'))
+
+-- name: allow_writes
+-- In a transaction, before anything else: it may write although the default of the server is reading only.
+SET TRANSACTION READ WRITE
