@@ -2,20 +2,25 @@
 
 import codecs
 import re
-from collections.abc import AsyncIterator
-from typing import Any
+from collections.abc import AsyncIterator, Callable, Mapping
+from typing import Any, Final, TypeVar
 
-import jiter
 import orjson
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
 from service.api.content_coding import unpacked_body
+from service.api.large_json import WHOLE_BYTES, loads, loads_in_parts
+from service.core.concurrency import off_loop
 from service.core.errors import TooLarge
+
+T = TypeVar("T")
 
 JSON = "application/json"
 NDJSON = "application/x-ndjson"
+ON_LOOP_BYTES: Final = 8_192
+"""What is not larger is done on the event loop: a change of threads costs more than the few milliseconds at most."""
 _NO_NUMBERS = re.compile(rb"[:,\[]\s*[+-]?(NaN|Infinity|inf)\b", re.IGNORECASE)
 
 
@@ -28,16 +33,30 @@ class JsonResponse(Response):
         return orjson.dumps(content)
 
 
+async def large_answer(content: Any, headers: Mapping[str, str] | None = None) -> Response:
+    """An answer that may be large: written off the event loop, one element of its lists after the other."""
+
+    def pieces(value: Any) -> Any:
+        return [orjson.Fragment(orjson.dumps(one)) for one in value] if isinstance(value, list) else value
+
+    def write() -> bytes:
+        members = {name: pieces(value) for name, value in content.items()} if isinstance(content, dict) else None
+        return orjson.dumps(pieces(content) if members is None else members)
+
+    return Response(await off_loop(0, write), headers=headers, media_type=JSON)
+
+
 def parse_json(data: bytes) -> Any:
     """JSON as the standard has it. ValueError for NaN, invalid UTF-8, half surrogates, a key twice, bottomless nesting.
 
-    Integers keep every digit, so that whoever checks them sees what was sent.
+    TooLarge where `data` is large and a part of it cannot be parsed in the time that may be taken at once. Integers
+    keep every digit, so that whoever checks them sees what was sent.
     """
     try:
-        return jiter.from_json(data, allow_inf_nan=False, catch_duplicate_keys=True)
+        return loads(data) if len(data) <= WHOLE_BYTES else loads_in_parts(data)
     except ValueError as error:
         reason = str(error).replace("recursion limit exceeded", "nested too deeply").replace("Detected dup", "dup")
-        if _NO_NUMBERS.search(data):
+        if _NO_NUMBERS.search(data[:WHOLE_BYTES]):
             reason += " (NaN and Infinity are no JSON)"
         raise ValueError(reason) from error
 
@@ -67,28 +86,36 @@ def _without_mark(data: bytes) -> bytes:
     return data.removeprefix(codecs.BOM_UTF8)
 
 
-async def read_json(request: Request, max_bytes: int) -> Any:
-    """The body as JSON; None where there is no body at all."""
+async def read_json(request: Request, max_bytes: int, convert: Callable[[Any], T]) -> T | None:
+    """What `convert` makes of the body, which is JSON; None where there is no body. Large ones: off the event loop."""
     if media_type(request) not in {JSON, ""}:
         raise HTTPException(415, f"this route takes {JSON}, not {media_type(request)}")
     data = _without_mark(await read_body(request, max_bytes))
-    if not data:
-        return None
-    if not media_type(request):
+    if data and not media_type(request):
         raise HTTPException(415, f"the body has no content type; this route takes {JSON}")
-    try:
-        return parse_json(data)
-    except ValueError as error:
-        raise HTTPException(400, f"the body is not JSON: {error}") from error
+
+    def read() -> T | None:
+        try:
+            content = parse_json(data) if data else None
+        except ValueError as error:
+            raise HTTPException(400, f"the body is not JSON: {error}") from error
+        return None if content is None else convert(content)
+
+    return read() if len(data) <= ON_LOOP_BYTES else await off_loop(len(data), read)
 
 
-async def read_lines(request: Request, max_bytes: int) -> AsyncIterator[tuple[int, bytes | None]]:
+NumberedLines = list[tuple[int, bytes | None]]
+
+
+async def read_lines(request: Request, max_bytes: int) -> AsyncIterator[NumberedLines]:
     """The lines of an NDJSON stream, numbered from 1, blank ones left out; None where one has more than `max_bytes`.
 
-    Holds at most one line and one network chunk, however long the stream or a line is.
+    They come in groups, as they arrive. Holds at most one line and one network chunk, however long the stream or a
+    line is.
     """
     number, pending, too_long = 1, bytearray(), False
     async for chunk in unpacked_body(request):
+        lines: NumberedLines = []
         *complete, rest = chunk.split(b"\n")
         for piece in complete:
             if not (piece or pending or too_long):  # millions of blank lines must not take seconds
@@ -97,7 +124,7 @@ async def read_lines(request: Request, max_bytes: int) -> AsyncIterator[tuple[in
             too_long = too_long or len(pending) + len(piece) > max_bytes
             line = None if too_long else _line(number, pending + piece)
             if line is None or line:
-                yield number, line
+                lines.append((number, line))
             number, too_long = number + 1, False
             pending.clear()
         too_long = too_long or len(pending) + len(rest) > max_bytes
@@ -105,10 +132,12 @@ async def read_lines(request: Request, max_bytes: int) -> AsyncIterator[tuple[in
             pending.clear()
         else:
             pending += rest
+        if lines:
+            yield lines
     if too_long:
-        yield number, None
+        yield [(number, None)]
     elif line := _line(number, pending):
-        yield number, line
+        yield [(number, line)]
 
 
 def _line(number: int, data: bytearray) -> bytes:

@@ -22,6 +22,7 @@ from starlette.types import Scope
 from typing_extensions import TypedDict
 
 from service.core.errors import (
+    MAX_PLACES,
     AzimuthError,
     Conflict,
     FieldError,
@@ -31,6 +32,7 @@ from service.core.errors import (
     Overloaded,
     TooLarge,
     Unavailable,
+    in_words,
 )
 
 log = logging.getLogger(__name__)
@@ -64,8 +66,10 @@ STATUS_DESCRIPTIONS = {
     503: "Something that is needed is not available now; retry after `Retry-After`.",
 }
 
-MAX_PLACES, MAX_NAME = 20, 200
-"""Most places that one error names, and most characters of each name in them, which a client may have made up."""
+MAX_NAME = 200
+"""Most characters of a name in the place of an error, which a client may have made up."""
+MORE_ERRORS = "more_errors"
+"""The type of an error of pydantic that stands for `count` others: see `schemas.base`."""
 
 _MESSAGES = {"extra_forbidden": "unknown field", "missing": "is required", "string_unicode": "is not Unicode text"}
 _TYPE = re.compile(r"Input should be a valid (\w+).*", re.DOTALL)
@@ -106,12 +110,13 @@ def problem_response(
     status: int,
     detail: str,
     errors: Iterable[FieldError] = (),
+    count: int | None = None,
     headers: Mapping[str, str] | None = None,
     **members: Any,
 ) -> Response:
     """A problem document. `kind` becomes the URN in `type`; `members` are extensions of this kind of problem."""
     errors = list(errors)
-    more = len(errors) - MAX_PLACES
+    more = (len(errors) if count is None else count) - MAX_PLACES
     body: Problem = {
         "type": f"urn:azimuth:error:{kind}",
         "title": title,
@@ -120,13 +125,15 @@ def problem_response(
         "errors": errors[:MAX_PLACES],
         "request_id": scope.get("state", {}).get("request_id", ""),
     }
-    members |= _as_others_say(scope.get("path", ""), kind, status, detail, errors)
+    members |= _as_others_say(scope.get("path", ""), kind, status, detail, errors, count)
     return Response(orjson.dumps({**body, **members}), status, headers, media_type=MEDIA_TYPE)
 
 
-def _as_others_say(path: str, kind: str, status: int, detail: str, errors: Sequence[FieldError]) -> dict[str, Any]:
+def _as_others_say(
+    path: str, kind: str, status: int, detail: str, errors: Sequence[FieldError], count: int | None
+) -> dict[str, Any]:
     """The members that clients of the APIs whose routes these are look for, and print."""
-    message = _in_words(errors) or detail
+    message = in_words(errors, count) or detail
     if path.startswith(("/v1/embeddings", "/v1/models")):
         types = {401: "authentication_error", 429: "rate_limit_error"}
         fault = "server_error" if status >= HTTPStatus.INTERNAL_SERVER_ERROR else "invalid_request_error"
@@ -155,6 +162,7 @@ def service_error_response(scope: Scope, error: AzimuthError, **members: Any) ->
         status=status,
         detail=error.detail,
         errors=error.errors,
+        count=error.count,
         headers=None if retry_after is None else {"Retry-After": str(max(1, math.ceil(retry_after)))},
         **members,
     )
@@ -188,7 +196,7 @@ def install(app: FastAPI) -> None:
 
     async def handle(request: Request, error: Exception) -> Response:
         if isinstance(error, RequestValidationError):
-            error = invalid_from_pydantic([{**one, "loc": one["loc"][1:]} for one in error.errors()])
+            error = invalid_from_pydantic(error.errors(), within=1)
         if isinstance(error, HTTPException):
             if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
                 error.headers = {"Allow": ", ".join(_allowed_methods(app, request.scope["path"]))}
@@ -214,23 +222,27 @@ def _allowed_methods(app: FastAPI, path: str) -> list[str]:
     return [*found, *(["HEAD"] if "GET" in found else []), "OPTIONS"]
 
 
-def invalid_from_pydantic(failures: Sequence[Any]) -> Invalid:
-    """The errors of pydantic as an error of ours. The values themselves are not repeated."""
-    errors = [_field_error(failure) for failure in failures]
-    if len(errors) == 1:
+def invalid_from_pydantic(failures: Sequence[Any], within: int = 0) -> Invalid:
+    """The errors of pydantic as an error of ours. The values themselves are not repeated.
+
+    `within`: parts of each place that only say that it is in the body or the URL.
+    """
+    errors, count = _field_errors(failures, within)
+    if count == 1:
         return Invalid.at(errors[0].field, errors[0].message)
-    return Invalid(f"{len(errors)} of the values are invalid", errors)
+    return Invalid(f"{count} of the values are invalid", errors, count)
 
 
 def join_messages(failures: Sequence[Any]) -> str:
-    """All errors that pydantic found in one value, in one line."""
-    return _in_words([_field_error(failure) for failure in failures])
+    """The errors that pydantic found in one value, in one line."""
+    return in_words(*_field_errors(failures))
 
 
-def _in_words(errors: Sequence[FieldError]) -> str:
-    reasons = [f"{error.field}: {error.message}" if error.field else error.message for error in errors[:MAX_PLACES]]
-    more = [f"and {len(errors) - MAX_PLACES} more"] if len(errors) > MAX_PLACES else []
-    return "; ".join([*reasons, *more])
+def _field_errors(failures: Sequence[Any], within: int = 0) -> tuple[list[FieldError], int]:
+    """The first of them, as many as an error names, and how many there are in all."""
+    named = [one for one in failures if one["type"] != MORE_ERRORS]
+    more = sum(one["ctx"]["count"] for one in failures if one["type"] == MORE_ERRORS)
+    return [_field_error({**one, "loc": one["loc"][within:]}) for one in named[:MAX_PLACES]], len(named) + more
 
 
 def _field_error(failure: Mapping[str, Any]) -> FieldError:

@@ -1,20 +1,23 @@
 """Routes that read JSON bodies strictly, write answers as JSON, and document how they can fail."""
 
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
-from functools import wraps
-from typing import Any
+from functools import partial, wraps
+from typing import Any, TypeVar, cast
 
 from fastapi import APIRouter
 from fastapi.routing import APIRoute
+from pydantic import TypeAdapter, ValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
 from service.api.bodies import JSON, JsonResponse, media_type, read_json
 from service.api.disconnect import run_until_disconnect
-from service.api.problems import error_responses
+from service.api.problems import error_responses, invalid_from_pydantic
 from service.api.web_security import FORM_TYPES, SAFE_METHODS
 from service.core.errors import Invalid
+
+T = TypeVar("T")
 
 
 class JsonRoute(APIRoute):
@@ -32,6 +35,9 @@ class JsonRoute(APIRoute):
         handle = super().get_route_handler()
         known = _field_names(self.dependant.query_params)
         listed = ", ".join(sorted(known)) or "none"
+        body: TypeAdapter[Any] | None = None
+        if self.body_field is not None:
+            body = TypeAdapter(cast(Any, self.body_field.field_info.annotation))
         in_body = _field_names([] if self.body_field is None else [self.body_field])
 
         async def read_and_handle(request: Request) -> Response:
@@ -40,9 +46,9 @@ class JsonRoute(APIRoute):
                 raise Invalid.at(unknown[0], f"unknown query parameter; {hint}")
             if request.method not in SAFE_METHODS and media_type(request) in FORM_TYPES:
                 raise HTTPException(415, f"this route takes {JSON}, not {media_type(request)}")
-            if self.body_field is not None:
+            if body is not None:
                 max_bytes = request.app.state.service.limits.body_bytes
-                request = _ParsedRequest(request, await read_json(request, max_bytes))
+                request = _ParsedRequest(request, await read_json(request, max_bytes, partial(validated, body)))
             if self.changes_nothing or "GET" in (self.methods or ()):
                 return await run_until_disconnect(request, handle(request))
             return await handle(request)
@@ -54,6 +60,14 @@ class QueryRoute(JsonRoute):
     """A route that changes nothing, whatever its method is."""
 
     changes_nothing = True
+
+
+def validated(adapter: TypeAdapter[T], content: Any) -> T:
+    """The content of a body as what the route takes. Invalid names what is wrong with it."""
+    try:
+        return adapter.validate_python(content)
+    except ValidationError as error:
+        raise invalid_from_pydantic(error.errors(include_url=False)) from error
 
 
 def collection_router(path: str, tag: str, *statuses: int, route_class: type[JsonRoute] = JsonRoute) -> APIRouter:
@@ -92,7 +106,7 @@ def _field_names(fields: Iterable[Any]) -> set[str]:
 
 
 class _ParsedRequest(Request):
-    """A request whose body was read and parsed already; FastAPI asks it for both."""
+    """A request whose body was read, parsed and validated already; FastAPI, which asks for both, takes it as it is."""
 
     def __init__(self, request: Request, body: Any) -> None:
         super().__init__(request.scope, request.receive)

@@ -2,10 +2,26 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
-from typing import Any, TypeVar
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Any, ParamSpec, TypeVar
 
+P = ParamSpec("P")
 T = TypeVar("T")
 U = TypeVar("U")
+
+SHORT_BYTES = 2**20
+_SHORT, _LONG = ThreadPoolExecutor(1, "short"), ThreadPoolExecutor(1, "long")
+
+
+async def off_loop(size: int, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """The result of `work` on so many bytes, in a thread: the event loop gets its turn every few milliseconds.
+
+    Python runs one thread at a time, and more of them would only keep the loop from its turn. So there is one for short
+    work (up to `SHORT_BYTES`), and one for long work, which short work need not wait for.
+    """
+    thread = _SHORT if size <= SHORT_BYTES else _LONG
+    return await asyncio.get_running_loop().run_in_executor(thread, partial(work, *args, **kwargs))
 
 
 async def both(first: Coroutine[Any, Any, T], second: Coroutine[Any, Any, U]) -> tuple[T, U]:

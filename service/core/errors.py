@@ -41,13 +41,28 @@ class FieldError:
     message: str
 
 
+MAX_PLACES = 20
+"""Most places that one error names; it counts the others."""
+
+
+def in_words(errors: Sequence[FieldError], count: int | None = None) -> str:
+    """The reasons in one line. `count`: of all errors, where `errors` are only the first of them."""
+    reasons = [f"{error.field}: {error.message}" if error.field else error.message for error in errors[:MAX_PLACES]]
+    more = (len(errors) if count is None else count) - len(reasons)
+    return "; ".join([*reasons, f"and {more} more"] if more > 0 else reasons)
+
+
 class AzimuthError(Exception):
     """Something went wrong."""
 
-    def __init__(self, detail: str | None = None, errors: Sequence[FieldError] = ()) -> None:
-        """`errors`: everything that is wrong with the request, or every failed check by its name."""
+    def __init__(self, detail: str | None = None, errors: Sequence[FieldError] = (), count: int | None = None) -> None:
+        """`errors`: everything that is wrong with the request, or every failed check by its name.
+
+        `count`: of all errors, where `errors` are only the first of them.
+        """
         self.detail = detail or (self.__doc__ or "").strip().splitlines()[0]
         self.errors = tuple(errors)
+        self.count = len(self.errors) if count is None else count
         super().__init__(self.detail)
 
 

@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 
 from service.core import metrics
 from service.core.collections import Collection
+from service.core.concurrency import off_loop
 from service.core.documents import Accepted, Document
 from service.core.errors import FieldError, Invalid
 from service.core.filters import Filter
@@ -50,14 +51,18 @@ class IngestService:
         """Create or replace all documents, or none where one is Invalid. `target` is needed only for vectors."""
         if len(documents) > self.limits.batch:
             raise Invalid.at("documents", f"at most {self.limits.batch} documents in one request")
-        errors: list[FieldError] = []
         types = collection.settings.field_types
-        first: dict[DocumentId, int] = {}
-        for at, document in enumerate(documents):
-            errors += document_errors(document, target, self.limits, types, f"documents.{at}.")
-            if first.setdefault(document.id, at) != at:
-                errors.append(FieldError(f"documents.{at}.id", "the same id twice in one request"))
-        if errors:
+
+        def find_errors() -> list[FieldError]:
+            errors: list[FieldError] = []
+            first: dict[DocumentId, int] = {}
+            for at, document in enumerate(documents):
+                errors += document_errors(document, target, self.limits, types, f"documents.{at}.")
+                if first.setdefault(document.id, at) != at:
+                    errors.append(FieldError(f"documents.{at}.id", "the same id twice in one request"))
+            return errors
+
+        if errors := await off_loop(sum(len(one.text) for one in documents), find_errors):
             raise Invalid(f"{len(errors)} of the values cannot be accepted", errors)
         return await self._commit(collection, documents, target)
 
@@ -75,7 +80,7 @@ class IngestService:
     ) -> tuple[Accepted, ...]:
         has_vectors = any(document.vector is not None for document in documents)
         version = target if has_vectors and isinstance(target, EmbedderVersion) else None
-        normalised = [_normalised(document) for document in documents]
+        normalised = await off_loop(0, lambda: [_normalised(document) for document in documents])
         accepted = await self.documents.put(collection.id, normalised, datetime.now(UTC), version)
         for one in accepted:
             metrics.DOCUMENTS_WRITTEN.labels(collection.name, one.status).inc()

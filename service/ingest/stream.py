@@ -1,10 +1,11 @@
 """Documents of a stream, batched as they arrive, in constant memory."""
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 
+from service.core.concurrency import off_loop
 from service.core.documents import Document
-from service.core.errors import FieldError
+from service.core.errors import FieldError, in_words
 from service.core.ids import DocumentId
 
 BATCH_DOCUMENTS = 500
@@ -14,8 +15,8 @@ BATCH_CHARACTERS = 4_000_000
 MAX_ERRORS = 1_000
 """Errors that are listed; further ones are only counted."""
 
-Lines = AsyncIterator[tuple[int, Document | str]]
-"""Line numbers, from 1, each with its document or with the reason why it holds none."""
+Lines = AsyncIterator[Sequence[tuple[int, Document | str]]]
+"""Groups of line numbers, from 1, each with its document or with the reason why it holds none."""
 
 
 @dataclass(slots=True)
@@ -38,12 +39,9 @@ async def batches(
     """The valid documents, to be committed batch by batch. A batch holds no id twice, so that the later one wins."""
     batch: dict[DocumentId, Document] = {}
     characters = 0
-    async for line, document in lines:
+    async for line, document in _checked(lines, validate):
         if isinstance(document, str):
             outcome.refuse(line, document)
-            continue
-        if errors := validate(document):
-            outcome.refuse(line, "; ".join(f"{error.field}: {error.message}" for error in errors))
             continue
         if document.id in batch or len(batch) >= BATCH_DOCUMENTS or characters > BATCH_CHARACTERS:
             yield list(batch.values())
@@ -53,3 +51,19 @@ async def batches(
         characters += len(document.text) + len(document.title) + 8 * len(document.vector or ())
     if batch:
         yield list(batch.values())
+
+
+async def _checked(
+    lines: Lines, validate: Callable[[Document], list[FieldError]]
+) -> AsyncIterator[tuple[int, Document | str]]:
+    """One by one; what is wrong with a document stands in its place."""
+
+    def check(group: Sequence[tuple[int, Document | str]]) -> list[tuple[int, Document | str]]:
+        return [
+            (line, in_words(errors) if isinstance(one, Document) and (errors := validate(one)) else one)
+            for line, one in group
+        ]
+
+    async for group in lines:
+        for one in await off_loop(0, check, group):
+            yield one

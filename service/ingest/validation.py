@@ -36,6 +36,10 @@ def document_errors(
     document: Document, target: VectorTarget | None, limits: DocumentLimits, types: FieldTypes, prefix: str = ""
 ) -> list[FieldError]:
     """Everything that is wrong with the document, whose metadata has these types; `prefix` begins each field's name."""
+    # First of all: what is too long takes long to walk through.
+    size = len(json.dumps(document.metadata, ensure_ascii=False).encode(errors="surrogatepass"))
+    if size > limits.metadata_bytes:
+        return [FieldError(f"{prefix}metadata", f"larger than {limits.metadata_bytes} bytes")]
     errors = [
         *_text_errors(document.id, f"{prefix}id", limits.id_length),
         *_text_errors(document.title, f"{prefix}title", limits.title_length),
@@ -50,8 +54,6 @@ def document_errors(
         errors.append(FieldError(f"{prefix}id", reason))
     if not document.text.strip() and not document.title.strip():
         errors.append(FieldError(f"{prefix}text", "must not be empty where there is no title either"))
-    if not errors and len(json.dumps(document.metadata, ensure_ascii=False).encode()) > limits.metadata_bytes:
-        errors.append(FieldError(f"{prefix}metadata", f"larger than {limits.metadata_bytes} bytes"))
     if not errors:
         errors += [FieldError(f"{prefix}metadata.{at}", error) for at, error in type_errors(document.metadata, types)]
     return errors

@@ -29,6 +29,8 @@ NOISE_LENGTH = 0.5
 """Length of the noise on stored vectors that stand for queries: they end at a cosine of 0.89 to where they were."""
 OVERLOAD_RETRIES = 10
 _DOCUMENTS_AT_ONCE, _IDS_AT_ONCE, _TEXTS_AT_ONCE = 100, 1_000, 16
+SAMPLED_CHARACTERS = 20_000
+"""Of a long document sentences are taken from its beginning: finding them takes a second for a million characters."""
 
 T = TypeVar("T")
 
@@ -59,7 +61,7 @@ class CollectionSampler:
         return [
             (document.id, chance.choice(parts))
             async for document in self.documents(collection, ids)
-            if (parts := meaningful_sentences(document.text or document.title))
+            if (parts := meaningful_sentences(document.text[:SAMPLED_CHARACTERS] or document.title))
         ]
 
     async def existing_ids(self, collection: Collection, ids: Iterable[DocumentId]) -> frozenset[DocumentId]:
@@ -100,7 +102,9 @@ class CollectionSampler:
         sample = await self._vectors.sample(version, most)
         ids = (document_id for document_id, _ in sample.chunks)
         documents = self.documents(collection, ids)
-        return [next(iter(sentences(document.text)), document.title) async for document in documents]
+        return [
+            next(iter(sentences(document.text[:SAMPLED_CHARACTERS])), document.title) async for document in documents
+        ]
 
     async def embed_queries(self, version: EmbedderVersion, texts: Sequence[str]) -> Vectors:
         """The vectors of the texts as queries, encoded in small batches so that live searches need not wait long."""

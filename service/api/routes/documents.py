@@ -4,28 +4,32 @@ from collections.abc import AsyncIterator, Sequence
 from typing import Annotated
 
 from fastapi import Query
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 from starlette.convertors import PathConvertor, register_url_convertor
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
 from service.api import problems
-from service.api.bodies import JSON, NDJSON, media_type, parse_json, read_json, read_lines
+from service.api.bodies import JSON, NDJSON, NumberedLines, large_answer, media_type, parse_json, read_json, read_lines
 from service.api.cursors import decode_cursor, split_page
 from service.api.dependencies import Service, ServiceDep
-from service.api.routing import collection_router
+from service.api.routing import collection_router, validated
 from service.api.schemas import documents as schemas
 from service.api.schemas.base import CollectionPath, DocumentIdPath, PageQuery, parse_filter, select_fields
 from service.core.collections import Collection
-from service.core.documents import Document
-from service.core.errors import DocumentNotFound, Invalid
+from service.core.concurrency import off_loop
+from service.core.documents import Document, StoredDocument
+from service.core.errors import DocumentNotFound, Invalid, TooLarge
 from service.core.filters import Filter
 from service.core.ids import DocumentId
 from service.core.periodic import utc_now
 from service.ingest.stream import BATCH_DOCUMENTS
 from service.ingest.validation import vector_target
 
+_BODY = TypeAdapter(schemas.DocumentsBody)
+FIRST_ROWS, PAGE_CHARACTERS = 16, 4_000_000
+"""Documents that a listing reads first, then four times as many; and the characters of texts after which it ends."""
 WAIT_WINDOW = 10 * BATCH_DOCUMENTS
 """Ids of a stream that are waited for together. More than ingest holds uncommitted, so the older half is committed."""
 
@@ -71,11 +75,9 @@ async def write(
     found = await service.collections.by_name(collection)
     if kind == NDJSON:
         return await _write_stream(service, request, found, query)
-    content = await read_json(request, service.limits.body_bytes)
-    try:
-        documents = [one.document() for one in schemas.DocumentsBody.model_validate(content).documents]
-    except ValidationError as error:
-        raise problems.invalid_from_pydantic(error.errors()) from error
+    documents = await read_json(request, service.limits.body_bytes, _documents)
+    if documents is None:
+        raise Invalid.at("", "an object is required")
     with_vectors = query.embedder_version is not None or any(document.vector is not None for document in documents)
     target = vector_target(await service.versions.of(found.id), query.embedder_version) if with_vectors else None
     answer = schemas.written_answer(await service.ingest.write(found, documents, target))
@@ -93,12 +95,13 @@ async def _write_stream(
     waiter = _SearchableWaiter(service, collection) if query.wait else None
     max_bytes = service.limits.line_bytes
 
-    async def parse_lines() -> AsyncIterator[tuple[int, Document | str]]:
-        async for number, line in read_lines(request, max_bytes):
-            document = f"longer than {max_bytes} bytes" if line is None else _parse_line(line)
-            if waiter is not None and isinstance(document, Document):
-                await waiter.add(document.id)
-            yield number, document
+    async def parse_lines() -> AsyncIterator[list[tuple[int, Document | str]]]:
+        async for lines in read_lines(request, max_bytes):
+            group = await off_loop(0, _parse_lines, lines, f"longer than {max_bytes} bytes")
+            for _, document in group:
+                if waiter is not None and isinstance(document, Document):
+                    await waiter.add(document.id)
+            yield group
 
     answer = schemas.streamed_answer(await service.ingest.stream(collection, parse_lines(), target))
     if waiter is not None:
@@ -106,12 +109,22 @@ async def _write_stream(
     return answer
 
 
+def _documents(content: object) -> list[Document]:
+    return [one.document() for one in validated(_BODY, content).documents]
+
+
+def _parse_lines(lines: NumberedLines, too_long: str) -> list[tuple[int, Document | str]]:
+    return [(number, too_long if line is None else _parse_line(line)) for number, line in lines]
+
+
 def _parse_line(line: bytes) -> Document | str:
     """The document of a line, or why it is refused."""
     try:
         return schemas.DocumentBody.model_validate(parse_json(line)).document()
     except ValidationError as error:
-        return problems.join_messages(error.errors())
+        return problems.join_messages(error.errors(include_url=False))
+    except TooLarge as error:
+        return error.detail
     except ValueError as error:
         return f"not JSON: {error}"
 
@@ -140,17 +153,30 @@ class _SearchableWaiter:
             self._searchable = await self._service.ingest.wait_until_searchable(self._collection, ids)
 
 
-@router.get("", summary="List documents")
+@router.get("", summary="List documents", response_model=schemas.DocumentPage)
 async def list_documents(
     service: ServiceDep, collection: CollectionPath, query: Annotated[schemas.ListQuery, Query()]
-) -> schemas.DocumentPage:
-    """In the byte order of their ids, page by page."""
+) -> Response:
+    """In the byte order of their ids, page by page. A page of large documents has fewer than `limit`."""
     after = decode_cursor(collection, query.cursor)
     found = await service.collections.by_name(collection)
     where = _filter_from_url(query.filter, found)
-    rows = await service.documents.page(found.id, None if after is None else DocumentId(after), query.limit + 1, where)
+    last = None if after is None else DocumentId(after)
+    rows: list[StoredDocument] = []
+    characters, most = 0, FIRST_ROWS
+    while len(rows) <= query.limit and characters < PAGE_CHARACTERS:
+        wanted = min(most, query.limit + 1 - len(rows))
+        part = await service.documents.page(found.id, rows[-1].id if rows else last, wanted, where)
+        rows += part
+        characters += sum(len(one.text) for one in part)
+        most *= 4
+        if len(part) < wanted:
+            break
+    else:
+        query = query.model_copy(update={"limit": min(query.limit, len(rows) - 1)})
     page, next_cursor = split_page(collection, rows, query.limit, lambda document: document.id)
-    return {"documents": [select_fields(schemas.DocumentAnswer, one) for one in page], "next_cursor": next_cursor}
+    documents = [select_fields(schemas.DocumentAnswer, one) for one in page]
+    return await large_answer(schemas.DocumentPage(documents=documents, next_cursor=next_cursor))
 
 
 def _filter_from_url(text: str | None, collection: Collection) -> Filter | None:

@@ -41,7 +41,7 @@ FINGERPRINT_HEADER = "X-Azimuth-Fingerprint"
 
 router = APIRouter(tags=["models"], route_class=QueryRoute, responses=error_responses(429, 503))
 
-_Texts = list[Annotated[str, Field(max_length=MAX_UNCUT_LENGTH)]]
+_Texts = Annotated[list[Annotated[str, Field(max_length=MAX_UNCUT_LENGTH)]], Field(min_length=1, max_length=MAX_TEXTS)]
 
 
 def _text_list(value: Any) -> Any:
@@ -58,7 +58,6 @@ def _text_list(value: Any) -> Any:
 
 TextsField = Annotated[
     _Texts,
-    Field(min_length=1, max_length=MAX_TEXTS),
     BeforeValidator(_text_list, json_schema_input_type=Annotated[str, Field(max_length=MAX_UNCUT_LENGTH)] | _Texts),
 ]
 """One text, or several."""
@@ -84,7 +83,7 @@ class OtherApisBody(RequestBody):
 
     user: Annotated[str | None, Field(max_length=512)] = None
     priority: int | None = None
-    embedding_types: list[Literal["float"]] | None = None
+    embedding_types: Annotated[list[Literal["float"]], Field(max_length=10)] | None = None
     late_chunking: bool | None = None
     normalize: bool | None = None
     normalized: bool | None = None

@@ -9,8 +9,9 @@ from typing_extensions import TypedDict
 from service.api.dependencies import ServiceDep
 from service.api.routes.judgments import MAX_JUDGMENTS, JudgedQueryBody, JudgmentBody, JudgmentsBody
 from service.api.routing import QueryRoute, collection_router
-from service.api.schemas.base import CollectionPath, RequestBody
+from service.api.schemas.base import CollectionPath, RequestBody, in_groups
 from service.core.collections import Collection
+from service.core.concurrency import off_loop
 from service.core.errors import Conflict, Invalid
 from service.core.periodic import utc_now
 from service.core.versions import Judgments
@@ -26,8 +27,12 @@ router = collection_router("", "truth", 409, 429, route_class=QueryRoute)
 class EvaluationBody(RequestBody):
     """Queries with their judgments, or neither: then those of the collection."""
 
-    queries: Annotated[list[JudgedQueryBody], Field(min_length=1, max_length=MAX_QUERIES)] | None = None
-    qrels: Annotated[list[JudgmentBody], Field(min_length=1, max_length=MAX_JUDGMENTS)] | None = None
+    queries: (
+        Annotated[list[JudgedQueryBody], Field(min_length=1, max_length=MAX_QUERIES), in_groups(MAX_QUERIES)] | None
+    ) = None
+    qrels: (
+        Annotated[list[JudgmentBody], Field(min_length=1, max_length=MAX_JUDGMENTS), in_groups(MAX_JUDGMENTS)] | None
+    ) = None
     modes: Annotated[list[EvaluationMode], Field(min_length=1, max_length=len(MODE_REQUESTS))] = _DEFAULT_MODES
     budget_seconds: Annotated[
         float, Field(ge=1, le=MAX_SECONDS, description="Afterwards, the queries that were run are the sample.")
@@ -87,7 +92,7 @@ async def evaluate(
     if "rerank" in body.modes and service.reranker is None:
         raise Invalid.at(f"modes.{body.modes.index('rerank')}", "no reranker is configured: AZIMUTH_RERANKER")
     found = await service.collections.by_name(collection)
-    judgments = body.judgments() or await service.test_sets.get(found.id)
+    judgments = await off_loop(len(body.qrels or ()), body.judgments) or await service.test_sets.get(found.id)
     if judgments is None:
         raise Conflict(f"collection {found.name} has no judgments: upload them, or send queries and qrels")
     modes = list(dict.fromkeys(body.modes))

@@ -9,6 +9,7 @@ from pydantic import ConfigDict, Field
 from starlette.responses import Response
 from typing_extensions import TypedDict
 
+from service.api.bodies import JsonResponse, large_answer
 from service.api.dependencies import ActorDep, Service, ServiceDep
 from service.api.problems import error_responses
 from service.api.routing import collection_router, require_confirmation
@@ -21,9 +22,11 @@ from service.api.schemas.base import (
     QueryText,
     RequestBody,
     Text,
+    in_groups,
 )
 from service.core.collections import Collection
-from service.core.errors import FieldError, Invalid, NotFound
+from service.core.concurrency import off_loop
+from service.core.errors import MAX_PLACES, FieldError, Invalid, NotFound
 from service.core.filters import And
 from service.core.ids import DocumentId
 from service.core.periodic import utc_now
@@ -56,14 +59,14 @@ class JudgmentBody(_Row):
 
 
 class JudgmentsBody(RequestBody):
-    queries: Annotated[list[JudgedQueryBody], Field(min_length=1, max_length=MAX_QUERIES)]
-    qrels: Annotated[list[JudgmentBody], Field(min_length=1, max_length=MAX_JUDGMENTS)]
+    queries: Annotated[list[JudgedQueryBody], Field(min_length=1, max_length=MAX_QUERIES), in_groups(MAX_QUERIES)]
+    qrels: Annotated[list[JudgmentBody], Field(min_length=1, max_length=MAX_JUDGMENTS), in_groups(MAX_JUDGMENTS)]
 
     def judgments(self, uploaded_at: datetime) -> Judgments:
         """Without the queries for which nothing is relevant. Invalid where the rows do not fit together."""
         errors = list(self._errors())
         if errors:
-            raise Invalid(f"{len(errors)} of the rows are invalid", errors)
+            raise Invalid(f"{len(errors)} of the rows are invalid", errors[:MAX_PLACES], len(errors))
         grades: dict[str, dict[str, int]] = {}
         for row in self.qrels:
             grades.setdefault(row.query_id, {})[row.corpus_id] = row.score
@@ -120,28 +123,30 @@ class JudgmentsAnswer(TypedDict):
 async def put(service: ServiceDep, actor: ActorDep, collection: CollectionPath, body: JudgmentsBody) -> JudgmentsAnswer:
     """Replaces the whole set. Versions that wait for their promotion are evaluated again."""
     found = await service.collections.by_name(collection)
-    judgments = body.judgments(utc_now())
+    judgments = await off_loop(len(body.qrels), body.judgments, utc_now())
     entry = _audit_entry(judgments.uploaded_at, actor, len(judgments.queries), _count(judgments))
     await service.test_sets.put(found.id, judgments, entry)
     return await _answer(service, found, judgments)
 
 
-@router.get("", summary="The judgments of a collection")
-async def get(
-    service: ServiceDep, collection: CollectionPath, query: Annotated[JudgmentsQuery, Query()]
-) -> JudgmentsAnswer:
+@router.get("", summary="The judgments of a collection", response_model=JudgmentsAnswer)
+async def get(service: ServiceDep, collection: CollectionPath, query: Annotated[JudgmentsQuery, Query()]) -> Response:
     found = await service.collections.by_name(collection)
     judgments = await service.test_sets.get(found.id)
     if judgments is None:
-        return JudgmentsAnswer(queries=0, judgments=0, unknown_documents=0, uploaded_at=None)
+        return JsonResponse(JudgmentsAnswer(queries=0, judgments=0, unknown_documents=0, uploaded_at=None))
     answer = await _answer(service, found, judgments)
     if query.full:
-        rows = ((query, *row) for query, grades in judgments.grades.items() for row in grades.items())
-        answer["set"] = {
-            "queries": [{"_id": query, "text": text} for query, text in judgments.queries.items()],
-            "qrels": [{"query-id": query, "corpus-id": document, "score": score} for query, document, score in rows],
-        }
-    return answer
+        answer["set"] = await off_loop(0, _set, judgments)
+    return await large_answer(answer)
+
+
+def _set(judgments: Judgments) -> JudgmentSet:
+    rows = ((query, *row) for query, grades in judgments.grades.items() for row in grades.items())
+    return {
+        "queries": [{"_id": query, "text": text} for query, text in judgments.queries.items()],
+        "qrels": [{"query-id": query, "corpus-id": document, "score": score} for query, document, score in rows],
+    }
 
 
 @router.delete("", summary="Delete the judgments of a collection", status_code=204, responses=error_responses(428))
@@ -163,7 +168,9 @@ def _audit_entry(at: datetime, actor: str, queries: int, judgments: int) -> Audi
 
 
 async def _answer(service: Service, collection: Collection, judgments: Judgments) -> JudgmentsAnswer:
-    judged = sorted({DocumentId(document) for grades in judgments.grades.values() for document in grades})
+    judged = await off_loop(
+        0, lambda: sorted({DocumentId(one) for grades in judgments.grades.values() for one in grades})
+    )
     unknown = len(judged)
     for at in range(0, len(judged), LOOKUP_BATCH):  # by a filter that all documents pass, which reads no texts
         unknown -= len(await service.documents.filter_ids(collection.id, judged[at : at + LOOKUP_BATCH], And(())))

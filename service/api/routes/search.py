@@ -1,7 +1,7 @@
 """Search: one query, several at once, or documents similar to one document."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -11,19 +11,21 @@ from fastapi import Body
 from starlette.requests import Request
 from starlette.responses import Response
 
-from service.api.bodies import JsonResponse
+from service.api.bodies import JsonResponse, large_answer
 from service.api.dependencies import Service, ServiceDep
 from service.api.routing import QueryRoute, collection_router
 from service.api.schemas.base import CollectionPath, DocumentIdPath
 from service.api.schemas.search_request import BatchBody, SearchBody, SimilarBody
 from service.api.schemas.search_response import BatchAnswer, SearchAnswer, search_answer
-from service.core.concurrency import gather_limited
+from service.core.concurrency import gather_limited, off_loop
 from service.core.errors import DocumentNotFound, FieldError, Invalid
 from service.core.search import SearchRequest, SearchResult
 from service.search.encode_query import SharedQueryEncoding
 
 BATCH_CONCURRENCY = 8
 """Searches of one batch that run together: enough to keep the database busy, too few to crowd others out."""
+BATCH_HITS = 1_000
+"""Most hits that they have together, unless one has more."""
 
 router = collection_router("", "search", 409, 429, route_class=QueryRoute)
 
@@ -59,18 +61,20 @@ async def similar(
     return _response(request, result, search_request)
 
 
-@router.post("/search/batch", summary="Run several searches")
-async def batch(service: ServiceDep, request: Request, collection: CollectionPath, body: BatchBody) -> BatchAnswer:
+@router.post("/search/batch", summary="Run several searches", response_model=BatchAnswer)
+async def batch(service: ServiceDep, request: Request, collection: CollectionPath, body: BatchBody) -> Response:
     """All or none: where one search is refused, the error names it by its place (`searches.3.filter`).
 
     All texts that the embedder has to read are encoded as one batch. A batch is not what clients usually send, so its
     searches are not in the sample that a new version is tried on.
     """
     started = time.perf_counter()
-    requests = []
-    for at, search in enumerate(body.searches):
+
+    def read(at: int, search: SearchBody) -> SearchRequest:
         with _errors_placed(at):
-            requests.append(_with_budget(service, search.request()))
+            return _with_budget(service, search.request())
+
+    requests = await off_loop(0, lambda: [read(at, search) for at, search in enumerate(body.searches)])
     shared = SharedQueryEncoding(requests)
 
     async def run(at: int, search_request: SearchRequest) -> SearchResult:
@@ -78,10 +82,16 @@ async def batch(service: ServiceDep, request: Request, collection: CollectionPat
             return await service.search.run(collection, search_request, shared)
 
     # Some at a time. The first that fails ends the others, and its error is raised.
-    results = await gather_limited([partial(run, at, one) for at, one in enumerate(requests)], BATCH_CONCURRENCY)
+    results = await gather_limited([partial(run, at, one) for at, one in enumerate(requests)], _concurrency(requests))
     request.state.searches = tuple(result.timings for result in results)
-    answers = [search_answer(*both) for both in zip(results, requests, strict=True)]
-    return {"results": answers, "took_ms": round((time.perf_counter() - started) * 1000, 3)}
+    answers = await off_loop(0, lambda: [search_answer(*both) for both in zip(results, requests, strict=True)])
+    took_ms = round((time.perf_counter() - started) * 1000, 3)
+    return await large_answer(BatchAnswer(results=answers, took_ms=took_ms))
+
+
+def _concurrency(requests: Sequence[SearchRequest]) -> int:
+    """Fewer of those with many hits, whose turns on the event loop would add up."""
+    return max(1, min(BATCH_CONCURRENCY, BATCH_HITS // max(request.k for request in requests)))
 
 
 def _with_budget(service: Service, request: SearchRequest) -> SearchRequest:

@@ -5,14 +5,27 @@ but in `dependencies.RequestLimits`. Answers are typed dicts; a value of the dom
 in the same order, is a part of them as it is (see `bodies.JsonResponse`).
 """
 
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self, TypeVar, cast
 
 import regex
 from fastapi import Path
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    WrapValidator,
+    model_validator,
+)
+from pydantic_core import InitErrorDetails, PydanticCustomError
 
+from service.api.problems import MORE_ERRORS
 from service.core import filters
+from service.core.errors import MAX_PLACES
 from service.core.filters import Filter
 from service.core.ids import CollectionName, DocumentId, VersionNumber
 from service.core.metadata import FieldTypes
@@ -37,6 +50,17 @@ class RequestBody(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
+    def _few_unknown(cls, value: Any) -> Any:
+        """Pydantic would make an error of each of 200,000 unknown fields."""
+        most = len(cls.model_fields) + MAX_PLACES
+        if not isinstance(value, dict) or len(value) <= most or cls.model_config.get("extra") != "forbid":
+            return value
+        unknown = value.keys() - {one.alias or name for name, one in cls.model_fields.items()}
+        first = [name for name in value if name in unknown][:MAX_PLACES]
+        raise first_errors([_error("extra_forbidden", "", (name,), None) for name in first], len(unknown))
+
+    @model_validator(mode="before")
+    @classmethod
     def _null_is_default(cls, value: Any) -> Any:
         """Without the nulls whose fields have another default: where null is the default, it stands for itself."""
         if not isinstance(value, dict) or None not in value.values():
@@ -48,6 +72,50 @@ class RequestBody(BaseModel):
     def apply_to(self, settings: Settings) -> Settings:
         """`settings` with the fields changed that the client sent."""
         return replace(settings, **self.model_dump(exclude_unset=True))
+
+
+def _error(kind: Any, message: Any, place: tuple[int | str, ...], value: Any, **context: Any) -> InitErrorDetails:
+    return {"type": PydanticCustomError(kind, message, context), "loc": place, "input": value}
+
+
+def first_errors(first: Sequence[InitErrorDetails], count: int) -> ValidationError:
+    """The first errors of `count`, with one that stands for the others."""
+    others = [_error(MORE_ERRORS, "more", (), None, count=count - len(first))] if count > len(first) else []
+    return ValidationError.from_exception_data("body", [*first, *others])
+
+
+def in_groups(max_length: int, size: int = 500) -> WrapValidator:
+    """For a long list: validated `size` elements at a time, so that neither values nor errors are made of all at once.
+
+    Stands after the field's other constraints.
+    """
+
+    def validate(value: Any, validate_list: Callable[[Any], Any]) -> Any:
+        if not isinstance(value, list) or len(value) <= size:
+            return validate_list(value)
+        if len(value) > max_length:
+            raise ValueError(f"should have at most {max_length} items, not {len(value)}")
+        found: list[Any] = []
+        first: list[InitErrorDetails] = []
+        count = 0
+        for at in range(0, len(value), size):
+            try:
+                found += validate_list(value[at : at + size])
+            except ValidationError as error:
+                if len(first) < MAX_PLACES:
+                    errors = error.errors(include_url=False)
+                    count += sum(one["ctx"]["count"] - 1 for one in errors if one["type"] == MORE_ERRORS)
+                    first += [
+                        _error(one["type"], one["msg"], (at + int(one["loc"][0]), *one["loc"][1:]), one["input"])
+                        for one in errors
+                        if one["type"] != MORE_ERRORS
+                    ][: MAX_PLACES - len(first)]
+                count += error.error_count()
+        if count:
+            raise first_errors(first, count)
+        return found
+
+    return WrapValidator(validate)
 
 
 class OneOfBody(RequestBody):

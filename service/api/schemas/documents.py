@@ -16,12 +16,15 @@ from service.api.schemas.base import (
     RequestBody,
     VectorField,
     VersionNumberField,
+    in_groups,
 )
 from service.core.documents import Accepted, Document, WriteStatus
 from service.core.jobs import FailedDocument
 from service.ingest.stream import StreamOutcome
 
 MAX_DELETED = 1_000
+MAX_BATCH = 10_000
+"""Documents in one request, whatever the settings say."""
 MAX_FILTER_IN_URL = 4_096
 
 
@@ -45,7 +48,7 @@ class DocumentBody(RequestBody):
 
 
 class DocumentsBody(RequestBody):
-    documents: Annotated[list[DocumentBody], Field(min_length=1)]
+    documents: Annotated[list[DocumentBody], Field(min_length=1, max_length=MAX_BATCH), in_groups(MAX_BATCH)]
 
 
 class DeletionBody(OneOfBody):

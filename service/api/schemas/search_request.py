@@ -13,6 +13,7 @@ from service.api.schemas.base import (
     RequestBody,
     VectorField,
     VersionNumberField,
+    in_groups,
     parse_filter,
     text_as,
 )
@@ -29,6 +30,8 @@ MAX_EXAMPLES = 64
 """Positive ones, and negative ones."""
 MAX_WEIGHT = 1_000
 MAX_BUDGET_MS = 60_000
+MAX_INCLUDED = 20
+"""More than there are names, for some clients repeat them."""
 
 
 def _object_from_bool(value: Any) -> Any:
@@ -118,7 +121,7 @@ class ResultOptionsBody(RequestBody):
         float | None,
         Field(gt=0, le=MAX_BUDGET_MS, description="Optional stages that would exceed it are left out, and named."),
     ] = None
-    include: list[Include] = Field(["text", "metadata", "highlights"])
+    include: list[Include] = Field(["text", "metadata", "highlights"], max_length=MAX_INCLUDED)
     explain: Annotated[bool, Field(description="Show how each hit got its score.")] = False
 
     def _options(self) -> SearchRequest:
@@ -226,4 +229,4 @@ def _drop_highlights(request: SearchRequest) -> SearchRequest:
 
 
 class BatchBody(RequestBody):
-    searches: Annotated[list[SearchBody], Field(min_length=1, max_length=MAX_SEARCHES)]
+    searches: Annotated[list[SearchBody], Field(min_length=1, max_length=MAX_SEARCHES), in_groups(MAX_SEARCHES, size=4)]

@@ -186,7 +186,7 @@ async def open_api(settings: Settings, url: str) -> AsyncIterator[FastAPI]:
             await recall_controller.cancel_rebuilds()
             await readiness.remove_heartbeat()
 
-        yield create_app(
+        app = create_app(
             Service(
                 search=search,
                 shadow=shadow,
@@ -228,6 +228,8 @@ async def open_api(settings: Settings, url: str) -> AsyncIterator[FastAPI]:
             ),
             around=tracing_middleware(settings, stack),
         )
+        app.openapi()  # takes long, and is kept
+        yield app
 
 
 @asynccontextmanager

@@ -5,14 +5,16 @@ jobs, vectors, each sorted by id. Deleted documents stay as tombstones, so every
 """
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import LiteralString
 
+import orjson
 from psycopg import sql
 from psycopg.rows import TupleRow
 from psycopg.types.json import Jsonb
 
+from service.core.concurrency import off_loop
 from service.core.documents import Accepted, Document, StoredDocument
 from service.core.errors import CollectionNotFound
 from service.core.filters import Filter
@@ -30,6 +32,9 @@ from service.store.postgres.rows import document_of
 from service.store.postgres.vectors import client_vectors, vectors
 
 SQL = sql_files.load("documents")
+PART_SIZE = 2**20
+"""Characters of texts and bytes of metadata after which a statement writes no more documents."""
+_COLUMNS = ("ids", "titles", "texts", "metadata", "sent", "hashes")
 
 
 class PostgresDocuments(Adapter):
@@ -52,24 +57,18 @@ class PostgresDocuments(Adapter):
         """
         if not documents:
             return ()
-        normal = [(dict(document.metadata), nfc(document.metadata)) for document in documents]
-        values = {
-            "collection_id": collection_id,
-            "now": now,
-            "ids": [document.id for document in documents],
-            "titles": [document.title for document in documents],
-            "texts": [document.text for document in documents],
-            "metadata": [Jsonb(metadata) for _, metadata in normal],
-            "sent": [None if sent == metadata else Jsonb(sent) for sent, metadata in normal],
-            "hashes": [document.content_hash for document in documents],
-        }
+        characters = sum(len(document.text) for document in documents)
+        parts = await off_loop(characters, lambda: list(_upserts(documents)))
 
         async def commit() -> dict[DocumentId, Accepted]:
             async with self._pool.transaction() as connection:
                 await _hold_collection(connection, collection_id)
                 if vectors_of is not None:
                     await client_vectors.check_accepts_vectors(connection, vectors_of)
-                written = await (await connection.execute(SQL.upsert, values)).fetchall()
+                written: list[Any] = []
+                for part in parts:
+                    values = {**part, "collection_id": collection_id, "now": now}
+                    written += await (await connection.execute(SQL.upsert, values)).fetchall()
                 accepted = {
                     id_: Accepted(id=id_, status="created" if created else "updated", revision=revision)
                     for id_, revision, _, created in written
@@ -194,6 +193,26 @@ class PostgresDocuments(Adapter):
         statement, condition = _filtered(query, where)
         values = {**condition.values, **values}
         return await self._pool.fetch_all(statement, values, prepare=False, lookups=condition.lookups)
+
+
+def _upserts(documents: Sequence[Document]) -> Iterator[Mapping[str, list[Any]]]:
+    """The values of the statements that write the documents, in the order of their ids. None of them is large.
+
+    The driver copies values on the event loop: texts as they are, and JSON that is written here.
+    """
+    rows: list[tuple[Any, ...]] = []
+    size = 0
+    for document in sorted(documents, key=lambda document: document.id):
+        sent, metadata = dict(document.metadata), nfc(document.metadata)
+        data = orjson.dumps(metadata)
+        if rows and size + len(document.text) + len(data) > PART_SIZE:
+            yield dict(zip(_COLUMNS, map(list, zip(*rows, strict=True)), strict=True))
+            rows, size = [], 0
+        sent_json = None if sent == metadata else Jsonb(orjson.dumps(sent), bytes)
+        hashed = document.content_hash
+        rows.append((document.id, document.title, document.text, Jsonb(data, bytes), sent_json, hashed))
+        size += len(document.text) + len(data)
+    yield dict(zip(_COLUMNS, map(list, zip(*rows, strict=True)), strict=True))
 
 
 async def _hold_collection(connection: Connection, collection_id: CollectionId) -> None:

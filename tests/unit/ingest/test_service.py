@@ -127,9 +127,9 @@ async def test_a_title_alone_is_a_document(place: Place) -> None:
     assert accepted.status == "created"
 
 
-async def lines(*items: Document | str) -> AsyncIterator[tuple[int, Document | str]]:
+async def lines(*items: Document | str) -> AsyncIterator[list[tuple[int, Document | str]]]:
     for number, item in enumerate(items, start=1):
-        yield number, item
+        yield [(number, item)]
 
 
 async def test_a_stream_commits_valid_documents_and_lists_errors_by_line(place: Place) -> None:
@@ -144,9 +144,9 @@ async def test_a_stream_commits_valid_documents_and_lists_errors_by_line(place: 
 
 
 async def test_a_stream_that_breaks_off_keeps_what_was_committed(place: Place) -> None:
-    async def broken() -> AsyncIterator[tuple[int, Document | str]]:
+    async def broken() -> AsyncIterator[list[tuple[int, Document | str]]]:
         for number in range(BATCH_DOCUMENTS + 10):
-            yield number + 1, document(f"d{number:04d}")
+            yield [(number + 1, document(f"d{number:04d}"))]
         raise ConnectionError
 
     with pytest.raises(ConnectionError):

@@ -29,8 +29,8 @@ INSERT INTO {vectors} AS v (
 )
 SELECT %(collection_id)s, n.document_id, 0, %(number)s, n.content_revision, 0, n.ends, n.seal,
        n.embedding
-FROM unnest(%(ids)s::text[], %(content_revisions)s::bigint[], %(ends)s::bigint[], %(seals)s::bytea[],
-            %(embeddings)s::{type}[])
+FROM unnest(%(ids)s::text[], %(content_revisions)s::bigint[], %(ends)s::bigint[], %(seals)b::bytea[],
+            %(embeddings)b::{type}[])
     AS n (document_id, content_revision, ends, seal, embedding)
 ORDER BY n.document_id COLLATE "C"
 ON CONFLICT (collection_id, document_id, chunk) DO UPDATE SET

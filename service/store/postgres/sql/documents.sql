@@ -15,7 +15,8 @@ INSERT INTO documents AS d (
 SELECT %(collection_id)s::bigint, n.document_id, n.title, n.text, n.metadata, n.sent,
        n.content_hash, 1, 1, %(now)s::timestamptz, %(now)s::timestamptz
 FROM unnest(
-    %(ids)s::text[], %(titles)s::text[], %(texts)s::text[], %(metadata)s::jsonb[], %(sent)s::jsonb[], %(hashes)s::bytea[]
+    %(ids)s::text[], %(titles)b::text[], %(texts)b::text[], %(metadata)b::jsonb[], %(sent)b::jsonb[],
+    %(hashes)b::bytea[]
 ) AS n (document_id, title, text, metadata, sent, content_hash)
 ORDER BY n.document_id COLLATE "C"
 ON CONFLICT (collection_id, document_id) DO UPDATE SET

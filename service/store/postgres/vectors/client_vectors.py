@@ -21,6 +21,8 @@ from service.store.postgres.rows import version_key
 from service.store.postgres.vectors.vector_tables import layout_of, on_table, seal
 
 SQL = sql_files.load("client_vectors")
+AT_ONCE = 50
+"""Vectors of one statement: what the event loop prepares and copies at once."""
 
 
 async def check_accepts_vectors(connection: Connection, version: EmbedderVersion) -> None:
@@ -44,18 +46,25 @@ async def store(
     vectors = {document.id: document.vector for document in documents if document.vector is not None}
     if not vectors:
         return frozenset()
-    embeddings = [layout.value(_normalized(vector)) for vector in vectors.values()]
-    values = {
-        **version_key(version),
-        "ids": list(vectors),
-        "content_revisions": [content_revisions[id_] for id_ in vectors],
-        "ends": [len(document.text) for document in documents if document.id in vectors],
-        "seals": [seal(version.collection_id, version.number, embedding) for embedding in embeddings],
-        "embeddings": embeddings,
-    }
-    await connection.execute(SQL.end_jobs, values)
+    key = version_key(version)
+    await connection.execute(SQL.end_jobs, {**key, "ids": list(vectors)})
     query = on_table(SQL.store, version, type=sql.SQL(layout.type))
-    return frozenset(row[0] for row in await (await connection.execute(query, values)).fetchall())
+    ends = {document.id: len(document.text) for document in documents}
+    stored: list[DocumentId] = []
+    ids = sorted(vectors)  # the order in which all writers lock
+    for at in range(0, len(ids), AT_ONCE):
+        part = ids[at : at + AT_ONCE]
+        embeddings = [layout.value(_normalized(vectors[id_])) for id_ in part]
+        values = {
+            **key,
+            "ids": part,
+            "content_revisions": [content_revisions[id_] for id_ in part],
+            "ends": [ends[id_] for id_ in part],
+            "seals": [seal(version.collection_id, version.number, embedding) for embedding in embeddings],
+            "embeddings": embeddings,
+        }
+        stored += [row[0] for row in await (await connection.execute(query, values)).fetchall()]
+    return frozenset(stored)
 
 
 def _normalized(values: Sequence[float]) -> Vector:
