@@ -7,7 +7,7 @@ jobs, vectors, each sorted by id. Deleted documents stay as tombstones, so every
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
-from typing import LiteralString
+from typing import Any, LiteralString
 
 import orjson
 from psycopg import sql
