@@ -11,8 +11,8 @@ import pytest_asyncio
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from service.api.problems import MAX_NAME, MAX_PLACES
-from service.core.errors import Overloaded
+from service.api.problems import MAX_NAME
+from service.core.errors import MAX_PLACES, Overloaded
 from service.core.ids import Role, Vectors
 from service.core.ports.embedder import Encoder, ModelInput
 from service.embedder.models.registry import ModelRegistry

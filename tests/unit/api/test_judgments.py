@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 from pydantic import TypeAdapter
 
-from service.api import problems
 from service.api.routes import judgments
+from service.core.errors import MAX_PLACES
 from tests.edge import Edge, Json, api_fixture, assert_problem
 
 PATH = "/v1/collections/papers/judgments"
@@ -80,7 +80,7 @@ async def test_changes_of_the_set_are_on_the_trail(api: Edge) -> None:
 async def test_the_first_errors_are_reported_by_row(api: Edge) -> None:
     body = {"queries": QUERIES, "qrels": judgment_rows(("q1", "a", 1), *(("nobody", str(at), 1) for at in range(500)))}
     problem = await api.refused(PATH, body, 422, "qrels.1.query-id")
-    assert len(problem["errors"]) == problems.MAX_PLACES
+    assert len(problem["errors"]) == MAX_PLACES
     assert problem["detail"].startswith("500 ")
     assert (await api.get(PATH))["queries"] == 0
 
