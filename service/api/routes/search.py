@@ -1,5 +1,6 @@
 """Search: one query, several at once, or documents similar to one document."""
 
+import os
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -22,8 +23,8 @@ from service.core.errors import DocumentNotFound, FieldError, Invalid
 from service.core.search import SearchRequest, SearchResult
 from service.search.encode_query import SharedQueryEncoding
 
-BATCH_CONCURRENCY = 8
-"""Searches of one batch that run together: enough to keep the database busy, too few to crowd others out."""
+BATCH_CONCURRENCY = max(2, (os.cpu_count() or 1) // 4)
+"""Searches of one batch that run together: to others a batch is no more than so many clients that search."""
 BATCH_HITS = 1_000
 """Most hits that they have together, unless one has more."""
 

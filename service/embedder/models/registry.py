@@ -75,7 +75,8 @@ class ModelRegistry:
         self._cache: OrderedDict[EmbedderSpec, tuple[float, Encoder]] = OrderedDict()
         self._alive: WeakValueDictionary[EmbedderSpec, Encoder] = WeakValueDictionary()
         self._budgets: WeakKeyDictionary[Encoder, PassBudget] = WeakKeyDictionary()
-        self.scheduler = PassScheduler()
+        # Two at once, of one class each: a query does not even wait for the end of the pass of a long request.
+        self.scheduler = PassScheduler(streams=2)
         # The other service bounds its passes itself; here it is the requests under way that are bounded.
         self._remote_scheduler = PassScheduler(streams=REMOTE_STREAMS, pass_seconds=None)
 

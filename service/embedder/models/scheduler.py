@@ -111,7 +111,7 @@ class _Turns:
 class PassScheduler:
     """Gives callers their turns. Use it from one event loop and `close` it at the end.
 
-    `streams`: passes at once, each in a thread, of which work of several passes never takes the last one.
+    `streams`: passes at once, each in a thread, of which neither class takes the last one.
     `window_seconds`: while several callers are active, a pass waits so long for more to share it; a lone caller is
     served without delay. `most_waiting`: texts that all clients together may have waiting, in equal shares.
     """
@@ -127,7 +127,7 @@ class PassScheduler:
         self._streams, self._pass_seconds = streams, pass_seconds
         self._most_waiting, self._window = most_waiting, window_seconds
         self._short, self._long = _Turns(), _Turns()
-        self._long_running = 0
+        self._short_running = self._long_running = 0
         self._long_turn = 0.0
         self._waiting: dict[str, int] = {}
         self._texts_per_second = 100.0
@@ -210,11 +210,13 @@ class PassScheduler:
                 works = self._next()
                 if not works:
                     return
-                self._long_running += not works[0].short
+                short = works[0].short
+                self._short_running, self._long_running = self._short_running + short, self._long_running + (not short)
                 try:
                     await self._pass(works)
                 finally:
-                    self._long_running -= not works[0].short
+                    self._short_running -= short
+                    self._long_running -= not short
         finally:
             self._runners.discard(runner)  # at once, so that what comes next finds no runner that is about to end
 
@@ -224,10 +226,12 @@ class PassScheduler:
     def _next(self) -> list[_Work]:
         """Whose turn it is; several, where they fit into one pass."""
         due = not self._short or time.monotonic() - self._long_turn > AGING_SECONDS
-        if self._long and due and self._long_running < max(1, self._streams - 1):
+        most = max(1, self._streams - 1)
+        works: list[_Work] = []
+        if self._long and due and self._long_running < most:
             works = self._long.in_order()[:1]
             self._long_turn = time.monotonic()
-        else:
+        elif self._short_running < most:
             works = self._fitting(self._short.in_order())
             self._sharing = len(works) > 1
         for work in works:
